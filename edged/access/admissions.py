@@ -1,0 +1,153 @@
+"""Who is inside now: by which credential, until when, and how to put them out.
+
+An admission is written when the gate lets someone in for longer than one answer: a WebSocket
+session, a picture in progress, a MediaMTX session. Ending is synchronous: the way out is a callable
+that returns at once. Deadlines are monotonic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import structlog
+import trio
+
+from edged.credentials.callers import Caller, Transport
+
+#: Why someone was put out.
+Cause = Literal["revoked", "expired"]
+#: (cause, by): `by` is the session id whose own call is the reason, "" otherwise.
+WayOut = Callable[[Cause, str], None]
+
+#: Seconds after which a MediaMTX admission that no list shows is dropped (design 6).
+UNSEEN_SECONDS = 15.0
+_log = structlog.get_logger("admissions")
+
+
+@dataclass(slots=True, eq=False)
+class Admission:
+    """One being-inside. `session` is MediaMTX's session id, "" elsewhere; times are monotonic seconds."""
+
+    caller: Caller
+    transport: Transport
+    way_out: WayOut
+    since: float
+    deadline: float | None = None
+    path: str = ""
+    session: str = ""
+    misses: int = field(default=0, repr=False)
+
+
+class Admissions:
+    """All admissions, found by any identity of their caller or by MediaMTX session."""
+
+    def __init__(self, monotonic: Callable[[], float] = trio.current_time) -> None:
+        self._monotonic = monotonic
+        self._by_identity: dict[str, set[Admission]] = {}
+        self._by_session: dict[tuple[str, str], Admission] = {}
+        self._all: set[Admission] = set()
+        self._sooner = trio.Event()
+        self._next = math.inf
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterable[Admission]:
+        return iter(tuple(self._all))
+
+    def add(
+        self,
+        caller: Caller,
+        transport: Transport,
+        way_out: WayOut,
+        *,
+        seconds_left: float | None = None,
+        path: str = "",
+        session: str = "",
+    ) -> Admission:
+        """Note someone who is let in; `seconds_left` until their credential ends, None for no end.
+
+        A MediaMTX session asked about again (an RTSP client's second question) moves to the newer credential.
+        """
+        now = self._monotonic()
+        deadline = None if seconds_left is None else now + seconds_left
+        admission = Admission(caller, transport, way_out, now, deadline, path, session)
+        if session:
+            if before := self._by_session.get((transport, session)):
+                self.remove(before)
+            self._by_session[transport, session] = admission
+        self._all.add(admission)
+        for name in caller.identities:
+            self._by_identity.setdefault(name, set()).add(admission)
+        self._note_deadline(deadline)
+        return admission
+
+    def remove(self, admission: Admission) -> None:
+        """They left by themselves; safe to say twice."""
+        self._all.discard(admission)
+        if admission.session and self._by_session.get((admission.transport, admission.session)) is admission:
+            del self._by_session[admission.transport, admission.session]
+        for name in admission.caller.identities:
+            if group := self._by_identity.get(name):
+                group.discard(admission)
+                if not group:
+                    del self._by_identity[name]
+
+    def end(self, identities: Iterable[str], cause: Cause, by: str = "") -> list[Admission]:
+        """Put out everyone who answers to one of these; returns them. Never waits."""
+        found = {admission for name in identities for admission in self._by_identity.get(name, ())}
+        for admission in found:
+            self._put_out(admission, cause, by)
+        return list(found)
+
+    def shorten(self, identities: Iterable[str], seconds_left: float) -> None:
+        """Nobody who answers to one of these stays longer than this (a rotated key's old secret)."""
+        deadline = self._monotonic() + seconds_left
+        for admission in {admission for name in identities for admission in self._by_identity.get(name, ())}:
+            admission.deadline = min(admission.deadline or math.inf, deadline)
+        self._note_deadline(deadline)
+
+    def has_session(self, transport: str, session: str) -> bool:
+        """Whether a MediaMTX session is inside by right."""
+        return (transport, session) in self._by_session
+
+    def forget_unseen(self, listed: Iterable[tuple[str, str]]) -> None:
+        """Drop admissions to MediaMTX that its lists (transport, session id) show no more.
+
+        Twice unseen and older than 15 s: an on-demand reader is unlisted while its picture starts.
+        """
+        present = set(listed)
+        now = self._monotonic()
+        for key, admission in list(self._by_session.items()):
+            if key in present:
+                admission.misses = 0
+                continue
+            admission.misses += 1
+            if admission.misses >= 2 and now - admission.since > UNSEEN_SECONDS:
+                self.remove(admission)
+
+    async def run(self) -> None:
+        """Put out whoever's deadline passes; runs for ever."""
+        while True:
+            self._next = min((a.deadline for a in self._all if a.deadline is not None), default=math.inf)
+            self._sooner = trio.Event()
+            with trio.move_on_at(self._next):
+                await self._sooner.wait()
+            now = self._monotonic()
+            for admission in [a for a in self._all if a.deadline is not None and a.deadline <= now]:
+                self._put_out(admission, "expired", "")
+
+    def _put_out(self, admission: Admission, cause: Cause, by: str) -> None:
+        self.remove(admission)
+        _log.info(
+            "ended", cause=cause, transport=admission.transport, credential=admission.caller.credential_id,
+            path=admission.path or None,
+        )  # fmt: skip
+        admission.way_out(cause, by)
+
+    def _note_deadline(self, deadline: float | None) -> None:
+        if deadline is not None and deadline < self._next:
+            self._sooner.set()

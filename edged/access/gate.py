@@ -1,0 +1,174 @@
+"""The one place that says yes or no, says why, and counts it. It reads memory only and never awaits.
+
+`authenticate` turns what a door was given into a caller, `authorize` asks whether that caller may do
+one thing now, `admit` notes someone who stays. Deciding and noting happen without a checkpoint in
+between, so a revocation is either before both or after both.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Protocol
+
+import structlog
+
+from edged.access.admissions import Admission, Admissions, WayOut
+from edged.access.ledger import Ledger
+from edged.clock import Clock
+from edged.credentials.api_keys import digest
+from edged.credentials.callers import (
+    NOTHING,
+    ApiKey,
+    Caller,
+    Credential,
+    LocalUser,
+    Method,
+    NoCredential,
+    Resource,
+    Transport,
+)  # fmt: skip
+from edged.credentials.decision import Decision, Reason, decide
+from edged.credentials.roles import ROLES
+from edged.credentials.tokens import SharedSecret, TokenRefused, verify
+from edged.errors import Refused
+
+_log = structlog.get_logger("gate")
+_REMEMBERED_TOKENS = 1024
+
+
+class Counts(Protocol):
+    """Where the gate counts; metrics.py in the daemon."""
+
+    def auth_failed(self, reason: str, method: Method, transport: Transport) -> None: ...
+    def credential_used(self, method: Method, transport: Transport, role: str) -> None: ...
+
+
+class Gate:
+    """Says yes or no for every door."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        admissions: Admissions,
+        clock: Clock,
+        counts: Counts,
+        *,
+        shared_secrets: Sequence[SharedSecret] = (),
+        leeway: float = 60.0,
+    ) -> None:
+        self._ledger = ledger
+        self.admissions = admissions
+        self._clock = clock
+        self._counts = counts
+        self._secrets = tuple(shared_secrets)
+        self._leeway = leeway
+        # Signature checks are the dear part of a question, and players ask twice with one token:
+        # what verified once need not be verified again. Time and revocation are judged every time.
+        self._verified: OrderedDict[bytes, Caller] = OrderedDict()
+
+    def authenticate(self, credential: Credential, transport: Transport) -> Caller:
+        """Who is this? Raises Refused with the exact reason; counts either way."""
+        if isinstance(credential, NoCredential):
+            raise self._refused(Reason.MISSING, "none", transport)
+        if isinstance(credential, LocalUser):
+            caller = local_caller(credential.uid)
+        elif isinstance(credential, ApiKey):
+            found = self._ledger.find_key(digest(credential.secret))
+            if found is None:
+                raise self._refused(Reason.UNKNOWN_KEY, "api_key", transport)
+            caller = found
+        else:
+            caller = self._verify(credential.text, transport)
+        reason = self._standing(caller)
+        if reason is not None:
+            raise self._refused(reason, caller.method, transport, caller)
+        self._counts.credential_used(caller.method, transport, caller.role)
+        return caller
+
+    def authorize(
+        self, caller: Caller | None, capability: str, transport: Transport, resource: Resource = NOTHING
+    ) -> None:
+        """May they do this to that, now? Raises Refused with the exact reason, and counts it."""
+        allowed, reason = self.judge(caller, capability, resource)
+        if not allowed:
+            assert reason is not None
+            raise self._refused(reason, caller.method if caller else "none", transport, caller, capability)
+
+    def judge(self, caller: Caller | None, capability: str, resource: Resource = NOTHING) -> Decision:
+        """The same question, without counting: for rows of a list and for receivers of a notification."""
+        if caller is not None:
+            reason = self._standing(caller)
+            if reason is not None:
+                return Decision(False, reason)
+        return decide(caller, capability, resource, now=self._clock.now())
+
+    def admit(
+        self, caller: Caller, transport: Transport, way_out: WayOut, *, path: str = "", session: str = ""
+    ) -> Admission:
+        """Note someone who stays until they leave, their credential ends, or it is revoked."""
+        left = None if caller.expires is None else max(0.0, caller.expires - self._clock.now())
+        return self.admissions.add(caller, transport, way_out, seconds_left=left, path=path, session=session)
+
+    def verify_token(self, text: str) -> Caller:
+        """A token's caller without counting a use: for `validate_token` and the like. Raises TokenRefused."""
+        caller = verify(text, self._secrets, now=self._clock.now(), leeway=self._leeway)
+        reason = self._standing(caller)
+        if reason is not None:
+            raise TokenRefused(reason, "revoked" if reason is Reason.REVOKED else "exp is past")
+        return caller
+
+    def _standing(self, caller: Caller) -> Reason | None:
+        """Revoked comes before expired (contract 7.6)."""
+        if self._ledger.is_denied(caller):
+            return Reason.REVOKED
+        now = self._clock.now()
+        if (caller.expires is not None and now >= caller.expires) or self._ledger.has_ended(caller, now):
+            return Reason.EXPIRED
+        return None
+
+    def _verify(self, text: str, transport: Transport) -> Caller:
+        key = sha256(text.encode("utf-8", "surrogatepass")).digest()
+        caller = self._verified.get(key)
+        if caller is not None:
+            return caller
+        try:
+            caller = verify(text, self._secrets, now=self._clock.now(), leeway=self._leeway)
+        except TokenRefused as problem:
+            raise self._refused(problem.reason, "jwt_local", transport, detail=problem.detail) from None
+        self._verified[key] = caller
+        if len(self._verified) > _REMEMBERED_TOKENS:
+            self._verified.popitem(last=False)
+        return caller
+
+    def _refused(
+        self,
+        reason: Reason,
+        method: Method,
+        transport: Transport,
+        caller: Caller | None = None,
+        capability: str = "",
+        detail: str = "",
+    ) -> Refused:
+        self._counts.auth_failed(reason, method, transport)
+        _log.info(
+            "refused", reason=str(reason), method=method, transport=transport,
+            credential=caller.credential_id if caller else None, capability=capability or None, detail=detail or None,
+        )  # fmt: skip
+        fields: dict[str, object] = (
+            {"required": capability, "have": caller.role if caller else None} if capability else {}
+        )
+        return Refused(str(reason), detail, hint="", **fields)
+
+
+def local_caller(uid: int) -> Caller:
+    """Whoever may open the unix socket is an administrator (contract 10.2)."""
+    return Caller(
+        method="peercred",
+        subject=f"local:{uid}",
+        name=f"local:{uid}",
+        roles=frozenset({"admin"}),
+        capabilities=ROLES["admin"],
+        credential_id=f"local:{uid}",
+    )

@@ -1,0 +1,120 @@
+"""What the gate knows, in memory: keys by digest, what is denied, and the secrets of edged's own children.
+
+Written by the registrar only (and, for children's secrets, by the spawner through `new_secret`);
+read by the gate without waiting. Every key's Caller is built when the key is put, so that a
+question costs one hash and one look-up.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from edged.credentials.api_keys import KeyRecord, digest
+from edged.credentials.callers import Caller
+from edged.credentials.roles import canonical_role, compute
+
+
+@dataclass(slots=True)
+class ChildSecret:
+    """A password made for one child process: one path, one action, so many accepted uses (None: until dropped)."""
+
+    path: str
+    action: str
+    uses: int | None
+
+
+class Ledger:
+    """Facts that decide; no SQL, no clock, no waiting."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, KeyRecord] = {}
+        self._callers: dict[bytes, Caller] = {}
+        #: Identities (key:…, jti:…, token:…) that are denied for good.
+        self.denied: set[str] = set()
+        #: Identities that end at a time, Unix seconds: the old secret of a rotated key.
+        self.ends: dict[str, float] = {}
+        self._children: dict[bytes, ChildSecret] = {}
+
+    def put_key(self, record: KeyRecord) -> None:
+        """Make a key known, or known anew after a change."""
+        before = self.keys.get(record.key_id)
+        for old in (before.digest, before.previous_digest) if before else ():
+            if old is not None:
+                self._callers.pop(old, None)
+        self.keys[record.key_id] = record
+        self._callers[record.digest] = caller_of(record, record.digest, record.expires_at)
+        if record.previous_digest is not None:
+            until = min(record.previous_valid_until or 0.0, record.expires_at or float("inf"))
+            self._callers[record.previous_digest] = caller_of(record, record.previous_digest, until)
+            self.ends[_secret_identity(record.previous_digest)] = until
+        if record.revoked_at is not None:
+            self.denied.add(key_identity(record.key_id))
+
+    def deny(self, identities: Iterable[str]) -> None:
+        """From here on nothing that answers to one of these gets in."""
+        self.denied.update(identities)
+
+    def find_key(self, key_digest: bytes) -> Caller | None:
+        """The caller that a key speaks for, good or not; None if no key has this digest."""
+        return self._callers.get(key_digest)
+
+    def is_denied(self, caller: Caller) -> bool:
+        """Whether a revocation hits this caller."""
+        return not self.denied.isdisjoint(caller.identities)
+
+    def has_ended(self, caller: Caller, now: float) -> bool:
+        """Whether the secret that this caller showed was replaced and its grace is over. `now`: Unix seconds."""
+        return bool(self.ends) and any(self.ends.get(name, now + 1) <= now for name in caller.identities)
+
+    def new_secret(self, path: str, action: str, uses: int | None = 1) -> str:
+        """A password for one child: `action` (publish, read, api) on `path`; gone after `uses` accepted questions."""
+        secret = secrets.token_urlsafe(24)
+        self._children[digest(secret)] = ChildSecret(path, action, uses)
+        return secret
+
+    def drop_secret(self, secret: str) -> None:
+        """The child has ended: its password is worth nothing."""
+        self._children.pop(digest(secret), None)
+
+    def use_secret(self, secret: str, path: str, action: str) -> bool:
+        """Whether this is a child's password for this; an accepted use may burn it."""
+        key = digest(secret)
+        child = self._children.get(key)
+        if child is None or child.path != path or child.action != action:
+            return False
+        if child.uses is not None:
+            child.uses -= 1
+            if child.uses <= 0:
+                del self._children[key]
+        return True
+
+
+def key_identity(key_id: str) -> str:
+    """The name by which a revocation hits everything that a key opened."""
+    return f"key:{key_id}"
+
+
+def _secret_identity(key_digest: bytes) -> str:
+    return f"secret:{key_digest.hex()[:32]}"
+
+
+def caller_of(record: KeyRecord, key_digest: bytes, expires: float | None) -> Caller:
+    """The caller that one secret of a key speaks for until `expires` (Unix seconds, None: no end)."""
+    roles = frozenset({canonical_role(record.role)})
+    whole, single = compute(roles, record.permissions, has_streams=False)
+    cameras = record.camera_access
+    return Caller(
+        method="api_key",
+        subject=f"key:{record.key_id}",
+        name=record.name,
+        roles=roles,
+        capabilities=whole,
+        grants=single,
+        cameras=None if cameras is None or "*" in cameras else frozenset(cameras),
+        expires=expires,
+        identities=frozenset({key_identity(record.key_id), _secret_identity(key_digest)}),
+        credential_id=record.key_id,
+        permissions=record.permissions or (),
+    )

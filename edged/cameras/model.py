@@ -1,0 +1,68 @@
+"""What a camera is, for everybody above: plain values; pyudev and V4L2 stop below this file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+
+class Status(StrEnum):
+    """As contract 3b spells it."""
+
+    CONNECTED = "CONNECTED"
+    DISCONNECTED = "DISCONNECTED"
+    ERROR = "ERROR"
+
+
+Kind: TypeAlias = Literal["usb", "rtsp", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """One way a camera can deliver: V4L2 pixel format (`MJPG`, `YUYV`, `H264`), pixels, frames a second."""
+
+    pixel_format: str
+    width: int
+    height: int
+    rates: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Camera:
+    """One camera as it is now.
+
+    `name` is its persisted slot (`camera0`), which is also its MediaMTX path; `label` what people call it;
+    `node` today's device file (`/dev/video0`), None without one; `url` an RTSP source, which may hold
+    credentials and is never shown; `width`, `height` pixels, `rate` frames a second of the stream to make;
+    `problem` says why the status is ERROR, and what to do.
+    """
+
+    name: str
+    label: str
+    kind: Kind
+    status: Status
+    node: str | None = None
+    url: str | None = None
+    always_on: bool = False
+    pixel_format: str = ""
+    width: int = 640
+    height: int = 480
+    rate: float = 15.0
+    bitrate: int = 1_000_000
+    encoder: str = ""
+    modes: tuple[Mode, ...] = ()
+    problem: str = ""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Everything that this camera answers to (contract 3: `device`)."""
+        return frozenset({self.name, self.node} if self.node else {self.name})
+
+
+@dataclass(frozen=True, slots=True)
+class CameraChanged:
+    """A camera appeared, went, or changed; `previous` is None for one seen for the first time."""
+
+    camera: Camera
+    previous: Camera | None

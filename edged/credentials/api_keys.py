@@ -1,0 +1,75 @@
+"""API keys: 256 random bits as `camera_service_sk_` + 64 hex, kept as SHA-256 (contract S1-5)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from edged.credentials.callers import API_KEY_PREFIX
+
+_SHAPE = re.compile(r"camera_service_sk_[A-Za-z0-9]{64}\Z")
+
+
+class MintedKey(NamedTuple):
+    """A new key: `key_id` is public, `secret` is shown once, `digest` is what is stored."""
+
+    key_id: str
+    secret: str
+    digest: bytes
+
+
+def mint_key_id() -> str:
+    """`key_` + 16 hex; never reused in practice (64 random bits)."""
+    return f"key_{secrets.token_hex(8)}"
+
+
+def mint_secret() -> tuple[str, bytes]:
+    """A new secret and its digest."""
+    secret = API_KEY_PREFIX + secrets.token_hex(32)
+    return secret, digest(secret)
+
+
+def mint() -> MintedKey:
+    """A new key with a new id."""
+    return MintedKey(mint_key_id(), *mint_secret())
+
+
+def is_well_formed(secret: str) -> bool:
+    """Whether text has the issued form (accepted tail: 64 letters or digits)."""
+    return _SHAPE.match(secret) is not None
+
+
+def digest(secret: str) -> bytes:
+    """What the store and the ledger know a key by: SHA-256 of its UTF-8 text."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRecord:
+    """What is known of one API key; times are Unix seconds, digests SHA-256. The secret is nowhere.
+
+    After a rotation `previous_digest` is good until `previous_valid_until`. A revoked key stays
+    known, so that its use is told from a wrong key.
+    """
+
+    key_id: str
+    name: str
+    role: str
+    digest: bytes
+    created_at: float
+    expires_at: float | None = None
+    permissions: tuple[str, ...] | None = None
+    camera_access: tuple[str, ...] | None = None
+    revoked_at: float | None = None
+    rotated_at: float | None = None
+    previous_digest: bytes | None = None
+    previous_valid_until: float | None = None
+
+    def status(self, now: float) -> str:
+        """active, expired or revoked."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and now >= self.expires_at else "active"

@@ -1,0 +1,138 @@
+"""Who asks, with what, from where, about what: the values that every door hands to the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+#: Where a question came in: label of metrics and log lines.
+Transport: TypeAlias = Literal["ws", "http", "uds", "rtsp", "rtmp", "srt", "hls", "webrtc"]
+TRANSPORTS: tuple[Transport, ...] = ("ws", "http", "uds", "rtsp", "rtmp", "srt", "hls", "webrtc")
+
+#: How a caller proved who it is: label of metrics and log lines.
+Method: TypeAlias = Literal["api_key", "jwt_local", "peercred", "internal", "none"]
+METHODS: tuple[Method, ...] = ("api_key", "jwt_local", "peercred", "internal", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class NoCredential:
+    """Nothing was presented."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """Text presented as an API key."""
+
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """Text presented as a JWT (compact JWS)."""
+
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalUser:
+    """A peer whose user id the kernel vouches for: the unix socket, or root on loopback (contract 5.1, 10.2)."""
+
+    uid: int
+
+
+Credential: TypeAlias = NoCredential | ApiKey | Token | LocalUser
+
+API_KEY_PREFIX = "camera_service_sk_"
+
+
+def parse_credential(text: str, kind: str = "auto") -> Credential:
+    """Text that a client presented → a credential. `kind`: jwt, api_key or auto (contract S1-25).
+
+    With `auto` the prefix decides first, then the two dots of a compact JWS; anything else is looked up as a key.
+    """
+    if not text:
+        return NoCredential()
+    if kind == "api_key":
+        return ApiKey(text)
+    if kind == "jwt":
+        return Token(text)
+    return Token(text) if text.count(".") == 2 and not text.startswith(API_KEY_PREFIX) else ApiKey(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a connection.
+
+    `listener` is main, compat, local or unix; `address` an IP address or ""; `uid` what the kernel says
+    of a unix peer; `find_uid` looks a loopback TCP peer's uid up right now, None if it cannot be known;
+    `host` is the address that the peer reached us at, for URLs that we hand out.
+    """
+
+    listener: str
+    address: str = ""
+    port: int = 0
+    uid: int | None = None
+    host: str = "localhost"
+    find_uid: Callable[[], int | None] = field(default=lambda: None, repr=False, compare=False)
+
+    @property
+    def is_local_socket(self) -> bool:
+        """True on the unix socket, where the file mode has decided already."""
+        return self.listener == "unix"
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Stream rights that a token or key names itself: MediaMTX path names, `*` for all (contract 7.5)."""
+
+    read: frozenset[str] = frozenset()
+    publish: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Someone whose credential was good when it was looked at.
+
+    `capabilities` holds whole grants (`camera:read`), `grants` those for one thing (`camera:read:camera0`);
+    `cameras` None means every camera, an empty set none; `expires` is Unix seconds or None;
+    `identities` are the names by which a revocation may hit this caller (jti:…, token:<sha256>, key:<id>).
+    """
+
+    method: Method
+    subject: str
+    roles: frozenset[str]
+    capabilities: frozenset[str]
+    grants: frozenset[str] = frozenset()
+    cameras: frozenset[str] | None = None
+    streams: Streams | None = None
+    expires: float | None = None
+    identities: frozenset[str] = frozenset()
+    credential_id: str = ""
+    name: str = ""
+    permissions: tuple[str, ...] = ()
+    claims: dict[str, object] = field(default_factory=dict, compare=False)
+
+    @property
+    def role(self) -> str:
+        """The strongest known role, or "none"."""
+        return next((role for role in ("admin", "operator", "viewer", "monitor") if role in self.roles), "none")
+
+    def sees(self, names: frozenset[str]) -> bool:
+        """Whether a camera that answers to any of `names` is within `cameras`."""
+        return self.cameras is None or not self.cameras.isdisjoint(names)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What a question is about: a camera by all its names (`camera0`, `/dev/video0`), or a bare stream path."""
+
+    camera: str = ""
+    names: frozenset[str] = frozenset()
+
+    @classmethod
+    def of_camera(cls, name: str, *aliases: str | None) -> Resource:
+        return cls(name, frozenset({name, *(alias for alias in aliases if alias)}))
+
+
+NOTHING = Resource()

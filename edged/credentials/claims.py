@@ -1,0 +1,144 @@
+"""The seeds' claim dialects → a Caller (contract 7.1, 7.3).
+
+Seed 000 says `sub, name, role, permissions, camera_access`, seed 001 `user_id, role`, seed 002 `sub,
+username, roles, permissions`; all mean the same few things. A member of the wrong JSON type refuses
+the token: nothing is coerced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import cast
+
+from edged.credentials.callers import Caller, Streams
+from edged.credentials.decision import Reason
+from edged.credentials.roles import ROLES, canonical_role, compute
+
+#: Seconds by which `iat` and `nbf` may lie in the future (contract S0-24, section 11 auth.leeway).
+LEEWAY = 60.0
+_LARGEST_TIME = float(2**53)
+_MOST_PERMISSIONS = 64
+_LONGEST_NAME = 128
+
+
+class ClaimsRefused(Exception):
+    """The claims do not make a caller; `reason` says why, `detail` names the member."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def read_caller(claims: Mapping[str, object], token: str, *, now: float, leeway: float = LEEWAY) -> Caller:
+    """Verified claims of one token → the caller. Raises ClaimsRefused.
+
+    `now` is Unix seconds. A token without `jti` is known by the SHA-256 of its text (contract S0-8).
+    """
+    expires = _time(claims, "exp")
+    if expires is None:
+        raise ClaimsRefused(Reason.NO_EXPIRY, "exp is required")
+    if now >= expires:
+        raise ClaimsRefused(Reason.EXPIRED, "exp is past")
+    for name in ("nbf", "iat"):
+        since = _time(claims, name)
+        if since is not None and since > now + leeway:
+            raise ClaimsRefused(Reason.NOT_YET_VALID, f"{name} lies in the future")
+    subject = _subject(claims)
+    roles = frozenset(map(canonical_role, [*_optional_text(claims, "role"), *(_texts(claims, "roles") or ())]))
+    permissions = _texts(claims, "permissions")
+    scope = _text(claims, "scope")
+    if permissions is None and scope is not None:
+        permissions = scope.split()
+    cameras = _texts(claims, "camera_access")
+    streams = _streams(claims)
+    if not roles & ROLES.keys() and permissions is None and streams is None:
+        raise ClaimsRefused(Reason.ROLE_DENIED, "Invalid role")
+    whole, single = compute(roles, permissions, has_streams=streams is not None)
+    jti = _text(claims, "jti")
+    token_hash = hashlib.sha256(token.encode()).hexdigest()
+    return Caller(
+        method="jwt_local",
+        subject=subject,
+        name=_text(claims, "name") or _text(claims, "username") or subject,
+        roles=roles,
+        capabilities=whole,
+        grants=single,
+        cameras=None if cameras is None or "*" in cameras else frozenset(cameras),
+        streams=streams,
+        expires=expires,
+        identities=frozenset({f"token:{token_hash}", *([f"jti:{jti}"] if jti else [])}),
+        credential_id=jti or token_hash,
+        permissions=tuple(permissions or ()),
+        claims=dict(claims),
+    )
+
+
+def _subject(claims: Mapping[str, object]) -> str:
+    user, sub = _text(claims, "user_id"), _text(claims, "sub")
+    if user and sub and user != sub:
+        raise ClaimsRefused(Reason.MALFORMED, "user_id and sub name different subjects")
+    if not (user or sub):
+        raise ClaimsRefused(Reason.MALFORMED, "neither user_id nor sub")
+    return user or sub or ""
+
+
+def _text(claims: Mapping[str, object], name: str) -> str | None:
+    value = claims.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ClaimsRefused(Reason.MALFORMED, f"{name} is not a string")
+    return value
+
+
+def _optional_text(claims: Mapping[str, object], name: str) -> list[str]:
+    value = _text(claims, name)
+    return [] if value is None else [value]
+
+
+def _texts(claims: Mapping[str, object], name: str) -> list[str] | None:
+    value = claims.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ClaimsRefused(Reason.MALFORMED, f"{name} is not a list of strings")
+    texts = cast("list[str]", value)
+    if len(texts) > _MOST_PERMISSIONS or any(len(text) > _LONGEST_NAME for text in texts):
+        raise ClaimsRefused(Reason.MALFORMED, f"{name} is longer than 64 entries of 128 characters")
+    return texts
+
+
+def _time(claims: Mapping[str, object], name: str) -> float | None:
+    value = claims.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ClaimsRefused(Reason.MALFORMED, f"{name} is not a number of seconds")
+    if abs(value) > _LARGEST_TIME:
+        raise ClaimsRefused(Reason.MALFORMED, f"{name} is out of range")
+    return float(value)
+
+
+def _streams(claims: Mapping[str, object]) -> Streams | None:
+    """`mediamtx_permissions` as list of {action, path} or map, or `stream_access` (contract C-30).
+
+    `path: ""` is no grant here, and `~regex` none either: only `*` means every stream (contract C-32, 7.5).
+    """
+    value = claims.get("mediamtx_permissions", claims.get("stream_access"))
+    if value is None:
+        return None
+    pairs: list[tuple[object, object]] = []
+    if isinstance(value, dict):
+        pairs = [(action, path) for action, paths in value.items() if isinstance(paths, list) for path in paths]
+    elif isinstance(value, list):
+        pairs = [(item.get("action"), item.get("path")) for item in value if isinstance(item, dict)]
+    else:
+        raise ClaimsRefused(Reason.MALFORMED, "mediamtx_permissions is neither a list nor a map")
+    named = [(action, path) for action, path in pairs if isinstance(path, str) and path and not path.startswith("~")]
+    return Streams(
+        read=frozenset(path for action, path in named if action in ("read", "playback")),
+        publish=frozenset(path for action, path in named if action == "publish"),
+    )

@@ -1,0 +1,112 @@
+"""Roles and the capabilities they hold; how a written permission becomes capabilities (contract 7.2 to 7.4)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_VIEWER = frozenset({"camera:read", "stream:read", "system:read"})
+_OPERATOR = _VIEWER | {"camera:write"}
+_ADMIN = _OPERATOR | {
+    "camera:delete", "stream:publish", "system:admin", "keys:admin", "users:admin", "sessions:admin",
+    "tokens:issue", "tokens:revoke", "audit:read", "metrics:read", "files:admin",
+}  # fmt: skip
+
+ROLES: dict[str, frozenset[str]] = {
+    "monitor": frozenset({"metrics:read", "system:read"}),
+    "viewer": _VIEWER,
+    "operator": _OPERATOR,
+    "admin": _ADMIN,
+}
+ALIASES = {"user": "operator"}
+
+#: Every capability that a declaration may name; "none" needs no credential, "self" any good one.
+CAPABILITIES = _ADMIN
+OPEN = "none"
+SELF = "self"
+
+#: What a role-less `*` or pattern never reaches (contract 7.3, 7.4).
+_GUARDED = ("system:", "keys:", "users:", "sessions:", "tokens:", "audit:")
+_LEGACY = {"view": _VIEWER, "control": frozenset({"camera:write"}), "admin": _ADMIN}
+_SEGMENT = re.compile(r"[A-Za-z0-9_./-]+\Z")
+_READERS = {"camera:read": "stream:read"}
+
+
+def canonical_role(name: str) -> str:
+    """`user` → `operator`; anything else stays."""
+    return ALIASES.get(name, name)
+
+
+def is_permission(text: str) -> bool:
+    """Whether `text` follows the grammar seg(:seg)*, `*` only alone or as the last segment."""
+    segments = text.split(":")
+    return all(_SEGMENT.match(part) or (part == "*" and at == len(segments) - 1) for at, part in enumerate(segments))
+
+
+def _subjects(word: str) -> tuple[str, ...]:
+    """`cameras` → `camera`, `files` stays: plural and singular name the same thing."""
+    return (word, word[:-1]) if word.endswith("s") else (word,)
+
+
+def expand(permissions: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """Written permissions → (whole capabilities, grants for one thing such as `camera:read:camera1`).
+
+    Verb-first spellings (`read:cameras`, `read:*`) reach the same capabilities. A pattern never
+    reaches a guarded capability (system:admin, keys:admin …): those need an exact name or a role.
+    """
+    whole: set[str] = set()
+    single: set[str] = set()
+    for permission in permissions:
+        if permission in _LEGACY:
+            whole |= _LEGACY[permission]
+        elif permission in CAPABILITIES:
+            whole.add(permission)
+        elif is_permission(permission):
+            whole |= {name for name in CAPABILITIES if not name.startswith(_GUARDED) and _reaches(permission, name)}
+            parts = permission.split(":", 2)
+            if len(parts) == 3 and ":".join(parts[:2]) in CAPABILITIES and parts[2] != "*":
+                single.add(permission)
+    return frozenset(whole), frozenset(single)
+
+
+def _reaches(pattern: str, capability: str) -> bool:
+    noun, verb = capability.split(":")
+    if pattern == "*":
+        return True
+    first, _, rest = pattern.partition(":")
+    if rest == "*":
+        return first in (noun, verb)
+    if rest.endswith(":*"):
+        return first == noun and rest[:-2] == verb
+    return first == verb and noun in _subjects(rest)
+
+
+def role_capabilities(roles: Iterable[str]) -> frozenset[str]:
+    """The union over the known roles; unknown names give nothing."""
+    return frozenset().union(*(ROLES[role] for role in roles if role in ROLES))
+
+
+def compute(
+    roles: frozenset[str], permissions: Iterable[str] | None, *, has_streams: bool
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Capabilities and single grants of a credential (contract 7.3, steps 2 and 3, and 7.5).
+
+    Permissions narrow a role and never widen it; without a role they reach everything but the guarded ones.
+    Seeing a camera includes its stream unless the credential lists streams itself.
+    """
+    known = role_capabilities(roles)
+    whole, single = known, frozenset[str]()
+    if permissions is not None:
+        asked, single = expand(permissions)
+        ceiling = known if roles & ROLES.keys() else frozenset(c for c in CAPABILITIES if not c.startswith(_GUARDED))
+        whole = asked & ceiling
+        single = frozenset(grant for grant in single if grant.rsplit(":", 1)[0] in ceiling)
+    if not has_streams:
+        if "camera:read" in whole:
+            whole |= {"stream:read"}
+        single |= {
+            f"{_READERS[name]}:{thing}"
+            for name, _, thing in (grant.rpartition(":") for grant in single)
+            if name in _READERS
+        }
+    return whole, frozenset(single)

@@ -1,0 +1,120 @@
+"""One family of errors: a slug, a sentence and fields; no knowledge of any transport.
+
+A door translates an error into its own code by one table keyed by `slug` and never reads the
+sentence. The sentence says what happened and to which thing, `hint` what to do next. Neither
+may hold a secret.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EdgedError(Exception):
+    """Something that a caller can be told.
+
+    `fields` are JSON values that describe the thing concerned, for example `camera="camera0"`.
+    """
+
+    slug: ClassVar[str] = "internal"
+
+    def __init__(self, sentence: str, *, hint: str = "", **fields: object) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.hint = hint
+        self.fields = fields
+
+    def __str__(self) -> str:
+        return f"{self.sentence}: {self.hint}" if self.hint else self.sentence
+
+
+class InvalidParams(EdgedError):
+    """A member of the params is missing, of the wrong type or out of range."""
+
+    slug = "invalid_params"
+
+
+class UnknownMethod(EdgedError):
+    """No operation has this name."""
+
+    slug = "unknown_method"
+
+
+class Refused(EdgedError):
+    """The gate said no; `reason` is the exact one (credentials.decision.Reason), for log and metric.
+
+    What a caller is told is coarser (contract 10.20) and is the door's business.
+    """
+
+    slug = "refused"
+
+    def __init__(self, reason: str, sentence: str = "", *, hint: str = "", **fields: object) -> None:
+        super().__init__(sentence or f"refused: {reason}", hint=hint, **fields)
+        self.reason = reason
+
+
+class NotFound(EdgedError):
+    """The thing named does not exist, or the caller may not know that it does."""
+
+    slug = "not_found"
+
+
+class CameraNotFound(NotFound):
+    """No camera of this name is known to this caller."""
+
+    slug = "camera_not_found"
+
+    def __init__(self, device: str) -> None:
+        super().__init__(f"no camera {device!r}", hint="get_camera_list names them", resource="camera", id=device)
+
+
+class InvalidState(EdgedError):
+    """The thing exists but is not in a state in which this can be done."""
+
+    slug = "invalid_state"
+
+
+class RateLimited(EdgedError):
+    """Too many at once or in a row; `retry_after_ms` says when to come back."""
+
+    slug = "rate_limited"
+
+    def __init__(self, sentence: str, *, retry_after_ms: int) -> None:
+        super().__init__(sentence, hint="try again later", retry_after_ms=retry_after_ms)
+        self.retry_after_ms = retry_after_ms
+
+
+class DependencyFailed(EdgedError):
+    """MediaMTX, ffmpeg or a camera did not do its part."""
+
+    slug = "dependency_failed"
+
+
+class Unsupported(EdgedError):
+    """This box, or this build, cannot do it."""
+
+    slug = "unsupported"
+
+
+class StoreFailed(EdgedError):
+    """A commit failed; what was denied stays denied (design: denials first)."""
+
+    slug = "store_error"
+
+
+class Overloaded(EdgedError):
+    """A bounded queue is full; nothing was done."""
+
+    slug = "overloaded"
+
+
+class ConfigError(EdgedError):
+    """A setting is wrong: the sentence names file and key, the hint the remedy."""
+
+    slug = "config"
+
+
+class StartFailed(EdgedError):
+    """The daemon cannot start: a port is taken, a database is newer than this program, ..."""
+
+    slug = "start"

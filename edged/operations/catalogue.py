@@ -1,0 +1,223 @@
+"""Everything that can be asked of edged, each with its params, its capability and its function.
+
+`@operation` only attaches a declaration to a function; `operations/__init__` gathers them. A call
+goes find → validate → gate → run → measure, here and nowhere else. A plain function answers from memory
+and runs in the task that read the question; a coroutine function waits, and its caller gives it a task.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+
+import msgspec
+
+from edged.cameras.model import Camera
+from edged.credentials.callers import NOTHING, Resource
+from edged.credentials.roles import CAPABILITIES, OPEN, SELF
+from edged.errors import CameraNotFound, EdgedError, InvalidParams, Refused, UnknownMethod
+
+if TYPE_CHECKING:
+    from edged.operations.house import House
+    from edged.operations.sessions import Session
+
+
+class NoParams(msgspec.Struct, frozen=True):
+    """Params of an operation that takes none; anything given is ignored (contract C-12)."""
+
+
+class DeviceParams(msgspec.Struct, frozen=True):
+    """Params of an operation on one camera: `cameraN` or `/dev/videoN`."""
+
+    device: str
+
+
+class CameraCall(Protocol):
+    """What carries the camera that a declaration named."""
+
+    camera: Camera
+
+
+@dataclass(slots=True)
+class Call:
+    """One question on its way: the house it is asked in, who asks, and the camera it names, if it names one."""
+
+    house: House
+    session: Session
+    operation: Operation
+    _camera: Camera | None = None
+
+    @property
+    def camera(self) -> Camera:
+        """The camera that the params named; only where the declaration says `on_camera`."""
+        assert self._camera is not None, f"{self.operation.name} is not declared on_camera"
+        return self._camera
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A declaration: `capability` is a capability, "self" (any good credential) or "none"."""
+
+    name: str
+    capability: str
+    params: type[msgspec.Struct]
+    run: Callable[[Call, Any], Any]
+    waits: bool
+    on_camera: bool
+    summary: str
+
+
+Declared: TypeAlias = Callable[[Call, Any], Any]
+D = TypeVar("D", bound=Declared)
+
+
+def operation(capability: str, *, name: str | None = None, on_camera: bool = False) -> Callable[[D], D]:
+    """Declare a function `(call, params: Struct) → result` as an operation.
+
+    With `on_camera`, `params.device` is resolved to a camera that the caller may see, and the capability
+    is asked for that camera; a foreign camera is "not found", never "denied" (contract 4b).
+    """
+
+    def attach(function: D) -> D:
+        params = list(inspect.signature(function, eval_str=True).parameters.values())[1].annotation
+        function.__operation__ = Operation(  # type: ignore[attr-defined]
+            name or function.__name__,
+            capability,
+            params,
+            function,
+            inspect.iscoroutinefunction(function),
+            on_camera,
+            inspect.getdoc(function) or "",
+        )
+        return function
+
+    return attach
+
+
+class Counts(Protocol):
+    """Where calls are counted; metrics.py in the daemon."""
+
+    def rpc_answered(self, method: str, outcome: str) -> None: ...
+
+
+class Catalogue:
+    """All operations by name, frozen; and the one way to call them."""
+
+    def __init__(self, operations: Iterable[Operation]) -> None:
+        """Raises ValueError for an operation without a known capability: default deny at start-up."""
+        table: dict[str, Operation] = {}
+        for item in operations:
+            if item.capability not in CAPABILITIES and item.capability not in (OPEN, SELF):
+                raise ValueError(f"operation {item.name!r} names no known capability: {item.capability!r}")
+            if item.name in table:
+                raise ValueError(f"two operations are named {item.name!r}")
+            table[item.name] = item
+        self.operations: Mapping[str, Operation] = MappingProxyType(table)
+
+    @classmethod
+    def gather(cls, *modules: object) -> Catalogue:
+        """Every declared function of these modules."""
+        found = (vars(module).values() for module in modules)
+        return cls(item.__operation__ for values in found for item in values if hasattr(item, "__operation__"))
+
+    def find(self, name: str) -> Operation:
+        """Raises UnknownMethod."""
+        item = self.operations.get(name)
+        if item is None:
+            raise UnknownMethod(f"no method {name[:64]!r}", hint="see the list of methods in the documentation")
+        return item
+
+    def start(
+        self, item: Operation, params: msgspec.Raw | Mapping[str, object] | None, house: House, session: Session
+    ) -> Any:
+        """Validate, ask the gate, and run. Returns the result, or for an operation that waits a coroutine of it.
+
+        Raises EdgedError: InvalidParams, Refused, CameraNotFound, or whatever the operation raises.
+        """
+        try:
+            given = read_params(item.params, params)
+            call = Call(house, session, item)
+            if item.on_camera:
+                call._camera = self._resolve(item, given.device, house, session)  # type: ignore[attr-defined]
+            elif item.capability != OPEN:
+                house.gate.authorize(session.caller, item.capability, session.transport)
+            if item.waits:
+                return self._wait(item, call, given, house)
+            result = item.run(call, given)
+        except EdgedError as problem:
+            house.counts.rpc_answered(item.name, problem.slug)
+            raise
+        house.counts.rpc_answered(item.name, "ok")
+        return result
+
+    async def call(
+        self, name: str, params: msgspec.Raw | Mapping[str, object] | None, house: House, session: Session
+    ) -> Any:
+        """`find` and `start` in one, whatever the operation is: for doors where a task is at hand."""
+        result = self.start(self.find(name), params, house, session)
+        return await result if inspect.isawaitable(result) else result
+
+    async def _wait(self, item: Operation, call: Call, given: msgspec.Struct, house: House) -> Any:
+        running: Awaitable[Any] = item.run(call, given)
+        try:
+            result = await running
+        except EdgedError as problem:
+            house.counts.rpc_answered(item.name, problem.slug)
+            raise
+        house.counts.rpc_answered(item.name, "ok")
+        return result
+
+    def _resolve(self, item: Operation, device: str, house: House, session: Session) -> Camera:
+        camera = house.cameras.find(device)
+        # The capability first, for nothing in particular: someone who may see no camera at all is told so.
+        resource = camera_resource(camera) if camera else NOTHING
+        try:
+            house.gate.authorize(session.caller, item.capability, session.transport, resource)
+        except Refused as problem:
+            if problem.reason == "camera_denied" or (
+                problem.reason == "missing_scope" and _partly(item, house, session)
+            ):
+                raise CameraNotFound(device) from problem
+            raise
+        if camera is None:
+            raise CameraNotFound(device)
+        return camera
+
+
+def _partly(item: Operation, house: House, session: Session) -> bool:
+    """Whether the caller may do this to some camera: then this one is not there for them."""
+    return house.gate.judge(session.caller, item.capability).allowed
+
+
+def camera_resource(camera: Camera) -> Resource:
+    """The camera as the gate knows it."""
+    return Resource(camera.name, camera.names)
+
+
+#: Members that stateless clients send with every call; never params of an operation (contract 3).
+CREDENTIAL_MEMBERS = ("auth_token", "token", "auth_type")
+
+
+def read_params(kind: type[msgspec.Struct], params: msgspec.Raw | Mapping[str, object] | None) -> msgspec.Struct:
+    """Params as they came → the operation's struct; absent, null and {} are equal (contract S1-12).
+
+    Raises InvalidParams naming the member.
+    """
+    if kind is NoParams:
+        return _NO_PARAMS
+    try:
+        if isinstance(params, msgspec.Raw):
+            if bytes(params) in (b"null", b""):
+                return msgspec.convert({}, kind)
+            return msgspec.json.decode(params, type=kind)
+        return msgspec.convert(params or {}, kind)
+    except msgspec.ValidationError as problem:
+        raise InvalidParams(str(problem)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise InvalidParams("params cannot be read") from None
+
+
+_NO_PARAMS = NoParams()

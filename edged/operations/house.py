@@ -1,0 +1,42 @@
+"""The rooms, as operations see them. Reactions get rooms as arguments instead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edged.access.gate import Gate
+    from edged.access.ledger import Ledger
+    from edged.access.registrar import Registrar
+    from edged.access.usage import Usage
+    from edged.cameras.registry import Registry
+    from edged.clock import Clock
+    from edged.library.snapshots import Snapshots
+    from edged.mediamtx.frames import Frames
+    from edged.mediamtx.paths import Paths
+    from edged.mediamtx.process import Supervisor
+    from edged.mediamtx.publisher import Publishers
+    from edged.mediamtx.viewers import Viewers
+    from edged.operations.catalogue import Counts
+    from edged.operations.sessions import Sessions
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """Handed to operations only, whole; each uses the one or two rooms that it is about."""
+
+    clock: Clock
+    counts: Counts
+    gate: Gate
+    ledger: Ledger
+    registrar: Registrar
+    usage: Usage
+    sessions: Sessions
+    cameras: Registry
+    mediamtx: Supervisor
+    paths: Paths
+    publishers: Publishers
+    viewers: Viewers
+    frames: Frames
+    snapshots: Snapshots
