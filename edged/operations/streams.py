@@ -1,0 +1,160 @@
+"""Streams: which there are, where to watch one, and the answer to MediaMTX's question (contract 3; 10.6)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final, cast
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from edged.cameras.model import Status
+from edged.credentials.callers import (
+    TRANSPORTS,
+    Credential,
+    NoCredential,
+    Resource,
+    Transport,
+    parse_credential,
+)
+from edged.errors import Refused
+from edged.operations.cameras import list_streams
+from edged.operations.catalogue import Call, DeviceParams, NoParams, camera_resource, operation
+from edged.operations.house import House
+
+#: The user name under which edged's own children and its own API calls log in.
+INTERNAL_USER: Final = "edged"
+_CAPABILITIES: Final = {"read": "stream:read", "playback": "stream:read", "publish": "stream:publish"}
+
+
+class Stream(msgspec.Struct, frozen=True):
+    """One path of MediaMTX; `source` is what feeds it, without any address."""
+
+    name: str
+    source: str
+    ready: bool
+    readers: int
+    bytes_sent: int
+
+
+@operation("camera:read")
+async def get_streams(call: Call, params: NoParams) -> list[Stream]:
+    """Streams of the cameras that the caller may see: a bare array (contract 3)."""
+    house, caller = call.house, call.session.caller
+    return [
+        Stream(state.name, state.source_type, state.ready, state.readers, state.bytes_sent)
+        for state in await house.paths.list()
+        if (camera := house.cameras.find(state.name)) is not None
+        and house.gate.judge(caller, "camera:read", camera_resource(camera)).allowed
+    ]
+
+
+class StreamUrl(msgspec.Struct, frozen=True):
+    """Where to watch a camera. `live_url` is edged's own picture, there with or without MediaMTX."""
+
+    device: str
+    stream_name: str
+    stream_url: str
+    available: bool
+    active_consumers: int
+    stream_status: str
+    streams: dict[str, str]
+    live_url: str
+
+
+@operation("camera:read", on_camera=True)
+async def get_stream_url(call: Call, params: DeviceParams) -> StreamUrl:
+    """Addresses of one camera's picture; the viewer shows its credential to MediaMTX itself."""
+    camera, house = call.camera, call.house
+    streams = list_streams(camera, call.session.peer.host, house.mediamtx.state)
+    state = next((item for item in await house.paths.list() if item.name == camera.name), None)
+    available = camera.status is Status.CONNECTED and bool(streams)
+    return StreamUrl(
+        device=camera.name,
+        stream_name=camera.name,
+        stream_url=streams.get("rtsp", ""),
+        available=available,
+        active_consumers=state.readers if state else 0,
+        stream_status="ERROR" if camera.status is Status.ERROR else "READY" if available else "NOT_READY",
+        streams=streams,
+        live_url=f"/api/cameras/{camera.name}/live.mjpeg",
+    )
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What MediaMTX asks before it lets someone do something (mediamtx.md 3.1)."""
+
+    action: str = ""
+    path: str = ""
+    protocol: str = ""
+    id: str | None = None
+    user: str = ""
+    password: str = ""
+    token: str = ""
+    query: str = ""
+    ip: str = ""
+    userAgent: str = ""  # noqa: N815 (MediaMTX's spelling)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """Yes, or no with a short reason that MediaMTX may log."""
+
+    allowed: bool
+    reason: str = ""
+
+
+_YES = Answer(True)
+
+
+def admit(house: House, question: Question) -> Answer:
+    """Answer MediaMTX, from memory, without waiting: everything else of MediaMTX stands still meanwhile.
+
+    An allowed session is noted with its credential, so that a revocation can find it; an allowed read
+    wakes the camera's publisher.
+    """
+    transport = cast("Transport", question.protocol if question.protocol in TRANSPORTS else "http")
+    if question.user == INTERNAL_USER and house.ledger.use_secret(question.password, question.path, question.action):
+        if question.id:
+            house.gate.admit_internal(transport, question.path, question.id)
+        if question.action == "read":
+            house.publishers.wake(question.path)
+        return _YES
+    credential = find_credential(question)
+    if isinstance(credential, NoCredential):
+        # The first question of most clients: an invitation to log in, not a failure (mediamtx.md 3.2).
+        return Answer(False, "missing")
+    capability = _CAPABILITIES.get(question.action)
+    try:
+        caller = house.gate.authenticate(credential, transport)
+        if capability is None:
+            # The control API, metrics and pprof are edged's own (contract 7.5).
+            raise Refused("missing_scope")
+        camera = house.cameras.find(question.path)
+        resource = camera_resource(camera) if camera else Resource.of_camera(question.path)
+        house.gate.authorize(caller, capability, transport, resource)
+    except Refused as problem:
+        return Answer(False, problem.reason)
+    if question.id:
+        kick = partial(_kick, house, question.protocol, question.id)
+        house.gate.admit(caller, transport, kick, path=question.path, session=question.id)
+    if question.action == "read":
+        house.publishers.wake(question.path)
+    return _YES
+
+
+def _kick(house: House, protocol: str, session: str, _cause: str, _by: str) -> None:
+    house.viewers.kick(protocol, session)
+
+
+def find_credential(question: Question) -> Credential:
+    """An API key or token, wherever the player could put it (contract 10.6): password, token, ?token=, ?jwt=.
+
+    With Basic or user:pass MediaMTX repeats the password as token, so the password comes first (mediamtx.md 3.3).
+    """
+    for text in (question.password, question.token):
+        if text:
+            return parse_credential(text)
+    if question.query:
+        values = dict(reversed(parse_qsl(question.query, max_num_fields=32, separator="&")[:32]))
+        return parse_credential(values.get("token") or values.get("jwt") or "")
+    return NoCredential()
