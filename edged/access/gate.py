@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from edged.access.admissions import Admission, Admissions, WayOut
+from edged.access.admissions import Admission, Admissions, Cause, WayOut
 from edged.access.ledger import Ledger
 from edged.clock import Clock
 from edged.credentials.api_keys import digest
@@ -36,6 +36,11 @@ from edged.errors import Refused
 
 _log = structlog.get_logger("gate")
 _REMEMBERED_TOKENS = 1024
+_INTERNAL = Caller(method="internal", subject="edged", roles=frozenset(), capabilities=frozenset())
+
+
+def _stay(_cause: Cause, _by: str) -> None:
+    """A child of edged leaves when edged ends it, never by a revocation."""
 
 
 class Counts(Protocol):
@@ -110,6 +115,10 @@ class Gate:
         """Note someone who stays until they leave, their credential ends, or it is revoked."""
         left = None if caller.expires is None else max(0.0, caller.expires - self._clock.now())
         return self.admissions.add(caller, transport, way_out, seconds_left=left, path=path, session=session)
+
+    def admit_internal(self, transport: Transport, path: str, session: str) -> None:
+        """Note a MediaMTX session of edged's own children, so that no sweep takes it for a stranger's."""
+        self.admissions.add(_INTERNAL, transport, _stay, path=path, session=session)
 
     def verify_token(self, text: str) -> Caller:
         """A token's caller without counting a use: for `validate_token` and the like. Raises TokenRefused."""

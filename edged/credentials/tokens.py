@@ -141,7 +141,12 @@ def _check_shape(text: str) -> None:
         raise TokenRefused(Reason.MALFORMED, f"longer than {LONGEST_TOKEN} characters")
     if not _COMPACT.match(text):
         raise TokenRefused(Reason.MALFORMED, "not a compact JWS")
-    header = _object(_decode(text.split(".", 1)[0]), "header")
+    head, _, signature = text.split(".")
+    # The last character carries unused bits: other spellings of one signature would be other texts,
+    # and a token that is revoked by the hash of its text would come back in the next spelling.
+    if base64.urlsafe_b64encode(_decode(signature)).rstrip(b"=") != signature.encode():
+        raise TokenRefused(Reason.MALFORMED, "its signature is not canonical base64url")
+    header = _object(_decode(head), "header")
     if header.get("alg") != ALGORITHM:
         raise TokenRefused(Reason.ALG_NOT_ALLOWED, "its alg is not the one of our key")
     if unknown := header.keys() - _HEADER_MEMBERS:

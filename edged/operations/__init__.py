@@ -1,0 +1,11 @@
+"""The only place, beside reactions, where two rooms meet: everything that can be asked of edged."""
+
+from __future__ import annotations
+
+from edged.operations import api_keys, cameras, events, sessions, snapshots, streams, system, tokens
+from edged.operations.catalogue import Catalogue
+
+
+def gather() -> Catalogue:
+    """All operations. Raises ValueError if one of them names no capability."""
+    return Catalogue.gather(sessions, cameras, snapshots, streams, events, api_keys, tokens, system)

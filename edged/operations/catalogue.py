@@ -141,7 +141,7 @@ class Catalogue:
             given = read_params(item.params, params)
             call = Call(house, session, item)
             if item.on_camera:
-                call._camera = self._resolve(item, given.device, house, session)  # type: ignore[attr-defined]
+                call._camera = find_camera(item.capability, given.device, house, session)  # type: ignore[attr-defined]
             elif item.capability != OPEN:
                 house.gate.authorize(session.caller, item.capability, session.transport)
             if item.waits:
@@ -170,26 +170,26 @@ class Catalogue:
         house.counts.rpc_answered(item.name, "ok")
         return result
 
-    def _resolve(self, item: Operation, device: str, house: House, session: Session) -> Camera:
-        camera = house.cameras.find(device)
-        # The capability first, for nothing in particular: someone who may see no camera at all is told so.
-        resource = camera_resource(camera) if camera else NOTHING
-        try:
-            house.gate.authorize(session.caller, item.capability, session.transport, resource)
-        except Refused as problem:
-            if problem.reason == "camera_denied" or (
-                problem.reason == "missing_scope" and _partly(item, house, session)
-            ):
-                raise CameraNotFound(device) from problem
-            raise
-        if camera is None:
-            raise CameraNotFound(device)
-        return camera
 
+def find_camera(capability: str, device: str, house: House, session: Session) -> Camera:
+    """The camera of this name, if the session's caller may do this to it.
 
-def _partly(item: Operation, house: House, session: Session) -> bool:
-    """Whether the caller may do this to some camera: then this one is not there for them."""
-    return house.gate.judge(session.caller, item.capability).allowed
+    A camera that they may not see is not there: raises CameraNotFound. Raises Refused to someone
+    without a good credential, and to someone who may do this to no camera at all.
+    """
+    camera = house.cameras.find(device)
+    # Asked for nothing in particular where there is no such camera: who may see none is told so.
+    resource = camera_resource(camera) if camera else NOTHING
+    try:
+        house.gate.authorize(session.caller, capability, session.transport, resource)
+    except Refused as problem:
+        partly = problem.reason == "missing_scope" and house.gate.judge(session.caller, capability).allowed
+        if partly or problem.reason == "camera_denied":
+            raise CameraNotFound(device) from problem
+        raise
+    if camera is None:
+        raise CameraNotFound(device)
+    return camera
 
 
 def camera_resource(camera: Camera) -> Resource:

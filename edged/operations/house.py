@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from edged.access.usage import Usage
     from edged.cameras.registry import Registry
     from edged.clock import Clock
+    from edged.credentials.tokens import SharedSecret
     from edged.library.snapshots import Snapshots
     from edged.mediamtx.frames import Frames
     from edged.mediamtx.paths import Paths
     from edged.mediamtx.process import Supervisor
     from edged.mediamtx.publisher import Publishers
     from edged.mediamtx.viewers import Viewers
+    from edged.operations.cameras import Listings
     from edged.operations.catalogue import Counts
     from edged.operations.sessions import Sessions
 
@@ -40,3 +42,5 @@ class House:
     viewers: Viewers
     frames: Frames
     snapshots: Snapshots
+    listings: Listings
+    shared_secrets: tuple[SharedSecret, ...] = ()

@@ -24,7 +24,7 @@ class Session:
     the call in progress if `by` is this session's own id. `topics` is what it subscribed to.
     """
 
-    __slots__ = ("admission", "caller", "end", "id", "peer", "pushed", "topics", "transport")
+    __slots__ = ("admission", "caller", "end", "id", "only_device", "peer", "pushed", "topics", "transport")
 
     def __init__(self, peer: Peer, transport: Transport, *, end: Callable[[Cause, str], None] | None = None) -> None:
         self.id = f"session_{secrets.token_hex(8)}"
@@ -34,6 +34,8 @@ class Session:
         self.admission: Admission | None = None
         self.end = end or (lambda _cause, _by: None)
         self.topics: set[str] = set()
+        #: Notifications of this camera only; None for all.
+        self.only_device: str | None = None
         #: True where the dialect sends every notification unasked (contract 0, v1).
         self.pushed = False
 

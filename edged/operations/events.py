@@ -1,0 +1,93 @@
+"""Subscriptions: which notifications a session wants (contract 3, 3b)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from edged.errors import InvalidParams
+from edged.operations.catalogue import Call, operation
+
+#: Topics that something in edged publishes; a client may ask for either spelling.
+TOPICS: Final = (
+    "camera_status_update",
+    "camera.connected",
+    "camera.disconnected",
+    "camera.status_change",
+)
+#: Topics of the contract that nothing publishes yet: accepted, so that clients that ask for a fixed list go on.
+SILENT_TOPICS: Final = (
+    "recording_status_update",
+    "system_health_update",
+    "mediamtx.stream",
+    "mediamtx.path",
+    "mediamtx.stream_started",
+    "mediamtx.stream_stopped",
+    "recording.start",
+    "recording.stop",
+    "recording.progress",
+    "recording.error",
+    "snapshot.taken",
+    "snapshot.error",
+    "system.health",
+    "system.error",
+    "system.startup",
+    "system.shutdown",
+)
+_KNOWN: Final = frozenset(TOPICS + SILENT_TOPICS)
+
+
+class Filters(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Only events of this camera."""
+
+    device: str | None = None
+
+
+class SubscribeParams(msgspec.Struct, frozen=True):
+    topics: list[str]
+    filters: Filters | None = None
+
+
+class Subscribed(msgspec.Struct, frozen=True):
+    subscribed: bool
+    topics: list[str]
+    filters: Filters
+
+
+@operation("camera:read")
+def subscribe_events(call: Call, params: SubscribeParams) -> Subscribed:
+    """Ask for notifications. An unknown topic is an error that lists the known ones."""
+    unknown = [topic for topic in params.topics if topic not in _KNOWN]
+    if unknown or not params.topics:
+        raise InvalidParams(
+            f"unknown topic {unknown[0][:64]!r}" if unknown else "topics is empty",
+            hint="topics are " + ", ".join(sorted(_KNOWN)),
+            topics=sorted(_KNOWN),
+        )
+    call.session.topics.update(params.topics)
+    if params.filters is not None:
+        call.session.only_device = params.filters.device
+    return Subscribed(
+        subscribed=True, topics=sorted(call.session.topics), filters=Filters(device=call.session.only_device)
+    )
+
+
+class UnsubscribeParams(msgspec.Struct, frozen=True):
+    topics: list[str] | None = None
+
+
+class Unsubscribed(msgspec.Struct, frozen=True):
+    unsubscribed: bool
+    topics: list[str]
+
+
+@operation("camera:read")
+def unsubscribe_events(call: Call, params: UnsubscribeParams) -> Unsubscribed:
+    """Ask for fewer notifications; without topics, for none. `topics` in the answer are those given up."""
+    session = call.session
+    gone = session.topics & set(params.topics) if params.topics is not None else set(session.topics)
+    session.topics -= gone
+    if not session.topics:
+        session.only_device = None
+    return Unsubscribed(unsubscribed=True, topics=sorted(gone))

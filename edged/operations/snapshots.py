@@ -1,0 +1,62 @@
+"""Snapshots: take a picture and keep it (contract 3, take_snapshot)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from edged.cameras.model import Status
+from edged.errors import DependencyFailed
+from edged.operations.catalogue import Call, operation
+from edged.operations.sessions import iso
+
+
+class SnapshotParams(msgspec.Struct, frozen=True):
+    """Of which camera, under which name, in which format; `quality` 1 to 100."""
+
+    device: str
+    filename: str | None = None
+    format: Literal["jpg", "jpeg", "png"] = "jpg"
+    quality: Annotated[int, msgspec.Meta(ge=1, le=100)] | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A kept picture; sizes in bytes, `timestamp` ISO 8601, `file_path` the file's name only."""
+
+    success: bool
+    device: str
+    filename: str
+    status: str
+    timestamp: str
+    file_size: int
+    size_bytes: int
+    file_path: str
+    download_url: str
+
+
+@operation("camera:write", on_camera=True)
+async def take_snapshot(call: Call, params: SnapshotParams) -> Snapshot:
+    """Take one picture now and keep it. Raises DependencyFailed if the camera gives none in time."""
+    camera, house = call.camera, call.house
+    if camera.status is not Status.CONNECTED:
+        raise DependencyFailed(
+            f"{camera.name} is {camera.status.value.lower()}",
+            hint=camera.problem or "plug it in, then try again",
+            camera=camera.name,
+        )
+    kind: Literal["jpg", "png"] = "png" if params.format == "png" else "jpg"
+    picture = await house.frames.snapshot(camera, format=kind, quality=params.quality)
+    now = house.clock.now()
+    saved = await house.snapshots.save(params.filename, camera.name, picture, format=kind, now=now)
+    return Snapshot(
+        success=True,
+        device=camera.name,
+        filename=saved.filename,
+        status="SUCCESS",
+        timestamp=iso(now),
+        file_size=saved.size,
+        size_bytes=saved.size,
+        file_path=saved.filename,
+        download_url=f"/files/snapshots/{saved.filename}",
+    )

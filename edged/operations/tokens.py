@@ -1,0 +1,170 @@
+"""Tokens that edged signs with a shared secret: issue, validate, revoke (contract 3, 10.1)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Annotated, Final
+
+import msgspec
+
+from edged.credentials import tokens
+from edged.credentials.claims import LEEWAY
+from edged.credentials.decision import Reason
+from edged.errors import InvalidParams, Refused, Unsupported
+from edged.operations.api_keys import Role
+from edged.operations.catalogue import Call, operation
+from edged.operations.sessions import iso
+
+_HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
+_DAY: Final = 86400
+
+
+class IssueTokenParams(msgspec.Struct, frozen=True):
+    """For whom, as what, for how many seconds (60 s to 30 days)."""
+
+    user_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+    role: Role = "viewer"
+    permissions: list[str] | None = None
+    camera_access: list[str] | None = None
+    expires_in: Annotated[int, msgspec.Meta(ge=60, le=30 * _DAY)] = _DAY
+
+
+class IssuedToken(msgspec.Struct, frozen=True):
+    """`expires_in` seconds, `expires_at` ISO 8601."""
+
+    token: str
+    token_type: str
+    expires_at: str
+    expires_in: int
+    jti: str
+
+
+@operation("tokens:issue")
+def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
+    """Sign a token with the first shared secret; never for more than the issuer may do itself."""
+    house, caller = call.house, call.session.caller
+    assert caller is not None, "the gate lets nobody ask this without a caller"
+    if not house.shared_secrets:
+        raise Unsupported(
+            "no shared secret configured",
+            hint="openssl rand -base64 32 > FILE; chmod 600 FILE; name FILE in [auth.shared_secrets]; restart edged",
+        )
+    if caller.cameras is not None or (params.role == "admin" and "admin" not in caller.roles):
+        raise Refused("missing_scope", "a token may not do more than whoever issues it", required="admin")
+    now = house.clock.now()
+    claims = tokens.issue_claims(
+        params.user_id,
+        role=params.role,
+        now=now,
+        expires_in=params.expires_in,
+        permissions=params.permissions,
+        camera_access=params.camera_access,
+    )
+    return IssuedToken(
+        token=tokens.sign(claims, house.shared_secrets[0]),
+        token_type="Bearer",  # noqa: S106 (the scheme of RFC 6750)
+        expires_at=iso(int(now) + params.expires_in),
+        expires_in=params.expires_in,
+        jti=str(claims["jti"]),
+    )
+
+
+class ValidateTokenParams(msgspec.Struct, frozen=True):
+    """A token, and what it must hold: a role by exact name, permissions all of them (contract S0-10)."""
+
+    token: str
+    required_role: str | None = None
+    required_permissions: list[str] | None = None
+
+
+class Validation(msgspec.Struct, frozen=True):
+    """Seed 000's result; `payload` None unless valid."""
+
+    valid: bool
+    errors: list[str]
+    warnings: list[str]
+    payload: dict[str, object] | None
+
+
+_TEXTS: Final = {
+    Reason.EXPIRED: "Token has expired",
+    Reason.REVOKED: "Token is blacklisted",
+    Reason.NO_EXPIRY: "Missing required claim: exp",
+    Reason.NOT_YET_VALID: "Token issued in the future",
+}
+_OLD_SECONDS: Final = 30 * _DAY
+
+
+@operation("self")
+def validate_token(call: Call, params: ValidateTokenParams) -> Validation:
+    """Is this token good? One's own for anybody, any for whoever may read the audit."""
+    caller = call.session.caller
+    digest = hashlib.sha256(params.token.encode("utf-8", "surrogatepass")).hexdigest()
+    if caller is None or f"token:{digest}" not in caller.identities:
+        call.house.gate.authorize(caller, "audit:read", call.session.transport)
+    try:
+        held = call.house.gate.verify_token(params.token)
+    except tokens.TokenRefused as problem:
+        text = _TEXTS.get(problem.reason, f"Invalid token: {problem.detail}")
+        return Validation(valid=False, errors=[text], warnings=[], payload=None)
+    errors = []
+    if params.required_role is not None and params.required_role != held.claims.get("role"):
+        errors.append(f"Required role '{params.required_role}' not found")
+    missing = [name for name in params.required_permissions or () if name not in held.permissions]
+    if missing:
+        errors.append(f"Missing permissions: {missing}")
+    issued = held.claims.get("iat")
+    old = isinstance(issued, (int, float)) and issued < call.house.clock.now() - _OLD_SECONDS
+    return Validation(
+        valid=not errors, errors=errors, warnings=["Token is very old"] if old else [], payload=held.claims
+    )
+
+
+class RevokeTokenParams(msgspec.Struct, frozen=True):
+    """Exactly one of: the token itself, its jti, or the SHA-256 of its text in hex."""
+
+    token: str | None = None
+    jti: str | None = None
+    token_hash: str | None = None
+
+
+class RevokedToken(msgspec.Struct, frozen=True):
+    revoked: bool
+
+
+@operation("self")
+async def revoke_token(call: Call, params: RevokeTokenParams) -> RevokedToken:
+    """End a token and everything that it opened: one's own for anybody, any with tokens:revoke."""
+    identities, until = _name(params)
+    caller = call.session.caller
+    if caller is None or not identities <= caller.identities:
+        call.house.gate.authorize(caller, "tokens:revoke", call.session.transport)
+    await call.house.registrar.revoke_token(identities, until, by=call.session.id)
+    return RevokedToken(revoked=True)
+
+
+def _name(params: RevokeTokenParams) -> tuple[frozenset[str], float | None]:
+    """What to deny, and until when it could be used (Unix seconds, None: unknown). Raises InvalidParams."""
+    given = [value for value in (params.token, params.jti, params.token_hash) if value]
+    if len(given) != 1:
+        raise InvalidParams("give exactly one of token, jti, token_hash")
+    if params.jti:
+        return frozenset({f"jti:{params.jti[:256]}"}), None
+    if params.token_hash:
+        if not _HASH.match(params.token_hash):
+            raise InvalidParams("token_hash is not 64 hex digits", hint="it is the SHA-256 of the token's text")
+        return frozenset({f"token:{params.token_hash}"}), None
+    text = params.token or ""
+    try:
+        claims = tokens.peek_claims(text)
+    except tokens.TokenRefused as problem:
+        raise InvalidParams(f"token cannot be read: {problem.detail}") from None
+    identities = {f"token:{hashlib.sha256(text.encode()).hexdigest()}"}
+    expires = claims.get("exp")
+    # Copies of one token differ in their text only by a signature that we do not know here, so its
+    # jti is denied too; an unverified jti may be denied by whoever may revoke any token.
+    if isinstance(jti := claims.get("jti"), str) and jti:
+        identities.add(f"jti:{jti[:256]}")
+    known = isinstance(expires, (int, float)) and not isinstance(expires, bool)
+    return frozenset(identities), float(expires) + LEEWAY if known else None  # type: ignore[arg-type]
