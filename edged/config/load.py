@@ -1,0 +1,320 @@
+"""conf.d/*.toml, then the environment, then systemd's credentials → Config.
+
+Later files win over earlier ones, key by key; [[camera]] entries add up. Every error names the file
+and line (or the variable), the key, the nearest key that exists and what to do.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from edged.config.model import OFF, SECTIONS, CameraSettings, Config, Section, Setting, settings_of
+from edged.errors import ConfigError
+
+DIRECTORY = Path("/etc/edged/conf.d")
+#: Read by the command line, or by programs around edged; never settings.
+NOT_SETTINGS = frozenset({"EDGED_CONFIG_DIR"})
+_CREDENTIAL = "credential:"
+_CREDENTIAL_SECRETS = "edged.shared_secret."
+_LARGEST_SECRET = 64 * 1024
+_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_ADDRESS_LISTS = ("main", "compat", "local")
+_HEADER = re.compile(
+    r"""\s*\[(?P<array>\[?)\s*["']?(?P<table>[\w-]+)["']?\s*(?:\.\s*["']?(?P<key>[\w-]+)["']?\s*)?\]"""
+)
+_ASSIGNMENT = re.compile(r"""\s*["']?(?P<first>[\w-]+)["']?\s*(?:\.\s*["']?(?P<second>[\w-]+)["']?\s*)?[.=]""")
+_SHOW = "edged config show lists every setting"
+
+
+class Place(NamedTuple):
+    """Where a value was written: a file with a line (0: unknown), or a variable."""
+
+    source: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.source} line {self.line}" if self.line else self.source
+
+
+@dataclass
+class _Draft:
+    """What has been read so far, and where each thing stands."""
+
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    cameras: list[tuple[dict[str, Any], Place]] = field(default_factory=list)
+    places: dict[tuple[str, str], Place] = field(default_factory=dict)
+
+
+def load(
+    directory: Path = DIRECTORY, environ: Mapping[str, str] | None = None, credentials_directory: Path | None = None
+) -> Config:
+    """All settings. A folder that does not exist holds none. Raises ConfigError.
+
+    `environ` defaults to the process's own; `credentials_directory` is systemd's (systemd.credentials_directory).
+    """
+    draft = _Draft()
+    for path in sorted(directory.glob("*.toml")):
+        _read_file(draft, path)
+    _read_environment(draft, os.environ if environ is None else environ)
+    _find_credentials(draft, credentials_directory)
+    sections: dict[str, Any] = {name: _build(draft, name, kind) for name, kind in SECTIONS.items() if name != "camera"}
+    return Config(**sections, camera=_build_cameras(draft))
+
+
+def load_shared_secrets(config: Config, credentials_directory: Path | None = None) -> dict[str, str]:
+    """The texts of auth.shared_secrets by name, as they stand in their files. Raises ConfigError.
+
+    A file that others may read is refused; a systemd credential is guarded by systemd.
+    """
+    return {
+        name: _read_secret(name, source, credentials_directory) for name, source in config.auth.shared_secrets.items()
+    }
+
+
+def _read_file(draft: _Draft, path: Path) -> None:
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = tomllib.loads(text)
+    except OSError as problem:
+        raise _error(Place(str(path)), f"cannot be read ({problem.strerror})", "make it readable for edged") from None
+    except UnicodeDecodeError:
+        raise _error(Place(str(path)), "is not UTF-8 text", "save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as problem:
+        # The message holds "(at line 3, column 7)" and no value.
+        raise _error(Place(str(path)), f"is not TOML: {problem}", "see https://toml.io") from None
+    for name, content in document.items():
+        if name == "camera" and isinstance(content, list):
+            for index, entry in enumerate(content):
+                place = Place(str(path), find_line(text, "camera", index=index))
+                draft.cameras.append((_table(entry, "camera", place), place))
+                for key in entry:
+                    place_of_key = Place(str(path), find_line(text, "camera", key, index))
+                    _check_key("camera", key, place_of_key)
+            continue
+        place = Place(str(path), find_line(text, name))
+        if name not in SECTIONS:
+            raise _unknown(place, name, SECTIONS, "section")
+        if name == "camera":
+            raise _error(place, "camera is an array", "write [[camera]]", key="camera")
+        for key, value in _table(content, name, place).items():
+            _put(draft, name, key, value, Place(str(path), find_line(text, name, key)))
+
+
+def _read_environment(draft: _Draft, environ: Mapping[str, str]) -> None:
+    for variable in sorted(name for name in environ if name.startswith("EDGED_") and name not in NOT_SETTINGS):
+        name, _, key = variable.removeprefix("EDGED_").lower().partition("_")
+        place = Place(f"environment variable {variable}")
+        if name == "camera":
+            raise _error(
+                place, "cameras are not set in the environment", f"write [[camera]] into a file in {DIRECTORY}"
+            )
+        if name not in SECTIONS:
+            # Other programs may have variables of this prefix; a section with a typing error is no such thing.
+            if get_close_matches(name, SECTIONS, cutoff=0.75):
+                raise _unknown(place, name, SECTIONS, "section")
+            continue
+        setting = _check_key(name, key, place)
+        _put(draft, name, key, _from_text(setting, environ[variable], f"{name}.{key}", place), place)
+
+
+def _find_credentials(draft: _Draft, folder: Path | None) -> None:
+    secrets = draft.values.setdefault("auth", {}).setdefault("shared_secrets", {})
+    for path in sorted(folder.glob(f"{_CREDENTIAL_SECRETS}*")) if folder else ():
+        name = path.name.removeprefix(_CREDENTIAL_SECRETS)
+        secrets.setdefault(name, f"{_CREDENTIAL}{path.name.removeprefix('edged.')}")
+
+
+def _put(draft: _Draft, section: str, key: str, value: Any, place: Place) -> None:
+    _check_key(section, key, place)
+    if section == "listen" and key in _ADDRESS_LISTS and isinstance(value, str):
+        value = [] if value == OFF else [value]
+    if isinstance(value, dict):
+        value = draft.values.get(section, {}).get(key, {}) | value
+    draft.values.setdefault(section, {})[key] = value
+    draft.places[section, key] = place
+
+
+def _build(draft: _Draft, name: str, kind: type[Section]) -> Section:
+    settings = settings_of(kind)
+    values = {}
+    for key, value in draft.values.get(name, {}).items():
+        place = draft.places.get((name, key), Place("systemd credentials"))
+        values[key] = _convert(value, settings[key], f"{name}.{key}", place)
+    try:
+        return kind(**values)
+    except ValueError as problem:
+        raise _error(_guilty(draft, name, kind, values), f"[{name}]: {problem}", _SHOW, key=name) from None
+
+
+def _guilty(draft: _Draft, name: str, kind: type[Section], values: Mapping[str, Any]) -> Place:
+    """The place of the one value that the section refuses by itself."""
+    for key, value in values.items():
+        try:
+            kind(**{key: value})
+        except ValueError:
+            return draft.places[name, key]
+    raise AssertionError("a section refuses single values only")
+
+
+def _build_cameras(draft: _Draft) -> tuple[CameraSettings, ...]:
+    settings = settings_of(CameraSettings)
+    cameras: dict[str, CameraSettings] = {}
+    for entry, place in draft.cameras:
+        values = {key: _convert(value, settings[key], f"camera.{key}", place) for key, value in entry.items()}
+        for key in ("name", "source"):
+            if key not in values:
+                raise _error(place, f"this camera has no {key}", settings[key].help, key=f"camera.{key}")
+        try:
+            camera = CameraSettings(**values)
+        except ValueError as problem:
+            raise _error(place, f"camera: {problem}", _SHOW, key="camera") from None
+        if camera.name in cameras:
+            raise _error(place, f"two cameras are named {camera.name!r}", "give one another name", key="camera.name")
+        cameras[camera.name] = camera
+    return tuple(cameras.values())
+
+
+def _convert(value: Any, setting: Setting, key: str, place: Place) -> Any:
+    try:
+        return msgspec.convert(value, setting.annotation, dec_hook=_decode_path)
+    except msgspec.ValidationError as problem:
+        # The message names types and limits, never the value: a source may hold a password.
+        text = re.sub(r" - at .*", "", str(problem)).replace("`", "")
+        raise _error(place, f"{key}: {text[:1].lower()}{text[1:]}", f"{key}: {setting.help}", key=key) from None
+
+
+def _decode_path(kind: type, value: Any) -> Any:
+    assert kind is Path, "Path is the only type that msgspec does not know itself"
+    if not isinstance(value, str):
+        raise ValueError(f"Expected str, got {type(value).__name__}")
+    path = Path(value)
+    if value and not path.is_absolute():
+        raise ValueError("Expected an absolute path")
+    return path
+
+
+def _from_text(setting: Setting, text: str, key: str, place: Place) -> Any:
+    """The text of a variable → what TOML would have given."""
+    default = setting.default
+    try:
+        if isinstance(default, bool):
+            return _WORDS[text.strip().lower()]
+        if isinstance(default, int):
+            return int(text)
+        if isinstance(default, float):
+            return float(text)
+    except (ValueError, KeyError):
+        wanted = "true or false" if isinstance(default, bool) else "a number"
+        raise _error(place, f"{key}: expected {wanted}", f"{key}: {setting.help}", key=key) from None
+    if isinstance(default, tuple):
+        return [] if text.strip() == OFF else [item.strip() for item in text.split(",") if item.strip()]
+    if isinstance(default, dict):
+        pairs = [item.partition("=") for item in text.split(",") if item.strip()]
+        return {name.strip(): value.strip() for name, _, value in pairs}
+    return text
+
+
+def _check_key(section: str, key: str, place: Place) -> Setting:
+    settings = settings_of(SECTIONS[section])
+    if key not in settings:
+        raise _unknown(place, key, settings, "setting", f"{section}.")
+    return settings[key]
+
+
+def _table(content: Any, name: str, place: Place) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise _error(place, f"{name} is a section", f"write [{name}] and its keys below", key=name)
+    return content
+
+
+def _unknown(place: Place, word: str, known: Iterable[str], what: str, prefix: str = "") -> ConfigError:
+    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    hint = f"did you mean {prefix}{near[0]}? {_SHOW}" if near else _SHOW
+    return _error(
+        place, f"{prefix}{word} is not a {what}", hint, key=f"{prefix}{word}", nearest=near[0] if near else ""
+    )
+
+
+def _error(place: Place, sentence: str, hint: str, **fields: object) -> ConfigError:
+    return ConfigError(f"{place}: {sentence}", hint=hint, file=place.source, line=place.line, **fields)
+
+
+def find_line(text: str, section: str, key: str = "", index: int = 0) -> int:
+    """The line (from 1) where a section or a key of it stands in TOML text; 0 if it cannot be told.
+
+    tomllib keeps no positions. A key inside an inline table has its section's line; `index` counts [[section]].
+    """
+    at, seen, table = 0, -1, ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if match := _HEADER.match(line):
+            table, found = match["table"], match["key"]
+            seen += table == section and bool(match["array"])
+            here = table == section and seen in (-1, index)
+        elif match := _ASSIGNMENT.match(line):
+            here = (table or match["first"]) == section and seen in (-1, index)
+            found = match["first"] if table else match["second"]
+        else:
+            continue
+        if here and key and found == key:
+            return number
+        at = at or (number if here else 0)
+    return at
+
+
+def _read_secret(name: str, source: str, credentials: Path | None) -> str:
+    what = f"shared secret {name!r}"
+    if source.startswith(_CREDENTIAL):
+        wanted = f"edged.{source.removeprefix(_CREDENTIAL)}"
+        if credentials is None or "/" in wanted or not (credentials / wanted).is_file():
+            raise ConfigError(
+                f"{what} names the systemd credential {wanted}, which was not given",
+                hint=f"LoadCredential={wanted}:FILE in the unit hands it over",
+                key=f"auth.shared_secrets.{name}",
+            )
+        return _read_text(what, credentials / wanted)
+    path = Path(source)
+    if not path.is_absolute():
+        raise ConfigError(
+            f"{what} is not an absolute path", hint="it names the file that holds the secret, not the secret itself",
+            key=f"auth.shared_secrets.{name}",
+        )  # fmt: skip
+    try:
+        mode = path.stat().st_mode
+    except OSError as problem:
+        raise ConfigError(
+            f"{what}: {path}: {problem.strerror}",
+            hint=f"make it: (umask 077; openssl rand -base64 32 > {path})",
+            file=str(path),
+        ) from None
+    if mode & 0o077:
+        raise ConfigError(
+            f"{what}: {path} may be read by others (mode {mode & 0o777:04o})",
+            hint=f"chmod 600 {path}",
+            file=str(path),
+        )
+    return _read_text(what, path)
+
+
+def _read_text(what: str, path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST_SECRET + 1)
+        text = data.decode("utf-8")
+    except OSError as problem:
+        raise ConfigError(
+            f"{what}: {path}: {problem.strerror}", hint="let the user that runs edged own it", file=str(path)
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{what}: {path} is not UTF-8 text", hint="openssl rand -base64 32 makes one") from None
+    if not text.strip() or len(data) > _LARGEST_SECRET:
+        raise ConfigError(f"{what}: {path} is empty or too large", hint="openssl rand -base64 32 makes one")
+    return text

@@ -1,0 +1,277 @@
+"""Every setting there is, with its default and its one line of help (contract section 11).
+
+One frozen struct per section of the TOML files. The help is the description of the field, from which
+`render` makes etc/defaults.toml; nothing is documented anywhere else. Empty paths are filled in here,
+so that whoever reads `config.paths.media` gets the folder and not the question where it is.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+#: What switches an address off.
+OFF = "off"
+_LABEL = re.compile(r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]{0,63}\Z")
+_SIZE = re.compile(r"([1-9][0-9]{1,4})x([1-9][0-9]{1,4})\Z")
+_UDEV_MATCH = re.compile(r"[A-Z][A-Z0-9_]*=[^,]+(,[A-Z][A-Z0-9_]*=[^,]+)*\Z")
+
+Count: TypeAlias = Annotated[int, Meta(ge=1)]
+Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """`127.0.0.1:8003`, `[::]:8002` or `:8554` → (host, port); no host means every interface, "".
+
+    Port 0 lets the kernel choose. Raises ValueError with what is wrong.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ValueError(f"{text!r} is not HOST:PORT with a port from 0 to 65535")
+    if host.startswith("[") and host.endswith("]"):
+        return host[1:-1], int(port)
+    if ":" in host:
+        raise ValueError(f"{text!r}: an IPv6 address is written in brackets, [{host}]:{port}")
+    return host, int(port)
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One section of the settings."""
+
+
+class PathSettings(Section, frozen=True, kw_only=True):
+    """Where edged keeps its things."""
+
+    state: Annotated[Path, Meta(description="Databases and what must outlive a restart.")] = Path("/var/lib/edged")
+    runtime: Annotated[Path, Meta(description="Sockets and what a restart may lose.")] = Path("/run/edged")
+    media: Annotated[Path, Meta(description='Pictures and recordings; "" is the folder media in paths.state.')] = Path()
+
+    def __post_init__(self) -> None:
+        if self.media == Path():
+            msgspec.structs.force_setattr(self, "media", self.state / "media")
+
+
+class ListenSettings(Section, frozen=True, kw_only=True):
+    """Where edged answers; addresses are HOST:PORT or [IPV6]:PORT, several are a list, "off" or [] is none."""
+
+    main: Annotated[tuple[str, ...], Meta(description="WebSocket and HTTP for everybody.")] = (
+        "0.0.0.0:8002",
+        "[::]:8002",
+    )
+    compat: Annotated[
+        tuple[str, ...], Meta(description="The same for clients that know only port 8080 (dialect v1).")
+    ] = (
+        "0.0.0.0:8080",
+        "[::]:8080",
+    )
+    local: Annotated[tuple[str, ...], Meta(description="Health and metrics without a credential: loopback only.")] = (
+        "127.0.0.1:8003",
+    )
+    unix: Annotated[
+        str,
+        Meta(description='The local socket; "" is edged.sock in paths.runtime. Who may open it is admin.'),
+    ] = ""
+
+    def __post_init__(self) -> None:
+        for address in (*self.main, *self.compat, *self.local):
+            parse_address(address)
+
+
+class LimitSettings(Section, frozen=True, kw_only=True):
+    """How much of everything, and how long."""
+
+    connections: Annotated[Count, Meta(description="Connections at a time, all listeners together.")] = 2048
+    unauthenticated_per_address: Annotated[
+        Count, Meta(description="Of these from one address without a credential; loopback is exempt.")
+    ] = 32
+    head_bytes: Annotated[Count, Meta(description="The longest head of an HTTP request.")] = 16384
+    message_bytes: Annotated[Count, Meta(description="The longest WebSocket message or HTTP body.")] = 1048576
+    message_bytes_unauthenticated: Annotated[
+        Count, Meta(description="The longest WebSocket message before authentication.")
+    ] = 16384
+    calls_in_flight: Annotated[Count, Meta(description="Calls that one WebSocket may have unanswered.")] = 32
+    batch: Annotated[Count, Meta(description="Calls in one JSON-RPC batch.")] = 50
+    outbox_messages: Annotated[Count, Meta(description="Messages that may wait for one slow reader.")] = 256
+    outbox_bytes: Annotated[Count, Meta(description="Bytes that may wait for one slow reader.")] = 1048576
+    stall_seconds: Annotated[Seconds, Meta(description="How long a reader may take nothing.")] = 10.0
+    head_seconds: Annotated[Seconds, Meta(description="How long a request's head may take to arrive.")] = 10.0
+    keep_alive_seconds: Annotated[Seconds, Meta(description="How long an HTTP connection may idle.")] = 75.0
+    ping_seconds: Annotated[Seconds, Meta(description="How often a WebSocket is pinged.")] = 30.0
+    silence_seconds: Annotated[Seconds, Meta(description="How long a WebSocket may say nothing at all.")] = 75.0
+
+
+class AuthSettings(Section, frozen=True, kw_only=True):
+    """Whose tokens are good."""
+
+    shared_secrets: Annotated[
+        dict[str, str],
+        Meta(
+            description="HS256 secrets that sign tokens: name = file (mode 0600), or name = credential:NAME for the "
+            "systemd credential edged.NAME. A credential edged.shared_secret.NAME is taken without being named here. "
+            "None: every token is refused."
+        ),
+    ] = {}
+    leeway: Annotated[float, Meta(ge=0, description="Seconds by which a token may come from the future.")] = 60.0
+
+
+class MediaMTXSettings(Section, frozen=True, kw_only=True):
+    """The MediaMTX that edged runs; each address is HOST:PORT, :PORT for every interface, or "off"."""
+
+    enabled: Annotated[bool, Meta(description="Run it; without it pictures come straight from the source.")] = True
+    binary: Annotated[str, Meta(description='The program; "" looks on PATH, then in /usr/lib/edged.')] = ""
+    rtsp: Annotated[str, Meta(description="RTSP over TCP; the cameras are published through it.")] = ":8554"
+    hls: Annotated[str, Meta(description="HLS, for browsers and players; a few seconds late.")] = ":8888"
+    webrtc: Annotated[str, Meta(description="WebRTC: WHEP and the player page.")] = ":8889"
+    webrtc_udp: Annotated[str, Meta(description="WebRTC's pictures, UDP.")] = ":8189"
+    rtmp: Annotated[str, Meta(description="RTMP, for older players.")] = OFF
+    srt: Annotated[str, Meta(description="SRT, for bad lines.")] = OFF
+    minimum_version: Annotated[
+        str, Meta(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$", description="An older MediaMTX is refused.")
+    ] = "1.17.1"
+    recommended: Annotated[
+        str, Meta(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$", description="An older MediaMTX runs with a warning.")
+    ] = "1.20.1"
+
+    def __post_init__(self) -> None:
+        for address in (self.rtsp, self.hls, self.webrtc, self.webrtc_udp, self.rtmp, self.srt):
+            if address != OFF:
+                parse_address(address)
+
+
+class CameraSettings(Section, frozen=True, kw_only=True):
+    """A camera that udev cannot find by itself, or how one that it finds is to be used."""
+
+    name: Annotated[str, Meta(description="What people call it; no two alike.")]
+    source: Annotated[
+        str,
+        Meta(description='An rtsp:// URL, "test" for a test picture, or what udev says of it, such as ID_SERIAL=….'),
+    ]
+    mode: Annotated[
+        Literal["on_demand", "always"],
+        Meta(description="on_demand: it streams while somebody watches; always: all the time."),
+    ] = "on_demand"
+    size: Annotated[str, Meta(description="WIDTHxHEIGHT of the stream, or the nearest there is.")] = "640x480"
+    rate: Annotated[float, Meta(gt=0, le=240, description="Frames a second, or the nearest there is.")] = 15.0
+    bitrate: Annotated[int, Meta(ge=10_000, description="Bits a second when edged encodes.")] = 1_000_000
+    encoder: Annotated[str, Meta(description='ffmpeg\'s name of the encoder; "" chooses.')] = ""
+
+    def __post_init__(self) -> None:
+        if not _LABEL.match(self.name):
+            raise ValueError("name is 1 to 64 characters without / and does not begin with a dot")
+        if not (self.is_test or self.is_rtsp or _UDEV_MATCH.match(self.source)):
+            raise ValueError("source is rtsp://…, test, or a udev match such as ID_SERIAL=Vendor_Camera_0001")
+        if not _SIZE.match(self.size):
+            raise ValueError("size is WIDTHxHEIGHT, such as 640x480")
+
+    @property
+    def is_test(self) -> bool:
+        """A picture that edged makes itself."""
+        return self.source == "test"
+
+    @property
+    def is_rtsp(self) -> bool:
+        """A camera in the network."""
+        return self.source.startswith(("rtsp://", "rtsps://"))
+
+    @property
+    def udev_match(self) -> dict[str, str]:
+        """udev properties that the camera must have, all of them; {} for the other kinds."""
+        if self.is_test or self.is_rtsp:
+            return {}
+        return dict(part.split("=", 1) for part in self.source.split(","))
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return int(self.size.split("x")[0])
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return int(self.size.split("x")[1])
+
+
+class SnapshotSettings(Section, frozen=True, kw_only=True):
+    """Pictures that somebody asked for."""
+
+    folder: Annotated[Path, Meta(description='Their folder; "" is snapshots in paths.media.')] = Path()
+
+
+class MetricsSettings(Section, frozen=True, kw_only=True):
+    """Numbers for Prometheus."""
+
+    enabled: Annotated[bool, Meta(description="Answer on /metrics.")] = True
+
+
+class LogSettings(Section, frozen=True, kw_only=True):
+    """What is written to the journal."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="The least that is written.")] = (
+        "info"
+    )
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings; `Config()` is the defaults. Paths are filled in, `camera` has one entry for each [[camera]]."""
+
+    paths: PathSettings = PathSettings()
+    listen: ListenSettings = ListenSettings()
+    limits: LimitSettings = LimitSettings()
+    auth: AuthSettings = AuthSettings()
+    mediamtx: MediaMTXSettings = MediaMTXSettings()
+    camera: tuple[CameraSettings, ...] = ()
+    snapshots: SnapshotSettings = SnapshotSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    log: LogSettings = LogSettings()
+
+    def __post_init__(self) -> None:
+        fill = msgspec.structs.force_setattr
+        if not self.listen.unix:
+            socket = str(self.paths.runtime / "edged.sock")
+            fill(self, "listen", msgspec.structs.replace(self.listen, unix=socket))
+        if self.snapshots.folder == Path():
+            folder = self.paths.media / "snapshots"
+            fill(self, "snapshots", msgspec.structs.replace(self.snapshots, folder=folder))
+
+
+#: The sections by name, in the order in which they are shown; `camera` is an array of them.
+SECTIONS: dict[str, type[Section]] = {
+    "paths": PathSettings,
+    "listen": ListenSettings,
+    "limits": LimitSettings,
+    "auth": AuthSettings,
+    "mediamtx": MediaMTXSettings,
+    "camera": CameraSettings,
+    "snapshots": SnapshotSettings,
+    "metrics": MetricsSettings,
+    "log": LogSettings,
+}
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One key of a section: `kind` its type without the help, `default` NODEFAULT where it must be given."""
+
+    name: str
+    annotation: object
+    help: str
+    default: object
+
+
+def settings_of(section: type[Section]) -> dict[str, Setting]:
+    """The keys of a section by name, in the order in which they are declared."""
+    found: dict[str, Setting] = {}
+    for field in msgspec.structs.fields(section):
+        default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        found[field.name] = Setting(field.name, field.type, _help_of(field.type), default)
+    return found
+
+
+def _help_of(annotation: object) -> str:
+    for item in getattr(annotation, "__metadata__", ()):
+        if isinstance(item, Meta) and item.description:
+            return item.description
+    return ""
