@@ -8,7 +8,7 @@ that returns at once. Deadlines are monotonic.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -55,7 +55,7 @@ class Admissions:
     def __len__(self) -> int:
         return len(self._all)
 
-    def __iter__(self) -> Iterable[Admission]:
+    def __iter__(self) -> Iterator[Admission]:
         return iter(tuple(self._all))
 
     def add(
@@ -107,7 +107,7 @@ class Admissions:
         """Nobody who answers to one of these stays longer than this (a rotated key's old secret)."""
         deadline = self._monotonic() + seconds_left
         for admission in {admission for name in identities for admission in self._by_identity.get(name, ())}:
-            admission.deadline = min(admission.deadline or math.inf, deadline)
+            admission.deadline = deadline if admission.deadline is None else min(admission.deadline, deadline)
         self._note_deadline(deadline)
 
     def has_session(self, transport: str, session: str) -> bool:
@@ -146,7 +146,11 @@ class Admissions:
             "ended", cause=cause, transport=admission.transport, credential=admission.caller.credential_id,
             path=admission.path or None,
         )  # fmt: skip
-        admission.way_out(cause, by)
+        try:
+            admission.way_out(cause, by)
+        except Exception:
+            # One door that jams must not keep the others inside, nor stop whoever ends them.
+            _log.exception("way out failed", transport=admission.transport)
 
     def _note_deadline(self, deadline: float | None) -> None:
         if deadline is not None and deadline < self._next:

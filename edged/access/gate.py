@@ -8,7 +8,7 @@ between, so a revocation is either before both or after both.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Protocol
 
@@ -62,13 +62,16 @@ class Gate:
         *,
         shared_secrets: Sequence[SharedSecret] = (),
         leeway: float = 60.0,
+        tally: Callable[[str], None] = lambda _key_id: None,
     ) -> None:
+        """`tally(key_id)` is told of each use of an API key (access.usage)."""
         self._ledger = ledger
         self.admissions = admissions
         self._clock = clock
         self._counts = counts
         self._secrets = tuple(shared_secrets)
         self._leeway = leeway
+        self._tally = tally
         # Signature checks are the dear part of a question, and players ask twice with one token:
         # what verified once need not be verified again. Time and revocation are judged every time.
         self._verified: OrderedDict[bytes, Caller] = OrderedDict()
@@ -90,6 +93,8 @@ class Gate:
         if reason is not None:
             raise self._refused(reason, caller.method, transport, caller)
         self._counts.credential_used(caller.method, transport, caller.role)
+        if caller.method == "api_key":
+            self._tally(caller.credential_id)
         return caller
 
     def authorize(
@@ -112,8 +117,16 @@ class Gate:
     def admit(
         self, caller: Caller, transport: Transport, way_out: WayOut, *, path: str = "", session: str = ""
     ) -> Admission:
-        """Note someone who stays until they leave, their credential ends, or it is revoked."""
-        left = None if caller.expires is None else max(0.0, caller.expires - self._clock.now())
+        """Note someone who stays until they leave, their credential ends, or it is revoked.
+
+        Raises Refused if it has ended since it was looked at: a door may have waited in between, and a
+        revocation that is over puts nobody out any more.
+        """
+        reason = self._standing(caller)
+        if reason is not None:
+            raise self._refused(reason, caller.method, transport, caller)
+        end = self._ledger.end_of(caller)
+        left = None if end is None else max(0.0, end - self._clock.now())
         return self.admissions.add(caller, transport, way_out, seconds_left=left, path=path, session=session)
 
     def admit_internal(self, transport: Transport, path: str, session: str) -> None:

@@ -48,7 +48,7 @@ class Ledger:
         if record.previous_digest is not None:
             until = min(record.previous_valid_until or 0.0, record.expires_at or float("inf"))
             self._callers[record.previous_digest] = caller_of(record, record.previous_digest, until)
-            self.ends[_secret_identity(record.previous_digest)] = until
+            self.ends[secret_identity(record.previous_digest)] = until
         if record.revoked_at is not None:
             self.denied.add(key_identity(record.key_id))
 
@@ -67,6 +67,11 @@ class Ledger:
     def has_ended(self, caller: Caller, now: float) -> bool:
         """Whether the secret that this caller showed was replaced and its grace is over. `now`: Unix seconds."""
         return bool(self.ends) and any(self.ends.get(name, now + 1) <= now for name in caller.identities)
+
+    def end_of(self, caller: Caller) -> float | None:
+        """When this caller's credential ends, Unix seconds, the grace of a rotated secret included; None: never."""
+        ends = [self.ends[name] for name in caller.identities if name in self.ends] if self.ends else []
+        return min(ends, default=None) if caller.expires is None else min([caller.expires, *ends])
 
     def new_secret(self, path: str, action: str, uses: int | None = 1) -> str:
         """A password for one child: `action` (publish, read, api) on `path`; gone after `uses` accepted questions."""
@@ -96,7 +101,8 @@ def key_identity(key_id: str) -> str:
     return f"key:{key_id}"
 
 
-def _secret_identity(key_digest: bytes) -> str:
+def secret_identity(key_digest: bytes) -> str:
+    """The name by which a rotation hits what one secret of a key opened."""
     return f"secret:{key_digest.hex()[:32]}"
 
 
@@ -114,7 +120,7 @@ def caller_of(record: KeyRecord, key_digest: bytes, expires: float | None) -> Ca
         grants=single,
         cameras=None if cameras is None or "*" in cameras else frozenset(cameras),
         expires=expires,
-        identities=frozenset({key_identity(record.key_id), _secret_identity(key_digest)}),
+        identities=frozenset({key_identity(record.key_id), secret_identity(key_digest)}),
         credential_id=record.key_id,
         permissions=record.permissions or (),
     )

@@ -8,7 +8,6 @@ the token: nothing is coerced.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from typing import cast
 
@@ -115,9 +114,10 @@ def _time(claims: Mapping[str, object], name: str) -> float | None:
     value = claims.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ClaimsRefused(Reason.MALFORMED, f"{name} is not a number of seconds")
-    if abs(value) > _LARGEST_TIME:
+    # Put so that NaN is refused too; a whole number of any size can be compared, but not made a float.
+    if not abs(value) <= _LARGEST_TIME:
         raise ClaimsRefused(Reason.MALFORMED, f"{name} is out of range")
     return float(value)
 
@@ -127,7 +127,9 @@ def _streams(claims: Mapping[str, object]) -> Streams | None:
 
     `path: ""` is no grant here, and `~regex` none either: only `*` means every stream (contract C-32, 7.5).
     """
-    value = claims.get("mediamtx_permissions", claims.get("stream_access"))
+    value = claims.get("mediamtx_permissions")
+    if value is None:
+        value = claims.get("stream_access")
     if value is None:
         return None
     pairs: list[tuple[object, object]] = []

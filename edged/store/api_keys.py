@@ -1,0 +1,71 @@
+"""API keys on disk: rows ↔ KeyRecord. Functions of a connection; secrets are not here, only their SHA-256."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+import msgspec
+
+from edged.credentials.api_keys import KeyRecord
+
+
+def load(connection: sqlite3.Connection) -> list[KeyRecord]:
+    """Every key, revoked ones too, oldest first."""
+    return [_read(row) for row in connection.execute("SELECT * FROM api_keys ORDER BY created_at, key_id")]
+
+
+def insert(connection: sqlite3.Connection, record: KeyRecord) -> None:
+    """A new key. Raises sqlite3.IntegrityError if its id or digest is there already."""
+    connection.execute(
+        "INSERT INTO api_keys (key_id, name, role, digest, created_at, expires_at, permissions, camera_access,"
+        " revoked_at, rotated_at, previous_digest, previous_valid_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            record.key_id, record.name, record.role, record.digest, record.created_at, record.expires_at,
+            _write_texts(record.permissions), _write_texts(record.camera_access),
+            record.revoked_at, record.rotated_at, record.previous_digest, record.previous_valid_until,
+        ),
+    )  # fmt: skip
+
+
+def rotate(connection: sqlite3.Connection, record: KeyRecord) -> bool:
+    """The digests of a rotated key; False, and nothing done, if it is revoked or unknown."""
+    changed = connection.execute(
+        "UPDATE api_keys SET digest = ?, rotated_at = ?, previous_digest = ?, previous_valid_until = ?"
+        " WHERE key_id = ? AND revoked_at IS NULL",
+        (record.digest, record.rotated_at, record.previous_digest, record.previous_valid_until, record.key_id),
+    )
+    return changed.rowcount == 1
+
+
+def revoke(connection: sqlite3.Connection, key_id: str, at: float) -> None:
+    """Mark a key revoked; the first time counts."""
+    connection.execute(
+        "UPDATE api_keys SET revoked_at = ? WHERE key_id = ? AND revoked_at IS NULL",
+        (at, key_id),
+    )
+
+
+def _read(row: sqlite3.Row) -> KeyRecord:
+    return KeyRecord(
+        key_id=row["key_id"],
+        name=row["name"],
+        role=row["role"],
+        digest=row["digest"],
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        permissions=_read_texts(row["permissions"]),
+        camera_access=_read_texts(row["camera_access"]),
+        revoked_at=row["revoked_at"],
+        rotated_at=row["rotated_at"],
+        previous_digest=row["previous_digest"],
+        previous_valid_until=row["previous_valid_until"],
+    )
+
+
+def _write_texts(texts: Sequence[str] | None) -> str | None:
+    return None if texts is None else msgspec.json.encode(texts).decode()
+
+
+def _read_texts(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else msgspec.json.decode(text, type=tuple[str, ...])

@@ -1,0 +1,290 @@
+"""One SQLite file: one thread that writes, one transaction per job; readers beside it.
+
+Rules of this file:
+
+* Connections run with `isolation_level=None`, and only `_transact` says BEGIN and COMMIT. What belongs
+  together is raw SQL in one job: sqlite-utils 3.38 silently commits an open transaction in insert,
+  upsert and transform, and 4.x does not. A job that ends its transaction itself is an error here.
+* A caller that goes away does not take its job along: once accepted, a job runs to its end.
+* The writer's queue is bounded, so that a slow disk shows as `Overloaded` and never as memory.
+* Nothing of sqlite3 leaves this room: its errors become StoreFailed, or StartFailed while opening.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+
+import structlog
+import trio
+
+from edged.errors import Overloaded, StartFailed, StoreFailed
+from edged.store.migrations import Migrations, NewerSchema, NotOurs, migrate
+
+T = TypeVar("T")
+
+#: What a transaction is: a function of a connection. It may raise; then nothing happened.
+Transaction: TypeAlias = Callable[[sqlite3.Connection], T]
+#: (name of the database, seconds that COMMIT took).
+ObserveCommit: TypeAlias = Callable[[str, float], None]
+#: FULL: durable before `write` returns, also through a power cut. NORMAL: the last commits may be lost by one.
+Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
+
+#: Jobs waiting for the writer before the next one is refused.
+QUEUE_SIZE = 64
+_BUSY_SECONDS = 5.0
+_log = structlog.get_logger("store")
+
+#: What to do about the errors that an operator can mend.
+_REMEDIES: Mapping[str, str] = {
+    "SQLITE_FULL": "free space on the disk that holds it",
+    "SQLITE_READONLY": "make file and folder writable for edged; is the disk mounted read-only?",
+    "SQLITE_IOERR": "look for disk errors: journalctl -k",
+    "SQLITE_CORRUPT": "restore a backup",
+    "SQLITE_NOTADB": "restore a backup, or move the file away",
+    "SQLITE_CANTOPEN": "make the folder accessible for edged",
+    "SQLITE_BUSY": "end the other program that has it open",
+}
+
+
+def _ignore(_name: str, _seconds: float) -> None:
+    """Nobody measures commits."""
+
+
+class _Job(Generic[T]):
+    """One transaction on its way through the writer; `finished` is set in the loop's thread."""
+
+    __slots__ = ("_error", "_value", "commit_seconds", "finished", "transaction")
+
+    def __init__(self, transaction: Transaction[T]) -> None:
+        self.transaction = transaction
+        self.finished = trio.Event()
+        self.commit_seconds: float | None = None
+        self._value: T | None = None
+        self._error: BaseException | None = None
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        """In the writer's thread; keeps the outcome, whatever it is."""
+        try:
+            self._value, self.commit_seconds = _transact(connection, self.transaction)
+        except BaseException as problem:
+            self._error = problem
+
+    def outcome(self, describe: Callable[[sqlite3.Error], StoreFailed]) -> T:
+        """The result, or what went wrong."""
+        if isinstance(self._error, sqlite3.Error):
+            raise describe(self._error) from self._error
+        if self._error is not None:
+            raise self._error
+        return cast("T", self._value)
+
+
+class Database:
+    """An open database; made by `open`."""
+
+    def __init__(self, path: Path, name: str, writer: sqlite3.Connection, reader: sqlite3.Connection,
+                 queue_size: int, observe_commit: ObserveCommit) -> None:  # fmt: skip
+        self.path = path
+        self.name = name
+        self._reader = reader
+        self._reading = threading.Lock()
+        self._readers = trio.CapacityLimiter(1)
+        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._queue_size = queue_size
+        self._observe_commit = observe_commit
+        self._closed = False
+        self._loop = trio.lowlevel.current_trio_token()
+        self._ended = trio.Event()
+        self._thread = threading.Thread(target=self._work, args=(writer,), name=f"store-{name}", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        path: Path,
+        migrations: Migrations,
+        *,
+        name: str,
+        synchronous: Synchronous = "FULL",
+        queue_size: int = QUEUE_SIZE,
+        observe_commit: ObserveCommit = _ignore,
+    ) -> AsyncIterator[Database]:
+        """Open, or make, the database at `path`, brought up to date by `migrations`.
+
+        Missing folders are made with mode 0700, the file has 0600. `name` stands in errors, metrics and the
+        thread's name. On exit every accepted job is done before the file is closed. Raises StartFailed.
+        """
+        writer, reader = await trio.to_thread.run_sync(_open, path, migrations, name, synchronous)
+        database = cls(path, name, writer, reader, queue_size, observe_commit)
+        try:
+            yield database
+        finally:
+            await database._close()
+
+    async def write(self, transaction: Transaction[T]) -> T:
+        """Run one transaction in the writer's thread; its result once it is committed.
+
+        Raises Overloaded when the queue is full (nothing was done), StoreFailed when SQLite failed (nothing was
+        committed), or whatever `transaction` raised (rolled back). A cancelled caller does not cancel the job.
+        """
+        if self._closed:
+            raise StoreFailed(f"database {self.name} is closed", hint="edged is stopping: ask again once it is back")
+        if self._waiting >= self._queue_size:
+            raise Overloaded(f"{self._waiting} writes wait for database {self.name}", hint="try again in a moment")
+        job = _Job(transaction)
+        self._waiting += 1
+        self._jobs.put(job)
+        await job.finished.wait()
+        return job.outcome(self._describe)
+
+    async def read(self, query: Transaction[T]) -> T:
+        """Run a query in a thread, on one snapshot of what is committed. Raises StoreFailed."""
+        return await trio.to_thread.run_sync(self.read_now, query, limiter=self._readers)
+
+    def read_now(self, query: Transaction[T]) -> T:
+        """The same in the calling thread: for start-up, before anybody waits. Raises StoreFailed."""
+        try:
+            with self._reading, _snapshot(self._reader) as connection:
+                return query(connection)
+        except sqlite3.Error as problem:
+            raise self._describe(problem) from problem
+
+    async def _close(self) -> None:
+        self._closed = True
+        self._jobs.put(None)
+        with trio.CancelScope(shield=True):
+            await self._ended.wait()
+            # The thread has nothing left to do but to return.
+            self._thread.join()
+        self._reader.close()
+
+    def _work(self, connection: sqlite3.Connection) -> None:
+        """The writer's thread: jobs in order until told to end."""
+        while (job := self._jobs.get()) is not None:
+            job.run(connection)
+            self._tell(partial(self._finish, job))
+        with suppress(sqlite3.Error):
+            connection.close()
+        self._tell(self._ended.set)
+
+    def _tell(self, news: Callable[[], None]) -> None:
+        # The loop may be gone if it broke down: then nobody listens any more.
+        with suppress(trio.RunFinishedError):
+            self._loop.run_sync_soon(news)
+
+    def _finish(self, job: _Job[Any]) -> None:
+        self._waiting -= 1
+        if job.commit_seconds is not None:
+            self._observe_commit(self.name, job.commit_seconds)
+        job.finished.set()
+
+    def _describe(self, problem: sqlite3.Error) -> StoreFailed:
+        _log.error("failed", db=self.name, problem=str(problem))
+        return StoreFailed(f"database {self.name}: {problem}", hint=_remedy(problem), db=self.name)
+
+
+def _transact(connection: sqlite3.Connection, transaction: Transaction[T]) -> tuple[T, float]:
+    """Everything or nothing; the result, and the seconds that COMMIT took."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        value = transaction(connection)
+        if not connection.in_transaction:
+            raise RuntimeError(f"{transaction!r} ended its transaction by itself")
+        started = time.perf_counter()
+        connection.execute("COMMIT")
+    except BaseException:
+        # A failed COMMIT may or may not have rolled back already.
+        if connection.in_transaction:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+        raise
+    return value, time.perf_counter() - started
+
+
+@contextmanager
+def _snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    connection.execute("BEGIN")
+    try:
+        yield connection
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _open(
+    path: Path, migrations: Migrations, name: str, synchronous: Synchronous
+) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    """Writer and reader of an up-to-date file. Raises StartFailed."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # SQLite gives -wal and -shm the mode of the file itself, so that is set before it sees it.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(descriptor, 0o600)
+        finally:
+            os.close(descriptor)
+    except OSError as problem:
+        raise StartFailed(
+            f"database {name} at {path} cannot be opened: {problem.strerror}",
+            hint="make its folder writable for the user that edged runs as",
+        ) from problem
+    opened: list[sqlite3.Connection] = []
+    try:
+        opened.append(writer := _connect(path, synchronous))
+        migrate(writer, migrations)
+        opened.append(reader := _connect(path, synchronous))
+        reader.execute("PRAGMA query_only = ON")
+        return writer, reader
+    except NewerSchema as problem:
+        _close_all(opened)
+        raise StartFailed(
+            f"database {name} at {path} has schema {problem.found}, this edged knows up to {problem.known}",
+            hint="install the edged that wrote it, or restore a backup from before",
+            found=problem.found,
+            known=problem.known,
+        ) from None
+    except NotOurs as problem:
+        _close_all(opened)
+        raise StartFailed(
+            f"database {name} at {path} is not one of edged's: it holds {problem}",
+            hint="move it away, or point paths.state at another folder",
+        ) from None
+    except sqlite3.Error as problem:
+        _close_all(opened)
+        raise StartFailed(f"database {name} at {path}: {problem}", hint=_remedy(problem)) from problem
+
+
+def _connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
+    # Each connection is used by one thread at a time (the writer's, or whoever holds the reader's lock).
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
+    except BaseException:
+        connection.close()
+        raise
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def _close_all(connections: list[sqlite3.Connection]) -> None:
+    for connection in connections:
+        connection.close()
+
+
+def _remedy(problem: sqlite3.Error) -> str:
+    # Extended codes refine a primary one: SQLITE_IOERR_FSYNC is a SQLITE_IOERR.
+    name: str = getattr(problem, "sqlite_errorname", "")
+    return next((remedy for code, remedy in _REMEDIES.items() if name.startswith(code)), "see the journal of edged")

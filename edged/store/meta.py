@@ -1,0 +1,22 @@
+"""Single values on disk. Functions of a connection."""
+
+from __future__ import annotations
+
+import sqlite3
+
+_HIGH_WATER = "high_water"
+
+
+def load_high_water(connection: sqlite3.Connection) -> float:
+    """The clock's high-water mark, Unix seconds; 0.0 if none was stored (contract 10.9)."""
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (_HIGH_WATER,)).fetchone()
+    return float(row[0]) if row else 0.0
+
+
+def save_high_water(connection: sqlite3.Connection, mark: float) -> None:
+    """Raise the mark; a lower one changes nothing."""
+    connection.execute(
+        "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE"
+        " SET value = max(value, excluded.value)",
+        (_HIGH_WATER, mark),
+    )

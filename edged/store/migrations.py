@@ -1,0 +1,108 @@
+"""How the databases came to look as they do: numbered steps, never changed once released.
+
+A file's `PRAGMA user_version` is the number of steps it has been through. Each step and its number
+are one transaction, so that a power cut leaves a file at one version or the next.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TypeAlias
+
+#: Step n (from 1) as statements; one item per version.
+Migrations: TypeAlias = tuple[tuple[str, ...], ...]
+
+#: What must never be lost. Times are Unix seconds; lists and maps JSON text; digests SHA-256.
+TRUST: Migrations = (
+    (
+        """CREATE TABLE api_keys (
+            key_id TEXT PRIMARY KEY,
+            name TEXT NOT NULL,
+            role TEXT NOT NULL,
+            digest BLOB NOT NULL UNIQUE,
+            created_at REAL NOT NULL,
+            expires_at REAL,
+            permissions TEXT,
+            camera_access TEXT,
+            revoked_at REAL,
+            rotated_at REAL,
+            previous_digest BLOB,
+            previous_valid_until REAL
+        ) STRICT""",
+        """CREATE TABLE revocations (
+            identity TEXT PRIMARY KEY,
+            reason TEXT NOT NULL,
+            at REAL NOT NULL,
+            until REAL
+        ) STRICT""",
+        """CREATE TABLE cameras (
+            slot INTEGER PRIMARY KEY CHECK (slot >= 0),
+            label TEXT NOT NULL,
+            identity TEXT NOT NULL
+        ) STRICT""",
+        "CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT",
+    ),
+)
+
+#: What only counts.
+USAGE: Migrations = (
+    (
+        """CREATE TABLE tallies (
+            credential_id TEXT PRIMARY KEY,
+            last_used REAL NOT NULL,
+            count INTEGER NOT NULL
+        ) STRICT""",
+    ),
+)
+
+
+class NewerSchema(Exception):
+    """The file went through more steps than this program knows."""
+
+    def __init__(self, found: int, known: int) -> None:
+        super().__init__(f"schema {found}, known {known}")
+        self.found = found
+        self.known = known
+
+
+class NotOurs(Exception):
+    """The file holds tables but none of our versions; the text names some of them."""
+
+
+def migrate(connection: sqlite3.Connection, migrations: Migrations) -> None:
+    """Bring a file up to date; one that is needs no write at all.
+
+    Raises NewerSchema, NotOurs, sqlite3.Error; the file is then as it was, or at an earlier step.
+    """
+    found = schema_version(connection)
+    if found > len(migrations):
+        raise NewerSchema(found, len(migrations))
+    if found == len(migrations):
+        return
+    if found == 0:
+        _refuse_foreign(connection)
+    # With the first step 2 a verified copy of the file is made here, before it is changed.
+    for number, statements in enumerate(migrations[found:], start=found + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def schema_version(connection: sqlite3.Connection) -> int:
+    """How many steps this file has been through."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _refuse_foreign(connection: sqlite3.Connection) -> None:
+    # Imported here: only a file's first start asks, and every start would pay 30 ms for it.
+    from sqlite_utils import Database
+
+    if tables := Database(connection).table_names():
+        raise NotOurs(", ".join(tables[:3]))
