@@ -1,0 +1,324 @@
+"""Every metric of edged, named once, with every legal label set exported at 0 from the start.
+
+An alert on a counter that first appears as 1 never fires, so nothing may appear later; and no label
+takes a value from the wire, so nothing can be made to grow. What does not fit a table is counted
+under the nearest entry of it: no event is lost. At most 500 series with 2 cameras and 5 keys (the
+names and label sets: field.md 4).
+
+Counting is one look-up and one addition. A cell belongs to one thread: the loop's, or for commits
+that of the database's writer. Gauges are asked for when somebody scrapes (`watch`).
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+#: The ways in, as contract 7 names them; the last five are MediaMTX's.
+TRANSPORTS = ("ws", "http", "uds", "rtsp", "rtmp", "srt", "hls", "webrtc")
+_MEDIA = TRANSPORTS[3:]
+_ROLES = ("monitor", "viewer", "operator", "admin")
+#: More cameras than this share the label `other`.
+MOST_CAMERAS = 32
+OTHER = "other"
+
+_ANY_CREDENTIAL = ("expired", "revoked", "missing_scope", "camera_denied")
+_TOKEN_ONLY = ("malformed", "bad_signature", "alg_not_allowed", "no_expiry", "not_yet_valid", "role_denied")
+
+#: (reason, method, transport) of refusals that can happen.
+AUTH_FAILURES: tuple[tuple[str, ...], ...] = (
+    *product(("missing",), ("none",), TRANSPORTS),
+    *product(("unknown_key",), ("api_key",), TRANSPORTS),
+    *product(_ANY_CREDENTIAL, ("api_key", "jwt_local"), TRANSPORTS),
+    *product(_TOKEN_ONLY, ("jwt_local",), TRANSPORTS),
+    *product(("bad_audience", "untrusted_issuer"), ("jwt_local",), ("ws", "http")),
+    ("origin_denied", "none", "http"),
+    ("malformed", "none", "ws"),
+    ("malformed", "none", "http"),
+    ("unknown_key", "internal", "http"),
+    ("unknown_key", "internal", "rtsp"),
+)
+#: (method, transport, role) of credentials that were good.
+TOKEN_USES: tuple[tuple[str, ...], ...] = (
+    *product(("api_key",), TRANSPORTS, _ROLES),
+    *product(("jwt_local",), TRANSPORTS, (*_ROLES, "none")),
+    ("peercred", "uds", "admin"),
+    ("peercred", "http", "admin"),
+    ("internal", "http", "none"),
+    ("internal", "rtsp", "none"),
+)
+#: (transport, cause) of sessions that were ended.
+TERMINATIONS: tuple[tuple[str, ...], ...] = (
+    *product(("ws",), ("revoked", "expired", "slow", "idle", "shutdown")),
+    *product(("uds",), ("slow", "idle", "shutdown")),
+    *product(("http",), ("revoked", "expired", "slow", "shutdown")),
+    *product(_MEDIA, ("revoked", "expired")),
+)
+#: What an operation can fail with (the slugs of edged.errors that a caller can be told).
+SLUGS = (
+    "invalid_params", "unknown_method", "refused", "not_found", "camera_not_found", "invalid_state", "rate_limited",
+    "dependency_failed", "unsupported", "store_error", "overloaded", "internal",
+)  # fmt: skip
+CHILDREN = ("mediamtx", "publisher", "frames")
+_HOOK = (
+    *product(("read", "publish", "playback", "api", "metrics", "pprof"), ("allowed", "refused")),
+    (OTHER, "refused"),
+)
+_CAMERA_STATES = ("connected", "disconnected", "error")
+_KEY_STATES = ("active", "expired", "revoked")
+_PROPAGATION = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_COMMIT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_VERSION = re.compile(r"v?[0-9]{1,4}(\.[0-9]{1,4}){1,3}\Z")
+
+
+class Cell:
+    """One number that rises."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def inc(self, by: int = 1) -> None:
+        self.value += by
+
+
+class Tally:
+    """A counter with a closed table of label sets. `counts[labels].inc()` where they are known to be legal."""
+
+    def __init__(self, name: str, help_text: str, labels: Sequence[str], legal: Iterable[tuple[str, ...]]) -> None:
+        self.name = name
+        self._help = help_text
+        self._labels = tuple(labels)
+        self.counts: dict[tuple[str, ...], Cell] = {labels: Cell() for labels in legal}
+
+    def find(self, labels: tuple[str, ...]) -> Cell:
+        """The cell of these labels, or of the nearest legal ones: earlier labels weigh more."""
+        return self.counts.get(labels) or self.counts[nearest(labels, self.counts)]
+
+    def collect(self) -> CounterMetricFamily:
+        family = CounterMetricFamily(self.name, self._help, labels=self._labels)
+        for labels, cell in self.counts.items():
+            family.add_metric(labels, cell.value)
+        return family
+
+
+class Durations:
+    """A histogram of seconds with a closed table of label values."""
+
+    def __init__(self, name: str, help_text: str, label: str, legal: Iterable[str], buckets: Sequence[float]) -> None:
+        self._name, self._help, self._label = name, help_text, label
+        self._buckets = tuple(buckets)
+        self._counts = {value: [0] * (len(self._buckets) + 1) for value in legal}
+        self._sums = dict.fromkeys(self._counts, 0.0)
+
+    def observe(self, value: str, seconds: float) -> None:
+        """Note one; an unknown label value counts under the first."""
+        key = value if value in self._counts else next(iter(self._counts))
+        self._counts[key][bisect_left(self._buckets, seconds)] += 1
+        self._sums[key] += seconds
+
+    def collect(self) -> HistogramMetricFamily:
+        family = HistogramMetricFamily(self._name, self._help, labels=[self._label])
+        bounds = [*map(str, self._buckets), "+Inf"]
+        for value, counts in self._counts.items():
+            total, rising = 0, []
+            for bound, count in zip(bounds, counts, strict=True):
+                total += count
+                rising.append((bound, float(total)))
+            family.add_metric([value], buckets=rising, sum_value=self._sums[value])
+        return family
+
+
+def nearest(labels: tuple[str, ...], legal: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """The legal label set that agrees with most of `labels`, the earlier ones first; ties: the first in the table."""
+    return max(legal, key=lambda known: tuple(a == b for a, b in zip(known, labels, strict=False)))
+
+
+class Metrics(Collector):
+    """All of them, in a registry of their own; the gate and the catalogue call the first three methods."""
+
+    def __init__(self, operations: Iterable[str], *, version: str = "") -> None:
+        """`operations` are the registered names; any other method counts as `unknown`."""
+        names = sorted(set(operations))
+        self._version = version
+        self._asked: dict[str, Callable[[], Any]] = {}
+        self._failures = Tally(
+            "edged_auth_failures", "Refusals by the gate.", ("reason", "method", "transport"), AUTH_FAILURES
+        )
+        self._uses = Tally(
+            "edged_token_uses", "Credentials that were good.", ("method", "transport", "role"), TOKEN_USES
+        )
+        self._rpc = Tally(
+            "edged_rpc_requests", "Calls answered.", ("method", "outcome"),
+            [*product(names, ("ok", "error")), ("unknown", "error")],
+        )  # fmt: skip
+        self._rpc_ok = {name: self._rpc.counts[name, "ok"] for name in names}
+        self._slugs = Tally("edged_rpc_errors", "Calls that failed.", ("slug",), [(slug,) for slug in SLUGS])
+        self._terminated = Tally(
+            "edged_sessions_terminated", "Sessions that edged ended.", ("transport", "cause"), TERMINATIONS
+        )
+        self._revocations = Tally("edged_revocations", "What was revoked.", ("kind",), [("key",), ("token",)])
+        self._restarts = Tally(
+            "edged_child_restarts", "Children started again.", ("child",), [(child,) for child in CHILDREN]
+        )
+        self._resyncs = Tally(
+            "edged_udev_resyncs", "Cameras enumerated anew.", ("cause",), [("start",), ("enobufs",), ("poll",)]
+        )
+        self._drops = Tally("edged_ws_outbox_drops", "Slow WebSockets cut off.", (), [()])
+        self._http = Tally(
+            "edged_http_requests", "HTTP answers.", ("code",), [("5xx",), ("4xx",), ("3xx",), ("2xx",), ("1xx",)]
+        )
+        self._hook = Tally("edged_hook_questions", "Questions of MediaMTX.", ("action", "result"), _HOOK)
+        self._propagation = Durations(
+            "edged_revocation_propagation_seconds", "From the revocation to the session's end.", "transport",
+            ("ws", "media"), _PROPAGATION,
+        )  # fmt: skip
+        self._commits = Durations(
+            "edged_store_commit_duration_seconds", "One transaction.", "db", ("trust", "usage"), _COMMIT
+        )
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+
+    # What happened -------------------------------------------------------------------------------------------------
+
+    def auth_failed(self, reason: str, method: str, transport: str) -> None:
+        """The gate said no."""
+        try:
+            self._failures.counts[reason, method, transport].value += 1
+        except KeyError:
+            self._failures.find((str(reason), method, transport)).inc()
+
+    def credential_used(self, method: str, transport: str, role: str) -> None:
+        """The gate knows who it is."""
+        try:
+            self._uses.counts[method, transport, role].value += 1
+        except KeyError:
+            self._uses.find((method, transport, role)).inc()
+
+    def rpc_answered(self, method: str, outcome: str) -> None:
+        """A call ended: `outcome` is "ok" or the slug of its error."""
+        if outcome == "ok" and method in self._rpc_ok:
+            self._rpc_ok[method].value += 1
+            return
+        known = method if method in self._rpc_ok else "unknown"
+        self._rpc.counts[known, "error"].inc()
+        self._slugs.counts.get((outcome,), self._slugs.counts[("internal",)]).inc()
+
+    def session_terminated(self, transport: str, cause: str) -> None:
+        """edged ended a session: revoked, expired, slow, idle or shutdown."""
+        self._terminated.find((transport, cause)).inc()
+
+    def revoked(self, kind: str) -> None:
+        """A key or a token was revoked."""
+        self._revocations.find((kind,)).inc()
+
+    def revocation_reached(self, transport: str, seconds: float) -> None:
+        """A revoked session is gone: `transport` ws, or any of MediaMTX's."""
+        self._propagation.observe("ws" if transport in ("ws", "uds", "http") else "media", seconds)
+
+    def child_restarted(self, child: str) -> None:
+        """A child (mediamtx, publisher, frames) was started again."""
+        self._restarts.find((child,)).inc()
+
+    def udev_resynced(self, cause: str) -> None:
+        """Cameras were enumerated: at the start, after an overflow (enobufs), or after a failed poll."""
+        self._resyncs.find((cause,)).inc()
+
+    def outbox_dropped(self) -> None:
+        """A WebSocket read too slowly and was closed with 1013."""
+        self._drops.counts[()].inc()
+
+    def http_answered(self, status: int) -> None:
+        """An HTTP answer went out."""
+        self._http.find((f"{status // 100}xx",)).inc()
+
+    def hook_asked(self, action: str, allowed: bool) -> None:
+        """MediaMTX asked whether somebody may do something."""
+        known = action if (action, "allowed") in self._hook.counts else OTHER
+        self._hook.find((known, "allowed" if allowed else "refused")).inc()
+
+    def committed(self, db: str, seconds: float) -> None:
+        """A transaction of the trust or the usage database took so long."""
+        self._commits.observe(db, seconds)
+
+    # What is now ---------------------------------------------------------------------------------------------------
+
+    def watch(
+        self,
+        *,
+        sessions: Callable[[], Mapping[str, int]] | None = None,
+        connections: Callable[[], int] | None = None,
+        cameras: Callable[[], Mapping[str, bool | None]] | None = None,
+        children: Callable[[], Mapping[str, int]] | None = None,
+        api_keys: Callable[[], Mapping[str, int]] | None = None,
+        mediamtx_version: Callable[[], str] | None = None,
+    ) -> None:
+        """Where to ask for what is now, each time somebody scrapes; app.py says so once.
+
+        `sessions` by transport; `cameras` by name: True connected, False disconnected, None error; `children`
+        (mediamtx, publisher, frames) running; `api_keys` by status.
+        """
+        given: dict[str, Callable[[], Any] | None] = {
+            "sessions": sessions,
+            "connections": connections,
+            "cameras": cameras,
+            "children": children,
+            "api_keys": api_keys,
+            "mediamtx_version": mediamtx_version,
+        }
+        self._asked |= {name: ask for name, ask in given.items() if ask is not None}
+
+    def _ask(self, name: str, nothing: Any) -> Any:
+        ask = self._asked.get(name)
+        return nothing if ask is None else ask()
+
+    def _gauges(self) -> Iterator[GaugeMetricFamily]:
+        cameras: Mapping[str, bool | None] = self._ask("cameras", {})
+        states = [{True: "connected", False: "disconnected", None: "error"}[state] for state in cameras.values()]
+        mediamtx = self._ask("mediamtx_version", "")
+        info = GaugeMetricFamily("edged_build_info", "What runs here.", labels=("version", "mediamtx", "python"))
+        shown = mediamtx if _VERSION.match(mediamtx) else "none"
+        info.add_metric((self._version, shown, platform.python_version()), 1)
+        yield info
+        yield _gauge("edged_sessions", "Open now.", "transport", TRANSPORTS, self._ask("sessions", {}))
+        yield GaugeMetricFamily("edged_connections", "Sockets open now.", value=self._ask("connections", 0))
+        counted = {state: states.count(state) for state in _CAMERA_STATES}
+        yield _gauge("edged_cameras", "Known cameras.", "state", _CAMERA_STATES, counted)
+        up = {name: int(state is True) for name, state in list(cameras.items())[:MOST_CAMERAS]}
+        rest = [int(state is True) for state in list(cameras.values())[MOST_CAMERAS:]]
+        if rest:
+            up[OTHER] = sum(rest)
+        yield _gauge("edged_camera_up", "Connected and without error.", "camera", tuple(up), up)
+        yield _gauge("edged_child_up", "Children running now.", "child", CHILDREN, self._ask("children", {}))
+        yield _gauge("edged_api_keys", "Keys on record.", "state", _KEY_STATES, self._ask("api_keys", {}))
+
+    def collect(self) -> Iterator[Any]:
+        """For prometheus_client: everything but the process's own figures."""
+        yield from self._gauges()
+        yield from (item.collect() for item in vars(self).values() if isinstance(item, (Tally, Durations)))
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The exposition and its Content-Type: OpenMetrics if `accept` asks for it, else Prometheus text."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+
+def _gauge(
+    name: str, help_text: str, label: str, legal: Sequence[str], values: Mapping[str, float]
+) -> GaugeMetricFamily:
+    """One value for each legal label, 0 where none was given."""
+    family = GaugeMetricFamily(name, help_text, labels=(label,))
+    for key in legal:
+        family.add_metric((key,), float(values.get(key, 0)))
+    return family
