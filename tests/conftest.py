@@ -1,0 +1,146 @@
+"""What holds for every test: a hard end, no thread left behind, and a plain word about what was not run.
+
+* A test that takes longer than its limit (90 s, marked `slow` 300 s, both times EDGED_TEST_PATIENCE) fails: what runs
+  in trio is cancelled, anything else, or what will not be cancelled for 5 s, interrupted where it stands; and if even
+  that does not help, all stacks are printed and the whole run ends 15 s later.
+* `mediamtx`, `ffmpeg` and `umockdev` tests are skipped where these are missing, and the end of the
+  output says so in one line each.
+* A thread that a test started and left running fails it; files and sockets left open fail it by ResourceWarning
+  (the garbage is collected after each module, so that the blame lands near the cause).
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import functools
+import gc
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+import trio
+
+SECONDS = 90.0
+SLOW_SECONDS = 300.0
+#: Marker → what is missing, and the remedy.
+ABSENT = {
+    "mediamtx": "mediamtx not found (scripts/get-mediamtx installs it)",
+    "ffmpeg": "ffmpeg not found (apt-get install ffmpeg)",
+    "umockdev": "umockdev not found (apt-get install umockdev python3-gi gir1.2-umockdev-1.0)",
+}
+_STDERR = pytest.StashKey[int]()
+_TOO_LONG = pytest.StashKey[float]()
+_SKIPPED = pytest.StashKey["Counter[str]"]()
+
+
+class TookTooLong(BaseException):
+    """Raised in the main thread by the alarm; no `except Exception` of the code under test swallows it."""
+
+
+@functools.cache
+def is_here(marker: str) -> bool:
+    """Whether this machine has what the marker's tests need."""
+    if marker != "umockdev":
+        return shutil.which(marker) is not None
+    if shutil.which("umockdev-wrapper") is None:
+        return False
+    script = "import gi; gi.require_version('UMockdev', '1.0'); from gi.repository import UMockdev"
+    tried = subprocess.run(["/usr/bin/python3", "-c", script], capture_output=True, check=False)
+    return tried.returncode == 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Output is not captured yet: this is the real one.
+    config.stash[_STDERR] = os.dup(2)
+    config.stash[_SKIPPED] = Counter()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    os.close(config.stash[_STDERR])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker, why in ABSENT.items():
+            if item.get_closest_marker(marker) and not is_here(marker):
+                item.add_marker(pytest.mark.skip(reason=why))
+                item.config.stash[_SKIPPED][marker] += 1
+                break
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for marker, count in sorted(config.stash[_SKIPPED].items()):
+        terminalreporter.write_line(f"not run: {count} {'test' if count == 1 else 'tests'}: {ABSENT[marker]}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    seconds = SLOW_SECONDS if item.get_closest_marker("slow") else SECONDS
+    seconds *= float(os.environ.get("EDGED_TEST_PATIENCE", "1"))
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if _TOO_LONG not in item.stash and _cancel_trio():
+            item.stash[_TOO_LONG] = seconds
+            signal.setitimer(signal.ITIMER_REAL, 5)
+        else:
+            raise TookTooLong(f"{item.nodeid} took longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    faulthandler.dump_traceback_later(seconds + 15, exit=True, file=item.config.stash[_STDERR])
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _cancel_trio() -> bool:
+    """Cancel the test's whole run, from a signal handler; False if none is running."""
+    if not trio.lowlevel.in_trio_run():
+        return False
+    root = trio.lowlevel.current_root_task()
+    if root is None or not root.child_nurseries:
+        return False
+    trio.lowlevel.current_trio_token().run_sync_soon(root.child_nurseries[-1].cancel_scope.cancel)
+    return True
+
+
+@pytest.fixture(autouse=True)
+def in_time(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A cancelled test has not passed."""
+    yield
+    if _TOO_LONG in request.node.stash:
+        pytest.fail(f"took longer than {request.node.stash[_TOO_LONG]:g} s")
+
+
+def _threads() -> set[threading.Thread]:
+    """Running threads, but for trio's own cache of workers, which end by themselves when idle."""
+    return {thread for thread in threading.enumerate() if not thread.name.lower().startswith("trio")}
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left_behind() -> Iterator[None]:
+    """A thread has an owner who ends it."""
+    before = _threads()
+    yield
+    patience = time.monotonic() + 2
+    while (left := _threads() - before) and time.monotonic() < patience:
+        time.sleep(0.01)
+    if left:
+        pytest.fail(f"threads left running: {', '.join(sorted(thread.name for thread in left))}")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_garbage_left_behind() -> Iterator[None]:
+    """Whatever was left open says so at the end of its own module."""
+    yield
+    gc.collect()
