@@ -1,0 +1,176 @@
+"""JSON-RPC 2.0: text → calls, and replies → text. Pure: no I/O, no state, no knowledge of any method.
+
+Ids are kept as the very bytes that the client wrote, so that they come back with their type and spelling
+(contract S1-11); params are kept unread until the operation's own struct reads them. Nothing that arrives
+raises: what is no request becomes `Invalid` with the code and the sentence to answer it with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+INTERNAL_ERROR: Final = -32603
+
+#: Calls in one batch (contract C-23).
+LONGEST_BATCH: Final = 50
+
+#: Stands for a member that was not sent; compared by identity.
+ABSENT: Final = msgspec.Raw(b"")
+NULL: Final = b"null"
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One request. `id` and `params` are JSON as sent, `ABSENT` if they were not; without an id nobody waits."""
+
+    jsonrpc: Literal["2.0"]
+    method: str
+    params: msgspec.Raw = ABSENT
+    id: msgspec.Raw = ABSENT
+
+    @property
+    def is_notification(self) -> bool:
+        """Whether it wants no answer, not even an error (JSON-RPC 2.0, section 4.1)."""
+        return self.id is ABSENT
+
+
+class Invalid(msgspec.Struct, frozen=True):
+    """What arrived is not a request: `code` and `detail` for the answer; `id` as sent if it could be read."""
+
+    code: int
+    detail: str
+    id: bytes = NULL
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Requests that came in one array and are answered in one array, in their order."""
+
+    members: tuple[Call | Invalid, ...]
+
+
+Message: TypeAlias = Call | Batch | Invalid
+
+
+class _OnlyId(msgspec.Struct):
+    """What is looked at of an object that is no request, so that its sender can match the error."""
+
+    id: msgspec.Raw = ABSENT
+
+
+_decode_message = msgspec.json.Decoder(Call | list[msgspec.Raw]).decode
+_decode_call = msgspec.json.Decoder(Call).decode
+_decode_id = msgspec.json.Decoder(_OnlyId).decode
+_decode_anything = msgspec.json.Decoder(msgspec.Raw).decode
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+_ID_STARTS = frozenset(b'"-0123456789n')
+_PARAMS_STARTS = frozenset(b"{[n")
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def parse(text: bytes, *, longest_batch: int = LONGEST_BATCH) -> Message:
+    """One message → what it asks. Never raises, whatever the bytes are."""
+    try:
+        message = _decode_message(text)
+    except _UNREADABLE:
+        return _diagnose(text)
+    if type(message) is Call:
+        return message if _is_sound(message) else _diagnose(text)
+    if not message:
+        return Invalid(INVALID_REQUEST, "a batch holds at least one call")
+    if len(message) > longest_batch:
+        return Invalid(INVALID_REQUEST, f"a batch holds at most {longest_batch} calls, this one {len(message)}")
+    return Batch(tuple(_parse_member(member) for member in message))
+
+
+def _parse_member(text: msgspec.Raw) -> Call | Invalid:
+    try:
+        call = _decode_call(text)
+    except _UNREADABLE:
+        return _diagnose(bytes(text))
+    return call if _is_sound(call) else _diagnose(bytes(text))
+
+
+def _is_sound(call: Call) -> bool:
+    """Whether the members that were left unread are of a type that JSON-RPC knows."""
+    if call.id is not ABSENT:
+        written = bytes(call.id)
+        if written[0] not in _ID_STARTS or not _is_text(written):
+            return False
+    return call.params is ABSENT or memoryview(call.params)[0] in _PARAMS_STARTS
+
+
+def _is_text(written: bytes) -> bool:
+    """Whether bytes that will be sent back are UTF-8: the decoder does not look into what it skips."""
+    if written.isascii():
+        return True
+    try:
+        written.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _diagnose(text: bytes) -> Invalid:
+    """Say what is wrong with a message: not JSON at all, or JSON that is no request. Off the fast path."""
+    try:
+        _decode_anything(text)
+        text.decode()
+    except RecursionError:
+        return Invalid(PARSE_ERROR, "nested too deeply")
+    except _UNREADABLE:
+        return Invalid(PARSE_ERROR, "not JSON")
+    try:
+        found = bytes(_decode_id(text).id) or NULL
+    except _UNREADABLE:
+        return Invalid(INVALID_REQUEST, "a request is an object")
+    if found[0] not in _ID_STARTS:
+        return Invalid(INVALID_REQUEST, "id is a string, a number or null")
+    try:
+        _decode_call(text)
+    except _UNREADABLE as problem:
+        return Invalid(INVALID_REQUEST, str(problem), found)
+    return Invalid(INVALID_REQUEST, "params are an object or an array", found)
+
+
+def encode(value: object) -> bytes:
+    """A value → JSON. What JSON has no type for becomes its `str`."""
+    return _encode(value)
+
+
+def reply(request_id: msgspec.Raw | bytes, result: bytes) -> bytes:
+    """The answer to a call; `result` is JSON."""
+    return b"".join((b'{"jsonrpc":"2.0","id":', request_id, b',"result":', result, b"}"))
+
+
+def fault(
+    request_id: msgspec.Raw | bytes,
+    code: int,
+    message: str,
+    data: object = None,
+    *,
+    result: bytes | None = None,
+) -> bytes:
+    """The answer to a call that failed; `data` any value or None, `result` JSON to send beside the error.
+
+    A result beside an error is no JSON-RPC 2.0; five real clients need one (contract C-4).
+    """
+    error = {"code": code, "message": message} if data is None else {"code": code, "message": message, "data": data}
+    beside = b"" if result is None else b',"result":' + result
+    return b"".join((b'{"jsonrpc":"2.0","id":', request_id, b',"error":', _encode(error), beside, b"}"))
+
+
+def notification(method: str, params: bytes) -> bytes:
+    """Something told unasked; `params` is JSON."""
+    return b"".join((b'{"jsonrpc":"2.0","method":', _encode(method), b',"params":', params, b"}"))
+
+
+def join(replies: Sequence[bytes]) -> bytes:
+    """The answers to the members of a batch → one message."""
+    return b"[" + b",".join(replies) + b"]"
