@@ -152,6 +152,7 @@ class Metrics(Collector):
         names = sorted(set(operations))
         self._version = version
         self._asked: dict[str, Callable[[], Any]] = {}
+        self._connections = 0
         self._failures = Tally(
             "edged_auth_failures", "Refusals by the gate.", ("reason", "method", "transport"), AUTH_FAILURES
         )
@@ -252,6 +253,10 @@ class Metrics(Collector):
         """A transaction of the trust or the usage database took so long."""
         self._commits.observe(db, seconds)
 
+    def connections_changed(self, number: int) -> None:
+        """So many sockets are open now."""
+        self._connections = number
+
     # What is now ---------------------------------------------------------------------------------------------------
 
     def watch(
@@ -292,7 +297,7 @@ class Metrics(Collector):
         info.add_metric((self._version, shown, platform.python_version()), 1)
         yield info
         yield _gauge("edged_sessions", "Open now.", "transport", TRANSPORTS, self._ask("sessions", {}))
-        yield GaugeMetricFamily("edged_connections", "Sockets open now.", value=self._ask("connections", 0))
+        yield GaugeMetricFamily("edged_connections", "Sockets open.", value=self._ask("connections", self._connections))
         counted = {state: states.count(state) for state in _CAMERA_STATES}
         yield _gauge("edged_cameras", "Known cameras.", "state", _CAMERA_STATES, counted)
         up = {name: int(state is True) for name, state in list(cameras.items())[:MOST_CAMERAS]}
