@@ -1,0 +1,79 @@
+"""/api/keys: make, list, show, rotate and revoke API keys (contract 5.1)."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.responses import Response
+
+from edged.errors import InvalidParams
+from edged.web.credentials import has_body, is_json
+from edged.web.exchange import Exchange, Way, json_response
+from edged.web.faults import respond
+
+_FILTERS = ("role", "status")
+
+
+async def create(asked: Exchange) -> Response:
+    """A new key: 201, and the only answer that ever holds its secret."""
+    if not is_json(asked.request.headers):
+        return _not_json()
+    body = await asked.request.body()
+    return json_response(await asked.call("create_key", msgspec.Raw(body or b"{}")), 201)
+
+
+async def list_all(asked: Exchange) -> Response:
+    """All keys, or those of ?role=, ?status=, ?unused_days=."""
+    query = asked.request.query_params
+    params: dict[str, object] = {name: query[name] for name in _FILTERS if name in query}
+    if "unused_days" in query:
+        params["unused_days"] = _read_days(query["unused_days"])
+    return json_response(await asked.call("list_keys", params))
+
+
+async def show(asked: Exchange) -> Response:
+    """One key, to an administrator or to the key itself."""
+    return json_response(await asked.call("get_key", asked.request.path_params))
+
+
+async def rotate(asked: Exchange) -> Response:
+    """The same key with a new secret; the old one lives for `grace_seconds`. The body is optional."""
+    body: object = {}
+    if has_body(asked.request.headers):
+        if not is_json(asked.request.headers):
+            return _not_json()
+        body = _read_json(await asked.request.body())
+    if not isinstance(body, dict):
+        raise InvalidParams("the body must be a JSON object")
+    return json_response(await asked.call("rotate_key", {**body, **asked.request.path_params}))
+
+
+async def revoke(asked: Exchange) -> Response:
+    """End a key and everything that it opened; 200 also the second time."""
+    return json_response(await asked.call("revoke_key", asked.request.path_params))
+
+
+WAYS = (
+    Way(method="POST", path="/api/keys", answer=create, operation="create_key", root_may=True),
+    Way(method="GET", path="/api/keys", answer=list_all, operation="list_keys", root_may=True),
+    Way(method="GET", path="/api/keys/{key_id}", answer=show, operation="get_key", root_may=True),
+    Way(method="POST", path="/api/keys/{key_id}/rotate", answer=rotate, operation="rotate_key", root_may=True),
+    Way(method="DELETE", path="/api/keys/{key_id}", answer=revoke, operation="revoke_key", root_may=True),
+)
+
+
+def _not_json() -> Response:
+    return respond(415, "unsupported_media_type", "Unsupported media type", "send Content-Type: application/json")
+
+
+def _read_json(body: bytes) -> object:
+    try:
+        return msgspec.json.decode(body or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise InvalidParams("the body cannot be read as JSON") from None
+
+
+def _read_days(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidParams("unused_days must be a number of days") from None

@@ -1,0 +1,144 @@
+"""The HTTP side of every listener: one table of routes, each of which names who may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from edged.credentials.roles import CAPABILITIES, OPEN, SELF
+from edged.errors import EdgedError
+from edged.operations.catalogue import Catalogue
+from edged.operations.house import House
+from edged.web import api_keys, downloads, live
+from edged.web.exchange import CutOff, Exchange, Way
+from edged.web.faults import fault, respond, sole, unexpected
+from edged.web.health import Health
+from edged.web.metrics import Metrics, metrics_ways
+
+
+def make_app(
+    catalogue: Catalogue,
+    house: House,
+    metrics: Metrics,
+    *,
+    state: Path,
+    is_ready: Callable[[], bool] = lambda: True,
+    show_metrics: bool = True,
+) -> ASGIApp:
+    """The ASGI app. Each request's scope must hold `edged.peer`, the Peer at its other end.
+
+    `state` is the folder whose disk the health answers describe, `is_ready` whether every door is open, `show_metrics`
+    the setting metrics.enabled. Raises ValueError if a way names nobody who may go it.
+    """
+    ways = (
+        *api_keys.WAYS,
+        *live.WAYS,
+        *downloads.WAYS,
+        *Health(house, state, is_ready).ways(),
+        *(metrics_ways(metrics) if show_metrics else ()),
+    )
+    return route(ways, catalogue, house, metrics)
+
+
+def route(ways: Iterable[Way], catalogue: Catalogue, house: House, metrics: Metrics) -> ASGIApp:
+    """A router over these ways. Raises ValueError for one without a known capability: default deny at start-up."""
+    table: dict[str, dict[str, Way]] = {}
+    for way in ways:
+        _check(way, catalogue)
+        if way.method in table.setdefault(way.path, {}):
+            raise ValueError(f"two ways are {way.method} {way.path}")
+        table[way.path][way.method] = way
+    routes = [Route(path, Door(doors, catalogue, house, metrics)) for path, doors in table.items()]
+    return Router(routes, redirect_slashes=False, default=Wall(metrics))
+
+
+class Door:
+    """The ASGI app of one path: gate, answer, and every error in the same clothes."""
+
+    def __init__(self, ways: Mapping[str, Way], catalogue: Catalogue, house: House, metrics: Metrics) -> None:
+        self._ways = ways
+        self._catalogue = catalogue
+        self._house = house
+        self._metrics = metrics
+        self._allow = ", ".join(sorted({*ways, *(["HEAD"] if "GET" in ways else [])}))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. HEAD is asked as GET; the door below drops the body."""
+        counted = _Counted(send, self._metrics)
+        way = self._ways.get("GET" if scope["method"] == "HEAD" else scope["method"])
+        if way is None:
+            refusal = respond(
+                405,
+                "method_not_allowed",
+                "Method not allowed",
+                f"this path knows {self._allow}",
+                {"Allow": self._allow},
+            )
+            await refusal(scope, receive, counted)
+            return
+        try:
+            # The gate's word and what it lets in are one step: no checkpoint lies between them.
+            asked = Exchange.of(Request(scope, receive), self._catalogue, self._house)
+            asked.enter(way)
+            response = await way.answer(asked)
+            await response(scope, receive, counted)
+        except (ClientDisconnect, CutOff):
+            raise
+        except Exception as problem:
+            if counted.lost:
+                raise
+            response = _explain(problem)
+            if counted.started:
+                raise CutOff from None
+            await response(scope, receive, counted)
+
+
+class Wall:
+    """Where no way leads."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """404."""
+        response = respond(404, "not_found", "Not found", "there is nothing at this path")
+        await response(scope, receive, _Counted(send, self._metrics))
+
+
+class _Counted:
+    """A send that counts the status on its way, once."""
+
+    def __init__(self, send: Send, metrics: Metrics) -> None:
+        self._send = send
+        self._metrics = metrics
+        self.started = False
+        self.lost = False
+
+    async def __call__(self, message: Message) -> None:
+        if not self.started:
+            self.started = True
+            self._metrics.http_answered(message["status"])
+        try:
+            await self._send(message)
+        except OSError:
+            self.lost = True  # the client has left: not news
+            raise
+
+
+def _explain(problem: Exception) -> Response:
+    cause = sole(problem)
+    return fault(cause) if isinstance(cause, EdgedError) else unexpected(problem)
+
+
+def _check(way: Way, catalogue: Catalogue) -> None:
+    name = f"{way.method} {way.path}"
+    if way.operation:
+        if way.capability or way.operation not in catalogue.operations:
+            raise ValueError(f"{name} names no operation alone: {way.operation!r}")
+    elif way.capability not in CAPABILITIES and way.capability not in (OPEN, SELF):
+        raise ValueError(f"{name} names no known capability: {way.capability!r}")

@@ -1,0 +1,77 @@
+"""What an HTTP request shows of its sender: a credential, or that it may go without one.
+
+No decision is made here; the gate makes it. Sources in order (contract 5): Authorization: Bearer with a
+token or an API key, X-API-Key, and on the unix socket the user that the kernel names.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Final
+
+from starlette.datastructures import Headers
+
+from edged.credentials.callers import Credential, LocalUser, NoCredential, Peer, parse_credential
+
+#: What an unmapped user of another namespace reads as (contract 10.2).
+_NOBODY: Final = 65534
+_CREDENTIALS: Final = ("authorization", "x-api-key")
+#: Sent by browsers and by proxies: then someone else speaks through this connection.
+_RELAYED: Final = ("origin", "via", "forwarded", "x-real-ip")
+_RELAYED_PREFIXES: Final = ("sec-fetch-", "x-forwarded-")
+_OWN_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
+
+
+def read_credential(headers: Headers, peer: Peer) -> Credential:
+    """What the request presents. A credential shown on the unix socket counts before the socket's own user."""
+    scheme, _, text = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return parse_credential(text.strip())
+    if key := headers.get("x-api-key"):
+        return parse_credential(key.strip(), "api_key")
+    if peer.is_local_socket and not _shows_credential(headers):
+        return LocalUser(_NOBODY if peer.uid is None else peer.uid)
+    return NoCredential()
+
+
+def may_go_without(method: str, headers: Headers, peer: Peer) -> bool:
+    """Whether this request may be taken for local root's, if the kernel says so (contract 5.1, a and c to e).
+
+    A POST must say that it is JSON: a web page can send every other kind across origins. One that carries no body and
+    no type at all is let through, as `curl -X POST …/rotate` sends it; a browser adds Origin to that.
+    """
+    if _shows_credential(headers) or not is_direct(headers, peer):
+        return False
+    return method != "POST" or is_json(headers) or ("content-type" not in headers and not has_body(headers))
+
+
+def is_direct(headers: Headers, peer: Peer) -> bool:
+    """Whether a program on this machine asks for itself: no browser, no proxy, no name that DNS could rebind."""
+    if not _is_loopback(peer.address) or headers.getlist("host")[1:]:
+        return False
+    name, _, port = headers.get("host", "").lower().rpartition(":")
+    if not port.isdigit():
+        name = headers.get("host", "").lower()
+    relayed = any(item in _RELAYED or item.startswith(_RELAYED_PREFIXES) for item in headers.keys())  # noqa: SIM118
+    return name in _OWN_NAMES and not relayed
+
+
+def is_json(headers: Headers) -> bool:
+    """Whether the body says that it is JSON."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+
+
+def has_body(headers: Headers) -> bool:
+    """Whether a body follows the head."""
+    return "transfer-encoding" in headers or headers.get("content-length", "0").strip() != "0"
+
+
+def _shows_credential(headers: Headers) -> bool:
+    return any(name in headers for name in _CREDENTIALS)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False

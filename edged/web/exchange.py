@@ -1,0 +1,182 @@
+"""One HTTP question on its way through the house, and the table row that says who may ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Send
+
+from edged.access.admissions import Cause
+from edged.cameras.model import Camera
+from edged.credentials.callers import Caller, LocalUser, NoCredential, Peer, Transport
+from edged.credentials.roles import OPEN, SELF
+from edged.errors import InvalidParams, Refused
+from edged.operations.catalogue import Catalogue, find_camera
+from edged.operations.house import House
+from edged.operations.sessions import Session
+from edged.web.credentials import may_go_without, read_credential
+
+_NO_STORE = {"Cache-Control": "no-store"}
+_HOW = "send Authorization: Bearer with an API key or a token, or X-API-Key"
+_HOW_LOCAL = f"{_HOW}; on this machine root needs none (sudo, http://localhost)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """One row of the route table: a method on a path, who may go there, and what answers.
+
+    Either `operation`, which the catalogue then guards, or `capability`: one of the roles' (asked for the camera in
+    the path parameter `camera` if `on_camera`), "self" (any good credential) or "none". `open_if` lets some askers in
+    without a credential; `root_may` is the credential-free rule of contract 5.1.
+    """
+
+    method: str
+    path: str
+    answer: Callable[[Exchange], Awaitable[Response]]
+    operation: str = ""
+    capability: str = ""
+    on_camera: bool = False
+    open_if: Callable[[Exchange], bool] | None = None
+    root_may: bool = False
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request: the house it is asked in, its session of one question, and the camera it names."""
+
+    request: Request
+    catalogue: Catalogue
+    house: House
+    session: Session
+    _as_root: bool = field(default=False, repr=False)
+    _camera: Camera | None = None
+
+    @classmethod
+    def of(cls, request: Request, catalogue: Catalogue, house: House) -> Exchange:
+        """From a request whose scope holds `edged.peer`."""
+        peer: Peer = request.scope["edged.peer"]
+        transport: Transport = "uds" if peer.is_local_socket else "http"
+        return cls(request, catalogue, house, Session(peer, transport))
+
+    @property
+    def camera(self) -> Camera:
+        """The camera in the path; only on a way that is declared `on_camera`."""
+        assert self._camera is not None, "this way is not declared on_camera"
+        return self._camera
+
+    @property
+    def caller(self) -> Caller:
+        """Who asks; only on a way that lets nobody in without."""
+        assert self.session.caller is not None, "this way lets nobody in without a caller"
+        return self.session.caller
+
+    def enter(self, way: Way) -> None:
+        """Ask the gate for this way. Raises Refused, or CameraNotFound for a camera that is not there for them."""
+        if way.capability == OPEN or (way.open_if is not None and way.open_if(self)):
+            return
+        self._authenticate(way)
+        if way.on_camera:
+            device = self.request.path_params["camera"]
+            self._camera = find_camera(way.capability, device, self.house, self.session)
+        elif way.capability and way.capability != SELF:
+            self.house.gate.authorize(self.session.caller, way.capability, self.session.transport)
+
+    async def call(self, operation: str, params: msgspec.Raw | Mapping[str, object]) -> Any:
+        """Ask the catalogue. Whoever came in as root by the kernel's word must still be root now.
+
+        A socket that was closed meanwhile reads as uid 0, so the word is asked for again right before the effect.
+        """
+        if self._as_root and self.session.peer.find_uid() != 0:
+            raise self._no_credential(_HOW_LOCAL)
+        return await self.catalogue.call(operation, params, self.house, self.session)
+
+    @contextmanager
+    def staying(self, path: str = "") -> Iterator[Stay]:
+        """The caller is inside for as long as this block runs; revocation and expiry cancel it."""
+        stay = Stay()
+        admission = self.house.gate.admit(self.caller, self.session.transport, stay.leave, path=path)
+        try:
+            with stay.scope:
+                yield stay
+        finally:
+            self.house.gate.admissions.remove(admission)
+
+    def _authenticate(self, way: Way) -> None:
+        peer, gate, transport = self.session.peer, self.house.gate, self.session.transport
+        credential = read_credential(self.request.headers, peer)
+        if isinstance(credential, NoCredential):
+            self._as_root = way.root_may and may_go_without(self.request.method, self.request.headers, peer)
+            if not self._as_root or peer.find_uid() != 0:
+                raise self._no_credential(_HOW_LOCAL if way.root_may else _HOW)
+            credential = LocalUser(0)
+        self.session.caller = gate.authenticate(credential, transport)
+        # The listener then counts this connection no more among the strangers of its address.
+        self.request.scope.get("edged.authenticated", _tell_nobody)()
+
+    def _no_credential(self, how: str) -> Refused:
+        """The gate's own refusal of nothing at all, counted there, with what to do about it."""
+        try:
+            self.house.gate.authenticate(NoCredential(), self.session.transport)
+        except Refused as problem:
+            problem.hint = how
+            return problem
+        raise AssertionError("the gate let nobody in")
+
+
+def _tell_nobody() -> None:
+    """Where no listener is below us."""
+
+
+class CutOff(trio.BrokenResourceError):
+    """Half an answer was sent and must not look whole: the listener closes the connection without a word."""
+
+
+class Stay:
+    """Someone who is inside; `cause` says why they were put out, None while they may stay."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.cause: Cause | None = None
+
+    def leave(self, cause: Cause, _by: str) -> None:
+        """The way out that the gate is given."""
+        self.cause = cause
+        self.scope.cancel()
+
+
+class Sent:
+    """A send that knows how far the answer is: `midway` through a message, `started`, `complete`."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+        self.midway = False
+        self.complete = False
+
+    async def __call__(self, message: Message) -> None:
+        self.started = self.midway = True
+        await self._send(message)
+        self.midway = False
+        self.complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+
+def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A value that msgspec can write; never kept by anybody on the way."""
+    return Response(msgspec.json.encode(value), status, {**_NO_STORE, **(headers or {})}, media_type="application/json")
+
+
+def read_int(asked: Exchange, name: str, default: int | None, *, least: int, most: int) -> int | None:
+    """A whole number of the query string. Raises InvalidParams naming it."""
+    text = asked.request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
+        raise InvalidParams(f"{name} must be a whole number from {least} to {most}")
+    return int(text)

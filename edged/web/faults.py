@@ -1,0 +1,90 @@
+"""Errors as HTTP answers: {"error", "detail", "code"} (contract C-35, 4b, 10.20).
+
+`error` is the field's short phrase, `detail` the sentence with what to do next, `code` one word for programs.
+What a caller is told of a refusal is coarser than what the log says.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+from starlette.responses import Response
+
+from edged.credentials.decision import Reason
+from edged.errors import EdgedError, RateLimited, Refused
+from edged.web.exchange import json_response
+
+_log = structlog.get_logger("web")
+_REALM: Final = 'Bearer realm="edged"'
+
+#: Slug → status and phrase (contract 4b, HTTP column).
+STATUSES: Final[dict[str, tuple[int, str]]] = {
+    "invalid_params": (400, "Invalid params"),
+    "unknown_method": (404, "Not found"),
+    "not_found": (404, "Not found"),
+    "camera_not_found": (404, "Camera not found"),
+    "invalid_state": (409, "Invalid state"),
+    "rate_limited": (429, "Rate limited"),
+    "unsupported": (501, "Unsupported"),
+    "dependency_failed": (503, "Dependency failed"),
+    "store_error": (503, "Store failed"),
+    "overloaded": (503, "Overloaded"),
+}
+#: Exact reason → code, phrase and sentence; every other reason of a credential is the last (contract 10.20).
+_REFUSALS: Final[dict[str, tuple[str, str, str]]] = {
+    Reason.MISSING: ("auth_required", "Authentication required", "no credential was sent"),
+    Reason.EXPIRED: ("expired", "Authentication failed", "this credential has expired"),
+    Reason.REVOKED: ("revoked", "Authentication failed", "this credential was revoked"),
+}
+_FAILED: Final = ("auth_failed", "Authentication failed", "this credential is not accepted")
+
+
+def respond(status: int, code: str, error: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """One fault as JSON."""
+    return json_response({"error": error, "detail": detail, "code": code}, status, headers)
+
+
+def fault(problem: EdgedError) -> Response:
+    """An error of the family → its answer."""
+    if isinstance(problem, Refused):
+        return _refusal(problem)
+    status, phrase = STATUSES.get(problem.slug, (500, "Internal error"))
+    if status == 500:
+        return unexpected(problem)
+    headers = {}
+    if isinstance(problem, RateLimited):
+        headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after_ms / 1000)))
+    return respond(status, problem.slug, phrase, str(problem), headers)
+
+
+def unexpected(problem: Exception) -> Response:
+    """Our own mistake: the caller gets a number, the log the same number and the whole story."""
+    incident = secrets.token_hex(4)
+    _log.error("failed", incident=incident, exc_info=problem)
+    return respond(500, "internal", "Internal error", f"incident {incident}: the log of edged says more")
+
+
+def sole(problem: BaseException) -> BaseException:
+    """The one error inside a nursery's group of one, else the group itself."""
+    while isinstance(problem, BaseExceptionGroup) and len(problem.exceptions) == 1:
+        problem = problem.exceptions[0]
+    return problem
+
+
+def _refusal(problem: Refused) -> Response:
+    if problem.reason == Reason.CAMERA_DENIED:
+        status, phrase = STATUSES["camera_not_found"]
+        return respond(status, "camera_not_found", phrase, "no camera of this name")
+    if problem.reason == Reason.MISSING_SCOPE:
+        required = problem.fields.get("required", "another credential")
+        detail = f"needs {required}; this credential has the role {problem.fields.get('have', 'none')}"
+        headers = {"WWW-Authenticate": f'{_REALM}, error="insufficient_scope"'}
+        return respond(403, "permission_denied", "Insufficient permissions", detail, headers)
+    code, phrase, sentence = _REFUSALS.get(problem.reason, _FAILED)
+    detail = f"{sentence}: {problem.hint}" if problem.hint else sentence
+    challenge = _REALM if code == "auth_required" else f'{_REALM}, error="invalid_token"'
+    return respond(401, code, phrase, detail, {"WWW-Authenticate": challenge})

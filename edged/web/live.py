@@ -1,0 +1,108 @@
+"""GET /api/cameras/{camera}/live.mjpeg: a moving picture by edged itself (contract 10.24).
+
+One source per camera feeds all its viewers. Each viewer takes the newest picture when it is ready for one: whoever
+does not read loses pictures and delays nobody.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+import trio
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from edged.cameras.model import Camera, Status
+from edged.errors import DependencyFailed, EdgedError, Refused
+from edged.web.exchange import CutOff, Exchange, Sent, Way, read_int
+from edged.web.faults import sole
+
+BOUNDARY: Final = b"edged-picture"
+_DEFAULT_RATE: Final = 5
+_LOWEST_RATE: Final = 1
+_HIGHEST_RATE: Final = 10
+_log = structlog.get_logger("live")
+
+
+async def watch(asked: Exchange) -> Response:
+    """The picture, at most ?fps= a second, until the viewer goes or its credential ends."""
+    rate = read_int(asked, "fps", _DEFAULT_RATE, least=_LOWEST_RATE, most=_HIGHEST_RATE)
+    assert rate is not None
+    return LivePicture(asked, asked.camera, 1.0 / rate)
+
+
+WAYS = (
+    Way(
+        method="GET", path="/api/cameras/{camera}/live.mjpeg", answer=watch, capability="stream:read", on_camera=True
+    ),
+)  # fmt: skip
+
+
+class LivePicture(Response):
+    """JPEG parts until the end. Raises DependencyFailed or Refused as long as nothing has been sent."""
+
+    def __init__(self, asked: Exchange, camera: Camera, interval: float) -> None:
+        """`interval`: seconds from one part to the next."""
+        super().__init__()
+        self.raw_headers = [
+            (b"content-type", b"multipart/x-mixed-replace; boundary=" + BOUNDARY),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+            (b"x-accel-buffering", b"no"),
+        ]
+        self._asked = asked
+        self._camera = camera
+        self._interval = interval
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Let the viewer in before the first checkpoint, and show pictures."""
+        sent = Sent(send)
+        if scope["method"] == "HEAD":
+            await sent(self._head())
+            await sent(_body(b"", more=False))
+            return
+        try:
+            with self._asked.staying(self._camera.name) as stay:
+                await self._show(sent)
+        except Exception as problem:
+            cause = sole(problem)
+            if not sent.started or not isinstance(cause, EdgedError):
+                raise cause from None
+            _log.info("picture ended", camera=self._camera.name, because=str(cause))
+        if stay.cause is not None and not sent.started:
+            raise Refused(stay.cause)
+        if sent.midway:
+            # Whatever followed half a part would count as picture.
+            raise CutOff
+        await sent(_body(b"", more=False))
+
+    async def _show(self, send: Send) -> None:
+        if self._camera.status is not Status.CONNECTED:
+            raise DependencyFailed(
+                f"{self._camera.name} is {self._camera.status.value.lower()}",
+                hint=self._camera.problem or "plug it in, then try again",
+                camera=self._camera.name,
+            )
+        async with self._asked.house.frames.watch(self._camera) as pictures:
+            number, jpeg = await pictures.next(0)
+            await send(self._head())
+            await send(_body(b"--%s\r\n" % BOUNDARY))
+            due = trio.current_time()
+            while True:
+                await send(_body(part(jpeg)))
+                due = max(due + self._interval, trio.current_time())
+                await trio.sleep_until(due)
+                number, jpeg = await pictures.next(number)
+
+    def _head(self) -> dict[str, object]:
+        return {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+
+
+def part(jpeg: bytes) -> bytes:
+    """One picture and the boundary behind it, so that a browser shows it at once instead of with the next."""
+    return b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n--%s\r\n" % (len(jpeg), jpeg, BOUNDARY)
+
+
+def _body(data: bytes, *, more: bool = True) -> dict[str, object]:
+    return {"type": "http.response.body", "body": data, "more_body": more}

@@ -1,0 +1,41 @@
+"""MediaMTX's question as bytes → the answer as status and body (mediamtx.md 3.1).
+
+It stands between MediaMTX and every viewer, so it never waits and never raises: what it cannot read or judge is a no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import structlog
+
+from edged.operations.streams import Answer, Question
+
+_YES: Final = (204, b"")
+_UNREADABLE: Final = (400, b"not a question of MediaMTX")
+_FAILED: Final = (500, b"edged failed to answer")
+_LONGEST_REASON: Final = 64
+_log = structlog.get_logger("hook")
+
+
+def make_answer(admit: Callable[[Question], Answer]) -> Callable[[bytes], tuple[int, bytes]]:
+    """`admit` decides from memory. The body of a no is a short ASCII reason: MediaMTX copies it into its log."""
+    decode = msgspec.json.Decoder(Question).decode
+
+    def answer(body: bytes) -> tuple[int, bytes]:
+        try:
+            question = decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return _UNREADABLE
+        try:
+            allowed = admit(question)
+        except Exception:
+            _log.exception("no answer", action=question.action[:16], protocol=question.protocol[:16])
+            return _FAILED
+        if allowed.allowed:
+            return _YES
+        return 401, allowed.reason.encode("ascii", "replace")[:_LONGEST_REASON]
+
+    return answer

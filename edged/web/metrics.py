@@ -1,0 +1,34 @@
+"""/metrics: open to this machine on the local listener, for a metrics:read credential elsewhere (contract 5.4)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from starlette.responses import Response
+
+from edged.web.credentials import is_direct
+from edged.web.exchange import Exchange, Way
+
+
+class Metrics(Protocol):
+    """What is scraped, and where answers are counted; metrics.py in the daemon."""
+
+    def render(self, accept: str) -> tuple[bytes, str]: ...
+    def http_answered(self, status: int) -> None: ...
+
+
+def metrics_ways(metrics: Metrics) -> tuple[Way, ...]:
+    """The row of the route table."""
+
+    async def scrape(asked: Exchange) -> Response:
+        """Prometheus text, or OpenMetrics where Accept asks for it."""
+        body, content_type = metrics.render(asked.request.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+
+    return (Way(method="GET", path="/metrics", answer=scrape, capability="metrics:read", open_if=is_local_scrape),)
+
+
+def is_local_scrape(asked: Exchange) -> bool:
+    """A program of this machine on the local listener, not a browser and not through a proxy (contract 10.14)."""
+    peer = asked.session.peer
+    return peer.listener == "local" and is_direct(asked.request.headers, peer)
