@@ -1,0 +1,155 @@
+"""Kept snapshots: `<folder>/<camera>/<file>`, each file name used once whatever the camera.
+
+A name is a single plain file name, and what exists is never overwritten: a second `door.jpg` becomes `door-1.jpg`.
+A file appears whole, under its name, or not at all. File work runs in a thread: an SD card can be slow.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import trio
+
+from edged.errors import InvalidParams, InvalidState, NotFound, StoreFailed
+
+Format: TypeAlias = Literal["jpg", "png"]
+
+#: Names: letters, digits, dot, dash and underscore, no dot in front; short enough for a counter and any file system.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,119}\Z")
+_ENDINGS: Final = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
+#: Characters of a name to save under; a counter may be added.
+_LONGEST: Final = 100
+#: Files of one name that are counted before we give up.
+_HIGHEST_COUNT: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class SavedSnapshot:
+    """A kept picture: `filename` with ending, `size` in bytes, `created_at` Unix seconds."""
+
+    filename: str
+    path: Path
+    size: int
+    created_at: float
+
+
+def check_name(filename: str) -> str:
+    """The name itself. Raises InvalidParams for anything that is not one plain file name."""
+    if _NAME.match(filename) is None:
+        raise InvalidParams(
+            "filename is not a plain file name",
+            hint=f"use up to {_LONGEST} letters, digits, dots, dashes and underscores, with no dot in front",
+            field="filename",
+        )
+    return filename
+
+
+def complete_name(filename: str | None, camera: str, form: Format, now: float) -> str:
+    """The name to save under: as given, with the ending of its format; without one, camera and time (UTC).
+
+    Raises InvalidParams for an unsafe name, or for the ending of another format.
+    """
+    if not filename:
+        return f"{camera}_{datetime.fromtimestamp(now, UTC):%Y-%m-%d_%H-%M-%S}.{form}"
+    name = check_name(filename)
+    if len(name) > _LONGEST:
+        raise InvalidParams(f"filename is longer than {_LONGEST} characters", field="filename")
+    ending = _ENDINGS.get(Path(name).suffix.lower())
+    if ending is None:
+        return check_name(f"{name}.{form}")
+    if ending != form:
+        raise InvalidParams(f"filename ends in {Path(name).suffix} but the format is {form}", field="filename")
+    return name
+
+
+class Snapshots:
+    """The folder of snapshots; it is made when the first one is saved."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def save(
+        self,
+        filename: str | None,
+        camera: str,
+        data: bytes,
+        format: Format,  # noqa: A002 (the contract's word)
+        now: float,
+    ) -> SavedSnapshot:
+        """Keep a picture of a camera. `now`: Unix seconds.
+
+        Raises InvalidParams for an unsafe name, StoreFailed if the disk does not take it.
+        """
+        name = complete_name(filename, check_name(camera), format, now)
+        return await trio.to_thread.run_sync(self._save, name, camera, data, now)
+
+    async def find(self, filename: str) -> Path:
+        """The file of this name. Raises NotFound, or InvalidParams for what is not a file name."""
+        path = await trio.to_thread.run_sync(self._find, check_name(filename))
+        if path is None:
+            raise NotFound(f"no snapshot {filename!r}", hint="take_snapshot makes one", resource="file", id=filename)
+        return path
+
+    @staticmethod
+    def camera_of(path: Path) -> str:
+        """Which camera a file that `find` returned is of."""
+        return path.parent.name
+
+    def _find(self, name: str) -> Path | None:
+        """A symbolic link is nobody's snapshot."""
+        with suppress(OSError):
+            for folder in self._folder.iterdir():
+                path = folder / name
+                if not folder.is_symlink() and path.is_file() and not path.is_symlink():
+                    return path
+        return None
+
+    def _save(self, name: str, camera: str, data: bytes, now: float) -> SavedSnapshot:
+        try:
+            (self._folder / camera).mkdir(mode=0o750, parents=True, exist_ok=True)
+            for candidate in _candidates(name):
+                path = self._folder / camera / candidate
+                if self._write(path, data):
+                    return SavedSnapshot(candidate, path, len(data), now)
+        except OSError as error:
+            raise StoreFailed(f"the snapshot was not saved: {error.strerror}", hint="is the disk full?") from error
+        raise InvalidState(f"there are {_HIGHEST_COUNT} snapshots named like {name!r}", hint="choose another name")
+
+    def _write(self, path: Path, data: bytes) -> bool:
+        """Write the file whole, unless its name is taken. False if it is.
+
+        Whoever holds the part file, of which there is one a name for all cameras, is the only one to use the name.
+        """
+        part = self._folder / f".{path.name}.part"
+        try:
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        except FileExistsError:
+            return False
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                if self._is_taken(path.name):
+                    return False
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.rename(path)
+        finally:
+            part.unlink(missing_ok=True)
+        return True
+
+    def _is_taken(self, name: str) -> bool:
+        return any(os.path.lexists(folder / name) for folder in self._folder.iterdir() if folder.is_dir())
+
+
+def _candidates(name: str) -> itertools.chain[str]:
+    """The name, then the name with a counter: door.jpg, door-1.jpg, door-2.jpg, …"""
+    path = Path(name)
+    counted = (f"{path.stem}-{count}{path.suffix}" for count in range(1, _HIGHEST_COUNT))
+    return itertools.chain([name], counted)
