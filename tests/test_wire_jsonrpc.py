@@ -78,10 +78,25 @@ def test_params_may_be_null_an_object_or_an_array(value: object) -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b" ", b"{", b"[", b'{"jsonrpc":"2.0","method":"m"', b'{"a":1}x', b"nul", b"\xff", b'{"jsonrpc":"2.0","id":"\xff"}',
-     b'{"jsonrpc":"2.0","method":"\xff","id":1}', b'{"jsonrpc":"2.0","method":"m","id":"\xff"}', b'{"jsonrpc":1,]',
-     b"\xef\xbb\xbf{}", b'[{"jsonrpc":"2.0","method":"m"},', b"{'a':1}", b'{"id":01}'],
-)  # fmt: skip
+    [
+        b"",
+        b" ",
+        b"{",
+        b"[",
+        b'{"jsonrpc":"2.0","method":"m"',
+        b'{"a":1}x',
+        b"nul",
+        b"\xff",
+        b'{"jsonrpc":"2.0","id":"\xff"}',
+        b'{"jsonrpc":"2.0","method":"\xff","id":1}',
+        b'{"jsonrpc":"2.0","method":"m","id":"\xff"}',
+        b'{"jsonrpc":1,]',
+        b"\xef\xbb\xbf{}",
+        b'[{"jsonrpc":"2.0","method":"m"},',
+        b"{'a':1}",
+        b'{"id":01}',
+    ],
+)
 def test_what_is_not_json_is_a_parse_error_with_id_null(raw: bytes) -> None:
     """Also where the first wrong thing is a wrong type: the whole text is looked at before one is told so."""
     found = parse(raw)
@@ -105,9 +120,14 @@ def test_json_that_is_no_object_is_an_invalid_request(raw: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("raw", "number"),
-    [(b"{}", b"null"), (b'{"id":7}', b"7"), (b'{"jsonrpc":"2.0","id":"a","method":1}', b'"a"'),
-     (b'{"jsonrpc":"1.0","id":2,"method":"m"}', b"2"), (b'{"id":2,"method":"m"}', b"2")],
-)  # fmt: skip
+    [
+        (b"{}", b"null"),
+        (b'{"id":7}', b"7"),
+        (b'{"jsonrpc":"2.0","id":"a","method":1}', b'"a"'),
+        (b'{"jsonrpc":"1.0","id":2,"method":"m"}', b"2"),
+        (b'{"id":2,"method":"m"}', b"2"),
+    ],
+)
 def test_an_object_that_is_no_request_is_answered_under_its_id(raw: bytes, number: bytes) -> None:
     """A client that forgot a member hears so at once and not by its own timeout."""
     found = parse(raw)

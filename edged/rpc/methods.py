@@ -1,0 +1,52 @@
+"""Which operation a JSON-RPC method name means, and what the session must know about it before it runs.
+
+Adding a method is adding an operation: every operation of the catalogue is a method of the same name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from edged.credentials.roles import OPEN
+from edged.operations.catalogue import CREDENTIAL_MEMBERS, Catalogue, Operation
+
+#: Other names that real clients call operations by (contract 3).
+ALIASES: Mapping[str, str] = MappingProxyType({"get_system_health": "get_status"})
+
+#: Nothing before these may still run, and nothing behind them starts until they are done (contract 10.4).
+BARRIERS = frozenset({"authenticate", "refresh_token"})
+
+#: Told by us, never asked of us: called as methods they are unknown (contract 3, last row).
+NOTIFICATIONS = frozenset(
+    {"auth_expired", "camera_status_update", "recording_status_update", "system_health_update", "mediamtx.stream"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """An operation under the name that a client used.
+
+    `credentials` are the params by which a stateless client may present itself with this very call: those
+    of contract 3 that the operation has no param of its own for; none where no credential is asked for.
+    """
+
+    operation: Operation
+    credentials: frozenset[str]
+    is_barrier: bool
+
+
+def table(catalogue: Catalogue) -> Mapping[str, Method]:
+    """All methods by name. Raises ValueError if an operation has the name of a notification."""
+    if clash := NOTIFICATIONS & catalogue.operations.keys():
+        raise ValueError(f"these are notifications, never operations: {', '.join(sorted(clash))}")
+    methods = {name: _method(operation) for name, operation in catalogue.operations.items()}
+    aliases = {alias: methods[name] for alias, name in ALIASES.items() if name in methods}
+    return MappingProxyType(methods | aliases)
+
+
+def _method(operation: Operation) -> Method:
+    own = set(operation.params.__struct_fields__)
+    members = frozenset() if operation.capability == OPEN else frozenset(CREDENTIAL_MEMBERS) - own
+    return Method(operation, members, operation.name in BARRIERS)
