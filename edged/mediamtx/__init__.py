@@ -1,0 +1,1 @@
+"""MediaMTX, which carries the pictures: its settings, its process, its paths and its viewers."""

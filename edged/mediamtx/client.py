@@ -1,0 +1,271 @@
+"""MediaMTX's control API (v3), typed: what it lists, and the few things that edged asks of it.
+
+One connection a call, HTTP/1.1 by h11, with a deadline. Its lists are polled, never single items, because MediaMTX
+logs an error for each thing that is not there. Nothing is read, changed and written back: MediaMTX hides passwords in
+what it shows, and would store what it shows instead. Only `list_paths` and its kind wait for MediaMTX's path manager.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import h11
+import msgspec
+import trio
+
+from edged.errors import DependencyFailed
+from edged.mediamtx.settings import PathConf
+
+#: Bytes of an answer; 500 sessions are some 300 kB.
+ANSWER_BYTES = 16 * 1024 * 1024
+#: Items asked for at a time.
+PAGE_ITEMS = 500
+#: Seconds for one call. Refused credentials are answered after up to 4 s.
+CALL_SECONDS = 5.0
+
+#: Protocol → what the API calls its sessions.
+_KINDS = {
+    "rtsp": "rtspsessions", "webrtc": "webrtcsessions", "hls": "hlssessions", "rtmp": "rtmpconns", "srt": "srtconns",
+}  # fmt: skip
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class PathState:
+    """A path as it is now. `ready`: somebody publishes; `readers`: how many; bytes since it began."""
+
+    name: str
+    ready: bool
+    readers: int
+    bytes_received: int
+    bytes_sent: int
+    source_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class MediaSession:
+    """A publisher or reader. `state`: idle, read, publish, "" for HLS; `connections`: ids, RTSP only."""
+
+    protocol: str
+    id: str
+    path: str
+    state: str
+    connections: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """`version` as MediaMTX writes it (`v1.20.1`)."""
+
+    version: str
+
+
+class _Page(msgspec.Struct, Generic[_T], rename="camel"):
+    items: list[_T]
+    page_count: int = 1
+
+
+class _Origin(msgspec.Struct):
+    type: str = ""
+
+
+class _Path(msgspec.Struct, rename="camel"):
+    name: str
+    available: bool | None = None
+    ready: bool = False
+    readers: list[Any] = []
+    source: _Origin | None = None
+    inbound_bytes: int | None = None
+    outbound_bytes: int | None = None
+    bytes_received: int = 0
+    bytes_sent: int = 0
+
+
+class _Session(msgspec.Struct):
+    id: str
+    path: str | None = ""
+    state: str | None = ""
+    conns: list[str] | None = None
+
+
+class _Fault(msgspec.Struct):
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    body: bytes
+    is_json: bool
+
+
+class Client:
+    """The control API at an address, as one user.
+
+    `protocols` are those that are on. Every call raises DependencyFailed if MediaMTX does not answer within `timeout`
+    seconds, or answers something else than asked for.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        user: str,
+        password: str,
+        *,
+        protocols: tuple[str, ...] = tuple(_KINDS),
+        timeout: float = CALL_SECONDS,
+    ) -> None:
+        self._address = (host, port)
+        self._timeout = timeout
+        self._protocols = protocols
+        credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
+        self._headers = [
+            ("Host", f"{host}:{port}"), ("Authorization", f"Basic {credentials}"), ("Connection", "close"),
+        ]  # fmt: skip
+
+    async def info(self) -> Info:
+        """Who is there. Never waits for the path manager: good for readiness, says nothing about health."""
+        return _decode(await self._get("/v3/info"), Info, "/v3/info")
+
+    async def list_paths(self, *, timeout: float | None = None) -> list[PathState]:
+        """Every path as it is now; waits for the path manager."""
+        return [_state_of(item) for item in await self._list("/v3/paths/list", _Path, timeout)]
+
+    async def list_path_configs(self) -> dict[str, PathConf]:
+        """Name → configuration merged with the defaults, values normalised, passwords hidden. Never write one back."""
+        items = await self._list("/v3/config/paths/list", dict[str, Any])
+        return {str(item["name"]): item for item in items if "name" in item}
+
+    async def replace_path(self, name: str, conf: PathConf) -> None:
+        """Create a path or set it anew; keys not named go back to the defaults. The same again disturbs nobody."""
+        await self._post(f"/v3/config/paths/replace/{quote(name)}", msgspec.json.encode(dict(conf)))
+
+    async def delete_path(self, name: str) -> None:
+        """Remove a path, with everybody on it; one that is not there is fine."""
+        target = f"/v3/config/paths/delete/{quote(name)}"
+        answer = await self._ask("DELETE", target)
+        if answer.status != 404:
+            _must_be_good(answer, "DELETE", target)
+
+    async def list_sessions(self) -> list[MediaSession]:
+        """Publishers and readers over every protocol that is on."""
+        return [session for protocol in self._protocols for session in await self.list_sessions_of(protocol)]
+
+    async def list_sessions_of(self, protocol: str) -> list[MediaSession]:
+        """Publishers and readers over one protocol; none where this MediaMTX has no such list."""
+        items = await self._list(f"/v3/{_KINDS[protocol]}/list", _Session, may_be_absent=True)
+        return [
+            MediaSession(protocol, item.id, item.path or "", item.state or "", tuple(item.conns or ()))
+            for item in items
+        ]
+
+    async def kick(self, protocol: str, session: str) -> bool:
+        """End a session; False if there is none of this id (or this MediaMTX cannot kick over this protocol)."""
+        target = f"/v3/{_KINDS[protocol]}/kick/{quote(session, safe='')}"
+        answer = await self._ask("POST", target)
+        if answer.status == 404:
+            return False
+        _must_be_good(answer, "POST", target)
+        return True
+
+    async def _get(self, target: str) -> bytes:
+        answer = await self._ask("GET", target)
+        _must_be_good(answer, "GET", target)
+        return answer.body
+
+    async def _post(self, target: str, body: bytes) -> None:
+        _must_be_good(await self._ask("POST", target, body), "POST", target)
+
+    async def _list(
+        self, target: str, kind: type[_T], timeout: float | None = None, *, may_be_absent: bool = False
+    ) -> list[_T]:
+        items: list[_T] = []
+        page, pages = 0, 1
+        while page < pages:
+            answer = await self._ask("GET", f"{target}?itemsPerPage={PAGE_ITEMS}&page={page}", timeout=timeout)
+            # A 404 in plain text: the route does not exist (protocol off, or an older version).
+            if may_be_absent and answer.status == 404 and not answer.is_json:
+                return []
+            _must_be_good(answer, "GET", target)
+            found = _decode(answer.body, _Page[kind], target)  # type: ignore[valid-type]
+            items += found.items
+            page, pages = page + 1, found.page_count
+        return items
+
+    async def _ask(self, method: str, target: str, body: bytes = b"", *, timeout: float | None = None) -> _Answer:
+        seconds = self._timeout if timeout is None else timeout
+        what = f"MediaMTX did not answer {method} {target.partition('?')[0]}"
+        try:
+            with trio.fail_after(seconds):
+                return await self._exchange(method, target, body)
+        except trio.TooSlowError as error:
+            raise DependencyFailed(f"{what} within {seconds:g} s", hint="its log may say why") from error
+        except (OSError, trio.BrokenResourceError, h11.RemoteProtocolError) as error:
+            raise DependencyFailed(f"{what} ({error})", hint="its log may say why") from error
+
+    async def _exchange(self, method: str, target: str, body: bytes) -> _Answer:
+        connection = h11.Connection(h11.CLIENT)
+        headers = [*self._headers, ("Content-Length", str(len(body)))]
+        if body:
+            headers.append(("Content-Type", "application/json"))
+        question = connection.send(h11.Request(method=method, target=target, headers=headers)) or b""
+        question += (connection.send(h11.Data(data=body)) or b"") if body else b""
+        question += connection.send(h11.EndOfMessage()) or b""
+        # No trio.open_tcp_stream: its races between addresses cost more than the call.
+        with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_STREAM) as socket:
+            await socket.connect(self._address)
+            stream = trio.SocketStream(socket)
+            await stream.send_all(question)
+            return await _read_answer(connection, stream)
+
+
+async def _read_answer(connection: h11.Connection, stream: trio.SocketStream) -> _Answer:
+    status, is_json, body = 0, False, bytearray()
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await stream.receive_some(65536))
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+            is_json = any(name == b"content-type" and b"json" in value for name, value in event.headers)
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > ANSWER_BYTES:
+                raise h11.RemoteProtocolError("the answer is too long")
+        elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
+            return _Answer(status, bytes(body), is_json)
+
+
+def _must_be_good(answer: _Answer, method: str, target: str) -> None:
+    if 200 <= answer.status < 300:
+        return
+    try:
+        why = msgspec.json.decode(answer.body, type=_Fault).error
+    except msgspec.DecodeError:
+        why = ""
+    hint = "the hook that MediaMTX asks did not let edged in" if answer.status == 401 else ""
+    sentence = f"MediaMTX answered {method} {target} with {answer.status}" + (f" ({why[:200]})" if why else "")
+    raise DependencyFailed(sentence, hint=hint, status=answer.status)
+
+
+def _decode(body: bytes, kind: type[_T], target: str) -> _T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise DependencyFailed(f"MediaMTX answered {target} with something else than expected ({error})") from error
+
+
+def _state_of(item: _Path) -> PathState:
+    # Since 1.16.2 `available` and the in/outbound names replace `ready` and the received/sent ones.
+    return PathState(
+        name=item.name,
+        ready=item.ready if item.available is None else item.available,
+        readers=len(item.readers),
+        bytes_received=item.bytes_received if item.inbound_bytes is None else item.inbound_bytes,
+        bytes_sent=item.bytes_sent if item.outbound_bytes is None else item.outbound_bytes,
+        source_type=item.source.type if item.source else "",
+    )

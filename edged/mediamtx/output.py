@@ -1,0 +1,125 @@
+"""What MediaMTX says: bytes of its output → log lines and a diagnosis.
+
+MediaMTX hangs new sessions once its output pipe is full, while every health answer stays good; so the output must be
+read for as long as it lives, whatever it says and however much. Lines beyond a limit a second are counted, not logged.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+#: Bytes of a line that are kept; MediaMTX's own lines are far shorter.
+LINE_BYTES = 4096
+#: Lines a second that are logged.
+LINES_A_SECOND = 50
+#: Lines that are kept for the diagnosis.
+TAIL_LINES = 40
+
+_LEVELS = {"DEB": "debug", "INF": "info", "WAR": "warning", "ERR": "error"}
+_log = structlog.get_logger("mediamtx")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line: `level` is debug, info, warning or error; `early` says that it came before logging had begun."""
+
+    level: str
+    text: str
+    early: bool = False
+
+
+def parse_line(raw: bytes) -> Line:
+    """A line of either stream. Structured where it is JSON; hostile text makes it invalid JSON, then it is kept raw."""
+    text = raw.decode("utf-8", "replace").strip()
+    try:
+        values = json.loads(text)
+        return Line(_LEVELS.get(values["level"], "info"), str(values["message"]))
+    except (ValueError, LookupError, TypeError, RecursionError):
+        pass
+    if text.startswith("ERR: "):
+        return Line("error", text.removeprefix("ERR: "), early=True)
+    return Line("info", text)
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Why it ended at its start. `port` with port_taken; `unknown_key` with config_refused, "" if that was not it."""
+
+    status: Literal["port_taken", "config_refused"]
+    line: str
+    port: int = 0
+    transport: str = "tcp"
+    unknown_key: str = ""
+
+
+_IN_USE = re.compile(r"listen (tcp|udp)\d? \S*:(\d+): bind: address already in use")
+_UNKNOWN = re.compile(r'json: unknown field "([^"]+)"')
+
+
+def diagnose(lines: Iterable[Line]) -> Diagnosis | None:
+    """The first error that explains an exit before it was ready; None if none does."""
+    for line in lines:
+        if line.level != "error":
+            continue
+        if taken := _IN_USE.search(line.text):
+            return Diagnosis("port_taken", line.text, int(taken[2]), taken[1])
+        if line.early or line.text.startswith("listen "):
+            unknown = _UNKNOWN.search(line.text)
+            return Diagnosis("config_refused", line.text, unknown_key=unknown[1] if unknown else "")
+    return None
+
+
+class Output:
+    """Takes one stream's bytes in pieces; logs its lines and remembers the last ones, raw."""
+
+    def __init__(self, monotonic: Callable[[], float], tail: deque[bytes] | None = None) -> None:
+        self.tail: deque[bytes] = deque(maxlen=TAIL_LINES) if tail is None else tail
+        self._monotonic = monotonic
+        self._rest = b""
+        self._second = -1
+        self._logged = 0
+        self.suppressed = 0
+
+    def feed(self, data: bytes) -> None:
+        """Bytes as they came; a line may come in pieces."""
+        *lines, rest = (self._rest + data).split(b"\n")
+        # What stands beyond the limit of a line without an end is dropped, so that it cannot fill the memory.
+        self._rest = rest[:LINE_BYTES]
+        for line in lines:
+            self._take(line[:LINE_BYTES])
+
+    def finish(self) -> None:
+        """The stream has ended: what is left is a line, and what was left out is told."""
+        self._take(self._rest)
+        self._rest = b""
+        self._tell_suppressed()
+
+    def _take(self, raw: bytes) -> None:
+        if not raw.strip():
+            return
+        self.tail.append(raw)
+        second = int(self._monotonic())
+        if second != self._second:
+            self._tell_suppressed()
+            self._second, self._logged = second, 0
+        if self._logged >= LINES_A_SECOND:
+            self.suppressed += 1
+            return
+        self._logged += 1
+        line = parse_line(raw)
+        _log.log(_NUMBERS[line.level], "says", text=line.text)
+
+    def _tell_suppressed(self) -> None:
+        if self.suppressed:
+            _log.warning("lines_left_out", count=self.suppressed, why=f"more than {LINES_A_SECOND} a second")
+            self.suppressed = 0
+
+
+_NUMBERS = {"debug": 10, "info": 20, "warning": 30, "error": 40}

@@ -1,0 +1,122 @@
+"""MediaMTX's paths are those of our cameras: a plan (pure), and the loop that carries it out.
+
+MediaMTX keeps what its API was told in memory only. So the paths stand in the file that it is started with, and are
+compared with what it has after every start and every change of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import structlog
+import trio
+
+from edged.errors import DependencyFailed
+from edged.feeds import Feed
+from edged.mediamtx.client import Client, PathState
+from edged.mediamtx.process import ServerState
+from edged.mediamtx.settings import PathConf, path_conf
+from edged.mediamtx.sources import Source
+
+#: Seconds until a failed converge is tried again.
+RETRY_SECONDS = 1.0
+_log = structlog.get_logger("paths")
+
+
+class Server(Protocol):
+    """What this file needs of the supervisor."""
+
+    @property
+    def client(self) -> Client | None: ...
+    @property
+    def states(self) -> Feed[ServerState]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do; `conf` is empty for a removal."""
+
+    do: Literal["replace", "delete"]
+    name: str
+    conf: PathConf
+
+
+def plan(wanted: Mapping[str, PathConf], present: Mapping[str, PathConf]) -> list[Step]:
+    """The steps from `present` (merged with MediaMTX's defaults) to `wanted`; none if all is well.
+
+    Removals come first: names are few, and a reader of a path that is to go should not see a new one come before.
+    """
+    steps = [Step("delete", name, {}) for name in sorted(present.keys() - wanted.keys())]
+    for name, conf in wanted.items():
+        there = present.get(name)
+        if there is None or any(there.get(key) != value for key, value in conf.items()):
+            steps.append(Step("replace", name, conf))
+    return steps
+
+
+class Paths:
+    """The paths that should be, and the task that makes it so. Give `wanted` to the supervisor as `wanted_paths`."""
+
+    def __init__(self) -> None:
+        self._wanted: dict[str, PathConf] = {}
+        self._changed = trio.Event()
+        self._server: Server | None = None
+        self.converged = False
+
+    def wanted(self) -> Mapping[str, PathConf]:
+        """Name → configuration, as it should be."""
+        return self._wanted
+
+    def set_wanted(self, sources: Iterable[Source]) -> None:
+        """From here on there is one path for each of these, and no other. Returns at once."""
+        wanted = {source.name: path_conf(source) for source in sources}
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._poke()
+
+    async def list(self) -> list[PathState]:
+        """Every path as it is now; none while MediaMTX is not ready. Raises DependencyFailed if it does not answer."""
+        client = self._server.client if self._server else None
+        if client is None:
+            await trio.lowlevel.checkpoint()
+            return []
+        return await client.list_paths()
+
+    async def run(self, server: Server, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Converge after every start of MediaMTX and every change; for ever."""
+        self._server = server
+        async with trio.open_nursery() as nursery:
+            with server.states.subscribe() as states:
+                nursery.start_soon(self._converge_on_change, server)
+                task_status.started()
+                while True:
+                    await states.receive()
+                    self._poke()
+
+    async def _converge_on_change(self, server: Server) -> None:
+        while True:
+            self._changed = trio.Event()
+            client = server.client
+            self.converged = client is not None and await self._converge(client)
+            with trio.move_on_after(RETRY_SECONDS if client and not self.converged else float("inf")):
+                await self._changed.wait()
+
+    async def _converge(self, client: Client) -> bool:
+        """Carry the plan out; False if MediaMTX failed meanwhile."""
+        try:
+            for step in plan(self._wanted, await client.list_path_configs()):
+                if step.do == "delete":
+                    await client.delete_path(step.name)
+                else:
+                    await client.replace_path(step.name, step.conf)
+                _log.info(step.do, path=step.name)
+        except DependencyFailed as error:
+            _log.warning("not_converged", why=str(error))
+            return False
+        return True
+
+    def _poke(self) -> None:
+        self.converged = False
+        self._changed.set()

@@ -1,0 +1,170 @@
+"""Our settings → MediaMTX's configuration file, as JSON, for one version of it; pure.
+
+Unknown keys are fatal to MediaMTX, so what an older version does not know is left out by version, and what a newer
+one no longer knows may be left out if the file means the same without it (`OPTIONAL`). Lists and switches are stated
+even where they are the default today, because defaults have changed between versions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+
+from edged.mediamtx.sources import Source
+
+#: (major, minor, patch).
+Version: TypeAlias = tuple[int, int, int]
+#: MediaMTX's configuration of one path.
+PathConf: TypeAlias = Mapping[str, object]
+
+OFF = "off"
+#: Where the package, or scripts/get-mediamtx run by root, puts the program.
+LIBRARY_FOLDER = "/usr/lib/edged"
+#: Holds a reader while edged starts the encoder: it ends at once, so nothing of it can be left behind.
+#: MediaMTX holds the reader all the same (tests/test_mediamtx_contract.py).
+DO_NOTHING = "/bin/true"
+
+#: Keys by the version that brought them.
+_SINCE: Mapping[str, tuple[Version, object]] = {
+    "apiAllowOrigins": ((1, 15, 4), []),
+    "logStructured": ((1, 15, 6), True),
+    "moq": ((1, 19, 0), False),
+}
+#: Keys that may be missing: the file means the same to a version that does not know them.
+OPTIONAL = frozenset({*_SINCE, "pprof", "playback"})
+
+
+class MediaSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator can choose. Addresses are `host:port`, `:port`, `:0` for a free one, or "off"."""
+
+    enabled: bool = True
+    binary: str = ""
+    rtsp: str = ":8554"
+    hls: str = ":8888"
+    webrtc: str = ":8889"
+    webrtc_udp: str = ":8189"
+    rtmp: str = OFF
+    srt: str = OFF
+    minimum_version: str = "1.17.1"
+    recommended_version: str = "1.20.1"
+
+
+#: The addresses among the settings, and the transport that each listens on.
+ADDRESSES: Mapping[str, str] = {
+    "rtsp": "tcp", "hls": "tcp", "webrtc": "tcp", "webrtc_udp": "udp", "rtmp": "tcp", "srt": "udp",
+}  # fmt: skip
+
+
+def render(
+    settings: MediaSettings,
+    *,
+    hook_url: str,
+    api_address: str,
+    paths: Mapping[str, PathConf],
+    version: Version,
+    leave_out: Iterable[str] = (),
+) -> str:
+    """The whole configuration file, JSON text.
+
+    `hook_url` is asked about every read, publish and API call; `leave_out` names keys of `OPTIONAL` that this
+    program has refused. Keys and reasons: MediaMTX's mediamtx.yml of the version concerned.
+    """
+    document: dict[str, object] = {
+        "logLevel": "info",
+        "logDestinations": ["stdout"],
+        "authMethod": "http",
+        "authHTTPAddress": hook_url,
+        # The default changed in 1.20.1. With nothing excluded the control API itself asks the hook.
+        "authHTTPExclude": [],
+        "api": True,
+        "apiAddress": api_address,
+        "metrics": False,
+        "playback": False,
+        "pprof": False,
+        **_listener("rtsp", settings.rtsp),
+        # TCP only: fewer ports, and a kicked client sees its connection close.
+        "rtspTransports": ["tcp"],
+        "rtspEncryption": "no",
+        **_listener("hls", settings.hls),
+        **_listener("webrtc", settings.webrtc),
+        "webrtcLocalUDPAddress": "" if settings.webrtc_udp == OFF else settings.webrtc_udp,
+        **_listener("rtmp", settings.rtmp),
+        **_listener("srt", settings.srt),
+        "pathDefaults": {"source": "publisher", "overridePublisher": True},
+        # No all_others: a path that is not listed is refused without a question.
+        "paths": {name: dict(conf) for name, conf in paths.items()},
+    }
+    document |= {key: value for key, (since, value) in _SINCE.items() if version >= since}
+    for key in OPTIONAL.intersection(leave_out):
+        document.pop(key, None)
+    return json.dumps(document, indent=1)
+
+
+def path_conf(source: Source) -> PathConf:
+    """The configuration of one camera's path: its encoder publishes there, a restarted one takes over."""
+    conf: dict[str, object] = {"source": "publisher", "overridePublisher": True}
+    if not source.always_on:
+        # Holds a reader until the encoder that edged starts for it publishes. The start time-out is shorter than
+        # the last sweep after a revocation (12 s): an HLS reader is unlisted while it is held.
+        conf |= {"runOnDemand": DO_NOTHING, "runOnDemandRestart": False,
+                 "runOnDemandStartTimeout": "10s", "runOnDemandCloseAfter": "10s"}  # fmt: skip
+    return conf
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """Where the program is, None if nowhere; `searched` says where it was looked for."""
+
+    path: str | None
+    searched: tuple[str, ...]
+
+
+def find_binary(configured: str, search_path: str, is_program: Iterable[str] | None = None) -> Binary:
+    """Look for `mediamtx`: the configured file alone if there is one, else PATH, else /usr/lib/edged.
+
+    `search_path` is a PATH variable; `is_program` is a test's list of what exists, None to ask the file system.
+    """
+    folders = [folder for folder in search_path.split(":") if folder]
+    candidates = [configured] if configured else [f"{folder}/mediamtx" for folder in (*folders, LIBRARY_FOLDER)]
+    known = None if is_program is None else frozenset(is_program)
+    for candidate in candidates:
+        if candidate in known if known is not None else _is_program(candidate):
+            return Binary(candidate, tuple(candidates))
+    return Binary(None, tuple(candidates))
+
+
+def parse_version(text: str) -> Version | None:
+    """The first `v1.2.3` of what `mediamtx --version` prints; None if there is none."""
+    found = re.search(r"\bv?(\d{1,6})\.(\d{1,6})\.(\d{1,6})", text, re.ASCII)
+    return None if found is None else (int(found[1]), int(found[2]), int(found[3]))
+
+
+def show_version(version: Version) -> str:
+    """`1.20.1`."""
+    return ".".join(map(str, version))
+
+
+def port_of(address: str) -> int | None:
+    """The port of an address of ours; None if it is off or names none."""
+    port = address.rpartition(":")[2]
+    return int(port) if port.isascii() and port.isdigit() else None
+
+
+def protocols(settings: MediaSettings) -> tuple[str, ...]:
+    """The protocols that viewers can use, as the control API spells them."""
+    return tuple(name for name in ("rtsp", "webrtc", "hls", "rtmp", "srt") if getattr(settings, name) != OFF)
+
+
+def _listener(name: str, address: str) -> dict[str, object]:
+    return {name: False} if address == OFF else {name: True, f"{name}Address": address}
+
+
+def _is_program(path: str) -> bool:
+    return Path(path).is_file() and os.access(path, os.X_OK)

@@ -1,0 +1,107 @@
+"""Who watches through MediaMTX, and putting them out.
+
+MediaMTX looks at credentials when a session begins and never again. So a revoked viewer is kicked, by protocol and by
+the session id that MediaMTX told the hook. `kick` returns at once (it is a way out, called while denying); workers do
+it. A kick that finds nothing is the sweep's business: whoever revokes lists again after some time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import structlog
+import trio
+
+from edged.errors import DependencyFailed
+from edged.mediamtx.client import Client, MediaSession
+
+#: Kicks at a time.
+WORKERS = 4
+#: Kicks that may wait; beyond them the sweep has to find the sessions.
+QUEUE = 1024
+#: Seconds before a kick that MediaMTX did not answer is tried again.
+RETRIES = (0.1, 0.3, 1.0)
+_log = structlog.get_logger("viewers")
+
+
+class Server(Protocol):
+    """What this file needs of the supervisor."""
+
+    @property
+    def client(self) -> Client | None: ...
+
+
+class Viewers:
+    """Lists and kicks sessions of whichever MediaMTX is ready; without one there are none."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._put, self._take = trio.open_memory_channel[tuple[str, str]](QUEUE)
+
+    def kick(self, protocol: str, session: str) -> None:
+        """Put a session out as soon as possible; returns at once and never fails."""
+        try:
+            self._put.send_nowait((protocol, session))
+        except trio.WouldBlock:
+            _log.warning("kick_left_to_sweep", protocol=protocol, session=session)
+
+    async def list(self) -> list[MediaSession]:
+        """Publishers and readers over every protocol. Raises DependencyFailed if MediaMTX does not answer."""
+        client = self._server.client
+        if client is None:
+            await trio.lowlevel.checkpoint()
+            return []
+        return await client.list_sessions()
+
+    async def kick_all(self, sessions: Iterable[MediaSession]) -> int:
+        """Put these out; returns how many there were to put out. Failures are logged, not raised."""
+        kicked: list[bool] = []
+        limit = trio.CapacityLimiter(WORKERS)
+
+        async def kick_one(session: MediaSession) -> None:
+            async with limit:
+                kicked.append(await self._kick(session.protocol, session.id))
+
+        async with trio.open_nursery() as nursery:
+            for session in sessions:
+                nursery.start_soon(kick_one, session)
+        return sum(kicked)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Carry out kicks, several at a time; for ever."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(WORKERS):
+                nursery.start_soon(self._work)
+            task_status.started()
+
+    async def _work(self) -> None:
+        while True:
+            await self._kick(*await self._take.receive())
+
+    async def _kick(self, protocol: str, session: str) -> bool:
+        """Try until MediaMTX answers or the patience ends; whether a session was put out."""
+        for pause in (*RETRIES, None):
+            client = self._server.client
+            if client is None:
+                return False  # its sessions ended with it
+            began = trio.current_time()
+            try:
+                found = await client.kick(protocol, session)
+                if not found and protocol == "rtsp":
+                    found = await _kick_by_connection(client, session)
+            except DependencyFailed as error:
+                _log.warning("kick_failed", protocol=protocol, session=session, why=str(error))
+                if pause is not None:
+                    await trio.sleep(pause)
+                continue
+            ms = round(1000 * (trio.current_time() - began), 1)
+            _log.info("kicked" if found else "not_there", protocol=protocol, session=session, ms=ms)
+            return found
+        return False
+
+
+async def _kick_by_connection(client: Client, connection: str) -> bool:
+    """Before 1.19.3 MediaMTX told the hook the id of an RTSP connection, not that of its session."""
+    sessions = [one for one in await client.list_sessions_of("rtsp") if connection in one.connections]
+    return any([await client.kick("rtsp", one.id) for one in sessions])

@@ -1,0 +1,124 @@
+"""The plan from the paths that are to those that should be, and the loop that carries it out."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from media_helpers import eventually, running
+from test_mediamtx_settings import FakeSource
+
+from edged.errors import DependencyFailed
+from edged.feeds import Feed
+from edged.mediamtx.client import PathState
+from edged.mediamtx.paths import Paths, plan
+from edged.mediamtx.process import ServerState
+from edged.mediamtx.settings import PathConf
+
+confs = st.dictionaries(st.sampled_from(["a", "b", "c"]), st.integers(0, 2), max_size=3)
+trees = st.dictionaries(st.sampled_from(["camera0", "camera1", "camera2", "old"]), confs)
+
+
+@given(trees, trees)
+def test_carrying_out_the_plan_leaves_nothing_to_do(wanted: dict[str, Any], present: dict[str, Any]) -> None:
+    """After the steps every wanted path is as wanted, and there is no other; a second plan is empty."""
+    there = dict(present)
+    for step in plan(wanted, present):
+        if step.do == "delete":
+            del there[step.name]
+        else:
+            there[step.name] = step.conf
+    assert there.keys() == wanted.keys()
+    assert all(there[name].get(key) == value for name, conf in wanted.items() for key, value in conf.items())
+    assert plan(wanted, there) == []
+
+
+def test_a_path_that_is_well_is_left_alone() -> None:
+    """Values that MediaMTX adds from its defaults are no difference: readers must not be disturbed."""
+    assert plan({"camera0": {"a": 1}}, {"camera0": {"a": 1, "record": False, "name": "camera0"}}) == []
+
+
+class FakeClient:
+    """A control API in memory, which can be told to fail."""
+
+    def __init__(self) -> None:
+        self.confs: dict[str, PathConf] = {}
+        self.calls: list[str] = []
+        self.failing = False
+
+    async def list_path_configs(self) -> dict[str, PathConf]:
+        await trio.lowlevel.checkpoint()
+        if self.failing:
+            raise DependencyFailed("it is away")
+        return dict(self.confs)
+
+    async def replace_path(self, name: str, conf: PathConf) -> None:
+        await trio.lowlevel.checkpoint()
+        self.calls.append(f"replace {name}")
+        self.confs[name] = conf
+
+    async def delete_path(self, name: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.calls.append(f"delete {name}")
+        del self.confs[name]
+
+    async def list_paths(self) -> list[PathState]:
+        return [PathState(name, False, 0, 0, 0, "") for name in self.confs]
+
+
+class FakeServer:
+    """A supervisor's face."""
+
+    def __init__(self, client: FakeClient | None) -> None:
+        self.client: Any = client
+        self.states: Feed[ServerState] = Feed()
+
+
+async def test_a_change_reaches_the_server(autojump_clock: trio.testing.MockClock) -> None:
+    """Cameras that come and go become paths that come and go; the same again calls nothing."""
+    server, paths = FakeServer(FakeClient()), Paths()
+    server.client.confs["stale"] = {}
+    paths.set_wanted([FakeSource("camera0")])
+    with trio.fail_after(5):
+        async with running(partial(paths.run, server)):
+            await eventually(lambda: paths.converged)
+            assert server.client.calls == ["delete stale", "replace camera0"]
+            paths.set_wanted([FakeSource("camera0")])
+            assert paths.converged
+            paths.set_wanted([FakeSource("camera1")])
+            await eventually(lambda: paths.converged)
+            assert server.client.calls[2:] == ["delete camera0", "replace camera1"]
+            assert [path.name for path in await paths.list()] == ["camera1"]
+
+
+async def test_a_failed_converge_is_tried_again(autojump_clock: trio.testing.MockClock) -> None:
+    """A server that fails for a while gets its paths afterwards, without any new change."""
+    server, paths = FakeServer(FakeClient()), Paths()
+    server.client.failing = True
+    paths.set_wanted([FakeSource("camera0")])
+    with trio.fail_after(30):
+        async with running(partial(paths.run, server)):
+            await trio.sleep(3)
+            assert not paths.converged
+            server.client.failing = False
+            await eventually(lambda: paths.converged)
+            assert server.client.calls == ["replace camera0"]
+
+
+async def test_without_a_server_nothing_is_done_until_one_is_ready(autojump_clock: trio.testing.MockClock) -> None:
+    """There are no paths while MediaMTX is away; its next state brings them."""
+    server, paths = FakeServer(None), Paths()
+    paths.set_wanted([FakeSource("camera0")])
+    assert await paths.list() == []
+    with trio.fail_after(30):
+        async with running(partial(paths.run, server)):
+            await trio.sleep(5)
+            assert await paths.list() == []
+            assert not paths.converged
+            server.client = client = FakeClient()
+            server.states.publish(ServerState("ready"))
+            await eventually(lambda: paths.converged)
+            assert client.calls == ["replace camera0"]
