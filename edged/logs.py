@@ -62,7 +62,7 @@ _SECRET_FIELD = re.compile(rf"(?i){_TELLTALE}s?\Z")
 
 
 def mask(text: str) -> str:
-    """The text with everything that looks like a credential replaced by ***; masking twice changes nothing."""
+    """The text with everything that looks like a credential replaced by ***."""
     if _SUSPICIOUS.search(text) is None:
         return text
     for pattern, replacement in _MASKS:
@@ -144,13 +144,19 @@ class _Renderer:
 
 def _one_line(value: object) -> str:
     text = str(value)
-    return text if text.isprintable() else json.dumps(text, ensure_ascii=False)[1:-1]
+    return text if text.isprintable() else _json(text)[1:-1]
 
 
 def _quoted(value: object) -> str:
-    if isinstance(value, str):
-        return value if _PLAIN.match(value) else json.dumps(value, ensure_ascii=False)
-    return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, str) and _PLAIN.match(value) and value.isprintable():
+        return value
+    return _json(value)
+
+
+def _json(value: object) -> str:
+    """JSON without a character that a terminal would obey; letters of any script stay readable."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(value)
 
 
 class _FromLogging(logging.Handler):

@@ -271,7 +271,5 @@ def settings_of(section: type[Section]) -> dict[str, Setting]:
 
 
 def _help_of(annotation: object) -> str:
-    for item in getattr(annotation, "__metadata__", ()):
-        if isinstance(item, Meta) and item.description:
-            return item.description
-    return ""
+    metas = getattr(annotation, "__metadata__", ())
+    return next((meta.description for meta in metas if isinstance(meta, Meta) and meta.description), "")
