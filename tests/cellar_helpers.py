@@ -1,0 +1,145 @@
+"""What the tests of store and access share: a trust database on disk, and ways to make it slow or broken for real."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import trio
+
+from edged.access.admissions import Admissions
+from edged.access.gate import Gate
+from edged.access.ledger import Ledger
+from edged.access.registrar import Registrar
+from edged.clock import Clock
+from edged.credentials.callers import ApiKey
+from edged.credentials.tokens import SharedSecret
+from edged.errors import Refused, StoreFailed
+from edged.store.database import Database
+from edged.store.migrations import TRUST
+
+SECRET = SharedSecret("test", "a secret of the tests, long enough for HS256")
+
+
+@dataclass
+class Counted:
+    """Counts what a room counts."""
+
+    failed: list[tuple[str, str, str]] = field(default_factory=list)
+    used: list[tuple[str, str, str]] = field(default_factory=list)
+    revocations: list[str] = field(default_factory=list)
+
+    def auth_failed(self, reason: str, method: str, transport: str) -> None:
+        self.failed.append((str(reason), method, transport))
+
+    def credential_used(self, method: str, transport: str, role: str) -> None:
+        self.used.append((method, transport, role))
+
+    def revoked(self, kind: str) -> None:
+        self.revocations.append(kind)
+
+
+@dataclass
+class Desk:
+    """A registrar and everything that it writes."""
+
+    db: Database
+    ledger: Ledger
+    admissions: Admissions
+    clock: Clock
+    counted: Counted
+    gate: Gate
+    registrar: Registrar
+
+    def lets_in(self, secret: str) -> bool:
+        """Whether the gate takes this key."""
+        try:
+            self.gate.authenticate(ApiKey(secret), "ws")
+        except Refused:
+            return False
+        return True
+
+
+@asynccontextmanager
+async def open_desk(path: Path, *, queue_size: int = 64, now: Callable[[], float] = time.time) -> AsyncIterator[Desk]:
+    """A loaded registrar over the trust database at `path`; `run` is not started."""
+    async with Database.open(path, TRUST, name="trust") as db:
+        ledger, admissions, counted = Ledger(), Admissions(), Counted()
+        clock = Clock(system=now)
+        registrar = Registrar(ledger, admissions, db, clock, counted, queue_size=queue_size)
+        registrar.load()
+        gate = Gate(ledger, admissions, clock, counted, shared_secrets=[SECRET])
+        yield Desk(db, ledger, admissions, clock, counted, gate, registrar)
+
+
+@asynccontextmanager
+async def running_desk(path: Path, **options: object) -> AsyncIterator[Desk]:
+    """The same with its task running."""
+    async with open_desk(path, **options) as desk, trio.open_nursery() as nursery:  # type: ignore[arg-type]
+        await nursery.start(desk.registrar.run)
+        yield desk
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def busy_writer(db: Database) -> AsyncIterator[None]:
+    """While inside, the writer's thread is in the middle of another job: nothing else is committed."""
+    begun, release = threading.Event(), threading.Event()
+
+    def hold(_connection: sqlite3.Connection) -> None:
+        begun.set()
+        assert release.wait(30)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(db.write, hold)
+        await trio.to_thread.run_sync(begun.wait, 30)
+        try:
+            yield
+        finally:
+            release.set()
+
+
+class BrokenCommits:
+    """SQLite refuses every COMMIT of this database until mended; counts the tries."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self.tries = 0
+
+    def _authorize(self, action: int, first: str | None, *_: object) -> int:
+        if action == sqlite3.SQLITE_TRANSACTION and first == "COMMIT":
+            self.tries += 1
+            return sqlite3.SQLITE_DENY
+        return sqlite3.SQLITE_OK
+
+    async def begin(self) -> BrokenCommits:
+        with pytest.raises(StoreFailed):
+            await self._db.write(lambda connection: connection.set_authorizer(self._authorize))
+        self.tries = 0
+        return self
+
+    async def mend(self) -> None:
+        await self._db.write(lambda connection: connection.set_authorizer(None))
+
+
+async def until(fact: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait, by the real clock whatever trio's says, for something that other threads bring about."""
+    end = time.monotonic() + seconds
+    while not fact():
+        assert time.monotonic() < end, "it never came true"
+        await trio.to_thread.run_sync(time.sleep, 0.002)
+
+
+def rows(path: Path, query: str) -> list[tuple[object, ...]]:
+    """What another program reads from the file."""
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()

@@ -1,0 +1,175 @@
+"""access/admissions.py: who is inside, and how they are put out."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from edged.access.admissions import Admissions
+from edged.credentials.callers import Caller
+
+
+def someone(*identities: str) -> Caller:
+    return Caller("api_key", "s", frozenset(), frozenset(), identities=frozenset(identities))
+
+
+class Door:
+    """Notes how and when someone was put out."""
+
+    def __init__(self) -> None:
+        self.out: list[tuple[str, str, float]] = []
+
+    def __call__(self, cause: str, by: str) -> None:
+        self.out.append((cause, by, trio.current_time()))
+
+
+async def test_ending_puts_out_everyone_who_answers_to_a_name() -> None:
+    """Each once, however many of the names are theirs; nobody else."""
+    admissions = Admissions()
+    both, one, other = Door(), Door(), Door()
+    admissions.add(someone("key:a", "secret:a"), "ws", both)
+    first = admissions.add(someone("key:a"), "http", one)
+    admissions.add(someone("key:b"), "ws", other)
+    ended = admissions.end(["key:a", "secret:a", "unknown"], "revoked", "session_1")
+    assert {len(door.out) for door in (both, one)} == {1}
+    assert both.out[0][:2] == ("revoked", "session_1")
+    assert other.out == []
+    assert first in ended
+    assert len(ended) == 2
+    assert len(admissions) == 1
+    assert admissions.end(["key:a"], "revoked") == []
+
+
+async def test_whoever_left_is_not_put_out() -> None:
+    """Leaving twice is fine."""
+    admissions, door = Admissions(), Door()
+    admission = admissions.add(someone("key:a"), "rtsp", door, session="s1")
+    admissions.remove(admission)
+    admissions.remove(admission)
+    assert admissions.end(["key:a"], "revoked") == []
+    assert (door.out, len(admissions), list(admissions)) == ([], 0, [])
+    assert not admissions.has_session("rtsp", "s1")
+
+
+async def test_a_way_out_may_itself_leave() -> None:
+    """A door that removes its admission, and its neighbour's, while everyone is being put out."""
+    admissions = Admissions()
+    inside = []
+
+    def leave(_cause: str, _by: str) -> None:
+        for admission in inside:
+            admissions.remove(admission)
+
+    inside += [admissions.add(someone("key:a"), "ws", leave) for _ in range(3)]
+    assert len(admissions.end(["key:a"], "revoked")) == 3
+    assert len(admissions) == 0
+
+
+async def test_a_deadline_puts_out_in_time(mock_clock: trio.testing.MockClock) -> None:
+    """The earliest first, also one that was added while waiting for a later one, or that had passed."""
+    mock_clock.autojump_threshold = 0
+    admissions = Admissions()
+    doors = {seconds: Door() for seconds in (50.0, 10.0, 0.0)}
+    forever = Door()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(admissions.run)
+        admissions.add(someone("f"), "ws", forever)
+        for seconds, door in doors.items():
+            await trio.sleep(1)
+            admissions.add(someone("a"), "ws", door, seconds_left=seconds)
+        await trio.sleep(100)
+        nursery.cancel_scope.cancel()
+    assert {seconds: door.out for seconds, door in doors.items()} == {
+        50.0: [("expired", "", 51.0)],
+        10.0: [("expired", "", 12.0)],
+        0.0: [("expired", "", 3.0)],
+    }
+    assert forever.out == []
+    assert len(admissions) == 1
+
+
+async def test_shortening_moves_deadlines_forward_only(mock_clock: trio.testing.MockClock) -> None:
+    """No end gets one, a later one moves, an earlier one stays, one of this very moment too."""
+    mock_clock.autojump_threshold = 0
+    admissions = Admissions()
+    doors = [Door() for _ in range(4)]
+    at_once, early, late, never = doors
+    for door, seconds in ((at_once, 0.0), (early, 5.0), (late, 500.0), (never, None)):
+        admissions.add(someone("secret:a"), "ws", door, seconds_left=seconds)
+    admissions.shorten(["secret:a", "unknown"], 100.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(admissions.run)
+        await trio.sleep(1000)
+        nursery.cancel_scope.cancel()
+    assert [door.out[0][2] for door in doors] == [0.0, 5.0, 100.0, 100.0]
+
+
+async def test_shortening_wakes_whoever_waits_for_a_later_deadline(mock_clock: trio.testing.MockClock) -> None:
+    """A rotation reaches sessions while the task sleeps."""
+    mock_clock.autojump_threshold = 0
+    admissions, door = Admissions(), Door()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(admissions.run)
+        admissions.add(someone("secret:a"), "ws", door, seconds_left=900.0)
+        await trio.sleep(1)
+        admissions.shorten(["secret:a"], 10.0)
+        await trio.sleep(20)
+        nursery.cancel_scope.cancel()
+    assert door.out == [("expired", "", 11.0)]
+
+
+async def test_a_media_session_that_asks_again_moves_to_the_newer_credential() -> None:
+    """An RTSP client asks twice: revoking the first credential does not end what the second opened."""
+    admissions, first, second = Admissions(), Door(), Door()
+    admissions.add(someone("key:a"), "rtsp", first, session="s1", path="camera0")
+    admissions.add(someone("key:b"), "rtsp", second, session="s1", path="camera0")
+    admissions.add(someone("key:a"), "webrtc", first, session="s1")
+    assert len(admissions) == 2
+    assert [a.transport for a in admissions.end(["key:a"], "revoked")] == ["webrtc"]
+    assert admissions.has_session("rtsp", "s1")
+    assert not admissions.has_session("webrtc", "s1")
+    admissions.end(["key:b"], "revoked")
+    assert [len(first.out), len(second.out)] == [1, 1]
+
+
+async def test_a_media_session_that_no_list_shows_is_dropped(mock_clock: trio.testing.MockClock) -> None:
+    """Twice unseen and older than 15 s; being seen in between begins anew; nobody is put out by it."""
+    admissions, door = Admissions(), Door()
+    admissions.add(someone("key:a"), "hls", door, session="young")
+    admissions.add(someone("key:a"), "hls", door, session="seen")
+    admissions.add(someone("key:a"), "ws", door)
+    for _ in range(3):
+        admissions.forget_unseen([("hls", "seen")])
+    assert admissions.has_session("hls", "young")
+    mock_clock.jump(15.1)
+    admissions.forget_unseen([("rtsp", "young")])
+    assert not admissions.has_session("hls", "young")
+    assert admissions.has_session("hls", "seen")
+    admissions.forget_unseen([("hls", "seen")])
+    admissions.forget_unseen([])
+    assert admissions.has_session("hls", "seen")
+    admissions.forget_unseen([])
+    assert not admissions.has_session("hls", "seen")
+    assert (len(admissions), door.out) == (1, [])
+
+
+@pytest.mark.parametrize("way", ["end", "deadline"])
+async def test_a_way_out_that_raises_stops_nobody(way: str, mock_clock: trio.testing.MockClock) -> None:
+    """The others are put out, and the task lives."""
+    mock_clock.autojump_threshold = 0
+    admissions, doors = Admissions(), [Door() for _ in range(6)]
+
+    def jam(_cause: str, _by: str) -> None:
+        raise ZeroDivisionError
+
+    for door in doors:
+        admissions.add(someone("key:a"), "ws", jam, seconds_left=1.0)
+        admissions.add(someone("key:a"), "ws", door, seconds_left=1.0)
+    if way == "end":
+        admissions.end(["key:a"], "revoked")
+    else:
+        with trio.move_on_after(5):
+            await admissions.run()
+    assert [len(door.out) for door in doors] == [1] * 6
+    assert len(admissions) == 0

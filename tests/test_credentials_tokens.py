@@ -1,0 +1,246 @@
+"""credentials/tokens.py: only what our secret signed, unchanged, in time; anything else is refused in its own words."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from edged.credentials.decision import Reason
+from edged.credentials.tokens import (
+    LONGEST_TOKEN,
+    PUBLISHED_SECRETS,
+    SharedSecret,
+    TokenRefused,
+    issue_claims,
+    peek_claims,
+    sign,
+    verify,
+)
+from edged.errors import ConfigError
+
+NOW = 2_000_000_000.0
+TEXT = "a secret of the tests, long enough for HS256"
+SECRET = SharedSecret("test", TEXT)
+OTHER = SharedSecret("other", "another secret of the tests, as long as that")
+TOKEN = sign(issue_claims("ann", role="viewer", now=NOW, expires_in=3600), SECRET)
+
+
+def b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def craft(header: object, payload: object, *, key: str = TEXT) -> str:
+    """A token of any header and payload, signed by hand: joserfc would not."""
+    raw = [part if isinstance(part, bytes) else json.dumps(part).encode() for part in (header, payload)]
+    signed = ".".join(map(b64, raw))
+    return f"{signed}.{b64(hmac.digest(key.encode(), signed.encode(), 'sha256'))}"
+
+
+def refusal(text: str, *secrets: SharedSecret, now: float = NOW) -> Reason:
+    with pytest.raises(TokenRefused) as caught:
+        verify(text, secrets or [SECRET], now=now)
+    assert caught.value.detail
+    assert TEXT not in str(caught.value)
+    return caught.value.reason
+
+
+HEADER = {"alg": "HS256", "typ": "JWT"}
+CLAIMS = {"sub": "ann", "role": "viewer", "exp": int(NOW) + 60}
+
+
+def test_what_was_signed_is_verified() -> None:
+    """With the right secret among several; the claims come along."""
+    caller = verify(TOKEN, [OTHER, SECRET], now=NOW)
+    assert (caller.subject, caller.role, caller.expires) == ("ann", "viewer", NOW + 3600)
+    assert caller.claims["jti"] == caller.credential_id
+    assert verify(craft(HEADER, CLAIMS), [SECRET], now=NOW).subject == "ann"
+
+
+def test_the_secret_is_its_text_and_a_last_line_end_is_not_part_of_it() -> None:
+    """UTF-8 bytes, never base64 (contract S0-1); a file ends with a newline."""
+    for written in (TEXT, TEXT + "\n", TEXT + "\r\n"):
+        assert verify(TOKEN, [SharedSecret("file", written)], now=NOW).subject == "ann"
+    assert refusal(TOKEN, SharedSecret("file", TEXT + "\n\n")) is Reason.BAD_SIGNATURE
+
+
+@given(st.text())
+@example("..")
+@example("a.b.c")
+@example(f"{TOKEN}.")
+@example("ey" * 5000)
+def test_any_text_is_refused(text: str) -> None:
+    """No exception but its own, whatever is presented."""
+    with pytest.raises(TokenRefused):
+        verify(text, [SECRET], now=NOW)
+
+
+@given(st.text("AZaz09_-=.+/ \n", max_size=60))
+def test_any_text_like_a_token_is_refused(text: str) -> None:
+    """Closer to the real thing, and still nothing."""
+    with pytest.raises(TokenRefused):
+        verify(text, [SECRET], now=NOW)
+    with pytest.raises(TokenRefused):
+        peek_claims(text)
+
+
+@given(st.integers(0, len(TOKEN) - 1), st.characters(codec="ascii"))
+@settings(max_examples=300)
+def test_a_token_with_one_character_changed_is_refused(at: int, character: str) -> None:
+    """Every character counts, the last bits of the signature too."""
+    assume(TOKEN[at] != character)
+    with pytest.raises(TokenRefused):
+        verify(TOKEN[:at] + character + TOKEN[at + 1 :], [SECRET], now=NOW)
+
+
+@given(st.integers(0, len(TOKEN) - 1), st.integers(1, 5), st.text("AZaz09_-.", max_size=5))
+def test_a_token_with_a_piece_cut_out_or_replaced_is_refused(at: int, length: int, piece: str) -> None:
+    """Truncated, shortened, lengthened."""
+    text = TOKEN[:at] + piece + TOKEN[at + length :]
+    assume(text != TOKEN)
+    with pytest.raises(TokenRefused):
+        verify(text, [SECRET], now=NOW)
+
+
+@pytest.mark.parametrize("last", range(64))
+def test_a_signature_has_one_spelling(last: int) -> None:
+    """The unused bits of its last character make no second text for a revoked token to come back as."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    text = TOKEN[:-1] + alphabet[last]
+    if text != TOKEN:
+        assert refusal(text) in (Reason.MALFORMED, Reason.BAD_SIGNATURE)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["alg", "typ", "kid", "cty", "jwk", "x5u", "crit", "b64", "zip"]),
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.lists(st.text(max_size=3), max_size=2)
+        | st.sampled_from(["HS256", "JWT", "none"]) | st.dictionaries(st.text(max_size=3), st.integers(), max_size=1),
+    ),
+    st.booleans(),
+)  # fmt: skip
+def test_a_well_signed_token_with_any_header_is_taken_or_refused(header: dict[str, object], usual: bool) -> None:
+    """The header decides nothing but a refusal; it never breaks the verifier."""
+    full = {**header, **HEADER} if usual else header
+    try:
+        caller = verify(craft(full, CLAIMS), [SECRET], now=NOW)
+    except TokenRefused:
+        return
+    assert caller.subject == "ann"
+    assert full["alg"] == "HS256"
+    assert not full.keys() & {"jwk", "x5u", "crit", "b64", "zip"}
+
+
+@pytest.mark.parametrize(
+    "alg", ["none", "None", "", "HS512", "HS384", "RS256", "ES256", "hs256", None, 5, ["HS256"], {}]
+)
+def test_the_header_does_not_choose_the_algorithm(alg: object) -> None:
+    """Anything but the one of our key is refused, however it is signed."""
+    assert refusal(craft({"alg": alg, "typ": "JWT"}, CLAIMS)) is Reason.ALG_NOT_ALLOWED
+    unsigned = craft({"alg": alg}, CLAIMS).rsplit(".", 1)[0] + "."
+    assert refusal(unsigned) is Reason.ALG_NOT_ALLOWED
+
+
+@pytest.mark.parametrize("member", ["jwk", "jku", "x5u", "x5c", "x5t", "crit", "b64", "zip", "enc", "foo"])
+def test_a_header_that_carries_or_names_keys_is_refused(member: str) -> None:
+    """RFC 8725 3.10: nothing is fetched or taken from there."""
+    assert refusal(craft({**HEADER, member: "x"}, CLAIMS)) is Reason.MALFORMED
+
+
+def test_the_type_is_a_jwts() -> None:
+    """JWT, jwt, at+jwt or none; dpop+jwt and other kinds are not ours."""
+    for typ in ("JWT", "jwt", "at+jwt"):
+        assert verify(craft({"alg": "HS256", "typ": typ}, CLAIMS), [SECRET], now=NOW)
+    assert verify(craft({"alg": "HS256"}, CLAIMS), [SECRET], now=NOW)
+    for wrong in ("dpop+jwt", "JOSE", 5, ["JWT"], True):
+        assert refusal(craft({"alg": "HS256", "typ": wrong}, CLAIMS)) is Reason.MALFORMED
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"null", b"[]", b'"x"', b"5", b"{", b"\xff", b'{"exp": NaN}', b"[" * 4000, b'{"a":"\xff"}']
+)
+def test_a_payload_that_is_no_object_is_refused(payload: bytes) -> None:
+    """Also when it is well signed."""
+    assert refusal(craft(HEADER, payload)) is Reason.MALFORMED
+
+
+@pytest.mark.parametrize("header", [b"", b"null", b"[]", b"{", b"\xff", b"[" * 4000])
+def test_a_header_that_is_no_object_is_refused(header: bytes) -> None:
+    """Before any key is tried."""
+    assert refusal(craft(header, CLAIMS)) is Reason.MALFORMED
+
+
+def test_a_whole_number_of_any_size_is_judged_and_not_stumbled_over() -> None:
+    """An exp of 401 digits is out of range, no OverflowError."""
+    payload = b'{"sub": "a", "role": "viewer", "exp": 1' + b"0" * 400 + b"}"
+    assert refusal(craft(HEADER, payload)) is Reason.MALFORMED
+
+
+def test_a_long_token_is_refused_unread() -> None:
+    """8 KiB at most."""
+    fitting = {**CLAIMS, "pad": ""}
+    room = (LONGEST_TOKEN - len(craft(HEADER, fitting))) * 3 // 4 - 3
+    assert verify(craft(HEADER, {**CLAIMS, "pad": "x" * room}), [SECRET], now=NOW)
+    assert refusal(craft(HEADER, {**CLAIMS, "pad": "x" * (room + 10)})) is Reason.MALFORMED
+
+
+def test_the_claims_reasons_come_through() -> None:
+    """Expired is told from forged."""
+    assert refusal(TOKEN, now=NOW + 3600) is Reason.EXPIRED
+    assert refusal(TOKEN, OTHER) is Reason.BAD_SIGNATURE
+    assert refusal(craft(HEADER, {"sub": "a", "role": "viewer"})) is Reason.NO_EXPIRY
+    assert refusal(craft(HEADER, CLAIMS, key="")) is Reason.BAD_SIGNATURE
+
+
+def test_without_a_secret_no_token_is_good_and_the_remedy_is_named() -> None:
+    """None is the default."""
+    with pytest.raises(TokenRefused, match="openssl rand -base64 32") as caught:
+        verify(TOKEN, [], now=NOW)
+    assert caught.value.reason is Reason.BAD_SIGNATURE
+
+
+@pytest.mark.parametrize("text", [*sorted(PUBLISHED_SECRETS), "", "x" * 31, "ä" * 15])
+def test_a_published_or_short_secret_is_not_accepted(text: str) -> None:
+    """Whoever configures one is told so at the start, and how to make a good one."""
+    with pytest.raises(ConfigError, match="openssl rand"):
+        SharedSecret("s", text)
+
+
+def test_a_secret_does_not_show_itself() -> None:
+    """Its name only."""
+    assert repr(SECRET) == "SharedSecret('test')"
+    assert TEXT not in repr(vars(SharedSecret)) + str(SECRET)
+
+
+def test_issued_claims_are_what_every_client_reads() -> None:
+    """sub and user_id, whole seconds, always a jti, no aud; extra members come first and lose."""
+    claims = issue_claims(
+        "ann", role="user", now=NOW + 0.9, expires_in=60, permissions=("camera:read",), camera_access=["camera0"],
+        extra={"sub": "mallory", "note": "x"},
+    )  # fmt: skip
+    assert claims["sub"] == claims["user_id"] == "ann"
+    assert (claims["iat"], claims["exp"]) == (int(NOW), int(NOW) + 60)
+    assert (claims["role"], claims["permissions"], claims["camera_access"]) == ("user", ["camera:read"], ["camera0"])
+    assert claims["note"] == "x"
+    assert "aud" not in claims
+    bare = issue_claims("ann", role=None, now=NOW, expires_in=60)
+    assert bare.keys() == {"sub", "user_id", "iat", "exp", "jti"}
+    assert bare["jti"] != claims["jti"]
+
+
+def test_a_signed_token_has_the_plain_header() -> None:
+    """alg and typ, as the oldest clients expect (contract S0-11)."""
+    header = json.loads(base64.urlsafe_b64decode(TOKEN.split(".")[0] + "=="))
+    assert header == {"alg": "HS256", "typ": "JWT"}
+
+
+def test_peeking_reads_claims_that_nobody_verified() -> None:
+    """Also of a token that another secret signed: to name what is being revoked."""
+    foreign = sign(CLAIMS, OTHER)
+    assert peek_claims(foreign) == CLAIMS
+    with pytest.raises(TokenRefused):
+        peek_claims("no token")

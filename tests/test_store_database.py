@@ -1,0 +1,293 @@
+"""store/database.py: one writer thread, one transaction per job, nothing lost, nothing half."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from cellar_helpers import BrokenCommits, busy_writer, rows
+
+from edged.errors import NotFound, Overloaded, StartFailed, StoreFailed
+from edged.store.database import Database
+
+STEPS = (("CREATE TABLE things (name TEXT PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRICT",),)
+
+
+def put(name: str):
+    return lambda connection: connection.execute("INSERT INTO things (name) VALUES (?)", (name,)).lastrowid
+
+
+def names(connection: sqlite3.Connection) -> list[str]:
+    return [row[0] for row in connection.execute("SELECT name FROM things ORDER BY name")]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "things.db"
+
+
+async def test_a_write_is_seen_by_others_when_it_returns(path: Path) -> None:
+    """After `write` returns, another program that opens the file reads it."""
+    async with Database.open(path, STEPS, name="things") as db:
+        assert await db.write(put("a")) == 1
+        assert rows(path, "SELECT name FROM things") == [("a",)]
+        assert await db.read(names) == ["a"]
+        assert db.read_now(names) == ["a"]
+
+
+@pytest.mark.parametrize("synchronous", ["FULL", "NORMAL"])
+async def test_the_connection_is_set_up_as_asked(path: Path, synchronous: str) -> None:
+    """WAL, the asked durability, and no transaction that Python begins behind our back."""
+    async with Database.open(path, STEPS, name="things", synchronous=synchronous) as db:
+
+        def look(connection: sqlite3.Connection) -> tuple[object, ...]:
+            return (
+                connection.execute("PRAGMA journal_mode").fetchone()[0],
+                connection.execute("PRAGMA synchronous").fetchone()[0],
+                connection.isolation_level,
+            )
+
+        assert await db.write(look) == ("wal", {"FULL": 2, "NORMAL": 1}[synchronous], None)
+
+
+async def test_only_the_owner_can_read_the_files(path: Path) -> None:
+    """The file, its WAL and its shared memory have mode 0600, a folder made for them 0700."""
+    async with Database.open(path, STEPS, name="things") as db:
+        await db.write(put("a"))
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+        assert modes == {"things.db": 0o600, "things.db-wal": 0o600, "things.db-shm": 0o600}
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+async def test_a_file_that_others_could_read_is_closed_to_them(path: Path) -> None:
+    """A database restored with a wide mode is 0600 from the first start on."""
+    path.parent.mkdir()
+    path.touch(0o644)
+    path.chmod(0o644)
+    async with Database.open(path, STEPS, name="things"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_a_job_is_everything_or_nothing(path: Path) -> None:
+    """What a transaction raises reaches its caller as it is, and nothing of it stays."""
+
+    def half(connection: sqlite3.Connection) -> None:
+        put("half")(connection)
+        raise NotFound("no such thing")
+
+    async with Database.open(path, STEPS, name="things") as db:
+        with pytest.raises(NotFound, match="no such thing"):
+            await db.write(half)
+        await db.write(put("whole"))
+        assert await db.read(names) == ["whole"]
+
+
+async def test_an_error_of_sqlite_is_a_store_failure_that_names_the_database(path: Path) -> None:
+    """sqlite3's own errors do not leave the cellar."""
+    async with Database.open(path, STEPS, name="things") as db:
+        await db.write(put("a"))
+        with pytest.raises(StoreFailed, match=r"database things: UNIQUE constraint") as caught:
+            await db.write(put("a"))
+        assert caught.value.fields == {"db": "things"}
+        with pytest.raises(StoreFailed, match="no such table"):
+            await db.read(lambda connection: connection.execute("SELECT * FROM nowhere"))
+        assert await db.read(names) == ["a"]
+
+
+async def test_a_failed_commit_leaves_nothing_and_the_next_write_works(path: Path) -> None:
+    """COMMIT itself may fail; the writer goes on, and its connection is in no transaction."""
+    async with Database.open(path, STEPS, name="things") as db:
+        broken = await BrokenCommits(db).begin()
+        with pytest.raises(StoreFailed, match="not authorized"):
+            await db.write(put("a"))
+        assert broken.tries == 1
+        await broken.mend()
+        await db.write(put("b"))
+        assert await db.read(names) == ["b"]
+
+
+async def test_a_full_database_says_what_to_do(path: Path) -> None:
+    """SQLITE_FULL comes with its remedy."""
+    async with Database.open(path, STEPS, name="things") as db:
+        await db.write(lambda c: c.execute(f"PRAGMA max_page_count = {c.execute('PRAGMA page_count').fetchone()[0]}"))
+        with pytest.raises(StoreFailed, match="free space"):
+            await db.write(lambda c: c.execute("INSERT INTO things (name) VALUES (?)", ("x" * 100_000,)))
+        await db.write(put("small"))
+        assert await db.read(names) == ["small"]
+
+
+async def test_a_job_that_commits_by_itself_is_an_error(path: Path) -> None:
+    """sqlite-utils 3.38 commits open transactions silently: such a job is found out at its first run."""
+
+    def commits(connection: sqlite3.Connection) -> None:
+        connection.execute("COMMIT")
+
+    async with Database.open(path, STEPS, name="things") as db:
+        with pytest.raises(RuntimeError, match="ended its transaction"):
+            await db.write(commits)
+        await db.write(put("after"))
+        assert await db.read(names) == ["after"]
+
+
+async def test_a_reader_cannot_write(path: Path) -> None:
+    """Only the writer's thread changes the file."""
+    async with Database.open(path, STEPS, name="things") as db:
+        with pytest.raises(StoreFailed, match="readonly"):
+            db.read_now(put("a"))
+
+
+async def test_a_reader_sees_one_moment(path: Path) -> None:
+    """Two queries in one `read` see the same state, whatever is committed in between."""
+    async with Database.open(path, STEPS, name="things") as db:
+        between, go = threading.Event(), threading.Event()
+
+        def look_twice(connection: sqlite3.Connection) -> tuple[list[str], list[str]]:
+            first = names(connection)
+            between.set()
+            assert go.wait(30)
+            return first, names(connection)
+
+        seen: list[tuple[list[str], list[str]]] = []
+
+        async def read() -> None:
+            seen.append(await db.read(look_twice))
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                await trio.to_thread.run_sync(between.wait, 30)
+                await db.write(put("later"))
+                go.set()
+        assert seen == [([], [])]
+
+
+async def test_a_cancelled_caller_does_not_cancel_its_job(path: Path) -> None:
+    """Once accepted, a job runs to its end."""
+    async with Database.open(path, STEPS, name="things") as db:
+        async with busy_writer(db):
+            with trio.move_on_after(0.02) as scope:
+                await db.write(put("orphan"))
+            assert scope.cancelled_caught
+            assert await db.read(names) == []
+        await db.write(put("next"))
+        assert await db.read(names) == ["next", "orphan"]
+
+
+async def test_a_full_queue_refuses_the_next_job_and_does_nothing(path: Path) -> None:
+    """The third job of a queue of two is refused; the other two are done."""
+    async with Database.open(path, STEPS, name="things", queue_size=2) as db:
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery, busy_writer(db):
+                nursery.start_soon(db.write, put("second"))
+                await trio.testing.wait_all_tasks_blocked()
+                with pytest.raises(Overloaded):
+                    await db.write(put("third"))
+        await db.write(put("fourth"))
+        assert await db.read(names) == ["fourth", "second"]
+
+
+async def test_closing_does_what_was_accepted(path: Path) -> None:
+    """A job in the queue when the database is closed is committed, also when everything is cancelled."""
+    with trio.CancelScope() as scope:
+        async with Database.open(path, STEPS, name="things") as db, trio.open_nursery() as nursery, busy_writer(db):
+            nursery.start_soon(db.write, put("last"))
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert rows(path, "SELECT name FROM things") == [("last",)]
+    with pytest.raises(StoreFailed, match="closed"):
+        await db.write(put("too late"))
+
+
+async def test_the_thread_and_the_files_are_given_back(path: Path) -> None:
+    """After closing there is no thread of ours and no WAL beside the file."""
+    async with Database.open(path, STEPS, name="things") as db:
+        await db.write(put("a"))
+        assert "store-things" in {thread.name for thread in threading.enumerate()}
+    assert "store-things" not in {thread.name for thread in threading.enumerate()}
+    assert [file.name for file in path.parent.iterdir()] == ["things.db"]
+
+
+async def test_the_loop_goes_on_while_the_disk_is_slow(path: Path) -> None:
+    """A job that takes 200 ms holds nobody but its own caller."""
+    async with Database.open(path, STEPS, name="things") as db:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await trio.sleep(0.001)
+                ticks += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tick)
+            await db.write(lambda _: time.sleep(0.2))
+            nursery.cancel_scope.cancel()
+        assert ticks >= 5
+
+
+async def test_commits_are_measured_in_the_loops_thread(path: Path) -> None:
+    """Each commit is reported once with its seconds; a failed one is not."""
+    seen: list[tuple[str, float, int]] = []
+
+    def observe(name: str, seconds: float) -> None:
+        seen.append((name, seconds, threading.get_ident()))
+
+    async with Database.open(path, STEPS, name="things", observe_commit=observe) as db:
+        await db.write(put("a"))
+        with pytest.raises(StoreFailed):
+            await db.write(put("a"))
+        await db.write(put("b"))
+    assert [(name, ident) for name, _, ident in seen] == [("things", threading.get_ident())] * 2
+    assert all(0 < seconds < 30 for _, seconds, _ in seen)
+
+
+async def test_a_file_that_is_no_database_stops_the_start(path: Path) -> None:
+    """StartFailed names the file and the remedy."""
+    path.parent.mkdir()
+    path.write_bytes(b"this is not a database" * 100)
+    with pytest.raises(StartFailed, match=r"things at .*things.db.*not a database.*backup"):
+        async with Database.open(path, STEPS, name="things"):
+            pass
+
+
+async def test_a_folder_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:
+    """A file where the folder should be: StartFailed, not a traceback of os."""
+    (tmp_path / "state").touch()
+    with pytest.raises(StartFailed, match="make its folder writable"):
+        async with Database.open(tmp_path / "state" / "things.db", STEPS, name="things"):
+            pass
+
+
+async def test_a_database_that_another_program_holds_stops_the_start(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Locked for good: StartFailed says what to do."""
+    monkeypatch.setattr("edged.store.database._BUSY_SECONDS", 0.05)
+    path.parent.mkdir()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        with pytest.raises(StartFailed, match=r"locked.*other program"):
+            async with Database.open(path, STEPS, name="things"):
+                pass
+    finally:
+        other.close()
+
+
+async def test_a_failed_start_leaves_no_descriptor_open(path: Path) -> None:
+    """The file of a newer edged is closed again when it is refused."""
+    async with Database.open(path, STEPS, name="things"):
+        pass
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        with pytest.raises(StartFailed):
+            async with Database.open(path, (), name="things"):
+                pass
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1

@@ -1,0 +1,99 @@
+"""store/migrations.py: numbered steps, each whole; newer and foreign files are refused."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from cellar_helpers import rows
+
+from edged.errors import StartFailed
+from edged.store.database import Database
+from edged.store.migrations import TRUST, USAGE, NewerSchema, migrate, schema_version
+
+FIRST = ("CREATE TABLE a (x TEXT) STRICT",)
+SECOND = ("ALTER TABLE a ADD COLUMN y TEXT", "INSERT INTO a VALUES ('x', 'y')")
+
+
+@pytest.fixture
+def connection(tmp_path: Path):
+    connection = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+    yield connection
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("migrations", "tables"),
+    [(TRUST, {"api_keys", "revocations", "cameras", "meta"}), (USAGE, {"tallies"})],
+)
+async def test_a_new_file_gets_every_table(tmp_path: Path, migrations: tuple, tables: set[str]) -> None:
+    """The first start makes the schema and writes its number."""
+    async with Database.open(tmp_path / "new.db", migrations, name="new") as db:
+        found = await db.read(lambda c: c.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall())
+        assert {row[0] for row in found} == tables
+        assert await db.read(schema_version) == len(migrations)
+
+
+def test_an_old_file_gets_the_missing_steps_only(connection: sqlite3.Connection) -> None:
+    """A file at step 1 goes to step 2 with its rows."""
+    migrate(connection, (FIRST,))
+    connection.execute("INSERT INTO a VALUES ('kept')")
+    migrate(connection, (FIRST, SECOND))
+    assert schema_version(connection) == 2
+    assert connection.execute("SELECT x, y FROM a").fetchall() == [("kept", None), ("x", "y")]
+
+
+def test_a_file_that_is_up_to_date_is_not_written(connection: sqlite3.Connection) -> None:
+    """Every start but the first leaves the SD card alone."""
+    migrate(connection, (FIRST,))
+    changes = connection.execute("PRAGMA data_version").fetchone(), connection.total_changes
+    connection.execute("PRAGMA query_only = ON")
+    migrate(connection, (FIRST,))
+    assert (connection.execute("PRAGMA data_version").fetchone(), connection.total_changes) == changes
+
+
+@pytest.mark.parametrize("broken", ["INSERT INTO nowhere VALUES (1)", "this is not SQL"])
+def test_a_step_that_fails_leaves_the_step_before(connection: sqlite3.Connection, broken: str) -> None:
+    """Nothing of a failed step stays, its number neither; the steps before it do."""
+    with pytest.raises(sqlite3.Error):
+        migrate(connection, (FIRST, ("CREATE TABLE b (x TEXT)", broken)))
+    assert schema_version(connection) == 1
+    assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("a",)]
+    assert not connection.in_transaction
+
+
+async def test_a_newer_file_is_refused_with_both_versions_and_left_alone(tmp_path: Path) -> None:
+    """Downgrading edged says what is there, what it knows, and what to do."""
+    path = tmp_path / "trust.db"
+    async with Database.open(path, (*TRUST, FIRST, SECOND), name="trust"):
+        pass
+    before = path.read_bytes()
+    with pytest.raises(
+        StartFailed, match=rf"trust at .*trust.db has schema {len(TRUST) + 2}, .* up to {len(TRUST)}"
+    ) as caught:
+        async with Database.open(path, TRUST, name="trust"):
+            pass
+    assert caught.value.fields == {"found": len(TRUST) + 2, "known": len(TRUST)}
+    assert caught.value.hint
+    assert path.read_bytes() == before
+
+
+def test_the_error_of_a_newer_file_has_both_numbers(connection: sqlite3.Connection) -> None:
+    """Whoever catches it can tell both."""
+    connection.execute("PRAGMA user_version = 7")
+    with pytest.raises(NewerSchema) as caught:
+        migrate(connection, (FIRST,))
+    assert (caught.value.found, caught.value.known) == (7, 1)
+
+
+async def test_a_file_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """Tables but no version of ours: not a database to write into."""
+    path = tmp_path / "other.db"
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE photos (name TEXT)")
+    other.close()
+    with pytest.raises(StartFailed, match="not one of edged's: it holds photos"):
+        async with Database.open(path, TRUST, name="trust"):
+            pass
+    assert rows(path, "SELECT name FROM sqlite_master") == [("photos",)]

@@ -1,0 +1,89 @@
+"""store/{revocations,cameras,usage,meta}.py: what goes in comes out."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+from edged.store import cameras, meta, revocations, usage
+from edged.store.cameras import Slot
+from edged.store.migrations import TRUST, USAGE, migrate
+from edged.store.revocations import Revocation
+from edged.store.usage import Tally
+
+
+@pytest.fixture
+def trust() -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection, TRUST)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def counting() -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection, USAGE)
+    yield connection
+    connection.close()
+
+
+def test_revocations_come_back(trust: sqlite3.Connection) -> None:
+    """Identity, time, end and reason, in the order of their times."""
+    items = [Revocation("key:key_1", 1.0, None, "key"), Revocation("jti:j", 2.0, 99.0, "token")]
+    revocations.add(trust, reversed(items))
+    assert revocations.load(trust) == items
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "until"), [(5.0, 9.0, 9.0), (9.0, 5.0, 9.0), (None, 5.0, None), (5.0, None, None)]
+)
+def test_a_revocation_said_twice_keeps_the_later_end(
+    trust: sqlite3.Connection, first: float | None, second: float | None, until: float | None
+) -> None:
+    """The first time and reason stay; no known end is the latest end."""
+    revocations.add(trust, [Revocation("jti:j", 1.0, first, "token")])
+    revocations.add(trust, [Revocation("jti:j", 2.0, second, "again")])
+    assert revocations.load(trust) == [Revocation("jti:j", 1.0, until, "token")]
+
+
+def test_slots_come_back_by_number(trust: sqlite3.Connection) -> None:
+    """Label and identity fields survive, whatever their script."""
+    front = Slot(0, {"port": "pci-0000:00:14.0-usb-0:1", "serial": 'a "b" ü'}, "Tür", "usb")
+    cameras.save(trust, Slot(2, {}, "garden", "test"))
+    cameras.save(trust, front)
+    assert cameras.load(trust) == [front, Slot(2, {}, "garden", "test")]
+
+
+def test_a_slot_saved_again_is_changed(trust: sqlite3.Connection) -> None:
+    """One row per slot."""
+    cameras.save(trust, Slot(0, {"serial": "1"}, "old", "usb"))
+    cameras.save(trust, Slot(0, {"serial": "2"}, "new", "usb"))
+    assert cameras.load(trust) == [Slot(0, {"serial": "2"}, "new", "usb")]
+
+
+def test_there_is_no_slot_below_zero(trust: sqlite3.Connection) -> None:
+    """Slots begin with camera0."""
+    with pytest.raises(sqlite3.IntegrityError):
+        cameras.save(trust, Slot(-1, {}, "", "usb"))
+
+
+def test_tallies_are_totals(counting: sqlite3.Connection) -> None:
+    """Saving twice changes nothing; saving more replaces."""
+    usage.save(counting, [Tally("key_1", 10.0, 3), Tally("key_2", 11.0, 1)])
+    usage.save(counting, [Tally("key_1", 10.0, 3)])
+    usage.save(counting, [Tally("key_2", 12.0, 5)])
+    assert sorted(usage.load(counting), key=lambda t: t.credential_id) == [
+        Tally("key_1", 10.0, 3),
+        Tally("key_2", 12.0, 5),
+    ]
+
+
+def test_the_high_water_mark_only_rises(trust: sqlite3.Connection) -> None:
+    """None stored is 0.0; a lower mark changes nothing; fractions stay."""
+    assert meta.load_high_water(trust) == 0.0
+    for mark, expected in ((1_700_000_000.25, 1_700_000_000.25), (5.0, 1_700_000_000.25), (1_800_000_000.0, 1.8e9)):
+        meta.save_high_water(trust, mark)
+        assert meta.load_high_water(trust) == expected
