@@ -7,7 +7,7 @@ oldest values and is told so (`Lagged`), so that it can look at the whole state 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
@@ -49,9 +49,12 @@ class Reader(Generic[T]):
             return LAGGED
         return self._buffer.popleft()
 
-    async def __aiter__(self) -> AsyncIterator[T | Lagged]:
-        while True:
-            yield await self.receive()
+    # No generator: one that a reader leaves in the middle would be a leak in trio's eyes.
+    def __aiter__(self) -> Reader[T]:
+        return self
+
+    async def __anext__(self) -> T | Lagged:
+        return await self.receive()
 
 
 class Feed(Generic[T]):
