@@ -24,7 +24,7 @@ STANDIN = Path(__file__).parent / "standin_mediamtx.py"
 #: Everything on loopback, on ports that the system picks.
 LOOPBACK = MediaSettings(rtsp="127.0.0.1:0", hls="127.0.0.1:0", webrtc="127.0.0.1:0", webrtc_udp="127.0.0.1:0")
 ENVIRONMENT = {"PATH": os.environ.get("PATH", os.defpath)}
-QUICK = Timing(first_pause=0.05, longest_pause=0.2, health_every=0.1, health_within=1.0, stop_grace=5.0)
+QUICK = Timing(first_pause=0.05, longest_pause=0.2, health_every=0.1, health_within=20.0, ready_within=40.0)
 
 
 @dataclass
@@ -130,9 +130,10 @@ async def running(*tasks: Callable[..., object]) -> AsyncIterator[None]:
 async def until(server: Supervisor, *statuses: str) -> ServerState:
     """Wait for one of these states."""
     with server.states.subscribe() as states:
-        while server.state.status not in statuses:
-            await states.receive()
-        return server.state
+        state: object = server.state
+        while not (isinstance(state, ServerState) and state.status in statuses):
+            state = await states.receive()
+        return state
 
 
 async def eventually(fact: Callable[[], bool]) -> None:

@@ -4,10 +4,10 @@ It reads the same JSON configuration (unknown keys are fatal), listens where tha
 and RTSP requests, keeps paths in memory, lists and kicks RTSP sessions, and writes the same log lines. The contract
 tests (test_mediamtx_contract.py) hold it to what the real program does.
 
-Orders are words in a file, looked at on each API call: `hang` (answer nothing), `500`, `crash`, `flood` (16 MiB of
-output, blocking as MediaMTX does; then the file `orders.flooded` is there), `close-output`, `deaf` (ignore SIGINT).
-At the start only: `refuse:KEY` (KEY is unknown to this version), `fail` (exit 3 at once), `mute` (run, but never
-listen), `junk-version`.
+Orders are words in a file, looked at on each API call: `hang` (answer nothing), `500`, `500-once`, `crash`, `flood`
+(16 MiB of output, blocking as MediaMTX does; then the file `orders.flooded` is there), `close-output`, `deaf` (ignore
+SIGINT). At the start only: `refuse:KEY` (KEY is unknown to this version), `fail` (exit 3 at once), `mute` (run, but
+never listen), `junk-version`.
 """
 
 import base64
@@ -128,6 +128,9 @@ class Api(BaseHTTPRequestHandler):
         user, _, password = base64.b64decode(credentials).decode().partition(":")
         if not self.world.ask_hook(user=user, password=password, token=password, action="api"):
             return self.fail(401, "authentication error")
+        if "500-once" in self.world.ordered():
+            Path(self.world.orders_file).unlink()
+            return self.fail(500, "out of order")
         if "500" in self.world.ordered():
             return self.fail(500, "out of order")
         target = urllib.parse.urlsplit(self.path)

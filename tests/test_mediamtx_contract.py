@@ -83,14 +83,16 @@ async def test_a_path_can_be_made_set_again_and_removed(binary: str, tmp_path: P
 
 
 async def test_what_an_on_demand_path_is_set_to_is_what_it_lists(binary: str, tmp_path: Path) -> None:
-    """Our values are in its own normal form, so that nothing is set again for nothing."""
+    """Our values are in its own normal form: nothing is set again for nothing, and a change of mode is seen."""
     from test_mediamtx_settings import FakeSource
 
-    conf = path_conf(FakeSource("camera0"))
     with trio.fail_after(30):
         async with open_hook() as hook, ready(binary, tmp_path, hook) as (_, client):
-            await client.replace_path("camera0", conf)
-            assert plan({"camera0": conf}, await client.list_path_configs()) == []
+            for always_on in (False, True, False):
+                wanted = {"camera0": path_conf(FakeSource("camera0", always_on))}
+                assert plan(wanted, await client.list_path_configs()) != []
+                await client.replace_path("camera0", wanted["camera0"])
+                assert plan(wanted, await client.list_path_configs()) == []
 
 
 async def test_lists_longer_than_a_page_come_whole(

@@ -116,7 +116,7 @@ def test_an_on_demand_path_holds_its_reader_and_leaves_no_process() -> None:
     conf = path_conf(FakeSource("camera0"))
     assert conf["runOnDemand"] == "/bin/true"
     assert conf["runOnDemandRestart"] is False
-    assert "runOnDemand" not in path_conf(FakeSource("camera0", always_on=True))
+    assert path_conf(FakeSource("camera0", always_on=True))["runOnDemand"] == ""
 
 
 def test_the_program_is_looked_for_where_the_operator_says_only() -> None:

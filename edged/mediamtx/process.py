@@ -29,6 +29,7 @@ from edged.mediamtx.client import Client
 from edged.mediamtx.output import TAIL_LINES, Diagnosis, Output, diagnose, parse_line
 from edged.mediamtx.ports import find_holder, pick_ports
 from edged.mediamtx.settings import (
+    ADDRESSES,
     OPTIONAL,
     MediaSettings,
     PathConf,
@@ -271,7 +272,8 @@ class Supervisor:
         if found is None:
             return _Life(start.state("waiting", None, _describe_end(code, tail)))
         if found.status == "port_taken":
-            if found.port == start.api_port:  # somebody took the free port that we had picked
+            if found.port not in {port_of(getattr(self._settings, name)) for name in ADDRESSES}:
+                # Somebody took a free port between our picking it and MediaMTX's listening.
                 return _Life(start.state("waiting", None, found.line), again_at_once=True)
             holder = await trio.to_thread.run_sync(find_holder, found.port, found.transport, abandon_on_cancel=True)
             return _Life(start.state("port_taken", None, *_describe_taken(found, holder)))

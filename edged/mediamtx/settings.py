@@ -108,14 +108,20 @@ def render(
 
 
 def path_conf(source: Source) -> PathConf:
-    """The configuration of one camera's path: its encoder publishes there, a restarted one takes over."""
-    conf: dict[str, object] = {"source": "publisher", "overridePublisher": True}
-    if not source.always_on:
+    """The configuration of one camera's path: its encoder publishes there, a restarted one takes over.
+
+    Every key is stated for every camera, because only stated keys are compared with what MediaMTX has.
+    """
+    return {
+        "source": "publisher",
+        "overridePublisher": True,
         # Holds a reader until the encoder that edged starts for it publishes. The start time-out is shorter than
         # the last sweep after a revocation (12 s): an HLS reader is unlisted while it is held.
-        conf |= {"runOnDemand": DO_NOTHING, "runOnDemandRestart": False,
-                 "runOnDemandStartTimeout": "10s", "runOnDemandCloseAfter": "10s"}  # fmt: skip
-    return conf
+        "runOnDemand": "" if source.always_on else DO_NOTHING,
+        "runOnDemandRestart": False,
+        "runOnDemandStartTimeout": "10s",
+        "runOnDemandCloseAfter": "10s",
+    }
 
 
 @dataclass(frozen=True, slots=True)
