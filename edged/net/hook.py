@@ -1,0 +1,177 @@
+"""The listener that MediaMTX asks: loopback, a port of the kernel's choosing, one path, a new connection a question.
+
+MediaMTX opens a connection for every question and has its whole request ready, so a question that has
+arrived with its connection is answered in the accepting task: no task, no wait. A slower one
+gets a task. Each reply ends its connection. h11 reads; the reply is ours to write, it has only four shapes.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from http import HTTPStatus
+
+import h11
+import structlog
+import trio
+
+from edged.errors import StartFailed
+from edged.net.doors import report_incident
+from edged.net.stream import Stream
+
+_log = structlog.get_logger("hook")
+
+Answer = Callable[[bytes], tuple[int, bytes]]
+
+_HEAD_BYTES = 16384
+_BODY_BYTES = 65536
+#: Slow questions at a time, and how long one may take.
+_MOST_WAITING = 256
+_SECONDS = 10.0
+_ACCEPTS_IN_A_ROW = 32
+_PAUSE_SECONDS = 0.05
+
+
+class Question:
+    """The bytes of one question on their way in; `take` gives the reply as soon as there is one."""
+
+    __slots__ = ("_answer", "_body", "_machine", "_path", "_size")
+
+    def __init__(self, answer: Answer, path: bytes) -> None:
+        self._answer = answer
+        self._path = path
+        self._machine = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES)
+        self._body: list[bytes] | None = None
+        self._size = 0
+
+    def take(self, data: bytes) -> bytes | None:
+        """Bytes that arrived (b"": the end) → the whole reply, b"" if there is nobody to reply to, None for more."""
+        machine = self._machine
+        try:
+            machine.receive_data(data)
+            while True:
+                event = machine.next_event()
+                if isinstance(event, h11.Request):
+                    refusal = self._refuse(event)
+                    if refusal:
+                        return refusal
+                    self._body = []
+                    if machine.they_are_waiting_for_100_continue:
+                        return reply(417)
+                elif isinstance(event, h11.Data):
+                    self._size += len(event.data)
+                    if self._size > _BODY_BYTES:
+                        return reply(413)
+                    assert self._body is not None
+                    self._body.append(bytes(event.data))
+                elif isinstance(event, h11.EndOfMessage):
+                    assert self._body is not None
+                    return reply(*self._answer(self._body[0] if len(self._body) == 1 else b"".join(self._body)))
+                elif event is h11.NEED_DATA:
+                    return None
+                else:
+                    return b""
+        except h11.RemoteProtocolError as problem:
+            return reply(problem.error_status_hint) if data else b""
+        except Exception as problem:  # the answer is not ours; MediaMTX takes anything but 2xx for a no
+            report_incident("hook_failed", problem)
+            return reply(500)
+
+    def _refuse(self, request: h11.Request) -> bytes | None:
+        if request.target != self._path:
+            return reply(404)
+        return None if request.method == b"POST" else reply(405)
+
+
+def reply(status: int, body: bytes = b"") -> bytes:
+    """A whole HTTP reply that ends its connection."""
+    return b"%b\r\nContent-Length: %d\r\n\r\n%b" % (_head(status), len(body), body) if status != 204 else _NO_CONTENT
+
+
+def _head(status: int) -> bytes:
+    found = _HEADS.get(status)
+    if found is None:
+        found = b"HTTP/1.1 %d \r\nConnection: close\r\nContent-Type: text/plain" % status
+    return found
+
+
+_HEADS = {
+    each.value: b"HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Type: text/plain" % (each.value, each.phrase.encode())
+    for each in HTTPStatus
+}
+_NO_CONTENT = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
+
+
+async def serve_hook(
+    answer: Answer, *, path: str, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Answer POSTs to `path` on 127.0.0.1 until cancelled; reports its port.
+
+    `answer` gets the body and returns a status and a short body; it must not wait. Raises StartFailed.
+    """
+    try:
+        listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+    except OSError as problem:
+        hint = "the loopback interface must be up"
+        raise StartFailed(f"cannot listen on 127.0.0.1: {problem}", hint=hint) from problem
+    with listening:
+        listening.setblocking(False)
+        async with trio.open_nursery() as nursery:
+            task_status.started(listening.getsockname()[1])
+            await _accept(listening, answer, path.encode(), nursery)
+
+
+async def _accept(listening: socket.socket, answer: Answer, path: bytes, nursery: trio.Nursery) -> None:
+    waiting: set[Stream] = set()
+    while True:
+        await trio.lowlevel.wait_readable(listening)
+        for _ in range(_ACCEPTS_IN_A_ROW):
+            try:
+                sock, _ = listening.accept()
+            except BlockingIOError:
+                break
+            except OSError as problem:
+                _log.error("accept_failed", error=str(problem))
+                await trio.sleep(_PAUSE_SECONDS)
+                break
+            sock.setblocking(False)
+            question = Question(answer, path)
+            if not _answer_now(sock, question):
+                if len(waiting) >= _MOST_WAITING:
+                    sock.close()  # MediaMTX asks again; whoever opens connections and says nothing is not MediaMTX
+                    continue
+                stream = Stream(sock)
+                waiting.add(stream)
+                nursery.start_soon(_wait_and_answer, stream, question, waiting)
+
+
+def _answer_now(sock: socket.socket, question: Question) -> bool:
+    """Answer what has arrived already; False if the question is not whole yet."""
+    try:
+        data = sock.recv(65536)
+        found = question.take(data)
+        if found is None:
+            return False
+        if sock.send(found) == len(found):
+            sock.close()
+            return True
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    sock.close()
+    return True
+
+
+async def _wait_and_answer(stream: Stream, question: Question, waiting: set[Stream]) -> None:
+    try:
+        with trio.move_on_after(_SECONDS):
+            found = None
+            while found is None:
+                found = question.take(await stream.receive())
+            await stream.send_all(found)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+    finally:
+        waiting.discard(stream)
+        stream.close()

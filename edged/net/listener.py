@@ -1,0 +1,326 @@
+"""Listening sockets, the accept loop, the caps, the watcher of times, and stopping in order.
+
+`serve` owns every connection. It ends only by cancellation, and then in the order of design.md 15: nothing new
+is accepted, calls drain for up to two seconds, WebSockets are closed with 1001, then everything is cut.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import trio
+
+from edged.errors import StartFailed
+from edged.net.connection import Connection
+from edged.net.doors import Counts, Doors, Limits, NoCounts, report_incident
+from edged.net.http import fault_bytes
+from edged.net.peers import Address, is_loopback, peer_of
+from edged.net.stream import Stream
+
+_log = structlog.get_logger("listener")
+
+_BACKLOG = 1024
+#: Connections taken from one listener before the others get a turn.
+_ACCEPTS_IN_A_ROW = 32
+#: The system has no descriptor or memory left; it may have again in a moment.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_PAUSE_SECONDS = 0.1
+_NO_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
+DRAIN_SECONDS = 2.0
+_GOODBYE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A listening socket and its name: main, compat, local or unix. `path` is a socket file of our own making."""
+
+    name: str
+    socket: socket.socket
+    path: Path | None = None
+
+    @property
+    def port(self) -> int:
+        """The TCP port, 0 for a unix socket."""
+        return 0 if self.socket.family == socket.AF_UNIX else int(self.socket.getsockname()[1])
+
+    @property
+    def address(self) -> str:
+        """What it listens on, as people write it: `127.0.0.1:8003`, `[::]:8002`, or a socket's path."""
+        name = self.socket.getsockname()
+        if self.socket.family == socket.AF_UNIX:
+            return str(name)
+        return f"[{name[0]}]:{name[1]}" if self.socket.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"
+
+    def close(self) -> None:
+        """Stop listening; removes the socket file that was made here."""
+        self.socket.close()
+        if self.path is not None:
+            with suppress(OSError):
+                self.path.unlink()
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """`0.0.0.0:8002`, `[::]:8002` or `:8002` (every IPv4 address) → host and port. Raises StartFailed."""
+    host, _, port = address.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise StartFailed(f"cannot listen on {address!r}", hint="write it as 0.0.0.0:8002 or [::]:8002")
+    return host or "0.0.0.0", int(port)  # noqa: S104 - every address is what the setting asks for
+
+
+def open_tcp(name: str, address: str) -> Listener:
+    """Bind and listen. An IPv6 socket takes IPv6 only. Raises StartFailed naming the address and the remedy."""
+    host, port = parse_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as problem:
+        raise _start_failed(address, problem) from problem
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+        sock.listen(_BACKLOG)
+    except OSError as problem:
+        sock.close()
+        raise _start_failed(address, problem) from problem
+    return Listener(name, sock)
+
+
+def open_all_tcp(name: str, addresses: Iterable[str]) -> list[Listener]:
+    """`open_tcp` for each; an IPv6 address is left out, with a line in the log, where the system has no IPv6.
+
+    Raises StartFailed; what was opened before is closed.
+    """
+    opened: list[Listener] = []
+    for address in addresses:
+        try:
+            opened.append(open_tcp(name, address))
+        except StartFailed as problem:
+            cause = problem.__cause__
+            if opened and isinstance(cause, OSError) and cause.errno in _NO_FAMILY and "[" in address:
+                _log.warning("no_ipv6", listener=name, address=address)
+                continue
+            for each in opened:
+                each.close()
+            raise
+    return opened
+
+
+def open_unix(name: str, path: Path, mode: int = 0o660) -> Listener:
+    """Listen on a socket file. A stale one is replaced only if nobody answers on it. Raises StartFailed."""
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _remove_stale(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            # The mode is on the file before anyone can connect: nobody can before listen().
+            sock.bind(str(path))
+            path.chmod(mode)
+            sock.listen(_BACKLOG)
+        except OSError:
+            sock.close()
+            raise
+    except OSError as problem:
+        raise _start_failed(str(path), problem) from problem
+    return Listener(name, sock, path)
+
+
+def inherit(name: str, sock: socket.socket) -> Listener:
+    """A listening socket that systemd made; its file, if it has one, stays when we stop."""
+    sock.setblocking(False)
+    return Listener(name, sock)
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise FileExistsError(errno.EEXIST, "a file that is no socket stands there")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        answer = probe.connect_ex(str(path))
+    if answer not in (errno.ECONNREFUSED, errno.ENOENT):
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    with suppress(FileNotFoundError):
+        path.unlink()
+
+
+def _start_failed(address: str, problem: OSError) -> StartFailed:
+    hint = {
+        errno.EADDRINUSE: "another program listens there; stop it, or change the [listen] settings",
+        errno.EACCES: "this user may not listen there; take a port above 1023 or another folder",
+        errno.EPERM: "this user may not listen there; take a port above 1023 or another folder",
+        errno.EEXIST: "move the file away, or change the [listen] settings",
+    }.get(problem.errno or 0, "change the [listen] settings")
+    return StartFailed(f"cannot listen on {address}: {problem.strerror or problem}", hint=hint, address=address)
+
+
+class Server:
+    """The connections of some listeners."""
+
+    def __init__(self, listeners: Sequence[Listener], doors: Doors, limits: Limits, counts: Counts) -> None:
+        self.listeners = tuple(listeners)
+        self._doors = doors
+        self._limits = limits
+        self._counts = counts
+        self._connections: set[Connection] = set()
+        self._by_address: dict[str, set[Connection]] = {}
+        self._goodbyes = 0
+        self._is_stopping = False
+        self._accepting = trio.CancelScope()
+        self._everything = trio.CancelScope(shield=True)
+        self._arrived = trio.Event()
+
+    @property
+    def connections(self) -> int:
+        """Connections open now."""
+        return len(self._connections)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Accept and speak until `close_all`; shielded, so that a cancellation cannot break the order."""
+        with self._everything:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch)
+                task_status.started()
+                with self._accepting:
+                    async with trio.open_nursery() as accepting:
+                        for listener in self.listeners:
+                            accepting.start_soon(self._accept, listener, nursery)
+
+    async def close_all(self, code: int = 1001) -> None:
+        """Stop in order: accept no more, let calls drain, say goodbye with `code`, cut."""
+        self._is_stopping = True
+        self._accepting.cancel()
+        for listener in self.listeners:
+            trio.lowlevel.notify_closing(listener.socket)
+            listener.close()
+        await self._wait_until(lambda: not any(each.is_busy for each in self._connections), DRAIN_SECONDS)
+        for connection in tuple(self._connections):
+            connection.stop(code)
+        await self._wait_until(lambda: not self._connections, _GOODBYE_SECONDS)
+        self._everything.cancel()
+
+    async def _wait_until(self, is_so: Callable[[], bool], seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            while not is_so():  # noqa: ASYNC110 - an event a message for the sake of stopping would be dear
+                await trio.sleep(0.01)
+
+    async def _accept(self, listener: Listener, nursery: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener.socket)
+            for _ in range(_ACCEPTS_IN_A_ROW):
+                try:
+                    sock, address = listener.socket.accept()
+                except BlockingIOError:
+                    break
+                except OSError as problem:
+                    if problem.errno in _EXHAUSTED:
+                        _log.error("accept_failed", listener=listener.name, error=str(problem))
+                        await trio.sleep(_PAUSE_SECONDS)
+                    break  # anything else is about a client that left before we looked
+                self._take(sock, address, listener, nursery)
+
+    def _take(self, sock: socket.socket, address: Address, listener: Listener, nursery: trio.Nursery) -> None:
+        """Start speaking on an accepted socket, unless a cap is reached."""
+        sock.setblocking(False)
+        try:
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            peer = peer_of(sock, listener.name, address)
+        except OSError:
+            sock.close()
+            return
+        stream = Stream(sock)
+        if len(self._connections) >= self._limits.connections:
+            self._turn_away(stream, nursery, 503, "too many connections; try again later")
+            return
+        mates = self._by_address.setdefault(peer.address, set())
+        # Counting is left out while it cannot matter: it looks at every connection of the address.
+        if len(mates) >= self._limits.unauthenticated_per_address and peer.address and not is_loopback(peer.address):
+            strangers = sum(not each.is_authenticated for each in mates)
+            if strangers >= self._limits.unauthenticated_per_address:
+                self._turn_away(stream, nursery, 429, "too many connections from here; authenticate or close some")
+                return
+        connection = Connection(stream, peer, self._doors, self._limits, self._counts, lambda: self._is_stopping)
+        mates.add(connection)
+        self._connections.add(connection)
+        self._counts.connections_changed(len(self._connections))
+        self._arrived.set()
+        nursery.start_soon(self._speak, connection, mates)
+
+    async def _speak(self, connection: Connection, mates: set[Connection]) -> None:
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+            mates.discard(connection)
+            if not mates:
+                self._by_address.pop(connection.peer.address, None)
+            self._counts.connections_changed(len(self._connections))
+
+    def _turn_away(self, stream: Stream, nursery: trio.Nursery, status: int, detail: str) -> None:
+        word = fault_bytes(status, detail, (b"Retry-After", b"10"))
+        if self._goodbyes < 64:
+            self._goodbyes += 1
+            nursery.start_soon(self._say_no, stream, word)
+        else:
+            with suppress(trio.BrokenResourceError):
+                stream.try_send(word)
+            stream.close()
+
+    async def _say_no(self, stream: Stream, word: bytes) -> None:
+        try:
+            with trio.move_on_after(1.0), suppress(trio.BrokenResourceError):
+                await stream.linger(word, most=65536)
+        finally:
+            self._goodbyes -= 1
+            stream.close()
+
+    async def _watch(self) -> None:
+        """Look at every connection's times about once a second; sleeps for good while there is none."""
+        limits = self._limits
+        times = (limits.stall_seconds, limits.head_seconds, limits.keep_alive_seconds, limits.ping_seconds)
+        pause = min(1.0, *(each / 4 for each in times))
+        while True:
+            if not self._connections:
+                self._arrived = trio.Event()
+                await self._arrived.wait()
+            await trio.sleep(pause)
+            now = trio.current_time()
+            for connection in tuple(self._connections):
+                try:
+                    connection.check(now)
+                except Exception as problem:  # the watcher outlives whatever it finds
+                    report_incident("check_failed", problem, listener=connection.peer.listener)
+                    connection.stream.close()
+
+
+async def serve(
+    listeners: Sequence[Listener],
+    doors: Doors,
+    limits: Limits,
+    *,
+    counts: Counts | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until cancelled, then stop in order (`Server.close_all`); the listeners are closed then."""
+    server = Server(listeners, doors, limits, counts or NoCounts())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        task_status.started(server)
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await server.close_all()
