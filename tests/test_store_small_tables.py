@@ -64,6 +64,17 @@ def test_a_slot_saved_again_is_changed(trust: sqlite3.Connection) -> None:
     assert cameras.load(trust) == [Slot(0, {"serial": "2"}, "new", "usb")]
 
 
+def test_a_slot_names_its_camera() -> None:
+    """`camera0` is slot 0: the path in MediaMTX as well."""
+    assert Slot(0, {}, "front", "usb").name == "camera0"
+
+
+def test_a_kind_that_nobody_knows_is_refused(trust: sqlite3.Connection) -> None:
+    """usb, rtsp or test."""
+    with pytest.raises(sqlite3.IntegrityError):
+        cameras.save(trust, Slot(0, {}, "front", "film"))  # type: ignore[arg-type]
+
+
 def test_there_is_no_slot_below_zero(trust: sqlite3.Connection) -> None:
     """Slots begin with camera0."""
     with pytest.raises(sqlite3.IntegrityError):

@@ -36,9 +36,10 @@ TRUST: Migrations = (
             until REAL
         ) STRICT""",
         """CREATE TABLE cameras (
-            slot INTEGER PRIMARY KEY CHECK (slot >= 0),
+            number INTEGER PRIMARY KEY CHECK (number >= 0),
+            identity TEXT NOT NULL,
             label TEXT NOT NULL,
-            identity TEXT NOT NULL
+            kind TEXT NOT NULL CHECK (kind IN ('usb', 'rtsp', 'test'))
         ) STRICT""",
         "CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT",
     ),
