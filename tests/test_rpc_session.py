@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -717,6 +718,17 @@ def test_a_new_login_after_expiry_is_as_good_as_the_first() -> None:
     assert client.ask("whoami")["error"]["data"]["reason"] == "auth_required"
 
 
+def test_a_failed_login_after_expiry_is_what_counts_from_there() -> None:
+    """The client is told of its last try, and still of the expiry once."""
+    client = entered(box := Box())
+    expire(box, client)
+    client.call("authenticate", {"auth_token": "nonsense"})
+    refusal, told = client.outbox.take()
+    assert refusal["error"]["data"]["reason"] == "auth_failed"
+    assert told["method"] == "auth_expired"
+    assert client.ask("whoami")["error"]["data"]["reason"] == "auth_required"
+
+
 def test_expiry_is_judged_by_the_call_even_before_the_deadline_fires() -> None:
     """Time that passed while nobody looked has passed."""
     box = Box()
@@ -729,17 +741,27 @@ def test_expiry_is_judged_by_the_call_even_before_the_deadline_fires() -> None:
 # --- whatever comes -----------------------------------------------------------------------------------------------
 
 
-def test_a_connection_that_is_over_starts_no_task() -> None:
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_connection_that_is_over_starts_no_task(batch: bool) -> None:
     """And leaves no coroutine behind that was never awaited (warnings are errors here)."""
-
-    def refuse(work: object) -> None:
-        raise RuntimeError("the nursery is closed")
-
     box = Box()
-    client = box.open(spawn=refuse)
+    client = box.open(spawn=lambda work: None)
     client.enter(box.make_key(), "auth_token")
-    with pytest.raises(RuntimeError):
-        client.call("wait_for")
+    call = {"jsonrpc": "2.0", "id": 1, "method": "wait_for"}
+    client.send([call] if batch else call)
+    gc.collect()
+    assert client.outbox.take() == []
+
+
+async def test_calls_held_when_the_door_gives_up_never_run(box: Box) -> None:
+    """Answers have nowhere to go, so nothing is begun for them."""
+    client = entered(box)
+    client.call("wait_for")
+    client.call("authenticate", {"auth_token": box.make_token()})
+    client.outbox.close(1013)
+    box.open_gate("a")
+    await settle()
+    assert box.counts.used == ["api_key"]
 
 
 def test_the_factory_makes_conversations() -> None:

@@ -69,6 +69,10 @@ class _Waiting:
         self.method = method
         self.result = result
 
+    def __del__(self) -> None:
+        # A connection that ends just now starts no task any more, and says nothing: no coroutine is left unawaited.
+        self.result.close()
+
 
 class Rpc:
     """What all conversations share: the methods, the house, the presenter, and the limits."""
@@ -202,7 +206,7 @@ class RpcSession:
             if isinstance(outcome, bytes):
                 self._outbox.send(outcome)
             elif outcome is not None:
-                self._launch(message, outcome, partial(self._run_call, outcome))
+                self._launch(message, partial(self._run_call, outcome))
         elif type(message) is Batch:
             self._begin_batch(message)
         else:
@@ -216,7 +220,7 @@ class RpcSession:
         for at, member in enumerate(batch.members, start=1):
             outcome = self._perform_member(member)
             if isinstance(outcome, _Waiting):
-                self._launch(batch, outcome, partial(self._run_batch, outcome, batch.members[at:], replies))
+                self._launch(batch, partial(self._run_batch, outcome, batch.members[at:], replies))
                 return
             if outcome is not None:
                 replies.append(outcome)
@@ -251,14 +255,10 @@ class RpcSession:
         except Exception as problem:
             return self._failed(call, method, problem)
 
-    def _launch(self, message: Call | Batch, waiting: _Waiting, work: Callable[[], Awaitable[None]]) -> None:
+    def _launch(self, message: Call | Batch, work: Callable[[], Awaitable[None]]) -> None:
         self._in_flight += 1
         self._barred = self._is_barrier(message)
-        try:
-            self._spawn(work)
-        except BaseException:
-            waiting.result.close()
-            raise
+        self._spawn(work)
 
     async def _run_call(self, waiting: _Waiting) -> None:
         self._done(await self._finish(waiting))
@@ -287,7 +287,10 @@ class RpcSession:
 
     def _done(self, answer: bytes | None) -> None:
         """A task has come to its end: send what it made, and start what had to wait for it."""
-        if answer is not None and not self._outbox.closed:
+        if self._outbox.closed:
+            self._held.clear()
+            return
+        if answer is not None:
             self._outbox.send(answer)
         self._in_flight -= 1
         self._barred = False
@@ -340,7 +343,9 @@ class RpcSession:
             self._rpc.house.counts.rpc_answered(name, "internal")
             fault = dialects.incident(name, problem)
         else:
-            fault = dialects.fault(problem, lost=None if name == "authenticate" else self._lost)
+            if name == "authenticate":
+                self._lost = None  # what became of the credential before this try matters no more
+            fault = dialects.fault(problem, lost=self._lost)
         if fault.is_unauthenticated and self._expiry_due:
             self._expiry_due, self._tell_expiry = False, True
         if call.is_notification:
