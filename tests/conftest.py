@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Iterator
 from types import FrameType
 
+import hypothesis
 import pytest
 import trio
 
@@ -35,6 +36,10 @@ ABSENT = {
     "ffmpeg": "ffmpeg not found (apt-get install ffmpeg)",
     "umockdev": "umockdev not found (apt-get install umockdev python3-gi gir1.2-umockdev-1.0)",
 }
+# A busy machine is slow, not wrong; and whether a change lands does not hang on which examples were drawn.
+hypothesis.settings.register_profile("edged", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("edged")
+
 _STDERR = pytest.StashKey[int]()
 _TOO_LONG = pytest.StashKey[float]()
 _SKIPPED = pytest.StashKey["Counter[str]"]()
