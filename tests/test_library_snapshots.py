@@ -85,7 +85,9 @@ def test_an_ending_of_another_format_is_refused() -> None:
         complete_name("door.png", "camera0", "jpg", NOW)
 
 
-@pytest.mark.parametrize("name", ["../a.jpg", "/etc/passwd", ".hidden", "a/b.jpg", "a\0.jpg", "a\n", "ä.jpg", "x" * 101])
+@pytest.mark.parametrize(
+    "name", ["../a.jpg", "/etc/passwd", ".hidden", "a/b.jpg", "a\0.jpg", "a\n", "ä.jpg", "x" * 101]
+)
 async def test_an_unsafe_name_is_refused(tmp_path: Path, name: str) -> None:
     """No name leads out of the folder, hides a file or breaks a header line."""
     snapshots = Snapshots(tmp_path / "inner")
