@@ -132,6 +132,31 @@ async def test_the_rest_of_a_refused_request_is_read_so_that_the_refusal_arrives
         assert served.sessions == []
 
 
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_body_that_is_not_chunked_as_said_is_no_incident(reads):
+    """400 whatever an app makes of exceptions; one that does not read is not disturbed, but the connection ends."""
+
+    async def app(scope, receive, send):
+        try:
+            await (plain_app if reads else refuse)(scope, receive, send)
+        except Exception:
+            await refuse(scope, receive, send)
+            raise
+
+    async with running(app) as served:
+        reply = await ask(served.port, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+        assert reply.startswith(b"HTTP/1.1 400 " if reads else b"HTTP/1.1 401 ")
+        assert b"connection: close" in reply.lower()
+
+
+async def test_an_upgrade_that_we_do_not_know_is_an_ordinary_request():
+    """curl offers h2c; it gets its answer over HTTP/1.1, and the connection goes on."""
+    async with running() as served, await connect(served.port) as stream:
+        for _ in range(2):
+            await stream.send_all(GET.replace(b"\r\n\r\n", b"\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"))
+            assert (await read_reply(stream))[1] == b"hello"
+
+
 @pytest.mark.parametrize("polite", [True, False])
 async def test_a_chunked_body_over_the_limit_is_413(polite):
     """The length need not be declared to be limited, and the app never sees the end of it."""

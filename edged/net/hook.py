@@ -35,7 +35,7 @@ _PAUSE_SECONDS = 0.05
 class Question:
     """The bytes of one question on their way in; `take` gives the reply as soon as there is one."""
 
-    __slots__ = ("_answer", "_body", "_machine", "_path", "_size")
+    __slots__ = ("_answer", "_body", "_machine", "_path", "_size", "is_whole", "word")
 
     def __init__(self, answer: Answer, path: bytes) -> None:
         self._answer = answer
@@ -43,9 +43,16 @@ class Question:
         self._machine = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES)
         self._body: list[bytes] | None = None
         self._size = 0
+        #: Whether nothing of it is left to read, and the reply once there is one.
+        self.is_whole = False
+        self.word: bytes | None = None
 
     def take(self, data: bytes) -> bytes | None:
         """Bytes that arrived (b"": the end) → the whole reply, b"" if there is nobody to reply to, None for more."""
+        self.word = self._take(data)
+        return self.word
+
+    def _take(self, data: bytes) -> bytes | None:
         machine = self._machine
         try:
             machine.receive_data(data)
@@ -66,6 +73,7 @@ class Question:
                     self._body.append(bytes(event.data))
                 elif isinstance(event, h11.EndOfMessage):
                     assert self._body is not None
+                    self.is_whole = True
                     return reply(*self._answer(self._body[0] if len(self._body) == 1 else b"".join(self._body)))
                 elif event is h11.NEED_DATA:
                     return None
@@ -146,11 +154,11 @@ async def _accept(listening: socket.socket, answer: Answer, path: bytes, nursery
 
 
 def _answer_now(sock: socket.socket, question: Question) -> bool:
-    """Answer what has arrived already; False if the question is not whole yet."""
+    """Answer what has arrived already; False if the question is not whole yet or was refused half-read."""
     try:
         data = sock.recv(65536)
         found = question.take(data)
-        if found is None:
+        if found is None or (found and not question.is_whole):
             return False
         if sock.send(found) == len(found):
             sock.close()
@@ -166,10 +174,12 @@ def _answer_now(sock: socket.socket, question: Question) -> bool:
 async def _wait_and_answer(stream: Stream, question: Question, waiting: set[Stream]) -> None:
     try:
         with trio.move_on_after(_SECONDS):
-            found = None
-            while found is None:
-                found = question.take(await stream.receive())
-            await stream.send_all(found)
+            while question.word is None:
+                question.take(await stream.receive())
+            if question.is_whole:
+                await stream.send_all(question.word)
+            elif question.word:
+                await stream.linger(question.word)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass
     finally:

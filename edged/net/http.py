@@ -185,14 +185,15 @@ class Exchange:
         self._listening = False
         self.reading_body = False
         self.streaming = False
-        self.refused_body = False
+        self._refused = False  # answered in the app's stead; what it says or raises after that is no news
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         """Let the app answer. Afterwards the machine says whether the connection can go on."""
         declared = next((value for name, value in self._request.headers if name == b"content-length"), b"0")
         # h11 has seen to it that the value is digits, at most twenty of them.
         if int(declared) > self._limit:
-            await self._refuse_body()
+            self._refused = True
+            await self._fail(413, self._too_large)
             return
         problem: Exception | None = None
         with self._scope:
@@ -202,16 +203,12 @@ class Exchange:
                 problem = raised
         if self._watching is not None:
             self._watching.cancel()
+        if self._refused:
+            return
         if self._complete or self._wire.stream.closed or self._gone.is_set():
             # What an app raises after its client has left is a consequence, not news.
             if problem is not None and not self._gone.is_set() and not self._wire.stream.closed:
                 report_incident("app_failed", problem, path=scope["path"])
-            return
-        if self.refused_body:
-            return
-        if isinstance(problem, (h11.RemoteProtocolError, trio.BrokenResourceError)):
-            if isinstance(problem, h11.RemoteProtocolError) and not self._started:
-                await self._fail(problem.error_status_hint, str(problem))
             return
         if problem is None:
             problem = RuntimeError("the app ended without a whole response")
@@ -245,9 +242,9 @@ class Exchange:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._gone.set()
             return {"type": "http.disconnect"}
-        except h11.RemoteProtocolError:
+        except h11.RemoteProtocolError as problem:
             if not self._wire.ended:
-                raise
+                await self._end_early(problem.error_status_hint, str(problem))
             self._gone.set()
             return {"type": "http.disconnect"}
         finally:
@@ -255,9 +252,7 @@ class Exchange:
         if isinstance(event, h11.Data):
             self._taken += len(event.data)
             if self._taken > self._limit:
-                await self._refuse_body()
-                self._scope.cancel()
-                await trio.lowlevel.checkpoint()
+                await self._end_early(413, self._too_large)
             return {"type": "http.request", "body": bytes(event.data), "more_body": True}
         self._body_done = True
         return {"type": "http.request", "body": b"", "more_body": False}
@@ -302,7 +297,8 @@ class Exchange:
             headers.append((b"date", date_header()))
         if whole is not None and status not in _NO_BODY and not names & {b"content-length", b"transfer-encoding"}:
             headers.append((b"content-length", b"%d" % whole))
-        if b"connection" not in names and (self._closing() or not self._body_is_in()):
+        is_last = not self._body_is_in() or self._closing()
+        if is_last and b"connection" not in names:
             headers.append((b"connection", b"close"))
         self._is_bodyless = status in _NO_BODY or self._request.method == b"HEAD"
         data = self._machine.send(h11.Response(status_code=status, headers=headers, reason=_reason(status)))
@@ -314,7 +310,10 @@ class Exchange:
     def _body_is_in(self) -> bool:
         """Whether the request is whole. Takes what has been read: a small body left unread costs no connection."""
         while not self._body_done and self._taken <= self._limit and self._machine.their_state is h11.SEND_BODY:
-            event = self._machine.next_event()
+            try:
+                event = self._machine.next_event()
+            except h11.RemoteProtocolError:
+                return False
             if isinstance(event, h11.Data):
                 self._taken += len(event.data)
             elif isinstance(event, h11.EndOfMessage):
@@ -330,9 +329,16 @@ class Exchange:
             self._gone.set()
             raise ClientGone("the client has left") from None
 
-    async def _refuse_body(self) -> None:
-        self.refused_body = True
-        await self._fail(413, f"a body may have at most {self._limit} bytes")
+    @property
+    def _too_large(self) -> str:
+        return f"a body may have at most {self._limit} bytes"
+
+    async def _end_early(self, status: int, detail: str) -> None:
+        """Refuse what the client sends while the app runs, and end the app: it must not answer that itself."""
+        self._refused = True
+        await self._fail(status, detail)
+        self._scope.cancel()
+        await trio.lowlevel.checkpoint()
 
     async def _fail(self, status: int, detail: str) -> None:
         """Answer in the app's stead, if nothing is on its way yet; the connection ends."""

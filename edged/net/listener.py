@@ -225,10 +225,11 @@ class Server:
                 except BlockingIOError:
                     break
                 except OSError as problem:
+                    # Anything but exhaustion is about a client that left before we looked.
                     if problem.errno in _EXHAUSTED:
                         _log.error("accept_failed", listener=listener.name, error=str(problem))
-                        await trio.sleep(_PAUSE_SECONDS)
-                    break  # anything else is about a client that left before we looked
+                    await trio.sleep(_PAUSE_SECONDS if problem.errno in _EXHAUSTED else 0.01)
+                    break
                 self._take(sock, address, listener, nursery)
 
     def _take(self, sock: socket.socket, address: Address, listener: Listener, nursery: trio.Nursery) -> None:
