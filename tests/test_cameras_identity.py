@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edged.cameras.identity import Match, find_slot, first_free, identity_of, is_telling, judge
@@ -13,6 +13,9 @@ from edged.store.cameras import Slot
 
 GENUINE = "7E19B2F4"
 MADE_UP = "SN0001"
+
+#: Under load an example may take any time.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def webcam(port: str, serial: str = "", model: str = "046d:082d", part: str = "00.0") -> dict[str, str]:
@@ -103,6 +106,7 @@ def test_a_configured_camera_s_slot_is_never_a_device_s() -> None:
     assert find_slot(webcam("p1"), [replace(slot(0, webcam("p1")), kind="rtsp")]) == Match(None)
 
 
+@PATIENT
 @given(st.sets(st.integers(0, 40)))
 def test_a_new_number_is_the_lowest_that_was_never_given(numbers: set[int]) -> None:
     """camera0 first, and none twice."""
@@ -149,6 +153,7 @@ SERIALS = st.sampled_from(["", MADE_UP, "200901010001", GENUINE])
 MODELS = st.sampled_from(["046d:082d", "1:1"])
 
 
+@PATIENT
 @given(st.data())
 def test_cameras_that_keep_their_ports_are_never_mistaken_whatever_their_serials(data: st.DataObject) -> None:
     """Any pieces of any models, equal ones too, in any order of plugging: with worthless serials from the very
@@ -168,6 +173,7 @@ def test_cameras_that_keep_their_ports_are_never_mistaken_whatever_their_serials
     assert len(box.slots) <= len(pieces)
 
 
+@PATIENT
 @given(st.data())
 def test_cameras_with_serials_of_their_own_keep_their_names_in_any_port(data: st.DataObject) -> None:
     """Unplugged and plugged into random free ports, none is mistaken and none gets a second name."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 from cameras_helpers import CAMERA_CAPS, ENUM_FMT, ENUM_FRAMEINTERVALS, ENUM_FRAMESIZES, METADATA_CAPS, QUERYCAP, answer
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edged.cameras import probe as v4l
@@ -20,6 +20,9 @@ from edged.cameras.probe import Ioctl, Probe, choose, explain, probe, read
 from edged.errors import DependencyFailed
 
 BARE = Probe("uvcvideo", "cam", CAMERA_CAPS, (Mode("MJPG", 640, 480, (30.0,)),))
+
+#: Under load an example may take any time.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def fake(change: Callable[[int, bytes], bytes | None] = lambda request, buffer: None) -> Ioctl:
@@ -267,6 +270,8 @@ async def test_a_device_that_hangs_in_the_kernel_is_left_behind() -> None:
         for _ in range(2):
             with pytest.raises(DependencyFailed, match="did not answer"):
                 await probe("/dev/video0", limiter, read=hang, timeout=0.05)
+        while not started:
+            await trio.sleep(0.01)
         assert started == ["/dev/video0"]
         assert limiter.borrowed_tokens == 1
         free.set()
@@ -306,6 +311,7 @@ def test_nothing_can_be_chosen_from_nothing() -> None:
     assert choose((), 640, 480, 15) is None
 
 
+@PATIENT
 @given(
     st.lists(st.sampled_from(MODES), min_size=1),
     st.integers(1, 4000),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edged.cameras import registry as room
@@ -23,6 +23,9 @@ from edged.feeds import Reader
 
 CAMERA = Probe("uvcvideo", "HD Webcam", 1, (Mode("MJPG", 640, 480, (30.0, 15.0)), Mode("YUYV", 1280, 720, (10.0,))))
 METADATA = Probe("uvcvideo", "HD Webcam", 0, ())
+
+#: Under load an example may take any time.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
 
 
 def device(number: int, port: str, serial: str = "", action: str = "add", **properties: str) -> Node:
@@ -644,6 +647,7 @@ async def test_a_thread_that_hangs_in_a_device_keeps_its_place(tmp_path: Path) -
 PIECES = [("1", ""), ("2", ""), ("3", "SN0001"), ("4", "SN0001"), ("5", "7E19B2F4")]
 
 
+@PATIENT
 @given(st.lists(st.tuples(st.sampled_from(PIECES), st.sampled_from([0.0, 0.1, 0.5])), max_size=25))
 def test_no_order_of_plugging_shows_a_wrong_camera(steps: list[tuple[tuple[str, str], float]]) -> None:
     """Through the whole registry, quick or slow, nodes handed out as the kernel does: once all is quiet, each camera

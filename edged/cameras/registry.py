@@ -283,7 +283,9 @@ class Registry:
         while True:
             await trio.sleep(TEST_INTERVAL)
             for number, one in tests:
-                self._put(number, replace(self._cameras[number], status=self._test_status(one)))
+                camera, status = self._cameras[number], self._test_status(one)
+                if camera.status is not status:
+                    self._put(number, replace(camera, status=status))
 
     # USB cameras.
 
