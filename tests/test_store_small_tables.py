@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from edged.store import cameras, meta, revocations, usage
+from edged.credentials.api_keys import KeyRecord
+from edged.store import api_keys, cameras, meta, revocations, usage
 from edged.store.cameras import Slot
 from edged.store.migrations import TRUST, USAGE, migrate
 from edged.store.revocations import Revocation
@@ -33,8 +35,19 @@ def counting() -> Iterator[sqlite3.Connection]:
 def test_revocations_come_back(trust: sqlite3.Connection) -> None:
     """Identity, time, end and reason, in the order of their times."""
     items = [Revocation("key:key_1", 1.0, None, "key"), Revocation("jti:j", 2.0, 99.0, "token")]
-    revocations.add(trust, reversed(items))
+    revocations.add(trust, items[::-1])
     assert revocations.load(trust) == items
+
+
+def test_a_revoked_key_is_marked_in_the_same_breath(trust: sqlite3.Connection) -> None:
+    """Its row and its identity never disagree; a token named like it, or a key that is not there, changes no key."""
+    trust.row_factory = sqlite3.Row
+    record = KeyRecord(key_id="key_1", name="k", role="viewer", digest=b"d", created_at=1.0)
+    api_keys.insert(trust, record)
+    revocations.add(trust, [Revocation("jti:key_1", 2.0), Revocation("key:key_2", 2.0)])
+    assert api_keys.load(trust) == [record]
+    revocations.add(trust, [Revocation("key:key_1", 3.0)])
+    assert api_keys.load(trust) == [replace(record, revoked_at=3.0)]
 
 
 @pytest.mark.parametrize(

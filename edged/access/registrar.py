@@ -14,7 +14,6 @@ or ends its own session by what it asks, cannot cancel it half-way.
 from __future__ import annotations
 
 import math
-import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -210,9 +209,9 @@ class Registrar:
         fresh = identities - self._ledger.denied
         self._ledger.deny(identities)
         now = self._clock.now()
-        self._owed |= {name: Revocation(name, now, until, kind) for name in fresh}
         for name in fresh:
-            if record := self._ledger.keys.get(_key_id(name)):
+            item = self._owed[name] = Revocation(name, now, until, kind)
+            if record := self._ledger.keys.get(item.key_id):
                 self._ledger.put_key(replace(record, revoked_at=now))
         ended = self._admissions.end(identities, "revoked", by)
         self.revocations.publish(Revoked(identities, self._clock.monotonic()))
@@ -291,7 +290,7 @@ class Registrar:
         if not due:
             return
         try:
-            await self._db.write(partial(_save, due=list(due.values())))
+            await self._db.write(partial(revocations.add, revocations=list(due.values())))
         except BaseException:
             self._unpaid.set()
             raise
@@ -321,16 +320,3 @@ class Registrar:
         await _Job(self._pay).run()
         if self._owed:
             _log.error("revocations lost", owed=sorted(self._owed))
-
-
-def _save(connection: sqlite3.Connection, due: Sequence[Revocation]) -> None:
-    revocations.add(connection, due)
-    for item in due:
-        if key_id := _key_id(item.identity):
-            api_keys.revoke(connection, key_id, item.at)
-
-
-def _key_id(identity: str) -> str:
-    """The key that an identity names, "" for a token's."""
-    kind, _, name = identity.partition(":")
-    return name if kind == "key" else ""
