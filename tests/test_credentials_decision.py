@@ -149,3 +149,15 @@ def test_a_role_may_what_the_table_says(role: str) -> None:
     """Contract 7.2 as decisions."""
     who = caller(sub="s", role=role)
     assert {name for name in CAPABILITIES if may(who, name)} == ROLES[role]
+
+
+def test_a_grant_for_one_camera_is_for_that_camera_and_for_the_list() -> None:
+    """By any of its names; the list may be asked for, its rows are judged one by one; another camera is not theirs."""
+    who = caller(sub="s", permissions=["camera:read:camera1", "camera:write:/dev/video1"])
+    assert may(who, "camera:read", "camera1", "/dev/video1")
+    assert may(who, "camera:write", "camera1", "/dev/video1")
+    assert may(who, "stream:read", "camera1")
+    assert may(who, "camera:read")
+    assert not may(who, "camera:read", "camera2")
+    assert not may(who, "camera:delete")
+    assert not may(who, "camera:delete", "camera1")
