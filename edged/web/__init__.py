@@ -1,0 +1,1 @@
+"""HTTP: routes, credentials and faults; formats only, every decision is the gate's."""

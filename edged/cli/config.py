@@ -1,0 +1,52 @@
+"""`edged config`: look at the settings without starting anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edged.cli.options import errors_shown, load_config, show_json, with_directory, with_json
+
+
+@click.group()
+def config() -> None:
+    """Settings: /etc/edged/conf.d/*.toml, then EDGED_<SECTION>_<KEY>, then systemd's credentials."""
+
+
+@config.command()
+@with_directory
+@with_json
+def check(directory: Path, as_json: bool) -> None:
+    """Read all settings and secrets as `serve` would; exit code 78 names the file, the key and the remedy."""
+    from edged.config.load import load_shared_secrets
+    from edged.credentials.tokens import SharedSecret
+    from edged.systemd import credentials_directory
+
+    with errors_shown(as_json=as_json):
+        found = load_config(directory)
+        for name, text in load_shared_secrets(found, credentials_directory()).items():
+            SharedSecret(name, text)
+    if as_json:
+        show_json({"ok": True, "cameras": len(found.camera), "shared_secrets": sorted(found.auth.shared_secrets)})
+    else:
+        if not directory.is_dir():
+            click.echo(f"{directory} does not exist: these are the defaults", err=True)
+        click.echo("the settings are good")
+
+
+@config.command()
+@with_directory
+@with_json
+def show(directory: Path, as_json: bool) -> None:
+    """Print the settings in force as TOML. Secrets are never among them; passwords in URLs are masked."""
+    import tomllib
+
+    from edged.config.render import render
+
+    with errors_shown(as_json=as_json):
+        text = render(load_config(directory))
+    if as_json:
+        show_json(tomllib.loads(text))
+    else:
+        click.echo(text, nl=False)

@@ -1,0 +1,38 @@
+"""`edged`: the commands."""
+
+from __future__ import annotations
+
+import platform
+
+import click
+
+from edged import __version__
+from edged.cli.config import config
+from edged.cli.keys import key
+from edged.cli.options import show_json, with_json
+from edged.cli.serve import demo, serve
+from edged.cli.tokens import token
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="edged %(version)s")
+def main() -> None:
+    """A camera box that people can trust.
+
+    `serve` is the daemon. `key` and `token` ask the running daemon over its unix socket, which root and the group
+    edged-admin may open.
+    """
+
+
+@main.command()
+@with_json
+def version(as_json: bool) -> None:
+    """Print which edged this is."""
+    if as_json:
+        show_json({"version": __version__, "python": platform.python_version()})
+    else:
+        click.echo(f"edged {__version__} (Python {platform.python_version()})")
+
+
+for command in (serve, demo, key, token, config, version):
+    main.add_command(command)

@@ -1,0 +1,133 @@
+"""What commands share: options, how answers are shown, and what becomes of errors.
+
+Exit codes: 0 done; 1 the daemon said no, or the answer is no; 2 the command was written wrongly; 3 no daemon could be
+asked; 78 a setting is wrong (EX_CONFIG, as systemd shows it).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from edged.errors import ConfigError, EdgedError
+
+if TYPE_CHECKING:
+    from edged.config.model import Config
+
+FAILED: Final = 1
+UNREACHABLE: Final = 3
+BAD_CONFIG: Final = 78
+_DIRECTORY: Final = Path("/etc/edged/conf.d")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+with_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+with_directory = click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="EDGED_CONFIG_DIR",
+    default=_DIRECTORY,
+    show_default=True,
+    show_envvar=True,
+    help="The folder of *.toml settings.",
+)
+_with_socket = click.option(
+    "--socket",
+    type=click.Path(path_type=Path),
+    envvar="EDGED_SOCKET",
+    show_envvar=True,
+    help="The daemon's unix socket; without it the one in the settings.",
+)
+
+
+def talks(command: F) -> F:
+    """Options of a command that asks the running daemon: --socket, --directory and --json."""
+    return _with_socket(with_directory(with_json(command)))
+
+
+def ask(
+    method: str, params: Mapping[str, object], *, socket: Path | None, directory: Path, as_json: bool
+) -> dict[str, Any]:
+    """Ask the running daemon one thing. Members that are None are left out; errors end the command."""
+    import trio
+
+    from edged.cli.client import call_once
+
+    with errors_shown(as_json=as_json):
+        path = socket or _find_socket(directory)
+        given = {name: value for name, value in params.items() if value is not None}
+        result: dict[str, Any] = trio.run(partial(call_once, path, method, given))
+    return result
+
+
+def _find_socket(directory: Path) -> Path:
+    from edged.config.model import OFF
+
+    path = load_config(directory).listen.unix
+    if path == OFF:
+        raise ConfigError("listen.unix is off: there is no socket to ask on", hint="name one with --socket")
+    return Path(path)
+
+
+def load_config(directory: Path) -> Config:
+    """The settings in force. Raises ConfigError."""
+    from edged.config.load import load
+    from edged.systemd import credentials_directory
+
+    return load(directory, os.environ, credentials_directory())
+
+
+@contextmanager
+def errors_shown(*, as_json: bool) -> Iterator[None]:
+    """Errors of the family become one line on stderr (or JSON) and an exit code."""
+    try:
+        yield
+    except EdgedError as problem:
+        code = (
+            BAD_CONFIG if isinstance(problem, ConfigError) else UNREACHABLE if problem.slug == "unreachable" else FAILED
+        )
+        if as_json:
+            show_json(
+                {"error": problem.sentence, "hint": problem.hint, "code": problem.slug, **problem.fields}, err=True
+            )
+        else:
+            click.echo(f"edged: {problem}", err=True)
+        sys.exit(code)
+
+
+def show_json(value: object, *, err: bool = False) -> None:
+    """A value as JSON, indented, one document."""
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode(), err=err)
+
+
+def show_fields(rows: Mapping[str, object]) -> None:
+    """Names and values one below the other; what is None is left out."""
+    shown = {name: value for name, value in rows.items() if value is not None}
+    width = max((len(name) for name in shown), default=0)
+    for name, value in shown.items():
+        click.echo(f"{name:<{width}}  {_plain(value)}")
+
+
+def show_table(names: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
+    """Columns under upper-case names; what is None is a dash."""
+    cells = [[name.upper().replace("_", " ") for name in names]]
+    cells += [["-" if row.get(name) is None else _plain(row[name]) for name in names] for row in rows]
+    widths = [max(len(line[at]) for line in cells) for at in range(len(names))]
+    for line in cells:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _plain(value: object) -> str:
+    """Text for a terminal: names come from other people, so control characters do not pass."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_plain, value))
+    return "".join(char if char.isprintable() else "?" for char in str(value))

@@ -1,0 +1,30 @@
+"""`edged serve` and `edged demo`: the two commands that run the house; it is imported when they begin."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from edged.cli.options import errors_shown, load_config, with_directory
+
+
+@click.command()
+@with_directory
+def serve(directory: Path) -> None:
+    """Run the daemon in the foreground until SIGTERM or Ctrl-C."""
+    with errors_shown(as_json=False):
+        settings = load_config(directory)
+    from edged import app
+
+    sys.exit(app.main(settings))
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Play the whole story, judge each step, and exit 0 only if all held.")
+def demo(once: bool) -> None:
+    """Run a box with two test cameras on loopback, print a key and what to try."""
+    from edged.cli import demo as story
+
+    sys.exit(story.main(once=once))

@@ -1,0 +1,98 @@
+"""`edged token`: issue, verify and revoke tokens (JWT)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from edged.cli.options import FAILED, ask, show_fields, show_json, talks
+
+_VARIABLE = "CAMERA_SERVICE_JWT_TOKEN"
+_TEXT = click.argument("token", required=False)
+
+
+@click.group()
+def token() -> None:
+    """Tokens that the running daemon signs and accepts."""
+
+
+@token.command()
+@click.argument("user")
+@click.option("--role", type=click.Choice(["monitor", "viewer", "operator", "user", "admin"]), help="What it may do.")
+@click.option("--expires", type=click.IntRange(min=60), metavar="SECONDS", help="How long it lives (86400).")
+@click.option("--camera", "cameras", multiple=True, metavar="CAMERA", help="Only this camera; may be repeated.")
+@click.option("--permission", "permissions", multiple=True, help="Only this of what the role may do; may be repeated.")
+@click.option("--quiet", "-q", is_flag=True, help="Print the token alone, for scripts to capture.")
+@talks
+def issue(
+    user: str, role: str | None, expires: int | None, cameras: tuple[str, ...], permissions: tuple[str, ...],
+    quiet: bool, **where: Any,
+) -> None:  # fmt: skip
+    """Sign a token that speaks for USER."""
+    params = {
+        "user_id": user,
+        "role": role,
+        "expires_in": expires,
+        "camera_access": list(cameras) or None,
+        "permissions": list(permissions) or None,
+    }
+    made = ask("issue_token", params, **where)
+    if quiet:
+        click.echo(made["token"])
+    elif where["as_json"]:
+        show_json(made)
+    else:
+        show_fields(made)
+
+
+@token.command()
+@_TEXT
+@click.option("--role", help="It must have this very role.")
+@click.option("--permission", "permissions", multiple=True, help="It must list this; may be repeated.")
+@talks
+def verify(token: str | None, role: str | None, permissions: tuple[str, ...], **where: Any) -> None:
+    """Say whether a token is good: exit code 0 if it is, 1 if not.
+
+    TOKEN stands in the process list, where others may read it; better: standard input, or CAMERA_SERVICE_JWT_TOKEN.
+    """
+    params = {"token": _read(token), "required_role": role, "required_permissions": list(permissions) or None}
+    found = ask("validate_token", params, **where)
+    if where["as_json"]:
+        show_json(found)
+    else:
+        click.echo("valid" if found["valid"] else "not valid")
+        for problem in (*found["errors"], *found["warnings"]):
+            click.echo(f"  {problem}", err=True)
+        show_fields({f"  {name}": value for name, value in (found.get("payload") or {}).items()})
+    if not found["valid"]:
+        sys.exit(FAILED)
+
+
+@token.command()
+@_TEXT
+@click.option("--jti", help="Name the token by its jti instead.")
+@click.option("--hash", "token_hash", metavar="SHA256", help="Name it by the SHA-256 of its text, in hex.")
+@talks
+def revoke(token: str | None, jti: str | None, token_hash: str | None, **where: Any) -> None:
+    """End a token and everything that it opened, at once. Without --jti or --hash it is read as in `verify`."""
+    text = None if jti or token_hash else _read(token)
+    done = ask("revoke_token", {"token": text, "jti": jti, "token_hash": token_hash}, **where)
+    if where["as_json"]:
+        show_json(done)
+    else:
+        click.echo("revoked")
+
+
+def _read(given: str | None) -> str:
+    """The token's text: the argument (`-` is standard input), else the environment, else a pipe."""
+    if given and given != "-":
+        return given.strip()
+    text = os.environ.get(_VARIABLE, "") if not given else ""
+    if not text and (given == "-" or not sys.stdin.isatty()):
+        text = sys.stdin.readline()
+    if not text.strip():
+        raise click.UsageError(f"no token: give it on standard input, in {_VARIABLE}, or as argument")
+    return text.strip()

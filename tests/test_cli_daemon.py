@@ -1,0 +1,201 @@
+"""Commands that ask a running daemon: a real `edged serve` on its unix socket, one for this file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from cli_helpers import SECRET, Shell, running_daemon
+
+from edged.credentials.tokens import SharedSecret, issue_claims, sign
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with running_daemon(tmp_path_factory.mktemp("box")) as directory:
+        yield directory
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], directory: Path) -> Shell:
+    return Shell(monkeypatch, capsys, directory)
+
+
+def test_a_new_key_stands_alone_on_stdout_with_quiet(shell: Shell) -> None:
+    """`KEY=$(edged key create door --role viewer --quiet)` is a usable script."""
+    made = shell.run("key", "create", "door", "--role", "viewer", "--quiet")
+    assert made.code == 0
+    assert made.out.startswith("camera_service_sk_")
+    assert len(made.out) == 83, "the key and a line end"
+    assert made.err == ""
+
+
+def test_a_new_key_is_shown_with_its_facts(shell: Shell) -> None:
+    """For people: names and values, and a word that the secret is not shown again."""
+    made = shell.run(
+        "key", "create", "Yard; viewer", "--role", "viewer", "--expires-in-days", "1.5", "--camera", "camera0",
+        "--camera", "camera7", "--permission", "camera:read",
+    )  # fmt: skip
+    assert made.code == 0
+    facts = dict(line.split(None, 1) for line in made.out.splitlines())
+    assert facts.keys() == {"key_id", "api_key", "name", "role", "created_at", "expires_at"}
+    assert facts["name"] == "Yard; viewer"
+    assert datetime.fromisoformat(facts["expires_at"]) > datetime.now(UTC)
+    assert "not shown again" in made.err
+    listed = shell.run("key", "list", "--json").json["keys"]
+    row = next(row for row in listed if row["key_id"] == facts["key_id"])
+    assert (row["camera_access"], row["permissions"]) == (["camera0", "camera7"], ["camera:read"])
+    assert facts["api_key"] not in str(listed)
+
+
+def test_keys_are_listed_in_columns(shell: Shell) -> None:
+    """One line a key under a line of names, narrowed by role, status and disuse."""
+    made = shell.run("key", "create", "\x1b[31mred\x07", "--role", "monitor", "--json").json
+    shown = shell.run("key", "list", "--role", "monitor")
+    head, *rows = shown.out.splitlines()
+    assert head.split()[:2] == ["KEY", "ID"]
+    assert any(row.startswith(made["key_id"]) for row in rows)
+    assert "\x1b" not in shown.out, "a name cannot paint the terminal"
+    assert "\x07" not in shown.out
+    empty = shell.run("key", "list", "--unused-days", "400")
+    assert (empty.code, empty.out) == (0, "")
+    assert "key create" in empty.err
+
+
+def test_rotating_gives_a_new_secret_for_the_same_key(shell: Shell) -> None:
+    """--grace says how long the old one lives; --quiet prints the new one alone."""
+    made = shell.run("key", "create", "door", "--role", "viewer", "--json").json
+    rotated = shell.run("key", "rotate", made["key_id"], "--grace", "0")
+    facts = dict(line.split(None, 1) for line in rotated.out.splitlines())
+    assert facts["key_id"] == made["key_id"]
+    assert facts["api_key"] != made["api_key"]
+    assert "new_api_key" not in facts
+    assert facts["previous_valid_until"] <= facts["rotated_at"]
+    again = shell.run("key", "rotate", made["key_id"], "-q")
+    assert again.out.startswith("camera_service_sk_")
+    assert shell.run("key", "rotate", made["key_id"], "--json").json.keys() >= {"api_key", "new_api_key"}
+
+
+def test_revoking_is_said_in_words_or_json(shell: Shell) -> None:
+    """Twice is fine; a key that never was is exit code 1 with what to do."""
+    made = shell.run("key", "create", "door", "--role", "viewer", "--json").json
+    assert shell.run("key", "revoke", made["key_id"]).out == f"{made['key_id']} is revoked\n"
+    assert shell.run("key", "revoke", made["key_id"], "--json").json["message"] == "API key revoked successfully"
+    assert shell.run("key", "rotate", made["key_id"]).code == 1
+    unknown = shell.run("key", "revoke", "key_0000000000000000")
+    assert (unknown.code, unknown.out) == (1, "")
+    assert "key_0000000000000000" in unknown.err
+    assert "list_keys" in unknown.err
+    assert "Traceback" not in unknown.err
+
+
+def test_an_error_as_json_is_one_document_on_stderr(shell: Shell) -> None:
+    """A program reads what went wrong the same way it reads what went well."""
+    failed = shell.run("key", "revoke", "key_0000000000000000", "--json")
+    assert failed.out == ""
+    said = type(failed)(failed.code, failed.err, "").json
+    assert said["error"].startswith("Not found")
+    assert said["reason"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("key", "create", "x"),
+        ("key", "create", "x", "--role", "owner"),
+        ("key", "create", "x", "--role", "viewer", "--expires-in-days", "0"),
+        ("key", "rotate", "x", "--grace", "-1"),
+        ("token", "issue", "ada", "--expires", "5"),
+        ("key", "fly"),
+        ("fly",),
+    ],
+)
+def test_a_command_written_wrongly_is_2(shell: Shell, arguments: tuple[str, ...]) -> None:
+    """Nothing is asked then."""
+    ran = shell.run(*arguments)
+    assert ran.code == 2
+    assert "Usage: edged" in ran.err
+
+
+def test_what_the_daemon_does_not_take_is_1(shell: Shell) -> None:
+    """Its sentence names the member."""
+    ran = shell.run("key", "create", "x" * 101, "--role", "viewer")
+    assert ran.code == 1
+    assert "name" in ran.err
+
+
+def test_a_token_is_issued_and_verified(shell: Shell) -> None:
+    """From a pipe, from the environment, and as an argument; exit code 0 says that it is good."""
+    issued = shell.run("token", "issue", "ada", "--role", "viewer", "--expires", "600", "--quiet")
+    text = issued.out.strip()
+    assert text.count(".") == 2
+    for ran in (
+        shell.run("token", "verify", stdin=issued.out),
+        shell.run("token", "verify", "-", stdin=issued.out),
+        shell.run("token", "verify", text),
+    ):
+        assert ran.code == 0
+        assert ran.out.startswith("valid\n")
+        assert "ada" in ran.out
+    shell.setenv("CAMERA_SERVICE_JWT_TOKEN", text)
+    found = shell.run("token", "verify", "--json")
+    assert found.json["valid"]
+    assert found.json["payload"]["role"] == "viewer"
+
+
+def test_a_token_can_be_narrowed(shell: Shell) -> None:
+    """--camera and --permission end up in its claims; the plain form shows every fact."""
+    issued = shell.run(
+        "token", "issue", "ada", "--role", "viewer", "--camera", "camera0", "--permission", "camera:read", "--json"
+    )
+    payload = shell.run("token", "verify", "--json", stdin=issued.json["token"]).json["payload"]
+    assert (payload["camera_access"], payload["permissions"]) == (["camera0"], ["camera:read"])
+    shown = shell.run("token", "issue", "ada", "--role", "viewer")
+    assert {line.split()[0] for line in shown.out.splitlines()} == {
+        "token",
+        "token_type",
+        "expires_at",
+        "expires_in",
+        "jti",
+    }
+
+
+def test_a_bad_token_is_1_and_says_why(shell: Shell) -> None:
+    """Forged, expired, or without what was asked of it."""
+    assert shell.run("token", "verify", stdin="a.b.c\n").code == 1
+    now = time.time()
+    forged = sign(issue_claims("eve", role="admin", now=now, expires_in=600), SharedSecret("x", "y" * 40))
+    assert shell.run("token", "verify", stdin=forged).code == 1
+    old = sign(issue_claims("ada", role="viewer", now=now - 7200, expires_in=60), SharedSecret("clients", SECRET))
+    expired = shell.run("token", "verify", stdin=old)
+    assert expired.code == 1
+    assert expired.out == "not valid\n"
+    assert "expired" in expired.err
+    good = shell.run("token", "issue", "ada", "--role", "viewer", "-q").out
+    assert shell.run("token", "verify", "--role", "admin", stdin=good).code == 1
+    assert shell.run("token", "verify", "--permission", "camera:write", stdin=good).code == 1
+    assert shell.run("token", "verify", "--role", "viewer", stdin=good).code == 0
+
+
+def test_without_a_token_it_is_2(shell: Shell) -> None:
+    """An empty pipe is no token."""
+    for arguments in (("token", "verify"), ("token", "verify", "-"), ("token", "revoke")):
+        ran = shell.run(*arguments)
+        assert ran.code == 2
+        assert "CAMERA_SERVICE_JWT_TOKEN" in ran.err
+
+
+def test_a_revoked_token_is_not_good_any_more(shell: Shell) -> None:
+    """By its text, its jti, or the hash of its text."""
+    first = shell.run("token", "issue", "ada", "--role", "viewer", "--json").json
+    assert shell.run("token", "revoke", stdin=first["token"]).out == "revoked\n"
+    verified = shell.run("token", "verify", stdin=first["token"])
+    assert verified.code == 1
+    assert "blacklisted" in verified.err
+    second = shell.run("token", "issue", "ada", "--role", "viewer", "--json").json
+    assert shell.run("token", "revoke", "--jti", second["jti"], "--json").json == {"revoked": True}
+    assert shell.run("token", "verify", stdin=second["token"]).code == 1
+    assert shell.run("token", "revoke", "--hash", "nonsense").code == 1
