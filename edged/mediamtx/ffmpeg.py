@@ -115,7 +115,9 @@ def read_test_picture(source: Source, rate: float) -> list[str]:
 
 def read_playlist(playlist: str) -> list[str]:
     """Arguments that read the RTSP address in a playlist file."""
-    return [*("-f", "concat", "-safe", "0", "-protocol_whitelist", "file,rtsp,rtp,tcp,udp,tls,crypto"), "-i", playlist]
+    reader = ("-f", "concat", "-safe", "0", "-protocol_whitelist", "file,rtsp,rtp,tcp,udp,tls,crypto")
+    # The playlist's own reader knows the stream already; looking twice would take a second more.
+    return [*reader, "-analyzeduration", "0", "-probesize", "32", "-i", playlist]
 
 
 def make_playlist(url: str, *, at_once: bool) -> str:
