@@ -14,8 +14,10 @@ from net_helpers import GET_X as GET
 from net_helpers import ask, connect, opened, read_all, read_reply, running, until
 from structlog.testing import capture_logs
 
+from edged.config.model import LimitSettings
 from edged.errors import StartFailed
 from edged.net import listener as module
+from edged.net.doors import Doors
 from edged.net.listener import inherit, open_all_tcp, open_tcp, open_unix, parse_address
 
 
@@ -288,3 +290,14 @@ async def test_stopping_leaves_no_task_thread_or_file(tmp_path):
         await until(lambda: trio.lowlevel.current_statistics().tasks_living == tasks)
     assert threading.active_count() == threads
     assert not path.exists()
+
+
+async def test_a_start_that_is_given_up_ends():
+    """Something else of the house failed while the doors were opening: nothing may wait for them."""
+    door = open_tcp("main", "127.0.0.1:0")
+    with trio.fail_after(20), trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            scope.cancel()
+            await nursery.start(module.serve, [door], Doors(None, None), LimitSettings())
+    assert scope.cancelled_caught
+    assert door.socket.fileno() == -1

@@ -217,7 +217,7 @@ class Server:
                 await trio.sleep(0.01)
 
     async def _accept(self, listener: Listener, nursery: trio.Nursery) -> None:
-        while True:
+        while not self._is_stopping:
             await trio.lowlevel.wait_readable(listener.socket)
             for _ in range(_ACCEPTS_IN_A_ROW):
                 try:
@@ -318,7 +318,8 @@ async def serve(
     """Serve until cancelled, then stop in order (`Server.close_all`); the listeners are closed then."""
     server = Server(listeners, doors, limits, counts or NoCounts())
     async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
+        # Not start(): that waits for its task when it is cancelled meanwhile, and this one is shielded.
+        nursery.start_soon(server.run)
         task_status.started(server)
         try:
             await trio.sleep_forever()
