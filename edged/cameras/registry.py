@@ -157,6 +157,8 @@ class Registry:
         self.changes: Feed[CameraChanged] = Feed()
         #: Rises with each change.
         self.version = 0
+        #: Whether cameras are noticed as they are plugged in.
+        self.discovery_active = False
         self._load_slots = load_slots
         self._save_slot = save_slot
         self._fixed = [one for one in configured if one.kind != "usb"]
@@ -203,6 +205,7 @@ class Registry:
                 nursery.start_soon(self._look_at_files, tests)
             if self._use_udev:
                 await nursery.start(self._follow_udev)
+                self.discovery_active = True
             task_status.started()
 
     def _put(self, number: int, camera: Camera) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Final, cast
+from typing import Final
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -112,7 +112,7 @@ def admit(house: House, question: Question) -> Answer:
     An allowed session is noted with its credential, so that a revocation can find it; an allowed read
     wakes the camera's publisher.
     """
-    transport = cast("Transport", question.protocol if question.protocol in TRANSPORTS else "http")
+    transport: Transport = question.protocol if question.protocol in TRANSPORTS else "http"
     if question.user == INTERNAL_USER and house.ledger.use_secret(question.password, question.path, question.action):
         if question.id:
             house.gate.admit_internal(transport, question.path, question.id)
@@ -132,11 +132,11 @@ def admit(house: House, question: Question) -> Answer:
         camera = house.cameras.find(question.path)
         resource = camera_resource(camera) if camera else Resource.of_camera(question.path)
         house.gate.authorize(caller, capability, transport, resource)
+        if question.id:
+            kick = partial(_kick, house, question.protocol, question.id)
+            house.gate.admit(caller, transport, kick, path=question.path, session=question.id)
     except Refused as problem:
         return Answer(False, problem.reason)
-    if question.id:
-        kick = partial(_kick, house, question.protocol, question.id)
-        house.gate.admit(caller, transport, kick, path=question.path, session=question.id)
     if question.action == "read":
         house.publishers.wake(question.path)
     return _YES

@@ -53,9 +53,7 @@ async def sweep(admissions: Admissions, viewers: Viewers) -> int:
         strangers = [
             session
             for session in sessions
-            if not any(
-                admissions.has_session(session.protocol, name) for name in (session.id, *session.connections)
-            )
+            if not any(admissions.has_session(session.protocol, name) for name in (session.id, *session.connections))
         ]
         admissions.forget_unseen(
             (session.protocol, name) for session in sessions for name in (session.id, *session.connections)

@@ -1,0 +1,366 @@
+"""The composition root: settings in, a running daemon out. Read `run` aloud: it is the start-up order.
+
+What stands deeper inside starts later and stops earlier: the doors stop before the publishers, these before
+MediaMTX, that before the hook that it asks, that before the databases (design: stopping is designed).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+import trio
+
+from edged import __version__, children, logs, systemd
+from edged.access.admissions import Admissions
+from edged.access.gate import Gate
+from edged.access.ledger import Ledger
+from edged.access.registrar import Registrar
+from edged.access.usage import Usage
+from edged.cameras.model import Camera, Status
+from edged.cameras.registry import Configured, Registry
+from edged.clock import Clock
+from edged.config.load import load_shared_secrets
+from edged.config.model import OFF, CameraSettings, Config
+from edged.credentials.tokens import SharedSecret
+from edged.errors import EdgedError
+from edged.library.snapshots import Snapshots
+from edged.mediamtx.ffmpeg import find_ffmpeg
+from edged.mediamtx.frames import Frames
+from edged.mediamtx.paths import Paths
+from edged.mediamtx.process import USER, Supervisor
+from edged.mediamtx.publisher import Publishers
+from edged.mediamtx.settings import MediaSettings
+from edged.mediamtx.viewers import Viewers
+from edged.metrics import Metrics
+from edged.net.doors import Doors
+from edged.net.hook import serve_hook
+from edged.net.listener import Listener, Server, inherit, open_all_tcp, open_unix, serve
+from edged.operations import cameras as camera_operations
+from edged.operations import gather, streams
+from edged.operations.cameras import Listings
+from edged.operations.house import House
+from edged.operations.sessions import Sessions
+from edged.reactions import cameras as camera_reactions
+from edged.reactions import mediamtx as mediamtx_reactions
+from edged.reactions import revocations, upkeep
+from edged.rpc import notifications
+from edged.rpc.session import Rpc
+from edged.store import cameras as camera_slots
+from edged.store import meta
+from edged.store.database import Database
+from edged.store.migrations import TRUST, USAGE
+from edged.web.app import make_app
+from edged.web.mediamtx_hook import make_answer
+
+_log = structlog.get_logger("edged")
+
+
+Task = Callable[..., Awaitable[Any]]
+
+
+def main(config: Config) -> int:
+    """Run until SIGTERM or Ctrl-C; returns the exit code. A failed start is one clear line, never a traceback."""
+    logs.configure(config.log.level)
+    code = 0
+    try:
+        trio.run(run, config)
+    except* EdgedError as problems:
+        for problem in _leaves(problems):
+            _log.error("failed", problem=str(problem))
+            systemd.notify(f"STATUS=failed: {problem}")
+        code = 1
+    return code
+
+
+async def run(config: Config, *, started: Callable[[Server], None] = lambda _server: None) -> None:
+    """Build the house, serve until a signal, and take it down in order. Raises StartFailed, ConfigError."""
+    _log.info("starting", version=__version__, pid=os.getpid())
+    sessions, metrics = Sessions(), Metrics((catalogue := gather()).operations, version=__version__)
+    trust_file, usage_file = config.paths.state / "trust.db", config.paths.state / "usage.db"
+    shared_secrets = read_shared_secrets(config)
+    async with (
+        Database.open(trust_file, TRUST, name="trust", observe_commit=metrics.committed) as trust,
+        Database.open(
+            usage_file, USAGE, name="usage", synchronous="NORMAL", observe_commit=metrics.committed
+        ) as tallies,
+    ):
+        # Trust: what the gate knows.
+        clock = Clock(partial(trust.read_now, meta.load_high_water), synchronized=systemd.is_clock_synchronized)
+        ledger, admissions, usage = Ledger(), Admissions(), Usage(tallies, clock)
+        registrar = Registrar(ledger, admissions, trust, clock, metrics)
+        registrar.load()
+        usage.load()
+        gate = Gate(
+            ledger, admissions, clock, metrics,
+            shared_secrets=shared_secrets, leeway=config.auth.leeway, tally=usage.tally,
+        )  # fmt: skip
+        # Cameras, and whoever makes pictures of them.
+        cameras = Registry(*slot_store(trust), [read_camera(each) for each in config.camera],
+                           state=config.paths.state, resynced=metrics.udev_resynced)  # fmt: skip
+        environment = systemd.child_environment()
+        hook = Hook()
+        paths = Paths()
+        mediamtx = Supervisor(
+            media_settings(config), hook_url=lambda: hook.url, runtime=config.paths.runtime, environment=environment,
+            new_secret=ledger.new_secret, drop_secret=ledger.drop_secret, wanted_paths=paths.wanted,
+        )  # fmt: skip
+        viewers = Viewers(mediamtx)
+        spawn = partial(children.spawn, environment=environment)
+        frames = Frames(
+            spawn, find_ffmpeg, lambda name: reader_url(name, mediamtx, publishers, ledger),
+            drop_secret=ledger.drop_secret,
+        )  # fmt: skip
+        publishers = Publishers(
+            spawn, find_ffmpeg, partial(rtsp_address, mediamtx), ledger.new_secret, ledger.drop_secret, paths.list,
+            make_way=frames.make_way,
+        )  # fmt: skip
+        house = House(
+            clock=clock, counts=metrics, gate=gate, ledger=ledger, registrar=registrar, usage=usage, sessions=sessions,
+            cameras=cameras, mediamtx=mediamtx, paths=paths, publishers=publishers, viewers=viewers, frames=frames,
+            snapshots=Snapshots(config.snapshots.folder), listings=Listings(), shared_secrets=shared_secrets,
+        )  # fmt: skip
+        doors = Rpc(catalogue, house, calls_in_flight=config.limits.calls_in_flight, longest_batch=config.limits.batch)
+        ready = trio.Event()
+        app = make_app(catalogue, house, metrics, state=config.paths.state, is_ready=ready.is_set)
+        answer = make_answer(partial(streams.admit, house))
+
+        with cameras.changes.subscribe() as for_media, cameras.changes.subscribe() as for_clients, \
+                registrar.revocations.subscribe() as revoked, mediamtx.states.subscribe() as states:  # fmt: skip
+            async with (
+                stop_signals() as stop,
+                started_tasks(registrar.run, partial(hook.serve, answer), cameras.run),
+                tasks(usage.run, admissions.run, partial(upkeep.keep_mark, clock, mark_store(trust))),
+                started_tasks(mediamtx.run, partial(paths.run, mediamtx), viewers.run),
+                tasks(publishers.run, frames.run,
+                      partial(camera_reactions.follow, for_media, cameras, paths, publishers, frames),
+                      partial(mediamtx_reactions.follow, states, publishers, metrics.child_restarted),
+                      partial(revocations.follow, revoked, admissions, viewers, clock.monotonic)),
+                tasks(partial(notifications.run, for_clients, sessions, doors.conversations, gate,
+                              partial(show_camera, mediamtx), cameras=cameras.all, now=clock.now)),
+                serving(open_listeners(config), Doors(app, doors.open), config, metrics) as server,
+            ):  # fmt: skip
+                watch(metrics, house, server)
+                ready.set()
+                for listener in server.listeners:
+                    _log.info("listening", listener=listener.name, address=listener.address)
+                systemd.notify("READY=1\nSTATUS=serving")
+                started(server)
+                async with tasks(watchdog):
+                    await stop.wait()
+                systemd.notify("STOPPING=1\nSTATUS=stopping")
+                _log.info("stopping")
+            await mark_store(trust)(clock.high_water())
+    _log.info("stopped")
+
+
+# What run() is made of ---------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def tasks(*starters: Task) -> AsyncIterator[None]:
+    """These tasks run while the block does, and are cancelled at its end. One that fails takes the house down."""
+    async with trio.open_nursery() as nursery:
+        for starter in starters:
+            nursery.start_soon(starter)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def started_tasks(*starters: Task) -> AsyncIterator[None]:
+    """The same for tasks that say when they are ready: the block begins when all of them are."""
+    async with trio.open_nursery() as nursery:
+        for starter in starters:
+            await nursery.start(starter)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def serving(listeners: list[Listener], doors: Doors, config: Config, metrics: Metrics) -> AsyncIterator[Server]:
+    """The doors are open while the block runs; they close in order (net.listener)."""
+    async with trio.open_nursery() as nursery:
+        yield await nursery.start(partial(serve, listeners, doors, config.limits, counts=metrics))
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def stop_signals() -> AsyncIterator[trio.Event]:
+    """An event that SIGTERM and SIGINT set. Installed before any child starts, so that Ctrl-C is ours alone."""
+    stop = trio.Event()
+
+    async def listen(task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for number in signals:
+                _log.info("signal", name=signal.Signals(number).name)
+                stop.set()
+
+    async with started_tasks(listen):
+        yield stop
+
+
+class Hook:
+    """Where MediaMTX asks: its own listener, a port that the kernel picks, a path that nobody guesses (design 6)."""
+
+    def __init__(self) -> None:
+        self._path = f"/{secrets.token_urlsafe(24)}"
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}{self._path}"
+
+    async def serve(self, answer: Callable[[bytes], tuple[int, bytes]], task_status: trio.TaskStatus[None]) -> None:
+        """Answer until cancelled; started once it listens."""
+        async with trio.open_nursery() as nursery:
+            self._port = await nursery.start(partial(serve_hook, answer, path=self._path))
+            task_status.started()
+
+
+def read_shared_secrets(config: Config) -> tuple[SharedSecret, ...]:
+    """The HS256 secrets of the settings. Raises ConfigError."""
+    texts = load_shared_secrets(config, systemd.credentials_directory())
+    return tuple(SharedSecret(name, text) for name, text in texts.items())
+
+
+def read_camera(settings: CameraSettings) -> Configured:
+    """A `[[camera]]` entry as the cameras' room knows it."""
+    match = " ".join(f"{name}={glob}" for name, glob in settings.udev_match.items())
+    return Configured(
+        label=settings.name,
+        source=match or settings.source,
+        always_on=settings.mode == "always",
+        width=settings.width,
+        height=settings.height,
+        rate=settings.rate,
+        bitrate=settings.bitrate,
+        encoder=settings.encoder,
+    )
+
+
+def media_settings(config: Config) -> MediaSettings:
+    """The `[mediamtx]` section as MediaMTX's room knows it."""
+    given = config.mediamtx
+    return MediaSettings(
+        enabled=given.enabled,
+        binary=given.binary,
+        rtsp=given.rtsp,
+        hls=given.hls,
+        webrtc=given.webrtc,
+        webrtc_udp=given.webrtc_udp,
+        rtmp=given.rtmp,
+        srt=given.srt,
+        minimum_version=given.minimum_version,
+        recommended_version=given.recommended,
+    )
+
+
+def rtsp_address(mediamtx: Supervisor) -> str | None:
+    """Where edged's own publishers and readers find MediaMTX, None while it is not ready."""
+    port = mediamtx.state.rtsp_port
+    return f"127.0.0.1:{port}" if mediamtx.state.status == "ready" and port is not None else None
+
+
+def reader_url(name: str, mediamtx: Supervisor, publishers: Publishers, ledger: Ledger) -> str | None:
+    """Where edged itself reads a camera that is being published; its password is good for one DESCRIBE and one SETUP.
+
+    None for one that sleeps: a picture straight from the source is there sooner, and wakes no encoder.
+    """
+    address = rtsp_address(mediamtx) if publishers.is_active(name) else None
+    return f"rtsp://{USER}:{ledger.new_secret(name, 'read', 2)}@{address}/{name}" if address else None
+
+
+def show_camera(mediamtx: Supervisor, camera: Camera, host: str) -> camera_operations.CameraRow:
+    """A camera as notifications show it."""
+    return camera_operations.row(camera, host, mediamtx.state)
+
+
+def open_listeners(config: Config) -> list[Listener]:
+    """Every socket of the settings; the unix socket is systemd's where it hands one over. Raises StartFailed."""
+    given = systemd.listen_fds()
+    # systemd's second socket of a name is called NAME.2 there; here it is one more of the same kind.
+    opened = [inherit(name.partition(".")[0], sock) for name, sock in given.items()]
+    for name, addresses in (
+        ("main", config.listen.main),
+        ("compat", config.listen.compat),
+        ("local", config.listen.local),
+    ):
+        opened += open_all_tcp(name, addresses)
+    if config.listen.unix != OFF and "unix" not in given:
+        opened.append(open_unix("unix", Path(config.listen.unix)))
+    return opened
+
+
+def slot_store(
+    trust: Database,
+) -> tuple[Callable[[], list[camera_slots.Slot]], Callable[[camera_slots.Slot], Awaitable[None]]]:
+    """How the cameras' room loads and saves its slots."""
+
+    async def save(slot: camera_slots.Slot) -> None:
+        await trust.write(lambda connection: camera_slots.save(connection, slot))
+
+    return partial(trust.read_now, camera_slots.load), save
+
+
+def mark_store(trust: Database) -> Callable[[float], Awaitable[None]]:
+    """How the clock's high-water mark is kept; a disk that fails is told in the log and tried again next time."""
+
+    async def save(mark: float) -> None:
+        try:
+            await trust.write(lambda connection: meta.save_high_water(connection, mark))
+        except EdgedError as problem:
+            _log.warning("mark not kept", problem=str(problem))
+
+    return save
+
+
+def watch(metrics: Metrics, house: House, server: Server) -> None:
+    """Where metrics look when somebody scrapes."""
+
+    def count_keys() -> Mapping[str, int]:
+        now = house.clock.now()
+        return Counter(record.status(now) for record in house.ledger.keys.values())
+
+    def show_cameras() -> Mapping[str, bool | None]:
+        states = {Status.CONNECTED: True, Status.DISCONNECTED: False, Status.ERROR: None}
+        return {camera.name: states[camera.status] for camera in house.cameras.all()}
+
+    metrics.watch(
+        sessions=lambda: Counter(session.transport for session in house.sessions),
+        connections=lambda: server.connections,
+        cameras=show_cameras,
+        children=lambda: {
+            "mediamtx": int(house.mediamtx.state.pid is not None),
+            "publisher": sum(state.pid is not None for state in house.publishers.states.values()),
+            "frames": len(house.frames.running),
+        },
+        api_keys=count_keys,
+        mediamtx_version=lambda: house.mediamtx.state.version,
+    )
+
+
+async def watchdog() -> None:
+    """Tell systemd that the loop turns, where it asked for that."""
+    interval = systemd.watchdog_interval()
+    if interval is None:
+        return
+    while True:
+        systemd.notify("WATCHDOG=1")
+        await trio.sleep(interval)
+
+
+def _leaves(problem: BaseException) -> list[BaseException]:
+    """The exceptions in a group, however deep."""
+    if isinstance(problem, BaseExceptionGroup):
+        return [leaf for each in problem.exceptions for leaf in _leaves(each)]
+    return [problem]

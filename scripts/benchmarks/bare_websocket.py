@@ -1,0 +1,70 @@
+"""The least that a WebSocket server on trio can do: the Sans-I/O core, msgspec both ways, a fixed reply.
+
+bare_websocket.py RESULT-FILE    prints its port; RESULT-FILE holds the JSON of the result to answer with
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import h11
+import msgspec
+import trio
+from websockets.frames import Opcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.utils import accept_key
+
+SILENT = logging.getLogger("silent")
+SILENT.disabled = True
+
+
+class Request(msgspec.Struct):
+    method: str
+    id: int | str | None = None
+
+
+class Reply(msgspec.Struct):
+    jsonrpc: str
+    result: msgspec.Raw
+    id: int | str | None
+
+
+async def serve(result: msgspec.Raw, stream: trio.SocketStream) -> None:
+    decoder, encoder = msgspec.json.Decoder(Request), msgspec.json.Encoder()
+    head = h11.Connection(h11.SERVER)
+    while not isinstance(event := head.next_event(), h11.Request):
+        head.receive_data(await stream.receive_some(65536))
+    key = dict(event.headers)[b"sec-websocket-key"].decode()
+    upgrade = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept_key(key))]
+    while not isinstance(head.next_event(), h11.EndOfMessage | type(h11.PAUSED)):
+        pass
+    await stream.send_all(head.send(h11.InformationalResponse(status_code=101, headers=upgrade)))
+    protocol = ServerProtocol(state=State.OPEN, logger=SILENT)
+    while data := await stream.receive_some(65536):
+        protocol.receive_data(data)
+        for event in protocol.events_received():
+            if event.opcode is Opcode.TEXT:
+                request = decoder.decode(event.data)
+                protocol.send_text(encoder.encode(Reply("2.0", result, request.id)))
+        for chunk in protocol.data_to_send():
+            await stream.send_all(chunk)
+
+
+async def main() -> None:
+    result = msgspec.Raw(Path(sys.argv[1]).read_bytes())
+
+    async def handle(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            await serve(result, stream)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, handle, 0, host="127.0.0.1"))
+        print(listeners[0].socket.getsockname()[1], flush=True)
+
+
+trio.run(main)
