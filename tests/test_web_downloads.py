@@ -85,6 +85,8 @@ async def test_who_may_see_no_camera_gets_no_picture(site: Site) -> None:
     assert (await site.ask("GET", "/files/snapshots/door.jpg", key=site.key("monitor")[1])).status == 403
 
 
+# anyio 4.8 leaves a cancelled transfer's file to the collector, which closes it at once and warns.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("parts", [0, 1])
 async def test_revoking_the_key_cuts_the_transfer_off(site: Site, parts: int) -> None:
     """In the middle of it the answer is left without its end; before it begins it is a 401."""
