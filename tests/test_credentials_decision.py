@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edged.credentials.callers import NOTHING, Caller, Resource, Streams
 from edged.credentials.claims import read_caller
-from edged.credentials.decision import CREDENTIAL_REASONS, Reason, decide
+from edged.credentials.decision import OUTSIDE, Reason, decide, outside_reason
 from edged.credentials.roles import CAPABILITIES, OPEN, ROLES, SELF
 
 NOW = 2_000_000_000.0
@@ -78,9 +78,18 @@ def test_what_nobody_declared_is_denied(caller: Caller | None, resource: Resourc
     assert not decide(caller, "camera:fly", resource, now=NOW).allowed
 
 
-def test_reasons_of_the_credential_and_of_the_question_are_told_apart() -> None:
-    """Only what was asked for may be wrong with a good credential."""
-    assert frozenset(Reason) - CREDENTIAL_REASONS == {Reason.MISSING_SCOPE, Reason.CAMERA_DENIED}
+def test_every_reason_has_one_word_for_outside() -> None:
+    """Contract 10.20: four words of the credential, two of what was asked with a good one; nothing more exact."""
+    assert OUTSIDE.keys() == frozenset(Reason)
+    exact = {Reason.MISSING: "auth_required", Reason.EXPIRED: "expired", Reason.REVOKED: "revoked",
+             Reason.MISSING_SCOPE: "permission_denied", Reason.CAMERA_DENIED: "camera_not_found"}  # fmt: skip
+    for reason in Reason:
+        assert outside_reason(reason) == exact.get(reason, "auth_failed")
+
+
+def test_a_reason_that_nobody_declared_says_no_more_than_no() -> None:
+    """Never "permission denied", which would tell that the credential was good."""
+    assert outside_reason("sunspots") == "auth_failed"
 
 
 # --- the worked rows of contract 7.6 ---------------------------------------------------

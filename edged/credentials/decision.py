@@ -6,8 +6,10 @@ comes before all of these (access.gate).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from edged.credentials.callers import NOTHING, Caller, Resource
 from edged.credentials.roles import OPEN, SELF
@@ -33,8 +35,32 @@ class Reason(StrEnum):
     ORIGIN_DENIED = "origin_denied"
 
 
-#: Reasons that concern the credential itself; the rest concern what was asked with a good one.
-CREDENTIAL_REASONS = frozenset(Reason) - {Reason.MISSING_SCOPE, Reason.CAMERA_DENIED}
+#: Exact reason → the word that whoever asked is told (contract 10.20). Every reason stands here: log, metric and
+#: explanation keep the exact one, and no door has a table of its own.
+OUTSIDE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        Reason.MISSING: "auth_required",
+        Reason.EXPIRED: "expired",
+        Reason.REVOKED: "revoked",
+        Reason.MALFORMED: "auth_failed",
+        Reason.UNKNOWN_KEY: "auth_failed",
+        Reason.BAD_SIGNATURE: "auth_failed",
+        Reason.ALG_NOT_ALLOWED: "auth_failed",
+        Reason.BAD_AUDIENCE: "auth_failed",
+        Reason.UNTRUSTED_ISSUER: "auth_failed",
+        Reason.NO_EXPIRY: "auth_failed",
+        Reason.NOT_YET_VALID: "auth_failed",
+        Reason.ROLE_DENIED: "auth_failed",
+        Reason.ORIGIN_DENIED: "auth_failed",
+        Reason.MISSING_SCOPE: "permission_denied",
+        Reason.CAMERA_DENIED: "camera_not_found",
+    }
+)
+
+
+def outside_reason(reason: str) -> str:
+    """The exact reason of a refusal → what is told outside; of one that nobody declared no more than that it failed."""
+    return OUTSIDE.get(reason, "auth_failed")
 
 
 class Decision(NamedTuple):

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from edged.credentials.callers import Caller, Credential, Token
-from edged.credentials.decision import CREDENTIAL_REASONS, Reason
+from edged.credentials.decision import outside_reason
 from edged.credentials.roles import ROLES
 from edged.errors import EdgedError, Refused
 from edged.wire import jsonrpc
@@ -70,7 +70,7 @@ _INTERNAL = (jsonrpc.INTERNAL_ERROR, "Internal error")
 _V2_AUTHENTICATION = (-32001, "Authentication failed or token expired")
 
 #: Situation → (code, message) in v1 and in v2 (contract 4b). An error's slug names its row; a refusal's is
-#: what `outside_reason` makes of its reason.
+#: what `outside_reason` makes of its reason (contract 10.20).
 FAULTS: Mapping[str, tuple[tuple[int, str], tuple[int, str]]] = MappingProxyType(
     {
         "parse_error": ((jsonrpc.PARSE_ERROR, "Parse error"),) * 2,
@@ -111,17 +111,6 @@ _INVALID: Mapping[int, str] = MappingProxyType(
 #: Characters of one text in an error: what a client sent comes back in it.
 _LONGEST_TEXT = 300
 _UNAUTHENTICATED = -32001
-
-
-def outside_reason(reason: str) -> str:
-    """The exact reason of a refusal → what its caller is told (contract 10.20)."""
-    if reason == Reason.MISSING:
-        return "auth_required"
-    if reason in (Reason.EXPIRED, Reason.REVOKED):
-        return reason
-    if reason == Reason.CAMERA_DENIED:
-        return "camera_not_found"
-    return "auth_failed" if reason in CREDENTIAL_REASONS else "permission_denied"
 
 
 def situation(problem: EdgedError) -> str:

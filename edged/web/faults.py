@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 from starlette.responses import Response
 
-from edged.credentials.decision import Reason
+from edged.credentials.decision import outside_reason
 from edged.errors import EdgedError, RateLimited, Refused
 from edged.web.exchange import json_response
 
@@ -34,13 +34,13 @@ STATUSES: Final[dict[str, tuple[int, str]]] = {
     "store_error": (503, "Store failed"),
     "overloaded": (503, "Overloaded"),
 }
-#: Exact reason → code, phrase and sentence; every other reason of a credential is the last (contract 10.20).
-_REFUSALS: Final[dict[str, tuple[str, str, str]]] = {
-    Reason.MISSING: ("auth_required", "Authentication required", "no credential was sent"),
-    Reason.EXPIRED: ("expired", "Authentication failed", "this credential has expired"),
-    Reason.REVOKED: ("revoked", "Authentication failed", "this credential was revoked"),
+#: What is told of a credential that is not good → phrase and sentence (contract 10.20).
+_UNAUTHENTICATED: Final[dict[str, tuple[str, str]]] = {
+    "auth_required": ("Authentication required", "no credential was sent"),
+    "expired": ("Authentication failed", "this credential has expired"),
+    "revoked": ("Authentication failed", "this credential was revoked"),
+    "auth_failed": ("Authentication failed", "this credential is not accepted"),
 }
-_FAILED: Final = ("auth_failed", "Authentication failed", "this credential is not accepted")
 
 
 def respond(status: int, code: str, error: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -76,15 +76,16 @@ def sole(problem: BaseException) -> BaseException:
 
 
 def _refusal(problem: Refused) -> Response:
-    if problem.reason == Reason.CAMERA_DENIED:
-        status, phrase = STATUSES["camera_not_found"]
-        return respond(status, "camera_not_found", phrase, "no camera of this name")
-    if problem.reason == Reason.MISSING_SCOPE:
+    code = outside_reason(problem.reason)
+    if code == "camera_not_found":
+        status, phrase = STATUSES[code]
+        return respond(status, code, phrase, "no camera of this name")
+    if code == "permission_denied":
         required = problem.fields.get("required", "another credential")
         detail = f"needs {required}; this credential has the role {problem.fields.get('have', 'none')}"
         headers = {"WWW-Authenticate": f'{_REALM}, error="insufficient_scope"'}
-        return respond(403, "permission_denied", "Insufficient permissions", detail, headers)
-    code, phrase, sentence = _REFUSALS.get(problem.reason, _FAILED)
+        return respond(403, code, "Insufficient permissions", detail, headers)
+    phrase, sentence = _UNAUTHENTICATED[code]
     detail = f"{sentence}: {problem.hint}" if problem.hint else sentence
     challenge = _REALM if code == "auth_required" else f'{_REALM}, error="invalid_token"'
     return respond(401, code, phrase, detail, {"WWW-Authenticate": challenge})
