@@ -97,8 +97,8 @@ def authenticate(call: Call, params: AuthenticateParams) -> Authenticated:
     if not text:
         raise Refused("missing", hint="send token (or auth_token) with a JWT or an API key")
     caller = gate.authenticate(parse_credential(text, params.auth_type or "auto"), session.transport)
-    session.caller = caller
     session.admission = gate.admit(caller, session.transport, session.end)
+    session.caller = caller
     until = caller.expires if caller.expires is not None else call.house.clock.now() + _NO_END_SECONDS
     return Authenticated(
         authenticated=True,
