@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -58,6 +59,25 @@ async def test_a_newer_server_is_believed_by_the_newer_names() -> None:
     with trio.fail_after(10):
         async with answering(good({"pageCount": 1, "items": [item]})) as (client, _):
             assert await client.list_paths() == [PathState("camera0", False, 0, 7, 8, "rtspSession")]
+
+
+@pytest.mark.parametrize(
+    ("members", "since"),
+    [
+        ({"ready": True, "readyTime": "2026-11-22T07:00:42.587515522Z"}, 1795330842.587515),
+        ({"available": True, "availableTime": "2026-11-22T09:00:42+02:00", "readyTime": None}, 1795330842.0),
+        ({"available": False, "availableTime": "2026-11-22T07:00:42Z"}, None),
+        ({"ready": True, "readyTime": None}, None),
+        ({"ready": True, "readyTime": "yesterday"}, None),
+        ({"ready": True}, None),
+    ],
+)
+async def test_since_when_a_path_is_ready_is_told_in_unix_seconds(members: dict[str, Any], since: float | None) -> None:
+    """Under the name of its age, with Go's nine digits; a time that is none is not worth an error."""
+    with trio.fail_after(10):
+        async with answering(good({"pageCount": 1, "items": [{"name": "camera0", **members}]})) as (client, _):
+            (path,) = await client.list_paths()
+    assert path.ready_since == (pytest.approx(since, abs=1e-5) if since else None)
 
 
 async def test_null_members_of_a_session_are_nothing() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -35,7 +36,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class PathState:
-    """A path as it is now. `ready`: somebody publishes; `readers`: how many; bytes since it began."""
+    """A path as it is now. `ready`: somebody publishes; `readers`: how many; bytes since it began.
+
+    `ready_since`: Unix seconds, None while it is not ready or where MediaMTX does not say.
+    """
 
     name: str
     ready: bool
@@ -43,6 +47,7 @@ class PathState:
     bytes_received: int
     bytes_sent: int
     source_type: str
+    ready_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,9 @@ class _Origin(msgspec.Struct):
 class _Path(msgspec.Struct, rename="camel"):
     name: str
     available: bool | None = None
+    available_time: str | None = None
     ready: bool = False
+    ready_time: str | None = None
     readers: list[Any] = []
     source: _Origin | None = None
     inbound_bytes: int | None = None
@@ -261,11 +268,21 @@ def _decode(body: bytes, kind: type[_T], target: str) -> _T:
 
 def _state_of(item: _Path) -> PathState:
     # Since 1.16.2 `available` and the in/outbound names replace `ready` and the received/sent ones.
+    ready, since = (item.ready, item.ready_time) if item.available is None else (item.available, item.available_time)
     return PathState(
         name=item.name,
-        ready=item.ready if item.available is None else item.available,
+        ready=ready,
         readers=len(item.readers),
         bytes_received=item.bytes_received if item.inbound_bytes is None else item.inbound_bytes,
         bytes_sent=item.bytes_sent if item.outbound_bytes is None else item.outbound_bytes,
         source_type=item.source.type if item.source else "",
+        ready_since=_read_time(since) if ready else None,
     )
+
+
+def _read_time(text: str | None) -> float | None:
+    """RFC 3339, as Go writes it with up to nine digits of a second → Unix seconds; None if it is no time."""
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else None
+    except ValueError:
+        return None

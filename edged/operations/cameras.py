@@ -8,6 +8,7 @@ import msgspec
 
 from edged.cameras.model import Camera, Status
 from edged.credentials.callers import Caller
+from edged.mediamtx.client import PathState
 from edged.mediamtx.process import ServerState
 from edged.operations.catalogue import Call, DeviceParams, NoParams, camera_resource, operation
 from edged.operations.house import House
@@ -45,7 +46,7 @@ class CameraList(msgspec.Struct, frozen=True):
 
 
 class StreamMetrics(msgspec.Struct, frozen=True):
-    """Bytes sent to viewers, viewers now, seconds that the stream is up."""
+    """Bytes sent to viewers, viewers now, seconds since the stream began; all 0 while there is none."""
 
     bytes_sent: int = 0
     readers: int = 0
@@ -172,6 +173,12 @@ async def get_camera_status(call: Call, params: DeviceParams) -> CameraStatus:
             formats=tuple(dict.fromkeys(mode.pixel_format for mode in camera.modes)),
             resolutions=tuple(dict.fromkeys(f"{mode.width}x{mode.height}" for mode in camera.modes)),
         ),
-        metrics=StreamMetrics(bytes_sent=stream.bytes_sent, readers=stream.readers) if stream else StreamMetrics(),
+        metrics=measure(stream, house.clock.now()) if stream else StreamMetrics(),
         problem=camera.problem,
     )
+
+
+def measure(stream: PathState, now: float) -> StreamMetrics:
+    """A path's figures as a reply shows them; `now` Unix seconds."""
+    uptime = 0.0 if stream.ready_since is None else max(0.0, round(now - stream.ready_since, 3))
+    return StreamMetrics(bytes_sent=stream.bytes_sent, readers=stream.readers, uptime=uptime)
