@@ -95,7 +95,8 @@ async def run(config: Config, *, started: Callable[[Server], None] = lambda _ser
     ):
         # Trust: what the gate knows.
         clock = Clock(partial(trust.read_now, meta.load_high_water), synchronized=systemd.is_clock_synchronized)
-        ledger, admissions, usage = Ledger(), Admissions(), Usage(tallies, clock)
+        ledger, usage = Ledger(), Usage(tallies, clock)
+        admissions = Admissions(count_end=metrics.session_ended)
         registrar = Registrar(ledger, admissions, trust, clock, metrics)
         registrar.load()
         usage.load()
@@ -113,15 +114,15 @@ async def run(config: Config, *, started: Callable[[Server], None] = lambda _ser
             media_settings(config), hook_url=lambda: hook.url, runtime=config.paths.runtime, environment=environment,
             new_secret=ledger.new_secret, drop_secret=ledger.drop_secret, wanted_paths=paths.wanted,
         )  # fmt: skip
-        viewers = Viewers(mediamtx)
+        viewers = Viewers(mediamtx, metrics.session_kicked)
         spawn = partial(children.spawn, environment=environment)
         frames = Frames(
             spawn, find_ffmpeg, lambda name: reader_url(name, mediamtx, publishers, ledger),
-            drop_secret=ledger.drop_secret,
+            drop_secret=ledger.drop_secret, restarted=partial(metrics.child_restarted, "frames"),
         )  # fmt: skip
         publishers = Publishers(
             spawn, find_ffmpeg, partial(rtsp_address, mediamtx), ledger.new_secret, ledger.drop_secret, paths.list,
-            make_way=frames.make_way,
+            make_way=frames.make_way, restarted=partial(metrics.child_restarted, "publisher"),
         )  # fmt: skip
         house = House(
             clock=clock, counts=metrics, gate=gate, ledger=ledger, registrar=registrar, usage=usage, sessions=sessions,
@@ -130,8 +131,9 @@ async def run(config: Config, *, started: Callable[[Server], None] = lambda _ser
         )  # fmt: skip
         doors = Rpc(catalogue, house, calls_in_flight=config.limits.calls_in_flight, longest_batch=config.limits.batch)
         ready = trio.Event()
-        app = make_app(catalogue, house, metrics, state=config.paths.state, is_ready=ready.is_set)
-        answer = make_answer(partial(streams.admit, house))
+        app = make_app(catalogue, house, metrics, state=config.paths.state, is_ready=ready.is_set,
+                       show_metrics=config.metrics.enabled)  # fmt: skip
+        answer = make_answer(partial(streams.admit, house), metrics.hook_asked)
 
         with cameras.changes.subscribe() as for_media, cameras.changes.subscribe() as for_clients, \
                 registrar.revocations.subscribe() as revoked, mediamtx.states.subscribe() as states:  # fmt: skip

@@ -57,12 +57,7 @@ TOKEN_USES: tuple[tuple[str, ...], ...] = (
     ("internal", "rtsp", "none"),
 )
 #: (transport, cause) of sessions that were ended.
-TERMINATIONS: tuple[tuple[str, ...], ...] = (
-    *product(("ws",), ("revoked", "expired", "slow", "idle", "shutdown")),
-    *product(("uds",), ("slow", "idle", "shutdown")),
-    *product(("http",), ("revoked", "expired", "slow", "shutdown")),
-    *product(_MEDIA, ("revoked", "expired")),
-)
+TERMINATIONS: tuple[tuple[str, ...], ...] = tuple(product(("ws", "uds", "http", *_MEDIA), ("revoked", "expired")))
 #: What an operation can fail with (the slugs of edged.errors that a caller can be told).
 SLUGS = (
     "invalid_params", "unknown_method", "refused", "not_found", "camera_not_found", "invalid_state", "rate_limited",
@@ -166,7 +161,7 @@ class Metrics(Collector):
         self._rpc_ok = {name: self._rpc.counts[name, "ok"] for name in names}
         self._slugs = Tally("edged_rpc_errors", "Calls that failed.", ("slug",), [(slug,) for slug in SLUGS])
         self._terminated = Tally(
-            "edged_sessions_terminated", "Sessions that edged ended.", ("transport", "cause"), TERMINATIONS
+            "edged_sessions_terminated", "Sessions whose right to be there ended.", ("transport", "cause"), TERMINATIONS
         )
         self._revocations = Tally("edged_revocations", "What was revoked.", ("kind",), [("key",), ("token",)])
         self._restarts = Tally(
@@ -181,8 +176,8 @@ class Metrics(Collector):
         )
         self._hook = Tally("edged_hook_questions", "Questions of MediaMTX.", ("action", "result"), _HOOK)
         self._propagation = Durations(
-            "edged_revocation_propagation_seconds", "From the revocation to the session's end.", "transport",
-            ("ws", "media"), _PROPAGATION,
+            "edged_revocation_propagation_seconds", "From the end of a right to the end of the session that it opened.",
+            "transport", ("ws", "media"), _PROPAGATION,
         )  # fmt: skip
         self._commits = Durations(
             "edged_store_commit_duration_seconds", "One transaction.", "db", ("trust", "usage"), _COMMIT
@@ -216,17 +211,22 @@ class Metrics(Collector):
         self._rpc.counts[known, "error"].inc()
         self._slugs.counts.get((outcome,), self._slugs.counts[("internal",)]).inc()
 
-    def session_terminated(self, transport: str, cause: str) -> None:
-        """edged ended a session: revoked, expired, slow, idle or shutdown."""
+    def session_ended(self, transport: str, cause: str, seconds: float) -> None:
+        """An admission was ended (revoked, expired) and its way out taken, which took so long.
+
+        What MediaMTX's sessions take is told by `session_kicked`, once it has let go of them.
+        """
         self._terminated.find((transport, cause)).inc()
+        if transport in ("ws", "uds", "http") and cause == "revoked":
+            self._propagation.observe("ws", seconds)
+
+    def session_kicked(self, _protocol: str, seconds: float) -> None:
+        """MediaMTX has put out a session, so many seconds after it was asked to."""
+        self._propagation.observe("media", seconds)
 
     def revoked(self, kind: str) -> None:
         """A key or a token was revoked."""
         self._revocations.find((kind,)).inc()
-
-    def revocation_reached(self, transport: str, seconds: float) -> None:
-        """A revoked session is gone: `transport` ws, or any of MediaMTX's."""
-        self._propagation.observe("ws" if transport in ("ws", "uds", "http") else "media", seconds)
 
     def child_restarted(self, child: str) -> None:
         """A child (mediamtx, publisher, frames) was started again."""

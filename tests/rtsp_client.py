@@ -60,7 +60,10 @@ class RtspReader:
         if self.session:
             lines.append(f"Session: {self.session}")
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
-        await self.stream.send_all(("\r\n".join(lines) + "\r\n\r\n").encode())
+        try:
+            await self.stream.send_all(("\r\n".join(lines) + "\r\n\r\n").encode())
+        except trio.BrokenResourceError as problem:
+            raise ConnectionResetError("the server reset the connection") from problem
         return await self._read_answer(method)
 
     async def _read_answer(self, method: str) -> str:
@@ -84,7 +87,10 @@ class RtspReader:
         return body
 
     async def _fill(self) -> None:
-        data = await self.stream.receive_some(65536)
+        try:
+            data = await self.stream.receive_some(65536)
+        except trio.BrokenResourceError as problem:
+            raise ConnectionResetError("the server reset the connection") from problem
         if not data:
             raise ConnectionResetError("the server closed the connection")
         self._buffer += data

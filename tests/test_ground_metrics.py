@@ -110,8 +110,8 @@ def test_what_fits_no_table_counts_under_the_nearest_entry() -> None:
     assert value(metrics, "edged_auth_failures_total", reason="missing_scope", method="api_key", transport="uds") == 1
     metrics.credential_used("internal", "webrtc", "none")
     assert value(metrics, "edged_token_uses_total", method="internal", transport="http", role="none") == 1
-    metrics.session_terminated("uds", "revoked")
-    assert value(metrics, "edged_sessions_terminated_total", transport="uds", cause="slow") == 1
+    metrics.session_ended("uds", "slow", 0.01)
+    assert value(metrics, "edged_sessions_terminated_total", transport="uds", cause="revoked") == 1
 
 
 def test_the_earlier_label_weighs_more() -> None:
@@ -141,7 +141,7 @@ def test_calls_are_counted_as_ok_or_error_with_the_slug() -> None:
     ("count", "name", "labels"),
     [
         (
-            lambda m: m.session_terminated("rtsp", "revoked"),
+            lambda m: m.session_ended("rtsp", "revoked", 0.0),
             "edged_sessions_terminated_total",
             "transport=rtsp,cause=revoked",
         ),
@@ -183,9 +183,10 @@ def test_durations_fall_into_buckets() -> None:
 def test_revocations_reach_sockets_and_media() -> None:
     """The transport is one of two here: a histogram with more would be large."""
     metrics = make()
-    metrics.revocation_reached("uds", 0.01)
-    metrics.revocation_reached("webrtc", 0.05)
-    metrics.revocation_reached("hls", 0.05)
+    metrics.session_ended("uds", "revoked", 0.01)
+    metrics.session_ended("rtsp", "revoked", 0.01)
+    metrics.session_kicked("webrtc", 0.05)
+    metrics.session_kicked("hls", 0.05)
     assert value(metrics, "edged_revocation_propagation_seconds_count", transport="ws") == 1
     assert value(metrics, "edged_revocation_propagation_seconds_count", transport="media") == 2
 
@@ -260,7 +261,7 @@ def test_nothing_that_is_counted_makes_a_new_series(events: list[tuple[str, str,
         metrics.auth_failed(one, two, three)
         metrics.credential_used(one, two, three)
         metrics.rpc_answered(one, two)
-        metrics.session_terminated(one, two)
+        metrics.session_ended(one, two, 0.0)
         metrics.hook_asked(one, bool(two))
         metrics.child_restarted(one)
         metrics.udev_resynced(one)

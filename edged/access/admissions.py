@@ -44,8 +44,14 @@ class Admission:
 class Admissions:
     """All admissions, found by any identity of their caller or by MediaMTX session."""
 
-    def __init__(self, monotonic: Callable[[], float] = trio.current_time) -> None:
+    def __init__(
+        self,
+        monotonic: Callable[[], float] = trio.current_time,
+        count_end: Callable[[Transport, Cause, float], None] = lambda _transport, _cause, _seconds: None,
+    ) -> None:
+        """`count_end` is told of everyone who is put out, and in how many seconds; metrics.py in the daemon."""
         self._monotonic = monotonic
+        self._count_end = count_end
         self._by_identity: dict[str, set[Admission]] = {}
         self._by_session: dict[tuple[str, str], Admission] = {}
         self._all: set[Admission] = set()
@@ -98,9 +104,10 @@ class Admissions:
 
     def end(self, identities: Iterable[str], cause: Cause, by: str = "") -> list[Admission]:
         """Put out everyone who answers to one of these; returns them. Never waits."""
+        since = self._monotonic()
         found = {admission for name in identities for admission in self._by_identity.get(name, ())}
         for admission in found:
-            self._put_out(admission, cause, by)
+            self._put_out(admission, cause, by, since)
         return list(found)
 
     def shorten(self, identities: Iterable[str], seconds_left: float) -> None:
@@ -138,9 +145,9 @@ class Admissions:
                 await self._sooner.wait()
             now = self._monotonic()
             for admission in [a for a in self._all if a.deadline is not None and a.deadline <= now]:
-                self._put_out(admission, "expired", "")
+                self._put_out(admission, "expired", "", now)
 
-    def _put_out(self, admission: Admission, cause: Cause, by: str) -> None:
+    def _put_out(self, admission: Admission, cause: Cause, by: str, since: float) -> None:
         self.remove(admission)
         _log.info(
             "ended", cause=cause, transport=admission.transport, credential=admission.caller.credential_id,
@@ -151,6 +158,7 @@ class Admissions:
         except Exception:
             # One door that jams must not keep the others inside, nor stop whoever ends them.
             _log.exception("way out failed", transport=admission.transport)
+        self._count_end(admission.transport, cause, self._monotonic() - since)
 
     def _note_deadline(self, deadline: float | None) -> None:
         if deadline is not None and deadline < self._next:

@@ -238,10 +238,13 @@ class Frames:
         reader_url: Callable[[str], str | None],
         *,
         drop_secret: Callable[[str], None] = _keep_secret,
+        restarted: Callable[[], None] = lambda: None,
     ) -> None:
         """`reader_url(name)` is MediaMTX's RTSP address of a camera with a password made for this one reader,
-        None where MediaMTX has no picture of it; `drop_secret` gets that password back when the reader has ended.
+        None where MediaMTX has no picture of it; `drop_secret` gets that password back when the reader has ended;
+        `restarted()` counts each end that was none of ours.
         """
+        self._restarted = restarted
         self._spawn = spawn
         self._find_ffmpeg = find_ffmpeg
         self._reader_url = reader_url
@@ -355,6 +358,7 @@ class Frames:
                 return
             failures = 1 if live.number > numbers_before else failures + 1
             if live.problem:
+                self._restarted()
                 _log.info("ended", camera=live.source.name, why=live.problem)
                 if failures >= TRIES and not live.number:
                     return

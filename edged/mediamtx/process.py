@@ -254,7 +254,7 @@ class Supervisor:
                     return str(error)
 
     async def _await_ready(self, client: Client) -> str:
-        """"" when it answers, else why not."""
+        """ "" when it answers, else why not."""
         why = "it did not start to answer"
         with trio.move_on_after(self._timing.ready_within):
             while True:

@@ -180,10 +180,13 @@ class Publishers:
         list_paths: Callable[[], Awaitable[Sequence[SeenPath]]],
         *,
         make_way: Callable[[str], Awaitable[None]] = _make_no_way,
+        restarted: Callable[[], None] = lambda: None,
     ) -> None:
         """`rtsp_address()` is MediaMTX's RTSP listener as `127.0.0.1:8554`, None while it is not ready;
-        `make_way(name)` ends any other use that edged makes of a camera, before its ffmpeg opens it.
+        `make_way(name)` ends any other use that edged makes of a camera, before its ffmpeg opens it;
+        `restarted()` counts each start that a failure made necessary.
         """
+        self._restarted = restarted
         self._spawn = spawn
         self._find_ffmpeg = find_ffmpeg
         self._rtsp_address = rtsp_address
@@ -277,6 +280,7 @@ class Publishers:
         tell = _log.debug if problem == keeper.state.detail and keeper.failures > 1 else _log.warning
         tell("failed", camera=keeper.source.name, why=problem, again_in=pause)
         keeper.state = replace(keeper.state, restarts=keeper.state.restarts + 1)
+        self._restarted()
         self._enter(keeper, "pausing", problem)
         with trio.CancelScope(deadline=trio.current_time() + pause) as keeper.pause:
             await trio.sleep_forever()

@@ -7,7 +7,7 @@ it. A kick that finds nothing is the sweep's business: whoever revokes lists aga
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import structlog
@@ -35,14 +35,16 @@ class Server(Protocol):
 class Viewers:
     """Lists and kicks sessions of whichever MediaMTX is ready; without one there are none."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, kicked: Callable[[str, float], None] = lambda _protocol, _seconds: None) -> None:
+        """`kicked` hears of each session that `kick` put out, and how many seconds that took from the call."""
         self._server = server
-        self._put, self._take = trio.open_memory_channel[tuple[str, str]](QUEUE)
+        self._kicked = kicked
+        self._put, self._take = trio.open_memory_channel[tuple[str, str, float]](QUEUE)
 
     def kick(self, protocol: str, session: str) -> None:
         """Put a session out as soon as possible; returns at once and never fails."""
         try:
-            self._put.send_nowait((protocol, session))
+            self._put.send_nowait((protocol, session, trio.current_time()))
         except trio.WouldBlock:
             _log.warning("kick_left_to_sweep", protocol=protocol, session=session)
 
@@ -77,7 +79,9 @@ class Viewers:
 
     async def _work(self) -> None:
         while True:
-            await self._kick(*await self._take.receive())
+            protocol, session, asked_at = await self._take.receive()
+            if await self._kick(protocol, session):
+                self._kicked(protocol, trio.current_time() - asked_at)
 
     async def _kick(self, protocol: str, session: str) -> bool:
         """Try until MediaMTX answers or the patience ends; whether a session was put out."""

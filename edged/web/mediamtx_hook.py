@@ -20,8 +20,13 @@ _LONGEST_REASON: Final = 64
 _log = structlog.get_logger("hook")
 
 
-def make_answer(admit: Callable[[Question], Answer]) -> Callable[[bytes], tuple[int, bytes]]:
-    """`admit` decides from memory. The body of a no is a short ASCII reason: MediaMTX copies it into its log."""
+def make_answer(
+    admit: Callable[[Question], Answer], count: Callable[[str, bool], None] = lambda _action, _allowed: None
+) -> Callable[[bytes], tuple[int, bytes]]:
+    """`admit` decides from memory, `count` hears of the action and the outcome.
+
+    The body of a no is a short ASCII reason: MediaMTX copies it into its log.
+    """
     decode = msgspec.json.Decoder(Question).decode
 
     def answer(body: bytes) -> tuple[int, bytes]:
@@ -34,6 +39,7 @@ def make_answer(admit: Callable[[Question], Answer]) -> Callable[[bytes], tuple[
         except Exception:
             _log.exception("no answer", action=question.action[:16], protocol=question.protocol[:16])
             return _FAILED
+        count(question.action, allowed.allowed)
         if allowed.allowed:
             return _YES
         return 401, allowed.reason.encode("ascii", "replace")[:_LONGEST_REASON]
