@@ -23,10 +23,25 @@ async def test_a_saved_picture_is_found_again_with_its_camera(tmp_path: Path) ->
     """What was saved under a name is found under it, byte for byte, and tells its camera."""
     snapshots = Snapshots(tmp_path / "media" / "snapshots")
     saved = await snapshots.save("door.jpg", "camera0", JPEG, "jpg", NOW)
-    found = await snapshots.find("door.jpg")
+    (found,) = await snapshots.find("door.jpg")
     assert (saved.filename, saved.size, saved.created_at, saved.path) == ("door.jpg", len(JPEG), NOW, found)
     assert found.read_bytes() == JPEG
     assert snapshots.camera_of(found) == "camera0"
+
+
+async def test_a_name_without_its_ending_means_the_newest_of_that_name(tmp_path: Path) -> None:
+    """Some clients drop the ending (C-39); the whole name is exact, and nothing but pictures is meant by half a one."""
+    snapshots = Snapshots(tmp_path)
+    for name, camera, form in (("door.jpg", "camera0", "jpg"), ("door.png", "camera1", "png")):
+        await snapshots.save(name, camera, JPEG, form, NOW)
+    (tmp_path / "camera0" / "door.txt").write_bytes(b"a note")
+    (tmp_path / "camera0" / "door.jpeg").symlink_to(tmp_path / "camera1" / "door.png")
+    os.utime(tmp_path / "camera0" / "door.jpg", (NOW, NOW))
+    os.utime(tmp_path / "camera1" / "door.png", (NOW + 1, NOW + 1))
+    assert [path.name for path in await snapshots.find("door")] == ["door.png", "door.jpg"]
+    assert [path.name for path in await snapshots.find("door.jpg")] == ["door.jpg"]
+    await snapshots.save("door.v2", "camera0", JPEG, "jpg", NOW)
+    assert [path.name for path in await snapshots.find("door.v2")] == ["door.v2.jpg"]
 
 
 async def test_others_cannot_read_a_snapshot(tmp_path: Path) -> None:
@@ -43,7 +58,7 @@ async def test_a_second_picture_of_one_name_gets_a_counter_whatever_its_camera(t
         for camera in ("camera0", "camera1", "camera0")
     ]
     assert names == ["door.jpg", "door-1.jpg", "door-2.jpg"]
-    assert (await snapshots.find("door-1.jpg")).read_bytes() == b"camera1"
+    assert (await snapshots.find("door-1.jpg"))[0].read_bytes() == b"camera1"
 
 
 async def test_many_at_once_get_a_name_each(tmp_path: Path) -> None:
@@ -59,7 +74,7 @@ async def test_many_at_once_get_a_name_each(tmp_path: Path) -> None:
         for count in range(20):
             nursery.start_soon(save, count)
     assert len(set(names)) == 20
-    contents = {(await snapshots.find(name)).read_bytes() for name in names}
+    contents = {(await snapshots.find(name))[0].read_bytes() for name in names}
     assert contents == {bytes([count]) * 50 for count in range(20)}
     assert not list(tmp_path.glob(".*"))
 

@@ -46,6 +46,36 @@ async def test_a_range_is_206(site: Site) -> None:
     assert reply.headers["content-range"] == f"bytes 2-5/{len(PICTURE)}"
 
 
+@pytest.mark.parametrize(
+    ("asked", "status", "extent"),
+    [("bytes=5-2", 400, None), ("bytes=x", 400, None), ("bytes=900000-", 416, f"bytes */{len(PICTURE)}")],
+)
+async def test_a_bad_range_is_told_in_json(site: Site, asked: str, status: int, extent: str | None) -> None:
+    """Every fault has the same members (C-35), also one that the file's own answer would tell in plain text."""
+    reply = await site.ask("GET", "/files/snapshots/door.jpg", headers={"Range": asked}, key=site.key("viewer")[1])
+    assert (reply.status, reply.json["code"], reply.json["error"]) == (status, "bad_range", "Bad range")
+    assert reply.headers.get("content-range") == extent
+    assert reply.complete
+    assert len(site.admissions) == 0
+
+
+async def test_a_range_in_a_foreign_unit_counts_as_not_sent(site: Site) -> None:
+    """RFC 9110, 14.2."""
+    headers = {"Range": "pages=1-2"}
+    reply = await site.ask("GET", "/files/snapshots/door.jpg", headers=headers, key=site.key("viewer")[1])
+    assert (reply.status, reply.body) == (200, PICTURE)
+
+
+async def test_a_name_without_its_ending_means_the_newest_that_may_be_seen(site: Site) -> None:
+    """A newer picture of a foreign camera neither hides nor betrays itself (C-39)."""
+    await site.house.snapshots.save("yard.jpg", "camera0", PICTURE, "jpg", 1_800_000_001.0)
+    key = site.key("viewer", camera_access=("camera1",))[1]
+    reply = await site.ask("GET", "/files/snapshots/yard", key=key)
+    assert (reply.status, reply.body) == (200, b"\x89PNG")
+    assert reply.headers["content-disposition"] == 'attachment; filename="yard.png"'
+    assert (await site.ask("GET", "/files/snapshots/door", key=key)).status == 404
+
+
 async def test_head_tells_the_length(site: Site) -> None:
     """Without a byte of the picture."""
     reply = await site.ask("HEAD", "/files/snapshots/door.jpg", key=site.key("viewer")[1])
@@ -104,7 +134,7 @@ async def test_revoking_the_key_cuts_the_transfer_off(site: Site, parts: int) ->
     else:
         find = site.house.snapshots.find
 
-        async def find_late(name: str) -> Path:
+        async def find_late(name: str) -> list[Path]:
             await revoke()
             await trio.lowlevel.checkpoint()
             return await find(name)

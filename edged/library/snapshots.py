@@ -90,26 +90,33 @@ class Snapshots:
         name = complete_name(filename, check_name(camera), format, now)
         return await trio.to_thread.run_sync(self._save, name, camera, data, now)
 
-    async def find(self, filename: str) -> Path:
-        """The file of this name. Raises NotFound, or InvalidParams for what is not a file name."""
-        path = await trio.to_thread.run_sync(self._find, check_name(filename))
-        if path is None:
-            raise NotFound(f"no snapshot {filename!r}", hint="take_snapshot makes one", resource="file", id=filename)
-        return path
+    async def find(self, filename: str) -> list[Path]:
+        """What this name may mean: the file of the name, else those that only lack its ending, newest first (C-39).
+
+        Never empty: raises NotFound, or InvalidParams for what is not a file name.
+        """
+        paths = await trio.to_thread.run_sync(self._find, check_name(filename))
+        if not paths:
+            raise no_snapshot(filename)
+        return paths
 
     @staticmethod
     def camera_of(path: Path) -> str:
         """Which camera a file that `find` returned is of."""
         return path.parent.name
 
-    def _find(self, name: str) -> Path | None:
+    def _find(self, name: str) -> list[Path]:
         """A symbolic link is nobody's snapshot."""
+        found: list[tuple[int, Path]] = []
         with suppress(OSError):
-            for folder in self._folder.iterdir():
-                path = folder / name
-                if not folder.is_symlink() and path.is_file() and not path.is_symlink():
-                    return path
-        return None
+            folders = [folder for folder in self._folder.iterdir() if folder.is_dir() and not folder.is_symlink()]
+            for folder in folders:
+                if (path := folder / name).is_file() and not path.is_symlink():
+                    return [path]
+            for path in (path for folder in folders for path in folder.iterdir() if _is_meant(path, name)):
+                with suppress(OSError):  # deleted meanwhile
+                    found.append((path.stat().st_mtime_ns, path))
+        return [path for _, path in sorted(found, reverse=True)]
 
     def _save(self, name: str, camera: str, data: bytes, now: float) -> SavedSnapshot:
         try:
@@ -146,6 +153,16 @@ class Snapshots:
 
     def _is_taken(self, name: str) -> bool:
         return any(os.path.lexists(folder / name) for folder in self._folder.iterdir() if folder.is_dir())
+
+
+def no_snapshot(filename: str) -> NotFound:
+    """The one error for a file that is not there and for one that the asker may not know of."""
+    return NotFound(f"no snapshot {filename!r}", hint="take_snapshot makes one", resource="file", id=filename)
+
+
+def _is_meant(path: Path, name: str) -> bool:
+    """Whether a file is a picture whose name without its ending is `name`."""
+    return path.stem == name and path.suffix.lower() in _ENDINGS and path.is_file() and not path.is_symlink()
 
 
 def _candidates(name: str) -> itertools.chain[str]:

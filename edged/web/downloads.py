@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from starlette.responses import FileResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from edged.credentials.callers import Resource
-from edged.errors import NotFound, Refused
+from edged.errors import Refused
+from edged.library.snapshots import no_snapshot
 from edged.operations.catalogue import camera_resource
 from edged.web.exchange import CutOff, Exchange, Sent, Way
+from edged.web.faults import respond
 
 
 async def download_snapshot(asked: Exchange) -> Response:
@@ -37,7 +39,11 @@ class Download(Response):
         with self._asked.staying() as stay:
             path = await self._find()
             headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
-            await FileResponse(path, headers=headers, filename=path.name)(scope, receive, sent)
+            file = FileResponse(path, headers=headers, filename=path.name)
+            try:
+                await file(without_foreign_ranges(scope), receive, refuse_faults(sent))
+            except BadRange as problem:
+                await problem.explain()(scope, receive, sent)
         if stay.cause is None or sent.complete:
             return
         if sent.started:
@@ -45,15 +51,51 @@ class Download(Response):
         raise Refused(stay.cause)
 
     async def _find(self) -> Path:
-        """The file, if it is of a camera that the caller may see; else it is not there."""
+        """The newest file that the name may mean, of a camera that the caller may see; else it is not there."""
         house = self._asked.house
-        path = await house.snapshots.find(self._name)
-        camera = house.snapshots.camera_of(path)
-        # A camera that is gone keeps its name, and its pictures stay with whoever may see it.
-        known = house.cameras.find(camera)
-        resource = camera_resource(known) if known else Resource.of_camera(camera)
-        if not house.gate.judge(self._asked.caller, "camera:read", resource).allowed:
-            raise NotFound(
-                f"no snapshot {self._name!r}", hint="take_snapshot makes one", resource="file", id=self._name
-            )
-        return path
+        for path in await house.snapshots.find(self._name):
+            camera = house.snapshots.camera_of(path)
+            # A camera that is gone keeps its name, and its pictures stay with whoever may see it.
+            known = house.cameras.find(camera)
+            resource = camera_resource(known) if known else Resource.of_camera(camera)
+            if house.gate.judge(self._asked.caller, "camera:read", resource).allowed:
+                return path
+        raise no_snapshot(self._name)
+
+
+class BadRange(Exception):
+    """The Range asks for what the file has not, or is none. `extent` is what the file has, for Content-Range."""
+
+    def __init__(self, status: int, extent: str | None) -> None:
+        super().__init__(status)
+        self.status = status
+        self.extent = extent
+
+    def explain(self) -> Response:
+        """JSON, as every fault (contract C-35)."""
+        headers = {"Content-Range": self.extent} if self.extent is not None else {}
+        return respond(self.status, "bad_range", "Bad range", "Range is bytes=FIRST-LAST, within the file", headers)
+
+
+def without_foreign_ranges(scope: Scope) -> Scope:
+    """The scope without a Range in a unit that is not ours, which counts as not sent (RFC 9110, 14.2)."""
+    headers = [
+        (name, value)
+        for name, value in scope["headers"]
+        if name != b"range" or value.partition(b"=")[0].strip().lower() == b"bytes"
+    ]
+    return {**scope, "headers": headers}
+
+
+def refuse_faults(send: Send) -> Send:
+    """A send that raises BadRange where the file's answer is a fault, instead of letting its plain text out."""
+
+    async def checked(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] >= 400:
+            extent = dict(message["headers"]).get(b"content-range")
+            # The oldest Starlette that we run on forgets the unit.
+            size = None if extent is None else extent.decode("latin-1").removeprefix("bytes ")
+            raise BadRange(message["status"], size and f"bytes {size}")
+        await send(message)
+
+    return checked
