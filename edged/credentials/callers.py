@@ -118,6 +118,15 @@ class Caller:
         """The strongest known role, or "none"."""
         return next((role for role in ("admin", "operator", "viewer", "monitor") if role in self.roles), "none")
 
+    def covers(self, other: Caller) -> bool:
+        """Whether `other` may do nothing that this one may not: so much may be handed on."""
+        whole = other.capabilities <= self.capabilities
+        single = all(grant in self.grants or grant.rpartition(":")[0] in self.capabilities for grant in other.grants)
+        cameras = self.cameras is None or (other.cameras is not None and other.cameras <= self.cameras)
+        # Whoever is held to certain streams holds others to the same at least.
+        streams = self.streams is None or other.streams == self.streams
+        return whole and single and cameras and streams
+
     def sees(self, names: frozenset[str]) -> bool:
         """Whether a camera that answers to any of `names` is within `cameras`."""
         return self.cameras is None or not self.cameras.isdisjoint(names)

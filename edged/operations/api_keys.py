@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
 import msgspec
 
 from edged.credentials.api_keys import KeyRecord
-from edged.credentials.roles import canonical_role, is_permission
+from edged.credentials.callers import Caller
+from edged.credentials.decision import Reason
+from edged.credentials.roles import canonical_role, compute, is_permission
 from edged.errors import InvalidParams, NotFound, Refused
 from edged.operations.catalogue import Call, operation
 from edged.operations.house import House
@@ -46,7 +49,7 @@ class NewKey(msgspec.Struct, frozen=True, omit_defaults=True):
 @operation("keys:admin")
 async def create_key(call: Call, params: CreateKeyParams) -> NewKey:
     """Make an API key. It is durable before this answers."""
-    _refuse_widening(call, params.role)
+    refuse_widening(call, params.role, params.permissions, params.camera_access)
     record, secret = await call.house.registrar.create_key(
         name=params.name,
         role=canonical_role(params.role),
@@ -142,6 +145,9 @@ class RotatedKey(msgspec.Struct, frozen=True):
 async def rotate_key(call: Call, params: RotateKeyParams) -> RotatedKey:
     """Give a key a new secret: any key for an administrator, otherwise only the key that asks."""
     _authorize_own(call, params.key_id)
+    held = _find(call.house, params.key_id)
+    # Whoever rotates a key holds it from then on.
+    refuse_widening(call, held.role, held.permissions, held.camera_access)
     record, secret = await call.house.registrar.rotate_key(params.key_id, params.grace_seconds)
     assert record.rotated_at is not None
     assert record.previous_valid_until is not None
@@ -176,12 +182,18 @@ def _authorize_own(call: Call, key_id: str) -> None:
         call.house.gate.authorize(caller, "keys:admin", call.session.transport)
 
 
-def _refuse_widening(call: Call, role: str) -> None:
-    """Nobody makes a key that may do more than they may (contract 10.1)."""
+def refuse_widening(
+    call: Call, role: str, permissions: Sequence[str] | None, camera_access: Sequence[str] | None
+) -> None:
+    """Nobody hands on more than they may do themselves (contract 10.1). Raises Refused."""
     caller = call.session.caller
     assert caller is not None, "the gate lets nobody ask this without a caller"
-    if caller.cameras is not None or (role == "admin" and "admin" not in caller.roles):
-        raise Refused("missing_scope", "a key may not do more than whoever makes it", required="admin")
+    roles = frozenset({canonical_role(role)})
+    whole, single = compute(roles, permissions, has_streams=False)
+    cameras = None if camera_access is None or "*" in camera_access else frozenset(camera_access)
+    asked = Caller("api_key", "", roles, whole, single, cameras)
+    if not caller.covers(asked):
+        raise Refused(Reason.MISSING_SCOPE, "nobody can hand on more than they may do themselves", required=role)
 
 
 def _find(house: House, key_id: str) -> KeyRecord:

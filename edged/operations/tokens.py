@@ -11,8 +11,8 @@ import msgspec
 from edged.credentials import tokens
 from edged.credentials.claims import LEEWAY
 from edged.credentials.decision import Reason
-from edged.errors import InvalidParams, Refused, Unsupported
-from edged.operations.api_keys import Role
+from edged.errors import InvalidParams, Unsupported
+from edged.operations.api_keys import Role, refuse_widening
 from edged.operations.catalogue import Call, operation
 from edged.operations.sessions import iso
 
@@ -43,15 +43,13 @@ class IssuedToken(msgspec.Struct, frozen=True):
 @operation("tokens:issue")
 def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
     """Sign a token with the first shared secret; never for more than the issuer may do itself."""
-    house, caller = call.house, call.session.caller
-    assert caller is not None, "the gate lets nobody ask this without a caller"
+    house = call.house
     if not house.shared_secrets:
         raise Unsupported(
             "no shared secret configured",
             hint="openssl rand -base64 32 > FILE; chmod 600 FILE; name FILE in [auth.shared_secrets]; restart edged",
         )
-    if caller.cameras is not None or (params.role == "admin" and "admin" not in caller.roles):
-        raise Refused("missing_scope", "a token may not do more than whoever issues it", required="admin")
+    refuse_widening(call, params.role, params.permissions, params.camera_access)
     now = house.clock.now()
     claims = tokens.issue_claims(
         params.user_id,

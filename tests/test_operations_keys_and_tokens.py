@@ -1,0 +1,276 @@
+"""operations/{api_keys,tokens}.py on the running house: what may be handed on, asked, and refused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+from house_helpers import SECRET, Conversation, RunningHouse, ended, make_config, running_house
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edged.credentials import tokens
+from edged.credentials.callers import Caller, Streams
+from edged.credentials.roles import CAPABILITIES
+
+
+@asynccontextmanager
+async def keyed(house: RunningHouse, role: str = "admin", **params: object) -> AsyncIterator[Conversation]:
+    """A conversation by a new key."""
+    _, key = await house.create_key(role, **params)
+    async with house.websocket() as client:
+        await client.call("authenticate", auth_token=key)
+        yield client
+
+
+async def reason_of(client: Conversation, method: str, **params: object) -> str:
+    """Why a call was refused, as the caller is told."""
+    return str((await client.ask(method, **params))["error"]["data"]["reason"])
+
+
+async def test_a_narrowed_administrator_hands_on_no_more_than_it_has(tmp_path: Path) -> None:
+    """A key for keys:admin alone makes such keys, and neither makes nor takes over a stronger one."""
+    with trio.fail_after(30):
+        async with running_house(tmp_path) as house:
+            strong, _ = await house.create_key("admin")
+            async with keyed(house, permissions=["keys:admin"]) as client:
+                assert (await client.call("list_keys"))["keys"]
+                same = await client.call("create_key", name="same", role="admin", permissions=["keys:admin"])
+                assert same["api_key"].startswith("camera_service_sk_")
+                for role in ("viewer", "admin"):
+                    assert await reason_of(client, "create_key", name="more", role=role) == "permission_denied"
+                assert await reason_of(client, "rotate_key", key_id=strong) == "permission_denied"
+
+
+async def test_whoever_is_held_to_one_camera_makes_keys_for_that_camera_only(tmp_path: Path) -> None:
+    """camera_access of the maker bounds the key that is made."""
+    with trio.fail_after(30):
+        async with running_house(tmp_path) as house, keyed(house, camera_access=["camera0"]) as client:
+            made = await client.call("create_key", name="one", role="viewer", camera_access=["camera0"])
+            assert made["role"] == "viewer"
+            for cameras in (None, ["camera1"], ["*"]):
+                given_params = {"name": "more", "role": "viewer"} | ({"camera_access": cameras} if cameras else {})
+                assert await reason_of(client, "create_key", **given_params) == "permission_denied"
+
+
+@given(
+    st.frozensets(st.sampled_from(sorted(CAPABILITIES))),
+    st.frozensets(st.sampled_from(sorted(CAPABILITIES))),
+    st.none() | st.frozensets(st.sampled_from(["camera0", "camera1"])),
+    st.none() | st.frozensets(st.sampled_from(["camera0", "camera1"])),
+)
+def test_covering_is_never_more(
+    mine: frozenset[str], theirs: frozenset[str], my_cameras: frozenset[str] | None, cameras: frozenset[str] | None
+) -> None:
+    """Who covers another has each of its capabilities and each of its cameras."""
+    one = Caller("api_key", "one", frozenset(), mine, cameras=my_cameras)
+    other = Caller("api_key", "other", frozenset(), theirs, cameras=cameras)
+    if one.covers(other):
+        assert theirs <= mine
+        assert my_cameras is None or (cameras is not None and cameras <= my_cameras)
+    assert one.covers(one)
+
+
+def test_streams_that_are_named_stay_named() -> None:
+    """A caller held to certain streams covers nobody who is not held to the same."""
+    held = Caller("jwt_local", "one", frozenset(), frozenset(), streams=Streams(frozenset({"camera0"})))
+    free = Caller("jwt_local", "two", frozenset(), frozenset())
+    assert not held.covers(free)
+    assert free.covers(held)
+
+
+async def test_a_key_ends_when_it_says(tmp_path: Path) -> None:
+    """expires_at is kept and shown; a past or unreadable one is refused with what to write instead."""
+    with trio.fail_after(30):
+        async with running_house(tmp_path) as house, keyed(house) as client:
+            made = await client.call("create_key", name="k", role="viewer", expires_at="2099-01-31T00:00:00Z")
+            assert made["expires_at"] == "2099-01-31T00:00:00Z"
+            days = await client.call("create_key", name="k", role="viewer", expires_in_days=1)
+            assert days["expires_at"] > made["created_at"]
+            for wrong in ("2001-01-01T00:00:00Z", "soon", "2099-01-31T00:00:00+99:99"):
+                refused = await client.ask("create_key", name="k", role="viewer", expires_at=wrong)
+                assert refused["error"]["code"] == -32602
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"name": "", "role": "viewer"},
+        {"name": "x" * 101, "role": "viewer"},
+        {"name": "x", "role": "king"},
+        {"name": "x"},
+        {"role": "viewer"},
+        {"name": 5, "role": "viewer"},
+        {"name": "x", "role": "viewer", "permissions": ["*:x"]},
+        {"name": "x", "role": "viewer", "permissions": ["p"] * 65},
+        {"name": "x", "role": "viewer", "camera_access": ["c" * 129]},
+        {"name": "x", "role": "viewer", "expires_in_days": 0},
+        {"name": "x", "role": "viewer", "expires_in_days": True},
+    ],
+)
+async def test_bad_params_make_no_key(tmp_path: Path, params: dict[str, object]) -> None:
+    """-32602, and the list of keys is as before."""
+    with trio.fail_after(30):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+            assert (await admin.ask("create_key", **params))["error"]["code"] == -32602
+            assert (await admin.call("list_keys"))["keys"] == []
+
+
+async def test_a_list_can_be_narrowed_to_roles_states_and_the_unused(tmp_path: Path) -> None:
+    """role, status and unused_days each leave what fits; usage is counted."""
+    with trio.fail_after(30):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+            viewer, secret = await house.create_key("viewer")
+            revoked, _ = await house.create_key("operator")
+            await house.revoke_key(revoked)
+            async with house.websocket() as client:
+                await client.call("authenticate", auth_token=secret)
+
+            async def ids(**params: object) -> list[str]:
+                return [item["key_id"] for item in (await admin.call("list_keys", **params))["keys"]]
+
+            assert await ids() == [viewer, revoked]
+            assert await ids(role="user") == [revoked]
+            assert await ids(status="active") == [viewer]
+            assert await ids(status="revoked") == [revoked]
+            assert await ids(unused_days=1) == []
+            item = await admin.call("get_key", key_id=viewer)
+            assert item["usage_count"] == 1
+            assert item["last_used"] is not None
+            assert secret not in str(item)
+
+
+async def test_a_key_may_look_at_and_rotate_itself_alone(tmp_path: Path) -> None:
+    """Its own record is shown and its own secret replaced; another's is not."""
+    with trio.fail_after(30):
+        async with running_house(tmp_path, cameras=0) as house:
+            mine, old = await house.create_key("viewer")
+            other, _ = await house.create_key("viewer")
+            async with house.websocket() as client:
+                await client.call("authenticate", auth_token=old)
+                assert (await client.call("get_key", key_id=mine))["role"] == "viewer"
+                assert await reason_of(client, "get_key", key_id=other) == "permission_denied"
+                assert await reason_of(client, "rotate_key", key_id=other) == "permission_denied"
+                new = await client.call("rotate_key", key_id=mine, grace_seconds=3600)
+                assert new["key_id"] == mine
+                assert new["api_key"] == new["new_api_key"] != old
+                for secret in (old, new["api_key"]):
+                    assert (await client.call("authenticate", auth_token=secret))["authenticated"] is True
+
+
+async def test_rotation_without_grace_ends_the_old_secret(tmp_path: Path) -> None:
+    """The new one opens, the old one is expired."""
+    with trio.fail_after(30):
+        async with running_house(tmp_path, cameras=0) as house:
+            key_id, old = await house.create_key("viewer")
+            async with house.local() as admin:
+                new = (await admin.call("rotate_key", key_id=key_id, grace_seconds=0))["api_key"]
+            async with house.websocket() as client:
+                assert await reason_of(client, "authenticate", auth_token=old) == "expired"
+                assert (await client.call("authenticate", auth_token=new))["authenticated"] is True
+
+
+async def test_an_unknown_key_is_not_found_and_a_revoked_one_is_not_rotated(tmp_path: Path) -> None:
+    """-32010 for one, -32020 for the other; revoking again is fine."""
+    with trio.fail_after(30):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+            for method in ("get_key", "rotate_key", "revoke_key"):
+                assert (await admin.ask(method, key_id="key_0000"))["error"]["code"] == -32010
+            key_id, _ = await house.create_key()
+            for _ in range(2):
+                assert (await admin.call("revoke_key", key_id=key_id))["message"] == "API key revoked successfully"
+            assert (await admin.ask("rotate_key", key_id=key_id))["error"]["code"] == -32020
+
+
+async def test_an_issued_token_opens_what_its_role_says_until_it_is_revoked(tmp_path: Path) -> None:
+    """issue_token → authenticate → revoke_token by jti: closed with 4401, and never good again."""
+    with trio.fail_after(30):
+        async with running_house(tmp_path) as house, house.local() as admin:
+            issued = await admin.call("issue_token", user_id="guest", role="viewer", expires_in=60)
+            assert issued["token_type"] == "Bearer"
+            async with house.websocket() as client:
+                answer = await client.call("authenticate", auth_token=issued["token"])
+                assert answer["user_id"] == "guest"
+                assert (await client.call("get_camera_list"))["total"] == 2
+                valid = await client.call("validate_token", token=issued["token"], required_role="admin")
+                assert valid["errors"] == ["Required role 'admin' not found"]
+                assert await reason_of(client, "issue_token", user_id="x") == "permission_denied"
+                assert (await admin.call("revoke_token", jti=issued["jti"])) == {"revoked": True}
+                assert await ended(client) == 4401
+            async with house.websocket() as client:
+                assert await reason_of(client, "authenticate", auth_token=issued["token"]) == "revoked"
+            assert (await admin.call("validate_token", token=issued["token"]))["errors"] == ["Token is blacklisted"]
+
+
+async def test_everybody_may_revoke_their_own_token_and_nobody_anothers(tmp_path: Path) -> None:
+    """A viewer's own token ends by its text; somebody else's jti needs tokens:revoke."""
+    secret = tokens.SharedSecret("test", SECRET)
+    now = int(time.time())
+    mine, other = (
+        tokens.sign({"sub": name, "role": "viewer", "iat": now, "exp": now + 60, "jti": name}, secret)
+        for name in ("mine", "other")
+    )
+    with trio.fail_after(30):
+        async with running_house(tmp_path, cameras=0) as house, house.websocket() as client:
+            await client.call("authenticate", auth_token=mine)
+            assert await reason_of(client, "revoke_token", jti="other") == "permission_denied"
+            forged = tokens.sign({"sub": "mine", "exp": now + 60, "jti": "other"}, tokens.SharedSecret("x", "y" * 40))
+            assert await reason_of(client, "revoke_token", token=forged) == "permission_denied"
+            assert await client.call("revoke_token", jti="mine") == {"revoked": True}
+            assert await ended(client) == 4401
+            async with house.websocket() as again:
+                assert (await again.call("authenticate", auth_token=other))["authenticated"] is True
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"jti": "a", "token_hash": "b"}, {"token_hash": "xyz"}, {"token": "a.b"}, {"token": "..."}]
+)
+async def test_a_revocation_names_exactly_one_thing(tmp_path: Path, params: dict[str, str]) -> None:
+    """-32602 for none, several, or what is no token at all."""
+    with trio.fail_after(30):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+            assert (await admin.ask("revoke_token", **params))["error"]["code"] == -32602
+
+
+async def test_without_a_shared_secret_no_token_is_issued_and_the_reason_tells_how(tmp_path: Path) -> None:
+    """-32030 with the line that makes a secret."""
+    config = make_config(tmp_path, cameras=0)
+    config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, shared_secrets={}))
+    with trio.fail_after(30):
+        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+            refused = await admin.ask("issue_token", user_id="x")
+            assert refused["error"]["code"] == -32030
+            assert "openssl rand" in str(refused["error"]["data"])
+
+
+async def test_validation_says_what_is_missing_or_wrong(tmp_path: Path) -> None:
+    """Seed 000's texts: missing permissions, expired, no expiry, a signature of somebody else."""
+    secret = tokens.SharedSecret("test", SECRET)
+    now = int(time.time())
+    base = {"sub": "x", "role": "viewer", "permissions": ["camera:read"]}
+    with trio.fail_after(30):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+
+            async def errors(claims: dict[str, object], **params: object) -> list[str]:
+                text = tokens.sign(claims, secret)
+                return list((await admin.call("validate_token", token=text, **params))["errors"])
+
+            good = base | {"iat": now, "exp": now + 60}
+            assert await errors(good, required_permissions=["camera:read"]) == []
+            assert await errors(good, required_permissions=["camera:write"]) == [
+                "Missing permissions: ['camera:write']"
+            ]
+            assert await errors(base | {"exp": now - 5}) == ["Token has expired"]
+            assert await errors(base) == ["Missing required claim: exp"]
+            assert await errors(good | {"iat": now + 3600}) == ["Token issued in the future"]
+            old = await admin.call("validate_token", token=tokens.sign(good | {"iat": now - 40 * 86400}, secret))
+            assert old["warnings"] == ["Token is very old"]
+            foreign = tokens.sign(good, tokens.SharedSecret("x", "y" * 40))
+            answer = await admin.call("validate_token", token=foreign)
+            assert answer["valid"] is False
+            assert answer["errors"][0].startswith("Invalid token: ")
