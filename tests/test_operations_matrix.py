@@ -1,0 +1,219 @@
+"""Who may ask what: every operation by every kind of asker, as one table (contract 3, 7.2, 7.6).
+
+The answer is "ok", or the exact reason why not (credentials.decision.Reason), or the slug of another error.
+An operation without a row fails; so does a row without an operation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+from cellar_helpers import SECRET, Counted, Desk, running_desk
+from web_helpers import JPEG, Cameras
+
+from edged import operations
+from edged.cameras.model import Camera, Status
+from edged.credentials import tokens
+from edged.credentials.callers import ApiKey, Caller, Peer
+from edged.credentials.claims import read_caller
+from edged.errors import EdgedError, Refused
+from edged.library.snapshots import Snapshots
+from edged.mediamtx.paths import Paths
+from edged.mediamtx.process import ServerState
+from edged.operations.cameras import Listings
+from edged.operations.house import House
+from edged.operations.sessions import Session, Sessions
+
+# Askers: nobody; four roles; a viewer who may see the other camera only; an administrator's token that has
+# expired, and an administrator's key that was revoked, both in a session that was open before.
+ASKERS = ("none", "monitor", "viewer", "operator", "admin", "elsewhere", "expired", "revoked")
+
+OPEN = ("ok",) * 8
+SELF = ("missing", "ok", "ok", "ok", "ok", "ok", "expired", "revoked")
+SEE_ALL = ("missing", "missing_scope", "ok", "ok", "ok", "ok", "expired", "revoked")
+SEE_ONE = ("missing", "missing_scope", "ok", "ok", "ok", "camera_not_found", "expired", "revoked")
+USE_ONE = ("missing", "missing_scope", "missing_scope", "ok", "ok", "camera_not_found", "expired", "revoked")
+SYSTEM = ("missing", "ok", "ok", "ok", "ok", "ok", "expired", "revoked")
+ADMIN = ("missing", *("missing_scope",) * 3, "ok", "missing_scope", "expired", "revoked")
+
+#: Operation → what each asker of ASKERS gets, asking for camera0, for another's key, for another's token.
+EXPECTED: dict[str, tuple[str, ...]] = {
+    "ping": OPEN,
+    "authenticate": OPEN,
+    "whoami": SELF,
+    "get_camera_list": SEE_ALL,
+    "get_camera_status": SEE_ONE,
+    "take_snapshot": USE_ONE,
+    "get_streams": SEE_ALL,
+    "get_stream_url": SEE_ONE,
+    "get_system_status": SYSTEM,
+    "subscribe_events": SEE_ALL,
+    "unsubscribe_events": SEE_ALL,
+    "create_key": ADMIN,
+    "list_keys": ADMIN,
+    "get_key": ADMIN,
+    "rotate_key": ADMIN,
+    "revoke_key": ADMIN,
+    "issue_token": ADMIN,
+    "validate_token": ADMIN,
+    "revoke_token": ADMIN,
+}
+
+CAMERAS = tuple(
+    Camera(name=f"camera{at}", label=f"test {at}", kind="test", status=Status.CONNECTED, node=f"/dev/video{at}")
+    for at in range(2)
+)
+
+
+@dataclasses.dataclass
+class Bench:
+    """A house with a real gate, registrar and store, and somebody else's key and token to ask about."""
+
+    desk: Desk
+    house: House
+    victim: str
+    spare: str
+    token: str
+
+    def params(self, operation: str) -> dict[str, Any]:
+        """Params that are good for whoever may ask."""
+        return {
+            "authenticate": {"token": self.spare},
+            "get_camera_status": {"device": "camera0"},
+            "take_snapshot": {"device": "camera0"},
+            "get_stream_url": {"device": "/dev/video0"},
+            "subscribe_events": {"topics": ["camera_status_update"]},
+            "create_key": {"name": "new", "role": "viewer"},
+            "get_key": {"key_id": self.victim},
+            "rotate_key": {"key_id": self.victim},
+            "revoke_key": {"key_id": self.victim},
+            "issue_token": {"user_id": "ada"},
+            "validate_token": {"token": self.token},
+            "revoke_token": {"token": self.token},
+        }.get(operation, {})
+
+    async def ask(self, caller: Caller | None, operation: str, **params: Any) -> str:
+        """The outcome in one word."""
+        session = Session(Peer("main", "192.0.2.7"), "ws")
+        session.caller = caller
+        try:
+            await operations.gather().call(operation, {**self.params(operation), **params}, self.house, session)
+        except Refused as problem:
+            return problem.reason
+        except EdgedError as problem:
+            return problem.slug
+        return "ok"
+
+    async def key(self, role: str, **values: Any) -> tuple[str, Caller]:
+        """A new key: its id, and the caller that it makes."""
+        record, secret = await self.desk.registrar.create_key(name=role, role=role, **values)
+        return record.key_id, self.desk.gate.authenticate(ApiKey(secret), "ws")
+
+    async def caller(self, asker: str) -> Caller | None:
+        """One of ASKERS."""
+        if asker == "none":
+            return None
+        if asker == "expired":
+            then = self.house.clock.now() - 7200
+            claims = tokens.issue_claims("ada", role="admin", now=then, expires_in=3600)
+            return read_caller(claims, "text", now=then)
+        if asker == "revoked":
+            key_id, caller = await self.key("admin")
+            await self.desk.registrar.revoke_key(key_id)
+            return caller
+        if asker == "elsewhere":
+            return (await self.key("viewer", camera_access=("camera1",)))[1]
+        return (await self.key(asker))[1]
+
+
+async def picture(*_: Any, **__: Any) -> bytes:
+    await trio.lowlevel.checkpoint()
+    return JPEG
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[Bench]:
+    with trio.fail_after(30):
+        async with running_desk(folder / "trust.db") as desk:
+            counts: Any = Counted()
+            counts.rpc_answered = lambda _method, _outcome: None
+            house = House(
+                clock=desk.clock, counts=counts, gate=desk.gate, ledger=desk.ledger, registrar=desk.registrar,
+                usage=SimpleNamespace(find=lambda _key: None), sessions=Sessions(), cameras=Cameras(*CAMERAS),
+                mediamtx=SimpleNamespace(state=ServerState("off")), paths=Paths(), publishers=SimpleNamespace(),
+                viewers=SimpleNamespace(), frames=SimpleNamespace(snapshot=picture),
+                snapshots=Snapshots(folder / "snapshots"), listings=Listings(), shared_secrets=(SECRET,),
+            )  # type: ignore[arg-type]  # fmt: skip
+            victim, _ = await desk.registrar.create_key(name="victim", role="viewer")
+            _, spare = await desk.registrar.create_key(name="spare", role="viewer")
+            claims = tokens.issue_claims("eve", role="viewer", now=desk.clock.now(), expires_in=3600)
+            yield Bench(desk, house, victim.key_id, spare, tokens.sign(claims, SECRET))
+
+
+def test_every_operation_has_a_row() -> None:
+    """Whoever adds an operation says here who may ask it; nothing is left over."""
+    assert set(operations.gather().operations) == EXPECTED.keys()
+    assert all(len(row) == len(ASKERS) for row in EXPECTED.values())
+
+
+@pytest.mark.parametrize("asker", ASKERS)
+async def test_everybody_gets_what_the_table_says(tmp_path: Path, asker: str) -> None:
+    """One column of the table: this asker, all operations; and where it was refused, no key has changed."""
+    async with opened(tmp_path) as bench:
+        caller = await bench.caller(asker)
+        found, changed = {}, []
+        for operation in EXPECTED:
+            before = dict(bench.desk.ledger.keys)
+            found[operation] = await bench.ask(caller, operation)
+            if found[operation] != "ok" and before != bench.desk.ledger.keys:
+                changed.append(operation)
+        column = ASKERS.index(asker)
+        assert found == {operation: row[column] for operation, row in EXPECTED.items()}
+        assert changed == []
+
+
+@pytest.mark.parametrize("asker", ["monitor", "viewer", "operator", "elsewhere"])
+async def test_what_is_ones_own_is_for_everybody(tmp_path: Path, asker: str) -> None:
+    """A key may look at itself and take a new secret; it may not end itself, which needs keys:admin (contract 10.1)."""
+    async with opened(tmp_path) as bench:
+        own = {"camera_access": ("camera1",)} if asker == "elsewhere" else {}
+        key_id, caller = await bench.key("viewer" if own else asker, **own)
+        outcomes = {name: await bench.ask(caller, name, key_id=key_id) for name in ("get_key", "rotate_key")}
+        assert outcomes == {"get_key": "ok", "rotate_key": "ok"}
+        assert await bench.ask(caller, "revoke_key", key_id=key_id) == "missing_scope"
+
+
+async def test_ones_own_token_may_be_looked_at_and_ended(tmp_path: Path) -> None:
+    """Contract 3, validate_token and revoke_token: own token; named by its text, its jti or its hash."""
+    async with opened(tmp_path) as bench:
+        names: list[Callable[[str, Any], dict[str, Any]]] = [
+            lambda text, _claims: {"token": text},
+            lambda _text, claims: {"token": None, "jti": claims["jti"]},
+            lambda text, _claims: {"token": None, "token_hash": hashlib.sha256(text.encode()).hexdigest()},
+        ]
+        for name in names:
+            claims = tokens.issue_claims("eve", role="viewer", now=bench.house.clock.now(), expires_in=3600)
+            text = tokens.sign(claims, SECRET)
+            caller = bench.desk.gate.verify_token(text)
+            assert await bench.ask(caller, "validate_token", token=text) == "ok"
+            assert await bench.ask(caller, "revoke_token", **name(text, claims)) == "ok"
+            assert await bench.ask(caller, "whoami") == "revoked"
+
+
+async def test_the_other_camera_is_open_to_whom_it_is_given(tmp_path: Path) -> None:
+    """The asker of "elsewhere" is not simply shut out: the same questions about camera1 are answered."""
+    async with opened(tmp_path) as bench:
+        caller = await bench.caller("elsewhere")
+        for operation in ("get_camera_status", "get_stream_url"):
+            assert await bench.ask(caller, operation, device="camera1") == "ok"
+            assert await bench.ask(caller, operation, device="/dev/video1") == "ok"
+        # It may see this one, so that it may not use it is told.
+        assert await bench.ask(caller, "take_snapshot", device="camera1") == "missing_scope"
