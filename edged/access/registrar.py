@@ -261,7 +261,7 @@ class Registrar:
     async def _create(self, record: KeyRecord, secret: str) -> tuple[KeyRecord, str]:
         await self._db.write(partial(api_keys.insert, record=record))
         self._ledger.put_key(record)
-        _log.info("created", key=record.key_id, role=record.role)
+        _log.info("created", key=record.key_id, name=record.name, role=record.role)
         return record, secret
 
     async def _rotate(self, key_id: str, grace_seconds: float) -> tuple[KeyRecord, str]:

@@ -50,7 +50,10 @@ Status = Literal[
 #: The user that edged is to MediaMTX; the password is a secret made for one start.
 USER = "edged"
 CONFIG_NAME = "mediamtx.json"
-GET_IT = "run scripts/get-mediamtx, or name the program under [mediamtx] binary"
+#: The Debian package brings the script along; a checkout has it where it stands.
+_SHIPPED = Path("/usr/share/edged/scripts/get-mediamtx")
+_SCRIPT = f"sudo {_SHIPPED}" if _SHIPPED.exists() else "scripts/get-mediamtx"
+GET_IT = f"run {_SCRIPT}, or name the program under [mediamtx] binary"
 _log = structlog.get_logger("mediamtx")
 
 
@@ -280,7 +283,7 @@ class Supervisor:
         if found.unknown_key in OPTIONAL - self._refused_keys:
             self._refused_keys.add(found.unknown_key)
             return _Life(start.state("config_refused", None, found.line), again_at_once=True)
-        remedy = "correct the addresses under [mediamtx], or install the recommended version with scripts/get-mediamtx"
+        remedy = f"correct the addresses under [mediamtx], or install the recommended version with {_SCRIPT}"
         return _Life(start.state("config_refused", None, f"MediaMTX refused its configuration: {found.line}", remedy))
 
     def _enter(self, state: ServerState) -> None:
@@ -389,7 +392,7 @@ def _advise(version: Version, recommended: str) -> tuple[str, str]:
     """Detail and remedy of a version that works but is not the recommended one or newer."""
     if version >= (parse_version(recommended) or (0, 0, 0)):
         return "", ""
-    return f"version {show_version(version)} is older than the recommended {recommended}", "run scripts/get-mediamtx"
+    return f"version {show_version(version)} is older than the recommended {recommended}", f"run {_SCRIPT}"
 
 
 def _describe_end(code: int, raw: deque[bytes]) -> str:
