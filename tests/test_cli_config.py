@@ -136,3 +136,24 @@ def test_the_module_runs_as_a_program() -> None:
         [sys.executable, "-m", "edged", "version"], env=environ, capture_output=True, text=True, check=True
     )
     assert ran.stdout.startswith("edged ")
+
+
+def test_settings_that_may_not_be_read_are_no_obstacle_to_the_socket(shell: Shell, directory: Path) -> None:
+    """A member of edged-admin who may not see the cameras' passwords asks where the socket always is.
+
+    What reads the settings themselves says that it cannot; an unreadable folder is not an empty one.
+    """
+    root = os.geteuid() == 0
+    directory.chmod(0)
+    if root:
+        os.seteuid(65534)
+    try:
+        asked, checked = shell.run("key", "list"), shell.run("config", "check")
+    finally:
+        if root:
+            os.seteuid(0)
+        directory.chmod(0o700)
+    assert asked.code == 3
+    assert "/run/edged/edged.sock" in asked.err
+    assert checked.code == 78
+    assert "cannot be read (Permission denied): ask as root" in checked.err

@@ -31,7 +31,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 with_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 with_directory = click.option(
     "--directory",
-    type=click.Path(path_type=Path, file_okay=False),
+    # Whoever may not read the folder may yet use the socket.
+    type=click.Path(path_type=Path, file_okay=False, readable=False),
     envvar="EDGED_CONFIG_DIR",
     default=_DIRECTORY,
     show_default=True,
@@ -68,9 +69,15 @@ def ask(
 
 
 def _find_socket(directory: Path) -> Path:
-    from edged.config.model import OFF
+    from edged.config.model import OFF, Config
 
-    path = load_config(directory).listen.unix
+    try:
+        path = load_config(directory).listen.unix
+    except ConfigError as problem:
+        # They may hold a camera's password, so not every admin may read them; the socket is then where it always is.
+        if not isinstance(problem.__cause__, PermissionError):
+            raise
+        path = Config().listen.unix
     if path == OFF:
         raise ConfigError("listen.unix is off: there is no socket to ask on", hint="name one with --socket")
     return Path(path)

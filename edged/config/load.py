@@ -57,12 +57,12 @@ class _Draft:
 def load(
     directory: Path = DIRECTORY, environ: Mapping[str, str] | None = None, credentials_directory: Path | None = None
 ) -> Config:
-    """All settings. A folder that does not exist holds none. Raises ConfigError.
+    """All settings. A folder that does not exist holds none. Raises ConfigError, from OSError if it is not to be read.
 
     `environ` defaults to the process's own; `credentials_directory` is systemd's (systemd.credentials_directory).
     """
     draft = _Draft()
-    for path in sorted(directory.glob("*.toml")):
+    for path in _files(directory):
         _read_file(draft, path)
     _read_environment(draft, os.environ if environ is None else environ)
     _find_credentials(draft, credentials_directory)
@@ -80,12 +80,26 @@ def load_shared_secrets(config: Config, credentials_directory: Path | None = Non
     }
 
 
+def _files(directory: Path) -> list[Path]:
+    """glob() would take a folder that may not be read for an empty one."""
+    try:
+        return sorted(path for path in directory.iterdir() if path.suffix == ".toml")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as problem:
+        raise _error(
+            Place(str(directory)), f"cannot be read ({problem.strerror})", "ask as root, or as the user edged"
+        ) from problem
+
+
 def _read_file(draft: _Draft, path: Path) -> None:
     try:
         text = path.read_text(encoding="utf-8")
         document = tomllib.loads(text)
     except OSError as problem:
-        raise _error(Place(str(path)), f"cannot be read ({problem.strerror})", "make it readable for edged") from None
+        raise _error(
+            Place(str(path)), f"cannot be read ({problem.strerror})", "make it readable for edged"
+        ) from problem
     except UnicodeDecodeError:
         raise _error(Place(str(path)), "is not UTF-8 text", "save it as UTF-8") from None
     except tomllib.TOMLDecodeError as problem:
