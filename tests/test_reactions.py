@@ -1,0 +1,202 @@
+"""reactions/: what follows a change, with the rooms' narrow sides made by the test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edged.access.admissions import Admissions
+from edged.access.registrar import Revoked
+from edged.clock import Clock
+from edged.credentials.callers import Caller
+from edged.errors import DependencyFailed
+from edged.feeds import Feed
+from edged.mediamtx.client import MediaSession
+from edged.mediamtx.process import ServerState
+from edged.mediamtx.publisher import Publishers
+from edged.mediamtx.viewers import Viewers
+from edged.reactions import mediamtx, revocations, upkeep
+
+CALLER = Caller("api_key", "key:1", frozenset(), frozenset(), identities=frozenset({"key:1"}))
+
+
+@dataclass
+class Server:
+    """What stands for MediaMTX's lists: sessions that are there until they are kicked."""
+
+    sessions: list[MediaSession] = field(default_factory=list)
+    looks: list[float] = field(default_factory=list)
+    kicked: list[str] = field(default_factory=list)
+    fails: bool = False
+
+    async def list(self) -> list[MediaSession]:
+        await trio.lowlevel.checkpoint()
+        self.looks.append(round(trio.current_time(), 3))
+        if self.fails:
+            raise DependencyFailed("MediaMTX does not answer")
+        return [*self.sessions]
+
+    async def kick_all(self, sessions: Iterable[MediaSession]) -> int:
+        gone = {session.id for session in sessions}
+        self.kicked += sorted(gone)
+        self.sessions = [session for session in self.sessions if session.id not in gone]
+        return len(gone)
+
+    @property
+    def viewers(self) -> Viewers:
+        return cast("Viewers", self)
+
+
+def session(name: str, protocol: str = "rtsp", connections: tuple[str, ...] = ()) -> MediaSession:
+    return MediaSession(protocol=protocol, id=name, path="camera0", state="read", connections=connections)
+
+
+def stay(_cause: str, _by: str) -> None:
+    """A way out that nobody takes in these tests."""
+
+
+async def test_whoever_is_listed_without_a_right_is_kicked() -> None:
+    """Known sessions stay, also those known by their connection; all others go."""
+    admissions, server = (
+        Admissions(),
+        Server([session("mine"), session("old", connections=("c1",)), session("stranger")]),
+    )
+    admissions.add(CALLER, "rtsp", stay, session="mine")
+    admissions.add(CALLER, "rtsp", stay, session="c1")
+    assert await revocations.sweep(admissions, server.viewers) == 1
+    assert server.kicked == ["stranger"]
+
+
+async def test_an_id_of_another_protocol_is_no_right() -> None:
+    """An admission over HLS does not vouch for an RTSP session of the same id."""
+    admissions, server = Admissions(), Server([session("same")])
+    admissions.add(CALLER, "hls", stay, session="same")
+    assert await revocations.sweep(admissions, server.viewers) == 1
+
+
+async def test_a_sweep_of_a_server_that_does_not_answer_is_told_and_survived(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The next sweep looks again, and nobody is forgotten meanwhile."""
+    admissions, server, feed = Admissions(), Server([session("stranger")], fails=True), Feed[Revoked]()
+    with feed.subscribe() as reader:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(revocations.follow, reader, admissions, server.viewers, trio.current_time)
+            feed.publish(Revoked(frozenset({"key:1"}), trio.current_time()))
+            await trio.sleep(2)
+            server.fails = False
+            await trio.sleep(2)
+            nursery.cancel_scope.cancel()
+    assert server.kicked == ["stranger"]
+
+
+async def test_sweeps_follow_a_revocation_at_their_times(autojump_clock: trio.testing.MockClock) -> None:
+    """0.3, 1, 3 and 12 s after it, then only now and then."""
+    admissions, server, feed = Admissions(), Server(), Feed[Revoked]()
+    with feed.subscribe() as reader:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(revocations.follow, reader, admissions, server.viewers, trio.current_time)
+            await trio.sleep(5)
+            began = trio.current_time()
+            feed.publish(Revoked(frozenset({"key:1"}), began))
+            await trio.sleep(29)
+            nursery.cancel_scope.cancel()
+    assert [round(look - began, 2) for look in server.looks] == [0.3, 1.0, 3.0, 12.0]
+
+
+async def test_without_revocations_the_lists_are_looked_at_now_and_then(autojump_clock: trio.testing.MockClock) -> None:
+    """Every half minute: what was admitted while nobody watched does not stay for ever."""
+    admissions, server, feed = Admissions(), Server([session("stranger")]), Feed[Revoked]()
+    with feed.subscribe() as reader:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(revocations.follow, reader, admissions, server.viewers, trio.current_time)
+            await trio.sleep(65)
+            nursery.cancel_scope.cancel()
+    assert len(server.looks) == 2
+    assert server.kicked == ["stranger"]
+
+
+@given(st.lists(st.floats(0, 20, allow_nan=False), min_size=1, max_size=8))
+def test_every_revocation_is_followed_by_all_its_sweeps(times: list[float]) -> None:
+    """However they come one after another, 12 s after the last one everything was looked at."""
+
+    async def run() -> None:
+        admissions, server, feed = Admissions(), Server(), Feed[Revoked]()
+        with feed.subscribe(2) as reader:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(revocations.follow, reader, admissions, server.viewers, trio.current_time)
+                for pause in times:
+                    await trio.sleep(pause)
+                    feed.publish(Revoked(frozenset({"key:1"}), trio.current_time()))
+                last = trio.current_time()
+                await trio.sleep(12.1)
+                nursery.cancel_scope.cancel()
+        assert any(look >= last + 11.9 for look in server.looks)
+        assert any(last <= look <= last + 0.5 for look in server.looks)
+
+    trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_a_reader_that_lost_revocations_sweeps_all_the_same(autojump_clock: trio.testing.MockClock) -> None:
+    """Told that it lagged, it looks as after any revocation."""
+    admissions, server, feed = Admissions(), Server([session("stranger")]), Feed[Revoked]()
+    with feed.subscribe(1) as reader:
+        for _ in range(3):
+            feed.publish(Revoked(frozenset({"key:1"}), trio.current_time()))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(revocations.follow, reader, admissions, server.viewers, trio.current_time)
+            await trio.sleep(0.5)
+            nursery.cancel_scope.cancel()
+    assert server.kicked == ["stranger"]
+
+
+@dataclass
+class Told:
+    """What stands for the publishers."""
+
+    nudges: int = 0
+
+    def nudge(self) -> None:
+        self.nudges += 1
+
+
+async def test_the_publishers_hear_of_every_change_and_restarts_are_counted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Ready for the second time is one restart, however many states lay between."""
+    feed, told, counted = Feed[ServerState](), Told(), []
+    with feed.subscribe(4) as reader:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mediamtx.follow, reader, cast("Publishers", told), counted.append)
+            for status in ("starting", "ready", "waiting", "ready"):
+                feed.publish(ServerState(status))
+                await trio.sleep(1)
+            for _ in range(6):
+                feed.publish(ServerState("unhealthy"))
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+    assert counted == ["mediamtx"]
+    assert told.nudges >= 5
+
+
+async def test_the_clocks_mark_is_kept_at_most_six_times_an_hour(autojump_clock: trio.testing.MockClock) -> None:
+    """It rises with the time that passed."""
+    marks: list[float] = []
+    clock = Clock(lambda: 1000.0, system=lambda: 0.0, synchronized=lambda: False)
+
+    async def save(mark: float) -> None:
+        marks.append(mark)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(upkeep.keep_mark, clock, save)
+        await trio.sleep(3601)
+        nursery.cancel_scope.cancel()
+    assert len(marks) == 4
+    assert marks == [pytest.approx(1000 + 900 * turn, abs=1) for turn in range(1, 5)]
