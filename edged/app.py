@@ -44,11 +44,10 @@ from edged.metrics import Metrics
 from edged.net.doors import Doors
 from edged.net.hook import serve_hook
 from edged.net.listener import Listener, Server, inherit, open_all_tcp, open_unix, serve
-from edged.operations import cameras as camera_operations
 from edged.operations import gather, streams
-from edged.operations.cameras import Listings
 from edged.operations.house import House
-from edged.operations.sessions import Sessions
+from edged.operations.listings import CameraRow, Listings, row
+from edged.operations.session import Sessions
 from edged.reactions import cameras as camera_reactions
 from edged.reactions import mediamtx as mediamtx_reactions
 from edged.reactions import revocations, upkeep
@@ -282,9 +281,9 @@ def reader_url(name: str, mediamtx: Supervisor, publishers: Publishers, ledger: 
     return f"rtsp://{USER}:{ledger.new_secret(name, 'read', 2)}@{address}/{name}" if address else None
 
 
-def show_camera(mediamtx: Supervisor, camera: Camera, host: str) -> camera_operations.CameraRow:
+def show_camera(mediamtx: Supervisor, camera: Camera, host: str) -> CameraRow:
     """A camera as notifications show it."""
-    return camera_operations.row(camera, host, mediamtx.state)
+    return row(camera, host, mediamtx.state)
 
 
 def open_listeners(config: Config) -> list[Listener]:

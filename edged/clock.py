@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import trio
 
@@ -16,6 +17,11 @@ import trio
 def wall_time() -> float:
     """The system clock, Unix seconds."""
     return time.time()
+
+
+def iso(seconds: float) -> str:
+    """Unix seconds → `2026-11-22T10:30:00Z` (contract S1-22)."""
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Clock:

@@ -22,7 +22,7 @@ from edged.errors import CameraNotFound, EdgedError, InvalidState
 from edged.operations import sessions as session_operations
 from edged.operations.catalogue import Call, Catalogue, DeviceParams, NoParams, operation
 from edged.operations.house import House
-from edged.operations.sessions import Sessions
+from edged.operations.session import Sessions
 from edged.rpc.session import Rpc, RpcSession
 
 SECRET = SharedSecret("test", "a shared secret that nobody has ever published")

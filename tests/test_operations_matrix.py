@@ -28,9 +28,9 @@ from edged.errors import EdgedError, Refused
 from edged.library.snapshots import Snapshots
 from edged.mediamtx.paths import Paths
 from edged.mediamtx.process import ServerState
-from edged.operations.cameras import Listings
 from edged.operations.house import House
-from edged.operations.sessions import Session, Sessions
+from edged.operations.listings import Listings
+from edged.operations.session import Session, Sessions
 
 # Askers: nobody; four roles; a viewer who may see the other camera only; an administrator's token that has
 # expired, and an administrator's key that was revoked, both in a session that was open before.

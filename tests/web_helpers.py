@@ -22,9 +22,9 @@ from edged.credentials.api_keys import KeyRecord, mint, mint_secret
 from edged.credentials.callers import Peer
 from edged.credentials.tokens import SharedSecret, issue_claims, sign
 from edged.errors import InvalidState, NotFound
-from edged.operations.cameras import Listings
 from edged.operations.house import House
-from edged.operations.sessions import Sessions
+from edged.operations.listings import Listings
+from edged.operations.session import Sessions
 from edged.web.app import make_app
 from edged.web.exchange import CutOff
 

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from edged.clock import iso
 from edged.credentials.api_keys import KeyRecord
 from edged.credentials.callers import Caller
 from edged.credentials.decision import Reason
@@ -15,7 +16,6 @@ from edged.credentials.roles import canonical_role, compute, is_permission
 from edged.errors import InvalidParams, NotFound, Refused
 from edged.operations.catalogue import Call, operation
 from edged.operations.house import House
-from edged.operations.sessions import iso
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 Role = Literal["monitor", "viewer", "operator", "user", "admin"]

@@ -22,7 +22,7 @@ from edged.errors import CameraNotFound, EdgedError, InvalidParams, Refused, Unk
 
 if TYPE_CHECKING:
     from edged.operations.house import House
-    from edged.operations.sessions import Session
+    from edged.operations.session import Session
 
 
 class NoParams(msgspec.Struct, frozen=True):
@@ -95,12 +95,6 @@ def operation(capability: str, *, name: str | None = None, on_camera: bool = Fal
         return function
 
     return attach
-
-
-class Counts(Protocol):
-    """Where calls are counted; metrics.py in the daemon."""
-
-    def rpc_answered(self, method: str, outcome: str) -> None: ...
 
 
 class Catalogue:

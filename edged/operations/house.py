@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from edged.access.gate import Gate
@@ -19,9 +19,14 @@ if TYPE_CHECKING:
     from edged.mediamtx.process import Supervisor
     from edged.mediamtx.publisher import Publishers
     from edged.mediamtx.viewers import Viewers
-    from edged.operations.cameras import Listings
-    from edged.operations.catalogue import Counts
-    from edged.operations.sessions import Sessions
+    from edged.operations.listings import Listings
+    from edged.operations.session import Sessions
+
+
+class Counts(Protocol):
+    """Where calls are counted; metrics.py in the daemon."""
+
+    def rpc_answered(self, method: str, outcome: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

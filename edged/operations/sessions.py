@@ -1,62 +1,16 @@
-"""Who is talking to us now, and the operations about that: ping, authenticate, whoami."""
+"""Who is talking to us: ping, authenticate, whoami."""
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-
 import msgspec
 
-from edged.access.admissions import Admission, Cause
-from edged.credentials.callers import Caller, Peer, Transport, parse_credential
+from edged.clock import iso
+from edged.credentials.callers import parse_credential
 from edged.errors import Refused
 from edged.operations.catalogue import Call, NoParams, operation
 
 #: What a key without an end is said to be good for (contract 3, authenticate).
 _NO_END_SECONDS = 24 * 3600.0
-
-
-class Session:
-    """One conversation: a WebSocket, or a single HTTP request.
-
-    `end(cause, by)` is how a revocation reaches it: the door closes the connection, after the reply to
-    the call in progress if `by` is this session's own id. `topics` is what it subscribed to.
-    """
-
-    __slots__ = ("admission", "caller", "end", "id", "only_device", "peer", "pushed", "topics", "transport")
-
-    def __init__(self, peer: Peer, transport: Transport, *, end: Callable[[Cause, str], None] | None = None) -> None:
-        self.id = f"session_{secrets.token_hex(8)}"
-        self.peer = peer
-        self.transport = transport
-        self.caller: Caller | None = None
-        self.admission: Admission | None = None
-        self.end = end or (lambda _cause, _by: None)
-        self.topics: set[str] = set()
-        #: Notifications of this camera only; None for all.
-        self.only_device: str | None = None
-        #: True where the dialect sends every notification unasked (contract 0, v1).
-        self.pushed = False
-
-
-class Sessions:
-    """The conversations that notifications may go to."""
-
-    def __init__(self) -> None:
-        self._sessions: dict[str, Session] = {}
-
-    def add(self, session: Session) -> None:
-        self._sessions[session.id] = session
-
-    def remove(self, session: Session) -> None:
-        self._sessions.pop(session.id, None)
-
-    def __iter__(self) -> Iterator[Session]:
-        return iter(tuple(self._sessions.values()))
-
-    def __len__(self) -> int:
-        return len(self._sessions)
 
 
 @operation("none")
@@ -143,8 +97,3 @@ def whoami(call: Call, params: NoParams) -> Whoami:
         authenticated=True,
         claims=caller.claims,
     )
-
-
-def iso(seconds: float) -> str:
-    """Unix seconds → `2026-11-22T10:30:00Z` (contract S1-22)."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

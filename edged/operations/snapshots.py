@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 import msgspec
 
 from edged.cameras.model import Status
+from edged.clock import iso
 from edged.errors import DependencyFailed
 from edged.operations.catalogue import Call, operation
-from edged.operations.sessions import iso
 
 
 class SnapshotParams(msgspec.Struct, frozen=True):

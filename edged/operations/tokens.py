@@ -8,13 +8,13 @@ from typing import Annotated, Final
 
 import msgspec
 
+from edged.clock import iso
 from edged.credentials import tokens
 from edged.credentials.claims import LEEWAY
 from edged.credentials.decision import Reason
 from edged.errors import InvalidParams, Unsupported
 from edged.operations.api_keys import Role, refuse_widening
 from edged.operations.catalogue import Call, operation
-from edged.operations.sessions import iso
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
 _DAY: Final = 86400

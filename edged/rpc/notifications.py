@@ -8,6 +8,7 @@ gate would not let them read. Sending never waits: each session's outbox is boun
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -15,9 +16,10 @@ import structlog
 
 from edged.access.gate import Gate
 from edged.cameras.model import Camera, CameraChanged, Status
+from edged.clock import iso
 from edged.feeds import Lagged, Reader
 from edged.operations.catalogue import camera_resource
-from edged.operations.sessions import Session, Sessions, iso
+from edged.operations.session import Session, Sessions
 from edged.rpc.dialects import View, present
 from edged.rpc.session import RpcSession
 from edged.wire import jsonrpc
@@ -62,7 +64,7 @@ async def run(
             _log.warning("lagged")
             found = [(camera, _EVENTS[camera.status]) for camera in cameras()]
         else:
-            found = [(news.camera, event_of(news))]
+            found = [(as_listed(news), event_of(news))]
         for camera, event in found:
             tell(camera, event, sessions, conversations, gate, camera_row, now())
 
@@ -94,6 +96,17 @@ def tell(
         conversation.push(jsonrpc.notification(name, params))
         told += 1
     return told
+
+
+def as_listed(change: CameraChanged) -> Camera:
+    """The camera under the names by which it was listed: an unplugged one still has its device file here.
+
+    Clients of v1 key their table by it, and would otherwise look in vain for the row that has changed.
+    """
+    camera, before = change.camera, change.previous
+    if camera.node is None and before is not None and before.node is not None:
+        return replace(camera, node=before.node)
+    return camera
 
 
 def event_of(change: CameraChanged) -> str:

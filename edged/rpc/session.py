@@ -30,7 +30,8 @@ from edged.credentials.tokens import TokenRefused
 from edged.errors import EdgedError, RateLimited, Refused, UnknownMethod
 from edged.operations.catalogue import Catalogue
 from edged.operations.house import House
-from edged.operations.sessions import AuthenticateParams, Session
+from edged.operations.session import Session
+from edged.operations.sessions import AuthenticateParams
 from edged.rpc import dialects
 from edged.rpc.dialects import Fault, Presenter, View
 from edged.rpc.methods import Method, table

@@ -20,7 +20,7 @@ from edged.credentials.roles import OPEN, SELF
 from edged.errors import InvalidParams, Refused
 from edged.operations.catalogue import Catalogue, find_camera
 from edged.operations.house import House
-from edged.operations.sessions import Session
+from edged.operations.session import Session
 from edged.web.credentials import may_go_without, read_credential
 
 _NO_STORE = {"Cache-Control": "no-store"}

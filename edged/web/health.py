@@ -13,8 +13,8 @@ import trio
 from starlette.responses import Response
 
 from edged import __version__
+from edged.clock import iso
 from edged.operations.house import House
-from edged.operations.sessions import iso
 from edged.web.exchange import Exchange, Way, json_response
 
 _GIB: Final = 1024**3

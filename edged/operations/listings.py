@@ -1,0 +1,119 @@
+"""Cameras as replies and notifications show them, and the lists that were made last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from edged.cameras.model import Camera, Status
+from edged.credentials.callers import Caller
+from edged.mediamtx.process import ServerState
+
+#: What a camera of edged can do for a caller, as the list of seed 001's clients (contract C-16).
+_ABILITIES = ("snapshot", "stream")
+_MOST_LISTS = 64
+
+
+class CameraFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What every reply says of a camera; `resolution` is "WxH" in pixels, `fps` frames a second."""
+
+    device: str
+    device_path: str
+    camera_id: str
+    status: str
+    name: str
+    resolution: str
+    fps: int
+    streams: dict[str, str]
+    stream_url: str
+    recording: bool = False
+
+
+class CameraRow(CameraFacts, frozen=True, kw_only=True):
+    """One camera in a list or a notification."""
+
+    capabilities: tuple[str, ...] = _ABILITIES
+    recording_session: str | None = None
+    current_file: str | None = None
+    elapsed_time: float = 0.0
+
+
+class CameraList(msgspec.Struct, frozen=True):
+    """What the caller may see; the totals count these only (contract S0-6)."""
+
+    cameras: tuple[CameraRow, ...]
+    total: int
+    connected: int
+
+
+def list_streams(camera: Camera, host: str, server: ServerState) -> dict[str, str]:
+    """Addresses of a camera's picture, by protocol; none of them holds a credential."""
+    where = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    ports = (
+        ("rtsp", "rtsp", server.rtsp_port),
+        ("hls", "http", server.hls_port),
+        ("webrtc", "http", server.webrtc_port),
+    )
+    if server.status != "ready":
+        return {}
+    return {protocol: f"{scheme}://{where}:{port}/{camera.name}" for protocol, scheme, port in ports if port}
+
+
+def row(camera: Camera, host: str, server: ServerState) -> CameraRow:
+    """A camera as a list and a notification show it to a client that reached us at `host`."""
+    return CameraRow(**facts(camera, host, server))  # type: ignore[arg-type]
+
+
+def facts(camera: Camera, host: str, server: ServerState) -> dict[str, object]:
+    """The members of CameraFacts."""
+    streams = list_streams(camera, host, server)
+    return {
+        "device": camera.name,
+        "device_path": camera.node or "",
+        "camera_id": camera.name,
+        "status": camera.status.value,
+        "name": camera.label,
+        "resolution": f"{camera.width}x{camera.height}",
+        "fps": round(camera.rate),
+        "streams": streams,
+        "stream_url": streams.get("rtsp", ""),
+    }
+
+
+@dataclass(slots=True)
+class _Listing:
+    """What a list was made from; it is the same object as long as this holds."""
+
+    cameras: tuple[Camera, ...]
+    server: ServerState
+    made: CameraList
+
+
+class Listings:
+    """The last lists by who sees what under which host name: most calls ask for what did not change."""
+
+    def __init__(self) -> None:
+        self._kept: dict[object, _Listing] = {}
+
+    def get(
+        self,
+        caller: Caller,
+        host: str,
+        cameras: tuple[Camera, ...],
+        server: ServerState,
+        may_see: Callable[[Camera], bool],
+    ) -> CameraList:
+        """The list for `caller`, of whom `may_see` says which cameras it holds: the identical one while it is true."""
+        key = (host, caller.cameras, caller.grants, "camera:read" in caller.capabilities)
+        kept = self._kept.get(key)
+        if kept is not None and kept.cameras is cameras and kept.server is server:
+            return kept.made
+        rows = tuple(row(camera, host, server) for camera in cameras if may_see(camera))
+        connected = sum(item.status == Status.CONNECTED for item in rows)
+        made = CameraList(cameras=rows, total=len(rows), connected=connected)
+        if len(self._kept) >= _MOST_LISTS:
+            self._kept.clear()
+        self._kept[key] = _Listing(cameras, server, made)
+        return made

@@ -1,0 +1,51 @@
+"""Who is talking to us now: one conversation, and all of them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+
+from edged.access.admissions import Admission, Cause
+from edged.credentials.callers import Caller, Peer, Transport
+
+
+class Session:
+    """One conversation: a WebSocket, or a single HTTP request.
+
+    `end(cause, by)` is how a revocation reaches it: the door closes the connection, after the reply to
+    the call in progress if `by` is this session's own id. `topics` is what it subscribed to.
+    """
+
+    __slots__ = ("admission", "caller", "end", "id", "only_device", "peer", "pushed", "topics", "transport")
+
+    def __init__(self, peer: Peer, transport: Transport, *, end: Callable[[Cause, str], None] | None = None) -> None:
+        self.id = f"session_{secrets.token_hex(8)}"
+        self.peer = peer
+        self.transport = transport
+        self.caller: Caller | None = None
+        self.admission: Admission | None = None
+        self.end = end or (lambda _cause, _by: None)
+        self.topics: set[str] = set()
+        #: Notifications of this camera only; None for all.
+        self.only_device: str | None = None
+        #: True where the dialect sends every notification unasked (contract 0, v1).
+        self.pushed = False
+
+
+class Sessions:
+    """The conversations that notifications may go to."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, Session] = {}
+
+    def add(self, session: Session) -> None:
+        self._sessions[session.id] = session
+
+    def remove(self, session: Session) -> None:
+        self._sessions.pop(session.id, None)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(tuple(self._sessions.values()))
+
+    def __len__(self) -> int:
+        return len(self._sessions)
