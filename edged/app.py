@@ -11,7 +11,7 @@ import secrets
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -288,18 +288,17 @@ def show_camera(mediamtx: Supervisor, camera: Camera, host: str) -> CameraRow:
 
 def open_listeners(config: Config) -> list[Listener]:
     """Every socket of the settings; the unix socket is systemd's where it hands one over. Raises StartFailed."""
-    given = systemd.listen_fds()
     # systemd's second socket of a name is called NAME.2 there; here it is one more of the same kind.
-    opened = [inherit(name.partition(".")[0], sock) for name, sock in given.items()]
-    for name, addresses in (
-        ("main", config.listen.main),
-        ("compat", config.listen.compat),
-        ("local", config.listen.local),
-    ):
-        opened += open_all_tcp(name, addresses)
-    if config.listen.unix != OFF and "unix" not in given:
-        opened.append(open_unix("unix", Path(config.listen.unix)))
-    return opened
+    listeners = [inherit(name.partition(".")[0], sock) for name, sock in systemd.listen_fds().items()]
+    with ExitStack() as undo:
+        undo.callback(lambda: [each.close() for each in listeners])
+        if config.listen.unix != OFF and all(each.name != "unix" for each in listeners):
+            listeners.append(open_unix("unix", Path(config.listen.unix)))
+        listeners += open_all_tcp("main", config.listen.main)
+        listeners += open_all_tcp("compat", config.listen.compat)
+        listeners += open_all_tcp("local", config.listen.local)
+        undo.pop_all()
+    return listeners
 
 
 def slot_store(
