@@ -10,6 +10,7 @@ import threading
 
 import pytest
 import trio
+import trio.testing
 from net_helpers import GET_X as GET
 from net_helpers import ask, connect, opened, read_all, read_reply, running, until
 from structlog.testing import capture_logs
@@ -281,6 +282,7 @@ async def test_stopping_leaves_no_task_thread_or_file(tmp_path):
     threads = threading.active_count()
     path = tmp_path / "edged.sock"
     async with running(listeners=[open_tcp("main", "127.0.0.1:0"), open_unix("unix", path)]) as served:
+        await trio.testing.wait_all_tasks_blocked(0.01)  # each listener has its task by then
         tasks = trio.lowlevel.current_statistics().tasks_living
         streams = [await connect(served.port) for _ in range(20)]
         await until(lambda: served.server.connections == 20)
