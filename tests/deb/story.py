@@ -1,0 +1,523 @@
+"""What a user goes through with the package, step by step, on a booted Debian 13; `run` starts it, as root.
+
+Each step either holds or ends the story with the reason and the journal. Callers: alice is a member of edged-admin,
+bob of nothing, carol's number is beyond those that the unit's sandbox maps; the visitor stands outside, behind a
+network of its own.
+
+`story.py visit` is the visitor's end: one JSON-RPC conversation, by another implementation than the server's own.
+"""
+
+from __future__ import annotations
+
+import grp
+import http.client
+import json
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SOCKET = Path("/run/edged/edged.sock")
+STATE = Path("/var/lib/edged")
+SETTINGS = Path("/etc/edged/conf.d")
+INSIDE, OUTSIDE = "192.0.2.1", "192.0.2.2"
+#: systemd-analyze security; lower is better.
+MOST_EXPOSED = 2.0
+#: Where a MediaMTX of this machine is handed in, if it has one.
+MEDIAMTX = Path("/job/mediamtx")
+STEPS: list[Callable[[], str | None]] = []
+
+
+class NotRun(Exception):
+    """What the step needs is not there."""
+
+
+def step(action: Callable[[], str | None]) -> Callable[[], str | None]:
+    STEPS.append(action)
+    return action
+
+
+def main() -> int:
+    for action in STEPS:
+        name = (action.__doc__ or "").removesuffix(".")
+        began = time.monotonic()
+        try:
+            word, said = "passed", action()
+        except NotRun as reason:
+            word, said = "not run", str(reason)
+        except Exception as problem:
+            print(f"FAILED   {name}: {type(problem).__name__}: {problem}", flush=True)
+            if isinstance(problem, subprocess.CalledProcessError):
+                print(problem.stdout, problem.stderr)
+            print("--- the journal of edged ---\n" + "\n".join(journal()[-60:]))
+            return 1
+        print(f"{word:8} {name}{f': {said}' if said else ''} ({time.monotonic() - began:.1f} s)", flush=True)
+    return 0
+
+
+# What the steps are made of ----------------------------------------------------------------------------------------
+
+
+def run(*command: str | Path, user: str = "", check: bool = True, seconds: float = 60) -> str:
+    """A command's output; as `user` if one is named."""
+    prefix = ("runuser", "-u", user, "--") if user else ()
+    done = subprocess.run([*prefix, *command], capture_output=True, text=True, timeout=seconds, check=check)
+    return (done.stdout + done.stderr).strip()
+
+
+def journal(*more: str) -> list[str]:
+    """What edged and systemd say of the daemon, as `journalctl -u edged` shows it."""
+    run("journalctl", "--sync")
+    return run("journalctl", "-u", "edged.service", "-o", "cat", *more).splitlines()
+
+
+def journal_has(*words: str) -> str:
+    """The first line that holds all of these; waits a moment for it."""
+    for _ in range(50):
+        for line in journal():
+            if all(word in line for word in words):
+                return line
+        time.sleep(0.2)
+    raise AssertionError(f"no line of the journal has {words}")
+
+
+def until(holds: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := holds()):
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.2)
+    return found
+
+
+def show(name: str, unit: str = "edged.service") -> str:
+    return run("systemctl", "show", "--value", "--property", name, unit)
+
+
+def expect(holds: object, otherwise: object) -> None:
+    if not holds:
+        raise AssertionError(str(otherwise))
+
+
+def refused(text: str) -> bool:
+    return "HTTP 401" in text
+
+
+def edged(*arguments: str, user: str = "alice") -> Any:
+    """The command line, as JSON."""
+    return json.loads(run("edged", *arguments, "--json", user=user))
+
+
+def asked(user: str, *, host: str = "127.0.0.1", outside: bool = False, wrap: tuple[str, ...] = ()) -> str:
+    """`HTTP 201` or the like: somebody without a credential wants a key, as the documented curl does."""
+    command = [*wrap, sys.executable, __file__, "post", host]
+    if outside:
+        command = ["ip", "netns", "exec", "outside", *command]
+    return run(*command, user=user, check=False)
+
+
+def post(host: str) -> str:
+    connection = http.client.HTTPConnection(host, 8002, timeout=20)
+    body = json.dumps({"name": "asked for", "role": "viewer"})
+    connection.request("POST", "/api/keys", body, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    answer.read()
+    return f"HTTP {answer.status}"
+
+
+def visit(*calls: tuple[str, dict[str, Any]], stay: bool = False) -> subprocess.Popen[str]:
+    """The visitor opens a WebSocket from outside and makes these calls; `stay`: until it is closed."""
+    command = ["ip", "netns", "exec", "outside", "runuser", "-u", "visitor", "--"]
+    command += [sys.executable, __file__, "visit", json.dumps(calls), *(["stay"] if stay else [])]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def visited(*calls: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The answers of a visit that leaves by itself."""
+    output, errors = visit(*calls).communicate(timeout=60)
+    expect(output, errors)
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def talk(calls: list[tuple[str, dict[str, Any]]], *, stay: bool) -> None:
+    import trio
+    from trio_websocket import ConnectionClosed, open_websocket_url
+
+    async def converse() -> None:
+        async with open_websocket_url(f"ws://{INSIDE}:8002/ws") as connection:
+            for number, (method, params) in enumerate(calls):
+                question = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+                await connection.send_message(json.dumps(question))
+                while (answer := json.loads(await connection.get_message())).get("id") != number:
+                    pass
+                print(json.dumps(answer), flush=True)
+            try:
+                while stay:
+                    await connection.get_message()
+            except ConnectionClosed as closed:
+                print(json.dumps({"closed": closed.reason.code}), flush=True)
+
+    trio.run(converse)
+
+
+def get(path: str, port: int, key: str = "", host: str = "127.0.0.1") -> tuple[int, str]:
+    connection = http.client.HTTPConnection(host, port, timeout=20)
+    connection.request("GET", path, headers={"X-API-Key": key} if key else {})
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def restart() -> None:
+    before = show("MainPID")
+    run("systemctl", "restart", "edged")
+    expect(show("MainPID") not in (before, "0"), "it is the same process")
+    expect(show("ActiveState") == "active", show("ActiveState"))
+
+
+ADMIN: dict[str, Any] = {}
+VIEWER: dict[str, Any] = {}
+
+
+def login(key: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return ("authenticate", {"auth_token": key["api_key"], "auth_type": "api_key"})
+
+
+# The story ---------------------------------------------------------------------------------------------------------
+
+
+@step
+def runs() -> str:
+    """apt started it, and it stays."""
+    expect(show("ActiveState") == "active", journal())
+    expect(show("UnitFileState") == "enabled", show("UnitFileState"))
+    expect(show("NRestarts") == "0", journal())
+    user = pwd.getpwnam("edged")
+    expect(user.pw_shell.endswith("nologin"), user)
+    expect(user.pw_name in grp.getgrnam("video").gr_mem, "edged is not in group video")
+    return run("edged", "version")
+
+
+@step
+def files() -> None:
+    """Its files belong to whom they should."""
+    found = SOCKET.stat()
+    group = grp.getgrgid(found.st_gid).gr_name
+    expect((found.st_uid, group, stat.S_IMODE(found.st_mode)) == (0, "edged-admin", 0o660), (found, group))
+    for path, owner, group, mode in (
+        (SOCKET.parent, "root", "root", 0o755),
+        (STATE, "edged", "edged", 0o700),
+        (Path("/run/edged-work"), "edged", "edged", 0o700),
+        (SETTINGS, "root", "edged", 0o750),
+    ):
+        seen = path.stat()
+        expect((path.owner(), path.group(), stat.S_IMODE(seen.st_mode)) == (owner, group, mode), f"{path}: {seen}")
+    expect(not list(SETTINGS.iterdir()), "something that people edit is a file of the package")
+    expect(Path("/usr/share/edged/defaults.toml").is_file(), "the defaults are not there")
+    expect("edged.sock" not in run("ls", "/run/edged-work"), "there are two sockets")
+
+
+@step
+def exposure() -> str:
+    """systemd-analyze security: as little as agreed."""
+    last = run("systemd-analyze", "security", "--no-pager", "edged.service").splitlines()[-1]
+    found = re.search(r"(\d+\.\d+)", last)
+    expect(found and float(found[1]) <= MOST_EXPOSED, last)
+    run("systemd-analyze", "verify", "--man=no", "edged.service", "edged.socket")
+    return last.lstrip("→ ")
+
+
+@step
+def journal_of_a_start() -> str:
+    """The journal says: started, listening, no MediaMTX and what to do."""
+    journal_has("edged: starting", "version=")
+    journal_has("Started edged.service")
+    for listener in ("main", "compat", "local"):
+        journal_has("edged: listening", f"listener={listener}")
+    journal_has("listener=unix", str(SOCKET))
+    line = journal_has("mediamtx: missing", "remedy=")
+    program = re.search(r"(/\S+get-mediamtx)", line)
+    expect(program and os.access(program[1], os.X_OK), f"the remedy cannot be followed: {line}")
+    expect(not [line for line in journal() if "Traceback" in line], "a traceback")
+    return line
+
+
+@step
+def users() -> None:
+    """There are people, and an outside."""
+    run("useradd", "--create-home", "--groups", "edged-admin", "alice")
+    run("useradd", "--create-home", "bob")
+    run("useradd", "--create-home", "--uid", "70000", "--groups", "edged-admin", "carol")
+    run("useradd", "--create-home", "visitor")
+    run("ip", "netns", "add", "outside")
+    run("ip", "link", "add", "name", "inside", "type", "veth", "peer", "name", "outside", "netns", "outside")
+    for prefix, name, address in ((("ip",), "inside", INSIDE), (("ip", "-n", "outside"), "outside", OUTSIDE)):
+        run(*prefix, "address", "add", f"{address}/24", "dev", name)
+        run(*prefix, "link", "set", name, "up")
+    run("ip", "-n", "outside", "link", "set", "lo", "up")
+
+
+@step
+def first_key() -> str:
+    """A member of edged-admin makes a key on the local socket; anybody else may not open it."""
+    ADMIN.update(edged("key", "create", "the first", "--role", "admin"))
+    expect(ADMIN["api_key"].startswith("camera_service_sk_"), "that is no key")
+    VIEWER.update(edged("key", "create", "a viewer", "--role", "viewer"))
+    line = journal_has("created", ADMIN["key_id"])
+    expect(ADMIN["api_key"] not in "\n".join(journal()), "the secret is in the journal")
+    said = run("edged", "key", "list", user="bob", check=False)
+    expect("may not open" in said and "edged-admin" in said, said)
+    return line
+
+
+@step
+def local_numbers() -> str:
+    """Whoever uses the local socket is known by number in the sandbox; one beyond the map as 65534."""
+    number = pwd.getpwnam("alice").pw_uid
+    who = [run(sys.executable, __file__, "whoami", user=name) for name in ("root", "alice", "carol")]
+    expect(who == ["local:0", f"local:{number}", "local:65534"], who)
+    return ", ".join(who)
+
+
+@step
+def from_outside() -> str:
+    """From outside, the key opens a WebSocket and lists cameras; a wrong one is refused, and the journal says why."""
+    entered, listed = visited(login(ADMIN), ("get_camera_list", {}))
+    expect(entered["result"]["authenticated"] is True, entered)
+    expect("cameras" in listed["result"], listed)
+    stranger, locked = visited(login({"api_key": ADMIN["api_key"][:-4] + "0000"}), ("get_camera_list", {}))
+    expect("error" in locked and stranger.get("result", {}).get("authenticated") is not True, (stranger, locked))
+    return journal_has("gate: refused", "reason=unknown")
+
+
+@step
+def numbers() -> None:
+    """/metrics: with the key everywhere, without one on port 8003 only; with the process's own."""
+    status, text = get("/metrics", 8002, ADMIN["api_key"])
+    expect(status == 200 and "edged_" in text and "process_resident_memory_bytes" in text, (status, text[:300]))
+    expect(get("/metrics", 8002)[0] == 401, "port 8002 gives them to anybody")
+    expect(get("/metrics", 8003)[0] == 200, "port 8003 does not")
+    expect(get("/health/ready", 8003)[0] == 200, "it is not ready")
+
+
+@step
+def root_alone() -> str:
+    """Over loopback root needs no credential for /api/keys, and nobody else does without: asked under the sandbox."""
+    for host in ("127.0.0.1", "::1"):
+        answer = asked("root", host=host)
+        expect(answer == "HTTP 201", f"root at {host}: {answer}")
+    for user in ("alice", "bob", "carol", "edged", "nobody"):
+        for host in ("127.0.0.1", "::1"):
+            answer = asked(user, host=host)
+            expect(refused(answer), f"{user} at {host}: {answer}")
+    answer = asked("root", host=INSIDE, outside=True)
+    expect(refused(answer), f"root of another network: {answer}")
+    answer = asked("root", host=INSIDE)
+    expect(refused(answer), f"root, not over loopback: {answer}")
+    return "5 users refused, root let in"
+
+
+@step
+def pretended_root() -> None:
+    """Root of a user namespace is not root."""
+    if run("unshare", "--user", "--map-root-user", "id", "-u", user="bob", check=False) != "0":
+        raise NotRun("no user namespaces in here")
+    answer = asked("bob", wrap=("unshare", "--user", "--map-root-user"))
+    expect(refused(answer), answer)
+
+
+@step
+def ghosts() -> None:
+    """A connection that its owner closed reads as root's to the kernel; it makes no key."""
+    for user in ("bob", "carol"):
+        run(sys.executable, __file__, "ghosts", user=user)
+    names = {key["name"] for key in edged("key", "list")["keys"]}
+    expect("ghost" not in names, names)
+    expect("asked for" in names, names)
+
+
+def leave_ghosts() -> None:
+    body = json.dumps({"name": "ghost", "role": "admin"}).encode()
+    head = b"POST /api/keys HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    for number in range(60):
+        with socket.create_connection(("127.0.0.1", 8002), timeout=20) as connection:
+            connection.sendall(head % len(body) + body)
+            if number % 3 == 1:
+                connection.shutdown(socket.SHUT_WR)
+                connection.recv(100)
+
+
+@step
+def key_survives() -> str:
+    """After a restart the key is still good, and the local socket is there with its group."""
+    for _ in range(3):
+        restart()
+    files()
+    (entered,) = visited(login(ADMIN))
+    expect(entered["result"]["authenticated"] is True, entered)
+    journal_has("edged: stopping")
+    journal_has("edged: stopped")
+    expect(show("NRestarts") == "0", "it had to be started again")
+    return journal_has("edged: stopping")
+
+
+@step
+def settings() -> str:
+    """A setting that is wrong stops the start with one line that says where; a right one is taken."""
+    file = SETTINGS / "50-test.toml"
+    file.write_text('[[camera]]\nname = "Test"\nsorce = "test"\n')
+    run("systemctl", "restart", "edged", check=False)
+    line = journal_has("50-test.toml", "source")
+    time.sleep(3)
+    expect(show("ActiveState") == "failed", f"it is tried again and again: {show('ActiveState')}")
+    file.write_text('[[camera]]\nname = "Test"\nsource = "test"\nsize = "320x240"\n')
+    run("systemctl", "start", "edged")
+    (_, listed) = visited(login(ADMIN), ("get_camera_list", {}))
+    expect(listed["result"]["cameras"], listed)
+    return line
+
+
+@step
+def ffmpeg() -> str:
+    """Without ffmpeg a picture is refused with the remedy; with it, installed meanwhile, it is taken in the sandbox."""
+    take = ("take_snapshot", {"device": "camera0"})
+    _, answer = visited(login(ADMIN), take)
+    expect("apt install ffmpeg" in json.dumps(answer), answer)
+    run("apt-get", "install", "-y", "ffmpeg", "udev", seconds=400)
+    _, answer = visited(login(ADMIN), take)
+    expect("error" not in answer, answer)
+    (picture,) = STATE.glob("media/snapshots/**/*.jpg")
+    expect(picture.owner() == "edged" and picture.read_bytes()[:2] == b"\xff\xd8", picture)
+    return f"{picture.name}, {picture.stat().st_size} bytes"
+
+
+@step
+def mediamtx() -> str:
+    """MediaMTX runs in the sandbox, and a viewer outside sees the camera with the key only."""
+    if not MEDIAMTX.exists():
+        raise NotRun("no mediamtx on this machine (scripts/get-mediamtx)")
+    shutil.copy(MEDIAMTX, "/usr/local/bin/mediamtx")
+    until(lambda: "mediamtx: ready" in "\n".join(journal()), "MediaMTX is ready", 60)
+    watched = watch(VIEWER["api_key"], frames=10).communicate(timeout=60)[1]
+    expect("frame=   10" in watched, watched)
+    strangers = watch("camera_service_sk_" + "0" * 64, frames=1).communicate(timeout=60)[1]
+    expect("401" in strangers, strangers)
+    return journal_has("mediamtx: ready")
+
+
+def watch(key: str, frames: int = 100000) -> subprocess.Popen[str]:
+    source = f"rtsp://any:{key}@{INSIDE}:8554/camera0"
+    arguments = ["ffmpeg", "-hide_banner", "-rtsp_transport", "tcp", "-i", source]
+    arguments += ["-frames:v", str(frames), "-f", "null", "-"]
+    outside = ["ip", "netns", "exec", "outside", "runuser", "-u", "visitor", "--"]
+    return subprocess.Popen([*outside, *arguments], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+@step
+def revoked() -> str:
+    """Revoking the key ends its session and its picture at once, and it is refused from then on."""
+    staying = visit(login(VIEWER), stay=True)
+    assert staying.stdout is not None
+    expect(json.loads(staying.stdout.readline())["result"]["authenticated"] is True, "it did not come in")
+    picture = watch(VIEWER["api_key"]) if MEDIAMTX.exists() else None
+    if picture is not None:
+        until(lambda: "read" in "\n".join(journal()), "the viewer is there", 5)
+        time.sleep(4)
+        expect(picture.poll() is None, "the picture ended by itself")
+    began = time.monotonic()
+    edged("key", "revoke", VIEWER["key_id"])
+    told, _ = staying.communicate(timeout=20)
+    ended = time.monotonic() - began
+    expect(json.loads(told.splitlines()[-1]) == {"closed": 4401}, told)
+    if picture is not None:
+        picture.communicate(timeout=20)
+    refusal, locked = visited(login(VIEWER), ("get_camera_list", {}))
+    expect("error" in locked and refusal.get("result", {}).get("authenticated") is not True, (refusal, locked))
+    restart()
+    refusal, locked = visited(login(VIEWER), ("get_camera_list", {}))
+    expect("error" in locked, locked)
+    return f"{journal_has('gate: refused', 'reason=revoked')}; closed after {ended:.1f} s, the command included"
+
+
+@step
+def watchdog() -> str:
+    """A daemon that hangs is started again."""
+    drop_in = Path("/run/systemd/system/edged.service.d/patience.conf")
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text("[Service]\nWatchdogSec=2\n")
+    run("systemctl", "daemon-reload")
+    restart()
+    began = time.monotonic()
+    hung = show("MainPID")
+    os.kill(int(hung), signal.SIGSTOP)
+    until(lambda: show("MainPID") not in (hung, "0") and show("ActiveState") == "active", "it is back")
+    journal_has("Watchdog timeout")
+    shutil.rmtree(drop_in.parent)
+    run("systemctl", "daemon-reload")
+    return f"back after {time.monotonic() - began:.1f} s"
+
+
+@step
+def stops() -> None:
+    """Stopped it stays stopped, whoever asks; nothing of it is left running."""
+    run("systemctl", "stop", "edged")
+    said = run("edged", "key", "list", user="alice", check=False)
+    expect("not running" in said and "systemctl start edged" in said, said)
+    expect(show("ActiveState") == "inactive" and show("Result") == "success", journal())
+    expect(not run("pgrep", "-u", "edged", check=False), "children are left")
+    run("systemctl", "start", "edged")
+    edged("key", "list")
+
+
+@step
+def removed() -> None:
+    """apt remove takes the program and leaves keys and settings; installed again it knows them."""
+    run("apt-get", "remove", "-y", "edged")
+    expect(not SOCKET.exists() and not shutil.which("edged"), "it is still there")
+    expect(run("systemctl", "is-active", "edged", check=False) != "active", "it is still running")
+    expect((STATE / "trust.db").exists() and list(SETTINGS.iterdir()), "remove took what is the user's")
+    run("apt-get", "install", "-y", "--no-install-recommends", "/job/edged.deb")
+    expect(any(key["key_id"] == ADMIN["key_id"] for key in edged("key", "list")["keys"]), "the key is gone")
+
+
+@step
+def purged() -> str:
+    """apt purge leaves nothing but the locked account."""
+    run("apt-get", "purge", "-y", "edged")
+    left = run("find", "/", "-xdev", "-name", "*edged*", "-not", "-path", "/job/*", "-not", "-path", "/proc/*")
+    left += run("find", "/run", "/var/cache/apt", "-name", "*edged*")
+    expect(not left, left)
+    account = run("getent", "shadow", "edged")
+    expect(account.split(":")[1].startswith("!"), "the account can be used")
+    return "account edged, locked"
+
+
+def whoami() -> str:
+    """As the daemon knows whoever asks on the local socket."""
+    import trio
+
+    from edged.cli.client import call_once
+
+    return str(trio.run(call_once, SOCKET, "whoami")["user_id"])
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["visit", calls, *stay]:
+            talk(json.loads(calls), stay=bool(stay))
+        case ["post", host]:
+            print(post(host))
+        case ["ghosts"]:
+            leave_ghosts()
+        case ["whoami"]:
+            print(whoami())
+        case _:
+            sys.exit(main())
