@@ -291,7 +291,7 @@ def open_listeners(config: Config) -> list[Listener]:
     # systemd's second socket of a name is called NAME.2 there; here it is one more of the same kind.
     listeners = [inherit(name.partition(".")[0], sock) for name, sock in systemd.listen_fds().items()]
     with ExitStack() as undo:
-        undo.callback(lambda: [each.close() for each in listeners])
+        undo.callback(_close_all, listeners)
         if config.listen.unix != OFF and all(each.name != "unix" for each in listeners):
             listeners.append(open_unix("unix", Path(config.listen.unix)))
         listeners += open_all_tcp("main", config.listen.main)
@@ -299,6 +299,11 @@ def open_listeners(config: Config) -> list[Listener]:
         listeners += open_all_tcp("local", config.listen.local)
         undo.pop_all()
     return listeners
+
+
+def _close_all(listeners: list[Listener]) -> None:
+    for listener in listeners:
+        listener.close()
 
 
 def slot_store(
