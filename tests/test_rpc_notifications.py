@@ -206,6 +206,25 @@ async def test_changes_reach_sessions_as_they_happen(told: tuple[Box, Feed[Camer
     assert [text["params"]["status"] for text in texts] == ["DISCONNECTED", "CONNECTED"]
 
 
+async def test_an_unplugged_camera_is_told_by_the_path_that_it_was_listed_by(
+    told: tuple[Box, Feed[CameraChanged]],
+) -> None:
+    """v1 clients key their table by device_path (nastiest detail 5); so does a filter, and a key for a device file."""
+    box, feed = told
+    old, limited = entered(box, "token"), box.open("compat")
+    limited.enter(box.make_key("viewer", camera_access=("/dev/video4",)))
+    filtered = entered(box, "auth_token", "camera.disconnected")
+    filtered.rpc.session.only_device = "/dev/video4"
+    feed.publish(CameraChanged(UNPLUGGED, camera(0)))
+    for client in (old, limited):
+        (text,) = await client.outbox.wait(1)
+        nested = text["params"]["camera"]
+        assert (nested["device_path"], nested["status"]) == ("/dev/video4", "DISCONNECTED")
+        assert text["params"]["device_path"] == "/dev/video4"
+    (text,) = await filtered.outbox.wait(1)
+    assert (text["params"]["device"], text["params"]["device_path"]) == ("camera0", "camera0")
+
+
 async def test_lost_changes_are_made_good_by_the_present_state(told: tuple[Box, Feed[CameraChanged]]) -> None:
     """A reader that fell behind tells how every camera is now, each under the name of that state."""
     box, feed = told
