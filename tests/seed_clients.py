@@ -14,7 +14,6 @@ import http.client
 import json
 import random
 import re
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -448,8 +447,3 @@ class EndToEndClient(Client):
 def is_number(value: Any) -> bool:
     """`typeof value === 'number'`, and not negative."""
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-
-
-def local_time(seconds: Any) -> str:
-    """`time.localtime(…)` as [CL] prints it: a TypeError for anything but a number."""
-    return time.strftime("%H:%M:%S", time.localtime(seconds))

@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -335,14 +336,13 @@ async def test_a_new_token_on_a_live_socket_replaces_the_old_one(house: RunningH
 async def test_an_expired_token_does_not_close_the_socket(house: RunningHouse) -> None:
     """S0-32: the next call is refused, and the same socket takes a new token."""
     async with PythonSdk.dial(compat(house)) as sdk:
-        await sdk.connect(seed_001_token("viewer", expires_in=2), "jwt")
-        while True:
-            try:
-                await sdk.get_camera_list()
-            except CameraServiceError as problem:
-                assert str(problem) == "Request failed: Authentication failed"
+        for seconds in (2, 10, 30):  # the shorter ones are over before they arrive only where all is very slow
+            with suppress(AuthenticationError):
+                await sdk.connect(seed_001_token("viewer", expires_in=seconds), "jwt")
                 break
-            await trio.sleep(0.1)
+        with pytest.raises(CameraServiceError, match=r"^Request failed: Authentication failed$"):
+            while await sdk.get_camera_list():
+                await trio.sleep(0.1)
         with pytest.raises(AuthenticationError, match="Invalid or expired JWT token"):
             await sdk.connect(seed_001_token("viewer", expires_in=-1), "jwt")
         await sdk.connect(seed_001_token("viewer"), "jwt")
