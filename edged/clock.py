@@ -13,6 +13,9 @@ from datetime import UTC, datetime
 
 import trio
 
+#: The last second that a calendar of four-digit years knows, Unix seconds.
+_LAST_SECOND = 253402300799.0
+
 
 def wall_time() -> float:
     """The system clock, Unix seconds."""
@@ -20,8 +23,8 @@ def wall_time() -> float:
 
 
 def iso(seconds: float) -> str:
-    """Unix seconds → `2026-11-22T10:30:00Z` (contract S1-22)."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Unix seconds → `2026-11-22T10:30:00Z` (contract S1-22); what lies behind the year 9999 is its last second."""
+    return datetime.fromtimestamp(int(min(seconds, _LAST_SECOND)), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Clock:
