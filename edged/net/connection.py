@@ -16,7 +16,7 @@ import trio
 
 from edged.credentials.callers import Peer
 from edged.net.doors import Counts, Doors, Limits, report_incident
-from edged.net.http import Exchange, HeadTooLarge, Wire, fault_bytes, host_of, make_scope, target_of
+from edged.net.http import Exchange, HeadTooLarge, Wire, explain, fault_bytes, host_of, make_scope, target_of
 from edged.net.stream import Stream
 from edged.net.websocket import PATHS, WebSocket, choose_subprotocol, refuse_upgrade, upgrade_headers
 
@@ -189,13 +189,17 @@ class Connection:
             await self._say(fault_bytes(431, f"a head may have at most {self._limits.head_bytes} bytes"))
             return False
         except h11.RemoteProtocolError as problem:
-            await self._say(fault_bytes(problem.error_status_hint, str(problem)))
+            await self._say(fault_bytes(problem.error_status_hint, explain(problem)))
             return False
         if request is None:
             return False
         target = target_of(request.target)
         if target is None or request.method == b"CONNECT":
             await self._say(fault_bytes(400, "the request's target must be a path"))
+            return False
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}:
+            # Two lengths: a proxy in front may believe the other one (RFC 9112 6.1, request smuggling).
+            await self._say(fault_bytes(400, "Content-Length and Transfer-Encoding exclude each other"))
             return False
         host = next((host_of(value) for name, value in request.headers if name == b"host"), None)
         peer = replace(self.peer, host=host) if host and host != self.peer.host else self.peer

@@ -28,6 +28,8 @@ from edged.net.stream import READ_SIZE, Stream
 
 Headers = list[tuple[bytes, bytes]]
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::\d{1,5})?")
+#: Where h11's sentences begin to quote what was sent.
+_PRINTED_BYTES = re.compile(r":? (?:bytearray\()?b['\"]")
 _NO_BODY = (204, 304)
 _SLUGS = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 408: "timeout", 413: "too_large",
           426: "upgrade_required", 429: "rate_limited", 431: "head_too_large", 500: "internal", 501: "unsupported",
@@ -60,6 +62,11 @@ def fault_bytes(status: int, detail: str, *extra: tuple[bytes, bytes]) -> bytes:
     lines += [b"Content-Type: application/json", b"Content-Length: %d" % len(body), b"Connection: close"]
     lines += [name + b": " + value for name, value in extra]
     return b"\r\n".join([*lines, b"", body])
+
+
+def explain(problem: h11.RemoteProtocolError) -> str:
+    """What is wrong with a request, without the client's own bytes as Python would print them."""
+    return _PRINTED_BYTES.split(str(problem))[0]
 
 
 def date_header() -> bytes:
@@ -244,7 +251,7 @@ class Exchange:
             return {"type": "http.disconnect"}
         except h11.RemoteProtocolError as problem:
             if not self._wire.ended:
-                await self._end_early(problem.error_status_hint, str(problem))
+                await self._end_early(problem.error_status_hint, explain(problem))
             self._gone.set()
             return {"type": "http.disconnect"}
         finally:
