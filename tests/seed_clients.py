@@ -12,15 +12,23 @@ import hashlib
 import hmac
 import http.client
 import json
+import os
 import random
 import re
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 import trio
+from house_helpers import SECRET, RunningHouse, port_of
 from trio_websocket import WebSocketConnection, wrap_client_stream
+
+from edged.cameras.model import Camera, Mode
+from edged.cameras.registry import Registry
 
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z\Z")
 
@@ -57,6 +65,38 @@ def encode_jwt(payload: Mapping[str, Any], secret: str, **header: Any) -> str:
     head = {"alg": "HS256", "typ": "JWT"} | header
     signed = ".".join(_part(json.dumps(item, separators=(",", ":")).encode()) for item in (head, claims))
     return f"{signed}.{_part(hmac.digest(secret.encode(), signed.encode(), hashlib.sha256))}"
+
+
+def seed_001_token(role: str = "admin", *, expires_in: int = 24 * 60 * 60, secret: str = SECRET, **more: Any) -> str:
+    """As seed 001 has Python and Node make it; the house's own secret unless told otherwise."""
+    now = int(time.time())
+    return encode_jwt({"user_id": "user123", "role": role, "iat": now, "exp": now + expires_in} | more, secret)
+
+
+def seed_000_token(role: str, **advanced: Any) -> str:
+    """As seed 000's two generators make it; the second one's claims come by `advanced`."""
+    now = datetime.fromtimestamp(int(time.time()), UTC).replace(tzinfo=None)  # the seed's utcnow()
+    claims = {"sub": "user123", "name": "John Doe", "role": role, "iat": now, "exp": now + timedelta(hours=24)}
+    return encode_jwt(claims | {"jti": os.urandom(12).hex()} | advanced, SECRET)
+
+
+# --- the house as these clients find it ---------------------------------------------------------------------------
+
+
+def give_device_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first test camera looks like a USB camera from outside: it has a device file and modes."""
+    plain = Registry._fixed_camera
+
+    def with_node(self: Registry, slot: Any, one: Any) -> Camera:
+        camera = plain(self, slot, one)
+        modes = (Mode("MJPG", 320, 240, (15.0,)),)
+        return replace(camera, node="/dev/video0", modes=modes) if slot.number == 0 else camera
+
+    monkeypatch.setattr(Registry, "_fixed_camera", with_node)
+
+
+def compat(house: RunningHouse) -> int:
+    return port_of(house.config.listen.compat)
 
 
 # --- one socket ---------------------------------------------------------------------------------------------------

@@ -11,18 +11,16 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import trio
-from house_helpers import SECRET, Reply, RunningHouse, make_config, port_of, running_house
+from house_helpers import Reply, RunningHouse, make_config, port_of, running_house
 from seed_clients import (
     AuthenticationError,
     BrowserExample,
@@ -38,28 +36,16 @@ from seed_clients import (
     RpcError,
     SdkCommandLine,
     WebClient,
-    encode_jwt,
+    compat,
     fetch,
+    give_device_file,
+    seed_000_token,
+    seed_001_token,
 )
-
-from edged.cameras.model import Camera, Mode
-from edged.cameras.registry import Registry
 
 pytestmark = pytest.mark.ffmpeg
 JPEG = b"\xff\xd8\xff"
 WRONG_KEY = "camera_service_sk_" + "0" * 64
-
-
-def give_device_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first test camera looks like a USB camera from outside: it has a device file and modes."""
-    plain = Registry._fixed_camera
-
-    def with_node(self: Registry, slot: Any, one: Any) -> Camera:
-        camera = plain(self, slot, one)
-        modes = (Mode("MJPG", 320, 240, (15.0,)),)
-        return replace(camera, node="/dev/video0", modes=modes) if slot.number == 0 else camera
-
-    monkeypatch.setattr(Registry, "_fixed_camera", with_node)
 
 
 @pytest.fixture
@@ -68,23 +54,6 @@ async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     with trio.fail_after(80):
         async with running_house(tmp_path) as running:
             yield running
-
-
-def compat(house: RunningHouse) -> int:
-    return port_of(house.config.listen.compat)
-
-
-def seed_001_token(role: str = "admin", *, expires_in: int = 24 * 60 * 60, secret: str = SECRET) -> str:
-    """As seed 001 has Python and Node make it."""
-    now = int(time.time())
-    return encode_jwt({"user_id": "user123", "role": role, "iat": now, "exp": now + expires_in}, secret)
-
-
-def seed_000_token(role: str, **advanced: Any) -> str:
-    """As seed 000's two generators make it; the second one's claims come by `advanced`."""
-    now = datetime.fromtimestamp(int(time.time()), UTC).replace(tzinfo=None)  # the seed's utcnow()
-    claims = {"sub": "user123", "name": "John Doe", "role": role, "iat": now, "exp": now + timedelta(hours=24)}
-    return encode_jwt(claims | {"jti": os.urandom(12).hex()} | advanced, SECRET)
 
 
 # --- seeds 000 and 001: the Python and JavaScript clients ----------------------------------------------------------
@@ -341,12 +310,16 @@ async def test_an_expired_token_does_not_close_the_socket(house: RunningHouse) -
                 await sdk.connect(seed_001_token("viewer", expires_in=seconds), "jwt")
                 break
         with pytest.raises(CameraServiceError, match=r"^Request failed: Authentication failed$"):
-            while await sdk.get_camera_list():
-                await trio.sleep(0.1)
+            await list_for_ever(sdk)
         with pytest.raises(AuthenticationError, match="Invalid or expired JWT token"):
             await sdk.connect(seed_001_token("viewer", expires_in=-1), "jwt")
         await sdk.connect(seed_001_token("viewer"), "jwt")
         assert len(await sdk.get_camera_list()) == 2
+
+
+async def list_for_ever(sdk: PythonSdk) -> None:
+    while await sdk.get_camera_list():
+        await trio.sleep(0.1)
 
 
 # --- seed 001: the curl lines -------------------------------------------------------------------------------------
