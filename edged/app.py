@@ -36,9 +36,9 @@ from edged.library.snapshots import Snapshots
 from edged.mediamtx.ffmpeg import find_ffmpeg
 from edged.mediamtx.frames import Frames
 from edged.mediamtx.paths import Paths
-from edged.mediamtx.process import USER, Supervisor
+from edged.mediamtx.process import Supervisor
 from edged.mediamtx.publisher import Publishers
-from edged.mediamtx.settings import MediaSettings
+from edged.mediamtx.settings import USER, MediaSettings
 from edged.mediamtx.viewers import Viewers
 from edged.metrics import Metrics
 from edged.net.doors import Doors

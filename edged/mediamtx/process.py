@@ -31,6 +31,7 @@ from edged.mediamtx.ports import find_holder, pick_ports
 from edged.mediamtx.settings import (
     ADDRESSES,
     OPTIONAL,
+    USER,
     MediaSettings,
     PathConf,
     Version,
@@ -47,8 +48,6 @@ Status = Literal[
     "stopped", "off",
 ]  # fmt: skip
 
-#: The user that edged is to MediaMTX; the password is a secret made for one start.
-USER = "edged"
 CONFIG_NAME = "mediamtx.json"
 #: The Debian package brings the script along; a checkout has it where it stands.
 _SHIPPED = Path("/usr/share/edged/scripts/get-mediamtx")

@@ -23,6 +23,7 @@ import trio
 
 from edged.errors import DependencyFailed
 from edged.mediamtx import ffmpeg
+from edged.mediamtx.settings import USER
 from edged.mediamtx.sources import Source
 
 #: Seconds without a reader after which a camera on demand goes to sleep.
@@ -38,9 +39,6 @@ LONGEST_PAUSE_SECONDS: Final = 15.0
 GOOD_RUN_SECONDS: Final = 10.0
 #: Seconds between key frames: how long a new viewer waits for a picture at most.
 KEY_FRAME_SECONDS: Final = 1.0
-#: The user name by which edged's own children log in to MediaMTX.
-USER: Final = "edged"
-
 _log = structlog.get_logger("publisher")
 
 Status: TypeAlias = Literal["asleep", "waiting", "starting", "running", "pausing"]

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -37,6 +37,8 @@ _SINCE: Mapping[str, tuple[Version, object]] = {
     "logStructured": ((1, 15, 6), True),
     "moq": ((1, 19, 0), False),
 }
+#: The user that edged and its children are to MediaMTX; the password is a secret made for one start, or one use.
+USER: Final = "edged"
 #: Keys that may be missing: the file means the same to a version that does not know them.
 OPTIONAL = frozenset({*_SINCE, "pprof", "playback"})
 

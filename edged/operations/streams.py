@@ -18,12 +18,11 @@ from edged.credentials.callers import (
     parse_credential,
 )
 from edged.errors import Refused
+from edged.mediamtx.settings import USER
 from edged.operations.catalogue import Call, DeviceParams, NoParams, camera_resource, operation
 from edged.operations.house import House
 from edged.operations.listings import list_streams
 
-#: The user name under which edged's own children and its own API calls log in.
-INTERNAL_USER: Final = "edged"
 #: Members of a player's query string that are looked at.
 _MOST_MEMBERS: Final = 32
 _CAPABILITIES: Final = {"read": "stream:read", "playback": "stream:read", "publish": "stream:publish"}
@@ -115,7 +114,7 @@ def admit(house: House, question: Question) -> Answer:
     wakes the camera's publisher.
     """
     transport: Transport = question.protocol if question.protocol in TRANSPORTS else "http"
-    if question.user == INTERNAL_USER and house.ledger.use_secret(question.password, question.path, question.action):
+    if question.user == USER and house.ledger.use_secret(question.password, question.path, question.action):
         if question.id:
             house.gate.admit_internal(transport, question.path, question.id)
         if question.action == "read":
