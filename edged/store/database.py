@@ -12,6 +12,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import sqlite3
@@ -27,6 +28,8 @@ import structlog
 import trio
 
 from edged.errors import Overloaded, StartFailed, StoreFailed
+from edged.store import backups
+from edged.store.backups import BackupFailed
 from edged.store.migrations import Migrations, NewerSchema, NotOurs, migrate
 
 T = TypeVar("T")
@@ -241,7 +244,7 @@ def _open(
     opened: list[sqlite3.Connection] = []
     try:
         opened.append(writer := _connect(path, synchronous))
-        migrate(writer, migrations)
+        migrate(writer, migrations, partial(backups.make, writer, path))
         opened.append(reader := _connect(path, synchronous))
         reader.execute("PRAGMA query_only = ON")
         return writer, reader
@@ -249,10 +252,16 @@ def _open(
         _close_all(opened)
         raise StartFailed(
             f"database {name} at {path} has schema {problem.found}, this edged knows up to {problem.known}",
-            hint="install the edged that wrote it, or restore a backup from before",
+            hint=f"install the edged that wrote it, or {_name_backup(path, problem.known)}",
             found=problem.found,
             known=problem.known,
         ) from None
+    except BackupFailed as problem:
+        _close_all(opened)
+        raise StartFailed(
+            f"database {name} at {path} is left as it is, because there is no copy of it yet: {problem}",
+            hint=_backup_remedy(problem.__cause__),
+        ) from problem
     except NotOurs as problem:
         _close_all(opened)
         raise StartFailed(
@@ -282,6 +291,25 @@ def _connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
 def _close_all(connections: list[sqlite3.Connection]) -> None:
     for connection in connections:
         connection.close()
+
+
+def _name_backup(path: Path, known: int) -> str:
+    """What to restore so that an edged that knows `known` steps can open it."""
+    usable = [backup for backup in backups.find(path) if backup.schema <= known]
+    if usable:
+        return f"stop edged and put its backup in its place: {usable[-1].path} (schema {usable[-1].schema})"
+    return f"restore a backup from before (there is none in {backups.folder_of(path)})"
+
+
+def _backup_remedy(problem: BaseException | None) -> str:
+    if isinstance(problem, sqlite3.Error):
+        return _remedy(problem)
+    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _REMEDIES["SQLITE_FULL"]
+    if isinstance(problem, OSError):
+        return "make the folder writable for the user that edged runs as, and look for disk errors: journalctl -k"
+    # The copy could be read and is not sound, so neither may be the file itself.
+    return "look for disk errors (journalctl -k), or restore an earlier backup"
 
 
 def _remedy(problem: sqlite3.Error) -> str:

@@ -7,6 +7,7 @@ are one transaction, so that a power cut leaves a file at one version or the nex
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import TypeAlias
 
 #: Step n (from 1) as statements; one item per version.
@@ -70,10 +71,17 @@ class NotOurs(Exception):
     """The file holds tables but none of our versions; the text names some of them."""
 
 
-def migrate(connection: sqlite3.Connection, migrations: Migrations) -> None:
+def _no_copy(_schema: int) -> None:
+    """Nothing in this file is worth a copy."""
+
+
+def migrate(
+    connection: sqlite3.Connection, migrations: Migrations, back_up: Callable[[int], object] = _no_copy
+) -> None:
     """Bring a file up to date; one that is needs no write at all.
 
-    Raises NewerSchema, NotOurs, sqlite3.Error; the file is then as it was, or at an earlier step.
+    `back_up` is told the schema of a file that has one before the first step changes it; what it raises ends the
+    migration. Raises NewerSchema, NotOurs, sqlite3.Error; the file is then as it was, or at an earlier step.
     """
     found = schema_version(connection)
     if found > len(migrations):
@@ -82,7 +90,8 @@ def migrate(connection: sqlite3.Connection, migrations: Migrations) -> None:
         return
     if found == 0:
         _refuse_foreign(connection)
-    # With the first step 2 a verified copy of the file is made here, before it is changed.
+    else:
+        back_up(found)
     for number, statements in enumerate(migrations[found:], start=found + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:

@@ -1,0 +1,297 @@
+"""store/backups.py: before a migration changes a file there is a copy of it that was read back."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cellar_helpers import rows
+
+from edged.access.ledger import Ledger
+from edged.credentials.api_keys import KeyRecord
+from edged.errors import StartFailed
+from edged.store import api_keys, backups, cameras, meta, revocations, usage
+from edged.store.backups import BackupFailed
+from edged.store.cameras import Slot
+from edged.store.database import Database
+from edged.store.migrations import TRUST, USAGE, Migrations, migrate, schema_version
+from edged.store.usage import Tally
+
+STEP = ("CREATE TABLE later (x TEXT) STRICT", "INSERT INTO later VALUES ('made by the step')")
+ROTATED = KeyRecord(
+    key_id="key_0000000000000001", name="Küche", role="operator", digest=b"n" * 32, created_at=1.5, expires_at=4e9,
+    permissions=("camera:read",), camera_access=("camera0",), rotated_at=2.5, previous_digest=b"o" * 32,
+    previous_valid_until=3602.5,
+)  # fmt: skip
+PLAIN = KeyRecord(key_id="key_0000000000000002", name="yard", role="viewer", digest=b"p" * 32, created_at=2.0)
+SLOT = Slot(3, {"model": "C920", "serial": "1", "port": "usb-1", "part": "0"}, "door", "usb")
+
+#: What a box of schema 1 has in its tables: as SQL, because that edged is not here any more to write it.
+KEY_COLUMNS = (
+    "key_id, name, role, digest, created_at, expires_at, permissions, camera_access, revoked_at, rotated_at,"
+    " previous_digest, previous_valid_until"
+)
+SCHEMA_1 = (
+    (
+        f"INSERT INTO api_keys ({KEY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            "key_0000000000000001", "Küche", "operator", b"n" * 32, 1.5, 4e9, '["camera:read"]', '["camera0"]', None,
+            2.5, b"o" * 32, 3602.5,
+        ),
+    ),
+    (
+        "INSERT INTO api_keys (key_id, name, role, digest, created_at, revoked_at) VALUES (?, ?, ?, ?, ?, ?)",
+        ("key_0000000000000002", "yard", "viewer", b"p" * 32, 2.0, 9.0),
+    ),
+    ("INSERT INTO revocations VALUES (?, ?, ?, ?)", ("key:key_0000000000000002", "key", 9.0, None)),
+    ("INSERT INTO revocations VALUES (?, ?, ?, ?)", ("jti:abc", "token", 10.0, 4e9)),
+    (
+        "INSERT INTO cameras VALUES (?, ?, ?, ?)",
+        (3, '{"model":"C920","part":"0","port":"usb-1","serial":"1"}', "door", "usb"),
+    ),
+    ("INSERT INTO meta VALUES (?, ?)", ("high_water", 1.8e9)),
+)  # fmt: skip
+
+
+def make_old(path: Path, migrations: Migrations) -> None:
+    """A file as an edged that knew only these steps left it, with rows of the first."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        migrate(connection, migrations)
+        for statement, values in SCHEMA_1:
+            connection.execute(statement, values)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "state").mkdir(mode=0o700)
+    return tmp_path / "state" / "trust.db"
+
+
+@pytest.fixture
+def connection(path: Path) -> Iterator[sqlite3.Connection]:
+    make_old(path, TRUST[:1])
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("released", range(1, len(TRUST) + 1))
+@pytest.mark.parametrize("more", [(), (STEP,)], ids=["to this edged", "to a later edged"])
+async def test_every_released_schema_comes_up_to_date_with_all_it_held(
+    path: Path, released: int, more: Migrations
+) -> None:
+    """Keys, revocations, cameras and the clock's mark are what they were; what was denied is denied."""
+    make_old(path, TRUST[:released])
+    migrations = (*TRUST, *more)
+    async with Database.open(path, migrations, name="trust") as db:
+        first, second = db.read_now(api_keys.load)
+        assert first == ROTATED
+        assert (second.key_id, second.revoked_at) == (PLAIN.key_id, 9.0)
+        denied = db.read_now(revocations.load)
+        assert [(item.identity, item.at, item.until) for item in denied] == [
+            ("key:key_0000000000000002", 9.0, None), ("jti:abc", 10.0, 4e9),
+        ]  # fmt: skip
+        assert db.read_now(cameras.load) == [SLOT]
+        assert db.read_now(meta.load_high_water) == 1.8e9
+        assert db.read_now(schema_version) == len(migrations)
+        ledger = Ledger()
+        ledger.put_key(second)
+        assert "key:key_0000000000000002" in ledger.denied
+    copies = backups.find(path)
+    assert [copy.schema for copy in copies] == ([released] if released < len(migrations) else [])
+
+
+@pytest.mark.parametrize("released", range(1, len(USAGE) + 1))
+async def test_every_released_usage_schema_comes_up_to_date(tmp_path: Path, released: int) -> None:
+    """Tallies outlive an update too, though they only count."""
+    path = tmp_path / "usage.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        migrate(connection, USAGE[:released])
+        connection.execute("INSERT INTO tallies (credential_id, last_used, count) VALUES ('key_1', 5.0, 7)")
+    async with Database.open(path, (*USAGE, STEP), name="usage") as db:
+        assert db.read_now(usage.load) == [Tally("key_1", 5.0, 7)]
+    assert [copy.schema for copy in backups.find(path)] == [released]
+
+
+async def test_the_copy_holds_what_the_file_held_and_nobody_else_reads_it(path: Path) -> None:
+    """It has mode 0600 in a folder of 0700, needs no file beside it, and an edged of before opens it."""
+    make_old(path, TRUST)
+    async with Database.open(path, (*TRUST, STEP), name="trust") as db:
+        await db.write(lambda connection: connection.execute("DELETE FROM api_keys"))
+    (copy,) = backups.find(path)
+    assert copy.path.name.startswith(f"trust-0001-schema{len(TRUST)}-20")
+    assert stat.S_IMODE(copy.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(copy.path.parent.stat().st_mode) == 0o700
+    assert [file.name for file in copy.path.parent.iterdir()] == [copy.path.name]
+    copy.path.rename(path)
+    async with Database.open(path, TRUST, name="trust") as db:
+        assert len(db.read_now(api_keys.load)) == 2
+
+
+async def test_rows_that_are_only_in_the_wal_are_in_the_copy(path: Path) -> None:
+    """A box that lost power has its last keys in the WAL; the copy is made of what a reader sees."""
+    make_old(path, TRUST)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA wal_autocheckpoint = 0")
+        other.execute("INSERT INTO meta VALUES ('late', 1)")
+        assert path.with_name("trust.db-wal").stat().st_size > 0
+        async with Database.open(path, (*TRUST, STEP), name="trust"):
+            pass
+    assert rows(backups.find(path)[-1].path, "SELECT value FROM meta WHERE name = 'late'") == [(1,)]
+
+
+async def test_a_new_file_and_one_that_is_up_to_date_are_not_copied(path: Path) -> None:
+    """A copy is made of what a migration changes, and of nothing else."""
+    async with Database.open(path, TRUST, name="trust"):
+        pass
+    async with Database.open(path, TRUST, name="trust"):
+        pass
+    assert not backups.folder_of(path).exists()
+
+
+def test_the_newest_few_are_kept(connection: sqlite3.Connection, path: Path) -> None:
+    """An SD card is small; another database's copies in the same folder are not touched."""
+    other = backups.folder_of(path) / "usage-0001-schema1-20270131T120000Z.db"
+    made = [backups.make(connection, path, 1)]
+    other.touch()
+    made += [backups.make(connection, path, 1) for _ in range(backups.KEPT + 1)]
+    assert [copy.path for copy in backups.find(path)] == made[-backups.KEPT :]
+    assert other.exists()
+
+
+def test_the_newest_is_the_last_made_whatever_the_clock_says(connection: sqlite3.Connection, path: Path) -> None:
+    """A box without a real-time clock that starts in 1970 does not throw its newest copy away."""
+    now = datetime(2099, 1, 1, tzinfo=UTC)
+    made = [backups.make(connection, path, 1, now - timedelta(days=9000 * number)) for number in range(4)]
+    assert [copy.path for copy in backups.find(path)] == made[1:]
+    assert made[3].name == "trust-0004-schema1-20250129T000000Z.db"
+
+
+def test_a_migration_that_fails_at_every_start_does_not_push_the_copy_of_before_out(
+    connection: sqlite3.Connection, path: Path
+) -> None:
+    """Systemd starts edged again for ever: copies of the same schema replace each other first."""
+    first = backups.make(connection, path, 1)
+    connection.execute("PRAGMA user_version = 2")
+    made = [backups.make(connection, path, 2) for _ in range(5)]
+    assert [copy.path for copy in backups.find(path)] == [first, *made[-2:]]
+
+
+def test_what_a_power_cut_left_of_a_copy_is_in_nobodys_way(connection: sqlite3.Connection, path: Path) -> None:
+    """A half copy is never taken for one, and the next try replaces it."""
+    backups.folder_of(path).mkdir()
+    half = backups.folder_of(path) / ".trust.part"
+    half.write_bytes(b"half")
+    assert backups.find(path) == []
+    made = backups.make(connection, path, 1)
+    assert list(backups.folder_of(path).iterdir()) == [made]
+
+
+async def test_a_copy_that_cannot_be_made_stops_the_migration(path: Path) -> None:
+    """A file stands where the folder should be: StartFailed says so, and the database is as it was."""
+    make_old(path, TRUST)
+    backups.folder_of(path).touch()
+    with pytest.raises(StartFailed, match=r"left as it is.*no copy.*make the folder writable"):
+        async with Database.open(path, (*TRUST, STEP), name="trust"):
+            pass
+    assert rows(path, "PRAGMA user_version") == [(len(TRUST),)]
+    assert rows(path, "SELECT count(*) FROM api_keys") == [(2,)]
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.ENOSPC, "free space"), (errno.EDQUOT, "free space"), (errno.EIO, "disk errors"), (errno.EROFS, "writable")],
+)
+async def test_a_disk_that_fails_under_the_copy_stops_the_migration(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+) -> None:
+    """The remedy fits the error, no half copy stays behind, and the next start, on a mended disk, goes through."""
+    make_old(path, TRUST)
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", fail)
+        with pytest.raises(StartFailed, match=remedy) as caught:
+            async with Database.open(path, (*TRUST, STEP), name="trust"):
+                pass
+    assert os.strerror(number) in str(caught.value)
+    assert list(backups.folder_of(path).iterdir()) == []
+    assert rows(path, "PRAGMA user_version") == [(len(TRUST),)]
+    async with Database.open(path, (*TRUST, STEP), name="trust") as db:
+        assert db.read_now(schema_version) == len(TRUST) + 1
+
+
+async def test_a_database_that_is_damaged_is_not_migrated(path: Path) -> None:
+    """Its copy does not pass integrity_check: a person should look before anything is changed."""
+    make_old(path, TRUST)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'revocations'").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as file:
+        # The free-block pointer of a page's header: its rows are still read, and it is not sound.
+        file.seek((page - 1) * size + 1)
+        file.write(b"\x0f\xf0")
+    before = path.read_bytes()
+    with pytest.raises(StartFailed, match=r"no copy of it yet.*damaged.*restore an earlier backup"):
+        async with Database.open(path, (*TRUST, STEP), name="trust"):
+            pass
+    assert path.read_bytes() == before
+    assert list(backups.folder_of(path).iterdir()) == []
+
+
+async def test_a_database_that_cannot_be_read_is_not_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's own error has SQLite's remedy."""
+    make_old(path, TRUST)
+
+    def broken(_connection: sqlite3.Connection, _part: Path) -> None:
+        problem = sqlite3.OperationalError("disk I/O error")
+        problem.sqlite_errorname = "SQLITE_IOERR_READ"
+        raise problem
+
+    monkeypatch.setattr("edged.store.backups._copy", broken)
+    with pytest.raises(StartFailed, match=r"disk I/O error.*journalctl -k"):
+        async with Database.open(path, (*TRUST, STEP), name="trust"):
+            pass
+
+
+def test_a_copy_of_something_else_is_no_copy(connection: sqlite3.Connection, path: Path) -> None:
+    """The schema number of the copy is read back too."""
+    with pytest.raises(BackupFailed, match="has schema 1 and not 2"):
+        backups.make(connection, path, 2)
+    assert backups.find(path) == []
+
+
+async def test_a_newer_schema_is_refused_with_the_backup_that_fits(path: Path) -> None:
+    """Both versions, and the newest copy that this edged can open; the newer file and the copies stay."""
+    make_old(path, TRUST)
+    async with Database.open(path, (*TRUST, STEP), name="trust"):
+        pass
+    async with Database.open(path, (*TRUST, STEP, ("CREATE TABLE still_later (x TEXT)",)), name="trust"):
+        pass
+    fits, too_new = backups.find(path)
+    before = path.read_bytes()
+    with pytest.raises(StartFailed) as caught:
+        async with Database.open(path, TRUST, name="trust"):
+            pass
+    assert f"has schema {len(TRUST) + 2}, this edged knows up to {len(TRUST)}" in caught.value.sentence
+    assert f"{fits.path} (schema {len(TRUST)})" in caught.value.hint
+    assert too_new.path.name not in str(caught.value)
+    assert path.read_bytes() == before
+
+
+async def test_a_newer_schema_without_a_backup_says_that_too(path: Path) -> None:
+    """Nobody searches for what is not there."""
+    async with Database.open(path, (*TRUST, STEP), name="trust"):
+        pass
+    with pytest.raises(StartFailed, match=r"restore a backup from before \(there is none in .*backups\)"):
+        async with Database.open(path, TRUST, name="trust"):
+            pass
