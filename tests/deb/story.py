@@ -358,7 +358,8 @@ def leave_ghosts() -> None:
 @step
 def key_survives() -> str:
     """After a restart the key is still good, and the local socket is there with its group."""
-    for _ in range(3):
+    # Often and fast, as somebody does who tries settings.
+    for _ in range(7):
         restart()
     files()
     (entered,) = visited(login(ADMIN))
