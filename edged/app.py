@@ -10,7 +10,7 @@ import os
 import secrets
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -56,6 +56,7 @@ from edged.rpc.session import Rpc
 from edged.store import cameras as camera_slots
 from edged.store import meta
 from edged.store.database import Database
+from edged.store.folders import hold_folders
 from edged.store.migrations import TRUST, USAGE
 from edged.web.app import make_app
 from edged.web.mediamtx_hook import make_answer
@@ -64,29 +65,47 @@ _log = structlog.get_logger("edged")
 
 
 Task = Callable[..., Awaitable[Any]]
+#: What asks us to stop.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def main(config: Config) -> int:
-    """Run until SIGTERM or Ctrl-C; returns the exit code. A failed start is one clear line, never a traceback."""
+    """Run until SIGTERM or Ctrl-C. A failed start is one clear line, never a traceback.
+
+    Returns the exit code, for a process that ends now: it hears these signals no more.
+    """
     logs.configure(config.log.level)
+    # From here on they end us in order only: one that comes before the loop listens is kept for it.
+    early: list[int] = []
+    set_handlers(lambda number, _frame: early.append(number))
     code = 0
     try:
-        trio.run(run, config)
+        trio.run(partial(run, config, early=early))
     except* EdgedError as problems:
         for problem in _leaves(problems):
             _log.error("failed", problem=str(problem))
             systemd.notify(f"STATUS=failed: {problem}")
         code = 1
+    finally:
+        # One that comes while the interpreter ends must not make another end of it.
+        set_handlers(signal.SIG_IGN)
     return code
 
 
-async def run(config: Config, *, started: Callable[[Server], None] = lambda _server: None) -> None:
-    """Build the house, serve until a signal, and take it down in order. Raises StartFailed, ConfigError."""
+async def run(
+    config: Config, *, started: Callable[[Server], None] = lambda _server: None, early: Sequence[int] = ()
+) -> None:
+    """Build the house, serve until a signal, and take it down in order. Raises StartFailed, ConfigError.
+
+    `early` holds the signals that came before anybody listened.
+    """
     _log.info("starting", version=__version__, pid=os.getpid())
     sessions, metrics = Sessions(), Metrics((catalogue := gather()).operations, version=__version__)
     trust_file, usage_file = config.paths.state / "trust.db", config.paths.state / "usage.db"
     shared_secrets = read_shared_secrets(config)
     async with (
+        stop_signals(early) as stop,
+        hold_folders(config.paths.state, config.paths.runtime),
         Database.open(trust_file, TRUST, name="trust", observe_commit=metrics.committed) as trust,
         Database.open(
             usage_file, USAGE, name="usage", synchronous="NORMAL", observe_commit=metrics.committed
@@ -137,7 +156,6 @@ async def run(config: Config, *, started: Callable[[Server], None] = lambda _ser
         with cameras.changes.subscribe() as for_media, cameras.changes.subscribe() as for_clients, \
                 registrar.revocations.subscribe() as revoked, mediamtx.states.subscribe() as states:  # fmt: skip
             async with (
-                stop_signals() as stop,
                 started_tasks(registrar.run, partial(hook.serve, answer), cameras.run),
                 tasks(usage.run, admissions.run, partial(upkeep.keep_mark, clock, mark_store(trust))),
                 started_tasks(mediamtx.run, partial(paths.run, mediamtx), viewers.run),
@@ -195,12 +213,18 @@ async def serving(listeners: list[Listener], doors: Doors, config: Config, metri
 
 
 @asynccontextmanager
-async def stop_signals() -> AsyncIterator[trio.Event]:
-    """An event that SIGTERM and SIGINT set. Installed before any child starts, so that Ctrl-C is ours alone."""
+async def stop_signals(early: Sequence[int] = ()) -> AsyncIterator[trio.Event]:
+    """An event that SIGTERM and SIGINT set, also one of `early`. A start goes on to its end, and then stops in order.
+
+    It surrounds everything else: however often somebody asks meanwhile, the order is the same.
+    """
     stop = trio.Event()
 
     async def listen(task_status: trio.TaskStatus[None]) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+            if early:
+                _log.info("signal", name=signal.Signals(early[0]).name)
+                stop.set()
             task_status.started()
             async for number in signals:
                 _log.info("signal", name=signal.Signals(number).name)
@@ -208,6 +232,12 @@ async def stop_signals() -> AsyncIterator[trio.Event]:
 
     async with started_tasks(listen):
         yield stop
+
+
+def set_handlers(handler: Callable[[int, Any], Any] | signal.Handlers) -> None:
+    """What becomes of the signals that ask us to stop while no loop listens."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, handler)
 
 
 class Hook:

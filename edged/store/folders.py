@@ -1,0 +1,51 @@
+"""Folders of which this process is the only master: one edged per state folder, one per runtime folder.
+
+Two daemons on one state folder would not know of each other's revocations; two on one runtime folder would rewrite
+the configuration of each other's MediaMTX. The kernel lets a lock go when its process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+from edged.errors import StartFailed
+
+
+@asynccontextmanager
+async def hold_folders(state: Path, runtime: Path) -> AsyncIterator[None]:
+    """Make them where they are missing (0700 and 0755), and hold them while the block runs. Raises StartFailed."""
+    with ExitStack() as held:
+        modes = {state: 0o700, runtime: 0o755}
+        for folder, mode in modes.items():
+            try:
+                folder.mkdir(mode=mode, parents=True, exist_ok=True)
+            except OSError as problem:
+                raise _failed(folder, problem) from problem
+        for folder in {path.resolve() for path in modes}:
+            _hold(folder, held)
+        yield
+
+
+def _hold(folder: Path, held: ExitStack) -> None:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        held.callback(os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StartFailed(
+            f"another edged runs on {folder}", hint="stop it, or give this one other [paths]", folder=str(folder)
+        ) from None
+    except OSError as problem:
+        raise _failed(folder, problem) from problem
+
+
+def _failed(folder: Path, problem: OSError) -> StartFailed:
+    return StartFailed(
+        f"folder {folder} cannot be used: {problem.strerror}",
+        hint="make it writable for the user that edged runs as, or change [paths]",
+        folder=str(folder),
+    )
