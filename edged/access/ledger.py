@@ -41,8 +41,12 @@ class Ledger:
         """Make a key known, or known anew after a change."""
         before = self.keys.get(record.key_id)
         for old in (before.digest, before.previous_digest) if before else ():
-            if old is not None:
-                self._callers.pop(old, None)
+            if old is None:
+                continue
+            self._callers.pop(old, None)
+            if old not in (record.digest, record.previous_digest):
+                # Rotated twice: whoever is still inside by it is inside no longer.
+                self.ends[secret_identity(old)] = 0.0
         self.keys[record.key_id] = record
         self._callers[record.digest] = caller_of(record, record.digest, record.expires_at)
         if record.previous_digest is not None:

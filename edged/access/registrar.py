@@ -280,6 +280,9 @@ class Registrar:
         revoked_at = self._find(key_id).revoked_at
         self._ledger.put_key(replace(record, revoked_at=revoked_at))
         self._admissions.shorten([secret_identity(before.digest)], grace_seconds)
+        if before.previous_digest is not None:
+            # Two secrets are good at a time; a rotation ends the one before both, whatever grace it still had.
+            self._admissions.shorten([secret_identity(before.previous_digest)], 0.0)
         self._find_rotatable(key_id)
         _log.info("rotated", key=key_id, grace_seconds=grace_seconds)
         return record, secret
