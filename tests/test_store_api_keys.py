@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.credentials.api_keys import KeyRecord, mint
+from edged.credentials.callers import Streams
 from edged.store import api_keys
 from edged.store.migrations import TRUST, migrate
 
@@ -36,12 +37,13 @@ def a_key(**changes: object) -> KeyRecord:
 
 times = st.none() | st.floats(0, 2**40)
 texts = st.none() | st.lists(st.text(max_size=20), max_size=5).map(tuple)
+paths = st.frozensets(st.text(max_size=20), max_size=3)
 
 
 @given(
     name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=100),
-    expires_at=times, revoked_at=times, rotated_at=times, previous_valid_until=times,
-    permissions=texts, camera_access=texts,
+    expires_at=times, revoked_at=times, suspended_at=times, rotated_at=times, previous_valid_until=times,
+    permissions=texts, camera_access=texts, streams=st.none() | st.builds(Streams, paths, paths),
     previous_digest=st.none() | st.binary(min_size=32, max_size=32),
 )  # fmt: skip
 def test_a_key_comes_back_as_it_went(**changes: object) -> None:
@@ -107,3 +109,44 @@ def test_the_first_revocation_counts(connection: sqlite3.Connection) -> None:
     api_keys.revoke(connection, record.key_id, 20.0)
     api_keys.revoke(connection, "key_unknown", 20.0)
     assert api_keys.load(connection) == [replace(record, revoked_at=10.0)]
+
+
+def test_an_update_changes_what_a_key_may_do_and_nothing_else(connection: sqlite3.Connection) -> None:
+    """Its secrets, its making and its suspension stay; a revoked or unknown key stays as it is."""
+    record, gone = a_key(suspended_at=4.0, previous_digest=b"p" * 32), a_key(created_at=2.0, revoked_at=3.0)
+    for each in (record, gone):
+        api_keys.insert(connection, each)
+    rights = {
+        "name": "door", "role": "admin", "expires_at": 9.0, "permissions": (), "camera_access": ("camera1",),
+        "streams": Streams(publish=frozenset({"in"})),
+    }  # fmt: skip
+    assert api_keys.update(connection, replace(record, digest=b"n" * 32, suspended_at=None, **rights))
+    assert not api_keys.update(connection, replace(gone, **rights))
+    assert not api_keys.update(connection, a_key())
+    assert api_keys.load(connection) == [replace(record, **rights), gone]
+
+
+def test_a_suspension_keeps_its_first_time_until_it_is_lifted(connection: sqlite3.Connection) -> None:
+    """Again changes nothing, resuming takes it away, and both may be said twice."""
+    record = a_key()
+    api_keys.insert(connection, record)
+    for at in (10.0, 20.0):
+        api_keys.suspend(connection, record.key_id, at)
+        assert api_keys.load(connection) == [replace(record, suspended_at=10.0)]
+    for _ in range(2):
+        api_keys.resume(connection, record.key_id)
+        assert api_keys.load(connection) == [record]
+
+
+def test_a_file_of_the_first_schema_keeps_its_keys() -> None:
+    """Step 2 adds columns: an old key has no streams of its own and is not suspended."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    migrate(connection, TRUST[:1])
+    columns = "key_id, name, role, digest, created_at"
+    connection.execute(f"INSERT INTO api_keys ({columns}) VALUES ('k', 'n', 'viewer', ?, 1)", (b"d" * 32,))
+    migrate(connection, TRUST)
+    assert api_keys.load(connection) == [
+        KeyRecord(key_id="k", name="n", role="viewer", digest=b"d" * 32, created_at=1.0)
+    ]
+    connection.close()

@@ -12,7 +12,7 @@ from edged.credentials.api_keys import KeyRecord
 from edged.store import api_keys, cameras, meta, revocations, usage
 from edged.store.cameras import Slot
 from edged.store.migrations import TRUST, USAGE, migrate
-from edged.store.revocations import Revocation
+from edged.store.revocations import CutOff, Revocation
 from edged.store.usage import Tally
 
 
@@ -111,3 +111,13 @@ def test_the_high_water_mark_only_rises(trust: sqlite3.Connection) -> None:
     for mark, expected in ((1_700_000_000.25, 1_700_000_000.25), (5.0, 1_700_000_000.25), (1_800_000_000.0, 1.8e9)):
         meta.save_high_water(trust, mark)
         assert meta.load_high_water(trust) == expected
+
+
+def test_the_latest_line_of_each_scope_is_kept(trust: sqlite3.Connection) -> None:
+    """Cut-offs combine by maximum: an earlier one changes nothing, a later one takes its place (contract 10.8)."""
+    first, later, other = CutOff("all", 50.0, 1.0, "leak"), CutOff("all", 60.0, 2.0), CutOff("user:ann", 9.0, 3.0)
+    for item in (first, CutOff("all", 40.0, 1.5, "late news"), other):
+        revocations.cut_off(trust, item)
+    assert revocations.load_cut_offs(trust) == [first, other]
+    revocations.cut_off(trust, later)
+    assert revocations.load_cut_offs(trust) == [later, other]

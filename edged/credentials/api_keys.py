@@ -1,14 +1,26 @@
-"""API keys: 256 random bits as `camera_service_sk_` + 64 hex, kept as SHA-256 (contract S1-5)."""
+"""API keys: 256 random bits as `camera_service_sk_` + 64 hex, kept as SHA-256 (contract S1-5).
+
+Keys that another service has issued look otherwise; what counts is their SHA-256 alone (contract C-24).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
-from edged.credentials.callers import API_KEY_PREFIX
+from edged.credentials.callers import API_KEY_PREFIX, Streams
+
+#: SHA-256 in hex of keys that everybody has read → where they are printed. Never a key here, whoever brings it.
+PUBLISHED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "8df736ef83b1709d5a854c1ecff35cf0efc84d85715e3fdb315aedcd463e8df0": "the client guide's sample key",
+    }
+)
 
 _SHAPE = re.compile(r"camera_service_sk_[A-Za-z0-9]{64}\Z")
 
@@ -47,12 +59,18 @@ def digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
+def published_as(key_digest: bytes) -> str | None:
+    """Where the key of this digest is printed for everybody to read; None if it is not known to be."""
+    return PUBLISHED.get(key_digest.hex())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRecord:
     """What is known of one API key; times are Unix seconds, digests SHA-256. The secret is nowhere.
 
     After a rotation `previous_digest` is good until `previous_valid_until`. A revoked key stays
-    known, so that its use is told from a wrong key.
+    known, so that its use is told from a wrong key. A suspended one comes back when it is resumed.
+    `streams` None: those of the cameras that it may see; else exactly these (contract 7.5).
     """
 
     key_id: str
@@ -63,13 +81,17 @@ class KeyRecord:
     expires_at: float | None = None
     permissions: tuple[str, ...] | None = None
     camera_access: tuple[str, ...] | None = None
+    streams: Streams | None = None
     revoked_at: float | None = None
+    suspended_at: float | None = None
     rotated_at: float | None = None
     previous_digest: bytes | None = None
     previous_valid_until: float | None = None
 
     def status(self, now: float) -> str:
-        """active, expired or revoked."""
+        """active, expired, suspended or revoked: what the gate would say first."""
         if self.revoked_at is not None:
             return "revoked"
+        if self.suspended_at is not None:
+            return "suspended"
         return "expired" if self.expires_at is not None and now >= self.expires_at else "active"

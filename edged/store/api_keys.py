@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from edged.credentials.api_keys import KeyRecord
+from edged.credentials.callers import Streams
 
 
 def load(connection: sqlite3.Connection) -> list[KeyRecord]:
@@ -19,11 +20,13 @@ def insert(connection: sqlite3.Connection, record: KeyRecord) -> None:
     """A new key. Raises sqlite3.IntegrityError if its id or digest is there already."""
     connection.execute(
         "INSERT INTO api_keys (key_id, name, role, digest, created_at, expires_at, permissions, camera_access,"
-        " revoked_at, rotated_at, previous_digest, previous_valid_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " streams, revoked_at, suspended_at, rotated_at, previous_digest, previous_valid_until)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             record.key_id, record.name, record.role, record.digest, record.created_at, record.expires_at,
-            _write_texts(record.permissions), _write_texts(record.camera_access),
-            record.revoked_at, record.rotated_at, record.previous_digest, record.previous_valid_until,
+            _write_texts(record.permissions), _write_texts(record.camera_access), _write_streams(record.streams),
+            record.revoked_at, record.suspended_at, record.rotated_at, record.previous_digest,
+            record.previous_valid_until,
         ),
     )  # fmt: skip
 
@@ -36,6 +39,29 @@ def rotate(connection: sqlite3.Connection, record: KeyRecord) -> bool:
         (record.digest, record.rotated_at, record.previous_digest, record.previous_valid_until, record.key_id),
     )
     return changed.rowcount == 1
+
+
+def update(connection: sqlite3.Connection, record: KeyRecord) -> bool:
+    """What a key is called and may do; False, and nothing done, if it is revoked or unknown."""
+    changed = connection.execute(
+        "UPDATE api_keys SET name = ?, role = ?, expires_at = ?, permissions = ?, camera_access = ?, streams = ?"
+        " WHERE key_id = ? AND revoked_at IS NULL",
+        (
+            record.name, record.role, record.expires_at, _write_texts(record.permissions),
+            _write_texts(record.camera_access), _write_streams(record.streams), record.key_id,
+        ),
+    )  # fmt: skip
+    return changed.rowcount == 1
+
+
+def suspend(connection: sqlite3.Connection, key_id: str, at: float) -> None:
+    """Mark a key suspended; the first time counts."""
+    connection.execute("UPDATE api_keys SET suspended_at = coalesce(suspended_at, ?) WHERE key_id = ?", (at, key_id))
+
+
+def resume(connection: sqlite3.Connection, key_id: str) -> None:
+    """Mark a key suspended no more."""
+    connection.execute("UPDATE api_keys SET suspended_at = NULL WHERE key_id = ?", (key_id,))
 
 
 def revoke(connection: sqlite3.Connection, key_id: str, at: float) -> None:
@@ -56,7 +82,9 @@ def _read(row: sqlite3.Row) -> KeyRecord:
         expires_at=row["expires_at"],
         permissions=_read_texts(row["permissions"]),
         camera_access=_read_texts(row["camera_access"]),
+        streams=_read_streams(row["streams"]),
         revoked_at=row["revoked_at"],
+        suspended_at=row["suspended_at"],
         rotated_at=row["rotated_at"],
         previous_digest=row["previous_digest"],
         previous_valid_until=row["previous_valid_until"],
@@ -69,3 +97,13 @@ def _write_texts(texts: Sequence[str] | None) -> str | None:
 
 def _read_texts(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else msgspec.json.decode(text, type=tuple[str, ...])
+
+
+def _write_streams(streams: Streams | None) -> str | None:
+    if streams is None:
+        return None
+    return msgspec.json.encode({"read": sorted(streams.read), "publish": sorted(streams.publish)}).decode()
+
+
+def _read_streams(text: str | None) -> Streams | None:
+    return None if text is None else msgspec.json.decode(text, type=Streams)

@@ -44,6 +44,16 @@ TRUST: Migrations = (
         ) STRICT""",
         "CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT",
     ),
+    (
+        "ALTER TABLE api_keys ADD COLUMN streams TEXT",
+        "ALTER TABLE api_keys ADD COLUMN suspended_at REAL",
+        """CREATE TABLE cut_offs (
+            scope TEXT PRIMARY KEY,
+            before REAL NOT NULL,
+            at REAL NOT NULL,
+            reason TEXT NOT NULL
+        ) STRICT""",
+    ),
 )
 
 #: What only counts.

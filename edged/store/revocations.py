@@ -1,4 +1,7 @@
-"""What is denied, on disk: identities (`key:…`, `jti:…`, `token:<sha256>`). Functions of a connection.
+"""What is denied, on disk. Functions of a connection.
+
+By name: identities (`key:…`, `jti:…`, `token:<sha256>`, `user:…`, `issuer:…`), for good. By time: cut-offs, tokens
+that a scope (`all`, `user:…`, `issuer:…`) was given up to a moment (contract 10.8).
 
 Nothing is pruned because the clock says so (design: the clock is not trusted until it is); `until` is
 kept so that a later version may.
@@ -33,6 +36,31 @@ def load(connection: sqlite3.Connection) -> list[Revocation]:
     """Everything that is denied."""
     rows = connection.execute("SELECT identity, at, until, reason FROM revocations ORDER BY at, identity")
     return [Revocation(*row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """Tokens of `scope` that were issued at `before` or earlier are denied, since `at`. Unix seconds."""
+
+    scope: str
+    before: float
+    at: float
+    reason: str = ""
+
+
+def load_cut_offs(connection: sqlite3.Connection) -> list[CutOff]:
+    """Every scope's latest cut-off."""
+    rows = connection.execute("SELECT scope, before, at, reason FROM cut_offs ORDER BY at, scope")
+    return [CutOff(*row) for row in rows]
+
+
+def cut_off(connection: sqlite3.Connection, item: CutOff) -> None:
+    """Draw a line; one that is drawn later already stays (cut-offs combine by maximum)."""
+    connection.execute(
+        "INSERT INTO cut_offs (scope, before, at, reason) VALUES (?, ?, ?, ?) ON CONFLICT (scope) DO UPDATE"
+        " SET before = excluded.before, at = excluded.at, reason = excluded.reason WHERE excluded.before > before",
+        (item.scope, item.before, item.at, item.reason),
+    )
 
 
 def add(connection: sqlite3.Connection, revocations: Sequence[Revocation]) -> None:
