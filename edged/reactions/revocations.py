@@ -19,8 +19,9 @@ from edged.errors import EdgedError
 from edged.feeds import Lagged, Reader
 from edged.mediamtx.viewers import Viewers
 
-#: Seconds after a revocation at which the lists are looked at; the last is for HLS readers held on demand.
-SWEEPS: Final = (0.3, 1.0, 3.0, 12.0)
+#: Seconds after a revocation at which the lists are looked at. An HLS reader held on demand is listed when its picture
+#: comes, up to 10 s later: it is out again within a second. The last sweep is behind the longest hold.
+SWEEPS: Final = (0.3, *map(float, range(1, 13)))
 #: Seconds between sweeps when nothing was revoked: expiry of what was admitted while edged was away.
 _QUIET: Final = 30.0
 _log = structlog.get_logger("revocations")
