@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from cellar_helpers import BrokenCommits, busy_writer, rows
+from cellar_helpers import BrokenCommits, busy_writer, rows, until
 
 from edged.errors import NotFound, Overloaded, StartFailed, StoreFailed
+from edged.store import database
 from edged.store.database import Database
 
 STEPS = (("CREATE TABLE things (name TEXT PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRICT",),)
@@ -110,6 +111,71 @@ async def test_a_failed_commit_leaves_nothing_and_the_next_write_works(path: Pat
         await broken.mend()
         await db.write(put("b"))
         assert await db.read(names) == ["b"]
+
+
+class FailingSyncs:
+    """The next COMMITs fail as they do when a sync fails: what they wrote may be found after a kill."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+        self.left = number
+        self.tries = 0
+        self._transact = database._transact
+        monkeypatch.setattr(database, "_transact", self.transact)
+        monkeypatch.setattr(database, "_AGAIN_SECONDS", 0.01)
+
+    def transact(self, connection: sqlite3.Connection, transaction):
+        self.tries += 1
+        if self.left:
+            self.left -= 1
+            problem = sqlite3.OperationalError("disk I/O error")
+            problem.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+            raise database._CommitFailed from problem
+        return self._transact(connection, transaction)
+
+
+async def test_a_commit_that_the_disk_failed_is_written_over_before_its_caller_hears_of_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill after the error brings nothing back (test_durability_disk.py does it); no second try is needed here."""
+    async with Database.open(path, STEPS, name="things") as db:
+        disk = FailingSyncs(monkeypatch, 1)
+        with pytest.raises(StoreFailed, match=r"disk I/O error.*journalctl -k"):
+            await db.write(put("ghost"))
+        assert disk.tries == 2
+        await trio.sleep(0.05)
+        assert disk.tries == 2
+        assert await db.read(names) == []
+
+
+async def test_a_failed_commit_is_written_over_again_until_the_disk_is_well(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody need write anything for that; a write that succeeds meanwhile does it too."""
+    async with Database.open(path, STEPS, name="things") as db:
+        disk = FailingSyncs(monkeypatch, 5)
+        with pytest.raises(StoreFailed):
+            await db.write(put("ghost"))
+        await until(lambda: disk.tries == 6)
+        await trio.sleep(0.05)
+        assert disk.tries == 6
+        disk.left = 2
+        with pytest.raises(StoreFailed):
+            await db.write(put("ghost"))
+        await db.write(put("real"))
+        tries = disk.tries
+        await trio.sleep(0.05)
+        assert disk.tries == tries
+        assert await db.read(names) == ["real"]
+
+
+async def test_a_denial_that_the_disk_failed_may_stand(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found after a kill it is no harm: nothing is written over it."""
+    async with Database.open(path, STEPS, name="things") as db:
+        disk = FailingSyncs(monkeypatch, 1)
+        with pytest.raises(StoreFailed):
+            await db.write(put("denied"), may_stand=True)
+        await trio.sleep(0.05)
+        assert disk.tries == 1
 
 
 async def test_a_full_database_says_what_to_do(path: Path) -> None:

@@ -293,7 +293,7 @@ class Registrar:
         if not due:
             return
         try:
-            await self._db.write(partial(revocations.add, revocations=list(due.values())))
+            await self._db.write(partial(revocations.add, revocations=list(due.values())), may_stand=True)
         except BaseException:
             self._unpaid.set()
             raise

@@ -6,6 +6,8 @@ Rules of this file:
   together is raw SQL in one job: sqlite-utils 3.38 silently commits an open transaction in insert,
   upsert and transform, and 4.x does not. A job that ends its transaction itself is an error here.
 * A caller that goes away does not take its job along: once accepted, a job runs to its end.
+* What `write` says has failed does not come true later. A COMMIT whose sync fails leaves whole frames in the WAL, and
+  a process that starts after a kill takes them for committed; so the writer writes something empty over them.
 * The writer's queue is bounded, so that a slow disk shows as `Overloaded` and never as memory.
 * Nothing of sqlite3 leaves this room: its errors become StoreFailed, or StartFailed while opening.
 """
@@ -30,7 +32,7 @@ import trio
 from edged.errors import Overloaded, StartFailed, StoreFailed
 from edged.store import backups
 from edged.store.backups import BackupFailed
-from edged.store.migrations import Migrations, NewerSchema, NotOurs, migrate
+from edged.store.migrations import Migrations, NewerSchema, NotOurs, migrate, schema_version
 
 T = TypeVar("T")
 
@@ -44,6 +46,8 @@ Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
 #: Jobs waiting for the writer before the next one is refused.
 QUEUE_SIZE = 64
 _BUSY_SECONDS = 5.0
+#: Between tries to write over a failed commit, seconds.
+_AGAIN_SECONDS = 5.0
 _log = structlog.get_logger("store")
 
 #: What to do about the errors that an operator can mend.
@@ -62,15 +66,26 @@ def _ignore(_name: str, _seconds: float) -> None:
     """Nobody measures commits."""
 
 
+#: Errors after which a COMMIT may have written frames.
+_BY_THE_DISK = ("SQLITE_IOERR", "SQLITE_FULL")
+
+
+class _CommitFailed(Exception):
+    """The disk failed COMMIT itself, not what came before it; the cause is SQLite's error."""
+
+
 class _Job(Generic[T]):
     """One transaction on its way through the writer; `finished` is set in the loop's thread."""
 
-    __slots__ = ("_error", "_value", "commit_seconds", "finished", "transaction")
+    __slots__ = ("_error", "_may_stand", "_value", "commit_seconds", "finished", "may_return", "transaction")
 
-    def __init__(self, transaction: Transaction[T]) -> None:
+    def __init__(self, transaction: Transaction[T], may_stand: bool) -> None:
         self.transaction = transaction
         self.finished = trio.Event()
         self.commit_seconds: float | None = None
+        #: It failed, what it wrote may be found after a kill, and nobody wants that.
+        self.may_return = False
+        self._may_stand = may_stand
         self._value: T | None = None
         self._error: BaseException | None = None
 
@@ -78,6 +93,9 @@ class _Job(Generic[T]):
         """In the writer's thread; keeps the outcome, whatever it is."""
         try:
             self._value, self.commit_seconds = _transact(connection, self.transaction)
+        except _CommitFailed as problem:
+            self._error = problem.__cause__
+            self.may_return = not self._may_stand
         except BaseException as problem:
             self._error = problem
 
@@ -134,17 +152,18 @@ class Database:
         finally:
             await database._close()
 
-    async def write(self, transaction: Transaction[T]) -> T:
+    async def write(self, transaction: Transaction[T], *, may_stand: bool = False) -> T:
         """Run one transaction in the writer's thread; its result once it is committed.
 
         Raises Overloaded when the queue is full (nothing was done), StoreFailed when SQLite failed (nothing was
         committed), or whatever `transaction` raised (rolled back). A cancelled caller does not cancel the job.
+        `may_stand`: should its sync fail, it is no harm if it is found committed after a restart (a denial).
         """
         if self._closed:
             raise StoreFailed(f"database {self.name} is closed", hint="edged is stopping: ask again once it is back")
         if self._waiting >= self._queue_size:
             raise Overloaded(f"{self._waiting} writes wait for database {self.name}", hint="try again in a moment")
-        job = _Job(transaction)
+        job = _Job(transaction, may_stand)
         self._waiting += 1
         self._jobs.put(job)
         await job.finished.wait()
@@ -173,8 +192,21 @@ class Database:
 
     def _work(self, connection: sqlite3.Connection) -> None:
         """The writer's thread: jobs in order until told to end."""
-        while (job := self._jobs.get()) is not None:
+        haunted = False
+        while True:
+            try:
+                job = self._jobs.get(timeout=_AGAIN_SECONDS if haunted else None)
+            except queue.Empty:
+                haunted = not _write_over(connection)
+                continue
+            if job is None:
+                break
             job.run(connection)
+            if job.may_return:
+                # Before its caller hears of it: after that a kill may come.
+                haunted = not _write_over(connection)
+            elif job.commit_seconds is not None:
+                haunted = False
             self._tell(partial(self._finish, job))
         with suppress(sqlite3.Error):
             connection.close()
@@ -204,7 +236,12 @@ def _transact(connection: sqlite3.Connection, transaction: Transaction[T]) -> tu
         if not connection.in_transaction:
             raise RuntimeError(f"{transaction!r} ended its transaction by itself")
         started = time.perf_counter()
-        connection.execute("COMMIT")
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as problem:
+            if not _error_name(problem).startswith(_BY_THE_DISK):
+                raise
+            raise _CommitFailed from problem
     except BaseException:
         # A failed COMMIT may or may not have rolled back already.
         if connection.in_transaction:
@@ -212,6 +249,20 @@ def _transact(connection: sqlite3.Connection, transaction: Transaction[T]) -> tu
                 connection.execute("ROLLBACK")
         raise
     return value, time.perf_counter() - started
+
+
+def _write_over(connection: sqlite3.Connection) -> bool:
+    """Put an empty commit where a failed one stands in the WAL; whether that is known to be on the disk.
+
+    If it is not, its frames are in the page cache all the same, so that a kill brings nothing back.
+    """
+    try:
+        version = schema_version(connection)
+        # Writes the first page, also with the number that it has.
+        _transact(connection, lambda c: c.execute(f"PRAGMA user_version = {version}"))
+    except (sqlite3.Error, _CommitFailed):
+        return False
+    return True
 
 
 @contextmanager
@@ -314,5 +365,10 @@ def _backup_remedy(problem: BaseException | None) -> str:
 
 def _remedy(problem: sqlite3.Error) -> str:
     # Extended codes refine a primary one: SQLITE_IOERR_FSYNC is a SQLITE_IOERR.
-    name: str = getattr(problem, "sqlite_errorname", "")
+    name = _error_name(problem)
     return next((remedy for code, remedy in _REMEDIES.items() if name.startswith(code)), "see the journal of edged")
+
+
+def _error_name(problem: sqlite3.Error) -> str:
+    """SQLITE_FULL and so on; "" for an error of the sqlite3 module's own."""
+    return getattr(problem, "sqlite_errorname", "")
