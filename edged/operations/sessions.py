@@ -48,9 +48,12 @@ def authenticate(call: Call, params: AuthenticateParams) -> Authenticated:
     session, gate = call.session, call.house.gate
     text = params.token if params.token is not None else params.auth_token
     leave(call)
-    if not text:
-        raise Refused("missing", hint="send token (or auth_token) with a JWT or an API key")
-    caller = gate.authenticate(parse_credential(text, params.auth_type or "auto"), session.transport)
+    try:
+        caller = gate.authenticate(parse_credential(text or "", params.auth_type or "auto"), session.transport)
+    except Refused as problem:
+        if not text:
+            problem.hint = "send token (or auth_token) with a JWT or an API key"
+        raise
     session.admission = gate.admit(caller, session.transport, session.end)
     session.caller = caller
     until = caller.expires if caller.expires is not None else call.house.clock.now() + _NO_END_SECONDS
