@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -444,6 +444,15 @@ def decode(token: str) -> Any:
     return json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
 
 
+@pytest.mark.parametrize("written", ["0", "7", "-1", "999999", '"a"', '""', "1.5", "null", "9007199254740993", '"7"'])
+async def test_s1_11_ids_come_back_as_they_were(house: RunningHouse, written: str) -> None:
+    """S1-11: the id's type and spelling are unchanged, in answers and in errors."""
+    async with house.websocket() as client:
+        for method in ("ping", "no_such_method"):
+            await client.connection.send_message(f'{{"jsonrpc":"2.0","id":{written},"method":"{method}"}}')
+            assert f'"id":{written},' in await client.connection.get_message()
+
+
 # --- section 3b: notifications ------------------------------------------------------------------------------------
 
 
@@ -801,7 +810,7 @@ async def test_5_common(house: RunningHouse) -> None:
         assert "application/json" in headers.get("Content-Type", headers.get("content-type", ""))
         assert bool(body) == (method == "GET")
     huge = await house.request("POST", "/api/keys", key=key, body={"name": "x" * (1 << 20), "role": "viewer"})
-    assert huge.status == 413
+    assert (huge.status, huge.json.keys()) == (413, {"error", "detail", "code"})
 
 
 async def test_5_expect_100_continue(house: RunningHouse) -> None:
@@ -820,6 +829,19 @@ async def test_5_expect_100_continue(house: RunningHouse) -> None:
         while data := await stream.receive_some():
             answer += data
     assert b"HTTP/1.1 201 " in answer
+
+
+async def test_5_credentials_in_order(house: RunningHouse) -> None:
+    """Contract 5: Authorization: Bearer (token or key) before X-API-Key; a bad one is not made good by the next."""
+    key_id, key = await house.create_key("viewer")
+    wrong = {"Authorization": f"Bearer {WRONG_KEY}"}
+    assert (await house.request("GET", f"/api/keys/{key_id}", headers=wrong, key=key)).status == 401
+    right = {"Authorization": f"Bearer {key}", "X-API-Key": WRONG_KEY}
+    assert (await house.request("GET", f"/api/keys/{key_id}", headers=right)).status == 200
+    other = {"Authorization": "Basic dTpw"}
+    assert (await house.request("GET", f"/api/keys/{key_id}", headers=other, key=key)).status == 200
+    assert (await house.request("GET", f"/api/keys/{key_id}", headers=other)).status == 401
+    assert (await house.request("GET", f"/api/keys/{key_id}?token={key}", headers={"Origin": "null"})).status == 401
 
 
 async def test_5_1_post(house: RunningHouse) -> None:
@@ -1214,6 +1236,15 @@ async def test_10_3_close_codes(house: RunningHouse) -> None:
         assert await ended(client) == 4401
 
 
+async def test_10_3_who_ends_itself_is_answered_first(house: RunningHouse) -> None:
+    """Contract 10.3: the answer to the call that revokes its own key, then 4401."""
+    key_id, key = await house.create_key("admin")
+    async with house.websocket() as client:
+        await enter(client, V2, key)
+        assert (await client.call("revoke_key", key_id=key_id))["key_id"] == key_id
+        assert await ended(client) == 4401
+
+
 async def test_10_3_stopping_is_1001(tmp_path: Path) -> None:
     """Contract 10.3: every WebSocket hears 1001 when the daemon stops in order."""
     with trio.fail_after(60):
@@ -1301,6 +1332,12 @@ async def test_10_20_outside_reasons_over_the_wire(house: RunningHouse) -> None:
     for reason, text in cases.items():
         reply = await house.request("GET", "/api/keys", headers={"Authorization": f"Bearer {text}"})
         assert (reply.status, reply.json["code"]) == (401, reason)
+    scraped = (await house.request("GET", "/metrics", port=port_of(house.config.listen.local))).body.decode()
+    for method, reason in (("none", "missing"), ("api_key", "unknown_key"), ("api_key", "revoked"),
+                           ("jwt_local", "expired"), ("jwt_local", "bad_signature"), ("jwt_local", "malformed"),
+                           ("jwt_local", "role_denied")):  # fmt: skip
+        line = f'edged_auth_failures_total{{method="{method}",reason="{reason}",transport="ws"}}'
+        assert f"{line} 1.0" in scraped, f"the metric says exactly why: {line}"
 
 
 def test_10_4_10_13_10_22_the_numbers() -> None:
@@ -1362,3 +1399,25 @@ async def test_10_24_the_live_picture(house: RunningHouse) -> None:
     assert (await house.request("GET", "/api/cameras/camera9/live.mjpeg", key=key)).status == 404
     assert (await house.request("GET", "/api/cameras/camera0/live.mjpeg")).status == 401
     assert key_id.startswith("key_")
+
+
+async def test_10_24_the_live_picture_ends_with_its_credential(house: RunningHouse) -> None:
+    """Contract 10.24, 10.3: expiry ends the picture; it does not end well, so that nobody takes it for whole."""
+    for seconds in (3, 15, 45):  # the shorter ones are over before they arrive only where all is very slow
+        token = seed_001_token("viewer", expires_in=seconds)
+        status = await trio.to_thread.run_sync(watch_to_the_end, house.port, token)
+        if status == 200:
+            break
+        assert status == 401
+    assert (await trio.to_thread.run_sync(watch_to_the_end, house.port, token)) == 401
+
+
+def watch_to_the_end(port: int, token: str) -> int:
+    """Read the live picture until it ends by itself; its status."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", "/api/cameras/camera0/live.mjpeg", headers={"Authorization": f"Bearer {token}"})
+    with connection.getresponse() as response, suppress(http.client.IncompleteRead, ConnectionResetError):
+        while response.read1(65536):
+            pass
+    connection.close()
+    return response.status
