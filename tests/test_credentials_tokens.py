@@ -5,12 +5,25 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from edged.credentials.claims import Trust
 from edged.credentials.decision import Reason
+from edged.credentials.signing_keys import (
+    ALGORITHMS,
+    Algorithm,
+    PrivateKey,
+    SigningKeyRecord,
+    VerifyingKey,
+    generate,
+    public_part,
+    read_key,
+)
 from edged.credentials.tokens import (
     LONGEST_TOKEN,
     PUBLISHED_SECRETS,
@@ -244,3 +257,84 @@ def test_peeking_reads_claims_that_nobody_verified() -> None:
     assert peek_claims(foreign) == CLAIMS
     with pytest.raises(TokenRefused):
         peek_claims("no token")
+
+
+OURS = Trust(frozenset({"edged"}), needs_issuer=True)
+PAIRS = {algorithm: generate(algorithm) for algorithm in ALGORITHMS}
+
+
+def pair(algorithm: Algorithm, kid: str = "key-7") -> tuple[PrivateKey, VerifyingKey]:
+    jwk = PAIRS[algorithm]
+    return (
+        PrivateKey(kid, algorithm, read_key(jwk)),
+        VerifyingKey(kid, algorithm, read_key(public_part(jwk)), OURS),
+    )
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_what_a_key_pair_signs_the_public_half_verifies(algorithm: Algorithm) -> None:
+    """The key is found by its kid, and stands among the names by which a revocation hits the caller."""
+    private, public = pair(algorithm)
+    claims = issue_claims("ann", role="viewer", now=NOW, expires_in=60, extra={"iss": "edged"})
+    for _ in range(8):
+        text = sign(claims, private)
+        caller = verify(text, [], now=NOW, find_key={"key-7": public}.get)
+        assert (caller.subject, "signing_key:key-7" in caller.identities) == ("ann", True)
+    header = json.loads(base64.urlsafe_b64decode(text.split(".")[0] + "=="))
+    assert header == {"alg": algorithm, "typ": "JWT", "kid": "key-7"}
+    assert "key-7" not in str(verify(TOKEN, [SECRET], now=NOW, find_key={"key-7": public}.get).identities)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_key_shows_its_public_members_only(algorithm: Algorithm) -> None:
+    """What the JWKS says of it; and no private member in any text of it."""
+    jwk = PAIRS[algorithm]
+    record = SigningKeyRecord(
+        number=3, algorithm=algorithm, state="current", public=public_part(jwk), private=jwk, created_at=NOW
+    )
+    shown = record.published()
+    assert shown | {"kid": "key-3", "use": "sig", "alg": algorithm} == shown
+    assert set(shown) == {"kty", "kid", "use", "alg"} | ({"n", "e"} if algorithm == "RS256" else {"crv", "x", "y"})
+    private, public = pair(algorithm)
+    assert all(jwk["d"] not in text for text in (str(shown), repr(record), repr(private), repr(public)))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("ab\"[{\\", max_size=3), inner, max_size=4),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.text('xyz[{"\\', max_size=3), JSON, max_size=4), st.booleans())
+def test_any_claims_come_through_as_they_were_written(extra: dict[str, Any], ascii_only: bool) -> None:
+    """Whatever JSON is: the same value that another reader makes of it."""
+    payload = json.dumps({**extra, **CLAIMS}, ensure_ascii=ascii_only).encode()
+    assert verify(craft(HEADER, payload), [SECRET], now=NOW).claims == msgspec.json.decode(payload)
+
+
+@given(st.binary(max_size=40) | st.text('{}[]"\\:,01eE.-+x \n\ud7ff', max_size=40).map(lambda text: text.encode()))
+def test_what_one_reader_takes_another_takes_alike(body: bytes) -> None:
+    """Any bytes as a member of a well-signed payload: refused, or read as msgspec reads them too."""
+    payload = json.dumps(CLAIMS).encode()[:-1] + b',"x":' + body + b"}"
+    try:
+        claims = verify(craft(HEADER, payload), [SECRET], now=NOW).claims
+    except TokenRefused:
+        return
+    assert claims == msgspec.json.decode(payload)
+
+
+@given(st.integers(1, 40), st.integers(0, 30), st.sampled_from(["[]", "{}"]))
+def test_depth_is_counted_in_brackets_that_are_open(deep: int, wide: int, kind: str) -> None:
+    """16 levels, the payload itself being one; neither siblings nor brackets in strings count."""
+    opened, closed = ("[", "]") if kind == "[]" else ('{"a":', "}")
+    nested = opened * deep + "1" + closed * deep
+    payload = (
+        f'{{"sub":"a","role":"viewer","exp":{int(NOW) + 60},"s":"[[{{{{","w":[{",".join(["[]"] * wide)}],"x":{nested}}}'
+    )
+    text = craft(HEADER, payload.encode())
+    if deep < 16:
+        assert verify(text, [SECRET], now=NOW).subject == "a"
+    else:
+        assert refusal(text) is Reason.MALFORMED

@@ -31,7 +31,7 @@ from edged.credentials.callers import (
 )  # fmt: skip
 from edged.credentials.decision import Decision, Reason, decide
 from edged.credentials.roles import ROLES
-from edged.credentials.tokens import SharedSecret, TokenRefused, verify
+from edged.credentials.tokens import FindKey, SharedSecret, TokenRefused, no_key, verify
 from edged.errors import Refused
 
 _log = structlog.get_logger("gate")
@@ -61,15 +61,18 @@ class Gate:
         counts: Counts,
         *,
         shared_secrets: Sequence[SharedSecret] = (),
+        find_key: FindKey = no_key,
         leeway: float = 60.0,
         tally: Callable[[str], None] = lambda _key_id: None,
     ) -> None:
-        """`tally(key_id)` is told of each use of an API key (access.usage)."""
+        """`find_key(kid)` gives the key pairs that edged signs with (access.keyring), `tally(key_id)` is told of each
+        use of an API key (access.usage)."""
         self._ledger = ledger
         self.admissions = admissions
         self._clock = clock
         self._counts = counts
         self._secrets = tuple(shared_secrets)
+        self._find_key = find_key
         self._leeway = leeway
         self._tally = tally
         # Signature checks are the dear part of a question, and players ask twice with one token:
@@ -135,7 +138,7 @@ class Gate:
 
     def verify_token(self, text: str) -> Caller:
         """A token's caller without counting a use: for `validate_token` and the like. Raises TokenRefused."""
-        caller = verify(text, self._secrets, now=self._clock.now(), leeway=self._leeway)
+        caller = self._read(text)
         reason = self._standing(caller)
         if reason is not None:
             raise TokenRefused(reason, "revoked" if reason is Reason.REVOKED else "exp is past")
@@ -156,13 +159,16 @@ class Gate:
         if caller is not None:
             return caller
         try:
-            caller = verify(text, self._secrets, now=self._clock.now(), leeway=self._leeway)
+            caller = self._read(text)
         except TokenRefused as problem:
             raise self._refused(problem.reason, "jwt_local", transport, detail=problem.detail) from None
         self._verified[key] = caller
         if len(self._verified) > _REMEMBERED_TOKENS:
             self._verified.popitem(last=False)
         return caller
+
+    def _read(self, text: str) -> Caller:
+        return verify(text, self._secrets, now=self._clock.now(), leeway=self._leeway, find_key=self._find_key)
 
     def _refused(
         self,

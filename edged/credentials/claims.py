@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import cast
 
 from edged.credentials.callers import Caller, Streams
@@ -20,6 +21,24 @@ LEEWAY = 60.0
 _LARGEST_TIME = float(2**53)
 _MOST_PERMISSIONS = 64
 _LONGEST_NAME = 128
+#: Of a subject and of a jti, characters: a revocation names a token by no more of it.
+LONGEST_ID = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whom the tokens of one key may name as issuer (`iss`), and for whom they may be (`aud`) (contract S0-3).
+
+    A token without `aud` is for everybody; one without `iss` is taken unless `needs_issuer`.
+    """
+
+    issuers: frozenset[str] = frozenset()
+    audiences: frozenset[str] = frozenset()
+    needs_issuer: bool = False
+
+
+#: What seed 000 writes into its tokens.
+SEED_TRUST = Trust(frozenset({"camera-service"}), frozenset({"camera-clients"}))
 
 
 class ClaimsRefused(Exception):
@@ -31,10 +50,28 @@ class ClaimsRefused(Exception):
         self.detail = detail
 
 
-def read_caller(claims: Mapping[str, object], token: str, *, now: float, leeway: float = LEEWAY) -> Caller:
+def check_trust(claims: Mapping[str, object], trust: Trust) -> None:
+    """Raises ClaimsRefused unless the token says that it is from and for whom its key's tokens may be."""
+    issuer = _text(claims, "iss")
+    if (issuer is None and trust.needs_issuer) or (issuer is not None and issuer not in trust.issuers):
+        raise ClaimsRefused(Reason.UNTRUSTED_ISSUER, "iss is not an issuer that this key signs for")
+    audience = claims.get("aud")
+    if audience is None:
+        return
+    named = [audience] if isinstance(audience, str) else audience
+    if not isinstance(named, list) or not all(isinstance(item, str) for item in named):
+        raise ClaimsRefused(Reason.MALFORMED, "aud is neither a string nor a list of strings")
+    if trust.audiences.isdisjoint(named):
+        raise ClaimsRefused(Reason.BAD_AUDIENCE, "aud names somebody else")
+
+
+def read_caller(
+    claims: Mapping[str, object], token: str, *, now: float, leeway: float = LEEWAY, signed_by: str = ""
+) -> Caller:
     """Verified claims of one token → the caller. Raises ClaimsRefused.
 
-    `now` is Unix seconds. A token without `jti` is known by the SHA-256 of its text (contract S0-8).
+    `now` is Unix seconds. A token without `jti` is known by the SHA-256 of its text (contract S0-8). `signed_by` is one
+    more name by which a revocation hits it: that of the key.
     """
     expires = _time(claims, "exp")
     if expires is None:
@@ -56,7 +93,7 @@ def read_caller(claims: Mapping[str, object], token: str, *, now: float, leeway:
     if not roles & ROLES.keys() and permissions is None and streams is None:
         raise ClaimsRefused(Reason.ROLE_DENIED, "Invalid role")
     whole, single = compute(roles, permissions, has_streams=streams is not None)
-    jti = _text(claims, "jti")
+    jti = _identifier(claims, "jti")
     token_hash = hashlib.sha256(token.encode()).hexdigest()
     return Caller(
         method="jwt_local",
@@ -68,7 +105,7 @@ def read_caller(claims: Mapping[str, object], token: str, *, now: float, leeway:
         cameras=None if cameras is None or "*" in cameras else frozenset(cameras),
         streams=streams,
         expires=expires,
-        identities=frozenset({f"token:{token_hash}", *([f"jti:{jti}"] if jti else [])}),
+        identities=frozenset({f"token:{token_hash}", *([f"jti:{jti}"] if jti else []), *filter(None, [signed_by])}),
         credential_id=jti or token_hash,
         permissions=tuple(permissions or ()),
         claims=dict(claims),
@@ -76,7 +113,7 @@ def read_caller(claims: Mapping[str, object], token: str, *, now: float, leeway:
 
 
 def _subject(claims: Mapping[str, object]) -> str:
-    user, sub = _text(claims, "user_id"), _text(claims, "sub")
+    user, sub = _identifier(claims, "user_id"), _identifier(claims, "sub")
     if user and sub and user != sub:
         raise ClaimsRefused(Reason.MALFORMED, "user_id and sub name different subjects")
     if not (user or sub):
@@ -90,6 +127,14 @@ def _text(claims: Mapping[str, object], name: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise ClaimsRefused(Reason.MALFORMED, f"{name} is not a string")
+    return value
+
+
+def _identifier(claims: Mapping[str, object], name: str) -> str | None:
+    """Text that names something: it goes to logs and lists, and is what a revocation says."""
+    value = _text(claims, name)
+    if value is not None and (len(value) > LONGEST_ID or not value.isprintable()):
+        raise ClaimsRefused(Reason.MALFORMED, f"{name} is longer than {LONGEST_ID} characters or not printable")
     return value
 
 
@@ -123,13 +168,14 @@ def _time(claims: Mapping[str, object], name: str) -> float | None:
 
 
 def _streams(claims: Mapping[str, object]) -> Streams | None:
-    """`mediamtx_permissions` as list of {action, path} or map, or `stream_access` (contract C-30).
+    """`stream_access`, or `mediamtx_permissions` as list of {action, path} or map (contract C-30).
 
-    `path: ""` is no grant here, and `~regex` none either: only `*` means every stream (contract C-32, 7.5).
+    edged's own tokens say the same in both; the map says `*` and `cam*` as they are. In a list `path: ""` is no grant
+    here, and `~regex` none either: only `*` means every stream (contract C-32, 7.5).
     """
-    value = claims.get("mediamtx_permissions")
+    value = claims.get("stream_access")
     if value is None:
-        value = claims.get("stream_access")
+        value = claims.get("mediamtx_permissions")
     if value is None:
         return None
     pairs: list[tuple[object, object]] = []

@@ -1,31 +1,38 @@
-"""JWTs signed with a shared secret, HS256 (seeds 000 and 001): verify and sign, given secrets and a time.
+"""JWTs: verify and sign, given keys and a time. HS256 by shared secrets (seeds 000 and 001), RS256 and ES256 by our own
+key pairs.
 
-Size, shape, header and types are checked here before joserfc sees anything: its oldest supported
-version has no size limits and signs with an empty key. The algorithm comes from the key that we
-hold, never from the header; header members that name or carry keys refuse the token (RFC 8725).
+Everything that can be judged without a key is judged here, before a library sees the token: size, shape, spelling,
+header, UTF-8, JSON, nesting, members that stand twice. msgspec and joserfc take the last of two equal members, and the
+oldest joserfc has no size limits and signs with an empty key. Which key and which algorithm verify a token is what we
+know of the key, never what the header says; the header can only name a key that we hold, or refuse itself (RFC 8725).
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
+import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
-from typing import Final
+from binascii import a2b_base64
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
-import msgspec
 from joserfc import jws, jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import OctKey
+from joserfc.jwk import ECKey, OctKey, RSAKey
 
 from edged.credentials.callers import Caller
-from edged.credentials.claims import LEEWAY, ClaimsRefused, read_caller
+from edged.credentials.claims import LEEWAY, SEED_TRUST, ClaimsRefused, Trust, check_trust, read_caller
 from edged.credentials.decision import Reason
+from edged.credentials.signing_keys import ALGORITHMS, VerifyingKey, lower
 from edged.errors import ConfigError
 
 ALGORITHM: Final = "HS256"
 LONGEST_TOKEN = 8 * 1024
+#: How deep objects and lists of a payload may lie in each other.
+DEEPEST = 16
 SHORTEST_SECRET = 32
 #: Printed in the guides that clients copy from: whoever configures one has told everybody.
 PUBLISHED_SECRETS = frozenset(
@@ -39,8 +46,15 @@ PUBLISHED_SECRETS = frozenset(
     }
 )
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\Z")
-_HEADER_MEMBERS = {"alg", "typ", "kid", "cty"}
-_TYPES = {None, "JWT", "jwt", "at+jwt"}
+_HEADER_MEMBERS = {"alg", "typ", "kid"}
+_TYPES = ("JWT", "jwt", "at+jwt")
+_KID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+#: What base64 may end in, by its length modulo 4: the unused bits of the last character are zero (RFC 4648 3.5).
+_ENDS: Final = (b"", b"", b"AQgw", b"AEIMQUYcgkosw048")
+_TO_BASE64 = bytes.maketrans(b"-_", b"+/")
+_JWS: Final = {name: jws.JWSRegistry(algorithms=[name]).get_alg(name) for name in (ALGORITHM, *ALGORITHMS)}
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_BRACKET = re.compile(r"[\[{]|[\]}]")
 
 
 class TokenRefused(Exception):
@@ -55,10 +69,16 @@ class TokenRefused(Exception):
 class SharedSecret:
     """A named HS256 secret: the UTF-8 bytes of its text, never base64-decoded (contract S0-1)."""
 
-    __slots__ = ("_key", "name")
+    __slots__ = ("_key", "name", "trust")
+    algorithm: Final = ALGORITHM
+    #: Tokens that it signs name no key: the seeds' do not.
+    kid: Final = ""
 
-    def __init__(self, name: str, text: str) -> None:
-        """Raises ConfigError for a published sample, or one shorter than 32 bytes."""
+    def __init__(self, name: str, text: str, trust: Trust = SEED_TRUST) -> None:
+        """`trust`: which issuers and audiences its tokens may name.
+
+        Raises ConfigError for a published sample, or one shorter than 32 bytes.
+        """
         text = text.removesuffix("\n").removesuffix("\r")
         if text in PUBLISHED_SECRETS:
             raise ConfigError(
@@ -71,6 +91,7 @@ class SharedSecret:
                 hint="make a longer one: openssl rand -base64 32",
             )
         self.name = name
+        self.trust = trust
         self._key = OctKey.import_key(text.encode())
 
     def __repr__(self) -> str:
@@ -81,32 +102,59 @@ class SharedSecret:
         return self._key
 
 
-def verify(text: str, shared_secrets: Sequence[SharedSecret], *, now: float, leeway: float = LEEWAY) -> Caller:
+class SignsTokens(Protocol):
+    """A SharedSecret, or the private half of a key pair."""
+
+    @property
+    def kid(self) -> str: ...
+    @property
+    def algorithm(self) -> str: ...
+    @property
+    def key(self) -> OctKey | RSAKey | ECKey: ...
+
+
+#: kid → the key pair's public half, None if none of ours has this name; never waits, never fetches.
+FindKey: TypeAlias = Callable[[str], VerifyingKey | None]
+
+
+def no_key(_kid: str) -> None:
+    """Where edged has no key pairs."""
+
+
+def verify(
+    text: str, shared_secrets: Sequence[SharedSecret], *, now: float, leeway: float = LEEWAY, find_key: FindKey = no_key
+) -> Caller:
     """A compact JWS → the caller that it speaks for. Raises TokenRefused. `now` is Unix seconds."""
-    _check_shape(text)
-    for secret in shared_secrets:
-        try:
-            payload = jws.deserialize_compact(text, secret.key, algorithms=[ALGORITHM]).payload
-        except (JoseError, ValueError):
-            continue
-        try:
-            return read_caller(_object(payload, "payload"), text, now=now, leeway=leeway)
-        except ClaimsRefused as problem:
-            raise TokenRefused(problem.reason, problem.detail) from None
-    detail = (
-        "no shared secret verifies it"
-        if shared_secrets
-        else (
-            "no shared secret configured: openssl rand -base64 32 > FILE; chmod 600 FILE; "
-            "name FILE in [auth.shared_secrets]"
-        )
+    token = _open(text)
+    kid = token.header.get("kid", "")
+    key = find_key(kid) if kid else None
+    if key is None:
+        trust = _check_shared(token, shared_secrets)
+    else:
+        _check_pair(token, key)
+        trust = key.trust
+    try:
+        check_trust(token.claims, trust)
+        return read_caller(token.claims, text, now=now, leeway=leeway, signed_by=key_identity(kid) if key else "")
+    except ClaimsRefused as problem:
+        raise TokenRefused(problem.reason, problem.detail) from None
+
+
+def key_identity(kid: str) -> str:
+    """The name by which a revocation hits everything that one of our key pairs signed."""
+    return f"signing_key:{kid}"
+
+
+def sign(claims: Mapping[str, object], key: SignsTokens) -> str:
+    """Claims → a compact JWS with `typ` JWT. By a shared secret it names no key and must carry no `aud` (S0-11)."""
+    header = {"alg": key.algorithm, "typ": "JWT", **({"kid": key.kid} if key.kid else {})}
+    text = jwt.encode(header, dict(claims), key.key, algorithms=[key.algorithm])
+    if key.algorithm != "ES256":
+        return text
+    signed, _, signature = text.rpartition(".")
+    return (
+        f"{signed}.{base64.urlsafe_b64encode(lower(base64.urlsafe_b64decode(signature + '=='))).rstrip(b'=').decode()}"
     )
-    raise TokenRefused(Reason.BAD_SIGNATURE, detail)
-
-
-def sign(claims: Mapping[str, object], secret: SharedSecret) -> str:
-    """Claims → a compact HS256 JWS with `typ` JWT and no `aud` (contract S0-11)."""
-    return jwt.encode({"alg": ALGORITHM, "typ": "JWT"}, dict(claims), secret.key)
 
 
 def issue_claims(
@@ -132,41 +180,153 @@ def peek_claims(text: str) -> dict[str, object]:
 
     Raises TokenRefused if it is no compact JWS of JSON objects.
     """
-    _check_shape(text)
-    return _object(_decode(text.split(".")[1]), "payload")
+    return _open(text).claims
 
 
-def _check_shape(text: str) -> None:
+class _Opened(NamedTuple):
+    """A token in its parts; nothing of it is verified. `signed` is what the signature is over."""
+
+    header: Mapping[str, str]
+    claims: dict[str, object]
+    signed: bytes
+    signature: bytes
+
+
+def _open(text: str) -> _Opened:
+    """A token that looks like one of ours, in its parts. Raises TokenRefused."""
     if len(text) > LONGEST_TOKEN:
         raise TokenRefused(Reason.MALFORMED, f"longer than {LONGEST_TOKEN} characters")
     if not _COMPACT.match(text):
         raise TokenRefused(Reason.MALFORMED, "not a compact JWS")
-    head, _, signature = text.split(".")
-    # The last character carries unused bits: other spellings of one signature would be other texts,
-    # and a token that is revoked by the hash of its text would come back in the next spelling.
-    if base64.urlsafe_b64encode(_decode(signature)).rstrip(b"=") != signature.encode():
-        raise TokenRefused(Reason.MALFORMED, "its signature is not canonical base64url")
+    data = text.encode()
+    head, body, tail = data.translate(_TO_BASE64).split(b".")
+    signature = _decode(tail)
+    return _Opened(_read_header(head), _object(_decode(body), "payload"), data[: -len(tail) - 1], signature)
+
+
+def _check_shared(token: _Opened, shared_secrets: Sequence[SharedSecret]) -> Trust:
+    """The trust of the shared secret that signed it. Raises TokenRefused."""
+    if token.header["alg"] != ALGORITHM:
+        if "kid" in token.header:
+            raise TokenRefused(Reason.UNKNOWN_KEY, "no key of ours has its kid")
+        raise TokenRefused(Reason.ALG_NOT_ALLOWED, "its alg is not the one of our key")
+    for secret in shared_secrets:
+        if _is_signed(token, secret.key, ALGORITHM):
+            return secret.trust
+    detail = (
+        "no shared secret verifies it"
+        if shared_secrets
+        else (
+            "no shared secret configured: openssl rand -base64 32 > FILE; chmod 600 FILE; "
+            "name FILE in [auth.shared_secrets]"
+        )
+    )
+    raise TokenRefused(Reason.BAD_SIGNATURE, detail)
+
+
+def _check_pair(token: _Opened, key: VerifyingKey) -> None:
+    """Raises TokenRefused unless this key of ours signed it."""
+    if token.header["alg"] != key.algorithm:
+        raise TokenRefused(Reason.ALG_NOT_ALLOWED, "its alg is not the one of the key that it names")
+    if not key.takes_signature(token.signature):
+        raise TokenRefused(Reason.MALFORMED, "its signature is not in the spelling that we write")
+    if not _is_signed(token, key.key, key.algorithm):
+        raise TokenRefused(Reason.BAD_SIGNATURE, "the key that it names did not sign it")
+
+
+def _is_signed(token: _Opened, key: OctKey | RSAKey | ECKey, algorithm: str) -> bool:
+    """The library's part: bytes, signature and key, by the algorithm of the key. It never sees the token."""
+    try:
+        return _JWS[algorithm].verify(token.signed, token.signature, key)
+    except (JoseError, ValueError):
+        return False
+
+
+@lru_cache(maxsize=64)
+def _read_header(head: bytes) -> Mapping[str, str]:
+    """Its three members at most, checked. Raises TokenRefused. Remembered: a box sees few different ones."""
     header = _object(_decode(head), "header")
-    if header.get("alg") != ALGORITHM:
+    algorithm, typ = header.get("alg"), header.get("typ", "JWT")
+    if not isinstance(algorithm, str) or algorithm not in _JWS:
         raise TokenRefused(Reason.ALG_NOT_ALLOWED, "its alg is not the one of our key")
     if unknown := header.keys() - _HEADER_MEMBERS:
         raise TokenRefused(Reason.MALFORMED, f"header member {sorted(unknown)[0][:32]!r} is not accepted")
-    if not (header.get("typ") is None or isinstance(header["typ"], str)) or header.get("typ") not in _TYPES:
+    if typ not in _TYPES:
         raise TokenRefused(Reason.MALFORMED, "typ is not JWT")
+    found = {"alg": algorithm}
+    if "kid" in header:
+        kid = header["kid"]
+        if not isinstance(kid, str) or not _KID.match(kid):
+            raise TokenRefused(Reason.MALFORMED, "kid is not a short name of letters, digits, _ and -")
+        found["kid"] = kid
+    return MappingProxyType(found)
 
 
-def _decode(part: str) -> bytes:
-    try:
-        return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    except (binascii.Error, ValueError):
-        raise TokenRefused(Reason.MALFORMED, "not base64url") from None
+def _decode(part: bytes) -> bytes:
+    """base64 without padding, of the alphabet only, in its one spelling. Raises TokenRefused.
+
+    Another spelling would be another text, as which a token that is revoked by the hash of its text could come back.
+    """
+    odd = len(part) % 4
+    if odd and part[-1] not in _ENDS[odd]:
+        raise TokenRefused(Reason.MALFORMED, "not canonical base64url")
+    return a2b_base64(part + b"=" * (-odd % 4))
+
+
+class _NotPlain(ValueError):
+    """JSON that not everybody reads alike."""
+
+
+def _take_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _NotPlain("a member stands twice")
+    return found
+
+
+def _take_constant(name: str) -> float:
+    raise _NotPlain(f"{name} is no JSON")
+
+
+def _take_float(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise _NotPlain("a number is out of range")
+    return value
+
+
+_READER: Final = json.JSONDecoder(
+    object_pairs_hook=_take_pairs, parse_constant=_take_constant, parse_float=_take_float, strict=True
+)
 
 
 def _object(data: bytes, what: str) -> dict[str, object]:
+    """UTF-8 JSON text of one object, read in the one way in which everybody reads it. Raises TokenRefused."""
     try:
-        value = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise TokenRefused(Reason.MALFORMED, f"{what} is not UTF-8") from None
+    # Counted generously first; strings may hold brackets, so that only the second look is exact.
+    if text.count("{") + text.count("[") > DEEPEST and _depth(text) > DEEPEST:
+        raise TokenRefused(Reason.MALFORMED, f"{what} is nested deeper than {DEEPEST}")
+    try:
+        value = _READER.decode(text)
+        if "\\u" in text:
+            # Half a surrogate pair is a character that no log, list or other verifier can take.
+            json.dumps(value, ensure_ascii=False).encode()
+    except _NotPlain as problem:
+        raise TokenRefused(Reason.MALFORMED, f"{what}: {problem}") from None
+    except ValueError:
         raise TokenRefused(Reason.MALFORMED, f"{what} is not JSON") from None
     if not isinstance(value, dict):
         raise TokenRefused(Reason.MALFORMED, f"{what} is not a JSON object")
     return value
+
+
+def _depth(text: str) -> int:
+    """How deep brackets lie in each other, those in strings left out; at least as deep as a parser would go."""
+    deepest = depth = 0
+    for found in _BRACKET.findall(_STRING.sub("", text)):
+        depth += 1 if found in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest

@@ -1,6 +1,6 @@
 """Measure a running edged against bare servers, each pair in one run. Prints ratios, and the promises of README.md.
 
-    scripts/bench [start] [calls] [slow] [hook] [idle] [revoke] [kill] [input]     all of them without a name
+    scripts/bench [start] [calls] [slow] [hook] [auth] [idle] [revoke] [kill] [input]     all of them without a name
 
 The daemon runs on core 0, the load on core 1. CPU figures are user and system time of the server process alone.
 """
@@ -381,6 +381,48 @@ def hook_address(daemon: Daemon) -> str:
     raise SystemExit("MediaMTX's settings were not found in the runtime folder")
 
 
+def bench_auth(args: argparse.Namespace) -> None:
+    """A token: verify and read it, beside joserfc's decode of the same token; CPU of this process."""
+    from joserfc import jwt
+
+    from edged.credentials import tokens
+    from edged.credentials.claims import Trust
+    from edged.credentials.signing_keys import ALGORITHMS, PrivateKey, VerifyingKey, generate, public_part, read_key
+
+    secret = tokens.SharedSecret("bench", SECRET)
+    now = time.time()
+    claims = tokens.issue_claims(
+        "bench", role="viewer", now=now, expires_in=3600, permissions=["camera:read"], camera_access=["camera0"]
+    )
+    cases: list[tuple[str, Any, dict[str, VerifyingKey]]] = [("HS256", secret, {})]
+    for algorithm in ALGORITHMS:
+        pair = generate(algorithm)
+        public = VerifyingKey("key-1", algorithm, read_key(public_part(pair)), Trust(frozenset({"edged"})))
+        cases.append((algorithm, PrivateKey("key-1", algorithm, read_key(pair)), {"key-1": public}))
+    for name, key, known in cases:
+        text = tokens.sign(claims | ({"iss": "edged"} if known else {}), key)
+        verify = partial(tokens.verify, text, [secret], now=now, find_key=known.get)
+        decode = partial(jwt.decode, text, known["key-1"].key if known else secret.key, algorithms=[name])
+        ours, library = [], []
+        for _ in range(max(args.rounds, 7)):
+            ours.append(cpu_each(verify))
+            library.append(cpu_each(decode))
+        ratio = statistics.median(ours) / statistics.median(library)
+        print(
+            f"auth, {name} token: {ratio:.2f} times joserfc's decode (limit 1.5): {statistics.median(ours):.1f} "
+            f"against {statistics.median(library):.1f} µs of CPU, {len(ours)} rounds, {len(text)} characters",
+            flush=True,
+        )
+
+
+def cpu_each(work: Callable[[], object], times: int = 2000) -> float:
+    """CPU of this process, µs a call."""
+    began = time.process_time()
+    for _ in range(times):
+        work()
+    return 1e6 * (time.process_time() - began) / times
+
+
 def bench_idle(args: argparse.Namespace) -> None:
     """Memory and CPU of a daemon that nobody asks."""
     with running(cameras=2) as daemon:
@@ -614,6 +656,7 @@ BENCHES = {
     "calls": bench_calls,
     "slow": bench_slow,
     "hook": bench_hook,
+    "auth": bench_auth,
     "idle": bench_idle,
     "revoke": bench_revoke,
     "kill": bench_kill,

