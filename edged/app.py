@@ -112,7 +112,9 @@ async def run(
         ) as tallies,
     ):
         # Trust: what the gate knows.
-        clock = Clock(partial(trust.read_now, meta.load_high_water), synchronized=systemd.is_clock_synchronized)
+        clock = Clock(partial(trust.read_now, meta.load_high_water), synchronized=systemd.is_clock_synchronized,
+                      jumped=metrics.clock_jumped)  # fmt: skip
+        mark = upkeep.Mark(clock, mark_store(trust), partial(replace_mark, trust))
         ledger, usage = Ledger(), Usage(tallies, clock)
         admissions = Admissions(count_end=metrics.session_ended)
         registrar = Registrar(ledger, admissions, trust, clock, metrics)
@@ -146,6 +148,7 @@ async def run(
             clock=clock, counts=metrics, gate=gate, ledger=ledger, registrar=registrar, usage=usage, sessions=sessions,
             cameras=cameras, mediamtx=mediamtx, paths=paths, publishers=publishers, viewers=viewers, frames=frames,
             snapshots=Snapshots(config.snapshots.folder), listings=Listings(), shared_secrets=shared_secrets,
+            reset_clock=mark.reset,
         )  # fmt: skip
         doors = Rpc(catalogue, house, calls_in_flight=config.limits.calls_in_flight, longest_batch=config.limits.batch)
         ready = trio.Event()
@@ -157,7 +160,8 @@ async def run(
                 registrar.revocations.subscribe() as revoked, mediamtx.states.subscribe() as states:  # fmt: skip
             async with (
                 started_tasks(registrar.run, partial(hook.serve, answer), cameras.run),
-                tasks(usage.run, admissions.run, partial(upkeep.keep_mark, clock, mark_store(trust))),
+                tasks(usage.run, admissions.run, mark.keep,
+                      partial(upkeep.watch_clock, clock, partial(admissions.recompute, gate.seconds_left))),
                 started_tasks(mediamtx.run, partial(paths.run, mediamtx), viewers.run),
                 tasks(publishers.run, frames.run,
                       partial(camera_reactions.follow, for_media, cameras, paths, publishers, frames),
@@ -177,7 +181,7 @@ async def run(
                     await stop.wait()
                 systemd.notify("STOPPING=1\nSTATUS=stopping")
                 _log.info("stopping")
-            await mark_store(trust)(clock.high_water())
+            await mark.save()
     _log.info("stopped")
 
 
@@ -359,6 +363,11 @@ def mark_store(trust: Database) -> Callable[[float], Awaitable[None]]:
     return save
 
 
+async def replace_mark(trust: Database, mark: float) -> None:
+    """Root has set the clock's mark. Raises StoreFailed."""
+    await trust.write(lambda connection: meta.replace_high_water(connection, mark))
+
+
 def watch(metrics: Metrics, house: House, server: Server) -> None:
     """Where metrics look when somebody scrapes."""
 
@@ -381,6 +390,7 @@ def watch(metrics: Metrics, house: House, server: Server) -> None:
         },
         api_keys=count_keys,
         mediamtx_version=lambda: house.mediamtx.state.version,
+        clock=lambda: (house.clock.is_synchronized, house.clock.is_trusted, house.clock.high_water()),
     )
 
 

@@ -1,8 +1,24 @@
-"""What time it is, and whether to believe it.
+"""What time it is, and whether to believe it (contract 10.9).
 
-A Pi has no clock chip. `now()` never runs behind the persisted high-water mark, which rises by
-monotonic time that passed or while the system clock is synchronised, never by an unsynchronised
-jump (contract 10.9). Deadlines of live things are monotonic and belong to whoever holds them.
+A Pi has no clock chip, a time server can lie, and anybody with root can set the clock. So the time that the house
+goes by is the system clock with two corrections:
+
+* A floor, the *high-water mark*: `now()` never runs behind it, so what has expired stays expired, also after a start
+  in 1970. It is kept on disk, and rises by monotonic time that passed, or to a synchronised clock; never by a jump
+  that nobody vouches for.
+* Once the clock has been synchronised in this run, jumps while it is not are *not followed*: the time is carried on
+  by the monotonic clock until the clock is synchronised again. A mistaken visit to 2099 then does not even happen.
+  Before that there is nothing better than the system clock, and it is followed wherever it goes, above the mark: a
+  box without network goes by the time that somebody set by hand, and a wrong one is forgotten with the next.
+
+What a clock says while it is *synchronised* is believed, also if it is 2099: whatever ends before then has ended, and
+stays so after the time server is mended, for nobody can know which of the two was the lie. The clock is then behind
+its mark and not trusted, log, status and metric say so, and root lowers the mark (`edged clock reset`). Credentials
+without an expiry depend on none of this. Nothing is ever deleted because of the time.
+
+`is_trusted` says whether the time told rests on a synchronised clock of this run, or on root's word. What cannot be
+taken back (pruning revocations) must ask it first. Deadlines of live things are monotonic and belong to whoever holds
+them; they are made anew when `corrections` rises, which a jump that nobody vouches for never does.
 """
 
 from __future__ import annotations
@@ -10,11 +26,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Final, Literal
 
 import trio
 
+#: A difference between system clock and monotonic time that changes by more than this, seconds, is a jump.
+JUMP_SECONDS: Final = 1.0
+#: A synchronised clock that is so much behind the mark, seconds, and the mark contradict each other.
+BEHIND_SECONDS: Final = 60.0
 #: The last second that a calendar of four-digit years knows, Unix seconds.
 _LAST_SECOND = 253402300799.0
+
+Direction = Literal["forward", "backward"]
 
 
 def wall_time() -> float:
@@ -31,7 +54,7 @@ class Clock:
     """Now, as Unix seconds, with a floor; and monotonic seconds for deadlines.
 
     `load()` gives the stored high-water mark (Unix seconds, 0.0 if none); `synchronized()` says
-    whether the system clock follows a time server.
+    whether the system clock follows a time server; `jumped(direction)` is told of every jump of the system clock.
     """
 
     def __init__(
@@ -41,22 +64,88 @@ class Clock:
         system: Callable[[], float] = wall_time,
         monotonic: Callable[[], float] = trio.current_time,
         synchronized: Callable[[], bool] = lambda: True,
+        jumped: Callable[[Direction], None] = lambda _direction: None,
     ) -> None:
         self._system = system
-        self._synchronized = synchronized
+        self._ask = synchronized
+        self._jumped = jumped
         self.monotonic = monotonic
-        self._floor = load()
-        self._floor_at = monotonic()
+        #: How often the time told was set right by a synchronised clock or by root: deadlines are then made anew.
+        self.corrections = 0
+        # What was so at the last look. Times of the system clock are kept as what to add to the monotonic one.
+        self._at = monotonic()
+        self._offset = system() - self._at
+        self._synchronized = synchronized()
+        self._mark = load()
+        # The offset that is held to while nobody vouches for another; None: the system clock is followed.
+        self._held: float | None = None
+        if self._synchronized:
+            self._mark = max(self._mark, self._at + self._offset)
 
     def now(self) -> float:
-        """Unix seconds; never less than the high-water mark plus the time that passed since."""
-        return max(self._system(), self._floor + (self.monotonic() - self._floor_at))
+        """Unix seconds; never less than the high-water mark."""
+        system, at = self._system(), self.monotonic()
+        if not -JUMP_SECONDS < system - at - self._offset < JUMP_SECONDS:
+            self.look()
+        return self._tell(system, at)
 
     def high_water(self) -> float:
-        """The mark to store, Unix seconds: raised by time that passed, or to a synchronised clock."""
+        """The mark to store, Unix seconds; it never falls but by `reset`."""
+        self.look()
+        return self._mark
+
+    def look(self) -> None:
+        """Look at the system clock anew. `now` does so when it sees a jump; somebody must every few seconds,
+        for a clock that is synchronised, or is so no more, without any jump."""
         at = self.monotonic()
-        mark = self._floor + (at - self._floor_at)
-        if self._synchronized():
-            mark = max(mark, self._system())
-        self._floor, self._floor_at = mark, at
-        return mark
+        offset = self._system() - at
+        if abs(offset - self._offset) > JUMP_SECONDS:
+            self._jumped("forward" if offset > self._offset else "backward")
+        told, vouched = self._tell(at + self._offset, at), self._synchronized or self._held is not None
+        if self._synchronized:
+            # A jump may be what took the clock out of step: until now it went on as before.
+            self._mark, self._held = max(self._mark, at + self._offset), self._offset
+        else:
+            self._mark += at - self._at
+        self._at, self._offset, self._synchronized = at, offset, self._ask()
+        if self._synchronized:
+            self._mark, self._held = max(self._mark, at + offset), None
+            # Deadlines made while nobody vouched for the time were guesses, whatever it says now.
+            if not vouched or abs(self._tell(at + offset, at) - told) > JUMP_SECONDS:
+                self.corrections += 1
+
+    def reset(self) -> None:
+        """Root's word: the system clock is right, whatever the mark says; it is believed from here on."""
+        self.look()
+        self._mark = self._at + self._offset
+        self._held = None if self._synchronized else self._offset
+        self.corrections += 1
+
+    @property
+    def system(self) -> float:
+        """What the system clock says, Unix seconds."""
+        return self._system()
+
+    @property
+    def is_synchronized(self) -> bool:
+        """Whether the system clock followed a time server at the last look."""
+        return self._synchronized
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the time told rests on a synchronised clock of this run, or on root's word."""
+        return (self._synchronized or self._held is not None) and not self.is_behind
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a clock that is vouched for says that the mark lies in the future: one of them is wrong."""
+        at = self.monotonic()
+        vouched = at + self._offset if self._synchronized else at + self._held if self._held is not None else None
+        return vouched is not None and vouched < self._floor(at) - BEHIND_SECONDS
+
+    def _tell(self, system: float, at: float) -> float:
+        return max(system if self._held is None else at + self._held, self._floor(at))
+
+    def _floor(self, at: float) -> float:
+        # While a synchronised clock is behind the mark, the mark waits for it.
+        return self._mark if self._synchronized else self._mark + (at - self._at)

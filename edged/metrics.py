@@ -170,6 +170,9 @@ class Metrics(Collector):
         self._resyncs = Tally(
             "edged_udev_resyncs", "Cameras enumerated anew.", ("cause",), [("start",), ("enobufs",), ("poll",)]
         )
+        self._jumps = Tally(
+            "edged_clock_jumps", "Steps of the system clock.", ("direction",), [("forward",), ("backward",)]
+        )
         self._drops = Tally("edged_ws_outbox_drops", "Slow WebSockets cut off.", (), [()])
         self._http = Tally(
             "edged_http_requests", "HTTP answers.", ("code",), [("5xx",), ("4xx",), ("3xx",), ("2xx",), ("1xx",)]
@@ -236,6 +239,10 @@ class Metrics(Collector):
         """Cameras were enumerated: at the start, after an overflow (enobufs), or after a failed poll."""
         self._resyncs.find((cause,)).inc()
 
+    def clock_jumped(self, direction: str) -> None:
+        """The system clock was set forward or backward."""
+        self._jumps.find((direction,)).inc()
+
     def outbox_dropped(self) -> None:
         """A WebSocket read too slowly and was closed with 1013."""
         self._drops.counts[()].inc()
@@ -268,11 +275,12 @@ class Metrics(Collector):
         children: Callable[[], Mapping[str, int]] | None = None,
         api_keys: Callable[[], Mapping[str, int]] | None = None,
         mediamtx_version: Callable[[], str] | None = None,
+        clock: Callable[[], tuple[bool, bool, float]] | None = None,
     ) -> None:
         """Where to ask for what is now, each time somebody scrapes; app.py says so once.
 
         `sessions` by transport; `cameras` by name: True connected, False disconnected, None error; `children`
-        (mediamtx, publisher, frames) running; `api_keys` by status.
+        (mediamtx, publisher, frames) running; `api_keys` by status; `clock`: synchronized, trusted, mark in Unix seconds.
         """
         given: dict[str, Callable[[], Any] | None] = {
             "sessions": sessions,
@@ -281,6 +289,7 @@ class Metrics(Collector):
             "children": children,
             "api_keys": api_keys,
             "mediamtx_version": mediamtx_version,
+            "clock": clock,
         }
         self._asked |= {name: ask for name, ask in given.items() if ask is not None}
 
@@ -306,6 +315,12 @@ class Metrics(Collector):
             up[OTHER] = sum(rest)
         yield _gauge("edged_camera_up", "Connected and without error.", "camera", tuple(up), up)
         yield _gauge("edged_child_up", "Children running now.", "child", CHILDREN, self._ask("children", {}))
+        synchronized, trusted, mark = self._ask("clock", (False, False, 0.0))
+        yield GaugeMetricFamily("edged_clock_synchronized", "A time server is followed.", value=int(synchronized))
+        yield GaugeMetricFamily("edged_clock_trusted", "The time told can be relied on.", value=int(trusted))
+        yield GaugeMetricFamily(
+            "edged_clock_high_water_timestamp_seconds", "What time it is at least.", value=float(mark)
+        )
         yield _gauge("edged_api_keys", "Keys on record.", "state", _KEY_STATES, self._ask("api_keys", {}))
 
     def collect(self) -> Iterator[Any]:

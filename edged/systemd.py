@@ -8,7 +8,8 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edged.errors import StartFailed
@@ -18,6 +19,9 @@ _OURS_ALONE = frozenset({"NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY"})
 #: MediaMTX reads MTX_* and RTSP_* as settings: a stray one would change or stop it.
 _OURS_ALONE_PREFIXES = ("WATCHDOG_", "LISTEN_", "MTX_", "RTSP_")
 _TIMESYNC = Path("/run/systemd/timesync/synchronized")
+#: Seconds: two of timesyncd's longest rounds (PollIntervalMaxSec=), and how far its marker may lie in the future.
+_TIMESYNC_ROUNDS = 2 * 2048.0
+_TIMESYNC_AHEAD = 5.0
 _STA_UNSYNC = 0x0040
 _TIME_ERROR = 5
 
@@ -89,12 +93,21 @@ def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str
     }
 
 
-def is_clock_synchronized(marker: Path = _TIMESYNC) -> bool:
-    """Whether the system clock follows a time server: the kernel's word, else systemd-timesyncd's.
+def is_clock_synchronized(marker: Path = _TIMESYNC, *, now: Callable[[], float] = time.time) -> bool:
+    """Whether the system clock follows a time server: the kernel's word, or systemd-timesyncd's where that is withheld.
 
-    A sandbox may forbid the first (adjtimex), other time servers never write the second (`marker`).
+    A sandbox may forbid to ask the kernel (adjtimex, by ProtectClock=). timesyncd touches `marker` each time that it
+    has heard from a server, at least every 34 minutes unless told otherwise. One that is older than two such rounds,
+    or lies in the future, says nothing of the clock as it is now: somebody has set it, or the server is gone.
     """
-    return _kernel_says_synchronized() or marker.exists()
+    answer = _ask_kernel()
+    if answer is not None:
+        return answer
+    try:
+        age = now() - marker.stat().st_mtime
+    except OSError:
+        return False
+    return -_TIMESYNC_AHEAD <= age <= _TIMESYNC_ROUNDS
 
 
 class _Timex(ctypes.Structure):
@@ -111,13 +124,14 @@ class _Timex(ctypes.Structure):
     )
 
 
-def _kernel_says_synchronized() -> bool:
+def _ask_kernel() -> bool | None:
+    """What adjtimex says; None where it may not be asked, or does not exist."""
     answer = _Timex()
     try:
         state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(answer))
     except (OSError, AttributeError):
-        return False
-    return bool(0 <= state < _TIME_ERROR and not answer.status & _STA_UNSYNC)
+        return None
+    return None if state < 0 else bool(state < _TIME_ERROR and not answer.status & _STA_UNSYNC)
 
 
 def _environ(environ: Mapping[str, str] | None) -> Mapping[str, str]:

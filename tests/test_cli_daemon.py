@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -199,3 +200,16 @@ def test_a_revoked_token_is_not_good_any_more(shell: Shell) -> None:
     assert shell.run("token", "revoke", "--jti", second["jti"], "--json").json == {"revoked": True}
     assert shell.run("token", "verify", stdin=second["token"]).code == 1
     assert shell.run("token", "revoke", "--hash", "nonsense").code == 1
+
+
+def test_the_clock_is_shown_and_root_takes_it_for_right(shell: Shell) -> None:
+    """For people and for programs; whoever is not root is told so."""
+    assert "high_water" in shell.run("clock", "show").out
+    assert shell.run("clock", "show", "--json").json.keys() >= {"time", "trusted", "synchronized", "remedy"}
+    for options in ([], ["--json"]):
+        done = shell.run("clock", "reset", *options)
+        if os.geteuid() == 0:
+            assert (done.code, "and is 20" in done.out) == (0, not options)
+        else:
+            assert done.code == 1
+            assert "as root" in done.err

@@ -124,15 +124,31 @@ def test_children_get_nothing_that_is_meant_for_us() -> None:
     assert systemd.child_environment(kept | ours) == kept
 
 
-def test_the_clock_follows_a_server_if_timesyncd_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Either word is enough; neither is no."""
-    monkeypatch.setattr(systemd, "_kernel_says_synchronized", lambda: False)
+@pytest.mark.parametrize("answer", [True, False])
+def test_the_kernel_s_word_on_the_clock_counts_before_timesyncd_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bool
+) -> None:
+    """Its marker stays when somebody sets the clock by hand; the kernel's flag does not."""
+    monkeypatch.setattr(systemd, "_ask_kernel", lambda: answer)
+    marker = tmp_path / "synchronized"
+    assert systemd.is_clock_synchronized(marker) is answer
+    marker.touch()
+    assert systemd.is_clock_synchronized(marker) is answer
+
+
+@pytest.mark.parametrize(
+    ("age", "expected"), [(0, True), (4000, True), (-3, True), (4200, False), (-60, False), (2e9, False), (-1e9, False)]
+)
+def test_where_the_kernel_may_not_be_asked_timesyncd_s_last_word_counts_while_it_is_fresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float, expected: bool
+) -> None:
+    """Seconds by the very clock in question: after a jump to 2099 or to 1970 the marker is no word for it."""
+    monkeypatch.setattr(systemd, "_ask_kernel", lambda: None)
     marker = tmp_path / "synchronized"
     assert not systemd.is_clock_synchronized(marker)
     marker.touch()
-    assert systemd.is_clock_synchronized(marker)
-    monkeypatch.setattr(systemd, "_kernel_says_synchronized", lambda: True)
-    assert systemd.is_clock_synchronized(tmp_path / "absent")
+    heard = marker.stat().st_mtime
+    assert systemd.is_clock_synchronized(marker, now=lambda: heard + age) is expected
 
 
 def test_the_kernel_s_word_is_the_kernel_s() -> None:
@@ -141,10 +157,10 @@ def test_the_kernel_s_word_is_the_kernel_s() -> None:
     state = ctypes.CDLL(None).adjtimex(ctypes.byref(buffer))
     status = ctypes.c_int.from_buffer(buffer, 5 * ctypes.sizeof(ctypes.c_long)).value
     expected = 0 <= state < 5 and not status & 0x40
-    assert systemd._kernel_says_synchronized() is expected
+    assert systemd._ask_kernel() is expected
 
 
-def test_a_forbidden_question_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forbidden_question_has_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sandbox that answers EPERM, or a libc without the call."""
 
     class Refusing:
@@ -153,4 +169,4 @@ def test_a_forbidden_question_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for library in (Refusing(), object()):
         monkeypatch.setattr(ctypes, "CDLL", lambda *_, library=library, **__: library)
-        assert systemd._kernel_says_synchronized() is False
+        assert systemd._ask_kernel() is None

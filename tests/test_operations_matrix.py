@@ -42,6 +42,7 @@ SEE_ALL = ("missing", "missing_scope", "ok", "ok", "ok", "ok", "expired", "revok
 SEE_ONE = ("missing", "missing_scope", "ok", "ok", "ok", "camera_not_found", "expired", "revoked")
 USE_ONE = ("missing", "missing_scope", "missing_scope", "ok", "ok", "camera_not_found", "expired", "revoked")
 SYSTEM = ("missing", "ok", "ok", "ok", "ok", "ok", "expired", "revoked")
+NOBODY = ("missing", *("missing_scope",) * 5, "expired", "revoked")
 ADMIN = ("missing", *("missing_scope",) * 3, "ok", "missing_scope", "expired", "revoked")
 
 #: Operation → what each asker of ASKERS gets, asking for camera0, for another's key, for another's token.
@@ -65,6 +66,9 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "issue_token": ADMIN,
     "validate_token": ADMIN,
     "revoke_token": ADMIN,
+    "get_clock": SYSTEM,
+    # Root's alone, on the unix socket: an administrator over the network gets what others get.
+    "reset_clock": NOBODY,
 }
 
 CAMERAS = tuple(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import cast
 
 import pytest
+import structlog
+import structlog.testing
 import trio
 import trio.testing
 from hypothesis import given
@@ -16,7 +18,7 @@ from edged.access.admissions import Admissions
 from edged.access.registrar import Revoked
 from edged.clock import Clock
 from edged.credentials.callers import Caller
-from edged.errors import DependencyFailed
+from edged.errors import DependencyFailed, StoreFailed
 from edged.feeds import Feed
 from edged.mediamtx.client import MediaSession
 from edged.mediamtx.process import ServerState
@@ -186,17 +188,145 @@ async def test_the_publishers_hear_of_every_change_and_restarts_are_counted(
     assert told.nudges >= 5
 
 
-async def test_the_clocks_mark_is_kept_at_most_six_times_an_hour(autojump_clock: trio.testing.MockClock) -> None:
-    """It rises with the time that passed."""
-    marks: list[float] = []
-    clock = Clock(lambda: 1000.0, system=lambda: 0.0, synchronized=lambda: False)
+@dataclass
+class Disk:
+    """Where marks go."""
 
-    async def save(mark: float) -> None:
-        marks.append(mark)
+    marks: list[float] = field(default_factory=list)
+    replaced: list[float] = field(default_factory=list)
+    fails: bool = False
+    seconds: float = 0.0
 
+    async def save(self, mark: float) -> None:
+        await trio.sleep(self.seconds)
+        self.marks.append(mark)
+
+    async def replace(self, mark: float) -> None:
+        await trio.sleep(self.seconds)
+        if self.fails:
+            raise StoreFailed("database trust: disk full")
+        self.replaced.append(mark)
+
+
+@dataclass
+class Box:
+    """A box whose system clock goes with trio's, and can be set."""
+
+    offset: float = 0.0
+    synchronized: bool = False
+
+    def clock(self, mark: float = 1000.0) -> Clock:
+        return Clock(
+            lambda: mark, system=lambda: trio.current_time() + self.offset, synchronized=lambda: self.synchronized
+        )
+
+
+async def test_the_clocks_mark_is_kept_every_quarter_of_an_hour(autojump_clock: trio.testing.MockClock) -> None:
+    """It rises with the time that passed; the first minute, in which a start may fail, writes nothing."""
+    disk, clock = Disk(), Box(-trio.current_time()).clock()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(upkeep.keep_mark, clock, save)
+        nursery.start_soon(upkeep.Mark(clock, disk.save, disk.replace).keep)
         await trio.sleep(3601)
         nursery.cancel_scope.cancel()
-    assert len(marks) == 4
-    assert marks == [pytest.approx(1000 + 900 * turn, abs=1) for turn in range(1, 5)]
+    assert disk.marks == [pytest.approx(1060 + 900 * turn, abs=2) for turn in range(4)]
+
+
+async def test_however_often_the_clock_leaps_the_mark_is_written_six_times_an_hour_at_most(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A time server that goes on and on into the future wears out no card; and no leap waits for longer than that."""
+    box, disk = Box(1e6, synchronized=True), Disk()
+    clock = box.clock()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(upkeep.Mark(clock, disk.save, disk.replace).keep)
+        written = []
+        for _ in range(10 * 3600 // 30):
+            box.offset += 3600.0
+            await trio.sleep(30)
+            written.append(len(disk.marks))
+            assert len(disk.marks) < 21 or disk.marks[-1] >= clock.high_water() - 21 * 3630
+        nursery.cancel_scope.cancel()
+    hour = 3600 // 30
+    assert max(after - before for before, after in zip(written, written[hour:], strict=False)) <= 6
+
+
+async def test_a_reset_is_on_disk_before_it_is_in_force(autojump_clock: trio.testing.MockClock) -> None:
+    """It makes what had expired good again: such things are durable first; a disk that fails changes nothing."""
+    box, disk = Box(5000.0 - trio.current_time()), Disk(fails=True)
+    clock = box.clock(9000.0)
+    mark = upkeep.Mark(clock, disk.save, disk.replace)
+    with pytest.raises(StoreFailed):
+        await mark.reset()
+    assert clock.now() == pytest.approx(9000.0, abs=1)
+    disk.fails, disk.seconds = False, 2.0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mark.reset)
+        await trio.sleep(1)
+        assert clock.now() == pytest.approx(9001.0, abs=1)
+        await trio.sleep(1.5)
+        assert clock.now() == pytest.approx(5002.5, abs=1)
+    assert disk.replaced == [pytest.approx(5000.0, abs=1)]
+
+
+async def test_whoever_hangs_up_in_the_middle_of_a_reset_has_reset_it(autojump_clock: trio.testing.MockClock) -> None:
+    """Disk and memory never differ; and a mark of before is not written behind it."""
+    disk = Disk(seconds=2.0)
+    clock = Box(5000.0 - trio.current_time()).clock(9000.0)
+    mark = upkeep.Mark(clock, disk.save, disk.replace)
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(1):
+            nursery.start_soon(mark.save)
+            await trio.testing.wait_all_tasks_blocked()
+            await mark.reset()
+        await mark.save()
+    assert clock.now() == pytest.approx(5006, abs=1)
+    assert disk.marks == [pytest.approx(9000, abs=1), pytest.approx(5004, abs=1)]
+
+
+async def test_deadlines_follow_a_correction_and_no_jump(autojump_clock: trio.testing.MockClock) -> None:
+    """A token's stream ends by the corrected clock: sooner, later, or at once; an unsynchronised jump moves nothing."""
+    box, left = Box(5000.0 - trio.current_time(), synchronized=True), []
+    clock, admissions = box.clock(), Admissions()
+
+    def remaining(caller: Caller) -> float | None:
+        return None if caller.expires is None else max(0.0, caller.expires - clock.now())
+
+    def leave(name: str) -> Callable[[str, str], None]:
+        return lambda _cause, _by: left.append((name, round(clock.now() / 100) * 100))
+
+    for name, expires in (("soon", 6000.0), ("late", 9000.0), ("never", None)):
+        caller = Caller("jwt_local", name, frozenset(), frozenset(), expires=expires)
+        admissions.add(caller, "rtsp", leave(name), seconds_left=remaining(caller))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(admissions.run)
+        nursery.start_soon(upkeep.watch_clock, clock, lambda: admissions.recompute(remaining))
+        await trio.sleep(10)
+        box.synchronized, box.offset = False, box.offset + 1e9
+        await trio.sleep(10)
+        assert left == []
+        box.synchronized, box.offset = True, box.offset - 1e9 + 2000
+        await trio.sleep(2)
+        assert left == [("soon", 7000)]
+        await trio.sleep(1900)
+        assert len(left) == 1
+        await trio.sleep(100)
+        assert left == [("soon", 7000), ("late", 9000)]
+        assert len(admissions) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_log_says_what_has_become_of_the_clock(
+    autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once for each state; behind its mark it says what root can do about it."""
+    box = Box(5000.0 - trio.current_time())
+    with structlog.testing.capture_logs() as told:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(upkeep.watch_clock, box.clock(), lambda: None)
+            for synchronized, offset in ((False, 0.0), (True, 5000.0), (True, -5000.0)):
+                box.synchronized, box.offset = synchronized, box.offset + offset
+                await trio.sleep(5)
+            nursery.cancel_scope.cancel()
+    states = [(line["synchronized"], line["trusted"], line["log_level"]) for line in told if line["event"] == "state"]
+    assert states == [(False, False, "info"), (True, True, "info"), (True, False, "warning")]
+    assert "edged clock reset" in told[-1]["remedy"]

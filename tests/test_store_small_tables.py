@@ -113,6 +113,13 @@ def test_the_high_water_mark_only_rises(trust: sqlite3.Connection) -> None:
         assert meta.load_high_water(trust) == expected
 
 
+def test_root_s_high_water_mark_may_be_lower(trust: sqlite3.Connection) -> None:
+    """Also where none was stored."""
+    for mark in (5.0, 1_800_000_000.0, 0.0):
+        meta.replace_high_water(trust, mark)
+        assert meta.load_high_water(trust) == mark
+
+
 def test_the_latest_line_of_each_scope_is_kept(trust: sqlite3.Connection) -> None:
     """Cut-offs combine by maximum: an earlier one changes nothing, a later one takes its place (contract 10.8)."""
     first, later, other = CutOff("all", 50.0, 1.0, "leak"), CutOff("all", 60.0, 2.0), CutOff("user:ann", 9.0, 3.0)

@@ -117,6 +117,14 @@ class Admissions:
             admission.deadline = deadline if admission.deadline is None else min(admission.deadline, deadline)
         self._note_deadline(deadline)
 
+    def recompute(self, seconds_left: Callable[[Caller], float | None]) -> None:
+        """The clock was set right: everybody stays for as long as their credential is good from now on."""
+        now = self._monotonic()
+        for admission in self._all:
+            left = seconds_left(admission.caller)
+            admission.deadline = None if left is None else now + left
+        self._sooner.set()
+
     def has_session(self, transport: str, session: str) -> bool:
         """Whether a MediaMTX session is inside by right."""
         return (transport, session) in self._by_session

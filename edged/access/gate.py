@@ -128,9 +128,13 @@ class Gate:
         reason = self._standing(caller)
         if reason is not None:
             raise self._refused(reason, caller.method, transport, caller)
-        end = self._ledger.end_of(caller)
-        left = None if end is None else max(0.0, end - self._clock.now())
+        left = self.seconds_left(caller)
         return self.admissions.add(caller, transport, way_out, seconds_left=left, path=path, session=session)
+
+    def seconds_left(self, caller: Caller) -> float | None:
+        """How long this caller's credential is good from now on; None for one without an end."""
+        end = self._ledger.end_of(caller)
+        return None if end is None else max(0.0, end - self._clock.now())
 
     def admit_internal(self, transport: Transport, path: str, session: str) -> None:
         """Note a MediaMTX session of edged's own children, so that no sweep takes it for a stranger's."""

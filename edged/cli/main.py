@@ -7,6 +7,7 @@ import platform
 import click
 
 from edged import __version__
+from edged.cli.clock import clock
 from edged.cli.config import config
 from edged.cli.keys import key
 from edged.cli.options import show_json, with_json
@@ -34,5 +35,5 @@ def version(as_json: bool) -> None:
         click.echo(f"edged {__version__} (Python {platform.python_version()})")
 
 
-for command in (serve, demo, key, token, config, version):
+for command in (serve, demo, key, token, clock, config, version):
     main.add_command(command)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from edged.errors import Unsupported
 
 if TYPE_CHECKING:
     from edged.access.gate import Gate
@@ -29,6 +32,10 @@ class Counts(Protocol):
     def rpc_answered(self, method: str, outcome: str) -> None: ...
 
 
+async def _nowhere() -> None:
+    raise Unsupported("this house keeps no clock")
+
+
 @dataclass(frozen=True, slots=True)
 class House:
     """Handed to operations only, whole; each uses the one or two rooms that it is about."""
@@ -49,3 +56,5 @@ class House:
     snapshots: Snapshots
     listings: Listings
     shared_secrets: tuple[SharedSecret, ...] = ()
+    #: Makes the system clock the truth, on disk and then in force (contract 10.9).
+    reset_clock: Callable[[], Awaitable[None]] = _nowhere

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from edged.operations.catalogue import Call, NoParams, camera_resource, operation
+from edged.operations.clock import ClockReport, report
 from edged.operations.house import House
 
 
@@ -25,6 +26,7 @@ class SystemStatus(msgspec.Struct, frozen=True):
     available_cameras: list[str]
     discovery_active: bool
     mediamtx: MediaServer
+    clock: ClockReport
 
 
 @operation("system:read")
@@ -44,6 +46,7 @@ def get_system_status(call: Call, params: NoParams) -> SystemStatus:
         available_cameras=cameras,
         discovery_active=house.cameras.discovery_active,
         mediamtx=server,
+        clock=report(house.clock),
     )
 
 

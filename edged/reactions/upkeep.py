@@ -1,19 +1,82 @@
-"""What is done now and then: the clock's high-water mark, and figures that only a look can tell."""
+"""What is done now and then for the clock: it is looked at, its jumps have consequences, and its mark is kept."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
+import structlog
 import trio
 
 from edged.clock import Clock
 
-#: At most six writes of the mark an hour (contract 10.9).
-MARK_SECONDS = 900.0
+#: Seconds between two looks at the clock; half of them passes, on average, until a correction reaches what is open.
+LOOK_SECONDS: Final = 1.0
+#: At most six writes of the mark an hour (contract 10.9): one each 15 minutes, and one in 10 minutes if it leaps.
+MARK_SECONDS: Final = 900.0
+LEAP_SECONDS: Final = 600.0
+#: Seconds after the start until the first is written, so that a daemon that fails over and over writes nothing.
+_SETTLED_SECONDS: Final = 60.0
+#: A mark that rose by so much more than the time that passed, seconds, has leapt.
+_LEAP: Final = 60.0
+_MEND: Final = "if the mark is wrong, root lowers it to the system clock: edged clock reset"
+_log = structlog.get_logger("clock")
 
 
-async def keep_mark(clock: Clock, save: Callable[[float], Awaitable[None]]) -> None:
-    """Store the clock's high-water mark every 15 minutes; runs for ever."""
+async def watch_clock(clock: Clock, corrected: Callable[[], None]) -> None:
+    """Look at the clock every second, say what has become of it, and call `corrected` when it was set right.
+
+    Runs for ever. Jumps that nobody vouches for correct nothing (edged.clock).
+    """
+    told: tuple[bool, bool, bool] | None = None
+    seen = clock.corrections
     while True:
-        await trio.sleep(MARK_SECONDS)
-        await save(clock.high_water())
+        clock.look()
+        if clock.corrections != seen:
+            seen = clock.corrections
+            corrected()
+        state = (clock.is_synchronized, clock.is_trusted, clock.is_behind)
+        if state != told:
+            told = state
+            say = _log.warning if clock.is_behind else _log.info
+            say("state", synchronized=state[0], trusted=state[1], remedy=_MEND if clock.is_behind else None)
+        await trio.sleep(LOOK_SECONDS)
+
+
+class Mark:
+    """The clock's high-water mark on disk."""
+
+    def __init__(
+        self, clock: Clock, save: Callable[[float], Awaitable[None]], replace: Callable[[float], Awaitable[None]]
+    ) -> None:
+        """`save(mark)` writes one that may only rise, and never fails; `replace(mark)` any, or raises StoreFailed."""
+        self._clock = clock
+        self._save = save
+        self._replace = replace
+        # A mark of before a reset must not be written after it.
+        self._lock = trio.Lock()
+
+    async def keep(self) -> None:
+        """Write the mark now and then; runs for ever."""
+        pause, kept, kept_at = _SETTLED_SECONDS, self._clock.high_water(), self._clock.monotonic()
+        while True:
+            await trio.sleep(pause)
+            mark, passed = self._clock.high_water(), self._clock.monotonic() - kept_at
+            if pause == _SETTLED_SECONDS or passed >= MARK_SECONDS or mark - kept - passed > _LEAP:
+                await self.save()
+                kept, kept_at, pause = self._clock.high_water(), self._clock.monotonic(), LEAP_SECONDS
+            else:
+                pause = MARK_SECONDS - LEAP_SECONDS
+
+    async def save(self) -> None:
+        """Write it now."""
+        async with self._lock:
+            await self._save(self._clock.high_water())
+
+    async def reset(self) -> None:
+        """Root's word: the mark is what the system clock says, on disk and then in force. Raises StoreFailed."""
+        # Whoever asks may hang up in the middle: then it happens all the same.
+        with trio.CancelScope(shield=True):
+            async with self._lock:
+                await self._replace(self._clock.system)
+                self._clock.reset()

@@ -105,6 +105,8 @@ _HINTS: Mapping[str, str] = MappingProxyType(
         "permission_denied": "use a credential that has the required capability",
     }
 )
+#: Rows whose refusals may say themselves what to do; of other ones that would tell why.
+_OWN_HINTS = frozenset({"auth_required", "permission_denied"})
 _INVALID: Mapping[int, str] = MappingProxyType(
     {jsonrpc.PARSE_ERROR: "parse_error", jsonrpc.INVALID_REQUEST: "invalid_request"}
 )
@@ -161,7 +163,7 @@ def fault(problem: EdgedError, *, lost: str | None = None) -> Fault:
     if row == "permission_denied":
         fields["required_role"] = _weakest_role(fields.get("required"))
         fields["have_role"] = fields.get("have")
-    return _fault(row, fields, hint=(problem.hint if row == "auth_required" else "") or _HINTS.get(row, ""))
+    return _fault(row, fields, hint=(problem.hint if row in _OWN_HINTS else "") or _HINTS.get(row, ""))
 
 
 def invalid(problem: jsonrpc.Invalid) -> Fault:

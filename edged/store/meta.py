@@ -20,3 +20,11 @@ def save_high_water(connection: sqlite3.Connection, mark: float) -> None:
         " SET value = max(value, excluded.value)",
         (_HIGH_WATER, mark),
     )
+
+
+def replace_high_water(connection: sqlite3.Connection, mark: float) -> None:
+    """Set the mark to any value: root's word (contract 10.9)."""
+    connection.execute(
+        "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (_HIGH_WATER, mark),
+    )

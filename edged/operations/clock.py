@@ -1,0 +1,76 @@
+"""What time the house goes by, and root's word on it (contract 10.9)."""
+
+from __future__ import annotations
+
+import msgspec
+import structlog
+
+from edged.clock import Clock, iso
+from edged.credentials.decision import Reason
+from edged.errors import Refused
+from edged.operations.catalogue import Call, NoParams, operation
+
+_log = structlog.get_logger("clock")
+
+
+class ClockReport(msgspec.Struct, frozen=True):
+    """Times ISO 8601: `time` is what the house goes by, `system_time` what the system clock says, `high_water` what
+    it is at least. `trusted`: the time rests on a time server or on root's word. `remedy` is empty if all is well."""
+
+    time: str
+    system_time: str
+    high_water: str
+    synchronized: bool
+    trusted: bool
+    remedy: str
+
+
+@operation("system:read")
+def get_clock(call: Call, params: NoParams) -> ClockReport:
+    """The clock as the house sees it."""
+    return report(call.house.clock)
+
+
+class ClockReset(msgspec.Struct, frozen=True):
+    """The clock before and after."""
+
+    before: ClockReport
+    after: ClockReport
+
+
+@operation("system:admin")
+async def reset_clock(call: Call, params: NoParams) -> ClockReset:
+    """The system clock is right, whatever was believed before: for root, on the unix socket only.
+
+    Lowers the mark that a time server which told a wrong time has left behind. What had expired by that mark is good
+    again if it has not expired by the system clock; what was revoked stays revoked.
+    """
+    house, peer = call.house, call.session.peer
+    if not peer.is_local_socket or peer.uid != 0 or call.session.caller is None:
+        raise Refused(
+            Reason.MISSING_SCOPE, "only root may reset the clock", hint="as root, on this machine: edged clock reset"
+        )
+    before = report(house.clock)
+    await house.reset_clock()
+    after = report(house.clock)
+    _log.warning("reset", by=call.session.caller.subject, before=before.high_water, after=after.high_water)
+    return ClockReset(before, after)
+
+
+def report(clock: Clock) -> ClockReport:
+    """A clock as replies show it."""
+    mark = clock.high_water()
+    return ClockReport(
+        time=iso(clock.now()),
+        system_time=iso(clock.system),
+        high_water=iso(mark),
+        synchronized=clock.is_synchronized,
+        trusted=clock.is_trusted,
+        remedy=_remedy(clock),
+    )
+
+
+def _remedy(clock: Clock) -> str:
+    if clock.is_behind:
+        return "if system_time is right and high_water is not: edged clock reset, as root"
+    return "" if clock.is_trusted else "let a time server be reached (timedatectl), or set it: date, edged clock reset"

@@ -1,0 +1,116 @@
+"""operations/clock.py on the running house: what is told of the clock, and who may say that it is right."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import trio
+from house_helpers import RunningHouse, make_config, port_of, running_house
+
+from edged import systemd
+
+YEAR_2099 = 4_070_908_800.0
+
+
+def seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def leave_mark(folder: Path, mark: float) -> None:
+    """What a visit to `mark` has left behind in the database of a box that is not running."""
+    connection = sqlite3.connect(folder / "state" / "trust.db")
+    connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('high_water', ?)", (mark,))
+    connection.commit()
+    connection.close()
+
+
+async def stop_in_2099(folder: Path) -> RunningHouse:
+    """A house that was told 2099 by its time server, and stopped."""
+    config = make_config(folder, cameras=0)
+    async with running_house(folder, config=config) as house:
+        pass
+    leave_mark(folder, YEAR_2099)
+    return house
+
+
+async def test_everybody_who_may_ask_for_the_status_is_told_of_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """get_clock and get_system_status say the same, and nothing is to be mended where a time server is followed."""
+    monkeypatch.setattr(systemd, "is_clock_synchronized", lambda: True)
+    with trio.fail_after(30):
+        async with running_house(tmp_path, cameras=0) as house, house.websocket() as client:
+            await client.call("authenticate", auth_token=(await house.create_key("monitor"))[1])
+            told = await client.call("get_clock")
+            assert told.keys() == (await client.call("get_system_status"))["clock"].keys()
+            assert abs(seconds(told["time"]) - time.time()) < 10
+            assert abs(seconds(told["high_water"]) - time.time()) < 10
+            assert (told["synchronized"], told["trusted"], told["remedy"]) == (True, True, "")
+
+
+async def test_metrics_tell_of_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that no server is followed by is 0 and 0, and its mark is the time at least."""
+    monkeypatch.setattr(systemd, "is_clock_synchronized", lambda: False)
+    with trio.fail_after(30):
+        house = await stop_in_2099(tmp_path)
+        async with running_house(tmp_path, config=house.config) as house:
+            text = (await house.request("GET", "/metrics", port=port_of(house.config.listen.local))).body.decode()
+    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("edged_clock"))
+    mark = float(lines.pop("edged_clock_high_water_timestamp_seconds"))
+    assert YEAR_2099 <= mark < YEAR_2099 + 60
+    assert lines == {
+        "edged_clock_synchronized": "0.0",
+        "edged_clock_trusted": "0.0",
+        'edged_clock_jumps_total{direction="forward"}': "0.0",
+        'edged_clock_jumps_total{direction="backward"}': "0.0",
+    }
+
+
+async def test_a_mark_in_2099_locks_out_nobody_whose_key_has_no_end(tmp_path: Path) -> None:
+    """The key of before works, a new one can be made, the unix socket answers; a token signed elsewhere does not."""
+    with trio.fail_after(30):
+        config = make_config(tmp_path, cameras=0)
+        async with running_house(tmp_path, config=config) as house:
+            _, key = await house.create_key("viewer")
+            async with house.local() as admin:
+                token = (await admin.call("issue_token", user_id="ada", expires_in=3600))["token"]
+        leave_mark(tmp_path, YEAR_2099)
+        async with running_house(tmp_path, config=config) as house, house.websocket() as client:
+            assert (await client.ask("authenticate", auth_token=token))["error"]["data"]["reason"] == "expired"
+            await client.call("authenticate", auth_token=key)
+            await client.call("authenticate", auth_token=(await house.create_key("viewer"))[1])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may")
+async def test_root_takes_the_system_clock_for_right(tmp_path: Path) -> None:
+    """Tokens that only the wrong time had ended are good again at once, and after a restart."""
+    with trio.fail_after(30):
+        config = make_config(tmp_path, cameras=0)
+        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+            token = (await admin.call("issue_token", user_id="ada", expires_in=3600))["token"]
+        leave_mark(tmp_path, YEAR_2099)
+        async with running_house(tmp_path, config=config) as house:
+            async with house.local() as admin:
+                done = await admin.call("reset_clock")
+                assert done["before"]["high_water"].startswith("2099-")
+                assert abs(seconds(done["after"]["high_water"]) - time.time()) < 10
+                assert done["after"]["trusted"] is True
+            async with house.websocket() as client:
+                await client.call("authenticate", auth_token=token)
+        async with running_house(tmp_path, config=config) as house, house.websocket() as client:
+            await client.call("authenticate", auth_token=token)
+
+
+async def test_nobody_resets_the_clock_over_the_network(tmp_path: Path) -> None:
+    """An administrator's key is not root: it is told who may."""
+    with trio.fail_after(30):
+        async with running_house(tmp_path, cameras=0) as house, house.websocket() as client:
+            await client.call("authenticate", auth_token=(await house.create_key("admin"))[1])
+            refused = (await client.ask("reset_clock"))["error"]["data"]
+            assert refused["reason"] == "permission_denied"
+            assert refused["hint"] == "as root, on this machine: edged clock reset"
