@@ -207,7 +207,7 @@ def runs() -> str:
 
 
 @step
-def files() -> None:
+def files(*, fresh: bool = True) -> None:
     """Its files belong to whom they should."""
     found = SOCKET.stat()
     group = grp.getgrgid(found.st_gid).gr_name
@@ -220,7 +220,7 @@ def files() -> None:
     ):
         seen = path.stat()
         expect((path.owner(), path.group(), stat.S_IMODE(seen.st_mode)) == (owner, group, mode), f"{path}: {seen}")
-    expect(not list(SETTINGS.iterdir()), "something that people edit is a file of the package")
+    expect(not fresh or not list(SETTINGS.iterdir()), "something that people edit is a file of the package")
     expect(Path("/usr/share/edged/defaults.toml").is_file(), "the defaults are not there")
     expect("edged.sock" not in run("ls", "/run/edged-work"), "there are two sockets")
 
@@ -476,6 +476,36 @@ def stops() -> None:
     expect(not run("pgrep", "-u", "edged", check=False), "children are left")
     run("systemctl", "start", "edged")
     edged("key", "list")
+
+
+@step
+def upgraded() -> None:
+    """Installed over itself it is restarted, and nothing is asked or lost."""
+    before = show("MainPID")
+    run("apt-get", "install", "-y", "--reinstall", "--no-install-recommends", "/job/edged.deb")
+    expect(show("MainPID") not in (before, "0"), "it is the old process")
+    files(fresh=False)
+    (entered,) = visited(login(ADMIN))
+    expect(entered["result"]["authenticated"] is True, entered)
+
+
+@step
+def credential() -> None:
+    """A secret that systemd keeps for it signs tokens."""
+    from joserfc import jwt
+    from joserfc.jwk import OctKey
+
+    secret = "of-more-than-thirty-two-letters-and-no-name"
+    store = Path("/etc/credstore/edged.shared_secret.issuer")
+    store.parent.mkdir(mode=0o700, exist_ok=True)
+    store.write_text(secret)
+    restart()
+    claims = {"user_id": "u", "role": "viewer", "iat": int(time.time()), "exp": int(time.time()) + 600}
+    token = jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(secret))
+    (entered,) = visited(("authenticate", {"auth_token": token, "auth_type": "jwt"}))
+    store.unlink()
+    expect(entered.get("result", {}).get("authenticated") is True, entered)
+    restart()
 
 
 @step

@@ -1,0 +1,69 @@
+"""The Debian package's files agree with the project; scripts/test --deb tries the package itself."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import edged
+
+ROOT = Path(__file__).parent.parent
+DEBIAN = ROOT / "packaging/debian"
+#: Debian's name where it is not python3-NAME.
+NAMES = {"sqlite-utils": "sqlite-utils"}
+
+
+def read_unit(name: str) -> list[str]:
+    return (DEBIAN / name).read_text().splitlines()
+
+
+def test_dependencies_and_their_limits_are_those_of_pyproject() -> None:
+    """dh_python3 takes limits from control alone: a new dependency has to be written in both."""
+    wanted = set()
+    for requirement in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]:
+        name, _, limit = requirement.partition(">=")
+        wanted.add((NAMES.get(name, f"python3-{name}"), limit))
+    found = set(re.findall(r"^ (\S+) \(>= (\S+)\),$", (DEBIAN / "control").read_text(), re.MULTILINE))
+    assert found == wanted
+
+
+def test_changelog_and_program_have_one_version() -> None:
+    """What `apt` shows is what `edged version` says."""
+    first = (DEBIAN / "changelog").read_text().splitlines()[0]
+    assert first.startswith(f"edged ({edged.__version__}) trixie;")
+
+
+def test_every_installed_file_is_there() -> None:
+    """A file that moved is missed here, not on somebody's box."""
+    for line in read_unit("edged.install"):
+        source, target = line.split()
+        assert (ROOT / source).is_file()
+        assert target.startswith("usr/share/edged")
+
+
+def test_the_socket_is_not_in_a_folder_that_a_restart_removes() -> None:
+    """RuntimeDirectory= of the same name would take it away (contract 10.2)."""
+    service, socket = read_unit("edged.service"), read_unit("edged.socket")
+    folder = next(line.partition("=")[2] for line in service if line.startswith("RuntimeDirectory="))
+    path = next(line.partition("=")[2] for line in socket if line.startswith("ListenStream="))
+    assert path == "/run/edged/edged.sock"
+    assert not path.startswith(f"/run/{folder}/")
+    assert f"Environment=EDGED_PATHS_RUNTIME=/run/{folder}" in service
+    assert "FileDescriptorName=unix" in socket
+
+
+@pytest.mark.parametrize("script", ["build-deb", "debian-root", "test-deb", "provision"])
+def test_scripts_can_be_read_by_bash(script: str) -> None:
+    """They run rarely, and as root."""
+    subprocess.run(["bash", "-n", ROOT / "scripts" / script], check=True)
+
+
+def test_where_a_script_stands_is_where_the_remedy_says() -> None:
+    """A user of the package is told a path that exists."""
+    source = (ROOT / "edged/mediamtx/process.py").read_text()
+    assert '"/usr/share/edged/scripts/get-mediamtx"' in source
+    assert "scripts/get-mediamtx usr/share/edged/scripts" in read_unit("edged.install")
