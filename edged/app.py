@@ -33,7 +33,7 @@ from edged.config.model import OFF, CameraSettings, Config
 from edged.credentials.tokens import SharedSecret
 from edged.errors import EdgedError
 from edged.library.snapshots import Snapshots
-from edged.mediamtx.ffmpeg import find_ffmpeg
+from edged.mediamtx.ffmpeg import find_ffmpeg, remove_leftovers
 from edged.mediamtx.frames import Frames
 from edged.mediamtx.paths import Paths
 from edged.mediamtx.process import Supervisor
@@ -136,13 +136,16 @@ async def run(
         )  # fmt: skip
         viewers = Viewers(mediamtx, metrics.session_kicked)
         spawn = partial(children.spawn, environment=environment)
+        remove_leftovers(config.paths.runtime)
         frames = Frames(
             spawn, find_ffmpeg, lambda name: reader_url(name, mediamtx, publishers, ledger),
             drop_secret=ledger.drop_secret, restarted=partial(metrics.child_restarted, "frames"),
+            folder=config.paths.runtime,
         )  # fmt: skip
         publishers = Publishers(
             spawn, find_ffmpeg, partial(rtsp_address, mediamtx), ledger.new_secret, ledger.drop_secret, paths.list,
             make_way=frames.make_way, restarted=partial(metrics.child_restarted, "publisher"),
+            folder=config.paths.runtime,
         )  # fmt: skip
         house = House(
             clock=clock, counts=metrics, gate=gate, ledger=ledger, registrar=registrar, usage=usage, sessions=sessions,

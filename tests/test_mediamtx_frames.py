@@ -26,6 +26,7 @@ from edged.mediamtx.ffmpeg import (
     password_of,
     private_file,
     read_device,
+    remove_leftovers,
     secrets_of,
 )
 from edged.mediamtx.frames import Frames, PictureParser, convert_arguments, picture_arguments
@@ -177,10 +178,22 @@ def test_an_address_cannot_end_its_quotes() -> None:
 
 def test_a_private_file_is_ours_alone_and_goes(tmp_path: Path) -> None:
     """Nobody else can read the playlist, and nothing of it is left."""
-    with private_file(b"secret", ".txt") as name:
+    with private_file(b"secret", ".txt", tmp_path) as name:
+        assert Path(name).parent == tmp_path
         assert Path(name).stat().st_mode & 0o777 == 0o600
         assert Path(name).read_bytes() == b"secret"
     assert not Path(name).exists()
+
+
+def test_private_files_of_a_killed_edged_are_removed(tmp_path: Path) -> None:
+    """What it could not remove itself goes with the next start; nothing else does."""
+    (tmp_path / "edged.sock").touch()
+    left = private_file(b"secret", ".txt", tmp_path)
+    name = left.__enter__()
+    remove_leftovers(tmp_path)
+    assert not Path(name).exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["edged.sock"]
+    left.__exit__(None, None, None)
 
 
 def test_ffmpeg_is_found_where_it_is_or_the_remedy_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,8 @@ _INPUT_FORMATS: Final = {
     "RGB3": "rgb24",
     "BGR3": "bgr24",
 }
+#: How the names of private files begin.
+_PRIVATE: Final = "edged-private-"
 _COMPLAINT_LINES: Final = 20
 _LINE_BYTES: Final = 8192
 _LINE_CHARACTERS: Final = 300
@@ -135,15 +137,21 @@ def make_playlist(url: str, *, at_once: bool) -> str:
 
 
 @contextmanager
-def private_file(content: bytes, suffix: str) -> Iterator[str]:
-    """A file that only we can read, gone afterwards. Yields its path."""
-    descriptor, name = tempfile.mkstemp(prefix="edged-", suffix=suffix)
+def private_file(content: bytes, suffix: str, folder: Path | None = None) -> Iterator[str]:
+    """A file that only we can read, gone afterwards; in `folder`, else where the system keeps such. Yields its path."""
+    descriptor, name = tempfile.mkstemp(prefix=_PRIVATE, suffix=suffix, dir=folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
         yield name
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the private files of an edged that was killed; nobody else may run on this folder."""
+    for path in folder.glob(f"{_PRIVATE}*"):
+        path.unlink(missing_ok=True)
 
 
 def password_of(url: str) -> str:

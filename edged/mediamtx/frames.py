@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 import structlog
@@ -239,12 +240,14 @@ class Frames:
         *,
         drop_secret: Callable[[str], None] = _keep_secret,
         restarted: Callable[[], None] = lambda: None,
+        folder: Path | None = None,
     ) -> None:
         """`reader_url(name)` is MediaMTX's RTSP address of a camera with a password made for this one reader,
         None where MediaMTX has no picture of it; `drop_secret` gets that password back when the reader has ended;
-        `restarted()` counts each end that was none of ours.
+        `restarted()` counts each end that was none of ours; `folder` is for files that only we can read.
         """
         self._restarted = restarted
+        self._folder = folder
         self._spawn = spawn
         self._find_ffmpeg = find_ffmpeg
         self._reader_url = reader_url
@@ -377,7 +380,7 @@ class Frames:
                 playlist = ""
                 if address:
                     text = ffmpeg.make_playlist(address, at_once=not live.direct)
-                    playlist = files.enter_context(ffmpeg.private_file(text.encode(), ".ffconcat"))
+                    playlist = files.enter_context(ffmpeg.private_file(text.encode(), ".ffconcat", self._folder))
                 arguments = [self._find_ffmpeg(), *picture_arguments(live.source, playlist)]
                 async with self._spawn(arguments, stdout=True, stderr=True) as child, trio.open_nursery() as nursery:
                     assert child.stdout is not None, "asked for above"
@@ -428,7 +431,7 @@ class Frames:
         with trio.move_on_after(_CONVERT_SECONDS), ExitStack() as files:
             await self._converting.acquire()
             files.callback(self._converting.release)
-            file = files.enter_context(ffmpeg.private_file(picture, ".jpg"))
+            file = files.enter_context(ffmpeg.private_file(picture, ".jpg", self._folder))
             arguments = [self._find_ffmpeg(), *convert_arguments(file, form, quality)]
             async with self._spawn(arguments, stdout=True, stderr=True) as child, trio.open_nursery() as nursery:
                 assert child.stdout is not None, "asked for above"

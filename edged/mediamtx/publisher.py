@@ -15,6 +15,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, Protocol, TypeAlias
 
@@ -179,12 +180,14 @@ class Publishers:
         *,
         make_way: Callable[[str], Awaitable[None]] = _make_no_way,
         restarted: Callable[[], None] = lambda: None,
+        folder: Path | None = None,
     ) -> None:
         """`rtsp_address()` is MediaMTX's RTSP listener as `127.0.0.1:8554`, None while it is not ready;
         `make_way(name)` ends any other use that edged makes of a camera, before its ffmpeg opens it;
-        `restarted()` counts each start that a failure made necessary.
+        `restarted()` counts each start that a failure made necessary; `folder` is for files that only we can read.
         """
         self._restarted = restarted
+        self._folder = folder
         self._spawn = spawn
         self._find_ffmpeg = find_ffmpeg
         self._rtsp_address = rtsp_address
@@ -320,7 +323,7 @@ class Publishers:
         playlist = ""
         if source.kind == "rtsp":
             text = ffmpeg.make_playlist(source.url or "", at_once=False)
-            playlist = files.enter_context(ffmpeg.private_file(text.encode(), ".ffconcat"))
+            playlist = files.enter_context(ffmpeg.private_file(text.encode(), ".ffconcat", self._folder))
         return [self._find_ffmpeg(), *publish_arguments(source, url, playlist)]
 
     async def _look(self) -> None:
