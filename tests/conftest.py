@@ -5,6 +5,7 @@
   that does not help, all stacks are printed and the whole run ends 15 s later.
 * `mediamtx`, `ffmpeg` and `umockdev` tests are skipped where these are missing, and the end of the
   output says so in one line each.
+* No secret that the suite made (planted.py) stands in what a test printed, logged or wrote to standard error.
 * A thread that a test started and left running fails it; files and sockets left open fail it by ResourceWarning
   (the garbage is collected after each module, so that the blame lands near the cause).
 """
@@ -25,8 +26,11 @@ from collections.abc import Iterator
 from types import FrameType
 
 import hypothesis
+import planted
 import pytest
 import trio
+
+planted.install()
 
 SECONDS = 90.0
 SLOW_SECONDS = 300.0
@@ -125,6 +129,18 @@ def in_time(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if _TOO_LONG in request.node.stash:
         pytest.fail(f"took longer than {request.node.stash[_TOO_LONG]:g} s")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[pytest.TestReport]:
+    """After its last step, look at everything that the test said."""
+    report = yield
+    if report.when == "teardown" and report.passed:
+        said = [text for _, text in report.sections]
+        if leaked := planted.leaks(*said):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid} showed {', '.join(leaked)}"
+    return report
 
 
 def _threads() -> set[threading.Thread]:

@@ -16,7 +16,8 @@ HERE = Path(__file__).parent
 
 def run(tmp_path: Path, code: str, *, patience: str = "1", path: str | None = None) -> subprocess.CompletedProcess[str]:
     """pytest in a folder of its own, under this suite's conftest and settings."""
-    shutil.copy(HERE / "conftest.py", tmp_path)
+    for name in ("conftest.py", "planted.py"):
+        shutil.copy(HERE / name, tmp_path)
     shutil.copy(HERE.parent / "pyproject.toml", tmp_path)
     (tmp_path / "test_given.py").write_text(f"import socket, threading, time\nimport pytest, trio\n{code}")
     environ = os.environ | {"EDGED_TEST_PATIENCE": patience, "PATH": path or os.environ["PATH"]}

@@ -1,0 +1,98 @@
+"""Every secret that this process makes while it tests, and the search for them where none may stand.
+
+`install` wraps the few functions by which secrets come into being; it must run before anything of edged is imported
+by name (conftest does). Whatever else a test knows to be secret it hands to `plant`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+#: Shorter texts stand everywhere by chance.
+SHORTEST = 8
+
+_what: dict[str, str] = {}
+_children: list[tuple[str, str, str]] = []
+
+
+def plant(text: str, what: str) -> str:
+    """From here on this text may not be shown; returns it."""
+    if len(text) >= SHORTEST:
+        _what[text] = what
+    return text
+
+
+def leaks(*texts: str) -> list[str]:
+    """What stands in these texts and should not, named by what it is; a secret written as JSON counts."""
+    said = [text for text in texts if text]
+    if not said:
+        return []
+    found = []
+    for secret, what in _what.items():
+        spellings = {secret, json.dumps(secret)[1:-1]}
+        if any(spelling in text for text in said for spelling in spellings):
+            found.append(what)
+    return found
+
+
+def child_secrets(action: str, path: str = "") -> list[str]:
+    """The passwords that were made for edged's own children, oldest first: (action, path) as the ledger knows them."""
+    return [secret for made_for, on, secret in _children if (made_for, on) == (action, path)]
+
+
+def forget(text: str) -> None:
+    """It is shown on purpose, by whoever tests the search itself."""
+    _what.pop(text, None)
+
+
+def install() -> None:
+    """Wrap what makes secrets."""
+    from edged.credentials import api_keys
+
+    def take_key(made: Any, *_given: Any) -> None:
+        secret = made[0]
+        plant(secret, "an API key")
+        plant(secret.removeprefix("camera_service_sk_"), "an API key without its prefix")
+
+    api_keys.mint_secret = _after(api_keys.mint_secret, take_key)  # mint() asks it by its name
+
+    from edged.credentials import tokens
+
+    def take_token(made: str, *_given: Any) -> None:
+        plant(made, "a token")
+        plant(made.rpartition(".")[2], "a token's signature")
+
+    tokens.sign = _after(tokens.sign, take_token)
+    tokens.SharedSecret.__init__ = _after(  # type: ignore[method-assign]
+        tokens.SharedSecret.__init__,
+        lambda _made, _self, name, text, *_: plant(text.strip(), f"shared secret {name!r}"),
+    )
+
+    from edged.access.ledger import Ledger
+
+    def take_child(made: str, _self: Ledger, path: str, action: str, *_uses: object) -> None:
+        _children.append((action, path, plant(made, f"a child's password to {action} {path}")))
+
+    Ledger.new_secret = _after(Ledger.new_secret, take_child)  # type: ignore[method-assign]
+
+    from edged.mediamtx import ffmpeg
+
+    def take_password(made: str, _url: str) -> None:
+        plant(made, "a camera's password")
+
+    ffmpeg.password_of = _after(ffmpeg.password_of, take_password)
+
+
+def _after(function: Callable[..., Any], tell: Callable[..., object]) -> Callable[..., Any]:
+    """The same function; `tell(result, *arguments)` hears of each call that succeeded."""
+
+    @functools.wraps(function)
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        made = function(*arguments, **named)
+        tell(made, *arguments, *named.values())
+        return made
+
+    return wrapped
