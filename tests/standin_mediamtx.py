@@ -4,10 +4,10 @@ It reads the same JSON configuration (unknown keys are fatal), listens where tha
 and RTSP requests, keeps paths in memory, lists and kicks RTSP sessions, and writes the same log lines. The contract
 tests (test_mediamtx_contract.py) hold it to what the real program does.
 
-Orders are words in a file, looked at on each API call: `hang` (answer nothing), `500`, `500-once`, `crash`, `flood`
-(16 MiB of output, blocking as MediaMTX does; then the file `orders.flooded` is there), `close-output`, `deaf` (ignore
-SIGINT). At the start only: `refuse:KEY` (KEY is unknown to this version), `fail` (exit 3 at once), `mute` (run, but
-never listen), `junk-version`.
+Orders are words in a file, looked at on each API call: `hang` (answer nothing), `500`, `500-once`, `no-kicks` (500 to
+kicks), `crash`, `flood` (16 MiB of output, blocking as MediaMTX does; then the file `orders.flooded` is there),
+`close-output`, `deaf` (ignore SIGINT). At the start only: `refuse:KEY` (KEY is unknown to this version), `fail` (exit 3
+at once), `mute` (run, but never listen), `junk-version`.
 """
 
 import base64
@@ -131,7 +131,7 @@ class Api(BaseHTTPRequestHandler):
         if "500-once" in self.world.ordered():
             Path(self.world.orders_file).unlink()
             return self.fail(500, "out of order")
-        if "500" in self.world.ordered():
+        if "500" in self.world.ordered() or ("no-kicks" in self.world.ordered() and "/kick/" in self.path):
             return self.fail(500, "out of order")
         target = urllib.parse.urlsplit(self.path)
         with self.world.lock:
@@ -238,7 +238,8 @@ def serve_rtsp(world, connection):
                 headers[name.lower()] = value.strip()
             file.read(int(headers.get("content-length", "0")))
             path = urllib.parse.urlsplit(url).path.strip("/").removesuffix("/trackID=0")
-            session, status = handle_rtsp(world, method, path, session, connection, connection_id)
+            login = base64.b64decode(headers.get("authorization", "").removeprefix("Basic ")).decode().partition(":")
+            session, status = handle_rtsp(world, method, path, session, connection, connection_id, login)
             body = "v=0\r\ns=x\r\nm=video 0 RTP/AVP 96\r\n" if method == "DESCRIBE" and status == 200 else ""
             lines = [f"RTSP/1.0 {status} X", f"CSeq: {headers.get('cseq', '0')}", f"Content-Length: {len(body)}"]
             if session:
@@ -256,14 +257,15 @@ def serve_rtsp(world, connection):
         connection.close()
 
 
-def handle_rtsp(world, method, path, session, connection, connection_id):
+def handle_rtsp(world, method, path, session, connection, connection_id, login):
     """The session from here on, and the status."""
     action = "publish" if method == "ANNOUNCE" else "read"
     if path not in world.paths:
         return session, 400
     if method in ("ANNOUNCE", "DESCRIBE") or (method == "SETUP" and session is None):
         identity = connection_id if method == "DESCRIBE" else str(uuid.uuid4())
-        if not world.ask_hook(action=action, path=path, protocol="rtsp", id=identity):
+        user, _, password = login
+        if not world.ask_hook(action=action, path=path, protocol="rtsp", id=identity, user=user, password=password):
             return session, 401
         if method == "DESCRIBE":
             with world.lock:
