@@ -13,6 +13,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from rtsp_client import RtspReader
 ROOT = Path(__file__).parent.parent
 HAS_MEDIA = shutil.which("mediamtx") is not None and shutil.which("ffmpeg") is not None
 NOBODY = 65534
+AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
 
 
 @dataclass
@@ -434,36 +436,29 @@ def test_a_secret_that_others_may_read_is_refused(box: Box) -> None:
         assert SECRET not in daemon.log
 
 
-def test_a_state_folder_that_cannot_be_written_is_named(box: Box) -> None:
+def test_a_state_folder_that_cannot_be_written_is_named() -> None:
     """As a user who may not write there."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to become somebody else")
     if not can_read_code():
         pytest.skip("nobody else may read this source tree")
-    for parent in (box.folder, *box.folder.parents):
-        if parent.stat().st_uid == 0 and parent.name.startswith(("pytest-", "test_")):
-            parent.chmod(0o755)
-    state, run = box.folder / "state", box.folder / "run"
-    state.mkdir(mode=0o755)
-    run.mkdir()
-    os.chown(run, NOBODY, NOBODY)
-    os.chown(box.folder / "secret", NOBODY, NOBODY)
-    as_nobody = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
-    with box.serve(*as_nobody) as daemon:
-        assert_failed(daemon, f"{state}", "Permission denied", "make its folder writable for the user")
+    # Not below pytest's own folder, which is closed to others.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        box = Box(folder).write()
+        state, run = folder / "state", folder / "run"
+        state.mkdir(mode=0o755)
+        run.mkdir()
+        for path in (run, folder / "secret"):
+            os.chown(path, NOBODY, NOBODY)
+        with box.serve(*AS_NOBODY) as daemon:
+            assert_failed(daemon, f"{state}", "Permission denied", "make its folder writable for the user")
 
 
 def can_read_code() -> bool:
     """Whether a stranger can run this Python and import edged."""
-    line = [
-        "setpriv",
-        f"--reuid={NOBODY}",
-        f"--regid={NOBODY}",
-        "--clear-groups",
-        sys.executable,
-        "-c",
-        "import edged.app",
-    ]
+    line = [*AS_NOBODY, sys.executable, "-c", "import edged.app"]
     return subprocess.run(line, cwd=ROOT, capture_output=True, check=False).returncode == 0
 
 
