@@ -1,6 +1,7 @@
 """Measure a running edged against bare servers, each pair in one run. Prints ratios, and the promises of README.md.
 
-    scripts/bench [start] [calls] [slow] [hook] [auth] [idle] [revoke] [kill] [input]     all of them without a name
+    scripts/bench [start] [calls] [slow] [hook] [auth] [idle] [revoke] [kill] [input] [durability]
+                                          all of them without a name
 
 The daemon runs on core 0, the load on core 1. CPU figures are user and system time of the server process alone.
 """
@@ -33,6 +34,7 @@ from trio_websocket import ConnectionClosed, open_websocket_url
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent.parent / "tests"))
+from durability import bench_durability  # noqa: E402
 from rtsp_client import RtspReader, RtspRefused  # noqa: E402
 
 from edged.cli.client import connect  # noqa: E402
@@ -661,6 +663,7 @@ BENCHES = {
     "revoke": bench_revoke,
     "kill": bench_kill,
     "input": bench_input,
+    "durability": bench_durability,
 }
 
 
@@ -670,6 +673,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3, help="length of one round")
     parser.add_argument("--tries", type=int, default=200, help="revocations to measure")
+    parser.add_argument("--cycles", type=int, default=1000, help="kills of durability")
     args = parser.parse_args()
     for name in args.names or BENCHES:
         BENCHES[name](args)

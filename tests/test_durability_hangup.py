@@ -1,0 +1,216 @@
+"""A caller that hangs up right after it asked, at 100 random moments for each operation: done, or not done.
+
+A real edged in a child, a real WebSocket over TCP; where there is a compiler its syncs take a few milliseconds, so that
+many a moment lies in the middle of a commit. Part of the callers hang up before their last byte is out.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import socket
+import struct
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from durability_helpers import Box, Disk, compile_disk, read_file, running_box
+from house_helpers import Conversation, ended
+from net_helpers import frame, open_raw
+
+from edged.credentials.api_keys import digest
+
+pytestmark = [pytest.mark.slow]
+MOMENTS = 100
+#: How long a sync takes, and the longest time between the call and the end of the call's connection, seconds.
+SYNC = 0.004
+PATIENCE = 4 * SYNC
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    return compile_disk(tmp_path_factory.mktemp("disk")) if shutil.which("gcc") else None
+
+
+@pytest.fixture
+async def box(tmp_path: Path, library: Path | None) -> AsyncIterator[Box]:
+    async with running_box(tmp_path, Disk(tmp_path, library) if library else None) as box:
+        if box.disk is not None:
+            box.disk.behave(delay=SYNC)
+        yield box
+
+
+class Callers:
+    """Those who hang up, and an administrator who stays."""
+
+    def __init__(self, box: Box, admin: Conversation, seed: int) -> None:
+        self.box, self.admin = box, admin
+        self.chance = random.Random(seed)
+        self._secret = ""
+        self._barrier = ""
+
+    async def enter(self) -> None:
+        self._secret = (await self.admin.call("create_key", name="caller", role="admin"))["api_key"]
+        self._barrier = (await self.admin.call("create_key", name="barrier", role="viewer"))["key_id"]
+
+    async def hang_up_on(self, method: str, **params: object) -> None:
+        """Ask and be gone; on return everything that this call still does has been done."""
+        stream = await open_raw(self.box.port)
+        await stream.send_all(frame(_call("authenticate", auth_token=self._secret)))
+        assert b'"authenticated":true' in await stream.receive_some(65536)
+        sent = frame(_call(method, **params))
+        if self.chance.random() < 0.15:
+            sent = sent[: self.chance.randrange(len(sent))]
+        await stream.send_all(sent)
+        if self.chance.random() < 0.8:
+            await trio.sleep(self.chance.uniform(0, PATIENCE))
+        way = self.chance.choice(["reset", "end", "half"])
+        if way == "reset":
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif way == "half":
+            await stream.send_eof()
+        await stream.aclose()
+        # Whoever is answered for the third time was answered in a later turn of the loop than ours was read; and
+        # changes of credentials are made in the order in which they were asked for.
+        for _ in range(3):
+            assert await self.admin.call("ping") == "pong"
+        await self.admin.call("rotate_key", key_id=self._barrier, grace_seconds=0)
+
+    async def listed(self) -> dict[str, Any]:
+        """What the running edged says of every key, by name; its uses aside, which only count."""
+        keys = (await self.admin.call("list_keys"))["keys"]
+        counted = {"last_used", "usage_count"}
+        return {key["name"]: {name: key[name] for name in key.keys() - counted} for key in keys}
+
+    def row(self, name: str) -> dict[str, Any] | None:
+        """What another program reads of a key."""
+        names = "key_id, name, role, digest, created_at, revoked_at, rotated_at, previous_digest, previous_valid_until"
+        found = read_file(self.box.database, f"SELECT {names} FROM api_keys WHERE name = ?", name)
+        return dict(zip(names.split(", "), found[0], strict=True)) if found else None
+
+
+def _call(method: str, **params: object) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
+
+
+def show(outcomes: Counter[str], capfd: pytest.CaptureFixture[str], method: str) -> None:
+    with capfd.disabled():
+        print(f"\n{method}: {', '.join(f'{number} {name}' for name, number in sorted(outcomes.items()))}")
+
+
+async def restart(box: Box) -> None:
+    """As after a power failure, on a disk that is quick again."""
+    box.kill()
+    box.disk = None
+    await box.start()
+
+
+async def test_a_key_is_untouched_or_revoked_when_whoever_revoked_it_hung_up(
+    box: Box, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Untouched: it opens doors and its session goes on. Revoked: refused, on the disk, its session closed (4401)."""
+    outcomes: Counter[str] = Counter()
+    secrets: dict[str, tuple[str, bool]] = {}
+    async with box.admin() as admin:
+        callers = Callers(box, admin, 1)
+        await callers.enter()
+        for number in range(MOMENTS):
+            name = f"victim {number}"
+            made = await admin.call("create_key", name=name, role="viewer")
+            async with box.client(made["api_key"]) as inside:
+                await callers.hang_up_on("revoke_key", key_id=made["key_id"])
+                revoked = (await callers.listed())[name]["status"] == "revoked"
+                row = callers.row(name)
+                assert row is not None
+                denied = read_file(
+                    box.database, "SELECT 1 FROM revocations WHERE identity = ?", f"key:{made['key_id']}"
+                )
+                assert (row["revoked_at"] is not None, denied) == (revoked, [(1,)] if revoked else [])
+                assert await box.lets_in(made["api_key"]) is not revoked
+                if revoked:
+                    with trio.fail_after(30):
+                        assert await ended(inside) == 4401
+                else:
+                    assert "result" in await inside.ask("get_camera_list")
+            outcomes["revoked" if revoked else "untouched"] += 1
+            secrets[name] = (made["api_key"], revoked)
+    show(outcomes, capfd, "revoke_key")
+    assert min(outcomes["revoked"], outcomes["untouched"]) > 0
+    await restart(box)
+    for secret, revoked in secrets.values():
+        assert await box.lets_in(secret) is not revoked
+
+
+async def test_a_key_is_absent_or_complete_when_whoever_made_it_hung_up(
+    box: Box, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What the running edged knows is what is on the disk, member by member, before and after kill and restart."""
+    outcomes: Counter[str] = Counter()
+    async with box.admin() as admin:
+        callers = Callers(box, admin, 2)
+        await callers.enter()
+        for number in range(MOMENTS):
+            name = f"new {number}"
+            await callers.hang_up_on(
+                "create_key", name=name, role="operator", permissions=["camera:read"], camera_access=["camera1"]
+            )
+            known, row = (await callers.listed()).get(name), callers.row(name)
+            assert (known is None) == (row is None)
+            if known is not None and row is not None:
+                assert (row["key_id"], row["role"]) == (known["key_id"], known["role"])
+                assert (known["permissions"], known["camera_access"]) == (["camera:read"], ["camera1"])
+                assert (len(row["digest"]), row["revoked_at"], known["status"]) == (32, None, "active")
+            outcomes["absent" if row is None else "complete"] += 1
+        before = await callers.listed()
+    show(outcomes, capfd, "create_key")
+    assert min(outcomes["complete"], outcomes["absent"]) > 0
+    await restart(box)
+    async with box.admin() as admin:
+        assert await Callers(box, admin, 0).listed() == before
+
+
+@pytest.mark.parametrize("grace", [0, 3600])
+async def test_a_key_has_its_old_secret_or_a_new_one_when_whoever_rotated_it_hung_up(
+    box: Box, capfd: pytest.CaptureFixture[str], grace: int
+) -> None:
+    """Rotated: a new digest on the disk, the old one beside it until its grace ends, and with it its session."""
+    outcomes: Counter[str] = Counter()
+    secrets: list[tuple[str, bool]] = []
+    async with box.admin() as admin:
+        callers = Callers(box, admin, 3 + grace)
+        await callers.enter()
+        for number in range(MOMENTS // 2):
+            name = f"turning {number}"
+            made = await admin.call("create_key", name=name, role="viewer")
+            old = digest(made["api_key"])
+            async with box.client(made["api_key"]) as inside:
+                await callers.hang_up_on("rotate_key", key_id=made["key_id"], grace_seconds=grace)
+                row = callers.row(name)
+                assert row is not None
+                rotated = row["digest"] != old
+                facts = (row["previous_digest"], row["rotated_at"] is None, row["previous_valid_until"] is None)
+                assert facts == ((old, False, False) if rotated else (None, True, True))
+                opens = not rotated or grace > 0
+                assert await box.lets_in(made["api_key"]) is opens
+                assert ("result" in await inside.ask("get_camera_list")) is opens
+            outcomes["rotated" if rotated else "untouched"] += 1
+            secrets.append((made["api_key"], opens))
+    show(outcomes, capfd, f"rotate_key, grace {grace} s")
+    assert min(outcomes["rotated"], outcomes["untouched"]) > 0
+    await restart(box)
+    for secret, opens in secrets:
+        assert await box.lets_in(secret) is opens
+
+
+async def test_these_moments_lie_in_the_middle_of_commits(box: Box) -> None:
+    """A caller waits for longer than one sync takes, so some are gone before it, some after, most during it."""
+    if box.disk is None:
+        pytest.skip("gcc not found: the disk that is slow cannot be built (apt-get install gcc)")
+    async with box.admin() as admin:
+        began = trio.current_time()
+        await admin.call("create_key", name="timed", role="viewer")
+        assert trio.current_time() - began >= SYNC
