@@ -229,6 +229,18 @@ async def test_nothing_runs_until_somebody_is_let_in_and_nobody_asks_mediamtx(tm
     assert not spawn.alive
 
 
+async def test_who_waits_for_a_camera_that_is_plugged_in_meanwhile_gets_it(tmp_path: Path) -> None:
+    """MediaMTX asks once and then holds its reader; a wish for a camera that is not there is kept as long."""
+    spawn = Spawner()
+    script = write_script(tmp_path, "exec sleep 60")
+    with trio.fail_after(30):
+        async with opened(spawn, Secrets(), script) as publishers:
+            for number in range(200):  # whatever else is asked for costs little
+                publishers.wake("camera0" if number == 20 else f"nothing{number}")
+            publishers.set_sources([Camera()])
+            await eventually(lambda: bool(spawn.started))
+
+
 async def test_while_mediamtx_is_away_a_camera_waits_and_starts_when_told(tmp_path: Path) -> None:
     """No ffmpeg is started against a server that is not there."""
     spawn = Spawner()

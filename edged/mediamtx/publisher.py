@@ -40,6 +40,7 @@ LONGEST_PAUSE_SECONDS: Final = 15.0
 GOOD_RUN_SECONDS: Final = 10.0
 #: Seconds between key frames: how long a new viewer waits for a picture at most.
 KEY_FRAME_SECONDS: Final = 1.0
+_MOST_WISHES: Final = 64
 _log = structlog.get_logger("publisher")
 
 Status: TypeAlias = Literal["asleep", "waiting", "starting", "running", "pausing"]
@@ -196,6 +197,8 @@ class Publishers:
         self._list_paths = list_paths
         self._make_way = make_way
         self._keepers: dict[str, _Keeper] = {}
+        #: Until when cameras are wanted that are not there.
+        self._wishes: dict[str, float] = {}
         self._nursery: trio.Nursery | None = None
         self._somebody_publishes = trio.Event()
 
@@ -212,7 +215,7 @@ class Publishers:
         for name, source in wanted.items():
             keeper = self._keepers.get(name)
             if keeper is None:
-                self._keepers[name] = keeper = _Keeper(source)
+                self._keepers[name] = keeper = _Keeper(source, wanted_until=self._wishes.pop(name, -math.inf))
                 self._start_keeping(keeper)
                 continue
             changed = ffmpeg.picture_of(source) != ffmpeg.picture_of(keeper.source)
@@ -223,10 +226,18 @@ class Publishers:
             keeper.stir()
 
     def wake(self, path: str) -> None:
-        """Somebody is being let in to watch this: publish it. Returns at once; unknown paths are ignored."""
+        """Somebody is being let in to watch this: publish it, also if its camera is plugged in only while they wait.
+
+        Returns at once.
+        """
+        now = trio.current_time()
         if keeper := self._keepers.get(path):
-            keeper.wanted_until = trio.current_time() + IDLE_SECONDS
+            keeper.wanted_until = now + IDLE_SECONDS
             keeper.stir()
+            return
+        self._wishes = {name: until for name, until in self._wishes.items() if until > now}
+        if len(self._wishes) < _MOST_WISHES:
+            self._wishes[path] = now + IDLE_SECONDS
 
     def nudge(self) -> None:
         """MediaMTX came or went: look at its address again, without any pause. Returns at once."""
