@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 import trio
 from house_helpers import SECRET, ended, free_port, talk
-from rtsp_client import RtspReader
+from rtsp_client import RtspReader, RtspRefused
 
 ROOT = Path(__file__).parent.parent
 HAS_MEDIA = shutil.which("mediamtx") is not None and shutil.which("ffmpeg") is not None
@@ -520,6 +520,38 @@ async def watch_rtsp(port: int, key: str) -> None:
         await viewer.play()
         await viewer.wait_packet()
         await viewer.aclose()
+
+
+@pytest.mark.mediamtx
+@pytest.mark.ffmpeg
+def test_no_stream_outlives_the_edged_that_let_it_in(tmp_path: Path) -> None:
+    """A killed edged takes MediaMTX and its streams along, so the next one knows of everybody who is inside."""
+    box = Box(tmp_path, media=True).write()
+
+    async def watch(end_it: Callable[[], None]) -> None:
+        with trio.fail_after(60):
+            viewer = RtspReader(box.ports["rtsp"], "camera0", "viewer", key)
+            try:
+                await viewer.play()
+                await viewer.wait_packet()
+                # In a thread: a call in this process runs a loop of its own.
+                await trio.to_thread.run_sync(end_it)
+                await viewer.wait_end()
+            finally:
+                await viewer.aclose()
+
+    with box.serve() as daemon:
+        begin(daemon)
+        made = daemon.call("create_key", name="x", role="viewer")
+        key = made["api_key"]
+        trio.run(watch, daemon.process.kill)
+        daemon.process.wait()
+    with box.serve() as daemon:
+        begin(daemon)
+        trio.run(watch, lambda: daemon.call("revoke_key", key_id=made["key_id"]))
+        with pytest.raises(RtspRefused):
+            trio.run(watch, lambda: None)
+        assert next(each for each in daemon.call("get_streams") if each["name"] == "camera0")["readers"] == 0
 
 
 @pytest.mark.mediamtx
