@@ -456,6 +456,22 @@ def test_a_state_folder_that_cannot_be_written_is_named() -> None:
             assert_failed(daemon, f"{state}", "Permission denied", "make its folder writable for the user")
 
 
+def test_a_secret_that_cannot_be_reached_is_not_called_missing() -> None:
+    """Whoever followed that advice would overwrite a secret that is there."""
+    if os.geteuid() != 0 or not can_read_code():
+        pytest.skip("needs root, to become somebody who can read this source tree only")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        box = Box(folder).write()
+        (folder / "safe").mkdir(mode=0o700)
+        (folder / "secret").rename(folder / "safe" / "secret")
+        settings = box.conf / "box.toml"
+        settings.write_text(settings.read_text().replace(f"{folder}/secret", f"{folder}/safe/secret"))
+        with box.serve(*AS_NOBODY) as daemon:
+            assert_failed(daemon, f"{folder}/safe/secret", "Permission denied", "let the user that runs edged own it")
+
+
 def can_read_code() -> bool:
     """Whether a stranger can run this Python and import edged."""
     line = [*AS_NOBODY, sys.executable, "-c", "import edged.app"]

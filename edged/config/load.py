@@ -304,9 +304,11 @@ def _read_secret(name: str, source: str, credentials: Path | None) -> str:
     try:
         mode = path.stat().st_mode
     except OSError as problem:
+        make_it = f"make it: (umask 077; openssl rand -base64 32 > {path})"
+        is_missing = isinstance(problem, FileNotFoundError)
         raise ConfigError(
             f"{what}: {path}: {problem.strerror}",
-            hint=f"make it: (umask 077; openssl rand -base64 32 > {path})",
+            hint=make_it if is_missing else "let the user that runs edged own it, and enter its folder",
             file=str(path),
         ) from None
     if mode & 0o077:
