@@ -37,7 +37,7 @@ _TOKEN_ONLY = ("malformed", "bad_signature", "alg_not_allowed", "no_expiry", "no
 #: (reason, method, transport) of refusals that can happen.
 AUTH_FAILURES: tuple[tuple[str, ...], ...] = (
     *product(("missing",), ("none",), TRANSPORTS),
-    *product(("unknown_key",), ("api_key",), TRANSPORTS),
+    *product(("unknown_key", "suspended"), ("api_key",), TRANSPORTS),
     *product(_ANY_CREDENTIAL, ("api_key", "jwt_local"), TRANSPORTS),
     *product(_TOKEN_ONLY, ("jwt_local",), TRANSPORTS),
     *product(("bad_audience", "untrusted_issuer"), ("jwt_local",), ("ws", "http")),
@@ -57,19 +57,23 @@ TOKEN_USES: tuple[tuple[str, ...], ...] = (
     ("internal", "rtsp", "none"),
 )
 #: (transport, cause) of sessions that were ended.
-TERMINATIONS: tuple[tuple[str, ...], ...] = tuple(product(("ws", "uds", "http", *_MEDIA), ("revoked", "expired")))
+TERMINATIONS: tuple[tuple[str, ...], ...] = tuple(
+    product(("ws", "uds", "http", *_MEDIA), ("revoked", "expired", "suspended", "ended"))
+)
 #: What an operation can fail with (the slugs of edged.errors that a caller can be told).
 SLUGS = (
     "invalid_params", "unknown_method", "refused", "not_found", "camera_not_found", "invalid_state", "rate_limited",
     "dependency_failed", "unsupported", "store_error", "overloaded", "internal",
 )  # fmt: skip
+#: What can be revoked; a cut-off is everything before a time.
+REVOCATIONS = ("key", "token", "subject", "issuer", "cut_off")
 CHILDREN = ("mediamtx", "publisher", "frames")
 _HOOK = (
     *product(("read", "publish", "playback", "api", "metrics", "pprof"), ("allowed", "refused")),
     (OTHER, "refused"),
 )
 _CAMERA_STATES = ("connected", "disconnected", "error")
-_KEY_STATES = ("active", "expired", "revoked")
+_KEY_STATES = ("active", "expired", "suspended", "revoked")
 _PROPAGATION = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _COMMIT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _VERSION = re.compile(r"v?[0-9]{1,4}(\.[0-9]{1,4}){1,3}\Z")
@@ -163,7 +167,9 @@ class Metrics(Collector):
         self._terminated = Tally(
             "edged_sessions_terminated", "Sessions whose right to be there ended.", ("transport", "cause"), TERMINATIONS
         )
-        self._revocations = Tally("edged_revocations", "What was revoked.", ("kind",), [("key",), ("token",)])
+        self._revocations = Tally(
+            "edged_revocations", "What was revoked.", ("kind",), [(kind,) for kind in REVOCATIONS]
+        )
         self._restarts = Tally(
             "edged_child_restarts", "Children started again.", ("child",), [(child,) for child in CHILDREN]
         )
@@ -215,12 +221,12 @@ class Metrics(Collector):
         self._slugs.counts.get((outcome,), self._slugs.counts[("internal",)]).inc()
 
     def session_ended(self, transport: str, cause: str, seconds: float) -> None:
-        """An admission was ended (revoked, expired) and its way out taken, which took so long.
+        """An admission was ended (revoked, expired, suspended, ended) and its way out taken, which took so long.
 
         What MediaMTX's sessions take is told by `session_kicked`, once it has let go of them.
         """
         self._terminated.find((transport, cause)).inc()
-        if transport in ("ws", "uds", "http") and cause == "revoked":
+        if transport in ("ws", "uds", "http") and cause in ("revoked", "suspended"):
             self._propagation.observe("ws", seconds)
 
     def session_kicked(self, _protocol: str, seconds: float) -> None:
@@ -228,7 +234,7 @@ class Metrics(Collector):
         self._propagation.observe("media", seconds)
 
     def revoked(self, kind: str) -> None:
-        """A key or a token was revoked."""
+        """Something was revoked: one of REVOCATIONS."""
         self._revocations.find((kind,)).inc()
 
     def child_restarted(self, child: str) -> None:

@@ -79,7 +79,7 @@ def test_covering_is_never_more(
 def test_streams_that_are_named_stay_named() -> None:
     """A caller held to certain streams covers nobody who is not held to the same."""
     held = Caller("jwt_local", "one", frozenset(), frozenset(), streams=Streams(frozenset({"camera0"})))
-    free = Caller("jwt_local", "two", frozenset(), frozenset())
+    free = Caller("jwt_local", "two", frozenset(), frozenset({"stream:read"}))
     assert not held.covers(free)
     assert free.covers(held)
 

@@ -33,17 +33,17 @@ from edged.operations.listings import Listings
 from edged.operations.session import Session, Sessions
 
 # Askers: nobody; four roles; a viewer who may see the other camera only; an administrator's token that has
-# expired, and an administrator's key that was revoked, both in a session that was open before.
-ASKERS = ("none", "monitor", "viewer", "operator", "admin", "elsewhere", "expired", "revoked")
+# expired, and administrators' keys that were revoked and suspended, all in a session that was open before.
+ASKERS = ("none", "monitor", "viewer", "operator", "admin", "elsewhere", "expired", "revoked", "suspended")
 
-OPEN = ("ok",) * 8
-SELF = ("missing", "ok", "ok", "ok", "ok", "ok", "expired", "revoked")
-SEE_ALL = ("missing", "missing_scope", "ok", "ok", "ok", "ok", "expired", "revoked")
-SEE_ONE = ("missing", "missing_scope", "ok", "ok", "ok", "camera_not_found", "expired", "revoked")
-USE_ONE = ("missing", "missing_scope", "missing_scope", "ok", "ok", "camera_not_found", "expired", "revoked")
-SYSTEM = ("missing", "ok", "ok", "ok", "ok", "ok", "expired", "revoked")
-NOBODY = ("missing", *("missing_scope",) * 5, "expired", "revoked")
-ADMIN = ("missing", *("missing_scope",) * 3, "ok", "missing_scope", "expired", "revoked")
+OPEN = ("ok",) * 9
+SELF = ("missing", "ok", "ok", "ok", "ok", "ok", "expired", "revoked", "suspended")
+SEE_ALL = ("missing", "missing_scope", "ok", "ok", "ok", "ok", "expired", "revoked", "suspended")
+SEE_ONE = ("missing", "missing_scope", "ok", "ok", "ok", "camera_not_found", "expired", "revoked", "suspended")
+USE_ONE = ("missing", *("missing_scope",) * 2, "ok", "ok", "camera_not_found", "expired", "revoked", "suspended")
+SYSTEM = ("missing", "ok", "ok", "ok", "ok", "ok", "expired", "revoked", "suspended")
+NOBODY = ("missing", *("missing_scope",) * 5, "expired", "revoked", "suspended")
+ADMIN = ("missing", *("missing_scope",) * 3, "ok", "missing_scope", "expired", "revoked", "suspended")
 
 #: Operation → what each asker of ASKERS gets, asking for camera0, for another's key, for another's token.
 EXPECTED: dict[str, tuple[str, ...]] = {
@@ -61,11 +61,19 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "create_key": ADMIN,
     "list_keys": ADMIN,
     "get_key": ADMIN,
+    "update_key": ADMIN,
+    "suspend_key": ADMIN,
+    "resume_key": ADMIN,
+    "import_keys": ADMIN,
     "rotate_key": ADMIN,
     "revoke_key": ADMIN,
     "issue_token": ADMIN,
     "validate_token": ADMIN,
     "revoke_token": ADMIN,
+    "list_revocations": ADMIN,
+    "revoke": ADMIN,
+    "list_sessions": SELF,
+    "end_session": ADMIN,
     "get_clock": SYSTEM,
     # Root's alone, on the unix socket: an administrator over the network gets what others get.
     "reset_clock": NOBODY,
@@ -86,6 +94,7 @@ class Bench:
     victim: str
     spare: str
     token: str
+    session: str
 
     def params(self, operation: str) -> dict[str, Any]:
         """Params that are good for whoever may ask."""
@@ -97,6 +106,12 @@ class Bench:
             "subscribe_events": {"topics": ["camera_status_update"]},
             "create_key": {"name": "new", "role": "viewer"},
             "get_key": {"key_id": self.victim},
+            "update_key": {"key_id": self.victim, "name": "renamed"},
+            "suspend_key": {"key_id": self.victim},
+            "resume_key": {"key_id": self.victim},
+            "import_keys": {"keys": [{"source_id": "1", "key": "k" * 32, "role": "viewer"}]},
+            "revoke": {"jti": "somebody's"},
+            "end_session": {"session_id": self.session},
             "rotate_key": {"key_id": self.victim},
             "revoke_key": {"key_id": self.victim},
             "issue_token": {"user_id": "ada"},
@@ -133,6 +148,10 @@ class Bench:
             key_id, caller = await self.key("admin")
             await self.desk.registrar.revoke_key(key_id)
             return caller
+        if asker == "suspended":
+            key_id, caller = await self.key("admin")
+            await self.desk.registrar.suspend_key(key_id)
+            return caller
         if asker == "elsewhere":
             return (await self.key("viewer", camera_access=("camera1",)))[1]
         return (await self.key(asker))[1]
@@ -159,7 +178,8 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
             victim, _ = await desk.registrar.create_key(name="victim", role="viewer")
             _, spare = await desk.registrar.create_key(name="spare", role="viewer")
             claims = tokens.issue_claims("eve", role="viewer", now=desk.clock.now(), expires_in=3600)
-            yield Bench(desk, house, victim.key_id, spare, tokens.sign(claims, SECRET))
+            inside = desk.gate.admit(desk.gate.authenticate(ApiKey(spare), "ws"), "ws", lambda _cause, _by: None)
+            yield Bench(desk, house, victim.key_id, spare, tokens.sign(claims, SECRET), inside.id)
 
 
 def test_every_operation_has_a_row() -> None:

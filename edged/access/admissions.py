@@ -8,6 +8,7 @@ that returns at once. Deadlines are monotonic.
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,10 +16,10 @@ from typing import Literal
 import structlog
 import trio
 
-from edged.credentials.callers import Caller, Transport
+from edged.credentials.callers import NOTHING, Caller, Resource, Transport
 
-#: Why someone was put out.
-Cause = Literal["revoked", "expired"]
+#: Why someone was put out; `ended`: by somebody's wish, the credential is as good as before.
+Cause = Literal["revoked", "expired", "suspended", "ended"]
 #: (cause, by): `by` is the session id whose own call is the reason, "" otherwise.
 WayOut = Callable[[Cause, str], None]
 
@@ -29,7 +30,10 @@ _log = structlog.get_logger("admissions")
 
 @dataclass(slots=True, eq=False)
 class Admission:
-    """One being-inside. `session` is MediaMTX's session id, "" elsewhere; times are monotonic seconds."""
+    """One being-inside. `session` is MediaMTX's session id, "" elsewhere; times are monotonic seconds.
+
+    `id` is its public name. `capability` on `resource` is what it was let in for, "" if each call is judged by itself.
+    """
 
     caller: Caller
     transport: Transport
@@ -38,6 +42,9 @@ class Admission:
     deadline: float | None = None
     path: str = ""
     session: str = ""
+    id: str = ""
+    capability: str = ""
+    resource: Resource = NOTHING
     misses: int = field(default=0, repr=False)
 
 
@@ -54,6 +61,7 @@ class Admissions:
         self._count_end = count_end
         self._by_identity: dict[str, set[Admission]] = {}
         self._by_session: dict[tuple[str, str], Admission] = {}
+        self._by_id: dict[str, Admission] = {}
         self._all: set[Admission] = set()
         self._sooner = trio.Event()
         self._next = math.inf
@@ -73,19 +81,27 @@ class Admissions:
         seconds_left: float | None = None,
         path: str = "",
         session: str = "",
+        name: str = "",
+        capability: str = "",
+        resource: Resource = NOTHING,
     ) -> Admission:
         """Note someone who is let in; `seconds_left` until their credential ends, None for no end.
 
+        `name` is the public id of a session that has one, otherwise one is made.
         A MediaMTX session asked about again (an RTSP client's second question) moves to the newer credential.
         """
         now = self._monotonic()
         deadline = None if seconds_left is None else now + seconds_left
-        admission = Admission(caller, transport, way_out, now, deadline, path, session)
+        name = name or f"session_{secrets.token_hex(8)}"
+        admission = Admission(
+            caller, transport, way_out, now, deadline, path, session, name, capability, resource
+        )  # fmt: skip
         if session:
             if before := self._by_session.get((transport, session)):
                 self.remove(before)
             self._by_session[transport, session] = admission
         self._all.add(admission)
+        self._by_id[admission.id] = admission
         for name in caller.identities:
             self._by_identity.setdefault(name, set()).add(admission)
         self._note_deadline(deadline)
@@ -94,6 +110,8 @@ class Admissions:
     def remove(self, admission: Admission) -> None:
         """They left by themselves; safe to say twice."""
         self._all.discard(admission)
+        if self._by_id.get(admission.id) is admission:
+            del self._by_id[admission.id]
         if admission.session and self._by_session.get((admission.transport, admission.session)) is admission:
             del self._by_session[admission.transport, admission.session]
         for name in admission.caller.identities:
@@ -104,16 +122,33 @@ class Admissions:
 
     def end(self, identities: Iterable[str], cause: Cause, by: str = "") -> list[Admission]:
         """Put out everyone who answers to one of these; returns them. Never waits."""
-        since = self._monotonic()
-        found = {admission for name in identities for admission in self._by_identity.get(name, ())}
-        for admission in found:
+        return self.put_out({each for name in identities for each in self.of(name)}, cause, by)
+
+    def put_out(self, found: Iterable[Admission], cause: Cause, by: str = "") -> list[Admission]:
+        """Put these out; returns them. Never waits."""
+        since, leaving = self._monotonic(), list(found)
+        for admission in leaving:
             self._put_out(admission, cause, by, since)
-        return list(found)
+        return leaving
+
+    def of(self, identity: str) -> tuple[Admission, ...]:
+        """Everyone who answers to this."""
+        return tuple(self._by_identity.get(identity, ()))
+
+    def find(self, admission_id: str) -> Admission | None:
+        """Who is inside under this id."""
+        return self._by_id.get(admission_id)
+
+    def renew(self, admission: Admission, caller: Caller, seconds_left: float | None) -> None:
+        """The credential by which someone is inside has changed: other rights, another end (None: no end)."""
+        admission.caller = caller
+        admission.deadline = None if seconds_left is None else self._monotonic() + seconds_left
+        self._note_deadline(admission.deadline)
 
     def shorten(self, identities: Iterable[str], seconds_left: float) -> None:
         """Nobody who answers to one of these stays longer than this (a rotated key's old secret)."""
         deadline = self._monotonic() + seconds_left
-        for admission in {admission for name in identities for admission in self._by_identity.get(name, ())}:
+        for admission in {each for name in identities for each in self.of(name)}:
             admission.deadline = deadline if admission.deadline is None else min(admission.deadline, deadline)
         self._note_deadline(deadline)
 

@@ -17,7 +17,7 @@ import structlog
 from edged.access.admissions import Admission, Admissions, Cause, WayOut
 from edged.access.ledger import Ledger
 from edged.clock import Clock
-from edged.credentials.api_keys import digest
+from edged.credentials.api_keys import digest, published_as
 from edged.credentials.callers import (
     NOTHING,
     ApiKey,
@@ -86,9 +86,9 @@ class Gate:
         if isinstance(credential, LocalUser):
             caller = local_caller(credential.uid)
         elif isinstance(credential, ApiKey):
-            found = self._ledger.find_key(digest(credential.secret))
+            found = self._ledger.find_key(shown := digest(credential.secret))
             if found is None:
-                raise self._refused(Reason.UNKNOWN_KEY, "api_key", transport)
+                raise self._refused(Reason.UNKNOWN_KEY, "api_key", transport, detail=published_as(shown) or "")
             caller = found
         else:
             caller = self._verify(credential.text, transport)
@@ -104,6 +104,8 @@ class Gate:
         self, caller: Caller | None, capability: str, transport: Transport, resource: Resource = NOTHING
     ) -> None:
         """May they do this to that, now? Raises Refused with the exact reason, and counts it."""
+        if caller is not None:
+            caller = self._ledger.current(caller)
         allowed, reason = self.judge(caller, capability, resource)
         if not allowed:
             assert reason is not None
@@ -112,24 +114,44 @@ class Gate:
     def judge(self, caller: Caller | None, capability: str, resource: Resource = NOTHING) -> Decision:
         """The same question, without counting: for rows of a list and for receivers of a notification."""
         if caller is not None:
+            caller = self._ledger.current(caller)
             reason = self._standing(caller)
             if reason is not None:
                 return Decision(False, reason)
         return decide(caller, capability, resource, now=self._clock.now())
 
+    def current(self, caller: Caller) -> Caller:
+        """The caller as its credential makes it now: whoever holds on to one asks before each use."""
+        return self._ledger.current(caller)
+
     def admit(
-        self, caller: Caller, transport: Transport, way_out: WayOut, *, path: str = "", session: str = ""
+        self,
+        caller: Caller,
+        transport: Transport,
+        way_out: WayOut,
+        *,
+        path: str = "",
+        session: str = "",
+        name: str = "",
+        capability: str = "",
+        resource: Resource = NOTHING,
     ) -> Admission:
         """Note someone who stays until they leave, their credential ends, or it is revoked.
 
+        `name` is the public id of a session that has one. Whoever is let in for one `capability` on one `resource`
+        leaves when the credential loses that.
         Raises Refused if it has ended since it was looked at: a door may have waited in between, and a
         revocation that is over puts nobody out any more.
         """
+        caller = self._ledger.current(caller)
         reason = self._standing(caller)
         if reason is not None:
             raise self._refused(reason, caller.method, transport, caller)
         left = self.seconds_left(caller)
-        return self.admissions.add(caller, transport, way_out, seconds_left=left, path=path, session=session)
+        return self.admissions.add(
+            caller, transport, way_out, seconds_left=left, path=path, session=session, name=name,
+            capability=capability, resource=resource,
+        )  # fmt: skip
 
     def seconds_left(self, caller: Caller) -> float | None:
         """How long this caller's credential is good from now on; None for one without an end."""
@@ -149,9 +171,11 @@ class Gate:
         return caller
 
     def _standing(self, caller: Caller) -> Reason | None:
-        """Revoked comes before expired (contract 7.6)."""
+        """Revoked comes before suspended, that before expired (contract 7.6)."""
         if self._ledger.is_denied(caller):
             return Reason.REVOKED
+        if self._ledger.is_suspended(caller):
+            return Reason.SUSPENDED
         now = self._clock.now()
         if (caller.expires is not None and now >= caller.expires) or self._ledger.has_ended(caller, now):
             return Reason.EXPIRED

@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from edged.credentials.api_keys import KeyRecord, digest
 from edged.credentials.callers import Caller
@@ -31,8 +32,16 @@ class Ledger:
     def __init__(self) -> None:
         self.keys: dict[str, KeyRecord] = {}
         self._callers: dict[bytes, Caller] = {}
-        #: Identities (key:…, jti:…, token:…) that are denied for good.
+        #: Identities (key:…, jti:…, token:…, user:…, issuer:…) that are denied for good.
         self.denied: set[str] = set()
+        #: Identities (key:…) that are denied until they are resumed.
+        self.suspended: set[str] = set()
+        #: Scope (all, user:…, issuer:…) → Unix seconds: tokens of it that were issued by then are denied.
+        self.cut_offs: dict[str, float] = {}
+        self._is_scoped = False  # whether any token is denied by whom it is of
+        # The callers of keys by secret_identity(), and the keys (by id) whose callers were made anew since.
+        self._by_secret: dict[str, Caller] = {}
+        self._changed: set[str] = set()
         #: Identities that end at a time, Unix seconds: the old secret of a rotated key.
         self.ends: dict[str, float] = {}
         self._children: dict[bytes, ChildSecret] = {}
@@ -44,29 +53,74 @@ class Ledger:
             if old is None:
                 continue
             self._callers.pop(old, None)
+            self._by_secret.pop(secret_identity(old), None)
             if old not in (record.digest, record.previous_digest):
                 # Rotated twice: whoever is still inside by it is inside no longer.
                 self.ends[secret_identity(old)] = 0.0
         self.keys[record.key_id] = record
-        self._callers[record.digest] = caller_of(record, record.digest, record.expires_at)
+        if before is not None:
+            self._changed.add(record.key_id)
+        self._put_secret(record, record.digest, record.expires_at)
         if record.previous_digest is not None:
             until = min(record.previous_valid_until or 0.0, record.expires_at or float("inf"))
-            self._callers[record.previous_digest] = caller_of(record, record.previous_digest, until)
+            self._put_secret(record, record.previous_digest, until)
             self.ends[secret_identity(record.previous_digest)] = until
+        if record.suspended_at is not None:
+            self.suspended.add(key_identity(record.key_id))
+        else:
+            self.suspended.discard(key_identity(record.key_id))
         if record.revoked_at is not None:
             self.denied.add(key_identity(record.key_id))
 
+    def _put_secret(self, record: KeyRecord, key_digest: bytes, until: float | None) -> None:
+        caller = caller_of(record, key_digest, until)
+        self._callers[key_digest] = self._by_secret[secret_identity(key_digest)] = caller
+
     def deny(self, identities: Iterable[str]) -> None:
         """From here on nothing that answers to one of these gets in."""
-        self.denied.update(identities)
+        names = set(identities)
+        self.denied |= names
+        self._is_scoped = self._is_scoped or any(name.startswith(_SCOPES) for name in names)
+
+    def cut_off(self, scope: str, before: float) -> None:
+        """From here on no token of this scope gets in that was issued at `before` (Unix seconds) or earlier.
+
+        Lines that are drawn for one scope, and those of several that a token is within, combine by maximum.
+        """
+        self.cut_offs[scope] = max(before, self.cut_offs.get(scope, before))
 
     def find_key(self, key_digest: bytes) -> Caller | None:
         """The caller that a key speaks for, good or not; None if no key has this digest."""
         return self._callers.get(key_digest)
 
+    def current(self, caller: Caller) -> Caller:
+        """The caller as its credential makes it now: a key may have been given other rights since it was looked at."""
+        if caller.credential_id in self._changed and caller.method == "api_key":
+            for name in caller.identities:
+                if (fresh := self._by_secret.get(name)) is not None:
+                    return fresh
+        return caller
+
     def is_denied(self, caller: Caller) -> bool:
         """Whether a revocation hits this caller."""
-        return not self.denied.isdisjoint(caller.identities)
+        if not self.denied.isdisjoint(caller.identities):
+            return True
+        return (self._is_scoped or bool(self.cut_offs)) and self._is_cut_off(caller)
+
+    def is_suspended(self, caller: Caller) -> bool:
+        """Whether this caller's credential is to wait."""
+        return bool(self.suspended) and not self.suspended.isdisjoint(caller.identities)
+
+    def _is_cut_off(self, caller: Caller) -> bool:
+        scopes = scopes_of(caller)
+        if not self.denied.isdisjoint(scopes):
+            return True
+        line = max((self.cut_offs[scope] for scope in scopes if scope in self.cut_offs), default=None)
+        if line is None:
+            return False
+        issued = caller.claims.get("iat")
+        # Nobody knows when a token without `iat` was issued, so that no line can be shown to lie before it.
+        return not isinstance(issued, (int, float)) or issued <= line
 
     def has_ended(self, caller: Caller, now: float) -> bool:
         """Whether the secret that this caller showed was replaced and its grace is over. `now`: Unix seconds."""
@@ -100,6 +154,30 @@ class Ledger:
         return True
 
 
+#: The scope of every token.
+ALL: Final = "all"
+_SCOPES: Final = ("user:", "issuer:")
+
+
+def user_identity(subject: str) -> str:
+    """The name by which a revocation hits every token of a subject, whoever issued it (contract 10.18)."""
+    return f"user:{subject}"
+
+
+def issuer_identity(issuer: str) -> str:
+    """The name by which a revocation hits every token that says that it is from this issuer."""
+    return f"issuer:{issuer}"
+
+
+def scopes_of(caller: Caller) -> tuple[str, ...]:
+    """What a caller is within if a token made it, from what its claims say; nothing for every other caller."""
+    if not caller.claims:
+        return ()
+    issuer = caller.claims.get("iss")
+    named = (issuer_identity(issuer),) if isinstance(issuer, str) else ()
+    return (ALL, user_identity(caller.subject), *named)
+
+
 def key_identity(key_id: str) -> str:
     """The name by which a revocation hits everything that a key opened."""
     return f"key:{key_id}"
@@ -113,7 +191,7 @@ def secret_identity(key_digest: bytes) -> str:
 def caller_of(record: KeyRecord, key_digest: bytes, expires: float | None) -> Caller:
     """The caller that one secret of a key speaks for until `expires` (Unix seconds, None: no end)."""
     roles = frozenset({canonical_role(record.role)})
-    whole, single = compute(roles, record.permissions, has_streams=False)
+    whole, single = compute(roles, record.permissions, has_streams=record.streams is not None)
     cameras = record.camera_access
     return Caller(
         method="api_key",
@@ -123,6 +201,7 @@ def caller_of(record: KeyRecord, key_digest: bytes, expires: float | None) -> Ca
         capabilities=whole,
         grants=single,
         cameras=None if cameras is None or "*" in cameras else frozenset(cameras),
+        streams=record.streams,
         expires=expires,
         identities=frozenset({key_identity(record.key_id), secret_identity(key_digest)}),
         credential_id=record.key_id,

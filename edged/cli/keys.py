@@ -1,15 +1,28 @@
-"""`edged key`: make, list, rotate and revoke API keys."""
+"""`edged key`: make, import, list, show, change, rotate, suspend, resume and revoke API keys."""
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import click
 
-from edged.cli.options import ask, show_fields, show_json, show_table, talks
+from edged.cli.foreign_keys import KeyFile
+from edged.cli.options import FAILED, ask, errors_shown, show_fields, show_json, show_table, talks
 
 _ROLES = click.Choice(["monitor", "viewer", "operator", "user", "admin"])
 _COLUMNS = ("key_id", "name", "role", "status", "created_at", "expires_at", "last_used", "usage_count")
+_STATES = click.Choice(["active", "expired", "suspended", "revoked"])
+#: Keys of another service that the daemon takes with one call.
+_MOST_IMPORTED = 100
+_cameras = click.option("--camera", "cameras", multiple=True, metavar="CAMERA", help="Only this camera; repeatable.")
+_permissions = click.option(
+    "--permission", "permissions", multiple=True, help="Only this of what the role may do; repeatable."
+)
+_read = click.option("--read", "read", multiple=True, metavar="STREAM", help="Read only this stream; repeatable.")
+_publish = click.option("--publish", "publish", multiple=True, metavar="STREAM", help="Publish it; repeatable.")
 _quiet = click.option("--quiet", "-q", is_flag=True, help="Print the secret alone, for scripts to capture.")
 
 
@@ -22,13 +35,15 @@ def key() -> None:
 @click.argument("name")
 @click.option("--role", type=_ROLES, required=True, help="What the key may do; user is operator.")
 @click.option("--expires-in-days", type=click.FloatRange(min=0, min_open=True), help="Without it the key has no end.")
-@click.option("--camera", "cameras", multiple=True, metavar="CAMERA", help="Only this camera; may be repeated.")
-@click.option("--permission", "permissions", multiple=True, help="Only this of what the role may do; may be repeated.")
+@_cameras
+@_permissions
+@_read
+@_publish
 @_quiet
 @talks
 def create(
     name: str, role: str, expires_in_days: float | None, cameras: tuple[str, ...], permissions: tuple[str, ...],
-    quiet: bool, **where: Any,
+    read: tuple[str, ...], publish: tuple[str, ...], quiet: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Make an API key called NAME and print its secret, this one time."""
     params = {
@@ -37,13 +52,14 @@ def create(
         "expires_in_days": expires_in_days,
         "camera_access": list(cameras) or None,
         "permissions": list(permissions) or None,
+        "streams": _streams(read, publish),
     }
     _show_secret(ask("create_key", params, **where), quiet=quiet, as_json=where["as_json"])
 
 
 @key.command("list")
 @click.option("--role", type=_ROLES, help="Only keys of this role.")
-@click.option("--status", type=click.Choice(["active", "expired", "revoked"]), help="Only keys in this state.")
+@click.option("--status", type=_STATES, help="Only keys in this state.")
 @click.option("--unused-days", type=click.FloatRange(min=0), help="Only keys unused for so long.")
 @talks
 def list_all(role: str | None, status: str | None, unused_days: float | None, **where: Any) -> None:
@@ -55,6 +71,100 @@ def list_all(role: str | None, status: str | None, unused_days: float | None, **
         show_table(_COLUMNS, found["keys"])
     else:
         click.echo("no keys; make one: edged key create NAME --role viewer", err=True)
+
+
+@key.command()
+@click.argument("key_id")
+@talks
+def show(key_id: str, **where: Any) -> None:
+    """Show one key: what it may do, when it ends, how often and when last it was used."""
+    _show_key(ask("get_key", {"key_id": key_id}, **where), where)
+
+
+@key.command()
+@click.argument("key_id")
+@click.option("--name", help="What it is called.")
+@click.option("--role", type=_ROLES, help="What it may do; user is operator.")
+@click.option("--expires-in-days", type=click.FloatRange(min=0, min_open=True), help="When it ends, from now.")
+@click.option("--no-expiry", is_flag=True, help="It has no end.")
+@_cameras
+@click.option("--all-cameras", is_flag=True, help="Every camera.")
+@_permissions
+@click.option("--all-permissions", is_flag=True, help="All that the role may do.")
+@_read
+@_publish
+@click.option("--camera-streams", is_flag=True, help="Streams of the cameras that it may see, no list of its own.")
+@talks
+def update(
+    key_id: str, name: str | None, role: str | None, expires_in_days: float | None, no_expiry: bool,
+    cameras: tuple[str, ...], all_cameras: bool, permissions: tuple[str, ...], all_permissions: bool,
+    read: tuple[str, ...], publish: tuple[str, ...], camera_streams: bool, **where: Any,
+) -> None:  # fmt: skip
+    """Change what a key is called and may do; its sessions feel it with their next call. What is left out stays."""
+    params = {
+        "key_id": key_id,
+        "name": name,
+        "role": role,
+        "expires_in_days": expires_in_days,
+        "camera_access": list(cameras) or None,
+        "permissions": list(permissions) or None,
+        "streams": _streams(read, publish),
+    }
+    lifted = {
+        "expires_at": no_expiry, "camera_access": all_cameras, "permissions": all_permissions, "streams": camera_streams
+    }  # fmt: skip
+    nulls = [member for member, lift in lifted.items() if lift]
+    if (no_expiry and expires_in_days is not None) or any(params.get(member) is not None for member in nulls):
+        raise click.UsageError("one of these options says the contrary of another")
+    _show_key(ask("update_key", params, nulls=nulls, **where), where)
+
+
+@key.command()
+@click.argument("key_id")
+@talks
+def suspend(key_id: str, **where: Any) -> None:
+    """Refuse a key and end everything that it opened, at once, until it is resumed."""
+    _tell(ask("suspend_key", {"key_id": key_id}, **where), "is suspended", where)
+
+
+@key.command()
+@click.argument("key_id")
+@talks
+def resume(key_id: str, **where: Any) -> None:
+    """Let a suspended key in again."""
+    _tell(ask("resume_key", {"key_id": key_id}, **where), "is good again", where)
+
+
+@key.command("import")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@talks
+def import_keys(file: Path, **where: Any) -> None:
+    """Accept the keys in another service's api-keys.json, and take them out of FILE once they are safe.
+
+    The keys go on working as they are; edged keeps their hashes only. What cannot be taken stays in FILE. Exit code 1
+    if there was any of that. It may be done again.
+    """
+    with errors_shown(as_json=where["as_json"]), KeyFile.open(file) as found:
+        keys = list(found.keys)
+        report: list[dict[str, Any]] = []
+        for at in range(0, len(keys), _MOST_IMPORTED):
+            report += ask("import_keys", {"keys": keys[at : at + _MOST_IMPORTED]}, **where)["keys"]
+        taken = {item["source_id"] for item in report if item["status"] != "refused"}
+        report += found.unusable
+        left = found.take_out(taken | found.ended)
+    if where["as_json"]:
+        show_json({"keys": report, "left_in_file": left})
+    else:
+        if report:
+            show_table(("source_id", "status", "key_id", "reason"), report)
+        counted = Counter(item["status"] for item in report)
+        click.echo(", ".join(f"{number} {status}" for status, number in counted.items()) or "no keys", err=True)
+        if any(item["status"] == "no key" for item in report):
+            click.echo("Where there is no key in the file nobody can take it over: make a new one, edged key create.",
+                       err=True)  # fmt: skip
+        click.echo(f"{file}: {left} left" if left else f"{file}: emptied", err=True)
+    if left:
+        sys.exit(FAILED)
 
 
 @key.command()
@@ -75,11 +185,28 @@ def rotate(key_id: str, grace: int | None, quiet: bool, **where: Any) -> None:
 @talks
 def revoke(key_id: str, **where: Any) -> None:
     """End a key and everything that it opened, at once and for good."""
-    done = ask("revoke_key", {"key_id": key_id}, **where)
+    _tell(ask("revoke_key", {"key_id": key_id}, **where), "is revoked", where)
+
+
+def _streams(read: tuple[str, ...], publish: tuple[str, ...]) -> dict[str, list[str]] | None:
+    return {"read": list(read), "publish": list(publish)} if read or publish else None
+
+
+def _tell(done: dict[str, Any], what: str, where: dict[str, Any]) -> None:
     if where["as_json"]:
         show_json(done)
     else:
-        click.echo(f"{done['key_id']} is revoked")
+        click.echo(f"{done['key_id']} {what}")
+
+
+def _show_key(item: dict[str, Any], where: dict[str, Any]) -> None:
+    if where["as_json"]:
+        show_json(item)
+        return
+    streams = item.pop("streams", None)
+    if streams is not None:
+        item |= {"read": streams["read"], "publish": streams["publish"]}
+    show_fields(item)
 
 
 def _show_secret(made: dict[str, Any], *, quiet: bool, as_json: bool) -> None:

@@ -11,7 +11,9 @@ from edged.cli.clock import clock
 from edged.cli.config import config
 from edged.cli.keys import key
 from edged.cli.options import show_json, with_json
+from edged.cli.revocations import revocation
 from edged.cli.serve import demo, serve
+from edged.cli.sessions import session
 from edged.cli.tokens import token
 
 
@@ -20,8 +22,8 @@ from edged.cli.tokens import token
 def main() -> None:
     """A camera box that people can trust.
 
-    `serve` is the daemon. `key` and `token` ask the running daemon over its unix socket, which root and the group
-    edged-admin may open.
+    `serve` is the daemon. `key`, `token`, `session` and `revocation` ask the running daemon over its unix socket,
+    which root and the group edged-admin may open.
     """
 
 
@@ -35,5 +37,5 @@ def version(as_json: bool) -> None:
         click.echo(f"edged {__version__} (Python {platform.python_version()})")
 
 
-for command in (serve, demo, key, token, clock, config, version):
+for command in (serve, demo, key, token, session, revocation, clock, config, version):
     main.add_command(command)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -54,16 +54,18 @@ def talks(command: F) -> F:
 
 
 def ask(
-    method: str, params: Mapping[str, object], *, socket: Path | None, directory: Path, as_json: bool
-) -> dict[str, Any]:
-    """Ask the running daemon one thing. Members that are None are left out; errors end the command."""
+    method: str, params: Mapping[str, object], *, socket: Path | None, directory: Path, as_json: bool,
+    nulls: Collection[str] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Ask the running daemon one thing. Members that are None are left out, those in `nulls` sent as null; errors end
+    the command."""
     import trio
 
     from edged.cli.client import call_once
 
     with errors_shown(as_json=as_json):
         path = socket or _find_socket(directory)
-        given = {name: value for name, value in params.items() if value is not None}
+        given = {name: value for name, value in params.items() if value is not None} | dict.fromkeys(nulls)
         result: dict[str, Any] = trio.run(partial(call_once, path, method, given))
     return result
 

@@ -123,9 +123,24 @@ class Caller:
         whole = other.capabilities <= self.capabilities
         single = all(grant in self.grants or grant.rpartition(":")[0] in self.capabilities for grant in other.grants)
         cameras = self.cameras is None or (other.cameras is not None and other.cameras <= self.cameras)
-        # Whoever is held to certain streams holds others to the same at least.
-        streams = self.streams is None or other.streams == self.streams
-        return whole and single and cameras and streams
+        return whole and single and cameras and self._covers_streams(other)
+
+    def _covers_streams(self, other: Caller) -> bool:
+        if other.streams is None:
+            # Whoever is held to certain streams holds others to the same at least.
+            return self.streams is None
+        return all(self._reaches("stream:read", path) for path in other.streams.read) and all(
+            self._reaches("stream:publish", path) for path in other.streams.publish
+        )
+
+    def _reaches(self, capability: str, path: str) -> bool:
+        """Whether a stream that is named in so many words (`*`: all) is within these rights (contract 7.5)."""
+        if self.streams is not None:
+            named = self.streams.read if capability == "stream:read" else self.streams.publish
+            return "*" in named or path in named
+        if self.cameras is not None and path not in self.cameras:
+            return False
+        return capability in self.capabilities or f"{capability}:{path}" in self.grants
 
     def sees(self, names: frozenset[str]) -> bool:
         """Whether a camera that answers to any of `names` is within `cameras`."""

@@ -29,6 +29,7 @@ class Reason(StrEnum):
     NO_EXPIRY = "no_expiry"
     NOT_YET_VALID = "not_yet_valid"
     REVOKED = "revoked"
+    SUSPENDED = "suspended"
     ROLE_DENIED = "role_denied"
     MISSING_SCOPE = "missing_scope"
     CAMERA_DENIED = "camera_denied"
@@ -42,6 +43,7 @@ OUTSIDE: Final[Mapping[str, str]] = MappingProxyType(
         Reason.MISSING: "auth_required",
         Reason.EXPIRED: "expired",
         Reason.REVOKED: "revoked",
+        Reason.SUSPENDED: "auth_failed",
         Reason.MALFORMED: "auth_failed",
         Reason.UNKNOWN_KEY: "auth_failed",
         Reason.BAD_SIGNATURE: "auth_failed",

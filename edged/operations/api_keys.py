@@ -1,38 +1,65 @@
-"""API keys: make, list, rotate, revoke (contract 5.1). The secret stands in the reply that made it and nowhere else."""
+"""API keys: make, import, list, change, rotate, suspend, revoke (contract 5.1, 10.1).
+
+The secret stands in the reply that made it and nowhere else.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from edged.access.ledger import caller_of
+from edged.access.registrar import ForeignKey
 from edged.clock import iso
-from edged.credentials.api_keys import KeyRecord
-from edged.credentials.callers import Caller
+from edged.credentials.api_keys import KeyRecord, digest
+from edged.credentials.callers import Caller, Streams
 from edged.credentials.decision import Reason
-from edged.credentials.roles import canonical_role, compute, is_permission
+from edged.credentials.roles import ROLES, canonical_role, compute, is_permission
 from edged.errors import InvalidParams, NotFound, Refused
 from edged.operations.catalogue import Call, operation
 from edged.operations.house import House
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 Role = Literal["monitor", "viewer", "operator", "user", "admin"]
+Days = Annotated[float, msgspec.Meta(gt=0, le=36500)]
+Status = Literal["active", "expired", "suspended", "revoked"]
 _DAY: Final = 86400.0
 _MOST: Final = 64
 _LONGEST: Final = 128
+#: What MediaMTX takes for the name of a path (contract C-32).
+_PATH: Final = re.compile(r"[0-9A-Za-z_\-/.]+\Z")
+#: Keys of another service that one call takes.
+MOST_IMPORTED: Final = 100
+#: What a guesser would need a lifetime for has at least so many characters; no issuer of keys makes longer ones.
+_SHORTEST_SECRET: Final = 20
+_LONGEST_SECRET: Final = 256
+
+
+class StreamAccess(msgspec.Struct, frozen=True):
+    """Names of MediaMTX paths that may be read and published to; `*` for all (contract 7.5)."""
+
+    read: list[str] = []
+    publish: list[str] = []
 
 
 class CreateKeyParams(msgspec.Struct, frozen=True):
-    """`expires_at` ISO 8601 or `expires_in_days`; neither means no end. `permissions` narrow the role."""
+    """`expires_at` ISO 8601 or `expires_in_days`; neither means no end. `permissions` narrow the role.
+
+    `streams` names the streams; without it they are those of the cameras that the key may see.
+    """
 
     name: Name
     role: Role
     expires_at: str | None = None
-    expires_in_days: Annotated[float, msgspec.Meta(gt=0, le=36500)] | None = None
+    expires_in_days: Days | None = None
     permissions: list[str] | None = None
     camera_access: list[str] | None = None
+    streams: StreamAccess | None = None
 
 
 class NewKey(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -49,13 +76,15 @@ class NewKey(msgspec.Struct, frozen=True, omit_defaults=True):
 @operation("keys:admin")
 async def create_key(call: Call, params: CreateKeyParams) -> NewKey:
     """Make an API key. It is durable before this answers."""
-    refuse_widening(call, params.role, params.permissions, params.camera_access)
+    streams = _read_streams(params.streams)
+    refuse_widening(call, params.role, params.permissions, params.camera_access, streams)
     record, secret = await call.house.registrar.create_key(
         name=params.name,
         role=canonical_role(params.role),
-        expires_at=_read_expiry(params, call.house.clock.now()),
+        expires_at=_read_expiry(params.expires_at, params.expires_in_days, call.house.clock.now()),
         permissions=_read_names("permissions", params.permissions),
         camera_access=_read_names("camera_access", params.camera_access),
+        streams=streams,
     )
     return NewKey(
         key_id=record.key_id,
@@ -71,7 +100,7 @@ class ListKeysParams(msgspec.Struct, frozen=True):
     """Only keys of this role, this status, or unused for so many days."""
 
     role: Role | None = None
-    status: Literal["active", "expired", "revoked"] | None = None
+    status: Status | None = None
     unused_days: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
@@ -88,6 +117,7 @@ class KeyItem(msgspec.Struct, frozen=True):
     status: str
     permissions: list[str] | None = None
     camera_access: list[str] | None = None
+    streams: StreamAccess | None = None
 
 
 class KeyList(msgspec.Struct, frozen=True):
@@ -147,7 +177,7 @@ async def rotate_key(call: Call, params: RotateKeyParams) -> RotatedKey:
     _authorize_own(call, params.key_id)
     held = _find(call.house, params.key_id)
     # Whoever rotates a key holds it from then on.
-    refuse_widening(call, held.role, held.permissions, held.camera_access)
+    refuse_widening(call, held.role, held.permissions, held.camera_access, held.streams)
     record, secret = await call.house.registrar.rotate_key(params.key_id, params.grace_seconds)
     assert record.rotated_at is not None
     assert record.previous_valid_until is not None
@@ -161,6 +191,111 @@ async def rotate_key(call: Call, params: RotateKeyParams) -> RotatedKey:
         rotated_at=iso(record.rotated_at),
         previous_valid_until=iso(record.previous_valid_until),
     )
+
+
+class UpdateKeyParams(msgspec.Struct, frozen=True):
+    """What is to change; what is left out stays. null lifts a restriction: no end, all of the role, every camera."""
+
+    key_id: str
+    name: Name | UnsetType = UNSET
+    role: Role | UnsetType = UNSET
+    expires_at: str | UnsetType | None = UNSET
+    expires_in_days: Days | UnsetType = UNSET
+    permissions: list[str] | UnsetType | None = UNSET
+    camera_access: list[str] | UnsetType | None = UNSET
+    streams: StreamAccess | UnsetType | None = UNSET
+
+
+@operation("keys:admin")
+async def update_key(call: Call, params: UpdateKeyParams) -> KeyItem:
+    """Change what a key is called and may do; in force for the next call of every session of that key.
+
+    Whoever may administer keys may narrow any; a key that comes out of it able to do more than before is one that
+    the caller could have made.
+    """
+    changes = _read_changes(params, call.house.clock.now())
+    if not changes:
+        raise InvalidParams("nothing to change", hint="give name, role, permissions, camera_access, streams or an end")
+
+    def check(before: KeyRecord, after: KeyRecord) -> None:
+        # Judged right before the commit: the asker may have been narrowed meanwhile, or the key changed.
+        call.house.gate.authorize(call.session.caller, "keys:admin", call.session.transport)
+        if not _is_narrower(before, after):
+            refuse_widening(call, after.role, after.permissions, after.camera_access, after.streams)
+
+    return _show(await call.house.registrar.update_key(params.key_id, changes, check), call.house)
+
+
+@operation("keys:admin")
+async def suspend_key(call: Call, params: KeyParams) -> KeyItem:
+    """Refuse a key, and end everything that it opened, until it is resumed; denied at once, durable before this
+    answers. Again is fine."""
+    record = await call.house.registrar.suspend_key(params.key_id, by=call.session.id)
+    return _show(record, call.house)
+
+
+@operation("keys:admin")
+async def resume_key(call: Call, params: KeyParams) -> KeyItem:
+    """A suspended key is good again. Again is fine."""
+    held = _find(call.house, params.key_id)
+    refuse_widening(call, held.role, held.permissions, held.camera_access, held.streams)
+    return _show(await call.house.registrar.resume_key(params.key_id), call.house)
+
+
+class ImportedKey(msgspec.Struct, frozen=True):
+    """A key as another service has kept it; `source_id` is its id there, times ISO 8601."""
+
+    source_id: Annotated[str, msgspec.Meta(max_length=_LONGEST)]
+    key: str
+    role: str
+    name: str = ""
+    created_at: str | None = None
+    expires_at: str | None = None
+
+
+class ImportKeysParams(msgspec.Struct, frozen=True):
+    keys: Annotated[list[ImportedKey], msgspec.Meta(min_length=1, max_length=MOST_IMPORTED)]
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """What became of one: `imported` under a new `key_id`, `known` already, or `refused`, and then why."""
+
+    source_id: str
+    status: Literal["imported", "known", "refused"]
+    key_id: str | None = None
+    reason: str = ""
+
+
+class ImportReport(msgspec.Struct, frozen=True):
+    keys: list[Imported]
+
+
+@operation("keys:admin")
+async def import_keys(call: Call, params: ImportKeysParams) -> ImportReport:
+    """Accept keys that another service has issued, whatever their form, by their SHA-256 (contract S1-33, C-24).
+
+    All that can be taken are durable before this answers; their secrets are kept nowhere. Again is fine.
+    """
+    report: dict[int, Imported] = {}
+    taken: dict[int, ForeignKey] = {}
+    for at, item in enumerate(params.keys):
+        try:
+            taken[at] = _read_foreign(item, call.house.clock.now())
+            refuse_widening(call, item.role, None, None)
+        except InvalidParams as problem:
+            report[at] = Imported(item.source_id, "refused", reason=problem.sentence)
+            taken.pop(at, None)
+    outcomes = await call.house.registrar.import_keys(list(taken.values()))
+    for at, outcome in zip(taken, outcomes, strict=True):
+        source_id = params.keys[at].source_id
+        if isinstance(outcome, KeyRecord):
+            report[at] = Imported(source_id, "imported", outcome.key_id)
+        else:
+            known = call.house.ledger.find_key(digest(taken[at].secret))
+            report[at] = Imported(
+                source_id, "known" if known else "refused", known.credential_id if known else None, outcome
+            )
+    return ImportReport([report[at] for at in range(len(params.keys))])
 
 
 class RevokedKey(msgspec.Struct, frozen=True):
@@ -183,17 +318,31 @@ def _authorize_own(call: Call, key_id: str) -> None:
 
 
 def refuse_widening(
-    call: Call, role: str, permissions: Sequence[str] | None, camera_access: Sequence[str] | None
+    call: Call,
+    role: str,
+    permissions: Sequence[str] | None,
+    camera_access: Sequence[str] | None,
+    streams: Streams | None = None,
 ) -> None:
     """Nobody hands on more than they may do themselves (contract 10.1). Raises Refused."""
     caller = call.session.caller
     assert caller is not None, "the gate lets nobody ask this without a caller"
     roles = frozenset({canonical_role(role)})
-    whole, single = compute(roles, permissions, has_streams=False)
+    whole, single = compute(roles, permissions, has_streams=streams is not None)
     cameras = None if camera_access is None or "*" in camera_access else frozenset(camera_access)
-    asked = Caller("api_key", "", roles, whole, single, cameras)
-    if not caller.covers(asked):
+    asked = Caller("api_key", "", roles, whole, single, cameras, streams)
+    if not call.house.gate.current(caller).covers(asked):
         raise Refused(Reason.MISSING_SCOPE, "nobody can hand on more than they may do themselves", required=role)
+
+
+def _is_narrower(before: KeyRecord, after: KeyRecord) -> bool:
+    """Whether a key can afterwards do nothing, and at no time, that it could not before."""
+    earlier = before.expires_at is None or (after.expires_at is not None and after.expires_at <= before.expires_at)
+    return earlier and _rights(before).covers(_rights(after))
+
+
+def _rights(record: KeyRecord) -> Caller:
+    return caller_of(record, record.digest, record.expires_at)
 
 
 def _find(house: House, key_id: str) -> KeyRecord:
@@ -216,7 +365,12 @@ def _show(record: KeyRecord, house: House) -> KeyItem:
         status=record.status(house.clock.now()),
         permissions=None if record.permissions is None else list(record.permissions),
         camera_access=None if record.camera_access is None else list(record.camera_access),
+        streams=_show_streams(record.streams),
     )
+
+
+def _show_streams(streams: Streams | None) -> StreamAccess | None:
+    return None if streams is None else StreamAccess(sorted(streams.read), sorted(streams.publish))
 
 
 def _last_use(record: KeyRecord, house: House) -> float:
@@ -228,17 +382,56 @@ def _iso(seconds: float | None) -> str | None:
     return None if seconds is None else iso(seconds)
 
 
-def _read_expiry(params: CreateKeyParams, now: float) -> float | None:
-    """Unix seconds of a new key's end. Raises InvalidParams for a time that is past or unreadable."""
-    if params.expires_in_days is not None:
-        return now + params.expires_in_days * _DAY
-    if params.expires_at is None:
-        return None
+def read_time(member: str, text: str) -> float:
+    """ISO 8601 → Unix seconds; UTC unless it says otherwise. Raises InvalidParams naming the member."""
     try:
-        when = datetime.fromisoformat(params.expires_at)
-    except ValueError:
-        raise InvalidParams("expires_at is no ISO 8601 time", hint="for example 2027-01-31T00:00:00Z") from None
-    until = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+        when = datetime.fromisoformat(text)
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise InvalidParams(f"{member} is no ISO 8601 time", hint="for example 2027-01-31T00:00:00Z") from None
+
+
+def _read_changes(params: UpdateKeyParams, now: float) -> dict[str, Any]:
+    """What is to change, as fields of KeyRecord. Raises InvalidParams."""
+    changes: dict[str, Any] = {}
+    if params.name is not UNSET:
+        changes["name"] = params.name
+    if params.role is not UNSET:
+        changes["role"] = canonical_role(params.role)
+    if params.expires_at is not UNSET or params.expires_in_days is not UNSET:
+        text = None if params.expires_at is UNSET else params.expires_at
+        days = None if params.expires_in_days is UNSET else params.expires_in_days
+        changes["expires_at"] = _read_expiry(text, days, now)
+    if params.permissions is not UNSET:
+        changes["permissions"] = _read_names("permissions", params.permissions)
+    if params.camera_access is not UNSET:
+        changes["camera_access"] = _read_names("camera_access", params.camera_access)
+    if params.streams is not UNSET:
+        changes["streams"] = _read_streams(params.streams)
+    return changes
+
+
+def _read_foreign(item: ImportedKey, now: float) -> ForeignKey:
+    """Another service's key, checked. Raises InvalidParams saying what is wrong with it."""
+    if not _SHORTEST_SECRET <= len(item.key) <= _LONGEST_SECRET or not item.key.isascii() or not item.key.isprintable():
+        raise InvalidParams(f"its key is not {_SHORTEST_SECRET} to {_LONGEST_SECRET} printable characters")
+    if canonical_role(item.role) not in ROLES:
+        raise InvalidParams(f"there is no role {item.role[:_LONGEST]!r}")
+    expires_at = None if item.expires_at is None else read_time("expires_at", item.expires_at)
+    if expires_at is not None and expires_at <= now:
+        raise InvalidParams("it has expired")
+    created_at = now if item.created_at is None else read_time("created_at", item.created_at)
+    name = (item.name or item.source_id or "imported")[:100]
+    return ForeignKey(item.key, name, canonical_role(item.role), min(created_at, now), expires_at)
+
+
+def _read_expiry(text: str | None, days: float | None, now: float) -> float | None:
+    """Unix seconds of a key's end. Raises InvalidParams for a time that is past or unreadable."""
+    if days is not None:
+        return now + days * _DAY
+    if text is None:
+        return None
+    until = read_time("expires_at", text)
     if until <= now:
         raise InvalidParams("expires_at lies in the past", hint="leave it out for a key without an end")
     return until
@@ -254,3 +447,15 @@ def _read_names(member: str, names: list[str] | None) -> tuple[str, ...] | None:
         if not 0 < len(name) <= _LONGEST or (member == "permissions" and not is_permission(name)):
             raise InvalidParams(f"{member} entry {name[:_LONGEST]!r} is not a valid name")
     return tuple(names)
+
+
+def _read_streams(streams: StreamAccess | None) -> Streams | None:
+    """Streams as given, checked. Raises InvalidParams naming the first bad one."""
+    if streams is None:
+        return None
+    for name in (*streams.read, *streams.publish):
+        if not 0 < len(name) <= _LONGEST or not (name == "*" or _PATH.match(name)):
+            raise InvalidParams(f"streams entry {name[:_LONGEST]!r} is not the name of a path, nor *")
+    if len(streams.read) + len(streams.publish) > _MOST:
+        raise InvalidParams(f"streams has more than {_MOST} entries")
+    return Streams(frozenset(streams.read), frozenset(streams.publish))

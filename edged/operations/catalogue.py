@@ -133,6 +133,9 @@ class Catalogue:
         """
         try:
             given = read_params(item.params, params)
+            if session.caller is not None:
+                # What its key may do can have changed since it came in: from here on it counts as it is now.
+                session.caller = house.gate.current(session.caller)
             call = Call(house, session, item)
             if item.on_camera:
                 call._camera = find_camera(item.capability, given.device, house, session)  # type: ignore[attr-defined]

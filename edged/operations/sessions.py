@@ -1,12 +1,15 @@
-"""Who is talking to us: ping, authenticate, whoami."""
+"""Who is talking to us: ping, authenticate, whoami; and who is inside: list_sessions, end_session (contract 10.1)."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
-from edged.clock import iso
-from edged.credentials.callers import parse_credential
-from edged.errors import Refused
+from edged.access.admissions import Admission
+from edged.clock import Clock, iso
+from edged.credentials.callers import Caller, parse_credential
+from edged.errors import NotFound, Refused
 from edged.operations.catalogue import Call, NoParams, operation
 
 #: What a key without an end is said to be good for (contract 3, authenticate).
@@ -54,7 +57,7 @@ def authenticate(call: Call, params: AuthenticateParams) -> Authenticated:
         if not text:
             problem.hint = "send token (or auth_token) with a JWT or an API key"
         raise
-    session.admission = gate.admit(caller, session.transport, session.end)
+    session.admission = gate.admit(caller, session.transport, session.end, name=session.id)
     session.caller = caller
     until = caller.expires if caller.expires is not None else call.house.clock.now() + _NO_END_SECONDS
     return Authenticated(
@@ -99,4 +102,107 @@ def whoami(call: Call, params: NoParams) -> Whoami:
         permissions=sorted(caller.capabilities | caller.grants),
         authenticated=True,
         claims=caller.claims,
+    )
+
+
+class ListSessionsParams(msgspec.Struct, frozen=True):
+    """A page, whoever came in last first."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    offset: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class SessionItem(msgspec.Struct, frozen=True):
+    """Someone who is inside: by which credential, since when, until when at most, and at which camera's picture.
+
+    `session_id` is what `authenticate` told; a WebSocket has one, as has each picture and each MediaMTX session.
+    """
+
+    session_id: str
+    transport: str
+    subject: str
+    name: str
+    role: str
+    since: str
+    deadline: str | None = None
+    key_id: str | None = None
+    jti: str | None = None
+    token_hash: str | None = None
+    camera: str | None = None
+
+
+class SessionList(msgspec.Struct, frozen=True):
+    """`total` counts all of them, also those on other pages."""
+
+    sessions: list[SessionItem]
+    total: int
+
+
+@operation("self")
+def list_sessions(call: Call, params: ListSessionsParams) -> SessionList:
+    """Who is inside now: everybody for whoever may administer sessions, one's own for anybody."""
+    gate, caller = call.house.gate, call.session.caller
+    assert caller is not None, "the gate lets nobody ask this without a caller"
+    sees_all = gate.judge(caller, "sessions:admin").allowed
+    seen = [each for each in gate.admissions if _is_somebody(each) and (sees_all or _is_own(caller, each.caller))]
+    seen.sort(key=lambda each: (each.since, each.id), reverse=True)
+    page = seen[params.offset : params.offset + params.limit]
+    return SessionList([_show(each, call.house.clock) for each in page], len(seen))
+
+
+class EndSessionParams(msgspec.Struct, frozen=True):
+    session_id: str
+
+
+class EndedSession(msgspec.Struct, frozen=True):
+    message: str
+    session_id: str
+
+
+@operation("self")
+def end_session(call: Call, params: EndSessionParams) -> EndedSession:
+    """Put out one who is inside: anybody with sessions:admin, otherwise one's own. The credential stays good."""
+    gate, caller = call.house.gate, call.session.caller
+    found = gate.admissions.find(params.session_id)
+    if found is not None and not _is_somebody(found):
+        found = None
+    if caller is None or found is None or not _is_own(caller, found.caller):
+        # Asked before it is told whether there is such a session.
+        gate.authorize(caller, "sessions:admin", call.session.transport)
+    if found is None:
+        shown = params.session_id[:64]
+        raise NotFound(f"no session {shown!r}", hint="list_sessions names them", resource="session", id=shown)
+    call.house.registrar.end_session(found, by=call.session.id)
+    return EndedSession("session ended", found.id)
+
+
+def _is_somebody(admission: Admission) -> bool:
+    """Whether this is not one of edged's own children, who end with what they do."""
+    return admission.caller.method != "internal"
+
+
+def _is_own(caller: Caller, other: Caller) -> bool:
+    """Whether two came in by one credential, or as one subject of one issuer."""
+    if not caller.identities.isdisjoint(other.identities):
+        return True
+    same = (caller.method, caller.subject) == (other.method, other.subject)
+    return same and caller.claims.get("iss") == other.claims.get("iss")
+
+
+def _show(admission: Admission, clock: Clock) -> SessionItem:
+    caller, now = admission.caller, clock.now()
+    left = None if admission.deadline is None else admission.deadline - clock.monotonic()
+    names = dict(name.split(":", 1) for name in caller.identities)
+    return SessionItem(
+        session_id=admission.id,
+        transport=admission.transport,
+        subject=caller.subject,
+        name=caller.name,
+        role=caller.role,
+        since=iso(now - (clock.monotonic() - admission.since)),
+        deadline=None if left is None else iso(now + left),
+        key_id=names.get("key"),
+        jti=names.get("jti"),
+        token_hash=names.get("token"),
+        camera=admission.path or None,
     )

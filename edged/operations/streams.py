@@ -135,7 +135,10 @@ def admit(house: House, question: Question) -> Answer:
         house.gate.authorize(caller, capability, transport, resource)
         if question.id:
             kick = partial(_kick, house, question.protocol, question.id)
-            house.gate.admit(caller, transport, kick, path=question.path, session=question.id)
+            house.gate.admit(
+                caller, transport, kick, path=question.path, session=question.id, capability=capability,
+                resource=resource,
+            )  # fmt: skip
     except Refused as problem:
         return Answer(False, problem.reason)
     if question.action == "read":

@@ -25,6 +25,7 @@ import trio
 from edged.access.admissions import Cause
 from edged.credentials.api_keys import digest
 from edged.credentials.callers import ApiKey, Caller, Credential, LocalUser, NoCredential, Peer, parse_credential
+from edged.credentials.decision import outside_reason
 from edged.credentials.roles import SELF
 from edged.credentials.tokens import TokenRefused
 from edged.errors import EdgedError, RateLimited, Refused, UnknownMethod
@@ -40,6 +41,10 @@ from edged.wire.jsonrpc import ABSENT, Batch, Call, Invalid
 
 CALLS_IN_FLIGHT: Final = 32
 CLOSE_REVOKED: Final = 4401
+#: Why → what the close says.
+_FAREWELLS: Final[Mapping[Cause, str]] = MappingProxyType(
+    {"revoked": "credential revoked", "suspended": "credential suspended", "ended": "session ended"}
+)
 #: What the kernel calls a user that our namespace has no number for (contract 10.2).
 _UNMAPPED_UID: Final = 65534
 _RETRY_AFTER_MS: Final = 100
@@ -155,7 +160,7 @@ class RpcSession:
         self._lost: str | None = None  # why there is no credential any more
         self._expiry_due = False  # the client has yet to hear of the expiry
         self._tell_expiry = False  # ... and now is the time: right behind this answer
-        self._leaving = False  # the credential was revoked by a call of our own
+        self._leaving: Cause | None = None  # why a call of our own has put us out
         self._farewell: trio.lowlevel.Task | None = None  # the task of that call
 
     # --- what the door sees ---------------------------------------------------------------------------------------
@@ -399,7 +404,7 @@ class RpcSession:
     def _enter(self, credential: Credential) -> None:
         session, gate = self.session, self._rpc.house.gate
         caller = gate.authenticate(credential, session.transport)
-        session.admission = gate.admit(caller, session.transport, session.end)
+        session.admission = gate.admit(caller, session.transport, session.end, name=session.id)
         session.caller = caller
         self._entered()
 
@@ -421,16 +426,16 @@ class RpcSession:
     def _end(self, cause: Cause, by: str) -> None:
         """The way out that the admission holds: the credential is revoked, or has expired."""
         session = self.session
-        session.caller, session.admission, self._lost = None, None, cause
+        session.caller, session.admission, self._lost = None, None, outside_reason(cause)
         if cause == "expired":
             self._expiry_due = self._dialect.tells_expiry
             if session.topics and self._expiry_due:
                 self._expiry_due = False
                 self._send_expiry()
         elif by == session.id:
-            self._leaving, self._farewell = True, trio.lowlevel.current_task()
+            self._leaving, self._farewell = cause, trio.lowlevel.current_task()
         else:
-            self._outbox.close(CLOSE_REVOKED, "credential revoked")
+            self._outbox.close(CLOSE_REVOKED, _FAREWELLS[cause])
 
     def _say_afterwards(self) -> None:
         """What is due behind an answer: that the credential has expired, or the close of who revoked itself."""
@@ -439,7 +444,7 @@ class RpcSession:
             self._send_expiry()
         # Should the revocation have come by another task than the call's own, the last call in flight closes.
         if self._leaving and (self._farewell is trio.lowlevel.current_task() or not self._in_flight):
-            self._outbox.close(CLOSE_REVOKED, "credential revoked")
+            self._outbox.close(CLOSE_REVOKED, _FAREWELLS[self._leaving])
 
     def _send_expiry(self) -> None:
         """Once, to clients that expect it; to a client that subscribed to nothing only behind an answer, because

@@ -31,6 +31,12 @@ def insert(connection: sqlite3.Connection, record: KeyRecord) -> None:
     )  # fmt: skip
 
 
+def insert_all(connection: sqlite3.Connection, records: Sequence[KeyRecord]) -> None:
+    """New keys. Raises sqlite3.IntegrityError as `insert` does."""
+    for record in records:
+        insert(connection, record)
+
+
 def rotate(connection: sqlite3.Connection, record: KeyRecord) -> bool:
     """The digests of a rotated key; False, and nothing done, if it is revoked or unknown."""
     changed = connection.execute(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from edged.store import api_keys
 
@@ -48,6 +49,23 @@ class CutOff:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Suspension:
+    """An API key that is refused since `at`, Unix seconds, until it is resumed."""
+
+    key_id: str
+    at: float
+
+
+#: What may be denied.
+Denial: TypeAlias = Revocation | CutOff | Suspension
+
+
+def load_all(connection: sqlite3.Connection) -> tuple[list[Revocation], list[CutOff]]:
+    """What is denied by name, and by time."""
+    return load(connection), load_cut_offs(connection)
+
+
 def load_cut_offs(connection: sqlite3.Connection) -> list[CutOff]:
     """Every scope's latest cut-off."""
     rows = connection.execute("SELECT scope, before, at, reason FROM cut_offs ORDER BY at, scope")
@@ -77,3 +95,13 @@ def add(connection: sqlite3.Connection, revocations: Sequence[Revocation]) -> No
     for item in revocations:
         if item.key_id:
             api_keys.revoke(connection, item.key_id, item.at)
+
+
+def deny(connection: sqlite3.Connection, denials: Sequence[Denial]) -> None:
+    """Write denials of all kinds."""
+    add(connection, [item for item in denials if isinstance(item, Revocation)])
+    for item in denials:
+        if isinstance(item, CutOff):
+            cut_off(connection, item)
+        elif isinstance(item, Suspension):
+            api_keys.suspend(connection, item.key_id, item.at)

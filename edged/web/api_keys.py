@@ -1,4 +1,4 @@
-"""/api/keys: make, list, show, rotate and revoke API keys (contract 5.1)."""
+"""/api/keys: make, list, show, change, rotate, suspend, resume and revoke API keys (contract 5.1, 10.1)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from starlette.responses import Response
 from edged.errors import InvalidParams
 from edged.web.credentials import has_body, is_json
 from edged.web.exchange import Exchange, Way, json_response
-from edged.web.faults import respond
+from edged.web.faults import not_json
 
 _FILTERS = ("role", "status")
 
@@ -16,7 +16,7 @@ _FILTERS = ("role", "status")
 async def create(asked: Exchange) -> Response:
     """A new key: 201, and the only answer that ever holds its secret."""
     if not is_json(asked.request.headers):
-        return _not_json()
+        return not_json()
     body = await asked.request.body()
     return json_response(await asked.call("create_key", msgspec.Raw(body or b"{}")), 201)
 
@@ -35,15 +35,30 @@ async def show(asked: Exchange) -> Response:
     return json_response(await asked.call("get_key", asked.request.path_params))
 
 
+async def update(asked: Exchange) -> Response:
+    """Change what stands in the body; null lifts a restriction."""
+    if not is_json(asked.request.headers):
+        return not_json()
+    return json_response(await asked.call("update_key", {**await _read_object(asked), **asked.request.path_params}))
+
+
+async def suspend(asked: Exchange) -> Response:
+    """Refuse a key until it is resumed; 200 also the second time."""
+    return json_response(await asked.call("suspend_key", asked.request.path_params))
+
+
+async def resume(asked: Exchange) -> Response:
+    """A suspended key is good again; 200 also the second time."""
+    return json_response(await asked.call("resume_key", asked.request.path_params))
+
+
 async def rotate(asked: Exchange) -> Response:
     """The same key with a new secret; the old one lives for `grace_seconds`. The body is optional."""
-    body: object = {}
+    body: dict[str, object] = {}
     if has_body(asked.request.headers):
         if not is_json(asked.request.headers):
-            return _not_json()
-        body = _read_json(await asked.request.body())
-    if not isinstance(body, dict):
-        raise InvalidParams("the body must be a JSON object")
+            return not_json()
+        body = await _read_object(asked)
     return json_response(await asked.call("rotate_key", {**body, **asked.request.path_params}))
 
 
@@ -56,20 +71,22 @@ WAYS = (
     Way(method="POST", path="/api/keys", answer=create, operation="create_key", root_may=True),
     Way(method="GET", path="/api/keys", answer=list_all, operation="list_keys", root_may=True),
     Way(method="GET", path="/api/keys/{key_id}", answer=show, operation="get_key", root_may=True),
+    Way(method="PATCH", path="/api/keys/{key_id}", answer=update, operation="update_key", root_may=True),
+    Way(method="POST", path="/api/keys/{key_id}/suspend", answer=suspend, operation="suspend_key", root_may=True),
+    Way(method="POST", path="/api/keys/{key_id}/resume", answer=resume, operation="resume_key", root_may=True),
     Way(method="POST", path="/api/keys/{key_id}/rotate", answer=rotate, operation="rotate_key", root_may=True),
     Way(method="DELETE", path="/api/keys/{key_id}", answer=revoke, operation="revoke_key", root_may=True),
 )
 
 
-def _not_json() -> Response:
-    return respond(415, "unsupported_media_type", "Unsupported media type", "send Content-Type: application/json")
-
-
-def _read_json(body: bytes) -> object:
+async def _read_object(asked: Exchange) -> dict[str, object]:
     try:
-        return msgspec.json.decode(body or b"{}")
+        body = msgspec.json.decode(await asked.request.body() or b"{}")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidParams("the body cannot be read as JSON") from None
+    if not isinstance(body, dict):
+        raise InvalidParams("the body must be a JSON object")
+    return body
 
 
 def _read_days(text: str) -> float:

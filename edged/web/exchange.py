@@ -15,7 +15,7 @@ from starlette.types import Message, Send
 
 from edged.access.admissions import Cause
 from edged.cameras.model import Camera
-from edged.credentials.callers import Caller, LocalUser, NoCredential, Peer, Transport
+from edged.credentials.callers import NOTHING, Caller, LocalUser, NoCredential, Peer, Resource, Transport
 from edged.credentials.roles import OPEN, SELF
 from edged.errors import InvalidParams, Refused
 from edged.operations.catalogue import Catalogue, find_camera
@@ -98,10 +98,14 @@ class Exchange:
         return await self.catalogue.call(operation, params, self.house, self.session)
 
     @contextmanager
-    def staying(self, path: str = "") -> Iterator[Stay]:
-        """The caller is inside for as long as this block runs; revocation and expiry cancel it."""
+    def staying(self, path: str = "", capability: str = "", resource: Resource = NOTHING) -> Iterator[Stay]:
+        """The caller is inside for as long as this block runs; revocation, expiry, and the loss of `capability` on
+        `resource` cancel it."""
         stay = Stay()
-        admission = self.house.gate.admit(self.caller, self.session.transport, stay.leave, path=path)
+        admission = self.house.gate.admit(
+            self.caller, self.session.transport, stay.leave, path=path, name=self.session.id, capability=capability,
+            resource=resource,
+        )  # fmt: skip
         try:
             with stay.scope:
                 yield stay
@@ -180,3 +184,12 @@ def read_int(asked: Exchange, name: str, default: int | None, *, least: int, mos
     if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
         raise InvalidParams(f"{name} must be a whole number from {least} to {most}")
     return int(text)
+
+
+def read_page(asked: Exchange) -> dict[str, object]:
+    """?limit= and ?offset= of a list, as far as they are given. Raises InvalidParams."""
+    given = {
+        "limit": read_int(asked, "limit", None, least=1, most=1000),
+        "offset": read_int(asked, "offset", None, least=0, most=999_999_999),
+    }
+    return {name: value for name, value in given.items() if value is not None}

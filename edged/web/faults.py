@@ -48,6 +48,11 @@ def respond(status: int, code: str, error: str, detail: str, headers: Mapping[st
     return json_response({"error": error, "detail": detail, "code": code}, status, headers)
 
 
+def not_json() -> Response:
+    """A body that does not say that it is JSON."""
+    return respond(415, "unsupported_media_type", "Unsupported media type", "send Content-Type: application/json")
+
+
 def fault(problem: EdgedError) -> Response:
     """An error of the family → its answer."""
     if isinstance(problem, Refused):

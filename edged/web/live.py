@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from edged.cameras.model import Camera, Status
 from edged.errors import DependencyFailed, EdgedError, Refused
+from edged.operations.catalogue import camera_resource
 from edged.web.exchange import CutOff, Exchange, Sent, Way, read_int
 from edged.web.faults import sole
 
@@ -63,7 +64,7 @@ class LivePicture(Response):
             await sent(_body(b"", more=False))
             return
         try:
-            with self._asked.staying(self._camera.name) as stay:
+            with self._asked.staying(self._camera.name, "stream:read", camera_resource(self._camera)) as stay:
                 await self._show(sent)
         except Exception as problem:
             cause = sole(problem)

@@ -1,0 +1,138 @@
+"""An api-keys.json of another camera service: what is in it, and taking out what edged has taken over.
+
+Two services wrote files of this name (contract S1-33). One kept a map of records by id, each with its key in plain text
+(`{"keys": {"<id>": {"key": …, "role": 1, …}}}`, roles 1 viewer, 2 operator, 3 admin); the other a list of records with
+no key at all (`{"version": …, "keys": [{"key_id": …, "name": …}]}`), which nobody can take over.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from edged.errors import EdgedError
+
+_LARGEST: Final = 16 * 1024 * 1024
+_LONGEST: Final = 128
+_ROLES: Final[Mapping[object, str]] = {1: "viewer", 2: "operator", 3: "admin"}
+#: How a time that was never set is written.
+_NEVER: Final = "0001-"
+
+
+class BadFile(EdgedError):
+    """The file cannot be read, or is not one of keys."""
+
+    slug = "bad_file"
+
+
+class KeyFile:
+    """An opened file of keys.
+
+    `keys` are those to hand over, as params of import_keys; `unusable` those without a key in them, as rows of its
+    report; `ended` the ids of those that their own service accepts no more, which are as good as taken out.
+    """
+
+    def __init__(self, descriptor: int, path: Path, document: dict[str, Any]) -> None:
+        self._descriptor = descriptor
+        self._path = path
+        self._document = document
+        self.keys: list[dict[str, Any]] = []
+        self.unusable: list[dict[str, Any]] = []
+        self.ended: set[str] = set()
+        for source_id, record in _records(document["keys"]):
+            self._sort(source_id, record)
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path) -> Iterator[KeyFile]:
+        """The file stays open while the block runs, so that what is emptied is what was read. Raises BadFile."""
+        try:
+            # A link in a folder that another user may write to could name any file of the system.
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as problem:
+            raise BadFile(
+                f"{path} cannot be opened for reading and writing: {problem.strerror}",
+                hint="its keys are taken out of it once they are safe: use sudo, and name the file itself, not a link",
+            ) from None
+        try:
+            yield cls(descriptor, path, _read(descriptor, path))
+        finally:
+            os.close(descriptor)
+
+    def take_out(self, source_ids: Collection[str]) -> int:
+        """Write the file anew without these records; returns how many are left. Raises BadFile."""
+        kept = self._document["keys"]
+        if isinstance(kept, dict):
+            kept = {name: record for name, record in kept.items() if name[:_LONGEST] not in source_ids}
+        else:
+            kept = [record for at, record in enumerate(kept) if _id_of(record, at) not in source_ids]
+        if len(kept) == len(self._document["keys"]):
+            return len(kept)
+        text = msgspec.json.format(msgspec.json.encode({**self._document, "keys": kept}), indent=2) + b"\n"
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, text, 0)
+            os.fsync(self._descriptor)
+        except OSError as problem:
+            raise BadFile(
+                f"the keys are safe, but {self._path} still holds them: {problem.strerror}", hint="delete it"
+            ) from None
+        return len(kept)
+
+    def _sort(self, source_id: str, record: dict[str, Any]) -> None:
+        if record.get("status", "active") in ("revoked", "expired") or record.get("is_active") is False:
+            self.ended.add(source_id)
+        elif not isinstance(record.get("key"), str) or not record["key"]:
+            self.unusable.append({"source_id": source_id, "status": "no key", "reason": _describe(record)})
+        else:
+            self.keys.append(_param(source_id, record))
+
+
+def _read(descriptor: int, path: Path) -> dict[str, Any]:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
+        raise BadFile(f"{path} is not a file of keys", hint="name an api-keys.json")
+    try:
+        document = msgspec.json.decode(os.pread(descriptor, _LARGEST, 0))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise BadFile(f"{path} is not JSON", hint="name an api-keys.json") from None
+    records = document.get("keys") if isinstance(document, dict) else None
+    values = records.values() if isinstance(records, dict) else records
+    if not isinstance(records, (dict, list)) or not all(isinstance(each, dict) for each in values or ()):
+        raise BadFile(f'{path} holds no "keys"', hint="name an api-keys.json")
+    found: dict[str, Any] = document
+    return found
+
+
+def _records(keys: Any) -> list[tuple[str, dict[str, Any]]]:
+    if isinstance(keys, dict):
+        return [(name[:_LONGEST], record) for name, record in keys.items()]
+    return [(_id_of(record, at), record) for at, record in enumerate(keys)]
+
+
+def _id_of(record: dict[str, Any], at: int) -> str:
+    return str(record.get("key_id") or record.get("id") or f"#{at}")[:_LONGEST]
+
+
+def _param(source_id: str, record: dict[str, Any]) -> dict[str, Any]:
+    role = record.get("role")
+    times = {name: record.get(name) for name in ("created_at", "expires_at")}
+    return {
+        "source_id": source_id,
+        "key": record["key"],
+        "role": _ROLES.get(role, str(role)),
+        "name": str(record.get("description") or record.get("name") or "")[:_LONGEST],
+        **{name: text for name, text in times.items() if isinstance(text, str) and not text.startswith(_NEVER)},
+    }
+
+
+def _describe(record: dict[str, Any]) -> str:
+    """What a new one would have to be like."""
+    role = record.get("role")
+    return f"{_ROLES.get(role, role)} {str(record.get('name') or '')[:_LONGEST]!r}: the file does not hold its key"
