@@ -22,6 +22,7 @@ import trio
 from edged import __version__, children, logs, systemd
 from edged.access.admissions import Admissions
 from edged.access.gate import Gate
+from edged.access.keyring import Keyring
 from edged.access.ledger import Ledger
 from edged.access.registrar import Registrar
 from edged.access.usage import Usage
@@ -30,8 +31,9 @@ from edged.cameras.registry import Configured, Registry
 from edged.clock import Clock
 from edged.config.load import load_shared_secrets
 from edged.config.model import OFF, CameraSettings, Config
+from edged.credentials.claims import Trust
 from edged.credentials.tokens import SharedSecret
-from edged.errors import EdgedError
+from edged.errors import EdgedError, StartFailed
 from edged.library.snapshots import Snapshots
 from edged.mediamtx.ffmpeg import find_ffmpeg, remove_leftovers
 from edged.mediamtx.frames import Frames
@@ -120,9 +122,12 @@ async def run(
         registrar = Registrar(ledger, admissions, trust, clock, metrics)
         registrar.load()
         usage.load()
+        keyring = Keyring(trust, clock, issuer=config.auth.issuer, is_denied=lambda name: name in ledger.denied)
+        keyring.load()
+        await keyring.ensure()
         gate = Gate(
             ledger, admissions, clock, metrics,
-            shared_secrets=shared_secrets, leeway=config.auth.leeway, tally=usage.tally,
+            shared_secrets=shared_secrets, find_key=keyring.find, leeway=config.auth.leeway, tally=usage.tally,
         )  # fmt: skip
         # Cameras, and whoever makes pictures of them.
         cameras = Registry(*slot_store(trust), [read_camera(each) for each in config.camera],
@@ -150,7 +155,8 @@ async def run(
         house = House(
             clock=clock, counts=metrics, gate=gate, ledger=ledger, registrar=registrar, usage=usage, sessions=sessions,
             cameras=cameras, mediamtx=mediamtx, paths=paths, publishers=publishers, viewers=viewers, frames=frames,
-            snapshots=Snapshots(config.snapshots.folder), listings=Listings(), shared_secrets=shared_secrets,
+            snapshots=Snapshots(config.snapshots.folder), listings=Listings(), keyring=keyring,
+            shared_secrets=shared_secrets,
             reset_clock=mark.reset,
         )  # fmt: skip
         doors = Rpc(catalogue, house, calls_in_flight=config.limits.calls_in_flight, longest_batch=config.limits.batch)
@@ -268,7 +274,8 @@ class Hook:
 def read_shared_secrets(config: Config) -> tuple[SharedSecret, ...]:
     """The HS256 secrets of the settings. Raises ConfigError."""
     texts = load_shared_secrets(config, systemd.credentials_directory())
-    return tuple(SharedSecret(name, text) for name, text in texts.items())
+    trust = Trust(frozenset({config.auth.issuer, *config.auth.shared_issuers}), frozenset(config.auth.shared_audiences))
+    return tuple(SharedSecret(name, text, trust) for name, text in texts.items())
 
 
 def read_camera(settings: CameraSettings) -> Configured:
@@ -334,8 +341,22 @@ def open_listeners(config: Config) -> list[Listener]:
         listeners += open_all_tcp("main", config.listen.main)
         listeners += open_all_tcp("compat", config.listen.compat)
         listeners += open_all_tcp("local", config.listen.local)
+        listeners += open_tokens(config)
         undo.pop_all()
     return listeners
+
+
+def open_tokens(config: Config) -> list[Listener]:
+    """The door that MediaMTX servers fetch the JWKS from; its usual port is a favourite of others, and edged can do
+    without it (contract S4-1)."""
+    try:
+        return open_all_tcp("tokens", config.listen.tokens)
+    except StartFailed as problem:
+        _log.warning(
+            "not listening", listener="tokens", problem=str(problem),
+            remedy="the other listeners serve the same: free the port, or name another in listen.tokens",
+        )  # fmt: skip
+        return []
 
 
 def _close_all(listeners: list[Listener]) -> None:

@@ -83,6 +83,7 @@ def write_config(folder: Path) -> Path:
         main = []
         compat = []
         local = []
+        tokens = []
         [mediamtx]
         enabled = false
         [auth.shared_secrets]

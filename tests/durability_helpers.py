@@ -158,6 +158,7 @@ class Box:
             main = ["127.0.0.1:{self.port}"]
             compat = []
             local = []
+            tokens = []
             [mediamtx]
             enabled = false
             """

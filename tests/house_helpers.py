@@ -50,6 +50,7 @@ def make_config(folder: Path, *, cameras: int = 2, mediamtx: bool = False) -> Co
             main=(f"127.0.0.1:{free_port()}",),
             compat=(f"127.0.0.1:{free_port()}",),
             local=(f"127.0.0.1:{free_port()}",),
+            tokens=(),
         ),
         auth=AuthSettings(shared_secrets={"test": str(secret)}),
         mediamtx=MediaMTXSettings(

@@ -20,6 +20,7 @@ from cellar_helpers import SECRET, Counted, Desk, running_desk
 from web_helpers import JPEG, Cameras
 
 from edged import operations
+from edged.access.keyring import Keyring
 from edged.cameras.model import Camera, Status
 from edged.credentials import tokens
 from edged.credentials.callers import ApiKey, Caller, Peer
@@ -168,12 +169,15 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
         async with running_desk(folder / "trust.db") as desk:
             counts: Any = Counted()
             counts.rpc_answered = lambda _method, _outcome: None
+            keyring = Keyring(desk.db, desk.clock)
+            await keyring.ensure()
             house = House(
                 clock=desk.clock, counts=counts, gate=desk.gate, ledger=desk.ledger, registrar=desk.registrar,
                 usage=SimpleNamespace(find=lambda _key: None), sessions=Sessions(), cameras=Cameras(*CAMERAS),
                 mediamtx=SimpleNamespace(state=ServerState("off")), paths=Paths(), publishers=SimpleNamespace(),
                 viewers=SimpleNamespace(), frames=SimpleNamespace(snapshot=picture),
-                snapshots=Snapshots(folder / "snapshots"), listings=Listings(), shared_secrets=(SECRET,),
+                snapshots=Snapshots(folder / "snapshots"), listings=Listings(), keyring=keyring,
+                shared_secrets=(SECRET,),
             )  # type: ignore[arg-type]  # fmt: skip
             victim, _ = await desk.registrar.create_key(name="victim", role="viewer")
             _, spare = await desk.registrar.create_key(name="spare", role="viewer")

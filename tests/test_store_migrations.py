@@ -25,7 +25,10 @@ def connection(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("migrations", "tables"),
-    [(TRUST, {"api_keys", "revocations", "cut_offs", "cameras", "meta"}), (USAGE, {"tallies"})],
+    [
+        (TRUST, {"api_keys", "revocations", "cut_offs", "cameras", "meta", "signing_keys", "sqlite_sequence"}),
+        (USAGE, {"tallies"}),
+    ],
 )
 async def test_a_new_file_gets_every_table(tmp_path: Path, migrations: tuple, tables: set[str]) -> None:
     """The first start makes the schema and writes its number."""

@@ -202,7 +202,8 @@ class Site:
             usage=SimpleNamespace(find=lambda _key: None), sessions=Sessions(),
             cameras=self.cameras, mediamtx=self.mediamtx, paths=SimpleNamespace(),
             publishers=SimpleNamespace(), viewers=SimpleNamespace(), frames=self.frames,
-            snapshots=options.pop("snapshots", None), listings=Listings(), shared_secrets=(SECRET,),
+            snapshots=options.pop("snapshots", None), listings=Listings(),
+            keyring=SimpleNamespace(), shared_secrets=(SECRET,),
         )  # type: ignore[arg-type]  # fmt: skip
         self.catalogue = operations.gather()
         self.app = make_app(self.catalogue, self.house, self.counts, state=tmp_path, **options)

@@ -116,6 +116,7 @@ def prepare(folder: Path, *, any_port: bool) -> Box:
         f'main = ["127.0.0.1:{ports["main"]}"]',
         "compat = []",
         f'local = ["127.0.0.1:{ports["local"]}"]',
+        "tokens = []",
         "[mediamtx]",
         f'rtsp = "127.0.0.1:{ports["rtsp"]}"',
         f'hls = "127.0.0.1:{ports["hls"]}"',

@@ -71,13 +71,19 @@ class ListenSettings(Section, frozen=True, kw_only=True):
     local: Annotated[tuple[str, ...], Meta(description="Health and metrics without a credential: loopback only.")] = (
         "127.0.0.1:8003",
     )
+    tokens: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="The same where MediaMTX servers on this machine look for the JWKS; a taken port is no error."
+        ),
+    ] = ("127.0.0.1:3000",)
     unix: Annotated[
         str,
         Meta(description='The local socket; "" is edged.sock in paths.runtime. Who may open it is admin.'),
     ] = ""
 
     def __post_init__(self) -> None:
-        for address in (*self.main, *self.compat, *self.local):
+        for address in (*self.main, *self.compat, *self.local, *self.tokens):
             parse_address(address)
 
 
@@ -112,9 +118,18 @@ class AuthSettings(Section, frozen=True, kw_only=True):
         Meta(
             description="HS256 secrets that sign tokens: name = file (mode 0600), or name = credential:NAME for the "
             "systemd credential edged.NAME. A credential edged.shared_secret.NAME is taken without being named here. "
-            "None: every token is refused."
+            "None: only tokens that edged itself signed are good."
         ),
     ] = {}
+    shared_issuers: Annotated[
+        tuple[str, ...], Meta(description="Issuers (iss) that a token by a shared secret may name, beside our own.")
+    ] = ("camera-service",)
+    shared_audiences: Annotated[
+        tuple[str, ...], Meta(description="Audiences (aud) that a token by a shared secret may be for.")
+    ] = ("camera-clients",)
+    issuer: Annotated[
+        str, Meta(min_length=1, max_length=128, description="What tokens that edged's own key pairs sign say as iss.")
+    ] = "edged"
     leeway: Annotated[float, Meta(ge=0, description="Seconds by which a token may come from the future.")] = 60.0
 
 

@@ -10,6 +10,7 @@ from edged.errors import Unsupported
 
 if TYPE_CHECKING:
     from edged.access.gate import Gate
+    from edged.access.keyring import Keyring
     from edged.access.ledger import Ledger
     from edged.access.registrar import Registrar
     from edged.access.usage import Usage
@@ -55,6 +56,7 @@ class House:
     frames: Frames
     snapshots: Snapshots
     listings: Listings
+    keyring: Keyring
     shared_secrets: tuple[SharedSecret, ...] = ()
     #: Makes the system clock the truth, on disk and then in force (contract 10.9).
     reset_clock: Callable[[], Awaitable[None]] = _nowhere

@@ -54,6 +54,21 @@ TRUST: Migrations = (
             reason TEXT NOT NULL
         ) STRICT""",
     ),
+    (
+        """CREATE TABLE signing_keys (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            algorithm TEXT NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('next', 'current', 'retired')),
+            public TEXT NOT NULL,
+            private TEXT,
+            created_at REAL NOT NULL,
+            promoted_at REAL,
+            retired_at REAL,
+            signs_until REAL NOT NULL DEFAULT 0.0
+        ) STRICT""",
+        # Of each algorithm one key signs and one waits.
+        "CREATE UNIQUE INDEX signing_key_states ON signing_keys (algorithm, state) WHERE state <> 'retired'",
+    ),
 )
 
 #: What only counts.

@@ -95,7 +95,7 @@ class Daemon:
         conf.mkdir()
         lines = [
             f'[paths]\nstate = "{folder / "state"}"\nruntime = "{self.runtime}"',
-            f'[listen]\nmain = ["127.0.0.1:{self.port}"]\ncompat = []\nlocal = ["127.0.0.1:{self.local}"]',
+            f'[listen]\nmain = ["127.0.0.1:{self.port}"]\ncompat = []\ntokens = []\nlocal = ["127.0.0.1:{self.local}"]',
             f'[auth.shared_secrets]\nbench = "{secret}"',
             f'[mediamtx]\nenabled = {str(mediamtx).lower()}\nrtsp = "127.0.0.1:{self.rtsp}"',
             f'hls = "127.0.0.1:{pick_port(0)}"\nwebrtc = "off"',

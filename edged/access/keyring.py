@@ -1,0 +1,221 @@
+"""The key pairs that edged signs tokens with, in memory: which one signs now, which verify, what the JWKS says.
+
+Verifiers elsewhere keep our JWKS for an hour, so a key is published two hours before it signs (`next`), signs
+(`current`), and stays published until the last token that it signed is out (`retired`). A change is committed before
+it is in force. Nothing is deleted, and the clock takes nothing away for good: what is published is judged each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final, cast
+
+import msgspec
+import structlog
+import trio
+
+from edged.clock import Clock, iso
+from edged.credentials.claims import LEEWAY, Trust
+from edged.credentials.signing_keys import (
+    ALGORITHMS,
+    PUBLISHED_SECONDS,
+    Algorithm,
+    PrivateKey,
+    SigningKeyRecord,
+    State,
+    VerifyingKey,
+    generate,
+    read_key,
+)
+from edged.credentials.tokens import key_identity, sign
+from edged.errors import InvalidState, NotFound
+from edged.store import signing_keys
+from edged.store.database import Database
+
+#: How far ahead the end of the tokens of a key is written: so a key costs one write a day, however many it signs.
+_AHEAD_SECONDS: Final = 86400.0
+_log = structlog.get_logger("keyring")
+
+
+class Keyring:
+    """All key pairs by kid. Reading never waits; whatever changes one is done one at a time."""
+
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        *,
+        issuer: str = "edged",
+        is_denied: Callable[[str], bool] = lambda _identity: False,
+        make: Callable[[Algorithm], dict[str, str]] = generate,
+    ) -> None:
+        """`issuer` is the `iss` of our tokens; `is_denied(identity)` says what is revoked (the ledger in the daemon);
+        `make` a key pair, in a thread."""
+        self._db = db
+        self._clock = clock
+        self.issuer = issuer
+        self._is_denied = is_denied
+        self._make = make
+        self._trust = Trust(frozenset({issuer}), needs_issuer=True)
+        self._records: dict[str, SigningKeyRecord] = {}
+        self._verifying: dict[str, VerifyingKey] = {}
+        self._signing: dict[str, PrivateKey] = {}
+        # When this very process made a key, monotonic: no step of the clock makes it older than that.
+        self._made_at: dict[str, float] = {}
+        self._changing = trio.Lock()
+
+    def load(self) -> None:
+        """Take up the stored keys, before anybody asks. Raises StoreFailed."""
+        for record in self._db.read_now(signing_keys.load):
+            self._put(record)
+
+    async def ensure(self) -> None:
+        """See that every algorithm has a key that signs: before the doors open (contract 10.21). Raises StoreFailed."""
+        for algorithm in ALGORITHMS:
+            if self._find_state(algorithm, "current") is None:
+                async with self._changing:
+                    await self._add(algorithm, "current")
+
+    def find(self, kid: str) -> VerifyingKey | None:
+        """The public half of this key, whatever its state; None if no key of ours has this name."""
+        return self._verifying.get(kid)
+
+    def all(self) -> tuple[SigningKeyRecord, ...]:
+        """Every key, oldest first."""
+        return tuple(self._records.values())
+
+    def get(self, kid: str) -> SigningKeyRecord:
+        """Raises NotFound."""
+        record = self._records.get(kid)
+        if record is None:
+            raise NotFound(
+                f"no signing key {kid[:64]!r}", hint="list_signing_keys names them", resource="signing_key", id=kid[:64]
+            )
+        return record
+
+    def current(self, algorithm: Algorithm) -> SigningKeyRecord:
+        """The key that signs for this algorithm."""
+        record = self._find_state(algorithm, "current")
+        assert record is not None, "ensure() was not awaited"
+        return record
+
+    def is_published(self, record: SigningKeyRecord) -> bool:
+        """Whether the JWKS shows this key now."""
+        if self._is_denied(key_identity(record.kid)):
+            return False
+        return record.state != "retired" or self._clock.now() < record.signs_until + LEEWAY
+
+    def published_since(self, record: SigningKeyRecord) -> float:
+        """For how many seconds verifiers could have fetched this key."""
+        told = self._clock.now() - record.created_at
+        made = self._made_at.get(record.kid)
+        return told if made is None else min(told, self._clock.monotonic() - made)
+
+    def jwks(self) -> bytes:
+        """The public halves that may be relied on, as a JWK set (RFC 7517); an empty one if there is none."""
+        keys = [record.published() for record in self._records.values() if self.is_published(record)]
+        return msgspec.json.encode({"keys": keys})
+
+    async def sign(self, claims: Mapping[str, object], algorithm: Algorithm) -> str:
+        """A token by the current key of this algorithm; `iss` is ours. `claims` must hold `exp`, Unix seconds.
+
+        Until when the key must be published is on disk before the token is told. Raises StoreFailed, Overloaded.
+        """
+        ends = float(cast("float", claims["exp"]))
+        while True:
+            record = self.current(algorithm)
+            if ends <= record.signs_until:
+                return sign({**claims, "iss": self.issuer}, self._signing[record.kid])
+            async with self._changing:
+                # Another caller may have done it, or another key may sign by now.
+                if ends > self._records[record.kid].signs_until:
+                    until = ends + _AHEAD_SECONDS
+                    await self._change(partial(signing_keys.extend, number=record.number, until=until))
+
+    async def create(self, algorithm: Algorithm) -> SigningKeyRecord:
+        """A key that is published from now on and signs once it is promoted. Raises InvalidState, StoreFailed."""
+        async with self._changing:
+            if waiting := self._find_state(algorithm, "next"):
+                raise InvalidState(
+                    f"{waiting.kid} is already the next {algorithm} key", hint=f"promote or retire {waiting.kid} first"
+                )
+            return await self._add(algorithm, "next")
+
+    async def promote(self, kid: str, *, force: bool = False) -> SigningKeyRecord:
+        """The next key signs from now on, the one before is retired. Raises NotFound, InvalidState, StoreFailed.
+
+        A key that is younger than two hours needs `force`: verifiers that keep our JWKS do not know it yet.
+        """
+        async with self._changing:
+            record = self.get(kid)
+            if record.state != "next":
+                raise InvalidState(f"{kid} is {record.state}, not next", hint="create a new key and promote that")
+            left = PUBLISHED_SECONDS - self.published_since(record)
+            if left > 0 and not force:
+                raise InvalidState(
+                    f"{kid} was published less than {PUBLISHED_SECONDS / 3600:.0f} hours ago",
+                    hint=f"verifiers may not know it before {iso(self._clock.now() + left + 1)}; wait, or use force "
+                    "when each of them has fetched the JWKS again",
+                )
+            now = self._clock.now()
+            await self._change(partial(signing_keys.promote, number=record.number, now=now))
+            _log.info("promoted", key=kid, algorithm=record.algorithm, forced=left > 0)
+            return self.get(kid)
+
+    async def retire(self, kid: str, *, at_once: bool = False) -> SigningKeyRecord:
+        """A next key is not wanted any more. Raises NotFound, InvalidState, StoreFailed.
+
+        A current one retires only when another is promoted; or `at_once`, for one that leaked: then the next key of
+        its algorithm takes over however young it is, or a new one.
+        """
+        async with self._changing:
+            record = self.get(kid)
+            if record.state == "retired":
+                return record
+            now = self._clock.now()
+            if record.state == "next":
+                await self._change(partial(signing_keys.retire, number=record.number, now=now))
+            elif not at_once:
+                raise InvalidState(
+                    f"{kid} is the key that signs {record.algorithm}",
+                    hint="create another and promote it: that retires this one; or distrust it if it leaked",
+                )
+            else:
+                after = self._find_state(record.algorithm, "next") or await self._add(record.algorithm, "next")
+                await self._change(partial(signing_keys.promote, number=after.number, now=now))
+            _log.info("retired", key=kid, algorithm=record.algorithm, at_once=at_once)
+            return self.get(kid)
+
+    def _find_state(self, algorithm: str, state: State) -> SigningKeyRecord | None:
+        found = (each for each in self._records.values() if each.algorithm == algorithm and each.state == state)
+        return next(found, None)
+
+    async def _add(self, algorithm: Algorithm, state: State) -> SigningKeyRecord:
+        private = await trio.to_thread.run_sync(self._make, algorithm)
+        insert = partial(signing_keys.insert, algorithm=algorithm, state=state, private=private, now=self._clock.now())
+        # What is committed must come to be known here, whoever hangs up meanwhile.
+        with trio.CancelScope(shield=True):
+            record = await self._db.write(insert)
+        self._put(record)
+        self._made_at[record.kid] = self._clock.monotonic()
+        _log.info("created", key=record.kid, algorithm=algorithm, state=state)
+        return record
+
+    async def _change(self, transaction: Callable[..., list[SigningKeyRecord]]) -> None:
+        """Commit, then take over what all keys look like now."""
+        with trio.CancelScope(shield=True):
+            records = await self._db.write(transaction)
+        for record in records:
+            if record != self._records.get(record.kid):
+                self._put(record)
+
+    def _put(self, record: SigningKeyRecord) -> None:
+        kid = record.kid
+        self._records[kid] = record
+        if kid not in self._verifying:
+            self._verifying[kid] = VerifyingKey(kid, record.algorithm, read_key(record.public), self._trust)
+        if record.private is None:
+            self._signing.pop(kid, None)
+        elif kid not in self._signing:
+            self._signing[kid] = PrivateKey(kid, record.algorithm, read_key(record.private))

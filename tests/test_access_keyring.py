@@ -1,0 +1,382 @@
+"""access/keyring.py and store/signing_keys.py: one key signs, the next is known in time, what was signed stays good."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sqlite3
+import stat
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from cellar_helpers import BrokenCommits, busy_writer, rows
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edged.access.keyring import Keyring
+from edged.credentials.signing_keys import ALGORITHMS, PUBLISHED_SECONDS, Algorithm, Jwk, SigningKeyRecord, generate
+from edged.credentials.tokens import issue_claims, verify
+from edged.errors import InvalidState, NotFound, StoreFailed
+from edged.store import signing_keys
+from edged.store.database import Database
+from edged.store.migrations import TRUST
+
+START = 1_900_000_000.0
+HOUR = 3600.0
+#: RSA keys take long to make and are not what most of these tests are about.
+POOL: dict[str, list[Jwk]] = {algorithm: [generate(algorithm) for _ in range(2)] for algorithm in ALGORITHMS}
+
+
+@dataclass
+class Time:
+    """A clock that the test moves: the system's and the monotonic one."""
+
+    system: float = START
+    monotonic: float = 0.0
+
+    def pass_(self, seconds: float) -> None:
+        self.system += seconds
+        self.monotonic += seconds
+
+
+def from_pool() -> Callable[[Algorithm], Jwk]:
+    """Ready-made pairs: RSA in turn, ES256 new each time."""
+    made = {"RS256": 0}
+
+    def make(algorithm: Algorithm) -> Jwk:
+        if algorithm == "ES256":
+            return generate(algorithm)
+        made["RS256"] += 1
+        return POOL["RS256"][made["RS256"] % 2]
+
+    return make
+
+
+@dataclass
+class Bench:
+    db: Database
+    keyring: Keyring
+    time: Time
+    denied: set[str] = field(default_factory=set)
+
+    def published(self) -> list[str]:
+        return [key["kid"] for key in json.loads(self.keyring.jwks())["keys"]]
+
+    def states(self) -> dict[str, str]:
+        return {record.kid: record.state for record in self.keyring.all()}
+
+    async def sign(self, algorithm: Algorithm = "ES256", seconds: float = 3600) -> str:
+        claims = issue_claims("ann", role="viewer", now=self.time.system, expires_in=int(seconds))
+        return await self.keyring.sign(claims, algorithm)
+
+    def takes(self, text: str) -> bool:
+        return verify(text, [], now=self.time.system, find_key=self.keyring.find).subject == "ann"
+
+
+@asynccontextmanager
+async def opened(path: Path, time: Time | None = None, *, real: bool = False) -> AsyncIterator[Bench]:
+    """A keyring over the trust database at `path`, with its first keys."""
+    time = time or Time()
+    with trio.fail_after(60):
+        async with Database.open(path, TRUST, name="trust") as db:
+            # The daemon's clock does not follow every step; this one does, which is the worse case.
+            clock: Any = SimpleNamespace(now=lambda: time.system, monotonic=lambda: time.monotonic)
+            denied: set[str] = set()
+            make = generate if real else from_pool()
+            keyring = Keyring(db, clock, is_denied=denied.__contains__, make=make)
+            keyring.load()
+            await keyring.ensure()
+            yield Bench(db, keyring, time, denied)
+
+
+def kid_of_token(text: str) -> str:
+    return str(json.loads(base64.urlsafe_b64decode(text.split(".")[0] + "=="))["kid"])
+
+
+async def test_the_first_keys_of_each_algorithm_sign_at_once(tmp_path: Path) -> None:
+    """Made where there are none (contract 10.21), found again after a restart, and real ones verify."""
+    async with opened(tmp_path / "trust.db", real=True) as bench:
+        assert bench.states() == {"key-1": "current", "key-2": "current"}
+        assert [record.algorithm for record in bench.keyring.all()] == ["RS256", "ES256"]
+        assert bench.published() == ["key-1", "key-2"]
+        old = [await bench.sign(algorithm) for algorithm in ALGORITHMS]
+    async with opened(tmp_path / "trust.db") as bench:
+        assert bench.states() == {"key-1": "current", "key-2": "current"}
+        assert all(bench.takes(text) for text in [*old, *[await bench.sign(algorithm) for algorithm in ALGORITHMS]])
+    assert stat.S_IMODE((tmp_path / "trust.db").stat().st_mode) == 0o600
+
+
+async def test_the_jwks_has_public_members_only(tmp_path: Path) -> None:
+    """RFC 7517; no private member of either kind, and what each verifier needs (contract 5.2)."""
+    async with opened(tmp_path / "trust.db") as bench:
+        text = bench.keyring.jwks().decode()
+        first, second = json.loads(text)["keys"]
+        assert first.keys() == {"kty", "n", "e", "kid", "use", "alg"}
+        assert second.keys() == {"kty", "crv", "x", "y", "kid", "use", "alg"}
+        private = [value for record in bench.keyring.all() for value in (record.private or {}).values()]
+        secret = [value for value in private if value not in str([first, second])]
+        assert len(secret) >= 7
+        assert not any(value in text or value in repr(bench.keyring.all()) for value in secret)
+
+
+async def test_a_key_goes_from_next_to_current_to_retired(tmp_path: Path) -> None:
+    """Published before it signs, signs from its promotion on, published after it for as long as its tokens live."""
+    async with opened(tmp_path / "trust.db") as bench:
+        old = await bench.sign(seconds=3 * HOUR)
+        made = await bench.keyring.create("ES256")
+        assert (made.kid, made.state) == ("key-3", "next")
+        assert bench.published() == ["key-1", "key-2", "key-3"]
+        assert kid_of_token(await bench.sign()) == "key-2"
+        bench.time.pass_(PUBLISHED_SECONDS)
+        assert (await bench.keyring.promote("key-3")).state == "current"
+        assert bench.states() == {"key-1": "current", "key-2": "retired", "key-3": "current"}
+        new = await bench.sign()
+        assert kid_of_token(new) == "key-3"
+        assert bench.published() == ["key-1", "key-2", "key-3"]
+        assert bench.takes(old)
+        assert bench.takes(new)
+
+
+async def test_a_retired_key_is_published_until_its_last_token_is_out(tmp_path: Path) -> None:
+    """Also over a restart, and a clock that runs ahead and comes back takes nothing away for good."""
+    async with opened(tmp_path / "trust.db") as bench:
+        text = await bench.sign(seconds=30 * 24 * HOUR)
+        await bench.sign(seconds=60)
+        await bench.keyring.create("ES256")
+        await bench.keyring.promote("key-3", force=True)
+        bench.time.pass_(30 * 24 * HOUR - 1)
+        assert "key-2" in bench.published()
+        assert bench.takes(text)
+    async with opened(tmp_path / "trust.db", bench.time) as bench:
+        assert "key-2" in bench.published()
+        assert bench.takes(text)
+        bench.time.system += 70 * 365 * 24 * HOUR
+        assert bench.published() == ["key-1", "key-3"]
+        bench.time.system -= 70 * 365 * 24 * HOUR
+        assert "key-2" in bench.published()
+        bench.time.pass_(2 * 24 * HOUR)
+        assert bench.published() == ["key-1", "key-3"]
+
+
+async def test_a_key_that_never_signed_leaves_at_once_when_it_retires(tmp_path: Path) -> None:
+    """A next key that is not wanted; the one after it has another number."""
+    async with opened(tmp_path / "trust.db") as bench:
+        await bench.keyring.create("ES256")
+        assert (await bench.keyring.retire("key-3")).state == "retired"
+        assert bench.published() == ["key-1", "key-2"]
+        assert (await bench.keyring.create("ES256")).kid == "key-4"
+        assert (await bench.keyring.retire("key-3")).state == "retired"
+
+
+async def test_a_number_is_never_given_twice(tmp_path: Path) -> None:
+    """Not even when somebody deletes the row of the last key."""
+    async with opened(tmp_path / "trust.db") as bench:
+        await bench.keyring.create("RS256")
+        await bench.db.write(lambda connection: connection.execute("DELETE FROM signing_keys WHERE number = 3"))
+    async with opened(tmp_path / "trust.db") as bench:
+        assert (await bench.keyring.create("RS256")).kid == "key-4"
+
+
+async def test_a_young_key_is_promoted_by_force_only(tmp_path: Path) -> None:
+    """Two hours of real time; neither a step of the clock nor a second next key gets around that."""
+    async with opened(tmp_path / "trust.db") as bench:
+        await bench.keyring.create("ES256")
+        with pytest.raises(InvalidState, match="already the next ES256 key"):
+            await bench.keyring.create("ES256")
+        assert (await bench.keyring.create("RS256")).kid == "key-4"
+        bench.time.pass_(PUBLISHED_SECONDS - 1)
+        with pytest.raises(InvalidState, match="or use force"):
+            await bench.keyring.promote("key-3")
+        bench.time.system += 365 * 24 * HOUR
+        with pytest.raises(InvalidState, match="less than 2 hours"):
+            await bench.keyring.promote("key-3")
+        assert (await bench.keyring.promote("key-3", force=True)).state == "current"
+        bench.time.pass_(1)
+        assert (await bench.keyring.promote("key-4")).state == "current"
+
+
+async def test_what_is_not_next_is_not_promoted_and_the_current_key_does_not_just_retire(tmp_path: Path) -> None:
+    """Some key signs at any time; unknown ones are not found."""
+    async with opened(tmp_path / "trust.db") as bench:
+        for kid in ("key-1", "key-2"):
+            with pytest.raises(InvalidState, match="not next"):
+                await bench.keyring.promote(kid, force=True)
+            with pytest.raises(InvalidState, match="signs"):
+                await bench.keyring.retire(kid)
+        for kid in ("key-3", "", "key-1 "):
+            with pytest.raises(NotFound):
+                await bench.keyring.promote(kid)
+            with pytest.raises(NotFound):
+                await bench.keyring.retire(kid)
+            assert bench.keyring.find(kid) is None
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+async def test_a_leaked_key_is_replaced_at_once(tmp_path: Path, waiting: bool) -> None:
+    """By the next key however young it is, or by a new one; the denied key is shown to nobody any more."""
+    async with opened(tmp_path / "trust.db") as bench:
+        await bench.sign()
+        if waiting:
+            await bench.keyring.create("ES256")
+        bench.denied.add("signing_key:key-2")
+        assert bench.published() == (["key-1", "key-3"] if waiting else ["key-1"])
+        assert (await bench.keyring.retire("key-2", at_once=True)).state == "retired"
+        assert bench.states() == {"key-1": "current", "key-2": "retired", "key-3": "current"}
+        assert kid_of_token(await bench.sign()) == "key-3"
+        assert bench.published() == ["key-1", "key-3"]
+
+
+async def test_a_retired_private_half_is_gone(tmp_path: Path) -> None:
+    """From the memory and from its row."""
+    async with opened(tmp_path / "trust.db") as bench:
+        private = bench.keyring.get("key-2").private
+        assert private is not None
+        await bench.keyring.create("ES256")
+        await bench.keyring.promote("key-3", force=True)
+        assert bench.keyring.get("key-2").private is None
+    kept = rows(tmp_path / "trust.db", "SELECT number FROM signing_keys WHERE private IS NOT NULL ORDER BY number")
+    assert kept == [(1,), (3,)]
+
+
+async def test_signing_costs_one_write_a_day(tmp_path: Path) -> None:
+    """Until when a key must be known is written ahead; a token that ends later is written before it is told."""
+    async with opened(tmp_path / "trust.db") as bench:
+        seen: list[float] = []
+
+        async def until() -> float:
+            records = await bench.db.read(signing_keys.load)
+            return records[1].signs_until
+
+        for _ in range(48):
+            await bench.sign()
+            bench.time.pass_(HOUR)
+            seen.append(await until())
+            assert seen[-1] >= bench.time.system
+        assert len(set(seen)) <= 3
+
+
+async def test_a_disk_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    """No key, no change, no token; and everything works once it is mended."""
+    async with opened(tmp_path / "trust.db") as bench:
+        await bench.keyring.create("ES256")
+        before = bench.states()
+        broken = await BrokenCommits(bench.db).begin()
+        tries = [
+            partial(bench.keyring.create, "RS256"), partial(bench.keyring.promote, "key-3", force=True),
+            partial(bench.keyring.retire, "key-3"), partial(bench.keyring.retire, "key-2", at_once=True), bench.sign,
+        ]  # fmt: skip
+        for act in tries:
+            with pytest.raises(StoreFailed):
+                await act()
+            assert bench.states() == before
+        await broken.mend()
+        assert kid_of_token(await bench.sign()) == "key-2"
+        assert (await bench.keyring.promote("key-3", force=True)).state == "current"
+
+
+async def test_whoever_hangs_up_leaves_memory_and_disk_alike(tmp_path: Path) -> None:
+    """A caller that is gone before the commit is through: the promotion is in force all the same."""
+    async with opened(tmp_path / "trust.db") as bench:
+        await bench.keyring.create("ES256")
+        async with trio.open_nursery() as nursery, busy_writer(bench.db):
+            nursery.start_soon(partial(bench.keyring.promote, "key-3", force=True))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert nursery.cancel_scope.cancelled_caught
+        assert bench.states()["key-3"] == "current"
+    assert rows(tmp_path / "trust.db", "SELECT state FROM signing_keys WHERE number = 3") == [("current",)]
+
+
+async def test_a_token_that_is_signed_while_the_key_changes_is_by_the_key_that_signs_then(tmp_path: Path) -> None:
+    """The end of a token is written first; by then another key may be current."""
+    async with opened(tmp_path / "trust.db") as bench:
+        await bench.keyring.create("ES256")
+        found: list[str] = []
+
+        async def sign() -> None:
+            found.append(await bench.sign())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(bench.keyring.promote, "key-3", force=True))
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(5):
+                nursery.start_soon(sign)
+        assert {kid_of_token(text) for text in found} == {"key-3"}
+        assert all(bench.takes(text) for text in found)
+
+
+ACTIONS = st.lists(
+    st.tuples(st.sampled_from(["create", "promote", "force", "retire", "distrust", "sign", "wait"]),
+              st.sampled_from(["key-2", "key-3", "key-4", "key-5"]), st.integers(0, 20000)),
+    max_size=12,
+)  # fmt: skip
+
+
+@given(ACTIONS)
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+def test_whatever_is_done_to_keys_one_signs_and_what_was_signed_verifies(actions: list[tuple[str, str, int]]) -> None:
+    """Any order of changes: memory as on disk, one current key, its tokens published to their end, numbers rising."""
+
+    async def check() -> None:
+        async with open_in_memory() as bench:
+            ends: dict[str, float] = {}
+            for action, kid, seconds in actions:
+                try:
+                    if action == "create":
+                        await bench.keyring.create("ES256")
+                    elif action in ("promote", "force"):
+                        await bench.keyring.promote(kid, force=action == "force")
+                    elif action in ("retire", "distrust"):
+                        await bench.keyring.retire(kid, at_once=action == "distrust")
+                    elif action == "sign":
+                        text = await bench.sign(seconds=seconds + 60)
+                        ends[text] = bench.time.system + seconds + 60
+                    else:
+                        bench.time.pass_(seconds)
+                except (InvalidState, NotFound):
+                    pass
+                states = [record.state for record in bench.keyring.all() if record.algorithm == "ES256"]
+                assert states.count("current") == 1
+                assert states.count("next") <= 1
+                assert await bench.db.read(signing_keys.load) == list(bench.keyring.all())
+                for text, end in ends.items():
+                    if bench.time.system < end - 1:
+                        assert bench.takes(text)
+                        assert kid_of_token(text) in bench.published()
+
+    trio.run(check)
+
+
+@asynccontextmanager
+async def open_in_memory() -> AsyncIterator[Bench]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        async with opened(Path(folder) / "trust.db") as bench:
+            yield bench
+
+
+def test_a_second_current_key_of_an_algorithm_is_impossible(tmp_path: Path) -> None:
+    """The schema itself says so."""
+    connection = sqlite3.connect(tmp_path / "x.db")
+    connection.row_factory = sqlite3.Row
+    for step in TRUST:
+        for statement in step:
+            connection.execute(statement)
+    jwk = POOL["ES256"][0]
+    first = signing_keys.insert(connection, "ES256", "current", jwk, START)
+    assert first == SigningKeyRecord(
+        number=1, algorithm="ES256", state="current", public=first.public, private=jwk, created_at=START,
+        promoted_at=START,
+    )  # fmt: skip
+    with pytest.raises(sqlite3.IntegrityError):
+        signing_keys.insert(connection, "ES256", "current", jwk, START)
+    connection.close()
