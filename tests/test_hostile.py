@@ -439,22 +439,23 @@ async def test_random_documents_get_json_rpc_answers(
             ):
                 if role:
                     await client.call("authenticate", auth_token=key)
+                sent = answers = 0
                 for chunk in range(DOCUMENTS // 20):
-                    sent = [documents.message() for _ in range(20)]
-                    for text in sent:
-                        await client.connection.send_message(text.decode())
+                    for _ in range(20):
+                        await client.connection.send_message(documents.message().decode())
+                        sent += 1
                     mark = f"mark {chunk}"
                     await client.connection.send_message(json.dumps({"jsonrpc": "2.0", "id": mark, "method": "ping"}))
-                    answers = 0
                     while True:
-                        raw = await client.connection.get_message()
-                        answer = json.loads(raw)
+                        answer = json.loads(await client.connection.get_message())
                         if isinstance(answer, dict) and answer.get("id") == mark:
                             assert answer["result"] == "pong"
                             break
-                        answers += 1
                         check_answer(answer)
-                    assert answers <= len(sent) + len(client.news)
+                        answers += isinstance(answer, list) or "method" not in answer
+                    # What waits for the disk may be answered behind the ping.
+                    assert answers <= sent
+                assert answers > sent / 2, "most of what was sent asked for an answer"
 
 
 def check_answer(answer: Any) -> None:
