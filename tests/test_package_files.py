@@ -64,6 +64,7 @@ def test_scripts_can_be_read_by_bash(script: str) -> None:
 
 def test_where_a_script_stands_is_where_the_remedy_says() -> None:
     """A user of the package is told a path that exists."""
-    source = (ROOT / "edged/mediamtx/process.py").read_text()
+    # The package that is imported: it may be the installed one.
+    source = (Path(edged.__file__).parent / "mediamtx/process.py").read_text()
     assert '"/usr/share/edged/scripts/get-mediamtx"' in source
     assert "scripts/get-mediamtx usr/share/edged/scripts" in read_unit("edged.install")
