@@ -206,6 +206,47 @@ async def test_a_key_has_its_old_secret_or_a_new_one_when_whoever_rotated_it_hun
         assert await box.lets_in(secret) is opens
 
 
+async def test_a_key_is_suspended_or_not_when_whoever_suspended_or_resumed_it_hung_up(
+    box: Box, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Suspended: refused, on the disk, its session closed; resumed: on the disk before it opens a door again."""
+    outcomes: Counter[str] = Counter()
+    secrets: list[tuple[str, bool]] = []
+
+    async def is_suspended(name: str, secret: str) -> bool:
+        status = (await callers.listed())[name]["status"]
+        stored = read_file(box.database, "SELECT suspended_at IS NOT NULL FROM api_keys WHERE name = ?", name)
+        assert (status, stored) in [("suspended", [(1,)]), ("active", [(0,)])]
+        assert await box.lets_in(secret) is (status == "active")
+        return bool(status == "suspended")
+
+    async with box.admin() as admin:
+        callers = Callers(box, admin, 9)
+        await callers.enter()
+        for number in range(MOMENTS // 2):
+            name = f"resting {number}"
+            made = await admin.call("create_key", name=name, role="viewer")
+            secret = made["api_key"]
+            async with box.client(secret) as inside:
+                await callers.hang_up_on("suspend_key", key_id=made["key_id"])
+                if suspended := await is_suspended(name, secret):
+                    with trio.fail_after(30):
+                        assert await ended(inside) == 4401
+                else:
+                    assert "result" in await inside.ask("get_camera_list")
+            outcomes["suspended" if suspended else "untouched"] += 1
+            if suspended:
+                await callers.hang_up_on("resume_key", key_id=made["key_id"])
+                suspended = await is_suspended(name, secret)
+                outcomes["still suspended" if suspended else "resumed"] += 1
+            secrets.append((secret, suspended))
+    show(outcomes, capfd, "suspend_key, resume_key")
+    assert min(outcomes[name] for name in ("suspended", "untouched", "resumed", "still suspended")) > 0
+    await restart(box)
+    for secret, suspended in secrets:
+        assert await box.lets_in(secret) is not suspended
+
+
 async def test_these_moments_lie_in_the_middle_of_commits(box: Box) -> None:
     """A caller waits for longer than one sync takes, so some are gone before it, some after, most during it."""
     if box.disk is None:
