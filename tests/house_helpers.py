@@ -29,11 +29,17 @@ from edged.config.model import (
 SECRET = "a-shared-secret-of-more-than-32-bytes"
 
 
+_given: set[int] = set()
+
+
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     """One that nobody has now. Below those that the kernel hands out: a client's own end could take one of these
-    between our look and the listener."""
+    between our look and the listener. None is given twice: two listeners of one box would get the same now and then."""
     while True:
         port = random.randrange(12_000, 32_000)
+        if port in _given:
+            continue
+        _given.add(port)
         with socket.socket(socket.AF_INET, kind) as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
