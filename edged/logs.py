@@ -32,13 +32,17 @@ _PLAIN = re.compile(r"[^\s\"'=\x00-\x1f\x7f]+\Z")
 # to the text: what is logged may come from somebody who would like it to take longer.
 _SUSPICIOUS = re.compile(
     r"camera_service_sk_|://|[\w-]{8}\.[\w-]{8}|ey[\w-]{8}|bearer|basic|cookie"
-    r"|authori[sz]ation|password|passwd|passphrase|secret|api[_-]?key|token|jwt",
+    r"|authori[sz]ation|password|passwd|passphrase|secret|api[_-]?key|token|ticket|jwt",
     re.IGNORECASE,
 )
-_TELLTALE = r"(?<![\w-])[\w-]*(?:password|passwd|passphrase|secret|api[_-]?key|token|jwt|authori[sz]ation|cookie)"
+_TELLTALE = (
+    r"(?<![\w-])[\w-]*(?:password|passwd|passphrase|secret|api[_-]?key|token|ticket|jwt|cookie"
+    r"|authori[sz]ation)"
+)
 _MASKS: tuple[tuple[re.Pattern[str], str], ...] = (
     # Our own keys, the prefix kept so that a reader knows what stood there.
     (re.compile(r"(camera_service_sk_)[A-Za-z0-9]+"), rf"\1{MASK}"),
+    (re.compile(r"(edged_ticket_)[A-Za-z0-9_-]+"), rf"\1{MASK}"),
     # A compact JWS or JWE: its header begins with {" in base64url; or three parts with a signature's length.
     (re.compile(r"(?<![A-Za-z0-9_-])ey[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){1,4}"), MASK),
     (re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{12,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{32,}"), MASK),

@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 #: The ways in, as contract 7 names them; the last five are MediaMTX's.
 TRANSPORTS = ("ws", "http", "uds", "rtsp", "rtmp", "srt", "hls", "webrtc")
 _MEDIA = TRANSPORTS[3:]
+_TICKET_DOORS = ("http", "rtsp", "hls", "webrtc")
 _ROLES = ("monitor", "viewer", "operator", "admin")
 #: More cameras than this share the label `other`.
 MOST_CAMERAS = 32
@@ -41,6 +42,7 @@ AUTH_FAILURES: tuple[tuple[str, ...], ...] = (
     *product(_ANY_CREDENTIAL, ("api_key", "jwt_local"), TRANSPORTS),
     *product(_TOKEN_ONLY, ("jwt_local",), TRANSPORTS),
     *product(("bad_audience", "untrusted_issuer"), ("jwt_local",), ("ws", "http")),
+    *product(("unknown_key", "expired", "revoked", "camera_denied"), ("ticket",), _TICKET_DOORS),
     ("origin_denied", "none", "http"),
     ("malformed", "none", "ws"),
     ("malformed", "none", "http"),
@@ -51,6 +53,7 @@ AUTH_FAILURES: tuple[tuple[str, ...], ...] = (
 TOKEN_USES: tuple[tuple[str, ...], ...] = (
     *product(("api_key",), TRANSPORTS, _ROLES),
     *product(("jwt_local",), TRANSPORTS, (*_ROLES, "none")),
+    *product(("ticket",), _TICKET_DOORS, ("none",)),
     ("peercred", "uds", "admin"),
     ("peercred", "http", "admin"),
     ("internal", "http", "none"),
@@ -286,7 +289,7 @@ class Metrics(Collector):
         """Where to ask for what is now, each time somebody scrapes; app.py says so once.
 
         `sessions` by transport; `cameras` by name: True connected, False disconnected, None error; `children`
-        (mediamtx, publisher, frames) running; `api_keys` by status; `clock`: synchronized, trusted, mark in Unix seconds.
+        (mediamtx, publisher, frames) running; `api_keys` by status; `clock`: synchronized, trusted, mark.
         """
         given: dict[str, Callable[[], Any] | None] = {
             "sessions": sessions,

@@ -75,6 +75,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "revoke": ADMIN,
     "list_sessions": SELF,
     "end_session": ADMIN,
+    "create_ticket": SEE_ONE,
     "get_clock": SYSTEM,
     # Root's alone, on the unix socket: an administrator over the network gets what others get.
     "reset_clock": NOBODY,
@@ -105,6 +106,7 @@ class Bench:
             "take_snapshot": {"device": "camera0"},
             "get_stream_url": {"device": "/dev/video0"},
             "subscribe_events": {"topics": ["camera_status_update"]},
+            "create_ticket": {"device": "camera0"},
             "create_key": {"name": "new", "role": "viewer"},
             "get_key": {"key_id": self.victim},
             "update_key": {"key_id": self.victim, "name": "renamed"},

@@ -152,6 +152,24 @@ class Admissions:
             admission.deadline = deadline if admission.deadline is None else min(admission.deadline, deadline)
         self._note_deadline(deadline)
 
+    def rebind(
+        self, identity: str, change: Callable[[Caller], Caller], seconds_left: Callable[[Caller], float | None]
+    ) -> None:
+        """Whoever answers to this is inside by another credential from here on, for as long as that one is good.
+
+        `change` gives the new caller, or the same where nothing is to change.
+        """
+        now = self._monotonic()
+        for admission in tuple(self._by_identity.get(identity, ())):
+            caller = change(admission.caller)
+            for name in admission.caller.identities - caller.identities:
+                self._by_identity[name].discard(admission)
+            for name in caller.identities:
+                self._by_identity.setdefault(name, set()).add(admission)
+            left = seconds_left(caller)
+            admission.caller, admission.deadline = caller, None if left is None else now + left
+        self._sooner.set()
+
     def recompute(self, seconds_left: Callable[[Caller], float | None]) -> None:
         """The clock was set right: everybody stays for as long as their credential is good from now on."""
         now = self._monotonic()

@@ -16,6 +16,7 @@ import structlog
 
 from edged.access.admissions import Admission, Admissions, Cause, WayOut
 from edged.access.ledger import Ledger
+from edged.access.tickets import Tickets
 from edged.clock import Clock
 from edged.credentials.api_keys import digest, published_as
 from edged.credentials.callers import (
@@ -27,10 +28,12 @@ from edged.credentials.callers import (
     Method,
     NoCredential,
     Resource,
+    Ticket,
     Transport,
 )  # fmt: skip
 from edged.credentials.decision import Decision, Reason, decide
 from edged.credentials.roles import ROLES
+from edged.credentials.tickets import made_by, renewed
 from edged.credentials.tokens import FindKey, SharedSecret, TokenRefused, no_key, verify
 from edged.errors import Refused
 
@@ -69,6 +72,7 @@ class Gate:
         use of an API key (access.usage)."""
         self._ledger = ledger
         self.admissions = admissions
+        self.tickets = Tickets(clock.monotonic)
         self._clock = clock
         self._counts = counts
         self._secrets = tuple(shared_secrets)
@@ -90,6 +94,8 @@ class Gate:
             if found is None:
                 raise self._refused(Reason.UNKNOWN_KEY, "api_key", transport, detail=published_as(shown) or "")
             caller = found
+        elif isinstance(credential, Ticket):
+            caller = self._find_ticket(credential.text, transport)
         else:
             caller = self._verify(credential.text, transport)
         reason = self._standing(caller)
@@ -158,6 +164,12 @@ class Gate:
         end = self._ledger.end_of(caller)
         return None if end is None else max(0.0, end - self._clock.now())
 
+    def renew_tickets(self, caller: Caller, session_id: str) -> None:
+        """A session shows a newer credential: its tickets, and whoever is inside by one, stay as long as that one is
+        good (contract 10.5), if it is the same subject's and may do all that the one before may."""
+        self.tickets.renew(caller, session_id)
+        self.admissions.rebind(made_by(session_id), lambda held: renewed(held, caller), self.seconds_left)
+
     def admit_internal(self, transport: Transport, path: str, session: str) -> None:
         """Note a MediaMTX session of edged's own children, so that no sweep takes it for a stranger's."""
         self.admissions.add(_INTERNAL, transport, _stay, path=path, session=session)
@@ -197,6 +209,14 @@ class Gate:
 
     def _read(self, text: str) -> Caller:
         return verify(text, self._secrets, now=self._clock.now(), leeway=self._leeway, find_key=self._find_key)
+
+    def _find_ticket(self, text: str, transport: Transport) -> Caller:
+        ticket = self.tickets.find(text)
+        if ticket is None:
+            raise self._refused(Reason.UNKNOWN_KEY, "ticket", transport)
+        if self.tickets.has_ended(ticket):
+            raise self._refused(Reason.EXPIRED, "ticket", transport, ticket.caller)
+        return self._ledger.current(ticket.caller)
 
     def _refused(
         self,

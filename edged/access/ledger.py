@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from edged.credentials.api_keys import KeyRecord, digest
@@ -95,6 +95,9 @@ class Ledger:
 
     def current(self, caller: Caller) -> Caller:
         """The caller as its credential makes it now: a key may have been given other rights since it was looked at."""
+        if caller.parent is not None:
+            parent = self.current(caller.parent)
+            return caller if parent is caller.parent else replace(caller, parent=parent, expires=parent.expires)
         if caller.credential_id in self._changed and caller.method == "api_key":
             for name in caller.identities:
                 if (fresh := self._by_secret.get(name)) is not None:

@@ -11,8 +11,8 @@ Transport: TypeAlias = Literal["ws", "http", "uds", "rtsp", "rtmp", "srt", "hls"
 TRANSPORTS: tuple[Transport, ...] = ("ws", "http", "uds", "rtsp", "rtmp", "srt", "hls", "webrtc")
 
 #: How a caller proved who it is: label of metrics and log lines.
-Method: TypeAlias = Literal["api_key", "jwt_local", "peercred", "internal", "none"]
-METHODS: tuple[Method, ...] = ("api_key", "jwt_local", "peercred", "internal", "none")
+Method: TypeAlias = Literal["api_key", "jwt_local", "ticket", "peercred", "internal", "none"]
+METHODS: tuple[Method, ...] = ("api_key", "jwt_local", "ticket", "peercred", "internal", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,20 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class Ticket:
+    """Text presented as a stream ticket, at one of the two doors that take them (contract 10.6, 10.24)."""
+
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class LocalUser:
     """A peer whose user id the kernel vouches for: the unix socket, or root on loopback (contract 5.1, 10.2)."""
 
     uid: int
 
 
-Credential: TypeAlias = NoCredential | ApiKey | Token | LocalUser
+Credential: TypeAlias = NoCredential | ApiKey | Token | Ticket | LocalUser
 
 API_KEY_PREFIX = "camera_service_sk_"
 
@@ -97,6 +104,7 @@ class Caller:
     `capabilities` holds whole grants (`camera:read`), `grants` those for one thing (`camera:read:camera0`);
     `cameras` None means every camera, an empty set none; `expires` is Unix seconds or None;
     `identities` are the names by which a revocation may hit this caller (jti:…, token:<sha256>, key:<id>).
+    `parent` is whoever asked for the ticket that this caller came with: neither may do more than the other.
     """
 
     method: Method
@@ -112,6 +120,7 @@ class Caller:
     name: str = ""
     permissions: tuple[str, ...] = ()
     claims: dict[str, object] = field(default_factory=dict, compare=False)
+    parent: Caller | None = field(default=None, compare=False, repr=False)
 
     @property
     def role(self) -> str:

@@ -87,6 +87,8 @@ def decide(caller: Caller | None, capability: str, resource: Resource = NOTHING,
         return _MISSING
     if caller.expires is not None and now >= caller.expires:
         return _EXPIRED
+    if caller.parent is not None and not (of_parent := decide(caller.parent, capability, resource, now=now)).allowed:
+        return of_parent
     if capability == SELF:
         return ALLOWED
     if caller.streams is not None and capability in ("stream:read", "stream:publish"):

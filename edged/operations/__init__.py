@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from edged.operations import api_keys, cameras, clock, events, revocations, sessions, snapshots, streams, system, tokens
+from edged.operations import (
+    api_keys,
+    cameras,
+    clock,
+    events,
+    revocations,
+    sessions,
+    snapshots,
+    streams,
+    system,
+    tickets,
+    tokens,
+)
 from edged.operations.catalogue import Catalogue
 
 
 def gather() -> Catalogue:
     """All operations. Raises ValueError if one of them names no capability."""
-    return Catalogue.gather(sessions, cameras, snapshots, streams, events, api_keys, tokens, revocations, system, clock)
+    return Catalogue.gather(
+        sessions, cameras, snapshots, streams, tickets, events, api_keys, tokens, revocations, system, clock
+    )

@@ -59,6 +59,7 @@ def authenticate(call: Call, params: AuthenticateParams) -> Authenticated:
         raise
     session.admission = gate.admit(caller, session.transport, session.end, name=session.id)
     session.caller = caller
+    gate.renew_tickets(caller, session.id)
     until = caller.expires if caller.expires is not None else call.house.clock.now() + _NO_END_SECONDS
     return Authenticated(
         authenticated=True,

@@ -14,9 +14,11 @@ from edged.credentials.callers import (
     Credential,
     NoCredential,
     Resource,
+    Ticket,
     Transport,
     parse_credential,
 )
+from edged.credentials.tickets import is_ticket
 from edged.errors import Refused
 from edged.mediamtx.settings import USER
 from edged.operations.catalogue import Call, DeviceParams, NoParams, camera_resource, operation
@@ -151,16 +153,20 @@ def _kick(house: House, protocol: str, session: str, _cause: str, _by: str) -> N
 
 
 def find_credential(question: Question) -> Credential:
-    """An API key or token, wherever the player could put it (contract 10.6): password, token, ?token=, ?jwt=.
+    """A key, token or ticket, wherever the player could put it (contract 10.6): password, token, and the query.
 
     With Basic or user:pass MediaMTX repeats the password as token, so the password comes first (mediamtx.md 3.3).
     """
     for text in (question.password, question.token):
         if text:
-            return parse_credential(text)
+            return _parse(text)
     if question.query:
         # What a stranger writes: only so many members are looked at, and too many are no error.
         first = "&".join(question.query.split("&", _MOST_MEMBERS)[:_MOST_MEMBERS])
         values = dict(reversed(parse_qsl(first, separator="&")))
-        return parse_credential(values.get("token") or values.get("jwt") or "")
+        return _parse(values.get("ticket") or values.get("token") or values.get("jwt") or "")
     return NoCredential()
+
+
+def _parse(text: str) -> Credential:
+    return Ticket(text) if is_ticket(text) else parse_credential(text)

@@ -14,7 +14,7 @@ from edged.credentials.roles import CAPABILITIES, OPEN, SELF
 from edged.errors import EdgedError
 from edged.operations.catalogue import Catalogue
 from edged.operations.house import House
-from edged.web import api_keys, downloads, live, revocations, sessions
+from edged.web import api_keys, downloads, live, revocations, sessions, tickets
 from edged.web.exchange import CutOff, Exchange, Way
 from edged.web.faults import fault, respond, sole, unexpected
 from edged.web.health import Health
@@ -40,6 +40,7 @@ def make_app(
         *sessions.WAYS,
         *revocations.WAYS,
         *live.WAYS,
+        *tickets.WAYS,
         *downloads.WAYS,
         *Health(house, state, is_ready).ways(),
         *(metrics_ways(metrics) if show_metrics else ()),

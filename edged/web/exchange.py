@@ -15,7 +15,7 @@ from starlette.types import Message, Send
 
 from edged.access.admissions import Cause
 from edged.cameras.model import Camera
-from edged.credentials.callers import NOTHING, Caller, LocalUser, NoCredential, Peer, Resource, Transport
+from edged.credentials.callers import NOTHING, Caller, LocalUser, NoCredential, Peer, Resource, Ticket, Transport
 from edged.credentials.roles import OPEN, SELF
 from edged.errors import InvalidParams, Refused
 from edged.operations.catalogue import Catalogue, find_camera
@@ -34,7 +34,7 @@ class Way:
 
     Either `operation`, which the catalogue then guards, or `capability`: one of the roles' (asked for the camera in
     the path parameter `camera` if `on_camera`), "self" (any good credential) or "none". `open_if` lets some askers in
-    without a credential; `root_may` is the credential-free rule of contract 5.1.
+    without a credential; `root_may` is the credential-free rule of contract 5.1; `takes_ticket` lets in by ?ticket=.
     """
 
     method: str
@@ -45,6 +45,7 @@ class Way:
     on_camera: bool = False
     open_if: Callable[[Exchange], bool] | None = None
     root_may: bool = False
+    takes_ticket: bool = False
 
 
 @dataclass(slots=True)
@@ -115,6 +116,8 @@ class Exchange:
     def _authenticate(self, way: Way) -> None:
         peer, gate, transport = self.session.peer, self.house.gate, self.session.transport
         credential = read_credential(self.request.headers, peer)
+        if isinstance(credential, NoCredential) and way.takes_ticket and "ticket" in self.request.query_params:
+            credential = Ticket(self.request.query_params["ticket"])
         if isinstance(credential, NoCredential):
             self._as_root = way.root_may and may_go_without(self.request.method, self.request.headers, peer)
             if not self._as_root or peer.find_uid() != 0:

@@ -1,0 +1,70 @@
+"""Stream tickets: a URL for a player that can only take a URL (contract 10.1, 10.12)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+from urllib.parse import urlencode
+
+import msgspec
+
+from edged.cameras.model import Camera
+from edged.clock import iso
+from edged.credentials.tickets import CAPABILITIES, Action
+from edged.operations.catalogue import Call, find_camera, operation
+from edged.operations.listings import list_streams
+
+#: Seconds: time enough to hand a URL to a player; and for a wall of screens that comes back by itself.
+_USUAL: Final = 60
+_SHORTEST: Final = 5
+_LONGEST: Final = 3600
+
+
+class CreateTicketParams(msgspec.Struct, frozen=True):
+    """A camera, what for, and for how many seconds it opens it (5 to 3600)."""
+
+    device: str
+    action: Action = "read"
+    ttl: Annotated[int, msgspec.Meta(ge=_SHORTEST, le=_LONGEST)] = _USUAL
+
+
+class NewTicket(msgspec.Struct, frozen=True):
+    """The only reply that ever holds this ticket. `expires_at` ISO 8601; `url` is the first of `urls` by protocol.
+
+    `live` is edged's own picture: a path on the listener that was asked.
+    """
+
+    ticket: str
+    url: str
+    expires_at: str
+    urls: dict[str, str]
+
+
+@operation("self")
+def create_ticket(call: Call, params: CreateTicketParams) -> NewTicket:
+    """A short text that opens one camera for one action, any number of times while it lives, for whoever holds it.
+
+    What was opened stays open as long as the credential that asked is good, and ends with it.
+    """
+    house, session, gate = call.house, call.session, call.house.gate
+    camera = find_camera(CAPABILITIES[params.action], params.device, house, session)
+    caller = session.caller
+    assert caller is not None, "the gate lets nobody ask this without a caller"
+    ticket = gate.tickets.make(caller, params.action, camera.name, params.ttl, session.id)
+    left = gate.seconds_left(caller)
+    urls = _urls(call, camera, params.action, ticket)
+    return NewTicket(
+        ticket=ticket,
+        url=next(iter(urls.values()), ""),
+        expires_at=iso(house.clock.now() + min(params.ttl, params.ttl if left is None else left)),
+        urls=urls,
+    )
+
+
+def _urls(call: Call, camera: Camera, action: Action, ticket: str) -> dict[str, str]:
+    query = "?" + urlencode({"ticket": ticket})
+    streams = list_streams(camera, call.session.peer.host, call.house.mediamtx.state)
+    if action == "publish":
+        return {name: url + query for name, url in streams.items() if name == "rtsp"}
+    # MediaMTX shows a page at the HLS address; players want the playlist.
+    found = {name: url + ("/index.m3u8" if name == "hls" else "") + query for name, url in streams.items()}
+    return {**found, "live": f"/api/cameras/{camera.name}/live.mjpeg{query}"}

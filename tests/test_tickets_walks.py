@@ -1,0 +1,195 @@
+"""A player that has nothing but a URL: tickets through the running house and the real MediaMTX."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import urljoin
+
+import pytest
+import trio
+from house_helpers import Conversation, RunningHouse, make_config, running_house
+from rtsp_client import RtspReader, RtspRefused
+
+from edged.credentials import tokens
+from edged.credentials.callers import ApiKey, NoCredential, Ticket, Token
+from edged.credentials.tickets import mint
+from edged.mediamtx.ffmpeg import find_ffmpeg
+from edged.operations.streams import Question, find_credential
+
+pytestmark = pytest.mark.ffmpeg
+
+
+def path_of(url: str) -> str:
+    return url.partition("//")[2].partition("/")[2]
+
+
+async def play_url(url: str, port: int) -> RtspReader:
+    """A viewer who was given a URL, and nothing else."""
+    viewer = RtspReader(port, path_of(url))
+    try:
+        await viewer.play()
+    except BaseException:
+        await viewer.aclose()
+        raise
+    return viewer
+
+
+async def hls(house: RunningHouse, target: str) -> tuple[int, str]:
+    """(status, text) of one HLS address, for a player that follows redirects and keeps no cookies."""
+    for _ in range(4):
+        reply = await house.request("GET", target, port=house.hls)
+        if reply.status not in (301, 302, 307):
+            break
+        target = urljoin(f"http://127.0.0.1:{house.hls}{target}", reply.headers["location"]).partition("//")[2]
+        target = "/" + target.partition("/")[2]
+    return reply.status, reply.body.decode("utf-8", "replace")
+
+
+@pytest.mark.parametrize("where", ["password", "token", "ticket", "?token", "?jwt"])
+def test_a_player_may_put_its_ticket_where_it_can(where: str) -> None:
+    """Password, token, and the query's ticket, token and jwt (contract 10.6); keys and tokens are found as before."""
+    text, _ = mint()
+    for shown, kind in ((text, Ticket), ("a.b.c", Token), ("camera_service_sk_" + "0" * 64, ApiKey)):
+        if where in ("password", "token"):
+            question = Question(**{where: shown})
+        else:
+            question = Question(query=f"x=1&{where.removeprefix('?')}={shown}")
+        assert isinstance(find_credential(question), kind)
+    assert isinstance(find_credential(Question(query="ticket=")), NoCredential)
+    assert isinstance(find_credential(Question(user=text)), NoCredential)
+
+
+@pytest.mark.mediamtx
+async def test_a_player_with_only_a_url_watches_over_rtsp_until_the_key_is_revoked(tmp_path: Path) -> None:
+    """The picture moves past the ticket's own end; another camera's path is refused; the revocation ends it."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, mediamtx=True) as house:
+            await house.wait_media()
+            key_id, key = await house.create_key()
+            made = await house.request("POST", "/api/tickets", key=key, body={"device": "camera0", "ttl": 5})
+            url = made.json["url"]
+            assert url.startswith(f"rtsp://127.0.0.1:{house.rtsp}/camera0?ticket=")
+            viewer = await play_url(url, house.rtsp)
+            await viewer.wait_packet()
+            with pytest.raises(RtspRefused) as refused:
+                await play_url(url.replace("camera0", "camera1"), house.rtsp)
+            assert refused.value.status == 401
+            again = await play_url(url, house.rtsp)
+            await again.aclose()
+            await trio.sleep(5.1)
+            with pytest.raises(RtspRefused):
+                await play_url(url, house.rtsp)
+            await viewer.wait_packet()
+            await house.revoke_key(key_id)
+            with trio.fail_after(2):
+                await viewer.wait_end()
+            await viewer.aclose()
+
+
+@pytest.mark.mediamtx
+async def test_a_player_with_only_a_url_watches_over_hls_until_the_key_is_revoked(tmp_path: Path) -> None:
+    """Playlist and segments follow from the one URL; after the revocation both are refused."""
+    with trio.fail_after(90):
+        async with running_house(tmp_path, mediamtx=True) as house:
+            await house.wait_media()
+            key_id, key = await house.create_key()
+            made = await house.request("POST", "/api/tickets", key=key, body={"device": "camera0"})
+            target = "/" + path_of(made.json["urls"]["hls"])
+            status, playlist = await hls(house, target)
+            assert status == 200, playlist
+            name = next(line for line in playlist.splitlines() if line and not line.startswith("#"))
+            inner = f"/camera0/{name}"
+            status, media = await hls(house, inner)
+            assert (status, "#EXTINF" in media or "#EXT-X-PART" in media) == (200, True), media
+            assert (await hls(house, target.replace("camera0", "camera1")))[0] == 401
+            await house.revoke_key(key_id)
+            with trio.fail_after(15):
+                while (await hls(house, inner))[0] == 200:
+                    await trio.sleep(0.05)
+            assert (await hls(house, target))[0] == 401
+
+
+@pytest.mark.mediamtx
+async def test_ffmpeg_plays_the_urls_as_they_are(tmp_path: Path) -> None:
+    """A real player, both protocols, nothing on its command line but the URL."""
+    with trio.fail_after(90):
+        async with running_house(tmp_path, mediamtx=True) as house, house.local() as admin:
+            await house.wait_media()
+            urls = (await admin.call("create_ticket", device="camera0"))["urls"]
+            for name in ("rtsp", "hls"):
+                url = re.sub(r"//[^:/]+:", "//127.0.0.1:", urls[name])
+                done = await trio.run_process(
+                    [str(find_ffmpeg()), "-hide_banner", "-nostdin", "-i", url, "-frames:v", "3", "-f", "null", "-"],
+                    capture_stdout=True, capture_stderr=True, check=False, stdin=subprocess.DEVNULL,
+                )  # fmt: skip
+                assert done.returncode == 0, (name, done.stderr.decode()[-2000:])
+
+
+@pytest.mark.mediamtx
+async def test_a_ticket_to_publish_is_for_whom_may_publish(tmp_path: Path) -> None:
+    """A viewer gets none; an administrator's does not read."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, mediamtx=True) as house:
+            await house.wait_media()
+            async with house.websocket() as client:
+                await client.call("authenticate", auth_token=(await house.create_key("viewer"))[1])
+                refused = await client.ask("create_ticket", device="camera0", action="publish")
+                assert refused["error"]["data"]["reason"] == "permission_denied"
+                await client.call("authenticate", auth_token=(await house.create_key("admin"))[1])
+                made = await client.call("create_ticket", device="camera0", action="publish")
+                assert list(made["urls"]) == ["rtsp"]
+                with pytest.raises(RtspRefused):
+                    await play_url(made["url"], house.rtsp)
+
+
+async def token_in(client: Conversation, house: RunningHouse, seconds: int) -> None:
+    """Authenticate with a token of so many seconds."""
+    secret = tokens.SharedSecret("test", Path(house.config.auth.shared_secrets["test"]).read_text())
+    async with house.local() as admin:
+        now = int(datetime.fromisoformat((await admin.call("get_clock"))["time"]).timestamp())
+    claims = tokens.issue_claims("ada", role="viewer", now=now, expires_in=seconds)
+    await client.call("authenticate", token=tokens.sign(claims, secret), auth_type="jwt")
+
+
+@pytest.mark.mediamtx
+@pytest.mark.slow
+async def test_a_new_token_in_the_session_keeps_its_viewer_s_picture(tmp_path: Path) -> None:
+    """The picture outlives the token by which its ticket was made, and ends with the one that followed."""
+    with trio.fail_after(90):
+        async with running_house(tmp_path, mediamtx=True) as house, house.websocket() as client:
+            await house.wait_media()
+            await token_in(client, house, 8)
+            first = await client.call("create_ticket", device="camera0")
+            kept = await play_url(first["url"], house.rtsp)
+            async with house.websocket() as other:
+                await token_in(other, house, 8)
+                lost = await play_url((await other.call("create_ticket", device="camera0"))["url"], house.rtsp)
+                await token_in(client, house, 20)
+                with trio.fail_after(15):
+                    await lost.wait_end()
+            await kept.wait_packet()
+            with trio.fail_after(30):
+                await kept.wait_end()
+            await kept.aclose()
+            await lost.aclose()
+
+
+async def test_no_other_method_takes_a_ticket(tmp_path: Path) -> None:
+    """Neither authenticate by any of its names nor a stateless call; and what is refused is not told apart."""
+    with trio.fail_after(30):
+        async with running_house(tmp_path, config=make_config(tmp_path)) as house, house.websocket() as client:
+            async with house.local() as admin:
+                ticket = (await admin.call("create_ticket", device="camera0"))["ticket"]
+            for params in (
+                {"auth_token": ticket},
+                {"auth_token": ticket, "auth_type": "api_key"},
+                {"auth_token": ticket, "auth_type": "jwt"},
+            ):
+                assert (await client.ask("authenticate", **params))["error"]["data"]["reason"] == "auth_failed"
+            assert (await client.ask("get_camera_list", auth_token=ticket))["error"]["code"] == -32001
+        async with running_house(tmp_path, config=make_config(tmp_path)) as house:
+            reply = await house.request("GET", f"/api/cameras/camera0/live.mjpeg?ticket={ticket}")
+            assert reply.status == 401, "a restart ends them all"
