@@ -258,7 +258,7 @@ class Registrar:
         suspended.
         """
         self._find_living(key_id)
-        return await self._submit(partial(self._resume, key_id)).outcome()
+        return await self._submit(partial(self._resume, key_id, self._suspensions.get(key_id))).outcome()
 
     def revoke_key(self, key_id: str, by: str = "", reason: str = "") -> Coroutine[Any, Any, KeyRecord]:
         """End a key, both its secrets, and everything that it opened: in force when this *call* returns.
@@ -426,11 +426,13 @@ class Registrar:
         _log.info("updated", key=key_id, changed=sorted(changes))
         return record
 
-    async def _resume(self, key_id: str) -> KeyRecord:
+    async def _resume(self, key_id: str, seen: Suspension | None) -> KeyRecord:
+        """`seen` is the newest suspension of when this was asked: one that was said since stands."""
         record, name = self._find_living(key_id), _suspension(key_id)
         if record.suspended_at is None:
             return record
-        seen, owed = self._suspensions.get(key_id), self._owed.pop(name, None)
+        self._refuse_overtaken(key_id, seen)
+        owed = self._owed.pop(name, None)
         try:
             await self._db.write(partial(api_keys.resume, key_id=key_id))
         except BaseException:
@@ -438,12 +440,15 @@ class Registrar:
             self._owed.setdefault(name, owed or Suspension(key_id, record.suspended_at))
             self._unpaid.set()
             raise
-        if self._suspensions.get(key_id) is not seen:
-            raise InvalidState(f"API key {key_id!r} was suspended anew meanwhile", resource="key", id=key_id)
+        self._refuse_overtaken(key_id, seen)
         record = replace(self._find_living(key_id), suspended_at=None)
         self._ledger.put_key(record)
         _log.info("resumed", key=key_id)
         return record
+
+    def _refuse_overtaken(self, key_id: str, seen: Suspension | None) -> None:
+        if self._suspensions.get(key_id) is not seen:
+            raise InvalidState(f"API key {key_id!r} was suspended anew meanwhile", resource="key", id=key_id)
 
     def _put_changed(self, record: KeyRecord) -> KeyRecord:
         """What was denied during the commit stands."""
