@@ -20,7 +20,7 @@ from edged.errors import EdgedError
 
 _LARGEST: Final = 16 * 1024 * 1024
 _LONGEST: Final = 128
-_ROLES: Final[Mapping[object, str]] = {1: "viewer", 2: "operator", 3: "admin"}
+_ROLES: Final[Mapping[str, str]] = {"1": "viewer", "2": "operator", "3": "admin"}
 #: How a time that was never set is written.
 _NEVER: Final = "0001-"
 
@@ -34,18 +34,27 @@ class BadFile(EdgedError):
 class KeyFile:
     """An opened file of keys.
 
-    `keys` are those to hand over, as params of import_keys; `unusable` those without a key in them, as rows of its
-    report; `ended` the ids of those that their own service accepts no more, which are as good as taken out.
+    `keys` are those to hand over, as params of import_keys; `unusable` those that nobody can take, as rows of its
+    report; `ended` the ids of those that their own service accepts no more, which are as good as taken out. Ids are
+    what the file says where that tells the records apart, else `#` and their place in it.
     """
 
     def __init__(self, descriptor: int, path: Path, document: dict[str, Any]) -> None:
         self._descriptor = descriptor
         self._path = path
         self._document = document
+        #: Id → where in the document.
+        self._places: dict[str, str | int] = {}
         self.keys: list[dict[str, Any]] = []
         self.unusable: list[dict[str, Any]] = []
         self.ended: set[str] = set()
-        for source_id, record in _records(document["keys"]):
+        kept = document["keys"]
+        for at, (place, record) in enumerate(kept.items() if isinstance(kept, dict) else enumerate(kept)):
+            said = str(place if isinstance(kept, dict) else record.get("key_id") or record.get("id") or "")
+            source_id = said if 0 < len(said) <= _LONGEST and said not in self._places else f"#{at}"
+            while source_id in self._places:
+                source_id = f"#{source_id}"
+            self._places[source_id] = place
             self._sort(source_id, record)
 
     @classmethod
@@ -67,13 +76,13 @@ class KeyFile:
 
     def take_out(self, source_ids: Collection[str]) -> int:
         """Write the file anew without these records; returns how many are left. Raises BadFile."""
-        kept = self._document["keys"]
-        if isinstance(kept, dict):
-            kept = {name: record for name, record in kept.items() if name[:_LONGEST] not in source_ids}
-        else:
-            kept = [record for at, record in enumerate(kept) if _id_of(record, at) not in source_ids]
-        if len(kept) == len(self._document["keys"]):
+        kept, gone = self._document["keys"], {self._places[source_id] for source_id in source_ids}
+        if not gone:
             return len(kept)
+        if isinstance(kept, dict):
+            kept = {name: record for name, record in kept.items() if name not in gone}
+        else:
+            kept = [record for at, record in enumerate(kept) if at not in gone]
         text = msgspec.json.format(msgspec.json.encode({**self._document, "keys": kept}), indent=2) + b"\n"
         try:
             os.ftruncate(self._descriptor, 0)
@@ -86,8 +95,12 @@ class KeyFile:
         return len(kept)
 
     def _sort(self, source_id: str, record: dict[str, Any]) -> None:
-        if record.get("status", "active") in ("revoked", "expired") or record.get("is_active") is False:
+        status = record.get("status") or "active"
+        if status in ("revoked", "expired") or record.get("is_active") is False:
             self.ended.add(source_id)
+        elif status != "active":
+            why = f"its status is {str(status)[:_LONGEST]!r}"
+            self.unusable.append({"source_id": source_id, "status": "refused", "reason": why})
         elif not isinstance(record.get("key"), str) or not record["key"]:
             self.unusable.append({"source_id": source_id, "status": "no key", "reason": _describe(record)})
         else:
@@ -110,29 +123,22 @@ def _read(descriptor: int, path: Path) -> dict[str, Any]:
     return found
 
 
-def _records(keys: Any) -> list[tuple[str, dict[str, Any]]]:
-    if isinstance(keys, dict):
-        return [(name[:_LONGEST], record) for name, record in keys.items()]
-    return [(_id_of(record, at), record) for at, record in enumerate(keys)]
-
-
-def _id_of(record: dict[str, Any], at: int) -> str:
-    return str(record.get("key_id") or record.get("id") or f"#{at}")[:_LONGEST]
-
-
 def _param(source_id: str, record: dict[str, Any]) -> dict[str, Any]:
-    role = record.get("role")
     times = {name: record.get(name) for name in ("created_at", "expires_at")}
     return {
         "source_id": source_id,
         "key": record["key"],
-        "role": _ROLES.get(role, str(role)),
+        "role": _role(record),
         "name": str(record.get("description") or record.get("name") or "")[:_LONGEST],
         **{name: text for name, text in times.items() if isinstance(text, str) and not text.startswith(_NEVER)},
     }
 
 
+def _role(record: dict[str, Any]) -> str:
+    said = str(record.get("role"))[:_LONGEST]
+    return _ROLES.get(said, said)
+
+
 def _describe(record: dict[str, Any]) -> str:
     """What a new one would have to be like."""
-    role = record.get("role")
-    return f"{_ROLES.get(role, role)} {str(record.get('name') or '')[:_LONGEST]!r}: the file does not hold its key"
+    return f"{_role(record)} {str(record.get('name') or '')[:_LONGEST]!r}: the file does not hold its key"

@@ -1,0 +1,271 @@
+"""`edged key update, suspend, resume, import`, `session` and `revocation`: against a real daemon, and files of keys."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from cli_helpers import SECRET, Shell, running_daemon
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edged.cli.foreign_keys import BadFile, KeyFile
+from edged.credentials.tokens import SharedSecret, issue_claims, sign
+
+SAMPLE = "camera_service_sk_" + "1234567890abcdef" * 4
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with running_daemon(tmp_path_factory.mktemp("box")) as directory:
+        yield directory
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], directory: Path) -> Shell:
+    return Shell(monkeypatch, capsys, directory)
+
+
+def record(key: str, role: object = 1, **more: object) -> dict[str, object]:
+    """As the service with plain keys wrote them."""
+    return {
+        "id": "x", "key": key, "role": role, "created_at": "2025-03-01T10:00:00.123456789Z",
+        "expires_at": "0001-01-01T00:00:00Z", "description": "", "last_used": "0001-01-01T00:00:00Z",
+        "usage_count": 0, "status": "active", **more,
+    }  # fmt: skip
+
+
+def write(path: Path, document: object) -> Path:
+    path.write_bytes(msgspec.json.encode(document))
+    return path
+
+
+# --- import -------------------------------------------------------------------------------------------------------
+
+
+def test_keys_in_plain_text_are_taken_over_and_taken_out_of_the_file(shell: Shell, tmp_path: Path) -> None:
+    """They work as they are, with role, name and end; the file keeps its owner and mode, and nothing of them."""
+    texts = [f"csk_{name * 43}=" for name in "abc"]
+    file = write(
+        tmp_path / "api-keys.json",
+        {
+            "keys": {
+                "one": record(texts[0], 3, description="Front desk"),
+                "two": record(texts[1], 1, expires_at="2099-01-01T00:00:00+02:00"),
+                "gone": record(texts[2], 2, status="revoked"),
+            }
+        },
+    )
+    file.chmod(0o600)
+    inode = file.stat().st_ino
+    done = shell.run("key", "import", str(file), "--json")
+    assert done.code == 0
+    assert [(item["source_id"], item["status"]) for item in done.json["keys"]] == [
+        ("one", "imported"), ("two", "imported")
+    ]  # fmt: skip
+    assert msgspec.json.decode(file.read_bytes()) == {"keys": {}}
+    assert (file.stat().st_ino, file.stat().st_mode & 0o777) == (inode, 0o600)
+    ids = {item["source_id"]: item["key_id"] for item in done.json["keys"]}
+    first, second = (shell.run("key", "show", ids[name], "--json").json for name in ("one", "two"))
+    assert (first["name"], first["role"], first["created_at"], first["expires_at"]) == (
+        "Front desk", "admin", "2025-03-01T10:00:00Z", None
+    )  # fmt: skip
+    assert (second["name"], second["role"], second["expires_at"]) == ("two", "viewer", "2098-12-31T22:00:00Z")
+
+
+def test_what_cannot_be_taken_stays_in_the_file_and_is_told(shell: Shell, tmp_path: Path) -> None:
+    """The guide's sample by name, a short one, an unknown role, an ended one; what was taken is out of it."""
+    keys = {
+        "good": record("g" * 40), "sample": record(SAMPLE), "short": record("hunter2"),
+        "king": record("k" * 40, "king"), "odd": record("o" * 40, status="paused"),
+        "late": record("l" * 40, expires_at="2001-01-01T00:00:00Z"), "none": {**record(""), "name": "keyless"},
+    }  # fmt: skip
+    file = write(tmp_path / "api-keys.json", {"keys": keys})
+    done = shell.run("key", "import", str(file))
+    assert done.code == 1
+    assert "sample key, known to everybody" in done.out
+    assert "file does not hold its key" in done.out
+    assert "6 left" in done.err
+    assert "its status is 'paused'" in done.out
+    assert msgspec.json.decode(file.read_bytes())["keys"].keys() == keys.keys() - {"good"}
+    assert not [text for text in (SAMPLE, "hunter2", "g" * 40) if text in done.out + done.err]
+    again = write(tmp_path / "again.json", {"keys": {"good": keys["good"]}})
+    report = shell.run("key", "import", str(again), "--json")
+    assert (report.code, report.json["keys"][0]["status"], report.json["left_in_file"]) == (0, "known", 0)
+
+
+def test_a_file_without_key_material_is_reported_and_left_alone(shell: Shell, tmp_path: Path) -> None:
+    """The other service never wrote its keys down: each is named, with what a new one has to be like."""
+    keys = [
+        {"key_id": "abc", "name": "Door", "role": "viewer", "created_at": "2025-01-01T00:00:00", "is_active": True},
+        {"key_id": "def", "name": "Yard", "role": "operator", "created_at": "2025-01-01T00:00:00", "is_active": True},
+    ]
+    file = write(tmp_path / "api-keys.json", {"version": "1.0", "updated_at": "2025-01-01", "keys": keys})
+    before = file.read_bytes()
+    done = shell.run("key", "import", str(file))
+    assert done.code == 1
+    assert "viewer 'Door'" in done.out
+    assert "2 no key" in done.err
+    assert "edged key create" in done.err
+    assert file.read_bytes() == before
+
+
+def test_more_keys_than_one_call_takes_are_all_taken(shell: Shell, tmp_path: Path) -> None:
+    """In several calls; the file is emptied once."""
+    keys = {f"{number}": record(f"many-keys-{number:030}") for number in range(205)}
+    done = shell.run("key", "import", str(write(tmp_path / "f.json", {"keys": keys})), "--json")
+    assert (done.code, len(done.json["keys"]), done.json["left_in_file"]) == (0, 205, 0)
+
+
+def test_a_daemon_that_is_not_there_leaves_the_file_alone(shell: Shell, tmp_path: Path) -> None:
+    """Exit code 3; nothing was committed, so nothing is emptied."""
+    file = write(tmp_path / "f.json", {"keys": {"1": record("x" * 40)}})
+    before = file.read_bytes()
+    assert shell.run("key", "import", str(file), "--socket", str(tmp_path / "none")).code == 3
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"{}", b'{"keys": 5}', b'{"keys": ["x"]}', b"\xff"])
+def test_a_file_that_is_no_file_of_keys_is_named(shell: Shell, tmp_path: Path, text: bytes) -> None:
+    """Exit code 1 and one line."""
+    file = tmp_path / "f.json"
+    file.write_bytes(text)
+    done = shell.run("key", "import", str(file))
+    assert done.code == 1
+    assert str(file) in done.err
+    assert file.read_bytes() == text
+
+
+def test_a_link_is_not_followed_and_a_missing_file_is_named(tmp_path: Path) -> None:
+    """Whoever owns the folder could otherwise have root empty any file of the system."""
+    target = write(tmp_path / "target", {"keys": {}})
+    (tmp_path / "link").symlink_to(target)
+    (tmp_path / "pipe").mkdir()
+    for name in ("link", "missing", "pipe"):
+        with pytest.raises(BadFile, match=name), KeyFile.open(tmp_path / name):
+            pass
+
+
+def test_a_file_that_cannot_be_emptied_is_told_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keys are safe by then; what is left to do is said."""
+    file = write(tmp_path / "f.json", {"keys": {"1": record("x" * 40)}})
+
+    def fail(_descriptor: int, _length: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "ftruncate", fail)
+    with KeyFile.open(file) as found, pytest.raises(BadFile, match="still holds them"):
+        found.take_out({"1"})
+
+
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | names, lambda inner: st.lists(inner, max_size=3), max_leaves=4
+)
+records = st.dictionaries(
+    st.sampled_from(["key", "role", "status", "is_active", "name", "id", "key_id", "created_at", "expires_at"]), values
+)
+
+
+@given(st.dictionaries(names, records, max_size=4) | st.lists(records, max_size=4))
+def test_any_file_of_records_is_sorted_and_nothing_else_is_taken_out(
+    tmp_path_factory: pytest.TempPathFactory, keys: dict[str, dict[str, object]] | list[dict[str, object]]
+) -> None:
+    """Each record is handed over, unusable or ended; what is not taken stays as it was."""
+    file = write(tmp_path_factory.mktemp("keys") / "f.json", {"keys": keys, "version": "1"})
+    with KeyFile.open(file) as found:
+        given = {item["source_id"] for item in found.keys}
+        assert len(given) + len(found.ended) + len({item["source_id"] for item in found.unusable}) == len(keys)
+        assert len(given) == len(found.keys)
+        assert found.take_out(set()) == len(keys)
+        assert msgspec.json.decode(file.read_bytes()) == {"keys": keys, "version": "1"}
+        assert found.take_out(given) == len(keys) - len(given)
+    left = msgspec.json.decode(file.read_bytes())["keys"]
+    kept, before = (list(each.values()) if isinstance(each, dict) else each for each in (left, keys))
+    handed = [item["key"] for item in found.keys]
+    assert sorted(handed + [str(each.get("key")) for each in kept]) == sorted(str(each.get("key")) for each in before)
+
+
+# --- the other commands -------------------------------------------------------------------------------------------
+
+
+def test_a_key_is_changed_suspended_and_resumed(shell: Shell) -> None:
+    """Every option reaches the daemon; those that lift a restriction say the contrary of those that make it."""
+    made = shell.run("key", "create", "k", "--role", "viewer", "--read", "camera0", "--publish", "in", "--json").json
+    key_id = made["key_id"]
+    shown = shell.run("key", "show", key_id).out
+    assert "camera0" in shown
+    changed = shell.run(
+        "key", "update", key_id, "--name", "n", "--role", "user", "--expires-in-days", "3", "--camera", "camera1",
+        "--permission", "camera:read", "--camera-streams", "--json",
+    ).json  # fmt: skip
+    assert (changed["name"], changed["role"], changed["camera_access"], changed["permissions"], changed["streams"]) == (
+        "n", "operator", ["camera1"], ["camera:read"], None
+    )  # fmt: skip
+    assert changed["expires_at"] is not None
+    freed = shell.run("key", "update", key_id, "--no-expiry", "--all-cameras", "--all-permissions", "--json").json
+    assert (freed["expires_at"], freed["camera_access"], freed["permissions"]) == (None, None, None)
+    for contrary in (("--camera", "camera0", "--all-cameras"), ("--no-expiry", "--expires-in-days", "3")):
+        assert shell.run("key", "update", key_id, *contrary).code == 2
+    assert shell.run("key", "update", key_id).code == 1
+    assert shell.run("key", "suspend", key_id).out == f"{key_id} is suspended\n"
+    assert key_id in shell.run("key", "list", "--status", "suspended").out
+    assert shell.run("key", "resume", key_id).out == f"{key_id} is good again\n"
+    assert shell.run("key", "resume", key_id, "--json").json["status"] == "active"
+    assert shell.run("key", "suspend", "key_0").code == 1
+
+
+def test_sessions_are_listed_and_ended(shell: Shell) -> None:
+    """The command's own session is among them; one that is not there is not found."""
+    listed = shell.run("session", "list")
+    assert listed.out.splitlines()[0].split()[:2] == ["SESSION", "ID"]
+    assert "local:" in listed.out
+    (own,) = shell.run("session", "list", "--json", "--limit", "5").json["sessions"]
+    assert own["transport"] == "uds"
+    assert shell.run("session", "end", own["session_id"]).code == 1
+
+
+def test_things_are_denied_and_listed(shell: Shell) -> None:
+    """A token by its subject; then by lines in time; pages say how many there are."""
+    claims = issue_claims("carla", role="viewer", now=1_900_000_000, expires_in=4 * 10**9)
+    token = sign({**claims, "iat": 1_500_000_000, "exp": 4_000_000_000}, SharedSecret("clients", SECRET))
+    assert shell.run("token", "verify", token).code == 0
+    added = shell.run("revocation", "add", "--subject", "carla", "--reason", "left the firm")
+    assert added.out == "denied: subject carla\n"
+    assert shell.run("token", "verify", token).code == 1
+    line = shell.run("revocation", "add", "--issuer", "old", "--before", "2020-01-01", "--json").json
+    assert (line["issuer"], line["before"]) == ("old", "2020-01-01T00:00:00Z")
+    listed = shell.run("revocation", "list")
+    assert "subject carla" in listed.out
+    assert "issuer old, before 2020-01-01T00:00:00Z" in listed.out
+    page = shell.run("revocation", "list", "--limit", "1")
+    assert "1 of 2" in page.err
+    assert shell.run("revocation", "list", "--offset", "1", "--json").json["total"] == 2
+    assert shell.run("revocation", "add").code == 1
+
+
+def test_a_session_that_is_there_is_ended(shell: Shell, directory: Path) -> None:
+    """By its id; the other end is told."""
+    import trio
+    from trio_websocket import ConnectionClosed
+
+    from edged.cli.client import connect
+
+    async def stay() -> str:
+        async with connect(directory.parent / "run" / "edged.sock") as daemon:
+            (mine,) = (await daemon.call("list_sessions"))["sessions"]
+
+            def end() -> str:
+                return shell.run("session", "end", mine["session_id"]).out
+
+            told = await trio.to_thread.run_sync(end)
+            assert mine["session_id"] in told
+            with pytest.raises(ConnectionClosed) as closed:
+                await daemon._socket.get_message()
+            return str(closed.value.reason.reason)
+
+    assert trio.run(stay) == "session ended"
