@@ -115,7 +115,7 @@ async def run(
     ):
         # Trust: what the gate knows.
         clock = Clock(partial(trust.read_now, meta.load_high_water), synchronized=systemd.is_clock_synchronized,
-                      jumped=metrics.clock_jumped)  # fmt: skip
+                      jumped=partial(upkeep.note_jump, metrics.clock_jumped))  # fmt: skip
         mark = upkeep.Mark(clock, mark_store(trust), partial(replace_mark, trust))
         ledger, usage = Ledger(), Usage(tallies, clock)
         admissions = Admissions(count_end=metrics.session_ended)

@@ -26,7 +26,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Final
 
 import trio
 
@@ -36,9 +36,6 @@ JUMP_SECONDS: Final = 1.0
 BEHIND_SECONDS: Final = 60.0
 #: The last second that a calendar of four-digit years knows, Unix seconds.
 _LAST_SECOND = 253402300799.0
-
-Direction = Literal["forward", "backward"]
-
 
 def wall_time() -> float:
     """The system clock, Unix seconds."""
@@ -54,7 +51,8 @@ class Clock:
     """Now, as Unix seconds, with a floor; and monotonic seconds for deadlines.
 
     `load()` gives the stored high-water mark (Unix seconds, 0.0 if none); `synchronized()` says
-    whether the system clock follows a time server; `jumped(direction)` is told of every jump of the system clock.
+    whether the system clock follows a time server; `jumped(seconds)` is told of every jump of the system clock, of one
+    backward with a negative number.
     """
 
     def __init__(
@@ -64,7 +62,7 @@ class Clock:
         system: Callable[[], float] = wall_time,
         monotonic: Callable[[], float] = trio.current_time,
         synchronized: Callable[[], bool] = lambda: True,
-        jumped: Callable[[Direction], None] = lambda _direction: None,
+        jumped: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self._system = system
         self._ask = synchronized
@@ -100,7 +98,7 @@ class Clock:
         at = self.monotonic()
         offset = self._system() - at
         if abs(offset - self._offset) > JUMP_SECONDS:
-            self._jumped("forward" if offset > self._offset else "backward")
+            self._jumped(offset - self._offset)
         told, vouched = self._tell(at + self._offset, at), self._synchronized or self._held is not None
         if self._synchronized:
             # A jump may be what took the clock out of step: until now it went on as before.

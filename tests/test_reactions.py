@@ -315,6 +315,16 @@ async def test_deadlines_follow_a_correction_and_no_jump(autojump_clock: trio.te
         nursery.cancel_scope.cancel()
 
 
+def test_a_jump_is_logged_and_counted_by_its_direction() -> None:
+    """Whoever looks for why something expired finds when the clock was set, and by how much."""
+    counted: list[str] = []
+    with structlog.testing.capture_logs() as told:
+        for seconds in (2.26e9, -3600.04):
+            upkeep.note_jump(counted.append, seconds)
+    assert counted == ["forward", "backward"]
+    assert [line["seconds"] for line in told] == [2.26e9, -3600.0]
+
+
 async def test_the_log_says_what_has_become_of_the_clock(
     autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
 ) -> None:

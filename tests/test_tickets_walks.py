@@ -10,8 +10,10 @@ from urllib.parse import urljoin
 
 import pytest
 import trio
-from house_helpers import Conversation, RunningHouse, make_config, running_house
+from house_helpers import Conversation, RunningHouse, make_config, port_of, running_house
+from media_helpers import SDP
 from rtsp_client import RtspReader, RtspRefused
+from test_walks import announce
 
 from edged.credentials import tokens
 from edged.credentials.callers import ApiKey, NoCredential, Ticket, Token
@@ -143,6 +145,39 @@ async def test_a_ticket_to_publish_is_for_whom_may_publish(tmp_path: Path) -> No
                 assert list(made["urls"]) == ["rtsp"]
                 with pytest.raises(RtspRefused):
                     await play_url(made["url"], house.rtsp)
+                reading = (await client.call("create_ticket", device="camera0"))["ticket"]
+                with pytest.raises(RtspRefused):
+                    await publish(house, reading)
+                await publish(house, made["ticket"])
+
+
+async def publish(house: RunningHouse, ticket: str) -> None:
+    """ANNOUNCE with a ticket as password. Raises RtspRefused."""
+    writer = RtspReader(house.rtsp, "camera0", "anybody", ticket)
+    writer._stream = await trio.open_tcp_stream("127.0.0.1", house.rtsp)
+    try:
+        await announce(writer, SDP)
+    finally:
+        await writer.aclose()
+
+
+@pytest.mark.mediamtx
+async def test_webrtc_takes_a_ticket_and_addresses_hold_none_unasked(tmp_path: Path) -> None:
+    """An offer that makes no sense is refused for what it is, once a ticket is shown; get_stream_url shows none."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, mediamtx=True) as house, house.local() as admin:
+            await house.wait_media()
+            made = await admin.call("create_ticket", device="camera0")
+            told = await admin.call("get_stream_url", device="camera0")
+            assert "ticket" not in str(told)
+            port = port_of((house.config.mediamtx.webrtc,))
+            query = made["urls"]["webrtc"].partition("?")[2]
+            headers = {"Content-Type": "application/sdp"}
+            for camera, shown, refused in (("camera0", query, False), ("camera1", query, True), ("camera0", "", True)):
+                reply = await house.request(
+                    "POST", f"/{camera}/whep?{shown}", port=port, body="no offer", headers=headers
+                )
+                assert (reply.status == 401) is refused, (camera, reply)
 
 
 async def token_in(client: Conversation, house: RunningHouse, seconds: int) -> None:

@@ -43,6 +43,12 @@ async def watch_clock(clock: Clock, corrected: Callable[[], None]) -> None:
         await trio.sleep(LOOK_SECONDS)
 
 
+def note_jump(count: Callable[[str], None], seconds: float) -> None:
+    """The system clock was set by so many seconds; whether that is followed, the state of the clock says."""
+    _log.warning("system clock jumped", seconds=round(seconds, 1))
+    count("forward" if seconds > 0 else "backward")
+
+
 class Mark:
     """The clock's high-water mark on disk."""
 
