@@ -213,3 +213,22 @@ def test_the_clock_is_shown_and_root_takes_it_for_right(shell: Shell) -> None:
         else:
             assert done.code == 1
             assert "as root" in done.err
+
+
+def test_signing_keys_are_listed_made_promoted_and_given_up(shell: Shell) -> None:
+    """The rotation by hand: create, promote (by force, as it is young), retire; and a token by one of them."""
+    assert [key["kid"] for key in shell.run("signing-key", "list", "--json").json["keys"]][:2] == ["key-1", "key-2"]
+    made = shell.run("signing-key", "create", "ES256", "--json").json
+    assert (made["algorithm"], made["state"]) == ("ES256", "next")
+    early = shell.run("signing-key", "promote", made["kid"])
+    assert (early.code, "force" in early.err) == (1, True)
+    done = shell.run("signing-key", "promote", made["kid"], "--force")
+    assert "current" in done.out
+    assert made["kid"] in shell.run("signing-key", "list").out
+    assert shell.run("signing-key", "retire", made["kid"]).code == 1
+    assert shell.run("signing-key", "retire", made["kid"], "--distrust", "--json").json["distrusted"] is True
+    issued = shell.run("token", "issue", "ada", "--read", "door", "--publish", "in", "--signing-key", "ES256", "-q")
+    found = shell.run("token", "verify", stdin=issued.out)
+    assert found.code == 0
+    assert "mediamtx_permissions" in found.out
+    assert shell.run("signing-key", "create", "HS256").code == 2

@@ -237,13 +237,15 @@ async def test_a_revocation_names_exactly_one_thing(tmp_path: Path, params: dict
             assert (await admin.ask("revoke_token", **params))["error"]["code"] == -32602
 
 
-async def test_without_a_shared_secret_no_token_is_issued_and_the_reason_tells_how(tmp_path: Path) -> None:
-    """-32030 with the line that makes a secret."""
+async def test_without_a_shared_secret_a_key_pair_signs_and_hs256_tells_how(tmp_path: Path) -> None:
+    """RS256 by default; -32030 with the line that makes a secret for whoever wants HS256."""
     config = make_config(tmp_path, cameras=0)
     config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, shared_secrets={}))
     with trio.fail_after(30):
         async with running_house(tmp_path, config=config) as house, house.local() as admin:
-            refused = await admin.ask("issue_token", user_id="x")
+            issued = await admin.call("issue_token", user_id="x")
+            assert (await admin.call("validate_token", token=issued["token"]))["payload"]["iss"] == "edged"
+            refused = await admin.ask("issue_token", user_id="x", signing_key="HS256")
             assert refused["error"]["code"] == -32030
             assert "openssl rand" in str(refused["error"]["data"])
 

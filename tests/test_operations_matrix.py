@@ -71,6 +71,10 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "issue_token": ADMIN,
     "validate_token": ADMIN,
     "revoke_token": ADMIN,
+    "list_signing_keys": ADMIN,
+    "create_signing_key": ADMIN,
+    "promote_signing_key": ADMIN,
+    "retire_signing_key": ADMIN,
     "list_revocations": ADMIN,
     "revoke": ADMIN,
     "list_sessions": SELF,
@@ -118,6 +122,9 @@ class Bench:
             "rotate_key": {"key_id": self.victim},
             "revoke_key": {"key_id": self.victim},
             "issue_token": {"user_id": "ada"},
+            "create_signing_key": {"algorithm": "RS256"},
+            "promote_signing_key": {"kid": "key-3", "force": True},
+            "retire_signing_key": {"kid": "key-2", "distrust": True},
             "validate_token": {"token": self.token},
             "revoke_token": {"token": self.token},
         }.get(operation, {})
@@ -173,6 +180,7 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
             counts.rpc_answered = lambda _method, _outcome: None
             keyring = Keyring(desk.db, desk.clock)
             await keyring.ensure()
+            await keyring.create("ES256")
             house = House(
                 clock=desk.clock, counts=counts, gate=desk.gate, ledger=desk.ledger, registrar=desk.registrar,
                 usage=SimpleNamespace(find=lambda _key: None), sessions=Sessions(), cameras=Cameras(*CAMERAS),

@@ -25,11 +25,14 @@ def token() -> None:
 @click.option("--expires", type=click.IntRange(min=60), metavar="SECONDS", help="How long it lives (86400).")
 @click.option("--camera", "cameras", multiple=True, metavar="CAMERA", help="Only this camera; may be repeated.")
 @click.option("--permission", "permissions", multiple=True, help="Only this of what the role may do; may be repeated.")
+@click.option("--read", "read", multiple=True, metavar="PATH", help="Only this stream (* for all); may be repeated.")
+@click.option("--publish", multiple=True, metavar="PATH", help="Publish to this stream; may be repeated.")
+@click.option("--signing-key", metavar="KEY", help="RS256, ES256, HS256, the name of a shared secret, or a kid.")
 @click.option("--quiet", "-q", is_flag=True, help="Print the token alone, for scripts to capture.")
 @talks
 def issue(
     user: str, role: str | None, expires: int | None, cameras: tuple[str, ...], permissions: tuple[str, ...],
-    quiet: bool, **where: Any,
+    read: tuple[str, ...], publish: tuple[str, ...], signing_key: str | None, quiet: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Sign a token that speaks for USER."""
     params = {
@@ -38,6 +41,8 @@ def issue(
         "expires_in": expires,
         "camera_access": list(cameras) or None,
         "permissions": list(permissions) or None,
+        "streams": {"read": list(read), "publish": list(publish)} if read or publish else None,
+        "signing_key": signing_key,
     }
     made = ask("issue_token", params, **where)
     if quiet:

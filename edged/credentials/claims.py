@@ -167,6 +167,19 @@ def _time(claims: Mapping[str, object], name: str) -> float | None:
     return float(value)
 
 
+def write_streams(streams: Streams) -> dict[str, object]:
+    """Stream rights as the claims of a token: the list that MediaMTX reads, and the map that says the same to people.
+
+    An unknown member or action makes MediaMTX refuse the whole token; `path: ""` means every path there, so that it
+    stands for `*` and for nothing else (contract C-30 to C-32).
+    """
+    named = {"read": sorted(streams.read), "publish": sorted(streams.publish)}
+    listed = [
+        {"action": action, "path": "" if path == "*" else path} for action, paths in named.items() for path in paths
+    ]
+    return {"mediamtx_permissions": listed, "stream_access": named}
+
+
 def _streams(claims: Mapping[str, object]) -> Streams | None:
     """`stream_access`, or `mediamtx_permissions` as list of {action, path} or map (contract C-30).
 

@@ -9,6 +9,7 @@ from edged.operations import (
     events,
     revocations,
     sessions,
+    signing_keys,
     snapshots,
     streams,
     system,
@@ -21,5 +22,16 @@ from edged.operations.catalogue import Catalogue
 def gather() -> Catalogue:
     """All operations. Raises ValueError if one of them names no capability."""
     return Catalogue.gather(
-        sessions, cameras, snapshots, streams, tickets, events, api_keys, tokens, revocations, system, clock
+        sessions,
+        cameras,
+        snapshots,
+        streams,
+        tickets,
+        events,
+        api_keys,
+        tokens,
+        signing_keys,
+        revocations,
+        system,
+        clock,
     )

@@ -76,7 +76,7 @@ class NewKey(msgspec.Struct, frozen=True, omit_defaults=True):
 @operation("keys:admin")
 async def create_key(call: Call, params: CreateKeyParams) -> NewKey:
     """Make an API key. It is durable before this answers."""
-    streams = _read_streams(params.streams)
+    streams = read_streams(params.streams)
     refuse_widening(call, params.role, params.permissions, params.camera_access, streams)
     record, secret = await call.house.registrar.create_key(
         name=params.name,
@@ -407,7 +407,7 @@ def _read_changes(params: UpdateKeyParams, now: float) -> dict[str, Any]:
     if params.camera_access is not UNSET:
         changes["camera_access"] = _read_names("camera_access", params.camera_access)
     if params.streams is not UNSET:
-        changes["streams"] = _read_streams(params.streams)
+        changes["streams"] = read_streams(params.streams)
     return changes
 
 
@@ -449,7 +449,7 @@ def _read_names(member: str, names: list[str] | None) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _read_streams(streams: StreamAccess | None) -> Streams | None:
+def read_streams(streams: StreamAccess | None) -> Streams | None:
     """Streams as given, checked. Raises InvalidParams naming the first bad one."""
     if streams is None:
         return None

@@ -1,4 +1,4 @@
-"""Tokens that edged signs with a shared secret: issue, validate, revoke (contract 3, 10.1)."""
+"""Tokens: issue by a shared secret or a key pair, validate, revoke (contract 3, 10.1)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,33 @@ import msgspec
 
 from edged.clock import iso
 from edged.credentials import tokens
-from edged.credentials.claims import LEEWAY
+from edged.credentials.claims import LEEWAY, write_streams
 from edged.credentials.decision import Reason
-from edged.errors import InvalidParams, Unsupported
-from edged.operations.api_keys import Role, refuse_widening
+from edged.credentials.signing_keys import ALGORITHMS, Algorithm
+from edged.credentials.tokens import SharedSecret
+from edged.errors import InvalidParams, InvalidState, Unsupported
+from edged.operations.api_keys import Role, StreamAccess, read_streams, refuse_widening
 from edged.operations.catalogue import Call, operation
+from edged.operations.house import House
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
 _DAY: Final = 86400
 
 
 class IssueTokenParams(msgspec.Struct, frozen=True):
-    """For whom, as what, for how many seconds (60 s to 30 days)."""
+    """For whom, as what, for how many seconds (60 s to 30 days).
+
+    `role` is viewer, or none where only `streams` are given. `signing_key` is RS256, ES256 or HS256, the name of a
+    shared secret, or the kid of a key pair that signs now; without it the first shared secret signs, or RS256 where
+    there is none.
+    """
 
     user_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-    role: Role = "viewer"
+    role: Role | None = None
     permissions: list[str] | None = None
     camera_access: list[str] | None = None
+    streams: StreamAccess | None = None
+    signing_key: str | None = None
     expires_in: Annotated[int, msgspec.Meta(ge=60, le=30 * _DAY)] = _DAY
 
 
@@ -41,31 +51,58 @@ class IssuedToken(msgspec.Struct, frozen=True):
 
 
 @operation("tokens:issue")
-def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
-    """Sign a token with the first shared secret; never for more than the issuer may do itself."""
+async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
+    """Sign a token; never for more than the issuer may do itself.
+
+    With `streams` a MediaMTX in jwt mode that knows our JWKS admits its holder to exactly those.
+    """
     house = call.house
-    if not house.shared_secrets:
-        raise Unsupported(
-            "no shared secret configured",
-            hint="openssl rand -base64 32 > FILE; chmod 600 FILE; name FILE in [auth.shared_secrets]; restart edged",
-        )
-    refuse_widening(call, params.role, params.permissions, params.camera_access)
+    streams = read_streams(params.streams)
+    role = params.role or (None if streams else "viewer")
+    refuse_widening(call, role or "", params.permissions, params.camera_access, streams)
+    key = _choose_key(house, params.signing_key)
     now = house.clock.now()
     claims = tokens.issue_claims(
         params.user_id,
-        role=params.role,
+        role=role,
         now=now,
         expires_in=params.expires_in,
         permissions=params.permissions,
         camera_access=params.camera_access,
+        extra=write_streams(streams) if streams else None,
     )
+    text = tokens.sign(claims, key) if isinstance(key, SharedSecret) else await house.keyring.sign(claims, key)
     return IssuedToken(
-        token=tokens.sign(claims, house.shared_secrets[0]),
+        token=text,
         token_type="Bearer",  # noqa: S106 (the scheme of RFC 6750)
         expires_at=iso(int(now) + params.expires_in),
         expires_in=params.expires_in,
         jti=str(claims["jti"]),
     )
+
+
+def _choose_key(house: House, wanted: str | None) -> SharedSecret | Algorithm:
+    """A shared secret, or an algorithm whose current key pair signs. Raises Unsupported, NotFound, InvalidState."""
+    if wanted is None:
+        return house.shared_secrets[0] if house.shared_secrets else "RS256"
+    for secret in house.shared_secrets:
+        if wanted in (secret.name, secret.algorithm):
+            return secret
+    for algorithm in ALGORITHMS:
+        if wanted == algorithm:
+            return algorithm
+    if wanted == tokens.ALGORITHM:
+        raise Unsupported(
+            "no shared secret configured",
+            hint="openssl rand -base64 32 > FILE; chmod 600 FILE; name FILE in [auth.shared_secrets]; restart edged",
+        )
+    record = house.keyring.get(wanted)
+    if record.state != "current":
+        raise InvalidState(
+            f"{record.kid} is {record.state} and does not sign",
+            hint=f"{house.keyring.current(record.algorithm).kid} signs {record.algorithm}",
+        )
+    return record.algorithm
 
 
 class ValidateTokenParams(msgspec.Struct, frozen=True):

@@ -1,0 +1,104 @@
+"""Signing keys: list, make, promote and retire the key pairs that sign tokens for the world (contract 10.1, 10.21)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from edged.clock import iso
+from edged.credentials.signing_keys import PUBLISHED_SECONDS, Algorithm, SigningKeyRecord, State
+from edged.credentials.tokens import key_identity
+from edged.operations.catalogue import Call, NoParams, operation
+from edged.operations.house import House
+
+
+class SigningKeyItem(msgspec.Struct, frozen=True):
+    """What may be told of a key pair; times ISO 8601, None for what has not happened.
+
+    `published`: the JWKS shows it. `promotable_at`: from when a next key signs without force. `needed_until`: no token
+    that it signed is good after that. `distrusted`: what it signed is refused.
+    """
+
+    kid: str
+    algorithm: Algorithm
+    state: State
+    published: bool
+    created_at: str
+    promotable_at: str | None
+    promoted_at: str | None
+    retired_at: str | None
+    needed_until: str | None
+    distrusted: bool
+
+
+class SigningKeyList(msgspec.Struct, frozen=True):
+    keys: list[SigningKeyItem]
+
+
+@operation("keys:admin")
+def list_signing_keys(call: Call, params: NoParams) -> SigningKeyList:
+    """Every key pair there ever was, newest last; nothing private."""
+    return SigningKeyList(keys=[_show(record, call.house) for record in call.house.keyring.all()])
+
+
+class CreateSigningKeyParams(msgspec.Struct, frozen=True):
+    """For RS256 or ES256."""
+
+    algorithm: Algorithm
+
+
+@operation("keys:admin")
+async def create_signing_key(call: Call, params: CreateSigningKeyParams) -> SigningKeyItem:
+    """Make the next key of an algorithm: published from now on, and fit to sign in two hours."""
+    return _show(await call.house.keyring.create(params.algorithm), call.house)
+
+
+class PromoteSigningKeyParams(msgspec.Struct, frozen=True):
+    """`force` takes a key that not every verifier may know yet."""
+
+    kid: str
+    force: bool = False
+
+
+@operation("keys:admin")
+async def promote_signing_key(call: Call, params: PromoteSigningKeyParams) -> SigningKeyItem:
+    """Let the next key sign from now on; the one before is retired, and what it signed stays good."""
+    return _show(await call.house.keyring.promote(params.kid, force=params.force), call.house)
+
+
+class RetireSigningKeyParams(msgspec.Struct, frozen=True):
+    """`distrust` is for a key that leaked: everything that it signed is refused, and another one takes over at once."""
+
+    kid: str
+    distrust: bool = False
+
+
+@operation("keys:admin")
+async def retire_signing_key(call: Call, params: RetireSigningKeyParams) -> SigningKeyItem:
+    """Give up a next key; or distrust any: denied at once with all that it opened, durable before this answers."""
+    house = call.house
+    kid = house.keyring.get(params.kid).kid
+    if params.distrust:
+        denied = frozenset({key_identity(kid)})
+        await house.registrar.revoke_token(denied, None, by=call.session.id, reason="signing_key")
+    return _show(await house.keyring.retire(kid, at_once=params.distrust), house)
+
+
+def _show(record: SigningKeyRecord, house: House) -> SigningKeyItem:
+    is_next = record.state == "next"
+    fit = house.clock.now() + PUBLISHED_SECONDS - house.keyring.published_since(record)
+    return SigningKeyItem(
+        kid=record.kid,
+        algorithm=record.algorithm,
+        state=record.state,
+        published=house.keyring.is_published(record),
+        created_at=iso(record.created_at),
+        promotable_at=iso(fit) if is_next else None,
+        promoted_at=_iso(record.promoted_at),
+        retired_at=_iso(record.retired_at),
+        needed_until=_iso(record.signs_until or None),
+        distrusted=key_identity(record.kid) in house.ledger.denied,
+    )
+
+
+def _iso(seconds: float | None) -> str | None:
+    return None if seconds is None else iso(seconds)

@@ -1,0 +1,27 @@
+"""/jwks-path and /.well-known/jwks.json: the public halves of our signing keys, for everybody (contract 5.2, S4-2)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.responses import Response
+
+from edged.web.exchange import Exchange, Way
+from edged.web.faults import respond
+
+#: Verifiers may keep it for five minutes; a web page of any origin may read it: there is nothing to protect.
+_HEADERS: Final = {"Cache-Control": "max-age=300", "Access-Control-Allow-Origin": "*"}
+
+
+async def show(asked: Exchange) -> Response:
+    """A JWK set (RFC 7517); 503 while no key may be relied on."""
+    keyring = asked.house.keyring
+    if not any(keyring.is_published(record) for record in keyring.all()):
+        return respond(503, "dependency_failed", "No signing key", "every signing key is distrusted: make a new one")
+    return Response(keyring.jwks(), 200, _HEADERS, media_type="application/json")
+
+
+WAYS = (
+    Way(method="GET", path="/jwks-path", answer=show, capability="none"),
+    Way(method="GET", path="/.well-known/jwks.json", answer=show, capability="none"),
+)

@@ -1,0 +1,55 @@
+"""/api/signing-keys: list, make, promote and retire the key pairs that sign tokens (contract 10.1)."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.responses import Response
+
+from edged.errors import InvalidParams
+from edged.web.credentials import has_body, is_json
+from edged.web.exchange import Exchange, Way, json_response
+from edged.web.faults import not_json
+
+
+async def list_all(asked: Exchange) -> Response:
+    """Every key pair; nothing private."""
+    return json_response(await asked.call("list_signing_keys", {}))
+
+
+async def create(asked: Exchange) -> Response:
+    """The next key of an algorithm: 201."""
+    if not is_json(asked.request.headers):
+        return not_json()
+    return json_response(await asked.call("create_signing_key", msgspec.Raw(await asked.request.body() or b"{}")), 201)
+
+
+async def promote(asked: Exchange) -> Response:
+    """The key in the path signs from now on; the body {"force": true} is optional."""
+    return await _change(asked, "promote_signing_key")
+
+
+async def retire(asked: Exchange) -> Response:
+    """The key in the path is given up; the body {"distrust": true} is for one that leaked."""
+    return await _change(asked, "retire_signing_key")
+
+
+async def _change(asked: Exchange, operation: str) -> Response:
+    body: object = {}
+    if has_body(asked.request.headers):
+        if not is_json(asked.request.headers):
+            return not_json()
+        try:
+            body = msgspec.json.decode(await asked.request.body() or b"{}")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise InvalidParams("the body cannot be read as JSON") from None
+    if not isinstance(body, dict):
+        raise InvalidParams("the body must be a JSON object")
+    return json_response(await asked.call(operation, {**body, **asked.request.path_params}))
+
+
+WAYS = (
+    Way(method="GET", path="/api/signing-keys", answer=list_all, operation="list_signing_keys"),
+    Way(method="POST", path="/api/signing-keys", answer=create, operation="create_signing_key"),
+    Way(method="POST", path="/api/signing-keys/{kid}/promote", answer=promote, operation="promote_signing_key"),
+    Way(method="POST", path="/api/signing-keys/{kid}/retire", answer=retire, operation="retire_signing_key"),
+)
