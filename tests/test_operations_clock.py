@@ -14,6 +14,8 @@ from house_helpers import RunningHouse, make_config, port_of, running_house
 
 from edged import systemd
 
+pytestmark = pytest.mark.ffmpeg
+
 YEAR_2099 = 4_070_908_800.0
 
 
@@ -114,3 +116,45 @@ async def test_nobody_resets_the_clock_over_the_network(tmp_path: Path) -> None:
             refused = (await client.ask("reset_clock"))["error"]["data"]
             assert refused["reason"] == "permission_denied"
             assert refused["hint"] == "as root, on this machine: edged clock reset"
+
+
+async def test_a_jump_by_hand_ends_nothing_and_a_time_server_s_word_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture by a token of an hour: the clock set to 2099 by hand does not touch it, a correction of two hours by a
+    time server ends it within seconds, and the session that asks is expired; a key without an end sees it all."""
+    real, ahead, synchronized, ended = time.time, 0.0, True, trio.Event()
+    monkeypatch.setattr(time, "time", lambda: real() + ahead)
+    monkeypatch.setattr(systemd, "is_clock_synchronized", lambda: synchronized)
+
+    async def look(house: RunningHouse, token: str) -> None:
+        reply = await house.request(
+            "GET", "/api/cameras/camera0/live.mjpeg", headers={"Authorization": f"Bearer {token}"}
+        )
+        assert (reply.status, reply.headers["content-type"][:19]) == (200, "multipart/x-mixed-r")
+        ended.set()
+
+    with trio.fail_after(60):
+        async with (
+            running_house(tmp_path, cameras=1) as house,
+            trio.open_nursery() as nursery,
+            house.local() as admin,
+            house.websocket() as keyed,
+            house.websocket() as client,
+        ):
+            token = (await admin.call("issue_token", user_id="ada", expires_in=3600))["token"]
+            await keyed.call("authenticate", auth_token=(await house.create_key("viewer"))[1])
+            await client.call("authenticate", auth_token=token)
+            nursery.start_soon(look, house, token)
+            await trio.sleep(2.5)
+            synchronized, ahead = False, YEAR_2099 - real()
+            assert (await client.call("get_clock"))["trusted"] is True
+            await trio.sleep(2.5)
+            await client.call("get_camera_list")
+            assert not ended.is_set()
+            synchronized, ahead = True, 7200.0
+            await ended.wait()
+            assert (await client.ask("get_camera_list"))["error"]["code"] == -32001
+            await keyed.call("get_camera_list")
+            told = await admin.call("get_clock")
+            assert (told["trusted"], told["remedy"]) == (True, "")
