@@ -204,3 +204,21 @@ def test_an_error_can_always_be_told() -> None:
     """What JSON has no type for is told as text: the answer to an error is no place to fail."""
     assert json.loads(jsonrpc.encode({"path": Path("/x")})) == {"path": "/x"}
     assert msgspec.json.decode(jsonrpc.encode(float("nan"))) is None
+
+
+@pytest.mark.parametrize(
+    "text", [b"[" * 65, b'{"a":' * 65, b'{"jsonrpc":"2.0","id":1,"method":"x","params":' + b"[" * 64]
+)
+def test_what_is_nested_too_deeply_is_refused_at_one_depth(text: bytes) -> None:
+    """At 65, whichever Python and whichever part of the message: the decoder's own limit varies with both."""
+    refused = parse(text)
+    assert isinstance(refused, Invalid)
+    assert (refused.code, refused.detail) == (-32700, "nested too deeply")
+
+
+def test_brackets_in_strings_are_text() -> None:
+    """A name full of brackets and escaped quotes is nested not at all; neither are many shallow arrays."""
+    text = (
+        b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":"' + b'[{\\"' * 200 + b'","b":[' + b"[]," * 200 + b"[]]}}"
+    )
+    assert isinstance(parse(text), Call)

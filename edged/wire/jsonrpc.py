@@ -7,6 +7,7 @@ raises: what is no request becomes `Invalid` with the code and the sentence to a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
@@ -69,6 +70,12 @@ _decode_id = msgspec.json.Decoder(_OnlyId).decode
 _decode_anything = msgspec.json.Decoder(msgspec.Raw).decode
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
+#: The deepest nesting of a message that is read; a call of ours needs less than ten.
+DEEPEST = 64
+#: No shorter text can be nested deeper than that.
+_LEAST_DEEP = DEEPEST
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
 _ID_STARTS = frozenset(b'"-0123456789n')
 _PARAMS_STARTS = frozenset(b"{[n")
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -76,6 +83,8 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 def parse(text: bytes, *, longest_batch: int = LONGEST_BATCH) -> Message:
     """One message → what it asks. Never raises, whatever the bytes are."""
+    if len(text) > _LEAST_DEEP and _is_too_deep(text):
+        return Invalid(PARSE_ERROR, "nested too deeply")
     try:
         message = _decode_message(text)
     except _UNREADABLE:
@@ -87,6 +96,21 @@ def parse(text: bytes, *, longest_batch: int = LONGEST_BATCH) -> Message:
     if len(message) > longest_batch:
         return Invalid(INVALID_REQUEST, f"a batch holds at most {longest_batch} calls, this one {len(message)}")
     return Batch(tuple(_parse_member(member) for member in message))
+
+
+def _is_too_deep(text: bytes) -> bool:
+    """Whether arrays and objects stand in one another more than `DEEPEST` times.
+
+    The decoder gives up at a depth of its own, which is another one for what it skips, and with another Python.
+    """
+    if text.count(b"[") + text.count(b"{") <= DEEPEST:
+        return False
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", text)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > DEEPEST:
+            return True
+    return False
 
 
 def _parse_member(text: msgspec.Raw) -> Call | Invalid:
