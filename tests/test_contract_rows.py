@@ -767,7 +767,7 @@ async def test_4b_what_may_not_be_seen_is_not_found(house: RunningHouse) -> None
 
 
 async def test_4b_feature_off(tmp_path: Path) -> None:
-    """Contract 4b "feature off", section 11: without a shared secret tokens are refused, and it says what to do."""
+    """Contract 4b "feature off", section 11: without a shared secret there is no HS256, and it says what to do."""
     config = msgspec.structs.replace(make_config(tmp_path), auth=AuthSettings())
     with trio.fail_after(60):
         async with running_house(tmp_path, config=config) as house:
@@ -775,7 +775,7 @@ async def test_4b_feature_off(tmp_path: Path) -> None:
             for dialect, told in ((V1, (-32008, "Camera capability not supported")), (V2, (-32030, "Unsupported"))):
                 async with house.websocket(port(house, dialect)) as client:
                     await enter(client, dialect, key)
-                    refused = await client.ask("issue_token", user_id="ada")
+                    refused = await client.ask("issue_token", user_id="ada", signing_key="HS256")
                     assert error(refused) == told
                     assert "no shared secret" in refused["error"]["data"]["detail"]
                     assert "openssl rand -base64 32" in refused["error"]["data"]["hint"]
