@@ -140,7 +140,7 @@ async def test_a_picture_ends_when_its_camera_is_taken_from_the_key(tmp_path: Pa
                 assert await watched(admin) == {"camera1"}
                 # The last chunk of the answer: no half picture is left behind.
                 last = b""
-                while not last.endswith(b"\r\n0\r\n\r\n") and (more := await first.receive_some(65536)):
+                while not last.endswith(b"0\r\n\r\n") and (more := await first.receive_some(65536)):
                     last = (last + more)[-64:]
                 assert await second.receive_some(65536)
 
