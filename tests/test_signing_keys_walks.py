@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ from edged.credentials.callers import Streams
 from edged.credentials.claims import read_caller, write_streams
 from edged.credentials.signing_keys import PrivateKey, read_key
 from edged.mediamtx.settings import find_binary, parse_version
+from edged.web import jwks
 
 PATHS = ("/jwks-path", "/.well-known/jwks.json")
 ALGORITHMS = ("RS256", "ES256")
@@ -139,6 +141,9 @@ async def test_keys_are_made_promoted_and_given_up_over_rpc_and_rest(tmp_path: P
             assert (early.status, "force" in early.json["detail"]) == (409, True)
             done = await house.request("POST", f"{base}/key-3/promote", key=key, body={"force": True})
             assert (done.status, done.json["state"], done.json["promotable_at"]) == (200, "current", None)
+            typed = {"Content-Type": "text/plain"}
+            wrong = await house.request("POST", f"{base}/key-3/retire", key=key, body={}, headers=typed)
+            assert wrong.status == 415
             for bad in ([], 5, {"force": "yes"}):
                 assert (await house.request("POST", f"{base}/key-3/promote", key=key, body=bad)).status == 400
             assert (await house.request("POST", f"{base}/key-9/promote", key=key)).status == 404
@@ -153,6 +158,31 @@ async def test_keys_are_made_promoted_and_given_up_over_rpc_and_rest(tmp_path: P
             given_up = await admin.call("create_signing_key", algorithm="RS256")
             assert (await admin.call("retire_signing_key", kid=given_up["kid"]))["published"] is False
             assert (await house.request("GET", base)).status == 401
+
+
+async def test_a_body_that_cannot_be_read_promotes_nothing(tmp_path: Path) -> None:
+    """400, and the key is next as before."""
+    with trio.fail_after(30):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+            await admin.call("create_signing_key", algorithm="ES256")
+            for body in (b"{", b"\xff", b"[" * 9000):
+                head = (
+                    "POST /api/signing-keys/key-3/promote HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                    f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+                )
+                async with await trio.open_unix_socket(house.config.listen.unix) as stream:
+                    await stream.send_all(head.encode() + body)
+                    assert (await stream.receive_some()).split(b" ", 2)[1] == b"400"
+            assert (await admin.call("list_signing_keys"))["keys"][2]["state"] == "next"
+
+
+async def test_an_empty_key_set_is_no_answer() -> None:
+    """503 while no key may be relied on (contract 5.2): MediaMTX would keep an empty set for an hour."""
+    keyring = SimpleNamespace(all=lambda: ("key",), is_published=lambda _key: False)
+    asked: Any = SimpleNamespace(house=SimpleNamespace(keyring=keyring))
+    answer = await jwks.show(asked)
+    assert answer.status_code == 503
+    assert b"No signing key" in answer.body
 
 
 async def test_a_token_is_issued_over_rest(tmp_path: Path) -> None:
