@@ -32,7 +32,7 @@ def clash(call: Call, params: NoParams) -> None:
 def test_every_operation_is_a_method_of_its_name() -> None:
     """Adding an operation adds the method; nothing else is to be edited."""
     methods = table(Catalogue.gather(sessions))
-    assert set(methods) == {"ping", "authenticate", "whoami"}
+    assert set(methods) == {"ping", "authenticate", "whoami", "list_sessions", "end_session"}
     assert [name for name, method in methods.items() if method.is_barrier] == ["authenticate"]
 
 
