@@ -37,6 +37,7 @@ BEHIND_SECONDS: Final = 60.0
 #: The last second that a calendar of four-digit years knows, Unix seconds.
 _LAST_SECOND = 253402300799.0
 
+
 def wall_time() -> float:
     """The system clock, Unix seconds."""
     return time.time()

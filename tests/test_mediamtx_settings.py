@@ -85,8 +85,13 @@ def test_rtsp_is_tcp_only_and_unknown_paths_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("version", "absent"),
-    [((1, 20, 1), set()), ((1, 18, 0), {"moq"}), ((1, 15, 5), {"moq", "logStructured"}),
-     ((1, 15, 3), {"moq", "logStructured", "apiAllowOrigins"}), ((2, 3, 4), set())],
+    [
+        ((1, 20, 1), set()),
+        ((1, 18, 0), {"moq"}),
+        ((1, 15, 5), {"moq", "logStructured"}),
+        ((1, 15, 3), {"moq", "logStructured", "apiAllowOrigins"}),
+        ((2, 3, 4), set()),
+    ],
 )
 def test_an_older_version_is_spared_keys_that_it_does_not_know(version: Version, absent: set[str]) -> None:
     """Unknown keys are fatal to MediaMTX; an unknown newer version gets the newest file we know."""
