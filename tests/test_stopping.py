@@ -92,7 +92,9 @@ class Box:
         """`edged serve` as a child of ours, in a terminal of its own or in none; killed at the end if need be."""
         with (self.folder / "log").open("ab") as log:
             begins = log.tell()
-            environ = {name: value for name, value in os.environ.items() if not name.startswith("EDGED_")}
+            # Another user cannot write where this run's coverage is gathered: it would end with a traceback of its own.
+            left_out = ("EDGED_", "COVERAGE_") if before else ("EDGED_",)
+            environ = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
             master = slave = -1
             if terminal:
                 master, slave = pty.openpty()
