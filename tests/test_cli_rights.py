@@ -248,8 +248,9 @@ def test_things_are_denied_and_listed(shell: Shell) -> None:
     assert shell.run("revocation", "add").code == 1
 
 
-def test_a_session_that_is_there_is_ended(shell: Shell, directory: Path) -> None:
-    """By its id; the other end is told."""
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_a_session_that_is_there_is_ended(shell: Shell, directory: Path, words: tuple[str, ...]) -> None:
+    """By its id, after a list too short for it said how many there are; the other end is told."""
     import trio
     from trio_websocket import ConnectionClosed
 
@@ -260,7 +261,8 @@ def test_a_session_that_is_there_is_ended(shell: Shell, directory: Path) -> None
             (mine,) = (await daemon.call("list_sessions"))["sessions"]
 
             def end() -> str:
-                return shell.run("session", "end", mine["session_id"]).out
+                assert "1 of 2" in shell.run("session", "list", "--limit", "1").err
+                return shell.run("session", "end", mine["session_id"], *words).out
 
             told = await trio.to_thread.run_sync(end)
             assert mine["session_id"] in told
