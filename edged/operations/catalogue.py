@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -33,12 +33,6 @@ class DeviceParams(msgspec.Struct, frozen=True):
     """Params of an operation on one camera: `cameraN` or `/dev/videoN`."""
 
     device: str
-
-
-class CameraCall(Protocol):
-    """What carries the camera that a declaration named."""
-
-    camera: Camera
 
 
 @dataclass(slots=True)
