@@ -21,6 +21,7 @@ import trio
 
 from edged import __version__, children, logs, systemd
 from edged.access.admissions import Admissions
+from edged.access.api_keys import ApiKeys
 from edged.access.gate import Gate
 from edged.access.keyring import Keyring
 from edged.access.ledger import Ledger
@@ -46,7 +47,7 @@ from edged.metrics import Metrics
 from edged.net.doors import Doors
 from edged.net.hook import serve_hook
 from edged.net.listener import Listener, Server, inherit, open_all_tcp, open_unix, serve
-from edged.operations import gather, streams
+from edged.operations import gather, metric_labels, streams
 from edged.operations.house import House
 from edged.operations.listings import CameraRow, Listings, row
 from edged.operations.session import Sessions
@@ -102,7 +103,8 @@ async def run(
     `early` holds the signals that came before anybody listened.
     """
     _log.info("starting", version=__version__, pid=os.getpid())
-    sessions, metrics = Sessions(), Metrics((catalogue := gather()).operations, version=__version__)
+    sessions, catalogue = Sessions(), gather()
+    metrics = Metrics(metric_labels(catalogue), version=__version__)
     trust_file, usage_file = config.paths.state / "trust.db", config.paths.state / "usage.db"
     shared_secrets = read_shared_secrets(config)
     async with (
@@ -120,7 +122,9 @@ async def run(
         ledger, usage = Ledger(), Usage(tallies, clock)
         admissions = Admissions(count_end=metrics.session_ended)
         registrar = Registrar(ledger, admissions, trust, clock, metrics)
+        api_keys = ApiKeys(registrar, ledger, admissions, trust, clock)
         registrar.load()
+        api_keys.load()
         usage.load()
         keyring = Keyring(trust, clock, issuer=config.auth.issuer, is_denied=lambda name: name in ledger.denied)
         keyring.load()
@@ -153,7 +157,8 @@ async def run(
             folder=config.paths.runtime,
         )  # fmt: skip
         house = House(
-            clock=clock, counts=metrics, gate=gate, ledger=ledger, registrar=registrar, usage=usage, sessions=sessions,
+            clock=clock, counts=metrics, gate=gate, ledger=ledger, registrar=registrar, api_keys=api_keys,
+            usage=usage, sessions=sessions,
             cameras=cameras, mediamtx=mediamtx, paths=paths, publishers=publishers, viewers=viewers, frames=frames,
             snapshots=Snapshots(config.snapshots.folder), listings=Listings(), keyring=keyring,
             shared_secrets=shared_secrets,

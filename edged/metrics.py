@@ -149,9 +149,9 @@ def nearest(labels: tuple[str, ...], legal: Iterable[tuple[str, ...]]) -> tuple[
 class Metrics(Collector):
     """All of them, in a registry of their own; the gate and the catalogue call the first three methods."""
 
-    def __init__(self, operations: Iterable[str], *, version: str = "") -> None:
-        """`operations` are the registered names; any other method counts as `unknown`."""
-        names = sorted(set(operations))
+    def __init__(self, operations: Mapping[str, str], *, version: str = "") -> None:
+        """`operations`: registered name → the label it counts under; any other method counts as `unknown`."""
+        names = sorted(set(operations.values()))
         self._version = version
         self._asked: dict[str, Callable[[], Any]] = {}
         self._connections = 0
@@ -165,7 +165,8 @@ class Metrics(Collector):
             "edged_rpc_requests", "Calls answered.", ("method", "outcome"),
             [*product(names, ("ok", "error")), ("unknown", "error")],
         )  # fmt: skip
-        self._rpc_ok = {name: self._rpc.counts[name, "ok"] for name in names}
+        self._rpc_ok = {name: self._rpc.counts[label, "ok"] for name, label in operations.items()}
+        self._rpc_errors = {name: self._rpc.counts[label, "error"] for name, label in operations.items()}
         self._slugs = Tally("edged_rpc_errors", "Calls that failed.", ("slug",), [(slug,) for slug in SLUGS])
         self._terminated = Tally(
             "edged_sessions_terminated", "Sessions whose right to be there ended.", ("transport", "cause"), TERMINATIONS
@@ -219,8 +220,7 @@ class Metrics(Collector):
         if outcome == "ok" and method in self._rpc_ok:
             self._rpc_ok[method].value += 1
             return
-        known = method if method in self._rpc_ok else "unknown"
-        self._rpc.counts[known, "error"].inc()
+        (self._rpc_errors.get(method) or self._rpc.counts["unknown", "error"]).inc()
         self._slugs.counts.get((outcome,), self._slugs.counts[("internal",)]).inc()
 
     def session_ended(self, transport: str, cause: str, seconds: float) -> None:

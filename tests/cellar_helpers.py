@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from edged.access.admissions import Admissions
+from edged.access.api_keys import ApiKeys
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger
 from edged.access.registrar import Registrar
@@ -56,6 +57,7 @@ class Desk:
     counted: Counted
     gate: Gate
     registrar: Registrar
+    api_keys: ApiKeys
 
     def lets_in(self, secret: str) -> bool:
         """Whether the gate takes this key."""
@@ -73,9 +75,11 @@ async def open_desk(path: Path, *, queue_size: int = 64, now: Callable[[], float
         ledger, admissions, counted = Ledger(), Admissions(), Counted()
         clock = Clock(system=now)
         registrar = Registrar(ledger, admissions, db, clock, counted, queue_size=queue_size)
+        api_keys = ApiKeys(registrar, ledger, admissions, db, clock)
         registrar.load()
+        api_keys.load()
         gate = Gate(ledger, admissions, clock, counted, shared_secrets=[SECRET])
-        yield Desk(db, ledger, admissions, clock, counted, gate, registrar)
+        yield Desk(db, ledger, admissions, clock, counted, gate, registrar, api_keys)
 
 
 @asynccontextmanager

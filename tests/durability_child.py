@@ -94,6 +94,7 @@ def cycles(path: Path) -> None:
 async def live(path: Path, secrets: list[str]) -> None:
     """Open the database as a daemon does, say what is in it, then make and revoke keys and say each reply."""
     from edged.access.admissions import Admissions
+    from edged.access.api_keys import ApiKeys
     from edged.access.gate import Gate
     from edged.access.ledger import Ledger
     from edged.access.registrar import Registrar
@@ -107,7 +108,9 @@ async def live(path: Path, secrets: list[str]) -> None:
     async with Database.open(path, TRUST, name="trust") as db, trio.open_nursery() as nursery:
         ledger, admissions, clock = Ledger(), Admissions(), Clock()
         registrar = Registrar(ledger, admissions, db, clock, _Uncounted())
+        api_keys = ApiKeys(registrar, ledger, admissions, db, clock)
         registrar.load()
+        api_keys.load()
         gate = Gate(ledger, admissions, clock, _Uncounted(), shared_secrets=[])
         refused: dict[str, str] = {}
         for secret in secrets:
@@ -121,9 +124,9 @@ async def live(path: Path, secrets: list[str]) -> None:
         tell(integrity=check, refused=refused, keys=len(ledger.keys), denied=len(ledger.denied))
         await nursery.start(registrar.run)
         while True:
-            record, secret = await registrar.create_key(name="short-lived", role="viewer")
+            record, secret = await api_keys.create(name="short-lived", role="viewer")
             tell(made=secret)
-            await registrar.revoke_key(record.key_id)
+            await api_keys.revoke(record.key_id)
             tell(revoked=secret)
 
 

@@ -12,6 +12,7 @@ import trio
 from cellar_helpers import SECRET, Counted, rows
 
 from edged.access.admissions import Admissions
+from edged.access.api_keys import ApiKeys
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger
 from edged.access.registrar import Registrar
@@ -52,7 +53,9 @@ class World:
         )  # fmt: skip
         ledger, admissions = Ledger(), Admissions(lambda: self.passed)
         self.registrar = Registrar(ledger, admissions, self.db, self.clock, Counted())
+        self.api_keys = ApiKeys(self.registrar, ledger, admissions, self.db, self.clock)
         self.registrar.load()
+        self.api_keys.load()
         self.gate = Gate(ledger, admissions, self.clock, Counted(), shared_secrets=[SECRET])
 
     async def save(self) -> None:
@@ -124,10 +127,10 @@ async def test_whatever_the_clock_does_nothing_expired_comes_back_and_nothing_va
             world.start()
             await nursery.start(world.registrar.run)
             for role in ("viewer", "operator", "admin"):
-                _, secret = await world.registrar.create_key(name=role, role=role)
+                _, secret = await world.api_keys.create(name=role, role=role)
                 world.keys.append(ApiKey(secret))
-            gone, revoked = await world.registrar.create_key(name="gone", role="viewer")
-            await world.registrar.revoke_key(gone.key_id)
+            gone, revoked = await world.api_keys.create(name="gone", role="viewer")
+            await world.api_keys.revoke(gone.key_id)
             await world.registrar.revoke_token(frozenset({"jti:old"}), 1.9e9)
             before = rows(path, everything)
             assert len(before) == 6

@@ -35,8 +35,8 @@ from seed_clients import (
     seed_001_token,
 )
 
+from edged.access.api_keys import ApiKeys
 from edged.access.gate import Gate
-from edged.access.registrar import Registrar
 from edged.config.model import AuthSettings, LimitSettings
 from edged.errors import Overloaded, Refused, StoreFailed
 from edged.mediamtx.frames import Frames
@@ -1305,7 +1305,7 @@ async def test_10_20_a_store_that_fails(
         await trio.lowlevel.checkpoint()
         raise problem
 
-    monkeypatch.setattr(Registrar, "create_key", fail)
+    monkeypatch.setattr(ApiKeys, "create", fail)
     async with house.websocket(port(house, dialect)) as client:
         await enter(client, dialect, key)
         refused = await client.ask("create_key", name="x", role="viewer")

@@ -17,7 +17,7 @@ from edged.credentials.callers import TRANSPORTS as CALLER_TRANSPORTS
 from edged.credentials.decision import Reason
 from edged.metrics import AUTH_FAILURES, MOST_CAMERAS, SLUGS, TOKEN_USES, TRANSPORTS, Metrics, nearest
 
-OPERATIONS = [f"operation_{number}" for number in range(17)]
+OPERATIONS = {name: name for name in (f"operation_{number}" for number in range(17))}
 
 
 def make() -> Metrics:
@@ -137,6 +137,16 @@ def test_calls_are_counted_as_ok_or_error_with_the_slug() -> None:
     assert value(metrics, "edged_rpc_errors_total", slug="unknown_method") == 1
 
 
+def test_operations_of_one_label_are_counted_together() -> None:
+    """Administration counts under what it is about."""
+    metrics = Metrics({"create_key": "api_keys", "revoke_key": "api_keys", "ping": "ping"})
+    for method, outcome in (("create_key", "ok"), ("revoke_key", "ok"), ("revoke_key", "not_found"), ("ping", "ok")):
+        metrics.rpc_answered(method, outcome)
+    assert value(metrics, "edged_rpc_requests_total", method="api_keys", outcome="ok") == 2
+    assert value(metrics, "edged_rpc_requests_total", method="api_keys", outcome="error") == 1
+    assert value(metrics, "edged_rpc_requests_total", method="ping", outcome="ok") == 1
+
+
 @pytest.mark.parametrize(
     ("count", "name", "labels"),
     [
@@ -247,7 +257,7 @@ def test_text_and_openmetrics_on_request() -> None:
 @given(st.text(max_size=80))
 def test_any_accept_header_is_answered(accept: str) -> None:
     """A scraper's header is the wire's; it never makes an error."""
-    body, content_type = Metrics(["ping"]).render(accept)
+    body, content_type = Metrics({"ping": "ping"}).render(accept)
     assert b"edged_build_info" in body
     assert re.match(r"(text/plain|application/openmetrics-text)", content_type)
 

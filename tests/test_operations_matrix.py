@@ -143,7 +143,7 @@ class Bench:
 
     async def key(self, role: str, **values: Any) -> tuple[str, Caller]:
         """A new key: its id, and the caller that it makes."""
-        record, secret = await self.desk.registrar.create_key(name=role, role=role, **values)
+        record, secret = await self.desk.api_keys.create(name=role, role=role, **values)
         return record.key_id, self.desk.gate.authenticate(ApiKey(secret), "ws")
 
     async def caller(self, asker: str) -> Caller | None:
@@ -156,11 +156,11 @@ class Bench:
             return read_caller(claims, "text", now=then)
         if asker == "revoked":
             key_id, caller = await self.key("admin")
-            await self.desk.registrar.revoke_key(key_id)
+            await self.desk.api_keys.revoke(key_id)
             return caller
         if asker == "suspended":
             key_id, caller = await self.key("admin")
-            await self.desk.registrar.suspend_key(key_id)
+            await self.desk.api_keys.suspend(key_id)
             return caller
         if asker == "elsewhere":
             return (await self.key("viewer", camera_access=("camera1",)))[1]
@@ -183,14 +183,15 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
             await keyring.create("ES256")
             house = House(
                 clock=desk.clock, counts=counts, gate=desk.gate, ledger=desk.ledger, registrar=desk.registrar,
+                api_keys=desk.api_keys,
                 usage=SimpleNamespace(find=lambda _key: None), sessions=Sessions(), cameras=Cameras(*CAMERAS),
                 mediamtx=SimpleNamespace(state=ServerState("off")), paths=Paths(), publishers=SimpleNamespace(),
                 viewers=SimpleNamespace(), frames=SimpleNamespace(snapshot=picture),
                 snapshots=Snapshots(folder / "snapshots"), listings=Listings(), keyring=keyring,
                 shared_secrets=(SECRET,),
             )  # type: ignore[arg-type]  # fmt: skip
-            victim, _ = await desk.registrar.create_key(name="victim", role="viewer")
-            _, spare = await desk.registrar.create_key(name="spare", role="viewer")
+            victim, _ = await desk.api_keys.create(name="victim", role="viewer")
+            _, spare = await desk.api_keys.create(name="spare", role="viewer")
             claims = tokens.issue_claims("eve", role="viewer", now=desk.clock.now(), expires_in=3600)
             inside = desk.gate.admit(desk.gate.authenticate(ApiKey(spare), "ws"), "ws", lambda _cause, _by: None)
             yield Bench(desk, house, victim.key_id, spare, tokens.sign(claims, SECRET), inside.id)

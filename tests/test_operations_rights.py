@@ -13,7 +13,7 @@ from house_helpers import SECRET, Conversation, RunningHouse, ended, running_hou
 
 from edged.credentials import tokens
 from edged.metrics import Metrics
-from edged.operations import gather
+from edged.operations import gather, metric_labels
 
 
 async def reason_of(client: Conversation, method: str, **params: object) -> str:
@@ -345,7 +345,7 @@ async def test_keys_are_changed_suspended_and_resumed_over_http(tmp_path: Path) 
 
 def test_all_operations_of_the_house_leave_room_in_the_metrics() -> None:
     """At most 500 series with two cameras and five keys, counted with the operations that there are."""
-    metrics = Metrics(gather().operations, version="1.2.3")
+    metrics = Metrics(metric_labels(gather()), version="1.2.3")
     metrics.watch(cameras=lambda: {"camera0": True, "camera1": False}, api_keys=lambda: {"active": 5})
     lines = [line for line in metrics.render()[0].decode().splitlines() if line and not line.startswith("#")]
     assert len(lines) <= 500

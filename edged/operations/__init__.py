@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from edged.operations import (
     api_keys,
     cameras,
@@ -17,6 +20,16 @@ from edged.operations import (
     tokens,
 )
 from edged.operations.catalogue import Catalogue
+
+#: What is asked now and then, and by few: counted by noun, so that the metrics stay few as the operations grow.
+ADMINISTRATION: Final = frozenset({"api_keys", "tokens", "signing_keys", "revocations", "clock"})
+
+
+def metric_labels(catalogue: Catalogue) -> Mapping[str, str]:
+    """Operation → what the metrics call it: its own name, or the noun that it administers."""
+    return {
+        item.name: item.noun if item.noun in ADMINISTRATION else item.name for item in catalogue.operations.values()
+    }
 
 
 def gather() -> Catalogue:

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from edged.access.api_keys import ForeignKey
 from edged.access.ledger import caller_of
-from edged.access.registrar import ForeignKey
 from edged.clock import iso
 from edged.credentials.api_keys import KeyRecord, digest
 from edged.credentials.callers import Caller, Streams
@@ -78,7 +78,7 @@ async def create_key(call: Call, params: CreateKeyParams) -> NewKey:
     """Make an API key. It is durable before this answers."""
     streams = read_streams(params.streams)
     refuse_widening(call, params.role, params.permissions, params.camera_access, streams)
-    record, secret = await call.house.registrar.create_key(
+    record, secret = await call.house.api_keys.create(
         name=params.name,
         role=canonical_role(params.role),
         expires_at=_read_expiry(params.expires_at, params.expires_in_days, call.house.clock.now()),
@@ -178,7 +178,7 @@ async def rotate_key(call: Call, params: RotateKeyParams) -> RotatedKey:
     held = _find(call.house, params.key_id)
     # Whoever rotates a key holds it from then on.
     refuse_widening(call, held.role, held.permissions, held.camera_access, held.streams)
-    record, secret = await call.house.registrar.rotate_key(params.key_id, params.grace_seconds)
+    record, secret = await call.house.api_keys.rotate(params.key_id, params.grace_seconds)
     assert record.rotated_at is not None
     assert record.previous_valid_until is not None
     return RotatedKey(
@@ -223,14 +223,14 @@ async def update_key(call: Call, params: UpdateKeyParams) -> KeyItem:
         if not _is_narrower(before, after):
             refuse_widening(call, after.role, after.permissions, after.camera_access, after.streams)
 
-    return _show(await call.house.registrar.update_key(params.key_id, changes, check), call.house)
+    return _show(await call.house.api_keys.update(params.key_id, changes, check), call.house)
 
 
 @operation("keys:admin")
 async def suspend_key(call: Call, params: KeyParams) -> KeyItem:
     """Refuse a key, and end everything that it opened, until it is resumed; denied at once, durable before this
     answers. Again is fine."""
-    record = await call.house.registrar.suspend_key(params.key_id, by=call.session.id)
+    record = await call.house.api_keys.suspend(params.key_id, by=call.session.id)
     return _show(record, call.house)
 
 
@@ -239,7 +239,7 @@ async def resume_key(call: Call, params: KeyParams) -> KeyItem:
     """A suspended key is good again. Again is fine."""
     held = _find(call.house, params.key_id)
     refuse_widening(call, held.role, held.permissions, held.camera_access, held.streams)
-    return _show(await call.house.registrar.resume_key(params.key_id), call.house)
+    return _show(await call.house.api_keys.resume(params.key_id), call.house)
 
 
 class ImportedKey(msgspec.Struct, frozen=True):
@@ -285,7 +285,7 @@ async def import_keys(call: Call, params: ImportKeysParams) -> ImportReport:
         except InvalidParams as problem:
             report[at] = Imported(item.source_id, "refused", reason=problem.sentence)
             taken.pop(at, None)
-    outcomes = await call.house.registrar.import_keys(list(taken.values()))
+    outcomes = await call.house.api_keys.import_all(list(taken.values()))
     for at, outcome in zip(taken, outcomes, strict=True):
         source_id = params.keys[at].source_id
         if isinstance(outcome, KeyRecord):
@@ -306,7 +306,7 @@ class RevokedKey(msgspec.Struct, frozen=True):
 @operation("keys:admin")
 async def revoke_key(call: Call, params: KeyParams) -> RevokedKey:
     """End a key and everything that it opened; denied at once, durable before this answers. Again is fine."""
-    record = await call.house.registrar.revoke_key(params.key_id, by=call.session.id)
+    record = await call.house.api_keys.revoke(params.key_id, by=call.session.id)
     return RevokedKey(message="API key revoked successfully", key_id=record.key_id)
 
 

@@ -53,9 +53,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A declaration: `capability` is a capability, "self" (any good credential) or "none"."""
+    """A declaration: `capability` is a capability, "self" (any good credential) or "none"; `noun` its file's name."""
 
     name: str
+    noun: str
     capability: str
     params: type[msgspec.Struct]
     run: Callable[[Call, Any], Any]
@@ -79,6 +80,7 @@ def operation(capability: str, *, name: str | None = None, on_camera: bool = Fal
         params = list(inspect.signature(function, eval_str=True).parameters.values())[1].annotation
         function.__operation__ = Operation(  # type: ignore[attr-defined]
             name or function.__name__,
+            function.__module__.rpartition(".")[2],
             capability,
             params,
             function,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from edged.errors import Unsupported
 
 if TYPE_CHECKING:
+    from edged.access.api_keys import ApiKeys
     from edged.access.gate import Gate
     from edged.access.keyring import Keyring
     from edged.access.ledger import Ledger
@@ -46,6 +47,7 @@ class House:
     gate: Gate
     ledger: Ledger
     registrar: Registrar
+    api_keys: ApiKeys
     usage: Usage
     sessions: Sessions
     cameras: Registry

@@ -101,7 +101,7 @@ async def revoke(call: Call, params: RevokeParams) -> RevocationItem:
         raise InvalidParams(f"give exactly one of {', '.join(_MEMBERS.values())}, before")
     elif params.key_id:
         call.house.gate.authorize(call.session.caller, "keys:admin", call.session.transport)
-        await registrar.revoke_key(params.key_id, by, params.reason)
+        await call.house.api_keys.revoke(params.key_id, by, params.reason)
     elif named[0] in _TOKENS:
         if params.token_hash and not _HASH.match(params.token_hash):
             raise InvalidParams("token_hash is not 64 hex digits", hint="it is the SHA-256 of the token's text")

@@ -401,7 +401,7 @@ def bench_auth(args: argparse.Namespace) -> None:
     made = [api_keys.mint() for _ in range(1000)]
     for key_id, _, digest in made:
         ledger.put_key(api_keys.KeyRecord(key_id=key_id, name="bench", role="viewer", digest=digest, created_at=now))
-    gate = Gate(ledger, Admissions(monotonic=time.monotonic), Clock(monotonic=time.monotonic), Metrics([]))
+    gate = Gate(ledger, Admissions(monotonic=time.monotonic), Clock(monotonic=time.monotonic), Metrics({}))
     text, known_keys = made[500].secret, {key.digest: key for key in made}
     ours, plain = [], []
     for _ in range(max(args.rounds, 7)):

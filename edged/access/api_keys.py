@@ -1,0 +1,291 @@
+"""API keys: make, import, change, rotate, suspend and revoke them, each durable and in force as the registrar says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Final
+
+import structlog
+
+from edged.access.admissions import Admissions
+from edged.access.ledger import Ledger, key_identity, secret_identity
+from edged.access.registrar import Registrar
+from edged.clock import Clock
+from edged.credentials.api_keys import KeyRecord, digest, mint, mint_key_id, mint_secret, published_as
+from edged.credentials.callers import Streams
+from edged.credentials.roles import ROLES, canonical_role
+from edged.errors import InvalidParams, InvalidState, NotFound
+from edged.store import api_keys
+from edged.store.database import Database
+from edged.store.revocations import Suspension
+
+#: How long the old secret of a rotated key is good (contract 10.7), seconds.
+GRACE_SECONDS: Final = 3600.0
+_LONGEST_NAME: Final = 100
+_log = structlog.get_logger("api_keys")
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """A key that another service has issued, with its secret, to be accepted here; Unix seconds."""
+
+    secret: str = field(repr=False)
+    name: str
+    role: str
+    created_at: float
+    expires_at: float | None = None
+
+
+class ApiKeys:
+    """What may become of an API key."""
+
+    def __init__(
+        self, registrar: Registrar, ledger: Ledger, admissions: Admissions, db: Database, clock: Clock
+    ) -> None:
+        self._registrar = registrar
+        self._ledger = ledger
+        self._admissions = admissions
+        self._db = db
+        self._clock = clock
+        # The newest suspension of each key, for a resumption to see that it was overtaken.
+        self._suspensions: dict[str, Suspension] = {}
+
+    def load(self) -> None:
+        """Tell the ledger every key, before anybody asks. Raises StoreFailed."""
+        keys = self._db.read_now(api_keys.load)
+        for record in keys:
+            self._ledger.put_key(record)
+        _log.info("loaded", keys=len(keys))
+
+    async def create(
+        self,
+        *,
+        name: str,
+        role: str,
+        expires_at: float | None = None,
+        permissions: Sequence[str] | None = None,
+        camera_access: Sequence[str] | None = None,
+        streams: Streams | None = None,
+    ) -> tuple[KeyRecord, str]:
+        """A new key and its secret, which nothing else will ever show. `expires_at`: Unix seconds.
+
+        Raises InvalidParams, StoreFailed or Overloaded; then there is no key.
+        """
+        now = self._clock.now()
+        key_id, secret, key_digest = mint()
+        record = KeyRecord(
+            key_id=key_id,
+            name=name,
+            role=role,
+            digest=key_digest,
+            created_at=now,
+            expires_at=expires_at,
+            permissions=None if permissions is None else tuple(permissions),
+            camera_access=None if camera_access is None else tuple(camera_access),
+            streams=streams,
+        )
+        _check(record, now)
+        return await self._registrar.submit(partial(self._create, record, secret)).outcome()
+
+    async def import_all(self, keys: Sequence[ForeignKey]) -> list[KeyRecord | str]:
+        """Accept keys of another service by their SHA-256, all in one commit: for each the new key, or why not.
+
+        Not taken are published samples and what is known here already, so that it may be done again. Raises
+        InvalidParams, StoreFailed or Overloaded; then none is.
+        """
+        now = self._clock.now()
+        records = [
+            KeyRecord(
+                key_id=mint_key_id(), name=key.name, role=key.role, digest=digest(key.secret),
+                created_at=key.created_at, expires_at=key.expires_at,
+            )
+            for key in keys
+        ]  # fmt: skip
+        for record in records:
+            _check(record, now)
+        return await self._registrar.submit(partial(self._import, records)).outcome()
+
+    async def update(
+        self, key_id: str, changes: Mapping[str, Any], check: Callable[[KeyRecord, KeyRecord], None]
+    ) -> KeyRecord:
+        """Change what a key is called and may do: fields of KeyRecord by name. In force for the next call of everyone
+        inside by it; whoever is inside for what it may no more leaves.
+
+        `check(before, after)` is asked right before the commit and may raise. Raises NotFound, InvalidState (revoked),
+        InvalidParams, StoreFailed or Overloaded; then nothing changed.
+        """
+        self._find_living(key_id)
+        return await self._registrar.submit(partial(self._update, key_id, changes, check)).outcome()
+
+    async def rotate(self, key_id: str, grace_seconds: float = GRACE_SECONDS) -> tuple[KeyRecord, str]:
+        """A new secret for a key; the old one, and whoever is inside by it, is good for `grace_seconds` more.
+
+        Raises NotFound, InvalidState (revoked), InvalidParams, StoreFailed or Overloaded; then nothing changed.
+        """
+        if not 0 <= grace_seconds < math.inf:
+            raise InvalidParams("grace_seconds is negative or endless", hint="0 ends the old secret at once")
+        self._find_living(key_id)
+        return await self._registrar.submit(partial(self._rotate, key_id, grace_seconds)).outcome()
+
+    def suspend(self, key_id: str, by: str = "") -> Coroutine[Any, Any, KeyRecord]:
+        """Refuse a key and end everything that it opened until it is resumed: in force when this *call* returns.
+
+        Else as `revoke`; raises InvalidState for a revoked one.
+        """
+        record, now = self._find_living(key_id), self._clock.now()
+        if record.suspended_at is None:
+            self._ledger.put_key(record := replace(record, suspended_at=now))
+        # Written also if it was suspended before: a resumption may be on its way to the disk just now.
+        item = self._suspensions[key_id] = Suspension(key_id, record.suspended_at or now)
+        name = key_identity(key_id)
+        ended = self._registrar.put_out(self._admissions.of(name), "suspended", by, {name})
+        _log.info("suspended", key=key_id, ended=ended)
+        job = self._registrar.owe({_suspension(key_id): item})
+
+        async def settle() -> KeyRecord:
+            await self._registrar.settle(job)
+            return self._find(key_id)
+
+        return settle()
+
+    async def resume(self, key_id: str) -> KeyRecord:
+        """A suspended key is good again, once that is on disk. Again is fine.
+
+        Raises NotFound, InvalidState (revoked, or suspended anew meanwhile), StoreFailed or Overloaded; then it stays
+        suspended.
+        """
+        self._find_living(key_id)
+        return await self._registrar.submit(partial(self._resume, key_id, self._suspensions.get(key_id))).outcome()
+
+    def revoke(self, key_id: str, by: str = "", reason: str = "") -> Coroutine[Any, Any, KeyRecord]:
+        """End a key, both its secrets, and everything that it opened: in force when this *call* returns.
+
+        Await the result for the commit. `by` is the session that asks: if it ends itself, its reply goes out first.
+        Again is fine. Raises NotFound; Overloaded or StoreFailed if it is in force but not yet on disk.
+        """
+        self._find(key_id)
+        job = self._registrar.deny(frozenset({key_identity(key_id)}), None, by, "key", reason)
+
+        async def settle() -> KeyRecord:
+            await self._registrar.settle(job)
+            return self._find(key_id)
+
+        return settle()
+
+    def _find(self, key_id: str) -> KeyRecord:
+        record = self._ledger.keys.get(key_id)
+        if record is None:
+            raise NotFound(f"no API key {key_id[:64]!r}", hint="list_keys names them", resource="key", id=key_id[:64])
+        return record
+
+    def _find_living(self, key_id: str) -> KeyRecord:
+        record = self._find(key_id)
+        if record.revoked_at is not None:
+            raise InvalidState(f"API key {key_id!r} is revoked", hint="create a new one", resource="key", id=key_id)
+        return record
+
+    async def _create(self, record: KeyRecord, secret: str) -> tuple[KeyRecord, str]:
+        await self._db.write(partial(api_keys.insert, record=record))
+        self._ledger.put_key(record)
+        _log.info("created", key=record.key_id, name=record.name, role=record.role)
+        return record, secret
+
+    async def _import(self, records: Sequence[KeyRecord]) -> list[KeyRecord | str]:
+        outcomes: list[KeyRecord | str] = []
+        fresh: dict[bytes, KeyRecord] = {}
+        for record in records:
+            if printed := published_as(record.digest):
+                outcomes.append(f"it is {printed}, known to everybody")
+            elif record.digest in fresh or self._ledger.find_key(record.digest) is not None:
+                outcomes.append("it is known already")
+            else:
+                fresh[record.digest] = record
+                outcomes.append(record)
+        await self._db.write(partial(api_keys.insert_all, records=list(fresh.values())))
+        for record in fresh.values():
+            self._ledger.put_key(record)
+            _log.info("imported", key=record.key_id, name=record.name, role=record.role)
+        return outcomes
+
+    async def _update(
+        self, key_id: str, changes: Mapping[str, Any], check: Callable[[KeyRecord, KeyRecord], None]
+    ) -> KeyRecord:
+        before = self._find_living(key_id)
+        record = replace(before, **changes)
+        _check(record, self._clock.now() if "expires_at" in changes else -math.inf)
+        check(before, record)
+        await self._db.write(partial(api_keys.update, record=record))
+        record = self._put_changed(record)
+        self._registrar.review(self._admissions.of(key_identity(key_id)))
+        self._find_living(key_id)
+        _log.info("updated", key=key_id, changed=sorted(changes))
+        return record
+
+    async def _resume(self, key_id: str, seen: Suspension | None) -> KeyRecord:
+        """`seen` is the newest suspension of when this was asked: one that was said since stands."""
+        record, name = self._find_living(key_id), _suspension(key_id)
+        if record.suspended_at is None:
+            return record
+        self._refuse_overtaken(key_id, seen)
+        owed = self._registrar.withdraw(name)
+        try:
+            await self._db.write(partial(api_keys.resume, key_id=key_id))
+        except BaseException:
+            # Nobody knows what the disk says now: it stays suspended here, so it must be so there.
+            self._registrar.owe_again(name, owed or Suspension(key_id, record.suspended_at))
+            raise
+        self._refuse_overtaken(key_id, seen)
+        record = replace(self._find_living(key_id), suspended_at=None)
+        self._ledger.put_key(record)
+        _log.info("resumed", key=key_id)
+        return record
+
+    def _refuse_overtaken(self, key_id: str, seen: Suspension | None) -> None:
+        if self._suspensions.get(key_id) is not seen:
+            raise InvalidState(f"API key {key_id!r} was suspended anew meanwhile", resource="key", id=key_id)
+
+    def _put_changed(self, record: KeyRecord) -> KeyRecord:
+        """What was denied during the commit stands."""
+        now = self._find(record.key_id)
+        record = replace(record, revoked_at=now.revoked_at, suspended_at=now.suspended_at)
+        self._ledger.put_key(record)
+        return record
+
+    async def _rotate(self, key_id: str, grace_seconds: float) -> tuple[KeyRecord, str]:
+        before = self._find_living(key_id)
+        now = self._clock.now()
+        secret, key_digest = mint_secret()
+        record = replace(
+            before,
+            digest=key_digest,
+            rotated_at=now,
+            previous_digest=before.digest,
+            previous_valid_until=now + grace_seconds,
+        )
+        await self._db.write(partial(api_keys.rotate, record=record))
+        record = self._put_changed(record)
+        self._admissions.shorten([secret_identity(before.digest)], grace_seconds)
+        if before.previous_digest is not None:
+            # Two secrets are good at a time; a rotation ends the one before both, whatever grace it still had.
+            self._admissions.shorten([secret_identity(before.previous_digest)], 0.0)
+        # If it was revoked during the commit the new secret is worth nothing.
+        self._find_living(key_id)
+        _log.info("rotated", key=key_id, grace_seconds=grace_seconds)
+        return record, secret
+
+
+def _check(record: KeyRecord, now: float) -> None:
+    """Raises InvalidParams for a key that makes no sense."""
+    if not 1 <= len(record.name) <= _LONGEST_NAME:
+        raise InvalidParams(f"name is not 1 to {_LONGEST_NAME} characters long")
+    if canonical_role(record.role) not in ROLES:
+        raise InvalidParams(f"no role {record.role[:64]!r}", hint=f"one of {', '.join(ROLES)}")
+    if record.expires_at is not None and not now < record.expires_at < math.inf:
+        raise InvalidParams("expires_at lies in the past", hint="leave it out for a key without an end")
+
+
+def _suspension(key_id: str) -> str:
+    return f"suspension:{key_id}"
