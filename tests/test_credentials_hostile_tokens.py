@@ -28,8 +28,9 @@ from edged.clock import Clock
 from edged.credentials.callers import Token
 from edged.credentials.claims import Trust
 from edged.credentials.decision import Reason
+from edged.credentials.plain_json import DEEPEST
 from edged.credentials.signing_keys import VerifyingKey, read_key
-from edged.credentials.tokens import DEEPEST, LONGEST_TOKEN, PUBLISHED_SECRETS, SharedSecret
+from edged.credentials.tokens import LONGEST_TOKEN, PUBLISHED_SECRETS, SharedSecret
 from edged.errors import Refused
 
 NOW = 2_000_000_000

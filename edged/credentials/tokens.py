@@ -10,7 +10,6 @@ know of the key, never what the header says; the header can only name a key that
 from __future__ import annotations
 
 import base64
-import json
 import re
 import secrets
 from binascii import a2b_base64
@@ -26,13 +25,12 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 from edged.credentials.callers import Caller
 from edged.credentials.claims import LEEWAY, SEED_TRUST, ClaimsRefused, Trust, check_trust, read_caller
 from edged.credentials.decision import Reason
+from edged.credentials.plain_json import NotPlain, read_object
 from edged.credentials.signing_keys import ALGORITHMS, VerifyingKey, lower
 from edged.errors import ConfigError
 
 ALGORITHM: Final = "HS256"
 LONGEST_TOKEN = 8 * 1024
-#: How deep objects and lists of a payload may lie in each other.
-DEEPEST = 16
 SHORTEST_SECRET = 32
 #: Printed in the guides that clients copy from: whoever configures one has told everybody.
 PUBLISHED_SECRETS = frozenset(
@@ -53,8 +51,6 @@ _KID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _ENDS: Final = (b"", b"", b"AQgw", b"AEIMQUYcgkosw048")
 _TO_BASE64 = bytes.maketrans(b"-_", b"+/")
 _JWS: Final = {name: jws.JWSRegistry(algorithms=[name]).get_alg(name) for name in (ALGORITHM, *ALGORITHMS)}
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-_BRACKET = re.compile(r"[\[{]|[\]}]")
 
 
 class TokenRefused(Exception):
@@ -273,60 +269,9 @@ def _decode(part: bytes) -> bytes:
     return a2b_base64(part + b"=" * (-odd % 4))
 
 
-class _NotPlain(ValueError):
-    """JSON that not everybody reads alike."""
-
-
-def _take_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _NotPlain("a member stands twice")
-    return found
-
-
-def _take_constant(name: str) -> float:
-    raise _NotPlain(f"{name} is no JSON")
-
-
-def _take_float(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise _NotPlain("a number is out of range")
-    return value
-
-
-_READER: Final = json.JSONDecoder(
-    object_pairs_hook=_take_pairs, parse_constant=_take_constant, parse_float=_take_float, strict=True
-)
-
-
 def _object(data: bytes, what: str) -> dict[str, object]:
-    """UTF-8 JSON text of one object, read in the one way in which everybody reads it. Raises TokenRefused."""
+    """One JSON object. Raises TokenRefused."""
     try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        raise TokenRefused(Reason.MALFORMED, f"{what} is not UTF-8") from None
-    # Counted generously first; strings may hold brackets, so that only the second look is exact.
-    if text.count("{") + text.count("[") > DEEPEST and _depth(text) > DEEPEST:
-        raise TokenRefused(Reason.MALFORMED, f"{what} is nested deeper than {DEEPEST}")
-    try:
-        value = _READER.decode(text)
-        if "\\u" in text:
-            # Half a surrogate pair is a character that no log, list or other verifier can take.
-            json.dumps(value, ensure_ascii=False).encode()
-    except _NotPlain as problem:
-        raise TokenRefused(Reason.MALFORMED, f"{what}: {problem}") from None
-    except ValueError:
-        raise TokenRefused(Reason.MALFORMED, f"{what} is not JSON") from None
-    if not isinstance(value, dict):
-        raise TokenRefused(Reason.MALFORMED, f"{what} is not a JSON object")
-    return value
-
-
-def _depth(text: str) -> int:
-    """How deep brackets lie in each other, those in strings left out; at least as deep as a parser would go."""
-    deepest = depth = 0
-    for found in _BRACKET.findall(_STRING.sub("", text)):
-        depth += 1 if found in "[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
+        return read_object(data, what)
+    except NotPlain as problem:
+        raise TokenRefused(Reason.MALFORMED, str(problem)) from None
