@@ -171,7 +171,7 @@ async def run(
         answer = make_answer(partial(streams.admit, house), metrics.hook_asked)
 
         with cameras.changes.subscribe() as for_media, cameras.changes.subscribe() as for_clients, \
-                registrar.revocations.subscribe() as revoked, mediamtx.states.subscribe() as states:  # fmt: skip
+                admissions.endings.subscribe() as endings, mediamtx.states.subscribe() as states:  # fmt: skip
             async with (
                 started_tasks(registrar.run, partial(hook.serve, answer), cameras.run),
                 tasks(usage.run, admissions.run, mark.keep,
@@ -180,7 +180,7 @@ async def run(
                 tasks(publishers.run, frames.run,
                       partial(camera_reactions.follow, for_media, cameras, paths, publishers, frames),
                       partial(mediamtx_reactions.follow, states, publishers, metrics.child_restarted),
-                      partial(revocations.follow, revoked, admissions, viewers, clock.monotonic)),
+                      partial(revocations.follow, endings, admissions, viewers, clock.monotonic)),
                 tasks(partial(notifications.run, for_clients, sessions, doors.conversations, gate,
                               partial(show_camera, mediamtx), cameras=cameras.all, now=clock.now)),
                 serving(open_listeners(config), Doors(app, doors.open), config, metrics) as server,

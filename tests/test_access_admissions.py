@@ -89,6 +89,20 @@ async def test_a_deadline_puts_out_in_time(mock_clock: trio.testing.MockClock) -
     assert len(admissions) == 1
 
 
+async def test_a_deadline_that_passes_is_told_as_a_revocation_is(mock_clock: trio.testing.MockClock) -> None:
+    """Whoever sweeps looks soon whether all are gone; where nobody leaves nothing is told."""
+    mock_clock.autojump_threshold = 0
+    admissions = Admissions()
+    with admissions.endings.subscribe() as endings:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(admissions.run)
+            admissions.remove(admissions.add(someone("gone"), "rtsp", Door(), seconds_left=2))
+            admissions.add(someone("late"), "rtsp", Door(), seconds_left=5)
+            told = await endings.receive()
+            assert (told.identities, told.at) == (frozenset(), 5.0)
+            nursery.cancel_scope.cancel()
+
+
 async def test_shortening_moves_deadlines_forward_only(mock_clock: trio.testing.MockClock) -> None:
     """No end gets one, a later one moves, an earlier one stays, one of this very moment too."""
     mock_clock.autojump_threshold = 0

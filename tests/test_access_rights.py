@@ -127,7 +127,7 @@ async def test_whoever_is_inside_for_what_a_key_may_no_more_leaves(path: Path) -
         other = Resource.of_camera("camera1")
         second = stays(desk, secret, path="camera1", capability="stream:read", resource=other)
         talk = stays(desk, secret)
-        with desk.registrar.revocations.subscribe() as news:
+        with desk.admissions.endings.subscribe() as news:
             await desk.api_keys.update(record.key_id, {"camera_access": ("camera1",)}, accept)
             assert (await news.receive()).identities == frozenset()
         assert (first, second, talk) == ([("revoked", "")], [], [])
@@ -485,7 +485,7 @@ async def test_ending_one_session_leaves_the_credential_and_the_others(path: Pat
         first, second = stays(desk, secret, name="session_a"), stays(desk, secret)
         found = desk.admissions.find("session_a")
         assert found is not None
-        with desk.registrar.revocations.subscribe() as news:
+        with desk.admissions.endings.subscribe() as news:
             desk.registrar.end_session(found, by="session_b")
             assert (await news.receive()).identities == frozenset()
         assert (first, second) == ([("ended", "session_b")], [])

@@ -14,8 +14,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.access.admissions import Admissions
-from edged.access.registrar import Revoked
+from edged.access.admissions import Admissions, Ended
 from edged.clock import Clock
 from edged.credentials.callers import Caller
 from edged.errors import DependencyFailed, StoreFailed
@@ -87,11 +86,11 @@ async def test_a_sweep_of_a_server_that_does_not_answer_is_told_and_survived(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """The next sweep looks again, and nobody is forgotten meanwhile."""
-    admissions, server, feed = Admissions(), Server([session("stranger")], fails=True), Feed[Revoked]()
+    admissions, server, feed = Admissions(), Server([session("stranger")], fails=True), Feed[Ended]()
     with feed.subscribe() as reader:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(revocations.follow, reader, admissions, server.viewers, trio.current_time)
-            feed.publish(Revoked(frozenset({"key:1"}), trio.current_time()))
+            feed.publish(Ended(frozenset({"key:1"}), trio.current_time()))
             await trio.sleep(2)
             server.fails = False
             await trio.sleep(2)
@@ -101,13 +100,13 @@ async def test_a_sweep_of_a_server_that_does_not_answer_is_told_and_survived(
 
 async def test_sweeps_follow_a_revocation_at_their_times(autojump_clock: trio.testing.MockClock) -> None:
     """0.3 s after it and each second until the twelfth, then only now and then."""
-    admissions, server, feed = Admissions(), Server(), Feed[Revoked]()
+    admissions, server, feed = Admissions(), Server(), Feed[Ended]()
     with feed.subscribe() as reader:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(revocations.follow, reader, admissions, server.viewers, trio.current_time)
             await trio.sleep(5)
             began = trio.current_time()
-            feed.publish(Revoked(frozenset({"key:1"}), began))
+            feed.publish(Ended(frozenset({"key:1"}), began))
             await trio.sleep(29)
             nursery.cancel_scope.cancel()
     assert [round(look - began, 2) for look in server.looks] == [0.3, *range(1, 13)]
@@ -115,7 +114,7 @@ async def test_sweeps_follow_a_revocation_at_their_times(autojump_clock: trio.te
 
 async def test_without_revocations_the_lists_are_looked_at_now_and_then(autojump_clock: trio.testing.MockClock) -> None:
     """Every half minute: what was admitted while nobody watched does not stay for ever."""
-    admissions, server, feed = Admissions(), Server([session("stranger")]), Feed[Revoked]()
+    admissions, server, feed = Admissions(), Server([session("stranger")]), Feed[Ended]()
     with feed.subscribe() as reader:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(revocations.follow, reader, admissions, server.viewers, trio.current_time)
@@ -130,13 +129,13 @@ def test_every_revocation_is_followed_by_all_its_sweeps(times: list[float]) -> N
     """However they come one after another, 12 s after the last one everything was looked at."""
 
     async def run() -> None:
-        admissions, server, feed = Admissions(), Server(), Feed[Revoked]()
+        admissions, server, feed = Admissions(), Server(), Feed[Ended]()
         with feed.subscribe(2) as reader:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(revocations.follow, reader, admissions, server.viewers, trio.current_time)
                 for pause in times:
                     await trio.sleep(pause)
-                    feed.publish(Revoked(frozenset({"key:1"}), trio.current_time()))
+                    feed.publish(Ended(frozenset({"key:1"}), trio.current_time()))
                 last = trio.current_time()
                 await trio.sleep(12.1)
                 nursery.cancel_scope.cancel()
@@ -148,10 +147,10 @@ def test_every_revocation_is_followed_by_all_its_sweeps(times: list[float]) -> N
 
 async def test_a_reader_that_lost_revocations_sweeps_all_the_same(autojump_clock: trio.testing.MockClock) -> None:
     """Told that it lagged, it looks as after any revocation."""
-    admissions, server, feed = Admissions(), Server([session("stranger")]), Feed[Revoked]()
+    admissions, server, feed = Admissions(), Server([session("stranger")]), Feed[Ended]()
     with feed.subscribe(1) as reader:
         for _ in range(3):
-            feed.publish(Revoked(frozenset({"key:1"}), trio.current_time()))
+            feed.publish(Ended(frozenset({"key:1"}), trio.current_time()))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(revocations.follow, reader, admissions, server.viewers, trio.current_time)
             await trio.sleep(0.5)

@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from edged.credentials.callers import NOTHING, Caller, Resource, Transport
+from edged.feeds import Feed
 
 #: Why someone was put out; `ended`: by somebody's wish, the credential is as good as before.
 Cause = Literal["revoked", "expired", "suspended", "ended"]
@@ -48,6 +49,14 @@ class Admission:
     misses: int = field(default=0, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The right to be inside ended just now: that of these identities (none: of some sessions); monotonic seconds."""
+
+    identities: frozenset[str]
+    at: float
+
+
 class Admissions:
     """All admissions, found by any identity of their caller or by MediaMTX session."""
 
@@ -59,6 +68,8 @@ class Admissions:
         """`count_end` is told of everyone who is put out, and in how many seconds; metrics.py in the daemon."""
         self._monotonic = monotonic
         self._count_end = count_end
+        #: Told as soon as it is in force, also where nobody was found inside: a session may be on its way in.
+        self.endings: Feed[Ended] = Feed()
         self._by_identity: dict[str, set[Admission]] = {}
         self._by_session: dict[tuple[str, str], Admission] = {}
         self._by_id: dict[str, Admission] = {}
@@ -130,6 +141,10 @@ class Admissions:
         for admission in leaving:
             self._put_out(admission, cause, by, since)
         return leaving
+
+    def tell(self, identities: Iterable[str] = ()) -> None:
+        """Tell who sweeps that a right has ended. Never waits."""
+        self.endings.publish(Ended(frozenset(identities), self._monotonic()))
 
     def of(self, identity: str) -> tuple[Admission, ...]:
         """Everyone who answers to this."""
@@ -205,8 +220,9 @@ class Admissions:
             with trio.move_on_at(self._next):
                 await self._sooner.wait()
             now = self._monotonic()
-            for admission in [a for a in self._all if a.deadline is not None and a.deadline <= now]:
-                self._put_out(admission, "expired", "", now)
+            late = [a for a in self._all if a.deadline is not None and a.deadline <= now]
+            if self.put_out(late, "expired"):
+                self.tell()
 
     def _put_out(self, admission: Admission, cause: Cause, by: str, since: float) -> None:
         self.remove(admission)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
 
@@ -28,7 +28,6 @@ from edged.access.ledger import Ledger
 from edged.clock import Clock
 from edged.credentials.decision import decide
 from edged.errors import EdgedError, Overloaded, StoreFailed
-from edged.feeds import Feed
 from edged.store import revocations
 from edged.store.database import Database
 from edged.store.revocations import CutOff, Denial, Revocation
@@ -51,14 +50,6 @@ class Counts(Protocol):
 
 #: What can be revoked; a cut-off is everything before a time.
 Kind: TypeAlias = Literal["key", "token", "subject", "issuer", "cut_off"]
-
-
-@dataclass(frozen=True, slots=True)
-class Revoked:
-    """These identities were denied just now (none: only sessions were ended); monotonic seconds."""
-
-    identities: frozenset[str]
-    at_monotonic: float
 
 
 class Job(Generic[T]):
@@ -112,8 +103,6 @@ class Registrar:
         self._db = db
         self._clock = clock
         self._counts = counts
-        #: Every revocation, told as soon as it is in force.
-        self.revocations: Feed[Revoked] = Feed()
         self._send, self._receive = trio.open_memory_channel[Job[Any]](queue_size)
         self._closed = False
         # Denied but not known to be on disk, by a name that the same denial said again has too.
@@ -172,7 +161,7 @@ class Registrar:
         ended = self._admissions.end(identities, "revoked", by)
         if kind in ("subject", "issuer"):
             ended += self._admissions.put_out(self._denied(), "revoked", by)
-        self.revocations.publish(Revoked(identities, self._clock.monotonic()))
+        self._admissions.tell(identities)
         _log.info("revoked", kind=kind, identities=sorted(identities), ended=len(ended), again=not fresh)
         if fresh:
             self._counts.revoked(kind)
@@ -206,8 +195,8 @@ class Registrar:
     def put_out(self, found: Iterable[Admission], cause: Cause, by: str = "", names: Iterable[str] = ()) -> int:
         """Put these out, and tell who sweeps that it was by these identities. Returns how many. Never waits."""
         ended = self._admissions.put_out(found, cause, by)
-        # Published also for nobody: what MediaMTX does not list just now is found by the sweeps.
-        self.revocations.publish(Revoked(frozenset(names), self._clock.monotonic()))
+        # Told also of nobody: what MediaMTX does not list just now is found by the sweeps.
+        self._admissions.tell(names)
         return len(ended)
 
     def review(self, found: Iterable[Admission]) -> None:

@@ -1,4 +1,4 @@
-"""A credential is revoked → no MediaMTX session that it opened survives, whatever state it was in.
+"""A credential is revoked or expires → no MediaMTX session that it opened survives, whatever state it was in.
 
 The admissions' ways out have kicked at once. A session may be unlisted then (an RTSP handshake in
 flight, an HLS reader held on demand), so sweeps look at the lists again until nothing is left:
@@ -13,31 +13,30 @@ from typing import Final
 import structlog
 import trio
 
-from edged.access.admissions import Admissions
-from edged.access.registrar import Revoked
+from edged.access.admissions import Admissions, Ended
 from edged.errors import EdgedError
 from edged.feeds import Lagged, Reader
 from edged.mediamtx.viewers import Viewers
 
-#: Seconds after a revocation at which the lists are looked at. An HLS reader held on demand is listed when its picture
-#: comes, up to 10 s later: it is out again within a second. The last sweep is behind the longest hold.
+#: Seconds after the end of a right at which the lists are looked at. An HLS reader held on demand is listed when its
+#: picture comes, up to 10 s later: it is out again within a second. The last sweep is behind the longest hold.
 SWEEPS: Final = (0.3, *map(float, range(1, 13)))
-#: Seconds between sweeps when nothing was revoked: expiry of what was admitted while edged was away.
+#: Seconds between sweeps when nothing ended: for what was admitted while edged was away.
 _QUIET: Final = 30.0
 _log = structlog.get_logger("revocations")
 
 
 async def follow(
-    revocations: Reader[Revoked], admissions: Admissions, viewers: Viewers, monotonic: Callable[[], float]
+    endings: Reader[Ended], admissions: Admissions, viewers: Viewers, monotonic: Callable[[], float]
 ) -> None:
-    """Sweep after every revocation, and now and then without one; runs for ever."""
+    """Sweep after every end of a right, and now and then without one; runs for ever."""
     due: list[float] = []
     while True:
         wake = min(due, default=monotonic() + _QUIET)
         with trio.move_on_after(max(0.0, wake - monotonic())):
-            news = await revocations.receive()
-            # A reader that lagged knows only that something was revoked: the sweep is the same.
-            since = monotonic() if isinstance(news, Lagged) else news.at_monotonic
+            news = await endings.receive()
+            # A reader that lagged knows only that something ended: the sweep is the same.
+            since = monotonic() if isinstance(news, Lagged) else news.at
             due = sorted({*due, *(since + after for after in SWEEPS)})
             continue
         now = monotonic()
