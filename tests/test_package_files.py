@@ -14,7 +14,7 @@ import edged
 ROOT = Path(__file__).parent.parent
 DEBIAN = ROOT / "packaging/debian"
 #: Debian's name where it is not python3-NAME.
-NAMES = {"argon2-cffi": "python3-argon2", "sqlite-utils": "sqlite-utils"}
+NAMES = {"argon2-cffi": "python3-argon2"}
 
 
 def read_unit(name: str) -> list[str]:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import sqlite_utils
 from cellar_helpers import rows
 
 from edged.access.ledger import Ledger
@@ -92,12 +93,9 @@ def dump(path: Path, columns: Mapping[str, list[str]]) -> dict[str, list[tuple[o
 
 
 def columns_of(path: Path) -> dict[str, list[str]]:
-    tables = [str(name) for (name,) in rows(path, "SELECT name FROM sqlite_master WHERE type = 'table'")]
-    return {
-        table: [str(name) for (name,) in rows(path, f"SELECT name FROM pragma_table_info('{table}')")]
-        for table in tables
-        if not table.startswith("sqlite_")
-    }
+    with closing(sqlite3.connect(path)) as connection:
+        tables = sqlite_utils.Database(connection).tables
+        return {table.name: list(table.columns_dict) for table in tables if not table.name.startswith("sqlite_")}
 
 
 @pytest.fixture

@@ -136,8 +136,5 @@ def schema_version(connection: sqlite3.Connection) -> int:
 
 
 def _refuse_foreign(connection: sqlite3.Connection) -> None:
-    # Imported here: only a file's first start asks, and every start would pay 30 ms for it.
-    from sqlite_utils import Database
-
-    if tables := Database(connection).table_names():
-        raise NotOurs(", ".join(tables[:3]))
+    if tables := connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' LIMIT 3").fetchall():
+        raise NotOurs(", ".join(name for (name,) in tables))
