@@ -279,7 +279,9 @@ class Hook:
 def read_shared_secrets(config: Config) -> tuple[SharedSecret, ...]:
     """The HS256 secrets of the settings. Raises ConfigError."""
     texts = load_shared_secrets(config, systemd.credentials_directory())
-    trust = Trust(frozenset({config.auth.issuer, *config.auth.shared_issuers}), frozenset(config.auth.shared_audiences))
+    own = config.auth.issuer
+    issuers, audiences = frozenset({own, *config.auth.shared_issuers}), frozenset(config.auth.shared_audiences)
+    trust = Trust(issuers, audiences, own=own)
     return tuple(SharedSecret(name, text, trust) for name, text in texts.items())
 
 

@@ -710,3 +710,37 @@ def test_a_write_that_the_kernel_refuses_denies_first_and_is_saved_later(path: P
     assert [line[0] for line in lines] == ["answer", "saved"], done.stderr[-2000:]
     assert lines[0][1:3] == ["store_error", "False"]
     assert denied_on_disk(path) == {f"key:{lines[0][3]}"}
+
+
+# --- the epoch -----------------------------------------------------------------
+
+
+async def test_a_token_is_made_at_an_epoch_that_is_on_disk(path: Path) -> None:
+    """Raised in memory first, it is written before a token says it: none that a restart makes says less."""
+    async with running_desk(path) as desk:
+        assert await desk.registrar.epoch() == 0
+        assert [desk.ledger.next_epoch(), desk.ledger.next_epoch()] == [1, 2]
+        assert await desk.registrar.epoch() == 2
+        assert rows(path, "SELECT value FROM meta WHERE name = 'epoch'") == [(2,)]
+        assert await desk.registrar.epoch() == 2
+    async with open_desk(path) as desk:
+        assert desk.ledger.epoch == 2
+
+
+async def test_no_token_is_made_while_the_epoch_cannot_be_written(path: Path) -> None:
+    """store_error; and the next try, once the disk is mended, tells the one that was meant."""
+    async with running_desk(path) as desk:
+        broken = await BrokenCommits(desk.db).begin()
+        desk.ledger.next_epoch()
+        with pytest.raises(StoreFailed):
+            await desk.registrar.epoch()
+        await broken.mend()
+        assert await desk.registrar.epoch() == 1
+
+
+async def test_the_epoch_goes_to_disk_with_a_denial(path: Path) -> None:
+    """One transaction: after a power cut there is neither or both."""
+    async with running_desk(path) as desk:
+        desk.ledger.next_epoch()
+        await desk.registrar.revoke_token(frozenset({"jti:a"}), None)
+        assert rows(path, "SELECT value FROM meta WHERE name = 'epoch'") == [(1,)]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.credentials.callers import Caller
-from edged.credentials.claims import ClaimsRefused, read_caller
+from edged.credentials.claims import ClaimsRefused, Trust, read_caller, read_epoch
 from edged.credentials.decision import Reason
 
 NOW = 2_000_000_000.0
@@ -144,3 +144,30 @@ def test_named_streams_are_exactly_those(claim: object, read: set[str], publish:
     caller = read_caller({"sub": "a", "exp": NOW + 1, "mediamtx_permissions": claim}, "text", now=NOW)
     assert caller.streams is not None
     assert (caller.streams.read, caller.streams.publish) == (read, publish)
+
+
+@pytest.mark.parametrize(
+    ("claims", "by_secret", "by_pair"),
+    [
+        ({"iss": "edged", "epoch": 4}, 4, 4),
+        ({"iss": "edged"}, None, 0),
+        ({"iss": "edged", "epoch": True}, None, 0),
+        ({"iss": "edged", "epoch": "4"}, None, 0),
+        ({"iss": "camera-service", "epoch": 4}, None, None),
+        ({"epoch": 4}, None, None),
+    ],
+)
+def test_a_token_is_our_own_by_its_key_or_by_its_epoch(
+    claims: dict[str, object], by_secret: int | None, by_pair: int | None
+) -> None:
+    """Who shares a secret may sign in our name, but not by chance; what our key pairs signed is ours (contract 10.8)."""
+    issuers = frozenset({"edged", "camera-service"})
+    assert read_epoch(claims, Trust(issuers, own="edged")) == by_secret
+    assert read_epoch(claims, Trust(issuers, own="edged", needs_issuer=True)) == by_pair
+    assert read_epoch(claims, Trust(issuers)) is None
+
+
+def test_a_caller_says_the_epoch_of_its_token() -> None:
+    """As whoever read it was told; None for a foreign one."""
+    assert read_caller({**GOOD, "epoch": 9}, "text", now=NOW).epoch is None
+    assert read_caller(GOOD, "text", now=NOW, epoch=9).epoch == 9

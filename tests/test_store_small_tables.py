@@ -128,3 +128,12 @@ def test_the_latest_line_of_each_scope_is_kept(trust: sqlite3.Connection) -> Non
     assert revocations.load_cut_offs(trust) == [first, other]
     revocations.cut_off(trust, later)
     assert revocations.load_cut_offs(trust) == [later, other]
+
+
+def test_the_epoch_only_rises(trust: sqlite3.Connection) -> None:
+    """None is 0; what is saved comes back as a whole number, and a lower one changes nothing."""
+    assert meta.load_epoch(trust) == 0
+    for epoch, kept in ((3, 3), (2, 3), (7, 7)):
+        meta.save_epoch(trust, epoch)
+        assert (meta.load_epoch(trust), type(meta.load_epoch(trust))) == (kept, int)
+    assert meta.load_high_water(trust) == 0.0

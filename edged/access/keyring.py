@@ -57,7 +57,7 @@ class Keyring:
         self.issuer = issuer
         self._is_denied = is_denied
         self._make = make
-        self._trust = Trust(frozenset({issuer}), needs_issuer=True)
+        self._trust = Trust(frozenset({issuer}), needs_issuer=True, own=issuer)
         self._records: dict[str, SigningKeyRecord] = {}
         self._verifying: dict[str, VerifyingKey] = {}
         self._signing: dict[str, PrivateKey] = {}

@@ -38,6 +38,9 @@ class Ledger:
         self.suspended: set[str] = set()
         #: Scope (all, user:…, issuer:…) → Unix seconds: tokens of it that were issued by then are denied.
         self.cut_offs: dict[str, float] = {}
+        #: Rises with each cut-off "up to now" and each change of a user that ends tokens; edged's own tokens say at
+        #: which they were made. It goes to the disk with what raised it (access.registrar).
+        self.epoch = 0
         self._is_scoped = False  # whether any token is denied by whom it is of
         # The callers of keys by secret_identity(), and the keys (by id) whose callers were made anew since.
         self._by_secret: dict[str, Caller] = {}
@@ -88,6 +91,11 @@ class Ledger:
         Lines that are drawn for one scope, and those of several that a token is within, combine by maximum.
         """
         self.cut_offs[scope] = max(before, self.cut_offs.get(scope, before))
+
+    def next_epoch(self) -> int:
+        """Raise the counter: what edged issues from here on is told from what it issued before. The new value."""
+        self.epoch += 1
+        return self.epoch
 
     def find_key(self, key_digest: bytes) -> Caller | None:
         """The caller that a key speaks for, good or not; None if no key has this digest."""

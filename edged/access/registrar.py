@@ -15,6 +15,7 @@ what it asks, cannot cancel one half-way.
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -28,8 +29,8 @@ from edged.access.ledger import Ledger
 from edged.clock import Clock
 from edged.credentials.decision import decide
 from edged.errors import EdgedError, Overloaded, StoreFailed
-from edged.store import revocations
-from edged.store.database import Database
+from edged.store import meta, revocations
+from edged.store.database import Database, Transaction
 from edged.store.revocations import CutOff, Denial, Revocation
 
 T = TypeVar("T")
@@ -107,12 +108,15 @@ class Registrar:
         self._closed = False
         # Denied but not known to be on disk, by a name that the same denial said again has too.
         self._owed: dict[str, Denial] = {}
+        # The ledger's epoch as it is known to be on disk.
+        self._kept_epoch = 0
         self._unpaid = trio.Event()
 
     def load(self) -> None:
         """Tell the ledger what is denied, before anybody asks. Raises StoreFailed."""
         denied = self._db.read_now(revocations.load)
         lines = self._db.read_now(revocations.load_cut_offs)
+        self._ledger.epoch = self._kept_epoch = self._db.read_now(meta.load_epoch)
         self._ledger.deny(item.identity for item in denied)
         for line in lines:
             self._ledger.cut_off(line.scope, line.before)
@@ -192,6 +196,29 @@ class Registrar:
         else:
             await due.outcome()
 
+    async def commit(self, transaction: Transaction[T], *, may_stand: bool = False) -> T:
+        """One transaction of a job, and with it the epoch if it has risen. Raises as Database.write does."""
+        epoch = self._ledger.epoch
+        if epoch == self._kept_epoch:
+            return await self._db.write(transaction, may_stand=may_stand)
+
+        def both(connection: sqlite3.Connection) -> T:
+            meta.save_epoch(connection, epoch)
+            return transaction(connection)
+
+        value = await self._db.write(both, may_stand=may_stand)
+        self._kept_epoch = max(epoch, self._kept_epoch)
+        return value
+
+    async def epoch(self) -> int:
+        """What a token that is made now says as `epoch`: on disk, so that none that is made after a restart says less.
+
+        Raises StoreFailed or Overloaded while what raised it last cannot be written.
+        """
+        if self._ledger.epoch != self._kept_epoch:
+            await self.settle(self._pay_later())
+        return self._kept_epoch
+
     def put_out(self, found: Iterable[Admission], cause: Cause, by: str = "", names: Iterable[str] = ()) -> int:
         """Put these out, and tell who sweeps that it was by these identities. Returns how many. Never waits."""
         ended = self._admissions.put_out(found, cause, by)
@@ -267,10 +294,10 @@ class Registrar:
     async def _pay(self) -> None:
         """Save everything that is owed in one transaction."""
         due = dict(self._owed)
-        if not due:
+        if not due and self._ledger.epoch == self._kept_epoch:
             return
         try:
-            await self._db.write(partial(revocations.deny, denials=list(due.values())), may_stand=True)
+            await self.commit(partial(revocations.deny, denials=list(due.values())), may_stand=True)
         except BaseException:
             self._unpaid.set()
             raise

@@ -105,6 +105,7 @@ class Caller:
     `cameras` None means every camera, an empty set none; `expires` is Unix seconds or None;
     `identities` are the names by which a revocation may hit this caller (jti:…, token:<sha256>, key:<id>).
     `parent` is whoever asked for the ticket that this caller came with: neither may do more than the other.
+    `epoch` is the counter of cut-offs at which a token was made that edged issued itself; None for all others.
     """
 
     method: Method
@@ -119,6 +120,7 @@ class Caller:
     credential_id: str = ""
     name: str = ""
     permissions: tuple[str, ...] = ()
+    epoch: int | None = None
     claims: dict[str, object] = field(default_factory=dict, compare=False)
     parent: Caller | None = field(default=None, compare=False, repr=False)
 

@@ -29,12 +29,14 @@ LONGEST_ID = 256
 class Trust:
     """Whom the tokens of one key may name as issuer (`iss`), and for whom they may be (`aud`) (contract S0-3).
 
-    A token without `aud` is for everybody; one without `iss` is taken unless `needs_issuer`.
+    A token without `aud` is for everybody; one without `iss` is taken unless `needs_issuer`. One that names `own` is
+    edged's own, if nobody else has the key, or if it says its epoch (contract 10.8).
     """
 
     issuers: frozenset[str] = frozenset()
     audiences: frozenset[str] = frozenset()
     needs_issuer: bool = False
+    own: str = ""
 
 
 #: What seed 000 writes into its tokens.
@@ -65,13 +67,27 @@ def check_trust(claims: Mapping[str, object], trust: Trust) -> None:
         raise ClaimsRefused(Reason.BAD_AUDIENCE, "aud names somebody else")
 
 
+def read_epoch(claims: Mapping[str, object], trust: Trust) -> int | None:
+    """The epoch of one of edged's own tokens, None for a foreign one.
+
+    What our key pairs signed before there were epochs is older than every one.
+    """
+    if not trust.own or claims.get("iss") != trust.own:
+        return None
+    epoch = claims.get("epoch")
+    if isinstance(epoch, int) and not isinstance(epoch, bool):
+        return epoch
+    return 0 if trust.needs_issuer else None
+
+
 def read_caller(
-    claims: Mapping[str, object], token: str, *, now: float, leeway: float = LEEWAY, signed_by: str = ""
-) -> Caller:
+    claims: Mapping[str, object], token: str, *, now: float, leeway: float = LEEWAY, signed_by: str = "",
+    epoch: int | None = None,
+) -> Caller:  # fmt: skip
     """Verified claims of one token → the caller. Raises ClaimsRefused.
 
     `now` is Unix seconds. A token without `jti` is known by the SHA-256 of its text (contract S0-8). `signed_by` is one
-    more name by which a revocation hits it: that of the key.
+    more name by which a revocation hits it: that of the key. `epoch` as `read_epoch` says.
     """
     expires = _time(claims, "exp")
     if expires is None:
@@ -108,6 +124,7 @@ def read_caller(
         identities=frozenset({f"token:{token_hash}", *([f"jti:{jti}"] if jti else []), *filter(None, [signed_by])}),
         credential_id=jti or token_hash,
         permissions=tuple(permissions or ()),
+        epoch=epoch,
         claims=dict(claims),
     )
 

@@ -23,7 +23,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
 from edged.credentials.callers import Caller
-from edged.credentials.claims import LEEWAY, SEED_TRUST, ClaimsRefused, Trust, check_trust, read_caller
+from edged.credentials.claims import LEEWAY, SEED_TRUST, ClaimsRefused, Trust, check_trust, read_caller, read_epoch
 from edged.credentials.decision import Reason
 from edged.credentials.plain_json import NotPlain, read_object
 from edged.credentials.signing_keys import ALGORITHMS, VerifyingKey, lower
@@ -131,7 +131,10 @@ def verify(
         trust = key.trust
     try:
         check_trust(token.claims, trust)
-        return read_caller(token.claims, text, now=now, leeway=leeway, signed_by=key_identity(kid) if key else "")
+        return read_caller(
+            token.claims, text, now=now, leeway=leeway, signed_by=key_identity(kid) if key else "",
+            epoch=read_epoch(token.claims, trust),
+        )  # fmt: skip
     except ClaimsRefused as problem:
         raise TokenRefused(problem.reason, problem.detail) from None
 

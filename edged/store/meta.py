@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 _HIGH_WATER = "high_water"
+_EPOCH = "epoch"
 
 
 def load_high_water(connection: sqlite3.Connection) -> float:
@@ -15,11 +16,7 @@ def load_high_water(connection: sqlite3.Connection) -> float:
 
 def save_high_water(connection: sqlite3.Connection, mark: float) -> None:
     """Raise the mark; a lower one changes nothing."""
-    connection.execute(
-        "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE"
-        " SET value = max(value, excluded.value)",
-        (_HIGH_WATER, mark),
-    )
+    _raise(connection, _HIGH_WATER, mark)
 
 
 def replace_high_water(connection: sqlite3.Connection, mark: float) -> None:
@@ -27,4 +24,23 @@ def replace_high_water(connection: sqlite3.Connection, mark: float) -> None:
     connection.execute(
         "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         (_HIGH_WATER, mark),
+    )
+
+
+def load_epoch(connection: sqlite3.Connection) -> int:
+    """The counter of cut-offs and of changes of users that ended tokens (contract 10.8)."""
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (_EPOCH,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def save_epoch(connection: sqlite3.Connection, epoch: int) -> None:
+    """Raise the counter; a lower one changes nothing."""
+    _raise(connection, _EPOCH, epoch)
+
+
+def _raise(connection: sqlite3.Connection, name: str, value: float) -> None:
+    connection.execute(
+        "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE"
+        " SET value = max(value, excluded.value)",
+        (name, value),
     )
