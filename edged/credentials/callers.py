@@ -11,8 +11,8 @@ Transport: TypeAlias = Literal["ws", "http", "uds", "rtsp", "rtmp", "srt", "hls"
 TRANSPORTS: tuple[Transport, ...] = ("ws", "http", "uds", "rtsp", "rtmp", "srt", "hls", "webrtc")
 
 #: How a caller proved who it is: label of metrics and log lines.
-Method: TypeAlias = Literal["api_key", "jwt_local", "ticket", "peercred", "internal", "none"]
-METHODS: tuple[Method, ...] = ("api_key", "jwt_local", "ticket", "peercred", "internal", "none")
+Method: TypeAlias = Literal["api_key", "jwt_local", "jwt_federated", "ticket", "peercred", "internal", "none"]
+METHODS: tuple[Method, ...] = ("api_key", "jwt_local", "jwt_federated", "ticket", "peercred", "internal", "none")
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ class Trust:
     audiences: frozenset[str] = frozenset()
     needs_issuer: bool = False
     own: str = ""
+    #: A token must say for whom it is: one without `aud` is for nobody.
+    needs_audience: bool = False
 
 
 #: What seed 000 writes into its tokens.
@@ -59,6 +61,8 @@ def check_trust(claims: Mapping[str, object], trust: Trust) -> None:
         raise ClaimsRefused(Reason.UNTRUSTED_ISSUER, "iss is not an issuer that this key signs for")
     audience = claims.get("aud")
     if audience is None:
+        if trust.needs_audience:
+            raise ClaimsRefused(Reason.BAD_AUDIENCE, "aud is required and names nobody")
         return
     named = [audience] if isinstance(audience, str) else audience
     if not isinstance(named, list) or not all(isinstance(item, str) for item in named):

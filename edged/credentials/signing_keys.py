@@ -23,9 +23,12 @@ RSA_BITS: Final = 2048
 PUBLISHED_SECONDS: Final = 7200.0
 #: Members of a JWK that are public; anything else of it never leaves.
 _PUBLIC: Final[Mapping[str, tuple[str, ...]]] = {"RSA": ("kty", "n", "e"), "EC": ("kty", "crv", "x", "y")}
-#: Half the order of P-256: for each signature (r, s) the pair (r, order - s) verifies too (SEC 1, 4.1.4).
-_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-_HALF: Final = _ORDER // 2
+#: Orders of P-256 and P-384: for each signature (r, s) the pair (r, order - s) verifies too (SEC 1, 4.1.4).
+_ORDERS: Final[Mapping[str, int]] = {
+    "ES256": 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
+    "ES384": 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
+}
+_HALF: Final = _ORDERS["ES256"] // 2
 
 Jwk: TypeAlias = dict[str, str]
 
@@ -104,5 +107,10 @@ def read_key(jwk: Jwk) -> RSAKey | ECKey:
 
 def lower(signature: bytes) -> bytes:
     """The ES256 signature r || s in the one spelling that we write: with s in the lower half of its range."""
-    s = int.from_bytes(signature[32:])
-    return signature if s <= _HALF else signature[:32] + (_ORDER - s).to_bytes(32)
+    return signature if int.from_bytes(signature[32:]) <= _HALF else mirrored(signature, "ES256")
+
+
+def mirrored(signature: bytes, algorithm: str) -> bytes:
+    """The other spelling of a good signature; of an algorithm that has only one, the same."""
+    order, half = _ORDERS.get(algorithm), len(signature) // 2
+    return signature[:half] + (order - int.from_bytes(signature[half:])).to_bytes(half) if order else signature

@@ -1,5 +1,5 @@
 """JWTs: verify and sign, given keys and a time. HS256 by shared secrets (seeds 000 and 001), RS256 and ES256 by our own
-key pairs.
+key pairs; and verify what outside issuers sign, by their records.
 
 Everything that can be judged without a key is judged here, before a library sees the token: size, shape, spelling,
 header, UTF-8, JSON, nesting, members that stand twice. msgspec and joserfc take the last of two equal members, and the
@@ -15,6 +15,7 @@ import secrets
 from binascii import a2b_base64
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
@@ -22,11 +23,12 @@ from joserfc import jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-from edged.credentials.callers import Caller
+from edged.credentials.callers import Caller, Method
 from edged.credentials.claims import LEEWAY, SEED_TRUST, ClaimsRefused, Trust, check_trust, read_caller, read_epoch
 from edged.credentials.decision import Reason
+from edged.credentials.issuers import OUTSIDE_ALGORITHMS, OutsideIssuer, limit
 from edged.credentials.plain_json import NotPlain, read_object
-from edged.credentials.signing_keys import ALGORITHMS, VerifyingKey, lower
+from edged.credentials.signing_keys import VerifyingKey, lower, mirrored
 from edged.errors import ConfigError
 
 ALGORITHM: Final = "HS256"
@@ -47,19 +49,25 @@ _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\Z")
 _HEADER_MEMBERS = {"alg", "typ", "kid"}
 _TYPES = ("JWT", "jwt", "at+jwt")
 _KID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+#: Others name their keys as they like; it is looked up in memory among that issuer's.
+_OUTSIDE_KID = re.compile(r"[!-~]{1,128}\Z")
 #: What base64 may end in, by its length modulo 4: the unused bits of the last character are zero (RFC 4648 3.5).
 _ENDS: Final = (b"", b"", b"AQgw", b"AEIMQUYcgkosw048")
 _TO_BASE64 = bytes.maketrans(b"-_", b"+/")
-_JWS: Final = {name: jws.JWSRegistry(algorithms=[name]).get_alg(name) for name in (ALGORITHM, *ALGORITHMS)}
+_JWS: Final = {name: jws.JWSRegistry(algorithms=[name]).get_alg(name) for name in (ALGORITHM, *OUTSIDE_ALGORITHMS)}
 
 
 class TokenRefused(Exception):
-    """This text is not a token that any of our secrets signed, or its claims do not hold."""
+    """This text is not a token that any of our secrets signed, or its claims do not hold.
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    `method` says whose it claims to be: an outside issuer's, or ours.
+    """
+
+    def __init__(self, reason: Reason, detail: str, method: Method = "jwt_local") -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+        self.method = method
 
 
 class SharedSecret:
@@ -111,18 +119,39 @@ class SignsTokens(Protocol):
 
 #: kid → the key pair's public half, None if none of ours has this name; never waits, never fetches.
 FindKey: TypeAlias = Callable[[str], VerifyingKey | None]
+#: `iss`, "" for a token without one → the outside issuer with its keys, None if none is trusted by it.
+FindIssuer: TypeAlias = Callable[[str], OutsideIssuer | None]
 
 
 def no_key(_kid: str) -> None:
     """Where edged has no key pairs."""
 
 
+def no_issuer(_issuer: str) -> None:
+    """Where no outside issuer is trusted."""
+
+
 def verify(
-    text: str, shared_secrets: Sequence[SharedSecret], *, now: float, leeway: float = LEEWAY, find_key: FindKey = no_key
-) -> Caller:
-    """A compact JWS → the caller that it speaks for. Raises TokenRefused. `now` is Unix seconds."""
+    text: str, shared_secrets: Sequence[SharedSecret], *, now: float, leeway: float = LEEWAY,
+    find_key: FindKey = no_key, find_issuer: FindIssuer = no_issuer,
+) -> Caller:  # fmt: skip
+    """A compact JWS → the caller that it speaks for. Raises TokenRefused. `now` is Unix seconds.
+
+    A token that says that it is an outside issuer's is that issuer's or nobody's: neither our key pairs nor our shared
+    secrets are asked, whatever its kid says. One that names no issuer is ours if a key pair of ours or HS256 could have
+    signed it, and only then of the one outside issuer, if any, that is trusted without a name.
+    """
     token = _open(text)
     kid = token.header.get("kid", "")
+    named = token.claims.get("iss", "")
+    outside = find_issuer(named) if isinstance(named, str) else None
+    if outside is not None and (named or not (token.header["alg"] == ALGORITHM or find_key(kid))):
+        try:
+            return _read_outside(token, text, outside, now=now, leeway=leeway)
+        except (TokenRefused, ClaimsRefused) as problem:
+            raise TokenRefused(problem.reason, problem.detail, "jwt_federated") from None
+    if kid and not _KID.match(kid):
+        raise TokenRefused(Reason.MALFORMED, "kid is not a short name of letters, digits, _ and -")
     key = find_key(kid) if kid else None
     if key is None:
         trust = _check_shared(token, shared_secrets)
@@ -151,9 +180,7 @@ def sign(claims: Mapping[str, object], key: SignsTokens) -> str:
     if key.algorithm != "ES256":
         return text
     signed, _, signature = text.rpartition(".")
-    return (
-        f"{signed}.{base64.urlsafe_b64encode(lower(base64.urlsafe_b64decode(signature + '=='))).rstrip(b'=').decode()}"
-    )
+    return f"{signed}.{_encode(lower(base64.urlsafe_b64decode(signature + '==')))}"
 
 
 def issue_claims(
@@ -223,6 +250,26 @@ def _check_shared(token: _Opened, shared_secrets: Sequence[SharedSecret]) -> Tru
     raise TokenRefused(Reason.BAD_SIGNATURE, detail)
 
 
+def _read_outside(token: _Opened, text: str, issuer: OutsideIssuer, *, now: float, leeway: float) -> Caller:
+    """Raises TokenRefused or ClaimsRefused unless this issuer signed it and may say what it says."""
+    record, algorithm = issuer.record, token.header["alg"]
+    if algorithm not in record.algorithms:
+        raise TokenRefused(Reason.ALG_NOT_ALLOWED, f"its alg is not one of issuer {record.name}")
+    found = issuer.find(token.header.get("kid", ""))
+    if not found:
+        raise TokenRefused(Reason.UNKNOWN_KEY, f"no key of issuer {record.name} has its kid, or none is known yet")
+    fitting = [key for key in found if key.algorithm == algorithm]
+    if not fitting:
+        raise TokenRefused(Reason.ALG_NOT_ALLOWED, f"its alg is not the one of the key of issuer {record.name}")
+    if not any(_is_signed(token, key.key, algorithm) for key in fitting):
+        raise TokenRefused(Reason.BAD_SIGNATURE, f"no key of issuer {record.name} signed it")
+    check_trust(token.claims, fitting[0].trust)
+    twin = f"{token.signed.decode()}.{_encode(mirrored(token.signature, algorithm))}"
+    # Others write either spelling of a signature: a revocation of one is one of both.
+    twins = frozenset({f"token:{sha256(twin.encode()).hexdigest()}"})
+    return limit(read_caller(token.claims, text, now=now, leeway=leeway), record, twins)
+
+
 def _check_pair(token: _Opened, key: VerifyingKey) -> None:
     """Raises TokenRefused unless this key of ours signed it."""
     if token.header["alg"] != key.algorithm:
@@ -255,8 +302,8 @@ def _read_header(head: bytes) -> Mapping[str, str]:
     found = {"alg": algorithm}
     if "kid" in header:
         kid = header["kid"]
-        if not isinstance(kid, str) or not _KID.match(kid):
-            raise TokenRefused(Reason.MALFORMED, "kid is not a short name of letters, digits, _ and -")
+        if not isinstance(kid, str) or not _OUTSIDE_KID.match(kid):
+            raise TokenRefused(Reason.MALFORMED, "kid is not a short printable name")
         found["kid"] = kid
     return MappingProxyType(found)
 
@@ -270,6 +317,11 @@ def _decode(part: bytes) -> bytes:
     if odd and part[-1] not in _ENDS[odd]:
         raise TokenRefused(Reason.MALFORMED, "not canonical base64url")
     return a2b_base64(part + b"=" * (-odd % 4))
+
+
+def _encode(data: bytes) -> str:
+    """base64url without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _object(data: bytes, what: str) -> dict[str, object]:
