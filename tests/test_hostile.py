@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import os
 import random
 import time
@@ -19,13 +18,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
-import structlog
 import trio
 from house_helpers import SECRET, RunningHouse, make_config, port_of, running_house
+from log_helpers import kept_log
 from media_helpers import install_standin
 from net_helpers import ask, close_code, connect, frame, frames_in, open_raw, read_all, read_reply
 
-from edged import logs
 from edged.credentials import tokens
 from edged.operations import gather
 
@@ -38,15 +36,8 @@ BRACKETS = 100_000
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
     """Everything that edged says; whatever the test, it must not be a traceback or an incident."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    stream = io.StringIO()
-    logs.configure("debug", stream)
-    yield stream
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
-    structlog.reset_defaults()
+    with kept_log() as stream:
+        yield stream
     assert_quiet(stream.getvalue())
 
 

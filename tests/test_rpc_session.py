@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rpc_helpers import NOW, Box, Client, camera
 from structlog.testing import capture_logs
 
-from edged.rpc.session import make_open_session
+from edged.rpc.session import Rpc
 from edged.wire import jsonrpc
 
 
@@ -764,12 +764,12 @@ async def test_calls_held_when_the_door_gives_up_never_run(box: Box) -> None:
     assert box.counts.used == ["api_key"]
 
 
-def test_the_factory_makes_conversations() -> None:
-    """What the door is given is this function."""
+def test_the_longest_batch_can_be_set() -> None:
+    """One more member than the setting says is answered as a whole."""
     box = Box()
-    open_session = make_open_session(_catalogue(box), box.house, calls_in_flight=1, longest_batch=1)  # type: ignore[arg-type]
+    rpc = Rpc(_catalogue(box), box.house, calls_in_flight=1, longest_batch=1)  # type: ignore[arg-type]
     client = box.open()
-    session = open_session(client.rpc.session.peer, {}, None, client.outbox, box.spawn)
+    session = rpc.open(client.rpc.session.peer, {}, None, client.outbox, box.spawn)
     session.receive(b"[1,2]")
     (answer,) = client.outbox.take()
     assert answer["error"]["data"]["detail"] == "a batch holds at most 1 calls, this one 2"

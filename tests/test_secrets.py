@@ -6,7 +6,6 @@ import base64
 import http.client
 import io
 import json
-import logging
 import os
 import secrets
 import stat
@@ -19,13 +18,12 @@ from pathlib import Path
 import msgspec
 import planted
 import pytest
-import structlog
 import trio
 from house_helpers import SECRET, RunningHouse, free_port, make_config, port_of, running_house
+from log_helpers import kept_log
 from media_helpers import SDP, open_rtsp
 from rtsp_client import RtspReader, RtspRefused
 
-from edged import logs
 from edged.config.model import CameraSettings, Config
 from edged.credentials import tokens
 from edged.operations import gather
@@ -37,15 +35,8 @@ SHOWN = {"create_key": ("api_key",), "rotate_key": ("api_key", "new_api_key"), "
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
     """The daemon's own log at debug; no secret may stand in it at the end."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    stream = io.StringIO()
-    logs.configure("debug", stream)
-    yield stream
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
-    structlog.reset_defaults()
+    with kept_log() as stream:
+        yield stream
     assert stream.getvalue(), "this daemon said nothing: the test shows nothing"
     assert planted.leaks(stream.getvalue()) == []
 

@@ -123,17 +123,6 @@ class Rpc:
         return camera.node if camera is not None else None
 
 
-def make_open_session(
-    catalogue: Catalogue,
-    house: House,
-    *,
-    calls_in_flight: int = CALLS_IN_FLIGHT,
-    longest_batch: int = jsonrpc.LONGEST_BATCH,
-) -> Callable[[Peer, Mapping[str, str], str | None, Outbox, Spawn], RpcSession]:
-    """The factory that the door calls for each upgraded connection. Whoever needs the conversations takes `Rpc`."""
-    return Rpc(catalogue, house, calls_in_flight=calls_in_flight, longest_batch=longest_batch).open
-
-
 class RpcSession:
     """One conversation; the door hands it each text and tells it when the connection is gone."""
 
