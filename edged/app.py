@@ -25,13 +25,15 @@ from edged.access.api_keys import ApiKeys
 from edged.access.gate import Gate
 from edged.access.keyring import Keyring
 from edged.access.ledger import Ledger
+from edged.access.limiter import Limiter
+from edged.access.passwords import Passwords
 from edged.access.registrar import Registrar
 from edged.access.usage import Usage
 from edged.cameras.model import Camera, Status
 from edged.cameras.registry import Configured, Registry
 from edged.clock import Clock
 from edged.config.load import load_shared_secrets
-from edged.config.model import OFF, CameraSettings, Config
+from edged.config.model import OFF, CameraSettings, Config, LimitSettings
 from edged.credentials.claims import Trust
 from edged.credentials.tokens import SharedSecret
 from edged.errors import EdgedError, StartFailed
@@ -126,6 +128,8 @@ async def run(
         registrar.load()
         api_keys.load()
         usage.load()
+        limiter = make_limiter(config.limits, clock, metrics)
+        limiter.load(tallies)
         keyring = Keyring(trust, clock, issuer=config.auth.issuer, is_denied=lambda name: name in ledger.denied)
         keyring.load()
         await keyring.ensure()
@@ -161,7 +165,7 @@ async def run(
             usage=usage, sessions=sessions,
             cameras=cameras, mediamtx=mediamtx, paths=paths, publishers=publishers, viewers=viewers, frames=frames,
             snapshots=Snapshots(config.snapshots.folder), listings=Listings(), keyring=keyring,
-            shared_secrets=shared_secrets,
+            passwords=Passwords(), limiter=limiter, shared_secrets=shared_secrets,
             reset_clock=mark.reset,
         )  # fmt: skip
         doors = Rpc(catalogue, house, calls_in_flight=config.limits.calls_in_flight, longest_batch=config.limits.batch)
@@ -174,7 +178,7 @@ async def run(
                 admissions.endings.subscribe() as endings, mediamtx.states.subscribe() as states:  # fmt: skip
             async with (
                 started_tasks(registrar.run, partial(hook.serve, answer), cameras.run),
-                tasks(usage.run, admissions.run, mark.keep,
+                tasks(usage.run, partial(limiter.run, tallies), admissions.run, mark.keep,
                       partial(upkeep.watch_clock, clock, partial(admissions.recompute, gate.seconds_left))),
                 started_tasks(mediamtx.run, partial(paths.run, mediamtx), viewers.run),
                 tasks(publishers.run, frames.run,
@@ -274,6 +278,17 @@ class Hook:
         async with trio.open_nursery() as nursery:
             self._port = await nursery.start(partial(serve_hook, answer, path=self._path))
             task_status.started()
+
+
+def make_limiter(limits: LimitSettings, clock: Clock, metrics: Metrics) -> Limiter:
+    """How much guessing costs, by the settings."""
+    return Limiter(
+        clock.monotonic,
+        metrics.auth_throttled,
+        guesses=limits.guesses,
+        guess_seconds=limits.guess_seconds,
+        longest_backoff=limits.longest_backoff_seconds,
+    )
 
 
 def read_shared_secrets(config: Config) -> tuple[SharedSecret, ...]:

@@ -168,6 +168,12 @@ class Metrics(Collector):
         self._rpc_ok = {name: self._rpc.counts[label, "ok"] for name, label in operations.items()}
         self._rpc_errors = {name: self._rpc.counts[label, "error"] for name, label in operations.items()}
         self._slugs = Tally("edged_rpc_errors", "Calls that failed.", ("slug",), [(slug,) for slug in SLUGS])
+        self._throttled = Tally(
+            "edged_auth_throttled",
+            "Tries that came too soon after wrong ones.",
+            ("axis",),
+            [("address",), ("subject",)],
+        )
         self._terminated = Tally(
             "edged_sessions_terminated", "Sessions whose right to be there ended.", ("transport", "cause"), TERMINATIONS
         )
@@ -214,6 +220,10 @@ class Metrics(Collector):
             self._uses.counts[method, transport, role].value += 1
         except KeyError:
             self._uses.find((method, transport, role)).inc()
+
+    def auth_throttled(self, axis: str) -> None:
+        """Somebody who guesses was told to wait: by their address, or by the subject that they named."""
+        self._throttled.find((axis,)).inc()
 
     def rpc_answered(self, method: str, outcome: str) -> None:
         """A call ended: `outcome` is "ok" or the slug of its error."""

@@ -13,6 +13,7 @@ import trio
 from edged.access.admissions import Admissions
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger
+from edged.access.limiter import Limiter
 from edged.cameras.model import Camera, Status
 from edged.clock import Clock
 from edged.credentials.api_keys import KeyRecord, mint
@@ -229,6 +230,7 @@ class Box:
         rows = tuple(row(item, "box") for item in self.registry.known)
         self.house = SimpleNamespace(
             clock=self.clock, counts=self.counts, gate=self.gate, ledger=self.ledger, sessions=self.sessions,
+            limiter=Limiter(monotonic),
             cameras=self.registry, barriers=self.barriers, list=Rows(rows, len(rows), len(rows)),
         )  # fmt: skip
         catalogue = Catalogue(function.__operation__ for function in OPERATIONS)  # type: ignore[attr-defined]

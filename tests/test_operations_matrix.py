@@ -21,10 +21,13 @@ from web_helpers import JPEG, Cameras
 
 from edged import operations
 from edged.access.keyring import Keyring
+from edged.access.limiter import Limiter
+from edged.access.passwords import Passwords
 from edged.cameras.model import Camera, Status
 from edged.credentials import tokens
 from edged.credentials.callers import ApiKey, Caller, Peer
 from edged.credentials.claims import read_caller
+from edged.credentials.passwords import Cost
 from edged.errors import EdgedError, Refused
 from edged.library.snapshots import Snapshots
 from edged.mediamtx.paths import Paths
@@ -188,7 +191,7 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
                 mediamtx=SimpleNamespace(state=ServerState("off")), paths=Paths(), publishers=SimpleNamespace(),
                 viewers=SimpleNamespace(), frames=SimpleNamespace(snapshot=picture),
                 snapshots=Snapshots(folder / "snapshots"), listings=Listings(), keyring=keyring,
-                shared_secrets=(SECRET,),
+                passwords=Passwords(cost=Cost(8, 1)), limiter=Limiter(), shared_secrets=(SECRET,),
             )  # type: ignore[arg-type]  # fmt: skip
             victim, _ = await desk.api_keys.create(name="victim", role="viewer")
             _, spare = await desk.api_keys.create(name="spare", role="viewer")

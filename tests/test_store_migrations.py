@@ -27,7 +27,7 @@ def connection(tmp_path: Path):
     ("migrations", "tables"),
     [
         (TRUST, {"api_keys", "revocations", "cut_offs", "cameras", "meta", "signing_keys", "sqlite_sequence"}),
-        (USAGE, {"tallies"}),
+        (USAGE, {"tallies", "offenders", "known_places"}),
     ],
 )
 async def test_a_new_file_gets_every_table(tmp_path: Path, migrations: tuple, tables: set[str]) -> None:

@@ -16,10 +16,13 @@ from edged import operations
 from edged.access.admissions import Admissions
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger, key_identity
+from edged.access.limiter import Limiter
+from edged.access.passwords import Passwords
 from edged.cameras.model import Camera, Status
 from edged.clock import Clock
 from edged.credentials.api_keys import KeyRecord, mint, mint_secret
 from edged.credentials.callers import Peer
+from edged.credentials.passwords import Cost
 from edged.credentials.tokens import SharedSecret, issue_claims, sign
 from edged.errors import InvalidState, NotFound
 from edged.operations.house import House
@@ -28,6 +31,8 @@ from edged.operations.session import Sessions
 from edged.web.app import make_app
 from edged.web.exchange import CutOff
 
+#: What a password costs in tests.
+CHEAP = Cost(8, 1)
 SECRET = SharedSecret("clients", "a shared secret of more than 32 bytes for tests")
 REMOTE = Peer("main", "192.0.2.7", 40000)
 LOCAL = Peer("local", "127.0.0.1", 40001)
@@ -204,7 +209,7 @@ class Site:
             cameras=self.cameras, mediamtx=self.mediamtx, paths=SimpleNamespace(),
             publishers=SimpleNamespace(), viewers=SimpleNamespace(), frames=self.frames,
             snapshots=options.pop("snapshots", None), listings=Listings(),
-            keyring=SimpleNamespace(), shared_secrets=(SECRET,),
+            keyring=SimpleNamespace(), passwords=Passwords(cost=CHEAP), limiter=Limiter(), shared_secrets=(SECRET,),
         )  # type: ignore[arg-type]  # fmt: skip
         self.catalogue = operations.gather()
         self.app = make_app(self.catalogue, self.house, self.counts, state=tmp_path, **options)

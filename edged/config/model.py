@@ -108,6 +108,15 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     keep_alive_seconds: Annotated[Seconds, Meta(description="How long an HTTP connection may idle.")] = 75.0
     ping_seconds: Annotated[Seconds, Meta(description="How often a WebSocket is pinged.")] = 30.0
     silence_seconds: Annotated[Seconds, Meta(description="How long a WebSocket may say nothing at all.")] = 75.0
+    guesses: Annotated[
+        Count, Meta(description="Different wrong credentials of one address or user after which it has to wait.")
+    ] = 10
+    guess_seconds: Annotated[
+        Seconds, Meta(description="Within so many seconds; after as many without one all is forgotten.")
+    ] = 60.0
+    longest_backoff_seconds: Annotated[
+        Seconds, Meta(description="The longest wait; the first is one second, each further wrong one doubles it.")
+    ] = 60.0
 
 
 class AuthSettings(Section, frozen=True, kw_only=True):

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from edged.access.gate import Gate
     from edged.access.keyring import Keyring
     from edged.access.ledger import Ledger
+    from edged.access.limiter import Limiter
+    from edged.access.passwords import Passwords
     from edged.access.registrar import Registrar
     from edged.access.usage import Usage
     from edged.cameras.registry import Registry
@@ -59,6 +61,8 @@ class House:
     snapshots: Snapshots
     listings: Listings
     keyring: Keyring
+    passwords: Passwords
+    limiter: Limiter
     shared_secrets: tuple[SharedSecret, ...] = ()
     #: Makes the system clock the truth, on disk and then in force (contract 10.9).
     reset_clock: Callable[[], Awaitable[None]] = _nowhere

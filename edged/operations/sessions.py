@@ -47,16 +47,21 @@ _WORDS = {"viewer": ["view"], "operator": ["view", "control"], "admin": ["view",
 
 @operation("none")
 def authenticate(call: Call, params: AuthenticateParams) -> Authenticated:
-    """Bind a credential to this very session. A failed try leaves it without any (contract S0-17)."""
+    """Bind a credential to this very session. A failed try leaves it without any (contract S0-17).
+
+    One that comes too soon after too many of this address is not looked at, and leaves the session as it is.
+    """
     session, gate = call.session, call.house.gate
     text = params.token if params.token is not None else params.auth_token
-    leave(call)
+    credential = parse_credential(text or "", params.auth_type or "auto")
     try:
-        caller = gate.authenticate(parse_credential(text or "", params.auth_type or "auto"), session.transport)
+        caller = call.house.limiter.authenticate(gate, credential, session.peer, session.transport)
     except Refused as problem:
+        leave(call)
         if not text:
             problem.hint = "send token (or auth_token) with a JWT or an API key"
         raise
+    leave(call)
     session.admission = gate.admit(caller, session.transport, session.end, name=session.id)
     session.caller = caller
     gate.renew_tickets(caller, session.id)

@@ -392,7 +392,7 @@ class RpcSession:
 
     def _enter(self, credential: Credential) -> None:
         session, gate = self.session, self._rpc.house.gate
-        caller = gate.authenticate(credential, session.transport)
+        caller = self._rpc.house.limiter.authenticate(gate, credential, session.peer, session.transport)
         session.admission = gate.admit(caller, session.transport, session.end, name=session.id)
         session.caller = caller
         self._entered()

@@ -80,6 +80,22 @@ USAGE: Migrations = (
             count INTEGER NOT NULL
         ) STRICT""",
     ),
+    (
+        # Seconds, not times of day: who guesses, how long they still wait, and where users come from.
+        """CREATE TABLE offenders (
+            axis TEXT NOT NULL CHECK (axis IN ('address', 'subject')),
+            name TEXT NOT NULL,
+            level INTEGER NOT NULL,
+            wait REAL NOT NULL,
+            PRIMARY KEY (axis, name)
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE known_places (
+            subject TEXT NOT NULL,
+            address TEXT NOT NULL,
+            age REAL NOT NULL,
+            PRIMARY KEY (subject, address)
+        ) STRICT, WITHOUT ROWID""",
+    ),
 )
 
 

@@ -123,7 +123,7 @@ class Exchange:
             if not self._as_root or peer.find_uid() != 0:
                 raise self._no_credential(_HOW_LOCAL if way.root_may else _HOW)
             credential = LocalUser(0)
-        self.session.caller = gate.authenticate(credential, transport)
+        self.session.caller = self.house.limiter.authenticate(gate, credential, peer, transport)
         # The listener then counts this connection no more among the strangers of its address.
         self.request.scope.get("edged.authenticated", _tell_nobody)()
 
