@@ -6,6 +6,7 @@
 * `mediamtx`, `ffmpeg` and `umockdev` tests are skipped where these are missing, and the end of the
   output says so in one line each.
 * No secret that the suite made (planted.py) stands in what a test printed, logged or wrote to standard error.
+* EDGED_TEST_PART=2/4 runs every fourth test from the second on: the four parts, side by side, are the suite.
 * A thread that a test started and left running fails it; files and sockets left open fail it by ResourceWarning
   (the garbage is collected after each module, so that the blame lands near the cause).
 """
@@ -47,6 +48,7 @@ hypothesis.settings.load_profile("edged")
 _STDERR = pytest.StashKey[int]()
 _TOO_LONG = pytest.StashKey[float]()
 _SKIPPED = pytest.StashKey["Counter[str]"]()
+_PART = pytest.StashKey[slice]()
 
 
 class TookTooLong(BaseException):
@@ -69,13 +71,23 @@ def pytest_configure(config: pytest.Config) -> None:
     # Output is not captured yet: this is the real one.
     config.stash[_STDERR] = os.dup(2)
     config.stash[_SKIPPED] = Counter()
+    # Taken out of the environment: a pytest that a test starts is not meant.
+    part, _, parts = os.environ.pop("EDGED_TEST_PART", "1/1").partition("/")
+    if not 1 <= int(part) <= int(parts):
+        raise pytest.UsageError(f"EDGED_TEST_PART: there is no part {part} of {parts}")
+    config.stash[_PART] = slice(int(part) - 1, None, int(parts))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     os.close(config.stash[_STDERR])
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Next to each other stand those that take equally long: dealt out, no part gets them all.
+    chosen = items[config.stash[_PART]]
+    if left := set(items) - set(chosen):
+        config.hook.pytest_deselected(items=list(left))
+        items[:] = chosen
     for item in items:
         for marker, why in ABSENT.items():
             if item.get_closest_marker(marker) and not is_here(marker):

@@ -14,13 +14,19 @@ import pytest
 HERE = Path(__file__).parent
 
 
-def run(tmp_path: Path, code: str, *, patience: str = "1", path: str | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    tmp_path: Path, code: str, *, patience: str = "1", path: str | None = None, part: str = "1/1"
+) -> subprocess.CompletedProcess[str]:
     """pytest in a folder of its own, under this suite's conftest and settings."""
     for name in ("conftest.py", "planted.py"):
         shutil.copy(HERE / name, tmp_path)
     shutil.copy(HERE.parent / "pyproject.toml", tmp_path)
     (tmp_path / "test_given.py").write_text(f"import socket, threading, time\nimport pytest, trio\n{code}")
-    environ = os.environ | {"EDGED_TEST_PATIENCE": patience, "PATH": path or os.environ["PATH"]}
+    environ = os.environ | {
+        "EDGED_TEST_PATIENCE": patience,
+        "PATH": path or os.environ["PATH"],
+        "EDGED_TEST_PART": part,
+    }
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=short", "test_given.py"],
         cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=80,
@@ -70,6 +76,16 @@ def test_what_is_missing_is_not_run_and_said_so(tmp_path: Path, marker: str) -> 
     assert f"not run: 2 tests: {marker} not found" in done.stdout
     assert "2 skipped" in done.stdout
     assert done.returncode == 0
+
+
+def test_every_test_is_in_one_of_the_parts(tmp_path: Path) -> None:
+    """Side by side they are the whole suite; a pytest that a test starts runs everything."""
+    code = "@pytest.mark.parametrize('number', range(5))\ndef test_given(number):\n    import os\n"
+    code += "    assert 'EDGED_TEST_PART' not in os.environ\n    open(f'ran-{number}', 'x').close()\n"
+    assert "2 passed, 3 deselected" in run(tmp_path, code, part="2/2").stdout
+    assert {file.name for file in tmp_path.glob("ran-*")} == {"ran-1", "ran-3"}
+    assert "3 passed, 2 deselected" in run(tmp_path, code, part="1/2").stdout
+    assert "no part 3 of 2" in run(tmp_path, code, part="3/2").stderr
 
 
 def test_modules_below_the_floor_are_listed(tmp_path: Path) -> None:
