@@ -160,7 +160,7 @@ def test_named_streams_are_exactly_those(claim: object, read: set[str], publish:
 def test_a_token_is_our_own_by_its_key_or_by_its_epoch(
     claims: dict[str, object], by_secret: int | None, by_pair: int | None
 ) -> None:
-    """Who shares a secret may sign in our name, but not by chance; what our key pairs signed is ours (contract 10.8)."""
+    """Who shares a secret may sign in our name, but not by chance; what our key pairs signed is ours (10.8)."""
     issuers = frozenset({"edged", "camera-service"})
     assert read_epoch(claims, Trust(issuers, own="edged")) == by_secret
     assert read_epoch(claims, Trust(issuers, own="edged", needs_issuer=True)) == by_pair

@@ -44,7 +44,7 @@ paths = st.frozensets(st.text(max_size=20), max_size=3)
     name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=100),
     expires_at=times, revoked_at=times, suspended_at=times, rotated_at=times, previous_valid_until=times,
     permissions=texts, camera_access=texts, streams=st.none() | st.builds(Streams, paths, paths),
-    previous_digest=st.none() | st.binary(min_size=32, max_size=32),
+    previous_digest=st.none() | st.binary(min_size=32, max_size=32), owner=st.none() | st.just("ann"),
 )  # fmt: skip
 def test_a_key_comes_back_as_it_went(**changes: object) -> None:
     """Every field survives: None and () stay apart, times keep their fractions, names their script."""

@@ -74,7 +74,16 @@ SCHEMA_3 = (
         ("RS256", "current", "{}", "{}", 4.0),
     ),
 )
-ROWS = (SCHEMA_1, SCHEMA_2, SCHEMA_3)
+SCHEMA_4 = (
+    (
+        "INSERT INTO users (name, display_name, role, camera_access, password, epoch, created_at, disabled_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        ("ann", "Änne", "admin", '["camera0"]', "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA", 7, 5.0, 6.0),
+    ),
+    ("UPDATE api_keys SET owner = ? WHERE key_id = ?", ("ann", "key_0000000000000003")),
+    ("INSERT INTO meta VALUES (?, ?)", ("epoch", 7)),
+)
+ROWS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4)
 
 
 def make_old(path: Path, migrations: Migrations) -> None:

@@ -26,7 +26,7 @@ def connection(tmp_path: Path):
 @pytest.mark.parametrize(
     ("migrations", "tables"),
     [
-        (TRUST, {"api_keys", "revocations", "cut_offs", "cameras", "meta", "signing_keys", "sqlite_sequence"}),
+        (TRUST, {"api_keys", "revocations", "cut_offs", "cameras", "meta", "signing_keys", "sqlite_sequence", "users"}),
         (USAGE, {"tallies", "offenders", "known_places"}),
     ],
 )

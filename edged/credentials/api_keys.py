@@ -70,7 +70,8 @@ class KeyRecord:
 
     After a rotation `previous_digest` is good until `previous_valid_until`. A revoked key stays
     known, so that its use is told from a wrong key. A suspended one comes back when it is resumed.
-    `streams` None: those of the cameras that it may see; else exactly these (contract 7.5).
+    `streams` None: those of the cameras that it may see; else exactly these (contract 7.5). With an `owner`, a user's
+    name, it can do at most what they may, and rests while they are disabled or deleted (10.18).
     """
 
     key_id: str
@@ -82,6 +83,7 @@ class KeyRecord:
     permissions: tuple[str, ...] | None = None
     camera_access: tuple[str, ...] | None = None
     streams: Streams | None = None
+    owner: str | None = None
     revoked_at: float | None = None
     suspended_at: float | None = None
     rotated_at: float | None = None

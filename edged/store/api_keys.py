@@ -5,10 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-import msgspec
-
 from edged.credentials.api_keys import KeyRecord
-from edged.credentials.callers import Streams
+from edged.store.texts import read_streams, read_texts, write_streams, write_texts
 
 
 def load(connection: sqlite3.Connection) -> list[KeyRecord]:
@@ -20,12 +18,12 @@ def insert(connection: sqlite3.Connection, record: KeyRecord) -> None:
     """A new key. Raises sqlite3.IntegrityError if its id or digest is there already."""
     connection.execute(
         "INSERT INTO api_keys (key_id, name, role, digest, created_at, expires_at, permissions, camera_access,"
-        " streams, revoked_at, suspended_at, rotated_at, previous_digest, previous_valid_until)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " streams, owner, revoked_at, suspended_at, rotated_at, previous_digest, previous_valid_until)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             record.key_id, record.name, record.role, record.digest, record.created_at, record.expires_at,
-            _write_texts(record.permissions), _write_texts(record.camera_access), _write_streams(record.streams),
-            record.revoked_at, record.suspended_at, record.rotated_at, record.previous_digest,
+            write_texts(record.permissions), write_texts(record.camera_access), write_streams(record.streams),
+            record.owner, record.revoked_at, record.suspended_at, record.rotated_at, record.previous_digest,
             record.previous_valid_until,
         ),
     )  # fmt: skip
@@ -50,11 +48,11 @@ def rotate(connection: sqlite3.Connection, record: KeyRecord) -> bool:
 def update(connection: sqlite3.Connection, record: KeyRecord) -> bool:
     """What a key is called and may do; False, and nothing done, if it is revoked or unknown."""
     changed = connection.execute(
-        "UPDATE api_keys SET name = ?, role = ?, expires_at = ?, permissions = ?, camera_access = ?, streams = ?"
-        " WHERE key_id = ? AND revoked_at IS NULL",
+        "UPDATE api_keys SET name = ?, role = ?, expires_at = ?, permissions = ?, camera_access = ?, streams = ?,"
+        " owner = ? WHERE key_id = ? AND revoked_at IS NULL",
         (
-            record.name, record.role, record.expires_at, _write_texts(record.permissions),
-            _write_texts(record.camera_access), _write_streams(record.streams), record.key_id,
+            record.name, record.role, record.expires_at, write_texts(record.permissions),
+            write_texts(record.camera_access), write_streams(record.streams), record.owner, record.key_id,
         ),
     )  # fmt: skip
     return changed.rowcount == 1
@@ -86,30 +84,13 @@ def _read(row: sqlite3.Row) -> KeyRecord:
         digest=row["digest"],
         created_at=row["created_at"],
         expires_at=row["expires_at"],
-        permissions=_read_texts(row["permissions"]),
-        camera_access=_read_texts(row["camera_access"]),
-        streams=_read_streams(row["streams"]),
+        permissions=read_texts(row["permissions"]),
+        camera_access=read_texts(row["camera_access"]),
+        streams=read_streams(row["streams"]),
+        owner=row["owner"],
         revoked_at=row["revoked_at"],
         suspended_at=row["suspended_at"],
         rotated_at=row["rotated_at"],
         previous_digest=row["previous_digest"],
         previous_valid_until=row["previous_valid_until"],
     )
-
-
-def _write_texts(texts: Sequence[str] | None) -> str | None:
-    return None if texts is None else msgspec.json.encode(texts).decode()
-
-
-def _read_texts(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else msgspec.json.decode(text, type=tuple[str, ...])
-
-
-def _write_streams(streams: Streams | None) -> str | None:
-    if streams is None:
-        return None
-    return msgspec.json.encode({"read": sorted(streams.read), "publish": sorted(streams.publish)}).decode()
-
-
-def _read_streams(text: str | None) -> Streams | None:
-    return None if text is None else msgspec.json.decode(text, type=Streams)

@@ -69,6 +69,23 @@ TRUST: Migrations = (
         # Of each algorithm one key signs and one waits.
         "CREATE UNIQUE INDEX signing_key_states ON signing_keys (algorithm, state) WHERE state <> 'retired'",
     ),
+    (
+        """CREATE TABLE users (
+            name TEXT PRIMARY KEY,
+            display_name TEXT NOT NULL,
+            role TEXT NOT NULL,
+            permissions TEXT,
+            camera_access TEXT,
+            streams TEXT,
+            password TEXT,
+            epoch INTEGER NOT NULL,
+            created_at REAL NOT NULL,
+            password_changed_at REAL,
+            disabled_at REAL,
+            deleted_at REAL
+        ) STRICT""",
+        "ALTER TABLE api_keys ADD COLUMN owner TEXT",
+    ),
 )
 
 #: What only counts.

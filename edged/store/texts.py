@@ -1,0 +1,31 @@
+"""Lists and stream rights as JSON text in a column; NULL where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from edged.credentials.callers import Streams
+
+
+def write_texts(texts: Sequence[str] | None) -> str | None:
+    """A list of texts, in its order."""
+    return None if texts is None else msgspec.json.encode(texts).decode()
+
+
+def read_texts(text: str | None) -> tuple[str, ...] | None:
+    """What `write_texts` wrote."""
+    return None if text is None else msgspec.json.decode(text, type=tuple[str, ...])
+
+
+def write_streams(streams: Streams | None) -> str | None:
+    """Stream rights, sorted."""
+    if streams is None:
+        return None
+    return msgspec.json.encode({"read": sorted(streams.read), "publish": sorted(streams.publish)}).decode()
+
+
+def read_streams(text: str | None) -> Streams | None:
+    """What `write_streams` wrote."""
+    return None if text is None else msgspec.json.decode(text, type=Streams)
