@@ -59,6 +59,10 @@ def install() -> None:
 
     api_keys.mint_secret = _after(api_keys.mint_secret, take_key)  # mint() asks it by its name
 
+    from edged.credentials import service_tokens
+
+    service_tokens.mint_secret = _after(service_tokens.mint_secret, lambda made: plant(made[0], "a service token"))
+
     from edged.credentials import tokens
 
     def take_token(made: str, *_given: Any) -> None:
@@ -77,6 +81,12 @@ def install() -> None:
         _children.append((action, path, plant(made, f"a child's password to {action} {path}")))
 
     Ledger.new_secret = _after(Ledger.new_secret, take_child)  # type: ignore[method-assign]
+
+    from edged.access.passwords import Passwords
+
+    Passwords.hash = _after(  # type: ignore[method-assign]
+        Passwords.hash, lambda _making, _self, text: plant(text, "a user's password")
+    )
 
     from edged.mediamtx import ffmpeg
 

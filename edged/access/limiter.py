@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 import structlog
 import trio
 
-from edged.credentials.callers import ApiKey, Caller, Credential, Peer, Token, Transport
+from edged.credentials.callers import Caller, Credential, LocalUser, NoCredential, Peer, Ticket, Token, Transport
 from edged.credentials.decision import Reason
 from edged.errors import EdgedError, RateLimited, Refused
 from edged.store import limiter as rows
@@ -140,15 +140,14 @@ class Limiter:
         Not counted are the unix socket and this very machine: its clients are ours, or a proxy's many.
         """
         address = peer.address
-        if not address or not isinstance(credential, (ApiKey, Token)) or is_loopback(address):
+        if not address or isinstance(credential, (NoCredential, LocalUser, Ticket)) or is_loopback(address):
             return gate.authenticate(credential, transport)
         self.check(address)
         try:
             return gate.authenticate(credential, transport)
         except Refused as problem:
             if problem.reason in _GUESSED:
-                text = credential.secret if isinstance(credential, ApiKey) else credential.text
-                self.failed(address, None, text)
+                self.failed(address, None, credential.text if isinstance(credential, Token) else credential.secret)
             raise
 
     # --- kept over a restart --------------------------------------------------------------------------------------
