@@ -32,10 +32,11 @@ from edged.access.usage import Usage
 from edged.cameras.model import Camera, Status
 from edged.cameras.registry import Configured, Registry
 from edged.clock import Clock
-from edged.config.load import load_shared_secrets
+from edged.config.load import load_shared_secrets, load_wrapping_key
 from edged.config.model import OFF, CameraSettings, Config, LimitSettings
 from edged.credentials.claims import Trust
 from edged.credentials.tokens import SharedSecret
+from edged.credentials.wrapping import WrappingKey
 from edged.errors import EdgedError, StartFailed
 from edged.library.snapshots import Snapshots
 from edged.mediamtx.ffmpeg import find_ffmpeg, remove_leftovers
@@ -56,6 +57,7 @@ from edged.operations.session import Sessions
 from edged.reactions import cameras as camera_reactions
 from edged.reactions import mediamtx as mediamtx_reactions
 from edged.reactions import revocations, upkeep
+from edged.reactions.signing_keys import Rotation
 from edged.rpc import notifications
 from edged.rpc.session import Rpc
 from edged.store import cameras as camera_slots
@@ -108,7 +110,7 @@ async def run(
     sessions, catalogue = Sessions(), gather()
     metrics = Metrics(metric_labels(catalogue), version=__version__)
     trust_file, usage_file = config.paths.state / "trust.db", config.paths.state / "usage.db"
-    shared_secrets = read_shared_secrets(config)
+    shared_secrets, wrapping = read_shared_secrets(config), read_wrapping_key()
     async with (
         stop_signals(early) as stop,
         hold_folders(config.paths.state, config.paths.runtime),
@@ -130,7 +132,8 @@ async def run(
         usage.load()
         limiter = make_limiter(config.limits, clock, metrics)
         limiter.load(tallies)
-        keyring = Keyring(trust, clock, issuer=config.auth.issuer, is_denied=lambda name: name in ledger.denied)
+        keyring = Keyring(trust, clock, issuer=config.auth.issuer, is_denied=lambda name: name in ledger.denied,
+                          wrapping=wrapping)  # fmt: skip
         keyring.load()
         await keyring.ensure()
         gate = Gate(
@@ -179,7 +182,8 @@ async def run(
             async with (
                 started_tasks(registrar.run, partial(hook.serve, answer), cameras.run),
                 tasks(usage.run, partial(limiter.run, tallies), admissions.run, mark.keep,
-                      partial(upkeep.watch_clock, clock, partial(admissions.recompute, gate.seconds_left))),
+                      partial(upkeep.watch_clock, clock, partial(admissions.recompute, gate.seconds_left)),
+                      Rotation(keyring, clock, config.auth.signing_key_days).run),
                 started_tasks(mediamtx.run, partial(paths.run, mediamtx), viewers.run),
                 tasks(publishers.run, frames.run,
                       partial(camera_reactions.follow, for_media, cameras, paths, publishers, frames),
@@ -298,6 +302,12 @@ def read_shared_secrets(config: Config) -> tuple[SharedSecret, ...]:
     issuers, audiences = frozenset({own, *config.auth.shared_issuers}), frozenset(config.auth.shared_audiences)
     trust = Trust(issuers, audiences, own=own)
     return tuple(SharedSecret(name, text, trust) for name, text in texts.items())
+
+
+def read_wrapping_key() -> WrappingKey | None:
+    """What the private halves of signing keys are wrapped by, if the operator hands it over. Raises ConfigError."""
+    text = load_wrapping_key(systemd.credentials_directory())
+    return None if text is None else WrappingKey(text)
 
 
 def read_camera(settings: CameraSettings) -> Configured:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import sqlite3
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import trio
@@ -20,85 +16,12 @@ import trio.testing
 from cellar_helpers import BrokenCommits, busy_writer, rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from keyring_helpers import HOUR, POOL, START, Bench, kid_of_token, opened
 
-from edged.access.keyring import Keyring
-from edged.credentials.signing_keys import ALGORITHMS, PUBLISHED_SECONDS, Algorithm, Jwk, SigningKeyRecord, generate
-from edged.credentials.tokens import issue_claims, verify
+from edged.credentials.signing_keys import ALGORITHMS, PUBLISHED_SECONDS, SigningKeyRecord
 from edged.errors import InvalidState, NotFound, StoreFailed
 from edged.store import signing_keys
-from edged.store.database import Database
 from edged.store.migrations import TRUST
-
-START = 1_900_000_000.0
-HOUR = 3600.0
-#: RSA keys take long to make and are not what most of these tests are about.
-POOL: dict[str, list[Jwk]] = {algorithm: [generate(algorithm) for _ in range(2)] for algorithm in ALGORITHMS}
-
-
-@dataclass
-class Time:
-    """A clock that the test moves: the system's and the monotonic one."""
-
-    system: float = START
-    monotonic: float = 0.0
-
-    def pass_(self, seconds: float) -> None:
-        self.system += seconds
-        self.monotonic += seconds
-
-
-def from_pool() -> Callable[[Algorithm], Jwk]:
-    """Ready-made pairs: RSA in turn, ES256 new each time."""
-    made = {"RS256": 0}
-
-    def make(algorithm: Algorithm) -> Jwk:
-        if algorithm == "ES256":
-            return generate(algorithm)
-        made["RS256"] += 1
-        return POOL["RS256"][made["RS256"] % 2]
-
-    return make
-
-
-@dataclass
-class Bench:
-    db: Database
-    keyring: Keyring
-    time: Time
-    denied: set[str] = field(default_factory=set)
-
-    def published(self) -> list[str]:
-        return [key["kid"] for key in json.loads(self.keyring.jwks())["keys"]]
-
-    def states(self) -> dict[str, str]:
-        return {record.kid: record.state for record in self.keyring.all()}
-
-    async def sign(self, algorithm: Algorithm = "ES256", seconds: float = 3600) -> str:
-        claims = issue_claims("ann", role="viewer", now=self.time.system, expires_in=int(seconds))
-        return await self.keyring.sign(claims, algorithm)
-
-    def takes(self, text: str) -> bool:
-        return verify(text, [], now=self.time.system, find_key=self.keyring.find).subject == "ann"
-
-
-@asynccontextmanager
-async def opened(path: Path, time: Time | None = None, *, real: bool = False) -> AsyncIterator[Bench]:
-    """A keyring over the trust database at `path`, with its first keys."""
-    time = time or Time()
-    with trio.fail_after(60):
-        async with Database.open(path, TRUST, name="trust") as db:
-            # The daemon's clock does not follow every step; this one does, which is the worse case.
-            clock: Any = SimpleNamespace(now=lambda: time.system, monotonic=lambda: time.monotonic)
-            denied: set[str] = set()
-            make = generate if real else from_pool()
-            keyring = Keyring(db, clock, is_denied=denied.__contains__, make=make)
-            keyring.load()
-            await keyring.ensure()
-            yield Bench(db, keyring, time, denied)
-
-
-def kid_of_token(text: str) -> str:
-    return str(json.loads(base64.urlsafe_b64decode(text.split(".")[0] + "=="))["kid"])
 
 
 async def test_the_first_keys_of_each_algorithm_sign_at_once(tmp_path: Path) -> None:

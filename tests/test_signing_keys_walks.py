@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import planted
 import pytest
 import trio
 from house_helpers import Conversation, Reply, RunningHouse, ended, free_port, make_config, port_of, running_house
@@ -29,6 +30,7 @@ from edged.credentials import tokens
 from edged.credentials.callers import Streams
 from edged.credentials.claims import read_caller, write_streams
 from edged.credentials.signing_keys import PrivateKey, read_key
+from edged.errors import StartFailed
 from edged.mediamtx.settings import find_binary, parse_version
 from edged.web import jwks
 
@@ -426,3 +428,31 @@ async def test_a_rotation_is_no_outage_for_a_mediamtx_elsewhere(tmp_path: Path, 
             await admin.call("retire_signing_key", kid=kid_of(old), distrust=True)
             await server.refresh()
             assert [await may(old), await may(new), await may(newest)] == [False, True, True]
+
+
+async def test_a_box_with_a_wrapping_key_starts_with_it_and_not_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The credential as systemd hands it over: nothing private stands in the file, and its loss is told by name."""
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    text = "the wrapping key of a whole house, of some length"
+    (credentials / "edged.wrapping_key").write_text(planted.plant(text, "the wrapping key"))
+    config = make_config(tmp_path, cameras=0)
+    with trio.fail_after(60):
+        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+            old = (await admin.call("issue_token", user_id="guest", signing_key="ES256"))["token"]
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+        for _ in range(2):
+            async with running_house(tmp_path, config=config) as house, house.local() as admin:
+                new = (await admin.call("issue_token", user_id="guest", signing_key="ES256"))["token"]
+                assert kid_of(new) == kid_of(old) == "key-2"
+                for token in (old, new):
+                    async with house.websocket() as client:
+                        assert (await client.call("authenticate", auth_token=token))["user_id"] == "guest"
+        assert b'"d":"' not in (config.paths.state / "trust.db").read_bytes()
+        monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+        with pytest.raises(ExceptionGroup) as caught:
+            async with running_house(tmp_path, config=config):
+                pass
+        assert caught.group_contains(StartFailed, match=r"the credential edged\.wrapping_key was not given", depth=None)

@@ -3,6 +3,8 @@
 Verifiers elsewhere keep our JWKS for an hour, so a key is published two hours before it signs (`next`), signs
 (`current`), and stays published until the last token that it signed is out (`retired`). A change is committed before
 it is in force. Nothing is deleted, and the clock takes nothing away for good: what is published is judged each time.
+
+Private halves are wrapped on the disk where the operator hands over a key for that (edged.credentials.wrapping).
 """
 
 from __future__ import annotations
@@ -29,8 +31,10 @@ from edged.credentials.signing_keys import (
     read_key,
 )
 from edged.credentials.tokens import key_identity, sign
-from edged.errors import InvalidState, NotFound
+from edged.credentials.wrapping import CREDENTIAL, CannotUnwrap, WrappingKey
+from edged.errors import InvalidState, NotFound, Overloaded, StartFailed, StoreFailed
 from edged.store import signing_keys
+from edged.store.backups import BackupFailed
 from edged.store.database import Database
 
 #: How far ahead the end of the tokens of a key is written: so a key costs one write a day, however many it signs.
@@ -49,32 +53,54 @@ class Keyring:
         issuer: str = "edged",
         is_denied: Callable[[str], bool] = lambda _identity: False,
         make: Callable[[Algorithm], dict[str, str]] = generate,
+        wrapping: WrappingKey | None = None,
     ) -> None:
         """`issuer` is the `iss` of our tokens; `is_denied(identity)` says what is revoked (the ledger in the daemon);
-        `make` a key pair, in a thread."""
+        `make` a key pair, in a thread; `wrapping` is what private halves are wrapped by on the disk, None: not at all.
+        """
         self._db = db
         self._clock = clock
         self.issuer = issuer
         self._is_denied = is_denied
         self._make = make
+        self._wrapping = wrapping
         self._trust = Trust(frozenset({issuer}), needs_issuer=True, own=issuer)
         self._records: dict[str, SigningKeyRecord] = {}
         self._verifying: dict[str, VerifyingKey] = {}
         self._signing: dict[str, PrivateKey] = {}
-        # When this very process made a key, monotonic: no step of the clock makes it older than that.
-        self._made_at: dict[str, float] = {}
+        # Since when this process publishes a key, monotonic, and which of them it made itself.
+        self._seen_at: dict[str, float] = {}
+        self._made_here: set[str] = set()
         self._changing = trio.Lock()
 
     def load(self) -> None:
-        """Take up the stored keys, before anybody asks. Raises StoreFailed."""
-        for record in self._db.read_now(signing_keys.load):
+        """Take up the stored keys, before anybody asks. Raises StoreFailed; StartFailed if they cannot be unwrapped."""
+        try:
+            records = self._db.read_now(partial(signing_keys.load, wrapping=self._wrapping))
+        except CannotUnwrap as problem:
+            missing = self._wrapping is None
+            raise StartFailed(
+                f"the signing keys in {self._db.path} are wrapped, and the credential {CREDENTIAL} "
+                + ("was not given" if missing else f"is not the one that they were wrapped by ({problem})"),
+                hint=f"put the one that they were wrapped by into /etc/credstore/{CREDENTIAL}, or encrypted by "
+                "systemd-creds into /etc/credstore.encrypted; if it is lost: sudo -u edged edged signing-key abandon",
+            ) from None
+        for record in records:
             self._put(record)
 
     async def ensure(self) -> None:
-        """See that every algorithm has a key that signs: before the doors open (contract 10.21). Raises StoreFailed."""
-        for algorithm in ALGORITHMS:
-            if self._find_state(algorithm, "current") is None:
-                async with self._changing:
+        """See that every algorithm has a key that signs, and that what can be wrapped is: before the doors open
+        (contract 10.21). A key that is distrusted signs no more, should a crash have come between. Raises StoreFailed.
+        """
+        async with self._changing:
+            if self._wrapping is not None:
+                await self._wrap_plain(self._wrapping)
+            for state in ("next", "current"):
+                for record in self.all():
+                    if record.state == state and self.is_distrusted(record):
+                        await self._give_up(record)
+            for algorithm in ALGORITHMS:
+                if self._find_state(algorithm, "current") is None:
                     await self._add(algorithm, "current")
 
     def find(self, kid: str) -> VerifyingKey | None:
@@ -100,17 +126,25 @@ class Keyring:
         assert record is not None, "ensure() was not awaited"
         return record
 
+    def waiting(self, algorithm: Algorithm) -> SigningKeyRecord | None:
+        """The key that signs next, if there is one."""
+        return self._find_state(algorithm, "next")
+
+    def is_distrusted(self, record: SigningKeyRecord) -> bool:
+        """Whether everything that this key signed is refused."""
+        return self._is_denied(key_identity(record.kid))
+
     def is_published(self, record: SigningKeyRecord) -> bool:
         """Whether the JWKS shows this key now."""
-        if self._is_denied(key_identity(record.kid)):
+        if self.is_distrusted(record):
             return False
         return record.state != "retired" or self._clock.now() < record.signs_until + LEEWAY
 
     def published_since(self, record: SigningKeyRecord) -> float:
-        """For how many seconds verifiers could have fetched this key."""
-        told = self._clock.now() - record.created_at
-        made = self._made_at.get(record.kid)
-        return told if made is None else min(told, self._clock.monotonic() - made)
+        """For how many seconds verifiers could have fetched this key: no step of the clock makes one that was made in
+        this run older or younger, nor an earlier one younger than this run."""
+        seen = self._clock.monotonic() - self._seen_at[record.kid]
+        return seen if record.kid in self._made_here else max(seen, self._clock.now() - record.created_at)
 
     def jwks(self) -> bytes:
         """The public halves that may be relied on, as a JWK set (RFC 7517); an empty one if there is none."""
@@ -173,19 +207,43 @@ class Keyring:
             record = self.get(kid)
             if record.state == "retired":
                 return record
-            now = self._clock.now()
-            if record.state == "next":
-                await self._change(partial(signing_keys.retire, number=record.number, now=now))
-            elif not at_once:
+            if record.state == "current" and not at_once:
                 raise InvalidState(
                     f"{kid} is the key that signs {record.algorithm}",
                     hint="create another and promote it: that retires this one; or distrust it if it leaked",
                 )
-            else:
-                after = self._find_state(record.algorithm, "next") or await self._add(record.algorithm, "next")
-                await self._change(partial(signing_keys.promote, number=after.number, now=now))
-            _log.info("retired", key=kid, algorithm=record.algorithm, at_once=at_once)
+            await self._give_up(record)
             return self.get(kid)
+
+    async def _give_up(self, record: SigningKeyRecord) -> None:
+        """It signs no more; should it sign now, another takes over however young it is."""
+        now = self._clock.now()
+        if record.state == "next":
+            await self._change(partial(signing_keys.retire, number=record.number, now=now))
+        else:
+            after = self._find_state(record.algorithm, "next") or await self._add(record.algorithm, "next")
+            await self._change(partial(signing_keys.promote, number=after.number, now=now))
+        _log.info("retired", key=record.kid, algorithm=record.algorithm, at_once=record.state == "current")
+
+    async def _wrap_plain(self, wrapping: WrappingKey) -> None:
+        """Nothing plain is left: neither in rows, nor in freed pages and the log of the file, nor in its copies."""
+        if wrapped := await self._db.write(partial(signing_keys.wrap_plain, wrapping=wrapping)):
+            _log.info("wrapped", keys=wrapped, credential=CREDENTIAL)
+        if not await self._db.read(signing_keys.leaves_traces):
+            return
+        try:
+            await self._db.scrub()
+            copies = await trio.to_thread.run_sync(signing_keys.clean_backups, self._db.path)
+            await self._db.write(signing_keys.note_clean)
+        except (StoreFailed, Overloaded, BackupFailed) as problem:
+            _log.warning(
+                "plain keys may be left", problem=str(problem), remedy="free the disk; the next start tries again"
+            )
+        else:
+            _log.info(
+                "no plain keys left", copies_cleaned=copies,
+                remedy="a copy made elsewhere, or the medium itself, may hold them: if that matters, rotate the keys",
+            )  # fmt: skip
 
     def _find_state(self, algorithm: str, state: State) -> SigningKeyRecord | None:
         found = (each for each in self._records.values() if each.algorithm == algorithm and each.state == state)
@@ -193,19 +251,22 @@ class Keyring:
 
     async def _add(self, algorithm: Algorithm, state: State) -> SigningKeyRecord:
         private = await trio.to_thread.run_sync(self._make, algorithm)
-        insert = partial(signing_keys.insert, algorithm=algorithm, state=state, private=private, now=self._clock.now())
+        insert = partial(
+            signing_keys.insert, algorithm=algorithm, state=state, private=private, now=self._clock.now(),
+            wrapping=self._wrapping,
+        )  # fmt: skip
         # What is committed must come to be known here, whoever hangs up meanwhile.
         with trio.CancelScope(shield=True):
             record = await self._db.write(insert)
         self._put(record)
-        self._made_at[record.kid] = self._clock.monotonic()
+        self._made_here.add(record.kid)
         _log.info("created", key=record.kid, algorithm=algorithm, state=state)
         return record
 
     async def _change(self, transaction: Callable[..., list[SigningKeyRecord]]) -> None:
         """Commit, then take over what all keys look like now."""
         with trio.CancelScope(shield=True):
-            records = await self._db.write(transaction)
+            records = await self._db.write(partial(transaction, wrapping=self._wrapping))
         for record in records:
             if record != self._records.get(record.kid):
                 self._put(record)
@@ -213,6 +274,7 @@ class Keyring:
     def _put(self, record: SigningKeyRecord) -> None:
         kid = record.kid
         self._records[kid] = record
+        self._seen_at.setdefault(kid, self._clock.monotonic())
         if kid not in self._verifying:
             self._verifying[kid] = VerifyingKey(kid, record.algorithm, read_key(record.public), self._trust)
         if record.private is None:

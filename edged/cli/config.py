@@ -19,14 +19,17 @@ def config() -> None:
 @with_json
 def check(directory: Path, as_json: bool) -> None:
     """Read all settings and secrets as `serve` would; exit code 78 names the file, the key and the remedy."""
-    from edged.config.load import load_shared_secrets
+    from edged.config.load import load_shared_secrets, load_wrapping_key
     from edged.credentials.tokens import SharedSecret
+    from edged.credentials.wrapping import WrappingKey
     from edged.systemd import credentials_directory
 
     with errors_shown(as_json=as_json):
         found = load_config(directory)
         for name, text in load_shared_secrets(found, credentials_directory()).items():
             SharedSecret(name, text)
+        if (text_of_key := load_wrapping_key(credentials_directory())) is not None:
+            WrappingKey(text_of_key)
     if as_json:
         show_json({"ok": True, "cameras": len(found.camera), "shared_secrets": sorted(found.auth.shared_secrets)})
     else:

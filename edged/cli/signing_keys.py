@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edged.cli.options import ask, show_fields, show_json, show_table, talks
+from edged.cli.options import (
+    ask,
+    errors_shown,
+    load_config,
+    show_fields,
+    show_json,
+    show_table,
+    talks,
+    with_directory,
+    with_json,
+)
+from edged.errors import StartFailed
+
+if TYPE_CHECKING:
+    from edged.config.model import Config
 
 _COLUMNS = ("kid", "algorithm", "state", "published", "created_at", "promotable_at", "promoted_at", "needed_until")
 
@@ -15,7 +31,8 @@ _COLUMNS = ("kid", "algorithm", "state", "published", "created_at", "promotable_
 def signing_key() -> None:
     """Key pairs of the running daemon that sign tokens for other servers.
 
-    To rotate: create, wait two hours while verifiers fetch the JWKS, promote.
+    They rotate by themselves every auth.signing_key_days. By hand: create, wait two hours while verifiers fetch the
+    JWKS, promote.
     """
 
 
@@ -54,6 +71,41 @@ def promote(kid: str, force: bool, **where: Any) -> None:
 def retire(kid: str, distrust: bool, **where: Any) -> None:
     """Give up the next key KID; or with --distrust any."""
     _show(ask("retire_signing_key", {"kid": kid, "distrust": distrust or None}, **where), as_json=where["as_json"])
+
+
+@signing_key.command()
+@with_directory
+@with_json
+def abandon(directory: Path, as_json: bool) -> None:
+    """Give up the private halves that nobody can unwrap any more, while edged is stopped.
+
+    For a lost credential edged.wrapping_key, or to take another. Run it as the user edged. The next start makes new
+    keys; what the old ones signed stays good.
+    """
+    import trio
+
+    with errors_shown(as_json=as_json):
+        given_up = trio.run(partial(_abandon, load_config(directory)))
+    if as_json:
+        show_json({"given_up": given_up})
+    else:
+        click.echo(f"{given_up} signing keys given up" if given_up else "no signing key is wrapped: nothing was done")
+
+
+async def _abandon(config: Config) -> int:
+    import time
+
+    from edged.store import signing_keys
+    from edged.store.database import Database
+    from edged.store.folders import hold_folders
+    from edged.store.migrations import TRUST
+
+    path = config.paths.state / "trust.db"
+    if not path.exists():
+        raise StartFailed(f"there is no database {path}", hint="name the folder of the settings with --directory")
+    # Not beside a daemon: it would go on with keys that are given up.
+    async with hold_folders(config.paths.state, config.paths.state), Database.open(path, TRUST, name="trust") as db:
+        return await db.write(partial(signing_keys.give_up_wrapped, now=time.time()))
 
 
 def _show(item: dict[str, Any], *, as_json: bool) -> None:

@@ -25,6 +25,7 @@ DIRECTORY = Path("/etc/edged/conf.d")
 NOT_SETTINGS = frozenset({"EDGED_CONFIG_DIR"})
 _CREDENTIAL = "credential:"
 _CREDENTIAL_SECRETS = "edged.shared_secret."
+_WRAPPING_KEY = "edged.wrapping_key"
 _LARGEST_SECRET = 64 * 1024
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _ADDRESS_LISTS = ("main", "compat", "local")
@@ -78,6 +79,15 @@ def load_shared_secrets(config: Config, credentials_directory: Path | None = Non
     return {
         name: _read_secret(name, source, credentials_directory) for name, source in config.auth.shared_secrets.items()
     }
+
+
+def load_wrapping_key(credentials_directory: Path | None = None) -> str | None:
+    """The text of the systemd credential that private keys are wrapped by, None without. Raises ConfigError.
+
+    It is no setting: where it is handed over, it is used.
+    """
+    path = credentials_directory / _WRAPPING_KEY if credentials_directory else None
+    return _read_text(f"credential {_WRAPPING_KEY}", path) if path is not None and path.is_file() else None
 
 
 def _files(directory: Path) -> list[Path]:

@@ -139,6 +139,14 @@ class AuthSettings(Section, frozen=True, kw_only=True):
     issuer: Annotated[
         str, Meta(min_length=1, max_length=128, description="What tokens that edged's own key pairs sign say as iss.")
     ] = "edged"
+    signing_key_days: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=3650,
+            description="Days after which another key pair signs, published two hours before; 0: only when you say so.",
+        ),
+    ] = 90
     leeway: Annotated[float, Meta(ge=0, description="Seconds by which a token may come from the future.")] = 60.0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -81,6 +82,43 @@ def make(connection: sqlite3.Connection, database: Path, schema: int, now: datet
     for old in _spare(find(database)):
         _remove(old.path)
     return target
+
+
+def change_all(database: Path, edit: Callable[[sqlite3.Connection], bool]) -> int:
+    """Take something out of the copies of a database, so that nothing of it is left in the files; out of how many.
+
+    `edit` changes one, and says whether it did. Each is replaced by one that was read back and is on the disk. Raises
+    BackupFailed; that one is then as it was.
+    """
+    part = folder_of(database) / f".{database.stem}.part"
+    _remove(part)
+    return sum(_change(backup, part, edit) for backup in find(database))
+
+
+def _change(backup: Backup, part: Path, edit: Callable[[sqlite3.Connection], bool]) -> bool:
+    try:
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with closing(sqlite3.connect(f"{backup.path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as copy:
+            _copy(copy, part)
+        with closing(sqlite3.connect(part, isolation_level=None)) as copy:
+            # The journal, which holds what is taken out, is in memory.
+            copy.execute("PRAGMA journal_mode = MEMORY")
+            if not edit(copy):
+                _remove(part)
+                return False
+            copy.execute("VACUUM")
+        _sync(part, os.O_RDONLY)
+        _verify(part, backup.schema)
+        part.rename(backup.path)
+        sync_folder(backup.path.parent)
+    except (OSError, sqlite3.Error) as problem:
+        _remove(part)
+        said = problem.strerror if isinstance(problem, OSError) else str(problem)
+        raise BackupFailed(f"{backup.path} cannot be changed: {said}") from problem
+    except BackupFailed:
+        _remove(part)
+        raise
+    return True
 
 
 def _spare(found: list[Backup]) -> list[Backup]:

@@ -108,6 +108,27 @@ class _Job(Generic[T]):
         return cast("T", self._value)
 
 
+class _Scrub(_Job[None]):
+    """Writes the file anew, which no transaction can."""
+
+    def __init__(self) -> None:
+        super().__init__(_do_nothing, may_stand=True)
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        """In the writer's thread."""
+        try:
+            connection.execute("VACUUM")
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise sqlite3.OperationalError("somebody reads it, so that its log could not be emptied")
+        except BaseException as problem:
+            self._error = problem
+
+
+def _do_nothing(_connection: sqlite3.Connection) -> None:
+    """The transaction of a job that is none."""
+
+
 class Database:
     """An open database; made by `open`."""
 
@@ -159,11 +180,17 @@ class Database:
         committed), or whatever `transaction` raised (rolled back). A cancelled caller does not cancel the job.
         `may_stand`: should its sync fail, it is no harm if it is found committed after a restart (a denial).
         """
+        return await self._do(_Job(transaction, may_stand))
+
+    async def scrub(self) -> None:
+        """Write the file anew and empty its log: nothing that was deleted is left in them. Raises as `write`."""
+        await self._do(_Scrub())
+
+    async def _do(self, job: _Job[T]) -> T:
         if self._closed:
             raise StoreFailed(f"database {self.name} is closed", hint="edged is stopping: ask again once it is back")
         if self._waiting >= self._queue_size:
             raise Overloaded(f"{self._waiting} writes wait for database {self.name}", hint="try again in a moment")
-        job = _Job(transaction, may_stand)
         self._waiting += 1
         self._jobs.put(job)
         await job.finished.wait()
@@ -332,6 +359,8 @@ def _connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
+        # What is deleted is overwritten: the private half of a retired key, for one.
+        connection.execute("PRAGMA secure_delete = ON")
     except BaseException:
         connection.close()
         raise

@@ -1,0 +1,72 @@
+"""A signing key is due → the next one is made two hours before, and signs once verifiers could have fetched it.
+
+Everything that decides stands in the trust database, so that a restart in any state goes on from there. While the
+clock is not trusted nothing is done: a key signs a little longer, which harms nobody, and none is thrown away for a
+time that nobody vouches for.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+import trio
+
+from edged.access.keyring import Keyring
+from edged.clock import Clock
+from edged.credentials.signing_keys import ALGORITHMS, PUBLISHED_SECONDS, Algorithm
+from edged.errors import EdgedError
+
+#: Seconds between two looks.
+LOOK_SECONDS: Final = 60.0
+_DAY: Final = 86400.0
+_log = structlog.get_logger("keyring")
+
+
+class Rotation:
+    """Sees that no key signs for longer than `days`; 0: nothing is done by itself."""
+
+    def __init__(self, keyring: Keyring, clock: Clock, days: float) -> None:
+        self._keyring = keyring
+        self._clock = clock
+        self._seconds = days * _DAY
+        self._told: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Look each minute; runs for ever."""
+        while self._seconds > 0:
+            await self.look()
+            await trio.sleep(LOOK_SECONDS)
+        await trio.sleep_forever()
+
+    async def look(self) -> None:
+        """Do what is due now, if anything is. What cannot be done is logged once, and done when it can be."""
+        if not self._clock.is_trusted:
+            return
+        for algorithm in ALGORITHMS:
+            try:
+                await self._look(algorithm)
+                self._told.pop(algorithm, None)
+            except EdgedError as problem:
+                # The disk is full, say, or an administrator does the same just now.
+                if self._told.get(algorithm) != str(problem):
+                    self._told[algorithm] = str(problem)
+                    _log.warning("rotation waits", algorithm=algorithm, problem=str(problem))
+
+    async def _look(self, algorithm: Algorithm) -> None:
+        left, waiting = self._left(algorithm), self._keyring.waiting(algorithm)
+        if waiting is None:
+            if left <= PUBLISHED_SECONDS:
+                await self._keyring.create(algorithm)
+        elif left <= 0 and self._keyring.published_since(waiting) >= PUBLISHED_SECONDS:
+            await self._keyring.promote(waiting.kid)
+
+    def _left(self, algorithm: Algorithm) -> float:
+        """For how many seconds the current key may sign yet.
+
+        One that says that it signs from tomorrow on was promoted under a clock that lied: nobody knows how old it is,
+        and it is due.
+        """
+        current = self._keyring.current(algorithm)
+        age = self._clock.now() - (current.created_at if current.promoted_at is None else current.promoted_at)
+        return self._seconds - age if age >= -_DAY else 0.0

@@ -1,0 +1,116 @@
+"""What the tests of signing keys share: a keyring over a real database, and a clock that the test moves."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from edged.access.keyring import Keyring
+from edged.credentials.signing_keys import ALGORITHMS, Algorithm, Jwk, generate
+from edged.credentials.tokens import issue_claims, verify
+from edged.credentials.wrapping import WrappingKey
+from edged.store.database import Database
+from edged.store.migrations import TRUST
+
+START = 1_900_000_000.0
+HOUR = 3600.0
+#: RSA keys take long to make and are not what most of these tests are about.
+POOL: dict[str, list[Jwk]] = {algorithm: [generate(algorithm) for _ in range(2)] for algorithm in ALGORITHMS}
+
+
+@dataclass
+class Time:
+    """A clock that the test moves: the system's and the monotonic one."""
+
+    system: float = START
+    monotonic: float = 0.0
+    trusted: bool = True
+
+    def pass_(self, seconds: float) -> None:
+        self.system += seconds
+        self.monotonic += seconds
+
+
+class Moved:
+    """The daemon's clock does not follow every step; this one does, which is the worse case."""
+
+    def __init__(self, time: Time) -> None:
+        self._time = time
+
+    def now(self) -> float:
+        return self._time.system
+
+    def monotonic(self) -> float:
+        return self._time.monotonic
+
+    @property
+    def is_trusted(self) -> bool:
+        return self._time.trusted
+
+
+def from_pool() -> Callable[[Algorithm], Jwk]:
+    """Ready-made pairs: RSA in turn, ES256 new each time."""
+    made = {"RS256": 0}
+
+    def make(algorithm: Algorithm) -> Jwk:
+        if algorithm == "ES256":
+            return generate(algorithm)
+        made["RS256"] += 1
+        return POOL["RS256"][made["RS256"] % 2]
+
+    return make
+
+
+@dataclass
+class Bench:
+    db: Database
+    keyring: Keyring
+    time: Time
+    clock: Any
+    denied: set[str] = field(default_factory=set)
+
+    def published(self) -> list[str]:
+        return [key["kid"] for key in json.loads(self.keyring.jwks())["keys"]]
+
+    def states(self) -> dict[str, str]:
+        return {record.kid: record.state for record in self.keyring.all()}
+
+    async def sign(self, algorithm: Algorithm = "ES256", seconds: float = 3600) -> str:
+        claims = issue_claims("ann", role="viewer", now=self.time.system, expires_in=int(seconds))
+        return await self.keyring.sign(claims, algorithm)
+
+    def takes(self, text: str) -> bool:
+        return verify(text, [], now=self.time.system, find_key=self.keyring.find).subject == "ann"
+
+
+@asynccontextmanager
+async def opened(
+    path: Path,
+    time: Time | None = None,
+    *,
+    real: bool = False,
+    wrapping: WrappingKey | None = None,
+    denied: set[str] | None = None,
+) -> AsyncIterator[Bench]:
+    """A keyring over the trust database at `path`, with its first keys."""
+    time = time or Time()
+    with trio.fail_after(60):
+        async with Database.open(path, TRUST, name="trust") as db:
+            clock: Any = Moved(time)
+            denied = set() if denied is None else denied
+            make = generate if real else from_pool()
+            keyring = Keyring(db, clock, is_denied=denied.__contains__, make=make, wrapping=wrapping)
+            keyring.load()
+            await keyring.ensure()
+            yield Bench(db, keyring, time, clock, denied)
+
+
+def kid_of_token(text: str) -> str:
+    return str(json.loads(base64.urlsafe_b64decode(text.split(".")[0] + "=="))["kid"])
