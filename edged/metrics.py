@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 #: The ways in, as contract 7 names them; the last five are MediaMTX's.
 TRANSPORTS = ("ws", "http", "uds", "rtsp", "rtmp", "srt", "hls", "webrtc")
 _MEDIA = TRANSPORTS[3:]
+_FILES_DOORS = ("http", "uds")
 _TICKET_DOORS = ("http", "rtsp", "hls", "webrtc")
 _ROLES = ("monitor", "viewer", "operator", "admin")
 #: More cameras than this share the label `other`.
@@ -43,6 +44,7 @@ AUTH_FAILURES: tuple[tuple[str, ...], ...] = (
     *product(_TOKEN_ONLY, ("jwt_local",), TRANSPORTS),
     *product(("bad_audience", "untrusted_issuer"), ("jwt_local",), ("ws", "http")),
     *product(("unknown_key", "expired", "revoked", "camera_denied"), ("ticket",), _TICKET_DOORS),
+    *product(("unknown_key", "expired", "revoked", "address_denied"), ("service_token",), _FILES_DOORS),
     ("origin_denied", "none", "http"),
     ("malformed", "none", "ws"),
     ("malformed", "none", "http"),
@@ -54,6 +56,7 @@ TOKEN_USES: tuple[tuple[str, ...], ...] = (
     *product(("api_key",), TRANSPORTS, _ROLES),
     *product(("jwt_local",), TRANSPORTS, (*_ROLES, "none")),
     *product(("ticket",), _TICKET_DOORS, ("none",)),
+    *product(("service_token",), _FILES_DOORS, ("none",)),
     ("peercred", "uds", "admin"),
     ("peercred", "http", "admin"),
     ("internal", "http", "none"),
@@ -69,7 +72,7 @@ SLUGS = (
     "dependency_failed", "unsupported", "store_error", "overloaded", "internal",
 )  # fmt: skip
 #: What can be revoked; a cut-off is everything before a time.
-REVOCATIONS = ("key", "token", "subject", "issuer", "cut_off")
+REVOCATIONS = ("key", "token", "service_token", "subject", "issuer", "cut_off")
 CHILDREN = ("mediamtx", "publisher", "frames")
 _HOOK = (
     *product(("read", "publish", "playback", "api", "metrics", "pprof"), ("allowed", "refused")),

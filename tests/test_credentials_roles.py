@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.credentials.roles import CAPABILITIES, ROLES, canonical_role, compute, expand, is_permission
+from edged.credentials.roles import (
+    CAPABILITIES,
+    FILES,
+    ROLES,
+    SERVICE,
+    canonical_role,
+    compute,
+    expand,
+    is_permission,
+    role_capabilities,
+)
 
 GUARDED = {name for name in CAPABILITIES if name.split(":")[0] in
            {"system", "keys", "users", "sessions", "tokens", "audit"}}  # fmt: skip
@@ -64,7 +74,7 @@ def test_a_written_permission_reaches_exactly_this(written: str, whole: set[str]
 
 def test_a_star_reaches_everything_but_what_is_guarded() -> None:
     """`*`, `read:*` and `admin:*` never reach system:admin or keys:admin."""
-    assert expand(["*"])[0] == CAPABILITIES - GUARDED
+    assert expand(["*"])[0] == CAPABILITIES - GUARDED - SERVICE
     for pattern in ("*", "read:*", "admin:*", "issue:*", "system:*"):
         assert not expand([pattern])[0] & GUARDED
 
@@ -89,7 +99,7 @@ def test_the_grammar_of_permissions(text: str, good: bool) -> None:
 def test_expanding_only_ever_gives_known_capabilities(written: list[str]) -> None:
     """Whatever is written; and guarded ones by their exact name or a word of old only."""
     whole, single = expand(written)
-    assert whole <= CAPABILITIES
+    assert whole <= CAPABILITIES - SERVICE
     if "admin" not in written and "view" not in written:
         assert whole & GUARDED <= set(written)
     assert all(grant in written for grant in single)
@@ -134,3 +144,14 @@ def test_seeing_a_camera_includes_its_stream_unless_streams_are_named() -> None:
     ):
         assert compute(frozenset({"viewer"}), written, has_streams=False) == (whole, single)
     assert compute(frozenset({"viewer"}), ["camera:read:c"], has_streams=True) == (frozenset(), {"camera:read:c"})
+
+
+@given(roles, permissions)
+def test_what_a_service_token_may_do_can_be_claimed_by_nobody(held: frozenset[str], written: list[str]) -> None:
+    """No role holds files:read or token:mint and no permission reaches them, by name or by pattern (contract 7.2)."""
+    assert SERVICE == FILES | {"token:mint"} == {"files:read", "files:write", "files:delete", "token:mint"}
+    claimed = [*written, *SERVICE, "files:*", "files", "read:files", "token:*", "mint:token", "*", "files:read:x"]
+    whole, single = compute(held | {"service", "files"}, claimed, has_streams=False)
+    assert not whole & SERVICE
+    assert not any(grant.startswith(("files:read", "files:write", "files:delete", "token:")) for grant in single)
+    assert not role_capabilities({*ROLES, "service", "files"}) & SERVICE

@@ -83,7 +83,13 @@ SCHEMA_4 = (
     ("UPDATE api_keys SET owner = ? WHERE key_id = ?", ("ann", "key_0000000000000003")),
     ("INSERT INTO meta VALUES (?, ?)", ("epoch", 7)),
 )
-ROWS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4)
+SCHEMA_5 = (
+    (
+        "INSERT INTO service_tokens (token_id, name, digest, created_at, networks) VALUES (?, ?, ?, ?, ?)",
+        ("svc_0000000000000001", "uploads", b"s" * 32, 5.0, '["192.0.2.0/24"]'),
+    ),
+)
+ROWS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5)
 
 
 def make_old(path: Path, migrations: Migrations) -> None:

@@ -26,7 +26,20 @@ def connection(tmp_path: Path):
 @pytest.mark.parametrize(
     ("migrations", "tables"),
     [
-        (TRUST, {"api_keys", "revocations", "cut_offs", "cameras", "meta", "signing_keys", "sqlite_sequence", "users"}),
+        (
+            TRUST,
+            {
+                "api_keys",
+                "revocations",
+                "cut_offs",
+                "cameras",
+                "meta",
+                "signing_keys",
+                "sqlite_sequence",
+                "service_tokens",
+                "users",
+            },
+        ),
         (USAGE, {"tallies", "offenders", "known_places"}),
     ],
 )

@@ -18,6 +18,7 @@ from edged.access.admissions import Admission, Admissions, Cause, WayOut
 from edged.access.ledger import Ledger
 from edged.access.tickets import Tickets
 from edged.clock import Clock
+from edged.credentials import service_tokens
 from edged.credentials.api_keys import digest, published_as
 from edged.credentials.callers import (
     NOTHING,
@@ -28,6 +29,7 @@ from edged.credentials.callers import (
     Method,
     NoCredential,
     Resource,
+    ServiceToken,
     Ticket,
     Transport,
 )  # fmt: skip
@@ -39,6 +41,8 @@ from edged.errors import Refused
 
 _log = structlog.get_logger("gate")
 _REMEMBERED_TOKENS = 1024
+#: Credentials of which it is told when they were used last.
+_TALLIED = ("api_key", "service_token")
 _INTERNAL = Caller(method="internal", subject="edged", roles=frozenset(), capabilities=frozenset())
 
 
@@ -69,7 +73,7 @@ class Gate:
         tally: Callable[[str], None] = lambda _key_id: None,
     ) -> None:
         """`find_key(kid)` gives the key pairs that edged signs with (access.keyring), `tally(key_id)` is told of each
-        use of an API key (access.usage)."""
+        use of an API key or a service token (access.usage)."""
         self._ledger = ledger
         self.admissions = admissions
         self.tickets = Tickets(clock.monotonic)
@@ -83,8 +87,11 @@ class Gate:
         # what verified once need not be verified again. Time and revocation are judged every time.
         self._verified: OrderedDict[bytes, Caller] = OrderedDict()
 
-    def authenticate(self, credential: Credential, transport: Transport) -> Caller:
-        """Who is this? Raises Refused with the exact reason; counts either way."""
+    def authenticate(self, credential: Credential, transport: Transport, *, at_files: bool = False) -> Caller:
+        """Who is this? Raises Refused with the exact reason; counts either way.
+
+        `at_files`: the door is one under /v1/files, where alone files tokens and service tokens are good.
+        """
         if isinstance(credential, NoCredential):
             raise self._refused(Reason.MISSING, "none", transport)
         if isinstance(credential, LocalUser):
@@ -96,13 +103,17 @@ class Gate:
             caller = found
         elif isinstance(credential, Ticket):
             caller = self._find_ticket(credential.text, transport)
+        elif isinstance(credential, ServiceToken):
+            caller = self._find_service_token(credential, transport)
         else:
             caller = self._verify(credential.text, transport)
         reason = self._standing(caller)
         if reason is not None:
             raise self._refused(reason, caller.method, transport, caller)
+        if caller.only_files and not at_files:
+            raise self._refused(Reason.ROLE_DENIED, caller.method, transport, caller, detail="Invalid role")
         self._counts.credential_used(caller.method, transport, caller.role)
-        if caller.method == "api_key":
+        if caller.method in _TALLIED:
             self._tally(caller.credential_id)
         return caller
 
@@ -209,6 +220,19 @@ class Gate:
 
     def _read(self, text: str) -> Caller:
         return verify(text, self._secrets, now=self._clock.now(), leeway=self._leeway, find_key=self._find_key)
+
+    def _find_service_token(self, shown: ServiceToken, transport: Transport) -> Caller:
+        token_digest = service_tokens.digest(shown.secret)
+        caller = self._ledger.find_service_token(token_digest)
+        if caller is None:
+            printed = service_tokens.published_as(token_digest) or ""
+            raise self._refused(Reason.UNKNOWN_KEY, "service_token", transport, detail=printed)
+        networks = self._ledger.service_tokens[caller.credential_id].networks
+        # What is revoked stays so wherever it is shown from (contract 7.6).
+        if networks is not None and not service_tokens.is_within(networks, shown.address):
+            reason = self._standing(caller) or Reason.ADDRESS_DENIED
+            raise self._refused(reason, "service_token", transport, caller)
+        return caller
 
     def _find_ticket(self, text: str, transport: Transport) -> Caller:
         ticket = self.tickets.find(text)

@@ -15,6 +15,7 @@ from typing import Final
 from edged.credentials.api_keys import KeyRecord, digest
 from edged.credentials.callers import Caller
 from edged.credentials.roles import canonical_role, compute
+from edged.credentials.service_tokens import ServiceTokenRecord, service_caller, service_secret_identity
 
 
 @dataclass(slots=True)
@@ -48,6 +49,8 @@ class Ledger:
         #: Identities that end at a time, Unix seconds: the old secret of a rotated key.
         self.ends: dict[str, float] = {}
         self._children: dict[bytes, ChildSecret] = {}
+        self.service_tokens: dict[str, ServiceTokenRecord] = {}
+        self._services: dict[bytes, Caller] = {}
 
     def put_key(self, record: KeyRecord) -> None:
         """Make a key known, or known anew after a change."""
@@ -78,6 +81,24 @@ class Ledger:
     def _put_secret(self, record: KeyRecord, key_digest: bytes, until: float | None) -> None:
         caller = caller_of(record, key_digest, until)
         self._callers[key_digest] = self._by_secret[secret_identity(key_digest)] = caller
+
+    def put_service_token(self, record: ServiceTokenRecord) -> None:
+        """Make a service token known, or known anew after a rotation."""
+        before = self.service_tokens.get(record.token_id)
+        for old in (before.digest, before.previous_digest) if before else ():
+            if old is not None and old not in (record.digest, record.previous_digest):
+                self._services.pop(old, None)
+                self.ends[service_secret_identity(old)] = 0.0
+        self.service_tokens[record.token_id] = record
+        self._services[record.digest] = service_caller(record, record.digest, None)
+        if record.previous_digest is not None:
+            until = record.previous_valid_until or 0.0
+            self._services[record.previous_digest] = service_caller(record, record.previous_digest, until)
+            self.ends[service_secret_identity(record.previous_digest)] = until
+
+    def find_service_token(self, token_digest: bytes) -> Caller | None:
+        """The caller that a service token speaks for, good or not; None if none has this digest."""
+        return self._services.get(token_digest)
 
     def deny(self, identities: Iterable[str]) -> None:
         """From here on nothing that answers to one of these gets in."""

@@ -50,7 +50,7 @@ class Counts(Protocol):
 
 
 #: What can be revoked; a cut-off is everything before a time.
-Kind: TypeAlias = Literal["key", "token", "subject", "issuer", "cut_off"]
+Kind: TypeAlias = Literal["key", "token", "service_token", "subject", "issuer", "cut_off"]
 
 
 class Job(Generic[T]):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 #: Where a question came in: label of metrics and log lines.
 Transport: TypeAlias = Literal["ws", "http", "uds", "rtsp", "rtmp", "srt", "hls", "webrtc"]
 TRANSPORTS: tuple[Transport, ...] = ("ws", "http", "uds", "rtsp", "rtmp", "srt", "hls", "webrtc")
 
 #: How a caller proved who it is: label of metrics and log lines.
-Method: TypeAlias = Literal["api_key", "jwt_local", "jwt_federated", "ticket", "peercred", "internal", "none"]
-METHODS: tuple[Method, ...] = ("api_key", "jwt_local", "jwt_federated", "ticket", "peercred", "internal", "none")
+Method: TypeAlias = Literal[
+    "api_key", "jwt_local", "jwt_federated", "service_token", "ticket", "peercred", "internal", "none"
+]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,21 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceToken:
+    """Text presented as a service token under /v1/files, and the address that it came from ("": none)."""
+
+    secret: str = field(repr=False)
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class LocalUser:
     """A peer whose user id the kernel vouches for: the unix socket, or root on loopback (contract 5.1, 10.2)."""
 
     uid: int
 
 
-Credential: TypeAlias = NoCredential | ApiKey | Token | Ticket | LocalUser
+Credential: TypeAlias = NoCredential | ApiKey | Token | Ticket | ServiceToken | LocalUser
 
 API_KEY_PREFIX = "camera_service_sk_"
 
@@ -106,6 +116,7 @@ class Caller:
     `identities` are the names by which a revocation may hit this caller (jti:…, token:<sha256>, key:<id>).
     `parent` is whoever asked for the ticket that this caller came with: neither may do more than the other.
     `epoch` is the counter of cut-offs at which a token was made that edged issued itself; None for all others.
+    `only_files`: good under /v1/files and nowhere else. `acts_for` is whose files a service token asks about just now.
     """
 
     method: Method
@@ -121,6 +132,8 @@ class Caller:
     name: str = ""
     permissions: tuple[str, ...] = ()
     epoch: int | None = None
+    only_files: bool = False
+    acts_for: str = ""
     claims: dict[str, object] = field(default_factory=dict, compare=False)
     parent: Caller | None = field(default=None, compare=False, repr=False)
 
@@ -128,6 +141,11 @@ class Caller:
     def role(self) -> str:
         """The strongest known role, or "none"."""
         return next((role for role in ("admin", "operator", "viewer", "monitor") if role in self.roles), "none")
+
+    @property
+    def who(self) -> str:
+        """For records of what was done: the subject, or `service:<id> for <user_id>` (contract 7.3.5)."""
+        return f"{self.subject} for {self.acts_for}" if self.acts_for else self.subject
 
     def covers(self, other: Caller) -> bool:
         """Whether `other` may do nothing that this one may not: so much may be handed on."""

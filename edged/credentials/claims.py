@@ -14,7 +14,7 @@ from typing import cast
 
 from edged.credentials.callers import Caller, Streams
 from edged.credentials.decision import Reason
-from edged.credentials.roles import ROLES, canonical_role, compute
+from edged.credentials.roles import FILES, FILES_SCOPE, ROLES, canonical_role, compute
 
 #: Seconds by which `iat` and `nbf` may lie in the future (contract S0-24, section 11 auth.leeway).
 LEEWAY = 60.0
@@ -86,12 +86,13 @@ def read_epoch(claims: Mapping[str, object], trust: Trust) -> int | None:
 
 def read_caller(
     claims: Mapping[str, object], token: str, *, now: float, leeway: float = LEEWAY, signed_by: str = "",
-    epoch: int | None = None,
+    epoch: int | None = None, may_open_files: bool = False,
 ) -> Caller:  # fmt: skip
     """Verified claims of one token → the caller. Raises ClaimsRefused.
 
     `now` is Unix seconds. A token without `jti` is known by the SHA-256 of its text (contract S0-8). `signed_by` is one
-    more name by which a revocation hits it: that of the key. `epoch` as `read_epoch` says.
+    more name by which a revocation hits it: that of the key. `epoch` as `read_epoch` says. With
+    `may_open_files` the scope `files` makes a caller who may do that for its own subject, and nothing else.
     """
     expires = _time(claims, "exp")
     if expires is None:
@@ -106,13 +107,18 @@ def read_caller(
     roles = frozenset(map(canonical_role, [*_optional_text(claims, "role"), *(_texts(claims, "roles") or ())]))
     permissions = _texts(claims, "permissions")
     scope = _text(claims, "scope")
+    only_files = may_open_files and scope == FILES_SCOPE
+    names_nothing = permissions is None and scope in (None, FILES_SCOPE)
     if permissions is None and scope is not None:
         permissions = scope.split()
     cameras = _texts(claims, "camera_access")
     streams = _streams(claims)
-    if not roles & ROLES.keys() and permissions is None and streams is None:
+    if not roles & ROLES.keys() and names_nothing and streams is None and not only_files:
         raise ClaimsRefused(Reason.ROLE_DENIED, "Invalid role")
     whole, single = compute(roles, permissions, has_streams=streams is not None)
+    if only_files:
+        # Whatever else it says, it opens files and nothing more (contract 7.3).
+        roles, whole, single, streams = frozenset(), FILES, frozenset(), None
     jti = _identifier(claims, "jti")
     token_hash = hashlib.sha256(token.encode()).hexdigest()
     return Caller(
@@ -129,6 +135,7 @@ def read_caller(
         credential_id=jti or token_hash,
         permissions=tuple(permissions or ()),
         epoch=epoch,
+        only_files=only_files,
         claims=dict(claims),
     )
 

@@ -34,6 +34,7 @@ class Reason(StrEnum):
     MISSING_SCOPE = "missing_scope"
     CAMERA_DENIED = "camera_denied"
     ORIGIN_DENIED = "origin_denied"
+    ADDRESS_DENIED = "address_denied"
 
 
 #: Exact reason → the word that whoever asked is told (contract 10.20). Every reason stands here: log, metric and
@@ -54,6 +55,7 @@ OUTSIDE: Final[Mapping[str, str]] = MappingProxyType(
         Reason.NOT_YET_VALID: "auth_failed",
         Reason.ROLE_DENIED: "auth_failed",
         Reason.ORIGIN_DENIED: "auth_failed",
+        Reason.ADDRESS_DENIED: "auth_failed",
         Reason.MISSING_SCOPE: "permission_denied",
         Reason.CAMERA_DENIED: "camera_not_found",
     }

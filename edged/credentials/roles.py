@@ -20,8 +20,15 @@ ROLES: dict[str, frozenset[str]] = {
 }
 ALIASES = {"user": "operator"}
 
+#: What a files token may do with the files of its subject, and a service token with those of whom it names (7.2).
+FILES = frozenset({"files:read", "files:write", "files:delete"})
+#: What a service token may do. No role holds any of this, and no permission reaches it.
+SERVICE = FILES | {"token:mint"}
+#: The one scope that is more than a list of permissions, and only in what our own RS256 key signed (contract 7.3).
+FILES_SCOPE = "files"
+
 #: Every capability that a declaration may name; "none" needs no credential, "self" any good one.
-CAPABILITIES = _ADMIN
+CAPABILITIES = _ADMIN | SERVICE
 OPEN = "none"
 SELF = "self"
 
@@ -59,12 +66,12 @@ def expand(permissions: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
     for permission in permissions:
         if permission in _LEGACY:
             whole |= _LEGACY[permission]
-        elif permission in CAPABILITIES:
+        elif permission in _ADMIN:
             whole.add(permission)
         elif is_permission(permission):
-            whole |= {name for name in CAPABILITIES if not name.startswith(_GUARDED) and _reaches(permission, name)}
+            whole |= {name for name in _ADMIN if not name.startswith(_GUARDED) and _reaches(permission, name)}
             parts = permission.split(":", 2)
-            if len(parts) == 3 and ":".join(parts[:2]) in CAPABILITIES and parts[2] != "*":
+            if len(parts) == 3 and ":".join(parts[:2]) in _ADMIN and parts[2] != "*":
                 single.add(permission)
     return frozenset(whole), frozenset(single)
 
@@ -98,7 +105,7 @@ def compute(
     whole, single = known, frozenset[str]()
     if permissions is not None:
         asked, single = expand(permissions)
-        ceiling = known if roles & ROLES.keys() else frozenset(c for c in CAPABILITIES if not c.startswith(_GUARDED))
+        ceiling = known if roles & ROLES.keys() else frozenset(c for c in _ADMIN if not c.startswith(_GUARDED))
         whole = asked & ceiling
         single = frozenset(grant for grant in single if grant.rsplit(":", 1)[0] in ceiling)
     if not has_streams:

@@ -162,7 +162,7 @@ def verify(
         check_trust(token.claims, trust)
         return read_caller(
             token.claims, text, now=now, leeway=leeway, signed_by=key_identity(kid) if key else "",
-            epoch=read_epoch(token.claims, trust),
+            epoch=read_epoch(token.claims, trust), may_open_files=key is not None and key.algorithm == "RS256",
         )  # fmt: skip
     except ClaimsRefused as problem:
         raise TokenRefused(problem.reason, problem.detail) from None

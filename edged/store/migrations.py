@@ -86,6 +86,18 @@ TRUST: Migrations = (
         ) STRICT""",
         "ALTER TABLE api_keys ADD COLUMN owner TEXT",
     ),
+    (
+        """CREATE TABLE service_tokens (
+            token_id TEXT PRIMARY KEY,
+            name TEXT NOT NULL,
+            digest BLOB NOT NULL UNIQUE,
+            created_at REAL NOT NULL,
+            networks TEXT,
+            rotated_at REAL,
+            previous_digest BLOB,
+            previous_valid_until REAL
+        ) STRICT""",
+    ),
 )
 
 #: What only counts.

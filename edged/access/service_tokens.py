@@ -1,0 +1,177 @@
+"""Service tokens: make, import, rotate and revoke them, each durable and in force as the registrar says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+import structlog
+
+from edged.access.admissions import Admissions
+from edged.access.ledger import Ledger
+from edged.access.registrar import Registrar
+from edged.clock import Clock
+from edged.credentials.service_tokens import (
+    ServiceTokenRecord,
+    digest,
+    mint,
+    mint_secret,
+    mint_token_id,
+    published_as,
+    read_networks,
+    service_identity,
+    service_secret_identity,
+)
+from edged.errors import InvalidParams, InvalidState, NotFound
+from edged.store import service_tokens
+from edged.store.database import Database
+
+#: How long the old secret of a rotated token is good, seconds: as for keys (contract 10.7).
+GRACE_SECONDS: Final = 3600.0
+_LONGEST_NAME: Final = 100
+_MOST_NETWORKS: Final = 64
+_log = structlog.get_logger("service_tokens")
+
+
+class ServiceTokens:
+    """What may become of a service token."""
+
+    def __init__(
+        self, registrar: Registrar, ledger: Ledger, admissions: Admissions, db: Database, clock: Clock
+    ) -> None:
+        self._registrar = registrar
+        self._ledger = ledger
+        self._admissions = admissions
+        self._db = db
+        self._clock = clock
+
+    def load(self) -> None:
+        """Tell the ledger every token, before anybody asks. Raises StoreFailed."""
+        tokens = self._db.read_now(service_tokens.load)
+        for record in tokens:
+            self._ledger.put_service_token(record)
+        _log.info("loaded", count=len(tokens))
+
+    async def create(self, name: str, networks: Sequence[str] | None = None) -> tuple[ServiceTokenRecord, str]:
+        """A new token and its secret, which nothing else will ever show. `networks`: CIDR, None for everywhere.
+
+        Raises InvalidParams, StoreFailed or Overloaded; then there is no token.
+        """
+        token_id, secret, token_digest = mint()
+        record = self._make(token_id, name, token_digest, networks)
+        await self._registrar.submit(partial(self._create, record)).outcome()
+        return record, secret
+
+    async def import_one(
+        self, name: str, secret: str, networks: Sequence[str] | None = None
+    ) -> tuple[ServiceTokenRecord, bool]:
+        """Accept a token that its users hold already, by its SHA-256; with False the one that is known by it, as it is.
+
+        Raises InvalidParams (a sample that everybody has read, too), StoreFailed or Overloaded; then there is none.
+        """
+        token_digest = digest(secret)
+        if printed := published_as(token_digest):
+            raise InvalidParams(f"it is {printed}, known to everybody", hint="make one: edged service-token add NAME")
+        record = self._make(mint_token_id(), name, token_digest, networks)
+        return await self._registrar.submit(partial(self._import, record)).outcome()
+
+    async def rotate(self, token_id: str, grace_seconds: float = GRACE_SECONDS) -> tuple[ServiceTokenRecord, str]:
+        """A new secret for a token; the old one is good for `grace_seconds` more.
+
+        Raises NotFound, InvalidState (revoked), InvalidParams, StoreFailed or Overloaded; then nothing changed.
+        """
+        if not 0 <= grace_seconds < math.inf:
+            raise InvalidParams("grace_seconds is negative or endless", hint="0 ends the old secret at once")
+        self._find_living(token_id)
+        return await self._registrar.submit(partial(self._rotate, token_id, grace_seconds)).outcome()
+
+    def revoke(self, token_id: str, by: str = "") -> Coroutine[Any, Any, ServiceTokenRecord]:
+        """End a token, both its secrets, and everything that it opened: in force when this *call* returns.
+
+        Await the result for the commit. Again is fine. Raises NotFound; Overloaded or StoreFailed if it is in force
+        but not yet on disk.
+        """
+        self.find(token_id)
+        job = self._registrar.deny(frozenset({service_identity(token_id)}), None, by, "service_token", "")
+
+        async def settle() -> ServiceTokenRecord:
+            await self._registrar.settle(job)
+            return self.find(token_id)
+
+        return settle()
+
+    def find(self, token_id: str) -> ServiceTokenRecord:
+        """Raises NotFound."""
+        record = self._ledger.service_tokens.get(token_id)
+        if record is None:
+            shown = token_id[:64]
+            raise NotFound(
+                f"no service token {shown!r}", hint="list_service_tokens names them", resource="service_token", id=shown
+            )
+        return record
+
+    def is_revoked(self, token_id: str) -> bool:
+        """Whether a known token is good no more."""
+        return service_identity(token_id) in self._ledger.denied
+
+    def _find_living(self, token_id: str) -> ServiceTokenRecord:
+        record = self.find(token_id)
+        if self.is_revoked(token_id):
+            raise InvalidState(
+                f"service token {token_id!r} is revoked", hint="create a new one", resource="service_token", id=token_id
+            )
+        return record
+
+    def _make(
+        self, token_id: str, name: str, token_digest: bytes, networks: Sequence[str] | None
+    ) -> ServiceTokenRecord:
+        """Raises InvalidParams for a token that makes no sense."""
+        if not 1 <= len(name) <= _LONGEST_NAME:
+            raise InvalidParams(f"name is not 1 to {_LONGEST_NAME} characters long")
+        if networks is not None and not 1 <= len(networks) <= _MOST_NETWORKS:
+            raise InvalidParams(f"networks are not 1 to {_MOST_NETWORKS}", hint="leave them out for every address")
+        try:
+            within = None if networks is None else read_networks(networks)
+        except ValueError as problem:
+            raise InvalidParams(
+                f"{str(problem)[:64]!r} is no network", hint="for example 192.0.2.0/24, 2001:db8::/32 or an address"
+            ) from None
+        return ServiceTokenRecord(
+            token_id=token_id, name=name, digest=token_digest, created_at=self._clock.now(), networks=within
+        )
+
+    async def _create(self, record: ServiceTokenRecord) -> None:
+        await self._db.write(partial(service_tokens.insert, record=record))
+        self._ledger.put_service_token(record)
+        _log.info("created", id=record.token_id, name=record.name, networks=record.networks)
+
+    async def _import(self, record: ServiceTokenRecord) -> tuple[ServiceTokenRecord, bool]:
+        if (known := self._ledger.find_service_token(record.digest)) is not None:
+            return self.find(known.credential_id), False
+        await self._create(record)
+        return record, True
+
+    async def _rotate(self, token_id: str, grace_seconds: float) -> tuple[ServiceTokenRecord, str]:
+        before = self._find_living(token_id)
+        now = self._clock.now()
+        secret, token_digest = mint_secret()
+        record = replace(
+            before,
+            digest=token_digest,
+            rotated_at=now,
+            previous_digest=before.digest,
+            previous_valid_until=now + grace_seconds,
+        )
+        await self._db.write(partial(service_tokens.rotate, record=record))
+        self._ledger.put_service_token(record)
+        self._admissions.shorten([service_secret_identity(before.digest)], grace_seconds)
+        if before.previous_digest is not None:
+            # Two secrets are good at a time; a rotation ends the one before both, whatever grace it still had.
+            self._admissions.shorten([service_secret_identity(before.previous_digest)], 0.0)
+        # If it was revoked during the commit the new secret is worth nothing.
+        self._find_living(token_id)
+        _log.info("rotated", id=token_id, grace_seconds=grace_seconds)
+        return record, secret

@@ -1,0 +1,47 @@
+"""Service tokens on disk: rows ↔ ServiceTokenRecord. Functions of a connection; of secrets only their SHA-256."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import msgspec
+
+from edged.credentials.service_tokens import ServiceTokenRecord
+
+
+def load(connection: sqlite3.Connection) -> list[ServiceTokenRecord]:
+    """Every token, revoked ones too, oldest first."""
+    return [_read(row) for row in connection.execute("SELECT * FROM service_tokens ORDER BY created_at, token_id")]
+
+
+def insert(connection: sqlite3.Connection, record: ServiceTokenRecord) -> None:
+    """A new token. Raises sqlite3.IntegrityError if its id or digest is there already."""
+    connection.execute(
+        "INSERT INTO service_tokens (token_id, name, digest, created_at, networks) VALUES (?, ?, ?, ?, ?)",
+        (
+            record.token_id, record.name, record.digest, record.created_at,
+            None if record.networks is None else msgspec.json.encode(record.networks).decode(),
+        ),
+    )  # fmt: skip
+
+
+def rotate(connection: sqlite3.Connection, record: ServiceTokenRecord) -> None:
+    """The digests of a rotated token."""
+    connection.execute(
+        "UPDATE service_tokens SET digest = ?, rotated_at = ?, previous_digest = ?, previous_valid_until = ?"
+        " WHERE token_id = ?",
+        (record.digest, record.rotated_at, record.previous_digest, record.previous_valid_until, record.token_id),
+    )
+
+
+def _read(row: sqlite3.Row) -> ServiceTokenRecord:
+    return ServiceTokenRecord(
+        token_id=row["token_id"],
+        name=row["name"],
+        digest=row["digest"],
+        created_at=row["created_at"],
+        networks=None if row["networks"] is None else msgspec.json.decode(row["networks"], type=tuple[str, ...]),
+        rotated_at=row["rotated_at"],
+        previous_digest=row["previous_digest"],
+        previous_valid_until=row["previous_valid_until"],
+    )
