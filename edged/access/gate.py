@@ -117,6 +117,14 @@ class Gate:
             self._tally(caller.credential_id)
         return caller
 
+    def refuse(self, reason: Reason, method: Method, transport: Transport) -> Refused:
+        """The refusal of somebody whose proof was looked at elsewhere, as a password is; logged and counted here."""
+        return self._refused(reason, method, transport)
+
+    def note_entry(self, method: Method, transport: Transport, role: str) -> None:
+        """Count a proof that was looked at elsewhere, and was good."""
+        self._counts.credential_used(method, transport, role)
+
     def authorize(
         self, caller: Caller | None, capability: str, transport: Transport, resource: Resource = NOTHING
     ) -> None:
