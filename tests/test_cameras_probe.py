@@ -73,6 +73,26 @@ def test_a_webcam_s_formats_sizes_and_rates_are_read(node: str) -> None:
     )
 
 
+def test_a_big_endian_format_has_a_name_that_can_be_read(node: str) -> None:
+    """Its top bit is no letter; vivid and some thermal cameras have such formats."""
+
+    codes = (b"Y16 ", b"Y16\xa0")
+
+    def grey(request: int, buffer: bytes) -> bytes | None:
+        index = struct.unpack_from("=I", buffer)[0]
+        if request == QUERYCAP:
+            return None
+        if index == (2 if request == ENUM_FMT else 1):
+            raise OSError(errno.EINVAL, "end")
+        if request == ENUM_FMT:
+            return struct.pack("=III32s4s4x12x", index, 1, 0, b"", codes[index])
+        if request == ENUM_FRAMESIZES:
+            return struct.pack("=I4sI6I8x", index, buffer[4:8], 1, 640, 480, 0, 0, 0, 0)
+        return struct.pack("=I4sIII6I8x", index, buffer[4:8], 640, 480, 1, 1, 30, 0, 0, 0, 0)
+
+    assert read(node, fake(grey)).modes == (Mode("Y16", 640, 480, (30.0,)), Mode("Y16 -BE", 640, 480, (30.0,)))
+
+
 def test_a_device_with_free_sizes_and_rates_offers_the_common_ones(node: str) -> None:
     """Stepwise answers become a few modes that people know."""
 

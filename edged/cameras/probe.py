@@ -41,6 +41,7 @@ _SIZE = struct.Struct("=III6I8x")  # index pixel_format type, then two (discrete
 _INTERVAL = struct.Struct("=IIIII6I8x")  # index pixel_format width height type, then one or three fractions
 _BUFFER_CAPTURE = 1
 _DISCRETE = 1
+_BIG_ENDIAN = 1 << 31
 
 
 def _request(direction: int, number: int, size: int) -> int:
@@ -186,9 +187,15 @@ def _modes(fd: int, ioctl: Ioctl) -> Iterator[Mode]:
         if answer is None:
             return
         code = answer[4]
-        name = code.to_bytes(4, "little").decode("ascii", "replace").rstrip()
+        name = _name(code)
         for width, height in _sizes(fd, ioctl, code):
             yield Mode(name, width, height, _rates(fd, ioctl, code, width, height))
+
+
+def _name(code: int) -> str:
+    """A pixel format as the kernel writes it (v4l2_fourcc_conv): `YUYV`; `Y16 -BE`, its top bit set, is big-endian."""
+    name = (code & ~_BIG_ENDIAN).to_bytes(4, "little").decode("ascii", "replace")
+    return f"{name}-BE" if code & _BIG_ENDIAN else name.rstrip()
 
 
 def _sizes(fd: int, ioctl: Ioctl, code: int) -> list[tuple[int, int]]:
