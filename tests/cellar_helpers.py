@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -18,14 +19,20 @@ from edged.access.api_keys import ApiKeys
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger
 from edged.access.registrar import Registrar
+from edged.access.users import Users
 from edged.clock import Clock
-from edged.credentials.callers import ApiKey
-from edged.credentials.tokens import SharedSecret
+from edged.credentials.callers import ApiKey, Caller, Token
+from edged.credentials.claims import SEED_TRUST, Trust
+from edged.credentials.tokens import SharedSecret, issue_claims, sign
 from edged.errors import Refused, StoreFailed
 from edged.store.database import Database
 from edged.store.migrations import TRUST
 
-SECRET = SharedSecret("test", "a secret of the tests, long enough for HS256")
+SECRET = SharedSecret(
+    "test",
+    "a secret of the tests, long enough for HS256",
+    Trust(SEED_TRUST.issuers | {"edged"}, SEED_TRUST.audiences, own="edged"),
+)
 
 
 @dataclass
@@ -58,6 +65,7 @@ class Desk:
     gate: Gate
     registrar: Registrar
     api_keys: ApiKeys
+    users: Users
 
     def lets_in(self, secret: str) -> bool:
         """Whether the gate takes this key."""
@@ -66,6 +74,23 @@ class Desk:
         except Refused:
             return False
         return True
+
+    def token(self, subject: str, role: str = "viewer", **claims: object) -> Caller:
+        """Somebody who comes with a token that edged issues just now."""
+        extra = {"iss": "edged", "epoch": self.ledger.epoch, **claims}
+        made = issue_claims(subject, role=role, now=self.clock.now(), expires_in=3600, extra=extra)
+        return self.gate.authenticate(Token(sign(made, SECRET)), "ws")
+
+    def standing(self, caller: Caller) -> str:
+        """What the gate says of somebody who is inside: "good", or why not."""
+        reason = self.gate.judge(caller, "self").reason
+        return "good" if reason is None else str(reason)
+
+    def inside(self, caller: Caller, **options: Any) -> list[tuple[str, str]]:
+        """Let somebody in; the list tells how they were put out: (cause, by)."""
+        put_out: list[tuple[str, str]] = []
+        self.gate.admit(caller, "ws", lambda cause, by: put_out.append((cause, by)), **options)
+        return put_out
 
 
 @asynccontextmanager
@@ -76,10 +101,12 @@ async def open_desk(path: Path, *, queue_size: int = 64, now: Callable[[], float
         clock = Clock(system=now)
         registrar = Registrar(ledger, admissions, db, clock, counted, queue_size=queue_size)
         api_keys = ApiKeys(registrar, ledger, admissions, db, clock)
+        users = Users(registrar, ledger, admissions, db, clock)
         registrar.load()
+        users.load()
         api_keys.load()
         gate = Gate(ledger, admissions, clock, counted, shared_secrets=[SECRET])
-        yield Desk(db, ledger, admissions, clock, counted, gate, registrar, api_keys)
+        yield Desk(db, ledger, admissions, clock, counted, gate, registrar, api_keys, users)
 
 
 @asynccontextmanager

@@ -69,10 +69,11 @@ class ApiKeys:
         permissions: Sequence[str] | None = None,
         camera_access: Sequence[str] | None = None,
         streams: Streams | None = None,
+        owner: str | None = None,
     ) -> tuple[KeyRecord, str]:
-        """A new key and its secret, which nothing else will ever show. `expires_at`: Unix seconds.
+        """A new key and its secret, which nothing else will ever show. `expires_at`: Unix seconds; `owner`: a user.
 
-        Raises InvalidParams, StoreFailed or Overloaded; then there is no key.
+        Raises InvalidParams, NotFound (no such owner), StoreFailed or Overloaded; then there is no key.
         """
         now = self._clock.now()
         key_id, secret, key_digest = mint()
@@ -86,6 +87,7 @@ class ApiKeys:
             permissions=None if permissions is None else tuple(permissions),
             camera_access=None if camera_access is None else tuple(camera_access),
             streams=streams,
+            owner=owner,
         )
         _check(record, now)
         return await self._registrar.submit(partial(self._create, record, secret)).outcome()
@@ -188,10 +190,17 @@ class ApiKeys:
         return record
 
     async def _create(self, record: KeyRecord, secret: str) -> tuple[KeyRecord, str]:
+        self._check_owner(record)
         await self._db.write(partial(api_keys.insert, record=record))
         self._ledger.put_key(record)
         _log.info("created", key=record.key_id, name=record.name, role=record.role)
         return record, secret
+
+    def _check_owner(self, record: KeyRecord) -> None:
+        owner = None if record.owner is None else self._ledger.users.get(record.owner)
+        if record.owner is not None and (owner is None or owner.deleted_at is not None):
+            shown = record.owner[:64]
+            raise NotFound(f"no user {shown!r}", hint="list_users names them", resource="user", id=shown)
 
     async def _import(self, records: Sequence[KeyRecord]) -> list[KeyRecord | str]:
         outcomes: list[KeyRecord | str] = []
@@ -216,6 +225,8 @@ class ApiKeys:
         before = self._find_living(key_id)
         record = replace(before, **changes)
         _check(record, self._clock.now() if "expires_at" in changes else -math.inf)
+        if record.owner != before.owner:
+            self._check_owner(record)
         check(before, record)
         await self._db.write(partial(api_keys.update, record=record))
         record = self._put_changed(record)

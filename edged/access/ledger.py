@@ -16,6 +16,7 @@ from edged.credentials.api_keys import KeyRecord, digest
 from edged.credentials.callers import Caller
 from edged.credentials.roles import canonical_role, compute
 from edged.credentials.service_tokens import ServiceTokenRecord, service_caller, service_secret_identity
+from edged.credentials.users import UserRecord, narrow
 
 
 @dataclass(slots=True)
@@ -32,6 +33,9 @@ class Ledger:
 
     def __init__(self) -> None:
         self.keys: dict[str, KeyRecord] = {}
+        #: Users by name, deleted ones too.
+        self.users: dict[str, UserRecord] = {}
+        self._owned: dict[str, set[str]] = {}  # the ids of a user's keys
         self._callers: dict[bytes, Caller] = {}
         #: Identities (key:…, jti:…, token:…, user:…, issuer:…) that are denied for good.
         self.denied: set[str] = set()
@@ -55,6 +59,10 @@ class Ledger:
     def put_key(self, record: KeyRecord) -> None:
         """Make a key known, or known anew after a change."""
         before = self.keys.get(record.key_id)
+        if before is not None and before.owner is not None:
+            self._owned[before.owner].discard(record.key_id)
+        if record.owner is not None:
+            self._owned.setdefault(record.owner, set()).add(record.key_id)
         for old in (before.digest, before.previous_digest) if before else ():
             if old is None:
                 continue
@@ -71,7 +79,7 @@ class Ledger:
             until = min(record.previous_valid_until or 0.0, record.expires_at or float("inf"))
             self._put_secret(record, record.previous_digest, until)
             self.ends[secret_identity(record.previous_digest)] = until
-        if record.suspended_at is not None:
+        if record.suspended_at is not None or self._is_orphaned(record):
             self.suspended.add(key_identity(record.key_id))
         else:
             self.suspended.discard(key_identity(record.key_id))
@@ -79,8 +87,36 @@ class Ledger:
             self.denied.add(key_identity(record.key_id))
 
     def _put_secret(self, record: KeyRecord, key_digest: bytes, until: float | None) -> None:
-        caller = caller_of(record, key_digest, until)
+        caller = self.caller_of(record, key_digest, until)
         self._callers[key_digest] = self._by_secret[secret_identity(key_digest)] = caller
+
+    def caller_of(self, record: KeyRecord, key_digest: bytes, expires: float | None) -> Caller:
+        """The caller that a secret of such a key speaks for: it may do no more than its owner may now."""
+        caller = caller_of(record, key_digest, expires)
+        owner = None if record.owner is None else self.users.get(record.owner)
+        return caller if owner is None else narrow(caller, owner.rights)
+
+    def _is_orphaned(self, record: KeyRecord) -> bool:
+        """Whether a key's owner is disabled, deleted or unknown."""
+        if record.owner is None:
+            return False
+        owner = self.users.get(record.owner)
+        return owner is None or owner.status != "active"
+
+    def key_status(self, record: KeyRecord, now: float) -> str:
+        """active, expired, suspended (also with its owner) or revoked: what the gate would say first."""
+        status = record.status(now)
+        return "suspended" if status != "revoked" and self._is_orphaned(record) else status
+
+    def put_user(self, record: UserRecord) -> None:
+        """Make a user known, or known anew after a change; the keys that they own with them."""
+        self.users[record.name] = record
+        for key_id in self.keys_of(record.name):
+            self.put_key(self.keys[key_id])
+
+    def keys_of(self, name: str) -> frozenset[str]:
+        """The ids of the keys that a user owns."""
+        return frozenset(self._owned.get(name, ()))
 
     def put_service_token(self, record: ServiceTokenRecord) -> None:
         """Make a service token known, or known anew after a rotation."""
@@ -137,11 +173,20 @@ class Ledger:
         """Whether a revocation hits this caller."""
         if not self.denied.isdisjoint(caller.identities):
             return True
+        if caller.epoch is not None and self._is_left_behind(caller, caller.epoch):
+            return True
         return (self._is_scoped or bool(self.cut_offs)) and self._is_cut_off(caller)
 
     def is_suspended(self, caller: Caller) -> bool:
         """Whether this caller's credential is to wait."""
+        if caller.epoch is not None and (user := self.users.get(caller.subject)) and user.disabled_at is not None:
+            return True
         return bool(self.suspended) and not self.suspended.isdisjoint(caller.identities)
+
+    def _is_left_behind(self, caller: Caller, epoch: int) -> bool:
+        """Whether one of our own tokens is of a user who was deleted, or may do less since, or has a new password."""
+        user = self.users.get(caller.subject)
+        return user is not None and (user.deleted_at is not None or epoch < user.epoch)
 
     def _is_cut_off(self, caller: Caller) -> bool:
         scopes = scopes_of(caller)
@@ -205,8 +250,10 @@ def scopes_of(caller: Caller) -> tuple[str, ...]:
     """What a caller is within if a token made it, from what its claims say; nothing for every other caller."""
     if not caller.claims:
         return ()
-    issuer = caller.claims.get("iss")
-    named = (issuer_identity(issuer),) if isinstance(issuer, str) else ()
+    issuer, written = caller.claims.get("iss"), caller.claims.get("sub")
+    named = [issuer_identity(issuer)] if isinstance(issuer, str) else []
+    if isinstance(written, str) and written != caller.subject:
+        named.append(user_identity(written))
     return (ALL, user_identity(caller.subject), *named)
 
 

@@ -104,6 +104,9 @@ def read_caller(
         if since is not None and since > now + leeway:
             raise ClaimsRefused(Reason.NOT_YET_VALID, f"{name} lies in the future")
     subject = _subject(claims)
+    if epoch is not None:
+        # A login's token calls the subject `user_<name>` (contract S2-11); who it is of is the user.
+        subject = _identifier(claims, "username") or subject
     roles = frozenset(map(canonical_role, [*_optional_text(claims, "role"), *(_texts(claims, "roles") or ())]))
     permissions = _texts(claims, "permissions")
     scope = _text(claims, "scope")

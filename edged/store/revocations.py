@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from edged.store import api_keys
+from edged.credentials.users import UserRecord
+from edged.store import api_keys, users
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,15 @@ class Suspension:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class UserChange:
+    """A user who may do less, is disabled or deleted, or has another password: the whole row as it is in force."""
+
+    record: UserRecord
+
+
 #: What may be denied.
-Denial: TypeAlias = Revocation | CutOff | Suspension
+Denial: TypeAlias = Revocation | CutOff | Suspension | UserChange
 
 
 def load_all(connection: sqlite3.Connection) -> tuple[list[Revocation], list[CutOff]]:
@@ -105,3 +113,5 @@ def deny(connection: sqlite3.Connection, denials: Sequence[Denial]) -> None:
             cut_off(connection, item)
         elif isinstance(item, Suspension):
             api_keys.suspend(connection, item.key_id, item.at)
+        elif isinstance(item, UserChange):
+            users.put(connection, item.record)

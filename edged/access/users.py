@@ -1,0 +1,291 @@
+"""Users: make, change, re-password, disable and delete them, each durable and in force as the registrar says.
+
+What takes something away is a denial: the ledger holds the new row when the call returns, everything that the user's
+password and keys opened and that they may no more is ended, and the row is owed to the disk. What gives something is a
+grant: commit, then ledger. A change that does both is both, one after the other. Rows are written whole: of a grant
+that a denial overtook nothing is left, on disk either, and whoever asked for it is told so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+import structlog
+
+from edged.access.admissions import Admissions
+from edged.access.ledger import Ledger, key_identity, user_identity
+from edged.access.registrar import Due, Registrar
+from edged.clock import Clock
+from edged.credentials.callers import Streams
+from edged.credentials.roles import ROLES, canonical_role
+from edged.credentials.users import NAME_RULE, UserRecord, common, gains, is_user_name, loses
+from edged.errors import InvalidParams, InvalidState, NotFound, Overloaded, StoreFailed
+from edged.store import users
+from edged.store.database import Database
+from edged.store.revocations import UserChange
+
+_LONGEST_DISPLAY_NAME: Final = 100
+#: Fields of UserRecord that `update` changes.
+_CHANGED: Final = ("role", "permissions", "camera_access", "streams", "display_name", "disabled_at")
+_log = structlog.get_logger("users")
+
+#: `(before, after)`: whether this may be done, asked when it is; may raise.
+Check: TypeAlias = Callable[[UserRecord, UserRecord], None]
+
+
+class Users:
+    """What may become of a user."""
+
+    def __init__(
+        self, registrar: Registrar, ledger: Ledger, admissions: Admissions, db: Database, clock: Clock
+    ) -> None:
+        self._registrar = registrar
+        self._ledger = ledger
+        self._admissions = admissions
+        self._db = db
+        self._clock = clock
+
+    def load(self) -> None:
+        """Tell the ledger every user, before anybody asks and before their keys. Raises StoreFailed."""
+        records = self._db.read_now(users.load)
+        for record in records:
+            self._ledger.put_user(record)
+        _log.info("loaded", users=len(records))
+
+    def is_empty(self) -> bool:
+        """Whether there is no user: then nobody can log in."""
+        return not self.all()
+
+    def all(self) -> list[UserRecord]:
+        """Every user who was not deleted, by name."""
+        living = [record for record in self._ledger.users.values() if record.deleted_at is None]
+        return sorted(living, key=lambda record: record.name)
+
+    def find(self, name: str) -> UserRecord | None:
+        """The user of this name, disabled or not; None if there is none, or none any more."""
+        record = self._ledger.users.get(name)
+        return None if record is None or record.deleted_at is not None else record
+
+    def get(self, name: str) -> UserRecord:
+        """Raises NotFound."""
+        record = self.find(name)
+        if record is None:
+            raise NotFound(f"no user {name[:64]!r}", hint="list_users names them", resource="user", id=name[:64])
+        return record
+
+    async def create(
+        self,
+        *,
+        name: str,
+        role: str,
+        password: str | None = None,
+        display_name: str = "",
+        permissions: Sequence[str] | None = None,
+        camera_access: Sequence[str] | None = None,
+        streams: Streams | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> UserRecord:
+        """A new user; `password` is its argon2id hash. Tokens that were issued to this name before are worth nothing.
+
+        `check()` is asked right before the commit and may raise. Raises InvalidParams, InvalidState (the name is
+        taken), StoreFailed or Overloaded; then there is none.
+        """
+        now = self._clock.now()
+        record = UserRecord(
+            name=name,
+            role=canonical_role(role),
+            created_at=now,
+            epoch=0,
+            display_name=display_name,
+            permissions=None if permissions is None else tuple(permissions),
+            camera_access=None if camera_access is None else tuple(camera_access),
+            streams=streams,
+            password=password,
+            password_changed_at=None if password is None else now,
+        )
+        _check(record)
+        return await self._registrar.submit(partial(self._create, record, check)).outcome()
+
+    def update(
+        self, name: str, changes: Mapping[str, Any], check: Check = lambda _before, _after: None, by: str = ""
+    ) -> Coroutine[Any, Any, UserRecord]:
+        """Change what a user is called and may do: fields of UserRecord by name. What is taken away is gone when this
+        *call* returns; await the result for the commits, and for what is given.
+
+        Who loses a right loses every token that edged issued to them; their keys can do no more than they can. `by`
+        is the session that asks: if it ends itself, its reply goes out first. Raises NotFound, InvalidParams,
+        InvalidState (nobody would be left who can administer users), or what `check` raises: then nothing changed.
+        StoreFailed and Overloaded if what was taken away is not yet on disk; then what was to be given is not.
+        """
+        before, after = self._prepare(name, changes, check)
+        held, due, lost, given = before, None, loses(before, after), changes
+        # Also for one who is disabled already: a grant that takes that back may be on its way to the disk.
+        if lost or (after.disabled_at is not None and "disabled_at" in changes):
+            held = common(before, after) if gains(before, after) else after
+            # To be enabled again is a grant.
+            disabled_at = before.disabled_at if after.disabled_at is None else after.disabled_at
+            held = replace(held, disabled_at=disabled_at, epoch=self._ledger.next_epoch() if lost else held.epoch)
+            due = self._deny(held, by)
+            given = {name: getattr(after, name) for name in _CHANGED if getattr(after, name) != getattr(held, name)}
+
+        async def settle() -> UserRecord:
+            await self._registrar.settle(due)
+            if not given:
+                return held
+            return await self._registrar.submit(partial(self._grant, name, given, check)).outcome()
+
+        return settle()
+
+    def disable(self, name: str, by: str = "") -> Coroutine[Any, Any, UserRecord]:
+        """Refuse a user, their tokens and their keys until they are enabled: in force when this *call* returns."""
+        record = self.get(name)
+        at = self._clock.now() if record.disabled_at is None else record.disabled_at
+        return self.update(name, {"disabled_at": at}, by=by)
+
+    def enable(self, name: str) -> Coroutine[Any, Any, UserRecord]:
+        """Let a disabled user in again, once that is on disk."""
+        return self.update(name, {"disabled_at": None})
+
+    def set_password(self, name: str, password: str, by: str = "") -> Coroutine[Any, Any, UserRecord]:
+        """Another password, by its argon2id hash: when this *call* returns the old one, and every token that edged
+        issued to them, is worth nothing; their keys are what they were (contract 10.18). Await it for the commit."""
+        record = replace(
+            self.get(name),
+            password=password,
+            password_changed_at=self._clock.now(),
+            epoch=self._ledger.next_epoch(),
+        )
+        return self._settled(record, self._deny(record, by))
+
+    def rehash(self, name: str, old: str, new: str) -> None:
+        """The same password at today's cost, unless it is another one by now. Nobody waits for it: if it cannot be
+        written, the next login makes it again."""
+        with suppress(Overloaded, StoreFailed):
+            self._registrar.submit(partial(self._rehash, name, old, new))
+
+    def delete(self, name: str, by: str = "") -> Coroutine[Any, Any, UserRecord]:
+        """No such user any more: their tokens are worth nothing and their keys rest, when this *call* returns.
+
+        The name may be given again, to somebody who has none of this. Raises as `update`.
+        """
+        before = self.get(name)
+        record = replace(before, deleted_at=self._clock.now(), password=None, epoch=self._ledger.epoch)
+        self._refuse_lockout(before, record)
+        record = replace(record, epoch=self._ledger.next_epoch())
+        return self._settled(record, self._deny(record, by))
+
+    async def _settled(self, record: UserRecord, due: Due) -> UserRecord:
+        await self._registrar.settle(due)
+        return record
+
+    def _prepare(self, name: str, changes: Mapping[str, Any], check: Check) -> tuple[UserRecord, UserRecord]:
+        """The user as they are and as they shall be. Raises whatever stands against it."""
+        before = self.get(name)
+        after = replace(before, **changes)
+        _check(after)
+        check(before, after)
+        self._refuse_lockout(before, after)
+        return before, after
+
+    def _refuse_lockout(self, before: UserRecord, after: UserRecord) -> None:
+        """Whoever administers users last stays. No checkpoint lies between this and what it allows."""
+        if not before.can_administer or after.can_administer:
+            return
+        if not any(other.can_administer for other in self._ledger.users.values() if other.name != before.name):
+            raise InvalidState(
+                f"{before.name!r} is the last user who can administer users",
+                hint="make another one first: edged user add NAME --role admin",
+                resource="user",
+                id=before.name,
+            )
+
+    def _deny(self, record: UserRecord, by: str) -> Due:
+        """This row is in force, and owed to the disk. Never waits."""
+        self._enforce(record, by)
+        return self._registrar.owe({_owed(record.name): UserChange(record)})
+
+    def _enforce(self, record: UserRecord, by: str = "") -> None:
+        """The ledger holds this row; everything that it ends is ended."""
+        ledger, before = self._ledger, self._ledger.users.get(record.name)
+        ledger.put_user(record)
+        theirs = [each for each in self._admissions if each.caller.epoch is not None]
+        theirs = [each for each in theirs if each.caller.subject == record.name]
+        revoked = [each for each in theirs if ledger.is_denied(each.caller)]
+        resting = [each for each in theirs if not ledger.is_denied(each.caller) and ledger.is_suspended(each.caller)]
+        keys = [each for key in ledger.keys_of(record.name) for each in self._admissions.of(key_identity(key))]
+        if record.status == "active":
+            self._registrar.review(keys)
+        else:
+            resting += keys
+        ended = self._registrar.put_out(resting, "suspended", by) if resting else 0
+        if revoked or before is None or record.epoch != before.epoch:
+            ended += self._registrar.put_out(revoked, "revoked", by, {user_identity(record.name)})
+        _log.info("in force", user=record.name, status=record.status, role=record.role, ended=ended)
+
+    async def _create(self, record: UserRecord, check: Callable[[], None]) -> UserRecord:
+        before = self._ledger.users.get(record.name)
+        namesake = next((each for each in self.all() if each.name.casefold() == record.name.casefold()), None)
+        if namesake is not None:
+            raise InvalidState(
+                f"there is a user {namesake.name!r}", hint="choose another name", resource="user", id=namesake.name
+            )
+        living = [key for key in self._ledger.keys_of(record.name) if self._ledger.keys[key].revoked_at is None]
+        if living:
+            raise InvalidState(
+                f"{len(living)} keys of the deleted user {record.name!r} are left",
+                hint=f"revoke them or give them to somebody else: edged key list --owner {record.name}",
+                resource="user",
+                id=record.name,
+            )
+        check()
+        record = replace(record, epoch=self._ledger.next_epoch())
+        return await self._commit(before, record)
+
+    async def _grant(self, name: str, changes: Mapping[str, Any], check: Check) -> UserRecord:
+        before, after = self._prepare(name, changes, check)
+        if after == before:
+            return before
+        if loses(before, after):
+            # They were given something since this was asked that it takes away again.
+            after = replace(after, epoch=self._ledger.next_epoch())
+        return await self._commit(before, after)
+
+    async def _rehash(self, name: str, old: str, new: str) -> None:
+        record = self.find(name)
+        if record is not None and record.password == old:
+            await self._commit(record, replace(record, password=new))
+
+    async def _commit(self, before: UserRecord | None, record: UserRecord) -> UserRecord:
+        """Write a row and have it in force. Raises InvalidState if a denial came meanwhile: then that stands."""
+        owed = self._registrar.withdraw(_owed(record.name))
+        try:
+            await self._registrar.commit(partial(users.put, record=record))
+        except BaseException:
+            if owed is not None:
+                self._registrar.owe_again(_owed(record.name), owed)
+            raise
+        if self._ledger.users.get(record.name) is not before:
+            # It is owed as a whole row, and written over this one.
+            raise InvalidState(
+                f"user {record.name!r} was changed meanwhile", hint="ask again", resource="user", id=record.name
+            )
+        self._enforce(record)
+        return record
+
+
+def _check(record: UserRecord) -> None:
+    """Raises InvalidParams for a user that makes no sense."""
+    if not is_user_name(record.name):
+        raise InvalidParams("this is no name for a user", hint=NAME_RULE)
+    if record.role not in ROLES:
+        raise InvalidParams(f"no role {record.role[:64]!r}", hint=f"one of {', '.join(ROLES)}")
+    if len(record.display_name) > _LONGEST_DISPLAY_NAME or not record.display_name.isprintable():
+        raise InvalidParams(f"display_name is longer than {_LONGEST_DISPLAY_NAME} characters or not printable")
+
+
+def _owed(name: str) -> str:
+    return f"account:{name}"

@@ -1,0 +1,608 @@
+"""access/users.py: what is taken from a user is gone at once, what is given comes after the commit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from cellar_helpers import SECRET, BrokenCommits, Desk, busy_writer, open_desk, rows, running_desk, until
+
+from edged.credentials.callers import ApiKey, Caller, Resource, Streams
+from edged.credentials.decision import decide
+from edged.credentials.roles import CAPABILITIES
+from edged.credentials.tokens import issue_claims, sign
+from edged.errors import EdgedError, InvalidParams, InvalidState, NotFound, Overloaded, Refused, StoreFailed
+
+HASH = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA"
+OTHER = HASH.replace("c2Fs", "c2Fu")
+Denial = Callable[[Desk], Coroutine[Any, Any, object]]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "trust.db"
+
+
+async def make(desk: Desk, name: str = "ann", role: str = "operator", **values: Any) -> None:
+    await desk.users.create(name=name, role=role, password=HASH, **values)
+
+
+async def key_of(desk: Desk, owner: str = "ann", role: str = "operator", **values: Any) -> Caller:
+    """A user's key, as the gate knows it."""
+    _, secret = await desk.api_keys.create(name="k", role=role, owner=owner, **values)
+    return desk.gate.authenticate(ApiKey(secret), "ws")
+
+
+def stored(path: Path, fields: str = "name, role", name: str = "ann") -> tuple[object, ...]:
+    return rows(path, f"SELECT {fields} FROM users WHERE name = '{name}'")[0]
+
+
+# --- making ------------------------------------------------------------------
+
+
+async def test_a_new_user_is_on_disk_and_survives(path: Path) -> None:
+    """With all that was said of them; whoever starts again finds them."""
+    async with running_desk(path) as desk:
+        assert desk.users.is_empty()
+        made = await desk.users.create(
+            name="ann", role="user", password=HASH, display_name="Änne", permissions=["camera:read"],
+            camera_access=["camera0"], streams=Streams(frozenset({"door"})),
+        )  # fmt: skip
+        assert (made.role, made.status, made.epoch) == ("operator", "active", 1)
+        assert stored(path, "name, role, password, epoch") == ("ann", "operator", HASH, 1)
+        assert rows(path, "SELECT value FROM meta WHERE name = 'epoch'") == [(1,)]
+    async with open_desk(path) as desk:
+        assert desk.users.get("ann") == made
+        assert not desk.users.is_empty()
+
+
+async def test_a_user_is_not_known_before_they_are_durable(path: Path) -> None:
+    """A grant comes after its commit; one that cannot be committed never."""
+    async with running_desk(path) as desk, trio.open_nursery() as nursery:
+        async with busy_writer(desk.db):
+            nursery.start_soon(make, desk)
+            await trio.testing.wait_all_tasks_blocked()
+            assert desk.users.find("ann") is None
+        await until(lambda: desk.users.find("ann") is not None)
+        broken = await BrokenCommits(desk.db).begin()
+        with pytest.raises(StoreFailed):
+            await make(desk, "bob")
+        assert desk.users.find("bob") is None
+        await broken.mend()
+        await make(desk, "bob")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"name": ""}, {"name": "a b"}, {"name": "../etc"}, {"role": "root"}, {"display_name": "x" * 101},
+     {"display_name": "a\nb"}],
+)  # fmt: skip
+async def test_a_user_that_makes_no_sense_is_refused(path: Path, wrong: dict[str, Any]) -> None:
+    """Judged before anything is queued."""
+    async with open_desk(path) as desk:
+        with pytest.raises(InvalidParams):
+            await desk.users.create(**{"name": "ann", "role": "viewer", **wrong})
+
+
+@pytest.mark.parametrize("name", ["ann", "Ann", "ANN"])
+async def test_a_name_is_given_once(path: Path, name: str) -> None:
+    """Also not in another spelling, which nobody could tell apart."""
+    async with running_desk(path) as desk:
+        await make(desk)
+        with pytest.raises(InvalidState, match="there is a user 'ann'"):
+            await make(desk, name)
+
+
+async def test_whoever_asks_for_a_user_is_asked_again_at_the_commit(path: Path) -> None:
+    """They may have been narrowed meanwhile."""
+    async with running_desk(path) as desk:
+
+        def check() -> None:
+            raise Refused("missing_scope")
+
+        with pytest.raises(Refused):
+            await make(desk, check=check)
+        assert desk.users.is_empty()
+
+
+async def test_tokens_that_were_issued_to_a_name_before_are_not_the_new_users(path: Path) -> None:
+    """Whoever had them was somebody else; what is issued afterwards is theirs, and foreign tokens go their own way."""
+    async with running_desk(path) as desk:
+        before, foreign = desk.token("ann", "admin"), desk.token("ann", iss="camera-service")
+        out = desk.inside(before)
+        await make(desk)
+        assert (desk.standing(before), out) == ("revoked", [("revoked", "")])
+        assert desk.standing(desk.token("ann")) == "good"
+        assert desk.standing(foreign) == "good"
+
+
+# --- denials -----------------------------------------------------------------
+
+DENIALS: dict[str, tuple[Denial, str, str]] = {
+    # How → what the gate says of their token, and of their key.
+    "disable": (lambda desk: desk.users.disable("ann", by="s1"), "suspended", "suspended"),
+    "delete": (lambda desk: desk.users.delete("ann", by="s1"), "revoked", "suspended"),
+    "password": (lambda desk: desk.users.set_password("ann", OTHER, by="s1"), "revoked", "good"),
+    "demote": (lambda desk: desk.users.update("ann", {"role": "viewer"}, by="s1"), "revoked", "good"),
+    "narrow": (lambda desk: desk.users.update("ann", {"camera_access": ("camera0",)}, by="s1"), "revoked", "good"),
+}
+
+
+@pytest.mark.parametrize("how", DENIALS)
+async def test_a_denial_is_in_force_when_the_call_returns(path: Path, how: str) -> None:
+    """Before anything is on disk; whoever is inside by what is gone was put out, and told why; then it is durable."""
+    deny, of_token, of_key = DENIALS[how]
+    async with running_desk(path) as desk:
+        await make(desk)
+        token, other, key = desk.token("ann"), desk.token("bob"), await key_of(desk)
+        session, stranger = desk.inside(token), desk.inside(other)
+        theirs = desk.inside(key, capability="camera:write", resource=Resource.of_camera("camera1"))
+        async with busy_writer(desk.db):
+            rest = deny(desk)
+            assert (desk.standing(token), desk.standing(key)) == (of_token, of_key)
+            assert session == [(of_token, "s1")]
+            # A key that may do no more what it came in for leaves, also if it is good for other things.
+            left = {"disable": "suspended", "delete": "suspended", "demote": "revoked", "narrow": "revoked"}
+            assert [cause for cause, _ in theirs] == ([left[how]] if how in left else [])
+            assert stored(path, "role, disabled_at, deleted_at, epoch") == ("operator", None, None, 1)
+        await rest
+        assert stored(path, "role, disabled_at, deleted_at, epoch") != ("operator", None, None, 1)
+        assert (desk.standing(other), stranger) == ("good", [])
+        found = desk.ledger.users["ann"]
+    async with open_desk(path) as desk:
+        assert desk.ledger.users["ann"] == found
+        assert (desk.standing(token), desk.standing(key)) == (of_token, of_key)
+
+
+@pytest.mark.parametrize("how", DENIALS)
+async def test_what_is_denied_stays_denied_when_the_disk_fails(
+    path: Path, how: str, mock_clock: trio.testing.MockClock
+) -> None:
+    """store_error; it is written as soon as the disk is mended, and no token is made until then."""
+    deny, of_token, _ = DENIALS[how]
+    async with running_desk(path) as desk:
+        await make(desk)
+        token = desk.token("ann")
+        broken = await BrokenCommits(desk.db).begin()
+        with pytest.raises(StoreFailed):
+            await deny(desk)
+        assert desk.standing(token) == of_token
+        if how != "disable":
+            with pytest.raises(StoreFailed):
+                await desk.registrar.epoch()
+        await broken.mend()
+        mock_clock.jump(120)
+        await until(lambda: stored(path, "role, password, camera_access, disabled_at, deleted_at")
+                    != ("operator", HASH, None, None, None))  # fmt: skip
+        mock_clock.rate = 100
+        await until(lambda: desk.ledger.epoch == desk.registrar._kept_epoch)
+    async with open_desk(path) as desk:
+        assert desk.standing(token) == of_token
+
+
+@pytest.mark.parametrize("how", DENIALS)
+async def test_whoever_hangs_up_does_not_stop_it(path: Path, how: str) -> None:
+    """Cancelled while it is being written: it is in force, and comes to be on disk."""
+    async with running_desk(path) as desk:
+        await make(desk)
+        before = stored(path, "*")
+        async with busy_writer(desk.db):
+            with trio.move_on_after(0.01) as scope:
+                await DENIALS[how][0](desk)
+            assert scope.cancelled_caught
+        await until(lambda: stored(path, "*") != before)
+
+
+async def test_a_new_password_leaves_the_keys_as_they_are(path: Path) -> None:
+    """Contract 10.18: only disabling and deleting touch them."""
+    async with running_desk(path) as desk:
+        await make(desk)
+        key = await key_of(desk)
+        out = desk.inside(key)
+        await desk.users.set_password("ann", OTHER)
+        assert (desk.standing(key), out) == ("good", [])
+        assert stored(path, "password") == (OTHER,)
+        assert desk.users.get("ann").password == OTHER
+
+
+async def test_what_is_given_ends_nothing(path: Path) -> None:
+    """A wider role, a nicer name: tokens live, and are what they were."""
+    async with running_desk(path) as desk:
+        await make(desk, role="viewer", camera_access=("camera0",))
+        token = desk.token("ann")
+        out = desk.inside(token)
+        changed = await desk.users.update("ann", {"role": "admin", "camera_access": None, "display_name": "Ann"})
+        assert (changed.role, changed.camera_access, changed.display_name) == ("admin", None, "Ann")
+        assert (desk.standing(token), out, desk.ledger.epoch) == ("good", [], 1)
+        assert stored(path, "role, camera_access, display_name") == ("admin", None, "Ann")
+
+
+async def test_what_is_given_comes_after_the_commit(path: Path) -> None:
+    """And not at all if that fails."""
+    async with running_desk(path) as desk, trio.open_nursery() as nursery:
+        await make(desk, role="viewer")
+        async with busy_writer(desk.db):
+            nursery.start_soon(partial(desk.users.update, "ann", {"role": "admin"}))
+            await trio.testing.wait_all_tasks_blocked()
+            assert desk.users.get("ann").role == "viewer"
+        await until(lambda: desk.users.get("ann").role == "admin")
+        broken = await BrokenCommits(desk.db).begin()
+        with pytest.raises(StoreFailed):
+            await desk.users.update("ann", {"display_name": "x"})
+        await broken.mend()
+        assert desk.users.get("ann").display_name == ""
+
+
+async def test_a_change_that_takes_and_gives_first_takes(path: Path) -> None:
+    """From viewer to monitor: in between both rows' common part is in force, then the new one."""
+    async with running_desk(path) as desk:
+        await make(desk, role="viewer")
+        key = await key_of(desk, role="admin")
+        token = desk.token("ann")
+        async with busy_writer(desk.db):
+            rest = desk.users.update("ann", {"role": "monitor"})
+            assert desk.standing(token) == "revoked"
+            assert desk.gate.judge(key, "metrics:read").reason == "missing_scope"
+            assert desk.gate.judge(key, "camera:read").reason == "missing_scope"
+            assert desk.gate.judge(key, "system:read").allowed
+        changed = await rest
+        assert (changed.role, changed.permissions) == ("monitor", None)
+        assert desk.gate.judge(key, "metrics:read").allowed
+        assert stored(path, "role, permissions") == ("monitor", None)
+
+
+async def test_a_change_that_takes_and_gives_gives_nothing_when_the_disk_fails(path: Path) -> None:
+    """What was taken is gone, what was to be given is not there."""
+    async with running_desk(path) as desk:
+        await make(desk, role="viewer")
+        broken = await BrokenCommits(desk.db).begin()
+        with pytest.raises(StoreFailed):
+            await desk.users.update("ann", {"role": "monitor"})
+        assert desk.users.get("ann").rights.capabilities == {"system:read"}
+        await broken.mend()
+        assert (await desk.users.update("ann", {"permissions": None})).rights.capabilities > {"system:read"}
+
+
+async def test_a_disabled_user_comes_back_with_their_tokens(path: Path) -> None:
+    """Suspended is not revoked; both again are fine; and what is said of nobody changes nothing."""
+    async with running_desk(path) as desk:
+        await make(desk)
+        token, key = desk.token("ann"), await key_of(desk)
+        for _ in range(2):
+            assert (await desk.users.disable("ann")).status == "disabled"
+        assert (desk.standing(token), desk.standing(key)) == ("suspended", "suspended")
+        assert desk.ledger.key_status(desk.ledger.keys[key.credential_id], 0.0) == "suspended"
+        for _ in range(2):
+            assert (await desk.users.enable("ann")).status == "active"
+        assert (desk.standing(token), desk.standing(key)) == ("good", "good")
+        for ask in (desk.users.disable, desk.users.enable, desk.users.delete):
+            with pytest.raises(NotFound):
+                await ask("nobody")
+
+
+async def test_a_disabling_that_comes_during_an_enabling_stands(path: Path) -> None:
+    """Whoever asked to enable hears of it; nothing of that is on disk."""
+    async with running_desk(path) as desk, trio.open_nursery() as nursery:
+        await make(desk)
+        await desk.users.disable("ann")
+        heard: list[EdgedError] = []
+
+        async def enable() -> None:
+            try:
+                await desk.users.enable("ann")
+            except EdgedError as problem:
+                heard.append(problem)
+
+        async with busy_writer(desk.db):
+            nursery.start_soon(enable)
+            await trio.testing.wait_all_tasks_blocked()
+            rest = desk.users.disable("ann")
+        await rest
+        await until(lambda: bool(heard))
+        assert "changed meanwhile" in str(heard[0])
+        assert desk.users.get("ann").status == "disabled"
+        assert stored(path, "disabled_at IS NULL") == (0,)
+
+
+async def test_a_demotion_that_comes_during_a_promotion_stands(path: Path) -> None:
+    """Also where the ledger knows nothing to take away yet: changes are made in the order in which they are asked."""
+    async with running_desk(path) as desk, trio.open_nursery() as nursery:
+        await make(desk, role="viewer")
+        async with busy_writer(desk.db):
+            nursery.start_soon(partial(desk.users.update, "ann", {"role": "operator"}))
+            await trio.testing.wait_all_tasks_blocked()
+            rest = desk.users.update("ann", {"role": "viewer"})
+        assert (await rest).role == "viewer"
+        assert stored(path, "role") == ("viewer",)
+
+
+async def test_a_change_of_a_user_who_was_deleted_meanwhile_is_refused(path: Path) -> None:
+    """The deletion stands, on disk too."""
+    async with running_desk(path) as desk, trio.open_nursery() as nursery:
+        await make(desk)
+        heard: list[EdgedError] = []
+
+        async def promote() -> None:
+            try:
+                await desk.users.update("ann", {"role": "admin"})
+            except EdgedError as problem:
+                heard.append(problem)
+
+        async with busy_writer(desk.db):
+            nursery.start_soon(promote)
+            await trio.testing.wait_all_tasks_blocked()
+            rest = desk.users.delete("ann")
+        await rest
+        await until(lambda: bool(heard))
+        assert stored(path, "role, deleted_at IS NULL, password") == ("operator", 0, None)
+
+
+async def test_a_deleted_name_may_be_given_to_somebody_else(path: Path) -> None:
+    """Who has nothing of the former user's: not their tokens, and not their keys, which must go first."""
+    async with running_desk(path) as desk:
+        await make(desk, role="admin")
+        await make(desk, "root", role="admin")
+        token, key = desk.token("ann", "admin"), await key_of(desk, role="admin")
+        await desk.users.delete("ann")
+        with pytest.raises(NotFound):
+            desk.users.get("ann")
+        with pytest.raises(InvalidState, match="1 keys of the deleted user"):
+            await make(desk)
+        await desk.api_keys.revoke(key.credential_id)
+        await make(desk, role="viewer")
+        assert desk.standing(token) == "revoked"
+        assert desk.standing(key) == "revoked"
+        assert desk.standing(desk.token("ann")) == "good"
+    async with open_desk(path) as desk:
+        assert desk.users.get("ann").role == "viewer"
+        assert desk.standing(token) == "revoked"
+
+
+async def test_a_deletion_that_is_still_owed_does_not_hit_the_next_of_that_name(
+    path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    """The newer row wins, however late the older one is tried again."""
+    async with running_desk(path) as desk:
+        await make(desk)
+        broken = await BrokenCommits(desk.db).begin()
+        with pytest.raises(StoreFailed):
+            await desk.users.delete("ann")
+        await broken.mend()
+        await make(desk, role="viewer")
+        mock_clock.jump(300)
+        await trio.testing.wait_all_tasks_blocked()
+        assert desk.users.get("ann").role == "viewer"
+        assert stored(path, "role, deleted_at") == ("viewer", None)
+
+
+async def test_a_grant_that_fails_still_owes_the_denial_before_it(
+    path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    """Disabled, not on disk, and enabled without success: still disabled, and still on its way to the disk."""
+    async with running_desk(path) as desk:
+        await make(desk)
+        broken = await BrokenCommits(desk.db).begin()
+        for ask in (desk.users.disable, desk.users.enable):
+            with pytest.raises(StoreFailed):
+                await ask("ann")
+        await broken.mend()
+        mock_clock.jump(300)
+        await until(lambda: stored(path, "disabled_at IS NULL") == (0,))
+        assert desk.users.get("ann").status == "disabled"
+
+
+async def test_a_better_hash_of_the_same_password_ends_nothing(path: Path) -> None:
+    """It is written when it can be, unless the password is another one by now."""
+    async with running_desk(path) as desk:
+        await make(desk)
+        token = desk.token("ann")
+        desk.users.rehash("ann", HASH, OTHER)
+        await until(lambda: stored(path, "password") == (OTHER,))
+        assert desk.standing(token) == "good"
+        desk.users.rehash("ann", HASH, "stale")
+        desk.users.rehash("nobody", HASH, "stale")
+        await desk.users.update("ann", {"display_name": "after"})
+        assert stored(path, "password") == (OTHER,)
+    desk.users.rehash("ann", OTHER, "too late")
+
+
+# --- the last administrator --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "remove",
+    [
+        lambda users, name: users.delete(name),
+        lambda users, name: users.disable(name),
+        lambda users, name: users.update(name, {"role": "operator"}),
+        lambda users, name: users.update(name, {"permissions": ("camera:read",)}),
+    ],
+    ids=["delete", "disable", "demote", "narrow"],
+)
+async def test_the_last_administrator_stays(path: Path, remove: Callable[..., Coroutine[Any, Any, object]]) -> None:
+    """Somebody must be able to log in and administer users; whoever cannot counts for nothing."""
+    async with running_desk(path) as desk:
+        await make(desk, "ann", "admin")
+        await make(desk, "off", "admin")
+        await desk.users.disable("off")
+        await desk.users.create(name="mute", role="admin")
+        before = desk.users.get("ann")
+        with pytest.raises(InvalidState, match="make another one first: edged user add"):
+            await remove(desk.users, "ann")
+        assert desk.users.get("ann") is before
+        await make(desk, "bob", "admin")
+        await remove(desk.users, "ann")
+        with pytest.raises(InvalidState):
+            await remove(desk.users, "bob")
+
+
+async def test_two_administrators_who_remove_each_other_leave_one(path: Path) -> None:
+    """Asked in one breath, before any of it is on disk: the second is refused."""
+    async with running_desk(path) as desk:
+        for name in ("ann", "bob"):
+            await make(desk, name, "admin")
+        async with busy_writer(desk.db):
+            first = desk.users.delete("ann")
+            with pytest.raises(InvalidState):
+                await desk.users.disable("bob")
+        await first
+
+
+async def test_an_administrator_to_be_does_not_count_before_the_commit(path: Path) -> None:
+    """What is not on disk cannot stand in for the last one."""
+    async with running_desk(path) as desk, trio.open_nursery() as nursery:
+        await make(desk, "ann", "admin")
+        async with busy_writer(desk.db):
+            nursery.start_soon(make, desk, "bob", "admin")
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(InvalidState):
+                await desk.users.delete("ann")
+        await until(lambda: desk.users.find("bob") is not None)
+        await desk.users.delete("ann")
+
+
+# --- owners ------------------------------------------------------------------
+
+
+async def test_a_key_can_do_what_its_owner_can_now(path: Path) -> None:
+    """An administrator's key in a viewer's hand is a viewer's, and an operator's as soon as they are one."""
+    async with running_desk(path) as desk:
+        await make(desk, role="viewer", camera_access=("camera0",))
+        key = await key_of(desk, role="admin")
+        camera0, camera1 = Resource.of_camera("camera0"), Resource.of_camera("camera1")
+        assert desk.gate.judge(key, "camera:read", camera0).allowed
+        assert not desk.gate.judge(key, "camera:read", camera1).allowed
+        assert not desk.gate.judge(key, "keys:admin").allowed
+        await desk.users.update("ann", {"role": "operator", "camera_access": None})
+        assert desk.gate.judge(key, "camera:write", camera1).allowed
+        await desk.users.update("ann", {"permissions": ()})
+        assert not desk.gate.judge(key, "camera:read", camera0).allowed
+    async with open_desk(path) as desk:
+        found = desk.ledger.find_key(desk.ledger.keys[key.credential_id].digest)
+        assert not desk.gate.judge(found, "camera:read", camera0).allowed
+
+
+async def test_a_key_has_an_owner_who_exists(path: Path) -> None:
+    """Not somebody unknown, nor somebody deleted; and it may be given to somebody else, or to nobody."""
+    async with running_desk(path) as desk:
+        await make(desk, role="viewer")
+        await make(desk, "gone")
+        key = await key_of(desk)
+        await desk.users.delete("gone")
+        for name in ("nobody", "gone"):
+            with pytest.raises(NotFound, match="no user"):
+                await key_of(desk, name)
+            with pytest.raises(NotFound, match="no user"):
+                await desk.api_keys.update(key.credential_id, {"owner": name}, lambda _before, _after: None)
+        assert not desk.gate.judge(key, "camera:write").allowed
+        record = await desk.api_keys.update(key.credential_id, {"owner": None}, lambda _before, _after: None)
+        assert (record.owner, desk.ledger.keys_of("ann")) == (None, frozenset())
+        assert desk.gate.judge(key, "camera:write").allowed
+
+
+async def test_a_ticket_of_an_owned_key_ends_with_its_owner(path: Path) -> None:
+    """Whatever was derived: also what a ticket of an own token opened."""
+    async with running_desk(path) as desk:
+        await make(desk)
+        key, token = await key_of(desk), desk.token("ann")
+        tickets = [desk.gate.tickets.make(caller, "read", "camera0", 60, "s") for caller in (key, token)]
+        from edged.credentials.callers import Ticket
+
+        viewers = [desk.gate.authenticate(Ticket(text), "rtsp") for text in tickets]
+        out = [desk.inside(viewer) for viewer in viewers]
+        await desk.users.disable("ann")
+        assert out == [[("suspended", "")], [("suspended", "")]]
+        for text in tickets:
+            with pytest.raises(Refused, match="suspended"):
+                desk.gate.authenticate(Ticket(text), "rtsp")
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_key_never_can_do_more_than_its_owner(path: Path, seed: int) -> None:
+    """At every moment of any story of changes; and whoever is inside for something may still do it."""
+    dice = random.Random(seed)
+    roles = ("viewer", "operator", "admin", "monitor")
+    cameras = (None, (), ("camera0",), ("camera0", "camera1"), ("*",))
+    permissions = (None, None, (), ("camera:read",), ("admin",), ("camera:read:camera1",), ("users:admin",))
+    streams = (None, None, Streams(frozenset({"camera1"})), Streams(frozenset({"*"}), frozenset({"camera0"})))
+    resources = [Resource.of_camera("camera0"), Resource.of_camera("camera1")]
+
+    def rights() -> dict[str, Any]:
+        return {
+            "role": dice.choice(roles), "camera_access": dice.choice(cameras),
+            "permissions": dice.choice(permissions), "streams": dice.choice(streams),
+        }  # fmt: skip
+
+    async with running_desk(path) as desk:
+        names = ("ann", "bob")
+        for name in names:
+            await make(desk, name, **rights())
+        made = [await desk.api_keys.create(name="k", owner=dice.choice(names), **rights()) for _ in range(6)]
+        for _ in range(40):
+            caller = desk.gate.current(desk.gate._ledger.find_key(dice.choice(made)[0].digest))  # type: ignore[arg-type]
+            put_out: list[str] = []
+            for capability in ("camera:read", "camera:write", "stream:read"):
+                if desk.gate.judge(caller, capability, resources[0]).allowed:
+                    desk.gate.admit(
+                        caller, "http", lambda cause, _by, put_out=put_out: put_out.append(cause),  # type: ignore[misc]
+                        capability=capability, resource=resources[0],
+                    )  # fmt: skip
+            name, changes = dice.choice(names), dict(dice.sample(sorted(rights().items()), 2))
+            ask = dice.randrange(8)
+            try:
+                if ask == 0:
+                    await desk.users.disable(name)
+                elif ask == 1:
+                    await desk.users.enable(name)
+                elif ask == 2:
+                    key = dice.choice(made)[0].key_id
+                    changes |= {"owner": dice.choice(names)}
+                    await desk.api_keys.update(key, changes, lambda _before, _after: None)
+                else:
+                    await desk.users.update(name, changes)
+            except InvalidState:
+                continue  # the last administrator
+            for record, _ in made:
+                record = desk.ledger.keys[record.key_id]
+                caller, owner = desk.ledger.find_key(record.digest), desk.users.get(record.owner)  # type: ignore[arg-type]
+                assert caller is not None
+                for capability in CAPABILITIES:
+                    for resource in resources:
+                        if desk.gate.judge(caller, capability, resource).allowed:
+                            assert owner.status == "active"
+                            assert decide(owner.rights, capability, resource, now=0.0).allowed
+            for each in desk.admissions:
+                assert desk.gate.judge(each.caller, each.capability, each.resource).allowed
+
+
+# --- the queue ---------------------------------------------------------------
+
+
+async def test_a_denial_that_finds_the_queue_full_is_in_force_and_comes_to_the_disk(
+    path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    """overloaded says that it is not durable yet, not that it is not in force."""
+    async with running_desk(path, queue_size=1) as desk, trio.open_nursery() as nursery:
+        await make(desk)
+        token = desk.token("ann")
+        async with busy_writer(desk.db):
+            for name in ("b", "c"):
+                nursery.start_soon(make, desk, name)
+                await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(Overloaded):
+                await desk.users.disable("ann")
+            assert desk.standing(token) == "suspended"
+        mock_clock.jump(5)
+        await until(lambda: stored(path, "disabled_at IS NULL") == (0,))
+
+
+def test_the_helpers_tokens_are_our_own() -> None:
+    """The secret of these tests signs in our name: else nothing above would be bound to a user."""
+    assert SECRET.trust.own == "edged"
+    assert sign(issue_claims("a", role=None, now=0, expires_in=1), SECRET)
