@@ -27,6 +27,7 @@ from edged.access.keyring import Keyring
 from edged.access.ledger import Ledger
 from edged.access.limiter import Limiter
 from edged.access.passwords import Passwords
+from edged.access.refreshes import Refreshes
 from edged.access.registrar import Registrar
 from edged.access.usage import Usage
 from edged.cameras.model import Camera, Status
@@ -140,6 +141,11 @@ async def run(
             ledger, admissions, clock, metrics,
             shared_secrets=shared_secrets, find_key=keyring.find, leeway=config.auth.leeway, tally=usage.tally,
         )  # fmt: skip
+        refreshes = Refreshes(
+            registrar, ledger, gate, keyring, trust, clock, metrics,
+            shared_secrets=shared_secrets, grace=config.auth.refresh_grace_seconds,
+        )  # fmt: skip
+        refreshes.load()
         # Cameras, and whoever makes pictures of them.
         cameras = Registry(*slot_store(trust), [read_camera(each) for each in config.camera],
                            state=config.paths.state, resynced=metrics.udev_resynced)  # fmt: skip
@@ -164,8 +170,8 @@ async def run(
             folder=config.paths.runtime,
         )  # fmt: skip
         house = House(
-            clock=clock, counts=metrics, gate=gate, ledger=ledger, registrar=registrar, api_keys=api_keys,
-            usage=usage, sessions=sessions,
+            clock=clock, counts=metrics, gate=gate, ledger=ledger, registrar=registrar, refreshes=refreshes,
+            api_keys=api_keys, usage=usage, sessions=sessions,
             cameras=cameras, mediamtx=mediamtx, paths=paths, publishers=publishers, viewers=viewers, frames=frames,
             snapshots=Snapshots(config.snapshots.folder), listings=Listings(), keyring=keyring,
             passwords=Passwords(), limiter=limiter, shared_secrets=shared_secrets,

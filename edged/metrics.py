@@ -73,6 +73,8 @@ SLUGS = (
 )  # fmt: skip
 #: What can be revoked; a cut-off is everything before a time.
 REVOCATIONS = ("key", "token", "service_token", "subject", "issuer", "cut_off")
+#: What becomes of a refresh: a new token, the same once more, none.
+REFRESHES = ("ok", "replayed", "denied")
 CHILDREN = ("mediamtx", "publisher", "frames")
 _HOOK = (
     *product(("read", "publish", "playback", "api", "metrics", "pprof"), ("allowed", "refused")),
@@ -183,6 +185,10 @@ class Metrics(Collector):
         self._revocations = Tally(
             "edged_revocations", "What was revoked.", ("kind",), [(kind,) for kind in REVOCATIONS]
         )
+        self._refreshes = Tally(
+            "edged_token_refreshes", "Tokens that were to be refreshed.", ("result",),
+            [(result,) for result in REFRESHES],
+        )  # fmt: skip
         self._restarts = Tally(
             "edged_child_restarts", "Children started again.", ("child",), [(child,) for child in CHILDREN]
         )
@@ -252,6 +258,10 @@ class Metrics(Collector):
     def revoked(self, kind: str) -> None:
         """Something was revoked: one of REVOCATIONS."""
         self._revocations.find((kind,)).inc()
+
+    def token_refreshed(self, result: str) -> None:
+        """Somebody asked for a token to be refreshed: one of REFRESHES."""
+        self._refreshes.counts[(result,)].inc()
 
     def child_restarted(self, child: str) -> None:
         """A child (mediamtx, publisher, frames) was started again."""

@@ -42,12 +42,16 @@ class Counted:
     failed: list[tuple[str, str, str]] = field(default_factory=list)
     used: list[tuple[str, str, str]] = field(default_factory=list)
     revocations: list[str] = field(default_factory=list)
+    refreshes: list[str] = field(default_factory=list)
 
     def auth_failed(self, reason: str, method: str, transport: str) -> None:
         self.failed.append((str(reason), method, transport))
 
     def credential_used(self, method: str, transport: str, role: str) -> None:
         self.used.append((method, transport, role))
+
+    def token_refreshed(self, result: str) -> None:
+        self.refreshes.append(result)
 
     def revoked(self, kind: str) -> None:
         self.revocations.append(kind)

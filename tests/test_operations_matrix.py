@@ -23,6 +23,7 @@ from edged import operations
 from edged.access.keyring import Keyring
 from edged.access.limiter import Limiter
 from edged.access.passwords import Passwords
+from edged.access.refreshes import Refreshes
 from edged.cameras.model import Camera, Status
 from edged.credentials import tokens
 from edged.credentials.callers import ApiKey, Caller, Peer
@@ -53,6 +54,8 @@ ADMIN = ("missing", *("missing_scope",) * 3, "ok", "missing_scope", "expired", "
 EXPECTED: dict[str, tuple[str, ...]] = {
     "ping": OPEN,
     "authenticate": OPEN,
+    # Nobody has shown a token, a key is none, and an hour after its end a token is not refreshed any more.
+    "refresh_token": ("missing", *("invalid_state",) * 5, "expired", "revoked", "suspended"),
     "whoami": SELF,
     "get_camera_list": SEE_ALL,
     "get_camera_status": SEE_ONE,
@@ -187,6 +190,10 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
             house = House(
                 clock=desk.clock, counts=counts, gate=desk.gate, ledger=desk.ledger, registrar=desk.registrar,
                 api_keys=desk.api_keys,
+                refreshes=Refreshes(
+                    desk.registrar, desk.ledger, desk.gate, keyring, desk.db, desk.clock, desk.counted,
+                    shared_secrets=[SECRET],
+                ),
                 usage=SimpleNamespace(find=lambda _key: None), sessions=Sessions(), cameras=Cameras(*CAMERAS),
                 mediamtx=SimpleNamespace(state=ServerState("off")), paths=Paths(), publishers=SimpleNamespace(),
                 viewers=SimpleNamespace(), frames=SimpleNamespace(snapshot=picture),

@@ -66,7 +66,7 @@ SCHEMA_2 = (
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
         ("key_0000000000000003", "resting", "viewer", b"r" * 32, 3.0, '{"camera0":["read"]}', 7.0),
     ),
-    ("INSERT INTO cut_offs VALUES (?, ?, ?, ?)", ("all", 5.0, 6.0, "a leak")),
+    ("INSERT INTO cut_offs (scope, before, at, reason) VALUES (?, ?, ?, ?)", ("all", 5.0, 6.0, "a leak")),
 )
 SCHEMA_3 = (
     (
@@ -89,7 +89,14 @@ SCHEMA_5 = (
         ("svc_0000000000000001", "uploads", b"s" * 32, 5.0, '["192.0.2.0/24"]'),
     ),
 )
-ROWS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5)
+SCHEMA_6 = (
+    ("UPDATE cut_offs SET own_before = ?, epoch = ? WHERE scope = ?", (4.5, 6, "all")),
+    ("INSERT INTO families (family_id, started, until) VALUES (?, ?, ?)", ("family:ab", 4.0, 4e9)),
+    ("INSERT INTO family_members (family_id, identity) VALUES (?, ?)", ("family:ab", "jti:abc")),
+    ("INSERT INTO refreshes (name, family_id, claims) VALUES (?, ?, ?)", ("ab", "family:ab", '{"sub":"ann"}')),
+)
+SCHEMA_7 = (("INSERT INTO issuers VALUES (?, ?, ?, ?)", ("company", "https://login.example.com/", "{}", 5.0)),)
+ROWS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6, SCHEMA_7)
 
 
 def make_old(path: Path, migrations: Migrations) -> None:

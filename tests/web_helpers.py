@@ -204,6 +204,7 @@ class Site:
         self.house = House(
             clock=self.clock, counts=self.counts, gate=self.gate, ledger=self.ledger,
             registrar=None,  # type: ignore[arg-type]
+            refreshes=None,  # type: ignore[arg-type]
             api_keys=ApiKeys(self.ledger, self.admissions, self.clock),  # type: ignore[arg-type]
             usage=SimpleNamespace(find=lambda _key: None), sessions=Sessions(),
             cameras=self.cameras, mediamtx=self.mediamtx, paths=SimpleNamespace(),

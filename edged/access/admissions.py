@@ -174,16 +174,20 @@ class Admissions:
 
         `change` gives the new caller, or the same where nothing is to change.
         """
-        now = self._monotonic()
         for admission in tuple(self._by_identity.get(identity, ())):
             caller = change(admission.caller)
-            for name in admission.caller.identities - caller.identities:
-                self._by_identity[name].discard(admission)
-            for name in caller.identities:
-                self._by_identity.setdefault(name, set()).add(admission)
-            left = seconds_left(caller)
-            admission.caller, admission.deadline = caller, None if left is None else now + left
-        self._sooner.set()
+            self.move(admission, caller, seconds_left(caller))
+
+    def move(self, admission: Admission, caller: Caller, seconds_left: float | None) -> None:
+        """Someone is inside by another credential from here on, and for as long as that one is good (None: no end)."""
+        for name in admission.caller.identities - caller.identities:
+            group = self._by_identity[name]
+            group.discard(admission)
+            if not group:
+                del self._by_identity[name]
+        for name in caller.identities:
+            self._by_identity.setdefault(name, set()).add(admission)
+        self.renew(admission, caller, seconds_left)
 
     def recompute(self, seconds_left: Callable[[Caller], float | None]) -> None:
         """The clock was set right: everybody stays for as long as their credential is good from now on."""

@@ -7,6 +7,7 @@ between, so a revocation is either before both or after both.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -31,19 +32,40 @@ from edged.credentials.callers import (
     Resource,
     ServiceToken,
     Ticket,
+    Token,
     Transport,
 )  # fmt: skip
 from edged.credentials.decision import Decision, Reason, decide
+from edged.credentials.issuers import OutsideIssuer
+from edged.credentials.refreshes import text_of
 from edged.credentials.roles import ROLES
 from edged.credentials.tickets import made_by, renewed
-from edged.credentials.tokens import FindKey, SharedSecret, TokenRefused, no_key, verify
+from edged.credentials.tokens import FindKey, SharedSecret, TokenRefused, no_issuer, no_key, verify
 from edged.errors import Refused
 
 _log = structlog.get_logger("gate")
 _REMEMBERED_TOKENS = 1024
+#: Where somebody talks with edged itself, and nothing flows.
+_CONVERSATIONS = ("ws", "uds")
 #: Credentials of which it is told when they were used last.
 _TALLIED = ("api_key", "service_token")
 _INTERNAL = Caller(method="internal", subject="edged", roles=frozenset(), capabilities=frozenset())
+
+
+class Outside(Protocol):
+    """Who else is trusted; access/issuers.py in the daemon. Never waits, never fetches."""
+
+    #: Rises when a key is not trusted any more.
+    version: int
+
+    def find(self, issuer: str, /) -> OutsideIssuer | None: ...
+
+
+class _Nobody:
+    """No outside issuer is trusted."""
+
+    version = 0
+    find = staticmethod(no_issuer)
 
 
 def _stay(_cause: Cause, _by: str) -> None:
@@ -69,10 +91,12 @@ class Gate:
         *,
         shared_secrets: Sequence[SharedSecret] = (),
         find_key: FindKey = no_key,
+        issuers: Outside | None = None,
         leeway: float = 60.0,
         tally: Callable[[str], None] = lambda _key_id: None,
     ) -> None:
-        """`find_key(kid)` gives the key pairs that edged signs with (access.keyring), `tally(key_id)` is told of each
+        """`find_key(kid)` gives the key pairs that edged signs with (access.keyring), `issuers` whom else it trusts
+        (access.issuers), `tally(key_id)` is told of each
         use of an API key or a service token (access.usage)."""
         self._ledger = ledger
         self.admissions = admissions
@@ -81,6 +105,8 @@ class Gate:
         self._counts = counts
         self._secrets = tuple(shared_secrets)
         self._find_key = find_key
+        self._issuers = issuers or _Nobody()
+        self._issuers_seen = self._issuers.version
         self._leeway = leeway
         self._tally = tally
         # Signature checks are the dear part of a question, and players ask twice with one token:
@@ -189,6 +215,28 @@ class Gate:
         self.tickets.renew(caller, session_id)
         self.admissions.rebind(made_by(session_id), lambda held: renewed(held, caller), self.seconds_left)
 
+    def renew_streams(self, caller: Caller) -> None:
+        """A session shows a newer credential: streams and pictures by a token of the same family, or by the same API
+        key, stay as long as that one is good, if that is longer; no other conversation does (contract 10.5)."""
+        left, now = self.seconds_left(caller), self._clock.monotonic()
+        ends = math.inf if left is None else now + left
+        for each in self.admissions:
+            is_stream = each.transport not in _CONVERSATIONS and each.deadline is not None and each.deadline < ends
+            if is_stream and self._are_kin(caller, each.caller):
+                self.admissions.move(each, caller, left)
+
+    def _are_kin(self, caller: Caller, other: Caller) -> bool:
+        """Whether two come of one token by refreshing, or are secrets of one key."""
+        if caller.method != other.method:
+            return False
+        if caller.method == "api_key":
+            return caller.credential_id == other.credential_id
+        if caller.method != "jwt_local":
+            return False
+        # By their texts: what else a token is named by another issuer may have given to another one.
+        families = self._ledger.families_of([text_of(caller)])
+        return not families.isdisjoint(self._ledger.families_of([text_of(other)]))
+
     def admit_internal(self, transport: Transport, path: str, session: str) -> None:
         """Note a MediaMTX session of edged's own children, so that no sweep takes it for a stranger's."""
         self.admissions.add(_INTERNAL, transport, _stay, path=path, session=session)
@@ -201,18 +249,47 @@ class Gate:
             raise TokenRefused(reason, "revoked" if reason is Reason.REVOKED else "exp is past")
         return caller
 
-    def _standing(self, caller: Caller) -> Reason | None:
-        """Revoked comes before suspended, that before expired (contract 7.6)."""
+    def is_good(self, credential: ApiKey | ServiceToken | Token) -> bool:
+        """Whether this is somebody's, and good now, asked without counting or logging."""
+        if isinstance(credential, ApiKey):
+            caller = self._ledger.find_key(digest(credential.secret))
+            return caller is not None and self._standing(caller) is None
+        if isinstance(credential, ServiceToken):
+            caller = self._ledger.find_service_token(service_tokens.digest(credential.secret))
+            return caller is not None and self._standing(caller) is None
+        try:
+            self.verify_token(credential.text)
+        except TokenRefused:
+            return False
+        return True
+
+    def enter_refresh(self, shown: str | Caller, transport: Transport, past: float) -> Caller:
+        """Who shows a token, its text or the caller that it made, to have it refreshed: it must be good, but may have
+        ended up to `past` seconds ago. Raises Refused as `authenticate`, and counts that; no use is counted."""
+        if isinstance(shown, str):
+            try:
+                shown = self._read(shown, past)
+            except TokenRefused as problem:
+                raise self._refused(problem.reason, problem.method, transport, detail=problem.detail) from None
+        if (reason := self._standing(shown, past)) is not None:
+            raise self._refused(reason, shown.method, transport, shown)
+        return shown
+
+    def _standing(self, caller: Caller, past: float = 0.0) -> Reason | None:
+        """Revoked comes before suspended, that before expired (contract 7.6); it may have ended `past` seconds ago."""
         if self._ledger.is_denied(caller):
             return Reason.REVOKED
         if self._ledger.is_suspended(caller):
             return Reason.SUSPENDED
         now = self._clock.now()
-        if (caller.expires is not None and now >= caller.expires) or self._ledger.has_ended(caller, now):
+        if (caller.expires is not None and now >= caller.expires + past) or self._ledger.has_ended(caller, now):
             return Reason.EXPIRED
         return None
 
     def _verify(self, text: str, transport: Transport) -> Caller:
+        if self._issuers.version != self._issuers_seen:
+            self._verified.clear()
+            self._issuers_seen = self._issuers.version
         key = sha256(text.encode("utf-8", "surrogatepass")).digest()
         caller = self._verified.get(key)
         if caller is not None:
@@ -220,14 +297,17 @@ class Gate:
         try:
             caller = self._read(text)
         except TokenRefused as problem:
-            raise self._refused(problem.reason, "jwt_local", transport, detail=problem.detail) from None
+            raise self._refused(problem.reason, problem.method, transport, detail=problem.detail) from None
         self._verified[key] = caller
         if len(self._verified) > _REMEMBERED_TOKENS:
             self._verified.popitem(last=False)
         return caller
 
-    def _read(self, text: str) -> Caller:
-        return verify(text, self._secrets, now=self._clock.now(), leeway=self._leeway, find_key=self._find_key)
+    def _read(self, text: str, past: float = 0.0) -> Caller:
+        return verify(
+            text, self._secrets, now=self._clock.now(), leeway=self._leeway, find_key=self._find_key,
+            find_issuer=self._issuers.find, past=past,
+        )  # fmt: skip
 
     def _find_service_token(self, shown: ServiceToken, transport: Transport) -> Caller:
         token_digest = service_tokens.digest(shown.secret)

@@ -28,6 +28,15 @@ class ChildSecret:
     uses: int | None
 
 
+@dataclass(slots=True)
+class Family:
+    """All that came of one token by refreshing: since when, until when, and what its tokens are named by."""
+
+    started: float
+    until: float
+    members: set[str]
+
+
 class Ledger:
     """Facts that decide; no SQL, no clock, no waiting."""
 
@@ -41,8 +50,16 @@ class Ledger:
         self.denied: set[str] = set()
         #: Identities (key:…) that are denied until they are resumed.
         self.suspended: set[str] = set()
-        #: Scope (all, user:…, issuer:…) → Unix seconds: tokens of it that were issued by then are denied.
+        #: Scope (all, user:…, issuer:…) → Unix seconds: tokens of it that were issued by then are denied. edged's own
+        #: are compared with times that somebody named, and with the epoch at which a line "up to now" was drawn.
         self.cut_offs: dict[str, float] = {}
+        self.own_cut_offs: dict[str, float] = {}
+        self.epochs: dict[str, int] = {}
+        #: What came of one token by refreshing, by `family:<id>`; the families of a name; and of the names in
+        #: `denied` those that nobody named but their family, with that family.
+        self.families: dict[str, Family] = {}
+        self._families_of: dict[str, set[str]] = {}
+        self._derived: dict[str, str] = {}
         #: Rises with each cut-off "up to now" and each change of a user that ends tokens; edged's own tokens say at
         #: which they were made. It goes to the disk with what raised it (access.registrar).
         self.epoch = 0
@@ -139,15 +156,71 @@ class Ledger:
     def deny(self, identities: Iterable[str]) -> None:
         """From here on nothing that answers to one of these gets in."""
         names = set(identities)
+        for name in names:
+            self._derived.pop(name, None)
         self.denied |= names
+        for family_id in self.families_of(names):
+            self._deny_members(family_id)
         self._is_scoped = self._is_scoped or any(name.startswith(_SCOPES) for name in names)
 
-    def cut_off(self, scope: str, before: float) -> None:
-        """From here on no token of this scope gets in that was issued at `before` (Unix seconds) or earlier.
+    def _deny_members(self, family_id: str) -> None:
+        self.denied.add(family_id)
+        for name in self.families[family_id].members - self.denied:
+            self.denied.add(name)
+            self._derived[name] = family_id
+
+    def is_named(self, identity: str) -> bool:
+        """Whether this very name is denied, not only as a member of its family."""
+        return identity in self.denied and identity not in self._derived
+
+    def join(self, family_id: str, started: float, until: float, identities: Iterable[str]) -> None:
+        """Tokens with these names came of one by refreshing: a denial of one is one of all, from here on (contract
+        10.5). `signing_key:…` among them denies the family and is not denied with it. Times: store.refreshes.Family.
+        """
+        names = set(identities)
+        family = self.families.setdefault(family_id, Family(started, until, set()))
+        family.until = max(family.until, until)
+        family.members |= {name for name in names if name.startswith(_TOKENS)}
+        for name in names | {family_id}:
+            self._families_of.setdefault(name, set()).add(family_id)
+        if family_id in self.denied or not self.denied.isdisjoint(names):
+            self._deny_members(family_id)
+
+    def families_of(self, identities: Iterable[str]) -> frozenset[str]:
+        """The families that a denial of these names is one of."""
+        if not self.families:
+            return frozenset()
+        return frozenset(each for name in identities for each in self._families_of.get(name, ()))
+
+    def with_members(self, identities: Iterable[str]) -> frozenset[str]:
+        """These names, and those of everything that their families are made of."""
+        names = frozenset(identities)
+        return names.union(*(self.families[each].members for each in self.families_of(names)))
+
+    def forget(self, identities: Iterable[str], families: Iterable[str] = ()) -> None:
+        """Whatever answers to these ended long ago, and so did every token of these families."""
+        for family_id in families:
+            family = self.families.pop(family_id, None)
+            for name in family.members if family else ():
+                if self._derived.get(name) == family_id:
+                    del self._derived[name]
+                    self.denied.discard(name)
+        gone = set(families)
+        if gone:
+            left = {name: found - gone for name, found in self._families_of.items()}
+            self._families_of = {name: found for name, found in left.items() if found}
+        self.denied.difference_update(identities)
+
+    def cut_off(self, scope: str, before: float, own_before: float | None = None, epoch: int = 0) -> None:
+        """From here on no token of this scope gets in that was issued at `before` (Unix seconds) or earlier; of edged's
+        own none that is older than `epoch`, or was issued at `own_before` or earlier.
 
         Lines that are drawn for one scope, and those of several that a token is within, combine by maximum.
         """
         self.cut_offs[scope] = max(before, self.cut_offs.get(scope, before))
+        self.epochs[scope] = max(epoch, self.epochs.get(scope, 0))
+        if own_before is not None:
+            self.own_cut_offs[scope] = max(own_before, self.own_cut_offs.get(scope, own_before))
 
     def next_epoch(self) -> int:
         """Raise the counter: what edged issues from here on is told from what it issued before. The new value."""
@@ -192,7 +265,12 @@ class Ledger:
         scopes = scopes_of(caller)
         if not self.denied.isdisjoint(scopes):
             return True
-        line = max((self.cut_offs[scope] for scope in scopes if scope in self.cut_offs), default=None)
+        lines = self.cut_offs
+        if caller.epoch is not None:
+            if any(caller.epoch < self.epochs.get(scope, 0) for scope in scopes):
+                return True
+            lines = self.own_cut_offs
+        line = max((lines[scope] for scope in scopes if scope in lines), default=None)
         if line is None:
             return False
         issued = caller.claims.get("iat")
@@ -234,6 +312,8 @@ class Ledger:
 #: The scope of every token.
 ALL: Final = "all"
 _SCOPES: Final = ("user:", "issuer:")
+#: What a token is named by, itself and nothing else.
+_TOKENS: Final = ("jti:", "token:")
 
 
 def user_identity(subject: str) -> str:

@@ -15,7 +15,6 @@ what it asks, cannot cancel one half-way.
 from __future__ import annotations
 
 import math
-import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -40,6 +39,8 @@ QUEUE_SIZE: Final = 64
 #: Pauses between tries to save what is denied: doubled from the first to the longest, seconds.
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
+#: For how long after its end a token's revocation is kept, seconds: longer than any leeway and any grace for a refresh.
+PRUNE_SECONDS: Final = 90000.0
 _log = structlog.get_logger("registrar")
 
 
@@ -110,6 +111,8 @@ class Registrar:
         self._owed: dict[str, Denial] = {}
         # The ledger's epoch as it is known to be on disk.
         self._kept_epoch = 0
+        # What was denied, again or not, while old revocations are being deleted; None while none are.
+        self._said: set[str] | None = None
         self._unpaid = trio.Event()
 
     def load(self) -> None:
@@ -119,7 +122,7 @@ class Registrar:
         self._ledger.epoch = self._kept_epoch = self._db.read_now(meta.load_epoch)
         self._ledger.deny(item.identity for item in denied)
         for line in lines:
-            self._ledger.cut_off(line.scope, line.before)
+            self._ledger.cut_off(line.scope, line.before, line.own_before, line.epoch)
         _log.info("loaded", revocations=len(denied), cut_offs=len(lines))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -153,16 +156,26 @@ class Registrar:
         """Nothing that answers to one of these gets in from here on, and whoever is inside is put out.
 
         No checkpoint in here: it is in force when this returns. `by` is the session that asks: if it ends itself, its
-        reply goes out first. `until`: Unix seconds at which they end by themselves, None if unknown.
+        reply goes out first. `until`: Unix seconds at which they end by themselves, None if unknown. With a token all
+        that came of it by refreshing is denied, and all that it came of.
         """
-        fresh = identities - self._ledger.denied
+        families = self._ledger.families_of(identities)
+        identities |= families
+        fresh = frozenset(name for name in identities if not self._ledger.is_named(name))
         self._ledger.deny(identities)
+        if self._said is not None:
+            self._said |= identities
         now = self._clock.now()
-        due: dict[str, Denial] = {name: Revocation(name, now, until, reason or kind) for name in fresh}
+        due: dict[str, Denial] = {
+            name: Revocation(
+                name, now, self._ledger.families[name].until if name in families else until, reason or kind
+            )
+            for name in fresh
+        }
         for item in due.values():
             if isinstance(item, Revocation) and (record := self._ledger.keys.get(item.key_id)):
                 self._ledger.put_key(replace(record, revoked_at=now))
-        ended = self._admissions.end(identities, "revoked", by)
+        ended = self._admissions.end(self._ledger.with_members(identities), "revoked", by)
         if kind in ("subject", "issuer"):
             ended += self._admissions.put_out(self._denied(), "revoked", by)
         self._admissions.tell(identities)
@@ -201,12 +214,7 @@ class Registrar:
         epoch = self._ledger.epoch
         if epoch == self._kept_epoch:
             return await self._db.write(transaction, may_stand=may_stand)
-
-        def both(connection: sqlite3.Connection) -> T:
-            meta.save_epoch(connection, epoch)
-            return transaction(connection)
-
-        value = await self._db.write(both, may_stand=may_stand)
+        value = await self._db.write(meta.with_epoch(epoch, transaction), may_stand=may_stand)
         self._kept_epoch = max(epoch, self._kept_epoch)
         return value
 
@@ -248,21 +256,64 @@ class Registrar:
         """
         return self.settle(self.deny(identities, until, by, kind, reason))
 
-    def cut_off(self, scope: str, before: float, by: str = "", reason: str = "") -> Coroutine[Any, Any, None]:
-        """End all tokens of a scope (`all`, `user:…`, `issuer:…`) that were issued by `before` (Unix seconds).
+    def cut_off(self, scope: str, before: float | None, by: str = "", reason: str = "") -> Coroutine[Any, Any, None]:
+        """End all tokens of a scope (`all`, `user:…`, `issuer:…`) that were issued by `before` (Unix seconds), or
+        until now (None): of edged's own then all those that were made so far, whatever the clock says and said.
 
         In force when this *call* returns, whoever is inside by one included. A line that lies before the one of this
         scope changes nothing. Await the result for the commit.
         """
-        fresh = before > self._ledger.cut_offs.get(scope, -math.inf)
-        self._ledger.cut_off(scope, before)
+        ledger, now, own = self._ledger, self._clock.now(), before
+        if before is None:
+            before = now
+        # A line that does not lie in the past is one up to now, too.
+        epoch = ledger.next_epoch() if before >= now else 0
+        fresh = epoch > 0 or before > ledger.cut_offs.get(scope, -math.inf)
+        fresh = fresh or (own is not None and own > ledger.own_cut_offs.get(scope, -math.inf))
+        ledger.cut_off(scope, before, own, epoch)
         ended = self.put_out(self._denied(), "revoked", by, {scope})
         _log.info("cut off", scope=scope, before=before, ended=ended, again=not fresh)
         if not fresh:
             # The later line may be in force and not on disk yet: then this waits for it, too.
             return self.settle(self._pay_later() if _line(scope) in self._owed else None)
         self._counts.revoked("cut_off")
-        return self.settle(self.owe({_line(scope): CutOff(scope, before, self._clock.now(), reason)}))
+        # The whole line: what it says may have been drawn in several.
+        line = CutOff(scope, ledger.cut_offs[scope], now, reason, ledger.own_cut_offs.get(scope), ledger.epochs[scope])
+        return self.settle(self.owe({_line(scope): line}))
+
+    async def prune(self, now: float) -> int:
+        """Delete the revocations of tokens that nobody can use any more at `now`, Unix seconds; how many.
+
+        Of tokens and their families, never of keys, subjects and issuers; only for a clock that is trusted. Should it
+        have lied all the same, `pruned_at` remembers it. Raises StoreFailed, Overloaded.
+        """
+        return await self.submit(partial(self._prune, now)).outcome()
+
+    async def pruned_at(self) -> float:
+        """When revocations were deleted last, Unix seconds, 0.0 if never: who sets the time back before that must end
+        every token, for nobody knows any more which of them were revoked. Raises StoreFailed."""
+        return await self._db.read(meta.load_pruned)
+
+    async def _prune(self, now: float) -> int:
+        said = self._said = set()
+        try:
+            named, families = await self.commit(partial(revocations.prune, before=now - PRUNE_SECONDS, now=now))
+        except BaseException:
+            # Nobody knows what the disk says now.
+            self._deny_anew(said, now)
+            raise
+        finally:
+            self._said = None
+        self._deny_anew(said.intersection(named), now)
+        self._ledger.forget(set(named) - said, families)
+        if named or families:
+            _log.info("pruned", revocations=len(named), families=len(families))
+        return len(named)
+
+    def _deny_anew(self, identities: set[str], now: float) -> None:
+        """These were denied again while their rows were being deleted: for good, this time."""
+        if identities:
+            self.owe({name: Revocation(name, now, None, "token") for name in identities})
 
     async def list_revocations(self) -> tuple[list[Revocation], list[CutOff]]:
         """All that is denied, by name and by time, oldest first; also what is not on disk yet. Raises StoreFailed."""

@@ -148,6 +148,10 @@ class AuthSettings(Section, frozen=True, kw_only=True):
         ),
     ] = 90
     leeway: Annotated[float, Meta(ge=0, description="Seconds by which a token may come from the future.")] = 60.0
+    refresh_grace_seconds: Annotated[
+        float,
+        Meta(ge=0, le=86400, description="For how many seconds after its end a token may still be refreshed."),
+    ] = 300.0
 
 
 class MediaMTXSettings(Section, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, TypeAlias, get_args
 
 #: Where a question came in: label of metrics and log lines.
@@ -116,6 +117,8 @@ class Caller:
     `identities` are the names by which a revocation may hit this caller (jti:…, token:<sha256>, key:<id>).
     `parent` is whoever asked for the ticket that this caller came with: neither may do more than the other.
     `epoch` is the counter of cut-offs at which a token was made that edged issued itself; None for all others.
+    `signed_by` is what signed a token that edged can sign the like of: `HS256:<name of the shared secret>`, or
+    `RS256:<kid>`, `ES256:<kid>`; "" for everybody else.
     `only_files`: good under /v1/files and nowhere else. `acts_for` is whose files a service token asks about just now.
     """
 
@@ -132,6 +135,7 @@ class Caller:
     name: str = ""
     permissions: tuple[str, ...] = ()
     epoch: int | None = None
+    signed_by: str = ""
     only_files: bool = False
     acts_for: str = ""
     claims: dict[str, object] = field(default_factory=dict, compare=False)
@@ -140,7 +144,7 @@ class Caller:
     @property
     def role(self) -> str:
         """The strongest known role, or "none"."""
-        return next((role for role in ("admin", "operator", "viewer", "monitor") if role in self.roles), "none")
+        return _strongest(self.roles)
 
     @property
     def who(self) -> str:
@@ -174,6 +178,11 @@ class Caller:
     def sees(self, names: frozenset[str]) -> bool:
         """Whether a camera that answers to any of `names` is within `cameras`."""
         return self.cameras is None or not self.cameras.isdisjoint(names)
+
+
+@lru_cache(maxsize=64)
+def _strongest(roles: frozenset[str]) -> str:
+    return next((role for role in ("admin", "operator", "viewer", "monitor") if role in roles), "none")
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,18 +86,19 @@ def read_epoch(claims: Mapping[str, object], trust: Trust) -> int | None:
 
 def read_caller(
     claims: Mapping[str, object], token: str, *, now: float, leeway: float = LEEWAY, signed_by: str = "",
-    epoch: int | None = None, may_open_files: bool = False,
+    epoch: int | None = None, may_open_files: bool = False, signer: str = "", past: float = 0.0,
 ) -> Caller:  # fmt: skip
     """Verified claims of one token → the caller. Raises ClaimsRefused.
 
     `now` is Unix seconds. A token without `jti` is known by the SHA-256 of its text (contract S0-8). `signed_by` is one
     more name by which a revocation hits it: that of the key. `epoch` as `read_epoch` says. With
-    `may_open_files` the scope `files` makes a caller who may do that for its own subject, and nothing else.
+    `may_open_files` the scope `files` makes a caller who may do that for its own subject, and nothing else. `signer`
+    becomes `Caller.signed_by`; `exp` may be up to `past` seconds ago.
     """
     expires = _time(claims, "exp")
     if expires is None:
         raise ClaimsRefused(Reason.NO_EXPIRY, "exp is required")
-    if now >= expires:
+    if now >= expires + past:
         raise ClaimsRefused(Reason.EXPIRED, "exp is past")
     for name in ("nbf", "iat"):
         since = _time(claims, name)
@@ -138,6 +139,7 @@ def read_caller(
         credential_id=jti or token_hash,
         permissions=tuple(permissions or ()),
         epoch=epoch,
+        signed_by=signer,
         only_files=only_files,
         claims=dict(claims),
     )

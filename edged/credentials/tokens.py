@@ -133,9 +133,11 @@ def no_issuer(_issuer: str) -> None:
 
 def verify(
     text: str, shared_secrets: Sequence[SharedSecret], *, now: float, leeway: float = LEEWAY,
-    find_key: FindKey = no_key, find_issuer: FindIssuer = no_issuer,
+    find_key: FindKey = no_key, find_issuer: FindIssuer = no_issuer, past: float = 0.0,
 ) -> Caller:  # fmt: skip
     """A compact JWS → the caller that it speaks for. Raises TokenRefused. `now` is Unix seconds.
+
+    One that we could have signed may have ended up to `past` seconds ago: for a refresh.
 
     A token that says that it is an outside issuer's is that issuer's or nobody's: neither our key pairs nor our shared
     secrets are asked, whatever its kid says. One that names no issuer is ours if a key pair of ours or HS256 could have
@@ -154,15 +156,17 @@ def verify(
         raise TokenRefused(Reason.MALFORMED, "kid is not a short name of letters, digits, _ and -")
     key = find_key(kid) if kid else None
     if key is None:
-        trust = _check_shared(token, shared_secrets)
+        secret = _check_shared(token, shared_secrets)
+        trust, signer = secret.trust, f"{ALGORITHM}:{secret.name}"
     else:
         _check_pair(token, key)
-        trust = key.trust
+        trust, signer = key.trust, f"{key.algorithm}:{kid}"
     try:
         check_trust(token.claims, trust)
         return read_caller(
             token.claims, text, now=now, leeway=leeway, signed_by=key_identity(kid) if key else "",
             epoch=read_epoch(token.claims, trust), may_open_files=key is not None and key.algorithm == "RS256",
+            signer=signer, past=past,
         )  # fmt: skip
     except ClaimsRefused as problem:
         raise TokenRefused(problem.reason, problem.detail) from None
@@ -230,15 +234,15 @@ def _open(text: str) -> _Opened:
     return _Opened(_read_header(head), _object(_decode(body), "payload"), data[: -len(tail) - 1], signature)
 
 
-def _check_shared(token: _Opened, shared_secrets: Sequence[SharedSecret]) -> Trust:
-    """The trust of the shared secret that signed it. Raises TokenRefused."""
+def _check_shared(token: _Opened, shared_secrets: Sequence[SharedSecret]) -> SharedSecret:
+    """The shared secret that signed it. Raises TokenRefused."""
     if token.header["alg"] != ALGORITHM:
         if "kid" in token.header:
             raise TokenRefused(Reason.UNKNOWN_KEY, "no key of ours has its kid")
         raise TokenRefused(Reason.ALG_NOT_ALLOWED, "its alg is not the one of our key")
     for secret in shared_secrets:
         if _is_signed(token, secret.key, ALGORITHM):
-            return secret.trust
+            return secret
     detail = (
         "no shared secret verifies it"
         if shared_secrets

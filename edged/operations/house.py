@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edged.access.ledger import Ledger
     from edged.access.limiter import Limiter
     from edged.access.passwords import Passwords
+    from edged.access.refreshes import Refreshes
     from edged.access.registrar import Registrar
     from edged.access.usage import Usage
     from edged.cameras.registry import Registry
@@ -49,6 +50,7 @@ class House:
     gate: Gate
     ledger: Ledger
     registrar: Registrar
+    refreshes: Refreshes
     api_keys: ApiKeys
     usage: Usage
     sessions: Sessions

@@ -16,13 +16,20 @@ class Session:
     the call in progress if `by` is this session's own id. `topics` is what it subscribed to.
     """
 
-    __slots__ = ("admission", "caller", "end", "id", "only_device", "peer", "pushed", "topics", "transport")
+    __slots__ = (
+        "admission", "caller", "end", "expired", "id", "is_closed", "only_device", "peer", "pushed", "topics",
+        "transport",
+    )  # fmt: skip
 
     def __init__(self, peer: Peer, transport: Transport, *, end: Callable[[Cause, str], None] | None = None) -> None:
         self.id = f"session_{secrets.token_hex(8)}"
         self.peer = peer
         self.transport = transport
         self.caller: Caller | None = None
+        #: Who it was until its credential expired: that may still be refreshed. None if none has.
+        self.expired: Caller | None = None
+        #: Whether the connection is gone.
+        self.is_closed = False
         self.admission: Admission | None = None
         self.end = end or (lambda _cause, _by: None)
         self.topics: set[str] = set()

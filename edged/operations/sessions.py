@@ -61,10 +61,7 @@ def authenticate(call: Call, params: AuthenticateParams) -> Authenticated:
         if not text:
             problem.hint = "send token (or auth_token) with a JWT or an API key"
         raise
-    leave(call)
-    session.admission = gate.admit(caller, session.transport, session.end, name=session.id)
-    session.caller = caller
-    gate.renew_tickets(caller, session.id)
+    enter(call, caller)
     until = caller.expires if caller.expires is not None else call.house.clock.now() + _NO_END_SECONDS
     return Authenticated(
         authenticated=True,
@@ -77,12 +74,23 @@ def authenticate(call: Call, params: AuthenticateParams) -> Authenticated:
     )
 
 
+def enter(call: Call, caller: Caller) -> None:
+    """The session goes on by this credential, and with it its tickets and the streams of the same family or key.
+    Raises Refused if it has ended just now: the session is then without any."""
+    leave(call)
+    session, gate = call.session, call.house.gate
+    session.admission = gate.admit(caller, session.transport, session.end, name=session.id)
+    session.caller = caller
+    gate.renew_tickets(caller, session.id)
+    gate.renew_streams(caller)
+
+
 def leave(call: Call) -> None:
     """The session's credential counts no more."""
     session = call.session
     if session.admission is not None:
         call.house.gate.admissions.remove(session.admission)
-    session.caller, session.admission = None, None
+    session.caller = session.admission = session.expired = None
 
 
 class Whoami(msgspec.Struct, frozen=True):

@@ -115,6 +115,7 @@ class Rpc:
         """The connection is gone."""
         self._conversations.pop(session.id, None)
         self.house.sessions.remove(session)
+        session.is_closed = True
         if session.admission is not None:
             self.house.gate.admissions.remove(session.admission)
 
@@ -237,12 +238,12 @@ class RpcSession:
         try:
             if session.caller is None and method.credentials:
                 self._enter_by_call(call, method)
-            elif method.is_barrier:
+            elif operation.name == "authenticate":
                 self._choose_dialect(call)
             result = rpc.start(operation, call.params, rpc.house, session)
             if operation.waits:
                 return _Waiting(call, method, result)
-            if method.is_barrier:
+            if method.is_barrier and session.caller is not None:
                 self._entered()
             if call.id is ABSENT:
                 return None
@@ -272,7 +273,7 @@ class RpcSession:
         call, method = waiting.call, waiting.method
         try:
             result = await waiting.result
-            if method.is_barrier:
+            if method.is_barrier and self.session.caller is not None:
                 self._entered()
             if call.id is ABSENT:
                 return None
@@ -399,7 +400,7 @@ class RpcSession:
 
     def _entered(self) -> None:
         """There may be a new credential: what became of the one before is past."""
-        self._lost, self._expiry_due = None, False
+        self._lost, self._expiry_due, self.session.expired = None, False, None
 
     def _choose_dialect(self, call: Call) -> None:
         """The first authenticate that carries a credential settles it (contract 0)."""
@@ -415,6 +416,7 @@ class RpcSession:
     def _end(self, cause: Cause, by: str) -> None:
         """The way out that the admission holds: the credential is revoked, or has expired."""
         session = self.session
+        session.expired = session.caller if cause == "expired" else None
         session.caller, session.admission, self._lost = None, None, outside_reason(cause)
         if cause == "expired":
             self._expiry_due = self._dialect.tells_expiry

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _HIGH_WATER = "high_water"
 _EPOCH = "epoch"
+_PRUNED = "pruned"
 
 
 def load_high_water(connection: sqlite3.Connection) -> float:
@@ -36,6 +41,32 @@ def load_epoch(connection: sqlite3.Connection) -> int:
 def save_epoch(connection: sqlite3.Connection, epoch: int) -> None:
     """Raise the counter; a lower one changes nothing."""
     _raise(connection, _EPOCH, epoch)
+
+
+def with_epoch(epoch: int, transaction: Callable[[sqlite3.Connection], T]) -> Callable[[sqlite3.Connection], T]:
+    """The same transaction, and the counter raised in it."""
+
+    def both(connection: sqlite3.Connection) -> T:
+        save_epoch(connection, epoch)
+        return transaction(connection)
+
+    return both
+
+
+def load_pruned(connection: sqlite3.Connection) -> float:
+    """When revocations that had ended by themselves were deleted last, Unix seconds; 0.0 if never."""
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (_PRUNED,)).fetchone()
+    return float(row[0]) if row else 0.0
+
+
+def save_pruned(connection: sqlite3.Connection, at: float) -> None:
+    """Raise it; an earlier time changes nothing."""
+    _raise(connection, _PRUNED, at)
+
+
+def forget_pruned(connection: sqlite3.Connection) -> None:
+    """Every token of before was ended: what was revoked among them matters no more."""
+    connection.execute("DELETE FROM meta WHERE name = ?", (_PRUNED,))
 
 
 def _raise(connection: sqlite3.Connection, name: str, value: float) -> None:

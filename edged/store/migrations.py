@@ -98,6 +98,37 @@ TRUST: Migrations = (
             previous_valid_until REAL
         ) STRICT""",
     ),
+    (
+        # What edged's own tokens are compared with: the epoch, and lines that somebody drew at a time of the past.
+        "ALTER TABLE cut_offs ADD COLUMN own_before REAL",
+        "ALTER TABLE cut_offs ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0",
+        "UPDATE cut_offs SET own_before = before",
+        """CREATE TABLE families (
+            family_id TEXT PRIMARY KEY,
+            started REAL NOT NULL,
+            until REAL NOT NULL
+        ) STRICT""",
+        """CREATE TABLE family_members (
+            family_id TEXT NOT NULL REFERENCES families,
+            identity TEXT NOT NULL,
+            PRIMARY KEY (family_id, identity)
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE refreshes (
+            name TEXT PRIMARY KEY,
+            family_id TEXT NOT NULL REFERENCES families,
+            claims TEXT NOT NULL
+        ) STRICT""",
+        "CREATE INDEX refreshes_of_families ON refreshes (family_id)",
+    ),
+    (
+        # The last good keys of outside issuers, as they came.
+        """CREATE TABLE issuers (
+            name TEXT PRIMARY KEY,
+            source TEXT NOT NULL,
+            keys TEXT NOT NULL,
+            fetched_at REAL NOT NULL
+        ) STRICT""",
+    ),
 )
 
 #: What only counts.

@@ -3,8 +3,7 @@
 By name: identities (`key:…`, `jti:…`, `token:<sha256>`, `user:…`, `issuer:…`), for good. By time: cut-offs, tokens
 that a scope (`all`, `user:…`, `issuer:…`) was given up to a moment (contract 10.8).
 
-Nothing is pruned because the clock says so (design: the clock is not trusted until it is); `until` is
-kept so that a later version may.
+Nothing is deleted because a clock says so that nobody vouches for (contract 10.9): whoever calls `prune` has asked.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from edged.credentials.users import UserRecord
-from edged.store import api_keys, users
+from edged.store import api_keys, meta, refreshes, users
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +41,18 @@ def load(connection: sqlite3.Connection) -> list[Revocation]:
 
 @dataclass(frozen=True, slots=True)
 class CutOff:
-    """Tokens of `scope` that were issued at `before` or earlier are denied, since `at`. Unix seconds."""
+    """Tokens of `scope` that were issued at `before` or earlier are denied, since `at`. Unix seconds.
+
+    Of edged's own tokens those that are older than `epoch`, or were issued at `own_before` or earlier (None: no such
+    time): their time says less than the counter (contract 10.8).
+    """
 
     scope: str
     before: float
     at: float
     reason: str = ""
+    own_before: float | None = None
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +81,20 @@ def load_all(connection: sqlite3.Connection) -> tuple[list[Revocation], list[Cut
 
 def load_cut_offs(connection: sqlite3.Connection) -> list[CutOff]:
     """Every scope's latest cut-off."""
-    rows = connection.execute("SELECT scope, before, at, reason FROM cut_offs ORDER BY at, scope")
+    rows = connection.execute("SELECT scope, before, at, reason, own_before, epoch FROM cut_offs ORDER BY at, scope")
     return [CutOff(*row) for row in rows]
 
 
 def cut_off(connection: sqlite3.Connection, item: CutOff) -> None:
-    """Draw a line; one that is drawn later already stays (cut-offs combine by maximum)."""
+    """Draw a line; what a line of the scope says that reaches further stays (cut-offs combine by maximum)."""
     connection.execute(
-        "INSERT INTO cut_offs (scope, before, at, reason) VALUES (?, ?, ?, ?) ON CONFLICT (scope) DO UPDATE"
-        " SET before = excluded.before, at = excluded.at, reason = excluded.reason WHERE excluded.before > before",
-        (item.scope, item.before, item.at, item.reason),
+        "INSERT INTO cut_offs (scope, before, at, reason, own_before, epoch) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (scope) DO UPDATE SET before = max(before, excluded.before), at = excluded.at,"
+        " reason = excluded.reason, epoch = max(epoch, excluded.epoch),"
+        " own_before = coalesce(max(own_before, excluded.own_before), own_before, excluded.own_before)"
+        " WHERE excluded.before > before OR excluded.epoch > epoch"
+        " OR coalesce(excluded.own_before > coalesce(own_before, excluded.own_before - 1), FALSE)",
+        (item.scope, item.before, item.at, item.reason, item.own_before, item.epoch),
     )
 
 
@@ -103,6 +112,23 @@ def add(connection: sqlite3.Connection, revocations: Sequence[Revocation]) -> No
     for item in revocations:
         if item.key_id:
             api_keys.revoke(connection, item.key_id, item.at)
+
+
+def prune(connection: sqlite3.Connection, before: float, now: float) -> tuple[list[str], list[str]]:
+    """Delete the revocations of tokens that ended before this, Unix seconds, and families of tokens that did: the names
+    of both. That it is `now` is kept with it, so that no start can be earlier."""
+    found = connection.execute(
+        "SELECT identity FROM revocations WHERE until < ?"
+        " AND (identity LIKE 'jti:%' OR identity LIKE 'token:%' OR identity LIKE 'family:%')",
+        (before,),
+    )
+    named = [str(row[0]) for row in found]
+    connection.executemany("DELETE FROM revocations WHERE identity = ?", [(name,) for name in named])
+    families = refreshes.delete_ended(connection, before)
+    if named or families:
+        meta.save_high_water(connection, now)
+        meta.save_pruned(connection, now)
+    return named, families
 
 
 def deny(connection: sqlite3.Connection, denials: Sequence[Denial]) -> None:

@@ -1,0 +1,190 @@
+"""Refresh: a token for a token (contract 10.5). Who shows a good one, or one that ended a few minutes ago, gets its one
+successor, signed as it was itself; who asks again gets that successor again.
+
+All that come of one token are a family, which the ledger knows: to revoke any member, whenever it is, ends all of them.
+What a refresh promises is on disk before it is told; that a token belongs to a family is known before it is on disk, so
+that a revocation which comes in between ends the successor too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, Literal, Protocol, TypeAlias, cast
+
+import structlog
+
+from edged.access.gate import Gate
+from edged.access.keyring import Keyring
+from edged.access.ledger import Ledger
+from edged.access.registrar import Registrar
+from edged.clock import Clock
+from edged.credentials.callers import Caller, Transport
+from edged.credentials.decision import Reason
+from edged.credentials.refreshes import Signer, name_of, renew, signer_of, started_at, text_of
+from edged.credentials.signing_keys import Algorithm
+from edged.credentials.tokens import SharedSecret, sign
+from edged.errors import InvalidState, Overloaded, Refused
+from edged.store import refreshes
+from edged.store.database import Database
+from edged.store.refreshes import Family
+
+#: How long after its end a token may still be refreshed, seconds (S0-16).
+GRACE_SECONDS: Final = 300.0
+#: Names of one family's tokens, two for each: more than a token of a minute needs in 30 days.
+MOST_NAMES: Final = 200_000
+#: A successor, the same once more, or none.
+Result: TypeAlias = Literal["ok", "replayed", "denied"]
+_log = structlog.get_logger("refreshes")
+
+
+class Counts(Protocol):
+    """Where refreshes are counted; metrics.py in the daemon."""
+
+    def token_refreshed(self, result: Result) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """A token's successor: its text, and the caller that it makes. If it is told again it may have ended by now."""
+
+    text: str = field(repr=False)
+    caller: Caller
+
+
+class Refreshes:
+    """Gives successors to tokens."""
+
+    def __init__(
+        self,
+        registrar: Registrar,
+        ledger: Ledger,
+        gate: Gate,
+        keyring: Keyring,
+        db: Database,
+        clock: Clock,
+        counts: Counts,
+        *,
+        shared_secrets: Sequence[SharedSecret] = (),
+        grace: float = GRACE_SECONDS,
+    ) -> None:
+        """`grace`: for how many seconds after its end a token may still be refreshed."""
+        self._registrar = registrar
+        self._ledger = ledger
+        self._gate = gate
+        self._keyring = keyring
+        self._db = db
+        self._clock = clock
+        self._counts = counts
+        self._secrets = {secret.name: secret for secret in shared_secrets}
+        self._grace = grace
+
+    def load(self) -> None:
+        """Tell the ledger every family, before anybody asks. Raises StoreFailed."""
+        families = self._db.read_now(refreshes.load)
+        for family in families:
+            self._ledger.join(family.family_id, family.started, family.until, family.identities)
+        _log.info("loaded", families=len(families))
+
+    async def refresh(self, shown: str | Caller, transport: Transport) -> Refreshed:
+        """The successor of a token: of its text, or of the caller that it made. It is on disk when this returns.
+
+        Raises Refused with the exact reason, counted; InvalidState for whoever shows no token that edged could sign;
+        StoreFailed or Overloaded: then there may be a successor, which nobody knows.
+        """
+        try:
+            caller = self._gate.enter_refresh(shown, transport, self._grace)
+            _check_kind(caller)
+            return await self._registrar.submit(partial(self._refresh, caller, transport)).outcome()
+        except (Refused, InvalidState):
+            self._counts.token_refreshed("denied")
+            raise
+
+    async def _refresh(self, caller: Caller, transport: Transport) -> Refreshed:
+        # It may have waited: what was denied meanwhile counts.
+        caller = self._gate.enter_refresh(caller, transport, self._grace)
+        signer = _check_kind(caller)
+        name = name_of(caller, signer)
+        found = await self._db.read(partial(refreshes.find, name=name))
+        again = found is not None
+        text = await (self._make(caller, signer, name) if found is None else self._repeat(caller, signer, *found))
+        # What was revoked while this was on its way to the disk is told to nobody; what is told again may have ended.
+        successor = self._gate.enter_refresh(text, transport, self._grace)
+        self._counts.token_refreshed("replayed" if again else "ok")
+        _log.info("refreshed", token=caller.credential_id, successor=successor.credential_id, again=again)
+        return Refreshed(text, successor)
+
+    async def _make(self, caller: Caller, signer: Signer, name: str) -> str:
+        family_id, started = self._family_of(caller, name)
+        epoch = self._ledger.epoch
+        claims = renew(caller, signer, now=self._clock.now(), started=started, epoch=epoch)
+        if claims is None:
+            raise Refused(
+                Reason.EXPIRED,
+                "what this token came of was issued 30 days ago: it is not refreshed any more",
+                hint="log in, or have a new token issued",
+            )
+        text = await self._sign(signer, claims)
+        names = {f"jti:{claims['jti']}", _text_name(text), *_names_of(caller)}
+        family = Family(family_id, started, float(cast("int", claims["exp"])), frozenset(names))
+        self._join(family)
+        await self._registrar.commit(partial(refreshes.insert, name=name, claims=claims, family=family))
+        return text
+
+    async def _repeat(self, caller: Caller, signer: Signer, family_id: str, claims: dict[str, object]) -> str:
+        text = await self._sign(signer, claims)
+        names = {_text_name(text), *_names_of(caller)}
+        new = frozenset(name for name in names if family_id not in self._ledger.families_of([name]))
+        if new:
+            # Another key signs by now, or one that signs differently each time.
+            known = self._ledger.families[family_id]
+            family = Family(family_id, known.started, known.until, new)
+            self._join(family)
+            await self._registrar.commit(partial(refreshes.add, family=family))
+        return text
+
+    def _join(self, family: Family) -> None:
+        known = self._ledger.families.get(family.family_id)
+        if known is not None and len(known.members) >= MOST_NAMES:
+            raise Overloaded(f"{MOST_NAMES // 2} tokens came of one already", hint="log in, or have a new token issued")
+        self._ledger.join(family.family_id, family.started, family.until, family.identities)
+
+    def _family_of(self, caller: Caller, name: str) -> tuple[str, float]:
+        """The family that this token is of, or the one that it begins; and when that began."""
+        if (family_id := self._find_family(caller)) is not None:
+            return family_id, self._ledger.families[family_id].started
+        return f"family:{name}", started_at(caller, self._clock.now())
+
+    def _find_family(self, caller: Caller) -> str | None:
+        # By its text: what else a token says of itself another issuer may have said of another one.
+        return next(iter(self._ledger.families_of([text_of(caller)])), None)
+
+    async def _sign(self, signer: Signer, claims: dict[str, object]) -> str:
+        if signer.name in self._secrets and signer.algorithm == SharedSecret.algorithm:
+            return sign(claims, self._secrets[signer.name])
+        return await self._keyring.sign(claims, cast("Algorithm", signer.algorithm))
+
+
+def _check_kind(caller: Caller) -> Signer:
+    """Raises InvalidState for whoever came by something else than a token that edged can sign the like of."""
+    if (signer := signer_of(caller)) is not None:
+        return signer
+    hints = {
+        "api_key": "rotate_key gives a key a new secret",
+        "ticket": "create_ticket makes a new ticket",
+        "jwt_federated": "its issuer has a new one",
+    }
+    raise InvalidState(
+        "there is no token of edged's to refresh here", hint=hints.get(caller.method, "send the token as `token`")
+    )
+
+
+def _names_of(caller: Caller) -> list[str]:
+    """By which a revocation of this token, or of the key that signed it, is one of its family."""
+    return [name for name in caller.identities if name.startswith(("jti:", "token:", "signing_key:"))]
+
+
+def _text_name(text: str) -> str:
+    return f"token:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -1,0 +1,84 @@
+"""Refresh: from a token to the claims of its one successor (contract 10.5; S0-13 to S0-16).
+
+A successor says what the token said, with a new `iat`, `exp` and `jti`: nothing is added that lets it do more. All that
+come of one token by refreshing are its family, which ends 30 days after that first token was issued.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from typing import Final, NamedTuple
+
+from edged.credentials.callers import Caller
+from edged.credentials.tokens import ALGORITHM
+
+#: How long a family lives, from the issue of its first token, seconds.
+FAMILY_SECONDS: Final = 30 * 86400.0
+#: The life of a successor whose token did not say how long it was to live, seconds (S0-7).
+USUAL_LIFE: Final = 86400
+
+
+class Signer(NamedTuple):
+    """What signed a token: an algorithm, and the name of a shared secret or the kid of a key pair."""
+
+    algorithm: str
+    name: str
+
+
+def signer_of(caller: Caller) -> Signer | None:
+    """What signed this caller's token; None where edged cannot sign the like of it: then it cannot be refreshed."""
+    if caller.method != "jwt_local" or not caller.signed_by:
+        return None
+    algorithm, _, name = caller.signed_by.partition(":")
+    return Signer(algorithm, name)
+
+
+def text_of(caller: Caller) -> str:
+    """The name of this token's very text: `token:<SHA-256>`."""
+    return next(name for name in caller.identities if name.startswith("token:"))
+
+
+def name_of(caller: Caller, signer: Signer) -> str:
+    """What a token is known by when it is refreshed once more, in hex: the same for each text of one successor.
+
+    With a `jti` that is all that it says, so that two tokens to which somebody gave one jti are two; without one it is
+    its text (S0-8). Our key pairs follow each other, so that their kid is left out.
+    """
+    if "jti" not in caller.claims:
+        return text_of(caller).partition(":")[2]
+    key = signer.name if signer.algorithm == ALGORITHM else ""
+    told = json.dumps([signer.algorithm, key, caller.claims], sort_keys=True)
+    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def started_at(caller: Caller, now: float) -> float:
+    """When the family of this first token began, Unix seconds: at its issue, if it says when that was."""
+    issued = caller.claims.get("iat")
+    return min(float(issued), now) if isinstance(issued, (int, float)) else now
+
+
+def renew(caller: Caller, signer: Signer, *, now: float, started: float, epoch: int) -> dict[str, object] | None:
+    """The claims of the successor; None once the family that began at `started` is over. Times are Unix seconds.
+
+    It lives as long as the token did, and not beyond its family. One of edged's own says the `epoch` of now; one by a
+    shared secret names no audience, which the seed's own validator refuses (S0-11).
+    """
+    issued = int(now)
+    ends = min(issued + _life_of(caller), int(started + FAMILY_SECONDS))
+    if ends <= now:
+        return None
+    claims = dict(caller.claims)
+    if signer.algorithm == ALGORITHM:
+        claims.pop("aud", None)
+    if caller.epoch is not None:
+        claims["epoch"] = epoch
+    return {**claims, "iat": issued, "exp": ends, "jti": secrets.token_urlsafe(16)}
+
+
+def _life_of(caller: Caller) -> int:
+    issued = caller.claims.get("iat")
+    if caller.expires is None or not isinstance(issued, (int, float)):
+        return USUAL_LIFE
+    return max(1, int(caller.expires - issued))

@@ -1,0 +1,74 @@
+"""Families of refreshed tokens on disk. Functions of a connection.
+
+Claims are stored, never a token's text: what a text is known by is its SHA-256. Nothing of a family is deleted before
+the last of its tokens can have been used.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """All that came of one token: since when, and until when the last of them is good, Unix seconds; and by which
+    names (`jti:…`, `token:<SHA-256>`, `signing_key:…`) a revocation hits one of them."""
+
+    family_id: str
+    started: float
+    until: float
+    identities: frozenset[str]
+
+
+def load(connection: sqlite3.Connection) -> list[Family]:
+    """Every family."""
+    names: dict[str, set[str]] = {}
+    for family_id, identity in connection.execute("SELECT family_id, identity FROM family_members"):
+        names.setdefault(family_id, set()).add(identity)
+    rows = connection.execute("SELECT family_id, started, until FROM families ORDER BY started, family_id")
+    return [
+        Family(family_id, started, until, frozenset(names.get(family_id, ()))) for family_id, started, until in rows
+    ]
+
+
+def find(connection: sqlite3.Connection, name: str) -> tuple[str, dict[str, object]] | None:
+    """The family of the token that is known by this name, and the claims of its successor; None if it has none."""
+    row = connection.execute("SELECT family_id, claims FROM refreshes WHERE name = ?", (name,)).fetchone()
+    return None if row is None else (row[0], json.loads(row[1]))
+
+
+def insert(connection: sqlite3.Connection, name: str, claims: Mapping[str, object], family: Family) -> None:
+    """A token's one successor, and what is new of its family. Raises sqlite3.IntegrityError if it has one."""
+    add(connection, family)
+    connection.execute(
+        "INSERT INTO refreshes (name, family_id, claims) VALUES (?, ?, ?)",
+        (name, family.family_id, json.dumps(claims)),
+    )
+
+
+def add(connection: sqlite3.Connection, family: Family) -> None:
+    """A family, or what is new of one: further names, a later end. Its beginning stays."""
+    connection.execute(
+        "INSERT INTO families (family_id, started, until) VALUES (?, ?, ?) ON CONFLICT (family_id) DO UPDATE"
+        " SET until = max(until, excluded.until)",
+        (family.family_id, family.started, family.until),
+    )
+    connection.executemany(
+        "INSERT OR IGNORE INTO family_members (family_id, identity) VALUES (?, ?)",
+        [(family.family_id, identity) for identity in sorted(family.identities)],
+    )
+
+
+def delete_ended(connection: sqlite3.Connection, before: float) -> list[str]:
+    """Forget the families whose last token ended before this, Unix seconds; which."""
+    ended = [row[0] for row in connection.execute("SELECT family_id FROM families WHERE until < ?", (before,))]
+    for table in ("refreshes", "family_members", "families"):
+        _delete(connection, table, ended)
+    return ended
+
+
+def _delete(connection: sqlite3.Connection, table: str, families: Iterable[str]) -> None:
+    connection.executemany(f"DELETE FROM {table} WHERE family_id = ?", [(name,) for name in families])  # noqa: S608

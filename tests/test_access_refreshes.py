@@ -1,0 +1,378 @@
+"""access/refreshes.py: one successor per token, and a family that ends as one."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from cellar_helpers import BrokenCommits, Desk, busy_writer, running_desk, until
+
+from edged.access.gate import Gate
+from edged.access.keyring import Keyring
+from edged.access.ledger import ALL
+from edged.access.refreshes import GRACE_SECONDS, Refreshed, Refreshes
+from edged.credentials.callers import ApiKey, Caller, Ticket, Token
+from edged.credentials.claims import Trust
+from edged.credentials.tokens import SharedSecret, key_identity, sign
+from edged.errors import InvalidState, Overloaded, Refused, StoreFailed
+from edged.store import refreshes as stored
+
+DAY = 86400
+SECRET = SharedSecret(
+    "test", "a secret of the tests, long enough for HS256", Trust(frozenset({"camera-service", "edged"}), own="edged")
+)
+OTHER = SharedSecret("other", "another secret of the tests, long enough for HS256")
+
+
+@dataclass
+class Box:
+    """A desk that refreshes, and a clock that the test turns."""
+
+    desk: Desk
+    gate: Gate
+    keyring: Keyring
+    refreshes: Refreshes
+    time: list[float] = field(default_factory=list)
+
+    @property
+    def now(self) -> float:
+        return self.time[0]
+
+    def token(self, secret: SharedSecret = SECRET, *, life: float = 3600, jti: str | None = "root", **more: Any) -> str:
+        claims = {"sub": "ada", "role": "viewer", "iat": int(self.now), "exp": int(self.now) + life, **more}
+        return sign(claims | ({"jti": jti} if jti is not None else {}), secret)
+
+    async def refresh(self, shown: str | Caller) -> Refreshed:
+        return await self.refreshes.refresh(shown, "ws")
+
+    async def chain(self, text: str, length: int) -> list[str]:
+        """The token and what came of it, one after the other."""
+        found = [text]
+        while len(found) < length:
+            self.time[0] += 30
+            found.append((await self.refresh(found[-1])).text)
+        return found
+
+    def lets_in(self, text: str) -> bool:
+        try:
+            self.gate.authenticate(Token(text), "ws")
+        except Refused:
+            return False
+        return True
+
+    def stays(self, text: str) -> list[str]:
+        """Let someone in by this token; the list tells why they were put out."""
+        put_out: list[str] = []
+        self.gate.admit(self.gate.authenticate(Token(text), "ws"), "ws", lambda cause, _by: put_out.append(cause))
+        return put_out
+
+
+@asynccontextmanager
+async def opened(path: Path, now: list[float] | None = None) -> AsyncIterator[Box]:
+    at = now if now is not None else [time.time()]
+    with trio.fail_after(60):
+        async with running_desk(path, now=lambda: at[0]) as desk:
+            keyring = Keyring(desk.db, desk.clock, is_denied=lambda name: name in desk.ledger.denied)
+            keyring.load()
+            await keyring.ensure()
+            secrets = [SECRET, OTHER]
+            gate = Gate(
+                desk.ledger, desk.admissions, desk.clock, desk.counted, shared_secrets=secrets, find_key=keyring.find
+            )
+            refreshes = Refreshes(
+                desk.registrar, desk.ledger, gate, keyring, desk.db, desk.clock, desk.counted, shared_secrets=secrets
+            )
+            refreshes.load()
+            yield Box(desk, gate, keyring, refreshes, at)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "trust.db"
+
+
+def jti_of(refreshed: Refreshed) -> str:
+    return str(refreshed.caller.claims["jti"])
+
+
+def hash_of(text: str) -> str:
+    return f"token:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+# --- one successor --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("secret", [SECRET, OTHER])
+async def test_a_token_is_refreshed_by_the_secret_that_signed_it(path: Path, secret: SharedSecret) -> None:
+    """S0-15: it decodes with the client's own secret; both are good, each to its own end."""
+    async with opened(path) as box:
+        text = box.token(secret, department="north")
+        box.time[0] += 1800
+        made = await box.refresh(text)
+        assert made.caller.signed_by == f"HS256:{secret.name}"
+        assert (made.caller.subject, made.caller.claims["department"]) == ("ada", "north")
+        assert made.caller.expires == int(box.now) + 3600
+        assert (box.lets_in(text), box.lets_in(made.text)) == (True, True)
+        box.time[0] += 1801
+        assert (box.lets_in(text), box.lets_in(made.text)) == (False, True)
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
+async def test_a_key_pairs_token_is_refreshed_by_the_key_that_signs_now(path: Path, algorithm: Any) -> None:
+    """The same algorithm, whichever key: the one before may be retired by then."""
+    async with opened(path) as box:
+        claims = {"sub": "ada", "role": "viewer", "jti": "root", "exp": int(box.now) + 60, "iat": int(box.now)}
+        text = await box.keyring.sign({**claims, "epoch": 0}, algorithm)
+        before = box.gate.verify_token(text).signed_by
+        await box.keyring.promote((await box.keyring.create(algorithm)).kid, force=True)
+        made = await box.refresh(text)
+        assert made.caller.signed_by.partition(":")[0] == algorithm
+        assert made.caller.signed_by != before
+        assert (made.caller.claims["iss"], made.caller.epoch) == ("edged", 0)
+
+
+@pytest.mark.parametrize("jti", ["root", None])
+async def test_whoever_asks_again_gets_the_same_until_five_minutes_after_the_end(path: Path, jti: str | None) -> None:
+    """Contract 10.5: the same jti and claims, also over a restart; a token without jti is known by its text."""
+    at = [time.time()]
+    async with opened(path, at) as box:
+        text = box.token(jti=jti, life=600)
+        first = await box.refresh(text)
+        box.time[0] += 500
+        assert (await box.refresh(text)).caller.claims == first.caller.claims
+        assert box.desk.counted.refreshes == ["ok", "replayed"]
+    async with opened(path, at) as box:
+        box.time[0] += 100 + GRACE_SECONDS - 1
+        assert (await box.refresh(text)).text == first.text
+        box.time[0] += 1
+        with pytest.raises(Refused) as caught:
+            await box.refresh(text)
+        assert caught.value.reason == "expired"
+        assert box.desk.counted.refreshes == ["replayed", "denied"]
+
+
+async def test_many_who_ask_at_once_get_one_successor(path: Path) -> None:
+    """A token that processes share: nobody is logged out, and there is one row."""
+    async with opened(path) as box:
+        text, found = box.token(), []
+
+        async def ask() -> None:
+            found.append(jti_of(await box.refresh(text)))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(ask)
+        assert (len(found), len(set(found))) == (20, 1)
+        assert sorted(box.desk.counted.refreshes) == ["ok", *["replayed"] * 19]
+
+
+async def test_a_token_that_has_just_ended_is_refreshed_once_more(path: Path) -> None:
+    """S0-16: `ensure_valid_token` asks after the end; the gate itself lets nobody in by it."""
+    async with opened(path) as box:
+        text = box.token(life=60)
+        box.time[0] += 60 + GRACE_SECONDS - 2
+        assert not box.lets_in(text)
+        made = await box.refresh(text)
+        assert box.lets_in(made.text)
+
+
+async def test_two_tokens_of_one_jti_have_two_successors(path: Path) -> None:
+    """A foreign issuer that gives each of its tokens the same jti makes nobody somebody else."""
+    async with opened(path) as box:
+        ada, eve = box.token(jti="1", role="admin"), box.token(jti="1", sub="eve")
+        found = [await box.refresh(text) for text in (ada, eve, ada)]
+        assert [(each.caller.subject, each.caller.role) for each in found] == [
+            ("ada", "admin"), ("eve", "viewer"), ("ada", "admin"),
+        ]  # fmt: skip
+        assert jti_of(found[0]) == jti_of(found[2]) != jti_of(found[1])
+
+
+async def test_a_caller_that_hangs_up_gets_the_same_when_it_comes_back(path: Path) -> None:
+    """Cancelled while the commit runs: there is a successor, and the next question finds it."""
+    async with opened(path) as box:
+        text = box.token()
+        async with busy_writer(box.desk.db):
+            with trio.move_on_after(0.02) as scope:
+                await box.refresh(text)
+            assert scope.cancelled_caught
+        await until(lambda: box.desk.counted.refreshes == ["ok"])
+        again = await box.refresh(text)
+        assert box.desk.counted.refreshes == ["ok", "replayed"]
+        assert box.lets_in(again.text)
+
+
+async def test_a_disk_that_fails_gives_nothing(path: Path) -> None:
+    """store_error; the token stays good, and is refreshed when the disk is mended. No token's text is on it."""
+    async with opened(path) as box:
+        text = box.token()
+        broken = await BrokenCommits(box.desk.db).begin()
+        with pytest.raises(StoreFailed):
+            await box.refresh(text)
+        await broken.mend()
+        made = await box.refresh(text)
+        assert box.lets_in(text)
+        assert box.lets_in(made.text)
+        assert box.desk.counted.refreshes == ["ok"]
+    content = path.read_bytes()
+    assert hash_of(made.text).encode() in content
+    assert all(each.encode() not in content for each in (text, made.text, made.text.rpartition(".")[2]))
+
+
+# --- who has none ---------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_no_token_of_edgeds_has_no_successor(path: Path) -> None:
+    """A key, a ticket and the local user are told what to do instead; a token that nobody here signed is refused."""
+    async with opened(path) as box:
+        _, secret = await box.desk.api_keys.create(name="k", role="admin")
+        key = box.gate.authenticate(ApiKey(secret), "ws")
+        holder = box.gate.authenticate(Token(box.token()), "ws")
+        ticket = box.gate.tickets.make(holder, "read", "camera0", 60, "session_1")
+        for caller in (key, box.gate.authenticate(Ticket(ticket), "rtsp")):
+            with pytest.raises(InvalidState):
+                await box.refresh(caller)
+        stranger = SharedSecret("x", "a secret that this house does not know at all")
+        with pytest.raises(Refused) as caught:
+            await box.refresh(box.token(stranger))
+        assert caught.value.reason == "bad_signature"
+        assert box.desk.counted.refreshes == ["denied"] * 3
+        assert ("bad_signature", "jwt_local", "ws") in box.desk.counted.failed
+
+
+async def test_a_family_ends_thirty_days_after_its_first_token(path: Path) -> None:
+    """Contract 10.5: the last one is shorter, then the answer is expired, however fresh the token that asks."""
+    async with opened(path) as box:
+        began = box.now
+        text = box.token(life=10 * DAY)
+        for _ in range(3):
+            box.time[0] += 9 * DAY
+            last = await box.refresh(text)
+            text = last.text
+        assert last.caller.expires == int(began) + 30 * DAY
+        box.time[0] = last.caller.expires
+        with pytest.raises(Refused, match="30 days") as caught:
+            await box.refresh(text)
+        assert caught.value.reason == "expired"
+
+
+async def test_a_family_cannot_be_made_to_fill_the_box(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever refreshes in a loop is told to log in anew; what they have stays good."""
+    monkeypatch.setattr("edged.access.refreshes.MOST_NAMES", 6)
+    async with opened(path) as box:
+        texts = await box.chain(box.token(), 3)
+        with pytest.raises(Overloaded):
+            await box.refresh(texts[-1])
+        assert all(map(box.lets_in, texts))
+
+
+# --- the family ends as one -----------------------------------------------------------------------------------------
+
+NAMES: dict[str, Callable[[Box, str], str]] = {
+    "jti": lambda box, text: f"jti:{box.gate.verify_token(text).claims['jti']}",
+    "hash": lambda _box, text: hash_of(text),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("member", range(4))
+async def test_to_revoke_any_member_ends_all(path: Path, member: int, name: str) -> None:
+    """The first, the last or one between, by jti or by hash: at once, whoever is inside, and after a restart."""
+    at = [time.time()]
+    async with opened(path, at) as box:
+        texts = await box.chain(box.token(), 4)
+        stranger = box.token(jti="other")
+        inside = [box.stays(text) for text in texts]
+        outside = box.stays(stranger)
+        pending = box.desk.registrar.revoke_token(frozenset({NAMES[name](box, texts[member])}), box.now + 9e9)
+        # In force when the call returns, also for those that the gate has seen before there was a family.
+        assert not any(map(box.lets_in, texts))
+        assert (inside, outside) == ([["revoked"]] * 4, [])
+        await pending
+        assert box.lets_in(stranger)
+        for text in texts:
+            with pytest.raises(Refused, match="revoked"):
+                await box.refresh(text)
+    async with opened(path, at) as box:
+        assert [box.lets_in(text) for text in (*texts, stranger)] == [False] * 4 + [True]
+
+
+async def test_what_is_revoked_before_it_was_refreshed_has_no_successor(path: Path) -> None:
+    """Nothing comes of it, then or later."""
+    async with opened(path) as box:
+        text = box.token()
+        await box.desk.registrar.revoke_token(frozenset({"jti:root"}), None)
+        with pytest.raises(Refused, match="revoked"):
+            await box.refresh(text)
+        assert box.desk.db.read_now(stored.load) == []
+
+
+@pytest.mark.parametrize("name", ["jti:root", "hash", "user:ada", "cut-off"])
+async def test_a_revocation_finds_a_refresh_that_is_on_its_way_to_the_disk(path: Path, name: str) -> None:
+    """Between the question and the commit: the successor is told to nobody, and is worth nothing, also later."""
+    at, answers = [time.time()], []
+    async with opened(path, at) as box, trio.open_nursery() as nursery:
+        text = box.token(epoch=0, iss="edged")
+
+        async def ask() -> None:
+            with pytest.raises(Refused) as caught:
+                await box.refresh(text)
+            answers.append(caught.value.reason)
+
+        async with busy_writer(box.desk.db):
+            nursery.start_soon(ask)
+            # The question is in the writer's queue, behind the job that holds it.
+            await until(lambda: bool(box.desk.ledger.families))
+            await trio.testing.wait_all_tasks_blocked()
+            box.desk.registrar.cut_off(ALL, None).close() if name == "cut-off" else box.desk.registrar.revoke_token(
+                frozenset({hash_of(text) if name == "hash" else name}), None
+            ).close()
+        await until(lambda: bool(answers))
+        assert answers == ["revoked"]
+        await box.desk.registrar.submit(trio.lowlevel.checkpoint).outcome()
+        (family,) = box.desk.db.read_now(stored.load)
+    found = next(each for each in family.identities if each.startswith("jti:") and each != "jti:root")
+    async with opened(path, at) as box:
+        claims = {"sub": "ada", "role": "viewer", "iss": "edged", "iat": int(at[0]), "exp": at[0] + 60, "epoch": 0}
+        assert not box.lets_in(sign({**claims, "jti": found.removeprefix("jti:")}, SECRET))
+
+
+async def test_every_text_of_a_successor_is_known_by_its_hash(path: Path) -> None:
+    """ES256 signs differently each time, and keys follow each other: a hash of any text ends the family."""
+    at = [time.time()]
+    async with opened(path, at) as box:
+        claims = {"sub": "ada", "role": "viewer", "jti": "root", "exp": int(box.now) + 600, "iat": int(box.now)}
+        root = await box.keyring.sign({**claims, "epoch": 0}, "ES256")
+        texts = {(await box.refresh(root)).text for _ in range(3)}
+        assert len(texts) == 3
+        assert len({jti_of(await box.refresh(root)) for _ in range(2)}) == 1
+        # One successor for each of its texts, too.
+        assert len({jti_of(await box.refresh(text)) for text in texts}) == 1
+    async with opened(path, at) as box:
+        await box.desk.registrar.revoke_token(frozenset({hash_of(texts.pop())}), None)
+        assert not any(map(box.lets_in, [root, *texts]))
+
+
+async def test_a_signing_key_that_leaked_takes_with_it_what_came_of_its_tokens(path: Path) -> None:
+    """A token forged by it may have been refreshed by the next key: the family goes, the next key stays."""
+    at = [time.time()]
+    async with opened(path, at) as box:
+        claims = {"sub": "eve", "role": "admin", "jti": "forged", "exp": int(box.now) + 600, "iat": int(box.now)}
+        kid = box.keyring.current("RS256").kid
+        forged = await box.keyring.sign({**claims, "epoch": 0}, "RS256")
+        await box.keyring.promote((await box.keyring.create("RS256")).kid, force=True)
+        honest = await box.keyring.sign({**claims, "jti": "honest", "epoch": 0}, "RS256")
+        made = (await box.refresh(forged)).text
+        kept = (await box.refresh(honest)).text
+        await box.desk.registrar.revoke_token(frozenset({key_identity(kid)}), None)
+        facts = [box.lets_in(text) for text in (forged, made, honest, kept)]
+        assert facts == [False, False, True, True]
+    async with opened(path, at) as box:
+        assert [box.lets_in(text) for text in (forged, made, honest, kept)] == facts
