@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -145,7 +146,10 @@ def read_public_key(data: bytes, record: IssuerRecord) -> KeySet:
         raise KeysRefused("it is not one public key in PEM: -----BEGIN PUBLIC KEY-----")
     for kind in (RSAKey, ECKey):
         try:
-            jwk = kind.import_key(data).as_dict(private=False)
+            with warnings.catch_warnings():
+                # A weak key is refused below, with its bits.
+                warnings.simplefilter("ignore")
+                jwk = kind.import_key(data).as_dict(private=False)
             return KeySet((_read_jwk({name: jwk[name] for name in jwk if name != "kid"}, record)[0],))
         except _Unfit as problem:
             raise KeysRefused(str(problem)) from None
