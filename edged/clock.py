@@ -26,6 +26,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 import trio
@@ -45,7 +46,13 @@ def wall_time() -> float:
 
 def iso(seconds: float) -> str:
     """Unix seconds → `2026-11-22T10:30:00Z` (contract S1-22); what lies behind the year 9999 is its last second."""
-    return datetime.fromtimestamp(int(min(seconds, _LAST_SECOND)), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _iso(int(min(seconds, _LAST_SECOND)))
+
+
+@lru_cache(maxsize=128)
+def _iso(seconds: int) -> str:
+    """Remembered, because whatever is told within a second is told with the same one."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Clock:

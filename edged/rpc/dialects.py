@@ -10,8 +10,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, Final
+from functools import lru_cache
+from types import MappingProxyType, NoneType
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import structlog
@@ -253,7 +254,7 @@ def present(value: Any, view: View, node_of: NodeOf) -> Any:
     if not isinstance(value, msgspec.Struct):
         return value
     changes: dict[str, Any] = {}
-    for name in value.__struct_fields__:
+    for name in _deep_fields(type(value)):
         old = getattr(value, name)
         if isinstance(old, tuple | list | msgspec.Struct) and (new := present(old, view, node_of)) is not old:
             changes[name] = new
@@ -267,6 +268,26 @@ def present(value: Any, view: View, node_of: NodeOf) -> Any:
             changes["device_path"] = node if view.shows_nodes else device
     return msgspec.structs.replace(value, **changes) if changes else value
 
+
+@lru_cache(maxsize=256)
+def _deep_fields(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """The fields of a struct in which another one can lie, by what they are declared as."""
+    try:
+        hints = get_type_hints(kind)
+    except NameError:  # declared by names that only the type checker imports
+        return kind.__struct_fields__
+    return tuple(name for name in kind.__struct_fields__ if not _is_plain(hints[name]))
+
+
+def _is_plain(hint: Any) -> bool:
+    """Whether values of this type are texts, numbers and the like, or lists and maps of these."""
+    if get_origin(hint) is Literal:
+        return True
+    inner = [each for each in get_args(hint) if each is not ...]
+    return all(map(_is_plain, inner)) if inner else hint in _PLAIN
+
+
+_PLAIN: Final = frozenset({str, int, float, bool, bytes, NoneType})
 
 #: Operations that return the identical object while nothing has changed: their JSON is kept for it.
 KEPT = frozenset({"get_camera_list"})

@@ -1,12 +1,17 @@
 """The least that a WebSocket server on trio can do: the Sans-I/O core, msgspec both ways, a fixed reply.
 
-bare_websocket.py RESULT-FILE    prints its port; RESULT-FILE holds the JSON of the result to answer with
+bare_websocket.py RESULT-FILE [keys FILE | token FILE]
+
+Prints its port. RESULT-FILE holds the JSON of the result to answer with. With `keys` each call's `auth_token` is looked
+up by its SHA-256 among those of the FILE, one a line; with `token` it is verified by joserfc with the secret in FILE.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,9 +28,14 @@ SILENT = logging.getLogger("silent")
 SILENT.disabled = True
 
 
+class Params(msgspec.Struct):
+    auth_token: str
+
+
 class Request(msgspec.Struct):
     method: str
     id: int | str | None = None
+    params: msgspec.Raw = msgspec.Raw()
 
 
 class Reply(msgspec.Struct):
@@ -34,7 +44,20 @@ class Reply(msgspec.Struct):
     id: int | str | None
 
 
-async def serve(result: msgspec.Raw, stream: trio.SocketStream) -> None:
+def make_check(kind: str, path: str) -> Callable[[msgspec.Raw], object]:
+    """What is done with the params of each call; raises if the credential in them is not good."""
+    decoder, lines = msgspec.json.Decoder(Params), Path(path).read_text().splitlines()
+    if kind == "keys":
+        known = {hashlib.sha256(line.encode()).digest(): line for line in lines}
+        return lambda params: known[hashlib.sha256(decoder.decode(params).auth_token.encode()).digest()]
+    from joserfc import jwt
+    from joserfc.jwk import OctKey
+
+    key = OctKey.import_key(lines[0])
+    return lambda params: jwt.decode(decoder.decode(params).auth_token, key, algorithms=["HS256"])
+
+
+async def serve(result: msgspec.Raw, check: Callable[[msgspec.Raw], object], stream: trio.SocketStream) -> None:
     decoder, encoder = msgspec.json.Decoder(Request), msgspec.json.Encoder()
     head = h11.Connection(h11.SERVER)
     while not isinstance(event := head.next_event(), h11.Request):
@@ -50,6 +73,7 @@ async def serve(result: msgspec.Raw, stream: trio.SocketStream) -> None:
         for event in protocol.events_received():
             if event.opcode is Opcode.TEXT:
                 request = decoder.decode(event.data)
+                check(request.params)
                 protocol.send_text(encoder.encode(Reply("2.0", result, request.id)))
         for chunk in protocol.data_to_send():
             await stream.send_all(chunk)
@@ -57,10 +81,11 @@ async def serve(result: msgspec.Raw, stream: trio.SocketStream) -> None:
 
 async def main() -> None:
     result = msgspec.Raw(Path(sys.argv[1]).read_bytes())
+    check = make_check(*sys.argv[2:]) if sys.argv[2:] else lambda _params: None
 
     async def handle(stream: trio.SocketStream) -> None:
         with suppress(trio.BrokenResourceError):
-            await serve(result, stream)
+            await serve(result, check, stream)
 
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(trio.serve_tcp, handle, 0, host="127.0.0.1"))

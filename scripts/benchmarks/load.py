@@ -10,6 +10,7 @@ much of its core it used: above 90 the client was the limit.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import select
@@ -74,7 +75,7 @@ def open_websocket(port: int, path: str, first: str | None) -> socket.socket:
 
 def load_websocket(args: argparse.Namespace) -> dict[str, object]:
     socks = [open_websocket(args.port, args.path, args.first) for _ in range(args.connections)]
-    request = frame(args.send)
+    requests = itertools.cycle([frame(line) for line in args.lines or [args.send]])
     poll = select.epoll()
     buffers: dict[int, bytearray] = {}
     started: dict[int, int] = {}
@@ -90,7 +91,7 @@ def load_websocket(args: argparse.Namespace) -> dict[str, object]:
     end = begin + int(args.seconds * 1e9)
     for number, sock in by_number.items():
         started[number] = clock()
-        sock.send(request)
+        sock.send(next(requests))
     while clock() < end:
         for number, _ in poll.poll(0.2):
             data = by_number[number].recv(262144)
@@ -105,7 +106,7 @@ def load_websocket(args: argparse.Namespace) -> dict[str, object]:
                 now = clock()
                 latencies.append(now - started[number])
                 started[number] = now
-                by_number[number].send(request)
+                by_number[number].send(next(requests))
     return report(latencies, (clock() - begin) / 1e9, time.process_time() - cpu, errors)
 
 
@@ -191,7 +192,8 @@ def main() -> None:
     parser.add_argument("kind", choices=["ws", "post", "stall"])
     parser.add_argument("port", type=int)
     parser.add_argument("--path", default="/ws")
-    parser.add_argument("--send", required=True, help="JSON text, or @FILE")
+    parser.add_argument("--send", help="JSON text, or @FILE")
+    parser.add_argument("--lines", help="a file of calls, one a line, sent in turn instead")
     parser.add_argument("--first", help="a call to make once on each connection, or @FILE")
     parser.add_argument("--connections", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=3)
@@ -200,6 +202,9 @@ def main() -> None:
         if (value := getattr(args, name)) and value.startswith("@"):
             with open(value[1:]) as file:
                 setattr(args, name, file.read())
+    if args.lines:
+        with open(args.lines) as file:
+            args.lines = file.read().splitlines()
     kinds = {"ws": load_websocket, "post": load_post, "stall": stall}
     print(json.dumps(kinds[args.kind](args)), flush=True)
     os._exit(0)

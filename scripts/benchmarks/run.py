@@ -9,9 +9,6 @@ The daemon runs on core 0, the load on core 1. CPU figures are user and system t
 from __future__ import annotations
 
 import argparse
-import base64
-import hashlib
-import hmac
 import json
 import math
 import os
@@ -22,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -30,36 +27,27 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from auth import bench_auth
+from durability import bench_durability
+from measure import (
+    HERE,
+    Daemon,
+    authentication,
+    bare,
+    compare,
+    cpu_seconds,
+    load,
+    pinned,
+    raw_result,
+    request,
+    resident_megabytes,
+    running,
+    sign,
+)  # fmt: skip
+from rtsp_client import RtspReader, RtspRefused
 from trio_websocket import ConnectionClosed, open_websocket_url
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent.parent / "tests"))
-from durability import bench_durability  # noqa: E402
-from rtsp_client import RtspReader, RtspRefused  # noqa: E402
-
-from edged.cli.client import connect  # noqa: E402
-from edged.cli.demo import pick_port  # noqa: E402
-from edged.mediamtx.settings import find_binary  # noqa: E402
-
-TICKS = os.sysconf("SC_CLK_TCK")
-SECRET = "bench-shared-secret-of-forty-characters!"
-
-
-def pinned(core: int) -> Callable[[], None]:
-    """For a child: stay on one core, where there is more than one."""
-    cores = sorted(os.sched_getaffinity(0))
-    return partial(os.sched_setaffinity, 0, {cores[core % len(cores)]})
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def resident_megabytes(pid: int) -> float:
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in text.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+from edged.mediamtx.settings import find_binary
 
 
 def children_of(pid: int) -> list[int]:
@@ -82,144 +70,6 @@ def find_mediamtx() -> str | None:
     return find_binary("", os.environ.get("PATH", "")).path
 
 
-class Daemon:
-    """An edged of its own folder and ports."""
-
-    def __init__(self, folder: Path, *, cameras: int = 2, mediamtx: bool = True) -> None:
-        self.folder, self.runtime = folder, folder / "run"
-        self.port, self.local, self.rtsp = (pick_port(0) for _ in range(3))
-        secret = folder / "secret"
-        secret.write_text(SECRET)
-        secret.chmod(0o600)
-        conf = folder / "conf.d"
-        conf.mkdir()
-        lines = [
-            f'[paths]\nstate = "{folder / "state"}"\nruntime = "{self.runtime}"',
-            f'[listen]\nmain = ["127.0.0.1:{self.port}"]\ncompat = []\ntokens = []\nlocal = ["127.0.0.1:{self.local}"]',
-            f'[auth.shared_secrets]\nbench = "{secret}"',
-            f'[mediamtx]\nenabled = {str(mediamtx).lower()}\nrtsp = "127.0.0.1:{self.rtsp}"',
-            f'hls = "127.0.0.1:{pick_port(0)}"\nwebrtc = "off"',
-            *(f'[[camera]]\nname = "bench {number}"\nsource = "test"' for number in range(cameras)),
-        ]
-        (conf / "bench.toml").write_text("\n".join(lines) + "\n")
-        self.conf = conf
-        self.log = folder / "edged.log"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        assert self.process is not None
-        return self.process.pid
-
-    @property
-    def socket(self) -> Path:
-        return self.runtime / "edged.sock"
-
-    def start(self) -> float:
-        """Start it; returns the seconds from exec to the first answered ping."""
-        began = time.perf_counter()
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "edged", "serve", "--directory", str(self.conf)],
-                stdout=log, stderr=log, preexec_fn=pinned(0), start_new_session=True,
-            )  # fmt: skip
-        trio.run(self._first_ping)
-        return time.perf_counter() - began
-
-    async def _first_ping(self) -> None:
-        with trio.fail_after(30):
-            while True:
-                with suppress(OSError, ConnectionClosed):
-                    stream = await trio.open_tcp_stream("127.0.0.1", self.port)
-                    await stream.aclose()
-                    async with open_websocket_url(f"ws://127.0.0.1:{self.port}/ws") as connection:
-                        await connection.send_message('{"jsonrpc":"2.0","id":1,"method":"ping"}')
-                        assert json.loads(await connection.get_message())["result"] == "pong"
-                        return
-                await trio.sleep(0.005)
-
-    async def call(self, method: str, **params: object) -> Any:
-        async with connect(self.socket) as client:
-            return await client.call(method, params)
-
-    async def wait_media(self) -> None:
-        """Until MediaMTX is ready."""
-        with trio.fail_after(30):
-            while (await self.call("get_system_status"))["mediamtx"]["status"] != "ready":
-                await trio.sleep(0.1)
-
-    def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-
-
-@contextmanager
-def running(**settings: Any) -> Iterator[Daemon]:
-    with tempfile.TemporaryDirectory(prefix="edged-bench-") as folder:
-        daemon = Daemon(Path(folder), **settings)
-        daemon.start()
-        try:
-            yield daemon
-        finally:
-            daemon.stop()
-            if "Traceback" in (log := daemon.log.read_text()):
-                print("! a traceback stands in the daemon's log:\n" + log[-3000:])
-
-
-@contextmanager
-def bare(name: str, *arguments: str) -> Iterator[tuple[int, int]]:
-    """A bare server; its pid and port."""
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / f"{name}.py"), *arguments], stdout=subprocess.PIPE, preexec_fn=pinned(0)
-    )
-    assert process.stdout is not None
-    try:
-        yield process.pid, int(process.stdout.readline())
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def load(pid: int, kind: str, port: int, send: str, **options: object) -> dict[str, Any]:
-    """One run of load.py beside the server `pid`; adds the server's CPU, µs a request."""
-    words = [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
-    command = [sys.executable, str(HERE / "load.py"), kind, str(port), "--send", send, *words]
-    before = cpu_seconds(pid)
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=pinned(1))
-    spent = cpu_seconds(pid) - before
-    if done.returncode:
-        raise SystemExit(f"load failed: {done.stderr[-2000:]}")
-    result = json.loads(done.stdout)
-    return result | {"cpu_us": 1e6 * spent / max(1, result["requests"])}
-
-
-def compare(
-    name: str, rounds: int, ours: Callable[[], dict[str, Any]], bare: Callable[[], dict[str, Any]], limit: float
-) -> float:
-    """Interleaved rounds; prints medians and their ratio."""
-    runs: dict[str, list[dict[str, Any]]] = {"ours": [], "bare": []}
-    kinds = {"ours": ours, "bare": bare}
-    for _ in range(rounds):
-        for kind in random.sample(sorted(kinds), 2):
-            runs[kind].append(kinds[kind]())
-    cpu = {kind: statistics.median(run["cpu_us"] for run in results) for kind, results in runs.items()}
-    client = max(run["client_percent"] for results in runs.values() for run in results)
-    errors = sum(run["errors"] for run in runs["ours"])
-    ratio = cpu["ours"] / cpu["bare"]
-    print(
-        f"{name}: {ratio:.2f} times bare (limit {limit}): {cpu['ours']:.1f} against {cpu['bare']:.1f} µs of CPU a call, "
-        f"{rounds} rounds, client at most {client:.0f} % of its core, {errors} errors",
-        flush=True,
-    )
-    return ratio
-
-
 def bench_start(_: argparse.Namespace) -> None:
     """exec → first ping, beside `python -c 'import trio'`."""
     ours, imports = [], []
@@ -238,23 +88,13 @@ def bench_start(_: argparse.Namespace) -> None:
     )
 
 
-def authentication(daemon: Daemon, role: str = "viewer") -> tuple[str, str]:
-    """The text of an `authenticate` call with a new key; and the key."""
-    key = trio.run(partial(daemon.call, "create_key", name="bench", role=role))["api_key"]
-    return request("authenticate", auth_token=key), key
-
-
-def request(method: str, **params: object) -> str:
-    return json.dumps({"jsonrpc": "2.0", "method": method, "id": 1} | ({"params": params} if params else {}))
-
-
 def bench_calls(args: argparse.Namespace) -> None:
     """ping and get_camera_list at 50 connections."""
     with running(cameras=4, mediamtx=False) as daemon, tempfile.TemporaryDirectory() as folder:
         first, _ = authentication(daemon)
         for method, limit in (("ping", 1.6), ("get_camera_list", 1.4)):
             answer = Path(folder) / f"{method}.json"
-            answer.write_bytes(trio.run(partial(raw_result, daemon, first, method)))
+            answer.write_bytes(trio.run(partial(raw_result, daemon, first, request(method))))
             with bare("bare_websocket", str(answer)) as (pid, port):
                 options = {"connections": 50, "seconds": args.seconds}
                 compare(
@@ -264,20 +104,6 @@ def bench_calls(args: argparse.Namespace) -> None:
                     partial(load, pid, "ws", port, request(method), **options),
                     limit,
                 )
-
-
-async def raw_result(daemon: Daemon, first: str, method: str) -> bytes:
-    """The exact bytes of `result` in an answer."""
-    async with open_websocket_url(f"ws://127.0.0.1:{daemon.port}/ws") as connection:
-        await connection.send_message(first)
-        await connection.get_message()
-        await connection.send_message(request(method))
-        text: str = await connection.get_message()
-    begin = text.index('"result":') + len('"result":')
-    result, _ = json.JSONDecoder().raw_decode(text[begin:])
-    end = json.JSONDecoder().raw_decode(text, begin)[1]
-    assert json.loads(text[begin:end]) == result
-    return text[begin:end].encode()
 
 
 def bench_slow(args: argparse.Namespace) -> None:
@@ -337,17 +163,6 @@ def question(**fields: str) -> str:
     return json.dumps(base | fields)
 
 
-def sign(claims: dict[str, object]) -> str:
-    """An HS256 token, by hand: an implementation other than the daemon's."""
-
-    def encode(value: object) -> str:
-        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
-
-    text = f"{encode({'alg': 'HS256', 'typ': 'JWT'})}.{encode(claims)}"
-    mac = hmac.new(SECRET.encode(), text.encode(), hashlib.sha256).digest()
-    return f"{text}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
-
-
 def bench_hook(args: argparse.Namespace) -> None:
     """MediaMTX's question: empty, with an API key, with a token."""
     with running(cameras=2) as daemon, bare("bare_hook") as (pid, port):
@@ -381,69 +196,6 @@ def hook_address(daemon: Daemon) -> str:
         if file.is_file() and b"authHTTPAddress" in (data := file.read_bytes()):
             return str(json.loads(data)["authHTTPAddress"])
     raise SystemExit("MediaMTX's settings were not found in the runtime folder")
-
-
-def bench_auth(args: argparse.Namespace) -> None:
-    """A key at the gate, beside its hash and look-up; a token, beside joserfc's decode of it. CPU of this process."""
-    from joserfc import jwt
-
-    from edged.access.admissions import Admissions
-    from edged.access.gate import Gate
-    from edged.access.ledger import Ledger
-    from edged.clock import Clock
-    from edged.credentials import api_keys, tokens
-    from edged.credentials.callers import ApiKey
-    from edged.credentials.claims import Trust
-    from edged.credentials.signing_keys import ALGORITHMS, PrivateKey, VerifyingKey, generate, public_part, read_key
-    from edged.metrics import Metrics
-
-    ledger, now = Ledger(), time.time()
-    made = [api_keys.mint() for _ in range(1000)]
-    for key_id, _, digest in made:
-        ledger.put_key(api_keys.KeyRecord(key_id=key_id, name="bench", role="viewer", digest=digest, created_at=now))
-    gate = Gate(ledger, Admissions(monotonic=time.monotonic), Clock(monotonic=time.monotonic), Metrics({}))
-    text, known_keys = made[500].secret, {key.digest: key for key in made}
-    ours, plain = [], []
-    for _ in range(max(args.rounds, 7)):
-        ours.append(cpu_each(lambda: gate.authenticate(ApiKey(text), "ws"), 20_000))
-        plain.append(cpu_each(lambda: known_keys[hashlib.sha256(text.encode()).digest()], 20_000))
-    above = statistics.median(ours) - statistics.median(plain)
-    print(
-        f"auth, API key: {above:.1f} µs of CPU above hash and look-up (limit 5): {statistics.median(ours):.1f} against "
-        f"{statistics.median(plain):.1f}, among 1000 keys, {len(ours)} rounds",
-        flush=True,
-    )
-    secret = tokens.SharedSecret("bench", SECRET)
-    claims = tokens.issue_claims(
-        "bench", role="viewer", now=now, expires_in=3600, permissions=["camera:read"], camera_access=["camera0"]
-    )
-    cases: list[tuple[str, Any, dict[str, VerifyingKey]]] = [("HS256", secret, {})]
-    for algorithm in ALGORITHMS:
-        pair = generate(algorithm)
-        public = VerifyingKey("key-1", algorithm, read_key(public_part(pair)), Trust(frozenset({"edged"})))
-        cases.append((algorithm, PrivateKey("key-1", algorithm, read_key(pair)), {"key-1": public}))
-    for name, key, known in cases:
-        text = tokens.sign(claims | ({"iss": "edged"} if known else {}), key)
-        verify = partial(tokens.verify, text, [secret], now=now, find_key=known.get)
-        decode = partial(jwt.decode, text, known["key-1"].key if known else secret.key, algorithms=[name])
-        ours, library = [], []
-        for _ in range(max(args.rounds, 7)):
-            ours.append(cpu_each(verify))
-            library.append(cpu_each(decode))
-        ratio = statistics.median(ours) / statistics.median(library)
-        print(
-            f"auth, {name} token: {ratio:.2f} times joserfc's decode (limit 1.5): {statistics.median(ours):.1f} "
-            f"against {statistics.median(library):.1f} µs of CPU, {len(ours)} rounds, {len(text)} characters",
-            flush=True,
-        )
-
-
-def cpu_each(work: Callable[[], object], times: int = 2000) -> float:
-    """CPU of this process, µs a call."""
-    began = time.process_time()
-    for _ in range(times):
-        work()
-    return 1e6 * (time.process_time() - began) / times
 
 
 def bench_idle(args: argparse.Namespace) -> None:
