@@ -2,7 +2,8 @@
 
 What counts is *different* wrong ones, told apart by a keyed hash in memory: a client that shows one bad key or one
 mistyped password again and again is never held up. The wait grows from 1 s to 60 s with each further wrong one, and
-is never a ban: once it is over, a right answer gets through, and after a quiet minute all is forgotten.
+is never a ban: once it is over, a right answer gets through, and after a quiet minute all is forgotten. A right key or
+token gets through at any time.
 
 Counted are the address (an IPv4 address, an IPv6 /64) and, for passwords, the user that was named, whether there is
 such a user or not. Who is under attack keeps access from places where they came in within 30 days: those wait for the
@@ -134,17 +135,22 @@ class Limiter:
         while len(self._places) > MOST:
             self._places.popitem(last=False)
 
-    def authenticate(self, gate: Gate, credential: Credential, peer: Peer, transport: Transport) -> Caller:
+    def authenticate(
+        self, gate: Gate, credential: Credential, peer: Peer, transport: Transport, *, at_files: bool = False
+    ) -> Caller:
         """The gate's question at a door where a stranger may try keys and tokens. Raises Refused, RateLimited.
 
+        A good one gets through whatever its neighbours try: nobody guesses 256 bits, and whoever shares an address with
+        somebody who tries shall not suffer for it. A password, which can be guessed, is asked for by `check` first.
         Not counted are the unix socket and this very machine: its clients are ours, or a proxy's many.
         """
         address = peer.address
         if not address or isinstance(credential, (NoCredential, LocalUser, Ticket)) or is_loopback(address):
-            return gate.authenticate(credential, transport)
-        self.check(address)
+            return gate.authenticate(credential, transport, at_files=at_files)
+        if network_of(address) in self._by_address and not gate.is_good(credential):
+            self.check(address)
         try:
-            return gate.authenticate(credential, transport)
+            return gate.authenticate(credential, transport, at_files=at_files)
         except Refused as problem:
             if problem.reason in _GUESSED:
                 self.failed(address, None, credential.text if isinstance(credential, Token) else credential.secret)

@@ -23,11 +23,8 @@ import msgspec
 import trio
 
 from edged.access.admissions import Cause
-from edged.credentials.api_keys import digest
-from edged.credentials.callers import ApiKey, Caller, Credential, LocalUser, NoCredential, Peer, parse_credential
+from edged.credentials.callers import ApiKey, Caller, Credential, LocalUser, NoCredential, Peer, Token, parse_credential
 from edged.credentials.decision import outside_reason
-from edged.credentials.roles import SELF
-from edged.credentials.tokens import TokenRefused
 from edged.errors import EdgedError, RateLimited, Refused, UnknownMethod
 from edged.operations.catalogue import Catalogue
 from edged.operations.house import House
@@ -369,21 +366,10 @@ class RpcSession:
             self._enter(LocalUser(_UNMAPPED_UID if peer.uid is None else peer.uid))
             return
         for credential in _header_credentials(headers):
-            if self._is_good(credential):
+            # A bad one does not count: the client will be told by its own authenticate (C-42).
+            if self._rpc.house.gate.is_good(credential):
                 self._enter(credential)
                 return
-
-    def _is_good(self, credential: Credential) -> bool:
-        """The gate's question, asked without counting: the client will be told by its own authenticate (C-42)."""
-        house = self._rpc.house
-        if isinstance(credential, ApiKey):
-            caller = house.ledger.find_key(digest(credential.secret))
-            return caller is not None and house.gate.judge(caller, SELF).allowed
-        try:
-            house.gate.verify_token(credential.text)  # type: ignore[union-attr]
-        except TokenRefused:
-            return False
-        return True
 
     def _enter_by_call(self, call: Call, method: Method) -> None:
         """Stateless clients show their credential with every call (contract 3). Raises Refused for a bad one."""
@@ -469,12 +455,13 @@ def _presented(call: Call, members: frozenset[str] | None = None) -> Credential:
     return parse_credential(text or "", given.auth_type or "auto")
 
 
-def _header_credentials(headers: Mapping[str, str]) -> list[Credential]:
+def _header_credentials(headers: Mapping[str, str]) -> list[ApiKey | Token]:
     """What the head of the upgrade shows, in the order of contract 5."""
-    found: list[Credential] = []
+    found: list[ApiKey | Token] = []
     scheme, _, text = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and text.strip():
-        found.append(parse_credential(text.strip()))
+    shown = parse_credential(text.strip()) if scheme.lower() == "bearer" else None
+    if isinstance(shown, (ApiKey, Token)):
+        found.append(shown)
     if key := headers.get("x-api-key", "").strip():
         found.append(ApiKey(key))
     return found
