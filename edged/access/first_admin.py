@@ -1,0 +1,123 @@
+"""A new box has no account and no default password: whoever can read a code on it makes the first administrator.
+
+The code stands in a file that root and the daemon alone can read, and on the terminal if edged was started from one;
+edged itself keeps its digest only. It is good for fifteen minutes, for five tries, and for one administrator.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from edged.credentials.first_admin import digest, mint_code
+from edged.errors import InvalidState, StoreFailed
+
+SECONDS: Final = 900.0
+TRIES: Final = 5
+#: The file in the runtime folder.
+FILE: Final = "claim"
+_log = structlog.get_logger("first_admin")
+
+
+def show_on_terminal(code: str) -> None:
+    """Print it on standard error if somebody sits there; the journal is no place for it."""
+    if sys.stderr.isatty():
+        print(f"\n    To make the first administrator: edged claim, code {code}\n", file=sys.stderr, flush=True)
+
+
+class FirstAdmin:
+    """The code of now, if there is one."""
+
+    def __init__(
+        self, folder: Path, is_needed: Callable[[], bool], *, show: Callable[[str], None] = show_on_terminal
+    ) -> None:
+        """`is_needed()`: there is no user yet."""
+        self.path = folder / FILE
+        self._is_needed = is_needed
+        self._show = show
+        self._digest: bytes | None = None
+        self._tries = 0
+        self._until = 0.0
+        self._offered = trio.Event()
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the code is good from now on; 0 if there is none."""
+        return max(0.0, self._until - trio.current_time()) if self._digest is not None else 0.0
+
+    def offer(self) -> None:
+        """Make a code; one that there was is worth nothing any more.
+
+        Raises InvalidState if there is a user, StoreFailed if the file cannot be written: then there is no code.
+        """
+        self.withdraw()
+        if not self._is_needed():
+            raise InvalidState("there is an administrator already", hint="edged user list")
+        code = mint_code()
+        try:
+            self._write(code)
+        except OSError as problem:
+            raise StoreFailed(
+                f"the code for the first administrator cannot be written to {self.path}: {problem.strerror}",
+                hint="make paths.runtime writable for edged, then: edged claim --new",
+            ) from problem
+        self._digest, self._tries, self._until = digest(code), 0, trio.current_time() + SECONDS
+        self._offered.set()
+        self._show(code)
+        _log.warning(
+            "no administrator yet", code_in=str(self.path), minutes=int(SECONDS / 60), remedy="sudo edged claim"
+        )
+
+    def takes(self, code: str) -> bool:
+        """Whether this is the code. A wrong one is one of five tries; a right one stays good until `withdraw`."""
+        shown, known = digest(code), self._digest
+        if known is None or not self._is_needed() or self.seconds_left == 0:
+            return False
+        if hmac.compare_digest(shown, known):
+            return True
+        self._tries += 1
+        if self._tries >= TRIES:
+            self.withdraw()
+            _log.warning("claim code is worth nothing any more", tries=TRIES, remedy="sudo edged claim --new")
+        return False
+
+    def withdraw(self) -> None:
+        """There is no code any more, nor a file."""
+        self._digest = None
+        with suppress(OSError):
+            self.path.unlink()
+
+    async def run(self) -> None:
+        """Offer a code if there is no user yet, and withdraw it when its time is over, or when cancelled."""
+        if self._is_needed():
+            try:
+                self.offer()
+            except StoreFailed as problem:
+                _log.error("no claim code", problem=str(problem))
+        else:
+            self.withdraw()  # a kill may have left one
+        try:
+            while True:
+                with trio.move_on_after(math.inf if self._digest is None else self.seconds_left):
+                    await self._offered.wait()
+                self._offered = trio.Event()
+                if self._digest is not None and self.seconds_left == 0:
+                    self.withdraw()
+                    _log.warning("claim code has expired", remedy="sudo edged claim --new")
+        finally:
+            self.withdraw()
+
+    def _write(self, code: str) -> None:
+        """A new file of mode 0600, whatever lay there."""
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"{code}\n")
