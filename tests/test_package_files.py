@@ -56,10 +56,19 @@ def test_the_socket_is_not_in_a_folder_that_a_restart_removes() -> None:
     assert "FileDescriptorName=unix" in socket
 
 
-@pytest.mark.parametrize("script", ["build-deb", "debian-root", "test-deb", "provision"])
+@pytest.mark.parametrize("script", ["build-deb", "debian-root", "test-deb", "test-vm", "provision"])
 def test_scripts_can_be_read_by_bash(script: str) -> None:
     """They run rarely, and as root."""
     subprocess.run(["bash", "-n", ROOT / "scripts" / script], check=True)
+
+
+def test_the_build_folder_has_what_the_control_file_wants() -> None:
+    """A new dependency is written in one place: what is built in there, and the suite that runs in there, have it."""
+    control = (DEBIAN / "control").read_text()
+    wanted = re.findall(r"^ ([^\s,]+)", control[: control.index("Standards-Version")], re.MULTILINE)
+    script = ". scripts/debian-root; debian_root() { printf '%s\\n' \"$@\"; }; debian_shop"
+    done = subprocess.run(["bash", "-euc", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {"python3-hatchling", "python3-trio"} <= set(wanted) <= set(done.stdout.split())
 
 
 def test_where_a_script_stands_is_where_the_remedy_says() -> None:

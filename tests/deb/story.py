@@ -22,90 +22,19 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SOCKET = Path("/run/edged/edged.sock")
-STATE = Path("/var/lib/edged")
+from steps import SOCKET, STATE, NotRun, expect, journal, journal_has, run, show, step, tell, until
+
 SETTINGS = Path("/etc/edged/conf.d")
 INSIDE, OUTSIDE = "192.0.2.1", "192.0.2.2"
 #: systemd-analyze security; lower is better.
 MOST_EXPOSED = 2.0
 #: Where a MediaMTX of this machine is handed in, if it has one.
 MEDIAMTX = Path("/job/mediamtx")
-STEPS: list[Callable[[], str | None]] = []
-
-
-class NotRun(Exception):
-    """What the step needs is not there."""
-
-
-def step(action: Callable[[], str | None]) -> Callable[[], str | None]:
-    STEPS.append(action)
-    return action
-
-
-def main() -> int:
-    for action in STEPS:
-        name = (action.__doc__ or "").removesuffix(".")
-        began = time.monotonic()
-        try:
-            word, said = "passed", action()
-        except NotRun as reason:
-            word, said = "not run", str(reason)
-        except Exception as problem:
-            print(f"FAILED   {name}: {type(problem).__name__}: {problem}", flush=True)
-            if isinstance(problem, subprocess.CalledProcessError):
-                print(problem.stdout, problem.stderr)
-            print("--- the journal of edged ---\n" + "\n".join(journal()[-60:]))
-            return 1
-        print(f"{word:8} {name}{f': {said}' if said else ''} ({time.monotonic() - began:.1f} s)", flush=True)
-    return 0
-
 
 # What the steps are made of ----------------------------------------------------------------------------------------
-
-
-def run(*command: str | Path, user: str = "", check: bool = True, seconds: float = 60) -> str:
-    """A command's output; as `user` if one is named."""
-    prefix = ("runuser", "-u", user, "--") if user else ()
-    done = subprocess.run([*prefix, *command], capture_output=True, text=True, timeout=seconds, check=check)
-    return (done.stdout + done.stderr).strip()
-
-
-def journal(*more: str) -> list[str]:
-    """What edged and systemd say of the daemon, as `journalctl -u edged` shows it."""
-    run("journalctl", "--sync")
-    return run("journalctl", "-u", "edged.service", "-o", "cat", *more).splitlines()
-
-
-def journal_has(*words: str) -> str:
-    """The first line that holds all of these; waits a moment for it."""
-    for _ in range(50):
-        for line in journal():
-            if all(word in line for word in words):
-                return line
-        time.sleep(0.2)
-    raise AssertionError(f"no line of the journal has {words}")
-
-
-def until(holds: Callable[[], Any], what: str, seconds: float = 30) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := holds()):
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.2)
-    return found
-
-
-def show(name: str, unit: str = "edged.service") -> str:
-    return run("systemctl", "show", "--value", "--property", name, unit)
-
-
-def expect(holds: object, otherwise: object) -> None:
-    if not holds:
-        raise AssertionError(str(otherwise))
 
 
 def refused(text: str) -> bool:
@@ -553,4 +482,4 @@ if __name__ == "__main__":
         case ["whoami"]:
             print(whoami())
         case _:
-            sys.exit(main())
+            sys.exit(tell())
