@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -342,6 +343,38 @@ async def test_a_revocation_finds_a_refresh_that_is_on_its_way_to_the_disk(path:
     async with opened(path, at) as box:
         claims = {"sub": "ada", "role": "viewer", "iss": "edged", "iat": int(at[0]), "exp": at[0] + 60, "epoch": 0}
         assert not box.lets_in(sign({**claims, "jti": found.removeprefix("jti:")}, SECRET))
+
+
+@pytest.mark.parametrize("own", [True, False])
+async def test_a_cut_off_while_the_disk_is_asked_leaves_no_successor(
+    path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    """The token was good when it was shown, and its successor would be younger than the line."""
+    asked, release, find = threading.Event(), threading.Event(), stored.find
+
+    def find_slowly(*args: Any, **named: Any) -> Any:
+        asked.set()
+        assert release.wait(30)
+        return find(*args, **named)
+
+    monkeypatch.setattr(stored, "find", find_slowly)
+    async with opened(path) as box, trio.open_nursery() as nursery:
+        text = box.token(**({"epoch": 0, "iss": "edged"} if own else {}))
+        answers: list[str] = []
+
+        async def ask() -> None:
+            with pytest.raises(Refused) as caught:
+                await box.refresh(text)
+            answers.append(caught.value.reason)
+
+        nursery.start_soon(ask)
+        await trio.to_thread.run_sync(asked.wait, 30)
+        drawn = box.desk.registrar.cut_off(ALL, None)
+        box.time[0] += 2
+        release.set()
+        await drawn
+        await until(lambda: bool(answers))
+        assert answers == ["revoked"]
 
 
 async def test_every_text_of_a_successor_is_known_by_its_hash(path: Path) -> None:

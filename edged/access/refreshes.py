@@ -110,7 +110,9 @@ class Refreshes:
         found = await self._db.read(partial(refreshes.find, name=name))
         again = found is not None
         text = await (self._make(caller, signer, name) if found is None else self._repeat(caller, signer, *found))
-        # What was revoked while this was on its way to the disk is told to nobody; what is told again may have ended.
+        # What was denied while this was on its way to the disk is told to nobody: the successor, or the token itself,
+        # which a line in time may hit though its successor is younger. What is told again may have ended.
+        self._gate.enter_refresh(caller, transport, self._grace)
         successor = self._gate.enter_refresh(text, transport, self._grace)
         self._counts.token_refreshed("replayed" if again else "ok")
         _log.info("refreshed", token=caller.credential_id, successor=successor.credential_id, again=again)
