@@ -29,6 +29,7 @@ from edged.access.limiter import Limiter
 from edged.access.passwords import Passwords
 from edged.access.refreshes import Refreshes
 from edged.access.registrar import Registrar
+from edged.access.service_tokens import ServiceTokens
 from edged.access.usage import Usage
 from edged.cameras.model import Camera, Status
 from edged.cameras.registry import Configured, Registry
@@ -128,8 +129,10 @@ async def run(
         admissions = Admissions(count_end=metrics.session_ended)
         registrar = Registrar(ledger, admissions, trust, clock, metrics)
         api_keys = ApiKeys(registrar, ledger, admissions, trust, clock)
+        service_tokens = ServiceTokens(registrar, ledger, admissions, trust, clock)
         registrar.load()
         api_keys.load()
+        service_tokens.load()
         usage.load()
         limiter = make_limiter(config.limits, clock, metrics)
         limiter.load(tallies)
@@ -171,7 +174,7 @@ async def run(
         )  # fmt: skip
         house = House(
             clock=clock, counts=metrics, gate=gate, ledger=ledger, registrar=registrar, refreshes=refreshes,
-            api_keys=api_keys, usage=usage, sessions=sessions,
+            api_keys=api_keys, service_tokens=service_tokens, usage=usage, sessions=sessions,
             cameras=cameras, mediamtx=mediamtx, paths=paths, publishers=publishers, viewers=viewers, frames=frames,
             snapshots=Snapshots(config.snapshots.folder), listings=Listings(), keyring=keyring,
             passwords=Passwords(), limiter=limiter, shared_secrets=shared_secrets,

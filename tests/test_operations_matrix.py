@@ -24,6 +24,7 @@ from edged.access.keyring import Keyring
 from edged.access.limiter import Limiter
 from edged.access.passwords import Passwords
 from edged.access.refreshes import Refreshes
+from edged.access.service_tokens import ServiceTokens
 from edged.cameras.model import Camera, Status
 from edged.credentials import tokens
 from edged.credentials.callers import ApiKey, Caller, Peer
@@ -74,6 +75,13 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "import_keys": ADMIN,
     "rotate_key": ADMIN,
     "revoke_key": ADMIN,
+    "list_service_tokens": ADMIN,
+    "create_service_token": ADMIN,
+    "import_service_token": ADMIN,
+    "rotate_service_token": ADMIN,
+    "revoke_service_token": ADMIN,
+    # A service token's alone, and that comes in under /v1/files only.
+    "generate_files_token": NOBODY,
     "issue_token": ADMIN,
     "validate_token": ADMIN,
     "revoke_token": ADMIN,
@@ -107,6 +115,7 @@ class Bench:
     spare: str
     token: str
     session: str
+    service: str
 
     def params(self, operation: str) -> dict[str, Any]:
         """Params that are good for whoever may ask."""
@@ -127,6 +136,11 @@ class Bench:
             "end_session": {"session_id": self.session},
             "rotate_key": {"key_id": self.victim},
             "revoke_key": {"key_id": self.victim},
+            "create_service_token": {"name": "uploads", "networks": ["192.0.2.0/24"]},
+            "import_service_token": {"service_token": "s" * 32},
+            "rotate_service_token": {"token_id": self.service},
+            "revoke_service_token": {"token_id": self.service},
+            "generate_files_token": {"user_id": "ada"},
             "issue_token": {"user_id": "ada"},
             "create_signing_key": {"algorithm": "RS256"},
             "promote_signing_key": {"kid": "key-3", "force": True},
@@ -187,9 +201,10 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
             keyring = Keyring(desk.db, desk.clock)
             await keyring.ensure()
             await keyring.create("ES256")
+            services = ServiceTokens(desk.registrar, desk.ledger, desk.admissions, desk.db, desk.clock)
             house = House(
                 clock=desk.clock, counts=counts, gate=desk.gate, ledger=desk.ledger, registrar=desk.registrar,
-                api_keys=desk.api_keys,
+                api_keys=desk.api_keys, service_tokens=services,
                 refreshes=Refreshes(
                     desk.registrar, desk.ledger, desk.gate, keyring, desk.db, desk.clock, desk.counted,
                     shared_secrets=[SECRET],
@@ -200,11 +215,12 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
                 snapshots=Snapshots(folder / "snapshots"), listings=Listings(), keyring=keyring,
                 passwords=Passwords(cost=Cost(8, 1)), limiter=Limiter(), shared_secrets=(SECRET,),
             )  # type: ignore[arg-type]  # fmt: skip
+            service, _ = await services.create("somebody's")
             victim, _ = await desk.api_keys.create(name="victim", role="viewer")
             _, spare = await desk.api_keys.create(name="spare", role="viewer")
             claims = tokens.issue_claims("eve", role="viewer", now=desk.clock.now(), expires_in=3600)
             inside = desk.gate.admit(desk.gate.authenticate(ApiKey(spare), "ws"), "ws", lambda _cause, _by: None)
-            yield Bench(desk, house, victim.key_id, spare, tokens.sign(claims, SECRET), inside.id)
+            yield Bench(desk, house, victim.key_id, spare, tokens.sign(claims, SECRET), inside.id, service.token_id)
 
 
 def test_every_operation_has_a_row() -> None:

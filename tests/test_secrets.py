@@ -29,7 +29,12 @@ from edged.credentials import tokens
 from edged.operations import gather
 
 #: Operations whose answer is a new secret, and the members that hold it.
-SHOWN = {"create_key": ("api_key",), "rotate_key": ("api_key", "new_api_key"), "issue_token": ("token",)}
+SHOWN = {
+    "create_key": ("api_key",),
+    "rotate_key": ("api_key", "new_api_key"),
+    "issue_token": ("token",),
+    "create_service_token": ("service_token",),
+}
 
 
 @pytest.fixture

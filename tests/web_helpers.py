@@ -206,6 +206,7 @@ class Site:
             registrar=None,  # type: ignore[arg-type]
             refreshes=None,  # type: ignore[arg-type]
             api_keys=ApiKeys(self.ledger, self.admissions, self.clock),  # type: ignore[arg-type]
+            service_tokens=SimpleNamespace(),
             usage=SimpleNamespace(find=lambda _key: None), sessions=Sessions(),
             cameras=self.cameras, mediamtx=self.mediamtx, paths=SimpleNamespace(),
             publishers=SimpleNamespace(), viewers=SimpleNamespace(), frames=self.frames,

@@ -13,6 +13,7 @@ from edged.cli.keys import key
 from edged.cli.options import show_json, with_json
 from edged.cli.revocations import revocation
 from edged.cli.serve import demo, serve
+from edged.cli.service_tokens import service_token
 from edged.cli.sessions import session
 from edged.cli.signing_keys import signing_key
 from edged.cli.tokens import token
@@ -23,8 +24,8 @@ from edged.cli.tokens import token
 def main() -> None:
     """A camera box that people can trust.
 
-    `serve` is the daemon. `key`, `token`, `signing-key`, `session` and `revocation` ask the running daemon over its
-    unix socket, which root and the group edged-admin may open.
+    `serve` is the daemon. `key`, `token`, `service-token`, `signing-key`, `session` and `revocation` ask the running
+    daemon over its unix socket, which root and the group edged-admin may open.
     """
 
 
@@ -38,5 +39,5 @@ def version(as_json: bool) -> None:
         click.echo(f"edged {__version__} (Python {platform.python_version()})")
 
 
-for command in (serve, demo, key, token, signing_key, session, revocation, clock, config, version):
+for command in (serve, demo, key, token, service_token, signing_key, session, revocation, clock, config, version):
     main.add_command(command)

@@ -10,8 +10,10 @@ from edged.operations import (
     cameras,
     clock,
     events,
+    files,
     refreshes,
     revocations,
+    service_tokens,
     sessions,
     signing_keys,
     snapshots,
@@ -23,7 +25,7 @@ from edged.operations import (
 from edged.operations.catalogue import Catalogue
 
 #: What is asked now and then, and by few: counted by noun, so that the metrics stay few as the operations grow.
-ADMINISTRATION: Final = frozenset({"api_keys", "tokens", "signing_keys", "revocations", "clock"})
+ADMINISTRATION: Final = frozenset({"api_keys", "service_tokens", "tokens", "signing_keys", "revocations", "clock"})
 
 
 def metric_labels(catalogue: Catalogue) -> Mapping[str, str]:
@@ -43,6 +45,8 @@ def gather() -> Catalogue:
         tickets,
         events,
         api_keys,
+        service_tokens,
+        files,
         tokens,
         refreshes,
         signing_keys,

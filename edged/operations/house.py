@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edged.access.passwords import Passwords
     from edged.access.refreshes import Refreshes
     from edged.access.registrar import Registrar
+    from edged.access.service_tokens import ServiceTokens
     from edged.access.usage import Usage
     from edged.cameras.registry import Registry
     from edged.clock import Clock
@@ -52,6 +53,7 @@ class House:
     registrar: Registrar
     refreshes: Refreshes
     api_keys: ApiKeys
+    service_tokens: ServiceTokens
     usage: Usage
     sessions: Sessions
     cameras: Registry

@@ -20,6 +20,8 @@ _LONGEST: Final = 256
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=_LONGEST)]
 #: What a revocation's identity begins with → the member by which it was named.
 _MEMBERS: Final = {"jti": "jti", "token": "token_hash", "key": "key_id", "user": "subject", "issuer": "issuer"}
+#: What the list names besides: those have operations of their own that deny them.
+_SHOWN: Final = _MEMBERS | {"service": "service_token_id", "signing_key": "kid"}
 #: The other way round, for what one name stands for.
 _TOKENS: Final = {"jti": "jti", "token_hash": "token"}
 
@@ -32,7 +34,7 @@ class ListRevocationsParams(msgspec.Struct, frozen=True):
 
 
 class RevocationItem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is denied: named by exactly the members by which it was asked for; times ISO 8601.
+    """What is denied: named by exactly the members by which it was asked for; times ISO 8601. `kid`: a signing key.
 
     `at` is when it was denied, `until` when it ends by itself, where that is known.
     """
@@ -44,6 +46,8 @@ class RevocationItem(msgspec.Struct, frozen=True, omit_defaults=True):
     key_id: str | None = None
     subject: str | None = None
     issuer: str | None = None
+    service_token_id: str | None = None
+    kid: str | None = None
     before: str | None = None
     until: str | None = None
 
@@ -123,7 +127,7 @@ def _scope(params: RevokeParams) -> str:
 def _name(identity: str) -> dict[str, str]:
     """`user:ann` → `subject` ann; nothing for the scope of all."""
     kind, _, name = identity.partition(":")
-    return {_MEMBERS[kind]: name} if kind in _MEMBERS else {}
+    return {_SHOWN[kind]: name} if kind in _SHOWN else {}
 
 
 def _read_before(text: str, now: float) -> float:

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from edged.errors import InvalidParams
 from edged.web.credentials import has_body, is_json
-from edged.web.exchange import Exchange, Way, json_response
+from edged.web.exchange import Exchange, Way, json_response, read_object
 from edged.web.faults import not_json
 
 _FILTERS = ("role", "status")
@@ -39,7 +39,7 @@ async def update(asked: Exchange) -> Response:
     """Change what stands in the body; null lifts a restriction."""
     if not is_json(asked.request.headers):
         return not_json()
-    return json_response(await asked.call("update_key", {**await _read_object(asked), **asked.request.path_params}))
+    return json_response(await asked.call("update_key", {**await read_object(asked), **asked.request.path_params}))
 
 
 async def suspend(asked: Exchange) -> Response:
@@ -58,7 +58,7 @@ async def rotate(asked: Exchange) -> Response:
     if has_body(asked.request.headers):
         if not is_json(asked.request.headers):
             return not_json()
-        body = await _read_object(asked)
+        body = await read_object(asked)
     return json_response(await asked.call("rotate_key", {**body, **asked.request.path_params}))
 
 
@@ -77,16 +77,6 @@ WAYS = (
     Way(method="POST", path="/api/keys/{key_id}/rotate", answer=rotate, operation="rotate_key", root_may=True),
     Way(method="DELETE", path="/api/keys/{key_id}", answer=revoke, operation="revoke_key", root_may=True),
 )
-
-
-async def _read_object(asked: Exchange) -> dict[str, object]:
-    try:
-        body = msgspec.json.decode(await asked.request.body() or b"{}")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise InvalidParams("the body cannot be read as JSON") from None
-    if not isinstance(body, dict):
-        raise InvalidParams("the body must be a JSON object")
-    return body
 
 
 def _read_days(text: str) -> float:

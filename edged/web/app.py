@@ -14,7 +14,19 @@ from edged.credentials.roles import CAPABILITIES, OPEN, SELF
 from edged.errors import EdgedError
 from edged.operations.catalogue import Catalogue
 from edged.operations.house import House
-from edged.web import api_keys, downloads, jwks, live, revocations, sessions, signing_keys, tickets, tokens
+from edged.web import (
+    api_keys,
+    downloads,
+    files,
+    jwks,
+    live,
+    revocations,
+    service_tokens,
+    sessions,
+    signing_keys,
+    tickets,
+    tokens,
+)
 from edged.web.exchange import CutOff, Exchange, Way
 from edged.web.faults import fault, respond, sole, unexpected
 from edged.web.health import Health
@@ -37,6 +49,8 @@ def make_app(
     """
     ways = (
         *api_keys.WAYS,
+        *service_tokens.WAYS,
+        *files.WAYS,
         *tokens.WAYS,
         *signing_keys.WAYS,
         *jwks.WAYS,

@@ -1,7 +1,7 @@
 """What an HTTP request shows of its sender: a credential, or that it may go without one.
 
-No decision is made here; the gate makes it. Sources in order (contract 5): Authorization: Bearer with a
-token or an API key, X-API-Key, and on the unix socket the user that the kernel names.
+No decision is made here; the gate makes it. Sources in order (contract 5): under /v1/files X-Service-Token; then
+Authorization: Bearer with a token or an API key, X-API-Key, and on the unix socket the user that the kernel names.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Final
 
 from starlette.datastructures import Headers
 
-from edged.credentials.callers import Credential, LocalUser, NoCredential, Peer, parse_credential
+from edged.credentials.callers import Credential, LocalUser, NoCredential, Peer, ServiceToken, parse_credential
 
 #: What an unmapped user of another namespace reads as (contract 10.2).
 _NOBODY: Final = 65534
-_CREDENTIALS: Final = ("authorization", "x-api-key")
+_CREDENTIALS: Final = ("authorization", "x-api-key", "x-service-token")
 #: Sent by browsers and by proxies: then someone else speaks through this connection.
 _RELAYED: Final = ("origin", "via", "forwarded", "x-real-ip")
 _RELAYED_PREFIXES: Final = ("sec-fetch-", "x-forwarded-")
@@ -32,6 +32,15 @@ def read_credential(headers: Headers, peer: Peer) -> Credential:
     if peer.is_local_socket and not _shows_credential(headers):
         return LocalUser(_NOBODY if peer.uid is None else peer.uid)
     return NoCredential()
+
+
+def read_service_token(headers: Headers, peer: Peer) -> ServiceToken | None:
+    """What the request presents as a service token, good or not; None if it has no such header.
+
+    One that says it twice presents what is none.
+    """
+    said = headers.getlist("x-service-token")
+    return ServiceToken(said[0] if len(said) == 1 else "", peer.address) if said else None
 
 
 def may_go_without(method: str, headers: Headers, peer: Peer) -> bool:

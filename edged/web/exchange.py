@@ -21,10 +21,11 @@ from edged.errors import InvalidParams, Refused
 from edged.operations.catalogue import Catalogue, find_camera
 from edged.operations.house import House
 from edged.operations.session import Session
-from edged.web.credentials import may_go_without, read_credential
+from edged.web.credentials import may_go_without, read_credential, read_service_token
 
 _NO_STORE = {"Cache-Control": "no-store"}
 _HOW = "send Authorization: Bearer with an API key or a token, or X-API-Key"
+_HOW_AT_FILES = "send X-Service-Token, or Authorization: Bearer with a token for files"
 _HOW_LOCAL = f"{_HOW}; on this machine root needs none (sudo, http://localhost)"
 
 
@@ -34,7 +35,8 @@ class Way:
 
     Either `operation`, which the catalogue then guards, or `capability`: one of the roles' (asked for the camera in
     the path parameter `camera` if `on_camera`), "self" (any good credential) or "none". `open_if` lets some askers in
-    without a credential; `root_may` is the credential-free rule of contract 5.1; `takes_ticket` lets in by ?ticket=.
+    without a credential; `root_may` is the credential-free rule of contract 5.1; `takes_ticket` lets in by ?ticket=;
+    `at_files` is said of those under /v1/files: X-Service-Token and files tokens are good there and nowhere else.
     """
 
     method: str
@@ -46,6 +48,7 @@ class Way:
     open_if: Callable[[Exchange], bool] | None = None
     root_may: bool = False
     takes_ticket: bool = False
+    at_files: bool = False
 
 
 @dataclass(slots=True)
@@ -115,15 +118,25 @@ class Exchange:
 
     def _authenticate(self, way: Way) -> None:
         peer, gate, transport = self.session.peer, self.house.gate, self.session.transport
-        credential = read_credential(self.request.headers, peer)
+        shown = read_service_token(self.request.headers, peer) if way.at_files else None
+        # It wins over a token, and a wrong one over a good token (contract S3-9).
+        credential = shown or read_credential(self.request.headers, peer)
         if isinstance(credential, NoCredential) and way.takes_ticket and "ticket" in self.request.query_params:
             credential = Ticket(self.request.query_params["ticket"])
         if isinstance(credential, NoCredential):
             self._as_root = way.root_may and may_go_without(self.request.method, self.request.headers, peer)
             if not self._as_root or peer.find_uid() != 0:
-                raise self._no_credential(_HOW_LOCAL if way.root_may else _HOW)
+                raise self._no_credential(_HOW_AT_FILES if way.at_files else _HOW_LOCAL if way.root_may else _HOW)
             credential = LocalUser(0)
-        self.session.caller = self.house.limiter.authenticate(gate, credential, peer, transport)
+        try:
+            self.session.caller = self.house.limiter.authenticate(
+                gate, credential, peer, transport, at_files=way.at_files
+            )
+        except Refused as problem:
+            if way.at_files:
+                # What clients of the upload service know it by (contract 5.3).
+                problem.fields["text"] = "Invalid token" if shown is None else "Invalid service token"
+            raise
         # The listener then counts this connection no more among the strangers of its address.
         self.request.scope.get("edged.authenticated", _tell_nobody)()
 
@@ -177,6 +190,17 @@ class Sent:
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A value that msgspec can write; never kept by anybody on the way."""
     return Response(msgspec.json.encode(value), status, {**_NO_STORE, **(headers or {})}, media_type="application/json")
+
+
+async def read_object(asked: Exchange) -> dict[str, object]:
+    """The body, a JSON object; none at all is an empty one. Raises InvalidParams."""
+    try:
+        body = msgspec.json.decode(await asked.request.body() or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise InvalidParams("the body cannot be read as JSON") from None
+    if not isinstance(body, dict):
+        raise InvalidParams("the body must be a JSON object")
+    return body
 
 
 def read_int(asked: Exchange, name: str, default: int | None, *, least: int, most: int) -> int | None:

@@ -92,5 +92,7 @@ def _refusal(problem: Refused) -> Response:
         return respond(403, code, "Insufficient permissions", detail, headers)
     phrase, sentence = _UNAUTHENTICATED[code]
     detail = f"{sentence}: {problem.hint}" if problem.hint else sentence
+    if isinstance(text := problem.fields.get("text"), str):
+        phrase = detail = text
     challenge = _REALM if code == "auth_required" else f'{_REALM}, error="invalid_token"'
     return respond(401, code, phrase, detail, {"WWW-Authenticate": challenge})

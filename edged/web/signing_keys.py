@@ -5,9 +5,8 @@ from __future__ import annotations
 import msgspec
 from starlette.responses import Response
 
-from edged.errors import InvalidParams
 from edged.web.credentials import has_body, is_json
-from edged.web.exchange import Exchange, Way, json_response
+from edged.web.exchange import Exchange, Way, json_response, read_object
 from edged.web.faults import not_json
 
 
@@ -34,16 +33,11 @@ async def retire(asked: Exchange) -> Response:
 
 
 async def _change(asked: Exchange, operation: str) -> Response:
-    body: object = {}
+    body: dict[str, object] = {}
     if has_body(asked.request.headers):
         if not is_json(asked.request.headers):
             return not_json()
-        try:
-            body = msgspec.json.decode(await asked.request.body() or b"{}")
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise InvalidParams("the body cannot be read as JSON") from None
-    if not isinstance(body, dict):
-        raise InvalidParams("the body must be a JSON object")
+        body = await read_object(asked)
     return json_response(await asked.call(operation, {**body, **asked.request.path_params}))
 
 

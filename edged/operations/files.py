@@ -1,0 +1,63 @@
+"""Files of users: the tokens with which a user's own program reaches them (contract 5.3)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+import structlog
+
+from edged.credentials.roles import FILES_SCOPE
+from edged.credentials.tokens import issue_claims
+from edged.errors import DependencyFailed
+from edged.operations.catalogue import Call, operation
+from edged.operations.service_tokens import act_for
+
+#: The longest life of a files token (contract S3-19).
+MOST_HOURS: Final = 24
+_HOUR: Final = 3600
+_log = structlog.get_logger("files")
+
+
+class GenerateTokenParams(msgspec.Struct, frozen=True):
+    """For whom, and for how many hours."""
+
+    user_id: str
+    expires_hours: Annotated[int, msgspec.Meta(ge=1, le=MOST_HOURS)] = 1
+
+
+class FilesToken(msgspec.Struct, frozen=True):
+    """`expires_in` seconds."""
+
+    token: str
+    user_id: str
+    expires_in: int
+    token_type: str
+
+
+@operation("token:mint")
+async def generate_files_token(call: Call, params: GenerateTokenParams) -> FilesToken:
+    """A token (RS256) for the files of one user, for a service to hand to that user's program (contract S3-4)."""
+    act_for(call, params.user_id)
+    keyring = call.house.keyring
+    if not keyring.is_published(keyring.current("RS256")):
+        raise DependencyFailed("no RS256 key may sign now", hint="make one: edged signing-key create RS256")
+    seconds = params.expires_hours * _HOUR
+    claims = issue_claims(
+        params.user_id,
+        role=None,
+        now=call.house.clock.now(),
+        expires_in=seconds,
+        extra={"scope": FILES_SCOPE, "epoch": await call.house.registrar.epoch()},
+    )
+    token = await keyring.sign(claims, "RS256")
+    # A service token that was revoked while the disk was busy makes nothing any more.
+    call.house.gate.authorize(call.session.caller, "token:mint", call.session.transport)
+    assert call.session.caller is not None
+    _log.info("token made", by=call.session.caller.who, jti=claims["jti"], expires_in=seconds)
+    return FilesToken(
+        token=token,
+        user_id=params.user_id,
+        expires_in=seconds,
+        token_type="Bearer",  # noqa: S106 (the scheme of RFC 6750)
+    )

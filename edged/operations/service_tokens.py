@@ -1,0 +1,208 @@
+"""Service tokens: make, import, list, rotate, revoke; and acting for the user whom a request names (contract 10.1).
+
+The secret stands in the reply that made it and nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from edged.clock import iso
+from edged.credentials.service_tokens import ServiceTokenRecord, is_user_id
+from edged.errors import InvalidParams
+from edged.operations.catalogue import Call, NoParams, operation
+from edged.operations.house import House
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+Networks = Annotated[list[str], msgspec.Meta(min_length=1, max_length=64)]
+_DAY: Final = 86400.0
+#: What a guesser would need a lifetime for has at least so many characters.
+_SHORTEST_SECRET: Final = 20
+_LONGEST_SECRET: Final = 256
+
+
+class CreateServiceTokenParams(msgspec.Struct, frozen=True):
+    """`networks` in CIDR (`192.0.2.0/24`, `2001:db8::/32`) or as addresses: from elsewhere it is refused.
+
+    Without them it is good from everywhere; behind a proxy every address is the proxy's.
+    """
+
+    name: Name
+    networks: Networks | None = None
+
+
+class NewServiceToken(msgspec.Struct, frozen=True):
+    """The only reply that ever holds this secret."""
+
+    token_id: str
+    service_token: str
+    name: str
+    networks: list[str] | None
+    created_at: str
+
+
+@operation("keys:admin")
+async def create_service_token(call: Call, params: CreateServiceTokenParams) -> NewServiceToken:
+    """Make a token with which another server may act for any user under /v1/files. Durable before this answers."""
+    _authorize_files(call)
+    record, secret = await call.house.service_tokens.create(params.name, params.networks)
+    return NewServiceToken(
+        token_id=record.token_id,
+        service_token=secret,
+        name=record.name,
+        networks=_list(record.networks),
+        created_at=iso(record.created_at),
+    )
+
+
+class ImportServiceTokenParams(msgspec.Struct, frozen=True):
+    """A token that the other server holds already, as text; `networks` as for a new one."""
+
+    service_token: Annotated[str, msgspec.Meta(min_length=_SHORTEST_SECRET, max_length=_LONGEST_SECRET)]
+    name: Name = "AUTH_SERVICE_TOKEN"
+    networks: Networks | None = None
+
+
+class ImportedServiceToken(msgspec.Struct, frozen=True):
+    """`imported`, or `known` already under this id, or known and `revoked`."""
+
+    token_id: str
+    status: Literal["imported", "known", "revoked"]
+
+
+@operation("keys:admin")
+async def import_service_token(call: Call, params: ImportServiceTokenParams) -> ImportedServiceToken:
+    """Accept a token that is in use elsewhere, by its SHA-256 (contract S3-22). Again is fine."""
+    _authorize_files(call)
+    secret = params.service_token
+    if not (secret.isascii() and secret.isprintable()) or " " in secret:
+        raise InvalidParams("service_token holds what no header can: give 20 to 256 printable characters, no spaces")
+    tokens = call.house.service_tokens
+    record, fresh = await tokens.import_one(params.name, secret, params.networks)
+    state: Literal["imported", "known", "revoked"] = "imported" if fresh else "known"
+    return ImportedServiceToken(record.token_id, "revoked" if tokens.is_revoked(record.token_id) else state)
+
+
+class ServiceTokenItem(msgspec.Struct, frozen=True):
+    """What may be told of a service token; times ISO 8601, None for what has not happened.
+
+    `networks` None: from everywhere. `previous_valid_until`: how long the secret before the last rotation is good.
+    """
+
+    token_id: str
+    name: str
+    status: Literal["active", "revoked"]
+    networks: list[str] | None
+    created_at: str
+    rotated_at: str | None
+    previous_valid_until: str | None
+    last_used: str | None
+    usage_count: int
+
+
+class ServiceTokenList(msgspec.Struct, frozen=True):
+    service_tokens: list[ServiceTokenItem]
+
+
+@operation("keys:admin")
+def list_service_tokens(call: Call, params: NoParams) -> ServiceTokenList:
+    """All service tokens, newest last."""
+    records = sorted(call.house.ledger.service_tokens.values(), key=lambda record: (record.created_at, record.token_id))
+    return ServiceTokenList([_show(record, call.house) for record in records])
+
+
+class RotateServiceTokenParams(msgspec.Struct, frozen=True):
+    """For `grace_seconds` both secrets work; 0 ends the old one at once."""
+
+    token_id: str
+    grace_seconds: Annotated[float, msgspec.Meta(ge=0, le=30 * _DAY)] = 3600.0
+
+
+class RotatedServiceToken(msgspec.Struct, frozen=True):
+    """The same token with a new secret."""
+
+    token_id: str
+    service_token: str
+    name: str
+    created_at: str
+    rotated_at: str
+    previous_valid_until: str
+
+
+@operation("keys:admin")
+async def rotate_service_token(call: Call, params: RotateServiceTokenParams) -> RotatedServiceToken:
+    """Give a service token a new secret; the old one works on for a while, so that no server is shut out."""
+    _authorize_files(call)
+    record, secret = await call.house.service_tokens.rotate(params.token_id, params.grace_seconds)
+    assert record.rotated_at is not None
+    assert record.previous_valid_until is not None
+    return RotatedServiceToken(
+        token_id=record.token_id,
+        service_token=secret,
+        name=record.name,
+        created_at=iso(record.created_at),
+        rotated_at=iso(record.rotated_at),
+        previous_valid_until=iso(record.previous_valid_until),
+    )
+
+
+class ServiceTokenParams(msgspec.Struct, frozen=True):
+    token_id: str
+
+
+class RevokedServiceToken(msgspec.Struct, frozen=True):
+    message: str
+    token_id: str
+
+
+@operation("keys:admin")
+async def revoke_service_token(call: Call, params: ServiceTokenParams) -> RevokedServiceToken:
+    """End a service token, both its secrets; denied at once, durable before this answers. Again is fine.
+
+    Files tokens that it made are good to their end, a day at most: revoke those of a subject to end them.
+    """
+    record = await call.house.service_tokens.revoke(params.token_id, by=call.session.id)
+    return RevokedServiceToken("service token revoked", record.token_id)
+
+
+def act_for(call: Call, user_id: str) -> None:
+    """From here on this call of a service token is for this user (contract 7.3.5). Raises InvalidParams."""
+    if not is_user_id(user_id):
+        raise InvalidParams(
+            "user_id is not 1 to 128 characters of A-Z a-z 0-9 @ . _ + - without '..'",
+            hint="name the user whose files it is about",
+        )
+    caller = call.session.caller
+    assert caller is not None, "the gate lets nobody ask this without a caller"
+    call.session.caller = dataclasses.replace(caller, acts_for=user_id)
+
+
+def _authorize_files(call: Call) -> None:
+    """Who makes or holds a service token can reach the files of everybody: nobody hands on more than they may do."""
+    call.house.gate.authorize(call.session.caller, "files:admin", call.session.transport)
+
+
+def _show(record: ServiceTokenRecord, house: House) -> ServiceTokenItem:
+    used = house.usage.find(record.token_id)
+    return ServiceTokenItem(
+        token_id=record.token_id,
+        name=record.name,
+        status="revoked" if house.service_tokens.is_revoked(record.token_id) else "active",
+        networks=_list(record.networks),
+        created_at=iso(record.created_at),
+        rotated_at=_iso(record.rotated_at),
+        previous_valid_until=_iso(record.previous_valid_until),
+        last_used=_iso(used.last_used if used else None),
+        usage_count=used.count if used else 0,
+    )
+
+
+def _list(networks: tuple[str, ...] | None) -> list[str] | None:
+    return None if networks is None else list(networks)
+
+
+def _iso(seconds: float | None) -> str | None:
+    return None if seconds is None else iso(seconds)

@@ -1,0 +1,46 @@
+"""/api/service-tokens: make, list, rotate and revoke service tokens (contract 10.1)."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.responses import Response
+
+from edged.web.credentials import has_body, is_json
+from edged.web.exchange import Exchange, Way, json_response, read_object
+from edged.web.faults import not_json
+
+
+async def create(asked: Exchange) -> Response:
+    """A new token: 201, and the only answer that ever holds its secret."""
+    if not is_json(asked.request.headers):
+        return not_json()
+    body = await asked.request.body()
+    return json_response(await asked.call("create_service_token", msgspec.Raw(body or b"{}")), 201)
+
+
+async def list_all(asked: Exchange) -> Response:
+    """All of them; their secrets are known to nobody any more."""
+    return json_response(await asked.call("list_service_tokens", {}))
+
+
+async def rotate(asked: Exchange) -> Response:
+    """The same token with a new secret; the old one lives for `grace_seconds`. The body is optional."""
+    body: dict[str, object] = {}
+    if has_body(asked.request.headers):
+        if not is_json(asked.request.headers):
+            return not_json()
+        body = await read_object(asked)
+    return json_response(await asked.call("rotate_service_token", {**body, **asked.request.path_params}))
+
+
+async def revoke(asked: Exchange) -> Response:
+    """End a token; 200 also the second time."""
+    return json_response(await asked.call("revoke_service_token", asked.request.path_params))
+
+
+WAYS = (
+    Way(method="POST", path="/api/service-tokens", answer=create, operation="create_service_token"),
+    Way(method="GET", path="/api/service-tokens", answer=list_all, operation="list_service_tokens"),
+    Way(method="POST", path="/api/service-tokens/{token_id}/rotate", answer=rotate, operation="rotate_service_token"),
+    Way(method="DELETE", path="/api/service-tokens/{token_id}", answer=revoke, operation="revoke_service_token"),
+)

@@ -1,0 +1,356 @@
+"""Service tokens and files tokens on the running house: what they open, what they never open, and who says so."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from house_helpers import Conversation, Reply, RunningHouse, make_config, running_house
+from joserfc import jwt
+from joserfc.jwk import KeySet
+from log_helpers import kept_log
+
+from edged.credentials import tokens
+
+PATH = "/v1/files/generate-token"
+SHAPE = re.compile(r"[0-9a-f]{64}")
+BASE = "/api/service-tokens"
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    with kept_log() as stream:
+        yield stream
+
+
+async def generate(house: RunningHouse, secret: str, query: str = "user_id=test-user", **sent: Any) -> Reply:
+    headers = {"X-Service-Token": secret, **sent.pop("headers", {})}
+    return await house.request("POST", f"{PATH}?{query}", headers=headers, **sent)
+
+
+async def files_token(house: RunningHouse, admin: Conversation, user: str = "test-user") -> str:
+    made = await admin.call("create_service_token", name=f"for {user}")
+    return str((await generate(house, made["service_token"], f"user_id={user}")).json["token"])
+
+
+def bearer(text: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {text}"}
+
+
+def read(text: str, part: int) -> Any:
+    return json.loads(base64.urlsafe_b64decode(text.split(".")[part] + "=="))
+
+
+async def test_a_server_makes_tokens_for_its_users_that_the_jwks_verifies(tmp_path: Path, log: io.StringIO) -> None:
+    """S3-4 to S3-7, S3-14, S3-21: query and no body, all four members, RS256 by the published key, logged as whose."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+            made = await admin.call("create_service_token", name="uploads")
+            assert SHAPE.fullmatch(made["service_token"])
+            agent = {"User-Agent": "StreamLine-Service-Client/1.0"}
+            reply = await generate(house, made["service_token"], "user_id=test-user&expires_hours=2", headers=agent)
+            assert (reply.status, reply.headers["cache-control"]) == (200, "no-store")
+            text = reply.json["token"]
+            told = {"user_id": "test-user", "expires_in": 7200, "token_type": "Bearer"}
+            assert reply.json == {"token": text, **told}
+            jwks = await house.request("GET", "/.well-known/jwks.json")
+            assert jwks.headers["cache-control"] == "max-age=300"
+            verified = jwt.decode(text, KeySet.import_key_set(jwks.json), algorithms=["RS256"])
+            assert verified.header == {"alg": "RS256", "typ": "JWT", "kid": "key-1"}
+            claims = verified.claims
+            assert {
+                "user_id": "test-user",
+                "sub": "test-user",
+                "iss": "edged",
+                "scope": "files",
+            }.items() <= claims.items()
+            assert claims.keys() == {"user_id", "sub", "iat", "exp", "jti", "iss", "scope", "epoch"}
+            assert claims["exp"] - claims["iat"] == 7200
+            assert abs(claims["iat"] - time.time()) < 60
+            assert (await generate(house, made["service_token"])).json["expires_in"] == 3600
+            said = log.getvalue()
+            assert f"service:{made['token_id']} for test-user" in said
+            assert agent["User-Agent"] in said
+            metrics = (await house.request("GET", "/metrics", key=(await house.create_key("monitor"))[1])).body.decode()
+            labels = 'method="service_token",role="none",transport="http"'
+            assert f"edged_token_uses_total{{{labels}}} 2.0" in metrics
+            used = (await admin.call("list_service_tokens"))["service_tokens"][0]
+            assert (used["usage_count"], used["last_used"] is not None) == (2, True)
+
+
+async def test_a_body_is_not_looked_at(tmp_path: Path) -> None:
+    """None, empty, null as axios sends it, or anything: the query counts, and the connection lives on (S3-4)."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+            secret = (await admin.call("create_service_token", name="uploads"))["service_token"]
+            head = f"POST {PATH}?user_id=7 HTTP/1.1\r\nHost: x\r\nX-Service-Token: {secret}\r\n"
+            bodies = (
+                "\r\n",
+                "Content-Length: 0\r\n\r\n",
+                "Content-Type: application/json\r\nContent-Length: 4\r\n\r\nnull",
+                "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 13\r\n\r\nuser_id=admin",
+            )
+            async with await trio.open_tcp_stream("127.0.0.1", house.port) as stream:
+                for body in bodies:
+                    await stream.send_all((head + body).encode())
+                    answer = b""
+                    while not answer.endswith(b"}"):
+                        part = await stream.receive_some()
+                        assert part, answer
+                        answer += part
+                    assert answer.startswith(b"HTTP/1.1 200")
+                    assert b'"user_id":"7"' in answer
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "", "user_id=", "user_id=..", "user_id=a/b", "user_id=a%2Fb", "user_id=a%20b", "user_id=%00",
+        f"user_id={'x' * 129}",
+        "user_id=a&user_id=b", "user_id=a&expires_hours=0", "user_id=a&expires_hours=25", "user_id=a&expires_hours=-1",
+        "user_id=a&expires_hours=1.5", "user_id=a&expires_hours=x", "user_id=a&expires_hours=",
+        "user_id=a&expires_hours=1&expires_hours=2", "user_id=a&expires_hours=%D9%A1", "user_email=a@b.example",
+    ],
+)  # fmt: skip
+async def test_what_the_query_must_say(tmp_path: Path, query: str) -> None:
+    """S3-18, S3-19: 400 with what is wrong, and 401 before that."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+            secret = (await admin.call("create_service_token", name="uploads"))["service_token"]
+            reply = await generate(house, secret, query)
+            assert (reply.status, reply.json["code"]) == (400, "invalid_params")
+            assert reply.json.keys() == {"error", "detail", "code"}
+            assert (await generate(house, "0" * 64, query)).status == 401
+
+
+async def test_a_service_token_wins_and_a_wrong_one_is_refused_whatever_stands_beside_it(tmp_path: Path) -> None:
+    """S3-9, contract 5.3: 401 with the texts that its clients know, and one header twice is none."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+            made = await admin.call("create_service_token", name="uploads")
+            good, secret = await files_token(house, admin), made["service_token"]
+            _, key = await house.create_key("admin")
+            assert (await generate(house, secret, headers=bearer("rubbish"))).status == 200
+            assert (await generate(house, secret, key="rubbish")).status == 200
+            for wrong in ("0" * 64, "", "x", secret.upper(), key, good):
+                for beside in (bearer(good), bearer(key), {"X-API-Key": key}, {}):
+                    reply = await generate(house, wrong, headers=beside)
+                    assert reply.status == 401
+                    text = "Invalid service token"
+                    assert reply.json == {"error": text, "detail": text, "code": "auth_failed"}
+                    assert 'error="invalid_token"' in reply.headers["www-authenticate"]
+            none = await house.request("POST", f"{PATH}?user_id=a")
+            assert (none.status, none.json["error"], none.json["code"]) == (
+                401,
+                "Authentication required",
+                "auth_required",
+            )
+            assert "X-Service-Token" in none.json["detail"]
+            bad = await house.request("POST", f"{PATH}?user_id=a", headers=bearer(good[:-2]))
+            assert (bad.status, bad.json["error"], bad.json["detail"]) == (401, "Invalid token", "Invalid token")
+            request = f"POST {PATH}?user_id=a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            async with await trio.open_tcp_stream("127.0.0.1", house.port) as stream:
+                await stream.send_all(
+                    f"{request}X-Service-Token: {secret}\r\nX-Service-Token: {secret}\r\n\r\n".encode()
+                )
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 401")
+
+
+async def test_only_a_service_token_makes_tokens(tmp_path: Path) -> None:
+    """token:mint is nobody else's: an administrator's key, a token for files, root on the unix socket get 403."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+            _, key = await house.create_key("admin")
+            for shown in ({"X-API-Key": key}, bearer(key), bearer(await files_token(house, admin))):
+                reply = await house.request("POST", f"{PATH}?user_id=a", headers=shown)
+                assert (reply.status, reply.json["code"]) == (403, "permission_denied")
+                assert 'error="insufficient_scope"' in reply.headers["www-authenticate"]
+            assert (await admin.ask("generate_files_token", user_id="a"))["error"]["code"] == -32002
+
+
+async def test_a_service_token_opens_nothing_but_files(tmp_path: Path) -> None:
+    """Contract 7.3.5, 7.6: not /ws, by message or by header; not /api, by whatever header; not /mcp."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=1) as house, house.local() as admin:
+            secret = (await admin.call("create_service_token", name="uploads"))["service_token"]
+            for shown in ({"X-Service-Token": secret}, bearer(secret), {"X-API-Key": secret}):
+                for path in ("/api/keys", BASE, "/api/sessions", "/api/cameras/camera0/live.mjpeg", "/metrics"):
+                    assert (await house.request("GET", path, headers=shown)).status == 401
+                assert (await house.request("POST", "/mcp", headers=shown)).status == 404
+                extra = [(name.encode(), text.encode()) for name, text in shown.items()]
+                async with house.websocket(extra_headers=extra) as client:
+                    assert (await client.ask("whoami"))["error"]["data"]["reason"] == "auth_required"
+            async with house.websocket() as client:
+                for kind in ("jwt", "api_key", "auto"):
+                    reply = await client.ask("authenticate", auth_token=secret, auth_type=kind)
+                    assert reply["error"]["data"]["reason"] == "auth_failed"
+
+
+async def test_a_files_token_opens_nothing_but_files(tmp_path: Path, log: io.StringIO) -> None:
+    """Contract 7.6, worked row: on /ws it is `Invalid role`; it opens no picture, no ticket and nothing under /api; and
+    whoever may read the audit is told that it is good."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=1) as house, house.local() as admin:
+            text = await files_token(house, admin)
+            async with house.websocket() as client:
+                reply = await client.ask("authenticate", auth_token=text)
+                assert (reply["error"]["code"], reply["error"]["data"]["reason"]) == (-32001, "auth_failed")
+                assert (await client.ask("get_camera_list"))["error"]["code"] == -32001
+            assert "Invalid role" in log.getvalue()
+            for method, path in (
+                ("GET", "/api/keys"), ("GET", "/api/cameras/camera0/live.mjpeg"), ("POST", "/api/tickets"),
+                ("GET", "/api/sessions"), ("GET", "/metrics"), ("POST", "/api/tokens"),
+                ("GET", "/files/snapshots/x.jpg"),
+            ):  # fmt: skip
+                reply = await house.request(method, path, headers=bearer(text), body=None if method == "GET" else {})
+                assert (path, reply.status, reply.json["code"]) == (path, 401, "auth_failed")
+            assert (await admin.call("validate_token", token=text))["errors"] == []
+            await admin.call("revoke", subject="test-user")
+            reply = await house.request("POST", f"{PATH}?user_id=a", headers=bearer(text))
+            assert (reply.status, reply.json["code"], reply.json["error"]) == (401, "revoked", "Invalid token")
+
+
+async def test_the_scope_of_files_is_nothing_in_a_token_that_our_rs256_key_did_not_sign(tmp_path: Path) -> None:
+    """Contract 7.2: by a shared secret it is no right at all, and narrows a role to nothing."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=1) as house:
+            secret = tokens.SharedSecret("test", (tmp_path / "secret").read_text())
+            now = int(time.time())
+            claims = {"sub": "x", "user_id": "x", "iat": now, "exp": now + 60, "jti": "a", "scope": "files"}
+            alone = tokens.sign(claims, secret)
+            with_role = tokens.sign({**claims, "role": "admin"}, secret)
+            async with house.websocket() as client:
+                assert (await client.ask("authenticate", auth_token=alone))["error"]["data"]["reason"] == "auth_failed"
+                mine = await client.call("authenticate", auth_token=with_role)
+                assert not [name for name in mine["permissions"] if ":" in name]
+            for text, status in ((alone, 401), (with_role, 403)):
+                assert (await house.request("POST", f"{PATH}?user_id=a", headers=bearer(text))).status == status
+
+
+async def test_the_life_of_a_service_token(tmp_path: Path) -> None:
+    """Made, listed, rotated with a grace, revoked, by REST and RPC; after a restart it is as it was."""
+    config = make_config(tmp_path, cameras=0)
+    with trio.fail_after(60):
+        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+            _, key = await house.create_key("admin")
+            made = await house.request("POST", BASE, key=key, body={"name": "uploads", "networks": ["127.0.0.0/8"]})
+            assert (made.status, made.headers["cache-control"]) == (201, "no-store")
+            token_id, first = made.json["token_id"], made.json["service_token"]
+            assert made.json.keys() == {"token_id", "service_token", "name", "networks", "created_at"}
+            rotated = await house.request("POST", f"{BASE}/{token_id}/rotate", key=key, body={"grace_seconds": 600})
+            second = rotated.json["service_token"]
+            assert (rotated.status, rotated.json["token_id"], first != second) == (200, token_id, True)
+            assert [(await generate(house, secret)).status for secret in (first, second)] == [200, 200]
+            listed = (await house.request("GET", BASE, key=key)).json["service_tokens"]
+            assert (await admin.call("list_service_tokens"))["service_tokens"] == listed
+            assert (listed[0]["status"], listed[0]["networks"]) == ("active", ["127.0.0.0/8"])
+            assert listed[0]["previous_valid_until"] == rotated.json["previous_valid_until"]
+            assert first not in str(listed)
+            assert second not in str(listed)
+            third = (await house.request("POST", f"{BASE}/{token_id}/rotate", key=key)).json["service_token"]
+            assert [(await generate(house, secret)).status for secret in (first, second, third)] == [401, 200, 200]
+            other = await admin.call("create_service_token", name="other")
+            for _ in range(2):
+                gone = await house.request("DELETE", f"{BASE}/{other['token_id']}", key=key)
+                assert (gone.status, gone.json) == (
+                    200, {"message": "service token revoked", "token_id": other["token_id"]},
+                )  # fmt: skip
+            reply = await generate(house, other["service_token"])
+            assert (reply.status, reply.json["error"], reply.json["code"]) == (401, "Invalid service token", "revoked")
+            assert (await house.request("POST", f"{BASE}/{other['token_id']}/rotate", key=key)).status == 409
+            told = (await admin.call("list_revocations"))["revocations"][0]
+            assert (told["service_token_id"], told["reason"]) == (other["token_id"], "service_token")
+        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+            # The usage is written at the stop, and shown after it.
+            states = {
+                item["name"]: item["status"] for item in (await admin.call("list_service_tokens"))["service_tokens"]
+            }
+            assert states == {"uploads": "active", "other": "revoked"}
+            answers = [(await generate(house, text)).status for text in (second, third, other["service_token"])]
+            assert answers == [200, 200, 401]
+
+
+async def test_what_is_wrong_with_a_request_is_told(tmp_path: Path) -> None:
+    """Status by status; nothing is made by what was refused."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+            _, key = await house.create_key("admin")
+            _, weak = await house.create_key("viewer")
+            _, narrow = await house.create_key("admin", permissions=["keys:admin"])
+            plain = {"Content-Type": "text/plain"}
+            for body in (
+                {},
+                {"name": ""},
+                {"name": "x", "networks": []},
+                {"name": "x", "networks": ["10.0.0.1/8"]},
+                [],
+                7,
+            ):
+                reply = await house.request("POST", BASE, key=key, body=body)
+                assert (reply.status, reply.json["code"]) == (400, "invalid_params")
+            assert (await house.request("POST", BASE, key=key, body={"name": "x"}, headers=plain)).status == 415
+            for other in (weak, narrow):
+                assert (await house.request("POST", BASE, key=other, body={"name": "x"})).status == 403
+            assert (await house.request("GET", BASE, key=weak)).status == 403
+            assert (await house.request("GET", BASE)).status == 401
+            assert (await admin.call("list_service_tokens"))["service_tokens"] == []
+            token_id = (await admin.call("create_service_token", name="x"))["token_id"]
+            for body in ({"grace_seconds": -1}, {"grace_seconds": "x"}, []):
+                assert (await house.request("POST", f"{BASE}/{token_id}/rotate", key=key, body=body)).status == 400
+            assert (
+                await house.request("POST", f"{BASE}/{token_id}/rotate", key=key, body={}, headers=plain)
+            ).status == 415
+            assert (await house.request("POST", f"{BASE}/{token_id}/rotate", key=narrow)).status == 403
+            for method, path in (("POST", f"{BASE}/svc_0/rotate"), ("DELETE", f"{BASE}/svc_0")):
+                reply = await house.request(method, path, key=key)
+                assert (reply.status, "list_service_tokens" in reply.json["detail"]) == (404, True)
+            # Whoever may administer keys may always take one away.
+            assert (await house.request("DELETE", f"{BASE}/{token_id}", key=narrow)).status == 200
+
+
+async def test_it_is_good_from_its_networks_only(tmp_path: Path, log: io.StringIO) -> None:
+    """S3-20: refused from elsewhere, and on the unix socket, where there is no address; the log says why."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+            here = await admin.call("create_service_token", name="here", networks=["::ffff:127.0.0.0/104"])
+            there = await admin.call("create_service_token", name="there", networks=["192.0.2.0/24"])
+            assert here["networks"] == ["127.0.0.0/8"]
+            assert (await generate(house, here["service_token"])).status == 200
+            reply = await generate(house, there["service_token"])
+            text = "Invalid service token"
+            assert (reply.status, reply.json) == (401, {"error": text, "detail": text, "code": "auth_failed"})
+            assert "address_denied" in log.getvalue()
+            for made, status in ((here, 401), (await admin.call("create_service_token", name="all"), 200)):
+                async with await trio.open_unix_socket(house.config.listen.unix) as stream:
+                    line = f"POST {PATH}?user_id=a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                    await stream.send_all(f"{line}X-Service-Token: {made['service_token']}\r\n\r\n".encode())
+                    assert (await stream.receive_some()).startswith(f"HTTP/1.1 {status}".encode())
+
+
+async def test_one_that_other_servers_hold_is_taken_over_once(tmp_path: Path) -> None:
+    """S3-1, S3-22: it works as it is; again it is known; the guide's own and what nobody could send are refused."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+            old = "an-old-token/of+any=form_" + "z" * 20
+            done = await admin.call("import_service_token", service_token=old)
+            assert done["status"] == "imported"
+            assert (await generate(house, old)).status == 200
+            again = await admin.call("import_service_token", service_token=old, name="again")
+            assert again == {"token_id": done["token_id"], "status": "known"}
+            await admin.call("revoke_service_token", token_id=done["token_id"])
+            assert (await admin.call("import_service_token", service_token=old))["status"] == "revoked"
+            printed = "ee6d52ece4fa6c4c8836820d2eb7feeb" + "6c78cbf2e2661ef76c9f5a805fc16340"
+            refused = await admin.ask("import_service_token", service_token=printed)
+            assert "the upload server guide's sample token" in refused["error"]["message"]
+            assert printed not in str(refused)
+            for bad in ("short", "x" * 257, "with a space in it, and long", "ümlauts are no header text", "tab\t" * 10):
+                assert (await admin.ask("import_service_token", service_token=bad))["error"]["code"] == -32602
+            assert len((await admin.call("list_service_tokens"))["service_tokens"]) == 1
