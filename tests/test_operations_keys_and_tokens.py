@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from edged.credentials import tokens
 from edged.credentials.callers import Caller, Streams
+from edged.credentials.claims import RESERVED
 from edged.credentials.roles import CAPABILITIES
 
 
@@ -31,6 +33,18 @@ async def keyed(house: RunningHouse, role: str = "admin", **params: object) -> A
 async def reason_of(client: Conversation, method: str, **params: object) -> str:
     """Why a call was refused, as the caller is told."""
     return str((await client.ask(method, **params))["error"]["data"]["reason"])
+
+
+@pytest.fixture(scope="module")
+def folder_of_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("house")
+
+
+@pytest.fixture
+async def house_of_all(folder_of_all: Path) -> AsyncIterator[RunningHouse]:
+    """One of which each test asks a little; its key pairs are made once."""
+    async with running_house(folder_of_all) as house:
+        yield house
 
 
 async def test_a_narrowed_administrator_hands_on_no_more_than_it_has(tmp_path: Path) -> None:
@@ -205,6 +219,57 @@ async def test_an_issued_token_opens_what_its_role_says_until_it_is_revoked(tmp_
             async with house.websocket() as client:
                 assert await reason_of(client, "authenticate", auth_token=issued["token"]) == "revoked"
             assert (await admin.call("validate_token", token=issued["token"]))["errors"] == ["Token is blacklisted"]
+
+
+async def test_an_issued_token_says_what_it_was_told_to_say_and_whose_it_is(tmp_path: Path) -> None:
+    """S2-18, S0-4, S0-11: roles and claims of one's own, shown by whoami and kept by a refresh; issuer and epoch, no
+    audience; by a shared secret and by a key pair alike."""
+    with trio.fail_after(30):
+        async with running_house(tmp_path) as house, house.local() as admin:
+            for key in ("HS256", "RS256"):
+                extra = {"department": {"floor": 3}, "custom_field": [1, "two"], "name": "Ada"}
+                made = await admin.call(
+                    "issue_token", user_id="ada", roles=["viewer", "operator"], claims=extra, signing_key=key
+                )
+                again = await admin.call("refresh_token", token=made["token"])
+                for text in (made["token"], again["token"]):
+                    claims = tokens.peek_claims(text)
+                    assert {name: claims[name] for name in extra} == extra
+                    assert (claims["iss"], claims["epoch"], claims["roles"]) == ("edged", 0, ["viewer", "operator"])
+                    assert claims.keys() & {"aud", "role"} == set()
+                    async with house.websocket() as client:
+                        assert (await client.call("authenticate", auth_token=text))["role"] == "operator"
+                        told = await client.call("whoami")
+                        assert (told["username"], told["claims"]) == ("Ada", claims)
+
+
+@pytest.mark.parametrize(
+    ("params", "named"),
+    [
+        *(({"claims": {name: "x"}}, name) for name in sorted(RESERVED)),
+        ({"claims": {"name": 1}}, "name is not a string"),
+        ({"claims": {"blob": "x" * 9000}}, "longer than 8192"),
+        ({"claims": {"deep": [[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]}}, "nested deeper"),
+        ({"permissions": ["camera:read"] * 11}, "permissions"),
+        ({"roles": ["root"]}, "roles"),
+    ],
+)
+async def test_what_edged_decides_by_is_nobodys_claim(
+    house_of_all: RunningHouse, params: dict[str, object], named: str
+) -> None:
+    """Neither a registered name nor one that edged reads; nor a token that edged itself would not read."""
+    with trio.fail_after(30):
+        async with house_of_all.local() as admin:
+            reply = await admin.ask("issue_token", user_id="ada", **params)
+            assert reply["error"]["code"] == -32602
+            assert named in json.dumps(reply["error"])
+
+
+async def test_nobody_hands_on_a_role_that_they_do_not_have(house_of_all: RunningHouse) -> None:
+    """`roles` bound like `role`."""
+    with trio.fail_after(30):
+        async with keyed(house_of_all, permissions=["tokens:issue", "camera:read"]) as client:
+            assert await reason_of(client, "issue_token", user_id="x", roles=["viewer", "admin"]) == "permission_denied"
 
 
 async def test_everybody_may_revoke_their_own_token_and_nobody_anothers(tmp_path: Path) -> None:

@@ -263,6 +263,11 @@ class Gate:
             return False
         return True
 
+    def read_token(self, text: str) -> Caller:
+        """The caller of a token that somebody whom edged trusts has signed, revoked or ended as it may be. Raises
+        TokenRefused."""
+        return self._read(text, math.inf)
+
     def enter_refresh(self, shown: str | Caller, transport: Transport, past: float) -> Caller:
         """Who shows a token, its text or the caller that it made, to have it refreshed: it must be good, but may have
         ended up to `past` seconds ago. Raises Refused as `authenticate`, and counts that; no use is counted."""

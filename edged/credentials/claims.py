@@ -41,6 +41,14 @@ class Trust:
     needs_audience: bool = False
 
 
+#: What edged reads of a token to decide by, or writes itself: nobody hands in anything of that as a claim of their own.
+RESERVED = frozenset(
+    {
+        "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "user_id", "role", "roles", "permissions", "scope",
+        "camera_access", "stream_access", "mediamtx_permissions", "epoch", "username",
+    }
+)  # fmt: skip
+
 #: What seed 000 writes into its tokens.
 SEED_TRUST = Trust(frozenset({"camera-service"}), frozenset({"camera-clients"}))
 

@@ -324,13 +324,13 @@ def refuse_widening(
     camera_access: Sequence[str] | None,
     streams: Streams | None = None,
 ) -> None:
-    """Nobody hands on more than they may do themselves (contract 10.1). Raises Refused."""
+    """Nobody hands on more than they may do themselves (contract 10.1); `roles` are further ones. Raises Refused."""
     caller = call.session.caller
     assert caller is not None, "the gate lets nobody ask this without a caller"
-    roles = frozenset({canonical_role(role)})
-    whole, single = compute(roles, permissions, has_streams=streams is not None)
+    named = frozenset(map(canonical_role, (role, *roles)))
+    whole, single = compute(named, permissions, has_streams=streams is not None)
     cameras = None if camera_access is None or "*" in camera_access else frozenset(camera_access)
-    asked = Caller("api_key", "", roles, whole, single, cameras, streams)
+    asked = Caller("api_key", "", named, whole, single, cameras, streams)
     if not call.house.gate.current(caller).covers(asked):
         raise Refused(Reason.MISSING_SCOPE, "nobody can hand on more than they may do themselves", required=role)
 
@@ -349,6 +349,7 @@ def _find(house: House, key_id: str) -> KeyRecord:
     record = house.ledger.keys.get(key_id)
     if record is None:
         raise NotFound(f"no API key {key_id[:64]!r}", hint="list_keys names them", resource="key", id=key_id[:64])
+    roles: Sequence[str] = (),
     return record
 
 

@@ -21,7 +21,7 @@ Text = Annotated[str, msgspec.Meta(min_length=1, max_length=_LONGEST)]
 #: What a revocation's identity begins with → the member by which it was named.
 _MEMBERS: Final = {"jti": "jti", "token": "token_hash", "key": "key_id", "user": "subject", "issuer": "issuer"}
 #: What the list names besides: those have operations of their own that deny them.
-_SHOWN: Final = _MEMBERS | {"service": "service_token_id", "signing_key": "kid"}
+_SHOWN: Final = _MEMBERS | {"service": "service_token_id", "signing_key": "kid", "family": "family_id"}
 #: The other way round, for what one name stands for.
 _TOKENS: Final = {"jti": "jti", "token_hash": "token"}
 
@@ -34,7 +34,8 @@ class ListRevocationsParams(msgspec.Struct, frozen=True):
 
 
 class RevocationItem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is denied: named by exactly the members by which it was asked for; times ISO 8601. `kid`: a signing key.
+    """What is denied: named by exactly the members by which it was asked for; times ISO 8601. `kid`: a signing key;
+    `family_id`: all that came of one token by refreshing, which ended with one of them.
 
     `at` is when it was denied, `until` when it ends by itself, where that is known.
     """
@@ -48,6 +49,7 @@ class RevocationItem(msgspec.Struct, frozen=True, omit_defaults=True):
     issuer: str | None = None
     service_token_id: str | None = None
     kid: str | None = None
+    family_id: str | None = None
     before: str | None = None
     until: str | None = None
 
@@ -99,8 +101,9 @@ async def revoke(call: Call, params: RevokeParams) -> RevocationItem:
     if params.before is not None:
         if len(named) > 1 or not set(named) <= {"subject", "issuer"}:
             raise InvalidParams("before goes alone, or with one of subject, issuer")
-        before = _read_before(params.before, now)
-        await registrar.cut_off(_scope(params), before, by, params.reason)
+        line = None if params.before == "now" else _read_before(params.before, now)
+        before = now if line is None else line
+        await registrar.cut_off(_scope(params), line, by, params.reason)
     elif len(named) != 1:
         raise InvalidParams(f"give exactly one of {', '.join(_MEMBERS.values())}, before")
     elif params.key_id:
@@ -132,8 +135,6 @@ def _name(identity: str) -> dict[str, str]:
 
 def _read_before(text: str, now: float) -> float:
     """Unix seconds. Raises InvalidParams for a moment that is yet to come: nothing issued until then would be good."""
-    if text == "now":
-        return now
     before = read_time("before", text)
     if before > now + LEEWAY:
         raise InvalidParams("before lies in the future", hint="now is the latest line that can be drawn")

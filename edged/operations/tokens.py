@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from edged.clock import iso
 from edged.credentials import tokens
-from edged.credentials.claims import LEEWAY, write_streams
+from edged.credentials.claims import LEEWAY, RESERVED, ClaimsRefused, read_caller, write_streams
 from edged.credentials.decision import Reason
 from edged.credentials.signing_keys import ALGORITHMS, Algorithm
 from edged.credentials.tokens import SharedSecret
@@ -21,22 +21,27 @@ from edged.operations.house import House
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
 _DAY: Final = 86400
+#: The seed's own validator calls a token with more suspicious (S0-27).
+_MOST_PERMISSIONS: Final = 10
 
 
 class IssueTokenParams(msgspec.Struct, frozen=True):
     """For whom, as what, for how many seconds (60 s to 30 days).
 
-    `role` is viewer, or none where only `streams` are given. `signing_key` is RS256, ES256 or HS256, the name of a
+    `role` is viewer, or none where `roles` or only `streams` are given. `claims` are further ones, which say nothing that
+    edged decides by; whoami shows them. `signing_key` is RS256, ES256 or HS256, the name of a
     shared secret, or the kid of a key pair that signs now; without it the first shared secret signs, or RS256 where
     there is none.
     """
 
     user_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
     role: Role | None = None
-    permissions: list[str] | None = None
+    roles: Annotated[list[Role], msgspec.Meta(max_length=8)] | None = None
+    permissions: Annotated[list[str], msgspec.Meta(max_length=_MOST_PERMISSIONS)] | None = None
     camera_access: list[str] | None = None
     streams: StreamAccess | None = None
     signing_key: str | None = None
+    claims: dict[str, Any] | None = None
     expires_in: Annotated[int, msgspec.Meta(ge=60, le=30 * _DAY)] = _DAY
 
 
@@ -56,12 +61,14 @@ async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
 
     With `streams` a MediaMTX in jwt mode that knows our JWKS admits its holder to exactly those.
     """
-    house = call.house
-    streams = read_streams(params.streams)
-    role = params.role or (None if streams else "viewer")
-    refuse_widening(call, role or "", params.permissions, params.camera_access, streams)
+    house, caller = call.house, call.session.caller
+    streams, extra = read_streams(params.streams), params.claims or {}
+    role = params.role or (None if streams or params.roles else "viewer")
+    if taken := sorted(RESERVED & extra.keys()):
+        raise InvalidParams(f"claims cannot name {taken[0]}", hint="the other members of issue_token say that")
+    refuse_widening(call, role or "", params.permissions, params.camera_access, streams, params.roles or ())
     key = _choose_key(house, params.signing_key)
-    now = house.clock.now()
+    epoch, now = await house.registrar.epoch(), house.clock.now()
     claims = tokens.issue_claims(
         params.user_id,
         role=role,
@@ -69,9 +76,18 @@ async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
         expires_in=params.expires_in,
         permissions=params.permissions,
         camera_access=params.camera_access,
-        extra=write_streams(streams) if streams else None,
+        extra={
+            **extra,
+            "iss": house.keyring.issuer,
+            "epoch": epoch,
+            **({"roles": params.roles} if params.roles else {}),
+            **(write_streams(streams) if streams else {}),
+        },
     )
     text = tokens.sign(claims, key) if isinstance(key, SharedSecret) else await house.keyring.sign(claims, key)
+    _check(text, now)
+    # Who was revoked while the disk was busy issues nothing any more.
+    house.gate.authorize(caller, "tokens:issue", call.session.transport)
     return IssuedToken(
         token=text,
         token_type="Bearer",  # noqa: S106 (the scheme of RFC 6750)
@@ -79,6 +95,14 @@ async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
         expires_in=params.expires_in,
         jti=str(claims["jti"]),
     )
+
+
+def _check(text: str, now: float) -> None:
+    """Raises InvalidParams for a token that edged itself would not read: too long, nested too deep, a wrong type."""
+    try:
+        read_caller(tokens.peek_claims(text), text, now=now)
+    except (tokens.TokenRefused, ClaimsRefused) as problem:
+        raise InvalidParams(f"no such token would be good: {problem.detail}") from None
 
 
 def _choose_key(house: House, wanted: str | None) -> SharedSecret | Algorithm:
@@ -171,7 +195,7 @@ class RevokedToken(msgspec.Struct, frozen=True):
 @operation("self")
 async def revoke_token(call: Call, params: RevokeTokenParams) -> RevokedToken:
     """End a token and everything that it opened: one's own for anybody, any with tokens:revoke."""
-    identities, until = _name(params)
+    identities, until = _name(params, call.house)
     caller = call.session.caller
     if caller is None or not identities <= caller.identities:
         call.house.gate.authorize(caller, "tokens:revoke", call.session.transport)
@@ -179,7 +203,7 @@ async def revoke_token(call: Call, params: RevokeTokenParams) -> RevokedToken:
     return RevokedToken(revoked=True)
 
 
-def _name(params: RevokeTokenParams) -> tuple[frozenset[str], float | None]:
+def _name(params: RevokeTokenParams, house: House) -> tuple[frozenset[str], float | None]:
     """What to deny, and until when it could be used (Unix seconds, None: unknown). Raises InvalidParams."""
     given = [value for value in (params.token, params.jti, params.token_hash) if value]
     if len(given) != 1:
@@ -196,10 +220,13 @@ def _name(params: RevokeTokenParams) -> tuple[frozenset[str], float | None]:
     except tokens.TokenRefused as problem:
         raise InvalidParams(f"token cannot be read: {problem.detail}") from None
     identities = {f"token:{hashlib.sha256(text.encode()).hexdigest()}"}
-    expires = claims.get("exp")
     # Copies of one token differ in their text only by a signature that we do not know here, so its
     # jti is denied too; an unverified jti may be denied by whoever may revoke any token.
     if isinstance(jti := claims.get("jti"), str) and jti:
         identities.add(f"jti:{jti[:256]}")
-    known = isinstance(expires, (int, float)) and not isinstance(expires, bool)
-    return frozenset(identities), float(expires) + LEEWAY if known else None  # type: ignore[arg-type]
+    try:
+        expires = house.gate.read_token(text).expires
+    except tokens.TokenRefused:
+        # What nobody signed says nothing about when the token that has its jti ends.
+        expires = None
+    return frozenset(identities), None if expires is None else expires + LEEWAY
