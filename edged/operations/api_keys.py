@@ -323,6 +323,7 @@ def refuse_widening(
     permissions: Sequence[str] | None,
     camera_access: Sequence[str] | None,
     streams: Streams | None = None,
+    roles: Sequence[str] = (),
 ) -> None:
     """Nobody hands on more than they may do themselves (contract 10.1); `roles` are further ones. Raises Refused."""
     caller = call.session.caller
@@ -349,7 +350,6 @@ def _find(house: House, key_id: str) -> KeyRecord:
     record = house.ledger.keys.get(key_id)
     if record is None:
         raise NotFound(f"no API key {key_id[:64]!r}", hint="list_keys names them", resource="key", id=key_id[:64])
-    roles: Sequence[str] = (),
     return record
 
 

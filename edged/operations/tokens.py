@@ -28,10 +28,9 @@ _MOST_PERMISSIONS: Final = 10
 class IssueTokenParams(msgspec.Struct, frozen=True):
     """For whom, as what, for how many seconds (60 s to 30 days).
 
-    `role` is viewer, or none where `roles` or only `streams` are given. `claims` are further ones, which say nothing that
-    edged decides by; whoami shows them. `signing_key` is RS256, ES256 or HS256, the name of a
-    shared secret, or the kid of a key pair that signs now; without it the first shared secret signs, or RS256 where
-    there is none.
+    `role` is viewer, or none where `roles` or only `streams` are given. `claims` are further ones, which say nothing
+    that edged decides by; whoami shows them. `signing_key` is RS256, ES256 or HS256, the name of a shared secret, or
+    the kid of a key pair that signs now; without it the first shared secret signs, or RS256 where there is none.
     """
 
     user_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
