@@ -23,6 +23,7 @@ from edged import __version__, children, logs, systemd
 from edged.access.admissions import Admissions
 from edged.access.api_keys import ApiKeys
 from edged.access.gate import Gate
+from edged.access.issuers import Issuers, Source
 from edged.access.keyring import Keyring
 from edged.access.ledger import Ledger
 from edged.access.limiter import Limiter
@@ -37,6 +38,7 @@ from edged.clock import Clock
 from edged.config.load import load_shared_secrets, load_wrapping_key
 from edged.config.model import OFF, CameraSettings, Config, LimitSettings
 from edged.credentials.claims import Trust
+from edged.credentials.issuers import IssuerRecord
 from edged.credentials.tokens import SharedSecret
 from edged.credentials.wrapping import WrappingKey
 from edged.errors import EdgedError, StartFailed
@@ -140,9 +142,12 @@ async def run(
                           wrapping=wrapping)  # fmt: skip
         keyring.load()
         await keyring.ensure()
+        issuers = Issuers(read_issuers(config), trust, clock)
+        issuers.load()
         gate = Gate(
             ledger, admissions, clock, metrics,
-            shared_secrets=shared_secrets, find_key=keyring.find, leeway=config.auth.leeway, tally=usage.tally,
+            shared_secrets=shared_secrets, find_key=keyring.find, issuers=issuers, leeway=config.auth.leeway,
+            tally=usage.tally,
         )  # fmt: skip
         refreshes = Refreshes(
             registrar, ledger, gate, keyring, trust, clock, metrics,
@@ -192,7 +197,7 @@ async def run(
                 started_tasks(registrar.run, partial(hook.serve, answer), cameras.run),
                 tasks(usage.run, partial(limiter.run, tallies), admissions.run, mark.keep,
                       partial(upkeep.watch_clock, clock, partial(admissions.recompute, gate.seconds_left)),
-                      Rotation(keyring, clock, config.auth.signing_key_days).run),
+                      Rotation(keyring, clock, config.auth.signing_key_days).run, issuers.run),
                 started_tasks(mediamtx.run, partial(paths.run, mediamtx), viewers.run),
                 tasks(publishers.run, frames.run,
                       partial(camera_reactions.follow, for_media, cameras, paths, publishers, frames),
@@ -202,7 +207,7 @@ async def run(
                               partial(show_camera, mediamtx), cameras=cameras.all, now=clock.now)),
                 serving(open_listeners(config), Doors(app, doors.open), config, metrics) as server,
             ):  # fmt: skip
-                watch(metrics, house, server)
+                watch(metrics, house, server, issuers)
                 ready.set()
                 for listener in server.listeners:
                     _log.info("listening", listener=listener.name, address=listener.address)
@@ -311,6 +316,18 @@ def read_shared_secrets(config: Config) -> tuple[SharedSecret, ...]:
     issuers, audiences = frozenset({own, *config.auth.shared_issuers}), frozenset(config.auth.shared_audiences)
     trust = Trust(issuers, audiences, own=own)
     return tuple(SharedSecret(name, text, trust) for name, text in texts.items())
+
+
+def read_issuers(config: Config) -> list[Source]:
+    """The `[auth.issuers.NAME]` of the settings as the room of access knows them."""
+    return [
+        Source(
+            IssuerRecord(name, given.issuer, given.algorithms, frozenset(given.audience), given.ceiling),
+            given.key or given.jwks,
+            is_pem=bool(given.key),
+        )
+        for name, given in config.auth.issuers.items()
+    ]
 
 
 def read_wrapping_key() -> WrappingKey | None:
@@ -433,7 +450,7 @@ async def replace_mark(trust: Database, mark: float) -> None:
     await trust.write(lambda connection: meta.replace_high_water(connection, mark))
 
 
-def watch(metrics: Metrics, house: House, server: Server) -> None:
+def watch(metrics: Metrics, house: House, server: Server, issuers: Issuers) -> None:
     """Where metrics look when somebody scrapes."""
 
     def count_keys() -> Mapping[str, int]:
@@ -456,6 +473,7 @@ def watch(metrics: Metrics, house: House, server: Server) -> None:
         api_keys=count_keys,
         mediamtx_version=lambda: house.mediamtx.state.version,
         clock=lambda: (house.clock.is_synchronized, house.clock.is_trusted, house.clock.high_water()),
+        issuers=issuers.last_success,
     )
 
 

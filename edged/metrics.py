@@ -34,6 +34,7 @@ MOST_CAMERAS = 32
 OTHER = "other"
 
 _ANY_CREDENTIAL = ("expired", "revoked", "missing_scope", "camera_denied")
+_OUTSIDE = ("unknown_key", "bad_signature", "alg_not_allowed", "bad_audience", "missing_scope")
 _TOKEN_ONLY = ("malformed", "bad_signature", "alg_not_allowed", "no_expiry", "not_yet_valid", "role_denied")
 
 #: (reason, method, transport) of refusals that can happen.
@@ -43,6 +44,8 @@ AUTH_FAILURES: tuple[tuple[str, ...], ...] = (
     *product(_ANY_CREDENTIAL, ("api_key", "jwt_local"), TRANSPORTS),
     *product(_TOKEN_ONLY, ("jwt_local",), TRANSPORTS),
     *product(("bad_audience", "untrusted_issuer"), ("jwt_local",), ("ws", "http")),
+    # Of outside issuers: what tells of them and not of their caller; the rest stands with our own.
+    *product(_OUTSIDE, ("jwt_federated",), ("ws", "http")),
     *product(("unknown_key", "expired", "revoked", "camera_denied"), ("ticket",), _TICKET_DOORS),
     *product(("unknown_key", "expired", "revoked", "address_denied"), ("service_token",), _FILES_DOORS),
     ("origin_denied", "none", "http"),
@@ -55,6 +58,7 @@ AUTH_FAILURES: tuple[tuple[str, ...], ...] = (
 TOKEN_USES: tuple[tuple[str, ...], ...] = (
     *product(("api_key",), TRANSPORTS, _ROLES),
     *product(("jwt_local",), TRANSPORTS, (*_ROLES, "none")),
+    *product(("jwt_federated",), ("ws", "http"), (*_ROLES[1:], "none")),
     *product(("ticket",), _TICKET_DOORS, ("none",)),
     *product(("service_token",), _FILES_DOORS, ("none",)),
     ("peercred", "uds", "admin"),
@@ -308,11 +312,13 @@ class Metrics(Collector):
         api_keys: Callable[[], Mapping[str, int]] | None = None,
         mediamtx_version: Callable[[], str] | None = None,
         clock: Callable[[], tuple[bool, bool, float]] | None = None,
+        issuers: Callable[[], Mapping[str, float]] | None = None,
     ) -> None:
         """Where to ask for what is now, each time somebody scrapes; app.py says so once.
 
         `sessions` by transport; `cameras` by name: True connected, False disconnected, None error; `children`
-        (mediamtx, publisher, frames) running; `api_keys` by status; `clock`: synchronized, trusted, mark.
+        (mediamtx, publisher, frames) running; `api_keys` by status; `clock`: synchronized, trusted, mark;
+        `issuers`: name in the settings (eight at most) → when its keys were read last, Unix seconds, 0.0 never.
         """
         given: dict[str, Callable[[], Any] | None] = {
             "sessions": sessions,
@@ -322,6 +328,7 @@ class Metrics(Collector):
             "api_keys": api_keys,
             "mediamtx_version": mediamtx_version,
             "clock": clock,
+            "issuers": issuers,
         }
         self._asked |= {name: ask for name, ask in given.items() if ask is not None}
 
@@ -353,6 +360,11 @@ class Metrics(Collector):
         yield GaugeMetricFamily(
             "edged_clock_high_water_timestamp_seconds", "What time it is at least.", value=float(mark)
         )
+        if issuers := self._ask("issuers", {}):
+            yield _gauge(
+                "edged_trust_last_success_timestamp_seconds", "When the keys of an outside issuer were read last.",
+                "issuer", tuple(issuers), issuers,
+            )  # fmt: skip
         yield _gauge("edged_api_keys", "Keys on record.", "state", _KEY_STATES, self._ask("api_keys", {}))
 
     def collect(self) -> Iterator[Any]:

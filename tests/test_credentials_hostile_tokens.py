@@ -20,17 +20,21 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edged.access.admissions import Admissions
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger
 from edged.clock import Clock
-from edged.credentials.callers import Token
+from edged.credentials.callers import Streams, Token
 from edged.credentials.claims import Trust
 from edged.credentials.decision import Reason
+from edged.credentials.issuers import IssuerRecord, find_keys, limit
 from edged.credentials.plain_json import DEEPEST
+from edged.credentials.roles import ROLES
 from edged.credentials.signing_keys import VerifyingKey, read_key
-from edged.credentials.tokens import LONGEST_TOKEN, PUBLISHED_SECRETS, SharedSecret
+from edged.credentials.tokens import LONGEST_TOKEN, PUBLISHED_SECRETS, SharedSecret, TokenRefused, verify
 from edged.errors import Refused
 
 NOW = 2_000_000_000
@@ -474,6 +478,178 @@ def reached() -> Watched:
     return watched
 
 
+#: Two outside issuers with key sets (one of them has our very kid), and one that is trusted without a name.
+THEIR_RSA, THEIR_EC, GIVEN_RSA, TWIN_RSA = (
+    rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1()),
+    rsa.generate_private_key(65537, 2048), rsa.generate_private_key(65537, 2048),
+)  # fmt: skip
+COMPANY = IssuerRecord("company", "https://login.example.com/", ("RS256", "ES256"), frozenset({"edged", "box-7"}))
+PARTNER = IssuerRecord("partner", "partner", ("RS256",), ceiling="operator")
+NAMELESS = IssuerRecord("nameless", "", ("RS256",), ceiling="admin")
+
+
+class Known:
+    """Outside issuers as the daemon holds them; nothing of it can fetch."""
+
+    version = 0
+
+    def __init__(self, record: IssuerRecord, *keys: tuple[str, str, Any]) -> None:
+        self.record = record
+        self.keys = [VerifyingKey(kid, algorithm, read_key(jwk_of(key)), record.trust) for kid, algorithm, key in keys]
+
+    def find(self, kid: str) -> Any:
+        return find_keys(self.keys, kid)
+
+
+class AllKnown:
+    version = 0
+
+    def __init__(self, *issuers: Known) -> None:
+        self._issuers = {issuer.record.issuer: issuer for issuer in issuers}
+
+    def find(self, issuer: str) -> Known | None:
+        return self._issuers.get(issuer)
+
+
+OUTSIDE = AllKnown(
+    Known(COMPANY, ("key-1", "RS256", TWIN_RSA), ("their/rsa=", "RS256", THEIR_RSA), ("ec.1", "ES256", THEIR_EC)),
+    Known(PARTNER, ("only", "RS256", OTHER_RSA)),
+    Known(NAMELESS, ("", "RS256", GIVEN_RSA)),
+)
+
+
+def by(algorithm: str, kid: str | None = None) -> dict[str, Any]:
+    """The header of others: no typ, and a kid of theirs or none."""
+    return {"alg": algorithm} | ({} if kid is None else {"kid": kid})
+
+
+TRS, TES = by("RS256", "their/rsa="), {"alg": "ES256", "typ": "JWT", "kid": "ec.1"}
+THEIRS = CLAIMS | {"iss": COMPANY.issuer, "aud": "edged"}
+PARTNERS = CLAIMS | {"iss": "partner"}
+#: Each kind of token of an outside issuer that is taken.
+OUTSIDE_KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], Signer]] = {
+    "their rsa": (TRS, THEIRS, rs(THEIR_RSA)),
+    "their ec": (TES, THEIRS, es(THEIR_EC)),
+    "their other ec": (TES, THEIRS, es(THEIR_EC, high=True)),
+    "their key of our name": (by("RS256", "key-1"), THEIRS, rs(TWIN_RSA)),
+    "without a kid": (by("RS256"), THEIRS, rs(THEIR_RSA)),
+    "partner": (by("RS256", "only"), PARTNERS, rs(OTHER_RSA)),
+    "nameless": (by("RS256"), CLAIMS, rs(GIVEN_RSA)),
+    "nameless with a kid": (by("RS256", "whatever"), CLAIMS, rs(GIVEN_RSA)),
+}
+
+
+def theirs(**members: object) -> list[str]:
+    """Each kind of token of outside issuers, well signed, with these claims; None takes one away."""
+    return [
+        craft(header, {name: value for name, value in {**claims, **members}.items() if value is not None}, sign)
+        for header, claims, sign in OUTSIDE_KINDS.values()
+    ]
+
+
+B = Reason.BAD_AUDIENCE
+OUTSIDE_CORPUS: dict[str, tuple[Reason, list[str]]] = {
+    "outside: another issuer's key": (S, [
+        craft(by("RS256"), THEIRS, rs(OTHER_RSA)), craft(by("RS256", "their/rsa="), THEIRS, rs(OTHER_RSA)),
+        craft(by("RS256", "only"), PARTNERS, rs(THEIR_RSA)), craft(by("RS256"), PARTNERS, rs(GIVEN_RSA)),
+        craft(by("RS256"), CLAIMS, rs(THEIR_RSA)), craft(by("RS256"), CLAIMS, rs(OTHER_RSA)),
+        craft(TES, THEIRS, es(OTHER_EC)),
+    ]),
+    "outside: another key of the same issuer under a kid": (S, [
+        craft(TRS, THEIRS, rs(TWIN_RSA)), craft(by("RS256", "key-1"), THEIRS, rs(THEIR_RSA)),
+    ]),
+    "outside: our keys and secrets under a foreign iss": (S, [
+        craft(by("RS256", "key-1"), THEIRS, rs()), craft(by("RS256"), THEIRS, rs()),
+        craft(by("ES256"), THEIRS, es()), craft(by("RS256"), PARTNERS, rs()),
+    ]),
+    "outside: their keys under our iss": (S, [
+        craft(RS, OWN, rs(THEIR_RSA)), craft(RS, OWN, rs(TWIN_RSA)), craft(ES, OWN, es(THEIR_EC)),
+        craft(RS, OWN | {"aud": "edged"}, rs(TWIN_RSA)),
+    ]),
+    "outside: their keys under our iss and their kid": (U, [
+        craft(by("RS256", "only"), OWN, rs(OTHER_RSA)), craft(by("RS256", "ours"), OWN, rs(GIVEN_RSA)),
+    ]),
+    "outside: their kid as it could be none of ours": (M, [
+        craft(TRS, OWN, rs(THEIR_RSA)), craft(TES, OWN, es(THEIR_EC)),
+        craft(by("RS256", "../key"), CLAIMS | {"iss": "nobody"}, rs(THEIR_RSA)),
+    ]),
+    "outside: nameless, under the kid of ours": (S, [craft(RS, CLAIMS, rs(GIVEN_RSA))]),
+    "outside: alg not of the record": (A, [
+        craft(by("HS256"), THEIRS, hs()), craft({**HS, "kid": "key-1"}, THEIRS, hs()),
+        craft(by("RS384", "only"), PARTNERS, rs(OTHER_RSA, hashes.SHA384())),
+        craft(by("RS512"), PARTNERS, rs(OTHER_RSA, hashes.SHA512())),
+        craft(by("PS256", "their/rsa="), THEIRS, ps(THEIR_RSA)), craft(by("PS256"), PARTNERS, ps(OTHER_RSA)),
+        craft(by("ES256", "only"), PARTNERS, es(THEIR_EC)), craft(by("ES256"), CLAIMS, es(THEIR_EC)),
+        craft(by("ES384"), THEIRS, es(THEIR_EC)), craft(by("RS384"), CLAIMS, rs(GIVEN_RSA, hashes.SHA384())),
+    ]),
+    "outside: alg of another key of the record": (A, [
+        craft(by("ES256", "their/rsa="), THEIRS, es(THEIR_EC)),
+        craft(by("RS256", "ec.1"), THEIRS, rs(THEIR_RSA)),
+    ]),
+    "outside: alg none and public keys as HMAC secrets": (A, [
+        *(craft({"alg": alg, "kid": "their/rsa="}, THEIRS, lambda _: b"") for alg in ("none", "None", "NONE")),
+        *(craft(by("HS256", "their/rsa="), THEIRS, hs(form)) for form in public_forms(THEIR_RSA)),
+        *(craft(by("HS256"), PARTNERS, hs(form)) for form in public_forms(OTHER_RSA)),
+    ]),
+    "outside: nameless public key as HMAC secret": (S, [
+        craft(by("HS256"), CLAIMS, hs(form)) for form in public_forms(GIVEN_RSA)
+    ]),
+    "outside: unknown kid": (U, [
+        craft(by("RS256", kid), claims, rs(key)) for claims, key in ((THEIRS, THEIR_RSA), (PARTNERS, OTHER_RSA))
+        for kid in ("key-2", "Key-1", "their/rsa", "../../dev/null", "http://127.0.0.1/k", "*", "'OR'1'='1", "ONLY")
+    ]),
+    "outside: kid of another issuer": (U, [
+        craft(by("RS256", "their/rsa="), PARTNERS, rs(THEIR_RSA)),
+        craft(by("RS256", "only"), THEIRS, rs(OTHER_RSA)),
+    ]),
+    "outside: kid that cannot be one": (M, [
+        craft({"alg": "RS256", "kid": kid}, claims, sign)
+        for kid in ("", "a b", "k\x00", "é", "k" * 129, 5, None, ["only"])
+        for name, (_, claims, sign) in OUTSIDE_KINDS.items() if name in ("their rsa", "partner", "nameless")
+    ]),
+    "outside: iss in another spelling": (U, [
+        craft(TRS | {"kid": "only"}, THEIRS | {"iss": iss}, rs(THEIR_RSA)) for iss in (
+            "https://login.example.com", "HTTPS://login.example.com/", "https://login.example.com/ ", "example.com",
+            "https://login.example.com//", "Partner", "partner ", "company", "*",
+        )
+    ]),
+    "outside: iss named and empty": (Reason.UNTRUSTED_ISSUER, [
+        craft(by("RS256"), CLAIMS | {"iss": ""}, rs(GIVEN_RSA)),
+    ]),
+    "outside: iss of another type": (A, [
+        craft(by("RS256"), CLAIMS | {"iss": iss}, rs(key)) for iss in (["partner"], 5, True, {"partner": 1}, None)
+        for key in (GIVEN_RSA, OTHER_RSA)
+    ]),
+    "outside: no audience where one must be named": (B, [
+        craft(header, {name: value for name, value in claims.items() if name != "aud"}, sign)
+        for header, claims, sign in list(OUTSIDE_KINDS.values())[:5]
+    ]),
+    "outside: another audience": (B, theirs(aud="somebody-else") + theirs(aud=["a", "b"]) + theirs(aud=[]) + [
+        craft(by("RS256", "only"), PARTNERS | {"aud": "edged"}, rs(OTHER_RSA)),
+        craft(by("RS256"), CLAIMS | {"aud": "edged"}, rs(GIVEN_RSA)),
+    ]),
+    "outside: audience of another type": (M, [*theirs(aud=5), *theirs(aud=["edged", 5]), *theirs(aud={"edged": 1})]),
+    "outside: no expiry": (Reason.NO_EXPIRY, theirs(exp=None)),
+    "outside: expired": (E, [*theirs(exp=NOW), *theirs(exp=NOW - 299), *theirs(exp=0)]),
+    "outside: from the future": (Reason.NOT_YET_VALID, [*theirs(iat=NOW + 61), *theirs(nbf=NOW + 61)]),
+    "outside: header that names its own key": (M, [
+        craft({**header, **extra}, claims, sign) for header, claims, sign in OUTSIDE_KINDS.values() for extra in (
+            {"jku": "https://evil.example/jwks.json"}, {"jwk": jwk_of(THEIR_RSA)}, {"x5u": "https://evil.example/c"},
+            {"x5c": []}, {"crit": ["exp"]}, {"iss": "partner"},
+        )
+    ]),
+    "outside: claim twice": (M, [
+        craft(TRS, b'{"iss":"partner","iss":"https://login.example.com/","sub":"ann","role":"viewer","exp":%d}'
+              % (NOW + 600), rs(THEIR_RSA)),
+        craft(by("RS256"), b'{"sub":"ann","role":"viewer","exp":%d,"\\u0069ss":"partner","iss":"edged"}'
+              % (NOW + 600), rs(OTHER_RSA)),
+    ]),
+    "outside: unknown role": (Reason.ROLE_DENIED, theirs(role="root")),
+    "outside: no signature": (S, sorted({f"{text.rpartition('.')[0]}." for text in theirs()})),
+}  # fmt: skip
+CORPUS |= OUTSIDE_CORPUS
+
+
 class Uncounted:
     def auth_failed(self, *_: object) -> None: ...
     def credential_used(self, *_: object) -> None: ...
@@ -487,6 +663,7 @@ def gate() -> Gate:
     return Gate(
         ledger, Admissions(monotonic=time.monotonic), clock, Uncounted(),
         shared_secrets=[SharedSecret("other", "o" * 40), SharedSecret("corpus", TEXT)], find_key=KEYS.get,
+        issuers=OUTSIDE,
     )  # fmt: skip
 
 
@@ -505,7 +682,7 @@ def reason_of(gate: Gate, text: str) -> str:
 
 def test_what_the_corpus_is_one_step_away_from_is_taken(gate: Gate) -> None:
     """Every kind of token, with and without what is optional: without this the corpus would prove nothing."""
-    for text in (*GOOD.values(), PADDED, *with_header(typ="at+jwt"), craft({"alg": "HS256"}, CLAIMS, hs())):
+    for text in (*GOOD.values(), PADDED, *with_header(typ="at+jwt"), craft(by("HS256"), CLAIMS, hs())):
         assert reason_of(gate, text) == ""
     assert reason_of(gate, craft({**HS, "kid": "theirs"}, CLAIMS, hs())) == ""
     for extra in ({"iss": "camera-service"}, {"aud": "camera-clients"}, {"aud": ["a", "camera-clients"]}):
@@ -518,6 +695,152 @@ def test_what_the_corpus_is_one_step_away_from_is_taken(gate: Gate) -> None:
         payload = b'{"iss":"edged","sub":"ann","role":"viewer","exp":%d,"x":%s}' % (NOW + 600, value)
         for kind in ("rsa", "ec"):
             assert reason_of(gate, craft(KINDS[kind][0], payload, KINDS[kind][2])) == ""
+
+
+def test_what_the_outside_corpus_is_one_step_away_from_is_taken(gate: Gate) -> None:
+    """Every kind of token of outside issuers, also with the audience in a list, and said to be whose it is."""
+    for header, claims, sign in OUTSIDE_KINDS.values():
+        caller = gate.authenticate(Token(craft(header, claims, sign)), "ws")
+        assert (caller.method, caller.subject, caller.role) == ("jwt_federated", "ann", "viewer")
+        assert caller.claims.get("iss") == claims.get("iss")
+    assert reason_of(gate, craft(TRS, THEIRS | {"aud": ["x", "box-7"]}, rs(THEIR_RSA))) == ""
+    assert reason_of(gate, craft({**HS, "kid": "theirs"}, CLAIMS, hs())) == ""
+
+
+@pytest.mark.parametrize(
+    ("role", "permissions", "kind", "capabilities", "found"),
+    [
+        ("admin", None, "their rsa", {"camera:read", "stream:read", "system:read"}, "viewer"),
+        ("viewer", None, "their rsa", {"camera:read", "stream:read", "system:read"}, "viewer"),
+        ("monitor", None, "their rsa", {"system:read"}, "none"),
+        (None, ["*", "keys:admin", "camera:write"], "their rsa", {"camera:read", "stream:read"}, "none"),
+        ("admin", ["keys:admin", "users:admin"], "their rsa", set(), "viewer"),
+        ("admin", None, "partner", {"camera:read", "stream:read", "system:read", "camera:write"}, "operator"),
+        ("user", None, "partner", {"camera:read", "stream:read", "system:read", "camera:write"}, "operator"),
+        ("admin", ["camera:write"], "partner", {"camera:write"}, "operator"),
+        ("admin", ["keys:admin"], "nameless", {"keys:admin"}, "admin"),
+    ],
+)
+def test_no_token_of_an_outside_issuer_rises_above_its_ceiling(
+    gate: Gate, role: str | None, permissions: list[str] | None, kind: str, capabilities: set[str], found: str
+) -> None:
+    """Neither by a role, nor by permissions, nor by a role's mere name."""
+    header, claims, sign = OUTSIDE_KINDS[kind]
+    said = {name: value for name, value in {"role": role, "permissions": permissions}.items() if value is not None}
+    claims = {name: value for name, value in claims.items() if name != "role"} | said
+    caller = gate.authenticate(Token(craft(header, claims, sign)), "ws")
+    assert (caller.capabilities, caller.role) == (capabilities, found)
+
+
+def test_single_grants_and_streams_stay_below_the_ceiling(gate: Gate) -> None:
+    """For one camera, and by name of a stream: what the ceiling does not hold is not there."""
+    grants = ["camera:read:camera0", "camera:delete:camera0", "camera:write:camera1"]
+    streams = [{"action": "read", "path": "camera0"}, {"action": "publish", "path": "camera0"}]
+    extra = {"role": "admin", "permissions": grants, "mediamtx_permissions": streams}
+    viewer = gate.authenticate(Token(craft(TRS, THEIRS | extra, rs(THEIR_RSA))), "ws")
+    assert viewer.grants == {"camera:read:camera0"}
+    assert viewer.streams == Streams(read=frozenset({"camera0"}))
+    nameless = gate.authenticate(Token(craft(by("RS256"), CLAIMS | extra, rs(GIVEN_RSA))), "ws")
+    assert nameless.grants == set(grants)
+    assert nameless.streams == Streams(frozenset({"camera0"}), frozenset({"camera0"}))
+    monitor = limit(nameless, IssuerRecord("x", "x", ("RS256",), ceiling="monitor"))
+    assert (monitor.streams, monitor.grants, monitor.role) == (Streams(), frozenset(), "monitor")
+
+
+@pytest.mark.parametrize("kind", OUTSIDE_KINDS)
+def test_a_revocation_hits_tokens_of_outside_issuers(gate: Gate, kind: str) -> None:
+    """By jti, subject, issuer, the hash of either spelling, and everything before a time; not by a kid of ours."""
+    header, claims, sign = OUTSIDE_KINDS[kind]
+    text = craft(header, claims | {"jti": kind}, sign)
+    assert reason_of(gate, craft(header, claims | {"jti": "gone"}, sign)) == "revoked"
+    gate._ledger.deny(["signing_key:key-1", "signing_key:only", "signing_key:their/rsa="])
+    assert reason_of(gate, text) == ""
+    if header["alg"] == "ES256":
+        signed, _, tail = text.rpartition(".")
+        r, s = unb64(tail)[:32], int.from_bytes(unb64(tail)[32:])
+        twin = f"{signed}.{b64(r + (ORDER - s).to_bytes(32))}"
+        assert reason_of(gate, twin) == ""
+        gate._ledger.deny([f"token:{hashlib.sha256(twin.encode()).hexdigest()}"])
+        assert reason_of(gate, twin) == reason_of(gate, text) == "revoked"
+    else:
+        gate._ledger.deny([f"token:{hashlib.sha256(text.encode()).hexdigest()}"])
+        assert reason_of(gate, text) == "revoked"
+    after = craft(header, claims | {"jti": "later", "iat": NOW + 1}, sign)
+    if issuer := claims.get("iss"):
+        gate._ledger.cut_off(f"issuer:{issuer}", NOW)
+        assert reason_of(gate, craft(header, claims | {"jti": "x"}, sign)) == "revoked"
+        assert reason_of(gate, after) == ""
+        gate._ledger.deny([f"issuer:{issuer}"])
+        assert reason_of(gate, after) == "revoked"
+    else:
+        gate._ledger.cut_off("all", NOW)
+        assert reason_of(gate, craft(header, claims | {"jti": "x"}, sign)) == "revoked"
+        assert reason_of(gate, after) == ""
+        gate._ledger.deny(["user:ann"])
+        assert reason_of(gate, after) == "revoked"
+
+
+def test_a_token_that_claims_an_epoch_is_not_ours_for_that(gate: Gate) -> None:
+    """An outside issuer's tokens are foreign ones, whatever else they say."""
+    for header, claims, sign in OUTSIDE_KINDS.values():
+        caller = gate.authenticate(Token(craft(header, claims | {"epoch": 10**9}, sign)), "ws")
+        assert caller.epoch is None
+
+
+def test_what_an_outside_key_verified_is_verified_anew_once_it_is_not_trusted(gate: Gate) -> None:
+    """The gate remembers good tokens; a key that its issuer withdraws takes that away too."""
+    known = Known(PARTNER, ("only", "RS256", OTHER_RSA))
+    outside = AllKnown(known)
+    gate._issuers = outside
+    text = craft(*OUTSIDE_KINDS["partner"])
+    assert reason_of(gate, text) == ""
+    known.keys = []
+    assert reason_of(gate, text) == ""
+    outside.version += 1
+    assert reason_of(gate, text) == "unknown_key"
+
+
+KIDS = st.sampled_from(["key-1", "key-2", "only", "their/rsa=", "ec.1", "other", ""])
+ISSUERS = st.sampled_from(["edged", COMPANY.issuer, "partner", "nobody", None])
+SIGNERS: dict[str, tuple[str, Signer]] = {
+    "ours rsa": ("RS256", rs()), "ours ec": ("ES256", es()), "shared": ("HS256", hs()),
+    "company rsa": ("RS256", rs(THEIR_RSA)), "company twin": ("RS256", rs(TWIN_RSA)),
+    "company ec": ("ES256", es(THEIR_EC)), "partner": ("RS256", rs(OTHER_RSA)), "nameless": ("RS256", rs(GIVEN_RSA)),
+}  # fmt: skip
+#: Who may sign what says that it is from whom: the whole of it.
+MAY = {
+    ("edged", "ours rsa"), ("edged", "ours ec"), ("edged", "shared"), (None, "shared"), ("partner", "partner"),
+    (None, "nameless"), *((COMPANY.issuer, name) for name in ("company rsa", "company twin", "company ec")),
+}  # fmt: skip
+
+
+@given(kid=KIDS, issuer=ISSUERS, signer=st.sampled_from(sorted(SIGNERS)), role=st.sampled_from(["admin", "viewer"]))
+@settings(max_examples=300)
+def test_a_kid_never_decides_whose_a_token_is(kid: str, issuer: str | None, signer: str, role: str) -> None:
+    """Every mixture of kid, iss and the key that really signed: taken only if that key signs for that issuer, and then
+    within the rights of that issuer."""
+    algorithm, sign = SIGNERS[signer]
+    header = {"alg": algorithm} | ({"kid": kid} if kid else {})
+    claims = (
+        CLAIMS
+        | {"role": role}
+        | ({"iss": issuer} if issuer else {})
+        | ({"aud": "edged"} if issuer == COMPANY.issuer else {})
+    )
+    trust = Trust(frozenset({"edged"}), own="edged")
+    try:
+        caller = verify(
+            craft(header, claims, sign), [SharedSecret("corpus", TEXT, trust)], now=NOW, find_key=KEYS.get,
+            find_issuer=OUTSIDE.find,
+        )  # fmt: skip
+    except TokenRefused:
+        return
+    assert (issuer, signer) in MAY
+    outside = issuer in (COMPANY.issuer, "partner") or signer == "nameless"
+    assert (caller.method == "jwt_federated") == outside
+    if outside:
+        most = OUTSIDE.find(issuer or "").record.ceiling  # type: ignore[union-attr]
+        assert caller.capabilities <= ROLES[most]
 
 
 def test_the_corpus_is_large_and_its_cases_differ() -> None:

@@ -147,7 +147,7 @@ def test_no_more_keys_are_held_than_a_token_may_be_tried_with() -> None:
     "data",
     [
         b"", b"{}", b"[]", b"null", b'{"keys":{}}', b'{"keys":null}', b'{"keys":[]}', b"<html>", b"\xff",
-        b'{"keys":[1]}',
+        b'{"keys":[1]}', json.dumps({"keys": [jwk(RSA)] * 65}).encode(),
         b'{"keys":[],"keys":[]}', b"[" * 3000, b'{"keys":' + b"[" * 100 + b"]" * 100 + b"}", b'{"x":NaN,"keys":[]}',
         b" " * (LARGEST_SET + 1), json.dumps({"keys": [jwk(RSA)]}).encode("utf-16"), json.dumps(jwk(RSA)).encode(),
         json.dumps({"keys": [jwk(RSA)]}).replace('"kty"', '"kty": "oct", "kty"').encode(),
@@ -271,9 +271,7 @@ def test_the_other_spelling_of_a_signature_verifies_too(key: ec.EllipticCurvePri
     assert mirrored(b"rsa", "RS256") == b"rsa"
 
 
-LEAVES = (
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=20) | st.sampled_from(["RSA"])
-)
+LEAVES = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=20) | st.sampled_from(["RSA"])
 MEMBERS = st.sampled_from(["keys", "kty", "crv", "n", "e", "x", "y", "kid", "alg", "use", "key_ops", "d"])
 JSON = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(MEMBERS, inner, max_size=6), max_leaves=20

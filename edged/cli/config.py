@@ -19,6 +19,8 @@ def config() -> None:
 @with_json
 def check(directory: Path, as_json: bool) -> None:
     """Read all settings and secrets as `serve` would; exit code 78 names the file, the key and the remedy."""
+    from edged.access.issuers import read_pem
+    from edged.app import read_issuers
     from edged.config.load import load_shared_secrets, load_wrapping_key
     from edged.credentials.tokens import SharedSecret
     from edged.credentials.wrapping import WrappingKey
@@ -30,6 +32,9 @@ def check(directory: Path, as_json: bool) -> None:
             SharedSecret(name, text)
         if (text_of_key := load_wrapping_key(credentials_directory())) is not None:
             WrappingKey(text_of_key)
+        for source in read_issuers(found):
+            if source.is_pem:
+                read_pem(source)
     if as_json:
         show_json({"ok": True, "cameras": len(found.camera), "shared_secrets": sorted(found.auth.shared_secrets)})
     else:

@@ -17,7 +17,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from edged.config.model import OFF, SECTIONS, CameraSettings, Config, Section, Setting, settings_of
+from edged.config.model import (
+    OFF,
+    SECTIONS,
+    AuthSettings,
+    CameraSettings,
+    Config,
+    IssuerSettings,
+    Section,
+    Setting,
+    settings_of,
+)
 from edged.errors import ConfigError
 
 DIRECTORY = Path("/etc/edged/conf.d")
@@ -26,11 +36,14 @@ NOT_SETTINGS = frozenset({"EDGED_CONFIG_DIR"})
 _CREDENTIAL = "credential:"
 _CREDENTIAL_SECRETS = "edged.shared_secret."
 _WRAPPING_KEY = "edged.wrapping_key"
+_ISSUER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
+#: Each has its series among the metrics.
+_MOST_ISSUERS = 8
 _LARGEST_SECRET = 64 * 1024
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _ADDRESS_LISTS = ("main", "compat", "local")
 _HEADER = re.compile(
-    r"""\s*\[(?P<array>\[?)\s*["']?(?P<table>[\w-]+)["']?\s*(?:\.\s*["']?(?P<key>[\w-]+)["']?\s*)?\]"""
+    r"""\s*\[(?P<array>\[?)\s*["']?(?P<table>[\w-]+)["']?\s*(?:\.\s*["']?(?P<key>[\w-]+)["']?\s*)?(?:\.[^\]]*)?\]"""
 )
 _ASSIGNMENT = re.compile(r"""\s*["']?(?P<first>[\w-]+)["']?\s*(?:\.\s*["']?(?P<second>[\w-]+)["']?\s*)?[.=]""")
 _SHOW = "edged config show lists every setting"
@@ -68,6 +81,7 @@ def load(
     _read_environment(draft, os.environ if environ is None else environ)
     _find_credentials(draft, credentials_directory)
     sections: dict[str, Any] = {name: _build(draft, name, kind) for name, kind in SECTIONS.items() if name != "camera"}
+    _check_issuers(sections["auth"], draft)
     return Config(**sections, camera=_build_cameras(draft))
 
 
@@ -172,7 +186,8 @@ def _build(draft: _Draft, name: str, kind: type[Section]) -> Section:
     values = {}
     for key, value in draft.values.get(name, {}).items():
         place = draft.places.get((name, key), Place("systemd credentials"))
-        values[key] = _convert(value, settings[key], f"{name}.{key}", place)
+        convert = _convert_issuers if (name, key) == ("auth", "issuers") else _convert
+        values[key] = convert(value, settings[key], f"{name}.{key}", place)
     try:
         return kind(**values)
     except ValueError as problem:
@@ -205,6 +220,42 @@ def _build_cameras(draft: _Draft) -> tuple[CameraSettings, ...]:
             raise _error(place, f"two cameras are named {camera.name!r}", "give one another name", key="camera.name")
         cameras[camera.name] = camera
     return tuple(cameras.values())
+
+
+def _convert_issuers(value: Any, _setting: Setting, key: str, place: Place) -> dict[str, IssuerSettings]:
+    """Each issuer's table, so that an error names the issuer and its key."""
+    settings = settings_of(IssuerSettings)
+    found: dict[str, IssuerSettings] = {}
+    for name, entry in _table(value, key, place).items():
+        at = f"{key}.{name}"
+        if not _ISSUER_NAME.match(name):
+            raise _error(place, f"{at} is not a name", "use up to 32 of a-z, 0-9, - and _", key=at)
+        for word in _table(entry, at, place):
+            if word not in settings:
+                raise _unknown(place, word, settings, "setting", f"{at}.")
+        if "issuer" not in entry:
+            raise _error(place, f"{at} has no issuer", settings["issuer"].help, key=f"{at}.issuer")
+        values = {word: _convert(item, settings[word], f"{at}.{word}", place) for word, item in entry.items()}
+        try:
+            found[name] = IssuerSettings(**values)
+        except ValueError as problem:
+            raise _error(place, f"{at}: {problem}", _SHOW, key=at) from None
+    return found
+
+
+def _check_issuers(auth: AuthSettings, draft: _Draft) -> None:
+    """No two are the same, and none is whom shared secrets or our own keys speak for. Raises ConfigError."""
+    place = draft.places.get(("auth", "issuers"), Place("auth.issuers"))
+    taken = dict.fromkeys((auth.issuer, *auth.shared_issuers), "this box or a shared secret")
+    for name, issuer in auth.issuers.items():
+        if other := taken.get(issuer.issuer):
+            raise _error(
+                place, f"auth.issuers.{name}: {other} speaks for {issuer.issuer!r} already",
+                "give each its own iss: see auth.issuer and auth.shared_issuers", key=f"auth.issuers.{name}.issuer",
+            )  # fmt: skip
+        taken[issuer.issuer] = f"auth.issuers.{name}"
+    if len(auth.issuers) > _MOST_ISSUERS:
+        raise _error(place, f"there are {len(auth.issuers)} issuers", f"{_MOST_ISSUERS} at most", key="auth.issuers")
 
 
 def _convert(value: Any, setting: Setting, key: str, place: Place) -> Any:

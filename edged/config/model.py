@@ -8,8 +8,10 @@ so that whoever reads `config.paths.media` gets the folder and not the question 
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -119,6 +121,70 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     ] = 60.0
 
 
+class IssuerSettings(Section, frozen=True, kw_only=True):
+    """Somebody else whose tokens are good: keys by `jwks` or `key`, one of the two."""
+
+    issuer: Annotated[
+        str,
+        Meta(
+            max_length=256,
+            description='What its tokens say as iss; "" for tokens that say nothing, which takes a key file.',
+        ),
+    ]
+    jwks: Annotated[
+        str,
+        Meta(
+            description="Its JWK set: an absolute path, or an https:// URL (http:// on this machine only), which is "
+            "asked each hour; the last good answer is kept."
+        ),
+    ] = ""
+    key: Annotated[str, Meta(description="Or a file with its public key in PEM.")] = ""
+    algorithms: Annotated[
+        tuple[Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384"], ...],
+        Meta(min_length=1, description="What it signs with; any other token of it is refused."),
+    ] = ("RS256", "ES256")
+    audience: Annotated[
+        tuple[str, ...],
+        Meta(description="A token must name one of these as aud; without any here it must name none at all."),
+    ] = ()
+    ceiling: Annotated[
+        Literal["monitor", "viewer", "operator", "admin"],
+        Meta(description="The role above which none of its tokens rises, whatever it says."),
+    ] = "viewer"
+
+    def __post_init__(self) -> None:
+        if bool(self.jwks) == bool(self.key):
+            raise ValueError("either jwks or key must be set, and not both")
+        if not self.issuer and not self.key:
+            raise ValueError("an issuer without a name needs a key file: a key set would vouch for tokens of anybody")
+        if self.key and not self.key.startswith("/"):
+            raise ValueError("key is not an absolute path")
+        if self.jwks and not self.jwks.startswith("/"):
+            check_key_url(self.jwks)
+
+
+def check_key_url(text: str) -> None:
+    """Raises ValueError unless keys may be fetched there: by TLS, or from this machine itself."""
+    url = urlsplit(text)
+    if url.scheme not in ("https", "http") or not url.hostname:
+        raise ValueError("jwks is neither an absolute path nor an https:// URL")
+    if "@" in url.netloc:
+        raise ValueError("jwks has a user name or password in its URL")
+    if not text.isascii() or not text.isprintable() or " " in text or url.fragment:
+        raise ValueError("jwks is not a URL as it is sent: ASCII, without spaces and #")
+    # A port that is none raises by itself.
+    _ = url.port
+    if url.scheme == "http" and not _is_loopback(url.hostname):
+        raise ValueError("jwks by http:// would be whatever anybody on the way says: use https://")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class AuthSettings(Section, frozen=True, kw_only=True):
     """Whose tokens are good."""
 
@@ -147,6 +213,10 @@ class AuthSettings(Section, frozen=True, kw_only=True):
             description="Days after which another key pair signs, published two hours before; 0: only when you say so.",
         ),
     ] = 90
+    issuers: Annotated[
+        dict[str, IssuerSettings],
+        Meta(description="Outside issuers, each as [auth.issuers.NAME]; eight at most."),
+    ] = {}
     leeway: Annotated[float, Meta(ge=0, description="Seconds by which a token may come from the future.")] = 60.0
     refresh_grace_seconds: Annotated[
         float,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from edged.config.model import SECTIONS, Config, Section, Setting, settings_of
+from edged.config.model import SECTIONS, Config, IssuerSettings, Section, Setting, settings_of
 
 _HEAD = """\
 # Every setting of edged with its default. Generated from edged/config/model.py; the daemon never reads it.
@@ -16,6 +16,13 @@ _HEAD = """\
 """
 _USERINFO = re.compile(r"://[^\s\"']*@")
 _LONGEST_HELP = 116
+#: What is shown where nothing is the default.
+_EXAMPLES = {
+    "name": '"Front door"',
+    "source": '"rtsp://192.0.2.7/stream1"',
+    "issuer": '"https://login.example.com/"',
+    "jwks": '"https://login.example.com/jwks.json"',
+}
 
 
 def render_defaults() -> str:
@@ -26,7 +33,13 @@ def render_defaults() -> str:
         mark = "#" if name == "camera" else ""
         lines = [f"# {(kind.__doc__ or '').splitlines()[0]}", f"{mark}{'[[camera]]' if mark else f'[{name}]'}"]
         for setting in settings_of(kind).values():
-            lines += [*_help(setting), f"{mark}{setting.name} = {_shown_default(setting)}"]
+            if setting.name != "issuers":
+                lines += [*_help(setting), f"{mark}{setting.name} = {_shown_default(setting)}"]
+        if name == "auth":
+            # A table of each issuer's own, below the keys of the section.
+            lines += ["", *_help(settings_of(kind)["issuers"]), "#[auth.issuers.company]"]
+            for setting in settings_of(IssuerSettings).values():
+                lines += [*_help(setting), f"#{setting.name} = {_shown_default(setting)}"]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
@@ -58,8 +71,8 @@ def _help(setting: Setting) -> list[str]:
 
 def _shown_default(setting: Setting) -> str:
     if setting.default is msgspec.NODEFAULT:
-        return {"name": '"Front door"', "source": '"rtsp://192.0.2.7/stream1"'}[setting.name]
-    return _toml(setting.default)
+        return _EXAMPLES[setting.name]
+    return _EXAMPLES[setting.name] if setting.name == "jwks" else _toml(setting.default)
 
 
 def _toml(value: object) -> str:
@@ -69,6 +82,8 @@ def _toml(value: object) -> str:
         return '""' if value == Path() else _toml(str(value))
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, Section):
+        value = {key: getattr(value, key) for key in settings_of(type(value))}
     if isinstance(value, dict):
         pairs = ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"

@@ -31,6 +31,8 @@ OUTSIDE_ALGORITHMS: Final[tuple[OutsideAlgorithm, ...]] = get_args(OutsideAlgori
 LARGEST_SET: Final = 256 * 1024
 #: Keys of one issuer that are held; a token without a kid is tried with each of its algorithm.
 MOST_KEYS: Final = 16
+#: Keys in a set that are looked at: more would hold the loop.
+MOST_LISTED: Final = 64
 WEAKEST_RSA: Final = 2048
 #: A longer one costs more for each token than a box can spare.
 LONGEST_RSA: Final = 8192
@@ -113,6 +115,8 @@ def read_key_set(data: bytes, record: IssuerRecord) -> KeySet:
         raise KeysRefused(str(problem)) from None
     if not isinstance(listed, list):
         raise KeysRefused("the key set has no list of keys")
+    if len(listed) > MOST_LISTED:
+        raise KeysRefused(f"the key set has {len(listed)} keys, more than {MOST_LISTED}")
     found: list[tuple[VerifyingKey, Jwk]] = []
     refused: list[str] = []
     for number, jwk in enumerate(listed, 1):

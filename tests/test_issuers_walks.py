@@ -1,0 +1,135 @@
+"""Tokens of an outside issuer on the running house: taken by its keys, within its ceiling, gone when it is cut off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+from house_helpers import RunningHouse, ended, make_config, running_house
+from issuer_helpers import Authority, Company, key_server, respond
+
+from edged.config.model import Config, IssuerSettings
+from edged.errors import ConfigError
+
+
+def trusting(folder: Path, *, cameras: int = 1, **issuers: IssuerSettings) -> Config:
+    """Settings of a box that trusts these."""
+    config = make_config(folder, cameras=cameras)
+    return msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, issuers=issuers))
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
+    made = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(made.file))
+    return made
+
+
+async def enters(house: RunningHouse, text: str) -> bool:
+    async with house.websocket() as client:
+        return (await client.ask("authenticate", auth_token=text)).get("result", {}).get("authenticated") is True
+
+
+async def metric(house: RunningHouse, name: str) -> float:
+    _, key = await house.create_key("monitor")
+    shown = (await house.request("GET", "/metrics", key=key)).body.decode()
+    (found,) = [float(line.rpartition(" ")[2]) for line in shown.splitlines() if line.startswith(name)]
+    return found
+
+
+async def enters_soon(house: RunningHouse, text: str) -> None:
+    """Keys come in the background: a client that is refused tries again."""
+    with trio.fail_after(30):
+        while not await enters(house, text):
+            await trio.sleep(0.05)
+
+
+async def test_an_outside_issuer_s_token_opens_the_house_within_its_ceiling(
+    tmp_path: Path, authority: Authority, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Keys by TLS, the caller with its subject, no more than the ceiling, counted by its own method; and the keys that
+    were good last serve a restart without the issuer."""
+    company = Company().add("a")
+    with trio.fail_after(80):
+        async with key_server(lambda _head: respond(company.jwks()), authority.context("localhost")) as server:
+            issuer = IssuerSettings(
+                issuer=company.issuer, jwks=f"https://localhost:{server.port}/jwks.json", ceiling="operator",
+                audience=("box",),
+            )  # fmt: skip
+            config = trusting(tmp_path, company=issuer)
+            text = company.sign("a", role="admin", aud="box")
+            async with running_house(tmp_path, config=config) as house:
+                await enters_soon(house, text)
+                async with house.websocket() as client:
+                    said = await client.call("authenticate", auth_token=text)
+                    assert (said["user_id"], said["role"]) == ("ann", "operator")
+                    assert (await client.call("get_camera_list"))["total"] == 1
+                    assert (await client.ask("list_keys"))["error"]["code"] == -32002
+                assert not await enters(house, company.sign("a", role="admin"))
+                assert await metric(
+                    house, 'edged_token_uses_total{method="jwt_federated",role="operator",transport="ws"}'
+                )
+                refused = 'edged_auth_failures_total{method="jwt_federated",reason="bad_audience",transport="ws"}'
+                assert await metric(house, refused) == 1
+                assert await metric(house, 'edged_trust_last_success_timestamp_seconds{issuer="company"}') > 1e9
+            assert set(server.asked) == {"/jwks.json"}
+        asked = len(server.asked)
+        async with running_house(tmp_path, config=config) as house:
+            assert await enters(house, text)
+            assert await metric(house, 'edged_trust_last_success_timestamp_seconds{issuer="company"}') > 1e9
+        assert len(server.asked) == asked
+    assert "keys taken" in capsys.readouterr().out
+
+
+async def test_a_cut_off_by_issuer_puts_its_callers_out_and_nobody_else(tmp_path: Path) -> None:
+    """One session of each of two issuers: that of the one is closed, its token enters no more, a newer one does."""
+    first, second = Company("one").add("a"), Company("two").add("a")
+    (tmp_path / "one.pem").write_bytes(first.pem("a"))
+    (tmp_path / "two.json").write_bytes(second.jwks())
+    config = trusting(
+        tmp_path, one=IssuerSettings(issuer="one", key=str(tmp_path / "one.pem")),
+        two=IssuerSettings(issuer="two", jwks=str(tmp_path / "two.json")),
+    )  # fmt: skip
+    with trio.fail_after(60):
+        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+            texts = [each.sign("a", iat=1_700_000_000) for each in (first, second)]
+            await enters_soon(house, texts[1])
+            async with house.websocket() as one, house.websocket() as two:
+                for client, text in zip((one, two), texts, strict=True):
+                    assert (await client.call("authenticate", auth_token=text))["authenticated"]
+                await admin.call("revoke", issuer="one", before="2026-01-01T00:00:00Z")
+                assert await ended(one) == 4401
+                assert (await two.call("get_camera_list"))["total"] == 1
+            assert not await enters(house, texts[0])
+            assert await enters(house, first.sign("a", iat=1_780_000_000))
+            await admin.call("revoke", issuer="two")
+            assert not await enters(house, texts[1])
+
+
+async def test_what_is_signed_elsewhere_is_explained_but_never_refreshed(tmp_path: Path) -> None:
+    """edged cannot sign for another issuer; `validate_token` shows what it makes of such a token."""
+    company = Company("one").add("a")
+    (tmp_path / "one.pem").write_bytes(company.pem("a"))
+    config = trusting(tmp_path, one=IssuerSettings(issuer="one", key=str(tmp_path / "one.pem")))
+    text = company.sign("a", jti="x")
+    with trio.fail_after(60):
+        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+            shown = await admin.call("validate_token", token=text)
+            assert shown["valid"] is True
+            reply = await admin.ask("validate_token", token=company.sign("a", exp=1_600_000_000))
+            assert reply["result"]["valid"] is False
+            async with house.websocket() as client:
+                await client.call("authenticate", auth_token=text)
+                assert "error" in await client.ask("refresh_token", token=text)
+                assert (await client.call("get_camera_list"))["total"] == 1
+
+
+async def test_a_key_file_that_is_none_fails_the_start_by_name(tmp_path: Path) -> None:
+    """As a wrong setting does, not as a traceback."""
+    config = trusting(tmp_path, one=IssuerSettings(issuer="one", key=str(tmp_path / "absent.pem")))
+    with trio.fail_after(30), pytest.raises(ExceptionGroup) as caught:
+        async with running_house(tmp_path, config=config):
+            pass
+    assert caught.group_contains(ConfigError, match=r"auth\.issuers\.one\.key", depth=None)
