@@ -6,6 +6,8 @@ Authorization: Bearer with a token or an API key, X-API-Key, and on the unix soc
 
 from __future__ import annotations
 
+import re
+from collections.abc import Container
 from ipaddress import ip_address
 from typing import Final
 
@@ -19,6 +21,7 @@ _CREDENTIALS: Final = ("authorization", "x-api-key", "x-service-token")
 #: Sent by browsers and by proxies: then someone else speaks through this connection.
 _RELAYED: Final = ("origin", "via", "forwarded", "x-real-ip")
 _RELAYED_PREFIXES: Final = ("sec-fetch-", "x-forwarded-")
+_PORT: Final = re.compile(r":[0-9]*\Z")
 _OWN_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -65,6 +68,25 @@ def is_direct(headers: Headers, peer: Peer) -> bool:
     return name in _OWN_NAMES and not relayed
 
 
+def is_own_page(headers: Headers, names: Container[str]) -> bool:
+    """Whether no page of another site asks through its visitor's browser (contract 10.14).
+
+    The Host must be one that no foreign DNS can point at us: an IP address, localhost, or one of `names`, in lower
+    case this machine's own; an Origin must be the very same, and a browser that says where a request comes from must
+    say so.
+    """
+    hosts, origins = headers.getlist("host"), headers.getlist("origin")
+    if len(hosts) != 1 or len(origins) > 1:
+        return False
+    host = hosts[0].strip().lower()
+    name = _PORT.sub("", host).removesuffix(".")
+    if not (name == "localhost" or name in names or _is_address(name)):
+        return False
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return False
+    return not origins or origins[0].lower() in (f"http://{host}", f"https://{host}")
+
+
 def is_json(headers: Headers) -> bool:
     """Whether the body says that it is JSON."""
     return headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
@@ -77,6 +99,14 @@ def has_body(headers: Headers) -> bool:
 
 def _shows_credential(headers: Headers) -> bool:
     return any(name in headers for name in _CREDENTIALS)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_loopback(address: str) -> bool:

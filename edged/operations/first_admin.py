@@ -1,0 +1,106 @@
+"""Claiming a new box: its code makes the first administrator, and nobody makes a second by it (contract 10.1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+import structlog
+
+from edged.credentials.decision import Reason
+from edged.credentials.passwords import check_password
+from edged.errors import InvalidParams, InvalidState, Refused, UnknownMethod
+from edged.operations.catalogue import Call, NoParams, operation
+
+if TYPE_CHECKING:
+    from edged.access.first_admin import FirstAdmin
+
+_log = structlog.get_logger("first_admin")
+
+
+_HOW: Final = "a box without users makes a code at each start, and on it with: sudo edged claim --new"
+#: A longer one is none of these; it is not looked at.
+_Text = Annotated[str, msgspec.Meta(max_length=4096)]
+
+
+class ClaimParams(msgspec.Struct, frozen=True):
+    """The code of the box, and who its administrator shall be."""
+
+    code: _Text
+    username: _Text
+    password: _Text
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """The administrator, who logs in with their password from here on."""
+
+    username: str
+    role: str
+
+
+@operation("none")
+async def claim(call: Call, params: ClaimParams) -> Claimed:
+    """Make the first administrator of a box that has no user, for whoever can read its code.
+
+    By POST /api/claim, where pages of other sites are kept out, and on the unix socket; not on a WebSocket.
+    """
+    house, session = call.house, call.session
+    address = session.peer.address
+    if session.transport == "ws":
+        raise UnknownMethod("no method 'claim'", hint="POST /api/claim")
+    house.limiter.check(address)
+    if not house.first_admin.takes(params.code):
+        house.limiter.failed(address, None, params.code)
+        refusal = house.gate.refuse(Reason.UNKNOWN_KEY, "claim_code", session.transport)
+        refusal.hint = _HOW
+        if session.peer.is_local_socket:
+            # Who asks there is an administrator already: not they are refused, but what they typed.
+            raise InvalidParams("this code is not good", hint=_HOW)
+        raise refusal
+    check_password(params.password, params.username)
+
+    def is_still_first() -> None:
+        """Asked in the registrar's own task, right before the commit: of two claims one is too late."""
+        if not house.users.is_empty():
+            raise InvalidState("there is an administrator already", hint="log in, or ask them for an account")
+
+    hashed = await house.passwords.hash(params.password)
+    user = await house.users.create(name=params.username, role="admin", password=hashed, check=is_still_first)
+    house.first_admin.withdraw()
+    house.limiter.succeeded(address, user.name)
+    _log.warning("claimed", user=user.name, address=address or None)
+    return Claimed(user.name, user.role)
+
+
+class ClaimCode(msgspec.Struct, frozen=True):
+    """Where the code is, which is told to nobody: the file is for root and the daemon. `expires_in`: seconds."""
+
+    path: str
+    expires_in: int
+
+
+@operation("users:admin")
+def get_claim_code(call: Call, params: NoParams) -> ClaimCode:
+    """Where the code for the first administrator is, if there is one. On this machine only."""
+    first_admin = _find_desk(call)
+    if first_admin.seconds_left == 0:
+        if not call.house.users.is_empty():
+            raise InvalidState("there is an administrator already", hint="edged user list")
+        raise InvalidState("the code has expired or was used up", hint="make another: sudo edged claim --new")
+    return ClaimCode(str(first_admin.path), int(first_admin.seconds_left))
+
+
+@operation("users:admin")
+def create_claim_code(call: Call, params: NoParams) -> ClaimCode:
+    """Make another code for the first administrator; the one before is worth nothing any more. On this machine only."""
+    _find_desk(call).offer()
+    return get_claim_code(call, params)
+
+
+def _find_desk(call: Call) -> FirstAdmin:
+    """Raises Refused to whoever is not on this machine."""
+    if not call.session.peer.is_local_socket:
+        raise Refused(
+            Reason.MISSING_SCOPE, "the code is on the box and nowhere else", hint="there: sudo edged claim --new"
+        )
+    return call.house.first_admin

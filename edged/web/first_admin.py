@@ -1,0 +1,35 @@
+"""/api/claim: the first administrator of a new box (contract 10.1, 10.14)."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+from starlette.responses import Response
+
+from edged.credentials.decision import Reason
+from edged.credentials.roles import OPEN
+from edged.web.credentials import is_json, is_own_page
+from edged.web.exchange import Exchange, Way, json_response
+from edged.web.faults import not_json
+
+
+async def claim(asked: Exchange) -> Response:
+    """The code of the box makes an administrator: 201. Not through another site's page, whatever name it has now."""
+    if not is_own_page(asked.request.headers, own_names()):
+        refusal = asked.house.gate.refuse(Reason.ORIGIN_DENIED, "none", asked.session.transport)
+        refusal.hint = "ask by the address of this box, by localhost or by its own name, and from no other site"
+        raise refusal
+    if not is_json(asked.request.headers):
+        return not_json()
+    return json_response(await asked.call("claim", msgspec.Raw(await asked.request.body() or b"{}")), 201)
+
+
+def own_names() -> frozenset[str]:
+    """What this machine is called by itself and, by mDNS, by its neighbours; no DNS is asked."""
+    name = os.uname().nodename.lower()
+    short = name.partition(".")[0]
+    return frozenset({name, short, f"{short}.local"})
+
+
+WAYS = (Way(method="POST", path="/api/claim", answer=claim, capability=OPEN),)
