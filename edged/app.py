@@ -22,16 +22,19 @@ import trio
 from edged import __version__, children, logs, systemd
 from edged.access.admissions import Admissions
 from edged.access.api_keys import ApiKeys
+from edged.access.first_admin import FirstAdmin
 from edged.access.gate import Gate
 from edged.access.issuers import Issuers, Source
 from edged.access.keyring import Keyring
 from edged.access.ledger import Ledger
 from edged.access.limiter import Limiter
+from edged.access.logins import Logins
 from edged.access.passwords import Passwords
 from edged.access.refreshes import Refreshes
 from edged.access.registrar import Registrar
 from edged.access.service_tokens import ServiceTokens
 from edged.access.usage import Usage
+from edged.access.users import Users
 from edged.cameras.model import Camera, Status
 from edged.cameras.registry import Configured, Registry
 from edged.clock import Clock
@@ -132,7 +135,9 @@ async def run(
         registrar = Registrar(ledger, admissions, trust, clock, metrics)
         api_keys = ApiKeys(registrar, ledger, admissions, trust, clock)
         service_tokens = ServiceTokens(registrar, ledger, admissions, trust, clock)
+        users = Users(registrar, ledger, admissions, trust, clock)
         registrar.load()
+        users.load()
         api_keys.load()
         service_tokens.load()
         usage.load()
@@ -149,6 +154,10 @@ async def run(
             shared_secrets=shared_secrets, find_key=keyring.find, issuers=issuers, leeway=config.auth.leeway,
             tally=usage.tally,
         )  # fmt: skip
+        passwords = Passwords()
+        logins = Logins(users, passwords, limiter, gate, registrar)
+        logins.load()
+        first_admin = FirstAdmin(config.paths.runtime, users.is_empty)
         refreshes = Refreshes(
             registrar, ledger, gate, keyring, trust, clock, metrics,
             shared_secrets=shared_secrets, grace=config.auth.refresh_grace_seconds,
@@ -179,10 +188,11 @@ async def run(
         )  # fmt: skip
         house = House(
             clock=clock, counts=metrics, gate=gate, ledger=ledger, registrar=registrar, refreshes=refreshes,
-            api_keys=api_keys, service_tokens=service_tokens, usage=usage, sessions=sessions,
+            api_keys=api_keys, service_tokens=service_tokens, users=users, logins=logins, usage=usage,
+            sessions=sessions,
             cameras=cameras, mediamtx=mediamtx, paths=paths, publishers=publishers, viewers=viewers, frames=frames,
             snapshots=Snapshots(config.snapshots.folder), listings=Listings(), keyring=keyring,
-            passwords=Passwords(), limiter=limiter, shared_secrets=shared_secrets,
+            passwords=passwords, limiter=limiter, first_admin=first_admin, shared_secrets=shared_secrets,
             reset_clock=mark.reset,
         )  # fmt: skip
         doors = Rpc(catalogue, house, calls_in_flight=config.limits.calls_in_flight, longest_batch=config.limits.batch)
@@ -195,7 +205,7 @@ async def run(
                 admissions.endings.subscribe() as endings, mediamtx.states.subscribe() as states:  # fmt: skip
             async with (
                 started_tasks(registrar.run, partial(hook.serve, answer), cameras.run),
-                tasks(usage.run, partial(limiter.run, tallies), admissions.run, mark.keep,
+                tasks(usage.run, partial(limiter.run, tallies), first_admin.run, admissions.run, mark.keep,
                       partial(upkeep.watch_clock, clock, partial(admissions.recompute, gate.seconds_left)),
                       Rotation(keyring, clock, config.auth.signing_key_days).run, issuers.run),
                 started_tasks(mediamtx.run, partial(paths.run, mediamtx), viewers.run),
@@ -455,7 +465,7 @@ def watch(metrics: Metrics, house: House, server: Server, issuers: Issuers) -> N
 
     def count_keys() -> Mapping[str, int]:
         now = house.clock.now()
-        return Counter(record.status(now) for record in house.ledger.keys.values())
+        return Counter(house.ledger.key_status(record, now) for record in house.ledger.keys.values())
 
     def show_cameras() -> Mapping[str, bool | None]:
         states = {Status.CONNECTED: True, Status.DISCONNECTED: False, Status.ERROR: None}

@@ -27,6 +27,7 @@ from prometheus_client.registry import Collector
 TRANSPORTS = ("ws", "http", "uds", "rtsp", "rtmp", "srt", "hls", "webrtc")
 _MEDIA = TRANSPORTS[3:]
 _FILES_DOORS = ("http", "uds")
+_LOGIN_DOORS = ("ws", "http")
 _TICKET_DOORS = ("http", "rtsp", "hls", "webrtc")
 _ROLES = ("monitor", "viewer", "operator", "admin")
 #: More cameras than this share the label `other`.
@@ -41,6 +42,7 @@ _TOKEN_ONLY = ("malformed", "bad_signature", "alg_not_allowed", "no_expiry", "no
 AUTH_FAILURES: tuple[tuple[str, ...], ...] = (
     *product(("missing",), ("none",), TRANSPORTS),
     *product(("unknown_key", "suspended"), ("api_key",), TRANSPORTS),
+    *product(("suspended",), ("jwt_local",), TRANSPORTS),
     *product(_ANY_CREDENTIAL, ("api_key", "jwt_local"), TRANSPORTS),
     *product(_TOKEN_ONLY, ("jwt_local",), TRANSPORTS),
     *product(("bad_audience", "untrusted_issuer"), ("jwt_local",), ("ws", "http")),
@@ -49,6 +51,8 @@ AUTH_FAILURES: tuple[tuple[str, ...], ...] = (
     *product(("unknown_key", "expired", "revoked", "camera_denied"), ("ticket",), _TICKET_DOORS),
     *product(("unknown_key", "expired", "revoked", "address_denied"), ("service_token",), _FILES_DOORS),
     ("origin_denied", "none", "http"),
+    ("unknown_key", "claim_code", "http"),
+    *product(("unknown_key", "suspended"), ("password",), _LOGIN_DOORS),
     ("malformed", "none", "ws"),
     ("malformed", "none", "http"),
     ("unknown_key", "internal", "http"),
@@ -63,6 +67,7 @@ TOKEN_USES: tuple[tuple[str, ...], ...] = (
     *product(("service_token",), _FILES_DOORS, ("none",)),
     ("peercred", "uds", "admin"),
     ("peercred", "http", "admin"),
+    *product(("password",), _LOGIN_DOORS, _ROLES),
     ("internal", "http", "none"),
     ("internal", "rtsp", "none"),
 )

@@ -20,8 +20,10 @@ from cellar_helpers import SECRET, Counted, Desk, running_desk
 from web_helpers import JPEG, Cameras
 
 from edged import operations
+from edged.access.first_admin import FirstAdmin
 from edged.access.keyring import Keyring
 from edged.access.limiter import Limiter
+from edged.access.logins import Logins
 from edged.access.passwords import Passwords
 from edged.access.refreshes import Refreshes
 from edged.access.service_tokens import ServiceTokens
@@ -39,24 +41,35 @@ from edged.operations.listings import Listings
 from edged.operations.session import Session, Sessions
 
 # Askers: nobody; four roles; a viewer who may see the other camera only; an administrator's token that has
-# expired, and administrators' keys that were revoked and suspended, all in a session that was open before.
-ASKERS = ("none", "monitor", "viewer", "operator", "admin", "elsewhere", "expired", "revoked", "suspended")
+# expired, and administrators' keys that were revoked and suspended, all in a session that was open before; and another
+# user than the one who is asked about, a viewer who has logged in.
+ASKERS = ("none", "monitor", "viewer", "operator", "admin", "elsewhere", "expired", "revoked", "suspended", "another")
 
-OPEN = ("ok",) * 9
-SELF = ("missing", "ok", "ok", "ok", "ok", "ok", "expired", "revoked", "suspended")
-SEE_ALL = ("missing", "missing_scope", "ok", "ok", "ok", "ok", "expired", "revoked", "suspended")
-SEE_ONE = ("missing", "missing_scope", "ok", "ok", "ok", "camera_not_found", "expired", "revoked", "suspended")
-USE_ONE = ("missing", *("missing_scope",) * 2, "ok", "ok", "camera_not_found", "expired", "revoked", "suspended")
-SYSTEM = ("missing", "ok", "ok", "ok", "ok", "ok", "expired", "revoked", "suspended")
-NOBODY = ("missing", *("missing_scope",) * 5, "expired", "revoked", "suspended")
-ADMIN = ("missing", *("missing_scope",) * 3, "ok", "missing_scope", "expired", "revoked", "suspended")
+OPEN = ("ok",) * 10
+SELF = ("missing", "ok", "ok", "ok", "ok", "ok", "expired", "revoked", "suspended", "ok")
+SEE_ALL = ("missing", "missing_scope", "ok", "ok", "ok", "ok", "expired", "revoked", "suspended", "ok")
+SEE_ONE = ("missing", "missing_scope", "ok", "ok", "ok", "camera_not_found", "expired", "revoked", "suspended", "ok")
+USE_ONE = (
+    "missing",
+    *("missing_scope",) * 2,
+    "ok",
+    "ok",
+    "camera_not_found",
+    "expired",
+    "revoked",
+    "suspended",
+    "missing_scope",
+)
+SYSTEM = ("missing", "ok", "ok", "ok", "ok", "ok", "expired", "revoked", "suspended", "ok")
+NOBODY = ("missing", *("missing_scope",) * 5, "expired", "revoked", "suspended", "missing_scope")
+ADMIN = ("missing", *("missing_scope",) * 3, "ok", "missing_scope", "expired", "revoked", "suspended", "missing_scope")
 
-#: Operation → what each asker of ASKERS gets, asking for camera0, for another's key, for another's token.
+#: Operation → what each asker of ASKERS gets, asking for camera0, for another's key, token and user.
 EXPECTED: dict[str, tuple[str, ...]] = {
     "ping": OPEN,
     "authenticate": OPEN,
     # Nobody has shown a token, a key is none, and an hour after its end a token is not refreshed any more.
-    "refresh_token": ("missing", *("invalid_state",) * 5, "expired", "revoked", "suspended"),
+    "refresh_token": ("missing", *("invalid_state",) * 5, "expired", "revoked", "suspended", "ok"),
     "whoami": SELF,
     "get_camera_list": SEE_ALL,
     "get_camera_status": SEE_ONE,
@@ -75,6 +88,14 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "import_keys": ADMIN,
     "rotate_key": ADMIN,
     "revoke_key": ADMIN,
+    "login": OPEN,
+    "create_stream_token": OPEN,
+    "list_users": ADMIN,
+    "create_user": ADMIN,
+    "get_user": ADMIN,
+    "update_user": ADMIN,
+    "set_password": ADMIN,
+    "delete_user": ADMIN,
     "list_service_tokens": ADMIN,
     "create_service_token": ADMIN,
     "import_service_token": ADMIN,
@@ -97,8 +118,13 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "get_clock": SYSTEM,
     # Root's alone, on the unix socket: an administrator over the network gets what others get.
     "reset_clock": NOBODY,
+    # By HTTP and on the unix socket only; and there alone a code is made and found.
+    "claim": ("unknown_method",) * 10,
+    "get_claim_code": NOBODY,
+    "create_claim_code": NOBODY,
 }
 
+PASSWORD = "a passphrase of the tests"
 CAMERAS = tuple(
     Camera(name=f"camera{at}", label=f"test {at}", kind="test", status=Status.CONNECTED, node=f"/dev/video{at}")
     for at in range(2)
@@ -126,6 +152,14 @@ class Bench:
             "get_stream_url": {"device": "/dev/video0"},
             "subscribe_events": {"topics": ["camera_status_update"]},
             "create_ticket": {"device": "camera0"},
+            "claim": {"code": "ABCDEFGHJK", "username": "ada", "password": "a long passphrase"},
+            "login": {"username": "ann", "password": PASSWORD},
+            "create_stream_token": {"username": "ann", "password": PASSWORD},
+            "create_user": {"name": "new", "role": "viewer"},
+            "get_user": {"name": "ann"},
+            "update_user": {"name": "ann", "role": "viewer"},
+            "set_password": {"name": "ann", "password": PASSWORD},
+            "delete_user": {"name": "ann"},
             "create_key": {"name": "new", "role": "viewer"},
             "get_key": {"key_id": self.victim},
             "update_key": {"key_id": self.victim, "name": "renamed"},
@@ -182,6 +216,8 @@ class Bench:
             key_id, caller = await self.key("admin")
             await self.desk.api_keys.suspend(key_id)
             return caller
+        if asker == "another":
+            return self.desk.token("bob")
         if asker == "elsewhere":
             return (await self.key("viewer", camera_access=("camera1",)))[1]
         return (await self.key(asker))[1]
@@ -202,6 +238,7 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
             await keyring.ensure()
             await keyring.create("ES256")
             services = ServiceTokens(desk.registrar, desk.ledger, desk.admissions, desk.db, desk.clock)
+            passwords, limiter = Passwords(cost=Cost(8, 1)), Limiter()
             house = House(
                 clock=desk.clock, counts=counts, gate=desk.gate, ledger=desk.ledger, registrar=desk.registrar,
                 api_keys=desk.api_keys, service_tokens=services,
@@ -213,8 +250,12 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
                 mediamtx=SimpleNamespace(state=ServerState("off")), paths=Paths(), publishers=SimpleNamespace(),
                 viewers=SimpleNamespace(), frames=SimpleNamespace(snapshot=picture),
                 snapshots=Snapshots(folder / "snapshots"), listings=Listings(), keyring=keyring,
-                passwords=Passwords(cost=Cost(8, 1)), limiter=Limiter(), shared_secrets=(SECRET,),
+                passwords=passwords, limiter=limiter, users=desk.users,
+                logins=Logins(desk.users, passwords, limiter, desk.gate, desk.registrar),
+                first_admin=FirstAdmin(folder, desk.users.is_empty), shared_secrets=(SECRET,),
             )  # type: ignore[arg-type]  # fmt: skip
+            await desk.users.create(name="ann", role="operator", password=await passwords.hash(PASSWORD))
+            await desk.users.create(name="bob", role="viewer")
             service, _ = await services.create("somebody's")
             victim, _ = await desk.api_keys.create(name="victim", role="viewer")
             _, spare = await desk.api_keys.create(name="spare", role="viewer")
@@ -231,14 +272,14 @@ def test_every_operation_has_a_row() -> None:
 
 @pytest.mark.parametrize("asker", ASKERS)
 async def test_everybody_gets_what_the_table_says(tmp_path: Path, asker: str) -> None:
-    """One column of the table: this asker, all operations; and where it was refused, no key has changed."""
+    """One column of the table: this asker, all operations; and where it was refused, no key and no user has."""
     async with opened(tmp_path) as bench:
         caller = await bench.caller(asker)
         found, changed = {}, []
         for operation in EXPECTED:
-            before = dict(bench.desk.ledger.keys)
+            before = dict(bench.desk.ledger.keys), dict(bench.desk.ledger.users)
             found[operation] = await bench.ask(caller, operation)
-            if found[operation] != "ok" and before != bench.desk.ledger.keys:
+            if found[operation] != "ok" and before != (bench.desk.ledger.keys, bench.desk.ledger.users):
                 changed.append(operation)
         column = ASKERS.index(asker)
         assert found == {operation: row[column] for operation, row in EXPECTED.items()}

@@ -14,6 +14,7 @@ import trio
 
 from edged import operations
 from edged.access.admissions import Admissions
+from edged.access.first_admin import FirstAdmin
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger, key_identity
 from edged.access.limiter import Limiter
@@ -207,11 +208,13 @@ class Site:
             refreshes=None,  # type: ignore[arg-type]
             api_keys=ApiKeys(self.ledger, self.admissions, self.clock),  # type: ignore[arg-type]
             service_tokens=SimpleNamespace(),
+            users=SimpleNamespace(), logins=SimpleNamespace(),
             usage=SimpleNamespace(find=lambda _key: None), sessions=Sessions(),
             cameras=self.cameras, mediamtx=self.mediamtx, paths=SimpleNamespace(),
             publishers=SimpleNamespace(), viewers=SimpleNamespace(), frames=self.frames,
             snapshots=options.pop("snapshots", None), listings=Listings(),
-            keyring=SimpleNamespace(), passwords=Passwords(cost=CHEAP), limiter=Limiter(), shared_secrets=(SECRET,),
+            keyring=SimpleNamespace(), passwords=Passwords(cost=CHEAP), limiter=Limiter(),
+            first_admin=FirstAdmin(tmp_path, lambda: True), shared_secrets=(SECRET,),
         )  # type: ignore[arg-type]  # fmt: skip
         self.catalogue = operations.gather()
         self.app = make_app(self.catalogue, self.house, self.counts, state=tmp_path, **options)

@@ -230,7 +230,11 @@ class ApiKeys:
         check(before, record)
         await self._db.write(partial(api_keys.update, record=record))
         record = self._put_changed(record)
-        self._registrar.review(self._admissions.of(key_identity(key_id)))
+        name = key_identity(key_id)
+        if name in self._ledger.suspended:
+            self._registrar.put_out(self._admissions.of(name), "suspended", names={name})
+        else:
+            self._registrar.review(self._admissions.of(name))
         self._find_living(key_id)
         _log.info("updated", key=key_id, changed=sorted(changes))
         return record

@@ -13,8 +13,9 @@ TRANSPORTS: tuple[Transport, ...] = ("ws", "http", "uds", "rtsp", "rtmp", "srt",
 
 #: How a caller proved who it is: label of metrics and log lines.
 Method: TypeAlias = Literal[
-    "api_key", "jwt_local", "jwt_federated", "service_token", "ticket", "peercred", "internal", "none"
-]
+    "api_key", "jwt_local", "jwt_federated", "service_token", "password", "claim_code", "ticket", "peercred",
+    "internal", "none",
+]  # fmt: skip
 METHODS: tuple[Method, ...] = get_args(Method)
 
 

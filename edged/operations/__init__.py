@@ -11,6 +11,8 @@ from edged.operations import (
     clock,
     events,
     files,
+    first_admin,
+    logins,
     refreshes,
     revocations,
     service_tokens,
@@ -21,11 +23,14 @@ from edged.operations import (
     system,
     tickets,
     tokens,
+    users,
 )
 from edged.operations.catalogue import Catalogue
 
 #: What is asked now and then, and by few: counted by noun, so that the metrics stay few as the operations grow.
-ADMINISTRATION: Final = frozenset({"api_keys", "service_tokens", "tokens", "signing_keys", "revocations", "clock"})
+ADMINISTRATION: Final = frozenset(
+    {"api_keys", "users", "logins", "service_tokens", "tokens", "signing_keys", "revocations", "first_admin", "clock"}
+)
 
 
 def metric_labels(catalogue: Catalogue) -> Mapping[str, str]:
@@ -45,12 +50,15 @@ def gather() -> Catalogue:
         tickets,
         events,
         api_keys,
+        users,
+        logins,
         service_tokens,
         files,
         tokens,
-        refreshes,
+            refreshes,
         signing_keys,
         revocations,
+        first_admin,
         system,
         clock,
     )

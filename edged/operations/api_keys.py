@@ -50,7 +50,8 @@ class StreamAccess(msgspec.Struct, frozen=True):
 class CreateKeyParams(msgspec.Struct, frozen=True):
     """`expires_at` ISO 8601 or `expires_in_days`; neither means no end. `permissions` narrow the role.
 
-    `streams` names the streams; without it they are those of the cameras that the key may see.
+    `streams` names the streams; without it they are those of the cameras that the key may see. `owner` is a user, more
+    than whom the key can never do; without it whoever makes it, if a user's login or key does; null: nobody.
     """
 
     name: Name
@@ -60,6 +61,7 @@ class CreateKeyParams(msgspec.Struct, frozen=True):
     permissions: list[str] | None = None
     camera_access: list[str] | None = None
     streams: StreamAccess | None = None
+    owner: str | UnsetType | None = UNSET
 
 
 class NewKey(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -71,6 +73,7 @@ class NewKey(msgspec.Struct, frozen=True, omit_defaults=True):
     role: str
     created_at: str
     expires_at: str | None = None
+    owner: str | None = None
 
 
 @operation("keys:admin")
@@ -82,9 +85,10 @@ async def create_key(call: Call, params: CreateKeyParams) -> NewKey:
         name=params.name,
         role=canonical_role(params.role),
         expires_at=_read_expiry(params.expires_at, params.expires_in_days, call.house.clock.now()),
-        permissions=_read_names("permissions", params.permissions),
-        camera_access=_read_names("camera_access", params.camera_access),
+        permissions=read_names("permissions", params.permissions),
+        camera_access=read_names("camera_access", params.camera_access),
         streams=streams,
+        owner=_find_owner(call) if params.owner is UNSET else params.owner,
     )
     return NewKey(
         key_id=record.key_id,
@@ -93,19 +97,32 @@ async def create_key(call: Call, params: CreateKeyParams) -> NewKey:
         role=record.role,
         created_at=iso(record.created_at),
         expires_at=_iso(record.expires_at),
+        owner=record.owner,
     )
 
 
+def _find_owner(call: Call) -> str | None:
+    """Whose a new key is unless they say otherwise: the user by whose login or key it is made (contract 10.18)."""
+    caller, ledger = call.session.caller, call.house.ledger
+    assert caller is not None, "the gate lets nobody ask this without a caller"
+    if caller.epoch is not None:
+        return caller.subject if caller.subject in ledger.users else None
+    record = ledger.keys.get(caller.credential_id) if caller.method == "api_key" else None
+    return None if record is None else record.owner
+
+
 class ListKeysParams(msgspec.Struct, frozen=True):
-    """Only keys of this role, this status, or unused for so many days."""
+    """Only keys of this role, this status, this owner, or unused for so many days."""
 
     role: Role | None = None
     status: Status | None = None
     unused_days: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    owner: str | None = None
 
 
 class KeyItem(msgspec.Struct, frozen=True):
-    """What may be told of a key; times ISO 8601, `last_used` None if it never was."""
+    """What may be told of a key; times ISO 8601, `last_used` None if it never was. What is said of its rights is what
+    it was given: it can do no more of that than its `owner`, and is suspended while they are disabled or deleted."""
 
     key_id: str
     name: str
@@ -118,6 +135,7 @@ class KeyItem(msgspec.Struct, frozen=True):
     permissions: list[str] | None = None
     camera_access: list[str] | None = None
     streams: StreamAccess | None = None
+    owner: str | None = None
 
 
 class KeyList(msgspec.Struct, frozen=True):
@@ -134,7 +152,8 @@ def list_keys(call: Call, params: ListKeysParams) -> KeyList:
         _show(record, house)
         for record in records
         if role in (None, record.role)
-        and params.status in (None, record.status(now))
+        and params.status in (None, house.ledger.key_status(record, now))
+        and params.owner in (None, record.owner)
         and (params.unused_days is None or _last_use(record, house) <= now - params.unused_days * _DAY)
     ]
     return KeyList(keys=items)
@@ -176,8 +195,9 @@ async def rotate_key(call: Call, params: RotateKeyParams) -> RotatedKey:
     """Give a key a new secret: any key for an administrator, otherwise only the key that asks."""
     _authorize_own(call, params.key_id)
     held = _find(call.house, params.key_id)
-    # Whoever rotates a key holds it from then on.
-    refuse_widening(call, held.role, held.permissions, held.camera_access, held.streams)
+    # Whoever rotates a key holds it from then on; it holds itself already, though its owner may let it do less.
+    if not _is_own(call, params.key_id):
+        refuse_widening(call, held.role, held.permissions, held.camera_access, held.streams)
     record, secret = await call.house.api_keys.rotate(params.key_id, params.grace_seconds)
     assert record.rotated_at is not None
     assert record.previous_valid_until is not None
@@ -194,7 +214,8 @@ async def rotate_key(call: Call, params: RotateKeyParams) -> RotatedKey:
 
 
 class UpdateKeyParams(msgspec.Struct, frozen=True):
-    """What is to change; what is left out stays. null lifts a restriction: no end, all of the role, every camera."""
+    """What is to change; what is left out stays. null lifts a restriction: no end, all of the role, every camera, no
+    owner."""
 
     key_id: str
     name: Name | UnsetType = UNSET
@@ -204,6 +225,7 @@ class UpdateKeyParams(msgspec.Struct, frozen=True):
     permissions: list[str] | UnsetType | None = UNSET
     camera_access: list[str] | UnsetType | None = UNSET
     streams: StreamAccess | UnsetType | None = UNSET
+    owner: str | UnsetType | None = UNSET
 
 
 @operation("keys:admin")
@@ -215,7 +237,7 @@ async def update_key(call: Call, params: UpdateKeyParams) -> KeyItem:
     """
     changes = _read_changes(params, call.house.clock.now())
     if not changes:
-        raise InvalidParams("nothing to change", hint="give name, role, permissions, camera_access, streams or an end")
+        raise InvalidParams("nothing to change", hint="give one of its rights, its name, owner or end")
 
     def check(before: KeyRecord, after: KeyRecord) -> None:
         # Judged right before the commit: the asker may have been narrowed meanwhile, or the key changed.
@@ -312,9 +334,13 @@ async def revoke_key(call: Call, params: KeyParams) -> RevokedKey:
 
 def _authorize_own(call: Call, key_id: str) -> None:
     """Raises Refused unless this is the caller's own key, or the caller is an administrator of keys."""
+    if not _is_own(call, key_id):
+        call.house.gate.authorize(call.session.caller, "keys:admin", call.session.transport)
+
+
+def _is_own(call: Call, key_id: str) -> bool:
     caller = call.session.caller
-    if caller is None or caller.method != "api_key" or caller.credential_id != key_id:
-        call.house.gate.authorize(caller, "keys:admin", call.session.transport)
+    return caller is not None and caller.method == "api_key" and caller.credential_id == key_id
 
 
 def refuse_widening(
@@ -337,7 +363,10 @@ def refuse_widening(
 
 
 def _is_narrower(before: KeyRecord, after: KeyRecord) -> bool:
-    """Whether a key can afterwards do nothing, and at no time, that it could not before."""
+    """Whether a key can afterwards do nothing, and at no time, that it could not before. Another owner may come to be
+    able to do more than the one before."""
+    if before.owner not in (None, after.owner):
+        return False
     earlier = before.expires_at is None or (after.expires_at is not None and after.expires_at <= before.expires_at)
     return earlier and _rights(before).covers(_rights(after))
 
@@ -363,14 +392,16 @@ def _show(record: KeyRecord, house: House) -> KeyItem:
         expires_at=_iso(record.expires_at),
         last_used=_iso(used.last_used if used else None),
         usage_count=used.count if used else 0,
-        status=record.status(house.clock.now()),
+        status=house.ledger.key_status(record, house.clock.now()),
         permissions=None if record.permissions is None else list(record.permissions),
         camera_access=None if record.camera_access is None else list(record.camera_access),
-        streams=_show_streams(record.streams),
+        streams=show_streams(record.streams),
+        owner=record.owner,
     )
 
 
-def _show_streams(streams: Streams | None) -> StreamAccess | None:
+def show_streams(streams: Streams | None) -> StreamAccess | None:
+    """Stream rights as they were given."""
     return None if streams is None else StreamAccess(sorted(streams.read), sorted(streams.publish))
 
 
@@ -404,11 +435,13 @@ def _read_changes(params: UpdateKeyParams, now: float) -> dict[str, Any]:
         days = None if params.expires_in_days is UNSET else params.expires_in_days
         changes["expires_at"] = _read_expiry(text, days, now)
     if params.permissions is not UNSET:
-        changes["permissions"] = _read_names("permissions", params.permissions)
+        changes["permissions"] = read_names("permissions", params.permissions)
     if params.camera_access is not UNSET:
-        changes["camera_access"] = _read_names("camera_access", params.camera_access)
+        changes["camera_access"] = read_names("camera_access", params.camera_access)
     if params.streams is not UNSET:
         changes["streams"] = read_streams(params.streams)
+    if params.owner is not UNSET:
+        changes["owner"] = params.owner
     return changes
 
 
@@ -438,7 +471,7 @@ def _read_expiry(text: str | None, days: float | None, now: float) -> float | No
     return until
 
 
-def _read_names(member: str, names: list[str] | None) -> tuple[str, ...] | None:
+def read_names(member: str, names: list[str] | None) -> tuple[str, ...] | None:
     """Permissions or cameras as given, checked. Raises InvalidParams naming the first bad one."""
     if names is None:
         return None

@@ -10,15 +10,18 @@ from edged.errors import Unsupported
 
 if TYPE_CHECKING:
     from edged.access.api_keys import ApiKeys
+    from edged.access.first_admin import FirstAdmin
     from edged.access.gate import Gate
     from edged.access.keyring import Keyring
     from edged.access.ledger import Ledger
     from edged.access.limiter import Limiter
+    from edged.access.logins import Logins
     from edged.access.passwords import Passwords
     from edged.access.refreshes import Refreshes
     from edged.access.registrar import Registrar
     from edged.access.service_tokens import ServiceTokens
     from edged.access.usage import Usage
+    from edged.access.users import Users
     from edged.cameras.registry import Registry
     from edged.clock import Clock
     from edged.credentials.tokens import SharedSecret
@@ -54,6 +57,8 @@ class House:
     refreshes: Refreshes
     api_keys: ApiKeys
     service_tokens: ServiceTokens
+    users: Users
+    logins: Logins
     usage: Usage
     sessions: Sessions
     cameras: Registry
@@ -67,6 +72,7 @@ class House:
     keyring: Keyring
     passwords: Passwords
     limiter: Limiter
+    first_admin: FirstAdmin
     shared_secrets: tuple[SharedSecret, ...] = ()
     #: Makes the system clock the truth, on disk and then in force (contract 10.9).
     reset_clock: Callable[[], Awaitable[None]] = _nowhere

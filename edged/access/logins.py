@@ -1,0 +1,79 @@
+"""Logins: who shows a user's name and password. Asked by the few doors that take passwords, never by the gate, which
+does not wait: one argon2 at a time (access.passwords), after the limiter.
+
+Whoever fails is told the same in the same time, whether there is such a user or not. Outside this machine a password
+that nobody may choose, as the one of the demo's user, is a wrong one (contract C-48).
+"""
+
+from __future__ import annotations
+
+from edged.access.gate import Gate
+from edged.access.limiter import Limiter, is_loopback
+from edged.access.passwords import Passwords
+from edged.access.registrar import Registrar
+from edged.access.users import Users
+from edged.credentials.callers import Transport
+from edged.credentials.decision import Reason
+from edged.credentials.passwords import check_password
+from edged.credentials.users import UserRecord
+from edged.errors import InvalidParams, Refused
+
+
+class Logins:
+    """Looks at passwords."""
+
+    def __init__(self, users: Users, passwords: Passwords, limiter: Limiter, gate: Gate, registrar: Registrar) -> None:
+        self._users = users
+        self._passwords = passwords
+        self._limiter = limiter
+        self._gate = gate
+        self._registrar = registrar
+
+    def load(self) -> None:
+        """Tell what stored hashes cost: whoever does not exist takes as long as whoever does."""
+        for user in self._users.all():
+            if user.password is not None:
+                self._passwords.heed(user.password)
+
+    async def enter(self, name: str, password: str, address: str, transport: Transport) -> tuple[UserRecord, int]:
+        """The user whose name and password these are, as they are now, and the epoch of a token that is made for them
+        now: a change that ends tokens either came before both or ends it. `address` as the kernel gives it.
+
+        Raises Refused ("Invalid credentials", whatever is wrong; the log says more), RateLimited, and StoreFailed or
+        Overloaded while no token can be made.
+        """
+        self._limiter.check(address, name)
+        before = self._users.find(name)
+        stored = None if before is None else before.password
+        verified = await self._passwords.verify(stored, password)
+        if before is None or not verified.good or not _may_come_in(name, password, address):
+            self._limiter.failed(address, name, password)
+            raise self._refused(Reason.UNKNOWN_KEY, transport)
+        epoch = await self._registrar.epoch()
+        user = self._users.find(name)
+        if user is None or user.epoch != before.epoch:
+            # Meanwhile they were given another password or other rights, or deleted.
+            raise self._refused(Reason.UNKNOWN_KEY, transport)
+        if user.disabled_at is not None:
+            raise self._refused(Reason.SUSPENDED, transport)
+        self._limiter.succeeded(address, name)
+        self._gate.note_entry("password", transport, user.rights.role)
+        if stored is not None and verified.rehashed is not None:
+            self._users.rehash(name, stored, verified.rehashed)
+        return user, epoch
+
+    def _refused(self, reason: Reason, transport: Transport) -> Refused:
+        problem = self._gate.refuse(reason, "password", transport)
+        problem.sentence = "Invalid credentials"
+        return problem
+
+
+def _may_come_in(name: str, password: str, address: str) -> bool:
+    """Whether a password that is right is good enough for somebody who asks from there."""
+    if not address or is_loopback(address):
+        return True
+    try:
+        check_password(password, name)
+    except InvalidParams:
+        return False
+    return True

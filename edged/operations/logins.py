@@ -1,0 +1,139 @@
+"""Logins: tokens for whoever shows a user's name and password (contract 5.2, 6.5, S2-3, S4-3)."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+import msgspec
+
+from edged.credentials.callers import Streams
+from edged.credentials.claims import write_streams
+from edged.credentials.decision import decide
+from edged.credentials.signing_keys import Algorithm
+from edged.credentials.tokens import SharedSecret, issue_claims, sign
+from edged.credentials.users import UserRecord
+from edged.operations.api_keys import StreamAccess
+from edged.operations.catalogue import Call, camera_resource, operation
+from edged.operations.house import House
+
+#: How long a login's token lives, seconds.
+EXPIRES_IN: Final = 3600
+#: Longer texts are neither names nor passwords; nobody gets them looked at.
+_Text = Annotated[str, msgspec.Meta(max_length=4096)]
+
+
+class LoginParams(msgspec.Struct, frozen=True):
+    """Who, and their password."""
+
+    username: _Text
+    password: _Text
+
+
+class LoggedIn(msgspec.Struct, frozen=True):
+    """Who it is, as the token says."""
+
+    username: str
+    roles: list[str]
+
+
+class Login(msgspec.Struct, frozen=True):
+    """A token for everything that the user may do; `expires_in` seconds."""
+
+    status: str
+    message: str
+    token: str
+    expires_in: int
+    token_type: str
+    user: LoggedIn
+
+
+@operation("none")
+async def login(call: Call, params: LoginParams) -> Login:
+    """A token for a user's name and password, in the words of the clients' own example (contract S2-11).
+
+    It is signed by the first shared secret, or RS256 where there is none; it says what the user may do now, and is
+    worth nothing as soon as they may do less, are disabled, or have another password.
+    """
+    house, session = call.house, call.session
+    user, epoch = await house.logins.enter(
+        params.username, params.password, session.peer.address, session.transport
+    )  # fmt: skip
+    issued, claims = int(house.clock.now()), user.login_claims()
+    claims |= {"iat": issued, "exp": issued + EXPIRES_IN, "jti": secrets.token_urlsafe(16)}
+    if user.camera_access is not None:
+        claims["camera_access"] = list(user.camera_access)
+    if user.streams is not None:
+        claims |= write_streams(user.streams)
+    token = await _sign(house, claims, house.shared_secrets[0] if house.shared_secrets else "RS256", epoch)
+    return Login(
+        status="success",
+        message="Login successful",
+        token=token,
+        expires_in=EXPIRES_IN,
+        token_type="Bearer",  # noqa: S106 (the scheme of RFC 6750)
+        user=LoggedIn(user.name, [user.role]),
+    )
+
+
+class CreateStreamTokenParams(msgspec.Struct, frozen=True):
+    """Who, and their password; `alg` ES256 makes a shorter token, for players that take short URLs only."""
+
+    username: _Text
+    password: _Text
+    alg: Algorithm = "RS256"
+
+
+class StreamToken(msgspec.Struct, frozen=True):
+    """A token for streams and nothing else; `permissions` are the streams that it names. `expires_in` seconds."""
+
+    token: str
+    token_type: str
+    expires_in: int
+    permissions: StreamAccess
+
+
+@operation("none")
+async def create_stream_token(call: Call, params: CreateStreamTokenParams) -> StreamToken:
+    """A token that a MediaMTX in jwt mode with our JWKS takes, for a user's name and password (contract S4-3 to S4-8).
+
+    It names the streams that the user was given, or else those of the cameras that they may see; it has no role, and
+    opens nothing else of edged.
+    """
+    house, session = call.house, call.session
+    user, epoch = await house.logins.enter(
+        params.username, params.password, session.peer.address, session.transport
+    )  # fmt: skip
+    streams = _streams_of(user, house)
+    claims = issue_claims(
+        user.name, role=None, now=house.clock.now(), expires_in=EXPIRES_IN, extra=write_streams(streams)
+    )
+    return StreamToken(
+        token=await _sign(house, claims, params.alg, epoch),
+        token_type="Bearer",  # noqa: S106 (the scheme of RFC 6750)
+        expires_in=EXPIRES_IN,
+        permissions=StreamAccess(sorted(streams.read), sorted(streams.publish)),
+    )
+
+
+async def _sign(house: House, claims: Mapping[str, object], key: SharedSecret | Algorithm, epoch: int) -> str:
+    """A token of edged's own: it names us, and the epoch at which it is made (contract 10.8, 10.18)."""
+    claims = {**claims, "iss": house.keyring.issuer, "epoch": epoch}
+    return sign(claims, key) if isinstance(key, SharedSecret) else await house.keyring.sign(claims, key)
+
+
+def _streams_of(user: UserRecord, house: House) -> Streams:
+    """What a user was given, or the paths of the cameras of now that they may read and publish (contract 7.5)."""
+    if user.streams is not None:
+        return user.streams
+    rights, now = user.rights, house.clock.now()
+    read, publish = (
+        frozenset(
+            camera.name
+            for camera in house.cameras.all()
+            if decide(rights, capability, camera_resource(camera), now=now).allowed
+        )
+        for capability in ("stream:read", "stream:publish")
+    )
+    return Streams(read, publish)

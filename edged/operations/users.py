@@ -1,0 +1,253 @@
+"""Users: make, list, change, re-password, delete (contract 10.1, 10.18). Passwords stand in no reply."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from edged.clock import iso
+from edged.credentials.passwords import check_password
+from edged.credentials.roles import canonical_role
+from edged.credentials.users import UserRecord, gains
+from edged.errors import InvalidParams, InvalidState, Refused
+from edged.operations.api_keys import Role, StreamAccess, read_names, read_streams, refuse_widening, show_streams
+from edged.operations.catalogue import Call, NoParams, operation
+
+DisplayName = Annotated[str, msgspec.Meta(max_length=100)]
+#: A longer one is refused as a password; it is not looked at.
+Password = Annotated[str, msgspec.Meta(max_length=4096)]
+
+
+class UserItem(msgspec.Struct, frozen=True):
+    """What may be told of a user; times ISO 8601. Without a password they cannot log in."""
+
+    name: str
+    display_name: str
+    role: str
+    permissions: list[str] | None
+    camera_access: list[str] | None
+    streams: StreamAccess | None
+    disabled: bool
+    has_password: bool
+    created_at: str
+    password_changed_at: str | None
+
+
+class UserList(msgspec.Struct, frozen=True):
+    users: list[UserItem]
+
+
+@operation("users:admin")
+def list_users(call: Call, params: NoParams) -> UserList:
+    """All users, by name."""
+    return UserList([_show(record) for record in call.house.users.all()])
+
+
+class CreateUserParams(msgspec.Struct, frozen=True):
+    """`permissions` narrow the role; `streams` names the streams, without it they are those of the cameras that the
+    user may see. Without a password they cannot log in, but own keys."""
+
+    name: str
+    role: Role
+    password: Password | None = None
+    display_name: DisplayName = ""
+    permissions: list[str] | None = None
+    camera_access: list[str] | None = None
+    streams: StreamAccess | None = None
+
+
+@operation("users:admin")
+async def create_user(call: Call, params: CreateUserParams) -> UserItem:
+    """Make a user who may do no more than who makes them. Durable before this answers."""
+    house, streams = call.house, read_streams(params.streams)
+
+    def check() -> None:
+        # Judged anew right before the commit: the asker may have been narrowed while the password was hashed.
+        house.gate.authorize(call.session.caller, "users:admin", call.session.transport)
+        refuse_widening(call, params.role, params.permissions, params.camera_access, streams)
+
+    check()
+    if house.users.find(params.name) is not None:
+        # Told before a hash is made for nothing; the commit asks again.
+        raise InvalidState(
+            f"there is a user {params.name!r}", hint="choose another name", resource="user", id=params.name
+        )
+    record = await house.users.create(
+        name=params.name,
+        role=canonical_role(params.role),
+        password=None if params.password is None else await _hash(call, params.password, params.name),
+        display_name=params.display_name,
+        permissions=read_names("permissions", params.permissions),
+        camera_access=read_names("camera_access", params.camera_access),
+        streams=streams,
+        check=check,
+    )
+    return _show(record)
+
+
+class UserParams(msgspec.Struct, frozen=True):
+    name: str
+
+
+@operation("self")
+def get_user(call: Call, params: UserParams) -> UserItem:
+    """One user: any for an administrator, otherwise only who asks by a login of their own."""
+    if not _is_own(call, params.name):
+        call.house.gate.authorize(call.session.caller, "users:admin", call.session.transport)
+    return _show(call.house.users.get(params.name))
+
+
+class UpdateUserParams(msgspec.Struct, frozen=True):
+    """What is to change; what is left out stays. null lifts a restriction: all of the role, every camera, the streams
+    of the cameras."""
+
+    name: str
+    display_name: DisplayName | UnsetType = UNSET
+    role: Role | UnsetType = UNSET
+    permissions: list[str] | UnsetType | None = UNSET
+    camera_access: list[str] | UnsetType | None = UNSET
+    streams: StreamAccess | UnsetType | None = UNSET
+    disabled: bool | UnsetType = UNSET
+
+
+@operation("users:admin")
+async def update_user(call: Call, params: UpdateUserParams) -> UserItem:
+    """Change what a user is called and may do, disable or enable them; durable before this answers.
+
+    What is taken away is gone at once, and with it every token that edged issued to them; a disabled user's tokens and
+    keys rest until they are enabled. Whoever may administer users may narrow any; one who comes out of it able to do
+    more is one that the caller could have made.
+    """
+    changes = _read_changes(call, params)
+    if not changes:
+        raise InvalidParams(
+            "nothing to change", hint="give display_name, role, permissions, camera_access, streams or disabled"
+        )
+
+    def check(before: UserRecord, after: UserRecord) -> None:
+        call.house.gate.authorize(call.session.caller, "users:admin", call.session.transport)
+        if gains(before, after) or (before.disabled_at is not None and after.disabled_at is None):
+            _refuse_widening(call, after)
+
+    return _show(await call.house.users.update(params.name, changes, check, by=call.session.id))
+
+
+class DeletedUser(msgspec.Struct, frozen=True):
+    message: str
+    name: str
+
+
+@operation("users:admin")
+async def delete_user(call: Call, params: UserParams) -> DeletedUser:
+    """End a user, their tokens and what these opened, for good; their keys rest. Durable before this answers."""
+    record = await call.house.users.delete(params.name, by=call.session.id)
+    return DeletedUser("user deleted", record.name)
+
+
+class SetPasswordParams(msgspec.Struct, frozen=True):
+    """`name` is whoever asks, unless given. Without users:admin `old_password` is needed."""
+
+    password: Password
+    name: str | None = None
+    old_password: Password | None = None
+
+
+class ChangedPassword(msgspec.Struct, frozen=True):
+    message: str
+    name: str
+
+
+@operation("self")
+async def set_password(call: Call, params: SetPasswordParams) -> ChangedPassword:
+    """Give a user another password; durable before this answers.
+
+    One's own by the old one; anybody's for an administrator, who holds them from then on and so must be able to do
+    what they can. Every token that edged issued to them ends, also the one that asks, once it has its answer.
+    """
+    house, session = call.house, call.session
+    name = params.name if params.name is not None else _own_name(call)
+    by_old = params.old_password is not None and _is_own(call, name)
+    if not by_old:
+        house.gate.authorize(session.caller, "users:admin", session.transport)
+        _refuse_widening(call, house.users.get(name))
+    elif params.old_password is not None:
+        await _confirm(call, name, params.old_password)
+    before = house.users.get(name)
+    hashed = await _hash(call, params.password, name)
+    # Both took their time: what was allowed then must be so now.
+    after = house.users.get(name)
+    if by_old:
+        house.gate.authorize(session.caller, "self", session.transport)
+    else:
+        house.gate.authorize(session.caller, "users:admin", session.transport)
+        _refuse_widening(call, after)
+    if after.epoch != before.epoch:
+        raise InvalidState(f"user {name!r} was changed meanwhile", hint="ask again", resource="user", id=name)
+    record = await house.users.set_password(name, hashed, by=session.id)
+    return ChangedPassword("password set", record.name)
+
+
+async def _confirm(call: Call, name: str, password: str) -> None:
+    """Raises InvalidParams unless this is the user's password. The session that asks stays what it is."""
+    try:
+        await call.house.logins.enter(name, password, call.session.peer.address, call.session.transport)
+    except Refused:
+        raise InvalidParams("old_password is not right", hint="an administrator can set another one") from None
+
+
+async def _hash(call: Call, password: str, name: str) -> str:
+    check_password(password, name)
+    return await call.house.passwords.hash(password)
+
+
+def _own_name(call: Call) -> str:
+    caller = call.session.caller
+    if caller is None or caller.epoch is None:
+        raise InvalidParams("whose password?", hint="give name; only a login of one's own goes without")
+    return caller.subject
+
+
+def _is_own(call: Call, name: str) -> bool:
+    """Whether a user asks about themselves, by a token that edged issued to them."""
+    caller = call.session.caller
+    return caller is not None and caller.epoch is not None and caller.subject == name
+
+
+def _refuse_widening(call: Call, record: UserRecord) -> None:
+    refuse_widening(call, record.role, record.permissions, record.camera_access, record.streams)
+
+
+def _read_changes(call: Call, params: UpdateUserParams) -> dict[str, Any]:
+    """What is to change, as fields of UserRecord. Raises InvalidParams."""
+    changes: dict[str, Any] = {}
+    if params.display_name is not UNSET:
+        changes["display_name"] = params.display_name
+    if params.role is not UNSET:
+        changes["role"] = canonical_role(params.role)
+    if params.permissions is not UNSET:
+        changes["permissions"] = read_names("permissions", params.permissions)
+    if params.camera_access is not UNSET:
+        changes["camera_access"] = read_names("camera_access", params.camera_access)
+    if params.streams is not UNSET:
+        changes["streams"] = read_streams(params.streams)
+    if params.disabled is not UNSET:
+        held = call.house.users.get(params.name).disabled_at
+        changes["disabled_at"] = (call.house.clock.now() if held is None else held) if params.disabled else None
+    return changes
+
+
+def _show(record: UserRecord) -> UserItem:
+    return UserItem(
+        name=record.name,
+        display_name=record.display_name,
+        role=record.role,
+        permissions=None if record.permissions is None else list(record.permissions),
+        camera_access=None if record.camera_access is None else list(record.camera_access),
+        streams=show_streams(record.streams),
+        disabled=record.disabled_at is not None,
+        has_password=record.password is not None,
+        created_at=iso(record.created_at),
+        password_changed_at=None if record.password_changed_at is None else iso(record.password_changed_at),
+    )
