@@ -103,8 +103,8 @@ def test_a_usual_key_set_is_taken() -> None:
         (jwk(P256, crv=None), "neither P-256 nor P-384"),
         (jwk(P256, crv=["P-256"]), "neither P-256 nor P-384"),
         (jwk(P256, x=None), "no base64url"),
-        (jwk(P256, x="AQ"), "wrong length"),
-        (jwk(P256, y=b64(0, 33)), "wrong length"),
+        (jwk(P256, x="AQ"), "not a valid key"),
+        (jwk(P256, y=b64(0, 33)), "coordinate that is too long"),
         (jwk(P256, y=b64(5, 32)), "not a valid key"),
         (jwk(P384), "fits none of RS256, ES256"),
         (jwk(RSA, alg="PS256"), "fits none"),
@@ -125,6 +125,27 @@ def test_a_key_that_cannot_be_relied_on_is_left_out_and_the_others_stay(key: obj
     assert [text.startswith("key 2: ") and says in text for text in found.refused] == [True]
     with pytest.raises(KeysRefused, match="no key that can be used"):
         of(key)
+
+
+def test_a_coordinate_without_its_leading_zeros_is_the_same_key() -> None:
+    """Some libraries write it so, for one key in 128; ours is always written in full."""
+    from edged.credentials.signing_keys import SigningKeyRecord, complete
+
+    while True:
+        key = ec.generate_private_key(ec.SECP256R1())
+        numbers = key.public_key().public_numbers()
+        if numbers.x < 2**248:
+            break
+    short, full = jwk(key, x=b64(numbers.x)), jwk(key)
+    assert len(short["x"]) < len(full["x"])
+    found = of(short, full, {**short, "kid": "a"}, {**full, "kid": "a"})
+    assert names(found) == [("", "ES256"), ("a", "ES256")]
+    assert found.refused == ()
+    assert complete(short) == complete(full) == full
+    record = SigningKeyRecord(
+        number=1, algorithm="ES256", state="next", public=short, private=None, created_at=0.0
+    )  # fmt: skip
+    assert record.published()["x"] == full["x"]
 
 
 def test_two_keys_of_one_name_are_nobodys() -> None:

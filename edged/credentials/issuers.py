@@ -22,7 +22,7 @@ from edged.credentials.callers import Caller, Streams
 from edged.credentials.claims import Trust
 from edged.credentials.plain_json import NotPlain, read_object
 from edged.credentials.roles import ROLES
-from edged.credentials.signing_keys import Jwk, VerifyingKey, public_part, read_key
+from edged.credentials.signing_keys import COORDINATES, Jwk, VerifyingKey, complete, public_part, read_key
 
 OutsideAlgorithm: TypeAlias = Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384"]
 #: What an outside issuer may sign with: what every joserfc verifies alike, and nothing symmetric.
@@ -39,7 +39,6 @@ LONGEST_RSA: Final = 8192
 _LARGEST_EXPONENT: Final = 2**32
 _PRIVATE: Final = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
 _CURVES: Final[Mapping[str, str]] = {"P-256": "ES256", "P-384": "ES384"}
-_COORDINATES: Final[Mapping[str, int]] = {"P-256": 32, "P-384": 48}
 _NAME = re.compile(r"[!-~]{1,128}\Z")
 _BASE64 = re.compile(r"[A-Za-z0-9_-]+\Z")
 _PEM = re.compile(r"\s*-----BEGIN (RSA )?PUBLIC KEY-----[A-Za-z0-9+/=\s]+-----END (RSA )?PUBLIC KEY-----\s*\Z")
@@ -204,7 +203,7 @@ def _read_jwk(jwk: object, record: IssuerRecord) -> tuple[VerifyingKey, Jwk]:
     if "kid" in jwk and not (isinstance(kid, str) and _NAME.match(kid)):
         raise _Unfit("has a kid that is not 1 to 128 printable characters")
     algorithm = _algorithm_of(jwk, record)
-    public = public_part(jwk)
+    public = complete(public_part(jwk))
     try:
         key = read_key(public)
     except (JoseError, ValueError, TypeError, KeyError):
@@ -242,9 +241,9 @@ def _check_curve(jwk: Mapping[str, object]) -> None:
     curve = jwk.get("crv")
     if not isinstance(curve, str) or curve not in _CURVES:
         raise _Unfit(f"is on the curve {str(curve)[:16]!r}, neither P-256 nor P-384")
-    # RFC 7518 6.2.1.2: as long as the curve's field, so that a point has one spelling.
-    if any(len(_decode(jwk.get(name))) != _COORDINATES[curve] for name in ("x", "y")):
-        raise _Unfit("has a coordinate of the wrong length")
+    # Some libraries leave leading zeros away.
+    if any(len(_decode(jwk.get(name))) > COORDINATES[curve] for name in ("x", "y")):
+        raise _Unfit("has a coordinate that is too long")
 
 
 def _decode(value: object) -> bytes:

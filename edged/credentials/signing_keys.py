@@ -6,6 +6,7 @@ is good to its end). Its `kid` is `key-<n>`, and no n is ever given twice.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, get_args
@@ -29,6 +30,8 @@ _ORDERS: Final[Mapping[str, int]] = {
     "ES384": 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
 }
 _HALF: Final = _ORDERS["ES256"] // 2
+#: Bytes of a coordinate, and of the private value, by curve.
+COORDINATES: Final[Mapping[str, int]] = {"P-256": 32, "P-384": 48}
 
 Jwk: TypeAlias = dict[str, str]
 
@@ -57,7 +60,7 @@ class SigningKeyRecord:
 
     def published(self) -> Jwk:
         """What the JWKS says of it."""
-        return {**self.public, "kid": self.kid, "use": "sig", "alg": self.algorithm}
+        return {**complete(self.public), "kid": self.kid, "use": "sig", "alg": self.algorithm}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,23 @@ def kid_of(number: int) -> str:
 def generate(algorithm: Algorithm) -> Jwk:
     """A new key pair as JWK with private members; an RSA key takes long, so not in the loop's thread."""
     made = RSAKey.generate_key(RSA_BITS) if algorithm == "RS256" else ECKey.generate_key("P-256")
-    return {name: value for name, value in made.as_dict(private=True).items() if isinstance(value, str)}
+    return complete({name: value for name, value in made.as_dict(private=True).items() if isinstance(value, str)})
+
+
+def complete(jwk: Jwk) -> Jwk:
+    """The same key with every number as long as its curve wants it (RFC 7518 6.2.1.2, 6.2.2.1).
+
+    joserfc 1.1 leaves leading zeros away, for one key in 128, and not every verifier takes that.
+    """
+    size = COORDINATES.get(jwk.get("crv", ""))
+    if size is None:
+        return jwk
+    return {name: _fill(value, size) if name in ("x", "y", "d") else value for name, value in jwk.items()}
+
+
+def _fill(text: str, size: int) -> str:
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    return base64.urlsafe_b64encode(data.rjust(size, b"\0")).rstrip(b"=").decode()
 
 
 def public_part(jwk: Jwk) -> Jwk:
