@@ -309,6 +309,27 @@ def test_whatever_a_server_sends_is_a_key_set_or_refused(keys: object, more: obj
     assert len(str(caught.value)) < 1000
 
 
+def sized(size: int) -> st.SearchStrategy[str]:
+    return st.binary(min_size=size, max_size=size).map(
+        lambda data: base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    )
+
+
+@given(
+    st.sampled_from([255, 256, 257, 384, 1024]).flatmap(sized), st.sampled_from([1, 3, 4, 5]).flatmap(sized),
+    st.sampled_from(["P-256", "P-384"]), st.tuples(*[st.sampled_from([31, 32, 48]).flatmap(sized)] * 2),
+)  # fmt: skip
+def test_numbers_that_make_no_key_are_refused(n: str, e: str, curve: str, point: tuple[str, str]) -> None:
+    """Of the right size and from nowhere: a modulus is a number like another, a point lies on the curve or is none."""
+    for key in ({"kty": "RSA", "n": n, "e": e}, {"kty": "EC", "crv": curve, "x": point[0], "y": point[1]}):
+        try:
+            found = of(key, record=EVERYTHING)
+        except KeysRefused:
+            continue
+        assert key["kty"] == "RSA"
+        assert len(found.keys) == 1
+
+
 @given(st.binary(max_size=200))
 def test_whatever_stands_in_a_pem_file_is_a_key_or_refused(data: bytes) -> None:
     """Nor does any text inside of good frames make another error."""

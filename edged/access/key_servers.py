@@ -50,7 +50,8 @@ async def fetch(url: str) -> bytes:
             said = getattr(why, "verify_message", "") or why.reason or str(why)
             raise DependencyFailed(f"{host} cannot be trusted by TLS: {said}", hint=_CHECK_TLS) from None
         raise DependencyFailed(f"{host} broke the connection off", hint=_CHECK_NETWORK) from None
-    except (OSError, h11.RemoteProtocolError, UnicodeError) as problem:
+    except (OSError, h11.ProtocolError, ValueError) as problem:
+        # Also a redirect to what is no URL.
         said = (problem.strerror if isinstance(problem, OSError) else "") or str(problem)
         raise DependencyFailed(f"{host} cannot be asked: {said}", hint=_CHECK_NETWORK) from None
 

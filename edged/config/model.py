@@ -138,7 +138,7 @@ class IssuerSettings(Section, frozen=True, kw_only=True):
             "asked each hour; the last good answer is kept."
         ),
     ] = ""
-    key: Annotated[str, Meta(description="Or a file with its public key in PEM.")] = ""
+    key: Annotated[str, Meta(description="Or a file with its public key in PEM, read at the start.")] = ""
     algorithms: Annotated[
         tuple[Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384"], ...],
         Meta(min_length=1, description="What it signs with; any other token of it is refused."),
