@@ -152,8 +152,13 @@ def test_a_known_place_is_forgotten_after_thirty_days(door: Door) -> None:
     door.now += 1
     door.guess(1, CAFE, "alice", "last")
     assert door.wait_of(HOME, "alice") > 0
+    assert not door.limiter.knows(HOME, "alice")
     door.limiter.succeeded(HOME, "alice")
     assert door.wait_of(HOME, "alice") == 0
+    assert door.limiter.knows(HOME, "alice")
+    assert not door.limiter.knows(CAFE, "alice")
+    assert not door.limiter.knows(HOME, "bob")
+    assert door.limiter.knows("", "bob")
 
 
 def test_a_success_does_not_wipe_out_what_an_address_guessed(door: Door) -> None:

@@ -270,6 +270,44 @@ async def test_whoever_hangs_up_leaves_the_queue() -> None:
     assert hasher.calls == [("verify", 1)] * 2
 
 
+async def test_whoever_hangs_up_at_the_very_moment_of_their_turn_gives_it_on() -> None:
+    """Called and cancelled at once: their password is not looked at, and the next one is."""
+    hasher = Watched()
+    passwords = make(hasher)
+    await passwords.hash(PASSWORD)
+    hasher.calls.clear()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await passwords.verify(None, OTHER)
+    assert scope.cancelled_caught
+    assert hasher.calls == []
+    assert await passwords.verify(None, PASSWORD) == Verified(good=False)
+
+
+async def test_who_is_known_goes_before_strangers_also_when_their_queue_is_full() -> None:
+    """Behind the one that is being looked at, and first come first served among each other."""
+    hasher = Watched()
+    passwords = make(hasher, queue=2)
+    await passwords.hash(PASSWORD)
+    order: list[str] = []
+
+    async def check(name: str, is_known: bool) -> None:
+        await passwords.verify(None, PASSWORD, is_known=is_known)
+        order.append(name)
+
+    hasher.free.clear()
+    async with trio.open_nursery() as nursery:
+        for name in ("now", "stranger 1", "stranger 2", "known 1", "known 2"):
+            nursery.start_soon(check, name, name.startswith("known"))
+            await trio.testing.wait_all_tasks_blocked()
+        for is_known in (False, True):
+            with pytest.raises(RateLimited):
+                await passwords.verify(None, PASSWORD, is_known=is_known)
+        hasher.free.set()
+    assert order == ["now", "known 1", "known 2", "stranger 1", "stranger 2"]
+    assert hasher.most == 1
+
+
 async def _cancel_when_blocked(scope: trio.CancelScope) -> None:
     await trio.testing.wait_all_tasks_blocked()
     scope.cancel()

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from hashlib import blake2b
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import structlog
@@ -134,6 +134,10 @@ class Limiter:
             self._changed = True
         while len(self._places) > MOST:
             self._places.popitem(last=False)
+
+    def knows(self, address: str, subject: str) -> bool:
+        """Whether this user came in from there within 30 days, or asks on the unix socket."""
+        return not address or self._is_known(_hidden(subject), network_of(address))
 
     def authenticate(
         self, gate: Gate, credential: Credential, peer: Peer, transport: Transport, *, at_files: bool = False
@@ -264,10 +268,8 @@ def network_of(address: str) -> str:
     if ":" not in address:
         return address
     try:
-        found = ip_address(address.partition("%")[0])
+        found = IPv6Address(address.partition("%")[0])
     except ValueError:
-        return address
-    if not isinstance(found, IPv6Address):
         return address
     if found.ipv4_mapped is not None:
         return str(found.ipv4_mapped)

@@ -45,7 +45,8 @@ class Logins:
         self._limiter.check(address, name)
         before = self._users.find(name)
         stored = None if before is None else before.password
-        verified = await self._passwords.verify(stored, password)
+        is_known = self._limiter.knows(address, name)
+        verified = await self._passwords.verify(stored, password, is_known=is_known)
         if before is None or not verified.good or not _may_come_in(name, password, address):
             self._limiter.failed(address, name, password)
             raise self._refused(Reason.UNKNOWN_KEY, transport)

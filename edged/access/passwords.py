@@ -11,6 +11,7 @@ import ctypes
 import math
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -100,7 +101,10 @@ class Passwords:
         self._hasher: Hasher | None = None
         self._dummy = ""
         self._at_least = 0
-        self._turn = trio.CapacityLimiter(1)
+        self._thread = trio.CapacityLimiter(1)
+        self._busy = False
+        self._known: deque[trio.Event] = deque()
+        self._others: deque[trio.Event] = deque()
         self._last_seconds = AIM_SECONDS
 
     def heed(self, phc: str) -> None:
@@ -120,25 +124,43 @@ class Passwords:
             raise InvalidParams("this cannot be a password: it is empty, too long or not Unicode")
         return await self._take_turn(lambda hasher, cost: hasher.hash(secret, cost))
 
-    async def verify(self, phc: str | None, text: str) -> Verified:
+    async def verify(self, phc: str | None, text: str, *, is_known: bool = False) -> Verified:
         """Whether `text` is the password that `phc` was made of; None, nobody's, takes as long and is never good.
 
-        Raises RateLimited when too many wait.
+        `is_known`: somebody who came in from there before (access.limiter), and goes before everybody else: strangers
+        who guess do not hold them up. Raises RateLimited when too many wait.
         """
         # What cannot be a password is compared as if it could: how long it takes says nothing of the user.
         secret = prepare(text)
-        return await self._take_turn(lambda hasher, cost: self._compare(hasher, cost, phc, secret))
+        return await self._take_turn(lambda hasher, cost: self._compare(hasher, cost, phc, secret), is_known)
 
-    async def _take_turn(self, work: Callable[[Hasher, Cost], T]) -> T:
+    async def _take_turn(self, work: Callable[[Hasher, Cost], T], is_known: bool = False) -> T:
         """Wait in the queue and run `work` in a thread. A caller that is cancelled leaves the queue; one whose turn
         it is gets to the end of its hash first."""
-        waiting = self._turn.statistics().tasks_waiting
-        if waiting >= self._queue:
+        lane = self._known if is_known else self._others
+        if len(lane) >= self._queue:
             raise RateLimited(
-                f"{waiting} passwords wait to be looked at",
-                retry_after_ms=math.ceil(self._last_seconds * 1000) * (waiting + 1),
+                f"{len(lane)} passwords wait to be looked at",
+                retry_after_ms=math.ceil(self._last_seconds * 1000) * (len(lane) + 1),
             )
-        return await trio.to_thread.run_sync(self._run, work, limiter=self._turn)
+        turn = trio.Event()
+        lane.append(turn)
+        self._call_next()
+        try:
+            await turn.wait()
+            return await trio.to_thread.run_sync(self._run, work, limiter=self._thread)
+        finally:
+            if turn.is_set():
+                self._busy = False
+            else:
+                lane.remove(turn)
+            self._call_next()
+
+    def _call_next(self) -> None:
+        lane = self._known or self._others
+        if lane and not self._busy:
+            self._busy = True
+            lane.popleft().set()
 
     def _run(self, work: Callable[[Hasher, Cost], T]) -> T:
         """In a thread, alone."""
