@@ -9,6 +9,7 @@ import click
 from edged import __version__
 from edged.cli.clock import clock
 from edged.cli.config import config
+from edged.cli.first_admin import claim
 from edged.cli.keys import key
 from edged.cli.options import show_json, with_json
 from edged.cli.revocations import revocation
@@ -39,5 +40,7 @@ def version(as_json: bool) -> None:
         click.echo(f"edged {__version__} (Python {platform.python_version()})")
 
 
-for command in (serve, demo, key, token, service_token, signing_key, session, revocation, clock, config, version):
+for command in (
+    serve, demo, claim, key, token, service_token, signing_key, session, revocation, clock, config, version
+):  # fmt: skip
     main.add_command(command)
