@@ -4,25 +4,50 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
+import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
-from measure import SECRET, bare, compare, cpu_each, load, raw_result, request, running, sign
+from measure import (
+    HERE,
+    SECRET,
+    Daemon,
+    bare,
+    compare,
+    cpu_each,
+    load,
+    pinned,
+    raw_result,
+    request,
+    resident_megabytes,
+    running,
+    sign,
+)  # fmt: skip
 
 KEYS = 1000
 #: More than the gate remembers, so that each is verified.
 TOKENS = 5000
+PASSWORD = "a passphrase for benches"
+GUESSES_A_SECOND = 200
+GUESS_SECONDS = 10
 
 
 def bench_auth(args: argparse.Namespace) -> None:
-    """A key and tokens at the gate; `authenticate` over WebSocket."""
+    """A key and tokens at the gate; `authenticate` over WebSocket; passwords."""
     _bench_gate(args)
     _bench_authenticate(args)
+    _bench_login(args)
 
 
 def _bench_authenticate(args: argparse.Namespace) -> None:
@@ -51,6 +76,76 @@ def _bench_authenticate(args: argparse.Namespace) -> None:
                     partial(load, pid, "ws", port, **options),
                     1.5,
                 )
+
+
+def _bench_login(args: argparse.Namespace) -> None:
+    """What pings feel while somebody logs in again and again; what 200 guesses a second take of the memory."""
+    with running(cameras=1, mediamtx=False) as daemon:
+        before = resident_megabytes(daemon.pid)
+        user = {"name": "bench", "role": "viewer", "password": PASSWORD}
+        trio.run(partial(daemon.call, "create_user", **user))
+        login = request("login", username="bench", password=PASSWORD)
+        measure = partial(load, daemon.pid, "ws", daemon.port, request("ping"), connections=20, seconds=args.seconds)
+        runs: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+        logins = []
+        for _ in range(args.rounds):
+            for busy in random.sample([True, False], 2):
+                with loading(daemon.port, login) if busy else nullcontext([]) as found:
+                    runs[busy].append(measure())
+                logins += found
+        took = statistics.median(each["p50_ms"] for each in logins)
+        for name in ("p50_ms", "p99_ms"):
+            quiet, busy = (statistics.median(run[name] for run in runs[kind]) for kind in (False, True))
+            print(
+                f"login, {name} of pings meanwhile: {busy / quiet:.2f} times, {busy:.2f} against {quiet:.2f} ms; a login "
+                f"takes {took:.0f} ms, and there is always one, {args.rounds} rounds",
+                flush=True,
+            )
+        told, sizes = Counter[int](), []
+        trio.run(_guess, daemon, told, sizes)
+        print(
+            f"guesses, {GUESSES_A_SECOND} a second for {GUESS_SECONDS} s: {max(sizes) - before:.1f} MB more than before "
+            f"the first password (limit 40), {sizes[-1] - before:.1f} after; answers {dict(told)}",
+            flush=True,
+        )
+
+
+@contextmanager
+def loading(port: int, send: str) -> Iterator[list[dict[str, Any]]]:
+    """One client that makes this call again and again while the block runs; then the list holds how it fared."""
+    command = [sys.executable, str(HERE / "load.py"), "ws", str(port), "--send", send, "--connections", "1"]
+    process = subprocess.Popen(
+        [*command, "--until-closed"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=pinned(1)
+    )
+    found: list[dict[str, Any]] = []
+    yield found
+    said, _ = process.communicate()
+    found.append(json.loads(said))
+
+
+async def _guess(daemon: Daemon, told: Counter[int], sizes: list[float]) -> None:
+    """Each guess a connection and a password of its own."""
+
+    async def one(number: int) -> None:
+        body = json.dumps({"username": f"user{number % 50}", "password": f"a guess {number}"})
+        head = f"POST /api/token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        async with await trio.open_tcp_stream("127.0.0.1", daemon.port) as stream:
+            await stream.send_all(f"{head}\r\n\r\n{body}".encode())
+            told[int((await stream.receive_some(65536))[9:12])] += 1
+
+    async def watch() -> None:
+        while True:
+            sizes.append(resident_megabytes(daemon.pid))
+            await trio.sleep(0.05)
+
+    async with trio.open_nursery() as watcher:
+        watcher.start_soon(watch)
+        async with trio.open_nursery() as nursery:
+            for number in range(GUESSES_A_SECOND * GUESS_SECONDS):
+                nursery.start_soon(one, number)
+                await trio.sleep(1 / GUESSES_A_SECOND)
+        await trio.sleep(1)
+        watcher.cancel_scope.cancel()
 
 
 def _bench_gate(args: argparse.Namespace) -> None:

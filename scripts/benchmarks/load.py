@@ -89,11 +89,16 @@ def load_websocket(args: argparse.Namespace) -> dict[str, object]:
         buffers[number] = bytearray()
     begin, cpu = clock(), time.process_time()
     end = begin + int(args.seconds * 1e9)
+    if args.until_closed:
+        poll.register(0, select.EPOLLIN)
     for number, sock in by_number.items():
         started[number] = clock()
         sock.send(next(requests))
-    while clock() < end:
+    while args.until_closed or clock() < end:
         for number, _ in poll.poll(0.2):
+            if number == 0:
+                args.until_closed, end = False, 0
+                break
             data = by_number[number].recv(262144)
             if not data:
                 raise ConnectionError("the server closed a connection")
@@ -197,6 +202,7 @@ def main() -> None:
     parser.add_argument("--first", help="a call to make once on each connection, or @FILE")
     parser.add_argument("--connections", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--until-closed", action="store_true", help="go on until standard input ends instead")
     args = parser.parse_args()
     for name in ("send", "first"):
         if (value := getattr(args, name)) and value.startswith("@"):
