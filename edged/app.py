@@ -152,7 +152,7 @@ async def run(
         gate = Gate(
             ledger, admissions, clock, metrics,
             shared_secrets=shared_secrets, find_key=keyring.find, issuers=issuers, leeway=config.auth.leeway,
-            tally=usage.tally,
+            tally=usage.tally, warned=metrics.token_warned,
         )  # fmt: skip
         passwords = Passwords()
         logins = Logins(users, passwords, limiter, gate, registrar)

@@ -84,6 +84,8 @@ SLUGS = (
 REVOCATIONS = ("key", "token", "service_token", "subject", "issuer", "cut_off")
 #: What becomes of a refresh: a new token, the same once more, none.
 REFRESHES = ("ok", "replayed", "denied")
+#: What can be odd about a token that is good.
+ODDITIES = ("suspicious", "old", "incomplete")
 CHILDREN = ("mediamtx", "publisher", "frames")
 _HOOK = (
     *product(("read", "publish", "playback", "api", "metrics", "pprof"), ("allowed", "refused")),
@@ -175,6 +177,9 @@ class Metrics(Collector):
         self._uses = Tally(
             "edged_token_uses", "Credentials that were good.", ("method", "transport", "role"), TOKEN_USES
         )
+        self._oddities = Tally(
+            "edged_token_warnings", "Odd tokens that were good.", ("kind",), [(kind,) for kind in ODDITIES]
+        )
         self._rpc = Tally(
             "edged_rpc_requests", "Calls answered.", ("method", "outcome"),
             [*product(names, ("ok", "error")), ("unknown", "error")],
@@ -242,6 +247,10 @@ class Metrics(Collector):
     def auth_throttled(self, axis: str) -> None:
         """Somebody who guesses was told to wait: by their address, or by the subject that they named."""
         self._throttled.find((axis,)).inc()
+
+    def token_warned(self, kind: str) -> None:
+        """A token was good and odd: one of ODDITIES."""
+        self._oddities.find((kind,)).inc()
 
     def rpc_answered(self, method: str, outcome: str) -> None:
         """A call ended: `outcome` is "ok" or the slug of its error."""

@@ -147,6 +147,24 @@ def test_a_token_is_issued_and_verified(shell: Shell) -> None:
     assert found.json["payload"]["role"] == "viewer"
 
 
+def test_what_is_wrong_with_a_token_is_said_in_the_seeds_words(shell: Shell) -> None:
+    """S0-9, S0-10, S0-25 to S0-27: errors and warnings on stderr as validate_token says them; 1 for an error only."""
+    secret, now = SharedSecret("clients", SECRET), int(time.time())
+    claims = {"sub": "ada", "role": "user", "permissions": ["camera:read"], "iat": now, "exp": now + 60, "jti": "x"}
+    for changes, options, code, said in (
+        ({}, ["--role", "operator", "--permission", "camera:read"], 0, ""),
+        ({}, ["--role", "admin", "--permission", "x"], 1,
+         "  Required role 'admin' not found\n  Missing permissions: ['x']\n"),
+        ({"exp": now - 1}, [], 1, "  Token has expired\n"),
+        ({"iat": now + 600}, [], 1, "  Token issued in the future\n"),
+        ({"iat": now - 31 * 86400}, [], 0, "  Token is very old\n"),
+        ({"jti": None, "role": "root"}, [], 0, "  Suspicious token patterns detected\n"),
+    ):  # fmt: skip
+        ran = shell.run("token", "verify", *options, stdin=sign({**claims, **changes}, secret))
+        assert (ran.code, ran.err) == (code, said)
+        assert ran.out.startswith("not valid\n" if code else "valid\n")
+
+
 def test_a_token_can_be_narrowed(shell: Shell) -> None:
     """--camera and --permission end up in its claims; the plain form shows every fact."""
     issued = shell.run(

@@ -336,7 +336,7 @@ async def test_validation_says_what_is_missing_or_wrong(tmp_path: Path) -> None:
             assert await errors(base) == ["Missing required claim: exp"]
             assert await errors(good | {"iat": now + 3600}) == ["Token issued in the future"]
             old = await admin.call("validate_token", token=tokens.sign(good | {"iat": now - 40 * 86400}, secret))
-            assert old["warnings"] == ["Token is very old"]
+            assert old["warnings"] == ["Token is very old", "Suspicious token patterns detected"]
             foreign = tokens.sign(good, tokens.SharedSecret("x", "y" * 40))
             answer = await admin.call("validate_token", token=foreign)
             assert answer["valid"] is False

@@ -18,6 +18,7 @@ import structlog
 from edged.access.admissions import Admission, Admissions, Cause, WayOut
 from edged.access.ledger import Ledger
 from edged.access.tickets import Tickets
+from edged.access.token_uses import TokenUses
 from edged.clock import Clock
 from edged.credentials import service_tokens
 from edged.credentials.api_keys import digest, published_as
@@ -37,6 +38,7 @@ from edged.credentials.callers import (
 )  # fmt: skip
 from edged.credentials.decision import Decision, Reason, decide
 from edged.credentials.issuers import OutsideIssuer
+from edged.credentials.oddities import kind_of, warnings_of
 from edged.credentials.refreshes import text_of
 from edged.credentials.roles import ROLES
 from edged.credentials.tickets import made_by, renewed
@@ -94,10 +96,11 @@ class Gate:
         issuers: Outside | None = None,
         leeway: float = 60.0,
         tally: Callable[[str], None] = lambda _key_id: None,
+        warned: Callable[[str], None] = lambda _kind: None,
     ) -> None:
         """`find_key(kid)` gives the key pairs that edged signs with (access.keyring), `issuers` whom else it trusts
-        (access.issuers), `tally(key_id)` is told of each
-        use of an API key or a service token (access.usage)."""
+        (access.issuers), `tally(key_id)` is told of each use of an API key or a service token (access.usage), `warned`
+        of what is odd about a token that is good (credentials.oddities)."""
         self._ledger = ledger
         self.admissions = admissions
         self.tickets = Tickets(clock.monotonic)
@@ -109,6 +112,8 @@ class Gate:
         self._issuers_seen = self._issuers.version
         self._leeway = leeway
         self._tally = tally
+        self._warned = warned
+        self.token_uses = TokenUses()
         # Signature checks are the dear part of a question, and players ask twice with one token:
         # what verified once need not be verified again. Time and revocation are judged every time.
         self._verified: OrderedDict[bytes, Caller] = OrderedDict()
@@ -118,6 +123,7 @@ class Gate:
 
         `at_files`: the door is one under /v1/files, where alone files tokens and service tokens are good.
         """
+        token_hash = b""
         if isinstance(credential, NoCredential):
             raise self._refused(Reason.MISSING, "none", transport)
         if isinstance(credential, LocalUser):
@@ -132,7 +138,8 @@ class Gate:
         elif isinstance(credential, ServiceToken):
             caller = self._find_service_token(credential, transport)
         else:
-            caller = self._verify(credential.text, transport)
+            token_hash = sha256(credential.text.encode("utf-8", "surrogatepass")).digest()
+            caller = self._verify(credential.text, token_hash, transport)
         reason = self._standing(caller)
         if reason is not None:
             raise self._refused(reason, caller.method, transport, caller)
@@ -141,6 +148,8 @@ class Gate:
         self._counts.credential_used(caller.method, transport, caller.role)
         if caller.method in _TALLIED:
             self._tally(caller.credential_id)
+        elif token_hash:
+            self.token_uses.count(token_hash)
         return caller
 
     def refuse(self, reason: Reason, method: Method, transport: Transport) -> Refused:
@@ -246,7 +255,7 @@ class Gate:
         caller = self._read(text)
         reason = self._standing(caller)
         if reason is not None:
-            raise TokenRefused(reason, "revoked" if reason is Reason.REVOKED else "exp is past")
+            raise TokenRefused(reason, "exp is past" if reason is Reason.EXPIRED else str(reason), caller.method)
         return caller
 
     def is_good(self, credential: ApiKey | ServiceToken | Token) -> bool:
@@ -278,6 +287,9 @@ class Gate:
                 raise self._refused(problem.reason, problem.method, transport, detail=problem.detail) from None
         if (reason := self._standing(shown, past)) is not None:
             raise self._refused(reason, shown.method, transport, shown)
+        if shown.only_files:
+            # A service made it for a while; for longer it makes another.
+            raise self._refused(Reason.ROLE_DENIED, shown.method, transport, shown, detail="Invalid role")
         return shown
 
     def _standing(self, caller: Caller, past: float = 0.0) -> Reason | None:
@@ -291,11 +303,10 @@ class Gate:
             return Reason.EXPIRED
         return None
 
-    def _verify(self, text: str, transport: Transport) -> Caller:
+    def _verify(self, text: str, key: bytes, transport: Transport) -> Caller:
         if self._issuers.version != self._issuers_seen:
             self._verified.clear()
             self._issuers_seen = self._issuers.version
-        key = sha256(text.encode("utf-8", "surrogatepass")).digest()
         caller = self._verified.get(key)
         if caller is not None:
             return caller
@@ -303,6 +314,10 @@ class Gate:
             caller = self._read(text)
         except TokenRefused as problem:
             raise self._refused(problem.reason, problem.method, transport, detail=problem.detail) from None
+        if found := warnings_of(caller.claims, self._clock.now()):
+            for warning in found:
+                self._warned(kind_of(warning))
+            _log.info("odd", problem="; ".join(found), credential=caller.credential_id, transport=transport)
         self._verified[key] = caller
         if len(self._verified) > _REMEMBERED_TOKENS:
             self._verified.popitem(last=False)

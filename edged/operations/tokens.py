@@ -12,12 +12,15 @@ from edged.clock import iso
 from edged.credentials import tokens
 from edged.credentials.claims import LEEWAY, RESERVED, ClaimsRefused, read_caller, write_streams
 from edged.credentials.decision import Reason
+from edged.credentials.oddities import warnings_of
+from edged.credentials.roles import canonical_role
 from edged.credentials.signing_keys import ALGORITHMS, Algorithm
 from edged.credentials.tokens import SharedSecret
 from edged.errors import InvalidParams, InvalidState, Unsupported
 from edged.operations.api_keys import Role, StreamAccess, read_streams, refuse_widening
 from edged.operations.catalogue import Call, operation
 from edged.operations.house import House
+from edged.operations.introspection import authorize_look, find_key
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
 _DAY: Final = 86400
@@ -129,7 +132,8 @@ def _choose_key(house: House, wanted: str | None) -> SharedSecret | Algorithm:
 
 
 class ValidateTokenParams(msgspec.Struct, frozen=True):
-    """A token, and what it must hold: a role by exact name, permissions all of them (contract S0-10)."""
+    """A token, and what it must hold: a role by its exact name or an alias, without rank, and permissions, all of them
+    (contract S0-10, 7.4)."""
 
     token: str
     required_role: str | None = None
@@ -157,26 +161,20 @@ _OLD_SECONDS: Final = 30 * _DAY
 @operation("self")
 def validate_token(call: Call, params: ValidateTokenParams) -> Validation:
     """Is this token good? One's own for anybody, any for whoever may read the audit."""
-    caller = call.session.caller
-    digest = hashlib.sha256(params.token.encode("utf-8", "surrogatepass")).hexdigest()
-    if caller is None or f"token:{digest}" not in caller.identities:
-        call.house.gate.authorize(caller, "audit:read", call.session.transport)
+    authorize_look(call, params.token)
     try:
         held = call.house.gate.verify_token(params.token)
     except tokens.TokenRefused as problem:
         text = _TEXTS.get(problem.reason, f"Invalid token: {problem.detail}")
         return Validation(valid=False, errors=[text], warnings=[], payload=None)
     errors = []
-    if params.required_role is not None and params.required_role != held.claims.get("role"):
+    if params.required_role is not None and canonical_role(params.required_role) not in held.roles:
         errors.append(f"Required role '{params.required_role}' not found")
     missing = [name for name in params.required_permissions or () if name not in held.permissions]
     if missing:
         errors.append(f"Missing permissions: {missing}")
-    issued = held.claims.get("iat")
-    old = isinstance(issued, (int, float)) and issued < call.house.clock.now() - _OLD_SECONDS
-    return Validation(
-        valid=not errors, errors=errors, warnings=["Token is very old"] if old else [], payload=held.claims
-    )
+    warnings = warnings_of(held.claims, call.house.clock.now())
+    return Validation(valid=not errors, errors=errors, warnings=warnings, payload=held.claims)
 
 
 class RevokeTokenParams(msgspec.Struct, frozen=True):
@@ -191,9 +189,32 @@ class RevokedToken(msgspec.Struct, frozen=True):
     revoked: bool
 
 
+class GetTokenUsageParams(msgspec.Struct, frozen=True):
+    """So many tokens at most."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+
+
+@operation("audit:read")
+def get_token_usage(call: Call, params: GetTokenUsageParams) -> dict[str, int]:
+    """How often tokens were shown since the start, by the SHA-256 of their text, the most used first (S0-28)."""
+    return call.house.gate.token_uses.most_used(params.limit)
+
+
 @operation("self")
 async def revoke_token(call: Call, params: RevokeTokenParams) -> RevokedToken:
-    """End a token and everything that it opened: one's own for anybody, any with tokens:revoke."""
+    """End a token and everything that it opened: one's own for anybody, any with tokens:revoke.
+
+    An API key or a service token may stand for a token. It takes keys:admin to end one, one's own key too: that may
+    only get and rotate itself, for others may share it, and whoever found it must not shut them out for good (10.1).
+    """
+    if params.token and (key := find_key(call.house, params.token)) is not None:
+        call.house.gate.authorize(call.session.caller, "keys:admin", call.session.transport)
+        if key.method == "service_token":
+            await call.house.service_tokens.revoke(key.credential_id, by=call.session.id)
+        else:
+            await call.house.api_keys.revoke(key.credential_id, by=call.session.id)
+        return RevokedToken(revoked=True)
     identities, until = _name(params, call.house)
     caller = call.session.caller
     if caller is None or not identities <= caller.identities:

@@ -1,0 +1,44 @@
+"""What is odd about a token that is good all the same: the warnings of seed 000's validator (S0-25 to S0-27)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+OLD: Final = "Token is very old"
+SUSPICIOUS: Final = "Suspicious token patterns detected"
+#: Older than this it is called so, seconds.
+OLD_SECONDS: Final = 30 * 86400.0
+#: More permissions than this are called so.
+MOST_PERMISSIONS: Final = 10
+#: Text → what the metrics call it; whatever lacks a claim is incomplete.
+_KINDS: Final = {OLD: "old", SUSPICIOUS: "suspicious"}
+_ROLES: Final = frozenset({"superadmin", "root", "master"})
+#: `exp` stands in every token that is good; what else every token should say, subjects under either name (C-28).
+_EXPECTED: Final = ("sub", "iat", "exp")
+
+
+def warnings_of(claims: Mapping[str, object], now: float) -> list[str]:
+    """The texts, in the order in which the seed's validator says them. `claims` have been read before; `now`: Unix
+    seconds."""
+    issued = claims.get("iat")
+    old = isinstance(issued, (int, float)) and issued < now - OLD_SECONDS
+    missing = [name for name in _EXPECTED if claims.get(name) is None]
+    return [
+        *([OLD] if old else []),
+        *(f"Missing required claim: {name}" for name in missing),
+        *([SUSPICIOUS] if is_suspicious(claims) else []),
+    ]
+
+
+def is_suspicious(claims: Mapping[str, object]) -> bool:
+    """More than ten permissions, the name of a role that nobody hands out, or no jti."""
+    permissions, roles = claims.get("permissions"), claims.get("roles")
+    named = {claims.get("role"), *(roles if isinstance(roles, list) else ())}
+    many = isinstance(permissions, list) and len(permissions) > MOST_PERMISSIONS
+    return many or not claims.get("jti") or not _ROLES.isdisjoint(named)
+
+
+def kind_of(warning: str) -> str:
+    """One of edged.metrics.ODDITIES."""
+    return _KINDS.get(warning, "incomplete")

@@ -1,0 +1,105 @@
+"""What is known of a token or an API key that somebody shows: for validate_token and RFC 7662 (contract 10.1)."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated
+
+import msgspec
+
+from edged.credentials.api_keys import digest
+from edged.credentials.callers import ApiKey, Caller
+from edged.credentials.tokens import TokenRefused
+from edged.operations.catalogue import Call, operation
+from edged.operations.house import House
+
+
+def find_key(house: House, text: str) -> Caller | None:
+    """The caller of an API key or a service token by its text, of any form, good or not; None if it is neither."""
+    shown = digest(text)
+    return house.ledger.find_key(shown) or house.ledger.find_service_token(shown)
+
+
+def authorize_look(call: Call, text: str) -> None:
+    """May they know what becomes of this token or key? One's own for anybody, any with audit:read. Raises Refused."""
+    house, caller = call.house, call.session.caller
+    names = {f"token:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"}
+    if (key := find_key(house, text)) is not None:
+        names |= key.identities
+    if caller is None or names.isdisjoint(caller.identities):
+        house.gate.authorize(caller, "audit:read", call.session.transport)
+
+
+class IntrospectTokenParams(msgspec.Struct, frozen=True):
+    """A token, or an API key."""
+
+    token: Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class Introspection(msgspec.Struct, frozen=True, omit_defaults=True):
+    """RFC 7662, section 2.2; `scope` is what the holder may do now. Of one that is not good nothing but that."""
+
+    active: bool
+    scope: str | None = None
+    client_id: str | None = None
+    username: str | None = None
+    token_type: str | None = None
+    exp: int | None = None
+    iat: int | None = None
+    nbf: int | None = None
+    sub: str | None = None
+    aud: str | list[str] | None = None
+    iss: str | None = None
+    jti: str | None = None
+
+
+@operation("self")
+def introspect_token(call: Call, params: IntrospectTokenParams) -> Introspection:
+    """Is this token or API key good, whose is it, and what may its holder do? Asked as validate_token is."""
+    authorize_look(call, params.token)
+    held = _find_good(call.house, params.token)
+    if held is None:
+        return Introspection(active=False)
+    held = call.house.gate.current(held)
+    claims = held.claims
+    if held.method == "api_key":
+        record = call.house.ledger.keys[held.credential_id]
+        ends = call.house.ledger.end_of(held)
+        claims = {"iat": record.created_at, "exp": ends, "client_id": record.key_id}
+    return Introspection(
+        active=True,
+        scope=" ".join(sorted(held.capabilities | held.grants)),
+        client_id=_text(claims.get("client_id")),
+        username=held.name,
+        token_type="Bearer",  # noqa: S106 (the scheme of RFC 6750)
+        exp=_seconds(claims.get("exp")),
+        iat=_seconds(claims.get("iat")),
+        nbf=_seconds(claims.get("nbf")),
+        sub=held.subject,
+        aud=_audience(claims.get("aud")),
+        iss=_text(claims.get("iss")),
+        jti=_text(claims.get("jti")),
+    )
+
+
+def _find_good(house: House, text: str) -> Caller | None:
+    """Whom a token or an API key speaks for, if it is good now; no use is counted."""
+    if (key := house.ledger.find_key(digest(text))) is not None:
+        return key if house.gate.is_good(ApiKey(text)) else None
+    try:
+        return house.gate.verify_token(text)
+    except TokenRefused:
+        return None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _seconds(value: object) -> int | None:
+    """Whole seconds, as RFC 7662 has them; claims may say fractions."""
+    return int(value) if isinstance(value, (int, float)) else None
+
+
+def _audience(value: object) -> str | list[str] | None:
+    return [str(item) for item in value] if isinstance(value, list) else _text(value)

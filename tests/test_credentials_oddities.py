@@ -1,0 +1,47 @@
+"""credentials/oddities.py: what seed 000's validator warns of (S0-25 to S0-27)."""
+
+from __future__ import annotations
+
+import pytest
+
+from edged.credentials.oddities import kind_of, warnings_of
+from edged.metrics import ODDITIES
+
+NOW = 2_000_000_000.0
+DAY = 86400.0
+PLAIN = {"sub": "ann", "user_id": "ann", "role": "viewer", "iat": NOW - 60, "exp": NOW + 60, "jti": "x"}
+OLD = "Token is very old"
+SUSPICIOUS = "Suspicious token patterns detected"
+
+
+@pytest.mark.parametrize(
+    ("changes", "warnings"),
+    [
+        ({}, []),
+        ({"permissions": ["a"] * 10, "roles": ["admin", "anything"]}, []),
+        ({"iat": NOW - 30 * DAY}, []),
+        ({"iat": NOW - 30 * DAY - 1}, [OLD]),
+        ({"iat": None}, ["Missing required claim: iat"]),
+        ({"sub": None}, ["Missing required claim: sub"]),
+        ({"permissions": ["a"] * 11}, [SUSPICIOUS]),
+        ({"role": "superadmin"}, [SUSPICIOUS]),
+        ({"role": "root"}, [SUSPICIOUS]),
+        ({"roles": ["viewer", "master"]}, [SUSPICIOUS]),
+        ({"jti": None}, [SUSPICIOUS]),
+        ({"jti": ""}, [SUSPICIOUS]),
+        (
+            {"sub": None, "iat": NOW - 31 * DAY, "jti": None, "role": "root", "permissions": ["a"] * 11},
+            [OLD, "Missing required claim: sub", SUSPICIOUS],
+        ),
+    ],
+)
+def test_a_token_is_warned_of_in_the_seeds_words(changes: dict[str, object], warnings: list[str]) -> None:
+    """Each once, in the validator's order; exactly thirty days and exactly ten permissions are nothing."""
+    claims = {name: value for name, value in {**PLAIN, **changes}.items() if value is not None}
+    assert warnings_of(claims, NOW) == warnings
+    assert {kind_of(warning) for warning in warnings} <= set(ODDITIES)
+
+
+def test_every_warning_has_a_name_in_the_metrics() -> None:
+    """Whatever claim is missing: one name for all."""
+    assert [kind_of(text) for text in (SUSPICIOUS, OLD, "Missing required claim: sub")] == list(ODDITIES)
