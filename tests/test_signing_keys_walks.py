@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import socket
@@ -456,3 +457,22 @@ async def test_a_box_with_a_wrapping_key_starts_with_it_and_not_without(
             async with running_house(tmp_path, config=config):
                 pass
         assert caught.group_contains(StartFailed, match=r"the credential edged\.wrapping_key was not given", depth=None)
+
+
+async def test_the_house_rotates_its_keys_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of three days ago where a day is the limit: the next ones are published, and the JWKS shows both."""
+    monkeypatch.setattr("edged.systemd.is_clock_synchronized", lambda: True)
+    monkeypatch.setattr("edged.reactions.signing_keys.LOOK_SECONDS", 0.05)
+    config = make_config(tmp_path, cameras=0)
+    config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, signing_key_days=1))
+    with trio.fail_after(60):
+        async with running_house(tmp_path, config=config) as house:
+            assert kids(await house.request("GET", PATHS[0])) == ["key-1", "key-2"]
+        with contextlib.closing(sqlite3.connect(config.paths.state / "trust.db")) as connection, connection:
+            connection.execute("UPDATE signing_keys SET promoted_at = promoted_at - 3 * 86400")
+        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+            while len(kids(await house.request("GET", PATHS[0]))) < 4:
+                await trio.sleep(0.02)
+            shown = (await admin.call("list_signing_keys"))["keys"]
+            assert [(key["kid"], key["state"]) for key in shown[2:]] == [("key-3", "next"), ("key-4", "next")]
+            assert all(key["promotable_at"] for key in shown[2:])
