@@ -92,6 +92,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "create_stream_token": OPEN,
     "list_users": ADMIN,
     "create_user": ADMIN,
+    "create_demo_login": NOBODY,
     "get_user": ADMIN,
     "update_user": ADMIN,
     "set_password": ADMIN,
@@ -105,8 +106,6 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "generate_files_token": NOBODY,
     "issue_token": ADMIN,
     "validate_token": ADMIN,
-    "introspect_token": ADMIN,
-    "get_token_usage": ADMIN,
     "revoke_token": ADMIN,
     "list_signing_keys": ADMIN,
     "create_signing_key": ADMIN,
@@ -182,7 +181,6 @@ class Bench:
             "promote_signing_key": {"kid": "key-3", "force": True},
             "retire_signing_key": {"kid": "key-2", "distrust": True},
             "validate_token": {"token": self.token},
-            "introspect_token": {"token": self.token},
             "revoke_token": {"token": self.token},
         }.get(operation, {})
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from edged.cli.options import ask, show_fields, show_json, talks
+from edged.cli.options import ask, ask_password, show_fields, show_json, talks
 
 
 @click.command()
@@ -33,19 +32,13 @@ def claim(new: bool, username: str | None, password_stdin: bool, **where: Any) -
     params = {
         "code": code or click.prompt("Code", err=True),
         "username": username or click.prompt("User name", err=True),
-        "password": _ask_password(password_stdin),
+        "password": ask_password(from_stdin=password_stdin),
     }
     done = ask("claim", params, **where)
     if where["as_json"]:
         show_json(done)
     else:
         click.echo(f"{done['username']} is the administrator now")
-
-
-def _ask_password(from_stdin: bool) -> str:
-    if from_stdin:
-        return sys.stdin.readline().removesuffix("\n")
-    return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
 
 
 def _read(path: Path) -> str | None:

@@ -13,7 +13,7 @@ from edged.cli.foreign_keys import KeyFile
 from edged.cli.options import FAILED, ask, errors_shown, show_fields, show_json, show_table, talks
 
 _ROLES = click.Choice(["monitor", "viewer", "operator", "user", "admin"])
-_COLUMNS = ("key_id", "name", "role", "status", "created_at", "expires_at", "last_used", "usage_count")
+_COLUMNS = ("key_id", "name", "role", "owner", "status", "created_at", "expires_at", "last_used", "usage_count")
 _STATES = click.Choice(["active", "expired", "suspended", "revoked"])
 #: Keys of another service that the daemon takes with one call.
 _MOST_IMPORTED = 100
@@ -23,6 +23,7 @@ _permissions = click.option(
 )
 _read = click.option("--read", "read", multiple=True, metavar="STREAM", help="Read only this stream; repeatable.")
 _publish = click.option("--publish", "publish", multiple=True, metavar="STREAM", help="Publish it; repeatable.")
+_owner = click.option("--owner", metavar="USER", help="Whose it is: it can do no more than they may.")
 _quiet = click.option("--quiet", "-q", is_flag=True, help="Print the secret alone, for scripts to capture.")
 
 
@@ -39,11 +40,12 @@ def key() -> None:
 @_permissions
 @_read
 @_publish
+@_owner
 @_quiet
 @talks
 def create(
     name: str, role: str, expires_in_days: float | None, cameras: tuple[str, ...], permissions: tuple[str, ...],
-    read: tuple[str, ...], publish: tuple[str, ...], quiet: bool, **where: Any,
+    read: tuple[str, ...], publish: tuple[str, ...], owner: str | None, quiet: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Make an API key called NAME and print its secret, this one time."""
     params = {
@@ -53,6 +55,7 @@ def create(
         "camera_access": list(cameras) or None,
         "permissions": list(permissions) or None,
         "streams": _streams(read, publish),
+        "owner": owner,
     }
     _show_secret(ask("create_key", params, **where), quiet=quiet, as_json=where["as_json"])
 
@@ -61,10 +64,13 @@ def create(
 @click.option("--role", type=_ROLES, help="Only keys of this role.")
 @click.option("--status", type=_STATES, help="Only keys in this state.")
 @click.option("--unused-days", type=click.FloatRange(min=0), help="Only keys unused for so long.")
+@click.option("--owner", metavar="USER", help="Only keys of this user.")
 @talks
-def list_all(role: str | None, status: str | None, unused_days: float | None, **where: Any) -> None:
+def list_all(
+    role: str | None, status: str | None, unused_days: float | None, owner: str | None, **where: Any
+) -> None:  # fmt: skip
     """Show all keys; their secrets are known to nobody any more."""
-    found = ask("list_keys", {"role": role, "status": status, "unused_days": unused_days}, **where)
+    found = ask("list_keys", {"role": role, "status": status, "unused_days": unused_days, "owner": owner}, **where)
     if where["as_json"]:
         show_json(found)
     elif found["keys"]:
@@ -94,11 +100,14 @@ def show(key_id: str, **where: Any) -> None:
 @_read
 @_publish
 @click.option("--camera-streams", is_flag=True, help="Streams of the cameras that it may see, no list of its own.")
+@_owner
+@click.option("--no-owner", is_flag=True, help="It is nobody's.")
 @talks
 def update(
     key_id: str, name: str | None, role: str | None, expires_in_days: float | None, no_expiry: bool,
     cameras: tuple[str, ...], all_cameras: bool, permissions: tuple[str, ...], all_permissions: bool,
-    read: tuple[str, ...], publish: tuple[str, ...], camera_streams: bool, **where: Any,
+    read: tuple[str, ...], publish: tuple[str, ...], camera_streams: bool, owner: str | None, no_owner: bool,
+    **where: Any,
 ) -> None:  # fmt: skip
     """Change what a key is called and may do; its sessions feel it with their next call. What is left out stays."""
     params = {
@@ -109,9 +118,11 @@ def update(
         "camera_access": list(cameras) or None,
         "permissions": list(permissions) or None,
         "streams": _streams(read, publish),
+        "owner": owner,
     }
     lifted = {
-        "expires_at": no_expiry, "camera_access": all_cameras, "permissions": all_permissions, "streams": camera_streams
+        "expires_at": no_expiry, "camera_access": all_cameras, "permissions": all_permissions,
+        "streams": camera_streams, "owner": no_owner,
     }  # fmt: skip
     nulls = [member for member, lift in lifted.items() if lift]
     if (no_expiry and expires_in_days is not None) or any(params.get(member) is not None for member in nulls):

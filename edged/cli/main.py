@@ -18,6 +18,7 @@ from edged.cli.service_tokens import service_token
 from edged.cli.sessions import session
 from edged.cli.signing_keys import signing_key
 from edged.cli.tokens import token
+from edged.cli.users import user
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -25,8 +26,8 @@ from edged.cli.tokens import token
 def main() -> None:
     """A camera box that people can trust.
 
-    `serve` is the daemon. `key`, `token`, `service-token`, `signing-key`, `session` and `revocation` ask the running
-    daemon over its unix socket, which root and the group edged-admin may open.
+    `serve` is the daemon. `user`, `key`, `token`, `service-token`, `signing-key`, `session` and `revocation` ask the
+    running daemon over its unix socket, which root and the group edged-admin may open.
     """
 
 
@@ -41,6 +42,6 @@ def version(as_json: bool) -> None:
 
 
 for command in (
-    serve, demo, claim, key, token, service_token, signing_key, session, revocation, clock, config, version
+    serve, demo, claim, user, key, token, service_token, signing_key, session, revocation, clock, config, version
 ):  # fmt: skip
     main.add_command(command)

@@ -135,6 +135,15 @@ def show_table(names: Sequence[str], rows: Sequence[Mapping[str, object]]) -> No
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
+def ask_password(*, from_stdin: bool) -> str:
+    """A password: asked for twice without echo, or the first line of standard input; never from the command line."""
+    if from_stdin:
+        return sys.stdin.readline().removesuffix("\n")
+    if not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask for the password on: use --password-stdin")
+    return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+
+
 def _plain(value: object) -> str:
     """Text for a terminal: names come from other people, so control characters do not pass."""
     if isinstance(value, (list, tuple)):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from edged.clock import iso
+from edged.credentials.decision import Reason
 from edged.credentials.passwords import check_password
 from edged.credentials.roles import canonical_role
 from edged.credentials.users import UserRecord, gains
@@ -18,6 +19,7 @@ from edged.operations.catalogue import Call, NoParams, operation
 DisplayName = Annotated[str, msgspec.Meta(max_length=100)]
 #: A longer one is refused as a password; it is not looked at.
 Password = Annotated[str, msgspec.Meta(max_length=4096)]
+_DEMO: Final = "demo"
 
 
 class UserItem(msgspec.Struct, frozen=True):
@@ -85,6 +87,18 @@ async def create_user(call: Call, params: CreateUserParams) -> UserItem:
         check=check,
     )
     return _show(record)
+
+
+@operation("users:admin")
+async def create_demo_login(call: Call, params: NoParams) -> UserItem:
+    """Make the viewer demo, whose password is demo, as the clients' example has one (contract S4-4); on the unix socket
+    only. Everybody knows this password: it is taken on this very machine only."""
+    if not call.session.peer.is_local_socket:
+        raise Refused(
+            Reason.MISSING_SCOPE, "the demo's user is made on this machine alone", hint="sudo edged user demo-login"
+        )
+    house = call.house
+    return _show(await house.users.create(name=_DEMO, role="viewer", password=await house.passwords.hash(_DEMO)))
 
 
 class UserParams(msgspec.Struct, frozen=True):
