@@ -354,3 +354,29 @@ async def test_one_that_other_servers_hold_is_taken_over_once(tmp_path: Path) ->
             for bad in ("short", "x" * 257, "with a space in it, and long", "ümlauts are no header text", "tab\t" * 10):
                 assert (await admin.ask("import_service_token", service_token=bad))["error"]["code"] == -32602
             assert len((await admin.call("list_service_tokens"))["service_tokens"]) == 1
+
+
+async def test_what_strangers_write_into_the_header_is_one_answer(tmp_path: Path, log: io.StringIO) -> None:
+    """Bytes of any kind, however many: 401 or 400 or 431, never 500; nothing of it stands in the log."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+            good = (await admin.call("create_service_token", name="uploads"))["service_token"]
+            token = good.encode()
+            hostile = (
+                b"\xff" * 64, b"\x01" * 8, b"' OR 1=1 --", b"${jndi:ldap://x}", b"../../etc/passwd", b"a" * 15_000,
+                b"a" * 70_000, b"eyJhbGciOiJub25lIn0.e30.", token + b"\x00", token + b", " + token,
+                b"Bearer " + token, b'"' + token + b'"', token[:32] + b"\r\n " + token[32:],
+            )  # fmt: skip
+            for text in hostile:
+                async with await trio.open_tcp_stream("127.0.0.1", house.port) as stream:
+                    head = (
+                        f"POST {PATH}?user_id=a HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Service-Token: ".encode()
+                    )
+                    await stream.send_all(head + text + b"\r\n\r\n")
+                    status = (await stream.receive_some()).split(b" ", 2)[1]
+                    assert (text[:20], status in (b"400", b"401", b"431")) == (text[:20], True)
+            for spelling in ("x-service-token", "X-SERVICE-TOKEN"):
+                reply = await house.request("POST", f"{PATH}?user_id=a", headers={spelling: f"  {good} "})
+                assert reply.status == 200
+            assert good not in log.getvalue()
+            assert "jndi" not in log.getvalue()
