@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import trio
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
@@ -25,12 +26,13 @@ from hypothesis import strategies as st
 
 from edged.access.admissions import Admissions
 from edged.access.gate import Gate
+from edged.access.issuers import Issuers, Source
 from edged.access.ledger import Ledger
 from edged.clock import Clock
 from edged.credentials.callers import Streams, Token
 from edged.credentials.claims import Trust
 from edged.credentials.decision import Reason
-from edged.credentials.issuers import IssuerRecord, find_keys, limit
+from edged.credentials.issuers import IssuerRecord, limit
 from edged.credentials.plain_json import DEEPEST
 from edged.credentials.roles import ROLES
 from edged.credentials.signing_keys import VerifyingKey, read_key
@@ -488,33 +490,23 @@ PARTNER = IssuerRecord("partner", "partner", ("RS256",), ceiling="operator")
 NAMELESS = IssuerRecord("nameless", "", ("RS256",), ceiling="admin")
 
 
-class Known:
-    """Outside issuers as the daemon holds them; nothing of it can fetch."""
-
-    version = 0
-
-    def __init__(self, record: IssuerRecord, *keys: tuple[str, str, Any]) -> None:
-        self.record = record
-        self.keys = [VerifyingKey(kid, algorithm, read_key(jwk_of(key)), record.trust) for kid, algorithm, key in keys]
-
-    def find(self, kid: str) -> Any:
-        return find_keys(self.keys, kid)
-
-
-class AllKnown:
-    version = 0
-
-    def __init__(self, *issuers: Known) -> None:
-        self._issuers = {issuer.record.issuer: issuer for issuer in issuers}
-
-    def find(self, issuer: str) -> Known | None:
-        return self._issuers.get(issuer)
+def trusting(*issuers: tuple[IssuerRecord, list[tuple[str, str, Any]]]) -> Issuers:
+    """Outside issuers as the daemon holds them, with these keys; their task does not run, so nothing is fetched."""
+    nothing: Any = None
+    held = Issuers([Source(record, "https://login.example.com/jwks") for record, _ in issuers], nothing, nothing)
+    for record, keys in issuers:
+        issuer = held.find(record.issuer)
+        assert issuer is not None
+        issuer.keys = tuple(
+            VerifyingKey(kid, algorithm, read_key(jwk_of(key)), record.trust) for kid, algorithm, key in keys
+        )
+    return held
 
 
-OUTSIDE = AllKnown(
-    Known(COMPANY, ("key-1", "RS256", TWIN_RSA), ("their/rsa=", "RS256", THEIR_RSA), ("ec.1", "ES256", THEIR_EC)),
-    Known(PARTNER, ("only", "RS256", OTHER_RSA)),
-    Known(NAMELESS, ("", "RS256", GIVEN_RSA)),
+OUTSIDE = trusting(
+    (COMPANY, [("key-1", "RS256", TWIN_RSA), ("their/rsa=", "RS256", THEIR_RSA), ("ec.1", "ES256", THEIR_EC)]),
+    (PARTNER, [("only", "RS256", OTHER_RSA)]),
+    (NAMELESS, [("", "RS256", GIVEN_RSA)]),
 )
 
 
@@ -789,15 +781,34 @@ def test_a_token_that_claims_an_epoch_is_not_ours_for_that(gate: Gate) -> None:
 
 def test_what_an_outside_key_verified_is_verified_anew_once_it_is_not_trusted(gate: Gate) -> None:
     """The gate remembers good tokens; a key that its issuer withdraws takes that away too."""
-    known = Known(PARTNER, ("only", "RS256", OTHER_RSA))
-    outside = AllKnown(known)
+    outside = trusting((PARTNER, [("only", "RS256", OTHER_RSA)]))
     gate._issuers = outside
     text = craft(*OUTSIDE_KINDS["partner"])
     assert reason_of(gate, text) == ""
-    known.keys = []
+    outside.find("partner").keys = ()  # type: ignore[union-attr]
     assert reason_of(gate, text) == ""
     outside.version += 1
     assert reason_of(gate, text) == "unknown_key"
+
+
+def test_an_unknown_kid_raises_a_flag_and_nothing_else(gate: Gate, reached: Watched) -> None:
+    """The gate asks nobody: whoever invents kids makes the task of that issuer look, and of no other."""
+    company, partner = (OUTSIDE.find(record.issuer) for record in (COMPANY, PARTNER))
+    assert company is not None
+    assert partner is not None
+    company.asked, partner.asked = trio.Event(), trio.Event()
+    reached.events.clear()
+    reached.watching = True
+    try:
+        for header, claims in ((RS, OWN), (by("RS256"), THEIRS), (by("RS256", "ec.1"), THEIRS), (by("HS256"), THEIRS)):
+            reason_of(gate, craft(header | {"typ": "JWT"}, claims, rs(OTHER_RSA)))
+        assert not company.asked.is_set()
+        assert reason_of(gate, craft(by("RS256", "new"), THEIRS, rs(THEIR_RSA))) == "unknown_key"
+    finally:
+        reached.watching = False
+    assert company.asked.is_set()
+    assert not partner.asked.is_set()
+    assert reached.events == []
 
 
 KIDS = st.sampled_from(["key-1", "key-2", "only", "their/rsa=", "ec.1", "other", ""])
