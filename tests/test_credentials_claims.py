@@ -105,6 +105,32 @@ def test_a_token_is_known_by_its_jti_and_by_its_text() -> None:
         assert (nameless.identities, nameless.credential_id) == ({f"token:{hashed}"}, hashed)
 
 
+@pytest.mark.parametrize(
+    ("scope", "role", "capabilities"),
+    [
+        ("openid profile email", "viewer", {"camera:read", "stream:read", "system:read"}),
+        ("openid camera:read", "operator", {"camera:read", "stream:read"}),
+        ("openid camera:read", None, {"camera:read", "stream:read"}),
+        ("openid other", "viewer", set()),
+        ("", "viewer", set()),
+        (" ", "viewer", set()),
+    ],
+)
+def test_a_login_s_scope_permits_nothing_and_takes_nothing(
+    scope: str, role: str | None, capabilities: set[str]
+) -> None:
+    """Identity providers write what may be told of somebody into each token; any other word narrows as ever."""
+    claims = {"sub": "a", "exp": NOW + 1, "scope": scope} | ({"role": role} if role else {})
+    assert read_caller(claims, "text", now=NOW).capabilities == capabilities
+
+
+@pytest.mark.parametrize("scope", ["openid", "openid profile", None])
+def test_a_login_s_scope_is_no_role(scope: str | None) -> None:
+    """Somebody who is only known is nobody here."""
+    with pytest.raises(ClaimsRefused, match="Invalid role"):
+        read_caller({"sub": "a", "exp": NOW + 1, "scope": scope}, "text", now=NOW)
+
+
 def test_scope_is_read_where_there_are_no_permissions() -> None:
     """A space-separated list; `permissions` wins."""
     scoped = read_caller({"sub": "a", "exp": NOW + 1, "scope": "camera:read other"}, "text", now=NOW)

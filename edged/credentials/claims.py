@@ -21,6 +21,9 @@ LEEWAY = 60.0
 _LARGEST_TIME = float(2**53)
 _MOST_PERMISSIONS = 64
 _LONGEST_NAME = 128
+#: Scopes that every identity provider writes into the tokens of a login (OpenID Connect Core 3.1.2.1, 5.4, 11): as
+#: permissions they would narrow every role to nothing.
+_OF_A_LOGIN = frozenset({"openid", "profile", "email", "address", "phone", "offline_access"})
 #: Of a subject and of a jti, characters: a revocation names a token by no more of it.
 LONGEST_ID = 256
 
@@ -122,7 +125,8 @@ def read_caller(
     only_files = may_open_files and scope == FILES_SCOPE
     names_nothing = permissions is None and scope in (None, FILES_SCOPE)
     if permissions is None and scope is not None:
-        permissions = scope.split()
+        permissions = _permissions_of(scope)
+        names_nothing = names_nothing or permissions is None
     cameras = _texts(claims, "camera_access")
     streams = _streams(claims)
     if not roles & ROLES.keys() and names_nothing and streams is None and not only_files:
@@ -151,6 +155,13 @@ def read_caller(
         only_files=only_files,
         claims=dict(claims),
     )
+
+
+def _permissions_of(scope: str) -> list[str] | None:
+    """What a scope permits; None if it only says what others may be told of the subject, as a login's does."""
+    words = scope.split()
+    permissions = [word for word in words if word not in _OF_A_LOGIN]
+    return permissions if permissions or not words else None
 
 
 def _subject(claims: Mapping[str, object]) -> str:
