@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import edged
+from edged.credentials.wrapping import CREDENTIAL
 
 ROOT = Path(__file__).parent.parent
 DEBIAN = ROOT / "packaging/debian"
@@ -77,3 +78,10 @@ def test_where_a_script_stands_is_where_the_remedy_says() -> None:
     source = (Path(edged.__file__).parent / "mediamtx/process.py").read_text()
     assert '"/usr/share/edged/scripts/get-mediamtx"' in source
     assert "scripts/get-mediamtx usr/share/edged/scripts" in read_unit("edged.install")
+
+
+def test_what_is_handed_over_under_our_name_reaches_the_daemon() -> None:
+    """The unit imports every credential of ours: the wrapping key of the signing keys, and shared secrets."""
+    assert "ImportCredential=edged.*" in read_unit("edged.service")
+    assert CREDENTIAL == "edged.wrapping_key"
+    assert CREDENTIAL in (ROOT / "README.md").read_text()
