@@ -85,7 +85,7 @@ REVOCATIONS = ("key", "token", "service_token", "subject", "issuer", "cut_off")
 #: What becomes of a refresh: a new token, the same once more, none.
 REFRESHES = ("ok", "replayed", "denied")
 #: What can be odd about a token that is good.
-ODDITIES = ("suspicious", "old", "incomplete")
+ODDITIES = ("suspicious", "old")
 CHILDREN = ("mediamtx", "publisher", "frames")
 _HOOK = (
     *product(("read", "publish", "playback", "api", "metrics", "pprof"), ("allowed", "refused")),

@@ -38,7 +38,7 @@ from edged.credentials.callers import (
 )  # fmt: skip
 from edged.credentials.decision import Decision, Reason, decide
 from edged.credentials.issuers import OutsideIssuer
-from edged.credentials.oddities import kind_of, warnings_of
+from edged.credentials.oddities import KINDS, warnings_of
 from edged.credentials.refreshes import text_of
 from edged.credentials.roles import ROLES
 from edged.credentials.tickets import made_by, renewed
@@ -315,8 +315,8 @@ class Gate:
         except TokenRefused as problem:
             raise self._refused(problem.reason, problem.method, transport, detail=problem.detail) from None
         if found := warnings_of(caller.claims, self._clock.now()):
-            for warning in found:
-                self._warned(kind_of(warning))
+            for warning in KINDS.keys() & found:
+                self._warned(KINDS[warning])
             _log.info("odd", problem="; ".join(found), credential=caller.credential_id, transport=transport)
         self._verified[key] = caller
         if len(self._verified) > _REMEMBERED_TOKENS:

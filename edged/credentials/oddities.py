@@ -7,12 +7,12 @@ from typing import Final
 
 OLD: Final = "Token is very old"
 SUSPICIOUS: Final = "Suspicious token patterns detected"
+#: Text → what the metrics call it, where they count it.
+KINDS: Final = {OLD: "old", SUSPICIOUS: "suspicious"}
 #: Older than this it is called so, seconds.
 OLD_SECONDS: Final = 30 * 86400.0
 #: More permissions than this are called so.
 MOST_PERMISSIONS: Final = 10
-#: Text → what the metrics call it; whatever lacks a claim is incomplete.
-_KINDS: Final = {OLD: "old", SUSPICIOUS: "suspicious"}
 _ROLES: Final = frozenset({"superadmin", "root", "master"})
 #: `exp` stands in every token that is good; what else every token should say, subjects under either name (C-28).
 _EXPECTED: Final = ("sub", "iat", "exp")
@@ -37,8 +37,3 @@ def is_suspicious(claims: Mapping[str, object]) -> bool:
     named = {claims.get("role"), *(roles if isinstance(roles, list) else ())}
     many = isinstance(permissions, list) and len(permissions) > MOST_PERMISSIONS
     return many or not claims.get("jti") or not _ROLES.isdisjoint(named)
-
-
-def kind_of(warning: str) -> str:
-    """One of edged.metrics.ODDITIES."""
-    return _KINDS.get(warning, "incomplete")

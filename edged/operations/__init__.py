@@ -33,12 +33,14 @@ ADMINISTRATION: Final = frozenset(
     {"api_keys", "users", "logins", "service_tokens", "tokens", "signing_keys", "revocations", "first_admin", "clock"}
 )
 
+#: Nouns that are counted with another one, what they are about.
+_COUNTED_WITH: Final = {"introspection": "tokens", "files": "service_tokens"}
+
 
 def metric_labels(catalogue: Catalogue) -> Mapping[str, str]:
     """Operation → what the metrics call it: its own name, or the noun that it administers."""
-    return {
-        item.name: item.noun if item.noun in ADMINISTRATION else item.name for item in catalogue.operations.values()
-    }
+    nouns = {item.name: _COUNTED_WITH.get(item.noun, item.noun) for item in catalogue.operations.values()}
+    return {name: noun if noun in ADMINISTRATION else name for name, noun in nouns.items()}
 
 
 def gather() -> Catalogue:
