@@ -106,6 +106,8 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "generate_files_token": NOBODY,
     "issue_token": ADMIN,
     "validate_token": ADMIN,
+    "introspect_token": ADMIN,
+    "get_token_usage": ADMIN,
     "revoke_token": ADMIN,
     "list_signing_keys": ADMIN,
     "create_signing_key": ADMIN,
@@ -181,6 +183,7 @@ class Bench:
             "promote_signing_key": {"kid": "key-3", "force": True},
             "retire_signing_key": {"kid": "key-2", "distrust": True},
             "validate_token": {"token": self.token},
+            "introspect_token": {"token": self.token},
             "revoke_token": {"token": self.token},
         }.get(operation, {})
 

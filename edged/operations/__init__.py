@@ -59,7 +59,7 @@ def gather() -> Catalogue:
         files,
         tokens,
         introspection,
-            refreshes,
+        refreshes,
         signing_keys,
         revocations,
         first_admin,
