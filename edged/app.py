@@ -129,10 +129,10 @@ async def run(
         # Trust: what the gate knows.
         clock = Clock(partial(trust.read_now, meta.load_high_water), synchronized=systemd.is_clock_synchronized,
                       jumped=partial(upkeep.note_jump, metrics.clock_jumped))  # fmt: skip
-        mark = upkeep.Mark(clock, mark_store(trust), partial(replace_mark, trust))
         ledger, usage = Ledger(), Usage(tallies, clock)
         admissions = Admissions(count_end=metrics.session_ended)
         registrar = Registrar(ledger, admissions, trust, clock, metrics)
+        mark = upkeep.Mark(clock, mark_store(trust), partial(replace_mark, trust), registrar.mind_reset)
         api_keys = ApiKeys(registrar, ledger, admissions, trust, clock)
         service_tokens = ServiceTokens(registrar, ledger, admissions, trust, clock)
         users = Users(registrar, ledger, admissions, trust, clock)
@@ -207,6 +207,7 @@ async def run(
                 started_tasks(registrar.run, partial(hook.serve, answer), cameras.run),
                 tasks(usage.run, partial(limiter.run, tallies), first_admin.run, admissions.run, mark.keep,
                       partial(upkeep.watch_clock, clock, partial(admissions.recompute, gate.seconds_left)),
+                      partial(upkeep.prune, clock, registrar.prune),
                       Rotation(keyring, clock, config.auth.signing_key_days).run, issuers.run),
                 started_tasks(mediamtx.run, partial(paths.run, mediamtx), viewers.run),
                 tasks(publishers.run, frames.run,

@@ -20,7 +20,7 @@ from edged.access.gate import Gate
 from edged.access.keyring import Keyring
 from edged.access.ledger import ALL
 from edged.access.refreshes import GRACE_SECONDS, Refreshed, Refreshes
-from edged.credentials.callers import ApiKey, Caller, Ticket, Token
+from edged.credentials.callers import ApiKey, Caller, LocalUser, Ticket, Token
 from edged.credentials.claims import Trust
 from edged.credentials.tokens import SharedSecret, key_identity, sign
 from edged.errors import InvalidState, Overloaded, Refused, StoreFailed
@@ -409,3 +409,58 @@ async def test_a_signing_key_that_leaked_takes_with_it_what_came_of_its_tokens(p
         assert facts == [False, False, True, True]
     async with opened(path, at) as box:
         assert [box.lets_in(text) for text in (forged, made, honest, kept)] == facts
+
+
+# --- those who stay -------------------------------------------------------------------------------------------------
+
+
+async def test_a_newer_token_of_the_family_moves_its_streams_and_nothing_else(path: Path) -> None:
+    """Contract 10.5: every way in that streams; no other conversation, no other family, and never to an earlier end."""
+    async with opened(path) as box:
+        root, stranger = box.token(life=60), box.token(jti="root", sub="eve", life=60)
+        await box.refresh(stranger)
+        roads = ("rtsp", "rtmp", "srt", "hls", "webrtc", "http", "ws", "uds")
+
+        def enter(text: str, road: Any) -> Any:
+            return box.gate.admit(box.gate.authenticate(Token(text), road), road, lambda _cause, _by: None)
+
+        box.time[0] += 30
+        old = {road: enter(root, road) for road in roads}
+        others = [enter(stranger, road) for road in roads]
+        new = await box.refresh(root)
+        longer = enter(new.text, "rtsp")
+        before = {each: each.deadline for each in (*old.values(), *others, longer)}
+        box.gate.renew_streams(box.gate.authenticate(Token(root), "ws"))
+        assert all(each.deadline - before[each] < 1 for each in before)
+        box.gate.renew_streams(new.caller)
+        moved = {each for each in before if each.deadline - before[each] > 1}
+        assert moved == {old[road] for road in roads[:6]}
+        assert all(each.deadline - before[each] == pytest.approx(30, abs=2) for each in moved)
+        # They answer to the names of both from here on.
+        await box.desk.registrar.revoke_token(frozenset({"jti:root"}), None)
+        assert set(box.desk.admissions).isdisjoint({*old.values(), longer})
+
+
+async def test_a_key_shown_again_after_its_rotation_moves_its_streams(path: Path) -> None:
+    """The same key_id: what the old secret opened stays as long as the new one is good; another key's does not."""
+    async with opened(path) as box:
+        record, old = await box.desk.api_keys.create(name="k", role="viewer")
+        _, other = await box.desk.api_keys.create(name="o", role="viewer", expires_at=box.now + 900)
+        streams = [
+            box.gate.admit(box.gate.authenticate(ApiKey(secret), "rtsp"), "rtsp", lambda _cause, _by: None)
+            for secret in (old, other)
+        ]
+        _, new = await box.desk.api_keys.rotate(record.key_id, 100)
+        assert [each.deadline is None for each in streams] == [False, False]
+        box.gate.renew_streams(box.gate.authenticate(ApiKey(new), "ws"))
+        assert [each.deadline is None for each in streams] == [True, False]
+
+
+async def test_the_local_user_moves_nothing(path: Path) -> None:
+    """Whoever came in without a token has no family."""
+    async with opened(path) as box:
+        local = [box.gate.authenticate(LocalUser(0), "uds") for _ in range(2)]
+        stream = box.gate.admit(local[0], "http", lambda _cause, _by: None)
+        stream.deadline = 5.0
+        box.gate.renew_streams(local[1])
+        assert stream.deadline == 5.0

@@ -117,6 +117,7 @@ class Gate:
         # Signature checks are the dear part of a question, and players ask twice with one token:
         # what verified once need not be verified again. Time and revocation are judged every time.
         self._verified: OrderedDict[bytes, Caller] = OrderedDict()
+        self._latest = 0.0
 
     def authenticate(self, credential: Credential, transport: Transport, *, at_files: bool = False) -> Caller:
         """Who is this? Raises Refused with the exact reason; counts either way.
@@ -307,6 +308,11 @@ class Gate:
         if self._issuers.version != self._issuers_seen:
             self._verified.clear()
             self._issuers_seen = self._issuers.version
+        now = self._clock.now()
+        if now < self._latest - 1.0:
+            # It was set back: what was valid then may be not yet valid now.
+            self._verified.clear()
+        self._latest = now
         caller = self._verified.get(key)
         if caller is not None:
             return caller
@@ -314,7 +320,7 @@ class Gate:
             caller = self._read(text)
         except TokenRefused as problem:
             raise self._refused(problem.reason, problem.method, transport, detail=problem.detail) from None
-        if found := warnings_of(caller.claims, self._clock.now()):
+        if found := warnings_of(caller.claims, now):
             for warning in KINDS.keys() & found:
                 self._warned(KINDS[warning])
             _log.info("odd", problem="; ".join(found), credential=caller.credential_id, transport=transport)

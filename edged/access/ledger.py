@@ -183,7 +183,8 @@ class Ledger:
         family.members |= {name for name in names if name.startswith(_TOKENS)}
         for name in names | {family_id}:
             self._families_of.setdefault(name, set()).add(family_id)
-        if family_id in self.denied or not self.denied.isdisjoint(names):
+        # What is denied only as a member of another family says nothing of this one.
+        if family_id in self.denied or any(map(self.is_named, names)):
             self._deny_members(family_id)
 
     def families_of(self, identities: Iterable[str]) -> frozenset[str]:

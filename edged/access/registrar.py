@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
@@ -24,7 +25,7 @@ import structlog
 import trio
 
 from edged.access.admissions import Admission, Admissions, Cause
-from edged.access.ledger import Ledger
+from edged.access.ledger import ALL, Ledger
 from edged.clock import Clock
 from edged.credentials.decision import decide
 from edged.errors import EdgedError, Overloaded, StoreFailed
@@ -113,6 +114,8 @@ class Registrar:
         self._kept_epoch = 0
         # What was denied, again or not, while old revocations are being deleted; None while none are.
         self._said: set[str] | None = None
+        # When revocations were deleted, at the latest; Unix seconds.
+        self._pruned_at = 0.0
         self._unpaid = trio.Event()
 
     def load(self) -> None:
@@ -123,6 +126,8 @@ class Registrar:
         self._ledger.deny(item.identity for item in denied)
         for line in lines:
             self._ledger.cut_off(line.scope, line.before, line.own_before, line.epoch)
+        self._pruned_at = self._db.read_now(meta.load_pruned)
+        self.mind_reset()
         _log.info("loaded", revocations=len(denied), cut_offs=len(lines))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -263,6 +268,9 @@ class Registrar:
         In force when this *call* returns, whoever is inside by one included. A line that lies before the one of this
         scope changes nothing. Await the result for the commit.
         """
+        return self.settle(self._draw(scope, before, by, reason))
+
+    def _draw(self, scope: str, before: float | None, by: str, reason: str) -> Due:
         ledger, now, own = self._ledger, self._clock.now(), before
         if before is None:
             before = now
@@ -275,27 +283,42 @@ class Registrar:
         _log.info("cut off", scope=scope, before=before, ended=ended, again=not fresh)
         if not fresh:
             # The later line may be in force and not on disk yet: then this waits for it, too.
-            return self.settle(self._pay_later() if _line(scope) in self._owed else None)
+            return self._pay_later() if _line(scope) in self._owed else None
         self._counts.revoked("cut_off")
         # The whole line: what it says may have been drawn in several.
         line = CutOff(scope, ledger.cut_offs[scope], now, reason, ledger.own_cut_offs.get(scope), ledger.epochs[scope])
-        return self.settle(self.owe({_line(scope): line}))
+        return self.owe({_line(scope): line})
 
     async def prune(self, now: float) -> int:
         """Delete the revocations of tokens that nobody can use any more at `now`, Unix seconds; how many.
 
         Of tokens and their families, never of keys, subjects and issuers; only for a clock that is trusted. Should it
-        have lied all the same, `pruned_at` remembers it. Raises StoreFailed, Overloaded.
+        have lied all the same, see `mind_reset`. Raises StoreFailed, Overloaded.
         """
         return await self.submit(partial(self._prune, now)).outcome()
 
-    async def pruned_at(self) -> float:
-        """When revocations were deleted last, Unix seconds, 0.0 if never: who sets the time back before that must end
-        every token, for nobody knows any more which of them were revoked. Raises StoreFailed."""
-        return await self._db.read(meta.load_pruned)
+    def mind_reset(self) -> None:
+        """The time was set back by root's word, or may have been before this start. If it is before a time at which
+        revocations were deleted every token of so far ends: nobody knows any more which of them were revoked. In force
+        when this returns."""
+        if self._clock.now() >= self._pruned_at:
+            return
+        _log.warning("every token ends", reason="revocations were deleted by a clock that told a later time")
+        self._draw(ALL, None, "", "clock")
+        self._pruned_at = 0.0
+        # What the disk does not take now is taken for a reset again at the next start.
+        with suppress(Overloaded, StoreFailed):
+            self.submit(self._forget_pruned)
+
+    async def _forget_pruned(self) -> None:
+        await self._pay()
+        if self._pruned_at == 0.0:
+            await self.commit(meta.forget_pruned)
 
     async def _prune(self, now: float) -> int:
         said = self._said = set()
+        # Before it is so on the disk: whoever resets the clock meanwhile resets it behind this.
+        before, self._pruned_at = self._pruned_at, max(now, self._pruned_at)
         try:
             named, families = await self.commit(partial(revocations.prune, before=now - PRUNE_SECONDS, now=now))
         except BaseException:
@@ -306,7 +329,9 @@ class Registrar:
             self._said = None
         self._deny_anew(said.intersection(named), now)
         self._ledger.forget(set(named) - said, families)
-        if named or families:
+        if not (named or families):
+            self._pruned_at = min(before, self._pruned_at)
+        else:
             _log.info("pruned", revocations=len(named), families=len(families))
         return len(named)
 

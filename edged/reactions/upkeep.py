@@ -9,6 +9,7 @@ import structlog
 import trio
 
 from edged.clock import Clock
+from edged.errors import EdgedError
 
 #: Seconds between two looks at the clock; half of them passes, on average, until a correction reaches what is open.
 LOOK_SECONDS: Final = 1.0
@@ -19,8 +20,25 @@ LEAP_SECONDS: Final = 600.0
 _SETTLED_SECONDS: Final = 60.0
 #: A mark that rose by so much more than the time that passed, seconds, has leapt.
 _LEAP: Final = 60.0
+#: Between two looks at what may be deleted, seconds.
+PRUNE_SECONDS: Final = 86400.0
 _MEND: Final = "if the mark is wrong, root lowers it to the system clock: edged clock reset"
 _log = structlog.get_logger("clock")
+
+
+async def prune(clock: Clock, delete: Callable[[float], Awaitable[int]]) -> None:
+    """Have deleted what nobody can use any more, once the clock is trusted and then once a day; runs for ever.
+
+    `delete(now)`, Unix seconds, returns how much; what it raises of EdgedError is told in the log, and tried again.
+    """
+    while True:
+        while not clock.is_trusted:  # noqa: ASYNC110 (nobody tells: it is looked at)
+            await trio.sleep(_SETTLED_SECONDS)
+        try:
+            await delete(clock.now())
+        except EdgedError as problem:
+            _log.warning("nothing pruned", problem=str(problem))
+        await trio.sleep(PRUNE_SECONDS)
 
 
 async def watch_clock(clock: Clock, corrected: Callable[[], None]) -> None:
@@ -53,12 +71,18 @@ class Mark:
     """The clock's high-water mark on disk."""
 
     def __init__(
-        self, clock: Clock, save: Callable[[float], Awaitable[None]], replace: Callable[[float], Awaitable[None]]
+        self,
+        clock: Clock,
+        save: Callable[[float], Awaitable[None]],
+        replace: Callable[[float], Awaitable[None]],
+        was_reset: Callable[[], None] = lambda: None,
     ) -> None:
-        """`save(mark)` writes one that may only rise, and never fails; `replace(mark)` any, or raises StoreFailed."""
+        """`save(mark)` writes one that may only rise, and never fails; `replace(mark)` any, or raises StoreFailed;
+        `was_reset()` is called as soon as that is in force."""
         self._clock = clock
         self._save = save
         self._replace = replace
+        self._was_reset = was_reset
         # A mark of before a reset must not be written after it.
         self._lock = trio.Lock()
 
@@ -86,3 +110,4 @@ class Mark:
             async with self._lock:
                 await self._replace(self._clock.system)
                 self._clock.reset()
+                self._was_reset()
