@@ -11,11 +11,12 @@ import pytest
 import trio
 from cellar_helpers import BrokenCommits, Desk, busy_writer, rows, running_desk
 
+from edged.access.limiter import Limiter
 from edged.access.service_tokens import ServiceTokens
-from edged.credentials.callers import ApiKey, Caller, ServiceToken
+from edged.credentials.callers import ApiKey, Caller, Peer, ServiceToken
 from edged.credentials.decision import Reason
 from edged.credentials.roles import FILES
-from edged.errors import InvalidParams, InvalidState, NotFound, Refused, StoreFailed
+from edged.errors import InvalidParams, InvalidState, NotFound, RateLimited, Refused, StoreFailed
 
 HERE = "192.0.2.7"
 PRINTED = "ee6d52ece4fa6c4c8836820d2eb7feeb" + "6c78cbf2e2661ef76c9f5a805fc16340"
@@ -218,3 +219,26 @@ async def test_what_makes_no_sense_is_told(tmp_path: Path) -> None:
         with pytest.raises(NotFound):
             box.tokens.revoke("svc_0")
         assert len(box.desk.ledger.service_tokens) == 1
+
+
+async def test_guessing_one_costs_time_and_a_good_one_gets_through(tmp_path: Path) -> None:
+    """As for keys (contract C-43): ten different wrong ones from an address, then a wait, but not for who holds one."""
+    async with opened(tmp_path) as box:
+        _, secret = await box.tokens.create("uploads")
+        _, elsewhere = await box.tokens.create("elsewhere", ["192.0.2.8"])
+        limiter, peer = Limiter(box.desk.clock.monotonic), Peer("main", HERE)
+
+        def show(text: str) -> Caller:
+            return limiter.authenticate(box.desk.gate, ServiceToken(text, HERE), peer, "http", at_files=True)
+
+        for number in range(10):
+            with pytest.raises(Refused):
+                show(f"{number:064}")
+        with pytest.raises(RateLimited):
+            show("f" * 64)
+        assert show(secret).method == "service_token"
+        # Whoever holds one and shows it from elsewhere is told so, and guesses nothing.
+        for _ in range(20):
+            with pytest.raises(Refused) as caught:
+                show(elsewhere)
+            assert caught.value.reason == "address_denied"
