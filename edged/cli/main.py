@@ -17,7 +17,7 @@ from edged.cli.serve import demo, serve
 from edged.cli.service_tokens import service_token
 from edged.cli.sessions import session
 from edged.cli.signing_keys import signing_key
-from edged.cli.tokens import token
+from edged.cli.tokens import logout, token
 from edged.cli.users import user
 
 
@@ -42,6 +42,7 @@ def version(as_json: bool) -> None:
 
 
 for command in (
-    serve, demo, claim, user, key, token, service_token, signing_key, session, revocation, clock, config, version
+    serve, demo, claim, user, key, token, service_token, signing_key, session, revocation, clock, config, version,
+    logout,
 ):  # fmt: skip
     main.add_command(command)

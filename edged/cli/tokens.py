@@ -1,14 +1,16 @@
-"""`edged token`: issue, verify and revoke tokens (JWT)."""
+"""`edged token`: issue, verify, refresh and revoke tokens (JWT); `edged logout`: keep none."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from typing import Any
 
 import click
 
-from edged.cli.options import FAILED, ask, show_fields, show_json, talks
+from edged.cli import token_file
+from edged.cli.options import FAILED, ask, errors_shown, show_fields, show_json, talks, with_json
 
 _VARIABLE = "CAMERA_SERVICE_JWT_TOKEN"
 _TEXT = click.argument("token", required=False)
@@ -23,6 +25,8 @@ def token() -> None:
 @click.argument("user")
 @click.option("--role", type=click.Choice(["monitor", "viewer", "operator", "user", "admin"]), help="What it may do.")
 @click.option("--expires", type=click.IntRange(min=60), metavar="SECONDS", help="How long it lives (86400).")
+@click.option("--also", "roles", multiple=True, metavar="ROLE", help="A further role; may be repeated.")
+@click.option("--claim", "claims", multiple=True, metavar="NAME=VALUE", help="A claim of one's own, JSON or text.")
 @click.option("--camera", "cameras", multiple=True, metavar="CAMERA", help="Only this camera; may be repeated.")
 @click.option("--permission", "permissions", multiple=True, help="Only this of what the role may do; may be repeated.")
 @click.option("--read", "read", multiple=True, metavar="PATH", help="Only this stream (* for all); may be repeated.")
@@ -31,13 +35,16 @@ def token() -> None:
 @click.option("--quiet", "-q", is_flag=True, help="Print the token alone, for scripts to capture.")
 @talks
 def issue(
-    user: str, role: str | None, expires: int | None, cameras: tuple[str, ...], permissions: tuple[str, ...],
-    read: tuple[str, ...], publish: tuple[str, ...], signing_key: str | None, quiet: bool, **where: Any,
+    user: str, role: str | None, roles: tuple[str, ...], claims: tuple[str, ...], expires: int | None,
+    cameras: tuple[str, ...], permissions: tuple[str, ...], read: tuple[str, ...], publish: tuple[str, ...],
+    signing_key: str | None, quiet: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Sign a token that speaks for USER."""
     params = {
         "user_id": user,
         "role": role,
+        "roles": list(roles) or None,
+        "claims": dict(map(_read_claim, claims)) or None,
         "expires_in": expires,
         "camera_access": list(cameras) or None,
         "permissions": list(permissions) or None,
@@ -61,9 +68,14 @@ def issue(
 def verify(token: str | None, role: str | None, permissions: tuple[str, ...], **where: Any) -> None:
     """Say whether a token is good: exit code 0 if it is, 1 if not.
 
-    TOKEN stands in the process list, where others may read it; better: standard input, or CAMERA_SERVICE_JWT_TOKEN.
+    TOKEN stands in the process list, where others may read it; better: standard input, CAMERA_SERVICE_JWT_TOKEN, or the
+    file ~/.camera_service_token (mode 0600).
     """
-    params = {"token": _read(token), "required_role": role, "required_permissions": list(permissions) or None}
+    params = {
+        "token": _read(token, where["as_json"])[0],
+        "required_role": role,
+        "required_permissions": list(permissions) or None,
+    }
     found = ask("validate_token", params, **where)
     if where["as_json"]:
         show_json(found)
@@ -78,12 +90,49 @@ def verify(token: str | None, role: str | None, permissions: tuple[str, ...], **
 
 @token.command()
 @_TEXT
+@click.option("--save", is_flag=True, help="Keep the new one in ~/.camera_service_token.")
+@click.option("--quiet", "-q", is_flag=True, help="Print the token alone, for scripts to capture.")
+@talks
+def refresh(token: str | None, save: bool, quiet: bool, **where: Any) -> None:
+    """Get a new token for one that is good, or ended a few minutes ago. It is read as in `verify`; one that was kept in
+    ~/.camera_service_token is replaced there.
+    """
+    text, was_kept = _read(token, where["as_json"])
+    made = ask("refresh_token", {"token": text}, **where)
+    if save or was_kept:
+        with errors_shown(as_json=where["as_json"]):
+            token_file.write(made["token"])
+    if quiet:
+        click.echo(made["token"])
+    elif where["as_json"]:
+        show_json(made)
+    else:
+        show_fields({name: value for name, value in made.items() if name != "permissions"})
+
+
+@click.command()
+@with_json
+def logout(as_json: bool) -> None:
+    """Forget the token in ~/.camera_service_token. It stays good until its end, unless it is revoked."""
+    with errors_shown(as_json=as_json):
+        removed = token_file.remove()
+    left = _VARIABLE in os.environ
+    if as_json:
+        show_json({"removed": removed, "in_environment": left})
+    else:
+        click.echo("logged out" if removed else "no token was kept")
+        if left:
+            click.echo(f"  this shell still has one: unset {_VARIABLE}", err=True)
+
+
+@token.command()
+@_TEXT
 @click.option("--jti", help="Name the token by its jti instead.")
 @click.option("--hash", "token_hash", metavar="SHA256", help="Name it by the SHA-256 of its text, in hex.")
 @talks
 def revoke(token: str | None, jti: str | None, token_hash: str | None, **where: Any) -> None:
     """End a token and everything that it opened, at once. Without --jti or --hash it is read as in `verify`."""
-    text = None if jti or token_hash else _read(token)
+    text = None if jti or token_hash else _read(token, where["as_json"])[0]
     done = ask("revoke_token", {"token": text, "jti": jti, "token_hash": token_hash}, **where)
     if where["as_json"]:
         show_json(done)
@@ -91,13 +140,32 @@ def revoke(token: str | None, jti: str | None, token_hash: str | None, **where: 
         click.echo("revoked")
 
 
-def _read(given: str | None) -> str:
-    """The token's text: the argument (`-` is standard input), else the environment, else a pipe."""
+def _read_claim(text: str) -> tuple[str, Any]:
+    """NAME=VALUE; a value that is no JSON is text. Raises UsageError."""
+    name, found, value = text.partition("=")
+    if not (name and found):
+        raise click.UsageError(f"--claim {text[:40]!r} is not NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _read(given: str | None, as_json: bool) -> tuple[str, bool]:
+    """A token's text: the argument (`-` is standard input), the environment, a pipe, or what is kept in the file; and
+    whether it was that. Raises UsageError; a file that others may read ends the command."""
     if given and given != "-":
-        return given.strip()
+        return given.strip(), False
     text = os.environ.get(_VARIABLE, "") if not given else ""
     if not text and (given == "-" or not sys.stdin.isatty()):
         text = sys.stdin.readline()
+    if text.strip() or given == "-":
+        kept = False
+    else:
+        with errors_shown(as_json=as_json):
+            text, kept = token_file.read(), True
     if not text.strip():
-        raise click.UsageError(f"no token: give it on standard input, in {_VARIABLE}, or as argument")
-    return text.strip()
+        raise click.UsageError(
+            f"no token: give it on standard input, in {_VARIABLE}, in ~/{token_file.NAME}, or as argument"
+        )
+    return text.strip(), kept
