@@ -1,0 +1,202 @@
+"""access/logins.py: a password is looked at once, after the limiter; whoever fails cannot tell why."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import planted
+import pytest
+import trio
+import trio.testing
+from cellar_helpers import BrokenCommits, Desk, running_desk, until
+
+from edged.access.limiter import Limiter
+from edged.access.logins import Logins
+from edged.access.passwords import Passwords, Verified
+from edged.credentials.passwords import FLOOR, Cost
+from edged.errors import RateLimited, Refused, StoreFailed
+
+PASSWORD = planted.plant("a passphrase of the tests", "the users' password")
+REMOTE = "192.0.2.7"
+
+
+@dataclass
+class Hasher:
+    """Counts hashes, and waits for leave to end one."""
+
+    asked: list[str] = field(default_factory=list)
+
+    def hash(self, secret: bytes, cost: Cost) -> str:
+        return f"$argon2id$v=19$m={cost.memory_kib},t={cost.passes},p=1$c2FsdHNhbHQ$" + secret.hex().ljust(22, "0")[:86]
+
+    def verify(self, phc: str, secret: bytes) -> bool:
+        self.asked.append(phc)
+        return phc.rpartition("$")[2] == secret.hex().ljust(22, "0")[:86]
+
+
+@dataclass
+class Door:
+    desk: Desk
+    logins: Logins
+    hasher: Hasher
+    passwords: Passwords
+
+    async def enter(self, name: str = "ann", password: str = PASSWORD, address: str = REMOTE) -> str:
+        """The outcome in a word: "in", or the exact reason why not."""
+        try:
+            user, epoch = await self.logins.enter(name, password, address, "http")
+        except Refused as problem:
+            return problem.reason if problem.sentence == "Invalid credentials" else problem.sentence
+        assert (user.name, epoch) == (name, self.desk.ledger.epoch)
+        return "in"
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[Door]:
+    async with running_desk(path / "trust.db") as desk:
+        hasher = Hasher()
+        passwords = Passwords(cost=FLOOR, make_hasher=lambda: hasher)
+        logins = Logins(desk.users, passwords, Limiter(), desk.gate, desk.registrar)
+        await desk.users.create(name="ann", role="viewer", password=await passwords.hash(PASSWORD))
+        yield Door(desk, logins, hasher, passwords)
+
+
+async def test_whoever_shows_name_and_password_is_in(tmp_path: Path) -> None:
+    """And counted, once."""
+    async with opened(tmp_path) as door:
+        assert await door.enter() == "in"
+        assert door.desk.counted.used[-1] == ("password", "http", "viewer")
+        assert len(door.hasher.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "password"),
+    [("ann", "another passphrase"), ("nobody", PASSWORD), ("ANN", PASSWORD), ("mute", ""), ("", "")],
+)
+async def test_whoever_does_not_costs_one_hash_all_the_same(tmp_path: Path, name: str, password: str) -> None:
+    """Wrong, unknown, misspelt, without a password: one comparison each, one reason, one count."""
+    async with opened(tmp_path) as door:
+        await door.desk.users.create(name="mute", role="viewer")
+        assert await door.enter(name, password) == "unknown_key"
+        assert len(door.hasher.asked) == 1
+        assert door.desk.counted.failed == [("unknown_key", "password", "http")]
+        assert not any(method == "password" for method, _, _ in door.desk.counted.used)
+
+
+async def test_a_disabled_user_is_told_what_a_wrong_password_is_told(tmp_path: Path) -> None:
+    """The log knows better; and it was no guess, so that nobody is slowed down for it."""
+    async with opened(tmp_path) as door:
+        await door.desk.users.disable("ann")
+        for _ in range(12):
+            assert await door.enter() == "suspended"
+        assert await door.enter(password="wrong") == "unknown_key"
+
+
+async def test_a_guesser_waits_before_any_hash_is_made(tmp_path: Path) -> None:
+    """Ten different wrong ones; from elsewhere too, for the user is guessed at; and no hash is spent on it."""
+    async with opened(tmp_path) as door:
+        for number in range(10):
+            assert await door.enter(password=f"guess {number}") == "unknown_key"
+        hashes = len(door.hasher.asked)
+        for address in (REMOTE, "198.51.100.1"):
+            with pytest.raises(RateLimited):
+                await door.enter(address=address)
+        assert len(door.hasher.asked) == hashes
+        # Whoever may open the unix socket is an administrator, and not counted.
+        assert await door.enter(address="") == "in"
+
+
+@pytest.mark.parametrize(
+    ("address", "outcome"), [(REMOTE, "unknown_key"), ("127.0.0.1", "in"), ("::1", "in"), ("", "in")]
+)
+async def test_a_sample_password_is_taken_on_this_machine_only(tmp_path: Path, address: str, outcome: str) -> None:
+    """demo with demo, and whatever else nobody may choose (contract C-48)."""
+    async with opened(tmp_path) as door:
+        await door.desk.users.create(name="demo", role="viewer", password=await door.passwords.hash("demo"))
+        assert await door.enter("demo", "demo", address) == outcome
+
+
+@pytest.mark.parametrize("change", ["password", "demote", "delete", "disable"])
+async def test_what_changes_while_a_password_is_looked_at_counts(tmp_path: Path, change: str) -> None:
+    """No token is made of rights, or for a password, that the user has no more."""
+    async with opened(tmp_path) as door:
+        users, looked_at, go_on = door.desk.users, trio.Event(), trio.Event()
+        verify = door.passwords.verify
+
+        async def slowly(phc: str | None, text: str, **options: bool) -> Verified:
+            verified = await verify(phc, text, **options)
+            looked_at.set()
+            await go_on.wait()
+            return verified
+
+        door.passwords.verify = slowly  # type: ignore[method-assign]
+        outcomes: list[str] = []
+
+        async def enter() -> None:
+            outcomes.append(await door.enter())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(enter)
+            await looked_at.wait()
+            await {
+                "password": lambda: users.set_password("ann", "other"),
+                "demote": lambda: users.update("ann", {"role": "monitor"}),
+                "delete": lambda: users.delete("ann"),
+                "disable": lambda: users.disable("ann"),
+            }[change]()
+            go_on.set()
+        assert outcomes == ["suspended" if change == "disable" else "unknown_key"]
+
+
+async def test_what_is_given_while_a_password_is_looked_at_is_in_the_token(tmp_path: Path) -> None:
+    """The user as they are when the token is made."""
+    async with opened(tmp_path) as door:
+        verify = door.passwords.verify
+
+        async def widening(phc: str | None, text: str, **options: bool) -> Verified:
+            await door.desk.users.update("ann", {"role": "operator"})
+            return await verify(phc, text, **options)
+
+        door.passwords.verify = widening  # type: ignore[method-assign]
+        user, _ = await door.logins.enter("ann", PASSWORD, REMOTE, "ws")
+        assert user.role == "operator"
+
+
+async def test_an_old_hash_is_made_anew_by_the_way(tmp_path: Path) -> None:
+    """At today's cost, without waiting for the disk; nothing that the user has ends."""
+    async with opened(tmp_path) as door:
+        cheap = door.hasher.hash(PASSWORD.encode(), Cost(FLOOR.memory_kib, 1))
+        await door.desk.users.create(name="old", role="viewer", password=cheap)
+        token = door.desk.token("old")
+        assert await door.enter("old") == "in"
+        await until(lambda: door.desk.users.get("old").password != cheap)
+        assert door.desk.standing(token) == "good"
+        assert await door.enter("old") == "in"
+
+
+async def test_stored_hashes_say_what_they_cost(tmp_path: Path) -> None:
+    """From the start on whoever does not exist takes as long as whoever does."""
+    async with opened(tmp_path) as door:
+        dear = door.hasher.hash(PASSWORD.encode(), Cost(FLOOR.memory_kib, 5))
+        await door.desk.users.create(name="dear", role="viewer", password=dear)
+        await door.desk.users.create(name="mute", role="viewer")
+        heard: list[str] = []
+        door.passwords.heed = heard.append  # type: ignore[method-assign]
+        door.logins.load()
+        assert dear in heard
+        assert len(heard) == 2
+
+
+async def test_no_login_while_no_token_can_be_made(tmp_path: Path) -> None:
+    """store_error, as long as what ended the tokens before is not on disk."""
+    async with opened(tmp_path) as door:
+        broken = await BrokenCommits(door.desk.db).begin()
+        with pytest.raises(StoreFailed):
+            await door.desk.users.update("ann", {"role": "monitor"})
+        with pytest.raises(StoreFailed):
+            await door.enter()
+        await broken.mend()
+        assert await door.enter() == "in"
