@@ -30,7 +30,7 @@ _PHC: Final = re.compile(
 _TRIED_FIRST: Final = """
     00000000 11111111 12341234 12344321 12345678 123456789 1234567890 123123123 1q2w3e4r 1q2w3e4r5t 1qaz2wsx
     abcd1234 admin123 admin1234 administrator adminadmin asdfghjkl baseball camera123 changeme changeme1 changeit
-    computer demo demodemo demo1234 demopass edged edged123 edgedemo football iloveyou internet letmein1 mediamtx
+    computer demodemo demo1234 demopass edged123 edgedemo football iloveyou internet letmein1 mediamtx
     michael1 mypassword operator operator123 passw0rd password password! password1 password12 password123
     password1234 princess qwerty12 qwerty123 qwertyui qwertyuiop raspberry raspberry1 raspberrypi secret123 sunshine
     superman supersecret testtest trustno1 user1234 viewer123 welcome1 welcome123 your-password your-secret
