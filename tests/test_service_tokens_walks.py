@@ -72,7 +72,7 @@ async def test_a_server_makes_tokens_for_its_users_that_the_jwks_verifies(tmp_pa
                 "iss": "edged",
                 "scope": "files",
             }.items() <= claims.items()
-            assert claims.keys() == {"user_id", "sub", "iat", "exp", "jti", "iss", "scope", "epoch"}
+            assert claims.keys() == {"user_id", "sub", "iat", "exp", "jti", "iss", "scope", "epoch", "client_id"}
             assert claims["exp"] - claims["iat"] == 7200
             assert abs(claims["iat"] - time.time()) < 60
             assert (await generate(house, made["service_token"])).json["expires_in"] == 3600
@@ -385,3 +385,28 @@ async def test_what_strangers_write_into_the_header_is_one_answer(tmp_path: Path
                 assert reply.status == 200
             assert good not in log.getvalue()
             assert "jndi" not in log.getvalue()
+
+
+async def test_what_a_service_token_made_ends_with_it(tmp_path: Path) -> None:
+    """At once, and after a restart; a rotation, with no grace at all, ends none, and others' are not concerned."""
+    config = make_config(tmp_path, cameras=0)
+    with trio.fail_after(60):
+        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+
+            async def status(text: str) -> tuple[int, str]:
+                reply = await house.request("POST", f"{PATH}?user_id=a", headers=bearer(text))
+                return reply.status, reply.json["code"]
+
+            made = await admin.call("create_service_token", name="leaky")
+            first = (await generate(house, made["service_token"])).json["token"]
+            rotated = await admin.call("rotate_service_token", token_id=made["token_id"], grace_seconds=0)
+            second = (await generate(house, rotated["service_token"])).json["token"]
+            other = await files_token(house, admin)
+            assert read(first, 1)["client_id"] == made["token_id"]
+            # Good, and not for making more.
+            assert [await status(text) for text in (first, second, other)] == [(403, "permission_denied")] * 3
+            await admin.call("revoke_service_token", token_id=made["token_id"])
+            ended = [(401, "revoked"), (401, "revoked"), (403, "permission_denied")]
+            assert [await status(text) for text in (first, second, other)] == ended
+        async with running_house(tmp_path, config=config) as house:
+            assert [await status(text) for text in (first, second, other)] == ended

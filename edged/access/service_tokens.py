@@ -89,7 +89,7 @@ class ServiceTokens:
         return await self._registrar.submit(partial(self._rotate, token_id, grace_seconds)).outcome()
 
     def revoke(self, token_id: str, by: str = "") -> Coroutine[Any, Any, ServiceTokenRecord]:
-        """End a token, both its secrets, and everything that it opened: in force when this *call* returns.
+        """End a token, both its secrets, and everything that it opened and made: in force when this *call* returns.
 
         Await the result for the commit. Again is fine. Raises NotFound; Overloaded or StoreFailed if it is in force
         but not yet on disk.

@@ -62,7 +62,7 @@ def rotate(token_id: str, grace: int | None, quiet: bool, **where: Any) -> None:
 @click.argument("token_id")
 @talks
 def revoke(token_id: str, **where: Any) -> None:
-    """End a service token, at once and for good. Tokens that it made for users are good to their end, a day at most."""
+    """End a service token and the tokens that it made for users, at once and for good."""
     done = ask("revoke_service_token", {"token_id": token_id}, **where)
     if where["as_json"]:
         show_json(done)

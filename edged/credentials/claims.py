@@ -15,6 +15,7 @@ from typing import cast
 from edged.credentials.callers import Caller, Streams
 from edged.credentials.decision import Reason
 from edged.credentials.roles import FILES, FILES_SCOPE, ROLES, canonical_role, compute
+from edged.credentials.service_tokens import service_identity
 
 #: Seconds by which `iat` and `nbf` may lie in the future (contract S0-24, section 11 auth.leeway).
 LEEWAY = 60.0
@@ -102,9 +103,9 @@ def read_caller(
     """Verified claims of one token → the caller. Raises ClaimsRefused.
 
     `now` is Unix seconds. A token without `jti` is known by the SHA-256 of its text (contract S0-8). `signed_by` is one
-    more name by which a revocation hits it: that of the key. `epoch` as `read_epoch` says. With
-    `may_open_files` the scope `files` makes a caller who may do that for its own subject, and nothing else. `signer`
-    becomes `Caller.signed_by`; `exp` may be up to `past` seconds ago.
+    more name by which a revocation hits it: that of the key. `epoch` as `read_epoch` says. With `may_open_files` the
+    scope `files` makes a caller who may do that for its own subject, and nothing else; what ends the service token that
+    `client_id` names ends it, too. `signer` becomes `Caller.signed_by`; `exp` may be up to `past` seconds ago.
     """
     expires = _time(claims, "exp")
     if expires is None:
@@ -135,8 +136,9 @@ def read_caller(
     if only_files:
         # Whatever else it says, it opens files and nothing more (contract 7.3).
         roles, whole, single, streams = frozenset(), FILES, frozenset(), None
-    jti = _identifier(claims, "jti")
+    jti, maker = _identifier(claims, "jti"), _identifier(claims, "client_id") if only_files else None
     token_hash = hashlib.sha256(token.encode()).hexdigest()
+    names = [f"token:{token_hash}", jti and f"jti:{jti}", maker and service_identity(maker), signed_by]
     return Caller(
         method="jwt_local",
         subject=subject,
@@ -147,7 +149,7 @@ def read_caller(
         cameras=None if cameras is None or "*" in cameras else frozenset(cameras),
         streams=streams,
         expires=expires,
-        identities=frozenset({f"token:{token_hash}", *([f"jti:{jti}"] if jti else []), *filter(None, [signed_by])}),
+        identities=frozenset(filter(None, names)),
         credential_id=jti or token_hash,
         permissions=tuple(permissions or ()),
         epoch=epoch,

@@ -39,6 +39,7 @@ class FilesToken(msgspec.Struct, frozen=True):
 async def generate_files_token(call: Call, params: GenerateTokenParams) -> FilesToken:
     """A token (RS256) for the files of one user, for a service to hand to that user's program (contract S3-4)."""
     act_for(call, params.user_id)
+    assert call.session.caller is not None
     keyring = call.house.keyring
     if not keyring.is_published(keyring.current("RS256")):
         raise DependencyFailed("no RS256 key may sign now", hint="make one: edged signing-key create RS256")
@@ -48,12 +49,16 @@ async def generate_files_token(call: Call, params: GenerateTokenParams) -> Files
         role=None,
         now=call.house.clock.now(),
         expires_in=seconds,
-        extra={"scope": FILES_SCOPE, "epoch": await call.house.registrar.epoch()},
+        # Who asked for it (RFC 9068, section 2.2): it ends with that one's token.
+        extra={
+            "scope": FILES_SCOPE,
+            "epoch": await call.house.registrar.epoch(),
+            "client_id": call.session.caller.credential_id,
+        },
     )
     token = await keyring.sign(claims, "RS256")
     # A service token that was revoked while the disk was busy makes nothing any more.
     call.house.gate.authorize(call.session.caller, "token:mint", call.session.transport)
-    assert call.session.caller is not None
     _log.info("token made", by=call.session.caller.who, jti=claims["jti"], expires_in=seconds)
     return FilesToken(
         token=token,

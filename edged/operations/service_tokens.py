@@ -160,10 +160,8 @@ class RevokedServiceToken(msgspec.Struct, frozen=True):
 
 @operation("keys:admin")
 async def revoke_service_token(call: Call, params: ServiceTokenParams) -> RevokedServiceToken:
-    """End a service token, both its secrets; denied at once, durable before this answers. Again is fine.
-
-    Files tokens that it made are good to their end, a day at most: revoke those of a subject to end them.
-    """
+    """End a service token, both its secrets, and the tokens for files that it made; denied at once, durable before this
+    answers. Again is fine. Where it is only to be replaced, rotate it: that ends none of them."""
     record = await call.house.service_tokens.revoke(params.token_id, by=call.session.id)
     return RevokedServiceToken("service token revoked", record.token_id)
 
