@@ -26,6 +26,9 @@ WayOut = Callable[[Cause, str], None]
 
 #: Seconds after which a MediaMTX admission that no list shows is dropped (design 6).
 UNSEEN_SECONDS = 15.0
+#: Deadlines so close before the next one wait for it, seconds: tokens that end in one second must not each wake whoever
+#: watches, which costs more than letting their bearers in.
+_TOGETHER = 0.01
 _log = structlog.get_logger("admissions")
 
 
@@ -242,5 +245,5 @@ class Admissions:
         self._count_end(admission.transport, cause, self._monotonic() - since)
 
     def _note_deadline(self, deadline: float | None) -> None:
-        if deadline is not None and deadline < self._next:
+        if deadline is not None and deadline < self._next - _TOGETHER:
             self._sooner.set()

@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 
 from edged.access.admissions import Admission, Admissions, Cause, WayOut
-from edged.access.ledger import Ledger
+from edged.access.ledger import Ledger, key_identity
 from edged.access.tickets import Tickets
 from edged.access.token_uses import TokenUses
 from edged.clock import Clock
@@ -230,22 +230,21 @@ class Gate:
         key, stay as long as that one is good, if that is longer; no other conversation does (contract 10.5)."""
         left, now = self.seconds_left(caller), self._clock.monotonic()
         ends = math.inf if left is None else now + left
-        for each in self.admissions:
-            is_stream = each.transport not in _CONVERSATIONS and each.deadline is not None and each.deadline < ends
-            if is_stream and self._are_kin(caller, each.caller):
+        for each in self._kin_of(caller):
+            if each.transport not in _CONVERSATIONS and each.deadline is not None and each.deadline < ends:
                 self.admissions.move(each, caller, left)
 
-    def _are_kin(self, caller: Caller, other: Caller) -> bool:
-        """Whether two come of one token by refreshing, or are secrets of one key."""
-        if caller.method != other.method:
-            return False
+    def _kin_of(self, caller: Caller) -> list[Admission]:
+        """Who is inside by a token that came of the same one by refreshing, or by a secret of the same key."""
         if caller.method == "api_key":
-            return caller.credential_id == other.credential_id
-        if caller.method != "jwt_local":
-            return False
+            found = self.admissions.of(key_identity(caller.credential_id))
+            return [each for each in found if each.caller.method == "api_key"]
         # By their texts: what else a token is named by another issuer may have given to another one.
-        families = self._ledger.families_of([text_of(caller)])
-        return not families.isdisjoint(self._ledger.families_of([text_of(other)]))
+        families = self._ledger.families_of([text_of(caller)]) if caller.method == "jwt_local" else None
+        if not families:
+            return []
+        tokens = (each for each in self.admissions if each.caller.method == "jwt_local")
+        return [each for each in tokens if not families.isdisjoint(self._ledger.families_of([text_of(each.caller)]))]
 
     def admit_internal(self, transport: Transport, path: str, session: str) -> None:
         """Note a MediaMTX session of edged's own children, so that no sweep takes it for a stranger's."""
@@ -320,10 +319,11 @@ class Gate:
             caller = self._read(text)
         except TokenRefused as problem:
             raise self._refused(problem.reason, problem.method, transport, detail=problem.detail) from None
-        if found := warnings_of(caller.claims, now):
-            for warning in KINDS.keys() & found:
+        # Nothing is told here of a claim that a token lacks: the guides' own tokens say `user_id` and no `sub`.
+        if odd := KINDS.keys() & warnings_of(caller.claims, now):
+            for warning in odd:
                 self._warned(KINDS[warning])
-            _log.info("odd", problem="; ".join(found), credential=caller.credential_id, transport=transport)
+            _log.info("odd", problem="; ".join(sorted(odd)), credential=caller.credential_id, transport=transport)
         self._verified[key] = caller
         if len(self._verified) > _REMEMBERED_TOKENS:
             self._verified.popitem(last=False)
