@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import http.client
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from steps import SOCKET, STATE, expect, journal, run, show, step, tell, until
+from steps import SOCKET, STATE, NotRun, expect, journal, processes, run, show, step, tell, until
 
 NODE = "/dev/video0"
 DRIVER = Path("/sys/bus/platform/drivers/vivid")
 CGROUP = Path("/sys/fs/cgroup/system.slice/edged.service/cgroup.procs")
+#: Where a MediaMTX of the machine outside is handed in, if it has one.
+MEDIAMTX = Path("/job/mediamtx")
 SIZE = (640, 480)
 #: How long a change may take to show, seconds.
 PATIENCE = 120.0
@@ -53,14 +56,15 @@ def pixels(picture: Path) -> bytes:
     return subprocess.run(command, capture_output=True, check=True, timeout=PATIENCE).stdout
 
 
-def colours(picture: Path) -> list[tuple[int, ...]]:
-    """The middle row, one pixel out of the middle of each of eight parts; each part of a colour as 0 or 1."""
+def check_bars(picture: Path) -> None:
+    """It shows vivid's bars: white, yellow, cyan, green, magenta, red, blue, black."""
     width, height = SIZE
     image = pixels(picture)
     expect(len(image) == width * height * 3, f"{len(image)} bytes are no {width}x{height}")
     row = height // 2 * width
     starts = [(row + width * (2 * part + 1) // 16) * 3 for part in range(8)]
-    return [tuple(int(value > 96) for value in image[start : start + 3]) for start in starts]
+    bars = [tuple(int(value > 96) for value in image[start : start + 3]) for start in starts]
+    expect(bars == [(1, 1, 1), (1, 1, 0), (0, 1, 1), (0, 1, 0), (1, 0, 1), (1, 0, 0), (0, 0, 1), (0, 0, 0)], bars)
 
 
 def noticed(since: float, status: str) -> str:
@@ -101,10 +105,9 @@ def unload(module: str) -> None:
             run("rmmod", module, check=False)
 
 
-def children() -> list[str]:
-    """What runs for the daemon."""
-    pid = show("MainPID")
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+def is_read() -> bool:
+    """Whether an ffmpeg runs for the daemon."""
+    return "ffmpeg" in processes()
 
 
 def classes() -> list[str]:
@@ -146,9 +149,7 @@ def pictured() -> str:
     first = snapshot()
     seconds = time.monotonic() - began
     expect((first.owner(), first.group()) == ("edged", "edged"), first.stat())
-    bars = colours(first)
-    # White, yellow, cyan, green, magenta, red, blue, black.
-    expect(bars == [(1, 1, 1), (1, 1, 0), (0, 1, 1), (0, 1, 0), (1, 0, 1), (1, 0, 0), (0, 0, 1), (0, 0, 0)], bars)
+    check_bars(first)
     expect(pixels(snapshot()) != pixels(first), "two pictures are the same")
     return f"{first.stat().st_size} bytes after {seconds:.1f} s"
 
@@ -178,20 +179,20 @@ def pulled_while_watched() -> str:
     viewer.request("GET", "/api/cameras/camera0/live.mjpeg", headers={"X-API-Key": key})
     picture = viewer.getresponse()
     expect(picture.status == 200 and b"image/jpeg" in picture.read(4096), picture.status)
-    expect(children(), "nothing reads the camera")
+    expect(is_read(), "nothing reads the camera")
     gone = noticed(bind("unbind"), "DISCONNECTED")
     expect(camera()["status"] == "DISCONNECTED", camera())
-    until(lambda: not children(), "ffmpeg has ended", PATIENCE)
+    until(lambda: not is_read(), "ffmpeg has ended", PATIENCE)
     viewer.close()
     back = noticed(bind("bind"), "CONNECTED")
-    colours(snapshot())
+    check_bars(snapshot())
     return f"{gone}, {back}"
 
 
 @step
 def unloaded() -> str:
     """Without its driver it is listed as disconnected and a snapshot is refused; with it, it is back."""
-    until(lambda: not children(), "nobody holds the camera", PATIENCE)
+    until(lambda: not is_read(), "nobody holds the camera", PATIENCE)
     gone = noticed(modprobe("-r", "vivid"), "DISCONNECTED")
     expect(not Path(NODE).exists() and camera()["status"] == "DISCONNECTED", camera())
     try:
@@ -201,7 +202,7 @@ def unloaded() -> str:
     else:
         raise AssertionError("a picture of a camera that is not there")
     back = noticed(modprobe("vivid"), "CONNECTED")
-    colours(snapshot())
+    check_bars(snapshot())
     return f"{gone}, {back}; meanwhile: {said}"
 
 
@@ -215,7 +216,7 @@ def shaken() -> str:
     seconds = time.time() - began
     run("udevadm", "settle", seconds=PATIENCE)
     until(lambda: camera()["status"] == "CONNECTED", "it is back", PATIENCE)
-    colours(snapshot())
+    check_bars(snapshot())
     expect(camera()["device"] == "camera0" and last, camera())
     expect(show("MainPID") == BEFORE["pid"] and show("NRestarts") == "0", journal())
     return f"within {seconds:.1f} s"
@@ -231,8 +232,24 @@ def first_camera_after_the_start() -> str:
     expect("video4linux" in classes(), "the unit did not have videodev loaded")
     expect(camera()["status"] == "DISCONNECTED", camera())
     back = noticed(modprobe("vivid"), "CONNECTED")
-    colours(snapshot())
+    check_bars(snapshot())
     return back
+
+
+@step
+def streamed() -> str:
+    """MediaMTX shows it: ffmpeg reads and encodes the camera in the sandbox for whoever has a key."""
+    if not MEDIAMTX.exists():
+        raise NotRun("no mediamtx on the machine outside (scripts/get-mediamtx)")
+    shutil.copy(MEDIAMTX, "/usr/local/bin/mediamtx")
+    until(lambda: "mediamtx: ready" in "\n".join(journal()), "MediaMTX is ready", PATIENCE)
+    key = ask("create_key", name="another viewer", role="viewer")["api_key"]
+    began = time.monotonic()
+    source = f"rtsp://any:{key}@127.0.0.1:8554/camera0"
+    command = ["ffmpeg", "-v", "error", "-rtsp_transport", "tcp", "-i", source, "-frames:v", "1", "-y", "/tmp/seen.png"]
+    run(*command, seconds=PATIENCE)
+    check_bars(Path("/tmp/seen.png"))
+    return f"a picture after {time.monotonic() - began:.1f} s"
 
 
 @step
