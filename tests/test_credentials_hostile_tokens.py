@@ -111,7 +111,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], Signer]] = {
     "rsa": (RS, OWN, rs()),
     "ec": (ES, OWN, es()),
 }
-OURS = Trust(frozenset({"edged"}), frozenset(), needs_issuer=True)
+OURS = Trust(frozenset({"edged"}), frozenset(), needs_issuer=True, own="edged")
 KEYS = {
     "key-1": VerifyingKey("key-1", "RS256", read_key(jwk_of(RSA)), OURS),
     "key-2": VerifyingKey("key-2", "ES256", read_key(jwk_of(EC)), OURS),
@@ -641,6 +641,31 @@ OUTSIDE_CORPUS: dict[str, tuple[Reason, list[str]]] = {
 }  # fmt: skip
 CORPUS |= OUTSIDE_CORPUS
 
+#: Tokens of which one came of the other by refreshing: to revoke one is to revoke all.
+FAMILIES = {
+    "root": {"jti:root", "jti:root's child", "jti:root's grandchild"},
+    "child": {"jti:child's parent", "jti:child", "jti:child's child"},
+    "hash": {"jti:hash's parent", f"token:{hashlib.sha256(b'somebody else has it').hexdigest()}"},
+    "key": {"jti:key's child", "signing_key:key-9"},
+}  # fmt: skip
+#: The last line "now" for this subject: what edged itself issued before it says less.
+EPOCH = 5
+CORPUS |= {
+    "revoked family": (Reason.REVOKED, [
+        craft(header, claims | {"jti": name.removeprefix("jti:"), "iat": NOW + 5}, sign)
+        for header, claims, sign in KINDS.values() for family in FAMILIES.values() for name in sorted(family)
+        if name.startswith("jti:")
+    ]),
+    "own, from before a line": (Reason.REVOKED, [
+        craft(header, {**OWN, "sub": "eve", "iat": NOW + 5, "epoch": epoch}, sign)
+        for header, _, sign in (KINDS["rsa"], KINDS["ec"]) for epoch in (EPOCH - 1, 0, -1, -(2**63))
+    ]),
+    "own, of an epoch that is none": (Reason.REVOKED, [
+        craft(header, {**OWN, "sub": "eve", "iat": NOW + 5, "epoch": epoch}, sign)
+        for header, _, sign in (KINDS["rsa"], KINDS["ec"]) for epoch in ("9", 9.0, True, None, [9], {"epoch": 9})
+    ]),
+}  # fmt: skip
+
 
 class Uncounted:
     def auth_failed(self, *_: object) -> None: ...
@@ -652,6 +677,11 @@ def gate() -> Gate:
     clock = Clock(system=lambda: float(NOW), monotonic=time.monotonic)
     ledger = Ledger()
     ledger.deny(["jti:gone", f"token:{DENIED_HASH}"])
+    for name, names in FAMILIES.items():
+        ledger.join(f"family:{name}", NOW, NOW + 9999, names)
+    denied = next(name for name in FAMILIES["hash"] if name.startswith("token:"))
+    ledger.deny(["jti:root", "jti:child", denied, "signing_key:key-9"])
+    ledger.cut_off("user:eve", NOW - 10**9, None, EPOCH)
     return Gate(
         ledger, Admissions(monotonic=time.monotonic), clock, Uncounted(),
         shared_secrets=[SharedSecret("other", "o" * 40), SharedSecret("corpus", TEXT)], find_key=KEYS.get,
@@ -877,6 +907,46 @@ def test_every_case_is_refused_for_its_own_reason(gate: Gate, reached: Watched, 
     wrong = {text[:400]: told for text, told in zip(cases, found, strict=True) if told != reason}
     assert wrong == {}
     assert reached.events == []
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_nothing_hostile_is_refreshed(gate: Gate, reached: Watched, name: str) -> None:
+    """Asked to refresh it, the gate refuses for the same reason, also what it refuses for its end alone: but for what
+    ended just now, and would be good otherwise."""
+    reason, cases = CORPUS[name]
+    reached.events.clear()
+    wrong = {}
+    for text in cases:
+        reached.watching = True
+        try:
+            caller = gate.enter_refresh(text, "ws", 300.0)
+            told = f"taken, {NOW - (caller.expires or 0)} s after its end"
+        except Refused as problem:
+            told = problem.reason
+        finally:
+            reached.watching = False
+        if told != reason and not (name == "expired" and told.startswith("taken, ") and told < "taken, 2"):
+            wrong[text[:400]] = told
+    assert wrong == {}
+    assert reached.events == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_ended_a_while_ago_is_not_refreshed(gate: Gate, kind: str) -> None:
+    """To the second; and what is revoked, or will be valid later only, has no grace at all."""
+    header, claims, sign = KINDS[kind]
+
+    def told(**members: object) -> str:
+        try:
+            gate.enter_refresh(craft(header, claims | members, sign), "ws", 300.0)
+        except Refused as problem:
+            return problem.reason
+        return ""
+
+    assert [told(exp=NOW - left) for left in (0, 299, 299.5, 300, 301, 10**9)] == ["", "", "", *["expired"] * 3]
+    assert told(exp=NOW - 5, jti="gone") == told(exp=NOW - 5, jti="root's child") == "revoked"
+    assert told(exp=NOW + 600, nbf=NOW + 61) == told(exp=NOW + 900, iat=NOW + 61) == "not_yet_valid"
+    assert reason_of(gate, craft(header, claims | {"exp": NOW - 5}, sign)) == "expired"
 
 
 def test_the_watch_sees_what_it_watches_for(reached: Watched, tmp_path: Any) -> None:
