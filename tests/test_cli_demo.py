@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -58,9 +59,15 @@ async def test_without_mediamtx_its_steps_are_not_run_and_never_passed(tmp_path:
     assert said.count("not run: mediamtx not found") == 3
 
 
+def post(url: str, form: bytes) -> bytes:
+    """As `curl -d` does it, whatever proxy is set."""
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, form, timeout=20) as answer:
+        return bytes(answer.read())
+
+
 @pytest.mark.slow
 async def test_it_serves_until_ctrl_c_and_leaves_nothing_behind() -> None:
-    """A key and the lines to try are printed; SIGINT ends it, its daemon and its folder."""
+    """A key and the lines to try are printed, the example's login works; SIGINT ends it, its daemon and its folder."""
     with trio.fail_after(60):
         demo = await trio.lowlevel.open_process(
             [sys.executable, "-m", "edged", "demo"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -72,6 +79,10 @@ async def test_it_serves_until_ctrl_c_and_leaves_nothing_behind() -> None:
             if b"Ctrl-C stops it" in said:
                 break
         assert b"camera_service_sk_" in said
+        login = re.search(rb"curl (http://127.0.0.1:\d+/api/token) -d '(username=demo&password=demo)'", said)
+        assert login, said
+        answer = await trio.to_thread.run_sync(post, login[1].decode(), login[2])
+        assert b'"permissions":{"read":["camera0","camera1"],"publish":[]}' in answer
         folder = re.search(rb"rm '(/\S+?)/state/", said)
         assert folder, said
         demo.send_signal(signal.SIGINT)

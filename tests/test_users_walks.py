@@ -58,10 +58,19 @@ def claims_of(token: str) -> dict[str, Any]:
 
 async def form(house: RunningHouse, body: str, path: str = "/api/token") -> Reply:
     """POST of a form, as `curl -d` sends it."""
+    return await raw(house, "POST", path, body.encode(), kind="application/x-www-form-urlencoded")
+
+
+async def raw(
+    house: RunningHouse, method: str, path: str, body: bytes, key: str = "", kind: str = "application/json"
+) -> Reply:  # fmt: skip
+    """A request with exactly this body."""
 
     def exchange() -> Reply:
         connection = http.client.HTTPConnection("127.0.0.1", house.port, timeout=20)
-        connection.request("POST", path, body.encode(), {"Content-Type": "application/x-www-form-urlencoded"})
+        connection.request(
+            method, path, body, {"Content-Type": kind, "X-API-Key": key} if key else {"Content-Type": kind}
+        )
         with connection.getresponse() as response:
             reply = Reply(response.status, dict(response.getheaders()), response.read())
         connection.close()
@@ -93,6 +102,43 @@ async def test_a_login_opens_what_the_user_may_do(tmp_path: Path) -> None:
                 assert (answer["role"], answer["user_id"]) == ("operator", "ann")
                 assert [row["device"] for row in (await client.call("get_camera_list"))["cameras"]] == ["camera0"]
                 assert await reason(client, "list_users") == "permission_denied"
+
+
+async def test_a_login_says_the_streams_that_the_user_was_given(tmp_path: Path) -> None:
+    """As the claims that MediaMTX and people read."""
+    with trio.fail_after(30):
+        async with running_house(tmp_path, cameras=0) as house:
+            await add(house, streams={"read": ["a"], "publish": []}, permissions=["camera:read"])
+            claims = claims_of(await log_in(house))
+            assert claims["mediamtx_permissions"] == [{"action": "read", "path": "a"}]
+            assert (claims["stream_access"], claims["permissions"]) == ({"read": ["a"], "publish": []}, ["camera:read"])
+
+
+async def test_a_name_that_is_taken_costs_no_hash(tmp_path: Path) -> None:
+    """Told at once, by every door in its words."""
+    with trio.fail_after(30):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+            await add(house)
+            assert await reason(admin, "create_user", name="ann", role="viewer", password=PASSWORD) == "invalid_state"
+            assert await reason(admin, "update_user", name="ann", streams={"read": ["a b"]}) == "invalid_params"
+
+
+async def test_a_password_that_is_set_twice_at_once_is_set_once(tmp_path: Path) -> None:
+    """Of two administrators who set one at the same time the later one hears of the other."""
+    with trio.fail_after(30):
+        async with running_house(tmp_path, cameras=0) as house, trio.open_nursery() as nursery:
+            await add(house)
+            outcomes: list[str] = []
+
+            async def change(password: str) -> None:
+                async with house.local() as admin:
+                    outcomes.append(await reason(admin, "set_password", name="ann", password=password))
+
+            for password in (OTHER, OTHER + " two"):
+                nursery.start_soon(change, password)
+            while len(outcomes) < 2:
+                await trio.sleep(0.01)
+            assert sorted(outcomes) in (["invalid_state", "ok"], ["ok", "ok"])
 
 
 async def test_without_a_shared_secret_a_login_is_signed_for_the_world(tmp_path: Path) -> None:
@@ -238,6 +284,10 @@ async def test_users_are_administered_over_http(tmp_path: Path) -> None:
                 text = await ask(method, path, body="x", headers={"Content-Type": "text/plain"})
                 assert text.status == 415
             assert (await house.request("GET", "/api/users")).status == 401
+
+            for method, path in (("PATCH", "/api/users/x"), ("POST", "/api/token")):
+                broken = await raw(house, method, path, b"{", key)
+                assert broken.status == 400
 
 
 async def test_a_user_sees_and_changes_what_is_their_own(tmp_path: Path) -> None:

@@ -163,6 +163,7 @@ async def serve(box: Box, daemon: trio.Process) -> int:
     """Print a key and the lines to try; then wait for Ctrl-C."""
     await wait_ready(box, daemon)
     key = (await make_key(box, "demo", "admin"))["api_key"]
+    await call_local(box, "create_demo_login", {})
     if box.mediamtx is None:
         print("\nMediaMTX was not found: pictures come from edged itself; scripts/get-mediamtx fetches it.")
     print(f"\nedged serves on 127.0.0.1:{box.main}. A key for it, shown once:\n\n  {key}\n\nTo try:\n")
@@ -171,6 +172,7 @@ async def serve(box: Box, daemon: trio.Process) -> int:
     if box.mediamtx is not None:
         print(f"  ffplay -rtsp_transport tcp rtsp://demo:{key}@127.0.0.1:{box.ports['rtsp']}/camera0")
     print(f"  curl -H 'X-API-Key: {key}' {at}/api/keys")
+    print(f"  curl {at}/api/token -d 'username=demo&password=demo'    # a token for its streams, on this machine only")
     print(f"  curl http://127.0.0.1:{box.ports['local']}/metrics")
     print(f"  rm '{box.plug(_CAMERAS[0])}'    # unplugs a camera; touch plugs it in again")
     print("\nCtrl-C stops it.", flush=True)
