@@ -6,6 +6,7 @@ many a moment lies in the middle of a commit. Part of the callers hang up before
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
@@ -245,6 +246,58 @@ async def test_a_key_is_suspended_or_not_when_whoever_suspended_or_resumed_it_hu
     await restart(box)
     for secret, suspended in secrets:
         assert await box.lets_in(secret) is not suspended
+
+
+def successor_of(box: Box, text: str) -> list[dict[str, Any]]:
+    """What another program reads of what came of a token: the claims of its successor, if it has one."""
+    found = read_file(
+        box.database,
+        "SELECT claims FROM refreshes JOIN family_members USING (family_id) WHERE identity = ?",
+        f"token:{hashlib.sha256(text.encode()).hexdigest()}",
+    )
+    return [json.loads(claims) for (claims,) in found]
+
+
+async def test_a_token_has_one_successor_or_none_when_whoever_refreshed_it_hung_up(
+    box: Box, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """None: the next question makes one. One: it is what every question gets from then on, before and after kill and
+    restart; then whoever revokes the token and hangs up ends both, or neither."""
+    outcomes: Counter[str] = Counter()
+    told: list[tuple[str, str, bool]] = []
+    async with box.admin() as admin:
+        callers = Callers(box, admin, 11)
+        await callers.enter()
+        for _ in range(MOMENTS):
+            text = (await admin.call("issue_token", user_id="ada", signing_key="RS256"))["token"]
+            await callers.hang_up_on("refresh_token", token=text)
+            found = successor_of(box, text)
+            assert len(found) <= 1
+            jti = (await admin.call("refresh_token", token=text))["jti"]
+            assert [claims["jti"] for claims in found or [{"jti": jti}]] == [jti]
+            outcomes["one" if found else "none"] += 1
+            made = (await admin.call("refresh_token", token=text))["token"]
+            revoked = False
+            if len(told) % 2:
+                await callers.hang_up_on("revoke_token", token=text)
+                good = [await box.lets_in(each) for each in (text, made)]
+                assert good in ([True, True], [False, False])
+                denied = read_file(box.database, "SELECT count(*) FROM revocations WHERE identity LIKE 'family:%'")
+                revoked = not good[0]
+                outcomes["revoked" if revoked else "not revoked"] += 1
+                assert denied == [(outcomes["revoked"],)]
+            told.append((text, made, revoked))
+    show(outcomes, capfd, "refresh_token, revoke_token")
+    assert min(outcomes[name] for name in ("one", "none", "revoked", "not revoked")) > 0
+    await restart(box)
+    async with box.admin() as admin:
+        for text, made, revoked in told:
+            assert [await box.lets_in(each) for each in (text, made)] == [not revoked] * 2
+            answer = await admin.ask("refresh_token", token=text)
+            if revoked:
+                assert answer["error"]["data"]["reason"] == "revoked"
+            else:
+                assert answer["result"]["token"] == made
 
 
 async def test_these_moments_lie_in_the_middle_of_commits(box: Box) -> None:
