@@ -33,6 +33,7 @@ SHOWN = {
     "create_key": ("api_key",),
     "rotate_key": ("api_key", "new_api_key"),
     "issue_token": ("token",),
+    "refresh_token": ("token",),
     "create_service_token": ("service_token",),
 }
 
