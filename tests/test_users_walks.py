@@ -123,6 +123,18 @@ async def test_a_name_that_is_taken_costs_no_hash(tmp_path: Path) -> None:
             assert await reason(admin, "update_user", name="ann", streams={"read": ["a b"]}) == "invalid_params"
 
 
+async def test_no_token_is_issued_that_its_user_could_not_use(tmp_path: Path) -> None:
+    """Whoever is disabled or deleted gets none; whoever is no user does, and is nobody's until they are made one."""
+    with trio.fail_after(30):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+            for name in ("off", "gone", "ann"):
+                await add(house, name)
+            await admin.call("update_user", name="off", disabled=True)
+            await admin.call("delete_user", name="gone")
+            told = [await reason(admin, "issue_token", user_id=name) for name in ("off", "gone", "ann", "kiosk")]
+            assert told == ["invalid_state", "invalid_state", "ok", "ok"]
+
+
 async def test_a_password_that_is_set_twice_at_once_is_set_once(tmp_path: Path) -> None:
     """Of two administrators who set one at the same time the later one hears of the other."""
     with trio.fail_after(30):
@@ -388,6 +400,10 @@ async def test_a_key_is_whose_login_or_key_made_it(tmp_path: Path) -> None:
                 assert (given["owner"], given["status"]) == (None, "active")
                 taken = await admin.call("update_key", key_id=free["key_id"], owner="ann")
                 assert taken["status"] == "suspended"
+            _, auditor = await house.create_key("admin")
+            for owner, names in (("root", ["root's"]), ("ann", ["first", "free"]), ("nobody", [])):
+                listed = (await house.request("GET", f"/api/keys?owner={owner}", key=auditor)).json["keys"]
+                assert [item["name"] for item in listed] == names
             for made, status in ((second, 200), (free, 401), (roots, 200)):
                 got = await house.request("GET", f"/api/keys/{made['key_id']}", key=made["api_key"])
                 assert got.status == status

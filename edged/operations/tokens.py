@@ -69,6 +69,7 @@ async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
     if taken := sorted(RESERVED & extra.keys()):
         raise InvalidParams(f"claims cannot name {taken[0]}", hint="the other members of issue_token say that")
     refuse_widening(call, role or "", params.permissions, params.camera_access, streams, params.roles or ())
+    _check_subject(house, params.user_id)
     key = _choose_key(house, params.signing_key)
     epoch, now = await house.registrar.epoch(), house.clock.now()
     claims = tokens.issue_claims(
@@ -105,6 +106,17 @@ def _check(text: str, now: float) -> None:
         read_caller(tokens.peek_claims(text), text, now=now)
     except (tokens.TokenRefused, ClaimsRefused) as problem:
         raise InvalidParams(f"no such token would be good: {problem.detail}") from None
+
+
+def _check_subject(house: House, name: str) -> None:
+    """Raises InvalidState for a user whose tokens are worth nothing, or nothing just now (contract 10.18)."""
+    user = house.ledger.users.get(name)
+    if user is None or user.status == "active":
+        return
+    hint = "enable them first: edged user set NAME --enable" if user.deleted_at is None else "name another subject"
+    raise InvalidState(
+        f"user {name!r} is {user.status}: a token would not be good", hint=hint, resource="user", id=name
+    )
 
 
 def _choose_key(house: House, wanted: str | None) -> SharedSecret | Algorithm:

@@ -10,7 +10,7 @@ from edged.web.credentials import has_body, is_json
 from edged.web.exchange import Exchange, Way, json_response, read_object
 from edged.web.faults import not_json
 
-_FILTERS = ("role", "status")
+_FILTERS = ("role", "status", "owner")
 
 
 async def create(asked: Exchange) -> Response:
@@ -22,7 +22,7 @@ async def create(asked: Exchange) -> Response:
 
 
 async def list_all(asked: Exchange) -> Response:
-    """All keys, or those of ?role=, ?status=, ?unused_days=."""
+    """All keys, or those of ?role=, ?status=, ?owner=, ?unused_days=."""
     query = asked.request.query_params
     params: dict[str, object] = {name: query[name] for name in _FILTERS if name in query}
     if "unused_days" in query:

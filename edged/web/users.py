@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 from starlette.responses import Response
 
-from edged.errors import InvalidParams
 from edged.web.credentials import is_json
-from edged.web.exchange import Exchange, Way, json_response
+from edged.web.exchange import Exchange, Way, json_response, read_object
 from edged.web.faults import not_json
 
 
@@ -48,13 +45,7 @@ async def set_password(asked: Exchange) -> Response:
 async def _with_body(asked: Exchange, operation: str) -> Response:
     if not is_json(asked.request.headers):
         return not_json()
-    try:
-        body = msgspec.json.decode(await asked.request.body() or b"{}")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise InvalidParams("the body cannot be read as JSON") from None
-    if not isinstance(body, Mapping):
-        raise InvalidParams("the body must be a JSON object")
-    return json_response(await asked.call(operation, {**body, **asked.request.path_params}))
+    return json_response(await asked.call(operation, {**await read_object(asked), **asked.request.path_params}))
 
 
 WAYS = (
