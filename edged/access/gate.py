@@ -228,9 +228,11 @@ class Gate:
     def renew_streams(self, caller: Caller) -> None:
         """A session shows a newer credential: streams and pictures by a token of the same family, or by the same API
         key, stay as long as that one is good, if that is longer; no other conversation does (contract 10.5)."""
+        if not (kin := self._kin_of(caller)):
+            return
         left, now = self.seconds_left(caller), self._clock.monotonic()
         ends = math.inf if left is None else now + left
-        for each in self._kin_of(caller):
+        for each in kin:
             if each.transport not in _CONVERSATIONS and each.deadline is not None and each.deadline < ends:
                 self.admissions.move(each, caller, left)
 
@@ -316,7 +318,7 @@ class Gate:
         if caller is not None:
             return caller
         try:
-            caller = self._read(text)
+            caller = self._read(text, now=now)
         except TokenRefused as problem:
             raise self._refused(problem.reason, problem.method, transport, detail=problem.detail) from None
         # Nothing is told here of a claim that a token lacks: the guides' own tokens say `user_id` and no `sub`.
@@ -329,10 +331,10 @@ class Gate:
             self._verified.popitem(last=False)
         return caller
 
-    def _read(self, text: str, past: float = 0.0) -> Caller:
+    def _read(self, text: str, past: float = 0.0, *, now: float | None = None) -> Caller:
         return verify(
-            text, self._secrets, now=self._clock.now(), leeway=self._leeway, find_key=self._find_key,
-            find_issuer=self._issuers.find, past=past,
+            text, self._secrets, now=self._clock.now() if now is None else now, leeway=self._leeway,
+            find_key=self._find_key, find_issuer=self._issuers.find, past=past,
         )  # fmt: skip
 
     def _find_service_token(self, shown: ServiceToken, transport: Transport) -> Caller:
