@@ -25,14 +25,16 @@ from prometheus_client.registry import Collector
 
 #: The ways in, as contract 7 names them; the last five are MediaMTX's.
 TRANSPORTS = ("ws", "http", "uds", "rtsp", "rtmp", "srt", "hls", "webrtc")
-_MEDIA = TRANSPORTS[3:]
+#: More cameras than this share the label `other`.
+MOST_CAMERAS = 32
+OTHER = "other"
+#: What counters call them: RTMP and SRT are off unless somebody wants them, and are one label.
+_SHARED = {"rtmp": OTHER, "srt": OTHER}
+_DOORS = (*(transport for transport in TRANSPORTS if transport not in _SHARED), OTHER)
 _FILES_DOORS = ("http", "uds")
 _LOGIN_DOORS = ("ws", "http")
 _TICKET_DOORS = ("http", "rtsp", "hls", "webrtc")
 _ROLES = ("monitor", "viewer", "operator", "admin")
-#: More cameras than this share the label `other`.
-MOST_CAMERAS = 32
-OTHER = "other"
 
 _ANY_CREDENTIAL = ("expired", "revoked", "missing_scope", "camera_denied")
 _OUTSIDE = ("unknown_key", "bad_signature", "alg_not_allowed", "bad_audience", "missing_scope")
@@ -40,11 +42,11 @@ _TOKEN_ONLY = ("malformed", "bad_signature", "alg_not_allowed", "no_expiry", "no
 
 #: (reason, method, transport) of refusals that can happen.
 AUTH_FAILURES: tuple[tuple[str, ...], ...] = (
-    *product(("missing",), ("none",), TRANSPORTS),
-    *product(("unknown_key", "suspended"), ("api_key",), TRANSPORTS),
-    *product(("suspended",), ("jwt_local",), TRANSPORTS),
-    *product(_ANY_CREDENTIAL, ("api_key", "jwt_local"), TRANSPORTS),
-    *product(_TOKEN_ONLY, ("jwt_local",), TRANSPORTS),
+    *product(("missing",), ("none",), _DOORS),
+    *product(("unknown_key", "suspended"), ("api_key",), _DOORS),
+    *product(("suspended",), ("jwt_local",), _DOORS),
+    *product(_ANY_CREDENTIAL, ("api_key", "jwt_local"), _DOORS),
+    *product(_TOKEN_ONLY, ("jwt_local",), _DOORS),
     *product(("bad_audience", "untrusted_issuer"), ("jwt_local",), ("ws", "http")),
     # Of outside issuers: what tells of them and not of their caller; the rest stands with our own.
     *product(_OUTSIDE, ("jwt_federated",), ("ws", "http")),
@@ -60,8 +62,8 @@ AUTH_FAILURES: tuple[tuple[str, ...], ...] = (
 )
 #: (method, transport, role) of credentials that were good.
 TOKEN_USES: tuple[tuple[str, ...], ...] = (
-    *product(("api_key",), TRANSPORTS, _ROLES),
-    *product(("jwt_local",), TRANSPORTS, (*_ROLES, "none")),
+    *product(("api_key",), _DOORS, _ROLES),
+    *product(("jwt_local",), _DOORS, (*_ROLES, "none")),
     *product(("jwt_federated",), ("ws", "http"), (*_ROLES[1:], "none")),
     *product(("ticket",), _TICKET_DOORS, ("none",)),
     *product(("service_token",), _FILES_DOORS, ("none",)),
@@ -72,9 +74,7 @@ TOKEN_USES: tuple[tuple[str, ...], ...] = (
     ("internal", "rtsp", "none"),
 )
 #: (transport, cause) of sessions that were ended.
-TERMINATIONS: tuple[tuple[str, ...], ...] = tuple(
-    product(("ws", "uds", "http", *_MEDIA), ("revoked", "expired", "suspended", "ended"))
-)
+TERMINATIONS: tuple[tuple[str, ...], ...] = tuple(product(_DOORS, ("revoked", "expired", "suspended", "ended")))
 #: What an operation can fail with (the slugs of edged.errors that a caller can be told).
 SLUGS = (
     "invalid_params", "unknown_method", "refused", "not_found", "camera_not_found", "invalid_state", "rate_limited",
@@ -235,14 +235,14 @@ class Metrics(Collector):
         try:
             self._failures.counts[reason, method, transport].value += 1
         except KeyError:
-            self._failures.find((str(reason), method, transport)).inc()
+            self._failures.find((str(reason), method, _SHARED.get(transport, transport))).inc()
 
     def credential_used(self, method: str, transport: str, role: str) -> None:
         """The gate knows who it is."""
         try:
             self._uses.counts[method, transport, role].value += 1
         except KeyError:
-            self._uses.find((method, transport, role)).inc()
+            self._uses.find((method, _SHARED.get(transport, transport), role)).inc()
 
     def auth_throttled(self, axis: str) -> None:
         """Somebody who guesses was told to wait: by their address, or by the subject that they named."""
@@ -265,7 +265,7 @@ class Metrics(Collector):
 
         What MediaMTX's sessions take is told by `session_kicked`, once it has let go of them.
         """
-        self._terminated.find((transport, cause)).inc()
+        self._terminated.find((_SHARED.get(transport, transport), cause)).inc()
         if transport in ("ws", "uds", "http") and cause in ("revoked", "suspended"):
             self._propagation.observe("ws", seconds)
 
