@@ -54,7 +54,7 @@ AUTH_FAILURES: tuple[tuple[str, ...], ...] = (
     *product(("unknown_key", "expired", "revoked", "address_denied"), ("service_token",), _FILES_DOORS),
     ("origin_denied", "none", "http"),
     ("unknown_key", "claim_code", "http"),
-    *product(("unknown_key", "suspended"), ("password",), _LOGIN_DOORS),
+    *product(("unknown_key", "suspended", "revoked"), ("password",), _LOGIN_DOORS),
     ("malformed", "none", "ws"),
     ("malformed", "none", "http"),
     ("unknown_key", "internal", "http"),

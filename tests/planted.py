@@ -82,7 +82,9 @@ def install() -> None:
 
     Ledger.new_secret = _after(Ledger.new_secret, take_child)  # type: ignore[method-assign]
 
-    from edged.access.passwords import Passwords
+    from edged.access.passwords import Argon2, Passwords
+
+    Argon2.hash = _after(Argon2.hash, lambda made, *_: plant(made, "a password's hash"))  # type: ignore[method-assign]
 
     Passwords.hash = _after(  # type: ignore[method-assign]
         Passwords.hash, lambda _making, _self, text: plant(text, "a user's password")

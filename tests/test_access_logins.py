@@ -95,6 +95,13 @@ async def test_a_disabled_user_is_told_what_a_wrong_password_is_told(tmp_path: P
         assert await door.enter(password="wrong") == "unknown_key"
 
 
+async def test_a_subject_that_was_revoked_gets_no_token_that_nobody_would_take(tmp_path: Path) -> None:
+    """For good, whoever issues: so the login says so, in the words of every other failure."""
+    async with opened(tmp_path) as door:
+        await door.desk.registrar.revoke_token(frozenset({"user:ann"}), None, kind="subject")
+        assert await door.enter() == "revoked"
+
+
 async def test_a_guesser_waits_before_any_hash_is_made(tmp_path: Path) -> None:
     """Ten different wrong ones; from elsewhere too, for the user is guessed at; and no hash is spent on it."""
     async with opened(tmp_path) as door:

@@ -55,6 +55,8 @@ class Logins:
         if user is None or user.epoch != before.epoch:
             # Meanwhile they were given another password or other rights, or deleted.
             raise self._refused(Reason.UNKNOWN_KEY, transport)
+        if self._users.is_revoked(name):
+            raise self._refused(Reason.REVOKED, transport)
         if user.disabled_at is not None:
             raise self._refused(Reason.SUSPENDED, transport)
         self._limiter.succeeded(address, name)

@@ -70,6 +70,10 @@ class Users:
         record = self._ledger.users.get(name)
         return None if record is None or record.deleted_at is not None else record
 
+    def is_revoked(self, name: str) -> bool:
+        """Whether every token of this subject is denied, for good: one that is made now, too."""
+        return user_identity(name) in self._ledger.denied
+
     def get(self, name: str) -> UserRecord:
         """Raises NotFound."""
         record = self.find(name)
