@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -214,3 +215,22 @@ async def test_guessing_codes_costs_time_on_loopback_too(tmp_path: Path) -> None
                 statuses.append((await claim(house, f"GUESS{number:05}")).status)
             assert statuses[:10] == [401] * 10
             assert 429 in statuses[10:]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.15, 0.4])
+async def test_whoever_hangs_up_has_claimed_the_box_or_not(tmp_path: Path, seconds: float) -> None:
+    """Nothing between: an administrator and no code any more, or none, and the code is as good as before."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path) as house:
+            code = code_of(house)
+            body = json.dumps({"code": code, **GOOD})
+            head = ["POST /api/claim HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json"]
+            request = "\r\n".join([*head, f"Content-Length: {len(body)}", "", body])
+            async with await trio.open_tcp_stream("127.0.0.1", house.port) as stream:
+                await stream.send_all(request.encode())
+                await trio.sleep(seconds)
+            assert (await claim(house, code)).status in (201, 401, 409)
+            async with house.local() as admin:
+                (user,) = (await admin.call("list_users"))["users"]
+                assert (user["name"], user["role"]) == ("ada", "admin")
+            assert not (tmp_path / "run" / "claim").exists()
