@@ -506,6 +506,50 @@ async def test_a_key_has_an_owner_who_exists(path: Path) -> None:
         assert desk.gate.judge(key, "camera:write").allowed
 
 
+async def test_a_key_that_is_given_to_somebody_who_is_disabled_rests_at_once(path: Path) -> None:
+    """Whoever is inside by it is put out; and comes back in once it is somebody else's."""
+    async with running_desk(path) as desk:
+        await make(desk, "off")
+        await make(desk, "bob")
+        record, secret = await desk.api_keys.create(name="k", role="viewer")
+        await desk.users.disable("off")
+        out = desk.inside(desk.gate.authenticate(ApiKey(secret), "ws"))
+        await desk.api_keys.update(record.key_id, {"owner": "off"}, lambda _before, _after: None)
+        assert out == [("suspended", "")]
+        assert not desk.lets_in(secret)
+        await desk.api_keys.update(record.key_id, {"owner": "bob"}, lambda _before, _after: None)
+        assert desk.lets_in(secret)
+        assert desk.ledger.keys_of("off") == frozenset()
+
+
+async def test_a_key_that_was_suspended_itself_does_not_come_back_with_its_owner(path: Path) -> None:
+    """Both must let it in; and a revoked one never comes back."""
+    async with running_desk(path) as desk:
+        await make(desk)
+        resting, revoked = await key_of(desk), await key_of(desk)
+        await desk.api_keys.suspend(resting.credential_id)
+        await desk.api_keys.revoke(revoked.credential_id)
+        await desk.users.disable("ann")
+        await desk.users.enable("ann")
+        assert (desk.standing(resting), desk.standing(revoked)) == ("suspended", "revoked")
+        await desk.api_keys.resume(resting.credential_id)
+        assert desk.standing(resting) == "good"
+
+
+async def test_a_rotation_leaves_both_secrets_with_the_owner(path: Path) -> None:
+    """The old one, too, can do no more than they may, and rests with them."""
+    async with running_desk(path) as desk:
+        await make(desk, role="viewer")
+        record, old = await desk.api_keys.create(name="k", role="admin", owner="ann")
+        _, new = await desk.api_keys.rotate(record.key_id)
+        for secret in (old, new):
+            caller = desk.gate.authenticate(ApiKey(secret), "ws")
+            assert caller.capabilities == {"camera:read", "stream:read", "system:read"}
+        await desk.users.disable("ann")
+        assert not desk.lets_in(old)
+        assert not desk.lets_in(new)
+
+
 async def test_a_ticket_of_an_owned_key_ends_with_its_owner(path: Path) -> None:
     """Whatever was derived: also what a ticket of an own token opened."""
     async with running_desk(path) as desk:
