@@ -160,6 +160,26 @@ async def test_over_http_the_bearer_is_what_is_refreshed(tmp_path: Path) -> None
             assert (await ask(reply.json["token"])).status == 401
 
 
+async def test_all_that_came_of_ones_token_is_ones_own_to_revoke(tmp_path: Path) -> None:
+    """A viewer ends the token that it had before, and with it the session; another's it may not."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path) as house, house.websocket() as client, house.websocket() as other:
+            root, eve = sign(jti="root"), sign(sub="eve", jti="eve")
+            for each, text in ((client, root), (other, eve)):
+                await each.call("authenticate", auth_token=text)
+                made = await each.call("refresh_token")
+            _, key = await house.create_key()
+            async with house.websocket() as viewer:
+                await viewer.call("authenticate", auth_token=key)
+                for asker in (client, viewer):
+                    for params in ({"token": eve}, {"jti": "eve"}, {"jti": made["jti"]}, {"jti": "unknown"}):
+                        assert (await refused(asker, "revoke_token", **params))["data"]["reason"] == "permission_denied"
+            assert (await client.call("revoke_token", token=root)) == {"revoked": True}
+            assert await ended(client) == 4401
+            assert (await other.call("revoke_token", jti="eve")) == {"revoked": True}
+            assert await ended(other) == 4401
+
+
 async def test_a_successor_is_the_same_after_a_restart_and_ends_with_its_family(tmp_path: Path) -> None:
     """What was told is on the disk, what was revoked too."""
     config, text = make_config(tmp_path), sign()

@@ -10,9 +10,11 @@ import msgspec
 
 from edged.clock import iso
 from edged.credentials import tokens
+from edged.credentials.callers import Caller
 from edged.credentials.claims import LEEWAY, RESERVED, ClaimsRefused, read_caller, write_streams
 from edged.credentials.decision import Reason
 from edged.credentials.oddities import warnings_of
+from edged.credentials.refreshes import text_of
 from edged.credentials.roles import canonical_role
 from edged.credentials.signing_keys import ALGORITHMS, Algorithm
 from edged.credentials.tokens import SharedSecret
@@ -229,10 +231,19 @@ async def revoke_token(call: Call, params: RevokeTokenParams) -> RevokedToken:
         return RevokedToken(revoked=True)
     identities, until = _name(params, call.house)
     caller = call.session.caller
-    if caller is None or not identities <= caller.identities:
+    if caller is None or not (identities <= caller.identities or _is_of_family(call.house, caller, identities)):
         call.house.gate.authorize(caller, "tokens:revoke", call.session.transport)
     await call.house.registrar.revoke_token(identities, until, by=call.session.id)
     return RevokedToken(revoked=True)
+
+
+def _is_of_family(house: House, caller: Caller, identities: frozenset[str]) -> bool:
+    """Whether these name nothing but tokens that came of the caller's by refreshing, or that it came of."""
+    if caller.method != "jwt_local":
+        return False
+    own = house.ledger.families_of([text_of(caller)])
+    named = [house.ledger.families_of([name]) for name in identities]
+    return all(families and families <= own for families in named)
 
 
 def _name(params: RevokeTokenParams, house: House) -> tuple[frozenset[str], float | None]:
