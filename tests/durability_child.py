@@ -73,6 +73,7 @@ def cycles(path: Path) -> None:
     # What every life needs is imported once: a life then costs a fork and not a start of Python.
     import edged.access.registrar
     import edged.access.usage
+    import edged.access.users
     import edged.store.database  # noqa: F401
     from edged import logs
 
@@ -92,12 +93,14 @@ def cycles(path: Path) -> None:
 
 
 async def live(path: Path, secrets: list[str]) -> None:
-    """Open the database as a daemon does, say what is in it, then make and revoke keys and say each reply."""
+    """Open the database as a daemon does, say what is in it, then make keys and say each reply; end them by turns: by
+    a revocation, and with the user whose they are."""
     from edged.access.admissions import Admissions
     from edged.access.api_keys import ApiKeys
     from edged.access.gate import Gate
     from edged.access.ledger import Ledger
     from edged.access.registrar import Registrar
+    from edged.access.users import Users
     from edged.clock import Clock
     from edged.credentials.callers import ApiKey
     from edged.errors import Refused
@@ -109,7 +112,9 @@ async def live(path: Path, secrets: list[str]) -> None:
         ledger, admissions, clock = Ledger(), Admissions(), Clock()
         registrar = Registrar(ledger, admissions, db, clock, _Uncounted())
         api_keys = ApiKeys(registrar, ledger, admissions, db, clock)
+        users = Users(registrar, ledger, admissions, db, clock)
         registrar.load()
+        users.load()
         api_keys.load()
         gate = Gate(ledger, admissions, clock, _Uncounted(), shared_secrets=[])
         refused: dict[str, str] = {}
@@ -127,6 +132,11 @@ async def live(path: Path, secrets: list[str]) -> None:
             record, secret = await api_keys.create(name="short-lived", role="viewer")
             tell(made=secret)
             await api_keys.revoke(record.key_id)
+            tell(revoked=secret)
+            await users.create(name=record.key_id, role="viewer")
+            _, secret = await api_keys.create(name="owned", role="viewer", owner=record.key_id)
+            tell(made=secret)
+            await users.delete(record.key_id)
             tell(revoked=secret)
 
 

@@ -22,6 +22,8 @@ _LATEST = 100
 #: Lives that are killed while they start, and for how long the others work after their first reply at most, seconds.
 _YOUNG = 0.15
 _LONGEST_LIFE = 0.04
+#: What the gate says of a key that was revoked, and of one whose user was deleted.
+_GONE = ("revoked", "suspended")
 
 
 @dataclass
@@ -29,7 +31,7 @@ class Tally:
     """What so many lives have shown."""
 
     cycles: int = 0
-    #: Secrets whose revocation was told, in order.
+    #: Secrets of keys of which it was told that they, or whose they are, are no more; in order.
     told: list[str] = field(default_factory=list)
     #: Secrets that got in after that.
     lost: list[str] = field(default_factory=list)
@@ -137,6 +139,6 @@ def _judge(asked: list[str], heard: list[dict[str, Any]], tally: Tally) -> None:
             tally.tried += len(asked)
             if fact["integrity"] != ["ok"]:
                 tally.damaged.append(fact["integrity"])
-            tally.lost += [secret for secret in asked if fact["refused"].get(secret) != "revoked"]
+            tally.lost += [secret for secret in asked if fact["refused"].get(secret) not in _GONE]
         elif "revoked" in fact:
             tally.told.append(fact["revoked"])

@@ -17,7 +17,8 @@ CYCLES = int(os.environ.get("EDGED_KILL_CYCLES", "40"))
 
 @pytest.mark.slow
 def test_no_revocation_that_was_told_is_lost_by_a_kill(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Every key whose revocation was told is refused as revoked at every start after that, and the file is sound."""
+    """Every key of which it was told that it, or its user, is no more is refused at every start after, and the file is
+    sound."""
     tally = run_cycles(tmp_path / "state" / "trust.db", CYCLES, random.Random())
     with capfd.disabled():
         print(f"\n{tally}")
