@@ -175,6 +175,32 @@ async def test_many_who_ask_at_once_get_one_successor(path: Path) -> None:
         assert sorted(box.desk.counted.refreshes) == ["ok", *["replayed"] * 19]
 
 
+async def test_whoever_refreshes_in_a_loop_has_one_place_in_the_queue(path: Path) -> None:
+    """A hundred at once of one family, half of whom hang up: everybody else's changes are taken, and revocations."""
+    async with opened(path) as box:
+        texts = await box.chain(box.token(), 4)
+        box.desk.counted.refreshes.clear()
+        scopes = [trio.CancelScope() for _ in range(100)]
+
+        async def ask(text: str, scope: trio.CancelScope) -> None:
+            with scope:
+                await box.refresh(text)
+
+        async with trio.open_nursery() as nursery:
+            async with busy_writer(box.desk.db):
+                for number, scope in enumerate(scopes):
+                    nursery.start_soon(ask, texts[number % 4], scope)
+                await trio.testing.wait_all_tasks_blocked()
+                for scope in scopes[::2]:
+                    scope.cancel()
+                await trio.testing.wait_all_tasks_blocked()
+                assert box.desk.registrar._send.statistics().current_buffer_used == 0
+                pending = box.desk.registrar.revoke_token(frozenset({"jti:another"}), None)
+            await pending
+        assert len(box.desk.counted.refreshes) in (50, 51)
+        assert box.refreshes._running == {}
+
+
 async def test_a_token_that_has_just_ended_is_refreshed_once_more(path: Path) -> None:
     """S0-16: `ensure_valid_token` asks after the end; the gate itself lets nobody in by it."""
     async with opened(path) as box:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final, Literal, Protocol, TypeAlias, cast
 
 import structlog
+import trio
 
 from edged.access.gate import Gate
 from edged.access.keyring import Keyring
@@ -80,6 +81,8 @@ class Refreshes:
         self._counts = counts
         self._secrets = {secret.name: secret for secret in shared_secrets}
         self._grace = grace
+        # The families of which a token is being refreshed, or is to be: one at a time.
+        self._running: dict[str, trio.Event] = {}
 
     def load(self) -> None:
         """Tell the ledger every family, before anybody asks. Raises StoreFailed."""
@@ -96,11 +99,22 @@ class Refreshes:
         """
         try:
             caller = self._gate.enter_refresh(shown, transport, self._grace)
-            _check_kind(caller)
-            return await self._registrar.submit(partial(self._refresh, caller, transport)).outcome()
+            family_id, _ = self._family_of(caller, name_of(caller, _check_kind(caller)))
+            while (before := self._running.get(family_id)) is not None:
+                await before.wait()
+            job = self._registrar.submit(partial(self._take_turn, family_id, caller, transport))
+            # Whoever asks in a loop, and hangs up each time, has one place in the queue: revocations wait there, too.
+            self._running[family_id] = trio.Event()
+            return await job.outcome()
         except (Refused, InvalidState):
             self._counts.token_refreshed("denied")
             raise
+
+    async def _take_turn(self, family_id: str, caller: Caller, transport: Transport) -> Refreshed:
+        try:
+            return await self._refresh(caller, transport)
+        finally:
+            self._running.pop(family_id).set()
 
     async def _refresh(self, caller: Caller, transport: Transport) -> Refreshed:
         # It may have waited: what was denied meanwhile counts.
