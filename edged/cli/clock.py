@@ -30,7 +30,8 @@ def show(**where: Any) -> None:
 def reset(**where: Any) -> None:
     """Take the system clock for right: for root, after a time server told a wrong time.
 
-    Tokens that expired by the wrong time only are good again. Look at `date` first.
+    Tokens that expired by the wrong time only are good again; but all of them end if revocations were deleted by it,
+    for nobody knows any more which were revoked. Keys stay. Look at `date` first.
     """
     done = ask("reset_clock", {}, **where)
     if where["as_json"]:
