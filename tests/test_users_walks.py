@@ -490,31 +490,56 @@ class Picture:
 
 @pytest.mark.mediamtx
 @pytest.mark.ffmpeg
-@pytest.mark.parametrize("how", ["disable", "demote"])
+@pytest.mark.parametrize("how", ENDS)
 async def test_a_viewer_at_mediamtx_is_out_with_the_user(tmp_path: Path, how: str) -> None:
     """Over RTSP by their login's token and by their key; and the next one is refused."""
-    method, params, _, _ = ENDS[how]
+    method, params, _, key_sees = ENDS[how]
     with trio.fail_after(90):
         async with running_house(tmp_path, mediamtx=True) as house:
             await house.wait_media()
             await add(house)
             token = await log_in(house)
             _, key = await house.create_key("operator", owner="ann")
-            viewers = [RtspReader(house.rtsp, "camera0", "ann", text) for text in (token, key)]
-            for viewer in viewers:
+            by_token, by_key = (RtspReader(house.rtsp, "camera0", "ann", text) for text in (token, key))
+            for viewer in (by_token, by_key):
                 await viewer.play()
                 await viewer.wait_packet()
             async with house.local() as admin:
                 await admin.call(method, name="ann", **params)
-            for viewer in viewers:
-                await viewer.wait_end()
-                await viewer.aclose()
-            for text in (token, key, PASSWORD):
+            await by_token.wait_end()
+            if key_sees:
+                await by_key.wait_packet()
+            else:
+                await by_key.wait_end()
+            for text in (token, PASSWORD, *(() if key_sees else (key,))):
                 late = RtspReader(house.rtsp, "camera0", "ann", text)
                 with pytest.raises(RtspRefused) as refused:
                     await late.play()
                 assert refused.value.status == 401
                 await late.aclose()
+            for viewer in (by_token, by_key):
+                await viewer.aclose()
+
+
+async def test_what_came_of_a_login_by_refreshing_ends_with_it(tmp_path: Path) -> None:
+    """The session goes on by the new token, which is as much the user's as the one before."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=0) as house:
+            await add(house, "root", "admin")
+            await add(house)
+            async with house.websocket() as client, house.local() as admin:
+                await client.call("authenticate", auth_token=await log_in(house))
+                fresh = (await client.call("refresh_token"))["token"]
+                assert claims_of(fresh)["username"] == "ann"
+                assert (await client.call("whoami"))["user_id"] == "ann"
+                await admin.call("update_user", name="ann", role="admin")
+                assert await reason(client, "whoami") == "ok"
+                assert await reason(client, "list_users") == "permission_denied"
+                await admin.call("update_user", name="ann", role="viewer")
+                assert await ended(client) == 4401
+            async with house.websocket() as client:
+                for method in ("authenticate", "refresh_token"):
+                    assert await reason(client, method, auth_token=fresh) == "revoked"
 
 
 @pytest.mark.mediamtx
