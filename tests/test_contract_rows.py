@@ -6,6 +6,7 @@ What a client reads is compared exactly: codes, messages in bold, member names. 
 from __future__ import annotations
 
 import base64
+import hmac
 import http.client
 import json
 import os
@@ -21,7 +22,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from house_helpers import Conversation, RunningHouse, ended, make_config, port_of, running_house
+from house_helpers import SECRET, Conversation, RunningHouse, ended, make_config, port_of, running_house
 from media_helpers import SDP
 from rtsp_client import RtspReader, RtspRefused
 from seed_clients import (
@@ -440,6 +441,39 @@ async def test_3_tokens(house: RunningHouse) -> None:
         assert await admin.call("revoke_token", token=issued["token"]) == {"revoked": True}
         judged = await admin.call("validate_token", token=issued["token"])
         assert (judged["valid"], judged["errors"]) == (False, ["Token is blacklisted"])
+
+
+@pytest.mark.parametrize(
+    "advanced",
+    [
+        {},
+        {
+            "iss": "camera-service", "aud": "camera-clients", "permissions": ["camera:read", "camera:write"],
+            "camera_access": ["camera1", "camera2"], "session_id": "s", "department": "Security",
+        },
+    ],
+    ids=["basic", "advanced"],
+)  # fmt: skip
+async def test_s0_13_refresh(house: RunningHouse, advanced: dict[str, Any]) -> None:
+    """S0-4, S0-11, S0-13, S0-15, S0-16: same claims, new iat, exp and jti, no aud, by the client's secret; once."""
+    old = seed_000_token("user", **advanced)
+    async with house.websocket(compat(house)) as client:
+        await client.call("authenticate", token=old, auth_type="jwt")
+        answer = await client.call("refresh_token")
+        assert answer.keys() >= {"token", "expires_at", "expires_in", "token_type"}
+        assert (await client.call("refresh_token", token=old))["jti"] == decode(answer["token"])["jti"]
+    before, after = decode(old), decode(answer["token"])
+    changed = {"iat", "exp", "jti", "aud"}
+    assert {name: value for name, value in after.items() if name not in changed} == {
+        name: value for name, value in before.items() if name not in changed
+    }
+    assert "aud" not in after
+    assert after["jti"] != before["jti"]
+    assert after["exp"] - after["iat"] == 24 * 3600
+    assert (type(after["iat"]), after["iat"] <= time.time()) == (int, True)
+    signed, _, tail = answer["token"].rpartition(".")
+    expected = hmac.digest(SECRET.encode(), signed.encode(), "sha256")
+    assert base64.urlsafe_b64decode(tail + "=" * (-len(tail) % 4)) == expected
 
 
 def decode(token: str) -> Any:
