@@ -269,6 +269,21 @@ async def test_a_change_that_takes_and_gives_gives_nothing_when_the_disk_fails(p
         assert (await desk.users.update("ann", {"permissions": None})).rights.capabilities > {"system:read"}
 
 
+async def test_one_who_is_disabled_and_promoted_in_one_breath_is_both(path: Path) -> None:
+    """Refused at once; and once they are enabled they may do what they were given."""
+    async with running_desk(path) as desk:
+        await make(desk, role="viewer")
+        token = desk.token("ann")
+        async with busy_writer(desk.db):
+            rest = desk.users.update("ann", {"disabled_at": 5.0, "role": "operator", "display_name": "Ann"})
+            assert desk.standing(token) == "suspended"
+            assert desk.users.get("ann").rights.capabilities == {"camera:read", "stream:read", "system:read"}
+        await rest
+        assert stored(path, "role, permissions, disabled_at, display_name") == ("operator", None, 5.0, "Ann")
+        assert "camera:write" in (await desk.users.enable("ann")).rights.capabilities
+        assert desk.standing(token) == "good"
+
+
 async def test_a_disabled_user_comes_back_with_their_tokens(path: Path) -> None:
     """Suspended is not revoked; both again are fine; and what is said of nobody changes nothing."""
     async with running_desk(path) as desk:
@@ -569,7 +584,7 @@ async def test_a_ticket_of_an_owned_key_ends_with_its_owner(path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_a_key_never_can_do_more_than_its_owner(path: Path, seed: int) -> None:
-    """At every moment of any story of changes; and whoever is inside for something may still do it."""
+    """At every moment of any story; whoever is inside for something may still do it; a restart changes nothing."""
     dice = random.Random(seed)
     roles = ("viewer", "operator", "admin", "monitor")
     cameras = (None, (), ("camera0",), ("camera0", "camera1"), ("*",))
@@ -623,6 +638,9 @@ async def test_a_key_never_can_do_more_than_its_owner(path: Path, seed: int) -> 
                             assert decide(owner.rights, capability, resource, now=0.0).allowed
             for each in desk.admissions:
                 assert desk.gate.judge(each.caller, each.capability, each.resource).allowed
+        users, keys = dict(desk.ledger.users), dict(desk.ledger.keys)
+    async with open_desk(path) as desk:
+        assert (desk.ledger.users, desk.ledger.keys) == (users, keys)
 
 
 # --- the queue ---------------------------------------------------------------
