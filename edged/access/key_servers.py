@@ -89,10 +89,17 @@ async def _ask(url: SplitResult) -> _Answer:
         return await _read(connection, stream)
 
 
+def make_tls_context() -> ssl.SSLContext:
+    """Name and chain are checked, no TLS before 1.2 is spoken (which Debian's Python leaves to OpenSSL's settings)."""
+    context = ssl.create_default_context()
+    context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
+    return context
+
+
 async def _connect(url: SplitResult) -> trio.abc.Stream:
     host = url.hostname or ""
     # Reading the authorities takes tens of milliseconds.
-    context = await trio.to_thread.run_sync(ssl.create_default_context) if url.scheme == "https" else None
+    context = await trio.to_thread.run_sync(make_tls_context) if url.scheme == "https" else None
     tcp = await trio.open_tcp_stream(host, url.port or _PORTS[url.scheme])
     if context is None:
         return tcp
