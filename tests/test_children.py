@@ -214,7 +214,7 @@ trio.run(main)
 
 
 def test_killing_the_parent_leaves_no_child() -> None:
-    """kill -9 of the process that spawned it ends a child within two seconds."""
+    """kill -9 of the process that spawned it ends a child, which by itself would go on."""
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, cwd=ROOT)
     assert parent.stdout is not None
     with parent, parent.stdout:
@@ -224,7 +224,7 @@ def test_killing_the_parent_leaves_no_child() -> None:
         parent.wait()
 
         async def wait_for_its_end() -> None:
-            with trio.fail_after(2):
+            with trio.fail_after(30):
                 while is_alive(pid):
                     await trio.sleep(0.01)
 
