@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -641,6 +642,55 @@ async def test_a_key_never_can_do_more_than_its_owner(path: Path, seed: int) -> 
         users, keys = dict(desk.ledger.users), dict(desk.ledger.keys)
     async with open_desk(path) as desk:
         assert (desk.ledger.users, desk.ledger.keys) == (users, keys)
+
+
+# --- everything at once ------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_disk_and_memory_agree_whatever_comes_in_between(path: Path, seed: int) -> None:
+    """Askers beside each other, commits that fail for a while, callers that leave: once the disk is mended and written
+    to, it says what memory says."""
+    dice, names = random.Random(seed), ("ann", "bob", "eve")
+    async with running_desk(path, queue_size=8) as desk:
+        for name in names:
+            await make(desk, name, "viewer")
+        key = await key_of(desk, "ann", "admin")
+
+        async def ask(dice: random.Random) -> None:
+            for _ in range(12):
+                name = dice.choice(names)
+                asks: list[Callable[[], Awaitable[object]]] = [
+                    partial(desk.users.disable, name),
+                    partial(desk.users.enable, name),
+                    partial(desk.users.set_password, name, dice.choice((HASH, OTHER))),
+                    partial(desk.users.update, name, {"role": dice.choice(("viewer", "operator", "monitor"))}),
+                    partial(desk.users.update, name, {"camera_access": dice.choice((None, ("camera0",)))}),
+                    partial(desk.users.delete, name),
+                    partial(make, desk, name, "operator"),
+                ]
+                with trio.move_on_after(0.002 if dice.random() < 0.2 else 5), suppress(EdgedError):
+                    await dice.choice(asks)()
+
+        async def spoil(dice: random.Random) -> None:
+            for _ in range(4):
+                with suppress(EdgedError):
+                    broken = await BrokenCommits(desk.db).begin()
+                    await trio.sleep(dice.random() * 0.01)
+                    await broken.mend()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(ask, random.Random(dice.random()))
+            nursery.start_soon(spoil, random.Random(dice.random()))
+        await desk.registrar.revoke_token(frozenset({"jti:last"}), None)
+        users = dict(desk.ledger.users)
+        owner = users["ann"]
+        standing = "good" if owner.status == "active" else "suspended"
+        assert desk.standing(key) == standing
+    async with open_desk(path) as desk:
+        assert desk.ledger.users == users
+        assert desk.ledger.epoch >= max(user.epoch for user in users.values())
 
 
 # --- the queue ---------------------------------------------------------------
