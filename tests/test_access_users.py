@@ -470,6 +470,29 @@ async def test_two_administrators_who_remove_each_other_leave_one(path: Path) ->
         await first
 
 
+async def test_who_is_promoted_and_demoted_in_one_breath_cannot_be_the_one_who_is_left(path: Path) -> None:
+    """While the demotion waits for the promotion before it, the other administrator goes, or does not."""
+    async with running_desk(path) as desk:
+        await make(desk, "bob", "admin")
+        await make(desk, "ann", "viewer")
+
+        async def demote() -> None:
+            with suppress(InvalidState):
+                await desk.users.update("ann", {"role": "viewer"})
+
+        async with trio.open_nursery() as askers:
+            async with busy_writer(desk.db):
+                askers.start_soon(partial(desk.users.update, "ann", {"role": "admin"}))
+                await trio.testing.wait_all_tasks_blocked()
+                askers.start_soon(demote)
+                await trio.testing.wait_all_tasks_blocked()
+            for _ in range(200):
+                with suppress(InvalidState, NotFound):
+                    await desk.users.delete("bob")
+                await trio.sleep(0.0005)
+        assert any(user.can_administer for user in desk.users.all())
+
+
 async def test_an_administrator_to_be_does_not_count_before_the_commit(path: Path) -> None:
     """What is not on disk cannot stand in for the last one."""
     async with running_desk(path) as desk, trio.open_nursery() as nursery:

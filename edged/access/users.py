@@ -140,7 +140,9 @@ class Users:
             await self._registrar.settle(due)
             if not given:
                 return held
-            return await self._registrar.submit(partial(self._grant, name, given, check)).outcome()
+            granted = await self._registrar.submit(partial(self._grant, name, given, check)).outcome()
+            # They were given something since this was asked: now there is something to take away.
+            return await self.update(name, given, check, by) if granted is None else granted
 
         return settle()
 
@@ -249,14 +251,12 @@ class Users:
         record = replace(record, epoch=self._ledger.next_epoch())
         return await self._commit(before, record)
 
-    async def _grant(self, name: str, changes: Mapping[str, Any], check: Check) -> UserRecord:
+    async def _grant(self, name: str, changes: Mapping[str, Any], check: Check) -> UserRecord | None:
+        """None, and nothing done, if it would take something away: that is a denial's business."""
         before, after = self._prepare(name, changes, check)
         if after == before:
             return before
-        if loses(before, after):
-            # They were given something since this was asked that it takes away again.
-            after = replace(after, epoch=self._ledger.next_epoch())
-        return await self._commit(before, after)
+        return None if loses(before, after) else await self._commit(before, after)
 
     async def _rehash(self, name: str, old: str, new: str) -> None:
         record = self.find(name)
