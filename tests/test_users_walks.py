@@ -261,6 +261,26 @@ async def test_what_is_no_login_is_told_so(tmp_path: Path, body: object, status:
 # --- the surface -------------------------------------------------------------
 
 
+async def test_whoever_claims_a_box_administers_it_with_nothing_but_a_password(tmp_path: Path) -> None:
+    """From the code of a new box to a key for the front desk, over the network: no shell, no other credential."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=1) as house:
+            code = (house.config.paths.runtime / "claim").read_text().strip()
+            body = {"code": code, "username": "root", "password": PASSWORD}
+            assert (await house.request("POST", "/api/claim", body=body)).status == 201
+            async with house.websocket() as client:
+                await client.call("authenticate", auth_token=await log_in(house, "root"))
+                await client.call("create_user", name="ann", role="operator", password=OTHER)
+                desk = await client.call("create_key", name="front desk", role="viewer", owner="ann")
+                assert (await client.call("list_signing_keys"))["keys"]
+                # There is no second claim, and nobody else to administer.
+                assert await reason(client, "delete_user", name="root") == "invalid_state"
+            assert (await house.request("POST", "/api/claim", body=body)).status == 401
+            async with house.websocket() as client:
+                await client.call("authenticate", auth_token=desk["api_key"])
+                assert (await client.call("get_camera_list"))["total"] == 1
+
+
 async def test_users_are_administered_over_http(tmp_path: Path) -> None:
     """Made, listed, shown, changed, re-passworded and deleted, by whoever holds users:admin."""
     with trio.fail_after(60):
