@@ -11,8 +11,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-#: Shorter texts stand everywhere by chance.
+#: Shorter texts, and such of fewer different characters, stand everywhere by chance.
 SHORTEST = 8
+FEWEST = 4
 
 _what: dict[str, str] = {}
 _children: list[tuple[str, str, str]] = []
@@ -20,7 +21,7 @@ _children: list[tuple[str, str, str]] = []
 
 def plant(text: str, what: str) -> str:
     """From here on this text may not be shown; returns it."""
-    if len(text) >= SHORTEST:
+    if len(text) >= SHORTEST and len(set(text)) >= FEWEST:
         _what[text] = what
     return text
 

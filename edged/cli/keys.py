@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from edged.cli.foreign_keys import KeyFile
-from edged.cli.options import FAILED, ask, errors_shown, show_fields, show_json, show_table, talks
+from edged.cli.options import FAILED, ask, errors_shown, show_fields, show_json, show_rights, show_table, talks
 
 _ROLES = click.Choice(["monitor", "viewer", "operator", "user", "admin"])
 _COLUMNS = ("key_id", "name", "role", "owner", "status", "created_at", "expires_at", "last_used", "usage_count")
@@ -214,10 +214,7 @@ def _show_key(item: dict[str, Any], where: dict[str, Any]) -> None:
     if where["as_json"]:
         show_json(item)
         return
-    streams = item.pop("streams", None)
-    if streams is not None:
-        item |= {"read": streams["read"], "publish": streams["publish"]}
-    show_fields(item)
+    show_rights(item)
 
 
 def _show_secret(made: dict[str, Any], *, quiet: bool, as_json: bool) -> None:

@@ -126,6 +126,13 @@ def show_fields(rows: Mapping[str, object]) -> None:
         click.echo(f"{name:<{width}}  {_plain(value)}")
 
 
+def show_rights(item: Mapping[str, object]) -> None:
+    """A key or a user; the streams that they name are two rows."""
+    streams = item.get("streams")
+    named = {what: streams[what] for what in ("read", "publish")} if isinstance(streams, dict) else {}
+    show_fields({**{name: value for name, value in item.items() if name != "streams"}, **named})
+
+
 def show_table(names: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
     """Columns under upper-case names; what is None is a dash."""
     cells = [[name.upper().replace("_", " ") for name in names]]

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from edged.cli.options import ask, ask_password, show_fields, show_json, show_table, talks
+from edged.cli.options import ask, ask_password, show_json, show_rights, show_table, talks
 
 _ROLES = click.Choice(["monitor", "viewer", "operator", "user", "admin"])
 _COLUMNS = ("name", "display_name", "role", "disabled", "has_password", "created_at")
@@ -163,7 +163,4 @@ def _show(item: dict[str, Any], where: dict[str, Any]) -> None:
     if where["as_json"]:
         show_json(item)
         return
-    streams = item.pop("streams", None)
-    if streams is not None:
-        item |= {"read": streams["read"], "publish": streams["publish"]}
-    show_fields({**item, **{what: "yes" if item[what] else "no" for what in ("disabled", "has_password")}})
+    show_rights({**item, **{what: "yes" if item[what] else "no" for what in ("disabled", "has_password")}})

@@ -6,7 +6,8 @@ import msgspec
 from starlette.responses import Response
 
 from edged.errors import InvalidParams
-from edged.web.credentials import has_body, is_json
+from edged.web.bodies import change
+from edged.web.credentials import is_json
 from edged.web.exchange import Exchange, Way, json_response, read_object
 from edged.web.faults import not_json
 
@@ -54,12 +55,7 @@ async def resume(asked: Exchange) -> Response:
 
 async def rotate(asked: Exchange) -> Response:
     """The same key with a new secret; the old one lives for `grace_seconds`. The body is optional."""
-    body: dict[str, object] = {}
-    if has_body(asked.request.headers):
-        if not is_json(asked.request.headers):
-            return not_json()
-        body = await read_object(asked)
-    return json_response(await asked.call("rotate_key", {**body, **asked.request.path_params}))
+    return await change(asked, "rotate_key")
 
 
 async def revoke(asked: Exchange) -> Response:

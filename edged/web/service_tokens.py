@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 from starlette.responses import Response
 
-from edged.web.credentials import has_body, is_json
-from edged.web.exchange import Exchange, Way, json_response, read_object
+from edged.web.bodies import change
+from edged.web.credentials import is_json
+from edged.web.exchange import Exchange, Way, json_response
 from edged.web.faults import not_json
 
 
@@ -25,12 +26,7 @@ async def list_all(asked: Exchange) -> Response:
 
 async def rotate(asked: Exchange) -> Response:
     """The same token with a new secret; the old one lives for `grace_seconds`. The body is optional."""
-    body: dict[str, object] = {}
-    if has_body(asked.request.headers):
-        if not is_json(asked.request.headers):
-            return not_json()
-        body = await read_object(asked)
-    return json_response(await asked.call("rotate_service_token", {**body, **asked.request.path_params}))
+    return await change(asked, "rotate_service_token")
 
 
 async def revoke(asked: Exchange) -> Response:

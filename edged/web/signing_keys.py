@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 from starlette.responses import Response
 
-from edged.web.credentials import has_body, is_json
-from edged.web.exchange import Exchange, Way, json_response, read_object
+from edged.web.bodies import change
+from edged.web.credentials import is_json
+from edged.web.exchange import Exchange, Way, json_response
 from edged.web.faults import not_json
 
 
@@ -24,21 +25,12 @@ async def create(asked: Exchange) -> Response:
 
 async def promote(asked: Exchange) -> Response:
     """The key in the path signs from now on; the body {"force": true} is optional."""
-    return await _change(asked, "promote_signing_key")
+    return await change(asked, "promote_signing_key")
 
 
 async def retire(asked: Exchange) -> Response:
     """The key in the path is given up; the body {"distrust": true} is for one that leaked."""
-    return await _change(asked, "retire_signing_key")
-
-
-async def _change(asked: Exchange, operation: str) -> Response:
-    body: dict[str, object] = {}
-    if has_body(asked.request.headers):
-        if not is_json(asked.request.headers):
-            return not_json()
-        body = await read_object(asked)
-    return json_response(await asked.call(operation, {**body, **asked.request.path_params}))
+    return await change(asked, "retire_signing_key")
 
 
 WAYS = (
