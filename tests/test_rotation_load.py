@@ -172,13 +172,14 @@ async def tell_the_story(site: Site, admin: Conversation, nursery: trio.Nursery,
         await nursery.start(site.watch, f"stream {number}", secret)
     for number in range(VERIFIERS):
         nursery.start_soon(site.verify, number)
-    # Which secret the key has now; whether its first is good; whether the other is revoked.
-    shown, over = [rotating["api_key"]], [False]
+    # Which secret the key has now; whether its first is good, and the other key.
+    shown = [rotating["api_key"]]
     first: list[bool | None] = [True]
+    other: list[bool | None] = [True]
     nursery.start_soon(site.knock, lambda: stable, lambda: True)
     nursery.start_soon(site.knock, lambda: rotating["api_key"], lambda: first[0])
     nursery.start_soon(site.knock, lambda: shown[-1], lambda: True)
-    nursery.start_soon(site.knock, lambda: revoked["api_key"], lambda: not over[0])
+    nursery.start_soon(site.knock, lambda: revoked["api_key"], lambda: other[0])
     await site.pass_by(3600)
     assert (await promote(admin, kid))["error"]["data"]["detail"], "a verifier may not know it yet"
     # The key: a new secret, and an hour in which both are good; its session shows the new one.
@@ -188,8 +189,9 @@ async def tell_the_story(site: Site, admin: Conversation, nursery: trio.Nursery,
         await site.pass_by(1800)
         await holder.call("authenticate", auth_token=shown[-1])
         # The other: in the middle of everything, with its stream and whoever comes with it.
+        other[0] = None  # it is in force before the reply is here
         await admin.call("revoke_key", key_id=revoked["key_id"])
-        over[0] = True
+        other[0] = False
         with trio.fail_after(30):
             while "stream 1" in site.watching:
                 await trio.sleep(0.02)

@@ -214,7 +214,8 @@ def _show(admission: Admission, clock: Clock) -> SessionItem:
         name=caller.name,
         role=caller.role,
         since=iso(now - (clock.monotonic() - admission.since)),
-        deadline=None if left is None else iso(now + left),
+        # The nearest second: it came of one, and the two clocks were looked at one after the other.
+        deadline=None if left is None else iso(now + left + 0.5),
         key_id=names.get("key"),
         jti=names.get("jti"),
         token_hash=names.get("token"),
