@@ -197,7 +197,8 @@ async def test_whoever_refreshes_in_a_loop_has_one_place_in_the_queue(path: Path
                 assert box.desk.registrar._send.statistics().current_buffer_used == 0
                 pending = box.desk.registrar.revoke_token(frozenset({"jti:another"}), None)
             await pending
-        assert len(box.desk.counted.refreshes) in (50, 51)
+        # All who stayed; and of those who hung up whoever had been served by then.
+        assert len(box.desk.counted.refreshes) >= 50
         assert box.refreshes._running == {}
 
 
