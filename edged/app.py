@@ -127,10 +127,12 @@ async def run(
         ) as tallies,
     ):
         # Trust: what the gate knows.
+        # trio's own clock, without the two calls that trio.current_time makes to find it each time.
+        monotonic = trio.lowlevel.current_clock().current_time
         clock = Clock(partial(trust.read_now, meta.load_high_water), synchronized=systemd.is_clock_synchronized,
-                      jumped=partial(upkeep.note_jump, metrics.clock_jumped))  # fmt: skip
+                      monotonic=monotonic, jumped=partial(upkeep.note_jump, metrics.clock_jumped))  # fmt: skip
         ledger, usage = Ledger(), Usage(tallies, clock)
-        admissions = Admissions(count_end=metrics.session_ended)
+        admissions = Admissions(monotonic, count_end=metrics.session_ended)
         registrar = Registrar(ledger, admissions, trust, clock, metrics)
         mark = upkeep.Mark(clock, mark_store(trust), partial(replace_mark, trust), registrar.mind_reset)
         api_keys = ApiKeys(registrar, ledger, admissions, trust, clock)

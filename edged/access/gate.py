@@ -38,7 +38,7 @@ from edged.credentials.callers import (
 )  # fmt: skip
 from edged.credentials.decision import Decision, Reason, decide
 from edged.credentials.issuers import OutsideIssuer
-from edged.credentials.oddities import KINDS, warnings_of
+from edged.credentials.oddities import KINDS, counted_of
 from edged.credentials.refreshes import text_of
 from edged.credentials.roles import ROLES
 from edged.credentials.tickets import made_by, renewed
@@ -196,16 +196,17 @@ class Gate:
         name: str = "",
         capability: str = "",
         resource: Resource = NOTHING,
+        is_fresh: bool = False,
     ) -> Admission:
         """Note someone who stays until they leave, their credential ends, or it is revoked.
 
         `name` is the public id of a session that has one. Whoever is let in for one `capability` on one `resource`
         leaves when the credential loses that.
         Raises Refused if it has ended since it was looked at: a door may have waited in between, and a
-        revocation that is over puts nobody out any more.
+        revocation that is over puts nobody out any more. `is_fresh`: it was authenticated without a checkpoint since.
         """
         caller = self._ledger.current(caller)
-        reason = self._standing(caller)
+        reason = None if is_fresh else self._standing(caller)
         if reason is not None:
             raise self._refused(reason, caller.method, transport, caller)
         left = self.seconds_left(caller)
@@ -228,12 +229,13 @@ class Gate:
     def renew_streams(self, caller: Caller) -> None:
         """A session shows a newer credential: streams and pictures by a token of the same family, or by the same API
         key, stay as long as that one is good, if that is longer; no other conversation does (contract 10.5)."""
-        if not (kin := self._kin_of(caller)):
+        streams = [each for each in self._kin_of(caller) if each.transport not in _CONVERSATIONS]
+        if not streams:
             return
         left, now = self.seconds_left(caller), self._clock.monotonic()
         ends = math.inf if left is None else now + left
-        for each in kin:
-            if each.transport not in _CONVERSATIONS and each.deadline is not None and each.deadline < ends:
+        for each in streams:
+            if each.deadline is not None and each.deadline < ends:
                 self.admissions.move(each, caller, left)
 
     def _kin_of(self, caller: Caller) -> list[Admission]:
@@ -322,10 +324,10 @@ class Gate:
         except TokenRefused as problem:
             raise self._refused(problem.reason, problem.method, transport, detail=problem.detail) from None
         # Nothing is told here of a claim that a token lacks: the guides' own tokens say `user_id` and no `sub`.
-        if odd := KINDS.keys() & warnings_of(caller.claims, now):
+        if odd := counted_of(caller.claims, now):
             for warning in odd:
                 self._warned(KINDS[warning])
-            _log.info("odd", problem="; ".join(sorted(odd)), credential=caller.credential_id, transport=transport)
+            _log.info("odd", problem="; ".join(odd), credential=caller.credential_id, transport=transport)
         self._verified[key] = caller
         if len(self._verified) > _REMEMBERED_TOKENS:
             self._verified.popitem(last=False)

@@ -21,14 +21,23 @@ _EXPECTED: Final = ("sub", "iat", "exp")
 def warnings_of(claims: Mapping[str, object], now: float) -> list[str]:
     """The texts, in the order in which the seed's validator says them. `claims` have been read before; `now`: Unix
     seconds."""
-    issued = claims.get("iat")
-    old = isinstance(issued, (int, float)) and issued < now - OLD_SECONDS
     missing = [name for name in _EXPECTED if claims.get(name) is None]
     return [
-        *([OLD] if old else []),
+        *([OLD] if is_old(claims, now) else []),
         *(f"Missing required claim: {name}" for name in missing),
         *([SUSPICIOUS] if is_suspicious(claims) else []),
     ]
+
+
+def counted_of(claims: Mapping[str, object], now: float) -> list[str]:
+    """Those of the texts that the metrics count; every token that is new here is asked for them."""
+    return [*([OLD] if is_old(claims, now) else []), *([SUSPICIOUS] if is_suspicious(claims) else [])]
+
+
+def is_old(claims: Mapping[str, object], now: float) -> bool:
+    """Whether it says that it was issued more than 30 days ago."""
+    issued = claims.get("iat")
+    return isinstance(issued, (int, float)) and issued < now - OLD_SECONDS
 
 
 def is_suspicious(claims: Mapping[str, object]) -> bool:

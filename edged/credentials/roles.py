@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 _VIEWER = frozenset({"camera:read", "stream:read", "system:read"})
 _OPERATOR = _VIEWER | {"camera:write"}
@@ -101,13 +102,13 @@ def compute(
     Permissions narrow a role and never widen it; without a role they reach everything but the guarded ones.
     Seeing a camera includes its stream unless the credential lists streams itself.
     """
+    if permissions is None:
+        return _compute_roles(roles, has_streams), frozenset()
+    asked, single = expand(permissions)
     known = role_capabilities(roles)
-    whole, single = known, frozenset[str]()
-    if permissions is not None:
-        asked, single = expand(permissions)
-        ceiling = known if roles & ROLES.keys() else frozenset(c for c in _ADMIN if not c.startswith(_GUARDED))
-        whole = asked & ceiling
-        single = frozenset(grant for grant in single if grant.rsplit(":", 1)[0] in ceiling)
+    ceiling = known if roles & ROLES.keys() else frozenset(c for c in _ADMIN if not c.startswith(_GUARDED))
+    whole = asked & ceiling
+    single = frozenset(grant for grant in single if grant.rsplit(":", 1)[0] in ceiling)
     if not has_streams:
         if "camera:read" in whole:
             whole |= {"stream:read"}
@@ -117,3 +118,10 @@ def compute(
             if name in _READERS
         }
     return whole, frozenset(single)
+
+
+@lru_cache(maxsize=64)
+def _compute_roles(roles: frozenset[str], has_streams: bool) -> frozenset[str]:
+    """What roles alone give; asked with every token, and few are different."""
+    whole = role_capabilities(roles)
+    return whole | {"stream:read"} if "camera:read" in whole and not has_streams else whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -61,25 +62,31 @@ def authenticate(call: Call, params: AuthenticateParams) -> Authenticated:
         if not text:
             problem.hint = "send token (or auth_token) with a JWT or an API key"
         raise
-    enter(call, caller)
+    enter(call, caller, is_fresh=True)
     until = caller.expires if caller.expires is not None else call.house.clock.now() + _NO_END_SECONDS
     return Authenticated(
         authenticated=True,
         role=caller.role,
         roles=sorted(caller.roles),
-        permissions=[*_WORDS.get(caller.role, []), *sorted(caller.capabilities | caller.grants)],
+        permissions=_list_permissions(caller.role, caller.capabilities, caller.grants),
         expires_at=iso(until),
         session_id=session.id,
         user_id=caller.subject,
     )
 
 
-def enter(call: Call, caller: Caller) -> None:
+@lru_cache(maxsize=64)
+def _list_permissions(role: str, capabilities: frozenset[str], grants: frozenset[str]) -> list[str]:
+    """Told with each login, and for most of them the same; nobody changes it."""
+    return [*_WORDS.get(role, []), *sorted(capabilities | grants)]
+
+
+def enter(call: Call, caller: Caller, *, is_fresh: bool = False) -> None:
     """The session goes on by this credential, and with it its tickets and the streams of the same family or key.
-    Raises Refused if it has ended just now: the session is then without any."""
+    Raises Refused if it has ended just now, unless it `is_fresh`: the session is then without any."""
     leave(call)
     session, gate = call.session, call.house.gate
-    session.admission = gate.admit(caller, session.transport, session.end, name=session.id)
+    session.admission = gate.admit(caller, session.transport, session.end, name=session.id, is_fresh=is_fresh)
     session.caller = caller
     gate.renew_tickets(caller, session.id)
     gate.renew_streams(caller)
