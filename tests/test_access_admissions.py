@@ -52,6 +52,23 @@ async def test_whoever_left_is_not_put_out() -> None:
     assert not admissions.has_session("rtsp", "s1")
 
 
+async def test_who_moves_answers_to_the_new_names_only(autojump_clock: trio.testing.MockClock) -> None:
+    """And is inside since then if they showed the newer credential themselves."""
+    admissions, door = Admissions(), Door()
+    admission = admissions.add(someone("key:a", "both"), "ws", door)
+    came = admission.since
+    await trio.sleep(10)
+    assert admissions.move(admission, someone("key:b", "both"), 5.0) is admission
+    assert (admission.since, admission.deadline) == (came, trio.current_time() + 5)
+    admissions.move(admission, someone("key:c", "both"), None, is_entry=True)
+    assert (admission.since, admission.deadline) == (trio.current_time(), None)
+    assert admissions.of("key:a") == admissions.of("key:b") == ()
+    assert admissions.of("key:c") == admissions.of("both") == (admission,)
+    assert admissions.end(["key:a", "key:b"], "revoked") == []
+    assert admissions.end(["both"], "revoked") == [admission]
+    assert admissions.of("key:c") == ()
+
+
 async def test_a_way_out_may_itself_leave() -> None:
     """A door that removes its admission, and its neighbour's, while everyone is being put out."""
     admissions = Admissions()

@@ -559,6 +559,28 @@ def test_a_revoked_credential_closes_at_once() -> None:
     assert other.outbox.code is None
 
 
+def test_a_session_is_inside_by_its_newest_credential_alone() -> None:
+    """Once in the list, since it showed that one; what ends an earlier one is no affair of it any more."""
+    box = Box()
+    client = entered(box)
+    (inside,) = box.admissions
+    first = client.rpc.session.caller
+    assert first is not None
+    client.enter(box.make_token())
+    second = client.rpc.session.caller
+    assert second is not None
+    assert [each.caller for each in box.admissions] == [second]
+    assert box.admissions.find(client.rpc.session.id) is inside
+    assert box.admissions.end(first.identities, "revoked") == []
+    assert "error" in client.ask("authenticate", {"auth_token": "nonsense"})
+    assert list(box.admissions) == []
+    client.enter(box.make_key())
+    assert box.admissions.end(second.identities, "revoked") == []
+    assert client.rpc.session.caller is not None
+    assert len(box.admissions.end(client.rpc.session.caller.identities, "revoked")) == 1
+    assert client.outbox.code == 4401
+
+
 async def test_who_revokes_itself_gets_its_answer_then_the_close(box: Box) -> None:
     """And meanwhile is nobody; the answers of other calls do not close."""
     client = entered(box, "admin")

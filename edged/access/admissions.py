@@ -170,27 +170,27 @@ class Admissions:
             admission.deadline = deadline if admission.deadline is None else min(admission.deadline, deadline)
         self._note_deadline(deadline)
 
-    def rebind(
-        self, identity: str, change: Callable[[Caller], Caller], seconds_left: Callable[[Caller], float | None]
-    ) -> None:
-        """Whoever answers to this is inside by another credential from here on, for as long as that one is good.
+    def move(
+        self, admission: Admission, caller: Caller, seconds_left: float | None, *, is_entry: bool = False
+    ) -> Admission:
+        """Someone is inside by another credential from here on, and for as long as that one is good (None: no end).
 
-        `change` gives the new caller, or the same where nothing is to change.
+        `is_entry`: they showed it themselves, and count as having come in just now.
         """
-        for admission in tuple(self._by_identity.get(identity, ())):
-            caller = change(admission.caller)
-            self.move(admission, caller, seconds_left(caller))
-
-    def move(self, admission: Admission, caller: Caller, seconds_left: float | None) -> None:
-        """Someone is inside by another credential from here on, and for as long as that one is good (None: no end)."""
-        for name in admission.caller.identities - caller.identities:
-            group = self._by_identity[name]
-            group.discard(admission)
-            if not group:
-                del self._by_identity[name]
-        for name in caller.identities:
-            self._by_identity.setdefault(name, set()).add(admission)
+        held = admission.caller.identities
+        if caller.identities != held:
+            groups = self._by_identity
+            for name in held - caller.identities:
+                group = groups[name]
+                group.discard(admission)
+                if not group:
+                    del groups[name]
+            for name in caller.identities - held:
+                groups.setdefault(name, set()).add(admission)
         self.renew(admission, caller, seconds_left)
+        if is_entry:
+            admission.since = self._monotonic()
+        return admission
 
     def recompute(self, seconds_left: Callable[[Caller], float | None]) -> None:
         """The clock was set right: everybody stays for as long as their credential is good from now on."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Protocol
 
@@ -125,22 +125,22 @@ class Gate:
         `at_files`: the door is one under /v1/files, where alone files tokens and service tokens are good.
         """
         token_hash = b""
-        if isinstance(credential, NoCredential):
-            raise self._refused(Reason.MISSING, "none", transport)
-        if isinstance(credential, LocalUser):
-            caller = local_caller(credential.uid)
-        elif isinstance(credential, ApiKey):
+        if isinstance(credential, ApiKey):
             found = self._ledger.find_key(shown := digest(credential.secret))
             if found is None:
                 raise self._refused(Reason.UNKNOWN_KEY, "api_key", transport, detail=published_as(shown) or "")
             caller = found
-        elif isinstance(credential, Ticket):
-            caller = self._find_ticket(credential.text, transport)
-        elif isinstance(credential, ServiceToken):
-            caller = self._find_service_token(credential, transport)
-        else:
+        elif isinstance(credential, Token):
             token_hash = sha256(credential.text.encode("utf-8", "surrogatepass")).digest()
             caller = self._verify(credential.text, token_hash, transport)
+        elif isinstance(credential, NoCredential):
+            raise self._refused(Reason.MISSING, "none", transport)
+        elif isinstance(credential, LocalUser):
+            caller = local_caller(credential.uid)
+        elif isinstance(credential, Ticket):
+            caller = self._find_ticket(credential.text, transport)
+        else:
+            caller = self._find_service_token(credential, transport)
         reason = self._standing(caller)
         if reason is not None:
             raise self._refused(reason, caller.method, transport, caller)
@@ -196,12 +196,13 @@ class Gate:
         name: str = "",
         capability: str = "",
         resource: Resource = NOTHING,
+        before: Admission | None = None,
         is_fresh: bool = False,
     ) -> Admission:
         """Note someone who stays until they leave, their credential ends, or it is revoked.
 
         `name` is the public id of a session that has one. Whoever is let in for one `capability` on one `resource`
-        leaves when the credential loses that.
+        leaves when the credential loses that. `before`: they are inside already, and now by this credential instead.
         Raises Refused if it has ended since it was looked at: a door may have waited in between, and a
         revocation that is over puts nobody out any more. `is_fresh`: it was authenticated without a checkpoint since.
         """
@@ -210,6 +211,8 @@ class Gate:
         if reason is not None:
             raise self._refused(reason, caller.method, transport, caller)
         left = self.seconds_left(caller)
+        if before is not None:
+            return self.admissions.move(before, caller, left, is_entry=True)
         return self.admissions.add(
             caller, transport, way_out, seconds_left=left, path=path, session=session, name=name,
             capability=capability, resource=resource,
@@ -223,13 +226,21 @@ class Gate:
     def renew_tickets(self, caller: Caller, session_id: str) -> None:
         """A session shows a newer credential: its tickets, and whoever is inside by one, stay as long as that one is
         good (contract 10.5), if it is the same subject's and may do all that the one before may."""
-        self.tickets.renew(caller, session_id)
-        self.admissions.rebind(made_by(session_id), lambda held: renewed(held, caller), self.seconds_left)
+        name = made_by(session_id)
+        self.tickets.renew(caller, name)
+        for each in self.admissions.of(name):
+            heir = renewed(each.caller, caller)
+            self.admissions.move(each, heir, self.seconds_left(heir))
 
     def renew_streams(self, caller: Caller) -> None:
         """A session shows a newer credential: streams and pictures by a token of the same family, or by the same API
         key, stay as long as that one is good, if that is longer; no other conversation does (contract 10.5)."""
-        streams = [each for each in self._kin_of(caller) if each.transport not in _CONVERSATIONS]
+        method = caller.method
+        streams = [
+            each
+            for each in self._kin_of(caller)
+            if each.transport not in _CONVERSATIONS and each.caller.method == method
+        ]
         if not streams:
             return
         left, now = self.seconds_left(caller), self._clock.monotonic()
@@ -238,15 +249,14 @@ class Gate:
             if each.deadline is not None and each.deadline < ends:
                 self.admissions.move(each, caller, left)
 
-    def _kin_of(self, caller: Caller) -> list[Admission]:
-        """Who is inside by a token that came of the same one by refreshing, or by a secret of the same key."""
+    def _kin_of(self, caller: Caller) -> Iterable[Admission]:
+        """Who is inside by a token that came of the same one by refreshing, or by whatever a key of that id opened."""
         if caller.method == "api_key":
-            found = self.admissions.of(key_identity(caller.credential_id))
-            return [each for each in found if each.caller.method == "api_key"]
+            return self.admissions.of(key_identity(caller.credential_id))
         # By their texts: what else a token is named by another issuer may have given to another one.
         families = self._ledger.families_of([text_of(caller)]) if caller.method == "jwt_local" else None
         if not families:
-            return []
+            return ()
         tokens = (each for each in self.admissions if each.caller.method == "jwt_local")
         return [each for each in tokens if not families.isdisjoint(self._ledger.families_of([text_of(each.caller)]))]
 
@@ -298,12 +308,15 @@ class Gate:
 
     def _standing(self, caller: Caller, past: float = 0.0) -> Reason | None:
         """Revoked comes before suspended, that before expired (contract 7.6); it may have ended `past` seconds ago."""
-        if self._ledger.is_denied(caller):
+        ledger = self._ledger
+        if ledger.is_denied(caller):
             return Reason.REVOKED
-        if self._ledger.is_suspended(caller):
+        if ledger.is_suspended(caller):
             return Reason.SUSPENDED
+        if caller.expires is None and not ledger.ends:
+            return None  # no need to know the time
         now = self._clock.now()
-        if (caller.expires is not None and now >= caller.expires + past) or self._ledger.has_ended(caller, now):
+        if (caller.expires is not None and now >= caller.expires + past) or ledger.has_ended(caller, now):
             return Reason.EXPIRED
         return None
 

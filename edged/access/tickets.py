@@ -71,9 +71,9 @@ class Tickets:
         """Whether its time is over."""
         return self._monotonic() >= ticket.ends
 
-    def renew(self, parent: Caller, session_id: str) -> None:
-        """This session shows a newer credential: its tickets are worth what that one is (credentials.tickets)."""
-        name = made_by(session_id)
+    def renew(self, parent: Caller, name: str) -> None:
+        """The session whose tickets answer to `name` (credentials.tickets.made_by) shows a newer credential: they are
+        worth what that one is."""
         for ticket in self._tickets.values():
             if name in ticket.caller.identities:
                 ticket.caller = renewed(ticket.caller, parent)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -205,7 +206,7 @@ def read_params(kind: type[msgspec.Struct], params: msgspec.Raw | Mapping[str, o
         if isinstance(params, msgspec.Raw):
             if bytes(params) in (b"null", b""):
                 return msgspec.convert({}, kind)
-            return msgspec.json.decode(params, type=kind)
+            return _reader_of(kind)(params)
         return msgspec.convert(params or {}, kind)
     except msgspec.ValidationError as problem:
         raise InvalidParams(str(problem)) from None
@@ -214,3 +215,8 @@ def read_params(kind: type[msgspec.Struct], params: msgspec.Raw | Mapping[str, o
 
 
 _NO_PARAMS = NoParams()
+
+
+@cache
+def _reader_of(kind: type[msgspec.Struct]) -> Callable[[msgspec.Raw], msgspec.Struct]:
+    return msgspec.json.Decoder(kind).decode

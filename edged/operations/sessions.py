@@ -64,11 +64,12 @@ def authenticate(call: Call, params: AuthenticateParams) -> Authenticated:
         raise
     enter(call, caller, is_fresh=True)
     until = caller.expires if caller.expires is not None else call.house.clock.now() + _NO_END_SECONDS
+    role = caller.role
     return Authenticated(
         authenticated=True,
-        role=caller.role,
-        roles=sorted(caller.roles),
-        permissions=_list_permissions(caller.role, caller.capabilities, caller.grants),
+        role=role,
+        roles=_list_roles(caller.roles),
+        permissions=_list_permissions(role, caller.capabilities, caller.grants),
         expires_at=iso(until),
         session_id=session.id,
         user_id=caller.subject,
@@ -76,18 +77,29 @@ def authenticate(call: Call, params: AuthenticateParams) -> Authenticated:
 
 
 @lru_cache(maxsize=64)
-def _list_permissions(role: str, capabilities: frozenset[str], grants: frozenset[str]) -> list[str]:
+def _list_roles(roles: frozenset[str]) -> list[str]:
     """Told with each login, and for most of them the same; nobody changes it."""
+    return sorted(roles)
+
+
+@lru_cache(maxsize=64)
+def _list_permissions(role: str, capabilities: frozenset[str], grants: frozenset[str]) -> list[str]:
+    """Told and kept as the roles are."""
     return [*_WORDS.get(role, []), *sorted(capabilities | grants)]
 
 
 def enter(call: Call, caller: Caller, *, is_fresh: bool = False) -> None:
     """The session goes on by this credential, and with it its tickets and the streams of the same family or key.
     Raises Refused if it has ended just now, unless it `is_fresh`: the session is then without any."""
-    leave(call)
     session, gate = call.session, call.house.gate
-    session.admission = gate.admit(caller, session.transport, session.end, name=session.id, is_fresh=is_fresh)
-    session.caller = caller
+    try:
+        session.admission = gate.admit(
+            caller, session.transport, session.end, name=session.id, before=session.admission, is_fresh=is_fresh
+        )
+    except Refused:
+        leave(call)
+        raise
+    session.caller, session.expired = caller, None
     gate.renew_tickets(caller, session.id)
     gate.renew_streams(caller)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Uses of one credential; `last_used` Unix seconds."""
+class Tally(msgspec.Struct, frozen=True):
+    """Uses of one credential; `last_used` Unix seconds. One is made for each use."""
 
     credential_id: str
     last_used: float
