@@ -88,6 +88,31 @@ async def test_the_code_is_in_a_file_for_root_alone_and_nowhere_in_the_log(desk:
     assert desk.first.takes(desk.code.lower())
 
 
+async def test_the_console_is_told_the_same_code_for_as_long_as_it_is_good(desk: Desk) -> None:
+    """agetty, which shows the file, reads as root; a backslash would be an order to it (agetty(8))."""
+    desk.first.offer()
+    issue = desk.first.issue_path
+    assert stat.S_IMODE(issue.stat().st_mode) == 0o600
+    assert desk.code in issue.read_text()
+    assert "sudo edged claim" in issue.read_text()
+    assert "\\" not in issue.read_text()
+    before = desk.code
+    desk.first.offer()
+    assert desk.code in issue.read_text()
+    assert before not in issue.read_text()
+    desk.first.withdraw()
+    assert list(desk.first.path.parent.iterdir()) == []
+
+
+async def test_without_room_for_the_console_there_is_no_code_at_all(desk: Desk) -> None:
+    """Half an offer would be a code that nobody was told."""
+    desk.first.issue_path.mkdir()
+    with pytest.raises(StoreFailed, match="cannot be written"):
+        desk.first.offer()
+    assert not desk.first.path.exists()
+    assert desk.first.seconds_left == 0
+
+
 async def test_four_wrong_tries_are_forgiven_the_fifth_ends_the_code(desk: Desk) -> None:
     """A right one in between does not count; after the fifth the right one is as wrong as any."""
     desk.first.offer()

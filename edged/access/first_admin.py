@@ -1,7 +1,8 @@
 """A new box has no account and no default password: whoever can read a code on it makes the first administrator.
 
-The code stands in a file that root and the daemon alone can read, and on the terminal if edged was started from one;
-edged itself keeps its digest only. It is good for fifteen minutes, for five tries, and for one administrator.
+The code stands in a file that root and the daemon alone can read, and on the terminal if edged was started from one.
+Beside it stands the same for people: the package has agetty show that above the login prompt of the box's own console.
+edged itself keeps the code's digest only. It is good for fifteen minutes, for five tries, and for one administrator.
 """
 
 from __future__ import annotations
@@ -23,8 +24,17 @@ from edged.errors import InvalidState, StoreFailed
 
 SECONDS: Final = 900.0
 TRIES: Final = 5
-#: The file in the runtime folder.
+#: The files in the runtime folder: the code, and what agetty shows (its issue files; a backslash would mean something).
 FILE: Final = "claim"
+ISSUE_FILE: Final = "claim.issue"
+_ISSUE: Final = """
+edged has no administrator yet. Make yourself one: log in and type
+
+    sudo edged claim
+
+or use the code {code} from elsewhere. It is good for {minutes} minutes.
+
+"""
 _log = structlog.get_logger("first_admin")
 
 
@@ -42,6 +52,7 @@ class FirstAdmin:
     ) -> None:
         """`is_needed()`: there is no user yet."""
         self.path = folder / FILE
+        self.issue_path = folder / ISSUE_FILE
         self._is_needed = is_needed
         self._show = show
         self._digest: bytes | None = None
@@ -64,8 +75,10 @@ class FirstAdmin:
             raise InvalidState("there is an administrator already", hint="edged user list")
         code = mint_code()
         try:
-            self._write(code)
+            _write(self.path, f"{code}\n")
+            _write(self.issue_path, _ISSUE.format(code=code, minutes=int(SECONDS / 60)))
         except OSError as problem:
+            self.withdraw()
             raise StoreFailed(
                 f"the code for the first administrator cannot be written to {self.path}: {problem.strerror}",
                 hint="make paths.runtime writable for edged, then: edged claim --new",
@@ -93,8 +106,9 @@ class FirstAdmin:
     def withdraw(self) -> None:
         """There is no code any more, nor a file."""
         self._digest = None
-        with suppress(OSError):
-            self.path.unlink()
+        for path in (self.path, self.issue_path):
+            with suppress(OSError):
+                path.unlink()
 
     async def run(self) -> None:
         """Offer a code if there is no user yet, and withdraw it when its time is over, or when cancelled."""
@@ -116,8 +130,9 @@ class FirstAdmin:
         finally:
             self.withdraw()
 
-    def _write(self, code: str) -> None:
-        """A new file of mode 0600, whatever lay there."""
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"{code}\n")
+
+def _write(path: Path, text: str) -> None:
+    """A new file of mode 0600, whatever lay there."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)

@@ -211,7 +211,8 @@ def first_key() -> str:
 
 @step
 def claimed() -> str:
-    """The first administrator is made by whoever may read the code, not by alice; from outside they log in."""
+    """The first administrator is made by whoever may read the code, as the console shows it, not by alice; from outside
+    they log in."""
     code = Path("/run/edged-work/claim")
     expect((code.owner(), stat.S_IMODE(code.stat().st_mode)) == ("edged", 0o600), code.stat())
     password = "of-the-boss-of-this-story"
@@ -219,8 +220,12 @@ def claimed() -> str:
     said = run("sh", "-c", command, user="alice", check=False)
     expect("administrator" not in said, said)
     text = code.read_text().strip()
+    shown = run("agetty", "--show-issue")
+    expect(text in shown and "sudo edged claim" in shown, shown)
     said = run("sh", "-c", command)
     expect("boss is the administrator now" in said and not code.exists(), said)
+    shown = run("agetty", "--show-issue")
+    expect(text not in shown and "edged" not in shown, shown)
     (answer,) = visited(("login", {"username": "boss", "password": password}))
     expect("token" in answer.get("result", {}), answer)
     (wrong,) = visited(("login", {"username": "boss", "password": password[:-1]}))
