@@ -6,9 +6,9 @@ import msgspec
 from starlette.responses import Response
 
 from edged.errors import InvalidParams
-from edged.web.bodies import change
+from edged.web.bodies import change, read_object
 from edged.web.credentials import is_json
-from edged.web.exchange import Exchange, Way, json_response, read_object
+from edged.web.exchange import Exchange, Way, json_response
 from edged.web.faults import not_json
 
 _FILTERS = ("role", "status", "owner")

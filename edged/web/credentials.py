@@ -89,7 +89,12 @@ def is_own_page(headers: Headers, names: Container[str]) -> bool:
 
 def is_json(headers: Headers) -> bool:
     """Whether the body says that it is JSON."""
-    return headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+    return media_type(headers) == "application/json"
+
+
+def media_type(headers: Headers) -> str:
+    """What the body says that it is, without parameters, in lower case; empty if it says nothing."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def has_body(headers: Headers) -> bool:

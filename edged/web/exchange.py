@@ -192,17 +192,6 @@ def json_response(value: object, status: int = 200, headers: Mapping[str, str] |
     return Response(msgspec.json.encode(value), status, {**_NO_STORE, **(headers or {})}, media_type="application/json")
 
 
-async def read_object(asked: Exchange) -> dict[str, object]:
-    """The body, a JSON object; none at all is an empty one. Raises InvalidParams."""
-    try:
-        body = msgspec.json.decode(await asked.request.body() or b"{}")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise InvalidParams("the body cannot be read as JSON") from None
-    if not isinstance(body, dict):
-        raise InvalidParams("the body must be a JSON object")
-    return body
-
-
 def read_int(asked: Exchange, name: str, default: int | None, *, least: int, most: int) -> int | None:
     """A whole number of the query string. Raises InvalidParams naming it."""
     text = asked.request.query_params.get(name)

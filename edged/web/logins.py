@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import parse_qsl
 
-import msgspec
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from edged.credentials.decision import outside_reason
 from edged.credentials.roles import OPEN
-from edged.errors import InvalidParams, Refused
+from edged.errors import Refused
+from edged.web.bodies import FORM, is_form, parse_form, parse_object
 from edged.web.credentials import is_json
 from edged.web.exchange import Exchange, Way, json_response
 from edged.web.faults import respond
 
-_FORM: Final = "application/x-www-form-urlencoded"
 _MEMBERS: Final = ("username", "password")
-_MOST_MEMBERS: Final = 16
 
 
 async def create_stream_token(asked: Exchange) -> Response:
     """{"username", "password"} as JSON or as a form; `?alg=ES256` for a shorter token. 401 whatever is wrong."""
     body = _read(asked.request.headers, await asked.request.body())
     if body is None:
-        return respond(415, "unsupported_media_type", "Unsupported media type", f"send application/json or {_FORM}")
+        return respond(415, "unsupported_media_type", "Unsupported media type", f"send application/json or {FORM}")
     if (alg := asked.request.query_params.get("alg")) is not None:
         body["alg"] = alg
     try:
@@ -39,23 +36,12 @@ async def create_stream_token(asked: Exchange) -> Response:
 def _read(headers: Headers, body: bytes) -> dict[str, object] | None:
     """The members that count, None for a body of another type. Raises InvalidParams for one that cannot be read."""
     if is_json(headers):
-        try:
-            value = msgspec.json.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise InvalidParams("the body cannot be read as JSON") from None
-        if not isinstance(value, dict):
-            raise InvalidParams("the body must be a JSON object")
-        return {name: value[name] for name in _MEMBERS if name in value}
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
+        members = parse_object(body)
+    elif is_form(headers):
+        members = dict(parse_form(body))
+    else:
         return None
-    try:
-        pairs = parse_qsl(
-            body.decode("ascii"), keep_blank_values=True, encoding="utf-8", errors="strict",
-            max_num_fields=_MOST_MEMBERS,
-        )  # fmt: skip
-    except ValueError:
-        raise InvalidParams("the form cannot be read") from None
-    return {name: value for name, value in pairs if name in _MEMBERS}
+    return {name: members[name] for name in _MEMBERS if name in members}
 
 
 WAYS = (Way(method="POST", path="/api/token", answer=create_stream_token, capability=OPEN),)

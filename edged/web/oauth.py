@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Final
-from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from edged.errors import InvalidParams
+from edged.web.bodies import FORM, is_form, parse_form
 from edged.web.exchange import Exchange, Way, json_response
-
-_FORM: Final = "application/x-www-form-urlencoded"
-_MOST_MEMBERS: Final = 16
-
-
-class _BadForm(Exception):
-    """What stands in the body is no form with one token; the text says what is wrong."""
 
 
 async def introspect(asked: Exchange) -> Response:
     """What is known of the token in the form; of one that is not good, for whatever reason, only that."""
     try:
         token = await _read_token(asked.request)
-    except _BadForm as problem:
+    except InvalidParams as problem:
         return _invalid_request(problem)
     return json_response(await asked.call("introspect_token", {"token": token}))
 
@@ -33,7 +25,7 @@ async def revoke(asked: Exchange) -> Response:
     """The token in the form is good no more once this answers 200: also when it never was."""
     try:
         token = await _read_token(asked.request)
-    except _BadForm as problem:
+    except InvalidParams as problem:
         return _invalid_request(problem)
     # One that cannot be read is one that nobody could use (RFC 7009, section 2.2).
     with suppress(InvalidParams):
@@ -48,23 +40,18 @@ WAYS = (
 
 
 async def _read_token(request: Request) -> str:
-    """`token` of the form; `token_type_hint` and whatever else stands there are not looked at. Raises _BadForm."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
-        raise _BadForm(f"send Content-Type: {_FORM}")
-    try:
-        text = (await request.body()).decode("ascii")
-        members = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MOST_MEMBERS)
-    except ValueError:
-        raise _BadForm("the form cannot be read") from None
-    found = [value for name, value in members if name == "token"]
+    """`token` of the form; `token_type_hint` and whatever else stands there are not looked at. Raises InvalidParams."""
+    if not is_form(request.headers):
+        raise InvalidParams(f"send Content-Type: {FORM}")
+    found = [value for name, value in parse_form(await request.body()) if name == "token"]
     if len(found) != 1 or not found[0]:
-        raise _BadForm("token stands twice" if len(found) > 1 else "token is missing")
+        raise InvalidParams("token stands twice" if len(found) > 1 else "token is missing")
     return found[0]
 
 
-def _invalid_request(problem: _BadForm) -> Response:
+def _invalid_request(problem: InvalidParams) -> Response:
     """RFC 6749, section 5.2, and what every error of edged says."""
-    told = str(problem)
+    told = problem.sentence
     return json_response(
-        {"error": "invalid_request", "error_description": told, "detail": told, "code": "invalid_params"}, 400
+        {"error": "invalid_request", "error_description": told, "detail": told, "code": problem.slug}, 400
     )

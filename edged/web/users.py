@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 from starlette.responses import Response
 
+from edged.web.bodies import read_object
 from edged.web.credentials import is_json
-from edged.web.exchange import Exchange, Way, json_response, read_object
+from edged.web.exchange import Exchange, Way, json_response
 from edged.web.faults import not_json
 
 
