@@ -35,8 +35,9 @@ import trio
 JUMP_SECONDS: Final = 1.0
 #: A synchronised clock that is so much behind the mark, seconds, and the mark contradict each other.
 BEHIND_SECONDS: Final = 60.0
-#: The last second that a calendar of four-digit years knows, Unix seconds.
-_LAST_SECOND = 253402300799.0
+#: The first and the last second that a calendar of four-digit years knows, Unix seconds.
+_FIRST_SECOND: Final = -62135596800.0
+_LAST_SECOND: Final = 253402300799.0
 
 
 def wall_time() -> float:
@@ -45,14 +46,36 @@ def wall_time() -> float:
 
 
 def iso(seconds: float) -> str:
-    """Unix seconds → `2026-11-22T10:30:00Z` (contract S1-22); what lies behind the year 9999 is its last second."""
-    return _iso(int(min(seconds, _LAST_SECOND)))
+    """Unix seconds → `2026-11-22T10:30:00Z` (contract S1-22); never raises.
+
+    What lies behind the year 9999 is its last second; what lies before the year 1, and what is no number, the first of
+    that: one odd time in the database must not cost the whole list that it stands in.
+    """
+    # In this order nan, with which every comparison is False, ends as the first second.
+    return _iso(int(max(_FIRST_SECOND, min(seconds, _LAST_SECOND))))
+
+
+def read_iso(text: str) -> float:
+    """ISO 8601 → Unix seconds; UTC unless it says otherwise.
+
+    Raises ValueError if it is no time, OverflowError if it lies outside of the years 1970 to 9999 (UTC): `iso` has a
+    text for every time that is taken.
+    """
+    try:
+        when = datetime.fromisoformat(text)
+    except OverflowError:
+        raise ValueError("no ISO 8601 time") from None
+    seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    if not 0.0 <= seconds < _LAST_SECOND + 1:
+        raise OverflowError("outside of the years 1970 to 9999")
+    return seconds
 
 
 @lru_cache(maxsize=128)
 def _iso(seconds: int) -> str:
     """Remembered, because whatever is told within a second is told with the same one."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not strftime: its %Y has no leading zeros here.
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat() + "Z"
 
 
 class Clock:

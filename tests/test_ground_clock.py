@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from datetime import UTC, datetime
 from itertools import accumulate
 
 import pytest
@@ -10,7 +12,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.clock import Clock, wall_time
+from edged.clock import Clock, iso, read_iso, wall_time
 
 
 class Box:
@@ -253,3 +255,43 @@ async def test_its_monotonic_time_is_trio_s() -> None:
     assert abs(clock.monotonic() - trio.current_time()) < 1
     assert abs(clock.now() - time.time()) < 5
     assert abs(clock.high_water() - time.time()) < 5
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True))
+def test_every_time_can_be_told(seconds: float) -> None:
+    """Whatever stands in a database, a list that holds it can be written, and is read again where it can be."""
+    text = iso(seconds)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text)
+    if 0 <= seconds < 253402300800:
+        assert read_iso(text) == int(seconds)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (float("nan"), "0001-01-01T00:00:00Z"),
+        (float("-inf"), "0001-01-01T00:00:00Z"),
+        (-62135646000.0, "0001-01-01T00:00:00Z"),
+        (-1.0, "1969-12-31T23:59:59Z"),
+        (0.0, "1970-01-01T00:00:00Z"),
+        (float("inf"), "9999-12-31T23:59:59Z"),
+    ],
+)
+def test_a_time_that_no_calendar_has_is_the_nearest_that_it_has(seconds: float, text: str) -> None:
+    """Below the year 1 as behind the year 9999; what is no number is the first second."""
+    assert iso(seconds) == text
+
+
+@given(st.text() | st.datetimes(timezones=st.none() | st.timezones()).map(datetime.isoformat))
+def test_a_time_that_is_read_can_be_told(text: str) -> None:
+    """Any text is a time from 1970 to 9999, or refused: as no time, or as one outside of these."""
+    try:
+        seconds = read_iso(text)
+    except OverflowError:
+        when = datetime.fromisoformat(text)
+        assert not 1970 <= when.year < 9999 or (when.year, when.month, when.day) in ((1970, 1, 1), (9999, 12, 31))
+    except ValueError:
+        with pytest.raises((ValueError, OverflowError)):
+            datetime.fromisoformat(text)
+    else:
+        assert iso(seconds) == f"{datetime.fromtimestamp(int(seconds), UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from itertools import cycle
 from pathlib import Path
 
 import msgspec
@@ -341,3 +343,63 @@ async def test_validation_says_what_is_missing_or_wrong(tmp_path: Path) -> None:
             answer = await admin.call("validate_token", token=foreign)
             assert answer["valid"] is False
             assert answer["errors"][0].startswith("Invalid token: ")
+
+
+@pytest.mark.parametrize(
+    "odd", ["0001-01-01T00:00:00+14:00", "1969-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00", "0001-01-01"]
+)
+async def test_a_time_before_1970_or_after_9999_is_refused_and_breaks_no_list(tmp_path: Path, odd: str) -> None:
+    """Wherever a time can be given it is refused by name, nothing is kept of it, and every list can still be asked."""
+    sentence = "lies outside of the years 1970 to 9999"
+    with trio.fail_after(30):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+            key_id, _ = await house.create_key("viewer")
+            _, key = await house.create_key("admin")
+
+            async def refusal(method: str, **params: object) -> str:
+                error = (await admin.ask(method, **params))["error"]
+                assert error["code"] == -32602, error
+                return str(error)
+
+            foreign = {"source_id": "a", "key": "k" * 40, "role": "viewer"}
+            for member in ("created_at", "expires_at"):
+                report = (await admin.call("import_keys", keys=[{**foreign, member: odd}]))["keys"][0]
+                assert (report["status"], report["key_id"]) == ("refused", None)
+                assert sentence in report["reason"]
+            assert sentence in await refusal("create_key", name="x", role="viewer", expires_at=odd)
+            assert sentence in await refusal("update_key", key_id=key_id, expires_at=odd)
+            assert sentence in await refusal("revoke", subject="zz", before=odd)
+            reply = await house.request("POST", "/api/revocations", key=key, body={"subject": "zz", "before": odd})
+            assert reply.status == 400
+            assert sentence in reply.json["detail"]
+            assert len((await admin.call("list_keys"))["keys"]) == 2
+            assert (await admin.call("list_revocations"))["total"] == 0
+
+
+async def test_odd_times_that_stand_in_the_database_break_no_list(tmp_path: Path) -> None:
+    """What an earlier version took, or a damaged row says, is told as the nearest time that a calendar has."""
+    config = make_config(tmp_path, cameras=0)
+    with trio.fail_after(60):
+        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+            key_id, _ = await house.create_key("viewer")
+            await admin.call("create_service_token", name="uploads")
+            await admin.call("create_user", name="ann", password="a long password", role="viewer")
+            await admin.call("revoke", subject="zz", before="2020-01-01T00:00:00Z")
+            await admin.call("revoke", jti="gone")
+        odd = (-62135646000.0, float("-inf"), float("inf"), 1e300)
+        with closing(sqlite3.connect(config.paths.state / "trust.db")) as db:
+            names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            times = {
+                name: [row[1] for row in db.execute(f"PRAGMA table_info({name})") if row[2] == "REAL"] for name in names
+            }
+            values = cycle(odd)
+            for name in ("api_keys", "service_tokens", "users", "revocations", "cut_offs", "signing_keys"):
+                assert times[name], name
+                for column in times[name]:
+                    db.execute(f"UPDATE {name} SET {column} = ? WHERE {column} IS NOT NULL", (next(values),))
+            db.commit()
+        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+            assert [item["key_id"] for item in (await admin.call("list_keys"))["keys"]] == [key_id]
+            assert (await admin.call("list_revocations"))["total"] == 2
+            for listing in ("list_service_tokens", "list_users", "list_signing_keys", "list_sessions"):
+                assert await admin.call(listing), listing

@@ -284,5 +284,5 @@ def _read_time(text: str | None) -> float | None:
     """RFC 3339, as Go writes it with up to nine digits of a second → Unix seconds; None if it is no time."""
     try:
         return datetime.fromisoformat(text).timestamp() if text else None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

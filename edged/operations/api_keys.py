@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -15,7 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from edged.access.api_keys import ForeignKey
 from edged.access.ledger import caller_of
-from edged.clock import iso
+from edged.clock import iso, read_iso
 from edged.credentials.api_keys import KeyRecord, digest
 from edged.credentials.callers import Caller, Streams
 from edged.credentials.decision import Reason
@@ -415,12 +414,14 @@ def _iso(seconds: float | None) -> str | None:
 
 
 def read_time(member: str, text: str) -> float:
-    """ISO 8601 → Unix seconds; UTC unless it says otherwise. Raises InvalidParams naming the member."""
+    """ISO 8601 → Unix seconds, as `read_iso`. Raises InvalidParams naming the member."""
     try:
-        when = datetime.fromisoformat(text)
-        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        raise InvalidParams(f"{member} is no ISO 8601 time", hint="for example 2027-01-31T00:00:00Z") from None
+        return read_iso(text)
+    except ValueError:
+        sentence = f"{member} is no ISO 8601 time"
+    except OverflowError:
+        sentence = f"{member} lies outside of the years 1970 to 9999"
+    raise InvalidParams(sentence, hint="for example 2027-01-31T00:00:00Z")
 
 
 def _read_changes(params: UpdateKeyParams, now: float) -> dict[str, Any]:
