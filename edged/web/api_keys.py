@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import msgspec
 from starlette.responses import Response
 
 from edged.errors import InvalidParams
-from edged.web.bodies import change, read_object
-from edged.web.credentials import is_json
+from edged.web import bodies
 from edged.web.exchange import Exchange, Way, json_response
-from edged.web.faults import not_json
 
 _FILTERS = ("role", "status", "owner")
 
 
 async def create(asked: Exchange) -> Response:
     """A new key: 201, and the only answer that ever holds its secret."""
-    if not is_json(asked.request.headers):
-        return not_json()
-    body = await asked.request.body()
-    return json_response(await asked.call("create_key", msgspec.Raw(body or b"{}")), 201)
+    return await bodies.create(asked, "create_key")
 
 
 async def list_all(asked: Exchange) -> Response:
@@ -38,9 +32,7 @@ async def show(asked: Exchange) -> Response:
 
 async def update(asked: Exchange) -> Response:
     """Change what stands in the body; null lifts a restriction."""
-    if not is_json(asked.request.headers):
-        return not_json()
-    return json_response(await asked.call("update_key", {**await read_object(asked), **asked.request.path_params}))
+    return await bodies.change(asked, "update_key")
 
 
 async def suspend(asked: Exchange) -> Response:
@@ -55,7 +47,7 @@ async def resume(asked: Exchange) -> Response:
 
 async def rotate(asked: Exchange) -> Response:
     """The same key with a new secret; the old one lives for `grace_seconds`. The body is optional."""
-    return await change(asked, "rotate_key")
+    return await bodies.act(asked, "rotate_key")
 
 
 async def revoke(asked: Exchange) -> Response:

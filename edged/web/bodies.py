@@ -1,4 +1,4 @@
-"""What stands in the bodies of requests: JSON objects and forms."""
+"""What stands in the bodies of requests, JSON objects and forms, and what is asked with it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,26 @@ FORM: Final = "application/x-www-form-urlencoded"
 _MOST_MEMBERS: Final = 16
 
 
+async def create(asked: Exchange, operation: str) -> Response:
+    """Ask for something new, which the body, a JSON object, describes: 201."""
+    if not is_json(asked.request.headers):
+        return not_json()
+    return json_response(await asked.call(operation, msgspec.Raw(await asked.request.body() or b"{}")), 201)
+
+
 async def change(asked: Exchange, operation: str) -> Response:
-    """Ask for an operation on what the path names; a body, if there is one, is a JSON object of further params."""
-    body: dict[str, object] = {}
-    if has_body(asked.request.headers):
-        if not is_json(asked.request.headers):
-            return not_json()
-        body = await read_object(asked)
+    """Ask for a change of what the path names; the body, a JSON object, says of what kind."""
+    if not is_json(asked.request.headers):
+        return not_json()
+    body = parse_object(await asked.request.body() or b"{}")
     return json_response(await asked.call(operation, {**body, **asked.request.path_params}))
 
 
-async def read_object(asked: Exchange) -> dict[str, object]:
-    """The body, a JSON object; none at all is an empty one. Raises InvalidParams."""
-    return parse_object(await asked.request.body() or b"{}")
+async def act(asked: Exchange, operation: str) -> Response:
+    """Ask for something that is done to what the path names; as `change`, but the body may be left out."""
+    if has_body(asked.request.headers):
+        return await change(asked, operation)
+    return json_response(await asked.call(operation, asked.request.path_params))
 
 
 def parse_object(body: bytes) -> dict[str, object]:

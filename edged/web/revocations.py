@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
 from starlette.responses import Response
 
-from edged.web.credentials import is_json
+from edged.web import bodies
 from edged.web.exchange import Exchange, Way, json_response, read_page
-from edged.web.faults import not_json
 
 
 async def list_all(asked: Exchange) -> Response:
@@ -17,9 +15,7 @@ async def list_all(asked: Exchange) -> Response:
 
 async def add(asked: Exchange) -> Response:
     """Deny: 201 once it is durable; it was in force before."""
-    if not is_json(asked.request.headers):
-        return not_json()
-    return json_response(await asked.call("revoke", msgspec.Raw(await asked.request.body() or b"{}")), 201)
+    return await bodies.create(asked, "revoke")
 
 
 WAYS = (

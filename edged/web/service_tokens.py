@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import msgspec
 from starlette.responses import Response
 
-from edged.web.bodies import change
-from edged.web.credentials import is_json
+from edged.web import bodies
 from edged.web.exchange import Exchange, Way, json_response
-from edged.web.faults import not_json
 
 
 async def create(asked: Exchange) -> Response:
     """A new token: 201, and the only answer that ever holds its secret."""
-    if not is_json(asked.request.headers):
-        return not_json()
-    body = await asked.request.body()
-    return json_response(await asked.call("create_service_token", msgspec.Raw(body or b"{}")), 201)
+    return await bodies.create(asked, "create_service_token")
 
 
 async def list_all(asked: Exchange) -> Response:
@@ -26,7 +20,7 @@ async def list_all(asked: Exchange) -> Response:
 
 async def rotate(asked: Exchange) -> Response:
     """The same token with a new secret; the old one lives for `grace_seconds`. The body is optional."""
-    return await change(asked, "rotate_service_token")
+    return await bodies.act(asked, "rotate_service_token")
 
 
 async def revoke(asked: Exchange) -> Response:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
 from starlette.responses import Response
 
-from edged.web.bodies import change
-from edged.web.credentials import is_json
+from edged.web import bodies
 from edged.web.exchange import Exchange, Way, json_response
-from edged.web.faults import not_json
 
 
 async def list_all(asked: Exchange) -> Response:
@@ -18,19 +15,17 @@ async def list_all(asked: Exchange) -> Response:
 
 async def create(asked: Exchange) -> Response:
     """The next key of an algorithm: 201."""
-    if not is_json(asked.request.headers):
-        return not_json()
-    return json_response(await asked.call("create_signing_key", msgspec.Raw(await asked.request.body() or b"{}")), 201)
+    return await bodies.create(asked, "create_signing_key")
 
 
 async def promote(asked: Exchange) -> Response:
     """The key in the path signs from now on; the body {"force": true} is optional."""
-    return await change(asked, "promote_signing_key")
+    return await bodies.act(asked, "promote_signing_key")
 
 
 async def retire(asked: Exchange) -> Response:
     """The key in the path is given up; the body {"distrust": true} is for one that leaked."""
-    return await change(asked, "retire_signing_key")
+    return await bodies.act(asked, "retire_signing_key")
 
 
 WAYS = (

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
 from starlette.responses import Response
 
-from edged.web.bodies import read_object
-from edged.web.credentials import is_json
+from edged.web import bodies
 from edged.web.exchange import Exchange, Way, json_response
-from edged.web.faults import not_json
 
 
 async def list_all(asked: Exchange) -> Response:
@@ -18,9 +15,7 @@ async def list_all(asked: Exchange) -> Response:
 
 async def create(asked: Exchange) -> Response:
     """A new user: 201."""
-    if not is_json(asked.request.headers):
-        return not_json()
-    return json_response(await asked.call("create_user", msgspec.Raw(await asked.request.body() or b"{}")), 201)
+    return await bodies.create(asked, "create_user")
 
 
 async def show(asked: Exchange) -> Response:
@@ -30,7 +25,7 @@ async def show(asked: Exchange) -> Response:
 
 async def update(asked: Exchange) -> Response:
     """What the body names changes; the rest stays."""
-    return await _with_body(asked, "update_user")
+    return await bodies.change(asked, "update_user")
 
 
 async def delete(asked: Exchange) -> Response:
@@ -40,13 +35,7 @@ async def delete(asked: Exchange) -> Response:
 
 async def set_password(asked: Exchange) -> Response:
     """{"password": …}, and for one's own {"old_password": …} beside it."""
-    return await _with_body(asked, "set_password")
-
-
-async def _with_body(asked: Exchange, operation: str) -> Response:
-    if not is_json(asked.request.headers):
-        return not_json()
-    return json_response(await asked.call(operation, {**await read_object(asked), **asked.request.path_params}))
+    return await bodies.change(asked, "set_password")
 
 
 WAYS = (
