@@ -219,6 +219,19 @@ def test_a_key_is_changed_suspended_and_resumed(shell: Shell) -> None:
     assert shell.run("key", "suspend", "key_0").code == 1
 
 
+def test_streams_are_listed_with_commas_for_keys_users_and_tokens_alike(shell: Shell) -> None:
+    """`--read a,b --read c` is three streams, whoever is to read them."""
+    words = ("--read", "a,b", "--read", "c", "--publish", "d,e", "--json")
+    key = shell.run("key", "create", "k", "--role", "viewer", *words).json
+    user = shell.run("user", "add", "kim", "--no-password", *words).json
+    token = shell.run("token", "issue", "kim", *words).json
+    named = {"read": ["a", "b", "c"], "publish": ["d", "e"]}
+    assert shell.run("key", "show", key["key_id"], "--json").json["streams"] == user["streams"] == named
+    claims = shell.run("token", "verify", token["token"], "--json").json["payload"]
+    listed = [(item["action"], item.get("path")) for item in claims["mediamtx_permissions"]]
+    assert listed == [(action, path) for action, paths in named.items() for path in paths]
+
+
 def test_sessions_are_listed_and_ended(shell: Shell) -> None:
     """The command's own session is among them; one that is not there is not found."""
     listed = shell.run("session", "list")

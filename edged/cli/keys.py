@@ -11,18 +11,12 @@ import click
 
 from edged.cli.foreign_keys import KeyFile
 from edged.cli.options import FAILED, ask, errors_shown, show_fields, show_json, show_rights, show_table, talks
+from edged.cli.rights import ROLES, changes_rights, gives_rights, list_lifted
 
-_ROLES = click.Choice(["monitor", "viewer", "operator", "user", "admin"])
 _COLUMNS = ("key_id", "name", "role", "owner", "status", "created_at", "expires_at", "last_used", "usage_count")
 _STATES = click.Choice(["active", "expired", "suspended", "revoked"])
 #: Keys of another service that the daemon takes with one call.
 _MOST_IMPORTED = 100
-_cameras = click.option("--camera", "cameras", multiple=True, metavar="CAMERA", help="Only this camera; repeatable.")
-_permissions = click.option(
-    "--permission", "permissions", multiple=True, help="Only this of what the role may do; repeatable."
-)
-_read = click.option("--read", "read", multiple=True, metavar="STREAM", help="Read only this stream; repeatable.")
-_publish = click.option("--publish", "publish", multiple=True, metavar="STREAM", help="Publish it; repeatable.")
 _owner = click.option("--owner", metavar="USER", help="Whose it is: it can do no more than they may.")
 _quiet = click.option("--quiet", "-q", is_flag=True, help="Print the secret alone, for scripts to capture.")
 
@@ -34,34 +28,29 @@ def key() -> None:
 
 @key.command()
 @click.argument("name")
-@click.option("--role", type=_ROLES, required=True, help="What the key may do; user is operator.")
+@click.option("--role", type=ROLES, required=True, help="What the key may do; user is operator.")
 @click.option("--expires-in-days", type=click.FloatRange(min=0, min_open=True), help="Without it the key has no end.")
-@_cameras
-@_permissions
-@_read
-@_publish
+@gives_rights
 @_owner
 @_quiet
 @talks
 def create(
-    name: str, role: str, expires_in_days: float | None, cameras: tuple[str, ...], permissions: tuple[str, ...],
-    read: tuple[str, ...], publish: tuple[str, ...], owner: str | None, quiet: bool, **where: Any,
+    name: str, role: str, expires_in_days: float | None, rights: dict[str, object], owner: str | None, quiet: bool,
+    **where: Any,
 ) -> None:  # fmt: skip
     """Make an API key called NAME and print its secret, this one time."""
     params = {
         "name": name,
         "role": role,
         "expires_in_days": expires_in_days,
-        "camera_access": list(cameras) or None,
-        "permissions": list(permissions) or None,
-        "streams": _streams(read, publish),
         "owner": owner,
+        **rights,
     }
     _show_secret(ask("create_key", params, **where), quiet=quiet, as_json=where["as_json"])
 
 
 @key.command("list")
-@click.option("--role", type=_ROLES, help="Only keys of this role.")
+@click.option("--role", type=ROLES, help="Only keys of this role.")
 @click.option("--status", type=_STATES, help="Only keys in this state.")
 @click.option("--unused-days", type=click.FloatRange(min=0), help="Only keys unused for so long.")
 @click.option("--owner", metavar="USER", help="Only keys of this user.")
@@ -90,24 +79,16 @@ def show(key_id: str, **where: Any) -> None:
 @key.command()
 @click.argument("key_id")
 @click.option("--name", help="What it is called.")
-@click.option("--role", type=_ROLES, help="What it may do; user is operator.")
+@click.option("--role", type=ROLES, help="What it may do; user is operator.")
 @click.option("--expires-in-days", type=click.FloatRange(min=0, min_open=True), help="When it ends, from now.")
 @click.option("--no-expiry", is_flag=True, help="It has no end.")
-@_cameras
-@click.option("--all-cameras", is_flag=True, help="Every camera.")
-@_permissions
-@click.option("--all-permissions", is_flag=True, help="All that the role may do.")
-@_read
-@_publish
-@click.option("--camera-streams", is_flag=True, help="Streams of the cameras that it may see, no list of its own.")
+@changes_rights
 @_owner
 @click.option("--no-owner", is_flag=True, help="It is nobody's.")
 @talks
 def update(
     key_id: str, name: str | None, role: str | None, expires_in_days: float | None, no_expiry: bool,
-    cameras: tuple[str, ...], all_cameras: bool, permissions: tuple[str, ...], all_permissions: bool,
-    read: tuple[str, ...], publish: tuple[str, ...], camera_streams: bool, owner: str | None, no_owner: bool,
-    **where: Any,
+    rights: dict[str, object], lifted: dict[str, bool], owner: str | None, no_owner: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Change what a key is called and may do; its sessions feel it with their next call. What is left out stays."""
     params = {
@@ -115,18 +96,13 @@ def update(
         "name": name,
         "role": role,
         "expires_in_days": expires_in_days,
-        "camera_access": list(cameras) or None,
-        "permissions": list(permissions) or None,
-        "streams": _streams(read, publish),
         "owner": owner,
+        **rights,
     }
-    lifted = {
-        "expires_at": no_expiry, "camera_access": all_cameras, "permissions": all_permissions,
-        "streams": camera_streams, "owner": no_owner,
-    }  # fmt: skip
-    nulls = [member for member, lift in lifted.items() if lift]
-    if (no_expiry and expires_in_days is not None) or any(params.get(member) is not None for member in nulls):
-        raise click.UsageError("one of these options says the contrary of another")
+    # A key's end is set as `expires_in_days` and lifted as `expires_at`.
+    nulls = list_lifted(
+        {**params, "expires_at": expires_in_days}, {**lifted, "expires_at": no_expiry, "owner": no_owner}
+    )
     _show_key(ask("update_key", params, nulls=nulls, **where), where)
 
 
@@ -197,10 +173,6 @@ def rotate(key_id: str, grace: int | None, quiet: bool, **where: Any) -> None:
 def revoke(key_id: str, **where: Any) -> None:
     """End a key and everything that it opened, at once and for good."""
     _tell(ask("revoke_key", {"key_id": key_id}, **where), "is revoked", where)
-
-
-def _streams(read: tuple[str, ...], publish: tuple[str, ...]) -> dict[str, list[str]] | None:
-    return {"read": list(read), "publish": list(publish)} if read or publish else None
 
 
 def _tell(done: dict[str, Any], what: str, where: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import click
 
 from edged.cli import token_file
 from edged.cli.options import FAILED, ask, errors_shown, show_fields, show_json, talks, with_json
+from edged.cli.rights import ROLES, gives_rights
 
 _VARIABLE = "CAMERA_SERVICE_JWT_TOKEN"
 _TEXT = click.argument("token", required=False)
@@ -23,21 +24,17 @@ def token() -> None:
 
 @token.command()
 @click.argument("user")
-@click.option("--role", type=click.Choice(["monitor", "viewer", "operator", "user", "admin"]), help="What it may do.")
+@click.option("--role", type=ROLES, help="What it may do.")
 @click.option("--expires", type=click.IntRange(min=60), metavar="SECONDS", help="How long it lives (86400).")
 @click.option("--also", "roles", multiple=True, metavar="ROLE", help="A further role; may be repeated.")
 @click.option("--claim", "claims", multiple=True, metavar="NAME=VALUE", help="A claim of one's own, JSON or text.")
-@click.option("--camera", "cameras", multiple=True, metavar="CAMERA", help="Only this camera; may be repeated.")
-@click.option("--permission", "permissions", multiple=True, help="Only this of what the role may do; may be repeated.")
-@click.option("--read", "read", multiple=True, metavar="PATH", help="Only this stream (* for all); may be repeated.")
-@click.option("--publish", multiple=True, metavar="PATH", help="Publish to this stream; may be repeated.")
+@gives_rights
 @click.option("--signing-key", metavar="KEY", help="RS256, ES256, HS256, the name of a shared secret, or a kid.")
 @click.option("--quiet", "-q", is_flag=True, help="Print the token alone, for scripts to capture.")
 @talks
 def issue(
     user: str, role: str | None, roles: tuple[str, ...], claims: tuple[str, ...], expires: int | None,
-    cameras: tuple[str, ...], permissions: tuple[str, ...], read: tuple[str, ...], publish: tuple[str, ...],
-    signing_key: str | None, quiet: bool, **where: Any,
+    rights: dict[str, object], signing_key: str | None, quiet: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Sign a token that speaks for USER."""
     params = {
@@ -46,9 +43,7 @@ def issue(
         "roles": list(roles) or None,
         "claims": dict(map(_read_claim, claims)) or None,
         "expires_in": expires,
-        "camera_access": list(cameras) or None,
-        "permissions": list(permissions) or None,
-        "streams": {"read": list(read), "publish": list(publish)} if read or publish else None,
+        **rights,
         "signing_key": signing_key,
     }
     made = ask("issue_token", params, **where)

@@ -7,17 +7,11 @@ from typing import Any
 import click
 
 from edged.cli.options import ask, ask_password, show_json, show_rights, show_table, talks
+from edged.cli.rights import ROLES, changes_rights, gives_rights, list_lifted
 
-_ROLES = click.Choice(["monitor", "viewer", "operator", "user", "admin"])
 _COLUMNS = ("name", "display_name", "role", "disabled", "has_password", "created_at")
 _name = click.argument("name")
 _display_name = click.option("--display-name", metavar="TEXT", help="What lists show beside the name.")
-_cameras = click.option("--camera", "cameras", multiple=True, metavar="CAMERA", help="Only this camera; repeatable.")
-_permissions = click.option(
-    "--permission", "permissions", multiple=True, help="Only this of what the role may do; repeatable."
-)
-_read = click.option("--read", multiple=True, metavar="STREAMS", help="Read only these streams: a,b; repeatable.")
-_publish = click.option("--publish", multiple=True, metavar="STREAMS", help="Publish these: a,b; repeatable.")
 _password_stdin = click.option(
     "--password-stdin", is_flag=True, help="The first line of standard input is the password, for scripts."
 )
@@ -30,18 +24,15 @@ def user() -> None:
 
 @user.command()
 @_name
-@click.option("--role", type=_ROLES, default="viewer", show_default=True, help="What they may do; user is operator.")
+@click.option("--role", type=ROLES, default="viewer", show_default=True, help="What they may do; user is operator.")
 @_display_name
-@_cameras
-@_permissions
-@_read
-@_publish
+@gives_rights
 @_password_stdin
 @click.option("--no-password", is_flag=True, help="They cannot log in; they may own keys.")
 @talks
 def add(
-    name: str, role: str, display_name: str | None, cameras: tuple[str, ...], permissions: tuple[str, ...],
-    read: tuple[str, ...], publish: tuple[str, ...], password_stdin: bool, no_password: bool, **where: Any,
+    name: str, role: str, display_name: str | None, rights: dict[str, object], password_stdin: bool, no_password: bool,
+    **where: Any,
 ) -> None:  # fmt: skip
     """Make a user called NAME; you are asked for their password."""
     if no_password and password_stdin:
@@ -50,9 +41,7 @@ def add(
         "name": name,
         "role": role,
         "display_name": display_name,
-        "camera_access": list(cameras) or None,
-        "permissions": list(permissions) or None,
-        "streams": _streams(read, publish),
+        **rights,
         "password": None if no_password else ask_password(from_stdin=password_stdin),
     }
     _show(ask("create_user", params, **where), where)
@@ -83,37 +72,24 @@ def show(name: str, **where: Any) -> None:
 
 @user.command("set")
 @_name
-@click.option("--role", type=_ROLES, help="What they may do; user is operator.")
+@click.option("--role", type=ROLES, help="What they may do; user is operator.")
 @_display_name
-@_cameras
-@click.option("--all-cameras", is_flag=True, help="Every camera.")
-@_permissions
-@click.option("--all-permissions", is_flag=True, help="All that the role may do.")
-@_read
-@_publish
-@click.option("--camera-streams", is_flag=True, help="Streams of the cameras that they may see, no list of their own.")
+@changes_rights
 @click.option("--disable/--enable", "disabled", default=None, help="Refuse them and their keys; or let them in again.")
 @talks
 def set_rights(
-    name: str, role: str | None, display_name: str | None, cameras: tuple[str, ...], all_cameras: bool,
-    permissions: tuple[str, ...], all_permissions: bool, read: tuple[str, ...], publish: tuple[str, ...],
-    camera_streams: bool, disabled: bool | None, **where: Any,
+    name: str, role: str | None, display_name: str | None, rights: dict[str, object], lifted: dict[str, bool],
+    disabled: bool | None, **where: Any,
 ) -> None:  # fmt: skip
     """Change what a user is called and may do. What is taken away is gone at once. What is left out stays."""
     params = {
         "name": name,
         "role": role,
         "display_name": display_name,
-        "camera_access": list(cameras) or None,
-        "permissions": list(permissions) or None,
-        "streams": _streams(read, publish),
+        **rights,
         "disabled": disabled,
     }
-    lifted = {"camera_access": all_cameras, "permissions": all_permissions, "streams": camera_streams}
-    nulls = [member for member, lift in lifted.items() if lift]
-    if any(params[member] is not None for member in nulls):
-        raise click.UsageError("one of these options says the contrary of another")
-    _show(ask("update_user", params, nulls=nulls, **where), where)
+    _show(ask("update_user", params, nulls=list_lifted(params, lifted), **where), where)
 
 
 @user.command()
@@ -141,15 +117,6 @@ def demo_login(**where: Any) -> None:
     Everybody knows this password: it is taken on this very machine only.
     """
     _show(ask("create_demo_login", {}, **where), where)
-
-
-def _streams(read: tuple[str, ...], publish: tuple[str, ...]) -> dict[str, list[str]] | None:
-    named = {"read": _split(read), "publish": _split(publish)}
-    return named if read or publish else None
-
-
-def _split(lists: tuple[str, ...]) -> list[str]:
-    return [name for text in lists for name in text.split(",") if name]
 
 
 def _tell(done: dict[str, Any], where: dict[str, Any]) -> None:

@@ -1,0 +1,66 @@
+"""Options that say what a key, a user or a token may do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import wraps
+from typing import Any, Final, cast
+
+import click
+
+from edged.cli.options import F
+
+ROLES: Final = click.Choice(["monitor", "viewer", "operator", "user", "admin"])
+
+_cameras = click.option("--camera", "cameras", multiple=True, metavar="CAMERA", help="Only this camera; repeatable.")
+_permissions = click.option(
+    "--permission", "permissions", multiple=True, help="Only this of what the role may do; repeatable."
+)
+_read = click.option("--read", multiple=True, metavar="STREAMS", help="Read only these (a,b; * for all); repeatable.")
+_publish = click.option("--publish", multiple=True, metavar="STREAMS", help="Publish these (a,b); repeatable.")
+_all_cameras = click.option("--all-cameras", is_flag=True, help="Every camera.")
+_all_permissions = click.option("--all-permissions", is_flag=True, help="All that the role may do.")
+_camera_streams = click.option(
+    "--camera-streams", is_flag=True, help="Streams of the cameras that may be seen, no list of names."
+)
+
+
+def gives_rights(command: F) -> F:
+    """Options that say what somebody may do; the command gets them as `rights`, members of its params."""
+
+    @wraps(command)
+    def run(
+        *, cameras: tuple[str, ...], permissions: tuple[str, ...], read: tuple[str, ...], publish: tuple[str, ...],
+        **given: Any,
+    ) -> Any:  # fmt: skip
+        rights = {
+            "camera_access": list(cameras) or None,
+            "permissions": list(permissions) or None,
+            "streams": {"read": _split(read), "publish": _split(publish)} if read or publish else None,
+        }
+        return command(rights=rights, **given)
+
+    return cast(F, _cameras(_permissions(_read(_publish(run)))))
+
+
+def changes_rights(command: F) -> F:
+    """As `gives_rights`, and options that lift a restriction; the command gets these as `lifted`, for `list_lifted`."""
+
+    @wraps(command)
+    def run(*, all_cameras: bool, all_permissions: bool, camera_streams: bool, **given: Any) -> Any:
+        lifted = {"camera_access": all_cameras, "permissions": all_permissions, "streams": camera_streams}
+        return command(lifted=lifted, **given)
+
+    return gives_rights(cast(F, _all_cameras(_all_permissions(_camera_streams(run)))))
+
+
+def list_lifted(params: Mapping[str, object], lifted: Mapping[str, bool]) -> list[str]:
+    """The params that are to become null. Raises UsageError if one of them is given, too."""
+    nulls = [member for member, lift in lifted.items() if lift]
+    if any(params.get(member) is not None for member in nulls):
+        raise click.UsageError("one of these options says the contrary of another")
+    return nulls
+
+
+def _split(lists: tuple[str, ...]) -> list[str]:
+    return [name for text in lists for name in text.split(",") if name]
