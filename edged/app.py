@@ -131,8 +131,8 @@ async def run(
         monotonic = trio.lowlevel.current_clock().current_time
         clock = Clock(partial(trust.read_now, meta.load_high_water), synchronized=systemd.is_clock_synchronized,
                       monotonic=monotonic, jumped=partial(upkeep.note_jump, metrics.clock_jumped))  # fmt: skip
-        ledger, usage = Ledger(), Usage(tallies, clock)
-        admissions = Admissions(monotonic, count_end=metrics.session_ended)
+        ledger, admissions = Ledger(), Admissions(monotonic, count_end=metrics.session_ended)
+        usage = Usage(tallies, clock, admissions.has)
         registrar = Registrar(ledger, admissions, trust, clock, metrics)
         mark = upkeep.Mark(clock, mark_store(trust), partial(replace_mark, trust), registrar.mind_reset)
         api_keys = ApiKeys(registrar, ledger, admissions, trust, clock)

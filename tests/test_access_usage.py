@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,12 +24,14 @@ def path(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def open_usage(path: Path, commits: list[str] | None = None) -> AsyncIterator[tuple[Usage, Database]]:
+async def open_usage(
+    path: Path, commits: list[str] | None = None, inside: Container[str] = ()
+) -> AsyncIterator[tuple[Usage, Database]]:
     seen = commits if commits is not None else []
     async with Database.open(
         path, USAGE, name="usage", synchronous="NORMAL", observe_commit=lambda name, _: seen.append(name)
     ) as db:
-        usage = Usage(db, Clock(system=lambda: 1000.0 + trio.current_time()))
+        usage = Usage(db, Clock(system=lambda: 1000.0 + trio.current_time()), inside.__contains__)
         usage.load()
         yield usage, db
 
@@ -107,3 +109,57 @@ async def test_a_flush_that_is_cancelled_is_repeated(path: Path) -> None:
         assert scope.cancelled_caught
         await usage.flush()
         assert rows(path, "SELECT credential_id, count FROM tallies") == [("key_1", 1)]
+
+
+@pytest.mark.parametrize("identity", ["key:mine", "service:mine"])
+async def test_whoever_is_inside_uses_its_credential_all_the_time(
+    path: Path, mock_clock: trio.testing.MockClock, identity: str
+) -> None:
+    """Asked for, last use is now while somebody is inside, and at most a minute behind when they have left."""
+    inside: set[str] = set()
+    async with open_usage(path, inside=inside) as (usage, _), trio.open_nursery() as nursery:
+        nursery.start_soon(usage.run)
+        await trio.testing.wait_all_tasks_blocked()
+        usage.tally("mine")
+        usage.tally("other")
+        inside.add(identity)
+        for minutes in range(1, 4):
+            mock_clock.jump(59)
+            await trio.testing.wait_all_tasks_blocked()
+            assert usage.find("mine") == Tally("mine", 1000.0 + 60 * minutes - 1, 1)
+            mock_clock.jump(1)
+            at = 1000.0 + 60 * minutes
+            await until(lambda at=at: rows(path, "SELECT last_used FROM tallies ORDER BY 1 DESC LIMIT 1") == [(at,)])
+        mock_clock.jump(59)
+        inside.clear()
+        assert usage.find("mine") == Tally("mine", 1180.0, 1)
+        mock_clock.jump(600)
+        await trio.testing.wait_all_tasks_blocked()
+        assert usage.find("mine") == Tally("mine", 1180.0, 1)
+        assert usage.find("other") == Tally("other", 1000.0, 1)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_write_that_takes_long_does_not_put_off_the_next_look(
+    path: Path, mock_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk that takes 10 s who is inside is noted once a minute all the same."""
+    inside = {"key:mine"}
+    async with open_usage(path, inside=inside) as (usage, db), trio.open_nursery() as nursery:
+        write = db.write
+
+        async def write_slowly(job: object) -> None:
+            await trio.sleep(10)
+            await write(job)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(db, "write", write_slowly)
+        usage.tally("mine")
+        nursery.start_soon(usage.run)
+        await trio.testing.wait_all_tasks_blocked()
+        for step in (60, 10, 50):
+            mock_clock.jump(step)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+        inside.clear()
+        assert usage.find("mine") == Tally("mine", 1120.0, 1)
+        monkeypatch.setattr(db, "write", write)
+        nursery.cancel_scope.cancel()

@@ -9,14 +9,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from itertools import cycle
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 import trio
+import trio.testing
 from house_helpers import SECRET, Conversation, RunningHouse, ended, make_config, running_house
 from hypothesis import given
 from hypothesis import strategies as st
+from rtsp_client import RtspReader
 
+from edged.clock import iso
 from edged.credentials import tokens
 from edged.credentials.callers import Caller, Streams
 from edged.credentials.claims import RESERVED
@@ -403,3 +407,59 @@ async def test_odd_times_that_stand_in_the_database_break_no_list(tmp_path: Path
             assert (await admin.call("list_revocations"))["total"] == 2
             for listing in ("list_service_tokens", "list_users", "list_signing_keys", "list_sessions"):
                 assert await admin.call(listing), listing
+
+
+async def test_a_key_that_somebody_is_inside_by_is_in_use(
+    tmp_path: Path, mock_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that logged in 90 days ago and has said nothing since stands in no list of unused keys."""
+    ahead = 0.0
+    monkeypatch.setattr("edged.clock.time", SimpleNamespace(time=lambda: 1_800_000_000.0 + ahead + trio.current_time()))
+    async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+        key_id, secret = await house.create_key("viewer")
+        idle, _ = await house.create_key("viewer")
+
+        async def unused(days: float) -> list[str]:
+            return [item["key_id"] for item in (await admin.call("list_keys", unused_days=days))["keys"]]
+
+        async with house.websocket() as client:
+            await client.call("authenticate", auth_token=secret)
+            login = await admin.call("get_key", key_id=key_id)
+            ahead += 90 * 86400.0
+            assert await unused(1) == [idle]
+            shown = await admin.call("get_key", key_id=key_id)
+            assert (shown["last_used"], shown["usage_count"]) == (iso(1_800_000_000 + ahead), login["usage_count"])
+            mock_clock.jump(60)
+            await client.call("ping")
+        while (await admin.call("list_sessions"))["sessions"][1:]:
+            await trio.testing.wait_all_tasks_blocked()
+        ahead += 0.5 * 86400
+        assert (await admin.call("get_key", key_id=key_id))["last_used"] == iso(1_800_000_060 + 90 * 86400)
+        assert await unused(0.6) == [idle]
+        ahead += 30 * 86400
+        assert await unused(30) == [key_id, idle]
+
+
+@pytest.mark.ffmpeg
+@pytest.mark.mediamtx
+@pytest.mark.parametrize("by", ["password", "ticket"])
+async def test_a_key_whose_stream_flows_is_in_use(tmp_path: Path, by: str) -> None:
+    """Whoever watches by it, or by a ticket of it, uses it until they leave, without another login."""
+    with trio.fail_after(90):
+        async with running_house(tmp_path, mediamtx=True) as house, house.local() as admin:
+            await house.wait_media()
+            key_id, secret = await house.create_key("viewer")
+            shown = secret
+            if by == "ticket":
+                async with house.websocket() as client:
+                    await client.call("authenticate", auth_token=secret)
+                    shown = (await client.call("create_ticket", device="camera0"))["ticket"]
+            viewer = RtspReader(house.rtsp, "camera0", "anybody", shown)
+            try:
+                await viewer.play()
+                login = await admin.call("get_key", key_id=key_id)
+                while (item := await admin.call("get_key", key_id=key_id))["last_used"] <= login["last_used"]:
+                    await trio.sleep(0.05)
+                assert item["usage_count"] == login["usage_count"]
+            finally:
+                await viewer.aclose()

@@ -153,6 +153,10 @@ class Admissions:
         """Everyone who answers to this."""
         return tuple(self._by_identity.get(identity, ()))
 
+    def has(self, identity: str) -> bool:
+        """Whether anybody answers to this."""
+        return identity in self._by_identity
+
     def find(self, admission_id: str) -> Admission | None:
         """Who is inside under this id."""
         return self._by_id.get(admission_id)

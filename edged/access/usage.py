@@ -1,17 +1,25 @@
 """How often and when each credential is used: tallied in memory, flushed at most once a minute.
 
+A use is to show the credential, and to be inside by it: a session or a stream that goes on for months is in use all
+the time, though its last login was months ago, and whoever looks for unused keys must not find it (contract S1-36).
+Each login is tallied; who is inside is asked for when somebody wants to know, and once a minute, so that `last_used`
+is at most a minute behind for whoever has left. Nothing of it costs a call anything.
+
 SD cards wear out: a use must never cost a write. What a crash loses is a minute of counting.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 import structlog
 import trio
 
+from edged.access.ledger import key_identity
 from edged.clock import Clock
+from edged.credentials.service_tokens import service_identity
 from edged.errors import EdgedError
 from edged.store import usage
 from edged.store.database import Database
@@ -23,11 +31,15 @@ _log = structlog.get_logger("usage")
 
 
 class Usage:
-    """Live tallies by credential id; the database is the one that commits with NORMAL."""
+    """Live tallies by credential id; the database is the one that commits with NORMAL.
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    `is_inside(identity)` says whether somebody is inside by what answers to this name (access.admissions).
+    """
+
+    def __init__(self, db: Database, clock: Clock, is_inside: Callable[[str], bool] = lambda _identity: False) -> None:
         self._db = db
         self._clock = clock
+        self._is_inside = is_inside
         self._tallies: dict[str, Tally] = {}
         self._changed: set[str] = set()
 
@@ -36,20 +48,27 @@ class Usage:
         self._tallies = {tally.credential_id: tally for tally in self._db.read_now(usage.load)}
 
     def tally(self, credential_id: str) -> None:
-        """One more use, now; never waits."""
+        """It was shown once more, now; never waits."""
         before = self._tallies.get(credential_id)
         self._tallies[credential_id] = Tally(credential_id, self._clock.now(), before.count + 1 if before else 1)
         self._changed.add(credential_id)
 
     def find(self, credential_id: str) -> Tally | None:
-        """`last_used` (Unix seconds) and `count` up to this moment; None if it was never used."""
-        return self._tallies.get(credential_id)
+        """`last_used`, Unix seconds: now while somebody is inside by it, or by a ticket of it; and `count`, how often
+        it was shown, up to this moment. None if it never was."""
+        found = self._tallies.get(credential_id)
+        if found is None or not self._is_in_use(credential_id):
+            return found
+        return Tally(credential_id, self._clock.now(), found.count)
 
     async def run(self) -> None:
-        """Flush once a minute if anything changed, and when cancelled; runs until then."""
+        """Note who is inside and flush, once a minute and when cancelled; runs until then."""
+        due = trio.current_time()
         try:
             while True:
-                await trio.sleep(FLUSH_SECONDS)
+                # By the minute, however long a write takes.
+                due = max(due + FLUSH_SECONDS, trio.current_time())
+                await trio.sleep_until(due)
                 await self.flush()
         finally:
             with trio.CancelScope(shield=True):
@@ -57,6 +76,7 @@ class Usage:
 
     async def flush(self) -> None:
         """Write what changed; what cannot be written stays for the next time. Never raises EdgedError."""
+        self._note_inside()
         changed, self._changed = self._changed, set()
         if not changed:
             return
@@ -67,3 +87,14 @@ class Usage:
             if not isinstance(problem, EdgedError):
                 raise
             _log.warning("not saved", credentials=len(changed), problem=str(problem))
+
+    def _note_inside(self) -> None:
+        # Nobody is inside by a credential that was never shown.
+        now = self._clock.now()
+        for credential_id, before in self._tallies.items():
+            if self._is_in_use(credential_id):
+                self._tallies[credential_id] = Tally(credential_id, now, before.count)
+                self._changed.add(credential_id)
+
+    def _is_in_use(self, credential_id: str) -> bool:
+        return self._is_inside(key_identity(credential_id)) or self._is_inside(service_identity(credential_id))

@@ -111,7 +111,7 @@ def _find_owner(call: Call) -> str | None:
 
 
 class ListKeysParams(msgspec.Struct, frozen=True):
-    """Only keys of this role, this status, this owner, or unused for so many days."""
+    """Only keys of this role, this status, this owner, or unused for so many days: neither shown nor inside by them."""
 
     role: Role | None = None
     status: Status | None = None
@@ -120,8 +120,10 @@ class ListKeysParams(msgspec.Struct, frozen=True):
 
 
 class KeyItem(msgspec.Struct, frozen=True):
-    """What may be told of a key; times ISO 8601, `last_used` None if it never was. What is said of its rights is what
-    it was given: it can do no more of that than its `owner`, and is suspended while they are disabled or deleted."""
+    """What may be told of a key; times ISO 8601. `usage_count` is how often it was shown, `last_used` when it was last,
+    or when somebody was last inside by it, a minute behind at most; None if it never was. What is said of its rights is
+    what it was given: it can do no more of that than its `owner`, and is suspended while they are disabled or deleted.
+    """
 
     key_id: str
     name: str

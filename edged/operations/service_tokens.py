@@ -87,7 +87,8 @@ async def import_service_token(call: Call, params: ImportServiceTokenParams) -> 
 
 
 class ServiceTokenItem(msgspec.Struct, frozen=True):
-    """What may be told of a service token; times ISO 8601, None for what has not happened.
+    """What may be told of a service token; times ISO 8601, None for what has not happened. `usage_count` and
+    `last_used` as of an API key.
 
     `networks` None: from everywhere. `previous_valid_until`: how long the secret before the last rotation is good.
     """

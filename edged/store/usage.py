@@ -9,7 +9,7 @@ import msgspec
 
 
 class Tally(msgspec.Struct, frozen=True):
-    """Uses of one credential; `last_used` Unix seconds. One is made for each use."""
+    """Uses of one credential: `last_used` Unix seconds, `count` how often it was shown. One is made for each."""
 
     credential_id: str
     last_used: float
