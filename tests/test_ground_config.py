@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.config.load import find_line, load, load_shared_secrets
-from edged.config.model import SECTIONS, CameraSettings, Config, PathSettings, parse_address, settings_of
+from edged.config.model import (
+    SECTIONS,
+    CameraSettings,
+    Config,
+    ListenSettings,
+    PathSettings,
+    parse_address,
+    settings_of,
+)
 from edged.config.render import render, render_defaults
 from edged.errors import ConfigError
 
@@ -142,11 +150,21 @@ def test_process_environment_is_the_default(tmp_path: Path, monkeypatch: pytest.
     assert load(tmp_path).limits.batch == 7
 
 
-def test_one_address_needs_no_brackets(tmp_path: Path) -> None:
-    """A single address may be written as a string, "off" as none."""
-    write(tmp_path, '[listen]\nmain = "127.0.0.1:1"\nlocal = "off"\n')
-    assert load(tmp_path, {}).listen.main == ("127.0.0.1:1",)
-    assert load(tmp_path, {}).listen.local == ()
+@pytest.mark.parametrize("key", sorted(settings_of(ListenSettings).keys() - {"unix"}))
+def test_one_address_needs_no_brackets(tmp_path: Path, key: str) -> None:
+    """Every listener's single address may be written as a string, "off" as none; what is no address is refused."""
+    for text, expected in (
+        ('"127.0.0.1:1"', ("127.0.0.1:1",)),
+        ('"off"', ()),
+        ("[]", ()),
+        ('["[::1]:2"]', ("[::1]:2",)),
+    ):
+        write(tmp_path, f"[listen]\n{key} = {text}\n")
+        assert getattr(load(tmp_path, {}).listen, key) == expected
+    for text in ('"nowhere"', '["127.0.0.1:1", "nowhere"]'):
+        problem = refusal(tmp_path, f"[listen]\n{key} = {text}\n")
+        assert "'nowhere' is not HOST:PORT" in str(problem)
+        assert problem.fields["line"] == 2
 
 
 def test_a_typing_error_names_file_line_and_nearest_key(tmp_path: Path) -> None:

@@ -41,7 +41,6 @@ _ISSUER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 _MOST_ISSUERS = 8
 _LARGEST_SECRET = 64 * 1024
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-_ADDRESS_LISTS = ("main", "compat", "local")
 _HEADER = re.compile(
     r"""\s*\[(?P<array>\[?)\s*["']?(?P<table>[\w-]+)["']?\s*(?:\.\s*["']?(?P<key>[\w-]+)["']?\s*)?(?:\.[^\]]*)?\]"""
 )
@@ -172,8 +171,9 @@ def _find_credentials(draft: _Draft, folder: Path | None) -> None:
 
 
 def _put(draft: _Draft, section: str, key: str, value: Any, place: Place) -> None:
-    _check_key(section, key, place)
-    if section == "listen" and key in _ADDRESS_LISTS and isinstance(value, str):
+    setting = _check_key(section, key, place)
+    if section == "listen" and isinstance(setting.default, tuple) and isinstance(value, str):
+        # A list of addresses: one may stand alone.
         value = [] if value == OFF else [value]
     if isinstance(value, dict):
         value = draft.values.get(section, {}).get(key, {}) | value

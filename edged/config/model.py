@@ -85,8 +85,9 @@ class ListenSettings(Section, frozen=True, kw_only=True):
     ] = ""
 
     def __post_init__(self) -> None:
-        for address in (*self.main, *self.compat, *self.local, *self.tokens):
-            parse_address(address)
+        for value in msgspec.structs.astuple(self):
+            for address in value if isinstance(value, tuple) else ():
+                parse_address(address)
 
 
 class LimitSettings(Section, frozen=True, kw_only=True):
