@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from edged.cli.foreign_keys import KeyFile
-from edged.cli.options import FAILED, ask, errors_shown, show_fields, show_json, show_rights, show_table, talks
+from edged.cli.options import FAILED, ask, errors_shown, show_json, show_rights, show_secret, show_table, talks
 from edged.cli.rights import ROLES, changes_rights, gives_rights, list_lifted
 
 _COLUMNS = ("key_id", "name", "role", "owner", "status", "created_at", "expires_at", "last_used", "usage_count")
@@ -46,7 +46,7 @@ def create(
         "owner": owner,
         **rights,
     }
-    _show_secret(ask("create_key", params, **where), quiet=quiet, as_json=where["as_json"])
+    show_secret(ask("create_key", params, **where), "api_key", quiet=quiet, as_json=where["as_json"])
 
 
 @key.command("list")
@@ -164,7 +164,7 @@ def rotate(key_id: str, grace: int | None, quiet: bool, **where: Any) -> None:
     made = ask("rotate_key", {"key_id": key_id, "grace_seconds": grace}, **where)
     # The contract's reply says the secret under two names; people need it once.
     shown = made if where["as_json"] else {name: value for name, value in made.items() if name != "new_api_key"}
-    _show_secret(shown, quiet=quiet, as_json=where["as_json"])
+    show_secret(shown, "api_key", quiet=quiet, as_json=where["as_json"])
 
 
 @key.command()
@@ -187,13 +187,3 @@ def _show_key(item: dict[str, Any], where: dict[str, Any]) -> None:
         show_json(item)
         return
     show_rights(item)
-
-
-def _show_secret(made: dict[str, Any], *, quiet: bool, as_json: bool) -> None:
-    if quiet:
-        click.echo(made["api_key"])
-    elif as_json:
-        show_json(made)
-    else:
-        show_fields(made)
-        click.echo("Keep api_key now: it is not shown again.", err=True)

@@ -133,6 +133,17 @@ def show_rights(item: Mapping[str, object]) -> None:
     show_fields({**{name: value for name, value in item.items() if name != "streams"}, **named})
 
 
+def show_secret(made: Mapping[str, Any], member: str, *, quiet: bool, as_json: bool) -> None:
+    """A reply whose `member` is a new secret, which no other will hold."""
+    if quiet:
+        click.echo(made[member])
+    elif as_json:
+        show_json(made)
+    else:
+        show_fields(made)
+        click.echo(f"Keep {member} now: it is not shown again.", err=True)
+
+
 def show_table(names: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
     """Columns under upper-case names; what is None is a dash."""
     cells = [[name.upper().replace("_", " ") for name in names]]

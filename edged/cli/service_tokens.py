@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edged.cli.options import FAILED, ask, show_fields, show_json, show_table, talks
+from edged.cli.options import FAILED, ask, show_json, show_secret, show_table, talks
 
 _VARIABLE = "AUTH_SERVICE_TOKEN"
 _COLUMNS = ("token_id", "name", "status", "networks", "created_at", "previous_valid_until", "last_used", "usage_count")
@@ -31,7 +31,7 @@ def service_token() -> None:
 def add(name: str, networks: tuple[str, ...], quiet: bool, **where: Any) -> None:
     """Make a service token called NAME and print its secret, this one time."""
     made = ask("create_service_token", {"name": name, "networks": list(networks) or None}, **where)
-    _show_secret(made, quiet=quiet, as_json=where["as_json"])
+    show_secret(made, "service_token", quiet=quiet, as_json=where["as_json"])
 
 
 @service_token.command("list")
@@ -55,7 +55,7 @@ def list_all(**where: Any) -> None:
 def rotate(token_id: str, grace: int | None, quiet: bool, **where: Any) -> None:
     """Give a service token a new secret and print it, this one time; the old one works on for a while."""
     made = ask("rotate_service_token", {"token_id": token_id, "grace_seconds": grace}, **where)
-    _show_secret(made, quiet=quiet, as_json=where["as_json"])
+    show_secret(made, "service_token", quiet=quiet, as_json=where["as_json"])
 
 
 @service_token.command()
@@ -97,13 +97,3 @@ def _read() -> str:
     if not text.strip():
         raise click.UsageError(f"no token: give it in {_VARIABLE} or on standard input")
     return text.strip()
-
-
-def _show_secret(made: dict[str, Any], *, quiet: bool, as_json: bool) -> None:
-    if quiet:
-        click.echo(made["service_token"])
-    elif as_json:
-        show_json(made)
-    else:
-        show_fields(made)
-        click.echo("Keep service_token now: it is not shown again.", err=True)
