@@ -121,6 +121,15 @@ def test_a_command_written_wrongly_is_2(shell: Shell, arguments: tuple[str, ...]
     assert "Usage: edged" in ran.err
 
 
+@pytest.mark.parametrize("days", ["nan", "inf", "-1", "1e400", "36501"])
+@pytest.mark.parametrize("words", [("list", "--unused-days"), ("create", "x", "--role", "viewer", "--expires-in-days")])
+def test_days_that_are_no_number_of_days_are_2(shell: Shell, words: tuple[str, ...], days: str) -> None:
+    """They are not left out on the way: that would be a key without an end, or a list of all."""
+    ran = shell.run("key", *words, days)
+    assert ran.code == 2
+    assert words[-1] in ran.err
+
+
 def test_what_the_daemon_does_not_take_is_1(shell: Shell) -> None:
     """Its sentence names the member."""
     ran = shell.run("key", "create", "x" * 101, "--role", "viewer")

@@ -17,8 +17,20 @@ _COLUMNS = ("key_id", "name", "role", "owner", "status", "created_at", "expires_
 _STATES = click.Choice(["active", "expired", "suspended", "revoked"])
 #: Keys of another service that the daemon takes with one call.
 _MOST_IMPORTED = 100
+#: What the daemon takes.
+_MOST_DAYS = 36500
 _owner = click.option("--owner", metavar="USER", help="Whose it is: it can do no more than they may.")
 _quiet = click.option("--quiet", "-q", is_flag=True, help="Print the secret alone, for scripts to capture.")
+
+
+class _Days(click.FloatRange):
+    """Days. JSON has no nan: it would go out as nothing at all, which is a key without an end, or a list of all."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        days = super().convert(value, param, ctx)
+        if days != days:
+            self.fail(f"{value!r} is no number of days", param, ctx)
+        return days
 
 
 @click.group()
@@ -29,7 +41,7 @@ def key() -> None:
 @key.command()
 @click.argument("name")
 @click.option("--role", type=ROLES, required=True, help="What the key may do; user is operator.")
-@click.option("--expires-in-days", type=click.FloatRange(min=0, min_open=True), help="Without it the key has no end.")
+@click.option("--expires-in-days", type=_Days(0, _MOST_DAYS, min_open=True), help="Without it the key has no end.")
 @gives_rights
 @_owner
 @_quiet
@@ -52,7 +64,7 @@ def create(
 @key.command("list")
 @click.option("--role", type=ROLES, help="Only keys of this role.")
 @click.option("--status", type=_STATES, help="Only keys in this state.")
-@click.option("--unused-days", type=click.FloatRange(min=0), help="Only keys unused for so long.")
+@click.option("--unused-days", type=_Days(0, _MOST_DAYS), help="Only keys unused for so long.")
 @click.option("--owner", metavar="USER", help="Only keys of this user.")
 @talks
 def list_all(
@@ -80,7 +92,7 @@ def show(key_id: str, **where: Any) -> None:
 @click.argument("key_id")
 @click.option("--name", help="What it is called.")
 @click.option("--role", type=ROLES, help="What it may do; user is operator.")
-@click.option("--expires-in-days", type=click.FloatRange(min=0, min_open=True), help="When it ends, from now.")
+@click.option("--expires-in-days", type=_Days(0, _MOST_DAYS, min_open=True), help="When it ends, from now.")
 @click.option("--no-expiry", is_flag=True, help="It has no end.")
 @changes_rights
 @_owner

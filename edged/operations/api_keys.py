@@ -25,7 +25,9 @@ from edged.operations.house import House
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 Role = Literal["monitor", "viewer", "operator", "user", "admin"]
-Days = Annotated[float, msgspec.Meta(gt=0, le=36500)]
+#: A hundred years; so, too, no nan and nothing infinite.
+MOST_DAYS: Final = 36500
+Days = Annotated[float, msgspec.Meta(gt=0, le=MOST_DAYS)]
 Status = Literal["active", "expired", "suspended", "revoked"]
 _DAY: Final = 86400.0
 _MOST: Final = 64
@@ -115,7 +117,7 @@ class ListKeysParams(msgspec.Struct, frozen=True):
 
     role: Role | None = None
     status: Status | None = None
-    unused_days: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    unused_days: Annotated[float, msgspec.Meta(ge=0, le=MOST_DAYS)] | None = None
     owner: str | None = None
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from starlette.responses import Response
 
 from edged.errors import InvalidParams
+from edged.operations.api_keys import MOST_DAYS
 from edged.web import bodies
 from edged.web.exchange import Exchange, Way, json_response
 
@@ -69,6 +72,9 @@ WAYS = (
 
 def _read_days(text: str) -> float:
     try:
-        return float(text)
+        days = float(text)
     except ValueError:
-        raise InvalidParams("unused_days must be a number of days") from None
+        days = math.nan
+    if not 0 <= days <= MOST_DAYS:
+        raise InvalidParams(f"unused_days must be a number of days from 0 to {MOST_DAYS}")
+    return days
