@@ -13,6 +13,7 @@ import structlog
 from edged.access.admissions import Admissions
 from edged.access.ledger import Ledger, key_identity, secret_identity
 from edged.access.registrar import Registrar
+from edged.access.rotation import GRACE_SECONDS, check_grace, shorten
 from edged.clock import Clock
 from edged.credentials.api_keys import KeyRecord, digest, mint, mint_key_id, mint_secret, published_as
 from edged.credentials.callers import Streams
@@ -22,8 +23,6 @@ from edged.store import api_keys
 from edged.store.database import Database
 from edged.store.revocations import Suspension
 
-#: How long the old secret of a rotated key is good (contract 10.7), seconds.
-GRACE_SECONDS: Final = 3600.0
 _LONGEST_NAME: Final = 100
 _log = structlog.get_logger("api_keys")
 
@@ -127,8 +126,7 @@ class ApiKeys:
 
         Raises NotFound, InvalidState (revoked), InvalidParams, StoreFailed or Overloaded; then nothing changed.
         """
-        if not 0 <= grace_seconds < math.inf:
-            raise InvalidParams("grace_seconds is negative or endless", hint="0 ends the old secret at once")
+        check_grace(grace_seconds)
         self._find_living(key_id)
         return await self._registrar.submit(partial(self._rotate, key_id, grace_seconds)).outcome()
 
@@ -271,21 +269,11 @@ class ApiKeys:
 
     async def _rotate(self, key_id: str, grace_seconds: float) -> tuple[KeyRecord, str]:
         before = self._find_living(key_id)
-        now = self._clock.now()
         secret, key_digest = mint_secret()
-        record = replace(
-            before,
-            digest=key_digest,
-            rotated_at=now,
-            previous_digest=before.digest,
-            previous_valid_until=now + grace_seconds,
-        )
+        record = before.rotate(key_digest, self._clock.now(), grace_seconds)
         await self._db.write(partial(api_keys.rotate, record=record))
         record = self._put_changed(record)
-        self._admissions.shorten([secret_identity(before.digest)], grace_seconds)
-        if before.previous_digest is not None:
-            # Two secrets are good at a time; a rotation ends the one before both, whatever grace it still had.
-            self._admissions.shorten([secret_identity(before.previous_digest)], 0.0)
+        shorten(self._admissions, before, grace_seconds, secret_identity)
         # If it was revoked during the commit the new secret is worth nothing.
         self._find_living(key_id)
         _log.info("rotated", key=key_id, grace_seconds=grace_seconds)

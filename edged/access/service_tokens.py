@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Coroutine, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -13,6 +11,7 @@ import structlog
 from edged.access.admissions import Admissions
 from edged.access.ledger import Ledger
 from edged.access.registrar import Registrar
+from edged.access.rotation import GRACE_SECONDS, check_grace, shorten
 from edged.clock import Clock
 from edged.credentials.service_tokens import (
     ServiceTokenRecord,
@@ -29,8 +28,6 @@ from edged.errors import InvalidParams, InvalidState, NotFound
 from edged.store import service_tokens
 from edged.store.database import Database
 
-#: How long the old secret of a rotated token is good, seconds: as for keys (contract 10.7).
-GRACE_SECONDS: Final = 3600.0
 _LONGEST_NAME: Final = 100
 _MOST_NETWORKS: Final = 64
 _log = structlog.get_logger("service_tokens")
@@ -83,8 +80,7 @@ class ServiceTokens:
 
         Raises NotFound, InvalidState (revoked), InvalidParams, StoreFailed or Overloaded; then nothing changed.
         """
-        if not 0 <= grace_seconds < math.inf:
-            raise InvalidParams("grace_seconds is negative or endless", hint="0 ends the old secret at once")
+        check_grace(grace_seconds)
         self._find_living(token_id)
         return await self._registrar.submit(partial(self._rotate, token_id, grace_seconds)).outcome()
 
@@ -156,21 +152,11 @@ class ServiceTokens:
 
     async def _rotate(self, token_id: str, grace_seconds: float) -> tuple[ServiceTokenRecord, str]:
         before = self._find_living(token_id)
-        now = self._clock.now()
         secret, token_digest = mint_secret()
-        record = replace(
-            before,
-            digest=token_digest,
-            rotated_at=now,
-            previous_digest=before.digest,
-            previous_valid_until=now + grace_seconds,
-        )
+        record = before.rotate(token_digest, self._clock.now(), grace_seconds)
         await self._db.write(partial(service_tokens.rotate, record=record))
         self._ledger.put_service_token(record)
-        self._admissions.shorten([service_secret_identity(before.digest)], grace_seconds)
-        if before.previous_digest is not None:
-            # Two secrets are good at a time; a rotation ends the one before both, whatever grace it still had.
-            self._admissions.shorten([service_secret_identity(before.previous_digest)], 0.0)
+        shorten(self._admissions, before, grace_seconds, service_secret_identity)
         # If it was revoked during the commit the new secret is worth nothing.
         self._find_living(token_id)
         _log.info("rotated", id=token_id, grace_seconds=grace_seconds)

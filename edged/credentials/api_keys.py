@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from edged.credentials.callers import API_KEY_PREFIX, Streams
+from edged.credentials.rotation import Rotating
 
 #: SHA-256 in hex of keys that everybody has read → where they are printed. Never a key here, whoever brings it.
 PUBLISHED: Final[Mapping[str, str]] = MappingProxyType(
@@ -65,11 +66,10 @@ def published_as(key_digest: bytes) -> str | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyRecord:
-    """What is known of one API key; times are Unix seconds, digests SHA-256. The secret is nowhere.
+class KeyRecord(Rotating):
+    """What is known of one API key; times are Unix seconds. The secret is nowhere.
 
-    After a rotation `previous_digest` is good until `previous_valid_until`. A revoked key stays
-    known, so that its use is told from a wrong key. A suspended one comes back when it is resumed.
+    A revoked key stays known, so that its use is told from a wrong key. A suspended one comes back when it is resumed.
     `streams` None: those of the cameras that it may see; else exactly these (contract 7.5). With an `owner`, a user's
     name, it can do at most what they may, and rests while they are disabled or deleted (10.18).
     """
@@ -77,7 +77,6 @@ class KeyRecord:
     key_id: str
     name: str
     role: str
-    digest: bytes
     created_at: float
     expires_at: float | None = None
     permissions: tuple[str, ...] | None = None
@@ -86,9 +85,6 @@ class KeyRecord:
     owner: str | None = None
     revoked_at: float | None = None
     suspended_at: float | None = None
-    rotated_at: float | None = None
-    previous_digest: bytes | None = None
-    previous_valid_until: float | None = None
 
     def status(self, now: float) -> str:
         """active, expired, suspended or revoked: what the gate would say first."""

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from edged.credentials.callers import Caller
 from edged.credentials.roles import SERVICE
+from edged.credentials.rotation import Rotating
 
 #: SHA-256 in hex of tokens that everybody has read → where they are printed. Never a token here, whoever brings it.
 PUBLISHED: Final[Mapping[str, str]] = MappingProxyType(
@@ -68,21 +69,17 @@ def published_as(token_digest: bytes) -> str | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceTokenRecord:
-    """What is known of one service token; times are Unix seconds, digests SHA-256. The secret is nowhere.
+class ServiceTokenRecord(Rotating):
+    """What is known of one service token; times are Unix seconds. The secret is nowhere.
 
-    `networks` are where it may come from, as `read_networks` writes them; None: from everywhere. After a rotation
-    `previous_digest` is good until `previous_valid_until`. Whether it is revoked is what the revocations say.
+    `networks` are where it may come from, as `read_networks` writes them; None: from everywhere. Whether it is revoked
+    is what the revocations say.
     """
 
     token_id: str
     name: str
-    digest: bytes
     created_at: float
     networks: tuple[str, ...] | None = None
-    rotated_at: float | None = None
-    previous_digest: bytes | None = None
-    previous_valid_until: float | None = None
 
 
 def service_identity(token_id: str) -> str:
