@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
-import msgspec
-
 from edged.credentials.service_tokens import ServiceTokenRecord
+from edged.store.texts import read_texts, write_texts
 
 
 def load(connection: sqlite3.Connection) -> list[ServiceTokenRecord]:
@@ -18,11 +17,8 @@ def insert(connection: sqlite3.Connection, record: ServiceTokenRecord) -> None:
     """A new token. Raises sqlite3.IntegrityError if its id or digest is there already."""
     connection.execute(
         "INSERT INTO service_tokens (token_id, name, digest, created_at, networks) VALUES (?, ?, ?, ?, ?)",
-        (
-            record.token_id, record.name, record.digest, record.created_at,
-            None if record.networks is None else msgspec.json.encode(record.networks).decode(),
-        ),
-    )  # fmt: skip
+        (record.token_id, record.name, record.digest, record.created_at, write_texts(record.networks)),
+    )
 
 
 def rotate(connection: sqlite3.Connection, record: ServiceTokenRecord) -> None:
@@ -40,7 +36,7 @@ def _read(row: sqlite3.Row) -> ServiceTokenRecord:
         name=row["name"],
         digest=row["digest"],
         created_at=row["created_at"],
-        networks=None if row["networks"] is None else msgspec.json.decode(row["networks"], type=tuple[str, ...]),
+        networks=read_texts(row["networks"]),
         rotated_at=row["rotated_at"],
         previous_digest=row["previous_digest"],
         previous_valid_until=row["previous_valid_until"],
