@@ -116,7 +116,7 @@ class Admissions:
             self._by_session[transport, session] = admission
         self._all.add(admission)
         self._by_id[admission.id] = admission
-        for name in caller.identities:
+        for name in caller.bonds:
             self._by_identity.setdefault(name, set()).add(admission)
         self._note_deadline(deadline)
         return admission
@@ -128,7 +128,7 @@ class Admissions:
             del self._by_id[admission.id]
         if admission.session and self._by_session.get((admission.transport, admission.session)) is admission:
             del self._by_session[admission.transport, admission.session]
-        for name in admission.caller.identities:
+        for name in admission.caller.bonds:
             if group := self._by_identity.get(name):
                 group.discard(admission)
                 if not group:
@@ -181,15 +181,15 @@ class Admissions:
 
         `is_entry`: they showed it themselves, and count as having come in just now.
         """
-        held = admission.caller.identities
-        if caller.identities != held:
+        held, shown = admission.caller.bonds, caller.bonds
+        if shown != held:
             groups = self._by_identity
-            for name in held - caller.identities:
+            for name in held - shown:
                 group = groups[name]
                 group.discard(admission)
                 if not group:
                     del groups[name]
-            for name in caller.identities - held:
+            for name in shown - held:
                 groups.setdefault(name, set()).add(admission)
         self.renew(admission, caller, seconds_left)
         if is_entry:

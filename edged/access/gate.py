@@ -36,7 +36,7 @@ from edged.credentials.callers import (
     Token,
     Transport,
 )  # fmt: skip
-from edged.credentials.decision import Decision, Reason, decide
+from edged.credentials.decision import Decision, Reason
 from edged.credentials.issuers import OutsideIssuer
 from edged.credentials.oddities import KINDS, counted_of
 from edged.credentials.refreshes import text_of
@@ -179,7 +179,7 @@ class Gate:
             reason = self._standing(caller)
             if reason is not None:
                 return Decision(False, reason)
-        return decide(caller, capability, resource, now=self._clock.now())
+        return self._ledger.decide(caller, capability, resource, now=self._clock.now())
 
     def current(self, caller: Caller) -> Caller:
         """The caller as its credential makes it now: whoever holds on to one asks before each use."""

@@ -8,12 +8,13 @@ question costs one hash and one look-up.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from edged.credentials.api_keys import KeyRecord, digest
-from edged.credentials.callers import Caller
+from edged.credentials.callers import NOTHING, Caller, Resource
+from edged.credentials.decision import Decision, decide
 from edged.credentials.roles import canonical_role, compute
 from edged.credentials.service_tokens import ServiceTokenRecord, service_caller, service_secret_identity
 from edged.credentials.users import UserRecord, narrow
@@ -243,9 +244,23 @@ class Ledger:
                     return fresh
         return caller
 
+    def decide(self, caller: Caller | None, capability: str, resource: Resource = NOTHING, *, now: float) -> Decision:
+        """credentials.decision.decide for the caller as it is now: a token that a key issued can do at most what that
+        key may now. `now`: Unix seconds."""
+        if caller is None:
+            return decide(caller, capability, resource, now=now)
+        decision = decide(self.current(caller), capability, resource, now=now)
+        if not caller.issued_by or not decision.allowed:
+            return decision
+        for record in filter(None, (self.keys.get(name.removeprefix("key:")) for name in caller.issued_by)):
+            limit = self.caller_of(record, record.digest, None)
+            if not (of_key := decide(limit, capability, resource, now=now)).allowed:
+                return of_key
+        return decision
+
     def is_denied(self, caller: Caller) -> bool:
         """Whether a revocation hits this caller."""
-        if not self.denied.isdisjoint(caller.identities):
+        if not self.denied.isdisjoint(caller.bonds):
             return True
         if caller.epoch is not None and self._is_left_behind(caller, caller.epoch):
             return True
@@ -253,14 +268,25 @@ class Ledger:
 
     def is_suspended(self, caller: Caller) -> bool:
         """Whether this caller's credential is to wait."""
-        if caller.epoch is not None and (user := self.users.get(caller.subject)) and user.disabled_at is not None:
+        users = self._users_behind(caller) if caller.epoch is not None else ()
+        if users and any(user.disabled_at is not None for user in users):
             return True
-        return bool(self.suspended) and not self.suspended.isdisjoint(caller.identities)
+        return bool(self.suspended) and not self.suspended.isdisjoint(caller.bonds)
 
     def _is_left_behind(self, caller: Caller, epoch: int) -> bool:
-        """Whether one of our own tokens is of a user who was deleted, or may do less since, or has a new password."""
+        """Whether one of our own tokens is of, or was issued by, a user who was deleted, or may do less since, or has a
+        new password."""
+        users = self._users_behind(caller)
+        return bool(users) and any(user.deleted_at is not None or epoch < user.epoch for user in users)
+
+    def _users_behind(self, caller: Caller) -> Sequence[UserRecord]:
+        """The users whom one of our own tokens is bound to: whose it is, and who issued it."""
         user = self.users.get(caller.subject)
-        return user is not None and (user.deleted_at is not None or epoch < user.epoch)
+        found = () if user is None else (user,)
+        if not caller.issued_by:
+            return found
+        issuers = (self.users.get(name.removeprefix("user:")) for name in caller.issued_by if name.startswith("user:"))
+        return (*found, *filter(None, issuers))
 
     def _is_cut_off(self, caller: Caller) -> bool:
         scopes = scopes_of(caller)
@@ -335,6 +361,10 @@ def scopes_of(caller: Caller) -> tuple[str, ...]:
     named = [issuer_identity(issuer)] if isinstance(issuer, str) else []
     if isinstance(written, str) and written != caller.subject:
         named.append(user_identity(written))
+    for name in caller.issued_by:
+        kind, _, rest = name.partition(":")
+        if kind != "key":
+            named.append(user_identity(rest))
     return (ALL, user_identity(caller.subject), *named)
 
 

@@ -27,7 +27,6 @@ import trio
 from edged.access.admissions import Admission, Admissions, Cause
 from edged.access.ledger import ALL, Ledger
 from edged.clock import Clock
-from edged.credentials.decision import decide
 from edged.errors import EdgedError, Overloaded, StoreFailed
 from edged.store import meta, revocations
 from edged.store.database import Database, Transaction
@@ -246,7 +245,7 @@ class Registrar:
             caller = self._ledger.current(each.caller)
             end = self._ledger.end_of(caller)
             self._admissions.renew(each, caller, None if end is None else max(0.0, end - now))
-            if each.capability and not decide(caller, each.capability, each.resource, now=now).allowed:
+            if each.capability and not self._ledger.decide(caller, each.capability, each.resource, now=now).allowed:
                 ended.append(each)
         if ended:
             self.put_out(ended, "revoked")

@@ -219,7 +219,8 @@ class Users:
         ledger, before = self._ledger, self._ledger.users.get(record.name)
         ledger.put_user(record)
         theirs = [each for each in self._admissions if each.caller.epoch is not None]
-        theirs = [each for each in theirs if each.caller.subject == record.name]
+        identity = user_identity(record.name)
+        theirs = [each for each in theirs if each.caller.subject == record.name or identity in each.caller.issued_by]
         revoked = [each for each in theirs if ledger.is_denied(each.caller)]
         resting = [each for each in theirs if not ledger.is_denied(each.caller) and ledger.is_suspended(each.caller)]
         keys = [each for key in ledger.keys_of(record.name) for each in self._admissions.of(key_identity(key))]

@@ -120,6 +120,8 @@ class Caller:
     `epoch` is the counter of cut-offs at which a token was made that edged issued itself; None for all others.
     `signed_by` is what signed a token that edged can sign the like of: `HS256:<name of the shared secret>`, or
     `RS256:<kid>`, `ES256:<kid>`; "" for everybody else.
+    `issued_by` are whose rights the issuing of a token rested on: `user:<name>`, `subject:<sub>` of a foreign token, or
+    `key:<id>`; it is good while they are (credentials.claims.write_issued_by).
     `only_files`: good under /v1/files and nowhere else. `acts_for` is whose files a service token asks about just now.
     """
 
@@ -137,6 +139,7 @@ class Caller:
     permissions: tuple[str, ...] = ()
     epoch: int | None = None
     signed_by: str = ""
+    issued_by: frozenset[str] = frozenset()
     only_files: bool = False
     acts_for: str = ""
     claims: dict[str, object] = field(default_factory=dict, compare=False)
@@ -146,6 +149,11 @@ class Caller:
     def role(self) -> str:
         """The strongest known role, or "none"."""
         return _strongest(self.roles)
+
+    @property
+    def bonds(self) -> frozenset[str]:
+        """Every name whose end ends this caller: its own, and those that it was issued by."""
+        return self.identities | self.issued_by if self.issued_by else self.identities
 
     @property
     def who(self) -> str:

@@ -25,6 +25,9 @@ _LONGEST_NAME = 128
 #: Scopes that every identity provider writes into the tokens of a login (OpenID Connect Core 3.1.2.1, 5.4, 11): as
 #: permissions they would narrow every role to nothing.
 _OF_A_LOGIN = frozenset({"openid", "profile", "email", "address", "phone", "offline_access"})
+#: Who may have issued a token, and through how many hands.
+_ISSUERS = ("user:", "subject:", "key:")
+_MOST_ISSUERS = 8
 #: Of a subject and of a jti, characters: a revocation names a token by no more of it.
 LONGEST_ID = 256
 
@@ -49,7 +52,7 @@ class Trust:
 RESERVED = frozenset(
     {
         "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "user_id", "role", "roles", "permissions", "scope",
-        "camera_access", "stream_access", "mediamtx_permissions", "epoch", "username",
+        "camera_access", "stream_access", "mediamtx_permissions", "epoch", "username", "issued_by",
     }
 )  # fmt: skip
 
@@ -154,6 +157,7 @@ def read_caller(
         permissions=tuple(permissions or ()),
         epoch=epoch,
         signed_by=signer,
+        issued_by=_issued_by(claims) if epoch is not None else frozenset(),
         only_files=only_files,
         claims=dict(claims),
     )
@@ -219,6 +223,37 @@ def _time(claims: Mapping[str, object], name: str) -> float | None:
     if not abs(value) <= _LARGEST_TIME:
         raise ClaimsRefused(Reason.MALFORMED, f"{name} is out of range")
     return float(value)
+
+
+def write_issued_by(caller: Caller) -> list[str]:
+    """The claim `issued_by` of a token that this caller has issued: who it came of in the end, and who came between.
+
+    A user by name, the subject of a foreign token, or an API key by its id; nothing for whoever is root on the box.
+    Raises ClaimsRefused for the ninth in a row.
+    """
+    names = set(caller.issued_by)
+    if caller.method == "api_key":
+        names.add(f"key:{caller.credential_id}")
+    elif caller.epoch is not None:
+        names.add(f"user:{caller.subject}")
+    elif caller.method != "peercred":
+        names.add(f"subject:{caller.subject}")
+    if len(names) > _MOST_ISSUERS:
+        raise ClaimsRefused(Reason.MALFORMED, f"it would be issued through more than {_MOST_ISSUERS} hands")
+    return sorted(names)
+
+
+def _issued_by(claims: Mapping[str, object]) -> frozenset[str]:
+    names = claims.get("issued_by")
+    if names is None:
+        return frozenset()
+    if (
+        not isinstance(names, list)
+        or len(names) > _MOST_ISSUERS
+        or not all(isinstance(name, str) and name.startswith(_ISSUERS) for name in names)
+    ):
+        raise ClaimsRefused(Reason.MALFORMED, "issued_by is not a list of users, subjects and keys")
+    return frozenset(names)
 
 
 def write_streams(streams: Streams) -> dict[str, object]:

@@ -68,7 +68,8 @@ def renewed(held: Caller, fresh: Caller) -> Caller:
     kept = frozenset(name for name in held.identities if not name.startswith("secret:"))
     return replace(
         fresh, method="ticket", roles=frozenset(), capabilities=frozenset(), grants=frozenset(), permissions=(),
-        streams=held.streams, identities=kept | fresh.identities, parent=fresh,
+        streams=held.streams, identities=kept | fresh.identities, issued_by=held.issued_by | fresh.issued_by,
+        parent=fresh,
     )  # fmt: skip
 
 

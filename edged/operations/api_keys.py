@@ -103,13 +103,16 @@ async def create_key(call: Call, params: CreateKeyParams) -> NewKey:
 
 
 def _find_owner(call: Call) -> str | None:
-    """Whose a new key is unless they say otherwise: the user by whose login or key it is made (contract 10.18)."""
+    """Whose a new key is unless they say otherwise: the user by whose login or key it is made (contract 10.18), or who
+    issued the token by which it is made."""
     caller, ledger = call.session.caller, call.house.ledger
     assert caller is not None, "the gate lets nobody ask this without a caller"
-    if caller.epoch is not None:
-        return caller.subject if caller.subject in ledger.users else None
-    record = ledger.keys.get(caller.credential_id) if caller.method == "api_key" else None
-    return None if record is None else record.owner
+    names = {f"key:{caller.credential_id}"} if caller.method == "api_key" else set(caller.issued_by)
+    if caller.epoch is not None and caller.subject in ledger.users:
+        return caller.subject
+    users = {name.removeprefix("user:") for name in names if name.startswith("user:")} & ledger.users.keys()
+    keys = filter(None, (ledger.keys.get(name.removeprefix("key:")) for name in names))
+    return min(users | {key.owner for key in keys if key.owner is not None}, default=None)
 
 
 class ListKeysParams(msgspec.Struct, frozen=True):

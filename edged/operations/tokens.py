@@ -7,11 +7,12 @@ import re
 from typing import Annotated, Any, Final
 
 import msgspec
+import structlog
 
 from edged.clock import iso
 from edged.credentials import tokens
 from edged.credentials.callers import Caller
-from edged.credentials.claims import LEEWAY, RESERVED, ClaimsRefused, read_caller, write_streams
+from edged.credentials.claims import LEEWAY, RESERVED, ClaimsRefused, read_caller, write_issued_by, write_streams
 from edged.credentials.decision import Reason
 from edged.credentials.oddities import warnings_of
 from edged.credentials.refreshes import text_of
@@ -28,6 +29,7 @@ _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
 _DAY: Final = 86400
 #: The seed's own validator calls a token with more suspicious (S0-27).
 _MOST_PERMISSIONS: Final = 10
+_log = structlog.get_logger("tokens")
 
 
 class IssueTokenParams(msgspec.Struct, frozen=True):
@@ -85,6 +87,7 @@ async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
             **extra,
             "iss": house.keyring.issuer,
             "epoch": epoch,
+            **_issued_by(caller),
             **({"roles": params.roles} if params.roles else {}),
             **(write_streams(streams) if streams else {}),
         },
@@ -93,6 +96,7 @@ async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
     _check(text, now)
     # Who was revoked while the disk was busy issues nothing any more.
     house.gate.authorize(caller, "tokens:issue", call.session.transport)
+    _log.info("issued", token=claims["jti"], subject=params.user_id, by=caller.who if caller else "")
     return IssuedToken(
         token=text,
         token_type="Bearer",  # noqa: S106 (the scheme of RFC 6750)
@@ -100,6 +104,18 @@ async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
         expires_in=params.expires_in,
         jti=str(claims["jti"]),
     )
+
+
+def _issued_by(caller: Caller | None) -> dict[str, object]:
+    """Who ends this token when they end. Raises InvalidState if it has come through too many hands."""
+    assert caller is not None, "the gate lets nobody ask this without a caller"
+    try:
+        names = write_issued_by(caller)
+    except ClaimsRefused as problem:
+        raise InvalidState(
+            problem.detail, hint="have it issued by somebody who came in with a key or a login"
+        ) from None
+    return {"issued_by": names} if names else {}
 
 
 def _check(text: str, now: float) -> None:
