@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,22 +62,12 @@ def make(connection: sqlite3.Connection, database: Path, schema: int, now: datet
     time = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
     target = folder_of(database) / f"{database.stem}-{serial:04}-schema{schema}-{time}.db"
     part = target.parent / f".{database.stem}.part"
-    try:
+    with _all_or_nothing(part, f"{target} cannot be written"):
         target.parent.mkdir(mode=0o700, exist_ok=True)
         # What an earlier try left when the power went.
         part.unlink(missing_ok=True)
-        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         _copy(connection, part)
-        _verify(part, schema)
-        part.rename(target)
-        sync_folder(target.parent)
-    except (OSError, sqlite3.Error) as problem:
-        _remove(part)
-        said = problem.strerror if isinstance(problem, OSError) else str(problem)
-        raise BackupFailed(f"{target} cannot be written: {said}") from problem
-    except BackupFailed:
-        _remove(part)
-        raise
+        _put(part, target, schema)
     _log.info("backup made", path=str(target), schema=schema)
     for old in _spare(find(database)):
         _remove(old.path)
@@ -96,8 +86,7 @@ def change_all(database: Path, edit: Callable[[sqlite3.Connection], bool]) -> in
 
 
 def _change(backup: Backup, part: Path, edit: Callable[[sqlite3.Connection], bool]) -> bool:
-    try:
-        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    with _all_or_nothing(part, f"{backup.path} cannot be changed"):
         with closing(sqlite3.connect(f"{backup.path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as copy:
             _copy(copy, part)
         with closing(sqlite3.connect(part, isolation_level=None)) as copy:
@@ -108,17 +97,22 @@ def _change(backup: Backup, part: Path, edit: Callable[[sqlite3.Connection], boo
                 return False
             copy.execute("VACUUM")
         _sync(part, os.O_RDONLY)
-        _verify(part, backup.schema)
-        part.rename(backup.path)
-        sync_folder(backup.path.parent)
+        _put(part, backup.path, backup.schema)
+    return True
+
+
+@contextmanager
+def _all_or_nothing(part: Path, failure: str) -> Iterator[None]:
+    """If this fails nothing is left of `part`. Raises BackupFailed, which begins with `failure`."""
+    try:
+        yield
     except (OSError, sqlite3.Error) as problem:
         _remove(part)
         said = problem.strerror if isinstance(problem, OSError) else str(problem)
-        raise BackupFailed(f"{backup.path} cannot be changed: {said}") from problem
+        raise BackupFailed(f"{failure}: {said}") from problem
     except BackupFailed:
         _remove(part)
         raise
-    return True
 
 
 def _spare(found: list[Backup]) -> list[Backup]:
@@ -132,6 +126,8 @@ def _spare(found: list[Backup]) -> list[Backup]:
 
 
 def _copy(connection: sqlite3.Connection, part: Path) -> None:
+    """Into a new file, which nobody else may read."""
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with closing(sqlite3.connect(part, isolation_level=None)) as copy:
         connection.backup(copy)
         # One file that needs no other beside it, also on a medium that cannot be written.
@@ -148,6 +144,13 @@ def _verify(part: Path, schema: int) -> None:
         version = copy.execute("PRAGMA user_version").fetchone()[0]
         if version != schema:
             raise BackupFailed(f"the copy in {part.parent} has schema {version} and not {schema}")
+
+
+def _put(part: Path, target: Path, schema: int) -> None:
+    """Read back what was written; then it is a copy."""
+    _verify(part, schema)
+    part.rename(target)
+    sync_folder(target.parent)
 
 
 def sync_folder(folder: Path) -> None:
