@@ -55,6 +55,11 @@ def iso(seconds: float) -> str:
     return _iso(int(max(_FIRST_SECOND, min(seconds, _LAST_SECOND))))
 
 
+def iso_or_none(seconds: float | None) -> str | None:
+    """`iso` of what may not have happened, or have no end."""
+    return None if seconds is None else iso(seconds)
+
+
 def read_iso(text: str) -> float:
     """ISO 8601 → Unix seconds; UTC unless it says otherwise.
 

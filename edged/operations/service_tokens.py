@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from edged.clock import iso
+from edged.clock import iso, iso_or_none
 from edged.credentials.service_tokens import ServiceTokenRecord, is_user_id
 from edged.errors import InvalidParams
 from edged.operations.catalogue import Call, NoParams, operation
@@ -192,16 +192,12 @@ def _show(record: ServiceTokenRecord, house: House) -> ServiceTokenItem:
         status="revoked" if house.service_tokens.is_revoked(record.token_id) else "active",
         networks=_list(record.networks),
         created_at=iso(record.created_at),
-        rotated_at=_iso(record.rotated_at),
-        previous_valid_until=_iso(record.previous_valid_until),
-        last_used=_iso(used.last_used if used else None),
+        rotated_at=iso_or_none(record.rotated_at),
+        previous_valid_until=iso_or_none(record.previous_valid_until),
+        last_used=iso_or_none(used.last_used if used else None),
         usage_count=used.count if used else 0,
     )
 
 
 def _list(networks: tuple[str, ...] | None) -> list[str] | None:
     return None if networks is None else list(networks)
-
-
-def _iso(seconds: float | None) -> str | None:
-    return None if seconds is None else iso(seconds)
