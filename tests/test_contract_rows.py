@@ -991,6 +991,9 @@ async def test_5_1_the_credential_free_rule(house: RunningHouse, headers: dict[s
     """Contract 5.1 (a)-(e), C-26, S1-21, nastiest details 10: root on loopback, and nothing between."""
     reply = await house.request("POST", "/api/keys", body={"name": "Service Key", "role": "operator"}, headers=headers)
     assert reply.status == status
+    if status == 401 and "Authorization" not in headers and "Content-Type" not in headers:
+        assert "no credential was sent" in reply.json["detail"]
+        assert "at http://localhost with no browser and no proxy in between" in reply.json["detail"]
     assert (await house.request("GET", "/files/snapshots/a.jpg")).status == 401, "for /api/keys only (10.2)"
 
 
@@ -1050,7 +1053,10 @@ async def test_5_4_metrics(house: RunningHouse) -> None:
     assert newer.headers["content-type"].startswith("application/openmetrics-text")
     assert newer.body.endswith(b"# EOF\n")
     for headers in ({"Host": "evil.example"}, {"Origin": "http://localhost"}):
-        assert (await house.request("GET", "/metrics", port=local, headers=headers)).status == 401
+        refused = await house.request("GET", "/metrics", port=local, headers=headers)
+        assert refused.status == 401, "a credential would do"
+        assert "at http://localhost with no browser and no proxy in between" in refused.json["detail"]
+        assert (await house.request("GET", "/metrics", port=local, key=keys["monitor"], headers=headers)).status == 200
     for secret, status in (("", 401), (keys["monitor"], 200), (keys["viewer"], 403), (keys["admin"], 200)):
         assert (await house.request("GET", "/metrics", key=secret)).status == status
     bearer = {"Authorization": f"Bearer {seed_001_token('monitor')}"}

@@ -79,10 +79,11 @@ def test_what_nobody_declared_is_denied(caller: Caller | None, resource: Resourc
 
 
 def test_every_reason_has_one_word_for_outside() -> None:
-    """Contract 10.20: four words of the credential, two of what was asked with a good one; nothing more exact."""
+    """Contract 10.20: four words of the credential, two of what was asked with a good one, one of whose page asks."""
     assert OUTSIDE.keys() == frozenset(Reason)
     exact = {Reason.MISSING: "auth_required", Reason.EXPIRED: "expired", Reason.REVOKED: "revoked",
-             Reason.MISSING_SCOPE: "permission_denied", Reason.CAMERA_DENIED: "camera_not_found"}  # fmt: skip
+             Reason.MISSING_SCOPE: "permission_denied", Reason.CAMERA_DENIED: "camera_not_found",
+             Reason.ORIGIN_DENIED: "origin_denied"}  # fmt: skip
     for reason in Reason:
         assert outside_reason(reason) == exact.get(reason, "auth_failed")
 

@@ -129,7 +129,8 @@ def test_error_data_tells_both_codes_and_what_to_do() -> None:
 
 
 def test_a_refusal_never_tells_the_exact_reason() -> None:
-    """What is wrong with a credential is for the log: outside there are four words (contract 10.20)."""
+    """What is wrong with a credential is for the log: outside there are four words (contract 10.20). That it came by
+    another site's page is no fault of a credential."""
     for reason in Reason:
         text = json.dumps(told(errors.Refused(str(reason), "the signature is off by one"), V2))
         assert "off by one" not in text
@@ -139,6 +140,7 @@ def test_a_refusal_never_tells_the_exact_reason() -> None:
             "expired",
             "revoked",
             "permission_denied",
+            "origin_denied",
             "camera_not_found",
         }
     assert (

@@ -189,8 +189,11 @@ async def test_a_page_that_rebound_its_name_cannot_claim_the_box(tmp_path: Path)
                 {"Origin": "http://evil.example"},
             ):
                 told = await house.request("POST", "/api/claim", body={"code": code, **GOOD}, headers=headers)
-                assert told.status == 401
+                assert (told.status, told.json["code"]) == (403, "origin_denied")
+                assert "through a page of another site" in told.json["detail"]
                 assert "by its own name" in told.json["detail"]
+                assert "credential" not in told.body.decode(), "none would help"
+                assert "www-authenticate" not in told.headers
             form = {"Content-Type": "text/plain"}
             assert (await house.request("POST", "/api/claim", body={"code": code, **GOOD}, headers=form)).status == 415
             own = {"Origin": f"http://127.0.0.1:{house.port}"}

@@ -54,7 +54,8 @@ OUTSIDE: Final[Mapping[str, str]] = MappingProxyType(
         Reason.NO_EXPIRY: "auth_failed",
         Reason.NOT_YET_VALID: "auth_failed",
         Reason.ROLE_DENIED: "auth_failed",
-        Reason.ORIGIN_DENIED: "auth_failed",
+        # Of no credential: another one would not help.
+        Reason.ORIGIN_DENIED: "origin_denied",
         Reason.ADDRESS_DENIED: "auth_failed",
         Reason.MISSING_SCOPE: "permission_denied",
         Reason.CAMERA_DENIED: "camera_not_found",

@@ -86,6 +86,7 @@ FAULTS: Mapping[str, tuple[tuple[int, str], tuple[int, str]]] = MappingProxyType
         "expired": ((-32001, "Authentication failed"), _V2_AUTHENTICATION),
         "revoked": ((-32001, "Authentication failed"), _V2_AUTHENTICATION),
         "permission_denied": ((-32003, "Insufficient permissions"), (-32002, "Permission denied")),
+        "origin_denied": ((-32003, "Insufficient permissions"), (-32002, "Permission denied")),
         "rate_limited": ((-32002, "Rate limit exceeded"), (-32040, "Rate limited")),
         "camera_not_found": ((-32004, "Camera not found"), (-32010, "Not found")),
         "not_found": ((-32010, "Not found"),) * 2,

@@ -26,7 +26,10 @@ from edged.web.credentials import may_go_without, read_credential, read_service_
 _NO_STORE = {"Cache-Control": "no-store"}
 _HOW = "send Authorization: Bearer with an API key or a token, or X-API-Key"
 _HOW_AT_FILES = "send X-Service-Token, or Authorization: Bearer with a token for files"
-_HOW_LOCAL = f"{_HOW}; on this machine root needs none (sudo, http://localhost)"
+#: A page or a proxy that speaks for somebody else takes this away, and nothing but a credential helps (10.14).
+_DIRECTLY = "at http://localhost with no browser and no proxy in between"
+_HOW_LOCAL = f"{_HOW}; on this machine root needs none (sudo), {_DIRECTLY}"
+_HOW_OPEN = f"{_HOW}; on this machine the listener for it (listen.local) needs none, {_DIRECTLY}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +129,7 @@ class Exchange:
         if isinstance(credential, NoCredential):
             self._as_root = way.root_may and may_go_without(self.request.method, self.request.headers, peer)
             if not self._as_root or peer.find_uid() != 0:
-                raise self._no_credential(_HOW_AT_FILES if way.at_files else _HOW_LOCAL if way.root_may else _HOW)
+                raise self._no_credential(_how(way))
             credential = LocalUser(0)
         try:
             self.session.caller = self.house.limiter.authenticate(
@@ -148,6 +151,13 @@ class Exchange:
             problem.hint = how
             return problem
         raise AssertionError("the gate let nobody in")
+
+
+def _how(way: Way) -> str:
+    """What to do about having shown nothing."""
+    if way.at_files:
+        return _HOW_AT_FILES
+    return _HOW_LOCAL if way.root_may else _HOW_OPEN if way.open_if is not None else _HOW
 
 
 def _tell_nobody() -> None:

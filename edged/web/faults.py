@@ -90,6 +90,9 @@ def _refusal(problem: Refused) -> Response:
         detail = f"needs {required}; this credential has the role {problem.fields.get('have', 'none')}"
         headers = {"WWW-Authenticate": f'{_REALM}, error="insufficient_scope"'}
         return respond(403, code, "Insufficient permissions", detail, headers)
+    if code == "origin_denied":
+        sentence = "asked through a page of another site, or by a name that is not this box's"
+        return respond(403, code, "Origin denied", f"{sentence}: {problem.hint}" if problem.hint else sentence)
     phrase, sentence = _UNAUTHENTICATED[code]
     detail = f"{sentence}: {problem.hint}" if problem.hint else sentence
     if isinstance(text := problem.fields.get("text"), str):
