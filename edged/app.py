@@ -44,7 +44,7 @@ from edged.credentials.claims import Trust
 from edged.credentials.issuers import IssuerRecord
 from edged.credentials.tokens import SharedSecret
 from edged.credentials.wrapping import WrappingKey
-from edged.errors import EdgedError, StartFailed
+from edged.errors import ConfigError, EdgedError, StartFailed
 from edged.library.snapshots import Snapshots
 from edged.mediamtx.ffmpeg import find_ffmpeg, remove_leftovers
 from edged.mediamtx.frames import Frames
@@ -96,10 +96,12 @@ def main(config: Config) -> int:
     try:
         trio.run(partial(run, config, early=early))
     except* EdgedError as problems:
+        code = 1
         for problem in _leaves(problems):
             _log.error("failed", problem=str(problem))
             systemd.notify(f"STATUS=failed: {problem}")
-        code = 1
+            # Another start would find the same setting: systemd makes none (RestartPreventExitStatus).
+            code = os.EX_CONFIG if isinstance(problem, ConfigError) else code
     finally:
         # One that comes while the interpreter ends must not make another end of it.
         set_handlers(signal.SIG_IGN)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from cli_helpers import SECRET, Shell, write_config
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 import edged
 
@@ -63,6 +65,20 @@ def test_a_bad_shared_secret_is_found_before_the_start(shell: Shell, directory: 
     assert ran.code == 78
     assert "openssl rand" in ran.err
     assert secret not in ran.err.replace("shorter", "")
+
+
+def test_a_key_pair_s_file_is_no_shared_secret(shell: Shell, directory: Path) -> None:
+    """Neither half: whoever sees the public one would be an administrator. No line of code is shown."""
+    key = rsa.generate_private_key(65537, 2048)
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    for data in (public, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), public[:200]):
+        (directory.parent / "secret").write_bytes(data)
+        for command in (("config", "check"), ("serve",)):
+            ran = shell.run(*command)
+            assert (ran.code, ran.out) == (78, ""), ran.err
+            assert "shared secret 'clients' is a key or a certificate in PEM" in ran.err
+            assert "openssl rand -base64 32" in ran.err
+            assert not [word for word in ("Traceback", "Warning", "MII", "BEGIN") if word in ran.err]
 
 
 def test_a_secret_that_others_may_read_is_refused(shell: Shell, directory: Path) -> None:

@@ -195,7 +195,10 @@ def test_a_bad_token_is_1_and_says_why(shell: Shell) -> None:
     """Forged, expired, or without what was asked of it."""
     assert shell.run("token", "verify", stdin="a.b.c\n").code == 1
     now = time.time()
-    forged = sign(issue_claims("eve", role="admin", now=now, expires_in=600), SharedSecret("x", "y" * 40))
+    forged = sign(
+        issue_claims("eve", role="admin", now=now, expires_in=600),
+        SharedSecret("x", "a secret that nobody in here knows"),
+    )
     assert shell.run("token", "verify", stdin=forged).code == 1
     old = sign(issue_claims("ada", role="viewer", now=now - 7200, expires_in=60), SharedSecret("clients", SECRET))
     expired = shell.run("token", "verify", stdin=old)

@@ -35,8 +35,9 @@ from edged.credentials.decision import Reason
 from edged.credentials.issuers import IssuerRecord, limit
 from edged.credentials.plain_json import DEEPEST
 from edged.credentials.roles import ROLES
+from edged.credentials.secret_texts import PUBLISHED_SECRETS
 from edged.credentials.signing_keys import VerifyingKey, read_key
-from edged.credentials.tokens import LONGEST_TOKEN, PUBLISHED_SECRETS, SharedSecret, TokenRefused, verify
+from edged.credentials.tokens import LONGEST_TOKEN, SharedSecret, TokenRefused, verify
 from edged.errors import Refused
 
 NOW = 2_000_000_000
@@ -684,8 +685,8 @@ def gate() -> Gate:
     ledger.cut_off("user:eve", NOW - 10**9, None, EPOCH)
     return Gate(
         ledger, Admissions(monotonic=time.monotonic), clock, Uncounted(),
-        shared_secrets=[SharedSecret("other", "o" * 40), SharedSecret("corpus", TEXT)], find_key=KEYS.get,
-        issuers=OUTSIDE,
+        shared_secrets=[SharedSecret("other", "another secret that signed none of it"), SharedSecret("corpus", TEXT)],
+        find_key=KEYS.get, issuers=OUTSIDE,
     )  # fmt: skip
 
 

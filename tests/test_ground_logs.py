@@ -23,7 +23,10 @@ from edged.credentials.tokens import SharedSecret, issue_claims, sign
 from edged.logs import MASK, is_journal, mask, mask_event, mask_value
 
 KEY = "camera_service_sk_" + "0123456789abcdef" * 4
-TOKEN = sign(issue_claims("somebody", role="admin", now=0, expires_in=60), SharedSecret("test", "k" * 40))
+TOKEN = sign(
+    issue_claims("somebody", role="admin", now=0, expires_in=60),
+    SharedSecret("test", "a secret that nobody in here knows"),
+)
 
 
 @pytest.fixture(autouse=True)

@@ -290,7 +290,10 @@ async def test_everybody_may_revoke_their_own_token_and_nobody_anothers(tmp_path
         async with running_house(tmp_path, cameras=0) as house, house.websocket() as client:
             await client.call("authenticate", auth_token=mine)
             assert await reason_of(client, "revoke_token", jti="other") == "permission_denied"
-            forged = tokens.sign({"sub": "mine", "exp": now + 60, "jti": "other"}, tokens.SharedSecret("x", "y" * 40))
+            forged = tokens.sign(
+                {"sub": "mine", "exp": now + 60, "jti": "other"},
+                tokens.SharedSecret("x", "a secret that nobody in here knows"),
+            )
             assert await reason_of(client, "revoke_token", token=forged) == "permission_denied"
             assert await client.call("revoke_token", jti="mine") == {"revoked": True}
             assert await ended(client) == 4401
@@ -343,7 +346,7 @@ async def test_validation_says_what_is_missing_or_wrong(tmp_path: Path) -> None:
             assert await errors(good | {"iat": now + 3600}) == ["Token issued in the future"]
             old = await admin.call("validate_token", token=tokens.sign(good | {"iat": now - 40 * 86400}, secret))
             assert old["warnings"] == ["Token is very old", "Suspicious token patterns detected"]
-            foreign = tokens.sign(good, tokens.SharedSecret("x", "y" * 40))
+            foreign = tokens.sign(good, tokens.SharedSecret("x", "a secret that nobody in here knows"))
             answer = await admin.call("validate_token", token=foreign)
             assert answer["valid"] is False
             assert answer["errors"][0].startswith("Invalid token: ")

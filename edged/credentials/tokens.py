@@ -28,23 +28,11 @@ from edged.credentials.claims import LEEWAY, SEED_TRUST, ClaimsRefused, Trust, c
 from edged.credentials.decision import Reason
 from edged.credentials.issuers import OUTSIDE_ALGORITHMS, OutsideIssuer, limit
 from edged.credentials.plain_json import NotPlain, read_object
+from edged.credentials.secret_texts import check_secret
 from edged.credentials.signing_keys import VerifyingKey, lower, mirrored
-from edged.errors import ConfigError
 
 ALGORITHM: Final = "HS256"
 LONGEST_TOKEN = 8 * 1024
-SHORTEST_SECRET = 32
-#: Printed in the guides that clients copy from: whoever configures one has told everybody.
-PUBLISHED_SECRETS = frozenset(
-    {
-        "your-secret-key-here",
-        "your-secret-key",
-        "your-secret",
-        "your_secret_key",
-        "your_secret_key_here",
-        "your-secret-key-change-in-production",
-    }
-)
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\Z")
 _HEADER_MEMBERS = {"alg", "typ", "kid"}
 _TYPES = ("JWT", "jwt", "at+jwt")
@@ -81,19 +69,10 @@ class SharedSecret:
     def __init__(self, name: str, text: str, trust: Trust = SEED_TRUST) -> None:
         """`trust`: which issuers and audiences its tokens may name.
 
-        Raises ConfigError for a published sample, or one shorter than 32 bytes.
+        Raises ConfigError for what is no secret: a published sample, a key of another kind, too little to guess.
         """
+        check_secret(name, text)
         text = text.removesuffix("\n").removesuffix("\r")
-        if text in PUBLISHED_SECRETS:
-            raise ConfigError(
-                f"shared secret {name!r} is a sample printed in a public guide",
-                hint="make one of your own: openssl rand -base64 32",
-            )
-        if len(text.encode()) < SHORTEST_SECRET:
-            raise ConfigError(
-                f"shared secret {name!r} is shorter than {SHORTEST_SECRET} bytes",
-                hint="make a longer one: openssl rand -base64 32",
-            )
         self.name = name
         self.trust = trust
         self._key = OctKey.import_key(text.encode())
