@@ -139,7 +139,7 @@ async def run(
         mark = upkeep.Mark(clock, mark_store(trust), partial(replace_mark, trust), registrar.mind_reset)
         api_keys = ApiKeys(registrar, ledger, admissions, trust, clock)
         service_tokens = ServiceTokens(registrar, ledger, admissions, trust, clock)
-        users = Users(registrar, ledger, admissions, trust, clock)
+        users = Users(registrar, ledger, admissions, trust, clock, issuer=config.auth.issuer)
         registrar.load()
         users.load()
         api_keys.load()

@@ -105,7 +105,7 @@ async def open_desk(path: Path, *, queue_size: int = 64, now: Callable[[], float
         clock = Clock(system=now)
         registrar = Registrar(ledger, admissions, db, clock, counted, queue_size=queue_size)
         api_keys = ApiKeys(registrar, ledger, admissions, db, clock)
-        users = Users(registrar, ledger, admissions, db, clock)
+        users = Users(registrar, ledger, admissions, db, clock, issuer="edged")
         registrar.load()
         users.load()
         api_keys.load()

@@ -112,7 +112,7 @@ async def live(path: Path, secrets: list[str]) -> None:
         ledger, admissions, clock = Ledger(), Admissions(), Clock()
         registrar = Registrar(ledger, admissions, db, clock, _Uncounted())
         api_keys = ApiKeys(registrar, ledger, admissions, db, clock)
-        users = Users(registrar, ledger, admissions, db, clock)
+        users = Users(registrar, ledger, admissions, db, clock, issuer="edged")
         registrar.load()
         users.load()
         api_keys.load()

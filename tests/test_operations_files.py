@@ -72,7 +72,7 @@ async def opened(folder: Path) -> AsyncIterator[Box]:
             record, secret = await services.create("uploads")
             house = SimpleNamespace(
                 clock=desk.clock, counts=SimpleNamespace(rpc_answered=lambda *_: None), gate=desk.gate,
-                ledger=desk.ledger, registrar=desk.registrar, keyring=keyring,
+                ledger=desk.ledger, registrar=desk.registrar, users=desk.users, keyring=keyring,
                 cameras=SimpleNamespace(find=lambda _: None),
             )  # fmt: skip
             yield Box(desk, house, keyring, services, record.token_id, secret)

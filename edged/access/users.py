@@ -17,12 +17,12 @@ from typing import Any, Final, TypeAlias
 import structlog
 
 from edged.access.admissions import Admissions
-from edged.access.ledger import Ledger, key_identity, user_identity
-from edged.access.registrar import Due, Registrar
+from edged.access.ledger import Ledger, issuer_identity, key_identity, user_identity
+from edged.access.registrar import Due, Kind, Registrar
 from edged.clock import Clock
 from edged.credentials.callers import Streams
 from edged.credentials.roles import ROLES, canonical_role
-from edged.credentials.users import NAME_RULE, UserRecord, common, gains, is_user_name, loses
+from edged.credentials.users import NAME_RULE, UserRecord, common, gains, is_user_name, login_subject, loses
 from edged.errors import InvalidParams, InvalidState, NotFound, Overloaded, StoreFailed
 from edged.store import users
 from edged.store.database import Database
@@ -41,13 +41,15 @@ class Users:
     """What may become of a user."""
 
     def __init__(
-        self, registrar: Registrar, ledger: Ledger, admissions: Admissions, db: Database, clock: Clock
+        self, registrar: Registrar, ledger: Ledger, admissions: Admissions, db: Database, clock: Clock, *, issuer: str
     ) -> None:
+        """`issuer`: what the tokens that logins get say as `iss`."""
         self._registrar = registrar
         self._ledger = ledger
         self._admissions = admissions
         self._db = db
         self._clock = clock
+        self._issuer = issuer_identity(issuer)
 
     def load(self) -> None:
         """Tell the ledger every user, before anybody asks and before their keys. Raises StoreFailed."""
@@ -71,8 +73,46 @@ class Users:
         return None if record is None or record.deleted_at is not None else record
 
     def is_revoked(self, name: str) -> bool:
-        """Whether every token of this subject is denied, for good: one that is made now, too."""
-        return user_identity(name) in self._ledger.denied
+        """Whether every token that this user gets by their password is denied, for good: one of tomorrow, too."""
+        return not self._ledger.denied.isdisjoint({*_subjects(name), self._issuer})
+
+    def check_subject(self, subject: str) -> None:
+        """Raises InvalidState if no token that edged makes for this subject would be good, now or ever."""
+        if user_identity(subject) in self._ledger.denied:
+            raise InvalidState(
+                f"the subject {subject!r} is revoked for good: a token would not be good",
+                hint="name another subject; why: edged revocation list",
+                resource="user",
+                id=subject,
+            )
+        if self._issuer in self._ledger.denied:
+            raise InvalidState(
+                "our own issuer is revoked for good: a token would not be good",
+                hint="give auth.issuer another name and restart edged",
+            )
+
+    def check_name(self, name: str) -> None:
+        """Raises InvalidState for a name that nobody can be given: it is somebody's, or was and something is left."""
+        namesake = next((each for each in self.all() if each.name.casefold() == name.casefold()), None)
+        if namesake is not None:
+            raise InvalidState(
+                f"there is a user {namesake.name!r}", hint="choose another name", resource="user", id=namesake.name
+            )
+        if not self._ledger.denied.isdisjoint(_subjects(name)):
+            raise InvalidState(
+                f"the subject {name!r} is revoked for good: a user of this name could never log in",
+                hint="choose another name; why: edged revocation list",
+                resource="user",
+                id=name,
+            )
+        living = [key for key in self._ledger.keys_of(name) if self._ledger.keys[key].revoked_at is None]
+        if living:
+            raise InvalidState(
+                f"{len(living)} keys of the deleted user {name!r} are left",
+                hint=f"revoke them or give them to somebody else: edged key list --owner {name}",
+                resource="user",
+                id=name,
+            )
 
     def get(self, name: str) -> UserRecord:
         """Raises NotFound."""
@@ -95,8 +135,8 @@ class Users:
     ) -> UserRecord:
         """A new user; `password` is its argon2id hash. Tokens that were issued to this name before are worth nothing.
 
-        `check()` is asked right before the commit and may raise. Raises InvalidParams, InvalidState (the name is
-        taken), StoreFailed or Overloaded; then there is none.
+        `check()` is asked right before the commit and may raise. Raises InvalidParams, InvalidState (as `check_name`),
+        StoreFailed or Overloaded; then there is none.
         """
         now = self._clock.now()
         record = UserRecord(
@@ -193,15 +233,24 @@ class Users:
         before = self.get(name)
         after = replace(before, **changes)
         _check(after)
+    def revoke(self, identity: str, kind: Kind, by: str = "", reason: str = "") -> Coroutine[Any, Any, None]:
+        """End every token of a subject (`user:…`) or an issuer (`issuer:…`), for good: in force when this *call*
+        returns. Await the result for the commit; else as Registrar.revoke_token.
+
+        Raises InvalidState if nobody who can administer users could ever log in again: then nothing changed.
+        """
+        self._refuse_shut_out(identity)
+        return self._registrar.revoke_token(frozenset({identity}), None, by, kind=kind, reason=reason)
+
         check(before, after)
         self._refuse_lockout(before, after)
         return before, after
 
     def _refuse_lockout(self, before: UserRecord, after: UserRecord) -> None:
         """Whoever administers users last stays. No checkpoint lies between this and what it allows."""
-        if not before.can_administer or after.can_administer:
+        if not self._is_able(before) or self._is_able(after):
             return
-        if not any(other.can_administer for other in self._ledger.users.values() if other.name != before.name):
+        if not any(self._is_able(other) for other in self._ledger.users.values() if other.name != before.name):
             raise InvalidState(
                 f"{before.name!r} is the last user who can administer users",
                 hint="make another one first: edged user add NAME --role admin",
@@ -218,6 +267,29 @@ class Users:
         """The ledger holds this row; everything that it ends is ended."""
         ledger, before = self._ledger, self._ledger.users.get(record.name)
         ledger.put_user(record)
+    def _refuse_shut_out(self, identity: str) -> None:
+        """The same for what is denied by whose token it is, which is for good; what is denied already, again."""
+        if identity in self._ledger.denied:
+            return
+        if identity == self._issuer:
+            raise InvalidState(
+                "this is our own issuer: nobody could ever log in again",
+                hint="give before=now as well: that ends the tokens of so far only",
+            )
+        able = [each.name for each in self.all() if self._is_able(each)]
+        if able and all(identity in _subjects(name) for name in able):
+            raise InvalidState(
+                f"nobody but {' and '.join(map(repr, able))} can administer users: nobody could ever do so again",
+                hint="make another administrator first: edged user add NAME --role admin; "
+                "or give before=now as well: that ends the tokens of so far only",
+                resource="user",
+                id=able[0],
+            )
+
+    def _is_able(self, record: UserRecord) -> bool:
+        """Whether they can log in now and administer users, and are let in by what they get: one there must be."""
+        return record.can_administer and not self.is_revoked(record.name)
+
         theirs = [each for each in self._admissions if each.caller.epoch is not None]
         identity = user_identity(record.name)
         theirs = [each for each in theirs if each.caller.subject == record.name or identity in each.caller.issued_by]
@@ -235,19 +307,7 @@ class Users:
 
     async def _create(self, record: UserRecord, check: Callable[[], None]) -> UserRecord:
         before = self._ledger.users.get(record.name)
-        namesake = next((each for each in self.all() if each.name.casefold() == record.name.casefold()), None)
-        if namesake is not None:
-            raise InvalidState(
-                f"there is a user {namesake.name!r}", hint="choose another name", resource="user", id=namesake.name
-            )
-        living = [key for key in self._ledger.keys_of(record.name) if self._ledger.keys[key].revoked_at is None]
-        if living:
-            raise InvalidState(
-                f"{len(living)} keys of the deleted user {record.name!r} are left",
-                hint=f"revoke them or give them to somebody else: edged key list --owner {record.name}",
-                resource="user",
-                id=record.name,
-            )
+        self.check_name(record.name)
         check()
         record = replace(record, epoch=self._ledger.next_epoch())
         return await self._commit(before, record)
@@ -294,3 +354,8 @@ def _check(record: UserRecord) -> None:
 
 def _owed(name: str) -> str:
     return f"account:{name}"
+def _subjects(name: str) -> tuple[str, str]:
+    """By which identities a revocation of a subject hits every login of a user (access.ledger.scopes_of)."""
+    return user_identity(name), user_identity(login_subject(name))
+
+

@@ -79,14 +79,20 @@ class UserRecord:
 
     @property
     def can_administer(self) -> bool:
-        """Whether they can log in now and administer users: one of these there must be."""
+        """Whether they have what it takes to log in now and administer users; what is denied is asked beside this
+        (access.users)."""
         return self.status == "active" and self.password is not None and "users:admin" in self.rights.capabilities
 
     def login_claims(self) -> dict[str, object]:
         """What a login's token says of them, in the clients' own words (contract S2-11)."""
         role = canonical_role(self.role)
         listed = _LISTED.get(role, ()) if self.permissions is None else self.permissions
-        return {"sub": f"user_{self.name}", "username": self.name, "roles": [role], "permissions": list(listed)}
+        return {"sub": login_subject(self.name), "username": self.name, "roles": [role], "permissions": list(listed)}
+
+
+def login_subject(name: str) -> str:
+    """What a login's token calls the user in `sub` (contract S2-11)."""
+    return f"user_{name}"
 
 
 def loses(before: UserRecord, after: UserRecord) -> bool:

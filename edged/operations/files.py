@@ -41,6 +41,7 @@ async def generate_files_token(call: Call, params: GenerateTokenParams) -> Files
     act_for(call, params.user_id)
     assert call.session.caller is not None
     keyring = call.house.keyring
+    call.house.users.check_subject(params.user_id)
     if not keyring.is_published(keyring.current("RS256")):
         raise DependencyFailed("no RS256 key may sign now", hint="make one: edged signing-key create RS256")
     seconds = params.expires_hours * _HOUR

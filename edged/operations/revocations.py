@@ -93,7 +93,8 @@ async def revoke(call: Call, params: RevokeParams) -> RevocationItem:
     """Deny a token, a key, a subject, an issuer, or every token that was issued up to a moment.
 
     Denied at once, everything that it opened ended, durable before this answers. Again is fine. A key needs
-    keys:admin, too. For good, except for `before`: tokens that are issued later are good.
+    keys:admin, too. For good, except for `before`: tokens that are issued later are good. So without it the subject
+    that is the last administrator stays, and edged's own issuer, by which everybody logs in.
     """
     named = [name for name in _MEMBERS.values() if getattr(params, name)]
     registrar, by = call.house.registrar, call.session.id
@@ -116,7 +117,7 @@ async def revoke(call: Call, params: RevokeParams) -> RevocationItem:
         await registrar.revoke_token(frozenset({identity}), None, by, reason=params.reason)
     else:
         kind: Kind = "subject" if params.subject else "issuer"
-        await registrar.revoke_token(frozenset({_scope(params)}), None, by, kind=kind, reason=params.reason)
+        await call.house.users.revoke(_scope(params), kind, by, params.reason)
     names = {name: getattr(params, name) for name in named}
     return RevocationItem(at=iso(now), reason=params.reason, before=_iso(before), **names)
 

@@ -93,9 +93,10 @@ async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
         },
     )
     text = tokens.sign(claims, key) if isinstance(key, SharedSecret) else await house.keyring.sign(claims, key)
-    _check(text, now)
-    # Who was revoked while the disk was busy issues nothing any more.
+    # Who was revoked while the disk was busy issues nothing any more, and nobody issues for them.
     house.gate.authorize(caller, "tokens:issue", call.session.transport)
+    _check_subject(house, params.user_id)
+    _check(house, text, epoch, now)
     _log.info("issued", token=claims["jti"], subject=params.user_id, by=caller.who if caller else "")
     return IssuedToken(
         token=text,
@@ -118,16 +119,23 @@ def _issued_by(caller: Caller | None) -> dict[str, object]:
     return {"issued_by": names} if names else {}
 
 
-def _check(text: str, now: float) -> None:
-    """Raises InvalidParams for a token that edged itself would not read: too long, nested too deep, a wrong type."""
+def _check(house: House, text: str, epoch: int, now: float) -> None:
+    """Raises InvalidParams for a token that edged itself would not read: too long, nested too deep, a wrong type.
+    InvalidState for one that a line is drawn behind already."""
     try:
-        read_caller(tokens.peek_claims(text), text, now=now)
+        made = read_caller(tokens.peek_claims(text), text, now=now, epoch=epoch)
     except (tokens.TokenRefused, ClaimsRefused) as problem:
         raise InvalidParams(f"no such token would be good: {problem.detail}") from None
+    if house.ledger.is_denied(made):
+        raise InvalidState(
+            "every token of so far was revoked just now, and this one with them",
+            hint="ask again in a minute; what is revoked: edged revocation list",
+        )
 
 
 def _check_subject(house: House, name: str) -> None:
-    """Raises InvalidState for a user whose tokens are worth nothing, or nothing just now (contract 10.18)."""
+    """Raises InvalidState for a subject whose tokens are worth nothing, or nothing just now (contract 10.18)."""
+    house.users.check_subject(name)
     user = house.ledger.users.get(name)
     if user is None or user.status == "active":
         return

@@ -71,11 +71,8 @@ async def create_user(call: Call, params: CreateUserParams) -> UserItem:
         refuse_widening(call, params.role, params.permissions, params.camera_access, streams)
 
     check()
-    if house.users.find(params.name) is not None:
-        # Told before a hash is made for nothing; the commit asks again.
-        raise InvalidState(
-            f"there is a user {params.name!r}", hint="choose another name", resource="user", id=params.name
-        )
+    # Told before a hash is made for nothing; the commit asks again.
+    house.users.check_name(params.name)
     record = await house.users.create(
         name=params.name,
         role=canonical_role(params.role),
