@@ -85,28 +85,22 @@ class ApiKeys:
         return record, secret
 
     async def rotate(self, key_id: str, grace_seconds: float) -> tuple[KeyRecord, str]:
-        record, now = self._find(key_id), self._clock.now()
+        record = self.find(key_id)
         if record.revoked_at is not None:
             raise InvalidState("this key was revoked")
         secret, digest = mint_secret()
-        record = replace(
-            record,
-            digest=digest,
-            rotated_at=now,
-            previous_digest=record.digest,
-            previous_valid_until=now + grace_seconds,
-        )
+        record = record.rotate(digest, self._clock.now(), grace_seconds)
         self._ledger.put_key(record)
         return record, secret
 
     async def revoke(self, key_id: str, by: str = "") -> KeyRecord:
-        record = replace(self._find(key_id), revoked_at=self._clock.now())
+        record = replace(self.find(key_id), revoked_at=self._clock.now())
         self._ledger.put_key(record)
         self._admissions.end({key_identity(key_id)}, "revoked", by)
         await trio.lowlevel.checkpoint()
         return record
 
-    def _find(self, key_id: str) -> KeyRecord:
+    def find(self, key_id: str) -> KeyRecord:
         if key_id not in self._ledger.keys:
             raise NotFound(f"no API key {key_id!r}")
         return self._ledger.keys[key_id]
@@ -202,9 +196,10 @@ class Site:
         )
         self.frames = Frames()
         self.mediamtx = SimpleNamespace(state=SimpleNamespace(status="ready", detail="", remedy="", version="1.20.1"))
+        self.registrar = SimpleNamespace(owed=0, is_late=False)
         self.house = House(
             clock=self.clock, counts=self.counts, gate=self.gate, ledger=self.ledger,
-            registrar=None,  # type: ignore[arg-type]
+            registrar=self.registrar,  # type: ignore[arg-type]
             refreshes=None,  # type: ignore[arg-type]
             api_keys=ApiKeys(self.ledger, self.admissions, self.clock),  # type: ignore[arg-type]
             service_tokens=SimpleNamespace(),

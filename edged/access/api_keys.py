@@ -147,7 +147,7 @@ class ApiKeys:
 
         async def settle() -> KeyRecord:
             await self._registrar.settle(job)
-            return self._find(key_id)
+            return self.find(key_id)
 
         return settle()
 
@@ -166,23 +166,24 @@ class ApiKeys:
         Await the result for the commit. `by` is the session that asks: if it ends itself, its reply goes out first.
         Again is fine. Raises NotFound; Overloaded or StoreFailed if it is in force but not yet on disk.
         """
-        self._find(key_id)
+        self.find(key_id)
         job = self._registrar.deny(frozenset({key_identity(key_id)}), None, by, "key", reason)
 
         async def settle() -> KeyRecord:
             await self._registrar.settle(job)
-            return self._find(key_id)
+            return self.find(key_id)
 
         return settle()
 
-    def _find(self, key_id: str) -> KeyRecord:
+    def find(self, key_id: str) -> KeyRecord:
+        """Raises NotFound."""
         record = self._ledger.keys.get(key_id)
         if record is None:
             raise NotFound(f"no API key {key_id[:64]!r}", hint="list_keys names them", resource="key", id=key_id[:64])
         return record
 
     def _find_living(self, key_id: str) -> KeyRecord:
-        record = self._find(key_id)
+        record = self.find(key_id)
         if record.revoked_at is not None:
             raise InvalidState(f"API key {key_id!r} is revoked", hint="create a new one", resource="key", id=key_id)
         return record
@@ -262,7 +263,7 @@ class ApiKeys:
 
     def _put_changed(self, record: KeyRecord) -> KeyRecord:
         """What was denied during the commit stands."""
-        now = self._find(record.key_id)
+        now = self.find(record.key_id)
         record = replace(record, revoked_at=now.revoked_at, suspended_at=now.suspended_at)
         self._ledger.put_key(record)
         return record

@@ -19,7 +19,7 @@ from edged.credentials.api_keys import KeyRecord, digest
 from edged.credentials.callers import Caller, Streams
 from edged.credentials.decision import Reason
 from edged.credentials.roles import ROLES, canonical_role, compute, is_permission
-from edged.errors import InvalidParams, NotFound, Refused
+from edged.errors import InvalidParams, Refused
 from edged.operations.catalogue import Call, operation
 from edged.operations.house import House
 
@@ -173,7 +173,7 @@ class KeyParams(msgspec.Struct, frozen=True):
 def get_key(call: Call, params: KeyParams) -> KeyItem:
     """One key: any for an administrator, otherwise only the key that asks."""
     _authorize_own(call, params.key_id)
-    return _show(_find(call.house, params.key_id), call.house)
+    return _show(call.house.api_keys.find(params.key_id), call.house)
 
 
 class RotateKeyParams(msgspec.Struct, frozen=True):
@@ -200,7 +200,7 @@ class RotatedKey(msgspec.Struct, frozen=True):
 async def rotate_key(call: Call, params: RotateKeyParams) -> RotatedKey:
     """Give a key a new secret: any key for an administrator, otherwise only the key that asks."""
     _authorize_own(call, params.key_id)
-    held = _find(call.house, params.key_id)
+    held = call.house.api_keys.find(params.key_id)
     # Whoever rotates a key holds it from then on; it holds itself already, though its owner may let it do less.
     if not _is_own(call, params.key_id):
         refuse_widening(call, held.role, held.permissions, held.camera_access, held.streams)
@@ -265,7 +265,7 @@ async def suspend_key(call: Call, params: KeyParams) -> KeyItem:
 @operation("keys:admin")
 async def resume_key(call: Call, params: KeyParams) -> KeyItem:
     """A suspended key is good again. Again is fine."""
-    held = _find(call.house, params.key_id)
+    held = call.house.api_keys.find(params.key_id)
     refuse_widening(call, held.role, held.permissions, held.camera_access, held.streams)
     return _show(await call.house.api_keys.resume(params.key_id), call.house)
 
@@ -381,13 +381,6 @@ def _rights(record: KeyRecord) -> Caller:
     return caller_of(record, record.digest, record.expires_at)
 
 
-def _find(house: House, key_id: str) -> KeyRecord:
-    record = house.ledger.keys.get(key_id)
-    if record is None:
-        raise NotFound(f"no API key {key_id[:64]!r}", hint="list_keys names them", resource="key", id=key_id[:64])
-    return record
-
-
 def _show(record: KeyRecord, house: House) -> KeyItem:
     used = house.usage.find(record.key_id)
     return KeyItem(
@@ -439,6 +432,8 @@ def _read_changes(params: UpdateKeyParams, now: float) -> dict[str, Any]:
     if params.role is not UNSET:
         changes["role"] = canonical_role(params.role)
     if params.expires_at is not UNSET or params.expires_in_days is not UNSET:
+        if UNSET not in (params.expires_at, params.expires_in_days):
+            raise _two_ends()
         text = None if params.expires_at is UNSET else params.expires_at
         days = None if params.expires_in_days is UNSET else params.expires_in_days
         changes["expires_at"] = _read_expiry(text, days, now)
@@ -468,7 +463,9 @@ def _read_foreign(item: ImportedKey, now: float) -> ForeignKey:
 
 
 def _read_expiry(text: str | None, days: float | None, now: float) -> float | None:
-    """Unix seconds of a key's end. Raises InvalidParams for a time that is past or unreadable."""
+    """Unix seconds of a key's end. Raises InvalidParams for two ends, a time that is past or unreadable."""
+    if days is not None and text is not None:
+        raise _two_ends()
     if days is not None:
         return now + days * _DAY
     if text is None:
@@ -477,6 +474,10 @@ def _read_expiry(text: str | None, days: float | None, now: float) -> float | No
     if until <= now:
         raise InvalidParams("expires_at lies in the past", hint="leave it out for a key without an end")
     return until
+
+
+def _two_ends() -> InvalidParams:
+    return InvalidParams("expires_at and expires_in_days both say when the key ends", hint="give one of them")
 
 
 def read_names(member: str, names: list[str] | None) -> tuple[str, ...] | None:
