@@ -224,15 +224,6 @@ class Users:
         record = replace(record, epoch=self._ledger.next_epoch())
         return self._settled(record, self._deny(record, by))
 
-    async def _settled(self, record: UserRecord, due: Due) -> UserRecord:
-        await self._registrar.settle(due)
-        return record
-
-    def _prepare(self, name: str, changes: Mapping[str, Any], check: Check) -> tuple[UserRecord, UserRecord]:
-        """The user as they are and as they shall be. Raises whatever stands against it."""
-        before = self.get(name)
-        after = replace(before, **changes)
-        _check(after)
     def revoke(self, identity: str, kind: Kind, by: str = "", reason: str = "") -> Coroutine[Any, Any, None]:
         """End every token of a subject (`user:…`) or an issuer (`issuer:…`), for good: in force when this *call*
         returns. Await the result for the commit; else as Registrar.revoke_token.
@@ -242,6 +233,15 @@ class Users:
         self._refuse_shut_out(identity)
         return self._registrar.revoke_token(frozenset({identity}), None, by, kind=kind, reason=reason)
 
+    async def _settled(self, record: UserRecord, due: Due) -> UserRecord:
+        await self._registrar.settle(due)
+        return record
+
+    def _prepare(self, name: str, changes: Mapping[str, Any], check: Check) -> tuple[UserRecord, UserRecord]:
+        """The user as they are and as they shall be. Raises whatever stands against it."""
+        before = self.get(name)
+        after = replace(before, **changes)
+        _check(after)
         check(before, after)
         self._refuse_lockout(before, after)
         return before, after
@@ -258,15 +258,6 @@ class Users:
                 id=before.name,
             )
 
-    def _deny(self, record: UserRecord, by: str) -> Due:
-        """This row is in force, and owed to the disk. Never waits."""
-        self._enforce(record, by)
-        return self._registrar.owe({_owed(record.name): UserChange(record)})
-
-    def _enforce(self, record: UserRecord, by: str = "") -> None:
-        """The ledger holds this row; everything that it ends is ended."""
-        ledger, before = self._ledger, self._ledger.users.get(record.name)
-        ledger.put_user(record)
     def _refuse_shut_out(self, identity: str) -> None:
         """The same for what is denied by whose token it is, which is for good; what is denied already, again."""
         if identity in self._ledger.denied:
@@ -290,6 +281,15 @@ class Users:
         """Whether they can log in now and administer users, and are let in by what they get: one there must be."""
         return record.can_administer and not self.is_revoked(record.name)
 
+    def _deny(self, record: UserRecord, by: str) -> Due:
+        """This row is in force, and owed to the disk. Never waits."""
+        self._enforce(record, by)
+        return self._registrar.owe({_owed(record.name): UserChange(record)})
+
+    def _enforce(self, record: UserRecord, by: str = "") -> None:
+        """The ledger holds this row; everything that it ends is ended."""
+        ledger, before = self._ledger, self._ledger.users.get(record.name)
+        ledger.put_user(record)
         theirs = [each for each in self._admissions if each.caller.epoch is not None]
         identity = user_identity(record.name)
         theirs = [each for each in theirs if each.caller.subject == record.name or identity in each.caller.issued_by]
@@ -352,10 +352,10 @@ def _check(record: UserRecord) -> None:
         raise InvalidParams(f"display_name is longer than {_LONGEST_DISPLAY_NAME} characters or not printable")
 
 
-def _owed(name: str) -> str:
-    return f"account:{name}"
 def _subjects(name: str) -> tuple[str, str]:
     """By which identities a revocation of a subject hits every login of a user (access.ledger.scopes_of)."""
     return user_identity(name), user_identity(login_subject(name))
 
 
+def _owed(name: str) -> str:
+    return f"account:{name}"
