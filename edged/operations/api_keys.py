@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from edged.access.api_keys import ForeignKey
 from edged.access.ledger import caller_of
-from edged.clock import iso, read_iso
+from edged.clock import iso, iso_or_none, read_iso
 from edged.credentials.api_keys import KeyRecord, digest
 from edged.credentials.callers import Caller, Streams
 from edged.credentials.decision import Reason
@@ -97,7 +97,7 @@ async def create_key(call: Call, params: CreateKeyParams) -> NewKey:
         name=record.name,
         role=record.role,
         created_at=iso(record.created_at),
-        expires_at=_iso(record.expires_at),
+        expires_at=iso_or_none(record.expires_at),
         owner=record.owner,
     )
 
@@ -388,8 +388,8 @@ def _show(record: KeyRecord, house: House) -> KeyItem:
         name=record.name,
         role=record.role,
         created_at=iso(record.created_at),
-        expires_at=_iso(record.expires_at),
-        last_used=_iso(used.last_used if used else None),
+        expires_at=iso_or_none(record.expires_at),
+        last_used=iso_or_none(used.last_used if used else None),
         usage_count=used.count if used else 0,
         status=house.ledger.key_status(record, house.clock.now()),
         permissions=None if record.permissions is None else list(record.permissions),
@@ -407,10 +407,6 @@ def show_streams(streams: Streams | None) -> StreamAccess | None:
 def _last_use(record: KeyRecord, house: House) -> float:
     used = house.usage.find(record.key_id)
     return used.last_used if used else record.created_at
-
-
-def _iso(seconds: float | None) -> str | None:
-    return None if seconds is None else iso(seconds)
 
 
 def read_time(member: str, text: str) -> float:
