@@ -22,7 +22,7 @@ from edged.access.ledger import ALL
 from edged.access.refreshes import GRACE_SECONDS, Refreshed, Refreshes
 from edged.credentials.callers import ApiKey, Caller, LocalUser, Ticket, Token
 from edged.credentials.claims import Trust
-from edged.credentials.tokens import SharedSecret, key_identity, sign
+from edged.credentials.tokens import LONGEST_TOKEN, SharedSecret, key_identity, sign
 from edged.errors import InvalidState, Overloaded, Refused, StoreFailed
 from edged.store import refreshes as stored
 
@@ -120,7 +120,7 @@ async def test_a_token_is_refreshed_by_the_secret_that_signed_it(path: Path, sec
         made = await box.refresh(text)
         assert made.caller.signed_by == f"HS256:{secret.name}"
         assert (made.caller.subject, made.caller.claims["department"]) == ("ada", "north")
-        assert made.caller.expires == int(box.now) + 3600
+        assert made.caller.expires == int(box.now) + DAY
         assert (box.lets_in(text), box.lets_in(made.text)) == (True, True)
         box.time[0] += 1801
         assert (box.lets_in(text), box.lets_in(made.text)) == (False, True)
@@ -279,7 +279,8 @@ async def test_a_family_ends_thirty_days_after_its_first_token(path: Path) -> No
     """Contract 10.5: the last one is shorter, then the answer is expired, however fresh the token that asks."""
     async with opened(path) as box:
         began = box.now
-        text = box.token(life=10 * DAY)
+        claims = {"sub": "ada", "role": "viewer", "jti": "x", "iat": int(began), "exp": int(began) + 10 * DAY}
+        text = await box.keyring.sign({**claims, "epoch": 0}, "RS256")
         for _ in range(3):
             box.time[0] += 9 * DAY
             last = await box.refresh(text)
@@ -289,6 +290,18 @@ async def test_a_family_ends_thirty_days_after_its_first_token(path: Path) -> No
         with pytest.raises(Refused, match="30 days") as caught:
             await box.refresh(text)
         assert caught.value.reason == "expired"
+
+
+async def test_what_would_be_too_long_to_be_taken_is_not_made(path: Path) -> None:
+    """A map of streams that just fits says more as a list: the caller hears why, and the token stays what it was."""
+    async with opened(path) as box:
+        text = box.token(role=None, mediamtx_permissions={"read": [f"a-long-name-of-a-path-{at}" for at in range(180)]})
+        assert len(text) < LONGEST_TOKEN
+        for _ in range(2):
+            with pytest.raises(InvalidState, match="too long"):
+                await box.refresh(text)
+        assert box.lets_in(text)
+        assert box.desk.ledger.families == {}
 
 
 async def test_a_family_cannot_be_made_to_fill_the_box(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -462,7 +475,7 @@ async def test_a_newer_token_of_the_family_moves_its_streams_and_nothing_else(pa
         box.gate.renew_streams(new.caller)
         moved = {each for each in before if each.deadline - before[each] > 1}
         assert moved == {old[road] for road in roads[:6]}
-        assert all(each.deadline - before[each] == pytest.approx(30, abs=2) for each in moved)
+        assert all(each.deadline - before[each] == pytest.approx(DAY - 30, abs=2) for each in moved)
         # They answer to the names of both from here on.
         await box.desk.registrar.revoke_token(frozenset({"jti:root"}), None)
         assert set(box.desk.admissions).isdisjoint({*old.values(), longer})

@@ -41,9 +41,9 @@ def successor(caller: Caller, signer: Signer = HS, now: float = NOW, epoch: int 
 
 
 def test_a_successor_says_the_same_with_a_new_time_and_jti() -> None:
-    """S0-13, S0-24, S0-4: `iat` floored, the same life, another jti, extra claims kept."""
+    """S0-13, S0-24, S0-4: `iat` floored, a day from now, another jti, extra claims kept."""
     claims = successor(caller_of())
-    assert (claims["iat"], claims["exp"]) == (int(NOW), int(NOW) + 3600)
+    assert (claims["iat"], claims["exp"]) == (int(NOW), int(NOW) + USUAL_LIFE)
     assert claims["jti"] != "one"
     changed = {"iat", "exp", "jti", "aud"}
     assert {name: value for name, value in claims.items() if name not in changed} == {
@@ -67,9 +67,9 @@ def test_edgeds_own_says_the_epoch_of_now_and_a_foreign_one_none() -> None:
     ("changes", "life"),
     [({}, 3600), ({"iat": None}, USUAL_LIFE), ({"iat": NOW + 2999.5}, 1), ({"exp": NOW + 10.25, "iat": NOW - 10}, 20)],
 )
-def test_it_lives_as_long_as_the_token_was_to_live(changes: dict[str, object], life: int) -> None:
-    """Whole seconds, at least one; a day where the token does not say (S0-7)."""
-    caller = replace(caller_of(), claims={**caller_of().claims, **changes})
+def test_edgeds_own_lives_as_long_as_it_was_to_live(changes: dict[str, object], life: int) -> None:
+    """Whole seconds, at least one; a day where the token does not say (S0-7); contract 5.2's hour stays an hour."""
+    caller = replace(caller_of(epoch=0), claims={**caller_of().claims, **changes})
     if "exp" in changes:
         caller = replace(caller, expires=float(str(changes["exp"])))
     if changes.get("iat", 0) is None:
@@ -79,13 +79,24 @@ def test_it_lives_as_long_as_the_token_was_to_live(changes: dict[str, object], l
     assert claims["exp"] == int(NOW) + life
 
 
+@pytest.mark.parametrize("left", [1, 3600, 10**6])
+def test_what_others_made_by_a_shared_secret_lives_a_day_from_its_refresh(left: int) -> None:
+    """S0-13: `exp` is 24 hours from now, however long the token was to live, and again and again."""
+    caller = caller_of(exp=int(NOW) + left)
+    for _ in range(3):
+        claims = successor(caller)
+        assert claims["exp"] == int(NOW) + 86400
+        caller = read_caller(claims, "text", now=NOW, signer="HS256:test")
+
+
 def test_nothing_of_a_family_outlives_thirty_days() -> None:
     """Contract 10.5: the last successors end sooner, and then there is none."""
-    caller, started = caller_of(), NOW - FAMILY_SECONDS + 60
-    claims = renew(caller, HS, now=NOW, started=started, epoch=0)
-    assert claims is not None
-    assert claims["exp"] == int(started + FAMILY_SECONDS)
-    assert renew(caller, HS, now=started + FAMILY_SECONDS, started=started, epoch=0) is None
+    started = NOW - FAMILY_SECONDS + 60
+    for caller in (caller_of(), caller_of(epoch=0)):
+        claims = renew(caller, HS, now=NOW, started=started, epoch=0)
+        assert claims is not None
+        assert claims["exp"] == int(started + FAMILY_SECONDS)
+        assert renew(caller, HS, now=started + FAMILY_SECONDS, started=started, epoch=0) is None
 
 
 @pytest.mark.parametrize(("issued", "began"), [(None, NOW), (int(NOW) - 9, int(NOW) - 9), (NOW + 30, NOW)])
@@ -119,12 +130,32 @@ def test_only_what_edged_could_sign_has_a_signer() -> None:
         assert signer_of(replace(caller_of(), method=method)) is None  # type: ignore[arg-type]
 
 
+def test_streams_named_by_a_map_are_named_by_a_list_from_then_on() -> None:
+    """C-30: the list is what a MediaMTX reads, the map stands in `stream_access`; a list stays the list that it is."""
+    claims = successor(caller_of(role=None, mediamtx_permissions={"read": ["b", "*"], "publish": ["a"]}))
+    assert claims["mediamtx_permissions"] == [
+        {"action": "read", "path": ""}, {"action": "read", "path": "b"}, {"action": "publish", "path": "a"},
+    ]  # fmt: skip
+    assert claims["stream_access"] == {"read": ["*", "b"], "publish": ["a"]}
+    listed = [{"action": "read", "path": "a"}]
+    claims = successor(caller_of(mediamtx_permissions=listed))
+    assert claims["mediamtx_permissions"] == listed
+    assert "stream_access" not in claims
+
+
 _words = st.sampled_from(["camera:read", "camera:write", "system:admin", "read:posts", "view", "admin", "*"])
+_paths = st.lists(st.sampled_from(["camera1", "*", "cam*", "", "~x", "a b"]), max_size=3)
+_access = st.dictionaries(st.sampled_from(["read", "publish", "playback", "api", "x"]), _paths | st.none())
+_listed = st.lists(
+    st.fixed_dictionaries(
+        {"action": st.sampled_from(["read", "publish", "x"]), "path": st.sampled_from(["a", "", "*"])}
+    )
+)
 _claims = st.fixed_dictionaries(
     {"sub": st.just("ada"), "role": st.sampled_from(["viewer", "operator", "admin", "user"])},
     optional={
         "permissions": st.lists(_words, max_size=5), "camera_access": st.lists(st.just("camera1"), max_size=2),
-        "stream_access": st.fixed_dictionaries({"read": st.lists(st.just("camera1"), max_size=1)}),
+        "stream_access": _access, "mediamtx_permissions": _access | _listed | st.none(),
         "iat": st.integers(0, int(NOW)), "jti": st.text(max_size=9).filter(str.isprintable), "extra": st.integers(),
         "nbf": st.integers(0, int(NOW)), "aud": st.just("camera-clients"),
     },
@@ -133,7 +164,7 @@ _claims = st.fixed_dictionaries(
 
 @given(_claims, st.integers(1, 10**7), st.sampled_from([HS, RS]))
 def test_a_successor_may_do_exactly_what_its_token_may(claims: dict[str, object], left: int, signer: Signer) -> None:
-    """Whatever the token says: the same subject, roles, rights, cameras and streams."""
+    """Whatever the token says: the same subject, roles, rights, cameras and streams, and no map for a MediaMTX."""
     before = read_caller({**claims, "exp": int(NOW) + left}, "text", now=NOW)
     found = renew(before, signer, now=NOW, started=NOW, epoch=0)
     assert found is not None
@@ -141,3 +172,4 @@ def test_a_successor_may_do_exactly_what_its_token_may(claims: dict[str, object]
     same = ("subject", "roles", "capabilities", "grants", "cameras", "streams", "permissions", "name")
     assert [getattr(after, name) for name in same] == [getattr(before, name) for name in same]
     assert (after.expires or 0) <= NOW + FAMILY_SECONDS
+    assert not isinstance(found.get("mediamtx_permissions"), dict)

@@ -15,13 +15,16 @@ from test_revocation import HlsViewer, WhepViewer, watch_rtsp
 from edged.credentials import tokens
 
 KEY = tokens.SharedSecret("test", SECRET)
+#: What says that edged issued a token, for one that lives as long after a refresh as before.
+OWN = {"iss": "edged", "epoch": 0}
+DAY = 86400
 
 
 def sign(*, left: float = 600, life: float = 3600, **more: Any) -> str:
     """A token that was to live for so long, of which so much is left."""
     now = time.time()
     claims = {"sub": "ada", "role": "viewer", "iat": int(now + left - life), "exp": int(now + left), "jti": f"{now}"}
-    return tokens.sign(claims | more, KEY)
+    return tokens.sign({name: value for name, value in (claims | more).items() if value is not None}, KEY)
 
 
 async def refused(client: Conversation, method: str, **params: object) -> dict[str, Any]:
@@ -52,13 +55,27 @@ async def test_a_session_goes_on_by_the_token_that_it_refreshes(tmp_path: Path) 
             assert made.keys() == {"token", "token_type", "expires_at", "expires_in", "jti", "permissions"}
             assert made["permissions"] == {"read": ["*"], "publish": []}
             assert made["token_type"] == "Bearer"
-            assert 3590 <= made["expires_in"] <= 3600
+            assert DAY - 10 <= made["expires_in"] <= DAY
             assert [each["jti"] for each in inside["sessions"]] == [made["jti"]]
             assert inside["sessions"][0]["deadline"] >= made["expires_at"]
             # A second question is about the token that the session has by then.
             assert again["jti"] != made["jti"]
             assert (await client.call("whoami"))["claims"]["jti"] == again["jti"]
             assert await counted(house) == {"ok": 2, "replayed": 0, "denied": 0}
+
+
+async def test_a_manager_that_refreshes_an_hour_before_the_end_does_not_ask_each_time(tmp_path: Path) -> None:
+    """S0-13, S0-14: a token of an hour by the shared secret has a successor of a day; edged's own keep their hour."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=0) as house, house.websocket() as client:
+            text, asked = sign(left=3600), 0
+            for _ in range(5):
+                if tokens.peek_claims(text)["exp"] < time.time() + 3600:  # type: ignore[operator]
+                    text, asked = (await client.call("refresh_token", token=text))["token"], asked + 1
+            assert asked == 1
+            async with house.local() as admin:
+                own = (await admin.call("issue_token", user_id="ada", expires_in=3600))["token"]
+            assert (await client.call("refresh_token", token=own))["expires_in"] in (3599, 3600)
 
 
 async def test_a_session_whose_token_has_just_expired_refreshes_it_and_goes_on(tmp_path: Path) -> None:
@@ -119,14 +136,46 @@ async def test_the_first_dialect_says_its_own_texts(tmp_path: Path) -> None:
 
 
 async def test_a_key_has_nothing_to_refresh_and_is_told_what_it_has(tmp_path: Path) -> None:
-    """A key is rotated; so says the hint, also to the local user."""
+    """A key is rotated; so says the hint: of a session's key, of one that is sent as `token`, and to the local user."""
     with trio.fail_after(60):
         async with running_house(tmp_path) as house, house.websocket() as client, house.local() as admin:
-            _, key = await house.create_key()
+            key_id, key = await house.create_key()
             await client.call("authenticate", auth_token=key)
-            assert "rotate_key" in json.dumps(await refused(client, "refresh_token"))
-            assert (await refused(admin, "refresh_token"))["code"] == -32020
-            assert await counted(house) == {"ok": 0, "replayed": 0, "denied": 2}
+            async with house.websocket() as stranger:
+                for asker, params in ((client, {}), (stranger, {"token": key}), (stranger, {"auth_token": key})):
+                    error = await refused(asker, "refresh_token", **params)
+                    assert error["code"] == -32020
+                    assert "rotate_key" in json.dumps(error)
+                assert (await refused(admin, "refresh_token"))["code"] == -32020
+                assert await counted(house) == {"ok": 0, "replayed": 0, "denied": 4}
+                await house.revoke_key(key_id)
+                assert (await refused(stranger, "refresh_token", token=key))["data"]["reason"] == "revoked"
+                error = await refused(stranger, "refresh_token", token="camera_service_sk_" + "0" * 64)
+                assert error["data"]["reason"] == "auth_failed"
+
+
+async def test_over_http_what_is_no_token_is_not_called_nothing(tmp_path: Path) -> None:
+    """Contract 4b, 10.20: garbage fails, a good key hears that it is rotated, and only nothing at all is nothing."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=0) as house:
+            key_id, key = await house.create_key("admin")
+
+            async def ask(**headers: str) -> tuple[int, str, str]:
+                named = {name.replace("_", "-"): value for name, value in headers.items()}
+                reply = await house.request("POST", "/api/token/refresh", headers=named)
+                return reply.status, reply.json["code"], reply.json["detail"]
+
+            for headers in ({"Authorization": f"Bearer {key}"}, {"X_API_Key": key}):
+                status, code, detail = await ask(**headers)
+                assert (status, code) == (409, "invalid_state")
+                assert "rotate_key" in detail
+            for bad in ("bad", "a.b", "a.b.c", "camera_service_sk_" + "0" * 64, "é", "."):
+                for headers in ({"Authorization": f"Bearer {bad}"}, {"X_API_Key": bad}):
+                    assert (await ask(**headers))[:2] == (401, "auth_failed"), headers
+            for headers in ({}, {"Authorization": "Basic YTpi"}, {"Authorization": "Bearer"}, {"X_API_Key": ""}):
+                assert (await ask(**headers))[:2] == (401, "auth_required"), headers
+            await house.revoke_key(key_id)
+            assert (await ask(X_API_Key=key))[:2] == (401, "revoked")
 
 
 async def test_over_http_the_bearer_is_what_is_refreshed(tmp_path: Path) -> None:
@@ -149,7 +198,7 @@ async def test_over_http_the_bearer_is_what_is_refreshed(tmp_path: Path) -> None
             assert (await ask(narrow)).json["permissions"] == {"read": ["camera1"], "publish": []}
             _, key = await house.create_key("admin")
             assert [(await ask(sign(left=-400))).status, (await ask()).status, (await ask("a.b.c")).status] == [401] * 3
-            assert [(await ask(key)).status, (await ask(key=key)).status] == [401] * 2
+            assert [(await ask(key)).status, (await ask(key=key)).status] == [409] * 2
             async with house.websocket() as client:
                 await client.call("authenticate", auth_token=reply.json["token"])
                 async with house.local() as admin:
@@ -158,6 +207,58 @@ async def test_over_http_the_bearer_is_what_is_refreshed(tmp_path: Path) -> None
                     listed = (await admin.call("list_revocations"))["revocations"]
             assert [each["family_id"] for each in listed if "family_id" in each] != []
             assert (await ask(reply.json["token"])).status == 401
+
+
+async def test_nothing_that_edged_signs_carries_a_map_for_a_mediamtx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C-30: issued, by a login, for streams, for files, refreshed from a map: `mediamtx_permissions` is a list, or not
+    there; the map of the same stands in `stream_access`."""
+    named: dict[str, Any] = {"mediamtx_permissions": {"read": ["camera0", "*"], "publish": ["door"]}}
+    streams = {"read": ["camera0"], "publish": ["door"]}
+    mapped = [sign(jti=str(number), role=None, **more) for number, more in enumerate((named, named, named | OWN))]
+    encode, signed = tokens.jwt.encode, []
+
+    def record(header: Any, claims: Any, *rest: Any, **more: Any) -> str:
+        signed.append(dict(claims))
+        return encode(header, claims, *rest, **more)
+
+    monkeypatch.setattr(tokens.jwt, "encode", record)
+    with trio.fail_after(120):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+            await admin.call("create_user", name="ann", role="viewer", password="a long passphrase", streams=streams)
+            who = {"username": "ann", "password": "a long passphrase"}
+            service = (await admin.call("create_service_token", name="s"))["service_token"]
+            made = [
+                (await admin.call("login", **who))["token"],
+                (await admin.call("create_stream_token", **who))["token"],
+            ]
+            for alg in ("RS256", "ES256"):
+                made.append((await house.request("POST", f"/api/token?alg={alg}", body=who)).json["token"])
+            for key in ("HS256", "RS256", "ES256"):
+                issued = await admin.call("issue_token", user_id="x", streams=streams, signing_key=key)
+                made.append(issued["token"])
+                for claims in (named, {"stream_access": streams}):
+                    refused_ = await admin.ask("issue_token", user_id="x", signing_key=key, claims=claims)
+                    assert refused_["error"]["code"] == -32602
+            files = await house.request(
+                "POST", "/v1/files/generate-token?user_id=ann", headers={"X-Service-Token": service}
+            )
+            assert files.status == 200
+            for text in (*made, *mapped):
+                first = (await admin.call("refresh_token", token=text))["token"]
+                bearer = {"Authorization": f"Bearer {first}"}
+                assert (await house.request("POST", "/api/token/refresh", headers=bearer)).status == 200
+            # What was a map opens the same as before, by the list as by the map.
+            after = tokens.peek_claims(first)
+            assert after["mediamtx_permissions"] == [
+                {"action": "read", "path": ""}, {"action": "read", "path": "camera0"},
+                {"action": "publish", "path": "door"},
+            ]  # fmt: skip
+            assert after["stream_access"] == {"read": ["*", "camera0"], "publish": ["door"]}
+    assert len(signed) >= len(made) + 1 + 2 * len((*made, *mapped))
+    shapes = {type(claims["mediamtx_permissions"]) for claims in signed if "mediamtx_permissions" in claims}
+    assert shapes == {list}
 
 
 async def test_all_that_came_of_ones_token_is_ones_own_to_revoke(tmp_path: Path) -> None:
@@ -206,13 +307,13 @@ async def test_streams_of_short_tokens_go_on_for_as_long_as_somebody_refreshes_t
     with trio.fail_after(240):
         async with running_house(tmp_path, mediamtx=True) as house, house.websocket() as client:
             await house.wait_media()
-            text = sign()
+            text = sign(**OWN)
             hls, rtsp = HlsViewer(house.hls, "camera0", text), await watch_rtsp(house, text)
             assert await hls.read() == 200
             await client.call("authenticate", auth_token=text)
             # From here on the lives are short: a successor lives as long as its token was to live.
-            short = sign(left=life, life=life)
-            stranger = await watch_rtsp(house, sign(left=life, life=life, jti="stranger"))
+            short = sign(left=life, life=life, **OWN)
+            stranger = await watch_rtsp(house, sign(left=life, life=life, jti="stranger", **OWN))
             family = [await watch_rtsp(house, short), HlsViewer(house.hls, "camera1", short)]
             assert (await family[1].read(), await WhepViewer(house, "camera0", short).play()) == (200, 201)
             async with house.websocket() as keeper, trio.open_nursery() as nursery:

@@ -26,7 +26,7 @@ from edged.credentials.callers import Caller, Transport
 from edged.credentials.decision import Reason
 from edged.credentials.refreshes import Signer, name_of, renew, signer_of, started_at, text_of
 from edged.credentials.signing_keys import Algorithm
-from edged.credentials.tokens import SharedSecret, sign
+from edged.credentials.tokens import LONGEST_TOKEN, SharedSecret, sign
 from edged.errors import InvalidState, Overloaded, Refused
 from edged.store import refreshes
 from edged.store.database import Database
@@ -94,8 +94,9 @@ class Refreshes:
     async def refresh(self, shown: str | Caller, transport: Transport) -> Refreshed:
         """The successor of a token: of its text, or of the caller that it made. It is on disk when this returns.
 
-        Raises Refused with the exact reason, counted; InvalidState for whoever shows no token that edged could sign;
-        StoreFailed or Overloaded: then there may be a successor, which nobody knows.
+        Raises Refused with the exact reason, counted; InvalidState for whoever shows no token that edged could sign, or
+        one whose successor would be too long to be taken; StoreFailed or Overloaded: then there may be a successor,
+        which nobody knows.
         """
         try:
             caller = self._gate.enter_refresh(shown, transport, self._grace)
@@ -143,6 +144,11 @@ class Refreshes:
                 hint="log in, or have a new token issued",
             )
         text = await self._sign(signer, claims)
+        if len(text) > LONGEST_TOKEN:
+            raise InvalidState(
+                f"the token that comes of this one would be too long: {len(text)} characters of {LONGEST_TOKEN}",
+                hint="have one issued that says less, fewer streams perhaps",
+            )
         names = {f"jti:{claims['jti']}", _text_name(text), *_names_of(caller)}
         family = Family(family_id, started, float(cast("int", claims["exp"])), frozenset(names))
         self._join(family)

@@ -1,7 +1,8 @@
 """Refresh: from a token to the claims of its one successor (contract 10.5; S0-13 to S0-16).
 
-A successor says what the token said, with a new `iat`, `exp` and `jti`: nothing is added that lets it do more. All that
-come of one token by refreshing are its family, which ends 30 days after that first token was issued.
+A successor says what the token said, with a new `iat`, `exp` and `jti`: nothing is added that lets it do more. Streams
+that the token names by a map it names as every token of edged does (contract C-30). All that come of one token by
+refreshing are its family, which ends 30 days after that first token was issued.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import secrets
 from typing import Final, NamedTuple
 
 from edged.credentials.callers import Caller
+from edged.credentials.claims import write_streams
 from edged.credentials.tokens import ALGORITHM
 
 #: How long a family lives, from the issue of its first token, seconds.
 FAMILY_SECONDS: Final = 30 * 86400.0
-#: The life of a successor whose token did not say how long it was to live, seconds (S0-7).
+#: The life of a successor of a token that somebody else made, or that did not say how long it was to live, seconds
+#: (S0-7, S0-13).
 USUAL_LIFE: Final = 86400
 
 
@@ -62,8 +65,9 @@ def started_at(caller: Caller, now: float) -> float:
 def renew(caller: Caller, signer: Signer, *, now: float, started: float, epoch: int) -> dict[str, object] | None:
     """The claims of the successor; None once the family that began at `started` is over. Times are Unix seconds.
 
-    It lives as long as the token did, and not beyond its family. One of edged's own says the `epoch` of now; one by a
-    shared secret names no audience, which the seed's own validator refuses (S0-11).
+    One of edged's own lives as long as it did, and says the `epoch` of now; one that others made by a shared secret a
+    day (S0-13): their clients ask anew an hour before the end. None outlives its family. By a shared secret it names no
+    audience, which the seed's own validator refuses (S0-11).
     """
     issued = int(now)
     ends = min(issued + _life_of(caller), int(started + FAMILY_SECONDS))
@@ -74,11 +78,13 @@ def renew(caller: Caller, signer: Signer, *, now: float, started: float, epoch: 
         claims.pop("aud", None)
     if caller.epoch is not None:
         claims["epoch"] = epoch
+    if caller.streams is not None and isinstance(claims.get("mediamtx_permissions"), dict):
+        claims |= write_streams(caller.streams)
     return {**claims, "iat": issued, "exp": ends, "jti": secrets.token_urlsafe(16)}
 
 
 def _life_of(caller: Caller) -> int:
     issued = caller.claims.get("iat")
-    if caller.expires is None or not isinstance(issued, (int, float)):
+    if caller.epoch is None or caller.expires is None or not isinstance(issued, (int, float)):
         return USUAL_LIFE
     return max(1, int(caller.expires - issued))

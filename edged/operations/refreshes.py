@@ -7,7 +7,7 @@ import hashlib
 import msgspec
 
 from edged.clock import iso
-from edged.credentials.callers import Caller, NoCredential
+from edged.credentials.callers import ApiKey, Caller, NoCredential, parse_credential
 from edged.credentials.roles import SELF
 from edged.operations.catalogue import Call, operation
 from edged.operations.sessions import enter
@@ -43,13 +43,16 @@ async def refresh_token(call: Call, params: RefreshTokenParams) -> RefreshedToke
     """A new token for one that is good, or ended a few minutes ago: it says the same, and lives as long again.
 
     Who asks again gets the same. A session whose own token it was goes on by the new one, also if it had expired, and
-    so do the streams that the token opened. Whoever holds a token may ask: it is what is shown.
+    so do the streams that the token opened. Whoever holds a token may ask: it is what is shown. An API key has none: it
+    is rotated, and so its holder is told.
     """
     house, session = call.house, call.session
     text = params.token if params.token is not None else params.auth_token
     own = session.caller or session.expired
     shown = text or own
-    if not shown:
+    if text and isinstance(credential := parse_credential(text), ApiKey):
+        shown = house.limiter.authenticate(house.gate, credential, session.peer, session.transport)
+    elif not shown:
         # Nobody, who shows nothing: the gate says so, and counts it.
         shown = house.gate.authenticate(NoCredential(), session.transport)
     made = await house.refreshes.refresh(shown, session.transport)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from edged.errors import InvalidParams, Refused
 from edged.operations.catalogue import Catalogue, find_camera
 from edged.operations.house import House
 from edged.operations.session import Session
-from edged.web.credentials import may_go_without, read_credential, read_service_token
+from edged.web.credentials import is_direct, may_go_without, read_credential, read_service_token
 
 _NO_STORE = {"Cache-Control": "no-store"}
 _HOW = "send Authorization: Bearer with an API key or a token, or X-API-Key"
@@ -36,10 +37,11 @@ _HOW_OPEN = f"{_HOW}; on this machine the listener for it (listen.local) needs n
 class Way:
     """One row of the route table: a method on a path, who may go there, and what answers.
 
-    Either `operation`, which the catalogue then guards, or `capability`: one of the roles' (asked for the camera in
-    the path parameter `camera` if `on_camera`), "self" (any good credential) or "none". `open_if` lets some askers in
-    without a credential; `root_may` is the credential-free rule of contract 5.1; `takes_ticket` lets in by ?ticket=;
-    `at_files` is said of those under /v1/files: X-Service-Token and files tokens are good there and nowhere else.
+    Either `operation`, which the catalogue then guards (an open one is asked without a credential), or `capability`:
+    one of the roles' (asked for the camera in the path parameter `camera` if `on_camera`), "self" (any good credential)
+    or "none". `open_if` lets some askers in without a credential; `root_may` is the credential-free rule of contract
+    5.1; `takes_ticket` lets in by ?ticket=; `at_files` is said of those under /v1/files: X-Service-Token and files
+    tokens are good there and nowhere else.
     """
 
     method: str
@@ -70,7 +72,8 @@ class Exchange:
         """From a request whose scope holds `edged.peer`."""
         peer: Peer = request.scope["edged.peer"]
         transport: Transport = "uds" if peer.is_local_socket else "http"
-        return cls(request, catalogue, house, Session(peer, transport))
+        session = Session(peer, transport, is_direct=partial(is_direct, request.headers, peer))
+        return cls(request, catalogue, house, session)
 
     @property
     def camera(self) -> Camera:
@@ -86,7 +89,7 @@ class Exchange:
 
     def enter(self, way: Way) -> None:
         """Ask the gate for this way. Raises Refused, or CameraNotFound for a camera that is not there for them."""
-        if way.capability == OPEN or (way.open_if is not None and way.open_if(self)):
+        if self._is_open(way) or (way.open_if is not None and way.open_if(self)):
             return
         self._authenticate(way)
         if way.on_camera:
@@ -118,6 +121,10 @@ class Exchange:
                 yield stay
         finally:
             self.house.gate.admissions.remove(admission)
+
+    def _is_open(self, way: Way) -> bool:
+        """Whether nobody is asked for a credential, by the way's own word or its operation's."""
+        return (self.catalogue.find(way.operation).capability if way.operation else way.capability) == OPEN
 
     def _authenticate(self, way: Way) -> None:
         peer, gate, transport = self.session.peer, self.house.gate, self.session.transport
