@@ -1,4 +1,4 @@
-"""What is known of a token or an API key that somebody shows: for validate_token and RFC 7662 (contract 10.1)."""
+"""What is known of a token or a key that somebody shows: for validate_token and RFC 7662 (contract 10.1)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated
 import msgspec
 
 from edged.credentials.api_keys import digest
-from edged.credentials.callers import ApiKey, Caller
+from edged.credentials.callers import Caller
+from edged.credentials.roles import SELF
 from edged.credentials.tokens import TokenRefused
 from edged.operations.catalogue import Call, operation
 from edged.operations.house import House
@@ -31,7 +32,7 @@ def authorize_look(call: Call, text: str) -> None:
 
 
 class IntrospectTokenParams(msgspec.Struct, frozen=True):
-    """A token, or an API key."""
+    """A token, an API key, or a service token."""
 
     token: Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -55,17 +56,13 @@ class Introspection(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @operation("self")
 def introspect_token(call: Call, params: IntrospectTokenParams) -> Introspection:
-    """Is this token or API key good, whose is it, and what may its holder do? Asked as validate_token is."""
+    """Is this token or key good, whose is it, and what may its holder do? Asked as validate_token is."""
     authorize_look(call, params.token)
     held = _find_good(call.house, params.token)
     if held is None:
         return Introspection(active=False)
     held = call.house.gate.current(held)
-    claims = held.claims
-    if held.method == "api_key":
-        record = call.house.ledger.keys[held.credential_id]
-        ends = call.house.ledger.end_of(held)
-        claims = {"iat": record.created_at, "exp": ends, "client_id": record.key_id}
+    claims = held.claims or _facts_of(call.house, held)
     return Introspection(
         active=True,
         scope=" ".join(sorted(held.capabilities | held.grants)),
@@ -83,13 +80,20 @@ def introspect_token(call: Call, params: IntrospectTokenParams) -> Introspection
 
 
 def _find_good(house: House, text: str) -> Caller | None:
-    """Whom a token or an API key speaks for, if it is good now; no use is counted."""
-    if (key := house.ledger.find_key(digest(text))) is not None:
-        return key if house.gate.is_good(ApiKey(text)) else None
+    """Whom a token, an API key or a service token speaks for, if it is good now; no use is counted."""
+    if (key := find_key(house, text)) is not None:
+        return key if house.gate.judge(key, SELF).allowed else None
     try:
         return house.gate.verify_token(text)
     except TokenRefused:
         return None
+
+
+def _facts_of(house: House, key: Caller) -> dict[str, object]:
+    """What is known of an API key or a service token, in the names of claims."""
+    ledger, name = house.ledger, key.credential_id
+    record = ledger.service_tokens[name] if key.method == "service_token" else ledger.keys[name]
+    return {"iat": record.created_at, "exp": ledger.end_of(key), "client_id": name}
 
 
 def _text(value: object) -> str | None:
