@@ -155,8 +155,8 @@ async def run(
         issuers.load()
         gate = Gate(
             ledger, admissions, clock, metrics,
-            shared_secrets=shared_secrets, find_key=keyring.find, issuers=issuers, leeway=config.auth.leeway,
-            tally=usage.tally, warned=metrics.token_warned,
+            shared_secrets=shared_secrets, find_key=keyring.find, issuers=issuers, own=config.auth.issuer,
+            leeway=config.auth.leeway, tally=usage.tally, warned=metrics.token_warned,
         )  # fmt: skip
         passwords = Passwords()
         logins = Logins(users, passwords, limiter, gate, registrar)

@@ -37,7 +37,7 @@ _TICKET_DOORS = ("http", "rtsp", "hls", "webrtc")
 _ROLES = ("monitor", "viewer", "operator", "admin")
 
 _ANY_CREDENTIAL = ("expired", "revoked", "missing_scope", "camera_denied")
-_OUTSIDE = ("unknown_key", "bad_signature", "alg_not_allowed", "bad_audience", "missing_scope")
+_OUTSIDE = ("untrusted_issuer", "unknown_key", "bad_signature", "alg_not_allowed", "bad_audience", "missing_scope")
 _TOKEN_ONLY = ("malformed", "bad_signature", "alg_not_allowed", "no_expiry", "not_yet_valid", "role_denied")
 
 #: (reason, method, transport) of refusals that can happen.

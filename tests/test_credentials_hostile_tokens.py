@@ -563,8 +563,15 @@ OUTSIDE_CORPUS: dict[str, tuple[Reason, list[str]]] = {
         craft(by("RS256", "only"), OWN, rs(OTHER_RSA)), craft(by("RS256", "ours"), OWN, rs(GIVEN_RSA)),
     ]),
     "outside: their kid as it could be none of ours": (M, [
-        craft(TRS, OWN, rs(THEIR_RSA)), craft(TES, OWN, es(THEIR_EC)),
-        craft(by("RS256", "../key"), CLAIMS | {"iss": "nobody"}, rs(THEIR_RSA)),
+        craft(TRS, OWN, rs(THEIR_RSA)), craft(TES, OWN, es(THEIR_EC)), craft(by("RS256", "../key"), OWN, rs(THEIR_RSA)),
+    ]),
+    "outside: iss of somebody whom nobody trusts": (Reason.UNTRUSTED_ISSUER, [
+        craft(header, CLAIMS | {"iss": iss}, sign)
+        for iss in ("nobody", "https://evil.example/", "camera-service", "x" * 900)
+        for header, sign in (
+            (by("RS256", "../key"), rs(THEIR_RSA)), (by("RS256"), rs(THEIR_RSA)), (by("ES256", "ec.1"), es(THEIR_EC)),
+            (by("RS512", "only"), rs(OTHER_RSA, hashes.SHA512())), (by("RS256", "key-9"), rs()),
+        )
     ]),
     "outside: nameless, under the kid of ours": (S, [craft(RS, CLAIMS, rs(GIVEN_RSA))]),
     "outside: alg not of the record": (A, [
@@ -600,7 +607,7 @@ OUTSIDE_CORPUS: dict[str, tuple[Reason, list[str]]] = {
         for kid in ("", "a b", "k\x00", "é", "k" * 129, 5, None, ["only"])
         for name, (_, claims, sign) in OUTSIDE_KINDS.items() if name in ("their rsa", "partner", "nameless")
     ]),
-    "outside: iss in another spelling": (U, [
+    "outside: iss in another spelling": (Reason.UNTRUSTED_ISSUER, [
         craft(TRS | {"kid": "only"}, THEIRS | {"iss": iss}, rs(THEIR_RSA)) for iss in (
             "https://login.example.com", "HTTPS://login.example.com/", "https://login.example.com/ ", "example.com",
             "https://login.example.com//", "Partner", "partner ", "company", "*",
@@ -609,9 +616,16 @@ OUTSIDE_CORPUS: dict[str, tuple[Reason, list[str]]] = {
     "outside: iss named and empty": (Reason.UNTRUSTED_ISSUER, [
         craft(by("RS256"), CLAIMS | {"iss": ""}, rs(GIVEN_RSA)),
     ]),
-    "outside: iss of another type": (A, [
-        craft(by("RS256"), CLAIMS | {"iss": iss}, rs(key)) for iss in (["partner"], 5, True, {"partner": 1}, None)
-        for key in (GIVEN_RSA, OTHER_RSA)
+    "outside: iss of another type": (Reason.UNTRUSTED_ISSUER, [
+        craft(header, CLAIMS | {"iss": iss}, rs(key)) for iss in (["partner"], 5, True, {"partner": 1}, 1.5)
+        for key in (GIVEN_RSA, OTHER_RSA) for header in (by("RS256"), by("RS256", "only"))
+    ]),
+    "outside: no iss, and a kid that nobody has": (Reason.UNTRUSTED_ISSUER, [
+        craft(by("RS256", kid), CLAIMS | {"iss": None}, rs(key))
+        for kid in ("only", "other") for key in (GIVEN_RSA, OTHER_RSA)
+    ]),
+    "outside: iss null, and no kid": (A, [
+        craft(by("RS256"), CLAIMS | {"iss": None}, rs(key)) for key in (GIVEN_RSA, OTHER_RSA)
     ]),
     "outside: no audience where one must be named": (B, [
         craft(header, {name: value for name, value in claims.items() if name != "aud"}, sign)
@@ -856,6 +870,32 @@ MAY = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("iss", "says"),
+    [
+        ("https://evil", "nobody is trusted by iss 'https://evil' to sign with RS256"),
+        (
+            "e\n\x1b[31m\u202e" + "x" * 900,
+            f"nobody is trusted by iss 'e\\n\\x1b[31m\\u202e{'x' * 56}' to sign with RS256",
+        ),
+        (5, "nobody is trusted without an iss that is a text to sign with RS256"),
+        (None, "nobody is trusted without an iss that is a text to sign with RS256"),
+    ],
+)
+def test_a_stranger_s_token_is_told_as_one(iss: object, says: str) -> None:
+    """The log names the iss, short and printable, so that an operator sees whom to trust or whom to ask; it is counted
+    as an outside issuer's, and not as a key of ours that went missing."""
+    with pytest.raises(TokenRefused) as caught:
+        verify(
+            craft(by("RS256", "7"), CLAIMS | {"iss": iss}, rs(OTHER_RSA)), [], now=NOW, find_key=KEYS.get, own="edged"
+        )
+    told = caught.value
+    assert (told.reason, told.detail, told.method) == (Reason.UNTRUSTED_ISSUER, says, "jwt_federated")
+    with pytest.raises(TokenRefused) as caught:
+        verify(craft(by("RS256", "7"), OWN, rs(OTHER_RSA)), [], now=NOW, find_key=KEYS.get, own="edged")
+    assert (caught.value.reason, caught.value.method) == (Reason.UNKNOWN_KEY, "jwt_local")
+
+
 @given(kid=KIDS, issuer=ISSUERS, signer=st.sampled_from(sorted(SIGNERS)), role=st.sampled_from(["admin", "viewer"]))
 @settings(max_examples=300)
 def test_a_kid_never_decides_whose_a_token_is(kid: str, issuer: str | None, signer: str, role: str) -> None:
@@ -873,7 +913,7 @@ def test_a_kid_never_decides_whose_a_token_is(kid: str, issuer: str | None, sign
     try:
         caller = verify(
             craft(header, claims, sign), [SharedSecret("corpus", TEXT, trust)], now=NOW, find_key=KEYS.get,
-            find_issuer=OUTSIDE.find,
+            find_issuer=OUTSIDE.find, own="edged",
         )  # fmt: skip
     except TokenRefused:
         return

@@ -133,3 +133,21 @@ async def test_a_key_file_that_is_none_fails_the_start_by_name(tmp_path: Path) -
         async with running_house(tmp_path, config=config):
             pass
     assert caught.group_contains(ConfigError, match=r"auth\.issuers\.one\.key", depth=None)
+
+
+async def test_a_stranger_s_token_is_told_as_one_and_one_by_a_key_of_ours_that_is_gone_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its `iss`, whatever its kid says, and by the name that the settings give to our own; outside both failed."""
+    config = trusting(tmp_path, cameras=0)
+    config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, issuer="box"))
+    strangers = 'edged_auth_failures_total{method="jwt_federated",reason="untrusted_issuer",transport="ws"}'
+    with trio.fail_after(60):
+        async with running_house(tmp_path, config=config) as house, house.websocket() as client:
+            for issuer, counts in (("https://evil", 1), ("edged", 2), ("box", 2)):
+                told = await client.ask("authenticate", auth_token=Company(issuer).add("key-9").sign("key-9"))
+                assert told["error"]["data"]["reason"] == "auth_failed"
+                assert await metric(house, strangers) == counts
+    told = [line for line in capsys.readouterr().out.splitlines() if "refused" in line]
+    assert "nobody is trusted by iss 'https://evil' to sign with" in told[0]
+    assert "reason=unknown_key" in told[-1]

@@ -94,13 +94,14 @@ class Gate:
         shared_secrets: Sequence[SharedSecret] = (),
         find_key: FindKey = no_key,
         issuers: Outside | None = None,
+        own: str = "edged",
         leeway: float = 60.0,
         tally: Callable[[str], None] = lambda _key_id: None,
         warned: Callable[[str], None] = lambda _kind: None,
     ) -> None:
         """`find_key(kid)` gives the key pairs that edged signs with (access.keyring), `issuers` whom else it trusts
-        (access.issuers), `tally(key_id)` is told of each use of an API key or a service token (access.usage), `warned`
-        of what is odd about a token that is good (credentials.oddities)."""
+        (access.issuers), `own` is the `iss` of its own tokens, `tally(key_id)` is told of each use of an API key or a
+        service token (access.usage), `warned` of what is odd about a token that is good (credentials.oddities)."""
         self._ledger = ledger
         self.admissions = admissions
         self.tickets = Tickets(clock.monotonic)
@@ -108,6 +109,7 @@ class Gate:
         self._counts = counts
         self._secrets = tuple(shared_secrets)
         self._find_key = find_key
+        self._own = own
         self._issuers = issuers or _Nobody()
         self._issuers_seen = self._issuers.version
         self._leeway = leeway
@@ -349,7 +351,7 @@ class Gate:
     def _read(self, text: str, past: float = 0.0, *, now: float | None = None) -> Caller:
         return verify(
             text, self._secrets, now=self._clock.now() if now is None else now, leeway=self._leeway,
-            find_key=self._find_key, find_issuer=self._issuers.find, past=past,
+            find_key=self._find_key, find_issuer=self._issuers.find, own=self._own, past=past,
         )  # fmt: skip
 
     def _find_service_token(self, shown: ServiceToken, transport: Transport) -> Caller:

@@ -34,6 +34,8 @@ from edged.credentials.signing_keys import VerifyingKey, lower, mirrored
 ALGORITHM: Final = "HS256"
 LONGEST_TOKEN = 8 * 1024
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\Z")
+#: Characters of a stranger's words that a log line repeats.
+_SHOWN: Final = 64
 _HEADER_MEMBERS = {"alg", "typ", "kid"}
 _TYPES = ("JWT", "jwt", "at+jwt")
 _KID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
@@ -112,9 +114,11 @@ def no_issuer(_issuer: str) -> None:
 
 def verify(
     text: str, shared_secrets: Sequence[SharedSecret], *, now: float, leeway: float = LEEWAY,
-    find_key: FindKey = no_key, find_issuer: FindIssuer = no_issuer, past: float = 0.0,
+    find_key: FindKey = no_key, find_issuer: FindIssuer = no_issuer, own: str = "", past: float = 0.0,
 ) -> Caller:  # fmt: skip
     """A compact JWS → the caller that it speaks for. Raises TokenRefused. `now` is Unix seconds.
+
+    `own` is what tokens by our key pairs say as `iss`: no other issuer's token is ours, whatever its kid says.
 
     One that we could have signed may have ended up to `past` seconds ago: for a refresh.
 
@@ -131,6 +135,8 @@ def verify(
             return _read_outside(token, text, outside, now=now, leeway=leeway)
         except (TokenRefused, ClaimsRefused) as problem:
             raise TokenRefused(problem.reason, problem.detail, "jwt_federated") from None
+    if token.header["alg"] != ALGORITHM and find_key(kid) is None:
+        _check_named(token, own)
     if kid and not _KID.match(kid):
         raise TokenRefused(Reason.MALFORMED, "kid is not a short name of letters, digits, _ and -")
     key = find_key(kid) if kid else None
@@ -211,6 +217,17 @@ def _open(text: str) -> _Opened:
     head, body, tail = data.translate(_TO_BASE64).split(b".")
     signature = _decode(tail)
     return _Opened(_read_header(head), _object(_decode(body), "payload"), data[: -len(tail) - 1], signature)
+
+
+def _check_named(token: _Opened, own: str) -> None:
+    """Raises TokenRefused if this token, which no key of ours signed and no shared secret could, is a stranger's."""
+    header, named = token.header, token.claims.get("iss")
+    if named == own or (named is None and "kid" not in header):
+        return
+    said = f"by iss {named[:_SHOWN]!r}" if isinstance(named, str) else "without an iss that is a text"
+    raise TokenRefused(
+        Reason.UNTRUSTED_ISSUER, f"nobody is trusted {said} to sign with {header['alg']}", "jwt_federated"
+    )
 
 
 def _check_shared(token: _Opened, shared_secrets: Sequence[SharedSecret]) -> SharedSecret:
