@@ -97,13 +97,14 @@ class Unsupported(EdgedError):
 
 
 class StoreFailed(EdgedError):
-    """A commit failed; what was denied stays denied (design: denials first)."""
+    """A commit failed. The field `in_force` says what is so all the same: True for a denial, which is in force and lost
+    by a restart unless it is saved before (design: denials first); False where nothing was done."""
 
     slug = "store_error"
 
 
 class Overloaded(EdgedError):
-    """A bounded queue is full; nothing was done."""
+    """A bounded queue is full; nothing was done, unless `in_force` is True: see StoreFailed."""
 
     slug = "overloaded"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 import threading
@@ -95,7 +96,8 @@ async def test_an_error_of_sqlite_is_a_store_failure_that_names_the_database(pat
         await db.write(put("a"))
         with pytest.raises(StoreFailed, match=r"database things: UNIQUE constraint") as caught:
             await db.write(put("a"))
-        assert caught.value.fields == {"db": "things"}
+        assert caught.value.fields == {"db": "things", "in_force": False}
+        assert str(caught.value).startswith("nothing was done: ")
         with pytest.raises(StoreFailed, match="no such table"):
             await db.read(lambda connection: connection.execute("SELECT * FROM nowhere"))
         assert await db.read(names) == ["a"]
@@ -357,3 +359,47 @@ async def test_a_failed_start_leaves_no_descriptor_open(path: Path) -> None:
             async with Database.open(path, (), name="things"):
                 pass
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
+
+
+@pytest.mark.parametrize("name", ["trust.db", "trust.db-wal", "trust.db-shm"])
+async def test_a_link_in_the_place_of_a_database_is_refused_and_its_target_left_alone(
+    tmp_path: Path, name: str
+) -> None:
+    """Neither its mode nor a byte of it changes, whether it is a file, nothing or a folder."""
+    state, target = tmp_path / "state", tmp_path / "somebody-elses"
+    state.mkdir()
+    for make in (lambda: None, lambda: target.write_bytes(b""), lambda: target.write_text("mine")):
+        make()
+        if target.exists():
+            target.chmod(0o644)
+        (state / name).symlink_to(target)
+        with pytest.raises(StartFailed, match="is a symbolic link") as caught:
+            async with Database.open(state / "trust.db", STEPS, name="trust"):
+                pass
+        assert str(state / name) in caught.value.sentence
+        assert caught.value.hint
+        (state / name).unlink()
+        if target.exists():
+            assert stat.S_IMODE(target.stat().st_mode) == 0o644
+    assert target.read_text() == "mine"
+    assert list(state.iterdir()) == []
+
+
+async def test_what_is_no_file_is_refused_as_a_database(tmp_path: Path) -> None:
+    """A folder or a pipe of that name; nobody waits for the pipe's other end."""
+    path = tmp_path / "trust.db"
+    for make in (path.mkdir, lambda: os.mkfifo(path)):
+        make()
+        with pytest.raises(StartFailed, match="is not a regular file"):
+            async with Database.open(path, STEPS, name="trust"):
+                pass
+        if path.is_dir():
+            path.rmdir()
+
+
+async def test_the_folder_of_a_database_may_be_reached_over_a_link(tmp_path: Path) -> None:
+    """An operator may keep the state on another disk."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "state").symlink_to(tmp_path / "disk")
+    async with Database.open(tmp_path / "state" / "trust.db", STEPS, name="trust"):
+        assert stat.S_IMODE((tmp_path / "disk" / "trust.db").stat().st_mode) == 0o600

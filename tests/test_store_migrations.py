@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,54 @@ async def test_a_file_of_another_program_is_refused_and_left_alone(tmp_path: Pat
         async with Database.open(path, TRUST, name="trust"):
             pass
     assert rows(path, "SELECT name FROM sqlite_master") == [("photos",)]
+
+
+def _number(path: Path, number: int) -> bytes:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {number}")
+        connection.commit()
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(-1, "its schema is numbered -1"), (len(TRUST), "and has not any of its tables")]
+)
+async def test_a_number_without_a_schema_is_no_database_to_begin_with(tmp_path: Path, number: int, told: str) -> None:
+    """Whoever started with it would know no denial: the file is named, what to do is said, nothing in it is changed."""
+    path = tmp_path / "trust.db"
+    with closing(sqlite3.connect(path)) as connection:
+        # As edged leaves it, so that what is compared is what edged does to it.
+        connection.execute("PRAGMA journal_mode = WAL")
+    before = _number(path, number)
+    with pytest.raises(StartFailed) as caught:
+        async with Database.open(path, TRUST, name="trust"):
+            pass
+    assert str(path) in caught.value.sentence
+    assert told in caught.value.sentence
+    assert "left as it is" in caught.value.hint
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir() if not each.name.endswith(("-wal", "-shm"))] == ["trust.db"]
+
+
+async def test_a_file_with_a_negative_number_keeps_its_rows(tmp_path: Path) -> None:
+    """Set right by hand it is what it was."""
+    path = tmp_path / "trust.db"
+    async with Database.open(path, TRUST, name="trust") as db:
+        await db.write(lambda c: c.execute("INSERT INTO meta VALUES ('kept', 1)"))
+    _number(path, -len(TRUST))
+    with pytest.raises(StartFailed, match="is damaged"):
+        async with Database.open(path, TRUST, name="trust"):
+            pass
+    _number(path, len(TRUST))
+    async with Database.open(path, TRUST, name="trust") as db:
+        assert await db.read(lambda c: c.execute("SELECT value FROM meta WHERE name = 'kept'").fetchone()[0]) == 1
+
+
+async def test_a_file_that_lost_a_table_is_refused(tmp_path: Path) -> None:
+    """Without its revocations a file would open to everybody who was denied."""
+    path = tmp_path / "trust.db"
+    async with Database.open(path, TRUST, name="trust") as db:
+        await db.write(lambda c: c.execute("DROP TABLE revocations"))
+    with pytest.raises(StartFailed, match=r"trust\.db is damaged.* has not revocations"):
+        async with Database.open(path, TRUST, name="trust"):
+            pass

@@ -18,6 +18,7 @@ import errno
 import os
 import queue
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -32,7 +33,7 @@ import trio
 from edged.errors import Overloaded, StartFailed, StoreFailed
 from edged.store import backups
 from edged.store.backups import BackupFailed
-from edged.store.migrations import Migrations, NewerSchema, NotOurs, migrate, schema_version
+from edged.store.migrations import Incomplete, Migrations, NewerSchema, NotOurs, migrate, schema_version
 
 T = TypeVar("T")
 
@@ -46,6 +47,8 @@ Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
 #: Jobs waiting for the writer before the next one is refused.
 QUEUE_SIZE = 64
 _BUSY_SECONDS = 5.0
+#: What SQLite keeps beside a file, by what is added to its name.
+_BESIDE = ("-wal", "-shm")
 #: Between tries to write over a failed commit, seconds.
 _AGAIN_SECONDS = 5.0
 _log = structlog.get_logger("store")
@@ -102,7 +105,12 @@ class _Job(Generic[T]):
     def outcome(self, describe: Callable[[sqlite3.Error], StoreFailed]) -> T:
         """The result, or what went wrong."""
         if isinstance(self._error, sqlite3.Error):
-            raise describe(self._error) from self._error
+            problem = describe(self._error)
+            if not self._may_stand:
+                problem = StoreFailed(
+                    f"nothing was done: {problem.sentence}", hint=problem.hint, in_force=False, **problem.fields
+                )
+            raise problem from self._error
         if self._error is not None:
             raise self._error
         return cast("T", self._value)
@@ -177,8 +185,10 @@ class Database:
         """Run one transaction in the writer's thread; its result once it is committed.
 
         Raises Overloaded when the queue is full (nothing was done), StoreFailed when SQLite failed (nothing was
-        committed), or whatever `transaction` raised (rolled back). A cancelled caller does not cancel the job.
-        `may_stand`: should its sync fail, it is no harm if it is found committed after a restart (a denial).
+        committed, and the error says so), or whatever `transaction` raised (rolled back). A cancelled caller does not
+        cancel the job.
+        `may_stand`: should its sync fail, it is no harm if it is found committed after a restart (a denial): the error
+        then says nothing of what was done.
         """
         return await self._do(_Job(transaction, may_stand))
 
@@ -188,9 +198,13 @@ class Database:
 
     async def _do(self, job: _Job[T]) -> T:
         if self._closed:
-            raise StoreFailed(f"database {self.name} is closed", hint="edged is stopping: ask again once it is back")
+            raise StoreFailed(
+                f"database {self.name} is closed", hint="edged is stopping: ask again once it is back", in_force=False
+            )
         if self._waiting >= self._queue_size:
-            raise Overloaded(f"{self._waiting} writes wait for database {self.name}", hint="try again in a moment")
+            raise Overloaded(
+                f"{self._waiting} writes wait for database {self.name}", hint="try again in a moment", in_force=False
+            )
         self._waiting += 1
         self._jobs.put(job)
         await job.finished.wait()
@@ -307,9 +321,12 @@ def _open(
 ) -> tuple[sqlite3.Connection, sqlite3.Connection]:
     """Writer and reader of an up-to-date file. Raises StartFailed."""
     try:
+        # The folder may be reached over a link; the files in it may be none, for they are written and get a mode.
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in (path, *(path.with_name(path.name + suffix) for suffix in _BESIDE)):
+            _refuse_other_than_file(each, name)
         # SQLite gives -wal and -shm the mode of the file itself, so that is set before it sees it.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             os.fchmod(descriptor, 0o600)
         finally:
@@ -346,9 +363,29 @@ def _open(
             f"database {name} at {path} is not one of edged's: it holds {problem}",
             hint="move it away, or point paths.state at another folder",
         ) from None
+    except Incomplete as problem:
+        _close_all(opened)
+        raise StartFailed(
+            f"database {name} at {path} is damaged, or none of edged's: {problem}",
+            hint=f"it was left as it is; {_name_backup(path, len(migrations))}, or move it away to begin anew",
+        ) from None
     except sqlite3.Error as problem:
         _close_all(opened)
         raise StartFailed(f"database {name} at {path}: {problem}", hint=_remedy(problem)) from problem
+
+
+def _refuse_other_than_file(path: Path, name: str) -> None:
+    """Raises StartFailed for anything but a plain file; OSError if nobody can tell."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        what = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
+        raise StartFailed(
+            f"database {name}: {path} is {what}, and was left alone",
+            hint="put the file itself there, or point paths.state at the folder that holds it",
+        )
 
 
 def _connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import TypeAlias
 
 #: Step n (from 1) as statements; one item per version.
@@ -172,6 +173,10 @@ class NotOurs(Exception):
     """The file holds tables but none of our versions; the text names some of them."""
 
 
+class Incomplete(Exception):
+    """The file says that it went through our steps, and what these make is not there; the text says what."""
+
+
 def _no_copy(_schema: int) -> None:
     """Nothing in this file is worth a copy."""
 
@@ -182,11 +187,15 @@ def migrate(
     """Bring a file up to date; one that is needs no write at all.
 
     `back_up` is told the schema of a file that has one before the first step changes it; what it raises ends the
-    migration. Raises NewerSchema, NotOurs, sqlite3.Error; the file is then as it was, or at an earlier step.
+    migration. Raises NewerSchema, NotOurs, Incomplete, sqlite3.Error; the file is then as it was, or at an earlier
+    step.
     """
     found = schema_version(connection)
     if found > len(migrations):
         raise NewerSchema(found, len(migrations))
+    if found < 0:
+        raise Incomplete(f"its schema is numbered {found}")
+    _check_whole(connection, migrations[:found])
     if found == len(migrations):
         return
     if found == 0:
@@ -209,6 +218,22 @@ def migrate(
 def schema_version(connection: sqlite3.Connection) -> int:
     """How many steps this file has been through."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _check_whole(connection: sqlite3.Connection, steps: Migrations) -> None:
+    """Raises Incomplete if a table is missing that these steps make: a start with none would know no denial."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
+        for statements in steps:
+            for statement in statements:
+                model.execute(statement)
+        wanted = _tables(model)
+    if missing := sorted(wanted - _tables(connection)):
+        shown = ", ".join(missing[:3]) if len(missing) < len(wanted) else "any of its tables"
+        raise Incomplete(f"it says schema {len(steps)} and has not {shown}")
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {str(name) for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _refuse_foreign(connection: sqlite3.Connection) -> None:
