@@ -489,6 +489,7 @@ def watch(metrics: Metrics, house: House, server: Server, issuers: Issuers) -> N
         mediamtx_version=lambda: house.mediamtx.state.version,
         clock=lambda: (house.clock.is_synchronized, house.clock.is_trusted, house.clock.high_water()),
         issuers=issuers.last_success,
+        denials_owed=lambda: house.registrar.owed,
     )
 
 

@@ -328,12 +328,14 @@ class Metrics(Collector):
         mediamtx_version: Callable[[], str] | None = None,
         clock: Callable[[], tuple[bool, bool, float]] | None = None,
         issuers: Callable[[], Mapping[str, float]] | None = None,
+        denials_owed: Callable[[], int] | None = None,
     ) -> None:
         """Where to ask for what is now, each time somebody scrapes; app.py says so once.
 
         `sessions` by transport; `cameras` by name: True connected, False disconnected, None error; `children`
         (mediamtx, publisher, frames) running; `api_keys` by status; `clock`: synchronized, trusted, mark;
-        `issuers`: name in the settings (eight at most) → when its keys were read last, Unix seconds, 0.0 never.
+        `issuers`: name in the settings (eight at most) → when its keys were read last, Unix seconds, 0.0 never;
+        `denials_owed`: how many are in force and not on disk.
         """
         given: dict[str, Callable[[], Any] | None] = {
             "sessions": sessions,
@@ -344,6 +346,7 @@ class Metrics(Collector):
             "mediamtx_version": mediamtx_version,
             "clock": clock,
             "issuers": issuers,
+            "denials_owed": denials_owed,
         }
         self._asked |= {name: ask for name, ask in given.items() if ask is not None}
 
@@ -381,6 +384,10 @@ class Metrics(Collector):
                 "issuer", tuple(issuers), issuers,
             )  # fmt: skip
         yield _gauge("edged_api_keys", "Keys on record.", "state", _KEY_STATES, self._ask("api_keys", {}))
+        owed = self._ask("denials_owed", 0)
+        yield GaugeMetricFamily(
+            "edged_denials_owed", "In force and not on disk: a restart would undo them.", value=owed
+        )
 
     def collect(self) -> Iterator[Any]:
         """For prometheus_client: everything but the process's own figures."""

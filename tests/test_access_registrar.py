@@ -351,12 +351,19 @@ async def test_what_is_denied_stays_denied_and_is_saved_with_growing_pauses(
         record, secret = await desk.api_keys.create(name="k", role="viewer")
         inside = stays(desk, secret)
         broken = await BrokenCommits(desk.db).begin()
-        with pytest.raises(StoreFailed):
+        with pytest.raises(StoreFailed, match="in force now, but not saved yet") as told:
             await desk.api_keys.revoke(record.key_id)
+        assert "a restart of edged would undo it" in told.value.sentence
+        assert told.value.fields == {"in_force": True}
+        assert "goes on trying" in told.value.hint
+        with pytest.raises(StoreFailed, match="nothing was done: database trust") as told:
+            await desk.api_keys.create(name="other", role="viewer")
+        assert told.value.fields["in_force"] is False
         await quiet(desk)
         assert inside == [("revoked", "")]
         assert not desk.lets_in(secret)
-        assert broken.tries == 1
+        assert (desk.registrar.owed, desk.registrar.is_late) == (1, True)
+        broken.tries = 1
         for tries, pause in enumerate((1, 2, 4), start=1):
             mock_clock.jump(pause - 0.01)
             await trio.testing.wait_all_tasks_blocked()
@@ -370,9 +377,11 @@ async def test_what_is_denied_stays_denied_and_is_saved_with_growing_pauses(
         await broken.mend()
         mock_clock.jump(8)
         await until(lambda: denied_on_disk(path) == {f"key:{record.key_id}"})
+        await quiet(desk)
         assert rows(path, "SELECT revoked_at FROM api_keys") == [(2e9,)]
         assert not desk.lets_in(secret)
         assert desk.counted.revocations == ["key"]
+        assert (desk.registrar.owed, desk.registrar.is_late) == (0, False)
 
 
 async def test_the_pause_grows_to_a_minute_and_no_further(path: Path, mock_clock: trio.testing.MockClock) -> None:
@@ -458,8 +467,9 @@ async def test_a_full_queue_does_nothing_but_deny(path: Path, mock_clock: trio.t
         with pytest.raises(Overloaded):
             await desk.api_keys.rotate(known.key_id)
         inside = stays(desk, secret)
-        with pytest.raises(Overloaded):
+        with pytest.raises(Overloaded, match="in force now, but not saved yet") as told:
             await desk.api_keys.revoke(record.key_id)
+        assert (told.value.fields, desk.registrar.is_late) == ({"in_force": True}, True)
         assert inside == [("revoked", "")]
         assert not desk.lets_in(secret)
         await nursery.start(desk.registrar.run)
@@ -506,8 +516,9 @@ async def test_stopping_finishes_what_was_accepted(path: Path) -> None:
         other = next(iter(desk.ledger.keys.keys() - {record.key_id}))
         with pytest.raises(StoreFailed, match="stopping"):
             await desk.api_keys.create(name="late", role="viewer")
-        with pytest.raises(StoreFailed, match="stopping"):
+        with pytest.raises(StoreFailed, match=r"in force now.*stopping") as told:
             await desk.api_keys.revoke(other)
+        assert "goes on" not in told.value.hint
         assert f"key:{other}" in desk.ledger.denied
 
 

@@ -183,9 +183,9 @@ async def test_health_needs_nothing_and_names_nothing(site: Site) -> None:
     """Anonymous askers get states and times, no camera and no path."""
     for path, names in {
         "/healthz": {"status", "disk_free_gb", "writable", "version"},
-        "/health": {"status", "timestamp", "version", "uptime"},
+        "/health": {"status", "timestamp", "version", "uptime", "denials_owed"},
         "/health/live": {"alive", "status", "timestamp", "message"},
-        "/health/ready": {"status", "ready", "timestamp", "message"},
+        "/health/ready": {"status", "ready", "timestamp", "message", "denials_owed"},
     }.items():
         reply = await site.ask("GET", path, headers={"Authorization": "Bearer wrong"})
         assert reply.status == 200, path
@@ -204,6 +204,20 @@ async def test_health_is_healthy_degraded_or_unhealthy(site: Site, tmp_path: Pat
     for path in ("/healthz", "/health"):
         reply = await gone.ask("GET", path)
         assert (reply.status, reply.json["status"]) == (503, "unhealthy")
+
+
+async def test_health_says_how_many_denials_a_restart_would_undo(site: Site) -> None:
+    """Degraded and still ready: they are in force. One that is just on its way to the disk is no cause for alarm."""
+    site.registrar.owed = 1
+    assert (await site.ask("GET", "/health")).json["status"] == "healthy"
+    site.registrar.owed, site.registrar.is_late = 3, True
+    for path in ("/healthz", "/health"):
+        reply = await site.ask("GET", path)
+        assert (reply.status, reply.json["status"]) == (200, "degraded")
+    assert (await site.ask("GET", "/health")).json["denials_owed"] == 3
+    ready = await site.ask("GET", "/health/ready")
+    assert (ready.status, ready.json["ready"], ready.json["denials_owed"]) == (200, True, 3)
+    assert "3 denials are not saved yet" in ready.json["message"]
 
 
 async def test_not_ready_is_503(tmp_path: Path) -> None:

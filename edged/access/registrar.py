@@ -5,8 +5,9 @@ here. Denials take effect before they are durable, grants after (design 5):
 
 * a grant is a job (`submit`): commit, then ledger, then reply. A failed commit leaves everything as it was.
 * a denial (`deny`, `cut_off`, or `owe` for one that a kind knows itself): ledger and admissions at once, before the
-  first await; then one commit; reply when it is done. If it fails the caller is told so, and what is denied stays
-  denied and stays *owed* to the disk: it is written with growing pauses until it is there.
+  first await; then one commit; reply when it is done. If it fails the caller is told that it is in force and would be
+  lost by a restart; what is denied stays denied and stays *owed* to the disk: it is written with growing pauses until
+  it is there.
 
 Jobs are fed by a bounded queue to the registrar's own task, so that a caller that hangs up, or ends its own session by
 what it asks, cannot cancel one half-way.
@@ -116,6 +117,17 @@ class Registrar:
         # When revocations were deleted, at the latest; Unix seconds.
         self._pruned_at = 0.0
         self._unpaid = trio.Event()
+        self._late = False
+
+    @property
+    def owed(self) -> int:
+        """How many denials are in force and not known to be on disk: a restart might forget them."""
+        return len(self._owed)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether some of what is owed was to be written, and could not be."""
+        return self._late and bool(self._owed)
 
     def load(self) -> None:
         """Tell the ledger what is denied, before anybody asks. Raises StoreFailed."""
@@ -146,13 +158,13 @@ class Registrar:
     def submit(self, work: Callable[[], Awaitable[T]]) -> Job[T]:
         """Have this done after what was asked before. Raises Overloaded or StoreFailed (stopping); then it is not."""
         if self._closed:
-            raise StoreFailed("edged is stopping: nothing was saved", hint="ask again once it is back")
+            raise StoreFailed("edged is stopping: nothing was saved", hint="ask again once it is back", in_force=False)
         job = Job(work)
         try:
             self._send.send_nowait(job)
         except trio.WouldBlock:
             raise Overloaded(
-                "too many changes of credentials wait for the disk", hint="try again in a moment"
+                "too many changes of credentials wait for the disk", hint="try again in a moment", in_force=False
             ) from None
         return job
 
@@ -198,20 +210,26 @@ class Registrar:
     def owe_again(self, name: str, item: Denial) -> None:
         """A denial that a job took back, and could not: it is still due, unless a newer one is, after a pause."""
         self._owed.setdefault(name, item)
-        self._unpaid.set()
+        self._fall_behind()
 
     def withdraw(self, name: str) -> Denial | None:
         """A job takes this denial back: it is owed no more. Returns what was."""
         return self._owed.pop(name, None)
 
     async def settle(self, due: Due) -> None:
-        """Wait until a denial is on disk. Raises StoreFailed or Overloaded if it is in force but not there yet."""
-        if isinstance(due, EdgedError):
-            raise due
-        if due is None:
-            await trio.lowlevel.checkpoint()
-        else:
-            await due.outcome()
+        """Wait until a denial is on disk. Raises StoreFailed or Overloaded, with the field `in_force`, if it is in
+        force but not there yet."""
+        try:
+            await _wait(due)
+        except (StoreFailed, Overloaded) as problem:
+            hint = problem.hint
+            if not self._closed:
+                hint += "; edged goes on trying to save it, and /health/ready tells how many such denials are left"
+            raise type(problem)(
+                f"in force now, but not saved yet ({problem.sentence}): a restart of edged would undo it",
+                hint=hint,
+                in_force=True,
+            ) from problem
 
     async def commit(self, transaction: Transaction[T], *, may_stand: bool = False) -> T:
         """One transaction of a job, and with it the epoch if it has risen. Raises as Database.write does."""
@@ -228,7 +246,14 @@ class Registrar:
         Raises StoreFailed or Overloaded while what raised it last cannot be written.
         """
         if self._ledger.epoch != self._kept_epoch:
-            await self.settle(self._pay_later())
+            try:
+                await _wait(self._pay_later())
+            except (StoreFailed, Overloaded) as problem:
+                raise type(problem)(
+                    f"no token is made while what ended others is not saved yet ({problem.sentence})",
+                    hint=problem.hint,
+                    in_force=False,
+                ) from problem
         return self._kept_epoch
 
     def put_out(self, found: Iterable[Admission], cause: Cause, by: str = "", names: Iterable[str] = ()) -> int:
@@ -363,8 +388,12 @@ class Registrar:
         try:
             return self.submit(self._pay)
         except (Overloaded, StoreFailed) as problem:
-            self._unpaid.set()
+            self._fall_behind()
             return problem
+
+    def _fall_behind(self) -> None:
+        self._late = True
+        self._unpaid.set()
 
     async def _pay(self) -> None:
         """Save everything that is owed in one transaction."""
@@ -374,12 +403,15 @@ class Registrar:
         try:
             await self.commit(partial(revocations.deny, denials=list(due.values())), may_stand=True)
         except BaseException:
-            self._unpaid.set()
+            self._fall_behind()
             raise
         for name, item in due.items():
             # Another try may have paid, or something newer be owed under this name.
             if self._owed.get(name) is item:
                 del self._owed[name]
+        if self._late:
+            self._late = False
+            _log.info("denials on disk now", saved=sorted(due), owed=len(self._owed))
 
     async def _retry(self) -> None:
         """Save what could not be saved, with growing pauses; runs for ever."""
@@ -403,6 +435,15 @@ class Registrar:
         await Job(self._pay).run()
         if self._owed:
             _log.error("denials lost", owed=sorted(self._owed))
+
+
+async def _wait(due: Due) -> None:
+    if isinstance(due, EdgedError):
+        raise due
+    if due is None:
+        await trio.lowlevel.checkpoint()
+    else:
+        await due.outcome()
 
 
 def _line(scope: str) -> str:

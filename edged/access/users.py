@@ -180,7 +180,16 @@ class Users:
             await self._registrar.settle(due)
             if not given:
                 return held
-            granted = await self._registrar.submit(partial(self._grant, name, given, check)).outcome()
+            try:
+                granted = await self._registrar.submit(partial(self._grant, name, given, check)).outcome()
+            except (StoreFailed, Overloaded) as problem:
+                if due is None:
+                    raise
+                raise type(problem)(
+                    f"what is taken away is so, and saved; of what is given {problem.sentence}",
+                    hint=problem.hint,
+                    in_force=True,
+                ) from problem
             # They were given something since this was asked: now there is something to take away.
             return await self.update(name, given, check, by) if granted is None else granted
 

@@ -24,6 +24,7 @@ from trio_websocket import (
 )
 
 from edged.errors import EdgedError
+from edged.wire.jsonrpc import INTERNAL_ERROR
 
 #: A commit to a slow card is answered within this; seconds.
 ANSWER_SECONDS: Final = 30.0
@@ -145,9 +146,13 @@ def _answered(error: Any) -> Answered:
     fields: dict[str, object] = dict(data) if isinstance(data, dict) else {}
     sentence, hint = str(known.get("message", "error")), str(fields.pop("hint", ""))
     detail = str(fields.pop("detail", ""))
-    if detail and detail not in sentence:
+    code = int(known.get("code", 0))
+    if detail and code == INTERNAL_ERROR:
+        # What could not be saved, say: nothing of edged's is broken.
+        sentence = detail
+    elif detail and detail not in sentence:
         sentence = f"{sentence}: {detail}"
     if (required := fields.get("required")) and not hint:
         hint = f"needs {required}"
     fields.pop("sentence", None)
-    return Answered(int(known.get("code", 0)), sentence, hint=hint, **{k: v for k, v in fields.items() if k != "code"})
+    return Answered(code, sentence, hint=hint, **{k: v for k, v in fields.items() if k != "code"})

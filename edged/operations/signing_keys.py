@@ -7,6 +7,7 @@ import msgspec
 from edged.clock import iso
 from edged.credentials.signing_keys import PUBLISHED_SECONDS, Algorithm, SigningKeyRecord, State
 from edged.credentials.tokens import key_identity
+from edged.errors import Overloaded, StoreFailed
 from edged.operations.catalogue import Call, NoParams, operation
 from edged.operations.house import House
 
@@ -77,10 +78,18 @@ async def retire_signing_key(call: Call, params: RetireSigningKeyParams) -> Sign
     """Give up a next key; or distrust any: denied at once with all that it opened, durable before this answers."""
     house = call.house
     kid = house.keyring.get(params.kid).kid
-    if params.distrust:
-        denied = frozenset({key_identity(kid)})
-        await house.registrar.revoke_token(denied, None, by=call.session.id, reason="signing_key")
-    return _show(await house.keyring.retire(kid, at_once=params.distrust), house)
+    if not params.distrust:
+        return _show(await house.keyring.retire(kid), house)
+    denied = frozenset({key_identity(kid)})
+    await house.registrar.revoke_token(denied, None, by=call.session.id, reason="signing_key")
+    try:
+        return _show(await house.keyring.retire(kid, at_once=True), house)
+    except (StoreFailed, Overloaded) as problem:
+        raise type(problem)(
+            f"{kid} is distrusted, and that is saved; it is not retired: {problem.sentence}",
+            hint=f"{problem.hint}; then ask again, so that another key signs",
+            in_force=True,
+        ) from problem
 
 
 def _show(record: SigningKeyRecord, house: House) -> SigningKeyItem:

@@ -1,4 +1,4 @@
-"""Errors as HTTP answers: {"error", "detail", "code"} (contract C-35, 4b, 10.20).
+"""Errors as HTTP answers: {"error", "detail", "code"} (contract C-35, 4b, 10.20), and "in_force" of what was not saved.
 
 `error` is the field's short phrase, `detail` the sentence with what to do next, `code` one word for programs.
 What a caller is told of a refusal is coarser than what the log says.
@@ -34,6 +34,8 @@ STATUSES: Final[dict[str, tuple[int, str]]] = {
     "store_error": (503, "Store failed"),
     "overloaded": (503, "Overloaded"),
 }
+#: Fields of errors that programs are told: whether a change that was not saved is in force all the same.
+_TOLD: Final = ("in_force",)
 #: What is told of a credential that is not good → phrase and sentence (contract 10.20).
 _UNAUTHENTICATED: Final[dict[str, tuple[str, str]]] = {
     "auth_required": ("Authentication required", "no credential was sent"),
@@ -43,9 +45,11 @@ _UNAUTHENTICATED: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-def respond(status: int, code: str, error: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+def respond(
+    status: int, code: str, error: str, detail: str, headers: Mapping[str, str] | None = None, **more: object
+) -> Response:
     """One fault as JSON."""
-    return json_response({"error": error, "detail": detail, "code": code}, status, headers)
+    return json_response({"error": error, "detail": detail, "code": code, **more}, status, headers)
 
 
 def not_json() -> Response:
@@ -63,7 +67,8 @@ def fault(problem: EdgedError) -> Response:
     headers = {}
     if isinstance(problem, RateLimited):
         headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after_ms / 1000)))
-    return respond(status, problem.slug, phrase, str(problem), headers)
+    more = {name: problem.fields[name] for name in _TOLD if name in problem.fields}
+    return respond(status, problem.slug, phrase, str(problem), headers, **more)
 
 
 def unexpected(problem: Exception) -> Response:

@@ -71,11 +71,17 @@ class Health:
         return json_response(body, 503 if status == "unhealthy" else 200)
 
     async def show(self, _asked: Exchange) -> Response:
-        """The same, with times."""
+        """The same, with times, and how many denials are in force and not on disk."""
         disk = await trio.to_thread.run_sync(look_at_disk, self._state)
         status = self._status(disk)
         uptime = round(self._house.clock.monotonic() - self._since, 3)
-        body = {"status": status, "timestamp": self._now(), "version": __version__, "uptime": uptime}
+        body = {
+            "status": status,
+            "timestamp": self._now(),
+            "version": __version__,
+            "uptime": uptime,
+            "denials_owed": self._house.registrar.owed,
+        }
         return json_response(body, 503 if status == "unhealthy" else 200)
 
     async def show_live(self, _asked: Exchange) -> Response:
@@ -84,20 +90,26 @@ class Health:
         return json_response(body)
 
     async def show_ready(self, _asked: Exchange) -> Response:
-        """503 while starting and while stopping."""
-        ready = self._is_ready()
+        """503 while starting and while stopping. Denials that the disk does not take are in force, so that traffic may
+        come; how many they are stands there for whoever is about to restart edged, which would undo them."""
+        ready, owed = self._is_ready(), self._house.registrar.owed
+        message = "edged answers" if ready else "edged is starting or stopping"
+        if self._house.registrar.is_late:
+            message += f"; {owed} denials are not saved yet, a restart would undo them"
         body = {
             "status": "ready" if ready else "not_ready",
             "ready": ready,
             "timestamp": self._now(),
-            "message": "edged answers" if ready else "edged is starting or stopping",
+            "message": message,
+            "denials_owed": owed,
         }
         return json_response(body, 200 if ready else 503)
 
     def _status(self, disk: Disk) -> str:
         if not disk.writable:
             return "unhealthy"
-        return "healthy" if self._house.mediamtx.state.status in _WHOLE else "degraded"
+        whole = self._house.mediamtx.state.status in _WHOLE and not self._house.registrar.is_late
+        return "healthy" if whole else "degraded"
 
     def _now(self) -> str:
         return iso(self._house.clock.now())
