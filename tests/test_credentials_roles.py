@@ -15,6 +15,7 @@ from edged.credentials.roles import (
     compute,
     expand,
     is_permission,
+    name_cameras,
     role_capabilities,
 )
 
@@ -155,3 +156,11 @@ def test_what_a_service_token_may_do_can_be_claimed_by_nobody(held: frozenset[st
     assert not whole & SERVICE
     assert not any(grant.startswith(("files:read", "files:write", "files:delete", "token:")) for grant in single)
     assert not role_capabilities({*ROLES, "service", "files"}) & SERVICE
+
+
+def test_no_list_of_cameras_is_every_camera_and_an_empty_one_none() -> None:
+    """Contract S0-6; `*` is every camera, whatever stands beside it."""
+    assert name_cameras(None) is None
+    assert name_cameras(["*"]) is name_cameras(("camera0", "*")) is None
+    assert name_cameras([]) == frozenset()
+    assert name_cameras(("camera0", "camera1")) == {"camera0", "camera1"}

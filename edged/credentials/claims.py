@@ -14,7 +14,7 @@ from typing import cast
 
 from edged.credentials.callers import Caller, Streams
 from edged.credentials.decision import Reason
-from edged.credentials.roles import FILES, FILES_SCOPE, ROLES, canonical_role, compute
+from edged.credentials.roles import FILES, FILES_SCOPE, ROLES, canonical_role, compute, name_cameras
 from edged.credentials.service_tokens import service_identity
 
 #: Seconds by which `iat` and `nbf` may lie in the future (contract S0-24, section 11 auth.leeway).
@@ -149,7 +149,7 @@ def read_caller(
         roles=roles,
         capabilities=whole,
         grants=single,
-        cameras=None if cameras is None or "*" in cameras else frozenset(cameras),
+        cameras=name_cameras(cameras),
         streams=streams,
         expires=expires,
         identities=frozenset(filter(None, names)),

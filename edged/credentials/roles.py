@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 
 _VIEWER = frozenset({"camera:read", "stream:read", "system:read"})
@@ -118,6 +118,11 @@ def compute(
             if name in _READERS
         }
     return whole, frozenset(single)
+
+
+def name_cameras(camera_access: Collection[str] | None) -> frozenset[str] | None:
+    """The cameras that a credential opens (contract S0-6); None, every one, if it has no list or one with `*` in it."""
+    return None if camera_access is None or "*" in camera_access else frozenset(camera_access)
 
 
 @lru_cache(maxsize=64)

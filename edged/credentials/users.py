@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from edged.credentials.callers import Caller, Streams
-from edged.credentials.roles import canonical_role, compute, role_capabilities
+from edged.credentials.roles import canonical_role, compute, name_cameras, role_capabilities
 
 #: Names stand in tokens, URLs, lists and file paths: as the clients' own user ids (contract S3-18), but shorter, and
 #: not to be taken for an option or a hidden file.
@@ -65,7 +65,6 @@ class UserRecord:
         """What they may do, as a caller; a disabled or deleted one nothing, but that is asked beside this."""
         roles = frozenset({canonical_role(self.role)})
         whole, single = compute(roles, self.permissions, has_streams=self.streams is not None)
-        cameras = self.camera_access
         return Caller(
             method="none",
             subject=self.name,
@@ -73,7 +72,7 @@ class UserRecord:
             roles=roles,
             capabilities=whole,
             grants=single,
-            cameras=None if cameras is None or "*" in cameras else frozenset(cameras),
+            cameras=name_cameras(self.camera_access),
             streams=self.streams,
         )
 

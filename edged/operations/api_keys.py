@@ -18,7 +18,7 @@ from edged.clock import iso, iso_or_none, read_iso
 from edged.credentials.api_keys import KeyRecord, digest
 from edged.credentials.callers import Caller, Streams
 from edged.credentials.decision import Reason
-from edged.credentials.roles import ROLES, canonical_role, compute, is_permission
+from edged.credentials.roles import ROLES, canonical_role, compute, is_permission, name_cameras
 from edged.errors import InvalidParams, Refused
 from edged.operations.catalogue import Call, operation
 from edged.operations.house import House
@@ -362,8 +362,7 @@ def refuse_widening(
     assert caller is not None, "the gate lets nobody ask this without a caller"
     named = frozenset(map(canonical_role, (role, *roles)))
     whole, single = compute(named, permissions, has_streams=streams is not None)
-    cameras = None if camera_access is None or "*" in camera_access else frozenset(camera_access)
-    asked = Caller("api_key", "", named, whole, single, cameras, streams)
+    asked = Caller("api_key", "", named, whole, single, name_cameras(camera_access), streams)
     if not call.house.gate.current(caller).covers(asked):
         raise Refused(Reason.MISSING_SCOPE, "nobody can hand on more than they may do themselves", required=role)
 
