@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import urljoin
 
+import msgspec
 import pytest
 import trio
-from house_helpers import Conversation, RunningHouse, make_config, port_of, running_house
+from house_helpers import Conversation, RunningHouse, free_port, make_config, port_of, running_house
 from media_helpers import SDP
 from rtsp_client import RtspReader, RtspRefused
 from test_walks import announce
@@ -123,11 +125,56 @@ async def test_ffmpeg_plays_the_urls_as_they_are(tmp_path: Path) -> None:
             urls = (await admin.call("create_ticket", device="camera0"))["urls"]
             for name in ("rtsp", "hls"):
                 url = re.sub(r"//[^:/]+:", "//127.0.0.1:", urls[name])
-                done = await trio.run_process(
-                    [str(find_ffmpeg()), "-hide_banner", "-nostdin", "-i", url, "-frames:v", "3", "-f", "null", "-"],
-                    capture_stdout=True, capture_stderr=True, check=False, stdin=subprocess.DEVNULL,
-                )  # fmt: skip
+                done = await ffmpeg("-i", url, "-frames:v", "3", "-f", "null", "-")
                 assert done.returncode == 0, (name, done.stderr.decode()[-2000:])
+
+
+@pytest.mark.mediamtx
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_ffmpeg_plays_and_publishes_by_rtmp_and_srt(tmp_path: Path, host: str) -> None:
+    """The URLs of the two protocols that are off unless somebody wants them, as they are, over IPv4 and IPv6; a ticket
+    to read does not publish, and what a ticket opened ends with the key that asked for it."""
+    config = make_config(tmp_path, mediamtx=True)
+    media = msgspec.structs.replace(
+        config.mediamtx, rtmp=f"{host}:{free_port()}", srt=f"{host}:{free_port(socket.SOCK_DGRAM)}"
+    )
+    config = msgspec.structs.replace(config, mediamtx=media)
+    with trio.fail_after(120):
+        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+            await house.wait_media()
+
+            async def urls_for(action: str, key: str) -> dict[str, str]:
+                body = {"device": "camera0", "action": action, "ttl": 600}
+                asked = {"Host": f"{host}:{house.port}"}
+                made = await house.request("POST", "/api/tickets", key=key, body=body, headers=asked)
+                return {name: made.json["urls"][name] for name in ("rtmp", "srt")}
+
+            reading = await urls_for("read", (await house.create_key("viewer"))[1])
+            shown = (await admin.call("get_stream_url", device="camera0"))["streams"]
+            assert {"rtmp", "srt"} < shown.keys()
+            assert "ticket" not in str(shown)
+            for name, url in reading.items():
+                # RTMP does not say that there is no sound: ffmpeg would look for it for 5 s.
+                done = await ffmpeg("-analyzeduration", "500k", "-i", url, "-frames:v", "3", "-f", "null", "-")
+                assert done.returncode == 0, (name, done.stderr.decode()[-2000:])
+            picture = ("-re", "-f", "lavfi", "-i", "testsrc=size=320x240:rate=10", "-c:v", "libx264", "-g", "10")
+            for name, form in (("rtmp", "flv"), ("srt", "mpegts")):
+                wrong = reading[name].replace("streamid=read:", "streamid=publish:")
+                assert (await ffmpeg(*picture, "-frames:v", "20", "-f", form, wrong)).returncode != 0
+                key_id, key = await house.create_key("admin")
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(ffmpeg, *picture, "-f", form, (await urls_for("publish", key))[name])
+                    while not any(item["source"] == f"{name}Conn" for item in await admin.call("get_streams")):
+                        await trio.sleep(0.05)
+                    await house.revoke_key(key_id)
+
+
+async def ffmpeg(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """One run of it, ended when this is cancelled."""
+    return await trio.run_process(
+        [str(find_ffmpeg()), "-hide_banner", "-nostdin", *arguments],
+        capture_stdout=True, capture_stderr=True, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
 
 
 @pytest.mark.mediamtx

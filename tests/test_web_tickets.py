@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 from test_web_live import LIVE, Viewer, read_pictures
 from trio.testing import MockClock
-from web_helpers import UNIX, Site
+from web_helpers import REMOTE, UNIX, Site
 
 from edged.credentials.tickets import is_ticket
 
@@ -16,7 +17,8 @@ from edged.credentials.tickets import is_ticket
 @pytest.fixture
 async def site(tmp_path: Path) -> Site:
     site = Site(tmp_path)
-    site.mediamtx.state.rtsp_port, site.mediamtx.state.hls_port, site.mediamtx.state.webrtc_port = 8554, 8888, 0
+    state = site.mediamtx.state
+    state.rtsp_port, state.hls_port, state.webrtc_port, state.rtmp_port, state.srt_port = 8554, 8888, None, None, None
     return site
 
 
@@ -42,6 +44,27 @@ async def test_a_ticket_comes_with_urls_and_its_end(site: Site, autojump_clock: 
     }
     assert told["url"] == told["urls"]["rtsp"]
     assert told["expires_at"].endswith("Z")
+
+
+@pytest.mark.parametrize("host", ["localhost", "[::1]", "192.0.2.4"])
+async def test_rtmp_and_srt_have_their_urls_where_they_are_switched_on(
+    site: Site, autojump_clock: MockClock, host: str
+) -> None:
+    """RTMP takes the ticket as a query, SRT in its stream id; to publish as to read, and by an IPv6 address, too."""
+    site.mediamtx.state.rtmp_port, site.mediamtx.state.srt_port = 1935, 8890
+    key = site.key()[1]
+    for action in ("read", "publish"):
+        body = {"device": "camera0", "action": action}
+        reply = await site.ask("POST", "/api/tickets", key=key, json_body=body, peer=replace(REMOTE, host=host))
+        ticket, urls = reply.json["ticket"], reply.json["urls"]
+        stream_id = f"{action}:camera0:x:{ticket}"
+        assert list(urls) == (["rtsp", "hls", "rtmp", "srt", "live"] if action == "read" else ["rtsp", "rtmp", "srt"])
+        assert urls["rtmp"] == f"rtmp://{host}:1935/camera0?ticket={ticket}"
+        assert urls["srt"] == f"srt://{host}:8890?streamid={stream_id}"
+        # mediamtx.md 3.5: a whole RTMP URL is cut at 1024, a stream id at 512 bytes.
+        assert len(urls["rtmp"]) < 1024
+        assert len(stream_id) < 512
+        assert reply.json["url"] == urls["rtsp"]
 
 
 async def test_without_mediamtx_there_is_edged_s_own_picture(site: Site, autojump_clock: MockClock) -> None:

@@ -68,6 +68,8 @@ class ServerState:
     rtsp_port: int | None = None
     hls_port: int | None = None
     webrtc_port: int | None = None
+    rtmp_port: int | None = None
+    srt_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +327,8 @@ class _Start:
             rtsp_port=port_of(self.settings.rtsp),
             hls_port=port_of(self.settings.hls),
             webrtc_port=port_of(self.settings.webrtc),
+            rtmp_port=port_of(self.settings.rtmp),
+            srt_port=port_of(self.settings.srt),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 
@@ -49,16 +50,28 @@ class CameraList(msgspec.Struct, frozen=True):
 
 
 def list_streams(camera: Camera, host: str, server: ServerState) -> dict[str, str]:
-    """Addresses of a camera's picture, by protocol; none of them holds a credential."""
+    """Addresses of a camera's picture, by protocol, of those that are switched on; none of them holds a credential."""
     where = f"[{host}]" if ":" in host and not host.startswith("[") else host
     ports = (
         ("rtsp", "rtsp", server.rtsp_port),
         ("hls", "http", server.hls_port),
         ("webrtc", "http", server.webrtc_port),
+        ("rtmp", "rtmp", server.rtmp_port),
     )
     if server.status != "ready":
         return {}
-    return {protocol: f"{scheme}://{where}:{port}/{camera.name}" for protocol, scheme, port in ports if port}
+    found = {protocol: f"{scheme}://{where}:{port}/{camera.name}" for protocol, scheme, port in ports if port}
+    if server.srt_port:
+        found["srt"] = f"srt://{where}:{server.srt_port}?streamid={srt_stream_id(camera)}"
+    return found
+
+
+def srt_stream_id(camera: Camera, action: Literal["read", "publish"] = "read", credential: str = "") -> str:
+    """What an SRT client says it wants, MediaMTX's own spelling: SRT knows no paths. At most 512 bytes of it arrive.
+
+    A credential stands in it as the password of a user whose name does not matter; it must not hold a colon.
+    """
+    return f"{action}:{camera.name}" + (f":x:{credential}" if credential else "")
 
 
 def row(camera: Camera, host: str, server: ServerState) -> CameraRow:

@@ -11,12 +11,14 @@ from edged.cameras.model import Camera
 from edged.clock import iso
 from edged.credentials.tickets import CAPABILITIES, Action
 from edged.operations.catalogue import Call, find_camera, operation
-from edged.operations.listings import list_streams
+from edged.operations.listings import list_streams, srt_stream_id
 
 #: Seconds: time enough to hand a URL to a player; and for a wall of screens that comes back by itself.
 _USUAL: Final = 60
 _SHORTEST: Final = 5
 _LONGEST: Final = 3600
+#: Protocols whose address is one to publish to, too.
+_TAKES_PUBLISHERS: Final = ("rtsp", "rtmp", "srt")
 
 
 class CreateTicketParams(msgspec.Struct, frozen=True):
@@ -30,7 +32,8 @@ class CreateTicketParams(msgspec.Struct, frozen=True):
 class NewTicket(msgspec.Struct, frozen=True):
     """The only reply that ever holds this ticket. `expires_at` ISO 8601; `url` is the first of `urls` by protocol.
 
-    `live` is edged's own picture: a path on the listener that was asked.
+    `urls` has the protocols that are switched on: rtsp, hls, webrtc, rtmp and srt to read; rtsp, rtmp and srt to
+    publish to. `live` is edged's own picture: a path on the listener that was asked.
     """
 
     ticket: str
@@ -61,10 +64,14 @@ def create_ticket(call: Call, params: CreateTicketParams) -> NewTicket:
 
 
 def _urls(call: Call, camera: Camera, action: Action, ticket: str) -> dict[str, str]:
-    query = "?" + urlencode({"ticket": ticket})
+    query = urlencode({"ticket": ticket})
     streams = list_streams(camera, call.session.peer.host, call.house.mediamtx.state)
+    urls = {name: f"{url}?{query}" for name, url in streams.items()}
+    if "srt" in streams:
+        urls["srt"] = f"{streams['srt'].partition('?')[0]}?streamid={srt_stream_id(camera, action, ticket)}"
     if action == "publish":
-        return {name: url + query for name, url in streams.items() if name == "rtsp"}
-    # MediaMTX shows a page at the HLS address; players want the playlist.
-    found = {name: url + ("/index.m3u8" if name == "hls" else "") + query for name, url in streams.items()}
-    return {**found, "live": f"/api/cameras/{camera.name}/live.mjpeg{query}"}
+        return {name: url for name, url in urls.items() if name in _TAKES_PUBLISHERS}
+    if "hls" in streams:
+        # MediaMTX shows a page at the HLS address; players want the playlist.
+        urls["hls"] = f"{streams['hls']}/index.m3u8?{query}"
+    return {**urls, "live": f"/api/cameras/{camera.name}/live.mjpeg?{query}"}
