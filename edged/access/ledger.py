@@ -15,7 +15,7 @@ from typing import Final
 from edged.credentials.api_keys import KeyRecord, digest
 from edged.credentials.callers import NOTHING, Caller, Resource
 from edged.credentials.decision import Decision, decide
-from edged.credentials.roles import canonical_role, compute
+from edged.credentials.roles import canonical_role, compute, name_cameras
 from edged.credentials.service_tokens import ServiceTokenRecord, service_caller, service_secret_identity
 from edged.credentials.users import UserRecord, narrow
 
@@ -382,7 +382,6 @@ def caller_of(record: KeyRecord, key_digest: bytes, expires: float | None) -> Ca
     """The caller that one secret of a key speaks for until `expires` (Unix seconds, None: no end)."""
     roles = frozenset({canonical_role(record.role)})
     whole, single = compute(roles, record.permissions, has_streams=record.streams is not None)
-    cameras = record.camera_access
     return Caller(
         method="api_key",
         subject=f"key:{record.key_id}",
@@ -390,7 +389,7 @@ def caller_of(record: KeyRecord, key_digest: bytes, expires: float | None) -> Ca
         roles=roles,
         capabilities=whole,
         grants=single,
-        cameras=None if cameras is None or "*" in cameras else frozenset(cameras),
+        cameras=name_cameras(record.camera_access),
         streams=record.streams,
         expires=expires,
         identities=frozenset({key_identity(record.key_id), secret_identity(key_digest)}),

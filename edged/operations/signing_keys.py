@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from edged.clock import iso
+from edged.clock import iso, iso_or_none
 from edged.credentials.signing_keys import PUBLISHED_SECONDS, Algorithm, SigningKeyRecord, State
 from edged.credentials.tokens import key_identity
 from edged.errors import Overloaded, StoreFailed
@@ -102,12 +102,8 @@ def _show(record: SigningKeyRecord, house: House) -> SigningKeyItem:
         published=house.keyring.is_published(record),
         created_at=iso(record.created_at),
         promotable_at=iso(fit) if is_next else None,
-        promoted_at=_iso(record.promoted_at),
-        retired_at=_iso(record.retired_at),
-        needed_until=_iso(record.signs_until or None),
+        promoted_at=iso_or_none(record.promoted_at),
+        retired_at=iso_or_none(record.retired_at),
+        needed_until=iso_or_none(record.signs_until or None),
         distrusted=key_identity(record.kid) in house.ledger.denied,
     )
-
-
-def _iso(seconds: float | None) -> str | None:
-    return None if seconds is None else iso(seconds)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 
-import msgspec
 from starlette.responses import Response
 
 from edged.credentials.decision import Reason
 from edged.credentials.roles import OPEN
-from edged.web.credentials import is_json, is_own_page
-from edged.web.exchange import Exchange, Way, json_response
-from edged.web.faults import not_json
+from edged.web import bodies
+from edged.web.credentials import is_own_page
+from edged.web.exchange import Exchange, Way
 
 
 async def claim(asked: Exchange) -> Response:
@@ -20,9 +19,7 @@ async def claim(asked: Exchange) -> Response:
         refusal = asked.house.gate.refuse(Reason.ORIGIN_DENIED, "none", asked.session.transport)
         refusal.hint = "ask by the address of this box, by localhost or by its own name, and from no other site"
         raise refusal
-    if not is_json(asked.request.headers):
-        return not_json()
-    return json_response(await asked.call("claim", msgspec.Raw(await asked.request.body() or b"{}")), 201)
+    return await bodies.create(asked, "claim")
 
 
 def own_names() -> frozenset[str]:
