@@ -166,12 +166,15 @@ def test_what_is_wrong_with_a_token_is_said_in_the_seeds_words(shell: Shell) -> 
          "  Required role 'admin' not found\n  Missing permissions: ['x']\n"),
         ({"exp": now - 1}, [], 1, "  Token has expired\n"),
         ({"iat": now + 600}, [], 1, "  Token issued in the future\n"),
+        ({"sub": None}, [], 1, "  Missing required claim: sub\n"),
+        ({"nbf": now + 600}, [], 1, "  Invalid token: The token is not yet valid (nbf)\n"),
         ({"iat": now - 31 * 86400}, [], 0, "  Token is very old\n"),
         ({"jti": None, "role": "root"}, [], 0, "  Suspicious token patterns detected\n"),
     ):  # fmt: skip
         ran = shell.run("token", "verify", *options, stdin=sign({**claims, **changes}, secret))
         assert (ran.code, ran.err) == (code, said)
-        assert ran.out.startswith("not valid\n" if code else "valid\n")
+        # Of a token that is not valid no claim is shown.
+        assert ran.out == "not valid\n" if code else ran.out.startswith("valid\n  sub")
 
 
 def test_a_token_can_be_narrowed(shell: Shell) -> None:

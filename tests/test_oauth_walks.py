@@ -248,7 +248,7 @@ async def test_a_token_is_validated_in_the_seeds_words(tmp_path: Path) -> None:
             assert await validate(sign(tmp_path, iat=now + 900)) == (False, ["Token issued in the future"], [])
             assert await validate(sign(tmp_path, exp=None)) == (False, ["Missing required claim: exp"], [])
             assert (await validate("x.y.z"))[1][0].startswith("Invalid token: ")
-            assert await validate(sign(tmp_path, iat=None)) == (True, [], ["Missing required claim: iat"])
+            assert await validate(sign(tmp_path, iat=None)) == (False, ["Missing required claim: iat"], [])
             assert await validate(sign(tmp_path, sub=None)) == (True, [], ["Missing required claim: sub"])
             assert await validate(sign(tmp_path, iat=now - 31 * DAY)) == (True, [], ["Token is very old"])
             assert await validate(sign(tmp_path, jti=None)) == (True, [], [suspicious])

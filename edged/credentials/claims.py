@@ -28,6 +28,9 @@ _OF_A_LOGIN = frozenset({"openid", "profile", "email", "address", "phone", "offl
 #: Who may have issued a token, and through how many hands.
 _ISSUERS = ("user:", "subject:", "key:")
 _MOST_ISSUERS = 8
+#: Details of refusals of which the seed's validator has words of its own.
+NO_SUBJECT = "neither user_id nor sub"
+FUTURE = "{} lies in the future"
 #: Of a subject and of a jti, characters: a revocation names a token by no more of it.
 LONGEST_ID = 256
 
@@ -118,7 +121,7 @@ def read_caller(
     for name in ("nbf", "iat"):
         since = _time(claims, name)
         if since is not None and since > now + leeway:
-            raise ClaimsRefused(Reason.NOT_YET_VALID, f"{name} lies in the future")
+            raise ClaimsRefused(Reason.NOT_YET_VALID, FUTURE.format(name))
     subject = _subject(claims)
     if epoch is not None:
         # A login's token calls the subject `user_<name>` (contract S2-11); who it is of is the user.
@@ -175,7 +178,7 @@ def _subject(claims: Mapping[str, object]) -> str:
     if user and sub and user != sub:
         raise ClaimsRefused(Reason.MALFORMED, "user_id and sub name different subjects")
     if not (user or sub):
-        raise ClaimsRefused(Reason.MALFORMED, "neither user_id nor sub")
+        raise ClaimsRefused(Reason.MALFORMED, NO_SUBJECT)
     return user or sub or ""
 
 

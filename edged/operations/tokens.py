@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -12,9 +13,18 @@ import structlog
 from edged.clock import iso
 from edged.credentials import tokens
 from edged.credentials.callers import Caller
-from edged.credentials.claims import LEEWAY, RESERVED, ClaimsRefused, read_caller, write_issued_by, write_streams
+from edged.credentials.claims import (
+    FUTURE,
+    LEEWAY,
+    NO_SUBJECT,
+    RESERVED,
+    ClaimsRefused,
+    read_caller,
+    write_issued_by,
+    write_streams,
+)
 from edged.credentials.decision import Reason
-from edged.credentials.oddities import warnings_of
+from edged.credentials.oddities import MISSING, errors_of, warnings_of
 from edged.credentials.refreshes import text_of
 from edged.credentials.roles import canonical_role
 from edged.credentials.signing_keys import ALGORITHMS, Algorithm
@@ -171,7 +181,7 @@ def _choose_key(house: House, wanted: str | None) -> SharedSecret | Algorithm:
 
 class ValidateTokenParams(msgspec.Struct, frozen=True):
     """A token, and what it must hold: a role by its exact name or an alias, without rank, and permissions, all of them
-    (contract S0-10, 7.4)."""
+    (contract S0-10, 7.4). Of an empty role or list nothing is asked."""
 
     token: str
     required_role: str | None = None
@@ -179,7 +189,8 @@ class ValidateTokenParams(msgspec.Struct, frozen=True):
 
 
 class Validation(msgspec.Struct, frozen=True):
-    """Seed 000's result; `payload` None unless valid."""
+    """Seed 000's result; `payload` None unless valid. `valid` is the seed's word: a token without `iat`, or without
+    what was asked of it, is not, though the gate may let it in."""
 
     valid: bool
     errors: list[str]
@@ -187,13 +198,15 @@ class Validation(msgspec.Struct, frozen=True):
     payload: dict[str, object] | None
 
 
-_TEXTS: Final = {
+#: Reason, or where one reason has several texts the detail → the validator's own words (S0-9, S0-23, S0-24, S0-26).
+_TEXTS: Final[Mapping[str, str]] = {
     Reason.EXPIRED: "Token has expired",
     Reason.REVOKED: "Token is blacklisted",
-    Reason.NO_EXPIRY: "Missing required claim: exp",
-    Reason.NOT_YET_VALID: "Token issued in the future",
+    Reason.NO_EXPIRY: MISSING.format("exp"),
+    NO_SUBJECT: MISSING.format("sub"),
+    FUTURE.format("iat"): "Token issued in the future",
+    FUTURE.format("nbf"): "Invalid token: The token is not yet valid (nbf)",
 }
-_OLD_SECONDS: Final = 30 * _DAY
 
 
 @operation("self")
@@ -203,16 +216,16 @@ def validate_token(call: Call, params: ValidateTokenParams) -> Validation:
     try:
         held = call.house.gate.verify_token(params.token)
     except tokens.TokenRefused as problem:
-        text = _TEXTS.get(problem.reason, f"Invalid token: {problem.detail}")
+        text = _TEXTS.get(problem.reason) or _TEXTS.get(problem.detail) or f"Invalid token: {problem.detail}"
         return Validation(valid=False, errors=[text], warnings=[], payload=None)
-    errors = []
-    if params.required_role is not None and canonical_role(params.required_role) not in held.roles:
+    errors = errors_of(held.claims)
+    if params.required_role and canonical_role(params.required_role) not in held.roles:
         errors.append(f"Required role '{params.required_role}' not found")
     missing = [name for name in params.required_permissions or () if name not in held.permissions]
     if missing:
         errors.append(f"Missing permissions: {missing}")
     warnings = warnings_of(held.claims, call.house.clock.now())
-    return Validation(valid=not errors, errors=errors, warnings=warnings, payload=held.claims)
+    return Validation(valid=not errors, errors=errors, warnings=warnings, payload=None if errors else held.claims)
 
 
 class RevokeTokenParams(msgspec.Struct, frozen=True):
