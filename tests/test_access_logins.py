@@ -44,10 +44,12 @@ class Door:
     hasher: Hasher
     passwords: Passwords
 
-    async def enter(self, name: str = "ann", password: str = PASSWORD, address: str = REMOTE) -> str:
+    async def enter(
+        self, name: str = "ann", password: str = PASSWORD, address: str = REMOTE, is_near: bool = False
+    ) -> str:
         """The outcome in a word: "in", or the exact reason why not."""
         try:
-            user, epoch = await self.logins.enter(name, password, address, "http")
+            user, epoch = await self.logins.enter(name, password, address, "http", is_near=is_near)
         except Refused as problem:
             return problem.reason if problem.sentence == "Invalid credentials" else problem.sentence
         assert (user.name, epoch) == (name, self.desk.ledger.epoch)
@@ -116,14 +118,16 @@ async def test_a_guesser_waits_before_any_hash_is_made(tmp_path: Path) -> None:
         assert await door.enter(address="") == "in"
 
 
-@pytest.mark.parametrize(
-    ("address", "outcome"), [(REMOTE, "unknown_key"), ("127.0.0.1", "in"), ("::1", "in"), ("", "in")]
-)
-async def test_a_sample_password_is_taken_on_this_machine_only(tmp_path: Path, address: str, outcome: str) -> None:
-    """demo with demo, and whatever else nobody may choose (contract C-48)."""
+@pytest.mark.parametrize(("is_near", "outcome"), [(False, "unknown_key"), (True, "in")])
+@pytest.mark.parametrize("address", [REMOTE, "127.0.0.1", "::1", ""])
+async def test_a_sample_password_is_taken_on_this_machine_only(
+    tmp_path: Path, address: str, is_near: bool, outcome: str
+) -> None:
+    """demo with demo, and whatever else nobody may choose (contract C-48); where somebody is, their session says."""
     async with opened(tmp_path) as door:
         await door.desk.users.create(name="demo", role="viewer", password=await door.passwords.hash("demo"))
-        assert await door.enter("demo", "demo", address) == outcome
+        assert await door.enter("demo", "demo", address, is_near) == outcome
+        assert await door.enter("ann", PASSWORD, address, is_near) == "in"
 
 
 @pytest.mark.parametrize("change", ["password", "demote", "delete", "disable"])
@@ -168,7 +172,7 @@ async def test_what_is_given_while_a_password_is_looked_at_is_in_the_token(tmp_p
             return await verify(phc, text, **options)
 
         door.passwords.verify = widening  # type: ignore[method-assign]
-        user, _ = await door.logins.enter("ann", PASSWORD, REMOTE, "ws")
+        user, _ = await door.logins.enter("ann", PASSWORD, REMOTE, "ws", is_near=False)
         assert user.role == "operator"
 
 

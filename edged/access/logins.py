@@ -1,14 +1,14 @@
 """Logins: who shows a user's name and password. Asked by the few doors that take passwords, never by the gate, which
 does not wait: one argon2 at a time (access.passwords), after the limiter.
 
-Whoever fails is told the same in the same time, whether there is such a user or not. Outside this machine a password
-that nobody may choose, as the one of the demo's user, is a wrong one (contract C-48).
+Whoever fails is told the same in the same time, whether there is such a user or not. From outside this machine, also
+through a proxy on it, a password that nobody may choose, as the one of the demo's user, is a wrong one (contract C-48).
 """
 
 from __future__ import annotations
 
 from edged.access.gate import Gate
-from edged.access.limiter import Limiter, is_loopback
+from edged.access.limiter import Limiter
 from edged.access.passwords import Passwords
 from edged.access.registrar import Registrar
 from edged.access.users import Users
@@ -35,9 +35,12 @@ class Logins:
             if user.password is not None:
                 self._passwords.heed(user.password)
 
-    async def enter(self, name: str, password: str, address: str, transport: Transport) -> tuple[UserRecord, int]:
+    async def enter(
+        self, name: str, password: str, address: str, transport: Transport, *, is_near: bool
+    ) -> tuple[UserRecord, int]:
         """The user whose name and password these are, as they are now, and the epoch of a token that is made for them
-        now: a change that ends tokens either came before both or ends it. `address` as the kernel gives it.
+        now: a change that ends tokens either came before both or ends it. `address` as the kernel gives it; `is_near`:
+        they are on this very machine, and nobody asks through them.
 
         Raises Refused ("Invalid credentials", whatever is wrong; the log says more), RateLimited, and StoreFailed or
         Overloaded while no token can be made.
@@ -47,7 +50,7 @@ class Logins:
         stored = None if before is None else before.password
         is_known = self._limiter.knows(address, name)
         verified = await self._passwords.verify(stored, password, is_known=is_known)
-        if before is None or not verified.good or not _may_come_in(name, password, address):
+        if before is None or not verified.good or not (is_near or _may_choose(password, name)):
             self._limiter.failed(address, name, password)
             raise self._refused(Reason.UNKNOWN_KEY, transport)
         epoch = await self._registrar.epoch()
@@ -71,10 +74,8 @@ class Logins:
         return problem
 
 
-def _may_come_in(name: str, password: str, address: str) -> bool:
-    """Whether a password that is right is good enough for somebody who asks from there."""
-    if not address or is_loopback(address):
-        return True
+def _may_choose(password: str, name: str) -> bool:
+    """Whether a password that is right is good enough for anywhere."""
     try:
         check_password(password, name)
     except InvalidParams:

@@ -58,8 +58,8 @@ async def login(call: Call, params: LoginParams) -> Login:
     """
     house, session = call.house, call.session
     user, epoch = await house.logins.enter(
-        params.username, params.password, session.peer.address, session.transport
-    )  # fmt: skip
+        params.username, params.password, session.peer.address, session.transport, is_near=session.is_near
+    )
     issued, claims = int(house.clock.now()), user.login_claims()
     claims |= {"iat": issued, "exp": issued + EXPIRES_IN, "jti": secrets.token_urlsafe(16)}
     if user.camera_access is not None:
@@ -103,8 +103,8 @@ async def create_stream_token(call: Call, params: CreateStreamTokenParams) -> St
     """
     house, session = call.house, call.session
     user, epoch = await house.logins.enter(
-        params.username, params.password, session.peer.address, session.transport
-    )  # fmt: skip
+        params.username, params.password, session.peer.address, session.transport, is_near=session.is_near
+    )
     streams = _streams_of(user, house)
     claims = issue_claims(
         user.name, role=None, now=house.clock.now(), expires_in=EXPIRES_IN, extra=write_streams(streams)

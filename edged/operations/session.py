@@ -17,11 +17,19 @@ class Session:
     """
 
     __slots__ = (
-        "admission", "caller", "end", "expired", "id", "is_closed", "only_device", "peer", "pushed", "topics",
-        "transport",
+        "_is_direct", "admission", "caller", "end", "expired", "id", "is_closed", "only_device", "peer", "pushed",
+        "topics", "transport",
     )  # fmt: skip
 
-    def __init__(self, peer: Peer, transport: Transport, *, end: Callable[[Cause, str], None] | None = None) -> None:
+    def __init__(
+        self,
+        peer: Peer,
+        transport: Transport,
+        *,
+        end: Callable[[Cause, str], None] | None = None,
+        is_direct: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`is_direct()`: whether a program on this machine asks for itself (credentials.relays), by its headers."""
         self.id = f"session_{secrets.token_hex(8)}"
         self.peer = peer
         self.transport = transport
@@ -37,6 +45,12 @@ class Session:
         self.only_device: str | None = None
         #: True where the dialect sends every notification unasked (contract 0, v1).
         self.pushed = False
+        self._is_direct = is_direct
+
+    @property
+    def is_near(self) -> bool:
+        """Whether somebody on this very machine asks for themselves, and nobody through them."""
+        return self.peer.is_local_socket or self._is_direct()
 
 
 class Sessions:

@@ -203,7 +203,9 @@ async def set_password(call: Call, params: SetPasswordParams) -> ChangedPassword
 async def _confirm(call: Call, name: str, password: str) -> None:
     """Raises InvalidParams unless this is the user's password. The session that asks stays what it is."""
     try:
-        await call.house.logins.enter(name, password, call.session.peer.address, call.session.transport)
+        await call.house.logins.enter(
+            name, password, call.session.peer.address, call.session.transport, is_near=call.session.is_near
+        )
     except Refused:
         raise InvalidParams("old_password is not right", hint="an administrator can set another one") from None
 

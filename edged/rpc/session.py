@@ -23,8 +23,19 @@ import msgspec
 import trio
 
 from edged.access.admissions import Cause
-from edged.credentials.callers import ApiKey, Caller, Credential, LocalUser, NoCredential, Peer, Token, parse_credential
+from edged.credentials.callers import (
+    ApiKey,
+    Caller,
+    Credential,
+    LocalUser,
+    NoCredential,
+    Peer,
+    Token,
+    Transport,
+    parse_credential,
+)
 from edged.credentials.decision import outside_reason
+from edged.credentials.relays import is_direct
 from edged.errors import EdgedError, RateLimited, Refused, UnknownMethod
 from edged.operations.catalogue import Catalogue
 from edged.operations.house import House
@@ -102,7 +113,7 @@ class Rpc:
         self, peer: Peer, headers: Mapping[str, str], subprotocol: str | None, outbox: Outbox, spawn: Spawn
     ) -> RpcSession:
         """A conversation with a client that has just connected; `headers` by their lower-case names."""
-        conversation = RpcSession(self, peer, subprotocol, outbox, spawn)
+        conversation = RpcSession(self, peer, headers, subprotocol, outbox, spawn)
         conversation.enter_unasked(headers)
         self._conversations[conversation.session.id] = conversation
         self.house.sessions.add(conversation.session)
@@ -129,11 +140,16 @@ class RpcSession:
         "_outbox", "_rpc", "_spawn", "_tell_expiry", "_view", "_view_caller", "session",
     )  # fmt: skip
 
-    def __init__(self, rpc: Rpc, peer: Peer, subprotocol: str | None, outbox: Outbox, spawn: Spawn) -> None:
+    def __init__(
+        self, rpc: Rpc, peer: Peer, headers: Mapping[str, str], subprotocol: str | None, outbox: Outbox, spawn: Spawn
+    ) -> None:
         self._rpc = rpc
         self._outbox = outbox
         self._spawn = spawn
-        self.session = Session(peer, "uds" if peer.is_local_socket else "ws", end=self._end)
+        # Its upgrade speaks for all that is said here; the headers themselves are not kept.
+        direct = is_direct(peer.address, headers, [headers.get("host", "")])
+        transport: Transport = "uds" if peer.is_local_socket else "ws"
+        self.session = Session(peer, transport, end=self._end, is_direct=lambda: direct)
         forced = dialects.SUBPROTOCOLS.get(subprotocol or "")
         #: Whether the dialect is settled for as long as this connection lives.
         self._chosen = forced is not None

@@ -13,6 +13,7 @@ from typing import Final
 
 from starlette.datastructures import Headers
 
+from edged.credentials import relays
 from edged.credentials.callers import (
     ApiKey,
     Credential,
@@ -27,11 +28,7 @@ from edged.credentials.callers import (
 #: What an unmapped user of another namespace reads as (contract 10.2).
 _NOBODY: Final = 65534
 _CREDENTIALS: Final = ("authorization", "x-api-key", "x-service-token")
-#: Sent by browsers and by proxies: then someone else speaks through this connection.
-_RELAYED: Final = ("origin", "via", "forwarded", "x-real-ip")
-_RELAYED_PREFIXES: Final = ("sec-fetch-", "x-forwarded-")
 _PORT: Final = re.compile(r":[0-9]*\Z")
-_OWN_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 
 
 def read_credential(headers: Headers, peer: Peer) -> Credential:
@@ -75,13 +72,7 @@ def may_go_without(method: str, headers: Headers, peer: Peer) -> bool:
 
 def is_direct(headers: Headers, peer: Peer) -> bool:
     """Whether a program on this machine asks for itself: no browser, no proxy, no name that DNS could rebind."""
-    if not _is_loopback(peer.address) or headers.getlist("host")[1:]:
-        return False
-    name, _, port = headers.get("host", "").lower().rpartition(":")
-    if not port.isdigit():
-        name = headers.get("host", "").lower()
-    relayed = any(item in _RELAYED or item.startswith(_RELAYED_PREFIXES) for item in headers.keys())  # noqa: SIM118
-    return name in _OWN_NAMES and not relayed
+    return relays.is_direct(peer.address, headers.keys(), headers.getlist("host"))
 
 
 def is_own_page(headers: Headers, names: Container[str]) -> bool:
@@ -128,10 +119,3 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from edged.errors import InvalidParams, Refused
 from edged.operations.catalogue import Catalogue, find_camera
 from edged.operations.house import House
 from edged.operations.session import Session
-from edged.web.credentials import may_go_without, read_credential, read_service_token
+from edged.web.credentials import is_direct, may_go_without, read_credential, read_service_token
 
 _NO_STORE = {"Cache-Control": "no-store"}
 _HOW = "send Authorization: Bearer with an API key or a token, or X-API-Key"
@@ -71,7 +72,8 @@ class Exchange:
         """From a request whose scope holds `edged.peer`."""
         peer: Peer = request.scope["edged.peer"]
         transport: Transport = "uds" if peer.is_local_socket else "http"
-        return cls(request, catalogue, house, Session(peer, transport))
+        session = Session(peer, transport, is_direct=partial(is_direct, request.headers, peer))
+        return cls(request, catalogue, house, session)
 
     @property
     def camera(self) -> Camera:
