@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from edged.errors import InvalidParams
-from edged.web.logins import _read
+from edged.web.logins import _read, create_stream_token
 
 FORM = "application/x-www-form-urlencoded"
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -19,7 +22,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 @given(st.sampled_from(["application/json", FORM, f"{FORM}; charset=utf-8", "text/plain", ""]), st.binary(max_size=200))
 def test_any_body_is_read_or_refused(kind: str, body: bytes) -> None:
-    """Never another exception than its own; and nothing but the two members comes of it."""
+    """Never another exception than its own; and nothing but the three members comes of it."""
     try:
         found = _read(Headers({"content-type": kind}), body)
     except InvalidParams:
@@ -27,7 +30,7 @@ def test_any_body_is_read_or_refused(kind: str, body: bytes) -> None:
     if found is None:
         assert kind in ("text/plain", "")
     else:
-        assert found.keys() <= {"username", "password"}
+        assert found.keys() <= {"username", "password", "alg"}
 
 
 @given(TEXT, TEXT)
@@ -44,3 +47,38 @@ def test_json_that_is_no_object_is_refused(body: bytes) -> None:
     """Also an empty body, and one that is nested deep."""
     with pytest.raises(InvalidParams):
         _read(Headers({"content-type": "application/json"}), body)
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "alg"),
+    [({"alg": "ES256"}, {}, "ES256"), ({}, {"alg": "ES256"}, "ES256"), ({"alg": "ES256"}, {"alg": "ES256"}, "ES256")],
+)
+async def test_the_algorithm_may_stand_in_the_query_or_in_the_body(
+    query: dict[str, str], body: dict[str, str], alg: str
+) -> None:
+    """As ?alg= for clients of the contract, beside the name as the method of the same name takes it."""
+    assert (await heard(query, body))["alg"] == alg
+
+
+async def test_two_algorithms_are_refused() -> None:
+    """Neither wins over the other without a word."""
+    with pytest.raises(InvalidParams, match="alg in the body"):
+        await heard({"alg": "ES256"}, {"alg": "RS256"})
+
+
+async def heard(query: dict[str, str], body: dict[str, str]) -> Any:
+    """What the operation is asked with."""
+
+    async def read() -> bytes:
+        await trio.lowlevel.checkpoint()
+        return json.dumps({"username": "ann", "password": "x", **body}).encode()
+
+    asked: list[Any] = []
+
+    async def listen(_operation: str, params: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        asked.append(params)
+
+    request = SimpleNamespace(headers=Headers({"content-type": "application/json"}), body=read, query_params=query)
+    await create_stream_token(SimpleNamespace(request=request, call=listen))  # type: ignore[arg-type]
+    return asked[0]

@@ -19,6 +19,7 @@ _STATES = click.Choice(["active", "expired", "suspended", "revoked"])
 _MOST_IMPORTED = 100
 #: What the daemon takes.
 _MOST_DAYS = 36500
+_expires_at = click.option("--expires-at", metavar="TIME", help="When it ends (ISO 8601).")
 _owner = click.option("--owner", metavar="USER", help="Whose it is: it can do no more than they may.")
 _quiet = click.option("--quiet", "-q", is_flag=True, help="Print the secret alone, for scripts to capture.")
 
@@ -42,19 +43,21 @@ def key() -> None:
 @click.argument("name")
 @click.option("--role", type=ROLES, required=True, help="What the key may do; user is operator.")
 @click.option("--expires-in-days", type=_Days(0, _MOST_DAYS, min_open=True), help="Without it the key has no end.")
+@_expires_at
 @gives_rights
 @_owner
 @_quiet
 @talks
 def create(
-    name: str, role: str, expires_in_days: float | None, rights: dict[str, object], owner: str | None, quiet: bool,
-    **where: Any,
+    name: str, role: str, expires_in_days: float | None, expires_at: str | None, rights: dict[str, object],
+    owner: str | None, quiet: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Make an API key called NAME and print its secret, this one time."""
     params = {
         "name": name,
         "role": role,
         "expires_in_days": expires_in_days,
+        "expires_at": expires_at,
         "owner": owner,
         **rights,
     }
@@ -93,14 +96,16 @@ def show(key_id: str, **where: Any) -> None:
 @click.option("--name", help="What it is called.")
 @click.option("--role", type=ROLES, help="What it may do; user is operator.")
 @click.option("--expires-in-days", type=_Days(0, _MOST_DAYS, min_open=True), help="When it ends, from now.")
+@_expires_at
 @click.option("--no-expiry", is_flag=True, help="It has no end.")
 @changes_rights
 @_owner
 @click.option("--no-owner", is_flag=True, help="It is nobody's.")
 @talks
 def update(
-    key_id: str, name: str | None, role: str | None, expires_in_days: float | None, no_expiry: bool,
-    rights: dict[str, object], lifted: dict[str, bool], owner: str | None, no_owner: bool, **where: Any,
+    key_id: str, name: str | None, role: str | None, expires_in_days: float | None, expires_at: str | None,
+    no_expiry: bool, rights: dict[str, object], lifted: dict[str, bool], owner: str | None, no_owner: bool,
+    **where: Any,
 ) -> None:  # fmt: skip
     """Change what a key is called and may do; its sessions feel it with their next call. What is left out stays."""
     params = {
@@ -108,13 +113,13 @@ def update(
         "name": name,
         "role": role,
         "expires_in_days": expires_in_days,
+        "expires_at": expires_at,
         "owner": owner,
         **rights,
     }
-    # A key's end is set as `expires_in_days` and lifted as `expires_at`.
-    nulls = list_lifted(
-        {**params, "expires_at": expires_in_days}, {**lifted, "expires_at": no_expiry, "owner": no_owner}
-    )
+    if no_expiry and expires_in_days is not None:
+        raise click.UsageError("--no-expiry says the contrary of --expires-in-days")
+    nulls = list_lifted(params, {**lifted, "expires_at": no_expiry, "owner": no_owner})
     _show_key(ask("update_key", params, nulls=nulls, **where), where)
 
 

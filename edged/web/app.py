@@ -51,7 +51,20 @@ def make_app(
     `state` is the folder whose disk the health answers describe, `is_ready` whether every door is open, `show_metrics`
     the setting metrics.enabled. Raises ValueError if a way names nobody who may go it.
     """
-    ways = (
+    ways = list_ways(house, metrics, state, is_ready, show_metrics=show_metrics)
+    return route(ways, catalogue, house, metrics)
+
+
+def list_ways(
+    house: House,
+    metrics: Metrics,
+    state: Path,
+    is_ready: Callable[[], bool] = lambda: True,
+    *,
+    show_metrics: bool = True,
+) -> tuple[Way, ...]:
+    """The whole route table, from the arguments of `make_app`."""
+    return (
         *api_keys.WAYS,
         *service_tokens.WAYS,
         *files.WAYS,
@@ -70,7 +83,6 @@ def make_app(
         *Health(house, state, is_ready).ways(),
         *(metrics_ways(metrics) if show_metrics else ()),
     )
-    return route(ways, catalogue, house, metrics)
 
 
 def route(ways: Iterable[Way], catalogue: Catalogue, house: House, metrics: Metrics) -> ASGIApp:

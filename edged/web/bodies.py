@@ -26,11 +26,17 @@ async def create(asked: Exchange, operation: str) -> Response:
 
 
 async def change(asked: Exchange, operation: str) -> Response:
-    """Ask for a change of what the path names; the body, a JSON object, says of what kind."""
+    """Ask for a change of what the path names; the body, a JSON object, says of what kind.
+
+    What was read by GET may be sent back whole; a body that names another thing than the path is refused.
+    """
     if not is_json(asked.request.headers):
         return not_json()
-    body = parse_object(await asked.request.body() or b"{}")
-    return json_response(await asked.call(operation, {**body, **asked.request.path_params}))
+    body, named = parse_object(await asked.request.body() or b"{}"), asked.request.path_params
+    for name in named:
+        if body.get(name, named[name]) != named[name]:
+            raise InvalidParams(f"{name} in the body is not the one in the path", hint="leave it out of the body")
+    return json_response(await asked.call(operation, {**body, **named}))
 
 
 async def act(asked: Exchange, operation: str) -> Response:

@@ -7,7 +7,6 @@ import os
 from starlette.responses import Response
 
 from edged.credentials.decision import Reason
-from edged.credentials.roles import OPEN
 from edged.web import bodies
 from edged.web.credentials import is_own_page
 from edged.web.exchange import Exchange, Way
@@ -29,4 +28,4 @@ def own_names() -> frozenset[str]:
     return frozenset({name, short, f"{short}.local"})
 
 
-WAYS = (Way(method="POST", path="/api/claim", answer=claim, capability=OPEN),)
+WAYS = (Way(method="POST", path="/api/claim", answer=claim, operation="claim"),)

@@ -8,22 +8,24 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from edged.credentials.decision import outside_reason
-from edged.credentials.roles import OPEN
-from edged.errors import Refused
+from edged.errors import InvalidParams, Refused
 from edged.web.bodies import FORM, is_form, parse_form, parse_object
 from edged.web.credentials import is_json
 from edged.web.exchange import Exchange, Way, json_response
 from edged.web.faults import respond
 
-_MEMBERS: Final = ("username", "password")
+_MEMBERS: Final = ("username", "password", "alg")
 
 
 async def create_stream_token(asked: Exchange) -> Response:
-    """{"username", "password"} as JSON or as a form; `?alg=ES256` for a shorter token. 401 whatever is wrong."""
+    """{"username", "password"} as JSON or as a form; `?alg=ES256`, or beside them, for a shorter token. 401 whatever is
+    wrong."""
     body = _read(asked.request.headers, await asked.request.body())
     if body is None:
         return respond(415, "unsupported_media_type", "Unsupported media type", f"send application/json or {FORM}")
     if (alg := asked.request.query_params.get("alg")) is not None:
+        if body.get("alg", alg) != alg:
+            raise InvalidParams("alg in the body is not the one in the query", hint="say it once")
         body["alg"] = alg
     try:
         made = await asked.call("create_stream_token", body)
@@ -44,4 +46,4 @@ def _read(headers: Headers, body: bytes) -> dict[str, object] | None:
     return {name: members[name] for name in _MEMBERS if name in members}
 
 
-WAYS = (Way(method="POST", path="/api/token", answer=create_stream_token, capability=OPEN),)
+WAYS = (Way(method="POST", path="/api/token", answer=create_stream_token, operation="create_stream_token"),)

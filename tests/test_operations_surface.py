@@ -1,0 +1,345 @@
+"""Each operation as REST, RPC and command from one declaration (contract 10.1, 5.1 to 5.3): the table, and no drift.
+
+RPC is the catalogue itself. Ways and options are written by hand: here each is asked, and what it hands to the
+catalogue is compared with the declaration.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+import click
+import msgspec
+import pytest
+import trio
+from click.testing import CliRunner
+from msgspec import UNSET, inspect, structs
+from starlette.requests import Request
+from web_helpers import Counted
+
+from edged import operations
+from edged.cli import client
+from edged.cli.client import Answered
+from edged.cli.main import main
+from edged.credentials.callers import Peer
+from edged.operations.session import Session
+from edged.web import app
+from edged.web.bodies import FORM
+from edged.web.exchange import Exchange, Way
+
+CATALOGUE = operations.gather()
+
+
+class Row(NamedTuple):
+    """How an operation is reached beside RPC; nothing where the contract names nothing."""
+
+    rest: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+
+
+def row(rest: str = "", *commands: str) -> Row:
+    return Row((rest,) if rest else (), commands)
+
+
+RPC_ONLY = Row()
+SURFACE: dict[str, Row] = {
+    "ping": RPC_ONLY,
+    "authenticate": RPC_ONLY,
+    "whoami": RPC_ONLY,
+    "get_camera_list": RPC_ONLY,
+    "get_camera_status": RPC_ONLY,
+    "take_snapshot": RPC_ONLY,
+    "get_streams": RPC_ONLY,
+    "get_stream_url": RPC_ONLY,
+    "get_system_status": RPC_ONLY,
+    "subscribe_events": RPC_ONLY,
+    "unsubscribe_events": RPC_ONLY,
+    "login": RPC_ONLY,
+    "get_token_usage": RPC_ONLY,
+    "issue_token": row("POST /api/tokens", "token issue"),
+    "refresh_token": row("POST /api/token/refresh", "token refresh"),
+    # Two names of one question: seed 000's, and RFC 7662's.
+    "validate_token": row("", "token verify"),
+    "introspect_token": row("POST /oauth/introspect"),
+    "revoke_token": row("POST /oauth/revoke", "token revoke"),
+    "create_stream_token": row("POST /api/token"),
+    "create_key": row("POST /api/keys", "key create"),
+    "list_keys": row("GET /api/keys", "key list"),
+    "get_key": row("GET /api/keys/{key_id}", "key show"),
+    "update_key": row("PATCH /api/keys/{key_id}", "key update"),
+    "rotate_key": row("POST /api/keys/{key_id}/rotate", "key rotate"),
+    "suspend_key": row("POST /api/keys/{key_id}/suspend", "key suspend"),
+    "resume_key": row("POST /api/keys/{key_id}/resume", "key resume"),
+    "revoke_key": row("DELETE /api/keys/{key_id}", "key revoke"),
+    "import_keys": row("", "key import"),
+    "list_users": row("GET /api/users", "user list"),
+    "create_user": row("POST /api/users", "user add"),
+    "get_user": row("GET /api/users/{name}", "user show"),
+    "update_user": row("PATCH /api/users/{name}", "user set"),
+    "set_password": row("PUT /api/users/{name}/password", "user password"),
+    "delete_user": row("DELETE /api/users/{name}", "user remove"),
+    "create_demo_login": row("", "user demo-login"),
+    "list_service_tokens": row("GET /api/service-tokens", "service-token list"),
+    "create_service_token": row("POST /api/service-tokens", "service-token add"),
+    "rotate_service_token": row("POST /api/service-tokens/{token_id}/rotate", "service-token rotate"),
+    "revoke_service_token": row("DELETE /api/service-tokens/{token_id}", "service-token revoke"),
+    "import_service_token": row("", "service-token import"),
+    "generate_files_token": row("POST /v1/files/generate-token"),
+    "list_signing_keys": row("GET /api/signing-keys", "signing-key list"),
+    "create_signing_key": row("POST /api/signing-keys", "signing-key create"),
+    "promote_signing_key": row("POST /api/signing-keys/{kid}/promote", "signing-key promote"),
+    "retire_signing_key": row("POST /api/signing-keys/{kid}/retire", "signing-key retire"),
+    "list_sessions": row("GET /api/sessions", "session list"),
+    "end_session": row("DELETE /api/sessions/{session_id}", "session end"),
+    "list_revocations": row("GET /api/revocations", "revocation list"),
+    "revoke": row("POST /api/revocations", "revocation add"),
+    "create_ticket": row("POST /api/tickets"),
+    "claim": row("POST /api/claim", "claim"),
+    "get_claim_code": row("", "claim"),
+    "create_claim_code": row("", "claim"),
+    "get_clock": row("", "clock show"),
+    "reset_clock": row("", "clock reset"),
+}
+
+#: Commands that ask the running daemon nothing.
+SILENT = {"serve", "demo", "version", "logout", "config check", "config show", "signing-key abandon"}
+
+#: Params that a way or a command leaves out on purpose, and why.
+NOT_BY_REST = {
+    ("refresh_token", "auth_token"): "the other spelling of token; by HTTP it is the Bearer",
+    ("revoke_token", "jti"): "RFC 7009 names a token by its text; POST /api/revocations takes a jti",
+    ("revoke_token", "token_hash"): "as jti",
+}
+NOT_BY_COMMAND = {
+    ("refresh_token", "auth_token"): "the other spelling of token",
+    ("set_password", "old_password"): "whoever may open the unix socket is an administrator, who needs none",
+}
+#: Params whose null says something else than their absence, which a command cannot say, and why.
+NEVER_NULL = {
+    ("create_key", "owner"): "on the unix socket a key is nobody's without it",
+}
+#: Good for whatever takes a text, a claim too.
+TEXT = "a=1"
+
+
+def test_every_operation_has_a_row() -> None:
+    """Whoever adds an operation says here how it is reached, or that it is by RPC alone; nothing is left over."""
+    assert CATALOGUE.operations.keys() == SURFACE.keys()
+
+
+def test_every_way_is_in_the_table() -> None:
+    """Method and path of each way that asks an operation; one that the contract does not name is not there."""
+    found = {f"{way.method} {way.path}": way.operation for way in ways() if way.operation}
+    assert found == {rest: name for name, each in SURFACE.items() for rest in each.rest}
+
+
+def test_every_command_is_in_the_table() -> None:
+    """Each command line of `edged` asks an operation of the table, or is known to ask nothing."""
+    assert dict(commands()).keys() == {name for each in SURFACE.values() for name in each.commands} | SILENT
+
+
+async def test_by_rest_every_param_can_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the path, the query, the body or the head: what is said there is what the operation is asked with."""
+    left_out = set()
+    for way in ways():
+        if not way.operation:
+            continue
+        for field in fields(way.operation):
+            heard = [await ask_way(monkeypatch, way, field, where) for where in ("json", "form", "query", "head")]
+            if not any(heard):
+                left_out.add((way.operation, field.encode_name))
+    assert left_out == NOT_BY_REST.keys()
+
+
+def test_by_command_every_param_can_be_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As an option, an argument or standard input; and null where that says something that absence does not."""
+    heard, told = ask_commands(monkeypatch, tmp_path)
+    assert heard.keys() == {name for name, each in SURFACE.items() if each.commands}
+    params = {(name, field.encode_name) for name in heard for field in fields(name)}
+    assert {each for each in params if not told(*each, null=False)} == NOT_BY_COMMAND.keys()
+    lifted = {(name, member) for name in heard for member in nullable(name)}
+    assert {each for each in lifted if not told(*each, null=True)} == NEVER_NULL.keys()
+
+
+def test_a_command_asks_what_the_table_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each by its own name: no command asks an operation of another one's row, nor one that does not exist."""
+    heard, _ = ask_commands(monkeypatch, tmp_path)
+    assert {name: {command for command, *_ in calls} for name, calls in heard.items()} == {
+        name: set(each.commands) for name, each in SURFACE.items() if each.commands
+    }
+
+
+# --- the declarations -------------------------------------------------------------------------------------------
+
+
+def fields(operation: str) -> tuple[inspect.Field, ...]:
+    kind = inspect.type_info(CATALOGUE.operations[operation].params)
+    assert isinstance(kind, inspect.StructType)
+    return kind.fields
+
+
+def nullable(operation: str) -> set[str]:
+    """Params whose null is told apart from their absence."""
+    defaults = {each.encode_name: each.default for each in structs.fields(CATALOGUE.operations[operation].params)}
+    kinds = {each.encode_name: each.type for each in fields(operation)}
+    optional = {
+        name
+        for name, kind in kinds.items()
+        if isinstance(kind, inspect.UnionType) and any(isinstance(each, inspect.NoneType) for each in kind.types)
+    }
+    return {name for name in optional if defaults[name] is UNSET}
+
+
+def sample(kind: inspect.Type) -> Any:
+    """A value of this type that is not its default."""
+    if isinstance(kind, inspect.Metadata):
+        return sample(kind.type)
+    if isinstance(kind, inspect.UnionType):
+        return sample(next(each for each in kind.types if not isinstance(each, inspect.NoneType)))
+    if isinstance(kind, inspect.LiteralType):
+        return kind.values[-1]
+    if isinstance(kind, inspect.ListType):
+        return [sample(kind.item_type)]
+    if isinstance(kind, inspect.StructType):
+        return {each.encode_name: sample(each.type) for each in kind.fields}
+    known: dict[type[inspect.Type], Any] = {
+        inspect.StrType: TEXT, inspect.IntType: 7, inspect.FloatType: 7.0, inspect.BoolType: True,
+        inspect.DictType: {"name": "value"},
+    }  # fmt: skip
+    return known[type(kind)]
+
+
+# --- the ways ---------------------------------------------------------------------------------------------------
+
+
+def ways() -> list[Way]:
+    return list(app.list_ways(SimpleNamespace(clock=SimpleNamespace(monotonic=float)), Counted(), Path()))  # type: ignore[arg-type]
+
+
+class Heard(Exception):
+    """What a way has handed to the catalogue."""
+
+    def __init__(self, operation: str, params: dict[str, Any]) -> None:
+        super().__init__(operation)
+        self.operation = operation
+        self.params = params
+
+
+async def ask_way(monkeypatch: pytest.MonkeyPatch, way: Way, field: inspect.Field, where: str) -> bool:
+    """Whether a param that stands in this place of the request reaches the operation as it was said."""
+
+    async def listen(_self: Exchange, operation: str, params: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        raise Heard(operation, msgspec.json.decode(params) if isinstance(params, msgspec.Raw) else dict(params))
+
+    monkeypatch.setattr(Exchange, "call", listen)
+    name, value = field.encode_name, sample(field.type)
+    in_path = re.findall(r"{(\w+)(?::\w+)?}", way.path)
+    if name in in_path:
+        value = "in-path"
+    elif where == "head":
+        value = "a.b.c"
+    said = {name: value}
+    # `token` is what every form of /oauth holds.
+    body = msgspec.json.encode(said if where == "json" else {})
+    if where == "form":
+        body = urlencode(said).encode()
+    headers = {"host": "localhost", "content-length": str(len(body))}
+    headers["content-type"] = FORM if where == "form" else "application/json"
+    if where == "head":
+        headers["authorization"] = "Bearer a.b.c"
+    scope = {
+        "type": "http", "method": way.method, "path": way.path, "path_params": dict.fromkeys(in_path, "in-path"),
+        "headers": [(name.encode(), text.encode()) for name, text in headers.items()],
+        "query_string": urlencode(said).encode() if where == "query" else b"",
+    }  # fmt: skip
+    request = Request(scope, partial(receive, body))
+    try:
+        await way.answer(Exchange(request, CATALOGUE, SimpleNamespace(), Session(Peer("main"), "http")))  # type: ignore[arg-type]
+    except Heard as heard:
+        got = heard.params.get(name)
+        return heard.operation == way.operation and (got == value or (where == "query" and str(got) == str(value)))
+    except Exception:
+        return False
+    return False
+
+
+async def receive(body: bytes) -> dict[str, Any]:
+    await trio.lowlevel.checkpoint()
+    return {"type": "http.request", "body": body, "more_body": False}
+
+
+# --- the commands -----------------------------------------------------------------------------------------------
+
+
+def commands(group: click.Group = main, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command that is no group, by its words."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
+
+
+def ask_commands(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> tuple[dict[str, list[tuple[str, dict[str, Any]]]], Any]:
+    """Every command with each of its options: operation → by which command and with which params it was asked."""
+    heard: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    asking = ""
+    code = folder / "code"
+    code.write_text("ABCDEFGHJK")
+
+    async def listen(_path: Path, method: str, params: dict[str, Any]) -> Any:
+        await trio.lowlevel.checkpoint()
+        heard.setdefault(method, []).append((asking, dict(params)))
+        if method in ("get_claim_code", "create_claim_code"):
+            return {"path": str(code), "expires_in": 900}
+        raise Answered(0, "heard")
+
+    monkeypatch.setattr(client, "call_once", listen)
+    monkeypatch.delenv("CAMERA_SERVICE_JWT_TOKEN", raising=False)
+    for name, command in commands():
+        asking = name
+        if name not in SILENT:
+            for words in lines(command, folder):
+                CliRunner().invoke(main, [*name.split(), *words], input="a long passphrase\n")
+
+    def told(operation: str, member: str, *, null: bool) -> bool:
+        return any((params[member] is None) == null for _, params in heard[operation] if member in params)
+
+    return heard, told
+
+
+def lines(command: click.Command, folder: Path) -> Iterator[list[str]]:
+    """The command with what it must have, and with each other option beside that."""
+    must, may = [], []
+    for each in command.params:
+        if isinstance(each, click.Argument):
+            must += [write(each.type, folder)]
+        elif each.required or each.name == "password_stdin":
+            must += option(each, each.opts[0], folder)
+        elif each.name not in ("socket", "directory", "as_json"):
+            may += [option(each, word, folder) for word in (each.opts[0], *each.secondary_opts)]
+    yield from ([*must, "--socket", "/nowhere", *extra] for extra in ([], *may))
+
+
+def option(each: click.Parameter, word: str, folder: Path) -> list[str]:
+    return [word] if isinstance(each, click.Option) and each.is_flag else [word, write(each.type, folder)]
+
+
+def write(kind: Any, folder: Path) -> str:
+    """A word that this type takes."""
+    if isinstance(kind, click.Choice):
+        return str(next(iter(kind.choices)))
+    if isinstance(kind, click.Path):
+        file = folder / "api-keys.json"
+        file.write_bytes(msgspec.json.encode({"keys": {"1": {"key": "k" * 40, "role": 1}}}))
+        return str(file)
+    return "100" if isinstance(kind, (click.IntRange, click.FloatRange)) else TEXT
