@@ -70,10 +70,10 @@ def read_iso(text: str) -> float:
         when = datetime.fromisoformat(text)
     except OverflowError:
         raise ValueError("no ISO 8601 time") from None
-    seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-    if not 0.0 <= seconds < _LAST_SECOND + 1:
-        raise OverflowError("outside of the years 1970 to 9999")
-    return seconds
+    when = when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
+    if when.year < 1970:
+        raise OverflowError("before the year 1970")
+    return when.timestamp()
 
 
 @lru_cache(maxsize=128)

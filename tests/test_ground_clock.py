@@ -294,4 +294,28 @@ def test_a_time_that_is_read_can_be_told(text: str) -> None:
         with pytest.raises((ValueError, OverflowError)):
             datetime.fromisoformat(text)
     else:
-        assert iso(seconds) == f"{datetime.fromtimestamp(int(seconds), UTC):%Y-%m-%dT%H:%M:%SZ}"
+        # A float of the year 9999 is good to some 30 us: its last moment is the first of the next year.
+        assert iso(seconds) == f"{datetime.fromtimestamp(min(int(seconds), 253402300799), UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("1970-01-01", "1970-01-01T00:00:00Z"),
+        ("1970-01-01T01:00:00+01:00", "1970-01-01T00:00:00Z"),
+        ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59Z"),
+        ("9999-12-31", "9999-12-31T00:00:00Z"),
+    ],
+)
+def test_the_first_and_the_last_moment_are_taken(text: str, told: str) -> None:
+    """The years 1970 and 9999 are whole."""
+    assert iso(read_iso(text)) == told
+
+
+@pytest.mark.parametrize(
+    "text", ["1970-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01", "0001-01-01T00:00:00+14:00"]
+)
+def test_a_moment_beyond_them_is_refused_wherever_its_clock_hangs(text: str) -> None:
+    """What counts is the time in UTC."""
+    with pytest.raises(OverflowError):
+        read_iso(text)
