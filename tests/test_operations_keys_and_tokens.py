@@ -544,8 +544,8 @@ async def test_a_second_rotation_keeps_what_the_first_one_promised(tmp_path: Pat
                 if kind == "key":
                     reply = await house.request("GET", "/api/keys", key=each)
                 else:
-                    bearer = {"Authorization": f"Bearer {each}"}
-                    reply = await house.request("POST", "/v1/files/generate-token?user_id=ann", headers=bearer)
+                    shown = {"X-Service-Token": each}
+                    reply = await house.request("POST", "/v1/files/generate-token?user_id=ann", headers=shown)
                 found.append(reply.status == 200)
             return found
 
@@ -553,10 +553,10 @@ async def test_a_second_rotation_keeps_what_the_first_one_promised(tmp_path: Pat
             given: dict[str, object] = {"role": "admin"} if kind == "key" else {}
             made = await admin.call(f"create_{kind}", **({"name": "k"} | given))
             name = {id_: made[id_] for id_ in ("key_id", "token_id") if id_ in made}
-            secrets.append(made["api_key" if kind == "key" else "token"])
+            secrets.append(made["api_key" if kind == "key" else "service_token"])
             for _ in range(4):
                 made = await admin.call(f"rotate_{kind}", **name, grace_seconds=600)
-                secrets.append(made["api_key" if kind == "key" else "token"])
+                secrets.append(made["api_key" if kind == "key" else "service_token"])
             assert await good(house) == [True] * 5
             crowded = await admin.ask(f"rotate_{kind}", **name)
             assert crowded["error"]["data"]["reason"] == "invalid_state"
@@ -564,5 +564,5 @@ async def test_a_second_rotation_keeps_what_the_first_one_promised(tmp_path: Pat
         async with running_house(tmp_path) as house, house.local() as admin:
             assert await good(house) == [True] * 5
             made = await admin.call(f"rotate_{kind}", **name, grace_seconds=0)
-            secrets.append(made["api_key" if kind == "key" else "token"])
+            secrets.append(made["api_key" if kind == "key" else "service_token"])
             assert await good(house) == [False] * 5 + [True]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edged.credentials.api_keys import KeyRecord, mint
 from edged.credentials.callers import Streams
+from edged.credentials.rotation import Replaced
 from edged.store import api_keys
 from edged.store.migrations import TRUST, migrate
 
@@ -44,7 +45,9 @@ paths = st.frozensets(st.text(max_size=20), max_size=3)
     name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=100),
     expires_at=times, revoked_at=times, suspended_at=times, rotated_at=times, previous_valid_until=times,
     permissions=texts, camera_access=texts, streams=st.none() | st.builds(Streams, paths, paths),
-    previous_digest=st.none() | st.binary(min_size=32, max_size=32), owner=st.none() | st.just("ann"),
+    previous_digest=st.none() | st.binary(min_size=32, max_size=32),
+    older=st.lists(st.builds(Replaced, st.binary(min_size=32, max_size=32), st.floats(0, 4e9)), max_size=3).map(tuple),
+    owner=st.none() | st.just("ann"),
 )  # fmt: skip
 def test_a_key_comes_back_as_it_went(**changes: object) -> None:
     """Every field survives: None and () stay apart, times keep their fractions, names their script."""

@@ -96,7 +96,11 @@ SCHEMA_6 = (
     ("INSERT INTO refreshes (name, family_id, claims) VALUES (?, ?, ?)", ("ab", "family:ab", '{"sub":"ann"}')),
 )
 SCHEMA_7 = (("INSERT INTO issuers VALUES (?, ?, ?, ?)", ("company", "https://login.example.com/", "{}", 5.0)),)
-ROWS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6, SCHEMA_7)
+SCHEMA_8 = (
+    ("UPDATE api_keys SET older_secrets = ? WHERE key_id = ?", (f'[["{"6d" * 32}",5.5]]', "key_0000000000000003")),
+    ("UPDATE service_tokens SET older_secrets = ?", (f'[["{"6e" * 32}",6.5]]',)),
+)
+ROWS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8)
 
 
 def make_old(path: Path, migrations: Migrations) -> None:

@@ -84,7 +84,7 @@ class ApiKeys:
         self._ledger.put_key(record)
         return record, secret
 
-    async def rotate(self, key_id: str, grace_seconds: float) -> tuple[KeyRecord, str]:
+    async def rotate(self, key_id: str, grace_seconds: float, *, shown: str | None = None) -> tuple[KeyRecord, str]:
         record = self.find(key_id)
         if record.revoked_at is not None:
             raise InvalidState("this key was revoked")

@@ -13,7 +13,7 @@ import structlog
 from edged.access.admissions import Admissions
 from edged.access.ledger import Ledger, key_identity, secret_identity
 from edged.access.registrar import Registrar
-from edged.access.rotation import GRACE_SECONDS, check_grace, shorten
+from edged.access.rotation import GRACE_SECONDS, check_grace, check_room, shorten
 from edged.clock import Clock
 from edged.credentials.api_keys import KeyRecord, digest, mint, mint_key_id, mint_secret, published_as
 from edged.credentials.callers import Streams
@@ -121,14 +121,18 @@ class ApiKeys:
         self._find_living(key_id)
         return await self._registrar.submit(partial(self._update, key_id, changes, check)).outcome()
 
-    async def rotate(self, key_id: str, grace_seconds: float = GRACE_SECONDS) -> tuple[KeyRecord, str]:
+    async def rotate(
+        self, key_id: str, grace_seconds: float = GRACE_SECONDS, *, shown: str | None = None
+    ) -> tuple[KeyRecord, str]:
         """A new secret for a key; the old one, and whoever is inside by it, is good for `grace_seconds` more.
 
-        Raises NotFound, InvalidState (revoked), InvalidParams, StoreFailed or Overloaded; then nothing changed.
+        `shown`: the secret by which the key itself asks for that, by its name. Raises NotFound, InvalidState (revoked,
+        `shown` was replaced, or too many secrets are in their grace), InvalidParams, StoreFailed or Overloaded; then
+        nothing changed.
         """
         check_grace(grace_seconds)
         self._find_living(key_id)
-        return await self._registrar.submit(partial(self._rotate, key_id, grace_seconds)).outcome()
+        return await self._registrar.submit(partial(self._rotate, key_id, grace_seconds, shown)).outcome()
 
     def suspend(self, key_id: str, by: str = "") -> Coroutine[Any, Any, KeyRecord]:
         """Refuse a key and end everything that it opened until it is resumed: in force when this *call* returns.
@@ -268,10 +272,19 @@ class ApiKeys:
         self._ledger.put_key(record)
         return record
 
-    async def _rotate(self, key_id: str, grace_seconds: float) -> tuple[KeyRecord, str]:
+    async def _rotate(self, key_id: str, grace_seconds: float, shown: str | None) -> tuple[KeyRecord, str]:
         before = self._find_living(key_id)
+        if shown is not None and shown != secret_identity(before.digest):
+            raise InvalidState(
+                f"the secret by which {key_id} asks was replaced: it does not make another one",
+                hint="ask by the new secret, or let an administrator of keys do it",
+                resource="key",
+                id=key_id,
+            )
+        now = self._clock.now()
+        check_room(before, now, grace_seconds)
         secret, key_digest = mint_secret()
-        record = before.rotate(key_digest, self._clock.now(), grace_seconds)
+        record = before.rotate(key_digest, now, grace_seconds)
         await self._db.write(partial(api_keys.rotate, record=record))
         record = self._put_changed(record)
         shorten(self._admissions, before, grace_seconds, secret_identity)

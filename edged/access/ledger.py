@@ -7,6 +7,7 @@ question costs one hash and one look-up.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -81,22 +82,20 @@ class Ledger:
             self._owned[before.owner].discard(record.key_id)
         if record.owner is not None:
             self._owned.setdefault(record.owner, set()).add(record.key_id)
-        for old in (before.digest, before.previous_digest) if before else ():
-            if old is None:
-                continue
+        for old in before.digests if before else ():
             self._callers.pop(old, None)
             self._by_secret.pop(secret_identity(old), None)
-            if old not in (record.digest, record.previous_digest):
-                # Rotated twice: whoever is still inside by it is inside no longer.
+            if old not in record.digests:
+                # Whoever is still inside by it is inside no longer.
                 self.ends[secret_identity(old)] = 0.0
         self.keys[record.key_id] = record
         if before is not None:
             self._changed.add(record.key_id)
         self._put_secret(record, record.digest, record.expires_at)
-        if record.previous_digest is not None:
-            until = min(record.previous_valid_until or 0.0, record.expires_at or float("inf"))
-            self._put_secret(record, record.previous_digest, until)
-            self.ends[secret_identity(record.previous_digest)] = until
+        for each in record.replaced:
+            until = min(each.until, record.expires_at or math.inf)
+            self._put_secret(record, each.digest, until)
+            self.ends[secret_identity(each.digest)] = until
         if record.suspended_at is not None or self._is_orphaned(record):
             self.suspended.add(key_identity(record.key_id))
         else:
@@ -139,16 +138,15 @@ class Ledger:
     def put_service_token(self, record: ServiceTokenRecord) -> None:
         """Make a service token known, or known anew after a rotation."""
         before = self.service_tokens.get(record.token_id)
-        for old in (before.digest, before.previous_digest) if before else ():
-            if old is not None and old not in (record.digest, record.previous_digest):
+        for old in before.digests if before else ():
+            if old not in record.digests:
                 self._services.pop(old, None)
                 self.ends[service_secret_identity(old)] = 0.0
         self.service_tokens[record.token_id] = record
         self._services[record.digest] = service_caller(record, record.digest, None)
-        if record.previous_digest is not None:
-            until = record.previous_valid_until or 0.0
-            self._services[record.previous_digest] = service_caller(record, record.previous_digest, until)
-            self.ends[service_secret_identity(record.previous_digest)] = until
+        for each in record.replaced:
+            self._services[each.digest] = service_caller(record, each.digest, each.until)
+            self.ends[service_secret_identity(each.digest)] = each.until
 
     def find_service_token(self, token_digest: bytes) -> Caller | None:
         """The caller that a service token speaks for, good or not; None if none has this digest."""

@@ -11,7 +11,7 @@ import structlog
 from edged.access.admissions import Admissions
 from edged.access.ledger import Ledger
 from edged.access.registrar import Registrar
-from edged.access.rotation import GRACE_SECONDS, check_grace, shorten
+from edged.access.rotation import GRACE_SECONDS, check_grace, check_room, shorten
 from edged.clock import Clock
 from edged.credentials.service_tokens import (
     ServiceTokenRecord,
@@ -152,8 +152,10 @@ class ServiceTokens:
 
     async def _rotate(self, token_id: str, grace_seconds: float) -> tuple[ServiceTokenRecord, str]:
         before = self._find_living(token_id)
+        now = self._clock.now()
+        check_room(before, now, grace_seconds)
         secret, token_digest = mint_secret()
-        record = before.rotate(token_digest, self._clock.now(), grace_seconds)
+        record = before.rotate(token_digest, now, grace_seconds)
         await self._db.write(partial(service_tokens.rotate, record=record))
         self._ledger.put_service_token(record)
         shorten(self._admissions, before, grace_seconds, service_secret_identity)

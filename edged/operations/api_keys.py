@@ -198,13 +198,15 @@ class RotatedKey(msgspec.Struct, frozen=True):
 
 @operation("self")
 async def rotate_key(call: Call, params: RotateKeyParams) -> RotatedKey:
-    """Give a key a new secret: any key for an administrator, otherwise only the key that asks."""
+    """Give a key a new secret: any key for an administrator, otherwise only the key that asks, by its newest secret: who
+    holds one that was replaced, perhaps because it leaked, does not take the key over."""
     _authorize_own(call, params.key_id)
     held = call.house.api_keys.find(params.key_id)
     # Whoever rotates a key holds it from then on; it holds itself already, though its owner may let it do less.
     if not _is_own(call, params.key_id):
         refuse_widening(call, held.role, held.permissions, held.camera_access, held.streams)
-    record, secret = await call.house.api_keys.rotate(params.key_id, params.grace_seconds)
+    shown = _shown_secret(call) if _is_own(call, params.key_id) else None
+    record, secret = await call.house.api_keys.rotate(params.key_id, params.grace_seconds, shown=shown)
     assert record.rotated_at is not None
     assert record.previous_valid_until is not None
     return RotatedKey(
@@ -347,6 +349,12 @@ def _authorize_own(call: Call, key_id: str) -> None:
 def _is_own(call: Call, key_id: str) -> bool:
     caller = call.session.caller
     return caller is not None and caller.method == "api_key" and caller.credential_id == key_id
+
+
+def _shown_secret(call: Call) -> str:
+    """The name of the very secret by which an API key came in (access.ledger.secret_identity)."""
+    assert call.session.caller is not None, "only a key has a secret to show"
+    return next(name for name in call.session.caller.identities if name.startswith("secret:"))
 
 
 def refuse_widening(

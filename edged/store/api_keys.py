@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from edged.credentials.api_keys import KeyRecord
-from edged.store.texts import read_streams, read_texts, write_streams, write_texts
+from edged.store.texts import read_replaced, read_streams, read_texts, write_replaced, write_streams, write_texts
 
 
 def load(connection: sqlite3.Connection) -> list[KeyRecord]:
@@ -18,13 +18,13 @@ def insert(connection: sqlite3.Connection, record: KeyRecord) -> None:
     """A new key. Raises sqlite3.IntegrityError if its id or digest is there already."""
     connection.execute(
         "INSERT INTO api_keys (key_id, name, role, digest, created_at, expires_at, permissions, camera_access,"
-        " streams, owner, revoked_at, suspended_at, rotated_at, previous_digest, previous_valid_until)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " streams, owner, revoked_at, suspended_at, rotated_at, previous_digest, previous_valid_until,"
+        " older_secrets) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             record.key_id, record.name, record.role, record.digest, record.created_at, record.expires_at,
             write_texts(record.permissions), write_texts(record.camera_access), write_streams(record.streams),
             record.owner, record.revoked_at, record.suspended_at, record.rotated_at, record.previous_digest,
-            record.previous_valid_until,
+            record.previous_valid_until, write_replaced(record.older),
         ),
     )  # fmt: skip
 
@@ -38,10 +38,14 @@ def insert_all(connection: sqlite3.Connection, records: Sequence[KeyRecord]) -> 
 def rotate(connection: sqlite3.Connection, record: KeyRecord) -> bool:
     """The digests of a rotated key; False, and nothing done, if it is revoked or unknown."""
     changed = connection.execute(
-        "UPDATE api_keys SET digest = ?, rotated_at = ?, previous_digest = ?, previous_valid_until = ?"
+        "UPDATE api_keys SET digest = ?, rotated_at = ?, previous_digest = ?, previous_valid_until = ?,"
+        " older_secrets = ?"
         " WHERE key_id = ? AND revoked_at IS NULL",
-        (record.digest, record.rotated_at, record.previous_digest, record.previous_valid_until, record.key_id),
-    )
+        (
+            record.digest, record.rotated_at, record.previous_digest, record.previous_valid_until,
+            write_replaced(record.older), record.key_id,
+        ),
+    )  # fmt: skip
     return changed.rowcount == 1
 
 
@@ -93,4 +97,5 @@ def _read(row: sqlite3.Row) -> KeyRecord:
         rotated_at=row["rotated_at"],
         previous_digest=row["previous_digest"],
         previous_valid_until=row["previous_valid_until"],
+        older=read_replaced(row["older_secrets"]),
     )

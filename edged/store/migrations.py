@@ -130,6 +130,11 @@ TRUST: Migrations = (
             fetched_at REAL NOT NULL
         ) STRICT""",
     ),
+    (
+        # Secrets that were replaced before the previous one, while their grace runs.
+        "ALTER TABLE api_keys ADD COLUMN older_secrets TEXT",
+        "ALTER TABLE service_tokens ADD COLUMN older_secrets TEXT",
+    ),
 )
 
 #: What only counts.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from edged.credentials.service_tokens import ServiceTokenRecord
-from edged.store.texts import read_texts, write_texts
+from edged.store.texts import read_replaced, read_texts, write_replaced, write_texts
 
 
 def load(connection: sqlite3.Connection) -> list[ServiceTokenRecord]:
@@ -24,10 +24,14 @@ def insert(connection: sqlite3.Connection, record: ServiceTokenRecord) -> None:
 def rotate(connection: sqlite3.Connection, record: ServiceTokenRecord) -> None:
     """The digests of a rotated token."""
     connection.execute(
-        "UPDATE service_tokens SET digest = ?, rotated_at = ?, previous_digest = ?, previous_valid_until = ?"
+        "UPDATE service_tokens SET digest = ?, rotated_at = ?, previous_digest = ?, previous_valid_until = ?,"
+        " older_secrets = ?"
         " WHERE token_id = ?",
-        (record.digest, record.rotated_at, record.previous_digest, record.previous_valid_until, record.token_id),
-    )
+        (
+            record.digest, record.rotated_at, record.previous_digest, record.previous_valid_until,
+            write_replaced(record.older), record.token_id,
+        ),
+    )  # fmt: skip
 
 
 def _read(row: sqlite3.Row) -> ServiceTokenRecord:
@@ -40,4 +44,5 @@ def _read(row: sqlite3.Row) -> ServiceTokenRecord:
         rotated_at=row["rotated_at"],
         previous_digest=row["previous_digest"],
         previous_valid_until=row["previous_valid_until"],
+        older=read_replaced(row["older_secrets"]),
     )

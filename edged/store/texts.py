@@ -1,4 +1,4 @@
-"""Lists and stream rights as JSON text in a column; NULL where there is none."""
+"""Lists, stream rights and replaced secrets as JSON text in a column; NULL where there is none."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from edged.credentials.callers import Streams
+from edged.credentials.rotation import Replaced
 
 
 def write_texts(texts: Sequence[str] | None) -> str | None:
@@ -29,3 +30,14 @@ def write_streams(streams: Streams | None) -> str | None:
 def read_streams(text: str | None) -> Streams | None:
     """What `write_streams` wrote."""
     return None if text is None else msgspec.json.decode(text, type=Streams)
+
+
+def write_replaced(secrets: Sequence[Replaced]) -> str | None:
+    """Digests in hex, each with its end in Unix seconds."""
+    return msgspec.json.encode([(each.digest.hex(), each.until) for each in secrets]).decode() if secrets else None
+
+
+def read_replaced(text: str | None) -> tuple[Replaced, ...]:
+    """What `write_replaced` wrote."""
+    found = [] if text is None else msgspec.json.decode(text, type=list[tuple[str, float]])
+    return tuple(Replaced(bytes.fromhex(digest), until) for digest, until in found)
