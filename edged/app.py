@@ -158,7 +158,7 @@ async def run(
             shared_secrets=shared_secrets, find_key=keyring.find, issuers=issuers, own=config.auth.issuer,
             leeway=config.auth.leeway, tally=usage.tally, warned=metrics.token_warned,
         )  # fmt: skip
-        passwords = Passwords()
+        passwords = Passwords(at_least=config.auth.password_cost)
         logins = Logins(users, passwords, limiter, gate, registrar)
         logins.load()
         first_admin = FirstAdmin(config.paths.runtime, users.is_empty)

@@ -8,11 +8,13 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
 from edged.access.passwords import Argon2, Passwords, Verified
+from edged.config.model import AuthSettings
 from edged.credentials.passwords import FLOOR, MOST_PASSES, Cost, read_cost
 from edged.errors import InvalidParams, RateLimited
 
@@ -179,6 +181,33 @@ async def test_passes_are_added_until_a_hash_takes_a_tenth_of_a_second(a_pass: f
     assert len(hasher.calls) == 5
 
 
+@pytest.mark.parametrize(
+    ("a_pass", "at_least", "passes"),
+    [(0.5, 6, 6), (0.03, 3, 4), (0.03, 5, 5), (0.0, 2, MOST_PASSES), (0.5, 0, 2), (0.5, 99, MOST_PASSES)],
+)
+async def test_measuring_only_raises_what_was_asked_for(a_pass: float, at_least: int, passes: int) -> None:
+    """Neither below the floor nor beyond the limit; what is stored at less is made anew."""
+    hasher = Watched()
+    passwords = Passwords(
+        at_least=at_least, make_hasher=lambda: hasher, measure=lambda: a_pass * sum(n for _, n in hasher.calls)
+    )
+    verified = await passwords.verify(await make(hasher, FLOOR).hash(PASSWORD), PASSWORD)
+    assert verified.good
+    assert (verified.rehashed is None) == (passes == FLOOR.passes)
+    assert read_cost(await passwords.hash(PASSWORD)) == Cost(FLOOR.memory_kib, passes)
+
+
+def test_the_setting_is_within_what_hashes_may_cost() -> None:
+    """Its least is the floor, and its most the limit, which hashes at rest keep, too."""
+    assert AuthSettings().password_cost == FLOOR.passes
+    for passes in range(-1, 2 * MOST_PASSES):
+        if FLOOR.passes <= passes <= MOST_PASSES:
+            assert msgspec.convert({"password_cost": passes}, AuthSettings).password_cost == passes
+        else:
+            with pytest.raises(msgspec.ValidationError):
+                msgspec.convert({"password_cost": passes}, AuthSettings)
+
+
 async def test_real_hashes_are_never_below_the_floor() -> None:
     """19 MiB, two passes, one lane at least, by the real thing."""
     cost = read_cost(await Passwords().hash(PASSWORD))
@@ -333,6 +362,7 @@ async def test_memory_of_hashes_is_given_back_whichever_thread_made_them() -> No
     code = """
 import threading
 from edged.access.passwords import Argon2
+from edged.config.model import AuthSettings
 from edged.credentials.passwords import FLOOR
 def rss():
     return int(open("/proc/self/statm").read().split()[1]) * 4096

@@ -136,6 +136,7 @@ def test_cameras_of_several_files_add_up(tmp_path: Path) -> None:
             {"a": "/a", "b": "credential:b"},
         ),
         ("EDGED_LOG_LEVEL", "debug", "log", "level", "debug"),
+        ("EDGED_AUTH_PASSWORD_COST", "7", "auth", "password_cost", 7),
     ],
 )
 def test_environment_sets_every_kind(variable: str, text: str, section: str, key: str, value: object) -> None:
@@ -182,6 +183,9 @@ def test_a_typing_error_names_file_line_and_nearest_key(tmp_path: Path) -> None:
         ("[limit]\nbatch = 1\n", ["line 1", "limit is not a section", "did you mean limits?"]),
         ("[limits]\nbatch = 'x'\n", ["line 2", "limits.batch", "expected int, got str"]),
         ("[limits]\nbatch = 0\n", ["line 2", "limits.batch", ">= 1"]),
+        ("[auth]\npassword_cost = 1\n", ["line 2", "auth.password_cost", "expected int >= 2", "2 to 10"]),
+        ("[auth]\npassword_cost = 11\n", ["line 2", "auth.password_cost", "expected int <= 10"]),
+        ("[auth]\npassword_cost = '3'\n", ["line 2", "auth.password_cost", "expected int, got str"]),
         ("[limits]\nqqq = 0\n", ["line 2", "limits.qqq is not a setting", "edged config show"]),
         ("limits = 3\n", ["line 1", "limits is a section", "write [limits]"]),
         ("[limits\n", ["is not TOML", "line 1"]),

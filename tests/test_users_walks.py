@@ -16,6 +16,7 @@ import msgspec
 import planted
 import pytest
 import trio
+from cellar_helpers import rows
 from house_helpers import Conversation, Reply, RunningHouse, ended, free_port, make_config, port_of, running_house
 from joserfc import jwt
 from joserfc.jwk import KeySet
@@ -112,6 +113,31 @@ async def test_a_login_says_the_streams_that_the_user_was_given(tmp_path: Path) 
             claims = claims_of(await log_in(house))
             assert claims["mediamtx_permissions"] == [{"action": "read", "path": "a"}]
             assert (claims["stream_access"], claims["permissions"]) == ({"read": ["a"], "publish": []}, ["camera:read"])
+
+
+async def test_what_a_password_costs_is_set_and_stored_hashes_follow(tmp_path: Path) -> None:
+    """`auth.password_cost`: of a user who was there before it was raised, as soon as they log in."""
+
+    def cost() -> set[str]:
+        return {
+            str(row[0]).split("$")[3] for row in rows(tmp_path / "state" / "trust.db", "SELECT password FROM users")
+        }
+
+    config = make_config(tmp_path, cameras=0)
+    with trio.fail_after(60):
+        async with running_house(tmp_path, config=config) as house:
+            await add(house)
+        (before,) = cost()
+        auth = msgspec.structs.replace(config.auth, password_cost=10)
+        async with running_house(tmp_path, config=msgspec.structs.replace(config, auth=auth)) as house:
+            await log_in(house)
+            await add(house, "bob")
+        assert cost() == {"m=19456,t=10,p=1"}
+        # Lowered again, it lowers nothing.
+        async with running_house(tmp_path, config=config) as house:
+            await log_in(house)
+        assert cost() == {"m=19456,t=10,p=1"}
+        assert before.startswith("m=19456,t=")
 
 
 async def test_a_name_that_is_taken_costs_no_hash(tmp_path: Path) -> None:
@@ -539,6 +565,20 @@ async def test_a_viewer_at_mediamtx_is_out_with_the_user(tmp_path: Path, how: st
                 await late.aclose()
             for viewer in (by_token, by_key):
                 await viewer.aclose()
+
+
+async def test_a_wrong_password_is_told_what_to_do_about_a_password(tmp_path: Path) -> None:
+    """The same for a user who is not there; no word of a JWT or an API key, which `login` does not take."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin, house.websocket() as client:
+            await admin.call("create_user", username="ann", password=PASSWORD)
+            told = [
+                (await client.ask("login", username=name, password="no"))["error"]["data"] for name in ("ann", "bob")
+            ]
+            assert told[0] == told[1]
+            assert told[0]["reason"] == "auth_failed"
+            assert "user name and this password" in told[0]["hint"]
+            assert not [word for word in ("JWT", "API key") if word in told[0]["hint"]]
 
 
 async def test_what_came_of_a_login_by_refreshing_ends_with_it(tmp_path: Path) -> None:

@@ -88,19 +88,21 @@ class Passwords:
         self,
         *,
         cost: Cost | None = None,
+        at_least: int = FLOOR.passes,
         queue: int = QUEUE,
         make_hasher: Callable[[], Hasher] = Argon2,
         measure: Callable[[], float] = time.thread_time,
     ) -> None:
         """`cost` None: at the first use passes are added to FLOOR until a hash takes AIM_SECONDS by `measure`, the
-        time that this thread had of a core: a busy box measures what an idle one does."""
+        time that this thread had of a core: a busy box measures what an idle one does. `at_least` so many they are,
+        however long that takes; MOST_PASSES at most."""
         self._cost = cost
         self._queue = queue
         self._make_hasher = make_hasher
         self._measure = measure
         self._hasher: Hasher | None = None
         self._dummy = ""
-        self._at_least = 0
+        self._at_least = min(max(at_least, FLOOR.passes), MOST_PASSES) if cost is None else 0
         self._thread = trio.CapacityLimiter(1)
         self._busy = False
         self._known: deque[trio.Event] = deque()
@@ -186,12 +188,12 @@ class Passwords:
         return cost
 
     def _calibrate(self, hasher: Hasher) -> Cost:
-        """FLOOR, with more passes where the box is fast."""
+        """FLOOR, with more passes where the box is fast, or where that many were asked for."""
         hasher.hash(b"warm", Cost(8, 1))  # the first call loads the library
         began = self._measure()
         hasher.hash(b"measured", FLOOR)
         a_pass = max((self._measure() - began) / FLOOR.passes, 1e-6)
-        passes = min(max(math.ceil(AIM_SECONDS / a_pass), FLOOR.passes), MOST_PASSES)
+        passes = min(max(math.ceil(AIM_SECONDS / a_pass), self._at_least), MOST_PASSES)
         _log.info("calibrated", memory_kib=FLOOR.memory_kib, passes=passes, pass_ms=round(a_pass * 1000, 1))
         return replace(FLOOR, passes=passes)
 

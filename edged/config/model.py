@@ -219,6 +219,15 @@ class AuthSettings(Section, frozen=True, kw_only=True):
         Meta(description="Outside issuers, each as [auth.issuers.NAME]; eight at most."),
     ] = {}
     leeway: Annotated[float, Meta(ge=0, description="Seconds by which a token may come from the future.")] = 60.0
+    password_cost: Annotated[
+        int,
+        Meta(
+            ge=2,
+            le=10,
+            description="Passes of argon2id over 19 MiB for each password, at least: 2 to 10. A fast box makes more; "
+            "what is stored follows as its users log in.",
+        ),
+    ] = 2
     refresh_grace_seconds: Annotated[
         float,
         Meta(ge=0, le=86400, description="For how many seconds after its end a token may still be refreshed."),
