@@ -46,26 +46,19 @@ def serve(settings: Path, gaps: Path) -> int:
 
 
 async def note_gaps(path: Path) -> None:
-    """Keep the longest time in which the loop did not turn, and the same without the time it waited for a core.
+    """Keep the longest time in which the loop did not turn, and the most that its thread computed between two turns.
 
-    Both in seconds, as two doubles in a mapped file; whoever wants a new measurement writes zeros.
+    Both in seconds, as two doubles in a mapped file; whoever wants a new measurement writes zeros. What a thread
+    computes is the same on a busy machine; how long it waits for a disk is not in it (durability_disk.c tells of that).
     """
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 16) as shared:
         while True:
-            began, waited = time.monotonic(), _seconds_without_core()
+            began, computed = time.monotonic(), time.thread_time()
             await trio.sleep(_TICK)
             gap = time.monotonic() - began - _TICK
-            own = gap - (_seconds_without_core() - waited)
+            own = time.thread_time() - computed
             longest = struct.unpack("dd", shared[:16])
             shared[:16] = struct.pack("dd", max(gap, longest[0]), max(own, longest[1]))
-
-
-def _seconds_without_core() -> float:
-    """How long this thread was ready to run and no core was free (proc_pid_schedstat(5)); 0 where nobody counts."""
-    try:
-        return int(Path("/proc/thread-self/schedstat").read_bytes().split()[1]) / 1e9
-    except OSError:
-        return 0.0
 
 
 def cycles(path: Path) -> None:

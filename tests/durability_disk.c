@@ -6,6 +6,7 @@
  * EDGED_DISK_LOG      gets a line when something has happened:
  *     write NAME OFFSET HEX     truncate NAME SIZE     unlink NAME     sync-begin NAME     sync-end NAME ERRNO
  *     send FD HEX               before the bytes are given to a socket
+ *     loop NAME                 the program's first thread is about to do one of these itself, or to read
  * Each line is one write to a file opened for appending, so the order of the lines is the order of what they tell.
  */
 #define _GNU_SOURCE
@@ -74,6 +75,7 @@ static void say_bytes(const char *head, const unsigned char *data, size_t size)
 /* The last part of the path behind a descriptor on this disk, or NULL. */
 static const char *name_of(int fd, char *path, size_t size)
 {
+    const char *name;
     char link[40];
     if (!control || log_fd < 0)
         return NULL;
@@ -84,7 +86,10 @@ static const char *name_of(int fd, char *path, size_t size)
     path[length] = 0;
     if (!strstr(path, files))
         return NULL;
-    return strrchr(path, '/') + 1;
+    name = strrchr(path, '/') + 1;
+    if (syscall(SYS_gettid) == getpid())
+        say("loop %s\n", name);
+    return name;
 }
 
 static int sync_of(const char *symbol, int fd)
@@ -133,6 +138,17 @@ static ssize_t write_of(int fd, const void *data, size_t size, off_t offset, int
 ssize_t write(int fd, const void *data, size_t size) { return write_of(fd, data, size, 0, 0); }
 ssize_t pwrite(int fd, const void *data, size_t size, off_t offset) { return write_of(fd, data, size, offset, 1); }
 ssize_t pwrite64(int fd, const void *data, size_t size, off_t offset) { return write_of(fd, data, size, offset, 1); }
+
+static ssize_t read_of(int fd, void *data, size_t size, off_t offset, int at_offset)
+{
+    char path[256];
+    name_of(fd, path, sizeof path);
+    return at_offset ? syscall(SYS_pread64, fd, data, size, offset) : syscall(SYS_read, fd, data, size);
+}
+
+ssize_t read(int fd, void *data, size_t size) { return read_of(fd, data, size, 0, 0); }
+ssize_t pread(int fd, void *data, size_t size, off_t offset) { return read_of(fd, data, size, offset, 1); }
+ssize_t pread64(int fd, void *data, size_t size, off_t offset) { return read_of(fd, data, size, offset, 1); }
 
 static int truncate_of(int fd, off_t size)
 {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -141,8 +142,9 @@ def read_file(path: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
 class Box:
     """Settings, state and the child itself; it is started and killed any number of times."""
 
-    def __init__(self, folder: Path, disk: Disk | None = None) -> None:
-        self.folder, self.disk = folder, disk
+    def __init__(self, folder: Path, disk: Disk | None = None, settings: str = "", command: str = "") -> None:
+        """`settings` is more TOML; `command` "serve" starts `edged serve` itself, with nothing beside its loop."""
+        self.folder, self.disk, self._command = folder, disk, command
         self.port = free_port()
         self.database = folder / "state" / "trust.db"
         self.log = folder / "log"
@@ -161,6 +163,7 @@ class Box:
             tokens = []
             [mediamtx]
             enabled = false
+            {settings}
             """
         )
         self._child: subprocess.Popen[bytes] | None = None
@@ -178,7 +181,7 @@ class Box:
         self.forget_gaps()
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(  # noqa: ASYNC220 - a fork and an exec
-                [sys.executable, CHILD, "serve", self._settings, self._gaps],
+                [sys.executable, *self._words()],
                 cwd=HERE.parent, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         with trio.fail_after(60):
@@ -190,6 +193,11 @@ class Box:
                     await trio.sleep(0.02)
                 else:
                     return
+
+    def _words(self) -> list[str | Path]:
+        if self._command:
+            return ["-m", "edged", self._command, "--directory", self._settings]
+        return [CHILD, "serve", self._settings, self._gaps]
 
     def kill(self) -> None:
         """As the power button does to a process: nothing of it runs any more when this returns."""
@@ -214,7 +222,7 @@ class Box:
             shared.write(bytes(16))
 
     def longest_gaps(self) -> tuple[float, float]:
-        """Seconds for which the loop did not turn, and those of them in which it did not wait for a core."""
+        """Seconds for which the loop did not turn at most, and for which its thread computed between two turns."""
         whole, own = struct.unpack("dd", self._gaps.read_bytes())
         return whole, own
 
@@ -234,16 +242,41 @@ class Box:
             yield conversation
 
     async def lets_in(self, secret: str) -> bool:
-        """Whether a new connection may enter with this key."""
+        """Whether a new connection may enter with this key or token."""
         async with self.client() as stranger:
             reply = await stranger.ask("authenticate", auth_token=secret)
         return bool(reply.get("result", {}).get("authenticated"))
 
+    async def request(
+        self, method: str, path: str, *, body: object = None, form: str = "", **headers: str
+    ) -> tuple[int, Any]:
+        """One HTTP exchange over TCP: status, and what the body says (JSON, or text). In header names `_` is `-`."""
+        sent = {"Host": "localhost", "Connection": "close"} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
+        data = form.encode()
+        if form:
+            sent["Content-Type"] = "application/x-www-form-urlencoded"
+        elif body is not None:
+            data, sent["Content-Type"] = json.dumps(body).encode(), "application/json"
+        sent["Content-Length"] = str(len(data))
+        head = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+        async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream:
+            await stream.send_all(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + data)
+            reply = b"".join([part async for part in stream])
+        start, _, text = reply.partition(b"\r\n\r\n")
+        shown = text.decode()
+        return int(start.split()[1]), json.loads(shown) if b"application/json" in start else shown
+
+    async def owed(self) -> int:
+        """How many denials a restart would undo, as it says itself."""
+        return int((await self.request("GET", "/health/ready"))[1]["denials_owed"])
+
 
 @asynccontextmanager
-async def running_box(folder: Path, disk: Disk | None = None) -> AsyncIterator[Box]:
+async def running_box(folder: Path, disk: Disk | None = None, **options: str) -> AsyncIterator[Box]:
     """A box that serves; nothing of it is left at the end, however it ends."""
-    box = Box(folder, disk)
+    box = Box(folder, disk, **options)
     try:
         await box.start()
         yield box

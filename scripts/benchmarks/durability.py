@@ -54,7 +54,7 @@ async def _hold_up(folder: Path) -> None:
         whole, own = box.longest_gaps()
         print(
             f"durability on a slow disk: {REVOCATIONS} revocations with a sync of {SYNC_SECONDS:g} s each: the loop was"
-            f" held up {1e3 * whole:.1f} ms at most, {1e3 * own:.1f} of them its own (limit 50);"
+            f" held up {1e3 * whole:.1f} ms at most, computing {1e3 * own:.1f} at a time (limit 50);"
             f" longest ping {1e3 * longest:.1f} ms",
             flush=True,
         )
