@@ -193,9 +193,7 @@ async def test_a_slow_disk_delays_the_reply_and_nothing_else(box: Box, capfd: py
         assert is_saved(box, key_id)
         whole, own = box.longest_gaps()
     with capfd.disabled():
-        print(
-            f"\nlongest gap of the loop beside a sync of {SLOW:g} s: {whole * 1e3:.1f} ms, computing {own * 1e3:.1f} at most"
-        )
+        print(f"\nlongest gap of the loop beside a sync of {SLOW:g} s: {whole * 1e3:.1f} ms, {own * 1e3:.1f} computing")
     assert_loop_waits_for_no_disk(box, before)
     assert own < LONGEST
 
@@ -239,7 +237,7 @@ async def test_what_is_denied_stays_denied_while_the_disk_fails_and_is_saved_whe
     assert not await box.lets_in(secret)
     assert is_there(box, key_id)
     with capfd.disabled():
-        print(f"\nlongest gap of the loop on a failing disk: {whole * 1e3:.1f} ms, computing {own * 1e3:.1f} at most")
+        print(f"\nlongest gap of the loop on a failing disk: {whole * 1e3:.1f} ms, {own * 1e3:.1f} computing")
     assert own < LONGEST
 
 
