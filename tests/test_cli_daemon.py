@@ -177,6 +177,23 @@ def test_what_is_wrong_with_a_token_is_said_in_the_seeds_words(shell: Shell) -> 
         assert ran.out == "not valid\n" if code else ran.out.startswith("valid\n  sub")
 
 
+def test_a_token_is_made_as_by_the_clients_own_generator(shell: Shell) -> None:
+    """S2-1: `--user` in place of `issue`, in any order, with all that `issue` takes; --help and the rest stay."""
+    for words in (
+        ("--user", "ada", "--role", "viewer", "--expires", "7200"),
+        ("--role", "viewer", "--expires=7200", "--user=ada"),
+    ):  # fmt: skip
+        made = shell.run("token", *words, "--json")
+        assert (made.code, made.json["expires_in"]) == (0, 7200)
+        payload = shell.run("token", "verify", "--json", stdin=made.json["token"]).json["payload"]
+        assert (payload["sub"], payload["role"], payload["exp"] - payload["iat"]) == ("ada", "viewer", 7200)
+    assert shell.run("token", "--user", "ada", "-q").out.count(".") == 2
+    for words in (("--user",), ("--role", "viewer"), ("--user", "ada", "--nonsense")):
+        ran = shell.run("token", *words)
+        assert (ran.code, ran.out) == (2, "")
+    assert "issue" in shell.run("token", "--help").out
+
+
 def test_a_token_can_be_narrowed(shell: Shell) -> None:
     """--camera and --permission end up in its claims; the plain form shows every fact."""
     issued = shell.run(

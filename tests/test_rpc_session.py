@@ -198,6 +198,22 @@ def test_authenticate_with_wrong_types_is_invalid_params() -> None:
     assert "result" not in client.ask("nothing")
 
 
+@pytest.mark.parametrize("member", ["token", "auth_token"])
+def test_an_auth_type_that_does_not_exist_is_told_with_those_that_do(member: str) -> None:
+    """In both dialects; the credential is not looked at, the session stays who it was, and the word is not repeated."""
+    box = Box()
+    client = entered(box, member=member)
+    for word in ("foo", "JWT", "bearer", "x.y.z", "camera_service_sk_" + "1" * 64):
+        told = client.ask("authenticate", {member: "x.y.z", "auth_type": word})["error"]
+        assert (told["code"], told["message"]) == (-32602, "Invalid params: auth_type is none of jwt, api_key, auto")
+        assert word not in told["message"] + told["data"]["hint"]
+    assert client.ask("get_camera_list")["result"]["total"] == 2
+    assert box.counts.failed == []
+    for word in ("jwt", "api_key", "auto", "", None):
+        told = Box().open().ask("authenticate", {member: "x.y.z", "auth_type": word})
+        assert "Invalid params" not in str(told)
+
+
 def test_the_subprotocol_forces_the_dialect() -> None:
     """Whatever the listener and the first authenticate say."""
     box = Box()

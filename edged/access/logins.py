@@ -71,6 +71,7 @@ class Logins:
     def _refused(self, reason: Reason, transport: Transport) -> Refused:
         problem = self._gate.refuse(reason, "password", transport)
         problem.sentence = "Invalid credentials"
+        problem.hint = "this user name and this password do not belong together: log in again with others"
         return problem
 
 

@@ -17,7 +17,19 @@ _VARIABLE = "CAMERA_SERVICE_JWT_TOKEN"
 _TEXT = click.argument("token", required=False)
 
 
-@click.group()
+class _Tokens(click.Group):
+    """`edged token --user NAME …`, as the clients' own generator is called (contract S2-1), is `edged token issue`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for at, word in enumerate(args if args and args[0].startswith("-") else ()):
+            name, has_value, user = word.partition("=")
+            if name == "--user" and (has_value or args[at + 1 :]):
+                rest = args[at + 1 :] if has_value else args[at + 2 :]
+                return super().parse_args(ctx, ["issue", *args[:at], *rest, "--", user if has_value else args[at + 1]])
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Tokens)
 def token() -> None:
     """Tokens that the running daemon signs and accepts."""
 

@@ -60,6 +60,9 @@ class LocalUser:
     uid: int
 
 
+#: What a client may say that its credential is (contract S1-25).
+CREDENTIAL_KINDS: tuple[str, ...] = ("jwt", "api_key", "auto")
+
 Credential: TypeAlias = NoCredential | ApiKey | Token | Ticket | ServiceToken | LocalUser
 
 API_KEY_PREFIX = "camera_service_sk_"

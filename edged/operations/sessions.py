@@ -9,8 +9,8 @@ import msgspec
 
 from edged.access.admissions import Admission
 from edged.clock import Clock, iso
-from edged.credentials.callers import Caller, parse_credential
-from edged.errors import NotFound, Refused
+from edged.credentials.callers import CREDENTIAL_KINDS, Caller, parse_credential
+from edged.errors import InvalidParams, NotFound, Refused
 from edged.operations.catalogue import Call, NoParams, operation
 
 #: What a key without an end is said to be good for (contract 3, authenticate).
@@ -50,8 +50,12 @@ _WORDS = {"viewer": ["view"], "operator": ["view", "control"], "admin": ["view",
 def authenticate(call: Call, params: AuthenticateParams) -> Authenticated:
     """Bind a credential to this very session. A failed try leaves it without any (contract S0-17).
 
-    One that comes too soon after too many of this address is not looked at, and leaves the session as it is.
+    One with an auth_type that does not exist, or that comes too soon after too many of this address, is not looked at,
+    and leaves the session as it is.
     """
+    if params.auth_type and params.auth_type not in CREDENTIAL_KINDS:
+        # What it is instead is not repeated: it may be the credential itself, one member too late.
+        raise InvalidParams(f"auth_type is none of {', '.join(CREDENTIAL_KINDS)}", hint="without it edged finds out")
     session, gate = call.session, call.house.gate
     text = params.token if params.token is not None else params.auth_token
     credential = parse_credential(text or "", params.auth_type or "auto")

@@ -107,8 +107,8 @@ _HINTS: Mapping[str, str] = MappingProxyType(
         "permission_denied": "use a credential that has the required capability",
     }
 )
-#: Rows whose refusals may say themselves what to do; of other ones that would tell why.
-_OWN_HINTS = frozenset({"auth_required", "permission_denied"})
+#: Rows whose refusals may say themselves what to do, as that of a door that takes no JWT: the same, whatever was wrong.
+_OWN_HINTS = frozenset({"auth_required", "auth_failed", "permission_denied"})
 _INVALID: Mapping[int, str] = MappingProxyType(
     {jsonrpc.PARSE_ERROR: "parse_error", jsonrpc.INVALID_REQUEST: "invalid_request"}
 )
