@@ -35,6 +35,10 @@ def sign(folder: Path, **changes: object) -> str:
     return tokens.sign(kept, tokens.SharedSecret("test", (folder / "secret").read_text()))
 
 
+def bearer(text: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {text}"}
+
+
 async def post(house: RunningHouse, path: str, body: object, *, key: str = "", kind: str = FORM) -> Reply:
     """A form, shown with a Bearer."""
     data = urlencode(body) if isinstance(body, (dict, list)) else str(body)
@@ -159,14 +163,15 @@ async def test_who_may_ask_is_who_holds_it_or_may_read_the_audit(tmp_path: Path)
                 reply = await post(house, "/oauth/introspect", {"token": about}, key=asker)
                 assert (reply.status, reply.json["code"]) == (403, "permission_denied")
                 assert 'error="insufficient_scope"' in reply.headers["www-authenticate"]
+            none = await post(house, "/oauth/introspect", {"token": text})
+            assert (none.status, none.headers["www-authenticate"]) == (401, 'Bearer realm="edged"')
             for path in ("/oauth/introspect", "/oauth/revoke"):
-                none = await post(house, path, {"token": text})
-                assert (none.status, none.headers["www-authenticate"]) == (401, 'Bearer realm="edged"')
                 bad = await post(house, path, {"token": text}, key=sign(tmp_path, exp=1))
                 assert (bad.status, bad.headers["www-authenticate"]) == (
                     401,
                     'Bearer realm="edged", error="invalid_token"',
                 )
+            assert (await introspect(house, text, text))["active"] is True
 
 
 @pytest.mark.parametrize("path", ["/oauth/introspect", "/oauth/revoke"])
@@ -187,47 +192,105 @@ async def test_a_form_without_one_token_is_an_invalid_request(tmp_path: Path, pa
 
 
 async def test_a_token_is_ended_by_who_holds_it(tmp_path: Path) -> None:
-    """RFC 7009: 200, and it is refused; its sessions are closed; again, and for what nobody can read, 200 too."""
+    """RFC 7009: 200, and it is refused; its sessions are closed; the same once more, for a client that asks again."""
     with trio.fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.websocket() as client:
-            _, key = await house.create_key("viewer")
             text = sign(tmp_path)
             await client.call("authenticate", auth_token=text)
             reply = await post(house, "/oauth/revoke", {"token": text, "token_type_hint": "access_token"}, key=text)
             assert (reply.status, reply.json, reply.headers["cache-control"]) == (200, {}, "no-store")
             assert await ended(client) == 4401
-            again = await post(house, "/oauth/revoke", {"token": text}, key=text)
-            assert (again.status, again.json["code"]) == (401, "revoked")
-            for garbage in ("x", "a.b.c", "é", "x" * 9000, "camera_service_sk_" + "0" * 64, "\x00"):
+            assert (await house.request("GET", "/api/sessions", headers=bearer(text))).json["code"] == "revoked"
+            for key in (text, ""):
+                assert (await post(house, "/oauth/revoke", {"token": text}, key=key)).status == 200
+            async with house.local() as admin:
+                listed = (await admin.call("list_revocations"))["revocations"]
+            assert len(listed) == 2, "by its jti and its hash, once"
+
+
+async def test_a_token_stands_for_itself(tmp_path: Path) -> None:
+    """RFC 7009, 2.1: no other credential is needed, over HTTP and over RPC; what came of it ends with it, also when it
+    has just ended itself; one that ended long ago takes nothing with it."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=0) as house, house.websocket() as client:
+            now = int(time.time())
+            first, second, late = sign(tmp_path), sign(tmp_path), sign(tmp_path, exp=now - 100)
+            long_ago = sign(tmp_path, exp=now - 400)
+            assert (await post(house, "/oauth/revoke", {"token": first})).status == 200
+            assert (await client.ask("revoke_token", token=second))["result"] == {"revoked": True}
+            made = (await client.call("refresh_token", token=late))["token"]
+            assert (await post(house, "/oauth/revoke", {"token": late}, key=late)).status == 200
+            assert (await post(house, "/oauth/revoke", {"token": long_ago}, key=long_ago)).status == 200
+            for text in (first, second, made):
+                answer = await client.ask("authenticate", auth_token=text)
+                assert answer["error"]["data"]["reason"] == "revoked"
+            async with house.local() as admin:
+                listed = (await admin.call("list_revocations"))["revocations"]
+            known = hashlib.sha256(long_ago.encode()).hexdigest()
+            assert known not in {item.get("token_hash") for item in listed}
+
+
+async def test_what_is_no_token_of_anybody_ends_nothing(tmp_path: Path) -> None:
+    """RFC 7009, 2.2: 200 for whoever has shown who they are; 401 for a stranger, who has shown nothing by that."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=0) as house, house.websocket() as client:
+            _, key = await house.create_key("viewer")
+            good = sign(tmp_path, jti="the good one")
+            forged = tokens.sign(
+                tokens.peek_claims(good), tokens.SharedSecret("x", "another secret of 32 bytes, or more")
+            )
+            for garbage in ("x", "a.b.c", "é", "x" * 9000, "camera_service_sk_" + "0" * 64, "\x00", forged):
                 assert (await post(house, "/oauth/revoke", {"token": garbage}, key=key)).status == 200
+                shown = (garbage,) if garbage.isprintable() and garbage.isascii() and len(garbage) < 8000 else ()
+                for bearer_ in ("", *shown):
+                    reply = await post(house, "/oauth/revoke", {"token": garbage}, key=bearer_)
+                    assert (reply.status, reply.json["code"]) == (401, "auth_failed"), garbage
+            assert (await client.call("authenticate", auth_token=good))["authenticated"]
+            assert await client.call("revoke_token", token=forged) == {"revoked": False}
+            # What is shown besides must be good, whatever the form holds.
+            for bad in ("bad", forged, sign(tmp_path, exp=1), "camera_service_sk_" + "0" * 64):
+                assert (await post(house, "/oauth/revoke", {"token": good}, key=bad)).status == 401
+            assert (await client.call("whoami"))["user_id"] == "ann"
 
 
 async def test_what_others_hold_is_ended_by_who_may(tmp_path: Path) -> None:
-    """tokens:revoke for tokens; keys:admin for API keys, one's own too, and for service tokens (contract 10.1)."""
+    """A token by whoever shows it; keys:admin for API keys, one's own too, and for service tokens (contract 10.1)."""
     with trio.fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             _, viewer = await house.create_key("viewer")
             _, revoker = await house.create_key("admin", permissions=["tokens:revoke"])
             _, keeper = await house.create_key("admin")
-            text = sign(tmp_path)
+            text, other = sign(tmp_path), sign(tmp_path)
             service = (await admin.call("create_service_token", name="s"))["service_token"]
             for asker, about in (
-                (viewer, text),
                 (viewer, viewer),
                 (viewer, keeper),
                 (revoker, revoker),
                 (viewer, service),
+                ("", viewer),
+                ("", service),
             ):
                 reply = await post(house, "/oauth/revoke", {"token": about}, key=asker)
                 assert (reply.status, reply.json["code"]) == (403, "permission_denied")
-            for asker, about in ((revoker, text), (keeper, viewer), (keeper, service), (keeper, keeper)):
+            for asker, about in ((viewer, other), (revoker, text), (keeper, viewer), (keeper, service)):
                 assert (await post(house, "/oauth/revoke", {"token": about}, key=asker)).status == 200
-            assert (await admin.call("validate_token", token=text))["errors"] == ["Token is blacklisted"]
+            # A key that may end keys ends itself; asked again it is gone, and that is what was asked for.
+            for _ in range(2):
+                assert (await post(house, "/oauth/revoke", {"token": keeper}, key=keeper)).status == 200
+            for gone in (text, other):
+                assert (await admin.call("validate_token", token=gone))["errors"] == ["Token is blacklisted"]
             for gone in (viewer, keeper):
                 reply = await house.request("GET", "/api/sessions", key=gone)
                 assert (reply.status, reply.json["code"]) == (401, "revoked")
             listed = (await admin.call("list_service_tokens"))["service_tokens"]
             assert [item["status"] for item in listed] == ["revoked"]
+            # By name somebody's for whoever may, also in the one call that says who asks; for a stranger nobody's.
+            async with house.websocket() as client:
+                named = {"jti": tokens.peek_claims(sign(tmp_path))["jti"]}
+                assert (await client.ask("revoke_token", **named))["error"]["data"]["reason"] == "auth_required"
+                answer = await client.ask("revoke_token", auth_token=viewer, **named)
+                assert answer["error"]["data"]["reason"] == "revoked"
+                assert await client.call("revoke_token", auth_token=revoker, **named) == {"revoked": True}
 
 
 async def test_a_token_is_validated_in_the_seeds_words(tmp_path: Path) -> None:

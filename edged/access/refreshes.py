@@ -80,7 +80,7 @@ class Refreshes:
         self._clock = clock
         self._counts = counts
         self._secrets = {secret.name: secret for secret in shared_secrets}
-        self._grace = grace
+        self.grace = grace
         # The families of which a token is being refreshed, or is to be: one at a time.
         self._running: dict[str, trio.Event] = {}
 
@@ -99,7 +99,7 @@ class Refreshes:
         which nobody knows.
         """
         try:
-            caller = self._gate.enter_refresh(shown, transport, self._grace)
+            caller = self._gate.enter_refresh(shown, transport, self.grace)
             family_id, _ = self._family_of(caller, name_of(caller, _check_kind(caller)))
             while (before := self._running.get(family_id)) is not None:
                 await before.wait()
@@ -119,7 +119,7 @@ class Refreshes:
 
     async def _refresh(self, caller: Caller, transport: Transport) -> Refreshed:
         # It may have waited: what was denied meanwhile counts.
-        caller = self._gate.enter_refresh(caller, transport, self._grace)
+        caller = self._gate.enter_refresh(caller, transport, self.grace)
         signer = _check_kind(caller)
         name = name_of(caller, signer)
         found = await self._db.read(partial(refreshes.find, name=name))
@@ -127,8 +127,8 @@ class Refreshes:
         text = await (self._make(caller, signer, name) if found is None else self._repeat(caller, signer, *found))
         # What was denied while this was on its way to the disk is told to nobody: the successor, or the token itself,
         # which a line in time may hit though its successor is younger. What is told again may have ended.
-        self._gate.enter_refresh(caller, transport, self._grace)
-        successor = self._gate.enter_refresh(text, transport, self._grace)
+        self._gate.enter_refresh(caller, transport, self.grace)
+        successor = self._gate.enter_refresh(text, transport, self.grace)
         self._counts.token_refreshed("replayed" if again else "ok")
         _log.info("refreshed", token=caller.credential_id, successor=successor.credential_id, again=again)
         return Refreshed(text, successor)

@@ -139,12 +139,13 @@ def logout(as_json: bool) -> None:
 @talks
 def revoke(token: str | None, jti: str | None, token_hash: str | None, **where: Any) -> None:
     """End a token and everything that it opened, at once. Without --jti or --hash it is read as in `verify`."""
-    text = None if jti or token_hash else _read(token, where["as_json"])[0]
+    # All that is named is sent: which of two is meant is not for us to guess.
+    text = token if jti or token_hash else _read(token, where["as_json"])[0]
     done = ask("revoke_token", {"token": text, "jti": jti, "token_hash": token_hash}, **where)
     if where["as_json"]:
         show_json(done)
     else:
-        click.echo("revoked")
+        click.echo("revoked" if done["revoked"] else "nothing to revoke: nobody whom edged trusts has signed this")
 
 
 def _read_claim(text: str) -> tuple[str, Any]:

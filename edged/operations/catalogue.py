@@ -64,17 +64,22 @@ class Operation:
     waits: bool
     on_camera: bool
     summary: str
+    #: Open, and yet it matters who asks: what is shown with it must be good.
+    minds_caller: bool = False
 
 
 Declared: TypeAlias = Callable[[Call, Any], Any]
 D = TypeVar("D", bound=Declared)
 
 
-def operation(capability: str, *, name: str | None = None, on_camera: bool = False) -> Callable[[D], D]:
+def operation(
+    capability: str, *, name: str | None = None, on_camera: bool = False, minds_caller: bool = False
+) -> Callable[[D], D]:
     """Declare a function `(call, params: Struct) → result` as an operation.
 
     With `on_camera`, `params.device` is resolved to a camera that the caller may see, and the capability
-    is asked for that camera; a foreign camera is "not found", never "denied" (contract 4b).
+    is asked for that camera; a foreign camera is "not found", never "denied" (contract 4b). `minds_caller`: no
+    credential is asked for, and one that is shown counts.
     """
 
     def attach(function: D) -> D:
@@ -88,6 +93,7 @@ def operation(capability: str, *, name: str | None = None, on_camera: bool = Fal
             inspect.iscoroutinefunction(function),
             on_camera,
             inspect.getdoc(function) or "",
+            minds_caller,
         )
         return function
 

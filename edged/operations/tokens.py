@@ -12,7 +12,7 @@ import structlog
 
 from edged.clock import iso
 from edged.credentials import tokens
-from edged.credentials.callers import Caller
+from edged.credentials.callers import Caller, parse_credential
 from edged.credentials.claims import (
     FUTURE,
     LEEWAY,
@@ -26,7 +26,7 @@ from edged.credentials.claims import (
 from edged.credentials.decision import Reason
 from edged.credentials.oddities import MISSING, errors_of, warnings_of
 from edged.credentials.refreshes import text_of
-from edged.credentials.roles import canonical_role
+from edged.credentials.roles import SELF, canonical_role
 from edged.credentials.signing_keys import ALGORITHMS, Algorithm
 from edged.credentials.tokens import SharedSecret
 from edged.errors import InvalidParams, InvalidState, Unsupported
@@ -237,6 +237,8 @@ class RevokeTokenParams(msgspec.Struct, frozen=True):
 
 
 class RevokedToken(msgspec.Struct, frozen=True):
+    """`revoked`: it is good no more. False for what never was: nobody whom edged trusts has signed it."""
+
     revoked: bool
 
 
@@ -252,26 +254,66 @@ def get_token_usage(call: Call, params: GetTokenUsageParams) -> dict[str, int]:
     return call.house.gate.token_uses.most_used(params.limit)
 
 
-@operation("self")
+@operation("none", minds_caller=True)
 async def revoke_token(call: Call, params: RevokeTokenParams) -> RevokedToken:
-    """End a token and everything that it opened: one's own for anybody, any with tokens:revoke.
+    """End a token and everything that it opened. Whoever shows the token itself may, with no other credential: they
+    could use it. By its jti or hash, one's own for anybody, any with tokens:revoke. Again is fine.
 
     An API key or a service token may stand for a token. It takes keys:admin to end one, one's own key too: that may
     only get and rotate itself, for others may share it, and whoever found it must not shut them out for good (10.1).
     """
-    if params.token and (key := find_key(call.house, params.token)) is not None:
-        call.house.gate.authorize(call.session.caller, "keys:admin", call.session.transport)
-        if key.method == "service_token":
-            await call.house.service_tokens.revoke(key.credential_id, by=call.session.id)
-        else:
-            await call.house.api_keys.revoke(key.credential_id, by=call.session.id)
+    house, caller, transport = call.house, call.session.caller, call.session.transport
+    if caller is not None or not params.token:
+        # Whoever shows something else besides must show something good.
+        house.gate.authorize(caller, SELF, transport)
+    if params.token and (key := find_key(house, params.token)) is not None:
+        if caller is not None or not _is_over(house, key):
+            await _revoke_key(call, key)
         return RevokedToken(revoked=True)
-    identities, until = _name(params, call.house)
-    caller = call.session.caller
-    if caller is None or not (identities <= caller.identities or _is_of_family(call.house, caller, identities)):
-        call.house.gate.authorize(caller, "tokens:revoke", call.session.transport)
-    await call.house.registrar.revoke_token(identities, until, by=call.session.id)
+    held = _read_held(house, params.token)
+    if caller is None and held is None:
+        # The gate says what is wrong with it, and counts that.
+        shown = parse_credential(params.token or "")
+        house.limiter.authenticate(house.gate, shown, call.session.peer, transport)
+    identities, until = _name(params, held)
+    if not _may_revoke(house, caller, identities):
+        if not params.token:
+            house.gate.authorize(caller, "tokens:revoke", transport)
+        if held is None or _is_over(house, held):
+            return RevokedToken(revoked=held is not None)
+    await house.registrar.revoke_token(identities, until, by=call.session.id)
     return RevokedToken(revoked=True)
+
+
+async def _revoke_key(call: Call, key: Caller) -> None:
+    """Raises Refused for whoever may not; shown alone, a key speaks for itself."""
+    call.house.gate.authorize(call.session.caller or key, "keys:admin", call.session.transport)
+    revoke = call.house.service_tokens.revoke if key.method == "service_token" else call.house.api_keys.revoke
+    await revoke(key.credential_id, by=call.session.id)
+
+
+def _may_revoke(house: House, caller: Caller | None, identities: frozenset[str]) -> bool:
+    """Whether these are the caller's own, or it may end anybody's."""
+    if caller is None:
+        return False
+    own = identities <= caller.identities or _is_of_family(house, caller, identities)
+    return own or house.gate.judge(caller, "tokens:revoke").allowed
+
+
+def _read_held(house: House, text: str | None) -> Caller | None:
+    """The caller of a token, good or not; None for what nobody whom edged trusts has signed."""
+    try:
+        return house.gate.read_token(text) if text else None
+    except tokens.TokenRefused:
+        return None
+
+
+def _is_over(house: House, held: Caller) -> bool:
+    """Whether nothing can come of it any more: it is revoked, or ended so long ago that nobody refreshes it."""
+    reason = house.gate.judge(held, SELF).reason
+    if reason is Reason.EXPIRED and held.method == "jwt_local":
+        return held.expires is not None and house.clock.now() >= held.expires + house.refreshes.grace
+    return reason in (Reason.REVOKED, Reason.EXPIRED)
 
 
 def _is_of_family(house: House, caller: Caller, identities: frozenset[str]) -> bool:
@@ -283,8 +325,9 @@ def _is_of_family(house: House, caller: Caller, identities: frozenset[str]) -> b
     return all(families and families <= own for families in named)
 
 
-def _name(params: RevokeTokenParams, house: House) -> tuple[frozenset[str], float | None]:
-    """What to deny, and until when it could be used (Unix seconds, None: unknown). Raises InvalidParams."""
+def _name(params: RevokeTokenParams, held: Caller | None) -> tuple[frozenset[str], float | None]:
+    """What to deny, and until when it could be used (Unix seconds, None: unknown); `held` is the caller of `token` if
+    somebody has signed it. Raises InvalidParams."""
     given = [value for value in (params.token, params.jti, params.token_hash) if value]
     if len(given) != 1:
         raise InvalidParams("give exactly one of token, jti, token_hash")
@@ -304,9 +347,6 @@ def _name(params: RevokeTokenParams, house: House) -> tuple[frozenset[str], floa
     # jti is denied too; an unverified jti may be denied by whoever may revoke any token.
     if isinstance(jti := claims.get("jti"), str) and jti:
         identities.add(f"jti:{jti[:256]}")
-    try:
-        expires = house.gate.read_token(text).expires
-    except tokens.TokenRefused:
-        # What nobody signed says nothing about when the token that has its jti ends.
-        expires = None
+    # What nobody signed says nothing about when the token that has its jti ends.
+    expires = None if held is None else held.expires
     return frozenset(identities), None if expires is None else expires + LEEWAY

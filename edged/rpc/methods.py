@@ -29,7 +29,7 @@ class Method:
     """An operation under the name that a client used.
 
     `credentials` are the params by which a stateless client may present itself with this very call: those
-    of contract 3 that the operation has no param of its own for; none where no credential is asked for.
+    of contract 3 that the operation has no param of its own for; none where it does not matter who asks.
     """
 
     operation: Operation
@@ -48,5 +48,6 @@ def table(catalogue: Catalogue) -> Mapping[str, Method]:
 
 def _method(operation: Operation) -> Method:
     own = set(operation.params.__struct_fields__)
-    members = frozenset() if operation.capability == OPEN else frozenset(CREDENTIAL_MEMBERS) - own
+    is_for_all = operation.capability == OPEN and not operation.minds_caller
+    members = frozenset() if is_for_all else frozenset(CREDENTIAL_MEMBERS) - own
     return Method(operation, members, operation.name in BARRIERS)

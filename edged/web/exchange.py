@@ -16,7 +16,17 @@ from starlette.types import Message, Send
 
 from edged.access.admissions import Cause
 from edged.cameras.model import Camera
-from edged.credentials.callers import NOTHING, Caller, LocalUser, NoCredential, Peer, Resource, Ticket, Transport
+from edged.credentials.callers import (
+    NOTHING,
+    Caller,
+    Credential,
+    LocalUser,
+    NoCredential,
+    Peer,
+    Resource,
+    Ticket,
+    Transport,
+)
 from edged.credentials.roles import OPEN, SELF
 from edged.errors import InvalidParams, Refused
 from edged.operations.catalogue import Catalogue, find_camera
@@ -98,6 +108,15 @@ class Exchange:
         elif way.capability and way.capability != SELF:
             self.house.gate.authorize(self.session.caller, way.capability, self.session.transport)
 
+    def identify(self, credential: Credential, *, at_files: bool = False) -> None:
+        """Ask the gate whose this is. Raises Refused, RateLimited."""
+        session = self.session
+        session.caller = self.house.limiter.authenticate(
+            self.house.gate, credential, session.peer, session.transport, at_files=at_files
+        )
+        # The listener then counts this connection no more among the strangers of its address.
+        self.request.scope.get("edged.authenticated", _tell_nobody)()
+
     async def call(self, operation: str, params: msgspec.Raw | Mapping[str, object]) -> Any:
         """Ask the catalogue. Whoever came in as root by the kernel's word must still be root now.
 
@@ -127,7 +146,7 @@ class Exchange:
         return (self.catalogue.find(way.operation).capability if way.operation else way.capability) == OPEN
 
     def _authenticate(self, way: Way) -> None:
-        peer, gate, transport = self.session.peer, self.house.gate, self.session.transport
+        peer = self.session.peer
         shown = read_service_token(self.request.headers, peer) if way.at_files else None
         # It wins over a token, and a wrong one over a good token (contract S3-9).
         credential = shown or read_credential(self.request.headers, peer)
@@ -139,16 +158,12 @@ class Exchange:
                 raise self._no_credential(_how(way))
             credential = LocalUser(0)
         try:
-            self.session.caller = self.house.limiter.authenticate(
-                gate, credential, peer, transport, at_files=way.at_files
-            )
+            self.identify(credential, at_files=way.at_files)
         except Refused as problem:
             if way.at_files:
                 # What clients of the upload service know it by (contract 5.3).
                 problem.fields["text"] = "Invalid token" if shown is None else "Invalid service token"
             raise
-        # The listener then counts this connection no more among the strangers of its address.
-        self.request.scope.get("edged.authenticated", _tell_nobody)()
 
     def _no_credential(self, how: str) -> Refused:
         """The gate's own refusal of nothing at all, counted there, with what to do about it."""

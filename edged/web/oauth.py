@@ -7,8 +7,10 @@ from contextlib import suppress
 from starlette.requests import Request
 from starlette.responses import Response
 
+from edged.credentials.callers import NoCredential
 from edged.errors import InvalidParams
 from edged.web.bodies import FORM, is_form, parse_form
+from edged.web.credentials import read_credential, text_of
 from edged.web.exchange import Exchange, Way, json_response
 
 
@@ -22,11 +24,18 @@ async def introspect(asked: Exchange) -> Response:
 
 
 async def revoke(asked: Exchange) -> Response:
-    """The token in the form is good no more once this answers 200: also when it never was."""
+    """The token in the form is good no more once this answers 200: also when it never was.
+
+    It stands for itself: beside it no credential needs to be shown (RFC 7009, section 2.1; clients have no secrets of
+    their own here), and who shows it as Bearer, too, shows nothing else. What is shown besides must be good.
+    """
     try:
         token = await _read_token(asked.request)
     except InvalidParams as problem:
         return _invalid_request(problem)
+    shown = read_credential(asked.request.headers, asked.session.peer)
+    if not isinstance(shown, NoCredential) and text_of(shown) != token:
+        asked.identify(shown)
     # One that cannot be read is one that nobody could use (RFC 7009, section 2.2).
     with suppress(InvalidParams):
         await asked.call("revoke_token", {"token": token})
