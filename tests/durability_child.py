@@ -1,7 +1,7 @@
 """What the durability tests kill: a program of its own, in one of two shapes.
 
 serve SETTINGS-FOLDER GAPS-FILE     a whole edged, with a task beside it that notes how long its loop was held up
-cycles DATABASE                     the store and the registrar alone; forked anew for each line on standard input
+cycles DATABASE                     the store, the registrar and a gate; forked anew for each line on standard input
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import random
 import signal
 import struct
 import sys
@@ -62,8 +63,11 @@ async def note_gaps(path: Path) -> None:
 
 
 def cycles(path: Path) -> None:
-    """For each line of standard input, a JSON list of secrets to try, one life of a child that revokes until killed."""
+    """For each line of standard input, JSON of credentials to try and a kind to begin with, one life of a child that
+    denies until killed."""
     # What every life needs is imported once: a life then costs a fork and not a start of Python.
+    import edged.access.keyring
+    import edged.access.refreshes
     import edged.access.registrar
     import edged.access.usage
     import edged.access.users
@@ -77,7 +81,8 @@ def cycles(path: Path) -> None:
         child = os.fork()
         if child == 0:
             try:
-                trio.run(partial(live, path, json.loads(line)))
+                random.seed()
+                trio.run(partial(live, path, **json.loads(line)))
             finally:
                 os._exit(1)
         tell(pid=child)
@@ -85,52 +90,166 @@ def cycles(path: Path) -> None:
         tell(ended=-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
 
 
-async def live(path: Path, secrets: list[str]) -> None:
-    """Open the database as a daemon does, say what is in it, then make keys and say each reply; end them by turns: by
-    a revocation, and with the user whose they are."""
-    from edged.access.admissions import Admissions
-    from edged.access.api_keys import ApiKeys
-    from edged.access.gate import Gate
-    from edged.access.ledger import Ledger
-    from edged.access.registrar import Registrar
-    from edged.access.users import Users
-    from edged.clock import Clock
-    from edged.credentials.callers import ApiKey
+#: What a life may deny; each is a method of Life.
+KINDS = (
+    "key", "user_deleted", "user_disabled", "password", "jti", "family", "subject_cut_off", "issuer_cut_off", "subject",
+)  # fmt: skip
+#: Issuers whose tokens may come, so that no line hits what is made after it.
+_ISSUERS = 20_000
+_LONG = 1_000_000
+
+
+async def live(path: Path, secrets: list[str], first: str) -> None:
+    """Open the database as a daemon does and say what a real gate says of these credentials; then make some and deny
+    them, saying each reply."""
+    from edged.credentials.callers import parse_credential
     from edged.errors import Refused
     from edged.store.database import Database
     from edged.store.migrations import TRUST
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     async with Database.open(path, TRUST, name="trust") as db, trio.open_nursery() as nursery:
-        ledger, admissions, clock = Ledger(), Admissions(), Clock()
-        registrar = Registrar(ledger, admissions, db, clock, _Uncounted())
-        api_keys = ApiKeys(registrar, ledger, admissions, db, clock)
-        users = Users(registrar, ledger, admissions, db, clock, issuer="edged")
-        registrar.load()
-        users.load()
-        api_keys.load()
-        gate = Gate(ledger, admissions, clock, _Uncounted(), shared_secrets=[])
+        life = Life(db)
         refused: dict[str, str] = {}
         for secret in secrets:
             try:
-                gate.authenticate(ApiKey(secret), "ws")
+                life.gate.authenticate(parse_credential(secret), "ws")
             except Refused as problem:
                 refused[secret] = str(problem.reason)
         check = [
             row[0] for row in db.read_now(lambda connection: connection.execute("PRAGMA integrity_check").fetchall())
         ]
-        tell(integrity=check, refused=refused, keys=len(ledger.keys), denied=len(ledger.denied))
-        await nursery.start(registrar.run)
+        tell(integrity=check, refused=refused)
+        await nursery.start(life.registrar.run)
+        # Good for ever: whoever refuses everything loses nothing, either.
+        tell(kept=[(await life.make_key())[1], await life.token("kept")])
+        kind = first
         while True:
-            record, secret = await api_keys.create(name="short-lived", role="viewer")
-            tell(made=secret)
-            await api_keys.revoke(record.key_id)
-            tell(revoked=secret)
-            await users.create(name=record.key_id, role="viewer")
-            _, secret = await api_keys.create(name="owned", role="viewer", owner=record.key_id)
-            tell(made=secret)
-            await users.delete(record.key_id)
-            tell(revoked=secret)
+            await getattr(life, kind)()
+            kind = random.choice(KINDS)
+
+
+class Life:
+    """The rooms that know who is denied, over one database; and what can be denied in them."""
+
+    def __init__(self, db: Any) -> None:
+        from edged.access.admissions import Admissions
+        from edged.access.api_keys import ApiKeys
+        from edged.access.gate import Gate
+        from edged.access.keyring import Keyring
+        from edged.access.ledger import Ledger
+        from edged.access.refreshes import Refreshes
+        from edged.access.registrar import Registrar
+        from edged.access.users import Users
+        from edged.clock import Clock
+        from edged.credentials.claims import Trust
+        from edged.credentials.tokens import SharedSecret
+
+        counts: Any = _Uncounted()
+        issuers = frozenset({"edged", *(f"issuer{number}" for number in range(_ISSUERS))})
+        self._secret = SharedSecret("test", "a secret of the tests, long enough for HS256", Trust(issuers, own="edged"))
+        self._ledger, admissions, self._clock = Ledger(), Admissions(), Clock()
+        self.registrar = Registrar(self._ledger, admissions, db, self._clock, counts)
+        self.api_keys = ApiKeys(self.registrar, self._ledger, admissions, db, self._clock)
+        self.users = Users(self.registrar, self._ledger, admissions, db, self._clock, issuer="edged")
+        self.registrar.load()
+        self.users.load()
+        self.api_keys.load()
+        self.gate = Gate(self._ledger, admissions, self._clock, counts, shared_secrets=[self._secret])
+        self.refreshes = Refreshes(
+            self.registrar, self._ledger, self.gate, Keyring(db, self._clock), db, self._clock, counts,
+            shared_secrets=[self._secret],
+        )  # fmt: skip
+        self.refreshes.load()
+
+    async def make_key(self, **options: Any) -> tuple[str, str]:
+        record, secret = await self.api_keys.create(name="short-lived", role="viewer", **options)
+        return record.key_id, secret
+
+    async def token(self, subject: str, issuer: str = "edged") -> str:
+        """One that edged made, or another issuer."""
+        from edged.credentials.tokens import issue_claims, sign
+
+        own = {"epoch": await self.registrar.epoch()} if issuer == "edged" else {}
+        claims = issue_claims(
+            subject, role="viewer", now=self._clock.now(), expires_in=_LONG, extra={"iss": issuer, **own}
+        )
+        return sign(claims, self._secret)
+
+    async def _user(self) -> tuple[str, str]:
+        name = _fresh("user")
+        await self.users.create(name=name, role="viewer")
+        return name, await self.token(name)
+
+    async def key(self) -> None:
+        key_id, secret = await self.make_key()
+        tell(made=secret)
+        await self.api_keys.revoke(key_id)
+        tell(revoked=secret, kind="key")
+
+    async def user_deleted(self) -> None:
+        """Their key rests, their token ends."""
+        name, token = await self._user()
+        _, secret = await self.make_key(owner=name)
+        tell(made=secret)
+        await self.users.delete(name)
+        tell(revoked=secret, kind="user_deleted")
+        tell(revoked=token, kind="user_deleted")
+
+    async def user_disabled(self) -> None:
+        name, token = await self._user()
+        tell(made=token)
+        await self.users.disable(name)
+        tell(revoked=token, kind="user_disabled")
+
+    async def password(self) -> None:
+        name, token = await self._user()
+        tell(made=token)
+        await self.users.set_password(name, "the hash of another one")
+        tell(revoked=token, kind="password")
+
+    async def jti(self) -> None:
+        token = await self.token(_fresh("subject"))
+        tell(made=token)
+        await self.registrar.revoke_token(frozenset({_jti_of(token)}), self._clock.now() + _LONG)
+        tell(revoked=token, kind="jti")
+
+    async def family(self) -> None:
+        """By the name of the first; who has what came of it is out."""
+        token = await self.token(_fresh("subject"))
+        successor = (await self.refreshes.refresh(token, "ws")).text
+        tell(made=successor)
+        await self.registrar.revoke_token(frozenset({_jti_of(token)}), self._clock.now() + _LONG)
+        tell(revoked=successor, kind="family")
+
+    async def subject_cut_off(self) -> None:
+        token = await self.token(name := _fresh("subject"))
+        tell(made=token)
+        await self.registrar.cut_off(f"user:{name}", None)
+        tell(revoked=token, kind="subject_cut_off")
+
+    async def issuer_cut_off(self) -> None:
+        issuer = f"issuer{random.randrange(_ISSUERS)}"
+        token = await self.token(_fresh("subject"), issuer)
+        tell(made=token)
+        await self.registrar.cut_off(f"issuer:{issuer}", None)
+        tell(revoked=token, kind="issuer_cut_off")
+
+    async def subject(self) -> None:
+        token = await self.token(name := _fresh("subject"))
+        tell(made=token)
+        await self.users.revoke(f"user:{name}", "subject")
+        tell(revoked=token, kind="subject")
+
+
+def _fresh(what: str) -> str:
+    return f"{what}-{random.getrandbits(64):016x}"
+
+
+def _jti_of(token: str) -> str:
+    from edged.credentials.tokens import peek_claims
+
+    return f"jti:{peek_claims(token)['jti']}"
 
 
 class _Uncounted:

@@ -20,14 +20,18 @@ REVOCATIONS = 5
 
 
 def bench_durability(args: argparse.Namespace) -> None:
-    """Revoke, be told, `kill -9`, start again; then revocations on a slow disk."""
+    """Deny, be told, `kill -9`, start again; then revocations on a slow disk. Exits with 1 if anything was lost."""
     with tempfile.TemporaryDirectory(prefix="edged-bench-") as folder:
         tally = run_cycles(Path(folder) / "trust.db", args.cycles, random.Random())
-        print(f"durability: {tally} (limit: 0 lost, 0 damaged)", flush=True)
+        print(f"durability: {tally} (limit: 0 lost, 0 shut out, 0 damaged)", flush=True)
         if shutil.which("gcc") is None:
             print("durability on a slow disk: not run: gcc not found (apt-get install gcc)")
-            return
-        trio.run(_hold_up, Path(folder))
+        else:
+            trio.run(_hold_up, Path(folder))
+    if not tally.is_whole:
+        sys.exit(
+            f"durability: {len(tally.lost)} lost, {len(tally.shut_out)} shut out, {tally.damaged or 'not'} damaged"
+        )
 
 
 async def _hold_up(folder: Path) -> None:
