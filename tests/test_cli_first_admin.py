@@ -105,6 +105,14 @@ def test_another_code_ends_the_one_before(shell: Shell, box: Path) -> None:
     assert now not in shown
 
 
+def test_another_code_and_an_administrator_are_not_asked_for_in_one_breath(shell: Shell, box: Path) -> None:
+    """The name would be dropped without a word; the code stays as it was."""
+    before = code_of(box)
+    told = shell.run("claim", "--new", "--username", "ada")
+    assert (told.code, "leave out --username" in told.err) == (2, True)
+    assert code_of(box) == before
+
+
 def test_a_code_that_is_used_up_is_said_before_anything_is_asked(shell: Shell, box: Path) -> None:
     """And with what to do."""
     (box / "run" / "claim").unlink()

@@ -121,6 +121,15 @@ def test_where_there_is_no_token_the_command_says_where_it_looked(shell: Shell) 
     assert shell.run("token", "verify", "-").code == 2
 
 
+def test_of_two_tokens_that_are_named_none_is_revoked(shell: Shell) -> None:
+    """1, and that one is to be named: neither is left out without a word."""
+    text = make("first")
+    for other in (("--jti", "second"), ("--hash", "0" * 64)):
+        ran = shell.run("token", "revoke", text, *other)
+        assert (ran.code, "exactly one of token, jti, token_hash" in ran.err) == (1, True)
+    assert shell.run("token", "verify", text).code == 0
+
+
 def test_a_token_that_is_not_refreshed_leaves_the_kept_one(shell: Shell, kept: Path) -> None:
     """1, and why."""
     text = make("over", left=-9999)

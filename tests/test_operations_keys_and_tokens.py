@@ -131,6 +131,7 @@ async def test_a_key_ends_when_it_says(tmp_path: Path) -> None:
         {"name": "x", "role": "viewer", "camera_access": ["c" * 129]},
         {"name": "x", "role": "viewer", "expires_in_days": 0},
         {"name": "x", "role": "viewer", "expires_in_days": True},
+        {"name": "x", "role": "viewer", "expires_in_days": 5, "expires_at": "2099-01-31T00:00:00Z"},
     ],
 )
 async def test_bad_params_make_no_key(tmp_path: Path, params: dict[str, object]) -> None:
@@ -309,6 +310,16 @@ async def test_a_revocation_names_exactly_one_thing(tmp_path: Path, params: dict
     with trio.fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             assert (await admin.ask("revoke_token", **params))["error"]["code"] == -32602
+
+
+async def test_a_key_beside_a_jti_ends_neither(tmp_path: Path) -> None:
+    """Which of the two is meant is not guessed."""
+    with trio.fail_after(30):
+        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+            key_id, secret = await house.create_key("viewer")
+            assert (await admin.ask("revoke_token", token=secret, jti="x"))["error"]["code"] == -32602
+            assert (await admin.call("get_key", key_id=key_id))["status"] == "active"
+            assert (await admin.call("list_revocations"))["total"] == 0
 
 
 async def test_without_a_shared_secret_a_key_pair_signs_and_hs256_tells_how(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ async def test_nobody_widens_a_key_beyond_what_they_may_do(tmp_path: Path) -> No
 
 BAD_CHANGES: tuple[dict[str, object], ...] = (
         {}, {"name": ""}, {"role": "king"}, {"expires_at": "2001-01-01"}, {"expires_at": "soon"},
+        {"expires_at": "2099-01-01", "expires_in_days": 5}, {"expires_at": None, "expires_in_days": 5},
         {"expires_in_days": -1}, {"permissions": ["*:x"]}, {"camera_access": [""]}, {"streams": {"read": ["~x"]}},
         {"streams": {"read": [""]}}, {"streams": {"read": ["x"] * 65}}, {"streams": ["camera0"]}, {"name": None},
 )  # fmt: skip
@@ -319,14 +320,16 @@ async def test_the_list_of_revocations_comes_in_pages_the_newest_first(tmp_path:
 
 
 async def test_keys_are_changed_suspended_and_resumed_over_http(tmp_path: Path) -> None:
-    """PATCH with a body of JSON; the path names the key, not the body; 404, 409 and 415 as everywhere."""
+    """PATCH with a body of JSON; one that names another key than the path is refused; 404, 409, 415 as everywhere."""
     with trio.fail_after(30):
         async with running_house(tmp_path, cameras=0) as house:
             _, boss = await house.create_key("admin")
             key_id, secret = await house.create_key("viewer")
             other, _ = await house.create_key("viewer")
             at = f"/api/keys/{key_id}"
-            done = await house.request("PATCH", at, key=boss, body={"name": "new", "key_id": other})
+            told = await house.request("PATCH", at, key=boss, body={"name": "new", "key_id": other})
+            assert (told.status, told.json["code"]) == (400, "invalid_params")
+            done = await house.request("PATCH", at, key=boss, body={"name": "new", "key_id": key_id})
             assert (done.status, done.json["name"], done.json["key_id"]) == (200, "new", key_id)
             assert (await house.request("PATCH", at, key=secret, body={"role": "admin"})).status == 403
             assert (await house.request("PATCH", at, key=boss, body=[1])).status == 400

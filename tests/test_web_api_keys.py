@@ -116,6 +116,15 @@ async def test_rotation_with_no_grace_ends_the_old_secret(site: Site) -> None:
     assert (again.status, again.json["code"]) == (401, "expired")
 
 
+async def test_a_key_with_two_ends_is_not_made(site: Site) -> None:
+    """Neither wins without a word: the answer names both."""
+    _, admin = site.key()
+    ends = {"expires_at": "2099-01-31T00:00:00Z", "expires_in_days": 5}
+    reply = await site.ask("POST", "/api/keys", key=admin, json_body={"name": "x", "role": "viewer", **ends})
+    assert (reply.status, reply.json["code"]) == (400, "invalid_params")
+    assert all(name in reply.json["detail"] for name in ends)
+
+
 async def test_the_path_names_the_key_and_not_the_body(site: Site) -> None:
     """A key cannot rotate another one by naming it in the body: two names are refused, one said twice is fine."""
     own, secret = site.key("viewer")

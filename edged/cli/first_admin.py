@@ -21,6 +21,8 @@ def claim(new: bool, username: str | None, password_stdin: bool, **where: Any) -
     The box makes a code at each start until it has one, good for fifteen minutes and five tries. Who may read its file
     (sudo) need not know it; others are asked for it.
     """
+    if new and username:
+        raise click.UsageError("--new makes a code and no administrator: leave out --username")
     found = ask("create_claim_code" if new else "get_claim_code", {}, **where)
     code = _read(Path(found["path"]))
     if new:

@@ -266,6 +266,8 @@ async def revoke_token(call: Call, params: RevokeTokenParams) -> RevokedToken:
     if caller is not None or not params.token:
         # Whoever shows something else besides must show something good.
         house.gate.authorize(caller, SELF, transport)
+    if len([value for value in (params.token, params.jti, params.token_hash) if value]) != 1:
+        raise InvalidParams("give exactly one of token, jti, token_hash")
     if params.token and (key := find_key(house, params.token)) is not None:
         if caller is not None or not _is_over(house, key):
             await _revoke_key(call, key)
@@ -328,9 +330,6 @@ def _is_of_family(house: House, caller: Caller, identities: frozenset[str]) -> b
 def _name(params: RevokeTokenParams, held: Caller | None) -> tuple[frozenset[str], float | None]:
     """What to deny, and until when it could be used (Unix seconds, None: unknown); `held` is the caller of `token` if
     somebody has signed it. Raises InvalidParams."""
-    given = [value for value in (params.token, params.jti, params.token_hash) if value]
-    if len(given) != 1:
-        raise InvalidParams("give exactly one of token, jti, token_hash")
     if params.jti:
         return frozenset({f"jti:{params.jti[:256]}"}), None
     if params.token_hash:
