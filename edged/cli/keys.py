@@ -42,7 +42,7 @@ def key() -> None:
 @key.command()
 @click.argument("name")
 @click.option("--role", type=ROLES, required=True, help="What the key may do; user is operator.")
-@click.option("--expires-in-days", type=_Days(0, _MOST_DAYS, min_open=True), help="Without it the key has no end.")
+@click.option("--expires-in-days", type=_Days(0, _MOST_DAYS, min_open=True), help="When it ends, from now; else never.")
 @_expires_at
 @gives_rights
 @_owner
