@@ -18,7 +18,7 @@ from edged.credentials.callers import NOTHING, Caller, Resource
 from edged.credentials.decision import Decision, decide
 from edged.credentials.roles import canonical_role, compute, name_cameras
 from edged.credentials.service_tokens import ServiceTokenRecord, service_caller, service_secret_identity
-from edged.credentials.users import UserRecord, narrow
+from edged.credentials.users import UserRecord, login_subject, narrow
 
 
 @dataclass(slots=True)
@@ -114,11 +114,15 @@ class Ledger:
         return caller if owner is None else narrow(caller, owner.rights)
 
     def _is_orphaned(self, record: KeyRecord) -> bool:
-        """Whether a key's owner is disabled, deleted or unknown."""
+        """Whether a key's owner is disabled, deleted or unknown, or can never log in again."""
         if record.owner is None:
             return False
         owner = self.users.get(record.owner)
-        return owner is None or owner.status != "active"
+        return owner is None or owner.status != "active" or self.is_shut_out(record.owner)
+
+    def is_shut_out(self, name: str) -> bool:
+        """Whether the subject of this user is denied: with it every login of theirs, for good."""
+        return not self.denied.isdisjoint(login_identities(name))
 
     def key_status(self, record: KeyRecord, now: float) -> str:
         """active, expired, suspended (also with its owner) or revoked: what the gate would say first."""
@@ -153,7 +157,7 @@ class Ledger:
         return self._services.get(token_digest)
 
     def deny(self, identities: Iterable[str]) -> None:
-        """From here on nothing that answers to one of these gets in."""
+        """From here on nothing that answers to one of these gets in; the keys of a user among them rest."""
         names = set(identities)
         for name in names:
             self._derived.pop(name, None)
@@ -161,6 +165,9 @@ class Ledger:
         for family_id in self.families_of(names):
             self._deny_members(family_id)
         self._is_scoped = self._is_scoped or any(name.startswith(_SCOPES) for name in names)
+        if any(name.startswith(_USERS) for name in names):
+            for owner in filter(self.is_shut_out, self._owned):
+                self.suspended.update(map(key_identity, self._owned[owner]))
 
     def _deny_members(self, family_id: str) -> None:
         self.denied.add(family_id)
@@ -336,7 +343,8 @@ class Ledger:
 
 #: The scope of every token.
 ALL: Final = "all"
-_SCOPES: Final = ("user:", "issuer:")
+_USERS: Final = "user:"
+_SCOPES: Final = (_USERS, "issuer:")
 #: What a token is named by, itself and nothing else.
 _TOKENS: Final = ("jti:", "token:")
 
@@ -344,6 +352,11 @@ _TOKENS: Final = ("jti:", "token:")
 def user_identity(subject: str) -> str:
     """The name by which a revocation hits every token of a subject, whoever issued it (contract 10.18)."""
     return f"user:{subject}"
+
+
+def login_identities(name: str) -> tuple[str, str]:
+    """By which names a revocation of a subject hits every login of a user (`scopes_of`)."""
+    return user_identity(name), user_identity(login_subject(name))
 
 
 def issuer_identity(issuer: str) -> str:

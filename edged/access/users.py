@@ -17,12 +17,12 @@ from typing import Any, Final, TypeAlias
 import structlog
 
 from edged.access.admissions import Admissions
-from edged.access.ledger import Ledger, issuer_identity, key_identity, user_identity
+from edged.access.ledger import Ledger, issuer_identity, key_identity, login_identities, user_identity
 from edged.access.registrar import Due, Kind, Registrar
 from edged.clock import Clock
 from edged.credentials.callers import Streams
 from edged.credentials.roles import ROLES, canonical_role
-from edged.credentials.users import NAME_RULE, UserRecord, common, gains, is_user_name, login_subject, loses
+from edged.credentials.users import NAME_RULE, UserRecord, common, gains, is_user_name, loses
 from edged.errors import InvalidParams, InvalidState, NotFound, Overloaded, StoreFailed
 from edged.store import users
 from edged.store.database import Database
@@ -74,7 +74,7 @@ class Users:
 
     def is_revoked(self, name: str) -> bool:
         """Whether every token that this user gets by their password is denied, for good: one of tomorrow, too."""
-        return not self._ledger.denied.isdisjoint({*_subjects(name), self._issuer})
+        return self._ledger.is_shut_out(name) or self._issuer in self._ledger.denied
 
     def check_subject(self, subject: str) -> None:
         """Raises InvalidState if no token that edged makes for this subject would be good, now or ever."""
@@ -98,7 +98,7 @@ class Users:
             raise InvalidState(
                 f"there is a user {namesake.name!r}", hint="choose another name", resource="user", id=namesake.name
             )
-        if not self._ledger.denied.isdisjoint(_subjects(name)):
+        if self._ledger.is_shut_out(name):
             raise InvalidState(
                 f"the subject {name!r} is revoked for good: a user of this name could never log in",
                 hint="choose another name; why: edged revocation list",
@@ -237,10 +237,18 @@ class Users:
         """End every token of a subject (`user:…`) or an issuer (`issuer:…`), for good: in force when this *call*
         returns. Await the result for the commit; else as Registrar.revoke_token.
 
-        Raises InvalidState if nobody who can administer users could ever log in again: then nothing changed.
+        The keys of a user who can never log in again rest with them, as if they were deleted. Raises InvalidState if
+        nobody who can administer users could ever log in again: then nothing changed.
         """
         self._refuse_shut_out(identity)
-        return self._registrar.revoke_token(frozenset({identity}), None, by, kind=kind, reason=reason)
+        settled = self._registrar.revoke_token(frozenset({identity}), None, by, kind=kind, reason=reason)
+        owners = [name for name in self._ledger.users if identity in login_identities(name)]
+        keys = {key_identity(key) for name in owners for key in self._ledger.keys_of(name)}
+        if keys:
+            inside = {each for key in keys for each in self._admissions.of(key)}
+            ended = self._registrar.put_out(inside, "suspended", by, keys)
+            _log.info("keys rest", users=owners, keys=len(keys), ended=ended)
+        return settled
 
     async def _settled(self, record: UserRecord, due: Due) -> UserRecord:
         await self._registrar.settle(due)
@@ -277,7 +285,7 @@ class Users:
                 hint="give before=now as well: that ends the tokens of so far only",
             )
         able = [each.name for each in self.all() if self._is_able(each)]
-        if able and all(identity in _subjects(name) for name in able):
+        if able and all(identity in login_identities(name) for name in able):
             raise InvalidState(
                 f"nobody but {' and '.join(map(repr, able))} can administer users: nobody could ever do so again",
                 hint="make another administrator first: edged user add NAME --role admin; "
@@ -359,11 +367,6 @@ def _check(record: UserRecord) -> None:
         raise InvalidParams(f"no role {record.role[:64]!r}", hint=f"one of {', '.join(ROLES)}")
     if len(record.display_name) > _LONGEST_DISPLAY_NAME or not record.display_name.isprintable():
         raise InvalidParams(f"display_name is longer than {_LONGEST_DISPLAY_NAME} characters or not printable")
-
-
-def _subjects(name: str) -> tuple[str, str]:
-    """By which identities a revocation of a subject hits every login of a user (access.ledger.scopes_of)."""
-    return user_identity(name), user_identity(login_subject(name))
 
 
 def _owed(name: str) -> str:

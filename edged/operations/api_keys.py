@@ -127,7 +127,8 @@ class ListKeysParams(msgspec.Struct, frozen=True):
 class KeyItem(msgspec.Struct, frozen=True):
     """What may be told of a key; times ISO 8601. `usage_count` is how often it was shown, `last_used` when it was last,
     or when somebody was last inside by it, a minute behind at most; None if it never was. What is said of its rights is
-    what it was given: it can do no more of that than its `owner`, and is suspended while they are disabled or deleted.
+    what it was given: it can do no more of that than its `owner`, and is suspended while they are disabled, deleted or
+    revoked for good.
     """
 
     key_id: str

@@ -93,17 +93,18 @@ async def revoke(call: Call, params: RevokeParams) -> RevocationItem:
     """Deny a token, a key, a subject, an issuer, or every token that was issued up to a moment.
 
     Denied at once, everything that it opened ended, durable before this answers. Again is fine. A key needs
-    keys:admin, too. For good, except for `before`: tokens that are issued later are good. So without it the subject
-    that is the last administrator stays, and edged's own issuer, by which everybody logs in.
+    keys:admin, too. A user's keys are suspended with their subject. For good, except for `before`: tokens that are
+    issued later are good, and keys untouched. So without it the subject that is the last administrator stays, and
+    edged's own issuer, by which everybody logs in.
     """
     named = [name for name in _MEMBERS.values() if getattr(params, name)]
     registrar, by = call.house.registrar, call.session.id
-    now, before = call.house.clock.now(), None
+    now, before, provisional = call.house.clock.now(), None, False
     if params.before is not None:
         if len(named) > 1 or not set(named) <= {"subject", "issuer"}:
             raise InvalidParams("before goes alone, or with one of subject, issuer")
         line = None if params.before == "now" else _read_before(params.before, now)
-        before = now if line is None else line
+        before, provisional = now if line is None else line, line is None and not call.house.clock.is_trusted
         await registrar.cut_off(_scope(params), line, by, params.reason)
     elif len(named) != 1:
         raise InvalidParams(f"give exactly one of {', '.join(_MEMBERS.values())}, before")
