@@ -741,3 +741,27 @@ def test_the_helpers_tokens_are_our_own() -> None:
     """The secret of these tests signs in our name: else nothing above would be bound to a user."""
     assert SECRET.trust.own == "edged"
     assert sign(issue_claims("a", role=None, now=0, expires_in=1), SECRET)
+
+
+async def test_of_a_change_that_takes_and_gives_each_half_is_told_as_it_is(path: Path) -> None:
+    """The database takes the denial and not the grant: what is taken away is so and saved, of what is given nothing was
+    done."""
+    refuse = (
+        "CREATE TRIGGER refuse_{0} BEFORE {0} ON users WHEN new.camera_access IS NULL"
+        " BEGIN SELECT RAISE(ABORT, 'no room'); END"
+    )
+    async with running_desk(path) as desk:
+        await make(desk, camera_access=["camera1"])
+        for event in ("INSERT", "UPDATE"):
+            await desk.db.write(lambda c, event=event: c.execute(refuse.format(event)))
+        with pytest.raises(
+            StoreFailed, match=r"taken away is so, and saved; of what is given nothing.* no room"
+        ) as told:
+            await desk.users.update("ann", {"role": "viewer", "camera_access": None})
+        assert told.value.fields == {"in_force": True}
+        assert stored(path, "role, camera_access") == ("viewer", '["camera1"]')
+        assert (desk.ledger.users["ann"].role, desk.ledger.users["ann"].camera_access) == ("viewer", ("camera1",))
+        with pytest.raises(StoreFailed, match="nothing was done") as told:
+            await desk.users.update("ann", {"camera_access": None})
+        assert told.value.fields["in_force"] is False
+        assert desk.registrar.owed == 0

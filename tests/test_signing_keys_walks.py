@@ -26,12 +26,13 @@ from house_helpers import Conversation, Reply, RunningHouse, ended, free_port, m
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
+from edged.access.keyring import Keyring
 from edged.config.model import Config
 from edged.credentials import tokens
 from edged.credentials.callers import Streams
 from edged.credentials.claims import read_caller, write_streams
 from edged.credentials.signing_keys import PrivateKey, read_key
-from edged.errors import StartFailed
+from edged.errors import StartFailed, StoreFailed
 from edged.mediamtx.settings import find_binary, parse_version
 from edged.web import jwks
 
@@ -201,6 +202,30 @@ async def test_a_token_is_issued_over_rest(tmp_path: Path) -> None:
             assert (await house.request("POST", "/api/tokens", key=weak, body=body)).status == 403
             text = {"Content-Type": "text/plain"}
             assert (await house.request("POST", "/api/tokens", key=key, headers=text)).status == 415
+
+
+async def test_a_leaked_key_that_the_disk_keeps_from_retiring_is_told_to_be_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its denial is saved, what comes after is not: who asked hears both, and asks again once the disk is mended."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise StoreFailed("nothing was done: database trust: disk I/O error", hint="look for disk errors")
+
+    with trio.fail_after(60):
+        config = make_config(tmp_path, cameras=0)
+        async with running_house(tmp_path, config=config) as house, house.local() as admin, house.websocket() as client:
+            leaked = (await admin.call("issue_token", user_id="x", signing_key="ES256"))["token"]
+            with monkeypatch.context() as patch:
+                patch.setattr(Keyring, "retire", fail)
+                told = (await admin.ask("retire_signing_key", kid="key-2", distrust=True))["error"]["data"]
+                assert (told["in_force"], told["reason"]) == (True, "store_error")
+                assert told["detail"].startswith("key-2 is distrusted, and that is saved; it is not retired: nothing")
+                told = (await admin.ask("retire_signing_key", kid="key-1"))["error"]["data"]
+                assert "distrusted" not in told["detail"]
+            assert "error" in await client.ask("authenticate", auth_token=leaked)
+            done = await admin.call("retire_signing_key", kid="key-2", distrust=True)
+            assert (done["state"], done["distrusted"]) == ("retired", True)
 
 
 async def test_a_leaked_key_is_out_at_once_with_all_that_it_signed(tmp_path: Path) -> None:

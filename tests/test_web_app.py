@@ -217,7 +217,7 @@ async def test_health_says_how_many_denials_a_restart_would_undo(site: Site) -> 
     assert (await site.ask("GET", "/health")).json["denials_owed"] == 3
     ready = await site.ask("GET", "/health/ready")
     assert (ready.status, ready.json["ready"], ready.json["denials_owed"]) == (200, True, 3)
-    assert "3 denials are not saved yet" in ready.json["message"]
+    assert "a restart would undo them: 3 of what was denied" in ready.json["message"]
 
 
 async def test_not_ready_is_503(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ class Health:
         ready, owed = self._is_ready(), self._house.registrar.owed
         message = "edged answers" if ready else "edged is starting or stopping"
         if self._house.registrar.is_late:
-            message += f"; {owed} denials are not saved yet, a restart would undo them"
+            message += f"; not saved yet, so that a restart would undo them: {owed} of what was denied"
         body = {
             "status": "ready" if ready else "not_ready",
             "ready": ready,
