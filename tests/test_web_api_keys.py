@@ -116,6 +116,15 @@ async def test_rotation_with_no_grace_ends_the_old_secret(site: Site) -> None:
     assert (again.status, again.json["code"]) == (401, "expired")
 
 
+@pytest.mark.parametrize("query", ["role=viewer&role=admin", "unused_days=1&unused_days=2", "owner=ann&owner=ann"])
+async def test_a_filter_that_stands_twice_is_refused(site: Site, query: str) -> None:
+    """A list that leaves out what was asked for looks like one that has no more."""
+    _, admin = site.key()
+    reply = await site.ask("GET", f"/api/keys?{query}", key=admin)
+    assert (reply.status, reply.json["code"]) == (400, "invalid_params")
+    assert "stands twice" in reply.json["detail"]
+
+
 async def test_a_key_with_two_ends_is_not_made(site: Site) -> None:
     """Neither wins without a word: the answer names both."""
     _, admin = site.key()

@@ -11,7 +11,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 
 from edged.errors import InvalidParams
 from edged.web.logins import _read, create_stream_token
@@ -79,6 +79,8 @@ async def heard(query: dict[str, str], body: dict[str, str]) -> Any:
         await trio.lowlevel.checkpoint()
         asked.append(params)
 
-    request = SimpleNamespace(headers=Headers({"content-type": "application/json"}), body=read, query_params=query)
+    request = SimpleNamespace(
+        headers=Headers({"content-type": "application/json"}), body=read, query_params=QueryParams(query)
+    )
     await create_stream_token(SimpleNamespace(request=request, call=listen))  # type: ignore[arg-type]
     return asked[0]

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from edged.errors import InvalidParams
 from edged.operations.api_keys import MOST_DAYS
 from edged.web import bodies
-from edged.web.exchange import Exchange, Way, json_response
+from edged.web.exchange import Exchange, Way, json_response, read_query
 
 _FILTERS = ("role", "status", "owner")
 
@@ -21,10 +21,9 @@ async def create(asked: Exchange) -> Response:
 
 async def list_all(asked: Exchange) -> Response:
     """All keys, or those of ?role=, ?status=, ?owner=, ?unused_days=."""
-    query = asked.request.query_params
-    params: dict[str, object] = {name: query[name] for name in _FILTERS if name in query}
-    if "unused_days" in query:
-        params["unused_days"] = _read_days(query["unused_days"])
+    params: dict[str, object] = {name: text for name in _FILTERS if (text := read_query(asked, name)) is not None}
+    if (days := read_query(asked, "unused_days")) is not None:
+        params["unused_days"] = _read_days(days)
     return json_response(await asked.call("list_keys", params))
 
 

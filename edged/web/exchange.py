@@ -224,9 +224,17 @@ def json_response(value: object, status: int = 200, headers: Mapping[str, str] |
     return Response(msgspec.json.encode(value), status, {**_NO_STORE, **(headers or {})}, media_type="application/json")
 
 
+def read_query(asked: Exchange, name: str) -> str | None:
+    """A member of the query string; whoever says it twice could mean either. Raises InvalidParams."""
+    said = asked.request.query_params.getlist(name)
+    if len(said) > 1:
+        raise InvalidParams(f"{name} stands twice in the query")
+    return said[0] if said else None
+
+
 def read_int(asked: Exchange, name: str, default: int | None, *, least: int, most: int) -> int | None:
     """A whole number of the query string. Raises InvalidParams naming it."""
-    text = asked.request.query_params.get(name)
+    text = read_query(asked, name)
     if text is None:
         return default
     if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):

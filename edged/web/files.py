@@ -7,9 +7,8 @@ from typing import Final
 import structlog
 from starlette.responses import Response
 
-from edged.errors import InvalidParams
 from edged.operations.files import MOST_HOURS
-from edged.web.exchange import Exchange, Way, json_response, read_int
+from edged.web.exchange import Exchange, Way, json_response, read_int, read_query
 
 _LONGEST_AGENT: Final = 100
 _log = structlog.get_logger("files")
@@ -17,9 +16,10 @@ _log = structlog.get_logger("files")
 
 async def generate_token(asked: Exchange) -> Response:
     """A token for ?user_id= that lives for ?expires_hours=; a body is not looked at (contract S3-4)."""
-    params: dict[str, object] = {name: _read_once(asked, name) for name in ("user_id", "expires_hours")}
-    if params["expires_hours"] is not None:
-        params["expires_hours"] = read_int(asked, "expires_hours", None, least=1, most=MOST_HOURS)
+    params = {
+        "user_id": read_query(asked, "user_id"),
+        "expires_hours": read_int(asked, "expires_hours", None, least=1, most=MOST_HOURS),
+    }
     given = {name: value for name, value in params.items() if value is not None}
     made = await asked.call("generate_files_token", given)
     # Who calls itself what decides nothing (contract S3-14).
@@ -37,11 +37,3 @@ WAYS = (
         at_files=True,
     ),
 )
-
-
-def _read_once(asked: Exchange, name: str) -> str | None:
-    """A member of the query; whoever says it twice could mean either. Raises InvalidParams."""
-    said = asked.request.query_params.getlist(name)
-    if len(said) > 1:
-        raise InvalidParams(f"{name} stands twice in the query")
-    return said[0] if said else None

@@ -11,7 +11,7 @@ from edged.credentials.decision import outside_reason
 from edged.errors import InvalidParams, Refused
 from edged.web.bodies import FORM, is_form, parse_form, parse_object
 from edged.web.credentials import is_json
-from edged.web.exchange import Exchange, Way, json_response
+from edged.web.exchange import Exchange, Way, json_response, read_query
 from edged.web.faults import respond
 
 _MEMBERS: Final = ("username", "password", "alg")
@@ -23,7 +23,7 @@ async def create_stream_token(asked: Exchange) -> Response:
     body = _read(asked.request.headers, await asked.request.body())
     if body is None:
         return respond(415, "unsupported_media_type", "Unsupported media type", f"send application/json or {FORM}")
-    if (alg := asked.request.query_params.get("alg")) is not None:
+    if (alg := read_query(asked, "alg")) is not None:
         if body.get("alg", alg) != alg:
             raise InvalidParams("alg in the body is not the one in the query", hint="say it once")
         body["alg"] = alg
