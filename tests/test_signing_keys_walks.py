@@ -398,6 +398,13 @@ async def test_a_mediamtx_elsewhere_admits_exactly_what_the_token_says(tmp_path:
             named = await issue(read=["camera_one"], publish=["door"])
             expected = {("read", "camera_one"), ("publish", "door")}
             assert await server.ask_all(named, QUESTIONS) == [question in expected for question in QUESTIONS]
+            begins = await issue(read=["camera_one*", "do.*"])
+            expected = {("read", path) for path in ("camera_one", "camera_one2", "camera_one/sub")}
+            assert await server.ask_all(begins, QUESTIONS) == [question in expected for question in QUESTIONS]
+            cam = await issue(read=["cam*"])
+            inside, outside = ("camera0", "cam", "cam.a-b_c/d"), ("other", "xcamera0", "x/camera0", "ca")
+            asked = [("read", path) for path in (*inside, *outside)]
+            assert await server.ask_all(cam, asked) == [path in inside for _, path in asked]
             everything = await issue(read=["*"])
             assert await server.ask_all(everything, QUESTIONS) == [action == "read" for action, _ in QUESTIONS]
             plain = (await admin.call("issue_token", user_id="x", role="admin", signing_key=algorithm))["token"]

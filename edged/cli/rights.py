@@ -16,8 +16,12 @@ _cameras = click.option("--camera", "cameras", multiple=True, metavar="CAMERA", 
 _permissions = click.option(
     "--permission", "permissions", multiple=True, help="Only this of what the role may do; repeatable."
 )
-_read = click.option("--read", multiple=True, metavar="STREAMS", help="Read only these (a,b; * for all); repeatable.")
-_publish = click.option("--publish", multiple=True, metavar="STREAMS", help="Publish these (a,b); repeatable.")
+_read = click.option(
+    "--read", multiple=True, metavar="STREAMS", help="Read only these (a,b; cam* for cam…; * for all); repeatable."
+)
+_publish = click.option(
+    "--publish", multiple=True, metavar="STREAMS", help="Publish these, named in the same way; repeatable."
+)
 _all_cameras = click.option("--all-cameras", is_flag=True, help="Every camera.")
 _all_permissions = click.option("--all-permissions", is_flag=True, help="All that the role may do.")
 _camera_streams = click.option(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, TypeAlias, get_args
 
+from edged.credentials import stream_names
+
 #: Where a question came in: label of metrics and log lines.
 Transport: TypeAlias = Literal["ws", "http", "uds", "rtsp", "rtmp", "srt", "hls", "webrtc"]
 TRANSPORTS: tuple[Transport, ...] = ("ws", "http", "uds", "rtsp", "rtmp", "srt", "hls", "webrtc")
@@ -106,10 +108,15 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """Stream rights that a token or key names itself: MediaMTX path names, `*` for all (contract 7.5)."""
+    """Stream rights that a token or key names itself: MediaMTX path names, `cam*` for those that begin so, `*` for all
+    (contract 7.5, C-32)."""
 
     read: frozenset[str] = frozenset()
     publish: frozenset[str] = frozenset()
+
+    def of(self, capability: str) -> frozenset[str]:
+        """The names for stream:read, or those for stream:publish."""
+        return self.read if capability == "stream:read" else self.publish
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +186,11 @@ class Caller:
         )
 
     def _reaches(self, capability: str, path: str) -> bool:
-        """Whether a stream that is named in so many words (`*`: all) is within these rights (contract 7.5)."""
+        """Whether a stream, or all that begin so, or all (`cam*`, `*`), are within these rights (contract 7.5)."""
         if self.streams is not None:
-            named = self.streams.read if capability == "stream:read" else self.streams.publish
-            return "*" in named or path in named
+            return stream_names.covers(self.streams.of(capability), path)
+        if stream_names.beginning_of(path):
+            return self.cameras is None and capability in self.capabilities
         if self.cameras is not None and path not in self.cameras:
             return False
         return capability in self.capabilities or f"{capability}:{path}" in self.grants

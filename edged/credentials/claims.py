@@ -16,6 +16,7 @@ from edged.credentials.callers import Caller, Streams
 from edged.credentials.decision import Reason
 from edged.credentials.roles import FILES, FILES_SCOPE, ROLES, canonical_role, compute, name_cameras
 from edged.credentials.service_tokens import service_identity
+from edged.credentials.stream_names import from_map, from_mediamtx, to_mediamtx
 
 #: Seconds by which `iat` and `nbf` may lie in the future (contract S0-24, section 11 auth.leeway).
 LEEWAY = 60.0
@@ -263,12 +264,10 @@ def write_streams(streams: Streams) -> dict[str, object]:
     """Stream rights as the claims of a token: the list that MediaMTX reads, and the map that says the same to people.
 
     An unknown member or action makes MediaMTX refuse the whole token; `path: ""` means every path there, so that it
-    stands for `*` and for nothing else (contract C-30 to C-32).
+    stands for `*` and for nothing else; `cam*` is an anchored expression (contract C-30 to C-32).
     """
     named = {"read": sorted(streams.read), "publish": sorted(streams.publish)}
-    listed = [
-        {"action": action, "path": "" if path == "*" else path} for action, paths in named.items() for path in paths
-    ]
+    listed = [{"action": action, "path": to_mediamtx(path)} for action, paths in named.items() for path in paths]
     return {"mediamtx_permissions": listed, "stream_access": named}
 
 
@@ -276,7 +275,7 @@ def _streams(claims: Mapping[str, object]) -> Streams | None:
     """`stream_access`, or `mediamtx_permissions` as list of {action, path} or map (contract C-30).
 
     edged's own tokens say the same in both; the map says `*` and `cam*` as they are. In a list `path: ""` is no grant
-    here, and `~regex` none either: only `*` means every stream (contract C-32, 7.5).
+    here, only `*` means every stream; `~regex` is none either, but for the one that `cam*` is written as (C-32, 7.5).
     """
     value = claims.get("stream_access")
     if value is None:
@@ -285,13 +284,15 @@ def _streams(claims: Mapping[str, object]) -> Streams | None:
         return None
     pairs: list[tuple[object, object]] = []
     if isinstance(value, dict):
+        read = from_map
         pairs = [(action, path) for action, paths in value.items() if isinstance(paths, list) for path in paths]
     elif isinstance(value, list):
+        read = from_mediamtx
         pairs = [(item.get("action"), item.get("path")) for item in value if isinstance(item, dict)]
     else:
         raise ClaimsRefused(Reason.MALFORMED, "mediamtx_permissions is neither a list nor a map")
-    named = [(action, path) for action, path in pairs if isinstance(path, str) and path and not path.startswith("~")]
+    named = [(action, read(path)) for action, path in pairs if isinstance(path, str)]
     return Streams(
-        read=frozenset(path for action, path in named if action in ("read", "playback")),
-        publish=frozenset(path for action, path in named if action == "publish"),
+        read=frozenset(path for action, path in named if path and action in ("read", "playback")),
+        publish=frozenset(path for action, path in named if path and action == "publish"),
     )

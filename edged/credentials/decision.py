@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from edged.credentials.callers import NOTHING, Caller, Resource
 from edged.credentials.roles import OPEN, SELF
+from edged.credentials.stream_names import reaches
 
 
 class Reason(StrEnum):
@@ -95,8 +96,7 @@ def decide(caller: Caller | None, capability: str, resource: Resource = NOTHING,
     if capability == SELF:
         return ALLOWED
     if caller.streams is not None and capability in ("stream:read", "stream:publish"):
-        named = caller.streams.read if capability == "stream:read" else caller.streams.publish
-        return ALLOWED if "*" in named or not named.isdisjoint(resource.names) else _CAMERA_DENIED
+        return ALLOWED if reaches(caller.streams.of(capability), resource.names) else _CAMERA_DENIED
     if resource.names and not caller.sees(resource.names):
         return _CAMERA_DENIED
     if capability in caller.capabilities:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
+from edged.credentials import stream_names
 from edged.credentials.callers import Caller, Streams
 from edged.credentials.roles import canonical_role, compute, name_cameras, role_capabilities
 
@@ -151,18 +152,20 @@ def _both(names: frozenset[str] | None, others: frozenset[str] | None) -> frozen
 def _narrow_streams(caller: Caller, by: Caller) -> Streams | None:
     if caller.streams is None and by.streams is None:
         return None
-    named = {
-        what: _both(_paths(caller, f"stream:{what}"), _paths(by, f"stream:{what}")) for what in ("read", "publish")
-    }
-    return Streams(**{what: frozenset({"*"}) if paths is None else paths for what, paths in named.items()})
+    read, publish = (
+        stream_names.common(_paths(caller, capability), _paths(by, capability))
+        for capability in ("stream:read", "stream:publish")
+    )
+    return Streams(read, publish)
 
 
-def _paths(caller: Caller, capability: str) -> frozenset[str] | None:
-    """The streams that a caller may read or publish, None for all."""
+def _paths(caller: Caller, capability: str) -> frozenset[str]:
+    """The streams that a caller may read or publish, as rights name them."""
     if caller.streams is not None:
-        named = caller.streams.read if capability == "stream:read" else caller.streams.publish
-        return None if "*" in named else named
+        return caller.streams.of(capability)
     if capability in caller.capabilities:
-        return caller.cameras
-    granted = (grant.rpartition(":") for grant in caller.grants)
-    return _both(frozenset(path for name, _, path in granted if name == capability), caller.cameras)
+        paths = caller.cameras
+    else:
+        granted = (grant.rpartition(":") for grant in caller.grants)
+        paths = _both(frozenset(path for name, _, path in granted if name == capability), caller.cameras)
+    return frozenset({stream_names.ALL}) if paths is None else stream_names.without_beginnings(paths)

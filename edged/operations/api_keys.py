@@ -5,7 +5,6 @@ The secret stands in the reply that made it and nowhere else.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
@@ -15,6 +14,7 @@ from msgspec import UNSET, UnsetType
 from edged.access.api_keys import ForeignKey
 from edged.access.ledger import caller_of
 from edged.clock import iso, iso_or_none, read_iso
+from edged.credentials import stream_names
 from edged.credentials.api_keys import KeyRecord, digest
 from edged.credentials.callers import Caller, Streams
 from edged.credentials.decision import Reason
@@ -32,8 +32,6 @@ Status = Literal["active", "expired", "suspended", "revoked"]
 _DAY: Final = 86400.0
 _MOST: Final = 64
 _LONGEST: Final = 128
-#: What MediaMTX takes for the name of a path (contract C-32).
-_PATH: Final = re.compile(r"[0-9A-Za-z_\-/.]+\Z")
 #: Keys of another service that one call takes.
 MOST_IMPORTED: Final = 100
 #: What a guesser would need a lifetime for has at least so many characters; no issuer of keys makes longer ones.
@@ -42,7 +40,8 @@ _LONGEST_SECRET: Final = 256
 
 
 class StreamAccess(msgspec.Struct, frozen=True):
-    """Names of MediaMTX paths that may be read and published to; `*` for all (contract 7.5)."""
+    """Names of MediaMTX paths that may be read and published to; `cam*` for all that begin so, `*` for all (contract
+    7.5, C-32)."""
 
     read: list[str] = []
     publish: list[str] = []
@@ -501,8 +500,8 @@ def read_streams(streams: StreamAccess | None) -> Streams | None:
     if streams is None:
         return None
     for name in (*streams.read, *streams.publish):
-        if not 0 < len(name) <= _LONGEST or not (name == "*" or _PATH.match(name)):
-            raise InvalidParams(f"streams entry {name[:_LONGEST]!r} is not the name of a path, nor *")
+        if not 0 < len(name) <= _LONGEST or not stream_names.is_grant(name):
+            raise InvalidParams(f"streams entry {name[:_LONGEST]!r} is no path's name, nor how it begins (cam*), nor *")
     if len(streams.read) + len(streams.publish) > _MOST:
         raise InvalidParams(f"streams has more than {_MOST} entries")
     return Streams(frozenset(streams.read), frozenset(streams.publish))
