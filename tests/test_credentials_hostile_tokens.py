@@ -682,6 +682,21 @@ CORPUS |= {
 }  # fmt: skip
 
 
+#: What names an unknown kid of a trusted issuer, and would not be taken whoever had signed it.
+NEWER_MISFITS = [
+    *(
+        craft(by("RS256", "new"), {name: value for name, value in (THEIRS | more).items() if value is not None}, sign)
+        for sign in (rs(THEIR_RSA), rs(OTHER_RSA)) for more in (
+            {"exp": NOW}, {"exp": None}, {"exp": "soon"}, {"iat": NOW + 61}, {"nbf": NOW + 61}, {"aud": None},
+            {"aud": "somebody-else"}, {"aud": 5}, {"sub": None}, {"sub": 5}, {"user_id": "eve"}, {"role": "root"},
+            {"role": None}, {"permissions": "*"}, {"jti": 5},
+        )
+    ),
+    *(craft({"alg": alg, "kid": "new"}, THEIRS, hs()) for alg in ("HS256", "RS384", "PS256")),
+    craft(by("ES256", "new"), PARTNERS, es(THEIR_EC)),
+]  # fmt: skip
+
+
 class Uncounted:
     def auth_failed(self, *_: object) -> None: ...
     def credential_used(self, *_: object) -> None: ...
@@ -691,17 +706,22 @@ class Uncounted:
 def gate() -> Gate:
     clock = Clock(system=lambda: float(NOW), monotonic=time.monotonic)
     ledger = Ledger()
+    deny_some(ledger)
+    return Gate(
+        ledger, Admissions(monotonic=time.monotonic), clock, Uncounted(),
+        shared_secrets=[SharedSecret("other", "another secret that signed none of it"), SharedSecret("corpus", TEXT)],
+        find_key=KEYS.get, issuers=OUTSIDE,
+    )  # fmt: skip
+
+
+def deny_some(ledger: Ledger) -> None:
+    """What the corpus takes for revoked."""
     ledger.deny(["jti:gone", f"token:{DENIED_HASH}"])
     for name, names in FAMILIES.items():
         ledger.join(f"family:{name}", NOW, NOW + 9999, names)
     denied = next(name for name in FAMILIES["hash"] if name.startswith("token:"))
     ledger.deny(["jti:root", "jti:child", denied, "signing_key:key-9"])
     ledger.cut_off("user:eve", NOW - 10**9, None, EPOCH)
-    return Gate(
-        ledger, Admissions(monotonic=time.monotonic), clock, Uncounted(),
-        shared_secrets=[SharedSecret("other", "another secret that signed none of it"), SharedSecret("corpus", TEXT)],
-        find_key=KEYS.get, issuers=OUTSIDE,
-    )  # fmt: skip
 
 
 DENIED = craft(HS, CLAIMS | {"jti": "two"}, hs())
@@ -837,7 +857,7 @@ def test_what_an_outside_key_verified_is_verified_anew_once_it_is_not_trusted(ga
 
 
 def test_an_unknown_kid_raises_a_flag_and_nothing_else(gate: Gate, reached: Watched) -> None:
-    """The gate asks nobody: whoever invents kids makes the task of that issuer look, and of no other."""
+    """The gate asks nobody: what would do but for its kid makes the task of that issuer look, and of no other."""
     company, partner = (OUTSIDE.find(record.issuer) for record in (COMPANY, PARTNER))
     assert company is not None
     assert partner is not None
@@ -847,6 +867,8 @@ def test_an_unknown_kid_raises_a_flag_and_nothing_else(gate: Gate, reached: Watc
     try:
         for header, claims in ((RS, OWN), (by("RS256"), THEIRS), (by("RS256", "ec.1"), THEIRS), (by("HS256"), THEIRS)):
             reason_of(gate, craft(header | {"typ": "JWT"}, claims, rs(OTHER_RSA)))
+        for text in NEWER_MISFITS:
+            assert reason_of(gate, text) in ("unknown_key", "alg_not_allowed")
         assert not company.asked.is_set()
         assert reason_of(gate, craft(by("RS256", "new"), THEIRS, rs(THEIR_RSA))) == "unknown_key"
     finally:

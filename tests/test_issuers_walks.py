@@ -113,7 +113,7 @@ async def test_what_is_signed_elsewhere_is_explained_but_never_refreshed(tmp_pat
     company = Company("one").add("a")
     (tmp_path / "one.pem").write_bytes(company.pem("a"))
     config = trusting(tmp_path, one=IssuerSettings(issuer="one", key=str(tmp_path / "one.pem")))
-    text = company.sign("a", jti="x")
+    text = company.sign("a", jti="x", iat=1_700_000_000)
     with trio.fail_after(60):
         async with running_house(tmp_path, config=config) as house, house.local() as admin:
             shown = await admin.call("validate_token", token=text)

@@ -1,8 +1,12 @@
 """Outside issuers in memory: their keys, where these come from, and what is done when they cannot be had.
 
-The gate asks here and never waits: a kid that is not known raises a flag, and the task of that issuer fetches, at most
-once a minute. What was fetched last and was good is kept, also over a restart without a network; a bad answer changes
-nothing. Keys count from the moment they are read: should the disk fail, a restart only fetches them again.
+The gate asks here and never waits. What a token says is never a place to look at: keys come from the place in the
+settings, each hour, whoever comes with whatever. One kind of token can make that sooner: one of which everything fits
+but that its kid is not known, whose key may be new. That raises a flag, by which the task of that issuer fetches from
+that same place, at most once a minute however many come. No other token makes anybody fetch anything.
+
+What was fetched last and was good is kept, also over a restart without a network; a bad answer changes nothing. Keys
+count from the moment they are read: should the disk fail, a restart only fetches them again.
 """
 
 from __future__ import annotations
@@ -60,7 +64,7 @@ class Issuer:
         self.source = source
         self.record = source.record
         self.keys: tuple[VerifyingKey, ...] = ()
-        #: Set when somebody shows a kid that is not known.
+        #: Set when somebody shows a token that may be of a newer key.
         self.asked = trio.Event()
         #: Unix seconds, 0.0 for never.
         self.succeeded_at = self.stored_at = 0.0
@@ -69,10 +73,11 @@ class Issuer:
 
     def find(self, kid: str) -> Sequence[VerifyingKey]:
         """The keys that a token with this kid ("": none) may be signed by. Never waits."""
-        found = find_keys(self.keys, kid)
-        if not found:
-            self.asked.set()
-        return found
+        return find_keys(self.keys, kid)
+
+    def ask(self) -> None:
+        """Have the keys fetched as soon as it may be. Never waits."""
+        self.asked.set()
 
 
 class Issuers:
@@ -137,7 +142,7 @@ class Issuers:
 
     async def refresh(self, issuer: Issuer) -> bool:
         """Read the keys of one issuer now; whether they could be had. What cannot be changes nothing, and is logged."""
-        # A kid that shows up from here on asks again.
+        # A token that shows up from here on asks again.
         issuer.asked = trio.Event()
         try:
             data = await self._read(issuer.source)

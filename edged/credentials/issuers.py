@@ -81,6 +81,9 @@ class OutsideIssuer(Protocol):
     def find(self, kid: str) -> Sequence[VerifyingKey]:
         """The keys of this name, or those that have none; all of them where the token names none ("")."""
 
+    def ask(self) -> None:
+        """A token that would do otherwise names a key that is not held: have its issuer looked at, when it is time."""
+
 
 class KeySet(NamedTuple):
     """The keys that may be relied on, and of the others why not."""

@@ -26,7 +26,7 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 from edged.credentials.callers import Caller, Method
 from edged.credentials.claims import LEEWAY, SEED_TRUST, ClaimsRefused, Trust, check_trust, read_caller, read_epoch
 from edged.credentials.decision import Reason
-from edged.credentials.issuers import OUTSIDE_ALGORITHMS, OutsideIssuer, limit
+from edged.credentials.issuers import OUTSIDE_ALGORITHMS, IssuerRecord, OutsideIssuer, limit
 from edged.credentials.plain_json import NotPlain, read_object
 from edged.credentials.secret_texts import check_secret
 from edged.credentials.signing_keys import VerifyingKey, lower, mirrored
@@ -257,6 +257,8 @@ def _read_outside(token: _Opened, text: str, issuer: OutsideIssuer, *, now: floa
         raise TokenRefused(Reason.ALG_NOT_ALLOWED, f"its alg is not one of issuer {record.name}")
     found = issuer.find(token.header.get("kid", ""))
     if not found:
+        if _would_do(token, text, record, now=now, leeway=leeway):
+            issuer.ask()
         raise TokenRefused(Reason.UNKNOWN_KEY, f"no key of issuer {record.name} has its kid, or none is known yet")
     fitting = [key for key in found if key.algorithm == algorithm]
     if not fitting:
@@ -268,6 +270,16 @@ def _read_outside(token: _Opened, text: str, issuer: OutsideIssuer, *, now: floa
     # Others write either spelling of a signature: a revocation of one is one of both.
     twins = frozenset({f"token:{sha256(twin.encode()).hexdigest()}"})
     return limit(read_caller(token.claims, text, now=now, leeway=leeway), record, twins)
+
+
+def _would_do(token: _Opened, text: str, record: IssuerRecord, *, now: float, leeway: float) -> bool:
+    """Whether a signature is all that is missing: no other token is a reason to look for a key of its name."""
+    try:
+        check_trust(token.claims, record.trust)
+        read_caller(token.claims, text, now=now, leeway=leeway)
+    except ClaimsRefused:
+        return False
+    return True
 
 
 def _check_pair(token: _Opened, key: VerifyingKey) -> None:
