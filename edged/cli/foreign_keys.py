@@ -7,10 +7,12 @@ no key at all (`{"version": …, "keys": [{"key_id": …, "name": …}]}`), whic
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,10 +41,12 @@ class KeyFile:
     what the file says where that tells the records apart, else `#` and their place in it.
     """
 
-    def __init__(self, descriptor: int, path: Path, document: dict[str, Any]) -> None:
-        self._descriptor = descriptor
+    def __init__(self, folder: int, descriptor: int, path: Path) -> None:
+        """`folder` and `descriptor` are where the file is and the file itself, open. Raises BadFile."""
+        self._folder = folder
         self._path = path
-        self._document = document
+        self._status = os.fstat(descriptor)
+        self._document = document = _read(descriptor, self._status, path)
         #: Id → where in the document.
         self._places: dict[str, str | int] = {}
         self.keys: list[dict[str, Any]] = []
@@ -60,22 +64,33 @@ class KeyFile:
     @classmethod
     @contextmanager
     def open(cls, path: Path) -> Iterator[KeyFile]:
-        """The file stays open while the block runs, so that what is emptied is what was read. Raises BadFile."""
-        try:
-            # A link in a folder that another user may write to could name any file of the system.
-            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError as problem:
-            raise BadFile(
-                f"{path} cannot be opened for reading and writing: {problem.strerror}",
-                hint="its keys are taken out of it once they are safe: use sudo, and name the file itself, not a link",
-            ) from None
-        try:
-            yield cls(descriptor, path, _read(descriptor, path))
-        finally:
-            os.close(descriptor)
+        """Nobody else imports the file while the block runs. Raises BadFile."""
+        with ExitStack() as opened:
+            try:
+                folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                opened.callback(os.close, folder)
+                # A link in a folder that another user may write to could name any file of the system.
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                descriptor = os.open(path.name, flags, dir_fd=folder)
+                opened.callback(os.close, descriptor)
+                if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
+                    raise PermissionError(errno.EACCES, f"nothing can be written to {path.parent}")
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BadFile(f"{path} is being imported already", hint="wait for that to end") from None
+            except OSError as problem:
+                raise BadFile(
+                    f"{path} cannot be opened for reading and replacing: {problem.strerror}",
+                    hint="its keys are taken out of it once they are safe: use sudo, and name the file itself, "
+                    "not a link",
+                ) from None
+            yield cls(folder, descriptor, path)
 
     def take_out(self, source_ids: Collection[str]) -> int:
-        """Write the file anew without these records; returns how many are left. Raises BadFile."""
+        """Replace the file by one without these records, with its mode and owner; returns how many are left.
+
+        Whatever happens meanwhile, under its name there is all of it as it was or as it shall be. Raises BadFile.
+        """
         kept, gone = self._document["keys"], {self._places[source_id] for source_id in source_ids}
         if not gone:
             return len(kept)
@@ -85,14 +100,50 @@ class KeyFile:
             kept = [record for at, record in enumerate(kept) if at not in gone]
         text = msgspec.json.format(msgspec.json.encode({**self._document, "keys": kept}), indent=2) + b"\n"
         try:
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, text, 0)
-            os.fsync(self._descriptor)
+            self._replace(text)
         except OSError as problem:
             raise BadFile(
-                f"the keys are safe, but {self._path} still holds them: {problem.strerror}", hint="delete it"
+                f"the keys are safe, but {self._path} still holds them: {problem.strerror}",
+                hint="mend that and run this again: nothing is taken twice; or take them out of it yourself",
+            ) from None
+        try:
+            os.fsync(self._folder)
+        except OSError as problem:
+            raise BadFile(
+                f"the keys are safe and out of {self._path}, but a power cut could bring them back: {problem.strerror}",
+                hint="look into it again after the next start",
             ) from None
         return len(kept)
+
+    def _replace(self, text: bytes) -> None:
+        part = f".{self._path.name}.edged"
+        # What an earlier try left when the power went.
+        with suppress(FileNotFoundError):
+            os.unlink(part, dir_fd=self._folder)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._folder)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(text)
+                file.flush()
+                os.fchown(descriptor, self._status.st_uid, self._status.st_gid)
+                os.fchmod(descriptor, stat.S_IMODE(self._status.st_mode))
+                os.fsync(descriptor)
+            self._refuse_changed()
+            os.rename(part, self._path.name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(part, dir_fd=self._folder)
+            raise
+
+    def _refuse_changed(self) -> None:
+        """Raises BadFile if the name stands for something else than what was read: that would be lost."""
+        now, read = os.stat(self._path.name, dir_fd=self._folder, follow_symlinks=False), self._status
+        facts = [(each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns) for each in (now, read)]
+        if facts[0] != facts[1]:
+            raise BadFile(
+                f"the keys are safe, but {self._path} was changed meanwhile and still holds them",
+                hint="run this again: nothing is taken twice",
+            )
 
     def _sort(self, source_id: str, record: dict[str, Any]) -> None:
         status = record.get("status") or "active"
@@ -107,8 +158,7 @@ class KeyFile:
             self.keys.append(_param(source_id, record))
 
 
-def _read(descriptor: int, path: Path) -> dict[str, Any]:
-    status = os.fstat(descriptor)
+def _read(descriptor: int, status: os.stat_result, path: Path) -> dict[str, Any]:
     if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
         raise BadFile(f"{path} is not a file of keys", hint="name an api-keys.json")
     try:
