@@ -150,7 +150,9 @@ class Refreshes:
                 hint="have one issued that says less, fewer streams perhaps",
             )
         names = {f"jti:{claims['jti']}", _text_name(text), *_names_of(caller)}
-        family = Family(family_id, started, float(cast("int", claims["exp"])), frozenset(names))
+        # A token that others made for longer than a day outlives its successor, and what is said of its family.
+        until = max(float(cast("int", claims["exp"])), caller.expires or 0.0)
+        family = Family(family_id, started, until, frozenset(names))
         self._join(family)
         await self._registrar.commit(partial(refreshes.insert, name=name, claims=claims, family=family))
         return text
