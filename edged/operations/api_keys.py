@@ -198,8 +198,10 @@ class RotatedKey(msgspec.Struct, frozen=True):
 
 @operation("self")
 async def rotate_key(call: Call, params: RotateKeyParams) -> RotatedKey:
-    """Give a key a new secret: any key for an administrator, otherwise only the key that asks, by its newest secret: one
-    that was replaced, perhaps because it leaked, does not take the key over."""
+    """Give a key a new secret: any key for an administrator, otherwise only the key that asks, by its newest secret.
+
+    One that was replaced, perhaps because it leaked, does not take the key over.
+    """
     _authorize_own(call, params.key_id)
     held = call.house.api_keys.find(params.key_id)
     # Whoever rotates a key holds it from then on; it holds itself already, though its owner may let it do less.
