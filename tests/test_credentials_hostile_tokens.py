@@ -675,6 +675,19 @@ CORPUS |= {
         craft(header, {**OWN, "sub": "eve", "iat": NOW + 5, "epoch": epoch}, sign)
         for header, _, sign in (KINDS["rsa"], KINDS["ec"]) for epoch in (EPOCH - 1, 0, -1, -(2**63))
     ]),
+    "own, issued by who is gone": (Reason.REVOKED, [
+        craft(header, {**OWN, "epoch": EPOCH, "issued_by": names}, sign)
+        for header, _, sign in (KINDS["rsa"], KINDS["ec"])
+        for names in (["key:gone"], ["subject:gone"], ["user:gone"], ["user:ann", "key:gone"], ["key:gone"] * 8)
+    ]),
+    "own, issued by what is nobody": (M, [
+        craft(header, {**OWN, "epoch": EPOCH, "issued_by": names}, sign)
+        for header, _, sign in (KINDS["rsa"], KINDS["ec"])
+        for names in (
+            "user:ann", {}, {"user": "ann"}, 5, True, [5], [None], [["user:ann"]], ["ann"], ["User:ann"], [""],
+            ["jti:gone"], ["user:ann", 5], ["user:ann"] * 9, [f"key:{n}" for n in range(1000)],
+        )
+    ]),
     "own, of an epoch that is none": (Reason.REVOKED, [
         craft(header, {**OWN, "sub": "eve", "iat": NOW + 5, "epoch": epoch}, sign)
         for header, _, sign in (KINDS["rsa"], KINDS["ec"]) for epoch in ("9", 9.0, True, None, [9], {"epoch": 9})
@@ -716,7 +729,7 @@ def gate() -> Gate:
 
 def deny_some(ledger: Ledger) -> None:
     """What the corpus takes for revoked."""
-    ledger.deny(["jti:gone", f"token:{DENIED_HASH}"])
+    ledger.deny(["jti:gone", "key:gone", "user:gone", f"token:{DENIED_HASH}"])
     for name, names in FAMILIES.items():
         ledger.join(f"family:{name}", NOW, NOW + 9999, names)
     denied = next(name for name in FAMILIES["hash"] if name.startswith("token:"))
