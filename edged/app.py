@@ -39,9 +39,10 @@ from edged.cameras.model import Camera, Status
 from edged.cameras.registry import Configured, Registry
 from edged.clock import Clock
 from edged.config.load import load_shared_secrets, load_wrapping_key
-from edged.config.model import OFF, CameraSettings, Config, LimitSettings
+from edged.config.model import LISTENERS, OFF, CameraSettings, Config, LimitSettings
 from edged.credentials.claims import Trust
 from edged.credentials.issuers import IssuerRecord
+from edged.credentials.policies import Policy
 from edged.credentials.tokens import SharedSecret
 from edged.credentials.wrapping import WrappingKey
 from edged.errors import ConfigError, EdgedError, StartFailed
@@ -54,7 +55,7 @@ from edged.mediamtx.publisher import Publishers
 from edged.mediamtx.settings import USER, MediaSettings
 from edged.mediamtx.viewers import Viewers
 from edged.metrics import Metrics
-from edged.net.doors import Doors
+from edged.net.doors import WEBSOCKET_PATHS, Doors, Restriction
 from edged.net.hook import serve_hook
 from edged.net.listener import Listener, Server, inherit, open_all_tcp, open_unix, serve
 from edged.operations import gather, metric_labels, streams
@@ -72,7 +73,7 @@ from edged.store import meta
 from edged.store.database import Database
 from edged.store.folders import hold_folders
 from edged.store.migrations import TRUST, USAGE
-from edged.web.app import make_app
+from edged.web.app import Curtain, make_app
 from edged.web.mediamtx_hook import make_answer
 
 _log = structlog.get_logger("edged")
@@ -136,7 +137,7 @@ async def run(
         ledger, admissions = Ledger(), Admissions(monotonic, count_end=metrics.session_ended)
         usage = Usage(tallies, clock, admissions.has)
         registrar = Registrar(ledger, admissions, trust, clock, metrics)
-        mark = upkeep.Mark(clock, mark_store(trust), partial(replace_mark, trust), registrar.mind_reset)
+        mark = upkeep.Mark(clock, mark_store(trust), partial(replace_mark, trust), registrar.follow_reset)
         api_keys = ApiKeys(registrar, ledger, admissions, trust, clock)
         service_tokens = ServiceTokens(registrar, ledger, admissions, trust, clock)
         users = Users(registrar, ledger, admissions, trust, clock, issuer=config.auth.issuer)
@@ -210,7 +211,8 @@ async def run(
             async with (
                 started_tasks(registrar.run, partial(hook.serve, answer), cameras.run),
                 tasks(usage.run, partial(limiter.run, tallies), first_admin.run, admissions.run, mark.keep,
-                      partial(upkeep.watch_clock, clock, partial(admissions.recompute, gate.seconds_left)),
+                      partial(upkeep.watch_clock, clock, partial(admissions.recompute, gate.seconds_left),
+                              registrar.mind_clock),
                       partial(upkeep.prune, clock, registrar.prune),
                       Rotation(keyring, clock, config.auth.signing_key_days).run, issuers.run),
                 started_tasks(mediamtx.run, partial(paths.run, mediamtx), viewers.run),
@@ -263,7 +265,10 @@ async def started_tasks(*starters: Task) -> AsyncIterator[None]:
 async def serving(listeners: list[Listener], doors: Doors, config: Config, metrics: Metrics) -> AsyncIterator[Server]:
     """The doors are open while the block runs; they close in order (net.listener)."""
     async with trio.open_nursery() as nursery:
-        yield await nursery.start(partial(serve, listeners, doors, config.limits, counts=metrics))
+        restrictions = read_restrictions(config, doors, metrics)
+        yield await nursery.start(
+            partial(serve, listeners, doors, config.limits, counts=metrics, restrictions=restrictions)
+        )
         nursery.cancel_scope.cancel()
 
 
@@ -430,6 +435,29 @@ def open_tokens(config: Config) -> list[Listener]:
             remedy="the other listeners serve the same: free the port, or name another in listen.tokens",
         )  # fmt: skip
         return []
+
+
+def read_policies(config: Config) -> dict[str, Policy]:
+    """The `[listen.policy.NAME]` of the settings by listener; one that shows everything to everybody is none."""
+    policies = {}
+    for name in LISTENERS:
+        given = getattr(config.listen.policy, name)
+        policy = Policy(given.paths, given.networks)
+        if not (policy.shows_everything and policy.admits_everybody):
+            policies[name] = policy
+    return policies
+
+
+def read_restrictions(config: Config, doors: Doors, metrics: Metrics) -> dict[str, Restriction]:
+    """What each listener with a policy is held to. Settled here, so that a request to any other costs nothing more."""
+    found = {}
+    for name, policy in read_policies(config).items():
+        behind = doors
+        if not policy.shows_everything:
+            app = Curtain(doors.app, metrics, policy.shows)
+            behind = Doors(app, doors.open_session, frozenset(filter(policy.shows, WEBSOCKET_PATHS)))
+        found[name] = Restriction(behind, None if policy.admits_everybody else policy.admits)
+    return found
 
 
 def _close_all(listeners: list[Listener]) -> None:

@@ -24,9 +24,11 @@ them; they are made anew when `corrections` rises, which a jump that nobody vouc
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -38,6 +40,10 @@ BEHIND_SECONDS: Final = 60.0
 #: The first and the last second that a calendar of four-digit years knows, Unix seconds.
 _FIRST_SECOND: Final = -62135596800.0
 _LAST_SECOND: Final = 253402300799.0
+#: random(4): a name that the kernel makes anew at each start of the machine.
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+#: By how much the seconds of a boot may run fast, as a share of them: the kernel steers no clock by more (adjtimex(2)).
+_FAST: Final = 0.0005
 
 
 def wall_time() -> float:
@@ -83,6 +89,31 @@ def _iso(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat() + "Z"
 
 
+class Boot:
+    """This start of the machine, by a name, and the seconds since, sleep included: whatever sets a clock moves neither.
+
+    Where the kernel does not tell its name this process counts as a boot of its own.
+    """
+
+    def __init__(self, name: str | None = None, seconds: Callable[[], float] | None = None) -> None:
+        start = 0.0
+        if name is None:
+            try:
+                name = _BOOT_ID.read_text("ascii").strip()
+            except (OSError, ValueError):
+                name, start = str(uuid.uuid4()), time.clock_gettime(time.CLOCK_BOOTTIME)
+        self.name = name
+        self._seconds = seconds or (lambda: time.clock_gettime(time.CLOCK_BOOTTIME) - start)
+
+    def seconds(self) -> float:
+        """Since it began."""
+        return self._seconds()
+
+    def since(self, second: float) -> float:
+        """How many seconds ago this second of it was, at the least: the clock that counts them may run fast."""
+        return max(0.0, self._seconds() - second) * (1.0 - _FAST)
+
+
 class Clock:
     """Now, as Unix seconds, with a floor; and monotonic seconds for deadlines.
 
@@ -125,6 +156,15 @@ class Clock:
         told = system if self._held is None else at + self._held
         floor = self._mark if self._synchronized else self._mark + (at - self._at)
         return told if told > floor else floor
+
+    def certain(self) -> float:
+        """The time that somebody vouches for, Unix seconds: `now` of a trusted one. What a jump made of another one,
+        and a mark that a time server contradicts, do not count."""
+        now, at = self.now(), self.monotonic()
+        if self.is_trusted:
+            return now
+        vouched = self._vouched(at)
+        return self._floor(at) if vouched is None else vouched
 
     def high_water(self) -> float:
         """The mark to store, Unix seconds; it never falls but by `reset`."""
@@ -177,8 +217,13 @@ class Clock:
     def is_behind(self) -> bool:
         """Whether a clock that is vouched for says that the mark lies in the future: one of them is wrong."""
         at = self.monotonic()
-        vouched = at + self._offset if self._synchronized else at + self._held if self._held is not None else None
+        vouched = self._vouched(at)
         return vouched is not None and vouched < self._floor(at) - BEHIND_SECONDS
+
+    def _vouched(self, at: float) -> float | None:
+        if self._synchronized:
+            return at + self._offset
+        return None if self._held is None else at + self._held
 
     def _tell(self, system: float, at: float) -> float:
         return max(system if self._held is None else at + self._held, self._floor(at))

@@ -20,7 +20,7 @@ from edged.access.gate import Gate
 from edged.access.ledger import Ledger
 from edged.access.registrar import Registrar
 from edged.access.users import Users
-from edged.clock import Clock
+from edged.clock import Boot, Clock
 from edged.credentials.callers import ApiKey, Caller, Token
 from edged.credentials.claims import SEED_TRUST, Trust
 from edged.credentials.tokens import SharedSecret, issue_claims, sign
@@ -98,12 +98,14 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(path: Path, *, queue_size: int = 64, now: Callable[[], float] = time.time) -> AsyncIterator[Desk]:
+async def open_desk(
+    path: Path, *, queue_size: int = 64, now: Callable[[], float] = time.time, boot: Boot | None = None
+) -> AsyncIterator[Desk]:
     """A loaded registrar over the trust database at `path`; `run` is not started."""
     async with Database.open(path, TRUST, name="trust") as db:
         ledger, admissions, counted = Ledger(), Admissions(), Counted()
         clock = Clock(system=now)
-        registrar = Registrar(ledger, admissions, db, clock, counted, queue_size=queue_size)
+        registrar = Registrar(ledger, admissions, db, clock, counted, queue_size=queue_size, boot=boot)
         api_keys = ApiKeys(registrar, ledger, admissions, db, clock)
         users = Users(registrar, ledger, admissions, db, clock, issuer="edged")
         registrar.load()

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import trio
-from house_helpers import RunningHouse, make_config, port_of, running_house
+from house_helpers import SECRET, RunningHouse, make_config, port_of, running_house
 
 from edged import systemd
+from edged.credentials.tokens import SharedSecret, sign
 
 pytestmark = pytest.mark.ffmpeg
 
@@ -158,3 +159,32 @@ async def test_a_jump_by_hand_ends_nothing_and_a_time_server_s_word_does(
             await keyed.call("get_camera_list")
             told = await admin.call("get_clock")
             assert (told["trusted"], told["remedy"]) == (True, "")
+
+
+async def test_a_line_that_no_trusted_clock_has_seen_is_shown_as_one_until_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thirty days behind, all is revoked up to now; a time server is heard: the line is where it was drawn, and a
+    shared-secret token of a week before does not get in, also after a restart."""
+    real, behind, synchronized = time.time, 30 * 86400.0, False
+    monkeypatch.setattr(time, "time", lambda: real() - behind)
+    monkeypatch.setattr(systemd, "is_clock_synchronized", lambda: synchronized)
+    config = make_config(tmp_path, cameras=0)
+    at = int(real()) - 7 * 86400
+    secret = SharedSecret("test", SECRET)
+    text = sign({"sub": "ann", "role": "viewer", "iat": at, "exp": at + 30 * 86400}, secret)
+    with trio.fail_after(60):
+        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+            done = await admin.call("revoke", subject="ann", before="now")
+            assert done["provisional"] is True
+            assert abs(seconds(done["before"]) - (real() - behind)) < 30
+            (line,) = (await admin.call("list_revocations"))["revocations"]
+            assert (line["subject"], line["provisional"]) == ("ann", True)
+            drawn, synchronized, behind = real(), True, 0.0
+            while "provisional" in (line := (await admin.call("list_revocations"))["revocations"][0]):
+                await trio.sleep(0.1)
+            assert abs(seconds(line["before"]) - drawn) < 30
+            async with house.websocket() as client:
+                assert (await client.ask("authenticate", auth_token=text))["error"]["data"]["reason"] == "revoked"
+        async with running_house(tmp_path, config=config) as house, house.websocket() as client:
+            assert (await client.ask("authenticate", auth_token=text))["error"]["data"]["reason"] == "revoked"

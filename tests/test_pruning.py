@@ -21,7 +21,7 @@ from edged.access.keyring import Keyring
 from edged.access.ledger import ALL, Ledger
 from edged.access.refreshes import Refreshes
 from edged.access.registrar import PRUNE_SECONDS, Registrar
-from edged.clock import Clock
+from edged.clock import Boot, Clock
 from edged.credentials.callers import Caller, Token
 from edged.credentials.claims import LEEWAY, Trust
 from edged.credentials.tokens import SharedSecret, TokenRefused, sign, verify
@@ -204,7 +204,8 @@ class World:
         )  # fmt: skip
         self.db, self.ledger, counts = db, Ledger(), Counted()
         admissions = Admissions(lambda: self.passed)
-        self.registrar = Registrar(self.ledger, admissions, db, self.clock, counts)
+        boot = Boot(str(self.passed), lambda: self.passed)
+        self.registrar = Registrar(self.ledger, admissions, db, self.clock, counts, boot=boot)
         self.registrar.load()
         self.gate = Gate(self.ledger, admissions, self.clock, counts, shared_secrets=[SECRET])
         self.refreshes = Refreshes(
@@ -212,7 +213,7 @@ class World:
             shared_secrets=[SECRET],
         )  # fmt: skip
         self.refreshes.load()
-        self.mark = upkeep.Mark(self.clock, self.save, self.replace, self.registrar.mind_reset)
+        self.mark = upkeep.Mark(self.clock, self.save, self.replace, self.registrar.follow_reset)
 
     def read(self, text: str) -> Caller:
         """Its caller, though it may come from a future that the clock has left."""

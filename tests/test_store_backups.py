@@ -100,7 +100,13 @@ SCHEMA_8 = (
     ("UPDATE api_keys SET older_secrets = ? WHERE key_id = ?", (f'[["{"6d" * 32}",5.5]]', "key_0000000000000003")),
     ("UPDATE service_tokens SET older_secrets = ?", (f'[["{"6e" * 32}",6.5]]',)),
 )
-ROWS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8)
+SCHEMA_9 = (
+    (
+        "INSERT INTO provisional_cut_offs (scope, boot, seconds, at, reason, epoch) VALUES (?, ?, ?, ?, ?, ?)",
+        ("user:ann", "7d4e", 12.5, 6.0, "a leak", 7),
+    ),
+)
+ROWS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8, SCHEMA_9)
 
 
 def make_old(path: Path, migrations: Migrations) -> None:

@@ -43,6 +43,7 @@ def connection(tmp_path: Path):
                 "family_members",
                 "refreshes",
                 "issuers",
+                "provisional_cut_offs",
             },
         ),
         (USAGE, {"tallies", "offenders", "known_places"}),

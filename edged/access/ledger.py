@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -57,6 +57,10 @@ class Ledger:
         self.cut_offs: dict[str, float] = {}
         self.own_cut_offs: dict[str, float] = {}
         self.epochs: dict[str, int] = {}
+        #: Scope → the second of this boot at which a line "up to now" was drawn for it, at the latest, while nobody
+        #: vouched for the clock; and what such a second is in Unix seconds by the clock as it is now.
+        self.provisional: dict[str, float] = {}
+        self.place: Callable[[float], float] = lambda _second: math.inf
         #: What came of one token by refreshing, by `family:<id>`; the families of a name; and of the names in
         #: `denied` those that nobody named but their family, with that family.
         self.families: dict[str, Family] = {}
@@ -229,6 +233,18 @@ class Ledger:
         if own_before is not None:
             self.own_cut_offs[scope] = max(own_before, self.own_cut_offs.get(scope, own_before))
 
+    def cut_off_provisionally(self, scope: str, second: float, epoch: int) -> None:
+        """The same up to a second of this boot: foreign tokens are compared with what the clock makes of it, each time,
+        as their `exp` is compared with what it says."""
+        self.provisional[scope] = max(second, self.provisional.get(scope, second))
+        self.epochs[scope] = max(epoch, self.epochs.get(scope, 0))
+
+    def lower(self, scope: str, now: float) -> None:
+        """No line of this scope was drawn later than `now`, Unix seconds."""
+        for lines in (self.cut_offs, self.own_cut_offs):
+            if scope in lines:
+                lines[scope] = min(now, lines[scope])
+
     def next_epoch(self) -> int:
         """Raise the counter: what edged issues from here on is told from what it issued before. The new value."""
         self.epoch += 1
@@ -269,7 +285,7 @@ class Ledger:
             return True
         if caller.epoch is not None and self._is_left_behind(caller, caller.epoch):
             return True
-        return (self._is_scoped or bool(self.cut_offs)) and self._is_cut_off(caller)
+        return (self._is_scoped or bool(self.cut_offs) or bool(self.provisional)) and self._is_cut_off(caller)
 
     def is_suspended(self, caller: Caller) -> bool:
         """Whether this caller's credential is to wait."""
@@ -302,12 +318,14 @@ class Ledger:
             if any(caller.epoch < self.epochs.get(scope, 0) for scope in scopes):
                 return True
             lines = self.own_cut_offs
-        line = max((lines[scope] for scope in scopes if scope in lines), default=None)
-        if line is None:
+        drawn = [lines[scope] for scope in scopes if scope in lines]
+        if self.provisional and caller.epoch is None:
+            drawn += [self.place(self.provisional[scope]) for scope in scopes if scope in self.provisional]
+        if not drawn:
             return False
         issued = caller.claims.get("iat")
         # Nobody knows when a token without `iat` was issued, so that no line can be shown to lie before it.
-        return not isinstance(issued, (int, float)) or issued <= line
+        return not isinstance(issued, (int, float)) or issued <= max(drawn)
 
     def has_ended(self, caller: Caller, now: float) -> bool:
         """Whether the secret that this caller showed was replaced and its grace is over. `now`: Unix seconds."""

@@ -31,7 +31,8 @@ def reset(**where: Any) -> None:
     """Take the system clock for right: for root, after a time server told a wrong time.
 
     Tokens that expired by the wrong time only are good again; but all of them end if revocations were deleted by it,
-    for nobody knows any more which were revoked. Keys stay. Look at `date` first.
+    for nobody knows any more which were revoked. What was revoked up to a time that is yet to come is revoked up to
+    now. Keys stay. Look at `date` first.
     """
     done = ask("reset_clock", {}, **where)
     if where["as_json"]:

@@ -59,4 +59,5 @@ def add(
 
 def _describe(item: dict[str, Any]) -> str:
     """`subject ann, before 2027-…`; of all tokens before a time it is the time alone."""
-    return ", ".join(f"{kind} {item[kind]}" for kind in _KINDS if item.get(kind))
+    text = ", ".join(f"{kind} {item[kind]}" for kind in _KINDS if item.get(kind))
+    return f"{text} (provisional: nobody vouches for the clock yet)" if item.get("provisional") else text

@@ -43,7 +43,8 @@ async def reset_clock(call: Call, params: NoParams) -> ClockReset:
     """The system clock is right, whatever was believed before: for root, on the unix socket only.
 
     Lowers the mark that a time server which told a wrong time has left behind. What had expired by that mark is good
-    again if it has not expired by the system clock; what was revoked stays revoked.
+    again if it has not expired by the system clock; what was revoked stays revoked, but for a `before` that is yet to
+    come: that becomes now.
     """
     house, peer = call.house, call.session.peer
     if not peer.is_local_socket or peer.uid != 0 or call.session.caller is None:

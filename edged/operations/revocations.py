@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -14,6 +14,7 @@ from edged.credentials.claims import LEEWAY
 from edged.errors import InvalidParams
 from edged.operations.api_keys import read_time
 from edged.operations.catalogue import Call, operation
+from edged.store.revocations import CutOff
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
 _LONGEST: Final = 256
@@ -37,7 +38,8 @@ class RevocationItem(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is denied: named by exactly the members by which it was asked for; times ISO 8601. `kid`: a signing key;
     `family_id`: all that came of one token by refreshing, which ended with one of them.
 
-    `at` is when it was denied, `until` when it ends by itself, where that is known.
+    `at` is when it was denied, `until` when it ends by itself, where that is known. `provisional`: `before` is what an
+    untrusted clock says of that moment; it is set right as soon as a time server or root vouches for one.
     """
 
     at: str
@@ -52,6 +54,7 @@ class RevocationItem(msgspec.Struct, frozen=True, omit_defaults=True):
     family_id: str | None = None
     before: str | None = None
     until: str | None = None
+    provisional: bool = False
 
 
 class RevocationList(msgspec.Struct, frozen=True):
@@ -65,8 +68,9 @@ class RevocationList(msgspec.Struct, frozen=True):
 async def list_revocations(call: Call, params: ListRevocationsParams) -> RevocationList:
     """Everything that is denied, the newest first."""
     named, lines = await call.house.registrar.list_revocations()
+    items: list[tuple[float, dict[str, Any], float | None, str]]
     items = [(item.at, _name(item.identity), item.until, item.reason) for item in named]
-    items += [(line.at, {**_name(line.scope), "before": iso(line.before)}, None, line.reason) for line in lines]
+    items += [(line.at, {**_name(line.scope), **_describe(line)}, None, line.reason) for line in lines]
     items.sort(key=lambda item: item[0], reverse=True)
     page = items[params.offset : params.offset + params.limit]
     shown = [RevocationItem(at=iso(at), reason=why, until=_iso(until), **names) for at, names, until, why in page]
@@ -120,7 +124,7 @@ async def revoke(call: Call, params: RevokeParams) -> RevocationItem:
         kind: Kind = "subject" if params.subject else "issuer"
         await call.house.users.revoke(_scope(params), kind, by, params.reason)
     names = {name: getattr(params, name) for name in named}
-    return RevocationItem(at=iso(now), reason=params.reason, before=_iso(before), **names)
+    return RevocationItem(at=iso(now), reason=params.reason, before=_iso(before), provisional=provisional, **names)
 
 
 def _scope(params: RevokeParams) -> str:
@@ -133,6 +137,10 @@ def _name(identity: str) -> dict[str, str]:
     """`user:ann` → `subject` ann; nothing for the scope of all."""
     kind, _, name = identity.partition(":")
     return {_SHOWN[kind]: name} if kind in _SHOWN else {}
+
+
+def _describe(line: CutOff) -> dict[str, Any]:
+    return {"before": iso(line.before), "provisional": line.drawn is not None}
 
 
 def _read_before(text: str, now: float) -> float:

@@ -31,18 +31,25 @@ async def prune(clock: Clock, delete: Callable[[float], Awaitable[int]]) -> None
 
     `delete(now)`, Unix seconds, returns how much; what it raises of EdgedError is told in the log, and tried again.
     """
-    while True:
-        while not clock.is_trusted:  # noqa: ASYNC110 (nobody tells: it is looked at)
-            await trio.sleep(_SETTLED_SECONDS)
-        try:
-            await delete(clock.now())
-        except EdgedError as problem:
-            _log.warning("nothing pruned", problem=str(problem))
-        await trio.sleep(PRUNE_SECONDS)
+    while True:  # noqa: ASYNC110 (nobody tells when a clock is trusted: it is looked at)
+        await trio.sleep(PRUNE_SECONDS if await prune_if_trusted(clock, delete) else _SETTLED_SECONDS)
 
 
-async def watch_clock(clock: Clock, corrected: Callable[[], None]) -> None:
-    """Look at the clock every second, say what has become of it, and call `corrected` when it was set right.
+async def prune_if_trusted(clock: Clock, delete: Callable[[float], Awaitable[int]]) -> bool:
+    """One round of that; whether the clock is trusted, so that there was one."""
+    now = clock.now()
+    if not clock.is_trusted:
+        return False
+    try:
+        await delete(now)
+    except EdgedError as problem:
+        _log.warning("nothing pruned", problem=str(problem))
+    return True
+
+
+async def watch_clock(clock: Clock, corrected: Callable[[], None], looked: Callable[[], None] = lambda: None) -> None:
+    """Look at the clock every second, say what has become of it, and call `corrected` when it was set right; and
+    `looked` each time, for what waits until somebody vouches for it.
 
     Runs for ever. Jumps that nobody vouches for correct nothing (edged.clock).
     """
@@ -53,6 +60,7 @@ async def watch_clock(clock: Clock, corrected: Callable[[], None]) -> None:
         if clock.corrections != seen:
             seen = clock.corrections
             corrected()
+        looked()
         state = (clock.is_synchronized, clock.is_trusted, clock.is_behind)
         if state != told:
             told = state
@@ -75,10 +83,10 @@ class Mark:
         clock: Clock,
         save: Callable[[float], Awaitable[None]],
         replace: Callable[[float], Awaitable[None]],
-        was_reset: Callable[[], None] = lambda: None,
+        was_reset: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     ) -> None:
         """`save(mark)` writes one that may only rise, and never fails; `replace(mark)` any, or raises StoreFailed;
-        `was_reset()` is called as soon as that is in force."""
+        `was_reset()` is called as soon as that is in force, and may raise that, too."""
         self._clock = clock
         self._save = save
         self._replace = replace
@@ -110,4 +118,4 @@ class Mark:
             async with self._lock:
                 await self._replace(self._clock.system)
                 self._clock.reset()
-                self._was_reset()
+                await self._was_reset()

@@ -135,6 +135,17 @@ TRUST: Migrations = (
         "ALTER TABLE api_keys ADD COLUMN older_secrets TEXT",
         "ALTER TABLE service_tokens ADD COLUMN older_secrets TEXT",
     ),
+    (
+        # Cut-offs "up to now" that were drawn while nobody vouched for the clock: at which second of which boot.
+        """CREATE TABLE provisional_cut_offs (
+            scope TEXT PRIMARY KEY,
+            boot TEXT NOT NULL,
+            seconds REAL NOT NULL,
+            at REAL NOT NULL,
+            reason TEXT NOT NULL,
+            epoch INTEGER NOT NULL
+        ) STRICT""",
+    ),
 )
 
 #: What only counts.

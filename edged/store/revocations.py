@@ -1,7 +1,9 @@
 """What is denied, on disk. Functions of a connection.
 
 By name: identities (`key:…`, `jti:…`, `token:<sha256>`, `user:…`, `issuer:…`), for good. By time: cut-offs, tokens
-that a scope (`all`, `user:…`, `issuer:…`) was given up to a moment (contract 10.8).
+that a scope (`all`, `user:…`, `issuer:…`) was given up to a moment (contract 10.8). A cut-off "up to now" that was
+drawn while nobody vouched for the clock is provisional: it says at which second of which boot, until somebody does.
+Of each scope there may be one firm line and one provisional.
 
 Nothing is deleted because a clock says so that nobody vouches for (contract 10.9): whoever calls `prune` has asked.
 """
@@ -11,7 +13,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from edged.credentials.users import UserRecord
 from edged.store import api_keys, meta, refreshes, users
@@ -39,12 +41,21 @@ def load(connection: sqlite3.Connection) -> list[Revocation]:
     return [Revocation(*row) for row in rows]
 
 
+class Drawn(NamedTuple):
+    """A moment that no clock was asked for: so many seconds into a boot (edged.clock.Boot)."""
+
+    boot: str
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class CutOff:
     """Tokens of `scope` that were issued at `before` or earlier are denied, since `at`. Unix seconds.
 
     Of edged's own tokens those that are older than `epoch`, or were issued at `own_before` or earlier (None: no such
     time): their time says less than the counter (contract 10.8).
+
+    `drawn` makes it a provisional one: then `before` and `at` are what a clock said that nobody vouched for.
     """
 
     scope: str
@@ -53,6 +64,14 @@ class CutOff:
     reason: str = ""
     own_before: float | None = None
     epoch: int = 0
+    drawn: Drawn | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A scope's provisional cut-off is a firm one now, which goes to the disk with this."""
+
+    scope: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +90,7 @@ class UserChange:
 
 
 #: What may be denied.
-Denial: TypeAlias = Revocation | CutOff | Suspension | UserChange
+Denial: TypeAlias = Revocation | CutOff | Settled | Suspension | UserChange
 
 
 def load_all(connection: sqlite3.Connection) -> tuple[list[Revocation], list[CutOff]]:
@@ -80,13 +99,29 @@ def load_all(connection: sqlite3.Connection) -> tuple[list[Revocation], list[Cut
 
 
 def load_cut_offs(connection: sqlite3.Connection) -> list[CutOff]:
-    """Every scope's latest cut-off."""
+    """Every scope's latest cut-off, then every scope's provisional one."""
     rows = connection.execute("SELECT scope, before, at, reason, own_before, epoch FROM cut_offs ORDER BY at, scope")
-    return [CutOff(*row) for row in rows]
+    lines = [CutOff(*row) for row in rows]
+    rows = connection.execute(
+        "SELECT scope, at, reason, epoch, boot, seconds FROM provisional_cut_offs ORDER BY at, scope"
+    )
+    lines += [
+        CutOff(scope, at, at, reason, None, epoch, Drawn(boot, seconds))
+        for scope, at, reason, epoch, boot, seconds in rows
+    ]
+    return lines
 
 
 def cut_off(connection: sqlite3.Connection, item: CutOff) -> None:
     """Draw a line; what a line of the scope says that reaches further stays (cut-offs combine by maximum)."""
+    if item.drawn is not None:
+        # Each is drawn later than the one before, whatever clocks say: it alone counts.
+        connection.execute(
+            "INSERT OR REPLACE INTO provisional_cut_offs (scope, boot, seconds, at, reason, epoch)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (item.scope, item.drawn.boot, item.drawn.seconds, item.at, item.reason, item.epoch),
+        )
+        return
     connection.execute(
         "INSERT INTO cut_offs (scope, before, at, reason, own_before, epoch) VALUES (?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (scope) DO UPDATE SET before = max(before, excluded.before), at = excluded.at,"
@@ -95,6 +130,17 @@ def cut_off(connection: sqlite3.Connection, item: CutOff) -> None:
         " WHERE excluded.before > before OR excluded.epoch > epoch"
         " OR coalesce(excluded.own_before > coalesce(own_before, excluded.own_before - 1), FALSE)",
         (item.scope, item.before, item.at, item.reason, item.own_before, item.epoch),
+    )
+
+
+def lower(connection: sqlite3.Connection, now: float, epoch: int) -> None:
+    """Root's word: it is `now`, Unix seconds, and no line was drawn later. Where one is lowered that edged's own tokens
+    are compared with, all of them that are older than `epoch` end by that instead."""
+    connection.execute(
+        "UPDATE cut_offs SET before = min(before, :now), own_before = min(own_before, :now),"
+        " epoch = CASE WHEN own_before > :now THEN max(epoch, :epoch) ELSE epoch END"
+        " WHERE before > :now OR own_before > :now",
+        {"now": now, "epoch": epoch},
     )
 
 
@@ -137,6 +183,8 @@ def deny(connection: sqlite3.Connection, denials: Sequence[Denial]) -> None:
     for item in denials:
         if isinstance(item, CutOff):
             cut_off(connection, item)
+        elif isinstance(item, Settled):
+            connection.execute("DELETE FROM provisional_cut_offs WHERE scope = ?", (item.scope,))
         elif isinstance(item, Suspension):
             api_keys.suspend(connection, item.key_id, item.at)
         elif isinstance(item, UserChange):
