@@ -32,6 +32,8 @@ class Time:
     system: float = START
     monotonic: float = 0.0
     trusted: bool = True
+    #: While it is not trusted: what somebody vouched for last, without the time that passed since.
+    vouched: float = START
 
     def pass_(self, seconds: float) -> None:
         self.system += seconds
@@ -46,6 +48,11 @@ class Moved:
 
     def now(self) -> float:
         return self._time.system
+
+    def certain(self) -> float:
+        if self._time.trusted:
+            self._time.vouched = self._time.system
+        return self._time.vouched
 
     def monotonic(self) -> float:
         return self._time.monotonic

@@ -16,12 +16,17 @@ import trio.testing
 from cellar_helpers import BrokenCommits, busy_writer, rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from keyring_helpers import HOUR, POOL, START, Bench, kid_of_token, opened
+from keyring_helpers import HOUR, POOL, START, Bench, from_pool, kid_of_token, opened
 
+from edged.access.keyring import Keyring
+from edged.clock import Clock
 from edged.credentials.signing_keys import ALGORITHMS, PUBLISHED_SECONDS, SigningKeyRecord
 from edged.errors import InvalidState, NotFound, StoreFailed
 from edged.store import signing_keys
+from edged.store.database import Database
 from edged.store.migrations import TRUST
+
+YEAR_2099 = 4_070_908_800.0
 
 
 async def test_the_first_keys_of_each_algorithm_sign_at_once(tmp_path: Path) -> None:
@@ -69,7 +74,8 @@ async def test_a_key_goes_from_next_to_current_to_retired(tmp_path: Path) -> Non
 
 
 async def test_a_retired_key_is_published_until_its_last_token_is_out(tmp_path: Path) -> None:
-    """Also over a restart, and a clock that runs ahead and comes back takes nothing away for good."""
+    """Also over a restart, and a clock that runs ahead and comes back takes nothing away: nothing at all, if nobody
+    vouches for it."""
     async with opened(tmp_path / "trust.db") as bench:
         text = await bench.sign(seconds=30 * 24 * HOUR)
         await bench.sign(seconds=60)
@@ -81,12 +87,58 @@ async def test_a_retired_key_is_published_until_its_last_token_is_out(tmp_path: 
     async with opened(tmp_path / "trust.db", bench.time) as bench:
         assert "key-2" in bench.published()
         assert bench.takes(text)
-        bench.time.system += 70 * 365 * 24 * HOUR
-        assert bench.published() == ["key-1", "key-3"]
-        bench.time.system -= 70 * 365 * 24 * HOUR
-        assert "key-2" in bench.published()
+        for trusted in (False, True):
+            bench.time.trusted = trusted
+            bench.time.system += 70 * 365 * 24 * HOUR
+            assert ("key-2" in bench.published()) is not trusted
+            bench.time.system -= 70 * 365 * 24 * HOUR
+            assert "key-2" in bench.published()
         bench.time.pass_(2 * 24 * HOUR)
         assert bench.published() == ["key-1", "key-3"]
+
+
+async def test_no_jump_that_nobody_vouches_for_takes_a_key_out_of_the_jwks(tmp_path: Path) -> None:
+    """By the daemon's own clock: 2099 and back, with and without a time server heard before, and a start in 2099; nor
+    does one into the past, or a start there, bring back one whose tokens are out."""
+    system, passed, synchronized = START, 0.0, True
+
+    def make_clock(mark: float) -> Clock:
+        return Clock(lambda: mark, system=lambda: system, monotonic=lambda: passed, synchronized=lambda: synchronized)
+
+    async with Database.open(tmp_path / "trust.db", TRUST, name="trust") as db:
+
+        def start(clock: Clock) -> Keyring:
+            keyring = Keyring(db, clock, make=from_pool())
+            keyring.load()
+            return keyring
+
+        def published() -> str:
+            return " ".join(key["kid"][4:] for key in json.loads(keyring.jwks())["keys"])
+
+        clock = make_clock(0.0)
+        keyring = start(clock)
+        await keyring.ensure()
+        await keyring.sign({"exp": START + HOUR}, "ES256")
+        await keyring.create("ES256")
+        await keyring.promote("key-3", force=True)
+        for heard in (True, False):
+            if not heard:
+                # Another start: no time server is heard in this one yet.
+                system, synchronized = YEAR_2099, False
+                clock = make_clock(clock.high_water())
+                keyring = start(clock)
+            for system in (START, YEAR_2099, 0.0, START):
+                synchronized = False
+                assert published() == "1 2 3", (heard, system)
+        assert not clock.is_trusted
+        system, synchronized = START, True
+        passed, system = passed + 30 * HOUR, system + 30 * HOUR
+        clock.look()
+        assert published() == "1 3"
+        for told in (0.0, YEAR_2099):
+            system, synchronized = told, False
+            keyring = start(make_clock(clock.high_water()))
+            assert published() == "1 3"
 
 
 async def test_a_key_that_never_signed_leaves_at_once_when_it_retires(tmp_path: Path) -> None:
