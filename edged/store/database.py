@@ -22,7 +22,7 @@ import stat
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
@@ -33,7 +33,7 @@ import trio
 from edged.errors import Overloaded, StartFailed, StoreFailed
 from edged.store import backups
 from edged.store.backups import BackupFailed
-from edged.store.migrations import Incomplete, Migrations, NewerSchema, NotOurs, migrate, schema_version
+from edged.store.migrations import Incomplete, Migrations, NewerSchema, NotOurs, check, migrate, schema_version
 
 T = TypeVar("T")
 
@@ -338,6 +338,9 @@ def _open(
         ) from problem
     opened: list[sqlite3.Connection] = []
     try:
+        # Before anything is set that the file remembers.
+        with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as looker:
+            check(looker, migrations)
         opened.append(writer := _connect(path, synchronous))
         migrate(writer, migrations, partial(backups.make, writer, path))
         opened.append(reader := _connect(path, synchronous))

@@ -206,17 +206,10 @@ def migrate(
     migration. Raises NewerSchema, NotOurs, Incomplete, sqlite3.Error; the file is then as it was, or at an earlier
     step.
     """
-    found = schema_version(connection)
-    if found > len(migrations):
-        raise NewerSchema(found, len(migrations))
-    if found < 0:
-        raise Incomplete(f"its schema is numbered {found}")
-    _check_whole(connection, migrations[:found])
+    found = check(connection, migrations)
     if found == len(migrations):
         return
-    if found == 0:
-        _refuse_foreign(connection)
-    else:
+    if found > 0:
         back_up(found)
     for number, statements in enumerate(migrations[found:], start=found + 1):
         connection.execute("BEGIN IMMEDIATE")
@@ -229,6 +222,22 @@ def migrate(
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+
+def check(connection: sqlite3.Connection, migrations: Migrations) -> int:
+    """How many steps a file has been through that these migrations may go on with. Reads only.
+
+    Raises NewerSchema, NotOurs, Incomplete, sqlite3.Error.
+    """
+    found = schema_version(connection)
+    if found > len(migrations):
+        raise NewerSchema(found, len(migrations))
+    if found < 0:
+        raise Incomplete(f"its schema is numbered {found}")
+    _check_whole(connection, migrations[:found])
+    if found == 0:
+        _refuse_foreign(connection)
+    return found
 
 
 def schema_version(connection: sqlite3.Connection) -> int:
