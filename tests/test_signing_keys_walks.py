@@ -10,8 +10,8 @@ import socket
 import sqlite3
 import subprocess
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ import trio
 from house_helpers import Conversation, Reply, RunningHouse, ended, free_port, make_config, port_of, running_house
 from joserfc import jwt
 from joserfc.jwk import KeySet
+from rtsp_client import RtspReader, RtspRefused
 
 from edged.access.keyring import Keyring
 from edged.config.model import Config
@@ -33,6 +34,7 @@ from edged.credentials.callers import Streams
 from edged.credentials.claims import read_caller, write_streams
 from edged.credentials.signing_keys import PrivateKey, read_key
 from edged.errors import StartFailed, StoreFailed
+from edged.mediamtx.ffmpeg import find_ffmpeg
 from edged.mediamtx.settings import find_binary, parse_version
 from edged.web import jwks
 
@@ -413,14 +415,17 @@ async def test_a_mediamtx_elsewhere_admits_exactly_what_the_token_says(tmp_path:
 
 
 @pytest.mark.mediamtx
-async def test_a_map_is_refused_elsewhere_and_a_list_by_the_same_key_is_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+async def test_a_map_is_refused_elsewhere_and_a_list_by_the_same_key_is_not(tmp_path: Path, algorithm: str) -> None:
     """Why the claim that MediaMTX reads is always a list (contract C-30)."""
     with trio.fail_after(60):
         async with both(tmp_path) as (house, _, server):
             with sqlite3.connect(house.config.paths.state / "trust.db") as connection:
-                text = connection.execute("SELECT private FROM signing_keys WHERE number = 1").fetchone()[0]
+                number = 1 + ALGORITHMS.index(algorithm)
+                rows = connection.execute("SELECT private FROM signing_keys WHERE number = ?", (number,))
+                text = rows.fetchone()[0]
             connection.close()
-            key = PrivateKey("key-1", "RS256", read_key(json.loads(text)))
+            key = PrivateKey(f"key-{number}", algorithm, read_key(json.loads(text)))
             claims = {"sub": "x", "iss": "edged", "exp": int(time.time()) + 600}
             listed = tokens.sign(claims | {"mediamtx_permissions": [{"action": "read", "path": "a"}]}, key)
             mapped = tokens.sign(claims | {"mediamtx_permissions": {"read": ["a"], "publish": []}}, key)
@@ -461,6 +466,89 @@ async def test_a_rotation_is_no_outage_for_a_mediamtx_elsewhere(tmp_path: Path, 
             await admin.call("retire_signing_key", kid=kid_of(old), distrust=True)
             await server.refresh()
             assert [await may(old), await may(new), await may(newest)] == [False, True, True]
+
+
+@asynccontextmanager
+async def publishing(server: Elsewhere, path: str, token: str) -> AsyncIterator[Callable[[], bool]]:
+    """A real publisher there by this token; whether it still is."""
+    # ffmpeg has room for a token in the address, and none as a password.
+    url = f"rtsp://127.0.0.1:{server.rtsp}/{path}?token={token}"
+    picture = ("-re", "-f", "lavfi", "-i", "testsrc=size=160x120:rate=10", "-c:v", "libx264", "-g", "10")
+    encoded = ("-preset", "ultrafast", "-tune", "zerolatency", "-f", "rtsp", "-rtsp_transport", "tcp", url)
+    process = await trio.lowlevel.open_process(
+        [str(find_ffmpeg()), "-nostdin", "-loglevel", "error", *picture, *encoded], stdin=subprocess.DEVNULL
+    )
+    try:
+        yield lambda: process.poll() is None
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def watch(server: Elsewhere, path: str, token: str, is_published: Callable[[], bool]) -> RtspReader:
+    """A real reader there by this token, who has seen something; a publisher needs a moment."""
+    while True:
+        reader = RtspReader(server.rtsp, path, "any", token)
+        try:
+            await reader.play()
+            await reader.wait_packet()
+            return reader
+        except RtspRefused as problem:
+            await reader.aclose()
+            if problem.status != 404 or not is_published():
+                raise
+            await trio.sleep(0.1)
+
+
+@pytest.mark.mediamtx
+@pytest.mark.ffmpeg
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+async def test_streams_elsewhere_go_on_through_a_rotation(tmp_path: Path, algorithm: str) -> None:
+    """Who publishes and reads by a token of the key before neither ends nor stutters to an end at the promotion, or at
+    the next look at the JWKS; who comes then publishes and reads by either token, each what the other publishes."""
+    async with AsyncExitStack() as stack:
+        stack.enter_context(trio.fail_after(80))
+        _, admin, server = await stack.enter_async_context(both(tmp_path))
+        streams = {"read": ["a", "b", "c"], "publish": ["a", "b", "c"]}
+
+        async def issue() -> str:
+            made = await admin.call("issue_token", user_id="x", streams=streams, signing_key=algorithm)
+            return str(made["token"])
+
+        publishers, readers = [], []
+
+        async def join(path: str, publisher: str, *viewers: str) -> None:
+            if publisher:
+                publishers.append(await stack.enter_async_context(publishing(server, path, publisher)))
+            for viewer in viewers:
+                readers.append(await watch(server, path, viewer, publishers[-1]))
+                stack.push_async_callback(readers[-1].aclose)
+
+        async def look() -> None:
+            """Everybody who came is there, and what they see goes on."""
+            for reader in readers:
+                with trio.fail_after(20):
+                    for _ in range(3):
+                        await reader.wait_packet()
+            assert all(publisher() for publisher in publishers)
+
+        old = await issue()
+        await join("a", old, old)
+        made = await admin.call("create_signing_key", algorithm=algorithm)
+        # The hour after which it looks by itself; two of them lie between a key's first and its second state.
+        await server.refresh()
+        await look()
+        await admin.call("promote_signing_key", kid=made["kid"], force=True)
+        new = await issue()
+        assert kid_of(new) == made["kid"] != kid_of(old)
+        await look()
+        await join("a", "", old, new)
+        await join("b", new, old, new)
+        await look()
+        await server.refresh()
+        await look()
+        await join("c", old, old, new)
+        await look()
 
 
 async def test_a_box_with_a_wrapping_key_starts_with_it_and_not_without(
