@@ -53,6 +53,8 @@ AUTH_FAILURES: tuple[tuple[str, ...], ...] = (
     *product(("unknown_key", "expired", "revoked", "camera_denied"), ("ticket",), _TICKET_DOORS),
     *product(("unknown_key", "expired", "revoked", "address_denied"), ("service_token",), _FILES_DOORS),
     ("origin_denied", "none", "http"),
+    # Outside of a listener's networks; whether it would have been a WebSocket nobody asked.
+    ("address_denied", "none", "http"),
     ("unknown_key", "claim_code", "http"),
     *product(("unknown_key", "suspended"), ("password",), _LOGIN_DOORS),
     ("revoked", "password", "http"),
@@ -297,6 +299,10 @@ class Metrics(Collector):
     def outbox_dropped(self) -> None:
         """A WebSocket read too slowly and was closed with 1013."""
         self._drops.counts[()].inc()
+
+    def peer_refused(self) -> None:
+        """A listener does not take connections from there; nothing was read of it."""
+        self.auth_failed("address_denied", "none", "http")
 
     def http_answered(self, status: int) -> None:
         """An HTTP answer went out."""

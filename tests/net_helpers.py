@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import trio
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from edged.credentials.callers import Peer
-from edged.net.doors import Doors
+from edged.net.doors import Doors, Restriction
 from edged.net.listener import Listener, Server, open_tcp, serve
 
 
@@ -91,6 +91,7 @@ class Served:
     scopes: list[dict[str, Any]] = field(default_factory=list)
     counts: list[Any] = field(default_factory=list)
     drops: int = 0
+    refused: int = 0
     later: float = 0.05
     nursery: trio.Nursery | None = None
     stop: Callable[[], None] = lambda: None
@@ -111,6 +112,9 @@ class Served:
     def outbox_dropped(self) -> None:
         self.drops += 1
 
+    def peer_refused(self) -> None:
+        self.refused += 1
+
 
 async def plain_app(scope: Any, receive: Any, send: Any) -> None:
     """Answers with the body it was sent."""
@@ -126,8 +130,16 @@ async def plain_app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @asynccontextmanager
-async def running(app: Any = plain_app, listeners: Any = None, **limits: Any) -> AsyncIterator[Served]:
-    """A server on 127.0.0.1:0, stopped at the end; nobody's descriptors are left behind."""
+async def running(
+    app: Any = plain_app,
+    listeners: Any = None,
+    admits: Mapping[str, Callable[[str], bool]] | None = None,
+    **limits: Any,
+) -> AsyncIterator[Served]:
+    """A server on 127.0.0.1:0, stopped at the end; nobody's descriptors are left behind.
+
+    `admits`: by the name of a listener, whose addresses it takes.
+    """
     before = count_descriptors()
     served = Served()
 
@@ -142,11 +154,13 @@ async def running(app: Any = plain_app, listeners: Any = None, **limits: Any) ->
             served.stop = nursery.cancel_scope.cancel
 
             async def start(task_status: Any) -> None:
+                doors = Doors(note, served.open_session)
                 await serve(
                     served.listeners,
-                    Doors(note, served.open_session),
+                    doors,
                     replace(LIMITS, **limits),
                     counts=served,
+                    restrictions={name: Restriction(doors, admit) for name, admit in (admits or {}).items()},
                     task_status=task_status,
                 )
 

@@ -14,6 +14,9 @@ from edged.config.model import (
     SECTIONS,
     CameraSettings,
     Config,
+    IssuerSettings,
+    ListenerPolicy,
+    ListenPolicies,
     ListenSettings,
     PathSettings,
     parse_address,
@@ -62,7 +65,14 @@ def test_every_setting_has_its_line_of_help() -> None:
     for name, kind in SECTIONS.items():
         for setting in settings_of(kind).values():
             assert setting.help.endswith("."), f"{name}.{setting.name}"
-            assert f"{setting.name} = " in shown
+            if setting.name in ("policy", "issuers"):
+                assert f"[{name}.{setting.name}." in shown
+            else:
+                assert f"{setting.name} = " in shown
+    for kind in (ListenerPolicy, IssuerSettings):
+        for setting in settings_of(kind).values():
+            assert setting.help.endswith("."), setting.name
+            assert f"\n#{setting.name} = " in shown
 
 
 def test_example_loads_when_uncommented(tmp_path: Path) -> None:
@@ -76,6 +86,7 @@ def test_example_loads_when_uncommented(tmp_path: Path) -> None:
     assert [camera.name for camera in config.camera] == ["Front door", "Workbench", "Test"]
     assert config.camera[1].udev_match == {"ID_SERIAL": "Vendor_Camera_0001"}
     assert config.listen.compat == ()
+    assert config.listen.policy.tokens.paths == ("/jwks-path", "/.well-known/*")
     assert config.auth.shared_secrets == {"issuer": "/etc/edged/issuer.secret"}
 
 
@@ -125,6 +136,13 @@ def test_cameras_of_several_files_add_up(tmp_path: Path) -> None:
     [
         ("EDGED_LISTEN_MAIN", "127.0.0.1:0, [::1]:0", "listen", "main", ("127.0.0.1:0", "[::1]:0")),
         ("EDGED_LISTEN_COMPAT", "off", "listen", "compat", ()),
+        (
+            "EDGED_LISTEN_POLICY_TOKENS_PATHS",
+            "/jwks-path, /.well-known/*",
+            "listen",
+            "policy",
+            ListenPolicies(tokens=ListenerPolicy(paths=("/jwks-path", "/.well-known/*"))),
+        ),
         ("EDGED_METRICS_ENABLED", "No", "metrics", "enabled", False),
         ("EDGED_LIMITS_STALL_SECONDS", "2.5", "limits", "stall_seconds", 2.5),
         ("EDGED_PATHS_STATE", "/tmp/x", "paths", "state", Path("/tmp/x")),
@@ -151,7 +169,7 @@ def test_process_environment_is_the_default(tmp_path: Path, monkeypatch: pytest.
     assert load(tmp_path).limits.batch == 7
 
 
-@pytest.mark.parametrize("key", sorted(settings_of(ListenSettings).keys() - {"unix"}))
+@pytest.mark.parametrize("key", sorted(settings_of(ListenSettings).keys() - {"unix", "policy"}))
 def test_one_address_needs_no_brackets(tmp_path: Path, key: str) -> None:
     """Every listener's single address may be written as a string, "off" as none; what is no address is refused."""
     for text, expected in (
@@ -294,6 +312,22 @@ def test_lines_are_found_in_every_way_of_writing() -> None:
     assert find_line(text, "camera", "rate", 1) == 10
     assert find_line(text, "camera", index=1) == 9
     assert find_line(text, "paths", "state") == 0
+
+
+def test_lines_of_tables_in_tables_are_found_as_far_as_they_are_written() -> None:
+    """The key, or the table that is written in one line, or the nearest table around it."""
+    text = (
+        '[listen]\nmain = []\n[listen.policy.main] # ours\npaths = [\n  "/a",\n]\n[listen.policy]\nlocal.paths = []\n'
+        + ('compat = {networks = []}\n[ listen . "policy" . tokens ]\nnetworks = []\n')
+    )
+    tomllib.loads(text)
+    assert find_line(text, "listen.policy.main", "paths") == 4
+    assert find_line(text, "listen.policy.main") == 3
+    assert find_line(text, "listen.policy.local", "paths") == 8
+    assert find_line(text, "listen.policy.compat", "networks") == 9
+    assert find_line(text, "listen.policy.tokens", "networks") == 11
+    assert find_line(text, "listen", "policy") == 3
+    assert find_line(text, "listen.policy.other", "networks") == 3
 
 
 # Shared secrets ------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ def config() -> None:
 def check(directory: Path, as_json: bool) -> None:
     """Read all settings and secrets as `serve` would; exit code 78 names the file, the key and the remedy."""
     from edged.access.issuers import read_pem
-    from edged.app import read_issuers
+    from edged.app import read_issuers, read_policies
     from edged.config.load import load_shared_secrets, load_wrapping_key
     from edged.credentials.tokens import SharedSecret
     from edged.credentials.wrapping import WrappingKey
@@ -35,11 +35,16 @@ def check(directory: Path, as_json: bool) -> None:
         for source in read_issuers(found):
             if source.is_pem:
                 read_pem(source)
+    policies = {name: getattr(found.listen.policy, name) for name in read_policies(found)}
     if as_json:
-        show_json({"ok": True, "cameras": len(found.camera), "shared_secrets": sorted(found.auth.shared_secrets)})
+        shown = {name: {"paths": policy.paths, "networks": policy.networks} for name, policy in policies.items()}
+        secrets = sorted(found.auth.shared_secrets)
+        show_json({"ok": True, "cameras": len(found.camera), "shared_secrets": secrets, "policies": shown})
     else:
         if not directory.is_dir():
             click.echo(f"{directory} does not exist: these are the defaults", err=True)
+        for name, policy in policies.items():
+            click.echo(f"listen.{name} shows {', '.join(policy.paths)} to {', '.join(policy.networks)}")
         click.echo("the settings are good")
 
 

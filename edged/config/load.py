@@ -18,12 +18,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from edged.config.model import (
+    LISTENERS,
     OFF,
+    POLICIES,
     SECTIONS,
     AuthSettings,
     CameraSettings,
     Config,
     IssuerSettings,
+    ListenerPolicy,
+    ListenPolicies,
     Section,
     Setting,
     settings_of,
@@ -41,10 +45,11 @@ _ISSUER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 _MOST_ISSUERS = 8
 _LARGEST_SECRET = 64 * 1024
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-_HEADER = re.compile(
-    r"""\s*\[(?P<array>\[?)\s*["']?(?P<table>[\w-]+)["']?\s*(?:\.\s*["']?(?P<key>[\w-]+)["']?\s*)?(?:\.[^\]]*)?\]"""
-)
-_ASSIGNMENT = re.compile(r"""\s*["']?(?P<first>[\w-]+)["']?\s*(?:\.\s*["']?(?P<second>[\w-]+)["']?\s*)?[.=]""")
+_KEY = r"""(?:[\w-]+|"[^"\]]*"|'[^'\]]*')"""
+_HEADER = re.compile(rf"\s*\[(?P<array>\[?)\s*(?P<path>{_KEY}(?:\s*\.\s*{_KEY})*)\s*\]")
+_ASSIGNMENT = re.compile(rf"\s*(?P<path>{_KEY}(?:\s*\.\s*{_KEY})*)\s*=")
+_PART = re.compile(_KEY)
+_POLICY = "policy"
 _SHOW = "edged config show lists every setting"
 
 
@@ -143,7 +148,22 @@ def _read_file(draft: _Draft, path: Path) -> None:
         if name == "camera":
             raise _error(place, "camera is an array", "write [[camera]]", key="camera")
         for key, value in _table(content, name, place).items():
-            _put(draft, name, key, value, Place(str(path), find_line(text, name, key)))
+            at = Place(str(path), find_line(text, name, key))
+            if (name, key) == ("listen", _POLICY):
+                _read_policies(draft, value, path, text, at)
+            else:
+                _put(draft, name, key, value, at)
+
+
+def _read_policies(draft: _Draft, content: Any, path: Path, text: str, place: Place) -> None:
+    """[listen.policy.NAME]: each is a section of its own, so that later files win key by key."""
+    for name, table in _table(content, f"listen.{_POLICY}", place).items():
+        section = f"listen.{_POLICY}.{name}"
+        at = Place(str(path), find_line(text, section))
+        if section not in POLICIES:
+            raise _unknown(at, name, LISTENERS, "listener", f"listen.{_POLICY}.")
+        for key, value in _table(table, section, at).items():
+            _put(draft, section, key, value, Place(str(path), find_line(text, section, key)))
 
 
 def _read_environment(draft: _Draft, environ: Mapping[str, str]) -> None:
@@ -159,6 +179,11 @@ def _read_environment(draft: _Draft, environ: Mapping[str, str]) -> None:
             if get_close_matches(name, SECTIONS, cutoff=0.75):
                 raise _unknown(place, name, SECTIONS, "section")
             continue
+        if name == "listen" and key.partition("_")[0] == _POLICY:
+            listener, _, key = key.removeprefix(_POLICY).removeprefix("_").partition("_")
+            if listener not in LISTENERS:
+                raise _unknown(place, listener, LISTENERS, "listener", f"listen.{_POLICY}.")
+            name = f"listen.{_POLICY}.{listener}"
         setting = _check_key(name, key, place)
         _put(draft, name, key, _from_text(setting, environ[variable], f"{name}.{key}", place), place)
 
@@ -172,8 +197,8 @@ def _find_credentials(draft: _Draft, folder: Path | None) -> None:
 
 def _put(draft: _Draft, section: str, key: str, value: Any, place: Place) -> None:
     setting = _check_key(section, key, place)
-    if section == "listen" and isinstance(setting.default, tuple) and isinstance(value, str):
-        # A list of addresses: one may stand alone.
+    if section.startswith("listen") and isinstance(setting.default, tuple) and isinstance(value, str):
+        # A list of addresses, paths or networks: one may stand alone.
         value = [] if value == OFF else [value]
     if isinstance(value, dict):
         value = draft.values.get(section, {}).get(key, {}) | value
@@ -188,19 +213,25 @@ def _build(draft: _Draft, name: str, kind: type[Section]) -> Section:
         place = draft.places.get((name, key), Place("systemd credentials"))
         convert = _convert_issuers if (name, key) == ("auth", "issuers") else _convert
         values[key] = convert(value, settings[key], f"{name}.{key}", place)
+    if name == "listen":
+        policies: dict[str, Any] = {
+            listener: _build(draft, f"listen.{_POLICY}.{listener}", ListenerPolicy) for listener in LISTENERS
+        }
+        values[_POLICY] = ListenPolicies(**policies)
     try:
         return kind(**values)
     except ValueError as problem:
-        raise _error(_guilty(draft, name, kind, values), f"[{name}]: {problem}", _SHOW, key=name) from None
+        key = _guilty(kind, values)
+        raise _error(draft.places[name, key], f"[{name}]: {problem}", _SHOW, key=f"{name}.{key}") from None
 
 
-def _guilty(draft: _Draft, name: str, kind: type[Section], values: Mapping[str, Any]) -> Place:
-    """The place of the one value that the section refuses by itself."""
+def _guilty(kind: type[Section], values: Mapping[str, Any]) -> str:
+    """The one value that the section refuses by itself."""
     for key, value in values.items():
         try:
             kind(**{key: value})
         except ValueError:
-            return draft.places[name, key]
+            return key
     raise AssertionError("a section refuses single values only")
 
 
@@ -299,7 +330,7 @@ def _from_text(setting: Setting, text: str, key: str, place: Place) -> Any:
 
 
 def _check_key(section: str, key: str, place: Place) -> Setting:
-    settings = settings_of(SECTIONS[section])
+    settings = settings_of(SECTIONS.get(section) or POLICIES[section])
     if key not in settings:
         raise _unknown(place, key, settings, "setting", f"{section}.")
     return settings[key]
@@ -326,23 +357,30 @@ def _error(place: Place, sentence: str, hint: str, **fields: object) -> ConfigEr
 def find_line(text: str, section: str, key: str = "", index: int = 0) -> int:
     """The line (from 1) where a section or a key of it stands in TOML text; 0 if it cannot be told.
 
-    tomllib keeps no positions. A key inside an inline table has its section's line; `index` counts [[section]].
+    tomllib keeps no positions. A key inside an inline table has the line of that table; `index` counts [[section]].
     """
-    at, seen, table = 0, -1, ""
+    wanted = [*section.split("."), *([key] if key else [])]
+    at, agreed, seen = 0, 0, -1
+    table: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
         if match := _HEADER.match(line):
-            table, found = match["table"], match["key"]
-            seen += table == section and bool(match["array"])
-            here = table == section and seen in (-1, index)
+            found = table = _parts(match["path"])
+            seen += table == [section] and bool(match["array"])
         elif match := _ASSIGNMENT.match(line):
-            here = (table or match["first"]) == section and seen in (-1, index)
-            found = match["first"] if table else match["second"]
+            found = table + _parts(match["path"])
         else:
             continue
-        if here and key and found == key:
-            return number
-        at = at or (number if here else 0)
+        length = next((i for i, (one, other) in enumerate(zip(wanted, found, strict=False)) if one != other),
+                      min(len(wanted), len(found)))  # fmt: skip
+        # The first of the lines that say the most of it.
+        if length > agreed and seen in (-1, index):
+            at, agreed = number, length
     return at
+
+
+def _parts(path: str) -> list[str]:
+    """A dotted key of TOML → its parts without quotes."""
+    return [part.strip("\"'") for part in _PART.findall(path)]
 
 
 def _read_secret(name: str, source: str, credentials: Path | None) -> str:

@@ -8,7 +8,7 @@ so that whoever reads `config.paths.media` gets the folder and not the question 
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -57,6 +57,65 @@ class PathSettings(Section, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "media", self.state / "media")
 
 
+class ListenerPolicy(Section, frozen=True, kw_only=True):
+    """What one listener shows, and to whom: [listen.policy.NAME], NAME being main, compat, local or tokens."""
+
+    paths: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="The paths that it answers at: exact ones, or a beginning with * behind it; at every other one "
+            "there is nothing (404). A WebSocket needs /ws, and / for clients that open it there."
+        ),
+    ] = ("/*",)
+    networks: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Whose connections it takes: networks or single addresses; everybody else is told 403 and no "
+            "more. It says exactly who: this machine is 127.0.0.0/8 and ::1, and behind a proxy the peer is the proxy."
+        ),
+    ] = ("0.0.0.0/0", "::/0")
+
+    def __post_init__(self) -> None:
+        for path in self.paths:
+            _check_listed_path(path)
+        for network in self.networks:
+            _check_network(network)
+        for name in ("paths", "networks"):
+            if not getattr(self, name):
+                raise ValueError(f'{name} is empty: to shut a listener, set its addresses to "off"')
+
+
+def _check_listed_path(path: str) -> None:
+    if not path.startswith("/"):
+        raise ValueError(f"paths: {path!r} does not begin with /")
+    if "*" in path[:-1]:
+        raise ValueError(f"paths: {path!r}: a * stands at the end only")
+    if not path.isprintable() or any(sign in path for sign in " ?#%"):
+        raise ValueError(f"paths: {path!r} is not a path alone: no query, no blanks, nothing %-encoded")
+
+
+def _check_network(text: str) -> None:
+    if "%" in text:
+        raise ValueError(f"networks: {text!r}: networks have no interface")
+    try:
+        wide = ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"networks: {text!r} is not a network such as 192.0.2.0/24 or 2001:db8::/32") from None
+    try:
+        ip_network(text)
+    except ValueError:
+        raise ValueError(f"networks: {text!r} has bits of a host: the network is {wide}") from None
+
+
+class ListenPolicies(Section, frozen=True, kw_only=True):
+    """The policy of each listener; the unix socket has none, its file's mode says who may open it."""
+
+    main: Annotated[ListenerPolicy, Meta(description="Of listen.main.")] = ListenerPolicy()
+    compat: Annotated[ListenerPolicy, Meta(description="Of listen.compat.")] = ListenerPolicy()
+    local: Annotated[ListenerPolicy, Meta(description="Of listen.local.")] = ListenerPolicy()
+    tokens: Annotated[ListenerPolicy, Meta(description="Of listen.tokens.")] = ListenerPolicy()
+
+
 class ListenSettings(Section, frozen=True, kw_only=True):
     """Where edged answers; addresses are HOST:PORT or [IPV6]:PORT, several are a list, "off" or [] is none."""
 
@@ -83,6 +142,13 @@ class ListenSettings(Section, frozen=True, kw_only=True):
         str,
         Meta(description='The local socket; "" is edged.sock in paths.runtime. Who may open it is admin.'),
     ] = ""
+    policy: Annotated[
+        ListenPolicies,
+        Meta(
+            description="What a listener shows, and to whom: [listen.policy.main], compat, local or tokens; in the "
+            "environment EDGED_LISTEN_POLICY_MAIN_PATHS."
+        ),
+    ] = ListenPolicies()
 
     def __post_init__(self) -> None:
         for value in msgspec.structs.astuple(self):
@@ -353,6 +419,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             folder = self.paths.media / "snapshots"
             fill(self, "snapshots", msgspec.structs.replace(self.snapshots, folder=folder))
 
+
+#: The names of the listeners that have a policy, each with its section [listen.policy.NAME].
+LISTENERS: tuple[str, ...] = ListenPolicies.__struct_fields__
+POLICIES: dict[str, type[Section]] = {f"listen.policy.{name}": ListenerPolicy for name in LISTENERS}
 
 #: The sections by name, in the order in which they are shown; `camera` is an array of them.
 SECTIONS: dict[str, type[Section]] = {

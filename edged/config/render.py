@@ -8,12 +8,27 @@ from pathlib import Path
 
 import msgspec
 
-from edged.config.model import SECTIONS, Config, IssuerSettings, Section, Setting, settings_of
+from edged.config.model import (
+    LISTENERS,
+    SECTIONS,
+    Config,
+    IssuerSettings,
+    ListenerPolicy,
+    ListenPolicies,
+    Section,
+    Setting,
+    settings_of,
+)
 
 _HEAD = """\
 # Every setting of edged with its default. Generated from edged/config/model.py; the daemon never reads it.
 # Change a setting in a file of your own in /etc/edged/conf.d, or as EDGED_<SECTION>_<KEY> in the environment.
 """
+#: Settings that are tables of their own: the name that one has as an example, and its keys.
+_TABLES: dict[str, tuple[str, type[Section]]] = {
+    "issuers": ("company", IssuerSettings),
+    "policy": ("tokens", ListenerPolicy),
+}
 _USERINFO = re.compile(r"://[^\s\"']*@")
 _LONGEST_HELP = 116
 #: What is shown where nothing is the default.
@@ -31,15 +46,18 @@ def render_defaults() -> str:
     for name, kind in SECTIONS.items():
         # Cameras have no default: their keys are shown as comments.
         mark = "#" if name == "camera" else ""
+        tables: list[str] = []
         lines = [f"# {(kind.__doc__ or '').splitlines()[0]}", f"{mark}{'[[camera]]' if mark else f'[{name}]'}"]
         for setting in settings_of(kind).values():
-            if setting.name != "issuers":
+            if setting.name not in _TABLES:
                 lines += [*_help(setting), f"{mark}{setting.name} = {_shown_default(setting)}"]
-        if name == "auth":
-            # A table of each issuer's own, below the keys of the section.
-            lines += ["", *_help(settings_of(kind)["issuers"]), "#[auth.issuers.company]"]
-            for setting in settings_of(IssuerSettings).values():
-                lines += [*_help(setting), f"#{setting.name} = {_shown_default(setting)}"]
+            else:
+                # One of the tables that stand below the keys of the section.
+                header, table = _TABLES[setting.name]
+                tables += ["", *_help(setting), f"#[{name}.{setting.name}.{header}]"]
+                for item in settings_of(table).values():
+                    tables += [*_help(item), f"#{item.name} = {_shown_default(item)}"]
+        lines += tables
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
@@ -56,8 +74,20 @@ def render(config: Config) -> str:
 
 
 def _section(header: str, section: Section, kind: type[Section]) -> str:
-    lines = [header, *(f"{key} = {_toml(getattr(section, key))}" for key in settings_of(kind))]
+    lines, tables = [header], []
+    for key in settings_of(kind):
+        value = getattr(section, key)
+        if isinstance(value, ListenPolicies):
+            for name in LISTENERS:
+                tables += ["", f"[listen.{key}.{name}]", *_pairs(getattr(value, name))]
+        else:
+            lines.append(f"{key} = {_toml(value)}")
+    lines += tables
     return _USERINFO.sub("://***@", "\n".join(lines) + "\n")
+
+
+def _pairs(section: Section) -> list[str]:
+    return [f"{key} = {_toml(getattr(section, key))}" for key in settings_of(type(section))]
 
 
 def _help(setting: Setting) -> list[str]:

@@ -18,7 +18,7 @@ from edged.credentials.callers import Peer
 from edged.net.doors import Counts, Doors, Limits, report_incident
 from edged.net.http import Exchange, HeadTooLarge, Wire, explain, fault_bytes, host_of, make_scope, target_of
 from edged.net.stream import Stream
-from edged.net.websocket import PATHS, WebSocket, choose_subprotocol, refuse_upgrade, upgrade_headers
+from edged.net.websocket import WebSocket, choose_subprotocol, refuse_upgrade, upgrade_headers
 
 _TLS_HANDSHAKE = 0x16
 #: How long a client may take to close after our last word.
@@ -207,7 +207,8 @@ class Connection:
         if upgrade and upgrade.strip().lower() == b"websocket":
             await self._upgrade(request, target[0], peer)
             return False
-        if not upgrade and target[0] in PATHS and target[0] != "/" and request.method == b"GET":
+        at = target[0]
+        if not upgrade and at in self._doors.websocket_paths and at != "/" and request.method == b"GET":
             await self._say(fault_bytes(426, "only a WebSocket opens here", (b"Upgrade", b"websocket")))
             return False
         return await self._answer(request, target, peer)
@@ -239,7 +240,7 @@ class Connection:
         for raw_name, raw_value in request.headers:
             name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        refusal = refuse_upgrade(headers, request.method, path)
+        refusal = refuse_upgrade(headers, request.method, path, self._doors.websocket_paths)
         machine = self._wire.machine
         if refusal is None and not isinstance(machine.next_event(), h11.EndOfMessage):
             refusal = (400, "a WebSocket's request has no body")

@@ -23,6 +23,9 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+#: Where a WebSocket may be opened (contract 10.2).
+WEBSOCKET_PATHS = frozenset({"/ws", "/ws/", "/"})
+
 #: Starts a task that lives no longer than the connection.
 Spawn: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
 
@@ -83,6 +86,7 @@ class Counts(Protocol):
 
     def connections_changed(self, number: int) -> None: ...
     def outbox_dropped(self) -> None: ...
+    def peer_refused(self) -> None: ...
 
 
 class NoCounts:
@@ -94,13 +98,25 @@ class NoCounts:
     def outbox_dropped(self) -> None:
         """One WebSocket was given up because its client does not read."""
 
+    def peer_refused(self) -> None:
+        """Somebody came from outside of a listener's networks."""
+
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """What is behind the connections: an ASGI app for HTTP, a session for each WebSocket."""
+    """What is behind the connections: an ASGI app for HTTP, a session for each WebSocket, and where that opens."""
 
     app: ASGIApp
     open_session: OpenSession
+    websocket_paths: frozenset[str] = WEBSOCKET_PATHS
+
+
+@dataclass(frozen=True, slots=True)
+class Restriction:
+    """What one listener is held to: doors of its own, and whose addresses it takes (None: everybody's)."""
+
+    doors: Doors
+    admits: Callable[[str], bool] | None = None
 
 
 def report_incident(event: str, problem: BaseException, **fields: object) -> str:

@@ -31,11 +31,11 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::\d{1,5})
 #: Where h11's sentences begin to quote what was sent.
 _PRINTED_BYTES = re.compile(r":? (?:bytearray\()?b['\"]")
 _NO_BODY = (204, 304)
-_SLUGS = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 408: "timeout", 413: "too_large",
-          426: "upgrade_required", 429: "rate_limited", 431: "head_too_large", 500: "internal", 501: "unsupported",
-          503: "overloaded"}  # fmt: skip
-_WORDS = {400: "Bad request", 404: "Not found", 405: "Method not allowed", 408: "Request timeout",
-          413: "Request too large", 426: "Upgrade required", 429: "Too many connections",
+_SLUGS = {400: "bad_request", 403: "address_denied", 404: "not_found", 405: "method_not_allowed", 408: "timeout",
+          413: "too_large", 426: "upgrade_required", 429: "rate_limited", 431: "head_too_large", 500: "internal",
+          501: "unsupported", 503: "overloaded"}  # fmt: skip
+_WORDS = {400: "Bad request", 403: "Address denied", 404: "Not found", 405: "Method not allowed",
+          408: "Request timeout", 413: "Request too large", 426: "Upgrade required", 429: "Too many connections",
           431: "Request head too large", 500: "Internal error", 501: "Not implemented",
           503: "Service unavailable"}  # fmt: skip
 
@@ -216,6 +216,9 @@ class Exchange:
             # What an app raises after its client has left is a consequence, not news.
             if problem is not None and not self._gone.is_set() and not self._wire.stream.closed:
                 report_incident("app_failed", problem, path=scope["path"])
+            return
+        if self._started and isinstance(problem, trio.BrokenResourceError):
+            self._wire.stream.close()  # it broke its answer off on purpose, as whoever reads may stay no longer
             return
         if problem is None:
             problem = RuntimeError("the app ended without a whole response")

@@ -7,20 +7,22 @@ is accepted, calls drain for up to two seconds, WebSockets are closed with 1001,
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import structlog
 import trio
 
 from edged.errors import StartFailed
 from edged.net.connection import Connection
-from edged.net.doors import Counts, Doors, Limits, NoCounts, report_incident
+from edged.net.doors import Counts, Doors, Limits, NoCounts, Restriction, report_incident
 from edged.net.http import fault_bytes
 from edged.net.peers import Address, is_loopback, peer_of
 from edged.net.stream import Stream
@@ -36,11 +38,13 @@ _PAUSE_SECONDS = 0.1
 _NO_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
 DRAIN_SECONDS = 2.0
 _GOODBYE_SECONDS = 1.0
+#: How often the log tells of peers that one listener does not take.
+_TELL_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A listening socket and its name: main, compat, local or unix. `path` is a socket file of our own making."""
+    """A listening socket and its name: main, compat, local, tokens, unix. `path` is a socket file of our own making."""
 
     name: str
     socket: socket.socket
@@ -166,12 +170,41 @@ def _start_failed(address: str, problem: OSError) -> StartFailed:
     return StartFailed(f"cannot listen on {address}: {problem.strerror or problem}", hint=hint, address=address)
 
 
-class Server:
-    """The connections of some listeners."""
+class Refusals:
+    """Peers that one listener does not take, told in the log at once and then at most once a minute."""
 
-    def __init__(self, listeners: Sequence[Listener], doors: Doors, limits: Limits, counts: Counts) -> None:
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._untold = 0
+        self._next = -math.inf
+
+    def note(self, address: str, now: float) -> None:
+        """One more, at `now` in seconds; the line names the last address and says how many there were since."""
+        self._untold += 1
+        if now < self._next:
+            return
+        name = self._listener.name
+        _log.warning(
+            "peer refused", listener=name, on=self._listener.address, address=address, times=self._untold,
+            remedy=f"if it should be let in, name it in listen.policy.{name}.networks",
+        )  # fmt: skip
+        self._untold, self._next = 0, now + _TELL_SECONDS
+
+
+class Server:
+    """The connections of some listeners; one whose name is in `restrictions` is held to that."""
+
+    def __init__(
+        self,
+        listeners: Sequence[Listener],
+        doors: Doors,
+        limits: Limits,
+        counts: Counts,
+        restrictions: Mapping[str, Restriction],
+    ) -> None:
         self.listeners = tuple(listeners)
-        self._doors = doors
+        self._everybody = Restriction(doors)
+        self._restrictions = restrictions
         self._limits = limits
         self._counts = counts
         self._connections: set[Connection] = set()
@@ -217,6 +250,11 @@ class Server:
                 await trio.sleep(0.01)
 
     async def _accept(self, listener: Listener, nursery: trio.Nursery) -> None:
+        # The mode of its file says who may open a unix socket, whatever somebody named it.
+        held_to = self._everybody
+        if listener.socket.family != socket.AF_UNIX:
+            held_to = self._restrictions.get(listener.name, held_to)
+        refusals = Refusals(listener)
         while not self._is_stopping:
             await trio.lowlevel.wait_readable(listener.socket)
             for _ in range(_ACCEPTS_IN_A_ROW):
@@ -230,10 +268,18 @@ class Server:
                         _log.error("accept_failed", listener=listener.name, error=str(problem))
                     await trio.sleep(_PAUSE_SECONDS if problem.errno in _EXHAUSTED else 0.01)
                     break
-                self._take(sock, address, listener, nursery)
+                self._take(sock, address, listener, held_to, refusals, nursery)
 
-    def _take(self, sock: socket.socket, address: Address, listener: Listener, nursery: trio.Nursery) -> None:
-        """Start speaking on an accepted socket, unless a cap is reached."""
+    def _take(
+        self,
+        sock: socket.socket,
+        address: Address,
+        listener: Listener,
+        held_to: Restriction,
+        refusals: Refusals,
+        nursery: trio.Nursery,
+    ) -> None:
+        """Start speaking on an accepted socket, unless its peer is not wanted here or a cap is reached."""
         sock.setblocking(False)
         try:
             if sock.family != socket.AF_UNIX:
@@ -243,6 +289,13 @@ class Server:
             sock.close()
             return
         stream = Stream(sock)
+        if held_to.admits is not None and not held_to.admits(peer.address):
+            # Not cut without a word: an operator who mistyped his own network must see what it is.
+            self._counts.peer_refused()
+            refusals.note(peer.address, trio.current_time())
+            where = f"listen.policy.{listener.name}.networks"
+            self._turn_away(stream, nursery, 403, f"{peer.address} is in none of the networks of {where}")
+            return
         if len(self._connections) >= self._limits.connections:
             self._turn_away(stream, nursery, 503, "too many connections; try again later")
             return
@@ -253,7 +306,7 @@ class Server:
             if strangers >= self._limits.unauthenticated_per_address:
                 self._turn_away(stream, nursery, 429, "too many connections from here; authenticate or close some")
                 return
-        connection = Connection(stream, peer, self._doors, self._limits, self._counts, lambda: self._is_stopping)
+        connection = Connection(stream, peer, held_to.doors, self._limits, self._counts, lambda: self._is_stopping)
         mates.add(connection)
         self._connections.add(connection)
         self._counts.connections_changed(len(self._connections))
@@ -271,7 +324,8 @@ class Server:
             self._counts.connections_changed(len(self._connections))
 
     def _turn_away(self, stream: Stream, nursery: trio.Nursery, status: int, detail: str) -> None:
-        word = fault_bytes(status, detail, (b"Retry-After", b"10"))
+        later = () if status == 403 else ((b"Retry-After", b"10"),)
+        word = fault_bytes(status, detail, *later)
         if self._goodbyes < 64:
             self._goodbyes += 1
             nursery.start_soon(self._say_no, stream, word)
@@ -313,10 +367,14 @@ async def serve(
     limits: Limits,
     *,
     counts: Counts | None = None,
+    restrictions: Mapping[str, Restriction] = MappingProxyType({}),
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled, then stop in order (`Server.close_all`); the listeners are closed then."""
-    server = Server(listeners, doors, limits, counts or NoCounts())
+    """Serve until cancelled, then stop in order (`Server.close_all`); the listeners are closed then.
+
+    `restrictions` are by the names of listeners; one that is not among them has these `doors` and takes everybody.
+    """
+    server = Server(listeners, doors, limits, counts or NoCounts(), restrictions)
     async with trio.open_nursery() as nursery:
         # Not start(): that waits for its task when it is cancelled meanwhile, and this one is shielded.
         nursery.start_soon(server.run)

@@ -30,11 +30,9 @@ try:
 except ImportError:  # pragma: no cover - builds without a C compiler
     from websockets.utils import apply_mask
 
-from edged.net.doors import Counts, Limits, Spawn, WebSocketSession, report_incident
+from edged.net.doors import WEBSOCKET_PATHS, Counts, Limits, Spawn, WebSocketSession, report_incident
 from edged.net.stream import READ_SIZE, Stream
 
-#: Where a WebSocket may be opened (contract 10.2).
-PATHS = frozenset({"/ws", "/ws/", "/"})
 #: Subprotocols that we speak; the client's first of these is chosen.
 SUBPROTOCOLS = ("jsonrpc-2.0", "camera-v1")
 #: How long a client has to answer our close.
@@ -342,10 +340,15 @@ class WebSocket:
                 self.outbox.put_core_frames()
 
 
-def refuse_upgrade(headers: Mapping[str, str], method: bytes, path: str) -> tuple[int, str] | None:
-    """Why an upgrade is refused: status and detail; None if it is answered 101 (RFC 6455 4.2.1)."""
-    if path not in PATHS:
-        return 404, "a WebSocket opens at /ws"
+def refuse_upgrade(
+    headers: Mapping[str, str], method: bytes, path: str, paths: frozenset[str] = WEBSOCKET_PATHS
+) -> tuple[int, str] | None:
+    """Why an upgrade is refused: status and detail; None if it is answered 101 (RFC 6455 4.2.1).
+
+    `paths` are those of this listener; one that opens no WebSocket at /ws says what it says of any other path.
+    """
+    if path not in paths:
+        return 404, "a WebSocket opens at /ws" if "/ws" in paths else "there is nothing at this path"
     if method != b"GET":
         return 405, "a WebSocket is opened by GET"
     if "upgrade" not in {token.strip().lower() for token in headers.get("connection", "").split(",")}:

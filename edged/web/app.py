@@ -150,6 +150,20 @@ class Wall:
         await response(scope, receive, _Counted(send, self._metrics))
 
 
+class Curtain:
+    """The same app with some of its paths hidden: as if no way led there."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, shows: Callable[[str], bool]) -> None:
+        """`shows` says of a path, as the router reads it, whether it is to be seen."""
+        self._app = app
+        self._wall = Wall(metrics)
+        self._shows = shows
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The app's answer, or 404."""
+        await (self._app if self._shows(scope["path"]) else self._wall)(scope, receive, send)
+
+
 class _Counted:
     """A send that counts the status on its way, once."""
 
