@@ -16,7 +16,7 @@ import trio.testing
 from cellar_helpers import BrokenCommits, busy_writer, rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from keyring_helpers import HOUR, POOL, START, Bench, from_pool, kid_of_token, opened
+from keyring_helpers import HOUR, POOL, START, Bench, Time, from_pool, kid_of_token, opened
 
 from edged.access.keyring import Keyring
 from edged.clock import Clock
@@ -142,8 +142,8 @@ async def test_no_jump_that_nobody_vouches_for_takes_a_key_out_of_the_jwks(tmp_p
 
 
 async def test_a_key_that_never_signed_leaves_at_once_when_it_retires(tmp_path: Path) -> None:
-    """A next key that is not wanted; the one after it has another number."""
-    async with opened(tmp_path / "trust.db") as bench:
+    """A next key that is not wanted, also where nobody knows the time; the one after it has another number."""
+    async with opened(tmp_path / "trust.db", Time(trusted=False, vouched=0.0)) as bench:
         await bench.keyring.create("ES256")
         assert (await bench.keyring.retire("key-3")).state == "retired"
         assert bench.published() == ["key-1", "key-2"]

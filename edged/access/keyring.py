@@ -138,8 +138,10 @@ class Keyring:
         """Whether the JWKS shows this key now."""
         if self.is_distrusted(record):
             return False
+        if record.state != "retired":
+            return True
         # By a time that somebody vouches for: verifiers lose no key by a visit to 2099, and none comes back after it.
-        return record.state != "retired" or self._clock.certain() < record.signs_until + LEEWAY
+        return record.signs_until > 0.0 and self._clock.certain() < record.signs_until + LEEWAY
 
     def published_since(self, record: SigningKeyRecord) -> float:
         """For how many seconds verifiers could have fetched this key: no step of the clock makes one that was made in
