@@ -36,6 +36,19 @@ EVERYWHERE = ("0.0.0.0/0", "::/0")
 NOTHING = {"error": "Not found", "detail": "there is nothing at this path", "code": "not_found"}
 
 
+LETTERS = "ab/.%*\n ü"
+PATHS = st.text(LETTERS, max_size=8).map(lambda text: f"/{text}")
+LISTS = st.lists(PATHS, max_size=4)
+V4_NETWORKS = st.builds(
+    lambda number, length: f"{IPv4Address(number >> (32 - length) << (32 - length))}/{length}",
+    st.integers(0, 2**32 - 1), st.integers(0, 32),
+)  # fmt: skip
+V6_NETWORKS = st.builds(
+    lambda number, length: f"{IPv6Address(number >> (128 - length) << (128 - length))}/{length}",
+    st.integers(2**120, 2**128 - 1), st.integers(0, 128),
+)  # fmt: skip
+
+
 # Settings ------------------------------------------------------------------------------------------------------------
 
 
@@ -122,6 +135,21 @@ def test_a_wrong_variable_of_a_policy_is_named(tmp_path: Path, variable: str, te
     assert [word for word in words if word not in f"{caught.value} {caught.value.hint}"] == []
 
 
+@given(
+    st.lists(st.one_of(st.text(max_size=12), PATHS), max_size=3),
+    st.lists(st.one_of(st.text("0123456789abcdf:./% ", max_size=12), V4_NETWORKS, V6_NETWORKS), max_size=3),
+)
+def test_what_the_settings_take_the_listener_understands(paths: list[str], networks: list[str]) -> None:
+    """Whatever is written is refused as a setting or is a policy: nothing is left to fail at the start."""
+    try:
+        given_policy = ListenerPolicy(paths=tuple(paths), networks=tuple(networks))
+    except ValueError:
+        return
+    policy = Policy(given_policy.paths, given_policy.networks)
+    assert all(policy.shows(path.removesuffix("*")) for path in paths)
+    assert all(policy.admits(network.partition("/")[0]) for network in networks)
+
+
 def test_a_shown_policy_loads_again(tmp_path: Path) -> None:
     """`edged config show` prints every listener's."""
     found = read(tmp_path, "[listen.policy.local]\npaths = ['/ü*']\nnetworks = ['127.0.0.0/8', '::1']\n")
@@ -145,18 +173,6 @@ def test_the_check_of_settings_tells_what_is_restricted(
 
 
 # The decision --------------------------------------------------------------------------------------------------------
-
-LETTERS = "ab/.%*\n ü"
-PATHS = st.text(LETTERS, max_size=8).map(lambda text: f"/{text}")
-LISTS = st.lists(PATHS, max_size=4)
-V4_NETWORKS = st.builds(
-    lambda number, length: f"{IPv4Address(number >> (32 - length) << (32 - length))}/{length}",
-    st.integers(0, 2**32 - 1), st.integers(0, 32),
-)  # fmt: skip
-V6_NETWORKS = st.builds(
-    lambda number, length: f"{IPv6Address(number >> (128 - length) << (128 - length))}/{length}",
-    st.integers(2**120, 2**128 - 1), st.integers(0, 128),
-)  # fmt: skip
 
 
 @given(LISTS, PATHS)
