@@ -263,7 +263,7 @@ async def test_streams_of_a_token_are_within_those_of_whoever_issues_it(tmp_path
             assert claims["mediamtx_permissions"] == [
                 {"action": "read", "path": ""}, {"action": "read", "path": "door"}, {"action": "publish", "path": "in"},
             ]  # fmt: skip
-            for bad in ("", "~x", "a*", "a b", "a?b", "é", "x" * 129):
+            for bad in ("", "~x", "a*b", "*a", "a b", "a?b", "é", "x" * 129):
                 assert await code_of(admin, "issue_token", user_id="x", streams={"read": [bad]}) == -32602
             _, key = await house.create_key("admin", permissions=["tokens:issue", "stream:read"])
             async with house.websocket() as client:
