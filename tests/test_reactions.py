@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import pytest
@@ -82,6 +82,32 @@ async def test_an_id_of_another_protocol_is_no_right() -> None:
     assert await revocations.sweep(admissions, server.viewers) == 1
 
 
+async def test_whoever_has_not_asked_yet_is_not_kicked(autojump_clock: trio.testing.MockClock) -> None:
+    """MediaMTX lists who has connected before it asks whether they may: a sweep meanwhile ends nobody who may, however
+    slow their line is; who stays idle for longer than MediaMTX waits is out, and who watches unasked at once."""
+    admissions, idle = Admissions(), dict[tuple[str, str], float]()
+    server = Server([replace(session(name, "rtmp"), state="idle") for name in ("slow", "never", "sly")])
+    for _ in range(9):
+        assert await revocations.sweep(admissions, server.viewers, idle) == 0
+        await trio.sleep(1)
+    admissions.add(CALLER, "rtmp", stay, session="slow")
+    server.sessions = [each if each.id == "never" else session(each.id, "rtmp") for each in server.sessions]
+    assert await revocations.sweep(admissions, server.viewers, idle) == 1
+    await trio.sleep(1)
+    assert await revocations.sweep(admissions, server.viewers, idle) == 1
+    assert server.kicked == ["sly", "never"]
+
+
+async def test_whoever_is_let_in_during_a_sweep_is_not_kicked(autojump_clock: trio.testing.MockClock) -> None:
+    """A WebRTC session is listed as one that reads while MediaMTX's question is on its way."""
+    admissions, server = Admissions(), Server([session("new", "webrtc"), session("stranger", "webrtc")])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(revocations.sweep, admissions, server.viewers)
+        await trio.sleep(0.1)
+        admissions.add(CALLER, "webrtc", stay, session="new")
+    assert server.kicked == ["stranger"]
+
+
 async def test_a_sweep_of_a_server_that_does_not_answer_is_told_and_survived(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -120,7 +146,8 @@ async def test_without_revocations_the_lists_are_looked_at_now_and_then(autojump
             nursery.start_soon(revocations.follow, reader, admissions, server.viewers, trio.current_time)
             await trio.sleep(65)
             nursery.cancel_scope.cancel()
-    assert len(server.looks) == 2
+    # Where there was somebody to kick it looked once more.
+    assert len(server.looks) == 3
     assert server.kicked == ["stranger"]
 
 
@@ -153,7 +180,7 @@ async def test_a_reader_that_lost_revocations_sweeps_all_the_same(autojump_clock
             feed.publish(Ended(frozenset({"key:1"}), trio.current_time()))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(revocations.follow, reader, admissions, server.viewers, trio.current_time)
-            await trio.sleep(0.5)
+            await trio.sleep(0.6)
             nursery.cancel_scope.cancel()
     assert server.kicked == ["stranger"]
 

@@ -7,8 +7,9 @@ whoever is listed and not inside by right is kicked (design 6).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+import math
+from collections.abc import Callable, Iterable
+from typing import Final, TypeAlias
 
 import structlog
 import trio
@@ -16,6 +17,7 @@ import trio
 from edged.access.admissions import Admissions, Ended
 from edged.errors import EdgedError
 from edged.feeds import Lagged, Reader
+from edged.mediamtx.client import MediaSession
 from edged.mediamtx.viewers import Viewers
 
 #: Seconds after the end of a right at which the lists are looked at. An HLS reader held on demand is listed when its
@@ -23,6 +25,12 @@ from edged.mediamtx.viewers import Viewers
 SWEEPS: Final = (0.3, *map(float, range(1, 13)))
 #: Seconds between sweeps when nothing ended: for what was admitted while edged was away.
 _QUIET: Final = 30.0
+#: For how long MediaMTX waits for a client's next word, seconds: an idle session that is older has said all it will.
+IDLE_SECONDS: Final = 10.0
+#: Within this time whatever MediaMTX asks of us is answered, seconds.
+_QUESTION: Final = 0.2
+#: (protocol, session id)
+Name: TypeAlias = tuple[str, str]
 _log = structlog.get_logger("revocations")
 
 
@@ -31,6 +39,7 @@ async def follow(
 ) -> None:
     """Sweep after every end of a right, and now and then without one; runs for ever."""
     due: list[float] = []
+    idle: dict[Name, float] = {}
     while True:
         wake = min(due, default=monotonic() + _QUIET)
         with trio.move_on_after(max(0.0, wake - monotonic())):
@@ -41,23 +50,34 @@ async def follow(
             continue
         now = monotonic()
         due = [at for at in due if at > now]
-        await sweep(admissions, viewers)
+        await sweep(admissions, viewers, idle)
 
 
-async def sweep(admissions: Admissions, viewers: Viewers) -> int:
-    """Kick everyone in MediaMTX's lists who is not inside by right; returns how many. Never raises EdgedError."""
+async def sweep(admissions: Admissions, viewers: Viewers, idle: dict[Name, float] | None = None) -> int:
+    """Kick everyone in MediaMTX's lists who is not inside by right; returns how many. Never raises EdgedError.
+
+    MediaMTX lists whoever has connected, also before it asks us: an idle one is left in peace for as long as it may
+    take to say what it wants (`idle`: since when this and earlier sweeps saw each), and nobody is kicked whose question
+    may be on its way just now.
+    """
+    seen, now = {} if idle is None else idle, trio.current_time()
     try:
         sessions = await viewers.list()
-        # The list is older than this moment: whoever was admitted since is not in it, and whoever
-        # left since is kicked in vain. Both are harmless, and there is no checkpoint from here on.
-        strangers = [
-            session
-            for session in sessions
-            if not any(admissions.has_session(session.protocol, name) for name in (session.id, *session.connections))
-        ]
         admissions.forget_unseen(
             (session.protocol, name) for session in sessions for name in (session.id, *session.connections)
         )
+        found = _find_strangers(sessions, admissions)
+        waiting = {name: seen.get(name, now) for name, session in found.items() if session.state == "idle"}
+        seen.clear()
+        seen.update(waiting)
+        suspects = {name for name in found if now - waiting.get(name, -math.inf) >= IDLE_SECONDS}
+        if not suspects:
+            return 0
+        await trio.sleep(_QUESTION)
+        # This list, too, is older than this moment: whoever left since is kicked in vain, which is harmless. There is
+        # no checkpoint from here on.
+        found = _find_strangers(await viewers.list(), admissions)
+        strangers = [session for name, session in found.items() if name in suspects]
         if strangers:
             _log.info("sweep", kicked=len(strangers))
             await viewers.kick_all(strangers)
@@ -65,3 +85,11 @@ async def sweep(admissions: Admissions, viewers: Viewers) -> int:
         _log.debug("sweep failed", problem=str(problem))
         return 0
     return len(strangers)
+
+
+def _find_strangers(sessions: Iterable[MediaSession], admissions: Admissions) -> dict[Name, MediaSession]:
+    return {
+        (session.protocol, session.id): session
+        for session in sessions
+        if not any(admissions.has_session(session.protocol, name) for name in (session.id, *session.connections))
+    }
