@@ -323,6 +323,25 @@ async def test_an_app_that_fails_in_the_middle_is_cut(log):
     log.clear()
 
 
+async def test_an_app_that_breaks_its_answer_off_is_cut_and_no_incident(log):
+    """Whoever reads may stay no longer: the connection is closed without a word. Before its answer it is a failure."""
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/x":
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise trio.BrokenResourceError
+
+    async with running(app) as served:
+        reply = await ask(served.port, GET)
+        assert b"half" in reply
+        assert not reply.endswith(b"0\r\n\r\n")
+        assert log == []
+        assert (await ask(served.port, GET.replace(b"/x", b"/y"))).startswith(b"HTTP/1.1 500 ")
+    assert [line["event"] for line in log] == ["app_failed"]
+    log.clear()
+
+
 async def test_an_app_that_fails_after_its_reply_is_logged_and_the_connection_goes_on(log):
     """Background work that fails is an incident, but the reply was whole."""
 
