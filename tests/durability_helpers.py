@@ -142,8 +142,11 @@ def read_file(path: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
 class Box:
     """Settings, state and the child itself; it is started and killed any number of times."""
 
-    def __init__(self, folder: Path, disk: Disk | None = None, settings: str = "", command: str = "") -> None:
-        """`settings` is more TOML; `command` "serve" starts `edged serve` itself, with nothing beside its loop."""
+    def __init__(
+        self, folder: Path, disk: Disk | None = None, settings: str = "", command: str = "", media: str = ""
+    ) -> None:
+        """`settings` is more TOML, `media` that of a MediaMTX, which there is not without it; `command` "serve" starts
+        `edged serve` itself, with nothing beside its loop."""
         self.folder, self.disk, self._command = folder, disk, command
         self.port = free_port()
         self.database = folder / "state" / "trust.db"
@@ -162,7 +165,7 @@ class Box:
             local = []
             tokens = []
             [mediamtx]
-            enabled = false
+            {media or "enabled = false"}
             {settings}
             """
         )

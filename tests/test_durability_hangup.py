@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import shutil
 import socket
 import struct
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 from durability_helpers import Box, Disk, compile_disk, read_file, running_box
-from house_helpers import Conversation, ended
+from house_helpers import Conversation, ended, free_port
 from net_helpers import frame, open_raw
+from rtsp_client import RtspReader, RtspRefused
 
 from edged.credentials.api_keys import digest
 
@@ -37,12 +40,73 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
     return compile_disk(tmp_path_factory.mktemp("disk")) if shutil.which("gcc") else None
 
 
+#: What begins each picture.
+TURN = b"Content-Type: image/jpeg"
+#: A camera that needs no hardware.
+CAMERA = """
+[[camera]]
+name = "test 0"
+source = "test"
+size = "320x240"
+"""
+
+
 @pytest.fixture
 async def box(tmp_path: Path, library: Path | None) -> AsyncIterator[Box]:
-    async with running_box(tmp_path, Disk(tmp_path, library) if library else None) as box:
+    async with running_box(tmp_path, Disk(tmp_path, library) if library else None, settings=CAMERA) as box:
         if box.disk is not None:
             box.disk.behave(delay=SYNC)
         yield box
+
+
+def drain(stream: trio.SocketStream) -> None:
+    """Read what has come, so that what comes then is new. Raises OSError."""
+    with suppress(BlockingIOError):
+        while os.read(stream.socket.fileno(), 65536):
+            pass
+
+
+class Picture:
+    """A live picture under way: parts come until it ends."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+
+    async def flows(self) -> bool:
+        """Whether a picture comes that was not here yet; False once they have ended."""
+        held = b""
+        try:
+            drain(self._stream)
+            while TURN not in held:
+                data = await self._stream.receive_some(65536)
+                if not data:
+                    return False
+                held += data
+        except (trio.BrokenResourceError, ConnectionResetError):
+            return False
+        return True
+
+    async def wait_end(self) -> None:
+        while await self.flows():
+            pass
+
+
+@asynccontextmanager
+async def watching(box: Box, secret: str) -> AsyncIterator[Picture]:
+    """The live picture over HTTP, by a key; one has come."""
+    async with await trio.open_tcp_stream("127.0.0.1", box.port) as stream:
+        head = f"GET /api/cameras/camera0/live.mjpeg?fps=10 HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {secret}\r\n"
+        await stream.send_all(f"{head}Connection: close\r\n\r\n".encode())
+        picture = Picture(stream)
+        assert await picture.flows()
+        yield picture
+
+
+@asynccontextmanager
+async def stay_watching(box: Box, admin: Conversation) -> AsyncIterator[Picture]:
+    """The same by a key of its own that nobody revokes."""
+    async with watching(box, (await admin.call("create_key", name="bystander", role="viewer"))["api_key"]) as picture:
+        yield picture
 
 
 class Callers:
@@ -110,19 +174,21 @@ async def restart(box: Box) -> None:
     await box.start()
 
 
+@pytest.mark.ffmpeg
 async def test_a_key_is_untouched_or_revoked_when_whoever_revoked_it_hung_up(
     box: Box, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Untouched: it opens doors and its session goes on. Revoked: refused, on the disk, its session closed (4401)."""
+    """Untouched: it opens doors, its session and its picture go on. Revoked: refused, on the disk, its session closed
+    (4401) and its picture ended; another key's picture goes on all the time."""
     outcomes: Counter[str] = Counter()
     secrets: dict[str, tuple[str, bool]] = {}
-    async with box.admin() as admin:
+    async with box.admin() as admin, stay_watching(box, admin) as another:
         callers = Callers(box, admin, 1)
         await callers.enter()
         for number in range(MOMENTS):
             name = f"victim {number}"
             made = await admin.call("create_key", name=name, role="viewer")
-            async with box.client(made["api_key"]) as inside:
+            async with box.client(made["api_key"]) as inside, watching(box, made["api_key"]) as picture:
                 await callers.hang_up_on("revoke_key", key_id=made["key_id"])
                 revoked = (await callers.listed())[name]["status"] == "revoked"
                 row = callers.row(name)
@@ -135,15 +201,88 @@ async def test_a_key_is_untouched_or_revoked_when_whoever_revoked_it_hung_up(
                 if revoked:
                     with trio.fail_after(30):
                         assert await ended(inside) == 4401
+                        await picture.wait_end()
                 else:
                     assert "result" in await inside.ask("get_camera_list")
+                    assert await picture.flows()
             outcomes["revoked" if revoked else "untouched"] += 1
             secrets[name] = (made["api_key"], revoked)
+            assert await another.flows()
     show(outcomes, capfd, "revoke_key")
     assert min(outcomes["revoked"], outcomes["untouched"]) > 0
     await restart(box)
     for secret, revoked in secrets.values():
         assert await box.lets_in(secret) is not revoked
+
+
+@pytest.mark.ffmpeg
+@pytest.mark.mediamtx
+async def test_an_rtsp_reader_stays_or_goes_with_its_key_when_whoever_revoked_it_hung_up(
+    tmp_path: Path, library: Path | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """At the real MediaMTX: untouched, and its stream flows; or revoked on the disk, its stream ended, and refused."""
+    ports = {name: free_port() for name in ("rtsp", "hls", "webrtc")}
+    media = "\n".join(f'{name} = "127.0.0.1:{port}"' for name, port in ports.items())
+    media += f'\nwebrtc_udp = "127.0.0.1:{free_port(socket.SOCK_DGRAM)}"'
+    disk = Disk(tmp_path, library) if library else None
+    outcomes: Counter[str] = Counter()
+    gone: list[str] = []
+    async with running_box(tmp_path, disk, settings=CAMERA, media=media) as box:
+        if disk is not None:
+            disk.behave(delay=SYNC)
+        async with box.admin() as admin:
+            while (await admin.call("get_system_status"))["mediamtx"]["status"] != "ready":
+                await trio.sleep(0.05)
+            callers = Callers(box, admin, 7)
+            await callers.enter()
+            made = await admin.call("create_key", name="bystander", role="viewer")
+            another = await read_rtsp(ports["rtsp"], made["api_key"])
+            for number in range(MOMENTS // 5):
+                name = f"victim {number}"
+                made = await admin.call("create_key", name=name, role="viewer")
+                reader = await read_rtsp(ports["rtsp"], made["api_key"])
+                await callers.hang_up_on("revoke_key", key_id=made["key_id"])
+                (stored,) = read_file(box.database, "SELECT revoked_at IS NOT NULL FROM api_keys WHERE name = ?", name)
+                assert ((await callers.listed())[name]["status"] == "revoked") == stored[0]
+                with trio.fail_after(30):
+                    if stored[0]:
+                        await reader.wait_end()
+                        gone.append(made["api_key"])
+                    else:
+                        await assert_flows(reader)
+                    await assert_flows(another)
+                await reader.aclose()
+                outcomes["revoked" if stored[0] else "untouched"] += 1
+            await another.aclose()
+            async with trio.open_nursery() as nursery:
+                for secret in gone:
+                    nursery.start_soon(assert_refused, ports["rtsp"], secret)
+        assert await box.stop() == 0
+    show(outcomes, capfd, "revoke_key, RTSP")
+    assert min(outcomes["revoked"], outcomes["untouched"]) > 0
+
+
+async def read_rtsp(port: int, secret: str) -> RtspReader:
+    """A viewer who has seen something. Raises RtspRefused."""
+    reader = RtspReader(port, "camera0", "viewer", secret)
+    try:
+        await reader.play()
+        await reader.wait_packet()
+    except BaseException:
+        await reader.aclose()
+        raise
+    return reader
+
+
+async def assert_refused(port: int, secret: str) -> None:
+    with pytest.raises(RtspRefused):
+        await read_rtsp(port, secret)
+
+
+async def assert_flows(reader: RtspReader) -> None:
+    """Something new comes."""
+    drain(reader.stream)
+    await reader.wait_packet()
 
 
 async def test_a_key_is_absent_or_complete_when_whoever_made_it_hung_up(
