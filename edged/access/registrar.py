@@ -464,10 +464,13 @@ class Registrar:
 
     async def list_revocations(self) -> tuple[list[Revocation], list[CutOff]]:
         """All that is denied, by name and by time, oldest first; also what is not on disk yet. Raises StoreFailed."""
+        owed = dict(self._owed)
         stored, lines = await self._db.read(revocations.load_all)
+        # What was owed at first may have come to the disk behind what was read.
+        owed |= self._owed
         named = {item.identity: item for item in stored}
         drawn = {(line.scope, line.drawn is None): line for line in lines}
-        for item in self._owed.values():
+        for item in owed.values():
             if isinstance(item, Revocation):
                 named.setdefault(item.identity, item)
             elif isinstance(item, CutOff):
