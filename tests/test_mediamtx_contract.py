@@ -200,7 +200,9 @@ async def test_a_removed_path_ends_its_sessions(binary: str, tmp_path: Path) -> 
             await client.delete_path("camera0")
             await publisher.wait_closed()
             await reader.wait_closed()
-            assert await client.list_sessions() == []
+            # A connection may be gone before the list says so.
+            while await client.list_sessions():
+                await trio.sleep(0.02)
 
 
 async def test_a_denied_reader_gets_no_session(binary: str, tmp_path: Path) -> None:
