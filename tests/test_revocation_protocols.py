@@ -279,3 +279,19 @@ async def test_what_a_credential_opened_ends_with_it_over_every_protocol(
             nursery.cancel_scope.cancel()
     told = capfd.readouterr()
     assert "incident" not in told.out + told.err
+
+
+async def test_whoever_has_only_connected_is_in_peace_while_others_are_put_out(tmp_path: Path) -> None:
+    """MediaMTX lists an RTMP connection before it has said a word; a revocation meanwhile is none of its business."""
+    config = make_house_config(tmp_path)
+    with trio.fail_after(90):
+        async with running_house(tmp_path, config=config) as house:
+            await house.wait_media()
+            other = await hold_key(house)
+            async with await trio.open_tcp_stream("127.0.0.1", port_of((config.mediamtx.rtmp,))) as silent:
+                while ("rtmp", "idle") not in [(each.protocol, each.state) for each in await list_sessions(house)]:
+                    await trio.sleep(0.02)
+                await other.end()
+                with trio.move_on_after(2.5) as waited:  # the first sweeps after an end lie within this time
+                    await silent.receive_some(1)
+                assert waited.cancelled_caught, "it was put out"
