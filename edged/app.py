@@ -32,6 +32,7 @@ from edged.access.logins import Logins
 from edged.access.passwords import Passwords
 from edged.access.refreshes import Refreshes
 from edged.access.registrar import Registrar
+from edged.access.revocations import Revocations
 from edged.access.service_tokens import ServiceTokens
 from edged.access.usage import Usage
 from edged.access.users import Users
@@ -137,11 +138,13 @@ async def run(
         ledger, admissions = Ledger(), Admissions(monotonic, count_end=metrics.session_ended)
         usage = Usage(tallies, clock, admissions.has)
         registrar = Registrar(ledger, admissions, trust, clock, metrics)
-        mark = upkeep.Mark(clock, mark_store(trust), partial(replace_mark, trust), registrar.follow_reset)
+        denials = Revocations(registrar, ledger, trust, clock, metrics)
+        mark = upkeep.Mark(clock, mark_store(trust), partial(replace_mark, trust), denials.follow_reset)
         api_keys = ApiKeys(registrar, ledger, admissions, trust, clock)
         service_tokens = ServiceTokens(registrar, ledger, admissions, trust, clock)
         users = Users(registrar, ledger, admissions, trust, clock, issuer=config.auth.issuer)
         registrar.load()
+        denials.load()
         users.load()
         api_keys.load()
         service_tokens.load()
@@ -192,7 +195,8 @@ async def run(
             folder=config.paths.runtime,
         )  # fmt: skip
         house = House(
-            clock=clock, counts=metrics, gate=gate, ledger=ledger, registrar=registrar, refreshes=refreshes,
+            clock=clock, counts=metrics, gate=gate, ledger=ledger, registrar=registrar, revocations=denials,
+            refreshes=refreshes,
             api_keys=api_keys, service_tokens=service_tokens, users=users, logins=logins, usage=usage,
             sessions=sessions,
             cameras=cameras, mediamtx=mediamtx, paths=paths, publishers=publishers, viewers=viewers, frames=frames,
@@ -212,8 +216,8 @@ async def run(
                 started_tasks(registrar.run, partial(hook.serve, answer), cameras.run),
                 tasks(usage.run, partial(limiter.run, tallies), first_admin.run, admissions.run, mark.keep,
                       partial(upkeep.watch_clock, clock, partial(admissions.recompute, gate.seconds_left),
-                              registrar.mind_clock),
-                      partial(upkeep.prune, clock, registrar.prune),
+                              denials.mind_clock),
+                      partial(upkeep.prune, clock, denials.prune),
                       Rotation(keyring, clock, config.auth.signing_key_days).run, issuers.run),
                 started_tasks(mediamtx.run, partial(paths.run, mediamtx), viewers.run),
                 tasks(publishers.run, frames.run,

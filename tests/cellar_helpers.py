@@ -19,6 +19,7 @@ from edged.access.api_keys import ApiKeys
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger
 from edged.access.registrar import Registrar
+from edged.access.revocations import Revocations
 from edged.access.users import Users
 from edged.clock import Boot, Clock
 from edged.credentials.callers import ApiKey, Caller, Token
@@ -68,6 +69,7 @@ class Desk:
     counted: Counted
     gate: Gate
     registrar: Registrar
+    revocations: Revocations
     api_keys: ApiKeys
     users: Users
 
@@ -105,14 +107,16 @@ async def open_desk(
     async with Database.open(path, TRUST, name="trust") as db:
         ledger, admissions, counted = Ledger(), Admissions(), Counted()
         clock = Clock(system=now)
-        registrar = Registrar(ledger, admissions, db, clock, counted, queue_size=queue_size, boot=boot)
+        registrar = Registrar(ledger, admissions, db, clock, counted, queue_size=queue_size)
+        revocations = Revocations(registrar, ledger, db, clock, counted, boot=boot)
         api_keys = ApiKeys(registrar, ledger, admissions, db, clock)
         users = Users(registrar, ledger, admissions, db, clock, issuer="edged")
         registrar.load()
+        revocations.load()
         users.load()
         api_keys.load()
         gate = Gate(ledger, admissions, clock, counted, shared_secrets=[SECRET])
-        yield Desk(db, ledger, admissions, clock, counted, gate, registrar, api_keys, users)
+        yield Desk(db, ledger, admissions, clock, counted, gate, registrar, revocations, api_keys, users)
 
 
 @asynccontextmanager

@@ -140,6 +140,7 @@ class Life:
         from edged.access.ledger import Ledger
         from edged.access.refreshes import Refreshes
         from edged.access.registrar import Registrar
+        from edged.access.revocations import Revocations
         from edged.access.users import Users
         from edged.clock import Clock
         from edged.credentials.claims import Trust
@@ -150,9 +151,11 @@ class Life:
         self._secret = SharedSecret("test", "a secret of the tests, long enough for HS256", Trust(issuers, own="edged"))
         self._ledger, admissions, self._clock = Ledger(), Admissions(), Clock()
         self.registrar = Registrar(self._ledger, admissions, db, self._clock, counts)
+        self.revocations = Revocations(self.registrar, self._ledger, db, self._clock, counts)
         self.api_keys = ApiKeys(self.registrar, self._ledger, admissions, db, self._clock)
         self.users = Users(self.registrar, self._ledger, admissions, db, self._clock, issuer="edged")
         self.registrar.load()
+        self.revocations.load()
         self.users.load()
         self.api_keys.load()
         self.gate = Gate(self._ledger, admissions, self._clock, counts, shared_secrets=[self._secret])
@@ -225,14 +228,14 @@ class Life:
     async def subject_cut_off(self) -> None:
         token = await self.token(name := _fresh("subject"))
         tell(made=token)
-        await self.registrar.cut_off(f"user:{name}", None)
+        await self.revocations.cut_off(f"user:{name}", None)
         tell(revoked=token, kind="subject_cut_off")
 
     async def issuer_cut_off(self) -> None:
         issuer = f"issuer{random.randrange(_ISSUERS)}"
         token = await self.token(_fresh("subject"), issuer)
         tell(made=token)
-        await self.registrar.cut_off(f"issuer:{issuer}", None)
+        await self.revocations.cut_off(f"issuer:{issuer}", None)
         tell(revoked=token, kind="issuer_cut_off")
 
     async def subject(self) -> None:

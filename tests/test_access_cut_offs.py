@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from cellar_helpers import BrokenCommits, rows, running_desk
+from cellar_helpers import BrokenCommits, Desk, rows, running_desk
 
 from edged.access.gate import Gate
 from edged.access.ledger import ALL, issuer_identity, user_identity
-from edged.access.registrar import Registrar
 from edged.clock import Boot
 from edged.credentials.callers import Caller
 from edged.credentials.claims import Trust, read_caller
@@ -48,38 +47,38 @@ class Walk:
     provisional: set[str] = field(default_factory=set)
     counts: dict[str, int] = field(default_factory=dict)
 
-    async def turn(self, registrar: Registrar) -> None:
+    async def turn(self, desk: Desk) -> None:
         what = self.chance.choices(["jump", "own", "foreign", "now", "past"], [30, 25, 20, 8, 4])[0]
         self.counts[what] = self.counts.get(what, 0) + 1
         subject = self.chance.choice(["ada", "eve"])
         if what == "jump":
             self.time[0] = NOW + self.chance.uniform(-1e8, 1e8) * self.chance.random() ** 8
-            self.look(registrar)
+            self.look(desk)
         elif what == "own":
-            self.issue(subject, "edged", await registrar.epoch())
+            self.issue(subject, "edged", await desk.registrar.epoch())
         elif what == "foreign":
             self.issue(subject, "elsewhere", None)
         elif what == "now":
             scope = self.chance.choice(SCOPES)
-            line = registrar._clock.now()
-            await registrar.cut_off(scope, None)
-            if registrar._clock.is_trusted:
+            line = desk.clock.now()
+            await desk.revocations.cut_off(scope, None)
+            if desk.clock.is_trusted:
                 self.foreign[scope] = max(line, self.foreign.get(scope, line))
             else:
                 self.provisional.add(scope)
             for each in self.tokens:
                 each.denied = each.denied or (each.caller.epoch is not None and scope in each.scopes)
         else:
-            scope, line = self.chance.choice(SCOPES), registrar._clock.now() - self.chance.uniform(1, 1e6)
-            await registrar.cut_off(scope, line)
+            scope, line = self.chance.choice(SCOPES), desk.clock.now() - self.chance.uniform(1, 1e6)
+            await desk.revocations.cut_off(scope, line)
             for lines in (self.foreign, self.named):
                 lines[scope] = max(line, lines.get(scope, line))
 
-    def look(self, registrar: Registrar) -> None:
+    def look(self, desk: Desk) -> None:
         """At each look at the clock provisional lines become firm if it is trusted by now."""
-        registrar.mind_clock()
-        line = registrar._clock.now()
-        if registrar._clock.is_trusted:
+        desk.revocations.mind_clock()
+        line = desk.clock.now()
+        if desk.clock.is_trusted:
             for scope in self.provisional:
                 self.foreign[scope] = max(line, self.foreign.get(scope, line))
             self.provisional.clear()
@@ -112,9 +111,9 @@ async def test_own_tokens_know_what_came_first_and_foreign_ones_their_time(tmp_p
     for _ in range(6):
         boot = Boot("boot", lambda: 0.0)
         async with running_desk(tmp_path / "trust.db", now=lambda: walk.time[0], boot=boot) as desk:
-            walk.look(desk.registrar)
+            walk.look(desk)
             for _ in range(50):
-                await walk.turn(desk.registrar)
+                await walk.turn(desk)
                 now = desk.clock.now()
                 expected = [walk.expected(each, now) for each in walk.tokens]
                 assert [desk.ledger.is_denied(each.caller) for each in walk.tokens] == expected
@@ -133,7 +132,7 @@ async def test_no_token_is_made_at_an_epoch_that_is_not_on_the_disk(tmp_path: Pa
         before = await desk.registrar.epoch()
         broken = await BrokenCommits(desk.db).begin()
         with pytest.raises(StoreFailed):
-            await desk.registrar.cut_off(ALL, None)
+            await desk.revocations.cut_off(ALL, None)
         with pytest.raises(StoreFailed):
             await desk.registrar.epoch()
         assert desk.ledger.epoch == before + 1
@@ -158,13 +157,13 @@ async def test_the_clock_does_not_help_an_own_token_over_a_line(tmp_path: Path) 
         ahead = await issue()
         at[0] = NOW
         same = await issue()
-        await desk.registrar.cut_off(ALL, None)
+        await desk.revocations.cut_off(ALL, None)
         after = await issue()
         assert [desk.ledger.is_denied(each) for each in (ahead, same, after)] == [True, True, False]
         # Somebody names a time: then that is what counts, for our own, too.
-        await desk.registrar.cut_off(ALL, NOW - 1)
+        await desk.revocations.cut_off(ALL, NOW - 1)
         assert not desk.ledger.is_denied(after)
-        await desk.registrar.cut_off(user_identity("ada"), NOW + 1)
+        await desk.revocations.cut_off(user_identity("ada"), NOW + 1)
         assert desk.ledger.is_denied(after)
 
 
@@ -173,7 +172,7 @@ async def test_a_line_that_lies_a_little_ahead_is_one_up_to_now_too(tmp_path: Pa
     async with running_desk(tmp_path / "trust.db", now=lambda: NOW) as desk:
         claims = {"sub": "ada", "iss": "edged", "role": "viewer", "iat": int(NOW) + 3600, "exp": 2**40}
         caller = read_caller(claims, "text", now=NOW + 3600, epoch=await desk.registrar.epoch())
-        await desk.registrar.cut_off(ALL, NOW + 30)
+        await desk.revocations.cut_off(ALL, NOW + 30)
         assert desk.ledger.is_denied(caller)
         gate = Gate(desk.ledger, desk.admissions, desk.clock, desk.counted)
         with pytest.raises(Refused):

@@ -372,7 +372,7 @@ async def test_a_revocation_finds_a_refresh_that_is_on_its_way_to_the_disk(path:
             # The question is in the writer's queue, behind the job that holds it.
             await until(lambda: bool(box.desk.ledger.families))
             await trio.testing.wait_all_tasks_blocked()
-            box.desk.registrar.cut_off(ALL, None).close() if name == "cut-off" else box.desk.registrar.revoke_token(
+            box.desk.revocations.cut_off(ALL, None).close() if name == "cut-off" else box.desk.registrar.revoke_token(
                 frozenset({hash_of(text) if name == "hash" else name}), None
             ).close()
         await until(lambda: bool(answers))
@@ -409,7 +409,7 @@ async def test_a_cut_off_while_the_disk_is_asked_leaves_no_successor(
 
         nursery.start_soon(ask)
         await trio.to_thread.run_sync(asked.wait, 30)
-        drawn = box.desk.registrar.cut_off(ALL, None)
+        drawn = box.desk.revocations.cut_off(ALL, None)
         box.time[0] += 2
         release.set()
         await drawn

@@ -366,20 +366,20 @@ async def test_a_line_ends_who_is_inside_and_stays_drawn(path: Path) -> None:
         for text in (early, late):
             caller = desk.gate.authenticate(Token(text), "ws")
             desk.gate.admit(caller, "ws", lambda cause, _by, mine=out[text]: mine.append(cause))
-        pending = desk.registrar.cut_off(ALL, NOW - 50, reason="leaked")
+        pending = desk.revocations.cut_off(ALL, NOW - 50, reason="leaked")
         assert (out[early], out[late]) == (["revoked"], [])
         with pytest.raises(Refused, match="revoked"):
             desk.gate.authenticate(Token(early), "ws")
         await pending
-        await desk.registrar.cut_off(ALL, NOW - 90)
-        await desk.registrar.cut_off(user_identity("bob"), NOW)
+        await desk.revocations.cut_off(ALL, NOW - 90)
+        await desk.revocations.cut_off(user_identity("bob"), NOW)
         assert desk.counted.revocations == ["cut_off", "cut_off"]
     async with running_desk(path, now=lambda: NOW) as desk:
         assert desk.ledger.cut_offs == {ALL: NOW - 50, user_identity("bob"): NOW}
         with pytest.raises(Refused, match="revoked"):
             desk.gate.authenticate(Token(early), "ws")
         desk.gate.authenticate(Token(late), "ws")
-        _, lines = await desk.registrar.list_revocations()
+        _, lines = await desk.revocations.list_all()
         assert [(line.scope, line.reason) for line in lines] == [(ALL, "leaked"), (user_identity("bob"), "")]
 
 
@@ -391,17 +391,17 @@ async def test_a_line_that_cannot_be_saved_is_in_force_listed_and_saved_later(
         broken = await BrokenCommits(desk.db).begin()
         for before in (NOW - 5, NOW - 9):
             with pytest.raises(StoreFailed):
-                await desk.registrar.cut_off(ALL, before)
+                await desk.revocations.cut_off(ALL, before)
         with pytest.raises(StoreFailed):
             await desk.registrar.revoke_token(frozenset({"user:ann"}), None, kind="subject", reason="left")
         assert desk.ledger.cut_offs == {ALL: NOW - 5}
-        named, lines = await desk.registrar.list_revocations()
+        named, lines = await desk.revocations.list_all()
         assert [(item.identity, item.reason) for item in named] == [("user:ann", "left")]
         assert [line.before for line in lines] == [NOW - 5]
         await broken.mend()
         mock_clock.autojump_threshold = 0.05
         await trio.sleep(200)
-        assert await desk.registrar.list_revocations() == (named, lines)
+        assert await desk.revocations.list_all() == (named, lines)
     assert rows(path, "SELECT scope, before FROM cut_offs") == [(ALL, NOW - 5)]
     assert rows(path, "SELECT identity, reason FROM revocations") == [("user:ann", "left")]
 

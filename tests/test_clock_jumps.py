@@ -16,7 +16,8 @@ from edged.access.admissions import Admissions
 from edged.access.api_keys import ApiKeys
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger
-from edged.access.registrar import PRUNE_SECONDS, Registrar
+from edged.access.registrar import Registrar
+from edged.access.revocations import PRUNE_SECONDS, Revocations
 from edged.clock import Boot, Clock
 from edged.credentials.callers import ApiKey, Token
 from edged.credentials.tokens import issue_claims, sign
@@ -62,13 +63,15 @@ class World:
             system=lambda: self.system, monotonic=lambda: self.passed, synchronized=lambda: self.synchronized,
         )  # fmt: skip
         ledger, admissions = Ledger(), Admissions(lambda: self.passed)
-        self.registrar = Registrar(ledger, admissions, self.db, self.clock, Counted(),
-                                   boot=Boot(str(self.passed), lambda: self.passed))  # fmt: skip
+        counts, boot = Counted(), Boot(str(self.passed), lambda: self.passed)
+        self.registrar = Registrar(ledger, admissions, self.db, self.clock, counts)
+        self.revocations = Revocations(self.registrar, ledger, self.db, self.clock, counts, boot=boot)
         self.api_keys = ApiKeys(self.registrar, ledger, admissions, self.db, self.clock)
         self.registrar.load()
+        self.revocations.load()
         self.api_keys.load()
         self.gate = Gate(ledger, admissions, self.clock, Counted(), shared_secrets=[SECRET])
-        self.mark = upkeep.Mark(self.clock, self.keep, self.replace, self.registrar.follow_reset)
+        self.mark = upkeep.Mark(self.clock, self.keep, self.replace, self.revocations.follow_reset)
         self.stop = await self.nursery.start(self.run, self.registrar)
 
     async def run(self, registrar: Registrar, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
@@ -138,7 +141,7 @@ class World:
         """One round of what the daemon does daily; by the rows, nothing goes by a clock that nobody vouches for."""
         before, now = self.revoked(), self.clock.now()
         trusted = self.clock.is_trusted
-        assert await upkeep.prune_if_trusted(self.clock, self.registrar.prune) is trusted
+        assert await upkeep.prune_if_trusted(self.clock, self.revocations.prune) is trusted
         gone = before - self.revoked()
         assert trusted or not gone, "something was deleted because of a clock that is not trusted"
         assert all(until is not None and until < now - PRUNE_SECONDS for _, until in gone)

@@ -211,7 +211,7 @@ async def test_the_tokens_of_so_far_end_whoever_they_are_of(path: Path) -> None:
         await make(desk, "ann")
         for scope in (user_identity("ann"), issuer_identity("edged")):
             inside = desk.inside(desk.token("ann"))
-            await desk.registrar.cut_off(scope, None)
+            await desk.revocations.cut_off(scope, None)
             assert inside == [("revoked", "")]
             assert able(desk) == {"ann"}
 

@@ -20,6 +20,7 @@ from edged.access.admissions import Admissions
 from edged.access.gate import Gate
 from edged.access.ledger import ALL, Ledger, issuer_identity, user_identity
 from edged.access.registrar import Registrar
+from edged.access.revocations import Revocations
 from edged.clock import Boot, Clock
 from edged.credentials.callers import Token
 from edged.credentials.tokens import sign
@@ -62,10 +63,12 @@ class Box:
             )  # fmt: skip
             self.admissions = Admissions(lambda: self.true)
             boot = Boot(str(self.boot), lambda: self.up)
-            self.registrar = Registrar(self.ledger, self.admissions, db, self.clock, counts, boot=boot)
+            self.registrar = Registrar(self.ledger, self.admissions, db, self.clock, counts)
+            self.revocations = Revocations(self.registrar, self.ledger, db, self.clock, counts, boot=boot)
             self.registrar.load()
+            self.revocations.load()
             self.gate = Gate(self.ledger, self.admissions, self.clock, counts, shared_secrets=[SECRET])
-            self.mark = upkeep.Mark(self.clock, self._save, self._replace, self.registrar.follow_reset)
+            self.mark = upkeep.Mark(self.clock, self._save, self._replace, self.revocations.follow_reset)
             await nursery.start(self.registrar.run)
             yield self
             nursery.cancel_scope.cancel()
@@ -82,7 +85,7 @@ class Box:
     def look(self) -> None:
         """What upkeep.watch_clock does each second."""
         self.clock.look()
-        self.registrar.mind_clock()
+        self.revocations.mind_clock()
 
     def set(self, system: float, *, synchronized: bool) -> None:
         """A time server is heard, or somebody set the clock."""
@@ -108,7 +111,7 @@ class Box:
     async def lines(self) -> list[tuple[str, float, bool]]:
         """What the list says: scope, before, provisional."""
         return sorted(
-            (line.scope, line.before, line.drawn is not None) for line in (await self.registrar.list_revocations())[1]
+            (line.scope, line.before, line.drawn is not None) for line in (await self.revocations.list_all())[1]
         )
 
 
@@ -127,7 +130,7 @@ async def test_a_clock_that_is_behind_lets_nothing_in_that_was_revoked_by_it(
     text = box.token(iss="camera-service", issued=NOW - WEEK)
     box.system = NOW - 30 * DAY
     async with box.run():
-        await box.registrar.cut_off(scope, None)
+        await box.revocations.cut_off(scope, None)
         assert await box.lines() == [(scope, box.system, True)]
         box.pass_(3600)
         if restart == "none":
@@ -157,7 +160,7 @@ async def test_one_visit_to_2099_refuses_no_token_afterwards(box: Box) -> None:
     text = box.token(issued=NOW - WEEK)
     box.system = YEAR_2099
     async with box.run():
-        await box.registrar.cut_off(ANN, None, reason="left")
+        await box.revocations.cut_off(ANN, None, reason="left")
         box.pass_(60)
         assert (box.reason(text), box.reason(box.token())) == ("revoked", "revoked")
         box.set(box.true, synchronized=False)
@@ -179,7 +182,7 @@ async def test_who_is_inside_by_what_was_revoked_is_put_out_when_the_line_moves_
     box.system = NOW - 30 * DAY
     out: list[str] = []
     async with box.run():
-        await box.registrar.cut_off(ANN, None)
+        await box.revocations.cut_off(ANN, None)
         box.pass_(25 * DAY)
         for each in (text, other):
             caller = box.gate.authenticate(Token(each), "ws")
@@ -192,7 +195,7 @@ async def test_who_is_inside_by_what_was_revoked_is_put_out_when_the_line_moves_
         assert rows(box.path, "SELECT scope FROM provisional_cut_offs") == [(ANN,)]
         assert [provisional for *_, provisional in await box.lines()] == [False]
         await broken.mend()
-        await box.registrar.submit(box.registrar._pay).outcome()
+        await box.registrar.submit(box.registrar.pay).outcome()
     assert rows(box.path, "SELECT scope FROM provisional_cut_offs") == []
     assert rows(box.path, "SELECT scope FROM cut_offs") == [(ANN,)]
 
@@ -201,13 +204,13 @@ async def test_a_provisional_line_that_falls_takes_no_firm_one_with_it(box: Box)
     """A line of yesterday by a good clock, one of an earlier boot, and a named one: each says what it says."""
     box.synchronized = True
     async with box.run():
-        await box.registrar.cut_off(ANN, None)
+        await box.revocations.cut_off(ANN, None)
         await box.mark.save()
     box.pass_(DAY)
     box.system, box.synchronized = 0.0, False
     async with box.run():
-        await box.registrar.cut_off(ANN, NOW - WEEK)
-        await box.registrar.cut_off(ANN, None)
+        await box.revocations.cut_off(ANN, NOW - WEEK)
+        await box.revocations.cut_off(ANN, None)
         assert [provisional for *_, provisional in await box.lines()] == [False, True]
         assert box.ledger.cut_offs == {ANN: NOW}
         box.set(box.true, synchronized=True)
@@ -224,7 +227,7 @@ async def test_root_s_word_lowers_lines_that_are_yet_to_come(box: Box, how: str)
     mine, ahead = box.token(**own), box.token(**own, issued=YEAR_2099 - WEEK)
     box.system, box.synchronized = YEAR_2099, how == "a time server"
     async with box.run():
-        await box.registrar.cut_off(ANN, None if how == "a time server" else YEAR_2099 - DAY)
+        await box.revocations.cut_off(ANN, None if how == "a time server" else YEAR_2099 - DAY)
         box.pass_(60)
         box.set(box.true, synchronized=False)
         assert box.reason(box.token()) == "revoked"
@@ -248,7 +251,7 @@ async def test_a_named_time_is_what_was_named(box: Box) -> None:
     """Whatever the clock says then and later: neither its coming back nor a time server moves the line."""
     box.system = NOW + 30 * DAY
     async with box.run():
-        await box.registrar.cut_off(ANN, NOW + DAY)
+        await box.revocations.cut_off(ANN, NOW + DAY)
         for synchronized in (False, True):
             box.set(box.true, synchronized=synchronized)
             assert box.ledger.cut_offs == box.ledger.own_cut_offs == {ANN: NOW + DAY}
@@ -261,7 +264,7 @@ async def test_a_line_that_is_drawn_while_another_is_lowered_is_not_lost(
     """Between root's word on the disk and its effect: the new line is in force, on the disk, and no later."""
     box.system, box.synchronized = YEAR_2099, True
     async with box.run():
-        await box.registrar.cut_off(ANN, None)
+        await box.revocations.cut_off(ANN, None)
         box.set(NOW, synchronized=False)
         box.true = NOW
         text, drawn = box.token(issued=NOW + 30), []
@@ -271,7 +274,7 @@ async def test_a_line_that_is_drawn_while_another_is_lowered_is_not_lost(
             done = await commit(transaction, **options)
             if not drawn:
                 box.pass_(60)
-                drawn.append(box.registrar.cut_off(ANN, None))
+                drawn.append(box.revocations.cut_off(ANN, None))
             return done
 
         monkeypatch.setattr(box.registrar, "commit", draw_meanwhile)
@@ -288,7 +291,7 @@ async def test_a_disk_that_does_not_take_the_lower_line_is_told(box: Box) -> Non
     """The clock is reset; the line stays where it was until root says so once more."""
     box.system, box.synchronized = YEAR_2099, True
     async with box.run():
-        await box.registrar.cut_off(ANN, None)
+        await box.revocations.cut_off(ANN, None)
         box.set(NOW, synchronized=False)
         broken = BrokenCommits(box.db)
         replace = box.mark._replace
@@ -421,7 +424,7 @@ async def _happen(box: Box, model: Model, what: str, value: Any, drift: float) -
     if what == "draw":
         box.clock.now()
         model.lines.append(Line(value, box.true, box.true if box.clock.is_trusted else None))
-        await box.registrar.cut_off(value, None)
+        await box.revocations.cut_off(value, None)
     elif what == "issue":
         model.tokens.append((box.token(value), value, box.true))
     elif what == "wait":

@@ -20,7 +20,8 @@ from edged.access.gate import Gate
 from edged.access.keyring import Keyring
 from edged.access.ledger import ALL, Ledger
 from edged.access.refreshes import Refreshes
-from edged.access.registrar import PRUNE_SECONDS, Registrar
+from edged.access.registrar import Registrar
+from edged.access.revocations import PRUNE_SECONDS, Revocations
 from edged.clock import Boot, Clock
 from edged.credentials.callers import Caller, Token
 from edged.credentials.claims import LEEWAY, Trust
@@ -61,10 +62,10 @@ async def test_only_what_ended_long_ago_is_deleted_and_only_of_tokens(path: Path
         await desk.api_keys.revoke(record.key_id)
         everything = denied_on_disk(path)
         at[0] = NOW + 60 + PRUNE_SECONDS
-        assert await desk.registrar.prune(at[0]) == 0
+        assert await desk.revocations.prune(at[0]) == 0
         assert denied_on_disk(path) == everything
         at[0] += 1
-        assert await desk.registrar.prune(at[0]) == 2
+        assert await desk.revocations.prune(at[0]) == 2
         left = everything - {"jti:over", f"token:{'0' * 64}"}
         assert denied_on_disk(path) == left
         assert desk.ledger.denied == left
@@ -78,15 +79,15 @@ async def test_what_is_denied_again_while_it_is_being_deleted_stays_denied(path:
         await desk.registrar.revoke_token(frozenset({"jti:two"}), NOW - 9 * DAY)
         async with trio.open_nursery() as nursery:
             async with busy_writer(desk.db):
-                nursery.start_soon(desk.registrar.prune, NOW)
-                await until(lambda: desk.registrar._said is not None)
+                nursery.start_soon(desk.revocations.prune, NOW)
+                await until(lambda: desk.registrar.said is not None)
                 await trio.testing.wait_all_tasks_blocked()
                 pending = desk.registrar.revoke_token(frozenset({"jti:one"}), None)
             await pending
         await desk.registrar.submit(trio.lowlevel.checkpoint).outcome()
         assert desk.ledger.denied == {"jti:one"}
         await until(lambda: denied_on_disk(path) == {"jti:one"})
-        assert await desk.registrar.prune(NOW + 99 * DAY) == 0
+        assert await desk.revocations.prune(NOW + 99 * DAY) == 0
 
 
 async def test_a_disk_that_fails_deletes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +96,7 @@ async def test_a_disk_that_fails_deletes_nothing(path: Path, monkeypatch: pytest
         await desk.registrar.revoke_token(frozenset({"jti:one"}), NOW - 9 * DAY)
         broken = await BrokenCommits(desk.db).begin()
         with pytest.raises(StoreFailed):
-            await desk.registrar.prune(NOW)
+            await desk.revocations.prune(NOW)
         begun, release, prune = threading.Event(), threading.Event(), revocations.prune
 
         def prune_slowly(*args: Any, **named: Any) -> Any:
@@ -105,7 +106,7 @@ async def test_a_disk_that_fails_deletes_nothing(path: Path, monkeypatch: pytest
 
         async def fail() -> None:
             with pytest.raises(StoreFailed):
-                await desk.registrar.prune(NOW)
+                await desk.revocations.prune(NOW)
 
         monkeypatch.setattr(revocations, "prune", prune_slowly)
         async with trio.open_nursery() as nursery:
@@ -115,7 +116,7 @@ async def test_a_disk_that_fails_deletes_nothing(path: Path, monkeypatch: pytest
             release.set()
         assert desk.ledger.denied == {"jti:one"}
         await broken.mend()
-        await desk.registrar.submit(desk.registrar._pay).outcome()
+        await desk.registrar.submit(desk.registrar.pay).outcome()
         assert rows(path, "SELECT identity, until FROM revocations") == [("jti:one", None)]
 
 
@@ -205,15 +206,17 @@ class World:
         self.db, self.ledger, counts = db, Ledger(), Counted()
         admissions = Admissions(lambda: self.passed)
         boot = Boot(str(self.passed), lambda: self.passed)
-        self.registrar = Registrar(self.ledger, admissions, db, self.clock, counts, boot=boot)
+        self.registrar = Registrar(self.ledger, admissions, db, self.clock, counts)
+        self.revocations = Revocations(self.registrar, self.ledger, db, self.clock, counts, boot=boot)
         self.registrar.load()
+        self.revocations.load()
         self.gate = Gate(self.ledger, admissions, self.clock, counts, shared_secrets=[SECRET])
         self.refreshes = Refreshes(
             self.registrar, self.ledger, self.gate, Keyring(db, self.clock), db, self.clock, counts,
             shared_secrets=[SECRET],
         )  # fmt: skip
         self.refreshes.load()
-        self.mark = upkeep.Mark(self.clock, self.save, self.replace, self.registrar.follow_reset)
+        self.mark = upkeep.Mark(self.clock, self.save, self.replace, self.revocations.follow_reset)
 
     def read(self, text: str) -> Caller:
         """Its caller, though it may come from a future that the clock has left."""
@@ -276,7 +279,7 @@ class World:
 
     async def prune(self) -> None:
         if self.clock.is_trusted:
-            deleted = await self.registrar.prune(self.clock.now())
+            deleted = await self.revocations.prune(self.clock.now())
             self.counts["deleted"] = self.counts.get("deleted", 0) + deleted
 
     async def root(self) -> None:
@@ -336,7 +339,7 @@ async def test_a_reset_behind_a_pruning_ends_every_token_and_no_other_one_does(p
         await world.registrar.revoke_token(revoked.identities, NOW + DAY)
         world.system = YEAR_2099
         world.clock.look()
-        assert await world.registrar.prune(world.clock.now()) > 0
+        assert await world.revocations.prune(world.clock.now()) > 0
         # Root's word is on the disk; then the power goes.
         await world.replace(NOW)
 

@@ -78,7 +78,7 @@ async def test_a_mere_cut_off_leaves_the_keys_alone(path: Path, line: float | No
         await make(desk, "root", "admin")
         ann = await make(desk, "ann")
         inside = desk.inside(desk.gate.authenticate(ApiKey(ann), "ws"))
-        await desk.registrar.cut_off(user_identity("ann"), line)
+        await desk.revocations.cut_off(user_identity("ann"), line)
         await desk.users.revoke(issuer_identity("elsewhere"), "issuer")
         for subject in ("an", "anna", "user_", "user_user_ann", "Ann", "bob"):
             await desk.users.revoke(user_identity(subject), "subject")

@@ -290,8 +290,8 @@ class ImportKeysParams(msgspec.Struct, frozen=True):
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """What became of one: `imported` under a new `key_id`, `known` already, or `refused`; the `reason` says why, or that
-    what was imported has expired."""
+    """What became of one: `imported` under a new `key_id`, `known` already, or `refused`; the `reason` says why, or
+    that what was imported has expired."""
 
     source_id: str
     status: Literal["imported", "known", "refused"]

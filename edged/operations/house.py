@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edged.access.passwords import Passwords
     from edged.access.refreshes import Refreshes
     from edged.access.registrar import Registrar
+    from edged.access.revocations import Revocations
     from edged.access.service_tokens import ServiceTokens
     from edged.access.usage import Usage
     from edged.access.users import Users
@@ -54,6 +55,7 @@ class House:
     gate: Gate
     ledger: Ledger
     registrar: Registrar
+    revocations: Revocations
     refreshes: Refreshes
     api_keys: ApiKeys
     service_tokens: ServiceTokens

@@ -67,7 +67,7 @@ class RevocationList(msgspec.Struct, frozen=True):
 @operation("tokens:revoke")
 async def list_revocations(call: Call, params: ListRevocationsParams) -> RevocationList:
     """Everything that is denied, the newest first."""
-    named, lines = await call.house.registrar.list_revocations()
+    named, lines = await call.house.revocations.list_all()
     items: list[tuple[float, dict[str, Any], float | None, str]]
     items = [(item.at, _name(item.identity), item.until, item.reason) for item in named]
     items += [(line.at, {**_name(line.scope), **_describe(line)}, None, line.reason) for line in lines]
@@ -102,14 +102,14 @@ async def revoke(call: Call, params: RevokeParams) -> RevocationItem:
     edged's own issuer, by which everybody logs in.
     """
     named = [name for name in _MEMBERS.values() if getattr(params, name)]
-    registrar, by = call.house.registrar, call.session.id
+    by = call.session.id
     now, before, provisional = call.house.clock.now(), None, False
     if params.before is not None:
         if len(named) > 1 or not set(named) <= {"subject", "issuer"}:
             raise InvalidParams("before goes alone, or with one of subject, issuer")
         line = None if params.before == "now" else _read_before(params.before, now)
         before, provisional = now if line is None else line, line is None and not call.house.clock.is_trusted
-        await registrar.cut_off(_scope(params), line, by, params.reason)
+        await call.house.revocations.cut_off(_scope(params), line, by, params.reason)
     elif len(named) != 1:
         raise InvalidParams(f"give exactly one of {', '.join(_MEMBERS.values())}, before")
     elif params.key_id:
@@ -119,7 +119,7 @@ async def revoke(call: Call, params: RevokeParams) -> RevocationItem:
         if params.token_hash and not _HASH.match(params.token_hash):
             raise InvalidParams("token_hash is not 64 hex digits", hint="it is the SHA-256 of the token's text")
         identity = f"{_TOKENS[named[0]]}:{getattr(params, named[0])}"
-        await registrar.revoke_token(frozenset({identity}), None, by, reason=params.reason)
+        await call.house.registrar.revoke_token(frozenset({identity}), None, by, reason=params.reason)
     else:
         kind: Kind = "subject" if params.subject else "issuer"
         await call.house.users.revoke(_scope(params), kind, by, params.reason)
