@@ -125,7 +125,9 @@ async def run(
     async with (
         stop_signals(early) as stop,
         hold_folders(config.paths.state, config.paths.runtime),
-        Database.open(trust_file, TRUST, name="trust", observe_commit=metrics.committed) as trust,
+        Database.open(
+            trust_file, TRUST, name="trust", observe_commit=metrics.committed, room=trust_file.with_suffix(".room")
+        ) as trust,
         Database.open(
             usage_file, USAGE, name="usage", synchronous="NORMAL", observe_commit=metrics.committed
         ) as tallies,

@@ -183,7 +183,7 @@ async def test_health_needs_nothing_and_names_nothing(site: Site) -> None:
     """Anonymous askers get states and times, no camera and no path."""
     for path, names in {
         "/healthz": {"status", "disk_free_gb", "writable", "version"},
-        "/health": {"status", "timestamp", "version", "uptime", "denials_owed"},
+        "/health": {"status", "timestamp", "version", "uptime", "denials_owed", "denial_room_bytes"},
         "/health/live": {"alive", "status", "timestamp", "message"},
         "/health/ready": {"status", "ready", "timestamp", "message", "denials_owed"},
     }.items():

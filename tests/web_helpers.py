@@ -196,10 +196,11 @@ class Site:
         )
         self.frames = Frames()
         self.mediamtx = SimpleNamespace(state=SimpleNamespace(status="ready", detail="", remedy="", version="1.20.1"))
-        self.registrar = SimpleNamespace(owed=0, is_late=False)
+        self.registrar = SimpleNamespace(owed=0, is_late=False, room_bytes=1048576, has_room=True)
         self.house = House(
             clock=self.clock, counts=self.counts, gate=self.gate, ledger=self.ledger,
             registrar=self.registrar,  # type: ignore[arg-type]
+            revocations=None,  # type: ignore[arg-type]
             refreshes=None,  # type: ignore[arg-type]
             api_keys=ApiKeys(self.ledger, self.admissions, self.clock),  # type: ignore[arg-type]
             service_tokens=SimpleNamespace(),

@@ -220,12 +220,13 @@ class Keyring:
 
     async def _give_up(self, record: SigningKeyRecord) -> None:
         """It signs no more; should it sign now, another takes over however young it is."""
-        now = self._clock.now()
+        # What distrust brings with it is part of a denial: no start may fail because it finds no space for that.
+        now, may_stand = self._clock.now(), self.is_distrusted(record)
         if record.state == "next":
-            await self._change(partial(signing_keys.retire, number=record.number, now=now))
+            await self._change(partial(signing_keys.retire, number=record.number, now=now), may_stand)
         else:
-            after = self._find_state(record.algorithm, "next") or await self._add(record.algorithm, "next")
-            await self._change(partial(signing_keys.promote, number=after.number, now=now))
+            after = self._find_state(record.algorithm, "next") or await self._add(record.algorithm, "next", may_stand)
+            await self._change(partial(signing_keys.promote, number=after.number, now=now), may_stand)
         _log.info("retired", key=record.kid, algorithm=record.algorithm, at_once=record.state == "current")
 
     async def _wrap_plain(self, wrapping: WrappingKey) -> None:
@@ -252,7 +253,7 @@ class Keyring:
         found = (each for each in self._records.values() if each.algorithm == algorithm and each.state == state)
         return next(found, None)
 
-    async def _add(self, algorithm: Algorithm, state: State) -> SigningKeyRecord:
+    async def _add(self, algorithm: Algorithm, state: State, may_stand: bool = False) -> SigningKeyRecord:
         private = await trio.to_thread.run_sync(self._make, algorithm)
         insert = partial(
             signing_keys.insert, algorithm=algorithm, state=state, private=private, now=self._clock.now(),
@@ -260,16 +261,16 @@ class Keyring:
         )  # fmt: skip
         # What is committed must come to be known here, whoever hangs up meanwhile.
         with trio.CancelScope(shield=True):
-            record = await self._db.write(insert)
+            record = await self._db.write(insert, may_stand=may_stand)
         self._put(record)
         self._made_here.add(record.kid)
         _log.info("created", key=record.kid, algorithm=algorithm, state=state)
         return record
 
-    async def _change(self, transaction: Callable[..., list[SigningKeyRecord]]) -> None:
+    async def _change(self, transaction: Callable[..., list[SigningKeyRecord]], may_stand: bool = False) -> None:
         """Commit, then take over what all keys look like now."""
         with trio.CancelScope(shield=True):
-            records = await self._db.write(partial(transaction, wrapping=self._wrapping))
+            records = await self._db.write(partial(transaction, wrapping=self._wrapping), may_stand=may_stand)
         for record in records:
             if record != self._records.get(record.kid):
                 self._put(record)

@@ -123,6 +123,16 @@ class Registrar:
         """Whether some of what is owed was to be written, and could not be."""
         return self._late and bool(self._owed)
 
+    @property
+    def room_bytes(self) -> int | None:
+        """What is kept on the disk for denials while it is full; None where nothing is to be."""
+        return self._db.room_bytes
+
+    @property
+    def has_room(self) -> bool:
+        """Whether that is all that is to be kept."""
+        return self._db.has_room
+
     def load(self) -> None:
         """Take up the epoch, before anybody asks. Raises StoreFailed."""
         self._ledger.epoch = self._kept_epoch = self._db.read_now(meta.load_epoch)

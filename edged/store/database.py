@@ -8,6 +8,7 @@ Rules of this file:
 * A caller that goes away does not take its job along: once accepted, a job runs to its end.
 * What `write` says has failed does not come true later. A COMMIT whose sync fails leaves whole frames in the WAL, and
   a process that starts after a kill takes them for committed; so the writer writes something empty over them.
+* A denial that finds no space gets the log's own blocks, and then what is kept for it (`room`); nothing else does.
 * The writer's queue is bounded, so that a slow disk shows as `Overloaded` and never as memory.
 * Nothing of sqlite3 leaves this room: its errors become StoreFailed, or StartFailed while opening.
 """
@@ -34,6 +35,7 @@ from edged.errors import Overloaded, StartFailed, StoreFailed
 from edged.store import backups
 from edged.store.backups import BackupFailed
 from edged.store.migrations import Incomplete, Migrations, NewerSchema, NotOurs, check, migrate, schema_version
+from edged.store.room import Room
 
 T = TypeVar("T")
 
@@ -51,6 +53,8 @@ _BUSY_SECONDS = 5.0
 _BESIDE = ("-wal", "-shm")
 #: Between tries to write over a failed commit, seconds.
 _AGAIN_SECONDS = 5.0
+#: Between tries to make room for denials anew, where no commit does it sooner, seconds.
+_GROW_SECONDS = 60.0
 _log = structlog.get_logger("store")
 
 #: What to do about the errors that an operator can mend.
@@ -71,6 +75,14 @@ def _ignore(_name: str, _seconds: float) -> None:
 
 #: Errors after which a COMMIT may have written frames.
 _BY_THE_DISK = ("SQLITE_IOERR", "SQLITE_FULL")
+#: Errors that may mean that there is no space: SQLite says FULL of writes that hit ENOSPC, and does not tell a quota, a
+#: sync that finds no space or a -shm that cannot grow from other trouble.
+_NO_SPACE = frozenset(
+    {
+        "SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_TRUNCATE", "SQLITE_IOERR_SHMSIZE",
+        "SQLITE_IOERR_SHMMAP",
+    }
+)  # fmt: skip
 
 
 class _CommitFailed(Exception):
@@ -80,7 +92,9 @@ class _CommitFailed(Exception):
 class _Job(Generic[T]):
     """One transaction on its way through the writer; `finished` is set in the loop's thread."""
 
-    __slots__ = ("_error", "_may_stand", "_value", "commit_seconds", "finished", "may_return", "transaction")
+    __slots__ = (
+        "_error", "_may_stand", "_value", "commit_seconds", "finished", "lacks_space", "may_return", "transaction"
+    )  # fmt: skip
 
     def __init__(self, transaction: Transaction[T], may_stand: bool) -> None:
         self.transaction = transaction
@@ -88,12 +102,15 @@ class _Job(Generic[T]):
         self.commit_seconds: float | None = None
         #: It failed, what it wrote may be found after a kill, and nobody wants that.
         self.may_return = False
+        #: It denies something, and perhaps it failed for lack of space: worth another try when there is some.
+        self.lacks_space = False
         self._may_stand = may_stand
         self._value: T | None = None
         self._error: BaseException | None = None
 
     def run(self, connection: sqlite3.Connection) -> None:
-        """In the writer's thread; keeps the outcome, whatever it is."""
+        """In the writer's thread; keeps the outcome, whatever it is. Once more is from the beginning."""
+        self._error, self.lacks_space = None, False
         try:
             self._value, self.commit_seconds = _transact(connection, self.transaction)
         except _CommitFailed as problem:
@@ -101,6 +118,7 @@ class _Job(Generic[T]):
             self.may_return = not self._may_stand
         except BaseException as problem:
             self._error = problem
+        self.lacks_space = self._may_stand and _is_no_space(self._error)
 
     def outcome(self, describe: Callable[[sqlite3.Error], StoreFailed]) -> T:
         """The result, or what went wrong."""
@@ -141,7 +159,7 @@ class Database:
     """An open database; made by `open`."""
 
     def __init__(self, path: Path, name: str, writer: sqlite3.Connection, reader: sqlite3.Connection,
-                 queue_size: int, observe_commit: ObserveCommit) -> None:  # fmt: skip
+                 queue_size: int, observe_commit: ObserveCommit, room: Room | None) -> None:  # fmt: skip
         self.path = path
         self.name = name
         self._reader = reader
@@ -151,6 +169,7 @@ class Database:
         self._waiting = 0
         self._queue_size = queue_size
         self._observe_commit = observe_commit
+        self._room = room
         self._closed = False
         self._loop = trio.lowlevel.current_trio_token()
         self._ended = trio.Event()
@@ -168,18 +187,31 @@ class Database:
         synchronous: Synchronous = "FULL",
         queue_size: int = QUEUE_SIZE,
         observe_commit: ObserveCommit = _ignore,
+        room: Path | None = None,
     ) -> AsyncIterator[Database]:
         """Open, or make, the database at `path`, brought up to date by `migrations`.
 
         Missing folders are made with mode 0700, the file has 0600. `name` stands in errors, metrics and the
-        thread's name. On exit every accepted job is done before the file is closed. Raises StartFailed.
+        thread's name. `room` is where blocks are kept for what may stand (store/room.py), None for none. On exit every
+        accepted job is done before the file is closed. Raises StartFailed.
         """
-        writer, reader = await trio.to_thread.run_sync(_open, path, migrations, name, synchronous)
-        database = cls(path, name, writer, reader, queue_size, observe_commit)
+        kept = None if room is None else Room(room)
+        writer, reader = await trio.to_thread.run_sync(_open_with, kept, path, migrations, name, synchronous)
+        database = cls(path, name, writer, reader, queue_size, observe_commit, kept)
         try:
             yield database
         finally:
             await database._close()
+
+    @property
+    def room_bytes(self) -> int | None:
+        """How much is kept for denials on a full disk; None if that was not asked for."""
+        return None if self._room is None else self._room.size
+
+    @property
+    def has_room(self) -> bool:
+        """Whether that is all that was asked for."""
+        return self._room is None or self._room.is_whole
 
     async def write(self, transaction: Transaction[T], *, may_stand: bool = False) -> T:
         """Run one transaction in the writer's thread; its result once it is committed.
@@ -188,7 +220,7 @@ class Database:
         committed, and the error says so), or whatever `transaction` raised (rolled back). A cancelled caller does not
         cancel the job.
         `may_stand`: should its sync fail, it is no harm if it is found committed after a restart (a denial): the error
-        then says nothing of what was done.
+        then says nothing of what was done; and should there be no space, it may use what is kept for denials.
         """
         return await self._do(_Job(transaction, may_stand))
 
@@ -233,24 +265,40 @@ class Database:
 
     def _work(self, connection: sqlite3.Connection) -> None:
         """The writer's thread: jobs in order until told to end."""
-        haunted = False
+        haunted, failed, room = False, False, self._room
         while True:
+            is_short = room is not None and not room.is_whole and not failed
+            pause = _GROW_SECONDS if is_short else None
             try:
-                job = self._jobs.get(timeout=_AGAIN_SECONDS if haunted else None)
+                job = self._jobs.get(timeout=_AGAIN_SECONDS if haunted else pause)
             except queue.Empty:
-                haunted = not _write_over(connection)
+                if haunted:
+                    haunted = not _write_over(connection)
+                elif room is not None:
+                    room.grow()
                 continue
             if job is None:
                 break
             job.run(connection)
+            if job.lacks_space and room is not None:
+                _try_again(job, connection, room)
+                if job.commit_seconds is not None:
+                    # Before anybody hears of it: what it left over is for denials, too.
+                    room.grow()
+            # A disk that takes nothing is not asked for more.
+            failed = job.commit_seconds is None
             if job.may_return:
                 # Before its caller hears of it: after that a kill may come.
                 haunted = not _write_over(connection)
             elif job.commit_seconds is not None:
                 haunted = False
             self._tell(partial(self._finish, job))
+            if room is not None and not room.is_whole and not failed:
+                room.grow()
         with suppress(sqlite3.Error):
             connection.close()
+        if room is not None:
+            room.close()
         self._tell(self._ended.set)
 
     def _tell(self, news: Callable[[], None]) -> None:
@@ -292,6 +340,21 @@ def _transact(connection: sqlite3.Connection, transaction: Transaction[T]) -> tu
     return value, time.perf_counter() - started
 
 
+def _try_again(job: _Job[Any], connection: sqlite3.Connection, room: Room) -> None:
+    """A denial found no space: write it again, first with the blocks that the log has already, then with more and more
+    of the room."""
+    with suppress(sqlite3.Error):
+        # Once all of the log is in the file itself the next commit goes to its beginning.
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        job.run(connection)
+    while job.lacks_space and room.give_up():
+        job.run(connection)
+
+
+def _is_no_space(problem: BaseException | None) -> bool:
+    return isinstance(problem, sqlite3.Error) and _error_name(problem) in _NO_SPACE
+
+
 def _write_over(connection: sqlite3.Connection) -> bool:
     """Put an empty commit where a failed one stands in the WAL; whether that is known to be on the disk.
 
@@ -314,6 +377,30 @@ def _snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def _open_with(
+    room: Room | None, path: Path, migrations: Migrations, name: str, synchronous: Synchronous
+) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    """Writer and reader, and room beside them; which is given up for a start on a full disk. Raises StartFailed."""
+    if room is None:
+        return _open(path, migrations, name, synchronous)
+    room.find()
+    try:
+        while True:
+            try:
+                opened = _open(path, migrations, name, synchronous)
+                break
+            except StartFailed as problem:
+                if not (_is_no_space(problem.__cause__) and room.give_up()):
+                    raise
+        if not room.is_used:
+            # Else the rest of what was given is for whoever is to start after this; it is taken back in a while.
+            room.grow()
+    except BaseException:
+        room.close()
+        raise
+    return opened
 
 
 def _open(

@@ -71,7 +71,7 @@ class Health:
         return json_response(body, 503 if status == "unhealthy" else 200)
 
     async def show(self, _asked: Exchange) -> Response:
-        """The same, with times, and how many denials are in force and not on disk."""
+        """The same, with times, how many denials are in force and not on disk, and what is kept for them there."""
         disk = await trio.to_thread.run_sync(look_at_disk, self._state)
         status = self._status(disk)
         uptime = round(self._house.clock.monotonic() - self._since, 3)
@@ -81,6 +81,7 @@ class Health:
             "version": __version__,
             "uptime": uptime,
             "denials_owed": self._house.registrar.owed,
+            "denial_room_bytes": self._house.registrar.room_bytes,
         }
         return json_response(body, 503 if status == "unhealthy" else 200)
 
@@ -108,7 +109,8 @@ class Health:
     def _status(self, disk: Disk) -> str:
         if not disk.writable:
             return "unhealthy"
-        whole = self._house.mediamtx.state.status in _WHOLE and not self._house.registrar.is_late
+        registrar = self._house.registrar
+        whole = self._house.mediamtx.state.status in _WHOLE and not registrar.is_late and registrar.has_room
         return "healthy" if whole else "degraded"
 
     def _now(self) -> str:
