@@ -246,7 +246,7 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
             passwords, limiter = Passwords(cost=Cost(8, 1)), Limiter()
             house = House(
                 clock=desk.clock, counts=counts, gate=desk.gate, ledger=desk.ledger, registrar=desk.registrar,
-                api_keys=desk.api_keys, service_tokens=services,
+                revocations=desk.revocations, api_keys=desk.api_keys, service_tokens=services,
                 refreshes=Refreshes(
                     desk.registrar, desk.ledger, desk.gate, keyring, desk.db, desk.clock, desk.counted,
                     shared_secrets=[SECRET],

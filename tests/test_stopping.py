@@ -298,7 +298,7 @@ def test_an_impatient_ctrl_c_changes_nothing(box: Box) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("sign", ["edged: starting", "registrar: loaded", "mediamtx: starting", "listening"])
+@pytest.mark.parametrize("sign", ["edged: starting", "revocations: loaded", "mediamtx: starting", "listening"])
 def test_a_signal_while_it_starts_ends_it_cleanly(box: Box, number: signal.Signals, sign: str) -> None:
     """Whatever it had begun is ended; no traceback, nobody left, no socket file."""
     if "mediamtx" in sign and not HAS_MEDIA:
