@@ -283,7 +283,8 @@ async def test_a_revocation_that_the_disk_refused_until_the_end_is_named_in_the_
 
 
 async def test_a_limit_of_the_kernel_is_a_full_disk(tmp_path: Path) -> None:
-    """No file may grow any more (RLIMIT_FSIZE, without any preloading): the same promises hold."""
+    """No file may grow any more (RLIMIT_FSIZE, without any preloading): nothing is granted; what is denied goes to the
+    log's beginning, once all that it holds is in the file itself."""
     async with running_box(tmp_path) as box:
         key_id, secret = await make_key(box)
         for _ in range(8):
@@ -293,11 +294,12 @@ async def test_a_limit_of_the_kernel_is_a_full_disk(tmp_path: Path) -> None:
         unlimited = resource.prlimit(box.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(box.pid, resource.RLIMIT_FSIZE, (size, unlimited[1]))
         async with box.admin() as admin:
-            reply = await admin.ask("revoke_key", key_id=key_id)
-            assert reply["error"]["data"]["reason"] == "store_error"
+            told = (await admin.ask("create_key", name="ghost", role="admin"))["error"]["data"]
+            assert (told["reason"], told["in_force"]) == ("store_error", False)
+            await admin.call("revoke_key", key_id=key_id)
             assert not await box.lets_in(secret)
+            assert is_saved(box, key_id)
             resource.prlimit(box.pid, resource.RLIMIT_FSIZE, unlimited)
-            await until(lambda: is_saved(box, key_id))
         box.kill()
         await box.start()
         assert not await box.lets_in(secret)
