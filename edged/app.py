@@ -6,6 +6,7 @@ MediaMTX, that before the hook that it asks, that before the databases (design: 
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import signal
@@ -96,7 +97,7 @@ def main(config: Config) -> int:
     set_handlers(lambda number, _frame: early.append(number))
     code = 0
     try:
-        trio.run(partial(run, config, early=early))
+        trio.run(partial(run, config, early=early, started=_collect_from_here))
     except* EdgedError as problems:
         code = 1
         for problem in _leaves(problems):
@@ -105,9 +106,16 @@ def main(config: Config) -> int:
             # Another start would find the same setting: systemd makes none (RestartPreventExitStatus).
             code = os.EX_CONFIG if isinstance(problem, ConfigError) else code
     finally:
+        gc.enable()
         # One that comes while the interpreter ends must not make another end of it.
         set_handlers(signal.SIG_IGN)
     return code
+
+
+def _collect_from_here(_server: Server) -> None:
+    """What the start has made is not looked through for garbage any more; what comes after it is."""
+    gc.freeze()
+    gc.enable()
 
 
 async def run(

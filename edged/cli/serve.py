@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -16,6 +17,9 @@ def serve(directory: Path) -> None:
     """Run the daemon in the foreground until SIGTERM or Ctrl-C."""
     with errors_shown(as_json=False):
         settings = load_config(directory)
+    # What a start makes stays: to look through it for garbage again and again is a tenth of the time it takes.
+    # app.main looks for it again once it serves.
+    gc.disable()
     from edged import app
 
     sys.exit(app.main(settings))
