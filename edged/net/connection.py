@@ -216,6 +216,7 @@ class Connection:
     async def _answer(self, request: h11.Request, target: tuple[str, bytes, bytes], peer: Peer) -> bool:
         scope = make_scope(request, target, peer)
         scope["edged.authenticated"] = self._vouch
+        scope["edged.break_off"] = self.stream.close
         exchange = Exchange(self._wire, request, self._limits.message_bytes, self.spawn, self._is_stopping)
         self._exchange = exchange
         self._enter("idle")

@@ -40,10 +40,17 @@ class Download(Response):
             path = await self._find()
             headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
             file = FileResponse(path, headers=headers, filename=path.name)
+            # Half-way through, the connection is closed under the transfer: whoever is cancelled gets no turn to close
+            # the file (anyio), and it would stay open until somebody collects the garbage.
+            break_off = scope.get("edged.break_off", stay.scope.cancel)
+            stay.end = lambda: break_off() if sent.started else stay.scope.cancel()
             try:
                 await file(without_foreign_ranges(scope), receive, refuse_faults(sent))
             except BadRange as problem:
                 await problem.explain()(scope, receive, sent)
+            except OSError:
+                if stay.cause is None:
+                    raise
         if stay.cause is None or sent.complete:
             return
         if sent.started:

@@ -196,11 +196,13 @@ class Stay:
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
         self.cause: Cause | None = None
+        #: What puts them out.
+        self.end: Callable[[], None] = self.scope.cancel
 
     def leave(self, cause: Cause, _by: str) -> None:
         """The way out that the gate is given."""
         self.cause = cause
-        self.scope.cancel()
+        self.end()
 
 
 class Sent:
