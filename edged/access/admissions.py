@@ -151,7 +151,8 @@ class Admissions:
 
     def of(self, identity: str) -> tuple[Admission, ...]:
         """Everyone who answers to this."""
-        return tuple(self._by_identity.get(identity, ()))
+        found = self._by_identity.get(identity)
+        return tuple(found) if found else ()
 
     def has(self, identity: str) -> bool:
         """Whether anybody answers to this."""

@@ -229,7 +229,8 @@ class Gate:
         """A session shows a newer credential: its tickets, and whoever is inside by one, stay as long as that one is
         good (contract 10.5), if it is the same subject's and may do all that the one before may."""
         name = made_by(session_id)
-        self.tickets.renew(caller, name)
+        if self.tickets:
+            self.tickets.renew(caller, name)
         for each in self.admissions.of(name):
             heir = renewed(each.caller, caller)
             self.admissions.move(each, heir, self.seconds_left(heir))

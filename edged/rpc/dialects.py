@@ -254,8 +254,11 @@ def present(value: Any, view: View, node_of: NodeOf) -> Any:
         return value if all(new is old for new, old in zip(shown, value, strict=True)) else shown
     if not isinstance(value, msgspec.Struct):
         return value
+    deep, is_of_camera = _fields_of(type(value))
+    if not deep and not is_of_camera:
+        return value
     changes: dict[str, Any] = {}
-    for name in _deep_fields(type(value)):
+    for name in deep:
         old = getattr(value, name)
         if isinstance(old, tuple | list | msgspec.Struct) and (new := present(old, view, node_of)) is not old:
             changes[name] = new
@@ -271,13 +274,14 @@ def present(value: Any, view: View, node_of: NodeOf) -> Any:
 
 
 @lru_cache(maxsize=256)
-def _deep_fields(kind: type[msgspec.Struct]) -> tuple[str, ...]:
-    """The fields of a struct in which another one can lie, by what they are declared as."""
+def _fields_of(kind: type[msgspec.Struct]) -> tuple[tuple[str, ...], bool]:
+    """The fields of a struct in which another can lie, by what they are declared as; and whether it has a `device`."""
+    fields = kind.__struct_fields__
     try:
         hints = get_type_hints(kind)
     except NameError:  # declared by names that only the type checker imports
-        return kind.__struct_fields__
-    return tuple(name for name in kind.__struct_fields__ if not _is_plain(hints[name]))
+        return fields, "device" in fields
+    return tuple(name for name in fields if not _is_plain(hints[name])), "device" in fields
 
 
 def _is_plain(hint: Any) -> bool:
