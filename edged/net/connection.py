@@ -216,8 +216,8 @@ class Connection:
     async def _answer(self, request: h11.Request, target: tuple[str, bytes, bytes], peer: Peer) -> bool:
         scope = make_scope(request, target, peer)
         scope["edged.authenticated"] = self._vouch
-        scope["edged.break_off"] = self.stream.close
         exchange = Exchange(self._wire, request, self._limits.message_bytes, self.spawn, self._is_stopping)
+        scope["edged.break_off"] = exchange.break_off
         self._exchange = exchange
         self._enter("idle")
         try:

@@ -235,6 +235,11 @@ class Exchange:
 
     # -- what the app calls ------------------------------------------------------------------------------
 
+    def break_off(self) -> None:
+        """Close the connection under an answer: what the app sends next fails, and it has a moment to tidy up."""
+        self._listening = True
+        self._wire.stream.close()
+
     async def receive(self) -> Message:
         """ASGI receive: the body piece by piece, then http.disconnect when the client leaves."""
         if self._body_done or self._complete:
