@@ -89,7 +89,7 @@ def parse(text: bytes, *, longest_batch: int = LONGEST_BATCH) -> Message:
         message = _decode_message(text)
     except _UNREADABLE:
         return _diagnose(text)
-    if type(message) is Call:
+    if isinstance(message, Call):
         return message if _is_sound(message) else _diagnose(text)
     if not message:
         return Invalid(INVALID_REQUEST, "a batch holds at least one call")
