@@ -12,7 +12,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edged.cameras import registry as room
+from edged.cameras import slots
 from edged.cameras.identity import Slot
 from edged.cameras.model import Camera, CameraChanged, Mode, Status
 from edged.cameras.probe import Probe
@@ -606,7 +606,7 @@ async def test_a_device_that_makes_up_names_cannot_fill_the_store(
     tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is a most."""
-    monkeypatch.setattr(room, "MOST_SLOTS", 3)
+    monkeypatch.setattr(slots, "MOST_SLOTS", 3)
     async with running(tmp_path) as box:
         for number in range(6):
             box.udev.tell(device(number, str(number)))

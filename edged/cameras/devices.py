@@ -1,0 +1,273 @@
+"""USB cameras: what udev says of video devices, until each is a camera with its slot.
+
+A device's events are gathered until it was quiet for 300 ms, then one task settles it: gone, or asked what it
+is (probe), recognised (identity), its slot stored, and only then shown. A new event for the same device
+cancels that task and starts again. Which devices are plugged in is known at once, because two pieces that look the
+same can only be told to be two while both are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol, TypeAlias
+
+import structlog
+import trio
+
+from edged.cameras.configured import Configured
+from edged.cameras.identity import INDEX_PROPERTY, find_slot, identity_of
+from edged.cameras.model import Camera, Status
+from edged.cameras.probe import Probe, choose
+from edged.cameras.slots import Slots
+from edged.cameras.watch import Node, Present, ResyncCause, Seen
+from edged.errors import EdgedError
+from edged.store.cameras import Slot
+
+log = structlog.get_logger("cameras")
+
+#: Seconds without an event after which a device counts as settled.
+DEBOUNCE: Final = 0.3
+#: Pauses before a camera that failed, or a store that failed, is tried again, seconds.
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0
+#: Seconds that a camera which answered waits for one before it that does not.
+_LONGEST_TURN = 0.5
+
+
+class Watch(Protocol):
+    """cameras.watch.watch, or a stand-in."""
+
+    async def __call__(
+        self,
+        handle: Callable[[Seen], None],
+        resynced: Callable[[ResyncCause], None],
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None: ...
+
+
+#: cameras.probe.probe, or a stand-in: asks the device at a node; raises DependencyFailed.
+Ask: TypeAlias = Callable[[str, trio.CapacityLimiter], Awaitable[Probe]]
+
+
+@dataclass(slots=True, eq=False)
+class Device:
+    """One video device as udev tells it. `node` is None once it is unplugged; `slot` the number it is bound to."""
+
+    node: Node | None = None
+    identity: dict[str, str] = field(default_factory=dict)
+    slot: int | None = None
+    #: The task that settles it.
+    settling: trio.CancelScope = field(default_factory=trio.CancelScope)
+    #: Its one probe thread.
+    limiter: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
+
+
+class Shown(Protocol):
+    """What everybody knows of cameras: the registry."""
+
+    def put(self, number: int, camera: Camera) -> None: ...
+    def shown(self, number: int) -> Camera | None: ...
+
+
+class Devices:
+    """The video devices of this machine. `matches` are the settings' entries for USB cameras."""
+
+    def __init__(
+        self,
+        slots: Slots,
+        registry: Shown,
+        matches: Sequence[Configured],
+        *,
+        resynced: Callable[[ResyncCause], None],
+        watch: Watch,
+        probe: Ask,
+    ) -> None:
+        self.matches = matches
+        self._slots = slots
+        self._registry = registry
+        self._resynced = resynced
+        self._watch = watch
+        self._probe = probe
+        self._devices: dict[str, Device] = {}
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Follow udev for ever; started when what is plugged in was listed."""
+        async with trio.open_nursery() as nursery:
+
+            def handle(seen: Seen) -> None:
+                if isinstance(seen, Present):
+                    self._list_anew(nursery, seen)
+                else:
+                    self._notice(nursery, seen, DEBOUNCE)
+
+            await nursery.start(self._watch, handle, self._resynced)
+            task_status.started()
+
+    def _list_anew(self, nursery: trio.Nursery, seen: Present) -> None:
+        here = {node.sys_path for node in seen.nodes}
+        for path, device in list(self._devices.items()):
+            if device.node is not None and path not in here:
+                self._notice(nursery, replace(device.node, action="remove"), 0.0)
+        turn: trio.Event | None = None
+        for node in seen.nodes:
+            had_turn = self._notice(nursery, node, 0.0, turn)
+            turn = turn if had_turn is None else had_turn
+
+    def _notice(
+        self, nursery: trio.Nursery, node: Node, pause: float, turn: trio.Event | None = None
+    ) -> trio.Event | None:
+        """Note what udev says, and settle it after `pause` seconds without another word.
+
+        A device of a listing waits for the `turn` of the one before it, so that new cameras are numbered in order.
+        Returns the event that is set when this device had its turn; None if there is nothing to settle.
+        """
+        path = node.sys_path
+        device = self._devices.get(path) or Device()
+        if node.action == "remove":
+            if device.node is None:
+                return None
+            device.node = None
+        else:
+            if not _may_capture(node.properties) or (self._is_settled(device) and _is_same(device.node, node)):
+                return None
+            device.node, device.identity = node, identity_of(node.properties, path)
+        self._devices[path] = device
+        device.settling.cancel()
+        device.settling = trio.CancelScope()
+        had_turn = trio.Event()
+        nursery.start_soon(self._settle_after, pause, path, device, device.settling, turn, had_turn)
+        return had_turn
+
+    def _is_settled(self, device: Device) -> bool:
+        camera = None if device.slot is None else self._registry.shown(device.slot)
+        return camera is not None and camera.status is Status.CONNECTED
+
+    async def _settle_after(
+        self,
+        pause: float,
+        path: str,
+        device: Device,
+        scope: trio.CancelScope,
+        turn: trio.Event | None,
+        had_turn: trio.Event,
+    ) -> None:
+        with scope:
+            await trio.sleep(pause)
+            if device.node is not None:
+                await self._settle(device, device.node, turn, had_turn)
+            else:
+                self._release(device)
+                if device.limiter.borrowed_tokens == 0:  # else a thread still hangs in it
+                    del self._devices[path]
+        had_turn.set()
+
+    async def _settle(self, device: Device, node: Node, turn: trio.Event | None, had_turn: trio.Event) -> None:
+        """Ask a device what it is and show it; again with growing pauses while it, or the store, fails."""
+        pause = _FIRST_PAUSE
+        while True:
+            found, problem = None, ""
+            try:
+                found = await self._probe(node.node, device.limiter)
+            except EdgedError as failure:
+                problem = str(failure)
+            if found is not None and not found.is_camera:
+                self._release(device)
+                return
+            if turn is not None:
+                with trio.move_on_after(_LONGEST_TURN):
+                    await turn.wait()
+            try:
+                await self._show(device, node, found, problem)
+            except EdgedError as failure:
+                log.error("slot_not_stored", node=node.node, error=str(failure), pause=pause)
+            else:
+                if found is not None:
+                    return
+            had_turn.set()
+            await trio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _show(self, device: Device, node: Node, found: Probe | None, problem: str) -> None:
+        """Bind a device to its slot and show it. A new slot is stored first, so that its number is never another's."""
+        settings = next((one for one in self.matches if one.fits(node.properties)), None)
+        slot = self._slot_of(device, node, found, settings)
+        if slot is None:
+            return
+        for other in self._devices.values():
+            if other.slot == slot.number:
+                other.slot = None
+        if device.slot not in (None, slot.number):
+            self._release(device)
+        device.slot = slot.number
+        await self._slots.give(slot)
+        self._registry.put(slot.number, _usb_camera(slot, node, found, problem, settings))
+        await self._slots.store(slot)
+
+    def _slot_of(self, device: Device, node: Node, found: Probe | None, settings: Configured | None) -> Slot | None:
+        """The slot of a device as it should be stored, maybe a new one; None for a device that gets none."""
+        others = [one for one in self._devices.values() if one is not device and one.node is not None]
+        match = find_slot(device.identity, self._slots.all(), [other.identity for other in others])
+        slot = match.slot
+        if match.ambiguous or (slot is not None and any(other.slot == slot.number for other in others)):
+            log.warning("camera_ambiguous", node=node.node, remedy="two devices look the same: move one, replug both")
+            return None
+        label = settings.label if settings else ""
+        if slot is not None:
+            return replace(slot, identity=device.identity, label=label or slot.label)
+        if found is None and not _is_surely_a_camera(node.properties):
+            log.warning("device_unknown", node=node.node)
+            return None
+        if self._slots.is_full:
+            log.error("too_many_cameras", node=node.node, slots=len(self._slots.all()))
+            return None
+        product = (found.card if found else "") or node.properties.get("ID_V4L_PRODUCT") or node.node
+        return Slot(self._slots.first_free(), device.identity, label or product, "usb")
+
+    def _release(self, device: Device) -> None:
+        """A device is no longer the camera that it was."""
+        number, device.slot = device.slot, None
+        if number is not None and (camera := self._registry.shown(number)) is not None:
+            self._registry.put(number, unplugged(camera))
+
+
+def _may_capture(properties: Mapping[str, str]) -> bool:
+    """What udev's v4l_id found out: a UVC camera has a second node for metadata. Without it the probe decides."""
+    return "capture" in properties.get("ID_V4L_CAPABILITIES", "capture")
+
+
+def _is_surely_a_camera(properties: Mapping[str, str]) -> bool:
+    """Whether a device that could not be asked is shown at all: a USB device's capturing node."""
+    is_first = "ID_V4L_CAPABILITIES" in properties or properties.get(INDEX_PROPERTY, "0") == "0"
+    return is_first and (properties.get("ID_BUS") == "usb" or "ID_VENDOR_ID" in properties)
+
+
+def _is_same(one: Node | None, other: Node) -> bool:
+    return one is not None and one.node == other.node and one.properties == other.properties
+
+
+def unplugged(camera: Camera) -> Camera:
+    return replace(camera, status=Status.DISCONNECTED, node=None, problem="")
+
+
+def _usb_camera(slot: Slot, node: Node, found: Probe | None, problem: str, settings: Configured | None) -> Camera:
+    """The camera behind a node: asked and connected, or in trouble."""
+    wanted = settings or Configured(slot.label, "")
+    modes = found.modes if found else ()
+    mode, rate = choose(modes, wanted.width, wanted.height, wanted.rate) or (None, wanted.rate)
+    return Camera(
+        name=slot.name,
+        label=slot.label,
+        kind="usb",
+        status=Status.CONNECTED if found else Status.ERROR,
+        node=node.node,
+        always_on=wanted.always_on,
+        pixel_format=mode.pixel_format if mode else "",
+        width=mode.width if mode else wanted.width,
+        height=mode.height if mode else wanted.height,
+        rate=rate,
+        bitrate=wanted.bitrate,
+        encoder=wanted.encoder,
+        modes=modes,
+        problem=problem,
+    )

@@ -1,0 +1,55 @@
+"""The numbers of cameras: which were given, and which of them the store has."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import Final
+
+from edged.cameras import identity
+from edged.store.cameras import Slot
+
+#: More cameras than this are a device that makes up names, not cameras.
+MOST_SLOTS: Final = 128
+
+
+class Slots:
+    """Every slot that was given. `load` is called once; `save` commits one slot and raises EdgedError if it cannot."""
+
+    def __init__(self, load: Callable[[], Iterable[Slot]], save: Callable[[Slot], Awaitable[None]]) -> None:
+        self._load = load
+        self._save = save
+        self._given: dict[int, Slot] = {}
+        self._stored: dict[int, Slot] = {}
+
+    def load(self) -> None:
+        """What the store has; at the start."""
+        self._stored = {slot.number: slot for slot in self._load()}
+        self._given = dict(self._stored)
+
+    def all(self) -> Collection[Slot]:
+        """Every slot, in the order in which they were given."""
+        return self._given.values()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further camera gets a number."""
+        return len(self._given) >= MOST_SLOTS
+
+    def first_free(self) -> int:
+        """The number for a new camera."""
+        return identity.first_free(self._given.values())
+
+    async def give(self, slot: Slot) -> None:
+        """Note a slot as it is now; a new one is stored first, so that its number is never another's.
+
+        Raises StoreFailed or Overloaded; the slot stays given.
+        """
+        self._given[slot.number] = slot
+        if slot.number not in self._stored:
+            await self.store(slot)
+
+    async def store(self, slot: Slot) -> None:
+        """Commit a slot unless the store has it so already. Raises StoreFailed or Overloaded."""
+        if self._stored.get(slot.number) != slot:
+            await self._save(slot)
+            self._stored[slot.number] = slot
