@@ -10,8 +10,6 @@ import tempfile
 from pathlib import Path
 
 import trio
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent / "tests"))
 from durability_cycles import run_cycles
 from durability_helpers import Disk, compile_disk, running_box
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -49,9 +49,18 @@ def resident_megabytes(pid: int) -> float:
 
 
 class Daemon:
-    """An edged of its own folder and ports."""
+    """An edged of its own folder and ports, on `host` beside loopback; `code` is the tree that runs (this one: None)."""
 
-    def __init__(self, folder: Path, *, cameras: int = 2, mediamtx: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        cameras: int = 2,
+        mediamtx: bool = True,
+        host: str = "",
+        environment: Mapping[str, str] | None = None,
+        code: Path | None = None,
+    ) -> None:
         self.folder, self.runtime = folder, folder / "run"
         self.port, self.local, self.rtsp = (pick_port(0) for _ in range(3))
         secret = folder / "secret"
@@ -59,9 +68,10 @@ class Daemon:
         secret.chmod(0o600)
         conf = folder / "conf.d"
         conf.mkdir()
+        main = [f"{each}:{self.port}" for each in ("127.0.0.1", host) if each]
         lines = [
             f'[paths]\nstate = "{folder / "state"}"\nruntime = "{self.runtime}"',
-            f'[listen]\nmain = ["127.0.0.1:{self.port}"]\ncompat = []\ntokens = []\nlocal = ["127.0.0.1:{self.local}"]',
+            f'[listen]\nmain = {json.dumps(main)}\ncompat = []\ntokens = []\nlocal = ["127.0.0.1:{self.local}"]',
             f'[auth.shared_secrets]\nbench = "{secret}"',
             f'[mediamtx]\nenabled = {str(mediamtx).lower()}\nrtsp = "127.0.0.1:{self.rtsp}"',
             f'hls = "127.0.0.1:{pick_port(0)}"\nwebrtc = "off"',
@@ -71,6 +81,9 @@ class Daemon:
         self.conf = conf
         self.log = folder / "edged.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self._environment = os.environ | (environment or {})
+        # python -m looks in the working directory first.
+        self._code = code
 
     @property
     def pid(self) -> int:
@@ -88,6 +101,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "edged", "serve", "--directory", str(self.conf)],
                 stdout=log, stderr=log, preexec_fn=pinned(0), start_new_session=True,
+                env=self._environment, cwd=self._code,
             )  # fmt: skip
         trio.run(self._first_ping)
         return time.perf_counter() - began
@@ -228,3 +242,20 @@ def cpu_each(work: Callable[[], object], times: int = 2000) -> float:
     for _ in range(times):
         work()
     return 1e6 * (time.process_time() - began) / times
+
+
+def question(**fields: str) -> str:
+    """A question as MediaMTX asks it."""
+    base = {
+        "user": "", "password": "", "token": "", "ip": "127.0.0.1", "action": "read", "path": "camera0",
+        "protocol": "rtsp", "id": "6e3b3a4e-0000-4000-8000-000000000000", "query": "", "userAgent": "",
+    }  # fmt: skip
+    return json.dumps(base | fields)
+
+
+def hook_address(daemon: Daemon) -> str:
+    """Where MediaMTX was told to ask: its settings lie in the daemon's runtime folder."""
+    for file in daemon.runtime.rglob("*"):
+        if file.is_file() and b"authHTTPAddress" in (data := file.read_bytes()):
+            return str(json.loads(data)["authHTTPAddress"])
+    raise SystemExit("MediaMTX's settings were not found in the runtime folder")

@@ -1,7 +1,9 @@
 """Measure a running edged against bare servers, each pair in one run. Prints ratios, and the promises of README.md.
 
     scripts/bench [start] [calls] [slow] [hook] [auth] [idle] [revoke] [kill] [input] [durability]
+                  [hostile]
                                           all of them without a name
+    scripts/bench --beside COMMIT         this tree beside an older one, with what two runs of the older one differ by
 
 The daemon runs on core 0, the load on core 1. CPU figures are user and system time of the server process alone.
 """
@@ -27,8 +29,13 @@ from pathlib import Path
 from typing import Any
 
 import trio
+
+# What the benches share with the tests.
+sys.path.insert(0, str(Path(__file__).parent.parent.parent / "tests"))
 from auth import bench_auth
+from beside import bench_beside
 from durability import bench_durability
+from hostile import WITH_CREDENTIAL, WITHOUT_CREDENTIAL, bench_hostile
 from measure import (
     HERE,
     Daemon,
@@ -36,8 +43,10 @@ from measure import (
     bare,
     compare,
     cpu_seconds,
+    hook_address,
     load,
     pinned,
+    question,
     raw_result,
     request,
     resident_megabytes,
@@ -155,15 +164,6 @@ def stalling(daemon: Daemon, first: str) -> Iterator[None]:
         process.wait()
 
 
-def question(**fields: str) -> str:
-    """A question as MediaMTX asks it."""
-    base = {
-        "user": "", "password": "", "token": "", "ip": "127.0.0.1", "action": "read", "path": "camera0",
-        "protocol": "rtsp", "id": "6e3b3a4e-0000-4000-8000-000000000000", "query": "", "userAgent": "",
-    }  # fmt: skip
-    return json.dumps(base | fields)
-
-
 def bench_hook(args: argparse.Namespace) -> None:
     """MediaMTX's question: empty, with an API key, with a token."""
     with running(cameras=2) as daemon, bare("bare_hook") as (pid, port):
@@ -189,14 +189,6 @@ def bench_hook(args: argparse.Namespace) -> None:
                 )
             )
         print(f"hook: {statistics.mean(ratios):.2f} times bare (limit 1.45), mean of the three", flush=True)
-
-
-def hook_address(daemon: Daemon) -> str:
-    """Where MediaMTX was told to ask: its settings lie in the daemon's runtime folder."""
-    for file in daemon.runtime.rglob("*"):
-        if file.is_file() and b"authHTTPAddress" in (data := file.read_bytes()):
-            return str(json.loads(data)["authHTTPAddress"])
-    raise SystemExit("MediaMTX's settings were not found in the runtime folder")
 
 
 def bench_idle(args: argparse.Namespace) -> None:
@@ -438,6 +430,7 @@ BENCHES = {
     "kill": bench_kill,
     "input": bench_input,
     "durability": bench_durability,
+    "hostile": bench_hostile,
 }
 
 
@@ -448,7 +441,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3, help="length of one round")
     parser.add_argument("--tries", type=int, default=200, help="revocations to measure")
     parser.add_argument("--cycles", type=int, default=1000, help="kills of durability")
+    parser.add_argument("--attack-seconds", type=float, default=60, help="length of one attack of hostile")
+    attacks = [*WITHOUT_CREDENTIAL, *WITH_CREDENTIAL]
+    parser.add_argument(
+        "--attack", dest="attacks", action="append", choices=attacks, help="one of hostile's; all without"
+    )
+    parser.add_argument("--beside", metavar="COMMIT", help="compare this tree with an older commit instead")
     args = parser.parse_args()
+    args.with_media = find_mediamtx() is not None
+    if args.beside:
+        bench_beside(args)
+        return
     for name in args.names or BENCHES:
         BENCHES[name](args)
 
