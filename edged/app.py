@@ -48,6 +48,7 @@ from edged.credentials.policies import Policy
 from edged.credentials.tokens import SharedSecret
 from edged.credentials.wrapping import WrappingKey
 from edged.errors import ConfigError, EdgedError, StartFailed
+from edged.library.disks import Disks
 from edged.library.snapshots import Snapshots
 from edged.mediamtx.ffmpeg import find_ffmpeg, remove_leftovers
 from edged.mediamtx.frames import Frames
@@ -61,6 +62,7 @@ from edged.net.doors import WEBSOCKET_PATHS, Doors, Restriction
 from edged.net.hook import serve_hook
 from edged.net.listener import Listener, Server, inherit, open_all_tcp, open_unix, serve
 from edged.operations import gather, metric_labels, streams
+from edged.operations.health import count_problems
 from edged.operations.house import House
 from edged.operations.listings import CameraRow, Listings, row
 from edged.operations.session import Sessions
@@ -181,6 +183,7 @@ async def run(
             shared_secrets=shared_secrets, grace=config.auth.refresh_grace_seconds,
         )  # fmt: skip
         refreshes.load()
+        disks = make_disks(config)
         # Cameras, and whoever makes pictures of them.
         cameras = Registry(*slot_store(trust), [read_camera(each) for each in config.camera],
                            state=config.paths.state, resynced=metrics.udev_resynced)  # fmt: skip
@@ -211,20 +214,19 @@ async def run(
             sessions=sessions,
             cameras=cameras, mediamtx=mediamtx, paths=paths, publishers=publishers, viewers=viewers, frames=frames,
             snapshots=Snapshots(config.snapshots.folder), listings=Listings(), keyring=keyring,
-            passwords=passwords, limiter=limiter, first_admin=first_admin, shared_secrets=shared_secrets,
+            passwords=passwords, limiter=limiter, first_admin=first_admin, disks=disks, shared_secrets=shared_secrets,
             reset_clock=mark.reset,
         )  # fmt: skip
         doors = Rpc(catalogue, house, calls_in_flight=config.limits.calls_in_flight, longest_batch=config.limits.batch)
         ready = trio.Event()
-        app = make_app(catalogue, house, metrics, state=config.paths.state, is_ready=ready.is_set,
-                       show_metrics=config.metrics.enabled)  # fmt: skip
+        app = make_app(catalogue, house, metrics, is_ready=ready.is_set, show_metrics=config.metrics.enabled)
         answer = make_answer(partial(streams.admit, house), metrics.hook_asked)
 
         with cameras.changes.subscribe() as for_media, cameras.changes.subscribe() as for_clients, \
                 admissions.endings.subscribe() as endings, mediamtx.states.subscribe() as states:  # fmt: skip
             async with (
                 started_tasks(registrar.run, partial(hook.serve, answer), cameras.run),
-                tasks(usage.run, partial(limiter.run, tallies), first_admin.run, admissions.run, mark.keep,
+                tasks(usage.run, partial(limiter.run, tallies), first_admin.run, disks.run, admissions.run, mark.keep,
                       partial(upkeep.watch_clock, clock, partial(admissions.recompute, gate.seconds_left),
                               denials.mind_clock),
                       partial(upkeep.prune, clock, denials.prune),
@@ -368,6 +370,13 @@ def read_wrapping_key() -> WrappingKey | None:
     """What the private halves of signing keys are wrapped by, if the operator hands it over. Raises ConfigError."""
     text = load_wrapping_key(systemd.credentials_directory())
     return None if text is None else WrappingKey(text)
+
+
+def make_disks(config: Config) -> Disks:
+    """Every folder that edged writes to."""
+    paths = config.paths
+    folders = {"state": paths.state, "runtime": paths.runtime, "media": config.snapshots.folder}
+    return Disks(folders, config.limits.disk_low_mib * 1024 * 1024)
 
 
 def read_camera(settings: CameraSettings) -> Configured:
@@ -532,6 +541,8 @@ def watch(metrics: Metrics, house: House, server: Server, issuers: Issuers) -> N
         clock=lambda: (house.clock.is_synchronized, house.clock.is_trusted, house.clock.high_water()),
         issuers=issuers.last_success,
         denials_owed=lambda: house.registrar.owed,
+        health=lambda: count_problems(house),
+        disks=lambda: {disk.name: disk.free_bytes for disk in house.disks.latest},
     )
 
 

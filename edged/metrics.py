@@ -335,13 +335,16 @@ class Metrics(Collector):
         clock: Callable[[], tuple[bool, bool, float]] | None = None,
         issuers: Callable[[], Mapping[str, float]] | None = None,
         denials_owed: Callable[[], int] | None = None,
+        health: Callable[[], Mapping[str, int]] | None = None,
+        disks: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
         """Where to ask for what is now, each time somebody scrapes; app.py says so once.
 
         `sessions` by transport; `cameras` by name: True connected, False disconnected, None error; `children`
         (mediamtx, publisher, frames) running; `api_keys` by status; `clock`: synchronized, trusted, mark;
         `issuers`: name in the settings (eight at most) → when its keys were read last, Unix seconds, 0.0 never;
-        `denials_owed`: how many are in force and not on disk.
+        `denials_owed`: how many are in force and not on disk; `health`: problems by part (operations.health); `disks`:
+        free bytes of the file systems that edged writes to, by the setting in [paths] that leads there.
         """
         given: dict[str, Callable[[], Any] | None] = {
             "sessions": sessions,
@@ -353,6 +356,8 @@ class Metrics(Collector):
             "clock": clock,
             "issuers": issuers,
             "denials_owed": denials_owed,
+            "health": health,
+            "disks": disks,
         }
         self._asked |= {name: ask for name, ask in given.items() if ask is not None}
 
@@ -394,6 +399,10 @@ class Metrics(Collector):
         yield GaugeMetricFamily(
             "edged_denials_owed", "In force and not on disk: a restart would undo them.", value=owed
         )
+        parts = self._ask("health", {})
+        yield _gauge("edged_health_problems", "What does not work, as /health judges it.", "part", tuple(parts), parts)
+        disks = self._ask("disks", {})
+        yield _gauge("edged_disk_free_bytes", "Free where edged writes.", "disk", tuple(disks), disks)
 
     def collect(self) -> Iterator[Any]:
         """For prometheus_client: everything but the process's own figures."""

@@ -241,7 +241,7 @@ async def test_after_space_returns_the_room_is_there_again(box: Box, state: Path
             await admin.call(method, **params)
             fill(state)
         assert room_of(state) < SIZE
-        assert (await health(box))["status"] == "degraded"
+        assert (await health(box))["status"] == "unhealthy"
         assert (await health(box))["denial_room_bytes"] == room_of(state)
         (state / "filler").unlink()
         await admin.call("create_key", name="after", role="viewer")

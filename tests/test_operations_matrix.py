@@ -33,6 +33,7 @@ from edged.credentials.callers import ApiKey, Caller, Peer
 from edged.credentials.claims import read_caller
 from edged.credentials.passwords import Cost
 from edged.errors import EdgedError, Refused
+from edged.library.disks import Disks
 from edged.library.snapshots import Snapshots
 from edged.mediamtx.paths import Paths
 from edged.mediamtx.process import ServerState
@@ -257,7 +258,8 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
                 snapshots=Snapshots(folder / "snapshots"), listings=Listings(), keyring=keyring,
                 passwords=passwords, limiter=limiter, users=desk.users,
                 logins=Logins(desk.users, passwords, limiter, desk.gate, desk.registrar),
-                first_admin=FirstAdmin(folder, desk.users.is_empty), shared_secrets=(SECRET,),
+                first_admin=FirstAdmin(folder, desk.users.is_empty), disks=Disks({"state": folder}),
+                shared_secrets=(SECRET,),
             )  # type: ignore[arg-type]  # fmt: skip
             await desk.users.create(name="ann", role="operator", password=await passwords.hash(PASSWORD))
             await desk.users.create(name="bob", role="viewer")

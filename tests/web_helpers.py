@@ -26,6 +26,7 @@ from edged.credentials.callers import Peer
 from edged.credentials.passwords import Cost
 from edged.credentials.tokens import SharedSecret, issue_claims, sign
 from edged.errors import InvalidState, NotFound
+from edged.library.disks import Disks
 from edged.operations.house import House
 from edged.operations.listings import Listings
 from edged.operations.session import Sessions
@@ -196,7 +197,7 @@ class Site:
         )
         self.frames = Frames()
         self.mediamtx = SimpleNamespace(state=SimpleNamespace(status="ready", detail="", remedy="", version="1.20.1"))
-        self.registrar = SimpleNamespace(owed=0, is_late=False, room_bytes=1048576, has_room=True)
+        self.registrar = SimpleNamespace(owed=0, is_late=False, is_saving=True, room_bytes=1048576, has_room=True)
         self.house = House(
             clock=self.clock, counts=self.counts, gate=self.gate, ledger=self.ledger,
             registrar=self.registrar,  # type: ignore[arg-type]
@@ -210,10 +211,10 @@ class Site:
             publishers=SimpleNamespace(), viewers=SimpleNamespace(), frames=self.frames,
             snapshots=options.pop("snapshots", None), listings=Listings(),
             keyring=SimpleNamespace(), passwords=Passwords(cost=CHEAP), limiter=Limiter(),
-            first_admin=FirstAdmin(tmp_path, lambda: True), shared_secrets=(SECRET,),
+            first_admin=FirstAdmin(tmp_path, lambda: True), disks=Disks({"state": tmp_path}), shared_secrets=(SECRET,),
         )  # type: ignore[arg-type]  # fmt: skip
         self.catalogue = operations.gather()
-        self.app = make_app(self.catalogue, self.house, self.counts, state=tmp_path, **options)
+        self.app = make_app(self.catalogue, self.house, self.counts, **options)
 
     def key(self, role: str = "admin", **values: Any) -> tuple[str, str]:
         """A stored key: its id and its secret."""

@@ -133,6 +133,11 @@ class Registrar:
         """Whether that is all that is to be kept."""
         return self._db.has_room
 
+    @property
+    def is_saving(self) -> bool:
+        """Whether the disk took the last commit."""
+        return self._db.is_saving
+
     def load(self) -> None:
         """Take up the epoch, before anybody asks. Raises StoreFailed."""
         self._ledger.epoch = self._kept_epoch = self._db.read_now(meta.load_epoch)

@@ -186,6 +186,13 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     longest_backoff_seconds: Annotated[
         Seconds, Meta(description="The longest wait; the first is one second, each further wrong one doubles it.")
     ] = 60.0
+    disk_low_mib: Annotated[
+        Count,
+        Meta(
+            description="Free space, MiB, below which health is degraded; on a disk smaller than ten times this, a "
+            "tenth of it."
+        ),
+    ] = 256
 
 
 class IssuerSettings(Section, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edged.cameras.registry import Registry
     from edged.clock import Clock
     from edged.credentials.tokens import SharedSecret
+    from edged.library.disks import Disks
     from edged.library.snapshots import Snapshots
     from edged.mediamtx.frames import Frames
     from edged.mediamtx.paths import Paths
@@ -75,6 +76,7 @@ class House:
     passwords: Passwords
     limiter: Limiter
     first_admin: FirstAdmin
+    disks: Disks
     shared_secrets: tuple[SharedSecret, ...] = ()
     #: Makes the system clock the truth, on disk and then in force (contract 10.9).
     reset_clock: Callable[[], Awaitable[None]] = _nowhere

@@ -6,6 +6,7 @@ import msgspec
 
 from edged.operations.catalogue import Call, NoParams, camera_resource, operation
 from edged.operations.clock import ClockReport, report
+from edged.operations.health import assess_house
 from edged.operations.house import House
 
 
@@ -18,8 +19,17 @@ class MediaServer(msgspec.Struct, frozen=True):
     version: str
 
 
+class ProblemReport(msgspec.Struct, frozen=True):
+    """One thing that does not work: what it is about (operations.health.PARTS), and what to do about it."""
+
+    part: str
+    message: str
+    remedy: str
+
+
 class SystemStatus(msgspec.Struct, frozen=True):
-    """`status` is ready, or partial while some part of the box does not work; `message` says which."""
+    """`status` is ready, or partial while some part of the box does not work; `message` says which, `problems` says
+    each by itself. It rests on what /health rests on."""
 
     status: str
     message: str
@@ -27,6 +37,7 @@ class SystemStatus(msgspec.Struct, frozen=True):
     discovery_active: bool
     mediamtx: MediaServer
     clock: ClockReport
+    problems: list[ProblemReport]
 
 
 @operation("system:read")
@@ -39,14 +50,15 @@ def get_system_status(call: Call, params: NoParams) -> SystemStatus:
         for camera in house.cameras.all()
         if house.gate.judge(call.session.caller, "camera:read", camera_resource(camera)).allowed
     ]
-    whole = server.status in ("ready", "off")
+    found = assess_house(house)
     return SystemStatus(
-        status="ready" if whole else "starting" if server.status == "starting" else "partial",
-        message="everything works" if whole else f"MediaMTX: {server.detail or server.status}",
+        status=found.status,
+        message=found.message,
         available_cameras=cameras,
         discovery_active=house.cameras.discovery_active,
         mediamtx=server,
         clock=report(house.clock),
+        problems=[ProblemReport(each.part, each.message, each.remedy) for each in found.problems],
     )
 
 

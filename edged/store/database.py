@@ -75,6 +75,8 @@ def _ignore(_name: str, _seconds: float) -> None:
 
 #: Errors after which a COMMIT may have written frames.
 _BY_THE_DISK = ("SQLITE_IOERR", "SQLITE_FULL")
+#: Errors of the file or its disk, whatever the transaction was.
+_DISK_ERRORS = (*_BY_THE_DISK, "SQLITE_READONLY", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CANTOPEN")
 #: Errors that may mean that there is no space: SQLite says FULL of writes that hit ENOSPC, and does not tell a quota, a
 #: sync that finds no space or a -shm that cannot grow from other trouble.
 _NO_SPACE = frozenset(
@@ -119,6 +121,11 @@ class _Job(Generic[T]):
         except BaseException as problem:
             self._error = problem
         self.lacks_space = self._may_stand and _is_no_space(self._error)
+
+    @property
+    def failed_by_disk(self) -> bool:
+        """Whether another job would have failed as well."""
+        return isinstance(self._error, sqlite3.Error) and _error_name(self._error).startswith(_DISK_ERRORS)
 
     def outcome(self, describe: Callable[[sqlite3.Error], StoreFailed]) -> T:
         """The result, or what went wrong."""
@@ -171,6 +178,7 @@ class Database:
         self._observe_commit = observe_commit
         self._room = room
         self._closed = False
+        self._failing = False
         self._loop = trio.lowlevel.current_trio_token()
         self._ended = trio.Event()
         self._thread = threading.Thread(target=self._work, args=(writer,), name=f"store-{name}", daemon=True)
@@ -212,6 +220,11 @@ class Database:
     def has_room(self) -> bool:
         """Whether that is all that was asked for."""
         return self._room is None or self._room.is_whole
+
+    @property
+    def is_saving(self) -> bool:
+        """False after the disk failed a commit, until it has taken one without the reserve."""
+        return not self._failing
 
     async def write(self, transaction: Transaction[T], *, may_stand: bool = False) -> T:
         """Run one transaction in the writer's thread; its result once it is committed.
@@ -268,18 +281,20 @@ class Database:
         haunted, failed, room = False, False, self._room
         while True:
             is_short = room is not None and not room.is_whole and not failed
-            pause = _GROW_SECONDS if is_short else None
+            pause = _GROW_SECONDS if is_short or self._failing else None
             try:
                 job = self._jobs.get(timeout=_AGAIN_SECONDS if haunted else pause)
             except queue.Empty:
-                if haunted:
-                    haunted = not _write_over(connection)
+                if haunted or self._failing:
+                    # It changes nothing, and shows whether the disk takes a commit again.
+                    haunted = self._failing = not _write_over(connection)
                 elif room is not None:
                     room.grow()
                 continue
             if job is None:
                 break
             job.run(connection)
+            used_reserve = job.lacks_space
             if job.lacks_space and room is not None:
                 _try_again(job, connection, room)
                 if job.commit_seconds is not None:
@@ -287,6 +302,10 @@ class Database:
                     room.grow()
             # A disk that takes nothing is not asked for more.
             failed = job.commit_seconds is None
+            if used_reserve or job.failed_by_disk:
+                self._failing = True
+            elif not failed:
+                self._failing = False
             if job.may_return:
                 # Before its caller hears of it: after that a kill may come.
                 haunted = not _write_over(connection)

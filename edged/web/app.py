@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -42,23 +41,21 @@ def make_app(
     house: House,
     metrics: Metrics,
     *,
-    state: Path,
     is_ready: Callable[[], bool] = lambda: True,
     show_metrics: bool = True,
 ) -> ASGIApp:
     """The ASGI app. Each request's scope must hold `edged.peer`, the Peer at its other end.
 
-    `state` is the folder whose disk the health answers describe, `is_ready` whether every door is open, `show_metrics`
+    `is_ready` says whether every door is open, `show_metrics`
     the setting metrics.enabled. Raises ValueError if a way names nobody who may go it.
     """
-    ways = list_ways(house, metrics, state, is_ready, show_metrics=show_metrics)
+    ways = list_ways(house, metrics, is_ready, show_metrics=show_metrics)
     return route(ways, catalogue, house, metrics)
 
 
 def list_ways(
     house: House,
     metrics: Metrics,
-    state: Path,
     is_ready: Callable[[], bool] = lambda: True,
     *,
     show_metrics: bool = True,
@@ -80,7 +77,7 @@ def list_ways(
         *live.WAYS,
         *tickets.WAYS,
         *downloads.WAYS,
-        *Health(house, state, is_ready).ways(),
+        *Health(house, is_ready).ways(),
         *(metrics_ways(metrics) if show_metrics else ()),
     )
 

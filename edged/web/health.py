@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-import trio
 from starlette.responses import Response
 
 from edged import __version__
 from edged.clock import iso
+from edged.operations.health import Assessment, assess_house
 from edged.operations.house import House
 from edged.web.exchange import Exchange, Way, json_response
 
 _GIB: Final = 1024**3
-#: MediaMTX states in which streams flow, or are not wanted.
-_WHOLE: Final = ("ready", "off")
-
-
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """Where edged keeps what it must not lose; `free_gb` in GiB."""
-
-    free_gb: float
-    writable: bool
-
-
-def look_at_disk(folder: Path) -> Disk:
-    """Free space and whether we may write there; a folder that cannot be looked at is not writable."""
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError:
-        return Disk(0.0, writable=False)
-    return Disk(round(free / _GIB, 3), os.access(folder, os.W_OK))
 
 
 class Health:
     """What the four answers are made from; `is_ready` says whether every door is open and none is closing."""
 
-    def __init__(self, house: House, state: Path, is_ready: Callable[[], bool]) -> None:
+    def __init__(self, house: House, is_ready: Callable[[], bool]) -> None:
         self._house = house
-        self._state = state
         self._is_ready = is_ready
         self._since = house.clock.monotonic()
 
@@ -59,31 +35,30 @@ class Health:
         return tuple(Way(method="GET", path=path, answer=answer, capability="none") for path, answer in answers.items())
 
     async def show_short(self, _asked: Exchange) -> Response:
-        """503 when nothing can be kept any more."""
-        disk = await trio.to_thread.run_sync(look_at_disk, self._state)
-        status = self._status(disk)
+        """503 when nothing can be saved any more."""
+        found = await self._assess()
+        disk = next((disk for disk in self._house.disks.latest if disk.name == "state"), None)
         body = {
-            "status": status,
-            "disk_free_gb": disk.free_gb,
-            "writable": disk.writable,
+            "status": found.health,
+            "disk_free_gb": round(disk.free_bytes / _GIB, 3) if disk else 0.0,
+            "writable": found.can_save,
             "version": __version__,
         }
-        return json_response(body, 503 if status == "unhealthy" else 200)
+        return json_response(body, 200 if found.can_save else 503)
 
     async def show(self, _asked: Exchange) -> Response:
         """The same, with times, how many denials are in force and not on disk, and what is kept for them there."""
-        disk = await trio.to_thread.run_sync(look_at_disk, self._state)
-        status = self._status(disk)
+        found = await self._assess()
         uptime = round(self._house.clock.monotonic() - self._since, 3)
         body = {
-            "status": status,
+            "status": found.health,
             "timestamp": self._now(),
             "version": __version__,
             "uptime": uptime,
             "denials_owed": self._house.registrar.owed,
             "denial_room_bytes": self._house.registrar.room_bytes,
         }
-        return json_response(body, 503 if status == "unhealthy" else 200)
+        return json_response(body, 200 if found.can_save else 503)
 
     async def show_live(self, _asked: Exchange) -> Response:
         """Whoever gets this answer knows that edged is alive."""
@@ -91,10 +66,17 @@ class Health:
         return json_response(body)
 
     async def show_ready(self, _asked: Exchange) -> Response:
-        """503 while starting and while stopping. Denials that the disk does not take are in force, so that traffic may
-        come; how many they are stands there for whoever is about to restart edged, which would undo them."""
-        ready, owed = self._is_ready(), self._house.registrar.owed
-        message = "edged answers" if ready else "edged is starting or stopping"
+        """503 while starting and while stopping, and while nothing can be saved. Denials that the disk does not take
+        are in force, so that traffic may come; how many they are stands there for whoever is about to restart edged,
+        which would undo them."""
+        found = await self._assess()
+        is_open, owed = self._is_ready(), self._house.registrar.owed
+        ready = is_open and found.can_save
+        message = "edged answers" if is_open else "edged is starting or stopping"
+        if is_open and not found.can_save:
+            message = "edged answers and streams go on, but nothing can be saved: " + "; ".join(
+                problem.message for problem in found.problems if problem.stops_saving
+            )
         if self._house.registrar.is_late:
             message += f"; not saved yet, so that a restart would undo them: {owed} of what was denied"
         body = {
@@ -106,12 +88,9 @@ class Health:
         }
         return json_response(body, 200 if ready else 503)
 
-    def _status(self, disk: Disk) -> str:
-        if not disk.writable:
-            return "unhealthy"
-        registrar = self._house.registrar
-        whole = self._house.mediamtx.state.status in _WHOLE and not registrar.is_late and registrar.has_room
-        return "healthy" if whole else "degraded"
+    async def _assess(self) -> Assessment:
+        await self._house.disks.refresh()
+        return assess_house(self._house)
 
     def _now(self) -> str:
         return iso(self._house.clock.now())

@@ -1,0 +1,83 @@
+"""The file systems that edged writes to: how much is free on each, and whether it may write there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+#: Seconds between two looks.
+LOOK_SECONDS: Final = 15.0
+#: A disk with less than this is full for everything but denials, which have a reserve of their own, bytes.
+_SPENT_BYTES: Final = 512 * 1024
+#: On a disk too small for the setting, a tenth of it is enough.
+_SMALL_SHARE: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One file system under the name of the setting in [paths] that led there first (state, runtime, media); bytes."""
+
+    name: str
+    free_bytes: int
+    total_bytes: int
+    writable: bool
+    low_bytes: int = 0
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing more can be saved there."""
+        return not self.writable or self.free_bytes < min(_SPENT_BYTES, self.total_bytes // _SMALL_SHARE)
+
+    @property
+    def is_low(self) -> bool:
+        """Whether that is near."""
+        return self.free_bytes < min(self.low_bytes, self.total_bytes // _SMALL_SHARE)
+
+
+class Disks:
+    """The last look at each. Two folders on one file system are one disk, under the first of the names."""
+
+    def __init__(self, folders: Mapping[str, Path], low_bytes: int = 0) -> None:
+        self._folders = dict(folders)
+        self._low_bytes = low_bytes
+        self._one = trio.CapacityLimiter(1)
+        self.latest: tuple[Disk, ...] = ()
+
+    def look(self) -> tuple[Disk, ...]:
+        """Look at all of them now, in the calling thread: a network file system may hold it for as long as it likes."""
+        found: dict[int | str, Disk] = {}
+        for name, folder in self._folders.items():
+            disk, device = self._look_at(name, folder)
+            found.setdefault(device, disk)
+        self.latest = tuple(found.values())
+        return self.latest
+
+    async def refresh(self) -> tuple[Disk, ...]:
+        """The same in a thread; one at a time."""
+        return await trio.to_thread.run_sync(self.look, limiter=self._one, abandon_on_cancel=True)
+
+    async def run(self) -> None:
+        """Look now and then; runs for ever."""
+        while True:
+            await self.refresh()
+            await trio.sleep(LOOK_SECONDS)
+
+    def _look_at(self, name: str, folder: Path) -> tuple[Disk, int | str]:
+        try:
+            # A folder that is made when it is needed lies where its parent is.
+            there = next((each for each in (folder, *folder.parents) if each.exists()), folder)
+            if name == "state":
+                there = folder
+            figures, device = os.statvfs(there), there.stat().st_dev
+        except OSError:
+            return Disk(name, 0, 0, writable=False), name
+        # The blocks that file systems keep for root count for root only.
+        free = figures.f_bfree if os.geteuid() == 0 else figures.f_bavail
+        size = figures.f_frsize
+        writable = os.access(there, os.W_OK)
+        return Disk(name, free * size, figures.f_blocks * size, writable, self._low_bytes), device

@@ -1,0 +1,184 @@
+"""How well the box is: facts in, one assessment out. `/health`, get_system_status and the metrics all say what this
+says; none of them judges anything itself.
+
+`assess` is pure. `gather_facts` reads the services from memory: it never waits and asks no disk, camera or child.
+To add a fact: a field of `Facts`, the line of `gather_facts` that fills it, and the rule of `assess` that judges it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from edged.cameras.model import Status
+from edged.library.disks import Disk
+from edged.operations.house import House
+
+#: What a problem is about.
+Part: TypeAlias = Literal["mediamtx", "cameras", "disk", "store"]
+PARTS: Final[tuple[Part, ...]] = ("mediamtx", "cameras", "disk", "store")
+#: MediaMTX states in which streams flow, or are not wanted.
+_WHOLE: Final = ("ready", "off")
+_MIB: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFact:
+    """MediaMTX: its state, what is wrong, what to do about it."""
+
+    status: str
+    detail: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CameraFact:
+    """One camera, and whether it gives a picture or would if somebody asked; `problem` says why not."""
+
+    name: str
+    works: bool
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All that the assessment rests on. `late_denials`: in force, and could not be written; `has_reserve`: the blocks
+    that are kept for denials on a full disk are there; `is_saving`: the last commit of the trust database succeeded."""
+
+    mediamtx: MediaFact
+    cameras: tuple[CameraFact, ...] = ()
+    disks: tuple[Disk, ...] = ()
+    late_denials: int = 0
+    has_reserve: bool = True
+    is_saving: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that does not work: a sentence that names no path and no address, and what to do about it.
+
+    `is_start`: it is expected to pass by itself, the box has just started. `stops_saving`: nothing can be saved.
+    """
+
+    part: Part
+    message: str
+    remedy: str = ""
+    is_start: bool = False
+    stops_saving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """Every problem, the most severe first."""
+
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def can_save(self) -> bool:
+        """Whether grants, users and pictures can be written."""
+        return not any(problem.stops_saving for problem in self.problems)
+
+    @property
+    def health(self) -> Literal["healthy", "degraded", "unhealthy"]:
+        """As /health says it."""
+        if not self.can_save:
+            return "unhealthy"
+        return "degraded" if self.problems else "healthy"
+
+    @property
+    def status(self) -> Literal["ready", "starting", "partial"]:
+        """As get_system_status says it."""
+        if not self.problems:
+            return "ready"
+        return "starting" if all(problem.is_start for problem in self.problems) else "partial"
+
+    @property
+    def message(self) -> str:
+        """Every problem in one line."""
+        if not self.problems:
+            return "everything works"
+        told = "; ".join(problem.message for problem in self.problems)
+        return f"partial: {told}" if self.status == "partial" else told
+
+
+def assess(facts: Facts) -> Assessment:
+    """Judge the facts."""
+    found = [*_judge_store(facts), *_judge_disks(facts), *_judge_media(facts), *_judge_cameras(facts)]
+    return Assessment(tuple(sorted(found, key=lambda problem: not problem.stops_saving)))
+
+
+def gather_facts(house: House) -> Facts:
+    """What the services know just now; the disks as they were looked at last."""
+    media, registrar = house.mediamtx.state, house.registrar
+    return Facts(
+        mediamtx=MediaFact(media.status, media.detail, media.remedy),
+        cameras=tuple(
+            CameraFact(camera.name, camera.status is Status.CONNECTED, camera.problem) for camera in house.cameras.all()
+        ),
+        disks=house.disks.latest,
+        late_denials=registrar.owed if registrar.is_late else 0,
+        has_reserve=registrar.has_room,
+        is_saving=registrar.is_saving,
+    )
+
+
+def assess_house(house: House) -> Assessment:
+    """`assess` of what the services know just now."""
+    return assess(gather_facts(house))
+
+
+def count_problems(house: House) -> dict[str, int]:
+    """How many there are of each part, for the metrics."""
+    found = assess_house(house).problems
+    return {part: sum(problem.part == part for problem in found) for part in PARTS}
+
+
+def _judge_store(facts: Facts) -> Iterator[Problem]:
+    if not facts.is_saving:
+        yield Problem(
+            "store", "what was to be saved last could not be written",
+            "free space on the disk of paths.state, or look for disk errors: journalctl -k", stops_saving=True,
+        )  # fmt: skip
+    if facts.late_denials:
+        yield Problem(
+            "store", f"{facts.late_denials} of what was denied is not saved yet, and a restart would undo it",
+            "do not restart edged; free space on the disk of paths.state",
+        )  # fmt: skip
+    if not facts.has_reserve:
+        yield Problem(
+            "store", "the space that is kept for denials on a full disk is short",
+            "free space on the disk of paths.state",
+        )  # fmt: skip
+
+
+def _judge_disks(facts: Facts) -> Iterator[Problem]:
+    for disk in facts.disks:
+        if disk.is_spent:
+            what = "cannot be written to" if not disk.writable else "is full"
+            yield Problem(
+                "disk", f"the disk of paths.{disk.name} {what}",
+                f"free space there, or make it writable for edged; paths.{disk.name} in the settings names it",
+                stops_saving=disk.name == "state",
+            )  # fmt: skip
+        elif disk.is_low:
+            yield Problem(
+                "disk", f"the disk of paths.{disk.name} has {disk.free_bytes // _MIB} MiB left",
+                "free space there: below limits.disk_low_mib this is shown",
+            )  # fmt: skip
+
+
+def _judge_media(facts: Facts) -> Iterator[Problem]:
+    media = facts.mediamtx
+    if media.status not in _WHOLE:
+        is_start = media.status == "starting"
+        yield Problem("mediamtx", f"MediaMTX: {media.detail or media.status}", media.remedy, is_start=is_start)
+
+
+def _judge_cameras(facts: Facts) -> Iterator[Problem]:
+    silent = [camera.name for camera in facts.cameras if not camera.works]
+    if silent:
+        yield Problem(
+            "cameras", f"{len(silent)} of {len(facts.cameras)} cameras give no picture",
+            "get_camera_list shows which, and why",
+        )  # fmt: skip

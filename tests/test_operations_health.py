@@ -1,0 +1,158 @@
+"""One assessment for /health, get_system_status and the metrics: facts in, problems out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from house_helpers import make_config, running_house
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edged.library.disks import Disk, Disks
+from edged.operations.health import CameraFact, Facts, MediaFact, assess
+
+MIB = 1024 * 1024
+READY = MediaFact("ready")
+
+
+def disk(name: str = "state", free: int = 900 * MIB, *, writable: bool = True) -> Disk:
+    return Disk(name, free, 10_000 * MIB, writable, 256 * MIB)
+
+
+def test_a_box_without_a_problem_is_healthy_and_says_that_everything_works() -> None:
+    found = assess(Facts(mediamtx=READY, cameras=(CameraFact("camera0", works=True),), disks=(disk(),)))
+    assert (found.health, found.status, found.message) == ("healthy", "ready", "everything works")
+
+
+def test_a_full_state_disk_is_unhealthy_because_nothing_can_be_saved() -> None:
+    found = assess(Facts(mediamtx=READY, disks=(disk(free=1000),)))
+    assert (found.health, found.status, found.can_save) == ("unhealthy", "partial", False)
+    assert found.message == "partial: the disk of paths.state is full"
+
+
+def test_a_full_media_disk_degrades_and_state_is_still_saved() -> None:
+    found = assess(Facts(mediamtx=READY, disks=(disk(), disk("media", free=0))))
+    assert (found.health, found.can_save) == ("degraded", True)
+
+
+def test_a_disk_is_degraded_well_before_it_is_full() -> None:
+    found = assess(Facts(mediamtx=READY, disks=(disk(free=200 * MIB),)))
+    assert (found.health, found.can_save) == ("degraded", True)
+    assert "200 MiB left" in found.message
+
+
+def test_a_small_disk_is_low_below_a_tenth_of_it() -> None:
+    assert not Disk("runtime", 90 * MIB, 100 * MIB, writable=True, low_bytes=256 * MIB).is_low
+    assert Disk("runtime", 9 * MIB, 100 * MIB, writable=True, low_bytes=256 * MIB).is_low
+
+
+def test_a_failed_commit_is_unhealthy_whatever_the_disk_says() -> None:
+    found = assess(Facts(mediamtx=READY, disks=(disk(),), is_saving=False))
+    assert (found.health, found.can_save) == ("unhealthy", False)
+
+
+def test_cameras_without_a_picture_make_it_partial() -> None:
+    cameras = tuple(CameraFact(f"camera{number}", works=number < 3) for number in range(7))
+    found = assess(Facts(mediamtx=READY, cameras=cameras))
+    assert (found.health, found.status) == ("degraded", "partial")
+    assert found.message == "partial: 4 of 7 cameras give no picture"
+
+
+def test_a_starting_mediamtx_is_starting_and_a_missing_one_partial() -> None:
+    assert assess(Facts(mediamtx=MediaFact("starting"))).status == "starting"
+    missing = assess(Facts(mediamtx=MediaFact("missing", "not found", "install it")))
+    assert (missing.status, missing.message) == ("partial", "partial: MediaMTX: not found")
+
+
+facts = st.builds(
+    Facts,
+    mediamtx=st.builds(MediaFact, st.sampled_from(["ready", "off", "starting", "missing", "failed"])),
+    cameras=st.lists(st.builds(CameraFact, st.just("camera0"), st.booleans()), max_size=4).map(tuple),
+    disks=st.lists(
+        st.builds(disk, st.sampled_from(["state", "media"]), st.integers(0, 10_000 * MIB), writable=st.booleans()),
+        max_size=3,
+    ).map(tuple),
+    late_denials=st.integers(0, 3),
+    has_reserve=st.booleans(),
+    is_saving=st.booleans(),
+)
+
+
+@given(facts)
+def test_healthy_ready_and_no_problem_are_one_and_the_same(given_facts: Facts) -> None:
+    found = assess(given_facts)
+    assert (found.health == "healthy") == (found.status == "ready") == (found.message == "everything works")
+    assert (found.health == "unhealthy") == (not found.can_save)
+    assert (not found.problems) == (found.health == "healthy")
+
+
+def test_two_folders_on_one_file_system_are_one_disk(tmp_path: Path) -> None:
+    found = Disks({"state": tmp_path, "media": tmp_path / "not" / "made" / "yet"}).look()
+    assert [each.name for each in found] == ["state"]
+    assert found[0].writable
+    assert found[0].free_bytes > 0
+
+
+def test_a_state_folder_that_is_gone_is_not_writable(tmp_path: Path) -> None:
+    (found,) = Disks({"state": tmp_path / "gone"}).look()
+    assert not found.writable
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """The state folder, on a tmpfs of 8 MiB."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("not root: no disk can be mounted here")
+    words = ["mount", "-t", "tmpfs", "-o", f"size={8 * MIB}", "edged-test", str(folder)]
+    mounted = subprocess.run(words, check=False, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(folder: Path, leave: int = 0) -> None:
+    free = os.statvfs(folder)
+    (folder / "filler").write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - leave)))
+
+
+async def test_a_full_state_disk_shows_in_health_status_and_metrics(tmp_path: Path, small_disk: Path) -> None:
+    """/health/ready is 503 and says why, /health/live stays 200, streams go on; with space all is well again."""
+    async with running_house(tmp_path, config=make_config(tmp_path)) as house:
+        assert (await house.request("GET", "/health")).json["status"] == "healthy"
+        fill(small_disk, leave=600 * 1024)
+        degraded = await house.request("GET", "/health")
+        assert (degraded.status, degraded.json["status"]) == (200, "degraded")
+        (small_disk / "filler").unlink()
+        fill(small_disk)
+        full = await house.request("GET", "/health")
+        assert (full.status, full.json["status"]) == (503, "unhealthy")
+        short = await house.request("GET", "/healthz")
+        assert (short.status, short.json["writable"]) == (503, False)
+        ready = await house.request("GET", "/health/ready")
+        assert (ready.status, ready.json["ready"]) == (503, False)
+        assert "nothing can be saved" in ready.json["message"]
+        assert (await house.request("GET", "/health/live")).status == 200
+        async with house.local() as admin:
+            told = await admin.call("get_system_status")
+        assert told["status"] == "partial"
+        assert "paths.state is full" in told["message"]
+        assert {"disk"} <= {each["part"] for each in told["problems"]}
+        scraped = (await house.request("GET", "/metrics", port=port_of_local(house.config.listen.local))).body.decode()
+        assert 'edged_health_problems{part="disk"} 1.0' in scraped
+        assert 'edged_disk_free_bytes{disk="state"} 0.0' in scraped
+        (small_disk / "filler").unlink()
+        with trio.fail_after(20):
+            while (await house.request("GET", "/health/ready")).status != 200:
+                await trio.sleep(0.05)
+
+
+def port_of_local(addresses: tuple[str, ...]) -> int:
+    return int(addresses[0].rpartition(":")[2])
