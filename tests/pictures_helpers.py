@@ -37,6 +37,11 @@ class Camera:
     bitrate: int = 200_000
     encoder: str = ""
     always_on: bool = False
+    stream: str = ""
+
+    @property
+    def path(self) -> str:
+        return self.stream or self.name
 
 
 @dataclass

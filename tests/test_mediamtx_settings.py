@@ -43,6 +43,10 @@ class FakeSource:
     bitrate: int = 1_000_000
     encoder: str = ""
 
+    @property
+    def path(self) -> str:
+        return self.name
+
 
 def rendered(version: Version = (1, 20, 1), leave_out: tuple[str, ...] = (), **settings: str) -> dict[str, object]:
     text = render(

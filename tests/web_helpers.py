@@ -119,7 +119,7 @@ class Cameras:
         return self.present
 
     def find(self, device: str) -> Camera | None:
-        return next((camera for camera in self.present if device in camera.names), None)
+        return next((camera for camera in self.present if device in camera.every_name), None)
 
 
 class Pictures:

@@ -32,7 +32,8 @@ class Mode:
 class Camera:
     """One camera as it is now.
 
-    `name` is its persisted slot (`camera0`), which is also its MediaMTX path; `label` what people call it;
+    `name` is its persisted slot (`camera0`), by which rights are stored; `path` its MediaMTX path, `name` unless the
+    operator gave another (contract 10.23); `label` what people call it;
     `node` today's device file (`/dev/video0`), None without one; `url` an RTSP source, which may hold
     credentials and is never shown; `width`, `height` pixels, `rate` frames a second of the stream to make;
     `problem` says why the status is ERROR, and what to do.
@@ -53,11 +54,21 @@ class Camera:
     encoder: str = ""
     modes: tuple[Mode, ...] = ()
     problem: str = ""
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            object.__setattr__(self, "path", self.name)
 
     @property
     def names(self) -> frozenset[str]:
-        """Everything that this camera answers to (contract 3: `device`)."""
+        """By what stored rights name this camera. Never its path: another camera may have that one tomorrow."""
         return frozenset({self.name, self.node} if self.node else {self.name})
+
+    @property
+    def every_name(self) -> frozenset[str]:
+        """Everything that this camera answers to (contract 3: `device`)."""
+        return self.names if self.path == self.name else self.names | {self.path}
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ class Registry:
         self._by_name: dict[str, Camera] = {}
 
     def find(self, device: str) -> Camera | None:
-        """The camera called `cameraN`, or the one that is `/dev/videoN` today; None for neither."""
+        """The camera called `cameraN`, the one of this path, or the one that is `/dev/videoN` today; None for none."""
         return self._by_name.get(device)
 
     def all(self) -> tuple[Camera, ...]:
@@ -114,7 +114,7 @@ class Registry:
                 break
         self._cameras[number] = camera
         self._all = tuple(self._cameras[one] for one in sorted(self._cameras))
-        self._by_name = {name: one for one in self._all for name in one.names}
+        self._by_name = {name: one for one in self._all for name in one.every_name}
         self.version += 1
         write = log.warning if camera.status is Status.ERROR else log.info
         write(

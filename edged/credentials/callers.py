@@ -170,6 +170,12 @@ class Caller:
         """For records of what was done: the subject, or `service:<id> for <user_id>` (contract 7.3.5)."""
         return f"{self.subject} for {self.acts_for}" if self.acts_for else self.subject
 
+    @property
+    def names_paths(self) -> bool:
+        """Whether its rights are an outside token's, whose issuer knows cameras by their paths of now. Whatever edged
+        stores or signs names cameras by id, since the path was resolved when the right was given (contract 10.23)."""
+        return self.epoch is None and self.method in ("jwt_local", "jwt_federated")
+
     def covers(self, other: Caller) -> bool:
         """Whether `other` may do nothing that this one may not: so much may be handed on."""
         whole = other.capabilities <= self.capabilities
@@ -207,10 +213,16 @@ def _strongest(roles: frozenset[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What a question is about: a camera by all its names (`camera0`, `/dev/video0`), or a bare stream path."""
+    """What a question is about: a camera by the names of stored rights (`camera0`, `/dev/video0`), or a bare stream
+    path. `path` is the camera's MediaMTX path where that is another name, "" else: only tokens from outside name it."""
 
     camera: str = ""
     names: frozenset[str] = frozenset()
+    path: str = ""
+
+    def names_for(self, caller: Caller) -> frozenset[str]:
+        """The names by which this caller's rights may reach it."""
+        return self.names | {self.path} if self.path and caller.names_paths else self.names
 
     @classmethod
     def of_camera(cls, name: str, *aliases: str | None) -> Resource:

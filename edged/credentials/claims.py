@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import cast
 
 from edged.credentials.callers import Caller, Streams
@@ -260,14 +261,19 @@ def _issued_by(claims: Mapping[str, object]) -> frozenset[str]:
     return frozenset(names)
 
 
-def write_streams(streams: Streams) -> dict[str, object]:
+def write_streams(streams: Streams, paths: Mapping[str, str] = MappingProxyType({})) -> dict[str, object]:
     """Stream rights as the claims of a token: the list that MediaMTX reads, and the map that says the same to people.
 
     An unknown member or action makes MediaMTX refuse the whole token; `path: ""` means every path there, so that it
-    stands for `*` and for nothing else; `cam*` is an anchored expression (contract C-30 to C-32).
+    stands for `*` and for nothing else; `cam*` is an anchored expression (contract C-30 to C-32). `paths` are those of
+    cameras that have another than their id: the list names both, the map, which edged itself reads, ids only.
     """
     named = {"read": sorted(streams.read), "publish": sorted(streams.publish)}
-    listed = [{"action": action, "path": to_mediamtx(path)} for action, paths in named.items() for path in paths]
+    listed = [
+        {"action": action, "path": to_mediamtx(path)}
+        for action, names in named.items()
+        for path in (*names, *(paths[name] for name in names if name in paths and paths[name] not in names))
+    ]
     return {"mediamtx_permissions": listed, "stream_access": named}
 
 

@@ -96,13 +96,14 @@ def decide(caller: Caller | None, capability: str, resource: Resource = NOTHING,
     if capability == SELF:
         return ALLOWED
     if caller.streams is not None and capability in ("stream:read", "stream:publish"):
-        return ALLOWED if reaches(caller.streams.of(capability), resource.names) else _CAMERA_DENIED
-    if resource.names and not caller.sees(resource.names):
+        named = reaches(caller.streams.of(capability), resource.names_for(caller))
+        return ALLOWED if named else _CAMERA_DENIED
+    if resource.names and not caller.sees(resource.names_for(caller)):
         return _CAMERA_DENIED
     if capability in caller.capabilities:
         return ALLOWED
     if caller.grants:
-        if any(f"{capability}:{name}" in caller.grants for name in resource.names):
+        if any(f"{capability}:{name}" in caller.grants for name in resource.names_for(caller)):
             return ALLOWED
         # A list may be asked for by someone who may see some of it; its rows are then judged one by one.
         if not resource.names and any(grant.startswith(f"{capability}:") for grant in caller.grants):

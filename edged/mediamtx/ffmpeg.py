@@ -89,7 +89,7 @@ def _find_wheel() -> str:
 def picture_of(source: Source) -> tuple[object, ...]:
     """What an ffmpeg is started for; if any of it changes, it has to start again."""
     size = (source.width, source.height, source.rate, source.bitrate)
-    return (source.kind, source.node, source.url, source.pixel_format, source.encoder, *size)
+    return (source.kind, source.path, source.node, source.url, source.pixel_format, source.encoder, *size)
 
 
 def number(value: float) -> str:

@@ -242,7 +242,7 @@ class Frames:
         restarted: Callable[[], None] = lambda: None,
         folder: Path | None = None,
     ) -> None:
-        """`reader_url(name)` is MediaMTX's RTSP address of a camera with a password made for this one reader,
+        """`reader_url(path)` is MediaMTX's RTSP address of a camera with a password made for this one reader,
         None where MediaMTX has no picture of it; `drop_secret` gets that password back when the reader has ended;
         `restarted()` counts each end that was none of ours; `folder` is for files that only we can read.
         """
@@ -401,9 +401,9 @@ class Frames:
 
     async def _choose(self, live: _Live) -> str:
         """The RTSP address to read from, "" for none."""
-        name = live.source.name
+        path = live.source.path
         # Nobody tells when a path comes up; it takes a second, rarely.
-        while (url := self._reader_url(name)) is None and trio.current_time() < live.yields_until:  # noqa: ASYNC110
+        while (url := self._reader_url(path)) is None and trio.current_time() < live.yields_until:  # noqa: ASYNC110
             await trio.sleep(0.1)
         live.direct = url is None
         if url is None and live.source.kind == "rtsp":

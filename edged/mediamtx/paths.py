@@ -71,7 +71,7 @@ class Paths:
 
     def set_wanted(self, sources: Iterable[Source]) -> None:
         """From here on there is one path for each of these, and no other. Returns at once."""
-        wanted = {source.name: path_conf(source) for source in sources}
+        wanted = {source.path: path_conf(source) for source in sources}
         if wanted != self._wanted:
             self._wanted = wanted
             self._poke()

@@ -209,7 +209,7 @@ class Publishers:
 
     def set_sources(self, sources: Iterable[Source]) -> None:
         """From here on these are the cameras; one gone stops, one changed starts again. Returns at once."""
-        wanted = {source.name: source for source in sources}
+        wanted = {source.path: source for source in sources}
         for name in self._keepers.keys() - wanted.keys():
             self._keepers.pop(name).scope.cancel()
         for name, source in wanted.items():
@@ -299,16 +299,16 @@ class Publishers:
 
     async def _publish(self, keeper: _Keeper, address: str) -> str:
         """Run ffmpeg until it ends or is ended; returns why that is a failure, "" if it is none."""
-        name = keeper.source.name
+        name, path = keeper.source.name, keeper.source.path
         keeper.fault = ""
         ended = False
-        secret = self._new_secret(name, "publish", 1)
+        secret = self._new_secret(path, "publish", 1)
         complaints = ffmpeg.Complaints({secret, *ffmpeg.secrets_of(keeper.source.url or "")})
         try:
             with trio.CancelScope() as keeper.attempt, ExitStack() as files:
                 self._enter(keeper, "starting", keeper.state.detail)
                 await self._make_way(name)
-                url = f"rtsp://{USER}:{secret}@{address}/{name}"
+                url = f"rtsp://{USER}:{secret}@{address}/{path}"
                 arguments = self._prepare(keeper.source, url, files)
                 async with self._spawn(arguments, stdout=False, stderr=True) as child:
                     self._enter(keeper, "starting", keeper.state.detail, child.pid)
@@ -358,7 +358,7 @@ class Publishers:
         if seen is None:
             keeper.progress = replace(keeper.progress, moved_at=now)
             return
-        path = seen.get(keeper.source.name)
+        path = seen.get(keeper.source.path)
         keeper.progress = follow_progress(keeper.progress, path.bytes_received if path else 0, now)
         if keeper.progress.moving and keeper.state.status == "starting":
             self._enter(keeper, "running", "", keeper.state.pid)

@@ -8,14 +8,16 @@ from typing import Literal, Protocol
 class Source(Protocol):
     """Something that can be published at a path of its own.
 
-    `name` is the path (`camera0`); `node` a device file, `url` an RTSP address (either may be None); `pixel_format`
-    what the device delivers (`H264`, `MJPG`, `YUYV`); `width`, `height` pixels, `rate` frames a second, `bitrate`
-    bits a second of the stream to make; `encoder` ffmpeg's name of one, "" to choose; `always_on` whether it is
-    published while nobody watches.
+    `name` is the camera (`camera0`), `path` its path at MediaMTX; `node` a device file, `url` an RTSP address (either
+    may be None); `pixel_format` what the device delivers (`H264`, `MJPG`, `YUYV`); `width`, `height` pixels, `rate`
+    frames a second, `bitrate` bits a second of the stream to make; `encoder` ffmpeg's name of one, "" to choose;
+    `always_on` whether it is published while nobody watches.
     """
 
     @property
     def name(self) -> str: ...
+    @property
+    def path(self) -> str: ...
     @property
     def kind(self) -> Literal["usb", "rtsp", "test"]: ...
     @property

@@ -20,6 +20,7 @@ from edged.credentials.callers import Caller, Streams
 from edged.credentials.decision import Reason
 from edged.credentials.roles import ROLES, canonical_role, compute, is_permission, name_cameras
 from edged.errors import InvalidParams, Refused
+from edged.operations.camera_names import resolve_rights
 from edged.operations.catalogue import Call, operation
 from edged.operations.house import House
 
@@ -79,6 +80,7 @@ class NewKey(msgspec.Struct, frozen=True, omit_defaults=True):
 @operation("keys:admin")
 async def create_key(call: Call, params: CreateKeyParams) -> NewKey:
     """Make an API key. It is durable before this answers."""
+    params = resolve_rights(params, call.house.cameras)
     streams = read_streams(params.streams)
     refuse_widening(call, params.role, params.permissions, params.camera_access, streams)
     record, secret = await call.house.api_keys.create(
@@ -245,6 +247,7 @@ async def update_key(call: Call, params: UpdateKeyParams) -> KeyItem:
     Whoever may administer keys may narrow any; a key that comes out of it able to do more than before is one that
     the caller could have made.
     """
+    params = resolve_rights(params, call.house.cameras)
     changes = _read_changes(params, call.house.clock.now())
     if not changes:
         raise InvalidParams("nothing to change", hint="give one of its rights, its name, owner or end")

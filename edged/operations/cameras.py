@@ -49,7 +49,7 @@ def get_camera_list(call: Call, params: NoParams) -> CameraList:
 async def get_camera_status(call: Call, params: DeviceParams) -> CameraStatus:
     """One camera in full."""
     camera, house = call.camera, call.house
-    stream = next((state for state in await house.paths.list() if state.name == camera.name), None)
+    stream = next((state for state in await house.paths.list() if state.name == camera.path), None)
     return CameraStatus(
         **facts(camera, call.session.peer.host, house.mediamtx.state),  # type: ignore[arg-type]
         capabilities=Abilities(

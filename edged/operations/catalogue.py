@@ -31,7 +31,7 @@ class NoParams(msgspec.Struct, frozen=True):
 
 
 class DeviceParams(msgspec.Struct, frozen=True):
-    """Params of an operation on one camera: `cameraN` or `/dev/videoN`."""
+    """Params of an operation on one camera: `cameraN`, its path at MediaMTX, or `/dev/videoN`."""
 
     device: str
 
@@ -194,7 +194,7 @@ def find_camera(capability: str, device: str, house: House, session: Session) ->
 
 def camera_resource(camera: Camera) -> Resource:
     """The camera as the gate knows it."""
-    return Resource(camera.name, camera.names)
+    return Resource(camera.name, camera.names, "" if camera.path == camera.name else camera.path)
 
 
 #: Members that stateless clients send with every call; never params of an operation (contract 3).

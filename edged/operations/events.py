@@ -67,10 +67,16 @@ def subscribe_events(call: Call, params: SubscribeParams) -> Subscribed:
         )
     call.session.topics.update(params.topics)
     if params.filters is not None:
-        call.session.only_device = params.filters.device
+        call.session.only_device = _find_device(call, params.filters.device)
     return Subscribed(
         subscribed=True, topics=sorted(call.session.topics), filters=Filters(device=call.session.only_device)
     )
+
+
+def _find_device(call: Call, device: str | None) -> str | None:
+    """A camera named by its path is meant for good, also when another one has the path; others stay as they came."""
+    camera = call.house.cameras.find(device) if device is not None else None
+    return camera.name if camera is not None and camera.path == device else device
 
 
 class UnsubscribeParams(msgspec.Struct, frozen=True):

@@ -60,7 +60,7 @@ def list_streams(camera: Camera, host: str, server: ServerState) -> dict[str, st
     )
     if server.status != "ready":
         return {}
-    found = {protocol: f"{scheme}://{where}:{port}/{camera.name}" for protocol, scheme, port in ports if port}
+    found = {protocol: f"{scheme}://{where}:{port}/{camera.path}" for protocol, scheme, port in ports if port}
     if server.srt_port:
         found["srt"] = f"srt://{where}:{server.srt_port}?streamid={srt_stream_id(camera)}"
     return found
@@ -71,7 +71,7 @@ def srt_stream_id(camera: Camera, action: Literal["read", "publish"] = "read", c
 
     A credential stands in it as the password of a user whose name does not matter; it must not hold a colon.
     """
-    return f"{action}:{camera.name}" + (f":x:{credential}" if credential else "")
+    return f"{action}:{camera.path}" + (f":x:{credential}" if credential else "")
 
 
 def row(camera: Camera, host: str, server: ServerState) -> CameraRow:

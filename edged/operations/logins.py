@@ -15,6 +15,7 @@ from edged.credentials.signing_keys import Algorithm
 from edged.credentials.tokens import SharedSecret, issue_claims, sign
 from edged.credentials.users import UserRecord
 from edged.operations.api_keys import StreamAccess
+from edged.operations.camera_names import paths_of
 from edged.operations.catalogue import Call, camera_resource, operation
 from edged.operations.house import House
 
@@ -65,7 +66,7 @@ async def login(call: Call, params: LoginParams) -> Login:
     if user.camera_access is not None:
         claims["camera_access"] = list(user.camera_access)
     if user.streams is not None:
-        claims |= write_streams(user.streams)
+        claims |= write_streams(user.streams, paths_of(house.cameras))
     token = await _sign(house, claims, house.shared_secrets[0] if house.shared_secrets else "RS256", epoch)
     return Login(
         status="success",
@@ -107,7 +108,11 @@ async def create_stream_token(call: Call, params: CreateStreamTokenParams) -> St
     )
     streams = _streams_of(user, house)
     claims = issue_claims(
-        user.name, role=None, now=house.clock.now(), expires_in=EXPIRES_IN, extra=write_streams(streams)
+        user.name,
+        role=None,
+        now=house.clock.now(),
+        expires_in=EXPIRES_IN,
+        extra=write_streams(streams, paths_of(house.cameras)),
     )
     return StreamToken(
         token=await _sign(house, claims, params.alg, epoch),

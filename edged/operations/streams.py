@@ -70,11 +70,11 @@ async def get_stream_url(call: Call, params: DeviceParams) -> StreamUrl:
     """Addresses of one camera's picture; the viewer shows its credential to MediaMTX itself."""
     camera, house = call.camera, call.house
     streams = list_streams(camera, call.session.peer.host, house.mediamtx.state)
-    state = next((item for item in await house.paths.list() if item.name == camera.name), None)
+    state = next((item for item in await house.paths.list() if item.name == camera.path), None)
     available = camera.status is Status.CONNECTED and bool(streams)
     return StreamUrl(
         device=camera.name,
-        stream_name=camera.name,
+        stream_name=camera.path,
         stream_url=streams.get("rtsp", ""),
         available=available,
         active_consumers=state.readers if state else 0,
@@ -138,8 +138,8 @@ def admit(house: House, question: Question) -> Answer:
         if question.id:
             kick = partial(_kick, house, question.protocol, question.id)
             house.gate.admit(
-                caller, transport, kick, path=question.path, session=question.id, capability=capability,
-                resource=resource,
+                caller, transport, kick, path=camera.name if camera else question.path, session=question.id,
+                capability=capability, resource=resource,
             )  # fmt: skip
     except Refused as problem:
         return Answer(False, problem.reason)

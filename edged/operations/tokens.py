@@ -31,6 +31,7 @@ from edged.credentials.signing_keys import ALGORITHMS, Algorithm
 from edged.credentials.tokens import SharedSecret
 from edged.errors import InvalidParams, InvalidState, Unsupported
 from edged.operations.api_keys import Role, StreamAccess, read_streams, refuse_widening
+from edged.operations.camera_names import paths_of, resolve_rights
 from edged.operations.catalogue import Call, operation
 from edged.operations.house import House
 from edged.operations.introspection import authorize_look, find_key
@@ -78,6 +79,7 @@ async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
     With `streams` a MediaMTX in jwt mode that knows our JWKS admits its holder to exactly those.
     """
     house, caller = call.house, call.session.caller
+    params = resolve_rights(params, house.cameras)
     streams, extra = read_streams(params.streams), params.claims or {}
     role = params.role or (None if streams or params.roles else "viewer")
     if taken := sorted(RESERVED & extra.keys()):
@@ -99,7 +101,7 @@ async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
             "epoch": epoch,
             **_issued_by(caller),
             **({"roles": params.roles} if params.roles else {}),
-            **(write_streams(streams) if streams else {}),
+            **(write_streams(streams, paths_of(house.cameras)) if streams else {}),
         },
     )
     text = tokens.sign(claims, key) if isinstance(key, SharedSecret) else await house.keyring.sign(claims, key)

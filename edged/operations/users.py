@@ -14,6 +14,7 @@ from edged.credentials.roles import canonical_role
 from edged.credentials.users import UserRecord, gains
 from edged.errors import InvalidParams, InvalidState, Refused
 from edged.operations.api_keys import Role, StreamAccess, read_names, read_streams, refuse_widening, show_streams
+from edged.operations.camera_names import resolve_rights
 from edged.operations.catalogue import Call, NoParams, operation
 
 DisplayName = Annotated[str, msgspec.Meta(max_length=100)]
@@ -63,6 +64,7 @@ class CreateUserParams(msgspec.Struct, frozen=True):
 @operation("users:admin")
 async def create_user(call: Call, params: CreateUserParams) -> UserItem:
     """Make a user who may do no more than who makes them. Durable before this answers."""
+    params = resolve_rights(params, call.house.cameras)
     house, streams = call.house, read_streams(params.streams)
 
     def check() -> None:
@@ -131,6 +133,7 @@ async def update_user(call: Call, params: UpdateUserParams) -> UserItem:
     keys rest until they are enabled. Whoever may administer users may narrow any; one who comes out of it able to do
     more is one that the caller could have made.
     """
+    params = resolve_rights(params, call.house.cameras)
     changes = _read_changes(call, params)
     if not changes:
         raise InvalidParams(
