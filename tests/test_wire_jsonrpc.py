@@ -148,9 +148,7 @@ def test_an_empty_batch_and_one_too_long_are_one_invalid_request() -> None:
     """At most 50 calls, and at least one."""
     assert parse(b"[]") == Invalid(-32600, "a batch holds at least one call")
     assert isinstance(parse(b"[" + b",".join([text()] * 50) + b"]"), Batch)
-    assert parse(b"[" + b",".join([text()] * 51) + b"]") == Invalid(
-        -32600, "a batch holds at most 50 calls, this one 51"
-    )
+    assert parse(b"[" + b",".join([text()] * 51) + b"]") == Invalid(-32600, "a batch holds at most 50 calls")
     assert isinstance(parse(b"[1,2]", longest_batch=1), Invalid)
 
 

@@ -7,13 +7,14 @@ verifier takes the first, or none. What two readers could take for two things is
 from __future__ import annotations
 
 import json
-import re
 from typing import Final
+
+from edged.nesting import depth_of
 
 #: How deep objects and lists may lie in each other.
 DEEPEST: Final = 16
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-_BRACKET = re.compile(r"[\[{]|[\]}]")
+#: Brackets of objects and lists: sixty times what real key sets and tokens hold.
+MOST_BRACKETS: Final = 8192
 
 
 class NotPlain(ValueError):
@@ -30,8 +31,12 @@ def read_object(data: bytes, what: str) -> dict[str, object]:
     except UnicodeDecodeError:
         raise NotPlain(f"{what} is not UTF-8") from None
     # Counted generously first; strings may hold brackets, so that only the second look is exact.
-    if text.count("{") + text.count("[") > DEEPEST and _depth(text) > DEEPEST:
-        raise NotPlain(f"{what} is nested deeper than {DEEPEST}")
+    if data.count(b"{") + data.count(b"[") > DEEPEST:
+        depth = depth_of(data, MOST_BRACKETS)
+        if depth is None:
+            raise NotPlain(f"{what} has too many objects and lists")
+        if depth > DEEPEST:
+            raise NotPlain(f"{what} is nested deeper than {DEEPEST}")
     try:
         value = _READER.decode(text)
         if "\\u" in text:
@@ -67,12 +72,3 @@ def _take_float(text: str) -> float:
 _READER: Final = json.JSONDecoder(
     object_pairs_hook=_take_pairs, parse_constant=_take_constant, parse_float=_take_float, strict=True
 )
-
-
-def _depth(text: str) -> int:
-    """How deep brackets lie in each other, those in strings left out; at least as deep as a parser would go."""
-    deepest = depth = 0
-    for found in _BRACKET.findall(_STRING.sub("", text)):
-        depth += 1 if found in "[{" else -1
-        deepest = max(deepest, depth)
-    return deepest

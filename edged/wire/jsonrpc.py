@@ -7,11 +7,13 @@ raises: what is no request becomes `Invalid` with the code and the sentence to a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Final, Literal, TypeAlias
+from functools import cache
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
+
+from edged.nesting import depth_of
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
@@ -64,7 +66,6 @@ class _OnlyId(msgspec.Struct):
     id: msgspec.Raw = ABSENT
 
 
-_decode_message = msgspec.json.Decoder(Call | list[msgspec.Raw]).decode
 _decode_call = msgspec.json.Decoder(Call).decode
 _decode_id = msgspec.json.Decoder(_OnlyId).decode
 _decode_anything = msgspec.json.Decoder(msgspec.Raw).decode
@@ -74,8 +75,11 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 DEEPEST = 64
 #: No shorter text can be nested deeper than that.
 _LEAST_DEEP = DEEPEST
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_BRACKET = re.compile(rb"[\[\]{}]")
+#: Brackets of arrays and objects in a message; one of a mebibyte with more would hold the loop for too long.
+MOST_BRACKETS: Final = 131072
+_BLANK = b" \t\r\n"
+#: Where the setting allows longer batches than a struct should have fields, all members are made objects.
+_MOST_FIELDS = 1024
 _ID_STARTS = frozenset(b'"-0123456789n')
 _PARAMS_STARTS = frozenset(b"{[n")
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -83,34 +87,42 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 def parse(text: bytes, *, longest_batch: int = LONGEST_BATCH) -> Message:
     """One message → what it asks. Never raises, whatever the bytes are."""
-    if len(text) > _LEAST_DEEP and _is_too_deep(text):
-        return Invalid(PARSE_ERROR, "nested too deeply")
+    if len(text) > _LEAST_DEEP and text.count(b"[") + text.count(b"{") > DEEPEST:
+        # The decoder gives up at a depth of its own, which is another one for what it skips, and with another Python.
+        depth = depth_of(text, MOST_BRACKETS)
+        if depth is None:
+            return Invalid(PARSE_ERROR, "too many arrays and objects")
+        if depth > DEEPEST:
+            return Invalid(PARSE_ERROR, "nested too deeply")
     try:
-        message = _decode_message(text)
+        call = _decode_call(text)
+    except _UNREADABLE:
+        return _parse_batch(text, longest_batch) if text.lstrip(_BLANK)[:1] == b"[" else _diagnose(text)
+    return call if _is_sound(call) else _diagnose(text)
+
+
+def _parse_batch(text: bytes, longest: int) -> Batch | Invalid:
+    """An array. No more of its members are made objects of than a batch may hold, and one."""
+    try:
+        found = _batch_decoder(longest + 1)(text)
     except _UNREADABLE:
         return _diagnose(text)
-    if isinstance(message, Call):
-        return message if _is_sound(message) else _diagnose(text)
-    if not message:
+    if not isinstance(found, list):
+        found = [member for member in msgspec.structs.astuple(found) if member is not ABSENT]
+    if not found:
         return Invalid(INVALID_REQUEST, "a batch holds at least one call")
-    if len(message) > longest_batch:
-        return Invalid(INVALID_REQUEST, f"a batch holds at most {longest_batch} calls, this one {len(message)}")
-    return Batch(tuple(_parse_member(member) for member in message))
+    if len(found) > longest:
+        return Invalid(INVALID_REQUEST, f"a batch holds at most {longest} calls")
+    return Batch(tuple(_parse_member(member) for member in found))
 
 
-def _is_too_deep(text: bytes) -> bool:
-    """Whether arrays and objects stand in one another more than `DEEPEST` times.
-
-    The decoder gives up at a depth of its own, which is another one for what it skips, and with another Python.
-    """
-    if text.count(b"[") + text.count(b"{") <= DEEPEST:
-        return False
-    depth = 0
-    for bracket in _BRACKET.findall(_STRING.sub(b"", text)):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > DEEPEST:
-            return True
-    return False
+@cache
+def _batch_decoder(most: int) -> Any:
+    """A decoder of arrays to a struct of their first `most` members, unread; what follows is skipped."""
+    if most > _MOST_FIELDS:
+        return msgspec.json.Decoder(list[msgspec.Raw]).decode
+    fields = [(f"member{number}", msgspec.Raw, ABSENT) for number in range(most)]
+    return msgspec.json.Decoder(msgspec.defstruct("Members", fields, array_like=True)).decode
 
 
 def _parse_member(text: msgspec.Raw) -> Call | Invalid:
