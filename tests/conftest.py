@@ -35,6 +35,8 @@ planted.install()
 
 SECONDS = 90.0
 SLOW_SECONDS = 300.0
+#: Of each kind of output of a failed test: as many lines from its end.
+SHOWN_LINES = 60
 #: Marker → what is missing, and the remedy.
 ABSENT = {
     "mediamtx": "mediamtx not found (scripts/get-mediamtx installs it)",
@@ -42,7 +44,7 @@ ABSENT = {
     "umockdev": "umockdev not found (apt-get install umockdev python3-gi gir1.2-umockdev-1.0)",
 }
 # A busy machine is slow, not wrong; and whether a change lands does not hang on which examples were drawn.
-hypothesis.settings.register_profile("edged", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.register_profile("edged", deadline=None, derandomize="CI" in os.environ, print_blob=True)
 hypothesis.settings.load_profile("edged")
 
 _STDERR = pytest.StashKey[int]()
@@ -68,6 +70,9 @@ def is_here(marker: str) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started with & by a shell script, which ignores it for its children: the daemons of the tests must hear it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Output is not captured yet: this is the real one.
     config.stash[_STDERR] = os.dup(2)
     config.stash[_SKIPPED] = Counter()
@@ -145,14 +150,23 @@ def in_time(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[pytest.TestReport]:
-    """After its last step, look at everything that the test said."""
+    """After its last step, look at everything that the test said; of a failure show the end of that."""
     report = yield
+    if report.failed:
+        report.sections = [(name, _last_lines(text)) for name, text in report.sections]
     if report.when == "teardown" and report.passed:
         said = [text for _, text in report.sections]
         if leaked := planted.leaks(*said):
             report.outcome = "failed"
             report.longrepr = f"{item.nodeid} showed {', '.join(leaked)}"
     return report
+
+
+def _last_lines(text: str) -> str:
+    lines = text.splitlines()
+    if len(lines) <= SHOWN_LINES:
+        return text
+    return "\n".join([f"[{len(lines) - SHOWN_LINES} lines before these are not shown]", *lines[-SHOWN_LINES:]])
 
 
 def _threads() -> set[threading.Thread]:

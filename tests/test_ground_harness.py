@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,28 @@ def test_a_test_that_takes_too_long_fails_and_the_next_one_runs(tmp_path: Path) 
     assert "TookTooLong: test_given.py::test_blocks took longer than 1.8 s" in done.stdout
     assert "took longer than 1.8 s" in done.stdout.split("test_waits", 1)[1]
     assert "2 failed, 1 passed, 1 error" in done.stdout
+
+
+def test_a_failure_shows_the_last_sixty_lines_of_what_was_printed(tmp_path: Path) -> None:
+    """A daemon's log of thousands of lines would hide the reason."""
+    done = run(tmp_path, "def test_talks():\n    for n in range(9000): print(f'line {n}')\n    assert n == 1\n")
+    assert "line 8999" in done.stdout
+    assert "[8940 lines before these are not shown]" in done.stdout
+    assert len(done.stdout.splitlines()) < 120
+
+
+def test_sigint_is_heard_where_the_suite_was_started_with_it_ignored(tmp_path: Path) -> None:
+    """A shell ignores SIGINT for what it starts with &, and so would the daemons that the tests interrupt."""
+    code = "import subprocess, sys\n"
+    code += "def test_child():\n"
+    code += '    child = "import signal; print(signal.getsignal(2) is signal.default_int_handler)"\n'
+    code += "    assert subprocess.check_output([sys.executable, '-c', child]) == b'True\\n'\n"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        done = run(tmp_path, code)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "1 passed" in done.stdout
 
 
 def test_a_thread_left_running_fails_its_test(tmp_path: Path) -> None:
