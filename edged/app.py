@@ -45,6 +45,7 @@ from edged.config.model import LISTENERS, OFF, CameraSettings, Config, LimitSett
 from edged.credentials.claims import Trust
 from edged.credentials.issuers import IssuerRecord
 from edged.credentials.policies import Policy
+from edged.credentials.role_claims import RoleClaim
 from edged.credentials.tokens import SharedSecret
 from edged.credentials.wrapping import WrappingKey
 from edged.errors import ConfigError, EdgedError, StartFailed
@@ -358,7 +359,14 @@ def read_issuers(config: Config) -> list[Source]:
     """The `[auth.issuers.NAME]` of the settings as the room of access knows them."""
     return [
         Source(
-            IssuerRecord(name, given.issuer, given.algorithms, frozenset(given.audience), given.ceiling),
+            IssuerRecord(
+                name,
+                given.issuer,
+                given.algorithms,
+                frozenset(given.audience),
+                given.ceiling,
+                RoleClaim(given.roles_claim, given.roles),
+            ),
             given.key or given.jwks,
             is_pem=bool(given.key),
         )

@@ -37,7 +37,10 @@ _TICKET_DOORS = ("http", "rtsp", "hls", "webrtc")
 _ROLES = ("monitor", "viewer", "operator", "admin")
 
 _ANY_CREDENTIAL = ("expired", "revoked", "missing_scope", "camera_denied")
-_OUTSIDE = ("untrusted_issuer", "unknown_key", "bad_signature", "alg_not_allowed", "bad_audience", "missing_scope")
+_OUTSIDE = (
+    "untrusted_issuer", "unknown_key", "bad_signature", "alg_not_allowed", "bad_audience", "missing_scope", "malformed",
+    "no_expiry", "not_yet_valid", "expired", "revoked", "role_denied", "camera_denied",
+)  # fmt: skip
 _TOKEN_ONLY = ("malformed", "bad_signature", "alg_not_allowed", "no_expiry", "not_yet_valid", "role_denied")
 
 #: (reason, method, transport) of refusals that can happen.
@@ -48,8 +51,8 @@ AUTH_FAILURES: tuple[tuple[str, ...], ...] = (
     *product(_ANY_CREDENTIAL, ("api_key", "jwt_local"), _DOORS),
     *product(_TOKEN_ONLY, ("jwt_local",), _DOORS),
     *product(("bad_audience", "untrusted_issuer"), ("jwt_local",), ("ws", "http")),
-    # Of outside issuers: what tells of them and not of their caller; the rest stands with our own.
-    *product(_OUTSIDE, ("jwt_federated",), ("ws", "http")),
+    # Of outside issuers, whose tokens MediaMTX's protocols seldom carry: theirs count as HTTP's.
+    *product(_OUTSIDE, ("jwt_federated",), ("http", "ws")),
     *product(("unknown_key", "expired", "revoked", "camera_denied"), ("ticket",), _TICKET_DOORS),
     *product(("unknown_key", "expired", "revoked", "address_denied"), ("service_token",), _FILES_DOORS),
     ("origin_denied", "none", "http"),

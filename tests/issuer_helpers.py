@@ -6,7 +6,7 @@ import base64
 import datetime
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
+from joserfc.jws import JWSRegistry
 
 NOW = datetime.datetime(2026, 1, 1)
 
@@ -102,14 +103,17 @@ class Company:
         pem = self.keys[kid].as_pem(private=False)
         return pem if isinstance(pem, bytes) else pem.encode()
 
-    def sign(self, kid: str, *, name_key: bool = True, **claims: object) -> str:
+    def sign(
+        self, kid: str, *, name_key: bool = True, header: Mapping[str, object] | None = None, **claims: object
+    ) -> str:
+        """`header` are further members of it; a claim that is None is left out."""
         key = self.keys[kid]
         algorithm = "ES256" if isinstance(key, ECKey) else "RS256"
-        header = {"alg": algorithm} | ({"kid": kid} if name_key else {})
+        members = {"alg": algorithm} | ({"kid": kid} if name_key else {}) | dict(header or {})
         said = {"iss": self.issuer, "sub": "ann", "role": "viewer", "exp": 4_000_000_000} | claims
-        return jwt.encode(
-            header, {name: value for name, value in said.items() if value is not None}, key, algorithms=[algorithm]
-        )
+        kept = {name: value for name, value in said.items() if value is not None}
+        registry = JWSRegistry(algorithms=[algorithm], strict_check_header=False)
+        return jwt.encode(members, kept, key, registry=registry)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from edged.config.load import load
 from edged.config.model import Config, IssuerSettings
 from edged.config.render import render, render_defaults
 from edged.credentials.issuers import OUTSIDE_ALGORITHMS
+from edged.credentials.role_claims import RoleClaim
 from edged.errors import ConfigError
 
 GOOD = 'issuer = "https://login.example.com/"\njwks = "https://login.example.com/jwks.json"\n'
@@ -85,6 +86,9 @@ def test_keys_may_stand_in_a_file_behind_tls_or_on_this_machine(tmp_path: Path, 
         ('issuer = "x"\nkey = "/k"\nalgorithms = []', "algorithms: expected"),
         ('issuer = "x"\nkey = "/k"\nalgorithms = ["HS256"]', "algorithms: invalid"),
         ('issuer = "x"\nkey = "/k"\nalgorithms = ["none"]', "algorithms: invalid"),
+        ('issuer = "x"\nkey = "/k"\nroles = { boss = "root" }', r"auth\.issuers\.x\.roles: invalid"),
+        ('issuer = "x"\nkey = "/k"\nroles_claim = ["a"]', r"auth\.issuers\.x\.roles_claim: expected str"),
+        ('issuer = "x"\nkey = "/k"\nrole_claim = "a"', r"did you mean auth\.issuers\.x\.roles_claim"),
         ('issuer = "x"\nkey = "/k"\nceiling = "root"', "ceiling: invalid"),
         ('issuer = "x"\nkey = "/k"\naudience = "box"', "audience: expected"),
         ('issuer = 5\nkey = "/k"', "issuer: expected"),
@@ -164,3 +168,30 @@ def test_config_check_reads_key_files(
     ran = shell.run("config", "check")
     assert ran.code == 78
     assert "auth.issuers.p.key" in ran.err
+
+
+def test_the_words_of_an_issuer_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
+    """As [auth.issuers.NAME.roles]; what is in force can be read back."""
+    text = f'[auth.issuers.company]\n{GOOD}roles_claim = "realm_access.roles"\n[auth.issuers.company.roles]\n'
+    write(tmp_path, f'{text}"cam admins" = "admin"\nwatch = "viewer"\n')
+    config = load(tmp_path, {})
+    (source,) = read_issuers(config)
+    assert source.record.roles == RoleClaim("realm_access.roles", {"cam admins": "admin", "watch": "viewer"})
+    shown = tmp_path / "shown"
+    shown.mkdir()
+    write(shown, render(config))
+    assert load(shown, {}).auth.issuers == config.auth.issuers
+
+
+def test_a_word_that_the_ceiling_makes_less_of_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The ceiling is viewer unless it is set: somebody who maps to operator would look for the reason for long."""
+    roles = '[auth.issuers.company.roles]\nboss = "admin"\nstaff = "user"\nwatch = "viewer"\n'
+    write(tmp_path, f"[auth.issuers.company]\n{GOOD}{roles}")
+    told = Shell(monkeypatch, capsys, tmp_path).run("config", "check")
+    assert told.code == 0
+    assert told.err.splitlines() == [
+        f"warning: auth.issuers.company.roles: {word!r} gives no more than auth.issuers.company.ceiling, viewer"
+        for word in ("boss", "staff")
+    ]

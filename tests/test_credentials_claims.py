@@ -49,10 +49,12 @@ def test_any_claims_make_a_caller_or_are_refused(claims: dict[str, object], comp
 @pytest.mark.parametrize(
     ("member", "wrong"),
     [("sub", 5), ("user_id", ["a"]), ("role", ["viewer"]), ("roles", "viewer"), ("roles", [1]), ("permissions", "x"),
-     ("permissions", {"a": 1}), ("scope", []), ("camera_access", "camera0"), ("camera_access", [None]), ("jti", 5),
-     ("name", {}), ("exp", "2000000060"), ("exp", True), ("exp", math.nan), ("exp", math.inf), ("exp", 10**400),
+     ("permissions", {"a": 1}), ("scope", {}), ("scope", ["x", 5]), ("camera_access", "camera0"),
+     ("camera_access", [None]), ("jti", 5), ("name", {}),
+     ("exp", "2000000060"), ("exp", True), ("exp", math.nan), ("exp", math.inf), ("exp", 10**400),
      ("exp", -(10**400)), ("iat", "now"), ("nbf", []), ("mediamtx_permissions", "all"), ("stream_access", 1),
-     ("permissions", ["x"] * 65), ("permissions", ["x" * 129]), ("roles", ["x" * 129])],
+     ("permissions", ["x"] * 65), ("permissions", ["x" * 129]), ("roles", ["x" * 129]),
+     ("scope", "x " * 65), ("scope", ["x"] * 65), ("scope", ["x " * 33] * 2), ("scope", "x" * 129), ("scope", 5)],
 )  # fmt: skip
 def test_a_member_of_the_wrong_type_refuses_the_token(member: str, wrong: object) -> None:
     """Malformed, naming the member."""
@@ -129,6 +131,33 @@ def test_a_login_s_scope_is_no_role(scope: str | None) -> None:
     """Somebody who is only known is nobody here."""
     with pytest.raises(ClaimsRefused, match="Invalid role"):
         read_caller({"sub": "a", "exp": NOW + 1, "scope": scope}, "text", now=NOW)
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        "openid camera:read other",
+        ["openid", "camera:read", "other"],
+        ["openid camera:read", "other"],
+        "  openid  camera:read\tother ",
+    ],
+)
+def test_a_scope_is_a_string_or_a_list(scope: object) -> None:
+    """The same words, however they are written; 64 of them are allowed."""
+    caller = read_caller({"sub": "a", "exp": NOW + 1, "scope": scope}, "text", now=NOW)
+    assert (caller.permissions, caller.capabilities) == (("camera:read", "other"), {"camera:read", "stream:read"})
+    assert read_caller({**GOOD, "scope": ["x"] * 64}, "text", now=NOW).permissions == ("x",) * 64
+    assert read_caller({**GOOD, "scope": "x " * 64}, "text", now=NOW).permissions == ("x",) * 64
+
+
+def test_a_list_opens_files_as_the_one_word_does() -> None:
+    """Only where our own key signed, and alone."""
+    claims = {"sub": "a", "exp": NOW + 1, "scope": ["files"]}
+    assert read_caller(claims, "text", now=NOW, may_open_files=True).only_files
+    with pytest.raises(ClaimsRefused, match="role_denied"):
+        read_caller(claims, "text", now=NOW)
+    both = claims | {"scope": ["files", "camera:read"]}
+    assert not read_caller(both, "text", now=NOW, may_open_files=True).only_files
 
 
 def test_scope_is_read_where_there_are_no_permissions() -> None:

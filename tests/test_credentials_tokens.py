@@ -25,6 +25,7 @@ from edged.credentials.signing_keys import (
     read_key,
 )
 from edged.credentials.tokens import (
+    LONGEST_OVER_HTTP,
     LONGEST_TOKEN,
     SharedSecret,
     TokenRefused,
@@ -156,15 +157,15 @@ def test_the_header_does_not_choose_the_algorithm(alg: object) -> None:
     assert refusal(unsigned) is Reason.ALG_NOT_ALLOWED
 
 
-@pytest.mark.parametrize("member", ["jwk", "jku", "x5u", "x5c", "x5t", "crit", "b64", "zip", "enc", "foo"])
+@pytest.mark.parametrize("member", ["jwk", "jku", "x5u", "x5c", "crit", "b64", "zip", "enc", "epk", "p2c"])
 def test_a_header_that_carries_or_names_keys_is_refused(member: str) -> None:
     """RFC 8725 3.10: nothing is fetched or taken from there."""
     assert refusal(craft({**HEADER, member: "x"}, CLAIMS)) is Reason.MALFORMED
 
 
 def test_the_type_is_a_jwts() -> None:
-    """JWT, jwt, at+jwt or none; dpop+jwt and other kinds are not ours."""
-    for typ in ("JWT", "jwt", "at+jwt"):
+    """JWT and at+jwt as media types, or none; dpop+jwt and other kinds are not ours."""
+    for typ in ("JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt", "application/JWT", "Application/Jwt"):
         assert verify(craft({"alg": "HS256", "typ": typ}, CLAIMS), [SECRET], now=NOW)
     assert verify(craft({"alg": "HS256"}, CLAIMS), [SECRET], now=NOW)
     for wrong in ("dpop+jwt", "JOSE", 5, ["JWT"], True):
@@ -191,12 +192,19 @@ def test_a_whole_number_of_any_size_is_judged_and_not_stumbled_over() -> None:
     assert refusal(craft(HEADER, payload)) is Reason.MALFORMED
 
 
-def test_a_long_token_is_refused_unread() -> None:
-    """8 KiB at most."""
+def test_a_long_token_is_refused() -> None:
+    """8 KiB at most, unless it is shown where it may be longer."""
     fitting = {**CLAIMS, "pad": ""}
     room = (LONGEST_TOKEN - len(craft(HEADER, fitting))) * 3 // 4 - 3
     assert verify(craft(HEADER, {**CLAIMS, "pad": "x" * room}), [SECRET], now=NOW)
-    assert refusal(craft(HEADER, {**CLAIMS, "pad": "x" * (room + 10)})) is Reason.MALFORMED
+    longer = craft(HEADER, {**CLAIMS, "pad": "x" * (room + 10)})
+    assert refusal(longer) is Reason.MALFORMED
+    assert verify(longer, [SECRET], now=NOW, longest=LONGEST_OVER_HTTP).subject == "ann"
+    longest = craft(HEADER, {**CLAIMS, "pad": "x" * (room + (LONGEST_OVER_HTTP - LONGEST_TOKEN) * 3 // 4)})
+    assert LONGEST_OVER_HTTP - 8 < len(longest) <= LONGEST_OVER_HTTP
+    assert verify(longest, [SECRET], now=NOW, longest=LONGEST_OVER_HTTP).subject == "ann"
+    with pytest.raises(TokenRefused, match="longer than 12288 characters"):
+        verify(f"{longest}AAAAAAAA", [SECRET], now=NOW, longest=LONGEST_OVER_HTTP)
 
 
 def test_the_claims_reasons_come_through() -> None:

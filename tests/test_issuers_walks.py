@@ -32,6 +32,10 @@ async def enters(house: RunningHouse, text: str) -> bool:
         return (await client.ask("authenticate", auth_token=text)).get("result", {}).get("authenticated") is True
 
 
+def bearer(text: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {text}"}
+
+
 async def metric(house: RunningHouse, name: str) -> float:
     _, key = await house.create_key("monitor")
     shown = (await house.request("GET", "/metrics", key=key)).body.decode()
@@ -151,3 +155,118 @@ async def test_a_stranger_s_token_is_told_as_one_and_one_by_a_key_of_ours_that_i
     told = [line for line in capsys.readouterr().out.splitlines() if "refused" in line]
     assert "nobody is trusted by iss 'https://evil' to sign with" in told[0]
     assert "reason=unknown_key" in told[-1]
+
+
+def counted(shown: str) -> dict[str, float]:
+    """The refusals of outside tokens that are not 0, by reason; all of them came over HTTP."""
+    start = 'edged_auth_failures_total{method="jwt_federated",reason="'
+    rows = [line for line in shown.splitlines() if line.startswith(start) and not line.endswith(" 0.0")]
+    assert all('transport="http"' in row for row in rows)
+    return {row.removeprefix(start).partition('"')[0]: float(row.rpartition(" ")[2]) for row in rows}
+
+
+#: What Entra ID, Keycloak, Auth0, Okta and others write into the header of an access token.
+HEADERS: list[dict[str, object]] = [
+    {"typ": "JWT", "x5t": "nOo3ZDrODXEK1jKWhXslHR_KXEg"},
+    {"typ": "JWT", "x5t": "nOo3ZDrODXEK1jKWhXslHR_KXEg", "nonce": "AQABAAAAAAC"},
+    {"typ": "at+jwt", "x5t#S256": "x"},
+    {"typ": "AT+JWT", "cty": "JWT"},
+    {"typ": "application/at+jwt"},
+    {"pi.atm": "1", "org.example.region": {"name": "eu"}},
+]
+
+
+async def test_tokens_of_identity_providers_are_taken_and_their_words_are_ours(tmp_path: Path) -> None:
+    """Hints in the header, a media type in any case, roles deep inside, a list as scope; the table says what they mean,
+    and a word that is not in it nothing."""
+    company = Company().add("a").add("b", "RS256")
+    (tmp_path / "keys.json").write_bytes(company.jwks())
+    issuer = IssuerSettings(
+        issuer=company.issuer, jwks=str(tmp_path / "keys.json"), ceiling="admin", roles_claim="realm_access.roles",
+        roles={"cam-operators": "operator", "Camera Viewers": "viewer"},
+    )  # fmt: skip
+    with trio.fail_after(80):
+        async with running_house(tmp_path, config=trusting(tmp_path, company=issuer)) as house:
+            await enters_soon(house, company.sign("a", role=None, realm_access={"roles": ["cam-operators"]}))
+            for number, header in enumerate(HEADERS):
+                text = company.sign(
+                    "ab"[number % 2], header=header, role="admin", scope=["openid", "profile"],
+                    realm_access={"roles": ["offline_access", "admin", "cam-operators", "uma_authorization"]},
+                )  # fmt: skip
+                async with house.websocket() as client:
+                    said = await client.call("authenticate", auth_token=text)
+                    assert (said["role"], said["roles"]) == ("operator", ["operator"]), header
+                reply = await house.request("GET", "/api/sessions", headers=bearer(text))
+                assert reply.status == 200, header
+                assert (await house.request("GET", "/api/keys", headers=bearer(text))).status == 403
+            one = company.sign("a", role="admin", realm_access={"roles": "Camera Viewers"})
+            async with house.websocket() as client:
+                assert (await client.call("authenticate", auth_token=one))["role"] == "viewer"
+            for roles in (["admin"], [], "x", ["viewer", "operator"]):
+                assert not await enters(house, company.sign("a", realm_access={"roles": roles}))
+            # A claim that nobody reads here may be of any type.
+            assert await enters(house, company.sign("a", realm_access={"roles": "Camera Viewers"}, role={"x": []}))
+
+
+async def test_a_token_may_be_longer_over_http_than_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Up to 12 KiB there, 8 KiB over a WebSocket, also when HTTP has just let it in; asked about it is whole."""
+    company = Company().add("a")
+    (tmp_path / "a.pem").write_bytes(company.pem("a"))
+    issuer = IssuerSettings(
+        issuer=company.issuer, key=str(tmp_path / "a.pem"), roles_claim="groups", roles={"watch": "viewer"}
+    )
+    groups = [f"{number:08}-0000-4000-8000-000000000000" for number in range(200)]
+    text = company.sign("a", name_key=False, iat=1_700_000_000, groups=[*groups, "watch"])
+    assert 8192 < len(text) < 12288
+    with trio.fail_after(60):
+        async with running_house(tmp_path, config=trusting(tmp_path, company=issuer)) as house, house.local() as admin:
+            for _ in range(2):
+                assert (await house.request("GET", "/api/sessions", headers=bearer(text))).status == 200
+                assert not await enters(house, text)
+            headers = [(b"authorization", b"Bearer " + text.encode())]
+            async with house.websocket(extra_headers=headers) as client:
+                assert (await client.ask("get_camera_list"))["error"]["code"] == -32001
+            assert (await admin.call("validate_token", token=text))["valid"] is True
+            assert (await admin.call("revoke_token", token=text))["revoked"] is True
+            assert (await house.request("GET", "/api/sessions", headers=bearer(text))).status == 401
+            longer = company.sign("a", name_key=False, groups=[*groups, *groups[:60], "watch"])
+            assert (await house.request("GET", "/api/sessions", headers=bearer(longer))).status == 401
+    told = [line for line in capsys.readouterr().out.splitlines() if "refused" in line and "transport=ws" in line]
+    assert "characters long: 8192 at most where it was shown" in told[0]
+    assert "method=jwt_federated" in told[0]
+
+
+async def test_refusals_of_outside_tokens_are_counted_and_told_as_theirs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever is wrong with one, also in its header: it is the issuer's in log and metric, and for its own reason."""
+    company = Company().add("a")
+    (tmp_path / "a.pem").write_bytes(company.pem("a"))
+    issuer = IssuerSettings(issuer=company.issuer, key=str(tmp_path / "a.pem"))
+    no_key = {"name_key": False}
+    texts = {
+        "malformed": [
+            company.sign("a", header={"x5c": ["MII"]}, **no_key),
+            company.sign("a", header={"typ": "dpop+jwt"}, **no_key),
+            company.sign("a", role=["viewer"], **no_key),
+        ],
+        "expired": [company.sign("a", exp=1_600_000_000, **no_key)],
+        "no_expiry": [company.sign("a", exp=None, **no_key)],
+        "not_yet_valid": [company.sign("a", nbf=3_900_000_000, **no_key)],
+        "role_denied": [company.sign("a", role="boss", **no_key)],
+        "bad_audience": [company.sign("a", aud="x", **no_key)],
+        "untrusted_issuer": [Company("https://evil").add("a", "RS256").sign("a", header={"x5t": "x"})],
+    }  # fmt: skip
+    with trio.fail_after(60):
+        async with running_house(tmp_path, config=trusting(tmp_path, cameras=0, company=issuer)) as house:
+            for text in (text for those in texts.values() for text in those):
+                assert (await house.request("GET", "/api/sessions", headers=bearer(text))).status == 401
+            _, monitor = await house.create_key("monitor")
+            shown = (await house.request("GET", "/metrics", key=monitor)).body.decode()
+            assert counted(shown) == {reason: len(those) for reason, those in texts.items()}
+    told = [line for line in capsys.readouterr().out.splitlines() if "refused" in line]
+    assert all("method=jwt_federated" in line for line in told)
+    assert "header member 'x5c' is not accepted" in told[0]
+    assert len(told) == sum(map(len, texts.values()))

@@ -42,7 +42,16 @@ from edged.credentials.oddities import KINDS, counted_of
 from edged.credentials.refreshes import text_of
 from edged.credentials.roles import ROLES
 from edged.credentials.tickets import made_by, renewed
-from edged.credentials.tokens import FindKey, SharedSecret, TokenRefused, no_issuer, no_key, verify
+from edged.credentials.tokens import (
+    LONGEST_OVER_HTTP,
+    FindKey,
+    SharedSecret,
+    TokenRefused,
+    longest_over,
+    no_issuer,
+    no_key,
+    verify,
+)
 from edged.errors import Refused
 
 _log = structlog.get_logger("gate")
@@ -268,15 +277,18 @@ class Gate:
         self.admissions.add(_INTERNAL, transport, _stay, path=path, session=session)
 
     def verify_token(self, text: str) -> Caller:
-        """A token's caller without counting a use: for `validate_token` and the like. Raises TokenRefused."""
-        caller = self._read(text)
+        """A token's caller without counting a use: for `validate_token` and the like. Raises TokenRefused.
+
+        It may be as long as it may be anywhere: who asks about a token does not show it as theirs.
+        """
+        caller = self._read(text, longest=LONGEST_OVER_HTTP)
         reason = self._standing(caller)
         if reason is not None:
             raise TokenRefused(reason, "exp is past" if reason is Reason.EXPIRED else str(reason), caller.method)
         return caller
 
-    def is_good(self, credential: ApiKey | ServiceToken | Token) -> bool:
-        """Whether this is somebody's, and good now, asked without counting or logging."""
+    def is_good(self, credential: ApiKey | ServiceToken | Token, transport: Transport) -> bool:
+        """Whether this is somebody's, and good now where it is shown, asked without counting or logging."""
         if isinstance(credential, ApiKey):
             caller = self._ledger.find_key(digest(credential.secret))
             return caller is not None and self._standing(caller) is None
@@ -284,22 +296,22 @@ class Gate:
             caller = self._ledger.find_service_token(service_tokens.digest(credential.secret))
             return caller is not None and self._standing(caller) is None
         try:
-            self.verify_token(credential.text)
+            caller = self._read(credential.text, longest=longest_over(transport))
         except TokenRefused:
             return False
-        return True
+        return self._standing(caller) is None
 
     def read_token(self, text: str) -> Caller:
         """The caller of a token that somebody whom edged trusts has signed, revoked or ended as it may be. Raises
         TokenRefused."""
-        return self._read(text, math.inf)
+        return self._read(text, math.inf, longest=LONGEST_OVER_HTTP)
 
     def enter_refresh(self, shown: str | Caller, transport: Transport, past: float) -> Caller:
         """Who shows a token, its text or the caller that it made, to have it refreshed: it must be good, but may have
         ended up to `past` seconds ago. Raises Refused as `authenticate`, and counts that; no use is counted."""
         if isinstance(shown, str):
             try:
-                shown = self._read(shown, past)
+                shown = self._read(shown, past, longest=longest_over(transport))
             except TokenRefused as problem:
                 raise self._refused(problem.reason, problem.method, transport, detail=problem.detail) from None
         if (reason := self._standing(shown, past)) is not None:
@@ -332,11 +344,12 @@ class Gate:
             # It was set back: what was valid then may be not yet valid now.
             self._verified.clear()
         self._latest = now
-        caller = self._verified.get(key)
-        if caller is not None:
+        caller, longest = self._verified.get(key), longest_over(transport)
+        # One that is remembered from where it may be longer is looked at again, so that it is refused for that.
+        if caller is not None and len(text) <= longest:
             return caller
         try:
-            caller = self._read(text, now=now)
+            caller = self._read(text, now=now, longest=longest)
         except TokenRefused as problem:
             raise self._refused(problem.reason, problem.method, transport, detail=problem.detail) from None
         # Nothing is told here of a claim that a token lacks: the guides' own tokens say `user_id` and no `sub`.
@@ -349,10 +362,11 @@ class Gate:
             self._verified.popitem(last=False)
         return caller
 
-    def _read(self, text: str, past: float = 0.0, *, now: float | None = None) -> Caller:
+    def _read(self, text: str, past: float = 0.0, *, longest: int, now: float | None = None) -> Caller:
         return verify(
             text, self._secrets, now=self._clock.now() if now is None else now, leeway=self._leeway,
             find_key=self._find_key, find_issuer=self._issuers.find, own=self._own, past=past,
+            longest=longest,
         )  # fmt: skip
 
     def _find_service_token(self, shown: ServiceToken, transport: Transport) -> Caller:

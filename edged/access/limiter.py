@@ -151,7 +151,7 @@ class Limiter:
         address = peer.address
         if not address or isinstance(credential, (NoCredential, LocalUser, Ticket)) or is_loopback(address):
             return gate.authenticate(credential, transport, at_files=at_files)
-        if network_of(address) in self._by_address and not gate.is_good(credential):
+        if network_of(address) in self._by_address and not gate.is_good(credential, transport):
             self.check(address)
         try:
             return gate.authenticate(credential, transport, at_files=at_files)

@@ -26,7 +26,7 @@ from edged.credentials.callers import Caller, Transport
 from edged.credentials.decision import Reason
 from edged.credentials.refreshes import Signer, name_of, renew, signer_of, started_at, text_of
 from edged.credentials.signing_keys import Algorithm
-from edged.credentials.tokens import LONGEST_TOKEN, SharedSecret, sign
+from edged.credentials.tokens import SharedSecret, longest_over, sign
 from edged.errors import InvalidState, Overloaded, Refused
 from edged.store import refreshes
 from edged.store.database import Database
@@ -124,7 +124,10 @@ class Refreshes:
         name = name_of(caller, signer)
         found = await self._db.read(partial(refreshes.find, name=name))
         again = found is not None
-        text = await (self._make(caller, signer, name) if found is None else self._repeat(caller, signer, *found))
+        longest = longest_over(transport)
+        text = await (
+            self._make(caller, signer, name, longest) if found is None else self._repeat(caller, signer, *found)
+        )
         # What was denied while this was on its way to the disk is told to nobody: the successor, or the token itself,
         # which a line in time may hit though its successor is younger. What is told again may have ended.
         self._gate.enter_refresh(caller, transport, self.grace)
@@ -133,7 +136,7 @@ class Refreshes:
         _log.info("refreshed", token=caller.credential_id, successor=successor.credential_id, again=again)
         return Refreshed(text, successor)
 
-    async def _make(self, caller: Caller, signer: Signer, name: str) -> str:
+    async def _make(self, caller: Caller, signer: Signer, name: str, longest: int) -> str:
         family_id, started = self._family_of(caller, name)
         epoch = self._ledger.epoch
         claims = renew(caller, signer, now=self._clock.now(), started=started, epoch=epoch)
@@ -144,9 +147,9 @@ class Refreshes:
                 hint="log in, or have a new token issued",
             )
         text = await self._sign(signer, claims)
-        if len(text) > LONGEST_TOKEN:
+        if len(text) > longest:
             raise InvalidState(
-                f"the token that comes of this one would be too long: {len(text)} characters of {LONGEST_TOKEN}",
+                f"the token that comes of this one would be too long: {len(text)} characters of {longest}",
                 hint="have one issued that says less, fewer streams perhaps",
             )
         names = {f"jti:{claims['jti']}", _text_name(text), *_names_of(caller)}

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edged.cli.options import errors_shown, load_config, show_json, with_directory, with_json
+
+if TYPE_CHECKING:
+    from edged.credentials.issuers import IssuerRecord
 
 
 @click.group()
@@ -32,20 +36,43 @@ def check(directory: Path, as_json: bool) -> None:
             SharedSecret(name, text)
         if (text_of_key := load_wrapping_key(credentials_directory())) is not None:
             WrappingKey(text_of_key)
-        for source in read_issuers(found):
+        sources = read_issuers(found)
+        for source in sources:
             if source.is_pem:
                 read_pem(source)
+    warnings = [warning for source in sources for warning in warn_of_ceiling(source.record)]
     policies = {name: getattr(found.listen.policy, name) for name in read_policies(found)}
     if as_json:
         shown = {name: {"paths": policy.paths, "networks": policy.networks} for name, policy in policies.items()}
         secrets = sorted(found.auth.shared_secrets)
-        show_json({"ok": True, "cameras": len(found.camera), "shared_secrets": secrets, "policies": shown})
+        show_json(
+            {
+                "ok": True,
+                "cameras": len(found.camera),
+                "shared_secrets": secrets,
+                "policies": shown,
+                "warnings": warnings,
+            }
+        )
     else:
         if not directory.is_dir():
             click.echo(f"{directory} does not exist: these are the defaults", err=True)
         for name, policy in policies.items():
             click.echo(f"listen.{name} shows {', '.join(policy.paths)} to {', '.join(policy.networks)}")
+        for warning in warnings:
+            click.echo(f"warning: {warning}", err=True)
         click.echo("the settings are good")
+
+
+def warn_of_ceiling(record: IssuerRecord) -> list[str]:
+    """What the words of an issuer would give if its ceiling did not lie below."""
+    from edged.credentials.roles import ROLES, canonical_role
+
+    above = sorted(
+        word for word, role in record.roles.words.items() if not ROLES[canonical_role(role)] <= ROLES[record.ceiling]
+    )
+    at = f"auth.issuers.{record.name}"
+    return [f"{at}.roles: {word!r} gives no more than {at}.ceiling, {record.ceiling}" for word in above]
 
 
 @config.command()

@@ -225,6 +225,21 @@ class IssuerSettings(Section, frozen=True, kw_only=True):
         Literal["monitor", "viewer", "operator", "admin"],
         Meta(description="The role above which none of its tokens rises, whatever it says."),
     ] = "viewer"
+    roles_claim: Annotated[
+        str,
+        Meta(
+            max_length=256,
+            description='Where its tokens name roles: a claim, one inside others as realm_access.roles; "" is role '
+            "and roles.",
+        ),
+    ] = ""
+    roles: Annotated[
+        dict[str, Literal["monitor", "viewer", "operator", "user", "admin"]],
+        Meta(
+            description="What its words mean here, as [auth.issuers.NAME.roles]: WORD = ROLE; any other word gives "
+            "nothing. Without any it must say our own."
+        ),
+    ] = {}
 
     def __post_init__(self) -> None:
         if bool(self.jwks) == bool(self.key):

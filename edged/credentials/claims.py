@@ -8,7 +8,7 @@ the token: nothing is coerced.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import cast
@@ -107,6 +107,7 @@ def read_epoch(claims: Mapping[str, object], trust: Trust) -> int | None:
 def read_caller(
     claims: Mapping[str, object], token: str, *, now: float, leeway: float = LEEWAY, signed_by: str = "",
     epoch: int | None = None, may_open_files: bool = False, signer: str = "", past: float = 0.0,
+    roles_of: Callable[[Mapping[str, object]], frozenset[str]] | None = None,
 ) -> Caller:  # fmt: skip
     """Verified claims of one token → the caller. Raises ClaimsRefused.
 
@@ -114,6 +115,7 @@ def read_caller(
     more name by which a revocation hits it: that of the key. `epoch` as `read_epoch` says. With `may_open_files` the
     scope `files` makes a caller who may do that for its own subject, and nothing else; what ends the service token that
     `client_id` names ends it, too. `signer` becomes `Caller.signed_by`; `exp` may be up to `past` seconds ago.
+    `roles_of` reads the roles where they are not said as edged says them (role_claims).
     """
     expires = _time(claims, "exp")
     if expires is None:
@@ -128,11 +130,11 @@ def read_caller(
     if epoch is not None:
         # A login's token calls the subject `user_<name>` (contract S2-11); who it is of is the user.
         subject = _identifier(claims, "username") or subject
-    roles = frozenset(map(canonical_role, [*_optional_text(claims, "role"), *(_texts(claims, "roles") or ())]))
+    roles = roles_of(claims) if roles_of is not None else frozenset(map(canonical_role, read_roles(claims)))
     permissions = _texts(claims, "permissions")
-    scope = _text(claims, "scope")
-    only_files = may_open_files and scope == FILES_SCOPE
-    names_nothing = permissions is None and scope in (None, FILES_SCOPE)
+    scope = _scope(claims)
+    only_files = may_open_files and scope == [FILES_SCOPE]
+    names_nothing = permissions is None and scope in (None, [FILES_SCOPE])
     if permissions is None and scope is not None:
         permissions = _permissions_of(scope)
         names_nothing = names_nothing or permissions is None
@@ -168,11 +170,27 @@ def read_caller(
     )
 
 
-def _permissions_of(scope: str) -> list[str] | None:
+def read_roles(claims: Mapping[str, object]) -> list[str]:
+    """`role` and `roles` (contract 7.1). Raises ClaimsRefused."""
+    return [*_optional_text(claims, "role"), *(_texts(claims, "roles") or ())]
+
+
+def _scope(claims: Mapping[str, object]) -> list[str] | None:
+    """The words of `scope`: a string with blanks between (RFC 8693 4.2), or a list of strings, as some providers have
+    it."""
+    value = claims.get("scope")
+    if value is None:
+        return None
+    said = [value] if isinstance(value, str) else value
+    if not isinstance(said, list) or not all(isinstance(item, str) for item in said):
+        raise ClaimsRefused(Reason.MALFORMED, "scope is neither a string nor a list of strings")
+    return _bounded([word for item in said for word in item.split()], "scope")
+
+
+def _permissions_of(scope: list[str]) -> list[str] | None:
     """What a scope permits; None if it only says what others may be told of the subject, as a login's does."""
-    words = scope.split()
-    permissions = [word for word in words if word not in _OF_A_LOGIN]
-    return permissions if permissions or not words else None
+    permissions = [word for word in scope if word not in _OF_A_LOGIN]
+    return permissions if permissions or not scope else None
 
 
 def _subject(claims: Mapping[str, object]) -> str:
@@ -212,9 +230,14 @@ def _texts(claims: Mapping[str, object], name: str) -> list[str] | None:
         return None
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ClaimsRefused(Reason.MALFORMED, f"{name} is not a list of strings")
-    texts = cast("list[str]", value)
+    return _bounded(cast("list[str]", value), name)
+
+
+def _bounded(texts: list[str], name: str) -> list[str]:
     if len(texts) > _MOST_PERMISSIONS or any(len(text) > _LONGEST_NAME for text in texts):
-        raise ClaimsRefused(Reason.MALFORMED, f"{name} is longer than 64 entries of 128 characters")
+        raise ClaimsRefused(
+            Reason.MALFORMED, f"{name} is longer than {_MOST_PERMISSIONS} entries of {_LONGEST_NAME} characters"
+        )
     return texts
 
 

@@ -21,6 +21,7 @@ from joserfc.jwk import ECKey, RSAKey
 from edged.credentials.callers import Caller, Streams
 from edged.credentials.claims import Trust
 from edged.credentials.plain_json import NotPlain, read_object
+from edged.credentials.role_claims import OWN, RoleClaim
 from edged.credentials.roles import ROLES
 from edged.credentials.signing_keys import COORDINATES, Jwk, VerifyingKey, complete, public_part, read_key
 
@@ -54,7 +55,8 @@ class IssuerRecord:
 
     `name` is its name here, `issuer` its `iss`; "" is for tokens that name no issuer. `ceiling` is a role: its
     capabilities are the most that a token may have. Without `audiences` a token must name no audience, else one of
-    these: one that is meant for another service is not taken (RFC 8725 3.9).
+    these: one that is meant for another service is not taken (RFC 8725 3.9). `roles` says where they name roles, and
+    by which words.
     """
 
     name: str
@@ -62,6 +64,7 @@ class IssuerRecord:
     algorithms: tuple[OutsideAlgorithm, ...]
     audiences: frozenset[str] = frozenset()
     ceiling: str = "viewer"
+    roles: RoleClaim = OWN
 
     @property
     def trust(self) -> Trust:

@@ -50,6 +50,9 @@ def is_old(claims: Mapping[str, object], now: float) -> bool:
 def is_suspicious(claims: Mapping[str, object]) -> bool:
     """More than ten permissions, the name of a role that nobody hands out, or no jti."""
     permissions, roles = claims.get("permissions"), claims.get("roles")
-    named = {claims.get("role"), *(roles if isinstance(roles, list) else ())}
+    # Where an issuer names roles by another claim, nobody has looked at the types of these.
+    named = {
+        name for name in (claims.get("role"), *(roles if isinstance(roles, list) else ())) if isinstance(name, str)
+    }
     many = isinstance(permissions, list) and len(permissions) > MOST_PERMISSIONS
     return many or not claims.get("jti") or not _ROLES.isdisjoint(named)

@@ -2,9 +2,10 @@
 key pairs; and verify what outside issuers sign, by their records.
 
 Everything that can be judged without a key is judged here, before a library sees the token: size, shape, spelling,
-header, UTF-8, JSON, nesting, members that stand twice. msgspec and joserfc take the last of two equal members, and the
-oldest joserfc has no size limits and signs with an empty key. Which key and which algorithm verify a token is what we
-know of the key, never what the header says; the header can only name a key that we hold, or refuse itself (RFC 8725).
+header (token_headers), UTF-8, JSON, nesting, members that stand twice. msgspec and joserfc take the last of two equal
+members, and the oldest joserfc has no size limits and signs with an empty key. Which key and which algorithm verify a
+token is what we know of the key, never what the header says; the header can only name a key that we hold, or refuse
+itself (RFC 8725).
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from binascii import a2b_base64
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
-from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from joserfc import jws, jwt
@@ -30,21 +30,25 @@ from edged.credentials.issuers import OUTSIDE_ALGORITHMS, IssuerRecord, OutsideI
 from edged.credentials.plain_json import NotPlain, read_object
 from edged.credentials.secret_texts import check_secret
 from edged.credentials.signing_keys import VerifyingKey, lower, mirrored
+from edged.credentials.token_headers import TokenHeader, read_header
 
 ALGORITHM: Final = "HS256"
-LONGEST_TOKEN = 8 * 1024
+#: Characters of a token, wherever it is shown; over HTTP it may be longer, for an identity provider that lists groups.
+LONGEST_TOKEN: Final = 8 * 1024
+LONGEST_OVER_HTTP: Final = 12 * 1024
+#: Where a longer token may be shown. MediaMTX's protocols have less room, and a WebSocket could not be sure of it.
+_HTTP: Final = frozenset({"http", "uds"})
+#: Bytes of base64url; a longer header is read each time that it comes.
+_LONGEST_REMEMBERED: Final = 1024
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\Z")
 #: Characters of a stranger's words that a log line repeats.
 _SHOWN: Final = 64
-_HEADER_MEMBERS = {"alg", "typ", "kid"}
-_TYPES = ("JWT", "jwt", "at+jwt")
 _KID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-#: Others name their keys as they like; it is looked up in memory among that issuer's.
-_OUTSIDE_KID = re.compile(r"[!-~]{1,128}\Z")
 #: What base64 may end in, by its length modulo 4: the unused bits of the last character are zero (RFC 4648 3.5).
 _ENDS: Final = (b"", b"", b"AQgw", b"AEIMQUYcgkosw048")
 _TO_BASE64 = bytes.maketrans(b"-_", b"+/")
 _JWS: Final = {name: jws.JWSRegistry(algorithms=[name]).get_alg(name) for name in (ALGORITHM, *OUTSIDE_ALGORITHMS)}
+_ALGORITHMS: Final = frozenset(_JWS)
 
 
 class TokenRefused(Exception):
@@ -104,6 +108,11 @@ FindKey: TypeAlias = Callable[[str], VerifyingKey | None]
 FindIssuer: TypeAlias = Callable[[str], OutsideIssuer | None]
 
 
+def longest_over(transport: str) -> int:
+    """Characters that a token may have where it is shown this way (contract 7.1)."""
+    return LONGEST_OVER_HTTP if transport in _HTTP else LONGEST_TOKEN
+
+
 def no_key(_kid: str) -> None:
     """Where edged has no key pairs."""
 
@@ -115,28 +124,32 @@ def no_issuer(_issuer: str) -> None:
 def verify(
     text: str, shared_secrets: Sequence[SharedSecret], *, now: float, leeway: float = LEEWAY,
     find_key: FindKey = no_key, find_issuer: FindIssuer = no_issuer, own: str = "", past: float = 0.0,
+    longest: int = LONGEST_TOKEN,
 ) -> Caller:  # fmt: skip
     """A compact JWS → the caller that it speaks for. Raises TokenRefused. `now` is Unix seconds.
 
     `own` is what tokens by our key pairs say as `iss`: no other issuer's token is ours, whatever its kid says.
 
-    One that we could have signed may have ended up to `past` seconds ago: for a refresh.
+    One that we could have signed may have ended up to `past` seconds ago: for a refresh. `longest`: its characters.
 
     A token that says that it is an outside issuer's is that issuer's or nobody's: neither our key pairs nor our shared
     secrets are asked, whatever its kid says. One that names no issuer is ours if a key pair of ours or HS256 could have
     signed it, and only then of the one outside issuer, if any, that is trusted without a name.
     """
     token = _open(text)
-    kid = token.header.get("kid", "")
+    kid = token.header.kid
     named = token.claims.get("iss", "")
     outside = find_issuer(named) if isinstance(named, str) else None
-    if outside is not None and (named or not (token.header["alg"] == ALGORITHM or find_key(kid))):
+    if outside is not None and (named or not (token.header.alg == ALGORITHM or find_key(kid))):
         try:
+            _check_form(token, text, longest)
             return _read_outside(token, text, outside, now=now, leeway=leeway)
         except (TokenRefused, ClaimsRefused) as problem:
             raise TokenRefused(problem.reason, problem.detail, "jwt_federated") from None
-    if token.header["alg"] != ALGORITHM and find_key(kid) is None:
-        _check_named(token, own)
+    is_strange = token.header.alg != ALGORITHM and find_key(kid) is None and not _is_ours(token, own)
+    _check_form(token, text, longest, "jwt_federated" if is_strange else "jwt_local")
+    if is_strange:
+        raise _stranger(token)
     if kid and not _KID.match(kid):
         raise TokenRefused(Reason.MALFORMED, "kid is not a short name of letters, digits, _ and -")
     key = find_key(kid) if kid else None
@@ -190,50 +203,73 @@ def issue_claims(
     return claims
 
 
-def peek_claims(text: str) -> dict[str, object]:
+def peek_claims(text: str, longest: int = LONGEST_TOKEN) -> dict[str, object]:
     """The claims of a token that nothing has verified: to name what is being revoked, never to decide by.
 
     Raises TokenRefused if it is no compact JWS of JSON objects.
     """
-    return _open(text).claims
+    token = _open(text)
+    _check_form(token, text, longest)
+    return token.claims
 
 
 class _Opened(NamedTuple):
     """A token in its parts; nothing of it is verified. `signed` is what the signature is over."""
 
-    header: Mapping[str, str]
+    header: TokenHeader
     claims: dict[str, object]
     signed: bytes
     signature: bytes
 
 
 def _open(text: str) -> _Opened:
-    """A token that looks like one of ours, in its parts. Raises TokenRefused."""
-    if len(text) > LONGEST_TOKEN:
-        raise TokenRefused(Reason.MALFORMED, f"longer than {LONGEST_TOKEN} characters")
+    """A compact JWS of two JSON objects, in its parts; `_check_form` says whether it may be a token. Raises
+    TokenRefused."""
+    if len(text) > LONGEST_OVER_HTTP:
+        raise TokenRefused(Reason.MALFORMED, f"longer than {LONGEST_OVER_HTTP} characters")
     if not _COMPACT.match(text):
         raise TokenRefused(Reason.MALFORMED, "not a compact JWS")
     data = text.encode()
     head, body, tail = data.translate(_TO_BASE64).split(b".")
     signature = _decode(tail)
-    return _Opened(_read_header(head), _object(_decode(body), "payload"), data[: -len(tail) - 1], signature)
+    header = _read_known_header(head) if len(head) <= _LONGEST_REMEMBERED else _read_header(head)
+    try:
+        claims = _object(_decode(body), "payload")
+    except TokenRefused:
+        if header.fault is not None:
+            raise TokenRefused(*header.fault) from None
+        raise
+    return _Opened(header, claims, data[: -len(tail) - 1], signature)
 
 
-def _check_named(token: _Opened, own: str) -> None:
-    """Raises TokenRefused if this token, which no key of ours signed and no shared secret could, is a stranger's."""
-    header, named = token.header, token.claims.get("iss")
-    if named == own or (named is None and "kid" not in header):
-        return
+def _check_form(token: _Opened, text: str, longest: int, method: Method = "jwt_local") -> None:
+    """Raises TokenRefused for what its header says, or its length, whoever signed it."""
+    if token.header.fault is not None:
+        raise TokenRefused(*token.header.fault, method)
+    if len(text) > longest:
+        raise TokenRefused(
+            Reason.MALFORMED, f"{len(text)} characters long: {longest} at most where it was shown", method
+        )
+
+
+def _is_ours(token: _Opened, own: str) -> bool:
+    """Whether it says that it is edged's own, or says nothing of whose it is."""
+    named = token.claims.get("iss")
+    return named == own or (named is None and not token.header.names_key)
+
+
+def _stranger(token: _Opened) -> TokenRefused:
+    """The refusal of a token which no key of ours signed, and no shared secret could have."""
+    named = token.claims.get("iss")
     said = f"by iss {named[:_SHOWN]!r}" if isinstance(named, str) else "without an iss that is a text"
-    raise TokenRefused(
-        Reason.UNTRUSTED_ISSUER, f"nobody is trusted {said} to sign with {header['alg']}", "jwt_federated"
-    )
+    detail = f"nobody is trusted {said} to sign with {token.header.alg}"
+    return TokenRefused(Reason.UNTRUSTED_ISSUER, detail, "jwt_federated")
 
 
 def _check_shared(token: _Opened, shared_secrets: Sequence[SharedSecret]) -> SharedSecret:
     """The shared secret that signed it. Raises TokenRefused."""
-    if token.header["alg"] != ALGORITHM:
-        if "kid" in token.header:
+    if token.header.alg != ALGORITHM:
+        if token.header.names_key:
             raise TokenRefused(Reason.UNKNOWN_KEY, "no key of ours has its kid")
         raise TokenRefused(Reason.ALG_NOT_ALLOWED, "its alg is not the one of our key")
     for secret in shared_secrets:
@@ -252,10 +288,10 @@ def _check_shared(token: _Opened, shared_secrets: Sequence[SharedSecret]) -> Sha
 
 def _read_outside(token: _Opened, text: str, issuer: OutsideIssuer, *, now: float, leeway: float) -> Caller:
     """Raises TokenRefused or ClaimsRefused unless this issuer signed it and may say what it says."""
-    record, algorithm = issuer.record, token.header["alg"]
+    record, algorithm = issuer.record, token.header.alg
     if algorithm not in record.algorithms:
         raise TokenRefused(Reason.ALG_NOT_ALLOWED, f"its alg is not one of issuer {record.name}")
-    found = issuer.find(token.header.get("kid", ""))
+    found = issuer.find(token.header.kid)
     if not found:
         if _would_do(token, text, record, now=now, leeway=leeway):
             issuer.ask()
@@ -269,14 +305,15 @@ def _read_outside(token: _Opened, text: str, issuer: OutsideIssuer, *, now: floa
     twin = f"{token.signed.decode()}.{_encode(mirrored(token.signature, algorithm))}"
     # Others write either spelling of a signature: a revocation of one is one of both.
     twins = frozenset({f"token:{sha256(twin.encode()).hexdigest()}"})
-    return limit(read_caller(token.claims, text, now=now, leeway=leeway), record, twins)
+    caller = read_caller(token.claims, text, now=now, leeway=leeway, roles_of=record.roles.read)
+    return limit(caller, record, twins)
 
 
 def _would_do(token: _Opened, text: str, record: IssuerRecord, *, now: float, leeway: float) -> bool:
     """Whether a signature is all that is missing: no other token is a reason to look for a key of its name."""
     try:
         check_trust(token.claims, record.trust)
-        read_caller(token.claims, text, now=now, leeway=leeway)
+        read_caller(token.claims, text, now=now, leeway=leeway, roles_of=record.roles.read)
     except ClaimsRefused:
         return False
     return True
@@ -284,7 +321,7 @@ def _would_do(token: _Opened, text: str, record: IssuerRecord, *, now: float, le
 
 def _check_pair(token: _Opened, key: VerifyingKey) -> None:
     """Raises TokenRefused unless this key of ours signed it."""
-    if token.header["alg"] != key.algorithm:
+    if token.header.alg != key.algorithm:
         raise TokenRefused(Reason.ALG_NOT_ALLOWED, "its alg is not the one of the key that it names")
     if not key.takes_signature(token.signature):
         raise TokenRefused(Reason.MALFORMED, "its signature is not in the spelling that we write")
@@ -300,24 +337,13 @@ def _is_signed(token: _Opened, key: OctKey | RSAKey | ECKey, algorithm: str) -> 
         return False
 
 
-@lru_cache(maxsize=64)
-def _read_header(head: bytes) -> Mapping[str, str]:
-    """Its three members at most, checked. Raises TokenRefused. Remembered: a box sees few different ones."""
-    header = _object(_decode(head), "header")
-    algorithm, typ = header.get("alg"), header.get("typ", "JWT")
-    if not isinstance(algorithm, str) or algorithm not in _JWS:
-        raise TokenRefused(Reason.ALG_NOT_ALLOWED, "its alg is not the one of our key")
-    if unknown := header.keys() - _HEADER_MEMBERS:
-        raise TokenRefused(Reason.MALFORMED, f"header member {sorted(unknown)[0][:32]!r} is not accepted")
-    if typ not in _TYPES:
-        raise TokenRefused(Reason.MALFORMED, "typ is not JWT")
-    found = {"alg": algorithm}
-    if "kid" in header:
-        kid = header["kid"]
-        if not isinstance(kid, str) or not _OUTSIDE_KID.match(kid):
-            raise TokenRefused(Reason.MALFORMED, "kid is not a short printable name")
-        found["kid"] = kid
-    return MappingProxyType(found)
+def _read_header(head: bytes) -> TokenHeader:
+    """Raises TokenRefused for what is no JSON object in base64url."""
+    return read_header(_object(_decode(head), "header"), _ALGORITHMS)
+
+
+#: A box sees few different ones.
+_read_known_header = lru_cache(maxsize=64)(_read_header)
 
 
 def _decode(part: bytes) -> bytes:

@@ -340,7 +340,7 @@ def _name(params: RevokeTokenParams, held: Caller | None) -> tuple[frozenset[str
         return frozenset({f"token:{params.token_hash}"}), None
     text = params.token or ""
     try:
-        claims = tokens.peek_claims(text)
+        claims = tokens.peek_claims(text, tokens.LONGEST_OVER_HTTP)
     except tokens.TokenRefused as problem:
         raise InvalidParams(f"token cannot be read: {problem.detail}") from None
     identities = {f"token:{hashlib.sha256(text.encode()).hexdigest()}"}

@@ -383,7 +383,7 @@ class RpcSession:
             return
         for credential in _header_credentials(headers):
             # A bad one does not count: the client will be told by its own authenticate (C-42).
-            if self._rpc.house.gate.is_good(credential):
+            if self._rpc.house.gate.is_good(credential, self.session.transport):
                 self._enter(credential)
                 return
 
