@@ -51,6 +51,7 @@ from edged.credentials.wrapping import WrappingKey
 from edged.errors import ConfigError, EdgedError, StartFailed
 from edged.library.disks import Disks
 from edged.library.snapshots import Snapshots
+from edged.mediamtx.addresses import join_address, reach
 from edged.mediamtx.ffmpeg import find_ffmpeg, remove_leftovers
 from edged.mediamtx.frames import Frames
 from edged.mediamtx.paths import Paths
@@ -421,8 +422,9 @@ def media_settings(config: Config) -> MediaSettings:
 
 def rtsp_address(mediamtx: Supervisor) -> str | None:
     """Where edged's own publishers and readers find MediaMTX, None while it is not ready."""
-    port = mediamtx.state.rtsp_port
-    return f"127.0.0.1:{port}" if mediamtx.state.status == "ready" and port is not None else None
+    state = mediamtx.state
+    address = state.addresses.get("rtsp") if state.status == "ready" else None
+    return join_address(*reach(address)) if address else None
 
 
 def reader_url(name: str, mediamtx: Supervisor, publishers: Publishers, ledger: Ledger) -> str | None:

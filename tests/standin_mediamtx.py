@@ -5,9 +5,9 @@ and RTSP requests, keeps paths in memory, lists and kicks RTSP sessions, and wri
 tests (test_mediamtx_contract.py) hold it to what the real program does.
 
 Orders are words in a file, looked at on each API call: `hang` (answer nothing), `500`, `500-once`, `no-kicks` (500 to
-kicks), `crash`, `flood` (16 MiB of output, blocking as MediaMTX does; then the file `orders.flooded` is there),
-`close-output`, `deaf` (ignore SIGINT). At the start only: `refuse:KEY` (KEY is unknown to this version), `fail` (exit 3
-at once), `mute` (run, but never listen), `junk-version`.
+kicks), `crash`, `flood` (16 MiB of output, blocking as MediaMTX does; then the file `orders.flooded` is there), `close-
+output`, `close-rtsp` (its RTSP listener is gone), `deaf` (ignore SIGINT). At the start only: `refuse:KEY` (KEY is
+unknown to this version), `fail` (exit 3 at once), `mute` (run, but never listen), `junk-version`.
 """
 
 import base64
@@ -58,6 +58,7 @@ class World:
         self.paths = {name: dict(conf or {}) for name, conf in config.get("paths", {}).items()}
         self.sessions = {}
         self.ended = threading.Event()
+        self.rtsp = None
 
     def ordered(self):
         return read_orders(self.orders_file)
@@ -149,6 +150,9 @@ class Api(BaseHTTPRequestHandler):
         if "close-output" in orders:
             os.close(1)
             os.close(2)
+        if "close-rtsp" in orders:
+            with contextlib.suppress(OSError):
+                self.world.rtsp.shutdown(socket.SHUT_RDWR)
         if "flood" in orders:
             orders = Path(self.world.orders_file)
             flooding = orders.rename(orders.with_suffix(".flooding"))
@@ -259,6 +263,8 @@ def serve_rtsp(world, connection):
 
 def handle_rtsp(world, method, path, session, connection, connection_id, login):
     """The session from here on, and the status."""
+    if method == "OPTIONS":
+        return session, 200
     action = "publish" if method == "ANNOUNCE" else "read"
     if path not in world.paths:
         return session, 400
@@ -281,7 +287,9 @@ def handle_rtsp(world, method, path, session, connection, connection_id, login):
 
 def bind(address, kind):
     host, _, port = address.rpartition(":")
-    holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    holder = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
     if kind == "tcp":
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -293,8 +301,12 @@ def bind(address, kind):
 
 
 def accept_rtsp(world, listener):
+    world.rtsp = listener
     while True:
-        connection, _ = listener.accept()
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
         threading.Thread(target=serve_rtsp, args=(world, connection), daemon=True).start()
 
 

@@ -196,7 +196,9 @@ class Site:
             Camera(name="camera1", label="yard", kind="test", status=Status.CONNECTED),
         )
         self.frames = Frames()
-        self.mediamtx = SimpleNamespace(state=SimpleNamespace(status="ready", detail="", remedy="", version="1.20.1"))
+        self.mediamtx = SimpleNamespace(
+            state=SimpleNamespace(status="ready", detail="", remedy="", version="1.20.1", answers=True, addresses={})
+        )
         self.registrar = SimpleNamespace(owed=0, is_late=False, is_saving=True, room_bytes=1048576, has_room=True)
         self.house = House(
             clock=self.clock, counts=self.counts, gate=self.gate, ledger=self.ledger,

@@ -79,7 +79,15 @@ def diagnose(lines: Iterable[Line]) -> Diagnosis | None:
 class Output:
     """Takes one stream's bytes in pieces; logs its lines and remembers the last ones, raw."""
 
-    def __init__(self, monotonic: Callable[[], float], tail: deque[bytes] | None = None) -> None:
+    def __init__(
+        self,
+        monotonic: Callable[[], float],
+        tail: deque[bytes] | None = None,
+        *,
+        is_noise: Callable[[str], bool] = lambda _text: False,
+    ) -> None:
+        """Lines that `is_noise` says are about ourselves are dropped."""
+        self._is_noise = is_noise
         self.tail: deque[bytes] = deque(maxlen=TAIL_LINES) if tail is None else tail
         self._monotonic = monotonic
         self._rest = b""
@@ -104,6 +112,9 @@ class Output:
     def _take(self, raw: bytes) -> None:
         if not raw.strip():
             return
+        line = parse_line(raw)
+        if line.level == "info" and self._is_noise(line.text):
+            return
         self.tail.append(raw)
         second = int(self._monotonic())
         if second != self._second:
@@ -113,7 +124,6 @@ class Output:
             self.suppressed += 1
             return
         self._logged += 1
-        line = parse_line(raw)
         _log.log(_NUMBERS[line.level], "says", text=line.text)
 
     def _tell_suppressed(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from edged.mediamtx.addresses import join_address, split_address
 from edged.mediamtx.settings import ADDRESSES, MediaSettings, port_of
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -26,14 +27,16 @@ def pick_ports(settings: MediaSettings) -> tuple[MediaSettings, int]:
         for name, transport in ADDRESSES.items():
             address: str = getattr(settings, name)
             if port_of(address) == 0:
-                host = address.rpartition(":")[0]
-                chosen[name] = f"{host}:{_hold(held, transport)}"
-        return msgspec.structs.replace(settings, **chosen), _hold(held, "tcp")
+                host, _ = split_address(address)
+                chosen[name] = join_address(host, _hold(held, transport, host))
+        return msgspec.structs.replace(settings, **chosen), _hold(held, "tcp", "127.0.0.1")
 
 
-def _hold(held: contextlib.ExitStack, transport: str) -> int:
-    holder = held.enter_context(socket.socket(socket.AF_INET, _KINDS[transport]))
-    holder.bind(("127.0.0.1", 0))
+def _hold(held: contextlib.ExitStack, transport: str, host: str) -> int:
+    """A free port of the family that the host is of; a name is taken for IPv4."""
+    family, place = (socket.AF_INET6, "::1") if ":" in host else (socket.AF_INET, "127.0.0.1")
+    holder = held.enter_context(socket.socket(family, _KINDS[transport]))
+    holder.bind((place, 0))
     port: int = holder.getsockname()[1]
     return port
 

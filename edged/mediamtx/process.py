@@ -4,7 +4,8 @@ Rules and reasons:
 - The configuration file is written anew before each start and never touched afterwards: MediaMTX would read it again,
   forget what it was told since, and end (with code 0) on any error in it. While it runs, only its API is used.
 - Its output is read until the pipe ends, also while it stops: a full pipe hangs new sessions while health stays green.
-- Ready is an answer of /v3/info; healthy is one of /v3/paths/list, which goes through the path manager.
+- Ready is an answer of /v3/info; healthy is one of the RTSP listener and one of /v3/paths/list (health.py). A look that
+  takes long is told at once (`answers`); a second one that fails ends it.
 - An exit is never trusted for its code: MediaMTX ends with 0 when a reload fails.
 """
 
@@ -15,7 +16,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -25,11 +26,14 @@ import trio
 from edged.children import Child, spawn
 from edged.errors import DependencyFailed, EdgedError
 from edged.feeds import Feed
+from edged.mediamtx.addresses import reach
 from edged.mediamtx.client import Client
+from edged.mediamtx.health import Health, is_own_shortage
 from edged.mediamtx.output import TAIL_LINES, Diagnosis, Output, diagnose, parse_line
 from edged.mediamtx.ports import find_holder, pick_ports
 from edged.mediamtx.settings import (
     ADDRESSES,
+    OFF,
     OPTIONAL,
     USER,
     MediaSettings,
@@ -58,7 +62,11 @@ _log = structlog.get_logger("mediamtx")
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """How MediaMTX is. `detail` says what happened, `remedy` what to do; ports are None where off or unknown."""
+    """How MediaMTX is. `detail` says what happened, `remedy` what to do; ports are None where off or unknown.
+
+    `answers` is False while one that is ready does not answer a look at its health. `addresses` are those of the
+    protocols that are on (`rtsp` → `127.0.0.2:8554`), with the ports that were picked.
+    """
 
     status: Status
     detail: str = ""
@@ -70,16 +78,21 @@ class ServerState:
     webrtc_port: int | None = None
     rtmp_port: int | None = None
     srt_port: int | None = None
+    answers: bool = True
+    addresses: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds. A health answer may wait for the hook, for which MediaMTX waits 10 s itself."""
+    """Seconds. A health answer may wait for the hook, for which MediaMTX waits 10 s itself; one that takes longer than
+    `slow_after` is told.
+    """
 
     ready_poll: float = 0.02
     ready_within: float = 20.0
     health_every: float = 5.0
     health_within: float = 12.0
+    slow_after: float = 3.0
     stop_grace: float = 15.0
     first_pause: float = 1.0
     longest_pause: float = 60.0
@@ -125,6 +138,11 @@ class Supervisor:
         self.client: Client | None = None
         self.states: Feed[ServerState] = Feed()
         self.state = ServerState("starting") if settings.enabled else _off()
+        self._suspected = trio.Event()
+
+    def suspect(self) -> None:
+        """Somebody could not reach it: look at its health now. Returns at once."""
+        self._suspected.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Start MediaMTX, again and again as it takes; until cancelled, then stop it. Returns at once if it is off."""
@@ -207,19 +225,21 @@ class Supervisor:
     async def _attend(self, start: _Start) -> _Life:
         """From spawn to the end of the child; its output is read to the end, also when we are cancelled."""
         client = Client("127.0.0.1", start.api_port, USER, start.secret, protocols=protocols(start.settings))
+        health = Health(client, None if start.settings.rtsp == OFF else reach(start.settings.rtsp))
         tail: deque[bytes] = deque(maxlen=TAIL_LINES)
         ready_at: list[float] = []
         child = spawn([start.binary, str(start.config)], environment=self._environment, folder=self._runtime)
         async with child, trio.open_nursery() as readers:
             self._enter(start.state("starting", child.pid))
             streams = [stream for stream in (child.stdout, child.stderr) if stream is not None]
-            drains = [_Drain(stream, Output(trio.current_time, tail)) for stream in streams]
+            outputs = [Output(trio.current_time, tail, is_noise=health.is_own_line) for _ in streams]
+            drains = [_Drain(stream, output) for stream, output in zip(streams, outputs, strict=True)]
             for drain in drains:
                 readers.start_soon(drain.run)
             try:
                 reason = await _first_of(
                     lambda: self._watch_end(child),
-                    lambda: self._watch_health(client, start, child.pid, ready_at),
+                    lambda: self._watch_health(client, health, start, child.pid, ready_at),
                     lambda: _watch_output(drains),
                 )
             finally:
@@ -238,24 +258,56 @@ class Supervisor:
         await child.wait()
         return ""
 
-    async def _watch_health(self, client: Client, start: _Start, pid: int, ready_at: list[float]) -> str:
+    async def _watch_health(
+        self, client: Client, health: Health, start: _Start, pid: int, ready_at: list[float]
+    ) -> str:
         """Until it is unhealthy; returns why. Notes in `ready_at` when it became ready."""
-        if problem := await self._await_ready(client):
-            return problem
+        if unready := await self._await_ready(client):
+            return unready
         ready_at.append(trio.current_time())
         self.client = client
-        self._enter(start.state("ready", pid, *_advise(start.version, self._settings.recommended_version)))
+        ready = start.state("ready", pid, *_advise(start.version, self._settings.recommended_version))
+        self._enter(ready)
         failures = 0
         while True:
-            await trio.sleep(self._timing.health_every if not failures else self._timing.health_every / 5)
-            try:
-                await client.list_paths(timeout=self._timing.health_within)
+            self._suspected = trio.Event()
+            if failures:
+                # Nobody's suspicion shortens this pause: a restart needs two looks at two moments.
+                await trio.sleep(self._timing.health_every / 5)
+            else:
+                with trio.move_on_after(self._timing.health_every):
+                    await self._suspected.wait()
+            problem = await self._look(health, ready)
+            if problem is None:
+                continue
+            if not problem:
                 failures = 0
+                self._enter(ready)
+                continue
+            failures += 1
+            self._enter(replace(ready, answers=False, detail=problem, remedy="its log lines say more"))
+            _log.warning("health_check_failed", why=problem, times=failures)
+            if failures == 2:
+                return problem
+
+    async def _look(self, health: Health, ready: ServerState) -> str | None:
+        """What is wrong with it, "" if nothing is, None if that cannot be known for want of our own resources."""
+        slow = f"it has not answered for {self._timing.slow_after:g} s"
+        problem: str | None = ""
+
+        async def tell_slow() -> None:
+            await trio.sleep(self._timing.slow_after)
+            if self.state.answers:
+                self._enter(replace(ready, answers=False, detail=slow, remedy="it is started again if that lasts"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tell_slow)
+            try:
+                await health.look(self._timing.health_within)
             except DependencyFailed as error:
-                failures += 1
-                _log.warning("health_check_failed", why=str(error), times=failures)
-                if failures == 2:
-                    return str(error)
+                problem = None if is_own_shortage(error) else str(error)
+            nursery.cancel_scope.cancel()
+        return problem
 
     async def _await_ready(self, client: Client) -> str:
         """ "" when it answers, else why not."""
@@ -292,9 +344,10 @@ class Supervisor:
         if state == self.state:
             return
         self.state = state
-        log = _log.info if state.status in ("starting", "ready", "stopped") else _log.warning
+        is_good = state.status in ("starting", "ready", "stopped") and state.answers
+        event = state.status if state.answers else "not_answering"
         known = {"version": state.version, "pid": state.pid, "detail": state.detail, "remedy": state.remedy}
-        log(state.status, **{name: value for name, value in known.items() if value})
+        (_log.info if is_good else _log.warning)(event, **{name: value for name, value in known.items() if value})
         self.states.publish(state)
 
 
@@ -329,6 +382,7 @@ class _Start:
             webrtc_port=port_of(self.settings.webrtc),
             rtmp_port=port_of(self.settings.rtmp),
             srt_port=port_of(self.settings.srt),
+            addresses={name: getattr(self.settings, name) for name in protocols(self.settings)},
         )
 
 

@@ -25,11 +25,12 @@ _MIB: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class MediaFact:
-    """MediaMTX: its state, what is wrong, what to do about it."""
+    """MediaMTX: its state, what is wrong, what to do about it; `answers` is False while it is ready and silent."""
 
     status: str
     detail: str = ""
     remedy: str = ""
+    answers: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def gather_facts(house: House) -> Facts:
     """What the services know just now; the disks as they were looked at last."""
     media, registrar = house.mediamtx.state, house.registrar
     return Facts(
-        mediamtx=MediaFact(media.status, media.detail, media.remedy),
+        mediamtx=MediaFact(media.status, media.detail, media.remedy, media.answers),
         cameras=tuple(
             CameraFact(camera.name, camera.status is Status.CONNECTED, camera.problem) for camera in house.cameras.all()
         ),
@@ -173,6 +174,8 @@ def _judge_media(facts: Facts) -> Iterator[Problem]:
     if media.status not in _WHOLE:
         is_start = media.status == "starting"
         yield Problem("mediamtx", f"MediaMTX: {media.detail or media.status}", media.remedy, is_start=is_start)
+    elif not media.answers:
+        yield Problem("mediamtx", "MediaMTX does not answer", media.remedy)
 
 
 def _judge_cameras(facts: Facts) -> Iterator[Problem]:

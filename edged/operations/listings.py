@@ -10,6 +10,7 @@ import msgspec
 
 from edged.cameras.model import Camera, Status
 from edged.credentials.callers import Caller
+from edged.mediamtx.addresses import host_of
 from edged.mediamtx.process import ServerState
 
 #: What a camera of edged can do for a caller, as the list of seed 001's clients (contract C-16).
@@ -51,7 +52,6 @@ class CameraList(msgspec.Struct, frozen=True):
 
 def list_streams(camera: Camera, host: str, server: ServerState) -> dict[str, str]:
     """Addresses of a camera's picture, by protocol, of those that are switched on; none of them holds a credential."""
-    where = f"[{host}]" if ":" in host and not host.startswith("[") else host
     ports = (
         ("rtsp", "rtsp", server.rtsp_port),
         ("hls", "http", server.hls_port),
@@ -60,10 +60,29 @@ def list_streams(camera: Camera, host: str, server: ServerState) -> dict[str, st
     )
     if server.status != "ready":
         return {}
-    found = {protocol: f"{scheme}://{where}:{port}/{camera.path}" for protocol, scheme, port in ports if port}
+    found = {
+        protocol: f"{scheme}://{_host_for(host, server.addresses.get(protocol))}:{port}/{camera.path}"
+        for protocol, scheme, port in ports
+        if port
+    }
     if server.srt_port:
+        where = _host_for(host, server.addresses.get("srt"))
         found["srt"] = f"srt://{where}:{server.srt_port}?streamid={srt_stream_id(camera)}"
     return found
+
+
+def _host_for(host: str, address: str | None) -> str:
+    """The host of a URL for a client that reached us at `host`: the listener's own where it is bound to one.
+
+    One bound to loopback is named to clients on this machine only: to others it may be reached by a relay.
+    """
+    where = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    own = host_of(address) if address else ""
+    return own if own and (not _is_loopback(own) or _is_loopback(where)) else where
+
+
+def _is_loopback(host: str) -> bool:
+    return host.startswith("127.") or host in ("[::1]", "localhost")
 
 
 def srt_stream_id(camera: Camera, action: Literal["read", "publish"] = "read", credential: str = "") -> str:

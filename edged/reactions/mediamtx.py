@@ -11,12 +11,17 @@ from edged.mediamtx.publisher import Publishers
 
 async def follow(states: Reader[ServerState], publishers: Publishers, restarted: Callable[[str], None]) -> None:
     """Tell the publishers of every change; runs for ever. `restarted("mediamtx")` counts each start after the first."""
-    was_ready = False
+    before: ServerState | None = None
+    was_away = False
     while True:
         state = await states.receive()
         publishers.nudge()
-        if isinstance(state, Lagged) or state.status != "ready":
+        if isinstance(state, Lagged):
             continue
-        if was_ready:
+        if state.status != "ready":
+            was_away = True
+            continue
+        # One that was slow and answers again is the same as before.
+        if before is not None and (was_away or state.pid != before.pid):
             restarted("mediamtx")
-        was_ready = True
+        before, was_away = state, False
