@@ -390,10 +390,9 @@ def make_disks(config: Config) -> Disks:
 
 def read_camera(settings: CameraSettings) -> Configured:
     """A `[[camera]]` entry as the cameras' room knows it."""
-    match = " ".join(f"{name}={glob}" for name, glob in settings.udev_match.items())
     return Configured(
         label=settings.name,
-        source=match or settings.source,
+        source=settings.source,
         always_on=settings.mode == "always",
         width=settings.width,
         height=settings.height,
@@ -449,19 +448,22 @@ def open_listeners(config: Config) -> list[Listener]:
         undo.callback(_close_all, listeners)
         if config.listen.unix != OFF and all(each.name != "unix" for each in listeners):
             listeners.append(open_unix("unix", Path(config.listen.unix)))
-        listeners += open_all_tcp("main", config.listen.main)
-        listeners += open_all_tcp("compat", config.listen.compat)
-        listeners += open_all_tcp("local", config.listen.local)
-        listeners += open_tokens(config)
+        without: list[str] = []
+        listeners += open_all_tcp("main", config.listen.main, without)
+        listeners += open_all_tcp("compat", config.listen.compat, without)
+        listeners += open_all_tcp("local", config.listen.local, without)
+        listeners += open_tokens(config, without)
         undo.pop_all()
+    if without:
+        _log.warning("no_ipv6", addresses=without, effect="this system has no IPv6: edged does not listen there")
     return listeners
 
 
-def open_tokens(config: Config) -> list[Listener]:
+def open_tokens(config: Config, without: list[str]) -> list[Listener]:
     """The door that MediaMTX servers fetch the JWKS from; its usual port is a favourite of others, and edged can do
     without it (contract S4-1)."""
     try:
-        return open_all_tcp("tokens", config.listen.tokens)
+        return open_all_tcp("tokens", config.listen.tokens, without)
     except StartFailed as problem:
         _log.warning(
             "not listening", listener="tokens", problem=str(problem),

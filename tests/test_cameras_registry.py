@@ -252,7 +252,11 @@ def test_a_camera_that_cannot_be_is_refused(configured: list[Configured], words:
     [
         ("ID_SERIAL=Logi*", True),
         ("ID_SERIAL=logi*", False),
-        ("ID_SERIAL=Logi* ID_PATH=usb-1", True),
+        ("ID_SERIAL=Logi*,ID_PATH=usb-1", True),
+        ("ID_SERIAL=Logi*,ID_SERIAL=*_1", True),
+        ("ID_SERIAL=Logi*,ID_SERIAL=*_2", False),
+        ("ID_SERIAL=Logi*_2,ID_SERIAL=*_1", False),
+        ("ID_V4L_PRODUCT=HD ID_PATH=usb-1", False),
         ("ID_SERIAL=Logi*,ID_PATH=usb-2", False),
         ("ID_V4L_PRODUCT=HD Web cam,ID_PATH=usb-?", True),
         ("ID_NOTHING=*", True),

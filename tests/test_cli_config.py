@@ -30,7 +30,9 @@ def test_good_settings_are_called_good(shell: Shell, tmp_path: Path) -> None:
     """Exit code 0; --json says what was found; a folder that is not there is mentioned."""
     assert shell.run("config", "check").out == "the settings are good\n"
     found = shell.run("config", "check", "--json").json
-    assert found == {"ok": True, "cameras": 1, "shared_secrets": ["clients"], "policies": {}, "warnings": []}
+    assert found == {
+        "ok": True, "cameras": 1, "shared_secrets": ["clients"], "policies": {}, "warnings": [], "not_read": {},
+    }  # fmt: skip
     none = shell.run("config", "check", "--directory", str(tmp_path / "none"))
     assert none.code == 0
     assert "does not exist" in none.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.config.load import find_line, load, load_shared_secrets
+from edged.config.load import find_line, find_unread, load, load_shared_secrets
 from edged.config.model import (
     SECTIONS,
     CameraSettings,
@@ -45,7 +46,7 @@ def test_nothing_written_gives_the_defaults(tmp_path: Path) -> None:
     """A box without any file of its own runs, also where the folder is missing."""
     assert load(tmp_path / "absent", {}) == Config() == load(tmp_path, {})
     assert Config().limits.connections == 2048
-    assert Config().listen.local == ("127.0.0.1:8003",)
+    assert Config().listen.local == ("127.0.0.1:8003", "[::1]:8003")
 
 
 def test_shipped_defaults_are_the_generated_ones() -> None:
@@ -84,7 +85,7 @@ def test_example_loads_when_uncommented(tmp_path: Path) -> None:
     )
     config = load(tmp_path, {})
     assert [camera.name for camera in config.camera] == ["Front door", "Workbench", "Test"]
-    assert config.camera[1].udev_match == {"ID_SERIAL": "Vendor_Camera_0001"}
+    assert config.camera[1].source == "ID_SERIAL=Vendor_Camera_0001"
     assert config.listen.compat == ()
     assert config.listen.policy.tokens.paths == ("/jwks-path", "/.well-known/*")
     assert config.auth.shared_secrets == {"issuer": "/etc/edged/issuer.secret"}
@@ -128,7 +129,7 @@ def test_cameras_of_several_files_add_up(tmp_path: Path) -> None:
     write(tmp_path, '[[camera]]\nname = "A"\nsource = "rtsp://h/1"\nsize = "1280x720"\nrate = 10\n', "1.toml")
     first, second = load(tmp_path, {}).camera
     assert (first.name, first.width, first.height, first.rate, first.is_rtsp) == ("A", 1280, 720, 10.0, True)
-    assert (second.name, second.is_test, second.udev_match) == ("B", True, {})
+    assert (second.name, second.is_test) == ("B", True)
 
 
 @pytest.mark.parametrize(
@@ -264,10 +265,10 @@ def test_a_refusal_never_shows_the_value(tmp_path: Path) -> None:
 
 def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     """A file that cannot be read is not the same as none."""
-    (tmp_path / "x.toml").mkdir()
+    (tmp_path / "x.toml").symlink_to("gone")
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path, {})
-    (tmp_path / "x.toml").rmdir()
+    (tmp_path / "x.toml").unlink()
     (tmp_path / "x.toml").write_bytes(b"\xff")
     with pytest.raises(ConfigError, match="UTF-8"):
         load(tmp_path, {})
@@ -425,3 +426,71 @@ def test_shown_settings_load_again(tmp_path: Path) -> None:
     (tmp_path / "again").mkdir()
     write(tmp_path / "again", render(config))
     assert load(tmp_path / "again", {}) == config
+
+
+@pytest.mark.parametrize(
+    "name", [".#a.toml", "._a.toml", ".a.toml.swp", "a.toml~", "#a.toml#", "a.toml.dpkg-old", "notes"]
+)
+def test_what_is_no_file_of_settings_is_passed_over_and_named(tmp_path: Path, name: str) -> None:
+    """Copies and locks of editors, forks of other systems: they keep no box down, and `config check` names them."""
+    write(tmp_path, "[limits]\nbatch = 7\n", "a.toml")
+    (tmp_path / name).symlink_to("nobody@nowhere.1:2") if name == ".#a.toml" else write(tmp_path, "\x00\x05", name)
+    (tmp_path / "old.toml").mkdir()
+    assert load(tmp_path, {}).limits.batch == 7
+    assert find_unread(tmp_path).keys() == {tmp_path / name, tmp_path / "old.toml"}
+    assert find_unread(tmp_path)[tmp_path / "old.toml"] == "a folder"
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+    """Editors of other systems write one."""
+    (tmp_path / "a.toml").write_bytes("\ufeff[limits]\nbatch = 7\n".encode())
+    assert load(tmp_path, {}).limits.batch == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ('[listen]\nmain = ["127.0.0.1:8002", "127.0.0.1:8002"]', ("listen.main", "listen.main")),
+        ('[listen]\nmain = ":8080"', ("listen.compat", "listen.main")),
+        ('[listen]\nlocal = "localhost:8002"', ("listen.local", "listen.main")),
+        ('[mediamtx]\nhls = ":8002"', ("mediamtx.hls", "listen.main")),
+        ('[mediamtx]\nhls = "[::1]:8554"', ("mediamtx.hls", "mediamtx.rtsp")),
+        ('[mediamtx]\nsrt = ":8189"', ("mediamtx.srt", "mediamtx.webrtc_udp")),
+    ],
+)
+def test_the_same_address_twice_is_refused_with_both_settings(tmp_path: Path, text: str, keys: tuple[str, str]) -> None:
+    """It would be blamed on another program."""
+    problem = refusal(tmp_path, text)
+    assert all(key in str(problem) for key in keys)
+    assert "50-mine.toml line 2" in str(problem)
+    assert "a port of its own" in problem.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[listen]\nmain = ["127.0.0.1:0", "127.0.0.1:0"]\ncompat = ":0"',
+        '[listen]\nmain = ["127.0.0.1:8002", "[::1]:8002", "192.0.2.1:8002"]',
+        '[mediamtx]\nsrt = ":8554"',
+        '[mediamtx]\nenabled = false\nhls = ":8002"',
+        '[listen]\nmain = "off"\ncompat = ":8002"',
+    ],
+)
+def test_addresses_that_can_be_had_together_are_taken(tmp_path: Path, text: str) -> None:
+    """Other hosts, other protocols, a port that the kernel picks, what is off."""
+    write(tmp_path, text)
+    load(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["rtsp://ann:it's@cam/a", 'rtsp://ann:s"t@cam/a', "rtsp://ann:s t@cam/a", "rtsp://cam/a?password=s1&x=1",
+     "rtsp://cam/a?pwd=s1", "rtsp://cam/a?user=s1&apikey=s1"],
+)  # fmt: skip
+def test_no_password_of_a_camera_is_shown(tmp_path: Path, source: str) -> None:
+    """Quotes and blanks in it, or its place in the query, do not bring it out."""
+    write(tmp_path, f'[[camera]]\nname = "A"\nsource = {json.dumps(source)}\n')
+    shown = tomllib.loads(render(load(tmp_path, {})))["camera"][0]["source"]
+    assert shown.startswith("rtsp://")
+    for secret in ("it's", 's"t', "s t", "s1", "ann"):
+        assert secret not in shown

@@ -19,28 +19,15 @@ from edged.config.model import LimitSettings
 from edged.errors import StartFailed
 from edged.net import listener as module
 from edged.net.doors import Doors
-from edged.net.listener import inherit, open_all_tcp, open_tcp, open_unix, parse_address
+from edged.net.listener import inherit, open_all_tcp, open_tcp, open_unix
 
 
-@pytest.mark.parametrize(
-    ("address", "found"),
-    [("0.0.0.0:8002", ("0.0.0.0", 8002)), ("[::]:1", ("::", 1)), (":5", ("0.0.0.0", 5)), ("box:80", ("box", 80))],
-)
-def test_an_address_is_a_host_and_a_port(address, found):
-    """As the settings write it."""
-    assert parse_address(address) == found
-
-
-@pytest.mark.parametrize("address", ["", "8002", "a:b", "a:", "a:65536", "a:-1", "a:٣"])
-def test_anything_else_is_refused_with_an_example(address):
-    """The error names what was written and how to write it."""
-    if address == "8002":
-        assert parse_address(address) == ("0.0.0.0", 8002)
-        return
+@pytest.mark.parametrize("address", ["", "8002", "a:b", "a:", "a:65536", "a:-1", "a:٣", "::1:80"])
+def test_what_is_no_address_is_refused_by_name(address):
+    """The error names what was written."""
     with pytest.raises(StartFailed) as failed:
-        parse_address(address)
+        open_tcp("main", address)
     assert repr(address) in str(failed.value)
-    assert "0.0.0.0:8002" in failed.value.hint
 
 
 def test_a_taken_port_is_named_with_its_remedy():
@@ -74,15 +61,32 @@ def test_without_ipv6_the_other_addresses_still_open(monkeypatch):
         return plain(family, *given, **named)
 
     monkeypatch.setattr(module.socket, "socket", no_ipv6)
-    with capture_logs() as log:
-        opened_now = open_all_tcp("main", ["127.0.0.1:0", "[::1]:0"])
-    assert len(opened_now) == 1
-    assert log[0]["event"] == "no_ipv6"
+    for addresses in (["127.0.0.1:0", "[::1]:0"], ["[::]:0", "127.0.0.1:0"], ["localhost:0"], [":0"]):
+        without: list[str] = []
+        opened_now = open_all_tcp("main", addresses, without)
+        assert [each.socket.family for each in opened_now] == [socket.AF_INET]
+        assert len(without) == 1
+        with pytest.raises(StartFailed):
+            open_all_tcp("main", ["127.0.0.1:0", f"127.0.0.1:{opened_now[0].port}"])
+        opened_now[0].close()
     with pytest.raises(StartFailed):
         open_all_tcp("main", ["[::1]:0"])
-    with pytest.raises(StartFailed):
-        open_all_tcp("main", ["127.0.0.1:0", f"127.0.0.1:{opened_now[0].port}"])
-    opened_now[0].close()
+
+
+def test_an_ipv6_address_of_another_machine_is_an_error_where_there_is_ipv6():
+    """A typing error in an address is not taken for a system without IPv6."""
+    with pytest.raises(StartFailed, match="2001:db8::7"):
+        open_all_tcp("main", ["127.0.0.1:0", "[2001:db8::7]:0"])
+
+
+@pytest.mark.parametrize(("address", "hosts"), [(":0", ["0.0.0.0", "::"]), ("localhost:0", ["127.0.0.1", "::1"])])
+def test_a_port_alone_is_listened_at_over_both_families(address, hosts):
+    """One port, IPv4 and IPv6."""
+    opened_now = open_all_tcp("main", [address])
+    assert [each.socket.getsockname()[0] for each in opened_now] == hosts
+    assert len({each.port for each in opened_now}) == 1
+    for each in opened_now:
+        each.close()
 
 
 async def test_a_unix_peer_has_the_uid_that_the_kernel_vouches_for(tmp_path):

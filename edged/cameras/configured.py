@@ -11,15 +11,15 @@ from edged.cameras.model import Kind
 from edged.errors import ConfigError
 
 _PROPERTY = re.compile(r"[A-Z][A-Z0-9_]*")
-_BETWEEN = re.compile(r"[,\s]+(?=[A-Z][A-Z0-9_]*=)")
+_BETWEEN = re.compile(r",(?=[A-Z][A-Z0-9_]*=)")
 
 
 @dataclass(frozen=True, slots=True)
 class Configured:
     """One `[[camera]]` entry.
 
-    `source`: `test`, `rtsp://…`, `rtsps://…`, or a udev match: `PROPERTY=glob`, several with a space or a comma
-    between (all must hold; a glob may hold spaces). `width`, `height` pixels, `rate` frames a second, `bitrate`
+    `source`: `test`, `rtsp://…`, `rtsps://…`, or a udev match: `PROPERTY=glob`, several with a comma
+    between (all must hold; a glob may hold blanks). `width`, `height` pixels, `rate` frames a second, `bitrate`
     bits a second.
     """
 
@@ -42,7 +42,7 @@ class Configured:
     @property
     def match(self) -> tuple[tuple[str, str], ...]:
         """A udev match as (property, glob) pairs. Raises ConfigError for anything that is none."""
-        pairs = [part.partition("=") for part in _BETWEEN.split(self.source.strip())]
+        pairs = [part.partition("=") for part in _BETWEEN.split(self.source)]
         if not all(_PROPERTY.fullmatch(name) and glob for name, _, glob in pairs):
             raise ConfigError(
                 f"camera {self.label!r}: its source is neither test, rtsp://… nor PROPERTY=glob",

@@ -25,13 +25,14 @@ def check(directory: Path, as_json: bool) -> None:
     """Read all settings and secrets as `serve` would; exit code 78 names the file, the key and the remedy."""
     from edged.access.issuers import read_pem
     from edged.app import read_issuers, read_policies
-    from edged.config.load import load_shared_secrets, load_wrapping_key
+    from edged.config.load import find_unread, load_shared_secrets, load_wrapping_key
     from edged.credentials.tokens import SharedSecret
     from edged.credentials.wrapping import WrappingKey
     from edged.systemd import credentials_directory
 
     with errors_shown(as_json=as_json):
         found = load_config(directory)
+        unread = {str(path): why for path, why in find_unread(directory).items()}
         for name, text in load_shared_secrets(found, credentials_directory()).items():
             SharedSecret(name, text)
         if (text_of_key := load_wrapping_key(credentials_directory())) is not None:
@@ -52,11 +53,14 @@ def check(directory: Path, as_json: bool) -> None:
                 "shared_secrets": secrets,
                 "policies": shown,
                 "warnings": warnings,
+                "not_read": unread,
             }
         )
     else:
         if not directory.is_dir():
             click.echo(f"{directory} does not exist: these are the defaults", err=True)
+        for path, why in unread.items():
+            click.echo(f"not read: {path}: {why}", err=True)
         for name, policy in policies.items():
             click.echo(f"listen.{name} shows {', '.join(policy.paths)} to {', '.join(policy.networks)}")
         for warning in warnings:

@@ -18,18 +18,23 @@ from typing import Any, NamedTuple
 import msgspec
 
 from edged.config.model import (
+    ADDRESSES,
     LISTENERS,
     OFF,
     POLICIES,
     SECTIONS,
+    UDP_ADDRESSES,
     AuthSettings,
     CameraSettings,
     Config,
     IssuerSettings,
     ListenerPolicy,
     ListenPolicies,
+    ListenSettings,
+    MediaMTXSettings,
     Section,
     Setting,
+    overlap,
     settings_of,
 )
 from edged.errors import ConfigError
@@ -44,6 +49,8 @@ _ISSUER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 #: Each has its series among the metrics.
 _MOST_ISSUERS = 8
 _LARGEST_SECRET = 64 * 1024
+#: How editors, dpkg and people end the names of what they put aside.
+_BACKUPS = ("~", ".bak", ".orig", ".old", ".swp", ".save", ".tmp", ".dpkg-old", ".dpkg-new", ".dpkg-dist", ".dpkg-bak")
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _KEY = r"""(?:[\w-]+|"[^"\]]*"|'[^'\]]*')"""
 _HEADER = re.compile(rf"\s*\[(?P<array>\[?)\s*(?P<path>{_KEY}(?:\s*\.\s*{_KEY})*)\s*\]")
@@ -80,12 +87,14 @@ def load(
     `environ` defaults to the process's own; `credentials_directory` is systemd's (systemd.credentials_directory).
     """
     draft = _Draft()
-    for path in _files(directory):
-        _read_file(draft, path)
+    for path in _entries(directory):
+        if not _why_unread(path):
+            _read_file(draft, path)
     _read_environment(draft, os.environ if environ is None else environ)
     _find_credentials(draft, credentials_directory)
     sections: dict[str, Any] = {name: _build(draft, name, kind) for name, kind in SECTIONS.items() if name != "camera"}
     _check_issuers(sections["auth"], draft)
+    _check_addresses(sections["listen"], sections["mediamtx"], draft)
     return Config(**sections, camera=_build_cameras(draft))
 
 
@@ -108,10 +117,28 @@ def load_wrapping_key(credentials_directory: Path | None = None) -> str | None:
     return _read_text(f"credential {_WRAPPING_KEY}", path) if path is not None and path.is_file() else None
 
 
-def _files(directory: Path) -> list[Path]:
+def find_unread(directory: Path = DIRECTORY) -> dict[Path, str]:
+    """What lies in the folder and is not read, with the reason. Raises ConfigError if the folder cannot be read."""
+    found = ((path, _why_unread(path)) for path in _entries(directory))
+    return {path: why for path, why in found if why}
+
+
+def _why_unread(path: Path) -> str:
+    """Why a file of the folder holds no settings; "" for one that does."""
+    name = path.name
+    if any(name.endswith(end) for end in (*_BACKUPS, "#")) or (name.startswith(".") and ".toml" in name):
+        return "a copy or lock that an editor or a file manager made"
+    if name.startswith("."):
+        return "its name begins with a dot"
+    if path.is_dir():
+        return "a folder"
+    return "" if path.suffix == ".toml" else "its name does not end in .toml"
+
+
+def _entries(directory: Path) -> list[Path]:
     """glob() would take a folder that may not be read for an empty one."""
     try:
-        return sorted(path for path in directory.iterdir() if path.suffix == ".toml")
+        return sorted(directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as problem:
@@ -122,7 +149,8 @@ def _files(directory: Path) -> list[Path]:
 
 def _read_file(draft: _Draft, path: Path) -> None:
     try:
-        text = path.read_text(encoding="utf-8")
+        # With or without a byte order mark, which editors of other systems write.
+        text = path.read_text(encoding="utf-8-sig")
         document = tomllib.loads(text)
     except OSError as problem:
         raise _error(
@@ -287,6 +315,27 @@ def _check_issuers(auth: AuthSettings, draft: _Draft) -> None:
         taken[issuer.issuer] = f"auth.issuers.{name}"
     if len(auth.issuers) > _MOST_ISSUERS:
         raise _error(place, f"there are {len(auth.issuers)} issuers", f"{_MOST_ISSUERS} at most", key="auth.issuers")
+
+
+def _check_addresses(listen: ListenSettings, mediamtx: MediaMTXSettings, draft: _Draft) -> None:
+    """No two settings name the same address and port. Raises ConfigError with both keys."""
+    wanted = [("listen", key, address) for key in LISTENERS for address in getattr(listen, key)]
+    if mediamtx.enabled:
+        wanted += [("mediamtx", key, getattr(mediamtx, key)) for key in ADDRESSES]
+    for number, (section, key, address) in enumerate(wanted):
+        for other_section, other_key, other in wanted[:number]:
+            if {key, other_key} & UDP_ADDRESSES and not {key, other_key} <= UDP_ADDRESSES:
+                continue
+            if OFF not in (address, other) and overlap(address, other):
+                name, other_name = f"{section}.{key}", f"{other_section}.{other_key}"
+                place = next(
+                    (found for at in ((section, key), (other_section, other_key)) if (found := draft.places.get(at))),
+                    Place(name),
+                )
+                raise _error(
+                    place, f"{name} = {address!r} and {other_name} = {other!r} are the same address",
+                    'give each a port of its own, or set one of them to "off"', key=name, other=other_name,
+                )  # fmt: skip
 
 
 def _convert(value: Any, setting: Setting, key: str, place: Place) -> Any:

@@ -18,6 +18,7 @@ from msgspec import Meta
 
 #: What switches an address off.
 OFF = "off"
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - what a setting without a host asks for
 _LABEL = re.compile(r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]{0,63}\Z")
 _SIZE = re.compile(r"([1-9][0-9]{1,4})x([1-9][0-9]{1,4})\Z")
 _UDEV_MATCH = re.compile(r"[A-Z][A-Z0-9_]*=[^,]+(,[A-Z][A-Z0-9_]*=[^,]+)*\Z")
@@ -39,6 +40,30 @@ def parse_address(text: str) -> tuple[str, int]:
     if ":" in host:
         raise ValueError(f"{text!r}: an IPv6 address is written in brackets, [{host}]:{port}")
     return host, int(port)
+
+
+def expand(address: str) -> tuple[str, ...]:
+    """:PORT → every IPv4 and every IPv6 address, `localhost:PORT` → both of loopback, others as they are.
+
+    Raises ValueError as `parse_address` does.
+    """
+    host, port = parse_address(address)
+    if host == "localhost":
+        return (f"127.0.0.1:{port}", f"[::1]:{port}")
+    return (address,) if host else (f"0.0.0.0:{port}", f"[::]:{port}")
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two sockets could not listen at these two addresses at a time. Port 0 is never the same twice."""
+    port = parse_address(one)[1]
+    if port == 0 or port != parse_address(other)[1]:
+        return False
+    for mine, _ in map(parse_address, expand(one)):
+        for theirs, _ in map(parse_address, expand(other)):
+            same_family = (":" in mine) == (":" in theirs)
+            if mine == theirs or (same_family and {mine, theirs} & _EVERYWHERE):
+                return True
+    return False
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -117,7 +142,7 @@ class ListenPolicies(Section, frozen=True, kw_only=True):
 
 
 class ListenSettings(Section, frozen=True, kw_only=True):
-    """Where edged answers; addresses are HOST:PORT or [IPV6]:PORT, several are a list, "off" or [] is none."""
+    """Where edged answers; addresses are HOST:PORT, [IPV6]:PORT or :PORT (all), several a list, "off" or [] none."""
 
     main: Annotated[tuple[str, ...], Meta(description="WebSocket and HTTP for everybody.")] = (
         "0.0.0.0:8002",
@@ -131,13 +156,14 @@ class ListenSettings(Section, frozen=True, kw_only=True):
     )
     local: Annotated[tuple[str, ...], Meta(description="Health and metrics without a credential: loopback only.")] = (
         "127.0.0.1:8003",
+        "[::1]:8003",
     )
     tokens: Annotated[
         tuple[str, ...],
         Meta(
             description="The same where MediaMTX servers on this machine look for the JWKS; a taken port is no error."
         ),
-    ] = ("127.0.0.1:3000",)
+    ] = ("127.0.0.1:3000", "[::1]:3000")
     unix: Annotated[
         str,
         Meta(description='The local socket; "" is edged.sock in paths.runtime. Who may open it is admin.'),
@@ -382,13 +408,6 @@ class CameraSettings(Section, frozen=True, kw_only=True):
         return self.source.startswith(("rtsp://", "rtsps://"))
 
     @property
-    def udev_match(self) -> dict[str, str]:
-        """udev properties that the camera must have, all of them; {} for the other kinds."""
-        if self.is_test or self.is_rtsp:
-            return {}
-        return dict(part.split("=", 1) for part in self.source.split(","))
-
-    @property
     def width(self) -> int:
         """Pixels."""
         return int(self.size.split("x")[0])
@@ -441,6 +460,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             folder = self.paths.media / "snapshots"
             fill(self, "snapshots", msgspec.structs.replace(self.snapshots, folder=folder))
 
+
+#: The addresses of [mediamtx]; those over UDP do not meet the others.
+ADDRESSES = ("rtsp", "hls", "webrtc", "webrtc_udp", "rtmp", "srt")
+UDP_ADDRESSES = frozenset({"webrtc_udp", "srt"})
 
 #: The names of the listeners that have a policy, each with its section [listen.policy.NAME].
 LISTENERS: tuple[str, ...] = ListenPolicies.__struct_fields__

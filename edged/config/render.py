@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import msgspec
@@ -19,6 +18,7 @@ from edged.config.model import (
     Setting,
     settings_of,
 )
+from edged.urls import mask_url
 
 _HEAD = """\
 # Every setting of edged with its default. Generated from edged/config/model.py; the daemon never reads it.
@@ -29,7 +29,6 @@ _TABLES: dict[str, tuple[str, type[Section]]] = {
     "issuers": ("company", IssuerSettings),
     "policy": ("tokens", ListenerPolicy),
 }
-_USERINFO = re.compile(r"://[^\s\"']*@")
 _LONGEST_HELP = 116
 #: What is shown where nothing is the default.
 _EXAMPLES = {
@@ -83,7 +82,7 @@ def _section(header: str, section: Section, kind: type[Section]) -> str:
         else:
             lines.append(f"{key} = {_toml(value)}")
     lines += tables
-    return _USERINFO.sub("://***@", "\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def _pairs(section: Section) -> list[str]:
@@ -117,5 +116,8 @@ def _toml(value: object) -> str:
     if isinstance(value, dict):
         pairs = ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
+    if isinstance(value, str):
+        # As the value that it is: in the text around it a quote or a blank would end a password too soon.
+        value = mask_url(value)
     # JSON's strings and numbers are TOML's, but for DEL, which TOML wants escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

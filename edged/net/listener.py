@@ -12,7 +12,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from types import MappingProxyType
 import structlog
 import trio
 
+from edged.config.model import expand, parse_address
 from edged.errors import StartFailed
 from edged.net.connection import Connection
 from edged.net.doors import Counts, Doors, Limits, NoCounts, Restriction, report_incident
@@ -71,18 +72,14 @@ class Listener:
                 self.path.unlink()
 
 
-def parse_address(address: str) -> tuple[str, int]:
-    """`0.0.0.0:8002`, `[::]:8002` or `:8002` (every IPv4 address) → host and port. Raises StartFailed."""
-    host, _, port = address.rpartition(":")
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise StartFailed(f"cannot listen on {address!r}", hint="write it as 0.0.0.0:8002 or [::]:8002")
-    return host or "0.0.0.0", int(port)  # noqa: S104 - every address is what the setting asks for
-
-
 def open_tcp(name: str, address: str) -> Listener:
-    """Bind and listen. An IPv6 socket takes IPv6 only. Raises StartFailed naming the address and the remedy."""
-    host, port = parse_address(address)
+    """Bind and listen at HOST:PORT or [IPV6]:PORT. An IPv6 socket takes IPv6 only.
+
+    Raises StartFailed naming the address and the remedy."""
+    try:
+        host, port = parse_address(address)
+    except ValueError as problem:
+        raise StartFailed(f"cannot listen on {address!r}: {problem}", hint="change the [listen] settings") from None
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -100,24 +97,53 @@ def open_tcp(name: str, address: str) -> Listener:
     return Listener(name, sock)
 
 
-def open_all_tcp(name: str, addresses: Iterable[str]) -> list[Listener]:
-    """`open_tcp` for each; an IPv6 address is left out, with a line in the log, where the system has no IPv6.
+def open_all_tcp(name: str, addresses: Iterable[str], without: list[str] | None = None) -> list[Listener]:
+    """`open_tcp` for each; :PORT is every address, IPv4 and IPv6.
 
-    Raises StartFailed; what was opened before is closed.
+    Where the system has no IPv6, IPv6 addresses are left out and added to `without`, unless there is nothing else to
+    listen on. Raises StartFailed; what was opened before is closed.
     """
     opened: list[Listener] = []
-    for address in addresses:
-        try:
-            opened.append(open_tcp(name, address))
-        except StartFailed as problem:
-            cause = problem.__cause__
-            if opened and isinstance(cause, OSError) and cause.errno in _NO_FAMILY and "[" in address:
-                _log.warning("no_ipv6", listener=name, address=address)
-                continue
-            for each in opened:
-                each.close()
-            raise
+    missing: list[tuple[str, StartFailed]] = []
+    with ExitStack() as undo:
+        undo.callback(_close_all, opened)
+        for address in addresses:
+            first: Listener | None = None
+            for each in expand(address):
+                # :0 is one port that the kernel picks, the same for both families.
+                at = f"{each.rpartition(':')[0]}:{first.port}" if first is not None else each
+                try:
+                    listener = open_tcp(name, at)
+                except StartFailed as problem:
+                    if "[" in at and is_without_ipv6(problem.__cause__):
+                        missing.append((at, problem))
+                        continue
+                    raise
+                opened.append(listener)
+                first = listener
+        if missing and not opened:
+            raise missing[0][1]
+        undo.pop_all()
+    if without is not None:
+        without += [address for address, _ in missing]
     return opened
+
+
+def is_without_ipv6(problem: BaseException | None) -> bool:
+    """Whether this is what a system says that has no IPv6, and not that one address is missing."""
+    if not isinstance(problem, OSError) or problem.errno not in _NO_FAMILY:
+        return False
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return True
+    return False
+
+
+def _close_all(listeners: Iterable[Listener]) -> None:
+    for each in listeners:
+        each.close()
 
 
 def open_unix(name: str, path: Path, mode: int = 0o660) -> Listener:

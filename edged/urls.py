@@ -1,0 +1,43 @@
+"""URLs of cameras and key sets as they may be shown: without what opens them."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+MASK: Final = "***"
+#: Names of query parameters whose value opens something, as cameras have them.
+_OPENS: Final = re.compile(
+    r"(?i)\A(?:.*(?:pass|pwd|secret|token|key|auth|credential|sig|jwt|ticket)[\w.-]*|pw|usr|user|username|login|account)\Z"
+)
+
+
+def mask_url(text: str) -> str:
+    """A URL with *** for its user name and password, and for the values of query parameters that open something.
+
+    A text that is no URL is returned as it is. A password may stand there unescaped, with any sign in it: whatever lies
+    between `://` and the last @ is masked, at the cost of a host that is not shown where a path or query has an @.
+    """
+    scheme, found, rest = text.partition("://")
+    if not found:
+        return text
+    opened, at, rest = rest.rpartition("@")
+    shown = f"{scheme}://"
+    if at:
+        shown += f"{MASK}@"
+        name, equals, _ = re.split(r"[?&]", opened)[-1].partition("=")
+        if "?" in opened and equals and _OPENS.match(name):
+            # The last @ stands in a password of the query, whose end comes next.
+            _, amp, rest = rest.partition("&")
+            return f"{shown}{MASK}{amp}{_mask_query(rest)}"
+    before, mark, query = rest.partition("?")
+    return f"{shown}{before}{mark}{_mask_query(query)}"
+
+
+def _mask_query(query: str) -> str:
+    return "&".join(map(_mask_parameter, query.split("&")))
+
+
+def _mask_parameter(text: str) -> str:
+    name, equals, value = text.partition("=")
+    return f"{name}={MASK}" if equals and value and _OPENS.match(name) else text
