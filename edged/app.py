@@ -37,11 +37,11 @@ from edged.access.revocations import Revocations
 from edged.access.service_tokens import ServiceTokens
 from edged.access.usage import Usage
 from edged.access.users import Users
+from edged.app_cameras import build_cameras
 from edged.cameras.model import Camera, Status
-from edged.cameras.registry import Configured, Registry
 from edged.clock import Clock
 from edged.config.load import load_shared_secrets, load_wrapping_key
-from edged.config.model import LISTENERS, OFF, CameraSettings, Config, LimitSettings
+from edged.config.model import LISTENERS, OFF, Config, LimitSettings
 from edged.credentials.claims import Trust
 from edged.credentials.issuers import IssuerRecord
 from edged.credentials.policies import Policy
@@ -74,7 +74,6 @@ from edged.reactions import revocations, upkeep
 from edged.reactions.signing_keys import Rotation
 from edged.rpc import notifications
 from edged.rpc.session import Rpc
-from edged.store import cameras as camera_slots
 from edged.store import meta
 from edged.store.database import Database
 from edged.store.folders import hold_folders
@@ -187,8 +186,7 @@ async def run(
         refreshes.load()
         disks = make_disks(config)
         # Cameras, and whoever makes pictures of them.
-        cameras = Registry(*slot_store(trust), [read_camera(each) for each in config.camera],
-                           state=config.paths.state, resynced=metrics.udev_resynced)  # fmt: skip
+        cameras = build_cameras(config, trust, metrics.udev_resynced)
         environment = systemd.child_environment()
         hook = Hook()
         paths = Paths()
@@ -388,20 +386,6 @@ def make_disks(config: Config) -> Disks:
     return Disks(folders, config.limits.disk_low_mib * 1024 * 1024)
 
 
-def read_camera(settings: CameraSettings) -> Configured:
-    """A `[[camera]]` entry as the cameras' room knows it."""
-    return Configured(
-        label=settings.name,
-        source=settings.source,
-        always_on=settings.mode == "always",
-        width=settings.width,
-        height=settings.height,
-        rate=settings.rate,
-        bitrate=settings.bitrate,
-        encoder=settings.encoder,
-    )
-
-
 def media_settings(config: Config) -> MediaSettings:
     """The `[mediamtx]` section as MediaMTX's room knows it."""
     given = config.mediamtx
@@ -498,17 +482,6 @@ def read_restrictions(config: Config, doors: Doors, metrics: Metrics) -> dict[st
 def _close_all(listeners: list[Listener]) -> None:
     for listener in listeners:
         listener.close()
-
-
-def slot_store(
-    trust: Database,
-) -> tuple[Callable[[], list[camera_slots.Slot]], Callable[[camera_slots.Slot], Awaitable[None]]]:
-    """How the cameras' room loads and saves its slots."""
-
-    async def save(slot: camera_slots.Slot) -> None:
-        await trust.write(lambda connection: camera_slots.save(connection, slot))
-
-    return partial(trust.read_now, camera_slots.load), save
 
 
 def mark_store(trust: Database) -> Callable[[float], Awaitable[None]]:

@@ -154,11 +154,14 @@ async def test_configured_cameras_take_the_first_numbers_in_their_order(tmp_path
             Camera(name="camera1", label="yard", kind="test", status=Status.CONNECTED),
         )
         nursery.cancel_scope.cancel()
-    assert store.slots == {0: Slot(0, {}, "gate", "rtsp"), 1: Slot(1, {}, "yard", "test")}
+    assert store.slots == {
+        0: Slot(0, gate.identity, "gate", "rtsp"),
+        1: Slot(1, Configured("yard", "test").identity, "yard", "test"),
+    }
 
 
-async def test_a_configured_camera_keeps_its_number_by_its_label(tmp_path: Path) -> None:
-    """Whatever the order, and the source, are tomorrow; a number that a removed camera had is not given again."""
+async def test_a_slot_of_before_there_were_identities_is_known_by_its_label(tmp_path: Path) -> None:
+    """Whatever the order, and the source; a number that a removed camera had is not given again."""
     store = Store({0: Slot(0, {}, "gone", "rtsp"), 1: Slot(1, {}, "gate", "test")})
     configured = [Configured("new", "rtsps://h/"), Configured("gate", "rtsp://h/")]
     async with running(tmp_path, *configured, store=store) as box:

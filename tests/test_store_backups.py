@@ -54,7 +54,7 @@ SCHEMA_1 = (
     ("INSERT INTO revocations VALUES (?, ?, ?, ?)", ("key:key_0000000000000002", "key", 9.0, None)),
     ("INSERT INTO revocations VALUES (?, ?, ?, ?)", ("jti:abc", "token", 10.0, 4e9)),
     (
-        "INSERT INTO cameras VALUES (?, ?, ?, ?)",
+        "INSERT INTO cameras (number, identity, label, kind) VALUES (?, ?, ?, ?)",
         (3, '{"model":"C920","part":"0","port":"usb-1","serial":"1"}', "door", "usb"),
     ),
     ("INSERT INTO meta VALUES (?, ?)", ("high_water", 1.8e9)),
@@ -106,7 +106,10 @@ SCHEMA_9 = (
         ("user:ann", "7d4e", 12.5, 6.0, "a leak", 7),
     ),
 )
-ROWS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8, SCHEMA_9)
+SCHEMA_10 = (
+    ("INSERT INTO added_cameras (number, settings, address) VALUES (?, ?, ?)", (3, "{}", "rtsp://192.0.2.7/")),
+)
+ROWS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8, SCHEMA_9, SCHEMA_10)
 
 
 def make_old(path: Path, migrations: Migrations) -> None:

@@ -30,6 +30,7 @@ def connection(tmp_path: Path):
         (
             TRUST,
             {
+                "added_cameras",
                 "api_keys",
                 "revocations",
                 "cut_offs",

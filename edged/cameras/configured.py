@@ -1,14 +1,19 @@
-"""Cameras that the settings describe: their sources, how they are to be used, and what cannot be."""
+"""Cameras that somebody described: their sources, how they are to be used, and which slot is theirs."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from edged.cameras.model import Kind
+from edged.config.sources import identify, is_network
 from edged.errors import ConfigError
+from edged.store.cameras import Slot
+
+#: What the identity of a described camera's slot is made of: the operator's id, and the digest of its source.
+ID, SOURCE = "id", "source"
 
 _PROPERTY = re.compile(r"[A-Z][A-Z0-9_]*")
 _BETWEEN = re.compile(r",(?=[A-Z][A-Z0-9_]*=)")
@@ -16,11 +21,13 @@ _BETWEEN = re.compile(r",(?=[A-Z][A-Z0-9_]*=)")
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """One `[[camera]]` entry.
+    """One `[[camera]]` entry, or one camera that a call has added.
 
     `source`: `test`, `rtsp://…`, `rtsps://…`, or a udev match: `PROPERTY=glob`, several with a comma
     between (all must hold; a glob may hold blanks). `width`, `height` pixels, `rate` frames a second, `bitrate`
-    bits a second.
+    bits a second. `id` is the operator's, "" for none; `path` its path at MediaMTX, "" for its slot's name; `place`
+    the file and line where it stands. Of an added camera `number` is its slot and `address` the literal address
+    that its host name stands for.
     """
 
     label: str
@@ -31,13 +38,24 @@ class Configured:
     rate: float = 15.0
     bitrate: int = 1_000_000
     encoder: str = ""
+    id: str = ""
+    path: str = ""
+    place: str = ""
+    number: int | None = None
+    address: str = ""
 
     @property
     def kind(self) -> Kind:
         """What sort of source this is."""
         if self.source == "test":
             return "test"
-        return "rtsp" if self.source.startswith(("rtsp://", "rtsps://")) else "usb"
+        return "rtsp" if is_network(self.source) else "usb"
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """By which its slot is found again: the id first, then the source, whatever its credentials."""
+        own = {ID: self.id} if self.id else {}
+        return own if self.kind == "usb" else {**own, SOURCE: identify(self.source)}
 
     @property
     def match(self) -> tuple[tuple[str, str], ...]:
@@ -58,15 +76,57 @@ class Configured:
 
 def check(configured: Sequence[Configured]) -> None:
     """Refuse what cannot be. Raises ConfigError naming the camera."""
-    seen: set[str] = set()
+    labels: set[str] = set()
     for one in configured:
         if one.kind == "usb":
             assert one.match
             continue
-        if one.label in seen:
+        if one.label in labels:
             raise ConfigError(f"two cameras are called {one.label!r}", hint="give each its own name", key="camera.name")
         if one.kind == "test" and (one.label in {"", ".", ".."} or set(one.label) & set("/\0")):
             raise ConfigError(
                 f"a test camera cannot be called {one.label!r}", hint="its name must be a file name", key="camera.name"
             )
-        seen.add(one.label)
+        labels.add(one.label)
+
+
+def recognise(wanted: Sequence[Configured], slots: Iterable[Slot]) -> list[Slot | None]:
+    """Which slot is whose, None for a camera that is new. `slots`: those that may be taken; USB ones are passed over.
+
+    By the operator's id; else by the source, unless the slot has another id; else, for a slot of before there were
+    identities, by the label. Test pictures all have one source: a label tells them apart, and where one entry and one
+    slot are left over the entry was renamed.
+    """
+    free = [slot for slot in slots if slot.kind != "usb"]
+    found: list[Slot | None] = [None] * len(wanted)
+
+    def take(at: int, slot: Slot | None) -> None:
+        if slot is not None:
+            found[at] = slot
+            free.remove(slot)
+
+    def left() -> list[tuple[int, Configured]]:
+        return [(at, one) for at, one in enumerate(wanted) if found[at] is None]
+
+    for at, one in left():
+        if one.id:
+            take(at, next((slot for slot in free if slot.identity.get(ID) == one.id), None))
+    for is_named in (True, False):
+        for at, one in left():
+            same = [slot for slot in free if _has_source(slot, one) and (slot.label == one.label or not is_named)]
+            if is_named or one.kind != "test":
+                take(at, same[0] if same else None)
+    for at, one in left():
+        take(at, next((slot for slot in free if not slot.identity and slot.label == one.label), None))
+    tests = [(at, one) for at, one in left() if one.kind == "test"]
+    if len(tests) == 1:
+        ((at, one),) = tests
+        same = [slot for slot in free if _has_source(slot, one)]
+        take(at, same[0] if len(same) == 1 else None)
+    return found
+
+
+def _has_source(slot: Slot, one: Configured) -> bool:
+    if slot.identity.get(SOURCE) != one.identity[SOURCE]:
+        return False
+    return not one.id or slot.identity.get(ID, one.id) == one.id

@@ -15,7 +15,8 @@ from typing import Final, Protocol, TypeAlias
 import structlog
 import trio
 
-from edged.cameras.configured import Configured
+from edged.cameras.configured import ID, Configured
+from edged.cameras.fixed import Shown
 from edged.cameras.identity import INDEX_PROPERTY, find_slot, identity_of
 from edged.cameras.model import Camera, Status
 from edged.cameras.probe import Probe, choose
@@ -57,17 +58,12 @@ class Device:
     node: Node | None = None
     identity: dict[str, str] = field(default_factory=dict)
     slot: int | None = None
+    #: What it answered last, while it is shown.
+    found: Probe | None = None
     #: The task that settles it.
     settling: trio.CancelScope = field(default_factory=trio.CancelScope)
     #: Its one probe thread.
     limiter: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
-
-
-class Shown(Protocol):
-    """What everybody knows of cameras: the registry."""
-
-    def put(self, number: int, camera: Camera) -> None: ...
-    def shown(self, number: int) -> Camera | None: ...
 
 
 class Devices:
@@ -199,22 +195,34 @@ class Devices:
                 other.slot = None
         if device.slot not in (None, slot.number):
             self._release(device)
-        device.slot = slot.number
+        device.slot, device.found = slot.number, found
         await self._slots.give(slot)
+        self._take_path(slot)
         self._registry.put(slot.number, _usb_camera(slot, node, found, problem, settings))
         await self._slots.store(slot)
 
     def _slot_of(self, device: Device, node: Node, found: Probe | None, settings: Configured | None) -> Slot | None:
         """The slot of a device as it should be stored, maybe a new one; None for a device that gets none."""
         others = [one for one in self._devices.values() if one is not device and one.node is not None]
+        own = settings.id if settings else ""
+        slot = next(
+            (slot for slot in self._slots.all() if slot.kind == "usb" and own and slot.identity.get(ID) == own), None
+        )
+        if slot is not None and any(other.slot == slot.number for other in others):
+            own, slot = "", None  # several devices fit one entry: the first is the one that has its id
         match = find_slot(device.identity, self._slots.all(), [other.identity for other in others])
-        slot = match.slot
-        if match.ambiguous or (slot is not None and any(other.slot == slot.number for other in others)):
+        if slot is None:
+            slot = match.slot
+        if (slot is None and match.ambiguous) or (
+            slot is not None and any(other.slot == slot.number for other in others)
+        ):
             log.warning("camera_ambiguous", node=node.node, remedy="two devices look the same: move one, replug both")
             return None
         label = settings.label if settings else ""
+        identity = {**device.identity, ID: own} if own else device.identity
+        path = self._path_for(device, settings)
         if slot is not None:
-            return replace(slot, identity=device.identity, label=label or slot.label)
+            return replace(slot, identity=identity, label=label or slot.label, path=path)
         if found is None and not _is_surely_a_camera(node.properties):
             log.warning("device_unknown", node=node.node)
             return None
@@ -222,11 +230,42 @@ class Devices:
             log.error("too_many_cameras", node=node.node, slots=len(self._slots.all()))
             return None
         product = (found.card if found else "") or node.properties.get("ID_V4L_PRODUCT") or node.node
-        return Slot(self._slots.first_free(), device.identity, label or product, "usb")
+        return Slot(self._slots.first_free(), identity, label or product, "usb", path)
+
+    def _path_for(self, device: Device, settings: Configured | None) -> str:
+        """The path that the settings give; of several devices that one entry fits, the first has it."""
+        if settings is None or not settings.path:
+            return ""
+        shown = (
+            self._registry.shown(one.slot)
+            for one in self._devices.values()
+            if one is not device and one.slot is not None
+        )
+        return "" if any(camera is not None and camera.path == settings.path for camera in shown) else settings.path
+
+    def _take_path(self, slot: Slot) -> None:
+        """A camera that is not plugged in loses its path to one that is."""
+        for other in self._slots.all():
+            camera = self._registry.shown(other.number)
+            if slot.path and other.number != slot.number and camera is not None and camera.path == slot.path:
+                self._registry.put(other.number, replace(camera, path=""))
+
+    async def set_matches(self, matches: Sequence[Configured]) -> None:
+        """These are the settings' entries now. Raises StoreFailed, Overloaded."""
+        self.matches = matches
+        paths = {one.path for one in matches}
+        bound = {device.slot for device in self._devices.values()}
+        for slot in self._slots.all():
+            camera = self._registry.shown(slot.number)
+            if slot.kind == "usb" and slot.number not in bound and camera is not None and camera.path not in paths:
+                self._registry.put(slot.number, replace(camera, path=""))
+        for device in list(self._devices.values()):
+            if device.node is not None and device.slot is not None and device.found is not None:
+                await self._show(device, device.node, device.found, "")
 
     def _release(self, device: Device) -> None:
         """A device is no longer the camera that it was."""
-        number, device.slot = device.slot, None
+        number, device.slot, device.found = device.slot, None, None
         if number is not None and (camera := self._registry.shown(number)) is not None:
             self._registry.put(number, unplugged(camera))
 
@@ -270,4 +309,5 @@ def _usb_camera(slot: Slot, node: Node, found: Probe | None, problem: str, setti
         encoder=wanted.encoder,
         modes=modes,
         problem=problem,
+        path=slot.path,
     )

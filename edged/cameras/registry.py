@@ -6,8 +6,7 @@ camera, and udev (devices.py). It knows neither MediaMTX nor clients; whoever ca
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +15,12 @@ import trio
 
 from edged.cameras.configured import Configured, check
 from edged.cameras.devices import Ask, Devices, Watch, unplugged
+from edged.cameras.fixed import FixedCameras, RemoveAdded, SaveAdded
 from edged.cameras.model import Camera, CameraChanged, Status
 from edged.cameras.probe import probe
 from edged.cameras.slots import Slots
 from edged.cameras.watch import ResyncCause, watch
-from edged.errors import StartFailed
+from edged.errors import InvalidState, Unsupported
 from edged.feeds import Feed
 from edged.store.cameras import Slot
 
@@ -28,16 +28,24 @@ __all__ = ["Configured", "Registry"]
 
 log = structlog.get_logger("cameras")
 
-#: Seconds between two looks at the test cameras' files.
-TEST_INTERVAL: Final = 0.2
+#: Cameras that calls may have added, together with all others.
+MOST_CAMERAS: Final = 128
+
+
+async def _save_nothing(_slot: Slot, _one: Configured) -> None:
+    raise Unsupported("this box keeps no added cameras")
+
+
+async def _remove_nothing(_number: int) -> None:
+    raise Unsupported("this box keeps no added cameras")
 
 
 class Registry:
     """All cameras that are known, by name.
 
-    `load_slots` is called once, at the start; `save_slot` commits one slot and raises EdgedError if it cannot.
-    `state`: folder that holds `test-cameras/`. `resynced` counts lost udev events by cause.
-    Raises ConfigError for a configured camera that cannot be.
+    `load_slots` is called once, at the start; `save_slot` commits one slot and raises EdgedError if it cannot; so do
+    `save_added` and `remove_added` for what calls have `added`. `state`: folder that holds `test-cameras/`. `resynced`
+    counts lost udev events by cause. Raises ConfigError for a configured camera that cannot be.
     """
 
     def __init__(
@@ -51,6 +59,9 @@ class Registry:
         resynced: Callable[[ResyncCause], None] = lambda _cause: None,
         watch: Watch = watch,
         probe: Ask = probe,
+        added: Sequence[Configured] = (),
+        save_added: SaveAdded = _save_nothing,
+        remove_added: RemoveAdded = _remove_nothing,
     ) -> None:
         check(configured)
         self.changes: Feed[CameraChanged] = Feed()
@@ -59,11 +70,13 @@ class Registry:
         #: Whether cameras are noticed as they are plugged in.
         self.discovery_active = False
         self._slots = Slots(load_slots, save_slot)
-        self._fixed = [one for one in configured if one.kind != "usb"]
-        self._tests = Path(state) / "test-cameras"
+        self._configured = configured
+        self._added = added
+        self._fixed = FixedCameras(self._slots, self, Path(state), save_added, remove_added)
         self._use_udev = use_udev
-        matches = [one for one in configured if one.kind == "usb"]
-        self._devices = Devices(self._slots, self, matches, resynced=resynced, watch=watch, probe=probe)
+        self._devices = Devices(self._slots, self, _matches(configured), resynced=resynced, watch=watch, probe=probe)
+        #: Descriptions change one after the other.
+        self._changing = trio.Lock()
         self._cameras: dict[int, Camera] = {}
         self._all: tuple[Camera, ...] = ()
         self._by_name: dict[str, Camera] = {}
@@ -83,21 +96,76 @@ class Registry:
         listed; USB cameras connect as they answer. Raises StoreFailed if a slot cannot be stored at the start.
         """
         self._slots.load()
-        tests: list[tuple[int, Configured]] = []
-        for one in self._fixed:
-            number = await self._place(one)
-            if one.kind == "test":
-                tests.append((number, one))
+        await self._fixed.set_configured(self._configured, self._added)
+        paths = {one.path for one in _matches(self._configured)}
         for slot in self._slots.all():
             if slot.kind == "usb":
-                self.put(slot.number, Camera(name=slot.name, label=slot.label, kind="usb", status=Status.DISCONNECTED))
+                path = slot.path if slot.path in paths else ""
+                camera = Camera(name=slot.name, label=slot.label, kind="usb", status=Status.DISCONNECTED, path=path)
+                self.put(slot.number, camera)
         async with trio.open_nursery() as nursery:
-            if tests:
-                nursery.start_soon(self._look_at_files, tests)
+            nursery.start_soon(self._fixed.look_at_files)
             if self._use_udev:
                 await nursery.start(self._devices.run)
                 self.discovery_active = True
             task_status.started()
+
+    @property
+    def described(self) -> Mapping[int, Configured]:
+        """The network cameras and test pictures as they are described, by slot."""
+        return self._fixed.entries
+
+    async def configure(self, configured: Sequence[Configured]) -> None:
+        """The settings were read again: these are its cameras now. Whatever did not change goes on undisturbed.
+
+        Raises ConfigError, StartFailed, StoreFailed, Overloaded; network cameras and test pictures are then as before.
+        """
+        check(configured)
+        async with self._changing:
+            await self._fixed.set_configured(configured)
+            self._configured = configured
+            await self._devices.set_matches(_matches(configured))
+
+    async def describe(self, one: Configured, confirm: Callable[[], None]) -> Camera:
+        """Add a network camera, or change the added one in the slot `one.number`; stored before it is shown.
+
+        `confirm` is asked right before the commit, and raises what forbids it. Raises InvalidState for a path or a
+        source that another camera has, or one camera too many; StoreFailed, Overloaded.
+        """
+        async with self._changing:
+            self._check(one)
+            confirm()
+            return await self._fixed.set_added(one)
+
+    async def remove(self, number: int, confirm: Callable[[], None]) -> None:
+        """Remove the added camera in this slot. `confirm` as in `describe`. Raises StoreFailed, Overloaded."""
+        async with self._changing:
+            if number not in self.described:
+                return
+            confirm()
+            await self._fixed.remove(number)
+
+    def _check(self, one: Configured) -> None:
+        holder = self.find(one.path) if one.path else None
+        if (holder is not None and holder.name != f"camera{one.number}") or one.path in self._settings_paths():
+            whose = holder.name if holder is not None else "a camera of the settings"
+            raise InvalidState(f"the path {one.path!r} is {whose}'s already", hint="choose another", path=one.path)
+        for number, other in self.described.items():
+            if number != one.number and other.identity == one.identity:
+                raise InvalidState(
+                    f"camera{number} ({other.label}) has this source already",
+                    hint="change that one, or give this one an id of its own",
+                    camera=f"camera{number}",
+                )
+            if number != one.number and one.id and other.id == one.id:
+                raise InvalidState(
+                    f"camera{number} has the id {one.id!r}", hint="choose another", camera=f"camera{number}"
+                )
+        if one.number is None and len(self._cameras) >= MOST_CAMERAS:
+            raise InvalidState(f"there are {MOST_CAMERAS} cameras", hint="remove one first")
+
+    def _settings_paths(self) -> frozenset[str]:
+        return frozenset(one.path for one in self._configured) - {""}
 
     def shown(self, number: int) -> Camera | None:
         """The camera of a slot as it is known now."""
@@ -113,9 +181,7 @@ class Registry:
                 self.put(other, unplugged(stale))  # its removal is still settling
                 break
         self._cameras[number] = camera
-        self._all = tuple(self._cameras[one] for one in sorted(self._cameras))
-        self._by_name = {name: one for one in self._all for name in one.every_name}
-        self.version += 1
+        self._list_anew()
         write = log.warning if camera.status is Status.ERROR else log.info
         write(
             "camera",
@@ -127,54 +193,19 @@ class Registry:
         )
         self.changes.publish(CameraChanged(camera, previous))
 
-    # Configured cameras.
+    def forget(self, number: int) -> None:
+        """A camera is no more, and everybody is told so."""
+        camera = self._cameras.pop(number, None)
+        if camera is not None:
+            self._list_anew()
+            log.info("camera", camera=camera.name, label=camera.label, status="REMOVED")
+            self.changes.publish(CameraChanged(unplugged(camera), camera))
 
-    async def _place(self, one: Configured) -> int:
-        """Give a configured camera the slot of its label, a new one the first time, and show it."""
-        slot = next((old for old in self._slots.all() if old.kind != "usb" and old.label == one.label), None)
-        if slot is None:
-            slot = Slot(self._slots.first_free(), {}, one.label, one.kind)
-            if one.kind == "test":
-                self._plug_in(one)
-        slot = replace(slot, kind=one.kind)
-        await self._slots.give(slot)
-        await self._slots.store(slot)
-        self.put(slot.number, self._fixed_camera(slot, one))
-        return slot.number
+    def _list_anew(self) -> None:
+        self._all = tuple(self._cameras[one] for one in sorted(self._cameras))
+        self._by_name = {name: one for one in self._all for name in one.every_name}
+        self.version += 1
 
-    def _plug_in(self, one: Configured) -> None:
-        """A new test camera is there to begin with."""
-        try:
-            self._tests.mkdir(parents=True, exist_ok=True)
-            (self._tests / one.label).touch()
-        except OSError as failure:
-            raise StartFailed(
-                f"cannot make {self._tests / one.label}: {failure.strerror}", hint="the state folder must be writable"
-            ) from failure
 
-    def _fixed_camera(self, slot: Slot, one: Configured) -> Camera:
-        return Camera(
-            name=slot.name,
-            label=one.label,
-            kind=one.kind,
-            status=Status.CONNECTED if one.kind == "rtsp" else self._test_status(one),
-            url=one.source if one.kind == "rtsp" else None,
-            always_on=one.always_on,
-            width=one.width,
-            height=one.height,
-            rate=one.rate,
-            bitrate=one.bitrate,
-            encoder=one.encoder,
-        )
-
-    def _test_status(self, one: Configured) -> Status:
-        return Status.CONNECTED if (self._tests / one.label).exists() else Status.DISCONNECTED
-
-    async def _look_at_files(self, tests: Sequence[tuple[int, Configured]]) -> None:
-        """A test camera is plugged in while its file is there."""
-        while True:
-            await trio.sleep(TEST_INTERVAL)
-            for number, one in tests:
-                camera, status = self._cameras[number], self._test_status(one)
-                if camera.status is not status:
-                    self.put(number, replace(camera, status=status))
+def _matches(configured: Sequence[Configured]) -> list[Configured]:
+    return [one for one in configured if one.kind == "usb"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from edged.cameras import identity
@@ -32,8 +33,8 @@ class Slots:
 
     @property
     def is_full(self) -> bool:
-        """Whether no further camera gets a number."""
-        return len(self._given) >= MOST_SLOTS
+        """Whether no further device gets a number."""
+        return sum(slot.kind == "usb" for slot in self._given.values()) >= MOST_SLOTS
 
     def first_free(self) -> int:
         """The number for a new camera."""
@@ -53,3 +54,18 @@ class Slots:
         if self._stored.get(slot.number) != slot:
             await self._save(slot)
             self._stored[slot.number] = slot
+
+    @contextmanager
+    def reserved(self, slot: Slot) -> Iterator[None]:
+        """Nobody else gets this number while the block commits the slot; if that fails all is as before."""
+        before = self._given.get(slot.number)
+        self._given[slot.number] = slot
+        try:
+            yield
+        except BaseException:
+            if before is None:
+                del self._given[slot.number]
+            else:
+                self._given[slot.number] = before
+            raise
+        self._stored[slot.number] = slot

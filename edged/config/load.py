@@ -95,7 +95,8 @@ def load(
     sections: dict[str, Any] = {name: _build(draft, name, kind) for name, kind in SECTIONS.items() if name != "camera"}
     _check_issuers(sections["auth"], draft)
     _check_addresses(sections["listen"], sections["mediamtx"], draft)
-    return Config(**sections, camera=_build_cameras(draft))
+    cameras, places = _build_cameras(draft), tuple(str(place) for _, place in draft.cameras)
+    return Config(**sections, camera=cameras, camera_places=places)
 
 
 def load_shared_secrets(config: Config, credentials_directory: Path | None = None) -> dict[str, str]:
@@ -277,8 +278,20 @@ def _build_cameras(draft: _Draft) -> tuple[CameraSettings, ...]:
             raise _error(place, f"camera: {problem}", _SHOW, key="camera") from None
         if camera.name in cameras:
             raise _error(place, f"two cameras are named {camera.name!r}", "give one another name", key="camera.name")
+        for other in cameras.values():
+            _check_apart(camera, other, place)
         cameras[camera.name] = camera
     return tuple(cameras.values())
+
+
+def _check_apart(camera: CameraSettings, other: CameraSettings, place: Place) -> None:
+    """Raises ConfigError for two cameras of one path, or of one id."""
+    for key in ("path", "id"):
+        if (value := getattr(camera, key)) and value == getattr(other, key):
+            raise _error(
+                place, f"cameras {other.name!r} and {camera.name!r} have the same {key}, {value}",
+                "give one of them another", key=f"camera.{key}",
+            )  # fmt: skip
 
 
 def _convert_issuers(value: Any, _setting: Setting, key: str, place: Place) -> dict[str, IssuerSettings]:

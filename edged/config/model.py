@@ -20,6 +20,9 @@ from msgspec import Meta
 OFF = "off"
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - what a setting without a host asks for
 _LABEL = re.compile(r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]{0,63}\Z")
+_PATH = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
+_SLOT_NAME = re.compile(r"camera[0-9]+\Z")
+_CAMERA_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _SIZE = re.compile(r"([1-9][0-9]{1,4})x([1-9][0-9]{1,4})\Z")
 _UDEV_MATCH = re.compile(r"[A-Z][A-Z0-9_]*=[^,]+(,[A-Z][A-Z0-9_]*=[^,]+)*\Z")
 
@@ -119,17 +122,17 @@ def _check_listed_path(path: str) -> None:
         raise ValueError(f"paths: {path!r} is not a path alone: no query, no blanks, nothing %-encoded")
 
 
-def _check_network(text: str) -> None:
+def _check_network(text: str, key: str = "networks") -> None:
     if "%" in text:
-        raise ValueError(f"networks: {text!r}: networks have no interface")
+        raise ValueError(f"{key}: {text!r}: networks have no interface")
     try:
         wide = ip_network(text, strict=False)
     except ValueError:
-        raise ValueError(f"networks: {text!r} is not a network such as 192.0.2.0/24 or 2001:db8::/32") from None
+        raise ValueError(f"{key}: {text!r} is not a network such as 192.0.2.0/24 or 2001:db8::/32") from None
     try:
         ip_network(text)
     except ValueError:
-        raise ValueError(f"networks: {text!r} has bits of a host: the network is {wide}") from None
+        raise ValueError(f"{key}: {text!r} has bits of a host: the network is {wide}") from None
 
 
 class ListenPolicies(Section, frozen=True, kw_only=True):
@@ -388,12 +391,30 @@ class CameraSettings(Section, frozen=True, kw_only=True):
     rate: Annotated[float, Meta(gt=0, le=240, description="Frames a second, or the nearest there is.")] = 15.0
     bitrate: Annotated[int, Meta(ge=10_000, description="Bits a second when edged encodes.")] = 1_000_000
     encoder: Annotated[str, Meta(description='ffmpeg\'s name of the encoder; "" chooses.')] = ""
+    path: Annotated[
+        str,
+        Meta(
+            description="The name of its stream, as in rtsp://HOST:8554/front_door: up to 32 of a-z, 0-9, _ and -, a "
+            'letter first, no two alike; "" is its id, cameraN.'
+        ),
+    ] = ""
+    id: Annotated[
+        str,
+        Meta(
+            description="By which it is recognised when its source has changed: up to 64 of A-Z, a-z, 0-9, ., _ and -. "
+            "Without one it is its source, whatever user name and password."
+        ),
+    ] = ""
 
     def __post_init__(self) -> None:
         if not _LABEL.match(self.name):
             raise ValueError("name is 1 to 64 characters without / and does not begin with a dot")
         if not (self.is_test or self.is_rtsp or _UDEV_MATCH.match(self.source)):
             raise ValueError("source is rtsp://…, test, or a udev match such as ID_SERIAL=Vendor_Camera_0001")
+        if self.path and (not _PATH.match(self.path) or _SLOT_NAME.match(self.path)):
+            raise ValueError("path is up to 32 of a-z, 0-9, _ and -, a letter first, and not camera and a number")
+        if self.id and not _CAMERA_ID.match(self.id):
+            raise ValueError("id is up to 64 of A-Z, a-z, 0-9, ., _ and -, a letter or digit first")
         if not _SIZE.match(self.size):
             raise ValueError("size is WIDTHxHEIGHT, such as 640x480")
 
@@ -416,6 +437,22 @@ class CameraSettings(Section, frozen=True, kw_only=True):
     def height(self) -> int:
         """Pixels."""
         return int(self.size.split("x")[1])
+
+
+class SourceSettings(Section, frozen=True, kw_only=True):
+    """Where cameras may be that calls add (add_camera, update_camera); a [[camera]] may be anywhere."""
+
+    also_allowed: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Networks that are refused otherwise: this box itself, link-local and multicast. 127.0.0.0/8 "
+            "lets calls add a stream that this box serves."
+        ),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        for network in self.also_allowed:
+            _check_network(network, "also_allowed")
 
 
 class SnapshotSettings(Section, frozen=True, kw_only=True):
@@ -450,6 +487,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     snapshots: SnapshotSettings = SnapshotSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
+    sources: SourceSettings = SourceSettings()
+    #: Where each of `camera` stands: file and line.
+    camera_places: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         fill = msgspec.structs.force_setattr
@@ -480,6 +520,7 @@ SECTIONS: dict[str, type[Section]] = {
     "snapshots": SnapshotSettings,
     "metrics": MetricsSettings,
     "log": LogSettings,
+    "sources": SourceSettings,
 }
 
 

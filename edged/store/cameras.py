@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
@@ -13,31 +13,62 @@ import msgspec
 class Slot:
     """A camera's number for good: `camera{number}`; `label` is what people call it, `kind` usb, rtsp or test.
 
-    `identity` for a USB camera: `model`, `serial`, `port`, `part` (all text); empty for a configured one,
-    which is known by its label.
+    `identity` for a USB camera: `model`, `serial`, `port`, `part` (all text); for one that somebody described `source`,
+    a digest of it without credentials. Either may hold `id`, the operator's. Empty in slots of before, which are known
+    by their label. `path` at MediaMTX, "" for the slot's own name.
     """
 
     number: int
     identity: dict[str, str]
     label: str
     kind: Literal["usb", "rtsp", "test"]
+    path: str = ""
 
     @property
     def name(self) -> str:
-        """The camera's name and MediaMTX path, `camera0`."""
+        """The camera's name, `camera0`."""
         return f"camera{self.number}"
 
 
 def load(connection: sqlite3.Connection) -> list[Slot]:
     """Every slot, by number."""
-    rows = connection.execute("SELECT number, identity, label, kind FROM cameras ORDER BY number")
-    return [Slot(row[0], msgspec.json.decode(row[1], type=dict[str, str]), row[2], row[3]) for row in rows]
+    rows = connection.execute("SELECT number, identity, label, kind, path FROM cameras ORDER BY number")
+    return [Slot(row[0], msgspec.json.decode(row[1], type=dict[str, str]), *row[2:]) for row in rows]
 
 
 def save(connection: sqlite3.Connection, slot: Slot) -> None:
     """A slot as it is now, new or changed."""
     connection.execute(
-        "INSERT INTO cameras (number, identity, label, kind) VALUES (?, ?, ?, ?) ON CONFLICT (number) DO UPDATE"
-        " SET identity = excluded.identity, label = excluded.label, kind = excluded.kind",
-        (slot.number, msgspec.json.encode(slot.identity, order="sorted").decode(), slot.label, slot.kind),
+        "INSERT INTO cameras (number, identity, label, kind, path) VALUES (?, ?, ?, ?, ?) ON CONFLICT (number) DO"
+        " UPDATE SET identity = excluded.identity, label = excluded.label, kind = excluded.kind, path = excluded.path",
+        (slot.number, msgspec.json.encode(slot.identity, order="sorted").decode(), slot.label, slot.kind, slot.path),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A camera that a call has added. `settings` JSON text, its source with credentials; `address` the literal one."""
+
+    number: int
+    settings: str = field(repr=False)
+    address: str
+
+
+def load_added(connection: sqlite3.Connection) -> list[Added]:
+    """Every added camera, by number."""
+    return [Added(*row) for row in connection.execute("SELECT number, settings, address FROM added_cameras ORDER BY 1")]
+
+
+def save_added(connection: sqlite3.Connection, slot: Slot, added: Added) -> None:
+    """An added camera and its slot as they are now, new or changed."""
+    save(connection, slot)
+    connection.execute(
+        "INSERT INTO added_cameras (number, settings, address) VALUES (?, ?, ?) ON CONFLICT (number) DO UPDATE"
+        " SET settings = excluded.settings, address = excluded.address",
+        (added.number, added.settings, added.address),
+    )
+
+
+def remove_added(connection: sqlite3.Connection, number: int) -> None:
+    """An added camera is no more; its slot stays its own."""
+    connection.execute("DELETE FROM added_cameras WHERE number = ?", (number,))

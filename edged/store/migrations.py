@@ -146,6 +146,15 @@ TRUST: Migrations = (
             epoch INTEGER NOT NULL
         ) STRICT""",
     ),
+    (
+        # A camera's path at MediaMTX, and cameras that a call has added: their settings as JSON text.
+        "ALTER TABLE cameras ADD COLUMN path TEXT NOT NULL DEFAULT ''",
+        """CREATE TABLE added_cameras (
+            number INTEGER PRIMARY KEY REFERENCES cameras,
+            settings TEXT NOT NULL,
+            address TEXT NOT NULL
+        ) STRICT""",
+    ),
 )
 
 #: What only counts.

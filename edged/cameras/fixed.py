@@ -1,0 +1,169 @@
+"""Network cameras and test pictures: described by the settings or added by a call, never discovered.
+
+An added camera is bound to its slot, whatever is changed of it; one of the settings is recognised by its id or source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Protocol, TypeAlias
+
+import structlog
+import trio
+
+from edged.cameras.configured import Configured, recognise
+from edged.cameras.model import Camera, Status
+from edged.cameras.slots import Slots
+from edged.errors import StartFailed
+from edged.store.cameras import Slot
+
+_log = structlog.get_logger("cameras")
+
+#: Seconds between two looks at the test cameras' files.
+TEST_INTERVAL: Final = 0.2
+
+
+class Shown(Protocol):
+    """What everybody knows of cameras: the registry."""
+
+    def put(self, number: int, camera: Camera) -> None: ...
+    def shown(self, number: int) -> Camera | None: ...
+    def forget(self, number: int) -> None: ...
+
+
+#: Commits an added camera with its slot, in one transaction; raises EdgedError if it cannot.
+SaveAdded: TypeAlias = Callable[[Slot, Configured], Awaitable[None]]
+#: Commits that the added camera in this slot is no more.
+RemoveAdded: TypeAlias = Callable[[int], Awaitable[None]]
+
+
+class FixedCameras:
+    """The described cameras. `state`: folder that holds `test-cameras/`."""
+
+    def __init__(
+        self, slots: Slots, registry: Shown, state: Path, save_added: SaveAdded, remove_added: RemoveAdded
+    ) -> None:
+        self._slots = slots
+        self._registry = registry
+        self._tests = state / "test-cameras"
+        self._save_added = save_added
+        self._remove_added = remove_added
+        self._entries: dict[int, Configured] = {}
+        #: Paths that the settings give, also to USB cameras: an added camera has to do without them.
+        self._taken: frozenset[str] = frozenset()
+
+    @property
+    def entries(self) -> Mapping[int, Configured]:
+        """What is described now, by slot."""
+        return MappingProxyType(self._entries)
+
+    async def set_configured(self, configured: Sequence[Configured], added: Sequence[Configured] = ()) -> None:
+        """These are the settings' cameras now, and no other; slots are found or made, and stored before any is shown.
+
+        `added`: cameras that calls have added, at the start; later they stay as they are. Raises StoreFailed,
+        Overloaded, StartFailed; what was shown before is then still shown.
+        """
+        self._taken = frozenset(one.path for one in configured) - {""}
+        kept = added or tuple(one for one in self._entries.values() if one.number is not None)
+        wanted = [one for one in configured if one.kind != "usb"]
+        numbers = {one.number for one in kept}
+        found = recognise(wanted, [slot for slot in self._slots.all() if slot.number not in numbers])
+        entries: dict[int, Configured] = {}
+        for one, slot in zip(wanted, found, strict=True):
+            before = slot
+            slot = replace(
+                slot or Slot(self._slots.first_free(), {}, one.label, one.kind),
+                identity=one.identity, label=one.label, kind=one.kind, path=one.path,
+            )  # fmt: skip
+            if one.kind == "test":
+                self._plug_in(one, before)
+            await self._slots.give(slot)
+            await self._slots.store(slot)
+            entries[slot.number] = one
+        entries |= {one.number: one for one in kept if one.number is not None}
+        # No checkpoint from here on: whoever follows the changes sees all of them at once.
+        for number in self._entries.keys() - entries.keys():
+            self._registry.forget(number)
+        self._entries = entries
+        for number, one in entries.items():
+            self._show(number, one)
+
+    async def set_added(self, one: Configured) -> Camera:
+        """Add a camera (`number` None), or change one that was added; it is stored before it is shown.
+
+        A camera that was removed is recognised and gets its slot back. Raises StoreFailed or Overloaded.
+        """
+        slot = next((slot for slot in self._slots.all() if slot.number == one.number), None)
+        if slot is None:
+            (slot,) = recognise([one], [slot for slot in self._slots.all() if slot.number not in self._entries])
+        slot = slot or Slot(self._slots.first_free(), {}, one.label, one.kind)
+        slot = replace(slot, identity=one.identity, label=one.label, kind=one.kind, path=one.path)
+        one = replace(one, number=slot.number)
+        # A commit that was begun may come true, so that its number is not given back meanwhile.
+        with trio.CancelScope(shield=True), self._slots.reserved(slot):
+            await self._save_added(slot, one)
+        self._entries[slot.number] = one
+        return self._show(slot.number, one)
+
+    async def remove(self, number: int) -> None:
+        """An added camera is no more. Its slot stays its own, and nobody else ever gets it."""
+        with trio.CancelScope(shield=True):
+            await self._remove_added(number)
+        self._entries.pop(number, None)
+        self._registry.forget(number)
+
+    async def look_at_files(self) -> None:
+        """A test camera is plugged in while its file is there; for ever."""
+        while True:
+            await trio.sleep(TEST_INTERVAL)
+            for number, one in self._entries.items():
+                camera = self._registry.shown(number)
+                if one.kind == "test" and camera is not None and camera.status is not (status := self._status(one)):
+                    self._registry.put(number, replace(camera, status=status))
+
+    def _show(self, number: int, one: Configured) -> Camera:
+        camera = self._camera(number, one)
+        self._registry.put(number, camera)
+        return camera
+
+    def _camera(self, number: int, one: Configured) -> Camera:
+        path = one.path
+        if one.number is not None and path in self._taken:
+            _log.warning("path_taken", camera=f"camera{number}", path=path, remedy="a camera of the settings has it")
+            path = ""
+        return Camera(
+            name=f"camera{number}",
+            label=one.label,
+            kind=one.kind,
+            status=self._status(one),
+            url=(one.address or one.source) if one.kind == "rtsp" else None,
+            always_on=one.always_on,
+            width=one.width,
+            height=one.height,
+            rate=one.rate,
+            bitrate=one.bitrate,
+            encoder=one.encoder,
+            path=path,
+        )
+
+    def _status(self, one: Configured) -> Status:
+        if one.kind == "rtsp":
+            return Status.CONNECTED
+        return Status.CONNECTED if (self._tests / one.label).exists() else Status.DISCONNECTED
+
+    def _plug_in(self, one: Configured, before: Slot | None) -> None:
+        """A new test camera is there to begin with; one that was renamed stays as it was."""
+        file = self._tests / one.label
+        try:
+            self._tests.mkdir(parents=True, exist_ok=True)
+            if before is None or before.kind != "test":
+                file.touch()
+            elif before.label != one.label and (old := self._tests / before.label).exists():
+                old.rename(file)
+        except OSError as failure:
+            raise StartFailed(
+                f"cannot make {file}: {failure.strerror}", hint="the state folder must be writable"
+            ) from failure
