@@ -23,7 +23,7 @@ from trio_websocket import (
     wrap_client_stream,
 )
 
-from edged.errors import EdgedError
+from edged.errors import EdgedError, InvalidParams
 from edged.wire.jsonrpc import INTERNAL_ERROR
 
 #: A commit to a slow card is answered within this; seconds.
@@ -66,8 +66,15 @@ class Daemon:
         request_id = next(self._ids)
         question = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params or {}}
         try:
+            text = msgspec.json.encode(question).decode()
+        except UnicodeEncodeError:
+            raise InvalidParams(
+                f"{_find_broken(question['params'])} is not UTF-8 text",
+                hint="nothing was asked; write it in the encoding of this terminal",
+            ) from None
+        try:
             with trio.fail_after(ANSWER_SECONDS):
-                await self._socket.send_message(msgspec.json.encode(question).decode())
+                await self._socket.send_message(text)
                 while True:
                     answer = _read(await self._socket.get_message())
                     if answer.get("id") == request_id:
@@ -83,9 +90,9 @@ class Daemon:
 async def connect(path: Path) -> AsyncIterator[Daemon]:
     """A conversation with the daemon whose unix socket this is. Raises Unreachable with what to do."""
     stream = await _open(path)
-    # Neither an error of the block nor one of the library's own reader may come out in the nursery's group.
-    problem: EdgedError | None = None
     stranger = Unreachable(f"what listens on {path} is not edged", hint="name its socket with --socket")
+    # Kept aside until everything is closed: a cancellation in between would take its place.
+    raised: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
             try:
@@ -95,16 +102,24 @@ async def connect(path: Path) -> AsyncIterator[Daemon]:
                 with trio.move_on_after(_CLOSE_SECONDS):
                     await socket.aclose()
             except _BROKEN:
-                problem = stranger
-            except EdgedError as raised:
-                problem = raised
-            finally:
-                nursery.cancel_scope.cancel()
+                raised = stranger
+            except BaseException as problem:  # A cancellation too; raised again below.
+                raised = problem
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)
-    except* _BROKEN:
-        problem = problem or stranger
-    if problem is not None:
-        raise problem
+    except BaseExceptionGroup as group:
+        # From the library's own reader, which a Ctrl-C may hit as well.
+        interrupted, others = group.split(KeyboardInterrupt)
+        if interrupted is not None:
+            raise KeyboardInterrupt from None
+        assert others is not None
+        if (unknown := others.split(_BROKEN)[1]) is not None:
+            raise unknown from None
+        if raised is None or isinstance(raised, trio.Cancelled):
+            raised = stranger
+    if raised is not None:
+        raise raised
 
 
 async def call_once(path: Path, method: str, params: Mapping[str, object] | None = None) -> Any:
@@ -128,6 +143,22 @@ async def _open(path: Path) -> trio.SocketStream:
         ) from None
     except (OSError, ValueError, trio.TooSlowError) as problem:
         raise Unreachable(f"{path} cannot be opened: {problem}", hint="name edged's socket with --socket") from None
+
+
+def _find_broken(params: object, name: str = "") -> str:
+    """The name of the first member with bytes that are no text (they are lone surrogates in Python)."""
+    if isinstance(params, Mapping):
+        for key, value in params.items():
+            if found := _find_broken(key, "a name") or _find_broken(value, str(key)):
+                return found
+    elif isinstance(params, (list, tuple)):
+        return next((found for item in params if (found := _find_broken(item, name))), "")
+    elif isinstance(params, str) and not params.isascii():
+        try:
+            params.encode()
+        except UnicodeEncodeError:
+            return name
+    return ""
 
 
 def _read(text: str | bytes) -> dict[str, Any]:

@@ -61,7 +61,13 @@ def create(
         "owner": owner,
         **rights,
     }
-    show_secret(ask("create_key", params, **where), "api_key", quiet=quiet, as_json=where["as_json"])
+    made = ask("create_key", params, **where)
+
+    def undo() -> str:
+        ask("revoke_key", {"key_id": made["key_id"]}, **where)
+        return f"{made['key_id']} is revoked again"
+
+    show_secret(made, "api_key", quiet=quiet, as_json=where["as_json"], undo=undo)
 
 
 @key.command("list")
@@ -181,7 +187,8 @@ def rotate(key_id: str, grace: int | None, quiet: bool, **where: Any) -> None:
     made = ask("rotate_key", {"key_id": key_id, "grace_seconds": grace}, **where)
     # The contract's reply says the secret under two names; people need it once.
     shown = made if where["as_json"] else {name: value for name, value in made.items() if name != "new_api_key"}
-    show_secret(shown, "api_key", quiet=quiet, as_json=where["as_json"])
+    again = f"nobody has it, and the old one ends when its grace does; edged key rotate {key_id} makes another"
+    show_secret(shown, "api_key", quiet=quiet, as_json=where["as_json"], undo=lambda: again)
 
 
 @key.command()

@@ -1,7 +1,7 @@
 """What commands share: options, how answers are shown, and what becomes of errors.
 
 Exit codes: 0 done; 1 the daemon said no, or the answer is no; 2 the command was written wrongly; 3 no daemon could be
-asked; 78 a setting is wrong (EX_CONFIG, as systemd shows it).
+asked; 78 a setting is wrong (EX_CONFIG, as systemd shows it); 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from edged.cli.streams import is_terminal, read_line, write_out
 from edged.errors import ConfigError, EdgedError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 FAILED: Final = 1
 UNREACHABLE: Final = 3
+#: 128 and the number of SIGINT, as a shell says it.
+INTERRUPTED: Final = 130
 BAD_CONFIG: Final = 78
 _DIRECTORY: Final = Path("/etc/edged/conf.d")
 
@@ -66,7 +69,11 @@ def ask(
     with errors_shown(as_json=as_json):
         path = socket or _find_socket(directory)
         given = {name: value for name, value in params.items() if value is not None} | dict.fromkeys(nulls)
-        result: dict[str, Any] = trio.run(partial(call_once, path, method, given))
+        try:
+            result: dict[str, Any] = trio.run(partial(call_once, path, method, given))
+        except KeyboardInterrupt:
+            click.echo(f"edged: interrupted: {method} was asked for and may have been done all the same", err=True)
+            sys.exit(INTERRUPTED)
     return result
 
 
@@ -113,17 +120,32 @@ def errors_shown(*, as_json: bool) -> Iterator[None]:
 
 def show_json(value: object, *, err: bool = False) -> None:
     """A value as JSON, indented, one document."""
+    click.echo(_to_json(value, sys.stderr if err else sys.stdout), err=err)
+
+
+def _to_json(value: object, stream: IO[str] | None) -> str:
+    import json
+
     import msgspec
 
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode(), err=err)
+    data = msgspec.json.encode(value)
+    if (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "") != "utf8":
+        # Escapes of JSON's own for what the encoding has no letter for.
+        return json.dumps(json.loads(data), indent=2)
+    return msgspec.json.format(data, indent=2).decode()
 
 
 def show_fields(rows: Mapping[str, object]) -> None:
     """Names and values one below the other; what is None is left out."""
+    if text := format_fields(rows):
+        click.echo(text)
+
+
+def format_fields(rows: Mapping[str, object]) -> str:
+    """The lines of show_fields."""
     shown = {name: value for name, value in rows.items() if value is not None}
     width = max((len(name) for name in shown), default=0)
-    for name, value in shown.items():
-        click.echo(f"{name:<{width}}  {_plain(value)}")
+    return "\n".join(f"{name:<{width}}  {_plain(value)}" for name, value in shown.items())
 
 
 def show_rights(item: Mapping[str, object]) -> None:
@@ -133,14 +155,17 @@ def show_rights(item: Mapping[str, object]) -> None:
     show_fields({**{name: value for name, value in item.items() if name != "streams"}, **named})
 
 
-def show_secret(made: Mapping[str, Any], member: str, *, quiet: bool, as_json: bool) -> None:
-    """A reply whose `member` is a new secret, which no other will hold."""
-    if quiet:
-        click.echo(made[member])
-    elif as_json:
-        show_json(made)
-    else:
-        show_fields(made)
+def show_secret(made: Mapping[str, Any], member: str, *, quiet: bool, as_json: bool, undo: Callable[[], str]) -> None:
+    """A reply whose `member` is a new secret, which no other will hold.
+
+    Where it cannot be written out nobody has it: `undo` is called and says what has become of it; exit code 1.
+    """
+    text = str(made[member]) if quiet else _to_json(made, sys.stdout) if as_json else format_fields(made)
+    if problem := write_out(text):
+        said = undo()
+        click.echo(f"edged: the new {member} could not be written out ({problem}): {said}", err=True)
+        sys.exit(FAILED)
+    if not (quiet or as_json):
         click.echo(f"Keep {member} now: it is not shown again.", err=True)
 
 
@@ -156,8 +181,8 @@ def show_table(names: Sequence[str], rows: Sequence[Mapping[str, object]]) -> No
 def ask_password(*, from_stdin: bool) -> str:
     """A password: asked for twice without echo, or the first line of standard input; never from the command line."""
     if from_stdin:
-        return sys.stdin.readline().removesuffix("\n")
-    if not sys.stdin.isatty():
+        return read_line()
+    if not is_terminal():
         raise click.UsageError("there is no terminal to ask for the password on: use --password-stdin")
     return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
 

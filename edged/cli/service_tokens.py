@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edged.cli.options import FAILED, ask, show_json, show_secret, show_table, talks
+from edged.cli.streams import is_terminal, read_line
 
 _VARIABLE = "AUTH_SERVICE_TOKEN"
 _COLUMNS = ("token_id", "name", "status", "networks", "created_at", "previous_valid_until", "last_used", "usage_count")
@@ -31,7 +32,12 @@ def service_token() -> None:
 def add(name: str, networks: tuple[str, ...], quiet: bool, **where: Any) -> None:
     """Make a service token called NAME and print its secret, this one time."""
     made = ask("create_service_token", {"name": name, "networks": list(networks) or None}, **where)
-    show_secret(made, "service_token", quiet=quiet, as_json=where["as_json"])
+
+    def undo() -> str:
+        ask("revoke_service_token", {"token_id": made["token_id"]}, **where)
+        return f"{made['token_id']} is revoked again"
+
+    show_secret(made, "service_token", quiet=quiet, as_json=where["as_json"], undo=undo)
 
 
 @service_token.command("list")
@@ -55,7 +61,10 @@ def list_all(**where: Any) -> None:
 def rotate(token_id: str, grace: int | None, quiet: bool, **where: Any) -> None:
     """Give a service token a new secret and print it, this one time; the old one works on for a while."""
     made = ask("rotate_service_token", {"token_id": token_id, "grace_seconds": grace}, **where)
-    show_secret(made, "service_token", quiet=quiet, as_json=where["as_json"])
+    again = (
+        f"nobody has it, and the old one ends when its grace does; edged service-token rotate {token_id} makes another"
+    )
+    show_secret(made, "service_token", quiet=quiet, as_json=where["as_json"], undo=lambda: again)
 
 
 @service_token.command()
@@ -93,7 +102,7 @@ def import_token(name: str, networks: tuple[str, ...], **where: Any) -> None:
 
 def _read() -> str:
     """The token's text: the environment, else a pipe."""
-    text = os.environ.get(_VARIABLE, "") or ("" if sys.stdin.isatty() else sys.stdin.readline())
+    text = os.environ.get(_VARIABLE, "") or ("" if is_terminal() else read_line())
     if not text.strip():
         raise click.UsageError(f"no token: give it in {_VARIABLE} or on standard input")
     return text.strip()

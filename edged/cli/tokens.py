@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from edged.cli import token_file
-from edged.cli.options import FAILED, ask, errors_shown, show_fields, show_json, talks, with_json
+from edged.cli.options import FAILED, ask, errors_shown, show_fields, show_json, show_secret, talks, with_json
 from edged.cli.rights import ROLES, gives_rights
+from edged.cli.streams import is_terminal, read_line
 
 _VARIABLE = "CAMERA_SERVICE_JWT_TOKEN"
 _TEXT = click.argument("token", required=False)
@@ -59,12 +60,12 @@ def issue(
         "signing_key": signing_key,
     }
     made = ask("issue_token", params, **where)
-    if quiet:
-        click.echo(made["token"])
-    elif where["as_json"]:
-        show_json(made)
-    else:
-        show_fields(made)
+
+    def undo() -> str:
+        ask("revoke_token", {"token": made["token"]}, **where)
+        return "it is revoked again"
+
+    show_secret(made, "token", quiet=quiet, as_json=where["as_json"], undo=undo)
 
 
 @token.command()
@@ -165,8 +166,8 @@ def _read(given: str | None, as_json: bool) -> tuple[str, bool]:
     if given and given != "-":
         return given.strip(), False
     text = os.environ.get(_VARIABLE, "") if not given else ""
-    if not text and (given == "-" or not sys.stdin.isatty()):
-        text = sys.stdin.readline()
+    if not text and (given == "-" or not is_terminal()):
+        text = read_line()
     if text.strip() or given == "-":
         kept = False
     else:
