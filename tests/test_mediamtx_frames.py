@@ -124,6 +124,20 @@ def test_no_complaint_shows_a_secret(text: str, step: int) -> None:
     assert "query-secret" not in kept
 
 
+@pytest.mark.parametrize("url", ["rtsp://p:p@camera/x", "rtsp://p:p@camera/x?p", "rtsp://camera/x?p=1"])
+def test_a_short_password_masks_no_letters_of_other_words(url: str) -> None:
+    """A password `p` is masked where it stands, and ffmpeg's sentence stays readable."""
+    complaints = Complaints(secrets_of(url))
+    complaints.feed(
+        f"[rtsp @ 0x55] method DESCRIBE of {url} and {url}/trackID=0: 404, try -rtsp_transport udp\n".encode()
+    )
+    line = complaints.lines[0]
+    assert line.startswith("[rtsp @ 0x55] method DESCRIBE of ")
+    assert line.endswith(": 404, try -rtsp_transport udp")
+    assert "p:p@" not in line
+    assert "?p" not in line
+
+
 def test_a_line_without_end_is_cut_and_shows_nothing_of_the_secret() -> None:
     """Memory is bounded, and the cut does not leave half a secret; the line after it is kept again."""
     complaints = Complaints([PASSWORD])
@@ -156,7 +170,9 @@ def test_a_userinfo_is_masked_even_of_an_address_we_do_not_know() -> None:
 
 def test_secrets_of_an_address() -> None:
     """The password as it stands and as it reads, the query, and the whole; a broken address is secret itself."""
-    assert secrets_of("rtsp://u:p%40ss@h/x?a=b") == {"rtsp://u:p%40ss@h/x?a=b", "p%40ss", "p@ss", "a=b"}
+    long = "rtsp://u:pass%40word@h/x?key=abcd"
+    assert secrets_of(long) == {long, "pass%40word", "pass@word", "key=abcd", "?key=abcd"}
+    assert secrets_of("rtsp://u:p%40ss@h/x?a=b") == {"rtsp://u:p%40ss@h/x?a=b", "p%40ss", "?a=b"}
     assert secrets_of("rtsp://[") == {"rtsp://["}
     assert secrets_of("") == frozenset()
     assert password_of("rtsp://h/x") == ""

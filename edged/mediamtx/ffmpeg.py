@@ -50,6 +50,8 @@ _PRIVATE: Final = "edged-private-"
 _COMPLAINT_LINES: Final = 20
 _LINE_BYTES: Final = 8192
 _LINE_CHARACTERS: Final = 300
+#: Characters; a shorter secret is not searched for in texts of others.
+LEAST_SEARCHED: Final = 6
 _USERINFO = re.compile(r"://[^/\s]*@")
 
 
@@ -160,12 +162,17 @@ def password_of(url: str) -> str:
 
 
 def secrets_of(url: str) -> frozenset[str]:
-    """Everything in an address that must not be shown: password, query, and the whole."""
+    """Everything in an address that must not be shown: the whole, what stands before its host, the password, the query.
+
+    A password or query of fewer than LEAST_SEARCHED characters would be found in words that have nothing to do with it:
+    such a one is masked only where it stands, in the address and in front of its host.
+    """
     try:
         password, query = password_of(url), urlsplit(url).query
     except ValueError:
         return frozenset({url})
-    return frozenset({url, password, unquote(password), query}) - {""}
+    searched = {text for text in (password, unquote(password), query) if len(text) >= LEAST_SEARCHED}
+    return frozenset({url, *searched, f"?{query}" if query else ""} - {""})
 
 
 class Complaints:
