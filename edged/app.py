@@ -17,10 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 import trio
 
-from edged import __version__, children, logs, systemd
+from edged import __version__, children, descriptors, logs, systemd
 from edged.access.admissions import Admissions
 from edged.access.api_keys import ApiKeys
 from edged.access.first_admin import FirstAdmin
@@ -282,10 +283,24 @@ async def serving(listeners: list[Listener], doors: Doors, config: Config, metri
     """The doors are open while the block runs; they close in order (net.listener)."""
     async with trio.open_nursery() as nursery:
         restrictions = read_restrictions(config, doors, metrics)
+        is_proxy = Policy((), config.listen.trusted_proxies).admits
         yield await nursery.start(
-            partial(serve, listeners, doors, config.limits, counts=metrics, restrictions=restrictions)
-        )
+            partial(serve, listeners, doors, fit_limits(config.limits), counts=metrics, restrictions=restrictions,
+                    is_proxy=is_proxy)
+        )  # fmt: skip
         nursery.cancel_scope.cancel()
+
+
+def fit_limits(limits: LimitSettings) -> LimitSettings:
+    """As many connections as the system lets this process have open files for, less those of everything else."""
+    files = descriptors.raise_limit()
+    fitting = descriptors.connections_within(files, limits.connections)
+    if fitting < limits.connections:
+        _log.warning(
+            "fewer connections", connections=fitting, wanted=limits.connections, open_files=files,
+            remedy="raise LimitNOFILE in edged.service, or ulimit -n",
+        )  # fmt: skip
+    return msgspec.structs.replace(limits, connections=fitting)
 
 
 @asynccontextmanager

@@ -21,8 +21,11 @@ from types import TracebackType
 import structlog
 import trio
 
-from edged.errors import DependencyFailed
+from edged.descriptors import is_exhausted
+from edged.errors import DependencyFailed, OutOfDescriptors
 
+#: Seconds between two looks at a child while there is no descriptor by which to await its end.
+_LOOK_SECONDS = 0.05
 #: Seconds to wait for a killed child; one that hangs in the kernel is left behind and logged.
 KILL_SECONDS = 5.0
 _log = structlog.get_logger("children")
@@ -63,11 +66,19 @@ class Child:
             await trio.lowlevel.checkpoint()
         while self._process.returncode is None:
             # Not reaped yet, and only this method reaps: the pid is still ours.
-            pidfd = os.pidfd_open(self.pid)
             try:
-                await trio.lowlevel.wait_readable(pidfd)
-            finally:
-                os.close(pidfd)
+                pidfd = os.pidfd_open(self.pid)
+            except OSError as error:
+                if not is_exhausted(error):
+                    raise
+                await trio.sleep(_LOOK_SECONDS)
+                if not self._has_ended():
+                    continue
+            else:
+                try:
+                    await trio.lowlevel.wait_readable(pidfd)
+                finally:
+                    os.close(pidfd)
             self._reap()
         return self._process.returncode
 
@@ -112,6 +123,12 @@ class Child:
         if patience.cancelled_caught:
             _log.error("left_behind", child=self.name, pid=self.pid, why="it hangs in the kernel")
 
+    def _has_ended(self) -> bool:
+        """Without reaping it."""
+        if self._process.returncode is not None:
+            return True
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
     def _reap(self) -> None:
         """Collect a child that ended; while it is unreaped its group id cannot be given to anybody else."""
         if self._process.returncode is None:
@@ -132,7 +149,8 @@ def spawn(
 
     `arguments[0]` is a path, or a name looked up in `environment["PATH"]`; `environment` is the child's whole one;
     `folder` its working folder. Output that is not asked for goes to /dev/null, as does its input.
-    Raises DependencyFailed if the program, or `setpriv`, cannot be found or started.
+    Raises DependencyFailed if the program, or `setpriv`, cannot be found or started; OutOfDescriptors if no descriptor
+    is left for it.
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("children are spawned from the main thread: they die with the thread that spawned them")
@@ -141,9 +159,10 @@ def spawn(
     guard = _find("setpriv", path, "install util-linux")
     name = Path(program).name
     with contextlib.ExitStack() as ends:
-        output, output_end = _pipe(ends) if stdout else (None, subprocess.DEVNULL)
-        errors, errors_end = _pipe(ends) if stderr else (None, subprocess.DEVNULL)
+        output = errors = None
         try:
+            output, output_end = _pipe(ends) if stdout else (None, subprocess.DEVNULL)
+            errors, errors_end = _pipe(ends) if stderr else (None, subprocess.DEVNULL)
             process = subprocess.Popen(
                 [guard, "--pdeathsig", "KILL", "--", program, *arguments[1:]],
                 stdin=subprocess.DEVNULL,
@@ -157,7 +176,8 @@ def spawn(
             for end in (output, errors):
                 if end is not None:
                     os.close(end)
-            raise DependencyFailed(f"{name} could not be started: {error.strerror}", program=name) from error
+            kind = OutOfDescriptors if is_exhausted(error) else DependencyFailed
+            raise kind(f"{name} could not be started: {error.strerror}", program=name) from error
     return Child(process, name, _stream(output), _stream(errors))
 
 

@@ -90,6 +90,10 @@ class DependencyFailed(EdgedError):
     slug = "dependency_failed"
 
 
+class OutOfDescriptors(DependencyFailed):
+    """This process, or the machine, has no descriptor left: says nothing about the dependency."""
+
+
 class Unsupported(EdgedError):
     """This box, or this build, cannot do it."""
 

@@ -23,6 +23,7 @@ class SmallLimits:
 
     connections: int = 2048
     unauthenticated_per_address: int = 32
+    connections_per_credential: int = 128
     head_bytes: int = 16384
     message_bytes: int = 1048576
     message_bytes_unauthenticated: int = 16384
@@ -54,7 +55,10 @@ class EchoSession:
         self.received.append(text)
         if text == b"login":
             self.authenticated = True
-            self.outbox.send(b"welcome")
+            if self.outbox.identify("api_key:somebody"):
+                self.outbox.send(b"welcome")
+            else:
+                self.outbox.close(1013, "too many connections with this credential")
         elif text == b"crash":
             raise ValueError("the session broke")
         elif text == b"task crash":
@@ -134,6 +138,7 @@ async def running(
     app: Any = plain_app,
     listeners: Any = None,
     admits: Mapping[str, Callable[[str], bool]] | None = None,
+    is_proxy: Callable[[str], bool] = lambda _address: False,
     **limits: Any,
 ) -> AsyncIterator[Served]:
     """A server on 127.0.0.1:0, stopped at the end; nobody's descriptors are left behind.
@@ -161,6 +166,7 @@ async def running(
                     replace(LIMITS, **limits),
                     counts=served,
                     restrictions={name: Restriction(doors, admit) for name, admit in (admits or {}).items()},
+                    is_proxy=is_proxy,
                     task_status=task_status,
                 )
 

@@ -35,12 +35,17 @@ class Outbox:
 
     def __init__(self) -> None:
         self.texts: list[bytes] = []
+        self.accounts: list[str] = []
         self.code: int | None = None
         self._moved = trio.Event()
 
     @property
     def closed(self) -> bool:
         return self.code is not None
+
+    def identify(self, account: str) -> bool:
+        self.accounts.append(account)
+        return True
 
     def send(self, text: bytes) -> None:
         assert not self.closed, "a real outbox drops this silently"

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.access import limiter as module
-from edged.access.limiter import KNOWN_SECONDS, MOST, Limiter, is_loopback, network_of
+from edged.access.limiter import KNOWN_SECONDS, MOST, Limiter
 from edged.credentials.callers import ApiKey, LocalUser, NoCredential, Peer, Ticket, Token
+from edged.credentials.places import is_loopback, place_of
 from edged.credentials.tokens import issue_claims, sign
 from edged.errors import RateLimited, Refused
 from edged.store.database import Database
@@ -197,7 +198,7 @@ def test_loopback_is_not_exempt_from_password_limits(door: Door) -> None:
 )
 def test_an_ipv6_neighbour_is_a_64_and_an_ipv4_one_an_address(one: str, other: str, same: bool) -> None:
     """Everybody at home has 2^64 addresses to guess from."""
-    assert (network_of(one) == network_of(other)) is same
+    assert (place_of(one) == place_of(other)) is same
 
 
 @pytest.mark.parametrize(

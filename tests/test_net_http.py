@@ -183,9 +183,14 @@ async def test_a_chunked_body_over_the_limit_is_413(polite):
 
 
 async def test_a_body_at_the_limit_comes_back():
-    """1 MiB is allowed, in whatever pieces it arrives."""
+    """1 MiB is allowed to whoever has shown a credential, in whatever pieces it arrives."""
     body = bytes(range(256)) * 4096
-    async with running() as served, await connect(served.port) as stream:
+
+    async def app(scope, receive, send):
+        assert scope["edged.authenticated"]("api_key:somebody")
+        await plain_app(scope, receive, send)
+
+    async with running(app) as served, await connect(served.port) as stream:
         await stream.send_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stream.send_all, body)

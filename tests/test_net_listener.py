@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from edged.config.model import LimitSettings
 from edged.errors import StartFailed
 from edged.net import listener as module
+from edged.net import pools
 from edged.net.doors import Doors
 from edged.net.listener import inherit, open_all_tcp, open_tcp, open_unix
 
@@ -135,7 +136,7 @@ async def test_an_inherited_socket_is_served_and_its_file_stays(tmp_path):
 
 async def test_the_33rd_stranger_of_an_address_is_turned_away_with_429(monkeypatch):
     """Whoever authenticates makes room again; other addresses are not concerned."""
-    monkeypatch.setattr(module, "is_loopback", lambda _: False)
+    monkeypatch.setattr(pools, "is_loopback", lambda _: False)
     async with running() as served, trio.open_nursery() as nursery:
         strangers = [await connect(served.port) for _ in range(31)]
         async with opened(served) as client:
@@ -151,7 +152,7 @@ async def test_the_33rd_stranger_of_an_address_is_turned_away_with_429(monkeypat
             async with await connect(served.port) as allowed:
                 await allowed.send_all(GET)
                 assert (await read_reply(allowed))[1] == b"hello"
-                served.scopes[0]["edged.authenticated"]()
+                served.scopes[0]["edged.authenticated"]("api_key:somebody")
                 async with await connect(served.port) as another:
                     await another.send_all(GET)
                     await read_reply(another)

@@ -11,6 +11,7 @@ import pytest
 
 import edged
 from edged.credentials.wrapping import CREDENTIAL
+from edged.descriptors import WANTED
 
 ROOT = Path(__file__).parent.parent
 DEBIAN = ROOT / "packaging/debian"
@@ -44,6 +45,13 @@ def test_every_installed_file_is_there() -> None:
         source, target = line.split()
         assert (ROOT / source).is_file()
         assert target.startswith("usr/share/edged")
+
+
+def test_the_unit_leaves_descriptors_for_viewers_and_no_core() -> None:
+    """As many as the daemon asks for itself; what it held in memory is written nowhere when it crashes."""
+    unit = read_unit("edged.service")
+    assert f"LimitNOFILE={WANTED}" in unit
+    assert "LimitCORE=0" in unit
 
 
 def test_the_socket_is_not_in_a_folder_that_a_restart_removes() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
 import pytest
 
 from edged.errors import StartFailed
-from edged.store.folders import hold_folders
+from edged.store.folders import LOCK, hold_folders
 
 
 async def test_missing_folders_are_made_for_us_alone(tmp_path: Path) -> None:
@@ -55,6 +56,37 @@ async def test_a_link_to_a_held_folder_is_the_same_folder(tmp_path: Path) -> Non
         with pytest.raises(StartFailed):
             async with hold_folders(tmp_path / "link", tmp_path / "run"):
                 pass
+
+
+async def test_whoever_may_look_into_a_folder_cannot_hold_its_lock(tmp_path: Path) -> None:
+    """The runtime folder is open to all where no package made it; what is locked in it is not."""
+    runtime = tmp_path / "run"
+    runtime.mkdir(mode=0o755)
+    stranger = os.open(runtime, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(stranger, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        async with hold_folders(tmp_path / "state", runtime):
+            for folder in (runtime, tmp_path / "state"):
+                assert (folder / LOCK).stat().st_mode & 0o777 == 0o600
+    finally:
+        os.close(stranger)
+    (runtime / LOCK).unlink()
+    (runtime / LOCK).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StartFailed, match="cannot be used"):
+        async with hold_folders(tmp_path / "state", runtime):
+            pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+async def test_a_command_of_root_leaves_the_lock_to_the_folders_owner(tmp_path: Path) -> None:
+    """Or the daemon could not start after it."""
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    os.chown(state, 65534, 65534)
+    async with hold_folders(state, state):
+        pass
+    assert (state / LOCK).stat().st_uid == 65534
 
 
 def _umask() -> int:

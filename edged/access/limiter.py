@@ -19,9 +19,8 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from hashlib import blake2b
-from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import structlog
@@ -29,6 +28,7 @@ import trio
 
 from edged.credentials.callers import Caller, Credential, LocalUser, NoCredential, Peer, Ticket, Token, Transport
 from edged.credentials.decision import Reason
+from edged.credentials.places import is_loopback, place_of
 from edged.errors import EdgedError, RateLimited, Refused
 from edged.store import limiter as rows
 from edged.store.database import Database
@@ -104,7 +104,7 @@ class Limiter:
         """
         if not address:
             return
-        place = network_of(address)
+        place = place_of(address)
         if place in self._by_address:
             self._refuse_early("address", place)
         if subject is not None:
@@ -116,7 +116,7 @@ class Limiter:
         """It was wrong. `credential` is told apart from others by a hash whose key nobody has."""
         if not address:
             return
-        place, name = network_of(address), None if subject is None else _hidden(subject)
+        place, name = place_of(address), None if subject is None else _hidden(subject)
         text = f"{name or ''}\0{credential}"
         mark = blake2b(text.encode("utf-8", "surrogatepass"), key=self._key, digest_size=8).digest()
         self._note("address", place, mark)
@@ -127,7 +127,7 @@ class Limiter:
         """This user's password was right: from here on the place is known as theirs."""
         if not address:
             return
-        place = (_hidden(subject), network_of(address))
+        place = (_hidden(subject), place_of(address))
         before, now = self._places.pop(place, None), self._now()
         self._places[place] = now
         if before is None or now - before > _FRESH_SECONDS:
@@ -137,7 +137,7 @@ class Limiter:
 
     def knows(self, address: str, subject: str) -> bool:
         """Whether this user came in from there within 30 days, or asks on the unix socket."""
-        return not address or self._is_known(_hidden(subject), network_of(address))
+        return not address or self._is_known(_hidden(subject), place_of(address))
 
     def authenticate(
         self, gate: Gate, credential: Credential, peer: Peer, transport: Transport, *, at_files: bool = False
@@ -151,7 +151,7 @@ class Limiter:
         address = peer.address
         if not address or isinstance(credential, (NoCredential, LocalUser, Ticket)) or is_loopback(address):
             return gate.authenticate(credential, transport, at_files=at_files)
-        if network_of(address) in self._by_address and not gate.is_good(credential, transport):
+        if place_of(address) in self._by_address and not gate.is_good(credential, transport):
             self.check(address)
         try:
             return gate.authenticate(credential, transport, at_files=at_files)
@@ -260,27 +260,6 @@ class Limiter:
     def _is_known(self, name: str, place: str) -> bool:
         at = self._places.get((name, place))
         return at is not None and self._now() - at < KNOWN_SECONDS
-
-
-@lru_cache(maxsize=1024)
-def network_of(address: str) -> str:
-    """Who is one neighbour: an IPv4 address, also as IPv6 writes it, or an IPv6 /64. Other texts are themselves."""
-    if ":" not in address:
-        return address
-    try:
-        found = IPv6Address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return f"{IPv6Address(int(found) >> 64 << 64)}/64"
-
-
-@lru_cache(maxsize=1024)
-def is_loopback(address: str) -> bool:
-    """Whether an address that the kernel gave is this very machine."""
-    place = network_of(address)
-    return place.startswith("127.") or address == "::1"
 
 
 def _hidden(subject: str) -> str:

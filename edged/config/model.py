@@ -167,6 +167,13 @@ class ListenSettings(Section, frozen=True, kw_only=True):
             description="The same where MediaMTX servers on this machine look for the JWKS; a taken port is no error."
         ),
     ] = ("127.0.0.1:3000", "[::1]:3000")
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Networks or addresses of proxies whose X-Forwarded-For is believed: its right-most address "
+            "that is none of these is the client's, for limits, networks of service tokens, and the log."
+        ),
+    ] = ()
     unix: Annotated[
         str,
         Meta(description='The local socket; "" is edged.sock in paths.runtime. Who may open it is admin.'),
@@ -180,29 +187,37 @@ class ListenSettings(Section, frozen=True, kw_only=True):
     ] = ListenPolicies()
 
     def __post_init__(self) -> None:
-        for value in msgspec.structs.astuple(self):
-            for address in value if isinstance(value, tuple) else ():
+        for name in ("main", "compat", "local", "tokens"):
+            for address in getattr(self, name):
                 parse_address(address)
+        for network in self.trusted_proxies:
+            _check_network(network, "trusted_proxies")
 
 
 class LimitSettings(Section, frozen=True, kw_only=True):
     """How much of everything, and how long."""
 
-    connections: Annotated[Count, Meta(description="Connections at a time, all listeners together.")] = 2048
+    connections: Annotated[Count, Meta(description="Connections at a time by the network, as open files allow.")] = 2048
     unauthenticated_per_address: Annotated[
-        Count, Meta(description="Of these from one address without a credential; loopback is exempt.")
+        Count, Meta(description="Of these from one IPv4 address or IPv6 /64 without a credential; loopback is exempt.")
     ] = 32
+    connections_per_credential: Annotated[
+        Count, Meta(description="Of these with one key, or with one subject's tokens.")
+    ] = 128
     head_bytes: Annotated[Count, Meta(description="The longest head of an HTTP request.")] = 16384
     message_bytes: Annotated[Count, Meta(description="The longest WebSocket message or HTTP body.")] = 1048576
     message_bytes_unauthenticated: Annotated[
-        Count, Meta(description="The longest WebSocket message before authentication.")
+        Count, Meta(description="The longest WebSocket message or HTTP body before authentication.")
     ] = 16384
     calls_in_flight: Annotated[Count, Meta(description="Calls that one WebSocket may have unanswered.")] = 32
     batch: Annotated[Count, Meta(description="Calls in one JSON-RPC batch.")] = 50
     outbox_messages: Annotated[Count, Meta(description="Messages that may wait for one slow reader.")] = 256
     outbox_bytes: Annotated[Count, Meta(description="Bytes that may wait for one slow reader.")] = 1048576
     stall_seconds: Annotated[Seconds, Meta(description="How long a reader may take nothing.")] = 10.0
-    head_seconds: Annotated[Seconds, Meta(description="How long a request's head may take to arrive.")] = 10.0
+    head_seconds: Annotated[
+        Seconds,
+        Meta(description="How long a request's head may take, or any message or body before authentication."),
+    ] = 10.0
     keep_alive_seconds: Annotated[Seconds, Meta(description="How long an HTTP connection may idle.")] = 75.0
     ping_seconds: Annotated[Seconds, Meta(description="How often a WebSocket is pinged.")] = 30.0
     silence_seconds: Annotated[Seconds, Meta(description="How long a WebSocket may say nothing at all.")] = 75.0

@@ -90,7 +90,8 @@ class Peer:
 
     `listener` is main, compat, local or unix; `address` an IP address or ""; `uid` what the kernel says
     of a unix peer; `find_uid` looks a loopback TCP peer's uid up right now, None if it cannot be known;
-    `host` is the address that the peer reached us at, for URLs that we hand out.
+    `host` is the address that the peer reached us at, for URLs that we hand out; `proxy` the address of the trusted
+    proxy that says that its client is at `address`, "" for everybody else.
     """
 
     listener: str
@@ -98,6 +99,7 @@ class Peer:
     port: int = 0
     uid: int | None = None
     host: str = "localhost"
+    proxy: str = ""
     find_uid: Callable[[], int | None] = field(default=lambda: None, repr=False, compare=False)
 
     @property
@@ -159,6 +161,18 @@ class Caller:
     def role(self) -> str:
         """The strongest known role, or "none"."""
         return _strongest(self.roles)
+
+    @property
+    def account(self) -> str:
+        """Whose connections are counted together: a key's or a service token's, those of one subject's tokens; "" for
+        nobody's, on this very machine."""
+        if self.parent is not None:
+            return self.parent.account
+        if self.method == "peercred":
+            return ""
+        if self.method in ("api_key", "service_token"):
+            return f"{self.method}:{self.credential_id}"
+        return f"{self.method}:{self.claims.get('iss', '')}:{self.subject}"
 
     @property
     def bonds(self) -> frozenset[str]:

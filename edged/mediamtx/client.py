@@ -17,7 +17,8 @@ import h11
 import msgspec
 import trio
 
-from edged.errors import DependencyFailed
+from edged.descriptors import is_exhausted
+from edged.errors import DependencyFailed, OutOfDescriptors
 from edged.mediamtx.settings import PathConf
 
 #: Bytes of an answer; 500 sessions are some 300 kB.
@@ -113,7 +114,7 @@ class Client:
     """The control API at an address, as one user.
 
     `protocols` are those that are on. Every call raises DependencyFailed if MediaMTX does not answer within `timeout`
-    seconds, or answers something else than asked for.
+    seconds, or answers something else than asked for; OutOfDescriptors if it could not be asked for want of a socket.
     """
 
     def __init__(
@@ -212,6 +213,10 @@ class Client:
         except trio.TooSlowError as error:
             raise DependencyFailed(f"{what} within {seconds:g} s", hint="its log may say why") from error
         except (OSError, trio.BrokenResourceError, h11.RemoteProtocolError) as error:
+            if is_exhausted(error):
+                raise OutOfDescriptors(
+                    f"MediaMTX could not be asked: {error}", hint="see the limits of edged.service: LimitNOFILE"
+                ) from error
             raise DependencyFailed(f"{what} ({error})", hint="its log may say why") from error
 
     async def _exchange(self, method: str, target: str, body: bytes) -> _Answer:

@@ -24,7 +24,7 @@ import structlog
 import trio
 
 from edged.children import Child, spawn
-from edged.errors import DependencyFailed, EdgedError
+from edged.errors import DependencyFailed, EdgedError, OutOfDescriptors
 from edged.feeds import Feed
 from edged.mediamtx.addresses import reach
 from edged.mediamtx.client import Client
@@ -306,17 +306,21 @@ class Supervisor:
                 await health.look(self._timing.health_within)
             except DependencyFailed as error:
                 problem = None if is_own_shortage(error) else str(error)
+                if problem is None:
+                    _log.warning("health_not_checked", why=str(error))
             nursery.cancel_scope.cancel()
         return problem
 
     async def _await_ready(self, client: Client) -> str:
         """ "" when it answers, else why not."""
         why = "it did not start to answer"
-        with trio.move_on_after(self._timing.ready_within):
+        with trio.move_on_after(self._timing.ready_within) as patience:
             while True:
                 try:
                     await client.info()
                     return ""
+                except OutOfDescriptors as error:
+                    why, patience.deadline = str(error), trio.current_time() + self._timing.ready_within
                 except DependencyFailed as error:
                     why = str(error)
                 await trio.sleep(self._timing.ready_poll)

@@ -15,9 +15,11 @@ import h11
 import trio
 
 from edged.credentials.callers import Peer
+from edged.credentials.places import client_of
 from edged.net.doors import Counts, Doors, Limits, report_incident
 from edged.net.http import Exchange, HeadTooLarge, Wire, explain, fault_bytes, host_of, make_scope, target_of
-from edged.net.stream import Stream
+from edged.net.pools import Full, Pools
+from edged.net.stream import READ_SIZE, Stream
 from edged.net.websocket import WebSocket, choose_subprotocol, refuse_upgrade, upgrade_headers
 
 _TLS_HANDSHAKE = 0x16
@@ -38,9 +40,19 @@ class Connection:
         doors: Doors,
         limits: Limits,
         counts: Counts,
-        is_stopping: Callable[[], bool] = lambda: False,
+        is_stopping: Callable[[], bool],
+        *,
+        place: str,
+        pools: Pools,
+        is_proxy: Callable[[str], bool],
     ) -> None:
+        """`place` is where its client is (net.pools); the caller has added it to `pools`, and removes it."""
         self.stream = stream
+        self.place = place
+        self.account = ""
+        self._pools = pools
+        self._is_proxy = is_proxy
+        self._is_proxied = bool(peer.address) and is_proxy(peer.address)
         self.peer = peer
         self._doors = doors
         self._limits = limits
@@ -99,7 +111,9 @@ class Connection:
 
     def _check_exchange(self, exchange: Exchange, now: float) -> None:
         exchange.check()
-        if not exchange.reading_body or self._wire.heard:
+        if exchange.is_overdue(now, self._limits.head_seconds):
+            self._time_out("the request's body took too long")
+        elif not exchange.reading_body or self._wire.heard:
             self._wire.heard, self._since = False, now
         elif now - self._since > self._limits.stall_seconds:
             self._time_out("the request's body took too long")
@@ -161,7 +175,7 @@ class Connection:
                 self.stream.close()
 
     async def _speak(self) -> None:
-        data = await self.stream.receive()
+        data = await self.stream.receive(self._wire.read_size)
         if not data:
             return
         if data[0] == _TLS_HANDSHAKE:
@@ -201,8 +215,12 @@ class Connection:
             # Two lengths: a proxy in front may believe the other one (RFC 9112 6.1, request smuggling).
             await self._say(fault_bytes(400, "Content-Length and Transfer-Encoding exclude each other"))
             return False
+        peer, full = self._find_client(request)
+        if full is not None:
+            await self._say(fault_bytes(full.status, full.detail, (b"Retry-After", b"10")))
+            return False
         host = next((host_of(value) for name, value in request.headers if name == b"host"), None)
-        peer = replace(self.peer, host=host) if host and host != self.peer.host else self.peer
+        peer = replace(peer, host=host) if host and host != peer.host else peer
         upgrade = next((value for name, value in request.headers if name == b"upgrade"), b"")
         if upgrade and upgrade.strip().lower() == b"websocket":
             await self._upgrade(request, target[0], peer)
@@ -213,10 +231,24 @@ class Connection:
             return False
         return await self._answer(request, target, peer)
 
+    def _find_client(self, request: h11.Request) -> tuple[Peer, Full | None]:
+        """Who asks: the peer, or whoever a trusted proxy speaks for; and why they get no place, if they get none."""
+        if not self._is_proxied:
+            return self.peer, None
+        said = [value.decode("latin-1") for name, value in request.headers if name == b"x-forwarded-for"]
+        address = client_of(self.peer.address, said, self._is_proxy)
+        port = self.peer.port if address == self.peer.address else 0
+        peer = replace(self.peer, address=address, port=port, proxy=self.peer.address)
+        return peer, self._pools.move(self, address)
+
     async def _answer(self, request: h11.Request, target: tuple[str, bytes, bytes], peer: Peer) -> bool:
         scope = make_scope(request, target, peer)
-        scope["edged.authenticated"] = self._vouch
-        exchange = Exchange(self._wire, request, self._limits.message_bytes, self.spawn, self._is_stopping)
+        limits = self._limits
+        exchange = Exchange(
+            self._wire, request, limits.message_bytes, self.spawn, self._is_stopping,
+            strangers_limit=limits.message_bytes_unauthenticated,
+        )  # fmt: skip
+        scope["edged.authenticated"] = self.identify
         scope["edged.break_off"] = exchange.break_off
         self._exchange = exchange
         self._enter("idle")
@@ -233,8 +265,15 @@ class Connection:
             await self._say(b"")
         return False
 
-    def _vouch(self) -> None:
+    def identify(self, account: str) -> bool:
+        """A good credential of `account` was shown on it; False if that has too many connections already."""
+        if not self._pools.identify(self, account):
+            return False
         self._is_vouched = True
+        self._wire.read_size = READ_SIZE
+        if self._exchange is not None:
+            self._exchange.is_vouched = True
+        return True
 
     async def _upgrade(self, request: h11.Request, path: str, peer: Peer) -> None:
         headers: dict[str, str] = {}
@@ -249,7 +288,9 @@ class Connection:
             version = ((b"Sec-WebSocket-Version", b"13"), (b"Upgrade", b"websocket")) if refusal[0] == 426 else ()
             await self._say(fault_bytes(*refusal, *version))
             return
-        websocket = WebSocket(self.stream, self._limits, self._counts, self.spawn, trio.current_time())
+        websocket = WebSocket(
+            self.stream, self._limits, self._counts, self.spawn, trio.current_time(), identify=self.identify
+        )
         subprotocol = choose_subprotocol(headers.get("sec-websocket-protocol"))
         try:
             websocket.session = self._doors.open_session(peer, headers, subprotocol, websocket.outbox, self.spawn_call)

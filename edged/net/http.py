@@ -88,12 +88,14 @@ def host_of(value: bytes) -> str | None:
 class Wire:
     """h11's machine on a stream. `heard` is set with each read; a watcher clears it."""
 
-    __slots__ = ("_limit", "ended", "heard", "machine", "stream")
+    __slots__ = ("_limit", "ended", "heard", "machine", "read_size", "stream")
 
     def __init__(self, stream: Stream, head_bytes: int) -> None:
         self.stream = stream
         self.machine = h11.Connection(h11.SERVER, max_incomplete_event_size=head_bytes)
         self._limit = head_bytes
+        #: Asked of the kernel at once: before authentication no more than is kept.
+        self.read_size = min(head_bytes, READ_SIZE)
         self.heard = False
         self.ended = False
 
@@ -105,7 +107,7 @@ class Wire:
 
     async def read(self) -> None:
         """Read once."""
-        self.take(await self.stream.receive())
+        self.take(await self.stream.receive(self.read_size))
 
     async def head(self) -> h11.Request | None:
         """The next request's head; None when the client ends instead.
@@ -117,7 +119,7 @@ class Wire:
         while (event := machine.next_event()) is h11.NEED_DATA:
             if fed > self._limit:
                 raise HeadTooLarge
-            data = await self.stream.receive()
+            data = await self.stream.receive(self.read_size)
             fed += len(data)
             self.take(data)
         if fed > self._limit and fed - self.buffered() > self._limit:
@@ -170,15 +172,28 @@ def make_scope(request: h11.Request, target: tuple[str, bytes, bytes], peer: Pee
 
 
 class Exchange:
-    """One request and its reply. `sending` says that the body of a stream is on its way."""
+    """One request and its reply. `streaming` says that the body of a stream is on its way."""
 
     def __init__(
-        self, wire: Wire, request: h11.Request, body_limit: int, spawn: Spawn, closing: Callable[[], bool]
+        self,
+        wire: Wire,
+        request: h11.Request,
+        body_limit: int,
+        spawn: Spawn,
+        closing: Callable[[], bool],
+        *,
+        strangers_limit: int,
     ) -> None:
+        """`strangers_limit`: the longest body, bytes, of a request whose credential nobody has looked at yet."""
         self._wire = wire
         self._machine = wire.machine
         self._request = request
         self._limit = body_limit
+        self._strangers_limit = min(strangers_limit, body_limit)
+        self._declared = 0
+        self._began = trio.current_time()
+        #: Whether this request showed a good credential.
+        self.is_vouched = False
         self._spawn = spawn
         self._closing = closing
         self._scope = trio.CancelScope()
@@ -198,9 +213,10 @@ class Exchange:
         """Let the app answer. Afterwards the machine says whether the connection can go on."""
         declared = next((value for name, value in self._request.headers if name == b"content-length"), b"0")
         # h11 has seen to it that the value is digits, at most twenty of them.
-        if int(declared) > self._limit:
+        self._declared = int(declared)
+        if self._declared > self._limit:
             self._refused = True
-            await self._fail(413, self._too_large)
+            await self._fail(413, self._too_large(self._limit))
             return
         problem: Exception | None = None
         with self._scope:
@@ -228,6 +244,10 @@ class Exchange:
         else:
             await self._fail(500, f"incident {incident}")
 
+    def is_overdue(self, now: float, seconds: float) -> bool:
+        """Whether a stranger's body is still not whole after so many seconds, however steadily it comes."""
+        return self.reading_body and not self.is_vouched and now - self._began > seconds
+
     def check(self) -> None:
         """The watcher's look: cancel the app of a client that has left."""
         if not self._gone.is_set() and self._wire.stream.is_peer_gone():
@@ -248,6 +268,9 @@ class Exchange:
                 self._watch()
                 await self._gone.wait()
             return {"type": "http.disconnect"}
+        most = self._limit if self.is_vouched else self._strangers_limit
+        if self._declared > most:
+            await self._end_early(413, self._too_large(most))
         if self._machine.they_are_waiting_for_100_continue:
             go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
             await self._send(self._machine.send(go_on))
@@ -266,8 +289,8 @@ class Exchange:
             self.reading_body = False
         if isinstance(event, h11.Data):
             self._taken += len(event.data)
-            if self._taken > self._limit:
-                await self._end_early(413, self._too_large)
+            if self._taken > most:
+                await self._end_early(413, self._too_large(most))
             return {"type": "http.request", "body": bytes(event.data), "more_body": True}
         self._body_done = True
         return {"type": "http.request", "body": b"", "more_body": False}
@@ -344,9 +367,9 @@ class Exchange:
             self._gone.set()
             raise ClientGone("the client has left") from None
 
-    @property
-    def _too_large(self) -> str:
-        return f"a body may have at most {self._limit} bytes"
+    def _too_large(self, most: int) -> str:
+        why = "" if most == self._limit else " before a credential was looked at"
+        return f"a body may have at most {most} bytes{why}"
 
     async def _end_early(self, status: int, detail: str) -> None:
         """Refuse what the client sends while the app runs, and end the app: it must not answer that itself."""
@@ -378,12 +401,12 @@ class Exchange:
         """Wait for the end of the client's stream; what it pipelines meanwhile is kept."""
         assert self._watching is not None
         with self._watching:
-            while self._wire.buffered() < READ_SIZE:
+            while self._wire.buffered() < self._wire.read_size:
                 try:
                     await self._wire.stream.wait_readable()
                     if self._watching.cancel_called:
                         return
-                    data = self._wire.stream.receive_now()
+                    data = self._wire.stream.receive_now(self._wire.read_size)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     data = b""
                 if data == b"":

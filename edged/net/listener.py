@@ -14,19 +14,24 @@ import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 
 import structlog
 import trio
 
+from edged import memory
 from edged.config.model import expand, parse_address
+from edged.descriptors import EXHAUSTED, is_exhausted
 from edged.errors import StartFailed
 from edged.net.connection import Connection
 from edged.net.doors import Counts, Doors, Limits, NoCounts, Restriction, report_incident
 from edged.net.http import fault_bytes
-from edged.net.peers import Address, is_loopback, peer_of
+from edged.net.peers import Address, peer_of
+from edged.net.pools import Full, Pools, place_of_peer
 from edged.net.stream import Stream
+from edged.repeats import Repeats
 
 _log = structlog.get_logger("listener")
 
@@ -34,7 +39,12 @@ _BACKLOG = 1024
 #: Connections taken from one listener before the others get a turn.
 _ACCEPTS_IN_A_ROW = 32
 #: The system has no descriptor or memory left; it may have again in a moment.
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_EXHAUSTED = EXHAUSTED | {errno.ENOBUFS, errno.ENOMEM}
+#: Connections of strangers that are closed at a time where the unix socket cannot be answered for want of descriptors.
+_SHED = 16
+#: When this many connections have become half as many, their memory is given back, so often at most.
+_CROWD = 32
+_GIVE_BACK_SECONDS = 10.0
 _PAUSE_SECONDS = 0.1
 _NO_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
 DRAIN_SECONDS = 2.0
@@ -217,6 +227,13 @@ class Refusals:
         self._untold, self._next = 0, now + _TELL_SECONDS
 
 
+def _tell_turned_away(what: tuple[str, str, Full], times: int, *, others: bool) -> None:
+    listener, place, full = what
+    _log.warning(
+        "no place", listener=listener, address="others" if others else place, times=times, why=full.detail,
+    )  # fmt: skip
+
+
 class Server:
     """The connections of some listeners; one whose name is in `restrictions` is held to that."""
 
@@ -227,14 +244,17 @@ class Server:
         limits: Limits,
         counts: Counts,
         restrictions: Mapping[str, Restriction],
+        is_proxy: Callable[[str], bool],
     ) -> None:
         self.listeners = tuple(listeners)
         self._everybody = Restriction(doors)
+        self._is_proxy = is_proxy
+        self._pools = Pools(limits)
         self._restrictions = restrictions
         self._limits = limits
         self._counts = counts
         self._connections: set[Connection] = set()
-        self._by_address: dict[str, set[Connection]] = {}
+        self._turned_away = Repeats(_tell_turned_away)
         self._goodbyes = 0
         self._is_stopping = False
         self._accepting = trio.CancelScope()
@@ -251,6 +271,7 @@ class Server:
         with self._everything:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch)
+                nursery.start_soon(self._turned_away.run)
                 task_status.started()
                 with self._accepting:
                     async with trio.open_nursery() as accepting:
@@ -292,6 +313,8 @@ class Server:
                     # Anything but exhaustion is about a client that left before we looked.
                     if problem.errno in _EXHAUSTED:
                         _log.error("accept_failed", listener=listener.name, error=str(problem))
+                    if is_exhausted(problem) and listener.socket.family == socket.AF_UNIX:
+                        self._shed()
                     await trio.sleep(_PAUSE_SECONDS if problem.errno in _EXHAUSTED else 0.01)
                     break
                 self._take(sock, address, listener, held_to, refusals, nursery)
@@ -322,32 +345,36 @@ class Server:
             where = f"listen.policy.{listener.name}.networks"
             self._turn_away(stream, nursery, 403, f"{peer.address} is in none of the networks of {where}")
             return
-        if len(self._connections) >= self._limits.connections:
-            self._turn_away(stream, nursery, 503, "too many connections; try again later")
+        place = place_of_peer(peer, sock.family)
+        if full := self._pools.find_full(peer, place):
+            self._turned_away.note(
+                (listener.name, full.status, place), trio.current_time(), (listener.name, place, full)
+            )
+            self._turn_away(stream, nursery, full.status, full.detail)
             return
-        mates = self._by_address.setdefault(peer.address, set())
-        # Counting is left out while it cannot matter: it looks at every connection of the address.
-        if len(mates) >= self._limits.unauthenticated_per_address and peer.address and not is_loopback(peer.address):
-            strangers = sum(not each.is_authenticated for each in mates)
-            if strangers >= self._limits.unauthenticated_per_address:
-                self._turn_away(stream, nursery, 429, "too many connections from here; authenticate or close some")
-                return
-        connection = Connection(stream, peer, held_to.doors, self._limits, self._counts, lambda: self._is_stopping)
-        mates.add(connection)
+        connection = Connection(
+            stream, peer, held_to.doors, self._limits, self._counts, lambda: self._is_stopping,
+            place=place, pools=self._pools, is_proxy=self._is_proxy,
+        )  # fmt: skip
+        self._pools.add(connection)
         self._connections.add(connection)
         self._counts.connections_changed(len(self._connections))
         self._arrived.set()
-        nursery.start_soon(self._speak, connection, mates)
+        nursery.start_soon(self._speak, connection)
 
-    async def _speak(self, connection: Connection, mates: set[Connection]) -> None:
+    async def _speak(self, connection: Connection) -> None:
         try:
             await connection.run()
         finally:
             self._connections.discard(connection)
-            mates.discard(connection)
-            if not mates:
-                self._by_address.pop(connection.peer.address, None)
+            self._pools.remove(connection)
             self._counts.connections_changed(len(self._connections))
+
+    def _shed(self) -> None:
+        """Close some strangers' connections: whoever asks on the unix socket may be about to revoke a key."""
+        strangers = (each for each in tuple(self._connections) if each.peer.address and not each.is_authenticated)
+        for connection in islice(strangers, _SHED):
+            connection.stream.abort()
 
     def _turn_away(self, stream: Stream, nursery: trio.Nursery, status: int, detail: str) -> None:
         later = () if status == 403 else ((b"Retry-After", b"10"),)
@@ -373,8 +400,14 @@ class Server:
         limits = self._limits
         times = (limits.stall_seconds, limits.head_seconds, limits.keep_alive_seconds, limits.ping_seconds)
         pause = min(1.0, *(each / 4 for each in times))
+        peak, given_back = 0, trio.current_time()
         while True:
-            if not self._connections:
+            now = trio.current_time()
+            peak = max(peak, len(self._connections))
+            if peak >= _CROWD and 2 * len(self._connections) <= peak and now - given_back >= _GIVE_BACK_SECONDS:
+                peak, given_back = len(self._connections), now
+                memory.give_back()
+            if not self._connections and peak < _CROWD:
                 self._arrived = trio.Event()
                 await self._arrived.wait()
             await trio.sleep(pause)
@@ -394,13 +427,15 @@ async def serve(
     *,
     counts: Counts | None = None,
     restrictions: Mapping[str, Restriction] = MappingProxyType({}),
+    is_proxy: Callable[[str], bool] = lambda _address: False,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled, then stop in order (`Server.close_all`); the listeners are closed then.
 
     `restrictions` are by the names of listeners; one that is not among them has these `doors` and takes everybody.
+    `is_proxy(address)`: whether what a peer there says in X-Forwarded-For is believed; nobody's is by default.
     """
-    server = Server(listeners, doors, limits, counts or NoCounts(), restrictions)
+    server = Server(listeners, doors, limits, counts or NoCounts(), restrictions, is_proxy)
     async with trio.open_nursery() as nursery:
         # Not start(): that waits for its task when it is cancelled meanwhile, and this one is shielded.
         nursery.start_soon(server.run)

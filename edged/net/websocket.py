@@ -17,7 +17,7 @@ import base64
 import binascii
 import logging
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import trio
 from websockets.frames import Frame, Opcode
@@ -56,7 +56,7 @@ class Outbox:
     """
 
     __slots__ = ("_blocked", "_counts", "_limits", "_protocol", "_queue", "_rest", "_size", "_spawn", "_stream",
-                 "closed", "corked", "done")  # fmt: skip
+                 "closed", "corked", "done", "identify")  # fmt: skip
 
     def __init__(
         self,
@@ -65,7 +65,10 @@ class Outbox:
         limits: Limits,
         counts: Counts,
         spawn: Spawn,
+        identify: Callable[[str], bool],
     ) -> None:
+        """`identify(account)` counts the connection among that credential's; False if there are too many."""
+        self.identify = identify
         self._stream = stream
         self._protocol = protocol
         self._limits = limits
@@ -209,14 +212,18 @@ class WebSocket:
         counts: Counts,
         spawn: Spawn,
         now: float,
+        *,
+        identify: Callable[[str], bool],
     ) -> None:
         self._stream = stream
         self._limits = limits
         self._counts = counts
         self._protocol = ServerProtocol(state=State.OPEN, max_size=limits.message_bytes, logger=_silent)
-        self.outbox = Outbox(stream, self._protocol, limits, counts, spawn)
+        self.outbox = Outbox(stream, self._protocol, limits, counts, spawn, identify)
         self._parts: bytearray | None = None
         self._is_clean = True  # the core holds no half frame and no half message
+        #: Since when half a message is there, monotonic; None while the core holds nothing. Set by the watcher.
+        self._half_since: float | None = None
         self._is_over = False
         self._small = limits.message_bytes_unauthenticated
         self.heard = True
@@ -295,6 +302,7 @@ class WebSocket:
             self.outbox.close(1003, "text only")
 
     def _message(self, text: bytes) -> None:
+        self._half_since = None
         if self.outbox.closed:
             return
         if len(text) > self._small and not self.session.authenticated:
@@ -315,6 +323,14 @@ class WebSocket:
     def _too_big(self) -> None:
         self.outbox.close(1009, f"at most {self._small} bytes before authentication")
 
+    def _is_dawdling(self, now: float) -> bool:
+        """Whether a stranger has sent half a message for too long, however steadily the rest comes."""
+        if self._is_clean or self.session.authenticated:
+            self._half_since = None
+        elif self._half_since is None:
+            self._half_since = now
+        return self._half_since is not None and now - self._half_since > self._limits.head_seconds
+
     # -- the watcher's looks ----------------------------------------------------------------------------------
 
     def check(self, now: float) -> None:
@@ -330,6 +346,8 @@ class WebSocket:
             self._closing_at = now if self._closing_at is None else self._closing_at
             if now - self._closing_at > CLOSE_SECONDS and not self.outbox.is_blocked:
                 self._stream.close()
+        elif self._is_dawdling(now):
+            self.outbox.close(1008, "the message took too long")
         elif now - self._heard_at > self._limits.silence_seconds:
             self.outbox.close(1001, "silent for too long")
             self._stream.close()

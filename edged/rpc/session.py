@@ -49,6 +49,7 @@ from edged.wire.jsonrpc import ABSENT, Batch, Call, Invalid
 
 CALLS_IN_FLIGHT: Final = 32
 CLOSE_REVOKED: Final = 4401
+CLOSE_OVERLOADED: Final = 1013
 #: Why → what the close says.
 _FAREWELLS: Final[Mapping[Cause, str]] = MappingProxyType(
     {"revoked": "credential revoked", "suspended": "credential suspended", "ended": "session ended"}
@@ -65,6 +66,7 @@ class Outbox(Protocol):
 
     @property
     def closed(self) -> bool: ...
+    def identify(self, account: str) -> bool: ...
     def send(self, text: bytes) -> None: ...
     def close(self, code: int, reason: str = "") -> None: ...
 
@@ -403,6 +405,9 @@ class RpcSession:
     def _entered(self) -> None:
         """There may be a new credential: what became of the one before is past."""
         self._lost, self._expiry_due, self.session.expired = None, False, None
+        caller = self.session.caller
+        if caller is not None and not self._outbox.identify(caller.account):
+            self._outbox.close(CLOSE_OVERLOADED, "too many connections with this credential")
 
     def _choose_dialect(self, call: Call) -> None:
         """The first authenticate that carries a credential settles it (contract 0)."""

@@ -2,6 +2,8 @@
 
 Two daemons on one state folder would not know of each other's revocations; two on one runtime folder would rewrite
 the configuration of each other's MediaMTX. The kernel lets a lock go when its process ends, however it ends.
+
+What is locked is a file of mode 0600 in the folder, not the folder: whoever may open that could hold the lock.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 from edged.errors import StartFailed
+
+LOCK = ".lock"
 
 
 @asynccontextmanager
@@ -32,8 +36,14 @@ async def hold_folders(state: Path, runtime: Path) -> AsyncIterator[None]:
 
 def _hold(folder: Path, held: ExitStack) -> None:
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(folder / LOCK, flags, 0o600)
         held.callback(os.close, descriptor)
+        if os.geteuid() == 0:
+            # A command of root's must not keep the daemon out, whose folder this is.
+            owner = folder.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        os.fchmod(descriptor, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise StartFailed(

@@ -28,7 +28,7 @@ from edged.credentials.callers import (
     Transport,
 )
 from edged.credentials.roles import OPEN, SELF
-from edged.errors import InvalidParams, Refused
+from edged.errors import InvalidParams, RateLimited, Refused
 from edged.operations.catalogue import Catalogue, find_camera
 from edged.operations.house import House
 from edged.operations.session import Session
@@ -115,7 +115,11 @@ class Exchange:
             self.house.gate, credential, session.peer, session.transport, at_files=at_files
         )
         # The listener then counts this connection no more among the strangers of its address.
-        self.request.scope.get("edged.authenticated", _tell_nobody)()
+        if not self.request.scope.get("edged.authenticated", _tell_nobody)(session.caller.account):
+            raise RateLimited(
+                "this credential has as many connections as one may have (limits.connections_per_credential)",
+                retry_after_ms=10_000,
+            )
 
     async def call(self, operation: str, params: msgspec.Raw | Mapping[str, object]) -> Any:
         """Ask the catalogue. Whoever came in as root by the kernel's word must still be root now.
@@ -182,8 +186,9 @@ def _how(way: Way) -> str:
     return _HOW_LOCAL if way.root_may else _HOW_OPEN if way.open_if is not None else _HOW
 
 
-def _tell_nobody() -> None:
+def _tell_nobody(_account: str) -> bool:
     """Where no listener is below us."""
+    return True
 
 
 class CutOff(trio.BrokenResourceError):

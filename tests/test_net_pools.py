@@ -1,0 +1,316 @@
+"""Pools of connections that cannot fill each other, shares by place and by credential, and what a stranger may hold."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from house_helpers import RunningHouse, make_config, running_house
+from net_helpers import GET_X as GET
+from net_helpers import (
+    LIMITS,
+    ask,
+    close_code,
+    connect,
+    frame,
+    open_raw,
+    opened,
+    plain_app,
+    read_all,
+    read_reply,
+    running,
+    until,
+)
+from structlog.testing import capture_logs
+from trio_websocket import ConnectionClosed
+
+from edged import memory
+from edged.credentials.callers import Caller, Peer
+from edged.net import listener, pools
+from edged.net.listener import open_tcp, open_unix
+from edged.net.pools import SIZES, Pools
+
+
+class Member:
+    """A connection as the pools see it."""
+
+    def __init__(self, peer: Peer, place: str) -> None:
+        self.peer = peer
+        self.place = place
+        self.account = ""
+        self.is_authenticated = False
+
+
+def fill(found: Pools, peer: Peer, number: int) -> list[Member]:
+    """So many more connections of this peer."""
+    members = []
+    for _ in range(number):
+        place = pools.place_of_peer(peer, socket.AF_INET if peer.address else socket.AF_UNIX)
+        assert found.find_full(peer, place) is None
+        members.append(Member(peer, place))
+        found.add(members[-1])
+    return members
+
+
+def test_neighbours_of_an_ipv6_network_share_a_place() -> None:
+    """Whoever has a /64 has 2**64 addresses; it is one neighbour as an IPv4 address is."""
+    found = Pools(LIMITS)
+    for number in range(32):
+        fill(found, Peer("main", f"2001:db8:1:2::{number:x}"), 1)
+    full = found.find_full(Peer("main", "2001:db8:1:2:ffff::1"), "2001:db8:1:2::/64")
+    assert full is not None
+    assert full.status == 429
+    assert "2001:db8:1:2::/64" in full.detail
+    assert "loopback is exempt" in full.detail
+    assert "trusted_proxies" in full.detail
+    fill(found, Peer("main", "2001:db8:1:3::1"), 1)
+
+
+def test_a_credential_has_so_many_connections() -> None:
+    """The next one is refused, another credential is not, and whoever leaves makes room."""
+    found = Pools(replace(LIMITS, connections_per_credential=2))
+    members = fill(found, Peer("main", "192.0.2.1"), 4)
+    assert [found.identify(each, "api_key:a") for each in members] == [True, True, False, False]
+    assert found.identify(members[2], "api_key:b")
+    found.remove(members[0])
+    assert found.identify(members[3], "api_key:a")
+    assert found.identify(members[3], "api_key:a")
+
+
+def test_nobody_fills_the_pool_of_another() -> None:
+    """The network's is full: the unix socket, the local listener and the key set's go on."""
+    found = Pools(replace(LIMITS, connections=8))
+    fill(found, Peer("main", "127.0.0.1"), 5)
+    fill(found, Peer("compat", "127.0.0.1"), 3)
+    assert found.find_full(Peer("main", "192.0.2.1"), "192.0.2.1") is not None
+    for name in ("local", "tokens"):
+        fill(found, Peer(name, "127.0.0.1"), SIZES[name])
+        assert found.find_full(Peer(name, "127.0.0.1"), "127.0.0.1") is not None
+    fill(found, Peer("unix", uid=1000), 48)
+    assert found.find_full(Peer("unix", uid=1000), "uid 1000") is not None, "one administrator's"
+    fill(found, Peer("unix", uid=0), 16)
+
+
+@pytest.mark.parametrize(
+    ("caller", "account"),
+    [
+        (Caller("api_key", "ann", frozenset(), frozenset(), credential_id="k1"), "api_key:k1"),
+        (Caller("peercred", "local:0", frozenset(), frozenset(), credential_id="local:0"), ""),
+        (Caller("jwt_local", "ann", frozenset(), frozenset(), claims={"iss": "edged"}), "jwt_local:edged:ann"),
+        (
+            Caller("ticket", "x", frozenset(), frozenset(),
+                   parent=Caller("api_key", "ann", frozenset(), frozenset(), credential_id="k1")),
+            "api_key:k1",
+        ),
+    ],
+)  # fmt: skip
+def test_tokens_count_by_their_subject_and_tickets_by_their_maker(caller: Caller, account: str) -> None:
+    """Nobody has more connections by having more tokens."""
+    assert caller.account == account
+
+
+async def test_the_network_full_of_connections_keeps_nobody_from_the_unix_socket(tmp_path: Path) -> None:
+    """Also not from numbers."""
+    listeners = [
+        open_tcp("main", "127.0.0.1:0"), open_unix("unix", tmp_path / "edged.sock"), open_tcp("local", "127.0.0.1:0")
+    ]  # fmt: skip
+    async with running(listeners=listeners, connections=2) as served:
+        crowd = [await connect(served.port) for _ in range(2)]
+        await until(lambda: served.server.connections == 2)
+        assert (await ask(served.port, GET)).startswith(b"HTTP/1.1 503 ")
+        async with await trio.open_unix_socket(str(tmp_path / "edged.sock")) as local:
+            await local.send_all(GET)
+            assert (await read_reply(local))[1] == b"hello"
+        async with await connect(listeners[2].port) as metrics:
+            await metrics.send_all(GET)
+            assert (await read_reply(metrics))[1] == b"hello"
+        for each in crowd:
+            await each.aclose()
+
+
+async def test_a_websocket_over_the_share_of_its_credential_is_closed_1013() -> None:
+    """Those that are there already are not disturbed."""
+    async with running(connections_per_credential=1) as served, opened(served) as first, opened(served) as second:
+        await first.send_message("login")
+        assert await first.get_message() == "welcome"
+        await second.send_message("login")
+        with pytest.raises(ConnectionClosed) as closed:
+            await second.get_message()
+        assert closed.value.reason.code == 1013
+        await first.send_message("again")
+        await first.get_message()
+
+
+async def test_many_that_are_turned_away_are_a_line_a_minute() -> None:
+    """The first five are written as they come."""
+    with capture_logs() as log:
+        async with running(connections=1) as served:
+            first = await connect(served.port)
+            await until(lambda: served.server.connections == 1)
+            for _ in range(12):
+                assert (await ask(served.port, b"")).startswith(b"HTTP/1.1 503 ")
+            await first.aclose()
+    lines = [line for line in log if line["event"] == "no place"]
+    assert [line["times"] for line in lines] == [1, 1, 1, 1, 1, 7]
+    assert {line["address"] for line in lines} == {"127.0.0.1"}
+
+
+# -- what a stranger may hold ------------------------------------------------------------------------------------------
+
+
+async def after_login(scope: Any, receive: Any, send: Any) -> None:
+    """An app that knows everybody who asks at /known before it reads."""
+    if scope["path"] == "/known":
+        assert scope["edged.authenticated"]("api_key:somebody")
+    await plain_app(scope, receive, send)
+
+
+@pytest.mark.parametrize("body", ["declared", "chunked"])
+async def test_a_strangers_body_has_at_most_16_kib(body: str) -> None:
+    """More is refused before it is held; whoever has shown a credential may send the whole limit."""
+    for path, status in ((b"/", b"413"), (b"/known", b"200")):
+        async with running(after_login) as served, await connect(served.port) as stream:
+            head = b"POST " + path + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+            piece = b"x" * 20_000
+            if body == "declared":
+                sent = head + b"Content-Length: 20000\r\n\r\n" + piece
+            else:
+                sent = head + b"Transfer-Encoding: chunked\r\n\r\n4e20\r\n" + piece + b"\r\n0\r\n\r\n"
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.send_all, sent)
+                assert (await read_all(stream)).startswith(b"HTTP/1.1 " + status)
+
+
+async def test_a_strangers_body_has_a_deadline_for_the_whole() -> None:
+    """A byte now and then does not keep it alive."""
+    async with running(head_seconds=0.3) as served, await connect(served.port) as stream:
+        await stream.send_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+        answer: list[bytes] = []
+
+        async def hear() -> None:
+            answer.append(await read_all(stream))
+            nursery.cancel_scope.cancel()
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(hear)
+                while True:
+                    await trio.sleep(0.1)
+                    await stream.send_all(b"x")
+        assert answer[0].startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_strangers_half_message_has_a_deadline_for_the_whole() -> None:
+    """1008; somebody idle who pings stays, as a page does that waits for its user."""
+    whole = frame(b"x" * 1000)
+    async with running(head_seconds=0.3) as served, await open_raw(served.port) as slow, opened(served) as idle:
+        answer = b""
+        with trio.fail_after(10):
+            for at in range(len(whole) - 1):
+                try:
+                    await slow.send_all(whole[at : at + 1])
+                except trio.BrokenResourceError:
+                    break
+                with trio.move_on_after(0.1):
+                    answer += (piece := await slow.receive_some())
+                    if not piece or close_code(answer):
+                        break
+        assert close_code(answer) == 1008
+        await idle.send_message("still here")
+        await idle.get_message()
+
+
+# -- a trusted proxy's clients -----------------------------------------------------------------------------------------
+
+
+async def test_a_trusted_proxys_clients_are_told_apart() -> None:
+    """Each has a share of its own; the proxy itself is not counted, and who is no proxy is not believed."""
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["edged.peer"])
+        await plain_app(scope, receive, send)
+
+    def get(forwarded: bytes) -> bytes:
+        return b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: " + forwarded + b"\r\n\r\n"
+
+    async with running(app, unauthenticated_per_address=2, is_proxy=lambda address: address == "127.0.0.1") as served:
+        streams = [await connect(served.port) for _ in range(4)]
+        for stream, client in zip(
+            streams, (b"192.0.2.7", b"6.6.6.6, 192.0.2.7", b"192.0.2.7", b"192.0.2.8"), strict=True
+        ):
+            await stream.send_all(get(client))
+        statuses = [(await read_reply(stream))[0].split()[1] for stream in streams]
+        assert statuses == [b"200", b"200", b"429", b"200"]
+        assert {(peer.address, peer.proxy) for peer in seen} == {
+            ("192.0.2.7", "127.0.0.1"), ("192.0.2.8", "127.0.0.1")
+        }  # fmt: skip
+        for stream in streams:
+            await stream.aclose()
+    seen.clear()
+    async with running(app) as served, await connect(served.port) as stream:
+        await stream.send_all(get(b"192.0.2.7"))
+        await read_reply(stream)
+    assert [(peer.address, peer.proxy) for peer in seen] == [("127.0.0.1", "")]
+
+
+# -- the whole daemon --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def small_house(tmp_path: Path) -> Any:
+    """A daemon with places for a few."""
+    config = make_config(tmp_path, cameras=0)
+    limits = type(config.limits)(connections=6, connections_per_credential=4)
+    config = type(config)(
+        paths=config.paths, listen=config.listen, auth=config.auth, mediamtx=config.mediamtx, limits=limits
+    )
+    async with running_house(tmp_path, config=config) as house:
+        yield house
+
+
+async def test_one_viewers_key_cannot_keep_root_from_revoking_it(small_house: RunningHouse) -> None:
+    """As many connections as it gets, and strangers in all the other places: the unix socket answers."""
+    key_id, secret = await small_house.create_key()
+    async with AsyncExitStack() as stack:
+        for number in range(7):
+            stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", small_house.port))
+            if number < 5:
+                await stream.send_all(
+                    f"GET /api/keys/{key_id} HTTP/1.1\r\nHost: a\r\nX-API-Key: {secret}\r\n\r\n".encode()
+                )
+                head = (await stream.receive_some(65536)).partition(b"\r\n")[0]
+                assert head.split()[1] == (b"429" if number == 4 else b"200")
+        with trio.fail_after(5):
+            await small_house.revoke_key(key_id)
+
+
+async def test_memory_of_a_crowd_is_given_back_when_it_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each crowd; a few connections that come and go cost nothing."""
+    given: list[int] = []
+    monkeypatch.setattr(listener, "_GIVE_BACK_SECONDS", 0.0)
+    monkeypatch.setattr(listener.memory, "give_back", lambda: given.append(served.server.connections))
+    async with running(head_seconds=0.2) as served:
+        few = [await connect(served.port) for _ in range(8)]
+        await until(lambda: served.server.connections == 8)
+        for each in few:
+            await each.aclose()
+        await until(lambda: served.server.connections == 0)
+        assert given == []
+        crowd = [await connect(served.port) for _ in range(40)]
+        await until(lambda: given)
+        assert given[0] <= 20
+        await until(lambda: served.server.connections == 0)
+        for each in crowd:
+            await each.aclose()
+
+
+def test_giving_back_is_nothing_to_be_asked_twice_for() -> None:
+    """It works where there is a glibc, and everywhere else it is nothing."""
+    memory.give_back()
+    memory.give_back()
