@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trio
 
-from edged.cli.demo import Story, expect, pick_port
+from edged.cli.demo import Story, expect, held, pick_port, remove_abandoned
 
 pytestmark = pytest.mark.ffmpeg
 
@@ -65,34 +67,100 @@ def post(url: str, form: bytes) -> bytes:
         return bytes(answer.read())
 
 
+async def start_demo() -> tuple[trio.Process, str, Path]:
+    """A demo that serves: its process, what it has printed, and its folder."""
+    demo = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "edged", "demo"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert demo.stdout is not None
+    said = b""
+    async for data in demo.stdout:
+        said += data
+        if b"Ctrl-C stops it" in said:
+            break
+    folder = re.search(rb"rm '(/\S+?)/state/", said)
+    assert folder, said
+    return demo, said.decode(), Path(folder[1].decode())
+
+
+def find_daemon(folder: Path) -> int | None:
+    """The process that serves this demo's settings."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if b"serve" in words and str(folder / "conf.d").encode() in words:
+                    return int(entry.name)
+    return None
+
+
 @pytest.mark.slow
-async def test_it_serves_until_ctrl_c_and_leaves_nothing_behind() -> None:
-    """A key and the lines to try are printed, the example's login works; SIGINT ends it, its daemon and its folder."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_it_serves_until_it_is_asked_to_end_and_leaves_nothing_behind(number: signal.Signals) -> None:
+    """The page comes first, then a key and the lines to try, each of which works; Ctrl-C, SIGTERM or a closed terminal
+    end the demo, its daemon and its folder, and its output ends."""
     with trio.fail_after(60):
-        demo = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "edged", "demo"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        demo, said, folder = await start_demo()
         assert demo.stdout is not None
-        said = b""
+        assert "camera_service_sk_" in said
+        assert re.search(r"browser.*http://127\.0\.0\.1:\d+/", said)
+        assert said.index("browser") < said.index("camera_service_sk_") < said.index("EDGED_SOCKET")
+        daemon = find_daemon(folder)
+        assert daemon is not None
+        if number == signal.SIGINT:
+            login = re.search(r"curl (http://127.0.0.1:\d+/api/token) -d '(username=demo&password=demo)'", said)
+            assert bool(login) is bool(shutil.which("curl")), said
+            if login:
+                answer = await trio.to_thread.run_sync(post, login[1], login[2].encode())
+                assert b'"read":["camera' in answer
+            path = re.search(r"export EDGED_SOCKET=(\S+)", said)
+            assert path
+            environ = os.environ | {"EDGED_SOCKET": path[1]}
+            listed = await trio.run_process(
+                [sys.executable, "-m", "edged", "key", "list"], env=environ, capture_stdout=True
+            )
+            assert b"demo" in listed.stdout
+        demo.send_signal(number)
+        rest = b""
         async for data in demo.stdout:
-            said += data
-            if b"Ctrl-C stops it" in said:
-                break
-        assert b"camera_service_sk_" in said
-        login = re.search(rb"curl (http://127.0.0.1:\d+/api/token) -d '(username=demo&password=demo)'", said)
-        assert login, said
-        answer = await trio.to_thread.run_sync(post, login[1].decode(), login[2])
-        assert b'"permissions":{"read":["camera0","camera1"],"publish":[]}' in answer
-        folder = re.search(rb"rm '(/\S+?)/state/", said)
-        assert folder, said
-        demo.send_signal(signal.SIGINT)
-        async for data in demo.stdout:
-            said += data
+            rest += data
+        assert await demo.wait() == 128 + number
+        await demo.stdout.aclose()
+        assert b"stopped" in rest
+        assert b"Traceback" not in rest, rest.decode()
+        assert not folder.exists()
+        assert find_daemon(folder) is None
+
+
+@pytest.mark.slow
+async def test_a_demo_that_is_killed_takes_its_daemon_along_and_the_next_one_its_folder() -> None:
+    """No daemon with a live admin key is left, and whoever waits for the demo's output gets its end."""
+    with trio.fail_after(80):
+        demo, _, folder = await start_demo()
+        assert demo.stdout is not None
+        demo.kill()
+        async for _ in demo.stdout:
+            pass
         await demo.wait()
         await demo.stdout.aclose()
-        assert b"stopped" in said
-        assert b"Traceback" not in said, said.decode()
-        assert not Path(folder[1].decode()).exists()
+        while find_daemon(folder) is not None:
+            await trio.sleep(0.05)
+        assert folder.exists()
+        remove_abandoned(folder.parent)
+        assert not folder.exists()
+
+
+def test_the_folder_of_a_running_demo_is_nobodys_to_remove(tmp_path: Path) -> None:
+    """Two demos side by side; and what is no demo's stays."""
+    running, other = tmp_path / "edged-demo-a", tmp_path / "edged-demo-b"
+    running.mkdir()
+    other.mkdir()
+    with held(running):
+        remove_abandoned(tmp_path)
+        assert running.exists()
+    assert other.exists()
+    remove_abandoned(tmp_path)
+    assert not running.exists()
 
 
 async def test_a_step_that_does_not_hold_is_counted_and_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,24 +6,28 @@ RTSP, and deleting the file that stands for a test camera's plug.
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, connect_websocket_url, open_websocket_url
 
+from edged.children import Child
 from edged.errors import EdgedError
 from edged.mediamtx.ffmpeg import find_ffmpeg
 from edged.mediamtx.settings import find_binary
@@ -32,6 +36,9 @@ _CAMERAS: Final = ("front door", "workshop")
 _FRAMES: Final = 10
 _START_SECONDS: Final = 20.0
 _STEP_SECONDS: Final = 30.0
+_PREFIX: Final = "edged-demo-"
+#: Each ends the demo in order.
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -87,18 +94,53 @@ class Story:
 
 
 def main(*, once: bool) -> int:
-    """Serve until Ctrl-C, or play the story; returns the exit code."""
-    try:
-        return trio.run(partial(_main, once=once))
-    except KeyboardInterrupt:
-        return 130
+    """Serve until Ctrl-C, SIGTERM or a closed terminal, or play the story; returns the exit code."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell ignores it for what it starts with &; whoever sends it means it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    return trio.run(partial(_main, once=once))
 
 
 async def _main(*, once: bool) -> int:
-    with tempfile.TemporaryDirectory(prefix="edged-demo-") as folder:
-        box = prepare(Path(folder), any_port=once)
-        async with run_daemon(box, quiet=once) as daemon:
-            return await play(box, daemon) if once else await serve(box, daemon)
+    heeded = [each for each in STOP_SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    code = 0
+    remove_abandoned(Path(tempfile.gettempdir()))
+    # The folder outlives everything in it, whatever ends the demo.
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder, held(Path(folder)):
+        async with trio.open_nursery() as nursery:
+
+            async def listen() -> None:
+                nonlocal code
+                with trio.open_signal_receiver(*heeded) as signals:
+                    async for number in signals:
+                        code = 128 + number
+                        nursery.cancel_scope.cancel()
+
+            nursery.start_soon(listen)
+            box = prepare(Path(folder), any_port=once)
+            async with run_daemon(box, quiet=once) as daemon:
+                code = await play(box, daemon) if once else await serve(box, daemon)
+            nursery.cancel_scope.cancel()
+    return code
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """While the block runs, or until this process is killed, the folder is somebody's (see remove_abandoned)."""
+    with (folder / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Remove the folders of demos that were killed: each is ours, and its lock is free."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            with (folder / "lock").open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
 
 
 def prepare(folder: Path, *, any_port: bool) -> Box:
@@ -141,45 +183,66 @@ def pick_port(wanted: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
 
 
 @asynccontextmanager
-async def run_daemon(box: Box, *, quiet: bool) -> AsyncIterator[trio.Process]:
-    """A daemon of its own process; its log goes to the terminal, or with `quiet` to a file in its folder."""
-    command = [sys.executable, "-m", "edged", "serve", "--directory", str(box.config)]
+async def run_daemon(box: Box, *, quiet: bool) -> AsyncIterator[Child]:
+    """A daemon of its own process; its log goes to the terminal, or with `quiet` to a file in its folder.
+
+    It ends with this process, whatever ends that: from the main thread, so that setpriv's signal means this process.
+    """
+    guard = [found, "--pdeathsig", "TERM", "--"] if (found := shutil.which("setpriv")) else []
+    command = [*guard, sys.executable, "-m", "edged", "serve", "--directory", str(box.config)]
     with (box.config.parent / "edged.log").open("wb") as log:
         out = log if quiet else None
-        daemon = await trio.lowlevel.open_process(command, stdout=out, stderr=out, start_new_session=True)
+        process = _start(command, out)
+    daemon = Child(process, "edged serve", None, None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(daemon.wait)
         try:
             yield daemon
         finally:
             with trio.CancelScope(shield=True):
-                daemon.terminate()
-                with trio.move_on_after(15):
-                    await daemon.wait()
-                if daemon.returncode is None:
-                    daemon.kill()
-                    await daemon.wait()
+                await daemon.stop(15)
 
 
-async def serve(box: Box, daemon: trio.Process) -> int:
-    """Print a key and the lines to try; then wait for Ctrl-C."""
+def _start(command: list[str], out: IO[bytes] | None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+
+
+async def serve(box: Box, daemon: Child) -> int:
+    """Print where to look, a key and the lines to try; then wait for the daemon's end."""
     await wait_ready(box, daemon)
     key = (await make_key(box, "demo", "admin"))["api_key"]
     await call_local(box, "create_demo_login", {})
-    if box.mediamtx is None:
-        print("\nMediaMTX was not found: pictures come from edged itself; scripts/get-mediamtx fetches it.")
-    print(f"\nedged serves on 127.0.0.1:{box.main}. A key for it, shown once:\n\n  {key}\n\nTo try:\n")
-    at = f"http://127.0.0.1:{box.main}"
-    print(f"  curl -H 'X-API-Key: {key}' {at}/api/cameras/camera0/live.mjpeg --output - | ffplay -f mpjpeg -")
-    if box.mediamtx is not None:
-        print(f"  ffplay -rtsp_transport tcp rtsp://demo:{key}@127.0.0.1:{box.ports['rtsp']}/camera0")
-    print(f"  curl -H 'X-API-Key: {key}' {at}/api/keys")
-    print(f"  curl {at}/api/token -d 'username=demo&password=demo'    # a token for its streams, on this machine only")
-    print(f"  curl http://127.0.0.1:{box.ports['local']}/metrics")
-    print(f"  rm '{box.plug(_CAMERAS[0])}'    # unplugs a camera; touch plugs it in again")
-    print("\nCtrl-C stops it.", flush=True)
+    print("\n".join(describe(box, key)), flush=True)
     return await daemon.wait()
 
 
-async def play(box: Box, daemon: trio.Process) -> int:
+def describe(box: Box, key: str) -> list[str]:
+    """What a reader can do now, the nearest first; nothing that this machine lacks the program for."""
+    at = f"http://127.0.0.1:{box.main}"
+    socket_path = box.config.parent / "run" / "edged.sock"
+    lines = ["", f"Open this in a browser, and give it the key below:  {at}/", "", f"  {key}", ""]
+    if box.mediamtx is None:
+        lines += ["MediaMTX was not found: pictures come from edged itself; scripts/get-mediamtx fetches it.", ""]
+    lines += [
+        "In another terminal:",
+        "",
+        f"  export EDGED_SOCKET={socket_path}    # for the commands: edged key list, edged session list",
+    ]
+    if shutil.which("ffplay") and box.mediamtx is not None:
+        lines.append(f"  ffplay -rtsp_transport tcp rtsp://demo:{key}@127.0.0.1:{box.ports['rtsp']}/camera0")
+    if shutil.which("curl"):
+        if shutil.which("ffplay"):
+            lines.append(f"  curl -sH 'X-API-Key: {key}' {at}/api/cameras/camera0/live.mjpeg | ffplay -f mpjpeg -")
+        lines += [
+            f"  curl -H 'X-API-Key: {key}' {at}/api/keys",
+            f"  curl {at}/api/token -d 'username=demo&password=demo'    # a token for streams, on this machine only",
+            f"  curl http://127.0.0.1:{box.ports['local']}/metrics",
+        ]
+    lines.append(f"  rm '{box.plug(_CAMERAS[0])}'    # unplugs a camera; touch plugs it in again")
+    return [*lines, "", "Ctrl-C stops it."]
+
+
+async def play(box: Box, daemon: Child) -> int:
     """The story, step by step; 0 only if every step that could run held."""
     story = Story()
     facts: dict[str, Any] = {}
@@ -322,15 +385,15 @@ def expect(holds: bool, otherwise: str) -> None:
         raise StepFailed(otherwise)
 
 
-async def wait_ready(box: Box, daemon: trio.Process) -> None:
+async def wait_ready(box: Box, daemon: Child) -> None:
     """Until /health/ready says so. Raises StepFailed when the daemon ends or stays silent."""
     with trio.move_on_after(_START_SECONDS):
-        while daemon.poll() is None:
+        while daemon.returncode is None:
             with suppress(OSError):
                 if await status_of(box.main, "GET", "/health/ready") == 200:
                     return
             await trio.sleep(0.02)
-    raise StepFailed(f"not ready after {_START_SECONDS:.0f} s; exit code {daemon.poll()}")
+    raise StepFailed(f"not ready after {_START_SECONDS:.0f} s; exit code {daemon.returncode}")
 
 
 async def make_key(box: Box, name: str, role: str) -> dict[str, Any]:
