@@ -2,9 +2,7 @@
 
 MediaMTX opens a connection for every question and has its whole request ready, so a question that has
 arrived with its connection is answered in the accepting task: no task, no wait. A slower one
-gets a task. Each reply ends its connection. Any program of this machine can connect here and say nothing: such
-connections have a deadline and a bound, beyond which the oldest one goes, so that they never keep a question out.
-h11 reads; the reply is ours to write, it has only four shapes.
+gets a task. Each reply ends its connection. h11 reads; the reply is ours to write, it has only four shapes.
 """
 
 from __future__ import annotations
@@ -27,10 +25,9 @@ Answer = Callable[[bytes], tuple[int, bytes]]
 
 _HEAD_BYTES = 16384
 _BODY_BYTES = 65536
-#: Connections that wait for bytes at a time; seconds that one may be silent, and for a whole question.
-_MOST_WAITING = 64
-_SILENT_SECONDS = 2.0
-_SECONDS = 5.0
+#: Slow questions at a time, and how long one may take.
+_MOST_WAITING = 256
+_SECONDS = 10.0
 _ACCEPTS_IN_A_ROW = 32
 _PAUSE_SECONDS = 0.05
 
@@ -133,7 +130,7 @@ async def serve_hook(
 
 
 async def _accept(listening: socket.socket, answer: Answer, path: bytes, nursery: trio.Nursery) -> None:
-    waiting: dict[Stream, None] = {}  # the oldest first
+    waiting: set[Stream] = set()
     while True:
         await trio.lowlevel.wait_readable(listening)
         for _ in range(_ACCEPTS_IN_A_ROW):
@@ -149,11 +146,10 @@ async def _accept(listening: socket.socket, answer: Answer, path: bytes, nursery
             question = Question(answer, path)
             if not _answer_now(sock, question):
                 if len(waiting) >= _MOST_WAITING:
-                    # MediaMTX writes as soon as it is connected: whoever has waited longest is not MediaMTX.
-                    next(iter(waiting)).close()
-                    del waiting[next(iter(waiting))]
+                    sock.close()  # MediaMTX asks again; whoever opens connections and says nothing is not MediaMTX
+                    continue
                 stream = Stream(sock)
-                waiting[stream] = None
+                waiting.add(stream)
                 nursery.start_soon(_wait_and_answer, stream, question, waiting)
 
 
@@ -175,14 +171,9 @@ def _answer_now(sock: socket.socket, question: Question) -> bool:
     return True
 
 
-async def _wait_and_answer(stream: Stream, question: Question, waiting: dict[Stream, None]) -> None:
+async def _wait_and_answer(stream: Stream, question: Question, waiting: set[Stream]) -> None:
     try:
         with trio.move_on_after(_SECONDS):
-            if question.word is None:
-                with trio.move_on_after(_SILENT_SECONDS) as silence:
-                    await stream.wait_readable()
-                if silence.cancelled_caught:
-                    return
             while question.word is None:
                 question.take(await stream.receive())
             if question.is_whole:
@@ -192,5 +183,5 @@ async def _wait_and_answer(stream: Stream, question: Question, waiting: dict[Str
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass
     finally:
-        waiting.pop(stream, None)
+        waiting.discard(stream)
         stream.close()
