@@ -34,6 +34,7 @@ from edged.access.logins import Logins
 from edged.access.passwords import Passwords
 from edged.access.refreshes import Refreshes
 from edged.access.registrar import Registrar
+from edged.access.restores import Restores
 from edged.access.revocations import Revocations
 from edged.access.service_tokens import ServiceTokens
 from edged.access.usage import Usage
@@ -150,14 +151,16 @@ async def run(
         clock = Clock(partial(trust.read_now, meta.load_high_water), synchronized=systemd.is_clock_synchronized,
                       monotonic=monotonic, jumped=partial(upkeep.note_jump, metrics.clock_jumped))  # fmt: skip
         ledger, admissions = Ledger(), Admissions(monotonic, count_end=metrics.session_ended)
-        usage = Usage(tallies, clock, admissions.has)
+        usage = Usage(tallies, clock, admissions.has, lambda: trust.commits)
         registrar = Registrar(ledger, admissions, trust, clock, metrics)
         denials = Revocations(registrar, ledger, trust, clock, metrics)
         mark = upkeep.Mark(clock, mark_store(trust), partial(replace_mark, trust), denials.follow_reset)
         api_keys = ApiKeys(registrar, ledger, admissions, trust, clock)
         service_tokens = ServiceTokens(registrar, ledger, admissions, trust, clock)
         users = Users(registrar, ledger, admissions, trust, clock, issuer=config.auth.issuer)
+        restores = Restores(registrar, ledger, trust, tallies, clock)
         registrar.load()
+        await restores.examine()
         denials.load()
         users.load()
         api_keys.load()
@@ -215,7 +218,8 @@ async def run(
             sessions=sessions,
             cameras=cameras, mediamtx=mediamtx, paths=paths, publishers=publishers, viewers=viewers, frames=frames,
             snapshots=Snapshots(config.snapshots.folder), listings=Listings(), keyring=keyring,
-            passwords=passwords, limiter=limiter, first_admin=first_admin, disks=disks, shared_secrets=shared_secrets,
+            passwords=passwords, limiter=limiter, first_admin=first_admin, disks=disks, restores=restores,
+            shared_secrets=shared_secrets,
             reset_clock=mark.reset,
         )  # fmt: skip
         doors = Rpc(catalogue, house, calls_in_flight=config.limits.calls_in_flight, longest_batch=config.limits.batch)
@@ -245,7 +249,7 @@ async def run(
                 ready.set()
                 for listener in server.listeners:
                     _log.info("listening", listener=listener.name, address=listener.address)
-                systemd.notify("READY=1\nSTATUS=serving")
+                systemd.notify(f"READY=1\nSTATUS={restores.message or 'serving'}")
                 started(server)
                 async with tasks(watchdog):
                     await stop.wait()
@@ -542,6 +546,7 @@ def watch(metrics: Metrics, house: House, server: Server, issuers: Issuers) -> N
         issuers=issuers.last_success,
         denials_owed=lambda: house.registrar.owed,
         health=lambda: count_problems(house),
+        restore_unconfirmed=lambda: house.restores.pending is not None,
         disks=lambda: {disk.name: disk.free_bytes for disk in house.disks.latest},
     )
 

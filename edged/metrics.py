@@ -339,6 +339,7 @@ class Metrics(Collector):
         issuers: Callable[[], Mapping[str, float]] | None = None,
         denials_owed: Callable[[], int] | None = None,
         health: Callable[[], Mapping[str, int]] | None = None,
+        restore_unconfirmed: Callable[[], bool] | None = None,
         disks: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
         """Where to ask for what is now, each time somebody scrapes; app.py says so once.
@@ -347,7 +348,8 @@ class Metrics(Collector):
         (mediamtx, publisher, frames) running; `api_keys` by status; `clock`: synchronized, trusted, mark;
         `issuers`: name in the settings (eight at most) → when its keys were read last, Unix seconds, 0.0 never;
         `denials_owed`: how many are in force and not on disk; `health`: problems by part (operations.health); `disks`:
-        free bytes of the file systems that edged writes to, by the setting in [paths] that leads there.
+        free bytes of the file systems that edged writes to, by the setting in [paths] that leads there;
+        `restore_unconfirmed`: the trust database is an older one, and nobody has confirmed it.
         """
         given: dict[str, Callable[[], Any] | None] = {
             "sessions": sessions,
@@ -360,6 +362,7 @@ class Metrics(Collector):
             "issuers": issuers,
             "denials_owed": denials_owed,
             "health": health,
+            "restore_unconfirmed": restore_unconfirmed,
             "disks": disks,
         }
         self._asked |= {name: ask for name, ask in given.items() if ask is not None}
@@ -404,6 +407,10 @@ class Metrics(Collector):
         )
         parts = self._ask("health", {})
         yield _gauge("edged_health_problems", "What does not work, as /health judges it.", "part", tuple(parts), parts)
+        yield GaugeMetricFamily(
+            "edged_restore_unconfirmed", "A restored trust database waits: edged trust confirm-restore.",
+            value=int(self._ask("restore_unconfirmed", False)),
+        )  # fmt: skip
         disks = self._ask("disks", {})
         yield _gauge("edged_disk_free_bytes", "Free where edged writes.", "disk", tuple(disks), disks)
 

@@ -16,7 +16,7 @@ import trio
 from durability_helpers import Box, Disk, compile_disk, running_box, until
 from house_helpers import SECRET, Conversation
 
-from edged.store.room import PIECE, SIZE
+from edged.store.room import HEADER, PIECE, SIZE
 
 DISK_BYTES = 8 * 1024 * 1024
 #: With a journal, and the rest of what a file system needs for itself.
@@ -98,8 +98,8 @@ def is_full(state: Path) -> bool:
 
 
 def room_of(state: Path) -> int:
-    """Real bytes of it."""
-    return (state / "trust.room").stat().st_blocks * 512
+    """Real bytes of it, without its header."""
+    return (state / "trust.room").stat().st_blocks * 512 - HEADER
 
 
 async def make_key(admin: Conversation) -> tuple[str, dict[str, object], str]:

@@ -26,6 +26,7 @@ from edged.access.limiter import Limiter
 from edged.access.logins import Logins
 from edged.access.passwords import Passwords
 from edged.access.refreshes import Refreshes
+from edged.access.restores import Restores
 from edged.access.service_tokens import ServiceTokens
 from edged.cameras.model import Camera, Status
 from edged.credentials import tokens
@@ -123,6 +124,8 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "get_clock": SYSTEM,
     # Root's alone, on the unix socket: an administrator over the network gets what others get.
     "reset_clock": NOBODY,
+    # On the unix socket only.
+    "confirm_restore": NOBODY,
     # By HTTP and on the unix socket only; and there alone a code is made and found.
     "claim": ("unknown_method",) * 10,
     "get_claim_code": NOBODY,
@@ -259,6 +262,7 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
                 passwords=passwords, limiter=limiter, users=desk.users,
                 logins=Logins(desk.users, passwords, limiter, desk.gate, desk.registrar),
                 first_admin=FirstAdmin(folder, desk.users.is_empty), disks=Disks({"state": folder}),
+                restores=Restores(desk.registrar, desk.ledger, desk.db, desk.db, desk.clock),
                 shared_secrets=(SECRET,),
             )  # type: ignore[arg-type]  # fmt: skip
             await desk.users.create(name="ann", role="operator", password=await passwords.hash(PASSWORD))

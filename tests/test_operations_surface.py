@@ -105,10 +105,21 @@ SURFACE: dict[str, Row] = {
     "create_claim_code": row("", "claim"),
     "get_clock": row("", "clock show"),
     "reset_clock": row("", "clock reset"),
+    "confirm_restore": row("POST /api/trust/confirm-restore", "trust confirm-restore"),
 }
 
 #: Commands that ask the running daemon nothing.
-SILENT = {"serve", "demo", "version", "logout", "config check", "config show", "signing-key abandon"}
+SILENT = {
+    "serve",
+    "demo",
+    "version",
+    "logout",
+    "config check",
+    "config show",
+    "signing-key abandon",
+    "trust restore",
+    "trust begin-anew",
+}
 
 #: Params that a way or a command leaves out on purpose, and why.
 NOT_BY_REST = {

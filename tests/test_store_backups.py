@@ -123,8 +123,11 @@ def make_old(path: Path, migrations: Migrations) -> None:
 
 
 def dump(path: Path, columns: Mapping[str, list[str]]) -> dict[str, list[tuple[object, ...]]]:
-    """Every row, of these columns of each table."""
-    return {table: rows(path, f"SELECT {', '.join(names)} FROM {table} ORDER BY 1") for table, names in columns.items()}
+    """Every row, of these columns of each table; without the mark of a copy."""
+    found = {
+        table: rows(path, f"SELECT {', '.join(names)} FROM {table} ORDER BY 1") for table, names in columns.items()
+    }
+    return found | {"meta": [row for row in found["meta"] if row[0] != "restored"]}
 
 
 def columns_of(path: Path) -> dict[str, list[str]]:
@@ -174,6 +177,10 @@ async def test_every_released_schema_comes_up_to_date_with_all_it_held(
     copies = backups.find(path)
     assert [copy.schema for copy in copies] == ([released] if released < len(migrations) else [])
     assert all(dump(copy.path, columns) == before for copy in copies)
+    assert not rows(path, "SELECT 1 FROM meta WHERE name = 'restored'")
+    marks = [rows(copy.path, "SELECT value FROM meta WHERE name = 'restored'") for copy in copies]
+    assert all('"cause":"copy"' in str(mark) for mark in marks)
+    assert len(marks) == len(copies)
 
 
 @pytest.mark.parametrize("released", range(1, len(USAGE) + 1))
@@ -320,12 +327,12 @@ async def test_a_database_that_cannot_be_read_is_not_migrated(path: Path, monkey
     """SQLite's own error has SQLite's remedy."""
     make_old(path, TRUST)
 
-    def broken(_connection: sqlite3.Connection, _part: Path) -> None:
+    def broken(_connection: sqlite3.Connection, _part: Path, _edit: object) -> None:
         problem = sqlite3.OperationalError("disk I/O error")
         problem.sqlite_errorname = "SQLITE_IOERR_READ"
         raise problem
 
-    monkeypatch.setattr("edged.store.backups._copy", broken)
+    monkeypatch.setattr("edged.store.backups.copy", broken)
     with pytest.raises(StartFailed, match=r"disk I/O error.*journalctl -k"):
         async with Database.open(path, (*TRUST, STEP), name="trust"):
             pass
@@ -351,7 +358,8 @@ async def test_a_newer_schema_is_refused_with_the_backup_that_fits(path: Path) -
         async with Database.open(path, TRUST, name="trust"):
             pass
     assert f"has schema {len(TRUST) + 2}, this edged knows up to {len(TRUST)}" in caught.value.sentence
-    assert f"{fits.path} (schema {len(TRUST)})" in caught.value.hint
+    assert f"edged trust restore {fits.path}; " in caught.value.hint
+    assert "edged trust confirm-restore" in caught.value.hint
     assert too_new.path.name not in str(caught.value)
     assert path.read_bytes() == before
 

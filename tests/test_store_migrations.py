@@ -47,7 +47,7 @@ def connection(tmp_path: Path):
                 "provisional_cut_offs",
             },
         ),
-        (USAGE, {"tallies", "offenders", "known_places"}),
+        (USAGE, {"tallies", "offenders", "known_places", "trust_commits"}),
     ],
 )
 async def test_a_new_file_gets_every_table(tmp_path: Path, migrations: tuple, tables: set[str]) -> None:

@@ -15,7 +15,7 @@ from edged.errors import StoreFailed
 from edged.store import database
 from edged.store.database import Database
 from edged.store.migrations import TRUST
-from edged.store.room import PIECE, SIZE, Room
+from edged.store.room import HEADER, PIECE, SIZE, Room
 
 SECTOR = 512
 
@@ -40,9 +40,9 @@ def test_the_room_has_a_block_for_each_byte_and_is_for_nobody_elses_eyes(path: P
     finally:
         os.umask(before)
     found = path.stat()
-    assert (found.st_size, found.st_mode & 0o777, room.is_whole) == (SIZE, 0o600, True)
-    assert found.st_blocks * SECTOR >= SIZE
-    content = path.read_bytes()
+    assert (found.st_size, found.st_mode & 0o777, room.is_whole) == (HEADER + SIZE, 0o600, True)
+    assert found.st_blocks * SECTOR >= HEADER + SIZE
+    content = path.read_bytes()[HEADER:]
     assert len({content[start : start + 4096] for start in range(0, SIZE, 4096)}) == SIZE // 4096
 
 
@@ -52,10 +52,10 @@ def test_the_room_is_given_up_piece_by_piece_until_nothing_is_left(path: Path, r
         room.grow()
         sizes = []
         while room.give_up():
-            sizes.append(path.stat().st_size)
+            sizes.append(path.stat().st_size - HEADER)
         room.grow()
     assert sizes == list(range(SIZE - PIECE, -1, -PIECE))
-    assert (path.stat().st_size, room.size) == (SIZE, SIZE)
+    assert (path.stat().st_size, room.size) == (HEADER + SIZE, SIZE)
     assert [line["event"] for line in told] == ["room for denials is used", "room for denials is whole"]
 
 
@@ -66,7 +66,7 @@ def test_what_an_earlier_run_left_is_taken_over_as_it_is(path: Path, room: Room)
     left = path.read_bytes()
     later = Room(path)
     later.find()
-    assert later.size == SIZE - PIECE == len(left)
+    assert later.size == SIZE - PIECE == len(left) - HEADER
     assert path.read_bytes() == left
     assert later.give_up()
     later.close()
@@ -91,9 +91,9 @@ def test_a_copy_with_holes_holds_no_blocks_and_is_written_anew(path: Path, room:
 
 def test_a_room_that_is_larger_than_wanted_gives_the_rest_back(path: Path, room: Room) -> None:
     """Of another version, perhaps."""
-    path.write_bytes(os.urandom(SIZE + 5000))
+    path.write_bytes(os.urandom(HEADER + SIZE + 5000))
     room.find()
-    assert path.stat().st_size == SIZE
+    assert path.stat().st_size == HEADER + SIZE
     assert room.is_whole
 
 
@@ -148,7 +148,7 @@ def test_what_is_not_a_file_of_our_own_is_left_alone(path: Path, room: Room, put
 
 def test_a_part_of_the_room_is_better_than_none(path: Path, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the space ends within it, what there was is kept."""
-    limit = SIZE // 2 + 12288
+    limit = HEADER + SIZE // 2 + 12288
     really = os.pwrite
 
     def pwrite(descriptor: int, data: bytes, offset: int) -> int:
@@ -160,8 +160,8 @@ def test_a_part_of_the_room_is_better_than_none(path: Path, room: Room, monkeypa
     with capture_logs() as told:
         room.grow()
         room.grow()
-    assert (room.size, path.stat().st_size, room.is_whole) == (limit, limit, False)
-    assert [(line["kept_bytes"], line["problem"]) for line in told] == [(limit, "No space left on device")]
+    assert (room.size, path.stat().st_size, room.is_whole) == (limit - HEADER, limit, False)
+    assert [(line["kept_bytes"], line["problem"]) for line in told] == [(limit - HEADER, "No space left on device")]
     assert "free space" in told[0]["remedy"]
 
 
@@ -175,7 +175,7 @@ def test_what_no_sync_vouches_for_is_no_room(path: Path, room: Room, monkeypatch
 
     monkeypatch.setattr(os, "fsync", fsync)
     room.grow()
-    assert (room.size, path.stat().st_size) == (SIZE - PIECE, SIZE - PIECE)
+    assert (room.size, path.stat().st_size) == (SIZE - PIECE, HEADER + SIZE - PIECE)
 
 
 class Trouble:
@@ -187,7 +187,7 @@ class Trouble:
         self._really = database._transact
 
     def transact(self, connection: sqlite3.Connection, transaction: Any) -> Any:
-        self.sizes.append(self._path.stat().st_size)
+        self.sizes.append(self._path.stat().st_size - HEADER)
         if self._left:
             self._left -= 1
             problem = sqlite3.OperationalError("no room")
@@ -211,7 +211,7 @@ async def test_a_denial_is_written_again_in_the_room_whichever_word_sqlite_has_f
         monkeypatch.setattr(database, "_transact", trouble.transact)
         await db.write(note, may_stand=True)
         assert trouble.sizes == [SIZE, SIZE, SIZE - PIECE, SIZE - 2 * PIECE]
-        assert (path.stat().st_size, db.room_bytes, db.has_room) == (SIZE, SIZE, True)
+        assert (path.stat().st_size, db.room_bytes, db.has_room) == (HEADER + SIZE, SIZE, True)
 
 
 @pytest.mark.parametrize("name", ["SQLITE_FULL", "SQLITE_IOERR_WRITE"])
@@ -225,7 +225,7 @@ async def test_a_grant_gets_nothing_of_the_room(
         with pytest.raises(StoreFailed, match="nothing was done"):
             await db.write(note)
         assert trouble.sizes[0] == SIZE
-        assert path.stat().st_size == SIZE
+        assert path.stat().st_size == HEADER + SIZE
 
 
 async def test_other_trouble_than_space_leaves_the_room_alone(
@@ -272,3 +272,44 @@ async def test_a_copy_before_a_migration_is_of_the_database_alone(tmp_path: Path
     async with Database.open(tmp_path / "trust.db", TRUST, name="trust", room=path) as db:
         assert db.has_room
     assert [file.suffix for file in (tmp_path / "backups").iterdir()] == [".db"]
+
+
+def test_what_the_header_says_outlives_every_piece_that_is_given_up(path: Path, room: Room) -> None:
+    """It is the part that is never cut off."""
+    room.grow()
+    room.note_commits(41)
+    while room.give_up():
+        pass
+    room.note_commits(42)
+    assert path.stat().st_size == HEADER
+    later = Room(path)
+    later.find()
+    assert later.commits == 42
+    later.close()
+
+
+def test_the_number_of_commits_never_falls(path: Path, room: Room) -> None:
+    """Whatever an older database says of itself."""
+    room.grow()
+    room.note_commits(42)
+    room.note_commits(7)
+    later = Room(path)
+    later.find()
+    assert later.commits == 42
+    later.close()
+
+
+@pytest.mark.parametrize("begin", [b"", b"edged trust commits", b"edged trust commits 00000000000000000042 00000000\n"])
+def test_a_header_that_cannot_be_read_says_nothing(path: Path, begin: bytes) -> None:
+    """Noise of an earlier version, or damage."""
+    path.write_bytes(begin + os.urandom(HEADER))
+    room = Room(path)
+    room.find()
+    assert room.commits == 0
+    room.grow()
+    room.note_commits(3)
+    room.close()
+    later = Room(path)
+    later.find()
+    assert later.commits == 3
+    later.close()

@@ -213,7 +213,8 @@ class Site:
             publishers=SimpleNamespace(), viewers=SimpleNamespace(), frames=self.frames,
             snapshots=options.pop("snapshots", None), listings=Listings(),
             keyring=SimpleNamespace(), passwords=Passwords(cost=CHEAP), limiter=Limiter(),
-            first_admin=FirstAdmin(tmp_path, lambda: True), disks=Disks({"state": tmp_path}), shared_secrets=(SECRET,),
+            first_admin=FirstAdmin(tmp_path, lambda: True), disks=Disks({"state": tmp_path}),
+            restores=SimpleNamespace(message="", pending=None), shared_secrets=(SECRET,),
         )  # type: ignore[arg-type]  # fmt: skip
         self.catalogue = operations.gather()
         self.app = make_app(self.catalogue, self.house, self.counts, **options)

@@ -400,6 +400,8 @@ class Gate:
         detail: str = "",
     ) -> Refused:
         self._counts.auth_failed(reason, method, transport)
+        if reason is Reason.SUSPENDED and self._ledger.unconfirmed_epoch is not None:
+            detail = detail or "the restored trust database is not confirmed: edged trust confirm-restore"
         _log.info(
             "refused", reason=str(reason), method=method, transport=transport,
             credential=caller.credential_id if caller else None, capability=capability or None, detail=detail or None,

@@ -69,6 +69,9 @@ class Ledger:
         #: Rises with each cut-off "up to now" and each change of a user that ends tokens; edged's own tokens say at
         #: which they were made. It goes to the disk with what raised it (access.registrar).
         self.epoch = 0
+        #: Set while the trust database is an older one that nobody has confirmed (access.restores): of all that it lets
+        #: in only tokens that edged made at this epoch or later are let in.
+        self.unconfirmed_epoch: int | None = None
         self._is_scoped = False  # whether any token is denied by whom it is of
         # The callers of keys by secret_identity(), and the keys (by id) whose callers were made anew since.
         self._by_secret: dict[str, Caller] = {}
@@ -131,7 +134,8 @@ class Ledger:
     def key_status(self, record: KeyRecord, now: float) -> str:
         """active, expired, suspended (also with its owner) or revoked: what the gate would say first."""
         status = record.status(now)
-        return "suspended" if status != "revoked" and self._is_orphaned(record) else status
+        waits = self.unconfirmed_epoch is not None or self._is_orphaned(record)
+        return "suspended" if status != "revoked" and waits else status
 
     def put_user(self, record: UserRecord) -> None:
         """Make a user known, or known anew after a change; the keys that they own with them."""
@@ -289,10 +293,20 @@ class Ledger:
 
     def is_suspended(self, caller: Caller) -> bool:
         """Whether this caller's credential is to wait."""
+        if self.unconfirmed_epoch is not None and self._awaits_confirmation(caller, self.unconfirmed_epoch):
+            return True
         users = self._users_behind(caller) if caller.epoch is not None else ()
         if users and any(user.disabled_at is not None for user in users):
             return True
         return bool(self.suspended) and not self.suspended.isdisjoint(caller.bonds)
+
+    def _awaits_confirmation(self, caller: Caller, epoch: int) -> bool:
+        """Whether this credential may have been revoked in the time that the trust database has lost."""
+        if caller.parent is not None:
+            return self._awaits_confirmation(caller.parent, epoch)
+        if caller.method in ("peercred", "internal"):
+            return False
+        return caller.method != "jwt_local" or caller.epoch is None or caller.epoch < epoch
 
     def _is_left_behind(self, caller: Caller, epoch: int) -> bool:
         """Whether one of our own tokens is of, or was issued by, a user who was deleted, or may do less since, or has a

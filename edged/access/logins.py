@@ -60,7 +60,7 @@ class Logins:
             raise self._refused(Reason.UNKNOWN_KEY, transport)
         if self._users.is_revoked(name):
             raise self._refused(Reason.REVOKED, transport)
-        if user.disabled_at is not None:
+        if user.disabled_at is not None or self._users.awaits_confirmation:
             raise self._refused(Reason.SUSPENDED, transport)
         self._limiter.succeeded(address, name)
         self._gate.note_entry("password", transport, user.rights.role)

@@ -33,19 +33,30 @@ _log = structlog.get_logger("usage")
 class Usage:
     """Live tallies by credential id; the database is the one that commits with NORMAL.
 
-    `is_inside(identity)` says whether somebody is inside by what answers to this name (access.admissions).
+    `is_inside(identity)` says whether somebody is inside by what answers to this name (access.admissions);
+    `trust_commits()` how many commits the trust database has been through, which is flushed with the tallies
+    (store.restores).
     """
 
-    def __init__(self, db: Database, clock: Clock, is_inside: Callable[[str], bool] = lambda _identity: False) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        is_inside: Callable[[str], bool] = lambda _identity: False,
+        trust_commits: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self._db = db
         self._clock = clock
         self._is_inside = is_inside
+        self._trust_commits = trust_commits
+        self._kept_commits = 0
         self._tallies: dict[str, Tally] = {}
         self._changed: set[str] = set()
 
     def load(self) -> None:
         """Take up the stored tallies, before anybody asks. Raises StoreFailed."""
         self._tallies = {tally.credential_id: tally for tally in self._db.read_now(usage.load)}
+        self._kept_commits = self._db.read_now(usage.load_trust_commits)
 
     def tally(self, credential_id: str) -> None:
         """It was shown once more, now; never waits."""
@@ -78,10 +89,13 @@ class Usage:
         """Write what changed; what cannot be written stays for the next time. Never raises EdgedError."""
         self._note_inside()
         changed, self._changed = self._changed, set()
-        if not changed:
+        commits = self._trust_commits() or 0
+        if not changed and commits <= self._kept_commits:
             return
+        tallies = [self._tallies[name] for name in changed]
         try:
-            await self._db.write(partial(usage.save, tallies=[self._tallies[name] for name in changed]))
+            await self._db.write(partial(usage.save_all, tallies=tallies, trust_commits=commits))
+            self._kept_commits = max(commits, self._kept_commits)
         except BaseException as problem:
             self._changed |= changed
             if not isinstance(problem, EdgedError):

@@ -76,6 +76,11 @@ class Users:
         """Whether every token that this user gets by their password is denied, for good: one of tomorrow, too."""
         return self._ledger.is_shut_out(name) or self._issuer in self._ledger.denied
 
+    @property
+    def awaits_confirmation(self) -> bool:
+        """Whether nobody logs in, because the trust database is an older one (access.restores)."""
+        return self._ledger.unconfirmed_epoch is not None
+
     def check_subject(self, subject: str) -> None:
         """Raises InvalidState if no token that edged makes for this subject would be good, now or ever."""
         if user_identity(subject) in self._ledger.denied:

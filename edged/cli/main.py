@@ -22,6 +22,7 @@ from edged.cli.sessions import session
 from edged.cli.signing_keys import signing_key
 from edged.cli.streams import drop_output, tolerate_encodings
 from edged.cli.tokens import logout, token
+from edged.cli.trust import trust
 from edged.cli.users import user
 
 
@@ -67,7 +68,7 @@ def version(as_json: bool) -> None:
 
 
 for command in (
-    serve, demo, claim, user, key, token, service_token, signing_key, session, revocation, clock, config, version,
-    logout,
+    serve, demo, claim, user, key, token, service_token, signing_key, session, revocation, clock, trust, config,
+    version, logout,
 ):  # fmt: skip
     main.add_command(command)

@@ -15,6 +15,7 @@ from edged.operations import (
     introspection,
     logins,
     refreshes,
+    restores,
     revocations,
     service_tokens,
     sessions,
@@ -34,7 +35,7 @@ ADMINISTRATION: Final = frozenset(
 )
 
 #: Nouns that are counted with another one, what they are about.
-_COUNTED_WITH: Final = {"introspection": "tokens", "files": "service_tokens"}
+_COUNTED_WITH: Final = {"introspection": "tokens", "files": "service_tokens", "restores": "clock"}
 
 
 def metric_labels(catalogue: Catalogue) -> Mapping[str, str]:
@@ -65,4 +66,5 @@ def gather() -> Catalogue:
         first_admin,
         system,
         clock,
+        restores,
     )

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from edged.access.restores import COMMAND
 from edged.cameras.model import Status
 from edged.library.disks import Disk
 from edged.operations.house import House
 
 #: What a problem is about.
-Part: TypeAlias = Literal["mediamtx", "cameras", "disk", "store"]
-PARTS: Final[tuple[Part, ...]] = ("mediamtx", "cameras", "disk", "store")
+Part: TypeAlias = Literal["mediamtx", "cameras", "disk", "store", "restore"]
+PARTS: Final[tuple[Part, ...]] = ("mediamtx", "cameras", "disk", "store", "restore")
 #: MediaMTX states in which streams flow, or are not wanted.
 _WHOLE: Final = ("ready", "off")
 _MIB: Final = 1024 * 1024
@@ -45,7 +46,8 @@ class CameraFact:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """All that the assessment rests on. `late_denials`: in force, and could not be written; `has_reserve`: the blocks
-    that are kept for denials on a full disk are there; `is_saving`: the last commit of the trust database succeeded."""
+    that are kept for denials on a full disk are there; `is_saving`: the last commit of the trust database succeeded;
+    `unconfirmed`: what is said of a restored trust database that nobody has confirmed, "" if there is none."""
 
     mediamtx: MediaFact
     cameras: tuple[CameraFact, ...] = ()
@@ -53,6 +55,7 @@ class Facts:
     late_denials: int = 0
     has_reserve: bool = True
     is_saving: bool = True
+    unconfirmed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,13 @@ class Assessment:
 
 def assess(facts: Facts) -> Assessment:
     """Judge the facts."""
-    found = [*_judge_store(facts), *_judge_disks(facts), *_judge_media(facts), *_judge_cameras(facts)]
+    found = [
+        *_judge_restore(facts),
+        *_judge_store(facts),
+        *_judge_disks(facts),
+        *_judge_media(facts),
+        *_judge_cameras(facts),
+    ]
     return Assessment(tuple(sorted(found, key=lambda problem: not problem.stops_saving)))
 
 
@@ -121,6 +130,7 @@ def gather_facts(house: House) -> Facts:
         late_denials=registrar.owed if registrar.is_late else 0,
         has_reserve=registrar.has_room,
         is_saving=registrar.is_saving,
+        unconfirmed=house.restores.message,
     )
 
 
@@ -133,6 +143,14 @@ def count_problems(house: House) -> dict[str, int]:
     """How many there are of each part, for the metrics."""
     found = assess_house(house).problems
     return {part: sum(problem.part == part for problem in found) for part in PARTS}
+
+
+def _judge_restore(facts: Facts) -> Iterator[Problem]:
+    if facts.unconfirmed:
+        yield Problem(
+            "restore", facts.unconfirmed,
+            f"revoke what was revoked since then, then on this machine: {COMMAND}",
+        )  # fmt: skip
 
 
 def _judge_store(facts: Facts) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edged.access.passwords import Passwords
     from edged.access.refreshes import Refreshes
     from edged.access.registrar import Registrar
+    from edged.access.restores import Restores
     from edged.access.revocations import Revocations
     from edged.access.service_tokens import ServiceTokens
     from edged.access.usage import Usage
@@ -77,6 +78,7 @@ class House:
     limiter: Limiter
     first_admin: FirstAdmin
     disks: Disks
+    restores: Restores
     shared_secrets: tuple[SharedSecret, ...] = ()
     #: Makes the system clock the truth, on disk and then in force (contract 10.9).
     reset_clock: Callable[[], Awaitable[None]] = _nowhere

@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import structlog
+
+from edged.store import restores
 
 #: Copies of one database that are kept.
 KEPT: Final = 3
@@ -54,6 +57,7 @@ def find(database: Path) -> list[Backup]:
 
 def make(connection: sqlite3.Connection, database: Path, schema: int, now: datetime | None = None) -> Path:
     """Copy the database that `connection` has open, and read the copy back; then forget what is more than `KEPT`.
+    The copy of a trust database is marked as one (store.restores).
 
     The copy has mode 0600, its folder 0700; it is whole and on the disk, or BackupFailed is raised and it is not there.
     """
@@ -66,11 +70,11 @@ def make(connection: sqlite3.Connection, database: Path, schema: int, now: datet
         target.parent.mkdir(mode=0o700, exist_ok=True)
         # What an earlier try left when the power went.
         part.unlink(missing_ok=True)
-        _copy(connection, part)
+        copy(connection, part, partial(restores.mark_copy, now=(now or datetime.now(UTC)).timestamp()))
         _put(part, target, schema)
     _log.info("backup made", path=str(target), schema=schema)
     for old in _spare(find(database)):
-        _remove(old.path)
+        remove(old.path)
     return target
 
 
@@ -81,22 +85,22 @@ def change_all(database: Path, edit: Callable[[sqlite3.Connection], bool]) -> in
     BackupFailed; that one is then as it was.
     """
     part = folder_of(database) / f".{database.stem}.part"
-    _remove(part)
+    remove(part)
     return sum(_change(backup, part, edit) for backup in find(database))
 
 
 def _change(backup: Backup, part: Path, edit: Callable[[sqlite3.Connection], bool]) -> bool:
     with _all_or_nothing(part, f"{backup.path} cannot be changed"):
-        with closing(sqlite3.connect(f"{backup.path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as copy:
-            _copy(copy, part)
-        with closing(sqlite3.connect(part, isolation_level=None)) as copy:
+        with closing(sqlite3.connect(f"{backup.path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as opened:
+            copy(opened, part)
+        with closing(sqlite3.connect(part, isolation_level=None)) as opened:
             # The journal, which holds what is taken out, is in memory.
-            copy.execute("PRAGMA journal_mode = MEMORY")
-            if not edit(copy):
-                _remove(part)
+            opened.execute("PRAGMA journal_mode = MEMORY")
+            if not edit(opened):
+                remove(part)
                 return False
-            copy.execute("VACUUM")
-        _sync(part, os.O_RDONLY)
+            opened.execute("VACUUM")
+        sync_file(part)
         _put(part, backup.path, backup.schema)
     return True
 
@@ -107,11 +111,11 @@ def _all_or_nothing(part: Path, failure: str) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error) as problem:
-        _remove(part)
+        remove(part)
         said = problem.strerror if isinstance(problem, OSError) else str(problem)
         raise BackupFailed(f"{failure}: {said}") from problem
     except BackupFailed:
-        _remove(part)
+        remove(part)
         raise
 
 
@@ -125,17 +129,26 @@ def _spare(found: list[Backup]) -> list[Backup]:
     return [*doubles, *sorted(newest.values())][: max(0, len(found) - KEPT)]
 
 
-def _copy(connection: sqlite3.Connection, part: Path) -> None:
-    """Into a new file, which nobody else may read."""
-    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    with closing(sqlite3.connect(part, isolation_level=None)) as copy:
-        connection.backup(copy)
+def copy(
+    connection: sqlite3.Connection, part: Path, edit: Callable[[sqlite3.Connection], object] | None = None
+) -> None:
+    """Into a new file, which nobody else may read, and which `edit` may change before it is on the disk."""
+    with closing(create(part)) as made:
+        connection.backup(made)
         # One file that needs no other beside it, also on a medium that cannot be written.
-        copy.execute("PRAGMA journal_mode = DELETE")
-    _sync(part, os.O_RDONLY)
+        made.execute("PRAGMA journal_mode = DELETE")
+        if edit is not None:
+            edit(made)
+    sync_file(part)
 
 
-def _verify(part: Path, schema: int) -> None:
+def create(part: Path) -> sqlite3.Connection:
+    """A new file, which nobody else may read. Raises OSError if there is one."""
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    return sqlite3.connect(part, isolation_level=None)
+
+
+def verify(part: Path, schema: int) -> None:
     """Raises BackupFailed, or sqlite3.Error where not even a question can be asked."""
     with closing(sqlite3.connect(f"{part.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as copy:
         found = copy.execute("PRAGMA integrity_check(1)").fetchone()[0]
@@ -148,7 +161,7 @@ def _verify(part: Path, schema: int) -> None:
 
 def _put(part: Path, target: Path, schema: int) -> None:
     """Read back what was written; then it is a copy."""
-    _verify(part, schema)
+    verify(part, schema)
     part.rename(target)
     sync_folder(target.parent)
 
@@ -156,6 +169,11 @@ def _put(part: Path, target: Path, schema: int) -> None:
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable. Raises OSError."""
     _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def sync_file(path: Path) -> None:
+    """Make what stands in a file durable. Raises OSError."""
+    _sync(path, os.O_RDONLY)
 
 
 def _sync(path: Path, flags: int) -> None:
@@ -166,7 +184,8 @@ def _sync(path: Path, flags: int) -> None:
         os.close(descriptor)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """A file that is of no use, and what SQLite may keep beside it."""
     with suppress(OSError):
         path.unlink(missing_ok=True)
     for left in ("-journal", "-wal", "-shm"):

@@ -32,7 +32,7 @@ import structlog
 import trio
 
 from edged.errors import Overloaded, StartFailed, StoreFailed
-from edged.store import backups
+from edged.store import backups, meta, restores
 from edged.store.backups import BackupFailed
 from edged.store.migrations import Incomplete, Migrations, NewerSchema, NotOurs, check, migrate, schema_version
 from edged.store.room import Room
@@ -95,13 +95,16 @@ class _Job(Generic[T]):
     """One transaction on its way through the writer; `finished` is set in the loop's thread."""
 
     __slots__ = (
-        "_error", "_may_stand", "_value", "commit_seconds", "finished", "lacks_space", "may_return", "transaction"
+        "_error", "_may_stand", "_value", "commit_seconds", "commits", "finished", "lacks_space", "may_return",
+        "transaction",
     )  # fmt: skip
 
     def __init__(self, transaction: Transaction[T], may_stand: bool) -> None:
         self.transaction = transaction
         self.finished = trio.Event()
         self.commit_seconds: float | None = None
+        #: The number of this commit, where they are counted and it changed something.
+        self.commits: int | None = None
         #: It failed, what it wrote may be found after a kill, and nobody wants that.
         self.may_return = False
         #: It denies something, and perhaps it failed for lack of space: worth another try when there is some.
@@ -110,17 +113,29 @@ class _Job(Generic[T]):
         self._value: T | None = None
         self._error: BaseException | None = None
 
-    def run(self, connection: sqlite3.Connection) -> None:
-        """In the writer's thread; keeps the outcome, whatever it is. Once more is from the beginning."""
+    def run(self, connection: sqlite3.Connection, required: Transaction[Any] | None, counts: bool) -> None:
+        """In the writer's thread; keeps the outcome, whatever it is. Once more is from the beginning. `required` is
+        committed with it; `counts`: the database counts its commits."""
         self._error, self.lacks_space = None, False
         try:
-            self._value, self.commit_seconds = _transact(connection, self.transaction)
+            self._value, self.commit_seconds = _transact(
+                connection, partial(self._do, required=required) if counts else self.transaction
+            )
         except _CommitFailed as problem:
             self._error = problem.__cause__
             self.may_return = not self._may_stand
         except BaseException as problem:
             self._error = problem
         self.lacks_space = self._may_stand and _is_no_space(self._error)
+
+    def _do(self, connection: sqlite3.Connection, required: Transaction[Any] | None) -> T:
+        changes = connection.total_changes
+        if required is not None:
+            required(connection)
+        value = self.transaction(connection)
+        if connection.total_changes != changes and connection.in_transaction:
+            self.commits = meta.count_commit(connection)
+        return value
 
     @property
     def failed_by_disk(self) -> bool:
@@ -147,7 +162,7 @@ class _Scrub(_Job[None]):
     def __init__(self) -> None:
         super().__init__(_do_nothing, may_stand=True)
 
-    def run(self, connection: sqlite3.Connection) -> None:
+    def run(self, connection: sqlite3.Connection, _required: Transaction[Any] | None, _counts: bool) -> None:
         """In the writer's thread."""
         try:
             connection.execute("VACUUM")
@@ -166,7 +181,8 @@ class Database:
     """An open database; made by `open`."""
 
     def __init__(self, path: Path, name: str, writer: sqlite3.Connection, reader: sqlite3.Connection,
-                 queue_size: int, observe_commit: ObserveCommit, room: Room | None) -> None:  # fmt: skip
+                 queue_size: int, observe_commit: ObserveCommit, room: Room | None,
+                 commits: int | None) -> None:  # fmt: skip
         self.path = path
         self.name = name
         self._reader = reader
@@ -177,6 +193,11 @@ class Database:
         self._queue_size = queue_size
         self._observe_commit = observe_commit
         self._room = room
+        #: How many commits it has been through; None where they are not counted.
+        self.commits = commits
+        #: How many the reserve said that it had been through when it was opened.
+        self.known_commits = 0 if room is None else room.commits
+        self._required: Transaction[Any] | None = None
         self._closed = False
         self._failing = False
         self._loop = trio.lowlevel.current_trio_token()
@@ -200,12 +221,13 @@ class Database:
         """Open, or make, the database at `path`, brought up to date by `migrations`.
 
         Missing folders are made with mode 0700, the file has 0600. `name` stands in errors, metrics and the
-        thread's name. `room` is where blocks are kept for what may stand (store/room.py), None for none. On exit every
-        accepted job is done before the file is closed. Raises StartFailed.
+        thread's name. One with a table `meta` counts its commits there. `room` is where blocks are kept for what may
+        stand (store/room.py), None for none. On exit every accepted job is done before the file is closed. Raises
+        StartFailed.
         """
         kept = None if room is None else Room(room)
-        writer, reader = await trio.to_thread.run_sync(_open_with, kept, path, migrations, name, synchronous)
-        database = cls(path, name, writer, reader, queue_size, observe_commit, kept)
+        writer, reader, commits = await trio.to_thread.run_sync(_open_with, kept, path, migrations, name, synchronous)
+        database = cls(path, name, writer, reader, queue_size, observe_commit, kept, commits)
         try:
             yield database
         finally:
@@ -236,6 +258,11 @@ class Database:
         then says nothing of what was done; and should there be no space, it may use what is kept for denials.
         """
         return await self._do(_Job(transaction, may_stand))
+
+    async def require(self, transaction: Transaction[object]) -> None:
+        """Commit this now; and should that fail, nothing else is committed without it. Raises as `write`."""
+        self._required = transaction
+        await self.write(_do_nothing, may_stand=True)
 
     async def scrub(self) -> None:
         """Write the file anew and empty its log: nothing that was deleted is left in them. Raises as `write`."""
@@ -293,13 +320,22 @@ class Database:
                 continue
             if job is None:
                 break
-            job.run(connection)
+            required = self._required
+            run = partial(job.run, connection, required, self.commits is not None)
+            run()
             used_reserve = job.lacks_space
             if job.lacks_space and room is not None:
-                _try_again(job, connection, room)
+                _try_again(job, run, connection, room)
                 if job.commit_seconds is not None:
                     # Before anybody hears of it: what it left over is for denials, too.
                     room.grow()
+            if job.commits is not None and job.commit_seconds is not None:
+                if self._required is required:
+                    self._required = None
+                self.commits = job.commits
+                if room is not None:
+                    # Before anybody hears of it: whoever is told that something is revoked can rely on it.
+                    room.note_commits(job.commits)
             # A disk that takes nothing is not asked for more.
             failed = job.commit_seconds is None
             if used_reserve or job.failed_by_disk:
@@ -359,15 +395,15 @@ def _transact(connection: sqlite3.Connection, transaction: Transaction[T]) -> tu
     return value, time.perf_counter() - started
 
 
-def _try_again(job: _Job[Any], connection: sqlite3.Connection, room: Room) -> None:
+def _try_again(job: _Job[Any], run: Callable[[], None], connection: sqlite3.Connection, room: Room) -> None:
     """A denial found no space: write it again, first with the blocks that the log has already, then with more and more
     of the room."""
     with suppress(sqlite3.Error):
         # Once all of the log is in the file itself the next commit goes to its beginning.
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        job.run(connection)
+        run()
     while job.lacks_space and room.give_up():
-        job.run(connection)
+        run()
 
 
 def _is_no_space(problem: BaseException | None) -> bool:
@@ -400,10 +436,12 @@ def _snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 def _open_with(
     room: Room | None, path: Path, migrations: Migrations, name: str, synchronous: Synchronous
-) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-    """Writer and reader, and room beside them; which is given up for a start on a full disk. Raises StartFailed."""
+) -> tuple[sqlite3.Connection, sqlite3.Connection, int | None]:
+    """Writer, reader and the number of commits, and room beside them; which is given up for a start on a full disk.
+    Raises StartFailed."""
     if room is None:
-        return _open(path, migrations, name, synchronous)
+        opened = _open(path, migrations, name, synchronous)
+        return (*opened, _load_commits(opened[0], path, name))
     room.find()
     try:
         while True:
@@ -413,13 +451,27 @@ def _open_with(
             except StartFailed as problem:
                 if not (_is_no_space(problem.__cause__) and room.give_up()):
                     raise
+        commits = _load_commits(opened[0], path, name)
+        if commits is not None:
+            # The end of the process before may have come between a commit and this.
+            room.note_commits(commits)
         if not room.is_used:
             # Else the rest of what was given is for whoever is to start after this; it is taken back in a while.
             room.grow()
     except BaseException:
         room.close()
         raise
-    return opened
+    return (*opened, commits)
+
+
+def _load_commits(writer: sqlite3.Connection, path: Path, name: str) -> int | None:
+    """None where the database does not count them. Raises StartFailed."""
+    try:
+        if writer.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
+            return None
+        return meta.load_commits(writer)
+    except sqlite3.Error as problem:
+        raise StartFailed(f"database {name} at {path}: {problem}", hint=_remedy(problem)) from problem
 
 
 def _open(
@@ -523,7 +575,7 @@ def _name_backup(path: Path, known: int) -> str:
     """What to restore so that an edged that knows `known` steps can open it."""
     usable = [backup for backup in backups.find(path) if backup.schema <= known]
     if usable:
-        return f"stop edged and put its backup in its place: {usable[-1].path} (schema {usable[-1].schema})"
+        return f"put its backup in its place, while edged is stopped: {restores.command(path, usable[-1].path)}"
     return f"restore a backup from before (there is none in {backups.folder_of(path)})"
 
 

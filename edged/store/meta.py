@@ -11,6 +11,7 @@ T = TypeVar("T")
 _HIGH_WATER = "high_water"
 _EPOCH = "epoch"
 _PRUNED = "pruned"
+_COMMITS = "commits"
 
 
 def load_high_water(connection: sqlite3.Connection) -> float:
@@ -51,6 +52,27 @@ def with_epoch(epoch: int, transaction: Callable[[sqlite3.Connection], T]) -> Ca
         return transaction(connection)
 
     return both
+
+
+def load_commits(connection: sqlite3.Connection) -> int:
+    """How many commits this file has been through, as far as they were counted; 0 before the first that was."""
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (_COMMITS,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def count_commit(connection: sqlite3.Connection) -> int:
+    """One more; which number it has. Part of every transaction that changes something (store.database)."""
+    row = connection.execute(
+        "INSERT INTO meta (name, value) VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1"
+        " RETURNING value",
+        (_COMMITS,),
+    ).fetchone()
+    return int(row[0])
+
+
+def raise_commits(connection: sqlite3.Connection, number: int) -> None:
+    """Go on counting from here; a lower number changes nothing."""
+    _raise(connection, _COMMITS, number)
 
 
 def load_pruned(connection: sqlite3.Connection) -> float:

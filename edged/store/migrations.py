@@ -182,6 +182,13 @@ USAGE: Migrations = (
             PRIMARY KEY (subject, address)
         ) STRICT, WITHOUT ROWID""",
     ),
+    (
+        # How many commits the trust database had been through: one that has been through fewer is an older copy.
+        """CREATE TABLE trust_commits (
+            id INTEGER PRIMARY KEY CHECK (id = 0),
+            number INTEGER NOT NULL
+        ) STRICT""",
+    ),
 )
 
 

@@ -12,6 +12,10 @@ for any single denial, and the whole for about thirty, more where the log can be
 Not promised where a block that is given back cannot be used at once: below copies on write (btrfs, ZFS, snapshots,
 thin volumes) a full disk may need more than that to take anything.
 
+The first `HEADER` bytes are never given up: they hold how many commits the trust database has been through, written
+after each commit and before anybody hears of it (store.restores). That is one pwrite(2) without a sync: a power cut may
+lose the last of them, the end of this process does not.
+
 Used by one thread at a time. Nothing here raises: without room everything is as it would be without this file.
 """
 
@@ -19,7 +23,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -32,6 +38,9 @@ from edged.store.backups import sync_folder
 SIZE: Final = 1024 * 1024
 PIECE: Final = 128 * 1024
 _STEP: Final = 64 * 1024
+#: Bytes at the beginning that are kept whatever happens.
+HEADER: Final = 4096
+_COMMITS: Final = re.compile(rb"edged trust commits ([0-9]{20}) ([0-9a-f]{8})\n")
 #: What st_blocks counts in.
 _SECTOR: Final = 512
 _log = structlog.get_logger("store")
@@ -43,6 +52,8 @@ class Room:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = 0
+        #: Of the trust database, as the file says; 0 where it says nothing.
+        self.commits = 0
         self._descriptor: int | None = None
         self._used = False
         self._told = False
@@ -70,7 +81,7 @@ class Room:
             assert self._descriptor is not None
             while self.size < SIZE:
                 noise = os.urandom(min(_STEP, SIZE - self.size))
-                self.size += os.pwrite(self._descriptor, noise, self.size)
+                self.size += os.pwrite(self._descriptor, noise, HEADER + self.size)
         except OSError as problem:
             self._keep(before)
             self._tell("room for denials is short", problem)
@@ -85,7 +96,7 @@ class Room:
             return False
         size = max(0, self.size - PIECE)
         try:
-            os.ftruncate(self._descriptor, size)
+            os.ftruncate(self._descriptor, HEADER + size)
         except OSError:
             return False
         self.size, self._used = size, True
@@ -95,9 +106,19 @@ class Room:
         self._tell("room for denials is used", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         return True
 
+    def note_commits(self, number: int) -> None:
+        """The trust database has been through so many; fewer than before change nothing. Where this cannot be written
+        the usage database still says it, a minute later."""
+        self.commits = max(number, self.commits)
+        if self._descriptor is not None:
+            with suppress(OSError):
+                os.pwrite(self._descriptor, _write_commits(self.commits), 0)
+
     def close(self) -> None:
         """The file stays for the next run."""
         if self._descriptor is not None:
+            with suppress(OSError):
+                os.fsync(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = None
 
@@ -112,17 +133,22 @@ class Room:
             if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
                 raise OSError(errno.EEXIST, "it is not a file of edged's own, and was left alone")
             os.fchmod(descriptor, 0o600)
+            commits = max(self.commits, _read_commits(descriptor))
             # A copy of it may have holes.
             is_real = found.st_blocks * _SECTOR >= found.st_size
-            size = min(found.st_size, SIZE) if is_real else 0
-            if size != found.st_size:
-                os.ftruncate(descriptor, size)
+            size = max(0, min(found.st_size - HEADER, SIZE)) if is_real else 0
+            if found.st_size > HEADER + size:
+                os.ftruncate(descriptor, HEADER + size)
+            if flags & os.O_CREAT:
+                # Noise behind it, so that the block is a real one.
+                begin = _write_commits(commits)
+                os.pwrite(descriptor, begin + os.urandom(HEADER - len(begin)), 0)
             if flags & os.O_CREAT:
                 sync_folder(self.path.parent)
         except BaseException:
             os.close(descriptor)
             raise
-        self._descriptor, self.size = descriptor, size
+        self._descriptor, self.size, self.commits = descriptor, size, commits
 
     def _keep(self, before: int) -> bool:
         """What was written since there were `before` bytes is on the disk, or not there."""
@@ -132,7 +158,7 @@ class Room:
             os.fsync(self._descriptor)
         except OSError as problem:
             with suppress(OSError):
-                os.ftruncate(self._descriptor, before)
+                os.ftruncate(self._descriptor, HEADER + before)
                 self.size = before
             self._tell("room for denials is short", problem)
         return self.is_whole
@@ -150,3 +176,25 @@ class Room:
             event, path=str(self.path), kept_bytes=self.size, wanted_bytes=SIZE, problem=said,
             remedy=f"{remedy}: what is denied while the disk is full may not outlive a restart",
         )  # fmt: skip
+
+
+def read_commits(path: Path) -> int:
+    """What the file at this path says of the commits; 0 where there is none, or it says nothing."""
+    room = Room(path)
+    room.find()
+    room.close()
+    return room.commits
+
+
+def _write_commits(number: int) -> bytes:
+    text = b"%020d" % number
+    return b"edged trust commits %s %08x\n" % (text, zlib.crc32(text))
+
+
+def _read_commits(descriptor: int) -> int:
+    """0 where there is none, or something else."""
+    with suppress(OSError):
+        found = _COMMITS.match(os.pread(descriptor, 64, 0))
+        if found is not None and int(found[2], 16) == zlib.crc32(found[1]):
+            return int(found[1])
+    return 0

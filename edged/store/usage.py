@@ -21,6 +21,21 @@ def load(connection: sqlite3.Connection) -> list[Tally]:
     return [Tally(*row) for row in connection.execute("SELECT credential_id, last_used, count FROM tallies")]
 
 
+def load_trust_commits(connection: sqlite3.Connection) -> int:
+    """How many commits the trust database had been through at the last flush; 0 before the first."""
+    row = connection.execute("SELECT number FROM trust_commits").fetchone()
+    return int(row[0]) if row else 0
+
+
+def save_trust_commits(connection: sqlite3.Connection, number: int) -> None:
+    """Raise that; a lower number changes nothing."""
+    connection.execute(
+        "INSERT INTO trust_commits (id, number) VALUES (0, ?) ON CONFLICT (id) DO UPDATE"
+        " SET number = max(number, excluded.number)",
+        (number,),
+    )
+
+
 def save(connection: sqlite3.Connection, tallies: Iterable[Tally]) -> None:
     """Tallies as they stand: totals, not differences, so that a write may be repeated."""
     connection.executemany(
@@ -28,3 +43,9 @@ def save(connection: sqlite3.Connection, tallies: Iterable[Tally]) -> None:
         " SET last_used = excluded.last_used, count = excluded.count",
         [(tally.credential_id, tally.last_used, tally.count) for tally in tallies],
     )
+
+
+def save_all(connection: sqlite3.Connection, tallies: Iterable[Tally], trust_commits: int) -> None:
+    """One flush."""
+    save(connection, tallies)
+    save_trust_commits(connection, trust_commits)

@@ -36,7 +36,7 @@ async def watch(asked: Exchange) -> Response:
 WAYS = (
     Way(
         method="GET", path="/api/cameras/{camera}/live.mjpeg", answer=watch, capability="stream:read", on_camera=True,
-        takes_ticket=True, takes_basic=True,
+        takes_ticket=True,
     ),
 )  # fmt: skip
 

@@ -1,0 +1,42 @@
+"""An administrator's word on a trust database that is older than it was (contract 10.10)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from edged.access.restores import COMMAND
+from edged.clock import iso
+from edged.credentials.decision import Reason
+from edged.errors import Refused
+from edged.operations.catalogue import Call, NoParams, operation
+
+
+class RestoreConfirmed(msgspec.Struct, frozen=True):
+    """`confirmed` is false if nothing waited for it. `cause`: copy or behind (store.restores); `at` ISO 8601, when the
+    copy was made or the older file noticed; `keys` and `service_tokens` that are in force again."""
+
+    confirmed: bool
+    cause: str
+    at: str
+    keys: int
+    service_tokens: int
+
+
+@operation("system:admin")
+async def confirm_restore(call: Call, params: NoParams) -> RestoreConfirmed:
+    """The restored trust database is right as it is: its keys, tokens and passwords are good again. On the unix socket
+    only.
+
+    What was revoked after it was written is not revoked in it: revoke that first.
+    """
+    house, session = call.house, call.session
+    if not session.peer.is_local_socket or session.caller is None or session.caller.method != "peercred":
+        raise Refused(
+            Reason.MISSING_SCOPE, "a restored database is confirmed on the box itself", hint=f"there: sudo {COMMAND}"
+        )
+    mark = await house.restores.confirm(session.caller.subject)
+    if mark is None:
+        return RestoreConfirmed(False, "", "", 0, 0)
+    now = house.clock.now()
+    keys = sum(house.ledger.key_status(record, now) == "active" for record in house.ledger.keys.values())
+    return RestoreConfirmed(True, mark.cause, iso(mark.at), keys, len(house.ledger.service_tokens))
