@@ -209,6 +209,7 @@ async def run(
         publishers = Publishers(
             spawn, find_ffmpeg, partial(rtsp_address, mediamtx), ledger.new_secret, ledger.drop_secret, paths.list,
             make_way=frames.make_way, restarted=partial(metrics.child_restarted, "publisher"),
+            intruded=metrics.publisher_intruded, unreachable=mediamtx.suspect,
             folder=config.paths.runtime,
         )  # fmt: skip
         house = House(

@@ -212,6 +212,9 @@ class Metrics(Collector):
         self._restarts = Tally(
             "edged_child_restarts", "Children started again.", ("child",), [(child,) for child in CHILDREN]
         )
+        self._intruders = Tally(
+            "edged_publisher_intruders", "Connections refused where only a camera's own ffmpeg may publish.", (), [()]
+        )
         self._resyncs = Tally(
             "edged_udev_resyncs", "Cameras enumerated anew.", ("cause",), [("start",), ("enobufs",), ("poll",)]
         )
@@ -290,6 +293,10 @@ class Metrics(Collector):
     def child_restarted(self, child: str) -> None:
         """A child (mediamtx, publisher, frames) was started again."""
         self._restarts.find((child,)).inc()
+
+    def publisher_intruded(self) -> None:
+        """Somebody else connected where only a camera's own ffmpeg may publish, and was refused."""
+        self._intruders.counts[()].inc()
 
     def udev_resynced(self, cause: str) -> None:
         """Cameras were enumerated: at the start, after an overflow (enobufs), or after a failed poll."""

@@ -168,7 +168,7 @@ async def test_a_failing_ffmpeg_is_paused_explained_and_its_password_dropped(tmp
             publishers.set_sources([Camera(always_on=True)])
             await eventually(lambda: publishers.states["camera0"].restarts >= 2)
             state = publishers.states["camera0"]
-            assert "rtsp://***@127.0.0.1:1/camera0: Connection refused: nothing listens there" in state.detail
+            assert "rtsp://***/camera0: Connection refused: nothing listens there" in state.detail
             assert not publishers.is_active("camera9")
     assert secrets.made[:2] == [("camera0", "publish", 1)] * 2
     assert secrets.good == 0
@@ -443,8 +443,7 @@ async def test_an_rtsp_camera_is_passed_on_with_its_password_hidden(
             publishers.set_sources([Camera("camera1", kind="rtsp", url=url, always_on=True)])
             await server.until(lambda path: path.ready, "camera1")
             await eventually(lambda: status(publishers, "camera1") == "running")
-            assert f"u:{PASSWORD}" not in command_lines()
-            assert f"edged:{PASSWORD}" in command_lines()
+            assert PASSWORD not in command_lines()
 
 
 @pytest.mark.ffmpeg

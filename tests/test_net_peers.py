@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.net.peers import find_uid, is_loopback, peer_of, read_answer
+from edged.net.peers import find_uid, is_loopback, peer_of
+from edged.sockets import read_answer
 
 
 @pytest.fixture(params=[("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
@@ -107,8 +108,8 @@ def diag(kind=20, family=2, state=1, wanted=WANTED, uid=7, inode=9) -> bytes:
 
 def test_a_reply_counts_only_if_it_is_about_this_very_live_socket():
     """State, inode, family and four-tuple must all be right."""
-    assert read_answer(diag(), 2, WANTED) == 7
-    assert read_answer(diag(uid=0), 2, WANTED) == 0
+    assert read_answer(diag(), 2, WANTED) == (7, 9)
+    assert read_answer(diag(uid=0), 2, WANTED) == (0, 9)
     for wrong in (diag(kind=2), diag(family=10), diag(state=5), diag(wanted=WANTED[::-1]), diag(inode=0), diag()[:-1]):
         assert read_answer(wrong, 2, WANTED) is None
 
@@ -125,5 +126,5 @@ def test_without_netlink_nobody_has_a_uid(monkeypatch):
     def refuse(*_, **__):
         raise OSError("not permitted")
 
-    monkeypatch.setattr("edged.net.peers.socket.socket", refuse)
+    monkeypatch.setattr("edged.sockets.socket.socket", refuse)
     assert find_uid(socket.AF_INET, ("127.0.0.1", 1), ("127.0.0.1", 2)) is None

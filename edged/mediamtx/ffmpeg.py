@@ -2,7 +2,7 @@
 
 ffmpeg shows its argument list to every local user. So the address of an RTSP camera, which may hold a password, never
 stands there: it goes into a playlist for ffmpeg's `concat` reader, in a file that only we can read. An address to
-publish to cannot be given in another way; its password is good for one use (publisher.py).
+publish to cannot be given in another way; it is that of a relay and holds no password (relay.py).
 """
 
 from __future__ import annotations
@@ -183,6 +183,10 @@ class Complaints:
         self._secrets = sorted(secrets, key=len, reverse=True)
         self._rest = b""
         self._skipping = False
+
+    def hide(self, text: str) -> None:
+        """Mask this as well, from here on."""
+        self._secrets.append(text)
 
     def feed(self, data: bytes | bytearray) -> None:
         """Bytes as they came; a line may come in pieces. Of a line without end only the beginning is kept."""

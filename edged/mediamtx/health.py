@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from edged.descriptors import EXHAUSTED
 from edged.errors import DependencyFailed
 from edged.mediamtx.addresses import connect, join_address
 from edged.mediamtx.client import Client
@@ -22,7 +23,7 @@ _ANSWER_BYTES: Final = 4096
 #: MediaMTX's lines about a connection that said nothing wrong.
 _ABOUT_CONNECTION: Final = re.compile(r"\[RTSP\] \[conn \S{1,64}:(\d{1,5})\] (?:opened|closed: EOF)")
 #: What edged lacks itself, or the whole machine: no fault of MediaMTX.
-_OUR_OWN: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_OUR_OWN: Final = EXHAUSTED | {errno.ENOMEM, errno.ENOBUFS}
 
 
 class Health:

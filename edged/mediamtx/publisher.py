@@ -5,15 +5,15 @@ the camera's own task, next in line, starts ffmpeg. Nobody tells us that the las
 paths is looked at while any ffmpeg runs, and only then. From the same list comes the judgement whether a publisher
 lives: its bytes move. A process that is merely there proves nothing.
 
-The address that ffmpeg publishes to stands in its argument list, for every local user to read. Its password is made
-for one start, burnt by the first accepted ANNOUNCE, and dropped when that ffmpeg ends.
+The address that ffmpeg publishes to stands in its argument list, for every local user to read. It is that of a relay
+(relay.py), which lets in this ffmpeg alone and adds the password that MediaMTX wants; no argument list holds one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +24,7 @@ import trio
 
 from edged.errors import DependencyFailed
 from edged.mediamtx import ffmpeg
+from edged.mediamtx.relay import Authorizer, Relay, open_relay
 from edged.mediamtx.settings import USER
 from edged.mediamtx.sources import Source
 
@@ -181,13 +182,19 @@ class Publishers:
         *,
         make_way: Callable[[str], Awaitable[None]] = _make_no_way,
         restarted: Callable[[], None] = lambda: None,
+        intruded: Callable[[], None] = lambda: None,
+        unreachable: Callable[[], None] = lambda: None,
         folder: Path | None = None,
     ) -> None:
         """`rtsp_address()` is MediaMTX's RTSP listener as `127.0.0.1:8554`, None while it is not ready;
         `make_way(name)` ends any other use that edged makes of a camera, before its ffmpeg opens it;
-        `restarted()` counts each start that a failure made necessary; `folder` is for files that only we can read.
+        `restarted()` counts each start that a failure made necessary; `intruded()` each connection of somebody else
+        where only a publisher's ffmpeg has business; `unreachable()` says that MediaMTX took none; `folder` is for
+        files that only we can read.
         """
         self._restarted = restarted
+        self._intruded = intruded
+        self._unreachable = unreachable
         self._folder = folder
         self._spawn = spawn
         self._find_ffmpeg = find_ffmpeg
@@ -308,9 +315,10 @@ class Publishers:
             with trio.CancelScope() as keeper.attempt, ExitStack() as files:
                 self._enter(keeper, "starting", keeper.state.detail)
                 await self._make_way(name)
-                url = f"rtsp://{USER}:{secret}@{address}/{path}"
-                arguments = self._prepare(keeper.source, url, files)
-                async with self._spawn(arguments, stdout=False, stderr=True) as child:
+                relay = files.enter_context(self._open_relay(name, address, secret))
+                complaints.hide(relay.address)
+                arguments = self._prepare(keeper.source, f"rtsp://{relay.address}/{path}", files)
+                async with self._spawn(arguments, stdout=False, stderr=True) as child, relay.serving(child.pid):
                     self._enter(keeper, "starting", keeper.state.detail, child.pid)
                     keeper.progress = Progress(trio.current_time())
                     self._somebody_publishes.set()
@@ -327,8 +335,20 @@ class Publishers:
             keeper.progress = None
             self._drop_secret(secret)
         if ended:
-            return complaints.explain() or f"ffmpeg ended with code {code}"
+            return relay.problem or complaints.explain() or f"ffmpeg ended with code {code}"
         return keeper.fault
+
+    def _open_relay(self, name: str, address: str, secret: str) -> AbstractContextManager[Relay]:
+        """What lets this camera's ffmpeg through to MediaMTX; each other user who tries is told once."""
+        told: set[int | None] = set()
+
+        def intrude(uid: int | None) -> None:
+            self._intruded()
+            if uid not in told:
+                told.add(uid)
+                _log.warning("intruder", camera=name, uid=uid, why="only this camera's ffmpeg may connect there")
+
+        return open_relay(address, Authorizer(USER, secret), intruded=intrude, unreachable=self._unreachable)
 
     def _prepare(self, source: Source, url: str, files: ExitStack) -> list[str]:
         playlist = ""

@@ -28,10 +28,11 @@ from edged.errors import StartFailed
 from edged.net.connection import Connection
 from edged.net.doors import Counts, Doors, Limits, NoCounts, Restriction, report_incident
 from edged.net.http import fault_bytes
-from edged.net.peers import Address, peer_of
+from edged.net.peers import peer_of
 from edged.net.pools import Full, Pools, place_of_peer
 from edged.net.stream import Stream
 from edged.repeats import Repeats
+from edged.sockets import Address
 
 _log = structlog.get_logger("listener")
 
