@@ -180,7 +180,7 @@ async def run(
             leeway=config.auth.leeway, tally=usage.tally, warned=metrics.token_warned,
         )  # fmt: skip
         passwords = Passwords(at_least=config.auth.password_cost)
-        logins = Logins(users, passwords, limiter, gate, registrar)
+        logins = Logins(users, passwords, limiter, gate, registrar, is_demo=config.auth.demo_login)
         logins.load()
         first_admin = FirstAdmin(config.paths.runtime, users.is_empty)
         refreshes = Refreshes(
@@ -221,7 +221,7 @@ async def run(
             snapshots=Snapshots(config.snapshots.folder), listings=Listings(), keyring=keyring,
             passwords=passwords, limiter=limiter, first_admin=first_admin, disks=disks, restores=restores,
             shared_secrets=shared_secrets,
-            reset_clock=mark.reset,
+            root_needs_no_key=config.auth.local_keys == "root", reset_clock=mark.reset,
         )  # fmt: skip
         doors = Rpc(catalogue, house, calls_in_flight=config.limits.calls_in_flight, longest_batch=config.limits.batch)
         ready = trio.Event()
@@ -446,10 +446,16 @@ def show_camera(mediamtx: Supervisor, camera: Camera, host: str) -> CameraRow:
 
 def open_listeners(config: Config) -> list[Listener]:
     """Every socket of the settings; the unix socket is systemd's where it hands one over. Raises StartFailed."""
-    # systemd's second socket of a name is called NAME.2 there; here it is one more of the same kind.
-    listeners = [inherit(name.partition(".")[0], sock) for name, sock in systemd.listen_fds().items()]
+    listeners: list[Listener] = []
     with ExitStack() as undo:
         undo.callback(_close_all, listeners)
+        given = systemd.listen_fds()
+        for sock in given.values():
+            undo.callback(sock.close)
+        for name, sock in given.items():
+            # systemd's second socket of a name is called NAME.2 there; here it is one more of the same kind.
+            plain, _, number = name.rpartition(".")
+            listeners.append(inherit(plain if number.isdecimal() else name, sock))
         if config.listen.unix != OFF and all(each.name != "unix" for each in listeners):
             listeners.append(open_unix("unix", Path(config.listen.unix)))
         without: list[str] = []

@@ -86,6 +86,8 @@ def write_config(folder: Path) -> Path:
         tokens = []
         [mediamtx]
         enabled = false
+        [auth]
+        demo_login = true
         [auth.shared_secrets]
         clients = "{secret}"
         [[camera]]

@@ -58,7 +58,7 @@ def make_config(folder: Path, *, cameras: int = 2, mediamtx: bool = False) -> Co
             local=(f"127.0.0.1:{free_port()}",),
             tokens=(),
         ),
-        auth=AuthSettings(shared_secrets={"test": str(secret)}),
+        auth=AuthSettings(shared_secrets={"test": str(secret)}, demo_login=True),
         mediamtx=MediaMTXSettings(
             enabled=mediamtx,
             rtsp=f"127.0.0.1:{free_port()}",

@@ -307,15 +307,15 @@ async def test_an_ipv4_peer_of_a_socket_that_takes_both_is_ipv4() -> None:
         assert (await ask_from("127.0.0.1", served.port, GET)).startswith(b"HTTP/1.1 403 ")
 
 
-async def test_a_unix_socket_is_held_to_nothing_whatever_it_is_named(tmp_path: Path) -> None:
+async def test_a_unix_socket_is_held_to_nothing(tmp_path: Path) -> None:
     """The mode of its file says who may open it."""
     path = tmp_path / "main.sock"
     given = socket.socket(socket.AF_UNIX)
     given.bind(str(path))
     given.listen()
-    nobody = {"main": Policy(["/*"], []).admits}
+    nobody = {"unix": Policy(["/*"], []).admits}
     async with (
-        running(listeners=[inherit("main", given)], admits=nobody),
+        running(listeners=[inherit("unix", given)], admits=nobody),
         await trio.open_unix_socket(str(path)) as stream,
     ):
         await stream.send_all(GET)

@@ -260,7 +260,7 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
                 viewers=SimpleNamespace(), frames=SimpleNamespace(snapshot=picture),
                 snapshots=Snapshots(folder / "snapshots"), listings=Listings(), keyring=keyring,
                 passwords=passwords, limiter=limiter, users=desk.users,
-                logins=Logins(desk.users, passwords, limiter, desk.gate, desk.registrar),
+                logins=Logins(desk.users, passwords, limiter, desk.gate, desk.registrar, is_demo=True),
                 first_admin=FirstAdmin(folder, desk.users.is_empty), disks=Disks({"state": folder}),
                 restores=Restores(desk.registrar, desk.ledger, desk.db, desk.db, desk.clock),
                 shared_secrets=(SECRET,),

@@ -215,6 +215,7 @@ class Site:
             keyring=SimpleNamespace(), passwords=Passwords(cost=CHEAP), limiter=Limiter(),
             first_admin=FirstAdmin(tmp_path, lambda: True), disks=Disks({"state": tmp_path}),
             restores=SimpleNamespace(message="", pending=None), shared_secrets=(SECRET,),
+            root_needs_no_key=options.pop("root_needs_no_key", True),
         )  # type: ignore[arg-type]  # fmt: skip
         self.catalogue = operations.gather()
         self.app = make_app(self.catalogue, self.house, self.counts, **options)

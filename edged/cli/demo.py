@@ -159,6 +159,8 @@ def prepare(folder: Path, *, any_port: bool) -> Box:
         "compat = []",
         f'local = ["127.0.0.1:{ports["local"]}"]',
         "tokens = []",
+        "[auth]",
+        "demo_login = true",
         "[mediamtx]",
         f'rtsp = "127.0.0.1:{ports["rtsp"]}"',
         f'hls = "127.0.0.1:{ports["hls"]}"',

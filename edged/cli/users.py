@@ -114,7 +114,7 @@ def remove(name: str, **where: Any) -> None:
 def demo_login(**where: Any) -> None:
     """Make the user demo with the password demo, a viewer, as the example of the MediaMTX token server has one.
 
-    Everybody knows this password: it is taken on this very machine only.
+    Everybody knows this password: it is taken on this very machine only, and only by a demo (auth.demo_login).
     """
     _show(ask("create_demo_login", {}, **where), where)
 

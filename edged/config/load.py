@@ -34,7 +34,9 @@ from edged.config.model import (
     MediaMTXSettings,
     Section,
     Setting,
+    is_loopback,
     overlap,
+    parse_address,
     settings_of,
 )
 from edged.errors import ConfigError
@@ -95,6 +97,7 @@ def load(
     sections: dict[str, Any] = {name: _build(draft, name, kind) for name, kind in SECTIONS.items() if name != "camera"}
     _check_issuers(sections["auth"], draft)
     _check_addresses(sections["listen"], sections["mediamtx"], draft)
+    _check_demo(sections["auth"], sections["listen"], draft)
     cameras, places = _build_cameras(draft), tuple(str(place) for _, place in draft.cameras)
     return Config(**sections, camera=cameras, camera_places=places)
 
@@ -328,6 +331,21 @@ def _check_issuers(auth: AuthSettings, draft: _Draft) -> None:
         taken[issuer.issuer] = f"auth.issuers.{name}"
     if len(auth.issuers) > _MOST_ISSUERS:
         raise _error(place, f"there are {len(auth.issuers)} issuers", f"{_MOST_ISSUERS} at most", key="auth.issuers")
+
+
+def _check_demo(auth: AuthSettings, listen: ListenSettings, draft: _Draft) -> None:
+    """A password that everybody knows is for a box that nobody else can reach. Raises ConfigError."""
+    if not auth.demo_login:
+        return
+    for key in LISTENERS:
+        for address in getattr(listen, key):
+            host = parse_address(address)[0]
+            if not is_loopback(host):
+                raise _error(
+                    draft.places.get(("auth", "demo_login"), Place("auth.demo_login")),
+                    f"auth.demo_login: listen.{key} = {address!r} can be reached from elsewhere",
+                    "leave it out: edged demo sets it for a box on loopback", key="auth.demo_login",
+                )  # fmt: skip
 
 
 def _check_addresses(listen: ListenSettings, mediamtx: MediaMTXSettings, draft: _Draft) -> None:

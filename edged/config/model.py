@@ -307,11 +307,11 @@ def check_key_url(text: str) -> None:
         raise ValueError("jwks is not a URL as it is sent: ASCII, without spaces and #")
     # A port that is none raises by itself.
     _ = url.port
-    if url.scheme == "http" and not _is_loopback(url.hostname):
+    if url.scheme == "http" and not is_loopback(url.hostname):
         raise ValueError("jwks by http:// would be whatever anybody on the way says: use https://")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
@@ -350,6 +350,20 @@ class AuthSettings(Section, frozen=True, kw_only=True):
         dict[str, IssuerSettings],
         Meta(description="Outside issuers, each as [auth.issuers.NAME]; eight at most."),
     ] = {}
+    local_keys: Annotated[
+        Literal["root", "off"],
+        Meta(
+            description="Who may administer API keys over loopback HTTP without showing one: root, by the kernel's "
+            "word, or nobody. Off where a program of root's passes on what others ask; the unix socket stays."
+        ),
+    ] = "root"
+    demo_login: Annotated[
+        bool,
+        Meta(
+            description="Let the user demo with the password demo in, from this machine; refused unless edged listens "
+            "on loopback only."
+        ),
+    ] = False
     leeway: Annotated[float, Meta(ge=0, description="Seconds by which a token may come from the future.")] = 60.0
     password_cost: Annotated[
         int,

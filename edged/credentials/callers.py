@@ -91,7 +91,8 @@ class Peer:
     `listener` is main, compat, local or unix; `address` an IP address or ""; `uid` what the kernel says
     of a unix peer; `find_uid` looks a loopback TCP peer's uid up right now, None if it cannot be known;
     `host` is the address that the peer reached us at, for URLs that we hand out; `proxy` the address of the trusted
-    proxy that says that its client is at `address`, "" for everybody else.
+    proxy that says that its client is at `address`, "" for everybody else; `is_http10` that it speaks HTTP/1.0, as
+    simple relays do.
     """
 
     listener: str
@@ -100,6 +101,7 @@ class Peer:
     uid: int | None = None
     host: str = "localhost"
     proxy: str = ""
+    is_http10: bool = False
     find_uid: Callable[[], int | None] = field(default=lambda: None, repr=False, compare=False)
 
     @property

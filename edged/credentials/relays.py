@@ -6,13 +6,20 @@ connections come from loopback, too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from typing import Final
 
-#: Headers that browsers and proxies send.
-_RELAYED: Final = ("origin", "via", "forwarded", "x-real-ip")
-_RELAYED_PREFIXES: Final = ("sec-fetch-", "x-forwarded-")
+#: Headers that browsers, proxies, caches, content networks and tracing sidecars add: by their beginning, or by what
+#: they say of the client. Taken widely: whoever is refused for one of them can show a credential.
+_RELAYED: Final = re.compile(
+    r"(?:origin|via|referer|forwarded|x-forwarded|sec-fetch-|sec-ch-|cf-|cdn-|fastly-|akamai-|true-client|x-real|"
+    r"x-client|x-cluster|x-original|x-originating|x-remote|x-proxy|proxy-|wl-proxy|x-host|x-scheme|x-http-|x-url-scheme|"
+    r"x-arr-|x-azure|x-amz|x-appengine|x-cloud|x-envoy|x-varnish|x-cache|x-b3-|x-request-id|x-correlation-id|x-trace|"
+    r"traceparent|tracestate|max-forwards|client-ip|remote-|ssl-client|x-ssl|front-end-https|x-nginx|x-haproxy|"
+    r"x-accel)|.*(?:client-?ip|forwarded|remote-?addr|remote-?ip|real-?ip)"
+)
 _OWN_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -26,7 +33,7 @@ def is_direct(address: str, names: Iterable[str], hosts: Sequence[str]) -> bool:
     name, _, port = hosts[0].lower().rpartition(":")
     if not port.isdigit():
         name = hosts[0].lower()
-    return name in _OWN_NAMES and not any(item in _RELAYED or item.startswith(_RELAYED_PREFIXES) for item in names)
+    return name in _OWN_NAMES and not any(map(_RELAYED.match, names))
 
 
 def _is_loopback(address: str) -> bool:

@@ -220,7 +220,8 @@ class Connection:
             await self._say(fault_bytes(full.status, full.detail, (b"Retry-After", b"10")))
             return False
         host = next((host_of(value) for name, value in request.headers if name == b"host"), None)
-        peer = replace(peer, host=host) if host and host != peer.host else peer
+        if (host and host != peer.host) or request.http_version == b"1.0":
+            peer = replace(peer, host=host or peer.host, is_http10=request.http_version == b"1.0")
         upgrade = next((value for name, value in request.headers if name == b"upgrade"), b"")
         if upgrade and upgrade.strip().lower() == b"websocket":
             await self._upgrade(request, target[0], peer)
@@ -281,6 +282,8 @@ class Connection:
             name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         refusal = refuse_upgrade(headers, request.method, path, self._doors.websocket_paths)
+        if refusal is None and request.http_version == b"1.0":
+            refusal = (400, "a WebSocket is opened by HTTP/1.1 (RFC 6455 4.2.1)")
         machine = self._wire.machine
         if refusal is None and not isinstance(machine.next_event(), h11.EndOfMessage):
             refusal = (400, "a WebSocket's request has no body")

@@ -22,7 +22,7 @@ import structlog
 import trio
 
 from edged import memory
-from edged.config.model import expand, parse_address
+from edged.config.model import LISTENERS, expand, parse_address
 from edged.descriptors import EXHAUSTED, is_exhausted
 from edged.errors import StartFailed
 from edged.net.connection import Connection
@@ -177,7 +177,24 @@ def open_unix(name: str, path: Path, mode: int = 0o660) -> Listener:
 
 
 def inherit(name: str, sock: socket.socket) -> Listener:
-    """A listening socket that systemd made; its file, if it has one, stays when we stop."""
+    """A listening socket that systemd made; its file, if it has one, stays when we stop.
+
+    Whoever may open the socket called unix is an administrator, so its family must bear its name out. Raises
+    StartFailed.
+    """
+    is_unix = sock.family == socket.AF_UNIX
+    if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise StartFailed(
+            f"the socket {name!r} from systemd does not listen for connections",
+            hint="in its socket unit: ListenStream= and Accept=no", listener=name,
+        )  # fmt: skip
+    if is_unix != (name == "unix") or (not is_unix and name not in LISTENERS):
+        kind = "a unix socket" if is_unix else "a TCP socket"
+        names = "unix, and whoever may open it is an administrator" if is_unix else f"one of {', '.join(LISTENERS)}"
+        raise StartFailed(
+            f"{kind} from systemd is called {name!r}",
+            hint=f"in its socket unit, FileDescriptorName= must be {names}", listener=name,
+        )  # fmt: skip
     sock.setblocking(False)
     return Listener(name, sock)
 

@@ -80,5 +80,7 @@ class House:
     disks: Disks
     restores: Restores
     shared_secrets: tuple[SharedSecret, ...] = ()
+    #: Whether root may administer keys over loopback HTTP without showing one (contract 5.1).
+    root_needs_no_key: bool = False
     #: Makes the system clock the truth, on disk and then in force (contract 10.9).
     reset_clock: Callable[[], Awaitable[None]] = _nowhere

@@ -91,12 +91,17 @@ async def create_user(call: Call, params: CreateUserParams) -> UserItem:
 @operation("users:admin")
 async def create_demo_login(call: Call, params: NoParams) -> UserItem:
     """Make the viewer demo, whose password is demo, as the clients' example has one (contract S4-4); on the unix socket
-    only. Everybody knows this password: it is taken on this very machine only."""
+    only. Everybody knows this password: it is taken on this very machine only, and only by a demo."""
     if not call.session.peer.is_local_socket:
         raise Refused(
             Reason.MISSING_SCOPE, "the demo's user is made on this machine alone", hint="sudo edged user demo-login"
         )
     house = call.house
+    if not house.logins.is_demo:
+        raise InvalidState(
+            "this box is no demo: a password that everybody knows would let nobody in",
+            hint="edged demo runs one on loopback; here: edged user add NAME --role viewer",
+        )
     return _show(await house.users.create(name=_DEMO, role="viewer", password=await house.passwords.hash(_DEMO)))
 
 

@@ -149,7 +149,7 @@ class RpcSession:
         self._outbox = outbox
         self._spawn = spawn
         # Its upgrade speaks for all that is said here; the headers themselves are not kept.
-        direct = is_direct(peer.address, headers, [headers.get("host", "")])
+        direct = not peer.proxy and is_direct(peer.address, headers, [headers.get("host", "")])
         transport: Transport = "uds" if peer.is_local_socket else "ws"
         self.session = Session(peer, transport, end=self._end, is_direct=lambda: direct)
         forced = dialects.SUBPROTOCOLS.get(subprotocol or "")

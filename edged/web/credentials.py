@@ -65,14 +65,15 @@ def may_go_without(method: str, headers: Headers, peer: Peer) -> bool:
     A POST must say that it is JSON: a web page can send every other kind across origins. One that carries no body and
     no type at all is let through, as `curl -X POST …/rotate` sends it; a browser adds Origin to that.
     """
-    if _shows_credential(headers) or not is_direct(headers, peer):
+    if _shows_credential(headers) or peer.proxy or not is_direct(headers, peer):
         return False
     return method != "POST" or is_json(headers) or ("content-type" not in headers and not has_body(headers))
 
 
 def is_direct(headers: Headers, peer: Peer) -> bool:
     """Whether a program on this machine asks for itself: no browser, no proxy, no name that DNS could rebind."""
-    return relays.is_direct(peer.address, headers.keys(), headers.getlist("host"))
+    # A relay that adds no header speaks HTTP/1.0 more often than not; no program of our own does.
+    return not peer.is_http10 and relays.is_direct(peer.address, headers.keys(), headers.getlist("host"))
 
 
 def is_own_page(headers: Headers, names: Container[str]) -> bool:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+import structlog
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
@@ -34,6 +35,8 @@ from edged.operations.house import House
 from edged.operations.session import Session
 from edged.web.credentials import is_direct, may_go_without, read_credential, read_service_token
 
+_log = structlog.get_logger("web")
+_LONGEST_AGENT = 64
 _NO_STORE = {"Cache-Control": "no-store"}
 _HOW = "send Authorization: Bearer with an API key or a token, or X-API-Key"
 _HOW_AT_FILES = "send X-Service-Token, or Authorization: Bearer with a token for files"
@@ -157,10 +160,16 @@ class Exchange:
         if isinstance(credential, NoCredential) and way.takes_ticket and "ticket" in self.request.query_params:
             credential = Ticket(self.request.query_params["ticket"])
         if isinstance(credential, NoCredential):
-            self._as_root = way.root_may and may_go_without(self.request.method, self.request.headers, peer)
+            local = way.root_may and self.house.root_needs_no_key
+            self._as_root = local and may_go_without(self.request.method, self.request.headers, peer)
             if not self._as_root or peer.find_uid() != 0:
-                raise self._no_credential(_how(way))
+                raise self._no_credential(_how(way, self.house))
             credential = LocalUser(0)
+            _log.warning(
+                "root without a credential", address=peer.address, port=peer.port, listener=peer.listener,
+                method=self.request.method, path=self.request.url.path,
+                agent=self.request.headers.get("user-agent", "")[:_LONGEST_AGENT],
+            )  # fmt: skip
         try:
             self.identify(credential, at_files=way.at_files)
         except Refused as problem:
@@ -179,11 +188,11 @@ class Exchange:
         raise AssertionError("the gate let nobody in")
 
 
-def _how(way: Way) -> str:
+def _how(way: Way, house: House) -> str:
     """What to do about having shown nothing."""
     if way.at_files:
         return _HOW_AT_FILES
-    return _HOW_LOCAL if way.root_may else _HOW_OPEN if way.open_if is not None else _HOW
+    return _HOW_LOCAL if way.root_may and house.root_needs_no_key else _HOW_OPEN if way.open_if is not None else _HOW
 
 
 def _tell_nobody(_account: str) -> bool:
