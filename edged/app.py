@@ -40,6 +40,7 @@ from edged.access.service_tokens import ServiceTokens
 from edged.access.usage import Usage
 from edged.access.users import Users
 from edged.app_cameras import build_cameras
+from edged.cameras.addresses import Addresses
 from edged.cameras.model import Camera, Status
 from edged.clock import Clock
 from edged.config.load import load_shared_secrets, load_wrapping_key
@@ -190,7 +191,7 @@ async def run(
         refreshes.load()
         disks = make_disks(config)
         # Cameras, and whoever makes pictures of them.
-        cameras = build_cameras(config, trust, metrics.udev_resynced)
+        cameras = build_cameras(config, trust, metrics.udev_resynced, Addresses(config.sources.also_allowed))
         environment = systemd.child_environment()
         hook = Hook()
         paths = Paths()

@@ -9,7 +9,9 @@ from functools import partial
 import msgspec
 import structlog
 
-from edged.cameras.registry import Configured, Registry
+from edged.cameras.addresses import Addresses
+from edged.cameras.configured import Configured, of_settings, to_settings
+from edged.cameras.registry import Registry
 from edged.cameras.watch import ResyncCause
 from edged.config.model import CameraSettings, Config
 from edged.store import cameras as store
@@ -19,14 +21,16 @@ from edged.store.database import Database
 _log = structlog.get_logger("cameras")
 
 
-def build_cameras(config: Config, trust: Database, resynced: Callable[[ResyncCause], None]) -> Registry:
+def build_cameras(
+    config: Config, trust: Database, resynced: Callable[[ResyncCause], None], addresses: Addresses
+) -> Registry:
     """The registry over the settings' cameras and those that calls have added. Raises ConfigError."""
 
     async def save(slot: Slot) -> None:
         await trust.write(lambda connection: store.save(connection, slot))
 
     async def save_added(slot: Slot, one: Configured) -> None:
-        added = Added(slot.number, write_settings(one), one.address)
+        added = Added(slot.number, msgspec.json.encode(to_settings(one)).decode(), one.address)
         await trust.write(lambda connection: store.save_added(connection, slot, added))
 
     async def remove_added(number: int) -> None:
@@ -36,30 +40,14 @@ def build_cameras(config: Config, trust: Database, resynced: Callable[[ResyncCau
         partial(trust.read_now, store.load), save, read_cameras(config),
         state=config.paths.state, resynced=resynced,
         added=read_added(trust.read_now(store.load_added)), save_added=save_added, remove_added=remove_added,
+        addresses=addresses,
     )  # fmt: skip
 
 
 def read_cameras(config: Config) -> list[Configured]:
     """The `[[camera]]` entries as the registry knows them."""
     places = config.camera_places or ("",) * len(config.camera)
-    return [read_camera(settings, place) for settings, place in zip(config.camera, places, strict=True)]
-
-
-def read_camera(settings: CameraSettings, place: str = "") -> Configured:
-    """A camera's settings as the registry knows them; `place` is the file and line where they stand."""
-    return Configured(
-        label=settings.name,
-        source=settings.source,
-        always_on=settings.mode == "always",
-        width=settings.width,
-        height=settings.height,
-        rate=settings.rate,
-        bitrate=settings.bitrate,
-        encoder=settings.encoder,
-        id=settings.id,
-        path=settings.path,
-        place=place,
-    )
+    return [of_settings(settings, place) for settings, place in zip(config.camera, places, strict=True)]
 
 
 def read_added(stored: list[Added]) -> list[Configured]:
@@ -71,21 +59,5 @@ def read_added(stored: list[Added]) -> list[Configured]:
         except (msgspec.ValidationError, msgspec.DecodeError) as problem:
             _log.error("added camera not read", camera=f"camera{added.number}", problem=type(problem).__name__)
             continue
-        found.append(replace(read_camera(settings), number=added.number, address=added.address))
+        found.append(replace(of_settings(settings), number=added.number, address=added.address))
     return found
-
-
-def write_settings(one: Configured) -> str:
-    """What `read_added` reads: a camera's settings as JSON text, its source with credentials."""
-    settings = CameraSettings(
-        name=one.label,
-        source=one.source,
-        mode="always" if one.always_on else "on_demand",
-        size=f"{one.width}x{one.height}",
-        rate=one.rate,
-        bitrate=one.bitrate,
-        encoder=one.encoder,
-        path=one.path,
-        id=one.id,
-    )
-    return msgspec.json.encode(settings).decode()

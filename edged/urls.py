@@ -34,6 +34,11 @@ def mask_url(text: str) -> str:
     return f"{shown}{before}{mark}{_mask_query(query)}"
 
 
+def opens(name: str) -> bool:
+    """Whether a query parameter of this name is a user name, a password or the like."""
+    return _OPENS.match(name) is not None
+
+
 def _mask_query(query: str) -> str:
     return "&".join(map(_mask_parameter, query.split("&")))
 

@@ -13,7 +13,7 @@ from test_cameras_registry import Store, Udev, device, running
 from edged.cameras.configured import Configured, recognise
 from edged.cameras.model import Status
 from edged.cameras.registry import Registry
-from edged.config.sources import identify, show
+from edged.config.sources import identify
 from edged.errors import ConfigError, StoreFailed
 from edged.store.cameras import Slot
 
@@ -180,22 +180,6 @@ async def test_settings_of_a_usb_camera_count_at_once(tmp_path: Path, autojump_c
         assert (camera.name, camera.label, camera.path, camera.width) == ("camera0", "bench", "bench", 1280)
         await box.registry.configure([])
         assert (await box.next()).path == "camera0"
-
-
-@pytest.mark.parametrize(
-    ("source", "shown"),
-    [
-        ("rtsp://192.0.2.7/stream1", "rtsp://192.0.2.7/stream1"),
-        ("rtsp://ann:secret@192.0.2.7/s", "rtsp://192.0.2.7/s"),
-        ("rtsp://ann:sec/ret@192.0.2.7/s", "rtsp://192.0.2.7/s"),
-        ("rtsp://ann:sec@ret@192.0.2.7/s", "rtsp://192.0.2.7/s"),
-        ("rtsp://192.0.2.7/s?channel=1&pwd=secret&USER=ann", "rtsp://192.0.2.7/s?channel=1"),
-        ("rtsp://192.0.2.7/s?password=secret", "rtsp://192.0.2.7/s"),
-        ("test", "test"),
-    ],
-)
-def test_a_source_is_shown_without_its_credentials(source: str, shown: str) -> None:
-    assert show(source) == shown
 
 
 @given(WORDS, WORDS, WORDS)

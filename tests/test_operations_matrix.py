@@ -64,6 +64,9 @@ USE_ONE = (
 )
 SYSTEM = ("missing", "ok", "ok", "ok", "ok", "ok", "expired", "revoked", "suspended", "ok")
 NOBODY = ("missing", *("missing_scope",) * 5, "expired", "revoked", "suspended", "missing_scope")
+MANAGE_ONE = (
+    "missing", *("missing_scope",) * 3, "ok", "camera_not_found", "expired", "revoked", "suspended", "missing_scope",
+)  # fmt: skip
 ADMIN = ("missing", *("missing_scope",) * 3, "ok", "missing_scope", "expired", "revoked", "suspended", "missing_scope")
 
 #: Operation → what each asker of ASKERS gets, asking for camera0, for another's key, token and user.
@@ -75,6 +78,9 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "whoami": SELF,
     "get_camera_list": SEE_ALL,
     "get_camera_status": SEE_ONE,
+    "add_camera": ADMIN,
+    "update_camera": MANAGE_ONE,
+    "remove_camera": MANAGE_ONE,
     "take_snapshot": USE_ONE,
     "get_streams": SEE_ALL,
     "get_stream_url": SEE_ONE,
@@ -157,6 +163,9 @@ class Bench:
             "authenticate": {"token": self.spare},
             "get_camera_status": {"device": "camera0"},
             "take_snapshot": {"device": "camera0"},
+            "add_camera": {"name": "new", "source": "rtsp://192.0.2.7/"},
+            "update_camera": {"device": "camera0", "name": "renamed"},
+            "remove_camera": {"device": "camera0"},
             "get_stream_url": {"device": "/dev/video0"},
             "subscribe_events": {"topics": ["camera_status_update"]},
             "create_ticket": {"device": "camera0"},

@@ -52,12 +52,15 @@ SURFACE: dict[str, Row] = {
     "ping": RPC_ONLY,
     "authenticate": RPC_ONLY,
     "whoami": RPC_ONLY,
-    "get_camera_list": RPC_ONLY,
-    "get_camera_status": RPC_ONLY,
-    "take_snapshot": RPC_ONLY,
+    "get_camera_list": row("GET /api/cameras", "camera list"),
+    "get_camera_status": row("GET /api/cameras/{device}", "camera show"),
+    "add_camera": row("POST /api/cameras", "camera add"),
+    "update_camera": row("PATCH /api/cameras/{device}", "camera set"),
+    "remove_camera": row("DELETE /api/cameras/{device}", "camera remove"),
+    "take_snapshot": row("", "camera snapshot"),
     "get_streams": RPC_ONLY,
     "get_stream_url": RPC_ONLY,
-    "get_system_status": RPC_ONLY,
+    "get_system_status": row("GET /api/status", "status"),
     "subscribe_events": RPC_ONLY,
     "unsubscribe_events": RPC_ONLY,
     "login": RPC_ONLY,
@@ -353,4 +356,4 @@ def write(kind: Any, folder: Path) -> str:
         file = folder / "api-keys.json"
         file.write_bytes(msgspec.json.encode({"keys": {"1": {"key": "k" * 40, "role": 1}}}))
         return str(file)
-    return "100" if isinstance(kind, (click.IntRange, click.FloatRange)) else TEXT
+    return str(kind.min or 100) if isinstance(kind, (click.IntRange, click.FloatRange)) else TEXT

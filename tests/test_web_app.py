@@ -80,7 +80,9 @@ async def test_self_means_any_good_credential(site: Site) -> None:
     assert (await site.ask("GET", "/x", key=site.key("monitor")[1])).status == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/api/keys/", "/api/keys/a/b", "/healthz/", "//api/keys", "/ws"])
+@pytest.mark.parametrize(
+    "path", ["/static/", "/nothing", "/api/keys/", "/api/keys/a/b", "/healthz/", "//api/keys", "/ws"]
+)
 async def test_where_no_way_leads_is_404_in_json(site: Site, path: str) -> None:
     """No redirect to a path that would have been right, no page."""
     reply = await site.ask("GET", path, key=site.key()[1])

@@ -19,6 +19,7 @@ from edged.access.gate import Gate
 from edged.access.ledger import Ledger, key_identity
 from edged.access.limiter import Limiter
 from edged.access.passwords import Passwords
+from edged.cameras.configured import Configured
 from edged.cameras.model import Camera, Status
 from edged.clock import Clock
 from edged.credentials.api_keys import KeyRecord, mint, mint_secret
@@ -120,6 +121,21 @@ class Cameras:
 
     def find(self, device: str) -> Camera | None:
         return next((camera for camera in self.present if device in camera.every_name), None)
+
+    @property
+    def described(self) -> dict[int, Configured]:
+        """As if calls had added every one."""
+        return {
+            int(camera.name[6:]): Configured(camera.label, "rtsp://192.0.2.1/", number=int(camera.name[6:]))
+            for camera in self.present
+        }
+
+    async def describe(self, one: Configured, confirm: Callable[[], None]) -> Camera:
+        confirm()
+        return self.present[0]
+
+    async def remove(self, number: int, confirm: Callable[[], None]) -> None:
+        confirm()
 
 
 class Pictures:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from edged.cameras.model import Kind
+from edged.config.model import CameraSettings
 from edged.config.sources import identify, is_network
 from edged.errors import ConfigError
 from edged.store.cameras import Slot
@@ -72,6 +73,38 @@ class Configured:
     def fits(self, properties: Mapping[str, str]) -> bool:
         """Whether a udev match fits a device."""
         return all(fnmatchcase(properties.get(name, ""), glob) for name, glob in self.match)
+
+
+def of_settings(settings: CameraSettings, place: str = "") -> Configured:
+    """A camera's settings as the registry knows them; `place` is the file and line where they stand."""
+    return Configured(
+        label=settings.name,
+        source=settings.source,
+        always_on=settings.mode == "always",
+        width=settings.width,
+        height=settings.height,
+        rate=settings.rate,
+        bitrate=settings.bitrate,
+        encoder=settings.encoder,
+        id=settings.id,
+        path=settings.path,
+        place=place,
+    )
+
+
+def to_settings(one: Configured) -> CameraSettings:
+    """What `of_settings` reads, the source with credentials. Raises ValueError for what no settings may say."""
+    return CameraSettings(
+        name=one.label,
+        source=one.source,
+        mode="always" if one.always_on else "on_demand",
+        size=f"{one.width}x{one.height}",
+        rate=one.rate,
+        bitrate=one.bitrate,
+        encoder=one.encoder,
+        path=one.path,
+        id=one.id,
+    )
 
 
 def check(configured: Sequence[Configured]) -> None:

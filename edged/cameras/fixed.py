@@ -139,19 +139,20 @@ class FixedCameras:
             label=one.label,
             kind=one.kind,
             status=self._status(one),
-            url=(one.address or one.source) if one.kind == "rtsp" else None,
+            url=_url(one),
             always_on=one.always_on,
             width=one.width,
             height=one.height,
             rate=one.rate,
             bitrate=one.bitrate,
             encoder=one.encoder,
+            problem="it is where an added camera may not be: see sources.also_allowed" if _is_nowhere(one) else "",
             path=path,
         )
 
     def _status(self, one: Configured) -> Status:
         if one.kind == "rtsp":
-            return Status.CONNECTED
+            return Status.ERROR if _is_nowhere(one) else Status.CONNECTED
         return Status.CONNECTED if (self._tests / one.label).exists() else Status.DISCONNECTED
 
     def _plug_in(self, one: Configured, before: Slot | None) -> None:
@@ -167,3 +168,14 @@ class FixedCameras:
             raise StartFailed(
                 f"cannot make {file}: {failure.strerror}", hint="the state folder must be writable"
             ) from failure
+
+
+def _url(one: Configured) -> str | None:
+    """What is opened: of an added camera the literal address that was judged, and nothing else."""
+    if one.kind != "rtsp":
+        return None
+    return one.source if one.number is None else one.address or None
+
+
+def _is_nowhere(one: Configured) -> bool:
+    return one.number is not None and not one.address

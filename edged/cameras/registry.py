@@ -7,12 +7,14 @@ camera, and udev (devices.py). It knows neither MediaMTX nor clients; whoever ca
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import structlog
 import trio
 
+from edged.cameras.addresses import Addresses, follow
 from edged.cameras.configured import Configured, check
 from edged.cameras.devices import Ask, Devices, Watch, unplugged
 from edged.cameras.fixed import FixedCameras, RemoveAdded, SaveAdded
@@ -62,6 +64,7 @@ class Registry:
         added: Sequence[Configured] = (),
         save_added: SaveAdded = _save_nothing,
         remove_added: RemoveAdded = _remove_nothing,
+        addresses: Addresses | None = None,
     ) -> None:
         check(configured)
         self.changes: Feed[CameraChanged] = Feed()
@@ -72,6 +75,8 @@ class Registry:
         self._slots = Slots(load_slots, save_slot)
         self._configured = configured
         self._added = added
+        #: Judges where added cameras may be.
+        self.addresses = addresses or Addresses()
         self._fixed = FixedCameras(self._slots, self, Path(state), save_added, remove_added)
         self._use_udev = use_udev
         self._devices = Devices(self._slots, self, _matches(configured), resynced=resynced, watch=watch, probe=probe)
@@ -105,6 +110,7 @@ class Registry:
                 self.put(slot.number, camera)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._fixed.look_at_files)
+            nursery.start_soon(follow, self, self.addresses)
             if self._use_udev:
                 await nursery.start(self._devices.run)
                 self.discovery_active = True
@@ -129,13 +135,21 @@ class Registry:
     async def describe(self, one: Configured, confirm: Callable[[], None]) -> Camera:
         """Add a network camera, or change the added one in the slot `one.number`; stored before it is shown.
 
-        `confirm` is asked right before the commit, and raises what forbids it. Raises InvalidState for a path or a
-        source that another camera has, or one camera too many; StoreFailed, Overloaded.
+        `confirm` is asked right before the commit, and raises what forbids it. Raises InvalidParams for a source that
+        is none or may not be; InvalidState for a name, path or source that another camera has, or one camera too many;
+        DependencyFailed, StoreFailed, Overloaded.
         """
+        one = replace(one, address=await self.addresses.resolve(one.source))
         async with self._changing:
             self._check(one)
             confirm()
             return await self._fixed.set_added(one)
+
+    async def readdress(self, one: Configured, address: str) -> None:
+        """An added camera has another address now, "" for none that it may have. Raises StoreFailed, Overloaded."""
+        async with self._changing:
+            if one.number is not None and self.described.get(one.number) is one:
+                await self._fixed.set_added(replace(one, address=address))
 
     async def remove(self, number: int, confirm: Callable[[], None]) -> None:
         """Remove the added camera in this slot. `confirm` as in `describe`. Raises StoreFailed, Overloaded."""
@@ -150,6 +164,11 @@ class Registry:
         if (holder is not None and holder.name != f"camera{one.number}") or one.path in self._settings_paths():
             whose = holder.name if holder is not None else "a camera of the settings"
             raise InvalidState(f"the path {one.path!r} is {whose}'s already", hint="choose another", path=one.path)
+        for camera in self._all:
+            if camera.label == one.label and camera.name != f"camera{one.number}":
+                raise InvalidState(
+                    f"{camera.name} is called {one.label!r}", hint="choose another name", camera=camera.name
+                )
         for number, other in self.described.items():
             if number != one.number and other.identity == one.identity:
                 raise InvalidState(

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from edged import __version__
+from edged.cli.cameras import camera, status
 from edged.cli.clock import clock
 from edged.cli.config import config
 from edged.cli.first_admin import claim
@@ -52,8 +53,8 @@ class Commands(click.Group):
 def main() -> None:
     """A camera box that people can trust.
 
-    `serve` is the daemon. `user`, `key`, `token`, `service-token`, `signing-key`, `session` and `revocation` ask the
-    running daemon over its unix socket, which root and the group edged-admin may open.
+    `serve` is the daemon. `status`, `camera`, `user`, `key`, `token`, `service-token`, `signing-key`, `session` and
+    `revocation` ask the running daemon over its unix socket, which root and the group edged-admin may open.
     """
 
 
@@ -68,7 +69,7 @@ def version(as_json: bool) -> None:
 
 
 for command in (
-    serve, demo, claim, user, key, token, service_token, signing_key, session, revocation, clock, trust, config,
-    version, logout,
+    serve, demo, status, camera, claim, user, key, token, service_token, signing_key, session, revocation, clock,
+    trust, config, version, logout,
 ):  # fmt: skip
     main.add_command(command)

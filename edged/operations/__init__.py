@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from edged.operations import (
+    added_cameras,
     api_keys,
     cameras,
     clock,
@@ -31,7 +32,18 @@ from edged.operations.catalogue import Catalogue
 
 #: What is asked now and then, and by few: counted by noun, so that the metrics stay few as the operations grow.
 ADMINISTRATION: Final = frozenset(
-    {"api_keys", "users", "logins", "service_tokens", "tokens", "signing_keys", "revocations", "first_admin", "clock"}
+    {
+        "api_keys",
+        "users",
+        "logins",
+        "service_tokens",
+        "tokens",
+        "signing_keys",
+        "revocations",
+        "first_admin",
+        "clock",
+        "added_cameras",
+    }
 )
 
 #: Nouns that are counted with another one, what they are about.
@@ -49,6 +61,7 @@ def gather() -> Catalogue:
     return Catalogue.gather(
         sessions,
         cameras,
+        added_cameras,
         snapshots,
         streams,
         tickets,

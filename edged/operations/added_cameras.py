@@ -1,0 +1,192 @@
+"""Adding, changing and removing network cameras while everybody else's streams go on (contract 10.23).
+
+What stands in a settings file is changed there and nowhere else. A source is asked for once and shown without its
+credentials from then on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+import structlog
+from msgspec import UNSET, UnsetType
+
+from edged.cameras.configured import Configured, of_settings, to_settings
+from edged.cameras.model import Camera
+from edged.config.model import CameraSettings
+from edged.errors import InvalidParams, InvalidState
+from edged.operations.catalogue import Call, DeviceParams, operation
+from edged.urls import MASK, mask_url
+
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+_Source = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+_Optional = Annotated[str, msgspec.Meta(max_length=64)]
+_Mode = Literal["on_demand", "always"]
+#: Members of the params that are settings of the same name.
+_SETTINGS: Final = ("name", "source", "path", "id", "mode", "size", "rate", "bitrate", "encoder")
+_log = structlog.get_logger("cameras")
+
+
+class AddCameraParams(msgspec.Struct, frozen=True):
+    """A camera in the network, each member as in a `[[camera]]` of the settings (etc/defaults.toml says more).
+
+    `source` is an rtsp:// or rtsps:// URL. `path` names its stream, `id` lets it be recognised at another source.
+    """
+
+    name: _Text
+    source: _Source
+    path: _Optional | UnsetType = UNSET
+    id: _Optional | UnsetType = UNSET
+    mode: _Mode | UnsetType = UNSET
+    size: _Optional | UnsetType = UNSET
+    rate: float | UnsetType = UNSET
+    bitrate: int | UnsetType = UNSET
+    encoder: _Optional | UnsetType = UNSET
+
+
+class UpdateCameraParams(msgspec.Struct, frozen=True):
+    """What is given changes, the rest stays. The camera stays the same one, also at another source."""
+
+    device: str
+    name: _Text | UnsetType = UNSET
+    source: _Source | UnsetType = UNSET
+    path: _Optional | UnsetType = UNSET
+    id: _Optional | UnsetType = UNSET
+    mode: _Mode | UnsetType = UNSET
+    size: _Optional | UnsetType = UNSET
+    rate: float | UnsetType = UNSET
+    bitrate: int | UnsetType = UNSET
+    encoder: _Optional | UnsetType = UNSET
+
+
+class AddedCamera(msgspec.Struct, frozen=True):
+    """An added camera as it is described now; `source` without credentials, `stream_name` its path at MediaMTX."""
+
+    device: str
+    camera_id: str
+    stream_name: str
+    name: str
+    source: str
+    path: str
+    id: str
+    mode: str
+    size: str
+    rate: float
+    bitrate: int
+    encoder: str
+
+
+class RemovedCamera(msgspec.Struct, frozen=True):
+    device: str
+    removed: bool
+    message: str
+
+
+@operation("system:admin")
+async def add_camera(call: Call, params: AddCameraParams) -> AddedCamera:
+    """Add a network camera: stored, then shown and streamed, with no restart. Its host is resolved and judged first."""
+    one = _read({name: value for name in _SETTINGS if (value := getattr(params, name)) is not UNSET})
+    camera = await call.house.cameras.describe(one, lambda: _confirm(call))
+    _log.info("camera added", camera=camera.name, label=camera.label, by=_who(call))
+    return _show(call, camera)
+
+
+@operation("system:admin", on_camera=True)
+async def update_camera(call: Call, params: UpdateCameraParams) -> AddedCamera:
+    """Change an added camera. It keeps its number, and with it rights and URLs."""
+    before = _find_added(call)
+    changes = {name: value for name in _SETTINGS if (value := getattr(params, name)) is not UNSET}
+    held = to_settings(before)
+    if changes.get("source") == mask_url(held.source):
+        del changes["source"]  # as it was shown, sent back
+    if not changes:
+        raise InvalidParams("nothing to change", hint=f"give one of {', '.join(_SETTINGS)}")
+    one = _read({name: getattr(held, name) for name in _SETTINGS} | changes, number=before.number)
+
+    def confirm() -> None:
+        _confirm(call)
+        if call.house.cameras.described.get(before.number or 0) != before:
+            raise InvalidState(f"{call.camera.name} was changed meanwhile", hint="ask again", camera=call.camera.name)
+
+    camera = await call.house.cameras.describe(one, confirm)
+    _log.info("camera updated", camera=camera.name, changed=sorted(changes), by=_who(call))
+    return _show(call, camera)
+
+
+@operation("system:admin", on_camera=True)
+async def remove_camera(call: Call, params: DeviceParams) -> RemovedCamera:
+    """Remove an added camera: its stream ends, and its number is never another camera's."""
+    one, camera = _find_added(call), call.camera
+    assert one.number is not None, "an added camera has its slot"
+    await call.house.cameras.remove(one.number, lambda: _confirm(call))
+    _log.info("camera removed", camera=camera.name, label=camera.label, by=_who(call))
+    return RemovedCamera(camera.name, removed=True, message=f"{camera.name} ({camera.label}) is removed")
+
+
+def _confirm(call: Call) -> None:
+    """Whoever asked must still be allowed to right before the commit: to look a name up takes its time."""
+    call.house.gate.authorize(call.session.caller, call.operation.capability, call.session.transport)
+
+
+def _find_added(call: Call) -> Configured:
+    """The description of the camera that the call names, if a call has added it.
+
+    Raises InvalidState saying where else it is described.
+    """
+    camera = call.camera
+    one = call.house.cameras.described.get(int(camera.name.removeprefix("camera")))
+    if one is not None and one.number is not None:
+        return one
+    if one is not None and one.place:
+        raise InvalidState(
+            f"{camera.name} ({camera.label}) stands in {one.place}",
+            hint="change it there, then: systemctl reload edged",
+            camera=camera.name, place=one.place,
+        )  # fmt: skip
+    where = "is a camera of this box" if one is None else "stands in the settings"
+    raise InvalidState(
+        f"{camera.name} ({camera.label}) {where} and was not added by a call",
+        hint="how it is used says a [[camera]] in a settings file, see etc/defaults.toml",
+        camera=camera.name,
+    )
+
+
+def _read(values: dict[str, Any], number: int | None = None) -> Configured:
+    """Settings of a network camera, checked. Raises InvalidParams, which never repeats a source."""
+    try:
+        settings = msgspec.convert(values, CameraSettings)
+    except msgspec.ValidationError as problem:
+        raise InvalidParams(str(problem).replace("`", "")) from None
+    if MASK in settings.source:
+        raise InvalidParams(f"source has {MASK} where a password was", hint="give the whole URL")
+    if not settings.is_rtsp:
+        raise InvalidParams(
+            "source is no rtsp:// or rtsps:// URL", hint="another kind of camera is a [[camera]] in a settings file"
+        )
+    one = of_settings(settings)
+    return replace(one, number=number)
+
+
+def _show(call: Call, camera: Camera) -> AddedCamera:
+    one = call.house.cameras.described[int(camera.name.removeprefix("camera"))]
+    held = to_settings(one)
+    return AddedCamera(
+        device=camera.name,
+        camera_id=camera.name,
+        stream_name=camera.path,
+        name=held.name,
+        source=mask_url(held.source),
+        path=held.path,
+        id=held.id,
+        mode=held.mode,
+        size=held.size,
+        rate=held.rate,
+        bitrate=held.bitrate,
+        encoder=held.encoder,
+    )
+
+
+def _who(call: Call) -> str:
+    return call.session.caller.who if call.session.caller is not None else ""

@@ -1,0 +1,45 @@
+"""GET /: a page for a browser, with the pictures of the cameras that a pasted key may see.
+
+The page is three files of the package and asks nobody but this box. The key stays in the page's memory: it goes into
+headers, and pictures are opened by tickets. No code stands in the page itself, so that none can be put there.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from starlette.responses import Response
+
+from edged.web.exchange import Exchange, Way
+
+#: Path → file of the package, and its type.
+_FILES: Final = {
+    "/": ("page.html", "text/html; charset=utf-8"),
+    "/static/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/static/page.css": ("page.css", "text/css; charset=utf-8"),
+}
+_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-cache",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+async def show(asked: Exchange) -> Response:
+    """One of the files."""
+    name, media_type = _FILES[asked.request.url.path]
+    return Response(_read(name), headers=_HEADERS, media_type=media_type)
+
+
+WAYS = tuple(Way(method="GET", path=path, answer=show, capability="none") for path in _FILES)
+
+
+@cache
+def _read(name: str) -> bytes:
+    return (files("edged.web") / "static" / name).read_bytes()

@@ -1,0 +1,15 @@
+"""GET /api/status: how the box is doing, for whoever may read it (contract 3, get_system_status)."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from edged.web.exchange import Exchange, Way, json_response
+
+
+async def show(asked: Exchange) -> Response:
+    """The whole box in a few words."""
+    return json_response(await asked.call("get_system_status", {}))
+
+
+WAYS = (Way(method="GET", path="/api/status", answer=show, operation="get_system_status"),)

@@ -1,0 +1,127 @@
+"""Where an added camera may be: judged after its name was resolved, and opened at the address that was judged."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edged.cameras.addresses import Addresses, AddressRefused, replace_host, split_host
+from edged.errors import DependencyFailed, InvalidParams
+
+
+def answers(*addresses: str) -> Any:
+    """A name server that knows one answer."""
+
+    async def look_up(_host: str, port: int, **_: object) -> Sequence[tuple[Any, ...]]:
+        await trio.lowlevel.checkpoint()
+        if not addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0))
+            if ":" in address
+            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in addresses
+        ]
+
+    return look_up
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("127.0.0.1", "this box itself"),
+        ("127.8.8.8", "this box itself"),
+        ("0.0.0.0", "this box itself"),
+        ("::1", "this box itself"),
+        ("::", "this box itself"),
+        ("::ffff:127.0.0.1", "this box itself"),
+        ("169.254.169.254", "link-local"),
+        ("fe80::1", "link-local"),
+        ("::ffff:169.254.169.254", "link-local"),
+        ("224.0.0.1", "multicast"),
+        ("ff02::1", "multicast"),
+        ("255.255.255.255", "reserved"),
+    ],
+)
+async def test_what_only_this_box_reaches_is_refused(address: str, why: str) -> None:
+    """Whatever name leads there."""
+    with pytest.raises(AddressRefused, match=why):
+        await Addresses(look_up=answers(address)).resolve("rtsp://cam.example.com/stream1")
+
+
+async def test_the_box_s_own_address_is_refused() -> None:
+    """Also one that is no loopback: what it is called is what a socket can be bound to."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: asks the kernel which address it would use
+        except OSError:
+            pytest.skip("this machine has no route")
+        own = probe.getsockname()[0]
+    with pytest.raises(AddressRefused, match="this box itself"):
+        await Addresses(look_up=answers(own)).resolve("rtsp://cam.example.com/stream1")
+
+
+async def test_a_setting_allows_networks() -> None:
+    addresses = Addresses(["127.0.0.0/8"], look_up=answers("127.0.0.1"))
+    assert await addresses.resolve("rtsp://u:p@cam:8554/s?a=1") == "rtsp://u:p@127.0.0.1:8554/s?a=1"
+    addresses.allow([])
+    with pytest.raises(AddressRefused):
+        await addresses.resolve("rtsp://u:p@cam:8554/s?a=1")
+
+
+async def test_of_several_addresses_one_that_may_be_opened_is_taken() -> None:
+    addresses = Addresses(look_up=answers("fe80::1", "192.0.2.7"))
+    assert await addresses.resolve("rtsp://cam.local/s") == "rtsp://192.0.2.7/s"
+    assert await Addresses(look_up=answers("2001:db8::7")).resolve("rtsps://u@cam:1/") == "rtsps://u@[2001:db8::7]:1/"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "2130706433", "0x7f.1", "localhost", "127.1"])
+async def test_no_spelling_of_loopback_passes(host: str) -> None:
+    """As the system's own resolver reads it."""
+    with pytest.raises((AddressRefused, InvalidParams)):
+        await Addresses().resolve(f"rtsp://{host}/s")
+
+
+async def test_an_unknown_name_is_said_and_the_address_is_not_repeated() -> None:
+    with pytest.raises(InvalidParams, match=r"nobody knows the name 'cam\.example\.com'") as caught:
+        await Addresses(look_up=answers()).resolve("rtsp://ann:secret@cam.example.com/s")
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_name_server_that_does_not_answer_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
+    async def silent(*_: object, **__: object) -> Sequence[tuple[Any, ...]]:
+        await trio.sleep_forever()
+
+    with pytest.raises(DependencyFailed, match="could not be looked up"):
+        await Addresses(look_up=silent).resolve("rtsp://cam/s")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://cam/", "rtsp://", "rtsp:///s", "rtsp://cam:port/", "rtsp://cam:99999/", "rtsp://c am/", "rtsp://u:a#b@c/",
+     "rtsp://[::1/", "RTSP://cam/", "file:///etc/passwd", "rtsp://cam/a\nfile x"],
+)  # fmt: skip
+def test_what_is_no_camera_s_address_is_refused(url: str) -> None:
+    with pytest.raises(InvalidParams, match="no rtsp:// or rtsps:// URL"):
+        split_host(url)
+
+
+WORDS = st.text("abcdefghijklmnopqrstuvwxyz0123456789%-._~!$&'()*+,;=", max_size=8)
+
+
+@given(WORDS, WORDS, st.one_of(st.none(), st.integers(1, 65535)), WORDS, st.ip_addresses())
+def test_only_the_host_is_replaced(user: str, password: str, port: int | None, path: str, address: Any) -> None:
+    """The literal is what is opened, and nothing of user name, password, port and path is another."""
+    tail = ("" if port is None else f":{port}") + f"/{path}?{path}"
+    found = replace_host(f"rtsp://{user}:{password}@cam.example.com{tail}", address)
+    literal = f"[{address}]" if address.version == 6 else str(address)
+    assert found.rstrip("?") == f"rtsp://{user}:{password}@{literal}{tail}".rstrip("?")
+    host, port_found = split_host(found)
+    assert (ip_address(host), port_found) == (address, port or 554)
