@@ -234,7 +234,7 @@ async def test_a_token_may_be_longer_over_http_than_elsewhere(
             longer = company.sign("a", name_key=False, groups=[*groups, *groups[:60], "watch"])
             assert (await house.request("GET", "/api/sessions", headers=bearer(longer))).status == 401
     told = [line for line in capsys.readouterr().out.splitlines() if "refused" in line and "transport=ws" in line]
-    assert "characters long: 8192 at most where it was shown" in told[0]
+    assert "longer than 8192 characters, the most where it was shown" in told[0]
     assert "method=jwt_federated" in told[0]
 
 

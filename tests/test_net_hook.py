@@ -97,9 +97,10 @@ async def test_a_broken_answer_is_a_500_with_one_line_in_the_log():
 
 
 async def test_askers_that_vanish_or_say_nothing_cost_little(monkeypatch):
-    """They time out, more than a few are closed at once, and real questions are answered meanwhile."""
+    """They time out, of too many the oldest are closed, and real questions are answered meanwhile."""
     monkeypatch.setattr(module, "_MOST_WAITING", 3)
     monkeypatch.setattr(module, "_SECONDS", 0.3)
+    monkeypatch.setattr(module, "_SILENT_SECONDS", 0.2, raising=False)
     async with hook() as port:
         with capture_logs() as log:
             for at in range(0, 60, 6):
@@ -111,6 +112,30 @@ async def test_askers_that_vanish_or_say_nothing_cost_little(monkeypatch):
             for each in silent:
                 await each.aclose()
         assert log == []
+
+
+async def test_silent_connections_never_keep_a_slow_question_out(monkeypatch):
+    """A question whose bytes come a moment after its connection is answered, however many others say nothing."""
+    monkeypatch.setattr(module, "_MOST_WAITING", 3)
+    async with hook() as port:
+        silent = [await connect(port) for _ in range(6)]
+        async with await connect(port) as stream:
+            await trio.sleep(0.05)
+            await stream.send_all(post(b"yes"))
+            assert (await read_all(stream)).startswith(b"HTTP/1.1 204")
+        for each in silent:
+            await each.aclose()
+
+
+async def test_a_connection_that_says_nothing_ends_before_one_that_says_a_part(monkeypatch):
+    """Each has a deadline; that of a silent one is the shorter."""
+    monkeypatch.setattr(module, "_SILENT_SECONDS", 0.1, raising=False)
+    async with hook() as port, await connect(port) as silent, await connect(port) as slow:
+        await slow.send_all(post(b"yes")[:10])
+        with trio.fail_after(2):
+            assert await read_all(silent) == b""
+        await slow.send_all(post(b"yes")[10:])
+        assert (await read_all(slow)).startswith(b"HTTP/1.1 204")
 
 
 async def ask_and_leave(port: int, data: bytes, *, reset: bool) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from net_helpers import ask, connect, plain_app, read_all, read_reply, running, until
 from structlog.testing import capture_logs
 
-from edged.net.http import fault_bytes, host_of, target_of
+from edged.net.http import BadHead, fault_bytes, host_of, target_of
 
 GET = b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -49,7 +49,7 @@ async def test_pipelined_requests_are_answered_in_order():
 
 
 async def test_the_scope_says_who_asks_and_what():
-    """The ASGI scope, the peer and the host of the Host header."""
+    """The ASGI scope, the peer, and the host of the Host header, or of the target where that is a whole URL."""
     async with running() as served:
         await ask(served.port, b"GET /a%20b?q=1%202 HTTP/1.0\r\nHost: box.local:8002\r\nX-A: 1\r\n\r\n")
         await ask(served.port, b"GET http://other/abs?z HTTP/1.0\r\nHost: [::1]:8002\r\n\r\n")
@@ -65,7 +65,8 @@ async def test_the_scope_says_who_asks_and_what():
         "main",
     )
     assert first["client"] == ("127.0.0.1", first["edged.peer"].port)
-    assert (second["path"], second["query_string"], second["edged.peer"].host) == ("/abs", b"z", "[::1]")
+    assert (second["path"], second["query_string"], second["edged.peer"].host) == ("/abs", b"z", "other")
+    assert [value for name, value in second["headers"] if name == b"host"] == [b"other"]
     assert (third["path"], third["edged.peer"].host, fourth["edged.peer"].host) == ("*", "127.0.0.1", "127.0.0.1")
 
 
@@ -92,6 +93,16 @@ async def test_the_scope_says_who_asks_and_what():
         (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", b"400"),
         (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", b"400"),
         (b"GET a HTTP/1.1\r\nHost: a\r\n\r\n", b"400"),
+        (b"GET http:/// HTTP/1.1\r\nHost: a\r\n\r\n", b"400"),
+        (b"GET http://user:word@a/ HTTP/1.1\r\nHost: a\r\n\r\n", b"400"),
+        (b"GET https://a/ HTTP/1.1\r\nHost: a\r\n\r\n", b"400"),
+        (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", b"400"),
+        (b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\nHost: a\n\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\n", b"400"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\n\r\n\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"x:\r\n" * 128 + b"\r\n", b"431"),
         (b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n", b"426"),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1048577\r\n\r\n", b"413"),
         (b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n", b"4"),
@@ -563,10 +574,14 @@ async def test_stopping_waits_for_a_call_and_ends_streams():
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200))
-def test_any_target_is_a_path_or_nothing(target):
-    """`target_of` never raises, and a path always begins with a slash (or is the star)."""
-    found = target_of(target)
-    assert found is None or found[0] == "*" or found[1].startswith(b"/")
+def test_any_target_is_a_path_or_refused(target):
+    """A path always begins with a slash (or is the star), and the authority of a URL is a host and a port."""
+    try:
+        found = target_of(target)
+    except BadHead:
+        return
+    assert found.path == "*" or found.raw.startswith(b"/")
+    assert found.authority is None or host_of(found.authority)
 
 
 @pytest.mark.parametrize(

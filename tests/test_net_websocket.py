@@ -103,6 +103,7 @@ async def test_replies_to_one_read_leave_in_one_write(monkeypatch):
         writes.append(len(data))
         return plain(self, data)
 
+    monkeypatch.setattr("edged.net.websocket.perf_counter", lambda: 0.0)  # ... that is answered within one turn
     async with running() as served, await open_raw(served.port) as stream:
         monkeypatch.setattr(Stream, "try_send", counted)
         await stream.send_all(frame(b"abc") * 32)

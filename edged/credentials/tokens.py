@@ -208,6 +208,8 @@ def peek_claims(text: str, longest: int = LONGEST_TOKEN) -> dict[str, object]:
 
     Raises TokenRefused if it is no compact JWS of JSON objects.
     """
+    if len(text) > longest:
+        raise TokenRefused(Reason.MALFORMED, f"longer than {longest} characters")
     token = _open(text)
     _check_form(token, text, longest)
     return token.claims
@@ -247,9 +249,7 @@ def _check_form(token: _Opened, text: str, longest: int, method: Method = "jwt_l
     if token.header.fault is not None:
         raise TokenRefused(*token.header.fault, method)
     if len(text) > longest:
-        raise TokenRefused(
-            Reason.MALFORMED, f"{len(text)} characters long: {longest} at most where it was shown", method
-        )
+        raise TokenRefused(Reason.MALFORMED, f"longer than {longest} characters, the most where it was shown", method)
 
 
 def _is_ours(token: _Opened, own: str) -> bool:

@@ -16,8 +16,20 @@ import trio
 
 from edged.credentials.callers import Peer
 from edged.credentials.places import client_of
-from edged.net.doors import Counts, Doors, Limits, report_incident
-from edged.net.http import Exchange, HeadTooLarge, Wire, explain, fault_bytes, host_of, make_scope, target_of
+from edged.net.doors import Counts, Doors, Limits, Scope, report_incident
+from edged.net.http import (
+    BadHead,
+    Exchange,
+    Headers,
+    HeadTooLarge,
+    Wire,
+    explain,
+    fault_bytes,
+    headers_of,
+    host_of,
+    make_scope,
+    target_of,
+)
 from edged.net.pools import Full, Pools
 from edged.net.stream import READ_SIZE, Stream
 from edged.net.websocket import WebSocket, choose_subprotocol, refuse_upgrade, upgrade_headers
@@ -184,7 +196,7 @@ class Connection:
         self._wire.take(data)
         while await self._take_request():
             self._wire.machine.start_next_cycle()
-            if self._wire.buffered():
+            if self._wire.has_next():
                 self._enter("head")
                 await trio.lowlevel.checkpoint()  # whoever pipelines must not keep the others waiting
             else:
@@ -199,19 +211,23 @@ class Connection:
         """One request and its answer; True if another may follow."""
         try:
             request = await self._wire.head()
-        except HeadTooLarge:
-            await self._say(fault_bytes(431, f"a head may have at most {self._limits.head_bytes} bytes"))
+            if request is None:
+                return False
+            target = target_of(request.target)
+        except HeadTooLarge as problem:
+            await self._say(fault_bytes(431, str(problem)))
+            return False
+        except BadHead as problem:
+            await self._say(fault_bytes(400, str(problem)))
             return False
         except h11.RemoteProtocolError as problem:
             await self._say(fault_bytes(problem.error_status_hint, explain(problem)))
             return False
-        if request is None:
-            return False
-        target = target_of(request.target)
-        if target is None or request.method == b"CONNECT":
+        if request.method == b"CONNECT":
             await self._say(fault_bytes(400, "the request's target must be a path"))
             return False
-        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}:
+        headers = headers_of(request, target)
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in headers}:
             # Two lengths: a proxy in front may believe the other one (RFC 9112 6.1, request smuggling).
             await self._say(fault_bytes(400, "Content-Length and Transfer-Encoding exclude each other"))
             return False
@@ -219,18 +235,18 @@ class Connection:
         if full is not None:
             await self._say(fault_bytes(full.status, full.detail, (b"Retry-After", b"10")))
             return False
-        host = next((host_of(value) for name, value in request.headers if name == b"host"), None)
+        host = next((host_of(value) for name, value in headers if name == b"host"), None)
         if (host and host != peer.host) or request.http_version == b"1.0":
             peer = replace(peer, host=host or peer.host, is_http10=request.http_version == b"1.0")
-        upgrade = next((value for name, value in request.headers if name == b"upgrade"), b"")
+        upgrade = next((value for name, value in headers if name == b"upgrade"), b"")
         if upgrade and upgrade.strip().lower() == b"websocket":
-            await self._upgrade(request, target[0], peer)
+            await self._upgrade(request, target.path, headers, peer)
             return False
-        at = target[0]
+        at = target.path
         if not upgrade and at in self._doors.websocket_paths and at != "/" and request.method == b"GET":
             await self._say(fault_bytes(426, "only a WebSocket opens here", (b"Upgrade", b"websocket")))
             return False
-        return await self._answer(request, target, peer)
+        return await self._answer(request, make_scope(request, target, headers, peer))
 
     def _find_client(self, request: h11.Request) -> tuple[Peer, Full | None]:
         """Who asks: the peer, or whoever a trusted proxy speaks for; and why they get no place, if they get none."""
@@ -242,8 +258,7 @@ class Connection:
         peer = replace(self.peer, address=address, port=port, proxy=self.peer.address)
         return peer, self._pools.move(self, address)
 
-    async def _answer(self, request: h11.Request, target: tuple[str, bytes, bytes], peer: Peer) -> bool:
-        scope = make_scope(request, target, peer)
+    async def _answer(self, request: h11.Request, scope: Scope) -> bool:
         limits = self._limits
         exchange = Exchange(
             self._wire, request, limits.message_bytes, self.spawn, self._is_stopping,
@@ -251,6 +266,7 @@ class Connection:
         )  # fmt: skip
         scope["edged.authenticated"] = self.identify
         scope["edged.break_off"] = exchange.break_off
+        scope["edged.serve_half_closed"] = exchange.serve_half_closed
         self._exchange = exchange
         self._enter("idle")
         try:
@@ -276,11 +292,11 @@ class Connection:
             self._exchange.is_vouched = True
         return True
 
-    async def _upgrade(self, request: h11.Request, path: str, peer: Peer) -> None:
-        headers: dict[str, str] = {}
-        for raw_name, raw_value in request.headers:
-            name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    async def _upgrade(self, request: h11.Request, path: str, pairs: Headers, peer: Peer) -> None:
+        found: dict[bytes, list[bytes]] = {}
+        for name, value in pairs:
+            found.setdefault(name, []).append(value)
+        headers = {name.decode("ascii"): b", ".join(values).decode("latin-1") for name, values in found.items()}
         refusal = refuse_upgrade(headers, request.method, path, self._doors.websocket_paths)
         if refusal is None and request.http_version == b"1.0":
             refusal = (400, "a WebSocket is opened by HTTP/1.1 (RFC 6455 4.2.1)")

@@ -2,7 +2,9 @@
 
 MediaMTX opens a connection for every question and has its whole request ready, so a question that has
 arrived with its connection is answered in the accepting task: no task, no wait. A slower one
-gets a task. Each reply ends its connection. h11 reads; the reply is ours to write, it has only four shapes.
+gets a task. Each reply ends its connection. Any program of this machine can connect here and say nothing: such
+connections have a deadline and a bound, beyond which the oldest one goes, so that they never keep a question out.
+h11 reads; the reply is ours to write, it has only four shapes.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ Answer = Callable[[bytes], tuple[int, bytes]]
 
 _HEAD_BYTES = 16384
 _BODY_BYTES = 65536
-#: Slow questions at a time, and how long one may take.
-_MOST_WAITING = 256
-_SECONDS = 10.0
+#: Connections that wait for bytes at a time; seconds that one may be silent, and for a whole question.
+_MOST_WAITING = 64
+_SILENT_SECONDS = 2.0
+_SECONDS = 5.0
 _ACCEPTS_IN_A_ROW = 32
 _PAUSE_SECONDS = 0.05
 
@@ -130,7 +133,7 @@ async def serve_hook(
 
 
 async def _accept(listening: socket.socket, answer: Answer, path: bytes, nursery: trio.Nursery) -> None:
-    waiting: set[Stream] = set()
+    waiting: dict[Stream, None] = {}  # the oldest first
     while True:
         await trio.lowlevel.wait_readable(listening)
         for _ in range(_ACCEPTS_IN_A_ROW):
@@ -146,10 +149,11 @@ async def _accept(listening: socket.socket, answer: Answer, path: bytes, nursery
             question = Question(answer, path)
             if not _answer_now(sock, question):
                 if len(waiting) >= _MOST_WAITING:
-                    sock.close()  # MediaMTX asks again; whoever opens connections and says nothing is not MediaMTX
-                    continue
+                    # MediaMTX writes as soon as it is connected: whoever has waited longest is not MediaMTX.
+                    next(iter(waiting)).close()
+                    del waiting[next(iter(waiting))]
                 stream = Stream(sock)
-                waiting.add(stream)
+                waiting[stream] = None
                 nursery.start_soon(_wait_and_answer, stream, question, waiting)
 
 
@@ -171,9 +175,14 @@ def _answer_now(sock: socket.socket, question: Question) -> bool:
     return True
 
 
-async def _wait_and_answer(stream: Stream, question: Question, waiting: set[Stream]) -> None:
+async def _wait_and_answer(stream: Stream, question: Question, waiting: dict[Stream, None]) -> None:
     try:
         with trio.move_on_after(_SECONDS):
+            if question.word is None:
+                with trio.move_on_after(_SILENT_SECONDS) as silence:
+                    await stream.wait_readable()
+                if silence.cancelled_caught:
+                    return
             while question.word is None:
                 question.take(await stream.receive())
             if question.is_whole:
@@ -183,5 +192,5 @@ async def _wait_and_answer(stream: Stream, question: Question, waiting: set[Stre
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass
     finally:
-        waiting.discard(stream)
+        waiting.pop(stream, None)
         stream.close()

@@ -1,10 +1,15 @@
 """HTTP/1.1: h11's machine on a stream, and one exchange with an ASGI 3 app.
 
 - The head is counted here, by our own limit: h11 looks at its limit only while a head is incomplete.
+- One CRLF before a request line is ignored; a line that ends in a bare LF is refused (RFC 9112 2.2).
+- The target may be a whole http:// URL, whose authority then counts as Host (RFC 9112 3.2.2).
+- A body in many small chunks gives way to other tasks after `_EVENTS_IN_A_ROW`.
 - A reply whose body is one piece leaves in one write.
 - While the app runs, nobody reads unless the app asks: a client that leaves is noticed by the watcher, which asks
   the kernel and steals no byte, and at once when the app streams or waits for `http.disconnect`. Bytes
   of a pipelined request that are read meanwhile stay in h11's buffer.
+- A client that only ends its own side (half-close) still gets a stream to its end; any other answer in the making is
+  given up, since nothing tells it from a client that has left.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import h11
@@ -24,10 +29,15 @@ import trio
 
 from edged.credentials.callers import Peer
 from edged.net.doors import ASGIApp, Message, Scope, Spawn, report_incident
+from edged.net.head_lines import HeadLines
 from edged.net.stream import READ_SIZE, Stream
 
 Headers = list[tuple[bytes, bytes]]
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::\d{1,5})?")
+#: Lines of a head, the empty one included; h11 takes some 4 µs for each.
+_MOST_LINES = 128
+#: Pieces of a body that are read before other tasks get their turn; h11 takes some 10 µs for each.
+_EVENTS_IN_A_ROW = 64
 #: Where h11's sentences begin to quote what was sent.
 _PRINTED_BYTES = re.compile(r":? (?:bytearray\()?b['\"]")
 _NO_BODY = (204, 304)
@@ -45,7 +55,20 @@ class ClientGone(OSError):
 
 
 class HeadTooLarge(Exception):
-    """The request's head is longer than the limit."""
+    """The request's head is longer than the limit, or has too many lines; the text says which."""
+
+
+class BadHead(Exception):
+    """The request's head is not what RFC 9112 wants; the text says why."""
+
+
+class Target(NamedTuple):
+    """A request's target: `path` decoded, `raw` and `query` as sent, `authority` (host and port) of a whole URL."""
+
+    path: str
+    raw: bytes
+    query: bytes
+    authority: bytes | None = None
 
 
 def fault_body(status: int, detail: str) -> bytes:
@@ -88,12 +111,13 @@ def host_of(value: bytes) -> str | None:
 class Wire:
     """h11's machine on a stream. `heard` is set with each read; a watcher clears it."""
 
-    __slots__ = ("_limit", "ended", "heard", "machine", "read_size", "stream")
+    __slots__ = ("_events", "_limit", "ended", "heard", "machine", "read_size", "stream")
 
     def __init__(self, stream: Stream, head_bytes: int) -> None:
         self.stream = stream
         self.machine = h11.Connection(h11.SERVER, max_incomplete_event_size=head_bytes)
         self._limit = head_bytes
+        self._events = 0
         #: Asked of the kernel at once: before authentication no more than is kept.
         self.read_size = min(head_bytes, READ_SIZE)
         self.heard = False
@@ -112,47 +136,95 @@ class Wire:
     async def head(self) -> h11.Request | None:
         """The next request's head; None when the client ends instead.
 
-        Raises HeadTooLarge, h11.RemoteProtocolError.
+        Raises HeadTooLarge, BadHead, h11.RemoteProtocolError.
         """
-        machine = self.machine
-        fed = self.buffered()
-        while (event := machine.next_event()) is h11.NEED_DATA:
-            if fed > self._limit:
-                raise HeadTooLarge
+        data = self.machine.trailing_data[0]
+        if data[:1] == b"\r":
+            data = await self._skip_empty_line(data)
+        size, lines = len(data), HeadLines()
+        lines.feed(data)
+        while lines.number <= _MOST_LINES and (event := self.machine.next_event()) is h11.NEED_DATA:
+            if size > self._limit:
+                raise HeadTooLarge(f"a head may have at most {self._limit} bytes")
             data = await self.stream.receive(self.read_size)
-            fed += len(data)
             self.take(data)
-        if fed > self._limit and fed - self.buffered() > self._limit:
-            raise HeadTooLarge
-        return event if isinstance(event, h11.Request) else None
+            if not size and data[:1] == b"\r":
+                data = await self._skip_empty_line(data)
+            size += len(data)
+            lines.feed(data)
+        if lines.number > _MOST_LINES:
+            raise HeadTooLarge(f"a head may have at most {_MOST_LINES} lines")
+        if size > self._limit and size - self.buffered() > self._limit:
+            raise HeadTooLarge(f"a head may have at most {self._limit} bytes")
+        if not isinstance(event, h11.Request):
+            return None
+        if lines.is_bare:
+            raise BadHead("a line of the head ends in LF alone: it must end in CRLF")
+        return event
+
+    async def _skip_empty_line(self, data: bytes) -> bytes:
+        """`data`, all that was read of the next head, without a CRLF in front; more is read to know the LF."""
+        while data == b"\r" and not self.ended:
+            more = await self.stream.receive(self.read_size)
+            self.take(more)
+            data += more
+        if data[:2] != b"\r\n":
+            return data
+        # h11 takes the line for an empty request; the next machine does not see it.
+        self.machine = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limit)
+        if len(data) > 2:
+            self.machine.receive_data(data[2:])
+        elif not self.ended:
+            # Nothing of the next request is here: the connection is as idle as before.
+            self.heard = False
+        if self.ended:
+            self.machine.receive_data(b"")
+        return data[2:]
 
     def buffered(self) -> int:
         """How many bytes were read that no event has used up."""
         return len(self.machine.trailing_data[0])
 
+    def has_next(self) -> bool:
+        """Whether more of a next request was read than the empty line that some clients send behind a body."""
+        return self.machine.trailing_data[0] not in (b"", b"\r", b"\r\n")
+
     async def body_event(self) -> Any:
         """The next event of the request's body."""
+        self._events += 1
+        if not self._events % _EVENTS_IN_A_ROW:
+            await trio.lowlevel.checkpoint()
         while (event := self.machine.next_event()) is h11.NEED_DATA:
             await self.read()
         return event
 
 
-def target_of(target: bytes) -> tuple[str, bytes, bytes] | None:
-    """A request's target → path, raw path, query; None if it is neither a path nor a whole http URL."""
+def target_of(target: bytes) -> Target:
+    """A request's target, taken apart. Raises BadHead if it is neither a path nor a whole http:// URL."""
+    authority = None
     if not target.startswith(b"/"):
-        scheme, mark, rest = target.partition(b"://")
         if target == b"*":
-            return "*", b"*", b""
-        if not mark or scheme.lower() not in (b"http", b"https"):
-            return None
+            return Target("*", b"*", b"")
+        scheme, mark, rest = target.partition(b"://")
+        if not mark or scheme.lower() != b"http":
+            raise BadHead("the request's target must be a path, or an http:// URL")
         at = min((i for i in (rest.find(b"/"), rest.find(b"?")) if i >= 0), default=len(rest))
-        target = rest[at:] if rest[at : at + 1] == b"/" else b"/" + rest[at:]
+        authority, target = rest[:at], rest[at:] if rest[at : at + 1] == b"/" else b"/" + rest[at:]
+        if host_of(authority) is None:
+            raise BadHead("the URL in the request's target names no host that there can be")
     raw, _, query = target.partition(b"?")
     path = raw.decode("ascii", "replace")
-    return (unquote(path) if "%" in path else path), raw, query
+    return Target(unquote(path) if "%" in path else path, raw, query, authority)
 
 
-def make_scope(request: h11.Request, target: tuple[str, bytes, bytes], peer: Peer) -> Scope:
+def headers_of(request: h11.Request, target: Target) -> Headers:
+    """The request's headers. The authority of a whole URL stands in the place of Host (RFC 9112 3.2.2)."""
+    if target.authority is None:
+        return list(request.headers)
+    return [(b"host", target.authority), *(pair for pair in request.headers if pair[0] != b"host")]
+
+
+def make_scope(request: h11.Request, target: Target, headers: Headers, peer: Peer) -> Scope:
     """The ASGI scope; `edged.peer` is who asks."""
     return {
         "type": "http",
@@ -160,11 +232,11 @@ def make_scope(request: h11.Request, target: tuple[str, bytes, bytes], peer: Pee
         "http_version": request.http_version.decode("ascii"),
         "method": request.method.decode("ascii"),
         "scheme": "http",
-        "path": target[0],
-        "raw_path": target[1],
-        "query_string": target[2],
+        "path": target.path,
+        "raw_path": target.raw,
+        "query_string": target.query,
         "root_path": "",
-        "headers": list(request.headers),
+        "headers": headers,
         "client": (peer.address, peer.port) if peer.address else None,
         "server": (peer.host, None),
         "edged.peer": peer,
@@ -207,6 +279,7 @@ class Exchange:
         self._listening = False
         self.reading_body = False
         self.streaming = False
+        self._serves_half_closed = False
         self._refused = False  # answered in the app's stead; what it says or raises after that is no news
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
@@ -250,8 +323,14 @@ class Exchange:
 
     def check(self) -> None:
         """The watcher's look: cancel the app of a client that has left."""
-        if not self._gone.is_set() and self._wire.stream.is_peer_gone():
+        stream = self._wire.stream
+        if not self._gone.is_set() and (stream.is_broken() if self._outlasts_half_close else stream.is_peer_gone()):
             self._lost()
+
+    @property
+    def _outlasts_half_close(self) -> bool:
+        """Whether the answer goes on for a client that sends no more: a stream soon finds out who reads none of it."""
+        return (self.streaming or self._serves_half_closed) and not self._listening
 
     # -- what the app calls ------------------------------------------------------------------------------
 
@@ -259,6 +338,10 @@ class Exchange:
         """Close the connection under an answer: what the app sends next fails, and it has a moment to tidy up."""
         self._listening = True
         self._wire.stream.close()
+
+    def serve_half_closed(self) -> None:
+        """The app is about to stream, and a client that ends its own side meanwhile has not left."""
+        self._serves_half_closed = True
 
     async def receive(self) -> Message:
         """ASGI receive: the body piece by piece, then http.disconnect when the client leaves."""
@@ -347,7 +430,9 @@ class Exchange:
 
     def _body_is_in(self) -> bool:
         """Whether the request is whole. Takes what has been read: a small body left unread costs no connection."""
-        while not self._body_done and self._taken <= self._limit and self._machine.their_state is h11.SEND_BODY:
+        for _ in range(_EVENTS_IN_A_ROW):
+            if self._body_done or self._taken > self._limit or self._machine.their_state is not h11.SEND_BODY:
+                break
             try:
                 event = self._machine.next_event()
             except h11.RemoteProtocolError:
@@ -410,7 +495,8 @@ class Exchange:
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     data = b""
                 if data == b"":
-                    self._lost()
+                    if not self._outlasts_half_close or self._wire.stream.is_broken():
+                        self._lost()
                     return
                 if data is not None:
                     self._wire.take(data)

@@ -17,7 +17,10 @@ import trio
 
 #: Bytes asked of the kernel at once.
 READ_SIZE = 65536
-_GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+#: Work on one read after which other tasks get their turn.
+TURN_SECONDS = 0.005
+_BROKEN = select.POLLHUP | select.POLLERR
+_GONE = select.POLLRDHUP | _BROKEN
 
 
 class Stream:
@@ -97,11 +100,18 @@ class Stream:
 
     def is_peer_gone(self) -> bool:
         """Whether the peer has closed its end, even if unread bytes stand before the end. Does not read."""
+        return self._poll(_GONE)
+
+    def is_broken(self) -> bool:
+        """Whether nothing reaches the peer any more: it was reset, or both sides have ended. Does not read."""
+        return self._poll(_BROKEN)
+
+    def _poll(self, wanted: int) -> bool:
         if self.closed:
             return True
         poll = select.poll()
         poll.register(self._socket, select.POLLRDHUP)
-        return any(flags & _GONE for _, flags in poll.poll(0))
+        return any(flags & wanted for _, flags in poll.poll(0))
 
     def end_writing(self) -> None:
         """Tell the peer that nothing more comes; it may still send."""

@@ -7,6 +7,7 @@ Rules:
 - No task, scope or clock per message: a watcher looks at `heard` and at `stalled_since`.
 - Text of one frame that arrives whole, by far the most common read, is unmasked here; everything else
   (fragments, control frames, half frames, errors) is the core's. Both ways end in `_message`.
+- A read of many frames gives way to other tasks after `TURN_SECONDS`; one frame a read pays nothing for that.
 - The core buffers a frame up to the limit after authentication; before it, the limit is kept here, because
   the core takes its limit only when it is made.
 """
@@ -18,6 +19,7 @@ import binascii
 import logging
 import struct
 from collections.abc import Callable, Mapping
+from time import perf_counter
 
 import trio
 from websockets.frames import Frame, Opcode
@@ -31,7 +33,7 @@ except ImportError:  # pragma: no cover - builds without a C compiler
     from websockets.utils import apply_mask
 
 from edged.net.doors import WEBSOCKET_PATHS, Counts, Limits, Spawn, WebSocketSession, report_incident
-from edged.net.stream import READ_SIZE, Stream
+from edged.net.stream import READ_SIZE, TURN_SECONDS, Stream
 
 #: Subprotocols that we speak; the client's first of these is chosen.
 SUBPROTOCOLS = ("jsonrpc-2.0", "camera-v1")
@@ -224,8 +226,11 @@ class WebSocket:
         self._is_clean = True  # the core holds no half frame and no half message
         #: Since when half a message is there, monotonic; None while the core holds nothing. Set by the watcher.
         self._half_since: float | None = None
+        self._head = b""  # the beginning of a frame whose length is not known yet
+        self._missing = 0  # bytes of the core's frame that have not been read
         self._is_over = False
         self._small = limits.message_bytes_unauthenticated
+        self._largest = limits.message_bytes
         self.heard = True
         self._heard_at = self._pinged_at = now
         self._closing_at: float | None = None
@@ -236,38 +241,82 @@ class WebSocket:
         self.outbox.flush()
         receive, take = self._stream.receive, self._take
         try:
-            if data:
-                take(data)
+            if data and not take(data):
+                await self._take_many(data)
             while not self._is_over:
                 data = await receive(READ_SIZE)
                 self.heard = True
                 if not data:
                     return
-                take(data)
+                if not take(data):
+                    await self._take_many(data)
             await self.outbox.wait_sent()
             if self._protocol.close_rcvd is None:
                 await self._stream.linger()
         finally:
             self.outbox.closed = True
 
-    def _take(self, data: bytes) -> None:
-        """Answer everything in one read, then write once."""
+    def _take(self, data: bytes) -> bool:
+        """Answer a read that is one whole text frame; False if it is anything else."""
+        if not self._is_clean or data[0] != _WHOLE_TEXT or len(data) <= 6:
+            return False
+        # Masked, as a client's frame must be: no need of the core's parser.
+        length = data[1]
+        if 128 <= length < 254 and len(data) == length - 122:  # 128 + payload, and 6 bytes before it
+            start = 6
+        elif length == 254 and len(data) > 133 and len(data) == 8 + (data[2] << 8 | data[3]):
+            start = 8
+        else:
+            return False
+        if len(data) - start > self._largest:
+            return False
         outbox = self.outbox
         outbox.corked = True
         try:
-            if self._is_clean and data[0] == _WHOLE_TEXT and len(data) > 6:
-                # A text frame that fills this read, masked as a client's must be: no need of the core's parser.
-                length = data[1]
-                if 128 <= length < 254 and len(data) == length - 122:  # 128 + payload, and 6 bytes before it
-                    self._message(apply_mask(data[6:], data[2:6]))
-                    return
-                if length == 254 and len(data) > 133 and len(data) == 8 + (data[2] << 8 | data[3]):
-                    self._message(apply_mask(data[8:], data[4:8]))
-                    return
-            self._take_by_core(data)
+            self._message(apply_mask(data[start:], data[start - 4 : start]))
         finally:
             outbox.corked = False
             outbox.flush()
+        return True
+
+    async def _take_many(self, data: bytes) -> None:
+        """Answer everything in one read, frame by frame; what is answered in one turn leaves in one write."""
+        outbox, at = self.outbox, 0
+        if self._head:
+            data, self._head = self._head + data, b""
+        while at < len(data) and not self._is_over and not self._stream.closed:
+            until = perf_counter() + TURN_SECONDS
+            outbox.corked = True
+            try:
+                while at < len(data) and not self._is_over:
+                    at = self._take_frame(data, at)
+                    if perf_counter() > until:
+                        break
+            finally:
+                outbox.corked = False
+                outbox.flush()
+            if at < len(data):
+                await trio.lowlevel.checkpoint()
+
+    def _take_frame(self, data: bytes, at: int) -> int:
+        """Answer the frame, or the part of one, that begins at `at`; returns where the next one begins."""
+        if self._missing:
+            end = min(at + self._missing, len(data))
+            self._missing -= end - at
+            self._take_by_core(data[at:end])
+            return end
+        found = find_frame(data, at)
+        if found is None:
+            self._head, self._is_clean = data[at:], False
+            return len(data)
+        payload, end = found
+        is_plain = self._is_clean and data[at] == _WHOLE_TEXT and data[at + 1] & 0x80
+        if is_plain and end <= len(data) and end - payload <= self._largest:
+            self._message(apply_mask(data[payload:end], data[payload - 4 : payload]))
+            return end
+        self._missing = max(end - len(data), 0)
+        self._take_by_core(data[at:end])
+        return min(end, len(data))
 
     def _take_by_core(self, data: bytes) -> None:
         protocol = self._protocol
@@ -281,7 +330,8 @@ class WebSocket:
             self._is_over = True
             self.outbox.closed = True
         waiting = len(protocol.reader.buffer)
-        self._is_clean = not waiting and self._parts is None and protocol.state is State.OPEN
+        is_whole = not waiting and not self._missing and self._parts is None
+        self._is_clean = is_whole and protocol.state is State.OPEN
         if waiting > self._small + 14 and not self._is_over and not self.session.authenticated:
             self._too_big()
 
@@ -356,6 +406,22 @@ class WebSocket:
             if not self.outbox.is_blocked:
                 self._protocol.send_ping(b"")
                 self.outbox.put_core_frames()
+
+
+def find_frame(data: bytes, at: int) -> tuple[int, int] | None:
+    """Where the payload of the frame at `at` begins and where the frame ends, which may be beyond `data`; None until
+    its length is known (RFC 6455 5.2)."""
+    if at + 2 > len(data):
+        return None
+    length, start = data[at + 1] & 0x7F, at + 2
+    if length > 125:
+        size = 2 if length == 126 else 8
+        if start + size > len(data):
+            return None
+        length, start = int.from_bytes(data[start : start + size], "big"), start + size
+    if data[at + 1] & 0x80:
+        start += 4
+    return start, start + length
 
 
 def refuse_upgrade(

@@ -3,7 +3,8 @@
 Rules (contract 10.3, 10.4):
 - Calls start in the order of their arrival. What answers from memory is answered here, in the task that
   reads; only an operation that waits gets a task.
-- A batch is one call; its members run one after the other.
+- A batch is one call; its members run one after the other. One that takes longer than `TURN_SECONDS` goes on in a
+  task, and of the batches of one connection only one has its turn at a time.
 - A barrier (`authenticate`, or a batch that holds one) starts when everything before it is done, and nothing
   behind it starts before it is done. What has to wait for that is held, and counts as in flight.
 - With 32 in flight the next is answered "rate limited" at once; reading never stops.
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
+from time import perf_counter
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -57,6 +59,8 @@ _FAREWELLS: Final[Mapping[Cause, str]] = MappingProxyType(
 #: What the kernel calls a user that our namespace has no number for (contract 10.2).
 _UNMAPPED_UID: Final = 65534
 _RETRY_AFTER_MS: Final = 100
+#: How long the members of a batch run before other tasks get their turn.
+TURN_SECONDS: Final = 0.005
 #: What calls of methods that do not exist are counted under, whatever they were called.
 _NO_METHOD: Final = "unknown"
 
@@ -138,8 +142,8 @@ class RpcSession:
     """One conversation; the door hands it each text and tells it when the connection is gone."""
 
     __slots__ = (
-        "_barred", "_chosen", "_dialect", "_expiry_due", "_farewell", "_held", "_in_flight", "_leaving", "_lost",
-        "_outbox", "_rpc", "_spawn", "_tell_expiry", "_view", "_view_caller", "session",
+        "_barred", "_batches", "_chosen", "_dialect", "_expiry_due", "_farewell", "_held", "_in_flight", "_leaving",
+        "_lost", "_outbox", "_rpc", "_spawn", "_tell_expiry", "_view", "_view_caller", "session",
     )  # fmt: skip
 
     def __init__(
@@ -162,6 +166,7 @@ class RpcSession:
         self._in_flight = 0  # tasks and held messages
         self._held: deque[Call | Batch] = deque()
         self._barred = False  # a barrier is running in a task
+        self._batches: trio.Lock | None = None  # whose turn it is, once a batch has become a task
         self._lost: str | None = None  # why there is no credential any more
         self._expiry_due = False  # the client has yet to hear of the expiry
         self._tell_expiry = False  # ... and now is the time: right behind this answer
@@ -228,6 +233,7 @@ class RpcSession:
 
     def _begin_batch(self, batch: Batch) -> None:
         replies: list[bytes] = []
+        until = perf_counter() + TURN_SECONDS
         for at, member in enumerate(batch.members, start=1):
             outcome = self._perform_member(member)
             if isinstance(outcome, _Waiting):
@@ -235,6 +241,9 @@ class RpcSession:
                 return
             if outcome is not None:
                 replies.append(outcome)
+            if perf_counter() > until and at < len(batch.members):
+                self._launch(batch, partial(self._run_batch, None, batch.members[at:], replies))
+                return
         if replies:
             self._outbox.send(jsonrpc.join(replies))
 
@@ -274,15 +283,34 @@ class RpcSession:
     async def _run_call(self, waiting: _Waiting) -> None:
         self._done(await self._finish(waiting))
 
-    async def _run_batch(self, waiting: _Waiting, rest: tuple[Call | Invalid, ...], replies: list[bytes]) -> None:
-        outcome: bytes | _Waiting | None = waiting
-        for member in (*rest, None):
+    async def _run_batch(
+        self, waiting: _Waiting | None, rest: tuple[Call | Invalid, ...], replies: list[bytes]
+    ) -> None:
+        """The rest of a batch, behind a member that waits or a turn that is over."""
+        if self._batches is None:
+            self._batches = trio.Lock()
+        members = deque(rest)
+        while waiting is not None or members:
+            if waiting is not None:
+                outcome = await self._finish(waiting)
+                if outcome is not None:
+                    replies.append(outcome)
+            async with self._batches:
+                waiting = self._take_turn(members, replies)
+        self._done(jsonrpc.join(replies) if replies else None)
+
+    def _take_turn(self, members: deque[Call | Invalid], replies: list[bytes]) -> _Waiting | None:
+        """Run members of a batch until the turn is over or one waits, which is returned."""
+        until = perf_counter() + TURN_SECONDS
+        while members:
+            outcome = self._perform_member(members.popleft())
             if isinstance(outcome, _Waiting):
-                outcome = await self._finish(outcome)
+                return outcome
             if outcome is not None:
                 replies.append(outcome)
-            outcome = self._perform_member(member) if member is not None else None
-        self._done(jsonrpc.join(replies) if replies else None)
+            if perf_counter() > until:
+                break
+        return None
 
     async def _finish(self, waiting: _Waiting) -> bytes | None:
         call, method = waiting.call, waiting.method

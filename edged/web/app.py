@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -35,7 +36,7 @@ from edged.web import (
     users,
 )
 from edged.web.exchange import CutOff, Exchange, Way
-from edged.web.faults import fault, respond, sole, unexpected
+from edged.web.faults import BASIC, fault, respond, sole, unexpected
 from edged.web.health import Health
 from edged.web.metrics import Metrics, metrics_ways
 
@@ -126,9 +127,11 @@ class Door:
             )
             await refusal(scope, receive, counted)
             return
+        asked = Exchange.of(Request(scope, receive), self._catalogue, self._house)
         try:
+            if way.read_client is not None:
+                asked.client = await way.read_client(asked)
             # The gate's word and what it lets in are one step: no checkpoint lies between them.
-            asked = Exchange.of(Request(scope, receive), self._catalogue, self._house)
             asked.enter(way)
             response = await way.answer(asked)
             await response(scope, receive, counted)
@@ -140,6 +143,9 @@ class Door:
             response = _explain(problem)
             if counted.started:
                 raise CutOff from None
+            if response.status_code == 401 and asked.offers_basic(way):
+                # In a line of its own: not every browser finds a second challenge in one.
+                response.headers.append("WWW-Authenticate", BASIC)
             await response(scope, receive, counted)
 
 
@@ -194,8 +200,14 @@ def _explain(problem: Exception) -> Response:
     return fault(cause) if isinstance(cause, EdgedError) else unexpected(problem)
 
 
+#: What is asked by POST, and yet may be shown a credential by Basic (contract 5).
+_BASIC_POSTS: Final = frozenset({"/oauth/introspect", "/oauth/revoke"})
+
+
 def _check(way: Way, catalogue: Catalogue) -> None:
     name = f"{way.method} {way.path}"
+    if way.takes_basic and way.method != "GET" and not (way.method == "POST" and way.path in _BASIC_POSTS):
+        raise ValueError(f"{name} takes Basic, which a browser adds to requests of its own accord")
     if way.operation:
         if way.capability or way.operation not in catalogue.operations:
             raise ValueError(f"{name} names no operation alone: {way.operation!r}")

@@ -2,14 +2,17 @@
 
 No decision is made here; the gate makes it. Sources in order (contract 5): under /v1/files X-Service-Token; then
 Authorization: Bearer with a token or an API key, X-API-Key, and on the unix socket the user that the kernel names.
+A few routes take Authorization: Basic as well, after all of these (`Way.takes_basic`).
 """
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Container
 from ipaddress import ip_address
 from typing import Final
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers
 
@@ -41,6 +44,34 @@ def read_credential(headers: Headers, peer: Peer) -> Credential:
     if peer.is_local_socket and not _shows_credential(headers):
         return LocalUser(_NOBODY if peer.uid is None else peer.uid)
     return NoCredential()
+
+
+def read_basic(headers: Headers) -> Credential:
+    """What the request presents by Basic (RFC 7617): the password is a token or an API key, the user name is free.
+
+    OAuth clients percent-encode both (RFC 6749 2.3.1); no token and no key of edged's holds a `%`.
+    """
+    scheme, _, text = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return NoCredential()
+    try:
+        pair = base64.b64decode(text.strip(), validate=True).decode()
+    except ValueError:
+        # Something was shown, and it is nobody's.
+        return ApiKey(text.strip())
+    return parse_credential(unquote(pair.partition(":")[2]).strip())
+
+
+def is_cross_origin(headers: Headers) -> bool:
+    """Whether a page of another origin asks through its visitor's browser, which adds what it has kept by Basic.
+
+    Another port of the same host is another origin, though a browser shows it the same password.
+    """
+    hosts, origins = headers.getlist("host"), headers.getlist("origin")
+    if any(said not in ("none", "same-origin") for said in headers.getlist("sec-fetch-site")):
+        return True
+    host = hosts[0].strip().lower() if len(hosts) == 1 else None
+    return any(origin.lower() not in (f"http://{host}", f"https://{host}") for origin in origins)
 
 
 def text_of(credential: Credential) -> str:

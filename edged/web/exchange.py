@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import structlog
 import trio
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Send
@@ -28,13 +29,23 @@ from edged.credentials.callers import (
     Ticket,
     Transport,
 )
+from edged.credentials.decision import Reason
 from edged.credentials.roles import OPEN, SELF
 from edged.errors import InvalidParams, RateLimited, Refused
 from edged.operations.catalogue import Catalogue, find_camera
 from edged.operations.house import House
 from edged.operations.session import Session
-from edged.web.credentials import is_direct, may_go_without, read_credential, read_service_token
+from edged.web.credentials import (
+    is_cross_origin,
+    is_direct,
+    may_go_without,
+    read_basic,
+    read_credential,
+    read_service_token,
+)
 
+#: Members of a query string; a list takes three.
+_MOST_QUERY_MEMBERS = 64
 _log = structlog.get_logger("web")
 _LONGEST_AGENT = 64
 _NO_STORE = {"Cache-Control": "no-store"}
@@ -43,6 +54,8 @@ _HOW_AT_FILES = "send X-Service-Token, or Authorization: Bearer with a token for
 #: A page or a proxy that speaks for somebody else takes this away, and nothing but a credential helps (10.14).
 _DIRECTLY = "at http://localhost with no browser and no proxy in between"
 _HOW_LOCAL = f"{_HOW}; on this machine root needs none (sudo), {_DIRECTLY}"
+_OR_BASIC = "; Basic is good here, too: any user name, the key or token as the password"
+_NOT_BY_BASIC = "Basic is taken from no page of another origin: send Authorization: Bearer, or X-API-Key"
 _HOW_OPEN = f"{_HOW}; on this machine the listener for it (listen.local) needs none, {_DIRECTLY}"
 
 
@@ -53,8 +66,10 @@ class Way:
     Either `operation`, which the catalogue then guards (an open one is asked without a credential), or `capability`:
     one of the roles' (asked for the camera in the path parameter `camera` if `on_camera`), "self" (any good credential)
     or "none". `open_if` lets some askers in without a credential; `root_may` is the credential-free rule of contract
-    5.1; `takes_ticket` lets in by ?ticket=; `at_files` is said of those under /v1/files: X-Service-Token and files
-    tokens are good there and nowhere else.
+    5.1; `takes_ticket` lets in by ?ticket=, `takes_basic` by a key or token as the password of Basic: for what only
+    reads, and for OAuth clients, never for anything else that a browser could be made to send (contract 5).
+    `read_client` gives what the body holds as a credential, for OAuth clients; it is called before the gate is asked.
+    `at_files` is said of those under /v1/files: X-Service-Token and files tokens are good there and nowhere else.
     """
 
     method: str
@@ -66,6 +81,8 @@ class Way:
     open_if: Callable[[Exchange], bool] | None = None
     root_may: bool = False
     takes_ticket: bool = False
+    takes_basic: bool = False
+    read_client: Callable[[Exchange], Awaitable[Credential]] | None = None
     at_files: bool = False
 
 
@@ -77,6 +94,9 @@ class Exchange:
     catalogue: Catalogue
     house: House
     session: Session
+    #: The body, where somebody has read it already, and what it holds as a credential.
+    body: bytes | None = field(default=None, repr=False)
+    client: Credential = field(default_factory=NoCredential, repr=False)
     _as_root: bool = field(default=False, repr=False)
     _camera: Camera | None = None
 
@@ -100,6 +120,13 @@ class Exchange:
         assert self.session.caller is not None, "this way lets nobody in without a caller"
         return self.session.caller
 
+    @property
+    def query(self) -> QueryParams:
+        """The members of the query string. Raises InvalidParams for more of them than anybody needs."""
+        if self.request.scope["query_string"].count(b"&") >= _MOST_QUERY_MEMBERS:
+            raise InvalidParams(f"the query has more than {_MOST_QUERY_MEMBERS} members")
+        return self.request.query_params
+
     def enter(self, way: Way) -> None:
         """Ask the gate for this way. Raises Refused, or CameraNotFound for a camera that is not there for them."""
         if self._is_open(way) or (way.open_if is not None and way.open_if(self)):
@@ -111,12 +138,47 @@ class Exchange:
         elif way.capability and way.capability != SELF:
             self.house.gate.authorize(self.session.caller, way.capability, self.session.transport)
 
+    def read_shown(self, way: Way) -> Credential:
+        """What the request presents where it goes. Raises Refused for Basic by a page of another origin."""
+        headers = self.request.headers
+        credential = read_credential(headers, self.session.peer)
+        if isinstance(credential, NoCredential) and way.takes_ticket and "ticket" in self.query:
+            return Ticket(self.query["ticket"])
+        if isinstance(credential, NoCredential) and way.takes_basic:
+            credential = read_basic(headers)
+            if way.read_client is not None and not isinstance(credential, NoCredential):
+                self.client = credential
+            if not isinstance(credential, NoCredential) and is_cross_origin(headers):
+                refused = self.house.gate.refuse(Reason.ORIGIN_DENIED, "none", self.session.transport)
+                refused.hint = _NOT_BY_BASIC
+                raise refused
+        # Whoever shows something in a body does not ask as the unix socket's user.
+        return self.client if isinstance(credential, (NoCredential, LocalUser)) and self.shows_client else credential
+
+    @property
+    def shows_client(self) -> bool:
+        """Whether the body holds a credential."""
+        return not isinstance(self.client, NoCredential)
+
+    def offers_basic(self, way: Way) -> bool:
+        """Whether a refusal may ask for Basic, on which a browser asks its user for a password: never whoever shows a
+        credential of another kind, as a page's script does."""
+        headers = self.request.headers
+        if not way.takes_basic or "x-api-key" in headers or (way.takes_ticket and "ticket" in self.query):
+            return False
+        return headers.get("authorization", "basic").partition(" ")[0].lower() == "basic"
+
     def identify(self, credential: Credential, *, at_files: bool = False) -> None:
         """Ask the gate whose this is. Raises Refused, RateLimited."""
         session = self.session
-        session.caller = self.house.limiter.authenticate(
-            self.house.gate, credential, session.peer, session.transport, at_files=at_files
-        )
+        try:
+            session.caller = self.house.limiter.authenticate(
+                self.house.gate, credential, session.peer, session.transport, at_files=at_files
+            )
+        except Refused as problem:
+            if credential is self.client:
+                problem.fields["oauth"] = "invalid_client"
+            raise
         # The listener then counts this connection no more among the strangers of its address.
         if not self.request.scope.get("edged.authenticated", _tell_nobody)(session.caller.account):
             raise RateLimited(
@@ -156,9 +218,7 @@ class Exchange:
         peer = self.session.peer
         shown = read_service_token(self.request.headers, peer) if way.at_files else None
         # It wins over a token, and a wrong one over a good token (contract S3-9).
-        credential = shown or read_credential(self.request.headers, peer)
-        if isinstance(credential, NoCredential) and way.takes_ticket and "ticket" in self.request.query_params:
-            credential = Ticket(self.request.query_params["ticket"])
+        credential = shown or self.read_shown(way)
         if isinstance(credential, NoCredential):
             local = way.root_may and self.house.root_needs_no_key
             self._as_root = local and may_go_without(self.request.method, self.request.headers, peer)
@@ -192,7 +252,10 @@ def _how(way: Way, house: House) -> str:
     """What to do about having shown nothing."""
     if way.at_files:
         return _HOW_AT_FILES
-    return _HOW_LOCAL if way.root_may and house.root_needs_no_key else _HOW_OPEN if way.open_if is not None else _HOW
+    if way.root_may and house.root_needs_no_key:
+        return _HOW_LOCAL
+    how = _HOW_OPEN if way.open_if is not None else _HOW
+    return how + _OR_BASIC if way.takes_basic else how
 
 
 def _tell_nobody(_account: str) -> bool:
@@ -242,7 +305,7 @@ def json_response(value: object, status: int = 200, headers: Mapping[str, str] |
 
 def read_query(asked: Exchange, name: str) -> str | None:
     """A member of the query string; whoever says it twice could mean either. Raises InvalidParams."""
-    said = asked.request.query_params.getlist(name)
+    said = asked.query.getlist(name)
     if len(said) > 1:
         raise InvalidParams(f"{name} stands twice in the query")
     return said[0] if said else None

@@ -20,6 +20,8 @@ from edged.web.exchange import json_response
 
 _log = structlog.get_logger("web")
 _REALM: Final = 'Bearer realm="edged"'
+#: What is asked for beside Bearer, on the routes that take it (RFC 7617).
+BASIC: Final = 'Basic realm="edged", charset="UTF-8"'
 
 #: Slug → status and phrase (contract 4b, HTTP column).
 STATUSES: Final[dict[str, tuple[int, str]]] = {
@@ -102,5 +104,9 @@ def _refusal(problem: Refused) -> Response:
     detail = f"{sentence}: {problem.hint}" if problem.hint else sentence
     if isinstance(text := problem.fields.get("text"), str):
         phrase = detail = text
+    more: dict[str, object] = {}
+    if isinstance(text := problem.fields.get("oauth"), str):
+        # RFC 6749, section 5.2: clients look at `error`.
+        phrase, more = text, {"error_description": detail}
     challenge = _REALM if code == "auth_required" else f'{_REALM}, error="invalid_token"'
-    return respond(401, code, phrase, detail, {"WWW-Authenticate": challenge})
+    return respond(401, code, phrase, detail, {"WWW-Authenticate": challenge}, **more)

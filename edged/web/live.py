@@ -36,7 +36,7 @@ async def watch(asked: Exchange) -> Response:
 WAYS = (
     Way(
         method="GET", path="/api/cameras/{camera}/live.mjpeg", answer=watch, capability="stream:read", on_camera=True,
-        takes_ticket=True,
+        takes_ticket=True, takes_basic=True,
     ),
 )  # fmt: skip
 
@@ -64,6 +64,8 @@ class LivePicture(Response):
             await sent(self._head())
             await sent(_body(b"", more=False))
             return
+        # Before the first picture, which can take a while, as after it.
+        scope.get("edged.serve_half_closed", _tell_nobody)()
         try:
             with self._asked.staying(self._camera.name, "stream:read", camera_resource(self._camera)) as stay:
                 await self._show(sent)
@@ -99,6 +101,10 @@ class LivePicture(Response):
 
     def _head(self) -> dict[str, object]:
         return {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+
+
+def _tell_nobody() -> None:
+    """Where no listener is below us."""
 
 
 def part(jpeg: bytes) -> bytes:

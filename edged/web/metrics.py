@@ -25,7 +25,12 @@ def metrics_ways(metrics: Metrics) -> tuple[Way, ...]:
         body, content_type = metrics.render(asked.request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
-    return (Way(method="GET", path="/metrics", answer=scrape, capability="metrics:read", open_if=is_local_scrape),)
+    return (
+        Way(
+            method="GET", path="/metrics", answer=scrape, capability="metrics:read", open_if=is_local_scrape,
+            takes_basic=True,
+        ),
+    )  # fmt: skip
 
 
 def is_local_scrape(asked: Exchange) -> bool:

@@ -1,39 +1,46 @@
-"""/oauth: is a token good (RFC 7662), and end it (RFC 7009); API keys may stand for tokens (contract 10.1)."""
+"""/oauth: is a token good (RFC 7662), and end it (RFC 7009); API keys may stand for tokens (contract 10.1).
+
+OAuth clients show who they are by HTTP Basic or by client_id and client_secret in the form (RFC 6749 2.3.1): the
+secret is an API key or a token, and the client id is free.
+"""
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import aclosing, suppress
+from typing import Final
 
-from starlette.requests import Request
 from starlette.responses import Response
 
-from edged.credentials.callers import NoCredential
+from edged.credentials.callers import Credential, NoCredential, parse_credential
 from edged.errors import InvalidParams
 from edged.web.bodies import FORM, is_form, parse_form
-from edged.web.credentials import read_credential, text_of
+from edged.web.credentials import text_of
 from edged.web.exchange import Exchange, Way, json_response
+
+#: Bytes of a form: it is read before anybody has shown who they are.
+LONGEST_FORM: Final = 16 * 1024
 
 
 async def introspect(asked: Exchange) -> Response:
     """What is known of the token in the form; of one that is not good, for whatever reason, only that."""
     try:
-        token = await _read_token(asked.request)
+        token = await _read_one(asked, "token")
     except InvalidParams as problem:
         return _invalid_request(problem)
     return json_response(await asked.call("introspect_token", {"token": token}))
 
 
 async def revoke(asked: Exchange) -> Response:
-    """The token in the form is good no more once this answers 200: also when it never was.
+    """The token in the form is good no more once this answers 200: also when it never was, and then nothing is done.
 
     It stands for itself: beside it no credential needs to be shown (RFC 7009, section 2.1; clients have no secrets of
     their own here), and who shows it as Bearer, too, shows nothing else. What is shown besides must be good.
     """
     try:
-        token = await _read_token(asked.request)
+        token = await _read_one(asked, "token")
     except InvalidParams as problem:
         return _invalid_request(problem)
-    shown = read_credential(asked.request.headers, asked.session.peer)
+    shown = asked.read_shown(REVOKE)
     if not isinstance(shown, NoCredential) and text_of(shown) != token:
         asked.identify(shown)
     # One that cannot be read is one that nobody could use (RFC 7009, section 2.2).
@@ -42,20 +49,58 @@ async def revoke(asked: Exchange) -> Response:
     return json_response({})
 
 
+async def read_client(asked: Exchange) -> Credential:
+    """client_secret of the form, as a credential, where the head shows none: a client says who it is in one way (RFC
+    6749 2.3). What is wrong with the form is told later, to whoever may ask."""
+    if "authorization" in asked.request.headers or "x-api-key" in asked.request.headers:
+        return NoCredential()
+    try:
+        return parse_credential(await _read_one(asked, "client_secret", ""))
+    except InvalidParams:
+        return NoCredential()
+
+
+REVOKE: Final = Way(
+    method="POST", path="/oauth/revoke", answer=revoke, operation="revoke_token", takes_basic=True,
+    read_client=read_client,
+)  # fmt: skip
 WAYS = (
-    Way(method="POST", path="/oauth/introspect", answer=introspect, operation="introspect_token"),
-    Way(method="POST", path="/oauth/revoke", answer=revoke, operation="revoke_token"),
-)
+    Way(
+        method="POST", path="/oauth/introspect", answer=introspect, operation="introspect_token", takes_basic=True,
+        read_client=read_client,
+    ),
+    REVOKE,
+)  # fmt: skip
 
 
-async def _read_token(request: Request) -> str:
-    """`token` of the form; `token_type_hint` and whatever else stands there are not looked at. Raises InvalidParams."""
-    if not is_form(request.headers):
+async def _read_form(asked: Exchange) -> list[tuple[str, str]]:
+    """Names and values. Raises InvalidParams."""
+    if not is_form(asked.request.headers):
         raise InvalidParams(f"send Content-Type: {FORM}")
-    found = [value for name, value in parse_form(await request.body()) if name == "token"]
-    if len(found) != 1 or not found[0]:
-        raise InvalidParams("token stands twice" if len(found) > 1 else "token is missing")
-    return found[0]
+    if asked.body is None:
+        body = bytearray()
+        async with aclosing(asked.request.stream()) as pieces:
+            async for piece in pieces:
+                body += piece
+                if len(body) > LONGEST_FORM:
+                    break
+        asked.body = bytes(body)
+    if len(asked.body) > LONGEST_FORM:
+        raise InvalidParams(f"the form is longer than {LONGEST_FORM} bytes")
+    return parse_form(asked.body)
+
+
+async def _read_one(asked: Exchange, name: str, default: str | None = None) -> str:
+    """A member of the form, which stands there once; members that nobody asks for are not looked at. Raises
+    InvalidParams."""
+    found = [value for each, value in await _read_form(asked) if each == name]
+    if len(found) > 1:
+        raise InvalidParams(f"{name} stands twice")
+    if found and found[0]:
+        return found[0]
+    if default is None:
+        raise InvalidParams(f"{name} is missing")
+    return default
 
 
 def _invalid_request(problem: InvalidParams) -> Response:

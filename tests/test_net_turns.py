@@ -1,0 +1,206 @@
+"""One read of one client, however much is in it, lets the tasks of the others run in between."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from net_helpers import LIMITS, EchoSession, Served, connect, frame, open_raw, plain_app, read_reply, running, until
+from rpc_helpers import Box
+
+from edged.net.websocket import WebSocket
+
+
+class Turns:
+    """How often a task that does nothing else got its turn."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    async def take(self) -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            self.number += 1
+
+
+@asynccontextmanager
+async def bystander() -> AsyncIterator[Turns]:
+    """Counts turns for as long as the block runs."""
+    turns = Turns()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(turns.take)
+        yield turns
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def slow_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the code under test each look at the clock takes a millisecond, so that a turn is a few messages."""
+    tick = itertools.count()
+
+    def now() -> float:
+        return next(tick) / 1000
+
+    for module in ("edged.net.websocket", "edged.rpc.session"):
+        monkeypatch.setattr(f"{module}.perf_counter", now, raising=False)
+
+
+PARTS = frame(b"a", fin=False) + frame(b"b", opcode=0)
+
+
+@pytest.mark.usefixtures("slow_clock")
+@pytest.mark.parametrize("message", [frame(b""), frame(b"x"), PARTS, frame(b"", opcode=9) + frame(b"x")])
+async def test_many_small_frames_in_one_read_give_way(message: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty ones, fragments, and pings in between."""
+    number = 60000 // len(message) // 10
+    marks: list[int] = []
+    async with running(outbox_messages=10**6) as served, bystander() as turns:
+        monkeypatch.setattr(EchoSession, "receive", lambda _self, _text: marks.append(turns.number))
+        async with await open_raw(served.port) as stream:
+            await stream.send_all(message * number)
+            await until(lambda: len(marks) == number)
+    assert len(set(marks)) > number / 20, "each turn is a few messages"
+
+
+async def test_many_chunks_of_a_body_in_one_read_give_way() -> None:
+    """A body of single bytes, and the answer is still the whole of it."""
+    marks: list[int] = []
+    async with bystander() as turns:
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            async def noted() -> Any:
+                marks.append(turns.number)
+                return await receive()
+
+            await plain_app(scope, noted, send)
+
+        async with running(app) as served, await connect(served.port) as stream:
+            head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+            await stream.send_all(head + b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n")
+            assert (await read_reply(stream))[1] == b"x" * 5000
+    assert len(set(marks)) > 5000 / 64 / 2
+
+
+@pytest.mark.usefixtures("slow_clock")
+async def test_a_batch_gives_way_between_its_members() -> None:
+    """Its answers come in one message, in their order."""
+    async with trio.open_nursery() as nursery, bystander() as turns:
+        box = Box(nursery)
+        client, marks = box.open(), []
+        note = box.counts.rpc_answered
+        box.counts.rpc_answered = lambda *given: (marks.append(turns.number), note(*given))[1]  # type: ignore
+        client.send([{"jsonrpc": "2.0", "method": "ping", "id": number} for number in range(50)])
+        (answer,) = await client.outbox.wait()
+        assert [member["id"] for member in answer] == list(range(50))
+    assert len(set(marks)) >= 50 / 10
+
+
+@pytest.mark.usefixtures("slow_clock")
+async def test_the_batches_of_one_connection_have_their_turns_one_after_the_other() -> None:
+    """Thirty of them at once hold the loop no longer than one, and none is lost."""
+    async with trio.open_nursery() as nursery, bystander() as turns:
+        box = Box(nursery)
+        client, marks = box.open(), []
+        note = box.counts.rpc_answered
+        box.counts.rpc_answered = lambda *given: (marks.append(turns.number), note(*given))[1]  # type: ignore
+        for batch in range(30):
+            client.send([{"jsonrpc": "2.0", "method": "ping", "id": f"{batch}.{number}"} for number in range(50)])
+            await trio.lowlevel.checkpoint()
+        answers = await client.outbox.wait(30)
+        nursery.cancel_scope.cancel()
+    assert sorted(len(answer) for answer in answers) == [50] * 30
+    assert max(marks.count(turn) for turn in set(marks)) < 25
+
+
+# --- whatever the reads are, the messages are the same ----------------------------------------------------------------
+
+
+class Pipe:
+    """A stream that takes everything."""
+
+    closed = False
+    stalled_since = None
+
+    def try_send(self, data: bytes) -> int:
+        return len(data)
+
+
+def make_websocket(received: list[bytes]) -> WebSocket:
+    websocket = WebSocket(Pipe(), LIMITS, Served(), lambda _work: None, 0.0, identify=bool)  # type: ignore[arg-type]
+    websocket.session = EchoSession(Served(), None, {}, None, websocket.outbox, None)  # type: ignore[arg-type]
+    websocket.session.authenticated = True  # type: ignore[misc]
+    websocket.session.receive = received.append  # type: ignore[method-assign]
+    return websocket
+
+
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
+    return [part for one, other in itertools.pairwise(places) if (part := data[one:other])]
+
+
+TEXTS = st.sampled_from([b"", b"a", b"x" * 125, b"x" * 126, b"y" * 1000, b"z" * 65535, b"z" * 65536, b"z" * 70000])
+SHAPES: list[Callable[[bytes], bytes]] = [
+    frame,
+    lambda text: frame(b"ping", opcode=9) + frame(text),
+    lambda text: frame(text[:1], fin=False) + frame(b"", opcode=9) + frame(text[1:], opcode=0),
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(TEXTS, st.sampled_from(SHAPES)), max_size=6), st.lists(st.integers(0, 2**20), max_size=12))
+def test_messages_do_not_depend_on_how_they_are_read(messages: Any, cuts: list[int]) -> None:
+    """Frames of every length, cut anywhere, come out as they were sent."""
+    received: list[bytes] = []
+    websocket = make_websocket(received)
+
+    async def feed() -> None:
+        for part in split(b"".join(shape(text) for text, shape in messages), cuts):
+            if not websocket._take(part):
+                await websocket._take_many(part)
+
+    trio.run(feed)
+    assert received == [text for text, _ in messages]
+    assert not websocket.outbox.closed
+
+
+@pytest.mark.parametrize("length", [125, 1000, 65000])
+async def test_a_frame_above_the_limit_is_refused_however_it_is_read(length: int) -> None:
+    """Alone in its read, behind another, or in two parts: 1009."""
+    for data in ([frame(b"x" * length)], [frame(b"a") + frame(b"x" * length)], split(frame(b"x" * length), [100])):
+        async with running(message_bytes=100) as served, await open_raw(served.port) as stream:
+            await stream.send_all(frame(b"login"))
+            await until(lambda sessions=served.sessions: sessions[0].authenticated)
+            for part in data:
+                await stream.send_all(part)
+                await trio.sleep(0.01)
+            found = b""
+            while not found.endswith(b"message too big") and b"\x03\xf1" not in found:
+                chunk = await stream.receive_some()
+                assert chunk, found
+                found += chunk
+            assert b"x" * length not in served.sessions[0].received
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 6])
+def test_a_payload_that_looks_like_a_frame_is_a_payload(cut: int) -> None:
+    """The read ends behind a header, or within one, and the next begins as a whole text frame would."""
+    inner = b"\x81\x83\x01\x01\x01\x01abc"
+    received: list[bytes] = []
+    websocket = make_websocket(received)
+    # Masked with zeros, so that the payload is on the wire as it is.
+    whole = b"\x81" + bytes([0x80 | len(inner)]) + b"\0\0\0\0" + inner
+
+    async def feed() -> None:
+        for part in (whole[:cut], whole[cut:]):
+            if not websocket._take(part):
+                await websocket._take_many(part)
+
+    trio.run(feed)
+    # 0x81 begins no UTF-8: the payload was taken for what it is, and refused.
+    assert (received, websocket.outbox.closed) == ([], True)
