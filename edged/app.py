@@ -55,8 +55,10 @@ from edged.errors import ConfigError, EdgedError, StartFailed
 from edged.library.disks import Disks
 from edged.library.snapshots import Snapshots
 from edged.mediamtx.addresses import join_address, reach
+from edged.mediamtx.conditions import Conditions
 from edged.mediamtx.ffmpeg import find_ffmpeg, remove_leftovers
 from edged.mediamtx.frames import Frames
+from edged.mediamtx.looks import Looks
 from edged.mediamtx.paths import Paths
 from edged.mediamtx.process import Supervisor
 from edged.mediamtx.publisher import Publishers
@@ -67,7 +69,7 @@ from edged.net.doors import WEBSOCKET_PATHS, Doors, Restriction
 from edged.net.hook import serve_hook
 from edged.net.listener import Listener, Server, inherit, open_all_tcp, open_unix, serve
 from edged.operations import gather, metric_labels, streams
-from edged.operations.health import count_problems
+from edged.operations.health import count_causes, count_problems
 from edged.operations.house import House
 from edged.operations.listings import CameraRow, Listings, row
 from edged.operations.session import Sessions
@@ -202,17 +204,19 @@ async def run(
         viewers = Viewers(mediamtx, metrics.session_kicked)
         spawn = partial(children.spawn, environment=environment)
         remove_leftovers(config.paths.runtime)
+        conditions = Conditions()
         frames = Frames(
             spawn, find_ffmpeg, lambda name: reader_url(name, mediamtx, publishers, ledger),
             drop_secret=ledger.drop_secret, restarted=partial(metrics.child_restarted, "frames"),
-            folder=config.paths.runtime,
+            folder=config.paths.runtime, conditions=conditions,
         )  # fmt: skip
         publishers = Publishers(
             spawn, find_ffmpeg, partial(rtsp_address, mediamtx), ledger.new_secret, ledger.drop_secret, paths.list,
             make_way=frames.make_way, restarted=partial(metrics.child_restarted, "publisher"),
             intruded=metrics.publisher_intruded, unreachable=mediamtx.suspect,
-            folder=config.paths.runtime,
+            folder=config.paths.runtime, conditions=conditions,
         )  # fmt: skip
+        looks = Looks(spawn, find_ffmpeg, frames, conditions, publishers.is_trying, folder=config.paths.runtime)
         house = House(
             clock=clock, counts=metrics, gate=gate, ledger=ledger, registrar=registrar, revocations=denials,
             refreshes=refreshes,
@@ -230,7 +234,8 @@ async def run(
         answer = make_answer(partial(streams.admit, house), metrics.hook_asked)
 
         with cameras.changes.subscribe() as for_media, cameras.changes.subscribe() as for_clients, \
-                admissions.endings.subscribe() as endings, mediamtx.states.subscribe() as states:  # fmt: skip
+                admissions.endings.subscribe() as endings, mediamtx.states.subscribe() as states, \
+                conditions.changes.subscribe() as sources:  # fmt: skip
             async with (
                 started_tasks(registrar.run, partial(hook.serve, answer), cameras.run),
                 tasks(usage.run, partial(limiter.run, tallies), first_admin.run, disks.run, admissions.run, mark.keep,
@@ -239,15 +244,17 @@ async def run(
                       partial(upkeep.prune, clock, denials.prune),
                       Rotation(keyring, clock, config.auth.signing_key_days).run, issuers.run),
                 started_tasks(mediamtx.run, partial(paths.run, mediamtx), viewers.run),
-                tasks(publishers.run, frames.run,
-                      partial(camera_reactions.follow, for_media, cameras, paths, publishers, frames),
+                tasks(publishers.run, frames.run, looks.run,
+                      partial(camera_reactions.follow, for_media, cameras, paths, conditions, publishers, frames,
+                              looks),
+                      partial(camera_reactions.follow_sources, sources, cameras, conditions, looks),
                       partial(mediamtx_reactions.follow, states, publishers, metrics.child_restarted),
                       partial(revocations.follow, endings, admissions, viewers, clock.monotonic)),
                 tasks(partial(notifications.run, for_clients, sessions, doors.conversations, gate,
                               partial(show_camera, mediamtx), cameras=cameras.all, now=clock.now)),
                 serving(open_listeners(config), Doors(app, doors.open), config, metrics) as server,
             ):  # fmt: skip
-                watch(metrics, house, server, issuers)
+                watch(metrics, house, server, issuers, conditions)
                 ready.set()
                 for listener in server.listeners:
                     _log.info("listening", listener=listener.name, address=listener.address)
@@ -528,7 +535,7 @@ async def replace_mark(trust: Database, mark: float) -> None:
     await trust.write(lambda connection: meta.replace_high_water(connection, mark))
 
 
-def watch(metrics: Metrics, house: House, server: Server, issuers: Issuers) -> None:
+def watch(metrics: Metrics, house: House, server: Server, issuers: Issuers, conditions: Conditions) -> None:
     """Where metrics look when somebody scrapes."""
 
     def count_keys() -> Mapping[str, int]:
@@ -548,6 +555,8 @@ def watch(metrics: Metrics, house: House, server: Server, issuers: Issuers) -> N
             "publisher": sum(state.pid is not None for state in house.publishers.states.values()),
             "frames": len(house.frames.running),
         },
+        camera_causes=lambda: count_causes(house.cameras.all()),
+        camera_restarts=lambda: {camera.name: conditions.find(camera.name).restarts for camera in house.cameras.all()},
         api_keys=count_keys,
         mediamtx_version=lambda: house.mediamtx.state.version,
         clock=lambda: (house.clock.is_synchronized, house.clock.is_trusted, house.clock.high_water()),

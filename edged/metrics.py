@@ -348,6 +348,8 @@ class Metrics(Collector):
         health: Callable[[], Mapping[str, int]] | None = None,
         restore_unconfirmed: Callable[[], bool] | None = None,
         disks: Callable[[], Mapping[str, int]] | None = None,
+        camera_causes: Callable[[], Mapping[str, int]] | None = None,
+        camera_restarts: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
         """Where to ask for what is now, each time somebody scrapes; app.py says so once.
 
@@ -356,7 +358,8 @@ class Metrics(Collector):
         `issuers`: name in the settings (eight at most) → when its keys were read last, Unix seconds, 0.0 never;
         `denials_owed`: how many are in force and not on disk; `health`: problems by part (operations.health); `disks`:
         free bytes of the file systems that edged writes to, by the setting in [paths] that leads there;
-        `restore_unconfirmed`: the trust database is an older one, and nobody has confirmed it.
+        `restore_unconfirmed`: the trust database is an older one, and nobody has confirmed it;
+        `camera_causes`: every cause why a source gives no picture → cameras; `camera_restarts`: by camera.
         """
         given: dict[str, Callable[[], Any] | None] = {
             "sessions": sessions,
@@ -371,6 +374,8 @@ class Metrics(Collector):
             "health": health,
             "restore_unconfirmed": restore_unconfirmed,
             "disks": disks,
+            "camera_causes": camera_causes,
+            "camera_restarts": camera_restarts,
         }
         self._asked |= {name: ask for name, ask in given.items() if ask is not None}
 
@@ -378,7 +383,7 @@ class Metrics(Collector):
         ask = self._asked.get(name)
         return nothing if ask is None else ask()
 
-    def _gauges(self) -> Iterator[GaugeMetricFamily]:
+    def _gauges(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         cameras: Mapping[str, bool | None] = self._ask("cameras", {})
         states = [{True: "connected", False: "disconnected", None: "error"}[state] for state in cameras.values()]
         mediamtx = self._ask("mediamtx_version", "")
@@ -395,6 +400,18 @@ class Metrics(Collector):
         if rest:
             up[OTHER] = sum(rest)
         yield _gauge("edged_camera_up", "Connected and without error.", "camera", tuple(up), up)
+        causes = self._ask("camera_causes", {})
+        yield _gauge(
+            "edged_cameras_without_picture",
+            "Cameras that give none, by cause.",
+            "cause",
+            tuple(causes),
+            causes,
+        )
+        restarts = CounterMetricFamily("edged_camera_restarts", "Failures of a camera's publisher.", labels=("camera",))
+        for name, count in list(self._ask("camera_restarts", {}).items())[:MOST_CAMERAS]:
+            restarts.add_metric((name,), count)
+        yield restarts
         yield _gauge("edged_child_up", "Children running now.", "child", CHILDREN, self._ask("children", {}))
         synchronized, trusted, mark = self._ask("clock", (False, False, 0.0))
         yield GaugeMetricFamily("edged_clock_synchronized", "A time server is followed.", value=int(synchronized))

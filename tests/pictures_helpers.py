@@ -7,7 +7,7 @@ import os
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ class Camera:
     bitrate: int = 200_000
     encoder: str = ""
     always_on: bool = False
+    transport: Literal["auto", "tcp", "udp"] = "auto"
     stream: str = ""
 
     @property
@@ -95,6 +96,7 @@ class Server:
     rtsp: str
     client: Client
     child: children.Child
+    api: str = ""
 
     async def list_paths(self) -> list[PathState]:
         return await self.client.list_paths()
@@ -113,12 +115,14 @@ class Server:
 
 
 @asynccontextmanager
-async def open_mediamtx(folder: Path) -> AsyncIterator[Server]:
+async def open_mediamtx(folder: Path, *, transport: Literal["tcp", "udp"] = "tcp") -> AsyncIterator[Server]:
     """The real MediaMTX with internal users, on loopback and ports of its own; paths camera0, camera1 and locked."""
-    rtsp, api = (f"127.0.0.1:{port}" for port in _free_ports(2))
+    even = _free_pair()
+    rtsp, api = (f"127.0.0.1:{port}" for port in free_ports(2))
     anybody = [{"action": "publish"}, {"action": "api"}, *({"action": "read", "path": f"camera{n}"} for n in (0, 1))]
     settings = {
-        "rtspAddress": rtsp, "rtspTransports": ["tcp"], "rtspEncryption": "no", "api": True, "apiAddress": api,
+        "rtspAddress": rtsp, "rtspTransports": [transport], "rtspEncryption": "no", "api": True, "apiAddress": api,
+        "rtpAddress": f"127.0.0.1:{even}", "rtcpAddress": f"127.0.0.1:{even + 1}",
         "hls": False, "webrtc": False, "rtmp": False, "srt": False, "moq": False,
         "authInternalUsers": [
             {"user": "any", "permissions": anybody},
@@ -135,7 +139,7 @@ async def open_mediamtx(folder: Path) -> AsyncIterator[Server]:
             assert stream is not None
             nursery.start_soon(_drain, stream)
         host, port = api.split(":")
-        server = Server(rtsp, Client(host, int(port), "any", "", protocols=("rtsp",)), child)
+        server = Server(rtsp, Client(host, int(port), "any", "", protocols=("rtsp",)), child, api)
         with trio.fail_after(30):
             while not await _answers(server):
                 await trio.sleep(0.05)
@@ -157,7 +161,22 @@ async def _drain(stream: trio.abc.ReceiveStream) -> None:
         pass
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_pair() -> int:
+    """An even port and the next, both free for UDP."""
+    while True:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as two,
+        ):
+            one.bind(("127.0.0.1", 0))
+            port: int = one.getsockname()[1]
+            with suppress(OSError):
+                two.bind(("127.0.0.1", port + 1))
+                if port % 2 == 0:
+                    return port
+
+
+def free_ports(count: int) -> list[int]:
     held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in held]
     for each in held:
@@ -166,12 +185,12 @@ def _free_ports(count: int) -> list[int]:
 
 
 @asynccontextmanager
-async def publish(server: Server, name: str) -> AsyncIterator[None]:
+async def publish(server: Server, name: str, *, transport: str = "tcp") -> AsyncIterator[None]:
     """A test picture on a path, by an ffmpeg of the test's own."""
     arguments = [
         *("ffmpeg", "-nostdin", "-loglevel", "error", "-re", "-f", "lavfi", "-i", "testsrc2=size=160x120:rate=10"),
         *("-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-pix_fmt", "yuv420p", "-g", "5"),
-        *("-f", "rtsp", "-rtsp_transport", "tcp", f"rtsp://{server.rtsp}/{name}"),
+        *("-f", "rtsp", "-rtsp_transport", transport, f"rtsp://{server.rtsp}/{name}"),
     ]
     spawn = partial(children.spawn, environment=dict(os.environ), stdout=False, stderr=False)
     async with spawn(arguments):

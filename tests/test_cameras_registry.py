@@ -147,9 +147,9 @@ async def test_configured_cameras_take_the_first_numbers_in_their_order(tmp_path
                 status=Status.CONNECTED,
                 url="rtsp://u:p@10.0.0.9/live",
                 always_on=True,
-                width=1280,
-                height=720,
-                rate=10,
+                width=0,
+                height=0,
+                rate=0.0,
             ),
             Camera(name="camera1", label="yard", kind="test", status=Status.CONNECTED),
         )

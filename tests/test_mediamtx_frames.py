@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from pictures_helpers import PASSWORD, Camera, Spawner, command_lines, eventuall
 from PIL import Image
 
 from edged.errors import DependencyFailed
+from edged.mediamtx import causes
 from edged.mediamtx import frames as module
+from edged.mediamtx.causes import NoPicture
 from edged.mediamtx.ffmpeg import (
     Complaints,
     _find_wheel,
@@ -29,7 +32,8 @@ from edged.mediamtx.ffmpeg import (
     remove_leftovers,
     secrets_of,
 )
-from edged.mediamtx.frames import Frames, PictureParser, convert_arguments, picture_arguments
+from edged.mediamtx.frames import Frames
+from edged.mediamtx.pictures import PictureParser, convert_arguments, picture_arguments
 
 ffmpeg = pytest.mark.ffmpeg
 mediamtx = pytest.mark.mediamtx
@@ -153,12 +157,12 @@ def test_a_line_without_end_is_cut_and_shows_nothing_of_the_secret() -> None:
 def test_a_known_complaint_comes_with_its_remedy() -> None:
     """The line that we know is preferred to ffmpeg's last words, and tells what to do."""
     complaints = Complaints()
-    assert complaints.explain() == ""
+    assert complaints.explain(causes.ENDED, network=False) is causes.ENDED
     complaints.feed(b"[v4l2] ioctl(VIDIOC_STREAMON): No space left on device\nError opening input files\n")
-    assert "USB bandwidth" in complaints.explain()
+    assert complaints.explain(causes.ENDED, network=False).slug == "bandwidth"
     other = Complaints()
     other.feed(b"something odd\n")
-    assert other.explain() == "something odd"
+    assert other.explain(causes.ENDED, network=False) == replace(causes.UNKNOWN, exact="something odd")
 
 
 def test_a_userinfo_is_masked_even_of_an_address_we_do_not_know() -> None:
@@ -184,12 +188,12 @@ def test_secrets_of_an_address() -> None:
 def test_only_an_rtsp_address_goes_into_a_playlist(url: str) -> None:
     """A setting cannot make ffmpeg read a file."""
     with pytest.raises(DependencyFailed, match="not an rtsp"):
-        make_playlist(url, at_once=True)
+        make_playlist(url)
 
 
 def test_an_address_cannot_end_its_quotes() -> None:
     """A quote in a password stays part of the address."""
-    assert "file 'rtsp://u:it%27s@h/'\n" in make_playlist("rtsp://u:it's@h/", at_once=False)
+    assert "file 'rtsp://u:it%27s@h/'\n" in make_playlist("rtsp://u:it's@h/")
 
 
 def test_a_private_file_is_ours_alone_and_goes(tmp_path: Path) -> None:
@@ -394,8 +398,9 @@ async def test_who_waits_for_a_camera_that_stays_away_is_told(tmp_path: Path, mo
         ):
             await trio.sleep(0.1)
             frames.set_sources([])
-            with pytest.raises(DependencyFailed, match="unplugged"):
+            with pytest.raises(NoPicture) as caught:
                 await reader.next(0)
+            assert caught.value.cause is causes.UNPLUGGED
 
 
 async def test_a_source_that_gives_nothing_is_told_with_its_reason(tmp_path: Path) -> None:
@@ -408,7 +413,8 @@ async def test_a_source_that_gives_nothing_is_told_with_its_reason(tmp_path: Pat
             for tries in (3, 6):
                 with pytest.raises(DependencyFailed) as caught:
                     await frames.snapshot(Camera(kind="rtsp", url=url))
-                assert "password was refused" in str(caught.value)
+                assert isinstance(caught.value, NoPicture)
+                assert caught.value.cause.slug == "password"
                 assert PASSWORD not in str(caught.value)
                 assert len(spawn.started) == tries
     assert PASSWORD not in str(spawn.arguments)
@@ -431,16 +437,18 @@ async def test_a_full_disk_is_a_reason_like_any_other(monkeypatch: pytest.Monkey
     monkeypatch.setattr(module.ffmpeg.tempfile, "tempdir", str(tmp_path / "none"))
     with trio.fail_after(30):
         async with opened(Spawner(), lambda: "/bin/true") as frames:
-            with pytest.raises(DependencyFailed, match="could not be started"):
+            with pytest.raises(NoPicture) as caught:
                 await frames.snapshot(Camera(kind="rtsp", url="rtsp://127.0.0.1/x"))
+            assert "could not be started" in caught.value.cause.exact
 
 
 async def test_senseless_output_is_a_failed_try(tmp_path: Path) -> None:
     """What is no multipart stream ends in an error for the caller, not in a picture."""
     with trio.fail_after(30):
         async with opened(Spawner(), write_script(tmp_path, "head -c 5000 /dev/zero; exec sleep 60")) as frames:
-            with pytest.raises(DependencyFailed, match="does not end"):
+            with pytest.raises(NoPicture) as caught:
                 await frames.snapshot(Camera())
+            assert "does not end" in caught.value.cause.exact
 
 
 async def test_a_conversion_that_fails_is_told(tmp_path: Path) -> None:

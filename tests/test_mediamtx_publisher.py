@@ -26,6 +26,7 @@ from pictures_helpers import (
 )
 
 from edged.errors import DependencyFailed
+from edged.mediamtx import causes
 from edged.mediamtx import publisher as module
 from edged.mediamtx.ffmpeg import find_ffmpeg
 from edged.mediamtx.publisher import (
@@ -39,8 +40,8 @@ from edged.mediamtx.publisher import (
     follow_progress,
     is_stalled,
     pause_after,
-    publish_arguments,
 )
+from edged.mediamtx.streams import publish_arguments
 
 URL = "rtsp://edged:x@127.0.0.1:8554/camera0"
 
@@ -168,7 +169,10 @@ async def test_a_failing_ffmpeg_is_paused_explained_and_its_password_dropped(tmp
             publishers.set_sources([Camera(always_on=True)])
             await eventually(lambda: publishers.states["camera0"].restarts >= 2)
             state = publishers.states["camera0"]
-            assert "rtsp://***/camera0: Connection refused: nothing listens there" in state.detail
+            assert state.detail == f"{causes.SERVER.sentence}: {causes.SERVER.remedy}"
+            exact = publishers.conditions.find("camera0").cause
+            assert exact is not None
+            assert exact.exact == "rtsp://***/camera0: Connection refused"
             assert not publishers.is_active("camera9")
     assert secrets.made[:2] == [("camera0", "publish", 1)] * 2
     assert secrets.good == 0
@@ -180,7 +184,9 @@ async def test_a_silent_end_is_told_by_its_code(tmp_path: Path) -> None:
         async with opened(Spawner(), Secrets(), write_script(tmp_path, "exit 7")) as publishers:
             publishers.set_sources([Camera(always_on=True)])
             await eventually(lambda: status(publishers) == "pausing")
-            assert publishers.states["camera0"].detail == "ffmpeg ended with code 7"
+            cause = publishers.conditions.find("camera0").cause
+            assert cause is not None
+            assert cause.exact == "ffmpeg ended with code 7"
 
 
 async def test_a_missing_ffmpeg_is_a_state_not_a_crash() -> None:
@@ -203,7 +209,7 @@ async def test_a_full_disk_is_a_reason_like_any_other(monkeypatch: pytest.Monkey
         async with opened(Spawner(), Secrets(), lambda: "/bin/true") as publishers:
             publishers.set_sources([Camera(kind="rtsp", url="rtsp://127.0.0.1/x", always_on=True)])
             await eventually(lambda: status(publishers) == "pausing")
-            assert "could not be started" in publishers.states["camera0"].detail
+            assert "cannot be started" in publishers.states["camera0"].detail
 
 
 async def test_nothing_runs_until_somebody_is_let_in_and_nobody_asks_mediamtx(tmp_path: Path) -> None:
@@ -339,7 +345,7 @@ async def test_a_publisher_whose_bytes_stand_still_is_started_again(
             seen = [Seen(bytes_received=1000)]
             await eventually(lambda: status(publishers) == "running")
             await eventually(lambda: status(publishers) == "pausing")
-            assert "no new byte" in publishers.states["camera0"].detail
+            assert causes.STALLED.sentence in publishers.states["camera0"].detail
             await eventually(lambda: len(spawn.started) == 2)
             assert len(spawn.alive) == 1
 

@@ -231,7 +231,7 @@ class Site:
             users=SimpleNamespace(), logins=SimpleNamespace(),
             usage=SimpleNamespace(find=lambda _key: None), sessions=Sessions(),
             cameras=self.cameras, mediamtx=self.mediamtx, paths=SimpleNamespace(),
-            publishers=SimpleNamespace(), viewers=SimpleNamespace(), frames=self.frames,
+            publishers=SimpleNamespace(states={}), viewers=SimpleNamespace(), frames=self.frames,
             snapshots=options.pop("snapshots", None), listings=Listings(),
             keyring=SimpleNamespace(), passwords=Passwords(cost=CHEAP), limiter=Limiter(),
             first_admin=FirstAdmin(tmp_path, lambda: True), disks=Disks({"state": tmp_path}),

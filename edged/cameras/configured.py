@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from edged.cameras.model import Kind
+from edged.cameras.model import Kind, Transport
 from edged.config.model import CameraSettings
 from edged.config.sources import identify, is_network
 from edged.errors import ConfigError
@@ -27,8 +27,8 @@ class Configured:
     `source`: `test`, `rtsp://…`, `rtsps://…`, or a udev match: `PROPERTY=glob`, several with a comma
     between (all must hold; a glob may hold blanks). `width`, `height` pixels, `rate` frames a second, `bitrate`
     bits a second. `id` is the operator's, "" for none; `path` its path at MediaMTX, "" for its slot's name; `place`
-    the file and line where it stands. Of an added camera `number` is its slot and `address` the literal address
-    that its host name stands for.
+    the file and line where it stands; `transport` how an RTSP source sends. Of an added camera `number` is its slot and
+    `address` the literal address that its host name stands for.
     """
 
     label: str
@@ -44,6 +44,7 @@ class Configured:
     place: str = ""
     number: int | None = None
     address: str = ""
+    transport: Transport = "auto"
 
     @property
     def kind(self) -> Kind:
@@ -86,6 +87,7 @@ def of_settings(settings: CameraSettings, place: str = "") -> Configured:
         rate=settings.rate,
         bitrate=settings.bitrate,
         encoder=settings.encoder,
+        transport=settings.rtsp_transport,
         id=settings.id,
         path=settings.path,
         place=place,
@@ -102,6 +104,7 @@ def to_settings(one: Configured) -> CameraSettings:
         rate=one.rate,
         bitrate=one.bitrate,
         encoder=one.encoder,
+        rtsp_transport=one.transport,
         path=one.path,
         id=one.id,
     )

@@ -286,7 +286,7 @@ def _is_same(one: Node | None, other: Node) -> bool:
 
 
 def unplugged(camera: Camera) -> Camera:
-    return replace(camera, status=Status.DISCONNECTED, node=None, problem="")
+    return replace(camera, status=Status.DISCONNECTED, node=None, problem="", cause="")
 
 
 def _usb_camera(slot: Slot, node: Node, found: Probe | None, problem: str, settings: Configured | None) -> Camera:

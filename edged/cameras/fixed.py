@@ -121,8 +121,11 @@ class FixedCameras:
             await trio.sleep(TEST_INTERVAL)
             for number, one in self._entries.items():
                 camera = self._registry.shown(number)
-                if one.kind == "test" and camera is not None and camera.status is not (status := self._status(one)):
-                    self._registry.put(number, replace(camera, status=status))
+                if one.kind != "test" or camera is None:
+                    continue
+                status = self._status(one)
+                if camera.is_attached is not (status is Status.CONNECTED):
+                    self._registry.put(number, replace(camera, status=status, cause="", problem=""))
 
     def _show(self, number: int, one: Configured) -> Camera:
         camera = self._camera(number, one)
@@ -141,13 +144,15 @@ class FixedCameras:
             status=self._status(one),
             url=_url(one),
             always_on=one.always_on,
-            width=one.width,
-            height=one.height,
-            rate=one.rate,
+            # A network camera's stream is what the camera makes it: nothing is known of it until it has been seen.
+            width=0 if one.kind == "rtsp" else one.width,
+            height=0 if one.kind == "rtsp" else one.height,
+            rate=0.0 if one.kind == "rtsp" else one.rate,
             bitrate=one.bitrate,
             encoder=one.encoder,
             problem="it is where an added camera may not be: see sources.also_allowed" if _is_nowhere(one) else "",
             path=path,
+            transport=one.transport,
         )
 
     def _status(self, one: Configured) -> Status:

@@ -16,6 +16,7 @@ class Status(StrEnum):
 
 
 Kind: TypeAlias = Literal["usb", "rtsp", "test"]
+Transport: TypeAlias = Literal["auto", "tcp", "udp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,9 @@ class Camera:
     operator gave another (contract 10.23); `label` what people call it;
     `node` today's device file (`/dev/video0`), None without one; `url` an RTSP source, which may hold
     credentials and is never shown; `width`, `height` pixels, `rate` frames a second of the stream to make;
-    `problem` says why the status is ERROR, and what to do.
+    both 0 for a network camera until its stream has said them; `transport` how an RTSP source sends.
+    `problem` says why the status is not CONNECTED, and what to do, for administrators; `cause` names the cause where
+    the device is there and its source gives no picture: such a camera is tried again.
     """
 
     name: str
@@ -54,11 +57,18 @@ class Camera:
     encoder: str = ""
     modes: tuple[Mode, ...] = ()
     problem: str = ""
+    cause: str = ""
     path: str = ""
+    transport: Transport = "auto"
 
     def __post_init__(self) -> None:
         if not self.path:
             object.__setattr__(self, "path", self.name)
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether there is a source that can be tried, whatever came of it last."""
+        return self.status is Status.CONNECTED or bool(self.cause)
 
     @property
     def names(self) -> frozenset[str]:

@@ -14,12 +14,14 @@ from typing import Final
 import structlog
 import trio
 
+from edged.cameras import reports
 from edged.cameras.addresses import Addresses, follow
 from edged.cameras.configured import Configured, check
 from edged.cameras.devices import Ask, Devices, Watch, unplugged
 from edged.cameras.fixed import FixedCameras, RemoveAdded, SaveAdded
 from edged.cameras.model import Camera, CameraChanged, Status
 from edged.cameras.probe import probe
+from edged.cameras.reports import Report
 from edged.cameras.slots import Slots
 from edged.cameras.watch import ResyncCause, watch
 from edged.errors import InvalidState, Unsupported
@@ -106,7 +108,11 @@ class Registry:
         for slot in self._slots.all():
             if slot.kind == "usb":
                 path = slot.path if slot.path in paths else ""
-                camera = Camera(name=slot.name, label=slot.label, kind="usb", status=Status.DISCONNECTED, path=path)
+                # Nothing is known of it today.
+                camera = Camera(
+                    name=slot.name, label=slot.label, kind="usb", status=Status.DISCONNECTED, path=path, width=0,
+                    height=0, rate=0.0,
+                )  # fmt: skip
                 self.put(slot.number, camera)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._fixed.look_at_files)
@@ -190,9 +196,10 @@ class Registry:
         """The camera of a slot as it is known now."""
         return self._cameras.get(number)
 
-    def put(self, number: int, camera: Camera) -> None:
+    def put(self, number: int, camera: Camera, *, is_logged: bool = False) -> None:
         """Make a camera known as it is now, and tell everybody if that is new."""
         previous = self._cameras.get(number)
+        camera = camera if is_logged else reports.carry(previous, camera)
         if camera == previous:
             return
         for other, stale in self._cameras.items():
@@ -201,7 +208,7 @@ class Registry:
                 break
         self._cameras[number] = camera
         self._list_anew()
-        write = log.warning if camera.status is Status.ERROR else log.info
+        write = log.debug if is_logged else log.warning if camera.status is Status.ERROR else log.info
         write(
             "camera",
             camera=camera.name,
@@ -211,6 +218,13 @@ class Registry:
             problem=camera.problem or None,
         )
         self.changes.publish(CameraChanged(camera, previous))
+
+    def report(self, name: str, report: Report) -> None:
+        """Take what a reader of this camera's source says of it; whoever found it out has logged it."""
+        for number, camera in self._cameras.items():
+            if camera.name == name:
+                self.put(number, reports.shown(camera, report), is_logged=True)
+                return
 
     def forget(self, number: int) -> None:
         """A camera is no more, and everybody is told so."""

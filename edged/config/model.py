@@ -434,6 +434,10 @@ class CameraSettings(Section, frozen=True, kw_only=True):
             "Without one it is its source, whatever user name and password."
         ),
     ] = ""
+    rtsp_transport: Annotated[
+        Literal["auto", "tcp", "udp"],
+        Meta(description="How an rtsp:// camera sends: tcp, udp, or auto: TCP, and UDP where it has no TCP."),
+    ] = "auto"
 
     def __post_init__(self) -> None:
         if not _LABEL.match(self.name):

@@ -24,12 +24,18 @@ import trio
 
 from edged.children import Child
 from edged.errors import DependencyFailed
-from edged.mediamtx.sources import Source
+from edged.mediamtx.causes import Cause, find_cause, told
+from edged.mediamtx.figures import Figures, read_size
+from edged.mediamtx.sources import Source, Transport
 
-#: What every ffmpeg is told: no banner, no questions, complaints only.
-QUIET: Final = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "error")
-#: Seconds without a byte after which ffmpeg gives an RTSP source up.
-SILENCE_SECONDS: Final = 5
+#: What every ffmpeg is told: no banner, no questions, complaints only, each line with its level.
+QUIET: Final = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+error")
+#: The same where it reads an RTSP address: it also says when that is open, and what the stream is.
+TELLING: Final = (*QUIET[:-1], "level+info")
+#: Seconds without a byte after which ffmpeg gives an RTSP source up (contract 10.24).
+SILENCE_SECONDS: Final = 10
+#: Seconds that it looks at a stream whose size its server does not tell.
+_ANALYSIS_SECONDS: Final = 25
 
 #: V4L2's names of formats → ffmpeg's; any other is left to the driver.
 _INPUT_FORMATS: Final = {
@@ -53,6 +59,11 @@ _LINE_CHARACTERS: Final = 300
 #: Characters; a shorter secret is not searched for in texts of others.
 LEAST_SEARCHED: Final = 6
 _USERINFO = re.compile(r"://[^/\s]*@")
+_LEVEL = re.compile(
+    r"(?P<who>(?:\[[^\]]{1,80}\] )*)\[(?P<level>panic|fatal|error|warning|info|verbose|debug|trace)\] ?(?P<text>.*)"
+)
+_COMPONENT = re.compile(r"\[([^\]@]{1,60}?)(?: @ [0-9a-fx]+)?\]")
+_COMPLAINTS: Final = frozenset({"panic", "fatal", "error"})
 
 
 class Spawn(Protocol):
@@ -88,12 +99,6 @@ def _find_wheel() -> str:
         return ""
 
 
-def picture_of(source: Source) -> tuple[object, ...]:
-    """What an ffmpeg is started for; if any of it changes, it has to start again."""
-    size = (source.width, source.height, source.rate, source.bitrate)
-    return (source.kind, source.path, source.node, source.url, source.pixel_format, source.encoder, *size)
-
-
 def number(value: float) -> str:
     """As ffmpeg reads it: 15, 29.97."""
     return f"{value:.4f}".rstrip("0").rstrip(".")
@@ -124,18 +129,31 @@ def read_playlist(playlist: str) -> list[str]:
     return [*reader, "-analyzeduration", "0", "-probesize", "32", "-i", playlist]
 
 
-def make_playlist(url: str, *, at_once: bool) -> str:
-    """The text of a playlist of one RTSP address, read over TCP.
+def make_playlist(url: str, *, transport: Transport = "tcp", patient: bool = False) -> str:
+    """The text of a playlist of one RTSP address.
 
-    With `at_once` nothing is probed: what the server says of the stream is enough, and the first picture is the
-    first key frame. Raises DependencyFailed for what is not an RTSP address.
+    What the server says of the stream is enough, so that slow streams begin with their first packet; `patient` looks
+    at the stream itself, for servers that do not say its size. Raises DependencyFailed for what is no RTSP address.
     """
     if not url.startswith(("rtsp://", "rtsps://")) or any(ord(letter) <= 0x20 for letter in url):
         raise DependencyFailed("the camera's address is not an rtsp:// URL", hint="correct it in the settings")
-    options = ["rtsp_transport tcp", f"timeout {SILENCE_SECONDS * 1_000_000}"]
-    options += ["analyzeduration 0", "probesize 32", "fflags nobuffer"] if at_once else []
+    options = ["rtsp_transport udp+tcp", "rtsp_flags prefer_tcp"] if transport == "auto" else []
+    options = options or [f"rtsp_transport {transport}"]
+    options.append(f"timeout {SILENCE_SECONDS * 1_000_000}")
+    if patient:
+        options.append(f"analyzeduration {_ANALYSIS_SECONDS * 1_000_000}")
+    else:
+        options += ["analyzeduration 0", "probesize 32", "fflags nobuffer"]
     quoted = url.replace("'", "%27").replace("\\", "%5C")
     return "\n".join(["ffconcat version 1.0", f"file '{quoted}'", *(f"option {option}" for option in options), ""])
+
+
+def choose_transport(wanted: Transport, failures: int, cause: str) -> Transport:
+    """The transport of the next try after so many failures in a row, the last one for `cause` (causes.SLUGS).
+
+    ffmpeg itself takes UDP where a server says that it has no TCP; one that says nothing is asked by turns.
+    """
+    return "udp" if wanted == "auto" and cause == "silent" and failures % 2 else wanted
 
 
 @contextmanager
@@ -176,10 +194,15 @@ def secrets_of(url: str) -> frozenset[str]:
 
 
 class Complaints:
-    """What one ffmpeg writes to its standard error: masked at once, the last lines kept."""
+    """What one ffmpeg writes to its standard error: masked at once, the last complaints kept; and what else it tells
+    of its source: that it is open, and the size of its picture."""
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
+    def __init__(self, secrets: Iterable[str] = (), opened: Callable[[], None] = lambda: None) -> None:
+        """`opened()` is called once when the source is open."""
         self.lines: deque[str] = deque(maxlen=_COMPLAINT_LINES)
+        self.is_open = False
+        self.figures = Figures()
+        self._opened = opened
         self._secrets = sorted(secrets, key=len, reverse=True)
         self._rest = b""
         self._skipping = False
@@ -215,38 +238,48 @@ class Complaints:
         finally:
             self.finish()
 
-    def explain(self) -> str:
-        """Why it ended, in one line: what ffmpeg said, and what to do where we know it; "" if it said nothing."""
-        for line in reversed(self.lines):
-            for mark, remedy in _REMEDIES:
-                if mark in line:
-                    return f"{line}: {remedy}"
-        return self.lines[-1] if self.lines else ""
+    def explain(self, otherwise: Cause, *, network: bool, reads_only: bool = False) -> Cause:
+        """Why it ended; `otherwise` if it said nothing. See causes.find_cause."""
+        found = find_cause(self.lines, network=network, opened=self.is_open, reads_only=reads_only)
+        return found or told(self.lines, otherwise)
 
     def _take(self, raw: bytes) -> None:
+        line = raw.decode("utf-8", "replace").rstrip()
+        levelled = _LEVEL.match(line)
+        if levelled and levelled["level"] not in _COMPLAINTS:
+            self._note(levelled["text"])
+            return
         # Masked before it is cut, so that no half of a secret is left at the cut.
-        text = self._mask(raw.decode("utf-8", "replace").strip())
-        if text:
-            self.lines.append(text[:_LINE_CHARACTERS])
+        text = self._mask(line.strip())
+        if text and not text.startswith("To ignore this"):
+            self.lines.append(_shorten(text)[:_LINE_CHARACTERS])
+
+    def _note(self, text: str) -> None:
+        if text.startswith("Input #0"):
+            self.is_open = True
+            self._opened()
+        elif not self.figures.width and "Video:" in text and (size := read_size(text)):
+            self.figures = Figures(*size)
 
     def _mask(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return _USERINFO.sub("://***@", text)
+        text = _USERINFO.sub("://***@", text)
+        return " ".join(map(_hide_file, text.split(" "))) if _PRIVATE in text else text
 
 
-#: What ffmpeg says → what to do.
-_REMEDIES: Final = (
-    ("Device or resource busy", "another program holds the camera; close it"),
-    ("No space left on device", "the USB bandwidth is used up; choose a smaller size, a lower rate or another port"),
-    ("Permission denied", "edged may not open it; its user belongs into the group video"),
-    ("No such device", "it was unplugged"),
-    ("No such file or directory", "it was unplugged"),
-    ("401 Unauthorized", "the user name or password was refused"),
-    ("404 Not Found", "there is no such stream; check the path in the address"),
-    ("Connection refused", "nothing listens there"),
-    ("Unknown encoder", "choose another encoder in the camera's settings"),
-)
+def _hide_file(word: str) -> str:
+    """A private file's path is nobody's help."""
+    return word if _PRIVATE not in word else "its source:" if word.endswith(":") else "its source"
+
+
+def _shorten(line: str) -> str:
+    """A line without its level and the addresses of ffmpeg's objects: two of the same cause are the same."""
+    found = _LEVEL.match(line)
+    if found is None:
+        return line
+    names = _COMPONENT.findall(found["who"])
+    return f"[{names[-1]}] {found['text']}" if names else str(found["text"])
 
 
 async def read_to_end(stream: trio.abc.ReceiveStream, limit: int) -> bytes:

@@ -10,25 +10,32 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import structlog
 import trio
 
 from edged.errors import DependencyFailed
-from edged.mediamtx import ffmpeg
-from edged.mediamtx.sources import Source
+from edged.mediamtx import causes, ffmpeg
+from edged.mediamtx.causes import Cause, NoPicture
+from edged.mediamtx.conditions import Conditions
+from edged.mediamtx.pictures import PICTURE_BYTES, Format, PictureParser, convert_arguments, picture_arguments
+from edged.mediamtx.sources import Source, Transport, picture_of
 
-#: Pictures a second at most; a viewer who wants fewer takes fewer.
-HIGHEST_RATE: Final = 10.0
-#: Seconds that somebody waits for a picture at most (contract 10.24).
+#: Seconds that somebody waits for a picture: without any byte of the source, and in all (contract 10.24).
 PATIENCE_SECONDS: Final = 10.0
+LONGEST_SECONDS: Final = 30.0
 #: Seconds that the source goes on after the last viewer.
 LINGER_SECONDS: Final = 2.0
-#: Seconds without a picture after which the source is begun anew; the first may take longer.
+#: Seconds without a picture after which the source is begun anew, or the time of so many pictures if that is longer;
+#: the first may take longer. ffmpeg itself gives an RTSP source up that sends nothing for 10 s.
 STALL_SECONDS: Final = 5.0
+STALL_PICTURES: Final = 3
 START_SECONDS: Final = 8.0
+NETWORK_STALL_SECONDS: Final = 12.0
 #: Seconds that a USB camera just switched on gets to find its exposure before a snapshot.
 SETTLE_SECONDS: Final = 0.4
 #: Seconds that a camera is left to its publisher before it is opened again, should MediaMTX not show its path.
@@ -37,102 +44,9 @@ YIELD_SECONDS: Final = 3.0
 PAUSE_SECONDS: Final = 0.25
 LONGEST_PAUSE_SECONDS: Final = 4.0
 TRIES: Final = 3
-#: ffmpeg's JPEG quality (2 best to 31) where nobody asked for one.
-QUALITY: Final = 4
 
-_HEAD_BYTES: Final = 1024
-_PICTURE_BYTES: Final = 64 * 1024 * 1024
 _CONVERT_SECONDS: Final = 10.0
 _log = structlog.get_logger("frames")
-
-Format: TypeAlias = Literal["jpg", "png"]
-
-
-class PictureParser:
-    """ffmpeg's multipart output → whole JPEGs. Feed it bytes; it does no I/O.
-
-    Each part announces its length, so that nothing in a camera's own JPEG, however odd, can be mistaken for its end.
-    """
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._length: int | None = None
-
-    def feed(self, data: bytes | bytearray) -> list[bytes]:
-        """Bytes as they came → the pictures that are now complete. Raises ValueError for what ffmpeg never sends."""
-        self._buffer += data
-        pictures = []
-        while self._has_length() and len(self._buffer) >= (length := self._length or 0):
-            picture = bytes(self._buffer[:length])
-            del self._buffer[:length]
-            self._length = None
-            if picture.startswith(b"\xff\xd8"):
-                pictures.append(picture)
-        return pictures
-
-    def _has_length(self) -> bool:
-        if self._length is None:
-            end = self._buffer.find(b"\r\n\r\n", 0, _HEAD_BYTES)
-            if end >= 0:
-                self._length = _read_length(bytes(self._buffer[:end]))
-                del self._buffer[: end + 4]
-            elif len(self._buffer) >= _HEAD_BYTES:
-                raise ValueError("the head of a picture does not end")
-        return self._length is not None
-
-
-def _read_length(head: bytes) -> int:
-    for line in head.split(b"\r\n"):
-        name, _, value = line.partition(b":")
-        if name.lower() == b"content-length" and (text := value.strip()).isdigit():
-            length = int(text[:12])
-            if 0 < length <= _PICTURE_BYTES:
-                return length
-    raise ValueError("a picture without a usable length")
-
-
-def picture_arguments(source: Source, playlist: str = "") -> list[str]:
-    """ffmpeg's arguments, without its name, that write JPEGs to its standard output as a multipart stream.
-
-    With `playlist` the picture is read from the RTSP address in that file: MediaMTX's path, or an RTSP camera.
-    A USB camera that gives JPEGs is not decoded.
-    """
-    rate = min(source.rate, HIGHEST_RATE)
-    encode = ["-c:v", "mjpeg", "-q:v", str(QUALITY)]
-    # One thread: with more the decoder holds as many pictures back.
-    one_by_one = ["-threads", "1", "-flags", "low_delay"]
-    if playlist:
-        picture = [*one_by_one, *ffmpeg.read_playlist(playlist), "-map", "0:v:0", *_thin_out(), *encode]
-    elif source.kind == "test":
-        picture = ffmpeg.read_test_picture(source, rate) + encode
-    elif source.pixel_format in ("MJPG", "JPEG"):
-        picture = [*ffmpeg.read_device(source, source.rate), "-c:v", "copy", *_thin_out_copied(source.rate)]
-    else:
-        picture = [*one_by_one, *ffmpeg.read_device(source, source.rate), *_thin_out(), *encode]
-    return [*ffmpeg.QUIET, *picture, "-an", "-flush_packets", "1", "-f", "mpjpeg", "pipe:1"]
-
-
-def _thin_out() -> list[str]:
-    """Keep the first picture of each tenth of a second."""
-    step = f"floor(t*{HIGHEST_RATE:g})"
-    earlier = f"floor(prev_selected_t*{HIGHEST_RATE:g})"
-    return ["-vf", rf"select=isnan(prev_selected_t)+gt({step}\,{earlier})", "-fps_mode", "passthrough"]
-
-
-def _thin_out_copied(rate: float) -> list[str]:
-    """The same for pictures that are not decoded; each is made whole (cameras leave out the usual tables)."""
-    filters = ["mjpeg2jpeg"]
-    if rate > HIGHEST_RATE:
-        share = f"{HIGHEST_RATE:g}/{rate:g}"
-        filters.insert(0, rf"noise=amount=0:drop=eq(floor(n*{share})\,floor((n-1)*{share}))")
-    return ["-bsf:v", ",".join(filters)]
-
-
-def convert_arguments(picture: str, form: Format, quality: int | None) -> list[str]:
-    """ffmpeg's arguments that write the JPEG in the file `picture` anew. `quality`: 1 to 100, 100 best; JPEG only."""
-    scale = QUALITY if quality is None else 2 + round((100 - quality) * 29 / 99)
-    encode = ["-c:v", "png"] if form == "png" else ["-c:v", "mjpeg", "-q:v", str(scale)]
-    return [*ffmpeg.QUIET, "-f", "mjpeg", "-i", picture, "-frames:v", "1", *encode, "-f", "image2pipe", "pipe:1"]
 
 
 class _Live:
@@ -149,9 +63,13 @@ class _Live:
         self.settled = False
         #: Why there will be no more; and why there was none lately.
         self.failure: DependencyFailed | None = None
-        self.problem = ""
-        #: Whether ffmpeg holds the source itself; until when it is left to the publisher.
+        self.cause: Cause | None = None
+        #: Whether a source is open and sends; and when it last did.
+        self.is_receiving = False
+        self.received_at = -math.inf
+        #: Whether ffmpeg holds the source itself, and whether the last one did; until when it is left to the publisher.
         self.direct = False
+        self.was_direct = False
         self.yields_until = -math.inf
         self.scope = trio.CancelScope()
         self.attempt = trio.CancelScope()
@@ -165,6 +83,7 @@ class _Live:
             self.began_at = now
         self.picture = picture
         self.number += 1
+        self.received_at = now
         dark = self.direct and self.source.kind == "usb"
         self.settled = not dark or now - self.began_at >= SETTLE_SECONDS
         self.tell()
@@ -173,6 +92,13 @@ class _Live:
         """Wake everybody who waits for a picture."""
         self.arrived.set()
         self.arrived = trio.Event()
+
+    def receive(self, receiving: bool) -> None:
+        """The source sends from now on, or does not any more."""
+        if receiving or self.is_receiving:
+            self.received_at = trio.current_time()
+        self.is_receiving = receiving
+        self.tell()
 
     def turn(self) -> None:
         """Wake the task: the source is there again, or another."""
@@ -184,44 +110,74 @@ class _Live:
         self.failure = self.failure or failure
         self.tell()
 
-    def complain(self) -> DependencyFailed:
-        """Why there is no picture, for a caller."""
-        name = self.source.name
-        reason = self.problem or ("" if self.present else "it was unplugged")
-        sentence = f"{name} gives no picture" + (f" ({reason})" if reason else "")
-        return DependencyFailed(sentence, hint="look after the camera, then try again", camera=name)
+    def patience(self, began: float) -> float:
+        """Until when somebody waits who began at `began`: 10 s from the last byte, 30 s in all."""
+        if self.is_receiving:
+            return began + LONGEST_SECONDS
+        # A camera of one picture in ten seconds is not late.
+        silence = max(PATIENCE_SECONDS, _pace(self.source))
+        return min(max(began, self.received_at) + silence, began + LONGEST_SECONDS)
+
+    def why_late(self) -> Cause:
+        """Why nobody has got a picture in that time."""
+        if not self.present:
+            return causes.UNPLUGGED
+        if self.is_receiving and (self.source.kind == "rtsp" or not self.direct):
+            return causes.KEY_FRAMES
+        return self.cause or (causes.SILENT if self.source.kind == "rtsp" else causes.NO_PICTURES)
+
+    def complain(self, cause: Cause) -> DependencyFailed:
+        """That there is no picture, for a caller."""
+        return NoPicture(self.source.name, cause)
+
+
+def _pace(source: Source) -> float:
+    """Seconds of some pictures of a source, 0 where its rate is not known."""
+    return STALL_PICTURES / source.rate if source.rate else 0.0
 
 
 class FrameReader:
     """One viewer's look at a camera."""
 
-    def __init__(self, live: _Live) -> None:
+    def __init__(self, live: _Live, late: Callable[[_Live, Cause], None]) -> None:
+        """`late` is told why nothing came in time."""
         self._live = live
+        self._late = late
 
     @property
     def number(self) -> int:
         """The number of the latest picture, 0 before the first."""
         return self._live.number
 
-    async def next(self, after: int = 0) -> tuple[int, bytes]:
+    async def next(self, after: int = 0, *, began: float | None = None) -> tuple[int, bytes]:
         """The latest picture and its number, once there is one with a number above `after`.
 
-        Raises DependencyFailed if none comes within 10 s, or none will.
+        Raises DependencyFailed if none comes in time (contract 10.24) or none will. `began`: when the caller was asked,
+        if that was before.
         """
         live = self._live
-        with trio.move_on_after(PATIENCE_SECONDS):
-            await trio.lowlevel.checkpoint()
-            while live.failure is None:
-                if live.picture is not None and live.number > after:
-                    return live.number, live.picture
+        began = trio.current_time() if began is None else began
+        await trio.lowlevel.checkpoint()
+        while live.failure is None:
+            if live.picture is not None and live.number > after:
+                return live.number, live.picture
+            with trio.move_on_at(live.patience(began)) as patience:
                 await live.arrived.wait()
-        raise live.failure or live.complain()
+            if patience.cancelled_caught and trio.current_time() >= live.patience(began):
+                raise live.complain(self._give_up())
+        raise live.failure
+
+    def _give_up(self) -> Cause:
+        cause = self._live.why_late()
+        self._late(self._live, cause)
+        return cause
 
     async def settled(self) -> bytes:
-        """The next picture that is fit to be kept. Raises DependencyFailed as `next` does."""
-        number, picture = await self.next(self.number)
+        """The next picture that is fit to be kept. Raises DependencyFailed as `next` does, after that time in all."""
+        began = trio.current_time()
+        number, picture = await self.next(self.number, began=began)
         while not self._live.settled:
-            number, picture = await self.next(number)
+            number, picture = await self.next(number, began=began)
         return picture
 
 
@@ -241,13 +197,16 @@ class Frames:
         drop_secret: Callable[[str], None] = _keep_secret,
         restarted: Callable[[], None] = lambda: None,
         folder: Path | None = None,
+        conditions: Conditions | None = None,
     ) -> None:
         """`reader_url(path)` is MediaMTX's RTSP address of a camera with a password made for this one reader,
         None where MediaMTX has no picture of it; `drop_secret` gets that password back when the reader has ended;
-        `restarted()` counts each end that was none of ours; `folder` is for files that only we can read.
+        `restarted()` counts each end that was none of ours; `folder` is for files that only we can read;
+        `conditions` hears what is learned of a source that is read directly.
         """
         self._restarted = restarted
         self._folder = folder
+        self._conditions = Conditions() if conditions is None else conditions
         self._spawn = spawn
         self._find_ffmpeg = find_ffmpeg
         self._reader_url = reader_url
@@ -279,7 +238,7 @@ class Frames:
             if source is None:
                 live.present = False
                 live.attempt.cancel()
-            elif not live.present or ffmpeg.picture_of(source) != ffmpeg.picture_of(live.source):
+            elif not live.present or picture_of(source) != picture_of(live.source):
                 live.present, live.source = True, source
                 live.attempt.cancel()
                 live.turn()
@@ -300,7 +259,7 @@ class Frames:
         """
         live = self._join(source)
         try:
-            yield FrameReader(live)
+            yield FrameReader(live, self._note_failure)
         finally:
             self._leave(live, LINGER_SECONDS)
 
@@ -311,7 +270,7 @@ class Frames:
         """
         live = self._join(source)
         try:
-            picture = await FrameReader(live).settled()
+            picture = await FrameReader(live, self._note_failure).settled()
         finally:
             self._leave(live, 0.0)
         if format == "jpg" and quality is None:
@@ -337,67 +296,90 @@ class Frames:
 
     async def _play(self, live: _Live, before: _Live | None) -> None:
         """A camera's task, from the first who looks to shortly after the last."""
+        stopping = NoPicture(live.source.name, causes.NO_PICTURES)
         try:
             with live.scope:
                 if before is not None:
                     await before.gone.wait()
                 await self._keep_playing(live)
         finally:
-            live.fail(live.complain())
+            live.fail(live.complain(live.cause) if live.cause else stopping)
             live.gone.set()
             if self._lives.get(live.source.name) is live:
                 del self._lives[live.source.name]
 
     async def _keep_playing(self, live: _Live) -> None:
         failures = 0
+        patient = False
         while True:
             while not live.present:
                 await live.turned.wait()
             numbers_before = live.number
+            transport = ffmpeg.choose_transport(live.source.transport, failures, live.cause.slug if live.cause else "")
             try:
-                live.problem = await self._play_once(live)
+                live.cause = await self._play_once(live, transport, patient)
             except DependencyFailed as failure:
                 live.fail(failure)
                 return
             failures = 1 if live.number > numbers_before else failures + 1
-            if live.problem:
+            if live.cause:
                 self._restarted()
-                _log.info("ended", camera=live.source.name, why=live.problem)
+                _log.debug("ended", camera=live.source.name, why=live.cause.sentence, exact=live.cause.exact)
                 if failures >= TRIES and not live.number:
+                    self._note_failure(live, live.cause)
                     return
+                if live.cause.slug == "codec" and not patient:
+                    # The server does not say the size of the picture: look at the stream itself, at once.
+                    patient = True
+                    continue
                 with trio.move_on_after(min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(failures - 1, 8))):
                     await live.turned.wait()
 
-    async def _play_once(self, live: _Live) -> str:
-        """Run one ffmpeg until it ends or is ended; returns why that is a failure, "" if it is none."""
-        problem = ""
+    async def _play_once(self, live: _Live, transport: Transport, patient: bool) -> Cause | None:
+        """Run one ffmpeg until it ends or is ended; returns why that is a failure, None if it is none."""
+        cause: Cause | None = None
         live.released = trio.Event()
         address = await self._choose(live)
-        complaints = ffmpeg.Complaints(ffmpeg.secrets_of(address))
+        complaints = ffmpeg.Complaints(ffmpeg.secrets_of(address), partial(live.receive, True))
         password = "" if live.direct else ffmpeg.password_of(address)
         try:
             with trio.CancelScope() as live.attempt, ExitStack() as files:
                 playlist = ""
                 if address:
-                    text = ffmpeg.make_playlist(address, at_once=not live.direct)
+                    way = transport if live.direct else "tcp"
+                    text = self._make_playlist(live, address, way, patient)
                     playlist = files.enter_context(ffmpeg.private_file(text.encode(), ".ffconcat", self._folder))
                 arguments = [self._find_ffmpeg(), *picture_arguments(live.source, playlist)]
                 async with self._spawn(arguments, stdout=True, stderr=True) as child, trio.open_nursery() as nursery:
                     assert child.stdout is not None, "asked for above"
                     assert child.stderr is not None, "asked for above"
                     nursery.start_soon(complaints.drain, child.stderr)
-                    problem = await self._read(live, child.stdout)
+                    cause = await self._read(live, child.stdout, complaints, by_network=bool(address))
                     child.kill()
-                problem = complaints.explain() or problem
+                cause = complaints.explain(cause, network=bool(address), reads_only=True)
         except OSError as error:
-            problem = f"ffmpeg could not be started: {error.strerror}"
+            cause = replace(causes.NO_FFMPEG, exact=f"ffmpeg could not be started: {error.strerror}")
         finally:
             live.picture = None
             live.direct = False
+            live.receive(False)
             live.released.set()
             if password:
                 self._drop_secret(password)
-        return problem
+        return cause
+
+    def _make_playlist(self, live: _Live, address: str, transport: Transport, patient: bool) -> str:
+        try:
+            return ffmpeg.make_playlist(address, transport=transport, patient=patient)
+        except DependencyFailed as failure:
+            cause = replace(causes.BAD_ADDRESS, exact=str(failure))
+            self._note_failure(live, cause)
+            raise NoPicture(live.source.name, cause) from failure
+
+    def _note_failure(self, live: _Live, cause: Cause) -> None:
+        """What was learned of a source; of one that MediaMTX passes on its publisher knows more."""
+        if live.present and live.was_direct:
+            self._conditions.fails(live.source.name, cause)
 
     async def _choose(self, live: _Live) -> str:
         """The RTSP address to read from, "" for none."""
@@ -405,24 +387,33 @@ class Frames:
         # Nobody tells when a path comes up; it takes a second, rarely.
         while (url := self._reader_url(path)) is None and trio.current_time() < live.yields_until:  # noqa: ASYNC110
             await trio.sleep(0.1)
-        live.direct = url is None
+        live.direct = live.was_direct = url is None
         if url is None and live.source.kind == "rtsp":
             return live.source.url or "-"
         return url or ""
 
-    async def _read(self, live: _Live, stream: trio.abc.ReceiveStream) -> str:
+    async def _read(
+        self, live: _Live, stream: trio.abc.ReceiveStream, complaints: ffmpeg.Complaints, *, by_network: bool
+    ) -> Cause:
         """ffmpeg's output → pictures, until it ends or none comes; returns which of both."""
         parser = PictureParser()
-        with trio.CancelScope(deadline=trio.current_time() + START_SECONDS) as patience:
+        pace = _pace(live.source)
+        start = max(LONGEST_SECONDS if by_network else START_SECONDS, pace)
+        stall = max(NETWORK_STALL_SECONDS if by_network else STALL_SECONDS, pace)
+        with trio.CancelScope(deadline=trio.current_time() + start) as patience:
             try:
                 while data := await stream.receive_some(65536):
                     for picture in parser.feed(data):
                         now = trio.current_time()
                         live.put(picture, now)
-                        patience.deadline = now + STALL_SECONDS
+                        if live.direct and not self._conditions.find(live.source.name).works:
+                            self._conditions.works(live.source.name, "reader", complaints.figures)
+                        patience.deadline = now + stall
             except ValueError as error:
-                return str(error)
-        return "no picture for some seconds" if patience.cancelled_caught else "ffmpeg ended"
+                return replace(causes.UNKNOWN, exact=str(error))
+        if not patience.cancelled_caught:
+            return causes.ENDED
+        return causes.KEY_FRAMES if by_network and not live.number else causes.NO_PICTURES
 
     async def _convert(self, picture: bytes, form: Format, quality: int | None) -> bytes:
         """A JPEG written anew by ffmpeg, one at a time."""
@@ -437,9 +428,9 @@ class Frames:
                 assert child.stdout is not None, "asked for above"
                 assert child.stderr is not None, "asked for above"
                 nursery.start_soon(complaints.drain, child.stderr)
-                converted = await ffmpeg.read_to_end(child.stdout, _PICTURE_BYTES)
+                converted = await ffmpeg.read_to_end(child.stdout, PICTURE_BYTES)
                 child.kill()
         if converted:
             return converted
-        reason = complaints.explain() or "ffmpeg did not end in time"
+        reason = complaints.lines[-1] if complaints.lines else "ffmpeg did not end in time"
         raise DependencyFailed(f"the picture could not be written as {form}: {reason}", hint="try again")

@@ -23,10 +23,14 @@ import structlog
 import trio
 
 from edged.errors import DependencyFailed
-from edged.mediamtx import ffmpeg
+from edged.mediamtx import causes, ffmpeg
+from edged.mediamtx.causes import Cause, NoPicture
+from edged.mediamtx.conditions import Conditions
+from edged.mediamtx.figures import Figures, RateMeter
 from edged.mediamtx.relay import Authorizer, Relay, open_relay
 from edged.mediamtx.settings import USER
-from edged.mediamtx.sources import Source
+from edged.mediamtx.sources import Source, picture_of
+from edged.mediamtx.streams import publish_arguments
 
 #: Seconds without a reader after which a camera on demand goes to sleep.
 IDLE_SECONDS: Final = 10.0
@@ -35,12 +39,17 @@ LOOK_SECONDS: Final = 2.0
 #: Seconds without a new byte after which a publisher is started again; at its start it has longer.
 STALL_SECONDS: Final = 5.0
 START_SECONDS: Final = 10.0
+#: The same for a camera in the network, which ffmpeg itself gives up after 10 s without a byte; and while it looks at a
+#: stream whose size its server does not tell. A slow camera has the time of some pictures at least.
+NETWORK_SECONDS: Final = 12.0
+ANALYSIS_SECONDS: Final = 35.0
+STALL_PICTURES: Final = 3
+#: Failures in a row after which a source that gave pictures counts as one that gives none.
+_FAILURES_TOLD: Final = 2
 #: Seconds to pause after the first failure; doubled with each, up to the longest; forgotten after so long a good run.
 PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 15.0
 GOOD_RUN_SECONDS: Final = 10.0
-#: Seconds between key frames: how long a new viewer waits for a picture at most.
-KEY_FRAME_SECONDS: Final = 1.0
 _MOST_WISHES: Final = 64
 _log = structlog.get_logger("publisher")
 
@@ -92,41 +101,15 @@ def follow_progress(progress: Progress, received: int, now: float) -> Progress:
     return replace(progress, received=received)
 
 
-def is_stalled(progress: Progress, now: float) -> bool:
-    """Whether this publisher should be started again. `now`: monotonic seconds, as in `progress`."""
-    return now - progress.moved_at >= (STALL_SECONDS if progress.moving else START_SECONDS)
+def is_stalled(progress: Progress, now: float, least: float = 0.0) -> bool:
+    """Whether this publisher should be started again. `now`: monotonic seconds, as in `progress`; `least`: seconds
+    that this source may be silent in any case."""
+    return now - progress.moved_at >= max(least, STALL_SECONDS if progress.moving else START_SECONDS)
 
 
 def pause_after(failures: int) -> float:
     """Seconds to wait after so many failures in a row (1 or more)."""
     return min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(failures - 1, 16))
-
-
-def publish_arguments(source: Source, url: str, playlist: str = "") -> list[str]:
-    """ffmpeg's arguments, without its name, that publish a camera to `url` over TCP.
-
-    What comes as H264 is passed on as it is. An RTSP camera is read from the file `playlist` (ffmpeg.py says why).
-    """
-    if source.kind == "rtsp":
-        picture = [*ffmpeg.read_playlist(playlist), "-map", "0:v:0", "-c:v", "copy"]
-    elif source.kind == "test":
-        picture = ffmpeg.read_test_picture(source, source.rate) + encode_arguments(source)
-    else:
-        passed_on = source.pixel_format == "H264"
-        picture = ffmpeg.read_device(source, source.rate)
-        picture += ["-c:v", "copy"] if passed_on else encode_arguments(source)
-    # Packets that fit MediaMTX's own limit spare it the work of cutting them.
-    return [*ffmpeg.QUIET, *picture, "-an", "-f", "rtsp", "-rtsp_transport", "tcp", "-pkt_size", "1440", url]
-
-
-def encode_arguments(source: Source) -> list[str]:
-    """Arguments that encode H264 with little delay: no B frames, a key frame each second."""
-    encoder = source.encoder or "libx264"
-    tuning = ("-preset", "ultrafast", "-tune", "zerolatency") if encoder == "libx264" else ("-bf", "0")
-    rate = str(source.bitrate)
-    limits = ("-maxrate", rate, "-bufsize", rate) if encoder == "libx264" else ()
-    key_frames = str(max(1, round(source.rate * KEY_FRAME_SECONDS)))
-    return ["-c:v", encoder, *tuning, "-pix_fmt", "yuv420p", "-b:v", rate, *limits, "-g", key_frames]
 
 
 @dataclass(slots=True, eq=False)
@@ -137,10 +120,15 @@ class _Keeper:
     state: PublisherState = PublisherState("asleep")
     wanted_until: float = -math.inf
     failures: int = 0
-    #: Set while its ffmpeg runs.
+    #: Set while its ffmpeg runs; what that says of its source.
     progress: Progress | None = None
-    #: Why its ffmpeg is being ended, where that counts as a failure.
-    fault: str = ""
+    complaints: ffmpeg.Complaints = field(default_factory=ffmpeg.Complaints)
+    meter: RateMeter = field(default_factory=RateMeter)
+    #: Why it failed last; why its ffmpeg is being ended, where that counts as a failure.
+    cause: Cause | None = None
+    fault: Cause | None = None
+    #: Its server does not say the size of the picture.
+    needs_analysis: bool = False
     #: All of its task; one ffmpeg; a pause.
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     attempt: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -157,11 +145,30 @@ class _Keeper:
         self._stirred = trio.Event()
         await self._stirred.wait()
 
+    @property
+    def figures(self) -> Figures:
+        """Size and rate of what is passed on, as far as ffmpeg says them."""
+        size = self.complaints.figures
+        return Figures(size.width, size.height, self.meter.rate)
+
+    @property
+    def longest_silence(self) -> float:
+        """Seconds that the source may be silent, whatever holds for others."""
+        rate = self.source.rate or self.meter.rate
+        network = 0.0 if self.source.kind != "rtsp" else ANALYSIS_SECONDS if self.needs_analysis else NETWORK_SECONDS
+        return max(network, STALL_PICTURES / rate if rate else 0.0)
+
     def begin_again(self) -> None:
         """The world changed: past failures mean nothing."""
         self.failures = 0
         self.pause.cancel()
         self.stir()
+
+
+async def _measure(stream: trio.abc.ReceiveStream, meter: RateMeter) -> None:
+    """Read ffmpeg's reports to their end: a full pipe would stop it."""
+    while data := await stream.receive_some(4096):
+        meter.feed(data)
 
 
 async def _make_no_way(_name: str) -> None:
@@ -185,13 +192,15 @@ class Publishers:
         intruded: Callable[[], None] = lambda: None,
         unreachable: Callable[[], None] = lambda: None,
         folder: Path | None = None,
+        conditions: Conditions | None = None,
     ) -> None:
         """`rtsp_address()` is MediaMTX's RTSP listener as `127.0.0.1:8554`, None while it is not ready;
         `make_way(name)` ends any other use that edged makes of a camera, before its ffmpeg opens it;
         `restarted()` counts each start that a failure made necessary; `intruded()` each connection of somebody else
         where only a publisher's ffmpeg has business; `unreachable()` says that MediaMTX took none; `folder` is for
-        files that only we can read.
+        files that only we can read; `conditions` hears whether sources give a stream, and why not.
         """
+        self.conditions = Conditions() if conditions is None else conditions
         self._restarted = restarted
         self._intruded = intruded
         self._unreachable = unreachable
@@ -225,9 +234,10 @@ class Publishers:
                 self._keepers[name] = keeper = _Keeper(source, wanted_until=self._wishes.pop(name, -math.inf))
                 self._start_keeping(keeper)
                 continue
-            changed = ffmpeg.picture_of(source) != ffmpeg.picture_of(keeper.source)
+            changed = picture_of(source) != picture_of(keeper.source)
             keeper.source = source
             if changed:
+                keeper.cause, keeper.needs_analysis = None, False
                 keeper.attempt.cancel()
                 keeper.begin_again()
             keeper.stir()
@@ -255,6 +265,11 @@ class Publishers:
         """Whether this camera's ffmpeg runs or is about to: then a reader of MediaMTX's path gets a picture."""
         keeper = self._keepers.get(path)
         return keeper is not None and keeper.state.status in ("starting", "running")
+
+    def is_trying(self, path: str) -> bool:
+        """The same, or it failed and will be started again."""
+        keeper = self._keepers.get(path)
+        return keeper is not None and keeper.state.status in ("starting", "running", "pausing")
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the publishers until cancelled; leaving ends every ffmpeg."""
@@ -289,54 +304,73 @@ class Publishers:
     async def _try(self, keeper: _Keeper, address: str) -> None:
         """One ffmpeg from start to end, and the pause after a failure."""
         began = trio.current_time()
-        problem = await self._publish(keeper, address)
-        if not problem:
+        cause = await self._publish(keeper, address)
+        if cause is None:
             return
+        name = keeper.source.name
         good = trio.current_time() - began >= GOOD_RUN_SECONDS
         keeper.failures = 1 if good else keeper.failures + 1
+        if cause.slug == "codec" and not keeper.needs_analysis:
+            keeper.needs_analysis = True
+            return
         pause = pause_after(keeper.failures)
-        # Told once; a camera that stays broken does not fill the journal.
-        tell = _log.debug if problem == keeper.state.detail and keeper.failures > 1 else _log.warning
-        tell("failed", camera=keeper.source.name, why=problem, again_in=pause)
+        _log.debug("failed", camera=name, why=cause.sentence, exact=cause.exact, again_in=pause)
+        keeper.cause = cause
         keeper.state = replace(keeper.state, restarts=keeper.state.restarts + 1)
         self._restarted()
-        self._enter(keeper, "pausing", problem)
+        self.conditions.restarted(name)
+        if keeper.failures >= _FAILURES_TOLD or not self.conditions.find(name).works:
+            self.conditions.fails(name, cause)
+        self._enter(keeper, "pausing", str(cause))
         with trio.CancelScope(deadline=trio.current_time() + pause) as keeper.pause:
             await trio.sleep_forever()
 
-    async def _publish(self, keeper: _Keeper, address: str) -> str:
-        """Run ffmpeg until it ends or is ended; returns why that is a failure, "" if it is none."""
-        name, path = keeper.source.name, keeper.source.path
-        keeper.fault = ""
+    async def _publish(self, keeper: _Keeper, address: str) -> Cause | None:
+        """Run ffmpeg until it ends or is ended; returns why that is a failure, None if it is none."""
+        source = keeper.source
+        name, path, by_network = source.name, source.path, source.kind == "rtsp"
+        keeper.fault = None
         ended = False
         secret = self._new_secret(path, "publish", 1)
-        complaints = ffmpeg.Complaints({secret, *ffmpeg.secrets_of(keeper.source.url or "")})
+        keeper.complaints = ffmpeg.Complaints({secret, *ffmpeg.secrets_of(source.url or "")})
+        keeper.meter = RateMeter()
         try:
             with trio.CancelScope() as keeper.attempt, ExitStack() as files:
                 self._enter(keeper, "starting", keeper.state.detail)
                 await self._make_way(name)
                 relay = files.enter_context(self._open_relay(name, address, secret))
-                complaints.hide(relay.address)
-                arguments = self._prepare(keeper.source, f"rtsp://{relay.address}/{path}", files)
-                async with self._spawn(arguments, stdout=False, stderr=True) as child, relay.serving(child.pid):
+                keeper.complaints.hide(relay.address)
+                arguments = self._prepare(keeper, f"rtsp://{relay.address}/{path}", files)
+                child = self._spawn(arguments, stdout=by_network, stderr=True)
+                async with child, relay.serving(child.pid), trio.open_nursery() as nursery:
                     self._enter(keeper, "starting", keeper.state.detail, child.pid)
                     keeper.progress = Progress(trio.current_time())
                     self._somebody_publishes.set()
+                    if child.stdout is not None:
+                        nursery.start_soon(_measure, child.stdout, keeper.meter)
                     assert child.stderr is not None, "asked for above"
                     # Its standard error ends when it does.
-                    await complaints.drain(child.stderr)
+                    await keeper.complaints.drain(child.stderr)
                     code = await child.wait()
                     ended = True
+                    nursery.cancel_scope.cancel()
+        except NoPicture as failure:
+            return failure.cause
         except DependencyFailed as error:
-            return str(error)
+            return replace(causes.NO_FFMPEG, sentence=error.sentence, remedy=error.hint or causes.NO_FFMPEG.remedy)
         except OSError as error:
-            return f"ffmpeg could not be started: {error.strerror}"
+            return replace(causes.NO_FFMPEG, exact=f"ffmpeg could not be started: {error.strerror}")
         finally:
             keeper.progress = None
             self._drop_secret(secret)
-        if ended:
-            return relay.problem or complaints.explain() or f"ffmpeg ended with code {code}"
-        return keeper.fault
+        if not ended:
+            return keeper.fault
+        if relay.problem:
+            return replace(causes.SERVER, exact=relay.problem)
+        otherwise = causes.ENDED if by_network and code == 0 else replace(
+            causes.UNKNOWN, exact=f"ffmpeg ended with code {code}"
+        )  # fmt: skip
+        return keeper.complaints.explain(otherwise, network=by_network)
 
     def _open_relay(self, name: str, address: str, secret: str) -> AbstractContextManager[Relay]:
         """What lets this camera's ffmpeg through to MediaMTX; each other user who tries is told once."""
@@ -350,10 +384,15 @@ class Publishers:
 
         return open_relay(address, Authorizer(USER, secret), intruded=intrude, unreachable=self._unreachable)
 
-    def _prepare(self, source: Source, url: str, files: ExitStack) -> list[str]:
-        playlist = ""
+    def _prepare(self, keeper: _Keeper, url: str, files: ExitStack) -> list[str]:
+        source, playlist = keeper.source, ""
         if source.kind == "rtsp":
-            text = ffmpeg.make_playlist(source.url or "", at_once=False)
+            last = keeper.cause.slug if keeper.cause else ""
+            transport = ffmpeg.choose_transport(source.transport, keeper.failures, last)
+            try:
+                text = ffmpeg.make_playlist(source.url or "", transport=transport, patient=keeper.needs_analysis)
+            except DependencyFailed as failure:
+                raise NoPicture(source.name, replace(causes.BAD_ADDRESS, exact=str(failure))) from failure
             playlist = files.enter_context(ffmpeg.private_file(text.encode(), ".ffconcat", self._folder))
         return [self._find_ffmpeg(), *publish_arguments(source, url, playlist)]
 
@@ -382,12 +421,16 @@ class Publishers:
         keeper.progress = follow_progress(keeper.progress, path.bytes_received if path else 0, now)
         if keeper.progress.moving and keeper.state.status == "starting":
             self._enter(keeper, "running", "", keeper.state.pid)
+        if keeper.progress.moved_at == now and keeper.progress.moving:
+            self.conditions.works(keeper.source.name, "publisher", keeper.figures)
         if path and path.readers:
             keeper.wanted_until = now + IDLE_SECONDS
         if not keeper.is_wanted(now):
             keeper.attempt.cancel()
-        elif is_stalled(keeper.progress, now):
-            keeper.fault = f"no new byte reached MediaMTX for {now - keeper.progress.moved_at:.0f} s"
+        elif is_stalled(keeper.progress, now, keeper.longest_silence):
+            silence = f"no new byte reached MediaMTX for {now - keeper.progress.moved_at:.0f} s"
+            never = causes.SILENT if keeper.source.kind == "rtsp" else causes.NO_PICTURES
+            keeper.fault = replace(causes.STALLED if keeper.progress.moving else never, exact=silence)
             keeper.attempt.cancel()
 
     def _enter(self, keeper: _Keeper, status: Status, detail: str = "", pid: int | None = None) -> None:

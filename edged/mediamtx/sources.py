@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
+
+#: How an RTSP source sends its pictures; auto: TCP, and UDP where there is no TCP.
+Transport: TypeAlias = Literal["auto", "tcp", "udp"]
 
 
 class Source(Protocol):
@@ -11,7 +14,8 @@ class Source(Protocol):
     `name` is the camera (`camera0`), `path` its path at MediaMTX; `node` a device file, `url` an RTSP address (either
     may be None); `pixel_format` what the device delivers (`H264`, `MJPG`, `YUYV`); `width`, `height` pixels, `rate`
     frames a second, `bitrate` bits a second of the stream to make; `encoder` ffmpeg's name of one, "" to choose;
-    `always_on` whether it is published while nobody watches.
+    `always_on` whether it is published while nobody watches. Width, height and rate of an RTSP source are what it says
+    itself, 0 until it has; nothing is made by them.
     """
 
     @property
@@ -38,3 +42,13 @@ class Source(Protocol):
     def encoder(self) -> str: ...
     @property
     def always_on(self) -> bool: ...
+    @property
+    def transport(self) -> Transport: ...
+
+
+def picture_of(source: Source) -> tuple[object, ...]:
+    """What an ffmpeg is started for; if any of it changes, it has to start again."""
+    if source.kind == "rtsp":
+        return (source.kind, source.path, source.url, source.transport)
+    size = (source.width, source.height, source.rate, source.bitrate)
+    return (source.kind, source.path, source.node, source.pixel_format, source.encoder, *size)

@@ -8,6 +8,7 @@ from edged.cameras.model import Camera
 from edged.mediamtx.client import PathState
 from edged.operations.catalogue import Call, DeviceParams, NoParams, camera_resource, operation
 from edged.operations.listings import CameraFacts, CameraList, facts
+from edged.operations.pictures import describe_problem
 
 
 class StreamMetrics(msgspec.Struct, frozen=True):
@@ -26,11 +27,13 @@ class Abilities(msgspec.Struct, frozen=True):
 
 
 class CameraStatus(CameraFacts, frozen=True, kw_only=True):
-    """One camera in full; `problem` says what is wrong with it, if anything is."""
+    """One camera in full; `problem` says why it gives no picture, "" while nothing is wrong; `restarts` how often its
+    publisher failed since the camera is known."""
 
     capabilities: Abilities
     metrics: StreamMetrics
     problem: str = ""
+    restarts: int = 0
 
 
 @operation("camera:read")
@@ -57,7 +60,8 @@ async def get_camera_status(call: Call, params: DeviceParams) -> CameraStatus:
             resolutions=tuple(dict.fromkeys(f"{mode.width}x{mode.height}" for mode in camera.modes)),
         ),
         metrics=measure(stream, house.clock.now()) if stream else StreamMetrics(),
-        problem=camera.problem,
+        problem=describe_problem(camera, call.session.caller),
+        restarts=publisher.restarts if (publisher := house.publishers.states.get(camera.path)) else 0,
     )
 
 

@@ -7,13 +7,15 @@ To add a fact: a field of `Facts`, the line of `gather_facts` that fills it, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from edged.access.restores import COMMAND
-from edged.cameras.model import Status
+from edged.cameras.model import Camera, Status
 from edged.library.disks import Disk
+from edged.mediamtx import causes
 from edged.operations.house import House
 
 #: What a problem is about.
@@ -139,6 +141,12 @@ def assess_house(house: House) -> Assessment:
     return assess(gather_facts(house))
 
 
+def count_causes(cameras: Iterable[Camera]) -> dict[str, int]:
+    """How many cameras' sources give no picture, by cause, for the metrics."""
+    found = Counter(camera.cause for camera in cameras)
+    return {slug: found[slug] for slug in causes.SLUGS}
+
+
 def count_problems(house: House) -> dict[str, int]:
     """How many there are of each part, for the metrics."""
     found = assess_house(house).problems
@@ -201,5 +209,5 @@ def _judge_cameras(facts: Facts) -> Iterator[Problem]:
     if silent:
         yield Problem(
             "cameras", f"{len(silent)} of {len(facts.cameras)} cameras give no picture",
-            "get_camera_list shows which, and why",
+            "get_camera_list shows which, get_camera_status why",
         )  # fmt: skip

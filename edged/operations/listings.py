@@ -19,7 +19,8 @@ _MOST_LISTS = 64
 
 
 class CameraFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What every reply says of a camera; `resolution` is "WxH" in pixels, `fps` frames a second."""
+    """What every reply says of a camera; `resolution` is "WxH" in pixels, "unknown" until the stream has said it; `fps`
+    frames a second, 0 likewise."""
 
     device: str
     device_path: str
@@ -107,8 +108,9 @@ def facts(camera: Camera, host: str, server: ServerState) -> dict[str, object]:
         "camera_id": camera.name,
         "status": camera.status.value,
         "name": camera.label,
-        "resolution": f"{camera.width}x{camera.height}",
-        "fps": round(camera.rate),
+        "resolution": f"{camera.width}x{camera.height}" if camera.width and camera.height else "unknown",
+        # A camera of one picture in some seconds is no camera of none.
+        "fps": max(1, round(camera.rate)) if camera.rate else 0,
         "streams": streams,
         "stream_url": streams.get("rtsp", ""),
     }

@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edged.cameras.model import Status
 from edged.clock import iso
-from edged.errors import DependencyFailed
 from edged.operations.catalogue import Call, operation
+from edged.operations.pictures import check_attached, explained_to
 
 
 class SnapshotParams(msgspec.Struct, frozen=True):
@@ -39,14 +38,10 @@ class Snapshot(msgspec.Struct, frozen=True):
 async def take_snapshot(call: Call, params: SnapshotParams) -> Snapshot:
     """Take one picture now and keep it. Raises DependencyFailed if the camera gives none in time."""
     camera, house = call.camera, call.house
-    if camera.status is not Status.CONNECTED:
-        raise DependencyFailed(
-            f"{camera.name} is {camera.status.value.lower()}",
-            hint=camera.problem or "plug it in, then try again",
-            camera=camera.name,
-        )
+    check_attached(camera, call.session.caller)
     kind: Literal["jpg", "png"] = "png" if params.format == "png" else "jpg"
-    picture = await house.frames.snapshot(camera, format=kind, quality=params.quality)
+    with explained_to(call.session.caller):
+        picture = await house.frames.snapshot(camera, format=kind, quality=params.quality)
     now = house.clock.now()
     saved = await house.snapshots.save(params.filename, camera.name, picture, format=kind, now=now)
     return Snapshot(

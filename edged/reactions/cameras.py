@@ -1,31 +1,70 @@
-"""A camera changes → MediaMTX's paths and edged's publishers follow; and the picture sources with them."""
+"""A camera changes → MediaMTX's paths, publishers, pictures and looks follow; what they learn of it → the camera."""
 
 from __future__ import annotations
 
-from edged.cameras.model import Camera, CameraChanged, Status
+from collections.abc import Iterable
+from typing import Protocol
+
+from edged.cameras.model import Camera, CameraChanged
 from edged.cameras.registry import Registry
+from edged.cameras.reports import Report
 from edged.feeds import Reader
-from edged.mediamtx.frames import Frames
+from edged.mediamtx.conditions import Condition, Conditions
+from edged.mediamtx.looks import Looks
 from edged.mediamtx.paths import Paths
-from edged.mediamtx.publisher import Publishers
+from edged.mediamtx.sources import Source
+
+
+class TakesSources(Protocol):
+    """Publishers, frames, conditions, looks."""
+
+    def set_sources(self, sources: Iterable[Source]) -> None: ...
 
 
 async def follow(
-    changes: Reader[CameraChanged], cameras: Registry, paths: Paths, publishers: Publishers, frames: Frames
+    changes: Reader[CameraChanged], cameras: Registry, paths: Paths, conditions: Conditions, *others: TakesSources
 ) -> None:
-    """Keep paths and publishers as the cameras are; runs for ever.
+    """Keep paths, and everybody who reads sources, as the cameras are; runs for ever.
 
     A path exists for every known camera, also for one that is unplugged: its viewers get "no stream"
-    rather than "no such path", and come back by themselves. Only connected cameras are published.
+    rather than "no such path", and come back by themselves. Only what is plugged in is read, whatever came of it last.
     """
     while True:
-        apply(cameras.all(), paths, publishers, frames)
+        apply(cameras.all(), paths, conditions, *others)
+        report(cameras, conditions)
         await changes.receive()
 
 
-def apply(known: tuple[Camera, ...], paths: Paths, publishers: Publishers, frames: Frames) -> None:
+async def follow_sources(news: Reader[str], cameras: Registry, conditions: Conditions, looks: Looks) -> None:
+    """Show what is learned of the cameras' sources; runs for ever."""
+    while True:
+        await news.receive()
+        report(cameras, conditions)
+        looks.stir()
+
+
+def apply(known: tuple[Camera, ...], paths: Paths, *others: TakesSources) -> None:
     """Tell MediaMTX's side which cameras there are."""
     paths.set_wanted(known)
-    present = tuple(camera for camera in known if camera.status is Status.CONNECTED)
-    publishers.set_sources(present)
-    frames.set_sources(present)
+    present = tuple(camera for camera in known if camera.is_attached)
+    for other in others:
+        other.set_sources(present)
+
+
+def report(cameras: Registry, conditions: Conditions) -> None:
+    """Make every camera what its condition says; nothing happens where it is so already."""
+    for camera in cameras.all():
+        cameras.report(camera.name, read_condition(conditions.find(camera.name)))
+
+
+def read_condition(condition: Condition) -> Report:
+    """A source's condition as the cameras' side understands it."""
+    cause, figures = condition.cause, condition.figures
+    return Report(
+        cause=cause.slug if cause else "",
+        problem=str(cause) if cause else "",
+        is_gone=cause is not None and cause.is_gone,
+        width=figures.width,
+        height=figures.height,
+        rate=figures.rate,
+    )

@@ -13,9 +13,10 @@ import trio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from edged.cameras.model import Camera, Status
-from edged.errors import DependencyFailed, EdgedError, Refused
+from edged.cameras.model import Camera
+from edged.errors import EdgedError, Refused
 from edged.operations.catalogue import camera_resource
+from edged.operations.pictures import check_attached, explained_to
 from edged.web.exchange import CutOff, Exchange, Sent, Way, read_int
 from edged.web.faults import sole
 
@@ -82,12 +83,11 @@ class LivePicture(Response):
         await sent(_body(b"", more=False))
 
     async def _show(self, send: Send) -> None:
-        if self._camera.status is not Status.CONNECTED:
-            raise DependencyFailed(
-                f"{self._camera.name} is {self._camera.status.value.lower()}",
-                hint=self._camera.problem or "plug it in, then try again",
-                camera=self._camera.name,
-            )
+        check_attached(self._camera, self._asked.caller)
+        with explained_to(self._asked.caller):
+            await self._send_pictures(send)
+
+    async def _send_pictures(self, send: Send) -> None:
         async with self._asked.house.frames.watch(self._camera) as pictures:
             number, jpeg = await pictures.next(0)
             await send(self._head())

@@ -1,0 +1,50 @@
+"""What somebody who reads a camera's source says of it → the camera as it is shown. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from edged.cameras.model import Camera, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`cause` names the cause why it gives no picture, "" while it gives one or nobody knows; `problem` says it in
+    words, `is_gone` that it cannot be reached. Size in pixels and frames a second of the stream, 0 for unknown."""
+
+    cause: str = ""
+    problem: str = ""
+    is_gone: bool = False
+    width: int = 0
+    height: int = 0
+    rate: float = 0.0
+
+
+def shown(camera: Camera, report: Report) -> Camera:
+    """The camera with what the report says of it. One that is unplugged, or does not answer, stays so."""
+    if not camera.is_attached:
+        return camera
+    if camera.kind == "rtsp":
+        # Only a network camera's stream is what it is: of any other we choose size and rate.
+        camera = replace(camera, width=report.width, height=report.height, rate=report.rate)
+    status = Status.CONNECTED if not report.cause else Status.DISCONNECTED if report.is_gone else Status.ERROR
+    return replace(camera, status=status, cause=report.cause, problem=report.problem)
+
+
+def carry(previous: Camera | None, camera: Camera) -> Camera:
+    """A camera that is shown anew, with what was reported of the same source before: reading the settings or asking the
+    device again shows nothing of its picture."""
+    if previous is None or not previous.is_attached or camera.status is not Status.CONNECTED:
+        return camera
+    if _source(previous) != _source(camera):
+        return camera
+    carried = replace(camera, status=previous.status, cause=previous.cause, problem=previous.problem)
+    if camera.kind == "rtsp":
+        carried = replace(carried, width=previous.width, height=previous.height, rate=previous.rate)
+    return carried
+
+
+def _source(camera: Camera) -> tuple[object, ...]:
+    made = (camera.width, camera.height, camera.rate) if camera.kind != "rtsp" else ()
+    settings = (camera.pixel_format, camera.encoder, camera.bitrate, camera.transport)
+    return (camera.kind, camera.node, camera.url, camera.path, *settings, *made)

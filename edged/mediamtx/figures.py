@@ -1,0 +1,76 @@
+"""The size and rate of a stream, as ffmpeg says them of one that it passes on."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_VIDEO = re.compile(r"Stream #\d+:\d+.*: Video: .*?[ ,](\d{2,5})x(\d{2,5})[ ,\[]")
+#: Packets that a rate is measured over, at least; and its seconds.
+_FEWEST_PACKETS: Final = 2
+_LEAST_SECONDS: Final = 1.0
+#: A rate is told again once it differs by so much of itself: no two measurements are equal.
+_TOLERANCE: Final = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Pixels and frames a second; 0 for unknown."""
+
+    width: int = 0
+    height: int = 0
+    rate: float = 0.0
+
+    def updated(self, newer: Figures) -> Figures:
+        """These, with what `newer` knows; a rate that is nearly the same stays."""
+        is_new = newer.rate and abs(newer.rate - self.rate) > self.rate * _TOLERANCE
+        size = (newer.width, newer.height) if newer.width and newer.height else (self.width, self.height)
+        return Figures(*size, newer.rate if is_new else self.rate)
+
+
+UNKNOWN_FIGURES: Final = Figures()
+
+
+def read_size(line: str) -> tuple[int, int] | None:
+    """Width and height in a line such as `Stream #0:0: Video: h264 (Main), yuv420p, 1280x720, 15 fps`."""
+    found = _VIDEO.search(line)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+class RateMeter:
+    """ffmpeg's `-progress` output → the rate of what it copies. Feed it bytes; it does no I/O."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._frame = 0
+        self._at = 0.0
+        self._first: tuple[int, float] | None = None
+        #: Packets so far, and frames a second, 0 until they can be told.
+        self.packets = 0
+        self.rate = 0.0
+
+    def feed(self, data: bytes | bytearray) -> None:
+        """Bytes as they came."""
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[:256]
+        for line in lines:
+            name, _, value = line.strip().partition(b"=")
+            text = value.strip()
+            if name == b"frame" and text.isdigit():
+                self._frame = int(text[:12])
+            elif name == b"out_time_us" and text.isdigit():
+                self._at = int(text[:18]) / 1e6
+            elif name == b"progress" and (text == b"continue" or not self.rate):
+                self._measure()
+
+    def _measure(self) -> None:
+        self.packets = self._frame
+        if not self._frame:
+            return
+        if self._first is None:
+            self._first = (self._frame, self._at)
+            return
+        packets, seconds = self._frame - self._first[0], self._at - self._first[1]
+        if packets >= _FEWEST_PACKETS and seconds >= _LEAST_SECONDS:
+            self.rate = round(packets / seconds, 2)
