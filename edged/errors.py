@@ -53,6 +53,11 @@ class Refused(EdgedError):
         self.reason = reason
 
 
+class Denied(Refused):
+    """The gate said no, or an operation did, and the sentence is for the caller: it says which right is missing and
+    nothing of the credential that the caller does not know."""
+
+
 class NotFound(EdgedError):
     """The thing named does not exist, or the caller may not know that it does."""
 
@@ -98,6 +103,12 @@ class Unsupported(EdgedError):
     """This box, or this build, cannot do it."""
 
     slug = "unsupported"
+
+
+class NotBuilt(Unsupported):
+    """This version cannot do it; a later one will."""
+
+    slug = "not_built"
 
 
 class StoreFailed(EdgedError):

@@ -84,7 +84,7 @@ TERMINATIONS: tuple[tuple[str, ...], ...] = tuple(product(_DOORS, ("revoked", "e
 #: What an operation can fail with (the slugs of edged.errors that a caller can be told).
 SLUGS = (
     "invalid_params", "unknown_method", "refused", "not_found", "camera_not_found", "invalid_state", "rate_limited",
-    "dependency_failed", "unsupported", "store_error", "overloaded", "internal",
+    "dependency_failed", "unsupported", "not_built", "store_error", "overloaded", "internal",
 )  # fmt: skip
 #: What can be revoked; a cut-off is everything before a time.
 REVOCATIONS = ("key", "token", "service_token", "subject", "issuer", "cut_off")

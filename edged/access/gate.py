@@ -40,7 +40,7 @@ from edged.credentials.decision import Decision, Reason
 from edged.credentials.issuers import OutsideIssuer
 from edged.credentials.oddities import KINDS, counted_of
 from edged.credentials.refreshes import text_of
-from edged.credentials.roles import ROLES
+from edged.credentials.roles import ROLES, role_capabilities
 from edged.credentials.tickets import made_by, renewed
 from edged.credentials.tokens import (
     LONGEST_OVER_HTTP,
@@ -52,7 +52,7 @@ from edged.credentials.tokens import (
     no_key,
     verify,
 )
-from edged.errors import Refused
+from edged.errors import Denied, Refused
 
 _log = structlog.get_logger("gate")
 _REMEMBERED_TOKENS = 1024
@@ -409,6 +409,13 @@ class Gate:
         fields: dict[str, object] = (
             {"required": capability, "have": caller.role if caller else None} if capability else {}
         )
+        if reason is Reason.MISSING_SCOPE and caller is not None and capability in role_capabilities(caller.roles):
+            return Denied(
+                str(reason),
+                f"the role {caller.role} has {capability}, and this credential has not: its permissions, or those of "
+                "whom it came of, leave it out",
+                hint=f"use one whose permissions have {capability}", **fields,
+            )  # fmt: skip
         return Refused(str(reason), detail, hint="", **fields)
 
 

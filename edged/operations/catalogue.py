@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
-from edged.access.authority import Asker
 from edged.cameras.model import Camera
 from edged.credentials.callers import NOTHING, Resource
 from edged.credentials.roles import CAPABILITIES, OPEN, SELF
-from edged.errors import CameraNotFound, EdgedError, InvalidParams, Refused, UnknownMethod
+from edged.errors import CameraNotFound, EdgedError, InvalidParams, Refused
+from edged.operations.not_built import unknown_method
 
 if TYPE_CHECKING:
     from edged.operations.house import House
@@ -51,10 +51,6 @@ class Call:
         """The camera that the params named; only where the declaration says `on_camera`."""
         assert self._camera is not None, f"{self.operation.name} is not declared on_camera"
         return self._camera
-
-    def authority(self, capability: str, *further: Callable[[], None]) -> Asker:
-        """By what right the caller of now is granted something: asked again right before it is (access.authority)."""
-        return Asker(self.house.gate, self.session.caller, capability, self.session.transport, further)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +122,10 @@ class Catalogue:
         return cls(item.__operation__ for values in found for item in values if hasattr(item, "__operation__"))
 
     def find(self, name: str) -> Operation:
-        """Raises UnknownMethod."""
+        """Raises UnknownMethod, NotBuilt."""
         item = self.operations.get(name)
         if item is None:
-            raise UnknownMethod(f"no method {name[:64]!r}", hint="see the list of methods in the documentation")
+            raise unknown_method(name)
         return item
 
     def start(

@@ -7,7 +7,7 @@ import structlog
 
 from edged.clock import Clock, iso
 from edged.credentials.decision import Reason
-from edged.errors import Refused
+from edged.errors import Denied
 from edged.operations.catalogue import Call, NoParams, operation
 
 _log = structlog.get_logger("clock")
@@ -48,7 +48,7 @@ async def reset_clock(call: Call, params: NoParams) -> ClockReset:
     """
     house, peer = call.house, call.session.peer
     if not peer.is_local_socket or peer.uid != 0 or call.session.caller is None:
-        raise Refused(
+        raise Denied(
             Reason.MISSING_SCOPE, "only root may reset the clock", hint="as root, on this machine: edged clock reset"
         )
     before = report(house.clock)

@@ -8,10 +8,9 @@ import msgspec
 import structlog
 import trio
 
-from edged.access.authority import Proof
 from edged.credentials.decision import Reason
 from edged.credentials.passwords import check_password
-from edged.errors import InvalidParams, InvalidState, Refused, UnknownMethod
+from edged.errors import Denied, InvalidParams, InvalidState, UnknownMethod
 from edged.operations.catalogue import Call, NoParams, operation
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ async def claim(call: Call, params: ClaimParams) -> Claimed:
     hashed = await house.passwords.hash(params.password)
     # Whoever hangs up now may have made an administrator: then the code's file has to go all the same.
     with trio.CancelScope(shield=True):
-        user = await house.users.create(Proof(is_still_first), name=params.username, role="admin", password=hashed)
+        user = await house.users.create(name=params.username, role="admin", password=hashed, check=is_still_first)
         house.first_admin.withdraw()
     house.limiter.succeeded(address, user.name)
     _log.warning("claimed", user=user.name, address=address or None)
@@ -104,7 +103,7 @@ def create_claim_code(call: Call, params: NoParams) -> ClaimCode:
 def _find_desk(call: Call) -> FirstAdmin:
     """Raises Refused to whoever is not on this machine."""
     if not call.session.peer.is_local_socket:
-        raise Refused(
+        raise Denied(
             Reason.MISSING_SCOPE, "the code is on the box and nowhere else", hint="there: sudo edged claim --new"
         )
     return call.house.first_admin

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
 from edged.access.admissions import Admission
 from edged.clock import Clock, iso
 from edged.credentials.callers import CREDENTIAL_KINDS, Caller, parse_credential
+from edged.credentials.roles import ROLES
 from edged.errors import InvalidParams, NotFound, Refused
 from edged.operations.catalogue import Call, NoParams, operation
 
+#: What clients of the guides call it (contract 7.2, legacy words).
+_CAMERA_WORDS: Final = {"view": "camera:read", "control": "camera:write"}
 #: What a key without an end is said to be good for (contract 3, authenticate).
 _NO_END_SECONDS = 24 * 3600.0
 
@@ -32,7 +35,11 @@ class AuthenticateParams(msgspec.Struct, frozen=True):
 
 
 class Authenticated(msgspec.Struct, frozen=True):
-    """Who the session is from here on; `expires_at` ISO 8601."""
+    """Who the session is from here on; `expires_at` ISO 8601.
+
+    `permissions` are what the caller may do: the words that clients of the guides know (view, control, admin), each
+    where it holds, and the capabilities.
+    """
 
     authenticated: bool
     role: str
@@ -41,9 +48,6 @@ class Authenticated(msgspec.Struct, frozen=True):
     expires_at: str
     session_id: str
     user_id: str
-
-
-_WORDS = {"viewer": ["view"], "operator": ["view", "control"], "admin": ["view", "control", "admin"]}
 
 
 @operation("none")
@@ -73,7 +77,7 @@ def authenticate(call: Call, params: AuthenticateParams) -> Authenticated:
         authenticated=True,
         role=role,
         roles=_list_roles(caller.roles),
-        permissions=_list_permissions(role, caller.capabilities, caller.grants),
+        permissions=_list_permissions(caller.capabilities, caller.grants, caller.cameras != frozenset()),
         expires_at=iso(until),
         session_id=session.id,
         user_id=caller.subject,
@@ -87,9 +91,16 @@ def _list_roles(roles: frozenset[str]) -> list[str]:
 
 
 @lru_cache(maxsize=64)
-def _list_permissions(role: str, capabilities: frozenset[str], grants: frozenset[str]) -> list[str]:
-    """Told and kept as the roles are."""
-    return [*_WORDS.get(role, []), *sorted(capabilities | grants)]
+def _list_permissions(capabilities: frozenset[str], grants: frozenset[str], has_cameras: bool) -> list[str]:
+    """Told and kept as the roles are. A word for cameras needs one that it could be done to, and the right to do it."""
+
+    def may(capability: str) -> bool:
+        return capability in capabilities or any(grant.startswith(f"{capability}:") for grant in grants)
+
+    words = [word for word, capability in _CAMERA_WORDS.items() if has_cameras and may(capability)]
+    if capabilities >= ROLES["admin"]:
+        words.append("admin")
+    return [*words, *sorted(capabilities | grants)]
 
 
 def enter(call: Call, caller: Caller, *, is_fresh: bool = False) -> None:

@@ -20,7 +20,7 @@ import structlog
 from edged.credentials.callers import Caller, Credential, Token
 from edged.credentials.decision import outside_reason
 from edged.credentials.roles import ROLES
-from edged.errors import EdgedError, Refused
+from edged.errors import Denied, EdgedError, Refused
 from edged.wire import jsonrpc
 
 _log = structlog.get_logger("rpc")
@@ -95,6 +95,7 @@ FAULTS: Mapping[str, tuple[tuple[int, str], tuple[int, str]]] = MappingProxyType
         "already_recording": ((-32005, "Recording already in progress"), (-32020, "Invalid state")),
         "dependency_failed": ((-32006, "MediaMTX service unavailable"), (-32050, "Dependency failed")),
         "unsupported": ((-32008, "Camera capability not supported"), (-32030, "Unsupported")),
+        "not_built": ((-32008, "Camera capability not supported"), (-32030, "Unsupported")),
     }
 )
 
@@ -162,10 +163,13 @@ def fault(problem: EdgedError, *, lost: str | None = None) -> Fault:
         return _fault(row, fields, detail=_short(problem.sentence), hint=problem.hint)
     if row == "camera_not_found":
         fields = {}
+    told = isinstance(problem, Denied)
     if row == "permission_denied":
-        fields["required_role"] = _weakest_role(fields.get("required"))
+        # A role is not what is missing where the sentence says what is.
+        fields["required_role"] = None if told else _weakest_role(fields.get("required"))
         fields["have_role"] = fields.get("have")
-    return _fault(row, fields, hint=(problem.hint if row in _OWN_HINTS else "") or _HINTS.get(row, ""))
+    detail = _short(problem.sentence) if told else ""
+    return _fault(row, fields, detail=detail, hint=(problem.hint if row in _OWN_HINTS else "") or _HINTS.get(row, ""))
 
 
 def invalid(problem: jsonrpc.Invalid) -> Fault:

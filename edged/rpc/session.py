@@ -38,9 +38,10 @@ from edged.credentials.callers import (
 )
 from edged.credentials.decision import outside_reason
 from edged.credentials.relays import is_direct
-from edged.errors import EdgedError, RateLimited, Refused, UnknownMethod
+from edged.errors import EdgedError, RateLimited, Refused
 from edged.operations.catalogue import Catalogue
 from edged.operations.house import House
+from edged.operations.not_built import unknown_method
 from edged.operations.session import Session
 from edged.operations.sessions import AuthenticateParams
 from edged.rpc import dialects
@@ -369,10 +370,10 @@ class RpcSession:
             self._outbox.send(jsonrpc.join(replies))
 
     def _unknown(self, call: Call) -> bytes | None:
-        self._rpc.house.counts.rpc_answered(_NO_METHOD, "unknown_method")
+        problem = unknown_method(call.method)
+        self._rpc.house.counts.rpc_answered(_NO_METHOD, problem.slug)
         if call.is_notification:
             return None
-        problem = UnknownMethod(f"no method {call.method[:64]!r}", hint="see the list of methods in the documentation")
         return dialects.fault(problem).encode(call.id, self._dialect)
 
     def _failed(self, call: Call, method: Method, problem: Exception) -> bytes | None:

@@ -11,9 +11,10 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edged.credentials.roles import CAPABILITIES, OPEN, SELF
-from edged.errors import EdgedError
+from edged.errors import EdgedError, NotBuilt
 from edged.operations.catalogue import Catalogue
 from edged.operations.house import House
+from edged.operations.not_built import WHERE, is_path
 from edged.web import (
     api_keys,
     cameras,
@@ -100,7 +101,7 @@ def route(ways: Iterable[Way], catalogue: Catalogue, house: House, metrics: Metr
             raise ValueError(f"two ways are {way.method} {way.path}")
         table[way.path][way.method] = way
     routes = [Route(path, Door(doors, catalogue, house, metrics)) for path, doors in table.items()]
-    return Router(routes, redirect_slashes=False, default=Wall(metrics))
+    return Router(routes, redirect_slashes=False, default=Wall(metrics, tells_plans=True))
 
 
 class Door:
@@ -152,12 +153,16 @@ class Door:
 class Wall:
     """Where no way leads."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, *, tells_plans: bool = False) -> None:
+        """`tells_plans`: where a later version will have something, that is said."""
         self._metrics = metrics
+        self._tells_plans = tells_plans
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """404."""
+        """404, or 501."""
         response = respond(404, "not_found", "Not found", "there is nothing at this path")
+        if self._tells_plans and is_path(scope["path"]):
+            response = fault(NotBuilt("what belongs at this path is not built yet", hint=WHERE))
         await response(scope, receive, _Counted(send, self._metrics))
 
 

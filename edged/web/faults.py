@@ -15,7 +15,7 @@ import structlog
 from starlette.responses import Response
 
 from edged.credentials.decision import outside_reason
-from edged.errors import EdgedError, RateLimited, Refused
+from edged.errors import Denied, EdgedError, RateLimited, Refused
 from edged.web.exchange import json_response
 
 _log = structlog.get_logger("web")
@@ -32,6 +32,7 @@ STATUSES: Final[dict[str, tuple[int, str]]] = {
     "invalid_state": (409, "Invalid state"),
     "rate_limited": (429, "Rate limited"),
     "unsupported": (501, "Unsupported"),
+    "not_built": (501, "Unsupported"),
     "dependency_failed": (503, "Dependency failed"),
     "store_error": (503, "Store failed"),
     "overloaded": (503, "Overloaded"),
@@ -93,8 +94,10 @@ def _refusal(problem: Refused) -> Response:
         status, phrase = STATUSES[code]
         return respond(status, code, phrase, "no camera of this name")
     if code == "permission_denied":
-        required = problem.fields.get("required", "another credential")
-        detail = f"needs {required}; this credential has the role {problem.fields.get('have', 'none')}"
+        detail = str(problem)
+        if not isinstance(problem, Denied):
+            required = problem.fields.get("required", "another credential")
+            detail = f"needs {required}; this credential has the role {problem.fields.get('have', 'none')}"
         headers = {"WWW-Authenticate": f'{_REALM}, error="insufficient_scope"'}
         return respond(403, code, "Insufficient permissions", detail, headers)
     if code == "origin_denied":
