@@ -28,11 +28,11 @@ from edged.web.exchange import Exchange, Way, json_response
 
 pytestmark = pytest.mark.ffmpeg
 BEARER, BASIC = 'Bearer realm="edged"', 'Basic realm="edged", charset="UTF-8"'
-LIVE = "/api/cameras/camera0/live.mjpeg"
+LIVE, STILL = "/api/cameras/camera0/live.mjpeg", "/api/cameras/camera0/snapshot.jpg"
 #: Method and path of everything that takes Basic; what is not here takes it never.
 BASIC_ROUTES = {
-    "GET /metrics", f"GET {LIVE}", "GET /api/cameras/{camera}/snapshot.jpg", "POST /oauth/introspect",
-    "POST /oauth/revoke",
+    "GET /metrics", "GET /api/cameras/{camera}/live.mjpeg", "GET /api/cameras/{camera}/snapshot.jpg",
+    "POST /oauth/introspect", "POST /oauth/revoke",
 }  # fmt: skip
 
 
@@ -99,6 +99,8 @@ async def test_a_key_as_password_reads_metrics_and_pictures(house: RunningHouse)
         answer = await ask(house, "GET", f"{LIVE}?fps=10", basic(secret))
         assert (answer.status, b"image/jpeg" in answer.body) == (200, True)
         assert (await ask(house, "HEAD", LIVE, basic(secret))).status == 200
+        answer = await ask(house, "GET", STILL, basic(secret))
+        assert (answer.status, answer.body[:2]) == (200, b"\xff\xd8")
     browser = {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}
     assert (await ask(house, "HEAD", LIVE, basic(viewer) | browser)).status == 200
     at = f"127.0.0.1:{house.port}"
@@ -112,9 +114,7 @@ async def test_no_other_route_takes_it_or_asks_for_it(house: RunningHouse, metho
     _, admin = await house.create_key("admin")
     taken = 0
     for way in [way for way in ways() if way.method == method and f"{way.method} {way.path}" not in BASIC_ROUTES]:
-        if way.takes_basic:
-            assert (method, way.path) == ("GET", "/api/cameras/{camera}/live.mjpeg")
-            continue
+        assert not way.takes_basic
         path = way.path.replace("{camera}", "camera0").replace("{name:path}", "x").replace("{", "").replace("}", "")
         answer = await ask(house, method, path, basic(admin) | {"Content-Type": "application/json"})
         assert not [told for told in answer.challenges if told.lower().startswith("basic")], path
@@ -124,6 +124,7 @@ async def test_no_other_route_takes_it_or_asks_for_it(house: RunningHouse, metho
         for told in (await ask(house, method, path)).challenges:
             assert told == BEARER, path
     assert taken or method == "PUT"
+    assert {f"{way.method} {way.path}" for way in ways() if way.takes_basic} == BASIC_ROUTES
     assert (await house.request("GET", "/api/keys", key=admin)).json["keys"][0]["status"] == "active"
 
 
@@ -155,7 +156,7 @@ async def test_a_page_of_another_origin_gets_nothing_by_it(
     _, admin = await house.create_key("admin")
     token = sign(house.log.parent)
     for method, path, form in (
-        ("GET", "/metrics", None), ("HEAD", "/metrics", None), ("GET", LIVE, None),
+        ("GET", "/metrics", None), ("HEAD", "/metrics", None), ("GET", LIVE, None), ("GET", STILL, None),
         ("POST", "/oauth/introspect", {"token": token}), ("POST", "/oauth/revoke", {"token": token}),
     ):  # fmt: skip
         answer = await ask(house, method, path, basic(admin) | foreign, form)
@@ -163,13 +164,15 @@ async def test_a_page_of_another_origin_gets_nothing_by_it(
         if method != "HEAD":
             assert answer.json["code"] == "origin_denied"
             assert "Basic is taken from no page of another origin" in answer.json["detail"]
-        if path != LIVE:
+        if path not in (LIVE, STILL):
             shown = {"Authorization": f"Bearer {admin}"} | foreign
             assert (await ask(house, method, path, shown, form)).status == 200
     assert "reason=origin_denied" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/metrics"), ("GET", LIVE), ("POST", "/oauth/introspect")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/metrics"), ("GET", LIVE), ("GET", STILL), ("POST", "/oauth/introspect")]
+)
 async def test_both_schemes_are_offered_to_whoever_may_use_them(house: RunningHouse, method: str, path: str) -> None:
     """In lines of their own, as every browser reads them; a script that shows another credential, or a player with a
     ticket, makes no browser ask its user for a password."""
@@ -187,7 +190,7 @@ async def test_both_schemes_are_offered_to_whoever_may_use_them(house: RunningHo
     for other in ({"Authorization": "Bearer x"}, {"X-API-Key": "x"}, {"X-API-Key": "x"} | basic("y")):
         answer = await ask(house, method, path, other, form)
         assert (answer.status, answer.challenges) == (401, [f'{BEARER}, error="invalid_token"'])
-    if path == LIVE:
+    if path in (LIVE, STILL):
         answer = await ask(house, method, f"{path}?ticket=x")
         assert (answer.status, len(answer.challenges)) == (401, 1)
 

@@ -67,7 +67,7 @@ WAYS = (
     Way(method="DELETE", path="/api/cameras/{device}", answer=remove, operation="remove_camera"),
     Way(
         method="GET", path="/api/cameras/{camera}/snapshot.jpg", answer=take_still, capability="stream:read",
-        on_camera=True, takes_ticket=True,
+        on_camera=True, takes_ticket=True, takes_basic=True,
     ),
 )  # fmt: skip
 
