@@ -27,8 +27,8 @@ import trio
 from house_helpers import SECRET, RunningHouse, port_of
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
+from edged.cameras.fixed import FixedCameras
 from edged.cameras.model import Camera, Mode
-from edged.cameras.registry import Registry
 
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z\Z")
 
@@ -85,14 +85,14 @@ def seed_000_token(role: str, **advanced: Any) -> str:
 
 def give_device_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first test camera looks like a USB camera from outside: it has a device file and modes."""
-    plain = Registry._fixed_camera
+    plain = FixedCameras._camera
 
-    def with_node(self: Registry, slot: Any, one: Any) -> Camera:
-        camera = plain(self, slot, one)
+    def with_node(self: FixedCameras, number: int, one: Any) -> Camera:
+        camera = plain(self, number, one)
         modes = (Mode("MJPG", 320, 240, (15.0,)),)
-        return replace(camera, node="/dev/video0", modes=modes) if slot.number == 0 else camera
+        return replace(camera, node="/dev/video0", modes=modes) if number == 0 else camera
 
-    monkeypatch.setattr(Registry, "_fixed_camera", with_node)
+    monkeypatch.setattr(FixedCameras, "_camera", with_node)
 
 
 def compat(house: RunningHouse) -> int:
