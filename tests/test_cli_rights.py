@@ -311,7 +311,7 @@ def test_a_key_is_changed_suspended_and_resumed(shell: Shell) -> None:
     assert "camera0" in shown
     changed = shell.run(
         "key", "update", key_id, "--name", "n", "--role", "user", "--expires-in-days", "3", "--camera", "camera1",
-        "--permission", "camera:read", "--camera-streams", "--json",
+        "--force", "--permission", "camera:read", "--camera-streams", "--json",
     ).json  # fmt: skip
     assert (changed["name"], changed["role"], changed["camera_access"], changed["permissions"], changed["streams"]) == (
         "n", "operator", ["camera1"], ["camera:read"], None
@@ -357,10 +357,10 @@ def test_things_are_denied_and_listed(shell: Shell) -> None:
     claims = issue_claims("carla", role="viewer", now=1_900_000_000, expires_in=4 * 10**9)
     token = sign({**claims, "iat": 1_500_000_000, "exp": 4_000_000_000}, SharedSecret("clients", SECRET))
     assert shell.run("token", "verify", token).code == 0
-    added = shell.run("revocation", "add", "--subject", "carla", "--reason", "left the firm")
+    added = shell.run("revocation", "add", "--yes", "--subject", "carla", "--reason", "left the firm")
     assert added.out == "denied: subject carla\n"
     assert shell.run("token", "verify", token).code == 1
-    line = shell.run("revocation", "add", "--issuer", "old", "--before", "2020-01-01", "--json").json
+    line = shell.run("revocation", "add", "--yes", "--issuer", "old", "--before", "2020-01-01", "--json").json
     assert (line["issuer"], line["before"]) == ("old", "2020-01-01T00:00:00Z")
     listed = shell.run("revocation", "list")
     assert "subject carla" in listed.out

@@ -42,9 +42,9 @@ def list_keys(settings: Path) -> dict[str, str]:
     "command",
     [
         (b"key", b"create", b"caf\xe9", b"--role", b"viewer"),
-        (b"revocation", b"add", b"--subject", b"caf\xe9"),
+        (b"revocation", b"add", b"--yes", b"--subject", b"caf\xe9"),
         (b"token", b"issue", b"caf\xe9"),
-        (b"key", b"create", b"a", b"--role", b"viewer", b"--camera", b"caf\xe9"),
+        (b"key", b"create", b"a", b"--role", b"viewer", b"--force", b"--camera", b"caf\xe9"),
     ],
 )
 def test_an_argument_that_is_no_text_is_refused_by_name(settings: Path, command: tuple[bytes, ...]) -> None:

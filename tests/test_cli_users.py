@@ -48,6 +48,7 @@ def test_a_user_is_made_shown_changed_and_removed(shell: Shell) -> None:
     )  # fmt: skip
     assert changed.json == shown | {
         "role": "viewer", "camera_access": None, "streams": None, "permissions": ["camera:read"], "disabled": True,
+        "effective_permissions": ["camera:read", "stream:read"],
     }  # fmt: skip
     assert shell.run("user", "set", "ann", "--enable", "--all-permissions", "--json").json["permissions"] is None
     line = next(line for line in shell.run("user", "list").out.splitlines() if line.startswith("ann"))

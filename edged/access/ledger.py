@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -277,11 +277,21 @@ class Ledger:
         decision = decide(self.current(caller), capability, resource, now=now)
         if not caller.issued_by or not decision.allowed:
             return decision
-        for record in filter(None, (self.keys.get(name.removeprefix("key:")) for name in caller.issued_by)):
-            limit = self.caller_of(record, record.digest, None)
+        for limit in self._issuers_of(caller):
             if not (of_key := decide(limit, capability, resource, now=now)).allowed:
                 return of_key
         return decision
+
+    def limit(self, caller: Caller) -> Caller:
+        """The caller with no more than those who issued it may do now."""
+        for issuer in self._issuers_of(caller):
+            caller = narrow(caller, issuer)
+        return caller
+
+    def _issuers_of(self, caller: Caller) -> Iterator[Caller]:
+        """The keys that issued this caller's token, as callers."""
+        for record in filter(None, (self.keys.get(name.removeprefix("key:")) for name in caller.issued_by)):
+            yield self.caller_of(record, record.digest, None)
 
     def is_denied(self, caller: Caller) -> bool:
         """Whether a revocation hits this caller."""

@@ -12,8 +12,9 @@ import click
 from edged.cli.foreign_keys import KeyFile
 from edged.cli.options import FAILED, ask, errors_shown, show_json, show_rights, show_secret, show_table, talks
 from edged.cli.rights import ROLES, changes_rights, gives_rights, list_lifted
+from edged.cli.words import list_capabilities, summarise
 
-_COLUMNS = ("key_id", "name", "role", "owner", "status", "created_at", "expires_at", "last_used", "usage_count")
+_COLUMNS = ("key_id", "name", "role", "may", "owner", "status", "created_at", "expires_at", "last_used", "usage_count")
 _STATES = click.Choice(["active", "expired", "suspended", "revoked"])
 #: Keys of another service that the daemon takes with one call.
 _MOST_IMPORTED = 100
@@ -67,7 +68,8 @@ def create(
         ask("revoke_key", {"key_id": made["key_id"]}, **where)
         return f"{made['key_id']} is revoked again"
 
-    show_secret(made, "api_key", quiet=quiet, as_json=where["as_json"], undo=undo)
+    shown = made if where["as_json"] else {"effective_permissions": list_capabilities(made["role"]), **made}
+    show_secret(shown, "api_key", quiet=quiet, as_json=where["as_json"], undo=undo)
 
 
 @key.command("list")
@@ -84,7 +86,7 @@ def list_all(
     if where["as_json"]:
         show_json(found)
     elif found["keys"]:
-        show_table(_COLUMNS, found["keys"])
+        show_table(_COLUMNS, [{**item, "may": summarise(item)} for item in found["keys"]])
     else:
         click.echo("no keys; make one: edged key create NAME --role viewer", err=True)
 

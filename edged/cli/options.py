@@ -152,7 +152,16 @@ def show_rights(item: Mapping[str, object]) -> None:
     """A key or a user; the streams that they name are two rows."""
     streams = item.get("streams")
     named = {what: streams[what] for what in ("read", "publish")} if isinstance(streams, dict) else {}
-    show_fields({**{name: value for name, value in item.items() if name != "streams"}, **named})
+    show_fields({**{name: value for name, value in describe_effect(item).items() if name != "streams"}, **named})
+
+
+def describe_effect(item: Mapping[str, object]) -> dict[str, object]:
+    """The same members; what may be done is said where it is nothing, and what has no effect where it is something."""
+    shown = dict(item)
+    if "effective_permissions" in shown:
+        shown["effective_permissions"] = shown["effective_permissions"] or "nothing"
+    shown["without_effect"] = shown.get("without_effect") or None
+    return shown
 
 
 def show_secret(made: Mapping[str, Any], member: str, *, quiet: bool, as_json: bool, undo: Callable[[], str]) -> None:
@@ -160,7 +169,9 @@ def show_secret(made: Mapping[str, Any], member: str, *, quiet: bool, as_json: b
 
     Where it cannot be written out nobody has it: `undo` is called and says what has become of it; exit code 1.
     """
-    text = str(made[member]) if quiet else _to_json(made, sys.stdout) if as_json else format_fields(made)
+    text = (
+        str(made[member]) if quiet else _to_json(made, sys.stdout) if as_json else format_fields(describe_effect(made))
+    )
     if problem := write_out(text):
         said = undo()
         click.echo(f"edged: the new {member} could not be written out ({problem}): {said}", err=True)

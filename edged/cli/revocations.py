@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from edged.cli.options import ask, show_json, show_table, talks
+from edged.cli.streams import is_terminal
 
 _KINDS = ("jti", "token_hash", "key_id", "subject", "issuer", "before")
 
@@ -40,12 +41,18 @@ def list_all(limit: int | None, offset: int | None, **where: Any) -> None:
 @click.option("--issuer", help="Every token that says that it is from this issuer.")
 @click.option("--before", metavar="TIME", help="Tokens issued up to then (ISO 8601 or now); of all, or of the above.")
 @click.option("--reason", help="Why, for the list.")
+@click.option("--yes", is_flag=True, help="Do not ask, where many may be meant: a revocation is never taken back.")
 @talks
 def add(
     jti: str | None, token_hash: str | None, key_id: str | None, subject: str | None, issuer: str | None,
-    before: str | None, reason: str | None, **where: Any,
+    before: str | None, reason: str | None, yes: bool, **where: Any,
 ) -> None:  # fmt: skip
-    """Deny something, at once; what it opened is ended. --before goes alone or with --subject or --issuer."""
+    """Deny something, at once; what it opened is ended. --before goes alone or with --subject or --issuer.
+
+    For a subject, an issuer or a time it says what that will end and asks, unless --yes is given.
+    """
+    if (subject or issuer or before) and not yes:
+        _confirm(subject, issuer, before, where)
     params = {
         "jti": jti, "token_hash": token_hash, "key_id": key_id, "subject": subject, "issuer": issuer,
         "before": before, "reason": reason,
@@ -55,6 +62,31 @@ def add(
         show_json(done)
     else:
         click.echo(f"denied: {_describe(done)}")
+
+
+def _confirm(subject: str | None, issuer: str | None, before: str | None, where: dict[str, Any]) -> None:
+    """Say what will end, and ask. Raises UsageError without a terminal to ask on, Abort for a no."""
+    quietly = {**where, "as_json": False}
+    sessions = ask("list_sessions", {"limit": 1000}, **quietly)["sessions"]
+    lines = []
+    if subject:
+        inside = sum(item["subject"] == subject for item in sessions)
+        keys = ask("list_keys", {"owner": subject}, **quietly)["keys"]
+        lines.append(f"every token of the subject {subject!r}; sessions now: {inside}")
+        if not before:
+            lines.append("their login, for good")
+        if keys and not before:
+            lines.append(f"their keys are suspended: {', '.join(item['key_id'] for item in keys)}")
+    elif issuer:
+        lines.append(f"every token that says it is from {issuer!r}")
+    else:
+        lines.append(f"every token of everybody that was issued up to {before}; sessions now: {len(sessions)}")
+    if before and (subject or issuer):
+        lines.append(f"but only those that were issued up to {before}")
+    click.echo("This ends at once, and cannot be taken back:\n" + "\n".join(f"  {line}" for line in lines), err=True)
+    if not is_terminal():
+        raise click.UsageError("there is no terminal to confirm it on: --yes does it without asking")
+    click.confirm("Go on?", abort=True, err=True)
 
 
 def _describe(item: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 import click
 
 from edged.cli.options import F
+from edged.cli.words import check_rights
 
 ROLES: Final = click.Choice(["monitor", "viewer", "operator", "user", "admin"])
 
@@ -22,6 +23,7 @@ _read = click.option(
 _publish = click.option(
     "--publish", multiple=True, metavar="STREAMS", help="Publish these, named in the same way; repeatable."
 )
+_force = click.option("--force", is_flag=True, help="Take words that are unknown now, as a camera still to come.")
 _all_cameras = click.option("--all-cameras", is_flag=True, help="Every camera.")
 _all_permissions = click.option("--all-permissions", is_flag=True, help="All that the role may do.")
 _camera_streams = click.option(
@@ -30,21 +32,26 @@ _camera_streams = click.option(
 
 
 def gives_rights(command: F) -> F:
-    """Options that say what somebody may do; the command gets them as `rights`, members of its params."""
+    """Options that say what somebody may do; the command gets them as `rights`, members of its params.
+
+    Unknown words end the command before it begins, unless --force is given.
+    """
 
     @wraps(command)
     def run(
         *, cameras: tuple[str, ...], permissions: tuple[str, ...], read: tuple[str, ...], publish: tuple[str, ...],
-        **given: Any,
+        force: bool, **given: Any,
     ) -> Any:  # fmt: skip
-        rights = {
+        rights: dict[str, object] = {
             "camera_access": list(cameras) or None,
             "permissions": list(permissions) or None,
             "streams": {"read": _split(read), "publish": _split(publish)} if read or publish else None,
         }
+        if not force:
+            check_rights(rights, {name: given[name] for name in ("socket", "directory")})
         return command(rights=rights, **given)
 
-    return cast(F, _cameras(_permissions(_read(_publish(run)))))
+    return cast(F, _cameras(_permissions(_read(_publish(_force(run))))))
 
 
 def changes_rights(command: F) -> F:

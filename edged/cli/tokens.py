@@ -60,6 +60,8 @@ def issue(
         "signing_key": signing_key,
     }
     made = ask("issue_token", params, **where)
+    if not where["as_json"] and user not in {item["name"] for item in ask("list_users", {}, **where)["users"]}:
+        click.echo(f"There is no user {user!r} here: this token is good all the same, and ends by itself.", err=True)
 
     def undo() -> str:
         ask("revoke_token", {"token": made["token"]}, **where)

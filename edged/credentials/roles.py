@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from difflib import get_close_matches
 from functools import lru_cache
 
 _VIEWER = frozenset({"camera:read", "stream:read", "system:read"})
@@ -75,6 +76,32 @@ def expand(permissions: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
             if len(parts) == 3 and ":".join(parts[:2]) in _ADMIN and parts[2] != "*":
                 single.add(permission)
     return frozenset(whole), frozenset(single)
+
+
+def find_nearest(permission: str) -> str:
+    """The known word that a permission without effect was probably meant to be, "" if none is near."""
+    near = get_close_matches(permission, list_known(), n=1, cutoff=0.6)
+    return near[0] if near else ""
+
+
+def list_known() -> list[str]:
+    """Every permission that a role holds, and the words of older systems, sorted."""
+    return sorted({*_ADMIN, *_LEGACY})
+
+
+def has_effect(permission: str) -> bool:
+    """Whether a written permission gives something, or is a word of another system (`read:posts`, contract 7.3).
+
+    A single word that is none of ours, and one that names a thing or an action of ours beside a wrong one, as
+    `camera:raed` does, give nothing to anybody.
+    """
+    if any(expand([permission])) or permission in CAPABILITIES or permission == "*":
+        return True
+    first, colon, rest = permission.partition(":")
+    if not colon or not is_permission(permission):
+        return False
+    nouns = {word for name in CAPABILITIES for word in (name.split(":")[0], f"{name.split(':')[0]}s")}
+    return not any(get_close_matches(word, nouns, n=1, cutoff=0.8) for word in (first, rest.split(":")[0]))
 
 
 def _reaches(pattern: str, capability: str) -> bool:

@@ -22,6 +22,7 @@ from edged.credentials.roles import ROLES, canonical_role, compute, is_permissio
 from edged.errors import Denied, InvalidParams
 from edged.operations.camera_names import resolve_rights
 from edged.operations.catalogue import Call, operation
+from edged.operations.effects import list_effective, list_without_effect
 from edged.operations.house import House
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
@@ -66,7 +67,8 @@ class CreateKeyParams(msgspec.Struct, frozen=True):
 
 
 class NewKey(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The only reply that ever holds this secret."""
+    """The only reply that ever holds this secret. `effective_permissions` is what the key may do now, where that is not
+    all that its role may; `without_effect` words of its rights that give nothing."""
 
     key_id: str
     api_key: str
@@ -75,6 +77,8 @@ class NewKey(msgspec.Struct, frozen=True, omit_defaults=True):
     created_at: str
     expires_at: str | None = None
     owner: str | None = None
+    effective_permissions: list[str] | None = None
+    without_effect: list[str] = []
 
 
 @operation("keys:admin")
@@ -100,6 +104,8 @@ async def create_key(call: Call, params: CreateKeyParams) -> NewKey:
         created_at=iso(record.created_at),
         expires_at=iso_or_none(record.expires_at),
         owner=record.owner,
+        effective_permissions=None if (may := _effective(record, call.house)) == sorted(ROLES[record.role]) else may,
+        without_effect=list_without_effect(record.permissions, record.camera_access, call.house.cameras),
     )
 
 
@@ -126,7 +132,8 @@ class ListKeysParams(msgspec.Struct, frozen=True):
 
 
 class KeyItem(msgspec.Struct, frozen=True):
-    """What may be told of a key; times ISO 8601. `usage_count` is how often it was shown, `last_used` when it was last,
+    """What may be told of a key; times ISO 8601. `effective_permissions` is what it may do now, `without_effect` words
+    of its rights that give nothing. `usage_count` is how often it was shown, `last_used` when it was last,
     or when somebody was last inside by it, a minute behind at most; None if it never was. What is said of its rights is
     what it was given: it can do no more of that than its `owner`, and is suspended while they are disabled, deleted or
     revoked for good.
@@ -144,6 +151,8 @@ class KeyItem(msgspec.Struct, frozen=True):
     camera_access: list[str] | None = None
     streams: StreamAccess | None = None
     owner: str | None = None
+    effective_permissions: list[str] = []
+    without_effect: list[str] = []
 
 
 class KeyList(msgspec.Struct, frozen=True):
@@ -416,7 +425,13 @@ def _show(record: KeyRecord, house: House) -> KeyItem:
         camera_access=None if record.camera_access is None else list(record.camera_access),
         streams=show_streams(record.streams),
         owner=record.owner,
+        effective_permissions=_effective(record, house),
+        without_effect=list_without_effect(record.permissions, record.camera_access, house.cameras),
     )
+
+
+def _effective(record: KeyRecord, house: House) -> list[str]:
+    return list_effective(house.ledger.caller_of(record, record.digest, None))
 
 
 def show_streams(streams: Streams | None) -> StreamAccess | None:

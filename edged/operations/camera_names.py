@@ -47,8 +47,12 @@ def resolve_rights(params: P, cameras: Cameras) -> P:
 
 
 def to_id(name: str, cameras: Cameras) -> str:
-    """`front_door` or `/dev/video0` → `camera0`, if a camera has that name now; else the name itself."""
+    """`front_door`, `/dev/video0` or the label `Front door` → `camera0`, if one camera has that name now; else the name
+    itself."""
     camera = cameras.find(name)
+    if camera is None:
+        labelled = [each for each in cameras.all() if each.label == name]
+        camera = labelled[0] if len(labelled) == 1 else None
     return name if camera is None else camera.name
 
 

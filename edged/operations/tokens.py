@@ -33,6 +33,7 @@ from edged.errors import InvalidParams, InvalidState, Unsupported
 from edged.operations.api_keys import Role, StreamAccess, read_streams, refuse_widening
 from edged.operations.camera_names import paths_of, resolve_rights
 from edged.operations.catalogue import Call, operation
+from edged.operations.effects import list_effective, list_without_effect
 from edged.operations.house import House
 from edged.operations.introspection import authorize_look, find_key
 
@@ -63,13 +64,16 @@ class IssueTokenParams(msgspec.Struct, frozen=True):
 
 
 class IssuedToken(msgspec.Struct, frozen=True):
-    """`expires_in` seconds, `expires_at` ISO 8601."""
+    """`expires_in` seconds, `expires_at` ISO 8601. `effective_permissions` is what the token may do now,
+    `without_effect` words of its rights that give nothing."""
 
     token: str
     token_type: str
     expires_at: str
     expires_in: int
     jti: str
+    effective_permissions: list[str] = []
+    without_effect: list[str] = []
 
 
 @operation("tokens:issue")
@@ -108,7 +112,7 @@ async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
     # Who was revoked while the disk was busy issues nothing any more, and nobody issues for them.
     house.gate.authorize(caller, "tokens:issue", call.session.transport)
     _check_subject(house, params.user_id)
-    _check(house, text, epoch, now)
+    made = _check(house, text, epoch, now)
     _log.info("issued", token=claims["jti"], subject=params.user_id, by=caller.who if caller else "")
     return IssuedToken(
         token=text,
@@ -116,6 +120,8 @@ async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
         expires_at=iso(int(now) + params.expires_in),
         expires_in=params.expires_in,
         jti=str(claims["jti"]),
+        effective_permissions=list_effective(house.ledger.limit(made)),
+        without_effect=list_without_effect(params.permissions, params.camera_access, house.cameras),
     )
 
 
@@ -131,8 +137,10 @@ def _issued_by(caller: Caller | None) -> dict[str, object]:
     return {"issued_by": names} if names else {}
 
 
-def _check(house: House, text: str, epoch: int, now: float) -> None:
-    """Raises InvalidParams for a token that edged itself would not read: too long, nested too deep, a wrong type.
+def _check(house: House, text: str, epoch: int, now: float) -> Caller:
+    """Whom the token speaks for.
+
+    Raises InvalidParams for one that edged itself would not read: too long, nested too deep, a wrong type.
     InvalidState for one that a line is drawn behind already."""
     try:
         made = read_caller(tokens.peek_claims(text), text, now=now, epoch=epoch)
@@ -143,6 +151,7 @@ def _check(house: House, text: str, epoch: int, now: float) -> None:
             "every token of so far was revoked just now, and this one with them",
             hint="ask again in a minute; what is revoked: edged revocation list",
         )
+    return made
 
 
 def _check_subject(house: House, name: str) -> None:

@@ -16,6 +16,8 @@ from edged.errors import Denied, InvalidParams, InvalidState, Refused
 from edged.operations.api_keys import Role, StreamAccess, read_names, read_streams, refuse_widening, show_streams
 from edged.operations.camera_names import resolve_rights
 from edged.operations.catalogue import Call, NoParams, operation
+from edged.operations.effects import list_effective, list_without_effect
+from edged.operations.house import House
 
 DisplayName = Annotated[str, msgspec.Meta(max_length=100)]
 #: A longer one is refused as a password; it is not looked at.
@@ -24,7 +26,10 @@ _DEMO: Final = "demo"
 
 
 class UserItem(msgspec.Struct, frozen=True):
-    """What may be told of a user; times ISO 8601. Without a password they cannot log in."""
+    """What may be told of a user; times ISO 8601. Without a password they cannot log in.
+
+    `effective_permissions` is what they may do now, `without_effect` words of their rights that give nothing.
+    """
 
     name: str
     display_name: str
@@ -36,6 +41,8 @@ class UserItem(msgspec.Struct, frozen=True):
     has_password: bool
     created_at: str
     password_changed_at: str | None
+    effective_permissions: list[str] = []
+    without_effect: list[str] = []
 
 
 class UserList(msgspec.Struct, frozen=True):
@@ -45,7 +52,7 @@ class UserList(msgspec.Struct, frozen=True):
 @operation("users:admin")
 def list_users(call: Call, params: NoParams) -> UserList:
     """All users, by name."""
-    return UserList([_show(record) for record in call.house.users.all()])
+    return UserList([_show(record, call.house) for record in call.house.users.all()])
 
 
 class CreateUserParams(msgspec.Struct, frozen=True):
@@ -85,7 +92,7 @@ async def create_user(call: Call, params: CreateUserParams) -> UserItem:
         streams=streams,
         check=check,
     )
-    return _show(record)
+    return _show(record, call.house)
 
 
 @operation("users:admin")
@@ -102,7 +109,7 @@ async def create_demo_login(call: Call, params: NoParams) -> UserItem:
             "this box is no demo: a password that everybody knows would let nobody in",
             hint="edged demo runs one on loopback; here: edged user add NAME --role viewer",
         )
-    return _show(await house.users.create(name=_DEMO, role="viewer", password=await house.passwords.hash(_DEMO)))
+    return _show(await house.users.create(name=_DEMO, role="viewer", password=await house.passwords.hash(_DEMO)), house)
 
 
 class UserParams(msgspec.Struct, frozen=True):
@@ -114,7 +121,7 @@ def get_user(call: Call, params: UserParams) -> UserItem:
     """One user: any for an administrator, otherwise only who asks by a login of their own."""
     if not _is_own(call, params.name):
         call.house.gate.authorize(call.session.caller, "users:admin", call.session.transport)
-    return _show(call.house.users.get(params.name))
+    return _show(call.house.users.get(params.name), call.house)
 
 
 class UpdateUserParams(msgspec.Struct, frozen=True):
@@ -150,7 +157,7 @@ async def update_user(call: Call, params: UpdateUserParams) -> UserItem:
         if gains(before, after) or (before.disabled_at is not None and after.disabled_at is None):
             _refuse_widening(call, after)
 
-    return _show(await call.house.users.update(params.name, changes, check, by=call.session.id))
+    return _show(await call.house.users.update(params.name, changes, check, by=call.session.id), call.house)
 
 
 class DeletedUser(msgspec.Struct, frozen=True):
@@ -259,7 +266,7 @@ def _read_changes(call: Call, params: UpdateUserParams) -> dict[str, Any]:
     return changes
 
 
-def _show(record: UserRecord) -> UserItem:
+def _show(record: UserRecord, house: House) -> UserItem:
     return UserItem(
         name=record.name,
         display_name=record.display_name,
@@ -271,4 +278,6 @@ def _show(record: UserRecord) -> UserItem:
         has_password=record.password is not None,
         created_at=iso(record.created_at),
         password_changed_at=None if record.password_changed_at is None else iso(record.password_changed_at),
+        effective_permissions=list_effective(record.rights),
+        without_effect=list_without_effect(record.permissions, record.camera_access, house.cameras),
     )

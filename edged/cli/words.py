@@ -1,0 +1,64 @@
+"""Words of rights that a command is given, looked at before anything is made: a typing error would give nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import click
+
+from edged.cli.options import ask
+
+#: Where there are more, the nearest of them are shown.
+_MOST_SHOWN = 20
+
+
+def check_rights(rights: Mapping[str, Any], where: Mapping[str, Any]) -> None:
+    """Raises UsageError for a permission that edged does not know, or a camera that the daemon does not know."""
+    from edged.credentials.roles import find_nearest, has_effect, list_known
+
+    for word in rights.get("permissions") or ():
+        if not has_effect(word):
+            near = find_nearest(word)
+            meant = f"; did you mean {near}?" if near else f"; known are {', '.join(list_known())}"
+            raise click.UsageError(f"--permission {word!r} is unknown and would give nothing{meant}")
+    wanted = [name for name in rights.get("camera_access") or () if name != "*"]
+    if not wanted:
+        return
+    listed = ask("get_camera_list", {}, **{**where, "as_json": False})["cameras"]
+    known = {str(name) for camera in listed for name in _names(camera)}
+    for name in wanted:
+        if name not in known:
+            raise click.UsageError(
+                f"--camera {name!r} is unknown; {_show(known, name)}; --force takes one that is still to come"
+            )
+
+
+def list_capabilities(role: str) -> list[str]:
+    """All that a role may do."""
+    from edged.credentials.roles import ROLES, canonical_role
+
+    return sorted(ROLES.get(canonical_role(role), ()))
+
+
+def summarise(item: Mapping[str, Any]) -> str:
+    """What a key may do really, in a column: all of its role, nothing, or what it is."""
+    may: list[str] = item["effective_permissions"]
+    if may == list_capabilities(item["role"]):
+        return "all of its role"
+    return ", ".join(may) or "nothing"
+
+
+def _names(camera: Mapping[str, Any]) -> Iterable[object]:
+    """The id, the label, the device file and the path of one entry of the list."""
+    path = str(camera.get("stream_url") or "").rpartition("/")[2]
+    return filter(None, (*(camera.get(member) for member in ("device", "name", "device_path")), path))
+
+
+def _show(known: Iterable[str], name: str) -> str:
+    names = sorted(known)
+    if not names:
+        return "there is no camera yet"
+    near = get_close_matches(name, names, n=_MOST_SHOWN, cutoff=0.4) if len(names) > _MOST_SHOWN else names
+    return f"known are {', '.join(near or names[:_MOST_SHOWN])}"

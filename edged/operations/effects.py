@@ -1,0 +1,22 @@
+"""What a key, a user or a token may really do, and which words of its rights do nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from edged.credentials.callers import Caller
+from edged.credentials.roles import has_effect
+from edged.operations.camera_names import Cameras
+
+
+def list_effective(caller: Caller) -> list[str]:
+    """Capabilities and rights for one thing (`camera:read:camera1`) that the caller has, sorted."""
+    return sorted(caller.capabilities | caller.grants)
+
+
+def list_without_effect(
+    permissions: Iterable[str] | None, camera_access: Sequence[str] | None, cameras: Cameras
+) -> list[str]:
+    """Words that give nothing: permissions that are unknown, and cameras that are not known (yet), in their order."""
+    idle = [word for word in permissions or () if not has_effect(word)]
+    return idle + [name for name in camera_access or () if name != "*" and cameras.find(name) is None]

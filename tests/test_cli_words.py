@@ -1,0 +1,103 @@
+"""A typing error in rights is told before anything is made, and what was made is shown with what it may do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli_helpers import Shell, running_daemon
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The settings folder of a running daemon with one camera, "Front door"."""
+    with running_daemon(tmp_path_factory.mktemp("box")) as directory:
+        yield directory
+
+
+@pytest.fixture
+def shell(settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(monkeypatch, capsys, settings)
+
+
+def keys_of(shell: Shell) -> set[str]:
+    return {item["name"] for item in shell.run("key", "list", "--json").json["keys"]}
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("nope", "known are"), ("camera:raed", "did you mean camera:read?"), ("view:camera", "known are"),
+     ("contrl", "did you mean control?")],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("key", "create", "typo", "--role", "viewer"),
+        ("user", "add", "typo", "--no-password"),
+        ("token", "issue", "typo"),
+    ],
+)
+def test_an_unknown_permission_makes_nothing_and_names_the_known_ones(
+    shell: Shell, command: tuple[str, ...], word: str, meant: str
+) -> None:
+    """It would narrow the role to nothing."""
+    done = shell.run(*command, "--permission", word)
+    assert done.code == 2
+    assert repr(word) in done.err
+    assert meant in done.err
+    assert "typo" not in keys_of(shell)
+
+
+def test_an_unknown_camera_makes_nothing_and_names_the_known_ones(shell: Shell) -> None:
+    """With --force it is taken, for a camera still to come, and the reply says that it gives nothing yet."""
+    done = shell.run("key", "create", "later", "--role", "viewer", "--camera", "camera7")
+    assert done.code == 2
+    assert "camera0" in done.err
+    assert "Front door" in done.err
+    assert "--force" in done.err
+    assert "later" not in keys_of(shell)
+    made = shell.run("key", "create", "later", "--role", "viewer", "--camera", "camera7", "--force", "--json")
+    assert made.json["without_effect"] == ["camera7"]
+
+
+@pytest.mark.parametrize("name", ["camera0", "Front door"])
+def test_a_camera_may_be_named_by_its_label(shell: Shell, name: str) -> None:
+    """What is stored is its id, which no other camera gets."""
+    made = shell.run("key", "create", f"by {name}", "--role", "viewer", "--camera", name, "--json").json
+    assert shell.run("key", "show", made["key_id"], "--json").json["camera_access"] == ["camera0"]
+
+
+@pytest.mark.parametrize("word", ["read:posts", "posts:*", "read:cameras", "camera:read:camera1", "*", "view"])
+def test_words_of_other_systems_and_other_spellings_are_no_typing_errors(shell: Shell, word: str) -> None:
+    """Contract 7.3 and 7.4."""
+    assert shell.run("key", "create", f"word {word}", "--role", "viewer", "--permission", word).code == 0
+
+
+def test_what_was_made_is_shown_with_what_it_may_do(shell: Shell) -> None:
+    """A key whose owner may do less, a permission that its role does not hold, a token."""
+    assert shell.run("user", "add", "small", "--role", "viewer", "--no-password").code == 0
+    made = shell.run("key", "create", "owned", "--role", "operator", "--owner", "small")
+    assert "effective_permissions  camera:read, stream:read, system:read" in made.out
+    narrowed = shell.run("key", "create", "narrow", "--role", "viewer", "--permission", "camera:write")
+    assert "effective_permissions  nothing" in narrowed.out
+    listed = shell.run("key", "list").out
+    assert "all of its role" in listed
+    assert "nothing" in next(line for line in listed.splitlines() if " narrow " in line)
+    token = shell.run("token", "issue", "nobody", "--role", "viewer")
+    assert "effective_permissions  camera:read, stream:read, system:read" in token.out
+    assert "no user 'nobody'" in token.err
+
+
+@pytest.mark.parametrize("scope", [("--subject", "small"), ("--issuer", "elsewhere"), ("--before", "now")])
+def test_a_revocation_that_may_mean_many_is_not_made_without_being_confirmed(
+    shell: Shell, scope: tuple[str, str]
+) -> None:
+    """It says what will end; without a terminal --yes is needed. One token by its jti is denied without a question."""
+    before = shell.run("revocation", "list", "--json").json["total"]
+    done = shell.run("revocation", "add", *scope)
+    assert done.code == 2
+    assert "cannot be taken back" in done.err
+    assert "--yes" in done.err
+    assert shell.run("revocation", "list", "--json").json["total"] == before
+    assert shell.run("revocation", "add", "--jti", f"one of {scope}").code == 0
