@@ -40,6 +40,7 @@ from edged.access.service_tokens import ServiceTokens
 from edged.access.usage import Usage
 from edged.access.users import Users
 from edged.app_cameras import build_cameras
+from edged.app_reload import Load, Reload, means_stop
 from edged.cameras.addresses import Addresses
 from edged.cameras.model import Camera, Status
 from edged.clock import Clock
@@ -92,10 +93,13 @@ _log = structlog.get_logger("edged")
 Task = Callable[..., Awaitable[Any]]
 #: What asks us to stop.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+#: What has no other effect while no loop listens.
+_HANDLED = (*STOP_SIGNALS, signal.SIGHUP)
 
 
-def main(config: Config) -> int:
-    """Run until SIGTERM or Ctrl-C. A failed start is one clear line, never a traceback.
+def main(config: Config, load: Load | None = None) -> int:
+    """Run until SIGTERM or Ctrl-C; SIGHUP reads the settings again by `load`, or without one, and in a terminal, is as
+    SIGTERM. A failed start is one clear line, never a traceback.
 
     Returns the exit code, for a process that ends now: it hears these signals no more.
     """
@@ -104,8 +108,10 @@ def main(config: Config) -> int:
     early: list[int] = []
     set_handlers(lambda number, _frame: early.append(number))
     code = 0
+    again = None if means_stop() else load
+    stops = _HANDLED if again is None else STOP_SIGNALS
     try:
-        trio.run(partial(run, config, early=early, started=_collect_from_here))
+        trio.run(partial(run, config, early=early, started=_collect_from_here, load=again, stops=stops))
     except* EdgedError as problems:
         code = 1
         for problem in _leaves(problems):
@@ -127,11 +133,13 @@ def _collect_from_here(_server: Server) -> None:
 
 
 async def run(
-    config: Config, *, started: Callable[[Server], None] = lambda _server: None, early: Sequence[int] = ()
-) -> None:
+    config: Config, *, started: Callable[[Server], None] = lambda _server: None, early: Sequence[int] = (),
+    load: Load | None = None, stops: Sequence[signal.Signals] = STOP_SIGNALS,
+) -> None:  # fmt: skip
     """Build the house, serve until a signal, and take it down in order. Raises StartFailed, ConfigError.
 
-    `early` holds the signals that came before anybody listened.
+    `early` holds the signals that came before anybody listened; `stops` are those that end it. With `load` SIGHUP reads
+    the settings again.
     """
     _log.info("starting", version=__version__, pid=os.getpid())
     sessions, catalogue = Sessions(), gather()
@@ -139,7 +147,7 @@ async def run(
     trust_file, usage_file = config.paths.state / "trust.db", config.paths.state / "usage.db"
     shared_secrets, wrapping = read_shared_secrets(config), read_wrapping_key()
     async with (
-        stop_signals(early) as stop,
+        stop_signals(early, stops) as stop,
         hold_folders(config.paths.state, config.paths.runtime),
         Database.open(
             trust_file, TRUST, name="trust", observe_commit=metrics.committed, room=trust_file.with_suffix(".room")
@@ -258,9 +266,11 @@ async def run(
                 ready.set()
                 for listener in server.listeners:
                     _log.info("listening", listener=listener.name, address=listener.address)
-                systemd.notify(f"READY=1\nSTATUS={restores.message or 'serving'}")
+                status = partial(show_status, restores)
+                systemd.notify(f"READY=1\nSTATUS={status()}")
                 started(server)
-                async with tasks(watchdog):
+                reloads = [partial(Reload(config, load, cameras, status).follow, early)] if load else []
+                async with tasks(watchdog, *reloads):
                     await stop.wait()
                 systemd.notify("STOPPING=1\nSTATUS=stopping")
                 _log.info("stopping")
@@ -317,17 +327,19 @@ def fit_limits(limits: LimitSettings) -> LimitSettings:
 
 
 @asynccontextmanager
-async def stop_signals(early: Sequence[int] = ()) -> AsyncIterator[trio.Event]:
-    """An event that SIGTERM and SIGINT set, also one of `early`. A start goes on to its end, and then stops in order.
+async def stop_signals(
+    early: Sequence[int] = (), stops: Sequence[signal.Signals] = STOP_SIGNALS
+) -> AsyncIterator[trio.Event]:
+    """An event that the signals of `stops` set, also one of `early`. A start goes on to its end, then stops in order.
 
     It surrounds everything else: however often somebody asks meanwhile, the order is the same.
     """
     stop = trio.Event()
 
     async def listen(task_status: trio.TaskStatus[None]) -> None:
-        with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
-            if early:
-                _log.info("signal", name=signal.Signals(early[0]).name)
+        with trio.open_signal_receiver(*stops) as signals:
+            if asked := [number for number in early if number in stops]:
+                _log.info("signal", name=signal.Signals(asked[0]).name)
                 stop.set()
             task_status.started()
             async for number in signals:
@@ -340,7 +352,7 @@ async def stop_signals(early: Sequence[int] = ()) -> AsyncIterator[trio.Event]:
 
 def set_handlers(handler: Callable[[int, Any], Any] | signal.Handlers) -> None:
     """What becomes of the signals that ask us to stop while no loop listens."""
-    for number in STOP_SIGNALS:
+    for number in _HANDLED:
         signal.signal(number, handler)
 
 
@@ -566,6 +578,11 @@ def watch(metrics: Metrics, house: House, server: Server, issuers: Issuers, cond
         restore_unconfirmed=lambda: house.restores.pending is not None,
         disks=lambda: {disk.name: disk.free_bytes for disk in house.disks.latest},
     )
+
+
+def show_status(restores: Restores) -> str:
+    """What systemd shows of a daemon that serves."""
+    return restores.message or "serving"
 
 
 async def watchdog() -> None:

@@ -41,6 +41,11 @@ def notify(state: str, environ: Mapping[str, str] | None = None) -> bool:
     return True
 
 
+def notify_reloading(environ: Mapping[str, str] | None = None) -> bool:
+    """Say that settings are being read again; READY=1 ends that (sd_notify(3), Type=notify-reload)."""
+    return notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", environ)
+
+
 def watchdog_interval(environ: Mapping[str, str] | None = None) -> float | None:
     """How often to send `WATCHDOG=1`, seconds (half of what systemd allows); None if nobody waits for it."""
     given = _environ(environ)

@@ -130,7 +130,7 @@ def test_serve_and_demo_hand_over_and_keep_the_exit_code(shell: Shell, monkeypat
     from edged.cli import demo
 
     seen = []
-    monkeypatch.setattr(app, "main", lambda config: seen.append(config.limits.connections) or 5)
+    monkeypatch.setattr(app, "main", lambda config, _load: seen.append(config.limits.connections) or 5)
     monkeypatch.setattr(demo, "main", lambda *, once: 6 if once else 7)
     shell.setenv("EDGED_LIMITS_CONNECTIONS", "78")
     assert shell.run("serve").code == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -14,7 +15,10 @@ from edged.cli.options import errors_shown, load_config, with_directory
 @click.command()
 @with_directory
 def serve(directory: Path) -> None:
-    """Run the daemon in the foreground until SIGTERM or Ctrl-C."""
+    """Run the daemon in the foreground until SIGTERM or Ctrl-C; SIGHUP reads the settings again.
+
+    In a terminal SIGHUP ends it, as it ends whatever runs there.
+    """
     with errors_shown(as_json=False):
         settings = load_config(directory)
     # What a start makes stays: to look through it for garbage again and again is a tenth of the time it takes.
@@ -22,7 +26,7 @@ def serve(directory: Path) -> None:
     gc.disable()
     from edged import app
 
-    sys.exit(app.main(settings))
+    sys.exit(app.main(settings, partial(load_config, directory)))
 
 
 @click.command()

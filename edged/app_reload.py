@@ -1,0 +1,102 @@
+"""SIGHUP: the settings are read again, and what can be taken is taken while everything goes on.
+
+Cameras, the log level and where calls may add cameras are taken. Whatever else differs from what is in force is named
+with the word that it needs a restart. Settings that cannot be read change nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+import structlog
+import trio
+
+from edged import logs, systemd
+from edged.app_cameras import read_cameras
+from edged.cameras.registry import Registry
+from edged.config.model import SECTIONS, Config, settings_of
+from edged.errors import EdgedError
+
+_log = structlog.get_logger("edged")
+
+#: Sections of which every key is taken, and single keys.
+TAKEN_SECTIONS: Final = frozenset({"camera", "sources"})
+TAKEN_KEYS: Final = frozenset({"log.level"})
+
+#: Reads the settings as the start did. Raises ConfigError.
+Load = Callable[[], Config]
+
+
+def means_stop() -> bool:
+    """Whether SIGHUP says that the terminal is gone, as it does to whoever runs in one."""
+    with suppress(OSError):
+        return os.isatty(0)
+    return False
+
+
+def differing(before: Config, after: Config) -> list[str]:
+    """The keys, as `section.key`, whose values differ; of cameras `camera` alone. Values are never shown."""
+    found = ["camera"] if before.camera != after.camera else []
+    for section, kind in SECTIONS.items():
+        if section != "camera":
+            one, other = getattr(before, section), getattr(after, section)
+            found += [f"{section}.{key}" for key in settings_of(kind) if getattr(one, key) != getattr(other, key)]
+    return found
+
+
+def is_taken(key: str) -> bool:
+    """Whether a running edged takes another value of this key."""
+    return key in TAKEN_KEYS or key.partition(".")[0] in TAKEN_SECTIONS
+
+
+class Reload:
+    """Takes new settings. `config`: those of the start; `status()` is what systemd shows of a daemon that serves."""
+
+    def __init__(self, config: Config, load: Load, cameras: Registry, status: Callable[[], str]) -> None:
+        self._in_force = config
+        self._load = load
+        self._cameras = cameras
+        self._status = status
+
+    async def follow(self, early: Collection[int] = ()) -> None:
+        """Read the settings again on each SIGHUP, also on one of `early` that came during the start; for ever."""
+        with trio.open_signal_receiver(signal.SIGHUP) as signals:
+            if signal.SIGHUP in early:
+                await self.reload()
+            async for _ in signals:
+                await self.reload()
+
+    async def reload(self) -> bool:
+        """Read the settings again and take what can be taken; whether that was done."""
+        systemd.notify_reloading()
+        complaint = ""
+        try:
+            await self._take(await trio.to_thread.run_sync(self._load))
+        except EdgedError as problem:
+            _log.error("settings not taken", problem=str(problem), in_force="those of before")
+            complaint = f"; the settings were not taken: {problem}"
+        systemd.notify(f"READY=1\nSTATUS={self._status()}{complaint}")
+        return not complaint
+
+    async def _take(self, config: Config) -> None:
+        before = self._in_force
+        changed = differing(before, config)
+        self._cameras.addresses.allow(config.sources.also_allowed)
+        try:
+            # Also where none differs: one that could not be shown or stored then is tried again.
+            await self._cameras.configure(read_cameras(config))
+        except EdgedError:
+            self._cameras.addresses.allow(before.sources.also_allowed)
+            raise
+        if config.log.level != before.log.level:
+            logs.configure(config.log.level)
+        taken = {section: getattr(config, section) for section in (*TAKEN_SECTIONS, "camera_places", "log")}
+        self._in_force = msgspec.structs.replace(before, **taken)
+        _log.info("settings read again", taken=[key for key in changed if is_taken(key)] or "nothing new")
+        if waiting := [key for key in changed if not is_taken(key)]:
+            _log.warning("settings need a restart", keys=waiting, remedy="systemctl restart edged")
