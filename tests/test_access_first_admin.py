@@ -126,6 +126,23 @@ async def test_four_wrong_tries_are_forgiven_the_fifth_ends_the_code(desk: Desk)
     assert desk.first.seconds_left == 0
 
 
+async def test_the_same_wrong_code_again_uses_nothing_up(desk: Desk) -> None:
+    """Neither this code nor the next one: only different ones count, and none twice."""
+    desk.first.offer()
+    for _ in range(50):
+        assert not desk.first.takes("WRONG00000")
+        assert not desk.first.takes("wrong-ooooo")
+    assert desk.first.takes(desk.code)
+    for number in range(TRIES):
+        desk.first.takes(f"WRONG{number:05}")
+    assert desk.first.seconds_left == 0
+    desk.first.offer()
+    for _ in range(10):
+        for number in range(TRIES):
+            assert not desk.first.takes(f"WRONG{number:05}")
+    assert desk.first.takes(desk.code)
+
+
 async def test_a_code_ends_after_fifteen_minutes_and_its_file_with_it(
     desk: Desk, mock_clock: trio.testing.MockClock
 ) -> None:

@@ -135,12 +135,15 @@ def test_one_password_tried_on_one_user_from_ten_addresses_is_one_guess(door: Do
 
 
 def test_whoever_came_in_from_there_before_keeps_access_under_attack(door: Door) -> None:
-    """A known place does not wait for its user, only for its address; and is known for thirty days."""
+    """A known place waits neither for its user nor its neighbours, only for what was wrong of that user from there."""
     door.limiter.succeeded(HOME, "alice")
     door.guess(20, CAFE, "alice")
     assert door.wait_of(HOME, "alice") == 0
     assert door.wait_of("203.0.113.5", "alice") > 0
     door.guess(10, HOME, "bob")
+    assert door.wait_of(HOME, "bob") == 1.0
+    assert door.wait_of(HOME, "alice") == 0
+    door.guess(10, HOME, "alice")
     assert door.wait_of(HOME, "alice") == 1.0
 
 

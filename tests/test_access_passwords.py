@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -80,8 +81,8 @@ async def test_a_password_is_known_by_its_hash_and_no_other_is() -> None:
     passwords = Passwords(cost=CHEAP)
     phc = await passwords.hash(PASSWORD)
     assert read_cost(phc) == CHEAP
-    assert await passwords.verify(phc, PASSWORD) == Verified(good=True)
-    assert await passwords.verify(phc, OTHER) == Verified(good=False)
+    assert await passwords.verify(phc, PASSWORD, shares=()) == Verified(good=True)
+    assert await passwords.verify(phc, OTHER, shares=()) == Verified(good=False)
     assert await passwords.hash(PASSWORD) != phc
 
 
@@ -89,7 +90,7 @@ async def test_accents_may_be_typed_either_way() -> None:
     """A keyboard that composes and one that does not."""
     passwords = Passwords(cost=CHEAP)
     phc = await passwords.hash("caf\N{LATIN SMALL LETTER E WITH ACUTE} noir")
-    assert (await passwords.verify(phc, "cafe\N{COMBINING ACUTE ACCENT} noir")).good
+    assert (await passwords.verify(phc, "cafe\N{COMBINING ACUTE ACCENT} noir", shares=())).good
 
 
 @pytest.mark.parametrize("text", ["", "x" * 1025, "\ud800\ud800\ud800\ud800"])
@@ -101,7 +102,7 @@ async def test_what_cannot_be_a_password_is_neither_hashed_nor_good(text: str) -
         await passwords.hash(text)
     phc = await passwords.hash(PASSWORD)
     assert hasher.passes
-    assert await passwords.verify(phc, text) == Verified(good=False)
+    assert await passwords.verify(phc, text, shares=()) == Verified(good=False)
     assert hasher.passes == CHEAP.passes
 
 
@@ -115,9 +116,9 @@ async def test_a_user_that_is_not_there_costs_as_much_as_one_that_is(phc: str | 
     passwords = make(hasher, Cost(8, 3))
     known = await passwords.hash(PASSWORD)
     assert hasher.passes
-    await passwords.verify(known, OTHER)
+    await passwords.verify(known, OTHER, shares=())
     wrong = hasher.passes
-    assert await passwords.verify(phc, PASSWORD) == Verified(good=False)
+    assert await passwords.verify(phc, PASSWORD, shares=()) == Verified(good=False)
     assert hasher.passes == wrong == 3
 
 
@@ -125,11 +126,11 @@ async def test_a_right_password_with_a_cheaper_hash_gets_a_dearer_one() -> None:
     """Who logs in is rehashed; the old hash was good this once."""
     old = await Passwords(cost=CHEAP).hash(PASSWORD)
     passwords = Passwords(cost=Cost(16, 2))
-    verified = await passwords.verify(old, PASSWORD)
+    verified = await passwords.verify(old, PASSWORD, shares=())
     assert verified.good
     assert verified.rehashed is not None
     assert read_cost(verified.rehashed) == Cost(16, 2)
-    assert await passwords.verify(verified.rehashed, PASSWORD) == Verified(good=True)
+    assert await passwords.verify(verified.rehashed, PASSWORD, shares=()) == Verified(good=True)
 
 
 async def test_a_wrong_password_at_a_cheaper_hash_costs_as_much_as_at_nobodys() -> None:
@@ -137,16 +138,16 @@ async def test_a_wrong_password_at_a_cheaper_hash_costs_as_much_as_at_nobodys() 
     old = await Passwords(cost=Cost(8, 2)).hash(PASSWORD)
     hasher = Watched()
     passwords = make(hasher, Cost(8, 5))
-    await passwords.verify(None, OTHER)
+    await passwords.verify(None, OTHER, shares=())
     assert hasher.passes
-    assert await passwords.verify(old, OTHER) == Verified(good=False)
+    assert await passwords.verify(old, OTHER, shares=()) == Verified(good=False)
     assert hasher.passes == 5
 
 
 async def test_a_wrong_password_at_a_hash_of_less_memory_is_only_wrong() -> None:
     """As many passes as today's need no more."""
     old = await Passwords(cost=CHEAP).hash(PASSWORD)
-    assert await Passwords(cost=Cost(16, 1)).verify(old, OTHER) == Verified(good=False)
+    assert await Passwords(cost=Cost(16, 1)).verify(old, OTHER, shares=()) == Verified(good=False)
 
 
 async def test_hashes_at_rest_keep_their_cost_on_a_box_that_measures_less() -> None:
@@ -161,7 +162,7 @@ async def test_hashes_at_rest_keep_their_cost_on_a_box_that_measures_less() -> N
     passwords.heed(dear.replace("t=4", "t=12"))
     assert read_cost(await passwords.hash(PASSWORD)) == Cost(8, MOST_PASSES)
     assert hasher.passes
-    await passwords.verify(None, PASSWORD)
+    await passwords.verify(None, PASSWORD, shares=())
     assert hasher.passes == MOST_PASSES
 
 
@@ -177,7 +178,7 @@ async def test_passes_are_added_until_a_hash_takes_a_tenth_of_a_second(a_pass: f
     assert read_cost(phc) == Cost(FLOOR.memory_kib, passes)
     assert ("hash", 2) in hasher.calls
     assert len(hasher.calls) == 4
-    await passwords.verify(phc, PASSWORD)
+    await passwords.verify(phc, PASSWORD, shares=())
     assert len(hasher.calls) == 5
 
 
@@ -191,7 +192,7 @@ async def test_measuring_only_raises_what_was_asked_for(a_pass: float, at_least:
     passwords = Passwords(
         at_least=at_least, make_hasher=lambda: hasher, measure=lambda: a_pass * sum(n for _, n in hasher.calls)
     )
-    verified = await passwords.verify(await make(hasher, FLOOR).hash(PASSWORD), PASSWORD)
+    verified = await passwords.verify(await make(hasher, FLOOR).hash(PASSWORD), PASSWORD, shares=())
     assert verified.good
     assert (verified.rehashed is None) == (passes == FLOOR.passes)
     assert read_cost(await passwords.hash(PASSWORD)) == Cost(FLOOR.memory_kib, passes)
@@ -225,7 +226,7 @@ async def test_nothing_waits_for_a_hash_but_hashes() -> None:
     done: list[str] = []
 
     async def check(name: str) -> None:
-        await passwords.verify(None, PASSWORD)
+        await passwords.verify(None, PASSWORD, shares=())
         done.append(name)
 
     async with trio.open_nursery() as nursery:
@@ -247,7 +248,7 @@ async def test_one_hash_at_a_time_whoever_asks_and_the_queue_is_first_come_first
     order: list[int] = []
 
     async def check(number: int) -> None:
-        await passwords.verify(None, PASSWORD)
+        await passwords.verify(None, PASSWORD, shares=())
         order.append(number)
 
     hasher.free.clear()
@@ -267,16 +268,16 @@ async def test_the_ninth_that_would_wait_is_refused_at_once_and_told_when_to_com
     hasher.free.clear()
     async with trio.open_nursery() as nursery:
         for _ in range(9):
-            nursery.start_soon(passwords.verify, None, PASSWORD)
+            nursery.start_soon(partial(passwords.verify, None, PASSWORD, shares=()))
         await until_inside(hasher)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(RateLimited, match="8 passwords wait") as caught:
-            await passwords.verify(None, PASSWORD)
+            await passwords.verify(None, PASSWORD, shares=())
         with pytest.raises(RateLimited):
             await passwords.hash(PASSWORD)
         assert caught.value.retry_after_ms > 0
         hasher.free.set()
-    assert (await passwords.verify(None, PASSWORD)) == Verified(good=False)
+    assert (await passwords.verify(None, PASSWORD, shares=())) == Verified(good=False)
 
 
 async def test_whoever_hangs_up_leaves_the_queue() -> None:
@@ -287,13 +288,13 @@ async def test_whoever_hangs_up_leaves_the_queue() -> None:
     hasher.calls.clear()
     hasher.free.clear()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(passwords.verify, None, PASSWORD)
+        nursery.start_soon(partial(passwords.verify, None, PASSWORD, shares=()))
         await until_inside(hasher)
         with trio.CancelScope() as scope:
             nursery.start_soon(_cancel_when_blocked, scope)
-            await passwords.verify(None, OTHER)
+            await passwords.verify(None, OTHER, shares=())
         assert scope.cancelled_caught
-        nursery.start_soon(passwords.verify, None, PASSWORD)
+        nursery.start_soon(partial(passwords.verify, None, PASSWORD, shares=()))
         await trio.testing.wait_all_tasks_blocked()
         hasher.free.set()
     assert hasher.calls == [("verify", 1)] * 2
@@ -307,10 +308,10 @@ async def test_whoever_hangs_up_at_the_very_moment_of_their_turn_gives_it_on() -
     hasher.calls.clear()
     with trio.CancelScope() as scope:
         scope.cancel()
-        await passwords.verify(None, OTHER)
+        await passwords.verify(None, OTHER, shares=())
     assert scope.cancelled_caught
     assert hasher.calls == []
-    assert await passwords.verify(None, PASSWORD) == Verified(good=False)
+    assert await passwords.verify(None, PASSWORD, shares=()) == Verified(good=False)
 
 
 async def test_who_is_known_goes_before_strangers_also_when_their_queue_is_full() -> None:
@@ -321,7 +322,7 @@ async def test_who_is_known_goes_before_strangers_also_when_their_queue_is_full(
     order: list[str] = []
 
     async def check(name: str, is_known: bool) -> None:
-        await passwords.verify(None, PASSWORD, is_known=is_known)
+        await passwords.verify(None, PASSWORD, is_known=is_known, shares=())
         order.append(name)
 
     hasher.free.clear()
@@ -331,7 +332,7 @@ async def test_who_is_known_goes_before_strangers_also_when_their_queue_is_full(
             await trio.testing.wait_all_tasks_blocked()
         for is_known in (False, True):
             with pytest.raises(RateLimited):
-                await passwords.verify(None, PASSWORD, is_known=is_known)
+                await passwords.verify(None, PASSWORD, is_known=is_known, shares=())
         hasher.free.set()
     assert order == ["now", "known 1", "known 2", "stranger 1", "stranger 2"]
     assert hasher.most == 1

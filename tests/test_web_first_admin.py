@@ -200,6 +200,18 @@ async def test_a_page_that_rebound_its_name_cannot_claim_the_box(tmp_path: Path)
             assert (await house.request("POST", "/api/claim", body={"code": code, **GOOD}, headers=own)).status == 201
 
 
+async def test_on_the_unix_socket_no_code_is_needed(tmp_path: Path) -> None:
+    """Strangers have used it up: the box is claimed all the same, once."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path) as house, house.local() as admin:
+            for number in range(5):
+                assert (await claim(house, f"WRONG{number}")).status == 401
+            assert (await admin.call("claim", **GOOD))["role"] == "admin"
+            again = await admin.ask("claim", **GOOD | {"username": "eve"})
+            assert again["error"]["data"]["reason"] == "invalid_state"
+            assert (await house.request("POST", "/api/claim", body=GOOD)).status == 401
+
+
 async def test_a_websocket_is_no_way_to_claim(tmp_path: Path) -> None:
     """Any page may open one (contract 10.14)."""
     with trio.fail_after(60):

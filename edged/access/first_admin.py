@@ -2,7 +2,8 @@
 
 The code stands in a file that root and the daemon alone can read, and on the terminal if edged was started from one.
 Beside it stands the same for people: the package has agetty show that above the login prompt of the box's own console.
-edged itself keeps the code's digest only. It is good for fifteen minutes, for five tries, and for one administrator.
+edged itself keeps the code's digest only. It is good for fifteen minutes, for five different wrong tries, and for one
+administrator. On the unix socket nobody is asked for it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hmac
 import math
 import os
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +26,7 @@ from edged.errors import InvalidState, StoreFailed
 
 SECONDS: Final = 900.0
 TRIES: Final = 5
+_REMEMBERED: Final = 1000
 #: The files in the runtime folder: the code, and what agetty shows (its issue files; a backslash would mean something).
 FILE: Final = "claim"
 ISSUE_FILE: Final = "claim.issue"
@@ -57,6 +60,8 @@ class FirstAdmin:
         self._show = show
         self._digest: bytes | None = None
         self._tries = 0
+        #: What was wrong so far, also of codes before: the same again counts no more.
+        self._wrong: OrderedDict[bytes, None] = OrderedDict()
         self._until = 0.0
         self._offered = trio.Event()
 
@@ -91,12 +96,18 @@ class FirstAdmin:
         )
 
     def takes(self, code: str) -> bool:
-        """Whether this is the code. A wrong one is one of five tries; a right one stays good until `withdraw`."""
+        """Whether this is the code. A wrong one is one of five tries, unless it was tried before; a right one stays
+        good until `withdraw`."""
         shown, known = digest(code), self._digest
         if known is None or not self._is_needed() or self.seconds_left == 0:
             return False
         if hmac.compare_digest(shown, known):
             return True
+        if shown in self._wrong:
+            return False
+        self._wrong[shown] = None
+        if len(self._wrong) > _REMEMBERED:
+            self._wrong.popitem(last=False)
         self._tries += 1
         if self._tries >= TRIES:
             self.withdraw()

@@ -6,8 +6,9 @@ is never a ban: once it is over, a right answer gets through, and after a quiet 
 token gets through at any time.
 
 Counted are the address (an IPv4 address, an IPv6 /64) and, for passwords, the user that was named, whether there is
-such a user or not. Who is under attack keeps access from places where they came in within 30 days: those wait for the
-address only. Whoever may open the unix socket is an administrator, and not counted.
+such a user or not. Who is under attack keeps access from places where they came in within 30 days: there they wait
+only for what was wrong under their own name from there, whatever their neighbours behind the same router try. Whoever
+may open the unix socket is an administrator, and not counted.
 
 Times are monotonic. What is on disk is written once a minute at most; a crash loses a minute of it.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -37,7 +38,14 @@ from edged.store.limiter import KnownPlace, Offender
 if TYPE_CHECKING:
     from edged.access.gate import Gate
 
-Axis: TypeAlias = Literal["address", "subject"]
+Axis: TypeAlias = Literal["address", "subject", "pair"]
+#: What a back-off is counted under, for each axis; that of a pair is not kept over a restart.
+_COUNTED_AS: Final[Mapping[Axis, str]] = {"address": "address", "subject": "subject", "pair": "subject"}
+_FROM: Final[Mapping[Axis, str]] = {
+    "address": "from this address (for keys and tokens, not from this machine itself)",
+    "subject": "for this user",
+    "pair": "for this user from this address",
+}
 
 #: Different wrong credentials within GUESS_SECONDS that begin a back-off.
 GUESSES: Final = 10
@@ -90,7 +98,7 @@ class Limiter:
         self._window = guess_seconds
         self._longest = longest_backoff
         self._key = secrets.token_bytes(32)
-        self._guessers: dict[Axis, dict[str, _Guesser]] = {"address": {}, "subject": {}}
+        self._guessers: dict[Axis, dict[str, _Guesser]] = {"address": {}, "subject": {}, "pair": {}}
         self._by_address = self._guessers["address"]
         self._places: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._changed = False
@@ -104,13 +112,15 @@ class Limiter:
         """
         if not address:
             return
-        place = place_of(address)
+        place, name = place_of(address), None if subject is None else _hidden(subject)
+        if name is not None and self._is_known(name, place):
+            if (pair := _pair(name, place)) in self._guessers["pair"]:
+                self._refuse_early("pair", pair)
+            return
         if place in self._by_address:
             self._refuse_early("address", place)
-        if subject is not None:
-            name = _hidden(subject)
-            if name in self._guessers["subject"] and not self._is_known(name, place):
-                self._refuse_early("subject", name)
+        if name is not None and name in self._guessers["subject"]:
+            self._refuse_early("subject", name)
 
     def failed(self, address: str, subject: str | None, credential: str) -> None:
         """It was wrong. `credential` is told apart from others by a hash whose key nobody has."""
@@ -122,6 +132,8 @@ class Limiter:
         self._note("address", place, mark)
         if name is not None:
             self._note("subject", name, mark)
+            if self._is_known(name, place):
+                self._note("pair", _pair(name, place), mark)
 
     def succeeded(self, address: str, subject: str) -> None:
         """This user's password was right: from here on the place is known as theirs."""
@@ -199,6 +211,7 @@ class Limiter:
         return [
             Offender(axis, name, guesser.level, max(guesser.until - now, 0.0))
             for axis, table in self._guessers.items()
+            if axis != "pair"
             for name, guesser in table.items()
             if guesser.level and not self._is_over(guesser, now)
         ]
@@ -217,9 +230,8 @@ class Limiter:
         """Raises RateLimited while this one's back-off lasts."""
         left = self._guessers[axis][name].until - self._now()
         if left > 0:
-            self._throttled(axis)
-            what = "from this address" if axis == "address" else "for this user"
-            raise RateLimited(f"too many wrong credentials {what}", retry_after_ms=math.ceil(left * 1000))
+            self._throttled(_COUNTED_AS[axis])
+            raise RateLimited(f"too many wrong credentials {_FROM[axis]}", retry_after_ms=math.ceil(left * 1000))
 
     def _note(self, axis: Axis, name: str, mark: bytes) -> None:
         table, now = self._guessers[axis], self._now()
@@ -260,6 +272,10 @@ class Limiter:
     def _is_known(self, name: str, place: str) -> bool:
         at = self._places.get((name, place))
         return at is not None and self._now() - at < KNOWN_SECONDS
+
+
+def _pair(name: str, place: str) -> str:
+    return f"{name} {place}"
 
 
 def _hidden(subject: str) -> str:

@@ -7,14 +7,18 @@ through a proxy on it, a password that nobody may choose, as the one of the demo
 
 from __future__ import annotations
 
+import trio
+
 from edged.access.gate import Gate
 from edged.access.limiter import Limiter
-from edged.access.passwords import Passwords
+from edged.access.passwords import Passwords, Verified
 from edged.access.registrar import Registrar
 from edged.access.users import Users
+from edged.access.wrong_passwords import NOBODY, WrongPasswords
 from edged.credentials.callers import Transport
 from edged.credentials.decision import Reason
 from edged.credentials.passwords import check_password
+from edged.credentials.places import place_of
 from edged.credentials.users import UserRecord
 from edged.errors import InvalidParams, Refused
 
@@ -34,6 +38,7 @@ class Logins:
     ) -> None:
         """`is_demo`: passwords that nobody may choose are taken from who is on this very machine (contract C-48)."""
         self.is_demo = is_demo
+        self._wrong = WrongPasswords()
         self._users = users
         self._passwords = passwords
         self._limiter = limiter
@@ -57,10 +62,7 @@ class Logins:
         Overloaded while no token can be made.
         """
         self._limiter.check(address, name)
-        before = self._users.find(name)
-        stored = None if before is None else before.password
-        is_known = self._limiter.knows(address, name)
-        verified = await self._passwords.verify(stored, password, is_known=is_known)
+        before, verified = await self._verify(name, password, address)
         if before is None or not verified.good or not ((self.is_demo and is_near) or _may_choose(password, name)):
             self._limiter.failed(address, name, password)
             raise self._refused(Reason.UNKNOWN_KEY, transport)
@@ -75,9 +77,29 @@ class Logins:
             raise self._refused(Reason.SUSPENDED, transport)
         self._limiter.succeeded(address, name)
         self._gate.note_entry("password", transport, user.rights.role)
+        stored = before.password
         if stored is not None and verified.rehashed is not None:
             self._users.rehash(name, stored, verified.rehashed)
         return user, epoch
+
+    async def _verify(self, name: str, password: str, address: str) -> tuple[UserRecord | None, Verified]:
+        """The user of this name as they were when their password was compared, and what came of it."""
+        user = self._users.find(name)
+        mark = self._wrong.mark(name, password, NOBODY if user is None else user.epoch)
+        async with self._wrong.alone(mark):
+            if self._wrong.knows(mark):
+                # As long as a hash takes, and without one: whoever shows the same again holds no core.
+                await trio.sleep(self._passwords.usual_seconds)
+                return user, Verified(good=False)
+            verified = await self._passwords.verify(
+                None if user is None else user.password,
+                password,
+                is_known=self._limiter.knows(address, name),
+                shares=(f"place {place_of(address)}", f"name {name}") if address else (),
+            )
+            if not verified.good:
+                self._wrong.note(mark)
+        return user, verified
 
     def _refused(self, reason: Reason, transport: Transport) -> Refused:
         problem = self._gate.refuse(reason, "password", transport)

@@ -12,7 +12,7 @@ import math
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
@@ -25,6 +25,8 @@ from edged.errors import InvalidParams, RateLimited
 
 #: Those who may wait while one is being served.
 QUEUE: Final = 8
+#: Of these from one place, and for one name: whoever guesses leaves room for others.
+SHARE: Final = QUEUE // 2
 #: What one hash should take at least, in seconds of a core.
 AIM_SECONDS: Final = 0.1
 _SALT_BYTES: Final = 16
@@ -73,6 +75,14 @@ class Argon2:
             return False
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Turn:
+    """Somebody who waits, and among whom they are counted."""
+
+    shares: Sequence[str]
+    called: trio.Event
+
+
 @dataclass(frozen=True, slots=True)
 class Verified:
     """`rehashed` is what to store from now on, where the stored hash was cheaper than today's; None: nothing."""
@@ -105,9 +115,14 @@ class Passwords:
         self._at_least = min(max(at_least, FLOOR.passes), MOST_PASSES) if cost is None else 0
         self._thread = trio.CapacityLimiter(1)
         self._busy = False
-        self._known: deque[trio.Event] = deque()
-        self._others: deque[trio.Event] = deque()
+        self._known: deque[_Turn] = deque()
+        self._others: deque[_Turn] = deque()
         self._last_seconds = AIM_SECONDS
+
+    @property
+    def usual_seconds(self) -> float:
+        """How long the last hash took."""
+        return self._last_seconds
 
     def heed(self, phc: str) -> None:
         """Say of each stored hash that it is there: nobody's is made cheaper to guess by a box that measures less
@@ -124,35 +139,38 @@ class Passwords:
         secret = prepare(text)
         if secret is None:
             raise InvalidParams("this cannot be a password: it is empty, too long or not Unicode")
-        return await self._take_turn(lambda hasher, cost: hasher.hash(secret, cost))
+        return await self._take_turn(lambda hasher, cost: hasher.hash(secret, cost), ())
 
-    async def verify(self, phc: str | None, text: str, *, is_known: bool = False) -> Verified:
+    async def verify(self, phc: str | None, text: str, *, shares: Sequence[str], is_known: bool = False) -> Verified:
         """Whether `text` is the password that `phc` was made of; None, nobody's, takes as long and is never good.
 
         `is_known`: somebody who came in from there before (access.limiter), and goes before everybody else: strangers
-        who guess do not hold them up. Raises RateLimited when too many wait.
+        who guess do not hold them up. `shares` are what they are counted by, as the place and the name: so many of each
+        may wait. Raises RateLimited when too many wait.
         """
         # What cannot be a password is compared as if it could: how long it takes says nothing of the user.
         secret = prepare(text)
-        return await self._take_turn(lambda hasher, cost: self._compare(hasher, cost, phc, secret), is_known)
+        return await self._take_turn(lambda hasher, cost: self._compare(hasher, cost, phc, secret), shares, is_known)
 
-    async def _take_turn(self, work: Callable[[Hasher, Cost], T], is_known: bool = False) -> T:
+    async def _take_turn(self, work: Callable[[Hasher, Cost], T], shares: Sequence[str], is_known: bool = False) -> T:
         """Wait in the queue and run `work` in a thread. A caller that is cancelled leaves the queue; one whose turn
         it is gets to the end of its hash first."""
         lane = self._known if is_known else self._others
-        if len(lane) >= self._queue:
+        most = max(1, self._queue * SHARE // QUEUE)
+        crowd = max((sum(share in each.shares for each in lane) for share in shares), default=0)
+        if len(lane) >= self._queue or crowd >= most:
             raise RateLimited(
-                f"{len(lane)} passwords wait to be looked at",
+                f"{len(lane)} passwords wait to be looked at, {crowd} of them from here or for this user",
                 retry_after_ms=math.ceil(self._last_seconds * 1000) * (len(lane) + 1),
             )
-        turn = trio.Event()
+        turn = _Turn(shares, trio.Event())
         lane.append(turn)
         self._call_next()
         try:
-            await turn.wait()
+            await turn.called.wait()
             return await trio.to_thread.run_sync(self._run, work, limiter=self._thread)
         finally:
-            if turn.is_set():
+            if turn.called.is_set():
                 self._busy = False
             else:
                 lane.remove(turn)
@@ -162,7 +180,7 @@ class Passwords:
         lane = self._known or self._others
         if lane and not self._busy:
             self._busy = True
-            lane.popleft().set()
+            lane.popleft().called.set()
 
     def _run(self, work: Callable[[Hasher, Cost], T]) -> T:
         """In a thread, alone."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from edged.cli.options import ask, ask_password, show_fields, show_json, talks
+from edged.cli.options import ask, ask_password, errors_shown, show_fields, show_json, talks
+from edged.errors import InvalidState
 
 
 @click.command()
@@ -18,21 +19,22 @@ from edged.cli.options import ask, ask_password, show_fields, show_json, talks
 def claim(new: bool, username: str | None, password_stdin: bool, **where: Any) -> None:
     """Make the first administrator of a box that has no user yet.
 
-    The box makes a code at each start until it has one, good for fifteen minutes and five tries. Who may read its file
-    (sudo) need not know it; others are asked for it.
+    Whoever may open the unix socket needs no code. From elsewhere (POST /api/claim) the code of the box is needed, good
+    for fifteen minutes and five tries; --new makes another one.
     """
     if new and username:
         raise click.UsageError("--new makes a code and no administrator: leave out --username")
-    found = ask("create_claim_code" if new else "get_claim_code", {}, **where)
-    code = _read(Path(found["path"]))
     if new:
+        found = ask("create_claim_code", {}, **where)
         if where["as_json"]:
             show_json(found)
         else:
-            show_fields({"code": code, **found})
+            show_fields({"code": _read(Path(found["path"])), **found})
         return
+    if ask("list_users", {}, **where)["users"]:
+        with errors_shown(as_json=where["as_json"]):
+            raise InvalidState("there is an administrator already", hint="edged user list")
     params = {
-        "code": code or click.prompt("Code", err=True),
         "username": username or click.prompt("User name", err=True),
         "password": ask_password(from_stdin=password_stdin),
     }

@@ -10,7 +10,7 @@ import trio
 
 from edged.credentials.decision import Reason
 from edged.credentials.passwords import check_password
-from edged.errors import Denied, InvalidParams, InvalidState, UnknownMethod
+from edged.errors import Denied, InvalidState, UnknownMethod
 from edged.operations.catalogue import Call, NoParams, operation
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ _Text = Annotated[str, msgspec.Meta(max_length=4096)]
 
 
 class ClaimParams(msgspec.Struct, frozen=True):
-    """The code of the box, and who its administrator shall be."""
+    """The code of the box, which the unix socket does not ask for, and who its administrator shall be."""
 
-    code: _Text
     username: _Text
     password: _Text
+    code: _Text = ""
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -41,7 +41,7 @@ class Claimed(msgspec.Struct, frozen=True):
 
 @operation("none")
 async def claim(call: Call, params: ClaimParams) -> Claimed:
-    """Make the first administrator of a box that has no user, for whoever can read its code.
+    """Make the first administrator of a box that has no user, for whoever can read its code or open its unix socket.
 
     By POST /api/claim, where pages of other sites are kept out, and on the unix socket; not on a WebSocket.
     """
@@ -49,22 +49,23 @@ async def claim(call: Call, params: ClaimParams) -> Claimed:
     address = session.peer.address
     if session.transport == "ws":
         raise UnknownMethod("no method 'claim'", hint="POST /api/claim")
-    house.limiter.check(address)
-    if not house.first_admin.takes(params.code):
-        house.limiter.failed(address, None, params.code)
-        refusal = house.gate.refuse(Reason.UNKNOWN_KEY, "claim_code", session.transport)
-        refusal.hint = _HOW
-        if session.peer.is_local_socket:
-            # Who asks there is an administrator already: not they are refused, but what they typed.
-            raise InvalidParams("this code is not good", hint=_HOW)
-        raise refusal
-    check_password(params.password, params.username)
 
     def is_still_first() -> None:
         """Asked in the registrar's own task, right before the commit: of two claims one is too late."""
         if not house.users.is_empty():
             raise InvalidState("there is an administrator already", hint="log in, or ask them for an account")
 
+    if session.peer.is_local_socket:
+        # Who may open it is an administrator: a code that strangers can use up must not keep them out.
+        is_still_first()
+    else:
+        house.limiter.check(address)
+        if not house.first_admin.takes(params.code):
+            house.limiter.failed(address, None, params.code)
+            refusal = house.gate.refuse(Reason.UNKNOWN_KEY, "claim_code", session.transport)
+            refusal.hint = _HOW
+            raise refusal
+    check_password(params.password, params.username)
     hashed = await house.passwords.hash(params.password)
     # Whoever hangs up now may have made an administrator: then the code's file has to go all the same.
     with trio.CancelScope(shield=True):
