@@ -84,6 +84,7 @@ from edged.store import meta
 from edged.store.database import Database
 from edged.store.folders import hold_folders
 from edged.store.migrations import TRUST, USAGE
+from edged.store.opening import leave_marker
 from edged.web.app import Curtain, make_app
 from edged.web.mediamtx_hook import make_answer
 
@@ -145,17 +146,20 @@ async def run(
     sessions, catalogue = Sessions(), gather()
     metrics = Metrics(metric_labels(catalogue), version=__version__)
     trust_file, usage_file = config.paths.state / "trust.db", config.paths.state / "usage.db"
+    marker = trust_file.with_suffix(".exists")
     shared_secrets, wrapping = read_shared_secrets(config), read_wrapping_key()
     async with (
         stop_signals(early, stops) as stop,
         hold_folders(config.paths.state, config.paths.runtime),
         Database.open(
-            trust_file, TRUST, name="trust", observe_commit=metrics.committed, room=trust_file.with_suffix(".room")
+            trust_file, TRUST, name="trust", observe_commit=metrics.committed, room=trust_file.with_suffix(".room"),
+            proofs=(marker, usage_file),
         ) as trust,
         Database.open(
-            usage_file, USAGE, name="usage", synchronous="NORMAL", observe_commit=metrics.committed
+            usage_file, USAGE, name="usage", synchronous="NORMAL", observe_commit=metrics.committed, is_expendable=True
         ) as tallies,
-    ):
+    ):  # fmt: skip
+        leave_marker(marker)
         # Trust: what the gate knows.
         # trio's own clock, without the two calls that trio.current_time makes to find it each time.
         monotonic = trio.lowlevel.current_clock().current_time

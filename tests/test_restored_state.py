@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +17,7 @@ import trio
 from durability_helpers import Box
 from house_helpers import SECRET
 
+from edged.credentials.tokens import SharedSecret, issue_claims, sign
 from edged.store import backups
 from edged.store.migrations import TRUST
 
@@ -38,8 +41,6 @@ async def box(tmp_path: Path) -> AsyncIterator[Box]:
 
 async def run(box: Box, *words: str | Path, code: int = 0) -> str:
     """A command of the box, with its settings; what it printed."""
-    import sys
-
     done = await trio.run_process(
         [sys.executable, "-m", "edged", *words, "--directory", box.folder / "conf.d"],
         check=False, capture_stdout=True, capture_stderr=True,
@@ -195,3 +196,41 @@ async def test_what_is_no_backup_is_not_restored(box: Box, what: str) -> None:
     assert str(file) in printed
     assert (box.folder / "state" / "trust.db").read_bytes() == before
     assert not (box.folder / "state" / ".trust.part").exists()
+
+
+@pytest.mark.parametrize("harm", ["text", "zeros"])
+async def test_a_damaged_usage_database_keeps_the_box_from_nothing(box: Box, harm: str) -> None:
+    """It is set aside, said, and begun anew; who was let in is."""
+    async with box.admin() as admin:
+        kept = await admin.call("create_key", name="kept", role="viewer")
+    assert await box.stop() == 0
+    (box.folder / "state" / "usage.db").write_bytes(b"no database\n" * 900 if harm == "text" else bytes(8192))
+    await box.start()
+    assert await box.lets_in(kept["api_key"])
+    assert "set aside and begun anew" in box.log.read_text()
+
+
+@pytest.mark.parametrize("harm", ["gone", "emptied"])
+async def test_a_trust_database_that_vanished_stops_the_start_until_somebody_begins_anew(box: Box, harm: str) -> None:
+    """Not a new box without a word: a token that was revoked would be good again."""
+    claims = issue_claims("somebody", role="admin", now=time.time() - 5, expires_in=3600)
+    token = sign({**claims, "jti": "revoked"}, SharedSecret("test", SECRET))
+    assert await box.lets_in(token)
+    async with box.admin() as admin:
+        await admin.call("revoke_token", token=token)
+    assert not await box.lets_in(token)
+    assert await box.stop() == 0
+    trust = box.folder / "state" / "trust.db"
+    trust.unlink()
+    if harm == "emptied":
+        trust.touch()
+    printed = await run(box, "serve", code=1)
+    assert "is missing or empty, and there was one" in printed
+    assert "edged trust begin-anew" in printed
+    assert "begun anew" in await run(box, "trust", "begin-anew", "--yes")
+    await box.start()
+    assert not await box.lets_in(token), "nobody knows any more that it was revoked, and it is refused all the same"
+    async with box.admin() as admin:
+        assert (await admin.call("list_keys"))["keys"] == []
+        made = await admin.call("create_key", name="first", role="viewer")
+    assert await box.lets_in(made["api_key"])

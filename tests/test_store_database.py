@@ -337,7 +337,7 @@ async def test_a_database_that_another_program_holds_stops_the_start(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Locked for good: StartFailed says what to do."""
-    monkeypatch.setattr("edged.store.database._BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("edged.store.opening._BUSY_SECONDS", 0.05)
     path.parent.mkdir()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")

@@ -215,7 +215,9 @@ class Site:
         self.mediamtx = SimpleNamespace(
             state=SimpleNamespace(status="ready", detail="", remedy="", version="1.20.1", answers=True, addresses={})
         )
-        self.registrar = SimpleNamespace(owed=0, is_late=False, is_saving=True, room_bytes=1048576, has_room=True)
+        self.registrar = SimpleNamespace(
+            owed=0, is_late=False, is_saving=True, damage="", room_bytes=1048576, has_room=True
+        )
         self.house = House(
             clock=self.clock, counts=self.counts, gate=self.gate, ledger=self.ledger,
             registrar=self.registrar,  # type: ignore[arg-type]

@@ -138,6 +138,11 @@ class Registrar:
         """Whether the disk took the last commit."""
         return self._db.is_saving
 
+    @property
+    def damage(self) -> str:
+        """What is wrong with the file, as far as it was noticed."""
+        return self._db.damage
+
     def load(self) -> None:
         """Take up the epoch, before anybody asks. Raises StoreFailed."""
         self._ledger.epoch = self._kept_epoch = self._db.read_now(meta.load_epoch)

@@ -49,7 +49,8 @@ class CameraFact:
 class Facts:
     """All that the assessment rests on. `late_denials`: in force, and could not be written; `has_reserve`: the blocks
     that are kept for denials on a full disk are there; `is_saving`: the last commit of the trust database succeeded;
-    `unconfirmed`: what is said of a restored trust database that nobody has confirmed, "" if there is none."""
+    `damage`: what is wrong with its file; `unconfirmed`: what is said of a restored trust database that nobody has
+    confirmed, "" if there is none."""
 
     mediamtx: MediaFact
     cameras: tuple[CameraFact, ...] = ()
@@ -57,6 +58,7 @@ class Facts:
     late_denials: int = 0
     has_reserve: bool = True
     is_saving: bool = True
+    damage: str = ""
     unconfirmed: str = ""
 
 
@@ -132,6 +134,7 @@ def gather_facts(house: House) -> Facts:
         late_denials=registrar.owed if registrar.is_late else 0,
         has_reserve=registrar.has_room,
         is_saving=registrar.is_saving,
+        damage=registrar.damage,
         unconfirmed=house.restores.message,
     )
 
@@ -166,6 +169,11 @@ def _judge_store(facts: Facts) -> Iterator[Problem]:
         yield Problem(
             "store", "what was to be saved last could not be written",
             "free space on the disk of paths.state, or look for disk errors: journalctl -k", stops_saving=True,
+        )  # fmt: skip
+    if facts.damage:
+        yield Problem(
+            "store", "the trust database is damaged: what is in force is in memory, a restart will refuse the file",
+            "the journal of edged names the backup to restore; look for disk errors: journalctl -k", stops_saving=True,
         )  # fmt: skip
     if facts.late_denials:
         yield Problem(

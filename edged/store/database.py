@@ -15,26 +15,23 @@ Rules of this file:
 
 from __future__ import annotations
 
-import errno
-import os
 import queue
 import sqlite3
-import stat
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import structlog
 import trio
 
 from edged.errors import Overloaded, StartFailed, StoreFailed
-from edged.store import backups, meta, restores
-from edged.store.backups import BackupFailed
-from edged.store.migrations import Incomplete, Migrations, NewerSchema, NotOurs, check, migrate, schema_version
+from edged.store import meta
+from edged.store.migrations import Migrations, schema_version
+from edged.store.opening import Opened, Synchronous, damage_remedy, error_name, find_damage, open_file, remedy
 from edged.store.room import Room
 
 T = TypeVar("T")
@@ -43,30 +40,16 @@ T = TypeVar("T")
 Transaction: TypeAlias = Callable[[sqlite3.Connection], T]
 #: (name of the database, seconds that COMMIT took).
 ObserveCommit: TypeAlias = Callable[[str, float], None]
-#: FULL: durable before `write` returns, also through a power cut. NORMAL: the last commits may be lost by one.
-Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
 
 #: Jobs waiting for the writer before the next one is refused.
 QUEUE_SIZE = 64
-_BUSY_SECONDS = 5.0
-#: What SQLite keeps beside a file, by what is added to its name.
-_BESIDE = ("-wal", "-shm")
+#: Of a file too large to be checked before the start went on: after so many seconds without a job.
+_CHECK_SECONDS = 1.0
 #: Between tries to write over a failed commit, seconds.
 _AGAIN_SECONDS = 5.0
 #: Between tries to make room for denials anew, where no commit does it sooner, seconds.
 _GROW_SECONDS = 60.0
 _log = structlog.get_logger("store")
-
-#: What to do about the errors that an operator can mend.
-_REMEDIES: Mapping[str, str] = {
-    "SQLITE_FULL": "free space on the disk that holds it",
-    "SQLITE_READONLY": "make file and folder writable for edged; is the disk mounted read-only?",
-    "SQLITE_IOERR": "look for disk errors: journalctl -k",
-    "SQLITE_CORRUPT": "restore a backup",
-    "SQLITE_NOTADB": "restore a backup, or move the file away",
-    "SQLITE_CANTOPEN": "make the folder accessible for edged",
-    "SQLITE_BUSY": "end the other program that has it open",
-}
 
 
 def _ignore(_name: str, _seconds: float) -> None:
@@ -140,7 +123,7 @@ class _Job(Generic[T]):
     @property
     def failed_by_disk(self) -> bool:
         """Whether another job would have failed as well."""
-        return isinstance(self._error, sqlite3.Error) and _error_name(self._error).startswith(_DISK_ERRORS)
+        return isinstance(self._error, sqlite3.Error) and error_name(self._error).startswith(_DISK_ERRORS)
 
     def outcome(self, describe: Callable[[sqlite3.Error], StoreFailed]) -> T:
         """The result, or what went wrong."""
@@ -180,12 +163,11 @@ def _do_nothing(_connection: sqlite3.Connection) -> None:
 class Database:
     """An open database; made by `open`."""
 
-    def __init__(self, path: Path, name: str, writer: sqlite3.Connection, reader: sqlite3.Connection,
-                 queue_size: int, observe_commit: ObserveCommit, room: Room | None,
-                 commits: int | None) -> None:  # fmt: skip
+    def __init__(self, path: Path, name: str, opened: Opened, queue_size: int, observe_commit: ObserveCommit,
+                 room: Room | None, commits: int | None) -> None:  # fmt: skip
         self.path = path
         self.name = name
-        self._reader = reader
+        self._reader = opened.reader
         self._reading = threading.Lock()
         self._readers = trio.CapacityLimiter(1)
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
@@ -200,9 +182,12 @@ class Database:
         self._required: Transaction[Any] | None = None
         self._closed = False
         self._failing = False
+        self._is_checked = opened.is_checked
+        #: What is wrong with the file, as far as it was noticed; "" if nothing is.
+        self.damage = ""
         self._loop = trio.lowlevel.current_trio_token()
         self._ended = trio.Event()
-        self._thread = threading.Thread(target=self._work, args=(writer,), name=f"store-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._work, args=(opened.writer,), name=f"store-{name}", daemon=True)
         self._thread.start()
 
     @classmethod
@@ -217,17 +202,21 @@ class Database:
         queue_size: int = QUEUE_SIZE,
         observe_commit: ObserveCommit = _ignore,
         room: Path | None = None,
+        proofs: Sequence[Path] = (),
+        is_expendable: bool = False,
     ) -> AsyncIterator[Database]:
         """Open, or make, the database at `path`, brought up to date by `migrations`.
 
         Missing folders are made with mode 0700, the file has 0600. `name` stands in errors, metrics and the
         thread's name. One with a table `meta` counts its commits there. `room` is where blocks are kept for what may
-        stand (store/room.py), None for none. On exit every accepted job is done before the file is closed. Raises
-        StartFailed.
+        stand (store/room.py), None for none. `proofs` and `is_expendable`: store/opening.py. On exit every accepted job
+        is done before the file is closed. Raises StartFailed.
         """
         kept = None if room is None else Room(room)
-        writer, reader, commits = await trio.to_thread.run_sync(_open_with, kept, path, migrations, name, synchronous)
-        database = cls(path, name, writer, reader, queue_size, observe_commit, kept, commits)
+        shown = () if not proofs or room is None else (*proofs, room)
+        open_it = partial(open_file, path, migrations, name, synchronous, proofs=shown, is_expendable=is_expendable)
+        opened, commits = await trio.to_thread.run_sync(_open_with, kept, open_it)
+        database = cls(path, name, opened, queue_size, observe_commit, kept, commits)
         try:
             yield database
         finally:
@@ -309,10 +298,15 @@ class Database:
         while True:
             is_short = room is not None and not room.is_whole and not failed
             pause = _GROW_SECONDS if is_short or self._failing else None
+            if not self._is_checked:
+                pause = _CHECK_SECONDS
             try:
                 job = self._jobs.get(timeout=_AGAIN_SECONDS if haunted else pause)
             except queue.Empty:
-                if haunted or self._failing:
+                if not self._is_checked:
+                    self._is_checked = True
+                    self._check(connection)
+                elif haunted or self._failing:
                     # It changes nothing, and shows whether the disk takes a commit again.
                     haunted = self._failing = not _write_over(connection)
                 elif room is not None:
@@ -356,6 +350,16 @@ class Database:
             room.close()
         self._tell(self._ended.set)
 
+    def _check(self, connection: sqlite3.Connection) -> None:
+        """In the writer's thread, while nobody waits for it."""
+        try:
+            damage = find_damage(connection)
+        except sqlite3.Error as problem:
+            damage = str(problem)
+        if damage:
+            self.damage = damage
+            _log.error("damaged", db=self.name, problem=damage, remedy=damage_remedy(self.path, None))
+
     def _tell(self, news: Callable[[], None]) -> None:
         # The loop may be gone if it broke down: then nobody listens any more.
         with suppress(trio.RunFinishedError):
@@ -369,7 +373,7 @@ class Database:
 
     def _describe(self, problem: sqlite3.Error) -> StoreFailed:
         _log.error("failed", db=self.name, problem=str(problem))
-        return StoreFailed(f"database {self.name}: {problem}", hint=_remedy(problem), db=self.name)
+        return StoreFailed(f"database {self.name}: {problem}", hint=remedy(problem), db=self.name)
 
 
 def _transact(connection: sqlite3.Connection, transaction: Transaction[T]) -> tuple[T, float]:
@@ -383,7 +387,7 @@ def _transact(connection: sqlite3.Connection, transaction: Transaction[T]) -> tu
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as problem:
-            if not _error_name(problem).startswith(_BY_THE_DISK):
+            if not error_name(problem).startswith(_BY_THE_DISK):
                 raise
             raise _CommitFailed from problem
     except BaseException:
@@ -407,7 +411,7 @@ def _try_again(job: _Job[Any], run: Callable[[], None], connection: sqlite3.Conn
 
 
 def _is_no_space(problem: BaseException | None) -> bool:
-    return isinstance(problem, sqlite3.Error) and _error_name(problem) in _NO_SPACE
+    return isinstance(problem, sqlite3.Error) and error_name(problem) in _NO_SPACE
 
 
 def _write_over(connection: sqlite3.Connection) -> bool:
@@ -434,24 +438,21 @@ def _snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
             connection.execute("ROLLBACK")
 
 
-def _open_with(
-    room: Room | None, path: Path, migrations: Migrations, name: str, synchronous: Synchronous
-) -> tuple[sqlite3.Connection, sqlite3.Connection, int | None]:
-    """Writer, reader and the number of commits, and room beside them; which is given up for a start on a full disk.
+def _open_with(room: Room | None, open_it: Callable[[], Opened]) -> tuple[Opened, int | None]:
+    """What was opened and its number of commits, and room beside it; which is given up for a start on a full disk.
     Raises StartFailed."""
     if room is None:
-        opened = _open(path, migrations, name, synchronous)
-        return (*opened, _load_commits(opened[0], path, name))
+        return (opened := open_it()), _load_commits(opened.writer)
     room.find()
     try:
         while True:
             try:
-                opened = _open(path, migrations, name, synchronous)
+                opened = open_it()
                 break
             except StartFailed as problem:
                 if not (_is_no_space(problem.__cause__) and room.give_up()):
                     raise
-        commits = _load_commits(opened[0], path, name)
+        commits = _load_commits(opened.writer)
         if commits is not None:
             # The end of the process before may have come between a commit and this.
             room.note_commits(commits)
@@ -461,141 +462,14 @@ def _open_with(
     except BaseException:
         room.close()
         raise
-    return (*opened, commits)
+    return opened, commits
 
 
-def _load_commits(writer: sqlite3.Connection, path: Path, name: str) -> int | None:
+def _load_commits(writer: sqlite3.Connection) -> int | None:
     """None where the database does not count them. Raises StartFailed."""
     try:
         if writer.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
             return None
         return meta.load_commits(writer)
     except sqlite3.Error as problem:
-        raise StartFailed(f"database {name} at {path}: {problem}", hint=_remedy(problem)) from problem
-
-
-def _open(
-    path: Path, migrations: Migrations, name: str, synchronous: Synchronous
-) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-    """Writer and reader of an up-to-date file. Raises StartFailed."""
-    try:
-        # The folder may be reached over a link; the files in it may be none, for they are written and get a mode.
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for each in (path, *(path.with_name(path.name + suffix) for suffix in _BESIDE)):
-            _refuse_other_than_file(each, name)
-        # SQLite gives -wal and -shm the mode of the file itself, so that is set before it sees it.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            os.fchmod(descriptor, 0o600)
-        finally:
-            os.close(descriptor)
-    except OSError as problem:
-        raise StartFailed(
-            f"database {name} at {path} cannot be opened: {problem.strerror}",
-            hint="make its folder writable for the user that edged runs as",
-        ) from problem
-    opened: list[sqlite3.Connection] = []
-    try:
-        # Before anything is set that the file remembers.
-        with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as looker:
-            check(looker, migrations)
-        opened.append(writer := _connect(path, synchronous))
-        migrate(writer, migrations, partial(backups.make, writer, path))
-        opened.append(reader := _connect(path, synchronous))
-        reader.execute("PRAGMA query_only = ON")
-        return writer, reader
-    except NewerSchema as problem:
-        _close_all(opened)
-        raise StartFailed(
-            f"database {name} at {path} has schema {problem.found}, this edged knows up to {problem.known}",
-            hint=f"install the edged that wrote it, or {_name_backup(path, problem.known)}",
-            found=problem.found,
-            known=problem.known,
-        ) from None
-    except BackupFailed as problem:
-        _close_all(opened)
-        raise StartFailed(
-            f"database {name} at {path} is left as it is, because there is no copy of it yet: {problem}",
-            hint=_backup_remedy(problem.__cause__),
-        ) from problem
-    except NotOurs as problem:
-        _close_all(opened)
-        raise StartFailed(
-            f"database {name} at {path} is not one of edged's: it holds {problem}",
-            hint="move it away, or point paths.state at another folder",
-        ) from None
-    except Incomplete as problem:
-        _close_all(opened)
-        raise StartFailed(
-            f"database {name} at {path} is damaged, or none of edged's: {problem}",
-            hint=f"it was left as it is; {_name_backup(path, len(migrations))}, or move it away to begin anew",
-        ) from None
-    except sqlite3.Error as problem:
-        _close_all(opened)
-        raise StartFailed(f"database {name} at {path}: {problem}", hint=_remedy(problem)) from problem
-
-
-def _refuse_other_than_file(path: Path, name: str) -> None:
-    """Raises StartFailed for anything but a plain file; OSError if nobody can tell."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISREG(mode):
-        what = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
-        raise StartFailed(
-            f"database {name}: {path} is {what}, and was left alone",
-            hint="put the file itself there, or point paths.state at the folder that holds it",
-        )
-
-
-def _connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
-    # Each connection is used by one thread at a time (the writer's, or whoever holds the reader's lock).
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {synchronous}")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA trusted_schema = OFF")
-        # What is deleted is overwritten: the private half of a retired key, for one.
-        connection.execute("PRAGMA secure_delete = ON")
-    except BaseException:
-        connection.close()
-        raise
-    connection.row_factory = sqlite3.Row
-    return connection
-
-
-def _close_all(connections: list[sqlite3.Connection]) -> None:
-    for connection in connections:
-        connection.close()
-
-
-def _name_backup(path: Path, known: int) -> str:
-    """What to restore so that an edged that knows `known` steps can open it."""
-    usable = [backup for backup in backups.find(path) if backup.schema <= known]
-    if usable:
-        return f"put its backup in its place, while edged is stopped: {restores.command(path, usable[-1].path)}"
-    return f"restore a backup from before (there is none in {backups.folder_of(path)})"
-
-
-def _backup_remedy(problem: BaseException | None) -> str:
-    if isinstance(problem, sqlite3.Error):
-        return _remedy(problem)
-    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _REMEDIES["SQLITE_FULL"]
-    if isinstance(problem, OSError):
-        return "make the folder writable for the user that edged runs as, and look for disk errors: journalctl -k"
-    # The copy could be read and is not sound, so neither may be the file itself.
-    return "look for disk errors (journalctl -k), or restore an earlier backup"
-
-
-def _remedy(problem: sqlite3.Error) -> str:
-    # Extended codes refine a primary one: SQLITE_IOERR_FSYNC is a SQLITE_IOERR.
-    name = _error_name(problem)
-    return next((remedy for code, remedy in _REMEDIES.items() if name.startswith(code)), "see the journal of edged")
-
-
-def _error_name(problem: sqlite3.Error) -> str:
-    """SQLITE_FULL and so on; "" for an error of the sqlite3 module's own."""
-    return getattr(problem, "sqlite_errorname", "")
+        raise StartFailed(f"the number of commits cannot be read: {problem}", hint=remedy(problem)) from problem
