@@ -74,9 +74,11 @@ from edged.operations.health import count_causes, count_problems
 from edged.operations.house import House
 from edged.operations.listings import CameraRow, Listings, row
 from edged.operations.session import Sessions
+from edged.operations.sessions import count_sessions
 from edged.reactions import cameras as camera_reactions
 from edged.reactions import mediamtx as mediamtx_reactions
 from edged.reactions import revocations, upkeep
+from edged.reactions import viewers as viewer_reactions
 from edged.reactions.signing_keys import Rotation
 from edged.rpc import notifications
 from edged.rpc.session import Rpc
@@ -261,7 +263,8 @@ async def run(
                               looks),
                       partial(camera_reactions.follow_sources, sources, cameras, conditions, looks),
                       partial(mediamtx_reactions.follow, states, publishers, metrics.child_restarted),
-                      partial(revocations.follow, endings, admissions, viewers, clock.monotonic)),
+                      partial(revocations.follow, endings, admissions, viewers, clock.monotonic),
+                      partial(viewer_reactions.follow, admissions, viewers)),
                 tasks(partial(notifications.run, for_clients, sessions, doors.conversations, gate,
                               partial(show_camera, mediamtx), cameras=cameras.all, now=clock.now)),
                 serving(open_listeners(config), Doors(app, doors.open), config, metrics) as server,
@@ -563,7 +566,7 @@ def watch(metrics: Metrics, house: House, server: Server, issuers: Issuers, cond
         return {camera.name: states[camera.status] for camera in house.cameras.all()}
 
     metrics.watch(
-        sessions=lambda: Counter(session.transport for session in house.sessions),
+        sessions=lambda: count_sessions(house),
         connections=lambda: server.connections,
         cameras=show_cameras,
         children=lambda: {

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edged.access.admissions import Admissions
-from edged.credentials.callers import Caller
+from edged.credentials.callers import Caller, Transport
 
 
 def someone(*identities: str) -> Caller:
@@ -164,25 +168,128 @@ async def test_a_media_session_that_asks_again_moves_to_the_newer_credential() -
     assert [len(first.out), len(second.out)] == [1, 1]
 
 
-async def test_a_media_session_that_no_list_shows_is_dropped(mock_clock: trio.testing.MockClock) -> None:
-    """Twice unseen and older than 15 s; being seen in between begins anew; nobody is put out by it."""
+@dataclass(frozen=True)
+class Shown:
+    """A session as MediaMTX lists it."""
+
+    protocol: str
+    id: str
+    connections: tuple[str, ...] = ()
+    bytes_moved: int = 0
+
+
+PROTOCOLS = ("rtsp", "hls", "webrtc", "rtmp", "srt")
+
+
+async def test_a_media_session_that_no_list_ever_showed_is_dropped(mock_clock: trio.testing.MockClock) -> None:
+    """Twice unseen and older than 15 s; lists of other protocols tell nothing; nobody is put out by it."""
     admissions, door = Admissions(), Door()
-    admissions.add(someone("key:a"), "hls", door, session="young")
-    admissions.add(someone("key:a"), "hls", door, session="seen")
+    admissions.add(someone("key:a"), "hls", door, session="held")
     admissions.add(someone("key:a"), "ws", door)
     for _ in range(3):
-        admissions.forget_unseen([("hls", "seen")])
-    assert admissions.has_session("hls", "young")
+        admissions.compare([], PROTOCOLS, trio.current_time())
+    assert admissions.has_session("hls", "held")
     mock_clock.jump(15.1)
-    admissions.forget_unseen([("rtsp", "young")])
-    assert not admissions.has_session("hls", "young")
-    assert admissions.has_session("hls", "seen")
-    admissions.forget_unseen([("hls", "seen")])
-    admissions.forget_unseen([])
-    assert admissions.has_session("hls", "seen")
-    admissions.forget_unseen([])
-    assert not admissions.has_session("hls", "seen")
+    admissions.compare([], ["rtsp"], trio.current_time())
+    assert admissions.has_session("hls", "held")
+    admissions.compare([], PROTOCOLS, trio.current_time())
+    assert not admissions.has_session("hls", "held")
     assert (len(admissions), door.out) == (1, [])
+
+
+async def test_who_was_listed_and_is_not_any_more_has_left(mock_clock: trio.testing.MockClock) -> None:
+    """At once; but an older list that comes in after a newer one tells nothing."""
+    admissions, door = Admissions(), Door()
+    viewer = admissions.add(someone("key:a"), "webrtc", door, session="s1", path="camera0")
+    asked_before = trio.current_time()
+    mock_clock.jump(1)
+    admissions.compare([Shown("webrtc", "s1", bytes_moved=70)], PROTOCOLS, trio.current_time())
+    assert viewer.bytes_moved == 70
+    admissions.compare([], PROTOCOLS, asked_before)
+    assert admissions.has_session("webrtc", "s1")
+    mock_clock.jump(1)
+    admissions.compare([], PROTOCOLS, trio.current_time())
+    assert (len(admissions), door.out) == (0, [])
+
+
+@pytest.mark.parametrize("order", ["aabb", "abab", "abba"])
+async def test_an_rtsp_client_that_asks_twice_is_one_viewer(order: str, mock_clock: trio.testing.MockClock) -> None:
+    """Two clients with one credential at one path ask under four ids in any order: two are here, and two are ended."""
+    admissions, door = Admissions(), Door()
+    asked = {"a": 0, "b": 0}
+    for client in order:
+        asked[client] += 1
+        name = f"{client}-connection" if asked[client] == 1 else f"{client}-session"
+        admissions.add(someone("key:a"), "rtsp", door, session=name, path="camera0")
+    assert sum(map(admissions.is_present, admissions)) == 2
+    mock_clock.jump(0.3)
+    shown = [Shown("rtsp", f"{client}-session", (f"{client}-connection",)) for client in "ab"]
+    admissions.compare(shown, PROTOCOLS, trio.current_time())
+    assert len(admissions) == 2
+    assert all(map(admissions.is_present, admissions))
+    mock_clock.jump(60)
+    assert len(admissions.end(["key:a"], "revoked")) == 2
+    assert len(door.out) == 2
+
+
+async def test_a_client_that_only_asked_is_no_viewer_for_long(mock_clock: trio.testing.MockClock) -> None:
+    """It is counted until the lists would show it; and it is put out like everybody else, without being counted."""
+    admissions, door = Admissions(), Door()
+    asked = admissions.add(someone("key:a"), "rtsp", door, session="c1", path="camera0")
+    assert admissions.is_present(asked)
+    mock_clock.jump(3.1)
+    assert not admissions.is_present(asked)
+    assert admissions.end(["key:a"], "revoked") == []
+    assert len(door.out) == 1
+
+
+async def test_an_older_mediamtx_names_connections_only() -> None:
+    """Before 1.19.3 the hook is told the connection's id for both questions: it is the viewer of that session."""
+    admissions, door = Admissions(), Door()
+    for _ in range(2):
+        viewer = admissions.add(someone("key:a"), "rtsp", door, session="c1", path="camera0")
+    admissions.compare([Shown("rtsp", "s1", ("c1",), 5)], PROTOCOLS, trio.current_time())
+    assert list(admissions) == [viewer]
+    assert (admissions.is_present(viewer), viewer.bytes_moved) == (True, 5)
+
+
+async def test_an_hls_viewer_whose_bytes_stand_still_has_left(mock_clock: trio.testing.MockClock) -> None:
+    """MediaMTX lists it for 30 s more, and its session may go on: it is inside by right, and not counted."""
+    admissions, door = Admissions(), Door()
+    viewer = admissions.add(someone("key:a"), "hls", door, session="h1")
+    for sent in (100, 200, 200, 200):
+        mock_clock.jump(1.5)
+        admissions.compare([Shown("hls", "h1", bytes_moved=sent)], PROTOCOLS, trio.current_time())
+    assert not admissions.is_present(viewer)
+    assert admissions.has_session("hls", "h1")
+    admissions.compare([Shown("hls", "h1", bytes_moved=300)], PROTOCOLS, trio.current_time())
+    assert admissions.is_present(viewer)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["ask", "list", "wait"]), st.integers(0, 3), st.sampled_from(["rtsp", "hls"])),
+        max_size=30,
+    )
+)
+def test_what_is_listed_is_counted_and_nothing_else_for_long(history: list[tuple[str, int, str]]) -> None:
+    """Whatever happens before: after a list everybody on it who was let in is here, and only they and the newest."""
+    now = 0.0
+    admissions = Admissions(lambda: now)
+    for what, number, protocol in history:
+        if what == "ask":
+            transport: Transport = "rtsp" if protocol == "rtsp" else "hls"
+            admissions.add(someone("key:a"), transport, Door(), session=f"s{number}", path="camera0")
+        elif what == "wait":
+            now += 4.0 * number
+        else:
+            now += 0.1
+            shown = [Shown(protocol, f"s{each}", bytes_moved=int(now * 1000)) for each in range(number)]
+            admissions.compare(shown, [protocol], now)
+            names = {each.id for each in shown}
+            for each in admissions:
+                if each.transport == protocol and (each.session in names or now - each.since > 3.0):
+                    assert admissions.is_present(each) is (each.session in names)
 
 
 @pytest.mark.parametrize("way", ["end", "deadline"])

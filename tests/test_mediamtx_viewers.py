@@ -39,7 +39,7 @@ class FakeClient:
         await trio.lowlevel.checkpoint()
         return [one for one in self.sessions if one.protocol == protocol]
 
-    async def list_sessions(self) -> list[MediaSession]:
+    async def list_sessions(self, only: object = None) -> list[MediaSession]:
         await trio.lowlevel.checkpoint()
         return self.sessions
 
@@ -114,6 +114,19 @@ async def test_an_rtsp_connection_stands_for_its_session(autojump_clock: trio.te
     assert client.sessions == [session(2, "webrtc")]
 
 
+async def test_a_session_that_is_being_ended_is_not_kicked_again(autojump_clock: trio.testing.MockClock) -> None:
+    """By its connection's id, or its own: MediaMTX would write an error for what has gone meanwhile."""
+    client = FakeClient(session(1), seconds=1)
+    viewers = Viewers(FakeServer(client))
+    with trio.fail_after(10):
+        async with running(viewers.run):
+            for name in ("s1", "c1", "s1"):
+                viewers.kick("rtsp", name)
+            await eventually(lambda: client.sessions == [])
+            await trio.sleep(3)
+    assert client.kicks == [("rtsp", "s1")]
+
+
 async def test_without_mediamtx_there_is_nobody(autojump_clock: trio.testing.MockClock) -> None:
     """Its sessions ended with it: an empty list, nothing to kick, no error."""
     viewers = Viewers(FakeServer(None))
@@ -130,7 +143,7 @@ async def test_the_list_is_what_mediamtx_lists(autojump_clock: trio.testing.Mock
 
 async def test_more_kicks_than_can_wait_are_left_to_the_sweep(autojump_clock: trio.testing.MockClock) -> None:
     """A flood of revocations neither fails nor fills the memory."""
-    client = FakeClient()
+    client = FakeClient(*(session(number, "hls") for number in range(QUEUE + 10)))
     viewers = Viewers(FakeServer(client))
     for number in range(QUEUE + 10):
         viewers.kick("hls", f"s{number}")

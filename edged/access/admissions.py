@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal, Protocol
 
 import structlog
 import trio
@@ -26,6 +26,10 @@ WayOut = Callable[[Cause, str], None]
 
 #: Seconds after which a MediaMTX admission that no list shows is dropped (design 6).
 UNSEEN_SECONDS = 15.0
+#: Seconds for which one that no list has shown yet is taken for a viewer: the lists are looked at sooner (reactions).
+FRESH_SECONDS: Final = 3.0
+#: Seconds without a byte after which an HLS viewer has left: nobody tells, and MediaMTX lists it for 30 s more.
+QUIET_SECONDS: Final = 3.0
 #: Deadlines so close before the next one wait for it, seconds: tokens that end in one second must not each wake whoever
 #: watches, which costs more than letting their bearers in.
 _TOGETHER = 0.01
@@ -50,6 +54,27 @@ class Admission:
     capability: str = ""
     resource: Resource = NOTHING
     misses: int = field(default=0, repr=False)
+    #: When a list of MediaMTX showed it last, and when its bytes grew last.
+    listed_at: float | None = None
+    moved_at: float = -math.inf
+    #: Bytes that went to this viewer, or came from this publisher; None where nobody counts them.
+    bytes_moved: int | None = None
+    #: A later question of the same RTSP client followed: DESCRIBE and SETUP are asked about under ids of their own.
+    is_half: bool = False
+    begun: tuple[str, str] | None = field(default=None, repr=False)
+
+
+class Listed(Protocol):
+    """A session as MediaMTX lists it; `connections` are ids too, of RTSP only."""
+
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def connections(self) -> tuple[str, ...]: ...
+    @property
+    def bytes_moved(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +102,9 @@ class Admissions:
         self._by_session: dict[tuple[str, str], Admission] = {}
         self._by_id: dict[str, Admission] = {}
         self._all: set[Admission] = set()
+        # RTSP clients whose first question was answered: (credential, path) → its admission.
+        self._begun: dict[tuple[str, str], Admission] = {}
+        self._somebody_watches = trio.Event()
         self._sooner = trio.Event()
         self._next = math.inf
 
@@ -114,6 +142,9 @@ class Admissions:
             if before := self._by_session.get((transport, session)):
                 self.remove(before)
             self._by_session[transport, session] = admission
+            if caller.method != "internal":
+                self._pair(admission)
+                self._somebody_watches.set()
         self._all.add(admission)
         self._by_id[admission.id] = admission
         for name in caller.bonds:
@@ -128,6 +159,8 @@ class Admissions:
             del self._by_id[admission.id]
         if admission.session and self._by_session.get((admission.transport, admission.session)) is admission:
             del self._by_session[admission.transport, admission.session]
+        if admission.begun is not None and self._begun.get(admission.begun) is admission:
+            del self._begun[admission.begun]
         for name in admission.caller.bonds:
             if group := self._by_identity.get(name):
                 group.discard(admission)
@@ -135,15 +168,16 @@ class Admissions:
                     del self._by_identity[name]
 
     def end(self, identities: Iterable[str], cause: Cause, by: str = "") -> list[Admission]:
-        """Put out everyone who answers to one of these; returns them. Never waits."""
+        """Put out everyone who answers to one of these; returns those who were present. Never waits."""
         return self.put_out({each for name in identities for each in self.of(name)}, cause, by)
 
     def put_out(self, found: Iterable[Admission], cause: Cause, by: str = "") -> list[Admission]:
-        """Put these out; returns them. Never waits."""
+        """Put these out; returns those who were present. Never waits."""
         since, leaving = self._monotonic(), list(found)
+        present = [admission for admission in leaving if self.is_present(admission)]
         for admission in leaving:
             self._put_out(admission, cause, by, since)
-        return leaving
+        return present
 
     def tell(self, identities: Iterable[str] = ()) -> None:
         """Tell who sweeps that a right has ended. Never waits."""
@@ -209,20 +243,68 @@ class Admissions:
         """Whether a MediaMTX session is inside by right."""
         return (transport, session) in self._by_session
 
-    def forget_unseen(self, listed: Iterable[tuple[str, str]]) -> None:
-        """Drop admissions to MediaMTX that its lists (transport, session id) show no more.
-
-        Twice unseen and older than 15 s: an on-demand reader is unlisted while its picture starts.
-        """
-        present = set(listed)
+    def is_present(self, admission: Admission) -> bool:
+        """Whether this is a viewer, and here now. Of MediaMTX's sessions: one that is listed, or too new for that."""
+        if not admission.session:
+            return True
         now = self._monotonic()
-        for key, admission in list(self._by_session.items()):
-            if key in present:
-                admission.misses = 0
+        if admission.listed_at is None:
+            return not admission.is_half and now - admission.since < FRESH_SECONDS
+        return admission.transport != "hls" or now - admission.moved_at < QUIET_SECONDS
+
+    def watched_protocols(self) -> frozenset[str]:
+        """The protocols over which somebody is inside MediaMTX; edged's own children are not counted."""
+        return frozenset(
+            admission.transport for admission in self._by_session.values() if admission.caller.method != "internal"
+        )
+
+    async def wait_watched(self) -> None:
+        """Until somebody is let into MediaMTX, from now on."""
+        self._somebody_watches = trio.Event()
+        await self._somebody_watches.wait()
+
+    def compare(self, listed: Iterable[Listed], protocols: Collection[str], asked_at: float) -> None:
+        """Learn from MediaMTX's lists of these protocols, asked for at `asked_at` (monotonic seconds).
+
+        Who was listed and is not any more has left. Who was never listed is dropped when twice unseen and older than
+        15 s: an on-demand reader is unlisted while its picture starts. The halves of an RTSP session become one.
+        """
+        now = self._monotonic()
+        for session in listed:
+            admission = self._by_session.get((session.protocol, session.id))
+            for name in session.connections:
+                half = self._by_session.get((session.protocol, name))
+                if half is not None and admission is None:
+                    admission = half  # before 1.19.3 the hook was told the connection's id only
+                elif half is not None and half is not admission:
+                    self.remove(half)
+            if admission is not None:
+                if admission.listed_at is None or session.bytes_moved > (admission.bytes_moved or 0):
+                    admission.moved_at = now
+                admission.listed_at, admission.bytes_moved = now, session.bytes_moved
+        for (protocol, _), admission in list(self._by_session.items()):
+            if protocol not in protocols or admission.listed_at == now:
+                continue
+            if admission.listed_at is not None:
+                # An older list may come in later than a newer one.
+                if admission.listed_at < asked_at:
+                    self.remove(admission)
                 continue
             admission.misses += 1
             if admission.misses >= 2 and now - admission.since > UNSEEN_SECONDS:
                 self.remove(admission)
+
+    def _pair(self, admission: Admission) -> None:
+        """An RTSP client asks twice, with nothing in common but its credential and path: the first is a half of it."""
+        if admission.transport != "rtsp" or admission.capability == "stream:publish":
+            return
+        key = (admission.caller.credential_id, admission.path)
+        before = self._begun.pop(key, None)
+        if before is not None and before.listed_at is None and admission.since - before.since < UNSEEN_SECONDS:
+            before.is_half = True
+        else:
+            self._begun[key] = admission
+            admission.begun = key
 
     async def run(self) -> None:
         """Put out whoever's deadline passes; runs for ever."""

@@ -8,9 +8,10 @@ what it shows, and would store what it shows instead. Only `list_paths` and its 
 from __future__ import annotations
 
 import base64
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
 import h11
@@ -32,6 +33,7 @@ CALL_SECONDS = 5.0
 _KINDS = {
     "rtsp": "rtspsessions", "webrtc": "webrtcsessions", "hls": "hlssessions", "rtmp": "rtmpconns", "srt": "srtconns",
 }  # fmt: skip
+PROTOCOLS: Final = tuple(_KINDS)
 _T = TypeVar("_T")
 
 
@@ -53,13 +55,17 @@ class PathState:
 
 @dataclass(frozen=True, slots=True)
 class MediaSession:
-    """A publisher or reader. `state`: idle, read, publish, "" for HLS; `connections`: ids, RTSP only."""
+    """A publisher or reader. `state`: idle, read, publish, "" for HLS; `connections`: ids, RTSP only.
+
+    `bytes_moved`: sent to a reader, received from a publisher.
+    """
 
     protocol: str
     id: str
     path: str
     state: str
     connections: tuple[str, ...] = ()
+    bytes_moved: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +98,22 @@ class _Path(msgspec.Struct, rename="camel"):
     bytes_sent: int = 0
 
 
-class _Session(msgspec.Struct):
+class _Session(msgspec.Struct, rename="camel"):
     id: str
     path: str | None = ""
     state: str | None = ""
     conns: list[str] | None = None
+    inbound_bytes: int | None = None
+    outbound_bytes: int | None = None
+    bytes_received: int = 0
+    bytes_sent: int = 0
+
+    @property
+    def bytes_moved(self) -> int:
+        # SRT keeps the older names; HLS never had them.
+        if self.state == "publish":
+            return self.bytes_received if self.inbound_bytes is None else self.inbound_bytes
+        return self.bytes_sent if self.outbound_bytes is None else self.outbound_bytes
 
 
 class _Fault(msgspec.Struct):
@@ -124,7 +141,7 @@ class Client:
         user: str,
         password: str,
         *,
-        protocols: tuple[str, ...] = tuple(_KINDS),
+        protocols: tuple[str, ...] = PROTOCOLS,
         timeout: float = CALL_SECONDS,
     ) -> None:
         self._address = (host, port)
@@ -159,15 +176,18 @@ class Client:
         if answer.status != 404:
             _must_be_good(answer, "DELETE", target)
 
-    async def list_sessions(self) -> list[MediaSession]:
-        """Publishers and readers over every protocol that is on."""
-        return [session for protocol in self._protocols for session in await self.list_sessions_of(protocol)]
+    async def list_sessions(self, only: Collection[str] | None = None) -> list[MediaSession]:
+        """Publishers and readers over every protocol that is on, or those of them that are named."""
+        asked = [protocol for protocol in self._protocols if only is None or protocol in only]
+        return [session for protocol in asked for session in await self.list_sessions_of(protocol)]
 
     async def list_sessions_of(self, protocol: str) -> list[MediaSession]:
         """Publishers and readers over one protocol; none where this MediaMTX has no such list."""
         items = await self._list(f"/v3/{_KINDS[protocol]}/list", _Session, may_be_absent=True)
         return [
-            MediaSession(protocol, item.id, item.path or "", item.state or "", tuple(item.conns or ()))
+            MediaSession(
+                protocol, item.id, item.path or "", item.state or "", tuple(item.conns or ()), item.bytes_moved
+            )
             for item in items
         ]
 

@@ -40,7 +40,8 @@ def parse_line(raw: bytes) -> Line:
     text = raw.decode("utf-8", "replace").strip()
     try:
         values = json.loads(text)
-        return Line(_LEVELS.get(values["level"], "info"), str(values["message"]))
+        level, message = _LEVELS.get(values["level"], "info"), str(values["message"])
+        return Line("debug" if _GONE.fullmatch(message) else level, message)
     except (ValueError, LookupError, TypeError, RecursionError):
         pass
     if text.startswith("ERR: "):
@@ -60,6 +61,8 @@ class Diagnosis:
 
 
 _IN_USE = re.compile(r"listen (tcp|udp)\d? \S*:(\d+): bind: address already in use")
+#: About an id that we asked for and that had gone meanwhile.
+_GONE = re.compile(r"\[API\] (?:session|connection|conn|path) not found")
 _UNKNOWN = re.compile(r'json: unknown field "([^"]+)"')
 
 

@@ -7,14 +7,14 @@ it. A kick that finds nothing is the sweep's business: whoever revokes lists aga
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 import structlog
 import trio
 
 from edged.errors import DependencyFailed
-from edged.mediamtx.client import Client, MediaSession
+from edged.mediamtx.client import PROTOCOLS, Client, MediaSession
 
 #: Kicks at a time.
 WORKERS = 4
@@ -39,6 +39,9 @@ class Viewers:
         """`kicked` hears of each session that `kick` put out, and how many seconds that took from the call."""
         self._server = server
         self._kicked = kicked
+        # What the latest list of each protocol held; and what is being ended, or has been and may still be listed.
+        self._listed: dict[str, frozenset[str]] = {}
+        self._ending: dict[str, set[str]] = {protocol: set() for protocol in PROTOCOLS}
         self._put, self._take = trio.open_memory_channel[tuple[str, str, float]](QUEUE)
 
     def kick(self, protocol: str, session: str) -> None:
@@ -48,13 +51,18 @@ class Viewers:
         except trio.WouldBlock:
             _log.warning("kick_left_to_sweep", protocol=protocol, session=session)
 
-    async def list(self) -> list[MediaSession]:
-        """Publishers and readers over every protocol. Raises DependencyFailed if MediaMTX does not answer."""
+    async def list(self, only: Collection[str] = PROTOCOLS) -> list[MediaSession]:
+        """Publishers and readers over these protocols. Raises DependencyFailed if MediaMTX does not answer."""
         client = self._server.client
         if client is None:
             await trio.lowlevel.checkpoint()
-            return []
-        return await client.list_sessions()
+            found = []
+        else:
+            found = await client.list_sessions(only)
+        for protocol in only:
+            self._listed[protocol] = frozenset(each.id for each in found if each.protocol == protocol)
+            self._ending[protocol] &= self._listed[protocol]
+        return found
 
     async def kick_all(self, sessions: Iterable[MediaSession]) -> int:
         """Put these out; returns how many there were to put out. Failures are logged, not raised."""
@@ -91,9 +99,7 @@ class Viewers:
                 return False  # its sessions ended with it
             began = trio.current_time()
             try:
-                found = await client.kick(protocol, session)
-                if not found and protocol == "rtsp":
-                    found = await _kick_by_connection(client, session)
+                found = await self._kick_once(client, protocol, session)
             except DependencyFailed as error:
                 _log.warning("kick_failed", protocol=protocol, session=session, why=str(error))
                 if pause is not None:
@@ -104,8 +110,26 @@ class Viewers:
             return found
         return False
 
+    async def _kick_once(self, client: Client, protocol: str, session: str) -> bool:
+        """Kick what is there: MediaMTX writes an error for each id that is not.
 
-async def _kick_by_connection(client: Client, connection: str) -> bool:
-    """Before 1.19.3 MediaMTX told the hook the id of an RTSP connection, not that of its session."""
-    sessions = [one for one in await client.list_sessions_of("rtsp") if connection in one.connections]
-    return any([await client.kick("rtsp", one.id) for one in sessions])
+        Before 1.19.3 it told the hook the id of an RTSP connection, not that of its session.
+        """
+        if session in self._listed.get(protocol, ()):
+            names = [session]
+        else:
+            listed = await client.list_sessions_of(protocol)
+            names = [
+                one.id for one in listed if session == one.id or (protocol == "rtsp" and session in one.connections)
+            ]
+        ending = self._ending[protocol]
+        found = False
+        for name in names:
+            if name not in ending:
+                ending.add(name)
+                try:
+                    found |= await client.kick(protocol, name)
+                except DependencyFailed:
+                    ending.discard(name)
+                    raise
+        return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import lru_cache
 from typing import Annotated, Final
 
@@ -13,6 +14,7 @@ from edged.credentials.callers import CREDENTIAL_KINDS, Caller, parse_credential
 from edged.credentials.roles import ROLES
 from edged.errors import InvalidParams, NotFound, Refused
 from edged.operations.catalogue import Call, NoParams, operation
+from edged.operations.house import House
 
 #: What clients of the guides call it (contract 7.2, legacy words).
 _CAMERA_WORDS: Final = {"view": "camera:read", "control": "camera:write"}
@@ -163,7 +165,8 @@ class ListSessionsParams(msgspec.Struct, frozen=True):
 class SessionItem(msgspec.Struct, frozen=True):
     """Someone who is inside: by which credential, since when, until when at most, and at which camera's picture.
 
-    `session_id` is what `authenticate` told; a WebSocket has one, as has each picture and each MediaMTX session.
+    `bytes` went to a viewer, or came from a publisher; null where nobody counts them. `session_id` is what
+    `authenticate` told; a WebSocket has one, as has each picture and each MediaMTX session.
     """
 
     session_id: str
@@ -177,6 +180,7 @@ class SessionItem(msgspec.Struct, frozen=True):
     jti: str | None = None
     token_hash: str | None = None
     camera: str | None = None
+    bytes: int | None = None
 
 
 class SessionList(msgspec.Struct, frozen=True):
@@ -192,10 +196,27 @@ def list_sessions(call: Call, params: ListSessionsParams) -> SessionList:
     gate, caller = call.house.gate, call.session.caller
     assert caller is not None, "the gate lets nobody ask this without a caller"
     sees_all = gate.judge(caller, "sessions:admin").allowed
-    seen = [each for each in gate.admissions if _is_somebody(each) and (sees_all or _is_own(caller, each.caller))]
+    seen = [
+        each
+        for each in gate.admissions
+        if _is_somebody(each) and gate.admissions.is_present(each) and (sees_all or _is_own(caller, each.caller))
+    ]
     seen.sort(key=lambda each: (each.since, each.id), reverse=True)
     page = seen[params.offset : params.offset + params.limit]
     return SessionList([_show(each, call.house.clock) for each in page], len(seen))
+
+
+def count_sessions(house: House) -> Counter[str]:
+    """How many are here now by transport: every WebSocket, with a credential or without, and everybody else who is
+    inside, each once."""
+    talking = {session.id: session.transport for session in house.sessions}
+    admissions = house.gate.admissions
+    others = (
+        each.transport
+        for each in admissions
+        if each.id not in talking and _is_somebody(each) and admissions.is_present(each)
+    )
+    return Counter([*talking.values(), *others])
 
 
 class EndSessionParams(msgspec.Struct, frozen=True):
@@ -254,4 +275,5 @@ def _show(admission: Admission, clock: Clock) -> SessionItem:
         jti=names.get("jti"),
         token_hash=names.get("token"),
         camera=admission.path or None,
+        bytes=admission.bytes_moved,
     )

@@ -17,7 +17,7 @@ import trio
 from edged.access.admissions import Admissions, Ended
 from edged.errors import EdgedError
 from edged.feeds import Lagged, Reader
-from edged.mediamtx.client import MediaSession
+from edged.mediamtx.client import PROTOCOLS, MediaSession
 from edged.mediamtx.viewers import Viewers
 
 #: Seconds after the end of a right at which the lists are looked at. An HLS reader held on demand is listed when its
@@ -63,9 +63,7 @@ async def sweep(admissions: Admissions, viewers: Viewers, idle: dict[Name, float
     seen, now = {} if idle is None else idle, trio.current_time()
     try:
         sessions = await viewers.list()
-        admissions.forget_unseen(
-            (session.protocol, name) for session in sessions for name in (session.id, *session.connections)
-        )
+        admissions.compare(sessions, PROTOCOLS, now)
         found = _find_strangers(sessions, admissions)
         waiting = {name: seen.get(name, now) for name, session in found.items() if session.state == "idle"}
         seen.clear()

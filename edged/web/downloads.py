@@ -42,6 +42,7 @@ class Download(Response):
         """Let them in before the first checkpoint, then find and send. Raises NotFound, InvalidParams, Refused."""
         sent = Sent(send)
         with self._asked.staying() as stay:
+            sent.count = stay.count
             path = await self._find()
             headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
             file = FileResponse(path, headers=headers, filename=path.name)

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Send
 
-from edged.access.admissions import Cause
+from edged.access.admissions import Admission, Cause
 from edged.cameras.model import Camera
 from edged.credentials.callers import (
     NOTHING,
@@ -204,6 +204,8 @@ class Exchange:
             self.caller, self.session.transport, stay.leave, path=path, name=self.session.id, capability=capability,
             resource=resource,
         )  # fmt: skip
+        admission.bytes_moved = 0
+        stay.admission = admission
         try:
             with stay.scope:
                 yield stay
@@ -273,8 +275,14 @@ class Stay:
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
         self.cause: Cause | None = None
+        self.admission: Admission | None = None
         #: What puts them out.
         self.end: Callable[[], None] = self.scope.cancel
+
+    def count(self, size: int) -> None:
+        """So many bytes more have been sent."""
+        if self.admission is not None:
+            self.admission.bytes_moved = (self.admission.bytes_moved or 0) + size
 
     def leave(self, cause: Cause, _by: str) -> None:
         """The way out that the gate is given."""
@@ -290,10 +298,13 @@ class Sent:
         self.started = False
         self.midway = False
         self.complete = False
+        #: Hears of the bytes of each part of the body.
+        self.count: Callable[[int], None] = lambda _size: None
 
     async def __call__(self, message: Message) -> None:
         self.started = self.midway = True
         await self._send(message)
+        self.count(len(message.get("body", b"")))
         self.midway = False
         self.complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 

@@ -69,6 +69,7 @@ class LivePicture(Response):
         scope.get("edged.serve_half_closed", _tell_nobody)()
         try:
             with self._asked.staying(self._camera.name, "stream:read", camera_resource(self._camera)) as stay:
+                sent.count = stay.count
                 await self._show(sent)
         except Exception as problem:
             cause = sole(problem)
