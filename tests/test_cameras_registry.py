@@ -380,7 +380,7 @@ async def test_an_event_without_news_asks_nothing(tmp_path: Path, autojump_clock
     """`udevadm trigger` does not disturb a camera at work, nor does the end of something unknown."""
     async with running(tmp_path, udev=Udev(device(0, "1"))) as box:
         await box.next()
-        box.udev.tell(device(0, "1", action="change"))
+        box.udev.tell(device(0, "1", action="add"))
         box.udev.tell(device(9, "9", action="remove"))
         await trio.sleep(5)
         assert box.answers.asked == ["/dev/video0"]

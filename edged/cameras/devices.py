@@ -86,6 +86,8 @@ class Devices:
         self._watch = watch
         self._probe = probe
         self._devices: dict[str, Device] = {}
+        #: Devices that are no cameras, by path, and why.
+        self._passed_over: dict[str, str] = {}
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Follow udev for ever; started when what is plugged in was listed."""
@@ -121,11 +123,16 @@ class Devices:
         path = node.sys_path
         device = self._devices.get(path) or Device()
         if node.action == "remove":
+            self._passed_over.pop(path, None)
             if device.node is None:
                 return None
             device.node = None
         else:
-            if not _may_capture(node.properties) or (self._is_settled(device) and _is_same(device.node, node)):
+            if not _may_capture(node.properties):
+                self._pass_over(node, "udev says that it delivers no pictures")
+                return None
+            # A change of the device may be one of its formats, which udev does not tell.
+            if node.action != "change" and self._is_settled(device) and _is_same(device.node, node):
                 return None
             device.node, device.identity = node, identity_of(node.properties, path)
         self._devices[path] = device
@@ -134,6 +141,12 @@ class Devices:
         had_turn = trio.Event()
         nursery.start_soon(self._settle_after, pause, path, device, device.settling, turn, had_turn)
         return had_turn
+
+    def _pass_over(self, node: Node, why: str) -> None:
+        """Say once why a device is not shown."""
+        if self._passed_over.get(node.sys_path) != why:
+            self._passed_over[node.sys_path] = why
+            log.info("passed over", node=node.node, name=node.properties.get("ID_V4L_PRODUCT"), why=why)
 
     def _is_settled(self, device: Device) -> bool:
         camera = None if device.slot is None else self._registry.shown(device.slot)
@@ -169,7 +182,14 @@ class Devices:
                 problem = str(failure)
             if found is not None and not found.is_camera:
                 self._release(device)
-                return
+                self._pass_over(node, found.why_not)
+                if not found.may_become_camera:
+                    return
+                had_turn.set()
+                await trio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                continue
+            self._passed_over.pop(node.sys_path, None)
             if turn is not None:
                 with trio.move_on_after(_LONGEST_TURN):
                     await turn.wait()
@@ -271,8 +291,10 @@ class Devices:
 
 
 def _may_capture(properties: Mapping[str, str]) -> bool:
-    """What udev's v4l_id found out: a UVC camera has a second node for metadata. Without it the probe decides."""
-    return "capture" in properties.get("ID_V4L_CAPABILITIES", "capture")
+    """What udev's v4l_id found out: a UVC camera has a second node for metadata. Without it the probe decides, and of
+    what takes pictures: a loopback device gives them again once somebody feeds it."""
+    found = properties.get("ID_V4L_CAPABILITIES", "capture")
+    return "capture" in found or "video_output" in found
 
 
 def _is_surely_a_camera(properties: Mapping[str, str]) -> bool:

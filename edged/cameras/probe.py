@@ -23,6 +23,7 @@ from edged.errors import DependencyFailed
 Ioctl: TypeAlias = Callable[[int, int, bytearray], object]
 
 CAPTURE: Final = 0x00000001
+_OUTPUT: Final = 0x00000002
 _NOT_A_CAMERA: Final = (
     0x00004000  # M2M_MPLANE: a codec
     | 0x00008000  # M2M: a codec
@@ -79,8 +80,25 @@ class Probe:
     @property
     def is_camera(self) -> bool:
         """Whether pictures can be taken from this node: captures, has a format, is no codec and no pipeline stage."""
-        wanted = self.capabilities & CAPTURE and not self.capabilities & _NOT_A_CAMERA
-        return bool(wanted and self.modes and self.driver not in PIPELINE_DRIVERS)
+        return not self.why_not
+
+    @property
+    def why_not(self) -> str:
+        """Why it is no camera, "" for one."""
+        if self.driver in PIPELINE_DRIVERS:
+            return f"it is a stage of an image pipeline ({self.driver}), which libcamera sets up"
+        if self.capabilities & _NOT_A_CAMERA:
+            return "it is a codec, a touch screen, or a raw sensor that libcamera sets up"
+        if not self.capabilities & CAPTURE:
+            return "nobody feeds it pictures" if self.capabilities & _OUTPUT else "it delivers no pictures"
+        return "" if self.modes else "it lists no format"
+
+    @property
+    def may_become_camera(self) -> bool:
+        """Whether it can be one later: a loopback device is no camera until somebody feeds it."""
+        if self.driver in PIPELINE_DRIVERS or self.capabilities & _NOT_A_CAMERA:
+            return False
+        return bool(self.capabilities & (CAPTURE | _OUTPUT)) and not self.is_camera
 
 
 def read(node: str, ioctl: Ioctl = fcntl.ioctl) -> Probe:

@@ -418,7 +418,9 @@ class Publishers:
             keeper.progress = replace(keeper.progress, moved_at=now)
             return
         path = seen.get(keeper.source.path)
-        keeper.progress = follow_progress(keeper.progress, path.bytes_received if path else 0, now)
+        # MediaMTX counts a path's bytes from the first key frame on; what came before ffmpeg itself has counted.
+        received = (path.bytes_received if path else 0) + keeper.meter.packets
+        keeper.progress = follow_progress(keeper.progress, received, now)
         if keeper.progress.moving and keeper.state.status == "starting":
             self._enter(keeper, "running", "", keeper.state.pid)
         if keeper.progress.moved_at == now and keeper.progress.moving:
