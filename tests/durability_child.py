@@ -20,6 +20,8 @@ from typing import Any
 
 import trio
 
+from edged.access.authority import EDGED
+
 _TICK = 0.002
 
 
@@ -166,7 +168,7 @@ class Life:
         self.refreshes.load()
 
     async def make_key(self, **options: Any) -> tuple[str, str]:
-        record, secret = await self.api_keys.create(name="short-lived", role="viewer", **options)
+        record, secret = await self.api_keys.create(EDGED, name="short-lived", role="viewer", **options)
         return record.key_id, secret
 
     async def token(self, subject: str, issuer: str = "edged") -> str:
@@ -181,7 +183,7 @@ class Life:
 
     async def _user(self) -> tuple[str, str]:
         name = _fresh("user")
-        await self.users.create(name=name, role="viewer")
+        await self.users.create(EDGED, name=name, role="viewer")
         return name, await self.token(name)
 
     async def key(self) -> None:

@@ -19,6 +19,7 @@ from cellar_helpers import SECRET, Counted
 
 from edged.access.admissions import Admissions
 from edged.access.api_keys import ApiKeys
+from edged.access.authority import EDGED
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger
 from edged.access.registrar import Registrar
@@ -168,7 +169,7 @@ class History:
         await step(life)
 
     async def _make_key(self, life: Life) -> None:
-        record, secret = await life.api_keys.create(name="k", role="viewer")
+        record, secret = await life.api_keys.create(EDGED, name="k", role="viewer")
         self.key_ids[secret] = record.key_id
         self.good.add(secret)
 
@@ -242,7 +243,7 @@ class History:
     async def _confirm(self, life: Life) -> None:
         if not self.is_restored or self.chance.random() < 0.5:
             return
-        await life.restores.confirm("root")
+        await life.restores.confirm(EDGED, "root")
         self.is_restored = False
         # From here on the file is right as it is.
         known = self.revoked | self.good

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.access import limiter as module
+from edged.access.authority import EDGED
 from edged.access.limiter import KNOWN_SECONDS, MOST, Limiter
 from edged.credentials.callers import ApiKey, LocalUser, NoCredential, Peer, Ticket, Token
 from edged.credentials.places import is_loopback, place_of
@@ -277,7 +278,7 @@ async def test_ten_unknown_keys_or_tokens_hold_an_address_up_but_not_a_right_one
         assert len(desk.counted.failed) == counted == 10
         async with trio.open_nursery() as nursery:
             await nursery.start(desk.registrar.run)
-            _, secret = await desk.api_keys.create(name="k", role="viewer")
+            _, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
             nursery.cancel_scope.cancel()
         assert door.limiter.authenticate(desk.gate, ApiKey(secret), stranger(), "ws").role == "viewer"
         door.now += 1.0

@@ -13,6 +13,7 @@ import trio
 import trio.testing
 from cellar_helpers import BrokenCommits, Desk, running_desk, until
 
+from edged.access.authority import EDGED
 from edged.access.limiter import Limiter
 from edged.access.logins import Logins
 from edged.access.passwords import Passwords, Verified
@@ -62,7 +63,7 @@ async def opened(path: Path, *, is_demo: bool = False) -> AsyncIterator[Door]:
         hasher = Hasher()
         passwords = Passwords(cost=FLOOR, make_hasher=lambda: hasher)
         logins = Logins(desk.users, passwords, Limiter(), desk.gate, desk.registrar, is_demo=is_demo)
-        await desk.users.create(name="ann", role="viewer", password=await passwords.hash(PASSWORD))
+        await desk.users.create(EDGED, name="ann", role="viewer", password=await passwords.hash(PASSWORD))
         yield Door(desk, logins, hasher, passwords)
 
 
@@ -81,7 +82,7 @@ async def test_whoever_shows_name_and_password_is_in(tmp_path: Path) -> None:
 async def test_whoever_does_not_costs_one_hash_all_the_same(tmp_path: Path, name: str, password: str) -> None:
     """Wrong, unknown, misspelt, without a password: one comparison each, one reason, one count."""
     async with opened(tmp_path) as door:
-        await door.desk.users.create(name="mute", role="viewer")
+        await door.desk.users.create(EDGED, name="mute", role="viewer")
         assert await door.enter(name, password) == "unknown_key"
         assert len(door.hasher.asked) == 1
         assert door.desk.counted.failed == [("unknown_key", "password", "http")]
@@ -127,7 +128,7 @@ async def test_a_sample_password_is_taken_by_a_demo_on_this_machine_only(
     """demo with demo, and whatever else nobody may choose (contract C-48); where somebody is, their session says."""
     outcome = "in" if is_near and is_demo else "unknown_key"
     async with opened(tmp_path, is_demo=is_demo) as door:
-        await door.desk.users.create(name="demo", role="viewer", password=await door.passwords.hash("demo"))
+        await door.desk.users.create(EDGED, name="demo", role="viewer", password=await door.passwords.hash("demo"))
         assert await door.enter("demo", "demo", address, is_near) == outcome
         assert await door.enter("ann", PASSWORD, address, is_near) == "in"
 
@@ -156,7 +157,7 @@ async def test_what_changes_while_a_password_is_looked_at_counts(tmp_path: Path,
             await looked_at.wait()
             await {
                 "password": lambda: users.set_password("ann", "other"),
-                "demote": lambda: users.update("ann", {"role": "monitor"}),
+                "demote": lambda: users.update(EDGED, "ann", {"role": "monitor"}),
                 "delete": lambda: users.delete("ann"),
                 "disable": lambda: users.disable("ann"),
             }[change]()
@@ -170,7 +171,7 @@ async def test_what_is_given_while_a_password_is_looked_at_is_in_the_token(tmp_p
         verify = door.passwords.verify
 
         async def widening(phc: str | None, text: str, **options: bool) -> Verified:
-            await door.desk.users.update("ann", {"role": "operator"})
+            await door.desk.users.update(EDGED, "ann", {"role": "operator"})
             return await verify(phc, text, **options)
 
         door.passwords.verify = widening  # type: ignore[method-assign]
@@ -182,7 +183,7 @@ async def test_an_old_hash_is_made_anew_by_the_way(tmp_path: Path) -> None:
     """At today's cost, without waiting for the disk; nothing that the user has ends."""
     async with opened(tmp_path) as door:
         cheap = door.hasher.hash(PASSWORD.encode(), Cost(FLOOR.memory_kib, 1))
-        await door.desk.users.create(name="old", role="viewer", password=cheap)
+        await door.desk.users.create(EDGED, name="old", role="viewer", password=cheap)
         token = door.desk.token("old")
         assert await door.enter("old") == "in"
         await until(lambda: door.desk.users.get("old").password != cheap)
@@ -194,8 +195,8 @@ async def test_stored_hashes_say_what_they_cost(tmp_path: Path) -> None:
     """From the start on whoever does not exist takes as long as whoever does."""
     async with opened(tmp_path) as door:
         dear = door.hasher.hash(PASSWORD.encode(), Cost(FLOOR.memory_kib, 5))
-        await door.desk.users.create(name="dear", role="viewer", password=dear)
-        await door.desk.users.create(name="mute", role="viewer")
+        await door.desk.users.create(EDGED, name="dear", role="viewer", password=dear)
+        await door.desk.users.create(EDGED, name="mute", role="viewer")
         heard: list[str] = []
         door.passwords.heed = heard.append  # type: ignore[method-assign]
         door.logins.load()
@@ -208,7 +209,7 @@ async def test_no_login_while_no_token_can_be_made(tmp_path: Path) -> None:
     async with opened(tmp_path) as door:
         broken = await BrokenCommits(door.desk.db).begin()
         with pytest.raises(StoreFailed):
-            await door.desk.users.update("ann", {"role": "monitor"})
+            await door.desk.users.update(EDGED, "ann", {"role": "monitor"})
         with pytest.raises(StoreFailed):
             await door.enter()
         await broken.mend()

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from cellar_helpers import BrokenCommits, Desk, busy_writer, running_desk, until
+from cellar_helpers import BrokenCommits, Desk, busy_writer, change_nothing, running_desk, until
 
+from edged.access.authority import EDGED
 from edged.access.gate import Gate
 from edged.access.keyring import Keyring
 from edged.access.ledger import ALL
@@ -133,7 +134,7 @@ async def test_a_key_pairs_token_is_refreshed_by_the_key_that_signs_now(path: Pa
         claims = {"sub": "ada", "role": "viewer", "jti": "root", "exp": int(box.now) + 60, "iat": int(box.now)}
         text = await box.keyring.sign({**claims, "epoch": 0}, algorithm)
         before = box.gate.verify_token(text).signed_by
-        await box.keyring.promote((await box.keyring.create(algorithm)).kid, force=True)
+        await box.keyring.promote(EDGED, (await box.keyring.create(EDGED, algorithm)).kid, force=True)
         made = await box.refresh(text)
         assert made.caller.signed_by.partition(":")[0] == algorithm
         assert made.caller.signed_by != before
@@ -194,7 +195,7 @@ async def test_whoever_refreshes_in_a_loop_has_one_place_in_the_queue(path: Path
                 for scope in scopes[::2]:
                     scope.cancel()
                 await trio.testing.wait_all_tasks_blocked()
-                assert box.desk.registrar._send.statistics().current_buffer_used == 0
+                assert len(box.desk.registrar._grants) == 0
                 pending = box.desk.registrar.revoke_token(frozenset({"jti:another"}), None)
             await pending
         # All who stayed; and of those who hung up whoever had been served by then.
@@ -260,7 +261,7 @@ async def test_a_disk_that_fails_gives_nothing(path: Path) -> None:
 async def test_what_is_no_token_of_edgeds_has_no_successor(path: Path) -> None:
     """A key, a ticket and the local user are told what to do instead; a token that nobody here signed is refused."""
     async with opened(path) as box:
-        _, secret = await box.desk.api_keys.create(name="k", role="admin")
+        _, secret = await box.desk.api_keys.create(EDGED, name="k", role="admin")
         key = box.gate.authenticate(ApiKey(secret), "ws")
         holder = box.gate.authenticate(Token(box.token()), "ws")
         ticket = box.gate.tickets.make(holder, "read", "camera0", 60, "session_1")
@@ -377,7 +378,7 @@ async def test_a_revocation_finds_a_refresh_that_is_on_its_way_to_the_disk(path:
             ).close()
         await until(lambda: bool(answers))
         assert answers == ["revoked"]
-        await box.desk.registrar.submit(trio.lowlevel.checkpoint).outcome()
+        await box.desk.registrar.grant(EDGED, change_nothing).outcome()
         (family,) = box.desk.db.read_now(stored.load)
     found = next(each for each in family.identities if each.startswith("jti:") and each != "jti:root")
     async with opened(path, at) as box:
@@ -440,7 +441,7 @@ async def test_a_signing_key_that_leaked_takes_with_it_what_came_of_its_tokens(p
         claims = {"sub": "eve", "role": "admin", "jti": "forged", "exp": int(box.now) + 600, "iat": int(box.now)}
         kid = box.keyring.current("RS256").kid
         forged = await box.keyring.sign({**claims, "epoch": 0}, "RS256")
-        await box.keyring.promote((await box.keyring.create("RS256")).kid, force=True)
+        await box.keyring.promote(EDGED, (await box.keyring.create(EDGED, "RS256")).kid, force=True)
         honest = await box.keyring.sign({**claims, "jti": "honest", "epoch": 0}, "RS256")
         made = (await box.refresh(forged)).text
         kept = (await box.refresh(honest)).text
@@ -484,13 +485,13 @@ async def test_a_newer_token_of_the_family_moves_its_streams_and_nothing_else(pa
 async def test_a_key_shown_again_after_its_rotation_moves_its_streams(path: Path) -> None:
     """The same key_id: what the old secret opened stays as long as the new one is good; another key's does not."""
     async with opened(path) as box:
-        record, old = await box.desk.api_keys.create(name="k", role="viewer")
-        _, other = await box.desk.api_keys.create(name="o", role="viewer", expires_at=box.now + 900)
+        record, old = await box.desk.api_keys.create(EDGED, name="k", role="viewer")
+        _, other = await box.desk.api_keys.create(EDGED, name="o", role="viewer", expires_at=box.now + 900)
         streams = [
             box.gate.admit(box.gate.authenticate(ApiKey(secret), "rtsp"), "rtsp", lambda _cause, _by: None)
             for secret in (old, other)
         ]
-        _, new = await box.desk.api_keys.rotate(record.key_id, 100)
+        _, new = await box.desk.api_keys.rotate(EDGED, record.key_id, 100)
         assert [each.deadline is None for each in streams] == [False, False]
         box.gate.renew_streams(box.gate.authenticate(ApiKey(new), "ws"))
         assert [each.deadline is None for each in streams] == [True, False]

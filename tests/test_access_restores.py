@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from restore_helpers import History, live
 from structlog.testing import capture_logs
 
+from edged.access.authority import EDGED
 from edged.errors import StoreFailed
 from edged.store import meta, restores, usage
 from edged.store.restores import Lineage, Restored, examine
@@ -70,8 +71,8 @@ def put_back(state: Path, older: Path) -> None:
 async def make_older(state: Path, tmp_path: Path) -> tuple[Path, str, str]:
     """A file of before the revocation of the first of two keys; and both of their secrets."""
     async with live(state) as life:
-        record, secret = await life.api_keys.create(name="k", role="admin")
-        _, other = await life.api_keys.create(name="other", role="viewer")
+        record, secret = await life.api_keys.create(EDGED, name="k", role="admin")
+        _, other = await life.api_keys.create(EDGED, name="other", role="viewer")
     older = tmp_path / "older.db"
     shutil.copy(state / "trust.db", older)
     async with live(state) as life:
@@ -104,9 +105,9 @@ async def test_the_confirmation_outlives_a_restart_and_so_does_its_absence(state
     for _ in range(3):
         async with live(state) as life:
             assert not life.lets_in(other)
-            await life.api_keys.create(name="made meanwhile", role="viewer")
+            await life.api_keys.create(EDGED, name="made meanwhile", role="viewer")
     async with live(state) as life:
-        await life.restores.confirm("root")
+        await life.restores.confirm(EDGED, "root")
         assert life.lets_in(other)
         assert life.lets_in(secret), "the file says so"
     async with live(state) as life:
@@ -133,23 +134,23 @@ async def test_a_mark_that_cannot_be_saved_is_in_force_and_goes_with_the_first_c
         async with live(state) as life:
             assert not life.lets_in(secret)
             with pytest.raises(StoreFailed):
-                await life.api_keys.create(name="k", role="viewer")
+                await life.api_keys.create(EDGED, name="k", role="viewer")
     assert "mark not saved yet" in [line["event"] for line in told]
     async with live(state) as life:
         assert not life.lets_in(secret)
         for _ in range(5):
-            await life.api_keys.create(name="k", role="viewer")
+            await life.api_keys.create(EDGED, name="k", role="viewer")
     async with live(state) as life:
         assert not life.lets_in(secret)
 
 
 async def test_a_start_notes_a_commit_that_the_end_of_the_process_kept_from_being_noted(state: Path) -> None:
     async with live(state) as life:
-        _, secret = await life.api_keys.create(name="k", role="viewer")
+        _, secret = await life.api_keys.create(EDGED, name="k", role="viewer")
         room = life.trust._room
         assert room is not None
         room.note_commits = lambda _number: None  # type: ignore[method-assign]
-        await life.api_keys.create(name="k", role="viewer")
+        await life.api_keys.create(EDGED, name="k", role="viewer")
     async with live(state) as life:
         assert life.restores.pending is None
         assert life.trust.known_commits == life.trust.commits
@@ -160,7 +161,7 @@ async def test_each_commit_counts_once_and_one_that_changes_nothing_not_at_all(s
     async with live(state) as life:
         before = life.trust.commits
         assert before is not None
-        await life.api_keys.create(name="k", role="viewer")
+        await life.api_keys.create(EDGED, name="k", role="viewer")
         assert life.trust.commits == before + 1
         await life.trust.write(lambda _connection: None)
         with pytest.raises(ZeroDivisionError):
@@ -172,7 +173,7 @@ async def test_each_commit_counts_once_and_one_that_changes_nothing_not_at_all(s
 
 async def test_the_usage_database_hears_of_commits_with_its_flush(state: Path) -> None:
     async with live(state) as life:
-        await life.api_keys.create(name="k", role="viewer")
+        await life.api_keys.create(EDGED, name="k", role="viewer")
         await life.usage.flush()
         known = life.trust.commits
     with closing(sqlite3.connect(state / "usage.db")) as connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.access.api_keys import ForeignKey
+from edged.access.authority import EDGED
 from edged.access.ledger import ALL, Ledger, issuer_identity, user_identity
 from edged.credentials.api_keys import PUBLISHED, KeyRecord, digest, mint, published_as
 from edged.credentials.callers import ApiKey, Caller, Resource, Streams, Token
@@ -104,11 +106,11 @@ def test_streams_of_a_key_are_exactly_those_that_it_names() -> None:
 async def test_an_update_is_in_force_for_the_next_judgement_and_after_a_restart(path: Path) -> None:
     """A caller from before the change is judged by what its key may do now; so is one after a restart."""
     async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(name="k", role="operator")
+        record, secret = await desk.api_keys.create(EDGED, name="k", role="operator")
         caller = desk.gate.authenticate(ApiKey(secret), "ws")
         assert desk.gate.judge(caller, "camera:write", CAMERA0).allowed
         changes = {"role": "viewer", "name": "door", "camera_access": ("camera0",), "expires_at": 4e9}
-        changed = await desk.api_keys.update(record.key_id, changes, accept)
+        changed = await desk.api_keys.update(EDGED, record.key_id, changes, accept)
         assert changed == replace(record, **changes)  # type: ignore[arg-type]
         assert not desk.gate.judge(caller, "camera:write", CAMERA0).allowed
         assert desk.gate.judge(caller, "camera:read", CAMERA0).allowed
@@ -122,13 +124,13 @@ async def test_an_update_is_in_force_for_the_next_judgement_and_after_a_restart(
 async def test_whoever_is_inside_for_what_a_key_may_no_more_leaves(path: Path) -> None:
     """The picture of a camera that was taken away ends; a conversation and the other camera's picture go on."""
     async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(name="k", role="viewer")
+        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
         first = stays(desk, secret, path="camera0", capability="stream:read", resource=CAMERA0)
         other = Resource.of_camera("camera1")
         second = stays(desk, secret, path="camera1", capability="stream:read", resource=other)
         talk = stays(desk, secret)
         with desk.admissions.endings.subscribe() as news:
-            await desk.api_keys.update(record.key_id, {"camera_access": ("camera1",)}, accept)
+            await desk.api_keys.update(EDGED, record.key_id, {"camera_access": ("camera1",)}, accept)
             assert (await news.receive()).identities == frozenset()
         assert (first, second, talk) == ([("revoked", "")], [], [])
 
@@ -138,37 +140,37 @@ async def test_a_new_end_moves_the_deadline_of_whoever_is_inside(
 ) -> None:
     """Nearer, further away, and none at all."""
     async with running_desk(path, now=lambda: NOW + trio.current_time()) as desk:
-        record, secret = await desk.api_keys.create(name="k", role="viewer", expires_at=NOW + 500)
+        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer", expires_at=NOW + 500)
         stays(desk, secret)
         (admission,) = desk.admissions
         for ends, seconds in ((NOW + 100, 100), (NOW + 900, 900), (None, None)):
-            await desk.api_keys.update(record.key_id, {"expires_at": ends}, accept)
+            await desk.api_keys.update(EDGED, record.key_id, {"expires_at": ends}, accept)
             assert admission.deadline == (None if seconds is None else pytest.approx(seconds, abs=1))
 
 
 async def test_an_update_that_is_refused_or_fails_changes_nothing(path: Path) -> None:
     """The check, a failing disk, an end in the past, no such key, a revoked one."""
     async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(name="k", role="viewer")
+        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
 
         def refuse(before: KeyRecord, after: KeyRecord) -> None:
             assert (before, after.role) == (record, "admin")
             raise Refused("missing_scope")
 
         with pytest.raises(Refused):
-            await desk.api_keys.update(record.key_id, {"role": "admin"}, refuse)
+            await desk.api_keys.update(EDGED, record.key_id, {"role": "admin"}, refuse)
         with pytest.raises(InvalidParams):
-            await desk.api_keys.update(record.key_id, {"expires_at": 5.0}, accept)
+            await desk.api_keys.update(EDGED, record.key_id, {"expires_at": 5.0}, accept)
         broken = await BrokenCommits(desk.db).begin()
         with pytest.raises(StoreFailed):
-            await desk.api_keys.update(record.key_id, {"role": "admin"}, accept)
+            await desk.api_keys.update(EDGED, record.key_id, {"role": "admin"}, accept)
         await broken.mend()
         assert desk.ledger.keys[record.key_id] == record
         with pytest.raises(NotFound):
-            await desk.api_keys.update("key_0", {"name": "x"}, accept)
+            await desk.api_keys.update(EDGED, "key_0", {"name": "x"}, accept)
         await desk.api_keys.revoke(record.key_id)
         with pytest.raises(InvalidState):
-            await desk.api_keys.update(record.key_id, {"name": "x"}, accept)
+            await desk.api_keys.update(EDGED, record.key_id, {"name": "x"}, accept)
         assert reason_of(desk, secret) == "revoked"
 
 
@@ -176,12 +178,12 @@ async def test_what_is_denied_during_an_update_stays_denied(path: Path) -> None:
     """A key that is suspended, or revoked, while its new rights are on their way to the disk."""
     async with running_desk(path) as desk:
         for denial, told in ((desk.api_keys.suspend, "suspended"), (desk.api_keys.revoke, "revoked")):
-            record, secret = await desk.api_keys.create(name="k", role="viewer")
+            record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
             outcome: list[str] = []
 
             async def update(key_id: str = record.key_id, outcome: list[str] = outcome) -> None:
                 try:
-                    await desk.api_keys.update(key_id, {"role": "admin"}, accept)
+                    await desk.api_keys.update(EDGED, key_id, {"role": "admin"}, accept)
                     outcome.append("ok")
                 except InvalidState:
                     outcome.append("invalid_state")
@@ -200,8 +202,8 @@ async def test_what_is_denied_during_an_update_stays_denied(path: Path) -> None:
 async def test_a_suspension_is_in_force_before_the_first_await_and_durable_after_it(path: Path) -> None:
     """Refused with its own reason, everyone inside put out, both secrets; and still so after a restart."""
     async with running_desk(path) as desk:
-        record, old = await desk.api_keys.create(name="k", role="viewer")
-        _, new = await desk.api_keys.rotate(record.key_id)
+        record, old = await desk.api_keys.create(EDGED, name="k", role="viewer")
+        _, new = await desk.api_keys.rotate(EDGED, record.key_id)
         out = stays(desk, old)
         pending = desk.api_keys.suspend(record.key_id, by="session_1")
         assert (reason_of(desk, old), reason_of(desk, new), out) == (
@@ -214,7 +216,7 @@ async def test_a_suspension_is_in_force_before_the_first_await_and_durable_after
     async with running_desk(path) as desk:
         assert (reason_of(desk, old), reason_of(desk, new)) == ("suspended", "suspended")
         for _ in range(2):
-            assert (await desk.api_keys.resume(record.key_id)).status(0) == "active"
+            assert (await desk.api_keys.resume(EDGED, record.key_id)).status(0) == "active"
         assert (reason_of(desk, old), reason_of(desk, new)) == (None, None)
     async with running_desk(path) as desk:
         assert reason_of(desk, new) is None
@@ -224,14 +226,14 @@ async def test_revoked_comes_before_suspended_and_that_before_expired(path: Path
     """One reason, the weightiest (contract 7.6); a revoked key is neither suspended nor resumed."""
     now = NOW
     async with running_desk(path, now=lambda: now) as desk:
-        record, secret = await desk.api_keys.create(name="k", role="viewer", expires_at=NOW + 10)
+        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer", expires_at=NOW + 10)
         await desk.api_keys.suspend(record.key_id)
         now += 20
         assert reason_of(desk, secret) == "suspended"
         assert desk.ledger.keys[record.key_id].status(now) == "suspended"
         await desk.api_keys.revoke(record.key_id)
         assert reason_of(desk, secret) == "revoked"
-        for change in (desk.api_keys.suspend, desk.api_keys.resume):
+        for change in (desk.api_keys.suspend, partial(desk.api_keys.resume, EDGED)):
             with pytest.raises(InvalidState):
                 await change(record.key_id)
             with pytest.raises(NotFound):
@@ -243,7 +245,7 @@ async def test_a_suspension_that_cannot_be_saved_is_in_force_and_saved_later(
 ) -> None:
     """The caller is told; the key stays out; the disk gets it when it can."""
     async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(name="k", role="viewer")
+        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
         broken = await BrokenCommits(desk.db).begin()
         with pytest.raises(StoreFailed):
             await desk.api_keys.suspend(record.key_id)
@@ -267,17 +269,17 @@ async def test_a_failed_resumption_leaves_it_suspended_here_and_on_the_disk(
 ) -> None:
     """Grants after: nothing is good before its commit, and what a failed commit may have left is written over."""
     async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(name="k", role="viewer")
+        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
         await desk.api_keys.suspend(record.key_id)
         broken = await BrokenCommits(desk.db).begin()
         with pytest.raises(StoreFailed):
-            await desk.api_keys.resume(record.key_id)
+            await desk.api_keys.resume(EDGED, record.key_id)
         assert reason_of(desk, secret) == "suspended"
         await broken.mend()
         await desk.db.write(lambda connection: connection.execute("UPDATE api_keys SET suspended_at = NULL"))
         mock_clock.autojump_threshold = 0.05
         await until_saved(path)
-        await desk.api_keys.resume(record.key_id)
+        await desk.api_keys.resume(EDGED, record.key_id)
         assert reason_of(desk, secret) is None
 
 
@@ -285,20 +287,20 @@ async def test_a_failed_resumption_leaves_it_suspended_here_and_on_the_disk(
 async def test_a_suspension_during_a_resumption_wins(path: Path, queued: bool) -> None:
     """Whether the resumption waits in the queue or for its commit: suspended in memory and on the disk."""
     async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(name="k", role="viewer")
+        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
         await desk.api_keys.suspend(record.key_id)
         outcome: list[str] = []
 
         async def resume() -> None:
             try:
-                await desk.api_keys.resume(record.key_id)
+                await desk.api_keys.resume(EDGED, record.key_id)
                 outcome.append("resumed")
             except InvalidState:
                 outcome.append("overtaken")
 
         async with trio.open_nursery() as nursery, busy_writer(desk.db):
             if queued:
-                nursery.start_soon(lambda: desk.api_keys.create(name="first", role="viewer"))
+                nursery.start_soon(lambda: desk.api_keys.create(EDGED, name="first", role="viewer"))
                 await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(resume)
             await trio.testing.wait_all_tasks_blocked()
@@ -434,8 +436,8 @@ async def test_imported_keys_are_good_whatever_their_form_and_stay_so(path: Path
     """By their SHA-256 alone; those known, or named twice, are told and not doubled; no secret is on the disk."""
     texts = ["A" * 32, "csk_" + "b-_" * 14, "camera_service_sk_" + "c" * 64]
     async with running_desk(path) as desk:
-        first = await desk.api_keys.import_all([foreign(texts[0], role="admin", expires_at=4e9)])
-        outcomes = await desk.api_keys.import_all([foreign(text) for text in [*texts, texts[1]]])
+        first = await desk.api_keys.import_all(EDGED, [foreign(texts[0], role="admin", expires_at=4e9)])
+        outcomes = await desk.api_keys.import_all(EDGED, [foreign(text) for text in [*texts, texts[1]]])
         assert [isinstance(each, KeyRecord) for each in (*first, *outcomes)] == [True, False, True, True, False]
         assert outcomes[0] == outcomes[3] == "it is known already"
         assert [reason_of(desk, text) for text in [*texts, "D" * 32]] == [None, None, None, "unknown_key"]
@@ -452,10 +454,10 @@ async def test_all_keys_of_an_import_are_there_or_none(path: Path) -> None:
     async with running_desk(path) as desk:
         for wrong in ({"role": "king"}, {"name": ""}):
             with pytest.raises(InvalidParams):
-                await desk.api_keys.import_all([foreign("A" * 32), foreign("B" * 32, **wrong)])
+                await desk.api_keys.import_all(EDGED, [foreign("A" * 32), foreign("B" * 32, **wrong)])
         broken = await BrokenCommits(desk.db).begin()
         with pytest.raises(StoreFailed):
-            await desk.api_keys.import_all([foreign("A" * 32)])
+            await desk.api_keys.import_all(EDGED, [foreign("A" * 32)])
         await broken.mend()
         assert desk.ledger.keys == {}
         assert not desk.lets_in("A" * 32)
@@ -467,7 +469,7 @@ async def test_a_key_that_is_printed_in_a_guide_is_no_key(path: Path) -> None:
     assert published_as(digest(sample)) == PUBLISHED[digest(sample).hex()]
     assert published_as(digest(sample + "0")) is None
     async with running_desk(path) as desk:
-        (outcome,) = await desk.api_keys.import_all([foreign(sample)])
+        (outcome,) = await desk.api_keys.import_all(EDGED, [foreign(sample)])
         assert "known to everybody" in str(outcome)
         assert desk.ledger.keys == {}
         with pytest.raises(Refused, match="guide") as caught:
@@ -481,7 +483,7 @@ async def test_a_key_that_is_printed_in_a_guide_is_no_key(path: Path) -> None:
 async def test_ending_one_session_leaves_the_credential_and_the_others(path: Path) -> None:
     """Found by its id; the sweeps are told, because MediaMTX may not list it just now."""
     async with running_desk(path) as desk:
-        _, secret = await desk.api_keys.create(name="k", role="viewer")
+        _, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
         first, second = stays(desk, secret, name="session_a"), stays(desk, secret)
         found = desk.admissions.find("session_a")
         assert found is not None

@@ -11,6 +11,7 @@ import pytest
 import trio
 from cellar_helpers import BrokenCommits, Desk, busy_writer, rows, running_desk
 
+from edged.access.authority import EDGED
 from edged.access.limiter import Limiter
 from edged.access.service_tokens import ServiceTokens
 from edged.credentials.callers import ApiKey, Caller, Peer, ServiceToken
@@ -53,7 +54,7 @@ async def opened(folder: Path) -> AsyncIterator[Box]:
 async def test_a_new_token_is_on_disk_by_its_hash_and_opens_files(tmp_path: Path) -> None:
     """The secret stands in no file; the caller is the service, and each use is counted as one."""
     async with opened(tmp_path) as box:
-        record, secret = await box.tokens.create("uploads", ["192.0.2.0/24"])
+        record, secret = await box.tokens.create(EDGED, "uploads", ["192.0.2.0/24"])
         assert rows(tmp_path / "trust.db", "SELECT token_id, name, digest, networks FROM service_tokens") == [
             (record.token_id, "uploads", record.digest, '["192.0.2.0/24"]')
         ]
@@ -67,9 +68,9 @@ async def test_a_new_token_is_on_disk_by_its_hash_and_opens_files(tmp_path: Path
 async def test_tokens_are_known_after_a_restart(tmp_path: Path) -> None:
     """With networks, the old secret's grace, and what was revoked."""
     async with opened(tmp_path) as box:
-        held, first = await box.tokens.create("held", [HERE])
-        _, second = await box.tokens.rotate(held.token_id, 60)
-        gone, lost = await box.tokens.create("gone")
+        held, first = await box.tokens.create(EDGED, "held", [HERE])
+        _, second = await box.tokens.rotate(EDGED, held.token_id, 60)
+        gone, lost = await box.tokens.create(EDGED, "gone")
         await box.tokens.revoke(gone.token_id)
     async with opened(tmp_path) as box:
         assert box.enter(first).credential_id == box.enter(second).credential_id == held.token_id
@@ -83,13 +84,13 @@ async def test_tokens_are_known_after_a_restart(tmp_path: Path) -> None:
 async def test_two_secrets_are_good_for_the_grace_and_never_three(tmp_path: Path) -> None:
     """A rotation keeps id, name and networks; a second ends the first secret whatever grace it had; 0 ends at once."""
     async with opened(tmp_path) as box:
-        record, first = await box.tokens.create("uploads", [HERE])
+        record, first = await box.tokens.create(EDGED, "uploads", [HERE])
         inside = [box.desk.gate.admit(box.enter(first), "http", lambda cause, _by: ended.append(cause))]
         ended: list[str] = []
-        _, second = await box.tokens.rotate(record.token_id)
+        _, second = await box.tokens.rotate(EDGED, record.token_id)
         assert box.enter(first).credential_id == box.enter(second).credential_id == record.token_id
         assert inside[0].deadline is not None
-        after, third = await box.tokens.rotate(record.token_id, 0)
+        after, third = await box.tokens.rotate(EDGED, record.token_id, 0)
         assert (after.name, after.networks) == ("uploads", ("192.0.2.7/32",))
         assert box.refusal(first) == "unknown_key"
         assert box.refusal(second) == "expired"
@@ -100,8 +101,8 @@ async def test_two_secrets_are_good_for_the_grace_and_never_three(tmp_path: Path
 async def test_a_revoked_token_is_refused_before_anything_is_on_disk(tmp_path: Path) -> None:
     """Both its secrets, and whoever is inside is put out; again is fine; a new secret is for the living."""
     async with opened(tmp_path) as box:
-        record, first = await box.tokens.create("uploads")
-        _, second = await box.tokens.rotate(record.token_id)
+        record, first = await box.tokens.create(EDGED, "uploads")
+        _, second = await box.tokens.rotate(EDGED, record.token_id)
         ended: list[str] = []
         box.desk.gate.admit(box.enter(second), "http", lambda cause, _by: ended.append(cause))
         async with busy_writer(box.desk.db):
@@ -111,7 +112,7 @@ async def test_a_revoked_token_is_refused_before_anything_is_on_disk(tmp_path: P
         assert await box.tokens.revoke(record.token_id) == box.tokens.find(record.token_id)
         assert box.desk.counted.revocations == ["service_token"]
         with pytest.raises(InvalidState, match="revoked"):
-            await box.tokens.rotate(record.token_id)
+            await box.tokens.rotate(EDGED, record.token_id)
         identity = f"service:{record.token_id}"
         assert rows(tmp_path / "trust.db", "SELECT identity FROM revocations") == [(identity,)]
 
@@ -119,12 +120,12 @@ async def test_a_revoked_token_is_refused_before_anything_is_on_disk(tmp_path: P
 async def test_a_disk_that_fails_grants_nothing_and_gives_nothing_back(tmp_path: Path) -> None:
     """No new token and no new secret; what was denied stays so, and the caller is told."""
     async with opened(tmp_path) as box:
-        record, secret = await box.tokens.create("uploads")
+        record, secret = await box.tokens.create(EDGED, "uploads")
         broken = await BrokenCommits(box.desk.db).begin()
         for change in (
-            box.tokens.create("more"),
-            box.tokens.rotate(record.token_id),
-            box.tokens.import_one("x", "y" * 40),
+            box.tokens.create(EDGED, "more"),
+            box.tokens.rotate(EDGED, record.token_id),
+            box.tokens.import_one(EDGED, "x", "y" * 40),
         ):
             with pytest.raises(StoreFailed):
                 await change
@@ -139,11 +140,11 @@ async def test_a_disk_that_fails_grants_nothing_and_gives_nothing_back(tmp_path:
 async def test_a_revocation_during_a_rotation_wins(tmp_path: Path) -> None:
     """The rotation is told so, and neither secret is good."""
     async with opened(tmp_path) as box:
-        record, secret = await box.tokens.create("uploads")
+        record, secret = await box.tokens.create(EDGED, "uploads")
 
         async def rotate() -> None:
             with pytest.raises(InvalidState):
-                await box.tokens.rotate(record.token_id)
+                await box.tokens.rotate(EDGED, record.token_id)
 
         async with trio.open_nursery() as nursery:
             async with busy_writer(box.desk.db):
@@ -157,7 +158,7 @@ async def test_a_revocation_during_a_rotation_wins(tmp_path: Path) -> None:
 async def test_it_is_good_from_its_networks_only(tmp_path: Path) -> None:
     """Told apart in the log and the metric; outside it is one more failure. What is revoked says so from anywhere."""
     async with opened(tmp_path) as box:
-        record, secret = await box.tokens.create("uploads", ["192.0.2.0/24", "2001:db8::/32"])
+        record, secret = await box.tokens.create(EDGED, "uploads", ["192.0.2.0/24", "2001:db8::/32"])
         for good in ("192.0.2.0", "192.0.2.255", "::ffff:192.0.2.9", "2001:db8::1"):
             assert box.enter(secret, good)
         for wrong in ("192.0.3.0", "2001:db9::", "::ffff:192.0.3.9", "127.0.0.1", ""):
@@ -171,8 +172,8 @@ async def test_what_nobody_made_is_unknown_and_the_guides_token_too(
 ) -> None:
     """A key that is good elsewhere is none; the printed one is named in the log (contract S3-1)."""
     async with opened(tmp_path) as box:
-        _, key = await box.desk.api_keys.create(name="k", role="admin")
-        _, token = await box.tokens.create("uploads")
+        _, key = await box.desk.api_keys.create(EDGED, name="k", role="admin")
+        _, token = await box.tokens.create(EDGED, "uploads")
         for text in ("", "0" * 64, key, token.upper(), token[:-1], f" {token}", PRINTED):
             assert box.refusal(text) == "unknown_key"
         assert "the upload server guide's sample token" in capsys.readouterr().out
@@ -184,7 +185,7 @@ async def test_what_nobody_made_is_unknown_and_the_guides_token_too(
 async def test_it_opens_no_other_door(tmp_path: Path) -> None:
     """A door that is not under /v1/files refuses it for its role, whoever hands it there (contract 7.3.5)."""
     async with opened(tmp_path) as box:
-        _, secret = await box.tokens.create("uploads")
+        _, secret = await box.tokens.create(EDGED, "uploads")
         with pytest.raises(Refused) as caught:
             box.desk.gate.authenticate(ServiceToken(secret, HERE), "ws")
         assert caught.value.reason == "role_denied"
@@ -194,14 +195,14 @@ async def test_one_that_is_in_use_elsewhere_is_taken_over_once(tmp_path: Path) -
     """Its users need not change (contract S3-22); again it is the same token; a sample is refused by name."""
     async with opened(tmp_path) as box:
         text = "an old token of some length, 40 and more"
-        record, fresh = await box.tokens.import_one("uploads", text, [HERE])
+        record, fresh = await box.tokens.import_one(EDGED, "uploads", text, [HERE])
         assert (fresh, box.enter(text).credential_id) == (True, record.token_id)
-        assert await box.tokens.import_one("another name", text) == (record, False)
+        assert await box.tokens.import_one(EDGED, "another name", text) == (record, False)
         await box.tokens.revoke(record.token_id)
-        assert await box.tokens.import_one("back again", text) == (record, False)
+        assert await box.tokens.import_one(EDGED, "back again", text) == (record, False)
         assert box.refusal(text) == "revoked"
         with pytest.raises(InvalidParams, match="sample token, known to everybody"):
-            await box.tokens.import_one("sample", PRINTED)
+            await box.tokens.import_one(EDGED, "sample", PRINTED)
 
 
 async def test_what_makes_no_sense_is_told(tmp_path: Path) -> None:
@@ -209,13 +210,13 @@ async def test_what_makes_no_sense_is_told(tmp_path: Path) -> None:
     async with opened(tmp_path) as box:
         for name, networks in (("", None), ("x" * 101, None), ("x", []), ("x", ["nowhere"]), ("x", ["::/0"] * 65)):
             with pytest.raises(InvalidParams):
-                await box.tokens.create(name, networks)
-        record, _ = await box.tokens.create("x", ["0.0.0.0/0"])
+                await box.tokens.create(EDGED, name, networks)
+        record, _ = await box.tokens.create(EDGED, "x", ["0.0.0.0/0"])
         for grace in (-1, float("inf"), float("nan")):
             with pytest.raises(InvalidParams):
-                await box.tokens.rotate(record.token_id, grace)
+                await box.tokens.rotate(EDGED, record.token_id, grace)
         with pytest.raises(NotFound):
-            await box.tokens.rotate("svc_0")
+            await box.tokens.rotate(EDGED, "svc_0")
         with pytest.raises(NotFound):
             box.tokens.revoke("svc_0")
         assert len(box.desk.ledger.service_tokens) == 1
@@ -224,8 +225,8 @@ async def test_what_makes_no_sense_is_told(tmp_path: Path) -> None:
 async def test_guessing_one_costs_time_and_a_good_one_gets_through(tmp_path: Path) -> None:
     """As for keys (contract C-43): ten different wrong ones from an address, then a wait, but not for who holds one."""
     async with opened(tmp_path) as box:
-        _, secret = await box.tokens.create("uploads")
-        _, elsewhere = await box.tokens.create("elsewhere", ["192.0.2.8"])
+        _, secret = await box.tokens.create(EDGED, "uploads")
+        _, elsewhere = await box.tokens.create(EDGED, "elsewhere", ["192.0.2.8"])
         limiter, peer = Limiter(box.desk.clock.monotonic), Peer("main", HERE)
 
         def show(text: str) -> Caller:

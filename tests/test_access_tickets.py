@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edged.access import tickets as room
 from edged.access.admissions import Admissions
+from edged.access.authority import EDGED
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger, key_identity
 from edged.access.tickets import Tickets
@@ -275,7 +276,7 @@ async def test_what_a_ticket_opened_leaves_when_its_key_is_narrowed(tmp_path: Pa
     out: list[str] = []
     with trio.fail_after(30):
         async with running_desk(tmp_path / "trust.db") as desk:
-            record, secret = await desk.api_keys.create(name="wall", role="viewer")
+            record, secret = await desk.api_keys.create(EDGED, name="wall", role="viewer")
             parent = desk.gate.authenticate(ApiKey(secret), "ws")
             for camera in ("camera0", "camera1"):
                 ticket = Ticket(desk.gate.tickets.make(parent, "read", camera, 60, "session_1"))
@@ -285,7 +286,9 @@ async def test_what_a_ticket_opened_leaves_when_its_key_is_narrowed(tmp_path: Pa
                     caller, "rtsp", leave, path=camera, session=camera, capability="stream:read",
                     resource=Resource.of_camera(camera),
                 )  # fmt: skip
-            await desk.api_keys.update(record.key_id, {"camera_access": ("camera1",)}, lambda _before, _after: None)
+            await desk.api_keys.update(
+                EDGED, record.key_id, {"camera_access": ("camera1",)}, lambda _before, _after: None
+            )
             assert out == ["camera0"]
             await desk.api_keys.revoke(record.key_id)
             assert out == ["camera0", "camera1"]

@@ -14,6 +14,7 @@ from cellar_helpers import SECRET, Counted, rows
 
 from edged.access.admissions import Admissions
 from edged.access.api_keys import ApiKeys
+from edged.access.authority import EDGED
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger
 from edged.access.registrar import Registrar
@@ -118,7 +119,7 @@ class World:
             self.tokens.append((Token(sign(claims, SECRET)), int(str(claims["exp"]))))
         elif what == "key":
             ends = self.clock.now() + self.chance.choice([60, 3600, 30 * DAY, self.chance.uniform(0, YEAR_2099)])
-            _, secret = await self.api_keys.create(name="ending", role="viewer", expires_at=ends)
+            _, secret = await self.api_keys.create(EDGED, name="ending", role="viewer", expires_at=ends)
             self.ending.append((ApiKey(secret), ends))
         elif what == "revoke":
             until = None if self.chance.random() < 0.1 else self.anywhen(self.clock.now())
@@ -202,9 +203,9 @@ async def test_whatever_the_clock_does_nothing_expired_comes_back_and_nothing_va
             world = World(path, db, nursery, random.Random(seed))
             await world.start()
             for role in ("viewer", "operator", "admin"):
-                _, secret = await world.api_keys.create(name=role, role=role)
+                _, secret = await world.api_keys.create(EDGED, name=role, role=role)
                 world.keys.append(ApiKey(secret))
-            gone, revoked = await world.api_keys.create(name="gone", role="viewer")
+            gone, revoked = await world.api_keys.create(EDGED, name="gone", role="viewer")
             await world.api_keys.revoke(gone.key_id)
             await world.registrar.revoke_token(frozenset({"jti:old"}), None)
             before = rows(path, everything)

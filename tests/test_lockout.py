@@ -16,6 +16,7 @@ import trio.testing
 from cellar_helpers import SECRET, Desk, busy_writer, open_desk, rows, running_desk, until
 from house_helpers import Conversation, RunningHouse, running_house
 
+from edged.access.authority import EDGED
 from edged.access.ledger import issuer_identity, user_identity
 from edged.clock import iso
 from edged.credentials.callers import Token
@@ -32,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def make(desk: Desk, name: str, role: str = "admin", **values: Any) -> None:
-    await desk.users.create(name=name, role=role, password=HASH, **values)
+    await desk.users.create(EDGED, name=name, role=role, password=HASH, **values)
 
 
 def revoke(desk: Desk, subject: str) -> Coroutine[Any, Any, None]:
@@ -66,7 +67,7 @@ async def test_the_last_administrator_is_not_revoked_for_good(path: Path, subjec
         await make(desk, "bob", "operator")
         await make(desk, "off")
         await desk.users.disable("off")
-        await desk.users.create(name="mute", role="admin")
+        await desk.users.create(EDGED, name="mute", role="admin")
         await make(desk, "dead")
         await revoke(desk, "dead")
         with pytest.raises(InvalidState, match=r"nobody but 'ann' .*make another administrator first.*before=now"):
@@ -97,8 +98,8 @@ async def test_a_revocation_that_hits_all_administrators_at_once_names_them_all(
     [
         lambda users, name: users.delete(name),
         lambda users, name: users.disable(name),
-        lambda users, name: users.update(name, {"role": "operator"}),
-        lambda users, name: users.update(name, {"permissions": ("camera:read",)}),
+        lambda users, name: users.update(EDGED, name, {"role": "operator"}),
+        lambda users, name: users.update(EDGED, name, {"permissions": ("camera:read",)}),
         lambda users, name: users.revoke(user_identity(name), "subject"),
     ],
     ids=["delete", "disable", "demote", "narrow", "revoke"],
@@ -153,7 +154,7 @@ async def test_nobody_else_is_ever_refused(path: Path) -> None:
         await make(desk, "bob", "operator")
         await make(desk, "gone")
         await desk.users.delete("gone")
-        await desk.users.create(name="mute", role="admin")
+        await desk.users.create(EDGED, name="mute", role="admin")
         for subject in ("bob", "user_bob", "gone", "mute", "Ann", "user_", "somebody elsewhere"):
             await revoke(desk, subject)
         assert able(desk) == {"ann"}
@@ -176,9 +177,11 @@ async def test_somebody_can_administer_after_every_story_and_nothing_else_is_ref
                 if "revoke" in what:
                     await revoke(desk, subject)
                 elif what in ("admin", "viewer"):
-                    await desk.users.update(name, {"role": what})
+                    await desk.users.update(EDGED, name, {"role": what})
                 elif what == "make":
                     await make(desk, name, "viewer")
+                elif what == "enable":
+                    await desk.users.enable(EDGED, name)
                 else:
                     await getattr(desk.users, what)(name)
             except NotFound:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged import operations
+from edged.access.authority import EDGED
 from edged.access.gate import Gate
 from edged.access.keyring import Keyring
 from edged.access.service_tokens import ServiceTokens
@@ -69,7 +70,7 @@ async def opened(folder: Path) -> AsyncIterator[Box]:
                 desk.ledger, desk.admissions, desk.clock, desk.counted, shared_secrets=[SECRET], find_key=keyring.find
             )
             services = ServiceTokens(desk.registrar, desk.ledger, desk.admissions, desk.db, desk.clock)
-            record, secret = await services.create("uploads")
+            record, secret = await services.create(EDGED, "uploads")
             house = SimpleNamespace(
                 clock=desk.clock, counts=SimpleNamespace(rpc_answered=lambda *_: None), gate=desk.gate,
                 ledger=desk.ledger, registrar=desk.registrar, users=desk.users, keyring=keyring,

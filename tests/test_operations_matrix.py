@@ -20,6 +20,7 @@ from cellar_helpers import SECRET, Counted, Desk, running_desk
 from web_helpers import JPEG, Cameras
 
 from edged import operations
+from edged.access.authority import EDGED
 from edged.access.first_admin import FirstAdmin
 from edged.access.keyring import Keyring
 from edged.access.limiter import Limiter
@@ -215,7 +216,7 @@ class Bench:
 
     async def key(self, role: str, **values: Any) -> tuple[str, Caller]:
         """A new key: its id, and the caller that it makes."""
-        record, secret = await self.desk.api_keys.create(name=role, role=role, **values)
+        record, secret = await self.desk.api_keys.create(EDGED, name=role, role=role, **values)
         return record.key_id, self.desk.gate.authenticate(ApiKey(secret), "ws")
 
     async def caller(self, asker: str) -> Caller | None:
@@ -254,7 +255,7 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
             counts.rpc_answered = lambda _method, _outcome: None
             keyring = Keyring(desk.db, desk.clock)
             await keyring.ensure()
-            await keyring.create("ES256")
+            await keyring.create(EDGED, "ES256")
             services = ServiceTokens(desk.registrar, desk.ledger, desk.admissions, desk.db, desk.clock)
             passwords, limiter = Passwords(cost=Cost(8, 1)), Limiter()
             house = House(
@@ -275,11 +276,11 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
                 restores=Restores(desk.registrar, desk.ledger, desk.db, desk.db, desk.clock),
                 shared_secrets=(SECRET,),
             )  # type: ignore[arg-type]  # fmt: skip
-            await desk.users.create(name="ann", role="operator", password=await passwords.hash(PASSWORD))
-            await desk.users.create(name="bob", role="viewer")
-            service, _ = await services.create("somebody's")
-            victim, _ = await desk.api_keys.create(name="victim", role="viewer")
-            _, spare = await desk.api_keys.create(name="spare", role="viewer")
+            await desk.users.create(EDGED, name="ann", role="operator", password=await passwords.hash(PASSWORD))
+            await desk.users.create(EDGED, name="bob", role="viewer")
+            service, _ = await services.create(EDGED, "somebody's")
+            victim, _ = await desk.api_keys.create(EDGED, name="victim", role="viewer")
+            _, spare = await desk.api_keys.create(EDGED, name="spare", role="viewer")
             claims = tokens.issue_claims("eve", role="viewer", now=desk.clock.now(), expires_in=3600)
             inside = desk.gate.admit(desk.gate.authenticate(ApiKey(spare), "ws"), "ws", lambda _cause, _by: None)
             yield Bench(desk, house, victim.key_id, spare, tokens.sign(claims, SECRET), inside.id, service.token_id)

@@ -195,7 +195,7 @@ async def test_who_is_inside_by_what_was_revoked_is_put_out_when_the_line_moves_
         assert rows(box.path, "SELECT scope FROM provisional_cut_offs") == [(ANN,)]
         assert [provisional for *_, provisional in await box.lines()] == [False]
         await broken.mend()
-        await box.registrar.submit(box.registrar.pay).outcome()
+        await box.registrar.settle(box.registrar.owe({}))
     assert rows(box.path, "SELECT scope FROM provisional_cut_offs") == []
     assert rows(box.path, "SELECT scope FROM cut_offs") == [(ANN,)]
 
@@ -268,7 +268,7 @@ async def test_a_line_that_is_drawn_while_another_is_lowered_is_not_lost(
         box.set(NOW, synchronized=False)
         box.true = NOW
         text, drawn = box.token(issued=NOW + 30), []
-        commit = box.registrar.commit
+        commit = box.registrar.write
 
         async def draw_meanwhile(transaction: Callable[..., Any], **options: Any) -> Any:
             done = await commit(transaction, **options)
@@ -277,7 +277,7 @@ async def test_a_line_that_is_drawn_while_another_is_lowered_is_not_lost(
                 drawn.append(box.revocations.cut_off(ANN, None))
             return done
 
-        monkeypatch.setattr(box.registrar, "commit", draw_meanwhile)
+        monkeypatch.setattr(box.registrar, "write", draw_meanwhile)
         await box.mark.reset()
         await drawn[0]
         assert box.ledger.cut_offs == {ANN: NOW + 60}

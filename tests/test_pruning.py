@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from cellar_helpers import BrokenCommits, Counted, busy_writer, open_desk, rows, running_desk, until
+from cellar_helpers import BrokenCommits, Counted, busy_writer, change_nothing, open_desk, rows, running_desk, until
 
 from edged.access.admissions import Admissions
+from edged.access.authority import EDGED
 from edged.access.gate import Gate
 from edged.access.keyring import Keyring
 from edged.access.ledger import ALL, Ledger
@@ -53,7 +54,7 @@ async def test_only_what_ended_long_ago_is_deleted_and_only_of_tokens(path: Path
     """By the known end with a day to spare; never a token whose end nobody knows, nor a key, subject, issuer."""
     at = [NOW]
     async with running_desk(path, now=lambda: at[0]) as desk:
-        record, _ = await desk.api_keys.create(name="k", role="viewer")
+        record, _ = await desk.api_keys.create(EDGED, name="k", role="viewer")
         for names, until_ in [
             ({"jti:over", f"token:{'0' * 64}"}, NOW + 60), ({"jti:later"}, NOW + 61), ({"jti:unknown"}, None),
             ({"user:ada"}, NOW), ({"issuer:x"}, NOW), ({"signing_key:key-1"}, NOW),
@@ -84,7 +85,7 @@ async def test_what_is_denied_again_while_it_is_being_deleted_stays_denied(path:
                 await trio.testing.wait_all_tasks_blocked()
                 pending = desk.registrar.revoke_token(frozenset({"jti:one"}), None)
             await pending
-        await desk.registrar.submit(trio.lowlevel.checkpoint).outcome()
+        await desk.registrar.grant(EDGED, change_nothing).outcome()
         assert desk.ledger.denied == {"jti:one"}
         await until(lambda: denied_on_disk(path) == {"jti:one"})
         assert await desk.revocations.prune(NOW + 99 * DAY) == 0
@@ -116,7 +117,7 @@ async def test_a_disk_that_fails_deletes_nothing(path: Path, monkeypatch: pytest
             release.set()
         assert desk.ledger.denied == {"jti:one"}
         await broken.mend()
-        await desk.registrar.submit(desk.registrar.pay).outcome()
+        await desk.registrar.settle(desk.registrar.owe({}))
         assert rows(path, "SELECT identity, until FROM revocations") == [("jti:one", None)]
 
 
@@ -352,7 +353,7 @@ async def test_a_reset_behind_a_pruning_ends_every_token_and_no_other_one_does(p
         world.passed, world.system, world.true = world.passed + 2, world.system + 2, world.true + 2
         for _ in range(3):
             await world.issue()
-        await world.registrar.submit(trio.lowlevel.checkpoint).outcome()
+        await world.registrar.grant(EDGED, change_nothing).outcome()
         await world.mark.reset()
         assert not any(world.ledger.is_denied(world.read(text)) for text in world.good)
 

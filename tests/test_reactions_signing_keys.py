@@ -10,6 +10,7 @@ import trio.testing
 from cellar_helpers import BrokenCommits
 from keyring_helpers import HOUR, START, Bench, Time, kid_of_token, opened
 
+from edged.access.authority import EDGED
 from edged.credentials.signing_keys import PUBLISHED_SECONDS
 from edged.reactions.signing_keys import LOOK_SECONDS, Rotation
 
@@ -130,7 +131,7 @@ async def test_keys_from_a_time_that_never_came_are_replaced(tmp_path: Path) -> 
     from when this run first published it."""
     time = Time(system=START + 70 * 365 * DAY)
     async with opened(tmp_path / "trust.db", time) as bench:
-        await bench.keyring.create("ES256")
+        await bench.keyring.create(EDGED, "ES256")
     async with opened(tmp_path / "trust.db", Time()) as bench:
         rotation = await live(bench, 60)
         assert bench.states() == {"key-1": "current", "key-2": "current", "key-3": "next", "key-4": "next"}
@@ -151,7 +152,7 @@ async def test_a_step_back_of_some_hours_rotates_nothing(tmp_path: Path) -> None
 async def test_a_next_key_made_by_hand_is_the_one_that_follows(tmp_path: Path) -> None:
     """No second one is made; it waits until it is due."""
     async with opened(tmp_path / "trust.db") as bench:
-        await bench.keyring.create("ES256")
+        await bench.keyring.create(EDGED, "ES256")
         rotation = await live(bench, DAYS * DAY - HOUR, step=HOUR)
         assert bench.states() == {"key-1": "current", "key-2": "current", "key-3": "next", "key-4": "next"}
         assert [bench.keyring.get(kid).algorithm for kid in ("key-3", "key-4")] == ["ES256", "RS256"]

@@ -11,6 +11,7 @@ import trio.testing
 from cellar_helpers import BrokenCommits, Desk, busy_writer, open_desk, running_desk
 from house_helpers import Conversation, RunningHouse, ended, make_config, running_house
 
+from edged.access.authority import EDGED
 from edged.access.ledger import issuer_identity, user_identity
 from edged.credentials.callers import ApiKey
 from edged.errors import StoreFailed
@@ -26,8 +27,8 @@ def path(tmp_path: Path) -> Path:
 
 async def make(desk: Desk, name: str, role: str = "operator") -> str:
     """A user and a key of theirs; its secret."""
-    await desk.users.create(name=name, role=role, password=HASH)
-    return (await desk.api_keys.create(name=f"of {name}", role="operator", owner=name))[1]
+    await desk.users.create(EDGED, name=name, role=role, password=HASH)
+    return (await desk.api_keys.create(EDGED, name=f"of {name}", role="operator", owner=name))[1]
 
 
 def status(desk: Desk, name: str) -> str:
@@ -42,7 +43,7 @@ async def test_the_keys_rest_before_it_is_on_disk_and_after_a_restart(path: Path
     """By the name and by what their logins say as `sub`; whoever is inside by one is out; everybody else goes on."""
     async with running_desk(path) as desk:
         root, ann, bob = await make(desk, "root", "admin"), await make(desk, "ann"), await make(desk, "bob")
-        free = (await desk.api_keys.create(name="free", role="viewer"))[1]
+        free = (await desk.api_keys.create(EDGED, name="free", role="viewer"))[1]
         out, stays = (desk.inside(desk.gate.authenticate(ApiKey(key), "ws")) for key in (ann, bob))
         if again:
             await desk.users.revoke(user_identity(subject), "subject")
@@ -96,17 +97,17 @@ async def test_nothing_that_becomes_of_key_or_owner_wakes_the_key(path: Path) ->
         await desk.users.revoke(user_identity("ann"), "subject")
         (key_id,) = desk.ledger.keys_of("ann")
         await desk.api_keys.suspend(key_id)
-        await desk.api_keys.resume(key_id)
-        secrets.append((await desk.api_keys.rotate(key_id, 60))[1])
-        await desk.api_keys.update(key_id, {"role": "admin"}, lambda _before, _after: None)
-        secrets.append((await desk.api_keys.create(name="late", role="viewer", owner="ann"))[1])
+        await desk.api_keys.resume(EDGED, key_id)
+        secrets.append((await desk.api_keys.rotate(EDGED, key_id, 60))[1])
+        await desk.api_keys.update(EDGED, key_id, {"role": "admin"}, lambda _before, _after: None)
+        secrets.append((await desk.api_keys.create(EDGED, name="late", role="viewer", owner="ann"))[1])
         await desk.users.disable("ann")
-        await desk.users.enable("ann")
-        await desk.users.update("ann", {"role": "admin"})
+        await desk.users.enable(EDGED, "ann")
+        await desk.users.update(EDGED, "ann", {"role": "admin"})
         await desk.users.set_password("ann", HASH)
         assert not any(map(desk.lets_in, secrets))
         assert {status(desk, name) for name in ("of ann", "late")} == {"suspended"}
-        await desk.api_keys.update(key_id, {"owner": "root"}, lambda _before, _after: None)
+        await desk.api_keys.update(EDGED, key_id, {"owner": "root"}, lambda _before, _after: None)
         assert [desk.lets_in(secret) for secret in secrets] == [True, True, False]
         await desk.users.delete("ann")
         assert status(desk, "late") == "suspended"
@@ -117,15 +118,15 @@ async def test_a_key_on_its_way_to_the_disk_is_born_resting(path: Path) -> None:
     async with running_desk(path) as desk, trio.open_nursery() as nursery:
         await make(desk, "root", "admin")
         await make(desk, "ann")
-        given, secret = await desk.api_keys.create(name="given", role="viewer")
+        given, secret = await desk.api_keys.create(EDGED, name="given", role="viewer")
         inside = desk.inside(desk.gate.authenticate(ApiKey(secret), "ws"))
         made: list[str] = []
 
         async def create() -> None:
-            made.append((await desk.api_keys.create(name="new", role="viewer", owner="ann"))[1])
+            made.append((await desk.api_keys.create(EDGED, name="new", role="viewer", owner="ann"))[1])
 
         async def give() -> None:
-            await desk.api_keys.update(given.key_id, {"owner": "ann"}, lambda _before, _after: None)
+            await desk.api_keys.update(EDGED, given.key_id, {"owner": "ann"}, lambda _before, _after: None)
             made.append(secret)
 
         async with busy_writer(desk.db):

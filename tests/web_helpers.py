@@ -14,6 +14,7 @@ import trio
 
 from edged import operations
 from edged.access.admissions import Admissions
+from edged.access.authority import Authority
 from edged.access.first_admin import FirstAdmin
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger, key_identity
@@ -80,13 +81,17 @@ class ApiKeys:
     def __init__(self, ledger: Ledger, admissions: Admissions, clock: Clock) -> None:
         self._ledger, self._admissions, self._clock = ledger, admissions, clock
 
-    async def create(self, **values: Any) -> tuple[KeyRecord, str]:
+    async def create(self, authority: Authority, **values: Any) -> tuple[KeyRecord, str]:
+        authority.check()
         key_id, secret, digest = mint()
         record = KeyRecord(key_id=key_id, digest=digest, created_at=self._clock.now(), **values)
         self._ledger.put_key(record)
         return record, secret
 
-    async def rotate(self, key_id: str, grace_seconds: float, *, shown: str | None = None) -> tuple[KeyRecord, str]:
+    async def rotate(
+        self, authority: Authority, key_id: str, grace_seconds: float, *, shown: str | None = None
+    ) -> tuple[KeyRecord, str]:
+        authority.check()
         record = self.find(key_id)
         if record.revoked_at is not None:
             raise InvalidState("this key was revoked")

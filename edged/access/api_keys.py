@@ -11,8 +11,9 @@ from typing import Any, Final
 import structlog
 
 from edged.access.admissions import Admissions
+from edged.access.authority import Authority
 from edged.access.ledger import Ledger, key_identity, secret_identity
-from edged.access.registrar import Registrar
+from edged.access.registrar import Commit, Registrar
 from edged.access.rotation import GRACE_SECONDS, check_grace, check_room, shorten
 from edged.clock import Clock
 from edged.credentials.api_keys import KeyRecord, digest, mint, mint_key_id, mint_secret, published_as
@@ -20,7 +21,7 @@ from edged.credentials.callers import Streams
 from edged.credentials.roles import ROLES, canonical_role
 from edged.errors import InvalidParams, InvalidState, NotFound
 from edged.store import api_keys
-from edged.store.database import Database
+from edged.store.database import Reads
 from edged.store.revocations import Suspension
 
 _LONGEST_NAME: Final = 100
@@ -41,9 +42,7 @@ class ForeignKey:
 class ApiKeys:
     """What may become of an API key."""
 
-    def __init__(
-        self, registrar: Registrar, ledger: Ledger, admissions: Admissions, db: Database, clock: Clock
-    ) -> None:
+    def __init__(self, registrar: Registrar, ledger: Ledger, admissions: Admissions, db: Reads, clock: Clock) -> None:
         self._registrar = registrar
         self._ledger = ledger
         self._admissions = admissions
@@ -61,6 +60,7 @@ class ApiKeys:
 
     async def create(
         self,
+        authority: Authority,
         *,
         name: str,
         role: str,
@@ -89,9 +89,10 @@ class ApiKeys:
             owner=owner,
         )
         _check(record, now)
-        return await self._registrar.submit(partial(self._create, record, secret)).outcome()
+        job = self._registrar.grant(authority, partial(self._create, record, secret), withhold=self._withhold)
+        return await job.outcome()
 
-    async def import_all(self, keys: Sequence[ForeignKey]) -> list[KeyRecord | str]:
+    async def import_all(self, authority: Authority, keys: Sequence[ForeignKey]) -> list[KeyRecord | str]:
         """Accept keys of another service by their SHA-256, all in one commit: for each the new key, or why not.
 
         Not taken are published samples and what is known here already, so that it may be done again. One whose end
@@ -106,10 +107,14 @@ class ApiKeys:
         ]  # fmt: skip
         for record in records:
             _check(record, -math.inf)
-        return await self._registrar.submit(partial(self._import, records)).outcome()
+        return await self._registrar.grant(authority, partial(self._import, records)).outcome()
 
     async def update(
-        self, key_id: str, changes: Mapping[str, Any], check: Callable[[KeyRecord, KeyRecord], None]
+        self,
+        authority: Authority,
+        key_id: str,
+        changes: Mapping[str, Any],
+        check: Callable[[KeyRecord, KeyRecord], None],
     ) -> KeyRecord:
         """Change what a key is called and may do: fields of KeyRecord by name. In force for the next call of everyone
         inside by it; whoever is inside for what it may no more leaves.
@@ -118,10 +123,10 @@ class ApiKeys:
         InvalidParams, StoreFailed or Overloaded; then nothing changed.
         """
         self._find_living(key_id)
-        return await self._registrar.submit(partial(self._update, key_id, changes, check)).outcome()
+        return await self._registrar.grant(authority, partial(self._update, key_id, changes, check)).outcome()
 
     async def rotate(
-        self, key_id: str, grace_seconds: float = GRACE_SECONDS, *, shown: str | None = None
+        self, authority: Authority, key_id: str, grace_seconds: float = GRACE_SECONDS, *, shown: str | None = None
     ) -> tuple[KeyRecord, str]:
         """A new secret for a key; the old one, and whoever is inside by it, is good for `grace_seconds` more.
 
@@ -131,7 +136,7 @@ class ApiKeys:
         """
         check_grace(grace_seconds)
         self._find_living(key_id)
-        return await self._registrar.submit(partial(self._rotate, key_id, grace_seconds, shown)).outcome()
+        return await self._registrar.grant(authority, partial(self._rotate, key_id, grace_seconds, shown)).outcome()
 
     def suspend(self, key_id: str, by: str = "") -> Coroutine[Any, Any, KeyRecord]:
         """Refuse a key and end everything that it opened until it is resumed: in force when this *call* returns.
@@ -154,14 +159,15 @@ class ApiKeys:
 
         return settle()
 
-    async def resume(self, key_id: str) -> KeyRecord:
+    async def resume(self, authority: Authority, key_id: str) -> KeyRecord:
         """A suspended key is good again, once that is on disk. Again is fine.
 
         Raises NotFound, InvalidState (revoked, or suspended anew meanwhile), StoreFailed or Overloaded; then it stays
         suspended.
         """
         self._find_living(key_id)
-        return await self._registrar.submit(partial(self._resume, key_id, self._suspensions.get(key_id))).outcome()
+        seen = self._suspensions.get(key_id)
+        return await self._registrar.grant(authority, partial(self._resume, key_id, seen)).outcome()
 
     def revoke(self, key_id: str, by: str = "", reason: str = "") -> Coroutine[Any, Any, KeyRecord]:
         """End a key, both its secrets, and everything that it opened: in force when this *call* returns.
@@ -191,12 +197,18 @@ class ApiKeys:
             raise InvalidState(f"API key {key_id!r} is revoked", hint="create a new one", resource="key", id=key_id)
         return record
 
-    async def _create(self, record: KeyRecord, secret: str) -> tuple[KeyRecord, str]:
+    async def _create(self, record: KeyRecord, secret: str, commit: Commit) -> tuple[KeyRecord, str]:
         self._check_owner(record)
-        await self._db.write(partial(api_keys.insert, record=record))
+        await commit(
+            partial(api_keys.insert, record=record), undo=partial(api_keys.delete_all, key_ids=[record.key_id])
+        )
         self._ledger.put_key(record)
         _log.info("created", key=record.key_id, name=record.name, role=record.role)
         return record, secret
+
+    def _withhold(self, made: tuple[KeyRecord, str]) -> None:
+        """Nobody will ever know its secret."""
+        self._registrar.deny(frozenset({key_identity(made[0].key_id)}), None, "", "key", "its maker was denied")
 
     def _check_owner(self, record: KeyRecord) -> None:
         owner = None if record.owner is None else self._ledger.users.get(record.owner)
@@ -204,7 +216,7 @@ class ApiKeys:
             shown = record.owner[:64]
             raise NotFound(f"no user {shown!r}", hint="list_users names them", resource="user", id=shown)
 
-    async def _import(self, records: Sequence[KeyRecord]) -> list[KeyRecord | str]:
+    async def _import(self, records: Sequence[KeyRecord], commit: Commit) -> list[KeyRecord | str]:
         outcomes: list[KeyRecord | str] = []
         fresh: dict[bytes, KeyRecord] = {}
         for record in records:
@@ -215,14 +227,21 @@ class ApiKeys:
             else:
                 fresh[record.digest] = record
                 outcomes.append(record)
-        await self._db.write(partial(api_keys.insert_all, records=list(fresh.values())))
+        await commit(
+            partial(api_keys.insert_all, records=list(fresh.values())),
+            undo=partial(api_keys.delete_all, key_ids=[record.key_id for record in fresh.values()]),
+        )
         for record in fresh.values():
             self._ledger.put_key(record)
             _log.info("imported", key=record.key_id, name=record.name, role=record.role)
         return outcomes
 
     async def _update(
-        self, key_id: str, changes: Mapping[str, Any], check: Callable[[KeyRecord, KeyRecord], None]
+        self,
+        key_id: str,
+        changes: Mapping[str, Any],
+        check: Callable[[KeyRecord, KeyRecord], None],
+        commit: Commit,
     ) -> KeyRecord:
         before = self._find_living(key_id)
         record = replace(before, **changes)
@@ -230,7 +249,7 @@ class ApiKeys:
         if record.owner != before.owner:
             self._check_owner(record)
         check(before, record)
-        await self._db.write(partial(api_keys.update, record=record))
+        await commit(partial(api_keys.update, record=record), undo=partial(api_keys.update, record=before))
         record = self._put_changed(record)
         name = key_identity(key_id)
         if name in self._ledger.suspended:
@@ -241,7 +260,7 @@ class ApiKeys:
         _log.info("updated", key=key_id, changed=sorted(changes))
         return record
 
-    async def _resume(self, key_id: str, seen: Suspension | None) -> KeyRecord:
+    async def _resume(self, key_id: str, seen: Suspension | None, commit: Commit) -> KeyRecord:
         """`seen` is the newest suspension of when this was asked: one that was said since stands."""
         record, name = self._find_living(key_id), _suspension(key_id)
         if record.suspended_at is None:
@@ -249,7 +268,8 @@ class ApiKeys:
         self._refuse_overtaken(key_id, seen)
         owed = self._registrar.withdraw(name)
         try:
-            await self._db.write(partial(api_keys.resume, key_id=key_id))
+            undo = partial(api_keys.suspend, key_id=key_id, at=record.suspended_at)
+            await commit(partial(api_keys.resume, key_id=key_id), undo=undo)
         except BaseException:
             # Nobody knows what the disk says now: it stays suspended here, so it must be so there.
             self._registrar.owe_again(name, owed or Suspension(key_id, record.suspended_at))
@@ -271,7 +291,9 @@ class ApiKeys:
         self._ledger.put_key(record)
         return record
 
-    async def _rotate(self, key_id: str, grace_seconds: float, shown: str | None) -> tuple[KeyRecord, str]:
+    async def _rotate(
+        self, key_id: str, grace_seconds: float, shown: str | None, commit: Commit
+    ) -> tuple[KeyRecord, str]:
         before = self._find_living(key_id)
         if shown is not None and shown != secret_identity(before.digest):
             raise InvalidState(
@@ -284,7 +306,7 @@ class ApiKeys:
         check_room(before, now, grace_seconds)
         secret, key_digest = mint_secret()
         record = before.rotate(key_digest, now, grace_seconds)
-        await self._db.write(partial(api_keys.rotate, record=record))
+        await commit(partial(api_keys.rotate, record=record), undo=partial(api_keys.rotate, record=before))
         record = self._put_changed(record)
         shorten(self._admissions, before, grace_seconds, secret_identity)
         # If it was revoked during the commit the new secret is worth nothing.

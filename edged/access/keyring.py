@@ -17,6 +17,7 @@ import msgspec
 import structlog
 import trio
 
+from edged.access.authority import EDGED, Authority
 from edged.clock import Clock, iso
 from edged.credentials.claims import LEEWAY, Trust
 from edged.credentials.signing_keys import (
@@ -98,10 +99,10 @@ class Keyring:
             for state in ("next", "current"):
                 for record in self.all():
                     if record.state == state and self.is_distrusted(record):
-                        await self._give_up(record)
+                        await self._give_up(EDGED, record)
             for algorithm in ALGORITHMS:
                 if self._find_state(algorithm, "current") is None:
-                    await self._add(algorithm, "current")
+                    await self._add(EDGED, algorithm, "current")
 
     def find(self, kid: str) -> VerifyingKey | None:
         """The public half of this key, whatever its state; None if no key of ours has this name."""
@@ -168,18 +169,19 @@ class Keyring:
                 # Another caller may have done it, or another key may sign by now.
                 if ends > self._records[record.kid].signs_until:
                     until = ends + _AHEAD_SECONDS
-                    await self._change(partial(signing_keys.extend, number=record.number, until=until))
+                    await self._change(EDGED, partial(signing_keys.extend, number=record.number, until=until))
 
-    async def create(self, algorithm: Algorithm) -> SigningKeyRecord:
-        """A key that is published from now on and signs once it is promoted. Raises InvalidState, StoreFailed."""
+    async def create(self, authority: Authority, algorithm: Algorithm) -> SigningKeyRecord:
+        """A key that is published from now on and signs once it is promoted. Raises what the authority raises,
+        InvalidState, StoreFailed."""
         async with self._changing:
             if waiting := self._find_state(algorithm, "next"):
                 raise InvalidState(
                     f"{waiting.kid} is already the next {algorithm} key", hint=f"promote or retire {waiting.kid} first"
                 )
-            return await self._add(algorithm, "next")
+            return await self._add(authority, algorithm, "next")
 
-    async def promote(self, kid: str, *, force: bool = False) -> SigningKeyRecord:
+    async def promote(self, authority: Authority, kid: str, *, force: bool = False) -> SigningKeyRecord:
         """The next key signs from now on, the one before is retired. Raises NotFound, InvalidState, StoreFailed.
 
         A key that is younger than two hours needs `force`: verifiers that keep our JWKS do not know it yet.
@@ -196,11 +198,11 @@ class Keyring:
                     "when each of them has fetched the JWKS again",
                 )
             now = self._clock.now()
-            await self._change(partial(signing_keys.promote, number=record.number, now=now))
+            await self._change(authority, partial(signing_keys.promote, number=record.number, now=now))
             _log.info("promoted", key=kid, algorithm=record.algorithm, forced=left > 0)
             return self.get(kid)
 
-    async def retire(self, kid: str, *, at_once: bool = False) -> SigningKeyRecord:
+    async def retire(self, authority: Authority, kid: str, *, at_once: bool = False) -> SigningKeyRecord:
         """A next key is not wanted any more. Raises NotFound, InvalidState, StoreFailed.
 
         A current one retires only when another is promoted; or `at_once`, for one that leaked: then the next key of
@@ -215,18 +217,20 @@ class Keyring:
                     f"{kid} is the key that signs {record.algorithm}",
                     hint="create another and promote it: that retires this one; or distrust it if it leaked",
                 )
-            await self._give_up(record)
+            await self._give_up(authority, record)
             return self.get(kid)
 
-    async def _give_up(self, record: SigningKeyRecord) -> None:
+    async def _give_up(self, authority: Authority, record: SigningKeyRecord) -> None:
         """It signs no more; should it sign now, another takes over however young it is."""
         # What distrust brings with it is part of a denial: no start may fail because it finds no space for that.
         now, may_stand = self._clock.now(), self.is_distrusted(record)
         if record.state == "next":
-            await self._change(partial(signing_keys.retire, number=record.number, now=now), may_stand)
+            await self._change(authority, partial(signing_keys.retire, number=record.number, now=now), may_stand)
         else:
-            after = self._find_state(record.algorithm, "next") or await self._add(record.algorithm, "next", may_stand)
-            await self._change(partial(signing_keys.promote, number=after.number, now=now), may_stand)
+            after = self._find_state(record.algorithm, "next")
+            if after is None:
+                after = await self._add(authority, record.algorithm, "next", may_stand)
+            await self._change(authority, partial(signing_keys.promote, number=after.number, now=now), may_stand)
         _log.info("retired", key=record.kid, algorithm=record.algorithm, at_once=record.state == "current")
 
     async def _wrap_plain(self, wrapping: WrappingKey) -> None:
@@ -253,7 +257,9 @@ class Keyring:
         found = (each for each in self._records.values() if each.algorithm == algorithm and each.state == state)
         return next(found, None)
 
-    async def _add(self, algorithm: Algorithm, state: State, may_stand: bool = False) -> SigningKeyRecord:
+    async def _add(
+        self, authority: Authority, algorithm: Algorithm, state: State, may_stand: bool = False
+    ) -> SigningKeyRecord:
         private = await trio.to_thread.run_sync(self._make, algorithm)
         insert = partial(
             signing_keys.insert, algorithm=algorithm, state=state, private=private, now=self._clock.now(),
@@ -261,15 +267,20 @@ class Keyring:
         )  # fmt: skip
         # What is committed must come to be known here, whoever hangs up meanwhile.
         with trio.CancelScope(shield=True):
+            # Time has passed since it was asked: a pair was made, and others were changed before.
+            authority.check()
             record = await self._db.write(insert, may_stand=may_stand)
         self._put(record)
         self._made_here.add(record.kid)
         _log.info("created", key=record.kid, algorithm=algorithm, state=state)
         return record
 
-    async def _change(self, transaction: Callable[..., list[SigningKeyRecord]], may_stand: bool = False) -> None:
+    async def _change(
+        self, authority: Authority, transaction: Callable[..., list[SigningKeyRecord]], may_stand: bool = False
+    ) -> None:
         """Commit, then take over what all keys look like now."""
         with trio.CancelScope(shield=True):
+            authority.check()
             records = await self._db.write(partial(transaction, wrapping=self._wrapping), may_stand=may_stand)
         for record in records:
             if record != self._records.get(record.kid):

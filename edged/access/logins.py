@@ -101,6 +101,15 @@ class Logins:
                 self._wrong.note(mark)
         return user, verified
 
+    def confirm(self, user: UserRecord, transport: Transport) -> None:
+        """Asked right before a token is told that was made for a login: raises Refused if it is worth nothing by now,
+        or just now."""
+        now = self._users.find(user.name)
+        if now is None or now.epoch != user.epoch or self._users.is_revoked(user.name):
+            raise self._refused(Reason.REVOKED, transport)
+        if now.disabled_at is not None:
+            raise self._refused(Reason.SUSPENDED, transport)
+
     def _refused(self, reason: Reason, transport: Transport) -> Refused:
         problem = self._gate.refuse(reason, "password", transport)
         problem.sentence = "Invalid credentials"

@@ -17,10 +17,11 @@ from typing import Final, Literal, Protocol, TypeAlias, cast
 import structlog
 import trio
 
+from edged.access.authority import Proof
 from edged.access.gate import Gate
 from edged.access.keyring import Keyring
 from edged.access.ledger import Ledger
-from edged.access.registrar import Registrar
+from edged.access.registrar import Commit, Registrar, keep
 from edged.clock import Clock
 from edged.credentials.callers import Caller, Transport
 from edged.credentials.decision import Reason
@@ -29,7 +30,7 @@ from edged.credentials.signing_keys import Algorithm
 from edged.credentials.tokens import SharedSecret, longest_over, sign
 from edged.errors import InvalidState, Overloaded, Refused
 from edged.store import refreshes
-from edged.store.database import Database
+from edged.store.database import Reads
 from edged.store.refreshes import Family
 
 #: How long after its end a token may still be refreshed, seconds (S0-16).
@@ -64,7 +65,7 @@ class Refreshes:
         ledger: Ledger,
         gate: Gate,
         keyring: Keyring,
-        db: Database,
+        db: Reads,
         clock: Clock,
         counts: Counts,
         *,
@@ -103,7 +104,8 @@ class Refreshes:
             family_id, _ = self._family_of(caller, name_of(caller, _check_kind(caller)))
             while (before := self._running.get(family_id)) is not None:
                 await before.wait()
-            job = self._registrar.submit(partial(self._take_turn, family_id, caller, transport))
+            shows = Proof(partial(self._gate.enter_refresh, caller, transport, self.grace))
+            job = self._registrar.grant(shows, partial(self._take_turn, family_id, caller, transport))
             # Whoever asks in a loop, and hangs up each time, has one place in the queue: revocations wait there, too.
             self._running[family_id] = trio.Event()
             return await job.outcome()
@@ -111,23 +113,23 @@ class Refreshes:
             self._counts.token_refreshed("denied")
             raise
 
-    async def _take_turn(self, family_id: str, caller: Caller, transport: Transport) -> Refreshed:
+    async def _take_turn(self, family_id: str, caller: Caller, transport: Transport, commit: Commit) -> Refreshed:
         try:
-            return await self._refresh(caller, transport)
+            return await self._refresh(caller, transport, commit)
         finally:
             self._running.pop(family_id).set()
 
-    async def _refresh(self, caller: Caller, transport: Transport) -> Refreshed:
+    async def _refresh(self, caller: Caller, transport: Transport, commit: Commit) -> Refreshed:
         # It may have waited: what was denied meanwhile counts.
         caller = self._gate.enter_refresh(caller, transport, self.grace)
         signer = _check_kind(caller)
         name = name_of(caller, signer)
         found = await self._db.read(partial(refreshes.find, name=name))
         again = found is not None
-        longest = longest_over(transport)
-        text = await (
-            self._make(caller, signer, name, longest) if found is None else self._repeat(caller, signer, *found)
-        )
+        if found is None:
+            text = await self._make(caller, signer, name, longest_over(transport), commit)
+        else:
+            text = await self._repeat(caller, signer, *found, commit)
         # What was denied while this was on its way to the disk is told to nobody: the successor, or the token itself,
         # which a line in time may hit though its successor is younger. What is told again may have ended.
         self._gate.enter_refresh(caller, transport, self.grace)
@@ -136,7 +138,7 @@ class Refreshes:
         _log.info("refreshed", token=caller.credential_id, successor=successor.credential_id, again=again)
         return Refreshed(text, successor)
 
-    async def _make(self, caller: Caller, signer: Signer, name: str, longest: int) -> str:
+    async def _make(self, caller: Caller, signer: Signer, name: str, longest: int, commit: Commit) -> str:
         family_id, started = self._family_of(caller, name)
         epoch = self._ledger.epoch
         claims = renew(caller, signer, now=self._clock.now(), started=started, epoch=epoch)
@@ -157,10 +159,13 @@ class Refreshes:
         until = max(float(cast("int", claims["exp"])), caller.expires or 0.0)
         family = Family(family_id, started, until, frozenset(names))
         self._join(family)
-        await self._registrar.commit(partial(refreshes.insert, name=name, claims=claims, family=family))
+        # What denies the token denies its family, and so whatever was written of it: nothing to take back.
+        await commit(partial(refreshes.insert, name=name, claims=claims, family=family), undo=keep)
         return text
 
-    async def _repeat(self, caller: Caller, signer: Signer, family_id: str, claims: dict[str, object]) -> str:
+    async def _repeat(
+        self, caller: Caller, signer: Signer, family_id: str, claims: dict[str, object], commit: Commit
+    ) -> str:
         text = await self._sign(signer, claims)
         names = {_text_name(text), *_names_of(caller)}
         new = frozenset(name for name in names if family_id not in self._ledger.families_of([name]))
@@ -169,7 +174,7 @@ class Refreshes:
             known = self._ledger.families[family_id]
             family = Family(family_id, known.started, known.until, new)
             self._join(family)
-            await self._registrar.commit(partial(refreshes.add, family=family))
+            await commit(partial(refreshes.add, family=family), undo=keep)
         return text
 
     def _join(self, family: Family) -> None:

@@ -3,18 +3,22 @@
 Each kind of credential has a file beside this one that says what may become of it (`api_keys`, `users` …) and does it
 here. Denials take effect before they are durable, grants after (design 5):
 
-* a grant is a job (`submit`): commit, then ledger, then reply. A failed commit leaves everything as it was.
+* a grant (`grant`): commit, then ledger, then reply. A failed commit leaves everything as it was. Its authority is
+  asked again right before the commit, in this task, and by the only way to the disk that it is given (`Commit`). If it
+  was denied while the commit ran, what was written is taken back before the denial is answered.
 * a denial (`deny`, or `owe` for one that a kind knows itself): ledger and admissions at once, before the
   first await; then one commit; reply when it is done. If it fails the caller is told that it is in force and would be
   lost by a restart; what is denied stays denied and stays *owed* to the disk: it is written with growing pauses until
   it is there.
 
-Jobs are fed by a bounded queue to the registrar's own task, so that a caller that hangs up, or ends its own session by
-what it asks, cannot cancel one half-way.
+Both run in the registrar's own task, so that a caller that hangs up, or ends its own session by what it asks, cannot
+cancel one half-way. Grants wait in a bounded queue. Denials never do: they go ahead of every grant that waits, those
+that were said meanwhile in one transaction, and there are never too many.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -24,16 +28,17 @@ import structlog
 import trio
 
 from edged.access.admissions import Admission, Admissions, Cause
+from edged.access.authority import EDGED, Authority
 from edged.access.ledger import Ledger
 from edged.clock import Clock
 from edged.errors import EdgedError, Overloaded, StoreFailed
 from edged.store import meta, revocations
 from edged.store.database import Database, Transaction
-from edged.store.revocations import Denial, Revocation
+from edged.store.revocations import Denial, Revocation, Undo
 
 T = TypeVar("T")
 
-#: Jobs that wait for the registrar before the next one is refused.
+#: Grants that wait for the registrar before the next one is refused.
 QUEUE_SIZE: Final = 64
 #: Pauses between tries to save what is denied: doubled from the first to the longest, seconds.
 FIRST_PAUSE: Final = 1.0
@@ -51,11 +56,47 @@ class Counts(Protocol):
 Kind: TypeAlias = Literal["key", "token", "service_token", "subject", "issuer", "cut_off"]
 
 
+class Commit:
+    """How a grant reaches the disk; handed to its work, and the only way there."""
+
+    def __init__(self, registrar: Registrar, authority: Authority) -> None:
+        self._registrar = registrar
+        self._authority = authority
+
+    async def __call__(self, write: Transaction[T], *, undo: Transaction[object]) -> T:
+        """One transaction, and with it the epoch if it has risen, if the authority holds now and when it is done.
+
+        `undo` takes exactly this back, whatever else was written since by a denial; it is made if the authority ended
+        while the commit ran. Raises what the authority raises, or as Database.write does: then nothing was granted.
+        """
+        self._authority.check()
+        # From here to the hand-over there is no checkpoint.
+        value = await self._registrar.write(write)
+        try:
+            self._authority.check()
+        except EdgedError:
+            self._registrar.take_back(undo)
+            raise
+        return value
+
+
+def keep(_connection: object) -> None:
+    """The undo of what nobody asked for, or of what is worth nothing by itself once its authority has ended."""
+
+
 class Job(Generic[T]):
     """Something that the registrar's task does for a caller, who may be gone by then."""
 
-    def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
+    def __init__(
+        self,
+        work: Callable[[], Awaitable[T]],
+        authority: Authority,
+        withhold: Callable[[T], object] | None = None,
+    ) -> None:
+        """`withhold(value)` ends a credential that was made and that its asker must not be told any more."""
         self._work = work
+        self._authority = authority
+        self._withhold = withhold
         self._done = trio.Event()
         self._value: T | None = None
         self._error: Exception | None = None
@@ -72,11 +113,21 @@ class Job(Generic[T]):
         self._done.set()
 
     async def outcome(self) -> T:
-        """Wait for the result; raises what the work raised. Cancelling the wait does not cancel the work."""
+        """Wait for the result; raises what the work raised. Cancelling the wait does not cancel the work.
+
+        Raises Refused if whoever asked was denied after the commit: nobody is told a secret by then.
+        """
         await self._done.wait()
         if self._error is not None:
             raise self._error
-        return cast("T", self._value)
+        value = cast("T", self._value)
+        try:
+            self._authority.check_told()
+        except EdgedError:
+            if self._withhold is not None:
+                self._withhold(value)
+            raise
+        return value
 
 
 #: A denial on its way to the disk: the job that writes it, why there is none (it is owed all the same), None if it is
@@ -102,7 +153,12 @@ class Registrar:
         self._db = db
         self._clock = clock
         self._counts = counts
-        self._send, self._receive = trio.open_memory_channel[Job[Any]](queue_size)
+        self._queue_size = queue_size
+        self._grants: deque[Job[Any]] = deque()
+        # The next payment of what is owed; whoever denies something before it begins waits for the same one.
+        self._payment: Job[None] | None = None
+        self._asked = trio.Event()
+        self._undos = 0
         self._closed = False
         # Denied but not known to be on disk, by a name that the same denial said again has too.
         self._owed: dict[str, Denial] = {}
@@ -153,25 +209,55 @@ class Registrar:
             nursery.start_soon(self._retry)
             task_status.started()
             try:
-                async for job in self._receive:
-                    with trio.CancelScope(shield=True):
-                        await job.run()
+                while True:
+                    job = self._next()
+                    if job is None:
+                        self._asked = trio.Event()
+                        await self._asked.wait()
+                    else:
+                        with trio.CancelScope(shield=True):
+                            await job.run()
+                        await trio.lowlevel.checkpoint()
             finally:
                 self._closed = True
                 with trio.CancelScope(shield=True):
                     await self._drain()
 
-    def submit(self, work: Callable[[], Awaitable[T]]) -> Job[T]:
-        """Have this done after what was asked before. Raises Overloaded or StoreFailed (stopping); then it is not."""
+    def _next(self) -> Job[Any] | None:
+        """Denials first."""
+        job, self._payment = self._payment, None
+        if job is None and self._grants:
+            return self._grants.popleft()
+        return job
+
+    def grant(
+        self,
+        authority: Authority,
+        work: Callable[[Commit], Awaitable[T]],
+        *,
+        withhold: Callable[[T], object] | None = None,
+    ) -> Job[T]:
+        """Have this done after what was asked before; `work` gets the only way to the disk. Raises Overloaded or
+        StoreFailed (stopping); then it is not done.
+
+        `withhold(value)`: ends a credential that was made, and whose asker was denied before hearing of it.
+        """
         if self._closed:
-            raise StoreFailed("edged is stopping: nothing was saved", hint="ask again once it is back", in_force=False)
-        job = Job(work)
-        try:
-            self._send.send_nowait(job)
-        except trio.WouldBlock:
+            raise _stopping()
+        if len(self._grants) >= self._queue_size:
             raise Overloaded(
                 "too many changes of credentials wait for the disk", hint="try again in a moment", in_force=False
-            ) from None
+            )
+
+        async def run() -> T:
+            # What is to be undone is undone before anything is granted on top of it.
+            if any(isinstance(item, Undo) for item in self._owed.values()):
+                await self.pay()
+            return await work(Commit(self, authority))
+
+        job = Job(run, authority, withhold)
+        self._grants.append(job)
+        self._asked.set()
         return job
 
     def deny(self, identities: frozenset[str], until: float | None, by: str, kind: Kind, reason: str) -> Due:
@@ -246,14 +332,20 @@ class Registrar:
                 in_force=True,
             ) from problem
 
-    async def commit(self, transaction: Transaction[T], *, may_stand: bool = False) -> T:
-        """One transaction of a job, and with it the epoch if it has risen. Raises as Database.write does."""
+    async def write(self, transaction: Transaction[T], *, may_stand: bool = False) -> T:
+        """One transaction, and with it the epoch if it has risen; for `Commit` and for denials only. Raises as
+        Database.write does."""
         epoch = self._ledger.epoch
         if epoch == self._kept_epoch:
             return await self._db.write(transaction, may_stand=may_stand)
         value = await self._db.write(meta.with_epoch(epoch, transaction), may_stand=may_stand)
         self._kept_epoch = max(epoch, self._kept_epoch)
         return value
+
+    def take_back(self, undo: Transaction[object]) -> None:
+        """A grant was committed, and its authority had ended by then: it is undone with the next denials."""
+        self._undos += 1
+        self.owe({f"undo:{self._undos}": Undo(undo)})
 
     async def epoch(self) -> int:
         """What a token that is made now says as `epoch`: on disk, so that none that is made after a restart says less.
@@ -308,12 +400,14 @@ class Registrar:
         """Everyone who is inside and should not be: by a token that is denied by whom it is of, or when it was made."""
         return [each for each in self._admissions if self._ledger.is_denied(each.caller)]
 
-    def _pay_later(self) -> Job[None] | Overloaded | StoreFailed:
-        try:
-            return self.submit(self.pay)
-        except (Overloaded, StoreFailed) as problem:
+    def _pay_later(self) -> Job[None] | StoreFailed:
+        if self._closed:
             self._fall_behind()
-            return problem
+            return _stopping()
+        if self._payment is None:
+            self._payment = Job(self.pay, EDGED)
+            self._asked.set()
+        return self._payment
 
     def _fall_behind(self) -> None:
         self._late = True
@@ -325,7 +419,7 @@ class Registrar:
         if not due and self._ledger.epoch == self._kept_epoch:
             return
         try:
-            await self.commit(partial(revocations.deny, denials=list(due.values())), may_stand=True)
+            await self.write(partial(revocations.deny, denials=list(due.values())), may_stand=True)
         except BaseException:
             self._fall_behind()
             raise
@@ -346,19 +440,19 @@ class Registrar:
                 _log.warning("denials not on disk yet", owed=len(self._owed), next_try_seconds=pause)
                 await trio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
-                await Job(self.pay).run()
+                await Job(self.pay, EDGED).run()
             self._unpaid = trio.Event()
 
     async def _drain(self) -> None:
-        while True:
-            try:
-                job = self._receive.receive_nowait()
-            except trio.WouldBlock:
-                break
+        while (job := self._next()) is not None:
             await job.run()
-        await Job(self.pay).run()
+        await Job(self.pay, EDGED).run()
         if self._owed:
             _log.error("denials lost", owed=sorted(self._owed))
+
+
+def _stopping() -> StoreFailed:
+    return StoreFailed("edged is stopping: nothing was saved", hint="ask again once it is back", in_force=False)
 
 
 async def _wait(due: Due) -> None:

@@ -11,8 +11,9 @@ from typing import Final
 
 import structlog
 
+from edged.access.authority import Authority
 from edged.access.ledger import Ledger
-from edged.access.registrar import Registrar
+from edged.access.registrar import Commit, Registrar
 from edged.clock import Clock, iso
 from edged.errors import EdgedError
 from edged.store import restores, usage
@@ -74,16 +75,16 @@ class Restores:
             remedy=f"revoke what was revoked since then, then on this machine: {COMMAND}",
         )  # fmt: skip
 
-    async def confirm(self, by: str) -> Restored | None:
+    async def confirm(self, authority: Authority, by: str) -> Restored | None:
         """An administrator takes this database for right: saved, then in force. What it was; None if there is nothing
         to confirm. Raises StoreFailed, Overloaded."""
-        return await self._registrar.submit(partial(self._confirm, by)).outcome()
+        return await self._registrar.grant(authority, partial(self._confirm, by)).outcome()
 
-    async def _confirm(self, by: str) -> Restored | None:
+    async def _confirm(self, by: str, commit: Commit) -> Restored | None:
         mark = self.pending
         if mark is None:
             return None
-        await self._registrar.commit(restores.remove_mark)
+        await commit(restores.remove_mark, undo=partial(restores.put_mark, mark=mark))
         self.pending = self._ledger.unconfirmed_epoch = None
         _log.warning("restored database confirmed", by=by, cause=mark.cause, at=iso(mark.at))
         return mark

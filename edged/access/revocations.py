@@ -15,13 +15,14 @@ from typing import Any, Final
 
 import structlog
 
+from edged.access.authority import EDGED
 from edged.access.ledger import ALL, Ledger
-from edged.access.registrar import Counts, Due, Registrar
+from edged.access.registrar import Commit, Counts, Due, Registrar, keep
 from edged.clock import Boot, Clock
 from edged.errors import Overloaded, StoreFailed
 from edged.store import meta
 from edged.store import revocations as rows
-from edged.store.database import Database
+from edged.store.database import Reads
 from edged.store.revocations import CutOff, Denial, Drawn, Revocation, Settled
 
 #: For how long after its end a token's revocation is kept, seconds: longer than any leeway and any grace for a refresh.
@@ -36,7 +37,7 @@ class Revocations:
         self,
         registrar: Registrar,
         ledger: Ledger,
-        db: Database,
+        db: Reads,
         clock: Clock,
         counts: Counts,
         *,
@@ -155,7 +156,7 @@ class Revocations:
         Of tokens and their families, never of keys, subjects and issuers; only for a clock that is trusted. Should it
         have lied all the same, see `mind_reset`. Raises StoreFailed, Overloaded.
         """
-        return await self._registrar.submit(partial(self._prune, now)).outcome()
+        return await self._registrar.grant(EDGED, partial(self._prune, now)).outcome()
 
     def mind_reset(self) -> None:
         """The time was set back by root's word, or may have been before this start. If it is before a time at which
@@ -169,21 +170,21 @@ class Revocations:
         self._pruned_at = 0.0
         # What the disk does not take now is taken for a reset again at the next start.
         with suppress(Overloaded, StoreFailed):
-            self._registrar.submit(self._forget_pruned)
+            self._registrar.grant(EDGED, self._forget_pruned)
 
     async def follow_reset(self) -> None:
         """Root's word: the clock is right. `mind_reset`; and lines that lie in the future are lowered to now: none was
         drawn later, whatever clock told that time. Raises StoreFailed or Overloaded if those stay as they are."""
         self.mind_reset()
         try:
-            await self._registrar.submit(self._lower).outcome()
+            await self._registrar.grant(EDGED, self._lower).outcome()
         except (StoreFailed, Overloaded) as problem:
             raise type(problem)(
                 "the clock was reset, but what was revoked up to a time that is yet to come stays so",
                 hint="mend the disk, then once more: edged clock reset",
             ) from problem
 
-    async def _lower(self) -> None:
+    async def _lower(self, commit: Commit) -> None:
         await self._registrar.pay()
         ledger, now = self._ledger, self._clock.now()
         # Where edged's own tokens are compared with a time they end by the epoch instead: what was ended stays so.
@@ -195,7 +196,7 @@ class Revocations:
         for scope in own:
             ledger.epochs[scope] = epoch
         self._registrar.put_out(self._registrar.find_denied(), "revoked", names=own)
-        await self._registrar.commit(partial(rows.lower, now=now, epoch=epoch))
+        await commit(partial(rows.lower, now=now, epoch=epoch), undo=keep)
         later = self._clock.now()
         for scope in high:
             # One that was drawn meanwhile is within the high one, and not on the disk yet.
@@ -208,17 +209,18 @@ class Revocations:
             ledger.lower(scope, limit)
             _log.warning("cut-off lowered", scope=scope, before=limit)
 
-    async def _forget_pruned(self) -> None:
+    async def _forget_pruned(self, commit: Commit) -> None:
         await self._registrar.pay()
         if self._pruned_at == 0.0:
-            await self._registrar.commit(meta.forget_pruned)
+            await commit(meta.forget_pruned, undo=keep)
 
-    async def _prune(self, now: float) -> int:
+    async def _prune(self, now: float, commit: Commit) -> int:
         said = self._registrar.said = set()
         # Before it is so on the disk: whoever resets the clock meanwhile resets it behind this.
         before, self._pruned_at = self._pruned_at, max(now, self._pruned_at)
         try:
-            named, families = await self._registrar.commit(partial(rows.prune, before=now - PRUNE_SECONDS, now=now))
+            prune = partial(rows.prune, before=now - PRUNE_SECONDS, now=now)
+            named, families = await commit(prune, undo=keep)
         except BaseException:
             # Nobody knows what the disk says now.
             self._deny_anew(said, now)

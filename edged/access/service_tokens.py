@@ -9,8 +9,9 @@ from typing import Any, Final
 import structlog
 
 from edged.access.admissions import Admissions
+from edged.access.authority import Authority
 from edged.access.ledger import Ledger
-from edged.access.registrar import Registrar
+from edged.access.registrar import Commit, Registrar
 from edged.access.rotation import GRACE_SECONDS, check_grace, check_room, shorten
 from edged.clock import Clock
 from edged.credentials.service_tokens import (
@@ -26,7 +27,7 @@ from edged.credentials.service_tokens import (
 )
 from edged.errors import InvalidParams, InvalidState, NotFound
 from edged.store import service_tokens
-from edged.store.database import Database
+from edged.store.database import Reads
 
 _LONGEST_NAME: Final = 100
 _MOST_NETWORKS: Final = 64
@@ -36,9 +37,7 @@ _log = structlog.get_logger("service_tokens")
 class ServiceTokens:
     """What may become of a service token."""
 
-    def __init__(
-        self, registrar: Registrar, ledger: Ledger, admissions: Admissions, db: Database, clock: Clock
-    ) -> None:
+    def __init__(self, registrar: Registrar, ledger: Ledger, admissions: Admissions, db: Reads, clock: Clock) -> None:
         self._registrar = registrar
         self._ledger = ledger
         self._admissions = admissions
@@ -52,18 +51,20 @@ class ServiceTokens:
             self._ledger.put_service_token(record)
         _log.info("loaded", count=len(tokens))
 
-    async def create(self, name: str, networks: Sequence[str] | None = None) -> tuple[ServiceTokenRecord, str]:
+    async def create(
+        self, authority: Authority, name: str, networks: Sequence[str] | None = None
+    ) -> tuple[ServiceTokenRecord, str]:
         """A new token and its secret, which nothing else will ever show. `networks`: CIDR, None for everywhere.
 
         Raises InvalidParams, StoreFailed or Overloaded; then there is no token.
         """
         token_id, secret, token_digest = mint()
         record = self._make(token_id, name, token_digest, networks)
-        await self._registrar.submit(partial(self._create, record)).outcome()
+        await self._registrar.grant(authority, partial(self._create, record), withhold=self._withhold).outcome()
         return record, secret
 
     async def import_one(
-        self, name: str, secret: str, networks: Sequence[str] | None = None
+        self, authority: Authority, name: str, secret: str, networks: Sequence[str] | None = None
     ) -> tuple[ServiceTokenRecord, bool]:
         """Accept a token that its users hold already, by its SHA-256; with False the one that is known by it, as it is.
 
@@ -73,16 +74,18 @@ class ServiceTokens:
         if printed := published_as(token_digest):
             raise InvalidParams(f"it is {printed}, known to everybody", hint="make one: edged service-token add NAME")
         record = self._make(mint_token_id(), name, token_digest, networks)
-        return await self._registrar.submit(partial(self._import, record)).outcome()
+        return await self._registrar.grant(authority, partial(self._import, record)).outcome()
 
-    async def rotate(self, token_id: str, grace_seconds: float = GRACE_SECONDS) -> tuple[ServiceTokenRecord, str]:
+    async def rotate(
+        self, authority: Authority, token_id: str, grace_seconds: float = GRACE_SECONDS
+    ) -> tuple[ServiceTokenRecord, str]:
         """A new secret for a token; the old one is good for `grace_seconds` more.
 
         Raises NotFound, InvalidState (revoked), InvalidParams, StoreFailed or Overloaded; then nothing changed.
         """
         check_grace(grace_seconds)
         self._find_living(token_id)
-        return await self._registrar.submit(partial(self._rotate, token_id, grace_seconds)).outcome()
+        return await self._registrar.grant(authority, partial(self._rotate, token_id, grace_seconds)).outcome()
 
     def revoke(self, token_id: str, by: str = "") -> Coroutine[Any, Any, ServiceTokenRecord]:
         """End a token, both its secrets, and everything that it opened and made: in force when this *call* returns.
@@ -139,24 +142,33 @@ class ServiceTokens:
             token_id=token_id, name=name, digest=token_digest, created_at=self._clock.now(), networks=within
         )
 
-    async def _create(self, record: ServiceTokenRecord) -> None:
-        await self._db.write(partial(service_tokens.insert, record=record))
+    async def _create(self, record: ServiceTokenRecord, commit: Commit) -> ServiceTokenRecord:
+        await commit(
+            partial(service_tokens.insert, record=record),
+            undo=partial(service_tokens.delete, token_id=record.token_id),
+        )
         self._ledger.put_service_token(record)
         _log.info("created", id=record.token_id, name=record.name, networks=record.networks)
+        return record
 
-    async def _import(self, record: ServiceTokenRecord) -> tuple[ServiceTokenRecord, bool]:
+    def _withhold(self, record: ServiceTokenRecord) -> None:
+        """Nobody will ever know its secret."""
+        name = service_identity(record.token_id)
+        self._registrar.deny(frozenset({name}), None, "", "service_token", "its maker was denied")
+
+    async def _import(self, record: ServiceTokenRecord, commit: Commit) -> tuple[ServiceTokenRecord, bool]:
         if (known := self._ledger.find_service_token(record.digest)) is not None:
             return self.find(known.credential_id), False
-        await self._create(record)
+        await self._create(record, commit)
         return record, True
 
-    async def _rotate(self, token_id: str, grace_seconds: float) -> tuple[ServiceTokenRecord, str]:
+    async def _rotate(self, token_id: str, grace_seconds: float, commit: Commit) -> tuple[ServiceTokenRecord, str]:
         before = self._find_living(token_id)
         now = self._clock.now()
         check_room(before, now, grace_seconds)
         secret, token_digest = mint_secret()
         record = before.rotate(token_digest, now, grace_seconds)
-        await self._db.write(partial(service_tokens.rotate, record=record))
+        await commit(partial(service_tokens.rotate, record=record), undo=partial(service_tokens.rotate, record=before))
         self._ledger.put_service_token(record)
         shorten(self._admissions, before, grace_seconds, service_secret_identity)
         # If it was revoked during the commit the new secret is worth nothing.

@@ -17,15 +17,16 @@ from typing import Any, Final, TypeAlias
 import structlog
 
 from edged.access.admissions import Admissions
+from edged.access.authority import EDGED, Authority
 from edged.access.ledger import Ledger, issuer_identity, key_identity, login_identities, user_identity
-from edged.access.registrar import Due, Kind, Registrar
+from edged.access.registrar import Commit, Due, Kind, Registrar
 from edged.clock import Clock
 from edged.credentials.callers import Streams
 from edged.credentials.roles import ROLES, canonical_role
 from edged.credentials.users import NAME_RULE, UserRecord, common, gains, is_user_name, loses
 from edged.errors import InvalidParams, InvalidState, NotFound, Overloaded, StoreFailed
 from edged.store import users
-from edged.store.database import Database
+from edged.store.database import Reads
 from edged.store.revocations import UserChange
 
 _LONGEST_DISPLAY_NAME: Final = 100
@@ -41,7 +42,7 @@ class Users:
     """What may become of a user."""
 
     def __init__(
-        self, registrar: Registrar, ledger: Ledger, admissions: Admissions, db: Database, clock: Clock, *, issuer: str
+        self, registrar: Registrar, ledger: Ledger, admissions: Admissions, db: Reads, clock: Clock, *, issuer: str
     ) -> None:
         """`issuer`: what the tokens that logins get say as `iss`."""
         self._registrar = registrar
@@ -128,6 +129,7 @@ class Users:
 
     async def create(
         self,
+        authority: Authority,
         *,
         name: str,
         role: str,
@@ -136,11 +138,10 @@ class Users:
         permissions: Sequence[str] | None = None,
         camera_access: Sequence[str] | None = None,
         streams: Streams | None = None,
-        check: Callable[[], None] = lambda: None,
     ) -> UserRecord:
         """A new user; `password` is its argon2id hash. Tokens that were issued to this name before are worth nothing.
 
-        `check()` is asked right before the commit and may raise. Raises InvalidParams, InvalidState (as `check_name`),
+        Raises what the authority raises, InvalidParams, InvalidState (as `check_name`),
         StoreFailed or Overloaded; then there is none.
         """
         now = self._clock.now()
@@ -157,19 +158,26 @@ class Users:
             password_changed_at=None if password is None else now,
         )
         _check(record)
-        return await self._registrar.submit(partial(self._create, record, check)).outcome()
+        return await self._registrar.grant(authority, partial(self._create, record)).outcome()
 
     def update(
-        self, name: str, changes: Mapping[str, Any], check: Check = lambda _before, _after: None, by: str = ""
+        self,
+        authority: Authority,
+        name: str,
+        changes: Mapping[str, Any],
+        check: Check = lambda _before, _after: None,
+        by: str = "",
     ) -> Coroutine[Any, Any, UserRecord]:
         """Change what a user is called and may do: fields of UserRecord by name. What is taken away is gone when this
         *call* returns; await the result for the commits, and for what is given.
 
         Who loses a right loses every token that edged issued to them; their keys can do no more than they can. `by`
         is the session that asks: if it ends itself, its reply goes out first. Raises NotFound, InvalidParams,
-        InvalidState (nobody would be left who can administer users), or what `check` raises: then nothing changed.
+        InvalidState (nobody would be left who can administer users), or what the authority or `check` raises: then
+        nothing changed.
         StoreFailed and Overloaded if what was taken away is not yet on disk; then what was to be given is not.
         """
+        authority.check()
         before, after = self._prepare(name, changes, check)
         held, due, lost, given = before, None, loses(before, after), changes
         # Also for one who is disabled already: a grant that takes that back may be on its way to the disk.
@@ -186,7 +194,7 @@ class Users:
             if not given:
                 return held
             try:
-                granted = await self._registrar.submit(partial(self._grant, name, given, check)).outcome()
+                granted = await self._registrar.grant(authority, partial(self._grant, name, given, check)).outcome()
             except (StoreFailed, Overloaded) as problem:
                 if due is None:
                     raise
@@ -196,7 +204,7 @@ class Users:
                     in_force=True,
                 ) from problem
             # They were given something since this was asked: now there is something to take away.
-            return await self.update(name, given, check, by) if granted is None else granted
+            return await self.update(authority, name, given, check, by) if granted is None else granted
 
         return settle()
 
@@ -204,11 +212,12 @@ class Users:
         """Refuse a user, their tokens and their keys until they are enabled: in force when this *call* returns."""
         record = self.get(name)
         at = self._clock.now() if record.disabled_at is None else record.disabled_at
-        return self.update(name, {"disabled_at": at}, by=by)
+        # A denial, and nothing else.
+        return self.update(EDGED, name, {"disabled_at": at}, by=by)
 
-    def enable(self, name: str) -> Coroutine[Any, Any, UserRecord]:
+    def enable(self, authority: Authority, name: str) -> Coroutine[Any, Any, UserRecord]:
         """Let a disabled user in again, once that is on disk."""
-        return self.update(name, {"disabled_at": None})
+        return self.update(authority, name, {"disabled_at": None})
 
     def set_password(self, name: str, password: str, by: str = "") -> Coroutine[Any, Any, UserRecord]:
         """Another password, by its argon2id hash: when this *call* returns the old one, and every token that edged
@@ -225,7 +234,7 @@ class Users:
         """The same password at today's cost, unless it is another one by now. Nobody waits for it: if it cannot be
         written, the next login makes it again."""
         with suppress(Overloaded, StoreFailed):
-            self._registrar.submit(partial(self._rehash, name, old, new))
+            self._registrar.grant(EDGED, partial(self._rehash, name, old, new))
 
     def delete(self, name: str, by: str = "") -> Coroutine[Any, Any, UserRecord]:
         """No such user any more: their tokens are worth nothing and their keys rest, when this *call* returns.
@@ -327,30 +336,32 @@ class Users:
             ended += self._registrar.put_out(revoked, "revoked", by, {user_identity(record.name)})
         _log.info("in force", user=record.name, status=record.status, role=record.role, ended=ended)
 
-    async def _create(self, record: UserRecord, check: Callable[[], None]) -> UserRecord:
+    async def _create(self, record: UserRecord, commit: Commit) -> UserRecord:
         before = self._ledger.users.get(record.name)
         self.check_name(record.name)
-        check()
         record = replace(record, epoch=self._ledger.next_epoch())
-        return await self._commit(before, record)
+        return await self._commit(before, record, commit)
 
-    async def _grant(self, name: str, changes: Mapping[str, Any], check: Check) -> UserRecord | None:
+    async def _grant(self, name: str, changes: Mapping[str, Any], check: Check, commit: Commit) -> UserRecord | None:
         """None, and nothing done, if it would take something away: that is a denial's business."""
         before, after = self._prepare(name, changes, check)
         if after == before:
             return before
-        return None if loses(before, after) else await self._commit(before, after)
+        return None if loses(before, after) else await self._commit(before, after, commit)
 
-    async def _rehash(self, name: str, old: str, new: str) -> None:
+    async def _rehash(self, name: str, old: str, new: str, commit: Commit) -> None:
         record = self.find(name)
         if record is not None and record.password == old:
-            await self._commit(record, replace(record, password=new))
+            await self._commit(record, replace(record, password=new), commit)
 
-    async def _commit(self, before: UserRecord | None, record: UserRecord) -> UserRecord:
+    async def _commit(self, before: UserRecord | None, record: UserRecord, commit: Commit) -> UserRecord:
         """Write a row and have it in force. Raises InvalidState if a denial came meanwhile: then that stands."""
         owed = self._registrar.withdraw(_owed(record.name))
         try:
-            await self._registrar.commit(partial(users.put, record=record))
+            await commit(
+                partial(users.put, record=record),
+                undo=partial(users.delete, name=record.name) if before is None else partial(users.put, record=before),
+            )
         except BaseException:
             if owed is not None:
                 self._registrar.owe_again(_owed(record.name), owed)

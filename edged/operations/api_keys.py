@@ -6,6 +6,7 @@ The secret stands in the reply that made it and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -18,7 +19,7 @@ from edged.credentials import stream_names
 from edged.credentials.api_keys import KeyRecord, digest
 from edged.credentials.callers import Caller, Streams
 from edged.credentials.decision import Reason
-from edged.credentials.roles import ROLES, canonical_role, compute, is_permission, name_cameras
+from edged.credentials.roles import ROLES, SELF, canonical_role, compute, is_permission, name_cameras
 from edged.errors import Denied, InvalidParams
 from edged.operations.camera_names import resolve_rights
 from edged.operations.catalogue import Call, operation
@@ -86,8 +87,10 @@ async def create_key(call: Call, params: CreateKeyParams) -> NewKey:
     """Make an API key. It is durable before this answers."""
     params = resolve_rights(params, call.house.cameras)
     streams = read_streams(params.streams)
-    refuse_widening(call, params.role, params.permissions, params.camera_access, streams)
+    refuse = partial(Giver(call).refuse_widening, params.role, params.permissions, params.camera_access, streams)
+    refuse()
     record, secret = await call.house.api_keys.create(
+        call.authority("keys:admin", refuse),
         name=params.name,
         role=canonical_role(params.role),
         expires_at=_read_expiry(params.expires_at, params.expires_in_days, call.house.clock.now()),
@@ -214,12 +217,14 @@ async def rotate_key(call: Call, params: RotateKeyParams) -> RotatedKey:
     One that was replaced, perhaps because it leaked, does not take the key over.
     """
     _authorize_own(call, params.key_id)
-    held = call.house.api_keys.find(params.key_id)
+    api_keys = call.house.api_keys
     # Whoever rotates a key holds it from then on; it holds itself already, though its owner may let it do less.
-    if not _is_own(call, params.key_id):
-        refuse_widening(call, held.role, held.permissions, held.camera_access, held.streams)
-    shown = _shown_secret(call) if _is_own(call, params.key_id) else None
-    record, secret = await call.house.api_keys.rotate(params.key_id, params.grace_seconds, shown=shown)
+    if _is_own(call, params.key_id):
+        authority, shown = call.authority(SELF), _shown_secret(call)
+    else:
+        authority, shown = call.authority("keys:admin", partial(Giver(call).refuse_key, params.key_id)), None
+    authority.check()
+    record, secret = await api_keys.rotate(authority, params.key_id, params.grace_seconds, shown=shown)
     assert record.rotated_at is not None
     assert record.previous_valid_until is not None
     return RotatedKey(
@@ -261,13 +266,15 @@ async def update_key(call: Call, params: UpdateKeyParams) -> KeyItem:
     if not changes:
         raise InvalidParams("nothing to change", hint="give one of its rights, its name, owner or end")
 
+    authority, giver = call.authority("keys:admin"), Giver(call)
+
     def check(before: KeyRecord, after: KeyRecord) -> None:
         # Judged right before the commit: the asker may have been narrowed meanwhile, or the key changed.
-        call.house.gate.authorize(call.session.caller, "keys:admin", call.session.transport)
+        authority.check()
         if not _is_narrower(before, after):
-            refuse_widening(call, after.role, after.permissions, after.camera_access, after.streams)
+            giver.refuse_widening(after.role, after.permissions, after.camera_access, after.streams)
 
-    return _show(await call.house.api_keys.update(params.key_id, changes, check), call.house)
+    return _show(await call.house.api_keys.update(authority, params.key_id, changes, check), call.house)
 
 
 @operation("keys:admin")
@@ -281,9 +288,9 @@ async def suspend_key(call: Call, params: KeyParams) -> KeyItem:
 @operation("keys:admin")
 async def resume_key(call: Call, params: KeyParams) -> KeyItem:
     """A suspended key is good again. Again is fine."""
-    held = call.house.api_keys.find(params.key_id)
-    refuse_widening(call, held.role, held.permissions, held.camera_access, held.streams)
-    return _show(await call.house.api_keys.resume(params.key_id), call.house)
+    authority = call.authority("keys:admin", partial(Giver(call).refuse_key, params.key_id))
+    authority.check()
+    return _show(await call.house.api_keys.resume(authority, params.key_id), call.house)
 
 
 class ImportedKey(msgspec.Struct, frozen=True):
@@ -324,14 +331,16 @@ async def import_keys(call: Call, params: ImportKeysParams) -> ImportReport:
     """
     report: dict[int, Imported] = {}
     taken: dict[int, ForeignKey] = {}
+    giver = Giver(call)
     for at, item in enumerate(params.keys):
         try:
             taken[at] = _read_foreign(item, call.house.clock.now())
-            refuse_widening(call, item.role, None, None)
+            giver.refuse_widening(item.role, None, None)
         except InvalidParams as problem:
             report[at] = Imported(item.source_id, "refused", reason=problem.sentence)
             taken.pop(at, None)
-    outcomes = await call.house.api_keys.import_all(list(taken.values()))
+    rules = [partial(giver.refuse_widening, role, None, None) for role in sorted({key.role for key in taken.values()})]
+    outcomes = await call.house.api_keys.import_all(call.authority("keys:admin", *rules), list(taken.values()))
     for at, outcome in zip(taken, outcomes, strict=True):
         source_id = params.keys[at].source_id
         if isinstance(outcome, KeyRecord):
@@ -374,27 +383,40 @@ def _shown_secret(call: Call) -> str:
     return next(name for name in call.session.caller.identities if name.startswith("secret:"))
 
 
-def refuse_widening(
-    call: Call,
-    role: str,
-    permissions: Sequence[str] | None,
-    camera_access: Sequence[str] | None,
-    streams: Streams | None = None,
-    roles: Sequence[str] = (),
-) -> None:
-    """Nobody hands on more than they may do themselves (contract 10.1); `roles` are further ones. Raises Refused."""
-    caller = call.session.caller
-    assert caller is not None, "the gate lets nobody ask this without a caller"
-    named = frozenset(map(canonical_role, (role, *roles)))
-    whole, single = compute(named, permissions, has_streams=streams is not None)
-    asked = Caller("api_key", "", named, whole, single, name_cameras(camera_access), streams)
-    if not call.house.gate.current(caller).covers(asked):
-        raise Denied(
-            Reason.MISSING_SCOPE,
-            "nobody can hand on more than they may do themselves",
-            required=role or None,
-            have=caller.role,
-        )
+class Giver:
+    """Whoever asks, as somebody who hands something on: the caller of now, whoever the session belongs to later."""
+
+    def __init__(self, call: Call) -> None:
+        assert call.session.caller is not None, "the gate lets nobody ask this without a caller"
+        self._caller = call.session.caller
+        self._gate = call.house.gate
+        self._api_keys = call.house.api_keys
+
+    def refuse_widening(
+        self,
+        role: str,
+        permissions: Sequence[str] | None,
+        camera_access: Sequence[str] | None,
+        streams: Streams | None = None,
+        roles: Sequence[str] = (),
+    ) -> None:
+        """Nobody hands on more than they may do themselves (contract 10.1), when it is asked; `roles` are further
+        ones. Raises Denied."""
+        named = frozenset(map(canonical_role, (role, *roles)))
+        whole, single = compute(named, permissions, has_streams=streams is not None)
+        asked = Caller("api_key", "", named, whole, single, name_cameras(camera_access), streams)
+        if not self._gate.current(self._caller).covers(asked):
+            raise Denied(
+                Reason.MISSING_SCOPE,
+                "nobody can hand on more than they may do themselves",
+                required=role or None,
+                have=self._caller.role,
+            )
+
+    def refuse_key(self, key_id: str) -> None:
+        """Whoever gets hold of a key, or brings it back, could make it as it is then. Raises Denied, NotFound."""
+        held = self._api_keys.find(key_id)
+        self.refuse_widening(held.role, held.permissions, held.camera_access, held.streams)
 
 
 def _is_narrower(before: KeyRecord, after: KeyRecord) -> bool:

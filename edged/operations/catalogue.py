@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
+from edged.access.authority import Asker
 from edged.cameras.model import Camera
 from edged.credentials.callers import NOTHING, Resource
 from edged.credentials.roles import CAPABILITIES, OPEN, SELF
@@ -51,6 +52,10 @@ class Call:
         """The camera that the params named; only where the declaration says `on_camera`."""
         assert self._camera is not None, f"{self.operation.name} is not declared on_camera"
         return self._camera
+
+    def authority(self, capability: str, *further: Callable[[], None]) -> Asker:
+        """By what right the caller of now is granted something: asked again right before it is (access.authority)."""
+        return Asker(self.house.gate, self.session.caller, capability, self.session.transport, further)
 
 
 @dataclass(frozen=True, slots=True)

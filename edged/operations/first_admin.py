@@ -8,6 +8,7 @@ import msgspec
 import structlog
 import trio
 
+from edged.access.authority import Proof
 from edged.credentials.decision import Reason
 from edged.credentials.passwords import check_password
 from edged.errors import Denied, InvalidState, UnknownMethod
@@ -69,7 +70,7 @@ async def claim(call: Call, params: ClaimParams) -> Claimed:
     hashed = await house.passwords.hash(params.password)
     # Whoever hangs up now may have made an administrator: then the code's file has to go all the same.
     with trio.CancelScope(shield=True):
-        user = await house.users.create(name=params.username, role="admin", password=hashed, check=is_still_first)
+        user = await house.users.create(Proof(is_still_first), name=params.username, role="admin", password=hashed)
         house.first_admin.withdraw()
     house.limiter.succeeded(address, user.name)
     _log.warning("claimed", user=user.name, address=address or None)

@@ -68,6 +68,7 @@ async def login(call: Call, params: LoginParams) -> Login:
     if user.streams is not None:
         claims |= write_streams(user.streams, paths_of(house.cameras))
     token = await _sign(house, claims, house.shared_secrets[0] if house.shared_secrets else "RS256", epoch)
+    house.logins.confirm(user, session.transport)
     return Login(
         status="success",
         message="Login successful",
@@ -114,8 +115,10 @@ async def create_stream_token(call: Call, params: CreateStreamTokenParams) -> St
         expires_in=EXPIRES_IN,
         extra=write_streams(streams, paths_of(house.cameras)),
     )
+    token = await _sign(house, claims, params.alg, epoch)
+    house.logins.confirm(user, session.transport)
     return StreamToken(
-        token=await _sign(house, claims, params.alg, epoch),
+        token=token,
         token_type="Bearer",  # noqa: S106 (the scheme of RFC 6750)
         expires_in=EXPIRES_IN,
         permissions=StreamAccess(sorted(streams.read), sorted(streams.publish)),

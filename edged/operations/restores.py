@@ -34,7 +34,7 @@ async def confirm_restore(call: Call, params: NoParams) -> RestoreConfirmed:
         raise Refused(
             Reason.MISSING_SCOPE, "a restored database is confirmed on the box itself", hint=f"there: sudo {COMMAND}"
         )
-    mark = await house.restores.confirm(session.caller.subject)
+    mark = await house.restores.confirm(call.authority("system:admin"), session.caller.subject)
     if mark is None:
         return RestoreConfirmed(False, "", "", 0, 0)
     now = house.clock.now()

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from edged.access.authority import Asker
 from edged.clock import iso, iso_or_none
 from edged.credentials.service_tokens import ServiceTokenRecord, is_user_id
 from edged.errors import InvalidParams
@@ -47,8 +48,8 @@ class NewServiceToken(msgspec.Struct, frozen=True):
 @operation("keys:admin")
 async def create_service_token(call: Call, params: CreateServiceTokenParams) -> NewServiceToken:
     """Make a token with which another server may act for any user under /v1/files. Durable before this answers."""
-    _authorize_files(call)
-    record, secret = await call.house.service_tokens.create(params.name, params.networks)
+    authority = _authorize_files(call)
+    record, secret = await call.house.service_tokens.create(authority, params.name, params.networks)
     return NewServiceToken(
         token_id=record.token_id,
         service_token=secret,
@@ -76,12 +77,12 @@ class ImportedServiceToken(msgspec.Struct, frozen=True):
 @operation("keys:admin")
 async def import_service_token(call: Call, params: ImportServiceTokenParams) -> ImportedServiceToken:
     """Accept a token that is in use elsewhere, by its SHA-256 (contract S3-22). Again is fine."""
-    _authorize_files(call)
+    authority = _authorize_files(call)
     secret = params.service_token
     if not (secret.isascii() and secret.isprintable()) or " " in secret:
         raise InvalidParams("service_token holds what no header can: give 20 to 256 printable characters, no spaces")
     tokens = call.house.service_tokens
-    record, fresh = await tokens.import_one(params.name, secret, params.networks)
+    record, fresh = await tokens.import_one(authority, params.name, secret, params.networks)
     state: Literal["imported", "known", "revoked"] = "imported" if fresh else "known"
     return ImportedServiceToken(record.token_id, "revoked" if tokens.is_revoked(record.token_id) else state)
 
@@ -136,8 +137,8 @@ class RotatedServiceToken(msgspec.Struct, frozen=True):
 @operation("keys:admin")
 async def rotate_service_token(call: Call, params: RotateServiceTokenParams) -> RotatedServiceToken:
     """Give a service token a new secret; the old one works on for a while, so that no server is shut out."""
-    _authorize_files(call)
-    record, secret = await call.house.service_tokens.rotate(params.token_id, params.grace_seconds)
+    authority = _authorize_files(call)
+    record, secret = await call.house.service_tokens.rotate(authority, params.token_id, params.grace_seconds)
     assert record.rotated_at is not None
     assert record.previous_valid_until is not None
     return RotatedServiceToken(
@@ -179,9 +180,12 @@ def act_for(call: Call, user_id: str) -> None:
     call.session.caller = dataclasses.replace(caller, acts_for=user_id)
 
 
-def _authorize_files(call: Call) -> None:
-    """Who makes or holds a service token can reach the files of everybody: nobody hands on more than they may do."""
-    call.house.gate.authorize(call.session.caller, "files:admin", call.session.transport)
+def _authorize_files(call: Call) -> Asker:
+    """Who makes or holds a service token can reach the files of everybody: nobody hands on more than they may do.
+    Raises Refused."""
+    authority = call.authority("keys:admin", call.authority("files:admin").check)
+    authority.check()
+    return authority
 
 
 def _show(record: ServiceTokenRecord, house: House) -> ServiceTokenItem:

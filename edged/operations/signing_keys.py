@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from edged.access.authority import EDGED
 from edged.clock import iso, iso_or_none
 from edged.credentials.signing_keys import PUBLISHED_SECONDS, Algorithm, SigningKeyRecord, State
 from edged.credentials.tokens import key_identity
@@ -50,7 +51,7 @@ class CreateSigningKeyParams(msgspec.Struct, frozen=True):
 @operation("keys:admin")
 async def create_signing_key(call: Call, params: CreateSigningKeyParams) -> SigningKeyItem:
     """Make the next key of an algorithm: published from now on, and fit to sign in two hours."""
-    return _show(await call.house.keyring.create(params.algorithm), call.house)
+    return _show(await call.house.keyring.create(call.authority("keys:admin"), params.algorithm), call.house)
 
 
 class PromoteSigningKeyParams(msgspec.Struct, frozen=True):
@@ -63,7 +64,8 @@ class PromoteSigningKeyParams(msgspec.Struct, frozen=True):
 @operation("keys:admin")
 async def promote_signing_key(call: Call, params: PromoteSigningKeyParams) -> SigningKeyItem:
     """Let the next key sign from now on; the one before is retired, and what it signed stays good."""
-    return _show(await call.house.keyring.promote(params.kid, force=params.force), call.house)
+    authority = call.authority("keys:admin")
+    return _show(await call.house.keyring.promote(authority, params.kid, force=params.force), call.house)
 
 
 class RetireSigningKeyParams(msgspec.Struct, frozen=True):
@@ -79,11 +81,12 @@ async def retire_signing_key(call: Call, params: RetireSigningKeyParams) -> Sign
     house = call.house
     kid = house.keyring.get(params.kid).kid
     if not params.distrust:
-        return _show(await house.keyring.retire(kid), house)
+        return _show(await house.keyring.retire(call.authority("keys:admin"), kid), house)
     denied = frozenset({key_identity(kid)})
     await house.registrar.revoke_token(denied, None, by=call.session.id, reason="signing_key")
     try:
-        return _show(await house.keyring.retire(kid, at_once=True), house)
+        # Part of the denial, which is in force: it is done whoever is denied meanwhile.
+        return _show(await house.keyring.retire(EDGED, kid, at_once=True), house)
     except (StoreFailed, Overloaded) as problem:
         raise type(problem)(
             f"{kid} is distrusted, and that is saved; it is not retired: {problem.sentence}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -30,7 +31,7 @@ from edged.credentials.roles import SELF, canonical_role
 from edged.credentials.signing_keys import ALGORITHMS, Algorithm
 from edged.credentials.tokens import SharedSecret
 from edged.errors import InvalidParams, InvalidState, Unsupported
-from edged.operations.api_keys import Role, StreamAccess, read_streams, refuse_widening
+from edged.operations.api_keys import Giver, Role, StreamAccess, read_streams
 from edged.operations.camera_names import paths_of, resolve_rights
 from edged.operations.catalogue import Call, operation
 from edged.operations.effects import list_effective, list_without_effect
@@ -88,7 +89,9 @@ async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
     role = params.role or (None if streams or params.roles else "viewer")
     if taken := sorted(RESERVED & extra.keys()):
         raise InvalidParams(f"claims cannot name {taken[0]}", hint="the other members of issue_token say that")
-    refuse_widening(call, role or "", params.permissions, params.camera_access, streams, params.roles or ())
+    rights = (role or "", params.permissions, params.camera_access, streams, params.roles or ())
+    authority = call.authority("tokens:issue", partial(Giver(call).refuse_widening, *rights))
+    authority.check()
     _check_subject(house, params.user_id)
     key = _choose_key(house, params.signing_key)
     epoch, now = await house.registrar.epoch(), house.clock.now()
@@ -110,7 +113,7 @@ async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
     )
     text = tokens.sign(claims, key) if isinstance(key, SharedSecret) else await house.keyring.sign(claims, key)
     # Who was revoked while the disk was busy issues nothing any more, and nobody issues for them.
-    house.gate.authorize(caller, "tokens:issue", call.session.transport)
+    authority.check()
     _check_subject(house, params.user_id)
     made = _check(house, text, epoch, now)
     _log.info("issued", token=claims["jti"], subject=params.user_id, by=caller.who if caller else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -10,10 +11,10 @@ from msgspec import UNSET, UnsetType
 from edged.clock import iso
 from edged.credentials.decision import Reason
 from edged.credentials.passwords import check_password
-from edged.credentials.roles import canonical_role
+from edged.credentials.roles import SELF, canonical_role
 from edged.credentials.users import UserRecord, gains
 from edged.errors import Denied, InvalidParams, InvalidState, Refused
-from edged.operations.api_keys import Role, StreamAccess, read_names, read_streams, refuse_widening, show_streams
+from edged.operations.api_keys import Giver, Role, StreamAccess, read_names, read_streams, show_streams
 from edged.operations.camera_names import resolve_rights
 from edged.operations.catalogue import Call, NoParams, operation
 from edged.operations.effects import list_effective, list_without_effect
@@ -74,15 +75,13 @@ async def create_user(call: Call, params: CreateUserParams) -> UserItem:
     params = resolve_rights(params, call.house.cameras)
     house, streams = call.house, read_streams(params.streams)
 
-    def check() -> None:
-        # Judged anew right before the commit: the asker may have been narrowed while the password was hashed.
-        house.gate.authorize(call.session.caller, "users:admin", call.session.transport)
-        refuse_widening(call, params.role, params.permissions, params.camera_access, streams)
-
-    check()
+    refuse = partial(Giver(call).refuse_widening, params.role, params.permissions, params.camera_access, streams)
+    authority = call.authority("users:admin", refuse)
+    authority.check()
     # Told before a hash is made for nothing; the commit asks again.
     house.users.check_name(params.name)
     record = await house.users.create(
+        authority,
         name=params.name,
         role=canonical_role(params.role),
         password=None if params.password is None else await _hash(call, params.password, params.name),
@@ -90,7 +89,6 @@ async def create_user(call: Call, params: CreateUserParams) -> UserItem:
         permissions=read_names("permissions", params.permissions),
         camera_access=read_names("camera_access", params.camera_access),
         streams=streams,
-        check=check,
     )
     return _show(record, call.house)
 
@@ -103,13 +101,14 @@ async def create_demo_login(call: Call, params: NoParams) -> UserItem:
         raise Denied(
             Reason.MISSING_SCOPE, "the demo's user is made on this machine alone", hint="sudo edged user demo-login"
         )
-    house = call.house
+    house, authority = call.house, call.authority("users:admin")
     if not house.logins.is_demo:
         raise InvalidState(
             "this box is no demo: a password that everybody knows would let nobody in",
             hint="edged demo runs one on loopback; here: edged user add NAME --role viewer",
         )
-    return _show(await house.users.create(name=_DEMO, role="viewer", password=await house.passwords.hash(_DEMO)), house)
+    hashed = await house.passwords.hash(_DEMO)
+    return _show(await house.users.create(authority, name=_DEMO, role="viewer", password=hashed), house)
 
 
 class UserParams(msgspec.Struct, frozen=True):
@@ -152,12 +151,14 @@ async def update_user(call: Call, params: UpdateUserParams) -> UserItem:
             "nothing to change", hint="give display_name, role, permissions, camera_access, streams or disabled"
         )
 
-    def check(before: UserRecord, after: UserRecord) -> None:
-        call.house.gate.authorize(call.session.caller, "users:admin", call.session.transport)
-        if gains(before, after) or (before.disabled_at is not None and after.disabled_at is None):
-            _refuse_widening(call, after)
+    authority, giver = call.authority("users:admin"), Giver(call)
 
-    return _show(await call.house.users.update(params.name, changes, check, by=call.session.id), call.house)
+    def check(before: UserRecord, after: UserRecord) -> None:
+        authority.check()
+        if gains(before, after) or (before.disabled_at is not None and after.disabled_at is None):
+            _refuse_widening(giver, after)
+
+    return _show(await call.house.users.update(authority, params.name, changes, check, by=call.session.id), call.house)
 
 
 class DeletedUser(msgspec.Struct, frozen=True):
@@ -195,20 +196,19 @@ async def set_password(call: Call, params: SetPasswordParams) -> ChangedPassword
     house, session = call.house, call.session
     name = params.name if params.name is not None else _own_name(call)
     by_old = params.old_password is not None and _is_own(call, name)
+    giver, authority = Giver(call), call.authority(SELF if by_old else "users:admin")
+    authority.check()
     if not by_old:
-        house.gate.authorize(session.caller, "users:admin", session.transport)
-        _refuse_widening(call, house.users.get(name))
+        _refuse_widening(giver, house.users.get(name))
     elif params.old_password is not None:
         await _confirm(call, name, params.old_password)
     before = house.users.get(name)
     hashed = await _hash(call, params.password, name)
     # Both took their time: what was allowed then must be so now.
     after = house.users.get(name)
-    if by_old:
-        house.gate.authorize(session.caller, "self", session.transport)
-    else:
-        house.gate.authorize(session.caller, "users:admin", session.transport)
-        _refuse_widening(call, after)
+    authority.check()
+    if not by_old:
+        _refuse_widening(giver, after)
     if after.epoch != before.epoch:
         raise InvalidState(f"user {name!r} was changed meanwhile", hint="ask again", resource="user", id=name)
     record = await house.users.set_password(name, hashed, by=session.id)
@@ -243,8 +243,8 @@ def _is_own(call: Call, name: str) -> bool:
     return caller is not None and caller.epoch is not None and caller.subject == name
 
 
-def _refuse_widening(call: Call, record: UserRecord) -> None:
-    refuse_widening(call, record.role, record.permissions, record.camera_access, record.streams)
+def _refuse_widening(giver: Giver, record: UserRecord) -> None:
+    giver.refuse_widening(record.role, record.permissions, record.camera_access, record.streams)
 
 
 def _read_changes(call: Call, params: UpdateUserParams) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 import trio
 
+from edged.access.authority import EDGED
 from edged.access.keyring import Keyring
 from edged.clock import Clock
 from edged.credentials.signing_keys import ALGORITHMS, PUBLISHED_SECONDS, Algorithm
@@ -57,9 +58,9 @@ class Rotation:
         left, waiting = self._left(algorithm), self._keyring.waiting(algorithm)
         if waiting is None:
             if left <= PUBLISHED_SECONDS:
-                await self._keyring.create(algorithm)
+                await self._keyring.create(EDGED, algorithm)
         elif left <= 0 and self._keyring.published_since(waiting) >= PUBLISHED_SECONDS:
-            await self._keyring.promote(waiting.kid)
+            await self._keyring.promote(EDGED, waiting.kid)
 
     def _left(self, algorithm: Algorithm) -> float:
         """For how many seconds the current key may sign yet.

@@ -35,6 +35,11 @@ def insert_all(connection: sqlite3.Connection, records: Sequence[KeyRecord]) -> 
         insert(connection, record)
 
 
+def delete_all(connection: sqlite3.Connection, key_ids: Sequence[str]) -> None:
+    """Forget keys that were never told to anybody."""
+    connection.executemany("DELETE FROM api_keys WHERE key_id = ?", [(key_id,) for key_id in key_ids])
+
+
 def rotate(connection: sqlite3.Connection, record: KeyRecord) -> bool:
     """The digests of a rotated key; False, and nothing done, if it is revoked or unknown."""
     changed = connection.execute(

@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 import structlog
 import trio
@@ -160,6 +160,13 @@ def _do_nothing(_connection: sqlite3.Connection) -> None:
     """The transaction of a job that is none."""
 
 
+class Reads(Protocol):
+    """A database for whoever only reads it: what changes credentials commits by access.registrar alone."""
+
+    async def read(self, query: Transaction[T]) -> T: ...
+    def read_now(self, query: Transaction[T]) -> T: ...
+
+
 class Database:
     """An open database; made by `open`."""
 
@@ -240,13 +247,13 @@ class Database:
     async def write(self, transaction: Transaction[T], *, may_stand: bool = False) -> T:
         """Run one transaction in the writer's thread; its result once it is committed.
 
-        Raises Overloaded when the queue is full (nothing was done), StoreFailed when SQLite failed (nothing was
-        committed, and the error says so), or whatever `transaction` raised (rolled back). A cancelled caller does not
-        cancel the job.
+        Raises Overloaded when the queue is full (nothing was done; never with `may_stand`), StoreFailed when SQLite
+        failed (nothing was committed, and the error says so), or whatever `transaction` raised (rolled back). A
+        cancelled caller does not cancel the job.
         `may_stand`: should its sync fail, it is no harm if it is found committed after a restart (a denial): the error
         then says nothing of what was done; and should there be no space, it may use what is kept for denials.
         """
-        return await self._do(_Job(transaction, may_stand))
+        return await self._do(_Job(transaction, may_stand), may_wait=may_stand)
 
     async def require(self, transaction: Transaction[object]) -> None:
         """Commit this now; and should that fail, nothing else is committed without it. Raises as `write`."""
@@ -257,12 +264,13 @@ class Database:
         """Write the file anew and empty its log: nothing that was deleted is left in them. Raises as `write`."""
         await self._do(_Scrub())
 
-    async def _do(self, job: _Job[T]) -> T:
+    async def _do(self, job: _Job[T], *, may_wait: bool = False) -> T:
         if self._closed:
             raise StoreFailed(
                 f"database {self.name} is closed", hint="edged is stopping: ask again once it is back", in_force=False
             )
-        if self._waiting >= self._queue_size:
+        # Denials come one at a time (access.registrar), and are never too many.
+        if self._waiting >= self._queue_size and not may_wait:
             raise Overloaded(
                 f"{self._waiting} writes wait for database {self.name}", hint="try again in a moment", in_force=False
             )

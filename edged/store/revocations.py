@@ -11,7 +11,7 @@ Nothing is deleted because a clock says so that nobody vouches for (contract 10.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -89,8 +89,15 @@ class UserChange:
     record: UserRecord
 
 
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """Takes back what a grant wrote whose authority ended while it was written."""
+
+    transaction: Callable[[sqlite3.Connection], object]
+
+
 #: What may be denied.
-Denial: TypeAlias = Revocation | CutOff | Settled | Suspension | UserChange
+Denial: TypeAlias = Revocation | CutOff | Settled | Suspension | UserChange | Undo
 
 
 def load_all(connection: sqlite3.Connection) -> tuple[list[Revocation], list[CutOff]]:
@@ -178,7 +185,10 @@ def prune(connection: sqlite3.Connection, before: float, now: float) -> tuple[li
 
 
 def deny(connection: sqlite3.Connection, denials: Sequence[Denial]) -> None:
-    """Write denials of all kinds."""
+    """Write denials of all kinds; first what is undone, so that nothing else of this is."""
+    for item in denials:
+        if isinstance(item, Undo):
+            item.transaction(connection)
     add(connection, [item for item in denials if isinstance(item, Revocation)])
     for item in denials:
         if isinstance(item, CutOff):

@@ -21,6 +21,11 @@ def insert(connection: sqlite3.Connection, record: ServiceTokenRecord) -> None:
     )
 
 
+def delete(connection: sqlite3.Connection, token_id: str) -> None:
+    """Forget a token that was never told to anybody."""
+    connection.execute("DELETE FROM service_tokens WHERE token_id = ?", (token_id,))
+
+
 def rotate(connection: sqlite3.Connection, record: ServiceTokenRecord) -> None:
     """The digests of a rotated token."""
     connection.execute(

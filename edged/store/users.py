@@ -26,6 +26,11 @@ def put(connection: sqlite3.Connection, record: UserRecord) -> None:
     )  # fmt: skip
 
 
+def delete(connection: sqlite3.Connection, name: str) -> None:
+    """Forget a user who never came to be."""
+    connection.execute("DELETE FROM users WHERE name = ?", (name,))
+
+
 def _read(row: sqlite3.Row) -> UserRecord:
     return UserRecord(
         name=row["name"],

@@ -1,0 +1,161 @@
+"""The running daemon: an administrator's key is revoked while many clients ask for new credentials by it."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from house_helpers import Conversation, RunningHouse, running_house
+from trio_websocket import ConnectionClosed
+
+#: Clients that ask by one key at a time, each by a connection of its own: more than may wait.
+CLIENTS = 110
+TABLES = {
+    "api_keys": "key_id, role, digest, previous_digest, suspended_at IS NULL, permissions",
+    "service_tokens": "token_id, digest, previous_digest",
+    "users": "name, role, disabled_at IS NULL",
+    "signing_keys": "number, state",
+}
+
+
+class Client:
+    """One kept connection; asks with a credential, and gets status and body."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._left = b""
+
+    async def send(self, method: str, path: str, key: str, body: object) -> None:
+        data = json.dumps(body).encode()
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\n"
+        await self._stream.send_all(head.encode() + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
+
+    async def receive(self) -> tuple[int, Any]:
+        while b"\r\n\r\n" not in self._left:
+            self._left += await self._read()
+        head, _, rest = self._left.partition(b"\r\n\r\n")
+        lines = head.decode().lower().split("\r\n")
+        length = next(int(line.partition(":")[2]) for line in lines if line.startswith("content-length:"))
+        while len(rest) < length:
+            rest += await self._read()
+        self._left = rest[length:]
+        return int(lines[0].split()[1]), json.loads(rest[:length])
+
+    async def _read(self) -> bytes:
+        data = await self._stream.receive_some()
+        assert data, "the daemon closed the connection"
+        return bytes(data)
+
+
+@dataclass
+class Round:
+    """What there is to work on: another's key, a suspended one, a user, a signing key."""
+
+    number: int
+    rotated: str
+    suspended: str
+    narrow: str
+    user: str
+    told: list[Mapping[str, Any]] = field(default_factory=list)
+    refused: int = 0
+
+    def question(self, client: int) -> tuple[str, str, object]:
+        """One of everything that grants something; most of them new administrators' keys."""
+        name = f"r{self.number}c{client}"
+        return {
+            1: ("POST", f"/api/keys/{self.rotated}/rotate", {}),
+            2: ("POST", f"/api/keys/{self.suspended}/resume", {}),
+            4: ("POST", "/api/service-tokens", {"name": name}),
+            5: ("POST", "/api/users", {"name": name, "role": "admin"}),
+            6: ("PATCH", f"/api/users/{self.user}", {"role": "admin"}),
+            7: ("PATCH", f"/api/keys/{self.narrow}", {"role": "admin"}),
+            8: ("POST", "/api/signing-keys", {"algorithm": "ES256"}),
+            9: ("POST", "/api/tokens", {"user_id": name, "role": "admin"}),
+        }.get(client, ("POST", "/api/keys", {"name": name, "role": "admin"}))
+
+
+def look(path: Path) -> dict[str, set[tuple[object, ...]]]:
+    """Everything that is granted, as another program reads it."""
+    connection = sqlite3.connect(path)
+    try:
+        return {table: set(connection.execute(f"SELECT {columns} FROM {table}")) for table, columns in TABLES.items()}
+    finally:
+        connection.close()
+
+
+async def prepare(admin: Conversation, number: int) -> tuple[Round, str, str]:
+    """A round, and the id and secret of the key that is to be revoked in it."""
+    made = [await admin.call("create_key", name=f"{number} {what}", role="viewer") for what in ("a", "b", "c")]
+    await admin.call("suspend_key", key_id=made[1]["key_id"])
+    user = await admin.call("create_user", name=f"user{number}", role="viewer")
+    key = await admin.call("create_key", name=f"{number} root", role="admin")
+    this = Round(number, made[0]["key_id"], made[1]["key_id"], made[2]["key_id"], user["name"])
+    return this, key["key_id"], key["api_key"]
+
+
+async def play(house: RunningHouse, admin: Conversation, clients: list[Client], number: int, delay: float) -> Round:
+    """One round; nothing is granted once the revocation is answered."""
+    this, key_id, secret = await prepare(admin, number)
+    database = house.config.paths.state / "trust.db"
+
+    async def ask(client: int) -> None:
+        await clients[client].send(*this.question(client)[:2], secret, this.question(client)[2])
+        status, body = await clients[client].receive()
+        if status < 300:
+            this.told.append(body)
+        else:
+            assert status in (401, 403, 409, 503), (status, body)
+            this.refused += 1
+
+    async def bring_in(conversation: Conversation) -> None:
+        with suppress(ConnectionClosed):
+            brought = {"source_id": "a", "key": f"{number}-{'x' * 32}", "role": "admin"}
+            reply = await conversation.ask("import_keys", keys=[brought])
+            this.told.extend(reply["result"]["keys"] if "result" in reply else ())
+
+    async with house.websocket() as conversation, trio.open_nursery() as nursery:
+        await conversation.call("authenticate", auth_token=secret)
+        nursery.start_soon(bring_in, conversation)
+        for client in range(len(clients)):
+            nursery.start_soon(ask, client)
+        await trio.sleep(delay)
+        reply = await admin.ask("revoke_key", key_id=key_id)
+        at_reply = look(database)
+        listed = {item["key_id"] for item in (await admin.call("list_keys"))["keys"]}
+    assert look(database) == at_reply
+    assert {item["key_id"] for item in (await admin.call("list_keys"))["keys"]} == listed
+    assert "result" in reply, reply
+    for body in this.told:
+        if "key_id" in body:
+            assert body["key_id"] in listed
+        if "token" in body:
+            assert await admin.call("introspect_token", token=body["token"]) == {"active": False}
+    for item in (await admin.call("list_signing_keys"))["keys"]:
+        if item["state"] == "next":
+            await admin.call("retire_signing_key", kid=item["kid"])
+    return this
+
+
+@pytest.mark.slow
+async def test_nothing_is_granted_after_the_answer_to_a_revocation(tmp_path: Path) -> None:
+    """A hundred rounds: of everything that one key asks for when it is revoked a part is granted before the answer,
+    and nothing after it."""
+    dice = random.Random(5)
+    async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+        clients = [Client(await trio.open_tcp_stream("127.0.0.1", house.port)) for _ in range(CLIENTS)]
+        told = refused = 0
+        for number in range(100):
+            this = await play(house, admin, clients, number, dice.uniform(0, 0.05))
+            told, refused = told + len(this.told), refused + this.refused
+        assert told > 100
+        assert refused > 100
+        for client in clients:
+            await client._stream.aclose()
