@@ -66,7 +66,6 @@ class FixedCameras:
         `added`: cameras that calls have added, at the start; later they stay as they are. Raises StoreFailed,
         Overloaded, StartFailed; what was shown before is then still shown.
         """
-        self._taken = frozenset(one.path for one in configured) - {""}
         kept = added or tuple(one for one in self._entries.values() if one.number is not None)
         wanted = [one for one in configured if one.kind != "usb"]
         numbers = {one.number for one in kept}
@@ -85,6 +84,7 @@ class FixedCameras:
             entries[slot.number] = one
         entries |= {one.number: one for one in kept if one.number is not None}
         # No checkpoint from here on: whoever follows the changes sees all of them at once.
+        self._taken = frozenset(one.path for one in configured) - {""}
         for number in self._entries.keys() - entries.keys():
             self._registry.forget(number)
         self._entries = entries

@@ -14,6 +14,7 @@ from edged.cli.streams import read_line
 
 _COLUMNS: Final = ("device", "name", "status", "resolution", "fps", "stream_url")
 _MODES: Final = click.Choice(["on_demand", "always"])
+_TRANSPORTS: Final = click.Choice(["auto", "tcp", "udp"])
 
 _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option("--path", help="The name of its stream, as in rtsp://HOST:8554/front_door."),
@@ -23,6 +24,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option("--rate", type=click.FloatRange(min=0, min_open=True, max=240), help="Frames a second."),
     click.option("--bitrate", type=click.IntRange(min=10_000), help="Bits a second."),
     click.option("--encoder", help="ffmpeg's name of one."),
+    click.option("--rtsp-transport", type=_TRANSPORTS, help="How the camera sends (auto)."),
     click.option("--user", help="The camera's user name; its password is asked for."),
     click.option("--password-stdin", is_flag=True, help="With --user: read the password from standard input."),
 )
@@ -33,7 +35,7 @@ def _describes(command: F) -> F:
 
     @wraps(command)
     def run(*, user: str | None, password_stdin: bool, **given: Any) -> Any:
-        names = ("path", "id", "mode", "size", "rate", "bitrate", "encoder")
+        names = ("path", "id", "mode", "size", "rate", "bitrate", "encoder", "rtsp_transport")
         settings = {name: given.pop(name) for name in names}
         return command(settings=settings, login=(user, password_stdin), **given)
 

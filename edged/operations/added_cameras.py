@@ -24,8 +24,9 @@ _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 _Source = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 _Optional = Annotated[str, msgspec.Meta(max_length=64)]
 _Mode = Literal["on_demand", "always"]
+_Transport = Literal["auto", "tcp", "udp"]
 #: Members of the params that are settings of the same name.
-_SETTINGS: Final = ("name", "source", "path", "id", "mode", "size", "rate", "bitrate", "encoder")
+_SETTINGS: Final = ("name", "source", "path", "id", "mode", "size", "rate", "bitrate", "encoder", "rtsp_transport")
 _log = structlog.get_logger("cameras")
 
 
@@ -44,6 +45,7 @@ class AddCameraParams(msgspec.Struct, frozen=True):
     rate: float | UnsetType = UNSET
     bitrate: int | UnsetType = UNSET
     encoder: _Optional | UnsetType = UNSET
+    rtsp_transport: _Transport | UnsetType = UNSET
 
 
 class UpdateCameraParams(msgspec.Struct, frozen=True):
@@ -59,6 +61,7 @@ class UpdateCameraParams(msgspec.Struct, frozen=True):
     rate: float | UnsetType = UNSET
     bitrate: int | UnsetType = UNSET
     encoder: _Optional | UnsetType = UNSET
+    rtsp_transport: _Transport | UnsetType = UNSET
 
 
 class AddedCamera(msgspec.Struct, frozen=True):
@@ -76,6 +79,7 @@ class AddedCamera(msgspec.Struct, frozen=True):
     rate: float
     bitrate: int
     encoder: str
+    rtsp_transport: str
 
 
 class RemovedCamera(msgspec.Struct, frozen=True):
@@ -185,6 +189,7 @@ def _show(call: Call, camera: Camera) -> AddedCamera:
         rate=held.rate,
         bitrate=held.bitrate,
         encoder=held.encoder,
+        rtsp_transport=held.rtsp_transport,
     )
 
 

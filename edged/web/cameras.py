@@ -9,12 +9,13 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from edged.cameras.model import Camera, Status
+from edged.cameras.model import Camera
 from edged.clock import iso
-from edged.errors import DependencyFailed, Refused
+from edged.errors import Refused
 from edged.operations.cameras import CameraStatus
 from edged.operations.catalogue import camera_resource
 from edged.operations.listings import CameraList, CameraRow
+from edged.operations.pictures import check_attached, explained_to
 from edged.web import bodies
 from edged.web.exchange import Exchange, Way, json_response, read_int
 
@@ -97,17 +98,13 @@ class StillImage(Response):
 
 async def take(asked: Exchange, camera: Camera, quality: int | None) -> bytes:
     """One picture. Whoever asks again soon finds its source open. Raises DependencyFailed."""
-    if camera.status is not Status.CONNECTED:
-        raise DependencyFailed(
-            f"{camera.name} is {camera.status.value.lower()}",
-            hint=camera.problem or "plug it in, then try again",
-            camera=camera.name,
-        )
+    check_attached(camera, asked.caller)
     frames = asked.house.frames
-    async with frames.watch(camera) as pictures:
-        if quality is None:
-            return await pictures.settled()
-        return await frames.snapshot(camera, quality=quality)
+    with explained_to(asked.caller):
+        async with frames.watch(camera) as pictures:
+            if quality is None:
+                return await pictures.settled()
+            return await frames.snapshot(camera, quality=quality)
 
 
 def _show(asked: Exchange, item: CameraRow | CameraStatus) -> CameraRow | CameraStatus:
