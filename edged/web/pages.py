@@ -1,6 +1,6 @@
 """GET /: a page for a browser, with the pictures of the cameras that a pasted key may see.
 
-The page is three files of the package and asks nobody but this box. The key stays in the page's memory: it goes into
+The page is four files of the package and asks nobody but this box. The key stays in the page's memory: it goes into
 headers, and pictures are opened by tickets. No code stands in the page itself, so that none can be put there.
 """
 
@@ -19,6 +19,7 @@ _FILES: Final = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/static/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/static/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/static/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"
