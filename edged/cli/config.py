@@ -10,6 +10,7 @@ import click
 from edged.cli.options import errors_shown, load_config, show_json, with_directory, with_json
 
 if TYPE_CHECKING:
+    from edged.config.model import Config
     from edged.credentials.issuers import IssuerRecord
 
 
@@ -37,6 +38,7 @@ def check(directory: Path, as_json: bool) -> None:
             SharedSecret(name, text)
         if (text_of_key := load_wrapping_key(credentials_directory())) is not None:
             WrappingKey(text_of_key)
+        check_cameras(found)
         sources = read_issuers(found)
         for source in sources:
             if source.is_pem:
@@ -66,6 +68,21 @@ def check(directory: Path, as_json: bool) -> None:
         for warning in warnings:
             click.echo(f"warning: {warning}", err=True)
         click.echo("the settings are good")
+
+
+def check_cameras(found: Config) -> None:
+    """Raises ConfigError for every camera whose address cannot work; `serve` runs all the others."""
+    from edged.config.camera_urls import find_fault
+    from edged.errors import ConfigError
+
+    places = found.camera_places or ("",) * len(found.camera)
+    faults = [
+        f"{place}: camera {camera.name!r}: {fault}"
+        for camera, place in zip(found.camera, places, strict=True)
+        if camera.is_rtsp and (fault := find_fault(camera.source))
+    ]
+    if faults:
+        raise ConfigError("; ".join(faults), key="camera.source")
 
 
 def warn_of_ceiling(record: IssuerRecord) -> list[str]:

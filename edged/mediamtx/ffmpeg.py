@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 import trio
 
 from edged.children import Child
+from edged.config.camera_urls import find_fault
 from edged.errors import DependencyFailed
 from edged.mediamtx.causes import Cause, find_cause, told
 from edged.mediamtx.figures import Figures, read_size
@@ -137,6 +138,8 @@ def make_playlist(url: str, *, transport: Transport = "tcp", patient: bool = Fal
     """
     if not url.startswith(("rtsp://", "rtsps://")) or any(ord(letter) <= 0x20 for letter in url):
         raise DependencyFailed("the camera's address is not an rtsp:// URL", hint="correct it in the settings")
+    if fault := find_fault(url):
+        raise DependencyFailed("the camera's address cannot be used", hint=fault)
     options = ["rtsp_transport udp+tcp", "rtsp_flags prefer_tcp"] if transport == "auto" else []
     options = options or [f"rtsp_transport {transport}"]
     options.append(f"timeout {SILENCE_SECONDS * 1_000_000}")
