@@ -50,6 +50,7 @@ AUTH_FAILURES: tuple[tuple[str, ...], ...] = (
     *product(("suspended",), ("jwt_local",), _DOORS),
     *product(_ANY_CREDENTIAL, ("api_key", "jwt_local"), _DOORS),
     *product(_TOKEN_ONLY, ("jwt_local",), _DOORS),
+    ("token_cut", "jwt_local", "rtsp"),
     *product(("bad_audience", "untrusted_issuer"), ("jwt_local",), ("ws", "http")),
     # Of outside issuers, whose tokens MediaMTX's protocols seldom carry: theirs count as HTTP's.
     *product(_OUTSIDE, ("jwt_federated",), ("http", "ws")),

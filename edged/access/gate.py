@@ -164,9 +164,9 @@ class Gate:
             self.token_uses.count(token_hash)
         return caller
 
-    def refuse(self, reason: Reason, method: Method, transport: Transport) -> Refused:
+    def refuse(self, reason: Reason, method: Method, transport: Transport, detail: str = "") -> Refused:
         """The refusal of somebody whose proof was looked at elsewhere, as a password is; logged and counted here."""
-        return self._refused(reason, method, transport)
+        return self._refused(reason, method, transport, detail=detail)
 
     def note_entry(self, method: Method, transport: Transport, role: str) -> None:
         """Count a proof that was looked at elsewhere, and was good."""

@@ -21,6 +21,7 @@ class Reason(StrEnum):
 
     MISSING = "missing"
     MALFORMED = "malformed"
+    TOKEN_CUT = "token_cut"  # noqa: S105 (a reason)
     UNKNOWN_KEY = "unknown_key"
     BAD_SIGNATURE = "bad_signature"
     ALG_NOT_ALLOWED = "alg_not_allowed"
@@ -47,6 +48,7 @@ OUTSIDE: Final[Mapping[str, str]] = MappingProxyType(
         Reason.REVOKED: "revoked",
         Reason.SUSPENDED: "auth_failed",
         Reason.MALFORMED: "auth_failed",
+        Reason.TOKEN_CUT: "auth_failed",
         Reason.UNKNOWN_KEY: "auth_failed",
         Reason.BAD_SIGNATURE: "auth_failed",
         Reason.ALG_NOT_ALLOWED: "auth_failed",

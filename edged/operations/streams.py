@@ -8,17 +8,23 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from edged.access.gate import Gate
 from edged.cameras.model import Status
 from edged.credentials.callers import (
     TRANSPORTS,
+    ApiKey,
     Credential,
     NoCredential,
     Resource,
     Ticket,
+    Token,
     Transport,
     parse_credential,
 )
+from edged.credentials.cut_tokens import REMEDY, lacks_parts, may_be_cut
+from edged.credentials.decision import Reason
 from edged.credentials.tickets import is_ticket
+from edged.credentials.tokens import TokenRefused
 from edged.errors import Refused
 from edged.mediamtx.settings import USER
 from edged.operations.catalogue import Call, DeviceParams, NoParams, camera_resource, operation
@@ -53,7 +59,10 @@ async def get_streams(call: Call, params: NoParams) -> list[Stream]:
 
 
 class StreamUrl(msgspec.Struct, frozen=True):
-    """Where to watch a camera. `live_url` is edged's own picture, there with or without MediaMTX."""
+    """Where to watch a camera. `live_url` is edged's own picture, there with or without MediaMTX.
+
+    `token_url` is the RTSP address for a token, which takes the place of `{token}`: as a password ffmpeg cuts it.
+    """
 
     device: str
     stream_name: str
@@ -63,6 +72,7 @@ class StreamUrl(msgspec.Struct, frozen=True):
     stream_status: str
     streams: dict[str, str]
     live_url: str
+    token_url: str
 
 
 @operation("camera:read", on_camera=True)
@@ -81,6 +91,7 @@ async def get_stream_url(call: Call, params: DeviceParams) -> StreamUrl:
         stream_status="ERROR" if camera.status is Status.ERROR else "READY" if available else "NOT_READY",
         streams=streams,
         live_url=f"/api/cameras/{camera.name}/live.mjpeg",
+        token_url=f"{streams['rtsp']}?jwt={{token}}" if "rtsp" in streams else "",
     )
 
 
@@ -128,6 +139,7 @@ def admit(house: House, question: Question) -> Answer:
         return Answer(False, "missing")
     capability = _CAPABILITIES.get(question.action)
     try:
+        _refuse_cut_token(house.gate, credential, question, transport)
         caller = house.gate.authenticate(credential, transport)
         if capability is None:
             # The control API, metrics and pprof are edged's own (contract 7.5).
@@ -146,6 +158,23 @@ def admit(house: House, question: Question) -> Answer:
     if question.action == "read":
         house.publishers.wake(question.path)
     return _YES
+
+
+def _refuse_cut_token(gate: Gate, credential: Credential, question: Question, transport: Transport) -> None:
+    """Raises Refused with a reason of its own for a token that a player cut short."""
+    if isinstance(credential, ApiKey):
+        is_cut = lacks_parts(credential.secret)
+    elif isinstance(credential, Token) and may_be_cut(credential.text, question.user, question.password):
+        # One that has this length and is whole is as good as any other, or has ended for a reason of its own.
+        try:
+            gate.read_token(credential.text)
+            is_cut = False
+        except TokenRefused as problem:
+            is_cut = problem.reason in (Reason.BAD_SIGNATURE, Reason.MALFORMED)
+    else:
+        is_cut = False
+    if is_cut:
+        raise gate.refuse(Reason.TOKEN_CUT, "jwt_local", transport, REMEDY)
 
 
 def _kick(house: House, protocol: str, session: str, _cause: str, _by: str) -> None:
