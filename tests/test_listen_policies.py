@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import socket
@@ -26,11 +27,12 @@ from edged.app import read_policies, read_restrictions
 from edged.config.load import load
 from edged.config.model import LISTENERS, Config, ListenerPolicy, ListenPolicies, ListenSettings
 from edged.config.render import render
-from edged.credentials.policies import Policy
+from edged.credentials.policies import Policy, find_neighbours
 from edged.errors import ConfigError
 from edged.metrics import Metrics
 from edged.net.doors import Doors
 from edged.net.listener import Refusals, inherit, open_tcp
+from edged.web.app import list_paths
 
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 NOTHING = {"error": "Not found", "detail": "there is nothing at this path", "code": "not_found"}
@@ -170,6 +172,52 @@ def test_the_check_of_settings_tells_what_is_restricted(
     assert said.out == "listen.tokens shows /jwks-path, /a* to 0.0.0.0/0, ::/0\nthe settings are good\n"
     found = shell.run("config", "check", "--json").json["policies"]
     assert found == {"tokens": {"paths": ["/jwks-path", "/a*"], "networks": list(EVERYWHERE)}}
+
+
+@pytest.mark.parametrize(
+    ("paths", "told"),
+    [
+        (
+            ["/jwks-path", "/api/token*"],
+            "listen.policy.tokens.paths: '/api/token*' also shows /api/tokens; '/api/token' and '/api/token/*' do not",
+        ),
+        (["/health*"], "also shows /healthz"),
+        (
+            [
+                "/api/token",
+                "/api/token/*",
+                "/.well-known/*",
+                "/api/key*",
+                "/api/keys*",
+                "/jwks*",
+                "/api/*",
+                "/nothing*",
+            ],
+            "",
+        ),
+    ],
+)
+def test_the_check_of_settings_warns_of_what_only_begins_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], paths: list[str], told: str
+) -> None:
+    """A beginning and * is no folder: the tokens of /api/tokens are an administrator's."""
+    folder = write_config(tmp_path)
+    shell = Shell(monkeypatch, capsys, folder)
+    (folder / "90.toml").write_text(f"[listen.policy.tokens]\npaths = {paths}\n")
+    said = shell.run("config", "check")
+    assert (said.code, told in said.err, "warning" in said.err) == (0, True, bool(told))
+    found = shell.run("config", "check", "--json").json["warnings"]
+    assert (len(found), all(told in warning for warning in found)) == (bool(told), True)
+
+
+def test_the_readme_s_own_policy_shows_nothing_by_the_way() -> None:
+    """Whoever copies it opens what it says."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    (entries,) = re.findall(r"^\[listen\.policy\.tokens\].*\npaths = (\[.*\])", readme, re.MULTILINE)
+    paths = ast.literal_eval(entries.partition("]")[0] + "]")
+    assert find_neighbours(paths, list_paths()) == {}
+    assert "/api/token/*" in paths
+    assert not Policy(paths, EVERYWHERE).shows("/api/tokens")
 
 
 # The decision --------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,8 +44,9 @@ def check(directory: Path, as_json: bool) -> None:
         for source in sources:
             if source.is_pem:
                 read_pem(source)
-    warnings = [warning for source in sources for warning in warn_of_ceiling(source.record)]
     policies = {name: getattr(found.listen.policy, name) for name in read_policies(found)}
+    warnings = [warning for source in sources for warning in warn_of_ceiling(source.record)]
+    warnings += [warning for name, policy in policies.items() for warning in warn_of_neighbours(name, policy.paths)]
     if as_json:
         shown = {name: {"paths": policy.paths, "networks": policy.networks} for name, policy in policies.items()}
         secrets = sorted(found.auth.shared_secrets)
@@ -94,6 +96,18 @@ def warn_of_ceiling(record: IssuerRecord) -> list[str]:
     )
     at = f"auth.issuers.{record.name}"
     return [f"{at}.roles: {word!r} gives no more than {at}.ceiling, {record.ceiling}" for word in above]
+
+
+def warn_of_neighbours(listener: str, paths: Sequence[str]) -> list[str]:
+    """What a listener shows that only begins as something that is meant to be shown."""
+    from edged.credentials.policies import find_neighbours
+    from edged.web.app import list_paths
+
+    return [
+        f"listen.policy.{listener}.paths: {entry!r} also shows {', '.join(others)}; "
+        f"{entry[:-1]!r} and {entry[:-1] + '/*'!r} do not"
+        for entry, others in find_neighbours(paths, list_paths()).items()
+    ]
 
 
 @config.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from edged.credentials.service_tokens import is_within, read_networks
@@ -41,3 +41,18 @@ class Policy:
     def admits(self, address: str) -> bool:
         """Whether this peer may speak; IPv4 as IPv6 writes it is IPv4, and loopback is a network like any other."""
         return is_within(self._networks, address)
+
+
+def find_neighbours(paths: Sequence[str], routes: Iterable[str]) -> dict[str, list[str]]:
+    """Entries that show more than what lies below a path → the routes that only begin alike: `/api/token*` is meant for
+    /api/token and what is below it, and shows /api/tokens as well."""
+    known, found = sorted(routes), dict[str, list[str]]()
+    for entry in paths:
+        beginning = entry[:-1]
+        if not entry.endswith("*") or beginning.endswith("/"):
+            continue
+        meant = [route for route in known if route == beginning or route.startswith(f"{beginning}/")]
+        others = [route for route in known if route.startswith(beginning) and route not in meant]
+        if meant and others:
+            found[entry] = others
+    return found

@@ -38,8 +38,33 @@ from edged.web import (
 )
 from edged.web.exchange import CutOff, Exchange, Way
 from edged.web.faults import BASIC, fault, respond, sole, unexpected
+from edged.web.health import PATHS as HEALTH_PATHS
 from edged.web.health import Health
+from edged.web.metrics import PATH as METRICS_PATH
 from edged.web.metrics import Metrics, metrics_ways
+
+#: The rows that need nothing to be made of.
+_FIXED: Final = (
+    *api_keys.WAYS,
+    *service_tokens.WAYS,
+    *files.WAYS,
+    *users.WAYS,
+    *logins.WAYS,
+    *tokens.WAYS,
+    *oauth.WAYS,
+    *signing_keys.WAYS,
+    *jwks.WAYS,
+    *sessions.WAYS,
+    *revocations.WAYS,
+    *first_admin.WAYS,
+    *restores.WAYS,
+    *cameras.WAYS,
+    *live.WAYS,
+    *status.WAYS,
+    *pages.WAYS,
+    *tickets.WAYS,
+    *downloads.WAYS,
+)
 
 
 def make_app(
@@ -67,29 +92,12 @@ def list_ways(
     show_metrics: bool = True,
 ) -> tuple[Way, ...]:
     """The whole route table, from the arguments of `make_app`."""
-    return (
-        *api_keys.WAYS,
-        *service_tokens.WAYS,
-        *files.WAYS,
-        *users.WAYS,
-        *logins.WAYS,
-        *tokens.WAYS,
-        *oauth.WAYS,
-        *signing_keys.WAYS,
-        *jwks.WAYS,
-        *sessions.WAYS,
-        *revocations.WAYS,
-        *first_admin.WAYS,
-        *restores.WAYS,
-        *cameras.WAYS,
-        *live.WAYS,
-        *status.WAYS,
-        *pages.WAYS,
-        *tickets.WAYS,
-        *downloads.WAYS,
-        *Health(house, is_ready).ways(),
-        *(metrics_ways(metrics) if show_metrics else ()),
-    )
+    return (*_FIXED, *Health(house, is_ready).ways(), *(metrics_ways(metrics) if show_metrics else ()))
+
+
+def list_paths() -> frozenset[str]:
+    """The paths of the route table, whatever is switched off."""
+    return frozenset({*(way.path for way in _FIXED), *HEALTH_PATHS, METRICS_PATH})
 
 
 def route(ways: Iterable[Way], catalogue: Catalogue, house: House, metrics: Metrics) -> ASGIApp:

@@ -14,6 +14,7 @@ from edged.operations.house import House
 from edged.web.exchange import Exchange, Way, json_response
 
 _GIB: Final = 1024**3
+PATHS: Final = ("/healthz", "/health", "/health/live", "/health/ready")
 
 
 class Health:
@@ -26,13 +27,11 @@ class Health:
 
     def ways(self) -> tuple[Way, ...]:
         """The rows of the route table."""
-        answers = {
-            "/healthz": self.show_short,
-            "/health": self.show,
-            "/health/live": self.show_live,
-            "/health/ready": self.show_ready,
-        }
-        return tuple(Way(method="GET", path=path, answer=answer, capability="none") for path, answer in answers.items())
+        answers = (self.show_short, self.show, self.show_live, self.show_ready)
+        return tuple(
+            Way(method="GET", path=path, answer=answer, capability="none")
+            for path, answer in zip(PATHS, answers, strict=True)
+        )
 
     async def show_short(self, _asked: Exchange) -> Response:
         """503 when nothing can be saved any more."""

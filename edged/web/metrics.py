@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from starlette.responses import Response
 
 from edged.web.credentials import is_direct
 from edged.web.exchange import Exchange, Way
+
+PATH: Final = "/metrics"
 
 
 class Metrics(Protocol):
@@ -27,7 +29,7 @@ def metrics_ways(metrics: Metrics) -> tuple[Way, ...]:
 
     return (
         Way(
-            method="GET", path="/metrics", answer=scrape, capability="metrics:read", open_if=is_local_scrape,
+            method="GET", path=PATH, answer=scrape, capability="metrics:read", open_if=is_local_scrape,
             takes_basic=True,
         ),
     )  # fmt: skip
