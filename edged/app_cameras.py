@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import count
 
 import msgspec
 import structlog
@@ -45,9 +46,11 @@ def build_cameras(
 
 
 def read_cameras(config: Config) -> list[Configured]:
-    """The `[[camera]]` entries as the registry knows them."""
+    """The `[[camera]]` entries as the registry knows them; test pictures stand in for /dev/video0 and so on."""
     places = config.camera_places or ("",) * len(config.camera)
-    return [of_settings(settings, place) for settings, place in zip(config.camera, places, strict=True)]
+    found = [of_settings(settings, place) for settings, place in zip(config.camera, places, strict=True)]
+    numbers = count()
+    return [replace(one, stand_in=f"/dev/video{next(numbers)}") if one.kind == "test" else one for one in found]
 
 
 def read_added(stored: list[Added]) -> list[Configured]:

@@ -183,6 +183,23 @@ async def test_a_camera_is_found_by_its_name_and_by_today_s_node(tmp_path: Path)
         assert box.registry.find("/dev/video0") is None
 
 
+async def test_a_test_picture_stands_in_for_a_device_file_until_a_device_has_it(tmp_path: Path) -> None:
+    """Scripts of the guides ask for /dev/video0; it is no name of the picture's, and a real device goes first."""
+    yard = Configured("yard", "test", stand_in="/dev/video0")
+    async with running(tmp_path, yard, Configured("barn", "test", stand_in="/dev/video1")) as box:
+        found = box.registry.find("/dev/video0")
+        assert found is box.registry.find("camera0") is not None
+        assert (found.node, found.names) == (None, {"camera0"})
+        assert box.registry.find("/dev/video1") is box.registry.find("camera1")
+        box.udev.tell(device(0, "1"))
+        real = await box.next()
+        assert (real.name, box.registry.find("/dev/video0")) == ("camera2", real)
+        assert box.registry.find("camera0") == found
+        box.udev.tell(device(0, "1", action="remove"))
+        assert (await box.next()).name == "camera2"
+        assert box.registry.find("/dev/video0") is box.registry.find("camera0")
+
+
 async def test_nothing_moves_while_nothing_changes(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
     """`all` is the identical tuple and `version` the same number; a change makes new ones."""
     async with running(tmp_path, Configured("yard", "test")) as box:

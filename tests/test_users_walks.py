@@ -25,6 +25,7 @@ from rtsp_client import RtspReader, RtspRefused
 from test_signing_keys_walks import elsewhere
 
 from edged.config.model import Config
+from edged.credentials.tokens import peek_claims
 
 PASSWORD = planted.plant("correct horse battery", "the users' password")
 OTHER = planted.plant("incorrect donkey fuse", "the users' next password")
@@ -723,4 +724,12 @@ async def test_the_demos_user_logs_in_on_this_machine(tmp_path: Path) -> None:
             async with house.local() as admin:
                 assert (await admin.call("create_demo_login"))["role"] == "viewer"
             reply = await house.request("POST", "/api/token", body=sample)
-            assert (reply.status, reply.json["permissions"]) == (200, {"read": ["camera0"], "publish": []})
+            assert (reply.status, reply.json["permissions"]) == (
+                200,
+                {"read": ["camera0", "camera_one"], "publish": []},
+            )
+            token = reply.json["token"]
+            claims = peek_claims(token)
+            assert {"action": "read", "path": "camera_one"} in claims["mediamtx_permissions"]
+            headers = {"Authorization": f"Bearer {token}"}
+            assert (await house.request("HEAD", "/api/cameras/camera0/live.mjpeg", headers=headers)).status == 200

@@ -27,8 +27,9 @@ class Configured:
     `source`: `test`, `rtsp://…`, `rtsps://…`, or a udev match: `PROPERTY=glob`, several with a comma
     between (all must hold; a glob may hold blanks). `width`, `height` pixels, `rate` frames a second, `bitrate`
     bits a second. `id` is the operator's, "" for none; `path` its path at MediaMTX, "" for its slot's name; `place`
-    the file and line where it stands; `transport` how an RTSP source sends. Of an added camera `number` is its slot and
-    `address` the literal address that its host name stands for.
+    the file and line where it stands; `transport` how an RTSP source sends; `stand_in` the device file that a test
+    picture can be asked for by. Of an added camera `number` is its slot and `address` the literal address that its host
+    name stands for.
     """
 
     label: str
@@ -45,6 +46,7 @@ class Configured:
     number: int | None = None
     address: str = ""
     transport: Transport = "auto"
+    stand_in: str = ""
 
     @property
     def kind(self) -> Kind:

@@ -153,6 +153,7 @@ class FixedCameras:
             problem="it is where an added camera may not be: see sources.also_allowed" if _is_nowhere(one) else "",
             path=path,
             transport=one.transport,
+            stand_in=one.stand_in,
         )
 
     def _status(self, one: Configured) -> Status:

@@ -60,6 +60,9 @@ class Camera:
     cause: str = ""
     path: str = ""
     transport: Transport = "auto"
+    #: The device file that a test picture can be asked for by, while no device has it. It is no name of the camera:
+    #: nothing is stored by it, and nobody is told it.
+    stand_in: str = ""
 
     def __post_init__(self) -> None:
         if not self.path:

@@ -89,7 +89,11 @@ class Registry:
         self._by_name: dict[str, Camera] = {}
 
     def find(self, device: str) -> Camera | None:
-        """The camera called `cameraN`, the one of this path, or the one that is `/dev/videoN` today; None for none."""
+        """The camera called `cameraN`, the one of this path, or the one that is `/dev/videoN` today; None for none.
+
+        Where no device is `/dev/videoN`, the test picture that stands in for it is meant: the clients' guides say
+        `/dev/video0`.
+        """
         return self._by_name.get(device)
 
     def all(self) -> tuple[Camera, ...]:
@@ -236,7 +240,8 @@ class Registry:
 
     def _list_anew(self) -> None:
         self._all = tuple(self._cameras[one] for one in sorted(self._cameras))
-        self._by_name = {name: one for one in self._all for name in one.every_name}
+        stand_ins = {one.stand_in: one for one in self._all if one.stand_in}
+        self._by_name = stand_ins | {name: one for one in self._all for name in one.every_name}
         self.version += 1
 
 

@@ -33,6 +33,8 @@ from edged.mediamtx.ffmpeg import find_ffmpeg
 from edged.mediamtx.settings import find_binary
 
 _CAMERAS: Final = ("front door", "workshop")
+#: Their streams; "" is cameraN. The example of the MediaMTX token server asks for camera_one.
+_PATHS: Final = ("", "camera_one")
 _FRAMES: Final = 10
 _START_SECONDS: Final = 20.0
 _STEP_SECONDS: Final = 30.0
@@ -167,8 +169,8 @@ def prepare(folder: Path, *, any_port: bool) -> Box:
         f'webrtc = "127.0.0.1:{ports["webrtc"]}"',
         f'webrtc_udp = "127.0.0.1:{pick_port(0, socket.SOCK_DGRAM)}"',
     ]
-    for camera in _CAMERAS:
-        lines += ["[[camera]]", f'name = "{camera}"', 'source = "test"']
+    for camera, path in zip(_CAMERAS, _PATHS, strict=True):
+        lines += ["[[camera]]", f'name = "{camera}"', 'source = "test"', *([f'path = "{path}"'] if path else [])]
     (conf / "demo.toml").write_text("\n".join(lines) + "\n")
     return Box(state, conf, ports, binary)
 

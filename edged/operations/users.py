@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from edged.clock import iso
+from edged.credentials.callers import Streams
 from edged.credentials.decision import Reason
 from edged.credentials.passwords import check_password
 from edged.credentials.roles import SELF, canonical_role
@@ -24,6 +25,8 @@ DisplayName = Annotated[str, msgspec.Meta(max_length=100)]
 #: A longer one is refused as a password; it is not looked at.
 Password = Annotated[str, msgspec.Meta(max_length=4096)]
 _DEMO: Final = "demo"
+#: The stream of the clients' example.
+_DEMO_STREAM: Final = "camera_one"
 
 
 class UserItem(msgspec.Struct, frozen=True):
@@ -96,7 +99,10 @@ async def create_user(call: Call, params: CreateUserParams) -> UserItem:
 @operation("users:admin")
 async def create_demo_login(call: Call, params: NoParams) -> UserItem:
     """Make the viewer demo, whose password is demo, as the clients' example has one (contract S4-4); on the unix socket
-    only. Everybody knows this password: it is taken on this very machine only, and only by a demo."""
+    only. Everybody knows this password: it is taken on this very machine only, and only by a demo.
+
+    They may read the streams of the cameras of now, and the one of that example.
+    """
     if not call.session.peer.is_local_socket:
         raise Denied(
             Reason.MISSING_SCOPE, "the demo's user is made on this machine alone", hint="sudo edged user demo-login"
@@ -108,7 +114,9 @@ async def create_demo_login(call: Call, params: NoParams) -> UserItem:
             hint="edged demo runs one on loopback; here: edged user add NAME --role viewer",
         )
     hashed = await house.passwords.hash(_DEMO)
-    return _show(await house.users.create(authority, name=_DEMO, role="viewer", password=hashed), house)
+    streams = Streams(read=frozenset({_DEMO_STREAM, *(camera.name for camera in house.cameras.all())}))
+    record = await house.users.create(authority, name=_DEMO, role="viewer", password=hashed, streams=streams)
+    return _show(record, house)
 
 
 class UserParams(msgspec.Struct, frozen=True):
