@@ -164,12 +164,20 @@ async def test_a_freed_path_inherits_no_right(tmp_path: Path) -> None:
         for holder in holders:
             assert await names(house, holder) == ["camera1"]
             assert (await house.request("GET", "/api/cameras/front_door", headers=bearer(holder))).status == 404
+        # A name that no camera had when the right was given grants nothing later, whoever else asks by that name.
+        _, stale = await house.create_key(camera_access=["later"])
         # A token of somebody else, who knows names only, names what has the name.
         outside = tokens.sign(
             {"user_id": "eve", "role": "viewer", "exp": 2e9, "camera_access": ["front_door"]},
             tokens.SharedSecret("test", SECRET),
         )
         assert await names(house, outside) == ["camera2"]
+        await house.request("PATCH", "/api/cameras/camera2", key=admin, body={"path": "later"})
+        again = tokens.sign(
+            {"user_id": "eve", "role": "viewer", "exp": 2e9, "camera_access": ["later"]},
+            tokens.SharedSecret("test", SECRET),
+        )
+        assert (await names(house, again), await names(house, stale)) == (["camera2"], [])
 
 
 async def test_a_path_is_one_camera_s_alone(tmp_path: Path) -> None:
@@ -226,6 +234,30 @@ class TestRealStreams:
                 assert viewer.received > before
                 for each in (viewer, second, third, late):
                     await each.aclose()
+
+    async def test_whoever_watches_a_path_does_not_see_the_camera_that_gets_it_next(self, tmp_path: Path) -> None:
+        """The stream ends as the path goes to another camera, and is refused to the old right."""
+        config = with_settings(tmp_path, allow=("127.0.0.0/8",), mediamtx=True)
+        with trio.fail_after(60):
+            async with running_house(tmp_path, config=config) as house:
+                await house.wait_media()
+                _, admin = await house.create_key("admin")
+                _, guest = await house.create_key(camera_access=["camera1"])
+                own = f"rtsp://any:{admin}@127.0.0.1:{house.rtsp}/camera0"
+                first = {"name": "Door", "source": own, "path": "door"}
+                assert (await house.request("POST", "/api/cameras", key=admin, body=first)).json["device"] == "camera1"
+                viewer = await watch(house, "door", guest)
+                with trio.fail_after(10):
+                    async with house.local() as local:
+                        await local.call("update_camera", device="camera1", path="")
+                        await local.call("add_camera", name="Vault", source=f"{own}?vault=1", path="door")
+                    await viewer.wait_end()
+                await viewer.aclose()
+                await (await watch(house, "door", admin)).aclose()
+                late = RtspReader(house.rtsp, "door", "viewer", guest)
+                with pytest.raises(RtspRefused):
+                    await late.play()
+                await late.aclose()
 
 
 async def watch(house: RunningHouse, path: str, key: str) -> RtspReader:

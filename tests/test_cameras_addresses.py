@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from test_cameras_registry import Store
 
 from edged.cameras.addresses import Addresses, AddressRefused, replace_host, split_host
+from edged.cameras.configured import Configured
+from edged.cameras.registry import Registry
 from edged.errors import DependencyFailed, InvalidParams
+from edged.store.cameras import Slot
 
 
 def answers(*addresses: str) -> Any:
@@ -101,6 +107,59 @@ async def test_a_name_server_that_does_not_answer_is_given_up(autojump_clock: tr
 
     with pytest.raises(DependencyFailed, match="could not be looked up"):
         await Addresses(look_up=silent).resolve("rtsp://cam/s")
+
+
+class Names:
+    """A name server whose answers change."""
+
+    def __init__(self, **known: str) -> None:
+        self.known = known
+        self.asked = 0
+
+    async def __call__(self, host: str, port: int, **_: object) -> Sequence[tuple[Any, ...]]:
+        self.asked += 1
+        return list(await answers(*filter(None, [self.known[host]]))(host, port))
+
+
+async def test_a_name_is_followed_and_what_is_forbidden_is_not_read(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Every five minutes, and when the settings allow other networks; a name server that is away changes nothing."""
+    names = Names(cam="192.0.2.7", other="192.0.2.8")
+    addresses, store, kept = Addresses(look_up=names), Store(), {}
+
+    async def save(slot: Slot, one: Configured) -> None:
+        await trio.lowlevel.checkpoint()
+        kept[slot.number] = one
+
+    registry = Registry(
+        store.load, store.save, state=tmp_path, use_udev=False, addresses=addresses, save_added=save
+    )  # fmt: skip
+    async with trio.open_nursery() as nursery:
+        await nursery.start(registry.run)
+
+        async def shown(after: float) -> tuple[str | None, str]:
+            await trio.sleep(after)
+            (camera,) = registry.all()
+            return camera.url, camera.status.value
+
+        added = await registry.describe(Configured("Door", "rtsp://u:p@cam/s"), lambda: None)
+        assert (added.name, added.url) == ("camera0", "rtsp://u:p@192.0.2.7/s")
+        asked = names.asked
+        await registry.describe(replace(registry.described[0], label="Gate"), lambda: None)
+        assert names.asked == asked, "another name of the camera looks nothing up"
+        names.known["cam"] = "192.0.2.9"
+        assert await shown(301) == ("rtsp://u:p@192.0.2.9/s", "CONNECTED")
+        names.known["cam"] = ""
+        assert await shown(301) == ("rtsp://u:p@192.0.2.9/s", "CONNECTED")
+        names.known["cam"] = "127.0.0.1"
+        assert await shown(301) == (None, "ERROR")
+        assert kept[0].address == ""
+        addresses.allow(["127.0.0.0/8"])
+        assert await shown(1) == ("rtsp://u:p@127.0.0.1/s", "CONNECTED")
+        addresses.allow([])
+        assert await shown(1) == (None, "ERROR")
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from test_cameras_registry import Store, Udev, device, running
 from edged.cameras.configured import Configured, recognise
 from edged.cameras.model import Status
 from edged.cameras.registry import Registry
+from edged.cameras.reports import Report
 from edged.config.sources import identify
 from edged.errors import ConfigError, StoreFailed
 from edged.store.cameras import Slot
@@ -106,6 +107,8 @@ async def test_new_settings_disturb_no_camera_that_stays(tmp_path: Path) -> None
     """One comes, one goes, one changes; nothing is told of the fourth."""
     kept, gone, changed = Configured("kept", DOOR), Configured("gone", YARD), Configured("old", "test")
     async with running(tmp_path, kept, gone, changed) as box:
+        box.registry.report("camera0", Report(width=1920, height=1080, rate=25.0))
+        assert (await box.next()).width == 1920
         stays = box.registry.find("camera0")
         await box.registry.configure([kept, Configured("new", "test"), Configured("more", "rtsp://192.0.2.9/")])
         told = {(await box.next()).label for _ in range(3)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -122,3 +123,42 @@ async def test_without_a_server_nothing_is_done_until_one_is_ready(autojump_cloc
             server.states.publish(ServerState("ready"))
             await eventually(lambda: paths.converged)
             assert client.calls == ["replace camera0"]
+
+
+@dataclass
+class Named(FakeSource):
+    """A camera whose path has another name."""
+
+    stream: str = ""
+
+    @property
+    def path(self) -> str:
+        return self.stream or self.name
+
+
+async def test_a_path_that_becomes_another_camera_s_is_made_anew(autojump_clock: trio.testing.MockClock) -> None:
+    """Whoever was let in to one camera must not see the other; also where both are told within one step."""
+    server, paths = FakeServer(FakeClient()), Paths()
+    paths.set_wanted([Named("camera0", stream="door"), FakeSource("camera1")])
+    with trio.fail_after(5):
+        async with running(partial(paths.run, server)):
+            await eventually(lambda: paths.converged)
+            del server.client.calls[:]
+            paths.set_wanted([FakeSource("camera0"), Named("camera1", stream="door")])
+            await eventually(lambda: paths.converged)
+            assert server.client.calls == ["delete camera1", "delete door", "replace camera0", "replace door"]
+            del server.client.calls[:]
+            # A camera that goes while MediaMTX does not answer, and one that gets its path.
+            server.client.failing = True
+            paths.set_wanted([FakeSource("camera0")])
+            await trio.sleep(1.5)
+            paths.set_wanted([Named("camera0", stream="door")])
+            await trio.sleep(1.5)
+            server.client.failing = False
+            await eventually(lambda: paths.converged)
+            assert server.client.calls == ["delete camera0", "delete door", "replace door"]
+            # The same camera again is no change.
+            del server.client.calls[:]
+            paths.set_wanted([Named("camera0", stream="door")])
+            assert paths.converged
+            assert server.client.calls == []

@@ -40,11 +40,17 @@ class Addresses:
     def __init__(self, also_allowed: Iterable[str] = (), *, look_up: LookUp = trio.socket.getaddrinfo) -> None:
         self._look_up = look_up
         self._allowed: tuple[IPv4Network | IPv6Network, ...] = ()
+        #: Set when what is allowed has changed; another one takes its place.
+        self.changed = trio.Event()
         self.allow(also_allowed)
 
     def allow(self, networks: Iterable[str]) -> None:
         """From here on these networks are allowed beside those that always are."""
-        self._allowed = tuple(map(ip_network, networks))
+        allowed = tuple(map(ip_network, networks))
+        if allowed != self._allowed:
+            self._allowed = allowed
+            self.changed.set()
+            self.changed = trio.Event()
 
     async def resolve(self, url: str) -> str:
         """The address with its host as a literal that may be opened.
@@ -133,6 +139,7 @@ async def follow(registry: Described, addresses: Addresses) -> None:
     """
     told: dict[int, str] = {}
     while True:
+        changed = addresses.changed
         for number, one in list(registry.described.items()):
             if one.number is None:
                 continue
@@ -153,7 +160,8 @@ async def follow(registry: Described, addresses: Addresses) -> None:
                     await registry.readdress(one, address)
                 except EdgedError as problem:
                     _log.warning("address not kept", camera=f"camera{number}", problem=str(problem))
-        await trio.sleep(FOLLOW_SECONDS)
+        with trio.move_on_after(FOLLOW_SECONDS):
+            await changed.wait()
 
 
 def _plain(address: Address) -> Address:

@@ -149,7 +149,9 @@ class Registry:
         is none or may not be; InvalidState for a name, path or source that another camera has, or one camera too many;
         DependencyFailed, StoreFailed, Overloaded.
         """
-        one = replace(one, address=await self.addresses.resolve(one.source))
+        held = None if one.number is None else self.described.get(one.number)
+        known = held.address if held is not None and held.source == one.source else ""
+        one = replace(one, address=known or await self.addresses.resolve(one.source))
         async with self._changing:
             self._check(one)
             confirm()

@@ -6,7 +6,7 @@ compared with what it has after every start and every change of ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -43,14 +43,17 @@ class Step:
     conf: PathConf
 
 
-def plan(wanted: Mapping[str, PathConf], present: Mapping[str, PathConf]) -> list[Step]:
+def plan(
+    wanted: Mapping[str, PathConf], present: Mapping[str, PathConf], handed_on: Collection[str] = ()
+) -> list[Step]:
     """The steps from `present` (merged with MediaMTX's defaults) to `wanted`; none if all is well.
 
-    Removals come first: names are few, and a reader of a path that is to go should not see a new one come before.
+    Removals come first: names are few, and a reader of a path that is to go should not see a new one come before. Paths
+    in `handed_on` are another camera's now: they are removed and made anew, which ends whoever reads them.
     """
-    steps = [Step("delete", name, {}) for name in sorted(present.keys() - wanted.keys())]
+    steps = [Step("delete", name, {}) for name in sorted(present.keys() - (wanted.keys() - set(handed_on)))]
     for name, conf in wanted.items():
-        there = present.get(name)
+        there = None if name in handed_on else present.get(name)
         if there is None or any(there.get(key) != value for key, value in conf.items()):
             steps.append(Step("replace", name, conf))
     return steps
@@ -61,6 +64,9 @@ class Paths:
 
     def __init__(self) -> None:
         self._wanted: dict[str, PathConf] = {}
+        #: Which camera has each path, as it should be, and as MediaMTX was told last.
+        self._owners: dict[str, str] = {}
+        self._told: dict[str, str] = {}
         self._changed = trio.Event()
         self._server: Server | None = None
         self.converged = False
@@ -71,9 +77,11 @@ class Paths:
 
     def set_wanted(self, sources: Iterable[Source]) -> None:
         """From here on there is one path for each of these, and no other. Returns at once."""
-        wanted = {source.path: path_conf(source) for source in sources}
-        if wanted != self._wanted:
-            self._wanted = wanted
+        listed = tuple(sources)
+        wanted = {source.path: path_conf(source) for source in listed}
+        owners = {source.path: source.name for source in listed}
+        if (wanted, owners) != (self._wanted, self._owners):
+            self._wanted, self._owners = wanted, owners
             self._poke()
 
     async def list(self) -> list[PathState]:
@@ -105,17 +113,22 @@ class Paths:
 
     async def _converge(self, client: Client) -> bool:
         """Carry the plan out; False if MediaMTX failed meanwhile."""
+        wanted, owners = self._wanted, self._owners
+        handed_on = {path for path, owner in owners.items() if self._told.get(path, owner) != owner}
         try:
-            for step in plan(self._wanted, await client.list_path_configs()):
+            for step in plan(wanted, await client.list_path_configs(), handed_on):
                 if step.do == "delete":
                     await client.delete_path(step.name)
+                    self._told.pop(step.name, None)
                 else:
                     await client.replace_path(step.name, step.conf)
+                    self._told[step.name] = owners[step.name]
                 _log.info(step.do, path=step.name)
         except DependencyFailed as error:
             _log.warning("not_converged", why=str(error))
             return False
-        return True
+        self._told = dict(owners)
+        return wanted is self._wanted
 
     def _poke(self) -> None:
         self.converged = False

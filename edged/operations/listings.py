@@ -140,7 +140,7 @@ class Listings:
         may_see: Callable[[Camera], bool],
     ) -> CameraList:
         """The list for `caller`, of whom `may_see` says which cameras it holds: the identical one while it is true."""
-        key = (host, caller.cameras, caller.grants, "camera:read" in caller.capabilities)
+        key = (host, caller.cameras, caller.grants, "camera:read" in caller.capabilities, caller.names_paths)
         kept = self._kept.get(key)
         if kept is not None and kept.cameras is cameras and kept.server is server:
             return kept.made
