@@ -253,6 +253,7 @@ async def run(
             async with (
                 started_tasks(registrar.run, partial(hook.serve, answer), cameras.run),
                 tasks(usage.run, partial(limiter.run, tallies), first_admin.run, disks.run, admissions.run, mark.keep,
+                      gate.refusals.run,
                       partial(upkeep.watch_clock, clock, partial(admissions.recompute, gate.seconds_left),
                               denials.mind_clock),
                       partial(upkeep.prune, clock, denials.prune),

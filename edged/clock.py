@@ -220,6 +220,11 @@ class Clock:
         vouched = self._vouched(at)
         return vouched is not None and vouched < self._floor(at) - BEHIND_SECONDS
 
+    @property
+    def lag(self) -> float:
+        """By how many seconds the system clock is behind the mark, whoever vouches for it or not; 0 if it is not."""
+        return max(0.0, self._floor(self.monotonic()) - self._system())
+
     def _vouched(self, at: float) -> float | None:
         if self._synchronized:
             return at + self._offset

@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 class Write(Protocol[_T_contra]):
     """Writes one line that stands for `times`; `others`: of several keys, `what` is the last of them."""
 
-    def __call__(self, what: _T_contra, times: int, *, others: bool) -> None: ...
+    def __call__(self, what: _T_contra, times: int, /, *, others: bool) -> None: ...
 
 
 @dataclass(slots=True)

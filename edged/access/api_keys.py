@@ -11,6 +11,7 @@ from typing import Any, Final
 import structlog
 
 from edged.access.admissions import Admissions
+from edged.access.asking import asked_by
 from edged.access.authority import Authority
 from edged.access.ledger import Ledger, key_identity, secret_identity
 from edged.access.registrar import Commit, Registrar
@@ -150,7 +151,7 @@ class ApiKeys:
         item = self._suspensions[key_id] = Suspension(key_id, record.suspended_at or now)
         name = key_identity(key_id)
         ended = self._registrar.put_out(self._admissions.of(name), "suspended", by, {name})
-        _log.info("suspended", key=key_id, ended=ended)
+        _log.info("suspended", key=key_id, ended=ended, **asked_by())
         job = self._registrar.owe({_suspension(key_id): item})
 
         async def settle() -> KeyRecord:
@@ -203,7 +204,7 @@ class ApiKeys:
             partial(api_keys.insert, record=record), undo=partial(api_keys.delete_all, key_ids=[record.key_id])
         )
         self._ledger.put_key(record)
-        _log.info("created", key=record.key_id, name=record.name, role=record.role)
+        _log.info("created", key=record.key_id, name=record.name, role=record.role, **asked_by())
         return record, secret
 
     def _withhold(self, made: tuple[KeyRecord, str]) -> None:
@@ -233,7 +234,7 @@ class ApiKeys:
         )
         for record in fresh.values():
             self._ledger.put_key(record)
-            _log.info("imported", key=record.key_id, name=record.name, role=record.role)
+            _log.info("imported", key=record.key_id, name=record.name, role=record.role, **asked_by())
         return outcomes
 
     async def _update(
@@ -257,7 +258,7 @@ class ApiKeys:
         else:
             self._registrar.review(self._admissions.of(name))
         self._find_living(key_id)
-        _log.info("updated", key=key_id, changed=sorted(changes))
+        _log.info("updated", key=key_id, changed=sorted(changes), **asked_by())
         return record
 
     async def _resume(self, key_id: str, seen: Suspension | None, commit: Commit) -> KeyRecord:
@@ -277,7 +278,7 @@ class ApiKeys:
         self._refuse_overtaken(key_id, seen)
         record = replace(self._find_living(key_id), suspended_at=None)
         self._ledger.put_key(record)
-        _log.info("resumed", key=key_id)
+        _log.info("resumed", key=key_id, **asked_by())
         return record
 
     def _refuse_overtaken(self, key_id: str, seen: Suspension | None) -> None:
@@ -311,7 +312,7 @@ class ApiKeys:
         shorten(self._admissions, before, grace_seconds, secret_identity)
         # If it was revoked during the commit the new secret is worth nothing.
         self._find_living(key_id)
-        _log.info("rotated", key=key_id, grace_seconds=grace_seconds)
+        _log.info("rotated", key=key_id, grace_seconds=grace_seconds, **asked_by())
         return record, secret
 
 

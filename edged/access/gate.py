@@ -16,6 +16,7 @@ from typing import Protocol
 import structlog
 
 from edged.access.admissions import Admission, Admissions, Cause, WayOut
+from edged.access.asking import Refusals
 from edged.access.ledger import Ledger, key_identity
 from edged.access.tickets import Tickets
 from edged.access.token_uses import TokenUses
@@ -125,6 +126,7 @@ class Gate:
         self._tally = tally
         self._warned = warned
         self.token_uses = TokenUses()
+        self.refusals = Refusals(clock.monotonic)
         # Signature checks are the dear part of a question, and players ask twice with one token:
         # what verified once need not be verified again. Time and revocation are judged every time.
         self._verified: OrderedDict[bytes, Caller] = OrderedDict()
@@ -402,9 +404,9 @@ class Gate:
         self._counts.auth_failed(reason, method, transport)
         if reason is Reason.SUSPENDED and self._ledger.unconfirmed_epoch is not None:
             detail = detail or "the restored trust database is not confirmed: edged trust confirm-restore"
-        _log.info(
-            "refused", reason=str(reason), method=method, transport=transport,
-            credential=caller.credential_id if caller else None, capability=capability or None, detail=detail or None,
+        self.refusals.note(
+            reason, method, transport,
+            credential=caller.credential_id if caller else "", capability=capability, detail=detail,
         )  # fmt: skip
         fields: dict[str, object] = (
             {"required": capability, "have": caller.role if caller else None} if capability else {}

@@ -17,6 +17,7 @@ import msgspec
 import structlog
 import trio
 
+from edged.access.asking import asked_by
 from edged.access.authority import EDGED, Authority
 from edged.clock import Clock, iso
 from edged.credentials.claims import LEEWAY, Trust
@@ -199,7 +200,7 @@ class Keyring:
                 )
             now = self._clock.now()
             await self._change(authority, partial(signing_keys.promote, number=record.number, now=now))
-            _log.info("promoted", key=kid, algorithm=record.algorithm, forced=left > 0)
+            _log.info("promoted", key=kid, algorithm=record.algorithm, forced=left > 0, **asked_by())
             return self.get(kid)
 
     async def retire(self, authority: Authority, kid: str, *, at_once: bool = False) -> SigningKeyRecord:
@@ -231,7 +232,8 @@ class Keyring:
             if after is None:
                 after = await self._add(authority, record.algorithm, "next", may_stand)
             await self._change(authority, partial(signing_keys.promote, number=after.number, now=now), may_stand)
-        _log.info("retired", key=record.kid, algorithm=record.algorithm, at_once=record.state == "current")
+        _log.info("retired", key=record.kid, algorithm=record.algorithm, at_once=record.state == "current",
+                  **asked_by())  # fmt: skip
 
     async def _wrap_plain(self, wrapping: WrappingKey) -> None:
         """Nothing plain is left: neither in rows, nor in freed pages and the log of the file, nor in its copies."""
@@ -272,7 +274,7 @@ class Keyring:
             record = await self._db.write(insert, may_stand=may_stand)
         self._put(record)
         self._made_here.add(record.kid)
-        _log.info("created", key=record.kid, algorithm=algorithm, state=state)
+        _log.info("created", key=record.kid, algorithm=algorithm, state=state, **asked_by())
         return record
 
     async def _change(

@@ -28,6 +28,7 @@ import structlog
 import trio
 
 from edged.access.admissions import Admission, Admissions, Cause
+from edged.access.asking import asked_by, asking
 from edged.access.authority import EDGED, Authority
 from edged.access.ledger import Ledger
 from edged.clock import Clock
@@ -97,12 +98,14 @@ class Job(Generic[T]):
         self._work = work
         self._authority = authority
         self._withhold = withhold
+        self._asker = asking.get()
         self._done = trio.Event()
         self._value: T | None = None
         self._error: Exception | None = None
 
     async def run(self) -> None:
         """Do it and keep the outcome; an unexpected error is logged, as its caller may not be there to hear it."""
+        asking.set(self._asker)
         try:
             self._value = await self._work()
         except EdgedError as problem:
@@ -287,7 +290,8 @@ class Registrar:
         if kind in ("subject", "issuer"):
             ended += self._admissions.put_out(self.find_denied(), "revoked", by)
         self._admissions.tell(identities)
-        _log.info("revoked", kind=kind, identities=sorted(identities), ended=len(ended), again=not fresh)
+        _log.info("revoked", kind=kind, identities=sorted(identities), ended=len(ended), again=not fresh,
+                  **asked_by())  # fmt: skip
         if fresh:
             self._counts.revoked(kind)
         if due:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import structlog
 
+from edged.access.asking import asked_by
 from edged.access.authority import EDGED
 from edged.access.ledger import ALL, Ledger
 from edged.access.registrar import Commit, Counts, Due, Registrar, keep
@@ -100,7 +101,7 @@ class Revocations:
                 due[_line(scope)] = self._whole(scope, now, reason)
         ended = self._registrar.put_out(self._registrar.find_denied(), "revoked", by, {scope})
         _log.info("cut off", scope=scope, before=before, provisional=_open_line(scope) in due, ended=ended,
-                  again=not due)  # fmt: skip
+                  again=not due, **asked_by())  # fmt: skip
         if not due:
             # The later line may be in force and not on disk yet: then this waits for it, too.
             return self._registrar.owe({}) if _line(scope) in self._registrar.find_owed() else None

@@ -9,6 +9,7 @@ from typing import Any, Final
 import structlog
 
 from edged.access.admissions import Admissions
+from edged.access.asking import asked_by
 from edged.access.authority import Authority
 from edged.access.ledger import Ledger
 from edged.access.registrar import Commit, Registrar
@@ -148,7 +149,7 @@ class ServiceTokens:
             undo=partial(service_tokens.delete, token_id=record.token_id),
         )
         self._ledger.put_service_token(record)
-        _log.info("created", id=record.token_id, name=record.name, networks=record.networks)
+        _log.info("created", id=record.token_id, name=record.name, networks=record.networks, **asked_by())
         return record
 
     def _withhold(self, record: ServiceTokenRecord) -> None:
@@ -173,5 +174,5 @@ class ServiceTokens:
         shorten(self._admissions, before, grace_seconds, service_secret_identity)
         # If it was revoked during the commit the new secret is worth nothing.
         self._find_living(token_id)
-        _log.info("rotated", id=token_id, grace_seconds=grace_seconds)
+        _log.info("rotated", id=token_id, grace_seconds=grace_seconds, **asked_by())
         return record, secret

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 import structlog
 
 from edged.access.admissions import Admissions
+from edged.access.asking import asked_by
 from edged.access.authority import EDGED, Authority
 from edged.access.ledger import Ledger, issuer_identity, key_identity, login_identities, user_identity
 from edged.access.registrar import Commit, Due, Kind, Registrar
@@ -261,7 +262,7 @@ class Users:
         if keys:
             inside = {each for key in keys for each in self._admissions.of(key)}
             ended = self._registrar.put_out(inside, "suspended", by, keys)
-            _log.info("keys rest", users=owners, keys=len(keys), ended=ended)
+            _log.info("keys rest", users=owners, keys=len(keys), ended=ended, **asked_by())
         return settled
 
     async def _settled(self, record: UserRecord, due: Due) -> UserRecord:
@@ -334,7 +335,8 @@ class Users:
         ended = self._registrar.put_out(resting, "suspended", by) if resting else 0
         if revoked or before is None or record.epoch != before.epoch:
             ended += self._registrar.put_out(revoked, "revoked", by, {user_identity(record.name)})
-        _log.info("in force", user=record.name, status=record.status, role=record.role, ended=ended)
+        _log.info("in force", user=record.name, status=record.status, role=record.role, ended=ended,
+                  **asked_by())  # fmt: skip
 
     async def _create(self, record: UserRecord, commit: Commit) -> UserRecord:
         before = self._ledger.users.get(record.name)

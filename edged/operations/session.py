@@ -17,8 +17,8 @@ class Session:
     """
 
     __slots__ = (
-        "_is_direct", "admission", "caller", "end", "expired", "id", "is_closed", "only_device", "peer", "pushed",
-        "topics", "transport",
+        "_is_direct", "admission", "caller", "doing", "end", "expired", "id", "is_closed", "only_device", "peer",
+        "pushed", "topics", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -46,6 +46,8 @@ class Session:
         #: True where the dialect sends every notification unasked (contract 0, v1).
         self.pushed = False
         self._is_direct = is_direct
+        #: What it asks for now, for the log: a method, or an HTTP method and path.
+        self.doing = ""
 
     @property
     def is_near(self) -> bool:

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from edged.access.asking import asking
 from edged.access.gate import Gate
 from edged.cameras.model import Status
 from edged.credentials.callers import (
@@ -15,6 +16,7 @@ from edged.credentials.callers import (
     ApiKey,
     Credential,
     NoCredential,
+    Peer,
     Resource,
     Ticket,
     Token,
@@ -138,6 +140,7 @@ def admit(house: House, question: Question) -> Answer:
         # The first question of most clients: an invitation to log in, not a failure (mediamtx.md 3.2).
         return Answer(False, "missing")
     capability = _CAPABILITIES.get(question.action)
+    asking.set(_Viewer(question))
     try:
         _refuse_cut_token(house.gate, credential, question, transport)
         caller = house.gate.authenticate(credential, transport)
@@ -175,6 +178,24 @@ def _refuse_cut_token(gate: Gate, credential: Credential, question: Question, tr
         is_cut = False
     if is_cut:
         raise gate.refuse(Reason.TOKEN_CUT, "jwt_local", transport, REMEDY)
+
+
+class _Viewer:
+    """Who asks MediaMTX, for the log."""
+
+    __slots__ = ("_question",)
+    caller = None
+
+    def __init__(self, question: Question) -> None:
+        self._question = question
+
+    @property
+    def peer(self) -> Peer:
+        return Peer("mediamtx", self._question.ip[:64])
+
+    @property
+    def doing(self) -> str:
+        return f"{self._question.action} {self._question.path}"
 
 
 def _kick(house: House, protocol: str, session: str, _cause: str, _by: str) -> None:

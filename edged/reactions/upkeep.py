@@ -22,6 +22,10 @@ _SETTLED_SECONDS: Final = 60.0
 _LEAP: Final = 60.0
 #: Between two looks at what may be deleted, seconds.
 PRUNE_SECONDS: Final = 86400.0
+#: A system clock that is so much behind what was known before, seconds, is worth a warning also while nobody vouches
+#: for it: tokens then end by a time that only goes on.
+_LONG_AGO: Final = 86400.0
+_SET: Final = "set the clock or let it reach a time server; until then the time goes on from the mark"
 _MEND: Final = "if the mark is wrong, root lowers it to the system clock: edged clock reset"
 _log = structlog.get_logger("clock")
 
@@ -53,7 +57,7 @@ async def watch_clock(clock: Clock, corrected: Callable[[], None], looked: Calla
 
     Runs for ever. Jumps that nobody vouches for correct nothing (edged.clock).
     """
-    told: tuple[bool, bool, bool] | None = None
+    told: tuple[bool, bool, bool, bool] | None = None
     seen = clock.corrections
     while True:
         clock.look()
@@ -61,11 +65,14 @@ async def watch_clock(clock: Clock, corrected: Callable[[], None], looked: Calla
             seen = clock.corrections
             corrected()
         looked()
-        state = (clock.is_synchronized, clock.is_trusted, clock.is_behind)
+        lag = clock.lag
+        state = (clock.is_synchronized, clock.is_trusted, clock.is_behind, lag > _LONG_AGO)
         if state != told:
             told = state
-            say = _log.warning if clock.is_behind else _log.info
-            say("state", synchronized=state[0], trusted=state[1], remedy=_MEND if clock.is_behind else None)
+            remedy = _MEND if state[2] else _SET if state[3] else None
+            say = _log.info if remedy is None else _log.warning
+            days = {"behind_days": round(lag / 86400)} if state[3] else {}
+            say("state", synchronized=state[0], trusted=state[1], remedy=remedy, **days)
         await trio.sleep(LOOK_SECONDS)
 
 

@@ -25,6 +25,7 @@ import msgspec
 import trio
 
 from edged.access.admissions import Cause
+from edged.access.asking import asking
 from edged.credentials.callers import (
     ApiKey,
     Caller,
@@ -157,6 +158,8 @@ class RpcSession:
         direct = not peer.proxy and is_direct(peer.address, headers, [headers.get("host", "")])
         transport: Transport = "uds" if peer.is_local_socket else "ws"
         self.session = Session(peer, transport, end=self._end, is_direct=lambda: direct)
+        # This task reads what the client says, and starts the tasks of what waits.
+        asking.set(self.session)
         forced = dialects.SUBPROTOCOLS.get(subprotocol or "")
         #: Whether the dialect is settled for as long as this connection lives.
         self._chosen = forced is not None
@@ -260,6 +263,7 @@ class RpcSession:
         if method is None:
             return self._unknown(call)
         operation = method.operation
+        session.doing = operation.name
         try:
             if session.caller is None and method.credentials:
                 self._enter_by_call(call, method)
@@ -315,6 +319,7 @@ class RpcSession:
 
     async def _finish(self, waiting: _Waiting) -> bytes | None:
         call, method = waiting.call, waiting.method
+        self.session.doing = method.operation.name
         try:
             result = await waiting.result
             if method.is_barrier and self.session.caller is not None:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edged.access.asking import asking
 from edged.credentials.roles import CAPABILITIES, OPEN, SELF
 from edged.errors import EdgedError, NotBuilt
 from edged.operations.catalogue import Catalogue
@@ -137,6 +138,8 @@ class Door:
             await refusal(scope, receive, counted)
             return
         asked = Exchange.of(Request(scope, receive), self._catalogue, self._house)
+        asked.session.doing = f"{scope['method']} {scope['path']}"
+        asking.set(asked.session)
         try:
             if way.read_client is not None:
                 asked.client = await way.read_client(asked)
