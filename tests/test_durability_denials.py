@@ -358,8 +358,8 @@ async def assert_owing_is_shown(house: House, at_least: int) -> None:
     box = house.box
     assert await box.owed() >= at_least
     status, ready = await box.request("GET", "/health/ready")
-    assert (status, ready["ready"]) == (200, True)
-    assert (await box.request("GET", "/health"))[1]["status"] == "degraded"
+    assert (status, ready["ready"]) == (503, False)
+    assert (await box.request("GET", "/health"))[1]["status"] == "unhealthy"
     _, shown = await box.request("GET", "/metrics", X_API_Key=house.key)
     assert f"edged_denials_owed {ready['denials_owed']}.0\n" in shown
     keys = (await house.admin.call("list_keys"))["keys"]

@@ -432,5 +432,6 @@ class Frames:
                 child.kill()
         if converted:
             return converted
-        reason = complaints.lines[-1] if complaints.lines else "ffmpeg did not end in time"
-        raise DependencyFailed(f"the picture could not be written as {form}: {reason}", hint="try again")
+        # It names the private file, which is for the log.
+        _log.warning("picture not converted", form=form, problem=complaints.lines[-1] if complaints.lines else "no end")
+        raise DependencyFailed(f"the picture could not be written as {form}", hint="try again; the log says why")

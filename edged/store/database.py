@@ -31,7 +31,7 @@ import trio
 from edged.errors import Overloaded, StartFailed, StoreFailed
 from edged.store import meta
 from edged.store.migrations import Migrations, schema_version
-from edged.store.opening import Opened, Synchronous, damage_remedy, error_name, find_damage, open_file, remedy
+from edged.store.opening import Opened, Synchronous, cause, damage_remedy, error_name, find_damage, open_file, remedy
 from edged.store.room import Room
 
 T = TypeVar("T")
@@ -381,7 +381,7 @@ class Database:
 
     def _describe(self, problem: sqlite3.Error) -> StoreFailed:
         _log.error("failed", db=self.name, problem=str(problem))
-        return StoreFailed(f"database {self.name}: {problem}", hint=remedy(problem), db=self.name)
+        return StoreFailed(f"database {self.name}: {cause(problem)}", hint=remedy(problem), db=self.name)
 
 
 def _transact(connection: sqlite3.Connection, transaction: Transaction[T]) -> tuple[T, float]:

@@ -47,6 +47,18 @@ _REMEDIES: Final[Mapping[str, str]] = {
 }
 
 
+_CAUSES: Final[Mapping[str, str]] = {
+    "SQLITE_FULL": "the disk is full",
+    "SQLITE_READONLY": "it cannot be written",
+    "SQLITE_IOERR": "disk I/O error",
+    "SQLITE_CORRUPT": "the file is damaged",
+    "SQLITE_NOTADB": "the file is damaged",
+    "SQLITE_CANTOPEN": "it cannot be opened",
+    "SQLITE_BUSY": "another program has it open",
+    "SQLITE_CONSTRAINT": "it contradicts what is stored",
+}
+
+
 class Opened(NamedTuple):
     """Writer and reader of an up-to-date file; whether its content was checked, or is still to be."""
 
@@ -161,6 +173,12 @@ def _explain(problem: BaseException, path: Path, migrations: Migrations, name: s
         hint = damage_remedy(path, len(migrations)) if is_damage else remedy(problem)
         return kind(f"database {name} at {path}: {problem}", hint=hint)
     return None
+
+
+def cause(problem: sqlite3.Error) -> str:
+    """What callers are told went wrong: SQLite's own text may name files, tables and columns, and is for the log."""
+    name = error_name(problem)
+    return next((told for code, told in _CAUSES.items() if name.startswith(code)), "SQLite refused it")
 
 
 def find_damage(connection: sqlite3.Connection) -> str:
