@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sqlite3
 from contextlib import closing
@@ -17,7 +18,7 @@ from edged.store import api_keys, backups, meta, restores, usage
 from edged.store.database import Database
 from edged.store.migrations import TRUST, USAGE
 from edged.store.opening import leave_marker
-from edged.store.replacements import begin_anew, set_aside
+from edged.store.replacements import begin_anew, restore, set_aside
 from edged.store.revocations import load_cut_offs
 from edged.store.room import Room
 from edged.store.usage import Tally
@@ -211,3 +212,35 @@ def test_what_is_set_aside_takes_its_log_along_and_replaces_nothing(tmp_path: Pa
         "trust-20270131T120000Z.db-wal",
     ]  # fmt: skip
     assert set_aside(tmp_path / "trust.db", now) is None
+
+
+async def test_of_what_only_counts_the_newest_few_that_were_set_aside_are_kept(tmp_path: Path) -> None:
+    """A disk that damages it at every start is not filled by it; other files are not touched."""
+    path = tmp_path / "usage.db"
+    (tmp_path / "usage-notes.db").touch()
+    for _ in range(backups.KEPT + 3):
+        write_text(path)
+        async with Database.open(path, USAGE, name="usage", is_expendable=True):
+            pass
+    assert len(list(tmp_path.glob("usage-2*.db"))) == backups.KEPT
+    assert (tmp_path / "usage-notes.db").exists()
+
+
+def test_root_gives_a_restored_database_to_the_user_whose_folder_it_is(tmp_path: Path) -> None:
+    """Else the daemon, which is not root, could not open it."""
+    if os.geteuid() != 0:
+        pytest.skip("not root: no folder of somebody else's can be made")
+    state = tmp_path / "state"
+    state.mkdir()
+    room = Room(state / "trust.room")
+    room.grow()
+    room.note_commits(41)
+    room.close()
+    for path in (state, state / "trust.room"):
+        os.chown(path, 12345, 12346)
+    begin_anew(state / "trust.db", state / "usage.db", state / "trust.room", datetime.now(UTC))
+    found = (state / "trust.db").stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (12345, 12346, 0o600)
+    assert rows(state / "trust.db", "SELECT value FROM meta WHERE name = 'commits'") == [(42,)]
+    restore(state / "trust.db", state / "trust.db", datetime.now(UTC))
+    assert (state / "trust.db").stat().st_uid == 12345

@@ -23,7 +23,7 @@ from edged.errors import StartFailed
 from edged.store import backups, restores
 from edged.store.backups import BackupFailed
 from edged.store.migrations import Incomplete, Migrations, NewerSchema, NotOurs, check, migrate
-from edged.store.replacements import BESIDE, set_aside
+from edged.store.replacements import BESIDE, forget_set_aside, set_aside
 
 #: FULL: durable before `write` returns, also through a power cut. NORMAL: the last commits may be lost by one.
 Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
@@ -89,6 +89,7 @@ def open_file(
             aside = set_aside(path, datetime.now(UTC))
         except OSError:
             raise problem from None
+        forget_set_aside(path, backups.KEPT)
         _log.error(
             "damaged database set aside and begun anew", db=name, problem=problem.sentence, set_aside=str(aside),
             remedy="it only counts: nothing has to be done; look for disk errors: journalctl -k",

@@ -73,6 +73,13 @@ def set_aside(database: Path, now: datetime) -> Path | None:
     return found
 
 
+def forget_set_aside(database: Path, kept: int) -> None:
+    """Delete what was set aside of a database that only counts, but for the newest few."""
+    found = sorted(database.parent.glob(f"{database.stem}-[0-9]*T[0-9]*Z*{database.suffix}"))
+    for path in found[: max(0, len(found) - kept)]:
+        backups.remove(path)
+
+
 def begin_anew(database: Path, usage_database: Path, reserve: Path, now: datetime) -> Path | None:
     """Set the trust database aside and make one without keys, users and revocations; where what stood there is now.
 
