@@ -7,7 +7,7 @@ headers, and pictures are opened by tickets. No code stands in the page itself, 
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
 from starlette.responses import Response
@@ -43,4 +43,4 @@ WAYS = tuple(Way(method="GET", path=path, answer=show, capability="none") for pa
 
 @cache
 def _read(name: str) -> bytes:
-    return (files("edged.web") / "static" / name).read_bytes()
+    return (Path(__file__).parent / "static" / name).read_bytes()
