@@ -95,8 +95,10 @@ async def test_the_sdk_tells_its_errors_apart_by_text(house: RunningHouse) -> No
             await sdk.get_camera_status("/dev/video9")
         with pytest.raises(CameraServiceError, match=r"^Request failed: Insufficient permissions$"):
             await sdk.take_snapshot("/dev/video0")
-        with pytest.raises(CameraServiceError, match=r"^Request failed: Method not found$"):
+        with pytest.raises(CameraServiceError, match=r"^Request failed: Camera capability not supported$"):
             await sdk.request("get_recording_status", {"device": "/dev/video0"})
+        with pytest.raises(CameraServiceError, match=r"^Request failed: Method not found$"):
+            await sdk.request("get_recording_state", {"device": "/dev/video0"})
         with pytest.raises(CameraServiceError, match=r"^Request failed: Invalid params"):
             await sdk.request("get_camera_status", {"device": 7})
         await sdk.connect(seed_001_token("operator"), "jwt")
