@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+from pathlib import Path
+
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from log_helpers import kept_log
+from media_helpers import REAL, eventually, open_hook, open_rtsp, running, supervisor, until
+from pictures_helpers import Camera
 from structlog.testing import capture_logs
 
 from edged.mediamtx.output import LINE_BYTES, LINES_A_SECOND, TAIL_LINES, Line, Output, diagnose, parse_line
+from edged.mediamtx.settings import path_conf
 
 
 @pytest.mark.parametrize(
@@ -102,3 +110,39 @@ def test_a_taken_port_is_told_from_a_refused_configuration() -> None:
     assert address is not None
     assert (address.status, address.unknown_key) == ("config_refused", "")
     assert diagnose([Line("info", "listen"), Line("error", "it broke")]) is None
+
+
+@given(st.integers(0, 2 * LINE_BYTES), st.integers(1, 700), st.sampled_from([b"\n", b""]))
+def test_a_secret_is_masked_wherever_it_stands(before: int, piece: int, end: bytes) -> None:
+    """Whole or at the limit of a line, in whatever pieces it comes: no half of it is kept or logged."""
+    secret = "Zq3-unguessable_path-of-the-hook"
+    text = b"x" * before + secret.encode() + b"y" * 50 + end
+    with capture_logs() as logs:
+        output = Output(lambda: 0.0, secrets=[secret])
+        for start in range(0, len(text), piece):
+            output.feed(text[start : start + piece])
+        output.finish()
+    kept = b"".join(output.tail).decode() + "".join(str(entry.get("text", "")) for entry in logs)
+    assert not any(letter in kept for letter in set(secret) - set("xy*"))
+
+
+@pytest.mark.mediamtx
+async def test_what_mediamtx_says_of_a_hook_that_fails_does_not_name_its_path(tmp_path: Path) -> None:
+    """Its errors hold the whole address that it asked; the log has it without the path."""
+    wanted = {"camera0": path_conf(Camera(always_on=True))}
+
+    def hang_up(_question: dict[str, object]) -> bool:
+        raise trio.ClosedResourceError
+
+    with trio.fail_after(60), kept_log() as log:
+        async with open_hook(hang_up) as hook:
+            server = supervisor(hook, tmp_path / "run", str(REAL), wanted_paths=lambda: wanted)
+            async with running(server.run):
+                state = await until(server, "ready")
+                async with open_rtsp(state.rtsp_port, "camera0") as reader:
+                    login = "Basic " + base64.b64encode(b"a:b").decode()
+                    assert await reader.ask("DESCRIBE", Accept="application/sdp", Authorization=login) == 401
+                await eventually(lambda: "failed to authenticate" in log.getvalue())
+    address, _, path = hook.url.removeprefix("http://").partition("/")
+    assert address in log.getvalue()
+    assert path not in log.getvalue()

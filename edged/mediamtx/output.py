@@ -88,9 +88,13 @@ class Output:
         tail: deque[bytes] | None = None,
         *,
         is_noise: Callable[[str], bool] = lambda _text: False,
+        secrets: Iterable[str] = (),
     ) -> None:
-        """Lines that `is_noise` says are about ourselves are dropped."""
+        """Lines that `is_noise` says are about ourselves are dropped; `secrets` are masked wherever they stand."""
         self._is_noise = is_noise
+        self._secrets = [secret.encode() for secret in secrets if secret]
+        # A secret that begins within a line's limit is kept whole until it is masked.
+        self._kept_bytes = LINE_BYTES + max(map(len, self._secrets), default=0)
         self.tail: deque[bytes] = deque(maxlen=TAIL_LINES) if tail is None else tail
         self._monotonic = monotonic
         self._rest = b""
@@ -102,9 +106,9 @@ class Output:
         """Bytes as they came; a line may come in pieces."""
         *lines, rest = (self._rest + data).split(b"\n")
         # What stands beyond the limit of a line without an end is dropped, so that it cannot fill the memory.
-        self._rest = rest[:LINE_BYTES]
+        self._rest = rest[: self._kept_bytes]
         for line in lines:
-            self._take(line[:LINE_BYTES])
+            self._take(line[: self._kept_bytes])
 
     def finish(self) -> None:
         """The stream has ended: what is left is a line, and what was left out is told."""
@@ -113,19 +117,23 @@ class Output:
         self._tell_suppressed()
 
     def _take(self, raw: bytes) -> None:
+        for secret in self._secrets:
+            raw = raw.replace(secret, b"***")
+        raw = raw[:LINE_BYTES]
         if not raw.strip():
             return
-        line = parse_line(raw)
-        if line.level == "info" and self._is_noise(line.text):
-            return
-        self.tail.append(raw)
         second = int(self._monotonic())
         if second != self._second:
             self._tell_suppressed()
             self._second, self._logged = second, 0
         if self._logged >= LINES_A_SECOND:
+            self.tail.append(raw)
             self.suppressed += 1
             return
+        line = parse_line(raw)
+        if line.level == "info" and self._is_noise(line.text):
+            return
+        self.tail.append(raw)
         self._logged += 1
         _log.log(_NUMBERS[line.level], "says", text=line.text)
 

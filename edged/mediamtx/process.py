@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
+from urllib.parse import urlsplit
 
 import structlog
 import trio
@@ -232,7 +233,9 @@ class Supervisor:
         async with child, trio.open_nursery() as readers:
             self._enter(start.state("starting", child.pid))
             streams = [stream for stream in (child.stdout, child.stderr) if stream is not None]
-            outputs = [Output(trio.current_time, tail, is_noise=health.is_own_line) for _ in streams]
+            # MediaMTX writes the whole address of the hook into its errors; its path is what strangers must not know.
+            hidden = (urlsplit(self._hook_url()).path.strip("/"),)
+            outputs = [Output(trio.current_time, tail, is_noise=health.is_own_line, secrets=hidden) for _ in streams]
             drains = [_Drain(stream, output) for stream, output in zip(streams, outputs, strict=True)]
             for drain in drains:
                 readers.start_soon(drain.run)
