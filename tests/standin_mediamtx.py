@@ -167,7 +167,7 @@ class Api(BaseHTTPRequestHandler):
         if (self.command, path) == ("GET", "/v3/config/paths/list"):
             return self.page([{"name": name, **PATH_DEFAULTS, **conf} for name, conf in world.paths.items()], query)
         if (self.command, path) == ("GET", "/v3/paths/list"):
-            return self.page([self.path_state(name) for name in world.paths], query)
+            return self.page([self.path_state(name) for name in world.paths if name != "all_others"], query)
         if found := re.fullmatch(r"/v3/config/paths/(replace|delete)/(.+)", path):
             return self.change(found[1], found[2], body)
         if found := re.fullmatch(r"/v3/(rtsp|hls|webrtc)sessions/(list|kick/(.+))", path):
@@ -266,7 +266,7 @@ def handle_rtsp(world, method, path, session, connection, connection_id, login):
     if method == "OPTIONS":
         return session, 200
     action = "publish" if method == "ANNOUNCE" else "read"
-    if path not in world.paths:
+    if path not in world.paths and "all_others" not in world.paths:
         return session, 400
     if method in ("ANNOUNCE", "DESCRIBE") or (method == "SETUP" and session is None):
         identity = connection_id if method == "DESCRIBE" else str(uuid.uuid4())

@@ -86,13 +86,13 @@ async def test_a_change_reaches_the_server(autojump_clock: trio.testing.MockCloc
     with trio.fail_after(5):
         async with running(partial(paths.run, server)):
             await eventually(lambda: paths.converged)
-            assert server.client.calls == ["delete stale", "replace camera0"]
+            assert server.client.calls == ["delete stale", "replace camera0", "replace all_others"]
             paths.set_wanted([FakeSource("camera0")])
             assert paths.converged
             paths.set_wanted([FakeSource("camera1")])
             await eventually(lambda: paths.converged)
-            assert server.client.calls[2:] == ["delete camera0", "replace camera1"]
-            assert [path.name for path in await paths.list()] == ["camera1"]
+            assert server.client.calls[3:] == ["delete camera0", "replace camera1"]
+            assert [path.name for path in await paths.list()] == ["all_others", "camera1"]
 
 
 async def test_a_failed_converge_is_tried_again(autojump_clock: trio.testing.MockClock) -> None:
@@ -106,7 +106,7 @@ async def test_a_failed_converge_is_tried_again(autojump_clock: trio.testing.Moc
             assert not paths.converged
             server.client.failing = False
             await eventually(lambda: paths.converged)
-            assert server.client.calls == ["replace camera0"]
+            assert server.client.calls == ["replace camera0", "replace all_others"]
 
 
 async def test_without_a_server_nothing_is_done_until_one_is_ready(autojump_clock: trio.testing.MockClock) -> None:
@@ -122,7 +122,7 @@ async def test_without_a_server_nothing_is_done_until_one_is_ready(autojump_cloc
             server.client = client = FakeClient()
             server.states.publish(ServerState("ready"))
             await eventually(lambda: paths.converged)
-            assert client.calls == ["replace camera0"]
+            assert client.calls == ["replace camera0", "replace all_others"]
 
 
 @dataclass

@@ -17,7 +17,7 @@ from edged.errors import DependencyFailed
 from edged.feeds import Feed
 from edged.mediamtx.client import Client, PathState
 from edged.mediamtx.process import ServerState
-from edged.mediamtx.settings import PathConf, path_conf
+from edged.mediamtx.settings import ALL_OTHERS, OTHERS_CONF, PathConf, path_conf
 from edged.mediamtx.sources import Source
 
 #: Seconds until a failed converge is tried again.
@@ -63,7 +63,7 @@ class Paths:
     """The paths that should be, and the task that makes it so. Give `wanted` to the supervisor as `wanted_paths`."""
 
     def __init__(self) -> None:
-        self._wanted: dict[str, PathConf] = {}
+        self._wanted: dict[str, PathConf] = {ALL_OTHERS: OTHERS_CONF}
         #: Which camera has each path, as it should be, and as MediaMTX was told last.
         self._owners: dict[str, str] = {}
         self._told: dict[str, str] = {}
@@ -76,9 +76,9 @@ class Paths:
         return self._wanted
 
     def set_wanted(self, sources: Iterable[Source]) -> None:
-        """From here on there is one path for each of these, and no other. Returns at once."""
+        """From here on there is one path for each of these, and one for all others. Returns at once."""
         listed = tuple(sources)
-        wanted = {source.path: path_conf(source) for source in listed}
+        wanted = {**{source.path: path_conf(source) for source in listed}, ALL_OTHERS: OTHERS_CONF}
         owners = {source.path: source.name for source in listed}
         if (wanted, owners) != (self._wanted, self._owners):
             self._wanted, self._owners = wanted, owners
@@ -122,7 +122,7 @@ class Paths:
                     self._told.pop(step.name, None)
                 else:
                     await client.replace_path(step.name, step.conf)
-                    self._told[step.name] = owners[step.name]
+                    self._told[step.name] = owners.get(step.name, "")
                 _log.info(step.do, path=step.name)
         except DependencyFailed as error:
             _log.warning("not_converged", why=str(error))

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 import msgspec
@@ -100,7 +101,6 @@ def render(
         **_listener("rtmp", settings.rtmp),
         **_listener("srt", settings.srt),
         "pathDefaults": {"source": "publisher", "overridePublisher": True},
-        # No all_others: a path that is not listed is refused without a question.
         "paths": {name: dict(conf) for name, conf in paths.items()},
     }
     document |= {key: value for key, (since, value) in _SINCE.items() if version >= since}
@@ -124,6 +124,22 @@ def path_conf(source: Source) -> PathConf:
         "runOnDemandStartTimeout": "10s",
         "runOnDemandCloseAfter": "10s",
     }
+
+
+#: MediaMTX's name for every path that is not listed, and its configuration. Without it an unknown path would be refused
+#: without a question, in another way than a known one, and names could be probed by anybody. Who may read it gets "no
+#: stream"; the hook lets nobody publish there.
+ALL_OTHERS: Final = "all_others"
+OTHERS_CONF: Final[PathConf] = MappingProxyType(
+    {
+        "source": "publisher",
+        "overridePublisher": True,
+        "runOnDemand": "",
+        "runOnDemandRestart": False,
+        "runOnDemandStartTimeout": "10s",
+        "runOnDemandCloseAfter": "10s",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

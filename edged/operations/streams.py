@@ -150,6 +150,9 @@ def admit(house: House, question: Question) -> Answer:
         camera = house.cameras.find(question.path)
         resource = camera_resource(camera) if camera else Resource.of_camera(question.path)
         house.gate.authorize(caller, capability, transport, resource)
+        if camera is None and question.action == "publish":
+            # MediaMTX asks about every path, so that names cannot be probed; only cameras can be published.
+            return Answer(False, "no such camera")
         if question.id:
             kick = partial(_kick, house, question.protocol, question.id)
             house.gate.admit(
@@ -158,7 +161,7 @@ def admit(house: House, question: Question) -> Answer:
             )  # fmt: skip
     except Refused as problem:
         return Answer(False, problem.reason)
-    if question.action == "read":
+    if question.action == "read" and camera is not None:
         house.publishers.wake(question.path)
     return _YES
 
