@@ -38,11 +38,14 @@ def test_a_new_key_is_shown_with_its_facts(shell: Shell) -> None:
     """For people: names and values, and a word that the secret is not shown again."""
     made = shell.run(
         "key", "create", "Yard; viewer", "--role", "viewer", "--expires-in-days", "1.5", "--camera", "camera0",
-        "--camera", "camera7", "--permission", "camera:read",
+        "--force", "--camera", "camera7", "--permission", "camera:read",
     )  # fmt: skip
     assert made.code == 0
     facts = dict(line.split(None, 1) for line in made.out.splitlines())
-    assert facts.keys() == {"key_id", "api_key", "name", "role", "created_at", "expires_at"}
+    assert facts.keys() == {
+        "key_id", "api_key", "name", "role", "created_at", "expires_at", "effective_permissions", "without_effect",
+    }  # fmt: skip
+    assert facts["without_effect"] == "camera7"
     assert facts["name"] == "Yard; viewer"
     assert datetime.fromisoformat(facts["expires_at"]) > datetime.now(UTC)
     assert "not shown again" in made.err
@@ -203,6 +206,7 @@ def test_a_token_can_be_narrowed(shell: Shell) -> None:
     assert (payload["camera_access"], payload["permissions"]) == (["camera0"], ["camera:read"])
     shown = shell.run("token", "issue", "ada", "--role", "viewer")
     assert {line.split()[0] for line in shown.out.splitlines()} == {
+        "effective_permissions",
         "token",
         "token_type",
         "expires_at",
