@@ -18,6 +18,7 @@ from net_helpers import (
     close_code,
     connect,
     frame,
+    frames_in,
     open_raw,
     opened,
     plain_app,
@@ -43,6 +44,7 @@ class Member:
         self.peer = peer
         self.place = place
         self.account = ""
+        self.held = 0
         self.is_authenticated = False
 
 
@@ -314,3 +316,63 @@ def test_giving_back_is_nothing_to_be_asked_twice_for() -> None:
     """It works where there is a glibc, and everywhere else it is nothing."""
     memory.give_back()
     memory.give_back()
+
+
+# -- what one credential may have held for it --------------------------------------------------------------------------
+
+
+def test_bytes_that_wait_are_counted_by_credential() -> None:
+    """Four longest messages together; who leaves, or shows another credential, takes theirs along."""
+    found = Pools(LIMITS)
+    members = fill(found, Peer("main", "192.0.2.1"), 3)
+    whole = LIMITS.message_bytes
+    for member in members[:2]:
+        assert found.identify(member, "api_key:a")
+        assert found.hold(member, 2 * whole)
+    assert found.identify(members[2], "api_key:b")
+    assert found.hold(members[2], 2 * whole)
+    assert not found.hold(members[0], 2 * whole + 1)
+    assert found.hold(members[0], whole)
+    assert found.identify(members[1], "api_key:b")
+    assert not found.hold(members[2], 2 * whole + 1)
+    assert found.hold(members[0], 4 * whole)
+    for member in members:
+        found.remove(member)
+    assert found._held == {}
+
+
+async def test_many_half_messages_of_one_credential_are_not_kept() -> None:
+    """Each may be a MiB, not all of them at once: 1013 for who comes too late, and those before are not disturbed."""
+    half = frame(b" " * 100_000, fin=False)
+    async with running(message_bytes=100_000) as served, AsyncExitStack() as stack:
+        clients = []
+        for _ in range(6):
+            client = await stack.enter_async_context(await open_raw(served.port))
+            await client.send_all(frame(b"login"))
+            assert frames_in(await client.receive_some(1000)) == [(1, b"welcome")]
+            clients.append(client)
+            await client.send_all(half)
+        with trio.fail_after(10):
+            for client in clients[4:]:
+                assert close_code(await client.receive_some(1000)) == 1013
+            for client in clients[:4]:
+                await client.send_all(frame(b"", opcode=0))
+                assert len(await client.receive_some(1_000)) > 0
+
+
+async def test_many_long_bodies_of_one_credential_are_not_kept() -> None:
+    """429 for who comes too late; the bodies before are answered."""
+    async with running(after_login, message_bytes=100_000) as served, AsyncExitStack() as stack:
+        head = b"POST /known HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n"
+        streams = []
+        for number in range(5):
+            stream = await stack.enter_async_context(await connect(served.port))
+            await stream.send_all(head + b"x" * 99_000)
+            streams.append(stream)
+            if number < 4:
+                await trio.sleep(0.1)
+        with trio.fail_after(10):
+            assert (await read_reply(streams[4]))[0].startswith(b"HTTP/1.1 429 ")
+            for stream in streams[:4]:
+                await stream.send_all(b"x" * 1000)
+                assert (await read_reply(stream))[0].startswith(b"HTTP/1.1 200 ")

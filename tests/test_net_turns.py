@@ -132,7 +132,9 @@ class Pipe:
 
 
 def make_websocket(received: list[bytes]) -> WebSocket:
-    websocket = WebSocket(Pipe(), LIMITS, Served(), lambda _work: None, 0.0, identify=bool)  # type: ignore[arg-type]
+    websocket = WebSocket(
+        Pipe(), LIMITS, Served(), lambda _work: None, 0.0, identify=bool, hold=lambda _what, _size: True
+    )  # type: ignore[arg-type]
     websocket.session = EchoSession(Served(), None, {}, None, websocket.outbox, None)  # type: ignore[arg-type]
     websocket.session.authenticated = True  # type: ignore[misc]
     websocket.session.receive = received.append  # type: ignore[method-assign]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import h11
@@ -62,6 +63,8 @@ class Connection:
         self.stream = stream
         self.place = place
         self.account = ""
+        self.held = 0
+        self._holds = {"in": 0, "out": 0}
         self._pools = pools
         self._is_proxy = is_proxy
         self._is_proxied = bool(peer.address) and is_proxy(peer.address)
@@ -262,7 +265,7 @@ class Connection:
         limits = self._limits
         exchange = Exchange(
             self._wire, request, limits.message_bytes, self.spawn, self._is_stopping,
-            strangers_limit=limits.message_bytes_unauthenticated,
+            strangers_limit=limits.message_bytes_unauthenticated, hold=partial(self.hold, "in"),
         )  # fmt: skip
         scope["edged.authenticated"] = self.identify
         scope["edged.break_off"] = exchange.break_off
@@ -273,6 +276,7 @@ class Connection:
             await exchange.run(self._doors.app, scope)
         finally:
             self._exchange = None
+            self.hold("in", 0)
         machine = self._wire.machine
         if self.stream.closed:
             return False
@@ -292,6 +296,15 @@ class Connection:
             self._exchange.is_vouched = True
         return True
 
+    def hold(self, what: Literal["in", "out"], size: int) -> bool:
+        """So many bytes are held for its client; False if those of its credential together are too many."""
+        if size == self._holds[what]:
+            return True
+        if not self._pools.hold(self, self.held - self._holds[what] + size):
+            return False
+        self._holds[what] = size
+        return True
+
     async def _upgrade(self, request: h11.Request, path: str, pairs: Headers, peer: Peer) -> None:
         found: dict[bytes, list[bytes]] = {}
         for name, value in pairs:
@@ -308,8 +321,9 @@ class Connection:
             await self._say(fault_bytes(*refusal, *version))
             return
         websocket = WebSocket(
-            self.stream, self._limits, self._counts, self.spawn, trio.current_time(), identify=self.identify
-        )
+            self.stream, self._limits, self._counts, self.spawn, trio.current_time(),
+            identify=self.identify, hold=self.hold,
+        )  # fmt: skip
         subprotocol = choose_subprotocol(headers.get("sec-websocket-protocol"))
         try:
             websocket.session = self._doors.open_session(peer, headers, subprotocol, websocket.outbox, self.spawn_call)

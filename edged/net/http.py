@@ -255,8 +255,11 @@ class Exchange:
         closing: Callable[[], bool],
         *,
         strangers_limit: int,
+        hold: Callable[[int], bool],
     ) -> None:
-        """`strangers_limit`: the longest body, bytes, of a request whose credential nobody has looked at yet."""
+        """`strangers_limit`: the longest body, bytes, of a request whose credential nobody has looked at yet;
+        `hold(size)` is told how much of a long body is here, and False if that is too much."""
+        self._hold = hold
         self._wire = wire
         self._machine = wire.machine
         self._request = request
@@ -374,6 +377,8 @@ class Exchange:
             self._taken += len(event.data)
             if self._taken > most:
                 await self._end_early(413, self._too_large(most))
+            if self._taken > READ_SIZE and not self._hold(self._taken):
+                await self._end_early(429, "too much is being sent with this credential at a time")
             return {"type": "http.request", "body": bytes(event.data), "more_body": True}
         self._body_done = True
         return {"type": "http.request", "body": b"", "more_body": False}

@@ -22,6 +22,8 @@ NETWORK: Final = "network"
 SIZES: Final = MappingProxyType({"unix": 64, "local": 32, "tokens": 32})
 #: Of the unix socket's, one user's: some are left for root whatever another administrator does.
 _ONE_USERS: Final = 48
+#: How much one credential may have held for it, in longest messages.
+_LONGEST_MESSAGES: Final = 4
 
 
 class Member(Protocol):
@@ -31,6 +33,8 @@ class Member(Protocol):
     place: str
     #: Whose connections it is counted among, "" before authentication.
     account: str
+    #: Bytes that are held for it: of a message or body that is not whole, and of answers that it does not read.
+    held: int
 
     @property
     def peer(self) -> Peer: ...
@@ -54,6 +58,7 @@ class Pools:
         self._pools: dict[str, set[Member]] = {}
         self._places: dict[str, set[Member]] = {}
         self._accounts: dict[str, set[Member]] = {}
+        self._held: dict[str, int] = {}
 
     def find_full(self, peer: Peer, place: str) -> Full | None:
         """Why a new connection of this peer gets no place; None if it gets one."""
@@ -77,6 +82,22 @@ class Pools:
         _leave(self._pools, pool_of(member.peer), member)
         _leave(self._places, member.place, member)
         _leave(self._accounts, member.account, member)
+        self.hold(member, 0)
+
+    def hold(self, member: Member, size: int) -> bool:
+        """So many bytes are held for it from here on; False, and nothing changed, if its credential has too many.
+
+        Strangers have message_bytes_unauthenticated each; whoever is not counted is not held to this either.
+        """
+        account = member.account
+        total = self._held.get(account, 0) + size - member.held
+        if account and size > member.held and total > _LONGEST_MESSAGES * self._limits.message_bytes:
+            return False
+        self._held[account] = total
+        if not total:
+            del self._held[account]
+        member.held = size
+        return True
 
     def move(self, member: Member, address: str) -> Full | None:
         """A trusted proxy speaks for somebody at `address` from here on; why not, if that place is crowded."""
@@ -99,8 +120,14 @@ class Pools:
             return True
         if account and len(self._accounts.get(account, ())) >= self._limits.connections_per_credential:
             return False
+        held = member.held
+        self.hold(member, 0)
         _leave(self._accounts, member.account, member)
         member.account = account
+        self._held[account] = self._held.get(account, 0) + held
+        member.held = held
+        if not self._held[account]:
+            del self._held[account]
         if account:
             self._accounts.setdefault(account, set()).add(member)
         return True

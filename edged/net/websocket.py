@@ -20,6 +20,7 @@ import logging
 import struct
 from collections.abc import Callable, Mapping
 from time import perf_counter
+from typing import Literal, TypeAlias
 
 import trio
 from websockets.frames import Frame, Opcode
@@ -40,6 +41,9 @@ SUBPROTOCOLS = ("jsonrpc-2.0", "camera-v1")
 #: How long a client has to answer our close.
 CLOSE_SECONDS = 5.0
 
+#: Counts bytes that wait for one connection: ("in" or "out", how many) → whether so many may.
+Hold: TypeAlias = Callable[[Literal["in", "out"], int], bool]
+
 _SHORT = tuple(struct.pack("!BB", 0x81, length) for length in range(126))
 _WHOLE_TEXT = 0x81
 _FLUSH_AT = 65536
@@ -58,7 +62,7 @@ class Outbox:
     """
 
     __slots__ = ("_blocked", "_counts", "_limits", "_protocol", "_queue", "_rest", "_size", "_spawn", "_stream",
-                 "closed", "corked", "done", "identify")  # fmt: skip
+                 "closed", "corked", "done", "hold", "identify")  # fmt: skip
 
     def __init__(
         self,
@@ -68,9 +72,12 @@ class Outbox:
         counts: Counts,
         spawn: Spawn,
         identify: Callable[[str], bool],
+        hold: Hold,
     ) -> None:
-        """`identify(account)` counts the connection among that credential's; False if there are too many."""
+        """`identify(account)` counts the connection among that credential's; False if there are too many.
+        `hold(what, size)` counts bytes that wait, "in" or "out"; False if those are too many."""
         self.identify = identify
+        self.hold = hold
         self._stream = stream
         self._protocol = protocol
         self._limits = limits
@@ -105,7 +112,9 @@ class Outbox:
     def put(self, frame: bytes) -> None:
         """One whole frame as it goes on the wire."""
         if self._blocked and (
-            len(self._queue) >= self._limits.outbox_messages or self._size + len(frame) > self._limits.outbox_bytes
+            len(self._queue) >= self._limits.outbox_messages
+            or self._size + len(frame) > self._limits.outbox_bytes
+            or not self.hold("out", len(self._rest) + self._size + len(frame))
         ):
             self._overflow()
             return
@@ -189,6 +198,7 @@ class Outbox:
                 self._queue.clear()
                 self._size = 0
             self._blocked = False
+            self.hold("out", 0)
             self._stream.stalled_since = None
             self.done.set()
             self.done = trio.Event()
@@ -216,12 +226,14 @@ class WebSocket:
         now: float,
         *,
         identify: Callable[[str], bool],
+        hold: Hold,
     ) -> None:
         self._stream = stream
         self._limits = limits
         self._counts = counts
         self._protocol = ServerProtocol(state=State.OPEN, max_size=limits.message_bytes, logger=_silent)
-        self.outbox = Outbox(stream, self._protocol, limits, counts, spawn, identify)
+        self.outbox = Outbox(stream, self._protocol, limits, counts, spawn, identify, hold)
+        self._hold = hold
         self._parts: bytearray | None = None
         self._is_clean = True  # the core holds no half frame and no half message
         #: Since when half a message is there, monotonic; None while the core holds nothing. Set by the watcher.
@@ -250,11 +262,18 @@ class WebSocket:
                     return
                 if not take(data):
                     await self._take_many(data)
+            self._forget()
             await self.outbox.wait_sent()
             if self._protocol.close_rcvd is None:
                 await self._stream.linger()
         finally:
             self.outbox.closed = True
+            self._forget()
+
+    def _forget(self) -> None:
+        """What is not whole by now never will be: its memory is not to wait until the garbage is collected."""
+        self._protocol.reader.buffer.clear()
+        self._parts, self._head = None, b""
 
     def _take(self, data: bytes) -> bool:
         """Answer a read that is one whole text frame; False if it is anything else."""
@@ -332,6 +351,12 @@ class WebSocket:
         waiting = len(protocol.reader.buffer)
         is_whole = not waiting and not self._missing and self._parts is None
         self._is_clean = is_whole and protocol.state is State.OPEN
+        held = waiting + (len(self._parts) if self._parts is not None else 0)
+        if not self._hold("in", held if held > READ_SIZE else 0) and not self._is_over:
+            self.outbox.close(1013, "too much is being sent with this credential at a time")
+        if self.outbox.closed and held > self._small + 14:
+            # Our goodbye is said: what comes now is read, and kept no more.
+            self._is_over = True
         if waiting > self._small + 14 and not self._is_over and not self.session.authenticated:
             self._too_big()
 
