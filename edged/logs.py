@@ -39,7 +39,15 @@ _TELLTALE = (
     r"(?<![\w-])[\w-]*(?:password|passwd|passphrase|secret|api[_-]?key|token|ticket|jwt|cookie"
     r"|authori[sz]ation)"
 )
-_MASKS: tuple[tuple[re.Pattern[str], str], ...] = (
+
+
+def _hide_userinfo(address: re.Match[str]) -> str:
+    """What follows `://`, without what stands before its last @."""
+    _, at, rest = address[0].rpartition("@")
+    return f"://{MASK}@{rest}" if at else address[0]
+
+
+_MASKS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     # Our own keys, the prefix kept so that a reader knows what stood there.
     (re.compile(r"(camera_service_sk_)[A-Za-z0-9]+"), rf"\1{MASK}"),
     (re.compile(r"(edged_ticket_)[A-Za-z0-9_-]+"), rf"\1{MASK}"),
@@ -47,16 +55,16 @@ _MASKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<![A-Za-z0-9_-])ey[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){1,4}"), MASK),
     (re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{12,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{32,}"), MASK),
     # user:password@ of a URL.
-    (re.compile(r"://[^\s\"'<>]{0,1024}@"), f"://{MASK}@"),
+    (re.compile(r"://[^\s\"'<>]*+"), _hide_userinfo),
     # A header line, with or without its scheme; and the scheme alone.
     (
         re.compile(r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie|x-api-key|x-service-token)(\s*:\s*)[^\r\n\"']+"),
         rf"\1\2{MASK}",
     ),
     (re.compile(r"(?i)\b(bearer|basic)\s+(?!\*)[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {MASK}"),
-    # "password": "…" of JSON or of a printed dict.
+    # "password": "…" of JSON or of a printed dict; of a text that was cut off, to its end.
     (
-        re.compile(rf"(?i)([\"']{_TELLTALE}[\"']\s*:\s*b?)(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')"),
+        re.compile(rf"(?i)([\"']{_TELLTALE}[\"']\s*:\s*b?)(\"(?:[^\"\\]|\\.)*+\"?|'(?:[^'\\]|\\.)*+'?)"),
         rf'\1"{MASK}"',
     ),
     # password=…, ?token=…, --secret=…

@@ -6,10 +6,9 @@ import re
 from typing import Final
 
 MASK: Final = "***"
-#: Names of query parameters whose value opens something, as cameras have them.
-_OPENS: Final = re.compile(
-    r"(?i)\A(?:.*(?:pass|pwd|secret|token|key|auth|credential|sig|jwt|ticket)[\w.-]*|pw|usr|user|username|login|account)\Z"
-)
+#: Query parameters whose value opens something, as cameras have them: parts of names, and whole names.
+_PARTS: Final = ("pass", "pwd", "secret", "token", "key", "auth", "credential", "sig", "jwt", "ticket")
+_NAMES: Final = frozenset({"pw", "usr", "user", "username", "login", "account"})
 
 
 def mask_url(text: str) -> str:
@@ -25,8 +24,9 @@ def mask_url(text: str) -> str:
     shown = f"{scheme}://"
     if at:
         shown += f"{MASK}@"
-        name, equals, _ = re.split(r"[?&]", opened)[-1].partition("=")
-        if "?" in opened and equals and _OPENS.match(name):
+        # A ? or & may be a sign of the password itself.
+        parameters = (text.partition("=") for text in re.split(r"[?&]", opened)[1:])
+        if any(equals and _opens(name) for name, equals, _ in parameters):
             # The last @ stands in a password of the query, whose end comes next.
             _, amp, rest = rest.partition("&")
             return f"{shown}{MASK}{amp}{_mask_query(rest)}"
@@ -36,7 +36,7 @@ def mask_url(text: str) -> str:
 
 def opens(name: str) -> bool:
     """Whether a query parameter of this name is a user name, a password or the like."""
-    return _OPENS.match(name) is not None
+    return _opens(name) is not None
 
 
 def _mask_query(query: str) -> str:
@@ -45,4 +45,9 @@ def _mask_query(query: str) -> str:
 
 def _mask_parameter(text: str) -> str:
     name, equals, value = text.partition("=")
-    return f"{name}={MASK}" if equals and value and _OPENS.match(name) else text
+    return f"{name}={MASK}" if equals and value and _opens(name) else text
+
+
+def _opens(name: str) -> bool:
+    name = name.lower()
+    return name in _NAMES or any(part in name for part in _PARTS)

@@ -22,6 +22,7 @@ from edged.urls import mask_url
         ("rtsp://cam/a?pwd=1&apikey=2&api_key=3&channel=4", "rtsp://cam/a?pwd=***&apikey=***&api_key=***&channel=4"),
         ("rtsp://cam/a?pwd=1@2&x=3&key=4", "rtsp://***@***&x=3&key=***"),
         ("rtsp://ann:a@b?c@cam/a", "rtsp://***@cam/a"),
+        ("rtsp://cam/a?z=1&pwd=x?@y&z=2", "rtsp://***@***&z=2"),
         ("rtsp://cam/a?passwd=&usr=x", "rtsp://cam/a?passwd=&usr=***"),
         ("ID_SERIAL=Vendor_Camera_0001", "ID_SERIAL=Vendor_Camera_0001"),
         ("test", "test"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.nesting import depth_of
+from edged.nesting import commas_of, depth_of
 
 MOST = 1000
 
@@ -42,6 +42,11 @@ def height_of(value: object) -> int:
     return 0
 
 
+def commas_in(value: object) -> int:
+    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return max(len(inner) - 1, 0) + sum(map(commas_in, inner))
+
+
 TEXTS = st.text(alphabet='[]{}"\\a,:', max_size=12)
 VALUES = st.recursive(
     st.none() | TEXTS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3)
@@ -54,6 +59,12 @@ def test_the_depth_of_json_is_the_height_of_its_value(value):
     assert depth_of(json.dumps(value).encode(), MOST) == height_of(value)
 
 
+@given(VALUES)
+def test_the_commas_of_json_are_those_between_members(value):
+    """Those in strings and names are not counted."""
+    assert commas_of(json.dumps(value).encode()) == commas_in(value)
+
+
 @given(st.lists(st.sampled_from([b"[", b"]", b"{", b"}", b'"', b'\\"', b"\\\\", b"x", b" "]), max_size=60))
 def test_the_depth_of_broken_json_is_at_least_what_a_parser_reaches(parts):
     """An unclosed string reaches to the end; brackets that close nothing are no error here."""
@@ -63,7 +74,7 @@ def test_the_depth_of_broken_json_is_at_least_what_a_parser_reaches(parts):
     assert found >= depth_by_hand(text)
 
 
-@pytest.mark.parametrize("text", [b"[]" * 501, b"[" * 1001, b'"[",[' * 400])
+@pytest.mark.parametrize("text", [b"[]" * 501, b"[" * 1001, b'"[",[' * 600])
 def test_too_many_brackets_have_no_depth(text):
     """They are refused without being looked at."""
     assert depth_of(text, MOST) is None

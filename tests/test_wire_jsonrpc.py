@@ -220,3 +220,11 @@ def test_brackets_in_strings_are_text() -> None:
         b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":"' + b'[{\\"' * 200 + b'","b":[' + b"[]," * 200 + b"[]]}}"
     )
     assert isinstance(parse(text), Call)
+
+
+def test_a_message_with_more_members_than_anybody_needs_is_refused_before_it_is_decoded():
+    """Brackets and commas in strings are not counted."""
+    head = b'{"jsonrpc":"2.0","method":"a","params":{"x":'
+    assert parse(head + b"[" + b'"",' * 70000 + b"1]}}") == Invalid(-32700, "too many members in arrays and objects")
+    assert parse(head + b"[" + b"[]," * 70000 + b"1]}}") == Invalid(-32700, "too many arrays and objects")
+    assert isinstance(parse(head + b'"' + b",[" * 200000 + b'"}}'), Call)

@@ -5,6 +5,7 @@ HTTP/1.1 by h11, one connection a question, with a deadline and a limit; only th
 
 from __future__ import annotations
 
+import itertools
 import ssl
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -18,6 +19,8 @@ from edged.errors import DependencyFailed
 #: For one question, all redirects included.
 SECONDS: Final = 10.0
 _MOST_REDIRECTS: Final = 3
+#: Chunks of an answer that are read before other tasks get their turn.
+_EVENTS_IN_A_ROW: Final = 64
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _PORTS: Final = {"https": 443, "http": 80}
 _CHECK_NETWORK: Final = "are name and port right, and does the network work? edged asks again by itself"
@@ -114,7 +117,9 @@ async def _connect(url: SplitResult) -> trio.abc.Stream:
 
 async def _read(connection: h11.Connection, stream: trio.abc.Stream) -> _Answer:
     status, location, body = 0, "", bytearray()
-    while True:
+    for number in itertools.count(1):
+        if not number % _EVENTS_IN_A_ROW:
+            await trio.lowlevel.checkpoint()
         event = connection.next_event()
         if event is h11.NEED_DATA:
             connection.receive_data(bytes(await stream.receive_some(65536)))
@@ -126,4 +131,5 @@ async def _read(connection: h11.Connection, stream: trio.abc.Stream) -> _Answer:
             if len(body) > LARGEST_SET:
                 raise h11.RemoteProtocolError(f"its answer is longer than {LARGEST_SET} bytes")
         elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
-            return _Answer(status, location, bytes(body))
+            break
+    return _Answer(status, location, bytes(body))

@@ -33,7 +33,10 @@ PUBLISHED_SECRETS: Final = frozenset(
 _REMEDY: Final = "make one of your own: openssl rand -base64 32"
 #: Any part of one of these tells a key: half of a file that was cut off is no better.
 _SPELLINGS: Final[tuple[tuple[str, re.Pattern[bytes]], ...]] = (
-    ("a key or a certificate in PEM", re.compile(rb"-----\s*(BEGIN|END)\b|(BEGIN|END) [A-Z0-9 ]*(KEY|CERTIFICATE)\b")),
+    (
+        "a key or a certificate in PEM",
+        re.compile(rb"-----\s*(BEGIN|END)\b|(BEGIN|END) [A-Z0-9 ]{0,32}(KEY|CERTIFICATE)\b"),
+    ),
     ("a key of SSH", re.compile(rb"---- (BEGIN|END) SSH2|openssh-key-v1\0|PuTTY-User-Key-File")),
     ("a key of SSH", re.compile(rb"(^|[\s,])(sk-)?(ssh|ecdsa-sha2)-[\w@.-]+\s+AAAA")),
     ("a key of SSH", re.compile(rb"\A\0\0\0.(sk-)?(ssh|ecdsa-sha2)-", re.DOTALL)),

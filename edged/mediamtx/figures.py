@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-_VIDEO = re.compile(r"Stream #\d+:\d+.*: Video: .*?[ ,](\d{2,5})x(\d{2,5})[ ,\[]")
+_VIDEO: Final = ": Video: "
+_SIZE = re.compile(r"[ ,](\d{2,5})x(\d{2,5})[ ,\[]")
 #: Packets that a rate is measured over, at least; and its seconds.
 _FEWEST_PACKETS: Final = 2
 _LEAST_SECONDS: Final = 1.0
@@ -34,7 +35,8 @@ UNKNOWN_FIGURES: Final = Figures()
 
 def read_size(line: str) -> tuple[int, int] | None:
     """Width and height in a line such as `Stream #0:0: Video: h264 (Main), yuv420p, 1280x720, 15 fps`."""
-    found = _VIDEO.search(line)
+    before, _, codec = line.partition(_VIDEO)
+    found = _SIZE.search(codec) if "Stream #" in before else None
     return (int(found[1]), int(found[2])) if found else None
 
 

@@ -10,12 +10,16 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from edged.errors import InvalidParams
+from edged.nesting import depth_of
 from edged.web.credentials import has_body, is_json, media_type
 from edged.web.exchange import Exchange, json_response
 from edged.web.faults import not_json
 
 FORM: Final = "application/x-www-form-urlencoded"
 _MOST_MEMBERS: Final = 16
+#: Brackets in a JSON body that is read without a struct: every object of it is one of Python's.
+_MOST_BRACKETS: Final = 4096
+_DEEPEST: Final = 64
 
 
 async def create(asked: Exchange, operation: str) -> Response:
@@ -48,6 +52,9 @@ async def act(asked: Exchange, operation: str) -> Response:
 
 def parse_object(body: bytes) -> dict[str, object]:
     """A JSON object. Raises InvalidParams."""
+    depth = depth_of(body, _MOST_BRACKETS)
+    if depth is None or depth > _DEEPEST:
+        raise InvalidParams("the body has too many arrays and objects, or they are nested too deeply")
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from edged.nesting import depth_of
+from edged.nesting import commas_of, depth_of
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
@@ -77,6 +77,8 @@ DEEPEST = 64
 _LEAST_DEEP = DEEPEST
 #: Brackets of arrays and objects in a message; one of a mebibyte with more would hold the loop for too long.
 MOST_BRACKETS: Final = 131072
+#: Members of arrays and objects in a message, for the same reason.
+MOST_MEMBERS: Final = 65536
 _BLANK = b" \t\r\n"
 #: Where the setting allows longer batches than a struct should have fields, all members are made objects.
 _MOST_FIELDS = 1024
@@ -94,6 +96,8 @@ def parse(text: bytes, *, longest_batch: int = LONGEST_BATCH) -> Message:
             return Invalid(PARSE_ERROR, "too many arrays and objects")
         if depth > DEEPEST:
             return Invalid(PARSE_ERROR, "nested too deeply")
+    if len(text) > MOST_MEMBERS and text.count(b",") > MOST_MEMBERS and commas_of(text) > MOST_MEMBERS:
+        return Invalid(PARSE_ERROR, "too many members in arrays and objects")
     try:
         call = _decode_call(text)
     except _UNREADABLE:
