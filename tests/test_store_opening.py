@@ -17,8 +17,8 @@ from edged.errors import StartFailed
 from edged.store import api_keys, backups, meta, restores, usage
 from edged.store.database import Database
 from edged.store.migrations import TRUST, USAGE
-from edged.store.opening import leave_marker
-from edged.store.replacements import begin_anew, restore, set_aside
+from edged.store.opening import leave_marker, set_aside
+from edged.store.replacements import begin_anew, restore
 from edged.store.revocations import load_cut_offs
 from edged.store.room import Room
 from edged.store.usage import Tally

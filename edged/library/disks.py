@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
 
 #: Seconds between two looks.
@@ -18,8 +18,7 @@ _SPENT_BYTES: Final = 512 * 1024
 _SMALL_SHARE: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
+class Disk(msgspec.Struct, frozen=True):
     """One file system under the name of the setting in [paths] that led there first (state, runtime, media); bytes."""
 
     name: str

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
+
+import msgspec
 
 from edged.access.restores import COMMAND
 from edged.cameras.model import Camera, Status
@@ -26,8 +27,7 @@ _WHOLE: Final = ("ready", "off")
 _MIB: Final = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class MediaFact:
+class MediaFact(msgspec.Struct, frozen=True):
     """MediaMTX: its state, what is wrong, what to do about it; `answers` is False while it is ready and silent."""
 
     status: str
@@ -36,8 +36,7 @@ class MediaFact:
     answers: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class CameraFact:
+class CameraFact(msgspec.Struct, frozen=True):
     """One camera, and whether it gives a picture or would if somebody asked; `problem` says why not."""
 
     name: str
@@ -45,8 +44,7 @@ class CameraFact:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """All that the assessment rests on. `late_denials`: in force, and could not be written; `has_reserve`: the blocks
     that are kept for denials on a full disk are there; `is_saving`: the last commit of the trust database succeeded;
     `damage`: what is wrong with its file; `unconfirmed`: what is said of a restored trust database that nobody has
@@ -62,8 +60,7 @@ class Facts:
     unconfirmed: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """One thing that does not work: a sentence that names no path and no address, and what to do about it.
 
     `is_start`: it is expected to pass by itself, the box has just started. `stops_saving`: nothing can be saved.
@@ -76,8 +73,7 @@ class Problem:
     stops_saving: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Assessment:
+class Assessment(msgspec.Struct, frozen=True):
     """Every problem, the most severe first."""
 
     problems: tuple[Problem, ...] = ()

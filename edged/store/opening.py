@@ -23,7 +23,6 @@ from edged.errors import StartFailed
 from edged.store import backups, restores
 from edged.store.backups import BackupFailed
 from edged.store.migrations import Incomplete, Migrations, NewerSchema, NotOurs, check, migrate
-from edged.store.replacements import BESIDE, forget_set_aside, set_aside
 
 #: FULL: durable before `write` returns, also through a power cut. NORMAL: the last commits may be lost by one.
 Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
@@ -32,6 +31,8 @@ Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
 #: for 1.1 MB, 17 ms for the 4.1 MB of 20,000 keys, and three to five times as much on a Raspberry Pi.
 _CHECKED_AT_ONCE: Final = 1024 * 1024
 _BUSY_SECONDS: Final = 5.0
+#: What SQLite keeps beside a file, by what is added to its name.
+BESIDE: Final = ("-wal", "-shm", "-journal")
 _log = structlog.get_logger("store")
 
 
@@ -196,6 +197,36 @@ def leave_marker(path: Path) -> None:
             file.write(
                 "edged has a trust database in this folder: if that is gone, edged does not begin anew unasked\n"
             )
+
+
+def set_aside(database: Path, now: datetime) -> Path | None:
+    """Rename a database and what SQLite keeps beside it: `trust-20270131T120000Z.db`; None if there is none.
+
+    Raises OSError.
+    """
+    aside = _free_name(database, now)
+    found = None
+    for added in (*BESIDE, ""):
+        each = database.with_name(database.name + added)
+        if each.exists():
+            each.rename(aside.with_name(aside.name + added))
+            found = aside
+    if found is not None:
+        backups.sync_folder(database.parent)
+    return found
+
+
+def forget_set_aside(database: Path, kept: int) -> None:
+    """Delete what was set aside of a database that only counts, but for the newest few."""
+    found = sorted(database.parent.glob(f"{database.stem}-[0-9]*T[0-9]*Z*{database.suffix}"))
+    for path in found[: max(0, len(found) - kept)]:
+        backups.remove(path)
+
+
+def _free_name(database: Path, now: datetime) -> Path:
+    stem = f"{database.stem}-{now.strftime('%Y%m%dT%H%M%SZ')}"
+    names = (f"{stem}{number}{database.suffix}" for number in ("", *(f"-{n}" for n in range(2, 1000))))
+    return next(path for name in names if not (path := database.with_name(name)).exists())
 
 
 def _refuse_vanished(path: Path, name: str, proofs: Sequence[Path]) -> None:

@@ -18,11 +18,9 @@ from edged.errors import StartFailed
 from edged.store import backups, meta, restores, revocations, usage
 from edged.store.backups import BackupFailed
 from edged.store.migrations import TRUST, Incomplete, NewerSchema, NotOurs, check, migrate
+from edged.store.opening import set_aside
 from edged.store.revocations import CutOff
 from edged.store.room import read_commits
-
-#: What SQLite keeps beside a file, by what is added to its name.
-BESIDE = ("-wal", "-shm", "-journal")
 
 
 def restore(source: Path, database: Path, now: datetime) -> Path | None:
@@ -54,30 +52,6 @@ def restore(source: Path, database: Path, now: datetime) -> Path | None:
         raise StartFailed(
             f"{database} cannot be replaced: {problem.strerror}", hint="as the user edged, or as root"
         ) from problem
-
-
-def set_aside(database: Path, now: datetime) -> Path | None:
-    """Rename a database and what SQLite keeps beside it: `trust-20270131T120000Z.db`; None if there is none.
-
-    Raises OSError.
-    """
-    aside = _free_name(database, now)
-    found = None
-    for added in (*BESIDE, ""):
-        each = database.with_name(database.name + added)
-        if each.exists():
-            each.rename(aside.with_name(aside.name + added))
-            found = aside
-    if found is not None:
-        backups.sync_folder(database.parent)
-    return found
-
-
-def forget_set_aside(database: Path, kept: int) -> None:
-    """Delete what was set aside of a database that only counts, but for the newest few."""
-    found = sorted(database.parent.glob(f"{database.stem}-[0-9]*T[0-9]*Z*{database.suffix}"))
-    for path in found[: max(0, len(found) - kept)]:
-        backups.remove(path)
 
 
 def begin_anew(database: Path, usage_database: Path, reserve: Path, now: datetime) -> Path | None:
@@ -134,9 +108,3 @@ def _read(database: Path, load: Callable[[sqlite3.Connection], int]) -> int:
     with suppress(OSError, sqlite3.Error), closing(_open_read_only(database)) as opened:
         return load(opened)
     return 0
-
-
-def _free_name(database: Path, now: datetime) -> Path:
-    stem = f"{database.stem}-{now.strftime('%Y%m%dT%H%M%SZ')}"
-    names = (f"{stem}{number}{database.suffix}" for number in ("", *(f"-{n}" for n in range(2, 1000))))
-    return next(path for name in names if not (path := database.with_name(name)).exists())
