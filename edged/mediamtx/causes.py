@@ -35,6 +35,11 @@ class Cause:
     def __str__(self) -> str:
         return f"{self.sentence}: {self.remedy}"
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether the source may be good, and what is made of it is not: only its publisher can tell."""
+        return self.slug in ("encoder", "odd_size", "server")
+
 
 class NoPicture(DependencyFailed):
     """A camera gives no picture. The sentence is for everybody, `cause` for administrators and the log."""

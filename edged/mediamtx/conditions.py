@@ -83,6 +83,12 @@ class Conditions:
             )  # fmt: skip
             self._set(camera, replace(known, works=False, cause=cause))
 
+    def forgive(self, camera: str, cause: Cause) -> None:
+        """Whatever had that cause may be over; nothing is known until somebody has looked."""
+        known = self.find(camera)
+        if known.cause is not None and known.cause.slug == cause.slug:
+            self._set(camera, replace(known, works=None, cause=None))
+
     def restarted(self, camera: str) -> None:
         """Its publisher failed and is started again."""
         known = self.find(camera)
@@ -96,7 +102,7 @@ class Conditions:
 
 def _is_over(cause: Cause, witness: Witness) -> bool:
     """Whether a witness that something came shows that a cause is over."""
-    if cause.slug in ("encoder", "odd_size", "server"):
+    if cause.is_ours:
         # The source was good all the time.
         return witness == "publisher"
     return witness == "reader" or not cause.needs_picture

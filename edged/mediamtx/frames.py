@@ -23,7 +23,7 @@ from edged.mediamtx import causes, ffmpeg
 from edged.mediamtx.causes import Cause, NoPicture
 from edged.mediamtx.conditions import Conditions
 from edged.mediamtx.pictures import PICTURE_BYTES, Format, PictureParser, convert_arguments, picture_arguments
-from edged.mediamtx.sources import Source, Transport, picture_of
+from edged.mediamtx.sources import Source, Transport, picture_of, sets_key_frames
 
 #: Seconds that somebody waits for a picture: without any byte of the source, and in all (contract 10.24).
 PATIENCE_SECONDS: Final = 10.0
@@ -122,7 +122,7 @@ class _Live:
         """Why nobody has got a picture in that time."""
         if not self.present:
             return causes.UNPLUGGED
-        if self.is_receiving and (self.source.kind == "rtsp" or not self.direct):
+        if self.is_receiving and sets_key_frames(self.source):
             return causes.KEY_FRAMES
         return self.cause or (causes.SILENT if self.source.kind == "rtsp" else causes.NO_PICTURES)
 
@@ -354,7 +354,7 @@ class Frames:
                     assert child.stdout is not None, "asked for above"
                     assert child.stderr is not None, "asked for above"
                     nursery.start_soon(complaints.drain, child.stderr)
-                    cause = await self._read(live, child.stdout, complaints, by_network=bool(address))
+                    cause = await self._read(live, child.stdout, complaints, patiently=bool(address))
                     child.kill()
                 cause = complaints.explain(cause, network=bool(address), reads_only=True)
         except OSError as error:
@@ -393,13 +393,13 @@ class Frames:
         return url or ""
 
     async def _read(
-        self, live: _Live, stream: trio.abc.ReceiveStream, complaints: ffmpeg.Complaints, *, by_network: bool
+        self, live: _Live, stream: trio.abc.ReceiveStream, complaints: ffmpeg.Complaints, *, patiently: bool
     ) -> Cause:
         """ffmpeg's output → pictures, until it ends or none comes; returns which of both."""
         parser = PictureParser()
         pace = _pace(live.source)
-        start = max(LONGEST_SECONDS if by_network else START_SECONDS, pace)
-        stall = max(NETWORK_STALL_SECONDS if by_network else STALL_SECONDS, pace)
+        start = max(LONGEST_SECONDS if patiently or sets_key_frames(live.source) else START_SECONDS, pace)
+        stall = max(NETWORK_STALL_SECONDS if patiently else STALL_SECONDS, pace)
         with trio.CancelScope(deadline=trio.current_time() + start) as patience:
             try:
                 while data := await stream.receive_some(65536):
@@ -413,7 +413,7 @@ class Frames:
                 return replace(causes.UNKNOWN, exact=str(error))
         if not patience.cancelled_caught:
             return causes.ENDED
-        return causes.KEY_FRAMES if by_network and not live.number else causes.NO_PICTURES
+        return causes.KEY_FRAMES if sets_key_frames(live.source) and not live.number else causes.NO_PICTURES
 
     async def _convert(self, picture: bytes, form: Format, quality: int | None) -> bytes:
         """A JPEG written anew by ffmpeg, one at a time."""

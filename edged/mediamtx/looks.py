@@ -51,6 +51,8 @@ class Pictures(Protocol):
 
 def next_look(source: Source, known: Condition, failures: int) -> float | None:
     """Seconds until this source is to be looked at again, None if it is not. `failures`: looks in a row that failed."""
+    if known.cause is not None and known.cause.is_ours:
+        return None
     if known.works is False:
         return min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(failures, 16))
     if source.kind != "rtsp":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal, TypeAlias
 
 from edged.mediamtx import ffmpeg
-from edged.mediamtx.sources import Source
+from edged.mediamtx.sources import Source, sets_key_frames
 
 #: Pictures a second at most; a viewer who wants fewer takes fewer.
 HIGHEST_RATE: Final = 10.0
@@ -79,7 +79,7 @@ def picture_arguments(source: Source, playlist: str = "") -> list[str]:
         picture = [*ffmpeg.read_device(source, source.rate), "-c:v", "copy", *_thin_out_copied(source.rate)]
     else:
         picture = [*one_by_one, *ffmpeg.read_device(source, source.rate), *_thin_out(), *encode]
-    told = ffmpeg.TELLING if playlist else ffmpeg.QUIET
+    told = ffmpeg.TELLING if playlist or sets_key_frames(source) else ffmpeg.QUIET
     return [*told, *picture, "-an", "-flush_packets", "1", "-f", "mpjpeg", "pipe:1"]
 
 

@@ -29,7 +29,7 @@ from edged.mediamtx.conditions import Conditions
 from edged.mediamtx.figures import Figures, RateMeter
 from edged.mediamtx.relay import Authorizer, Relay, open_relay
 from edged.mediamtx.settings import USER
-from edged.mediamtx.sources import Source, picture_of
+from edged.mediamtx.sources import Source, picture_of, sets_key_frames
 from edged.mediamtx.streams import publish_arguments
 
 #: Seconds without a reader after which a camera on demand goes to sleep.
@@ -155,8 +155,11 @@ class _Keeper:
     def longest_silence(self) -> float:
         """Seconds that the source may be silent, whatever holds for others."""
         rate = self.source.rate or self.meter.rate
-        network = 0.0 if self.source.kind != "rtsp" else ANALYSIS_SECONDS if self.needs_analysis else NETWORK_SECONDS
-        return max(network, STALL_PICTURES / rate if rate else 0.0)
+        silence = NETWORK_SECONDS if self.source.kind == "rtsp" else 0.0
+        if self.needs_analysis or (self.source.kind == "usb" and sets_key_frames(self.source)):
+            # MediaMTX counts nothing before the first key frame.
+            silence = ANALYSIS_SECONDS
+        return max(silence, STALL_PICTURES / rate if rate else 0.0)
 
     def begin_again(self) -> None:
         """The world changed: past failures mean nothing."""
@@ -259,6 +262,7 @@ class Publishers:
     def nudge(self) -> None:
         """MediaMTX came or went: look at its address again, without any pause. Returns at once."""
         for keeper in self._keepers.values():
+            self.conditions.forgive(keeper.source.name, causes.SERVER)
             keeper.begin_again()
 
     def is_active(self, path: str) -> bool:

@@ -46,6 +46,11 @@ class Source(Protocol):
     def transport(self) -> Transport: ...
 
 
+def sets_key_frames(source: Source) -> bool:
+    """Whether the camera itself decides how far apart key frames are: its stream is passed on as it is."""
+    return source.kind == "rtsp" or source.pixel_format in ("H264", "HEVC")
+
+
 def picture_of(source: Source) -> tuple[object, ...]:
     """What an ffmpeg is started for; if any of it changes, it has to start again."""
     if source.kind == "rtsp":
