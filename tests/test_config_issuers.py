@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import msgspec
 import pytest
 from cli_helpers import Shell, write_config
 from issuer_helpers import Company
@@ -144,7 +145,9 @@ def test_the_defaults_show_every_key_of_an_issuer_and_what_is_in_force_loads(tmp
     shown = load(tmp_path, {})
     assert list(shown.auth.issuers) == ["company"]
     (tmp_path / "again").mkdir()
-    assert load(write(tmp_path / "again", render(shown)), {}) == shown
+    again = load(write(tmp_path / "again", render(shown)), {})
+    # Everything but where it stands.
+    assert msgspec.structs.replace(again, camera_places=shown.camera_places) == shown
     assert load(write(tmp_path / "again", render(Config())), {}) == Config()
 
 

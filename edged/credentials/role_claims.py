@@ -7,20 +7,19 @@ Cognito at `cognito:groups`, others at a claim that they name by a URL.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from edged.credentials.claims import ClaimsRefused, read_roles
 from edged.credentials.decision import Reason
 from edged.credentials.roles import canonical_role
 
 
-@dataclass(frozen=True, slots=True)
-class RoleClaim:
+class RoleClaim(NamedTuple):
     """`path` names the claim, "" for `role` and `roles`. `words` are theirs → our roles; without any they are ours."""
 
     path: str = ""
-    words: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, str] = MappingProxyType({})
 
     def read(self, claims: Mapping[str, object]) -> frozenset[str]:
         """The roles that a token names, by our names. Raises ClaimsRefused for a claim of another type.
