@@ -35,6 +35,12 @@ GUESTS = ("service", "files", "ticket")
 #: Ways that ask no operation → what each of ASKERS gets, asking for camera0 and for a picture that is not there.
 ALONE: dict[str, tuple[str, ...]] = {
     "GET /api/cameras/{camera}/live.mjpeg": SEE_ONE,
+    "GET /api/cameras/{camera}/snapshot.jpg": SEE_ONE,
+    # The page and its files: it shows what a key opens, and nothing by itself.
+    "GET /": OPEN,
+    "GET /static/page.js": OPEN,
+    "GET /static/page.css": OPEN,
+    "GET /static/icon.svg": OPEN,
     "GET /files/snapshots/{name:path}": SEE_ALL,
     "GET /metrics": (
         "missing", "ok", "missing_scope", "missing_scope", "ok", "missing_scope", "expired", "revoked", "suspended",
@@ -57,6 +63,7 @@ BY_HTTP: dict[tuple[str, str], str] = {
     ("POST /v1/files/generate-token", "service"): "ok",
     ("POST /v1/files/generate-token", "files"): "missing_scope",
     ("GET /api/cameras/{camera}/live.mjpeg", "ticket"): "ok",
+    ("GET /api/cameras/{camera}/snapshot.jpg", "ticket"): "ok",
 }
 BY_WEBSOCKET: dict[tuple[str, str], str] = {
     # A session that never had a credential has no token.
@@ -87,6 +94,10 @@ class Box:
         return {
             "authenticate": {"token": self.shown["viewer"]},
             "get_camera_status": {"device": "camera0"},
+            # None of these changes a camera: no source, nothing to change, one of the settings.
+            "add_camera": {"name": "new", "source": "nowhere"},
+            "update_camera": {"device": "camera0"},
+            "remove_camera": {"device": "camera0"},
             # No name of a file: told once the camera has given its picture.
             "take_snapshot": {"device": "camera0", "filename": "../x"},
             "get_stream_url": {"device": "camera0"},
@@ -224,10 +235,11 @@ def request_of(box: Box, asker: str, way: str) -> tuple[str, str, dict[str, str]
     rest = {name: value for name, value in params.items() if name not in names}
     # Root without a credential is another table (contract 5.1): whoever came through a proxy is not on this machine.
     headers = {"X-Forwarded-For": "192.0.2.7"}
-    query = {"fps": "0"} if "live.mjpeg" in path else {}  # refused behind the gate, instead of an endless picture
+    # Refused behind the gate, instead of a picture.
+    query = {"fps": "0"} if "live.mjpeg" in path else {"quality": "0"} if "snapshot.jpg" in path else {}
     if asker == "service" and path.startswith("/v1/files"):
         headers["X-Service-Token"] = box.shown[asker]
-    elif asker == "ticket" and "live.mjpeg" in path:
+    elif asker == "ticket" and path.endswith(("live.mjpeg", "snapshot.jpg")):
         query["ticket"] = box.shown[asker]
     elif asker != "none":
         headers["Authorization"] = f"Bearer {box.shown[asker]}"
