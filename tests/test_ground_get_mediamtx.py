@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import platform
+import re
 import subprocess
 import tarfile
 import threading
@@ -19,8 +20,10 @@ import pytest
 SCRIPT = Path(__file__).parent.parent / "scripts/get-mediamtx"
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armv7", "armv8l": "armv7", "armv6l": "armv6"}
 ARCH = MACHINES.get(platform.machine(), "")
-NAME = f"mediamtx_v1.20.1_linux_{ARCH}.tar.gz"
-PROGRAM = b"#!/bin/sh\necho v1.20.1\n"
+#: A version that the script knows no digest of; its default in most of these tests.
+VERSION = "1.20.9"
+NAME = f"mediamtx_v{VERSION}_linux_{ARCH}.tar.gz"
+PROGRAM = b"#!/bin/sh\necho v1.20.9\n"
 pytestmark = pytest.mark.skipif(not ARCH, reason=f"no MediaMTX release for {platform.machine()}")
 
 
@@ -38,7 +41,7 @@ def write_checksums(archive: Path, path: Path | None = None) -> Path:
     """As the release has them: `hash *name`, one line a file."""
     target = path or archive.parent / "checksums.sha256"
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    target.write_text(f"{'0' * 64} *mediamtx_v1.20.1_linux_other.tar.gz\n{digest} *{archive.name}\n")
+    target.write_text(f"{'0' * 64} *mediamtx_v1.20.9_linux_other.tar.gz\n{digest} *{archive.name}\n")
     return target
 
 
@@ -49,18 +52,33 @@ def release(tmp_path: Path) -> Path:
     return tmp_path / "release"
 
 
-def run(tmp_path: Path, *arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
+def write_script(folder: Path, **known: str) -> Path:
+    """The script with another version by default; `known`: architecture → the digest that it knows of it."""
+    text = SCRIPT.read_text()
+    assert text.count("\nversion=1.20.1\n") == 1
+    text = text.replace("\nversion=1.20.1\n", f"\nversion={VERSION}\n")
+    for arch, digest in known.items():
+        text = re.sub(rf"1\.20\.1-{arch}\) pinned=[0-9a-f]{{64}} ", f"{VERSION}-{arch}) pinned={digest} ", text)
+    script = folder / "get-mediamtx"
+    script.write_text(text)
+    script.chmod(0o755)
+    return script
+
+
+def run(
+    tmp_path: Path, *arguments: str | Path, script: Path | None = None, **environ: str
+) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     return subprocess.run(
-        [SCRIPT, *arguments, "--to", tmp_path / "bin"],
+        [script or write_script(tmp_path.parent), *arguments, "--to", tmp_path / "bin"],
         env=kept | {"TMPDIR": str(tmp_path)} | environ, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
 
-def refused(tmp_path: Path, *arguments: str | Path, **environ: str) -> str:
+def refused(tmp_path: Path, *arguments: str | Path, script: Path | None = None, **environ: str) -> str:
     """What it says when it installs nothing; and nothing is left behind."""
     before = {path.name for path in tmp_path.iterdir()} | {"bin"}
-    done = run(tmp_path, *arguments, **environ)
+    done = run(tmp_path, *arguments, script=script, **environ)
     assert done.returncode == 1, done.stdout
     assert not [path for path in (tmp_path / "bin").glob("*") if path.read_bytes() != b"old"]
     assert {path.name for path in tmp_path.iterdir()} <= before
@@ -72,17 +90,48 @@ def test_a_release_on_disk_is_installed(tmp_path: Path, release: Path) -> None:
     for source in (release, release / NAME):
         done = run(tmp_path, "--from", source)
         assert done.returncode == 0, done.stderr
-        assert f"{tmp_path}/bin/mediamtx is MediaMTX v1.20.1" in done.stdout
+        assert f"{tmp_path}/bin/mediamtx is MediaMTX v1.20.9" in done.stdout
         assert (tmp_path / "bin/mediamtx").read_bytes() == PROGRAM
         assert (tmp_path / "bin/mediamtx").stat().st_mode & 0o777 == 0o755
         assert [path.name for path in (tmp_path / "bin").iterdir()] == ["mediamtx"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "release"]
 
 
+@pytest.mark.skipif(ARCH not in ("amd64", "arm64"), reason="the script knows no digest for this machine")
+def test_a_known_digest_counts_and_not_what_lies_beside_the_archive(tmp_path: Path, release: Path) -> None:
+    """An archive and its checksums from one forger are refused; the known one needs no checksums at all."""
+    archive = release / NAME
+    other = write_script(tmp_path.parent, **{ARCH: "0" * 64})
+    assert "does not match its checksum" in refused(tmp_path, "--from", release, script=other)
+    good = write_script(tmp_path.parent, **{ARCH: hashlib.sha256(archive.read_bytes()).hexdigest()})
+    (release / "checksums.sha256").unlink()
+    done = run(tmp_path, "--from", release, script=good)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_the_script_as_it_is_shipped_refuses_a_forged_release(tmp_path: Path) -> None:
+    """The recommended version, with checksums that fit the forged archive."""
+    archive = make_archive(tmp_path / "release" / NAME.replace(VERSION, "1.20.1"))
+    write_checksums(archive)
+    done = run(tmp_path, "--from", archive.parent, script=SCRIPT)
+    if ARCH in ("amd64", "arm64"):
+        assert done.returncode == 1
+        assert "does not match its checksum" in done.stderr
+    else:
+        assert "comes from where the archive comes from" in done.stderr
+
+
+def test_a_checksum_of_the_archives_own_origin_is_told(tmp_path: Path, release: Path) -> None:
+    """It shows a broken download, and no forged one; one that was named on purpose is not commented on."""
+    assert "comes from where the archive comes from" in run(tmp_path, "--from", release).stderr
+    assert run(tmp_path, "--from", release, "--checksums", release / "checksums.sha256").stderr == ""
+
+
 def test_another_version_is_found_by_its_name(tmp_path: Path) -> None:
     """--version chooses among several in one folder, with or without the v."""
     archive = make_archive(
-        tmp_path / "release" / NAME.replace("1.20.1", "1.19.3"), PROGRAM.replace(b"1.20.1", b"1.19.3")
+        tmp_path / "release" / NAME.replace("1.20.9", "1.19.3"), PROGRAM.replace(b"1.20.9", b"1.19.3")
     )
     write_checksums(archive)
     done = run(tmp_path, "--version", "v1.19.3", "--from", archive.parent)
