@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
+import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,3 +99,27 @@ def test_two_folders_on_one_file_system_are_one_disk(tmp_path: Path) -> None:
 def test_a_state_folder_that_is_gone_is_not_writable(tmp_path: Path) -> None:
     (found,) = Disks({"state": tmp_path / "gone"}).look()
     assert not found.writable
+
+
+async def test_a_disk_that_does_not_answer_is_shown_as_one_and_holds_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a network file system whose server is gone; once it answers all is as before."""
+    mended = threading.Event()
+    disks = Disks({"state": tmp_path, "media": tmp_path / "media"})
+    assert await disks.refresh()
+    really = os.statvfs
+
+    def statvfs(folder: Path) -> os.statvfs_result:
+        assert mended.wait(30)
+        return really(folder)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    monkeypatch.setattr("edged.library.disks.PATIENCE_SECONDS", 0.05)
+    for _ in range(2):
+        (silent,) = await disks.refresh()
+        assert (silent.name, silent.writable) == ("state", False)
+    mended.set()
+    with trio.fail_after(20):
+        while not (await disks.refresh())[0].writable:
+            await trio.sleep(0.01)

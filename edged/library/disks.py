@@ -12,6 +12,8 @@ import trio
 
 #: Seconds between two looks.
 LOOK_SECONDS: Final = 15.0
+#: How long a look may take.
+PATIENCE_SECONDS: Final = 5.0
 #: A disk with less than this is full for everything but denials, which have a reserve of their own, bytes.
 _SPENT_BYTES: Final = 512 * 1024
 #: On a disk too small for the setting, a tenth of it is enough.
@@ -45,20 +47,30 @@ class Disks:
         self._folders = dict(folders)
         self._low_bytes = low_bytes
         self._one = trio.CapacityLimiter(1)
+        self._looking_at = ""
         self.latest: tuple[Disk, ...] = ()
 
     def look(self) -> tuple[Disk, ...]:
         """Look at all of them now, in the calling thread: a network file system may hold it for as long as it likes."""
         found: dict[int | str, Disk] = {}
         for name, folder in self._folders.items():
+            self._looking_at = name
             disk, device = self._look_at(name, folder)
             found.setdefault(device, disk)
+        self._looking_at = ""
         self.latest = tuple(found.values())
         return self.latest
 
     async def refresh(self) -> tuple[Disk, ...]:
-        """The same in a thread; one at a time."""
-        return await trio.to_thread.run_sync(self.look, limiter=self._one, abandon_on_cancel=True)
+        """The same in a thread, one at a time. A disk that does not answer in time is shown as one that cannot be
+        written to, until it does."""
+        with trio.move_on_after(PATIENCE_SECONDS) as limit:
+            return await trio.to_thread.run_sync(self.look, limiter=self._one, abandon_on_cancel=True)
+        assert limit.cancelled_caught
+        silent = self._looking_at
+        others = tuple(disk for disk in self.latest if disk.name != silent)
+        self.latest = (*others, Disk(silent, 0, 0, writable=False)) if silent else self.latest
+        return self.latest
 
     async def run(self) -> None:
         """Look now and then; runs for ever."""
