@@ -143,6 +143,8 @@ async def test_a_grant_whose_asker_is_revoked_while_it_is_written_is_taken_back(
 class Late:
     """An asker who is revoked between the commit and the answer."""
 
+    made_by: frozenset[str] = frozenset()
+
     def check(self) -> None:
         pass
 

@@ -10,10 +10,11 @@ import pytest
 from cellar_helpers import BrokenCommits, Desk, rows, running_desk
 
 from edged.access.gate import Gate
-from edged.access.ledger import ALL, issuer_identity, user_identity
+from edged.access.ledger import ALL
 from edged.clock import Boot
 from edged.credentials.callers import Caller
 from edged.credentials.claims import Trust, read_caller
+from edged.credentials.names import issuer_identity, user_identity
 from edged.credentials.tokens import SharedSecret, sign
 from edged.errors import Refused, StoreFailed
 

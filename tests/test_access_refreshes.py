@@ -380,10 +380,10 @@ async def test_a_revocation_finds_a_refresh_that_is_on_its_way_to_the_disk(path:
         assert answers == ["revoked"]
         await box.desk.registrar.grant(EDGED, change_nothing).outcome()
         (family,) = box.desk.db.read_now(stored.load)
-    found = next(each for each in family.identities if each.startswith("jti:") and each != "jti:root")
+    found = next(each for each in family.identities if each.startswith("jti_of:") and each != "jti_of::root")
     async with opened(path, at) as box:
         claims = {"sub": "ada", "role": "viewer", "iss": "edged", "iat": int(at[0]), "exp": at[0] + 60, "epoch": 0}
-        assert not box.lets_in(sign({**claims, "jti": found.removeprefix("jti:")}, SECRET))
+        assert not box.lets_in(sign({**claims, "jti": found.removeprefix("jti_of::")}, SECRET))
 
 
 @pytest.mark.parametrize("own", [True, False])

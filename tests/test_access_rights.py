@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from edged.access.api_keys import ForeignKey
 from edged.access.authority import EDGED
-from edged.access.ledger import ALL, Ledger, issuer_identity, user_identity
+from edged.access.ledger import ALL, Ledger
 from edged.credentials.api_keys import PUBLISHED, KeyRecord, digest, mint, published_as
 from edged.credentials.callers import ApiKey, Caller, Resource, Streams, Token
 from edged.credentials.claims import read_caller
 from edged.credentials.decision import decide
+from edged.credentials.names import issuer_identity, user_identity
 from edged.credentials.tokens import sign
 from edged.errors import InvalidParams, InvalidState, NotFound, Refused, StoreFailed
 

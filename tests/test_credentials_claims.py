@@ -101,7 +101,10 @@ def test_a_token_is_known_by_its_jti_and_by_its_text() -> None:
     """Both can be revoked; without a jti the hash is its id (contract S0-8)."""
     hashed = hashlib.sha256(b"text").hexdigest()
     named = read_caller({**GOOD, "jti": "j1"}, "text", now=NOW)
-    assert (named.identities, named.credential_id) == ({"jti:j1", f"token:{hashed}"}, "j1")
+    assert (named.identities, named.credential_id) == ({"jti_of::j1", f"token:{hashed}"}, "j1")
+    assert named.shared == {"jti:j1"}
+    outside = read_caller({**GOOD, "jti": "j1"}, "text", now=NOW, issuer="https://a:8443")
+    assert outside.identities == {"jti_of:https%3A//a%3A8443:j1", f"token:{hashed}"}
     for claims in (GOOD, {**GOOD, "jti": ""}):
         nameless = read_caller(claims, "text", now=NOW)
         assert (nameless.identities, nameless.credential_id) == ({f"token:{hashed}"}, hashed)

@@ -657,18 +657,18 @@ CORPUS |= OUTSIDE_CORPUS
 
 #: Tokens of which one came of the other by refreshing: to revoke one is to revoke all.
 FAMILIES = {
-    "root": {"jti:root", "jti:root's child", "jti:root's grandchild"},
-    "child": {"jti:child's parent", "jti:child", "jti:child's child"},
-    "hash": {"jti:hash's parent", f"token:{hashlib.sha256(b'somebody else has it').hexdigest()}"},
-    "key": {"jti:key's child", "signing_key:key-9"},
+    "root": {"jti_of::root", "jti_of::root's child", "jti_of::root's grandchild"},
+    "child": {"jti_of::child's parent", "jti_of::child", "jti_of::child's child"},
+    "hash": {"jti_of::hash's parent", f"token:{hashlib.sha256(b'somebody else has it').hexdigest()}"},
+    "key": {"jti_of::key's child", "signing_key:key-9"},
 }  # fmt: skip
 #: The last line "now" for this subject: what edged itself issued before it says less.
 EPOCH = 5
 CORPUS |= {
     "revoked family": (Reason.REVOKED, [
-        craft(header, claims | {"jti": name.removeprefix("jti:"), "iat": NOW + 5}, sign)
+        craft(header, claims | {"jti": name.removeprefix("jti_of::"), "iat": NOW + 5}, sign)
         for header, claims, sign in KINDS.values() for family in FAMILIES.values() for name in sorted(family)
-        if name.startswith("jti:")
+        if name.startswith("jti_of:")
     ]),
     "own, from before a line": (Reason.REVOKED, [
         craft(header, {**OWN, "sub": "eve", "iat": NOW + 5, "epoch": epoch}, sign)
@@ -684,7 +684,7 @@ CORPUS |= {
         for header, _, sign in (KINDS["rsa"], KINDS["ec"])
         for names in (
             "user:ann", {}, {"user": "ann"}, 5, True, [5], [None], [["user:ann"]], ["ann"], ["User:ann"], [""],
-            ["jti:gone"], ["user:ann", 5], ["user:ann"] * 9, [f"key:{n}" for n in range(1000)],
+            ["jti:gone"], ["user:ann", 5], ["user:ann"] * 33, [f"key:{n}" for n in range(1000)],
         )
     ]),
     "own, of an epoch that is none": (Reason.REVOKED, [

@@ -60,7 +60,7 @@ async def test_what_a_user_issued_for_others_ends_with_their_rights(tmp_path: Pa
                 await client.call("authenticate", auth_token=tokens["guest"])
                 tokens["refreshed"] = (await client.call("refresh_token"))["token"]
             others = {"root's": await issue(house, roots, "guest"), "bob's own": await log_in(house, "bob")}
-            assert claims_of(tokens["second hand"])["issued_by"] == ["user:ann", "user:guest"]
+            assert {"user:ann", "user:guest"} < set(claims_of(tokens["second hand"])["issued_by"])
             assert set((await answers(house, tokens | others)).values()) == {"ok"}
             picture = Picture(house, tokens["second hand"])
             nursery.start_soon(picture.watch)
@@ -141,7 +141,7 @@ async def test_nobody_says_themselves_by_whom_a_token_was_issued(tmp_path: Path)
             assert "issued_by" not in claims_of(token)
             for number in range(1, 9):
                 token = await issue(house, token, f"guest{number}")
-            assert len(claims_of(token)["issued_by"]) == 8
+            assert sum(name.startswith("user:") for name in claims_of(token)["issued_by"]) == 8
             async with house.websocket() as client:
                 await client.call("authenticate", auth_token=token)
                 refusal: Any = await client.ask("issue_token", user_id="guest9", role="viewer")

@@ -17,9 +17,9 @@ from cellar_helpers import SECRET, Desk, busy_writer, open_desk, rows, running_d
 from house_helpers import Conversation, RunningHouse, running_house
 
 from edged.access.authority import EDGED
-from edged.access.ledger import issuer_identity, user_identity
 from edged.clock import iso
 from edged.credentials.callers import Token
+from edged.credentials.names import issuer_identity, user_identity
 from edged.credentials.tokens import sign
 from edged.errors import InvalidState, NotFound, Refused
 

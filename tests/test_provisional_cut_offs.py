@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 
 from edged.access.admissions import Admissions
 from edged.access.gate import Gate
-from edged.access.ledger import ALL, Ledger, issuer_identity, user_identity
+from edged.access.ledger import ALL, Ledger
 from edged.access.registrar import Registrar
 from edged.access.revocations import Revocations
 from edged.clock import Boot, Clock
 from edged.credentials.callers import Token
+from edged.credentials.names import issuer_identity, user_identity
 from edged.credentials.tokens import sign
 from edged.errors import Refused, StoreFailed
 from edged.reactions import upkeep

@@ -125,18 +125,18 @@ async def test_families_go_with_their_last_token(path: Path) -> None:
     """Their claims, their names and their denial; the names of one that lives stay, on disk and in memory."""
     async with open_desk(path, now=lambda: NOW) as desk:
         ledger = desk.ledger
-        ledger.deny({"jti:named"})
-        ledger.join("family:old", NOW - 30 * DAY, NOW - 9 * DAY, {"jti:a", "jti:shared", "jti:named"})
-        ledger.join("family:new", NOW, NOW + 60, {"jti:b", "jti:shared", "signing_key:key-1"})
-        assert ledger.families_of({"jti:shared"}) == {"family:old", "family:new"}
-        assert {"family:old", "jti:a", "jti:shared"} <= ledger.denied
+        ledger.deny({"jti_of::named"})
+        ledger.join("family:old", NOW - 30 * DAY, NOW - 9 * DAY, {"jti_of::a", "jti_of::shared", "jti_of::named"})
+        ledger.join("family:new", NOW, NOW + 60, {"jti_of::b", "jti_of::shared", "signing_key:key-1"})
+        assert ledger.families_of({"jti_of::shared"}) == {"family:old", "family:new"}
+        assert {"family:old", "jti_of::a", "jti_of::shared"} <= ledger.denied
         ledger.forget({"family:old"}, ["family:old"])
-        assert ledger.denied == {"jti:named"}
+        assert ledger.denied == {"jti_of::named"}
         assert ledger.families.keys() == {"family:new"}
-        assert ledger.families_of({"jti:a", "jti:shared", "signing_key:key-1"}) == {"family:new"}
+        assert ledger.families_of({"jti_of::a", "jti_of::shared", "signing_key:key-1"}) == {"family:new"}
         ledger.forget((), ["family:old"])
         ledger.deny({"signing_key:key-1"})
-        assert {"family:new", "jti:b", "jti:shared"} <= ledger.denied
+        assert {"family:new", "jti_of::b", "jti_of::shared"} <= ledger.denied
 
 
 class Turned:

@@ -12,8 +12,8 @@ from cellar_helpers import BrokenCommits, Desk, busy_writer, open_desk, running_
 from house_helpers import Conversation, RunningHouse, ended, make_config, running_house
 
 from edged.access.authority import EDGED
-from edged.access.ledger import issuer_identity, user_identity
 from edged.credentials.callers import ApiKey
+from edged.credentials.names import issuer_identity, user_identity
 from edged.errors import StoreFailed
 
 HASH = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA"

@@ -109,7 +109,11 @@ SCHEMA_9 = (
 SCHEMA_10 = (
     ("INSERT INTO added_cameras (number, settings, address) VALUES (?, ?, ?)", (3, "{}", "rtsp://192.0.2.7/")),
 )
-ROWS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8, SCHEMA_9, SCHEMA_10)
+SCHEMA_11 = (
+    ("UPDATE api_keys SET made_by = ? WHERE key_id = ?", ('["user:ann"]', "key_0000000000000003")),
+    ("UPDATE service_tokens SET made_by = ?", ('["user:ann"]',)),
+)
+ROWS = (SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8, SCHEMA_9, SCHEMA_10, SCHEMA_11)
 
 
 def make_old(path: Path, migrations: Migrations) -> None:
@@ -173,7 +177,13 @@ async def test_every_released_schema_comes_up_to_date_with_all_it_held(
         ledger = Ledger()
         ledger.put_key(second)
         assert "key:key_0000000000000002" in ledger.denied
-    assert dump(path, columns) == before
+    after = {
+        # All families are edged's own: their jtis are now named with that.
+        table: [tuple(str(value).replace("jti:", "jti_of::") if table == "family_members" else value for value in row)
+                for row in rows]
+        for table, rows in before.items()
+    }  # fmt: skip
+    assert dump(path, columns) == (after if released < 11 else before)
     copies = backups.find(path)
     assert [copy.schema for copy in copies] == ([released] if released < len(migrations) else [])
     assert all(dump(copy.path, columns) == before for copy in copies)

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from cellar_helpers import rows
 
+from edged.access.ledger import Ledger
+from edged.credentials.names import any_jti_identity, jti_identity
 from edged.errors import StartFailed
+from edged.store import refreshes
 from edged.store.database import Database
 from edged.store.migrations import TRUST, USAGE, NewerSchema, migrate, schema_version
 
@@ -170,3 +173,24 @@ async def test_a_file_that_lost_a_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StartFailed, match=r"trust\.db is damaged.* has not revocations"):
         async with Database.open(path, TRUST, name="trust"):
             pass
+
+
+async def test_a_family_of_an_earlier_version_still_ends_with_each_of_its_tokens(tmp_path: Path) -> None:
+    """Its jtis were names without an issuer: by either name a revocation finds the others."""
+    path = tmp_path / "trust.db"
+    before = next(number for number, step in enumerate(TRUST) if any("made_by" in each for each in step))
+    async with Database.open(path, TRUST[:before], name="trust") as db:
+        await db.write(lambda c: c.execute("INSERT INTO families VALUES ('family:f', 1.0, 4e9)"))
+        await db.write(
+            lambda c: c.executemany(
+                "INSERT INTO family_members VALUES ('family:f', ?)", [("jti:a:1",), ("jti:b",), ("token:" + "0" * 64,)]
+            )
+        )
+    async with Database.open(path, TRUST, name="trust") as db:
+        (family,) = db.read_now(refreshes.load)
+    assert family.identities == {jti_identity("", "a:1"), jti_identity("", "b"), "token:" + "0" * 64}
+    for name in (any_jti_identity("b"), jti_identity("", "b")):
+        ledger = Ledger()
+        ledger.join(family.family_id, family.started, family.until, family.identities)
+        ledger.deny({name} | ledger.families_of({name}))
+        assert jti_identity("", "a:1") in ledger.denied

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_access_logins import PASSWORD, Door, Hasher
 
+from edged.access.authority import EDGED
 from edged.access.limiter import Limiter
 from edged.access.logins import Logins
 from edged.access.passwords import QUEUE, SHARE, Passwords
@@ -33,7 +34,7 @@ async def opened(path: Path, hasher: Hasher | None = None) -> AsyncIterator[Door
         hasher = hasher or Hasher()
         passwords = Passwords(cost=FLOOR, make_hasher=lambda: hasher)
         logins = Logins(desk.users, passwords, Limiter(), desk.gate, desk.registrar, is_demo=False)
-        await desk.users.create(name="ann", role="viewer", password=await passwords.hash(PASSWORD))
+        await desk.users.create(EDGED, name="ann", role="viewer", password=await passwords.hash(PASSWORD))
         hasher.asked.clear()
         yield Door(desk, logins, hasher, passwords)
 
@@ -78,7 +79,7 @@ async def test_a_password_that_was_wrong_and_is_right_now_is_right(tmp_path: Pat
             await door.desk.users.set_password("ann", await door.passwords.hash(new))
             assert await door.enter("ann", new) == "in"
             assert await door.enter("bob", new) == "unknown_key"
-            await door.desk.users.create(name="bob", role="viewer", password=await door.passwords.hash(new))
+            await door.desk.users.create(EDGED, name="bob", role="viewer", password=await door.passwords.hash(new))
             assert await door.enter("bob", new) == "in"
 
 

@@ -88,6 +88,7 @@ class ApiKeys:
             camera_access=None if camera_access is None else tuple(camera_access),
             streams=streams,
             owner=owner,
+            made_by=authority.made_by,
         )
         _check(record, now)
         job = self._registrar.grant(authority, partial(self._create, record, secret), withhold=self._withhold)
@@ -102,7 +103,7 @@ class ApiKeys:
         records = [
             KeyRecord(
                 key_id=mint_key_id(), name=key.name, role=key.role, digest=digest(key.secret),
-                created_at=key.created_at, expires_at=key.expires_at,
+                created_at=key.created_at, expires_at=key.expires_at, made_by=authority.made_by,
             )
             for key in keys
         ]  # fmt: skip

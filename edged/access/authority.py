@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from edged.credentials.callers import Caller, Transport
+from edged.credentials.claims import makers_of
 from edged.credentials.decision import Reason
 from edged.credentials.roles import SELF
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 class Authority(Protocol):
     """Every grant names one; reads memory only and never awaits."""
+
+    @property
+    def made_by(self) -> frozenset[str]:
+        """The names of whoever makes what is granted (credentials.claims.makers_of); nothing for edged itself."""
 
     def check(self) -> None:
         """Raises EdgedError unless it holds now: then nothing is granted."""
@@ -36,6 +41,11 @@ class Asker:
     capability: str
     transport: Transport
     further: tuple[Callable[[], None], ...]
+
+    @property
+    def made_by(self) -> frozenset[str]:
+        """The caller's, as they were when they asked."""
+        return frozenset() if self.caller is None else makers_of(self.caller)
 
     def check(self) -> None:
         """Raises Refused, or whatever a further rule raises."""
@@ -56,6 +66,7 @@ class Proof:
     raises EdgedError once it proves nothing any more."""
 
     rule: Callable[[], object]
+    made_by: frozenset[str] = frozenset()
 
     def check(self) -> None:
         """Raises what the rule raises."""
@@ -67,6 +78,8 @@ class Proof:
 
 class _Upkeep:
     """What edged does by itself; nobody asked for it."""
+
+    made_by: frozenset[str] = frozenset()
 
     def check(self) -> None:
         """Holds."""

@@ -40,7 +40,6 @@ from edged.credentials.callers import (
 from edged.credentials.decision import Decision, Reason
 from edged.credentials.issuers import OutsideIssuer
 from edged.credentials.oddities import KINDS, counted_of
-from edged.credentials.refreshes import text_of
 from edged.credentials.roles import ROLES, role_capabilities
 from edged.credentials.tickets import made_by, renewed
 from edged.credentials.tokens import (
@@ -267,12 +266,11 @@ class Gate:
         """Who is inside by a token that came of the same one by refreshing, or by whatever a key of that id opened."""
         if caller.method == "api_key":
             return self.admissions.of(key_identity(caller.credential_id))
-        # By their texts: what else a token is named by another issuer may have given to another one.
-        families = self._ledger.families_of([text_of(caller)]) if caller.method == "jwt_local" else None
+        families = self._ledger.families_of_caller(caller) if caller.method == "jwt_local" else None
         if not families:
             return ()
         tokens = (each for each in self.admissions if each.caller.method == "jwt_local")
-        return [each for each in tokens if not families.isdisjoint(self._ledger.families_of([text_of(each.caller)]))]
+        return [each for each in tokens if not families.isdisjoint(self._ledger.families_of_caller(each.caller))]
 
     def admit_internal(self, transport: Transport, path: str, session: str) -> None:
         """Note a MediaMTX session of edged's own children, so that no sweep takes it for a stranger's."""
@@ -288,6 +286,12 @@ class Gate:
         if reason is not None:
             raise TokenRefused(reason, "exp is past" if reason is Reason.EXPIRED else str(reason), caller.method)
         return caller
+
+    def find_issuer(self, issuer: str) -> str | None:
+        """By what the subjects and jtis of this outside issuer's tokens are told from others' (Caller.issuer); None if
+        none is trusted by this `iss`."""
+        found = self._issuers.find(issuer)
+        return None if found is None else found.record.identity
 
     def is_good(self, credential: ApiKey | ServiceToken | Token, transport: Transport) -> bool:
         """Whether this is somebody's, and good now where it is shown, asked without counting or logging."""

@@ -16,8 +16,22 @@ from typing import Final
 from edged.credentials.api_keys import KeyRecord, digest
 from edged.credentials.callers import NOTHING, Caller, Resource
 from edged.credentials.decision import Decision, decide
+from edged.credentials.names import (
+    SUBJECTS,
+    TOKENS,
+    issuer_identity,
+    split,
+    subject_identity,
+    user_identity,
+    widen,
+)
 from edged.credentials.roles import canonical_role, compute, name_cameras
-from edged.credentials.service_tokens import ServiceTokenRecord, service_caller, service_secret_identity
+from edged.credentials.service_tokens import (
+    ServiceTokenRecord,
+    service_caller,
+    service_identity,
+    service_secret_identity,
+)
 from edged.credentials.users import UserRecord, login_subject, narrow
 
 
@@ -173,7 +187,7 @@ class Ledger:
         for family_id in self.families_of(names):
             self._deny_members(family_id)
         self._is_scoped = self._is_scoped or any(name.startswith(_SCOPES) for name in names)
-        if any(name.startswith(_USERS) for name in names):
+        if any(name.startswith(SUBJECTS) for name in names):
             for owner in filter(self.is_shut_out, self._owned):
                 self.suspended.update(map(key_identity, self._owned[owner]))
 
@@ -194,12 +208,32 @@ class Ledger:
         names = set(identities)
         family = self.families.setdefault(family_id, Family(started, until, set()))
         family.until = max(family.until, until)
-        family.members |= {name for name in names if name.startswith(_TOKENS)}
+        family.members |= {name for name in names if name.startswith(TOKENS)}
+        names |= widen(names)
         for name in names | {family_id}:
             self._families_of.setdefault(name, set()).add(family_id)
         # What is denied only as a member of another family says nothing of this one.
         if family_id in self.denied or any(map(self.is_named, names)):
             self._deny_members(family_id)
+
+    def families_of_caller(self, caller: Caller) -> frozenset[str]:
+        """The families of the token that made this caller: by its text; and by its jti where a key pair of ours signed
+        it, as nobody else gives one. Other names somebody else may have given to another token."""
+        names = [name for name in caller.identities if name.startswith("token:")]
+        if caller.epoch is not None and not caller.signed_by.startswith("HS256:"):
+            names += [name for name in caller.identities if name.startswith("jti_of:")]
+        return self.families_of(names)
+
+    def made_by(self, identities: Iterable[str]) -> frozenset[str]:
+        """The names of the keys and service tokens that credentials of these names have made, and of those that these
+        have made; what came of the same token by refreshing counts as one."""
+        makers, found = set(self.with_members(identities)), set[str]()
+        made = [(key_identity(each.key_id), each.made_by | widen(each.made_by)) for each in self.keys.values()]
+        made += [(service_identity(each.token_id), each.made_by) for each in self.service_tokens.values()]
+        while fresh := {name for name, by in made if name not in found and not makers.isdisjoint(by)}:
+            found |= fresh
+            makers |= fresh
+        return frozenset(found)
 
     def families_of(self, identities: Iterable[str]) -> frozenset[str]:
         """The families that a denial of these names is one of."""
@@ -295,7 +329,7 @@ class Ledger:
 
     def is_denied(self, caller: Caller) -> bool:
         """Whether a revocation hits this caller."""
-        if not self.denied.isdisjoint(caller.bonds):
+        if caller.is_named_in(self.denied):
             return True
         if caller.epoch is not None and self._is_left_behind(caller, caller.epoch):
             return True
@@ -308,7 +342,7 @@ class Ledger:
         users = self._users_behind(caller) if caller.epoch is not None else ()
         if users and any(user.disabled_at is not None for user in users):
             return True
-        return bool(self.suspended) and not self.suspended.isdisjoint(caller.bonds)
+        return caller.is_named_in(self.suspended)
 
     def _awaits_confirmation(self, caller: Caller, epoch: int) -> bool:
         """Whether this credential may have been revoked in the time that the trust database has lost."""
@@ -385,25 +419,13 @@ class Ledger:
 
 #: The scope of every token.
 ALL: Final = "all"
-_USERS: Final = "user:"
-_SCOPES: Final = (_USERS, "issuer:")
-#: What a token is named by, itself and nothing else.
-_TOKENS: Final = ("jti:", "token:")
+_SCOPES: Final = (*SUBJECTS, "issuer:")
 
 
-def user_identity(subject: str) -> str:
-    """The name by which a revocation hits every token of a subject, whoever issued it (contract 10.18)."""
-    return f"user:{subject}"
-
-
-def login_identities(name: str) -> tuple[str, str]:
+def login_identities(name: str) -> tuple[str, ...]:
     """By which names a revocation of a subject hits every login of a user (`scopes_of`)."""
-    return user_identity(name), user_identity(login_subject(name))
-
-
-def issuer_identity(issuer: str) -> str:
-    """The name by which a revocation hits every token that says that it is from this issuer."""
-    return f"issuer:{issuer}"
+    written = login_subject(name)
+    return user_identity(name), user_identity(written), subject_identity("", name), subject_identity("", written)
 
 
 def scopes_of(caller: Caller) -> tuple[str, ...]:
@@ -413,12 +435,18 @@ def scopes_of(caller: Caller) -> tuple[str, ...]:
     issuer, written = caller.claims.get("iss"), caller.claims.get("sub")
     named = [issuer_identity(issuer)] if isinstance(issuer, str) else []
     if isinstance(written, str) and written != caller.subject:
-        named.append(user_identity(written))
+        named += [user_identity(written), subject_identity(caller.issuer, written)]
     for name in caller.issued_by:
-        kind, _, rest = name.partition(":")
-        if kind != "key":
-            named.append(user_identity(rest))
-    return (ALL, user_identity(caller.subject), *named)
+        kind, vouches, value = split(name)
+        if kind == "user":
+            named += [user_identity(value), subject_identity("", value)]
+        elif kind in ("subject", "subject_of"):
+            named.append(user_identity(value))
+            if vouches is not None:
+                named.append(subject_identity(vouches, value))
+                # What a revoked issuer's token has issued ends with it.
+                named.append(issuer_identity(vouches))
+    return (ALL, user_identity(caller.subject), subject_identity(caller.issuer, caller.subject), *named)
 
 
 def key_identity(key_id: str) -> str:

@@ -8,7 +8,6 @@ that a revocation which comes in between ends the successor too.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,8 +23,10 @@ from edged.access.ledger import Ledger
 from edged.access.registrar import Commit, Registrar, keep
 from edged.clock import Clock
 from edged.credentials.callers import Caller, Transport
+from edged.credentials.claims import LONGEST_LIFE
 from edged.credentials.decision import Reason
-from edged.credentials.refreshes import Signer, name_of, renew, signer_of, started_at, text_of
+from edged.credentials.names import TOKENS, jti_identity, token_identity
+from edged.credentials.refreshes import Signer, name_of, renew, signer_of, started_at
 from edged.credentials.signing_keys import Algorithm
 from edged.credentials.tokens import SharedSecret, longest_over, sign
 from edged.errors import InvalidState, Overloaded, Refused
@@ -154,9 +155,12 @@ class Refreshes:
                 f"the token that comes of this one would be too long: {len(text)} characters of {longest}",
                 hint="have one issued that says less, fewer streams perhaps",
             )
-        names = {f"jti:{claims['jti']}", _text_name(text), *_names_of(caller)}
+        names = {jti_identity(caller.issuer, str(claims["jti"])), token_identity(text), *_names_of(caller)}
         # A token that others made for longer than a day outlives its successor, and what is said of its family.
         until = max(float(cast("int", claims["exp"])), caller.expires or 0.0)
+        if "tokens:issue" in caller.capabilities:
+            # So may what was made with it, which ends with any of the family.
+            until += LONGEST_LIFE
         family = Family(family_id, started, until, frozenset(names))
         self._join(family)
         # What denies the token denies its family, and so whatever was written of it: nothing to take back.
@@ -167,7 +171,7 @@ class Refreshes:
         self, caller: Caller, signer: Signer, family_id: str, claims: dict[str, object], commit: Commit
     ) -> str:
         text = await self._sign(signer, claims)
-        names = {_text_name(text), *_names_of(caller)}
+        names = {token_identity(text), *_names_of(caller)}
         new = frozenset(name for name in names if family_id not in self._ledger.families_of([name]))
         if new:
             # Another key signs by now, or one that signs differently each time.
@@ -190,8 +194,7 @@ class Refreshes:
         return f"family:{name}", started_at(caller, self._clock.now())
 
     def _find_family(self, caller: Caller) -> str | None:
-        # By its text: what else a token says of itself another issuer may have said of another one.
-        return next(iter(self._ledger.families_of([text_of(caller)])), None)
+        return next(iter(self._ledger.families_of_caller(caller)), None)
 
     async def _sign(self, signer: Signer, claims: dict[str, object]) -> str:
         if signer.name in self._secrets and signer.algorithm == SharedSecret.algorithm:
@@ -215,8 +218,4 @@ def _check_kind(caller: Caller) -> Signer:
 
 def _names_of(caller: Caller) -> list[str]:
     """By which a revocation of this token, or of the key that signed it, is one of its family."""
-    return [name for name in caller.identities if name.startswith(("jti:", "token:", "signing_key:"))]
-
-
-def _text_name(text: str) -> str:
-    return f"token:{hashlib.sha256(text.encode()).hexdigest()}"
+    return [name for name in caller.identities if name.startswith((*TOKENS, "signing_key:"))]

@@ -32,6 +32,7 @@ from edged.access.asking import asked_by, asking
 from edged.access.authority import EDGED, Authority
 from edged.access.ledger import Ledger
 from edged.clock import Clock
+from edged.credentials.claims import LEEWAY, LONGEST_LIFE
 from edged.errors import EdgedError, Overloaded, StoreFailed
 from edged.store import meta, revocations
 from edged.store.database import Database, Transaction
@@ -270,13 +271,17 @@ class Registrar:
         reply goes out first. `until`: Unix seconds at which they end by themselves, None if unknown. With a token all
         that came of it by refreshing is denied, and all that it came of.
         """
+        now = self._clock.now()
         families = self._ledger.families_of(identities)
         identities |= families
+        for name in families:
+            # Known for as long as any token may be good that was made with one of it.
+            family = self._ledger.families[name]
+            family.until = max(family.until, now + LONGEST_LIFE + LEEWAY)
         fresh = frozenset(name for name in identities if not self._ledger.is_named(name))
         self._ledger.deny(identities)
         if self.said is not None:
             self.said |= identities
-        now = self._clock.now()
         due: dict[str, Denial] = {
             name: Revocation(
                 name, now, self._ledger.families[name].until if name in families else until, reason or kind

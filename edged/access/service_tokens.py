@@ -60,7 +60,7 @@ class ServiceTokens:
         Raises InvalidParams, StoreFailed or Overloaded; then there is no token.
         """
         token_id, secret, token_digest = mint()
-        record = self._make(token_id, name, token_digest, networks)
+        record = self._make(token_id, name, token_digest, networks, authority)
         await self._registrar.grant(authority, partial(self._create, record), withhold=self._withhold).outcome()
         return record, secret
 
@@ -74,7 +74,7 @@ class ServiceTokens:
         token_digest = digest(secret)
         if printed := published_as(token_digest):
             raise InvalidParams(f"it is {printed}, known to everybody", hint="make one: edged service-token add NAME")
-        record = self._make(mint_token_id(), name, token_digest, networks)
+        record = self._make(mint_token_id(), name, token_digest, networks, authority)
         return await self._registrar.grant(authority, partial(self._import, record)).outcome()
 
     async def rotate(
@@ -126,7 +126,7 @@ class ServiceTokens:
         return record
 
     def _make(
-        self, token_id: str, name: str, token_digest: bytes, networks: Sequence[str] | None
+        self, token_id: str, name: str, token_digest: bytes, networks: Sequence[str] | None, authority: Authority
     ) -> ServiceTokenRecord:
         """Raises InvalidParams for a token that makes no sense."""
         if not 1 <= len(name) <= _LONGEST_NAME:
@@ -140,7 +140,12 @@ class ServiceTokens:
                 f"{str(problem)[:64]!r} is no network", hint="for example 192.0.2.0/24, 2001:db8::/32 or an address"
             ) from None
         return ServiceTokenRecord(
-            token_id=token_id, name=name, digest=token_digest, created_at=self._clock.now(), networks=within
+            token_id=token_id,
+            name=name,
+            digest=token_digest,
+            created_at=self._clock.now(),
+            networks=within,
+            made_by=authority.made_by,
         )
 
     async def _create(self, record: ServiceTokenRecord, commit: Commit) -> ServiceTokenRecord:

@@ -24,10 +24,11 @@ MOST_OF_ONE: Final = 64
 
 @dataclass(slots=True)
 class Ticket:
-    """One ticket: who comes with it, and its end in monotonic seconds."""
+    """One ticket: who comes with it, its end in monotonic seconds, and with whose it is counted."""
 
     caller: Caller
     ends: float
+    bearer: str
 
 
 class Tickets:
@@ -37,7 +38,7 @@ class Tickets:
         self._monotonic = monotonic
         self._tickets: dict[bytes, Ticket] = {}
         self._ending: list[tuple[float, bytes]] = []
-        self._of: Counter[str] = Counter()
+        self._of: Counter[str] = Counter()  # by _bearer_of()
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -49,8 +50,9 @@ class Tickets:
         """
         now = self._monotonic()
         self._forget_ended(now)
-        if self._of[parent.subject] >= MOST_OF_ONE:
-            first = min(each.ends for each in self._tickets.values() if each.caller.subject == parent.subject)
+        bearer = _bearer_of(parent)
+        if self._of[bearer] >= MOST_OF_ONE:
+            first = min(each.ends for each in self._tickets.values() if each.bearer == bearer)
             raise RateLimited(
                 f"{MOST_OF_ONE} of your tickets are open", retry_after_ms=max(1, int((first - now) * 1000))
             )
@@ -58,8 +60,8 @@ class Tickets:
             raise Overloaded("too many tickets are open", hint="try again in a minute")
         text, key = mint()
         caller = ticket_caller(parent, action, camera, made_by(session_id))
-        self._tickets[key] = Ticket(caller, now + seconds)
-        self._of[parent.subject] += 1
+        self._tickets[key] = Ticket(caller, now + seconds, bearer)
+        self._of[bearer] += 1
         heapq.heappush(self._ending, (now + seconds, key))
         return text
 
@@ -81,7 +83,12 @@ class Tickets:
     def _forget_ended(self, now: float) -> None:
         while self._ending and self._ending[0][0] <= now:
             _, key = heapq.heappop(self._ending)
-            subject = self._tickets.pop(key).caller.subject
-            self._of[subject] -= 1
-            if not self._of[subject]:
-                del self._of[subject]
+            bearer = self._tickets.pop(key).bearer
+            self._of[bearer] -= 1
+            if not self._of[bearer]:
+                del self._of[bearer]
+
+
+def _bearer_of(caller: Caller) -> str:
+    """Whose tickets are counted together: those of one subject of one issuer, or of one key."""
+    return caller.account or caller.subject

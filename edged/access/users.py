@@ -19,10 +19,11 @@ import structlog
 from edged.access.admissions import Admissions
 from edged.access.asking import asked_by
 from edged.access.authority import EDGED, Authority
-from edged.access.ledger import Ledger, issuer_identity, key_identity, login_identities, user_identity
+from edged.access.ledger import Ledger, key_identity, login_identities
 from edged.access.registrar import Commit, Due, Kind, Registrar
 from edged.clock import Clock
 from edged.credentials.callers import Streams
+from edged.credentials.names import issuer_identity, subject_identity, user_identity
 from edged.credentials.roles import ROLES, canonical_role
 from edged.credentials.users import NAME_RULE, UserRecord, common, gains, is_user_name, loses
 from edged.errors import InvalidParams, InvalidState, NotFound, Overloaded, StoreFailed
@@ -85,7 +86,7 @@ class Users:
 
     def check_subject(self, subject: str) -> None:
         """Raises InvalidState if no token that edged makes for this subject would be good, now or ever."""
-        if user_identity(subject) in self._ledger.denied:
+        if not self._ledger.denied.isdisjoint((user_identity(subject), subject_identity("", subject))):
             raise InvalidState(
                 f"the subject {subject!r} is revoked for good: a token would not be good",
                 hint="name another subject; why: edged revocation list",

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from edged.cli.foreign_keys import KeyFile
+from edged.cli.made import and_what_it_made, tell_made
 from edged.cli.options import FAILED, ask, errors_shown, show_json, show_rights, show_secret, show_table, talks
 from edged.cli.rights import ROLES, changes_rights, gives_rights, list_lifted
 from edged.cli.words import list_capabilities, summarise
@@ -195,10 +196,13 @@ def rotate(key_id: str, grace: int | None, quiet: bool, **where: Any) -> None:
 
 @key.command()
 @click.argument("key_id")
+@and_what_it_made
 @talks
-def revoke(key_id: str, **where: Any) -> None:
-    """End a key and everything that it opened, at once and for good."""
-    _tell(ask("revoke_key", {"key_id": key_id}, **where), "is revoked", where)
+def revoke(key_id: str, include_made: bool, **where: Any) -> None:
+    """End a key, everything that it opened and the tokens that it issued, at once and for good."""
+    done = ask("revoke_key", {"key_id": key_id, "include_made": include_made}, **where)
+    _tell(done, "is revoked", where)
+    tell_made(done, where)
 
 
 def _tell(done: dict[str, Any], what: str, where: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from edged.cli.made import and_what_it_made, tell_made
 from edged.cli.options import ask, show_json, show_table, talks
 from edged.cli.streams import is_terminal
 
@@ -41,27 +42,30 @@ def list_all(limit: int | None, offset: int | None, **where: Any) -> None:
 @click.option("--issuer", help="Every token that says that it is from this issuer.")
 @click.option("--before", metavar="TIME", help="Tokens issued up to then (ISO 8601 or now); of all, or of the above.")
 @click.option("--reason", help="Why, for the list.")
+@and_what_it_made
 @click.option("--yes", is_flag=True, help="Do not ask, where many may be meant: a revocation is never taken back.")
 @talks
 def add(
     jti: str | None, token_hash: str | None, key_id: str | None, subject: str | None, issuer: str | None,
-    before: str | None, reason: str | None, yes: bool, **where: Any,
+    before: str | None, reason: str | None, include_made: bool, yes: bool, **where: Any,
 ) -> None:  # fmt: skip
-    """Deny something, at once; what it opened is ended. --before goes alone or with --subject or --issuer.
+    """Deny something, at once; what it opened is ended. --before goes alone or with --subject, --issuer or both; a
+    --jti or --subject is that of every issuer, or of the --issuer beside it.
 
     For a subject, an issuer or a time it says what that will end and asks, unless --yes is given.
     """
-    if (subject or issuer or before) and not yes:
+    if (subject or (issuer and not jti) or before) and not yes:
         _confirm(subject, issuer, before, where)
     params = {
         "jti": jti, "token_hash": token_hash, "key_id": key_id, "subject": subject, "issuer": issuer,
-        "before": before, "reason": reason,
+        "before": before, "reason": reason, "include_made": include_made,
     }  # fmt: skip
     done = ask("revoke", params, **where)
     if where["as_json"]:
         show_json(done)
     else:
         click.echo(f"denied: {_describe(done)}")
+        tell_made(done, where)
 
 
 def _confirm(subject: str | None, issuer: str | None, before: str | None, where: dict[str, Any]) -> None:
@@ -72,7 +76,8 @@ def _confirm(subject: str | None, issuer: str | None, before: str | None, where:
     if subject:
         inside = sum(item["subject"] == subject for item in sessions)
         keys = ask("list_keys", {"owner": subject}, **quietly)["keys"]
-        lines.append(f"every token of the subject {subject!r}; sessions now: {inside}")
+        whose = f" of the issuer {issuer!r}" if issuer else ""
+        lines.append(f"every token of the subject {subject!r}{whose}; sessions now: {inside}")
         if not before:
             lines.append("their login, for good")
         if keys and not before:

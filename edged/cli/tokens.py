@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from edged.cli import token_file
+from edged.cli.made import and_what_it_made, tell_made
 from edged.cli.options import FAILED, ask, errors_shown, show_fields, show_json, show_secret, talks, with_json
 from edged.cli.rights import ROLES, gives_rights
 from edged.cli.streams import is_terminal, read_line
@@ -139,16 +140,20 @@ def logout(as_json: bool) -> None:
 @_TEXT
 @click.option("--jti", help="Name the token by its jti instead.")
 @click.option("--hash", "token_hash", metavar="SHA256", help="Name it by the SHA-256 of its text, in hex.")
+@and_what_it_made
 @talks
-def revoke(token: str | None, jti: str | None, token_hash: str | None, **where: Any) -> None:
-    """End a token and everything that it opened, at once. Without --jti or --hash it is read as in `verify`."""
+def revoke(token: str | None, jti: str | None, token_hash: str | None, include_made: bool, **where: Any) -> None:
+    """End a token, everything that it opened and the tokens that were made with it, at once. Without --jti or --hash it
+    is read as in `verify`."""
     # All that is named is sent: which of two is meant is not for us to guess.
     text = token if jti or token_hash else _read(token, where["as_json"])[0]
-    done = ask("revoke_token", {"token": text, "jti": jti, "token_hash": token_hash}, **where)
+    params = {"token": text, "jti": jti, "token_hash": token_hash, "include_made": include_made}
+    done = ask("revoke_token", params, **where)
     if where["as_json"]:
         show_json(done)
     else:
         click.echo("revoked" if done["revoked"] else "nothing to revoke: nobody whom edged trusts has signed this")
+        tell_made(done, where)
 
 
 def _read_claim(text: str) -> tuple[str, Any]:

@@ -71,7 +71,8 @@ class KeyRecord(Rotating):
 
     A revoked key stays known, so that its use is told from a wrong key. A suspended one comes back when it is resumed.
     `streams` None: those of the cameras that it may see; else exactly these (contract 7.5). With an `owner`, a user's
-    name, it can do at most what they may, and rests while they are disabled or deleted (10.18).
+    name, it can do at most what they may, and rests while they are disabled or deleted (10.18). `made_by`: the names of
+    whoever made it (credentials.claims.makers_of); nothing for root, and for keys of earlier versions.
     """
 
     key_id: str
@@ -83,6 +84,7 @@ class KeyRecord(Rotating):
     camera_access: tuple[str, ...] | None = None
     streams: Streams | None = None
     owner: str | None = None
+    made_by: frozenset[str] = frozenset()
     revoked_at: float | None = None
     suspended_at: float | None = None
 

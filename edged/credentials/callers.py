@@ -129,13 +129,15 @@ class Caller:
 
     `capabilities` holds whole grants (`camera:read`), `grants` those for one thing (`camera:read:camera0`);
     `cameras` None means every camera, an empty set none; `expires` is Unix seconds or None;
-    `identities` are the names by which a revocation may hit this caller (jti:…, token:<sha256>, key:<id>).
+    `identities` are the names by which a revocation may hit this caller and nobody else's credential (jti_of:…,
+    token:<sha256>, key:<id>), `shared` those that other issuers' may have, too (credentials.names).
+    `issuer` vouches for a token's jti and subject: "" for edged and its shared secrets, else an outside issuer's `iss`.
     `parent` is whoever asked for the ticket that this caller came with: neither may do more than the other.
     `epoch` is the counter of cut-offs at which a token was made that edged issued itself; None for all others.
     `signed_by` is what signed a token that edged can sign the like of: `HS256:<name of the shared secret>`, or
     `RS256:<kid>`, `ES256:<kid>`; "" for everybody else.
-    `issued_by` are whose rights the issuing of a token rested on: `user:<name>`, `subject:<sub>` of a foreign token, or
-    `key:<id>`; it is good while they are (credentials.claims.write_issued_by).
+    `issued_by` are whose rights the issuing of a token rested on, and the tokens that were shown for it: it is good
+    while they are (credentials.claims.write_issued_by).
     `only_files`: good under /v1/files and nowhere else. `acts_for` is whose files a service token asks about just now.
     """
 
@@ -154,6 +156,8 @@ class Caller:
     epoch: int | None = None
     signed_by: str = ""
     issued_by: frozenset[str] = frozenset()
+    issuer: str = ""
+    shared: frozenset[str] = frozenset()
     only_files: bool = False
     acts_for: str = ""
     claims: dict[str, object] = field(default_factory=dict, compare=False)
@@ -174,12 +178,20 @@ class Caller:
             return ""
         if self.method in ("api_key", "service_token"):
             return f"{self.method}:{self.credential_id}"
-        return f"{self.method}:{self.claims.get('iss', '')}:{self.subject}"
+        return f"{self.method}:{self.issuer or self.claims.get('iss', '')}:{self.subject}"
 
     @property
     def bonds(self) -> frozenset[str]:
-        """Every name whose end ends this caller: its own, and those that it was issued by."""
-        return self.identities | self.issued_by if self.issued_by else self.identities
+        """Every name whose end ends this caller: its own, shared ones, and those that it was issued by."""
+        return self.identities | self.shared | self.issued_by if self.shared or self.issued_by else self.identities
+
+    def is_named_in(self, names: set[str]) -> bool:
+        """Whether one of its bonds is among these; cheaper than to gather them."""
+        if not names:
+            return False
+        if not names.isdisjoint(self.identities) or not names.isdisjoint(self.shared):
+            return True
+        return bool(self.issued_by) and not names.isdisjoint(self.issued_by)
 
     @property
     def who(self) -> str:

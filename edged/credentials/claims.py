@@ -7,7 +7,6 @@ the token: nothing is coerced.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,6 +14,15 @@ from typing import cast
 
 from edged.credentials.callers import Caller, Streams
 from edged.credentials.decision import Reason
+from edged.credentials.names import (
+    MAKERS,
+    any_jti_identity,
+    jti_identity,
+    maker_identity,
+    token_identity,
+    user_identity,
+    widen,
+)
 from edged.credentials.roles import FILES, FILES_SCOPE, ROLES, canonical_role, compute, name_cameras
 from edged.credentials.service_tokens import service_identity
 from edged.credentials.stream_names import from_map, from_mediamtx, to_mediamtx
@@ -27,14 +35,16 @@ _LONGEST_NAME = 128
 #: Scopes that every identity provider writes into the tokens of a login (OpenID Connect Core 3.1.2.1, 5.4, 11): as
 #: permissions they would narrow every role to nothing.
 _OF_A_LOGIN = frozenset({"openid", "profile", "email", "address", "phone", "offline_access"})
-#: Who may have issued a token, and through how many hands.
-_ISSUERS = ("user:", "subject:", "key:")
-_MOST_ISSUERS = 8
+#: Through how many hands a token may have been issued, and by how many names it says so: each adds up to four.
+_MOST_HANDS = 8
+_MOST_ISSUERS = 4 * _MOST_HANDS
 #: Details of refusals of which the seed's validator has words of its own.
 NO_SUBJECT = "neither user_id nor sub"
 FUTURE = "{} lies in the future"
 #: Of a subject and of a jti, characters: a revocation names a token by no more of it.
 LONGEST_ID = 256
+#: No token that edged issues lives longer, seconds.
+LONGEST_LIFE = 30 * 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +117,7 @@ def read_epoch(claims: Mapping[str, object], trust: Trust) -> int | None:
 def read_caller(
     claims: Mapping[str, object], token: str, *, now: float, leeway: float = LEEWAY, signed_by: str = "",
     epoch: int | None = None, may_open_files: bool = False, signer: str = "", past: float = 0.0,
-    roles_of: Callable[[Mapping[str, object]], frozenset[str]] | None = None,
+    roles_of: Callable[[Mapping[str, object]], frozenset[str]] | None = None, issuer: str = "",
 ) -> Caller:  # fmt: skip
     """Verified claims of one token → the caller. Raises ClaimsRefused.
 
@@ -115,7 +125,7 @@ def read_caller(
     more name by which a revocation hits it: that of the key. `epoch` as `read_epoch` says. With `may_open_files` the
     scope `files` makes a caller who may do that for its own subject, and nothing else; what ends the service token that
     `client_id` names ends it, too. `signer` becomes `Caller.signed_by`; `exp` may be up to `past` seconds ago.
-    `roles_of` reads the roles where they are not said as edged says them (role_claims).
+    `roles_of` reads the roles where they are not said as edged says them (role_claims). `issuer` as in Caller.
     """
     expires = _time(claims, "exp")
     if expires is None:
@@ -147,8 +157,10 @@ def read_caller(
         # Whatever else it says, it opens files and nothing more (contract 7.3).
         roles, whole, single, streams = frozenset(), FILES, frozenset(), None
     jti, maker = _identifier(claims, "jti"), _identifier(claims, "client_id") if only_files else None
-    token_hash = hashlib.sha256(token.encode()).hexdigest()
-    names = [f"token:{token_hash}", jti and f"jti:{jti}", maker and service_identity(maker), signed_by]
+    text_name = token_identity(token)
+    names = [text_name, jti and jti_identity(issuer, jti), maker and service_identity(maker), signed_by]
+    issued_by = _issued_by(claims) if epoch is not None else frozenset()
+    shared = widen(issued_by) if issued_by else frozenset()
     return Caller(
         method="jwt_local",
         subject=subject,
@@ -160,11 +172,13 @@ def read_caller(
         streams=streams,
         expires=expires,
         identities=frozenset(filter(None, names)),
-        credential_id=jti or token_hash,
+        credential_id=jti or text_name.partition(":")[2],
         permissions=tuple(permissions or ()),
         epoch=epoch,
         signed_by=signer,
-        issued_by=_issued_by(claims) if epoch is not None else frozenset(),
+        issued_by=issued_by,
+        issuer=issuer,
+        shared=shared | {any_jti_identity(jti)} if jti else shared,
         only_files=only_files,
         claims=dict(claims),
     )
@@ -254,21 +268,27 @@ def _time(claims: Mapping[str, object], name: str) -> float | None:
 
 
 def write_issued_by(caller: Caller) -> list[str]:
-    """The claim `issued_by` of a token that this caller has issued: who it came of in the end, and who came between.
-
-    A user by name, the subject of a foreign token, or an API key by its id; nothing for whoever is root on the box.
-    Raises ClaimsRefused for the ninth in a row.
-    """
-    names = set(caller.issued_by)
-    if caller.method == "api_key":
-        names.add(f"key:{caller.credential_id}")
-    elif caller.epoch is not None:
-        names.add(f"user:{caller.subject}")
-    elif caller.method != "peercred":
-        names.add(f"subject:{caller.subject}")
-    if len(names) > _MOST_ISSUERS:
-        raise ClaimsRefused(Reason.MALFORMED, f"it would be issued through more than {_MOST_ISSUERS} hands")
+    """The claim `issued_by` of a token that this caller has issued, which names who it came of in the end and who came
+    between. Raises ClaimsRefused for one that came through too many hands."""
+    names = makers_of(caller)
+    hands = sum(name.startswith(("key:", "jti_of:", "subject_of:")) for name in names)
+    if hands > _MOST_HANDS or len(names) > _MOST_ISSUERS:
+        raise ClaimsRefused(Reason.MALFORMED, f"it would be issued through more than {_MOST_HANDS} hands")
     return sorted(names)
+
+
+def makers_of(caller: Caller) -> frozenset[str]:
+    """By which names whatever this caller makes is known as its own: an API key by its id; a token by its own names,
+    those of the key pair that signed it, of its subject, and of what it was issued by. Nothing for whoever is root on
+    the box."""
+    if caller.method == "peercred":
+        return caller.issued_by
+    if caller.method == "api_key":
+        return caller.issued_by | {f"key:{caller.credential_id}"}
+    own = {name for name in caller.identities if name.startswith(MAKERS)}
+    subject = caller.subject
+    own.add(user_identity(subject) if caller.epoch is not None else maker_identity(caller.issuer, subject))
+    return caller.issued_by | own
 
 
 def _issued_by(claims: Mapping[str, object]) -> frozenset[str]:
@@ -278,9 +298,9 @@ def _issued_by(claims: Mapping[str, object]) -> frozenset[str]:
     if (
         not isinstance(names, list)
         or len(names) > _MOST_ISSUERS
-        or not all(isinstance(name, str) and name.startswith(_ISSUERS) for name in names)
+        or not all(isinstance(name, str) and name.startswith(MAKERS) for name in names)
     ):
-        raise ClaimsRefused(Reason.MALFORMED, "issued_by is not a list of users, subjects and keys")
+        raise ClaimsRefused(Reason.MALFORMED, "issued_by is not a list of users, subjects, tokens and keys")
     return frozenset(names)
 
 

@@ -67,6 +67,11 @@ class IssuerRecord:
     roles: RoleClaim = OWN
 
     @property
+    def identity(self) -> str:
+        """By what its tokens' subjects and jtis are told from others' (Caller.issuer)."""
+        return self.issuer or f"auth.issuers.{self.name}"
+
+    @property
     def trust(self) -> Trust:
         """Whom its tokens may name as issuer, and for whom they must be."""
         return Trust(

@@ -73,13 +73,14 @@ class ServiceTokenRecord(Rotating):
     """What is known of one service token; times are Unix seconds. The secret is nowhere.
 
     `networks` are where it may come from, as `read_networks` writes them; None: from everywhere. Whether it is revoked
-    is what the revocations say.
+    is what the revocations say. `made_by` as of an API key.
     """
 
     token_id: str
     name: str
     created_at: float
     networks: tuple[str, ...] | None = None
+    made_by: frozenset[str] = frozenset()
 
 
 def service_identity(token_id: str) -> str:

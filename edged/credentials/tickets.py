@@ -63,14 +63,19 @@ def renewed(held: Caller, fresh: Caller) -> Caller:
     ticket, but for the replacement of a key's secret: that is what a session shows a newer one for.
     """
     before = held.parent
-    if before is None or fresh.subject != before.subject or not fresh.covers(before):
+    if before is None or _owner_of(fresh) != _owner_of(before) or not fresh.covers(before):
         return held
     kept = frozenset(name for name in held.identities if not name.startswith("secret:"))
     return replace(
         fresh, method="ticket", roles=frozenset(), capabilities=frozenset(), grants=frozenset(), permissions=(),
         streams=held.streams, identities=kept | fresh.identities, issued_by=held.issued_by | fresh.issued_by,
+        shared=held.shared | fresh.shared,
         parent=fresh,
     )  # fmt: skip
+
+
+def _owner_of(caller: Caller) -> tuple[str, str]:
+    return caller.issuer, caller.subject
 
 
 def made_by(session_id: str) -> str:

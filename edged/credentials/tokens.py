@@ -16,7 +16,6 @@ import secrets
 from binascii import a2b_base64
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from hashlib import sha256
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from joserfc import jws, jwt
@@ -27,6 +26,7 @@ from edged.credentials.callers import Caller, Method
 from edged.credentials.claims import LEEWAY, SEED_TRUST, ClaimsRefused, Trust, check_trust, read_caller, read_epoch
 from edged.credentials.decision import Reason
 from edged.credentials.issuers import OUTSIDE_ALGORITHMS, IssuerRecord, OutsideIssuer, limit
+from edged.credentials.names import token_identity
 from edged.credentials.plain_json import NotPlain, read_object
 from edged.credentials.secret_texts import check_secret
 from edged.credentials.signing_keys import VerifyingKey, lower, mirrored
@@ -304,8 +304,8 @@ def _read_outside(token: _Opened, text: str, issuer: OutsideIssuer, *, now: floa
     check_trust(token.claims, fitting[0].trust)
     twin = f"{token.signed.decode()}.{_encode(mirrored(token.signature, algorithm))}"
     # Others write either spelling of a signature: a revocation of one is one of both.
-    twins = frozenset({f"token:{sha256(twin.encode()).hexdigest()}"})
-    caller = read_caller(token.claims, text, now=now, leeway=leeway, roles_of=record.roles.read)
+    twins = frozenset({token_identity(twin)})
+    caller = read_caller(token.claims, text, now=now, leeway=leeway, roles_of=record.roles.read, issuer=record.identity)
     return limit(caller, record, twins)
 
 

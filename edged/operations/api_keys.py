@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from edged.access.api_keys import ForeignKey
-from edged.access.ledger import caller_of
+from edged.access.ledger import caller_of, key_identity
 from edged.clock import iso, iso_or_none, read_iso
 from edged.credentials import stream_names
 from edged.credentials.api_keys import KeyRecord, digest
@@ -25,6 +25,7 @@ from edged.operations.camera_names import resolve_rights
 from edged.operations.catalogue import Call, operation
 from edged.operations.effects import list_effective, list_without_effect
 from edged.operations.house import House
+from edged.operations.makers import Ids, deny_made
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 Role = Literal["monitor", "viewer", "operator", "user", "admin"]
@@ -78,6 +79,7 @@ class NewKey(msgspec.Struct, frozen=True, omit_defaults=True):
     created_at: str
     expires_at: str | None = None
     owner: str | None = None
+    made_by: list[str] = []
     effective_permissions: list[str] | None = None
     without_effect: list[str] = []
 
@@ -107,6 +109,7 @@ async def create_key(call: Call, params: CreateKeyParams) -> NewKey:
         created_at=iso(record.created_at),
         expires_at=iso_or_none(record.expires_at),
         owner=record.owner,
+        made_by=sorted(record.made_by),
         effective_permissions=None if (may := _effective(record, call.house)) == sorted(ROLES[record.role]) else may,
         without_effect=list_without_effect(record.permissions, record.camera_access, call.house.cameras),
     )
@@ -139,7 +142,7 @@ class KeyItem(msgspec.Struct, frozen=True):
     of its rights that give nothing. `usage_count` is how often it was shown, `last_used` when it was last,
     or when somebody was last inside by it, a minute behind at most; None if it never was. What is said of its rights is
     what it was given: it can do no more of that than its `owner`, and is suspended while they are disabled, deleted or
-    revoked for good.
+    revoked for good. `made_by`: the credential that made it, by its names (`key:<id>`, `token:<SHA-256>`, …).
     """
 
     key_id: str
@@ -154,6 +157,7 @@ class KeyItem(msgspec.Struct, frozen=True):
     camera_access: list[str] | None = None
     streams: StreamAccess | None = None
     owner: str | None = None
+    made_by: list[str] = []
     effective_permissions: list[str] = []
     without_effect: list[str] = []
 
@@ -354,16 +358,31 @@ async def import_keys(call: Call, params: ImportKeysParams) -> ImportReport:
     return ImportReport([report[at] for at in range(len(params.keys))])
 
 
+class RevokeKeyParams(msgspec.Struct, frozen=True):
+    """`include_made`: also the keys and service tokens that were made with it, and with those."""
+
+    key_id: str
+    include_made: bool = False
+
+
 class RevokedKey(msgspec.Struct, frozen=True):
+    """`also_revoked`: ids of what it had made, if that was asked for."""
+
     message: str
     key_id: str
+    also_revoked: Ids = UNSET
 
 
 @operation("keys:admin")
-async def revoke_key(call: Call, params: KeyParams) -> RevokedKey:
-    """End a key and everything that it opened; denied at once, durable before this answers. Again is fine."""
-    record = await call.house.api_keys.revoke(params.key_id, by=call.session.id)
-    return RevokedKey(message="API key revoked successfully", key_id=record.key_id)
+async def revoke_key(call: Call, params: RevokeKeyParams) -> RevokedKey:
+    """End a key, everything that it opened, and the tokens that it issued; denied at once, durable before this answers.
+    Again is fine."""
+    house = call.house
+    pending = house.api_keys.revoke(params.key_id, by=call.session.id)
+    also, due = deny_made(call, {key_identity(params.key_id)}, params.include_made)
+    record = await pending
+    await house.registrar.settle(due)
+    return RevokedKey("API key revoked successfully", record.key_id, also)
 
 
 def _authorize_own(call: Call, key_id: str) -> None:
@@ -447,6 +466,7 @@ def _show(record: KeyRecord, house: House) -> KeyItem:
         camera_access=None if record.camera_access is None else list(record.camera_access),
         streams=show_streams(record.streams),
         owner=record.owner,
+        made_by=sorted(record.made_by),
         effective_permissions=_effective(record, house),
         without_effect=list_without_effect(record.permissions, record.camera_access, house.cameras),
     )

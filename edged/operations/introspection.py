@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated
 
 import msgspec
 
 from edged.credentials.api_keys import digest
 from edged.credentials.callers import Caller
+from edged.credentials.names import token_identity
 from edged.credentials.roles import SELF
 from edged.credentials.tokens import TokenRefused
 from edged.operations.catalogue import Call, operation
@@ -24,7 +24,7 @@ def find_key(house: House, text: str) -> Caller | None:
 def authorize_look(call: Call, text: str) -> None:
     """May they know what becomes of this token or key? One's own for anybody, any with audit:read. Raises Refused."""
     house, caller = call.house, call.session.caller
-    names = {f"token:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"}
+    names = {token_identity(text)}
     if (key := find_key(house, text)) is not None:
         names |= key.identities
     if caller is None or names.isdisjoint(caller.identities):

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable
 from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import UNSET
 
-from edged.access.ledger import ALL, issuer_identity, user_identity
+from edged.access.ledger import ALL, key_identity
 from edged.access.registrar import Kind
 from edged.clock import iso
 from edged.credentials.claims import LEEWAY
+from edged.credentials.names import (
+    any_jti_identity,
+    issuer_identity,
+    jti_identity,
+    split,
+    subject_identity,
+    user_identity,
+)
 from edged.errors import InvalidParams
 from edged.operations.api_keys import read_time
 from edged.operations.catalogue import Call, operation
+from edged.operations.makers import Ids, deny_made
 from edged.store.revocations import CutOff
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
@@ -23,8 +34,6 @@ Text = Annotated[str, msgspec.Meta(min_length=1, max_length=_LONGEST)]
 _MEMBERS: Final = {"jti": "jti", "token": "token_hash", "key": "key_id", "user": "subject", "issuer": "issuer"}
 #: What the list names besides: those have operations of their own that deny them.
 _SHOWN: Final = _MEMBERS | {"service": "service_token_id", "signing_key": "kid", "family": "family_id"}
-#: The other way round, for what one name stands for.
-_TOKENS: Final = {"jti": "jti", "token_hash": "token"}
 
 
 class ListRevocationsParams(msgspec.Struct, frozen=True):
@@ -55,6 +64,7 @@ class RevocationItem(msgspec.Struct, frozen=True, omit_defaults=True):
     before: str | None = None
     until: str | None = None
     provisional: bool = False
+    also_revoked: Ids = UNSET
 
 
 class RevocationList(msgspec.Struct, frozen=True):
@@ -68,9 +78,10 @@ class RevocationList(msgspec.Struct, frozen=True):
 async def list_revocations(call: Call, params: ListRevocationsParams) -> RevocationList:
     """Everything that is denied, the newest first."""
     named, lines = await call.house.revocations.list_all()
+    own = call.house.keyring.issuer
     items: list[tuple[float, dict[str, Any], float | None, str]]
-    items = [(item.at, _name(item.identity), item.until, item.reason) for item in named]
-    items += [(line.at, {**_name(line.scope), **_describe(line)}, None, line.reason) for line in lines]
+    items = [(item.at, _name(item.identity, own), item.until, item.reason) for item in named]
+    items += [(line.at, {**_name(line.scope, own), **_describe(line)}, None, line.reason) for line in lines]
     items.sort(key=lambda item: item[0], reverse=True)
     page = items[params.offset : params.offset + params.limit]
     shown = [RevocationItem(at=iso(at), reason=why, until=_iso(until), **names) for at, names, until, why in page]
@@ -80,7 +91,9 @@ async def list_revocations(call: Call, params: ListRevocationsParams) -> Revocat
 class RevokeParams(msgspec.Struct, frozen=True):
     """Exactly one of the first five; or `before`, for all tokens or those of the `subject` or `issuer` beside it.
 
-    `subject` is what the tokens say, `token_hash` the SHA-256 of a token's text in hex, `before` ISO 8601 or `now`.
+    `subject` is what the tokens say, `token_hash` the SHA-256 of a token's text in hex, `before` ISO 8601 or `now`. A
+    jti or a subject is that of every issuer, or of the `issuer` beside it alone. `include_made`: also the keys and
+    service tokens that were made with what is named, which takes keys:admin.
     """
 
     jti: Text | None = None
@@ -90,6 +103,7 @@ class RevokeParams(msgspec.Struct, frozen=True):
     issuer: Text | None = None
     before: str | None = None
     reason: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    include_made: bool = False
 
 
 @operation("tokens:revoke")
@@ -101,42 +115,86 @@ async def revoke(call: Call, params: RevokeParams) -> RevocationItem:
     issued later are good, and keys untouched. So without it the subject that is the last administrator stays, and
     edged's own issuer, by which everybody logs in.
     """
-    named = [name for name in _MEMBERS.values() if getattr(params, name)]
-    by = call.session.id
-    now, before, provisional = call.house.clock.now(), None, False
+    house, by = call.house, call.session.id
+    named = _read_named(params)
+    now, before, provisional = house.clock.now(), None, False
+    also: Ids = UNSET
     if params.before is not None:
-        if len(named) > 1 or not set(named) <= {"subject", "issuer"}:
-            raise InvalidParams("before goes alone, or with one of subject, issuer")
         line = None if params.before == "now" else _read_before(params.before, now)
-        before, provisional = now if line is None else line, line is None and not call.house.clock.is_trusted
-        await call.house.revocations.cut_off(_scope(params), line, by, params.reason)
-    elif len(named) != 1:
-        raise InvalidParams(f"give exactly one of {', '.join(_MEMBERS.values())}, before")
-    elif params.key_id:
-        call.house.gate.authorize(call.session.caller, "keys:admin", call.session.transport)
-        await call.house.api_keys.revoke(params.key_id, by, params.reason)
-    elif named[0] in _TOKENS:
-        if params.token_hash and not _HASH.match(params.token_hash):
-            raise InvalidParams("token_hash is not 64 hex digits", hint="it is the SHA-256 of the token's text")
-        identity = f"{_TOKENS[named[0]]}:{getattr(params, named[0])}"
-        await call.house.registrar.revoke_token(frozenset({identity}), None, by, reason=params.reason)
-    else:
+        before, provisional = now if line is None else line, line is None and not house.clock.is_trusted
+        await house.revocations.cut_off(_scope(call, params), line, by, params.reason)
+    elif params.subject or named == ["issuer"]:
         kind: Kind = "subject" if params.subject else "issuer"
-        await call.house.users.revoke(_scope(params), kind, by, params.reason)
+        await house.users.revoke(_scope(call, params), kind, by, params.reason)
+    else:
+        if params.key_id or params.include_made:
+            house.gate.authorize(call.session.caller, "keys:admin", call.session.transport)
+        identities = frozenset({_credential(call, params)})
+        if params.key_id:
+            pending: Awaitable[object] = house.api_keys.revoke(params.key_id, by, params.reason)
+        else:
+            pending = house.registrar.revoke_token(identities, None, by, reason=params.reason)
+        also, due = deny_made(call, identities, params.include_made)
+        await pending
+        await house.registrar.settle(due)
     names = {name: getattr(params, name) for name in named}
-    return RevocationItem(at=iso(now), reason=params.reason, before=_iso(before), provisional=provisional, **names)
+    return RevocationItem(
+        at=iso(now), reason=params.reason, before=_iso(before), provisional=provisional, also_revoked=also, **names
+    )
 
 
-def _scope(params: RevokeParams) -> str:
+def _read_named(params: RevokeParams) -> list[str]:
+    """The members that name something. Raises InvalidParams for what does not go together."""
+    named = [name for name in _MEMBERS.values() if getattr(params, name)]
+    pairs = {"issuer", "subject"}, {"issuer", "jti"}
+    if params.before is not None:
+        if not set(named) <= {"subject", "issuer"}:
+            raise InvalidParams("before goes alone, or with subject, issuer or both")
+    elif len(named) != 1 and set(named) not in pairs:
+        raise InvalidParams(
+            f"give exactly one of {', '.join(_MEMBERS.values())}, before; or issuer with jti or subject"
+        )
+    if params.include_made and not set(named) & {"jti", "token_hash", "key_id"}:
+        raise InvalidParams("include_made goes with jti, token_hash or key_id", hint="leave it out here")
+    if params.token_hash and not _HASH.match(params.token_hash):
+        raise InvalidParams("token_hash is not 64 hex digits", hint="it is the SHA-256 of the token's text")
+    return named
+
+
+def _credential(call: Call, params: RevokeParams) -> str:
+    """The name of a key or a token."""
+    if params.key_id:
+        return key_identity(params.key_id)
+    if params.token_hash:
+        return f"token:{params.token_hash}"
+    jti = params.jti or ""
+    return jti_identity(_find_issuer(call, params.issuer), jti) if params.issuer else any_jti_identity(jti)
+
+
+def _scope(call: Call, params: RevokeParams) -> str:
+    if params.subject and params.issuer:
+        return subject_identity(_find_issuer(call, params.issuer), params.subject)
     if params.subject:
         return user_identity(params.subject)
     return issuer_identity(params.issuer) if params.issuer else ALL
 
 
-def _name(identity: str) -> dict[str, str]:
-    """`user:ann` → `subject` ann; nothing for the scope of all."""
-    kind, _, name = identity.partition(":")
-    return {_SHOWN[kind]: name} if kind in _SHOWN else {}
+def _find_issuer(call: Call, issuer: str) -> str:
+    """Who vouches for what tokens of this `iss` say of themselves (Caller.issuer). Raises InvalidParams."""
+    house = call.house
+    if (found := house.gate.find_issuer(issuer)) is not None:
+        return found
+    if issuer == house.keyring.issuer or any(issuer in secret.trust.issuers for secret in house.shared_secrets):
+        return ""
+    raise InvalidParams(f"nobody is trusted by the iss {issuer[:64]!r}", hint="edged config show, [auth.issuers]")
+
+
+def _name(identity: str, own: str) -> dict[str, str]:
+    """`user:ann` → `subject` ann; nothing for the scope of all. `own` is what our tokens say as `iss`."""
+    kind, issuer, value = split(identity)
+    if issuer is not None:
+        return {_SHOWN[kind.removesuffix("_of")]: value, "issuer": issuer or own}
+    return {_SHOWN[kind]: value} if kind in _SHOWN else {}
 
 
 def _describe(line: CutOff) -> dict[str, Any]:

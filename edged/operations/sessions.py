@@ -11,6 +11,7 @@ import msgspec
 from edged.access.admissions import Admission
 from edged.clock import Clock, iso
 from edged.credentials.callers import CREDENTIAL_KINDS, Caller, parse_credential
+from edged.credentials.names import split
 from edged.credentials.roles import ROLES
 from edged.errors import InvalidParams, NotFound, Refused
 from edged.operations.catalogue import Call, NoParams, operation
@@ -254,14 +255,14 @@ def _is_own(caller: Caller, other: Caller) -> bool:
     """Whether two came in by one credential, or as one subject of one issuer."""
     if not caller.identities.isdisjoint(other.identities):
         return True
-    same = (caller.method, caller.subject) == (other.method, other.subject)
+    same = (caller.method, caller.issuer, caller.subject) == (other.method, other.issuer, other.subject)
     return same and caller.claims.get("iss") == other.claims.get("iss")
 
 
 def _show(admission: Admission, clock: Clock) -> SessionItem:
     caller, now = admission.caller, clock.now()
     left = None if admission.deadline is None else admission.deadline - clock.monotonic()
-    names = dict(name.split(":", 1) for name in caller.identities)
+    names = {kind: value for kind, _, value in map(split, caller.identities)}
     return SessionItem(
         session_id=admission.id,
         transport=admission.transport,
@@ -272,7 +273,7 @@ def _show(admission: Admission, clock: Clock) -> SessionItem:
         # The nearest second: it came of one, and the two clocks were looked at one after the other.
         deadline=None if left is None else iso(now + left + 0.5),
         key_id=names.get("key"),
-        jti=names.get("jti"),
+        jti=names.get("jti_of"),
         token_hash=names.get("token"),
         camera=admission.path or None,
         bytes=admission.bytes_moved,

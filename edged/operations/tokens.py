@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 import structlog
+from msgspec import UNSET
 
 from edged.clock import iso
 from edged.credentials import tokens
@@ -17,6 +17,8 @@ from edged.credentials.callers import Caller
 from edged.credentials.claims import (
     FUTURE,
     LEEWAY,
+    LONGEST_ID,
+    LONGEST_LIFE,
     NO_SUBJECT,
     RESERVED,
     ClaimsRefused,
@@ -25,8 +27,8 @@ from edged.credentials.claims import (
     write_streams,
 )
 from edged.credentials.decision import Reason
+from edged.credentials.names import TOKENS, any_jti_identity, jti_identity, token_identity
 from edged.credentials.oddities import MISSING, errors_of, warnings_of
-from edged.credentials.refreshes import text_of
 from edged.credentials.roles import SELF, canonical_role
 from edged.credentials.signing_keys import ALGORITHMS, Algorithm
 from edged.credentials.tokens import SharedSecret
@@ -37,6 +39,7 @@ from edged.operations.catalogue import Call, operation
 from edged.operations.effects import list_effective, list_without_effect
 from edged.operations.house import House
 from edged.operations.introspection import authorize_look, find_key
+from edged.operations.makers import Ids, deny_made
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
 _DAY: Final = 86400
@@ -61,7 +64,7 @@ class IssueTokenParams(msgspec.Struct, frozen=True):
     streams: StreamAccess | None = None
     signing_key: str | None = None
     claims: dict[str, Any] | None = None
-    expires_in: Annotated[int, msgspec.Meta(ge=60, le=30 * _DAY)] = _DAY
+    expires_in: Annotated[int, msgspec.Meta(ge=60, le=LONGEST_LIFE)] = _DAY
 
 
 class IssuedToken(msgspec.Struct, frozen=True):
@@ -243,17 +246,22 @@ def validate_token(call: Call, params: ValidateTokenParams) -> Validation:
 
 
 class RevokeTokenParams(msgspec.Struct, frozen=True):
-    """Exactly one of: the token itself, its jti, or the SHA-256 of its text in hex."""
+    """Exactly one of: the token itself, its jti, or the SHA-256 of its text in hex. A jti is one of the caller's own
+    issuer if it is their own, else of every issuer. `include_made`: also the keys and service tokens that were made
+    with it, which takes keys:admin."""
 
     token: str | None = None
     jti: str | None = None
     token_hash: str | None = None
+    include_made: bool = False
 
 
-class RevokedToken(msgspec.Struct, frozen=True):
-    """`revoked`: it is good no more. False for what never was: nobody whom edged trusts has signed it."""
+class RevokedToken(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`revoked`: it is good no more. False for what never was: nobody whom edged trusts has signed it.
+    `also_revoked`: ids of what it had made, if that was asked for."""
 
     revoked: bool
+    also_revoked: Ids = UNSET
 
 
 class GetTokenUsageParams(msgspec.Struct, frozen=True):
@@ -270,8 +278,9 @@ def get_token_usage(call: Call, params: GetTokenUsageParams) -> dict[str, int]:
 
 @operation("none", minds_caller=True)
 async def revoke_token(call: Call, params: RevokeTokenParams) -> RevokedToken:
-    """End a token and everything that it opened. Whoever shows the token itself may, with no other credential: they
-    could use it. By its jti or hash, one's own for anybody, any with tokens:revoke. Again is fine.
+    """End a token, everything that it opened, and the tokens that were made with it. Whoever shows the token itself
+    may, with no other credential: they could use it. By its jti or hash, one's own for anybody, any with
+    tokens:revoke. Again is fine.
 
     An API key or a service token may stand for a token. It takes keys:admin to end one, one's own key too: that may
     only get and rotate itself, for others may share it, and whoever found it must not shut them out for good (10.1).
@@ -283,38 +292,46 @@ async def revoke_token(call: Call, params: RevokeTokenParams) -> RevokedToken:
     if len([value for value in (params.token, params.jti, params.token_hash) if value]) != 1:
         raise InvalidParams("give exactly one of token, jti, token_hash")
     if params.token and (key := find_key(house, params.token)) is not None:
-        if caller is not None or not _is_over(house, key):
-            await _revoke_key(call, key)
-        return RevokedToken(revoked=True)
+        also = await _revoke_key(call, key, params) if caller is not None or not _is_over(house, key) else UNSET
+        return RevokedToken(revoked=True, also_revoked=also)
     held = _read_held(house, params.token)
     if caller is None and held is None:
         return RevokedToken(revoked=False)
-    identities, until = _name(params, held)
+    identities, until = _name(params, held, caller)
     if params.token and held is None:
         # Nobody could use it; and what it says of itself, its jti for one, may be another token's.
         return RevokedToken(revoked=False)
-    if not _may_revoke(house, caller, identities):
+    if caller is None or not _is_its_own(house, caller, identities):
         if not params.token:
             house.gate.authorize(caller, "tokens:revoke", transport)
-        if held is None or _is_over(house, held):
-            return RevokedToken(revoked=held is not None)
-    await house.registrar.revoke_token(identities, until, by=call.session.id)
-    return RevokedToken(revoked=True)
+            if params.jti:
+                # Whoever may end anybody's names those of every issuer.
+                identities = frozenset({any_jti_identity(params.jti[:LONGEST_ID])})
+        elif not house.gate.judge(caller, "tokens:revoke").allowed and held is not None and _is_over(house, held):
+            return RevokedToken(revoked=True)
+    if params.include_made:
+        house.gate.authorize(caller or held, "keys:admin", transport)
+    due = house.registrar.deny(identities, until, call.session.id, "token", "")
+    also, due_made = deny_made(call, identities, params.include_made)
+    await house.registrar.settle(due)
+    await house.registrar.settle(due_made)
+    return RevokedToken(revoked=True, also_revoked=also)
 
 
-async def _revoke_key(call: Call, key: Caller) -> None:
+async def _revoke_key(call: Call, key: Caller, params: RevokeTokenParams) -> Ids:
     """Raises Refused for whoever may not; shown alone, a key speaks for itself."""
     call.house.gate.authorize(call.session.caller or key, "keys:admin", call.session.transport)
     revoke = call.house.service_tokens.revoke if key.method == "service_token" else call.house.api_keys.revoke
-    await revoke(key.credential_id, by=call.session.id)
+    pending = revoke(key.credential_id, by=call.session.id)
+    also, due = deny_made(call, key.identities, params.include_made)
+    await pending
+    await call.house.registrar.settle(due)
+    return also
 
 
-def _may_revoke(house: House, caller: Caller | None, identities: frozenset[str]) -> bool:
-    """Whether these are the caller's own, or it may end anybody's."""
-    if caller is None:
-        return False
-    own = identities <= caller.identities or _is_of_family(house, caller, identities)
-    return own or house.gate.judge(caller, "tokens:revoke").allowed
+def _is_its_own(house: House, caller: Caller, identities: frozenset[str]) -> bool:
+    """Whether these name the caller's own token, or its family."""
+    return identities <= caller.identities or _is_of_family(house, caller, identities)
 
 
 def _read_held(house: House, text: str | None) -> Caller | None:
@@ -337,30 +354,30 @@ def _is_of_family(house: House, caller: Caller, identities: frozenset[str]) -> b
     """Whether these name nothing but tokens that came of the caller's by refreshing, or that it came of."""
     if caller.method != "jwt_local":
         return False
-    own = house.ledger.families_of([text_of(caller)])
+    own = house.ledger.families_of_caller(caller)
     named = [house.ledger.families_of([name]) for name in identities]
     return all(families and families <= own for families in named)
 
 
-def _name(params: RevokeTokenParams, held: Caller | None) -> tuple[frozenset[str], float | None]:
+def _name(params: RevokeTokenParams, held: Caller | None, caller: Caller | None) -> tuple[frozenset[str], float | None]:
     """What to deny, and until when it could be used (Unix seconds, None: unknown); `held` is the caller of `token` if
-    somebody has signed it. Raises InvalidParams."""
+    somebody has signed it. A jti is that of the `caller`'s issuer. Raises InvalidParams."""
     if params.jti:
-        return frozenset({f"jti:{params.jti[:256]}"}), None
+        return frozenset({jti_identity("" if caller is None else caller.issuer, params.jti[:LONGEST_ID])}), None
     if params.token_hash:
         if not _HASH.match(params.token_hash):
             raise InvalidParams("token_hash is not 64 hex digits", hint="it is the SHA-256 of the token's text")
         return frozenset({f"token:{params.token_hash}"}), None
     text = params.token or ""
-    try:
-        claims = tokens.peek_claims(text, tokens.LONGEST_OVER_HTTP)
-    except tokens.TokenRefused as problem:
-        raise InvalidParams(f"token cannot be read: {problem.detail}") from None
-    identities = {f"token:{hashlib.sha256(text.encode()).hexdigest()}"}
-    # Copies of one token differ in their text only by a signature that we do not know here, so its
-    # jti is denied too; an unverified jti may be denied by whoever may revoke any token.
-    if isinstance(jti := claims.get("jti"), str) and jti:
-        identities.add(f"jti:{jti[:256]}")
-    # What nobody signed says nothing about when the token that has its jti ends.
-    expires = None if held is None else held.expires
-    return frozenset(identities), None if expires is None else expires + LEEWAY
+    if held is None:
+        try:
+            tokens.peek_claims(text, tokens.LONGEST_OVER_HTTP)
+        except tokens.TokenRefused as problem:
+            raise InvalidParams(f"token cannot be read: {problem.detail}") from None
+        return frozenset({token_identity(text)}), None
+    # Its jti is what copies of it have in common that differ in the spelling of a signature.
+    names = frozenset(name for name in held.identities if name.startswith(TOKENS))
+    if held.expires is None:
+        return names, None
+    # It is remembered for as long as any token that was made with it may be good.
+    return names, held.expires + LEEWAY + (LONGEST_LIFE if "tokens:issue" in held.capabilities else 0.0)

@@ -6,7 +6,16 @@ import sqlite3
 from collections.abc import Sequence
 
 from edged.credentials.api_keys import KeyRecord
-from edged.store.texts import read_replaced, read_streams, read_texts, write_replaced, write_streams, write_texts
+from edged.store.texts import (
+    read_names,
+    read_replaced,
+    read_streams,
+    read_texts,
+    write_names,
+    write_replaced,
+    write_streams,
+    write_texts,
+)
 
 
 def load(connection: sqlite3.Connection) -> list[KeyRecord]:
@@ -19,12 +28,12 @@ def insert(connection: sqlite3.Connection, record: KeyRecord) -> None:
     connection.execute(
         "INSERT INTO api_keys (key_id, name, role, digest, created_at, expires_at, permissions, camera_access,"
         " streams, owner, revoked_at, suspended_at, rotated_at, previous_digest, previous_valid_until,"
-        " older_secrets) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " older_secrets, made_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             record.key_id, record.name, record.role, record.digest, record.created_at, record.expires_at,
             write_texts(record.permissions), write_texts(record.camera_access), write_streams(record.streams),
             record.owner, record.revoked_at, record.suspended_at, record.rotated_at, record.previous_digest,
-            record.previous_valid_until, write_replaced(record.older),
+            record.previous_valid_until, write_replaced(record.older), write_names(record.made_by),
         ),
     )  # fmt: skip
 
@@ -97,6 +106,7 @@ def _read(row: sqlite3.Row) -> KeyRecord:
         camera_access=read_texts(row["camera_access"]),
         streams=read_streams(row["streams"]),
         owner=row["owner"],
+        made_by=read_names(row["made_by"]),
         revoked_at=row["revoked_at"],
         suspended_at=row["suspended_at"],
         rotated_at=row["rotated_at"],

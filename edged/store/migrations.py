@@ -155,6 +155,12 @@ TRUST: Migrations = (
             address TEXT NOT NULL
         ) STRICT""",
     ),
+    (
+        # By which names whoever made a key is known; and a jti is a name of its issuer's only: all families are ours.
+        "ALTER TABLE api_keys ADD COLUMN made_by TEXT",
+        "ALTER TABLE service_tokens ADD COLUMN made_by TEXT",
+        "UPDATE family_members SET identity = 'jti_of::' || substr(identity, 5) WHERE identity LIKE 'jti:%'",
+    ),
 )
 
 #: What only counts.

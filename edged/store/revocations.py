@@ -1,6 +1,6 @@
 """What is denied, on disk. Functions of a connection.
 
-By name: identities (`key:…`, `jti:…`, `token:<sha256>`, `user:…`, `issuer:…`), for good. By time: cut-offs, tokens
+By name: identities (credentials.names), for good. By time: cut-offs, tokens
 that a scope (`all`, `user:…`, `issuer:…`) was given up to a moment (contract 10.8). A cut-off "up to now" that was
 drawn while nobody vouched for the clock is provisional: it says at which second of which boot, until somebody does.
 Of each scope there may be one firm line and one provisional.
@@ -162,6 +162,8 @@ def add(connection: sqlite3.Connection, revocations: Sequence[Revocation]) -> No
         " SET until = CASE WHEN until IS NULL OR excluded.until IS NULL THEN NULL ELSE max(until, excluded.until) END",
         [(item.identity, item.at, item.until, item.reason) for item in revocations],
     )
+    families = [(item.until, item.identity) for item in revocations if item.identity.startswith("family:")]
+    connection.executemany("UPDATE families SET until = max(until, ?1) WHERE family_id = ?2 AND ?1 > until", families)
     for item in revocations:
         if item.key_id:
             api_keys.revoke(connection, item.key_id, item.at)
@@ -172,7 +174,7 @@ def prune(connection: sqlite3.Connection, before: float, now: float) -> tuple[li
     of both. That it is `now` is kept with it, so that no start can be earlier."""
     found = connection.execute(
         "SELECT identity FROM revocations WHERE until < ?"
-        " AND (identity LIKE 'jti:%' OR identity LIKE 'token:%' OR identity LIKE 'family:%')",
+        " AND substr(identity, 1, instr(identity, ':') - 1) IN ('jti', 'jti_of', 'token', 'family')",
         (before,),
     )
     named = [str(row[0]) for row in found]

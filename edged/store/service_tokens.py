@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from edged.credentials.service_tokens import ServiceTokenRecord
-from edged.store.texts import read_replaced, read_texts, write_replaced, write_texts
+from edged.store.texts import read_names, read_replaced, read_texts, write_names, write_replaced, write_texts
 
 
 def load(connection: sqlite3.Connection) -> list[ServiceTokenRecord]:
@@ -16,8 +16,15 @@ def load(connection: sqlite3.Connection) -> list[ServiceTokenRecord]:
 def insert(connection: sqlite3.Connection, record: ServiceTokenRecord) -> None:
     """A new token. Raises sqlite3.IntegrityError if its id or digest is there already."""
     connection.execute(
-        "INSERT INTO service_tokens (token_id, name, digest, created_at, networks) VALUES (?, ?, ?, ?, ?)",
-        (record.token_id, record.name, record.digest, record.created_at, write_texts(record.networks)),
+        "INSERT INTO service_tokens (token_id, name, digest, created_at, networks, made_by) VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            record.token_id,
+            record.name,
+            record.digest,
+            record.created_at,
+            write_texts(record.networks),
+            write_names(record.made_by),
+        ),
     )
 
 
@@ -46,6 +53,7 @@ def _read(row: sqlite3.Row) -> ServiceTokenRecord:
         digest=row["digest"],
         created_at=row["created_at"],
         networks=read_texts(row["networks"]),
+        made_by=read_names(row["made_by"]),
         rotated_at=row["rotated_at"],
         previous_digest=row["previous_digest"],
         previous_valid_until=row["previous_valid_until"],

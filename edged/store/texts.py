@@ -20,6 +20,16 @@ def read_texts(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else msgspec.json.decode(text, type=tuple[str, ...])
 
 
+def write_names(names: frozenset[str]) -> str | None:
+    """Names of whoever made something, sorted; NULL for none."""
+    return msgspec.json.encode(sorted(names)).decode() if names else None
+
+
+def read_names(text: str | None) -> frozenset[str]:
+    """What `write_names` wrote."""
+    return frozenset() if text is None else msgspec.json.decode(text, type=frozenset[str])
+
+
 def write_streams(streams: Streams | None) -> str | None:
     """Stream rights, sorted."""
     if streams is None:

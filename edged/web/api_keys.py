@@ -53,8 +53,14 @@ async def rotate(asked: Exchange) -> Response:
 
 
 async def revoke(asked: Exchange) -> Response:
-    """End a key and everything that it opened; 200 also the second time."""
-    return json_response(await asked.call("revoke_key", asked.request.path_params))
+    """End a key and everything that it opened, with ?include_made=true also the keys that it made; 200 also the second
+    time."""
+    params = dict(asked.request.path_params)
+    if (said := read_query(asked, "include_made")) is not None:
+        if said not in ("true", "false"):
+            raise InvalidParams("include_made is neither true nor false")
+        params["include_made"] = said == "true"
+    return json_response(await asked.call("revoke_key", params))
 
 
 WAYS = (

@@ -38,6 +38,7 @@ async def revoke(asked: Exchange) -> Response:
     """
     try:
         token = await _read_one(asked, "token")
+        include_made = await _read_one(asked, "include_made", "false") == "true"
     except InvalidParams as problem:
         return _invalid_request(problem)
     shown = asked.read_shown(REVOKE)
@@ -45,7 +46,7 @@ async def revoke(asked: Exchange) -> Response:
         asked.identify(shown)
     # One that cannot be read is one that nobody could use (RFC 7009, section 2.2).
     with suppress(InvalidParams):
-        await asked.call("revoke_token", {"token": token})
+        await asked.call("revoke_token", {"token": token, "include_made": include_made})
     return json_response({})
 
 
