@@ -7,7 +7,16 @@ may hold a secret.
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
+
+#: Where the files of a box lie that say something of how it is set up. Settings and programs are everybody's alike.
+_PRIVATE_PATH = re.compile(r"(?<![\w/.])/(?:var|run|tmp|srv|home|root|media|mnt|opt)/[^\s\"'<>|;,:()]*")
+
+
+def without_paths(text: str) -> str:
+    """A sentence for somebody who is not on the box: no name of a file in a folder of its own."""
+    return _PRIVATE_PATH.sub("a file of the box", text)
 
 
 class EdgedError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,7 +28,7 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.needed = True
         self.shown: list[str] = []
-        self.first = FirstAdmin(folder, lambda: self.needed, show=self.shown.append)
+        self.first = FirstAdmin(folder, lambda: self.needed, console=folder / "issue", show=self.shown.append)
 
     @property
     def code(self) -> str:
@@ -88,10 +89,11 @@ async def test_the_code_is_in_a_file_for_root_alone_and_nowhere_in_the_log(desk:
     assert desk.first.takes(desk.code.lower())
 
 
-async def test_the_console_is_told_the_same_code_for_as_long_as_it_is_good(desk: Desk) -> None:
+async def test_the_console_is_told_the_same_code_for_as_long_as_it_is_good(desk: Desk, tmp_path: Path) -> None:
     """agetty, which shows the file, reads as root; a backslash would be an order to it (agetty(8))."""
+    issue = tmp_path / "issue"
+    issue.touch(0o600)
     desk.first.offer()
-    issue = desk.first.issue_path
     assert stat.S_IMODE(issue.stat().st_mode) == 0o600
     assert desk.code in issue.read_text()
     assert "sudo edged claim" in issue.read_text()
@@ -101,16 +103,28 @@ async def test_the_console_is_told_the_same_code_for_as_long_as_it_is_good(desk:
     assert desk.code in issue.read_text()
     assert before not in issue.read_text()
     desk.first.withdraw()
-    assert list(desk.first.path.parent.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [issue]
+    assert issue.read_text() == ""
 
 
-async def test_without_room_for_the_console_there_is_no_code_at_all(desk: Desk) -> None:
-    """Half an offer would be a code that nobody was told."""
-    desk.first.issue_path.mkdir()
-    with pytest.raises(StoreFailed, match="cannot be written"):
-        desk.first.offer()
-    assert not desk.first.path.exists()
-    assert desk.first.seconds_left == 0
+async def test_a_link_or_anything_else_in_the_consoles_place_is_left_alone(desk: Desk, tmp_path: Path) -> None:
+    """agetty reads it as root: what edged writes there must not be chosen by a link, and nothing is made there."""
+    issue, secret = tmp_path / "issue", tmp_path / "secret"
+    desk.first.offer()
+    assert not issue.exists()
+    secret.write_text("of root's")
+    issue.symlink_to(secret)
+    desk.first.offer()
+    desk.first.withdraw()
+    assert secret.read_text() == "of root's"
+    issue.unlink()
+    os.link(secret, issue)
+    desk.first.offer()
+    assert secret.read_text() == "of root's"
+    issue.unlink()
+    os.mkfifo(issue)
+    desk.first.offer()
+    assert desk.first.takes(desk.code)
 
 
 async def test_four_wrong_tries_are_forgiven_the_fifth_ends_the_code(desk: Desk) -> None:

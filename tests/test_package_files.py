@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import edged
+from edged.access.first_admin import CONSOLE
 from edged.credentials.wrapping import CREDENTIAL
 from edged.descriptors import WANTED
 
@@ -45,6 +46,15 @@ def test_every_installed_file_is_there() -> None:
         source, target = line.split()
         assert (ROOT / source).is_file()
         assert target.startswith("usr/share/edged")
+
+
+def test_no_link_of_roots_leads_into_a_folder_of_edgeds() -> None:
+    """agetty follows it as root: the file that it shows stands in a folder of root's, and edged writes it in place."""
+    lines = [line.split() for line in read_unit("edged.tmpfiles") if line and not line.startswith("#")]
+    assert not [line for line in lines if line[0].startswith("L")]
+    assert ["f", str(CONSOLE), "0600", "edged", "edged", "-"] in lines
+    assert f"ReadWritePaths=-{CONSOLE}" in read_unit("edged.service")
+    assert str(CONSOLE) in (DEBIAN / "edged.postrm").read_text()
 
 
 def test_the_unit_leaves_descriptors_for_viewers_and_no_core() -> None:

@@ -1,7 +1,8 @@
 """A new box has no account and no default password: whoever can read a code on it makes the first administrator.
 
 The code stands in a file that root and the daemon alone can read, and on the terminal if edged was started from one.
-Beside it stands the same for people: the package has agetty show that above the login prompt of the box's own console.
+The package makes another file, which agetty shows above the login prompt of the box's own console: it is written in
+place, in a folder of root's, so that whoever took edged over could not have agetty show a file of root's by a link.
 edged itself keeps the code's digest only. It is good for fifteen minutes, for five different wrong tries, and for one
 administrator. On the unix socket nobody is asked for it.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hmac
 import math
 import os
+import stat
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -27,9 +29,9 @@ from edged.errors import InvalidState, StoreFailed
 SECONDS: Final = 900.0
 TRIES: Final = 5
 _REMEMBERED: Final = 1000
-#: The files in the runtime folder: the code, and what agetty shows (its issue files; a backslash would mean something).
+#: The code, in the runtime folder; and what agetty shows, made by the package (a backslash there would mean something).
 FILE: Final = "claim"
-ISSUE_FILE: Final = "claim.issue"
+CONSOLE: Final = Path("/run/issue.d/edged-claim.issue")
 _ISSUE: Final = """
 edged has no administrator yet. Make yourself one: log in and type
 
@@ -51,11 +53,16 @@ class FirstAdmin:
     """The code of now, if there is one."""
 
     def __init__(
-        self, folder: Path, is_needed: Callable[[], bool], *, show: Callable[[str], None] = show_on_terminal
+        self,
+        folder: Path,
+        is_needed: Callable[[], bool],
+        *,
+        console: Path = CONSOLE,
+        show: Callable[[str], None] = show_on_terminal,
     ) -> None:
-        """`is_needed()`: there is no user yet."""
+        """`is_needed()`: there is no user yet; `console` is a file of ours, or is not there."""
         self.path = folder / FILE
-        self.issue_path = folder / ISSUE_FILE
+        self._console = console
         self._is_needed = is_needed
         self._show = show
         self._digest: bytes | None = None
@@ -81,7 +88,6 @@ class FirstAdmin:
         code = mint_code()
         try:
             _write(self.path, f"{code}\n")
-            _write(self.issue_path, _ISSUE.format(code=code, minutes=int(SECONDS / 60)))
         except OSError as problem:
             self.withdraw()
             raise StoreFailed(
@@ -90,6 +96,7 @@ class FirstAdmin:
             ) from problem
         self._digest, self._tries, self._until = digest(code), 0, trio.current_time() + SECONDS
         self._offered.set()
+        _rewrite(self._console, _ISSUE.format(code=code, minutes=int(SECONDS / 60)))
         self._show(code)
         _log.warning(
             "no administrator yet", code_in=str(self.path), minutes=int(SECONDS / 60), remedy="sudo edged claim"
@@ -117,9 +124,9 @@ class FirstAdmin:
     def withdraw(self) -> None:
         """There is no code any more, nor a file."""
         self._digest = None
-        for path in (self.path, self.issue_path):
-            with suppress(OSError):
-                path.unlink()
+        with suppress(OSError):
+            self.path.unlink()
+        _rewrite(self._console, "")
 
     async def run(self) -> None:
         """Offer a code if there is no user yet, and withdraw it when its time is over, or when cancelled."""
@@ -140,6 +147,17 @@ class FirstAdmin:
                     _log.warning("claim code has expired", remedy="sudo edged claim --new")
         finally:
             self.withdraw()
+
+
+def _rewrite(path: Path, text: str) -> None:
+    """Another text in a file that is there and ours; nothing where it is anything else, or cannot be written."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "w") as file:
+            found = os.fstat(descriptor)
+            if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1:
+                os.ftruncate(descriptor, 0)
+                file.write(text)
 
 
 def _write(path: Path, text: str) -> None:

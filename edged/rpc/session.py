@@ -39,7 +39,7 @@ from edged.credentials.callers import (
 )
 from edged.credentials.decision import outside_reason
 from edged.credentials.relays import is_direct
-from edged.errors import EdgedError, RateLimited, Refused
+from edged.errors import DependencyFailed, EdgedError, RateLimited, Refused, StoreFailed, without_paths
 from edged.operations.catalogue import Catalogue
 from edged.operations.house import House
 from edged.operations.not_built import unknown_method
@@ -390,6 +390,12 @@ class RpcSession:
         else:
             if name == "authenticate":
                 self._lost = None  # what became of the credential before this try matters no more
+            if isinstance(problem, (DependencyFailed, StoreFailed)) and not self.session.peer.is_local_socket:
+                problem.sentence, problem.hint = without_paths(problem.sentence), without_paths(problem.hint)
+                problem.fields = {
+                    name: without_paths(value) if isinstance(value, str) else value
+                    for name, value in problem.fields.items()
+                }
             fault = dialects.fault(problem, lost=self._lost)
         if fault.is_unauthenticated and self._expiry_due:
             self._expiry_due, self._tell_expiry = False, True

@@ -15,7 +15,7 @@ import structlog
 from starlette.responses import Response
 
 from edged.credentials.decision import outside_reason
-from edged.errors import Denied, EdgedError, RateLimited, Refused
+from edged.errors import Denied, EdgedError, RateLimited, Refused, without_paths
 from edged.web.exchange import json_response
 
 _log = structlog.get_logger("web")
@@ -71,7 +71,8 @@ def fault(problem: EdgedError) -> Response:
     if isinstance(problem, RateLimited):
         headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after_ms / 1000)))
     more = {name: problem.fields[name] for name in _TOLD if name in problem.fields}
-    return respond(status, problem.slug, phrase, str(problem), headers, **more)
+    told = without_paths(str(problem)) if status == 503 else str(problem)
+    return respond(status, problem.slug, phrase, told, headers, **more)
 
 
 def unexpected(problem: Exception) -> Response:
