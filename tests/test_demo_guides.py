@@ -17,9 +17,9 @@ from edged.cli.demo import prepare
 async def test_the_guides_device_file_is_the_first_test_picture(tmp_path: Path) -> None:
     """In both dialects, in a filter of events, and in a grant; what is told is the camera's own name, as ever."""
     with trio.fail_after(60):
-        async with running_house(tmp_path, cameras=2) as house, house.local() as admin:
-            _, operator = await house.create_key("operator")
-            async with house.websocket(compat(house)) as old, house.websocket() as new:
+        async with running_house(tmp_path, cameras=2) as server, server.local() as admin:
+            _, operator = await server.create_key("operator")
+            async with server.websocket(compat(server)) as old, server.websocket() as new:
                 await old.call("authenticate", token=operator)
                 await new.call("authenticate", auth_token=operator)
                 for client in (old, new):
@@ -35,7 +35,7 @@ async def test_the_guides_device_file_is_the_first_test_picture(tmp_path: Path) 
                 assert unknown["error"]["code"] == -32010
             # A grant for it is one for the camera that it means when it is made.
             made = await admin.call("create_key", name="x", role="viewer", camera_access=["/dev/video0"])
-            async with house.websocket() as client:
+            async with server.websocket() as client:
                 await client.call("authenticate", auth_token=made["api_key"])
                 cameras = (await client.call("get_camera_list"))["cameras"]
                 assert [camera["device"] for camera in cameras] == ["camera0"]

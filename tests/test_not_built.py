@@ -27,7 +27,7 @@ CONTRACT = METHODS | {
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[RunningHouse]:
+async def server(tmp_path: Path) -> AsyncIterator[RunningHouse]:
     with trio.fail_after(60):
         async with running_house(tmp_path, cameras=1) as running:
             yield running
@@ -57,11 +57,11 @@ def test_what_is_not_built_is_told_apart_by_the_readme() -> None:
     assert not told & there
 
 
-async def test_a_method_that_is_not_built_says_so_in_both_dialects(house: RunningHouse) -> None:
+async def test_a_method_that_is_not_built_says_so_in_both_dialects(server: RunningHouse) -> None:
     """The codes of a feature that is off (contract 4b), with a reason of its own."""
-    _, key = await house.create_key("viewer")
+    _, key = await server.create_key("viewer")
     there = gather().operations.keys()
-    async with house.websocket(compat(house)) as old, house.websocket() as new:
+    async with server.websocket(compat(server)) as old, server.websocket() as new:
         await old.call("authenticate", token=key)
         await new.call("authenticate", auth_token=key)
         for method in (name for name in sorted(METHODS) if name not in there and ALIASES.get(name) not in there):
@@ -75,17 +75,17 @@ async def test_a_method_that_is_not_built_says_so_in_both_dialects(house: Runnin
                 assert error["data"]["hint"] == WHERE
 
 
-async def test_an_unknown_method_leads_to_the_list_of_those_that_there_are(house: RunningHouse) -> None:
+async def test_an_unknown_method_leads_to_the_list_of_those_that_there_are(server: RunningHouse) -> None:
     """As before -32601, in both dialects, with a place that exists."""
-    async with house.websocket(compat(house)) as old, house.websocket() as new:
+    async with server.websocket(compat(server)) as old, server.websocket() as new:
         for client in (old, new):
             error = (await client.ask("get_camera_lists"))["error"]
             assert (error["code"], error["data"]["hint"]) == (-32601, WHERE)
 
 
-async def test_paths_that_are_not_built_are_501(house: RunningHouse) -> None:
+async def test_paths_that_are_not_built_are_501(server: RunningHouse) -> None:
     """With any credential and without; whatever else there is not is 404, and what there is stays what it is."""
-    _, key = await house.create_key("viewer")
+    _, key = await server.create_key("viewer")
     for path in (
         "/files/recordings/a.mp4",
         "/v1/files/all",
@@ -94,56 +94,56 @@ async def test_paths_that_are_not_built_are_501(house: RunningHouse) -> None:
         "/api/events?since=1",
     ):
         for headers in ({}, {"X-API-Key": key}):
-            reply = await house.request("GET", path, headers=headers)
+            reply = await server.request("GET", path, headers=headers)
             assert (reply.status, reply.json["code"], reply.json["error"]) == (501, "not_built", "Unsupported"), path
             assert WHERE in reply.json["detail"]
     for path in ("/files/recording", "/api/auditor", "/mcp", "/v1/filess/all"):
-        assert (await house.request("GET", path)).status == 404
-    assert (await house.request("GET", "/v1/files/generate-token")).status == 405
+        assert (await server.request("GET", path)).status == 404
+    assert (await server.request("GET", "/v1/files/generate-token")).status == 405
     assert all(is_path(path) for path in PATHS)
-    _, monitor = await house.create_key("monitor")
-    async with house.websocket() as client:
+    _, monitor = await server.create_key("monitor")
+    async with server.websocket() as client:
         await client.ask("start_recording", device="camera0")
-    shown = (await house.request("GET", "/metrics", key=monitor)).body.decode()
+    shown = (await server.request("GET", "/metrics", key=monitor)).body.decode()
     assert 'edged_rpc_errors_total{slug="not_built"} 1.0' in shown
 
 
-async def denial(house: RunningHouse, text: str, method: str, **params: object) -> Any:
-    async with house.websocket() as client:
+async def denial(server: RunningHouse, text: str, method: str, **params: object) -> Any:
+    async with server.websocket() as client:
         await client.call("authenticate", auth_token=text)
         error = (await client.ask(method, **params))["error"]
         assert error["code"] == -32002
         return error["data"]
 
 
-async def test_a_right_that_the_token_leaves_out_is_not_put_down_to_the_role(house: RunningHouse) -> None:
+async def test_a_right_that_the_token_leaves_out_is_not_put_down_to_the_role(server: RunningHouse) -> None:
     """An operator's token with permissions of its own: the role would do, so that no role is asked for."""
     told = await denial(
-        house, sign(house.log.parent, role="operator", permissions=["camera:read"]), "take_snapshot", device="camera0"
+        server, sign(server.log.parent, role="operator", permissions=["camera:read"]), "take_snapshot", device="camera0"
     )
     assert (told["required"], told["required_role"], told["have_role"]) == ("camera:write", None, "operator")
     assert told["detail"].startswith("the role operator has camera:write, and this credential has not")
     assert told["hint"] == "use one whose permissions have camera:write"
-    _, key = await house.create_key("admin", permissions=["camera:read"])
-    told = await denial(house, key, "list_keys")
+    _, key = await server.create_key("admin", permissions=["camera:read"])
+    told = await denial(server, key, "list_keys")
     assert (told["required"], told["required_role"], told["have_role"]) == ("keys:admin", None, "admin")
     # Where the role is what is missing, it is named as ever.
-    told = await denial(house, sign(house.log.parent, role="viewer"), "take_snapshot", device="camera0")
+    told = await denial(server, sign(server.log.parent, role="viewer"), "take_snapshot", device="camera0")
     assert (told["required_role"], told["have_role"], "detail" in told) == ("operator", "viewer", False)
-    reply = await house.request("GET", "/api/keys", key=key)
+    reply = await server.request("GET", "/api/keys", key=key)
     assert (reply.status, reply.json["code"]) == (403, "permission_denied")
     assert reply.json["detail"].startswith("the role admin has keys:admin, and this credential has not")
-    told = await denial(house, sign(house.log.parent, role="viewer"), "list_keys")
+    told = await denial(server, sign(server.log.parent, role="viewer"), "list_keys")
     assert told["required_role"] == "admin"
 
 
-async def test_what_only_the_box_itself_may_says_so_over_http(house: RunningHouse) -> None:
+async def test_what_only_the_box_itself_may_says_so_over_http(server: RunningHouse) -> None:
     """Not "needs another credential; this credential has the role none", to an administrator."""
-    _, key = await house.create_key("admin")
-    _, issuer = await house.create_key("admin", permissions=["tokens:issue"])
-    reply = await house.request("POST", "/api/tokens", key=issuer, body={"user_id": "ann", "role": "admin"})
+    _, key = await server.create_key("admin")
+    _, issuer = await server.create_key("admin", permissions=["tokens:issue"])
+    reply = await server.request("POST", "/api/tokens", key=issuer, body={"user_id": "ann", "role": "admin"})
     assert (reply.status, reply.json["detail"]) == (403, "nobody can hand on more than they may do themselves")
-    told = await denial(house, key, "create_demo_login")
+    told = await denial(server, key, "create_demo_login")
     assert told["detail"] == "the demo's user is made on this machine alone"
     assert told["hint"] == "sudo edged user demo-login"
 
@@ -164,19 +164,19 @@ async def test_what_only_the_box_itself_may_says_so_over_http(house: RunningHous
     ],
 )  # fmt: skip
 async def test_authenticate_tells_permissions_that_hold(
-    house: RunningHouse, claims: dict[str, object], permissions: list[str]
+    server: RunningHouse, claims: dict[str, object], permissions: list[str]
 ) -> None:
     """The words of the guides where they are true, and the capabilities; a list of strings, in both dialects."""
-    text = sign(house.log.parent, **claims)
-    async with house.websocket(compat(house)) as old, house.websocket() as new:
+    text = sign(server.log.parent, **claims)
+    async with server.websocket(compat(server)) as old, server.websocket() as new:
         assert (await old.call("authenticate", token=text))["permissions"] == permissions
         assert (await new.call("authenticate", auth_token=text))["permissions"] == permissions
-    assert (await house.request("GET", "/api/sessions", headers=bearer(text))).status == 200
+    assert (await server.request("GET", "/api/sessions", headers=bearer(text))).status == 200
 
 
-async def test_an_administrator_is_told_all_three_words(house: RunningHouse) -> None:
+async def test_an_administrator_is_told_all_three_words(server: RunningHouse) -> None:
     """And stays what it was for the clients that look for them."""
-    _, key = await house.create_key("admin")
-    async with house.websocket() as client:
+    _, key = await server.create_key("admin")
+    async with server.websocket() as client:
         told = await client.call("authenticate", auth_token=key)
     assert told["permissions"][:3] == ["view", "control", "admin"]
