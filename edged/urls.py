@@ -26,7 +26,7 @@ def mask_url(text: str) -> str:
         shown += f"{MASK}@"
         # A ? or & may be a sign of the password itself.
         parameters = (text.partition("=") for text in re.split(r"[?&]", opened)[1:])
-        if any(equals and _opens(name) for name, equals, _ in parameters):
+        if "?" in opened and any(equals and _opens(name) for name, equals, _ in parameters):
             # The last @ stands in a password of the query, whose end comes next.
             _, amp, rest = rest.partition("&")
             return f"{shown}{MASK}{amp}{_mask_query(rest)}"

@@ -46,7 +46,8 @@ from edged.mediamtx.output import Output
 from edged.net.head_lines import HeadLines
 from edged.net.http import BadHead, host_of, target_of
 from edged.net.websocket import choose_subprotocol, refuse_upgrade
-from edged.operations.catalogue import DeviceParams, read_params
+from edged.operations.catalogue import DeviceParams
+from edged.operations.params import read_params
 from edged.operations.streams import Answer, Question, find_credential
 from edged.urls import mask_url
 from edged.web.bodies import parse_form, parse_object

@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -20,16 +19,14 @@ from edged.access.authority import Asker
 from edged.cameras.model import Camera
 from edged.credentials.callers import NOTHING, Resource
 from edged.credentials.roles import CAPABILITIES, OPEN, SELF
-from edged.errors import CameraNotFound, EdgedError, InvalidParams, Refused
+from edged.errors import CameraNotFound, EdgedError, Refused
 from edged.operations.not_built import unknown_method
+from edged.operations.params import NoParams as NoParams
+from edged.operations.params import read_params
 
 if TYPE_CHECKING:
     from edged.operations.house import House
     from edged.operations.session import Session
-
-
-class NoParams(msgspec.Struct, frozen=True):
-    """Params of an operation that takes none; anything given is ignored (contract C-12)."""
 
 
 class DeviceParams(msgspec.Struct, frozen=True):
@@ -205,30 +202,3 @@ def camera_resource(camera: Camera) -> Resource:
 
 #: Members that stateless clients send with every call; never params of an operation (contract 3).
 CREDENTIAL_MEMBERS = ("auth_token", "token", "auth_type")
-
-
-def read_params(kind: type[msgspec.Struct], params: msgspec.Raw | Mapping[str, object] | None) -> msgspec.Struct:
-    """Params as they came → the operation's struct; absent, null and {} are equal (contract S1-12).
-
-    Raises InvalidParams naming the member.
-    """
-    if kind is NoParams:
-        return _NO_PARAMS
-    try:
-        if isinstance(params, msgspec.Raw):
-            if bytes(params) in (b"null", b""):
-                return msgspec.convert({}, kind)
-            return _reader_of(kind)(params)
-        return msgspec.convert(params or {}, kind)
-    except msgspec.ValidationError as problem:
-        raise InvalidParams(str(problem)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise InvalidParams("params cannot be read") from None
-
-
-_NO_PARAMS = NoParams()
-
-
-@cache
-def _reader_of(kind: type[msgspec.Struct]) -> Callable[[msgspec.Raw], msgspec.Struct]:
-    return msgspec.json.Decoder(kind).decode

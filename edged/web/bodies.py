@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from edged.errors import InvalidParams
 from edged.nesting import depth_of
+from edged.operations.params import explain_unreadable
 from edged.web.credentials import has_body, is_json, media_type
 from edged.web.exchange import Exchange, json_response
 from edged.web.faults import not_json
@@ -26,7 +27,7 @@ async def create(asked: Exchange, operation: str) -> Response:
     """Ask for something new, which the body, a JSON object, describes: 201."""
     if not is_json(asked.request.headers):
         return not_json()
-    return json_response(await asked.call(operation, msgspec.Raw(await asked.request.body() or b"{}")), 201)
+    return json_response(await asked.call(operation, msgspec.Raw(await read_body(asked) or b"{}")), 201)
 
 
 async def change(asked: Exchange, operation: str) -> Response:
@@ -36,7 +37,7 @@ async def change(asked: Exchange, operation: str) -> Response:
     """
     if not is_json(asked.request.headers):
         return not_json()
-    body, named = parse_object(await asked.request.body() or b"{}"), asked.request.path_params
+    body, named = parse_object(await read_body(asked) or b"{}"), asked.request.path_params
     for name in named:
         if body.get(name, named[name]) != named[name]:
             raise InvalidParams(f"{name} in the body is not the one in the path", hint="leave it out of the body")
@@ -50,6 +51,14 @@ async def act(asked: Exchange, operation: str) -> Response:
     return json_response(await asked.call(operation, asked.request.path_params))
 
 
+async def read_body(asked: Exchange) -> bytes:
+    """The body as it was sent. Raises InvalidParams for one that says that it is compressed."""
+    coding = asked.request.headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise InvalidParams("the body is compressed", hint="send it without Content-Encoding")
+    return await asked.request.body()
+
+
 def parse_object(body: bytes) -> dict[str, object]:
     """A JSON object. Raises InvalidParams."""
     depth = depth_of(body, _MOST_BRACKETS)
@@ -57,8 +66,9 @@ def parse_object(body: bytes) -> dict[str, object]:
         raise InvalidParams("the body has too many arrays and objects, or they are nested too deeply")
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise InvalidParams("the body cannot be read as JSON") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        sentence, hint = explain_unreadable(body, problem)
+        raise InvalidParams(f"the body cannot be read: {sentence}", hint=hint) from None
     if not isinstance(value, dict):
         raise InvalidParams("the body must be a JSON object")
     return value
@@ -71,8 +81,11 @@ def is_form(headers: Headers) -> bool:
 
 def parse_form(body: bytes) -> list[tuple[str, str]]:
     """Names and values of a form, in its order; a name may stand there more than once. Raises InvalidParams."""
+    if body.count(b"&") >= _MOST_MEMBERS:
+        raise InvalidParams(f"the form has more than {_MOST_MEMBERS} members")
     try:
         text = body.decode("ascii")
         return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MOST_MEMBERS)
     except ValueError:
-        raise InvalidParams("the form cannot be read") from None
+        hint = "write every other character as % and two digits"
+        raise InvalidParams("the form cannot be read: it is not percent-encoded ASCII", hint=hint) from None

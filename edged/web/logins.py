@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from edged.credentials.decision import outside_reason
 from edged.errors import InvalidParams, Refused
-from edged.web.bodies import FORM, is_form, parse_form, parse_object
+from edged.web.bodies import FORM, is_form, parse_form, parse_object, read_body
 from edged.web.credentials import is_json
 from edged.web.exchange import Exchange, Way, json_response, read_query
 from edged.web.faults import respond
@@ -20,7 +20,7 @@ _MEMBERS: Final = ("username", "password", "alg")
 async def create_stream_token(asked: Exchange) -> Response:
     """{"username", "password"} as JSON or as a form; `?alg=ES256`, or beside them, for a shorter token. 401 whatever is
     wrong."""
-    body = _read(asked.request.headers, await asked.request.body())
+    body = _read(asked.request.headers, await read_body(asked))
     if body is None:
         return respond(415, "unsupported_media_type", "Unsupported media type", f"send application/json or {FORM}")
     if (alg := read_query(asked, "alg")) is not None:

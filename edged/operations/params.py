@@ -1,0 +1,139 @@
+"""Params as they came → an operation's struct, and what is wrong with those that cannot be read, in words.
+
+No sentence repeats a value: what was sent in the wrong place may be a secret.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from edged.errors import InvalidParams
+
+
+class NoParams(msgspec.Struct, frozen=True):
+    """Params of an operation that takes none; anything given is ignored (contract C-12)."""
+
+
+_NO_PARAMS: Final = NoParams()
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_BOMS: Final = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+#: How compressed data begins (RFC 1952 2.3.1, RFC 1950 2.2, RFC 8878 3.1.1).
+_COMPRESSED: Final[Mapping[bytes, str]] = {
+    b"\x1f\x8b": "gzip", b"\x78\x01": "deflate", b"\x78\x9c": "deflate", b"\x78\xda": "deflate",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}  # fmt: skip
+_MOST_NAMES: Final = 12
+_ENUM: Final = "Invalid enum value"
+
+
+def read_params(kind: type[msgspec.Struct], params: msgspec.Raw | Mapping[str, object] | None) -> msgspec.Struct:
+    """Params as they came → the operation's struct; absent, null and {} are equal (contract S1-12).
+
+    Raises InvalidParams naming the member.
+    """
+    if kind is NoParams:
+        return _NO_PARAMS
+    try:
+        if isinstance(params, msgspec.Raw):
+            if bytes(params) in (b"null", b""):
+                return msgspec.convert({}, kind)
+            return _reader_of(kind)(params)
+        return msgspec.convert(params or {}, kind)
+    except msgspec.ValidationError as problem:
+        if isinstance(params, msgspec.Raw) and bytes(params).lstrip()[:1] == b"[":
+            raise InvalidParams(
+                "params are passed by name, as an object, and not by position", hint=_name_members(kind)
+            ) from None
+        raise InvalidParams(_explain_invalid(kind, str(problem))) from None
+    except _UNREADABLE as problem:
+        sentence, hint = explain_unreadable(bytes(params) if isinstance(params, msgspec.Raw) else b"", problem)
+        raise InvalidParams(f"params cannot be read: {sentence}", hint=hint) from None
+
+
+@cache
+def _reader_of(kind: type[msgspec.Struct]) -> Callable[[msgspec.Raw], msgspec.Struct]:
+    return msgspec.json.Decoder(kind).decode
+
+
+def explain_unreadable(data: bytes, problem: Exception) -> tuple[str, str]:
+    """Why bytes are no JSON, and what to do; `problem` is what the decoder said of them."""
+    if data.startswith(codecs.BOM_UTF8):
+        return "a byte order mark (BOM) stands in front", "send UTF-8 without it"
+    for magic, name in _COMPRESSED.items():
+        if data.startswith(magic):
+            return f"this is compressed ({name})", "send it as it is"
+    if data.startswith(_BOMS) or b"\0" in data[:4]:
+        return "this is UTF-16 or UTF-32", "send UTF-8"
+    if isinstance(problem, RecursionError):
+        return "arrays or objects are nested too deeply", ""
+    try:
+        data.decode()
+    except UnicodeDecodeError as wrong:
+        return f"byte {wrong.start} is not UTF-8", "send UTF-8"
+    if not data.strip():
+        return "nothing was sent", "send a JSON object"
+    # The decoder names what it expected and where, and repeats nothing of the text.
+    return f"this is not JSON: {str(problem).removeprefix('JSON is malformed: ')}", ""
+
+
+def _name_members(kind: type[msgspec.Struct]) -> str:
+    names = kind.__struct_encode_fields__
+    shown = ", ".join(names[:_MOST_NAMES])
+    return f"its members are {shown}{' and others' if len(names) > _MOST_NAMES else ''}" if names else ""
+
+
+def _explain_invalid(kind: type[msgspec.Struct], text: str) -> str:
+    """What msgspec says of a wrong member; of one that takes only some words, these instead of what was sent."""
+    if not text.startswith(_ENUM):
+        return text
+    path = text.rpartition(" - at `")[2].removesuffix("`") if " - at `" in text else ""
+    name = path.removeprefix("$").removeprefix(".")
+    known = ", ".join(map(str, dict.fromkeys(_choices(_type_at(kind, name)))))
+    return f"{name or 'it'} must be one of {known}" if known else f"{name or 'a member'} is none of the known values"
+
+
+def _type_at(kind: Any, path: str) -> Any:
+    """The type of the member at a path such as `keys[2].role` or `by_name[...].role`; None where it cannot be told."""
+    for part in path.replace("[...]", "[]").split("."):
+        name, *levels = part.split("[")
+        struct = next((each for each in _alternatives(kind) if _is_struct(each)), None)
+        if struct is not None and name:
+            fields = dict(zip(struct.__struct_encode_fields__, struct.__struct_fields__, strict=True))
+            kind = get_type_hints(struct, include_extras=True).get(fields.get(name, ""))
+        elif name:
+            return None
+        for _ in levels:
+            # Of a list its items, of a map its values.
+            inner = [get_args(each)[-1] for each in _alternatives(kind) if get_origin(each) in (list, dict)]
+            kind = inner[0] if inner else None
+    return kind
+
+
+def _alternatives(kind: Any) -> Iterator[Any]:
+    """The types of a union, each without its annotations."""
+    if get_origin(kind) is Annotated:
+        yield from _alternatives(get_args(kind)[0])
+    elif get_origin(kind) in (Union, UnionType):
+        for each in get_args(kind):
+            yield from _alternatives(each)
+    else:
+        yield kind
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def _choices(kind: Any) -> Iterator[object]:
+    for each in _alternatives(kind):
+        if get_origin(each) is Literal:
+            yield from get_args(each)
+        elif isinstance(each, type) and issubclass(each, Enum):
+            yield from (member.value for member in each)
