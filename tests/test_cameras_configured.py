@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from test_cameras_registry import Store, Udev, device, running
@@ -119,6 +120,17 @@ async def test_new_settings_disturb_no_camera_that_stays(tmp_path: Path) -> None
             "camera2": "new",
             "camera3": "more",
         }
+
+
+async def test_where_nothing_is_to_be_looked_at_nobody_wakes(tmp_path: Path) -> None:
+    """Files are looked at while there are test pictures, and from the moment when new settings bring the first."""
+    async with running(tmp_path, Configured("kept", DOOR)) as box:
+        await trio.testing.wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().seconds_to_next_deadline > 10
+        await box.registry.configure([Configured("kept", DOOR), Configured("picture", "test")])
+        assert (await box.next()).label == "picture"
+        (tmp_path / "test-cameras" / "picture").unlink()
+        assert (await box.next()).status is Status.DISCONNECTED
 
 
 async def test_settings_that_cannot_be_stored_change_nothing(tmp_path: Path) -> None:

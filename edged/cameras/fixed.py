@@ -52,6 +52,8 @@ class FixedCameras:
         self._save_added = save_added
         self._remove_added = remove_added
         self._entries: dict[int, Configured] = {}
+        #: Set when the settings describe others; another one takes its place.
+        self._described = trio.Event()
         #: Paths that the settings give, also to USB cameras: an added camera has to do without them.
         self._taken: frozenset[str] = frozenset()
 
@@ -90,6 +92,8 @@ class FixedCameras:
         self._entries = entries
         for number, one in entries.items():
             self._show(number, one)
+        self._described.set()
+        self._described = trio.Event()
 
     async def set_added(self, one: Configured) -> Camera:
         """Add a camera (`number` None), or change one that was added; it is stored before it is shown.
@@ -118,10 +122,13 @@ class FixedCameras:
     async def look_at_files(self) -> None:
         """A test camera is plugged in while its file is there; for ever."""
         while True:
+            tests = [(number, one) for number, one in self._entries.items() if one.kind == "test"]
+            if not tests:
+                await self._described.wait()
             await trio.sleep(TEST_INTERVAL)
-            for number, one in self._entries.items():
+            for number, one in tests:
                 camera = self._registry.shown(number)
-                if one.kind != "test" or camera is None:
+                if camera is None or self._entries.get(number) is not one:
                     continue
                 status = self._status(one)
                 if camera.is_attached is not (status is Status.CONNECTED):
