@@ -26,7 +26,7 @@ def mask_url(text: str) -> str:
         shown += f"{MASK}@"
         # A ? or & may be a sign of the password itself.
         parameters = (text.partition("=") for text in re.split(r"[?&]", opened)[1:])
-        if "?" in opened and any(equals and opens(name) for name, equals, _ in parameters):
+        if "?" in opened and any(equals and _opens(name) for name, equals, _ in parameters):
             # The last @ stands in a password of the query, whose end comes next.
             _, amp, rest = rest.partition("&")
             return f"{shown}{MASK}{amp}{_mask_query(rest)}"
@@ -40,10 +40,9 @@ def _mask_query(query: str) -> str:
 
 def _mask_parameter(text: str) -> str:
     name, equals, value = text.partition("=")
-    return f"{name}={MASK}" if equals and value and opens(name) else text
+    return f"{name}={MASK}" if equals and value and _opens(name) else text
 
 
-def opens(name: str) -> bool:
-    """Whether a query parameter of this name is a user name, a password or the like."""
+def _opens(name: str) -> bool:
     name = name.lower()
     return name in _NAMES or any(part in name for part in _PARTS)

@@ -204,3 +204,12 @@ def test_credentials_are_no_part_of_an_identity(host: str, path: str, password: 
     assert identify(f"rtsp://{host.upper()}:554/{path}?pwd={password}&channel=1&user=ann") == plain
     assert identify(f"rtsp://{host}/{path}?channel=2") != plain
     assert identify(f"rtsps://{host}/{path}?channel=1") != plain
+
+
+def test_stored_identities_stay_what_they_are() -> None:
+    """Another digest would make every camera a new one after an update."""
+    assert identify("test") == "9f86d081884c7d659a2feaa0c55ad015"
+    assert identify("rtsp://ann:one@192.0.2.7/stream1?channel=1&pwd=x") == identify(
+        "rtsp://192.0.2.7:554/stream1?channel=1"
+    )
+    assert identify("rtsp://192.0.2.7/stream1") == "816a04ea5e761698352086229ddb3b27"
