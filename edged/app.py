@@ -314,7 +314,8 @@ async def serving(listeners: list[Listener], doors: Doors, config: Config, metri
     """The doors are open while the block runs; they close in order (net.listener)."""
     async with trio.open_nursery() as nursery:
         restrictions = read_restrictions(config, doors, metrics)
-        is_proxy = Policy((), config.listen.trusted_proxies).admits
+        proxies = config.listen.trusted_proxies
+        is_proxy = Policy((), proxies).admits if proxies else (lambda _address: False)
         yield await nursery.start(
             partial(serve, listeners, doors, fit_limits(config.limits), counts=metrics, restrictions=restrictions,
                     is_proxy=is_proxy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -30,7 +31,8 @@ from net_helpers import (
 from structlog.testing import capture_logs
 from trio_websocket import ConnectionClosed
 
-from edged import memory
+from edged import app, memory
+from edged.config.model import LimitSettings
 from edged.credentials.callers import Caller, Peer
 from edged.net import listener, pools
 from edged.net.listener import open_tcp, open_unix
@@ -160,6 +162,54 @@ async def test_many_that_are_turned_away_are_a_line_a_minute() -> None:
     lines = [line for line in log if line["event"] == "no place"]
     assert [line["times"] for line in lines] == [1, 1, 1, 1, 1, 7]
     assert {line["address"] for line in lines} == {"127.0.0.1"}
+
+
+class Exhausted:
+    """A listening socket whose accept fails for want of descriptors so many times."""
+
+    def __init__(self, real: socket.socket, times: int) -> None:
+        self._real, self.times, self.family = real, times, real.family
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def accept(self) -> Any:
+        if self.times:
+            self.times -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return self._real.accept()
+
+
+async def test_without_a_descriptor_strangers_make_room_for_the_unix_socket(tmp_path: Path) -> None:
+    """They can come again; whoever has authenticated stays, and the log is not filled."""
+    local = open_unix("unix", tmp_path / "edged.sock")
+    short = listener.Listener("unix", Exhausted(local.socket, 8), local.path)  # type: ignore[arg-type]
+    with capture_logs() as log:
+        async with running(listeners=[open_tcp("main", "127.0.0.1:0"), short]) as served, opened(served) as known:
+            await known.send_message("login")
+            await known.get_message()
+            strangers = [await connect(served.port) for _ in range(3)]
+            await until(lambda: served.server.connections == 4)
+            async with await trio.open_unix_socket(str(tmp_path / "edged.sock")) as admin:
+                await admin.send_all(GET)
+                assert (await read_reply(admin))[1] == b"hello"
+            for each in strangers:
+                assert await read_all(each) == b""
+                await each.aclose()
+            await known.send_message("still here")
+            await known.get_message()
+    assert [line["times"] for line in log if line["event"] == "accept_failed"] == [1, 1, 1, 1, 1, 3]
+
+
+def test_fewer_descriptors_are_fewer_connections_and_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line says how many there are and where to get more."""
+    monkeypatch.setattr(app.descriptors, "raise_limit", lambda: 1024)
+    with capture_logs() as log:
+        assert app.fit_limits(LimitSettings()).connections == 512
+        assert app.fit_limits(LimitSettings(connections=100)).connections == 100
+    (line,) = log
+    assert (line["event"], line["connections"], line["wanted"]) == ("fewer connections", 512, 2048)
+    assert "LimitNOFILE" in line["remedy"]
 
 
 # -- what a stranger may hold ------------------------------------------------------------------------------------------

@@ -245,6 +245,10 @@ class Refusals:
         self._untold, self._next = 0, now + _TELL_SECONDS
 
 
+def _tell_exhausted(what: tuple[str, str], times: int, *, others: bool) -> None:
+    _log.error("accept_failed", listener="others" if others else what[0], error=what[1], times=times)
+
+
 def _tell_turned_away(what: tuple[str, str, Full], times: int, *, others: bool) -> None:
     listener, place, full = what
     _log.warning(
@@ -273,6 +277,7 @@ class Server:
         self._counts = counts
         self._connections: set[Connection] = set()
         self._turned_away = Repeats(_tell_turned_away)
+        self._exhausted = Repeats(_tell_exhausted)
         self._goodbyes = 0
         self._is_stopping = False
         self._accepting = trio.CancelScope()
@@ -290,6 +295,7 @@ class Server:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch)
                 nursery.start_soon(self._turned_away.run)
+                nursery.start_soon(self._exhausted.run)
                 task_status.started()
                 with self._accepting:
                     async with trio.open_nursery() as accepting:
@@ -330,7 +336,7 @@ class Server:
                 except OSError as problem:
                     # Anything but exhaustion is about a client that left before we looked.
                     if problem.errno in _EXHAUSTED:
-                        _log.error("accept_failed", listener=listener.name, error=str(problem))
+                        self._exhausted.note(listener.name, trio.current_time(), (listener.name, str(problem)))
                     if is_exhausted(problem) and listener.socket.family == socket.AF_UNIX:
                         self._shed()
                     await trio.sleep(_PAUSE_SECONDS if problem.errno in _EXHAUSTED else 0.01)
