@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -310,9 +310,86 @@ async def test_a_family_cannot_be_made_to_fill_the_box(path: Path, monkeypatch: 
     monkeypatch.setattr("edged.access.refreshes.MOST_NAMES", 6)
     async with opened(path) as box:
         texts = await box.chain(box.token(), 3)
+        box.time[0] += 30
         with pytest.raises(Overloaded):
             await box.refresh(texts[-1])
         assert all(map(box.lets_in, texts))
+
+
+# --- a use costs no write -------------------------------------------------------------------------------------------
+
+
+class Writes:
+    """Counts the transactions of the trust database."""
+
+    def __init__(self, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count, write = 0, box.desk.db.write
+
+        async def counted(*args: Any, **options: Any) -> Any:
+            self.count += 1
+            return await write(*args, **options)
+
+        monkeypatch.setattr(box.desk.db, "write", counted)
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "RS256", "ES256"])
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_whoever_refreshes_in_a_loop_costs_one_write_in_ten_seconds(
+    path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, restarts: bool
+) -> None:
+    """Six hundred times, always by the newest, or always by the first, or by all in turn: each is answered by a good
+    token of the family, and the family has one more."""
+    at = [float(int(time.time()))]
+    async with opened(path, at) as box:
+        first = box.token(epoch=0, iss="edged")
+        if algorithm != "HS256":
+            claims = {"sub": "ada", "role": "viewer", "jti": "1", "exp": int(at[0]) + 3600, "iat": int(at[0])}
+            first = await box.keyring.sign({**claims, "epoch": 0}, cast("Any", algorithm))
+        texts = [first]
+        if restarts:
+            texts.append((await box.refresh(first)).text)
+            at[0] += 2
+    async with opened(path, at) as box:
+        writes, known = Writes(box, monkeypatch), set(texts)
+        for number in range(60):
+            at[0] += 0.1
+            for text in (texts[-1], first, texts[number % len(texts)]):
+                texts.append((await box.refresh(text)).text)
+            known |= set(texts)
+        # Another text of what an earlier run made is noted once.
+        assert writes.count <= 1
+        jtis = {str(box.gate.verify_token(text).claims["jti"]) for text in known}
+        assert len(jtis) == 2
+        assert all(map(box.lets_in, known))
+        at[0] += 10
+        made = await box.refresh(texts[-1])
+        assert jti_of(made) not in jtis
+        assert jti_of(await box.refresh(made.text)) == jti_of(made)
+        assert writes.count <= 2
+
+
+async def test_a_short_life_has_a_short_interval(path: Path) -> None:
+    """A tenth of it, so that nobody whose token ends soon is left with what is over."""
+    async with opened(path) as box:
+        first = box.token(life=20, epoch=0, iss="edged")
+        second = await box.refresh(first)
+        box.time[0] += 1.9
+        assert (await box.refresh(second.text)).text == second.text
+        box.time[0] += 0.2
+        third = await box.refresh(second.text)
+        assert jti_of(third) != jti_of(second)
+        assert (await box.refresh(first)).text == second.text
+
+
+async def test_the_newest_token_is_no_answer_once_it_is_denied(path: Path) -> None:
+    """Young, remembered, and revoked: whoever shows one of its family hears so."""
+    async with opened(path) as box:
+        first = box.token()
+        second = await box.refresh(first)
+        await box.desk.registrar.revoke_token(frozenset({hash_of(first)}), None)
+        for text in (first, second.text):
+            with pytest.raises(Refused):
+                await box.refresh(text)
 
 
 # --- the family ends as one -----------------------------------------------------------------------------------------
@@ -420,13 +497,19 @@ async def test_a_cut_off_while_the_disk_is_asked_leaves_no_successor(
 
 async def test_every_text_of_a_successor_is_known_by_its_hash(path: Path) -> None:
     """ES256 signs differently each time, and keys follow each other: a hash of any text ends the family."""
-    at = [time.time()]
+    at, texts, root = [time.time()], set[str](), ""
+    for _ in range(3):
+        # What was told is remembered while edged runs.
+        async with opened(path, at) as box:
+            claims = {"sub": "ada", "role": "viewer", "jti": "root", "exp": int(box.now) + 600, "iat": int(box.now)}
+            root = root or await box.keyring.sign({**claims, "epoch": 0}, "ES256")
+            told = {(await box.refresh(root)).text for _ in range(3)}
+            assert len(told) == 1
+            texts |= told
+    assert len(texts) == 3
     async with opened(path, at) as box:
-        claims = {"sub": "ada", "role": "viewer", "jti": "root", "exp": int(box.now) + 600, "iat": int(box.now)}
-        root = await box.keyring.sign({**claims, "epoch": 0}, "ES256")
-        texts = {(await box.refresh(root)).text for _ in range(3)}
-        assert len(texts) == 3
         assert len({jti_of(await box.refresh(root)) for _ in range(2)}) == 1
+        box.time[0] += 30
         # One successor for each of its texts, too.
         assert len({jti_of(await box.refresh(text)) for text in texts}) == 1
     async with opened(path, at) as box:

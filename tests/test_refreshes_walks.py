@@ -58,10 +58,10 @@ async def test_a_session_goes_on_by_the_token_that_it_refreshes(tmp_path: Path) 
             assert DAY - 10 <= made["expires_in"] <= DAY
             assert [each["jti"] for each in inside["sessions"]] == [made["jti"]]
             assert inside["sessions"][0]["deadline"] >= made["expires_at"]
-            # A second question is about the token that the session has by then.
-            assert again["jti"] != made["jti"]
+            # A second question is about the token that the session has by then, too young to have a successor.
+            assert again["jti"] == made["jti"]
             assert (await client.call("whoami"))["claims"]["jti"] == again["jti"]
-            assert await counted(house) == {"ok": 2, "replayed": 0, "denied": 0}
+            assert await counted(house) == {"ok": 1, "replayed": 1, "denied": 0}
 
 
 async def test_a_manager_that_refreshes_an_hour_before_the_end_does_not_ask_each_time(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ async def test_nothing_that_edged_signs_carries_a_map_for_a_mediamtx(
                 {"action": "publish", "path": "door"},
             ]  # fmt: skip
             assert after["stream_access"] == {"read": ["*", "camera0"], "publish": ["door"]}
-    assert len(signed) >= len(made) + 1 + 2 * len((*made, *mapped))
+    assert len(signed) >= len(made) + 1 + len((*made, *mapped))
     shapes = {type(claims["mediamtx_permissions"]) for claims in signed if "mediamtx_permissions" in claims}
     assert shapes == {list}
 

@@ -1,5 +1,6 @@
 """Refresh: a token for a token (contract 10.5). Who shows a good one, or one that ended a few minutes ago, gets its one
-successor, signed as it was itself; who asks again gets that successor again.
+successor, signed as it was itself; who asks again gets that successor again. A family gets a new one now and then only,
+and until then its newest token is the answer. Neither costs a write.
 
 All that come of one token are a family, which the ledger knows: to revoke any member, whenever it is, ends all of them.
 What a refresh promises is on disk before it is told; that a token belongs to a family is known before it is on disk, so
@@ -8,10 +9,12 @@ that a revocation which comes in between ends the successor too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Literal, Protocol, TypeAlias, cast
+from typing import Final, Literal, Protocol, TypeAlias, TypeVar, cast
 
 import structlog
 import trio
@@ -34,10 +37,18 @@ from edged.store import refreshes
 from edged.store.database import Reads
 from edged.store.refreshes import Family
 
+T = TypeVar("T")
+
 #: How long after its end a token may still be refreshed, seconds (S0-16).
 GRACE_SECONDS: Final = 300.0
 #: Names of one family's tokens, two for each: more than a token of a minute needs in 30 days.
 MOST_NAMES: Final = 200_000
+#: A family gets at most one new successor in so many seconds, or in this part of its newest token's life if that is
+#: less.
+INTERVAL_SECONDS: Final = 10.0
+INTERVAL_PART: Final = 0.1
+#: Answers, and families, that are remembered; the disk knows the others.
+REMEMBERED: Final = 256
 #: A successor, the same once more, or none.
 Result: TypeAlias = Literal["ok", "replayed", "denied"]
 _log = structlog.get_logger("refreshes")
@@ -55,6 +66,21 @@ class Refreshed:
 
     text: str = field(repr=False)
     caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest token of a family: by what it is known (credentials.refreshes.name_of), the answer that it is, and
+    between which times there is to be no other one, Unix seconds."""
+
+    name: str
+    answer: Refreshed
+    made: float
+    until: float
+
+    def is_young(self, now: float) -> bool:
+        """Whether no other one is to be made yet. A clock that is set back does not make it last."""
+        return self.made <= now < self.until
 
 
 class Refreshes:
@@ -85,6 +111,11 @@ class Refreshes:
         self.grace = grace
         # The families of which a token is being refreshed, or is to be: one at a time.
         self._running: dict[str, trio.Event] = {}
+        # What was told of late, by the name of what was shown; the newest token of a family; and when another text of
+        # a successor was noted for a family. Of each the last used last.
+        self._told: OrderedDict[str, Refreshed] = OrderedDict()
+        self._newest: OrderedDict[str, Newest] = OrderedDict()
+        self._noted: OrderedDict[str, float] = OrderedDict()
 
     def load(self) -> None:
         """Tell the ledger every family, before anybody asks. Raises StoreFailed."""
@@ -102,9 +133,18 @@ class Refreshes:
         """
         try:
             caller = self._gate.enter_refresh(shown, transport, self.grace)
-            family_id, _ = self._family_of(caller, name_of(caller, _check_kind(caller)))
-            while (before := self._running.get(family_id)) is not None:
+            name = name_of(caller, _check_kind(caller))
+            family_id, _ = self._family_of(caller, name)
+            while (known := self._recall(family_id, name)) is None:
+                if (before := self._running.get(family_id)) is None:
+                    break
                 await before.wait()
+            if known is not None:
+                # It may have waited: what was denied meanwhile counts. What is told again may have ended.
+                for each in (caller, known.caller):
+                    self._gate.enter_refresh(each, transport, self.grace)
+                self._counts.token_refreshed("replayed")
+                return known
             shows = Proof(partial(self._gate.enter_refresh, caller, transport, self.grace))
             job = self._registrar.grant(shows, partial(self._take_turn, family_id, caller, transport))
             # Whoever asks in a loop, and hangs up each time, has one place in the queue: revocations wait there, too.
@@ -125,19 +165,53 @@ class Refreshes:
         caller = self._gate.enter_refresh(caller, transport, self.grace)
         signer = _check_kind(caller)
         name = name_of(caller, signer)
+        family_id, _ = self._family_of(caller, name)
         found = await self._db.read(partial(refreshes.find, name=name))
-        again = found is not None
-        if found is None:
-            text = await self._make(caller, signer, name, longest_over(transport), commit)
-        else:
+        young = None if found is not None else await self._find_young(family_id)
+        if found is not None:
             text = await self._repeat(caller, signer, *found, commit)
+        elif young is not None:
+            text = await self._sign(signer, young)
+        else:
+            text = await self._make(caller, signer, name, longest_over(transport), commit)
         # What was denied while this was on its way to the disk is told to nobody: the successor, or the token itself,
         # which a line in time may hit though its successor is younger. What is told again may have ended.
         self._gate.enter_refresh(caller, transport, self.grace)
-        successor = self._gate.enter_refresh(text, transport, self.grace)
+        answer = Refreshed(text, self._gate.enter_refresh(text, transport, self.grace))
+        if young is None:
+            _put(self._told, name, answer)
+        if found is None and young is None:
+            self._note_newest(family_id, name_of(answer.caller, signer), answer)
+        again = found is not None or young is not None
         self._counts.token_refreshed("replayed" if again else "ok")
-        _log.info("refreshed", token=caller.credential_id, successor=successor.credential_id, again=again)
-        return Refreshed(text, successor)
+        _log.info("refreshed", token=caller.credential_id, successor=answer.caller.credential_id, again=again)
+        return answer
+
+    def _recall(self, family_id: str, name: str) -> Refreshed | None:
+        """What a token that is known by this name is answered from memory: its successor; or the newest token of its
+        family, if it is that itself and young."""
+        if (told := self._told.get(name)) is not None:
+            self._told.move_to_end(name)
+            return told
+        newest = self._newest.get(family_id)
+        if newest is not None and newest.name == name and newest.is_young(self._clock.now()):
+            return newest.answer
+        return None
+
+    async def _find_young(self, family_id: str) -> dict[str, object] | None:
+        """The claims of the newest token of a family if there is to be no other one yet. Raises StoreFailed."""
+        if (newest := self._newest.get(family_id)) is not None:
+            return newest.answer.caller.claims if newest.is_young(self._clock.now()) else None
+        claims = await self._db.read(partial(refreshes.find_newest, family_id=family_id))
+        if claims is None:
+            return None
+        # Made by an earlier run, in the second that it says.
+        made = float(cast("int", claims["iat"]))
+        return claims if made <= self._clock.now() < made + 1.0 + _interval_of(claims) else None
+
+    def _note_newest(self, family_id: str, name: str, answer: Refreshed) -> None:
+        now = self._clock.now()
+        _put(self._newest, family_id, Newest(name, answer, now, now + _interval_of(answer.caller.claims)))
 
     async def _make(self, caller: Caller, signer: Signer, name: str, longest: int, commit: Commit) -> str:
         family_id, started = self._family_of(caller, name)
@@ -173,8 +247,10 @@ class Refreshes:
         text = await self._sign(signer, claims)
         names = {token_identity(text), *_names_of(caller)}
         new = frozenset(name for name in names if family_id not in self._ledger.families_of([name]))
-        if new:
-            # Another key signs by now, or one that signs differently each time.
+        now = self._clock.now()
+        if new and not 0 <= now - self._noted.get(family_id, -math.inf) < INTERVAL_SECONDS:
+            # Another key signs by now, or one that signs differently each time; by its jti it is of the family anyway.
+            _put(self._noted, family_id, now)
             known = self._ledger.families[family_id]
             family = Family(family_id, known.started, known.until, new)
             self._join(family)
@@ -200,6 +276,19 @@ class Refreshes:
         if signer.name in self._secrets and signer.algorithm == SharedSecret.algorithm:
             return sign(claims, self._secrets[signer.name])
         return await self._keyring.sign(claims, cast("Algorithm", signer.algorithm))
+
+
+def _interval_of(claims: Mapping[str, object]) -> float:
+    """For how many seconds a token of these claims is to be the newest of its family."""
+    life = float(cast("float", claims["exp"])) - float(cast("float", claims["iat"]))
+    return min(INTERVAL_SECONDS, INTERVAL_PART * life)
+
+
+def _put(table: OrderedDict[str, T], name: str, item: T) -> None:
+    table[name] = item
+    table.move_to_end(name)
+    if len(table) > REMEMBERED:
+        table.popitem(last=False)
 
 
 def _check_kind(caller: Caller) -> Signer:

@@ -40,6 +40,14 @@ def find(connection: sqlite3.Connection, name: str) -> tuple[str, dict[str, obje
     return None if row is None else (row[0], json.loads(row[1]))
 
 
+def find_newest(connection: sqlite3.Connection, family_id: str) -> dict[str, object] | None:
+    """The claims of the successor that was made last in a family; None if it has none."""
+    row = connection.execute(
+        "SELECT claims FROM refreshes WHERE family_id = ? ORDER BY rowid DESC LIMIT 1", (family_id,)
+    ).fetchone()
+    return None if row is None else json.loads(row[0])
+
+
 def insert(connection: sqlite3.Connection, name: str, claims: Mapping[str, object], family: Family) -> None:
     """A token's one successor, and what is new of its family. Raises sqlite3.IntegrityError if it has one."""
     add(connection, family)

@@ -1,0 +1,48 @@
+"""The running daemon: what whoever has a viewer's credential does again and again costs no write each time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+from house_helpers import RunningHouse, running_house
+from test_users_walks import add, log_in
+
+TIMES = 60
+
+
+async def commits(house: RunningHouse, key: str) -> dict[str, float]:
+    """Transactions of each database so far."""
+    shown = (await house.request("GET", "/metrics", key=key)).body.decode()
+    name = "edged_store_commit_duration_seconds_count"
+    lines = [line for line in shown.splitlines() if line.startswith(name)]
+    return {line.partition('db="')[2].partition('"')[0]: float(line.rpartition(" ")[2]) for line in lines}
+
+
+async def test_a_viewer_who_does_everything_again_and_again_costs_a_write_or_two(tmp_path: Path) -> None:
+    """Shows its token and its key, is refreshed, asks for tickets, looks at itself, and is refused: over WebSocket and
+    HTTP. A minute's counting is one write of the database that only counts, and a refresh one of the other."""
+    with trio.fail_after(80):
+        async with running_house(tmp_path, cameras=1) as house:
+            _, monitor = await house.create_key("monitor")
+            _, key = await house.create_key("viewer")
+            await add(house, "ann", "viewer")
+            token = await log_in(house)
+            before = await commits(house, monitor)
+            assert before["trust"] > 0
+            async with house.websocket() as client:
+                for _ in range(TIMES):
+                    await client.call("authenticate", auth_token=key)
+                    await client.call("authenticate", auth_token=token)
+                    token = (await client.call("refresh_token"))["token"]
+                    await client.call("refresh_token", token=token)
+                    await client.ask("create_ticket", device="camera0", ttl=5)
+                    await client.call("whoami")
+                    await client.call("list_sessions")
+                    await client.call("introspect_token", token=token)
+                    await client.ask("create_key", name="k", role="viewer")
+                    await house.request("GET", "/api/cameras", key=key)
+            after = await commits(house, monitor)
+    # The refreshes took ten seconds or more only on a machine that is very slow: one more for each ten.
+    assert after["trust"] - before["trust"] <= 4
+    assert after["usage"] - before["usage"] <= 3
