@@ -112,3 +112,22 @@ async def test_a_camera_that_comes_and_goes_is_shown_so_and_told_in_one_line_eac
         told = [line for line in log.splitlines() if "[warning" in line and "camera=camera0" in line]
         assert [("cause=no_stream" in line) for line in told] == [True, True]
         assert log.count("works again") == 1
+
+
+async def test_a_camera_that_is_published_all_the_time_comes_and_goes_as_well(tmp_path: Path) -> None:
+    """What its publisher sees is what is shown; while MediaMTX is away nobody blames the camera."""
+    async with open_mediamtx(tmp_path) as server:
+        gate = CameraSettings(name="gate", source=f"rtsp://{server.rtsp}/camera0", mode="always")
+        async with running_house(tmp_path, config=with_cameras(tmp_path, gate)) as house, house.local() as admin:
+            async with publishing(f"rtsp://{server.rtsp}/camera0", rate=8, gop=8):
+                there = await until_status(admin, "camera0", "CONNECTED")
+                while not there["fps"]:
+                    there = await admin.call("get_camera_status", device="camera0")
+                    await trio.sleep(0.1)
+                assert (there["resolution"], there["fps"]) == ("160x120", 8)
+            gone = await until_status(admin, "camera0", "DISCONNECTED", "ERROR")
+            assert gone["problem"]
+            while not await metric(house, 'edged_camera_restarts_total{camera="camera0"}'):
+                await trio.sleep(0.1)
+            async with publishing(f"rtsp://{server.rtsp}/camera0", rate=8, gop=8):
+                assert (await until_status(admin, "camera0", "CONNECTED"))["problem"] == ""

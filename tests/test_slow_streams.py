@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 import trio
+from bare_rtsp_server import bare_camera
 from pictures_helpers import PASSWORD, Camera, Server, Spawner, eventually, open_mediamtx
 
 from edged import children
 from edged.errors import DependencyFailed
+from edged.mediamtx.conditions import Conditions
 from edged.mediamtx.ffmpeg import find_ffmpeg
 from edged.mediamtx.frames import Frames
+from edged.mediamtx.looks import Looks
 from edged.mediamtx.publisher import Publishers
 
 pytestmark = [pytest.mark.ffmpeg, pytest.mark.mediamtx]
@@ -48,10 +51,15 @@ async def open_frames() -> AsyncIterator[Frames]:
 
 
 @asynccontextmanager
-async def published(server: Server, camera: Camera) -> AsyncIterator[Publishers]:
+async def published(server: Server, camera: Camera, spawn: Spawner | None = None) -> AsyncIterator[Publishers]:
     """The camera's own publisher, always on."""
     publishers = Publishers(
-        Spawner(), find_ffmpeg, lambda: server.rtsp, lambda *_: PASSWORD, lambda _secret: None, server.list_paths
+        spawn or Spawner(),
+        find_ffmpeg,
+        lambda: server.rtsp,
+        lambda *_: PASSWORD,
+        lambda _secret: None,
+        server.list_paths,
     )
     publishers.set_sources([camera])
     async with trio.open_nursery() as nursery:
@@ -139,3 +147,24 @@ async def test_a_device_of_less_than_one_picture_a_second_is_a_camera() -> None:
             assert first != second
         assert len(spawn.started) == 1
         nursery.cancel_scope.cancel()
+
+
+async def test_a_camera_whose_server_does_not_tell_the_size_gives_a_picture_and_a_stream(tmp_path: Path) -> None:
+    """Short analysis finds no size where the parameter sets come in the stream only: then the stream is looked at."""
+    async with open_mediamtx(tmp_path) as server, bare_camera() as url:
+        async with open_frames() as frames:
+            assert (await frames.snapshot(Camera(kind="rtsp", url=url))).startswith(b"\xff\xd8")
+        spawn = Spawner()
+        async with published(server, Camera(kind="rtsp", url=url, always_on=True), spawn) as publishers:
+            await server.until(lambda path: path.bytes_received > 0)
+            await eventually(lambda: publishers.states["camera0"].status == "running")
+            # The second start looks at the stream; the first is no failure.
+            assert (len(spawn.started), publishers.states["camera0"].restarts) == (2, 0)
+        conditions = Conditions()
+        looks = Looks(Spawner(), find_ffmpeg, frames, conditions, lambda _path: False)
+        looks.set_sources([Camera(kind="rtsp", url=url, rate=0.0)])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(looks.run)
+            await eventually(lambda: conditions.find("camera0").figures.rate > 0)
+            assert conditions.find("camera0").figures.width == 160
+            nursery.cancel_scope.cancel()

@@ -71,6 +71,7 @@ class _Watched:
     cause: Cause | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     is_looking: bool = False
+    needs_analysis: bool = False
 
 
 class Looks:
@@ -156,6 +157,10 @@ class Looks:
             return
         if source.kind == "rtsp" and not (known.cause is not None and known.cause.needs_picture):
             one.cause = await self._read_packets(one, measured=not known.figures.rate)
+            if one.cause is not None and one.cause.slug == "codec" and not one.needs_analysis:
+                # Its server does not say the size of the picture: look at the stream itself, from now on.
+                one.needs_analysis = True
+                one.cause = await self._read_packets(one, measured=not known.figures.rate)
         else:
             one.cause = await self._take_picture(source)
         one.failures = one.failures + 1 if one.cause else 0
@@ -183,7 +188,7 @@ class Looks:
         last = one.cause.slug if one.cause else ""
         transport = ffmpeg.choose_transport(source.transport, one.failures, last)
         try:
-            text = ffmpeg.make_playlist(source.url or "", transport=transport, patient=last == "codec")
+            text = ffmpeg.make_playlist(source.url or "", transport=transport, patient=one.needs_analysis)
         except DependencyFailed as failure:
             return replace(causes.BAD_ADDRESS, exact=str(failure))
         try:
