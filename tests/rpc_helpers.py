@@ -56,6 +56,12 @@ class Outbox:
         self.code = self.code or code
         self._moved.set()
 
+    def spend_since(self, began: float) -> None:
+        pass
+
+    async def wait_turn(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     def take(self) -> list[Any]:
         """Everything sent so far, decoded."""
         found = [json.loads(text) for text in self.texts]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from net_helpers import LIMITS, EchoSession, Served, connect, frame, open_raw, plain_app, read_reply, running, until
 from rpc_helpers import Box
 
+from edged.net import shares
 from edged.net.websocket import WebSocket
 
 
@@ -133,7 +135,14 @@ class Pipe:
 
 def make_websocket(received: list[bytes]) -> WebSocket:
     websocket = WebSocket(
-        Pipe(), LIMITS, Served(), lambda _work: None, 0.0, identify=bool, hold=lambda _what, _size: True
+        Pipe(),
+        LIMITS,
+        Served(),
+        lambda _work: None,
+        0.0,
+        identify=bool,
+        hold=lambda _what, _size: True,
+        payer=SimpleNamespace(share=shares.Share(shares.Turns())),
     )  # type: ignore[arg-type]
     websocket.session = EchoSession(Served(), None, {}, None, websocket.outbox, None)  # type: ignore[arg-type]
     websocket.session.authenticated = True  # type: ignore[misc]

@@ -32,6 +32,7 @@ from edged.net.http import (
     target_of,
 )
 from edged.net.pools import Full, Pools
+from edged.net.shares import REQUEST_SECONDS, Share
 from edged.net.stream import READ_SIZE, Stream
 from edged.net.websocket import WebSocket, choose_subprotocol, refuse_upgrade, upgrade_headers
 
@@ -63,6 +64,7 @@ class Connection:
         self.stream = stream
         self.place = place
         self.account = ""
+        self.share: Share
         self.held = 0
         self._holds = {"in": 0, "out": 0}
         self._pools = pools
@@ -201,7 +203,7 @@ class Connection:
             self._wire.machine.start_next_cycle()
             if self._wire.has_next():
                 self._enter("head")
-                await trio.lowlevel.checkpoint()  # whoever pipelines must not keep the others waiting
+                await self.share.wait()  # whoever pipelines must not keep the others waiting
             else:
                 self._wire.heard = False
                 self._enter("idle")
@@ -216,6 +218,9 @@ class Connection:
             request = await self._wire.head()
             if request is None:
                 return False
+            if self.share.is_used_up:
+                await self.share.wait()
+            self.share.spend(REQUEST_SECONDS)
             target = target_of(request.target)
         except HeadTooLarge as problem:
             await self._say(fault_bytes(431, str(problem)))
@@ -322,7 +327,7 @@ class Connection:
             return
         websocket = WebSocket(
             self.stream, self._limits, self._counts, self.spawn, trio.current_time(),
-            identify=self.identify, hold=self.hold,
+            identify=self.identify, hold=self.hold, payer=self,
         )  # fmt: skip
         subprotocol = choose_subprotocol(headers.get("sec-websocket-protocol"))
         try:

@@ -62,9 +62,11 @@ class Limits(Protocol):
 
 
 class Outbox(Protocol):
-    """The way out of one WebSocket. Nothing here waits or raises.
+    """The way out of one WebSocket. Nothing here raises, and nothing but `wait_turn` waits.
 
     `identify` says whose credential is good on it now, and is False if there are too many connections of that one.
+    `spend_since` charges the time since then (`perf_counter`) to the client; `wait_turn` gives way until something is
+    left of its share of the event loop (net.shares).
     """
 
     @property
@@ -72,6 +74,8 @@ class Outbox(Protocol):
     def identify(self, account: str) -> bool: ...
     def send(self, text: bytes) -> None: ...
     def close(self, code: int, reason: str = "") -> None: ...
+    def spend_since(self, began: float) -> None: ...
+    async def wait_turn(self) -> None: ...
 
 
 class WebSocketSession(Protocol):

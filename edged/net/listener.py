@@ -30,6 +30,7 @@ from edged.net.doors import Counts, Doors, Limits, NoCounts, Restriction, report
 from edged.net.http import fault_bytes
 from edged.net.peers import peer_of
 from edged.net.pools import Full, Pools, place_of_peer
+from edged.net.shares import counting
 from edged.net.stream import Stream
 from edged.repeats import Repeats
 from edged.sockets import Address
@@ -291,7 +292,7 @@ class Server:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept and speak until `close_all`; shielded, so that a cancellation cannot break the order."""
-        with self._everything:
+        with self._everything, counting(self._pools.turns):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch)
                 nursery.start_soon(self._turned_away.run)

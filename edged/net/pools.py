@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from edged.credentials.callers import Peer
 from edged.credentials.places import is_loopback, place_of
 from edged.net.doors import Limits
+from edged.net.shares import Share, Turns
 
 NETWORK: Final = "network"
 #: Connections of the pools beside the network's.
@@ -33,6 +34,8 @@ class Member(Protocol):
     place: str
     #: Whose connections it is counted among, "" before authentication.
     account: str
+    #: What the time that it takes is charged to; Pools sets it.
+    share: Share
     #: Bytes that are held for it: of a message or body that is not whole, and of answers that it does not read.
     held: int
 
@@ -55,6 +58,9 @@ class Pools:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        #: To be added to the event loop's instruments while connections are served.
+        self.turns = Turns()
+        self._shares: dict[str, Share] = {}
         self._pools: dict[str, set[Member]] = {}
         self._places: dict[str, set[Member]] = {}
         self._accounts: dict[str, set[Member]] = {}
@@ -76,12 +82,14 @@ class Pools:
         """It has a place from here on; `find_full` was asked before."""
         self._pools.setdefault(pool_of(member.peer), set()).add(member)
         self._places.setdefault(member.place, set()).add(member)
+        self._give_share(member)
 
     def remove(self, member: Member) -> None:
         """It is gone."""
         _leave(self._pools, pool_of(member.peer), member)
         _leave(self._places, member.place, member)
         _leave(self._accounts, member.account, member)
+        self._take_share(member)
         self.hold(member, 0)
 
     def hold(self, member: Member, size: int) -> bool:
@@ -107,8 +115,10 @@ class Pools:
         if not member.is_authenticated and (full := self._find_crowd(address, place)):
             return full
         _leave(self._places, member.place, member)
+        self._take_share(member)
         member.place = place
         self._places.setdefault(place, set()).add(member)
+        self._give_share(member)
         return None
 
     def identify(self, member: Member, account: str) -> bool:
@@ -123,7 +133,9 @@ class Pools:
         held = member.held
         self.hold(member, 0)
         _leave(self._accounts, member.account, member)
+        self._take_share(member)
         member.account = account
+        self._give_share(member)
         self._held[account] = self._held.get(account, 0) + held
         member.held = held
         if not self._held[account]:
@@ -131,6 +143,16 @@ class Pools:
         if account:
             self._accounts.setdefault(account, set()).add(member)
         return True
+
+    def _give_share(self, member: Member) -> None:
+        """Its client's: that of its credential, before authentication that of its place."""
+        member.share = self._shares.setdefault(_payer(member), Share(self.turns))
+        member.share.members += 1
+
+    def _take_share(self, member: Member) -> None:
+        member.share.members -= 1
+        if not member.share.members:
+            del self._shares[_payer(member)]
 
     def _find_crowd(self, address: str, place: str) -> Full | None:
         most = self._limits.unauthenticated_per_address
@@ -156,6 +178,10 @@ def pool_of(peer: Peer) -> str:
 def place_of_peer(peer: Peer, family: int) -> str:
     """Where a peer counts: its network, or its user on a unix socket."""
     return f"uid {peer.uid}" if family == socket.AF_UNIX else place_of(peer.address)
+
+
+def _payer(member: Member) -> str:
+    return f"account {member.account}" if member.account else f"place {member.place}"
 
 
 def _leave(table: dict[str, set[Member]], name: str, member: Member) -> None:

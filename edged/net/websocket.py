@@ -34,6 +34,7 @@ except ImportError:  # pragma: no cover - builds without a C compiler
     from websockets.utils import apply_mask
 
 from edged.net.doors import WEBSOCKET_PATHS, Counts, Limits, Spawn, WebSocketSession, report_incident
+from edged.net.shares import Payer
 from edged.net.stream import READ_SIZE, TURN_SECONDS, Stream
 
 #: Subprotocols that we speak; the client's first of these is chosen.
@@ -61,8 +62,8 @@ class Outbox:
     `corked` is set while a read is being answered; `done` is set when the last byte is out or nothing more can be.
     """
 
-    __slots__ = ("_blocked", "_counts", "_limits", "_protocol", "_queue", "_rest", "_size", "_spawn", "_stream",
-                 "closed", "corked", "done", "hold", "identify")  # fmt: skip
+    __slots__ = ("_blocked", "_counts", "_limits", "_payer", "_protocol", "_queue", "_rest", "_size", "_spawn",
+                 "_stream", "closed", "corked", "done", "hold", "identify")  # fmt: skip
 
     def __init__(
         self,
@@ -73,11 +74,13 @@ class Outbox:
         spawn: Spawn,
         identify: Callable[[str], bool],
         hold: Hold,
+        payer: Payer,
     ) -> None:
         """`identify(account)` counts the connection among that credential's; False if there are too many.
         `hold(what, size)` counts bytes that wait, "in" or "out"; False if those are too many."""
         self.identify = identify
         self.hold = hold
+        self._payer = payer
         self._stream = stream
         self._protocol = protocol
         self._limits = limits
@@ -95,6 +98,14 @@ class Outbox:
     def is_blocked(self) -> bool:
         """Whether the client reads too slowly for the kernel at present."""
         return self._blocked
+
+    def spend_since(self, began: float) -> None:
+        """Charge the time since then (`perf_counter`) to the client."""
+        self._payer.share.spend_since(began)
+
+    async def wait_turn(self) -> None:
+        """Give way until something is left of the client's share of the event loop."""
+        await self._payer.share.wait()
 
     def send(self, text: bytes) -> None:
         """One text message, UTF-8. After `close` it is dropped."""
@@ -227,12 +238,14 @@ class WebSocket:
         *,
         identify: Callable[[str], bool],
         hold: Hold,
+        payer: Payer,
     ) -> None:
         self._stream = stream
+        self._payer = payer
         self._limits = limits
         self._counts = counts
         self._protocol = ServerProtocol(state=State.OPEN, max_size=limits.message_bytes, logger=_silent)
-        self.outbox = Outbox(stream, self._protocol, limits, counts, spawn, identify, hold)
+        self.outbox = Outbox(stream, self._protocol, limits, counts, spawn, identify, hold, payer)
         self._hold = hold
         self._parts: bytearray | None = None
         self._is_clean = True  # the core holds no half frame and no half message
@@ -251,7 +264,7 @@ class WebSocket:
         """From the handshake's last byte to the end; `data` is what came right behind the handshake."""
         self.outbox.corked = False
         self.outbox.flush()
-        receive, take = self._stream.receive, self._take
+        receive, take, payer = self._stream.receive, self._take, self._payer
         try:
             if data and not take(data):
                 await self._take_many(data)
@@ -260,7 +273,12 @@ class WebSocket:
                 self.heard = True
                 if not data:
                     return
-                if not take(data):
+                if payer.share.is_used_up:
+                    await payer.share.wait()
+                began = perf_counter()
+                if take(data):
+                    payer.share.spend(perf_counter() - began)
+                else:
                     await self._take_many(data)
             self._forget()
             await self.outbox.wait_sent()
@@ -304,18 +322,19 @@ class WebSocket:
         if self._head:
             data, self._head = self._head + data, b""
         while at < len(data) and not self._is_over and not self._stream.closed:
-            until = perf_counter() + TURN_SECONDS
+            began = perf_counter()
             outbox.corked = True
             try:
                 while at < len(data) and not self._is_over:
                     at = self._take_frame(data, at)
-                    if perf_counter() > until:
+                    if perf_counter() > began + TURN_SECONDS:
                         break
             finally:
                 outbox.corked = False
                 outbox.flush()
+            self._payer.share.spend_since(began)
             if at < len(data):
-                await trio.lowlevel.checkpoint()
+                await self._payer.share.wait()
 
     def _take_frame(self, data: bytes, at: int) -> int:
         """Answer the frame, or the part of one, that begins at `at`; returns where the next one begins."""

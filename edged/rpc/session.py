@@ -68,13 +68,19 @@ _NO_METHOD: Final = "unknown"
 
 
 class Outbox(Protocol):
-    """Where answers go: `send` queues and never waits; `close` lets out what is queued first."""
+    """Where answers go: `send` queues and never waits; `close` lets out what is queued first.
+
+    `spend_since` charges the time since then (`perf_counter`) to the client; `wait_turn` gives way until something is
+    left of the client's share of the event loop.
+    """
 
     @property
     def closed(self) -> bool: ...
     def identify(self, account: str) -> bool: ...
     def send(self, text: bytes) -> None: ...
     def close(self, code: int, reason: str = "") -> None: ...
+    def spend_since(self, began: float) -> None: ...
+    async def wait_turn(self) -> None: ...
 
 
 #: Starts a task that ends with the connection at the latest.
@@ -301,7 +307,10 @@ class RpcSession:
                 if outcome is not None:
                     replies.append(outcome)
             async with self._batches:
+                await self._outbox.wait_turn()
+                began = perf_counter()
                 waiting = self._take_turn(members, replies)
+                self._outbox.spend_since(began)
         self._done(jsonrpc.join(replies) if replies else None)
 
     def _take_turn(self, members: deque[Call | Invalid], replies: list[bytes]) -> _Waiting | None:
