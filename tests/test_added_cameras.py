@@ -62,8 +62,11 @@ async def test_a_network_camera_is_added_changed_and_removed_without_a_restart(
         back = await house.request("PATCH", "/api/cameras/camera1", key=admin, body={"source": SOURCE})
         shown += [made.body, back.body, changed.body]
         # What was shown may be sent back: the masked source is the one that it has.
-        same = await house.request("PATCH", "/api/cameras/camera1", key=admin, body={**back.json, "mode": "always"})
+        same = await house.request("PATCH", "/api/cameras/gate", key=admin, body={**back.json, "mode": "always"})
         assert same.json == {**back.json, "mode": "always"}
+        for other in ("camera0", [], 1, None):
+            wrong = await house.request("PATCH", "/api/cameras/gate", key=admin, body={"device": other, "name": "x"})
+            assert wrong.status == 400
         async with house.local() as local:
             refused = await local.ask("add_camera", name="Other", source=SOURCE)
             assert refused["error"]["code"] == -32020

@@ -11,13 +11,15 @@ from starlette.types import Receive, Scope, Send
 
 from edged.cameras.model import Camera
 from edged.clock import iso
-from edged.errors import Refused
+from edged.errors import InvalidParams, Refused
 from edged.operations.cameras import CameraStatus
-from edged.operations.catalogue import camera_resource
+from edged.operations.catalogue import camera_resource, find_camera
 from edged.operations.listings import CameraList, CameraRow
 from edged.operations.pictures import check_attached, explained_to
 from edged.web import bodies
+from edged.web.credentials import is_json
 from edged.web.exchange import Exchange, Way, json_response, read_int
+from edged.web.faults import not_json
 
 _IMAGE_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -46,8 +48,16 @@ async def add(asked: Exchange) -> Response:
 
 
 async def change(asked: Exchange) -> Response:
-    """What the body names changes; the rest stays."""
-    return await bodies.change(asked, "update_camera")
+    """What the body names changes; the rest stays. A reply may be sent back whole, whichever name the path used."""
+    if not is_json(asked.request.headers):
+        return not_json()
+    body, device = bodies.parse_object(await bodies.read_body(asked) or b"{}"), asked.request.path_params["device"]
+    named = body.get("device", device)
+    if named != device:
+        camera = find_camera("system:admin", device, asked.house, asked.session)
+        if not isinstance(named, str) or named not in camera.every_name:
+            raise InvalidParams("device in the body is not the camera in the path", hint="leave it out of the body")
+    return json_response(await asked.call("update_camera", {**body, "device": device}))
 
 
 async def remove(asked: Exchange) -> Response:
