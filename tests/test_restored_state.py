@@ -89,6 +89,7 @@ async def test_what_was_revoked_stays_out_when_somebody_puts_an_older_file_in_pl
     log = box.log.read_text()
     assert "restored database is not confirmed" in log
     assert COMMAND in log
+    assert (await box.request("GET", "/.well-known/jwks.json"))[0] == 503, "verifiers elsewhere would trust all of it"
     told = await status(box)
     assert told["status"] == "partial"
     assert "every key and every token of before is refused" in told["message"]
@@ -116,6 +117,7 @@ async def test_what_was_revoked_stays_out_when_somebody_puts_an_older_file_in_pl
     assert not await box.lets_in(token["token"])
     assert "local:" in next(line for line in box.log.read_text().splitlines() if "restored database confirmed" in line)
     assert (await status(box))["status"] == "ready"
+    assert (await box.request("GET", "/.well-known/jwks.json"))[0] == 200
     assert "nothing waits" in await run(box, "trust", "confirm-restore")
     box.kill()
     await box.start()
