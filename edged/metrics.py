@@ -392,7 +392,13 @@ class Metrics(Collector):
         shown = mediamtx if _VERSION.match(mediamtx) else "none"
         info.add_metric((self._version, shown, platform.python_version()), 1)
         yield info
-        yield _gauge("edged_sessions", "Open now.", "transport", TRANSPORTS, self._ask("sessions", {}))
+        yield _gauge(
+            "edged_sessions",
+            "WebSockets, viewers and live pictures now.",
+            "transport",
+            TRANSPORTS,
+            self._ask("sessions", {}),
+        )
         yield GaugeMetricFamily("edged_connections", "Sockets open.", value=self._ask("connections", self._connections))
         counted = {state: states.count(state) for state in _CAMERA_STATES}
         yield _gauge("edged_cameras", "Known cameras.", "state", _CAMERA_STATES, counted)
