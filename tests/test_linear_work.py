@@ -67,6 +67,7 @@ _CALLS = {"compile", "match", "fullmatch", "search", "sub", "subn", "split", "fi
 #: Every expression of edged by its place, and what else than its own parts is tried on it. An expression that is only
 #: used within a function stands under the function's name.
 ROWS: dict[str, tuple[str, ...]] = {
+    "edged.errors:_PRIVATE_PATH": (),
     "edged.config.camera_urls:_ENDS": (),
     "edged.config.camera_urls:_HOST": (),
     "edged.config.camera_urls:_take_apart": (),

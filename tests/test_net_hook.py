@@ -56,6 +56,8 @@ def post(body: bytes, path: bytes = b"/h") -> bytes:
         (b"GET /h HTTP/1.1\r\nHost: a\r\n\r\n", b"405"),
         (b"POST /h HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n", b"417"),
         (b"garbage\r\n\r\n", b"400"),
+        (post(b"yes").replace(b"\r\n", b"\n"), b"400"),
+        (post(b"yes").replace(b"Host: a\r\n", b"Host: a\r\n" + b"x:\r\n" * 64), b"431"),
         (b"POST /h HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 40000, b"431"),
         (post(b"x" * 70000), b"413"),
     ],

@@ -19,6 +19,7 @@ import trio
 
 from edged.errors import StartFailed
 from edged.net.doors import report_incident
+from edged.net.head_lines import HeadLines
 from edged.net.stream import Stream
 
 _log = structlog.get_logger("hook")
@@ -26,6 +27,7 @@ _log = structlog.get_logger("hook")
 Answer = Callable[[bytes], tuple[int, bytes]]
 
 _HEAD_BYTES = 16384
+_HEAD_LINES = 64
 _BODY_BYTES = 65536
 #: Connections that wait for bytes at a time; seconds that one may be silent, and for a whole question.
 _MOST_WAITING = 64
@@ -38,12 +40,13 @@ _PAUSE_SECONDS = 0.05
 class Question:
     """The bytes of one question on their way in; `take` gives the reply as soon as there is one."""
 
-    __slots__ = ("_answer", "_body", "_machine", "_path", "_size", "is_whole", "word")
+    __slots__ = ("_answer", "_body", "_lines", "_machine", "_path", "_size", "is_whole", "word")
 
     def __init__(self, answer: Answer, path: bytes) -> None:
         self._answer = answer
         self._path = path
         self._machine = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES)
+        self._lines = HeadLines()
         self._body: list[bytes] | None = None
         self._size = 0
         #: Whether nothing of it is left to read, and the reply once there is one.
@@ -56,7 +59,11 @@ class Question:
         return self.word
 
     def _take(self, data: bytes) -> bytes | None:
-        machine = self._machine
+        machine, lines = self._machine, self._lines
+        lines.feed(data)
+        if lines.number > _HEAD_LINES or lines.is_bare:
+            # Whoever sends that is not MediaMTX, and h11 would take its time.
+            return reply(431 if lines.number > _HEAD_LINES else 400)
         try:
             machine.receive_data(data)
             while True:
