@@ -190,9 +190,10 @@ def test_a_private_file_and_a_secret_are_in_no_line(tmp_path: Path) -> None:
 
 
 def test_a_server_that_says_nothing_by_tcp_is_asked_by_udp_in_turns() -> None:
-    """Only with `auto`, and only for silence."""
+    """Only with `auto`, and only for silence or a refused transport."""
     tried = [choose_transport("auto", failures, "silent") for failures in range(1, 5)]
     assert tried == ["udp", "auto", "udp", "auto"]
+    assert choose_transport("auto", 1, "transport") == "udp"
     assert choose_transport("tcp", 1, "silent") == "tcp"
     assert choose_transport("auto", 1, "password") == "auto"
 

@@ -154,9 +154,10 @@ def make_playlist(url: str, *, transport: Transport = "tcp", patient: bool = Fal
 def choose_transport(wanted: Transport, failures: int, cause: str) -> Transport:
     """The transport of the next try after so many failures in a row, the last one for `cause` (causes.SLUGS).
 
-    ffmpeg itself takes UDP where a server says that it has no TCP; one that says nothing is asked by turns.
+    ffmpeg itself takes UDP where a server says that it has no TCP (461); one that says nothing, or refuses in another
+    way, is asked by turns.
     """
-    return "udp" if wanted == "auto" and cause == "silent" and failures % 2 else wanted
+    return "udp" if wanted == "auto" and cause in ("silent", "transport") and failures % 2 else wanted
 
 
 @contextmanager
