@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 from cli_helpers import write_config
+from house_helpers import free_port
 from hypothesis import given
 from hypothesis import strategies as st
+from rtsp_client import RtspReader
 
 from edged.app_reload import differing, is_taken
 from edged.cli.client import call_once, connect
@@ -66,8 +69,9 @@ class Daemon:
 
 
 @asynccontextmanager
-async def running(folder: Path, *, stdin: int = subprocess.DEVNULL) -> AsyncIterator[Daemon]:
-    directory = write_config(folder)
+async def running(folder: Path, *, stdin: int = subprocess.DEVNULL, is_new: bool = True) -> AsyncIterator[Daemon]:
+    directory = write_config(folder) if is_new else folder / "conf.d"
+    (folder / "notify").unlink(missing_ok=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("EDGED_")}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices, (folder / "log").open("wb") as log:
         notices.bind(str(folder / "notify"))
@@ -103,6 +107,46 @@ async def test_a_hangup_takes_cameras_and_disturbs_nobody(tmp_path: Path) -> Non
         assert daemon.log.count("settings read again") == 2
         assert "need a restart" not in daemon.log
         assert await kept.call("ping") == "pong"
+
+
+@pytest.mark.mediamtx
+@pytest.mark.ffmpeg
+async def test_a_hangup_ends_no_stream_but_those_of_what_goes(tmp_path: Path) -> None:
+    """A viewer of one camera sees on while another comes, its own gets a new name, and a third goes."""
+    rtsp = free_port()
+    media = "\n".join(
+        [
+            f'enabled = true\nrtsp = "127.0.0.1:{rtsp}"\nhls = "off"\nwebrtc = "off"',
+            f'webrtc_udp = "127.0.0.1:{free_port(socket.SOCK_DGRAM)}"',
+        ]
+    )
+    async with running(tmp_path) as first:
+        pass  # makes the folders and the settings
+    (first.conf / "media.toml").write_text(f"[mediamtx]\n{media}\n")
+    settings, third = first.conf / "box.toml", first.conf / "third.toml"
+    settings.write_text(
+        settings.read_text().replace('name = "Front door"', 'name = "Front door"\n        id = "front"')
+    )
+    third.write_text('[[camera]]\nname = "Third"\nsource = "test"\n')
+    with trio.fail_after(90):
+        async with running(tmp_path, is_new=False) as daemon:
+            while (await daemon.call("get_system_status"))["mediamtx"]["status"] != "ready":
+                await trio.sleep(0.05)
+            key = (await daemon.call("create_key", name="v", role="viewer"))["api_key"]
+            stays, goes = RtspReader(rtsp, "camera0", "v", key), RtspReader(rtsp, "camera1", "v", key)
+            for viewer in (stays, goes):
+                await viewer.play()
+                await viewer.wait_packet()
+            settings.write_text(settings.read_text().replace('name = "Front door"', 'name = "Gate"'))
+            third.write_text('[[camera]]\nname = "Fourth"\nsource = "rtsp://192.0.2.7/s"\n')
+            await daemon.hang_up()
+            assert await daemon.cameras() == {"camera0": "Gate", "camera2": "Fourth"}
+            await goes.wait_end()
+            seen = stays.received
+            while stays.received < seen + 20:
+                await stays.wait_packet()
+            for viewer in (stays, goes):
+                await viewer.aclose()
 
 
 async def test_a_file_that_cannot_be_read_changes_nothing_and_is_told(tmp_path: Path) -> None:

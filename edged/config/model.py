@@ -431,7 +431,7 @@ class CameraSettings(Section, frozen=True, kw_only=True):
         str,
         Meta(
             description="By which it is recognised when its source has changed: up to 64 of A-Z, a-z, 0-9, ., _ and -. "
-            "Without one it is its source, whatever user name and password."
+            "Without one it is its source, whatever user name and password; a test picture, its name."
         ),
     ] = ""
     rtsp_transport: Annotated[
