@@ -149,6 +149,26 @@ async def test_one_failed_look_at_a_camera_that_worked_is_made_sure_of(
             nursery.cancel_scope.cancel()
 
 
+async def test_a_stream_whose_clock_stands_still_does_not_hold_a_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ffmpeg would read for ever: that packets come is enough."""
+    monkeypatch.setattr(looks, "MEASURED_SECONDS", 0.1)
+    monkeypatch.setattr(looks, "_GRACE_SECONDS", 0.1)
+    report = "printf 'frame=9\\nout_time_us=0\\nprogress=continue\\n'"
+    spawn, conditions = Spawner(), Conditions()
+    script = write_script(tmp_path, f"{report}; exec sleep 60")
+    looking = Looks(spawn, script, Pictures(), conditions, lambda _path: False, folder=tmp_path)
+    looking.set_sources([GATE])
+    with trio.fail_after(20), conditions.changes.subscribe() as news:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(looking.run)
+            await news.receive()
+            assert conditions.find("camera0").works
+            assert not spawn.alive
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_failing_usb_camera_is_tried_by_a_picture_and_one_in_use_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

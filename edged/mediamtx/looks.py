@@ -36,6 +36,8 @@ BRIEF_SECONDS: Final = 0.5
 AT_A_TIME: Final = 2
 #: Seconds that ffmpeg has for one look beside the packets: as long as somebody who wants a picture waits.
 _PATIENCE_SECONDS: Final = 30.0
+#: Seconds that it has beyond twice the time of the packets.
+_GRACE_SECONDS: Final = 3.0
 #: Seconds that a source which was in use a moment ago is left alone.
 _BUSY_PAUSE_SECONDS: Final = 5.0
 _log = structlog.get_logger("looks")
@@ -192,7 +194,7 @@ class Looks:
         except DependencyFailed as failure:
             return replace(causes.BAD_ADDRESS, exact=str(failure))
         try:
-            with trio.move_on_after(_PATIENCE_SECONDS + seconds), ExitStack() as files:
+            with trio.move_on_after(_PATIENCE_SECONDS + seconds) as limit, ExitStack() as files:
                 playlist = files.enter_context(ffmpeg.private_file(text.encode(), ".ffconcat", self._folder))
                 arguments = [self._find_ffmpeg(), *look_arguments(playlist, seconds)]
                 async with self._spawn(arguments, stdout=True, stderr=True) as child, trio.open_nursery() as nursery:
@@ -201,6 +203,9 @@ class Looks:
                     nursery.start_soon(complaints.drain, child.stderr)
                     while data := await child.stdout.receive_some(4096):
                         meter.feed(data)
+                        if meter.packets:
+                            # ffmpeg counts by the stream's own clock, which may stand still.
+                            limit.deadline = min(limit.deadline, trio.current_time() + 2 * seconds + _GRACE_SECONDS)
                     is_late = False
         except DependencyFailed as failure:
             return replace(causes.NO_FFMPEG, exact=str(failure))
