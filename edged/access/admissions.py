@@ -104,6 +104,8 @@ class Admissions:
         self._all: set[Admission] = set()
         # RTSP clients whose first question was answered: (credential, path) → its admission.
         self._begun: dict[tuple[str, str], Admission] = {}
+        # Transport → how many are inside MediaMTX over it; without edged's own children.
+        self._watching: dict[str, int] = {}
         self._somebody_watches = trio.Event()
         self._sooner = trio.Event()
         self._next = math.inf
@@ -144,6 +146,7 @@ class Admissions:
             self._by_session[transport, session] = admission
             if caller.method != "internal":
                 self._pair(admission)
+                self._watching[transport] = self._watching.get(transport, 0) + 1
                 self._somebody_watches.set()
         self._all.add(admission)
         self._by_id[admission.id] = admission
@@ -159,6 +162,8 @@ class Admissions:
             del self._by_id[admission.id]
         if admission.session and self._by_session.get((admission.transport, admission.session)) is admission:
             del self._by_session[admission.transport, admission.session]
+            if admission.caller.method != "internal":
+                self._watching[admission.transport] -= 1
         if admission.begun is not None and self._begun.get(admission.begun) is admission:
             del self._begun[admission.begun]
         for name in admission.caller.bonds:
@@ -254,9 +259,7 @@ class Admissions:
 
     def watched_protocols(self) -> frozenset[str]:
         """The protocols over which somebody is inside MediaMTX; edged's own children are not counted."""
-        return frozenset(
-            admission.transport for admission in self._by_session.values() if admission.caller.method != "internal"
-        )
+        return frozenset(transport for transport, number in self._watching.items() if number)
 
     async def wait_watched(self) -> None:
         """Until somebody is let into MediaMTX, from now on."""

@@ -15,24 +15,31 @@ from edged.mediamtx.viewers import Viewers
 #: the session. Nobody is asked while nobody watches.
 LOOK_SECONDS: Final = 1.5
 FIRST_LOOK_SECONDS: Final = 0.25
+#: A look that holds the loop is followed by a pause of so many times its length at least.
+SHARE: Final = 200
 _log = structlog.get_logger("viewers")
 
 
 async def follow(admissions: Admissions, viewers: Viewers) -> None:
     """Compare the admissions with the lists of the protocols that are in use; runs for ever."""
+    pause = LOOK_SECONDS
     while True:
-        pause = LOOK_SECONDS if admissions.watched_protocols() else None
-        with trio.move_on_after(float("inf") if pause is None else pause) as waited:
+        with trio.move_on_after(pause if admissions.watched_protocols() else float("inf")) as waited:
             await admissions.wait_watched()
         if not waited.cancelled_caught:
-            await trio.sleep(FIRST_LOOK_SECONDS)
-        await look(admissions, viewers)
+            await trio.sleep(FIRST_LOOK_SECONDS if pause == LOOK_SECONDS else pause)
+        pause = max(LOOK_SECONDS, SHARE * await look(admissions, viewers))
 
 
-async def look(admissions: Admissions, viewers: Viewers) -> None:
-    """One look. A MediaMTX that does not answer tells nothing; one that is gone has no sessions. Raises nothing."""
+async def look(admissions: Admissions, viewers: Viewers) -> float:
+    """One look; returns the seconds that it held the loop. A MediaMTX that does not answer tells nothing; one that is
+    gone has no sessions. Raises nothing."""
     protocols, asked_at = admissions.watched_protocols(), trio.current_time()
     try:
-        admissions.compare(await viewers.list(protocols), protocols, asked_at)
+        listed = await viewers.list(protocols)
     except EdgedError as problem:
         _log.debug("not listed", problem=str(problem))
+        return 0.0
+    began = trio.current_time()
+    admissions.compare(listed, protocols, asked_at)
+    return trio.current_time() - began
