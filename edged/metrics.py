@@ -67,10 +67,11 @@ AUTH_FAILURES: tuple[tuple[str, ...], ...] = (
     ("unknown_key", "internal", "http"),
     ("unknown_key", "internal", "rtsp"),
 )
-#: (method, transport, role) of credentials that were good.
+#: (method, transport, role) of credentials that were good. A monitor sees no streams.
 TOKEN_USES: tuple[tuple[str, ...], ...] = (
-    *product(("api_key",), _DOORS, _ROLES),
-    *product(("jwt_local",), _DOORS, (*_ROLES, "none")),
+    *product(("api_key", "jwt_local"), ("ws", "http", "uds"), ("monitor",)),
+    *product(("api_key",), _DOORS, _ROLES[1:]),
+    *product(("jwt_local",), _DOORS, (*_ROLES[1:], "none")),
     *product(("jwt_federated",), ("ws", "http"), (*_ROLES[1:], "none")),
     *product(("ticket",), _TICKET_DOORS, ("none",)),
     *product(("service_token",), _FILES_DOORS, ("none",)),
@@ -410,7 +411,7 @@ class Metrics(Collector):
         causes = self._ask("camera_causes", {})
         yield _gauge(
             "edged_cameras_without_picture",
-            "Cameras that give none, by cause.",
+            "Cameras that give none, by cause; a cause that no camera has is not shown.",
             "cause",
             tuple(causes),
             causes,

@@ -141,9 +141,9 @@ def assess_house(house: House) -> Assessment:
 
 
 def count_causes(cameras: Iterable[Camera]) -> dict[str, int]:
-    """How many cameras' sources give no picture, by cause, for the metrics."""
+    """How many cameras' sources give no picture, by those of `causes.SLUGS` that there are, for the metrics."""
     found = Counter(camera.cause for camera in cameras)
-    return {slug: found[slug] for slug in causes.SLUGS}
+    return {slug: found[slug] for slug in causes.SLUGS if found[slug]}
 
 
 def count_problems(house: House) -> dict[str, int]:

@@ -57,9 +57,9 @@ async def revoke(asked: Exchange) -> Response:
     time."""
     params = dict(asked.request.path_params)
     if (said := read_query(asked, "include_made")) is not None:
-        if said not in ("true", "false"):
+        if said.lower() not in ("true", "false"):
             raise InvalidParams("include_made is neither true nor false")
-        params["include_made"] = said == "true"
+        params["include_made"] = said.lower() == "true"
     return json_response(await asked.call("revoke_key", params))
 
 
