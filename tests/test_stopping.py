@@ -458,7 +458,7 @@ def test_a_state_folder_that_cannot_be_written_is_named() -> None:
         for path in (run, folder / "secret"):
             os.chown(path, NOBODY, NOBODY)
         with box.serve(*AS_NOBODY) as daemon:
-            assert_failed(daemon, f"{state}", "Permission denied", "make its folder writable for the user")
+            assert_failed(daemon, f"{state}", "Permission denied", "writable for the user")
 
 
 def test_a_secret_that_cannot_be_reached_is_not_called_missing() -> None:

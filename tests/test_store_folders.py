@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,7 +72,7 @@ async def test_whoever_may_look_into_a_folder_cannot_hold_its_lock(tmp_path: Pat
                 assert (folder / LOCK).stat().st_mode & 0o777 == 0o600
     finally:
         os.close(stranger)
-    (runtime / LOCK).unlink()
+    assert not (runtime / LOCK).exists(), "nothing stays"
     (runtime / LOCK).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StartFailed, match="cannot be used"):
         async with hold_folders(tmp_path / "state", runtime):
@@ -85,8 +87,33 @@ async def test_a_command_of_root_leaves_the_lock_to_the_folders_owner(tmp_path: 
     state.mkdir(mode=0o700)
     os.chown(state, 65534, 65534)
     async with hold_folders(state, state):
-        pass
-    assert (state / LOCK).stat().st_uid == 65534
+        assert (state / LOCK).stat().st_uid == 65534
+
+
+def test_of_many_that_come_and_go_one_holds_a_folder_at_a_time(tmp_path: Path) -> None:
+    """Its file is removed at the end, and whoever has opened it just before holds nothing by it."""
+    script = """
+import os, sys, time, trio
+from pathlib import Path
+from edged.errors import StartFailed
+from edged.store.folders import hold_folders
+async def main():
+    folder, held = Path(sys.argv[1]), 0
+    while held < 40:
+        try:
+            async with hold_folders(folder, folder):
+                descriptor = os.open(folder / "alone", os.O_CREAT | os.O_EXCL)
+                os.close(descriptor)
+                os.unlink(folder / "alone")
+                held += 1
+        except StartFailed as problem:
+            assert "another edged" in str(problem), problem
+        await trio.sleep(0)
+trio.run(main)
+"""
+    started = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "state")]) for _ in range(3)]
+    assert [each.wait(60) for each in started] == [0, 0, 0]
+    assert list((tmp_path / "state").iterdir()) == []
 
 
 def _umask() -> int:

@@ -36,21 +36,38 @@ async def hold_folders(state: Path, runtime: Path) -> AsyncIterator[None]:
 
 def _hold(folder: Path, held: ExitStack) -> None:
     try:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(folder / LOCK, flags, 0o600)
-        held.callback(os.close, descriptor)
-        if os.geteuid() == 0:
-            # A command of root's must not keep the daemon out, whose folder this is.
-            owner = folder.stat()
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
-        os.fchmod(descriptor, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        while not _lock(folder / LOCK, folder.stat(), held):
+            pass
     except BlockingIOError:
         raise StartFailed(
             f"another edged runs on {folder}", hint="stop it, or give this one other [paths]", folder=str(folder)
         ) from None
     except OSError as problem:
         raise _failed(folder, problem) from problem
+
+
+def _lock(path: Path, owner: os.stat_result, held: ExitStack) -> bool:
+    """Lock this file until `held` is left, which removes it; False if whoever held it has removed it meanwhile.
+
+    Raises BlockingIOError if somebody holds it.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with ExitStack() as undo:
+        descriptor = os.open(path, flags, 0o600)
+        undo.callback(os.close, descriptor)
+        if os.geteuid() == 0:
+            # A command of root's must not keep the daemon out, whose folder this is.
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        os.fchmod(descriptor, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            is_there = os.path.samestat(os.fstat(descriptor), path.lstat())
+        except FileNotFoundError:
+            is_there = False
+        if is_there:
+            held.push(undo.pop_all())
+            held.callback(path.unlink, missing_ok=True)
+    return is_there
 
 
 def _failed(folder: Path, problem: OSError) -> StartFailed:
