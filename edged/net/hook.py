@@ -21,8 +21,14 @@ from edged.errors import StartFailed
 from edged.net.doors import report_incident
 from edged.net.head_lines import HeadLines
 from edged.net.stream import Stream
+from edged.repeats import Repeats
 
 _log = structlog.get_logger("hook")
+
+
+def _tell_failure(error: str, times: int, *, others: bool) -> None:  # noqa: ARG001 - the signature of Repeats
+    _log.error("accept_failed", error=error, times=times)
+
 
 Answer = Callable[[bytes], tuple[int, bytes]]
 
@@ -141,6 +147,8 @@ async def serve_hook(
 
 async def _accept(listening: socket.socket, answer: Answer, path: bytes, nursery: trio.Nursery) -> None:
     waiting: dict[Stream, None] = {}  # the oldest first
+    failures = Repeats(_tell_failure)
+    nursery.start_soon(failures.run)
     while True:
         await trio.lowlevel.wait_readable(listening)
         for _ in range(_ACCEPTS_IN_A_ROW):
@@ -149,7 +157,7 @@ async def _accept(listening: socket.socket, answer: Answer, path: bytes, nursery
             except BlockingIOError:
                 break
             except OSError as problem:
-                _log.error("accept_failed", error=str(problem))
+                failures.note("accept", trio.current_time(), str(problem))
                 await trio.sleep(_PAUSE_SECONDS)
                 break
             sock.setblocking(False)
