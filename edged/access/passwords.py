@@ -134,12 +134,14 @@ class Passwords:
     async def hash(self, text: str) -> str:
         """A PHC string to store. Whether somebody may choose this text is credentials.passwords' question.
 
-        Raises InvalidParams for a text that cannot be a password, RateLimited when too many wait.
+        Only for whoever was found to be allowed to set a password: they go before everybody who tries to log in, whose
+        queue strangers can fill. Raises InvalidParams for a text that cannot be a password, RateLimited when too many
+        wait.
         """
         secret = prepare(text)
         if secret is None:
             raise InvalidParams("this cannot be a password: it is empty, too long or not Unicode")
-        return await self._take_turn(lambda hasher, cost: hasher.hash(secret, cost), ())
+        return await self._take_turn(lambda hasher, cost: hasher.hash(secret, cost), (), is_known=True)
 
     async def verify(self, phc: str | None, text: str, *, shares: Sequence[str], is_known: bool = False) -> Verified:
         """Whether `text` is the password that `phc` was made of; None, nobody's, takes as long and is never good.
