@@ -12,6 +12,7 @@ from house_helpers import Reply, RunningHouse, port_of, running_house
 from planted import plant
 from starlette.datastructures import Headers
 
+from edged.access.passwords import Passwords
 from edged.web.credentials import is_own_page
 from edged.web.first_admin import own_names
 
@@ -210,6 +211,36 @@ async def test_on_the_unix_socket_no_code_is_needed(tmp_path: Path) -> None:
             again = await admin.ask("claim", **GOOD | {"username": "eve"})
             assert again["error"]["data"]["reason"] == "invalid_state"
             assert (await house.request("POST", "/api/claim", body=GOOD)).status == 401
+
+
+async def test_a_code_that_is_withdrawn_while_the_password_is_hashed_makes_nobody_administrator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code leaked, and root makes another: whoever was on the way with the old one is too late."""
+    hashing, go_on, plain = trio.Event(), trio.Event(), Passwords.hash
+
+    async def held_up(self: Passwords, text: str) -> str:
+        hashing.set()
+        await go_on.wait()
+        return await plain(self, text)
+
+    monkeypatch.setattr(Passwords, "hash", held_up)
+    told: list[Reply] = []
+    with trio.fail_after(60):
+        async with running_house(tmp_path) as house, house.local() as admin:
+            old = code_of(house)
+            async with trio.open_nursery() as nursery:
+
+                async def run() -> None:
+                    told.append(await claim(house, old))
+
+                nursery.start_soon(run)
+                await hashing.wait()
+                await admin.call("create_claim_code")
+                go_on.set()
+            assert told[0].status == 409
+            assert (await admin.call("list_users"))["users"] == []
+            assert (await claim(house, code_of(house))).status == 201
 
 
 async def test_a_websocket_is_no_way_to_claim(tmp_path: Path) -> None:

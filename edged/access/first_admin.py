@@ -105,11 +105,11 @@ class FirstAdmin:
     def takes(self, code: str) -> bool:
         """Whether this is the code. A wrong one is one of five tries, unless it was tried before; a right one stays
         good until `withdraw`."""
-        shown, known = digest(code), self._digest
-        if known is None or not self._is_needed() or self.seconds_left == 0:
+        if self._digest is None or not self._is_needed() or self.seconds_left == 0:
             return False
-        if hmac.compare_digest(shown, known):
+        if self.is_code(code):
             return True
+        shown = digest(code)
         if shown in self._wrong:
             return False
         self._wrong[shown] = None
@@ -120,6 +120,10 @@ class FirstAdmin:
             self.withdraw()
             _log.warning("claim code is worth nothing any more", tries=TRIES, remedy="sudo edged claim --new")
         return False
+
+    def is_code(self, code: str) -> bool:
+        """Whether this is the code of now; asked without counting a try."""
+        return self._digest is not None and hmac.compare_digest(digest(code), self._digest)
 
     def withdraw(self) -> None:
         """There is no code any more, nor a file."""

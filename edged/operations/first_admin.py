@@ -52,9 +52,12 @@ async def claim(call: Call, params: ClaimParams) -> Claimed:
         raise UnknownMethod("no method 'claim'", hint="POST /api/claim")
 
     def is_still_first() -> None:
-        """Asked in the registrar's own task, right before the commit: of two claims one is too late."""
+        """Asked in the registrar's own task, right before the commit: of two claims one is too late, as is one
+        whose code was withdrawn while its password was hashed."""
         if not house.users.is_empty():
             raise InvalidState("there is an administrator already", hint="log in, or ask them for an account")
+        if not session.peer.is_local_socket and not house.first_admin.is_code(params.code):
+            raise InvalidState("this code was withdrawn meanwhile", hint=_HOW)
 
     if session.peer.is_local_socket:
         # Who may open it is an administrator: a code that strangers can use up must not keep them out.
