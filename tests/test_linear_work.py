@@ -453,7 +453,7 @@ PARSERS = {
         lambda text: read_params(DeviceParams, msgspec.Raw(text.encode("latin-1"))), 2**20, JSON
     ),
     "the body of a request": Parser(lambda text: parse_object(text.encode("latin-1")), 2**20, JSON),
-    "a form": Parser(lambda text: parse_form(text.encode("latin-1")), 2**18, QUERIES),
+    "a form": Parser(lambda text: parse_form(text.encode("latin-1")), 2**15, QUERIES),
     "plain JSON": Parser(lambda text: read_object(text.encode("latin-1"), "it"), 2**18, JSON),
     "a key set": Parser(lambda text: read_key_set(text.encode("latin-1"), ISSUER), 2**18, JSON),
     "a key in PEM": Parser(lambda text: read_public_key(text.encode("latin-1"), ISSUER), 2**18, [

@@ -17,6 +17,7 @@ from edged import operations
 from edged.errors import InvalidParams
 from edged.operations.catalogue import NoParams
 from edged.operations.params import read_params
+from edged.web.bodies import parse_form
 
 
 class Colour(Enum):
@@ -134,3 +135,17 @@ def test_every_choice_of_every_operation_is_told() -> None:
 def test_operations_without_params_take_everything() -> None:
     """Also by position (contract C-12)."""
     assert read_params(NoParams, msgspec.Raw(b"[1]")) == NoParams()
+
+
+@pytest.mark.parametrize(
+    ("form", "why"),
+    [
+        (b"a=" + b"%" * 40000, "longer than 32768 bytes"),
+        (b"a=1&" * 20, "more than 16 members"),
+        (b"a=\xff", "not percent-encoded ASCII"),
+    ],
+)
+def test_a_form_that_cannot_be_read_says_why(form: bytes, why: str) -> None:
+    """Before the library takes its time for it."""
+    with pytest.raises(InvalidParams, match=why):
+        parse_form(form)
