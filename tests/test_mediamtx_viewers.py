@@ -121,7 +121,7 @@ async def test_a_session_that_is_being_ended_is_not_kicked_again(autojump_clock:
     with trio.fail_after(10):
         async with running(viewers.run):
             for name in ("s1", "c1", "s1"):
-                viewers.kick("rtsp", name)
+                viewers.kick("rtsp", name, is_half=name == "c1")
             await eventually(lambda: client.sessions == [])
             await trio.sleep(3)
     assert client.kicks == [("rtsp", "s1")]

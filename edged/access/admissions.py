@@ -104,6 +104,8 @@ class Admissions:
         self._all: set[Admission] = set()
         # RTSP clients whose first question was answered: (credential, path) → its admission.
         self._begun: dict[tuple[str, str], Admission] = {}
+        #: Whether the one whose way out is being taken is a half of an RTSP session: MediaMTX may not know its id.
+        self.is_ending_half = False
         # Transport → how many are inside MediaMTX over it; without edged's own children.
         self._watching: dict[str, int] = {}
         self._somebody_watches = trio.Event()
@@ -327,6 +329,7 @@ class Admissions:
             "ended", cause=cause, transport=admission.transport, credential=admission.caller.credential_id,
             path=admission.path or None,
         )  # fmt: skip
+        self.is_ending_half = admission.is_half
         try:
             admission.way_out(cause, by)
         except Exception:

@@ -39,15 +39,17 @@ class Viewers:
         """`kicked` hears of each session that `kick` put out, and how many seconds that took from the call."""
         self._server = server
         self._kicked = kicked
-        # What the latest list of each protocol held; and what is being ended, or has been and may still be listed.
-        self._listed: dict[str, frozenset[str]] = {}
+        # What is being ended, or has been and may still be listed.
         self._ending: dict[str, set[str]] = {protocol: set() for protocol in PROTOCOLS}
-        self._put, self._take = trio.open_memory_channel[tuple[str, str, float]](QUEUE)
+        self._put, self._take = trio.open_memory_channel[tuple[str, str, bool, float]](QUEUE)
 
-    def kick(self, protocol: str, session: str) -> None:
-        """Put a session out as soon as possible; returns at once and never fails."""
+    def kick(self, protocol: str, session: str, *, is_half: bool = False) -> None:
+        """Put a session out as soon as possible; returns at once and never fails.
+
+        `is_half`: its id may be that of a connection (RTSP), of which MediaMTX knows no session.
+        """
         try:
-            self._put.send_nowait((protocol, session, trio.current_time()))
+            self._put.send_nowait((protocol, session, is_half, trio.current_time()))
         except trio.WouldBlock:
             _log.warning("kick_left_to_sweep", protocol=protocol, session=session)
 
@@ -60,8 +62,7 @@ class Viewers:
         else:
             found = await client.list_sessions(only)
         for protocol in only:
-            self._listed[protocol] = frozenset(each.id for each in found if each.protocol == protocol)
-            self._ending[protocol] &= self._listed[protocol]
+            self._ending[protocol] &= {each.id for each in found if each.protocol == protocol}
         return found
 
     async def kick_all(self, sessions: Iterable[MediaSession]) -> int:
@@ -87,11 +88,11 @@ class Viewers:
 
     async def _work(self) -> None:
         while True:
-            protocol, session, asked_at = await self._take.receive()
-            if await self._kick(protocol, session):
+            protocol, session, is_half, asked_at = await self._take.receive()
+            if await self._kick(protocol, session, is_half):
                 self._kicked(protocol, trio.current_time() - asked_at)
 
-    async def _kick(self, protocol: str, session: str) -> bool:
+    async def _kick(self, protocol: str, session: str, is_half: bool = False) -> bool:
         """Try until MediaMTX answers or the patience ends; whether a session was put out."""
         for pause in (*RETRIES, None):
             client = self._server.client
@@ -99,7 +100,7 @@ class Viewers:
                 return False  # its sessions ended with it
             began = trio.current_time()
             try:
-                found = await self._kick_once(client, protocol, session)
+                found = await self._kick_once(client, protocol, session, is_half)
             except DependencyFailed as error:
                 _log.warning("kick_failed", protocol=protocol, session=session, why=str(error))
                 if pause is not None:
@@ -110,26 +111,30 @@ class Viewers:
             return found
         return False
 
-    async def _kick_once(self, client: Client, protocol: str, session: str) -> bool:
-        """Kick what is there: MediaMTX writes an error for each id that is not.
+    async def _kick_once(self, client: Client, protocol: str, session: str, is_half: bool) -> bool:
+        """Kick a session, once; one that may go by another id is looked up first.
 
-        Before 1.19.3 it told the hook the id of an RTSP connection, not that of its session.
+        MediaMTX writes an error for each id that it does not know. Before 1.19.3 it told the hook the id of an RTSP
+        connection, not that of its session.
         """
-        if session in self._listed.get(protocol, ()):
-            names = [session]
-        else:
-            listed = await client.list_sessions_of(protocol)
-            names = [
-                one.id for one in listed if session == one.id or (protocol == "rtsp" and session in one.connections)
-            ]
+        if not is_half and await self._end(client, protocol, session):
+            return True
+        if protocol != "rtsp":
+            return False
+        listed = await client.list_sessions_of("rtsp")
+        named = [one.id for one in listed if session in one.connections or (is_half and session == one.id)]
+        return any([await self._end(client, "rtsp", name) for name in named])
+
+    async def _end(self, client: Client, protocol: str, session: str) -> bool:
+        """Kick this id, unless that is being done already; whether a session was put out."""
         ending = self._ending[protocol]
+        if session in ending:
+            return False
+        ending.add(session)
         found = False
-        for name in names:
-            if name not in ending:
-                ending.add(name)
-                try:
-                    found |= await client.kick(protocol, name)
-                except DependencyFailed:
-                    ending.discard(name)
-                    raise
+        try:
+            found = await client.kick(protocol, session)
+        finally:
+            if not found:
+                ending.discard(session)
         return found

@@ -202,7 +202,7 @@ class _Viewer:
 
 
 def _kick(house: House, protocol: str, session: str, _cause: str, _by: str) -> None:
-    house.viewers.kick(protocol, session)
+    house.viewers.kick(protocol, session, is_half=house.gate.admissions.is_ending_half)
 
 
 def find_credential(question: Question) -> Credential:
