@@ -1,3 +1,3 @@
-"""edged: one daemon for a camera box. The floor plan is in README.md; `edged.app` puts the house together."""
+"""edged: one daemon for a camera box. CONTRIBUTING.md says where things are; `edged.app` is the composition root."""
 
 __version__ = "0.1.0"

@@ -210,10 +210,10 @@ def test_the_check_of_settings_warns_of_what_only_begins_alike(
     assert (len(found), all(told in warning for warning in found)) == (bool(told), True)
 
 
-def test_the_readme_s_own_policy_shows_nothing_by_the_way() -> None:
+def test_the_policy_of_the_documentation_shows_nothing_by_the_way() -> None:
     """Whoever copies it opens what it says."""
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    (entries,) = re.findall(r"^\[listen\.policy\.tokens\].*\npaths = (\[.*\])", readme, re.MULTILINE)
+    page = (Path(__file__).parent.parent / "docs/settings.md").read_text()
+    (entries,) = re.findall(r"^\[listen\.policy\.tokens\].*\npaths = (\[.*\])", page, re.MULTILINE)
     paths = ast.literal_eval(entries.partition("]")[0] + "]")
     assert find_neighbours(paths, list_paths()) == {}
     assert "/api/token/*" in paths

@@ -102,4 +102,4 @@ def test_what_is_handed_over_under_our_name_reaches_the_daemon() -> None:
     """The unit imports every credential of ours: the wrapping key of the signing keys, and shared secrets."""
     assert "ImportCredential=edged.*" in read_unit("edged.service")
     assert CREDENTIAL == "edged.wrapping_key"
-    assert CREDENTIAL in (ROOT / "README.md").read_text()
+    assert CREDENTIAL in (ROOT / "docs/settings.md").read_text()

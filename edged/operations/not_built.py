@@ -32,8 +32,8 @@ PATHS: Final = (
     "/api/decisions/",
     "/api/events",
 )
-#: Where all methods are named: README.md, which the package installs.
-WHERE: Final = 'README.md names all methods, under "Methods" (installed in /usr/share/doc/edged)'
+#: Where all methods are named; the package installs that file.
+WHERE: Final = "docs/methods.md names all methods (installed in /usr/share/doc/edged/docs)"
 _LONGEST: Final = 64
 
 

@@ -1,4 +1,4 @@
-"""Measure a running edged against bare servers, each pair in one run. Prints ratios, and the promises of README.md.
+"""Measure a running edged against bare servers, each pair in one run. Prints ratios, and the promises of docs/promises.md.
 
     scripts/bench [start] [calls] [slow] [hook] [auth] [idle] [revoke] [kill] [input] [durability]
                   [hostile]

@@ -1,0 +1,49 @@
+"""README, docs/ and CONTRIBUTING.md lead to what exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
+    """Relative links only: what lies elsewhere may move without us."""
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_every_page_is_named_in_the_readme() -> None:
+    """Nobody finds what nothing leads to."""
+    readme = (ROOT / "README.md").read_text()
+    assert [page.name for page in PAGES if page.name not in readme and page.name != "README.md"] == []
+
+
+def test_commands_of_the_pages_exist() -> None:
+    """Every `edged …` in backquotes is a command of the command line."""
+    from edged.cli.main import main
+
+    told = {
+        match for page in PAGES for match in re.findall(r"`(?:sudo )?edged ([a-z-]+(?: [a-z-]+)?)", page.read_text())
+    }
+    assert told
+    for words in told:
+        command: object = main
+        for word in words.split():
+            commands = getattr(command, "commands", None)
+            if commands is None:
+                break
+            assert word in commands, f"edged {words}"
+            command = commands[word]
+
+
+def test_every_script_that_is_named_exists() -> None:
+    """scripts/… in any page."""
+    named = {name for page in PAGES for name in re.findall(r"\bscripts/([a-z-]+(?:\.txt)?)", page.read_text())}
+    assert [name for name in sorted(named) if not (ROOT / "scripts" / name).exists()] == []
