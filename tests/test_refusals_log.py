@@ -105,6 +105,24 @@ async def test_what_was_made_and_ended_says_by_whom(house: RunningHouse) -> None
     assert lines_of(log, "revoked")[-1]["by"].startswith("local:")
 
 
+async def test_issued_and_refreshed_tokens_and_added_cameras_say_by_whom(house: RunningHouse) -> None:
+    """A token by its jti, which is no secret: it is what an administrator revokes it by."""
+    admin_id, secret = await house.create_key("admin")
+    with trio.fail_after(60):
+        headers = {"X-Forwarded-For": REMOTE}
+        body: dict[str, str] = {"user_id": "ann", "role": "viewer"}
+        told = await house.request("POST", "/api/tokens", key=secret, body=body, headers=headers)
+        shown = headers | {"Authorization": f"Bearer {told.json['token']}"}
+        assert (await house.request("POST", "/api/token/refresh", body={}, headers=shown)).status == 200
+        camera = {"name": "Gate", "source": "rtsp://192.0.2.9/stream"}
+        assert await via(house, "POST", "/api/cameras", key=secret, body=camera) in (200, 201)
+    log = house.log.getvalue()  # type: ignore[attr-defined]
+    ((issued,), (refreshed,), (added,)) = (lines_of(log, each) for each in ("issued", "refreshed", "camera added"))
+    assert issued["jti"] == refreshed["credential"] == told.json["jti"]
+    assert issued["by_credential"] == added["by_credential"] == admin_id
+    assert {line["address"] for line in (issued, refreshed, added)} == {REMOTE}
+
+
 async def test_mediamtx_viewers_have_an_address_too() -> None:
     """The hook's question names it; a job of the registrar carries along who asked."""
     from edged.operations.streams import Question, _Viewer

@@ -19,6 +19,7 @@ from typing import Final, Literal, Protocol, TypeAlias, TypeVar, cast
 import structlog
 import trio
 
+from edged.access.asking import asked_by
 from edged.access.authority import Proof
 from edged.access.gate import Gate
 from edged.access.keyring import Keyring
@@ -184,7 +185,8 @@ class Refreshes:
             self._note_newest(family_id, name_of(answer.caller, signer), answer)
         again = found is not None or young is not None
         self._counts.token_refreshed("replayed" if again else "ok")
-        _log.info("refreshed", token=caller.credential_id, successor=answer.caller.credential_id, again=again)
+        _log.info("refreshed", credential=caller.credential_id, successor=answer.caller.credential_id, again=again,
+                  **asked_by())  # fmt: skip
         return answer
 
     def _recall(self, family_id: str, name: str) -> Refreshed | None:

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 from msgspec import UNSET, UnsetType
 
+from edged.access.asking import asked_by
 from edged.cameras.configured import Configured, of_settings, to_settings
 from edged.cameras.model import Camera
 from edged.config.model import CameraSettings
@@ -93,7 +94,7 @@ async def add_camera(call: Call, params: AddCameraParams) -> AddedCamera:
     """Add a network camera: stored, then shown and streamed, with no restart. Its host is resolved and judged first."""
     one = _read({name: value for name in _SETTINGS if (value := getattr(params, name)) is not UNSET})
     camera = await call.house.cameras.describe(one, lambda: _confirm(call))
-    _log.info("camera added", camera=camera.name, label=camera.label, by=_who(call))
+    _log.info("camera added", camera=camera.name, label=camera.label, **asked_by())
     return _show(call, camera)
 
 
@@ -115,7 +116,7 @@ async def update_camera(call: Call, params: UpdateCameraParams) -> AddedCamera:
             raise InvalidState(f"{call.camera.name} was changed meanwhile", hint="ask again", camera=call.camera.name)
 
     camera = await call.house.cameras.describe(one, confirm)
-    _log.info("camera updated", camera=camera.name, changed=sorted(changes), by=_who(call))
+    _log.info("camera updated", camera=camera.name, changed=sorted(changes), **asked_by())
     return _show(call, camera)
 
 
@@ -125,7 +126,7 @@ async def remove_camera(call: Call, params: DeviceParams) -> RemovedCamera:
     one, camera = _find_added(call), call.camera
     assert one.number is not None, "an added camera has its slot"
     await call.house.cameras.remove(one.number, lambda: _confirm(call))
-    _log.info("camera removed", camera=camera.name, label=camera.label, by=_who(call))
+    _log.info("camera removed", camera=camera.name, label=camera.label, **asked_by())
     return RemovedCamera(camera.name, removed=True, message=f"{camera.name} ({camera.label}) is removed")
 
 
@@ -191,7 +192,3 @@ def _show(call: Call, camera: Camera) -> AddedCamera:
         encoder=held.encoder,
         rtsp_transport=held.rtsp_transport,
     )
-
-
-def _who(call: Call) -> str:
-    return call.session.caller.who if call.session.caller is not None else ""

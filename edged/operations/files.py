@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import msgspec
 import structlog
 
+from edged.access.asking import asked_by
 from edged.credentials.roles import FILES_SCOPE
 from edged.credentials.tokens import issue_claims
 from edged.errors import DependencyFailed
@@ -60,7 +61,7 @@ async def generate_files_token(call: Call, params: GenerateTokenParams) -> Files
     token = await keyring.sign(claims, "RS256")
     # A service token that was revoked while the disk was busy makes nothing any more.
     call.house.gate.authorize(call.session.caller, "token:mint", call.session.transport)
-    _log.info("token made", by=call.session.caller.who, jti=claims["jti"], expires_in=seconds)
+    _log.info("token made", jti=claims["jti"], subject=params.user_id, expires_in=seconds, **asked_by())
     return FilesToken(
         token=token,
         user_id=params.user_id,

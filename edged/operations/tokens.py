@@ -11,6 +11,7 @@ import msgspec
 import structlog
 from msgspec import UNSET
 
+from edged.access.asking import asked_by
 from edged.clock import iso
 from edged.credentials import tokens
 from edged.credentials.callers import Caller
@@ -119,7 +120,7 @@ async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
     authority.check()
     _check_subject(house, params.user_id)
     made = _check(house, text, epoch, now)
-    _log.info("issued", token=claims["jti"], subject=params.user_id, by=caller.who if caller else "")
+    _log.info("issued", jti=claims["jti"], subject=params.user_id, **asked_by())
     return IssuedToken(
         token=text,
         token_type="Bearer",  # noqa: S106 (the scheme of RFC 6750)
