@@ -84,6 +84,10 @@ def test_what_was_made_is_shown_with_what_it_may_do(shell: Shell) -> None:
     listed = shell.run("key", "list").out
     assert "all of its role" in listed
     assert "nothing" in next(line for line in listed.splitlines() if " narrow " in line)
+    fenced = shell.run("key", "create", "fenced", "--role", "viewer", "--camera", "Front door", "--read", "cam*")
+    assert "camera_access          camera0" in fenced.out
+    row = next(line for line in shell.run("key", "list").out.splitlines() if " fenced " in line)
+    assert "all of its role; of camera0; read: cam*; publish: no stream" in row
     token = shell.run("token", "issue", "nobody", "--role", "viewer")
     assert "effective_permissions  camera:read, stream:read, system:read" in token.out
     assert "no user 'nobody'" in token.err

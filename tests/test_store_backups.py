@@ -378,6 +378,6 @@ async def test_a_newer_schema_without_a_backup_says_that_too(path: Path) -> None
     """Nobody searches for what is not there."""
     async with Database.open(path, (*TRUST, STEP), name="trust"):
         pass
-    with pytest.raises(StartFailed, match=r"restore a backup from before \(there is none in .*backups\)"):
+    with pytest.raises(StartFailed, match=r"\(there is none in .*backups\) .*: edged trust restore FILE"):
         async with Database.open(path, TRUST, name="trust"):
             pass

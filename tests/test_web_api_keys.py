@@ -221,6 +221,15 @@ async def test_without_a_good_credential_it_is_401(site: Site, headers: dict[str
     assert not site.ledger.keys
 
 
+@pytest.mark.parametrize("scheme", ["Basic YTpi", "Token abc", "camera_service_sk_0"])
+async def test_a_scheme_that_is_not_taken_is_told_as_that(site: Site, scheme: str) -> None:
+    """Whoever sent something learns why it did not count."""
+    detail = (await site.ask("GET", "/api/keys", headers={"Authorization": scheme})).json["detail"]
+    assert "the scheme of its Authorization is not taken here: send Authorization: Bearer" in detail
+    assert scheme not in detail
+    assert "scheme" not in (await site.ask("GET", "/api/keys")).json["detail"]
+
+
 async def test_a_token_and_each_header_are_accepted(site: Site) -> None:
     """Bearer takes tokens and keys, X-API-Key keys."""
     _, admin = site.key()

@@ -104,6 +104,13 @@ def test_what_is_not_json_is_a_parse_error_with_id_null(raw: bytes) -> None:
     assert (found.code, found.id) == (-32700, b"null")
 
 
+def test_a_byte_order_mark_is_told_as_the_cause() -> None:
+    """Whoever looks at the text does not see it."""
+    found = parse(b"\xef\xbb\xbf" + text())
+    assert isinstance(found, Invalid)
+    assert found.detail == "not JSON: a byte order mark (BOM) stands in front"
+
+
 def test_deep_nesting_is_a_parse_error() -> None:
     """The parser's depth is bounded, and running into it is told like anything else."""
     for raw in (b"[" * 100_000, b'{"jsonrpc":"2.0","method":"m","params":' + b"[" * 100_000 + b"]" * 100_000 + b"}"):

@@ -149,15 +149,18 @@ def format_fields(rows: Mapping[str, object]) -> str:
 
 
 def show_rights(item: Mapping[str, object]) -> None:
-    """A key or a user; the streams that they name are two rows."""
-    streams = item.get("streams")
-    named = {what: streams[what] for what in ("read", "publish")} if isinstance(streams, dict) else {}
-    show_fields({**{name: value for name, value in describe_effect(item).items() if name != "streams"}, **named})
+    """A key or a user."""
+    show_fields(describe_effect(item))
 
 
 def describe_effect(item: Mapping[str, object]) -> dict[str, object]:
-    """The same members; what may be done is said where it is nothing, and what has no effect where it is something."""
-    shown = dict(item)
+    """The same members; what may be done is said where it is nothing, and what has no effect where it is something.
+
+    The streams that are named are two rows.
+    """
+    streams = item.get("streams")
+    named = {what: streams[what] for what in ("read", "publish")} if isinstance(streams, dict) else {}
+    shown = {**{name: value for name, value in item.items() if name != "streams"}, **named}
     if "effective_permissions" in shown:
         shown["effective_permissions"] = shown["effective_permissions"] or "nothing"
     shown["without_effect"] = shown.get("without_effect") or None

@@ -43,11 +43,17 @@ def list_capabilities(role: str) -> list[str]:
 
 
 def summarise(item: Mapping[str, Any]) -> str:
-    """What a key may do really, in a column: all of its role, nothing, or what it is."""
+    """What a key may do really, in a column: all of its role, nothing, or what it is; and where, if not everywhere."""
     may: list[str] = item["effective_permissions"]
-    if may == list_capabilities(item["role"]):
-        return "all of its role"
-    return ", ".join(may) or "nothing"
+    if not may:
+        return "nothing"
+    told = "all of its role" if may == list_capabilities(item["role"]) else ", ".join(may)
+    cameras, streams = item.get("camera_access"), item.get("streams")
+    if cameras is not None and "*" not in cameras:
+        told += f"; of {', '.join(cameras) or 'no camera'}"
+    if streams is not None:
+        told += "".join(f"; {what}: {', '.join(streams[what]) or 'no stream'}" for what in ("read", "publish"))
+    return told
 
 
 def _names(camera: Mapping[str, Any]) -> Iterable[object]:

@@ -285,7 +285,8 @@ def _name_backup(path: Path, known: int) -> str:
     usable = [backup for backup in backups.find(path) if backup.schema <= known]
     if usable:
         return f"put its backup in its place, while edged is stopped: {restores.command(path, usable[-1].path)}"
-    return f"restore a backup from before (there is none in {backups.folder_of(path)})"
+    told = f"restore a backup from before (there is none in {backups.folder_of(path)})"
+    return f"{told} while edged is stopped: edged trust restore FILE" if path.stem == "trust" else told
 
 
 def damage_remedy(path: Path, known: int | None) -> str:

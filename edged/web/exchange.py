@@ -51,6 +51,8 @@ _LONGEST_AGENT = 64
 _NO_STORE = {"Cache-Control": "no-store"}
 _HOW = "send Authorization: Bearer with an API key or a token, or X-API-Key"
 _HOW_AT_FILES = "send X-Service-Token, or Authorization: Bearer with a token for files"
+#: Something was sent, and not in a way that is read where it went.
+_OTHER_SCHEME = "the scheme of its Authorization is not taken here: "
 #: A page or a proxy that speaks for somebody else takes this away, and nothing but a credential helps (10.14).
 _DIRECTLY = "at http://localhost with no browser and no proxy in between"
 _HOW_LOCAL = f"{_HOW}; on this machine root needs none (sudo), {_DIRECTLY}"
@@ -245,7 +247,7 @@ class Exchange:
         try:
             self.house.gate.authenticate(NoCredential(), self.session.transport)
         except Refused as problem:
-            problem.hint = how
+            problem.hint = _OTHER_SCHEME + how if "authorization" in self.request.headers else how
             return problem
         raise AssertionError("the gate let nobody in")
 

@@ -7,6 +7,7 @@ raises: what is no request becomes `Invalid` with the code and the sentence to a
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final, Literal, TypeAlias
@@ -165,7 +166,8 @@ def _diagnose(text: bytes) -> Invalid:
     except RecursionError:
         return Invalid(PARSE_ERROR, "nested too deeply")
     except _UNREADABLE:
-        return Invalid(PARSE_ERROR, "not JSON")
+        has_mark = text.startswith(codecs.BOM_UTF8)
+        return Invalid(PARSE_ERROR, f"not JSON{': a byte order mark (BOM) stands in front' if has_mark else ''}")
     try:
         found = bytes(_decode_id(text).id) or NULL
     except _UNREADABLE:
