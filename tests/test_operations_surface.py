@@ -268,10 +268,11 @@ async def ask_way(monkeypatch: pytest.MonkeyPatch, way: Way, field: inspect.Fiel
     elif where == "head":
         value = "a.b.c"
     said = {name: value}
+    spelled = {name: str(value).lower() if isinstance(value, bool) else value}
     # `token` is what every form of /oauth holds.
     body = msgspec.json.encode(said if where == "json" else {})
     if where == "form":
-        body = urlencode(said).encode()
+        body = urlencode({"token": "a.b.c", **spelled}).encode()
     headers = {"host": "localhost", "content-length": str(len(body))}
     headers["content-type"] = FORM if where == "form" else "application/json"
     if where == "head":
@@ -279,7 +280,7 @@ async def ask_way(monkeypatch: pytest.MonkeyPatch, way: Way, field: inspect.Fiel
     scope = {
         "type": "http", "method": way.method, "path": way.path, "path_params": dict.fromkeys(in_path, "in-path"),
         "headers": [(name.encode(), text.encode()) for name, text in headers.items()],
-        "query_string": urlencode(said).encode() if where == "query" else b"",
+        "query_string": urlencode(spelled).encode() if where == "query" else b"",
     }  # fmt: skip
     request = Request(scope, partial(receive, body))
     try:

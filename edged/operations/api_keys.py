@@ -80,7 +80,6 @@ class NewKey(msgspec.Struct, frozen=True, omit_defaults=True):
     created_at: str
     expires_at: str | None = None
     owner: str | None = None
-    made_by: list[str] = []
     camera_access: list[str] | None = None
     streams: StreamAccess | None = None
     effective_permissions: list[str] | None = None
@@ -112,7 +111,6 @@ async def create_key(call: Call, params: CreateKeyParams) -> NewKey:
         created_at=iso(record.created_at),
         expires_at=iso_or_none(record.expires_at),
         owner=record.owner,
-        made_by=sorted(record.made_by),
         camera_access=None if record.camera_access is None else list(record.camera_access),
         streams=show_streams(record.streams),
         effective_permissions=None if (may := _effective(record, call.house)) == sorted(ROLES[record.role]) else may,
