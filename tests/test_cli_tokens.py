@@ -78,7 +78,8 @@ def test_a_token_that_is_kept_is_replaced_by_its_successor(shell: Shell, kept: P
     first = kept.read_text().strip()
     assert peek_claims(first)["jti"] != "kept"
     ran = shell.run("token", "refresh", "--quiet")
-    assert ran.out.strip() == kept.read_text().strip() != first
+    # It is too young to have a successor of its own.
+    assert ran.out.strip() == kept.read_text().strip() == first
     assert shell.run("token", "verify").code == 0
     assert [file.name for file in kept.parent.iterdir()] == [kept.name]
     # What is said otherwise comes first, and then what is kept stays.
