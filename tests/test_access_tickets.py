@@ -20,6 +20,7 @@ from edged.access.tickets import Tickets
 from edged.clock import Clock
 from edged.credentials.api_keys import KeyRecord, mint
 from edged.credentials.callers import ApiKey, Caller, Resource, Ticket, Token
+from edged.credentials.claims import read_caller
 from edged.credentials.tokens import issue_claims, sign
 from edged.errors import Overloaded, RateLimited, Refused
 
@@ -233,6 +234,22 @@ async def test_too_many_tickets_of_one_are_refused_and_nobody_else_notices(box: 
     assert box.ask(box.ticket(calm)) == "yes"
     box.passed = 60.0
     box.ticket(eager)
+
+
+async def test_the_subject_of_another_issuer_is_another_one(box: Box) -> None:
+    """A partner's ann has as many tickets as one may have: edged's own ann, and another partner's, have theirs."""
+    now, tickets = box.clock.now(), box.gate.tickets
+    claims = {"sub": "ann", "role": "viewer", "exp": now + 600}
+    ours, one, other = (
+        read_caller({**claims, "iss": issuer or "edged"}, issuer, now=now, issuer=issuer)
+        for issuer in ("", "https://a.example", "https://b.example")
+    )
+    for _ in range(room.MOST_OF_ONE):
+        tickets.make(one, "read", "camera0", 60.0, "session_1")
+    with pytest.raises(RateLimited):
+        tickets.make(one, "read", "camera0", 60.0, "session_1")
+    for caller in (ours, other):
+        assert tickets.make(caller, "read", "camera0", 60.0, "session_2")
 
 
 async def test_there_is_an_end_to_all_tickets_together(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
