@@ -46,3 +46,24 @@ async def test_a_viewer_who_does_everything_again_and_again_costs_a_write_or_two
     # The refreshes took ten seconds or more only on a machine that is very slow: one more for each ten.
     assert after["trust"] - before["trust"] <= 4
     assert after["usage"] - before["usage"] <= 3
+
+
+async def test_a_key_that_rotates_itself_in_a_loop_is_slowed_down(tmp_path: Path) -> None:
+    """Each rotation is a commit that must be durable; an administrator, who may have to, is not held up."""
+    with trio.fail_after(60):
+        async with running_house(tmp_path, cameras=0) as house:
+            _, monitor = await house.create_key("monitor")
+            key_id, key = await house.create_key("viewer")
+            _, admin = await house.create_key("admin")
+            path, body = f"/api/keys/{key_id}/rotate", {"grace_seconds": 0}
+            before, statuses = await commits(house, monitor), []
+            for _ in range(TIMES):
+                told = await house.request("POST", path, key=key, body=body)
+                statuses.append(told.status)
+                key = told.json.get("api_key", key)
+            after = await commits(house, monitor)
+            assert 10 <= statuses.count(200) <= 20
+            assert set(statuses) == {200, 429}
+            assert after["trust"] - before["trust"] <= statuses.count(200)
+            assert (await house.request("GET", "/api/cameras", key=key)).status == 200
+            assert (await house.request("POST", path, key=admin, body=body)).status == 200

@@ -20,12 +20,15 @@ from edged.clock import Clock
 from edged.credentials.api_keys import KeyRecord, digest, mint, mint_key_id, mint_secret, published_as
 from edged.credentials.callers import Streams
 from edged.credentials.roles import ROLES, canonical_role
-from edged.errors import InvalidParams, InvalidState, NotFound
+from edged.errors import InvalidParams, InvalidState, NotFound, RateLimited
 from edged.store import api_keys
 from edged.store.database import Reads
 from edged.store.revocations import Suspension
 
 _LONGEST_NAME: Final = 100
+#: How often a key may rotate itself within so many seconds: each time is a commit.
+OWN_ROTATIONS: Final = 10
+OWN_SECONDS: Final = 60.0
 _log = structlog.get_logger("api_keys")
 
 
@@ -51,6 +54,8 @@ class ApiKeys:
         self._clock = clock
         # The newest suspension of each key, for a resumption to see that it was overtaken.
         self._suspensions: dict[str, Suspension] = {}
+        # When keys rotated themselves of late, by id; monotonic seconds.
+        self._own_rotations: dict[str, list[float]] = {}
 
     def load(self) -> None:
         """Tell the ledger every key, before anybody asks. Raises StoreFailed."""
@@ -133,11 +138,13 @@ class ApiKeys:
         """A new secret for a key; the old one, and whoever is inside by it, is good for `grace_seconds` more.
 
         `shown`: the secret by which the key itself asks for that, by its name. Raises NotFound, InvalidState (revoked,
-        `shown` was replaced, or too many secrets are in their grace), InvalidParams, StoreFailed or Overloaded; then
-        nothing changed.
+        `shown` was replaced, or too many secrets are in their grace), RateLimited (by `shown`, more than OWN_ROTATIONS
+        in OWN_SECONDS), InvalidParams, StoreFailed or Overloaded; then nothing changed.
         """
         check_grace(grace_seconds)
         self._find_living(key_id)
+        if shown is not None:
+            self._slow_down(key_id)
         return await self._registrar.grant(authority, partial(self._rotate, key_id, grace_seconds, shown)).outcome()
 
     def suspend(self, key_id: str, by: str = "") -> Coroutine[Any, Any, KeyRecord]:
@@ -198,6 +205,17 @@ class ApiKeys:
         if record.revoked_at is not None:
             raise InvalidState(f"API key {key_id!r} is revoked", hint="create a new one", resource="key", id=key_id)
         return record
+
+    def _slow_down(self, key_id: str) -> None:
+        """Raises RateLimited for a key that rotates itself in a loop."""
+        now = self._clock.monotonic()
+        times = [at for at in self._own_rotations.get(key_id, ()) if now - at < OWN_SECONDS]
+        if len(times) >= OWN_ROTATIONS:
+            raise RateLimited(
+                f"{key_id} has rotated itself {OWN_ROTATIONS} times within {OWN_SECONDS:.0f} seconds",
+                retry_after_ms=math.ceil((times[0] + OWN_SECONDS - now) * 1000),
+            )
+        self._own_rotations[key_id] = [*times, now]
 
     async def _create(self, record: KeyRecord, secret: str, commit: Commit) -> tuple[KeyRecord, str]:
         self._check_owner(record)
