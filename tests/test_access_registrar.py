@@ -686,6 +686,7 @@ _FULL_DISK = """
 import os, resource, sys, pathlib, trio
 sys.path[:0] = [sys.argv[2], sys.argv[3]]
 from cellar_helpers import running_desk
+from edged.access.authority import EDGED
 from edged.errors import StoreFailed
 
 async def main():
