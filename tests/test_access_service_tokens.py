@@ -174,7 +174,7 @@ async def test_what_nobody_made_is_unknown_and_the_guides_token_too(
     async with opened(tmp_path) as box:
         _, key = await box.desk.api_keys.create(EDGED, name="k", role="admin")
         _, token = await box.tokens.create(EDGED, "uploads")
-        for text in ("", "0" * 64, key, token.upper(), token[:-1], f" {token}", PRINTED):
+        for text in (PRINTED, "", "0" * 64, key, token.upper(), token[:-1], f" {token}"):
             assert box.refusal(text) == "unknown_key"
         assert "the upload server guide's sample token" in capsys.readouterr().out
         with pytest.raises(Refused) as caught:
