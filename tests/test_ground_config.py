@@ -215,7 +215,7 @@ def test_a_typing_error_names_file_line_and_nearest_key(tmp_path: Path) -> None:
             "[[camera]]\nname = 'x'\nsource = 'test'\nsizes = 1\n",
             ["line 4", "camera.sizes", "did you mean camera.size?"],
         ),
-        ("[[camera]]\nname = 'x'\nsource = 'test'\nmode = 'ever'\n", ["line 1", "camera.mode", "invalid enum value"]),
+        ("[[camera]]\nname = 'x'\nsource = 'test'\nmode = 'ever'\n", ["camera.mode: must be one of on_demand, always"]),
         ("[[camera]]\nname = 'x'\nsource = '/dev/video0'\n", ["line 1", "source is rtsp://"]),
         ("[[camera]]\nname = '../x'\nsource = 'test'\n", ["line 1", "name is 1 to 64 characters"]),
         ("[[camera]]\nname = 'x'\nsource = 'test'\nsize = 'big'\n", ["line 1", "size is WIDTHxHEIGHT"]),
@@ -228,7 +228,12 @@ def test_a_typing_error_names_file_line_and_nearest_key(tmp_path: Path) -> None:
         ("[mediamtx]\nrtsp = '8554'\n", ["line 2", "is not HOST:PORT"]),
         ("[paths]\nstate = 'here'\n", ["line 2", "paths.state", "absolute path"]),
         ("[paths]\nstate = 3\n", ["line 2", "paths.state", "expected str, got int"]),
-        ("[log]\nlevel = 'loud'\n", ["line 2", "log.level"]),
+        ("[log]\nlevel = 'loud'\n", ["line 2", "log.level: must be one of debug, info, warning, error"]),
+        ("[auth]\nlocal_keys = 'none'\n", ["line 2", "auth.local_keys: must be one of root, off"]),
+        (
+            "[auth.issuers.x]\nissuer = 'https://e'\nkey = '/k'\nroles = {A = 'boss'}\n",
+            ["line 1", "auth.issuers.x.roles: must be one of monitor, viewer"],
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_place(tmp_path: Path, text: str, words: list[str]) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 
@@ -375,7 +375,18 @@ def _convert(value: Any, setting: Setting, key: str, place: Place) -> Any:
     except msgspec.ValidationError as problem:
         # The message names types and limits, never the value: a source may hold a password.
         text = re.sub(r" - at .*", "", str(problem)).replace("`", "")
+        if text.startswith("Invalid enum value"):
+            text = f"must be one of {', '.join(_list_words(setting.annotation))}"
         raise _error(place, f"{key}: {text[:1].lower()}{text[1:]}", f"{key}: {setting.help}", key=key) from None
+
+
+def _list_words(kind: Any) -> Iterator[str]:
+    """The words that a setting takes: those of every Literal in its annotation."""
+    if get_origin(kind) is Literal:
+        yield from map(str, get_args(kind))
+        return
+    for part in get_args(kind):
+        yield from _list_words(part)
 
 
 def _decode_path(kind: type, value: Any) -> Any:
