@@ -222,7 +222,7 @@ class Clock:
 
     @property
     def lag(self) -> float:
-        """By how many seconds the system clock is behind the mark, whoever vouches for it or not; 0 if it is not."""
+        """By how many seconds the system clock is behind the mark, synchronised or not; 0 if it is not."""
         return max(0.0, self._floor(self.monotonic()) - self._system())
 
     def _vouched(self, at: float) -> float | None:

@@ -437,15 +437,15 @@ def scopes_of(caller: Caller) -> tuple[str, ...]:
     if isinstance(written, str) and written != caller.subject:
         named += [user_identity(written), subject_identity(caller.issuer, written)]
     for name in caller.issued_by:
-        kind, vouches, value = split(name)
+        kind, of_issuer, value = split(name)
         if kind == "user":
             named += [user_identity(value), subject_identity("", value)]
         elif kind in ("subject", "subject_of"):
             named.append(user_identity(value))
-            if vouches is not None:
-                named.append(subject_identity(vouches, value))
+            if of_issuer is not None:
+                named.append(subject_identity(of_issuer, value))
                 # What a revoked issuer's token has issued ends with it.
-                named.append(issuer_identity(vouches))
+                named.append(issuer_identity(of_issuer))
     return (ALL, user_identity(caller.subject), subject_identity(caller.issuer, caller.subject), *named)
 
 

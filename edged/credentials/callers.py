@@ -131,7 +131,7 @@ class Caller:
     `cameras` None means every camera, an empty set none; `expires` is Unix seconds or None;
     `identities` are the names by which a revocation may hit this caller and nobody else's credential (jti_of:…,
     token:<sha256>, key:<id>), `shared` those that other issuers' may have, too (credentials.names).
-    `issuer` vouches for a token's jti and subject: "" for edged and its shared secrets, else an outside issuer's `iss`.
+    `issuer` gave a token its jti and subject: "" is edged with its shared secrets, else an outside issuer's `iss`.
     `parent` is whoever asked for the ticket that this caller came with: neither may do more than the other.
     `epoch` is the counter of cut-offs at which a token was made that edged issued itself; None for all others.
     `signed_by` is what signed a token that edged can sign the like of: `HS256:<name of the shared secret>`, or
@@ -186,7 +186,7 @@ class Caller:
         return self.identities | self.shared | self.issued_by if self.shared or self.issued_by else self.identities
 
     def is_named_in(self, names: set[str]) -> bool:
-        """Whether one of its bonds is among these; cheaper than to gather them."""
+        """Whether a name whose end ends this caller is among these; cheaper than to gather them."""
         if not names:
             return False
         if not names.isdisjoint(self.identities) or not names.isdisjoint(self.shared):

@@ -1,6 +1,6 @@
 """By which names a revocation hits a caller: texts of a kind and a value, `key:<id>`, `token:<sha256>`.
 
-What others choose, a jti and a subject, is a name only together with whoever vouches for it: "" for edged and its
+What others choose, a jti and a subject, is a name only together with who issued it: "" for edged and its
 shared secrets, else the `iss` of an outside issuer (`Caller.issuer`). So a token of one can never name another's. The
 names of a jti or a subject alone hit those of every issuer (contract 10.18), and only an administrator says them.
 """

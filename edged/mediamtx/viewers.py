@@ -93,7 +93,7 @@ class Viewers:
                 self._kicked(protocol, trio.current_time() - asked_at)
 
     async def _kick(self, protocol: str, session: str, is_half: bool = False) -> bool:
-        """Try until MediaMTX answers or the patience ends; whether a session was put out."""
+        """Try until MediaMTX answers or the patience ends; whether a session was ended."""
         for pause in (*RETRIES, None):
             client = self._server.client
             if client is None:
@@ -126,7 +126,7 @@ class Viewers:
         return any([await self._end(client, "rtsp", name) for name in named])
 
     async def _end(self, client: Client, protocol: str, session: str) -> bool:
-        """Kick this id, unless that is being done already; whether a session was put out."""
+        """Kick this id, unless that is being done already; whether a session was ended."""
         ending = self._ending[protocol]
         if session in ending:
             return False

@@ -82,14 +82,14 @@ class Connection:
         self._websocket: WebSocket | None = None
         self._nursery: trio.Nursery | None = None
         self._works = 0
-        self._is_vouched = False
+        self._is_identified = False
 
     # -- what the listener asks ---------------------------------------------------------------------------
 
     @property
     def is_authenticated(self) -> bool:
         """Whether somebody known is on it: then it does not count against its address."""
-        return self._websocket.session.authenticated if self._websocket else self._is_vouched
+        return self._websocket.session.authenticated if self._websocket else self._is_identified
 
     @property
     def is_busy(self) -> bool:
@@ -295,10 +295,10 @@ class Connection:
         """A good credential of `account` was shown on it; False if that has too many connections already."""
         if not self._pools.identify(self, account):
             return False
-        self._is_vouched = True
+        self._is_identified = True
         self._wire.read_size = READ_SIZE
         if self._exchange is not None:
-            self._exchange.is_vouched = True
+            self._exchange.is_authenticated = True
         return True
 
     def hold(self, what: Literal["in", "out"], size: int) -> bool:

@@ -268,7 +268,7 @@ class Exchange:
         self._declared = 0
         self._began = trio.current_time()
         #: Whether this request showed a good credential.
-        self.is_vouched = False
+        self.is_authenticated = False
         self._spawn = spawn
         self._closing = closing
         self._scope = trio.CancelScope()
@@ -322,7 +322,7 @@ class Exchange:
 
     def is_overdue(self, now: float, seconds: float) -> bool:
         """Whether a stranger's body is still not whole after so many seconds, however steadily it comes."""
-        return self.reading_body and not self.is_vouched and now - self._began > seconds
+        return self.reading_body and not self.is_authenticated and now - self._began > seconds
 
     def check(self) -> None:
         """The watcher's look: cancel the app of a client that has left."""
@@ -354,7 +354,7 @@ class Exchange:
                 self._watch()
                 await self._gone.wait()
             return {"type": "http.disconnect"}
-        most = self._limit if self.is_vouched else self._strangers_limit
+        most = self._limit if self.is_authenticated else self._strangers_limit
         if self._declared > most:
             await self._end_early(413, self._too_large(most))
         if self._machine.they_are_waiting_for_100_continue:

@@ -180,7 +180,7 @@ def _scope(call: Call, params: RevokeParams) -> str:
 
 
 def _find_issuer(call: Call, issuer: str) -> str:
-    """Who vouches for what tokens of this `iss` say of themselves (Caller.issuer). Raises InvalidParams."""
+    """Whose names the tokens of this `iss` bear (Caller.issuer). Raises InvalidParams."""
     house = call.house
     if (found := house.gate.find_issuer(issuer)) is not None:
         return found

@@ -22,8 +22,8 @@ _SETTLED_SECONDS: Final = 60.0
 _LEAP: Final = 60.0
 #: Between two looks at what may be deleted, seconds.
 PRUNE_SECONDS: Final = 86400.0
-#: A system clock that is so much behind what was known before, seconds, is worth a warning also while nobody vouches
-#: for it: tokens then end by a time that only goes on.
+#: A system clock that is so much behind what was known before, seconds, is worth a warning also while it is
+#: not synchronised: tokens then end by a time that only goes on.
 _LONG_AGO: Final = 86400.0
 _SET: Final = "set the clock or let it reach a time server; until then the time goes on from the mark"
 _MEND: Final = "if the mark is wrong, root lowers it to the system clock: edged clock reset"
