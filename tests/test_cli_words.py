@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,9 @@ def test_what_was_made_is_shown_with_what_it_may_do(shell: Shell) -> None:
     token = shell.run("token", "issue", "nobody", "--role", "viewer")
     assert "effective_permissions  camera:read, stream:read, system:read" in token.out
     assert "no user 'nobody'" in token.err
+    limited = shell.run("token", "issue", "small", "--role", "viewer", "--camera", "Front door", "--read", "cam*")
+    assert re.search(r"^camera_access +Front door$", limited.out, re.MULTILINE)
+    assert re.search(r"^read +cam\*$", limited.out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("scope", [("--subject", "small"), ("--issuer", "elsewhere"), ("--before", "now")])
