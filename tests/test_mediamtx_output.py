@@ -14,7 +14,16 @@ from media_helpers import REAL, eventually, open_hook, open_rtsp, running, super
 from pictures_helpers import Camera
 from structlog.testing import capture_logs
 
-from edged.mediamtx.output import LINE_BYTES, LINES_A_SECOND, TAIL_LINES, Line, Output, diagnose, parse_line
+from edged.mediamtx.output import (
+    LINE_BYTES,
+    LINES_A_MINUTE,
+    LINES_A_SECOND,
+    TAIL_LINES,
+    Line,
+    Output,
+    diagnose,
+    parse_line,
+)
 from edged.mediamtx.settings import path_conf
 
 
@@ -86,6 +95,20 @@ def test_levels_reach_the_log_and_a_flood_is_counted() -> None:
     assert logs[0]["text"] == "broken"
     assert [entry["count"] for entry in logs if entry["event"] == "lines_left_out"] == [1001 - LINES_A_SECOND]
     assert logs[-1]["text"] == "calm"
+
+
+def test_a_flood_that_goes_on_is_a_line_a_minute_in_the_end() -> None:
+    """Whoever connects twenty times a second for ten minutes: what is left out is told once a minute."""
+    now = [0.0]
+    output = Output(lambda: now[0])
+    with capture_logs() as logs:
+        for second in range(600):
+            now[0] = float(second)
+            output.feed(b"spam\n" * 20)
+        output.finish()
+    told = [entry["count"] for entry in logs if entry["event"] == "lines_left_out"]
+    assert len(logs) - len(told) == 10 * LINES_A_MINUTE
+    assert told == [20 * 60 - LINES_A_MINUTE] * 10
 
 
 def test_the_end_of_a_flood_is_remembered_even_if_not_logged() -> None:

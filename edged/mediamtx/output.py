@@ -1,7 +1,8 @@
 """What MediaMTX says: bytes of its output → log lines and a diagnosis.
 
 MediaMTX hangs new sessions once its output pipe is full, while every health answer stays good; so the output must be
-read for as long as it lives, whatever it says and however much. Lines beyond a limit a second are counted, not logged.
+read for as long as it lives, whatever it says and however much. Lines beyond a limit a second, and one a minute, are
+counted, not logged.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import structlog
 LINE_BYTES = 4096
 #: Lines a second that are logged.
 LINES_A_SECOND = 50
+#: Lines a minute: any stranger makes MediaMTX write three for each connection.
+LINES_A_MINUTE = 300
 #: Lines that are kept for the diagnosis.
 TAIL_LINES = 40
 
@@ -99,7 +102,7 @@ class Output:
         self._monotonic = monotonic
         self._rest = b""
         self._second = -1
-        self._logged = 0
+        self._logged = self._logged_in_minute = 0
         self.suppressed = 0
 
     def feed(self, data: bytes) -> None:
@@ -124,9 +127,12 @@ class Output:
             return
         second = int(self._monotonic())
         if second != self._second:
-            self._tell_suppressed()
+            if second // 60 != self._second // 60:
+                self._logged_in_minute = 0
+            if self._logged_in_minute < LINES_A_MINUTE:
+                self._tell_suppressed()
             self._second, self._logged = second, 0
-        if self._logged >= LINES_A_SECOND:
+        if self._logged >= LINES_A_SECOND or self._logged_in_minute >= LINES_A_MINUTE:
             self.tail.append(raw)
             self.suppressed += 1
             return
@@ -135,11 +141,16 @@ class Output:
             return
         self.tail.append(raw)
         self._logged += 1
+        self._logged_in_minute += 1
         _log.log(_NUMBERS[line.level], "says", text=line.text)
 
     def _tell_suppressed(self) -> None:
         if self.suppressed:
-            _log.warning("lines_left_out", count=self.suppressed, why=f"more than {LINES_A_SECOND} a second")
+            _log.warning(
+                "lines_left_out",
+                count=self.suppressed,
+                why=f"more than {LINES_A_SECOND} a second or {LINES_A_MINUTE} a minute",
+            )
             self.suppressed = 0
 
 
