@@ -69,6 +69,14 @@ def test_a_camera_may_be_named_by_its_label(shell: Shell, name: str) -> None:
     assert shell.run("key", "show", made["key_id"], "--json").json["camera_access"] == ["camera0"]
 
 
+def test_commands_for_a_camera_take_its_label(shell: Shell) -> None:
+    """As --camera does; an unknown one is refused as before."""
+    assert shell.run("camera", "show", "Front door", "--json").json["device"] == "camera0"
+    assert shell.run("camera", "snapshot", "Front door", "--json").json["device"] == "camera0"
+    assert shell.run("camera", "set", "Front door", "--rate", "5").err.count("camera0") > 0
+    assert "no camera 'Back door'" in shell.run("camera", "remove", "Back door").err
+
+
 @pytest.mark.parametrize("word", ["read:posts", "posts:*", "read:cameras", "camera:read:camera1", "*", "view"])
 def test_words_of_other_systems_and_other_spellings_are_no_typing_errors(shell: Shell, word: str) -> None:
     """Contract 7.3 and 7.4."""

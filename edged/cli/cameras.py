@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Final, cast
 from urllib.parse import quote, urlsplit
@@ -11,6 +11,7 @@ import click
 
 from edged.cli.options import F, ask, ask_password, show_fields, show_json, show_table, talks
 from edged.cli.streams import read_line
+from edged.cli.words import list_names
 
 _COLUMNS: Final = ("device", "name", "status", "resolution", "fps", "stream_url")
 _MODES: Final = click.Choice(["on_demand", "always"])
@@ -47,7 +48,7 @@ def _describes(command: F) -> F:
 
 @click.group()
 def camera() -> None:
-    """Cameras of the running daemon; DEVICE is cameraN, its path, or /dev/videoN."""
+    """Cameras of the running daemon; DEVICE is cameraN, its path, its label, or /dev/videoN."""
 
 
 @camera.command("list")
@@ -66,7 +67,7 @@ def list_all(**where: Any) -> None:
 @talks
 def show(device: str, **where: Any) -> None:
     """Show one camera in full."""
-    found = ask("get_camera_status", {"device": device}, **where)
+    found = ask("get_camera_status", {"device": _resolve(device, where)}, **where)
     if where["as_json"]:
         show_json(found)
         return
@@ -84,7 +85,7 @@ def show(device: str, **where: Any) -> None:
 @talks
 def snapshot(device: str, filename: str | None, format: str | None, quality: int | None, **where: Any) -> None:  # noqa: A002
     """Take a picture and keep it on the box."""
-    params = {"device": device, "filename": filename, "format": format, "quality": quality}
+    params = {"device": _resolve(device, where), "filename": filename, "format": format, "quality": quality}
     _tell(ask("take_snapshot", params, **where), as_json=where["as_json"])
 
 
@@ -117,7 +118,8 @@ def change(
     if source is None and login[0] is not None:
         raise click.UsageError("a user name and password are part of the source: give --source as well")
     whole = None if source is None else _complete(source, *login)
-    made = ask("update_camera", {"device": device, "name": name, "source": whole, **settings}, **where)
+    params = {"device": _resolve(device, where), "name": name, "source": whole, **settings}
+    made = ask("update_camera", params, **where)
     _tell(made, as_json=where["as_json"])
 
 
@@ -126,7 +128,7 @@ def change(
 @talks
 def remove(device: str, **where: Any) -> None:
     """Remove a camera that was added. Nobody else ever gets its number."""
-    done = ask("remove_camera", {"device": device}, **where)
+    done = ask("remove_camera", {"device": _resolve(device, where)}, **where)
     if where["as_json"]:
         show_json(done)
     else:
@@ -148,6 +150,15 @@ def status(**where: Any) -> None:
     show_fields(found)
     for problem in problems:
         click.echo(f"{problem['part']}: {problem['message']}: {problem['remedy']}".removesuffix(": "))
+
+
+def _resolve(device: str, where: Mapping[str, Any]) -> str:
+    """The id of the one camera with this label; else what was given, which may be an id, a path or a device file."""
+    listed = ask("get_camera_list", {}, **where)["cameras"]
+    labelled = [camera["device"] for camera in listed if camera["name"] == device]
+    # A label may be written like another camera's path, which comes first.
+    is_name = any(device in list_names(camera)[1:] for camera in listed)
+    return labelled[0] if len(labelled) == 1 and not is_name else device
 
 
 def _complete(source: str, user: str | None, password_stdin: bool) -> str:

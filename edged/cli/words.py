@@ -27,7 +27,7 @@ def check_rights(rights: Mapping[str, Any], where: Mapping[str, Any]) -> None:
     if not wanted:
         return
     listed = ask("get_camera_list", {}, **{**where, "as_json": False})["cameras"]
-    known = {str(name) for camera in listed for name in _names(camera)}
+    known = {str(name) for camera in listed for name in list_names(camera)}
     for name in wanted:
         if name not in known:
             raise click.UsageError(
@@ -56,10 +56,10 @@ def summarise(item: Mapping[str, Any]) -> str:
     return told
 
 
-def _names(camera: Mapping[str, Any]) -> Iterable[object]:
-    """The id, the label, the device file and the path of one entry of the list."""
+def list_names(camera: Mapping[str, Any]) -> list[object]:
+    """The label first, then id, device file and path of one entry of get_camera_list."""
     path = str(camera.get("stream_url") or "").rpartition("/")[2]
-    return filter(None, (*(camera.get(member) for member in ("device", "name", "device_path")), path))
+    return [camera["name"], *filter(None, (camera.get("device"), camera.get("device_path"), path))]
 
 
 def _show(known: Iterable[str], name: str) -> str:
