@@ -129,7 +129,6 @@ NOT_BY_REST = {
     ("refresh_token", "auth_token"): "the other spelling of token; by HTTP it is the Bearer",
     ("revoke_token", "jti"): "RFC 7009 names a token by its text; POST /api/revocations takes a jti",
     ("revoke_token", "token_hash"): "as jti",
-    ("revoke_token", "include_made"): "as jti",
 }
 NOT_BY_COMMAND = {
     ("claim", "code"): "on the unix socket no code is needed",

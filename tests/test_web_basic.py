@@ -236,6 +236,13 @@ async def test_oauth_clients_show_who_they_are_in_their_own_ways(server: Running
     assert (await ask(server, "POST", "/oauth/revoke", {}, public | {"client_secret": ""})).status == 200
 
 
+@pytest.mark.parametrize(("said", "status"), [("true", 200), ("TRUE", 200), ("False", 200), ("yes", 400), ("1", 400)])
+async def test_whether_made_keys_end_too_is_read_or_refused(server: RunningHouse, said: str, status: int) -> None:
+    """Whoever says it in a way that is not known is not told 200 for less than was asked."""
+    answer = await ask(server, "POST", "/oauth/revoke", form={"token": "a.b.c", "include_made": said})
+    assert answer.status == status
+
+
 async def test_a_wrong_client_secret_is_told_in_oauth_s_words(server: RunningHouse) -> None:
     """RFC 6749, 5.2: invalid_client, 401; a Bearer that is wrong is told as everywhere; a narrow one is 403."""
     _, viewer = await server.create_key("viewer")

@@ -38,7 +38,9 @@ async def revoke(asked: Exchange) -> Response:
     """
     try:
         token = await _read_one(asked, "token")
-        include_made = await _read_one(asked, "include_made", "false") == "true"
+        include_made = (await _read_one(asked, "include_made", "false")).lower()
+        if include_made not in ("true", "false"):
+            raise InvalidParams("include_made is neither true nor false")
     except InvalidParams as problem:
         return _invalid_request(problem)
     shown = asked.read_shown(REVOKE)
@@ -46,7 +48,7 @@ async def revoke(asked: Exchange) -> Response:
         asked.identify(shown)
     # One that cannot be read is one that nobody could use (RFC 7009, section 2.2).
     with suppress(InvalidParams):
-        await asked.call("revoke_token", {"token": token, "include_made": include_made})
+        await asked.call("revoke_token", {"token": token, "include_made": include_made == "true"})
     return json_response({})
 
 
