@@ -44,6 +44,7 @@ def test_a_new_key_is_shown_with_its_facts(shell: Shell) -> None:
     facts = dict(line.split(None, 1) for line in made.out.splitlines())
     assert facts.keys() == {
         "key_id", "api_key", "name", "role", "created_at", "expires_at", "effective_permissions", "without_effect",
+        "camera_access",
     }  # fmt: skip
     assert facts["without_effect"] == "camera7"
     assert facts["name"] == "Yard; viewer"

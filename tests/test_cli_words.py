@@ -94,7 +94,7 @@ def test_what_was_made_is_shown_with_what_it_may_do(shell: Shell) -> None:
     assert "all of its role" in listed
     assert "nothing" in next(line for line in listed.splitlines() if " narrow " in line)
     fenced = shell.run("key", "create", "fenced", "--role", "viewer", "--camera", "Front door", "--read", "cam*")
-    assert "camera_access          camera0" in fenced.out
+    assert "camera_access          Front door" in fenced.out
     row = next(line for line in shell.run("key", "list").out.splitlines() if " fenced " in line)
     assert "all of its role; of camera0; read: cam*; publish: no stream" in row
     token = shell.run("token", "issue", "nobody", "--role", "viewer")

@@ -12,7 +12,7 @@ import click
 from edged.cli.foreign_keys import KeyFile
 from edged.cli.made import and_what_it_made, tell_made
 from edged.cli.options import FAILED, ask, errors_shown, show_json, show_rights, show_secret, show_table, talks
-from edged.cli.rights import ROLES, changes_rights, gives_rights, list_lifted
+from edged.cli.rights import ROLES, changes_rights, gives_rights, list_lifted, list_limits
 from edged.cli.words import list_capabilities, summarise
 
 _COLUMNS = ("key_id", "name", "role", "may", "owner", "status", "created_at", "expires_at", "last_used", "usage_count")
@@ -69,7 +69,8 @@ def create(
         ask("revoke_key", {"key_id": made["key_id"]}, **where)
         return f"{made['key_id']} is revoked again"
 
-    shown = made if where["as_json"] else {"effective_permissions": list_capabilities(made["role"]), **made}
+    may = {"effective_permissions": list_capabilities(made["role"])}
+    shown = made if where["as_json"] else {**may, **made, **list_limits(rights)}
     show_secret(shown, "api_key", quiet=quiet, as_json=where["as_json"], undo=undo)
 
 

@@ -73,5 +73,10 @@ def list_lifted(params: Mapping[str, object], lifted: Mapping[str, bool]) -> lis
     return nulls
 
 
+def list_limits(rights: Mapping[str, object]) -> dict[str, object]:
+    """The cameras and streams that somebody is limited to, to be shown beside a reply without them."""
+    return {name: rights[name] for name in ("camera_access", "streams") if rights[name] is not None}
+
+
 def _split(lists: tuple[str, ...]) -> list[str]:
     return [name for text in lists for name in text.split(",") if name]

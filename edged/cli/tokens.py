@@ -12,7 +12,7 @@ import click
 from edged.cli import token_file
 from edged.cli.made import and_what_it_made, tell_made
 from edged.cli.options import FAILED, ask, errors_shown, show_fields, show_json, show_secret, talks, with_json
-from edged.cli.rights import ROLES, gives_rights
+from edged.cli.rights import ROLES, gives_rights, list_limits
 from edged.cli.streams import is_terminal, read_line
 
 _VARIABLE = "CAMERA_SERVICE_JWT_TOKEN"
@@ -70,8 +70,7 @@ def issue(
         ask("revoke_token", {"token": made["token"]}, **where)
         return "it is revoked again"
 
-    limits = {name: value for name, value in rights.items() if name != "permissions" and value is not None}
-    shown = made if where["as_json"] else {**made, **limits}
+    shown = made if where["as_json"] else {**made, **list_limits(rights)}
     show_secret(shown, "token", quiet=quiet, as_json=where["as_json"], undo=undo)
 
 

@@ -70,8 +70,7 @@ class CreateKeyParams(msgspec.Struct, frozen=True):
 
 class NewKey(msgspec.Struct, frozen=True, omit_defaults=True):
     """The only reply that ever holds this secret. `effective_permissions` is what the key may do now, where that is not
-    all that its role may, `camera_access` and `streams` where it is limited to them; `without_effect` words
-    of its rights that give nothing."""
+    all that its role may; `without_effect` words of its rights that give nothing."""
 
     key_id: str
     api_key: str
@@ -80,8 +79,6 @@ class NewKey(msgspec.Struct, frozen=True, omit_defaults=True):
     created_at: str
     expires_at: str | None = None
     owner: str | None = None
-    camera_access: list[str] | None = None
-    streams: StreamAccess | None = None
     effective_permissions: list[str] | None = None
     without_effect: list[str] = []
 
@@ -111,8 +108,6 @@ async def create_key(call: Call, params: CreateKeyParams) -> NewKey:
         created_at=iso(record.created_at),
         expires_at=iso_or_none(record.expires_at),
         owner=record.owner,
-        camera_access=None if record.camera_access is None else list(record.camera_access),
-        streams=show_streams(record.streams),
         effective_permissions=None if (may := _effective(record, call.house)) == sorted(ROLES[record.role]) else may,
         without_effect=list_without_effect(record.permissions, record.camera_access, call.house.cameras),
     )
