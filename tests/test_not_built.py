@@ -40,7 +40,7 @@ def test_the_page_of_methods_names_every_method() -> None:
     assert named >= CONTRACT
     assert set(gather().operations) - named == set()
     root = Path(__file__).parent.parent
-    assert (root / "packaging/debian/edged.docs").read_text().split() == ["README.md", "CHANGELOG.md", "docs"]
+    assert (root / "packaging/debian/edged.docs").read_text().split() == ["README.md", "docs"]
 
 
 def test_what_is_not_built_is_told_apart_by_the_page() -> None:
