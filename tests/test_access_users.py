@@ -759,7 +759,7 @@ async def test_of_a_change_that_takes_and_gives_each_half_is_told_as_it_is(path:
         for event in ("INSERT", "UPDATE"):
             await desk.db.write(lambda c, event=event: c.execute(refuse.format(event)))
         with pytest.raises(
-            StoreFailed, match=r"taken away is so, and saved; of what is given nothing.* no room"
+            StoreFailed, match=r"taken away is so, and saved; of what is given nothing was done: database trust"
         ) as told:
             await desk.users.update(EDGED, "ann", {"role": "viewer", "camera_access": None})
         assert told.value.fields == {"in_force": True}

@@ -143,8 +143,10 @@ def read_caller(
     roles = roles_of(claims) if roles_of is not None else frozenset(map(canonical_role, read_roles(claims)))
     permissions = _texts(claims, "permissions")
     scope = _scope(claims)
-    only_files = may_open_files and scope == [FILES_SCOPE]
-    names_nothing = permissions is None and scope in (None, [FILES_SCOPE])
+    # The very word, as edged writes it: not one among blanks.
+    names_files = claims.get("scope") in (FILES_SCOPE, [FILES_SCOPE])
+    only_files = may_open_files and names_files
+    names_nothing = permissions is None and (scope is None or names_files)
     if permissions is None and scope is not None:
         permissions = _permissions_of(scope)
         names_nothing = names_nothing or permissions is None
