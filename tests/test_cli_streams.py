@@ -101,12 +101,26 @@ def test_a_rotated_secret_that_cannot_be_written_out_leaves_the_old_one(settings
     assert list_keys(settings)["rotated"] == "active"
 
 
-def test_a_list_that_cannot_be_written_out_is_an_error(settings: Path) -> None:
+@pytest.mark.parametrize(("closed", "why"), [(False, b"No space left"), (True, b"standard output is closed")])
+def test_a_list_that_cannot_be_written_out_is_an_error(settings: Path, closed: bool, why: bytes) -> None:
     """One line and exit code 1."""
+    close = {"preexec_fn": lambda: os.close(1)} if closed else {}
     with FULL.open("wb") as full:
-        done = run(settings, "key", "list", "--json", stdout=full)
-    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
-    assert b"No space left" in done.stderr
+        done = run(settings, "key", "list", "--json", stdout=full, **close)
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1), done.stderr
+    assert why in done.stderr
+
+
+def test_serve_says_what_in_its_folder_it_does_not_read(tmp_path: Path) -> None:
+    """Whoever put a setting into a copy finds the reason in the journal."""
+    (tmp_path / "a.toml").write_text("[paths]\nstate = 7\n")
+    (tmp_path / "b.toml~").write_text("")
+    done = run(tmp_path, "config", "check")
+    assert done.returncode == 78
+    (tmp_path / "a.toml").write_text(f'[paths]\nstate = "{FULL}"\nruntime = "{FULL}"\n[mediamtx]\nenabled = false\n')
+    served = run(tmp_path, "serve")
+    assert served.returncode != 0
+    assert b"b.toml~ is not read: a copy" in served.stderr
 
 
 @pytest.mark.parametrize(

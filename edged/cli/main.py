@@ -21,7 +21,7 @@ from edged.cli.serve import demo, serve
 from edged.cli.service_tokens import service_token
 from edged.cli.sessions import session
 from edged.cli.signing_keys import signing_key
-from edged.cli.streams import drop_output, tolerate_encodings
+from edged.cli.streams import drop_output, prepare_streams
 from edged.cli.tokens import logout, token
 from edged.cli.trust import trust
 from edged.cli.users import user
@@ -31,7 +31,7 @@ class Commands(click.Group):
     """The commands, with Ctrl-C as a shell expects it."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        tolerate_encodings()
+        prepare_streams()
         try:
             return super().invoke(ctx)
         except click.Abort:

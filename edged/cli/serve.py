@@ -21,8 +21,12 @@ def serve(directory: Path) -> None:
 
     In a terminal SIGHUP ends it, as it ends whatever runs there.
     """
+    from edged.config.load import find_unread
+
     with errors_shown(as_json=False):
         settings = load_config(directory)
+        for path, why in find_unread(directory).items():
+            click.echo(f"edged: {path} is not read: {why}", err=True)
     # What a start makes stays: to look through it for garbage again and again is a tenth of the time it takes.
     # app.main looks for it again once it serves.
     gc.disable()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from contextlib import suppress
@@ -26,17 +28,24 @@ def read_line() -> str:
         raise click.UsageError(f"standard input cannot be read: {problem.strerror}") from None
 
 
-def tolerate_encodings() -> None:
-    """What a terminal's encoding has no letter for is written as an escape."""
+def prepare_streams() -> None:
+    """What a terminal's encoding has no letter for is written as an escape; a closed output says so."""
+    if sys.stdout is None:
+        sys.stdout = Closed()
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
+class Closed(io.TextIOBase):
+    """A standard output that was closed before the command began: whatever is written there is an error, not lost."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.EBADF, "standard output is closed")
+
+
 def write_out(text: str) -> str:
     """Write a line that must not be lost; "", or why it was not written. What was not written is dropped."""
-    if sys.stdout is None:
-        return "standard output is closed"
     try:
         click.echo(text)
         sys.stdout.flush()
