@@ -89,7 +89,7 @@ async def live(folder: Path) -> AsyncIterator[Life]:
         revocations.load()
         users.load()
         api_keys.load()
-        usage = Usage(tallies, clock, trust_commits=lambda: trust.commits)
+        usage = Usage(tallies, clock, lambda _identity: False, lambda: trust.commits)
         usage.load()
         gate = Gate(ledger, admissions, clock, counted, shared_secrets=[SECRET])
         async with trio.open_nursery() as nursery:

@@ -87,7 +87,7 @@ class Walk:
     def issue(self, subject: str, issuer: str, epoch: int | None) -> None:
         issued = int(self.time[0])
         claims = {"sub": subject, "iss": issuer, "role": "viewer", "iat": issued, "exp": 2**40}
-        caller = read_caller(claims, f"{len(self.tokens)}", now=issued, epoch=epoch)
+        caller = read_caller(claims, f"{len(self.tokens)}", issuer="", now=issued, epoch=epoch)
         scopes = frozenset({ALL, user_identity(subject), issuer_identity(issuer)})
         self.tokens.append(Issued(caller, scopes))
 
@@ -172,7 +172,7 @@ async def test_a_line_that_lies_a_little_ahead_is_one_up_to_now_too(tmp_path: Pa
     """Whoever's clock is fast means everything so far."""
     async with running_desk(tmp_path / "trust.db", now=lambda: NOW) as desk:
         claims = {"sub": "ada", "iss": "edged", "role": "viewer", "iat": int(NOW) + 3600, "exp": 2**40}
-        caller = read_caller(claims, "text", now=NOW + 3600, epoch=await desk.registrar.epoch())
+        caller = read_caller(claims, "text", issuer="", now=NOW + 3600, epoch=await desk.registrar.epoch())
         await desk.revocations.cut_off(ALL, NOW + 30)
         assert desk.ledger.is_denied(caller)
         gate = Gate(desk.ledger, desk.admissions, desk.clock, desk.counted)

@@ -243,7 +243,7 @@ async def test_what_a_revoked_token_made_stays_ended_when_its_revocation_is_forg
         await desk.db.write(lambda c: c.execute("INSERT INTO families VALUES ('family:f', 0.0, 60.0)"))
         lasting = {"iss": "edged", "epoch": 0, "issued_by": write_issued_by(first)}
         claims = issue_claims("bob", role="viewer", now=desk.clock.now(), expires_in=30 * 86400, extra=lasting)
-        issued = read_caller(claims, sign(claims, SECRET), now=desk.clock.now(), epoch=0)
+        issued = read_caller(claims, sign(claims, SECRET), issuer="", now=desk.clock.now(), epoch=0)
         await desk.registrar.revoke_token(frozenset({"jti_of::second"}), desk.clock.now() + 60)
         assert desk.ledger.is_denied(issued)
         await desk.revocations.prune(desk.clock.now() + 29 * 86400 + PRUNE_SECONDS)

@@ -41,7 +41,7 @@ def a_key(**changes: object) -> KeyRecord:
 
 def a_token(**claims: object) -> Caller:
     said = {"sub": "ann", "role": "viewer", "exp": NOW + 3600, **claims}
-    return read_caller({name: value for name, value in said.items() if value is not None}, "text", now=NOW)
+    return read_caller({name: value for name, value in said.items() if value is not None}, "text", issuer="", now=NOW)
 
 
 def reason_of(desk: Desk, secret: str) -> str | None:

@@ -31,7 +31,7 @@ async def open_usage(
     async with Database.open(
         path, USAGE, name="usage", synchronous="NORMAL", observe_commit=lambda name, _: seen.append(name)
     ) as db:
-        usage = Usage(db, Clock(system=lambda: 1000.0 + trio.current_time()), inside.__contains__)
+        usage = Usage(db, Clock(system=lambda: 1000.0 + trio.current_time()), inside.__contains__, lambda: None)
         usage.load()
         yield usage, db
 

@@ -28,7 +28,7 @@ members = st.sampled_from([
 
 def refusal(**claims: object) -> Reason:
     with pytest.raises(ClaimsRefused) as caught:
-        read_caller(claims, "text", now=NOW)
+        read_caller(claims, "text", issuer="", now=NOW)
     assert caught.value.detail
     return caught.value.reason
 
@@ -37,7 +37,7 @@ def refusal(**claims: object) -> Reason:
 def test_any_claims_make_a_caller_or_are_refused(claims: dict[str, object], complete: bool) -> None:
     """Never another exception, whatever JSON holds; and a caller has an end that is not past."""
     try:
-        caller = read_caller({**GOOD, **claims} if complete else claims, "text", now=NOW)
+        caller = read_caller({**GOOD, **claims} if complete else claims, "text", issuer="", now=NOW)
     except ClaimsRefused:
         return
     assert isinstance(caller, Caller)
@@ -59,7 +59,7 @@ def test_any_claims_make_a_caller_or_are_refused(claims: dict[str, object], comp
 def test_a_member_of_the_wrong_type_refuses_the_token(member: str, wrong: object) -> None:
     """Malformed, naming the member."""
     with pytest.raises(ClaimsRefused, match=member if member != "stream_access" else "mediamtx_permissions") as caught:
-        read_caller({**GOOD, member: wrong}, "text", now=NOW)
+        read_caller({**GOOD, member: wrong}, "text", issuer="", now=NOW)
     assert caught.value.reason is Reason.MALFORMED
 
 
@@ -69,14 +69,16 @@ def test_time_is_judged_with_leeway_for_beginnings_only() -> None:
     assert refusal(**{**GOOD, "exp": None}) is Reason.NO_EXPIRY
     assert refusal(**{**GOOD, "exp": NOW}) is Reason.EXPIRED
     for member in ("nbf", "iat"):
-        assert read_caller({**GOOD, member: NOW + 60}, "text", now=NOW).subject == "ann"
+        assert read_caller({**GOOD, member: NOW + 60}, "text", issuer="", now=NOW).subject == "ann"
         assert refusal(**{**GOOD, member: NOW + 61}) is Reason.NOT_YET_VALID
 
 
 def test_the_subject_is_user_id_or_sub_and_both_must_agree() -> None:
     """Two names for two subjects refuse the token (contract C-28)."""
-    assert read_caller({**GOOD, "user_id": "ann"}, "text", now=NOW).subject == "ann"
-    assert read_caller({"user_id": "bob", "role": "viewer", "exp": NOW + 1}, "text", now=NOW).subject == "bob"
+    assert read_caller({**GOOD, "user_id": "ann"}, "text", issuer="", now=NOW).subject == "ann"
+    assert (
+        read_caller({"user_id": "bob", "role": "viewer", "exp": NOW + 1}, "text", issuer="", now=NOW).subject == "bob"
+    )
     assert refusal(**{**GOOD, "user_id": "bob"}) is Reason.MALFORMED
     assert refusal(role="viewer", exp=NOW + 1) is Reason.MALFORMED
     assert refusal(sub="", role="viewer", exp=NOW + 1) is Reason.MALFORMED
@@ -85,14 +87,14 @@ def test_the_subject_is_user_id_or_sub_and_both_must_agree() -> None:
 def test_a_token_without_role_permissions_or_streams_is_refused() -> None:
     """A user token of seed 003 on /ws: `Invalid role` (contract 7.6)."""
     with pytest.raises(ClaimsRefused, match="Invalid role"):
-        read_caller({"sub": "u", "user_id": "u", "exp": NOW + 1}, "text", now=NOW)
+        read_caller({"sub": "u", "user_id": "u", "exp": NOW + 1}, "text", issuer="", now=NOW)
     assert refusal(sub="u", role="superhero", exp=NOW + 1) is Reason.ROLE_DENIED
     assert refusal(sub="u", role="Admin", exp=NOW + 1) is Reason.ROLE_DENIED
 
 
 def test_role_and_roles_are_one_set() -> None:
     """`user` is operator; unknown names stay and give nothing (contract C-27)."""
-    caller = read_caller({**GOOD, "role": "user", "roles": ["viewer", "poet"]}, "text", now=NOW)
+    caller = read_caller({**GOOD, "role": "user", "roles": ["viewer", "poet"]}, "text", issuer="", now=NOW)
     assert caller.roles == {"operator", "viewer", "poet"}
     assert caller.role == "operator"
 
@@ -100,13 +102,13 @@ def test_role_and_roles_are_one_set() -> None:
 def test_a_token_is_known_by_its_jti_and_by_its_text() -> None:
     """Both can be revoked; without a jti the hash is its id (contract S0-8)."""
     hashed = hashlib.sha256(b"text").hexdigest()
-    named = read_caller({**GOOD, "jti": "j1"}, "text", now=NOW)
+    named = read_caller({**GOOD, "jti": "j1"}, "text", issuer="", now=NOW)
     assert (named.identities, named.credential_id) == ({"jti_of::j1", f"token:{hashed}"}, "j1")
     assert named.shared == {"jti:j1"}
     outside = read_caller({**GOOD, "jti": "j1"}, "text", now=NOW, issuer="https://a:8443")
     assert outside.identities == {"jti_of:https%3A//a%3A8443:j1", f"token:{hashed}"}
     for claims in (GOOD, {**GOOD, "jti": ""}):
-        nameless = read_caller(claims, "text", now=NOW)
+        nameless = read_caller(claims, "text", issuer="", now=NOW)
         assert (nameless.identities, nameless.credential_id) == ({f"token:{hashed}"}, hashed)
 
 
@@ -126,14 +128,14 @@ def test_a_login_s_scope_permits_nothing_and_takes_nothing(
 ) -> None:
     """Identity providers write what may be told of somebody into each token; any other word narrows as ever."""
     claims = {"sub": "a", "exp": NOW + 1, "scope": scope} | ({"role": role} if role else {})
-    assert read_caller(claims, "text", now=NOW).capabilities == capabilities
+    assert read_caller(claims, "text", issuer="", now=NOW).capabilities == capabilities
 
 
 @pytest.mark.parametrize("scope", ["openid", "openid profile", None])
 def test_a_login_s_scope_is_no_role(scope: str | None) -> None:
     """Somebody who is only known is nobody here."""
     with pytest.raises(ClaimsRefused, match="Invalid role"):
-        read_caller({"sub": "a", "exp": NOW + 1, "scope": scope}, "text", now=NOW)
+        read_caller({"sub": "a", "exp": NOW + 1, "scope": scope}, "text", issuer="", now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -147,28 +149,30 @@ def test_a_login_s_scope_is_no_role(scope: str | None) -> None:
 )
 def test_a_scope_is_a_string_or_a_list(scope: object) -> None:
     """The same words, however they are written; 64 of them are allowed."""
-    caller = read_caller({"sub": "a", "exp": NOW + 1, "scope": scope}, "text", now=NOW)
+    caller = read_caller({"sub": "a", "exp": NOW + 1, "scope": scope}, "text", issuer="", now=NOW)
     assert (caller.permissions, caller.capabilities) == (("camera:read", "other"), {"camera:read", "stream:read"})
-    assert read_caller({**GOOD, "scope": ["x"] * 64}, "text", now=NOW).permissions == ("x",) * 64
-    assert read_caller({**GOOD, "scope": "x " * 64}, "text", now=NOW).permissions == ("x",) * 64
+    assert read_caller({**GOOD, "scope": ["x"] * 64}, "text", issuer="", now=NOW).permissions == ("x",) * 64
+    assert read_caller({**GOOD, "scope": "x " * 64}, "text", issuer="", now=NOW).permissions == ("x",) * 64
 
 
 def test_a_list_opens_files_as_the_one_word_does() -> None:
     """Only where our own key signed, and alone."""
     claims = {"sub": "a", "exp": NOW + 1, "scope": ["files"]}
-    assert read_caller(claims, "text", now=NOW, may_open_files=True).only_files
+    assert read_caller(claims, "text", issuer="", now=NOW, may_open_files=True).only_files
     with pytest.raises(ClaimsRefused, match="role_denied"):
-        read_caller(claims, "text", now=NOW)
+        read_caller(claims, "text", issuer="", now=NOW)
     both = claims | {"scope": ["files", "camera:read"]}
-    assert not read_caller(both, "text", now=NOW, may_open_files=True).only_files
+    assert not read_caller(both, "text", issuer="", now=NOW, may_open_files=True).only_files
 
 
 def test_scope_is_read_where_there_are_no_permissions() -> None:
     """A space-separated list; `permissions` wins."""
-    scoped = read_caller({"sub": "a", "exp": NOW + 1, "scope": "camera:read other"}, "text", now=NOW)
+    scoped = read_caller({"sub": "a", "exp": NOW + 1, "scope": "camera:read other"}, "text", issuer="", now=NOW)
     assert scoped.permissions == ("camera:read", "other")
     assert scoped.capabilities == {"camera:read", "stream:read"}
-    both = read_caller({"sub": "a", "exp": NOW + 1, "scope": "camera:read", "permissions": []}, "text", now=NOW)
+    both = read_caller(
+        {"sub": "a", "exp": NOW + 1, "scope": "camera:read", "permissions": []}, "text", issuer="", now=NOW
+    )
     assert both.capabilities == frozenset()
 
 
@@ -180,7 +184,7 @@ def test_cameras_are_all_some_or_none() -> None:
         ([], frozenset()),
         (["camera1"], {"camera1"}),
     ):
-        assert read_caller({**GOOD, "camera_access": given_cameras}, "text", now=NOW).cameras == cameras
+        assert read_caller({**GOOD, "camera_access": given_cameras}, "text", issuer="", now=NOW).cameras == cameras
 
 
 @pytest.mark.parametrize(
@@ -207,7 +211,7 @@ def test_cameras_are_all_some_or_none() -> None:
 )
 def test_named_streams_are_exactly_those(claim: object, read: set[str], publish: set[str]) -> None:
     """List or map; an empty path and a regex are no grant; what is not understood gives nothing (C-30, C-32)."""
-    caller = read_caller({"sub": "a", "exp": NOW + 1, "mediamtx_permissions": claim}, "text", now=NOW)
+    caller = read_caller({"sub": "a", "exp": NOW + 1, "mediamtx_permissions": claim}, "text", issuer="", now=NOW)
     assert caller.streams is not None
     assert (caller.streams.read, caller.streams.publish) == (read, publish)
 
@@ -235,5 +239,5 @@ def test_a_token_is_our_own_by_its_key_or_by_its_epoch(
 
 def test_a_caller_says_the_epoch_of_its_token() -> None:
     """As whoever read it was told; None for a foreign one."""
-    assert read_caller({**GOOD, "epoch": 9}, "text", now=NOW).epoch is None
-    assert read_caller(GOOD, "text", now=NOW, epoch=9).epoch == 9
+    assert read_caller({**GOOD, "epoch": 9}, "text", issuer="", now=NOW).epoch is None
+    assert read_caller(GOOD, "text", issuer="", now=NOW, epoch=9).epoch == 9

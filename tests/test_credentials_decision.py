@@ -97,7 +97,7 @@ def test_a_reason_that_nobody_declared_says_no_more_than_no() -> None:
 
 
 def caller(**claims: object) -> Caller:
-    return read_caller({"exp": NOW + 10, **claims}, "text", now=NOW)
+    return read_caller({"exp": NOW + 10, **claims}, "text", issuer="", now=NOW)
 
 
 def may(who: Caller, capability: str, *path: str) -> bool:

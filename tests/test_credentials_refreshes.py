@@ -31,7 +31,7 @@ CLAIMS: dict[str, object] = {
 
 def caller_of(text: str = "text", signed_by: str = "HS256:test", epoch: int | None = None, **changes: object) -> Caller:
     claims = {name: value for name, value in {**CLAIMS, **changes}.items() if value is not None}
-    return read_caller(claims, text, now=NOW - 1, signer=signed_by, epoch=epoch)
+    return read_caller(claims, text, issuer="", now=NOW - 1, signer=signed_by, epoch=epoch)
 
 
 def successor(caller: Caller, signer: Signer = HS, now: float = NOW, epoch: int = 0) -> dict[str, object]:
@@ -86,7 +86,7 @@ def test_what_others_made_by_a_shared_secret_lives_a_day_from_its_refresh(left: 
     for _ in range(3):
         claims = successor(caller)
         assert claims["exp"] == int(NOW) + 86400
-        caller = read_caller(claims, "text", now=NOW, signer="HS256:test")
+        caller = read_caller(claims, "text", issuer="", now=NOW, signer="HS256:test")
 
 
 def test_nothing_of_a_family_outlives_thirty_days() -> None:
@@ -165,10 +165,10 @@ _claims = st.fixed_dictionaries(
 @given(_claims, st.integers(1, 10**7), st.sampled_from([HS, RS]))
 def test_a_successor_may_do_exactly_what_its_token_may(claims: dict[str, object], left: int, signer: Signer) -> None:
     """Whatever the token says: the same subject, roles, rights, cameras and streams, and no map for a MediaMTX."""
-    before = read_caller({**claims, "exp": int(NOW) + left}, "text", now=NOW)
+    before = read_caller({**claims, "exp": int(NOW) + left}, "text", issuer="", now=NOW)
     found = renew(before, signer, now=NOW, started=NOW, epoch=0)
     assert found is not None
-    after = read_caller(found, "other", now=NOW)
+    after = read_caller(found, "other", issuer="", now=NOW)
     same = ("subject", "roles", "capabilities", "grants", "cameras", "streams", "permissions", "name")
     assert [getattr(after, name) for name in same] == [getattr(before, name) for name in same]
     assert (after.expires or 0) <= NOW + FAMILY_SECONDS

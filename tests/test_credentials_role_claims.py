@@ -76,12 +76,12 @@ def test_what_is_mapped_stays_below_the_ceiling_and_is_narrowed_by_a_scope() -> 
     """The table is within the record's limits: a mapped role is one like any other."""
     claims = {"sub": "a", "exp": 10.0, "groups": ["cam-admins"]}
     record = IssuerRecord("x", "x", ("RS256",), ceiling="operator", roles=RoleClaim("groups", WORDS))
-    caller = limit(read_caller(claims, "text", now=1.0, roles_of=record.roles.read), record)
+    caller = limit(read_caller(claims, "text", issuer="", now=1.0, roles_of=record.roles.read), record)
     assert (caller.role, caller.capabilities) == ("operator", ROLES["operator"])
     claims["scope"] = "camera:read"
-    narrowed = limit(read_caller(claims, "text", now=1.0, roles_of=record.roles.read), record)
+    narrowed = limit(read_caller(claims, "text", issuer="", now=1.0, roles_of=record.roles.read), record)
     assert narrowed.capabilities == {"camera:read", "stream:read"}
     claims |= {"scope": "openid profile", "groups": ["nobody"]}
     with pytest.raises(ClaimsRefused, match="role_denied"):
-        read_caller(claims, "text", now=1.0, roles_of=record.roles.read)
+        read_caller(claims, "text", issuer="", now=1.0, roles_of=record.roles.read)
     assert replace(record, roles=OWN) != record

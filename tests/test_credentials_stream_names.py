@@ -83,9 +83,9 @@ def test_a_token_says_the_same_to_mediamtx_and_to_us(grants: frozenset[str], pat
 
     assert any(admits(entry["path"]) for entry in listed) == may(holder(grants), path)
     base: dict[str, object] = {"sub": "ann", "exp": 1e9}
-    whole = read_caller({**base, **claims}, "x", now=0.0)
+    whole = read_caller({**base, **claims}, "x", issuer="", now=0.0)
     assert whole.streams == Streams(read=grants)
-    alone = read_caller({**base, "mediamtx_permissions": listed}, "x", now=0.0)
+    alone = read_caller({**base, "mediamtx_permissions": listed}, "x", issuer="", now=0.0)
     # Where only the list is, `""` is no grant: an empty text must not become all.
     assert alone.streams == Streams(read=grants - {"*"})
 

@@ -146,7 +146,7 @@ def test_a_logins_claims_make_a_caller_who_may_do_what_the_user_may(role: str) -
     claims = {**user.login_claims(), "exp": NOW + 60}
     assert claims["sub"] == "user_ann"
     assert len(claims["permissions"]) <= 10  # type: ignore[arg-type]
-    caller = read_caller(claims, "text", now=NOW, epoch=1)
+    caller = read_caller(claims, "text", issuer="", now=NOW, epoch=1)
     assert (caller.subject, caller.name, caller.role) == ("ann", "ann", user.rights.role)
     assert allowed(caller) == allowed(user.rights)
 
@@ -159,4 +159,4 @@ def test_a_logins_claims_list_a_users_own_permissions() -> None:
 def test_a_foreign_token_speaks_for_its_subject_whatever_its_user_name() -> None:
     """Only edged's own are a user's (contract 10.18)."""
     claims = {**ANN.login_claims(), "exp": NOW + 60}
-    assert read_caller(claims, "text", now=NOW).subject == "user_ann"
+    assert read_caller(claims, "text", issuer="", now=NOW).subject == "user_ann"

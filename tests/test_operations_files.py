@@ -152,7 +152,7 @@ async def test_a_files_token_is_good_at_one_door_only(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_whatever_else_it_says_it_opens_files_only(more: dict[str, object]) -> None:
     """The ceiling of what our RS256 key signs for files (contract 7.3, step 1)."""
-    caller = read_caller({**FILES_CLAIMS, **more}, "text", now=NOW, may_open_files=True)
+    caller = read_caller({**FILES_CLAIMS, **more}, "text", issuer="", now=NOW, may_open_files=True)
     assert (caller.capabilities, caller.grants, caller.streams, caller.role) == (FILES, frozenset(), None, "none")
     assert caller.only_files
 
@@ -170,7 +170,7 @@ def test_only_the_very_scope_and_only_by_the_very_key_opens_files(
     said = {"scope": scope, "role": role, "permissions": permissions}
     claims = {name: value for name, value in {**FILES_CLAIMS, **said}.items() if value is not None}
     try:
-        caller = read_caller(claims, "text", now=NOW, may_open_files=may)
+        caller = read_caller(claims, "text", issuer="", now=NOW, may_open_files=may)
     except ClaimsRefused:
         assert not (may and scope == "files")
         return
@@ -182,7 +182,7 @@ def test_only_the_very_scope_and_only_by_the_very_key_opens_files(
 @given(st.sampled_from(sorted(CAPABILITIES)), st.sampled_from(["camera0", "*", ""]))
 def test_what_a_files_caller_may_do_is_files(capability: str, name: str) -> None:
     """Asked of everything there is, with and without a camera."""
-    caller = read_caller(FILES_CLAIMS, "text", now=NOW, may_open_files=True)
+    caller = read_caller(FILES_CLAIMS, "text", issuer="", now=NOW, may_open_files=True)
     resource = Resource(name, frozenset({name} if name else ()))
     assert decide(caller, capability, resource, now=NOW).allowed is (capability in FILES)
     assert decide(caller, SELF, now=NOW).allowed

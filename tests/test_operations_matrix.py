@@ -226,7 +226,7 @@ class Bench:
         if asker == "expired":
             then = self.house.clock.now() - 7200
             claims = tokens.issue_claims("ada", role="admin", now=then, expires_in=3600)
-            return read_caller(claims, "text", now=then)
+            return read_caller(claims, "text", issuer="", now=then)
         if asker == "revoked":
             key_id, caller = await self.key("admin")
             await self.desk.api_keys.revoke(key_id)

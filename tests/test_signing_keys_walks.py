@@ -277,9 +277,9 @@ def test_what_a_token_says_of_streams_is_read_back_as_it_was_meant() -> None:
     """The list is for MediaMTX and the map says the same here; an empty path in a list is no grant (contract C-32)."""
     streams = Streams(frozenset({"*", "door"}), frozenset({"in"}))
     claims = {"sub": "x", "exp": 2e9, **write_streams(streams)}
-    assert read_caller(claims, "text", now=1e9).streams == streams
+    assert read_caller(claims, "text", issuer="", now=1e9).streams == streams
     del claims["stream_access"]
-    assert read_caller(claims, "text", now=1e9).streams == Streams(frozenset({"door"}), frozenset({"in"}))
+    assert read_caller(claims, "text", issuer="", now=1e9).streams == Streams(frozenset({"door"}), frozenset({"in"}))
 
 
 # A MediaMTX somewhere else ------------------------------------------------------------------------------------------

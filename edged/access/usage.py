@@ -42,8 +42,8 @@ class Usage:
         self,
         db: Database,
         clock: Clock,
-        is_inside: Callable[[str], bool] = lambda _identity: False,
-        trust_commits: Callable[[], int | None] = lambda: None,
+        is_inside: Callable[[str], bool],
+        trust_commits: Callable[[], int | None],
     ) -> None:
         self._db = db
         self._clock = clock

@@ -115,9 +115,9 @@ def read_epoch(claims: Mapping[str, object], trust: Trust) -> int | None:
 
 
 def read_caller(
-    claims: Mapping[str, object], token: str, *, now: float, leeway: float = LEEWAY, signed_by: str = "",
+    claims: Mapping[str, object], token: str, *, now: float, issuer: str, leeway: float = LEEWAY, signed_by: str = "",
     epoch: int | None = None, may_open_files: bool = False, signer: str = "", past: float = 0.0,
-    roles_of: Callable[[Mapping[str, object]], frozenset[str]] | None = None, issuer: str = "",
+    roles_of: Callable[[Mapping[str, object]], frozenset[str]] | None = None,
 ) -> Caller:  # fmt: skip
     """Verified claims of one token → the caller. Raises ClaimsRefused.
 

@@ -162,7 +162,7 @@ def verify(
     try:
         check_trust(token.claims, trust)
         return read_caller(
-            token.claims, text, now=now, leeway=leeway, signed_by=key_identity(kid) if key else "",
+            token.claims, text, now=now, issuer="", leeway=leeway, signed_by=key_identity(kid) if key else "",
             epoch=read_epoch(token.claims, trust), may_open_files=key is not None and key.algorithm == "RS256",
             signer=signer, past=past,
         )  # fmt: skip
@@ -313,7 +313,7 @@ def _would_do(token: _Opened, text: str, record: IssuerRecord, *, now: float, le
     """Whether a signature is all that is missing: no other token is a reason to look for a key of its name."""
     try:
         check_trust(token.claims, record.trust)
-        read_caller(token.claims, text, now=now, leeway=leeway, roles_of=record.roles.read)
+        read_caller(token.claims, text, now=now, leeway=leeway, roles_of=record.roles.read, issuer=record.identity)
     except ClaimsRefused:
         return False
     return True

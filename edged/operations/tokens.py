@@ -150,7 +150,7 @@ def _check(house: House, text: str, epoch: int, now: float) -> Caller:
     Raises InvalidParams for one that edged itself would not read: too long, nested too deep, a wrong type.
     InvalidState for one that a line is drawn behind already."""
     try:
-        made = read_caller(tokens.peek_claims(text), text, now=now, epoch=epoch)
+        made = read_caller(tokens.peek_claims(text), text, issuer="", now=now, epoch=epoch)
     except (tokens.TokenRefused, ClaimsRefused) as problem:
         raise InvalidParams(f"no such token would be good: {problem.detail}") from None
     if house.ledger.is_denied(made):
