@@ -155,7 +155,8 @@ async def test_nothing_is_granted_after_the_answer_to_a_revocation(tmp_path: Pat
         for number in range(100):
             this = await play(house, admin, clients, number, dice.uniform(0, 0.05))
             told, refused = told + len(this.told), refused + this.refused
-        assert told > 100
-        assert refused > 100
+        # How many of each is the machine's affair; both have to come about.
+        assert told > 10
+        assert refused > 10
         for client in clients:
             await client._stream.aclose()

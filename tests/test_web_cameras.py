@@ -15,10 +15,12 @@ import pytest
 import trio
 from house_helpers import make_config, running_house
 
+import edged
 from edged.web.pages import WAYS
 
 ROOT = Path(__file__).parent.parent
-STATIC = ROOT / "edged/web/static"
+#: Of the package that is imported: it may be the installed one.
+STATIC = Path(edged.__file__).parent / "web/static"
 
 
 async def test_the_list_shows_what_the_caller_may_see(tmp_path: Path) -> None:
