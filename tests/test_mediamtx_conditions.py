@@ -254,3 +254,13 @@ def test_figures_that_are_nearly_the_same_are_no_news() -> None:
     assert known.updated(Figures(0, 0, 10.8)) == known
     assert known.updated(Figures(0, 0, 15.0)).rate == 15.0
     assert known.updated(Figures(1280, 720, 0.0)) == Figures(1280, 720, 10.0)
+
+
+def test_the_rate_of_a_stream_that_was_passed_on_at_once_is_told_at_its_end() -> None:
+    """After a long analysis ffmpeg 7 has everything already, and reports once."""
+    meter = RateMeter()
+    meter.feed(b"frame=22\nout_time_us=4200000\nprogress=end\n")
+    assert meter.rate == 5.0
+    brief = RateMeter()
+    brief.feed(b"frame=2\nout_time_us=400000\nprogress=end\n")
+    assert brief.rate == 0

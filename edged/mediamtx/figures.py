@@ -65,6 +65,9 @@ class RateMeter:
                 self._at = int(text[:18]) / 1e6
             elif name == b"progress" and (text == b"continue" or not self.rate):
                 self._measure()
+                if text == b"end" and not self.rate and self._frame > _FEWEST_PACKETS and self._at >= _LEAST_SECONDS:
+                    # A long analysis had read all of it: it was passed on at once, and told of once.
+                    self.rate = round((self._frame - 1) / self._at, 2)
 
     def _measure(self) -> None:
         self.packets = self._frame
