@@ -131,7 +131,7 @@ async def test_silent_connections_never_keep_a_slow_question_out(monkeypatch):
 
 async def test_a_connection_that_says_nothing_ends_before_one_that_says_a_part(monkeypatch):
     """Each has a deadline; that of a silent one is the shorter."""
-    monkeypatch.setattr(module, "_SILENT_SECONDS", 0.5, raising=False)
+    monkeypatch.setattr(module, "_SILENT_SECONDS", 2.0, raising=False)
     async with hook() as port, await connect(port) as silent, await connect(port) as slow:
         await slow.send_all(post(b"yes")[:10])
         with trio.fail_after(10):
