@@ -21,3 +21,11 @@ def test_a_word_called_idle_gives_nothing_to_anybody(word: str) -> None:
     """Not even to an administrator."""
     assert not has_effect(word)
     assert compute(frozenset({"admin"}), [word], has_streams=False) == (frozenset(), frozenset())
+
+
+def test_the_words_of_many_keys_are_looked_at_once_each() -> None:
+    """A list of 20,000 keys holds the event loop: what is the same is not computed again."""
+    has_effect.cache_clear()
+    for _ in range(1000):
+        assert has_effect("read:posts")
+    assert has_effect.cache_info().misses == 1

@@ -89,6 +89,7 @@ def list_known() -> list[str]:
     return sorted({*_ADMIN, *_LEGACY})
 
 
+@lru_cache(maxsize=1024)
 def has_effect(permission: str) -> bool:
     """Whether a written permission gives something, or is a word of another system (`read:posts`, contract 7.3).
 

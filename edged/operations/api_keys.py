@@ -471,7 +471,9 @@ def _show(record: KeyRecord, house: House) -> KeyItem:
 
 
 def _effective(record: KeyRecord, house: House) -> list[str]:
-    return list_effective(house.ledger.caller_of(record, record.digest, None))
+    # The ledger keeps the caller of each secret, its owner taken into account.
+    known = house.ledger.find_key(record.digest)
+    return list_effective(known or house.ledger.caller_of(record, record.digest, None))
 
 
 def show_streams(streams: Streams | None) -> StreamAccess | None:

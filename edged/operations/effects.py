@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from edged.credentials.callers import Caller
 from edged.credentials.roles import has_effect
@@ -11,7 +12,13 @@ from edged.operations.camera_names import Cameras
 
 def list_effective(caller: Caller) -> list[str]:
     """Capabilities and rights for one thing (`camera:read:camera1`) that the caller has, sorted."""
-    return sorted(caller.capabilities | caller.grants)
+    return list(_sort(caller.capabilities, caller.grants))
+
+
+@lru_cache(maxsize=256)
+def _sort(capabilities: frozenset[str], grants: frozenset[str]) -> tuple[str, ...]:
+    """Asked for each key of a list, and few are different."""
+    return tuple(sorted(capabilities | grants))
 
 
 def list_without_effect(
