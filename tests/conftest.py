@@ -6,7 +6,9 @@
 * `mediamtx`, `ffmpeg` and `umockdev` tests are skipped where these are missing, and the end of the
   output says so in one line each.
 * No secret that the suite made (planted.py) stands in what a test printed, logged or wrote to standard error.
-* EDGED_TEST_PART=2/4 runs every fourth test from the second on: the four parts, side by side, are the suite.
+* EDGED_TEST_PART=2/4 runs every fourth test from the second on: the four parts, side by side, are the suite
+  (scripts/test-parts). EDGED_TEST_RESULTS=FILE gets a line for each test that ended: `passed`, `failed` or `skipped`
+  and the test's name.
 * A thread that a test started and left running fails it; files and sockets left open fail it by ResourceWarning
   (the garbage is collected after each module, so that the blame lands near the cause).
 """
@@ -24,9 +26,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 import hypothesis
+import patience
 import planted
 import pytest
 import trio
@@ -51,6 +55,8 @@ _STDERR = pytest.StashKey[int]()
 _TOO_LONG = pytest.StashKey[float]()
 _SKIPPED = pytest.StashKey["Counter[str]"]()
 _PART = pytest.StashKey[slice]()
+_RESULTS = pytest.StashKey[Path | None]()
+_OUTCOMES = pytest.StashKey[set[str]]()
 
 
 class TookTooLong(BaseException):
@@ -81,6 +87,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if not 1 <= int(part) <= int(parts):
         raise pytest.UsageError(f"EDGED_TEST_PART: there is no part {part} of {parts}")
     config.stash[_PART] = slice(int(part) - 1, None, int(parts))
+    results = os.environ.pop("EDGED_TEST_RESULTS", "")
+    config.stash[_RESULTS] = Path(results) if results else None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -109,7 +117,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     seconds = SLOW_SECONDS if item.get_closest_marker("slow") else SECONDS
-    seconds *= float(os.environ.get("EDGED_TEST_PATIENCE", "1"))
+    seconds *= patience.FACTOR
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         if _TOO_LONG not in item.stash and _cancel_trio():
@@ -127,6 +135,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         faulthandler.cancel_dump_traceback_later()
+        _write_result(item)
+
+
+def _write_result(item: pytest.Item) -> None:
+    if (file := item.config.stash[_RESULTS]) is None:
+        return
+    outcomes = item.stash.get(_OUTCOMES, {"failed"})
+    outcome = next(name for name in ("failed", "skipped", "passed") if name in outcomes)
+    with file.open("a") as lines:
+        lines.write(f"{outcome} {item.nodeid}\n")
 
 
 def _cancel_trio() -> bool:
@@ -159,6 +177,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[pytest.TestReport]:
         if leaked := planted.leaks(*said):
             report.outcome = "failed"
             report.longrepr = f"{item.nodeid} showed {', '.join(leaked)}"
+    item.stash.setdefault(_OUTCOMES, set()).add(report.outcome)
     return report
 
 

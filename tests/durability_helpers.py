@@ -19,6 +19,7 @@ from typing import Any
 
 import trio
 from house_helpers import Conversation, free_port, talk
+from patience import fail_after
 
 HERE = Path(__file__).parent
 CHILD = HERE / "durability_child.py"
@@ -187,7 +188,7 @@ class Box:
                 [sys.executable, *self._words()],
                 cwd=HERE.parent, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
-        with trio.fail_after(60):
+        with fail_after(60):
             while True:
                 assert self._child.poll() is None, self.log.read_text()
                 try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import trio
+from patience import fail_after
 
 from edged.access.keyring import Keyring
 from edged.credentials.signing_keys import ALGORITHMS, Algorithm, Jwk, generate
@@ -108,7 +108,7 @@ async def opened(
 ) -> AsyncIterator[Bench]:
     """A keyring over the trust database at `path`, with its first keys."""
     time = time or Time()
-    with trio.fail_after(60):
+    with fail_after(60):
         async with Database.open(path, TRUST, name="trust") as db:
             clock: Any = Moved(time)
             denied = set() if denied is None else denied

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from patience import fail_after
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from edged.credentials.callers import Peer
@@ -153,7 +154,7 @@ async def running(
         await app(scope, receive, send)
 
     served.listeners = listeners or [open_tcp("main", "127.0.0.1:0")]
-    with trio.fail_after(30):
+    with fail_after(30):
         async with trio.open_nursery() as nursery:
             served.nursery = nursery
             served.stop = nursery.cancel_scope.cancel
@@ -285,7 +286,7 @@ def close_code(data: bytes) -> int | None:
 
 async def until(is_so: Callable[[], Any], seconds: float = 5) -> None:
     """Wait for something that happens elsewhere."""
-    with trio.fail_after(seconds):
+    with fail_after(seconds):
         while not is_so():
             await trio.sleep(0.005)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import trio
+from patience import fail_after
 
 from edged import children
 from edged.errors import DependencyFailed
@@ -84,7 +85,7 @@ def command_lines() -> str:
 
 async def eventually(fact: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait until it is so."""
-    with trio.fail_after(seconds):
+    with fail_after(seconds):
         while not fact():
             await trio.sleep(0.02)
 
@@ -106,7 +107,7 @@ class Server:
 
     async def until(self, fact: Callable[[PathState], bool], name: str = "camera0", seconds: float = 30.0) -> PathState:
         """Wait until the path is so."""
-        with trio.fail_after(seconds):
+        with fail_after(seconds):
             while True:
                 path = await self.find(name)
                 if fact(path):
@@ -140,7 +141,7 @@ async def open_mediamtx(folder: Path, *, transport: Literal["tcp", "udp"] = "tcp
             nursery.start_soon(_drain, stream)
         host, port = api.split(":")
         server = Server(rtsp, Client(host, int(port), "any", "", protocols=("rtsp",)), child, api)
-        with trio.fail_after(30):
+        with fail_after(30):
             while not await _answers(server):
                 await trio.sleep(0.05)
         yield server

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import msgspec
 import trio
+from patience import fail_after
 
 from edged.access.admissions import Admissions
 from edged.access.gate import Gate
@@ -70,7 +71,7 @@ class Outbox:
 
     async def wait(self, number: int = 1) -> list[Any]:
         """`number` texts, decoded; fails if they do not come."""
-        with trio.fail_after(5):
+        with fail_after(5):
             while len(self.texts) < number:
                 self._moved = trio.Event()
                 await self._moved.wait()

@@ -15,6 +15,7 @@ import trio
 import trio.testing
 from cellar_helpers import BrokenCommits, rows
 from issuer_helpers import Company, key_server, respond
+from patience import fail_after
 
 from edged.access.issuers import EACH_SECONDS, LEAST_SECONDS, Issuer, Issuers, Source
 from edged.credentials.issuers import IssuerRecord
@@ -376,7 +377,7 @@ async def test_what_fails_is_tried_again_with_growing_pauses(
 
 async def test_the_real_client_fetches_for_it(tmp_path: Path, company: Company) -> None:
     """From a server on this machine, without anything put in its place."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with (
             key_server(lambda _head: respond(company.jwks())) as server,
             Database.open(tmp_path / "trust.db", TRUST, name="trust") as db,

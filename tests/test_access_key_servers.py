@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 from issuer_helpers import Authority, key_server, respond
+from patience import fail_after
 
 from edged.access import key_servers
 from edged.access.key_servers import fetch, make_tls_context
@@ -27,14 +28,14 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
 
 
 async def refusal(url: str) -> DependencyFailed:
-    with trio.fail_after(30), pytest.raises(DependencyFailed) as caught:
+    with fail_after(30), pytest.raises(DependencyFailed) as caught:
         await fetch(url)
     return caught.value
 
 
 async def test_keys_come_by_tls_from_a_server_that_proves_its_name(authority: Authority) -> None:
     """Path and query as they are set, and nothing that tells more of us than our name."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with key_server(lambda _head: respond(BODY), authority.context("localhost")) as server:
             assert await fetch(f"https://localhost:{server.port}/a/jwks.json?b=c") == BODY
     assert server.asked == ["/a/jwks.json?b=c"]
@@ -44,7 +45,7 @@ async def test_keys_come_by_tls_from_a_server_that_proves_its_name(authority: Au
 
 async def test_this_machine_may_be_asked_without_tls() -> None:
     """A sidecar on loopback; also one that ends its answer by closing."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with key_server(lambda _head: respond(BODY)) as server:
             assert await fetch(f"http://127.0.0.1:{server.port}") == BODY
         async with key_server(lambda _head: b"HTTP/1.0 200 OK\r\n\r\n" + BODY) as server:
@@ -112,7 +113,7 @@ async def test_a_redirect_on_the_same_server_is_followed(authority: Authority) -
         where = {b"/a": b"b", b"/b": b"/c/d", b"/c/d": b"../e"}.get(head.split()[1])
         return respond(BODY) if where is None else respond(b"", "302 Found", f"Location: {where.decode()}")
 
-    with trio.fail_after(30):
+    with fail_after(30):
         async with key_server(answer, authority.context("localhost")) as server:
             assert await fetch(f"https://localhost:{server.port}/a") == BODY
     assert server.asked == ["/a", "/b", "/c/d", "/e"]
@@ -139,7 +140,7 @@ async def test_a_connection_that_breaks_is_one_error(authority: Authority) -> No
         tcp.setsockopt(*_reset())
         await trio.aclose_forcefully(tcp)
 
-    with trio.fail_after(30):
+    with fail_after(30):
         async with trio.open_nursery() as nursery:
             listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
             nursery.start_soon(trio.serve_listeners, handle, listeners)
@@ -165,7 +166,7 @@ async def test_a_server_that_says_nothing_is_left_after_ten_seconds(monkeypatch:
         async with stream:
             await silent.wait()
 
-    with trio.fail_after(30):
+    with fail_after(30):
         async with trio.open_nursery() as nursery:
             listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
             nursery.start_soon(trio.serve_listeners, handle, listeners)
@@ -184,7 +185,7 @@ async def test_whoever_stops_edged_stops_a_fetch(authority: Authority) -> None:
             waiting.set()
             await trio.sleep_forever()
 
-    with trio.fail_after(30):
+    with fail_after(30):
         async with trio.open_nursery() as nursery:
             listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
             nursery.start_soon(trio.serve_listeners, handle, listeners)

@@ -15,6 +15,7 @@ import pytest
 import trio
 import trio.testing
 from cellar_helpers import BrokenCommits, Desk, busy_writer, change_nothing, running_desk, until
+from patience import fail_after
 
 from edged.access.authority import EDGED
 from edged.access.gate import Gate
@@ -80,7 +81,7 @@ class Box:
 @asynccontextmanager
 async def opened(path: Path, now: list[float] | None = None) -> AsyncIterator[Box]:
     at = now if now is not None else [time.time()]
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_desk(path, now=lambda: at[0]) as desk:
             keyring = Keyring(desk.db, desk.clock, is_denied=lambda name: name in desk.ledger.denied)
             keyring.load()

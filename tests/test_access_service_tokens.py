@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 from cellar_helpers import BrokenCommits, Desk, busy_writer, rows, running_desk
+from patience import fail_after
 
 from edged.access.authority import EDGED
 from edged.access.limiter import Limiter
@@ -44,7 +45,7 @@ class Box:
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Box]:
     time = [2_000_000_000.0]
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_desk(folder / "trust.db", now=lambda: time[0]) as desk:
             tokens = ServiceTokens(desk.registrar, desk.ledger, desk.admissions, desk.db, desk.clock)
             tokens.load()

@@ -10,6 +10,7 @@ import trio
 from cellar_helpers import SECRET, Counted, running_desk
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import fail_after
 
 from edged.access import tickets as room
 from edged.access.admissions import Admissions
@@ -291,7 +292,7 @@ async def test_no_ticket_is_anywhere_in_memory_but_in_the_reply(box: Box) -> Non
 async def test_what_a_ticket_opened_leaves_when_its_key_is_narrowed(tmp_path: Path) -> None:
     """By the real registrar: in force and put out when the change is answered."""
     out: list[str] = []
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_desk(tmp_path / "trust.db") as desk:
             record, secret = await desk.api_keys.create(EDGED, name="wall", role="viewer")
             parent = desk.gate.authenticate(ApiKey(secret), "ws")

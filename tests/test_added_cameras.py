@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import trio
 from house_helpers import SECRET, RunningHouse, make_config, running_house
+from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
 
 from edged.config.model import CameraSettings, Config, SourceSettings
@@ -211,7 +212,7 @@ class TestRealStreams:
     async def test_nobody_else_s_stream_ends_while_cameras_come_change_and_go(self, tmp_path: Path) -> None:
         """The added camera is this box's own first one, read back by a key."""
         config = with_settings(tmp_path, allow=("127.0.0.0/8",), mediamtx=True)
-        with trio.fail_after(60):
+        with fail_after(60):
             async with running_house(tmp_path, config=config) as house:
                 await house.wait_media()
                 _, admin = await house.create_key("admin")
@@ -241,7 +242,7 @@ class TestRealStreams:
     async def test_whoever_watches_a_path_does_not_see_the_camera_that_gets_it_next(self, tmp_path: Path) -> None:
         """The stream ends as the path goes to another camera, and is refused to the old right."""
         config = with_settings(tmp_path, allow=("127.0.0.0/8",), mediamtx=True)
-        with trio.fail_after(60):
+        with fail_after(60):
             async with running_house(tmp_path, config=config) as house:
                 await house.wait_media()
                 _, admin = await house.create_key("admin")
@@ -250,7 +251,7 @@ class TestRealStreams:
                 first = {"name": "Door", "source": own, "path": "door"}
                 assert (await house.request("POST", "/api/cameras", key=admin, body=first)).json["device"] == "camera1"
                 viewer = await watch(house, "door", guest)
-                with trio.fail_after(10):
+                with fail_after(10):
                     async with house.local() as local:
                         await local.call("update_camera", device="camera1", path="")
                         await local.call("add_camera", name="Vault", source=f"{own}?vault=1", path="door")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import trio
 from cameras_helpers import Bus
+from patience import fail_after
 
 pytestmark = pytest.mark.umockdev
 
@@ -47,7 +48,7 @@ async def serving(bus: Bus, state: Path) -> AsyncIterator[Lines]:
     """A registry that lives on this bus."""
     helper = str(Path(__file__).with_name("cameras_helpers.py"))
     environment = {**bus.environment(), "PYTHONPATH": str(Path(__file__).parents[1])}
-    with trio.fail_after(60):
+    with fail_after(60):
         async with trio.open_nursery() as nursery:
             command = [sys.executable, helper, "serve", str(state)]
             run = partial(trio.run_process, command, env=environment, stdout=subprocess.PIPE, check=False)

@@ -13,6 +13,7 @@ import trio
 from cameras_helpers import CAMERA_CAPS, ENUM_FMT, ENUM_FRAMEINTERVALS, ENUM_FRAMESIZES, METADATA_CAPS, QUERYCAP, answer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import fail_after
 
 from edged.cameras import probe as v4l
 from edged.cameras.model import Mode
@@ -271,7 +272,7 @@ async def test_no_permission_for_two_seconds_is_told(no_threads: None) -> None:
 
 async def test_a_busy_device_is_not_asked_again() -> None:
     """Waiting two seconds would not free it."""
-    with trio.fail_after(30), pytest.raises(DependencyFailed, match="in use"):
+    with fail_after(30), pytest.raises(DependencyFailed, match="in use"):
         await probe("/dev/video0", trio.CapacityLimiter(1), read=refuse(errno.EBUSY))
 
 
@@ -286,7 +287,7 @@ async def test_a_device_that_hangs_in_the_kernel_is_left_behind() -> None:
         return BARE
 
     limiter = trio.CapacityLimiter(1)
-    with trio.fail_after(30):
+    with fail_after(30):
         for _ in range(2):
             with pytest.raises(DependencyFailed, match="did not answer"):
                 await probe("/dev/video0", limiter, read=hang, timeout=0.05)

@@ -11,6 +11,7 @@ import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import fail_after
 
 from edged.cameras import slots
 from edged.cameras.identity import Slot
@@ -609,7 +610,7 @@ async def test_a_camera_that_is_pulled_while_its_slot_is_stored_is_not_shown(tmp
 
     udev = Udev(device(0, "1"))
     registry = Registry(list, save, state=tmp_path, watch=udev, probe=Answers())
-    with trio.fail_after(30):
+    with fail_after(30):
         async with trio.open_nursery() as nursery:
             await nursery.start(registry.run)
             while not saves:
@@ -655,7 +656,7 @@ async def test_a_thread_that_hangs_in_a_device_keeps_its_place(tmp_path: Path) -
 
     udev = Udev(device(0, "1"))
     registry = Registry(list, Store().save, state=tmp_path, watch=udev, probe=ask)
-    with trio.fail_after(30):
+    with fail_after(30):
         async with trio.open_nursery() as nursery:
             await nursery.start(registry.run)
             await trio.testing.wait_all_tasks_blocked()

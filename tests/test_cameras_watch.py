@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+from patience import fail_after
 
 from edged.cameras import watch as room
 from edged.cameras.watch import Node, Present, Seen, watch
@@ -172,7 +173,7 @@ async def test_it_subscribes_before_it_lists(udev: Udev) -> None:
     """To what udev has finished with, of video devices only; so nothing falls between."""
     udev.listed = [Device(ID_BUS="usb", attributes={"index": b"0\n", "name": b"Webcam\n"})]
     watcher = Watcher()
-    with trio.fail_after(30):
+    with fail_after(30):
         async with trio.open_nursery() as nursery:
             await nursery.start(watcher.run)
             nursery.cancel_scope.cancel()
@@ -192,7 +193,7 @@ async def test_what_udev_still_works_on_is_left_to_its_event(udev: Udev, monkeyp
 async def test_every_event_is_told_in_order(udev: Udev) -> None:
     """Also more of them at once than are handed on in one go."""
     watcher = Watcher()
-    with trio.fail_after(30):
+    with fail_after(30):
         async with trio.open_nursery() as nursery:
             await nursery.start(watcher.run)
             udev.tell(*(Device("add", node=f"/dev/video{number}") for number in range(100)))
@@ -233,7 +234,7 @@ def test_a_device_that_goes_is_not_looked_at() -> None:
 async def test_an_overflow_between_two_events_lists_everything_anew(udev: Udev) -> None:
     """What is still queued is older than the listing and is thrown away."""
     watcher = Watcher()
-    with trio.fail_after(30):
+    with fail_after(30):
         async with trio.open_nursery() as nursery:
             await nursery.start(watcher.run)
             udev.listed = [Device(node="/dev/video7")]
@@ -280,7 +281,7 @@ async def test_a_box_without_libudev_has_no_usb_cameras_and_says_so(monkeypatch:
 
     monkeypatch.setattr(room, "_library", missing)
     watcher = Watcher()
-    with trio.fail_after(30):
+    with fail_after(30):
         async with trio.open_nursery() as nursery:
             await nursery.start(watcher.run)
             nursery.cancel_scope.cancel()
@@ -291,7 +292,7 @@ async def test_the_real_libudev_lists_what_this_machine_has() -> None:
     """Without a fake: it starts, and each video device that it names exists."""
     pytest.importorskip("pyudev")
     watcher = Watcher()
-    with trio.fail_after(30):
+    with fail_after(30):
         async with trio.open_nursery() as nursery:
             await nursery.start(watcher.run)
             nursery.cancel_scope.cancel()
@@ -315,7 +316,7 @@ async def test_a_real_overflow_of_the_kernel_s_queue_is_mended(monkeypatch: pyte
             pytest.skip(f"may not speak on udev's group: {failure}")
         seen: list[Seen] = []
         resyncs: list[str] = []
-        with trio.fail_after(30):
+        with fail_after(30):
             async with trio.open_nursery() as nursery:
                 run = lambda task_status: watch(  # noqa: E731
                     seen.append, resyncs.append, receive_buffer=4096, task_status=task_status

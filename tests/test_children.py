@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 from media_helpers import ENVIRONMENT, is_alive
+from patience import fail_after
 
 from edged.children import Child, spawn
 from edged.errors import DependencyFailed
@@ -30,7 +31,7 @@ async def read_all(stream: trio.lowlevel.FdStream | None) -> bytes:
 
 async def test_a_child_tells_its_output_and_its_code() -> None:
     """Both streams and the exit code arrive; waiting again gives the same."""
-    with trio.fail_after(10):
+    with fail_after(10):
         async with shell("echo out; echo err >&2; exit 7") as child:
             assert await read_all(child.stdout) == b"out\n"
             assert await read_all(child.stderr) == b"err\n"
@@ -42,7 +43,7 @@ async def test_a_child_tells_its_output_and_its_code() -> None:
 async def test_several_tasks_may_wait_for_one_end() -> None:
     """Each of them learns the code."""
     codes = []
-    with trio.fail_after(10):
+    with fail_after(10):
         async with shell("sleep 0.1; exit 3") as child, trio.open_nursery() as nursery:
 
             async def wait() -> None:
@@ -55,7 +56,7 @@ async def test_several_tasks_may_wait_for_one_end() -> None:
 
 async def test_output_that_is_not_asked_for_is_no_stream() -> None:
     """It goes nowhere and fills nothing."""
-    with trio.fail_after(10):
+    with fail_after(10):
         async with shell("yes | head -c 300000; exit 0", stdout=False, stderr=False) as child:
             assert child.stdout is None
             assert child.stderr is None
@@ -64,7 +65,7 @@ async def test_output_that_is_not_asked_for_is_no_stream() -> None:
 
 async def test_a_child_has_the_given_environment_and_folder_and_no_more(tmp_path: Path) -> None:
     """Nothing of our own environment reaches it, and it reads no input."""
-    with trio.fail_after(10):
+    with fail_after(10):
         environment = {**ENVIRONMENT, "A": "b"}
         async with spawn(["sh", "-c", "env; pwd; cat"], environment=environment, folder=tmp_path) as child:
             said = (await read_all(child.stdout)).decode().split("\n")
@@ -75,7 +76,7 @@ async def test_a_child_has_the_given_environment_and_folder_and_no_more(tmp_path
 
 async def test_a_child_leads_a_session_of_its_own() -> None:
     """Ctrl-C in a terminal reaches us alone."""
-    with trio.fail_after(10):
+    with fail_after(10):
         async with shell("sleep 60") as child:
             assert os.getsid(child.pid) == child.pid
             assert os.getpgid(child.pid) == child.pid
@@ -83,7 +84,7 @@ async def test_a_child_leads_a_session_of_its_own() -> None:
 
 async def test_leaving_the_block_kills_the_whole_group() -> None:
     """A child that ignores SIGTERM, and what it started, are gone when the block is left."""
-    with trio.fail_after(10):
+    with fail_after(10):
         async with shell("trap '' TERM; sleep 60 & echo $!; wait; sleep 60") as child:
             assert child.stdout is not None
             grandchild = int(await child.stdout.receive_some())
@@ -95,7 +96,7 @@ async def test_leaving_the_block_kills_the_whole_group() -> None:
 
 async def test_what_a_child_leaves_in_its_group_dies_with_it() -> None:
     """A grandchild that holds the pipe open does not hold us up."""
-    with trio.fail_after(10):
+    with fail_after(10):
         async with shell("sleep 60 & echo $!; exit 0") as child:
             assert await child.wait() == 0
             grandchild = int(await read_all(child.stdout))
@@ -105,7 +106,7 @@ async def test_what_a_child_leaves_in_its_group_dies_with_it() -> None:
 
 async def test_a_cancelled_block_kills_its_child() -> None:
     """Cancellation cannot leave a child behind."""
-    with trio.fail_after(10), trio.move_on_after(0.1):
+    with fail_after(10), trio.move_on_after(0.1):
         async with shell("sleep 60") as child:
             await child.wait()
     assert child.returncode == -signal.SIGKILL
@@ -114,7 +115,7 @@ async def test_a_cancelled_block_kills_its_child() -> None:
 
 async def test_stop_asks_first() -> None:
     """The signal given comes first, so a child can put its things in order."""
-    with trio.fail_after(10):
+    with fail_after(10):
         async with shell("trap 'exit 5' INT; echo ready; while :; do sleep 0.01; done") as child:
             assert child.stdout is not None
             await child.stdout.receive_some()
@@ -123,7 +124,7 @@ async def test_stop_asks_first() -> None:
 
 async def test_stop_kills_whoever_does_not_listen() -> None:
     """After the grace the group is killed."""
-    with trio.fail_after(10):
+    with fail_after(10):
         async with shell("trap '' TERM; echo ready; while :; do sleep 0.01; done") as child:
             assert child.stdout is not None
             await child.stdout.receive_some()
@@ -132,7 +133,7 @@ async def test_stop_kills_whoever_does_not_listen() -> None:
 
 async def test_signals_to_the_dead_do_nothing() -> None:
     """Terminating or killing what has ended is no error, and hits nobody who may have its number by now."""
-    with trio.fail_after(10):
+    with fail_after(10):
         async with shell("exit 0") as child:
             await child.wait()
             child.terminate()
@@ -193,7 +194,7 @@ async def test_a_child_that_hangs_in_the_kernel_does_not_hold_us_up(
 @pytest.mark.slow
 async def test_a_child_outlives_the_worker_threads() -> None:
     """30 s after a spawn, with every worker thread of the process ended by idleness, the child is alive."""
-    with trio.fail_after(60):
+    with fail_after(60):
         await trio.to_thread.run_sync(threading.get_ident)
         async with shell("sleep 60") as child:
             await trio.to_thread.run_sync(threading.get_ident)
@@ -224,7 +225,7 @@ def test_killing_the_parent_leaves_no_child() -> None:
         parent.wait()
 
         async def wait_for_its_end() -> None:
-            with trio.fail_after(30):
+            with fail_after(30):
                 while is_alive(pid):
                     await trio.sleep(0.01)
 

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 import trio
 from cli_helpers import Shell
+from patience import fail_after
 from trio.testing import MockClock
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
@@ -74,7 +75,7 @@ async def test_the_result_of_the_question_comes_back(tmp_path: Path) -> None:
         await socket_.send_message("[]")
         await reply(socket_, id=question["id"], result=[question["method"], question["params"]])
 
-    with trio.fail_after(20):
+    with fail_after(20):
         async with answering(tmp_path / "s", answer), connect(tmp_path / "s") as daemon:
             assert await daemon.call("first") == ["first", {}]
             assert await daemon.call("second", {"a": 1}) == ["second", {"a": 1}]
@@ -106,7 +107,7 @@ async def test_an_error_is_an_error_with_its_hint(tmp_path: Path, error: object,
     async def answer(socket_: WebSocketConnection, question: dict[str, Any]) -> None:
         await reply(socket_, id=question["id"], error=error)
 
-    with trio.fail_after(20):
+    with fail_after(20):
         async with answering(tmp_path / "s", answer):
             with pytest.raises(Answered) as raised:
                 await call_once(tmp_path / "s", "ping")
@@ -119,7 +120,7 @@ async def test_a_daemon_that_goes_away_is_told(tmp_path: Path) -> None:
     async def answer(socket_: WebSocketConnection, question: dict[str, Any]) -> None:
         await socket_.aclose(1001, "stopping")
 
-    with trio.fail_after(20):
+    with fail_after(20):
         async with answering(tmp_path / "s", answer):
             with pytest.raises(Unreachable, match="ping: no answer"):
                 await call_once(tmp_path / "s", "ping")
@@ -132,7 +133,7 @@ async def test_a_silent_daemon_is_not_waited_for_for_ever(tmp_path: Path, monkey
     async def answer(socket_: WebSocketConnection, question: dict[str, Any]) -> None:
         await trio.sleep_forever()
 
-    with trio.fail_after(20):
+    with fail_after(20):
         async with answering(tmp_path / "s", answer):
             with pytest.raises(Unreachable, match="no answer"):
                 await call_once(tmp_path / "s", "ping")
@@ -150,7 +151,7 @@ async def test_something_else_on_the_socket_is_told(
         if says:
             await stream.send_all(says)
 
-    with trio.fail_after(20):
+    with fail_after(20):
         async with listening(tmp_path / "s", handle):
             with pytest.raises(Unreachable, match="is not edged"):
                 await call_once(tmp_path / "s", "ping")
@@ -231,7 +232,7 @@ async def test_an_error_of_the_block_comes_out_as_it_is(tmp_path: Path) -> None:
     async def answer(socket_: WebSocketConnection, question: dict[str, Any]) -> None:
         await reply(socket_, id=question["id"], result=None)
 
-    with trio.fail_after(20):
+    with fail_after(20):
         async with answering(tmp_path / "s", answer):
             ask = partial(call_once, tmp_path / "s", "ping")
             assert await ask() is None

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from patience import fail_after
 
 from edged.cli.demo import Story, expect, held, pick_port, remove_abandoned
 
@@ -99,7 +100,7 @@ def find_daemon(folder: Path) -> int | None:
 async def test_it_serves_until_it_is_asked_to_end_and_leaves_nothing_behind(number: signal.Signals) -> None:
     """The page comes first, then a key and the lines to try, each of which works; Ctrl-C, SIGTERM or a closed terminal
     end the demo, its daemon and its folder, and its output ends."""
-    with trio.fail_after(60):
+    with fail_after(60):
         demo, said, folder = await start_demo()
         assert demo.stdout is not None
         assert "camera_service_sk_" in said
@@ -135,7 +136,7 @@ async def test_it_serves_until_it_is_asked_to_end_and_leaves_nothing_behind(numb
 @pytest.mark.slow
 async def test_a_demo_that_is_killed_takes_its_daemon_along_and_the_next_one_its_folder() -> None:
     """No daemon with a live admin key is left, and whoever waits for the demo's output gets its end."""
-    with trio.fail_after(80):
+    with fail_after(80):
         demo, _, folder = await start_demo()
         assert demo.stdout is not None
         demo.kill()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 from cellar_helpers import SECRET, Counted, rows
+from patience import fail_after
 
 from edged.access.admissions import Admissions
 from edged.access.api_keys import ApiKeys
@@ -198,7 +199,7 @@ async def test_whatever_the_clock_does_nothing_expired_comes_back_and_nothing_va
     seed = random.SystemRandom().getrandbits(32)
     # What pytest shows of a walk that fails: put it here for `seed` to walk it again.
     print(f"walk {walk}: seed {seed}")
-    with trio.fail_after(120):
+    with fail_after(120):
         async with Database.open(path, TRUST, name="trust") as db, trio.open_nursery() as nursery:
             world = World(path, db, nursery, random.Random(seed))
             await world.start()

@@ -24,6 +24,7 @@ import pytest
 import trio
 from house_helpers import SECRET, Conversation, RunningHouse, ended, make_config, port_of, running_house
 from media_helpers import SDP
+from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
 from seed_clients import (
     ISO,
@@ -51,7 +52,7 @@ UNAUTHENTICATED = "Authentication failed or token expired"
 @pytest.fixture
 async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RunningHouse]:
     give_device_file(monkeypatch)
-    with trio.fail_after(80):
+    with fail_after(80):
         async with running_house(tmp_path) as running:
             yield running
 
@@ -806,7 +807,7 @@ async def test_4b_what_may_not_be_seen_is_not_found(house: RunningHouse) -> None
 async def test_4b_feature_off(tmp_path: Path) -> None:
     """Contract 4b "feature off", section 11: without a shared secret there is no HS256, and it says what to do."""
     config = msgspec.structs.replace(make_config(tmp_path), auth=AuthSettings())
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=config) as house:
             _, key = await house.create_key("admin")
             for dialect, told in ((V1, (-32008, "Camera capability not supported")), (V2, (-32030, "Unsupported"))):
@@ -1202,7 +1203,7 @@ async def test_7_6_the_row_of_seed_004(tmp_path: Path) -> None:
         line = await announce(house.rtsp, camera, "demo", token)
         found[at, camera, "publish"] = int(line.split()[1])
 
-    with trio.fail_after(85):
+    with fail_after(85):
         async with running_house(tmp_path, config=config) as house:
             await house.wait_media()
             # All at once: MediaMTX keeps each of the refused waiting for some seconds.
@@ -1290,7 +1291,7 @@ async def test_10_3_who_ends_itself_is_answered_first(house: RunningHouse) -> No
 
 async def test_10_3_stopping_is_1001(tmp_path: Path) -> None:
     """Contract 10.3: every WebSocket hears 1001 when the daemon stops in order."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with AsyncExitStack() as stack:
             house = await stack.enter_async_context(running_house(tmp_path))
             async with house.websocket() as client:

@@ -13,6 +13,7 @@ from house_helpers import SECRET, RunningHouse, make_config, port_of, running_ho
 from hypothesis import given
 from hypothesis import strategies as st
 from log_helpers import kept_log
+from patience import fail_after
 
 from edged.credentials import tokens
 from edged.credentials.cut_tokens import FFMPEG_BYTES, lacks_parts, may_be_cut
@@ -76,7 +77,7 @@ async def test_ffmpeg_cuts_a_password_and_takes_the_address_that_edged_gives(tmp
     camera = msgspec.structs.replace(config.camera[0], mode="always")
     config = msgspec.structs.replace(config, camera=(camera,))
     token = sign(name="x" * 80)
-    with trio.fail_after(80), kept_log() as log:
+    with fail_after(80), kept_log() as log:
         async with running_house(tmp_path, config=config) as house, house.websocket() as client:
             await house.wait_media()
             async with house.local() as admin:

@@ -6,8 +6,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import trio
 from house_helpers import running_house
+from patience import fail_after
 from seed_clients import compat
 
 from edged.cli.demo import prepare
@@ -16,7 +16,7 @@ from edged.cli.demo import prepare
 @pytest.mark.ffmpeg
 async def test_the_guides_device_file_is_the_first_test_picture(tmp_path: Path) -> None:
     """In both dialects, in a filter of events, and in a grant; what is told is the camera's own name, as ever."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=2) as server, server.local() as admin:
             _, operator = await server.create_key("operator")
             async with server.websocket(compat(server)) as old, server.websocket() as new:

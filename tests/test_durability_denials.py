@@ -20,6 +20,7 @@ import pytest
 import trio
 from durability_helpers import Box, Disk, Event, compile_disk, running_box
 from house_helpers import SECRET, Conversation
+from patience import fail_after
 
 pytestmark = pytest.mark.skipif(
     shutil.which("gcc") is None, reason="gcc not found: the disk that fails cannot be built (apt-get install gcc)"
@@ -283,7 +284,7 @@ async def test_on_a_slow_disk_all_that_is_denied_is_so_at_once_and_told_later(ho
     async with trio.open_nursery() as nursery:
         for name in questions:
             nursery.start_soon(ask, name)
-        with trio.fail_after(60):
+        with fail_after(60):
             for question in questions.values():
                 # A password is hashed first, and a request takes its time.
                 while await question.is_good():
@@ -341,7 +342,7 @@ async def test_while_the_disk_fails_all_that_is_denied_is_so_and_whoever_asked_h
     await assert_owing_is_shown(house, len(questions))
     assert [event for event in house.disk.events()[before:] if event.kind == "loop"] == []
     house.disk.behave()
-    with trio.fail_after(180):
+    with fail_after(180):
         while await house.box.owed():
             await trio.sleep(0.05)
     assert (await house.box.request("GET", "/health"))[1]["denials_owed"] == 0

@@ -15,6 +15,7 @@ import pytest
 import trio
 from durability_helpers import Box, Disk, compile_disk, running_box, until
 from house_helpers import SECRET, Conversation
+from patience import fail_after
 
 from edged.store.room import HEADER, PIECE, SIZE
 
@@ -226,7 +227,7 @@ async def test_without_room_a_denial_is_told_as_not_saved_and_saved_once_there_i
 
 
 async def until_owed_nothing(box: Box) -> None:
-    with trio.fail_after(90):
+    with fail_after(90):
         while await box.owed():
             await trio.sleep(0.05)
 

@@ -24,6 +24,7 @@ import trio
 from durability_helpers import Box, Disk, compile_disk, read_file, running_box
 from house_helpers import Conversation, ended, free_port
 from net_helpers import frame, open_raw
+from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
 
 from edged.credentials.api_keys import digest
@@ -199,7 +200,7 @@ async def test_a_key_is_untouched_or_revoked_when_whoever_revoked_it_hung_up(
                 assert (row["revoked_at"] is not None, denied) == (revoked, [(1,)] if revoked else [])
                 assert await box.lets_in(made["api_key"]) is not revoked
                 if revoked:
-                    with trio.fail_after(30):
+                    with fail_after(30):
                         assert await ended(inside) == 4401
                         await picture.wait_end()
                 else:
@@ -244,7 +245,7 @@ async def test_an_rtsp_reader_stays_or_goes_with_its_key_when_whoever_revoked_it
                 await callers.hang_up_on("revoke_key", key_id=made["key_id"])
                 (stored,) = read_file(box.database, "SELECT revoked_at IS NOT NULL FROM api_keys WHERE name = ?", name)
                 assert ((await callers.listed())[name]["status"] == "revoked") == stored[0]
-                with trio.fail_after(30):
+                with fail_after(30):
                     if stored[0]:
                         await reader.wait_end()
                         gone.append(made["api_key"])
@@ -370,7 +371,7 @@ async def test_a_key_is_suspended_or_not_when_whoever_suspended_or_resumed_it_hu
             async with box.client(secret) as inside:
                 await callers.hang_up_on("suspend_key", key_id=made["key_id"])
                 if suspended := await is_suspended(name, secret):
-                    with trio.fail_after(30):
+                    with fail_after(30):
                         assert await ended(inside) == 4401
                 else:
                     assert "result" in await inside.ask("get_camera_list")

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from media_helpers import ENVIRONMENT, eventually, install_standin, is_alive, open_hook, running, supervisor, until
+from patience import fail_after
 from structlog.testing import capture_logs
 
 from edged import descriptors
@@ -49,7 +49,7 @@ async def test_own_exhaustion_leaves_a_healthy_mediamtx_alone(tmp_path: Path) ->
     """Its health cannot be asked for some time; it is neither stopped nor called unhealthy, and viewers go on."""
     folder = install_standin(tmp_path / "bin").parent
     timing = Timing(health_every=0.05, health_within=1.0, stop_grace=0.5)
-    with trio.fail_after(30), capture_logs() as logs:
+    with fail_after(30), capture_logs() as logs:
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", folder / "mediamtx", timing=timing)
             async with running(server.run):
@@ -75,7 +75,7 @@ async def test_a_call_without_a_socket_says_so() -> None:
 
 async def test_a_child_that_ends_meanwhile_is_no_zombie() -> None:
     """Its end is noticed without a descriptor, and it is reaped."""
-    with trio.fail_after(10):
+    with fail_after(10):
         async with spawn(["sleep", "60"], environment=ENVIRONMENT) as child:
             with no_descriptor():
                 child.kill()
@@ -85,7 +85,7 @@ async def test_a_child_that_ends_meanwhile_is_no_zombie() -> None:
 
 async def test_leaving_the_block_reaps_it_also_then() -> None:
     """Whoever spawned it and fails for want of a descriptor leaves nothing behind."""
-    with trio.fail_after(10):
+    with fail_after(10):
         child = spawn(["sleep", "60"], environment=ENVIRONMENT)
         with no_descriptor():
             async with child:

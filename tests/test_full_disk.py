@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 from house_helpers import make_config, port_of, running_house
+from patience import fail_after
 
 MIB = 1024 * 1024
 
@@ -60,6 +61,6 @@ async def test_a_full_state_disk_shows_in_health_status_and_metrics(tmp_path: Pa
         assert 'edged_health_problems{part="disk"} 1.0' in scraped
         assert 'edged_disk_free_bytes{disk="state"} 0.0' in scraped
         (small_disk / "filler").unlink()
-        with trio.fail_after(20):
+        with fail_after(20):
             while (await house.request("GET", "/health/ready")).status != 200:
                 await trio.sleep(0.05)

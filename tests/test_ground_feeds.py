@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import trio
 import trio.testing
+from patience import fail_after
 
 from edged.feeds import LAGGED, Feed, Lagged, Reader
 
@@ -24,7 +25,7 @@ async def test_every_reader_gets_every_value_in_order() -> None:
     with feed.subscribe() as one, feed.subscribe() as other:
         for number in (1, 2, 3):
             feed.publish(number)
-        with trio.fail_after(5):
+        with fail_after(5):
             assert await take(one, 3) == [1, 2, 3] == await take(other, 3)
 
 
@@ -49,7 +50,7 @@ async def test_a_slow_reader_loses_the_oldest_and_is_told_once() -> None:
     with feed.subscribe(size=2) as slow, feed.subscribe(size=9) as quick:
         for number in range(5):
             feed.publish(number)
-        with trio.fail_after(5):
+        with fail_after(5):
             assert await take(slow, 3) == [LAGGED, 3, 4]
             assert await take(quick, 5) == [0, 1, 2, 3, 4]
         feed.publish(5)

@@ -23,6 +23,7 @@ from house_helpers import SECRET, RunningHouse, make_config, port_of, running_ho
 from log_helpers import kept_log
 from media_helpers import install_standin
 from net_helpers import ask, close_code, connect, frame, frames_in, open_raw, read_all, read_reply
+from patience import fail_after
 
 from edged.credentials import tokens
 from edged.operations import gather
@@ -55,7 +56,7 @@ async def besieged(folder: Path, **settings: Any) -> AsyncIterator[RunningHouse]
         yield house
         for port in ports_of(house):
             async with house.websocket(port) as client:
-                with trio.fail_after(20):
+                with fail_after(20):
                     assert await client.call("ping") == "pong"
         async with house.local() as admin:
             assert await admin.call("ping") == "pong"
@@ -102,7 +103,7 @@ async def test_a_bad_frame_closes_with_its_code(tmp_path: Path, log: io.StringIO
     data, code = FRAMES[name]
     # The length with its highest bit set is against the RFC; which of the two codes says so is the core's choice.
     codes = {code, 1009} if "2^63" in name else {code}
-    with trio.fail_after(60):
+    with fail_after(60):
         async with besieged(tmp_path) as house:
             for port in ports_of(house):
                 async with await open_raw(port) as stream:
@@ -112,7 +113,7 @@ async def test_a_bad_frame_closes_with_its_code(tmp_path: Path, log: io.StringIO
 
 async def test_an_authenticated_client_may_send_a_mebibyte_and_no_more(tmp_path: Path, log: io.StringIO) -> None:
     """1 MiB of spaces around a ping is answered, one byte more is 1009, whole or in pieces."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with besieged(tmp_path) as house:
             _, key = await house.create_key()
             login = {"jsonrpc": "2.0", "id": 0, "method": "authenticate", "params": {"auth_token": key}}
@@ -161,7 +162,7 @@ async def test_a_truncated_frame_harms_nobody(tmp_path: Path, log: io.StringIO) 
     """A client that goes away after any byte of a frame leaves nothing behind, politely or with a reset."""
     whole = frame(PING)
     long = frame(PING + b" " * 70_000)
-    with trio.fail_after(60):
+    with fail_after(60):
         async with besieged(tmp_path) as house:
             cuts = [whole[:at] for at in range(len(whole))] + [long[:at] for at in (2, 5, 10, 14, 60_000)]
             for number, part in enumerate(cuts):
@@ -255,7 +256,7 @@ HEADS: dict[str, tuple[bytes, set[int]]] = {
 async def test_a_bad_head_is_refused_in_json(tmp_path: Path, log: io.StringIO, name: str) -> None:
     """One reply with a status, a word for programs and a sentence; then the connection ends."""
     data, statuses = HEADS[name]
-    with trio.fail_after(60):
+    with fail_after(60):
         async with besieged(tmp_path) as house:
             _, key = await house.create_key("admin")
             for port in ports_of(house):
@@ -276,7 +277,7 @@ async def test_half_a_head_is_waited_for_only_so_long(tmp_path: Path, log: io.St
     limits = msgspec.structs.replace(config.limits, head_seconds=0.5)
     config = msgspec.structs.replace(config, limits=limits)
     request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    with trio.fail_after(60):
+    with fail_after(60):
         async with besieged(tmp_path, config=config) as house:
             for at in range(len(request)):
                 stream = await connect(house.port)
@@ -299,7 +300,7 @@ async def test_a_foreign_page_or_name_never_acts_as_root(tmp_path: Path, log: io
         "http://127.0.0.1",
         "chrome-extension://a",
     ]
-    with trio.fail_after(60):
+    with fail_after(60):
         async with besieged(tmp_path) as house:
             before = (await house.request("GET", "/api/keys")).json if os.geteuid() == 0 else {"keys": []}
             questions = [(host, None) for host in hosts] + [("localhost", origin) for origin in origins]
@@ -322,7 +323,7 @@ async def test_a_foreign_page_or_name_never_acts_as_root(tmp_path: Path, log: io
 
 async def test_a_websocket_may_be_opened_from_any_page_and_is_a_stranger(tmp_path: Path, log: io.StringIO) -> None:
     """There is no authority in an address, a Host or an Origin: nothing but ping is answered."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with besieged(tmp_path) as house:
             for host in ("localhost", "evil.example", ""):
                 for origin in ("http://evil.example", "null", "http://localhost", "\x80"):
@@ -421,7 +422,7 @@ async def test_random_documents_get_json_rpc_answers(
 ) -> None:
     """To each text one answer or, for notifications, none; every answer is JSON-RPC 2.0; a ping behind is answered."""
     documents = Documents(SEED)
-    with trio.fail_after(80):
+    with fail_after(80):
         async with besieged(tmp_path, cameras=0) as house:
             _, key = await house.create_key("admin")
             async with (
@@ -522,7 +523,7 @@ SPECIAL: dict[str, tuple[bytes, int | None, bytes]] = {
 @pytest.mark.parametrize("port_name", ["main", "compat"])
 async def test_odd_texts_are_answered_by_the_letter(tmp_path: Path, log: io.StringIO, port_name: str) -> None:
     """The right code, and the id as the very bytes that the client wrote; the connection lives through all of them."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with besieged(tmp_path) as house:
             _, key = await house.create_key("admin")
             async with house.websocket(port_of(getattr(house.config.listen, port_name))) as client:
@@ -539,7 +540,7 @@ async def test_odd_texts_are_answered_by_the_letter(tmp_path: Path, log: io.Stri
 
 async def test_batches_inside_batches_are_no_calls(tmp_path: Path, log: io.StringIO) -> None:
     """Each inner array is an invalid request of its own; the calls beside it are answered."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with besieged(tmp_path) as house, house.websocket() as client:
             await client.connection.send_message(f"[[{PING.decode()}], {PING.decode()}, [[[]]], 5]")
             answers = json.loads(await client.connection.get_message())
@@ -555,7 +556,7 @@ async def test_a_hundred_thousand_brackets_are_an_error(tmp_path: Path, log: io.
     count = BRACKETS // max(1, opening.count("[") + opening.count("{"))
     closing = "".join({"[": "]", "{": "}"}.get(letter, "") for letter in reversed(opening))
     texts = [opening * count, opening * count + "1" + closing * count]
-    with trio.fail_after(80):
+    with fail_after(80):
         async with besieged_hook(tmp_path) as (house, hook):
             _, key = await house.create_key("admin")
             async with house.websocket() as client:
@@ -577,7 +578,7 @@ async def test_a_hundred_thousand_brackets_are_an_error(tmp_path: Path, log: io.
 async def test_a_token_may_end_after_the_last_year(tmp_path: Path, log: io.StringIO, end: float) -> None:
     """Its bearer is told the last second that a date can name."""
     claims = {"user_id": "a", "role": "viewer", "iat": int(time.time()), "exp": end}
-    with trio.fail_after(60):
+    with fail_after(60):
         async with besieged(tmp_path) as house, house.websocket() as client:
             token = tokens.sign(claims, tokens.SharedSecret("test", SECRET))
             told = await client.call("authenticate", auth_token=token)
@@ -615,7 +616,7 @@ async def rest(port: int, key: str) -> AsyncIterator[Post]:
 async def test_random_bodies_get_json_answers(tmp_path: Path, log: io.StringIO) -> None:
     """Every REST body gets a status below 500 and JSON; a refusal says what is wrong."""
     documents = Documents(SEED + 1)
-    with trio.fail_after(80):
+    with fail_after(80):
         async with besieged(tmp_path, cameras=0) as house:
             key_id, key = await house.create_key("admin")
             async with rest(house.port, key) as post:
@@ -649,7 +650,7 @@ ODD_BODIES = [
 @pytest.mark.parametrize("body", ODD_BODIES, ids=range(len(ODD_BODIES)))
 async def test_an_odd_body_is_400(tmp_path: Path, log: io.StringIO, body: bytes) -> None:
     """With the member named where one is wrong; nothing is made."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with besieged(tmp_path, cameras=0) as house:
             _, key = await house.create_key("admin")
             async with rest(house.port, key) as post:
@@ -683,7 +684,7 @@ async def test_random_questions_to_the_hook_are_refused(tmp_path: Path, log: io.
     members = ["action", "path", "protocol", "id", "user", "password", "token", "query", "ip", "userAgent", "x"]
     actions = ["read", "publish", "api", "playback", "metrics", "pprof", ""]
     queries = ["token=x&jwt=", "&" * 500, "a=b&" * 500, "token=%ff%00", "=" * 9, "token=" + "a" * 9000]
-    with trio.fail_after(80):
+    with fail_after(80):
         async with besieged_hook(tmp_path) as (house, hook):
             statuses = set()
             for _ in range(DOCUMENTS):
@@ -701,7 +702,7 @@ async def test_random_questions_to_the_hook_are_refused(tmp_path: Path, log: io.
 
 async def test_the_hooks_listener_answers_bad_http(tmp_path: Path, log: io.StringIO) -> None:
     """Another path, another method, a huge body, half a question, bytes that are no HTTP."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with besieged_hook(tmp_path) as (house, hook):
             text = (house.config.paths.runtime / "mediamtx.json").read_text()
             url = urlsplit(json.loads(text)["authHTTPAddress"])
@@ -734,7 +735,7 @@ async def test_five_thousand_random_requests_make_no_new_series(tmp_path: Path, 
     """A box of two cameras and five keys exports the same set of series before and after, at most 500."""
     documents = Documents(SEED + 3)
     chance = random.Random(SEED)
-    with trio.fail_after(85):
+    with fail_after(85):
         async with besieged(tmp_path) as house:
             keys = [await house.create_key(role) for role in ("monitor", "viewer", "operator", "user", "admin")]
             local = port_of(house.config.listen.local)

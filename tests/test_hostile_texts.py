@@ -10,6 +10,7 @@ import pytest
 import trio
 from house_helpers import RunningHouse, running_house
 from net_helpers import ask, connect
+from patience import fail_after
 
 ATTACK = b"[" * 65 + b'"' + b'\\"' * 1400
 HARMLESS = b'{"a":"' + b"x" * (len(ATTACK) - 8) + b'"}'
@@ -45,7 +46,7 @@ async def cost_of(house: RunningHouse, data: bytes) -> float:
 
 async def test_a_bearer_that_was_made_to_cost_costs_what_another_one_of_its_length_does(tmp_path: Path) -> None:
     """At each endpoint that a stranger can reach."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house:
             for attack, harmless in zip(
                 requests_with(token_of(ATTACK)), requests_with(token_of(HARMLESS)), strict=True
@@ -56,7 +57,7 @@ async def test_a_bearer_that_was_made_to_cost_costs_what_another_one_of_its_leng
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 async def test_the_live_picture_goes_on_for_a_client_that_sends_no_more(tmp_path: Path, version: bytes) -> None:
     """It has ended its own side, and reads: several pictures over more than the watcher's pause."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house:
             _, key = await house.create_key("viewer")
             async with await connect(house.port) as stream:

@@ -22,6 +22,7 @@ import trio
 from house_helpers import RunningHouse, make_config, running_house
 from issuer_helpers import KeyServer, key_server, respond
 from joserfc.jwk import ECKey, RSAKey
+from patience import fail_after
 from test_credentials_hostile_tokens import (
     CLAIMS,
     COMPANY,
@@ -173,7 +174,7 @@ async def besieged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
             site = Site(house, pinned, evil)
             # What the corpus is one step away from is taken, once the issuers' keys are here.
             good = [*GOOD.values(), *(craft(*parts) for parts in OUTSIDE_KINDS.values())]
-            with trio.fail_after(30):
+            with fail_after(30):
                 while any(await site.show(*good)):
                     await trio.sleep(0.02)
             yield site
@@ -209,7 +210,7 @@ async def test_no_token_makes_the_house_ask_anybody_but_for_a_newer_key(
     what a token names is never asked."""
     # Whoever asks is served at once: nothing but the tokens decides whether anybody asks.
     monkeypatch.setattr(issuers, "LEAST_SECONDS", 0.0)
-    with trio.fail_after(240):
+    with fail_after(240):
         async with besieged(tmp_path, monkeypatch) as site:
             assert sorted(site.pinned.asked) == ["/company", "/partner"]
             evil = f"http://127.0.0.1:{site.evil.port}/jwks.json"

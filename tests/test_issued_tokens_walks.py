@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 from house_helpers import Conversation, RunningHouse, ended, running_house
+from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
 from test_users_walks import ENDS, OTHER, Picture, add, claims_of, log_in, reason
 
@@ -45,7 +46,7 @@ async def answers(house: RunningHouse, tokens: dict[str, str]) -> dict[str, str]
 async def test_what_a_user_issued_for_others_ends_with_their_rights(tmp_path: Path, how: str) -> None:
     """For nobody's name, for another user, by a key pair, through another hand, refreshed: all refused on the very next
     call, and whoever is inside by one is out; what another administrator issued goes on."""
-    with trio.fail_after(120):
+    with fail_after(120):
         async with running_house(tmp_path) as house, trio.open_nursery() as nursery:
             for name, role in (("root", "admin"), ("ann", "admin"), ("bob", "viewer")):
                 await add(house, name, role)
@@ -82,7 +83,7 @@ async def test_what_a_user_issued_for_others_ends_with_their_rights(tmp_path: Pa
 @pytest.mark.parametrize("how", ["revoke", "suspend", "owner", "narrow"])
 async def test_what_a_key_issued_ends_or_shrinks_with_the_key(tmp_path: Path, how: str) -> None:
     """And with its owner; a key that may do less leaves its tokens no more than that."""
-    with trio.fail_after(90):
+    with fail_after(90):
         async with running_house(tmp_path) as house:
             for name in ("root", "ann"):
                 await add(house, name, "admin")
@@ -111,7 +112,7 @@ async def test_what_a_key_issued_ends_or_shrinks_with_the_key(tmp_path: Path, ho
 
 async def test_a_key_made_by_such_a_token_is_its_issuers(tmp_path: Path) -> None:
     """Whoever issued the token that made a key owns the key, unless its maker or somebody is named."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house:
             await add(house, "ann", "admin")
             await add(house, "bob", "admin")
@@ -132,7 +133,7 @@ async def test_a_key_made_by_such_a_token_is_its_issuers(tmp_path: Path) -> None
 async def test_nobody_says_themselves_by_whom_a_token_was_issued(tmp_path: Path) -> None:
     """Root on the box leaves nothing behind by which a token could end; a foreign token's subject does; and what comes
     through too many hands is not issued."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house:
             async with house.local() as admin:
                 wrong = await admin.ask("issue_token", user_id="x", role="viewer", claims={"issued_by": ["user:x"]})
@@ -152,7 +153,7 @@ async def test_nobody_says_themselves_by_whom_a_token_was_issued(tmp_path: Path)
 @pytest.mark.ffmpeg
 async def test_a_viewer_at_mediamtx_by_such_a_token_is_out_with_its_issuer(tmp_path: Path) -> None:
     """Over RTSP, and the next one is refused; with a new password as with any other end."""
-    with trio.fail_after(90):
+    with fail_after(90):
         async with running_house(tmp_path, mediamtx=True) as house:
             await house.wait_media()
             await add(house, "ann", "admin")

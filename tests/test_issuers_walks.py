@@ -9,6 +9,7 @@ import pytest
 import trio
 from house_helpers import RunningHouse, ended, make_config, running_house
 from issuer_helpers import Authority, Company, key_server, respond
+from patience import fail_after
 
 from edged.config.model import Config, IssuerSettings
 from edged.errors import ConfigError
@@ -45,7 +46,7 @@ async def metric(house: RunningHouse, name: str) -> float:
 
 async def enters_soon(house: RunningHouse, text: str) -> None:
     """Keys come in the background: a client that is refused tries again."""
-    with trio.fail_after(30):
+    with fail_after(30):
         while not await enters(house, text):
             await trio.sleep(0.05)
 
@@ -56,7 +57,7 @@ async def test_an_outside_issuer_s_token_opens_the_house_within_its_ceiling(
     """Keys by TLS, the caller with its subject, no more than the ceiling, counted by its own method; and the keys that
     were good last serve a restart without the issuer."""
     company = Company().add("a")
-    with trio.fail_after(80):
+    with fail_after(80):
         async with key_server(lambda _head: respond(company.jwks()), authority.context("localhost")) as server:
             issuer = IssuerSettings(
                 issuer=company.issuer, jwks=f"https://localhost:{server.port}/jwks.json", ceiling="operator",
@@ -96,7 +97,7 @@ async def test_a_cut_off_by_issuer_puts_its_callers_out_and_nobody_else(tmp_path
         tmp_path, one=IssuerSettings(issuer="one", key=str(tmp_path / "one.pem")),
         two=IssuerSettings(issuer="two", jwks=str(tmp_path / "two.json")),
     )  # fmt: skip
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=config) as house, house.local() as admin:
             texts = [each.sign("a", iat=1_700_000_000) for each in (first, second)]
             await enters_soon(house, texts[1])
@@ -118,7 +119,7 @@ async def test_what_is_signed_elsewhere_is_explained_but_never_refreshed(tmp_pat
     (tmp_path / "one.pem").write_bytes(company.pem("a"))
     config = trusting(tmp_path, one=IssuerSettings(issuer="one", key=str(tmp_path / "one.pem")))
     text = company.sign("a", jti="x", iat=1_700_000_000)
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=config) as house, house.local() as admin:
             shown = await admin.call("validate_token", token=text)
             assert shown["valid"] is True
@@ -133,7 +134,7 @@ async def test_what_is_signed_elsewhere_is_explained_but_never_refreshed(tmp_pat
 async def test_a_key_file_that_is_none_fails_the_start_by_name(tmp_path: Path) -> None:
     """As a wrong setting does, not as a traceback."""
     config = trusting(tmp_path, one=IssuerSettings(issuer="one", key=str(tmp_path / "absent.pem")))
-    with trio.fail_after(30), pytest.raises(ExceptionGroup) as caught:
+    with fail_after(30), pytest.raises(ExceptionGroup) as caught:
         async with running_house(tmp_path, config=config):
             pass
     assert caught.group_contains(ConfigError, match=r"auth\.issuers\.one\.key", depth=None)
@@ -146,7 +147,7 @@ async def test_a_stranger_s_token_is_told_as_one_and_one_by_a_key_of_ours_that_i
     config = trusting(tmp_path, cameras=0)
     config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, issuer="box"))
     strangers = 'edged_auth_failures_total{method="jwt_federated",reason="untrusted_issuer",transport="ws"}'
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=config) as house, house.websocket() as client:
             for issuer, counts in (("https://evil", 1), ("edged", 2), ("box", 2)):
                 told = await client.ask("authenticate", auth_token=Company(issuer).add("key-9").sign("key-9"))
@@ -185,7 +186,7 @@ async def test_tokens_of_identity_providers_are_taken_and_their_words_are_ours(t
         issuer=company.issuer, jwks=str(tmp_path / "keys.json"), ceiling="admin", roles_claim="realm_access.roles",
         roles={"cam-operators": "operator", "Camera Viewers": "viewer"},
     )  # fmt: skip
-    with trio.fail_after(80):
+    with fail_after(80):
         async with running_house(tmp_path, config=trusting(tmp_path, company=issuer)) as house:
             await enters_soon(house, company.sign("a", role=None, realm_access={"roles": ["cam-operators"]}))
             for number, header in enumerate(HEADERS):
@@ -220,7 +221,7 @@ async def test_a_token_may_be_longer_over_http_than_elsewhere(
     groups = [f"{number:08}-0000-4000-8000-000000000000" for number in range(200)]
     text = company.sign("a", name_key=False, iat=1_700_000_000, groups=[*groups, "watch"])
     assert 8192 < len(text) < 12288
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=trusting(tmp_path, company=issuer)) as house, house.local() as admin:
             for _ in range(2):
                 assert (await house.request("GET", "/api/sessions", headers=bearer(text))).status == 200
@@ -259,7 +260,7 @@ async def test_refusals_of_outside_tokens_are_counted_and_told_as_theirs(
         "bad_audience": [company.sign("a", aud="x", **no_key)],
         "untrusted_issuer": [Company("https://evil").add("a", "RS256").sign("a", header={"x5t": "x"})],
     }  # fmt: skip
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=trusting(tmp_path, cameras=0, company=issuer)) as house:
             for text in (text for those in texts.values() for text in those):
                 assert (await house.request("GET", "/api/sessions", headers=bearer(text))).status == 401

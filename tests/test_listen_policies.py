@@ -20,6 +20,7 @@ from house_helpers import RunningHouse, free_port, make_config, port_of, running
 from hypothesis import given
 from hypothesis import strategies as st
 from net_helpers import UPGRADE, ask, connect, read_all, read_reply, running, until
+from patience import fail_after
 from rtsp_client import RtspReader
 from structlog.testing import capture_logs
 
@@ -394,7 +395,7 @@ async def restricted_house(folder: Path, **policies: ListenerPolicy) -> AsyncIte
     listen = msgspec.structs.replace(
         config.listen, tokens=(f"127.0.0.1:{free_port()}",), policy=ListenPolicies(**policies)
     )
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(folder, config=msgspec.structs.replace(config, listen=listen)) as house:
             yield house
 
@@ -526,7 +527,7 @@ async def test_mediamtx_asks_whatever_the_listeners_are_held_to(tmp_path: Path) 
     nobody = ListenerPolicy(paths=("/nothing",), networks=("192.0.2.0/24",))
     policy = ListenPolicies(**dict.fromkeys(LISTENERS, nobody))
     listen = msgspec.structs.replace(config.listen, policy=policy)
-    with trio.fail_after(80):
+    with fail_after(80):
         async with running_house(tmp_path, config=msgspec.structs.replace(config, listen=listen)) as house:
             _, key = await house.create_key("viewer")
             await house.wait_media()

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import trio
 from house_helpers import make_config, running_house
+from patience import fail_after
 from structlog.testing import capture_logs
 from web_helpers import Site
 
@@ -67,7 +68,7 @@ async def test_a_start_with_a_tcp_socket_called_unix_fails(tmp_path: Path, monke
     """The whole daemon, as systemd starts it; the socket is closed again."""
     sock = listening()
     monkeypatch.setattr(app.systemd, "listen_fds", lambda: {"unix": sock})
-    with trio.fail_after(20), pytest.raises(BaseExceptionGroup) as failed:
+    with fail_after(20), pytest.raises(BaseExceptionGroup) as failed:
         await app.run(make_config(tmp_path, cameras=0))
     assert failed.group_contains(StartFailed, match="a TCP socket from systemd is called 'unix'")
     assert sock.fileno() == -1
@@ -127,7 +128,7 @@ async def test_over_real_sockets_http_1_0_is_nobody_and_1_1_is_root(tmp_path: Pa
         config = make_config(tmp_path, cameras=0)
         auth = msgspec.structs.replace(config.auth, local_keys=local_keys)
         config = msgspec.structs.replace(config, auth=auth)
-        with trio.fail_after(30):
+        with fail_after(30):
             async with running_house(tmp_path, config=config) as house:
                 asked = f"Host: 127.0.0.1:{house.port}\r\nConnection: close\r\n\r\n"
                 assert (await ask_raw(house.port, f"GET /api/keys HTTP/1.1\r\n{asked}")).split()[1] == status
@@ -141,7 +142,7 @@ async def test_outside_a_demo_there_is_no_demo_login(tmp_path: Path) -> None:
     """Neither made nor taken, were it there from before."""
     config = make_config(tmp_path, cameras=0)
     config = msgspec.structs.replace(config, auth=AuthSettings())
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, config=config) as house, house.local() as admin:
             refused = (await admin.ask("create_demo_login"))["error"]
             assert "no demo" in refused["message"] + str(refused["data"])

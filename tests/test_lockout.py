@@ -15,6 +15,7 @@ import trio
 import trio.testing
 from cellar_helpers import SECRET, Desk, busy_writer, open_desk, rows, running_desk, until
 from house_helpers import Conversation, RunningHouse, running_house
+from patience import fail_after
 
 from edged.access.authority import EDGED
 from edged.clock import iso
@@ -274,7 +275,7 @@ async def log_in(house: RunningHouse, name: str) -> str:
 
 async def test_each_door_refuses_to_shut_the_last_administrator_out(tmp_path: Path) -> None:
     """409, with the user's name and what to do; the administrator goes on; a line up to now is drawn."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             await admin.call("create_user", name="ann", role="admin", password=PASSWORD)
             _, key = await house.create_key("admin")
@@ -295,7 +296,7 @@ async def test_each_door_refuses_to_shut_the_last_administrator_out(tmp_path: Pa
 
 async def test_no_token_is_made_for_a_revoked_subject(tmp_path: Path) -> None:
     """Nobody would take it: 409, for a user and for whoever is none; nor is a user of that name made."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             _, key = await house.create_key("admin")
             for subject in ("kiosk", "user_cat"):
@@ -311,7 +312,7 @@ async def test_no_token_is_made_for_a_revoked_subject(tmp_path: Path) -> None:
 
 async def test_no_token_is_made_behind_a_line_that_is_drawn_already(tmp_path: Path) -> None:
     """A line may lie as far ahead as clocks may differ: what is issued until then would be worth nothing."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             await admin.call("revoke", subject="kiosk", before=iso(time.time() + 45))
             assert await told(admin, "issue_token", user_id="kiosk") == "invalid_state"

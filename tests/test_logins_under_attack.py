@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 from house_helpers import RunningHouse, running_house
+from patience import fail_after
 from planted import plant
 
 PASSWORD = plant("what ann has chosen", "ann's password")
@@ -40,7 +41,7 @@ async def make_ann(house: RunningHouse) -> None:
 async def test_a_user_under_attack_keeps_access_from_where_they_came_in_before(tmp_path: Path) -> None:
     """Ten addresses guess at ann's password, each of them once: a stranger waits, ann at home does not, nor after a
     restart, and the stranger no longer than before it."""
-    with trio.fail_after(80):
+    with fail_after(80):
         async with running_house(tmp_path, cameras=0) as house:
             await make_ann(house)
             assert await log_in(house, HOME) == 200
@@ -61,7 +62,7 @@ async def test_a_user_under_attack_keeps_access_from_where_they_came_in_before(t
 
 async def test_one_mistyped_password_again_and_again_holds_nobody_up(tmp_path: Path) -> None:
     """A client with an old password in its settings does not lock its user out."""
-    with trio.fail_after(80):
+    with fail_after(80):
         async with running_house(tmp_path, cameras=0) as house:
             await make_ann(house)
             for _ in range(25):
@@ -71,7 +72,7 @@ async def test_one_mistyped_password_again_and_again_holds_nobody_up(tmp_path: P
 
 async def test_an_address_that_guesses_waits_and_is_told_how_long(tmp_path: Path) -> None:
     """429 with Retry-After, whoever it names, in the metrics by axis; and a right password gets through later."""
-    with trio.fail_after(80):
+    with fail_after(80):
         async with running_house(tmp_path, cameras=0) as house:
             await make_ann(house)
             for number in range(10):

@@ -6,9 +6,9 @@ import hashlib
 from pathlib import Path
 
 import pytest
-import trio
 from house_helpers import Conversation, RunningHouse, running_house
 from issuer_helpers import Authority, Company, key_server, respond
+from patience import fail_after
 from test_issuers_walks import bearer, enters, enters_soon, trusting
 from test_users_walks import add, claims_of, log_in
 
@@ -39,7 +39,7 @@ async def status_of(admin: Conversation, key_id: str) -> str:
 @pytest.mark.parametrize("include_made", [False, True])
 async def test_what_a_login_made_ends_with_its_token(tmp_path: Path, how: str, include_made: bool) -> None:
     """The token that it issued always does, by whatever name the login's is revoked; its key only if that is asked."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             await add(house, "ann", "admin")
             login = await log_in(house)
@@ -71,7 +71,7 @@ async def test_what_a_login_made_ends_with_its_token(tmp_path: Path, how: str, i
 async def test_what_a_key_made_ends_with_it_only_where_it_is_asked_for(tmp_path: Path) -> None:
     """Over HTTP; its tokens end always, the keys that it or its tokens made with include_made, and who made a key is
     told with it."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             key_id, secret = await house.create_key("admin")
             token, first = await make_with(house, secret)
@@ -98,7 +98,7 @@ async def test_a_partner_s_token_with_the_jti_of_edged_s_own_ends_itself(tmp_pat
     """It is a viewer's, and its holder may revoke it: edged's administrator of the same jti goes on, and so does
     another partner's token; an administrator names one issuer's, or all."""
     ours, theirs = Company().add("a"), Company(issuer="https://other.example").add("b")
-    with trio.fail_after(80):
+    with fail_after(80):
         async with key_server(lambda _head: respond(ours.jwks()), authority.context("localhost")) as one, \
                 key_server(lambda _head: respond(theirs.jwks()), authority.context("localhost")) as two:  # fmt: skip
             config = trusting(

@@ -11,6 +11,7 @@ import trio
 from house_helpers import free_port, make_config, running_house
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import fail_after
 from pictures_helpers import Camera
 
 from edged.mediamtx.addresses import connect, host_of, join_address, reach, split_address
@@ -92,7 +93,7 @@ async def test_pictures_come_from_whichever_address_it_listens_on(tmp_path: Path
     camera = msgspec.structs.replace(config.camera[0], mode="always")
     media = msgspec.structs.replace(config.mediamtx, rtsp=f"{host}:{free_port()}")
     config = msgspec.structs.replace(config, mediamtx=media, camera=(camera,))
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=config) as house, house.websocket() as viewer:
             await house.wait_media()
             _, key = await house.create_key("viewer")

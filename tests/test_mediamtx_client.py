@@ -12,6 +12,7 @@ import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import fail_after
 
 from edged.errors import DependencyFailed
 from edged.mediamtx.client import Client, PathState
@@ -47,7 +48,7 @@ def good(value: object) -> bytes:
 async def test_an_older_server_says_ready_and_bytes_by_other_names() -> None:
     """Before 1.16.2: `ready`, `bytesReceived`, `bytesSent`, and no type of a source that is not there."""
     item = {"name": "camera0", "ready": True, "source": None, "readers": [{}], "bytesReceived": 5, "bytesSent": 6}
-    with trio.fail_after(10):
+    with fail_after(10):
         async with answering(good({"itemCount": 1, "pageCount": 1, "items": [item]})) as (client, _):
             assert await client.list_paths() == [PathState("camera0", True, 1, 5, 6, "")]
 
@@ -56,7 +57,7 @@ async def test_a_newer_server_is_believed_by_the_newer_names() -> None:
     """A path with an offline clip is `ready` and yet not `available`."""
     item = {"name": "camera0", "ready": True, "available": False, "readers": [], "inboundBytes": 7, "outboundBytes": 8,
             "bytesReceived": 1, "bytesSent": 1, "source": {"type": "rtspSession", "id": "x"}}  # fmt: skip
-    with trio.fail_after(10):
+    with fail_after(10):
         async with answering(good({"pageCount": 1, "items": [item]})) as (client, _):
             assert await client.list_paths() == [PathState("camera0", False, 0, 7, 8, "rtspSession")]
 
@@ -74,7 +75,7 @@ async def test_a_newer_server_is_believed_by_the_newer_names() -> None:
 )
 async def test_since_when_a_path_is_ready_is_told_in_unix_seconds(members: dict[str, Any], since: float | None) -> None:
     """Under the name of its age, with Go's nine digits; a time that is none is not worth an error."""
-    with trio.fail_after(10):
+    with fail_after(10):
         async with answering(good({"pageCount": 1, "items": [{"name": "camera0", **members}]})) as (client, _):
             (path,) = await client.list_paths()
     assert path.ready_since == (pytest.approx(since, abs=1e-5) if since else None)
@@ -82,7 +83,7 @@ async def test_since_when_a_path_is_ready_is_told_in_unix_seconds(members: dict[
 
 async def test_null_members_of_a_session_are_nothing() -> None:
     """A session that is not on a path yet has none."""
-    with trio.fail_after(10):
+    with fail_after(10):
         item = {"id": "a", "path": None, "state": None}
         async with answering(good({"pageCount": 1, "items": [item]})) as (client, _):
             (session,) = await client.list_sessions_of("webrtc")
@@ -91,7 +92,7 @@ async def test_null_members_of_a_session_are_nothing() -> None:
 
 async def test_silence_ends_at_the_deadline() -> None:
     """A server that accepts and says nothing is a failure that says so, without the password."""
-    with trio.fail_after(10):
+    with fail_after(10):
         async with answering(None, timeout=0.1) as (client, _):
             with pytest.raises(DependencyFailed, match=r"GET /v3/info within 0\.1 s") as caught:
                 await client.info()
@@ -100,7 +101,7 @@ async def test_silence_ends_at_the_deadline() -> None:
 
 async def test_a_single_call_may_have_more_time() -> None:
     """The health check waits longer than MediaMTX waits for the hook."""
-    with trio.fail_after(10):
+    with fail_after(10):
         async with answering(None, timeout=9) as (client, _):
             with pytest.raises(DependencyFailed, match=r"within 0\.05 s"):
                 await client.list_paths(timeout=0.05)
@@ -111,7 +112,7 @@ async def test_a_server_that_is_not_there_is_a_failure() -> None:
     with trio.socket.socket() as holder:
         await holder.bind(("127.0.0.1", 0))
         client = Client("127.0.0.1", holder.getsockname()[1], "edged", SECRET)
-        with trio.fail_after(10), pytest.raises(DependencyFailed, match="refused"):
+        with fail_after(10), pytest.raises(DependencyFailed, match="refused"):
             await client.info()
 
 
@@ -122,7 +123,7 @@ async def test_a_server_that_is_not_there_is_a_failure() -> None:
 )  # fmt: skip
 async def test_a_broken_answer_is_a_failure(answer: bytes) -> None:
     """Whatever comes instead of what was asked for is one kind of error."""
-    with trio.fail_after(10):
+    with fail_after(10):
         async with answering(answer) as (client, _):
             with pytest.raises(DependencyFailed):
                 await client.info()
@@ -131,7 +132,7 @@ async def test_a_broken_answer_is_a_failure(answer: bytes) -> None:
 async def test_an_endless_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer has a greatest length."""
     monkeypatch.setattr("edged.mediamtx.client.ANSWER_BYTES", 1000)
-    with trio.fail_after(10):
+    with fail_after(10):
         async with answering(OK + b"Content-Length: 5000\r\n\r\n" + b"x" * 5000) as (client, _):
             with pytest.raises(DependencyFailed, match="too long"):
                 await client.info()
@@ -139,7 +140,7 @@ async def test_an_endless_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> 
 
 async def test_a_refusal_tells_where_to_look() -> None:
     """401 is the hook's doing, and the error says so."""
-    with trio.fail_after(10):
+    with fail_after(10):
         async with answering(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n") as (client, _):
             with pytest.raises(DependencyFailed, match="401") as caught:
                 await client.kick("rtsp", "x")
@@ -150,7 +151,7 @@ async def test_mediamtxs_own_reason_is_passed_on() -> None:
     """The `error` member of its answer stands in ours."""
     body = b'{"status":"error","error":"invalid path name"}'
     answer = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: 46\r\n\r\n" + body
-    with trio.fail_after(10):
+    with fail_after(10):
         async with answering(answer) as (client, _):
             with pytest.raises(DependencyFailed, match="invalid path name"):
                 await client.delete_path("x")
@@ -159,7 +160,7 @@ async def test_mediamtxs_own_reason_is_passed_on() -> None:
 async def test_a_list_that_must_exist_may_not_be_absent() -> None:
     """A server without the path list is not one that we can supervise."""
     answer = b"HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: 0\r\n\r\n"
-    with trio.fail_after(10):
+    with fail_after(10):
         async with answering(answer) as (client, _):
             with pytest.raises(DependencyFailed, match="404"):
                 await client.list_paths()
@@ -168,7 +169,7 @@ async def test_a_list_that_must_exist_may_not_be_absent() -> None:
 
 async def test_names_are_quoted() -> None:
     """An id from outside cannot change which call is made."""
-    with trio.fail_after(10):
+    with fail_after(10):
         async with answering(good({"status": "ok"})) as (client, asked):
             assert await client.kick("rtsp", "../x y?z\r\n")
     assert asked[0].startswith(b"POST /v3/rtspsessions/kick/..%2Fx%20y%3Fz%0D%0A HTTP/1.1\r\n")
@@ -179,7 +180,7 @@ async def test_names_are_quoted() -> None:
 async def test_no_body_breaks_the_client(body: bytes) -> None:
     """For any bytes the outcome is a list or our own error."""
     head = OK + f"Content-Length: {len(body)}\r\n\r\n".encode()
-    with trio.fail_after(10):
+    with fail_after(10):
         async with answering(head + body) as (client, _):
             with pytest.raises(DependencyFailed):
                 await client.list_paths()

@@ -10,6 +10,7 @@ import structlog.testing
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import fail_after
 from pictures_helpers import Camera, Spawner, write_script
 
 from edged.mediamtx import causes, looks
@@ -137,7 +138,7 @@ async def test_one_failed_look_at_a_camera_that_worked_is_made_sure_of(
     conditions.works("camera0", "reader")
     looking = Looks(spawn, script, Pictures(), conditions, lambda _path: False, folder=tmp_path)
     looking.set_sources([GATE])
-    with trio.fail_after(30), conditions.changes.subscribe() as news:
+    with fail_after(30), conditions.changes.subscribe() as news:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(looking.run)
             assert await news.receive() == "camera0"
@@ -160,7 +161,7 @@ async def test_a_stream_whose_clock_stands_still_does_not_hold_a_look(
     script = write_script(tmp_path, f"{report}; exec sleep 60")
     looking = Looks(spawn, script, Pictures(), conditions, lambda _path: False, folder=tmp_path)
     looking.set_sources([GATE])
-    with trio.fail_after(20), conditions.changes.subscribe() as news:
+    with fail_after(20), conditions.changes.subscribe() as news:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(looking.run)
             await news.receive()
@@ -180,7 +181,7 @@ async def test_a_failing_usb_camera_is_tried_by_a_picture_and_one_in_use_is_left
     published = True
     looking = Looks(Spawner(), lambda: "/bin/false", pictures, conditions, lambda _path: published)
     looking.set_sources([Camera(kind="usb", node="/dev/video0")])
-    with trio.fail_after(30):
+    with fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(looking.run)
             await trio.sleep(0.1)

@@ -22,6 +22,7 @@ from media_helpers import (
     supervisor,
     until,
 )
+from patience import fail_after
 
 from edged.children import spawn
 from edged.errors import DependencyFailed
@@ -53,7 +54,7 @@ async def ready(binary: str, folder: Path, hook: Hook, **more: object) -> AsyncI
 
 async def test_it_says_its_version(binary: str) -> None:
     """`--version` prints a version that we can read."""
-    with trio.fail_after(20):
+    with fail_after(20):
         async with spawn([binary, "--version"], environment=ENVIRONMENT) as child:
             assert child.stdout is not None
             assert parse_version((await child.stdout.receive_some()).decode()) == (1, 20, 1)
@@ -62,7 +63,7 @@ async def test_it_says_its_version(binary: str) -> None:
 
 async def test_it_takes_our_configuration_and_answers(binary: str, tmp_path: Path) -> None:
     """With the file that we write it becomes ready, and every call of its API asks our hook with our secret."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook, ready(binary, tmp_path, hook) as (_, client):
             assert (await client.info()).version == "v1.20.1"
             assert {question["action"] for question in hook.questions} == {"api"}
@@ -71,7 +72,7 @@ async def test_it_takes_our_configuration_and_answers(binary: str, tmp_path: Pat
 
 async def test_a_path_can_be_made_set_again_and_removed(binary: str, tmp_path: Path) -> None:
     """Replace makes a path where there is none and is harmless when repeated; delete removes it, also twice."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook, ready(binary, tmp_path, hook) as (_, client):
             for _ in range(2):
                 await client.replace_path("camera0", ALWAYS)
@@ -86,7 +87,7 @@ async def test_what_an_on_demand_path_is_set_to_is_what_it_lists(binary: str, tm
     """Our values are in its own normal form: nothing is set again for nothing, and a change of mode is seen."""
     from test_mediamtx_settings import FakeSource
 
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook, ready(binary, tmp_path, hook) as (_, client):
             for always_on in (False, True, False):
                 wanted = {"camera0": path_conf(FakeSource("camera0", always_on))}
@@ -101,14 +102,14 @@ async def test_lists_longer_than_a_page_come_whole(
     """A list is read page after page."""
     monkeypatch.setattr("edged.mediamtx.client.PAGE_ITEMS", 2)
     wanted = {f"camera{n}": ALWAYS for n in range(5)}
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook, ready(binary, tmp_path, hook, wanted_paths=lambda: wanted) as (_, client):
             assert sorted(path.name for path in await client.list_paths()) == sorted(wanted)
 
 
 async def test_a_path_it_cannot_have_is_refused_with_its_reason(binary: str, tmp_path: Path) -> None:
     """A bad value changes nothing and ends nothing; the error carries MediaMTX's reason."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook, ready(binary, tmp_path, hook) as (_, client):
             with pytest.raises(DependencyFailed, match="unknown field"):
                 await client.replace_path("camera0", {"nonsense": 1})
@@ -117,7 +118,7 @@ async def test_a_path_it_cannot_have_is_refused_with_its_reason(binary: str, tmp
 
 async def test_a_stranger_cannot_use_the_control_api(binary: str, tmp_path: Path) -> None:
     """Another password is refused, so other local users cannot kick or list."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook, ready(binary, tmp_path, hook) as (_, client):
             stranger = Client(*client._address, "edged", "guess", timeout=15)
             with pytest.raises(DependencyFailed, match="401"):
@@ -127,7 +128,7 @@ async def test_a_stranger_cannot_use_the_control_api(binary: str, tmp_path: Path
 async def test_a_kick_of_nobody_finds_nothing(binary: str, tmp_path: Path) -> None:
     """An unknown id is an answer, not an error, over every protocol that is on, and over one that is off."""
     nobody = "0d3c9a1e-9c4f-4b49-8f52-0d4c4f6a0000"
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook, ready(binary, tmp_path, hook) as (_, client):
             for protocol in ("rtsp", "hls", "webrtc", "rtmp"):
                 assert not await client.kick(protocol, nobody)
@@ -135,7 +136,7 @@ async def test_a_kick_of_nobody_finds_nothing(binary: str, tmp_path: Path) -> No
 
 async def test_a_protocol_that_is_off_has_no_sessions(binary: str, tmp_path: Path) -> None:
     """A list that does not exist is an empty one."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook, ready(binary, tmp_path, hook) as (_, client):
             assert await client.list_sessions_of("rtmp") == []
 
@@ -152,7 +153,7 @@ async def streaming(server: Supervisor) -> AsyncIterator[tuple[RtspClient, RtspC
 
 async def test_a_reader_is_listed_and_can_be_kicked(binary: str, tmp_path: Path) -> None:
     """The id that the hook was told is the one listed; a kick closes that connection and no other."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with (
             open_hook() as hook,
             ready(binary, tmp_path, hook, wanted_paths=lambda: {"camera0": ALWAYS}) as (server, client),
@@ -175,7 +176,7 @@ async def test_a_reader_is_listed_and_can_be_kicked(binary: str, tmp_path: Path)
 
 async def test_a_kick_by_connection_finds_the_session(binary: str, tmp_path: Path) -> None:
     """Older servers told the hook the connection's id; that is enough to put the reader out."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with (
             open_hook() as hook,
             ready(binary, tmp_path, hook, wanted_paths=lambda: {"camera0": ALWAYS}) as (server, _client),
@@ -191,7 +192,7 @@ async def test_a_kick_by_connection_finds_the_session(binary: str, tmp_path: Pat
 
 async def test_a_removed_path_ends_its_sessions(binary: str, tmp_path: Path) -> None:
     """Taking a camera away closes its publisher and its readers."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with (
             open_hook() as hook,
             ready(binary, tmp_path, hook, wanted_paths=lambda: {"camera0": ALWAYS}) as (server, client),
@@ -207,7 +208,7 @@ async def test_a_removed_path_ends_its_sessions(binary: str, tmp_path: Path) -> 
 
 async def test_a_denied_reader_gets_no_session(binary: str, tmp_path: Path) -> None:
     """What the hook refuses is refused, and a path that is not configured is not even asked about."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with (
             open_hook(lambda question: False) as hook,
             ready(binary, tmp_path, hook, wanted_paths=lambda: {"camera0": ALWAYS}) as (server, client),
@@ -227,7 +228,7 @@ async def test_a_taken_port_is_a_state_that_names_the_port_and_its_holder(binary
     await holder.bind(("127.0.0.1", 0))
     holder.listen()
     port = holder.getsockname()[1]
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", binary, rtsp=f"127.0.0.1:{port}")
             async with running(server.run):
@@ -244,7 +245,7 @@ async def test_a_taken_udp_port_is_named_too(binary: str, tmp_path: Path) -> Non
     with trio.socket.socket(type=trio.socket.SOCK_DGRAM) as holder:
         await holder.bind(("127.0.0.1", 0))
         port = holder.getsockname()[1]
-        with trio.fail_after(30):
+        with fail_after(30):
             async with open_hook() as hook:
                 server = supervisor(hook, tmp_path / "run", binary, webrtc_udp=f"127.0.0.1:{port}")
                 async with running(server.run):
@@ -259,7 +260,7 @@ async def test_a_refused_configuration_is_a_state_with_its_own_line(
 
     render = process.render
     monkeypatch.setattr(process, "render", lambda *a, **k: render(*a, **k).replace('"rtspEncryption"', '"nonsense"'))
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", binary)
             async with running(server.run):
@@ -270,7 +271,7 @@ async def test_a_refused_configuration_is_a_state_with_its_own_line(
 
 async def test_stopping_leaves_nothing_behind(binary: str, tmp_path: Path) -> None:
     """After a stop there is no process, no configuration file, and no secret that is still good."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", binary)
             async with running(server.run):
@@ -290,7 +291,7 @@ async def test_after_a_kill_it_is_ready_again_with_its_paths(binary: str, tmp_pa
 
     paths = Paths()
     paths.set_wanted([FakeSource("camera0")])
-    with trio.fail_after(60):
+    with fail_after(60):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", binary, wanted_paths=paths.wanted)
             async with running(server.run, partial(paths.run, server)):

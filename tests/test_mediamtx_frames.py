@@ -14,6 +14,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import fail_after
 from pictures_helpers import PASSWORD, Camera, Spawner, command_lines, eventually, open_mediamtx, publish, write_script
 from PIL import Image
 
@@ -262,7 +263,7 @@ def decode(picture: bytes) -> Image.Image:
 async def test_a_snapshot_is_a_picture_of_the_cameras_size_and_leaves_nothing_running() -> None:
     """A JPEG with more than one colour; ffmpeg ends with it: a camera that nobody watches costs nothing."""
     spawn = Spawner()
-    with trio.fail_after(60):
+    with fail_after(60):
         async with opened(spawn) as frames:
             image = decode(await frames.snapshot(Camera()))
             assert (image.format, image.size) == ("JPEG", (160, 120))
@@ -274,7 +275,7 @@ async def test_a_snapshot_is_a_picture_of_the_cameras_size_and_leaves_nothing_ru
 @ffmpeg
 async def test_a_snapshot_can_be_a_png_or_of_a_quality() -> None:
     """Format and quality are what was asked for."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with opened(Spawner()) as frames:
             assert decode(await frames.snapshot(Camera(), format="png")).format == "PNG"
             poor = await frames.snapshot(Camera(), quality=1)
@@ -287,7 +288,7 @@ async def test_a_snapshot_can_be_a_png_or_of_a_quality() -> None:
 async def test_snapshots_at_once_share_one_ffmpeg() -> None:
     """Ten who ask in the same moment cost one decode."""
     spawn = Spawner()
-    with trio.fail_after(60):
+    with fail_after(60):
         async with opened(spawn) as frames, trio.open_nursery() as nursery:
             for _ in range(10):
                 nursery.start_soon(frames.snapshot, Camera())
@@ -298,7 +299,7 @@ async def test_snapshots_at_once_share_one_ffmpeg() -> None:
 async def test_viewers_share_one_ffmpeg_and_see_it_move() -> None:
     """Two viewers, one ffmpeg, different pictures, and a snapshot taken meanwhile is the next of them."""
     spawn = Spawner()
-    with trio.fail_after(60):
+    with fail_after(60):
         async with opened(spawn) as frames, frames.watch(Camera()) as first, frames.watch(Camera()) as second:
             number, seen = 0, set()
             for _ in range(5):
@@ -316,7 +317,7 @@ async def test_viewers_share_one_ffmpeg_and_see_it_move() -> None:
 @ffmpeg
 async def test_a_slow_viewer_misses_pictures_and_delays_nobody() -> None:
     """Who comes late gets the latest, while others went on."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with opened(Spawner()) as frames, frames.watch(Camera()) as slow, frames.watch(Camera()) as quick:
             late, _ = await slow.next(0)
             number = 0
@@ -330,7 +331,7 @@ async def test_ffmpeg_ends_after_the_last_viewer_but_waits_for_the_next(monkeypa
     """A page that is loaded again finds its picture running; then it ends."""
     monkeypatch.setattr(module, "LINGER_SECONDS", 1.0)
     spawn = Spawner()
-    with trio.fail_after(60):
+    with fail_after(60):
         async with opened(spawn) as frames:
             for _ in range(2):
                 async with frames.watch(Camera()) as reader:
@@ -347,7 +348,7 @@ async def test_ffmpeg_ends_after_the_last_viewer_but_waits_for_the_next(monkeypa
 async def test_a_killed_ffmpeg_is_started_again_while_somebody_watches() -> None:
     """The viewer sees a gap, not an end."""
     spawn = Spawner()
-    with trio.fail_after(60):
+    with fail_after(60):
         async with opened(spawn) as frames, frames.watch(Camera()) as reader:
             number, _ = await reader.next(0)
             spawn.started[0].kill()
@@ -362,7 +363,7 @@ async def test_a_frozen_ffmpeg_is_started_again(monkeypatch: pytest.MonkeyPatch)
     """A process that is there but gives nothing is not enough."""
     monkeypatch.setattr(module, "STALL_SECONDS", 1.0)
     spawn = Spawner()
-    with trio.fail_after(60):
+    with fail_after(60):
         async with opened(spawn) as frames, frames.watch(Camera()) as reader:
             await reader.next(0)
             os.kill(spawn.started[0].pid, signal.SIGSTOP)
@@ -375,7 +376,7 @@ async def test_a_frozen_ffmpeg_is_started_again(monkeypatch: pytest.MonkeyPatch)
 async def test_an_unplugged_camera_stops_and_comes_back_to_its_viewers() -> None:
     """While it is away no ffmpeg runs; viewers who wait get the next picture; other cameras notice nothing."""
     spawn = Spawner()
-    with trio.fail_after(60):
+    with fail_after(60):
         async with opened(spawn) as frames, frames.watch(Camera()) as reader:
             await reader.next(0)
             frames.set_sources([Camera("camera1")])
@@ -391,7 +392,7 @@ async def test_an_unplugged_camera_stops_and_comes_back_to_its_viewers() -> None
 async def test_who_waits_for_a_camera_that_stays_away_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the time in the contract the viewer is told, and why."""
     monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.5)
-    with trio.fail_after(60):
+    with fail_after(60):
         async with (
             opened(Spawner(), write_script(tmp_path, "exec sleep 60")) as frames,
             frames.watch(Camera()) as reader,
@@ -408,7 +409,7 @@ async def test_a_source_that_gives_nothing_is_told_with_its_reason(tmp_path: Pat
     spawn = Spawner()
     url = f"rtsp://u:{PASSWORD}@127.0.0.1/x"
     script = write_script(tmp_path, f"echo '{url}: 401 Unauthorized' >&2; exit 1")
-    with trio.fail_after(60):
+    with fail_after(60):
         async with opened(spawn, script) as frames:
             for tries in (3, 6):
                 with pytest.raises(DependencyFailed) as caught:
@@ -426,7 +427,7 @@ async def test_no_ffmpeg_is_told_at_once_with_its_remedy() -> None:
     def find() -> str:
         raise DependencyFailed("no ffmpeg", hint="install it: apt install ffmpeg")
 
-    with trio.fail_after(5):
+    with fail_after(5):
         async with opened(Spawner(), find) as frames:
             with pytest.raises(DependencyFailed, match="apt install"):
                 await frames.snapshot(Camera())
@@ -435,7 +436,7 @@ async def test_no_ffmpeg_is_told_at_once_with_its_remedy() -> None:
 async def test_a_full_disk_is_a_reason_like_any_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """If the playlist cannot be written the caller is told, and edged goes on."""
     monkeypatch.setattr(module.ffmpeg.tempfile, "tempdir", str(tmp_path / "none"))
-    with trio.fail_after(30):
+    with fail_after(30):
         async with opened(Spawner(), lambda: "/bin/true") as frames:
             with pytest.raises(NoPicture) as caught:
                 await frames.snapshot(Camera(kind="rtsp", url="rtsp://127.0.0.1/x"))
@@ -444,7 +445,7 @@ async def test_a_full_disk_is_a_reason_like_any_other(monkeypatch: pytest.Monkey
 
 async def test_senseless_output_is_a_failed_try(tmp_path: Path) -> None:
     """What is no multipart stream ends in an error for the caller, not in a picture."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with opened(Spawner(), write_script(tmp_path, "head -c 5000 /dev/zero; exec sleep 60")) as frames:
             with pytest.raises(NoPicture) as caught:
                 await frames.snapshot(Camera())
@@ -458,7 +459,7 @@ async def test_a_conversion_that_fails_is_told(tmp_path: Path) -> None:
     script = write_script(
         tmp_path, f"case \"$*\" in *png*) echo broken >&2; exit 1;; esac\nprintf -- '{body}'; exec sleep 60"
     )
-    with trio.fail_after(30):
+    with fail_after(30):
         async with opened(Spawner(), script) as frames:
             with pytest.raises(DependencyFailed, match="could not be written as png"):
                 await frames.snapshot(Camera(), format="png")
@@ -473,7 +474,7 @@ async def test_who_still_waits_when_edged_stops_is_told(tmp_path: Path) -> None:
             await frames.snapshot(Camera())
         told.set()
 
-    with trio.fail_after(30):
+    with fail_after(30):
         async with trio.open_nursery() as nursery:
             async with opened(spawn, write_script(tmp_path, "exec sleep 60")) as frames:
                 nursery.start_soon(look, frames)
@@ -488,7 +489,7 @@ async def test_a_usb_camera_is_let_go_for_its_publisher(tmp_path: Path) -> None:
     """When `make_way` returns, the process that held the camera is gone, and it is not opened again at once."""
     spawn = Spawner()
     camera = Camera(kind="usb", node="/dev/video99", pixel_format="MJPG")
-    with trio.fail_after(30):
+    with fail_after(30):
         async with opened(spawn, write_script(tmp_path, "exec sleep 60")) as frames, frames.watch(camera):
             await eventually(lambda: bool(spawn.started))
             await frames.make_way("camera0")
@@ -504,7 +505,7 @@ async def test_a_usb_camera_gets_a_moment_to_find_its_exposure(tmp_path: Path) -
     body = f"--x\\r\\nContent-length: 3\\r\\n\\r\\n{one}\\r\\n"
     loop = f"for n in 0 1 2 3 4 5 6 7 8 9; do printf -- '{body}' $n; sleep 0.1; done; exec sleep 60"
     camera = Camera(kind="usb", node="/dev/video99", pixel_format="MJPG")
-    with trio.fail_after(30):
+    with fail_after(30):
         async with opened(Spawner(), write_script(tmp_path, loop)) as frames:
             assert int((await frames.snapshot(camera))[2:]) >= 1
 
@@ -519,7 +520,7 @@ async def test_pictures_come_from_mediamtx_while_it_has_them_and_its_password_is
     def reader_url(name: str) -> str | None:
         return f"rtsp://edged:{PASSWORD}@{server.rtsp}/{name}" if up else None
 
-    with trio.fail_after(80):
+    with fail_after(80):
         async with (
             open_mediamtx(tmp_path) as server,
             opened(spawn, find_ffmpeg, reader_url, drop_secret=dropped.append) as f,
@@ -531,7 +532,7 @@ async def test_pictures_come_from_mediamtx_while_it_has_them_and_its_password_is
                 assert (await server.find("camera0")).readers == 1
                 up = False
                 server.child.kill()
-                with trio.fail_after(20):
+                with fail_after(20):
                     while decode(picture).size != (320, 240):
                         _, picture = await reader.next(reader.number)
             assert dropped == [PASSWORD]
@@ -542,7 +543,7 @@ async def test_pictures_come_from_mediamtx_while_it_has_them_and_its_password_is
 async def test_an_rtsp_camera_gives_a_snapshot_and_its_password_stays_hidden(tmp_path: Path) -> None:
     """The camera's own password is accepted by the camera and in no argument list."""
     spawn, dropped = Spawner(), list[str]()
-    with trio.fail_after(80):
+    with fail_after(80):
         frames_of = opened(spawn, drop_secret=dropped.append)
         async with open_mediamtx(tmp_path) as server, publish(server, "locked"), frames_of as frames:
             camera = Camera(kind="rtsp", url=f"rtsp://u:{PASSWORD}@{server.rtsp}/locked")

@@ -28,6 +28,7 @@ from media_helpers import (
     supervisor,
     until,
 )
+from patience import fail_after
 
 from edged.errors import DependencyFailed
 from edged.mediamtx.client import Client
@@ -47,7 +48,7 @@ async def until_silent(server: Supervisor) -> ServerState:
 async def test_a_listener_that_is_gone_is_no_health(tmp_path: Path) -> None:
     """Its API answers as before, nobody can connect for RTSP: it is started again."""
     folder = install_standin(tmp_path / "bin").parent
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", folder / "mediamtx")
             async with running(server.run):
@@ -61,7 +62,7 @@ async def test_a_listener_that_is_gone_is_no_health(tmp_path: Path) -> None:
 @pytest.mark.mediamtx
 async def test_a_listener_that_ran_out_of_descriptors_is_replaced(tmp_path: Path) -> None:
     """MediaMTX closes its RTSP listener when accept fails, and its API goes on answering: a new one comes."""
-    with trio.fail_after(60), ExitStack() as sockets:
+    with fail_after(60), ExitStack() as sockets:
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", str(REAL), timing=replace(QUICK, health_every=2.0))
             async with running(server.run):
@@ -80,7 +81,7 @@ async def test_a_listener_that_ran_out_of_descriptors_is_replaced(tmp_path: Path
 @pytest.mark.mediamtx
 async def test_a_server_that_was_frozen_is_not_healthy_before_it_is_replaced(tmp_path: Path) -> None:
     """SIGSTOP: what health and status say turns while the very same process is still being waited for."""
-    with trio.fail_after(80):
+    with fail_after(80):
         async with running_house(tmp_path, mediamtx=True) as house, house.local() as admin:
             await house.wait_media()
             assert (await house.request("GET", "/healthz")).json["status"] == "healthy"
@@ -113,7 +114,7 @@ def _pid_of(program: str, folder: Path) -> int:
 async def test_a_slow_look_is_told_before_it_ends(tmp_path: Path) -> None:
     """It does not answer for a while and then does: the state says both, and it is the same process."""
     folder = install_standin(tmp_path / "bin").parent
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", folder / "mediamtx", timing=replace(QUICK, slow_after=0.2))
             async with running(server.run):
@@ -130,7 +131,7 @@ async def test_a_slow_look_is_told_before_it_ends(tmp_path: Path) -> None:
 async def test_a_suspicion_is_looked_into_at_once(tmp_path: Path) -> None:
     """Somebody could not reach it: its health is looked at before the next look would be due."""
     folder = install_standin(tmp_path / "bin").parent
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook:
             timing = replace(QUICK, health_every=20.0)
             server = supervisor(hook, tmp_path / "run", folder / "mediamtx", timing=timing)
@@ -146,7 +147,7 @@ async def test_a_suspicion_is_looked_into_at_once(tmp_path: Path) -> None:
 @pytest.mark.mediamtx
 async def test_looks_at_its_health_leave_no_lines(tmp_path: Path) -> None:
     """MediaMTX logs each RTSP connection; those that edged makes to look at it are not in edged's log."""
-    with trio.fail_after(30), kept_log() as log:
+    with fail_after(30), kept_log() as log:
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", str(REAL))
             async with running(server.run):

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from log_helpers import kept_log
 from media_helpers import REAL, eventually, open_hook, open_rtsp, running, supervisor, until
+from patience import fail_after
 from pictures_helpers import Camera
 from structlog.testing import capture_logs
 
@@ -157,7 +158,7 @@ async def test_what_mediamtx_says_of_a_hook_that_fails_does_not_name_its_path(tm
     def hang_up(_question: dict[str, object]) -> bool:
         raise trio.ClosedResourceError
 
-    with trio.fail_after(60), kept_log() as log:
+    with fail_after(60), kept_log() as log:
         async with open_hook(hang_up) as hook:
             server = supervisor(hook, tmp_path / "run", str(REAL), wanted_paths=lambda: wanted)
             async with running(server.run):

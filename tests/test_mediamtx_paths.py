@@ -10,6 +10,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from media_helpers import eventually, running
+from patience import fail_after
 from test_mediamtx_settings import FakeSource
 
 from edged.errors import DependencyFailed
@@ -83,7 +84,7 @@ async def test_a_change_reaches_the_server(autojump_clock: trio.testing.MockCloc
     server, paths = FakeServer(FakeClient()), Paths()
     server.client.confs["stale"] = {}
     paths.set_wanted([FakeSource("camera0")])
-    with trio.fail_after(5):
+    with fail_after(5):
         async with running(partial(paths.run, server)):
             await eventually(lambda: paths.converged)
             assert server.client.calls == ["delete stale", "replace camera0", "replace all_others"]
@@ -100,7 +101,7 @@ async def test_a_failed_converge_is_tried_again(autojump_clock: trio.testing.Moc
     server, paths = FakeServer(FakeClient()), Paths()
     server.client.failing = True
     paths.set_wanted([FakeSource("camera0")])
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running(partial(paths.run, server)):
             await trio.sleep(3)
             assert not paths.converged
@@ -114,7 +115,7 @@ async def test_without_a_server_nothing_is_done_until_one_is_ready(autojump_cloc
     server, paths = FakeServer(None), Paths()
     paths.set_wanted([FakeSource("camera0")])
     assert await paths.list() == []
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running(partial(paths.run, server)):
             await trio.sleep(5)
             assert await paths.list() == []
@@ -140,7 +141,7 @@ async def test_a_path_that_becomes_another_camera_s_is_made_anew(autojump_clock:
     """Whoever was let in to one camera must not see the other; also where both are told within one step."""
     server, paths = FakeServer(FakeClient()), Paths()
     paths.set_wanted([Named("camera0", stream="door"), FakeSource("camera1")])
-    with trio.fail_after(5):
+    with fail_after(5):
         async with running(partial(paths.run, server)):
             await eventually(lambda: paths.converged)
             del server.client.calls[:]

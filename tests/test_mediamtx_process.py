@@ -29,6 +29,7 @@ from media_helpers import (
     supervisor,
     until,
 )
+from patience import fail_after
 from structlog.testing import capture_logs
 from test_mediamtx_settings import FakeSource
 
@@ -48,7 +49,7 @@ def bin_folder(tmp_path: Path) -> Path:
 
 async def test_switched_off_is_a_state_and_no_process(tmp_path: Path) -> None:
     """`enabled = false`: nothing is started, and the state says how to change that."""
-    with trio.fail_after(10):
+    with fail_after(10):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", "/nowhere", enabled=False)
             async with trio.open_nursery() as nursery:
@@ -61,7 +62,7 @@ async def test_switched_off_is_a_state_and_no_process(tmp_path: Path) -> None:
 async def test_a_missing_program_is_a_state_with_its_remedy_and_is_found_later(tmp_path: Path) -> None:
     """The state says where it was looked for and how to get it; once it is there it is used, without a restart."""
     folder = tmp_path / "bin"
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook:
             timing = Timing(look_again=0.05)
             server = supervisor(hook, tmp_path / "run", folder / "mediamtx", timing=timing)
@@ -107,7 +108,7 @@ async def test_the_search_is_repeated_each_30_seconds(
 async def test_a_version_below_the_floor_is_refused(tmp_path: Path, version: str, word: str) -> None:
     """It is not started; the state names both versions."""
     program = install_standin(tmp_path / "bin", version=version)
-    with trio.fail_after(20):
+    with fail_after(20):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", program)
             async with running(server.run):
@@ -121,7 +122,7 @@ async def test_a_version_below_the_floor_is_refused(tmp_path: Path, version: str
 async def test_a_program_that_is_not_mediamtx_is_refused(bin_folder: Path, tmp_path: Path) -> None:
     """What prints no version is not run."""
     order(bin_folder, "junk-version")
-    with trio.fail_after(20):
+    with fail_after(20):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", bin_folder / "mediamtx")
             async with running(server.run):
@@ -131,7 +132,7 @@ async def test_a_program_that_is_not_mediamtx_is_refused(bin_folder: Path, tmp_p
 async def test_an_older_version_than_recommended_works_and_says_so(tmp_path: Path) -> None:
     """Ready, with an advice."""
     program = install_standin(tmp_path / "bin", version="v1.18.0")
-    with trio.fail_after(20):
+    with fail_after(20):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", program)
             async with running(server.run):
@@ -145,7 +146,7 @@ async def test_a_file_that_cannot_be_run_is_a_state(tmp_path: Path) -> None:
     program = tmp_path / "mediamtx"
     program.write_bytes(b"\x7fELF nonsense")
     program.chmod(0o755)
-    with trio.fail_after(20):
+    with fail_after(20):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", program)
             async with running(server.run):
@@ -155,7 +156,7 @@ async def test_a_file_that_cannot_be_run_is_a_state(tmp_path: Path) -> None:
 async def test_a_runtime_folder_that_cannot_be_written_is_a_state(bin_folder: Path, tmp_path: Path) -> None:
     """The daemon goes on; the state carries the system's reason."""
     (tmp_path / "run").write_text("a file")
-    with trio.fail_after(20):
+    with fail_after(20):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", bin_folder / "mediamtx")
             async with running(server.run):
@@ -167,7 +168,7 @@ async def test_a_runtime_folder_that_cannot_be_written_is_a_state(bin_folder: Pa
 
 async def test_ready_tells_ports_version_and_process(bin_folder: Path, tmp_path: Path) -> None:
     """Everything that others need to reach it; a protocol that is off has no port."""
-    with trio.fail_after(20):
+    with fail_after(20):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", bin_folder / "mediamtx", hls="off")
             async with running(server.run):
@@ -184,7 +185,7 @@ async def test_ready_tells_ports_version_and_process(bin_folder: Path, tmp_path:
 async def test_a_key_that_a_newer_version_has_lost_is_left_out(bin_folder: Path, tmp_path: Path) -> None:
     """A key that the file can do without is not a reason to stay away."""
     order(bin_folder, "refuse:moq", "refuse:pprof")
-    with trio.fail_after(20):
+    with fail_after(20):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", bin_folder / "mediamtx")
             async with running(server.run):
@@ -194,7 +195,7 @@ async def test_a_key_that_a_newer_version_has_lost_is_left_out(bin_folder: Path,
 async def test_a_key_that_protects_is_never_left_out(bin_folder: Path, tmp_path: Path) -> None:
     """A version that does not know it is refused, with its own line."""
     order(bin_folder, "refuse:authHTTPExclude")
-    with trio.fail_after(20):
+    with fail_after(20):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", bin_folder / "mediamtx")
             async with running(server.run):
@@ -207,7 +208,7 @@ async def test_a_key_that_protects_is_never_left_out(bin_folder: Path, tmp_path:
 async def test_an_exit_at_the_start_is_tried_again_and_explained(bin_folder: Path, tmp_path: Path) -> None:
     """The state carries the code and the last error line."""
     order(bin_folder, "fail")
-    with trio.fail_after(20):
+    with fail_after(20):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", bin_folder / "mediamtx")
             async with running(server.run):
@@ -251,7 +252,7 @@ async def test_pauses_grow_and_start_anew_after_health(
 async def test_a_server_that_never_answers_is_unhealthy(bin_folder: Path, tmp_path: Path) -> None:
     """One that runs and does not listen is stopped and started anew."""
     order(bin_folder, "mute")
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook:
             timing = Timing(first_pause=0.05, ready_within=0.5, stop_grace=2)
             server = supervisor(hook, tmp_path / "run", bin_folder / "mediamtx", timing=timing)
@@ -264,7 +265,7 @@ async def test_a_server_that_never_answers_is_unhealthy(bin_folder: Path, tmp_pa
 
 async def test_a_hook_that_refuses_us_is_named(bin_folder: Path, tmp_path: Path) -> None:
     """A server that may not let us in is not ready, and the state says that the hook said no."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook:
             timing = Timing(first_pause=0.05, ready_within=2, stop_grace=2)
             server = supervisor(hook, tmp_path / "run", bin_folder / "mediamtx", timing=timing)
@@ -276,7 +277,7 @@ async def test_a_hook_that_refuses_us_is_named(bin_folder: Path, tmp_path: Path)
 @pytest.mark.parametrize("word", ["hang", "500", "close-output"])
 async def test_a_server_that_stops_working_is_restarted(bin_folder: Path, tmp_path: Path, word: str) -> None:
     """It answers nothing, or errors, or nobody could read its output any more: stopped, then ready again."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", bin_folder / "mediamtx", timing=BRISK)
             async with running(server.run):
@@ -293,7 +294,7 @@ async def test_a_server_that_stops_working_is_restarted(bin_folder: Path, tmp_pa
 
 async def test_one_failed_health_check_is_forgiven(bin_folder: Path, tmp_path: Path) -> None:
     """A single error is logged; viewers are not disturbed for it."""
-    with trio.fail_after(30), capture_logs() as logs:
+    with fail_after(30), capture_logs() as logs:
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", bin_folder / "mediamtx")
             async with running(server.run):
@@ -308,7 +309,7 @@ async def test_one_failed_health_check_is_forgiven(bin_folder: Path, tmp_path: P
 
 async def test_a_crash_is_explained_and_mended(bin_folder: Path, tmp_path: Path) -> None:
     """The code and the last words of a server that was ready."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", bin_folder / "mediamtx")
             async with running(server.run):
@@ -322,7 +323,7 @@ async def test_a_crash_is_explained_and_mended(bin_folder: Path, tmp_path: Path)
 
 async def test_a_flood_of_output_hangs_nothing(bin_folder: Path, tmp_path: Path) -> None:
     """16 MiB of output in one go: the same process goes on answering, and the log is not flooded."""
-    with trio.fail_after(60), capture_logs() as logs:
+    with fail_after(60), capture_logs() as logs:
         async with open_hook() as hook:
             timing = Timing(health_every=0.1, health_within=30)
             server = supervisor(hook, tmp_path / "run", bin_folder / "mediamtx", timing=timing)
@@ -339,7 +340,7 @@ async def test_a_flood_of_output_hangs_nothing(bin_folder: Path, tmp_path: Path)
 
 async def test_a_server_that_ignores_the_stop_is_killed(bin_folder: Path, tmp_path: Path) -> None:
     """After the grace it is over, whatever it thinks."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", bin_folder / "mediamtx", timing=BRISK)
             async with running(server.run):
@@ -352,7 +353,7 @@ async def test_a_server_that_ignores_the_stop_is_killed(bin_folder: Path, tmp_pa
 
 async def test_a_stop_while_it_starts_leaves_nothing(bin_folder: Path, tmp_path: Path) -> None:
     """Cancelled at any moment: no process, no file, no secret."""
-    with trio.fail_after(60):
+    with fail_after(60):
         for delay in (0.0, 0.02, 0.1, 0.2):
             async with open_hook() as hook:
                 server = supervisor(hook, tmp_path / "run", bin_folder / "mediamtx")
@@ -367,7 +368,7 @@ async def test_a_stop_while_it_starts_leaves_nothing(bin_folder: Path, tmp_path:
 
 async def test_the_last_words_of_a_stop_are_read(bin_folder: Path, tmp_path: Path) -> None:
     """Its output is drained to the end while it stops."""
-    with trio.fail_after(30), capture_logs() as logs:
+    with fail_after(30), capture_logs() as logs:
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", bin_folder / "mediamtx")
             async with running(server.run):
@@ -389,7 +390,7 @@ async def test_a_taken_api_port_is_picked_anew_at_once(
         pick,
     ]
     monkeypatch.setattr(process, "pick_ports", lambda settings: answers.pop(0)(settings))
-    with taken, trio.fail_after(30):
+    with taken, fail_after(30):
         async with open_hook() as hook:
             timing = Timing(first_pause=1000)
             server = supervisor(hook, tmp_path / "run", bin_folder / "mediamtx", timing=timing)
@@ -400,7 +401,7 @@ async def test_a_taken_api_port_is_picked_anew_at_once(
 
 async def test_no_secret_stands_in_log_process_list_or_state(bin_folder: Path, tmp_path: Path) -> None:
     """The API's password and the hook's address are told to nobody but MediaMTX."""
-    with trio.fail_after(30), capture_logs() as logs:
+    with fail_after(30), capture_logs() as logs:
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", bin_folder / "mediamtx")
             async with running(server.run):
@@ -429,7 +430,7 @@ async def test_standard_library_only() -> None:
 async def test_an_on_demand_path_holds_a_reader_until_somebody_publishes(tmp_path: Path) -> None:
     """With a command that ends at once MediaMTX holds the reader all the same, and no process is left of it."""
     wanted = {"camera0": path_conf(FakeSource("camera0"))}
-    with trio.fail_after(40):
+    with fail_after(40):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", str(REAL), wanted_paths=lambda: wanted, timing=QUICK)
             async with running(server.run):
@@ -460,7 +461,7 @@ async def test_an_on_demand_path_holds_a_reader_until_somebody_publishes(tmp_pat
 async def test_a_frozen_server_is_replaced(tmp_path: Path) -> None:
     """SIGSTOP: its ports still take connections, its health does not answer; a new one comes."""
     timing = Timing(first_pause=0.05, health_every=0.1, health_within=0.5, stop_grace=0.5)
-    with trio.fail_after(40):
+    with fail_after(40):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", str(REAL), timing=timing)
             async with running(server.run):
@@ -476,7 +477,7 @@ async def test_a_frozen_server_is_replaced(tmp_path: Path) -> None:
 async def test_its_denials_flood_nothing(tmp_path: Path) -> None:
     """Hundreds of log lines from refused clients: the server goes on, the same process."""
     wanted = {"camera0": path_conf(FakeSource("camera0", always_on=True))}
-    with trio.fail_after(60):
+    with fail_after(60):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", str(REAL), wanted_paths=lambda: wanted)
             async with running(server.run):
@@ -497,7 +498,7 @@ async def test_a_revoked_reader_is_out_and_off_the_list(
     """Twenty times: a kick closes the reader's connection, and the next list does not show it. Latency is reported."""
     wanted = {"camera0": path_conf(FakeSource("camera0", always_on=True))}
     closed: list[float] = []
-    with trio.fail_after(60):
+    with fail_after(60):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", str(REAL), wanted_paths=lambda: wanted)
             viewers = Viewers(server)
@@ -527,7 +528,7 @@ async def test_a_killed_server_is_back_within_five_seconds_with_shipped_timing(
     """kill -9 with the pauses as shipped: ready again, paths converged, and publishing works."""
     paths = Paths()
     paths.set_wanted([FakeSource("camera0")])
-    with trio.fail_after(60):
+    with fail_after(60):
         async with open_hook() as hook:
             server = supervisor(hook, tmp_path / "run", str(REAL), wanted_paths=paths.wanted, timing=Timing())
             async with running(server.run, partial(paths.run, server)):
@@ -574,7 +575,7 @@ def test_killing_edged_leaves_no_mediamtx(tmp_path: Path) -> None:
         parent.kill()
 
         async def wait_for_its_end() -> None:
-            with trio.fail_after(2):
+            with fail_after(2):
                 await eventually(lambda: not is_alive(pid))
 
         trio.run(wait_for_its_end)

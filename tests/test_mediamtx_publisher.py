@@ -13,6 +13,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import fail_after
 from pictures_helpers import (
     PASSWORD,
     Camera,
@@ -164,7 +165,7 @@ async def test_a_failing_ffmpeg_is_paused_explained_and_its_password_dropped(tmp
     """The state says what ffmpeg said and what to do, never the password, and counts; each start had its own."""
     spawn, secrets = Spawner(), Secrets()
     script = write_script(tmp_path, 'for last; do :; done; echo "$last: Connection refused" >&2; exit 1')
-    with trio.fail_after(30):
+    with fail_after(30):
         async with opened(spawn, secrets, script) as publishers:
             publishers.set_sources([Camera(always_on=True)])
             await eventually(lambda: publishers.states["camera0"].restarts >= 2)
@@ -180,7 +181,7 @@ async def test_a_failing_ffmpeg_is_paused_explained_and_its_password_dropped(tmp
 
 async def test_a_silent_end_is_told_by_its_code(tmp_path: Path) -> None:
     """Even a publisher that says nothing leaves a reason."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with opened(Spawner(), Secrets(), write_script(tmp_path, "exit 7")) as publishers:
             publishers.set_sources([Camera(always_on=True)])
             await eventually(lambda: status(publishers) == "pausing")
@@ -195,7 +196,7 @@ async def test_a_missing_ffmpeg_is_a_state_not_a_crash() -> None:
     def find() -> str:
         raise DependencyFailed("no ffmpeg", hint="install it: apt install ffmpeg")
 
-    with trio.fail_after(30):
+    with fail_after(30):
         async with opened(Spawner(), Secrets(), find) as publishers:
             publishers.set_sources([Camera(always_on=True)])
             await eventually(lambda: status(publishers) == "pausing")
@@ -205,7 +206,7 @@ async def test_a_missing_ffmpeg_is_a_state_not_a_crash() -> None:
 async def test_a_full_disk_is_a_reason_like_any_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """If the playlist cannot be written the state says so, and edged goes on."""
     monkeypatch.setattr(module.ffmpeg.tempfile, "tempdir", str(tmp_path / "none"))
-    with trio.fail_after(30):
+    with fail_after(30):
         async with opened(Spawner(), Secrets(), lambda: "/bin/true") as publishers:
             publishers.set_sources([Camera(kind="rtsp", url="rtsp://127.0.0.1/x", always_on=True)])
             await eventually(lambda: status(publishers) == "pausing")
@@ -221,7 +222,7 @@ async def test_nothing_runs_until_somebody_is_let_in_and_nobody_asks_mediamtx(tm
         return []
 
     script = write_script(tmp_path, "exec sleep 60")
-    with trio.fail_after(30):
+    with fail_after(30):
         async with opened(spawn, Secrets(), script, list_paths=look) as publishers:
             publishers.set_sources([Camera()])
             await trio.sleep(0.2)
@@ -239,7 +240,7 @@ async def test_who_waits_for_a_camera_that_is_plugged_in_meanwhile_gets_it(tmp_p
     """MediaMTX asks once and then holds its reader; a wish for a camera that is not there is kept as long."""
     spawn = Spawner()
     script = write_script(tmp_path, "exec sleep 60")
-    with trio.fail_after(30):
+    with fail_after(30):
         async with opened(spawn, Secrets(), script) as publishers:
             for number in range(200):  # whatever else is asked for costs little
                 publishers.wake("camera0" if number == 20 else f"nothing{number}")
@@ -252,7 +253,7 @@ async def test_while_mediamtx_is_away_a_camera_waits_and_starts_when_told(tmp_pa
     spawn = Spawner()
     address: str | None = None
     script = write_script(tmp_path, "exec sleep 60")
-    with trio.fail_after(30):
+    with fail_after(30):
         async with opened(spawn, Secrets(), script, lambda: address) as publishers:
             publishers.set_sources([Camera(always_on=True)])
             await eventually(lambda: status(publishers) == "waiting")
@@ -267,7 +268,7 @@ async def test_a_nudge_ends_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "PAUSE_SECONDS", 1000.0)
     monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 1000.0)
     spawn = Spawner()
-    with trio.fail_after(30):
+    with fail_after(30):
         async with opened(spawn, Secrets(), write_script(tmp_path, "exit 1")) as publishers:
             publishers.set_sources([Camera(always_on=True)])
             await eventually(lambda: status(publishers) == "pausing")
@@ -280,7 +281,7 @@ async def test_a_changed_or_gone_camera_ends_its_ffmpeg_and_no_other(tmp_path: P
     spawn = Spawner()
     script = write_script(tmp_path, "exec sleep 60")
     one, two = Camera("camera0", always_on=True), Camera("camera1", always_on=True)
-    with trio.fail_after(30):
+    with fail_after(30):
         async with opened(spawn, Secrets(), script) as publishers:
             publishers.set_sources([one, two])
             await eventually(lambda: len(spawn.alive) == 2)
@@ -301,7 +302,7 @@ async def test_sources_may_be_set_before_it_runs(tmp_path: Path) -> None:
     script = write_script(tmp_path, "exec sleep 60")
     publishers = Publishers(spawn, script, lambda: "127.0.0.1:1", secrets.new, secrets.drop, see_nothing)
     publishers.set_sources([Camera(always_on=True)])
-    with trio.fail_after(30):
+    with fail_after(30):
         async with trio.open_nursery() as nursery:
             await nursery.start(publishers.run)
             await eventually(lambda: len(spawn.alive) == 1)
@@ -316,7 +317,7 @@ async def test_the_way_is_made_before_the_camera_is_opened(tmp_path: Path) -> No
         seen.append((name, publishers.is_active(name), len(spawn.started)))
 
     script = write_script(tmp_path, "exec sleep 60")
-    with trio.fail_after(30):
+    with fail_after(30):
         async with opened(spawn, Secrets(), script, make_way=make_way) as publishers:
             publishers.set_sources([Camera(always_on=True)])
             await eventually(lambda: len(spawn.started) == 1)
@@ -337,7 +338,7 @@ async def test_a_publisher_whose_bytes_stand_still_is_started_again(
             raise DependencyFailed("MediaMTX does not answer")
         return seen
 
-    with trio.fail_after(30):
+    with fail_after(30):
         async with opened(spawn, Secrets(), write_script(tmp_path, "exec sleep 60"), list_paths=look) as publishers:
             publishers.set_sources([Camera(always_on=True)])
             await trio.sleep(1)
@@ -363,7 +364,7 @@ async def test_a_camera_on_demand_sleeps_when_its_last_reader_has_left(
         total += 100
         return [Seen(readers=readers, bytes_received=total)]
 
-    with trio.fail_after(30):
+    with fail_after(30):
         async with opened(spawn, Secrets(), write_script(tmp_path, "exec sleep 60"), list_paths=look) as publishers:
             publishers.set_sources([Camera()])
             publishers.wake("camera0")
@@ -381,7 +382,7 @@ async def test_after_a_good_run_a_failure_is_the_first_again(tmp_path: Path, mon
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
     pauses: list[int] = []
     monkeypatch.setattr(module, "pause_after", lambda failures: pauses.append(failures) or 0.01)
-    with trio.fail_after(30):
+    with fail_after(30):
         async with opened(Spawner(), Secrets(), write_script(tmp_path, "exit 1")) as publishers:
             publishers.set_sources([Camera(always_on=True)])
             await eventually(lambda: len(pauses) >= 3)
@@ -399,7 +400,7 @@ async def test_a_woken_camera_is_up_and_sleeps_again(tmp_path: Path, monkeypatch
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.2)
     monkeypatch.setattr(module, "IDLE_SECONDS", 6.0)
     spawn, secrets = Spawner(), Secrets()
-    with trio.fail_after(80):
+    with fail_after(80):
         async with open_mediamtx(tmp_path) as server, opened_at(server, spawn, secrets) as publishers:
             publishers.set_sources([Camera()])
             publishers.wake("camera0")
@@ -418,7 +419,7 @@ async def test_a_frozen_or_killed_publisher_is_replaced(tmp_path: Path, monkeypa
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.2)
     monkeypatch.setattr(module, "STALL_SECONDS", 1.5)
     spawn, secrets = Spawner(), Secrets()
-    with trio.fail_after(80):
+    with fail_after(80):
         async with open_mediamtx(tmp_path) as server, opened_at(server, spawn, secrets) as publishers:
             publishers.set_sources([Camera(always_on=True)])
             await eventually(lambda: status(publishers) == "running")
@@ -439,7 +440,7 @@ async def test_an_rtsp_camera_is_passed_on_with_its_password_hidden(
     """What the camera sends arrives as H264 at its own path, and no process list shows the camera's password."""
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.2)
     secrets = Secrets()
-    with trio.fail_after(80):
+    with fail_after(80):
         async with (
             open_mediamtx(tmp_path) as server,
             publish(server, "locked"),
@@ -457,7 +458,7 @@ async def test_an_rtsp_camera_is_passed_on_with_its_password_hidden(
 async def test_a_refused_publisher_is_told_without_its_password(tmp_path: Path) -> None:
     """MediaMTX's own refusal reaches the state with the password masked."""
     spawn, secrets = Spawner(), Secrets()
-    with trio.fail_after(80):
+    with fail_after(80):
         async with open_mediamtx(tmp_path) as server, opened_at(server, spawn, secrets) as publishers:
             publishers.set_sources([Camera("unknown", always_on=True)])
             await eventually(lambda: status(publishers, "unknown") == "pausing")

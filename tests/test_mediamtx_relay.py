@@ -22,6 +22,7 @@ import trio
 from house_helpers import RunningHouse, free_port, make_config, running_house
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import fail_after
 
 from edged import children, sockets
 from edged.mediamtx.relay import Authorizer, Relay, open_relay
@@ -121,7 +122,7 @@ async def read_until(child: children.Child, wanted: bytes) -> None:
 @pytest.mark.parametrize("in_shell", [False, True])
 async def test_the_child_or_one_of_its_group_is_handed_on(in_shell: bool) -> None:
     """Its bytes arrive with the password, the answers come back, and its own argument list never held it."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with relayed() as up, start_client(up.relay, in_shell=in_shell) as child, up.relay.serving(child.pid):
             await read_until(child, up.answer)
             while len(up.got) < len(HEAD + LOGIN + REST):
@@ -140,7 +141,7 @@ async def receive_or_nothing(stream: trio.SocketStream) -> bytes | bytearray:
 
 async def test_who_came_first_and_is_somebody_else_gets_nothing() -> None:
     """Another process of the very same user: closed without a byte, and the child is served all the same."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with relayed() as up:
             host, port = up.relay.address.split(":")
             thief = await trio.open_tcp_stream(host, int(port))
@@ -156,7 +157,7 @@ async def test_who_came_first_and_is_somebody_else_gets_nothing() -> None:
 
 async def test_an_unreachable_server_is_told_with_its_address() -> None:
     """Nothing listens at MediaMTX's address: the publisher's state says so, and somebody looks after MediaMTX."""
-    with trio.fail_after(30):
+    with fail_after(30):
         target = f"127.0.0.1:{free_port()}"
         async with relayed(target=target) as up, start_client(up.relay) as child, up.relay.serving(child.pid):
             await child.wait()
@@ -234,7 +235,7 @@ async def test_a_local_user_cannot_take_a_cameras_place(tmp_path: Path) -> None:
     path = f"yard_{secrets.token_hex(8)}"
     camera = msgspec.structs.replace(config.camera[0], mode="always", path=path)
     config = msgspec.structs.replace(config, camera=(camera,))
-    with trio.fail_after(80):
+    with fail_after(80):
         async with thief(path, 8.0) as tries, running_house(tmp_path, config=config) as house:
             await house.wait_media()
             for _ in range(3):

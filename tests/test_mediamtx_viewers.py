@@ -6,6 +6,7 @@ from typing import Any
 
 import trio
 from media_helpers import eventually, running
+from patience import fail_after
 
 from edged.errors import DependencyFailed
 from edged.mediamtx.client import MediaSession
@@ -59,7 +60,7 @@ async def test_a_kick_returns_at_once_and_is_carried_out(autojump_clock: trio.te
     """`kick` never waits; the session is gone soon after, the others stay."""
     client = FakeClient(session(1), session(2))
     viewers = Viewers(FakeServer(client))
-    with trio.fail_after(5):
+    with fail_after(5):
         async with running(viewers.run):
             viewers.kick("rtsp", "s1")
             assert client.kicks == []
@@ -70,7 +71,7 @@ async def test_a_kick_that_mediamtx_did_not_answer_is_tried_again(autojump_clock
     """Two failures do not save a revoked viewer."""
     client = FakeClient(session(1), failures=2)
     viewers = Viewers(FakeServer(client))
-    with trio.fail_after(5):
+    with fail_after(5):
         async with running(viewers.run):
             viewers.kick("rtsp", "s1")
             await eventually(lambda: client.sessions == [])
@@ -81,7 +82,7 @@ async def test_patience_with_a_broken_mediamtx_ends(autojump_clock: trio.testing
     """After four tries the sweep has to do it; the worker goes on with the next."""
     client = FakeClient(session(1), session(2), failures=4)
     viewers = Viewers(FakeServer(client))
-    with trio.fail_after(30):
+    with fail_after(30):
         assert await viewers.kick_all([session(1)]) == 0
         assert await viewers.kick_all([session(2)]) == 1
     assert client.sessions == [session(1)]
@@ -91,7 +92,7 @@ async def test_a_slow_kick_does_not_hold_up_the_next(autojump_clock: trio.testin
     """Several kicks are under way at a time, but no more than a few."""
     everybody = [session(number) for number in range(20)]
     client = FakeClient(*everybody, seconds=1)
-    with trio.fail_after(60):
+    with fail_after(60):
         assert await Viewers(FakeServer(client)).kick_all(everybody) == 20
     assert client.most_at_once == WORKERS
     assert client.sessions == []
@@ -100,7 +101,7 @@ async def test_a_slow_kick_does_not_hold_up_the_next(autojump_clock: trio.testin
 async def test_a_kick_of_somebody_who_left_is_no_error(autojump_clock: trio.testing.MockClock) -> None:
     """A session that is not there counts as none put out, over any protocol."""
     viewers = Viewers(FakeServer(FakeClient()))
-    with trio.fail_after(5):
+    with fail_after(5):
         assert await viewers.kick_all([session(1), session(2, "hls")]) == 0
 
 
@@ -108,7 +109,7 @@ async def test_an_rtsp_connection_stands_for_its_session(autojump_clock: trio.te
     """Before 1.19.3 the hook is told a connection's id; over other protocols an id is what it is."""
     client = FakeClient(session(1), session(2, "webrtc"))
     viewers = Viewers(FakeServer(client))
-    with trio.fail_after(5):
+    with fail_after(5):
         assert await viewers.kick_all([MediaSession("rtsp", "c1", "", "")]) == 1
         assert await viewers.kick_all([MediaSession("webrtc", "c2", "", "")]) == 0
     assert client.sessions == [session(2, "webrtc")]
@@ -118,7 +119,7 @@ async def test_a_session_that_is_being_ended_is_not_kicked_again(autojump_clock:
     """By its connection's id, or its own: MediaMTX would write an error for what has gone meanwhile."""
     client = FakeClient(session(1), seconds=1)
     viewers = Viewers(FakeServer(client))
-    with trio.fail_after(10):
+    with fail_after(10):
         async with running(viewers.run):
             for name in ("s1", "c1", "s1"):
                 viewers.kick("rtsp", name, is_half=name == "c1")
@@ -130,7 +131,7 @@ async def test_a_session_that_is_being_ended_is_not_kicked_again(autojump_clock:
 async def test_without_mediamtx_there_is_nobody(autojump_clock: trio.testing.MockClock) -> None:
     """Its sessions ended with it: an empty list, nothing to kick, no error."""
     viewers = Viewers(FakeServer(None))
-    with trio.fail_after(5):
+    with fail_after(5):
         assert await viewers.list() == []
         assert await viewers.kick_all([session(1)]) == 0
 
@@ -147,7 +148,7 @@ async def test_more_kicks_than_can_wait_are_left_to_the_sweep(autojump_clock: tr
     viewers = Viewers(FakeServer(client))
     for number in range(QUEUE + 10):
         viewers.kick("hls", f"s{number}")
-    with trio.fail_after(5):
+    with fail_after(5):
         async with running(viewers.run):
             await eventually(lambda: len(client.kicks) == QUEUE)
             await trio.sleep(1)

@@ -12,6 +12,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from net_helpers import ask, connect, plain_app, read_all, read_reply, running, until
+from patience import fail_after
 from structlog.testing import capture_logs
 
 from edged.net.http import BadHead, fault_bytes, host_of, target_of
@@ -113,7 +114,7 @@ async def test_a_bad_request_gets_a_clear_status_and_the_end(data, status):
     async with running() as served, await connect(served.port) as stream:
         await stream.send_all(data)
         await stream.send_eof()
-        with trio.fail_after(10):
+        with fail_after(10):
             reply = await read_all(stream)
         assert reply.startswith(b"HTTP/1.1 " + status), reply
         assert b"connection: close" in reply.lower()
@@ -390,7 +391,7 @@ async def test_an_app_that_waits_is_cancelled_when_its_client_leaves():
         async with await connect(served.port) as stream:
             await stream.send_all(GET + GET)
             await until(lambda: served.scopes)
-        with trio.fail_after(5):
+        with fail_after(5):
             await ended.wait()
         await until(lambda: served.server.connections == 0)
 
@@ -488,7 +489,7 @@ async def test_a_viewer_that_does_not_read_waits_alone_and_is_cut():
         async with await connect(served.port) as quick:
             for _ in range(10):
                 await quick.send_all(GET)
-                with trio.fail_after(2):
+                with fail_after(2):
                     await read_reply(quick)
         await until(lambda: served.server.connections <= 1)
         await until(lambda: served.server.connections == 0)
@@ -563,7 +564,7 @@ async def test_stopping_waits_for_a_call_and_ends_streams():
         await live.send_all(GET.replace(b"/x", b"/live"))
         await until(lambda: len(served.scopes) == 2)
         served.stop()
-        with trio.CancelScope(shield=True), trio.fail_after(5):
+        with trio.CancelScope(shield=True), fail_after(5):
             started = trio.current_time()
             reply = await read_all(call)
             assert reply.endswith(b"no")

@@ -9,6 +9,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from net_helpers import UPGRADE, ask, connect, read_all, read_reply, running, until
+from patience import fail_after
 
 from edged.net.head_lines import HeadLines
 
@@ -125,7 +126,7 @@ async def test_an_app_that_is_about_to_stream_can_keep_a_half_closed_client():
         async with await connect(served.port) as stream:
             await stream.send_all(GET)
             await stream.send_eof()
-            with trio.fail_after(5):
+            with fail_after(5):
                 assert b"200" in await stream.receive_some()
         await until(lambda: served.server.connections == 0)
 

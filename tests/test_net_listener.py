@@ -13,6 +13,7 @@ import trio
 import trio.testing
 from net_helpers import GET_X as GET
 from net_helpers import ask, connect, opened, read_all, read_reply, running, until
+from patience import fail_after
 from structlog.testing import capture_logs
 
 from edged.config.model import LimitSettings
@@ -302,7 +303,7 @@ async def test_stopping_leaves_no_task_thread_or_file(tmp_path):
 async def test_a_start_that_is_given_up_ends():
     """Something else of the house failed while the doors were opening: nothing may wait for them."""
     door = open_tcp("main", "127.0.0.1:0")
-    with trio.fail_after(20), trio.CancelScope() as scope:
+    with fail_after(20), trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             scope.cancel()
             await nursery.start(module.serve, [door], Doors(None, None), LimitSettings())

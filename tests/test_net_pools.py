@@ -28,6 +28,7 @@ from net_helpers import (
     running,
     until,
 )
+from patience import fail_after
 from structlog.testing import capture_logs
 from trio_websocket import ConnectionClosed
 
@@ -248,7 +249,7 @@ async def test_a_strangers_body_has_a_deadline_for_the_whole() -> None:
             answer.append(await read_all(stream))
             nursery.cancel_scope.cancel()
 
-        with trio.fail_after(10):
+        with fail_after(10):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(hear)
                 while True:
@@ -262,7 +263,7 @@ async def test_a_strangers_half_message_has_a_deadline_for_the_whole() -> None:
     whole = frame(b"x" * 1000)
     async with running(head_seconds=0.3) as served, await open_raw(served.port) as slow, opened(served) as idle:
         answer = b""
-        with trio.fail_after(10):
+        with fail_after(10):
             for at in range(len(whole) - 1):
                 try:
                     await slow.send_all(whole[at : at + 1])
@@ -338,7 +339,7 @@ async def test_one_viewers_key_cannot_keep_root_from_revoking_it(small_house: Ru
                 )
                 head = (await stream.receive_some(65536)).partition(b"\r\n")[0]
                 assert head.split()[1] == (b"429" if number == 4 else b"200")
-        with trio.fail_after(5):
+        with fail_after(5):
             await small_house.revoke_key(key_id)
 
 
@@ -402,7 +403,7 @@ async def test_many_half_messages_of_one_credential_are_not_kept() -> None:
             assert frames_in(await client.receive_some(1000)) == [(1, b"welcome")]
             clients.append(client)
             await client.send_all(half)
-        with trio.fail_after(10):
+        with fail_after(10):
             for client in clients[4:]:
                 assert close_code(await client.receive_some(1000)) == 1013
             for client in clients[:4]:
@@ -421,7 +422,7 @@ async def test_many_long_bodies_of_one_credential_are_not_kept() -> None:
             streams.append(stream)
             if number < 4:
                 await trio.sleep(0.1)
-        with trio.fail_after(10):
+        with fail_after(10):
             assert (await read_reply(streams[4]))[0].startswith(b"HTTP/1.1 429 ")
             for stream in streams[:4]:
                 await stream.send_all(b"x" * 1000)

@@ -8,6 +8,7 @@ import struct
 import pytest
 import trio
 import trio.testing
+from patience import fail_after
 
 from edged.net.stream import Stream
 
@@ -55,7 +56,7 @@ async def test_a_full_kernel_takes_what_it_can_and_the_rest_waits(pair):
             await trio.lowlevel.wait_readable(theirs)
             got.extend(theirs.recv(1000000))
 
-    with trio.fail_after(10):
+    with fail_after(10):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)
             await stream.send_all(data)
@@ -94,7 +95,7 @@ async def test_a_reset_is_seen_without_waiting_too(pair):
 async def test_closing_wakes_whoever_waits_and_stays_closed(pair):
     """ClosedResourceError from everything; closing twice is nothing."""
     stream, _ = pair
-    with trio.fail_after(5):
+    with fail_after(5):
         async with trio.open_nursery() as nursery:
 
             async def wait() -> None:
@@ -125,7 +126,7 @@ async def test_reading_gives_way_to_others(pair):
             turns.append("other")
             await trio.lowlevel.checkpoint()
 
-    with trio.fail_after(5):
+    with fail_after(5):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(other)
             theirs.sendall(b"abcdef")

@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 import trio
 from net_helpers import UPGRADE, ask, close_code, connect, frame, frames_in, open_raw, opened, read_all, running, until
+from patience import fail_after
 from structlog.testing import capture_logs
 from trio_websocket import ConnectionClosed
 
@@ -25,7 +26,7 @@ def log():
 
 async def closing_code(client) -> int:
     """Read until the server closes."""
-    with trio.fail_after(10):
+    with fail_after(10):
         while True:
             try:
                 await client.get_message()
@@ -247,7 +248,7 @@ async def test_a_reply_from_a_task_goes_out_at_once():
     """`send` from elsewhere than the reading task flushes by itself."""
     async with running() as served, opened(served) as client:
         await client.send_message("later")
-        with trio.fail_after(5):
+        with fail_after(5):
             assert await client.get_message() == "done"
 
 
@@ -309,7 +310,7 @@ async def test_a_client_that_stops_reading_is_cut_off_with_1013_and_delays_nobod
             for _ in range(40):
                 await slow.send_all(frame(b"give 1000000"))
                 await quick.send_message("hello")
-                with trio.fail_after(2):
+                with fail_after(2):
                     assert await quick.get_message() == "hello"
         await until(lambda: served.drops == 1)
         assert served.sessions[0].outbox.closed
@@ -401,7 +402,7 @@ async def test_stopping_lets_calls_drain_and_says_1001():
             await until(lambda: served.sessions[0].received)
             port = served.port
             served.stop()
-            with trio.CancelScope(shield=True), trio.fail_after(10):
+            with trio.CancelScope(shield=True), fail_after(10):
                 assert await client.get_message() == "done"
                 assert await closing_code(client) == 1001
                 assert await closing_code(idle) == 1001

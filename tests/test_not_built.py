@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 from house_helpers import RunningHouse, running_house
+from patience import fail_after
 from seed_clients import compat
 from test_oauth_walks import bearer, sign
 
@@ -28,7 +28,7 @@ CONTRACT = METHODS | {
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[RunningHouse]:
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=1) as running:
             yield running
 

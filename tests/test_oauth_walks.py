@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import pytest
 import trio
 from house_helpers import Reply, RunningHouse, ended, running_house
+from patience import fail_after
 
 from edged.credentials import tokens
 
@@ -63,7 +64,7 @@ async def introspect(house: RunningHouse, text: str, key: str, **more: str) -> A
 
 async def test_what_is_known_of_a_good_token(tmp_path: Path) -> None:
     """RFC 7662: what its holder may do, whose it is, its times and names; whatever the hint says."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             _, key = await house.create_key("admin")
             now = int(time.time())
@@ -89,7 +90,7 @@ async def test_what_is_known_of_a_good_token(tmp_path: Path) -> None:
 
 async def test_what_is_known_of_an_api_key(tmp_path: Path) -> None:
     """As of a token; without an end there is none, and the old secret of a rotated one ends with its grace."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             key_id, first = await house.create_key("operator")
             told = await introspect(house, first, first)
@@ -108,7 +109,7 @@ async def test_what_is_known_of_an_api_key(tmp_path: Path) -> None:
 
 async def test_what_is_known_of_a_service_token(tmp_path: Path) -> None:
     """Whose it is and what it opens, under /v1/files; its old secret has an end; revoked it is like any other."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             _, key = await house.create_key("admin")
             _, viewer = await house.create_key("viewer")
@@ -133,7 +134,7 @@ async def test_what_is_known_of_a_service_token(tmp_path: Path) -> None:
 
 async def test_of_what_is_not_good_nothing_is_told(tmp_path: Path) -> None:
     """Unknown, expired, revoked, not yet good, garbage, a ticket: one word for all (RFC 7662, 2.2)."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=1) as house, house.local() as admin:
             _, key = await house.create_key("admin")
             gone_id, gone = await house.create_key("admin")
@@ -152,7 +153,7 @@ async def test_of_what_is_not_good_nothing_is_told(tmp_path: Path) -> None:
 
 async def test_who_may_ask_is_who_holds_it_or_may_read_the_audit(tmp_path: Path) -> None:
     """One's own token or key for anybody; another's, and what is none, is 403 alike; no credential is 401."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house:
             _, key = await house.create_key("viewer")
             _, other = await house.create_key("viewer")
@@ -176,7 +177,7 @@ async def test_who_may_ask_is_who_holds_it_or_may_read_the_audit(tmp_path: Path)
 @pytest.mark.parametrize("path", ["/oauth/introspect", "/oauth/revoke"])
 async def test_a_form_without_one_token_is_an_invalid_request(tmp_path: Path, path: str) -> None:
     """RFC 7009, 2.2.1: 400 in the words of OAuth and in edged's; another kind of body, too."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house:
             _, key = await house.create_key("admin")
             for body, kind in (
@@ -192,7 +193,7 @@ async def test_a_form_without_one_token_is_an_invalid_request(tmp_path: Path, pa
 
 async def test_a_token_is_ended_by_who_holds_it(tmp_path: Path) -> None:
     """RFC 7009: 200, and it is refused; its sessions are closed; the same once more, for a client that asks again."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.websocket() as client:
             text = sign(tmp_path)
             await client.call("authenticate", auth_token=text)
@@ -210,7 +211,7 @@ async def test_a_token_is_ended_by_who_holds_it(tmp_path: Path) -> None:
 async def test_a_token_stands_for_itself(tmp_path: Path) -> None:
     """RFC 7009, 2.1: no other credential is needed, over HTTP and over RPC; what came of it ends with it, also when it
     has just ended itself; one that ended long ago takes nothing with it."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.websocket() as client:
             now = int(time.time())
             first, second, late = sign(tmp_path), sign(tmp_path), sign(tmp_path, exp=now - 100)
@@ -232,7 +233,7 @@ async def test_a_token_stands_for_itself(tmp_path: Path) -> None:
 async def test_what_is_no_token_of_anybody_ends_nothing(tmp_path: Path) -> None:
     """RFC 7009, 2.2: 200 for whoever asks, with a credential and without; also for an administrator it takes nothing
     with it that it names."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.websocket() as client, house.local() as admin:
             _, key = await house.create_key("viewer")
             _, root = await house.create_key("admin")
@@ -260,7 +261,7 @@ async def test_what_is_no_token_of_anybody_ends_nothing(tmp_path: Path) -> None:
 
 async def test_what_others_hold_is_ended_by_who_may(tmp_path: Path) -> None:
     """A token by whoever shows it; keys:admin for API keys, one's own too, and for service tokens (contract 10.1)."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             _, viewer = await house.create_key("viewer")
             _, revoker = await house.create_key("admin", permissions=["tokens:revoke"])
@@ -300,7 +301,7 @@ async def test_what_others_hold_is_ended_by_who_may(tmp_path: Path) -> None:
 
 async def test_a_token_is_validated_in_the_seeds_words(tmp_path: Path) -> None:
     """S0-9, S0-10, S0-25 to S0-27: errors make it invalid, warnings do not."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             now = int(time.time())
 
@@ -327,7 +328,7 @@ async def test_a_token_is_validated_in_the_seeds_words(tmp_path: Path) -> None:
 
 async def test_a_role_is_required_by_its_name_or_its_alias(tmp_path: Path) -> None:
     """Contract 7.4: user is operator, and admin is not; roles in a list count as one; permissions must all be there."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
 
             async def errors(text: str, **params: object) -> list[str]:
@@ -350,7 +351,7 @@ async def test_a_role_is_required_by_its_name_or_its_alias(tmp_path: Path) -> No
 
 async def test_uses_of_tokens_are_counted_by_hash_and_odd_ones_told(tmp_path: Path) -> None:
     """S0-28: for whoever may read the audit; the metrics hold no hash, but how many tokens were odd."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             often, once = sign(tmp_path), sign(tmp_path, jti=None)
             for text in (often, often, often, once):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 from house_helpers import SECRET, RunningHouse, make_config, port_of, running_house
+from patience import fail_after
 
 from edged import systemd
 from edged.credentials.tokens import SharedSecret, sign
@@ -46,7 +47,7 @@ async def test_everybody_who_may_ask_for_the_status_is_told_of_the_clock(
 ) -> None:
     """get_clock and get_system_status say the same, and nothing is to be mended where a time server is followed."""
     monkeypatch.setattr(systemd, "is_clock_synchronized", lambda: True)
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.websocket() as client:
             await client.call("authenticate", auth_token=(await house.create_key("monitor"))[1])
             told = await client.call("get_clock")
@@ -59,7 +60,7 @@ async def test_everybody_who_may_ask_for_the_status_is_told_of_the_clock(
 async def test_metrics_tell_of_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that no server is followed by is 0 and 0, and its mark is the time at least."""
     monkeypatch.setattr(systemd, "is_clock_synchronized", lambda: False)
-    with trio.fail_after(30):
+    with fail_after(30):
         house = await stop_in_2099(tmp_path)
         async with running_house(tmp_path, config=house.config) as house:
             text = (await house.request("GET", "/metrics", port=port_of(house.config.listen.local))).body.decode()
@@ -76,7 +77,7 @@ async def test_metrics_tell_of_the_clock(tmp_path: Path, monkeypatch: pytest.Mon
 
 async def test_a_mark_in_2099_locks_out_nobody_whose_key_has_no_end(tmp_path: Path) -> None:
     """The key of before works, a new one can be made, the unix socket answers; a token signed elsewhere does not."""
-    with trio.fail_after(30):
+    with fail_after(30):
         config = make_config(tmp_path, cameras=0)
         async with running_house(tmp_path, config=config) as house:
             _, key = await house.create_key("viewer")
@@ -92,7 +93,7 @@ async def test_a_mark_in_2099_locks_out_nobody_whose_key_has_no_end(tmp_path: Pa
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may")
 async def test_root_takes_the_system_clock_for_right(tmp_path: Path) -> None:
     """Tokens that only the wrong time had ended are good again at once, and after a restart."""
-    with trio.fail_after(30):
+    with fail_after(30):
         config = make_config(tmp_path, cameras=0)
         async with running_house(tmp_path, config=config) as house, house.local() as admin:
             token = (await admin.call("issue_token", user_id="ada", expires_in=3600))["token"]
@@ -111,7 +112,7 @@ async def test_root_takes_the_system_clock_for_right(tmp_path: Path) -> None:
 
 async def test_nobody_resets_the_clock_over_the_network(tmp_path: Path) -> None:
     """An administrator's key is not root: it is told who may."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.websocket() as client:
             await client.call("authenticate", auth_token=(await house.create_key("admin"))[1])
             refused = (await client.ask("reset_clock"))["error"]["data"]
@@ -135,7 +136,7 @@ async def test_a_jump_by_hand_ends_nothing_and_a_time_server_s_word_does(
         assert (reply.status, reply.headers["content-type"][:19]) == (200, "multipart/x-mixed-r")
         ended.set()
 
-    with trio.fail_after(60):
+    with fail_after(60):
         async with (
             running_house(tmp_path, cameras=1) as house,
             trio.open_nursery() as nursery,
@@ -173,7 +174,7 @@ async def test_a_line_that_no_trusted_clock_has_seen_is_shown_as_one_until_it_ha
     at = int(real()) - 7 * 86400
     secret = SharedSecret("test", SECRET)
     text = sign({"sub": "ann", "role": "viewer", "iat": at, "exp": at + 30 * 86400}, secret)
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=config) as house, house.local() as admin:
             done = await admin.call("revoke", subject="ann", before="now")
             assert done["provisional"] is True

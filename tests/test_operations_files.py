@@ -14,6 +14,7 @@ import trio
 from cellar_helpers import SECRET, Desk, busy_writer, running_desk
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import fail_after
 
 from edged import operations
 from edged.access.authority import EDGED
@@ -62,7 +63,7 @@ class Box:
 
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Box]:
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_desk(folder / "trust.db") as desk:
             keyring = Keyring(desk.db, desk.clock, is_denied=lambda name: name in desk.ledger.denied)
             await keyring.ensure()

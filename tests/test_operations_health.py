@@ -10,6 +10,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import fail_after
 
 from edged.library.disks import Disk, Disks
 from edged.operations.health import CameraFact, Facts, MediaFact, assess
@@ -120,6 +121,6 @@ async def test_a_disk_that_does_not_answer_is_shown_as_one_and_holds_nobody(
         (silent,) = await disks.refresh()
         assert (silent.name, silent.writable) == ("state", False)
     mended.set()
-    with trio.fail_after(20):
+    with fail_after(20):
         while not (await disks.refresh())[0].writable:
             await trio.sleep(0.01)

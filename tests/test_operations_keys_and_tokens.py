@@ -18,6 +18,7 @@ import trio.testing
 from house_helpers import SECRET, Conversation, RunningHouse, ended, make_config, running_house
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import fail_after
 from rtsp_client import RtspReader
 
 from edged.clock import iso
@@ -55,7 +56,7 @@ async def house_of_all(folder_of_all: Path) -> AsyncIterator[RunningHouse]:
 
 async def test_a_narrowed_administrator_hands_on_no_more_than_it_has(tmp_path: Path) -> None:
     """A key for keys:admin alone makes such keys, and neither makes nor takes over a stronger one."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path) as house:
             strong, _ = await house.create_key("admin")
             async with keyed(house, permissions=["keys:admin"]) as client:
@@ -69,7 +70,7 @@ async def test_a_narrowed_administrator_hands_on_no_more_than_it_has(tmp_path: P
 
 async def test_whoever_is_held_to_one_camera_makes_keys_for_that_camera_only(tmp_path: Path) -> None:
     """camera_access of the maker bounds the key that is made."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path) as house, keyed(house, camera_access=["camera0"]) as client:
             made = await client.call("create_key", name="one", role="viewer", camera_access=["camera0"])
             assert made["role"] == "viewer"
@@ -106,7 +107,7 @@ def test_streams_that_are_named_stay_named() -> None:
 
 async def test_a_key_ends_when_it_says(tmp_path: Path) -> None:
     """expires_at is kept and shown; a past or unreadable one is refused with what to write instead."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path) as house, keyed(house) as client:
             made = await client.call("create_key", name="k", role="viewer", expires_at="2099-01-31T00:00:00Z")
             assert made["expires_at"] == "2099-01-31T00:00:00Z"
@@ -136,7 +137,7 @@ async def test_a_key_ends_when_it_says(tmp_path: Path) -> None:
 )
 async def test_bad_params_make_no_key(tmp_path: Path, params: dict[str, object]) -> None:
     """-32602, and the list of keys is as before."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             assert (await admin.ask("create_key", **params))["error"]["code"] == -32602
             assert (await admin.call("list_keys"))["keys"] == []
@@ -144,7 +145,7 @@ async def test_bad_params_make_no_key(tmp_path: Path, params: dict[str, object])
 
 async def test_a_list_can_be_narrowed_to_roles_states_and_the_unused(tmp_path: Path) -> None:
     """role, status and unused_days each leave what fits; usage is counted."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             viewer, secret = await house.create_key("viewer")
             revoked, _ = await house.create_key("operator")
@@ -168,7 +169,7 @@ async def test_a_list_can_be_narrowed_to_roles_states_and_the_unused(tmp_path: P
 
 async def test_a_key_may_look_at_and_rotate_itself_alone(tmp_path: Path) -> None:
     """Its own record is shown and its own secret replaced; another's is not."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house:
             mine, old = await house.create_key("viewer")
             other, _ = await house.create_key("viewer")
@@ -186,7 +187,7 @@ async def test_a_key_may_look_at_and_rotate_itself_alone(tmp_path: Path) -> None
 
 async def test_rotation_without_grace_ends_the_old_secret(tmp_path: Path) -> None:
     """The new one opens, the old one is expired."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house:
             key_id, old = await house.create_key("viewer")
             async with house.local() as admin:
@@ -198,7 +199,7 @@ async def test_rotation_without_grace_ends_the_old_secret(tmp_path: Path) -> Non
 
 async def test_an_unknown_key_is_not_found_and_a_revoked_one_is_not_rotated(tmp_path: Path) -> None:
     """-32010 for one, -32020 for the other; revoking again is fine."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             for method in ("get_key", "rotate_key", "revoke_key"):
                 assert (await admin.ask(method, key_id="key_0000"))["error"]["code"] == -32010
@@ -210,7 +211,7 @@ async def test_an_unknown_key_is_not_found_and_a_revoked_one_is_not_rotated(tmp_
 
 async def test_an_issued_token_opens_what_its_role_says_until_it_is_revoked(tmp_path: Path) -> None:
     """issue_token → authenticate → revoke_token by jti: closed with 4401, and never good again."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path) as house, house.local() as admin:
             issued = await admin.call("issue_token", user_id="guest", role="viewer", expires_in=60)
             assert issued["token_type"] == "Bearer"
@@ -231,7 +232,7 @@ async def test_an_issued_token_opens_what_its_role_says_until_it_is_revoked(tmp_
 async def test_an_issued_token_says_what_it_was_told_to_say_and_whose_it_is(tmp_path: Path) -> None:
     """S2-18, S0-4, S0-11: roles and claims of one's own, shown by whoami and kept by a refresh; issuer and epoch, no
     audience; by a shared secret and by a key pair alike."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path) as house, house.local() as admin:
             for key in ("HS256", "RS256"):
                 extra = {"department": {"floor": 3}, "custom_field": [1, "two"], "name": "Ada"}
@@ -265,7 +266,7 @@ async def test_what_edged_decides_by_is_nobodys_claim(
     house_of_all: RunningHouse, params: dict[str, object], named: str
 ) -> None:
     """Neither a registered name nor one that edged reads; nor a token that edged itself would not read."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with house_of_all.local() as admin:
             reply = await admin.ask("issue_token", user_id="ada", **params)
             assert reply["error"]["code"] == -32602
@@ -274,7 +275,7 @@ async def test_what_edged_decides_by_is_nobodys_claim(
 
 async def test_nobody_hands_on_a_role_that_they_do_not_have(house_of_all: RunningHouse) -> None:
     """`roles` bound like `role`."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with keyed(house_of_all, permissions=["tokens:issue", "camera:read"]) as client:
             assert await reason_of(client, "issue_token", user_id="x", roles=["viewer", "admin"]) == "permission_denied"
 
@@ -287,7 +288,7 @@ async def test_everybody_may_revoke_their_own_token_and_nobody_anothers(tmp_path
         tokens.sign({"sub": name, "role": "viewer", "iat": now, "exp": now + 60, "jti": name}, secret)
         for name in ("mine", "other")
     )
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.websocket() as client:
             await client.call("authenticate", auth_token=mine)
             assert await reason_of(client, "revoke_token", jti="other") == "permission_denied"
@@ -307,14 +308,14 @@ async def test_everybody_may_revoke_their_own_token_and_nobody_anothers(tmp_path
 )
 async def test_a_revocation_names_exactly_one_thing(tmp_path: Path, params: dict[str, str]) -> None:
     """-32602 for none, several, or what is no token at all."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             assert (await admin.ask("revoke_token", **params))["error"]["code"] == -32602
 
 
 async def test_a_key_beside_a_jti_ends_neither(tmp_path: Path) -> None:
     """Which of the two is meant is not guessed."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             key_id, secret = await house.create_key("viewer")
             assert (await admin.ask("revoke_token", token=secret, jti="x"))["error"]["code"] == -32602
@@ -326,7 +327,7 @@ async def test_without_a_shared_secret_a_key_pair_signs_and_hs256_tells_how(tmp_
     """RS256 by default; -32030 with the line that makes a secret for whoever wants HS256."""
     config = make_config(tmp_path, cameras=0)
     config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, shared_secrets={}))
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, config=config) as house, house.local() as admin:
             issued = await admin.call("issue_token", user_id="x")
             assert (await admin.call("validate_token", token=issued["token"]))["payload"]["iss"] == "edged"
@@ -340,7 +341,7 @@ async def test_validation_says_what_is_missing_or_wrong(tmp_path: Path) -> None:
     secret = tokens.SharedSecret("test", SECRET)
     now = int(time.time())
     base = {"sub": "x", "role": "viewer", "permissions": ["camera:read"]}
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
 
             async def errors(claims: dict[str, object], **params: object) -> list[str]:
@@ -385,7 +386,7 @@ async def test_a_token_that_is_not_valid_shows_no_claims(tmp_path: Path) -> None
         (seed_000 | {"nbf": now + 900}, {}, ["Invalid token: The token is not yet valid (nbf)"], []),
         (seed_000 | {"iat": now + 900}, {}, ["Token issued in the future"], []),
     )
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin, house.websocket() as client:
             for claims, params, errors, warnings in judged:
                 text = tokens.sign(claims, secret)
@@ -407,7 +408,7 @@ def without(claims: dict[str, object], name: str) -> dict[str, object]:
 async def test_a_time_before_1970_or_after_9999_is_refused_and_breaks_no_list(tmp_path: Path, odd: str) -> None:
     """Wherever a time can be given it is refused by name, nothing is kept of it, and every list can still be asked."""
     sentence = "lies outside of the years 1970 to 9999"
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             key_id, _ = await house.create_key("viewer")
             _, key = await house.create_key("admin")
@@ -435,7 +436,7 @@ async def test_a_time_before_1970_or_after_9999_is_refused_and_breaks_no_list(tm
 async def test_odd_times_that_stand_in_the_database_break_no_list(tmp_path: Path) -> None:
     """What an earlier version took, or a damaged row says, is told as the nearest time that a calendar has."""
     config = make_config(tmp_path, cameras=0)
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=config) as house, house.local() as admin:
             key_id, _ = await house.create_key("viewer")
             await admin.call("create_service_token", name="uploads")
@@ -497,7 +498,7 @@ async def test_a_key_that_somebody_is_inside_by_is_in_use(
 @pytest.mark.parametrize("by", ["password", "ticket"])
 async def test_a_key_whose_stream_flows_is_in_use(tmp_path: Path, by: str) -> None:
     """Whoever watches by it, or by a ticket of it, uses it until they leave, without another login."""
-    with trio.fail_after(90):
+    with fail_after(90):
         async with running_house(tmp_path, mediamtx=True) as house, house.local() as admin:
             await house.wait_media()
             key_id, secret = await house.create_key("viewer")
@@ -520,7 +521,7 @@ async def test_a_key_whose_stream_flows_is_in_use(tmp_path: Path, by: str) -> No
 async def test_a_replaced_secret_makes_no_new_one(tmp_path: Path) -> None:
     """Whoever found the old secret of a key that was rotated for it cannot take the key over in the grace; also one of
     two that ask at once. The newest may."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house:
             key_id, old = await house.create_key("admin")
             path = f"/api/keys/{key_id}/rotate"
@@ -546,7 +547,7 @@ async def test_a_replaced_secret_makes_no_new_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["key", "service_token"])
 async def test_a_second_rotation_keeps_what_the_first_one_promised(tmp_path: Path, kind: str) -> None:
     """Each secret is good for its own grace, also over a restart; after four the next has to wait, or to end them."""
-    with trio.fail_after(60):
+    with fail_after(60):
         secrets: list[str] = []
 
         async def good(house: RunningHouse) -> list[bool]:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import trio
 from cellar_helpers import SECRET, Counted, Desk, running_desk
+from patience import fail_after
 from web_helpers import JPEG, Cameras
 
 from edged import operations
@@ -249,7 +250,7 @@ async def picture(*_: Any, **__: Any) -> bytes:
 
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Bench]:
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_desk(folder / "trust.db") as desk:
             counts: Any = Counted()
             counts.rpc_answered = lambda _method, _outcome: None

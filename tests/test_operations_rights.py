@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 from house_helpers import SECRET, Conversation, RunningHouse, ended, running_house
+from patience import fail_after
 
 from edged.credentials import tokens
 from edged.metrics import Metrics
@@ -29,7 +30,7 @@ def a_token(subject: str = "ann", role: str = "viewer", age: float = 0.0, **clai
 
 async def test_an_update_reaches_a_live_session_with_its_next_call(tmp_path: Path) -> None:
     """Narrowed, widened, renamed, to one camera: the socket stays, and each call is judged by what the key may now."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path) as house, house.local() as admin, house.websocket() as client:
             key_id, secret = await house.create_key("viewer")
             await client.call("authenticate", auth_token=secret)
@@ -49,7 +50,7 @@ async def test_an_update_reaches_a_live_session_with_its_next_call(tmp_path: Pat
 
 async def test_nobody_widens_a_key_beyond_what_they_may_do(tmp_path: Path) -> None:
     """A narrow administrator of keys narrows and renames any, and makes none stronger than itself, itself neither."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.websocket() as client:
             mine, secret = await house.create_key("admin", permissions=["keys:admin"])
             strong, _ = await house.create_key("admin", expires_in_days=5)
@@ -81,7 +82,7 @@ BAD_CHANGES: tuple[dict[str, object], ...] = (
 
 async def test_a_change_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
     """-32602, and the key is as before."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             key_id, _ = await house.create_key()
             before = await admin.call("get_key", key_id=key_id)
@@ -92,7 +93,7 @@ async def test_a_change_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
 
 async def test_a_suspended_key_closes_its_sessions_and_is_good_again_when_resumed(tmp_path: Path) -> None:
     """4401, then refused with the coarse reason outside and the exact one in the metrics; then as before."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path) as house, house.local() as admin:
             key_id, secret = await house.create_key("viewer", streams={"read": ["camera0"], "publish": []})
             async with house.websocket() as client:
@@ -121,7 +122,7 @@ def local_port(house: RunningHouse) -> int:
 
 async def test_a_key_that_suspends_itself_hears_so_and_is_out(tmp_path: Path) -> None:
     """The answer comes, then the close."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.websocket() as client:
             key_id, secret = await house.create_key("admin")
             await client.call("authenticate", auth_token=secret)
@@ -131,7 +132,7 @@ async def test_a_key_that_suspends_itself_hears_so_and_is_out(tmp_path: Path) ->
 
 async def test_a_picture_ends_when_its_camera_is_taken_from_the_key(tmp_path: Path) -> None:
     """The live picture of camera0 stops; that of camera1 by the same key goes on."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house, house.local() as admin:
             key_id, secret = await house.create_key("viewer")
             async with await open_picture(house, secret, "camera0") as first, \
@@ -164,7 +165,7 @@ async def open_picture(house: RunningHouse, secret: str, camera: str) -> trio.So
 
 async def test_sessions_are_listed_without_secrets_and_one_s_own_to_anybody(tmp_path: Path) -> None:
     """Transport, subject, key or jti, since, deadline; an administrator sees all, others their own; in pages."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             key_id, secret = await house.create_key("viewer", expires_in_days=1)
             token = a_token()
@@ -190,7 +191,7 @@ async def test_sessions_are_listed_without_secrets_and_one_s_own_to_anybody(tmp_
 
 async def test_a_session_is_ended_and_its_credential_stays_good(tmp_path: Path) -> None:
     """By an administrator, by another session of the same key, by itself; not by a stranger, who learns nothing."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             _, secret = await house.create_key("viewer")
             _, boss = await house.create_key("admin")
@@ -217,7 +218,7 @@ async def test_a_session_is_ended_and_its_credential_stays_good(tmp_path: Path) 
 
 async def test_a_token_is_not_taken_for_a_key_or_a_user_of_its_name(tmp_path: Path) -> None:
     """Whoever is called like a key's subject, or like root's, sees none of their sessions."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             key_id, secret = await house.create_key("viewer")
             root = (await admin.call("whoami"))["user_id"]
@@ -241,7 +242,7 @@ async def deny(house: RunningHouse, boss: str, **params: object) -> Any:
 @pytest.mark.parametrize("what", ["jti", "token_hash", "subject", "issuer", "before", "subject before", "key_id"])
 async def test_whatever_names_a_credential_denies_it(tmp_path: Path, what: str) -> None:
     """Its session closes with 4401, it is refused also after a restart, another one goes on; it is listed."""
-    with trio.fail_after(60):
+    with fail_after(60):
         config = None
         token = a_token(age=100, iss="camera-service")
         other = a_token("bob", age=100) if what != "before" else a_token("bob", age=-5)
@@ -283,7 +284,7 @@ BAD_REVOCATIONS: tuple[dict[str, object], ...] = (
 
 async def test_a_revocation_that_names_nothing_or_too_much_denies_nothing(tmp_path: Path) -> None:
     """-32602, and the list stays empty."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             for wrong in BAD_REVOCATIONS:
                 assert (await admin.ask("revoke", **wrong))["error"]["code"] == -32602, wrong
@@ -292,7 +293,7 @@ async def test_a_revocation_that_names_nothing_or_too_much_denies_nothing(tmp_pa
 
 async def test_whoever_may_revoke_tokens_alone_revokes_no_key(tmp_path: Path) -> None:
     """That needs keys:admin, too, as revoke_key does; one that does not exist is not found."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin, house.websocket() as client:
             key_id, _ = await house.create_key("viewer")
             _, secret = await house.create_key("admin", permissions=["tokens:revoke"])
@@ -304,7 +305,7 @@ async def test_whoever_may_revoke_tokens_alone_revokes_no_key(tmp_path: Path) ->
 
 async def test_the_list_of_revocations_comes_in_pages_the_newest_first(tmp_path: Path) -> None:
     """Lines in time stand among the names."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             for params in ({"jti": "1"}, {"before": "2020-01-01"}, {"subject": "x"}):
                 await admin.call("revoke", **params)
@@ -321,7 +322,7 @@ async def test_the_list_of_revocations_comes_in_pages_the_newest_first(tmp_path:
 
 async def test_keys_are_changed_suspended_and_resumed_over_http(tmp_path: Path) -> None:
     """PATCH with a body of JSON; one that names another key than the path is refused; 404, 409, 415 as everywhere."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house:
             _, boss = await house.create_key("admin")
             key_id, secret = await house.create_key("viewer")
@@ -360,7 +361,7 @@ def test_all_operations_of_the_house_leave_room_in_the_metrics() -> None:
 async def test_an_expired_key_is_taken_and_opens_nothing(tmp_path: Path) -> None:
     """Its secret need be kept nowhere else; the end stays what it was, also where nobody vouches for the clock."""
     ended = {"source_id": "1", "key": "E" * 32, "role": "viewer", "expires_at": "2001-01-01T00:00:00Z"}
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin, house.websocket() as client:
             for status, reason in (("imported", "it has expired"), ("known", "it is known already")):
                 (report,) = (await admin.call("import_keys", keys=[ended]))["keys"]
@@ -378,7 +379,7 @@ async def test_an_import_reports_on_each_key_and_gives_nothing_away(tmp_path: Pa
         {"expires_at": "soon"}, {"created_at": "long ago"},
         {"key": "camera_service_sk_" + "1234567890abcdef" * 4},
     ]  # fmt: skip
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin, house.websocket() as client:
             keys = [good, *({**good, **each, "source_id": str(at)} for at, each in enumerate(bad, start=2)), good]
             report = (await admin.call("import_keys", keys=keys))["keys"]

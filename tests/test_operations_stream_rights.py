@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import trio
 from house_helpers import SECRET, Conversation, running_house
+from patience import fail_after
 
 from edged.credentials import tokens
 
@@ -22,7 +22,7 @@ async def reason(client: Conversation, method: str, **params: object) -> str:
 async def test_a_beginning_is_given_to_keys_users_and_tokens_and_shown_as_it_was(tmp_path: Path) -> None:
     """In a token it is what MediaMTX can read, too. What is neither a name, nor a beginning, nor all, is refused."""
     streams = {"read": ["cam*", "door"], "publish": ["a/b-*"]}
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             key = (await admin.call("create_key", name="k", role="viewer", streams=streams))["key_id"]
             assert (await admin.call("get_key", key_id=key))["streams"] == streams
@@ -47,7 +47,7 @@ async def test_a_beginning_is_given_to_keys_users_and_tokens_and_shown_as_it_was
 
 async def test_nobody_hands_on_a_wider_beginning_than_theirs(tmp_path: Path) -> None:
     """`cam*` gives `camera*`, `camera0` and itself; not `ca*`, not all, nothing else, and not to publish."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             made = await admin.call("create_key", name="k", role="admin", streams={"read": ["cam*"]})
             async with house.websocket() as client:
@@ -68,7 +68,7 @@ async def test_a_beginning_opens_the_cameras_that_begin_so(tmp_path: Path) -> No
     """By a key, by a token of edged's, and by one that others signed with the map or with MediaMTX's own expression."""
     secret, now = tokens.SharedSecret("test", SECRET), int(time.time())
     claims = {"sub": "bob", "role": "viewer", "iat": now, "exp": now + 60, "jti": "x"}
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=1) as house, house.local() as admin:
 
             async def opens(credential: str) -> bool:

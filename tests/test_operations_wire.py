@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 
 import trio
 from house_helpers import SECRET, RunningHouse, running_house
+from patience import fail_after
 from test_operations_matrix import ASKERS, EXPECTED, OPEN, SEE_ALL, SEE_ONE
 from test_operations_surface import SURFACE
 from web_helpers import Counted
@@ -264,7 +265,7 @@ def test_every_way_has_a_row() -> None:
 
 async def test_everybody_gets_over_the_wire_what_the_table_says(tmp_path: Path) -> None:
     """Every asker, every operation by WebSocket and every way by HTTP; afterwards the keys and users are as before."""
-    with trio.fail_after(120):
+    with fail_after(120):
         async with running_house(tmp_path) as house:
             box = await furnish(house)
             before = await look(house)

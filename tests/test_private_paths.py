@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 import pytest
-import trio
 from house_helpers import make_config, running_house
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import fail_after
 
 from edged.config.model import SnapshotSettings
 from edged.errors import DependencyFailed, StoreFailed, without_paths
@@ -61,7 +61,7 @@ async def test_a_picture_that_cannot_be_kept_is_told_without_its_folder(
     monkeypatch.setattr(Snapshots, "save", fail)
     config = make_config(tmp_path, cameras=1)
     config = msgspec.structs.replace(config, snapshots=SnapshotSettings(folder=tmp_path / "snapshots"))
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=config) as house:
             _, secret = await house.create_key("operator")
             async with house.websocket() as client, house.local() as admin:

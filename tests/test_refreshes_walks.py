@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 from house_helpers import SECRET, Conversation, RunningHouse, ended, make_config, port_of, running_house
+from patience import fail_after
 from test_revocation import HlsViewer, WhepViewer, watch_rtsp
 
 from edged.credentials import tokens
@@ -42,7 +43,7 @@ async def counted(house: RunningHouse) -> dict[str, float]:
 
 async def test_a_session_goes_on_by_the_token_that_it_refreshes(tmp_path: Path) -> None:
     """Contract 3 and 10.4: its own without saying which; what is pipelined behind it counts with the new one."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house, house.websocket() as client:
             await client.call("authenticate", auth_token=sign(left=900))
             calls = [("refresh_token", {}), ("list_sessions", {}), ("refresh_token", {})]
@@ -66,7 +67,7 @@ async def test_a_session_goes_on_by_the_token_that_it_refreshes(tmp_path: Path) 
 
 async def test_a_manager_that_refreshes_an_hour_before_the_end_does_not_ask_each_time(tmp_path: Path) -> None:
     """S0-13, S0-14: a token of an hour by the shared secret has a successor of a day; edged's own keep their hour."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.websocket() as client:
             text, asked = sign(left=3600), 0
             for _ in range(5):
@@ -80,7 +81,7 @@ async def test_a_manager_that_refreshes_an_hour_before_the_end_does_not_ask_each
 
 async def test_a_session_whose_token_has_just_expired_refreshes_it_and_goes_on(tmp_path: Path) -> None:
     """S0-16, S0-32: the socket stays open, with what it subscribed to; a failed authenticate ends that chance."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house, house.websocket() as client, house.websocket() as other:
             for each in (client, other):
                 await each.call("authenticate", auth_token=sign(left=3))
@@ -99,7 +100,7 @@ async def test_a_session_whose_token_has_just_expired_refreshes_it_and_goes_on(t
 
 async def test_whoever_holds_a_token_may_have_it_refreshed(tmp_path: Path) -> None:
     """Over a socket that nobody has logged in on; that stays as it is, and in no dialect yet."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house, house.websocket() as client:
             text = sign(left=-200)
             made = [(await client.call("refresh_token", **{name: text}))["jti"] for name in ("token", "auth_token")]
@@ -125,7 +126,7 @@ async def test_whoever_holds_a_token_may_have_it_refreshed(tmp_path: Path) -> No
 
 async def test_the_first_dialect_says_its_own_texts(tmp_path: Path) -> None:
     """Contract 4b, v1."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house, house.websocket(port_of(house.config.listen.compat)) as client:
             answer = await client.ask("refresh_token")
             assert answer["error"]["code"] == -32001
@@ -137,7 +138,7 @@ async def test_the_first_dialect_says_its_own_texts(tmp_path: Path) -> None:
 
 async def test_a_key_has_nothing_to_refresh_and_is_told_what_it_has(tmp_path: Path) -> None:
     """A key is rotated; so says the hint: of a session's key, of one that is sent as `token`, and to the local user."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house, house.websocket() as client, house.local() as admin:
             key_id, key = await house.create_key()
             await client.call("authenticate", auth_token=key)
@@ -156,7 +157,7 @@ async def test_a_key_has_nothing_to_refresh_and_is_told_what_it_has(tmp_path: Pa
 
 async def test_over_http_what_is_no_token_is_not_called_nothing(tmp_path: Path) -> None:
     """Contract 4b, 10.20: garbage fails, a good key hears that it is rotated, and only nothing at all is nothing."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house:
             key_id, key = await house.create_key("admin")
 
@@ -180,7 +181,7 @@ async def test_over_http_what_is_no_token_is_not_called_nothing(tmp_path: Path) 
 
 async def test_over_http_the_bearer_is_what_is_refreshed(tmp_path: Path) -> None:
     """Contract 5.2: the shape of /api/token, also some minutes after the end; no other credential will do."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house:
 
             async def ask(text: str = "", **given: Any) -> Any:
@@ -224,7 +225,7 @@ async def test_nothing_that_edged_signs_carries_a_map_for_a_mediamtx(
         return encode(header, claims, *rest, **more)
 
     monkeypatch.setattr(tokens.jwt, "encode", record)
-    with trio.fail_after(120):
+    with fail_after(120):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             await admin.call("create_user", name="ann", role="viewer", password="a long passphrase", streams=streams)
             who = {"username": "ann", "password": "a long passphrase"}
@@ -263,7 +264,7 @@ async def test_nothing_that_edged_signs_carries_a_map_for_a_mediamtx(
 
 async def test_all_that_came_of_ones_token_is_ones_own_to_revoke(tmp_path: Path) -> None:
     """A viewer ends the token that it had before, and with it the session; by name another's it may not."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house, house.websocket() as client, house.websocket() as other:
             root, eve = sign(jti="root"), sign(sub="eve", jti="eve")
             for each, text in ((client, root), (other, eve)):
@@ -284,7 +285,7 @@ async def test_all_that_came_of_ones_token_is_ones_own_to_revoke(tmp_path: Path)
 async def test_a_successor_is_the_same_after_a_restart_and_ends_with_its_family(tmp_path: Path) -> None:
     """What was told is on the disk, what was revoked too."""
     config, text = make_config(tmp_path), sign()
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=config) as house, house.websocket() as client:
             first = await client.call("refresh_token", token=text)
         async with running_house(tmp_path, config=config) as house, house.websocket() as client:
@@ -304,7 +305,7 @@ async def test_streams_of_short_tokens_go_on_for_as_long_as_somebody_refreshes_t
     """RTSP, HLS and MJPEG go through several lives of their token without one reconnect, and WebRTC is let; a token
     that nobody refreshes ends its stream meanwhile, and so do all at last."""
     life = 16.0
-    with trio.fail_after(240):
+    with fail_after(240):
         async with running_house(tmp_path, mediamtx=True) as house, house.websocket() as client:
             await house.wait_media()
             text = sign(**OWN)
@@ -347,7 +348,7 @@ async def test_streams_of_short_tokens_go_on_for_as_long_as_somebody_refreshes_t
                         while True:
                             await family[0].wait_packet()
                     assert [await each.read() for each in (hls, family[1])] == [200, 200]
-                with trio.fail_after(10):
+                with fail_after(10):
                     await stranger.wait_end()
                 seen = parts[0]
                 assert seen > 0
@@ -355,7 +356,7 @@ async def test_streams_of_short_tokens_go_on_for_as_long_as_somebody_refreshes_t
                     await trio.sleep(0.05)
                 assert not gone.is_set()
                 # Nobody refreshes any more: they end with the last token, one life later.
-                with trio.fail_after(life + 20):
+                with fail_after(life + 20):
                     await family[0].wait_end()
                     await family[1].wait_end()
                     await gone.wait()

@@ -12,6 +12,7 @@ import trio
 import trio.testing
 from house_helpers import RunningHouse, make_config, port_of, running_house
 from log_helpers import kept_log
+from patience import fail_after
 
 from edged.access.asking import Refusals, asked_by, asking
 from edged.clock import Clock
@@ -51,7 +52,7 @@ async def house(tmp_path: Path) -> Any:
 async def test_a_refusal_says_from_where_at_which_listener_and_for_what(house: RunningHouse) -> None:
     """Over HTTP, WebSocket and with a key that is known but may not: its id, not its text."""
     key_id, secret = await house.create_key("viewer")
-    with trio.fail_after(60):
+    with fail_after(60):
         assert await via(house, "GET", "/api/keys?x=1", key=WRONG) == 401
         assert await via(house, "GET", "/api/sessions", "198.51.100.1") == 401
         assert await via(house, "DELETE", f"/api/keys/{key_id}", key=secret) in (401, 403, 404)
@@ -76,7 +77,7 @@ async def test_a_refusal_says_from_where_at_which_listener_and_for_what(house: R
 
 async def test_a_flood_of_refusals_is_a_line_a_minute(house: RunningHouse) -> None:
     """The first five as they come; what is left is written when the daemon ends; another client is told apart."""
-    with trio.fail_after(60):
+    with fail_after(60):
         for _ in range(40):
             assert await via(house, "GET", "/api/sessions") == 401
         assert await via(house, "GET", "/api/sessions", "198.51.100.1") == 401
@@ -87,7 +88,7 @@ async def test_a_flood_of_refusals_is_a_line_a_minute(house: RunningHouse) -> No
 async def test_what_was_made_and_ended_says_by_whom(house: RunningHouse) -> None:
     """Keys, users, service tokens, signing keys, revocations: the actor, their key and where they asked from."""
     admin_id, secret = await house.create_key("admin")
-    with trio.fail_after(60):
+    with fail_after(60):
         status = await via(house, "POST", "/api/keys", key=secret, body={"name": "door", "role": "viewer"})
         assert status == 201
         async with house.local() as root:
@@ -108,7 +109,7 @@ async def test_what_was_made_and_ended_says_by_whom(house: RunningHouse) -> None
 async def test_issued_and_refreshed_tokens_and_added_cameras_say_by_whom(house: RunningHouse) -> None:
     """A token by its jti, which is no secret: it is what an administrator revokes it by."""
     admin_id, secret = await house.create_key("admin")
-    with trio.fail_after(60):
+    with fail_after(60):
         headers = {"X-Forwarded-For": REMOTE}
         body: dict[str, str] = {"user_id": "ann", "role": "viewer"}
         told = await house.request("POST", "/api/tokens", key=secret, body=body, headers=headers)

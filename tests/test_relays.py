@@ -11,6 +11,7 @@ import trio
 from house_helpers import Conversation, RunningHouse, running_house
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import fail_after
 from starlette.datastructures import Headers
 from trio_websocket import wrap_client_stream
 
@@ -86,7 +87,7 @@ async def over_websocket(house: RunningHouse, headers: Mapping[str, str]) -> lis
 
 async def test_a_password_that_everybody_knows_is_not_taken_through_a_proxy(tmp_path: Path) -> None:
     """One on this machine makes every stranger come from loopback; a good password is good all the same."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house:
             async with house.local() as admin:
                 await admin.call("create_demo_login")

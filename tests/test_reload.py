@@ -20,6 +20,7 @@ from cli_helpers import write_config
 from house_helpers import free_port
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import fail_after
 from rtsp_client import RtspReader
 
 from edged.app_reload import differing, is_taken
@@ -53,7 +54,7 @@ class Daemon:
         await self.until(lambda: any(each.startswith("READY=1") for each in self.told))
 
     async def until(self, fact: Callable[[], bool]) -> None:
-        with trio.fail_after(30):
+        with fail_after(30):
             while not fact():
                 assert self.child.poll() is None or fact(), self.log
                 try:
@@ -128,7 +129,7 @@ async def test_a_hangup_ends_no_stream_but_those_of_what_goes(tmp_path: Path) ->
         settings.read_text().replace('name = "Front door"', 'name = "Front door"\n        id = "front"')
     )
     third.write_text('[[camera]]\nname = "Third"\nsource = "test"\n')
-    with trio.fail_after(90):
+    with fail_after(90):
         async with running(tmp_path, is_new=False) as daemon:
             while (await daemon.call("get_system_status"))["mediamtx"]["status"] != "ready":
                 await trio.sleep(0.05)
@@ -198,7 +199,7 @@ async def test_in_a_terminal_a_hangup_ends_it_in_order(tmp_path: Path) -> None:
     try:
         async with running(tmp_path, stdin=theirs) as daemon:
             daemon.child.send_signal(signal.SIGHUP)
-            with trio.fail_after(30):
+            with fail_after(30):
                 code = await trio.to_thread.run_sync(daemon.child.wait)
             assert code == 0
             assert "stopped" in daemon.log

@@ -18,6 +18,7 @@ import pytest
 import trio
 from house_helpers import SECRET, RunningHouse, make_config, port_of, running_house
 from media_helpers import install_standin, order
+from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
 
 from edged.credentials import tokens
@@ -206,7 +207,7 @@ class TestOnTheRealMediaMTX:
     @pytest.mark.parametrize("kind", HOLDS)
     async def test_a_revoked_credential_ends_its_streams_over_every_protocol(self, tmp_path: Path, kind: str) -> None:
         """RTSP is closed, the HLS playlist refused, the WebRTC session gone; another viewer goes on."""
-        with trio.fail_after(80):
+        with fail_after(80):
             async with running_house(tmp_path, mediamtx=True) as house:
                 await house.wait_media()
                 held, other = await HOLDS[kind](house), await hold_key(house)
@@ -219,7 +220,7 @@ class TestOnTheRealMediaMTX:
                 assert await whep.play() == 201
                 assert await whep.is_listed()
                 await held.revoke()
-                with trio.fail_after(PATIENCE):
+                with fail_after(PATIENCE):
                     await rtsp.wait_end()
                     await hls.wait_end()
                     while await whep.is_listed():
@@ -233,7 +234,7 @@ class TestOnTheRealMediaMTX:
     @pytest.mark.slow
     async def test_a_held_hls_reader_does_not_outlive_its_key(self, tmp_path: Path) -> None:
         """MediaMTX lists it only when the picture comes; a second later at most it is out again."""
-        with trio.fail_after(200):
+        with fail_after(200):
             async with running_house(tmp_path, mediamtx=True) as house:
                 await house.wait_media()
                 held, other = await hold_key(house), await hold_key(house)
@@ -294,7 +295,7 @@ class TestOnTheRealMediaMTX:
     @pytest.mark.parametrize("grace", [0, 1])
     async def test_a_rotated_keys_old_secret_ends_with_its_grace(self, tmp_path: Path, grace: int) -> None:
         """The stream that the old secret opened ends, the one of the new secret stays."""
-        with trio.fail_after(80):
+        with fail_after(80):
             async with running_house(tmp_path, mediamtx=True) as house:
                 await house.wait_media()
                 key_id, old = await house.create_key()
@@ -303,7 +304,7 @@ class TestOnTheRealMediaMTX:
                     rotated = await admin.call("rotate_key", key_id=key_id, grace_seconds=grace)
                 began = trio.current_time()
                 new = await watch_rtsp(house, rotated["api_key"])
-                with trio.fail_after(PATIENCE):
+                with fail_after(PATIENCE):
                     await viewer.wait_end()
                 assert trio.current_time() - began >= grace * 0.5 - 0.1, "not before its time"
                 await assert_refused(house, old)
@@ -315,7 +316,7 @@ class TestOnTheRealMediaMTX:
         """RTSP, HLS and WebRTC: MediaMTX itself looks at a credential only once."""
         config = make_config(tmp_path, mediamtx=True)
         config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, leeway=0))
-        with trio.fail_after(80):
+        with fail_after(80):
             async with running_house(tmp_path, config=config) as house:
                 await house.wait_media()
                 _, key = await house.create_key()
@@ -325,7 +326,7 @@ class TestOnTheRealMediaMTX:
                 hls = HlsViewer(house.hls, "camera0", token)
                 whep = WhepViewer(house, "camera0", token)
                 assert (await hls.read(), await whep.play()) == (200, 201)
-                with trio.fail_after(6 + PATIENCE):
+                with fail_after(6 + PATIENCE):
                     await rtsp.wait_end()
                     await hls.wait_end()
                     while await whep.is_listed():
@@ -338,7 +339,7 @@ class TestOnTheRealMediaMTX:
     @pytest.mark.parametrize("step", ["DESCRIBE", "SETUP"])
     async def test_a_handshake_in_flight_ends_with_the_key(self, tmp_path: Path, step: str) -> None:
         """Revoked between two requests of one viewer: the next is refused or finds the connection closed."""
-        with trio.fail_after(80):
+        with fail_after(80):
             async with running_house(tmp_path, mediamtx=True) as house:
                 await house.wait_media()
                 held, other = await hold_key(house), await hold_key(house)
@@ -355,7 +356,7 @@ class TestOnTheRealMediaMTX:
                     await trio.sleep(0.5)
                     await flight.request("PLAY", flight.url + "/")
                 await flight.aclose()
-                with trio.fail_after(PATIENCE):
+                with fail_after(PATIENCE):
                     while len(await list_readers(house)) != 1:
                         await trio.sleep(0.05)
                 await warm.aclose()
@@ -365,7 +366,7 @@ class TestOnTheRealMediaMTX:
 
     async def test_nobody_slips_through_while_a_key_is_revoked(self, tmp_path: Path) -> None:
         """Twenty viewers at every stage of their handshakes: none is left, and none is admitted after the reply."""
-        with trio.fail_after(85):
+        with fail_after(85):
             async with running_house(tmp_path, mediamtx=True) as house:
                 await house.wait_media()
                 other = await hold_key(house)
@@ -378,7 +379,7 @@ class TestOnTheRealMediaMTX:
                             await trio.sleep(delay)
                             viewer = RtspReader(house.rtsp, "camera0", "viewer", secret)
                             try:
-                                with suppress(RtspRefused, OSError), trio.fail_after(PATIENCE):
+                                with suppress(RtspRefused, OSError), fail_after(PATIENCE):
                                     await viewer.play()
                                     await viewer.wait_end()
                             finally:
@@ -399,7 +400,7 @@ async def test_a_kick_that_fails_is_left_to_the_sweep(tmp_path: Path) -> None:
     config = make_config(tmp_path, cameras=1, mediamtx=True)
     server = msgspec.structs.replace(config.mediamtx, binary=str(program))
     config = msgspec.structs.replace(config, mediamtx=server)
-    with trio.fail_after(80):
+    with fail_after(80):
         async with running_house(tmp_path, config=config) as house:
             await house.wait_media()
             held = await hold_key(house)
@@ -415,7 +416,7 @@ async def test_a_kick_that_fails_is_left_to_the_sweep(tmp_path: Path) -> None:
             assert waited.cancelled_caught, "the stand-in did not do as it was told"
             assert len(await list_readers(house)) == 1
             order(tmp_path / "standin")
-            with trio.fail_after(30):
+            with fail_after(30):
                 await viewer.wait_end()
             assert await list_readers(house) == []
             await viewer.aclose()

@@ -16,6 +16,7 @@ import planted
 import pytest
 import trio
 from house_helpers import SECRET, RunningHouse, free_port, make_config, port_of, running_house
+from patience import fail_after
 from test_revocation import HlsViewer, WhepViewer, assert_refused, watch_rtsp
 
 from edged.credentials import tokens
@@ -200,7 +201,7 @@ async def list_sessions(house: RunningHouse) -> list[MediaSession]:
 async def until_listed(house: RunningHouse, wanted: list[Runner]) -> None:
     """Until MediaMTX has each of these, as what it is."""
     facts = sorted(each.fact for each in wanted)
-    with trio.fail_after(60):
+    with fail_after(60):
         while True:
             found = [(each.protocol, each.state, each.path) for each in await list_sessions(house)]
             if sorted(fact for fact in found if fact in facts) == facts:
@@ -230,7 +231,7 @@ async def test_what_a_credential_opened_ends_with_it_over_every_protocol(
     config = make_house_config(tmp_path)
     await Snapshots(config.snapshots.folder).save("big.jpg", "camera0", PICTURE, "jpg", time.time())
     live = "/api/cameras/camera0/live.mjpeg"
-    with trio.fail_after(200):
+    with fail_after(200):
         async with running_house(tmp_path, config=config) as house, trio.open_nursery() as nursery:
             await house.wait_media()
             held, other = await HOLDS[kind](house), await hold_key(house)
@@ -246,7 +247,7 @@ async def test_what_a_credential_opened_ends_with_it_over_every_protocol(
             await until_listed(house, [*theirs, *mine])
 
             await held.end()
-            with trio.fail_after(PATIENCE):
+            with fail_after(PATIENCE):
                 for each in mine:
                     await each.ended.wait()
                 for one in (rtsp, hls, picture, download):
@@ -256,7 +257,7 @@ async def test_what_a_credential_opened_ends_with_it_over_every_protocol(
             assert download.received < len(PICTURE)
 
             again = [Runner(each.protocol, each.action, each.url) for each in mine]
-            with trio.fail_after(60):
+            with fail_after(60):
                 async with trio.open_nursery() as refused:
                     for each in again:
                         refused.start_soon(each.run)
@@ -288,7 +289,7 @@ async def test_what_a_credential_opened_ends_with_it_over_every_protocol(
 async def test_whoever_has_only_connected_is_in_peace_while_others_are_put_out(tmp_path: Path) -> None:
     """MediaMTX lists an RTMP connection before it has said a word; a revocation meanwhile is none of its business."""
     config = make_house_config(tmp_path)
-    with trio.fail_after(90):
+    with fail_after(90):
         async with running_house(tmp_path, config=config) as house:
             await house.wait_media()
             other = await hold_key(house)

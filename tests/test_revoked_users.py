@@ -10,6 +10,7 @@ import trio
 import trio.testing
 from cellar_helpers import BrokenCommits, Desk, busy_writer, open_desk, running_desk
 from house_helpers import Conversation, RunningHouse, ended, make_config, running_house
+from patience import fail_after
 
 from edged.access.authority import EDGED
 from edged.credentials.callers import ApiKey
@@ -164,7 +165,7 @@ async def told(client: Conversation, method: str, **params: object) -> str:
 async def test_a_revoked_users_key_and_its_tokens_open_nothing_at_any_door(tmp_path: Path) -> None:
     """WebSocket and HTTP, sessions and tokens that the key issued; the list says suspended; so after a restart."""
     config = make_config(tmp_path, cameras=0)
-    with trio.fail_after(90):
+    with fail_after(90):
         async with running_house(tmp_path, config=config) as house, house.local() as admin:
             await admin.call("create_user", name="root", role="admin", password=PASSWORD)
             await admin.call("create_user", name="ann", role="admin", password=PASSWORD)

@@ -22,6 +22,7 @@ import trio
 from house_helpers import Conversation, RunningHouse, make_config, running_house
 from joserfc import jwt
 from joserfc.jwk import KeySet
+from patience import fail_after
 from rtsp_client import RtspReader
 
 pytestmark = [pytest.mark.slow, pytest.mark.mediamtx, pytest.mark.ffmpeg]
@@ -66,7 +67,7 @@ class Site:
             self.offset[0] += STEP
             seconds -= STEP
             marks = dict(self.rounds)
-            with trio.fail_after(60):
+            with fail_after(60):
                 # One round may have begun before: the second is of this time.
                 while any(self.rounds[name] < mark + 2 for name, mark in marks.items()):
                     await trio.sleep(0.02)
@@ -161,7 +162,7 @@ async def test_nobody_notices_a_rotation_and_everybody_a_revocation(
     monkeypatch.setattr("edged.clock.time", SimpleNamespace(time=lambda: time.time() + offset[0]))
     monkeypatch.setattr("edged.systemd.is_clock_synchronized", lambda: True)
     config = make_config(tmp_path, cameras=2, mediamtx=True)
-    with trio.fail_after(400):
+    with fail_after(400):
         # Made before: how long a key of this very run was published is measured, and not told by a clock.
         async with running_house(tmp_path, config=config) as house, house.local() as admin:
             kid = (await admin.call("create_signing_key", algorithm="RS256"))["kid"]
@@ -214,7 +215,7 @@ async def tell_the_story(site: Site, admin: Conversation, nursery: trio.Nursery,
         other[0] = None  # it is in force before the reply is here
         await admin.call("revoke_key", key_id=revoked["key_id"])
         other[0] = False
-        with trio.fail_after(30):
+        with fail_after(30):
             while "stream 1" in site.watching:
                 await trio.sleep(0.02)
         await site.pass_by(1200)

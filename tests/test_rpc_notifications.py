@@ -11,6 +11,7 @@ import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import fail_after
 from rpc_helpers import NOW, Box, Client, camera, row
 
 from edged.cameras.model import Camera, CameraChanged, Status
@@ -174,7 +175,7 @@ def test_an_event_has_at_most_one_name_for_a_session(topics: set[str], pushed: b
 @pytest.fixture
 async def told() -> AsyncIterator[tuple[Box, Feed[CameraChanged]]]:
     """A house whose notifications run, on a feed that holds two changes at most."""
-    with trio.fail_after(10):
+    with fail_after(10):
         async with trio.open_nursery() as nursery:
             box, feed = Box(nursery), Feed[CameraChanged]()
             with feed.subscribe(2) as changes:

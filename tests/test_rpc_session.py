@@ -12,6 +12,7 @@ import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import fail_after
 from rpc_helpers import NOW, Box, Client, camera
 from structlog.testing import capture_logs
 
@@ -22,7 +23,7 @@ from edged.wire import jsonrpc
 @pytest.fixture
 async def box() -> AsyncIterator[Box]:
     """A house in which calls may wait."""
-    with trio.fail_after(10):
+    with fail_after(10):
         async with trio.open_nursery() as nursery:
             yield Box(nursery)
             nursery.cancel_scope.cancel()
@@ -37,7 +38,7 @@ def entered(box: Box, role: str = "operator", member: str = "auth_token") -> Cli
 
 async def settle() -> None:
     """Let every task run as far as it can."""
-    with trio.fail_after(5):
+    with fail_after(5):
         await trio.testing.wait_all_tasks_blocked()
 
 
@@ -870,7 +871,7 @@ def test_whatever_comes_only_legal_answers_go_out(texts: list[bytes], listener: 
     """Each call with an id is answered once under that id, with its type; nothing else is answered as a call."""
 
     async def play() -> None:
-        with trio.fail_after(10):
+        with fail_after(10):
             async with trio.open_nursery() as nursery:
                 box = Box(nursery)
                 client = box.open(listener, headers={"x-api-key": box.make_key()} if known else {})

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 from net_helpers import LIMITS
+from patience import fail_after
 from rpc_helpers import NOW, Box, camera, row
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
@@ -25,7 +26,7 @@ async def no_app(scope: Any, receive: Any, send: Any) -> None:
 @asynccontextmanager
 async def opened(name: str = "main") -> AsyncIterator[tuple[Box, int]]:
     """A house behind a real listener, and its port."""
-    with trio.fail_after(20):
+    with fail_after(20):
         async with trio.open_nursery() as nursery:
             box = Box(nursery)
             listener = open_tcp(name, "127.0.0.1:0")

@@ -22,6 +22,7 @@ import trio
 from house_helpers import SECRET, RunningHouse, free_port, make_config, port_of, running_house
 from log_helpers import kept_log
 from media_helpers import SDP, open_rtsp
+from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
 
 from edged.config.model import CameraSettings, Config
@@ -167,12 +168,13 @@ def params_of(name: str, key_id: str, token: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.ffmpeg
+@pytest.mark.slow
 @pytest.mark.parametrize("listener", ["main", "compat"])
 async def test_no_reply_of_any_operation_shows_a_secret(tmp_path: Path, log: io.StringIO, listener: str) -> None:
     """Every operation in both dialects, as nobody, as a viewer and as an administrator, right and wrong."""
     config, _, _ = with_camera(make_config(tmp_path, cameras=1))
     ear = Ear()
-    with trio.fail_after(85):
+    with fail_after(280):
         async with running_house(tmp_path, config=config) as house:
             port = port_of(getattr(config.listen, listener))
             _, viewer = await house.create_key()
@@ -211,7 +213,7 @@ async def test_no_reply_of_any_operation_shows_a_secret(tmp_path: Path, log: io.
 
 async def test_a_secret_in_the_wrong_place_is_not_logged(tmp_path: Path, log: io.StringIO) -> None:
     """As a method, a device, a path, a query, a header of any name, or in the middle of broken JSON."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house:
             _, key = await house.create_key("admin")
             for secret in (key, sign()):
@@ -274,7 +276,7 @@ async def test_while_everything_runs_nothing_shows_a_secret_that_is_worth_someth
 ) -> None:
     """Command lines and environments of all children, MediaMTX's lists, and every file of ours."""
     config, password, query = with_camera(make_config(tmp_path, cameras=1, mediamtx=True))
-    with trio.fail_after(85):
+    with fail_after(85):
         async with running_house(tmp_path, config=config) as house:
             await house.wait_media()
             _, key = await house.create_key("operator")

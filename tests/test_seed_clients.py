@@ -21,6 +21,7 @@ import msgspec
 import pytest
 import trio
 from house_helpers import Reply, RunningHouse, make_config, port_of, running_house
+from patience import fail_after
 from seed_clients import (
     AuthenticationError,
     BrowserExample,
@@ -51,7 +52,7 @@ WRONG_KEY = "camera_service_sk_" + "0" * 64
 @pytest.fixture
 async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RunningHouse]:
     give_device_file(monkeypatch)
-    with trio.fail_after(80):
+    with fail_after(80):
         async with running_house(tmp_path) as running:
             yield running
 
@@ -475,7 +476,7 @@ async def test_the_web_client_sees_running_streams(tmp_path: Path, monkeypatch: 
     config = msgspec.structs.replace(
         config, camera=tuple(msgspec.structs.replace(one, mode="always") for one in config.camera)
     )
-    with trio.fail_after(85):
+    with fail_after(85):
         async with running_house(tmp_path, config=config) as house, WebClient.dial(house.port) as web:
             await house.wait_media()
             await web.login((await house.create_key("viewer"))[1])

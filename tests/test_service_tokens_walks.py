@@ -17,6 +17,7 @@ from house_helpers import Conversation, Reply, RunningHouse, make_config, runnin
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from log_helpers import kept_log
+from patience import fail_after
 
 from edged.credentials import tokens
 
@@ -51,7 +52,7 @@ def read(text: str, part: int) -> Any:
 
 async def test_a_server_makes_tokens_for_its_users_that_the_jwks_verifies(tmp_path: Path, log: io.StringIO) -> None:
     """S3-4 to S3-7, S3-14, S3-21: query and no body, all four members, RS256 by the published key, logged as whose."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             made = await admin.call("create_service_token", name="uploads")
             assert SHAPE.fullmatch(made["service_token"])
@@ -88,7 +89,7 @@ async def test_a_server_makes_tokens_for_its_users_that_the_jwks_verifies(tmp_pa
 
 async def test_a_body_is_not_looked_at(tmp_path: Path) -> None:
     """None, empty, null as axios sends it, or anything: the query counts, and the connection lives on (S3-4)."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             secret = (await admin.call("create_service_token", name="uploads"))["service_token"]
             head = f"POST {PATH}?user_id=7 HTTP/1.1\r\nHost: x\r\nX-Service-Token: {secret}\r\n"
@@ -122,7 +123,7 @@ async def test_a_body_is_not_looked_at(tmp_path: Path) -> None:
 )  # fmt: skip
 async def test_what_the_query_must_say(tmp_path: Path, query: str) -> None:
     """S3-18, S3-19: 400 with what is wrong, and 401 before that."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             secret = (await admin.call("create_service_token", name="uploads"))["service_token"]
             reply = await generate(house, secret, query)
@@ -133,7 +134,7 @@ async def test_what_the_query_must_say(tmp_path: Path, query: str) -> None:
 
 async def test_a_service_token_wins_and_a_wrong_one_is_refused_whatever_stands_beside_it(tmp_path: Path) -> None:
     """S3-9, contract 5.3: 401 with the texts that its clients know, and one header twice is none."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             made = await admin.call("create_service_token", name="uploads")
             good, secret = await files_token(house, admin), made["service_token"]
@@ -166,7 +167,7 @@ async def test_a_service_token_wins_and_a_wrong_one_is_refused_whatever_stands_b
 
 async def test_only_a_service_token_makes_tokens(tmp_path: Path) -> None:
     """token:mint is nobody else's: an administrator's key, a token for files, root on the unix socket get 403."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             _, key = await house.create_key("admin")
             for shown in ({"X-API-Key": key}, bearer(key), bearer(await files_token(house, admin))):
@@ -178,7 +179,7 @@ async def test_only_a_service_token_makes_tokens(tmp_path: Path) -> None:
 
 async def test_a_service_token_opens_nothing_but_files(tmp_path: Path) -> None:
     """Contract 7.3.5, 7.6: not /ws, by message or by header; not /api, by whatever header; not /mcp."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=1) as house, house.local() as admin:
             secret = (await admin.call("create_service_token", name="uploads"))["service_token"]
             for shown in ({"X-Service-Token": secret}, bearer(secret), {"X-API-Key": secret}):
@@ -197,7 +198,7 @@ async def test_a_service_token_opens_nothing_but_files(tmp_path: Path) -> None:
 async def test_a_files_token_opens_nothing_but_files(tmp_path: Path, log: io.StringIO) -> None:
     """Contract 7.6, worked row: on /ws it is `Invalid role`; it opens no picture, no ticket and nothing under /api; and
     whoever may read the audit is told that it is good."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=1) as house, house.local() as admin:
             text = await files_token(house, admin)
             async with house.websocket() as client:
@@ -220,7 +221,7 @@ async def test_a_files_token_opens_nothing_but_files(tmp_path: Path, log: io.Str
 
 async def test_the_scope_of_files_is_nothing_in_a_token_that_our_rs256_key_did_not_sign(tmp_path: Path) -> None:
     """Contract 7.2: by a shared secret it is no right at all, and narrows a role to nothing."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=1) as house:
             secret = tokens.SharedSecret("test", (tmp_path / "secret").read_text())
             now = int(time.time())
@@ -238,7 +239,7 @@ async def test_the_scope_of_files_is_nothing_in_a_token_that_our_rs256_key_did_n
 async def test_the_life_of_a_service_token(tmp_path: Path) -> None:
     """Made, listed, rotated with a grace, revoked, by REST and RPC; after a restart it is as it was."""
     config = make_config(tmp_path, cameras=0)
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=config) as house, house.local() as admin:
             _, key = await house.create_key("admin")
             made = await house.request("POST", BASE, key=key, body={"name": "uploads", "networks": ["127.0.0.0/8"]})
@@ -280,7 +281,7 @@ async def test_the_life_of_a_service_token(tmp_path: Path) -> None:
 
 async def test_what_is_wrong_with_a_request_is_told(tmp_path: Path) -> None:
     """Status by status; nothing is made by what was refused."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             _, key = await house.create_key("admin")
             _, weak = await house.create_key("viewer")
@@ -318,7 +319,7 @@ async def test_what_is_wrong_with_a_request_is_told(tmp_path: Path) -> None:
 
 async def test_it_is_good_from_its_networks_only(tmp_path: Path, log: io.StringIO) -> None:
     """S3-20: refused from elsewhere, and on the unix socket, where there is no address; the log says why."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             here = await admin.call("create_service_token", name="here", networks=["::ffff:127.0.0.0/104"])
             there = await admin.call("create_service_token", name="there", networks=["192.0.2.0/24"])
@@ -342,7 +343,7 @@ async def test_it_is_good_from_its_networks_only(tmp_path: Path, log: io.StringI
 
 async def test_one_that_other_servers_hold_is_taken_over_once(tmp_path: Path) -> None:
     """S3-1, S3-22: it works as it is; again it is known; the guide's own and what nobody could send are refused."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             old = "an-old-token/of+any=form_" + "z" * 20
             done = await admin.call("import_service_token", service_token=old)
@@ -363,7 +364,7 @@ async def test_one_that_other_servers_hold_is_taken_over_once(tmp_path: Path) ->
 
 async def test_what_strangers_write_into_the_header_is_one_answer(tmp_path: Path, log: io.StringIO) -> None:
     """Bytes of any kind, however many: 401 or 400 or 431, never 500; nothing of it stands in the log."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             good = (await admin.call("create_service_token", name="uploads"))["service_token"]
             token = good.encode()
@@ -390,7 +391,7 @@ async def test_what_strangers_write_into_the_header_is_one_answer(tmp_path: Path
 async def test_what_a_service_token_made_ends_with_it(tmp_path: Path) -> None:
     """At once, and after a restart; a rotation, with no grace at all, ends none, and others' are not concerned."""
     config = make_config(tmp_path, cameras=0)
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=config) as house, house.local() as admin:
 
             async def status(text: str) -> tuple[int, str]:

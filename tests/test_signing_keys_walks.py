@@ -25,6 +25,7 @@ import trio
 from house_helpers import Conversation, Reply, RunningHouse, ended, free_port, make_config, port_of, running_house
 from joserfc import jwt
 from joserfc.jwk import KeySet
+from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
 
 from edged.access.keyring import Keyring
@@ -63,7 +64,7 @@ def kid_of(text: str) -> str:
 
 async def test_the_jwks_stands_at_every_listener_for_everybody(tmp_path: Path) -> None:
     """Both paths, the loopback door of seed 004 too; kept for five minutes, read by any page; HEAD as GET, no POST."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, config=(config := with_tokens(tmp_path))) as house:
             listen = config.listen
             for port in map(port_of, (listen.main, listen.compat, listen.local, listen.tokens)):
@@ -84,7 +85,7 @@ async def test_a_taken_port_of_the_tokens_listener_is_no_failed_start(
 ) -> None:
     """A warning that names the address and what to do; the other doors serve the same (contract S4-1)."""
     config = with_tokens(tmp_path)
-    with trio.fail_after(30), socket.socket() as other:
+    with fail_after(30), socket.socket() as other:
         other.bind(("127.0.0.1", port_of(config.listen.tokens)))
         other.listen()
         async with running_house(tmp_path, config=config) as house:
@@ -98,7 +99,7 @@ async def test_a_taken_port_of_the_tokens_listener_is_no_failed_start(
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 async def test_a_token_is_verified_by_others_with_nothing_but_the_jwks(tmp_path: Path, algorithm: str) -> None:
     """joserfc with the fetched key set; the token opens the house too, and says who issued it."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=1) as house, house.local() as admin:
             issued = await admin.call("issue_token", user_id="guest", signing_key=algorithm, expires_in=60)
             fetched = KeySet.import_key_set((await house.request("GET", PATHS[0])).json)
@@ -113,7 +114,7 @@ async def test_a_token_is_verified_by_others_with_nothing_but_the_jwks(tmp_path:
 
 async def test_what_signs_can_be_chosen(tmp_path: Path) -> None:
     """By algorithm, by the name of a secret, by kid; a key that does not sign now is refused with the one that does."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
 
             async def header(**params: object) -> Any:
@@ -132,7 +133,7 @@ async def test_what_signs_can_be_chosen(tmp_path: Path) -> None:
 
 async def test_keys_are_made_promoted_and_given_up_over_rpc_and_rest(tmp_path: Path) -> None:
     """The life of a key as its list shows it; the young one needs force; nothing private is told."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             _, key = await house.create_key("admin")
             base = "/api/signing-keys"
@@ -168,7 +169,7 @@ async def test_keys_are_made_promoted_and_given_up_over_rpc_and_rest(tmp_path: P
 
 async def test_a_body_that_cannot_be_read_promotes_nothing(tmp_path: Path) -> None:
     """400, and the key is next as before."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             await admin.call("create_signing_key", algorithm="ES256")
             for body in (b"{", b"\xff", b"[" * 9000):
@@ -194,7 +195,7 @@ async def test_an_empty_key_set_is_no_answer() -> None:
 
 async def test_a_token_is_issued_over_rest(tmp_path: Path) -> None:
     """POST /api/tokens (contract 10.1): the same params and the same rights."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house:
             _, key = await house.create_key("admin")
             _, weak = await house.create_key("viewer")
@@ -215,7 +216,7 @@ async def test_a_leaked_key_that_the_disk_keeps_from_retiring_is_told_to_be_out(
     async def fail(*_: object, **__: object) -> None:
         raise StoreFailed("nothing was done: database trust: disk I/O error", hint="look for disk errors")
 
-    with trio.fail_after(60):
+    with fail_after(60):
         config = make_config(tmp_path, cameras=0)
         async with running_house(tmp_path, config=config) as house, house.local() as admin, house.websocket() as client:
             leaked = (await admin.call("issue_token", user_id="x", signing_key="ES256"))["token"]
@@ -233,7 +234,7 @@ async def test_a_leaked_key_that_the_disk_keeps_from_retiring_is_told_to_be_out(
 
 async def test_a_leaked_key_is_out_at_once_with_all_that_it_signed(tmp_path: Path) -> None:
     """Sessions by its tokens close with 4401, new ones are refused, another key signs; also after a restart."""
-    with trio.fail_after(60):
+    with fail_after(60):
         config = make_config(tmp_path, cameras=0)
         async with running_house(tmp_path, config=config) as house, house.local() as admin, house.websocket() as client:
             leaked = (await admin.call("issue_token", user_id="x", signing_key="ES256"))["token"]
@@ -255,7 +256,7 @@ async def test_a_leaked_key_is_out_at_once_with_all_that_it_signed(tmp_path: Pat
 
 async def test_streams_of_a_token_are_within_those_of_whoever_issues_it(tmp_path: Path) -> None:
     """A role is not added to a token for streams alone; names are names of paths."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=1) as house, house.local() as admin:
             issued = await admin.call("issue_token", user_id="x", streams={"read": ["door", "*"], "publish": ["in"]})
             claims = (await admin.call("validate_token", token=issued["token"]))["payload"]
@@ -391,7 +392,7 @@ QUESTIONS = [
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 async def test_a_mediamtx_elsewhere_admits_exactly_what_the_token_says(tmp_path: Path, algorithm: str) -> None:
     """Named paths and no others, all where `*` was granted, nothing without a grant or with another's signature."""
-    with trio.fail_after(90):
+    with fail_after(90):
         async with both(tmp_path) as (_, admin, server):
 
             async def issue(**streams: list[str]) -> str:
@@ -419,7 +420,7 @@ async def test_a_mediamtx_elsewhere_admits_exactly_what_the_token_says(tmp_path:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 async def test_a_map_is_refused_elsewhere_and_a_list_by_the_same_key_is_not(tmp_path: Path, algorithm: str) -> None:
     """Why the claim that MediaMTX reads is always a list (contract C-30)."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with both(tmp_path) as (house, _, server):
             with sqlite3.connect(house.config.paths.state / "trust.db") as connection:
                 number = 1 + ALGORITHMS.index(algorithm)
@@ -439,7 +440,7 @@ async def test_a_map_is_refused_elsewhere_and_a_list_by_the_same_key_is_not(tmp_
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 async def test_a_rotation_is_no_outage_for_a_mediamtx_elsewhere(tmp_path: Path, algorithm: str) -> None:
     """Old tokens before, during and after; new ones from the promotion on; a distrusted key's no more."""
-    with trio.fail_after(90):
+    with fail_after(90):
         async with both(tmp_path) as (_, admin, server):
 
             async def issue() -> str:
@@ -508,7 +509,7 @@ async def test_streams_elsewhere_go_on_through_a_rotation(tmp_path: Path, algori
     """Who publishes and reads by a token of the key before neither ends nor stutters to an end at the promotion, or at
     the next look at the JWKS; who comes then publishes and reads by either token, each what the other publishes."""
     async with AsyncExitStack() as stack:
-        stack.enter_context(trio.fail_after(80))
+        stack.enter_context(fail_after(80))
         _, admin, server = await stack.enter_async_context(both(tmp_path))
         streams = {"read": ["a", "b", "c"], "publish": ["a", "b", "c"]}
 
@@ -528,7 +529,7 @@ async def test_streams_elsewhere_go_on_through_a_rotation(tmp_path: Path, algori
         async def look() -> None:
             """Everybody who came is there, and what they see goes on."""
             for reader in readers:
-                with trio.fail_after(20):
+                with fail_after(20):
                     for _ in range(3):
                         await reader.wait_packet()
             assert all(publisher() for publisher in publishers)
@@ -561,7 +562,7 @@ async def test_a_box_with_a_wrapping_key_starts_with_it_and_not_without(
     text = "the wrapping key of a whole house, of some length"
     (credentials / "edged.wrapping_key").write_text(planted.plant(text, "the wrapping key"))
     config = make_config(tmp_path, cameras=0)
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=config) as house, house.local() as admin:
             old = (await admin.call("issue_token", user_id="guest", signing_key="ES256"))["token"]
         monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
@@ -586,7 +587,7 @@ async def test_the_house_rotates_its_keys_by_itself(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("edged.reactions.signing_keys.LOOK_SECONDS", 0.05)
     config = make_config(tmp_path, cameras=0)
     config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, signing_key_days=1))
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=config) as house:
             assert kids(await house.request("GET", PATHS[0])) == ["key-1", "key-2"]
         with contextlib.closing(sqlite3.connect(config.paths.state / "trust.db")) as connection, connection:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 from bare_rtsp_server import bare_camera
+from patience import fail_after
 from pictures_helpers import PASSWORD, Camera, Server, Spawner, eventually, open_mediamtx
 
 from edged import children
@@ -75,7 +76,7 @@ async def test_a_camera_of_one_or_two_pictures_a_second_gives_a_snapshot_and_a_s
     """The picture comes with its key frame, and the publisher passes the stream on without a restart."""
     async with open_mediamtx(tmp_path) as server, slow_camera(server, rate=rate, gop=gop) as camera:
         async with open_frames() as frames:
-            with trio.fail_after(9):
+            with fail_after(9):
                 assert (await frames.snapshot(camera)).startswith(b"\xff\xd8")
         async with published(server, Camera(kind="rtsp", url=camera.url, always_on=True)) as publishers:
             await eventually(lambda: publishers.states["camera0"].status == "running")
@@ -90,7 +91,7 @@ async def test_key_frames_20_seconds_apart_give_a_picture_and_a_stream(tmp_path:
             assert (await frames.snapshot(camera)).startswith(b"\xff\xd8")
             assert (await frames.snapshot(camera)).startswith(b"\xff\xd8")
         async with published(server, Camera(kind="rtsp", url=camera.url, always_on=True)) as publishers:
-            with trio.fail_after(9):
+            with fail_after(9):
                 await server.until(lambda path: path.ready)
             await server.until(lambda path: path.bytes_received > 0)
             await eventually(lambda: publishers.states["camera0"].status == "running")

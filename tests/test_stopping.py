@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 import trio
 from house_helpers import SECRET, ended, free_port, talk
+from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
 
 from edged.store.folders import LOCK
@@ -172,7 +173,7 @@ class Daemon:
         return trio.run(self._call, method, params)
 
     async def _call(self, method: str, params: dict[str, object]) -> Any:
-        with trio.fail_after(60):
+        with fail_after(60):
             async with talk(await trio.open_unix_socket(str(self.box.socket))) as client:
                 return await client.call(method, **params)
 
@@ -266,7 +267,7 @@ def test_sigterm_stops_everything_in_order(box: Box) -> None:
         begin(daemon)
 
         async def watch() -> int:
-            with trio.fail_after(60):
+            with fail_after(60):
                 stream = await trio.open_tcp_stream("127.0.0.1", box.ports["main"])
                 async with talk(stream) as client:
                     assert await client.call("ping") == "pong"
@@ -325,7 +326,7 @@ def test_a_call_in_progress_is_answered_before_the_end(box: Box) -> None:
         begin(daemon)
 
         async def ask() -> None:
-            with trio.fail_after(60):
+            with fail_after(60):
                 async with talk(await trio.open_unix_socket(str(box.socket))) as client:
                     asked = {
                         "jsonrpc": "2.0",
@@ -536,7 +537,7 @@ def watch_picture(port: int, key: str, seen: threading.Event, stop: threading.Ev
 
 async def watch_rtsp(port: int, key: str) -> None:
     """See one packet of the camera that publishes on demand."""
-    with trio.fail_after(60):
+    with fail_after(60):
         viewer = RtspReader(port, "camera0", "viewer", key)
         await viewer.play()
         await viewer.wait_packet()
@@ -550,7 +551,7 @@ def test_no_stream_outlives_the_edged_that_let_it_in(tmp_path: Path) -> None:
     box = Box(tmp_path, media=True).write()
 
     async def watch(end_it: Callable[[], None]) -> None:
-        with trio.fail_after(60):
+        with fail_after(60):
             viewer = RtspReader(box.ports["rtsp"], "camera0", "viewer", key)
             try:
                 await viewer.play()
@@ -589,7 +590,7 @@ def test_a_stop_while_viewers_watch_ends_their_streams(tmp_path: Path) -> None:
         assert seen.wait(60)
 
         async def watch() -> None:
-            with trio.fail_after(60):
+            with fail_after(60):
                 reader = RtspReader(box.ports["rtsp"], "camera0", "viewer", key)
                 await reader.play()
                 await reader.wait_packet()

@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 from cellar_helpers import BrokenCommits, busy_writer, rows, until
+from patience import fail_after
 from structlog.testing import capture_logs
 
 from edged.errors import NotFound, Overloaded, StartFailed, StoreFailed
@@ -247,7 +248,7 @@ async def test_a_reader_sees_one_moment(path: Path) -> None:
         async def read() -> None:
             seen.append(await db.read(look_twice))
 
-        with trio.fail_after(60):
+        with fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(read)
                 await trio.to_thread.run_sync(between.wait, 30)
@@ -271,7 +272,7 @@ async def test_a_cancelled_caller_does_not_cancel_its_job(path: Path) -> None:
 async def test_a_full_queue_refuses_the_next_job_and_does_nothing(path: Path) -> None:
     """The third job of a queue of two is refused; the other two are done."""
     async with Database.open(path, STEPS, name="things", queue_size=2) as db:
-        with trio.fail_after(60):
+        with fail_after(60):
             async with trio.open_nursery() as nursery, busy_writer(db):
                 nursery.start_soon(db.write, put("second"))
                 await trio.testing.wait_all_tasks_blocked()

@@ -14,6 +14,7 @@ import pytest
 import trio
 from house_helpers import Conversation, RunningHouse, free_port, make_config, port_of, running_house
 from media_helpers import SDP
+from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
 from test_walks import announce
 
@@ -69,7 +70,7 @@ def test_a_player_may_put_its_ticket_where_it_can(where: str) -> None:
 @pytest.mark.mediamtx
 async def test_a_player_with_only_a_url_watches_over_rtsp_until_the_key_is_revoked(tmp_path: Path) -> None:
     """The picture moves past the ticket's own end; another camera's path is refused; the revocation ends it."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, mediamtx=True) as house:
             await house.wait_media()
             key_id, key = await house.create_key()
@@ -88,7 +89,7 @@ async def test_a_player_with_only_a_url_watches_over_rtsp_until_the_key_is_revok
                 await play_url(url, house.rtsp)
             await viewer.wait_packet()
             await house.revoke_key(key_id)
-            with trio.fail_after(2):
+            with fail_after(2):
                 await viewer.wait_end()
             await viewer.aclose()
 
@@ -96,7 +97,7 @@ async def test_a_player_with_only_a_url_watches_over_rtsp_until_the_key_is_revok
 @pytest.mark.mediamtx
 async def test_a_player_with_only_a_url_watches_over_hls_until_the_key_is_revoked(tmp_path: Path) -> None:
     """Playlist and segments follow from the one URL; after the revocation both are refused."""
-    with trio.fail_after(90):
+    with fail_after(90):
         async with running_house(tmp_path, mediamtx=True) as house:
             await house.wait_media()
             key_id, key = await house.create_key()
@@ -110,7 +111,7 @@ async def test_a_player_with_only_a_url_watches_over_hls_until_the_key_is_revoke
             assert (status, "#EXTINF" in media or "#EXT-X-PART" in media) == (200, True), media
             assert (await hls(house, target.replace("camera0", "camera1")))[0] == 401
             await house.revoke_key(key_id)
-            with trio.fail_after(15):
+            with fail_after(15):
                 while (await hls(house, inner))[0] == 200:
                     await trio.sleep(0.05)
             assert (await hls(house, target))[0] == 401
@@ -119,7 +120,7 @@ async def test_a_player_with_only_a_url_watches_over_hls_until_the_key_is_revoke
 @pytest.mark.mediamtx
 async def test_ffmpeg_plays_the_urls_as_they_are(tmp_path: Path) -> None:
     """A real player, both protocols, nothing on its command line but the URL."""
-    with trio.fail_after(90):
+    with fail_after(90):
         async with running_house(tmp_path, mediamtx=True) as house, house.local() as admin:
             await house.wait_media()
             urls = (await admin.call("create_ticket", device="camera0"))["urls"]
@@ -139,7 +140,7 @@ async def test_ffmpeg_plays_and_publishes_by_rtmp_and_srt(tmp_path: Path, host: 
         config.mediamtx, rtmp=f"{host}:{free_port()}", srt=f"{host}:{free_port(socket.SOCK_DGRAM)}"
     )
     config = msgspec.structs.replace(config, mediamtx=media)
-    with trio.fail_after(120):
+    with fail_after(120):
         async with running_house(tmp_path, config=config) as house, house.local() as admin:
             await house.wait_media()
 
@@ -180,7 +181,7 @@ async def ffmpeg(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 @pytest.mark.mediamtx
 async def test_a_ticket_to_publish_is_for_whom_may_publish(tmp_path: Path) -> None:
     """A viewer gets none; an administrator's does not read."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, mediamtx=True) as house:
             await house.wait_media()
             async with house.websocket() as client:
@@ -211,7 +212,7 @@ async def publish(house: RunningHouse, ticket: str) -> None:
 @pytest.mark.mediamtx
 async def test_webrtc_takes_a_ticket_and_addresses_hold_none_unasked(tmp_path: Path) -> None:
     """An offer that makes no sense is refused for what it is, once a ticket is shown; get_stream_url shows none."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, mediamtx=True) as house, house.local() as admin:
             await house.wait_media()
             made = await admin.call("create_ticket", device="camera0")
@@ -240,7 +241,7 @@ async def token_in(client: Conversation, house: RunningHouse, seconds: int) -> N
 @pytest.mark.slow
 async def test_a_new_token_in_the_session_keeps_its_viewer_s_picture(tmp_path: Path) -> None:
     """The picture outlives the token by which its ticket was made, and ends with the one that followed."""
-    with trio.fail_after(90):
+    with fail_after(90):
         async with running_house(tmp_path, mediamtx=True) as house, house.websocket() as client:
             await house.wait_media()
             await token_in(client, house, 8)
@@ -250,10 +251,10 @@ async def test_a_new_token_in_the_session_keeps_its_viewer_s_picture(tmp_path: P
                 await token_in(other, house, 8)
                 lost = await play_url((await other.call("create_ticket", device="camera0"))["url"], house.rtsp)
                 await token_in(client, house, 20)
-                with trio.fail_after(15):
+                with fail_after(15):
                     await lost.wait_end()
             await kept.wait_packet()
-            with trio.fail_after(30):
+            with fail_after(30):
                 await kept.wait_end()
             await kept.aclose()
             await lost.aclose()
@@ -261,7 +262,7 @@ async def test_a_new_token_in_the_session_keeps_its_viewer_s_picture(tmp_path: P
 
 async def test_no_other_method_takes_a_ticket(tmp_path: Path) -> None:
     """Neither authenticate by any of its names nor a stateless call; and what is refused is not told apart."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, config=make_config(tmp_path)) as house, house.websocket() as client:
             async with house.local() as admin:
                 ticket = (await admin.call("create_ticket", device="camera0"))["ticket"]

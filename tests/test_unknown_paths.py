@@ -10,6 +10,7 @@ import pytest
 import trio
 from house_helpers import RunningHouse, make_config, port_of, running_house
 from media_helpers import SDP, open_rtsp
+from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
 from test_revocation import OFFER, basic
 
@@ -67,7 +68,7 @@ async def probe(house: RunningHouse, path: str, password: str) -> list[int]:
 async def test_without_rights_every_name_is_answered_alike(tmp_path: Path) -> None:
     """No credential, a wrong one, and a good one for another camera: the same for a known and for an unknown name."""
     config = make_config(tmp_path, mediamtx=True, cameras=2)
-    with trio.fail_after(85):
+    with fail_after(85):
         async with running_house(tmp_path, config=config) as house:
             await house.wait_media()
             _, other = await house.create_key("viewer", camera_access=["camera1"])
@@ -82,7 +83,7 @@ async def test_who_may_see_everything_is_told_that_there_is_no_stream(tmp_path: 
     config = make_config(tmp_path, mediamtx=True, cameras=1)
     camera = msgspec.structs.replace(config.camera[0], mode="always")
     config = msgspec.structs.replace(config, camera=(camera,))
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=config) as house, house.local() as admin:
             await house.wait_media()
             _, key = await house.create_key("admin")

@@ -21,6 +21,7 @@ from house_helpers import Conversation, Reply, RunningHouse, ended, free_port, m
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from media_helpers import SDP
+from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
 from test_signing_keys_walks import elsewhere
 
@@ -86,7 +87,7 @@ async def raw(
 
 async def test_a_login_opens_what_the_user_may_do(tmp_path: Path) -> None:
     """In the words of the clients' example (contract S2-11); signed by the shared secret; bound to the user."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house:
             await add(house, camera_access=["camera0"])
             async with house.websocket() as client:
@@ -108,7 +109,7 @@ async def test_a_login_opens_what_the_user_may_do(tmp_path: Path) -> None:
 
 async def test_a_login_says_the_streams_that_the_user_was_given(tmp_path: Path) -> None:
     """As the claims that MediaMTX and people read."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house:
             await add(house, streams={"read": ["a"], "publish": []}, permissions=["camera:read"])
             claims = claims_of(await log_in(house))
@@ -125,7 +126,7 @@ async def test_what_a_password_costs_is_set_and_stored_hashes_follow(tmp_path: P
         }
 
     config = make_config(tmp_path, cameras=0)
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=config) as house:
             await add(house)
         (before,) = cost()
@@ -143,7 +144,7 @@ async def test_what_a_password_costs_is_set_and_stored_hashes_follow(tmp_path: P
 
 async def test_a_name_that_is_taken_costs_no_hash(tmp_path: Path) -> None:
     """Told at once, by every door in its words."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             await add(house)
             assert await reason(admin, "create_user", name="ann", role="viewer", password=PASSWORD) == "invalid_state"
@@ -152,7 +153,7 @@ async def test_a_name_that_is_taken_costs_no_hash(tmp_path: Path) -> None:
 
 async def test_no_token_is_issued_that_its_user_could_not_use(tmp_path: Path) -> None:
     """Whoever is disabled or deleted gets none; whoever is no user does, and is nobody's until they are made one."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
             for name in ("off", "gone", "ann"):
                 await add(house, name)
@@ -164,7 +165,7 @@ async def test_no_token_is_issued_that_its_user_could_not_use(tmp_path: Path) ->
 
 async def test_a_password_that_is_set_twice_at_once_is_set_once(tmp_path: Path) -> None:
     """Of two administrators who set one at the same time the later one hears of the other."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house, trio.open_nursery() as nursery:
             await add(house)
             outcomes: list[str] = []
@@ -184,7 +185,7 @@ async def test_without_a_shared_secret_a_login_is_signed_for_the_world(tmp_path:
     """RS256 by the current key pair, which the JWKS verifies."""
     config = make_config(tmp_path, cameras=0)
     config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, shared_secrets={}))
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=config) as house:
             await add(house, role="admin")
             token = await log_in(house)
@@ -196,7 +197,7 @@ async def test_without_a_shared_secret_a_login_is_signed_for_the_world(tmp_path:
 
 async def test_wrong_and_unknown_are_told_alike(tmp_path: Path) -> None:
     """The same words for a wrong password, no such user, a disabled one, and one without a password."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house:
             for name in ("ann", "off"):
                 await add(house, name)
@@ -223,7 +224,7 @@ async def test_wrong_and_unknown_are_told_alike(tmp_path: Path) -> None:
 
 async def test_who_guesses_has_to_wait_and_hears_how_long(tmp_path: Path) -> None:
     """Ten different wrong passwords: 429 with Retry-After, for the right one too; then it gets in."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house:
             await add(house)
             for number in range(10):
@@ -238,7 +239,7 @@ async def test_who_guesses_has_to_wait_and_hears_how_long(tmp_path: Path) -> Non
 
 async def test_the_examples_token_server_is_there(tmp_path: Path) -> None:
     """POST /api/token as JSON and as a form, on the loopback door too; RS256, or ES256 where a URL must be short."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=(config := with_tokens(tmp_path))) as house:
             await add(house, role="viewer", camera_access=["camera1", "/dev/video9"])
             await add(house, "cam", role="viewer", streams={"read": ["a", "b"], "publish": ["c"]})
@@ -271,7 +272,7 @@ async def test_the_examples_token_server_is_there(tmp_path: Path) -> None:
 )  # fmt: skip
 async def test_what_is_no_login_is_told_so(tmp_path: Path, body: object, status: int) -> None:
     """400 for a member that is missing or wrong; nothing is hashed for it."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path, cameras=0) as house:
             assert (await house.request("POST", "/api/token", body=body)).status == status
             for path in ("/api/token?alg=HS256", "/api/token?alg=none"):
@@ -290,7 +291,7 @@ async def test_what_is_no_login_is_told_so(tmp_path: Path, body: object, status:
 
 async def test_whoever_claims_a_box_administers_it_with_nothing_but_a_password(tmp_path: Path) -> None:
     """From the code of a new box to a key for the front desk, over the network: no shell, no other credential."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=1) as house:
             code = (house.config.paths.runtime / "claim").read_text().strip()
             body = {"code": code, "username": "root", "password": PASSWORD}
@@ -310,7 +311,7 @@ async def test_whoever_claims_a_box_administers_it_with_nothing_but_a_password(t
 
 async def test_users_are_administered_over_http(tmp_path: Path) -> None:
     """Made, listed, shown, changed, re-passworded and deleted, by whoever holds users:admin."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house:
             _, key = await house.create_key("admin")
             ask = partial(house.request, key=key)
@@ -352,7 +353,7 @@ async def test_users_are_administered_over_http(tmp_path: Path) -> None:
 
 async def test_a_user_sees_and_changes_what_is_their_own(tmp_path: Path) -> None:
     """Their own row, and their password by the old one; nobody else's; then their session ends, after its answer."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house:
             for name in ("ann", "bob"):
                 await add(house, name)
@@ -386,7 +387,7 @@ async def test_a_user_sees_and_changes_what_is_their_own(tmp_path: Path) -> None
 async def test_nobody_hands_on_more_than_they_may_themselves(tmp_path: Path) -> None:
     """Nor takes over somebody who may: making, widening, enabling, and another password."""
     rights = ["users:admin", "camera:read"]
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house:
             await add(house, "root", "admin")
             await add(house, "low", "viewer")
@@ -417,7 +418,7 @@ async def test_nobody_hands_on_more_than_they_may_themselves(tmp_path: Path) -> 
 
 async def test_a_key_is_whose_login_or_key_made_it(tmp_path: Path) -> None:
     """Unless they say otherwise; and it is narrowed and suspended with them."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house:
             await add(house, "root", "admin")
             await add(house, "ann", "admin")
@@ -473,7 +474,7 @@ ENDS: dict[str, tuple[str, dict[str, object], bool, bool]] = {
 async def test_what_a_user_opened_ends_with_their_rights(tmp_path: Path, how: str) -> None:
     """A WebSocket and a picture by their login, and by their key: out, and refused on the very next call."""
     method, params, key_lives, key_sees = ENDS[how]
-    with trio.fail_after(90):
+    with fail_after(90):
         async with running_house(tmp_path) as house, trio.open_nursery() as nursery:
             await add(house)
             token = await log_in(house)
@@ -542,7 +543,7 @@ class Picture:
 async def test_a_viewer_at_mediamtx_is_out_with_the_user(tmp_path: Path, how: str) -> None:
     """Over RTSP by their login's token and by their key; and the next one is refused."""
     method, params, _, key_sees = ENDS[how]
-    with trio.fail_after(90):
+    with fail_after(90):
         async with running_house(tmp_path, mediamtx=True) as house:
             await house.wait_media()
             await add(house)
@@ -571,7 +572,7 @@ async def test_a_viewer_at_mediamtx_is_out_with_the_user(tmp_path: Path, how: st
 
 async def test_a_wrong_password_is_told_what_to_do_about_a_password(tmp_path: Path) -> None:
     """The same for a user who is not there; no word of a JWT or an API key, which `login` does not take."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house, house.local() as admin, house.websocket() as client:
             await admin.call("create_user", name="ann", role="viewer", password=PASSWORD)
             told = [
@@ -585,7 +586,7 @@ async def test_a_wrong_password_is_told_what_to_do_about_a_password(tmp_path: Pa
 
 async def test_what_came_of_a_login_by_refreshing_ends_with_it(tmp_path: Path) -> None:
     """The session goes on by the new token, which is as much the user's as the one before."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house:
             await add(house, "root", "admin")
             await add(house)
@@ -607,7 +608,7 @@ async def test_what_came_of_a_login_by_refreshing_ends_with_it(tmp_path: Path) -
 @pytest.mark.mediamtx
 async def test_a_users_password_opens_nothing_at_mediamtx(tmp_path: Path) -> None:
     """Neither to read nor to publish: everything else of MediaMTX would wait for a hash (contract 10.6)."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, mediamtx=True) as house:
             await house.wait_media()
             await add(house, role="admin")
@@ -624,7 +625,7 @@ async def test_a_users_password_opens_nothing_at_mediamtx(tmp_path: Path) -> Non
 @pytest.mark.mediamtx
 async def test_a_mediamtx_elsewhere_admits_what_the_user_was_given(tmp_path: Path) -> None:
     """By a token for their password and our JWKS: exactly their streams, read and published (contract S4-9, S4-10)."""
-    with trio.fail_after(90):
+    with fail_after(90):
         async with running_house(tmp_path, config=(config := with_tokens(tmp_path, cameras=0))) as house:
             await add(house, "guest", "viewer", streams={"read": ["camera_one"], "publish": ["camera_two"]})
             async with elsewhere(tmp_path, port_of(config.listen.tokens)) as server:
@@ -644,7 +645,7 @@ async def test_a_mediamtx_elsewhere_admits_what_the_user_was_given(tmp_path: Pat
 async def test_users_outlive_the_daemon(tmp_path: Path) -> None:
     """After a restart passwords, tokens, owners and denials are what they were."""
     config = make_config(tmp_path)
-    with trio.fail_after(90):
+    with fail_after(90):
         async with running_house(tmp_path, config=config) as house:
             for name in ("ann", "off", "gone", "low"):
                 await add(house, name, camera_access=["camera1"])
@@ -669,7 +670,7 @@ async def test_users_outlive_the_daemon(tmp_path: Path) -> None:
 async def test_whoever_hangs_up_while_setting_a_password_leaves_one_that_works(tmp_path: Path, seed: int) -> None:
     """At any moment: the old one or the new one, on disk as in memory, and never both."""
     dice, config = random.Random(seed), make_config(tmp_path, cameras=0)
-    with trio.fail_after(90):
+    with fail_after(90):
         async with running_house(tmp_path, config=config) as house:
             await add(house)
             token = await log_in(house)
@@ -711,7 +712,7 @@ async def settled(ask: Callable[[], Awaitable[list[str]]]) -> list[str]:
 async def test_the_demos_user_logs_in_on_this_machine(tmp_path: Path) -> None:
     """demo with demo; made on the unix socket only, by nobody else, and by nobody without being asked (C-48)."""
     sample = {"username": "demo", "password": "demo"}
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=1) as house:
             assert (await house.request("POST", "/api/token", body=sample)).status == 401
             _, key = await house.create_key("admin")

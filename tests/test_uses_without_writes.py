@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import trio
 from house_helpers import RunningHouse, running_house
+from patience import fail_after
 from test_users_walks import add, log_in
 
 TIMES = 60
@@ -22,7 +22,7 @@ async def commits(house: RunningHouse, key: str) -> dict[str, float]:
 async def test_a_viewer_who_does_everything_again_and_again_costs_a_write_or_two(tmp_path: Path) -> None:
     """Shows its token and its key, is refreshed, asks for tickets, looks at itself, and is refused: over WebSocket and
     HTTP. A minute's counting is one write of the database that only counts, and a refresh one of the other."""
-    with trio.fail_after(80):
+    with fail_after(80):
         async with running_house(tmp_path, cameras=1) as house:
             _, monitor = await house.create_key("monitor")
             _, key = await house.create_key("viewer")
@@ -50,7 +50,7 @@ async def test_a_viewer_who_does_everything_again_and_again_costs_a_write_or_two
 
 async def test_a_key_that_rotates_itself_in_a_loop_is_slowed_down(tmp_path: Path) -> None:
     """Each rotation is a commit that must be durable; an administrator, who may have to, is not held up."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, cameras=0) as house:
             _, monitor = await house.create_key("monitor")
             key_id, key = await house.create_key("viewer")

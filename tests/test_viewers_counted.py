@@ -14,6 +14,7 @@ import pytest
 import trio
 from house_helpers import RunningHouse, free_port, make_config, port_of, running_house
 from log_helpers import kept_log
+from patience import fail_after
 from test_revocation import WhepViewer, watch_rtsp
 
 from edged.mediamtx.ffmpeg import find_ffmpeg
@@ -68,7 +69,7 @@ async def test_one_viewer_over_each_protocol_is_counted_once_and_gone_when_it_le
     config = make_media_config(tmp_path)
     media = config.mediamtx
     expected = {"rtsp": 1, "hls": 1, "rtmp": 1, "srt": 1, "http": 1}
-    with trio.fail_after(80), ExitStack() as stack:
+    with fail_after(80), ExitStack() as stack:
         async with running_house(tmp_path, config=config) as house:
             await wait_picture(house)
             key_id, key = await house.create_key("viewer")
@@ -105,7 +106,7 @@ async def test_one_viewer_over_each_protocol_is_counted_once_and_gone_when_it_le
             await watcher.aclose()
             await live.aclose()
             stack.close()
-            with trio.fail_after(20):
+            with fail_after(20):
                 await until(lambda: nobody_here(house, key_id))
             assert {name for name, number in (await read_gauge(house)).items() if number} <= {"uds"}
 
@@ -123,7 +124,7 @@ async def test_a_revocation_tells_how_many_viewers_it_ended(tmp_path: Path) -> N
     """Two RTSP viewers and one over WebRTC by one key: three, at once and later; MediaMTX is asked for none that it has
     not, so that it writes no error.
     """
-    with trio.fail_after(80), kept_log() as log:
+    with fail_after(80), kept_log() as log:
         async with running_house(tmp_path, config=make_media_config(tmp_path)) as house:
             await wait_picture(house)
             for pause in (0.0, 2.0):

@@ -14,6 +14,7 @@ import pytest
 import trio
 from house_helpers import RunningHouse, ended, make_config, running_house
 from media_helpers import SDP
+from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
 
 from edged.credentials import tokens
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.ffmpeg
 
 async def test_a_key_opens_the_cameras_over_a_websocket(tmp_path: Path) -> None:
     """A new key authenticates at once, and sees both cameras."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path) as house:
             _, key = await house.create_key()
             async with house.websocket() as client:
@@ -36,7 +37,7 @@ async def test_a_key_opens_the_cameras_over_a_websocket(tmp_path: Path) -> None:
 
 async def test_a_token_signed_with_the_shared_secret_is_good(tmp_path: Path) -> None:
     """Seed 001's claims, signed by somebody who knows the secret, open a v1 session on port 8080's listener."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path) as house:
             secret = tokens.SharedSecret("test", Path(house.config.auth.shared_secrets["test"]).read_text())
             now = int(time.time())
@@ -50,7 +51,7 @@ async def test_a_token_signed_with_the_shared_secret_is_good(tmp_path: Path) -> 
 async def test_a_stranger_gets_nothing(tmp_path: Path) -> None:
     """Without a credential, and with one nobody made, every door says no in its own words."""
     wrong = "camera_service_sk_" + "0" * 64
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path) as house:
             async with house.websocket() as client:
                 assert (await client.ask("get_camera_list"))["error"]["code"] == -32001
@@ -63,7 +64,7 @@ async def test_a_stranger_gets_nothing(tmp_path: Path) -> None:
 
 async def test_a_snapshot_is_taken_kept_and_fetched(tmp_path: Path) -> None:
     """The picture that a call made is there under the address that the call named, and is a JPEG."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house:
             _, key = await house.create_key("operator")
             async with house.websocket() as client:
@@ -77,7 +78,7 @@ async def test_a_snapshot_is_taken_kept_and_fetched(tmp_path: Path) -> None:
 
 async def test_a_camera_that_is_unplugged_is_told_and_comes_back(tmp_path: Path) -> None:
     """Subscribers hear DISCONNECTED and CONNECTED, and the list agrees."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path) as house:
             _, key = await house.create_key()
             async with house.websocket() as client:
@@ -94,7 +95,7 @@ async def test_a_camera_that_is_unplugged_is_told_and_comes_back(tmp_path: Path)
 
 async def test_a_key_for_one_camera_sees_one_camera(tmp_path: Path) -> None:
     """The other is not in the list, not in its totals, and not found: nobody learns that it is there."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path) as house:
             _, key = await house.create_key("operator", camera_access=["camera1"])
             async with house.websocket() as client:
@@ -111,7 +112,7 @@ async def test_a_key_for_one_camera_sees_one_camera(tmp_path: Path) -> None:
 
 async def test_a_revoked_key_ends_its_session_and_its_picture(tmp_path: Path) -> None:
     """The WebSocket is closed with 4401, the picture ends, and nothing opens again."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house:
             key_id, key = await house.create_key()
             async with house.websocket() as client, trio.open_nursery() as nursery:
@@ -148,7 +149,7 @@ async def watch_picture(house: RunningHouse, key: str, seen: trio.Event, over: t
 
 async def test_a_session_that_revokes_its_own_key_gets_its_answer_first(tmp_path: Path) -> None:
     """The reply comes, then the close."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path) as house:
             key_id, key = await house.create_key("admin")
             async with house.websocket() as client:
@@ -160,7 +161,7 @@ async def test_a_session_that_revokes_its_own_key_gets_its_answer_first(tmp_path
 async def test_keys_and_revocations_outlive_the_daemon(tmp_path: Path) -> None:
     """After a restart a key is still good and a revoked one still is not."""
     config = make_config(tmp_path)
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=config) as house:
             _, good = await house.create_key()
             bad_id, bad = await house.create_key()
@@ -175,7 +176,7 @@ async def test_without_mediamtx_the_box_says_so_and_goes_on(tmp_path: Path) -> N
     config = make_config(tmp_path, mediamtx=True)
     server = msgspec.structs.replace(config.mediamtx, binary=str(tmp_path / "nowhere" / "mediamtx"))
     config = msgspec.structs.replace(config, mediamtx=server)
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, config=config) as house:
             _, key = await house.create_key("operator")
             async with house.websocket() as client:
@@ -190,7 +191,7 @@ async def test_without_mediamtx_the_box_says_so_and_goes_on(tmp_path: Path) -> N
 @pytest.mark.mediamtx
 async def test_a_viewer_with_a_key_watches_over_rtsp_until_it_is_revoked(tmp_path: Path) -> None:
     """The picture moves, the revocation ends it, and the same key opens nothing any more."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, mediamtx=True) as house:
             await house.wait_media()
             key_id, key = await house.create_key()
@@ -198,7 +199,7 @@ async def test_a_viewer_with_a_key_watches_over_rtsp_until_it_is_revoked(tmp_pat
             await viewer.play()
             await viewer.wait_packet()
             await house.revoke_key(key_id)
-            with trio.fail_after(1):
+            with fail_after(1):
                 await viewer.wait_end()
             await viewer.aclose()
             again = RtspReader(house.rtsp, "camera0", "viewer", key)
@@ -211,7 +212,7 @@ async def test_a_viewer_with_a_key_watches_over_rtsp_until_it_is_revoked(tmp_pat
 @pytest.mark.parametrize("password", ["", "camera_service_sk_" + "0" * 64])
 async def test_a_viewer_without_a_key_sees_nothing_over_rtsp(tmp_path: Path, password: str) -> None:
     """401, whether nothing or something wrong was shown."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, mediamtx=True) as house:
             await house.wait_media()
             viewer = RtspReader(house.rtsp, "camera0", "viewer", password)
@@ -224,7 +225,7 @@ async def test_a_viewer_without_a_key_sees_nothing_over_rtsp(tmp_path: Path, pas
 @pytest.mark.mediamtx
 async def test_a_key_for_one_camera_opens_one_stream(tmp_path: Path) -> None:
     """camera_access holds at MediaMTX's door as well."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, mediamtx=True) as house:
             await house.wait_media()
             _, key = await house.create_key(camera_access=["camera1"])
@@ -240,7 +241,7 @@ async def test_a_key_for_one_camera_opens_one_stream(tmp_path: Path) -> None:
 @pytest.mark.mediamtx
 async def test_nobody_can_publish_with_a_viewers_key_or_a_used_secret(tmp_path: Path) -> None:
     """ANNOUNCE with a viewer's key is refused: cameras are published by edged alone."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path, mediamtx=True) as house:
             await house.wait_media()
             _, key = await house.create_key("operator")
@@ -265,7 +266,7 @@ async def announce(writer: RtspReader, sdp: str) -> None:
 
 async def test_metrics_show_the_stranger_and_name_nobody(tmp_path: Path) -> None:
     """A wrong key moves its series; no series holds a key, an address or a name; not more than 500 series."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path) as house:
             for _ in range(5):
                 _, key = await house.create_key()
@@ -288,7 +289,7 @@ async def test_metrics_show_the_stranger_and_name_nobody(tmp_path: Path) -> None
 async def test_the_documented_curl_makes_a_key_without_a_credential_for_root(tmp_path: Path) -> None:
     """Seed 001's line works for root on loopback, and not once a proxy or a browser stands in between."""
     body = {"name": "Service Key", "role": "operator"}
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path) as house:
             made = await house.request("POST", "/api/keys", body=body)
             assert made.status == (201 if os.geteuid() == 0 else 401)
@@ -306,7 +307,7 @@ async def test_the_documented_curl_makes_a_key_without_a_credential_for_root(tmp
 
 async def test_the_raw_text_of_an_error_is_json_rpc(tmp_path: Path) -> None:
     """Broken JSON is -32700 with id null, and the connection lives."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with running_house(tmp_path) as house, house.websocket() as client:
             await client.connection.send_message("{broken")
             reply = json.loads(await client.connection.get_message())

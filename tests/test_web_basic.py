@@ -21,6 +21,7 @@ import trio
 from house_helpers import RunningHouse, running_house
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import fail_after
 from starlette.datastructures import Headers
 from test_oauth_walks import FORM, sign
 from test_operations_surface import ways
@@ -85,7 +86,7 @@ async def ask(
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[RunningHouse]:
-    with trio.fail_after(80):
+    with fail_after(80):
         async with running_house(tmp_path, cameras=1) as running:
             yield running
 

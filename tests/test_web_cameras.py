@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import trio
 from house_helpers import make_config, running_house
+from patience import fail_after
 
 import edged
 from edged.web.pages import WAYS
@@ -49,7 +50,7 @@ async def test_the_box_s_status_is_one_request(tmp_path: Path) -> None:
 @pytest.mark.ffmpeg
 async def test_a_still_image_is_a_url(tmp_path: Path) -> None:
     """A JPEG of now by key, token or ticket; nothing is kept, HEAD takes none, a camera that is gone says so."""
-    with trio.fail_after(40):
+    with fail_after(40):
         async with running_house(tmp_path) as house:
             _, viewer = await house.create_key(camera_access=["camera0"])
             picture = await house.request("GET", "/api/cameras/camera0/snapshot.jpg", key=viewer)
@@ -79,7 +80,7 @@ async def test_a_still_image_is_a_url(tmp_path: Path) -> None:
 @pytest.mark.ffmpeg
 async def test_a_revoked_key_gets_no_picture_that_it_asked_for_before(tmp_path: Path) -> None:
     """The picture takes a moment; whoever has lost the right meanwhile is told so instead."""
-    with trio.fail_after(40):
+    with fail_after(40):
         async with running_house(tmp_path) as house:
             key_id, viewer = await house.create_key()
             async with house.local() as local:

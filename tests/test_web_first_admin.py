@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 from house_helpers import Reply, RunningHouse, port_of, running_house
+from patience import fail_after
 from planted import plant
 from starlette.datastructures import Headers
 
@@ -101,7 +102,7 @@ async def claim(house: RunningHouse, code: str, **params: object) -> Reply:
 
 async def test_a_new_box_is_claimed_once(tmp_path: Path) -> None:
     """The code makes an administrator who can log in; the file is gone, and the code is worth nothing any more."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house:
             code = code_of(house)
             told = await claim(house, code)
@@ -119,7 +120,7 @@ async def test_a_new_box_is_claimed_once(tmp_path: Path) -> None:
 
 async def test_of_two_that_have_the_code_one_becomes_administrator(tmp_path: Path) -> None:
     """Both right, at the same moment: whoever is second is told that there is one."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house:
             code, told = code_of(house), []
 
@@ -137,7 +138,7 @@ async def test_of_two_that_have_the_code_one_becomes_administrator(tmp_path: Pat
 
 async def test_whatever_is_wrong_with_a_code_is_told_in_the_same_words(tmp_path: Path) -> None:
     """Wrong, used up, never made: nobody learns which; and it stands under its own name in the metrics."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house:
             code = code_of(house)
             told = [await claim(house, f"WRONG{number}") for number in range(5)]
@@ -171,7 +172,7 @@ def _counted(body: bytes) -> int:
 )
 async def test_a_right_code_survives_a_bad_name_or_password(tmp_path: Path, params: dict[str, str], said: str) -> None:
     """They are told what is wrong, and try again with the same code."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house:
             code = code_of(house)
             told = await claim(house, code, **params)
@@ -182,7 +183,7 @@ async def test_a_right_code_survives_a_bad_name_or_password(tmp_path: Path, para
 
 async def test_a_page_that_rebound_its_name_cannot_claim_the_box(tmp_path: Path) -> None:
     """Not even with the right code; nor can a form, which needs no permission of the browser."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house:
             code = code_of(house)
             for headers in (
@@ -203,7 +204,7 @@ async def test_a_page_that_rebound_its_name_cannot_claim_the_box(tmp_path: Path)
 
 async def test_on_the_unix_socket_no_code_is_needed(tmp_path: Path) -> None:
     """Strangers have used it up: the box is claimed all the same, once."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house, house.local() as admin:
             for number in range(5):
                 assert (await claim(house, f"WRONG{number}")).status == 401
@@ -226,7 +227,7 @@ async def test_a_code_that_is_withdrawn_while_the_password_is_hashed_makes_nobod
 
     monkeypatch.setattr(Passwords, "hash", held_up)
     told: list[Reply] = []
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house, house.local() as admin:
             old = code_of(house)
             async with trio.open_nursery() as nursery:
@@ -245,7 +246,7 @@ async def test_a_code_that_is_withdrawn_while_the_password_is_hashed_makes_nobod
 
 async def test_a_websocket_is_no_way_to_claim(tmp_path: Path) -> None:
     """Any page may open one (contract 10.14)."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house, house.websocket() as client:
             told = await client.ask("claim", code=code_of(house), **GOOD)
             assert told["error"]["code"] == -32601
@@ -254,7 +255,7 @@ async def test_a_websocket_is_no_way_to_claim(tmp_path: Path) -> None:
 
 async def test_guessing_codes_costs_time_on_loopback_too(tmp_path: Path) -> None:
     """A proxy may sit there; a new code does not begin a new count of the address."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house:
             statuses = []
             for number in range(12):
@@ -266,7 +267,7 @@ async def test_guessing_codes_costs_time_on_loopback_too(tmp_path: Path) -> None
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.15, 0.4])
 async def test_whoever_hangs_up_has_claimed_the_box_or_not(tmp_path: Path, seconds: float) -> None:
     """Nothing between: an administrator and no code any more, or none, and the code is as good as before."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with running_house(tmp_path) as house:
             code = code_of(house)
             body = json.dumps({"code": code, **GOOD})

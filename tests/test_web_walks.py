@@ -13,6 +13,7 @@ import h11
 import msgspec
 import pytest
 import trio
+from patience import fail_after
 from web_helpers import JPEG, Site
 
 from edged.config.model import LimitSettings
@@ -113,7 +114,7 @@ async def site(tmp_path: Path) -> Site:
 @pytest.mark.skipif(os.getuid() != 0, reason="asks as root")
 async def test_the_guides_lines_work_for_root(site: Site, tmp_path: Path) -> None:
     """Make, rotate, delete: the kernel says who asks; a proxy's header takes the word back."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_house(site, tmp_path) as (port, _):
             body = b'{"name": "Service Key", "role": "operator"}'
             made = await fetch(port, "POST", "/api/keys", {"Content-Type": "application/json"}, body)
@@ -129,7 +130,7 @@ async def test_the_guides_lines_work_for_root(site: Site, tmp_path: Path) -> Non
 
 async def test_the_local_socket_speaks_http(site: Site, tmp_path: Path) -> None:
     """Without a credential: its file mode has decided."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_house(site, tmp_path) as (_, path):
             assert (await fetch(path, "GET", "/api/keys")).status == 200
             assert (await fetch(path, "GET", "/metrics")).status == 200
@@ -138,7 +139,7 @@ async def test_the_local_socket_speaks_http(site: Site, tmp_path: Path) -> None:
 
 async def test_one_connection_asks_again_and_again(site: Site, tmp_path: Path) -> None:
     """Keep-alive, also behind refusals and HEAD."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_house(site, tmp_path) as (port, _):
             client = await Client.to(port)
             async with client.stream:
@@ -158,7 +159,7 @@ async def test_a_revoked_viewer_sees_the_end_at_once(site: Site, tmp_path: Path)
     """The picture runs, the key is revoked, the answer ends as HTTP says; the same connection is then refused."""
     key_id, key = site.key("viewer")
     site.frames.rate = 100.0
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_house(site, tmp_path) as (port, path):
             client = await Client.to(port)
             async with client.stream:
@@ -176,7 +177,7 @@ async def test_a_revoked_viewer_sees_the_end_at_once(site: Site, tmp_path: Path)
 
 async def test_a_viewer_that_hangs_up_is_forgotten(site: Site, tmp_path: Path) -> None:
     """Its source stops, and nobody is inside."""
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_house(site, tmp_path) as (port, _):
             client = await Client.to(port)
             await client.ask("GET", LIVE, {"X-API-Key": site.key("viewer")[1]})
@@ -194,7 +195,7 @@ async def test_a_stalled_viewer_is_cut_off_when_it_is_revoked(
     monkeypatch.setattr("web_helpers.JPEG", PICTURE)
     site.frames.rate = 100.0
     key_id, key = site.key("viewer")
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_house(site, tmp_path) as (port, path):
             raw = trio.socket.socket()
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -216,7 +217,7 @@ async def test_a_kept_picture_comes_whole(site: Site, tmp_path: Path) -> None:
     """Five megabytes and a range of them."""
     await site.house.snapshots.save("big.jpg", "camera0", PICTURE, "jpg", 1_800_000_000.0)
     headers = {"Authorization": f"Bearer {site.token('viewer')}"}
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_house(site, tmp_path) as (port, _):
             whole = await fetch(port, "GET", "/files/snapshots/big.jpg", headers)
             assert (whole.status, whole.complete, bytes(whole.body) == PICTURE) == (200, True, True)
@@ -227,7 +228,7 @@ async def test_a_kept_picture_comes_whole(site: Site, tmp_path: Path) -> None:
 async def test_a_body_that_is_too_long_is_413(site: Site, tmp_path: Path) -> None:
     """Before anybody reads it; and half a body that stays away is nobody's key."""
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {site.token()}"}
-    with trio.fail_after(30):
+    with fail_after(30):
         async with open_house(site, tmp_path) as (port, _):
             client = await Client.to(port)
             async with client.stream:

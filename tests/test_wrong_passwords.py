@@ -14,6 +14,7 @@ import trio.testing
 from cellar_helpers import running_desk
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import fail_after
 from test_access_logins import PASSWORD, Door, Hasher
 
 from edged.access.authority import EDGED
@@ -42,7 +43,7 @@ async def opened(path: Path, hasher: Hasher | None = None) -> AsyncIterator[Door
 @pytest.mark.parametrize("name", ["ann", "nobody"])
 async def test_the_same_wrong_password_again_is_no_hash_again(tmp_path: Path, name: str) -> None:
     """Whether there is such a user or not, from wherever; it takes as long, counts as wrong and is never right."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with opened(tmp_path) as door:
             for number in range(12):
                 began = trio.current_time()
@@ -56,7 +57,7 @@ async def test_the_same_wrong_password_again_is_no_hash_again(tmp_path: Path, na
 
 async def test_many_at_once_are_one_hash(tmp_path: Path) -> None:
     """Those who show the same while it is looked at wait for that."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with opened(tmp_path) as door:
             outcomes: list[str] = []
 
@@ -72,7 +73,7 @@ async def test_many_at_once_are_one_hash(tmp_path: Path) -> None:
 
 async def test_a_password_that_was_wrong_and_is_right_now_is_right(tmp_path: Path) -> None:
     """The user was given it, or made, meanwhile."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with opened(tmp_path) as door:
             new = "quite another passphrase"
             assert await door.enter("ann", new) == "unknown_key"
@@ -122,7 +123,7 @@ class Held(Hasher):
 async def test_one_place_takes_half_of_the_queue(tmp_path: Path) -> None:
     """And so does one name from many places: whoever comes from elsewhere with another name still has a turn."""
     hasher = Held()
-    with trio.fail_after(60):
+    with fail_after(60):
         async with opened(tmp_path, hasher) as door:
             refused: list[str] = []
             came_in: list[str] = []
@@ -154,7 +155,7 @@ async def test_one_place_takes_half_of_the_queue(tmp_path: Path) -> None:
 
 async def test_a_known_user_behind_a_router_is_not_held_up_by_its_guessers(tmp_path: Path) -> None:
     """They guess at others until their address has to wait; ann, who came in from there, does not."""
-    with trio.fail_after(60):
+    with fail_after(60):
         async with opened(tmp_path) as door:
             enter = partial(door.logins.enter, transport="http", is_near=False)
             await enter("ann", PASSWORD, CAFE)

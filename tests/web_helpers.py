@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import trio
+from patience import fail_after
 
 from edged import operations
 from edged.access.admissions import Admissions
@@ -307,6 +308,6 @@ class Site:
             if on_part is not None and message.get("more_body", False):
                 await on_part(reply)
 
-        with trio.fail_after(200), suppress(CutOff):
+        with fail_after(200), suppress(CutOff):
             await self.app(scope, receive, send)
         return reply
