@@ -71,8 +71,8 @@ from edged.net.hook import serve_hook
 from edged.net.listener import Listener, Server, inherit, open_all_tcp, open_unix, serve
 from edged.operations import gather, metric_labels, streams
 from edged.operations.health import count_causes, count_problems
-from edged.operations.house import House
 from edged.operations.listings import CameraRow, Listings, row
+from edged.operations.services import Services
 from edged.operations.session import Sessions
 from edged.operations.sessions import count_sessions
 from edged.reactions import cameras as camera_reactions
@@ -139,7 +139,7 @@ async def run(
     config: Config, *, started: Callable[[Server], None] = lambda _server: None, early: Sequence[int] = (),
     load: Load | None = None, stops: Sequence[signal.Signals] = STOP_SIGNALS,
 ) -> None:  # fmt: skip
-    """Build the house, serve until a signal, and take it down in order. Raises StartFailed, ConfigError.
+    """Build the services, serve until a signal, and take it down in order. Raises StartFailed, ConfigError.
 
     `early` holds the signals that came before anybody listened; `stops` are those that end it. With `load` SIGHUP reads
     the settings again.
@@ -231,7 +231,7 @@ async def run(
             folder=config.paths.runtime, conditions=conditions,
         )  # fmt: skip
         looks = Looks(spawn, find_ffmpeg, frames, conditions, publishers.is_trying, folder=config.paths.runtime)
-        house = House(
+        services = Services(
             clock=clock, counts=metrics, gate=gate, ledger=ledger, registrar=registrar, revocations=denials,
             refreshes=refreshes,
             api_keys=api_keys, service_tokens=service_tokens, users=users, logins=logins, usage=usage,
@@ -242,10 +242,12 @@ async def run(
             shared_secrets=shared_secrets,
             root_needs_no_key=config.auth.local_keys == "root", reset_clock=mark.reset,
         )  # fmt: skip
-        doors = Rpc(catalogue, house, calls_in_flight=config.limits.calls_in_flight, longest_batch=config.limits.batch)
+        doors = Rpc(
+            catalogue, services, calls_in_flight=config.limits.calls_in_flight, longest_batch=config.limits.batch
+        )
         ready = trio.Event()
-        app = make_app(catalogue, house, metrics, is_ready=ready.is_set, show_metrics=config.metrics.enabled)
-        answer = make_answer(partial(streams.admit, house), metrics.hook_asked)
+        app = make_app(catalogue, services, metrics, is_ready=ready.is_set, show_metrics=config.metrics.enabled)
+        answer = make_answer(partial(streams.admit, services), metrics.hook_asked)
 
         with cameras.changes.subscribe() as for_media, cameras.changes.subscribe() as for_clients, \
                 admissions.endings.subscribe() as endings, mediamtx.states.subscribe() as states, \
@@ -270,7 +272,7 @@ async def run(
                               partial(show_camera, mediamtx), cameras=cameras.all, now=clock.now)),
                 serving(open_listeners(config), Doors(app, doors.open), config, metrics) as server,
             ):  # fmt: skip
-                watch(metrics, house, server, issuers, conditions)
+                watch(metrics, services, server, issuers, conditions)
                 ready.set()
                 for listener in server.listeners:
                     _log.info("listening", listener=listener.name, address=listener.address)
@@ -291,7 +293,7 @@ async def run(
 
 @asynccontextmanager
 async def tasks(*starters: Task) -> AsyncIterator[None]:
-    """These tasks run while the block does, and are cancelled at its end. One that fails takes the house down."""
+    """These tasks run while the block does, and are cancelled at its end. One that fails takes the services down."""
     async with trio.open_nursery() as nursery:
         for starter in starters:
             nursery.start_soon(starter)
@@ -556,36 +558,38 @@ async def replace_mark(trust: Database, mark: float) -> None:
     await trust.write(lambda connection: meta.replace_high_water(connection, mark))
 
 
-def watch(metrics: Metrics, house: House, server: Server, issuers: Issuers, conditions: Conditions) -> None:
+def watch(metrics: Metrics, services: Services, server: Server, issuers: Issuers, conditions: Conditions) -> None:
     """Where metrics look when somebody scrapes."""
 
     def count_keys() -> Mapping[str, int]:
-        now = house.clock.now()
-        return Counter(house.ledger.key_status(record, now) for record in house.ledger.keys.values())
+        now = services.clock.now()
+        return Counter(services.ledger.key_status(record, now) for record in services.ledger.keys.values())
 
     def show_cameras() -> Mapping[str, bool | None]:
         states = {Status.CONNECTED: True, Status.DISCONNECTED: False, Status.ERROR: None}
-        return {camera.name: states[camera.status] for camera in house.cameras.all()}
+        return {camera.name: states[camera.status] for camera in services.cameras.all()}
 
     metrics.watch(
-        sessions=lambda: count_sessions(house),
+        sessions=lambda: count_sessions(services),
         connections=lambda: server.connections,
         cameras=show_cameras,
         children=lambda: {
-            "mediamtx": int(house.mediamtx.state.pid is not None),
-            "publisher": sum(state.pid is not None for state in house.publishers.states.values()),
-            "frames": len(house.frames.running),
+            "mediamtx": int(services.mediamtx.state.pid is not None),
+            "publisher": sum(state.pid is not None for state in services.publishers.states.values()),
+            "frames": len(services.frames.running),
         },
-        camera_causes=lambda: count_causes(house.cameras.all()),
-        camera_restarts=lambda: {camera.name: conditions.find(camera.name).restarts for camera in house.cameras.all()},
+        camera_causes=lambda: count_causes(services.cameras.all()),
+        camera_restarts=lambda: {
+            camera.name: conditions.find(camera.name).restarts for camera in services.cameras.all()
+        },
         api_keys=count_keys,
-        mediamtx_version=lambda: house.mediamtx.state.version,
-        clock=lambda: (house.clock.is_synchronized, house.clock.is_trusted, house.clock.high_water()),
+        mediamtx_version=lambda: services.mediamtx.state.version,
+        clock=lambda: (services.clock.is_synchronized, services.clock.is_trusted, services.clock.high_water()),
         issuers=issuers.last_success,
-        denials_owed=lambda: house.registrar.owed,
-        health=lambda: count_problems(house),
-        restore_unconfirmed=lambda: house.restores.pending is not None,
-        disks=lambda: {disk.name: disk.free_bytes for disk in house.disks.latest},
+        denials_owed=lambda: services.registrar.owed,
+        health=lambda: count_problems(services),
+        restore_unconfirmed=lambda: services.restores.pending is not None,
+        disks=lambda: {disk.name: disk.free_bytes for disk in services.disks.latest},
     )
 
 

@@ -1,6 +1,6 @@
 """What time it is, and whether to believe it (contract 10.9).
 
-A Pi has no clock chip, a time server can lie, and anybody with root can set the clock. So the time that the house
+A Pi has no clock chip, a time server can lie, and anybody with root can set the clock. So the time that the services
 goes by is the system clock with two corrections:
 
 * A floor, the *high-water mark*: `now()` never runs behind it, so what has expired stays expired, also after a start

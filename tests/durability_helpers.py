@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from house_helpers import Conversation, free_port, talk
+from daemon_helpers import Conversation, free_port, talk
 from patience import fail_after
 
 HERE = Path(__file__).parent

@@ -1,4 +1,4 @@
-"""A small house for the rpc room: a real gate, ledger, admissions and catalogue, and doors that only record."""
+"""A small services for the rpc room: a real gate, ledger, admissions and catalogue, and doors that only record."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edged.credentials.tokens import SharedSecret, issue_claims, sign
 from edged.errors import CameraNotFound, EdgedError, InvalidState
 from edged.operations import sessions as session_operations
 from edged.operations.catalogue import Call, Catalogue, DeviceParams, NoParams, operation
-from edged.operations.house import House
+from edged.operations.services import Services
 from edged.operations.session import Sessions
 from edged.rpc.session import Rpc, RpcSession
 
@@ -140,7 +140,7 @@ def row(item: Camera, host: str) -> Row:
 
 @operation("camera:read")
 def get_camera_list(call: Call, params: NoParams) -> Rows:
-    return cast("Any", call.house).list
+    return cast("Any", call.services).list
 
 
 @operation("camera:read", on_camera=True)
@@ -161,7 +161,7 @@ class GateParams(msgspec.Struct, frozen=True):
 @operation("camera:read")
 async def wait_for(call: Call, params: GateParams) -> str:
     """Waits until the test opens the barrier of this name."""
-    await cast("Any", call.house).barriers.setdefault(params.name, trio.Event()).wait()
+    await cast("Any", call.services).barriers.setdefault(params.name, trio.Event()).wait()
     return params.name
 
 
@@ -200,11 +200,11 @@ async def lose_camera(call: Call, params: NoParams) -> str:
 @operation("keys:admin")
 async def revoke_key(call: Call, params: NoParams) -> str:
     """Revokes the caller's own credential, then waits, as the registrar does."""
-    caller, house = call.session.caller, call.house
+    caller, services = call.session.caller, call.services
     assert caller is not None
-    house.ledger.deny(caller.identities)
-    house.gate.admissions.end(caller.identities, "revoked", call.session.id)
-    await cast("Any", house).barriers.setdefault("commit", trio.Event()).wait()
+    services.ledger.deny(caller.identities)
+    services.gate.admissions.end(caller.identities, "revoked", call.session.id)
+    await cast("Any", services).barriers.setdefault("commit", trio.Event()).wait()
     return "revoked"
 
 
@@ -225,7 +225,7 @@ OPERATIONS = (
 
 
 class Box:
-    """The house, and clients of it. `spawn` starts tasks in `nursery`; without one, nothing may wait."""
+    """The services, and clients of it. `spawn` starts tasks in `nursery`; without one, nothing may wait."""
 
     def __init__(self, nursery: trio.Nursery | None = None, *cameras: Camera, **limits: int) -> None:
         self.nursery = nursery
@@ -240,13 +240,13 @@ class Box:
         self.sessions = Sessions()
         self.barriers: dict[str, trio.Event] = {}
         rows = tuple(row(item, "box") for item in self.registry.known)
-        self.house = SimpleNamespace(
+        self.services = SimpleNamespace(
             clock=self.clock, counts=self.counts, gate=self.gate, ledger=self.ledger, sessions=self.sessions,
             limiter=Limiter(monotonic),
             cameras=self.registry, barriers=self.barriers, list=Rows(rows, len(rows), len(rows)),
         )  # fmt: skip
         catalogue = Catalogue(function.__operation__ for function in OPERATIONS)  # type: ignore[attr-defined]
-        self.rpc = Rpc(catalogue, cast("House", self.house), **limits)
+        self.rpc = Rpc(catalogue, cast("Services", self.services), **limits)
 
     def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         assert self.nursery is not None, "this test expects that nothing waits"

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 import trio
-from house_helpers import SECRET, RunningHouse, port_of
+from daemon_helpers import SECRET, RunningDaemon, port_of
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from edged.cameras.fixed import FixedCameras
@@ -68,7 +68,7 @@ def encode_jwt(payload: Mapping[str, Any], secret: str, **header: Any) -> str:
 
 
 def seed_001_token(role: str = "admin", *, expires_in: int = 24 * 60 * 60, secret: str = SECRET, **more: Any) -> str:
-    """As seed 001 has Python and Node make it; the house's own secret unless told otherwise."""
+    """As seed 001 has Python and Node make it; the daemon's own secret unless told otherwise."""
     now = int(time.time())
     return encode_jwt({"user_id": "user123", "role": role, "iat": now, "exp": now + expires_in} | more, secret)
 
@@ -80,7 +80,7 @@ def seed_000_token(role: str, **advanced: Any) -> str:
     return encode_jwt(claims | {"jti": os.urandom(12).hex()} | advanced, SECRET)
 
 
-# --- the house as these clients find it ---------------------------------------------------------------------------
+# --- the daemon as these clients find it ---------------------------------------------------------------------------
 
 
 def give_device_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,8 +95,8 @@ def give_device_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FixedCameras, "_camera", with_node)
 
 
-def compat(house: RunningHouse) -> int:
-    return port_of(house.config.listen.compat)
+def compat(daemon: RunningDaemon) -> int:
+    return port_of(daemon.config.listen.compat)
 
 
 # --- one socket ---------------------------------------------------------------------------------------------------

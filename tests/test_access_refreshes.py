@@ -269,7 +269,7 @@ async def test_what_is_no_token_of_edgeds_has_no_successor(path: Path) -> None:
         for caller in (key, box.gate.authenticate(Ticket(ticket), "rtsp")):
             with pytest.raises(InvalidState):
                 await box.refresh(caller)
-        stranger = SharedSecret("x", "a secret that this house does not know at all")
+        stranger = SharedSecret("x", "a secret that this services does not know at all")
         with pytest.raises(Refused) as caught:
             await box.refresh(box.token(stranger))
         assert caught.value.reason == "bad_signature"

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
-from house_helpers import SECRET, RunningHouse, make_config, running_house
+from daemon_helpers import SECRET, RunningDaemon, make_config, running_daemon
 from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
 
@@ -34,8 +34,8 @@ def bearer(text: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {text}"}
 
 
-async def names(house: RunningHouse, key: str) -> list[str]:
-    reply = await house.request("GET", "/api/cameras", headers=bearer(key))
+async def names(daemon: RunningDaemon, key: str) -> list[str]:
+    reply = await daemon.request("GET", "/api/cameras", headers=bearer(key))
     assert reply.status == 200
     return [camera["device"] for camera in reply.json["cameras"]]
 
@@ -45,45 +45,45 @@ async def test_a_network_camera_is_added_changed_and_removed_without_a_restart(
 ) -> None:
     """It keeps its number at another source and under another name, and no secret is shown anywhere."""
     shown = []
-    async with running_house(tmp_path, config=with_settings(tmp_path)) as house:
-        _, admin = await house.create_key("admin")
+    async with running_daemon(tmp_path, config=with_settings(tmp_path)) as daemon:
+        _, admin = await daemon.create_key("admin")
         body = {"name": "Gate", "source": SOURCE, "path": "gate"}
-        made = await house.request("POST", "/api/cameras", key=admin, body=body)
+        made = await daemon.request("POST", "/api/cameras", key=admin, body=body)
         assert made.status == 201
         assert made.json["device"] == "camera1"
         assert made.json["stream_name"] == "gate"
-        assert await names(house, admin) == ["camera0", "camera1"]
+        assert await names(daemon, admin) == ["camera0", "camera1"]
         for name in ("camera1", "gate"):
-            one = await house.request("GET", f"/api/cameras/{name}", key=admin)
+            one = await daemon.request("GET", f"/api/cameras/{name}", key=admin)
             assert (one.status, one.json["device"], one.json["name"]) == (200, "camera1", "Gate")
-        changed = await house.request(
+        changed = await daemon.request(
             "PATCH", "/api/cameras/gate", key=admin, body={"source": "rtsp://192.0.2.8/", "name": "Yard"}
         )
         assert (changed.status, changed.json["device"], changed.json["source"]) == (200, "camera1", "rtsp://192.0.2.8/")
-        back = await house.request("PATCH", "/api/cameras/camera1", key=admin, body={"source": SOURCE})
+        back = await daemon.request("PATCH", "/api/cameras/camera1", key=admin, body={"source": SOURCE})
         shown += [made.body, back.body, changed.body]
         # What was shown may be sent back: the masked source is the one that it has.
-        same = await house.request("PATCH", "/api/cameras/gate", key=admin, body={**back.json, "mode": "always"})
+        same = await daemon.request("PATCH", "/api/cameras/gate", key=admin, body={**back.json, "mode": "always"})
         assert same.json == {**back.json, "mode": "always"}
         for other in ("camera0", [], 1, None):
-            wrong = await house.request("PATCH", "/api/cameras/gate", key=admin, body={"device": other, "name": "x"})
+            wrong = await daemon.request("PATCH", "/api/cameras/gate", key=admin, body={"device": other, "name": "x"})
             assert wrong.status == 400
-        async with house.local() as local:
+        async with daemon.local() as local:
             refused = await local.ask("add_camera", name="Other", source=SOURCE)
             assert refused["error"]["code"] == -32020
             assert "camera1" in refused["error"]["data"]["detail"]
             shown += [str(refused).encode(), str(await local.call("get_camera_list")).encode()]
     # It is there after a restart, under its number.
-    async with running_house(tmp_path, config=house.config) as house:
-        assert await names(house, admin) == ["camera0", "camera1"]
-        gone = await house.request("DELETE", "/api/cameras/gate", key=admin)
+    async with running_daemon(tmp_path, config=daemon.config) as daemon:
+        assert await names(daemon, admin) == ["camera0", "camera1"]
+        gone = await daemon.request("DELETE", "/api/cameras/gate", key=admin)
         assert (gone.status, gone.json["removed"]) == (200, True)
-        assert await names(house, admin) == ["camera0"]
-        assert (await house.request("GET", "/api/cameras/camera1", key=admin)).status == 404
+        assert await names(daemon, admin) == ["camera0"]
+        assert (await daemon.request("GET", "/api/cameras/camera1", key=admin)).status == 404
         # Another camera gets another number; the same one is recognised.
         other = {"name": "Other", "source": "rtsp://192.0.2.9/"}
-        assert (await house.request("POST", "/api/cameras", key=admin, body=other)).json["device"] == "camera2"
-        again = await house.request("POST", "/api/cameras", key=admin, body={"name": "Gate", "source": SOURCE})
+        assert (await daemon.request("POST", "/api/cameras", key=admin, body=other)).json["device"] == "camera2"
+        again = await daemon.request("POST", "/api/cameras", key=admin, body={"name": "Gate", "source": SOURCE})
         assert again.json["device"] == "camera1"
         shown += [again.body, gone.body]
     said = capfd.readouterr().out
@@ -101,44 +101,46 @@ async def test_a_network_camera_is_added_changed_and_removed_without_a_restart(
      "rtsp://0.0.0.0/", "http://192.0.2.1/", "test", "ID_SERIAL=*", "file:///etc/passwd", "rtsp://***@192.0.2.1/"],
 )  # fmt: skip
 async def test_a_call_cannot_name_what_only_this_box_reaches(tmp_path: Path, source: str) -> None:
-    async with running_house(tmp_path, config=with_settings(tmp_path)) as house:
-        _, admin = await house.create_key("admin")
-        reply = await house.request("POST", "/api/cameras", key=admin, body={"name": "x", "source": source})
+    async with running_daemon(tmp_path, config=with_settings(tmp_path)) as daemon:
+        _, admin = await daemon.create_key("admin")
+        reply = await daemon.request("POST", "/api/cameras", key=admin, body={"name": "x", "source": source})
         assert (reply.status, reply.json["code"]) == (400, "invalid_params")
-        assert await names(house, admin) == ["camera0"]
+        assert await names(daemon, admin) == ["camera0"]
 
 
 async def test_the_settings_name_any_address_and_are_changed_in_their_file_only(tmp_path: Path) -> None:
     """The error names file and line."""
     camera = CameraSettings(name="Inside", source="rtsp://127.0.0.1:1/stream")
-    async with running_house(tmp_path, config=with_settings(tmp_path, camera)) as house:
-        _, admin = await house.create_key("admin")
-        assert await names(house, admin) == ["camera0", "camera1"]
+    async with running_daemon(tmp_path, config=with_settings(tmp_path, camera)) as daemon:
+        _, admin = await daemon.create_key("admin")
+        assert await names(daemon, admin) == ["camera0", "camera1"]
         for method, body in (("PATCH", {"name": "Outside"}), ("DELETE", None)):
-            reply = await house.request(method, "/api/cameras/camera1", key=admin, body=body)
+            reply = await daemon.request(method, "/api/cameras/camera1", key=admin, body=body)
             assert reply.status == 409
             assert f"{tmp_path}/conf.d/box.toml line 10" in reply.json["detail"]
 
 
 async def test_only_administrators_add_cameras(tmp_path: Path) -> None:
-    async with running_house(tmp_path, config=with_settings(tmp_path)) as house:
-        _, operator = await house.create_key("operator")
-        _, admin = await house.create_key("admin")
+    async with running_daemon(tmp_path, config=with_settings(tmp_path)) as daemon:
+        _, operator = await daemon.create_key("operator")
+        _, admin = await daemon.create_key("admin")
         body = {"name": "Gate", "source": SOURCE}
-        assert (await house.request("POST", "/api/cameras", body=body)).status == 401
-        assert (await house.request("POST", "/api/cameras", key=operator, body=body)).status == 403
-        assert (await house.request("POST", "/api/cameras", key=admin, body=body)).status == 201
+        assert (await daemon.request("POST", "/api/cameras", body=body)).status == 401
+        assert (await daemon.request("POST", "/api/cameras", key=operator, body=body)).status == 403
+        assert (await daemon.request("POST", "/api/cameras", key=admin, body=body)).status == 201
         for method in ("PATCH", "DELETE"):
-            assert (await house.request(method, "/api/cameras/camera1", key=operator, body={"name": "x"})).status == 403
+            assert (
+                await daemon.request(method, "/api/cameras/camera1", key=operator, body={"name": "x"})
+            ).status == 403
 
 
 async def test_a_freed_path_inherits_no_right(tmp_path: Path) -> None:
     """Keys, users and tokens of edged name the camera that had the path when the right was given."""
-    async with running_house(tmp_path, config=with_settings(tmp_path)) as house:
-        _, admin = await house.create_key("admin")
+    async with running_daemon(tmp_path, config=with_settings(tmp_path)) as daemon:
+        _, admin = await daemon.create_key("admin")
         add = {"name": "Door", "source": "rtsp://192.0.2.7/", "path": "front_door"}
-        assert (await house.request("POST", "/api/cameras", key=admin, body=add)).json["device"] == "camera1"
-        async with house.local() as local:
+        assert (await daemon.request("POST", "/api/cameras", key=admin, body=add)).json["device"] == "camera1"
+        async with daemon.local() as local:
             made = await local.call("create_key", name="guest", role="viewer", camera_access=["front_door"])
             narrow = await local.call("create_key", name="n", role="viewer", permissions=["camera:read:front_door"])
             streams = await local.call("create_key", name="s", role="viewer", streams={"read": ["front_door"]})
@@ -160,34 +162,34 @@ async def test_a_freed_path_inherits_no_right(tmp_path: Path) -> None:
         assert {"action": "read", "path": "front_door"} in claims["mediamtx_permissions"]
         holders = (made["api_key"], narrow["api_key"], issued["token"])
         for holder in holders:
-            assert await names(house, holder) == ["camera1"]
+            assert await names(daemon, holder) == ["camera1"]
         # The path goes to another camera.
-        await house.request("PATCH", "/api/cameras/camera1", key=admin, body={"path": ""})
+        await daemon.request("PATCH", "/api/cameras/camera1", key=admin, body={"path": ""})
         moved = {"name": "Vault", "source": "rtsp://192.0.2.8/", "path": "front_door"}
-        assert (await house.request("POST", "/api/cameras", key=admin, body=moved)).json["device"] == "camera2"
+        assert (await daemon.request("POST", "/api/cameras", key=admin, body=moved)).json["device"] == "camera2"
         for holder in holders:
-            assert await names(house, holder) == ["camera1"]
-            assert (await house.request("GET", "/api/cameras/front_door", headers=bearer(holder))).status == 404
+            assert await names(daemon, holder) == ["camera1"]
+            assert (await daemon.request("GET", "/api/cameras/front_door", headers=bearer(holder))).status == 404
         # A name that no camera had when the right was given grants nothing later, whoever else asks by that name.
-        _, stale = await house.create_key(camera_access=["later"])
+        _, stale = await daemon.create_key(camera_access=["later"])
         # A token of somebody else, who knows names only, names what has the name.
         outside = tokens.sign(
             {"user_id": "eve", "role": "viewer", "exp": 2e9, "camera_access": ["front_door"]},
             tokens.SharedSecret("test", SECRET),
         )
-        assert await names(house, outside) == ["camera2"]
-        await house.request("PATCH", "/api/cameras/camera2", key=admin, body={"path": "later"})
+        assert await names(daemon, outside) == ["camera2"]
+        await daemon.request("PATCH", "/api/cameras/camera2", key=admin, body={"path": "later"})
         again = tokens.sign(
             {"user_id": "eve", "role": "viewer", "exp": 2e9, "camera_access": ["later"]},
             tokens.SharedSecret("test", SECRET),
         )
-        assert (await names(house, again), await names(house, stale)) == (["camera2"], [])
+        assert (await names(daemon, again), await names(daemon, stale)) == (["camera2"], [])
 
 
 async def test_a_path_is_one_camera_s_alone(tmp_path: Path) -> None:
     camera = CameraSettings(name="Inside", source="rtsp://192.0.2.7/", path="inside")
-    async with running_house(tmp_path, config=with_settings(tmp_path, camera)) as house:
-        _, admin = await house.create_key("admin")
+    async with running_daemon(tmp_path, config=with_settings(tmp_path, camera)) as daemon:
+        _, admin = await daemon.create_key("admin")
         for path, status in (
             ("inside", 409),
             ("camera9", 400),
@@ -197,8 +199,8 @@ async def test_a_path_is_one_camera_s_alone(tmp_path: Path) -> None:
             ("d", 201),
         ):
             body = {"name": f"c {path}"[:20], "source": f"rtsp://192.0.2.8/{len(path)}", "path": path}
-            assert (await house.request("POST", "/api/cameras", key=admin, body=body)).status == status, path
-        reply = await house.request(
+            assert (await daemon.request("POST", "/api/cameras", key=admin, body=body)).status == status, path
+        reply = await daemon.request(
             "POST", "/api/cameras", key=admin, body={"name": "Inside", "source": "rtsp://192.0.2.9/"}
         )
         assert reply.status == 409
@@ -213,25 +215,25 @@ class TestRealStreams:
         """The added camera is this box's own first one, read back by a key."""
         config = with_settings(tmp_path, allow=("127.0.0.0/8",), mediamtx=True)
         with fail_after(60):
-            async with running_house(tmp_path, config=config) as house:
-                await house.wait_media()
-                _, admin = await house.create_key("admin")
-                viewer = RtspReader(house.rtsp, "camera0", "viewer", admin)
+            async with running_daemon(tmp_path, config=config) as daemon:
+                await daemon.wait_media()
+                _, admin = await daemon.create_key("admin")
+                viewer = RtspReader(daemon.rtsp, "camera0", "viewer", admin)
                 await viewer.play()
                 await viewer.wait_packet()
-                source = f"rtsp://any:{admin}@127.0.0.1:{house.rtsp}/camera0"
+                source = f"rtsp://any:{admin}@127.0.0.1:{daemon.rtsp}/camera0"
                 body = {"name": "Door", "source": source, "path": "door"}
-                assert (await house.request("POST", "/api/cameras", key=admin, body=body)).status == 201
-                second = await watch(house, "door", admin)
+                assert (await daemon.request("POST", "/api/cameras", key=admin, body=body)).status == 201
+                second = await watch(daemon, "door", admin)
                 # Under another path it is there at once, and the old one is not.
-                reply = await house.request("PATCH", "/api/cameras/door", key=admin, body={"path": "gate"})
+                reply = await daemon.request("PATCH", "/api/cameras/door", key=admin, body={"path": "gate"})
                 assert reply.json["device"] == "camera1"
-                third = await watch(house, "gate", admin)
+                third = await watch(daemon, "gate", admin)
                 await second.wait_end()
-                late = RtspReader(house.rtsp, "door", "viewer", admin)
+                late = RtspReader(daemon.rtsp, "door", "viewer", admin)
                 with pytest.raises((RtspRefused, OSError)):
                     await late.play()
-                assert (await house.request("DELETE", "/api/cameras/gate", key=admin)).status == 200
+                assert (await daemon.request("DELETE", "/api/cameras/gate", key=admin)).status == 200
                 await third.wait_end()
                 before = viewer.received
                 await viewer.wait_packet()
@@ -243,31 +245,31 @@ class TestRealStreams:
         """The stream ends as the path goes to another camera, and is refused to the old right."""
         config = with_settings(tmp_path, allow=("127.0.0.0/8",), mediamtx=True)
         with fail_after(60):
-            async with running_house(tmp_path, config=config) as house:
-                await house.wait_media()
-                _, admin = await house.create_key("admin")
-                _, guest = await house.create_key(camera_access=["camera1"])
-                own = f"rtsp://any:{admin}@127.0.0.1:{house.rtsp}/camera0"
+            async with running_daemon(tmp_path, config=config) as daemon:
+                await daemon.wait_media()
+                _, admin = await daemon.create_key("admin")
+                _, guest = await daemon.create_key(camera_access=["camera1"])
+                own = f"rtsp://any:{admin}@127.0.0.1:{daemon.rtsp}/camera0"
                 first = {"name": "Door", "source": own, "path": "door"}
-                assert (await house.request("POST", "/api/cameras", key=admin, body=first)).json["device"] == "camera1"
-                viewer = await watch(house, "door", guest)
+                assert (await daemon.request("POST", "/api/cameras", key=admin, body=first)).json["device"] == "camera1"
+                viewer = await watch(daemon, "door", guest)
                 with fail_after(10):
-                    async with house.local() as local:
+                    async with daemon.local() as local:
                         await local.call("update_camera", device="camera1", path="")
                         await local.call("add_camera", name="Vault", source=f"{own}?vault=1", path="door")
                     await viewer.wait_end()
                 await viewer.aclose()
-                await (await watch(house, "door", admin)).aclose()
-                late = RtspReader(house.rtsp, "door", "viewer", guest)
+                await (await watch(daemon, "door", admin)).aclose()
+                late = RtspReader(daemon.rtsp, "door", "viewer", guest)
                 with pytest.raises(RtspRefused):
                     await late.play()
                 await late.aclose()
 
 
-async def watch(house: RunningHouse, path: str, key: str) -> RtspReader:
+async def watch(daemon: RunningDaemon, path: str, key: str) -> RtspReader:
     """A viewer who has seen something; MediaMTX hears of a new path a moment later."""
     while True:
-        viewer = RtspReader(house.rtsp, path, "viewer", key)
+        viewer = RtspReader(daemon.rtsp, path, "viewer", key)
         try:
             await viewer.play()
             await viewer.wait_packet()

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from house_helpers import Conversation, RunningHouse, make_config, port_of, running_house
+from daemon_helpers import Conversation, RunningDaemon, make_config, port_of, running_daemon
 from pictures_helpers import PASSWORD, free_ports, open_mediamtx
 
 from edged import children
@@ -49,8 +49,8 @@ async def until_status(client: Conversation, device: str, *wanted: str) -> Any:
         await trio.sleep(0.1)
 
 
-async def metric(house: RunningHouse, line: str) -> float:
-    text = (await house.request("GET", "/metrics", port=port_of(house.config.listen.local))).body.decode()
+async def metric(daemon: RunningDaemon, line: str) -> float:
+    text = (await daemon.request("GET", "/metrics", port=port_of(daemon.config.listen.local))).body.decode()
     return next(float(each.rpartition(" ")[2]) for each in text.splitlines() if each.startswith(line))
 
 
@@ -61,22 +61,22 @@ async def test_a_camera_on_a_dead_port_is_not_connected(tmp_path: Path, mode: st
     url = f"rtsp://u:{PASSWORD}@127.0.0.1:{port}/x"
     dead = CameraSettings(name="gate", source=url, mode=mode)  # type: ignore[arg-type]
     config = with_cameras(tmp_path, dead, CameraSettings(name="test 0", source="test", size="320x240"))
-    async with running_house(tmp_path, config=config) as house, house.local() as admin:
+    async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
         status = await until_status(admin, "camera0", "DISCONNECTED", "ERROR")
         assert status["status"] == "DISCONNECTED"
         assert "nothing listens at its address" in status["problem"]
         assert (status["resolution"], status["fps"]) == ("unknown", 0)
         assert PASSWORD not in json.dumps(status)
-        assert await metric(house, 'edged_camera_up{camera="camera0"}') == 0
-        assert await metric(house, 'edged_camera_up{camera="camera1"}') == 1
-        assert await metric(house, 'edged_cameras_without_picture{cause="refused"}') == 1
-        await house.wait_media()
+        assert await metric(daemon, 'edged_camera_up{camera="camera0"}') == 0
+        assert await metric(daemon, 'edged_camera_up{camera="camera1"}') == 1
+        assert await metric(daemon, 'edged_cameras_without_picture{cause="refused"}') == 1
+        await daemon.wait_media()
         system = await admin.call("get_system_status")
         assert (system["status"], system["message"]) == ("partial", "partial: 1 of 2 cameras give no picture")
-        health = await house.request("GET", "/health", port=port_of(house.config.listen.local))
+        health = await daemon.request("GET", "/health", port=port_of(daemon.config.listen.local))
         assert health.json["status"] == "degraded"
-        _, key = await house.create_key("operator")
-        async with house.websocket() as client:
+        _, key = await daemon.create_key("operator")
+        async with daemon.websocket() as client:
             await client.call("authenticate", auth_token=key)
             shown = await client.call("get_camera_status", device="camera0")
             assert shown["problem"] == "no picture from its source"
@@ -94,7 +94,7 @@ async def test_a_camera_that_comes_and_goes_is_shown_so_and_told_in_one_line_eac
     async with open_mediamtx(tmp_path) as server:
         gate = CameraSettings(name="gate", source=f"rtsp://{server.rtsp}/camera0", size="1280x720", rate=30.0)
         config = with_cameras(tmp_path, gate)
-        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
             await admin.call("subscribe_events", topics=["camera_status_update"])
             gone = await until_status(admin, "camera0", "DISCONNECTED", "ERROR")
             assert "no such stream" in gone["problem"]
@@ -106,7 +106,7 @@ async def test_a_camera_that_comes_and_goes_is_shown_so_and_told_in_one_line_eac
                     await trio.sleep(0.1)
                 assert (there["resolution"], there["fps"]) == ("160x120", 8)
             await until_status(admin, "camera0", "ERROR")
-            assert await metric(house, 'edged_cameras_without_picture{cause="no_stream"}') == 1
+            assert await metric(daemon, 'edged_cameras_without_picture{cause="no_stream"}') == 1
         said = capsys.readouterr()
         log = said.out + said.err
         told = [line for line in log.splitlines() if "[warning" in line and "camera=camera0" in line]
@@ -118,7 +118,7 @@ async def test_a_camera_that_is_published_all_the_time_comes_and_goes_as_well(tm
     """What its publisher sees is what is shown; while MediaMTX is away nobody blames the camera."""
     async with open_mediamtx(tmp_path) as server:
         gate = CameraSettings(name="gate", source=f"rtsp://{server.rtsp}/camera0", mode="always")
-        async with running_house(tmp_path, config=with_cameras(tmp_path, gate)) as house, house.local() as admin:
+        async with running_daemon(tmp_path, config=with_cameras(tmp_path, gate)) as daemon, daemon.local() as admin:
             async with publishing(f"rtsp://{server.rtsp}/camera0", rate=8, gop=8):
                 there = await until_status(admin, "camera0", "CONNECTED")
                 while not there["fps"]:
@@ -127,7 +127,7 @@ async def test_a_camera_that_is_published_all_the_time_comes_and_goes_as_well(tm
                 assert (there["resolution"], there["fps"]) == ("160x120", 8)
             gone = await until_status(admin, "camera0", "DISCONNECTED", "ERROR")
             assert gone["problem"]
-            while not await metric(house, 'edged_camera_restarts_total{camera="camera0"}'):
+            while not await metric(daemon, 'edged_camera_restarts_total{camera="camera0"}'):
                 await trio.sleep(0.1)
             async with publishing(f"rtsp://{server.rtsp}/camera0", rate=8, gop=8):
                 assert (await until_status(admin, "camera0", "CONNECTED"))["problem"] == ""

@@ -1,4 +1,4 @@
-"""The wire contract, row by row, over real sockets against the real house; each test names its rows.
+"""The wire contract, row by row, over real sockets against the real daemon; each test names its rows.
 
 What a client reads is compared exactly: codes, messages in bold, member names. camera0 has a device file, camera1 none.
 """
@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from house_helpers import SECRET, Conversation, RunningHouse, ended, make_config, port_of, running_house
+from daemon_helpers import SECRET, Conversation, RunningDaemon, ended, make_config, port_of, running_daemon
 from media_helpers import SDP
 from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
@@ -50,10 +50,10 @@ UNAUTHENTICATED = "Authentication failed or token expired"
 
 
 @pytest.fixture
-async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RunningHouse]:
+async def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RunningDaemon]:
     give_device_file(monkeypatch)
     with fail_after(80):
-        async with running_house(tmp_path) as running:
+        async with running_daemon(tmp_path) as running:
             yield running
 
 
@@ -77,14 +77,14 @@ class Pictures:
 
 @pytest.fixture
 def pictures(monkeypatch: pytest.MonkeyPatch) -> Pictures:
-    """In place of the house's own, which take as long as they take."""
+    """In place of the daemon's own, which take as long as they take."""
     stand_in = Pictures()
     monkeypatch.setattr(Frames, "snapshot", lambda _frames, *given, **named: stand_in.snapshot(*given, **named))
     return stand_in
 
 
-def port(house: RunningHouse, dialect: str) -> int:
-    return compat(house) if dialect == V1 else house.port
+def port(daemon: RunningDaemon, dialect: str) -> int:
+    return compat(daemon) if dialect == V1 else daemon.port
 
 
 async def enter(client: Conversation, dialect: str, key: str) -> Any:
@@ -107,9 +107,9 @@ def error(reply: Any) -> tuple[int, str]:
 # --- section 0: the dialects --------------------------------------------------------------------------------------
 
 
-async def test_0_the_listener_speaks_before_the_client_has(house: RunningHouse) -> None:
+async def test_0_the_listener_speaks_before_the_client_has(daemon: RunningDaemon) -> None:
     """Contract 0, "before that": 8080 → v1, others → v2 (strict)."""
-    async with house.websocket(compat(house)) as old, house.websocket() as new:
+    async with daemon.websocket(compat(daemon)) as old, daemon.websocket() as new:
         refused = await old.ask("get_camera_list")
         assert (error(refused), refused["result"]) == ((-32001, "Authentication required"), None)
         refused = await new.ask("get_camera_list")
@@ -127,71 +127,71 @@ async def test_0_the_listener_speaks_before_the_client_has(house: RunningHouse) 
         ({"token": "K", "auth_token": "K", "auth_type": "api_key"}, V1),
     ],
 )
-async def test_0_the_first_authenticate_chooses(house: RunningHouse, members: dict[str, str], dialect: str) -> None:
+async def test_0_the_first_authenticate_chooses(daemon: RunningDaemon, members: dict[str, str], dialect: str) -> None:
     """Contract 0, "chosen by", C-1: `token` → v1, `auth_token` → v2, both → v2 unless auth_type is there; any port."""
-    _, key = await house.create_key("viewer")
+    _, key = await daemon.create_key("viewer")
     given = {name: key if value == "K" else value for name, value in members.items()}
-    for number in (house.port, compat(house)):
-        async with house.websocket(number) as client:
+    for number in (daemon.port, compat(daemon)):
+        async with daemon.websocket(number) as client:
             assert (await client.call("authenticate", **given))["authenticated"] is True
             refused = await client.ask("take_snapshot", device="camera0")
             assert error(refused)[0] == (-32003 if dialect == V1 else -32002)
             assert ("result" in refused) == (dialect == V1)
 
 
-async def test_0_the_dialect_is_fixed_until_the_socket_closes(house: RunningHouse) -> None:
+async def test_0_the_dialect_is_fixed_until_the_socket_closes(daemon: RunningDaemon) -> None:
     """Contract 0: another authenticate in the other's words does not change it, a failed first one has chosen too."""
-    _, key = await house.create_key("viewer")
-    async with house.websocket() as client:
+    _, key = await daemon.create_key("viewer")
+    async with daemon.websocket() as client:
         assert (await client.call("authenticate", token=WRONG_KEY))["authenticated"] is False
         await client.call("authenticate", auth_token=key)
         assert (await client.ask("take_snapshot", device="camera0"))["error"]["code"] == -32003
 
 
 @pytest.mark.parametrize(("name", "code"), [("camera-v1", -32003), ("jsonrpc-2.0", -32002)])
-async def test_0_a_subprotocol_forces_the_dialect(house: RunningHouse, name: str, code: int) -> None:
+async def test_0_a_subprotocol_forces_the_dialect(daemon: RunningDaemon, name: str, code: int) -> None:
     """Contract 0: jsonrpc-2.0 → v2, camera-v1 → v1, echoed, whatever the port and the login say."""
-    _, key = await house.create_key("viewer")
-    for number in (house.port, compat(house)):
+    _, key = await daemon.create_key("viewer")
+    for number in (daemon.port, compat(daemon)):
         for member in ("token", "auth_token"):
-            async with house.websocket(number, subprotocols=[name]) as client:
+            async with daemon.websocket(number, subprotocols=[name]) as client:
                 assert client.connection.subprotocol == name
                 await client.call("authenticate", **{member: key})
                 assert (await client.ask("take_snapshot", device="camera0"))["error"]["code"] == code
 
 
-async def test_0_notifications_by_dialect(house: RunningHouse) -> None:
+async def test_0_notifications_by_dialect(daemon: RunningDaemon) -> None:
     """Contract 0, C-22, 3b: v1 hears unasked, v2 only what it asked for, nobody hears before a login."""
-    _, key = await house.create_key("viewer")
+    _, key = await daemon.create_key("viewer")
     async with (
-        house.websocket(compat(house)) as old,
-        house.websocket() as silent,
-        house.websocket() as own,
-        house.websocket(compat(house)) as stranger,
+        daemon.websocket(compat(daemon)) as old,
+        daemon.websocket() as silent,
+        daemon.websocket() as own,
+        daemon.websocket(compat(daemon)) as stranger,
     ):
         await enter(old, V1, key)
         await enter(silent, V2, key)
         await enter(own, V2, key)
         await own.call("subscribe_events", topics=["camera.disconnected"])
-        house.plug(1).unlink()
+        daemon.plug(1).unlink()
         await old.hear("camera_status_update")
         assert (await own.hear("camera.disconnected"))["device"] == "camera1"
-        house.plug(1).touch()
+        daemon.plug(1).touch()
         await old.hear("camera_status_update")
         for client in (silent, own, stranger):
             assert await client.call("ping") == "pong"
             assert client.news == []
 
 
-async def test_0_device_by_dialect(house: RunningHouse) -> None:
+async def test_0_device_by_dialect(daemon: RunningDaemon) -> None:
     """Contract 0, C-7, C-8: input both; `device` /dev/videoN or cameraN in v1, cameraN in v2; /dev for admins."""
-    keys = {role: (await house.create_key(role))[1] for role in ("operator", "admin")}
+    keys = {role: (await daemon.create_key(role))[1] for role in ("operator", "admin")}
     for dialect, role, device, path in (
         (V1, "operator", "/dev/video0", "/dev/video0"),
         (V2, "operator", "camera0", "camera0"),
         (V2, "admin", "camera0", "/dev/video0"),
     ):
-        async with house.websocket(port(house, dialect)) as client:
+        async with daemon.websocket(port(daemon, dialect)) as client:
             await enter(client, dialect, keys[role])
             row = (await client.call("get_camera_list"))["cameras"][0]
             assert (row["device"], row["device_path"], row["camera_id"]) == (device, path, "camera0")
@@ -204,24 +204,24 @@ async def test_0_device_by_dialect(house: RunningHouse) -> None:
 # --- section 3: the methods ---------------------------------------------------------------------------------------
 
 
-async def test_3_ping(house: RunningHouse) -> None:
+async def test_3_ping(daemon: RunningDaemon) -> None:
     """Contract 3 ping, C-11: "pong", without a login, with any params, and never an authentication failure."""
-    async with house.websocket() as client:
+    async with daemon.websocket() as client:
         for params in ("", ',"params":{}', ',"params":null', ',"params":[]', ',"params":{"auth_token":"bad"}'):
             reply = await ask_raw(client, f'{{"jsonrpc":"2.0","id":"a","method":"ping"{params}}}')
             assert reply == {"jsonrpc": "2.0", "id": "a", "result": "pong"}
-    scraped = (await house.request("GET", "/metrics", port=port_of(house.config.listen.local))).body.decode()
+    scraped = (await daemon.request("GET", "/metrics", port=port_of(daemon.config.listen.local))).body.decode()
     failures = [line for line in scraped.splitlines() if line.startswith("edged_auth_failures_total{")]
     assert failures
     assert all(line.endswith(" 0.0") for line in failures)
 
 
-async def test_3_authenticate(house: RunningHouse) -> None:
+async def test_3_authenticate(daemon: RunningDaemon) -> None:
     """Contract 3 authenticate: its members, the view/control/admin words, and 24 h for a key without an end."""
     words = {"viewer": {"view"}, "operator": {"view", "control"}, "admin": {"view", "control", "admin"}}
     for role in ("viewer", "operator", "admin"):
-        key_id, key = await house.create_key(role)
-        async with house.websocket() as client:
+        key_id, key = await daemon.create_key(role)
+        async with daemon.websocket() as client:
             answer = await enter(client, V2, key)
             assert answer.keys() == {
                 "authenticated", "role", "roles", "permissions", "expires_at", "session_id", "user_id"
@@ -236,33 +236,33 @@ async def test_3_authenticate(house: RunningHouse) -> None:
 
 
 @pytest.mark.parametrize("auth_type", ["auto", None])
-async def test_3_authenticate_knows_keys_from_tokens(house: RunningHouse, auth_type: str | None) -> None:
+async def test_3_authenticate_knows_keys_from_tokens(daemon: RunningDaemon, auth_type: str | None) -> None:
     """S1-25: auth_type jwt, api_key, auto or absent."""
-    _, key = await house.create_key("viewer")
+    _, key = await daemon.create_key("viewer")
     for text in (key, seed_001_token("viewer")):
-        async with house.websocket() as client:
+        async with daemon.websocket() as client:
             given = {} if auth_type is None else {"auth_type": auth_type}
             assert (await client.call("authenticate", token=text, **given))["role"] == "viewer"
 
 
-async def test_3_a_failed_login_leaves_nobody_and_keeps_subscriptions(house: RunningHouse) -> None:
+async def test_3_a_failed_login_leaves_nobody_and_keeps_subscriptions(daemon: RunningDaemon) -> None:
     """S0-17: re-authenticate replaces the credential and keeps subscriptions; a failed one leaves nobody."""
-    _, key = await house.create_key("viewer")
-    async with house.websocket() as client:
+    _, key = await daemon.create_key("viewer")
+    async with daemon.websocket() as client:
         await enter(client, V2, key)
         await client.call("subscribe_events", topics=["camera_status_update"])
         assert error(await client.ask("authenticate", auth_token=WRONG_KEY)) == (-32001, UNAUTHENTICATED)
         refused = await client.ask("get_camera_list")
         assert refused["error"]["data"]["reason"] == "auth_required"
         await enter(client, V2, key)
-        house.plug(1).unlink()
+        daemon.plug(1).unlink()
         assert (await client.hear("camera_status_update"))["device"] == "camera1"
 
 
-async def test_3_who_is_not_admitted_is_not_in(house: RunningHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_3_who_is_not_admitted_is_not_in(daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """Contract 7.6: a credential that ends between the look and the admission leaves no caller in the session."""
-    _, key = await house.create_key("viewer")
-    async with house.websocket() as client:
+    _, key = await daemon.create_key("viewer")
+    async with daemon.websocket() as client:
 
         def refuse(*_: Any, **__: Any) -> None:
             raise Refused("revoked")
@@ -273,10 +273,10 @@ async def test_3_who_is_not_admitted_is_not_in(house: RunningHouse, monkeypatch:
         assert (await client.ask("whoami"))["error"]["data"]["reason"] == "auth_required"
 
 
-async def test_3_whoami(house: RunningHouse) -> None:
+async def test_3_whoami(daemon: RunningDaemon) -> None:
     """S2-6, S2-18: {user_id, username, roles[], permissions[], authenticated}, own claims kept."""
     token = seed_000_token("viewer", department="IT")
-    async with house.websocket() as client:
+    async with daemon.websocket() as client:
         await client.call("authenticate", auth_token=token)
         answer = await client.call("whoami")
         assert answer.keys() == {"user_id", "username", "roles", "permissions", "authenticated", "claims"}
@@ -287,23 +287,23 @@ async def test_3_whoami(house: RunningHouse) -> None:
 
 
 @pytest.mark.parametrize("member", ["auth_token", "token"])
-async def test_3_every_method_takes_a_credential(house: RunningHouse, member: str) -> None:
+async def test_3_every_method_takes_a_credential(daemon: RunningDaemon, member: str) -> None:
     """Contract 3, C-12: the stateless flow authenticates the session if it was not; unknown params are ignored."""
-    _, key = await house.create_key("viewer")
-    async with house.websocket() as client:
+    _, key = await daemon.create_key("viewer")
+    async with daemon.websocket() as client:
         listed = await client.call("get_camera_list", **{member: key, "auth_type": "api_key", "whatever": 1})
         assert listed["total"] == 2
         assert (await client.call("get_camera_status", device="camera0", **{member: WRONG_KEY}))["device"] == "camera0"
         assert (await client.call("whoami"))["authenticated"] is True
-    async with house.websocket() as client:
+    async with daemon.websocket() as client:
         refused = await client.ask("get_camera_list", **{member: WRONG_KEY})
         assert (error(refused), refused["error"]["data"]["reason"]) == ((-32001, UNAUTHENTICATED), "auth_failed")
 
 
-async def test_3_get_camera_list(house: RunningHouse) -> None:
+async def test_3_get_camera_list(daemon: RunningDaemon) -> None:
     """Contract 3 get_camera_list, C-16, S1-12: its members and types; {}, null and absent params are equal."""
-    _, key = await house.create_key("viewer")
-    async with house.websocket() as client:
+    _, key = await daemon.create_key("viewer")
+    async with daemon.websocket() as client:
         await enter(client, V2, key)
         answers = [
             (await ask_raw(client, f'{{"jsonrpc":"2.0","id":9,"method":"get_camera_list"{params}}}'))["result"]
@@ -323,10 +323,10 @@ async def test_3_get_camera_list(house: RunningHouse) -> None:
             assert row["recording"] is False
 
 
-async def test_3_get_camera_status(house: RunningHouse) -> None:
+async def test_3_get_camera_status(daemon: RunningDaemon) -> None:
     """Contract 3 get_camera_status, C-13, C-16: capabilities an object, metrics numbers; unknown: null or -32010."""
-    _, key = await house.create_key("viewer")
-    async with house.websocket(compat(house)) as old, house.websocket() as new:
+    _, key = await daemon.create_key("viewer")
+    async with daemon.websocket(compat(daemon)) as old, daemon.websocket() as new:
         await enter(old, V1, key)
         await enter(new, V2, key)
         status = await new.call("get_camera_status", device="camera0")
@@ -339,10 +339,10 @@ async def test_3_get_camera_status(house: RunningHouse) -> None:
         assert (refused["error"]["data"]["resource"], refused["error"]["data"]["id"]) == ("camera", "camera9")
 
 
-async def test_3_take_snapshot(house: RunningHouse) -> None:
+async def test_3_take_snapshot(daemon: RunningDaemon) -> None:
     """Contract 3 take_snapshot, C-14, C-18: its members; jpg and png; a duration is never there; quality 1-100."""
-    _, key = await house.create_key("operator")
-    async with house.websocket() as client:
+    _, key = await daemon.create_key("operator")
+    async with daemon.websocket() as client:
         await enter(client, V2, key)
         taken = await client.call("take_snapshot", device="camera0", filename="a.png", format="png", quality=50)
         assert taken.keys() == {
@@ -357,10 +357,10 @@ async def test_3_take_snapshot(house: RunningHouse) -> None:
             assert (await client.ask("take_snapshot", device="camera0", **wrong))["error"]["code"] == -32602
 
 
-async def test_3_get_streams_and_stream_url(house: RunningHouse) -> None:
+async def test_3_get_streams_and_stream_url(daemon: RunningDaemon) -> None:
     """Contract 3 get_streams, get_stream_url: a bare array; members of an address, numbers where there is nothing."""
-    _, key = await house.create_key("viewer")
-    async with house.websocket() as client:
+    _, key = await daemon.create_key("viewer")
+    async with daemon.websocket() as client:
         await enter(client, V2, key)
         assert await client.call("get_streams") == []
         answer = await client.call("get_stream_url", device="camera0")
@@ -370,11 +370,11 @@ async def test_3_get_streams_and_stream_url(house: RunningHouse) -> None:
         assert answer["active_consumers"] == 0
 
 
-async def test_3_get_system_status(house: RunningHouse) -> None:
+async def test_3_get_system_status(daemon: RunningDaemon) -> None:
     """Contract 3 get_system_status: its members; only cameras that one may see."""
-    _, key = await house.create_key("viewer", camera_access=["camera1"])
-    _, monitor = await house.create_key("monitor")
-    async with house.websocket() as client:
+    _, key = await daemon.create_key("viewer", camera_access=["camera1"])
+    _, monitor = await daemon.create_key("monitor")
+    async with daemon.websocket() as client:
         for secret, seen in ((key, ["camera1"]), (monitor, [])):
             await enter(client, V2, secret)
             answer = await client.call("get_system_status")
@@ -384,10 +384,10 @@ async def test_3_get_system_status(house: RunningHouse) -> None:
             assert isinstance(answer["discovery_active"], bool)
 
 
-async def test_3_subscriptions(house: RunningHouse) -> None:
+async def test_3_subscriptions(daemon: RunningDaemon) -> None:
     """Contract 3 subscribe/unsubscribe_events: dotted and method names; unknown → -32602 and the list; absent = all."""
-    _, key = await house.create_key("viewer")
-    async with house.websocket() as client:
+    _, key = await daemon.create_key("viewer")
+    async with daemon.websocket() as client:
         await enter(client, V2, key)
         answer = await client.call("subscribe_events", topics=["camera.connected"], filters={"device": "camera0"})
         assert answer == {"subscribed": True, "topics": ["camera.connected"], "filters": {"device": "camera0"}}
@@ -399,16 +399,16 @@ async def test_3_subscriptions(house: RunningHouse) -> None:
         assert await client.call("unsubscribe_events") == {"unsubscribed": True, "topics": []}
 
 
-async def test_3_notifications_are_no_methods(house: RunningHouse) -> None:
+async def test_3_notifications_are_no_methods(daemon: RunningDaemon) -> None:
     """Contract 3, last row; C-23: -32601, whoever asks."""
-    async with house.local() as admin:
+    async with daemon.local() as admin:
         for name in ("camera_status_update", "recording_status_update", "auth_expired", "no_such_method"):
             assert error(await admin.ask(name)) == (-32601, "Method not found")
 
 
-async def test_3_tokens(house: RunningHouse) -> None:
+async def test_3_tokens(daemon: RunningDaemon) -> None:
     """S0-9, S0-10, S0-13, S0-22 to S0-27, nastiest details 6: what edged issues, seed 000's validators accept."""
-    async with house.local() as admin:
+    async with daemon.local() as admin:
         issued = await admin.call("issue_token", user_id="ada", role="operator", expires_in=3600)
         assert issued.keys() >= {"token", "token_type", "expires_at", "expires_in", "jti"}
         assert (issued["token_type"], issued["expires_in"]) == ("Bearer", 3600)
@@ -455,10 +455,10 @@ async def test_3_tokens(house: RunningHouse) -> None:
     ],
     ids=["basic", "advanced"],
 )  # fmt: skip
-async def test_s0_13_refresh(house: RunningHouse, advanced: dict[str, Any]) -> None:
+async def test_s0_13_refresh(daemon: RunningDaemon, advanced: dict[str, Any]) -> None:
     """S0-4, S0-11, S0-13, S0-15, S0-16: same claims, new iat, exp and jti, no aud, by the client's secret; once."""
     old = seed_000_token("user", **advanced)
-    async with house.websocket(compat(house)) as client:
+    async with daemon.websocket(compat(daemon)) as client:
         await client.call("authenticate", token=old, auth_type="jwt")
         answer = await client.call("refresh_token")
         assert answer.keys() >= {"token", "expires_at", "expires_in", "token_type"}
@@ -483,9 +483,9 @@ def decode(token: str) -> Any:
 
 
 @pytest.mark.parametrize("written", ["0", "7", "-1", "999999", '"a"', '""', "1.5", "null", "9007199254740993", '"7"'])
-async def test_s1_11_ids_come_back_as_they_were(house: RunningHouse, written: str) -> None:
+async def test_s1_11_ids_come_back_as_they_were(daemon: RunningDaemon, written: str) -> None:
     """S1-11: the id's type and spelling are unchanged, in answers and in errors."""
-    async with house.websocket() as client:
+    async with daemon.websocket() as client:
         for method in ("ping", "no_such_method"):
             await client.connection.send_message(f'{{"jsonrpc":"2.0","id":{written},"method":"{method}"}}')
             assert f'"id":{written},' in await client.connection.get_message()
@@ -495,15 +495,15 @@ async def test_s1_11_ids_come_back_as_they_were(house: RunningHouse, written: st
 
 
 @pytest.mark.parametrize("dialect", [V1, V2])
-async def test_3b_camera_status_update(house: RunningHouse, dialect: str) -> None:
+async def test_3b_camera_status_update(daemon: RunningDaemon, dialect: str) -> None:
     """Contract 3b: one payload, flat and nested, device_path as in the list (nastiest details 5)."""
-    _, key = await house.create_key("viewer")
-    async with house.websocket(port(house, dialect)) as client:
+    _, key = await daemon.create_key("viewer")
+    async with daemon.websocket(port(daemon, dialect)) as client:
         await enter(client, dialect, key)
         if dialect == V2:
             await client.call("subscribe_events", topics=["camera_status_update"])
         row = (await client.call("get_camera_list"))["cameras"][0]
-        house.plug(0).unlink()
+        daemon.plug(0).unlink()
         params = await client.hear("camera_status_update")
         assert {
             "device", "device_path", "name", "status", "resolution", "fps", "streams", "stream_url", "capabilities",
@@ -517,15 +517,15 @@ async def test_3b_camera_status_update(house: RunningHouse, dialect: str) -> Non
         assert params["capabilities"] == ["snapshot", "stream"]
 
 
-async def test_3b_one_event_has_one_name(house: RunningHouse) -> None:
+async def test_3b_one_event_has_one_name(daemon: RunningDaemon) -> None:
     """Contract 3b, last rows: never both names to one session, and nothing of a camera that one may not see."""
-    _, key = await house.create_key("viewer")
-    _, limited = await house.create_key("viewer", camera_access=["camera0"])
-    async with house.websocket() as both, house.websocket(compat(house)) as narrow:
+    _, key = await daemon.create_key("viewer")
+    _, limited = await daemon.create_key("viewer", camera_access=["camera0"])
+    async with daemon.websocket() as both, daemon.websocket(compat(daemon)) as narrow:
         await enter(both, V2, key)
         await both.call("subscribe_events", topics=["camera_status_update", "camera.disconnected", "camera.connected"])
         await enter(narrow, V1, limited)
-        house.plug(1).unlink()
+        daemon.plug(1).unlink()
         assert (await both.hear("camera_status_update"))["device"] == "camera1"
         assert await both.call("ping") == "pong"
         assert both.news == []
@@ -536,9 +536,9 @@ async def test_3b_one_event_has_one_name(house: RunningHouse) -> None:
 # --- section 4: what is left of the C-rows ------------------------------------------------------------------------
 
 
-async def test_c2_c3_a_failed_login_by_dialect(house: RunningHouse) -> None:
+async def test_c2_c3_a_failed_login_by_dialect(daemon: RunningDaemon) -> None:
     """C-2, C-3, S1-26, S1-39, 10.11: soft with S1-39's texts in v1; error frames in v2; both where nothing is known."""
-    async with house.websocket(compat(house)) as old, house.websocket() as new:
+    async with daemon.websocket(compat(daemon)) as old, daemon.websocket() as new:
         nothing = await old.ask("authenticate")
         assert error(nothing) == (-32001, "Authentication required")
         assert nothing["result"] == {"authenticated": False, "error": "Authentication required"}
@@ -552,20 +552,20 @@ async def test_c2_c3_a_failed_login_by_dialect(house: RunningHouse) -> None:
             assert "result" not in hard
 
 
-async def test_c9_c10_every_listener_speaks_http_and_websocket(house: RunningHouse) -> None:
+async def test_c9_c10_every_listener_speaks_http_and_websocket(daemon: RunningDaemon) -> None:
     """C-9, C-10, S1-10, nastiest details 3: keys, downloads and /ws, /ws/, / on one port, on each of the three."""
-    _, key = await house.create_key("admin")
-    for number in (house.port, compat(house), port_of(house.config.listen.local)):
-        assert (await house.request("GET", "/api/keys", key=key, port=number)).status == 200
-        assert (await house.request("GET", "/files/snapshots/x.jpg", key=key, port=number)).status == 404
-        async with house.websocket(number) as client:
+    _, key = await daemon.create_key("admin")
+    for number in (daemon.port, compat(daemon), port_of(daemon.config.listen.local)):
+        assert (await daemon.request("GET", "/api/keys", key=key, port=number)).status == 200
+        assert (await daemon.request("GET", "/files/snapshots/x.jpg", key=key, port=number)).status == 404
+        async with daemon.websocket(number) as client:
             assert await client.call("ping") == "pong"
 
 
-async def test_c23_batches(house: RunningHouse) -> None:
+async def test_c23_batches(daemon: RunningDaemon) -> None:
     """C-23: answered as JSON-RPC 2.0 says, at most 50 calls, [] is an invalid request; notifications get no answer."""
     call = '{"jsonrpc":"2.0","id":%d,"method":"ping"}'
-    async with house.websocket() as client:
+    async with daemon.websocket() as client:
         batch = await ask_raw(client, f'[{call % 1},{{"jsonrpc":"2.0","method":"ping"}},7,{call % 2}]')
         assert [item.get("result", item.get("error", {}).get("code")) for item in batch] == ["pong", -32600, "pong"]
         assert len(await ask_raw(client, f"[{','.join(call % at for at in range(50))}]")) == 50
@@ -575,17 +575,17 @@ async def test_c23_batches(house: RunningHouse) -> None:
         assert await client.call("ping") == "pong"
 
 
-async def test_c24_only_issued_keys_open(house: RunningHouse) -> None:
+async def test_c24_only_issued_keys_open(daemon: RunningDaemon) -> None:
     """C-24, S1-5, C-48: not any 32 characters once a key exists, not the printed sample, not a key id."""
-    key_id, _ = await house.create_key("viewer")
+    key_id, _ = await daemon.create_key("viewer")
     sample = "camera_service_sk_" + "1234567890abcdef" * 4
     for text in ("a" * 32, "csk_" + "A" * 43, sample, key_id, "camera_service_sk_", " "):
-        assert (await house.request("GET", "/api/keys/" + key_id, key=text)).status == 401
-        async with house.websocket() as client:
+        assert (await daemon.request("GET", "/api/keys/" + key_id, key=text)).status == 401
+        async with daemon.websocket() as client:
             assert error(await client.ask("authenticate", auth_token=text)) == (-32001, UNAUTHENTICATED)
 
 
-async def test_c27_role_names(house: RunningHouse) -> None:
+async def test_c27_role_names(daemon: RunningDaemon) -> None:
     """C-27: user ≡ operator; the union of `role` and `roles`; a role outside the three never leaves in `role`."""
     for claims, role, roles in (
         ({"role": "user"}, "operator", ["operator"]),
@@ -593,7 +593,7 @@ async def test_c27_role_names(house: RunningHouse) -> None:
         ({"role": "viewer", "roles": ["admin"]}, "admin", ["admin", "viewer"]),
         ({"role": "viewer", "roles": ["editor"]}, "viewer", ["editor", "viewer"]),
     ):
-        async with house.websocket() as client:
+        async with daemon.websocket() as client:
             answer = await client.call("authenticate", auth_token=seed_001_token(**({"role": "x"} | claims)))
             assert (answer["role"], answer["roles"]) == (role, roles)
 
@@ -616,23 +616,23 @@ async def test_c27_role_names(house: RunningHouse) -> None:
         {"role": None},
     ],
 )
-async def test_c28_claims_that_refuse_the_token(house: RunningHouse, claims: dict[str, Any]) -> None:
+async def test_c28_claims_that_refuse_the_token(daemon: RunningDaemon, claims: dict[str, Any]) -> None:
     """C-28, S0-7, 7.1, 7.3: two subjects, wrong JSON types, no exp, no known role: refused, never coerced."""
     good = {"user_id": "user123", "role": "viewer", "iat": int(time.time()), "exp": int(time.time()) + 3600}
-    secret = Path(house.config.auth.shared_secrets["test"]).read_text()
-    async with house.websocket() as client:
+    secret = Path(daemon.config.auth.shared_secrets["test"]).read_text()
+    async with daemon.websocket() as client:
         made = {name: value for name, value in (good | claims).items() if value is not None}
         refused = await client.ask("authenticate", auth_token=encode_jwt(made, secret))
         assert (error(refused), refused["error"]["data"]["reason"]) == ((-32001, UNAUTHENTICATED), "auth_failed")
         assert (await client.call("authenticate", auth_token=encode_jwt(good, secret)))["role"] == "viewer"
 
 
-async def test_s0_1_algorithms_and_secrets(house: RunningHouse) -> None:
+async def test_s0_1_algorithms_and_secrets(daemon: RunningDaemon) -> None:
     """S0-1, S2-17, S1-2: HS256 over the text only; `typ` optional; none, another secret, the samples are refused."""
-    secret = Path(house.config.auth.shared_secrets["test"]).read_text()
+    secret = Path(daemon.config.auth.shared_secrets["test"]).read_text()
     claims = {"user_id": "u", "role": "admin", "iat": int(time.time()), "exp": int(time.time()) + 3600}
     unsigned = encode_jwt(claims, secret, alg="none").rpartition(".")[0] + "."
-    async with house.websocket() as client:
+    async with daemon.websocket() as client:
         for token in (
             unsigned,
             encode_jwt(claims, secret, alg="none"),
@@ -646,9 +646,9 @@ async def test_s0_1_algorithms_and_secrets(house: RunningHouse) -> None:
         assert (await client.call("authenticate", auth_token=encode_jwt(claims, secret, typ="at+jwt")))["authenticated"]
 
 
-async def test_c41_expiry_is_judged_on_every_call(house: RunningHouse) -> None:
+async def test_c41_expiry_is_judged_on_every_call(daemon: RunningDaemon) -> None:
     """C-41, S1-32, S0-32, 10.3: the socket stays, the next call is -32001 "expired", then one auth_expired (v2)."""
-    async with house.websocket() as client:
+    async with daemon.websocket() as client:
         for seconds in (2, 10, 30):  # the shorter ones are over before they arrive only where all is very slow
             if "result" in await client.ask("authenticate", auth_token=seed_001_token("viewer", expires_in=seconds)):
                 break
@@ -689,13 +689,13 @@ V2_CODES = V1_CODES | {
 
 
 @pytest.mark.parametrize("dialect", [V1, V2])
-async def test_4b_codes_and_messages(house: RunningHouse, pictures: Pictures, dialect: str) -> None:
+async def test_4b_codes_and_messages(daemon: RunningDaemon, pictures: Pictures, dialect: str) -> None:
     """Contract 4b, every row of this version, C-4, C-5, C-6: code, bold message, result beside it, error.data."""
-    keys = {role: (await house.create_key(role)) for role in ("viewer", "operator", "admin")}
-    dead, _ = await house.create_key("viewer")
-    await house.revoke_key(dead)
+    keys = {role: (await daemon.create_key(role)) for role in ("viewer", "operator", "admin")}
+    dead, _ = await daemon.create_key("viewer")
+    await daemon.revoke_key(dead)
     found: dict[str, Any] = {}
-    async with house.websocket(port(house, dialect)) as client:
+    async with daemon.websocket(port(daemon, dialect)) as client:
         found["parse"] = await ask_raw(client, "{")
         found["request"] = await ask_raw(client, '{"jsonrpc":"2.0","id":1}')
         found["method"] = await client.ask("no_such_method")
@@ -708,7 +708,7 @@ async def test_4b_codes_and_messages(house: RunningHouse, pictures: Pictures, di
         found["camera"] = await client.ask("take_snapshot", device="camera9")
         found["not_found"] = await client.ask("rotate_key", key_id="key_0000000000000000")
         found["invalid_state"] = await client.ask("rotate_key", key_id=dead)
-        house.plug(1).unlink()
+        daemon.plug(1).unlink()
         while (await client.call("get_camera_list"))["connected"] == 2:
             await trio.sleep(0.05)
         found["dependency_failed"] = await client.ask("take_snapshot", device="camera1")
@@ -767,31 +767,31 @@ async def ask_too_much(client: Conversation, pictures: Pictures) -> Any:
     ],
 )
 async def test_4b_http_statuses(
-    house: RunningHouse, method: str, path: str, role: str | None, sent: Any, status: int, code: str
+    daemon: RunningDaemon, method: str, path: str, role: str | None, sent: Any, status: int, code: str
 ) -> None:
     """Contract 4b, HTTP column; C-35: always JSON {error, detail, code}."""
-    dead, revoked = await house.create_key("viewer")
-    await house.revoke_key(dead)
+    dead, revoked = await daemon.create_key("viewer")
+    await daemon.revoke_key(dead)
     key = {None: "", "wrong": WRONG_KEY, "revoked": revoked}.get(role) if role in (None, "wrong", "revoked") else None
     if key is None:
-        _, key = await house.create_key(str(role))
-    house.plug(1).unlink()
-    async with house.local() as admin:
+        _, key = await daemon.create_key(str(role))
+    daemon.plug(1).unlink()
+    async with daemon.local() as admin:
         while (await admin.call("get_camera_list"))["connected"] == 2:
             await trio.sleep(0.05)
     # A browser's header: root's own request without a credential would be let in.
     headers = {"Origin": "http://localhost"} if role is None else {}
-    reply = await house.request(method, path.replace("DEAD", dead), key=key, body=sent, headers=headers)
+    reply = await daemon.request(method, path.replace("DEAD", dead), key=key, body=sent, headers=headers)
     assert (reply.status, reply.json["code"]) == (status, code)
     assert reply.json.keys() == {"error", "detail", "code"}
     assert reply.headers["content-type"].startswith("application/json")
     assert ("www-authenticate" in reply.headers) == (status in (401, 403))
 
 
-async def test_4b_what_may_not_be_seen_is_not_found(house: RunningHouse) -> None:
+async def test_4b_what_may_not_be_seen_is_not_found(daemon: RunningDaemon) -> None:
     """Contract 4b, last line; 10.20: a foreign camera reads exactly like an absent one, by every door and method."""
-    _, key = await house.create_key("operator", camera_access=["camera1"])
-    async with house.websocket(compat(house)) as old, house.websocket() as new:
+    _, key = await daemon.create_key("operator", camera_access=["camera1"])
+    async with daemon.websocket(compat(daemon)) as old, daemon.websocket() as new:
         await enter(old, V1, key)
         await enter(new, V2, key)
         for client in (old, new):
@@ -799,8 +799,8 @@ async def test_4b_what_may_not_be_seen_is_not_found(house: RunningHouse) -> None
                 foreign = await client.ask(method, device="camera0")
                 absent = await client.ask(method, device="camera7")
                 assert json.dumps(foreign).replace("camera0", "camera7") == json.dumps(absent | {"id": foreign["id"]})
-    foreign_reply = await house.request("GET", "/api/cameras/camera0/live.mjpeg", key=key)
-    absent_reply = await house.request("GET", "/api/cameras/camera7/live.mjpeg", key=key)
+    foreign_reply = await daemon.request("GET", "/api/cameras/camera0/live.mjpeg", key=key)
+    absent_reply = await daemon.request("GET", "/api/cameras/camera7/live.mjpeg", key=key)
     assert (foreign_reply.status, foreign_reply.body.replace(b"camera0", b"camera7")) == (404, absent_reply.body)
 
 
@@ -808,28 +808,28 @@ async def test_4b_feature_off(tmp_path: Path) -> None:
     """Contract 4b "feature off", section 11: without a shared secret there is no HS256, and it says what to do."""
     config = msgspec.structs.replace(make_config(tmp_path), auth=AuthSettings())
     with fail_after(60):
-        async with running_house(tmp_path, config=config) as house:
-            _, key = await house.create_key("admin")
+        async with running_daemon(tmp_path, config=config) as daemon:
+            _, key = await daemon.create_key("admin")
             for dialect, told in ((V1, (-32008, "Camera capability not supported")), (V2, (-32030, "Unsupported"))):
-                async with house.websocket(port(house, dialect)) as client:
+                async with daemon.websocket(port(daemon, dialect)) as client:
                     await enter(client, dialect, key)
                     refused = await client.ask("issue_token", user_id="ada", signing_key="HS256")
                     assert error(refused) == told
                     assert "no shared secret" in refused["error"]["data"]["detail"]
                     assert "openssl rand -base64 32" in refused["error"]["data"]["hint"]
-            async with house.websocket() as client:
+            async with daemon.websocket() as client:
                 assert (await client.ask("authenticate", auth_token=seed_001_token()))["error"]["code"] == -32001
 
 
 # --- section 5: HTTP ----------------------------------------------------------------------------------------------
 
 
-async def test_5_common(house: RunningHouse) -> None:
+async def test_5_common(daemon: RunningDaemon) -> None:
     """Contract 5: keep-alive, HEAD for every GET, Date, JSON, no redirects, 1 MiB bodies."""
-    _, key = await house.create_key("admin")
+    _, key = await daemon.create_key("admin")
 
     def talk() -> list[Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", house.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=30)
         found: list[Any] = []
         for method, path in (("GET", "/api/keys"), ("HEAD", "/api/keys"), ("GET", "/healthz"), ("HEAD", "/healthz"),
                              ("GET", "/api/keys/"), ("GET", "/healthz/")):  # fmt: skip
@@ -847,19 +847,19 @@ async def test_5_common(house: RunningHouse) -> None:
         assert {name.lower() for name in headers} >= {"date", "content-type", "content-length"}
         assert "application/json" in headers.get("Content-Type", headers.get("content-type", ""))
         assert bool(body) == (method == "GET")
-    huge = await house.request("POST", "/api/keys", key=key, body={"name": "x" * (1 << 20), "role": "viewer"})
+    huge = await daemon.request("POST", "/api/keys", key=key, body={"name": "x" * (1 << 20), "role": "viewer"})
     assert (huge.status, huge.json.keys()) == (413, {"error", "detail", "code"})
 
 
-async def test_5_expect_100_continue(house: RunningHouse) -> None:
+async def test_5_expect_100_continue(daemon: RunningDaemon) -> None:
     """Contract 5: curl waits for it with bodies of more than 1 kB."""
-    _, key = await house.create_key("admin")
+    _, key = await daemon.create_key("admin")
     body = json.dumps({"name": "x" * 50, "role": "viewer", "padding": "y" * 2000}).encode()
     head = (
         f"POST /api/keys HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
     ).encode()
-    async with await trio.open_tcp_stream("127.0.0.1", house.port) as stream:
+    async with await trio.open_tcp_stream("127.0.0.1", daemon.port) as stream:
         await stream.send_all(head)
         answer = await stream.receive_some()
         assert answer.startswith(b"HTTP/1.1 100 ")
@@ -869,71 +869,71 @@ async def test_5_expect_100_continue(house: RunningHouse) -> None:
     assert b"HTTP/1.1 201 " in answer
 
 
-async def test_5_credentials_in_order(house: RunningHouse) -> None:
+async def test_5_credentials_in_order(daemon: RunningDaemon) -> None:
     """Contract 5: Authorization: Bearer (token or key) before X-API-Key; a bad one is not made good by the next."""
-    key_id, key = await house.create_key("viewer")
+    key_id, key = await daemon.create_key("viewer")
     wrong = {"Authorization": f"Bearer {WRONG_KEY}"}
-    assert (await house.request("GET", f"/api/keys/{key_id}", headers=wrong, key=key)).status == 401
+    assert (await daemon.request("GET", f"/api/keys/{key_id}", headers=wrong, key=key)).status == 401
     right = {"Authorization": f"Bearer {key}", "X-API-Key": WRONG_KEY}
-    assert (await house.request("GET", f"/api/keys/{key_id}", headers=right)).status == 200
+    assert (await daemon.request("GET", f"/api/keys/{key_id}", headers=right)).status == 200
     other = {"Authorization": "Basic dTpw"}
-    assert (await house.request("GET", f"/api/keys/{key_id}", headers=other, key=key)).status == 200
-    assert (await house.request("GET", f"/api/keys/{key_id}", headers=other)).status == 401
-    assert (await house.request("GET", f"/api/keys/{key_id}?token={key}", headers={"Origin": "null"})).status == 401
+    assert (await daemon.request("GET", f"/api/keys/{key_id}", headers=other, key=key)).status == 200
+    assert (await daemon.request("GET", f"/api/keys/{key_id}", headers=other)).status == 401
+    assert (await daemon.request("GET", f"/api/keys/{key_id}?token={key}", headers={"Origin": "null"})).status == 401
 
 
-async def test_5_1_post(house: RunningHouse) -> None:
+async def test_5_1_post(daemon: RunningDaemon) -> None:
     """Contract 5.1 POST /api/keys: 201, its members, each role, expiry both ways; 400, 403, 415; same names twice."""
-    _, key = await house.create_key("admin")
+    _, key = await daemon.create_key("admin")
     for role in ("viewer", "operator", "user", "admin", "monitor"):
-        made = await house.request("POST", "/api/keys", key=key, body={"name": "Same", "role": role})
+        made = await daemon.request("POST", "/api/keys", key=key, body={"name": "Same", "role": role})
         assert made.status == 201
         assert made.json.keys() == {"key_id", "api_key", "name", "role", "created_at"}
         assert made.json["role"] == {"user": "operator"}.get(role, role)
         assert made.headers["cache-control"] == "no-store"
     for until in ({"expires_at": "2099-01-31T00:00:00Z"}, {"expires_in_days": 30}):
-        made = await house.request("POST", "/api/keys", key=key, body={"name": "x", "role": "viewer"} | until)
+        made = await daemon.request("POST", "/api/keys", key=key, body={"name": "x", "role": "viewer"} | until)
         assert ISO.match(made.json["expires_at"])
     for wrong in (
         {"name": "", "role": "viewer"}, {"name": "x" * 101, "role": "viewer"}, {"role": "viewer"}, {"name": "x"},
         {"name": "x", "role": "root"}, {"name": "x", "role": "viewer", "expires_at": "tomorrow"}, [], "x",
         {"name": "x", "role": "viewer", "permissions": ["a b"]}, {"name": 5, "role": "viewer"},
     ):  # fmt: skip
-        reply = await house.request("POST", "/api/keys", key=key, body=wrong)
+        reply = await daemon.request("POST", "/api/keys", key=key, body=wrong)
         assert (reply.status, reply.json["code"]) == (400, "invalid_params"), wrong
-    typed = await house.request("POST", "/api/keys", key=key, body={}, headers={"Content-Type": "text/plain"})
+    typed = await daemon.request("POST", "/api/keys", key=key, body={}, headers={"Content-Type": "text/plain"})
     assert typed.status == 415
-    _, viewer = await house.create_key("viewer")
-    assert (await house.request("POST", "/api/keys", key=viewer, body={"name": "x", "role": "viewer"})).status == 403
+    _, viewer = await daemon.create_key("viewer")
+    assert (await daemon.request("POST", "/api/keys", key=viewer, body={"name": "x", "role": "viewer"})).status == 403
 
 
-async def test_5_1_get(house: RunningHouse) -> None:
+async def test_5_1_get(daemon: RunningDaemon) -> None:
     """Contract 5.1 GET /api/keys and /{id}, S1-23, S1-36: members and filters, never a secret; a key may see itself."""
-    _, admin = await house.create_key("admin")
-    key_id, key = await house.create_key("viewer")
-    other, _ = await house.create_key("operator")
-    listed = await house.request("GET", "/api/keys", key=admin)
+    _, admin = await daemon.create_key("admin")
+    key_id, key = await daemon.create_key("viewer")
+    other, _ = await daemon.create_key("operator")
+    listed = await daemon.request("GET", "/api/keys", key=admin)
     assert listed.json.keys() == {"keys"}
     members = {"key_id", "name", "role", "created_at", "expires_at", "last_used", "usage_count", "status"}
     assert all(members <= item.keys() for item in listed.json["keys"])
     assert key not in listed.body.decode()
     for query, expected in (("role=viewer", [key_id]), ("role=user", [other]), ("status=revoked", [])):
-        found = (await house.request("GET", f"/api/keys?{query}", key=admin)).json["keys"]
+        found = (await daemon.request("GET", f"/api/keys?{query}", key=admin)).json["keys"]
         assert [item["key_id"] for item in found] == expected, query
-    assert key_id not in (await house.request("GET", "/api/keys?unused_days=1", key=admin)).body.decode()
-    assert (await house.request("GET", "/api/keys?unused_days=soon", key=admin)).status == 400
-    own = await house.request("GET", f"/api/keys/{key_id}", key=key)
+    assert key_id not in (await daemon.request("GET", "/api/keys?unused_days=1", key=admin)).body.decode()
+    assert (await daemon.request("GET", "/api/keys?unused_days=soon", key=admin)).status == 400
+    own = await daemon.request("GET", f"/api/keys/{key_id}", key=key)
     assert (own.status, own.json["key_id"], own.json["status"]) == (200, key_id, "active")
     assert own.json["usage_count"] >= 1
     assert ISO.match(own.json["last_used"])
-    assert (await house.request("GET", f"/api/keys/{other}", key=key)).status == 403
-    assert (await house.request("GET", "/api/keys/key_none", key=admin)).status == 404
+    assert (await daemon.request("GET", f"/api/keys/{other}", key=key)).status == 403
+    assert (await daemon.request("GET", "/api/keys/key_none", key=admin)).status == 404
 
 
-async def test_5_1_rotate(house: RunningHouse) -> None:
+async def test_5_1_rotate(daemon: RunningDaemon) -> None:
     """Contract 5.1 rotate, C-25, 10.7: same id, both names; the old secret lives for the grace, with 0 not at all."""
-    key_id, first = await house.create_key("viewer")
-    turned = await house.request("POST", f"/api/keys/{key_id}/rotate", key=first)
+    key_id, first = await daemon.create_key("viewer")
+    turned = await daemon.request("POST", f"/api/keys/{key_id}/rotate", key=first)
     assert turned.status == 200
     assert turned.json.keys() == {
         "key_id", "api_key", "new_api_key", "name", "role", "created_at", "rotated_at", "previous_valid_until"
@@ -942,31 +942,31 @@ async def test_5_1_rotate(house: RunningHouse) -> None:
     assert (turned.json["key_id"], turned.json["api_key"]) == (key_id, second)
     assert turned.headers["cache-control"] == "no-store"
     for secret in (first, second):
-        assert (await house.request("GET", f"/api/keys/{key_id}", key=secret)).status == 200
-    async with house.websocket() as old, house.websocket() as own:
+        assert (await daemon.request("GET", f"/api/keys/{key_id}", key=secret)).status == 200
+    async with daemon.websocket() as old, daemon.websocket() as own:
         await enter(old, V2, first)
         await enter(own, V2, second)
         third = await own.call("rotate_key", key_id=key_id, grace_seconds=0)
-        assert (await house.request("GET", f"/api/keys/{key_id}", key=third["api_key"])).status == 200
+        assert (await daemon.request("GET", f"/api/keys/{key_id}", key=third["api_key"])).status == 200
         for secret in (first, second):
-            assert (await house.request("GET", f"/api/keys/{key_id}", key=secret)).status == 401
+            assert (await daemon.request("GET", f"/api/keys/{key_id}", key=secret)).status == 401
         for client in (old, own):
             assert "error" in await client.ask("get_camera_list")
 
 
-async def test_5_1_delete(house: RunningHouse) -> None:
+async def test_5_1_delete(daemon: RunningDaemon) -> None:
     """Contract 5.1 DELETE, S1-35, 10.7: 200 with message and key_id, again 200; both secrets end; 404 unknown."""
-    _, admin = await house.create_key("admin")
-    key_id, first = await house.create_key("viewer")
-    second = (await house.request("POST", f"/api/keys/{key_id}/rotate", key=first)).json["api_key"]
+    _, admin = await daemon.create_key("admin")
+    key_id, first = await daemon.create_key("viewer")
+    second = (await daemon.request("POST", f"/api/keys/{key_id}/rotate", key=first)).json["api_key"]
     for _ in range(2):
-        gone = await house.request("DELETE", f"/api/keys/{key_id}", key=admin)
+        gone = await daemon.request("DELETE", f"/api/keys/{key_id}", key=admin)
         assert (gone.status, gone.json) == (200, {"message": "API key revoked successfully", "key_id": key_id})
     for secret in (first, second):
-        reply = await house.request("GET", f"/api/keys/{key_id}", key=secret)
+        reply = await daemon.request("GET", f"/api/keys/{key_id}", key=secret)
         assert (reply.status, reply.json["code"]) == (401, "revoked")
-    assert (await house.request("DELETE", "/api/keys/key_none", key=admin)).status == 404
-    assert (await house.request("POST", f"/api/keys/{key_id}/rotate", key=admin)).status == 409
+    assert (await daemon.request("DELETE", "/api/keys/key_none", key=admin)).status == 404
+    assert (await daemon.request("POST", f"/api/keys/{key_id}/rotate", key=admin)).status == 409
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the rule is about root")
@@ -988,41 +988,41 @@ async def test_5_1_delete(house: RunningHouse) -> None:
         ({"Authorization": "Bearer wrong"}, 401),
     ],
 )
-async def test_5_1_the_credential_free_rule(house: RunningHouse, headers: dict[str, str], status: int) -> None:
+async def test_5_1_the_credential_free_rule(daemon: RunningDaemon, headers: dict[str, str], status: int) -> None:
     """Contract 5.1 (a)-(e), C-26, S1-21, nastiest details 10: root on loopback, and nothing between."""
-    reply = await house.request("POST", "/api/keys", body={"name": "Service Key", "role": "operator"}, headers=headers)
+    reply = await daemon.request("POST", "/api/keys", body={"name": "Service Key", "role": "operator"}, headers=headers)
     assert reply.status == status
     if status == 401 and "Authorization" not in headers and "Content-Type" not in headers:
         assert "no credential was sent" in reply.json["detail"]
         assert "at http://localhost with no browser and no proxy in between" in reply.json["detail"]
-    assert (await house.request("GET", "/files/snapshots/a.jpg")).status == 401, "for /api/keys only (10.2)"
+    assert (await daemon.request("GET", "/files/snapshots/a.jpg")).status == 401, "for /api/keys only (10.2)"
 
 
-async def test_5_4_downloads(house: RunningHouse) -> None:
+async def test_5_4_downloads(daemon: RunningDaemon) -> None:
     """Contract 5.4 files, C-38, C-39, nastiest details 13: 200 and its headers, 206 on Range, 400, 401, 403, 404."""
-    _, key = await house.create_key("operator")
-    _, monitor = await house.create_key("monitor")
-    async with house.websocket() as client:
+    _, key = await daemon.create_key("operator")
+    _, monitor = await daemon.create_key("monitor")
+    async with daemon.websocket() as client:
         await enter(client, V2, key)
         taken = await client.call("take_snapshot", device="camera0", filename="door")
-    whole = await house.request("GET", "/files/snapshots/door.jpg", key=key)
+    whole = await daemon.request("GET", "/files/snapshots/door.jpg", key=key)
     assert (whole.status, len(whole.body)) == (200, taken["file_size"])
     assert whole.headers["content-type"] == "image/jpeg"
     assert whole.headers["content-length"] == str(taken["file_size"])
     assert whole.headers["content-disposition"] == 'attachment; filename="door.jpg"'
     assert whole.headers["accept-ranges"] == "bytes"
-    assert (await house.request("GET", "/files/snapshots/door", key=key)).body == whole.body
-    part = await house.request("GET", "/files/snapshots/door.jpg", key=key, headers={"Range": "bytes=0-1"})
+    assert (await daemon.request("GET", "/files/snapshots/door", key=key)).body == whole.body
+    part = await daemon.request("GET", "/files/snapshots/door.jpg", key=key, headers={"Range": "bytes=0-1"})
     assert (part.status, part.body) == (206, b"\xff\xd8")
-    bad = await house.request("GET", "/files/snapshots/door.jpg", key=key, headers={"Range": "bytes=9999999-"})
+    bad = await daemon.request("GET", "/files/snapshots/door.jpg", key=key, headers={"Range": "bytes=9999999-"})
     assert (bad.status, bad.json["code"]) == (416, "bad_range")
     assert bad.headers["content-range"] == f"bytes */{taken['file_size']}"
     for name, secret, status in (("door.jpg", "", 401), ("door.jpg", monitor, 403), ("gone.jpg", key, 404),
                                  ("..%2ftrust.db", key, 400)):  # fmt: skip
-        assert (await house.request("GET", f"/files/snapshots/{name}", key=secret)).status == status
+        assert (await daemon.request("GET", f"/files/snapshots/{name}", key=secret)).status == status
 
 
-async def test_5_4_health(house: RunningHouse) -> None:
+async def test_5_4_health(daemon: RunningDaemon) -> None:
     """Contract 5.4 /health, /health/live, /health/ready, 5.3 /healthz, C-36, S3-13: open to all, on every listener."""
     members = {
         "/healthz": {"status", "disk_free_gb", "writable", "version"},
@@ -1030,41 +1030,41 @@ async def test_5_4_health(house: RunningHouse) -> None:
         "/health/live": {"alive", "status", "timestamp", "message"},
         "/health/ready": {"status", "ready", "timestamp", "message"},
     }
-    for number in (house.port, port_of(house.config.listen.local)):
+    for number in (daemon.port, port_of(daemon.config.listen.local)):
         for path, names in members.items():
-            reply = await house.request("GET", path, port=number)
+            reply = await daemon.request("GET", path, port=number)
             assert reply.status == 200
             assert names <= reply.json.keys()
             assert "camera" not in reply.body.decode()
-        assert (await house.request("GET", "/healthz", port=number)).json["status"] == "healthy"
-        live = (await house.request("GET", "/health/live", port=number)).json
+        assert (await daemon.request("GET", "/healthz", port=number)).json["status"] == "healthy"
+        live = (await daemon.request("GET", "/health/live", port=number)).json
         assert (live["alive"], live["status"]) == (True, "alive")
-        ready = (await house.request("GET", "/health/ready", port=number)).json
+        ready = (await daemon.request("GET", "/health/ready", port=number)).json
         assert (ready["ready"], ready["status"]) == (True, "ready")
 
 
-async def test_5_4_metrics(house: RunningHouse) -> None:
+async def test_5_4_metrics(daemon: RunningDaemon) -> None:
     """Contract 5.4 /metrics, 10.14: open on loopback 8003 but not by a foreign Host; metrics:read on 8002."""
-    local = port_of(house.config.listen.local)
-    keys = {role: (await house.create_key(role))[1] for role in ("monitor", "viewer", "admin")}
-    text = await house.request("GET", "/metrics", port=local)
+    local = port_of(daemon.config.listen.local)
+    keys = {role: (await daemon.create_key(role))[1] for role in ("monitor", "viewer", "admin")}
+    text = await daemon.request("GET", "/metrics", port=local)
     assert text.status == 200
     assert text.headers["content-type"].startswith("text/plain")
-    newer = await house.request("GET", "/metrics", port=local, headers={"Accept": "application/openmetrics-text"})
+    newer = await daemon.request("GET", "/metrics", port=local, headers={"Accept": "application/openmetrics-text"})
     assert newer.headers["content-type"].startswith("application/openmetrics-text")
     assert newer.body.endswith(b"# EOF\n")
     for headers in ({"Host": "evil.example"}, {"Origin": "http://localhost"}):
-        refused = await house.request("GET", "/metrics", port=local, headers=headers)
+        refused = await daemon.request("GET", "/metrics", port=local, headers=headers)
         assert refused.status == 401, "a credential would do"
         assert "at http://localhost with no browser and no proxy in between" in refused.json["detail"]
-        assert (await house.request("GET", "/metrics", port=local, key=keys["monitor"], headers=headers)).status == 200
+        assert (await daemon.request("GET", "/metrics", port=local, key=keys["monitor"], headers=headers)).status == 200
     for secret, status in (("", 401), (keys["monitor"], 200), (keys["viewer"], 403), (keys["admin"], 200)):
-        assert (await house.request("GET", "/metrics", key=secret)).status == status
+        assert (await daemon.request("GET", "/metrics", key=secret)).status == status
     bearer = {"Authorization": f"Bearer {seed_001_token('monitor')}"}
-    assert (await house.request("GET", "/metrics", headers=bearer)).status == 200
+    assert (await daemon.request("GET", "/metrics", headers=bearer)).status == 200
 
 
-async def test_5_4_ws(house: RunningHouse) -> None:
+async def test_5_4_ws(daemon: RunningDaemon) -> None:
     """Contract 5.4 GET /ws: 400 for a bad upgrade; 426 where RFC 9110 and 6455 name it: no upgrade, another version."""
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
     for headers, status in (
@@ -1073,7 +1073,7 @@ async def test_5_4_ws(house: RunningHouse) -> None:
         (upgrade | {"Sec-WebSocket-Version": "13"}, 400),
         (upgrade | {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "short"}, 400),
     ):
-        reply = await house.request("GET", "/ws", headers=headers)
+        reply = await daemon.request("GET", "/ws", headers=headers)
         assert reply.status == status
         assert reply.json.keys() == {"error", "detail", "code"}
 
@@ -1081,9 +1081,9 @@ async def test_5_4_ws(house: RunningHouse) -> None:
 # --- section 7: rights over the wire ------------------------------------------------------------------------------
 
 
-async def rights(house: RunningHouse, token: str) -> dict[str, Any]:
+async def rights(daemon: RunningDaemon, token: str) -> dict[str, Any]:
     """What a token may do: cameras listed, and which of four things it is let in to."""
-    async with house.websocket() as client:
+    async with daemon.websocket() as client:
         if "error" in await client.ask("authenticate", auth_token=token):
             return {"in": False}
         listed = await client.ask("get_camera_list")
@@ -1143,12 +1143,12 @@ ALL = ["camera0", "camera1"]
     ],
 )
 async def test_7_rights(
-    house: RunningHouse, claims: dict[str, Any], expected: tuple[Any, bool, bool, bool] | None
+    daemon: RunningDaemon, claims: dict[str, Any], expected: tuple[Any, bool, bool, bool] | None
 ) -> None:
     """Contract 7.2 to 7.6: (cameras, take_snapshot of camera1, get_system_status, list_keys); None: refused."""
-    secret = Path(house.config.auth.shared_secrets["test"]).read_text()
+    secret = Path(daemon.config.auth.shared_secrets["test"]).read_text()
     token = encode_jwt({"sub": "u", "iat": int(time.time()), "exp": int(time.time()) + 3600} | claims, secret)
-    found = await rights(house, token)
+    found = await rights(daemon, token)
     if expected is None:
         assert found == {"in": False}
     else:
@@ -1190,8 +1190,8 @@ async def test_7_6_the_row_of_seed_004(tmp_path: Path) -> None:
     secret = Path(config.auth.shared_secrets["test"]).read_text()
     found: dict[tuple[int, str, str], int] = {}
 
-    async def read(house: RunningHouse, at: int, camera: str, token: str) -> None:
-        reader = RtspReader(house.rtsp, camera, "demo", token)
+    async def read(daemon: RunningDaemon, at: int, camera: str, token: str) -> None:
+        reader = RtspReader(daemon.rtsp, camera, "demo", token)
         try:
             await reader.play()
             found[at, camera, "read"] = 200
@@ -1199,21 +1199,21 @@ async def test_7_6_the_row_of_seed_004(tmp_path: Path) -> None:
             found[at, camera, "read"] = problem.status
         await reader.aclose()
 
-    async def publish(house: RunningHouse, at: int, camera: str, token: str) -> None:
-        line = await announce(house.rtsp, camera, "demo", token)
+    async def publish(daemon: RunningDaemon, at: int, camera: str, token: str) -> None:
+        line = await announce(daemon.rtsp, camera, "demo", token)
         found[at, camera, "publish"] = int(line.split()[1])
 
     with fail_after(85):
-        async with running_house(tmp_path, config=config) as house:
-            await house.wait_media()
+        async with running_daemon(tmp_path, config=config) as daemon:
+            await daemon.wait_media()
             # All at once: MediaMTX keeps each of the refused waiting for some seconds.
             async with trio.open_nursery() as nursery:
                 for at, (claim, _) in enumerate(CLAIMS):
                     claims = {"sub": "demo", "iat": now, "exp": now + 600, "mediamtx_permissions": claim}
                     token = encode_jwt(claims, secret)
                     for camera in ("camera0", "camera1"):
-                        nursery.start_soon(read, house, at, camera, token)
-                        nursery.start_soon(publish, house, at, camera, token)
+                        nursery.start_soon(read, daemon, at, camera, token)
+                        nursery.start_soon(publish, daemon, at, camera, token)
     for (at, camera, action), status in found.items():
         assert status == (200 if action == "read" and camera in CLAIMS[at][1] else 401), (CLAIMS[at][0], camera, action)
     assert len(found) == 4 * len(CLAIMS)
@@ -1222,16 +1222,16 @@ async def test_7_6_the_row_of_seed_004(tmp_path: Path) -> None:
 # --- section 10: settled ------------------------------------------------------------------------------------------
 
 
-async def test_10_2_the_unix_socket(house: RunningHouse) -> None:
+async def test_10_2_the_unix_socket(daemon: RunningDaemon) -> None:
     """Contract 10.2: HTTP and WebSocket without a credential, as local:<uid>; a credential shown there counts first."""
-    async with house.local() as admin:
+    async with daemon.local() as admin:
         who = await admin.call("whoami")
         assert (who["user_id"], who["roles"]) == (f"local:{os.geteuid()}", ["admin"])
 
     def ask() -> tuple[int, bytes]:
         with socket.socket(socket.AF_UNIX) as raw:
             raw.settimeout(30)
-            raw.connect(str(house.config.listen.unix))
+            raw.connect(str(daemon.config.listen.unix))
             raw.sendall(b"GET /api/keys HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             answer = b""
             while data := raw.recv(65536):
@@ -1239,51 +1239,51 @@ async def test_10_2_the_unix_socket(house: RunningHouse) -> None:
         return int(answer.split()[1]), answer
 
     assert (await trio.to_thread.run_sync(ask))[0] == 200
-    mode = Path(house.config.listen.unix).stat().st_mode & 0o777
+    mode = Path(daemon.config.listen.unix).stat().st_mode & 0o777
     assert mode == 0o660
 
 
-async def test_10_2_no_local_authority_over_tcp(house: RunningHouse) -> None:
+async def test_10_2_no_local_authority_over_tcp(daemon: RunningDaemon) -> None:
     """Contract 10.2: root on loopback is nobody on /ws and on files; the only exception is /api/keys."""
-    for number in (house.port, compat(house), port_of(house.config.listen.local)):
-        async with house.websocket(number) as client:
+    for number in (daemon.port, compat(daemon), port_of(daemon.config.listen.local)):
+        async with daemon.websocket(number) as client:
             assert (await client.ask("whoami"))["error"]["code"] == -32001
             assert (await client.ask("list_keys"))["error"]["code"] == -32001
-        assert (await house.request("GET", "/api/cameras/camera0/live.mjpeg", port=number)).status == 401
+        assert (await daemon.request("GET", "/api/cameras/camera0/live.mjpeg", port=number)).status == 401
 
 
-async def test_10_3_close_codes(house: RunningHouse) -> None:
+async def test_10_3_close_codes(daemon: RunningDaemon) -> None:
     """Contract 10.3: 1003 binary, 1009 over 16 KiB before the login and over 1 MiB after, 4401 revoked, 1000 echoed."""
-    key_id, key = await house.create_key("viewer")
-    async with house.websocket() as client:
+    key_id, key = await daemon.create_key("viewer")
+    async with daemon.websocket() as client:
         await client.connection.send_message(b"{}")
         assert await ended(client) == 1003
-    async with house.websocket() as client:
+    async with daemon.websocket() as client:
         await client.connection.send_message(" " * 16384)
         assert json.loads(await client.connection.get_message())["error"]["code"] == -32700
         await client.connection.send_message(" " * 16385)
         assert await ended(client) == 1009
-    async with house.websocket() as client:
+    async with daemon.websocket() as client:
         await enter(client, V2, key)
         padded = '{"jsonrpc":"2.0","id":1,"method":"ping","params":{"pad":"%s"}}'
         assert (await ask_raw(client, padded % ("x" * 900_000)))["result"] == "pong"
         await client.connection.send_message(" " * (1_048_576 + 1))
         assert await ended(client) == 1009
-    async with house.websocket() as client:
+    async with daemon.websocket() as client:
         await enter(client, V2, key)
         await client.connection.aclose(1000, "done")
         assert client.connection.closed is not None
         assert client.connection.closed.code == 1000
-    async with house.websocket() as client:
+    async with daemon.websocket() as client:
         await enter(client, V2, key)
-        await house.revoke_key(key_id)
+        await daemon.revoke_key(key_id)
         assert await ended(client) == 4401
 
 
-async def test_10_3_who_ends_itself_is_answered_first(house: RunningHouse) -> None:
+async def test_10_3_who_ends_itself_is_answered_first(daemon: RunningDaemon) -> None:
     """Contract 10.3: the answer to the call that revokes its own key, then 4401."""
-    key_id, key = await house.create_key("admin")
-    async with house.websocket() as client:
+    key_id, key = await daemon.create_key("admin")
+    async with daemon.websocket() as client:
         await enter(client, V2, key)
         assert (await client.call("revoke_key", key_id=key_id))["key_id"] == key_id
         assert await ended(client) == 4401
@@ -1293,17 +1293,17 @@ async def test_10_3_stopping_is_1001(tmp_path: Path) -> None:
     """Contract 10.3: every WebSocket hears 1001 when the daemon stops in order."""
     with fail_after(60):
         async with AsyncExitStack() as stack:
-            house = await stack.enter_async_context(running_house(tmp_path))
-            async with house.websocket() as client:
+            daemon = await stack.enter_async_context(running_daemon(tmp_path))
+            async with daemon.websocket() as client:
                 assert await client.call("ping") == "pong"
                 os.kill(os.getpid(), signal.SIGTERM)
                 assert await ended(client) == 1001
 
 
-async def test_10_4_order_and_barriers(house: RunningHouse, pictures: Pictures) -> None:
+async def test_10_4_order_and_barriers(daemon: RunningDaemon, pictures: Pictures) -> None:
     """Contract 10.4: calls pipelined behind a login wait for it; instant answers do not wait for slow ones."""
-    _, key = await house.create_key("operator")
-    async with house.websocket() as client:
+    _, key = await daemon.create_key("operator")
+    async with daemon.websocket() as client:
         calls: list[tuple[str, dict[str, Any]]] = [
             ("take_snapshot", {"device": "camera0", "auth_token": key}),
             ("authenticate", {"auth_token": WRONG_KEY}),
@@ -1340,43 +1340,43 @@ async def test_10_4_order_and_barriers(house: RunningHouse, pictures: Pictures) 
     [(StoreFailed("disk full"), "store_error"), (Overloaded("queue full"), "overloaded")],
 )
 async def test_10_20_a_store_that_fails(
-    house: RunningHouse, monkeypatch: pytest.MonkeyPatch, problem: Exception, reason: str, dialect: str
+    daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch, problem: Exception, reason: str, dialect: str
 ) -> None:
     """Contract 10.20: -32603 with data.reason store_error or overloaded, HTTP 503."""
-    _, key = await house.create_key("admin")
+    _, key = await daemon.create_key("admin")
 
     async def fail(*_: Any, **__: Any) -> None:
         await trio.lowlevel.checkpoint()
         raise problem
 
     monkeypatch.setattr(ApiKeys, "create", fail)
-    async with house.websocket(port(house, dialect)) as client:
+    async with daemon.websocket(port(daemon, dialect)) as client:
         await enter(client, dialect, key)
         refused = await client.ask("create_key", name="x", role="viewer")
         assert (refused["error"]["code"], refused["error"]["data"]["reason"]) == (-32603, reason)
-    reply = await house.request("POST", "/api/keys", key=key, body={"name": "x", "role": "viewer"})
+    reply = await daemon.request("POST", "/api/keys", key=key, body={"name": "x", "role": "viewer"})
     assert (reply.status, reply.json["code"]) == (503, reason)
 
 
-async def test_10_20_outside_reasons_over_the_wire(house: RunningHouse) -> None:
+async def test_10_20_outside_reasons_over_the_wire(daemon: RunningDaemon) -> None:
     """Contract 10.20: missing → auth_required, expired and revoked stay, all else of a credential → auth_failed."""
-    key_id, key = await house.create_key("viewer")
-    await house.revoke_key(key_id)
+    key_id, key = await daemon.create_key("viewer")
+    await daemon.revoke_key(key_id)
     cases = {
         "expired": seed_001_token("viewer", expires_in=-1),
         "revoked": key,
         "auth_failed": WRONG_KEY,
     }
-    async with house.websocket() as client:
+    async with daemon.websocket() as client:
         assert (await client.ask("authenticate"))["error"]["data"]["reason"] == "auth_required"
         for reason, text in cases.items():
             assert (await client.ask("authenticate", auth_token=text))["error"]["data"]["reason"] == reason
         for text in (seed_001_token(secret="some other secret of enough length"), "a.b.c", seed_001_token("nobody")):
             assert (await client.ask("authenticate", auth_token=text))["error"]["data"]["reason"] == "auth_failed"
     for reason, text in cases.items():
-        reply = await house.request("GET", "/api/keys", headers={"Authorization": f"Bearer {text}"})
+        reply = await daemon.request("GET", "/api/keys", headers={"Authorization": f"Bearer {text}"})
         assert (reply.status, reply.json["code"]) == (401, reason)
-    scraped = (await house.request("GET", "/metrics", port=port_of(house.config.listen.local))).body.decode()
+    scraped = (await daemon.request("GET", "/metrics", port=port_of(daemon.config.listen.local))).body.decode()
     for method, reason in (("none", "missing"), ("api_key", "unknown_key"), ("api_key", "revoked"),
                            ("jwt_local", "expired"), ("jwt_local", "bad_signature"), ("jwt_local", "malformed"),
                            ("jwt_local", "role_denied")):  # fmt: skip
@@ -1395,10 +1395,10 @@ def test_10_4_10_13_10_22_the_numbers() -> None:
     assert (limits.ping_seconds, limits.silence_seconds) == (30, 75)
 
 
-async def test_10_14_any_origin_may_open_ws(house: RunningHouse) -> None:
+async def test_10_14_any_origin_may_open_ws(daemon: RunningDaemon) -> None:
     """Contract 10.14, S1-10: a WebSocket has no ambient authority; null, foreign and no Origin are the same."""
     for origin in ("null", "http://evil.example", "https://localhost:8002"):
-        async with Client.dial(house.port, headers=[("Origin", origin)]) as client:
+        async with Client.dial(daemon.port, headers=[("Origin", origin)]) as client:
             await client.send("ping")
             assert (await client.receive())["result"] == "pong"
 
@@ -1418,13 +1418,13 @@ def watch_parts(port: int, header: str, value: str) -> tuple[int, str, bytes]:
     return found
 
 
-async def test_10_24_the_live_picture(house: RunningHouse) -> None:
+async def test_10_24_the_live_picture(daemon: RunningDaemon) -> None:
     """Contract 10.24: 200 multipart/x-mixed-replace, JPEG parts with Content-Length; fps 1..10; both headers."""
-    key_id, key = await house.create_key("viewer")
+    key_id, key = await daemon.create_key("viewer")
     for header in (
         ("X-API-Key", key), ("Authorization", f"Bearer {key}"), ("Authorization", f"Bearer {seed_001_token()}")
     ):  # fmt: skip
-        status, kind, seen = await trio.to_thread.run_sync(watch_parts, house.port, *header)
+        status, kind, seen = await trio.to_thread.run_sync(watch_parts, daemon.port, *header)
         assert status == 200
         boundary = kind.removeprefix("multipart/x-mixed-replace; boundary=")
         assert boundary != kind
@@ -1438,22 +1438,22 @@ async def test_10_24_the_live_picture(house: RunningHouse) -> None:
             pictures.add(picture)
         assert len(pictures) == 3
     for fps, status in (("0", 400), ("11", 400), ("x", 400)):
-        reply = await house.request("GET", f"/api/cameras/camera0/live.mjpeg?fps={fps}", key=key)
+        reply = await daemon.request("GET", f"/api/cameras/camera0/live.mjpeg?fps={fps}", key=key)
         assert reply.status == status
-    assert (await house.request("GET", "/api/cameras/camera9/live.mjpeg", key=key)).status == 404
-    assert (await house.request("GET", "/api/cameras/camera0/live.mjpeg")).status == 401
+    assert (await daemon.request("GET", "/api/cameras/camera9/live.mjpeg", key=key)).status == 404
+    assert (await daemon.request("GET", "/api/cameras/camera0/live.mjpeg")).status == 401
     assert key_id.startswith("key_")
 
 
-async def test_10_24_the_live_picture_ends_with_its_credential(house: RunningHouse) -> None:
+async def test_10_24_the_live_picture_ends_with_its_credential(daemon: RunningDaemon) -> None:
     """Contract 10.24, 10.3: expiry ends the picture; it does not end well, so that nobody takes it for whole."""
     for seconds in (3, 15, 45):  # the shorter ones are over before they arrive only where all is very slow
         token = seed_001_token("viewer", expires_in=seconds)
-        status = await trio.to_thread.run_sync(watch_to_the_end, house.port, token)
+        status = await trio.to_thread.run_sync(watch_to_the_end, daemon.port, token)
         if status == 200:
             break
         assert status == 401
-    assert (await trio.to_thread.run_sync(watch_to_the_end, house.port, token)) == 401
+    assert (await trio.to_thread.run_sync(watch_to_the_end, daemon.port, token)) == 401
 
 
 def watch_to_the_end(port: int, token: str) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
-from house_helpers import SECRET, RunningHouse, make_config, port_of, running_house
+from daemon_helpers import SECRET, RunningDaemon, make_config, port_of, running_daemon
 from hypothesis import given
 from hypothesis import strategies as st
 from log_helpers import kept_log
@@ -48,9 +48,9 @@ def test_one_that_is_cut_in_its_signature_has_ffmpegs_length(user: str) -> None:
     assert not may_be_cut(kept, user, "")
 
 
-async def read_failures(house: RunningHouse) -> dict[tuple[str, str], int]:
+async def read_failures(daemon: RunningDaemon) -> dict[tuple[str, str], int]:
     """(reason, transport) → how often somebody was refused."""
-    body = (await house.request("GET", "/metrics", port=port_of(house.config.listen.local))).body.decode()
+    body = (await daemon.request("GET", "/metrics", port=port_of(daemon.config.listen.local))).body.decode()
     found: dict[tuple[str, str], int] = {}
     for line in body.splitlines():
         if line.startswith("edged_auth_failures_total{"):
@@ -78,19 +78,19 @@ async def test_ffmpeg_cuts_a_password_and_takes_the_address_that_edged_gives(tmp
     config = msgspec.structs.replace(config, camera=(camera,))
     token = sign(name="x" * 80)
     with fail_after(80), kept_log() as log:
-        async with running_house(tmp_path, config=config) as house, house.websocket() as client:
-            await house.wait_media()
-            async with house.local() as admin:
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.websocket() as client:
+            await daemon.wait_media()
+            async with daemon.local() as admin:
                 while not all(each["ready"] for each in await admin.call("get_streams")):
                     await trio.sleep(0.1)
             await client.call("authenticate", auth_token=token)
             stream = await client.call("get_stream_url", device="camera0")
-            assert not await play(f"rtsp://walker:{token}@127.0.0.1:{house.rtsp}/camera0")
-            failures = await read_failures(house)
+            assert not await play(f"rtsp://walker:{token}@127.0.0.1:{daemon.rtsp}/camera0")
+            failures = await read_failures(daemon)
             assert failures["token_cut", "rtsp"] == 1
             assert ("unknown_key", "rtsp") not in failures
             assert await play(stream["token_url"].replace("{token}", token).replace("localhost", "127.0.0.1"))
-            assert await read_failures(house) == failures
+            assert await read_failures(daemon) == failures
     refused = [line for line in log.getvalue().splitlines() if "reason=token_cut" in line]
     assert len(refused) == 1
     assert "?jwt=" in refused[0]

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from house_helpers import running_house
+from daemon_helpers import running_daemon
 from patience import fail_after
 from seed_clients import compat
 
@@ -17,7 +17,7 @@ from edged.cli.demo import prepare
 async def test_the_guides_device_file_is_the_first_test_picture(tmp_path: Path) -> None:
     """In both dialects, in a filter of events, and in a grant; what is told is the camera's own name, as ever."""
     with fail_after(60):
-        async with running_house(tmp_path, cameras=2) as server, server.local() as admin:
+        async with running_daemon(tmp_path, cameras=2) as server, server.local() as admin:
             _, operator = await server.create_key("operator")
             async with server.websocket(compat(server)) as old, server.websocket() as new:
                 await old.call("authenticate", token=operator)

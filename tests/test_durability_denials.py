@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 import pytest
 import trio
+from daemon_helpers import SECRET, Conversation
 from durability_helpers import Box, Disk, Event, compile_disk, running_box
-from house_helpers import SECRET, Conversation
 from patience import fail_after
 
 pytestmark = pytest.mark.skipif(
@@ -39,19 +39,19 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def house(tmp_path: Path, library: Path) -> AsyncIterator[House]:
+async def daemon(tmp_path: Path, library: Path) -> AsyncIterator[Services]:
     """With a shared secret, so that no token but those of the keys in question hangs on a signing key."""
     secret = tmp_path / "secret"
     secret.write_text(SECRET)
     secret.chmod(0o600)
     settings = f'[auth.shared_secrets]\ntest = "{secret}"'
-    async with running_box(tmp_path, Disk(tmp_path, library), settings=settings) as box, visiting(box) as house:
-        house.key = (await house.admin.call("create_key", name="who asks over HTTP", role="admin"))["api_key"]
-        yield house
+    async with running_box(tmp_path, Disk(tmp_path, library), settings=settings) as box, visiting(box) as daemon:
+        daemon.key = (await daemon.admin.call("create_key", name="who asks over HTTP", role="admin"))["api_key"]
+        yield daemon
 
 
 @dataclass
-class House:
+class Services:
     """A box, and an administrator at each of its doors."""
 
     box: Box
@@ -85,9 +85,9 @@ class House:
 
 
 @asynccontextmanager
-async def visiting(box: Box) -> AsyncIterator[House]:
+async def visiting(box: Box) -> AsyncIterator[Services]:
     async with box.admin() as admin:
-        yield House(box, admin)
+        yield Services(box, admin)
 
 
 @dataclass
@@ -105,16 +105,16 @@ class Question:
     denies: bool = True
     headers: dict[str, str] = field(default_factory=dict)
 
-    async def ask(self, house: House, door: Door) -> Outcome:
+    async def ask(self, daemon: Services, door: Door) -> Outcome:
         """Ask it, and hear what came of it."""
         if door == "unix":
             # In a conversation of its own: one that changes its own credential would change who asks.
-            async with house.box.admin() as admin:
+            async with daemon.box.admin() as admin:
                 reply = await admin.ask(self.method, **self.params)
             error = reply.get("error")
             return Outcome("result" in reply, error and error["code"], error["data"] if error else reply["result"])
-        headers = self.headers or {"X_API_Key": house.key}
-        status, told = await house.box.request(self.verb, self.path, body=self.body, form=self.form, **headers)
+        headers = self.headers or {"X_API_Key": daemon.key}
+        status, told = await daemon.box.request(self.verb, self.path, body=self.body, form=self.form, **headers)
         return Outcome(status in (200, 201), status, told)
 
 
@@ -127,105 +127,105 @@ class Outcome:
     told: Any
 
 
-async def deny_key(house: House) -> Question:
-    made = await house.admin.call("create_key", name="k", role="viewer")
-    good = partial(house.box.lets_in, made["api_key"])
+async def deny_key(daemon: Services) -> Question:
+    made = await daemon.admin.call("create_key", name="k", role="viewer")
+    good = partial(daemon.box.lets_in, made["api_key"])
     return Question("revoke_key", {"key_id": made["key_id"]}, "DELETE", f"/api/keys/{made['key_id']}", good)
 
 
-async def suspend_key(house: House) -> Question:
-    made = await house.admin.call("create_key", name="k", role="viewer")
-    good = partial(house.box.lets_in, made["api_key"])
+async def suspend_key(daemon: Services) -> Question:
+    made = await daemon.admin.call("create_key", name="k", role="viewer")
+    good = partial(daemon.box.lets_in, made["api_key"])
     return Question("suspend_key", {"key_id": made["key_id"]}, "POST", f"/api/keys/{made['key_id']}/suspend", good)
 
 
-def revocation(house: House, token: str, **params: object) -> Question:
-    good = partial(house.box.lets_in, token)
+def revocation(daemon: Services, token: str, **params: object) -> Question:
+    good = partial(daemon.box.lets_in, token)
     return Question("revoke", params, "POST", "/api/revocations", good, body=params)
 
 
-async def deny_jti(house: House) -> Question:
-    made = await house.token()
-    return revocation(house, made["token"], jti=made["jti"])
+async def deny_jti(daemon: Services) -> Question:
+    made = await daemon.token()
+    return revocation(daemon, made["token"], jti=made["jti"])
 
 
-async def deny_hash(house: House) -> Question:
-    made = await house.token()
-    return revocation(house, made["token"], token_hash=hashlib.sha256(made["token"].encode()).hexdigest())
+async def deny_hash(daemon: Services) -> Question:
+    made = await daemon.token()
+    return revocation(daemon, made["token"], token_hash=hashlib.sha256(made["token"].encode()).hexdigest())
 
 
-async def deny_text(house: House) -> Question:
-    made = await house.token()
-    good = partial(house.box.lets_in, made["token"])
+async def deny_text(daemon: Services) -> Question:
+    made = await daemon.token()
+    good = partial(daemon.box.lets_in, made["token"])
     return Question(
         "revoke_token", {"token": made["token"]}, "POST", "/oauth/revoke", good, form=f"token={made['token']}"
     )
 
 
-async def deny_family(house: House) -> Question:
+async def deny_family(daemon: Services) -> Question:
     """By the token that is refreshed; who has its successor is out."""
-    made = await house.token()
-    successor = await house.admin.call("refresh_token", token=made["token"])
-    return revocation(house, successor["token"], jti=made["jti"])
+    made = await daemon.token()
+    successor = await daemon.admin.call("refresh_token", token=made["token"])
+    return revocation(daemon, successor["token"], jti=made["jti"])
 
 
-async def cut_subject_off(house: House) -> Question:
-    made = await house.token(user_id=(name := f"cut-off{house.made}"))
-    return revocation(house, made["token"], subject=name, before="now")
+async def cut_subject_off(daemon: Services) -> Question:
+    made = await daemon.token(user_id=(name := f"cut-off{daemon.made}"))
+    return revocation(daemon, made["token"], subject=name, before="now")
 
 
-async def deny_subject(house: House) -> Question:
-    made = await house.token(user_id=(name := f"denied{house.made}"))
-    return revocation(house, made["token"], subject=name)
+async def deny_subject(daemon: Services) -> Question:
+    made = await daemon.token(user_id=(name := f"denied{daemon.made}"))
+    return revocation(daemon, made["token"], subject=name)
 
 
-async def disable_user(house: House) -> Question:
-    name, token = await house.user()
-    good = partial(house.box.lets_in, token)
+async def disable_user(daemon: Services) -> Question:
+    name, token = await daemon.user()
+    good = partial(daemon.box.lets_in, token)
     params = {"name": name, "disabled": True}
     return Question("update_user", params, "PATCH", f"/api/users/{name}", good, body={"disabled": True})
 
 
-async def delete_user(house: House) -> Question:
-    name, token = await house.user()
-    good = partial(house.box.lets_in, token)
+async def delete_user(daemon: Services) -> Question:
+    name, token = await daemon.user()
+    good = partial(daemon.box.lets_in, token)
     return Question("delete_user", {"name": name}, "DELETE", f"/api/users/{name}", good)
 
 
-async def set_password(house: House) -> Question:
-    name, token = await house.user()
-    good, new = partial(house.box.lets_in, token), "nine-brown-otters-dive"
+async def set_password(daemon: Services) -> Question:
+    name, token = await daemon.user()
+    good, new = partial(daemon.box.lets_in, token), "nine-brown-otters-dive"
     params = {"name": name, "password": new}
     return Question("set_password", params, "PUT", f"/api/users/{name}/password", good, body={"password": new})
 
 
-async def distrust_signing_key(house: House) -> Question:
+async def distrust_signing_key(daemon: Services) -> Question:
     """Of the algorithm whose current key nobody has asked about yet."""
-    keys = (await house.admin.call("list_signing_keys"))["keys"]
+    keys = (await daemon.admin.call("list_signing_keys"))["keys"]
     taken = {key["algorithm"] for key in keys if key["distrusted"] or key["state"] == "next"}
     current = next(key for key in keys if key["state"] == "current" and key["algorithm"] not in taken)
     # Its heir is there: who asks then hears of one commit for each of the two things that become of it.
-    await house.admin.call("create_signing_key", algorithm=current["algorithm"])
-    made = await house.token(signing_key=current["algorithm"])
-    good = partial(house.box.lets_in, made["token"])
+    await daemon.admin.call("create_signing_key", algorithm=current["algorithm"])
+    made = await daemon.token(signing_key=current["algorithm"])
+    good = partial(daemon.box.lets_in, made["token"])
     path = f"/api/signing-keys/{current['kid']}/retire"
     params = {"kid": current["kid"], "distrust": True}
     return Question("retire_signing_key", params, "POST", path, good, body={"distrust": True})
 
 
-async def deny_service_token(house: House) -> Question:
-    made = await house.admin.call("create_service_token", name="s")
-    good = partial(house.is_served, made["service_token"])
+async def deny_service_token(daemon: Services) -> Question:
+    made = await daemon.admin.call("create_service_token", name="s")
+    good = partial(daemon.is_served, made["service_token"])
     path = f"/api/service-tokens/{made['token_id']}"
     return Question("revoke_service_token", {"token_id": made["token_id"]}, "DELETE", path, good)
 
 
-async def refresh(house: House) -> Question:
+async def refresh(daemon: Services) -> Question:
     """Gives a successor; the token itself stays good."""
-    made = await house.token()
+    made = await daemon.token()
     return Question(
         "refresh_token", {"token": made["token"]}, "POST", "/api/token/refresh",
-        partial(house.box.lets_in, made["token"]), body={}, denies=False,
+        partial(daemon.box.lets_in, made["token"]), body={}, denies=False,
         headers={"Authorization": f"Bearer {made['token']}"},
     )  # fmt: skip
 
@@ -254,32 +254,32 @@ def assert_synced_before_told(events: list[Event], is_reply: Callable[[Event], b
 
 
 @pytest.mark.parametrize("door", DOORS)
-async def test_no_byte_of_a_reply_to_a_denial_goes_out_before_the_sync(house: House, door: Door) -> None:
+async def test_no_byte_of_a_reply_to_a_denial_goes_out_before_the_sync(daemon: Services, door: Door) -> None:
     """Of any kind, and of a refresh."""
     sign = b'"result"' if door == "unix" else b"HTTP/1.1 20"
     for make in (*DENIALS, refresh):
-        question = await make(house)
+        question = await make(daemon)
         assert await question.is_good(), make.__name__
-        before = len(house.disk.events())
-        outcome = await question.ask(house, door)
+        before = len(daemon.disk.events())
+        outcome = await question.ask(daemon, door)
         assert outcome.done, (make.__name__, outcome)
-        events = house.disk.events()[before:]
+        events = daemon.disk.events()[before:]
         assert_synced_before_told(events, lambda event: sign in event.data, make.__name__)
         assert await question.is_good() is not question.denies, make.__name__
 
 
 @pytest.mark.parametrize("door", DOORS)
-async def test_on_a_slow_disk_all_that_is_denied_is_so_at_once_and_told_later(house: House, door: Door) -> None:
+async def test_on_a_slow_disk_all_that_is_denied_is_so_at_once_and_told_later(daemon: Services, door: Door) -> None:
     """A sync of 2 s and more: all are out while it lasts, nobody was told, the loop answers others and waits for no
     disk; after the replies a kill brings nothing back."""
-    questions = {make.__name__: await make(house) for make in DENIALS}
+    questions = {make.__name__: await make(daemon) for make in DENIALS}
     outcomes: dict[str, Outcome] = {}
-    before = len(house.disk.events())
+    before = len(daemon.disk.events())
 
     async def ask(name: str) -> None:
-        outcomes[name] = await questions[name].ask(house, door)
+        outcomes[name] = await questions[name].ask(daemon, door)
 
-    house.disk.behave(hold=True)
+    daemon.disk.behave(hold=True)
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
         for name in questions:
@@ -289,24 +289,24 @@ async def test_on_a_slow_disk_all_that_is_denied_is_so_at_once_and_told_later(ho
                 # A password is hashed first, and a request takes its time.
                 while await question.is_good():
                     await trio.sleep(0.05)
-        assert await house.admin.call("ping") == "pong"
+        assert await daemon.admin.call("ping") == "pong"
         await trio.sleep_until(began + SLOW)
         assert [name for name, question in questions.items() if await question.is_good()] == []
-        events = house.disk.events()[before:]
+        events = daemon.disk.events()[before:]
         assert "sync-end" not in {event.kind for event in events if event.name == WAL}
         assert outcomes == {}
         assert [event for event in events if event.kind == "loop"] == []
-        house.disk.behave()
+        daemon.disk.behave()
     assert [(name, outcome) for name, outcome in outcomes.items() if not outcome.done] == []
-    assert await house.box.owed() == 0
-    await assert_kept(house, questions)
+    assert await daemon.box.owed() == 0
+    await assert_kept(daemon, questions)
 
 
-async def assert_kept(house: House, questions: dict[str, Question]) -> None:
+async def assert_kept(daemon: Services, questions: dict[str, Question]) -> None:
     """After a kill and a start on a whole disk everybody is out."""
-    house.box.kill()
-    house.box.disk = None
-    await house.box.start()
+    daemon.box.kill()
+    daemon.box.disk = None
+    await daemon.box.start()
     assert [name for name, question in questions.items() if await question.is_good()] == []
 
 
@@ -320,50 +320,50 @@ async def assert_kept(house: House, questions: dict[str, Question]) -> None:
     ],
 )
 async def test_while_the_disk_fails_all_that_is_denied_is_so_and_whoever_asked_hears_what_it_is_worth(
-    house: House, how: str, number: int
+    daemon: Services, how: str, number: int
 ) -> None:
     """At both doors: in force, not saved, lost by a restart; what gives something: nothing was done. How many are owed
     is told by health and metrics, that they are saved by the log; when the disk heals nobody need ask again."""
-    questions = {f"{make.__name__} {door}": (await make(house), door) for door in DOORS for make in DENIALS}
-    before = len(house.disk.events())
-    house.disk.behave(**{how: number})
+    questions = {f"{make.__name__} {door}": (await make(daemon), door) for door in DOORS for make in DENIALS}
+    before = len(daemon.disk.events())
+    daemon.disk.behave(**{how: number})
     for name, (question, door) in questions.items():
-        outcome = await question.ask(house, door)
+        outcome = await question.ask(daemon, door)
         code, word = (-32603, "reason") if door == "unix" else (503, "code")
         assert (outcome.code, outcome.told[word], outcome.told["in_force"]) == (code, "store_error", True), name
         assert "in force now, but not saved yet" in outcome.told["detail"], name
         assert "a restart of edged would undo it" in outcome.told["detail"], name
         assert not await question.is_good(), name
     for door in DOORS:
-        grant = Question("create_key", GHOST, "POST", "/api/keys", partial(house.box.lets_in, ""), body=GHOST)
-        outcome = await grant.ask(house, door)
+        grant = Question("create_key", GHOST, "POST", "/api/keys", partial(daemon.box.lets_in, ""), body=GHOST)
+        outcome = await grant.ask(daemon, door)
         assert (outcome.done, outcome.told["in_force"]) == (False, False)
         assert "nothing was done" in outcome.told["detail"]
-    await assert_owing_is_shown(house, len(questions))
-    assert [event for event in house.disk.events()[before:] if event.kind == "loop"] == []
-    house.disk.behave()
+    await assert_owing_is_shown(daemon, len(questions))
+    assert [event for event in daemon.disk.events()[before:] if event.kind == "loop"] == []
+    daemon.disk.behave()
     with fail_after(180):
-        while await house.box.owed():
+        while await daemon.box.owed():
             await trio.sleep(0.05)
-    assert (await house.box.request("GET", "/health"))[1]["denials_owed"] == 0
-    assert house.box.log.read_text().count("denials on disk now") == 1
+    assert (await daemon.box.request("GET", "/health"))[1]["denials_owed"] == 0
+    assert daemon.box.log.read_text().count("denials on disk now") == 1
     assert [name for name, (question, _) in questions.items() if await question.is_good()] == []
-    await assert_kept(house, {name: question for name, (question, _) in questions.items()})
+    await assert_kept(daemon, {name: question for name, (question, _) in questions.items()})
 
 
 GHOST: dict[str, object] = {"name": "ghost", "role": "admin"}
 
 
-async def assert_owing_is_shown(house: House, at_least: int) -> None:
+async def assert_owing_is_shown(daemon: Services, at_least: int) -> None:
     """By health, by metrics, and by the command line in words."""
-    box = house.box
+    box = daemon.box
     assert await box.owed() >= at_least
     status, ready = await box.request("GET", "/health/ready")
     assert (status, ready["ready"]) == (503, False)
     assert (await box.request("GET", "/health"))[1]["status"] == "unhealthy"
-    _, shown = await box.request("GET", "/metrics", X_API_Key=house.key)
+    _, shown = await box.request("GET", "/metrics", X_API_Key=daemon.key)
     assert f"edged_denials_owed {ready['denials_owed']}.0\n" in shown
-    keys = (await house.admin.call("list_keys"))["keys"]
+    keys = (await daemon.admin.call("list_keys"))["keys"]
     key_id = next(key["key_id"] for key in keys if key["status"] == "revoked")
     words = [sys.executable, "-m", "edged", "key", "revoke", key_id, "--socket", str(box.folder / "run" / "edged.sock")]
     done = await trio.run_process(words, capture_stdout=True, capture_stderr=True, check=False)
@@ -374,16 +374,16 @@ async def assert_owing_is_shown(house: House, at_least: int) -> None:
     assert "goes on trying" in told
 
 
-async def test_a_refresh_that_the_disk_refused_takes_nothing_away(house: House) -> None:
+async def test_a_refresh_that_the_disk_refused_takes_nothing_away(daemon: Services) -> None:
     """Nobody has a successor and the token is as good as before; when the disk is mended it is refreshed."""
     for door in DOORS:
-        question = await refresh(house)
-        house.disk.behave(write=errno.ENOSPC)
-        outcome = await question.ask(house, door)
+        question = await refresh(daemon)
+        daemon.disk.behave(write=errno.ENOSPC)
+        outcome = await question.ask(daemon, door)
         assert (outcome.done, outcome.told["in_force"]) == (False, False)
         assert await question.is_good()
-        assert await house.box.owed() == 0
-        house.disk.behave()
-        outcome = await question.ask(house, door)
+        assert await daemon.box.owed() == 0
+        daemon.disk.behave()
+        outcome = await question.ask(daemon, door)
         assert outcome.done
-        assert await house.box.lets_in(outcome.told["token"])
+        assert await daemon.box.lets_in(outcome.told["token"])

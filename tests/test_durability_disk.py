@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 import trio
+from daemon_helpers import ended
 from durability_helpers import Box, Disk, Event, Platter, compile_disk, read_file, running_box, until
-from house_helpers import ended
 
 from edged.credentials.api_keys import digest
 

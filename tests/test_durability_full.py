@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import trio
+from daemon_helpers import SECRET, Conversation
 from durability_helpers import Box, Disk, compile_disk, running_box, until
-from house_helpers import SECRET, Conversation
 from patience import fail_after
 
 from edged.store.room import HEADER, PIECE, SIZE

@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 import trio
+from daemon_helpers import Conversation, ended, free_port
 from durability_helpers import Box, Disk, compile_disk, read_file, running_box
-from house_helpers import Conversation, ended, free_port
 from net_helpers import frame, open_raw
 from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused

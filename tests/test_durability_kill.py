@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 import trio
+from daemon_helpers import SECRET, Conversation
 from durability_child import KINDS
 from durability_cycles import Tally, run_cycles
 from durability_helpers import Box, running_box
-from house_helpers import SECRET, Conversation
 from trio_websocket import ConnectionClosed
 
 CYCLES = int(os.environ.get("EDGED_KILL_CYCLES", "40"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from house_helpers import make_config, port_of, running_house
+from daemon_helpers import make_config, port_of, running_daemon
 from patience import fail_after
 
 MIB = 1024 * 1024
@@ -37,30 +37,30 @@ def fill(folder: Path, leave: int = 0) -> None:
 
 async def test_a_full_state_disk_shows_in_health_status_and_metrics(tmp_path: Path, small_disk: Path) -> None:
     """/health/ready is 503 and says why, /health/live stays 200, streams go on; with space all is well again."""
-    async with running_house(tmp_path, config=make_config(tmp_path)) as house:
-        assert (await house.request("GET", "/health")).json["status"] == "healthy"
+    async with running_daemon(tmp_path, config=make_config(tmp_path)) as daemon:
+        assert (await daemon.request("GET", "/health")).json["status"] == "healthy"
         fill(small_disk, leave=600 * 1024)
-        degraded = await house.request("GET", "/health")
+        degraded = await daemon.request("GET", "/health")
         assert (degraded.status, degraded.json["status"]) == (200, "degraded")
         (small_disk / "filler").unlink()
         fill(small_disk)
-        full = await house.request("GET", "/health")
+        full = await daemon.request("GET", "/health")
         assert (full.status, full.json["status"]) == (503, "unhealthy")
-        short = await house.request("GET", "/healthz")
+        short = await daemon.request("GET", "/healthz")
         assert (short.status, short.json["writable"]) == (503, False)
-        ready = await house.request("GET", "/health/ready")
+        ready = await daemon.request("GET", "/health/ready")
         assert (ready.status, ready.json["ready"]) == (503, False)
         assert "nothing can be saved" in ready.json["message"]
-        assert (await house.request("GET", "/health/live")).status == 200
-        async with house.local() as admin:
+        assert (await daemon.request("GET", "/health/live")).status == 200
+        async with daemon.local() as admin:
             told = await admin.call("get_system_status")
         assert told["status"] == "partial"
         assert "paths.state is full" in told["message"]
         assert {"disk"} <= {each["part"] for each in told["problems"]}
-        scraped = (await house.request("GET", "/metrics", port=port_of(house.config.listen.local))).body.decode()
+        scraped = (await daemon.request("GET", "/metrics", port=port_of(daemon.config.listen.local))).body.decode()
         assert 'edged_health_problems{part="disk"} 1.0' in scraped
         assert 'edged_disk_free_bytes{disk="state"} 0.0' in scraped
         (small_disk / "filler").unlink()
         with fail_after(20):
-            while (await house.request("GET", "/health/ready")).status != 200:
+            while (await daemon.request("GET", "/health/ready")).status != 200:
                 await trio.sleep(0.05)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import trio
-from house_helpers import Conversation, RunningHouse, running_house
+from daemon_helpers import Conversation, RunningDaemon, running_daemon
 from trio_websocket import ConnectionClosed
 
 #: Clients that ask by one key at a time, each by a connection of its own: more than may wait.
@@ -101,10 +101,10 @@ async def prepare(admin: Conversation, number: int) -> tuple[Round, str, str]:
     return this, key["key_id"], key["api_key"]
 
 
-async def play(house: RunningHouse, admin: Conversation, clients: list[Client], number: int, delay: float) -> Round:
+async def play(daemon: RunningDaemon, admin: Conversation, clients: list[Client], number: int, delay: float) -> Round:
     """One round; nothing is granted once the revocation is answered."""
     this, key_id, secret = await prepare(admin, number)
-    database = house.config.paths.state / "trust.db"
+    database = daemon.config.paths.state / "trust.db"
 
     async def ask(client: int) -> None:
         await clients[client].send(*this.question(client)[:2], secret, this.question(client)[2])
@@ -121,7 +121,7 @@ async def play(house: RunningHouse, admin: Conversation, clients: list[Client], 
             reply = await conversation.ask("import_keys", keys=[brought])
             this.told.extend(reply["result"]["keys"] if "result" in reply else ())
 
-    async with house.websocket() as conversation, trio.open_nursery() as nursery:
+    async with daemon.websocket() as conversation, trio.open_nursery() as nursery:
         await conversation.call("authenticate", auth_token=secret)
         nursery.start_soon(bring_in, conversation)
         for client in range(len(clients)):
@@ -149,11 +149,11 @@ async def test_nothing_is_granted_after_the_answer_to_a_revocation(tmp_path: Pat
     """A hundred rounds: of everything that one key asks for when it is revoked a part is granted before the answer,
     and nothing after it."""
     dice = random.Random(5)
-    async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
-        clients = [Client(await trio.open_tcp_stream("127.0.0.1", house.port)) for _ in range(CLIENTS)]
+    async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
+        clients = [Client(await trio.open_tcp_stream("127.0.0.1", daemon.port)) for _ in range(CLIENTS)]
         told = refused = 0
         for number in range(100):
-            this = await play(house, admin, clients, number, dice.uniform(0, 0.05))
+            this = await play(daemon, admin, clients, number, dice.uniform(0, 0.05))
             told, refused = told + len(this.told), refused + this.refused
         # How many of each is the machine's affair; both have to come about.
         assert told > 10

@@ -33,14 +33,14 @@ def time() -> Time:
 @pytest.fixture
 def box(time: Time) -> Box:
     box = Box()
-    box.house.limiter._now = time
+    box.services.limiter._now = time
     return box
 
 
 @pytest.fixture
 async def site(tmp_path: Path, time: Time) -> Site:
     site = Site(tmp_path)
-    site.house.limiter._now = time
+    site.services.limiter._now = time
     return site
 
 
@@ -134,6 +134,6 @@ async def test_mediamtx_is_never_told_to_wait(site: Site) -> None:
     _, key = site.key("viewer")
     for number in range(50):
         question = Question("read", "camera0", "rtsp", password=f"wrong-{number}", ip=STRANGER)
-        assert not streams.admit(site.house, question).allowed
-    site.house.publishers.wake = lambda _path: None
-    assert streams.admit(site.house, Question("read", "camera0", "rtsp", password=key, ip=STRANGER)).allowed
+        assert not streams.admit(site.services, question).allowed
+    site.services.publishers.wake = lambda _path: None
+    assert streams.admit(site.services, Question("read", "camera0", "rtsp", password=key, ip=STRANGER)).allowed

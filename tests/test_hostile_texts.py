@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from house_helpers import RunningHouse, running_house
+from daemon_helpers import RunningDaemon, running_daemon
 from net_helpers import ask, connect
 from patience import fail_after
 
@@ -34,12 +34,12 @@ def requests_with(token: bytes) -> list[bytes]:
     ]
 
 
-async def cost_of(house: RunningHouse, data: bytes) -> float:
+async def cost_of(daemon: RunningDaemon, data: bytes) -> float:
     """Processor seconds of the daemon, which runs in this thread, for one request; the least of some."""
     times = []
     for _ in range(3):
         started = time.thread_time()
-        assert (await ask(house.port, data)).startswith(b"HTTP/1.1 4")
+        assert (await ask(daemon.port, data)).startswith(b"HTTP/1.1 4")
         times.append(time.thread_time() - started)
     return min(times)
 
@@ -47,20 +47,20 @@ async def cost_of(house: RunningHouse, data: bytes) -> float:
 async def test_a_bearer_that_was_made_to_cost_costs_what_another_one_of_its_length_does(tmp_path: Path) -> None:
     """At each endpoint that a stranger can reach."""
     with fail_after(60):
-        async with running_house(tmp_path) as house:
+        async with running_daemon(tmp_path) as daemon:
             for attack, harmless in zip(
                 requests_with(token_of(ATTACK)), requests_with(token_of(HARMLESS)), strict=True
             ):
-                assert await cost_of(house, attack) < 4 * await cost_of(house, harmless), attack[:60]
+                assert await cost_of(daemon, attack) < 4 * await cost_of(daemon, harmless), attack[:60]
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 async def test_the_live_picture_goes_on_for_a_client_that_sends_no_more(tmp_path: Path, version: bytes) -> None:
     """It has ended its own side, and reads: several pictures over more than the watcher's pause."""
     with fail_after(60):
-        async with running_house(tmp_path) as house:
-            _, key = await house.create_key("viewer")
-            async with await connect(house.port) as stream:
+        async with running_daemon(tmp_path) as daemon:
+            _, key = await daemon.create_key("viewer")
+            async with await connect(daemon.port) as stream:
                 head = b"GET /api/cameras/camera0/live.mjpeg HTTP/%b\r\nHost: localhost\r\nX-API-Key: %b\r\n\r\n"
                 await stream.send_all(head % (version, key.encode()))
                 await stream.send_eof()

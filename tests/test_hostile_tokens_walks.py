@@ -1,4 +1,4 @@
-"""The corpus of hostile tokens against a running house, whose issuers' tasks run: refused, and nobody is asked for it.
+"""The corpus of hostile tokens against a running daemon, whose issuers' tasks run: refused, and nobody is asked for it.
 
 Two servers count what they are asked: one is where the keys of the trusted issuers stand in the settings, the other is
 named in the tokens themselves. An audit hook sees every name that is looked up and every connection that is made.
@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from house_helpers import RunningHouse, make_config, running_house
+from daemon_helpers import RunningDaemon, make_config, running_daemon
 from issuer_helpers import KeyServer, key_server, respond
 from joserfc.jwk import ECKey, RSAKey
 from patience import fail_after
@@ -98,18 +98,18 @@ def reached() -> Reached:
 
 @dataclass
 class Site:
-    """The house, and both servers."""
+    """The daemon, and both servers."""
 
-    house: RunningHouse
+    daemon: RunningDaemon
     pinned: KeyServer
     evil: KeyServer
 
     async def show(self, *texts: str) -> list[str]:
         """What becomes of each token, one after the other on one WebSocket for as long as that lasts: "" if it is
-        taken, else the reason that is told, or how the house hung up."""
+        taken, else the reason that is told, or how the daemon hung up."""
         told: list[str] = []
         while len(told) < len(texts):
-            async with self.house.websocket() as client:
+            async with self.daemon.websocket() as client:
                 try:
                     while len(told) < len(texts):
                         call = {"method": "authenticate", "params": {"auth_token": texts[len(told)]}}
@@ -133,7 +133,7 @@ SETS = {
 
 @asynccontextmanager
 async def besieged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
-    """A house of the corpus's time, keys, secret, issuers and revocations."""
+    """A daemon of the corpus's time, keys, secret, issuers and revocations."""
     own = iter((RSA, EC))
 
     def generate(algorithm: str) -> dict[str, str]:
@@ -169,9 +169,9 @@ async def besieged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
             for record in (COMPANY, PARTNER, NAMELESS)
         }  # type: ignore[arg-type]  # fmt: skip
         config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, issuers=settings))
-        async with running_house(folder, config=config) as house:
+        async with running_daemon(folder, config=config) as daemon:
             deny_some(ledgers[0])
-            site = Site(house, pinned, evil)
+            site = Site(daemon, pinned, evil)
             # What the corpus is one step away from is taken, once the issuers' keys are here.
             good = [*GOOD.values(), *(craft(*parts) for parts in OUTSIDE_KINDS.values())]
             with fail_after(30):
@@ -202,7 +202,7 @@ def luring(evil: str) -> list[str]:
     ]
 
 
-async def test_no_token_makes_the_house_ask_anybody_but_for_a_newer_key(
+async def test_no_token_makes_edged_ask_anybody_but_for_a_newer_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reached: Reached
 ) -> None:
     """The whole corpus over a WebSocket: refused, told no more than the word for its reason; nothing is looked up or
@@ -227,9 +227,9 @@ async def test_no_token_makes_the_house_ask_anybody_but_for_a_newer_key(
             for text in luring(evil)[::7]:
                 bearer = {"Authorization": f"Bearer {text}"}
                 for method, path in (("GET", "/api/sessions"), ("POST", "/api/token/refresh")):
-                    assert (await site.house.request(method, path, headers=bearer)).status == 401
+                    assert (await site.daemon.request(method, path, headers=bearer)).status == 401
             assert len(site.pinned.asked) == 2
-            assert reached.addresses == {("127.0.0.1", site.house.port)}
+            assert reached.addresses == {("127.0.0.1", site.daemon.port)}
             # From here on nobody is asked twice within an hour: so many unknown kids are one question to each issuer.
             monkeypatch.setattr(issuers, "LEAST_SECONDS", 3600.0)
             newer = [text for name in NEWER for text in CORPUS[name][1]]
@@ -243,7 +243,7 @@ async def test_no_token_makes_the_house_ask_anybody_but_for_a_newer_key(
             assert sorted(site.pinned.asked) == ["/company", "/company", "/partner", "/partner"]
             assert site.evil.asked == []
             assert reached.names <= {"127.0.0.1"}
-            assert reached.addresses == {("127.0.0.1", port) for port in (site.house.port, site.pinned.port)}
+            assert reached.addresses == {("127.0.0.1", port) for port in (site.daemon.port, site.pinned.port)}
             assert reached.other == set()
             assert await site.show(GOOD["shared"]) == [""]
 

@@ -1,4 +1,4 @@
-"""Tokens of an outside issuer on the running house: taken by its keys, within its ceiling, gone when it is cut off."""
+"""Tokens of an outside issuer on the running daemon: taken by its keys, within its ceiling, gone when it is cut off."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
-from house_helpers import RunningHouse, ended, make_config, running_house
+from daemon_helpers import RunningDaemon, ended, make_config, running_daemon
 from issuer_helpers import Authority, Company, key_server, respond
 from patience import fail_after
 
@@ -28,8 +28,8 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
     return made
 
 
-async def enters(house: RunningHouse, text: str) -> bool:
-    async with house.websocket() as client:
+async def enters(daemon: RunningDaemon, text: str) -> bool:
+    async with daemon.websocket() as client:
         return (await client.ask("authenticate", auth_token=text)).get("result", {}).get("authenticated") is True
 
 
@@ -37,21 +37,21 @@ def bearer(text: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {text}"}
 
 
-async def metric(house: RunningHouse, name: str) -> float:
-    _, key = await house.create_key("monitor")
-    shown = (await house.request("GET", "/metrics", key=key)).body.decode()
+async def metric(daemon: RunningDaemon, name: str) -> float:
+    _, key = await daemon.create_key("monitor")
+    shown = (await daemon.request("GET", "/metrics", key=key)).body.decode()
     (found,) = [float(line.rpartition(" ")[2]) for line in shown.splitlines() if line.startswith(name)]
     return found
 
 
-async def enters_soon(house: RunningHouse, text: str) -> None:
+async def enters_soon(daemon: RunningDaemon, text: str) -> None:
     """Keys come in the background: a client that is refused tries again."""
     with fail_after(30):
-        while not await enters(house, text):
+        while not await enters(daemon, text):
             await trio.sleep(0.05)
 
 
-async def test_an_outside_issuer_s_token_opens_the_house_within_its_ceiling(
+async def test_an_outside_issuer_s_token_is_accepted_within_its_ceiling(
     tmp_path: Path, authority: Authority, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Keys by TLS, the caller with its subject, no more than the ceiling, counted by its own method; and the keys that
@@ -65,25 +65,25 @@ async def test_an_outside_issuer_s_token_opens_the_house_within_its_ceiling(
             )  # fmt: skip
             config = trusting(tmp_path, company=issuer)
             text = company.sign("a", role="admin", aud="box")
-            async with running_house(tmp_path, config=config) as house:
-                await enters_soon(house, text)
-                async with house.websocket() as client:
+            async with running_daemon(tmp_path, config=config) as daemon:
+                await enters_soon(daemon, text)
+                async with daemon.websocket() as client:
                     said = await client.call("authenticate", auth_token=text)
                     assert (said["user_id"], said["role"]) == ("ann", "operator")
                     assert (await client.call("get_camera_list"))["total"] == 1
                     assert (await client.ask("list_keys"))["error"]["code"] == -32002
-                assert not await enters(house, company.sign("a", role="admin"))
+                assert not await enters(daemon, company.sign("a", role="admin"))
                 assert await metric(
-                    house, 'edged_token_uses_total{method="jwt_federated",role="operator",transport="ws"}'
+                    daemon, 'edged_token_uses_total{method="jwt_federated",role="operator",transport="ws"}'
                 )
                 refused = 'edged_auth_failures_total{method="jwt_federated",reason="bad_audience",transport="ws"}'
-                assert await metric(house, refused) == 1
-                assert await metric(house, 'edged_trust_last_success_timestamp_seconds{issuer="company"}') > 1e9
+                assert await metric(daemon, refused) == 1
+                assert await metric(daemon, 'edged_trust_last_success_timestamp_seconds{issuer="company"}') > 1e9
             assert set(server.asked) == {"/jwks.json"}
         asked = len(server.asked)
-        async with running_house(tmp_path, config=config) as house:
-            assert await enters(house, text)
-            assert await metric(house, 'edged_trust_last_success_timestamp_seconds{issuer="company"}') > 1e9
+        async with running_daemon(tmp_path, config=config) as daemon:
+            assert await enters(daemon, text)
+            assert await metric(daemon, 'edged_trust_last_success_timestamp_seconds{issuer="company"}') > 1e9
         assert len(server.asked) == asked
     assert "keys taken" in capsys.readouterr().out
 
@@ -98,19 +98,19 @@ async def test_a_cut_off_by_issuer_puts_its_callers_out_and_nobody_else(tmp_path
         two=IssuerSettings(issuer="two", jwks=str(tmp_path / "two.json")),
     )  # fmt: skip
     with fail_after(60):
-        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
             texts = [each.sign("a", iat=1_700_000_000) for each in (first, second)]
-            await enters_soon(house, texts[1])
-            async with house.websocket() as one, house.websocket() as two:
+            await enters_soon(daemon, texts[1])
+            async with daemon.websocket() as one, daemon.websocket() as two:
                 for client, text in zip((one, two), texts, strict=True):
                     assert (await client.call("authenticate", auth_token=text))["authenticated"]
                 await admin.call("revoke", issuer="one", before="2026-01-01T00:00:00Z")
                 assert await ended(one) == 4401
                 assert (await two.call("get_camera_list"))["total"] == 1
-            assert not await enters(house, texts[0])
-            assert await enters(house, first.sign("a", iat=1_780_000_000))
+            assert not await enters(daemon, texts[0])
+            assert await enters(daemon, first.sign("a", iat=1_780_000_000))
             await admin.call("revoke", issuer="two")
-            assert not await enters(house, texts[1])
+            assert not await enters(daemon, texts[1])
 
 
 async def test_what_is_signed_elsewhere_is_explained_but_never_refreshed(tmp_path: Path) -> None:
@@ -120,12 +120,12 @@ async def test_what_is_signed_elsewhere_is_explained_but_never_refreshed(tmp_pat
     config = trusting(tmp_path, one=IssuerSettings(issuer="one", key=str(tmp_path / "one.pem")))
     text = company.sign("a", jti="x", iat=1_700_000_000)
     with fail_after(60):
-        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
             shown = await admin.call("validate_token", token=text)
             assert shown["valid"] is True
             reply = await admin.ask("validate_token", token=company.sign("a", exp=1_600_000_000))
             assert reply["result"]["valid"] is False
-            async with house.websocket() as client:
+            async with daemon.websocket() as client:
                 await client.call("authenticate", auth_token=text)
                 assert "error" in await client.ask("refresh_token", token=text)
                 assert (await client.call("get_camera_list"))["total"] == 1
@@ -135,7 +135,7 @@ async def test_a_key_file_that_is_none_fails_the_start_by_name(tmp_path: Path) -
     """As a wrong setting does, not as a traceback."""
     config = trusting(tmp_path, one=IssuerSettings(issuer="one", key=str(tmp_path / "absent.pem")))
     with fail_after(30), pytest.raises(ExceptionGroup) as caught:
-        async with running_house(tmp_path, config=config):
+        async with running_daemon(tmp_path, config=config):
             pass
     assert caught.group_contains(ConfigError, match=r"auth\.issuers\.one\.key", depth=None)
 
@@ -148,11 +148,11 @@ async def test_a_stranger_s_token_is_told_as_one_and_one_by_a_key_of_ours_that_i
     config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, issuer="box"))
     strangers = 'edged_auth_failures_total{method="jwt_federated",reason="untrusted_issuer",transport="ws"}'
     with fail_after(60):
-        async with running_house(tmp_path, config=config) as house, house.websocket() as client:
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.websocket() as client:
             for issuer, counts in (("https://evil", 1), ("edged", 2), ("box", 2)):
                 told = await client.ask("authenticate", auth_token=Company(issuer).add("key-9").sign("key-9"))
                 assert told["error"]["data"]["reason"] == "auth_failed"
-                assert await metric(house, strangers) == counts
+                assert await metric(daemon, strangers) == counts
     told = [line for line in capsys.readouterr().out.splitlines() if "refused" in line]
     assert "nobody is trusted by iss 'https://evil' to sign with" in told[0]
     assert "reason=unknown_key" in told[-1]
@@ -187,26 +187,26 @@ async def test_tokens_of_identity_providers_are_taken_and_their_words_are_ours(t
         roles={"cam-operators": "operator", "Camera Viewers": "viewer"},
     )  # fmt: skip
     with fail_after(80):
-        async with running_house(tmp_path, config=trusting(tmp_path, company=issuer)) as house:
-            await enters_soon(house, company.sign("a", role=None, realm_access={"roles": ["cam-operators"]}))
+        async with running_daemon(tmp_path, config=trusting(tmp_path, company=issuer)) as daemon:
+            await enters_soon(daemon, company.sign("a", role=None, realm_access={"roles": ["cam-operators"]}))
             for number, header in enumerate(HEADERS):
                 text = company.sign(
                     "ab"[number % 2], header=header, role="admin", scope=["openid", "profile"],
                     realm_access={"roles": ["offline_access", "admin", "cam-operators", "uma_authorization"]},
                 )  # fmt: skip
-                async with house.websocket() as client:
+                async with daemon.websocket() as client:
                     said = await client.call("authenticate", auth_token=text)
                     assert (said["role"], said["roles"]) == ("operator", ["operator"]), header
-                reply = await house.request("GET", "/api/sessions", headers=bearer(text))
+                reply = await daemon.request("GET", "/api/sessions", headers=bearer(text))
                 assert reply.status == 200, header
-                assert (await house.request("GET", "/api/keys", headers=bearer(text))).status == 403
+                assert (await daemon.request("GET", "/api/keys", headers=bearer(text))).status == 403
             one = company.sign("a", role="admin", realm_access={"roles": "Camera Viewers"})
-            async with house.websocket() as client:
+            async with daemon.websocket() as client:
                 assert (await client.call("authenticate", auth_token=one))["role"] == "viewer"
             for roles in (["admin"], [], "x", ["viewer", "operator"]):
-                assert not await enters(house, company.sign("a", realm_access={"roles": roles}))
+                assert not await enters(daemon, company.sign("a", realm_access={"roles": roles}))
             # A claim that nobody reads here may be of any type.
-            assert await enters(house, company.sign("a", realm_access={"roles": "Camera Viewers"}, role={"x": []}))
+            assert await enters(daemon, company.sign("a", realm_access={"roles": "Camera Viewers"}, role={"x": []}))
 
 
 async def test_a_token_may_be_longer_over_http_than_elsewhere(
@@ -222,18 +222,21 @@ async def test_a_token_may_be_longer_over_http_than_elsewhere(
     text = company.sign("a", name_key=False, iat=1_700_000_000, groups=[*groups, "watch"])
     assert 8192 < len(text) < 12288
     with fail_after(60):
-        async with running_house(tmp_path, config=trusting(tmp_path, company=issuer)) as house, house.local() as admin:
+        async with (
+            running_daemon(tmp_path, config=trusting(tmp_path, company=issuer)) as daemon,
+            daemon.local() as admin,
+        ):
             for _ in range(2):
-                assert (await house.request("GET", "/api/sessions", headers=bearer(text))).status == 200
-                assert not await enters(house, text)
+                assert (await daemon.request("GET", "/api/sessions", headers=bearer(text))).status == 200
+                assert not await enters(daemon, text)
             headers = [(b"authorization", b"Bearer " + text.encode())]
-            async with house.websocket(extra_headers=headers) as client:
+            async with daemon.websocket(extra_headers=headers) as client:
                 assert (await client.ask("get_camera_list"))["error"]["code"] == -32001
             assert (await admin.call("validate_token", token=text))["valid"] is True
             assert (await admin.call("revoke_token", token=text))["revoked"] is True
-            assert (await house.request("GET", "/api/sessions", headers=bearer(text))).status == 401
+            assert (await daemon.request("GET", "/api/sessions", headers=bearer(text))).status == 401
             longer = company.sign("a", name_key=False, groups=[*groups, *groups[:60], "watch"])
-            assert (await house.request("GET", "/api/sessions", headers=bearer(longer))).status == 401
+            assert (await daemon.request("GET", "/api/sessions", headers=bearer(longer))).status == 401
     told = [line for line in capsys.readouterr().out.splitlines() if "refused" in line and "transport=ws" in line]
     assert "longer than 8192 characters, the most where it was shown" in told[0]
     assert "method=jwt_federated" in told[0]
@@ -261,11 +264,11 @@ async def test_refusals_of_outside_tokens_are_counted_and_told_as_theirs(
         "untrusted_issuer": [Company("https://evil").add("a", "RS256").sign("a", header={"x5t": "x"})],
     }  # fmt: skip
     with fail_after(60):
-        async with running_house(tmp_path, config=trusting(tmp_path, cameras=0, company=issuer)) as house:
+        async with running_daemon(tmp_path, config=trusting(tmp_path, cameras=0, company=issuer)) as daemon:
             for text in (text for those in texts.values() for text in those):
-                assert (await house.request("GET", "/api/sessions", headers=bearer(text))).status == 401
-            _, monitor = await house.create_key("monitor")
-            shown = (await house.request("GET", "/metrics", key=monitor)).body.decode()
+                assert (await daemon.request("GET", "/api/sessions", headers=bearer(text))).status == 401
+            _, monitor = await daemon.create_key("monitor")
+            shown = (await daemon.request("GET", "/metrics", key=monitor)).body.decode()
             assert counted(shown) == {reason: len(those) for reason, those in texts.items()}
     told = [line for line in capsys.readouterr().out.splitlines() if "refused" in line]
     assert all("method=jwt_federated" in line for line in told)

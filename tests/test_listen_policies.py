@@ -16,7 +16,7 @@ import msgspec
 import pytest
 import trio
 from cli_helpers import Shell, write_config
-from house_helpers import RunningHouse, free_port, make_config, port_of, running_house, talk
+from daemon_helpers import RunningDaemon, free_port, make_config, port_of, running_daemon, talk
 from hypothesis import given
 from hypothesis import strategies as st
 from net_helpers import UPGRADE, ask, connect, read_all, read_reply, running, until
@@ -385,19 +385,19 @@ def test_a_crowd_outside_is_a_line_a_minute() -> None:
     ]  # fmt: skip
 
 
-# Paths and networks, at a running house ------------------------------------------------------------------------------
+# Paths and networks, at a running daemon ------------------------------------------------------------------------------
 
 
 @asynccontextmanager
-async def restricted_house(folder: Path, **policies: ListenerPolicy) -> AsyncIterator[RunningHouse]:
-    """A house with its fourth listener on, too, and these policies."""
+async def restricted_daemon(folder: Path, **policies: ListenerPolicy) -> AsyncIterator[RunningDaemon]:
+    """A daemon with its fourth listener on, too, and these policies."""
     config = make_config(folder, cameras=0)
     listen = msgspec.structs.replace(
         config.listen, tokens=(f"127.0.0.1:{free_port()}",), policy=ListenPolicies(**policies)
     )
     with fail_after(60):
-        async with running_house(folder, config=msgspec.structs.replace(config, listen=listen)) as house:
-            yield house
+        async with running_daemon(folder, config=msgspec.structs.replace(config, listen=listen)) as daemon:
+            yield daemon
 
 
 def head_of(target: str, *more: str, method: str = "GET") -> bytes:
@@ -424,11 +424,11 @@ SHOWN = ("/jwks-path", "/%6awks-path", "/jwks-path?x=%2Fapi%2Fkeys", "http://loc
 
 async def test_what_is_not_listed_is_not_there(tmp_path: Path) -> None:
     """However it is spelled, with whatever method and with a good credential: 404, the same as for what never was."""
-    async with restricted_house(tmp_path, tokens=KEYS_ONLY) as house:
-        port = port_of(house.config.listen.tokens)
-        _, key = await house.create_key("admin")
+    async with restricted_daemon(tmp_path, tokens=KEYS_ONLY) as daemon:
+        port = port_of(daemon.config.listen.tokens)
+        _, key = await daemon.create_key("admin")
         shown = (f"X-API-Key: {key}", "Connection: close")
-        assert (await house.request("GET", "/api/keys", key=key)).status == 200, "the other listeners show it"
+        assert (await daemon.request("GET", "/api/keys", key=key)).status == 200, "the other listeners show it"
         for target in HIDDEN:
             assert is_nothing(await ask(port, head_of(target, *shown))), target
         for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
@@ -444,18 +444,18 @@ async def test_what_is_not_listed_is_not_there(tmp_path: Path) -> None:
 
 async def test_a_hidden_path_is_asked_for_no_credential(tmp_path: Path) -> None:
     """A wrong key at a path that is not shown is no failed try: nobody looked at it."""
-    async with restricted_house(tmp_path, tokens=KEYS_ONLY) as house:
-        before = await failures(house)
-        reply = await house.request("GET", "/api/keys", key="wrong", port=port_of(house.config.listen.tokens))
+    async with restricted_daemon(tmp_path, tokens=KEYS_ONLY) as daemon:
+        before = await failures(daemon)
+        reply = await daemon.request("GET", "/api/keys", key="wrong", port=port_of(daemon.config.listen.tokens))
         assert (reply.status, reply.json) == (404, NOTHING)
-        assert await failures(house) == before
+        assert await failures(daemon) == before
 
 
 async def test_each_request_of_a_connection_is_held_to_the_list(tmp_path: Path) -> None:
     """What was let in first opens nothing for what comes behind it, one by one or in one write."""
     async with (
-        restricted_house(tmp_path, tokens=KEYS_ONLY) as house,
-        await connect(port_of(house.config.listen.tokens)) as stream,
+        restricted_daemon(tmp_path, tokens=KEYS_ONLY) as daemon,
+        await connect(port_of(daemon.config.listen.tokens)) as stream,
     ):
         for target, status in (("/jwks-path", b"200"), ("/api/keys", b"404"), ("/jwks-path", b"200")):
             await stream.send_all(head_of(target))
@@ -470,18 +470,18 @@ async def test_each_request_of_a_connection_is_held_to_the_list(tmp_path: Path) 
 async def test_a_websocket_opens_only_where_it_is_listed(tmp_path: Path) -> None:
     """A listener without one answers there as at any other path, also to whoever asks without an upgrade."""
     policies = {"tokens": KEYS_ONLY, "compat": ListenerPolicy(paths=("/ws",))}
-    async with restricted_house(tmp_path, **policies) as house:
-        tokens, compat = port_of(house.config.listen.tokens), port_of(house.config.listen.compat)
+    async with restricted_daemon(tmp_path, **policies) as daemon:
+        tokens, compat = port_of(daemon.config.listen.tokens), port_of(daemon.config.listen.compat)
         for path in (b"/ws", b"/ws/", b"/", b"/api/keys", b"/jwks-path", b"//ws", b"/%77s"):
             assert is_nothing(await ask(tokens, UPGRADE.replace(b"/ws", path, 1))), path
-        async with house.websocket(compat) as client:
+        async with daemon.websocket(compat) as client:
             assert await client.call("ping") == "pong"
         for path in (b"/ws/", b"/", b"/WS"):
             said = await ask(compat, UPGRADE.replace(b"/ws", path, 1))
             assert said.startswith(b"HTTP/1.1 404 "), path
             assert b"a WebSocket opens at /ws" in said
         assert (await ask(compat, head_of("/ws"))).startswith(b"HTTP/1.1 426 ")
-        async with house.websocket() as client:
+        async with daemon.websocket() as client:
             assert await client.call("ping") == "pong"
 
 
@@ -489,8 +489,8 @@ async def test_each_listener_has_networks_of_its_own(tmp_path: Path) -> None:
     """Peers are told apart by the address that the kernel gives, whatever headers they send; refusals are counted."""
     near = ListenerPolicy(networks=("127.0.0.2/31",))
     one = ListenerPolicy(paths=("/jwks-path",), networks=("127.0.0.9",))
-    async with restricted_house(tmp_path, main=near, tokens=one) as house:
-        main, tokens = house.port, port_of(house.config.listen.tokens)
+    async with restricted_daemon(tmp_path, main=near, tokens=one) as daemon:
+        main, tokens = daemon.port, port_of(daemon.config.listen.tokens)
         asked = head_of("/jwks-path", "X-Forwarded-For: 127.0.0.2", "Forwarded: for=127.0.0.9", "Connection: close")
         found = {
             (address, port): (await ask_from(address, port, asked)).split()[1].decode()
@@ -500,8 +500,8 @@ async def test_each_listener_has_networks_of_its_own(tmp_path: Path) -> None:
         let_in = {at for at, status in found.items() if status == "200"}
         assert let_in == {("127.0.0.2", main), ("127.0.0.3", main), ("127.0.0.9", tokens)}
         assert {status for at, status in found.items() if at not in let_in} == {"403"}
-        assert await failures(house) == {"address_denied": 7.0}
-        async with house.local() as admin:
+        assert await failures(daemon) == {"address_denied": 7.0}
+        async with daemon.local() as admin:
             assert await admin.call("ping") == "pong", "the local socket is open as before"
         assert (await ask(main, UPGRADE)).startswith(b"HTTP/1.1 403 ")
         sock = trio.socket.socket()
@@ -511,9 +511,9 @@ async def test_each_listener_has_networks_of_its_own(tmp_path: Path) -> None:
             assert await client.call("ping") == "pong"
 
 
-async def failures(house: RunningHouse) -> dict[str, float]:
+async def failures(daemon: RunningDaemon) -> dict[str, float]:
     """The refusals that were counted, by their reason."""
-    reply = await house.request("GET", "/metrics", port=port_of(house.config.listen.local))
+    reply = await daemon.request("GET", "/metrics", port=port_of(daemon.config.listen.local))
     found = re.findall(r'^edged_auth_failures_total\{.*reason="(\w+)".*\} (\S+)$', reply.body.decode(), re.MULTILINE)
     assert len(found) > 100, "every reason is there from the start"
     return {reason: float(value) for reason, value in found if float(value)}
@@ -528,10 +528,10 @@ async def test_mediamtx_asks_whatever_the_listeners_are_held_to(tmp_path: Path) 
     policy = ListenPolicies(**dict.fromkeys(LISTENERS, nobody))
     listen = msgspec.structs.replace(config.listen, policy=policy)
     with fail_after(80):
-        async with running_house(tmp_path, config=msgspec.structs.replace(config, listen=listen)) as house:
-            _, key = await house.create_key("viewer")
-            await house.wait_media()
-            reader = RtspReader(house.rtsp, "camera0", "anybody", key)
+        async with running_daemon(tmp_path, config=msgspec.structs.replace(config, listen=listen)) as daemon:
+            _, key = await daemon.create_key("viewer")
+            await daemon.wait_media()
+            reader = RtspReader(daemon.rtsp, "camera0", "anybody", key)
             await reader.play()
             await reader.aclose()
-            assert (await ask(house.port, b"")).startswith(b"HTTP/1.1 403 ")
+            assert (await ask(daemon.port, b"")).startswith(b"HTTP/1.1 403 ")

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
-from house_helpers import make_config, running_house
+from daemon_helpers import make_config, running_daemon
 from patience import fail_after
 from structlog.testing import capture_logs
 from web_helpers import Site
@@ -129,10 +129,10 @@ async def test_over_real_sockets_http_1_0_is_nobody_and_1_1_is_root(tmp_path: Pa
         auth = msgspec.structs.replace(config.auth, local_keys=local_keys)
         config = msgspec.structs.replace(config, auth=auth)
         with fail_after(30):
-            async with running_house(tmp_path, config=config) as house:
-                asked = f"Host: 127.0.0.1:{house.port}\r\nConnection: close\r\n\r\n"
-                assert (await ask_raw(house.port, f"GET /api/keys HTTP/1.1\r\n{asked}")).split()[1] == status
-                assert (await ask_raw(house.port, f"GET /api/keys HTTP/1.0\r\n{asked}")).split()[1] == b"401"
+            async with running_daemon(tmp_path, config=config) as daemon:
+                asked = f"Host: 127.0.0.1:{daemon.port}\r\nConnection: close\r\n\r\n"
+                assert (await ask_raw(daemon.port, f"GET /api/keys HTTP/1.1\r\n{asked}")).split()[1] == status
+                assert (await ask_raw(daemon.port, f"GET /api/keys HTTP/1.0\r\n{asked}")).split()[1] == b"401"
 
 
 # -- the demo's password -----------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ async def test_outside_a_demo_there_is_no_demo_login(tmp_path: Path) -> None:
     config = make_config(tmp_path, cameras=0)
     config = msgspec.structs.replace(config, auth=AuthSettings())
     with fail_after(30):
-        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
             refused = (await admin.ask("create_demo_login"))["error"]
             assert "no demo" in refused["message"] + str(refused["data"])
 

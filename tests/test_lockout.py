@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 from cellar_helpers import SECRET, Desk, busy_writer, open_desk, rows, running_desk, until
-from house_helpers import Conversation, RunningHouse, running_house
+from daemon_helpers import Conversation, RunningDaemon, running_daemon
 from patience import fail_after
 
 from edged.access.authority import EDGED
@@ -268,52 +268,52 @@ async def told(client: Conversation, method: str, **params: object) -> str:
     return str(reply["error"]["data"]["reason"]) if "error" in reply else "ok"
 
 
-async def log_in(house: RunningHouse, name: str) -> str:
-    async with house.websocket() as client:
+async def log_in(daemon: RunningDaemon, name: str) -> str:
+    async with daemon.websocket() as client:
         return await told(client, "login", username=name, password=PASSWORD)
 
 
 async def test_each_door_refuses_to_shut_the_last_administrator_out(tmp_path: Path) -> None:
     """409, with the user's name and what to do; the administrator goes on; a line up to now is drawn."""
     with fail_after(60):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
             await admin.call("create_user", name="ann", role="admin", password=PASSWORD)
-            _, key = await house.create_key("admin")
+            _, key = await daemon.create_key("admin")
             for body, names in (({"subject": "ann"}, "'ann'"), ({"issuer": "edged"}, "own issuer")):
-                reply = await house.request("POST", "/api/revocations", key=key, body=body)
+                reply = await daemon.request("POST", "/api/revocations", key=key, body=body)
                 assert (reply.status, names in str(reply.json)) == (409, True), reply.body
                 assert "before=now" in str(reply.json)
                 assert await told(admin, "revoke", **body) == "invalid_state"
-                assert await log_in(house, "ann") == "ok"
+                assert await log_in(daemon, "ann") == "ok"
                 assert await told(admin, "revoke", **body, before="now") == "ok"
-                assert await log_in(house, "ann") == "ok"
+                assert await log_in(daemon, "ann") == "ok"
             assert await told(admin, "delete_user", name="ann") == "invalid_state"
             await admin.call("create_user", name="bob", role="admin", password=PASSWORD)
             assert await told(admin, "revoke", subject="ann") == "ok"
-            assert [await log_in(house, name) for name in ("ann", "bob")] == ["revoked", "ok"]
+            assert [await log_in(daemon, name) for name in ("ann", "bob")] == ["revoked", "ok"]
             assert await told(admin, "delete_user", name="bob") == "invalid_state"
 
 
 async def test_no_token_is_made_for_a_revoked_subject(tmp_path: Path) -> None:
     """Nobody would take it: 409, for a user and for whoever is none; nor is a user of that name made."""
     with fail_after(60):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
-            _, key = await house.create_key("admin")
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
+            _, key = await daemon.create_key("admin")
             for subject in ("kiosk", "user_cat"):
                 assert await told(admin, "issue_token", user_id=subject) == "ok"
                 assert await told(admin, "revoke", subject=subject) == "ok"
-                reply = await house.request("POST", "/api/tokens", key=key, body={"user_id": subject})
+                reply = await daemon.request("POST", "/api/tokens", key=key, body={"user_id": subject})
                 assert (reply.status, "revoked for good" in str(reply.json)) == (409, True), reply.body
             for name in ("kiosk", "cat"):
                 body = {"name": name, "role": "viewer", "password": PASSWORD}
-                reply = await house.request("POST", "/api/users", key=key, body=body)
+                reply = await daemon.request("POST", "/api/users", key=key, body=body)
                 assert (reply.status, "choose another name" in str(reply.json)) == (409, True), reply.body
 
 
 async def test_no_token_is_made_behind_a_line_that_is_drawn_already(tmp_path: Path) -> None:
     """A line may lie as far ahead as clocks may differ: what is issued until then would be worth nothing."""
     with fail_after(60):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
             await admin.call("revoke", subject="kiosk", before=iso(time.time() + 45))
             assert await told(admin, "issue_token", user_id="kiosk") == "invalid_state"
             assert await told(admin, "issue_token", user_id="other") == "ok"

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from house_helpers import Conversation, RunningHouse, running_house
+from daemon_helpers import Conversation, RunningDaemon, running_daemon
 from issuer_helpers import Authority, Company, key_server, respond
 from patience import fail_after
 from test_issuers_walks import bearer, enters, enters_soon, trusting
@@ -22,9 +22,9 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
     return made
 
 
-async def make_with(house: RunningHouse, credential: str) -> tuple[str, str]:
+async def make_with(daemon: RunningDaemon, credential: str) -> tuple[str, str]:
     """(a token, an API key's id) that were made with this credential."""
-    async with house.websocket() as client:
+    async with daemon.websocket() as client:
         await client.call("authenticate", auth_token=credential)
         issued = await client.call("issue_token", user_id="guest", role="admin")
         key = await client.call("create_key", name="made", role="viewer", owner=None)
@@ -40,16 +40,16 @@ async def status_of(admin: Conversation, key_id: str) -> str:
 async def test_what_a_login_made_ends_with_its_token(tmp_path: Path, how: str, include_made: bool) -> None:
     """The token that it issued always does, by whatever name the login's is revoked; its key only if that is asked."""
     with fail_after(60):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
-            await add(house, "ann", "admin")
-            login = await log_in(house)
-            token, key_id = await make_with(house, login)
-            second, _ = await make_with(house, token)
-            bystander = await log_in(house)
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
+            await add(daemon, "ann", "admin")
+            login = await log_in(daemon)
+            token, key_id = await make_with(daemon, login)
+            second, _ = await make_with(daemon, token)
+            bystander = await log_in(daemon)
             claims = claims_of(login)
             if how == "refreshed":
                 # Another member of its family.
-                async with house.websocket() as client:
+                async with daemon.websocket() as client:
                     claims = claims_of((await client.call("refresh_token", token=login))["token"])
                 how = "jti"
             if how == "token":
@@ -59,9 +59,9 @@ async def test_what_a_login_made_ends_with_its_token(tmp_path: Path, how: str, i
             else:
                 hashed = hashlib.sha256(login.encode()).hexdigest()
                 done = await admin.call("revoke", token_hash=hashed, include_made=include_made)
-            assert not await enters(house, token)
-            assert not await enters(house, second)
-            assert await enters(house, bystander)
+            assert not await enters(daemon, token)
+            assert not await enters(daemon, second)
+            assert await enters(daemon, bystander)
             assert await status_of(admin, key_id) == ("revoked" if include_made else "active")
             assert ("also_revoked" in done) == include_made
             if include_made:
@@ -72,22 +72,22 @@ async def test_what_a_key_made_ends_with_it_only_where_it_is_asked_for(tmp_path:
     """Over HTTP; its tokens end always, the keys that it or its tokens made with include_made, and who made a key is
     told with it."""
     with fail_after(60):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
-            key_id, secret = await house.create_key("admin")
-            token, first = await make_with(house, secret)
-            _, second = await make_with(house, token)
-            other, _ = await house.create_key("viewer")
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
+            key_id, secret = await daemon.create_key("admin")
+            token, first = await make_with(daemon, secret)
+            _, second = await make_with(daemon, token)
+            other, _ = await daemon.create_key("viewer")
             service = await admin.call("create_service_token", name="root's")
             assert (await admin.call("get_key", key_id=first))["made_by"] == [f"key:{key_id}"]
             assert f"key:{key_id}" in (await admin.call("get_key", key_id=second))["made_by"]
-            _, root = await house.create_key("admin")
-            wrong = await house.request("DELETE", f"/api/keys/{key_id}?include_made=maybe", key=root)
+            _, root = await daemon.create_key("admin")
+            wrong = await daemon.request("DELETE", f"/api/keys/{key_id}?include_made=maybe", key=root)
             assert wrong.status == 400
-            reply = await house.request("DELETE", f"/api/keys/{key_id}", key=root)
+            reply = await daemon.request("DELETE", f"/api/keys/{key_id}", key=root)
             assert (reply.status, "also_revoked" in reply.json) == (200, False)
-            assert not await enters(house, token)
+            assert not await enters(daemon, token)
             assert [await status_of(admin, each) for each in (first, second)] == ["active", "active"]
-            reply = await house.request("DELETE", f"/api/keys/{key_id}?include_made=true", key=root)
+            reply = await daemon.request("DELETE", f"/api/keys/{key_id}?include_made=true", key=root)
             assert sorted(reply.json["also_revoked"]) == sorted([first, second])
             assert [await status_of(admin, each) for each in (first, second, other)] == ["revoked", "revoked", "active"]
             listed = (await admin.call("list_service_tokens"))["service_tokens"]
@@ -106,31 +106,31 @@ async def test_a_partner_s_token_with_the_jti_of_edged_s_own_ends_itself(tmp_pat
                 company=IssuerSettings(issuer=ours.issuer, jwks=f"https://localhost:{one.port}/a", ceiling="viewer"),
                 other=IssuerSettings(issuer=theirs.issuer, jwks=f"https://localhost:{two.port}/b", ceiling="viewer"),
             )  # fmt: skip
-            async with running_house(tmp_path, config=config) as house, house.local() as admin:
+            async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
                 issued = await admin.call("issue_token", user_id="ann", role="admin")
                 jti, own = issued["jti"], issued["token"]
                 partners = [ours.sign("a", role="viewer", jti=jti, n=number) for number in range(4)]
                 other = theirs.sign("b", role="viewer", jti=jti)
                 for text in (*partners, other):
-                    await enters_soon(house, text)
-                async with house.websocket() as client:
+                    await enters_soon(daemon, text)
+                async with daemon.websocket() as client:
                     await client.call("authenticate", auth_token=partners[0])
                     sessions = (await client.call("list_sessions"))["sessions"]
                     assert {item["name"] for item in sessions} <= {"ann"}
                     assert (await client.call("revoke_token", jti=jti))["revoked"]
-                assert not await enters(house, partners[1])
-                assert await enters(house, own)
-                assert await enters(house, other)
-                reply = await house.request(
+                assert not await enters(daemon, partners[1])
+                assert await enters(daemon, own)
+                assert await enters(daemon, other)
+                reply = await daemon.request(
                     "POST", "/oauth/revoke", headers={**bearer(other), "Content-Type": "application/json"}, body={}
                 )
                 assert reply.status == 400
                 assert (await admin.call("revoke_token", token=other))["revoked"]
-                assert not await enters(house, other)
-                assert await enters(house, own)
+                assert not await enters(daemon, other)
+                assert await enters(daemon, own)
                 listed = (await admin.call("list_revocations"))["revocations"]
                 assert {item["issuer"] for item in listed if item.get("jti") == jti} == {ours.issuer, theirs.issuer}
                 wrong = await admin.ask("revoke", jti=jti, issuer="https://nobody.example")
                 assert "nobody is trusted" in str(wrong["error"])
                 await admin.call("revoke", jti=jti)
-                assert not await enters(house, own)
+                assert not await enters(daemon, own)

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
-from house_helpers import free_port, make_config, running_house
+from daemon_helpers import free_port, make_config, running_daemon
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after
@@ -94,18 +94,18 @@ async def test_pictures_come_from_whichever_address_it_listens_on(tmp_path: Path
     media = msgspec.structs.replace(config.mediamtx, rtsp=f"{host}:{free_port()}")
     config = msgspec.structs.replace(config, mediamtx=media, camera=(camera,))
     with fail_after(60):
-        async with running_house(tmp_path, config=config) as house, house.websocket() as viewer:
-            await house.wait_media()
-            _, key = await house.create_key("viewer")
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.websocket() as viewer:
+            await daemon.wait_media()
+            _, key = await daemon.create_key("viewer")
             await viewer.call("authenticate", token=key)
             stream = await viewer.call("get_stream_url", device="camera0")
             shown = host if host in ("127.0.0.2", "[::1]") else "localhost"
-            assert stream["stream_url"] == f"rtsp://{shown}:{house.rtsp}/camera0"
+            assert stream["stream_url"] == f"rtsp://{shown}:{daemon.rtsp}/camera0"
             while not next(each for each in await viewer.call("get_streams") if each["name"] == "camera0")["ready"]:
                 await trio.sleep(0.1)
-            seen = await house.request("GET", "/healthz")
+            seen = await daemon.request("GET", "/healthz")
             assert seen.json["status"] == "healthy"
-            async with house.local() as admin:
+            async with daemon.local() as admin:
                 taken = await admin.call("take_snapshot", device="camera0")
             assert taken["status"] == "SUCCESS"
             found = await trio.to_thread.run_sync(lambda: socket.create_connection(reach(media.rtsp), timeout=5))

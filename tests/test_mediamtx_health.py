@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from house_helpers import running_house
+from daemon_helpers import running_daemon
 from log_helpers import kept_log
 from media_helpers import (
     QUICK,
@@ -82,13 +82,13 @@ async def test_a_listener_that_ran_out_of_descriptors_is_replaced(tmp_path: Path
 async def test_a_server_that_was_frozen_is_not_healthy_before_it_is_replaced(tmp_path: Path) -> None:
     """SIGSTOP: what health and status say turns while the very same process is still being waited for."""
     with fail_after(80):
-        async with running_house(tmp_path, mediamtx=True) as house, house.local() as admin:
-            await house.wait_media()
-            assert (await house.request("GET", "/healthz")).json["status"] == "healthy"
+        async with running_daemon(tmp_path, mediamtx=True) as daemon, daemon.local() as admin:
+            await daemon.wait_media()
+            assert (await daemon.request("GET", "/healthz")).json["status"] == "healthy"
             pid = _pid_of("mediamtx", tmp_path)
             os.kill(pid, signal.SIGSTOP)
             try:
-                while (await house.request("GET", "/healthz")).json["status"] == "healthy":
+                while (await daemon.request("GET", "/healthz")).json["status"] == "healthy":
                     await trio.sleep(0.1)
                 status = await admin.call("get_system_status")
                 assert status["mediamtx"]["status"] == "ready"
@@ -96,7 +96,7 @@ async def test_a_server_that_was_frozen_is_not_healthy_before_it_is_replaced(tmp
                 assert "not answer" in status["message"]
             finally:
                 os.kill(pid, signal.SIGCONT)
-            while (await house.request("GET", "/healthz")).json["status"] != "healthy":
+            while (await daemon.request("GET", "/healthz")).json["status"] != "healthy":
                 await trio.sleep(0.1)
             assert is_alive(pid)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
-from house_helpers import RunningHouse, free_port, make_config, running_house
+from daemon_helpers import RunningDaemon, free_port, make_config, running_daemon
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after
@@ -215,13 +215,13 @@ async def thief(part: str, seconds: float) -> AsyncIterator[list[dict[str, objec
         process.stdout.close()
 
 
-async def read_metric(house: RunningHouse, name: str) -> float:
-    body = (await house.request("GET", "/metrics", port=int(house.config.listen.local[0].rpartition(":")[2]))).body
+async def read_metric(daemon: RunningDaemon, name: str) -> float:
+    body = (await daemon.request("GET", "/metrics", port=int(daemon.config.listen.local[0].rpartition(":")[2]))).body
     return next(float(line.split(" ")[1]) for line in body.decode().splitlines() if line.startswith(f"{name} "))
 
 
-async def wait_ready(house: RunningHouse) -> None:
-    async with house.local() as admin:
+async def wait_ready(daemon: RunningDaemon) -> None:
+    async with daemon.local() as admin:
         while not all(each["ready"] for each in await admin.call("get_streams")):
             await trio.sleep(0.1)
 
@@ -236,13 +236,13 @@ async def test_a_local_user_cannot_take_a_cameras_place(tmp_path: Path) -> None:
     camera = msgspec.structs.replace(config.camera[0], mode="always", path=path)
     config = msgspec.structs.replace(config, camera=(camera,))
     with fail_after(80):
-        async with thief(path, 8.0) as tries, running_house(tmp_path, config=config) as house:
-            await house.wait_media()
+        async with thief(path, 8.0) as tries, running_daemon(tmp_path, config=config) as daemon:
+            await daemon.wait_media()
             for _ in range(3):
                 await trio.sleep(1.0)
                 os.kill(await find_publisher(path), signal.SIGKILL)
-            await wait_ready(house)
-            assert await read_metric(house, "edged_publisher_intruders_total") >= 1
+            await wait_ready(daemon)
+            assert await read_metric(daemon, "edged_publisher_intruders_total") >= 1
     assert len(tries) >= 2, "no publisher was seen: this test shows nothing"
     assert [each["status"] for each in tries] == [0] * len(tries)
     assert all("@" not in str(each["address"]) for each in tries)

@@ -301,7 +301,7 @@ async def test_stopping_leaves_no_task_thread_or_file(tmp_path):
 
 
 async def test_a_start_that_is_given_up_ends():
-    """Something else of the house failed while the doors were opening: nothing may wait for them."""
+    """Something else of the services failed while the doors were opening: nothing may wait for them."""
     door = open_tcp("main", "127.0.0.1:0")
     with fail_after(20), trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trio
-from house_helpers import RunningHouse, make_config, running_house
+from daemon_helpers import RunningDaemon, make_config, running_daemon
 from net_helpers import GET_X as GET
 from net_helpers import (
     LIMITS,
@@ -316,23 +316,23 @@ async def test_a_trusted_proxys_clients_are_told_apart() -> None:
 
 
 @pytest.fixture
-async def small_house(tmp_path: Path) -> Any:
+async def small_daemon(tmp_path: Path) -> Any:
     """A daemon with places for a few."""
     config = make_config(tmp_path, cameras=0)
     limits = type(config.limits)(connections=6, connections_per_credential=4)
     config = type(config)(
         paths=config.paths, listen=config.listen, auth=config.auth, mediamtx=config.mediamtx, limits=limits
     )
-    async with running_house(tmp_path, config=config) as house:
-        yield house
+    async with running_daemon(tmp_path, config=config) as daemon:
+        yield daemon
 
 
-async def test_one_viewers_key_cannot_keep_root_from_revoking_it(small_house: RunningHouse) -> None:
+async def test_one_viewers_key_cannot_keep_root_from_revoking_it(small_daemon: RunningDaemon) -> None:
     """As many connections as it gets, and strangers in all the other places: the unix socket answers."""
-    key_id, secret = await small_house.create_key()
+    key_id, secret = await small_daemon.create_key()
     async with AsyncExitStack() as stack:
         for number in range(7):
-            stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", small_house.port))
+            stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", small_daemon.port))
             if number < 5:
                 await stream.send_all(
                     f"GET /api/keys/{key_id} HTTP/1.1\r\nHost: a\r\nX-API-Key: {secret}\r\n\r\n".encode()
@@ -340,7 +340,7 @@ async def test_one_viewers_key_cannot_keep_root_from_revoking_it(small_house: Ru
                 head = (await stream.receive_some(65536)).partition(b"\r\n")[0]
                 assert head.split()[1] == (b"429" if number == 4 else b"200")
         with fail_after(5):
-            await small_house.revoke_key(key_id)
+            await small_daemon.revoke_key(key_id)
 
 
 async def test_memory_of_a_crowd_is_given_back_when_it_has_left(monkeypatch: pytest.MonkeyPatch) -> None:

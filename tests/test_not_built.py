@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house_helpers import RunningHouse, running_house
+from daemon_helpers import RunningDaemon, running_daemon
 from patience import fail_after
 from seed_clients import compat
 from test_oauth_walks import bearer, sign
@@ -27,9 +27,9 @@ CONTRACT = METHODS | {
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[RunningHouse]:
+async def server(tmp_path: Path) -> AsyncIterator[RunningDaemon]:
     with fail_after(60):
-        async with running_house(tmp_path, cameras=1) as running:
+        async with running_daemon(tmp_path, cameras=1) as running:
             yield running
 
 
@@ -51,7 +51,7 @@ def test_what_is_not_built_is_told_apart_by_the_page() -> None:
     assert not told & there
 
 
-async def test_a_method_that_is_not_built_says_so_in_both_dialects(server: RunningHouse) -> None:
+async def test_a_method_that_is_not_built_says_so_in_both_dialects(server: RunningDaemon) -> None:
     """The codes of a feature that is off (contract 4b), with a reason of its own."""
     _, key = await server.create_key("viewer")
     there = gather().operations.keys()
@@ -69,7 +69,7 @@ async def test_a_method_that_is_not_built_says_so_in_both_dialects(server: Runni
                 assert error["data"]["hint"] == WHERE
 
 
-async def test_an_unknown_method_leads_to_the_list_of_those_that_there_are(server: RunningHouse) -> None:
+async def test_an_unknown_method_leads_to_the_list_of_those_that_there_are(server: RunningDaemon) -> None:
     """As before -32601, in both dialects, with a place that exists."""
     async with server.websocket(compat(server)) as old, server.websocket() as new:
         for client in (old, new):
@@ -77,7 +77,7 @@ async def test_an_unknown_method_leads_to_the_list_of_those_that_there_are(serve
             assert (error["code"], error["data"]["hint"]) == (-32601, WHERE)
 
 
-async def test_paths_that_are_not_built_are_501(server: RunningHouse) -> None:
+async def test_paths_that_are_not_built_are_501(server: RunningDaemon) -> None:
     """With any credential and without; whatever else there is not is 404, and what there is stays what it is."""
     _, key = await server.create_key("viewer")
     for path in (
@@ -102,7 +102,7 @@ async def test_paths_that_are_not_built_are_501(server: RunningHouse) -> None:
     assert 'edged_rpc_errors_total{slug="not_built"} 1.0' in shown
 
 
-async def denial(server: RunningHouse, text: str, method: str, **params: object) -> Any:
+async def denial(server: RunningDaemon, text: str, method: str, **params: object) -> Any:
     async with server.websocket() as client:
         await client.call("authenticate", auth_token=text)
         error = (await client.ask(method, **params))["error"]
@@ -110,7 +110,7 @@ async def denial(server: RunningHouse, text: str, method: str, **params: object)
         return error["data"]
 
 
-async def test_a_right_that_the_token_leaves_out_is_not_put_down_to_the_role(server: RunningHouse) -> None:
+async def test_a_right_that_the_token_leaves_out_is_not_put_down_to_the_role(server: RunningDaemon) -> None:
     """An operator's token with permissions of its own: the role would do, so that no role is asked for."""
     told = await denial(
         server, sign(server.log.parent, role="operator", permissions=["camera:read"]), "take_snapshot", device="camera0"
@@ -131,7 +131,7 @@ async def test_a_right_that_the_token_leaves_out_is_not_put_down_to_the_role(ser
     assert told["required_role"] == "admin"
 
 
-async def test_what_only_the_box_itself_may_says_so_over_http(server: RunningHouse) -> None:
+async def test_what_only_the_box_itself_may_says_so_over_http(server: RunningDaemon) -> None:
     """Not "needs another credential; this credential has the role none", to an administrator."""
     _, key = await server.create_key("admin")
     _, issuer = await server.create_key("admin", permissions=["tokens:issue"])
@@ -158,7 +158,7 @@ async def test_what_only_the_box_itself_may_says_so_over_http(server: RunningHou
     ],
 )  # fmt: skip
 async def test_authenticate_tells_permissions_that_hold(
-    server: RunningHouse, claims: dict[str, object], permissions: list[str]
+    server: RunningDaemon, claims: dict[str, object], permissions: list[str]
 ) -> None:
     """The words of the guides where they are true, and the capabilities; a list of strings, in both dialects."""
     text = sign(server.log.parent, **claims)
@@ -168,7 +168,7 @@ async def test_authenticate_tells_permissions_that_hold(
     assert (await server.request("GET", "/api/sessions", headers=bearer(text))).status == 200
 
 
-async def test_an_administrator_is_told_all_three_words(server: RunningHouse) -> None:
+async def test_an_administrator_is_told_all_three_words(server: RunningDaemon) -> None:
     """And stays what it was for the clients that look for them."""
     _, key = await server.create_key("admin")
     async with server.websocket() as client:

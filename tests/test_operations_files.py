@@ -36,12 +36,12 @@ FILES_CLAIMS = {"sub": "ann", "user_id": "ann", "iat": NOW, "exp": NOW + 60, "jt
 
 @dataclass
 class Box:
-    """A house of as many rooms as this takes, with a service token and its session."""
+    """As many services as these tests need, with a service token and its session."""
 
     desk: Desk
-    house: Any
+    services: Any
     keyring: Keyring
-    services: ServiceTokens
+    service_tokens: ServiceTokens
     token_id: str
     secret: str
 
@@ -53,7 +53,7 @@ class Box:
     async def generate(self, session: Session | None = None, **params: object) -> Any:
         given = {"user_id": "ann", **params}
         catalogue = operations.gather()
-        return await catalogue.call("generate_files_token", given, self.house, session or self.session())
+        return await catalogue.call("generate_files_token", given, self.services, session or self.session())
 
     def refusal(self, credential: Credential, *, at_files: bool = False) -> str:
         with pytest.raises(Refused) as caught:
@@ -70,14 +70,14 @@ async def opened(folder: Path) -> AsyncIterator[Box]:
             desk.gate = Gate(
                 desk.ledger, desk.admissions, desk.clock, desk.counted, shared_secrets=[SECRET], find_key=keyring.find
             )
-            services = ServiceTokens(desk.registrar, desk.ledger, desk.admissions, desk.db, desk.clock)
-            record, secret = await services.create(EDGED, "uploads")
-            house = SimpleNamespace(
+            service_tokens = ServiceTokens(desk.registrar, desk.ledger, desk.admissions, desk.db, desk.clock)
+            record, secret = await service_tokens.create(EDGED, "uploads")
+            services = SimpleNamespace(
                 clock=desk.clock, counts=SimpleNamespace(rpc_answered=lambda *_: None), gate=desk.gate,
                 ledger=desk.ledger, registrar=desk.registrar, users=desk.users, keyring=keyring,
                 cameras=SimpleNamespace(find=lambda _: None),
             )  # fmt: skip
-            yield Box(desk, house, keyring, services, record.token_id, secret)
+            yield Box(desk, services, keyring, service_tokens, record.token_id, secret)
 
 
 async def test_a_token_is_for_one_user_and_its_maker_acts_for_that_one(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ async def test_a_service_token_that_is_revoked_meanwhile_makes_nothing(tmp_path:
         async with trio.open_nursery() as nursery, busy_writer(box.desk.db):
             nursery.start_soon(generate)
             await trio.testing.wait_all_tasks_blocked(0.05)
-            nursery.start_soon(box.services.revoke, box.token_id)
+            nursery.start_soon(box.service_tokens.revoke, box.token_id)
 
 
 async def test_a_files_token_is_good_at_one_door_only(tmp_path: Path) -> None:
@@ -135,7 +135,9 @@ async def test_a_files_token_is_good_at_one_door_only(tmp_path: Path) -> None:
                 {"query": f"jwt={secret}"},
             ):
                 for action in ("read", "publish", "api"):
-                    answer = admit(box.house, Question(action=action, path="camera0", protocol="rtsp", id="1", **shown))
+                    answer = admit(
+                        box.services, Question(action=action, path="camera0", protocol="rtsp", id="1", **shown)
+                    )
                     assert (answer.allowed, answer.reason in ("role_denied", "unknown_key")) == (False, True)
         with pytest.raises(Refused) as caught:
             box.desk.gate.enter_refresh(text, "http", 300.0)

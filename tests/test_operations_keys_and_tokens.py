@@ -1,4 +1,4 @@
-"""operations/{api_keys,tokens}.py on the running house: what may be handed on, asked, and refused."""
+"""operations/{api_keys,tokens}.py on the running daemon: what may be handed on, asked, and refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import msgspec
 import pytest
 import trio
 import trio.testing
-from house_helpers import SECRET, Conversation, RunningHouse, ended, make_config, running_house
+from daemon_helpers import SECRET, Conversation, RunningDaemon, ended, make_config, running_daemon
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after
@@ -29,10 +29,10 @@ from edged.credentials.roles import CAPABILITIES
 
 
 @asynccontextmanager
-async def keyed(house: RunningHouse, role: str = "admin", **params: object) -> AsyncIterator[Conversation]:
+async def keyed(daemon: RunningDaemon, role: str = "admin", **params: object) -> AsyncIterator[Conversation]:
     """A conversation by a new key."""
-    _, key = await house.create_key(role, **params)
-    async with house.websocket() as client:
+    _, key = await daemon.create_key(role, **params)
+    async with daemon.websocket() as client:
         await client.call("authenticate", auth_token=key)
         yield client
 
@@ -44,22 +44,22 @@ async def reason_of(client: Conversation, method: str, **params: object) -> str:
 
 @pytest.fixture(scope="module")
 def folder_of_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("house")
+    return tmp_path_factory.mktemp("daemon")
 
 
 @pytest.fixture
-async def house_of_all(folder_of_all: Path) -> AsyncIterator[RunningHouse]:
+async def services_of_all(folder_of_all: Path) -> AsyncIterator[RunningDaemon]:
     """One of which each test asks a little; its key pairs are made once."""
-    async with running_house(folder_of_all) as house:
-        yield house
+    async with running_daemon(folder_of_all) as daemon:
+        yield daemon
 
 
 async def test_a_narrowed_administrator_hands_on_no_more_than_it_has(tmp_path: Path) -> None:
     """A key for keys:admin alone makes such keys, and neither makes nor takes over a stronger one."""
     with fail_after(30):
-        async with running_house(tmp_path) as house:
-            strong, _ = await house.create_key("admin")
-            async with keyed(house, permissions=["keys:admin"]) as client:
+        async with running_daemon(tmp_path) as daemon:
+            strong, _ = await daemon.create_key("admin")
+            async with keyed(daemon, permissions=["keys:admin"]) as client:
                 assert (await client.call("list_keys"))["keys"]
                 same = await client.call("create_key", name="same", role="admin", permissions=["keys:admin"])
                 assert same["api_key"].startswith("camera_service_sk_")
@@ -71,7 +71,7 @@ async def test_a_narrowed_administrator_hands_on_no_more_than_it_has(tmp_path: P
 async def test_whoever_is_held_to_one_camera_makes_keys_for_that_camera_only(tmp_path: Path) -> None:
     """camera_access of the maker bounds the key that is made."""
     with fail_after(30):
-        async with running_house(tmp_path) as house, keyed(house, camera_access=["camera0"]) as client:
+        async with running_daemon(tmp_path) as daemon, keyed(daemon, camera_access=["camera0"]) as client:
             made = await client.call("create_key", name="one", role="viewer", camera_access=["camera0"])
             assert made["role"] == "viewer"
             for cameras in (None, ["camera1"], ["*"]):
@@ -108,7 +108,7 @@ def test_streams_that_are_named_stay_named() -> None:
 async def test_a_key_ends_when_it_says(tmp_path: Path) -> None:
     """expires_at is kept and shown; a past or unreadable one is refused with what to write instead."""
     with fail_after(30):
-        async with running_house(tmp_path) as house, keyed(house) as client:
+        async with running_daemon(tmp_path) as daemon, keyed(daemon) as client:
             made = await client.call("create_key", name="k", role="viewer", expires_at="2099-01-31T00:00:00Z")
             assert made["expires_at"] == "2099-01-31T00:00:00Z"
             days = await client.call("create_key", name="k", role="viewer", expires_in_days=1)
@@ -138,7 +138,7 @@ async def test_a_key_ends_when_it_says(tmp_path: Path) -> None:
 async def test_bad_params_make_no_key(tmp_path: Path, params: dict[str, object]) -> None:
     """-32602, and the list of keys is as before."""
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
             assert (await admin.ask("create_key", **params))["error"]["code"] == -32602
             assert (await admin.call("list_keys"))["keys"] == []
 
@@ -146,11 +146,11 @@ async def test_bad_params_make_no_key(tmp_path: Path, params: dict[str, object])
 async def test_a_list_can_be_narrowed_to_roles_states_and_the_unused(tmp_path: Path) -> None:
     """role, status and unused_days each leave what fits; usage is counted."""
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
-            viewer, secret = await house.create_key("viewer")
-            revoked, _ = await house.create_key("operator")
-            await house.revoke_key(revoked)
-            async with house.websocket() as client:
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
+            viewer, secret = await daemon.create_key("viewer")
+            revoked, _ = await daemon.create_key("operator")
+            await daemon.revoke_key(revoked)
+            async with daemon.websocket() as client:
                 await client.call("authenticate", auth_token=secret)
 
             async def ids(**params: object) -> list[str]:
@@ -170,10 +170,10 @@ async def test_a_list_can_be_narrowed_to_roles_states_and_the_unused(tmp_path: P
 async def test_a_key_may_look_at_and_rotate_itself_alone(tmp_path: Path) -> None:
     """Its own record is shown and its own secret replaced; another's is not."""
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house:
-            mine, old = await house.create_key("viewer")
-            other, _ = await house.create_key("viewer")
-            async with house.websocket() as client:
+        async with running_daemon(tmp_path, cameras=0) as daemon:
+            mine, old = await daemon.create_key("viewer")
+            other, _ = await daemon.create_key("viewer")
+            async with daemon.websocket() as client:
                 await client.call("authenticate", auth_token=old)
                 assert (await client.call("get_key", key_id=mine))["role"] == "viewer"
                 assert await reason_of(client, "get_key", key_id=other) == "permission_denied"
@@ -188,11 +188,11 @@ async def test_a_key_may_look_at_and_rotate_itself_alone(tmp_path: Path) -> None
 async def test_rotation_without_grace_ends_the_old_secret(tmp_path: Path) -> None:
     """The new one opens, the old one is expired."""
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house:
-            key_id, old = await house.create_key("viewer")
-            async with house.local() as admin:
+        async with running_daemon(tmp_path, cameras=0) as daemon:
+            key_id, old = await daemon.create_key("viewer")
+            async with daemon.local() as admin:
                 new = (await admin.call("rotate_key", key_id=key_id, grace_seconds=0))["api_key"]
-            async with house.websocket() as client:
+            async with daemon.websocket() as client:
                 assert await reason_of(client, "authenticate", auth_token=old) == "expired"
                 assert (await client.call("authenticate", auth_token=new))["authenticated"] is True
 
@@ -200,10 +200,10 @@ async def test_rotation_without_grace_ends_the_old_secret(tmp_path: Path) -> Non
 async def test_an_unknown_key_is_not_found_and_a_revoked_one_is_not_rotated(tmp_path: Path) -> None:
     """-32010 for one, -32020 for the other; revoking again is fine."""
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
             for method in ("get_key", "rotate_key", "revoke_key"):
                 assert (await admin.ask(method, key_id="key_0000"))["error"]["code"] == -32010
-            key_id, _ = await house.create_key()
+            key_id, _ = await daemon.create_key()
             for _ in range(2):
                 assert (await admin.call("revoke_key", key_id=key_id))["message"] == "API key revoked successfully"
             assert (await admin.ask("rotate_key", key_id=key_id))["error"]["code"] == -32020
@@ -212,10 +212,10 @@ async def test_an_unknown_key_is_not_found_and_a_revoked_one_is_not_rotated(tmp_
 async def test_an_issued_token_opens_what_its_role_says_until_it_is_revoked(tmp_path: Path) -> None:
     """issue_token → authenticate → revoke_token by jti: closed with 4401, and never good again."""
     with fail_after(30):
-        async with running_house(tmp_path) as house, house.local() as admin:
+        async with running_daemon(tmp_path) as daemon, daemon.local() as admin:
             issued = await admin.call("issue_token", user_id="guest", role="viewer", expires_in=60)
             assert issued["token_type"] == "Bearer"
-            async with house.websocket() as client:
+            async with daemon.websocket() as client:
                 answer = await client.call("authenticate", auth_token=issued["token"])
                 assert answer["user_id"] == "guest"
                 assert (await client.call("get_camera_list"))["total"] == 2
@@ -224,7 +224,7 @@ async def test_an_issued_token_opens_what_its_role_says_until_it_is_revoked(tmp_
                 assert await reason_of(client, "issue_token", user_id="x") == "permission_denied"
                 assert (await admin.call("revoke_token", jti=issued["jti"])) == {"revoked": True}
                 assert await ended(client) == 4401
-            async with house.websocket() as client:
+            async with daemon.websocket() as client:
                 assert await reason_of(client, "authenticate", auth_token=issued["token"]) == "revoked"
             assert (await admin.call("validate_token", token=issued["token"]))["errors"] == ["Token is blacklisted"]
 
@@ -233,7 +233,7 @@ async def test_an_issued_token_says_what_it_was_told_to_say_and_whose_it_is(tmp_
     """S2-18, S0-4, S0-11: roles and claims of one's own, shown by whoami and kept by a refresh; issuer and epoch, no
     audience; by a shared secret and by a key pair alike."""
     with fail_after(30):
-        async with running_house(tmp_path) as house, house.local() as admin:
+        async with running_daemon(tmp_path) as daemon, daemon.local() as admin:
             for key in ("HS256", "RS256"):
                 extra = {"department": {"floor": 3}, "custom_field": [1, "two"], "name": "Ada"}
                 made = await admin.call(
@@ -245,7 +245,7 @@ async def test_an_issued_token_says_what_it_was_told_to_say_and_whose_it_is(tmp_
                     assert {name: claims[name] for name in extra} == extra
                     assert (claims["iss"], claims["epoch"], claims["roles"]) == ("edged", 0, ["viewer", "operator"])
                     assert claims.keys() & {"aud", "role"} == set()
-                    async with house.websocket() as client:
+                    async with daemon.websocket() as client:
                         assert (await client.call("authenticate", auth_token=text))["role"] == "operator"
                         told = await client.call("whoami")
                         assert (told["username"], told["claims"]) == ("Ada", claims)
@@ -263,20 +263,20 @@ async def test_an_issued_token_says_what_it_was_told_to_say_and_whose_it_is(tmp_
     ],
 )
 async def test_what_edged_decides_by_is_nobodys_claim(
-    house_of_all: RunningHouse, params: dict[str, object], named: str
+    services_of_all: RunningDaemon, params: dict[str, object], named: str
 ) -> None:
     """Neither a registered name nor one that edged reads; nor a token that edged itself would not read."""
     with fail_after(30):
-        async with house_of_all.local() as admin:
+        async with services_of_all.local() as admin:
             reply = await admin.ask("issue_token", user_id="ada", **params)
             assert reply["error"]["code"] == -32602
             assert named in json.dumps(reply["error"])
 
 
-async def test_nobody_hands_on_a_role_that_they_do_not_have(house_of_all: RunningHouse) -> None:
+async def test_nobody_hands_on_a_role_that_they_do_not_have(services_of_all: RunningDaemon) -> None:
     """`roles` bound like `role`."""
     with fail_after(30):
-        async with keyed(house_of_all, permissions=["tokens:issue", "camera:read"]) as client:
+        async with keyed(services_of_all, permissions=["tokens:issue", "camera:read"]) as client:
             assert await reason_of(client, "issue_token", user_id="x", roles=["viewer", "admin"]) == "permission_denied"
 
 
@@ -289,7 +289,7 @@ async def test_everybody_may_revoke_their_own_token_and_nobody_anothers(tmp_path
         for name in ("mine", "other")
     )
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house, house.websocket() as client:
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.websocket() as client:
             await client.call("authenticate", auth_token=mine)
             assert await reason_of(client, "revoke_token", jti="other") == "permission_denied"
             forged = tokens.sign(
@@ -299,7 +299,7 @@ async def test_everybody_may_revoke_their_own_token_and_nobody_anothers(tmp_path
             assert await client.call("revoke_token", token=forged) == {"revoked": False}
             assert await client.call("revoke_token", jti="mine") == {"revoked": True}
             assert await ended(client) == 4401
-            async with house.websocket() as again:
+            async with daemon.websocket() as again:
                 assert (await again.call("authenticate", auth_token=other))["authenticated"] is True
 
 
@@ -309,15 +309,15 @@ async def test_everybody_may_revoke_their_own_token_and_nobody_anothers(tmp_path
 async def test_a_revocation_names_exactly_one_thing(tmp_path: Path, params: dict[str, str]) -> None:
     """-32602 for none, several, or what is no token at all."""
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
             assert (await admin.ask("revoke_token", **params))["error"]["code"] == -32602
 
 
 async def test_a_key_beside_a_jti_ends_neither(tmp_path: Path) -> None:
     """Which of the two is meant is not guessed."""
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
-            key_id, secret = await house.create_key("viewer")
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
+            key_id, secret = await daemon.create_key("viewer")
             assert (await admin.ask("revoke_token", token=secret, jti="x"))["error"]["code"] == -32602
             assert (await admin.call("get_key", key_id=key_id))["status"] == "active"
             assert (await admin.call("list_revocations"))["total"] == 0
@@ -328,7 +328,7 @@ async def test_without_a_shared_secret_a_key_pair_signs_and_hs256_tells_how(tmp_
     config = make_config(tmp_path, cameras=0)
     config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, shared_secrets={}))
     with fail_after(30):
-        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
             issued = await admin.call("issue_token", user_id="x")
             assert (await admin.call("validate_token", token=issued["token"]))["payload"]["iss"] == "edged"
             refused = await admin.ask("issue_token", user_id="x", signing_key="HS256")
@@ -342,7 +342,7 @@ async def test_validation_says_what_is_missing_or_wrong(tmp_path: Path) -> None:
     now = int(time.time())
     base = {"sub": "x", "role": "viewer", "permissions": ["camera:read"]}
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
 
             async def errors(claims: dict[str, object], **params: object) -> list[str]:
                 text = tokens.sign(claims, secret)
@@ -387,7 +387,7 @@ async def test_a_token_that_is_not_valid_shows_no_claims(tmp_path: Path) -> None
         (seed_000 | {"iat": now + 900}, {}, ["Token issued in the future"], []),
     )
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin, house.websocket() as client:
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin, daemon.websocket() as client:
             for claims, params, errors, warnings in judged:
                 text = tokens.sign(claims, secret)
                 told = await admin.call("validate_token", token=text, **params)
@@ -409,9 +409,9 @@ async def test_a_time_before_1970_or_after_9999_is_refused_and_breaks_no_list(tm
     """Wherever a time can be given it is refused by name, nothing is kept of it, and every list can still be asked."""
     sentence = "lies outside of the years 1970 to 9999"
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
-            key_id, _ = await house.create_key("viewer")
-            _, key = await house.create_key("admin")
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
+            key_id, _ = await daemon.create_key("viewer")
+            _, key = await daemon.create_key("admin")
 
             async def refusal(method: str, **params: object) -> str:
                 error = (await admin.ask(method, **params))["error"]
@@ -426,7 +426,7 @@ async def test_a_time_before_1970_or_after_9999_is_refused_and_breaks_no_list(tm
             assert sentence in await refusal("create_key", name="x", role="viewer", expires_at=odd)
             assert sentence in await refusal("update_key", key_id=key_id, expires_at=odd)
             assert sentence in await refusal("revoke", subject="zz", before=odd)
-            reply = await house.request("POST", "/api/revocations", key=key, body={"subject": "zz", "before": odd})
+            reply = await daemon.request("POST", "/api/revocations", key=key, body={"subject": "zz", "before": odd})
             assert reply.status == 400
             assert sentence in reply.json["detail"]
             assert len((await admin.call("list_keys"))["keys"]) == 2
@@ -437,8 +437,8 @@ async def test_odd_times_that_stand_in_the_database_break_no_list(tmp_path: Path
     """What an earlier version took, or a damaged row says, is told as the nearest time that a calendar has."""
     config = make_config(tmp_path, cameras=0)
     with fail_after(60):
-        async with running_house(tmp_path, config=config) as house, house.local() as admin:
-            key_id, _ = await house.create_key("viewer")
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            key_id, _ = await daemon.create_key("viewer")
             await admin.call("create_service_token", name="uploads")
             await admin.call("create_user", name="ann", password="a long password", role="viewer")
             await admin.call("revoke", subject="zz", before="2020-01-01T00:00:00Z")
@@ -455,7 +455,7 @@ async def test_odd_times_that_stand_in_the_database_break_no_list(tmp_path: Path
                 for column in times[name]:
                     db.execute(f"UPDATE {name} SET {column} = ? WHERE {column} IS NOT NULL", (next(values),))
             db.commit()
-        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
             assert [item["key_id"] for item in (await admin.call("list_keys"))["keys"]] == [key_id]
             assert (await admin.call("list_revocations"))["total"] == 2
             for listing in ("list_service_tokens", "list_users", "list_signing_keys", "list_sessions"):
@@ -468,14 +468,14 @@ async def test_a_key_that_somebody_is_inside_by_is_in_use(
     """A session that logged in 90 days ago and has said nothing since stands in no list of unused keys."""
     ahead = 0.0
     monkeypatch.setattr("edged.clock.time", SimpleNamespace(time=lambda: 1_800_000_000.0 + ahead + trio.current_time()))
-    async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
-        key_id, secret = await house.create_key("viewer")
-        idle, _ = await house.create_key("viewer")
+    async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
+        key_id, secret = await daemon.create_key("viewer")
+        idle, _ = await daemon.create_key("viewer")
 
         async def unused(days: float) -> list[str]:
             return [item["key_id"] for item in (await admin.call("list_keys", unused_days=days))["keys"]]
 
-        async with house.websocket() as client:
+        async with daemon.websocket() as client:
             await client.call("authenticate", auth_token=secret)
             login = await admin.call("get_key", key_id=key_id)
             ahead += 90 * 86400.0
@@ -499,15 +499,15 @@ async def test_a_key_that_somebody_is_inside_by_is_in_use(
 async def test_a_key_whose_stream_flows_is_in_use(tmp_path: Path, by: str) -> None:
     """Whoever watches by it, or by a ticket of it, uses it until they leave, without another login."""
     with fail_after(90):
-        async with running_house(tmp_path, mediamtx=True) as house, house.local() as admin:
-            await house.wait_media()
-            key_id, secret = await house.create_key("viewer")
+        async with running_daemon(tmp_path, mediamtx=True) as daemon, daemon.local() as admin:
+            await daemon.wait_media()
+            key_id, secret = await daemon.create_key("viewer")
             shown = secret
             if by == "ticket":
-                async with house.websocket() as client:
+                async with daemon.websocket() as client:
                     await client.call("authenticate", auth_token=secret)
                     shown = (await client.call("create_ticket", device="camera0"))["ticket"]
-            viewer = RtspReader(house.rtsp, "camera0", "anybody", shown)
+            viewer = RtspReader(daemon.rtsp, "camera0", "anybody", shown)
             try:
                 await viewer.play()
                 login = await admin.call("get_key", key_id=key_id)
@@ -522,21 +522,21 @@ async def test_a_replaced_secret_makes_no_new_one(tmp_path: Path) -> None:
     """Whoever found the old secret of a key that was rotated for it cannot take the key over in the grace; also one of
     two that ask at once. The newest may."""
     with fail_after(60):
-        async with running_house(tmp_path) as house:
-            key_id, old = await house.create_key("admin")
+        async with running_daemon(tmp_path) as daemon:
+            key_id, old = await daemon.create_key("admin")
             path = f"/api/keys/{key_id}/rotate"
-            async with house.local() as admin:
+            async with daemon.local() as admin:
                 new = (await admin.call("rotate_key", key_id=key_id))["api_key"]
-            async with house.websocket() as thief:
+            async with daemon.websocket() as thief:
                 await thief.call("authenticate", auth_token=old)
                 refusal = await thief.ask("rotate_key", key_id=key_id, grace_seconds=0)
                 assert refusal["error"]["data"]["reason"] == "invalid_state"
                 assert "was replaced" in refusal["error"]["data"]["detail"]
-            assert (await house.request("POST", path, key=old, body={"grace_seconds": 0})).status == 409
+            assert (await daemon.request("POST", path, key=old, body={"grace_seconds": 0})).status == 409
             found = []
 
             async def rotate() -> None:
-                found.append((await house.request("POST", path, key=new)).status)
+                found.append((await daemon.request("POST", path, key=new)).status)
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(rotate)
@@ -550,18 +550,18 @@ async def test_a_second_rotation_keeps_what_the_first_one_promised(tmp_path: Pat
     with fail_after(60):
         secrets: list[str] = []
 
-        async def good(house: RunningHouse) -> list[bool]:
+        async def good(daemon: RunningDaemon) -> list[bool]:
             found = []
             for each in secrets:
                 if kind == "key":
-                    reply = await house.request("GET", "/api/keys", key=each)
+                    reply = await daemon.request("GET", "/api/keys", key=each)
                 else:
                     shown = {"X-Service-Token": each}
-                    reply = await house.request("POST", "/v1/files/generate-token?user_id=ann", headers=shown)
+                    reply = await daemon.request("POST", "/v1/files/generate-token?user_id=ann", headers=shown)
                 found.append(reply.status == 200)
             return found
 
-        async with running_house(tmp_path) as house, house.local() as admin:
+        async with running_daemon(tmp_path) as daemon, daemon.local() as admin:
             given: dict[str, object] = {"role": "admin"} if kind == "key" else {}
             made = await admin.call(f"create_{kind}", **({"name": "k"} | given))
             name = {id_: made[id_] for id_ in ("key_id", "token_id") if id_ in made}
@@ -569,12 +569,12 @@ async def test_a_second_rotation_keeps_what_the_first_one_promised(tmp_path: Pat
             for _ in range(4):
                 made = await admin.call(f"rotate_{kind}", **name, grace_seconds=600)
                 secrets.append(made["api_key" if kind == "key" else "service_token"])
-            assert await good(house) == [True] * 5
+            assert await good(daemon) == [True] * 5
             crowded = await admin.ask(f"rotate_{kind}", **name)
             assert crowded["error"]["data"]["reason"] == "invalid_state"
             assert "grace" in crowded["error"]["data"]["detail"]
-        async with running_house(tmp_path) as house, house.local() as admin:
-            assert await good(house) == [True] * 5
+        async with running_daemon(tmp_path) as daemon, daemon.local() as admin:
+            assert await good(daemon) == [True] * 5
             made = await admin.call(f"rotate_{kind}", **name, grace_seconds=0)
             secrets.append(made["api_key" if kind == "key" else "service_token"])
-            assert await good(house) == [False] * 5 + [True]
+            assert await good(daemon) == [False] * 5 + [True]

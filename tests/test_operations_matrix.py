@@ -40,8 +40,8 @@ from edged.library.disks import Disks
 from edged.library.snapshots import Snapshots
 from edged.mediamtx.paths import Paths
 from edged.mediamtx.process import ServerState
-from edged.operations.house import House
 from edged.operations.listings import Listings
+from edged.operations.services import Services
 from edged.operations.session import Session, Sessions
 
 # Askers: nobody; four roles; a viewer who may see the other camera only; an administrator's token that has
@@ -149,10 +149,10 @@ CAMERAS = tuple(
 
 @dataclasses.dataclass
 class Bench:
-    """A house with a real gate, registrar and store, and somebody else's key and token to ask about."""
+    """A services with a real gate, registrar and store, and somebody else's key and token to ask about."""
 
     desk: Desk
-    house: House
+    services: Services
     victim: str
     spare: str
     token: str
@@ -208,7 +208,7 @@ class Bench:
         session = Session(Peer("main", "192.0.2.7"), "ws")
         session.caller = caller
         try:
-            await operations.gather().call(operation, {**self.params(operation), **params}, self.house, session)
+            await operations.gather().call(operation, {**self.params(operation), **params}, self.services, session)
         except Refused as problem:
             return problem.reason
         except EdgedError as problem:
@@ -225,7 +225,7 @@ class Bench:
         if asker == "none":
             return None
         if asker == "expired":
-            then = self.house.clock.now() - 7200
+            then = self.services.clock.now() - 7200
             claims = tokens.issue_claims("ada", role="admin", now=then, expires_in=3600)
             return read_caller(claims, "text", issuer="", now=then)
         if asker == "revoked":
@@ -257,11 +257,11 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
             keyring = Keyring(desk.db, desk.clock)
             await keyring.ensure()
             await keyring.create(EDGED, "ES256")
-            services = ServiceTokens(desk.registrar, desk.ledger, desk.admissions, desk.db, desk.clock)
+            service_tokens = ServiceTokens(desk.registrar, desk.ledger, desk.admissions, desk.db, desk.clock)
             passwords, limiter = Passwords(cost=Cost(8, 1)), Limiter()
-            house = House(
+            services = Services(
                 clock=desk.clock, counts=counts, gate=desk.gate, ledger=desk.ledger, registrar=desk.registrar,
-                revocations=desk.revocations, api_keys=desk.api_keys, service_tokens=services,
+                revocations=desk.revocations, api_keys=desk.api_keys, service_tokens=service_tokens,
                 refreshes=Refreshes(
                     desk.registrar, desk.ledger, desk.gate, keyring, desk.db, desk.clock, desk.counted,
                     shared_secrets=[SECRET],
@@ -279,12 +279,12 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
             )  # type: ignore[arg-type]  # fmt: skip
             await desk.users.create(EDGED, name="ann", role="operator", password=await passwords.hash(PASSWORD))
             await desk.users.create(EDGED, name="bob", role="viewer")
-            service, _ = await services.create(EDGED, "somebody's")
+            service, _ = await service_tokens.create(EDGED, "somebody's")
             victim, _ = await desk.api_keys.create(EDGED, name="victim", role="viewer")
             _, spare = await desk.api_keys.create(EDGED, name="spare", role="viewer")
             claims = tokens.issue_claims("eve", role="viewer", now=desk.clock.now(), expires_in=3600)
             inside = desk.gate.admit(desk.gate.authenticate(ApiKey(spare), "ws"), "ws", lambda _cause, _by: None)
-            yield Bench(desk, house, victim.key_id, spare, tokens.sign(claims, SECRET), inside.id, service.token_id)
+            yield Bench(desk, services, victim.key_id, spare, tokens.sign(claims, SECRET), inside.id, service.token_id)
 
 
 def test_every_operation_has_a_row() -> None:
@@ -329,7 +329,7 @@ async def test_ones_own_token_may_be_looked_at_and_ended(tmp_path: Path) -> None
             lambda text, _claims: {"token": None, "token_hash": hashlib.sha256(text.encode()).hexdigest()},
         ]
         for name in names:
-            claims = tokens.issue_claims("eve", role="viewer", now=bench.house.clock.now(), expires_in=3600)
+            claims = tokens.issue_claims("eve", role="viewer", now=bench.services.clock.now(), expires_in=3600)
             text = tokens.sign(claims, SECRET)
             caller = bench.desk.gate.verify_token(text)
             assert await bench.ask(caller, "validate_token", token=text) == "ok"

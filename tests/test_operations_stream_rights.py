@@ -1,11 +1,11 @@
-"""Rights that name streams by how they begin (`cam*`), on the running house: given, handed on, shown and asked."""
+"""Rights that name streams by how they begin (`cam*`), on the running daemon: given, handed on, shown and asked."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
-from house_helpers import SECRET, Conversation, running_house
+from daemon_helpers import SECRET, Conversation, running_daemon
 from patience import fail_after
 
 from edged.credentials import tokens
@@ -23,7 +23,7 @@ async def test_a_beginning_is_given_to_keys_users_and_tokens_and_shown_as_it_was
     """In a token it is what MediaMTX can read, too. What is neither a name, nor a beginning, nor all, is refused."""
     streams = {"read": ["cam*", "door"], "publish": ["a/b-*"]}
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
             key = (await admin.call("create_key", name="k", role="viewer", streams=streams))["key_id"]
             assert (await admin.call("get_key", key_id=key))["streams"] == streams
             await admin.call("update_key", key_id=key, streams={"read": ["x*"]})
@@ -48,9 +48,9 @@ async def test_a_beginning_is_given_to_keys_users_and_tokens_and_shown_as_it_was
 async def test_nobody_hands_on_a_wider_beginning_than_theirs(tmp_path: Path) -> None:
     """`cam*` gives `camera*`, `camera0` and itself; not `ca*`, not all, nothing else, and not to publish."""
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
             made = await admin.call("create_key", name="k", role="admin", streams={"read": ["cam*"]})
-            async with house.websocket() as client:
+            async with daemon.websocket() as client:
                 await client.call("authenticate", auth_token=made["api_key"])
                 for read, publish, found in (
                     ("cam*", [], ""), ("camera*", [], ""), ("camera0", [], ""), ("ca*", [], "permission_denied"),
@@ -69,10 +69,10 @@ async def test_a_beginning_opens_the_cameras_that_begin_so(tmp_path: Path) -> No
     secret, now = tokens.SharedSecret("test", SECRET), int(time.time())
     claims = {"sub": "bob", "role": "viewer", "iat": now, "exp": now + 60, "jti": "x"}
     with fail_after(60):
-        async with running_house(tmp_path, cameras=1) as house, house.local() as admin:
+        async with running_daemon(tmp_path, cameras=1) as daemon, daemon.local() as admin:
 
             async def opens(credential: str) -> bool:
-                async with house.websocket() as client:
+                async with daemon.websocket() as client:
                     await client.call("authenticate", auth_token=credential)
                     return await reason(client, "create_ticket", device="camera0") == ""
 

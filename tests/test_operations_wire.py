@@ -1,4 +1,4 @@
-"""The table of who may ask what, over the wire: every operation by WebSocket, every way by HTTP, at one running house.
+"""The table of who may ask what, over the wire: every operation by WebSocket, every way by HTTP, at one running daemon.
 
 The rows are those of test_operations_matrix; askers come with real credentials, and more of them: a service token, a
 token for files and a ticket open nothing but their own doors. What is asked hits nothing, so nothing changes.
@@ -19,7 +19,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import trio
-from house_helpers import SECRET, RunningHouse, running_house
+from daemon_helpers import SECRET, RunningDaemon, running_daemon
 from patience import fail_after
 from test_operations_matrix import ASKERS, EXPECTED, OPEN, SEE_ALL, SEE_ONE
 from test_operations_surface import SURFACE
@@ -84,9 +84,9 @@ REFUSALS: Final[Mapping[str, tuple[int, int]]] = {
 
 @dataclass
 class Box:
-    """The running house, what everybody shows, and somebody's token to ask about."""
+    """The running daemon, what everybody shows, and somebody's token to ask about."""
 
-    house: RunningHouse
+    daemon: RunningDaemon
     shown: dict[str, str]
     token: str
 
@@ -137,10 +137,10 @@ class Box:
         }.get(operation, {})
 
 
-async def furnish(house: RunningHouse) -> Box:
+async def furnish(daemon: RunningDaemon) -> Box:
     """Everybody's credentials, made as an administrator would make them."""
     shown = {"none": ""}
-    async with house.local() as admin:
+    async with daemon.local() as admin:
         for name in ("ann", "bob"):
             await admin.call("create_user", name=name, role="viewer", password=PASSWORD)
         keys = {role: await admin.call("create_key", name=role, role=role) for role in ASKERS[1:5]}
@@ -158,11 +158,11 @@ async def furnish(house: RunningHouse) -> Box:
     secret = tokens.SharedSecret("test", SECRET)
     late = tokens.issue_claims("ada", role="admin", now=now - 7200, expires_in=3600)
     shown["expired"] = tokens.sign(late, secret)
-    made = await house.request(
+    made = await daemon.request(
         "POST", "/v1/files/generate-token?user_id=ada", headers={"X-Service-Token": shown["service"]}
     )
     shown["files"] = made.json["token"]
-    return Box(house, shown, tokens.sign(claims, secret))
+    return Box(daemon, shown, tokens.sign(claims, secret))
 
 
 def expected(rows: Mapping[str, tuple[str, ...]], name: str, asker: str, door: Mapping[tuple[str, str], str]) -> str:
@@ -176,7 +176,7 @@ def expected(rows: Mapping[str, tuple[str, ...]], name: str, asker: str, door: M
 async def ask_all(box: Box, asker: str) -> dict[str, str]:
     """Every operation on one WebSocket that this asker has authenticated on, or tried to."""
     found = {}
-    async with box.house.websocket() as socket:
+    async with box.daemon.websocket() as socket:
         if asker != "none":
             await socket.ask("authenticate", auth_token=box.shown[asker])
         for operation in sorted(EXPECTED, key=lambda name: name == "authenticate"):
@@ -206,7 +206,7 @@ def word_of(reply: dict[str, Any], operation: str) -> str:
 
 def go_all(box: Box, asker: str) -> dict[str, str]:
     """Every way by HTTP on one connection, with this asker's credential in each request."""
-    connection = http.client.HTTPConnection("127.0.0.1", box.house.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", box.daemon.port, timeout=30)
     found = {}
     for way in (*ASKS, *ALONE):
         method, target, headers, body = request_of(box, asker, way)
@@ -258,17 +258,17 @@ def request_of(box: Box, asker: str, way: str) -> tuple[str, str, dict[str, str]
 
 def test_every_way_has_a_row() -> None:
     """Whoever adds a route says here, or in the table of operations, who may go it; nothing is left over."""
-    house: Any = SimpleNamespace(clock=SimpleNamespace(monotonic=float))
-    found = [f"{way.method} {way.path}" for way in app.list_ways(house, Counted(), Path())]
+    daemon: Any = SimpleNamespace(clock=SimpleNamespace(monotonic=float))
+    found = [f"{way.method} {way.path}" for way in app.list_ways(daemon, Counted(), Path())]
     assert sorted(found) == sorted([*ASKS, *ALONE])
 
 
 async def test_everybody_gets_over_the_wire_what_the_table_says(tmp_path: Path) -> None:
     """Every asker, every operation by WebSocket and every way by HTTP; afterwards the keys and users are as before."""
     with fail_after(120):
-        async with running_house(tmp_path) as house:
-            box = await furnish(house)
-            before = await look(house)
+        async with running_daemon(tmp_path) as daemon:
+            box = await furnish(daemon)
+            before = await look(daemon)
             rows = {**{way: EXPECTED[name] for way, name in ASKS.items()}, **ALONE}
             wrong = {}
             for asker in (*ASKERS, *GUESTS):
@@ -279,12 +279,12 @@ async def test_everybody_gets_over_the_wire_what_the_table_says(tmp_path: Path) 
                 assert told.keys() == meant.keys()
                 wrong |= {(asker, name): (told[name], meant[name]) for name in meant if told[name] != meant[name]}
             assert wrong == {}
-            assert await look(house) == before
+            assert await look(daemon) == before
 
 
-async def look(house: RunningHouse) -> list[Any]:
+async def look(daemon: RunningDaemon) -> list[Any]:
     """Everything that somebody could have changed, but for what is counted."""
-    async with house.local() as admin:
+    async with daemon.local() as admin:
         found = [
             await admin.call(name) for name in ("list_users", "list_keys", "list_service_tokens", "list_signing_keys")
         ]

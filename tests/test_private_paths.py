@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from house_helpers import make_config, running_house
+from daemon_helpers import make_config, running_daemon
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after
@@ -62,9 +62,9 @@ async def test_a_picture_that_cannot_be_kept_is_told_without_its_folder(
     config = make_config(tmp_path, cameras=1)
     config = msgspec.structs.replace(config, snapshots=SnapshotSettings(folder=tmp_path / "snapshots"))
     with fail_after(60):
-        async with running_house(tmp_path, config=config) as house:
-            _, secret = await house.create_key("operator")
-            async with house.websocket() as client, house.local() as admin:
+        async with running_daemon(tmp_path, config=config) as daemon:
+            _, secret = await daemon.create_key("operator")
+            async with daemon.websocket() as client, daemon.local() as admin:
                 await client.call("authenticate", auth_token=secret, auth_type="api_key")
                 remote = (await client.ask("take_snapshot", device="camera0"))["error"]
                 local = (await admin.ask("take_snapshot", device="camera0"))["error"]

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import trio
 import trio.testing
-from house_helpers import RunningHouse, make_config, port_of, running_house
+from daemon_helpers import RunningDaemon, make_config, port_of, running_daemon
 from log_helpers import kept_log
 from patience import fail_after
 
@@ -33,34 +33,34 @@ def lines_of(text: str, event: str) -> list[dict[str, str]]:
     ]
 
 
-async def via(house: RunningHouse, method: str, path: str, client: str = REMOTE, **more: Any) -> int:
+async def via(daemon: RunningDaemon, method: str, path: str, client: str = REMOTE, **more: Any) -> int:
     """The status of a request that a trusted proxy makes for a client."""
-    return (await house.request(method, path, headers={"X-Forwarded-For": client}, **more)).status
+    return (await daemon.request(method, path, headers={"X-Forwarded-For": client}, **more)).status
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> Any:
+async def daemon(tmp_path: Path) -> Any:
     """A daemon whose proxy is this machine."""
     config = make_config(tmp_path, cameras=1)
     listen = msgspec.structs.replace(config.listen, trusted_proxies=("127.0.0.1",))
     with kept_log() as log:
-        async with running_house(tmp_path, config=msgspec.structs.replace(config, listen=listen)) as house:
-            house.log = log  # type: ignore[assignment]
-            yield house
+        async with running_daemon(tmp_path, config=msgspec.structs.replace(config, listen=listen)) as daemon:
+            daemon.log = log  # type: ignore[assignment]
+            yield daemon
 
 
-async def test_a_refusal_says_from_where_at_which_listener_and_for_what(house: RunningHouse) -> None:
+async def test_a_refusal_says_from_where_at_which_listener_and_for_what(daemon: RunningDaemon) -> None:
     """Over HTTP, WebSocket and with a key that is known but may not: its id, not its text."""
-    key_id, secret = await house.create_key("viewer")
+    key_id, secret = await daemon.create_key("viewer")
     with fail_after(60):
-        assert await via(house, "GET", "/api/keys?x=1", key=WRONG) == 401
-        assert await via(house, "GET", "/api/sessions", "198.51.100.1") == 401
-        assert await via(house, "DELETE", f"/api/keys/{key_id}", key=secret) in (401, 403, 404)
-        compat = port_of(house.config.listen.compat)
-        async with house.websocket(compat, extra_headers=[(b"x-forwarded-for", b"203.0.113.9")]) as client:
+        assert await via(daemon, "GET", "/api/keys?x=1", key=WRONG) == 401
+        assert await via(daemon, "GET", "/api/sessions", "198.51.100.1") == 401
+        assert await via(daemon, "DELETE", f"/api/keys/{key_id}", key=secret) in (401, 403, 404)
+        compat = port_of(daemon.config.listen.compat)
+        async with daemon.websocket(compat, extra_headers=[(b"x-forwarded-for", b"203.0.113.9")]) as client:
             await client.ask("authenticate", auth_token=WRONG, auth_type="api_key")
             await client.ask("get_camera_list")
-    log = house.log.getvalue()  # type: ignore[attr-defined]
+    log = daemon.log.getvalue()  # type: ignore[attr-defined]
     told = {(line["address"], line["listener"], line["doing"], line["reason"]) for line in lines_of(log, "refused")}
     assert told >= {
         (REMOTE, "main", "GET /api/keys", "unknown_key"),
@@ -75,27 +75,27 @@ async def test_a_refusal_says_from_where_at_which_listener_and_for_what(house: R
     assert WRONG not in log
 
 
-async def test_a_flood_of_refusals_is_a_line_a_minute(house: RunningHouse) -> None:
+async def test_a_flood_of_refusals_is_a_line_a_minute(daemon: RunningDaemon) -> None:
     """The first five as they come; what is left is written when the daemon ends; another client is told apart."""
     with fail_after(60):
         for _ in range(40):
-            assert await via(house, "GET", "/api/sessions") == 401
-        assert await via(house, "GET", "/api/sessions", "198.51.100.1") == 401
-        found = lines_of(house.log.getvalue(), "refused")  # type: ignore[attr-defined]
+            assert await via(daemon, "GET", "/api/sessions") == 401
+        assert await via(daemon, "GET", "/api/sessions", "198.51.100.1") == 401
+        found = lines_of(daemon.log.getvalue(), "refused")  # type: ignore[attr-defined]
     assert [line["address"] for line in found] == [REMOTE] * 5 + ["198.51.100.1"]
 
 
-async def test_what_was_made_and_ended_says_by_whom(house: RunningHouse) -> None:
+async def test_what_was_made_and_ended_says_by_whom(daemon: RunningDaemon) -> None:
     """Keys, users, service tokens, signing keys, revocations: the actor, their key and where they asked from."""
-    admin_id, secret = await house.create_key("admin")
+    admin_id, secret = await daemon.create_key("admin")
     with fail_after(60):
-        status = await via(house, "POST", "/api/keys", key=secret, body={"name": "door", "role": "viewer"})
+        status = await via(daemon, "POST", "/api/keys", key=secret, body={"name": "door", "role": "viewer"})
         assert status == 201
-        async with house.local() as root:
+        async with daemon.local() as root:
             made = await root.call("create_key", name="yard", role="viewer")
             await root.call("create_user", name="ann", role="viewer")
             await root.call("revoke_key", key_id=made["key_id"])
-    log = house.log.getvalue()  # type: ignore[attr-defined]
+    log = daemon.log.getvalue()  # type: ignore[attr-defined]
     lines = {line.get("name"): line for line in lines_of(log, "created")}
     assert (lines["door"]["by_credential"], lines["door"]["address"]) == (admin_id, REMOTE)
     assert lines["yard"]["by"].startswith("local:")
@@ -106,18 +106,18 @@ async def test_what_was_made_and_ended_says_by_whom(house: RunningHouse) -> None
     assert lines_of(log, "revoked")[-1]["by"].startswith("local:")
 
 
-async def test_issued_and_refreshed_tokens_and_added_cameras_say_by_whom(house: RunningHouse) -> None:
+async def test_issued_and_refreshed_tokens_and_added_cameras_say_by_whom(daemon: RunningDaemon) -> None:
     """A token by its jti, which is no secret: it is what an administrator revokes it by."""
-    admin_id, secret = await house.create_key("admin")
+    admin_id, secret = await daemon.create_key("admin")
     with fail_after(60):
         headers = {"X-Forwarded-For": REMOTE}
         body: dict[str, str] = {"user_id": "ann", "role": "viewer"}
-        told = await house.request("POST", "/api/tokens", key=secret, body=body, headers=headers)
+        told = await daemon.request("POST", "/api/tokens", key=secret, body=body, headers=headers)
         shown = headers | {"Authorization": f"Bearer {told.json['token']}"}
-        assert (await house.request("POST", "/api/token/refresh", body={}, headers=shown)).status == 200
+        assert (await daemon.request("POST", "/api/token/refresh", body={}, headers=shown)).status == 200
         camera = {"name": "Gate", "source": "rtsp://192.0.2.9/stream"}
-        assert await via(house, "POST", "/api/cameras", key=secret, body=camera) in (200, 201)
-    log = house.log.getvalue()  # type: ignore[attr-defined]
+        assert await via(daemon, "POST", "/api/cameras", key=secret, body=camera) in (200, 201)
+    log = daemon.log.getvalue()  # type: ignore[attr-defined]
     ((issued,), (refreshed,), (added,)) = (lines_of(log, each) for each in ("issued", "refreshed", "camera added"))
     assert issued["jti"] == refreshed["credential"] == told.json["jti"]
     assert issued["by_credential"] == added["by_credential"] == admin_id

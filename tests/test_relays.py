@@ -8,7 +8,7 @@ from pathlib import Path
 import planted
 import pytest
 import trio
-from house_helpers import Conversation, RunningHouse, running_house
+from daemon_helpers import Conversation, RunningDaemon, running_daemon
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after
@@ -66,16 +66,18 @@ def test_a_request_over_http_is_asked_the_same(hosts: list[str]) -> None:
 # --- the demo's login --------------------------------------------------------
 
 
-async def over_http(house: RunningHouse, headers: Mapping[str, str], name: str = "demo", password: str = "demo") -> int:
+async def over_http(
+    daemon: RunningDaemon, headers: Mapping[str, str], name: str = "demo", password: str = "demo"
+) -> int:
     """The status of POST /api/token."""
     body = {"username": name, "password": password}
-    return (await house.request("POST", "/api/token", body=body, headers=headers)).status
+    return (await daemon.request("POST", "/api/token", body=body, headers=headers)).status
 
 
-async def over_websocket(house: RunningHouse, headers: Mapping[str, str]) -> list[str]:
+async def over_websocket(daemon: RunningDaemon, headers: Mapping[str, str]) -> list[str]:
     """What the upgrade's headers make of both ways to show a password."""
     sent = [(name.lower().encode(), value.encode()) for name, value in headers.items() if name != "Host"]
-    stream = await trio.open_tcp_stream("127.0.0.1", house.port)
+    stream = await trio.open_tcp_stream("127.0.0.1", daemon.port)
     async with stream, trio.open_nursery() as nursery:
         host = headers.get("Host", "localhost")
         client = Conversation(await wrap_client_stream(nursery, stream, host, "/ws", extra_headers=sent))
@@ -88,15 +90,15 @@ async def over_websocket(house: RunningHouse, headers: Mapping[str, str]) -> lis
 async def test_a_password_that_everybody_knows_is_not_taken_through_a_proxy(tmp_path: Path) -> None:
     """One on this machine makes every stranger come from loopback; a good password is good all the same."""
     with fail_after(60):
-        async with running_house(tmp_path, cameras=0) as house:
-            async with house.local() as admin:
+        async with running_daemon(tmp_path, cameras=0) as daemon:
+            async with daemon.local() as admin:
                 await admin.call("create_demo_login")
                 await admin.call("create_user", name="ann", role="viewer", password=PASSWORD)
             for headers in BY_PROXY:
-                assert await over_http(house, headers) == 401, headers
-                assert await over_websocket(house, headers) == ["auth_failed", "auth_failed"], headers
-            assert await over_http(house, BY_PROXY[0], "ann", PASSWORD) == 200
+                assert await over_http(daemon, headers) == 401, headers
+                assert await over_websocket(daemon, headers) == ["auth_failed", "auth_failed"], headers
+            assert await over_http(daemon, BY_PROXY[0], "ann", PASSWORD) == 200
             # On this machine itself, by each of its names.
             for name in ("localhost", "127.0.0.1"):
-                assert await over_http(house, {"Host": f"{name}:{house.port}"}) == 200
-                assert await over_websocket(house, {"Host": name}) == ["ok", "ok"]
+                assert await over_http(daemon, {"Host": f"{name}:{daemon.port}"}) == 200
+                assert await over_websocket(daemon, {"Host": name}) == ["ok", "ok"]

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import trio
 from cli_helpers import write_config
-from house_helpers import free_port
+from daemon_helpers import free_port
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import trio
+from daemon_helpers import SECRET
 from durability_helpers import Box
-from house_helpers import SECRET
 
 from edged.credentials.tokens import SharedSecret, issue_claims, sign
 from edged.store import backups

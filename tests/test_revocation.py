@@ -16,7 +16,7 @@ import msgspec
 import planted
 import pytest
 import trio
-from house_helpers import SECRET, RunningHouse, make_config, port_of, running_house
+from daemon_helpers import SECRET, RunningDaemon, make_config, port_of, running_daemon
 from media_helpers import install_standin, order
 from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
@@ -49,9 +49,9 @@ class Held:
     revoke: Callable[[], Awaitable[None]]
 
 
-async def hold_key(house: RunningHouse) -> Held:
-    key_id, secret = await house.create_key()
-    return Held(secret, lambda: house.revoke_key(key_id))
+async def hold_key(daemon: RunningDaemon) -> Held:
+    key_id, secret = await daemon.create_key()
+    return Held(secret, lambda: daemon.revoke_key(key_id))
 
 
 def sign(jti: str, seconds: float = 600) -> str:
@@ -60,23 +60,23 @@ def sign(jti: str, seconds: float = 600) -> str:
     return tokens.sign(claims, tokens.SharedSecret("test", SECRET))
 
 
-async def hold_jti(house: RunningHouse) -> Held:
+async def hold_jti(daemon: RunningDaemon) -> Held:
     """A token that is revoked by its jti, as whoever no longer has its text does it."""
     jti = secrets.token_hex(8)
 
     async def revoke() -> None:
-        async with house.local() as admin:
+        async with daemon.local() as admin:
             await admin.call("revoke_token", jti=jti)
 
     return Held(sign(jti), revoke)
 
 
-async def hold_token(house: RunningHouse) -> Held:
+async def hold_token(daemon: RunningDaemon) -> Held:
     """A token that is revoked by its text."""
     text = sign(secrets.token_hex(8))
 
     async def revoke() -> None:
-        async with house.local() as admin:
+        async with daemon.local() as admin:
             await admin.call("revoke_token", token=text)
 
     return Held(text, revoke)
@@ -88,16 +88,16 @@ HOLDS = {"key": hold_key, "jti": hold_jti, "token": hold_token}
 # Viewers -------------------------------------------------------------------------------------------------------------
 
 
-def media_api(house: RunningHouse) -> Client:
+def media_api(daemon: RunningDaemon) -> Client:
     """MediaMTX's own API, with the password that edged made for itself: what it lists is what there is."""
-    text = (house.config.paths.runtime / "mediamtx.json").read_text()
+    text = (daemon.config.paths.runtime / "mediamtx.json").read_text()
     port = port_of((json.loads(text)["apiAddress"],))
     return Client("127.0.0.1", port, "edged", planted.child_secrets("api")[-1], protocols=("rtsp", "webrtc", "hls"))
 
 
-async def list_readers(house: RunningHouse) -> list[MediaSession]:
+async def list_readers(daemon: RunningDaemon) -> list[MediaSession]:
     """Everybody in MediaMTX's lists but edged's own publishers."""
-    return [session for session in await media_api(house).list_sessions() if session.state != "publish"]
+    return [session for session in await media_api(daemon).list_sessions() if session.state != "publish"]
 
 
 def basic(password: str) -> str:
@@ -149,7 +149,7 @@ class HlsViewer:
 class WhepViewer:
     """A WebRTC viewer whose offer is answered; its media never flow."""
 
-    house: RunningHouse
+    daemon: RunningDaemon
     path: str
     password: str
     session: str = ""
@@ -159,7 +159,7 @@ class WhepViewer:
 
         def post() -> int:
             connection = http.client.HTTPConnection(
-                "127.0.0.1", port_of((self.house.config.mediamtx.webrtc,)), timeout=60
+                "127.0.0.1", port_of((self.daemon.config.mediamtx.webrtc,)), timeout=60
             )
             try:
                 head = {"Content-Type": "application/sdp", "Authorization": basic(self.password)}
@@ -174,26 +174,26 @@ class WhepViewer:
         return await trio.to_thread.run_sync(post, abandon_on_cancel=True)
 
     async def is_listed(self) -> bool:
-        return self.session in [session.id for session in await list_readers(self.house)]
+        return self.session in [session.id for session in await list_readers(self.daemon)]
 
 
-async def watch_rtsp(house: RunningHouse, password: str, camera: str = "camera0") -> RtspReader:
+async def watch_rtsp(daemon: RunningDaemon, password: str, camera: str = "camera0") -> RtspReader:
     """A viewer who has seen something."""
-    viewer = RtspReader(house.rtsp, camera, "viewer", password)
+    viewer = RtspReader(daemon.rtsp, camera, "viewer", password)
     await viewer.play()
     await viewer.wait_packet()
     return viewer
 
 
-async def assert_refused(house: RunningHouse, password: str) -> None:
+async def assert_refused(daemon: RunningDaemon, password: str) -> None:
     """This credential opens nothing any more, over any protocol."""
-    again = RtspReader(house.rtsp, "camera0", "viewer", password)
+    again = RtspReader(daemon.rtsp, "camera0", "viewer", password)
     with pytest.raises(RtspRefused) as refused:
         await again.play()
     assert refused.value.status == 401
     await again.aclose()
-    assert await HlsViewer(house.hls, "camera0", password).read() == 401
-    assert await WhepViewer(house, "camera0", password).play() == 401
+    assert await HlsViewer(daemon.hls, "camera0", password).read() == 401
+    assert await WhepViewer(daemon, "camera0", password).play() == 401
 
 
 # The tests -----------------------------------------------------------------------------------------------------------
@@ -208,15 +208,15 @@ class TestOnTheRealMediaMTX:
     async def test_a_revoked_credential_ends_its_streams_over_every_protocol(self, tmp_path: Path, kind: str) -> None:
         """RTSP is closed, the HLS playlist refused, the WebRTC session gone; another viewer goes on."""
         with fail_after(80):
-            async with running_house(tmp_path, mediamtx=True) as house:
-                await house.wait_media()
-                held, other = await HOLDS[kind](house), await hold_key(house)
-                bystander = await watch_rtsp(house, other.secret)
-                rtsp = await watch_rtsp(house, held.secret)
-                hls = HlsViewer(house.hls, "camera0", held.secret)
+            async with running_daemon(tmp_path, mediamtx=True) as daemon:
+                await daemon.wait_media()
+                held, other = await HOLDS[kind](daemon), await hold_key(daemon)
+                bystander = await watch_rtsp(daemon, other.secret)
+                rtsp = await watch_rtsp(daemon, held.secret)
+                hls = HlsViewer(daemon.hls, "camera0", held.secret)
                 assert await hls.read() == 200
                 assert await hls.read() == 200, "its session works without the credential"
-                whep = WhepViewer(house, "camera0", held.secret)
+                whep = WhepViewer(daemon, "camera0", held.secret)
                 assert await whep.play() == 201
                 assert await whep.is_listed()
                 await held.revoke()
@@ -225,8 +225,8 @@ class TestOnTheRealMediaMTX:
                     await hls.wait_end()
                     while await whep.is_listed():
                         await trio.sleep(0.02)
-                await assert_refused(house, held.secret)
-                assert [session.protocol for session in await list_readers(house)] == ["rtsp"]
+                await assert_refused(daemon, held.secret)
+                assert [session.protocol for session in await list_readers(daemon)] == ["rtsp"]
                 await bystander.wait_packet()
                 await rtsp.aclose()
                 await bystander.aclose()
@@ -235,12 +235,12 @@ class TestOnTheRealMediaMTX:
     async def test_a_held_hls_reader_does_not_outlive_its_key(self, tmp_path: Path) -> None:
         """MediaMTX lists it only when the picture comes; a second later at most it is out again."""
         with fail_after(200):
-            async with running_house(tmp_path, mediamtx=True) as house:
-                await house.wait_media()
-                held, other = await hold_key(house), await hold_key(house)
-                house.plug(1).unlink()
-                await self._wait_connected(house, 1)
-                hls = HlsViewer(house.hls, "camera1", held.secret)
+            async with running_daemon(tmp_path, mediamtx=True) as daemon:
+                await daemon.wait_media()
+                held, other = await hold_key(daemon), await hold_key(daemon)
+                daemon.plug(1).unlink()
+                await self._wait_connected(daemon, 1)
+                hls = HlsViewer(daemon.hls, "camera1", held.secret)
                 statuses: list[int] = []
                 listed_at = gone_at = 0.0
 
@@ -254,12 +254,12 @@ class TestOnTheRealMediaMTX:
                     await held.revoke()
                     revoked_at = trio.current_time()
                     await trio.sleep(3.5)  # between two sweeps, whichever they are
-                    house.plug(1).touch()
-                    await self._wait_connected(house, 2)
+                    daemon.plug(1).touch()
+                    await self._wait_connected(daemon, 2)
                     # Whoever asks for the picture now brings it for the held one too.
-                    nursery.start_soon(self._try_until_it_plays, house, other.secret)
+                    nursery.start_soon(self._try_until_it_plays, daemon, other.secret)
                     while not gone_at and trio.current_time() - revoked_at < 30:
-                        mine = [one for one in await list_readers(house) if one.protocol == "hls"]
+                        mine = [one for one in await list_readers(daemon) if one.protocol == "hls"]
                         if mine and not listed_at:
                             listed_at = trio.current_time()
                         if not mine and (listed_at or trio.current_time() - revoked_at > 14):
@@ -275,14 +275,14 @@ class TestOnTheRealMediaMTX:
                     assert await hls.read() == 401
                     nursery.cancel_scope.cancel()
 
-    async def _wait_connected(self, house: RunningHouse, number: int) -> None:
-        async with house.local() as admin:
+    async def _wait_connected(self, daemon: RunningDaemon, number: int) -> None:
+        async with daemon.local() as admin:
             while (await admin.call("get_camera_list"))["connected"] != number:
                 await trio.sleep(0.05)
 
-    async def _try_until_it_plays(self, house: RunningHouse, password: str) -> None:
+    async def _try_until_it_plays(self, daemon: RunningDaemon, password: str) -> None:
         while True:
-            viewer = RtspReader(house.rtsp, "camera1", "viewer", password)
+            viewer = RtspReader(daemon.rtsp, "camera1", "viewer", password)
             try:
                 with suppress(RtspRefused, OSError):
                     await viewer.play()
@@ -296,18 +296,18 @@ class TestOnTheRealMediaMTX:
     async def test_a_rotated_keys_old_secret_ends_with_its_grace(self, tmp_path: Path, grace: int) -> None:
         """The stream that the old secret opened ends, the one of the new secret stays."""
         with fail_after(80):
-            async with running_house(tmp_path, mediamtx=True) as house:
-                await house.wait_media()
-                key_id, old = await house.create_key()
-                viewer = await watch_rtsp(house, old)
-                async with house.local() as admin:
+            async with running_daemon(tmp_path, mediamtx=True) as daemon:
+                await daemon.wait_media()
+                key_id, old = await daemon.create_key()
+                viewer = await watch_rtsp(daemon, old)
+                async with daemon.local() as admin:
                     rotated = await admin.call("rotate_key", key_id=key_id, grace_seconds=grace)
                 began = trio.current_time()
-                new = await watch_rtsp(house, rotated["api_key"])
+                new = await watch_rtsp(daemon, rotated["api_key"])
                 with fail_after(PATIENCE):
                     await viewer.wait_end()
                 assert trio.current_time() - began >= grace * 0.5 - 0.1, "not before its time"
-                await assert_refused(house, old)
+                await assert_refused(daemon, old)
                 await new.wait_packet()
                 await viewer.aclose()
                 await new.aclose()
@@ -317,21 +317,21 @@ class TestOnTheRealMediaMTX:
         config = make_config(tmp_path, mediamtx=True)
         config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, leeway=0))
         with fail_after(80):
-            async with running_house(tmp_path, config=config) as house:
-                await house.wait_media()
-                _, key = await house.create_key()
-                warm = await watch_rtsp(house, key)  # so that nobody has to wait for a picture
+            async with running_daemon(tmp_path, config=config) as daemon:
+                await daemon.wait_media()
+                _, key = await daemon.create_key()
+                warm = await watch_rtsp(daemon, key)  # so that nobody has to wait for a picture
                 token = sign("short", seconds=6)
-                rtsp = await watch_rtsp(house, token)
-                hls = HlsViewer(house.hls, "camera0", token)
-                whep = WhepViewer(house, "camera0", token)
+                rtsp = await watch_rtsp(daemon, token)
+                hls = HlsViewer(daemon.hls, "camera0", token)
+                whep = WhepViewer(daemon, "camera0", token)
                 assert (await hls.read(), await whep.play()) == (200, 201)
                 with fail_after(6 + PATIENCE):
                     await rtsp.wait_end()
                     await hls.wait_end()
                     while await whep.is_listed():
                         await trio.sleep(0.02)
-                await assert_refused(house, token)
+                await assert_refused(daemon, token)
                 await warm.wait_packet()
                 await rtsp.aclose()
                 await warm.aclose()
@@ -340,12 +340,12 @@ class TestOnTheRealMediaMTX:
     async def test_a_handshake_in_flight_ends_with_the_key(self, tmp_path: Path, step: str) -> None:
         """Revoked between two requests of one viewer: the next is refused or finds the connection closed."""
         with fail_after(80):
-            async with running_house(tmp_path, mediamtx=True) as house:
-                await house.wait_media()
-                held, other = await hold_key(house), await hold_key(house)
-                warm = await watch_rtsp(house, other.secret)
-                flight = RtspReader(house.rtsp, "camera0", "viewer", held.secret)
-                flight._stream = await trio.open_tcp_stream("127.0.0.1", house.rtsp)
+            async with running_daemon(tmp_path, mediamtx=True) as daemon:
+                await daemon.wait_media()
+                held, other = await hold_key(daemon), await hold_key(daemon)
+                warm = await watch_rtsp(daemon, other.secret)
+                flight = RtspReader(daemon.rtsp, "camera0", "viewer", held.secret)
+                flight._stream = await trio.open_tcp_stream("127.0.0.1", daemon.rtsp)
                 await flight.request("DESCRIBE", flight.url, {"Accept": "application/sdp"})
                 if step == "SETUP":
                     await self._set_up(flight)
@@ -357,7 +357,7 @@ class TestOnTheRealMediaMTX:
                     await flight.request("PLAY", flight.url + "/")
                 await flight.aclose()
                 with fail_after(PATIENCE):
-                    while len(await list_readers(house)) != 1:
+                    while len(await list_readers(daemon)) != 1:
                         await trio.sleep(0.05)
                 await warm.aclose()
 
@@ -367,17 +367,17 @@ class TestOnTheRealMediaMTX:
     async def test_nobody_slips_through_while_a_key_is_revoked(self, tmp_path: Path) -> None:
         """Twenty viewers at every stage of their handshakes: none is left, and none is admitted after the reply."""
         with fail_after(85):
-            async with running_house(tmp_path, mediamtx=True) as house:
-                await house.wait_media()
-                other = await hold_key(house)
-                warm = await watch_rtsp(house, other.secret)
+            async with running_daemon(tmp_path, mediamtx=True) as daemon:
+                await daemon.wait_media()
+                other = await hold_key(daemon)
+                warm = await watch_rtsp(daemon, other.secret)
                 for attempt in range(4):
-                    held = await hold_key(house)
+                    held = await hold_key(daemon)
                     async with trio.open_nursery() as nursery:
 
                         async def come(delay: float, secret: str = held.secret) -> None:
                             await trio.sleep(delay)
-                            viewer = RtspReader(house.rtsp, "camera0", "viewer", secret)
+                            viewer = RtspReader(daemon.rtsp, "camera0", "viewer", secret)
                             try:
                                 with suppress(RtspRefused, OSError), fail_after(PATIENCE):
                                     await viewer.play()
@@ -389,7 +389,7 @@ class TestOnTheRealMediaMTX:
                             nursery.start_soon(come, number * 0.002)
                         await trio.sleep(0.004 * attempt + 0.006)
                         await held.revoke()
-                    assert len(await list_readers(house)) == 1
+                    assert len(await list_readers(daemon)) == 1
                 await warm.wait_packet()
                 await warm.aclose()
 
@@ -401,11 +401,11 @@ async def test_a_kick_that_fails_is_left_to_the_sweep(tmp_path: Path) -> None:
     server = msgspec.structs.replace(config.mediamtx, binary=str(program))
     config = msgspec.structs.replace(config, mediamtx=server)
     with fail_after(80):
-        async with running_house(tmp_path, config=config) as house:
-            await house.wait_media()
-            held = await hold_key(house)
-            viewer = RtspReader(house.rtsp, "camera0", "viewer", held.secret)
-            viewer._stream = await trio.open_tcp_stream("127.0.0.1", house.rtsp)
+        async with running_daemon(tmp_path, config=config) as daemon:
+            await daemon.wait_media()
+            held = await hold_key(daemon)
+            viewer = RtspReader(daemon.rtsp, "camera0", "viewer", held.secret)
+            viewer._stream = await trio.open_tcp_stream("127.0.0.1", daemon.rtsp)
             await viewer.request("SETUP", f"{viewer.url}/trackID=0", {"Transport": "RTP/AVP/TCP"})
             await viewer.request("PLAY", viewer.url)
             order(tmp_path / "standin", "no-kicks")
@@ -414,9 +414,9 @@ async def test_a_kick_that_fails_is_left_to_the_sweep(tmp_path: Path) -> None:
             with trio.move_on_after(2.5) as waited:
                 await viewer.wait_end()
             assert waited.cancelled_caught, "the stand-in did not do as it was told"
-            assert len(await list_readers(house)) == 1
+            assert len(await list_readers(daemon)) == 1
             order(tmp_path / "standin")
             with fail_after(30):
                 await viewer.wait_end()
-            assert await list_readers(house) == []
+            assert await list_readers(daemon) == []
             await viewer.aclose()

@@ -15,7 +15,7 @@ import msgspec
 import planted
 import pytest
 import trio
-from house_helpers import SECRET, RunningHouse, free_port, make_config, port_of, running_house
+from daemon_helpers import SECRET, RunningDaemon, free_port, make_config, port_of, running_daemon
 from patience import fail_after
 from test_revocation import HlsViewer, WhepViewer, assert_refused, watch_rtsp
 
@@ -49,51 +49,51 @@ class Held:
     end: Callable[[], Awaitable[object]]
 
 
-def asking(house: RunningHouse, method: str, **params: object) -> Callable[[], Awaitable[object]]:
+def asking(daemon: RunningDaemon, method: str, **params: object) -> Callable[[], Awaitable[object]]:
     async def ask() -> Any:
-        async with house.local() as admin:
+        async with daemon.local() as admin:
             return await admin.call(method, **params)
 
     return ask
 
 
-async def hold_key(house: RunningHouse) -> Held:
+async def hold_key(daemon: RunningDaemon) -> Held:
     """An API key, revoked."""
-    key_id, secret = await house.create_key("admin")
-    return Held(secret, asking(house, "revoke_key", key_id=key_id))
+    key_id, secret = await daemon.create_key("admin")
+    return Held(secret, asking(daemon, "revoke_key", key_id=key_id))
 
 
-async def hold_line(house: RunningHouse) -> Held:
+async def hold_line(daemon: RunningDaemon) -> Held:
     """A token of others, ended by a line through all of its subject's tokens up to now."""
     now = int(time.time())
     claims = {"user_id": "walker", "role": "admin", "iat": now, "exp": now + 600}
     text = tokens.sign(claims, tokens.SharedSecret("test", SECRET))
-    return Held(text, asking(house, "revoke", subject="walker", before="now"))
+    return Held(text, asking(daemon, "revoke", subject="walker", before="now"))
 
 
-async def hold_login(house: RunningHouse) -> Held:
+async def hold_login(daemon: RunningDaemon) -> Held:
     """A token by a user's password; the user is disabled."""
-    await add_user(house)
-    async with house.websocket() as client:
+    await add_user(daemon)
+    async with daemon.websocket() as client:
         token = (await client.call("login", username="ann", password=PASSWORD))["token"]
-    return Held(token, asking(house, "update_user", name="ann", disabled=True))
+    return Held(token, asking(daemon, "update_user", name="ann", disabled=True))
 
 
-async def hold_owned(house: RunningHouse) -> Held:
+async def hold_owned(daemon: RunningDaemon) -> Held:
     """A key of a user; the user is disabled."""
-    await add_user(house)
-    _, secret = await house.create_key("admin", owner="ann")
-    return Held(secret, asking(house, "update_user", name="ann", disabled=True))
+    await add_user(daemon)
+    _, secret = await daemon.create_key("admin", owner="ann")
+    return Held(secret, asking(daemon, "update_user", name="ann", disabled=True))
 
 
-async def hold_orphan(house: RunningHouse) -> Held:
+async def hold_orphan(daemon: RunningDaemon) -> Held:
     """A key of a user; the user's subject is revoked for good."""
-    return Held((await hold_owned(house)).secret, asking(house, "revoke", subject="ann"))
+    return Held((await hold_owned(daemon)).secret, asking(daemon, "revoke", subject="ann"))
 
 
-async def add_user(house: RunningHouse) -> None:
+async def add_user(daemon: RunningDaemon) -> None:
     for name in ("root", "ann"):
-        await asking(house, "create_user", name=name, role="admin", password=PASSWORD)()
+        await asking(daemon, "create_user", name=name, role="admin", password=PASSWORD)()
 
 
 HOLDS = {"key": hold_key, "line": hold_line, "login": hold_login, "owned": hold_owned, "orphan": hold_orphan}
@@ -102,13 +102,13 @@ HOLDS = {"key": hold_key, "line": hold_line, "login": hold_login, "owned": hold_
 # Players and publishers ----------------------------------------------------------------------------------------------
 
 
-async def address(house: RunningHouse, secret: str, protocol: str, action: Action) -> str:
+async def address(daemon: RunningDaemon, secret: str, protocol: str, action: Action) -> str:
     """What ffmpeg is given: the key itself; or, as ffmpeg and SRT cut a token short, a ticket for it."""
-    camera, media = PLACES[protocol, action], house.config.mediamtx
+    camera, media = PLACES[protocol, action], daemon.config.mediamtx
     if len(secret) > 100:
         body = {"device": camera, "action": action, "ttl": 600}
-        head = {"Authorization": f"Bearer {secret}", "Host": f"127.0.0.1:{house.port}"}
-        made = await house.request("POST", "/api/tickets", body=body, headers=head)
+        head = {"Authorization": f"Bearer {secret}", "Host": f"127.0.0.1:{daemon.port}"}
+        made = await daemon.request("POST", "/api/tickets", body=body, headers=head)
         assert made.status in (200, 201), made.body
         return str(made.json["urls"][protocol])
     port = port_of((getattr(media, protocol),))
@@ -151,9 +151,9 @@ class Runner:
         return self.protocol, self.action, PLACES[self.protocol, self.action]
 
 
-async def runners(house: RunningHouse, secret: str, *, only: str = "") -> list[Runner]:
+async def runners(daemon: RunningDaemon, secret: str, *, only: str = "") -> list[Runner]:
     return [
-        Runner(protocol, action, await address(house, secret, protocol, action))
+        Runner(protocol, action, await address(daemon, secret, protocol, action))
         for protocol, action in PLACES
         if action.startswith(only)
     ]
@@ -179,8 +179,8 @@ class Transfer:
             pass
 
 
-async def get(house: RunningHouse, target: str, secret: str) -> Transfer:
-    transfer = Transfer(await trio.open_tcp_stream("127.0.0.1", house.port))
+async def get(daemon: RunningDaemon, target: str, secret: str) -> Transfer:
+    transfer = Transfer(await trio.open_tcp_stream("127.0.0.1", daemon.port))
     head = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {secret}\r\n\r\n"
     await transfer.stream.send_all(head.encode())
     start = await transfer.stream.receive_some(4096)
@@ -188,9 +188,9 @@ async def get(house: RunningHouse, target: str, secret: str) -> Transfer:
     return transfer
 
 
-async def list_sessions(house: RunningHouse) -> list[MediaSession]:
+async def list_sessions(daemon: RunningDaemon) -> list[MediaSession]:
     """What MediaMTX itself lists, but edged's own publishers."""
-    text = (house.config.paths.runtime / "mediamtx.json").read_text()
+    text = (daemon.config.paths.runtime / "mediamtx.json").read_text()
     port = port_of((json.loads(text)["apiAddress"],))
     protocols = ("rtsp", "webrtc", "hls", "rtmp", "srt")
     client = Client("127.0.0.1", port, "edged", planted.child_secrets("api")[-1], protocols=protocols)
@@ -198,12 +198,12 @@ async def list_sessions(house: RunningHouse) -> list[MediaSession]:
     return [each for each in found if (each.protocol, each.path, each.state) != ("rtsp", "camera0", "publish")]
 
 
-async def until_listed(house: RunningHouse, wanted: list[Runner]) -> None:
+async def until_listed(daemon: RunningDaemon, wanted: list[Runner]) -> None:
     """Until MediaMTX has each of these, as what it is."""
     facts = sorted(each.fact for each in wanted)
     with fail_after(60):
         while True:
-            found = [(each.protocol, each.state, each.path) for each in await list_sessions(house)]
+            found = [(each.protocol, each.state, each.path) for each in await list_sessions(daemon)]
             if sorted(fact for fact in found if fact in facts) == facts:
                 return
             dead = [each.fact for each in wanted if each.ended.is_set()]
@@ -211,7 +211,7 @@ async def until_listed(house: RunningHouse, wanted: list[Runner]) -> None:
             await trio.sleep(0.1)
 
 
-def make_house_config(tmp_path: Path) -> Any:
+def make_daemon_config(tmp_path: Path) -> Any:
     config = make_config(tmp_path, cameras=4, mediamtx=True)
     media = msgspec.structs.replace(
         config.mediamtx, rtmp=f"127.0.0.1:{free_port()}", srt=f"127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
@@ -228,23 +228,23 @@ async def test_what_a_credential_opened_ends_with_it_over_every_protocol(
 ) -> None:
     """Watched over RTSP, RTMP, SRT, HLS, WebRTC and as live picture, published over RTSP, RTMP and SRT, a download
     under way: ended, and refused when tried again. What another key opened goes on. None of it is an incident."""
-    config = make_house_config(tmp_path)
+    config = make_daemon_config(tmp_path)
     await Snapshots(config.snapshots.folder).save("big.jpg", "camera0", PICTURE, "jpg", time.time())
     live = "/api/cameras/camera0/live.mjpeg"
     with fail_after(200):
-        async with running_house(tmp_path, config=config) as house, trio.open_nursery() as nursery:
-            await house.wait_media()
-            held, other = await HOLDS[kind](house), await hold_key(house)
-            theirs, mine = await runners(house, other.secret, only="read"), await runners(house, held.secret)
+        async with running_daemon(tmp_path, config=config) as daemon, trio.open_nursery() as nursery:
+            await daemon.wait_media()
+            held, other = await HOLDS[kind](daemon), await hold_key(daemon)
+            theirs, mine = await runners(daemon, other.secret, only="read"), await runners(daemon, held.secret)
             for each in (*theirs, *mine):
                 nursery.start_soon(each.run)
-            rtsp, bystander = await watch_rtsp(house, held.secret), await watch_rtsp(house, other.secret)
-            hls, whep = HlsViewer(house.hls, "camera0", held.secret), WhepViewer(house, "camera0", held.secret)
+            rtsp, bystander = await watch_rtsp(daemon, held.secret), await watch_rtsp(daemon, other.secret)
+            hls, whep = HlsViewer(daemon.hls, "camera0", held.secret), WhepViewer(daemon, "camera0", held.secret)
             assert (await hls.read(), await whep.play()) == (200, 201)
-            picture, stays = await get(house, live, held.secret), await get(house, live, other.secret)
+            picture, stays = await get(daemon, live, held.secret), await get(daemon, live, other.secret)
             await picture.wait_more()
-            download = await get(house, "/files/snapshots/big.jpg", held.secret)
-            await until_listed(house, [*theirs, *mine])
+            download = await get(daemon, "/files/snapshots/big.jpg", held.secret)
+            await until_listed(daemon, [*theirs, *mine])
 
             await held.end()
             with fail_after(PATIENCE):
@@ -252,7 +252,7 @@ async def test_what_a_credential_opened_ends_with_it_over_every_protocol(
                     await each.ended.wait()
                 for one in (rtsp, hls, picture, download):
                     await one.wait_end()
-                while whep.session in [session.id for session in await list_sessions(house)]:
+                while whep.session in [session.id for session in await list_sessions(daemon)]:
                     await trio.sleep(0.02)
             assert download.received < len(PICTURE)
 
@@ -261,20 +261,20 @@ async def test_what_a_credential_opened_ends_with_it_over_every_protocol(
                 async with trio.open_nursery() as refused:
                     for each in again:
                         refused.start_soon(each.run)
-                    refused.start_soon(assert_refused, house, held.secret)
+                    refused.start_soon(assert_refused, daemon, held.secret)
             assert all(each.code for each in again)
             head = {"Authorization": f"Bearer {held.secret}"}
             for target in (live, "/files/snapshots/big.jpg"):
-                assert (await house.request("GET", target, headers=head)).status == 401
+                assert (await daemon.request("GET", target, headers=head)).status == 401
 
             assert not any(each.ended.is_set() for each in theirs)
             # One of the two over RTSP is edged itself, which makes the live picture of what it reads. Who was refused
             # just now may be listed a moment longer.
             stay = [("rtmp", "read"), ("rtsp", "read"), ("rtsp", "read"), ("srt", "read")]
             with trio.move_on_after(PATIENCE):
-                while sorted((each.protocol, each.state) for each in await list_sessions(house)) != stay:
+                while sorted((each.protocol, each.state) for each in await list_sessions(daemon)) != stay:
                     await trio.sleep(0.1)
-            assert sorted((each.protocol, each.state) for each in await list_sessions(house)) == stay
+            assert sorted((each.protocol, each.state) for each in await list_sessions(daemon)) == stay
             await bystander.wait_packet()
             await stays.wait_more()
             for viewer in (rtsp, bystander):
@@ -288,13 +288,13 @@ async def test_what_a_credential_opened_ends_with_it_over_every_protocol(
 
 async def test_whoever_has_only_connected_is_in_peace_while_others_are_put_out(tmp_path: Path) -> None:
     """MediaMTX lists an RTMP connection before it has said a word; a revocation meanwhile is none of its business."""
-    config = make_house_config(tmp_path)
+    config = make_daemon_config(tmp_path)
     with fail_after(90):
-        async with running_house(tmp_path, config=config) as house:
-            await house.wait_media()
-            other = await hold_key(house)
+        async with running_daemon(tmp_path, config=config) as daemon:
+            await daemon.wait_media()
+            other = await hold_key(daemon)
             async with await trio.open_tcp_stream("127.0.0.1", port_of((config.mediamtx.rtmp,))) as silent:
-                while ("rtmp", "idle") not in [(each.protocol, each.state) for each in await list_sessions(house)]:
+                while ("rtmp", "idle") not in [(each.protocol, each.state) for each in await list_sessions(daemon)]:
                     await trio.sleep(0.02)
                 await other.end()
                 with trio.move_on_after(2.5) as waited:  # the first sweeps after an end lie within this time

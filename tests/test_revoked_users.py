@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 from cellar_helpers import BrokenCommits, Desk, busy_writer, open_desk, running_desk
-from house_helpers import Conversation, RunningHouse, ended, make_config, running_house
+from daemon_helpers import Conversation, RunningDaemon, ended, make_config, running_daemon
 from patience import fail_after
 
 from edged.access.authority import EDGED
@@ -166,11 +166,11 @@ async def test_a_revoked_users_key_and_its_tokens_open_nothing_at_any_door(tmp_p
     """WebSocket and HTTP, sessions and tokens that the key issued; the list says suspended; so after a restart."""
     config = make_config(tmp_path, cameras=0)
     with fail_after(90):
-        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
             await admin.call("create_user", name="root", role="admin", password=PASSWORD)
             await admin.call("create_user", name="ann", role="admin", password=PASSWORD)
-            key_id, key = await house.create_key("admin", owner="ann")
-            async with house.websocket() as inside, house.websocket() as derived:
+            key_id, key = await daemon.create_key("admin", owner="ann")
+            async with daemon.websocket() as inside, daemon.websocket() as derived:
                 await inside.call("authenticate", auth_token=key)
                 token = (await inside.call("issue_token", user_id="guest", role="viewer"))["token"]
                 await derived.call("authenticate", auth_token=token)
@@ -178,14 +178,14 @@ async def test_a_revoked_users_key_and_its_tokens_open_nothing_at_any_door(tmp_p
                 assert await told(inside, "get_camera_list") == "ok"
                 await admin.call("revoke", subject="ann")
                 assert [await ended(client) for client in (inside, derived)] == [4401, 4401]
-            await _assert_resting(house, admin, key_id, key, token)
-        async with running_house(tmp_path, config=config) as house, house.local() as admin:
-            await _assert_resting(house, admin, key_id, key, token)
+            await _assert_resting(daemon, admin, key_id, key, token)
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            await _assert_resting(daemon, admin, key_id, key, token)
 
 
-async def _assert_resting(house: RunningHouse, admin: Conversation, key_id: str, key: str, token: str) -> None:
-    async with house.websocket() as client:
+async def _assert_resting(daemon: RunningDaemon, admin: Conversation, key_id: str, key: str, token: str) -> None:
+    async with daemon.websocket() as client:
         assert [await told(client, "authenticate", auth_token=text) for text in (key, token)] == ["auth_failed"] * 2
-    assert (await house.request("GET", "/api/keys", key=key)).status == 401
+    assert (await daemon.request("GET", "/api/keys", key=key)).status == 401
     (listed,) = (await admin.call("list_keys", owner="ann"))["keys"]
     assert (listed["key_id"], listed["status"]) == (key_id, "suspended")

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import trio
-from house_helpers import Conversation, RunningHouse, make_config, running_house
+from daemon_helpers import Conversation, RunningDaemon, make_config, running_daemon
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from patience import fail_after
@@ -36,7 +36,7 @@ STEP = 300.0
 class Site:
     """The turned clock, what came in, and whoever was refused that should not have been."""
 
-    house: RunningHouse
+    daemon: RunningDaemon
     offset: list[float]
     #: Every token that was made, the oldest first, and when it ends.
     tokens: list[tuple[float, str]] = field(default_factory=list)
@@ -78,7 +78,7 @@ class Site:
         keys, due = KeySet([]), self.now()
         while True:
             if self.now() >= due:
-                reply = await self.house.request("GET", "/.well-known/jwks.json")
+                reply = await self.daemon.request("GET", "/.well-known/jwks.json")
                 keys = KeySet.import_key_set(reply.json)
                 due = self.now() + (KEPT if self.rounds[f"verifier {number}"] else KEPT * number / VERIFIERS)
                 self.counts["fetched"] += 1
@@ -97,12 +97,12 @@ class Site:
 
     async def refresh(self, number: int, task_status: trio.TaskStatus[str]) -> None:
         """One whose session, and stream, live by tokens that end sooner than it leaves."""
-        async with self.house.local() as admin:
+        async with self.daemon.local() as admin:
             made = await admin.call(
                 "issue_token", user_id=f"user {number}", expires_in=LIFE, signing_key="RS256", role="viewer"
             )
         self.note(made["token"])
-        async with self.house.websocket() as client:
+        async with self.daemon.websocket() as client:
             await client.call("authenticate", auth_token=made["token"])
             task_status.started(made["token"])
             while True:
@@ -118,7 +118,7 @@ class Site:
 
     async def watch(self, name: str, secret: str, task_status: trio.TaskStatus[None]) -> None:
         """A viewer: `name` is in `watching` for as long as the picture comes."""
-        viewer = RtspReader(self.house.rtsp, f"camera{len(self.watching) % 2}", "viewer", secret)
+        viewer = RtspReader(self.daemon.rtsp, f"camera{len(self.watching) % 2}", "viewer", secret)
         try:
             await viewer.play()
             await viewer.wait_packet()
@@ -132,7 +132,7 @@ class Site:
     async def knock(self, secret: Callable[[], str], expected: Callable[[], bool | None]) -> None:
         """One who comes with this key again and again; `expected` is asked before it is shown (None: it may end)."""
         while True:
-            async with self.house.websocket() as client:
+            async with self.daemon.websocket() as client:
                 good = expected()
                 accepted = "result" in await client.ask("authenticate", auth_token=secret())
             if good and not accepted and expected():
@@ -164,11 +164,11 @@ async def test_nobody_notices_a_rotation_and_everybody_a_revocation(
     config = make_config(tmp_path, cameras=2, mediamtx=True)
     with fail_after(400):
         # Made before: how long a key of this very run was published is measured, and not told by a clock.
-        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
             kid = (await admin.call("create_signing_key", algorithm="RS256"))["kid"]
-        async with running_house(tmp_path, config=config) as house, house.local() as admin:
-            await house.wait_media()
-            site = Site(house, offset)
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            await daemon.wait_media()
+            site = Site(daemon, offset)
             async with trio.open_nursery() as nursery:
                 await tell_the_story(site, admin, nursery, kid)
                 nursery.cancel_scope.cancel()
@@ -184,10 +184,10 @@ async def test_nobody_notices_a_rotation_and_everybody_a_revocation(
 
 
 async def tell_the_story(site: Site, admin: Conversation, nursery: trio.Nursery, kid: str) -> None:
-    house = site.house
+    daemon = site.daemon
     rotating = await admin.call("create_key", name="rotating", role="viewer")
     revoked = await admin.call("create_key", name="revoked", role="viewer")
-    _, stable = await house.create_key()
+    _, stable = await daemon.create_key()
     tokens = [await nursery.start(site.refresh, number) for number in range(REFRESHERS)]
     secrets = [rotating["api_key"], revoked["api_key"], stable, *tokens]
     assert len(secrets) == STREAMS
@@ -206,7 +206,7 @@ async def tell_the_story(site: Site, admin: Conversation, nursery: trio.Nursery,
     await site.pass_by(3600)
     assert (await promote(admin, kid))["error"]["data"]["detail"], "a verifier may not know it yet"
     # The key: a new secret, and an hour in which both are good; its session shows the new one.
-    async with house.websocket() as holder:
+    async with daemon.websocket() as holder:
         await holder.call("authenticate", auth_token=rotating["api_key"])
         shown.append((await admin.call("rotate_key", key_id=rotating["key_id"], grace_seconds=3600))["api_key"])
         await site.pass_by(1800)

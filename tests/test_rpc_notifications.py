@@ -174,7 +174,7 @@ def test_an_event_has_at_most_one_name_for_a_session(topics: set[str], pushed: b
 
 @pytest.fixture
 async def told() -> AsyncIterator[tuple[Box, Feed[CameraChanged]]]:
-    """A house whose notifications run, on a feed that holds two changes at most."""
+    """A services whose notifications run, on a feed that holds two changes at most."""
     with fail_after(10):
         async with trio.open_nursery() as nursery:
             box, feed = Box(nursery), Feed[CameraChanged]()

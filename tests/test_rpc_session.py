@@ -22,7 +22,7 @@ from edged.wire import jsonrpc
 
 @pytest.fixture
 async def box() -> AsyncIterator[Box]:
-    """A house in which calls may wait."""
+    """A services in which calls may wait."""
     with fail_after(10):
         async with trio.open_nursery() as nursery:
             yield Box(nursery)
@@ -806,7 +806,7 @@ async def test_calls_held_when_the_door_gives_up_never_run(box: Box) -> None:
 def test_the_longest_batch_can_be_set() -> None:
     """One more member than the setting says is answered as a whole."""
     box = Box()
-    rpc = Rpc(_catalogue(box), box.house, calls_in_flight=1, longest_batch=1)  # type: ignore[arg-type]
+    rpc = Rpc(_catalogue(box), box.services, calls_in_flight=1, longest_batch=1)  # type: ignore[arg-type]
     client = box.open()
     session = rpc.open(client.rpc.session.peer, {}, None, client.outbox, box.spawn)
     session.receive(b"[1,2]")

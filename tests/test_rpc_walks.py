@@ -25,7 +25,7 @@ async def no_app(scope: Any, receive: Any, send: Any) -> None:
 
 @asynccontextmanager
 async def opened(name: str = "main") -> AsyncIterator[tuple[Box, int]]:
-    """A house behind a real listener, and its port."""
+    """A services behind a real listener, and its port."""
     with fail_after(20):
         async with trio.open_nursery() as nursery:
             box = Box(nursery)

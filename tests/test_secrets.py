@@ -19,7 +19,7 @@ import msgspec
 import planted
 import pytest
 import trio
-from house_helpers import SECRET, RunningHouse, free_port, make_config, port_of, running_house
+from daemon_helpers import SECRET, RunningDaemon, free_port, make_config, port_of, running_daemon
 from log_helpers import kept_log
 from media_helpers import SDP, open_rtsp
 from patience import fail_after
@@ -175,25 +175,25 @@ async def test_no_reply_of_any_operation_shows_a_secret(tmp_path: Path, log: io.
     config, _, _ = with_camera(make_config(tmp_path, cameras=1))
     ear = Ear()
     with fail_after(280):
-        async with running_house(tmp_path, config=config) as house:
+        async with running_daemon(tmp_path, config=config) as daemon:
             port = port_of(getattr(config.listen, listener))
-            _, viewer = await house.create_key()
-            _, admin = await house.create_key("admin")
-            gone_id, gone = await house.create_key()
-            await house.revoke_key(gone_id)
+            _, viewer = await daemon.create_key()
+            _, admin = await daemon.create_key("admin")
+            gone_id, gone = await daemon.create_key()
+            await daemon.revoke_key(gone_id)
             for secret in ("", viewer, sign(), admin):
                 for name in [*gather().operations, "no_such_method"]:
-                    async with house.websocket(port) as client:
+                    async with daemon.websocket(port) as client:
                         if secret:
                             ear.hear("authenticate", json.dumps(await client.ask("authenticate", auth_token=secret)))
-                        key_id, _ = await house.create_key()
+                        key_id, _ = await daemon.create_key()
                         for params in params_of(name, key_id, sign()):
                             if name == "take_snapshot" and params.get("device") == "camera2":
                                 continue  # an answer that takes its ten seconds
                             ear.hear(name, json.dumps(await client.ask(name, **params)))
                         for news in client.news:
                             ear.hear("news", json.dumps(news))
-            async with house.websocket(port) as client:
+            async with daemon.websocket(port) as client:
                 for wrong in (gone, viewer[:-1] + "x", sign(exp=1), sign()[:-3] + "abc", SECRET):
                     ear.hear("authenticate", json.dumps(await client.ask("authenticate", auth_token=wrong)))
                     ear.hear("authenticate", json.dumps(await client.ask("authenticate", token=wrong, auth_type="jwt")))
@@ -205,7 +205,7 @@ async def test_no_reply_of_any_operation_shows_a_secret(tmp_path: Path, log: io.
                     ("POST", f"/api/keys/{gone_id}/rotate"), ("GET", "/api/cameras/camera1/live.mjpeg?fps=x"),
                 ):  # fmt: skip
                     for key in ("", viewer, admin, gone, sign(), "Basic " + SECRET):
-                        reply = await house.request(method, path, key=key, port=port_of(where))
+                        reply = await daemon.request(method, path, key=key, port=port_of(where))
                         ear.hear(path, reply.body.decode() + repr(reply.headers))
     assert ear.leaks == []
     assert ear.heard > 400
@@ -214,10 +214,10 @@ async def test_no_reply_of_any_operation_shows_a_secret(tmp_path: Path, log: io.
 async def test_a_secret_in_the_wrong_place_is_not_logged(tmp_path: Path, log: io.StringIO) -> None:
     """As a method, a device, a path, a query, a header of any name, or in the middle of broken JSON."""
     with fail_after(60):
-        async with running_house(tmp_path) as house:
-            _, key = await house.create_key("admin")
+        async with running_daemon(tmp_path) as daemon:
+            _, key = await daemon.create_key("admin")
             for secret in (key, sign()):
-                async with house.websocket() as client:
+                async with daemon.websocket() as client:
                     await client.ask(secret)
                     await client.call("authenticate", auth_token=key)
                     for name in gather().operations:
@@ -228,8 +228,8 @@ async def test_a_secret_in_the_wrong_place_is_not_logged(tmp_path: Path, log: io
                     await client.connection.send_message('{"id": 1, "method": "' + secret)
                     await client.connection.get_message()
                 for headers in ({"X-Foo": secret}, {"Host": secret}, {"Origin": secret}, {"User-Agent": secret}):
-                    await house.request("GET", f"/{secret}?token={secret}", headers=headers)
-                    await house.request("GET", f"/api/cameras/{secret}/live.mjpeg?jwt={secret}", headers=headers)
+                    await daemon.request("GET", f"/{secret}?token={secret}", headers=headers)
+                    await daemon.request("GET", f"/api/cameras/{secret}/live.mjpeg?jwt={secret}", headers=headers)
 
 
 # Children, lists and files -----------------------------------------------------------------------------------------
@@ -277,21 +277,21 @@ async def test_while_everything_runs_nothing_shows_a_secret_that_is_worth_someth
     """Command lines and environments of all children, MediaMTX's lists, and every file of ours."""
     config, password, query = with_camera(make_config(tmp_path, cameras=1, mediamtx=True))
     with fail_after(85):
-        async with running_house(tmp_path, config=config) as house:
-            await house.wait_media()
-            _, key = await house.create_key("operator")
-            viewers = [RtspReader(house.rtsp, "camera0", name, secret) for name, secret in (("a", key), ("b", sign()))]
+        async with running_daemon(tmp_path, config=config) as daemon:
+            await daemon.wait_media()
+            _, key = await daemon.create_key("operator")
+            viewers = [RtspReader(daemon.rtsp, "camera0", name, secret) for name, secret in (("a", key), ("b", sign()))]
             for viewer in viewers:
                 await viewer.play()
                 await viewer.wait_packet()
-            async with house.websocket() as client, house.local() as admin:
+            async with daemon.websocket() as client, daemon.local() as admin:
                 await client.call("authenticate", auth_token=key)
                 assert (await client.call("take_snapshot", device="camera0"))["success"] is True
                 await admin.call("rotate_key", key_id=(await admin.call("list_keys"))["keys"][0]["key_id"])
                 passwords = await watch_children(password, query)
             assert passwords, "no publisher was started: this test shows nothing"
-            await assert_worthless(house, passwords)
-            await assert_lists_are_clean(house, [key, password, query])
+            await assert_worthless(daemon, passwords)
+            await assert_lists_are_clean(daemon, [key, password, query])
             assert_files_are_clean(tmp_path, password, query)
             for viewer in viewers:
                 await viewer.wait_packet()
@@ -319,15 +319,15 @@ async def watch_children(password: str, query: str) -> set[str]:
     return {*planted.child_secrets("publish", "camera0"), *planted.child_secrets("publish", "camera1")}
 
 
-async def assert_worthless(house: RunningHouse, passwords: set[str]) -> None:
+async def assert_worthless(daemon: RunningDaemon, passwords: set[str]) -> None:
     """A publisher's password that was used opens nothing: no publishing, no reading, no API, no edged.
 
     MediaMTX lets whoever showed a wrong credential wait for seconds, so all are tried at once.
     """
-    api = port_of((json.loads((house.config.paths.runtime / "mediamtx.json").read_text())["apiAddress"],))
+    api = port_of((json.loads((daemon.config.paths.runtime / "mediamtx.json").read_text())["apiAddress"],))
 
     async def read(camera: str, user: str, secret: str) -> None:
-        reader = RtspReader(house.rtsp, camera, user, secret)
+        reader = RtspReader(daemon.rtsp, camera, user, secret)
         with pytest.raises(RtspRefused) as refused:
             await reader.play()
         assert refused.value.status == 401
@@ -335,7 +335,7 @@ async def assert_worthless(house: RunningHouse, passwords: set[str]) -> None:
 
     async def write(secret: str) -> None:
         login = "Basic " + base64.b64encode(f"edged:{secret}".encode()).decode()
-        async with open_rtsp(house.rtsp, "camera0") as writer:
+        async with open_rtsp(daemon.rtsp, "camera0") as writer:
             assert await writer.ask("ANNOUNCE", body=SDP, Authorization=login) == 401
 
     async def ask_api(secret: str) -> None:
@@ -348,14 +348,14 @@ async def assert_worthless(house: RunningHouse, passwords: set[str]) -> None:
                     nursery.start_soon(read, camera, user, secret)
             nursery.start_soon(write, secret)
             nursery.start_soon(ask_api, secret)
-            assert (await house.request("GET", "/api/keys", key=secret)).status == 401
-            async with house.websocket() as client:
+            assert (await daemon.request("GET", "/api/keys", key=secret)).status == 401
+            async with daemon.websocket() as client:
                 assert "error" in await client.ask("authenticate", auth_token=secret)
 
 
-async def assert_lists_are_clean(house: RunningHouse, secrets_of_users: list[str]) -> None:
+async def assert_lists_are_clean(daemon: RunningDaemon, secrets_of_users: list[str]) -> None:
     """MediaMTX's own lists hold no secret, and are open to edged alone."""
-    api = port_of((json.loads((house.config.paths.runtime / "mediamtx.json").read_text())["apiAddress"],))
+    api = port_of((json.loads((daemon.config.paths.runtime / "mediamtx.json").read_text())["apiAddress"],))
     own = planted.child_secrets("api")[-1]
     for path in (
         "/v3/rtspsessions/list", "/v3/rtspconns/list", "/v3/hlssessions/list", "/v3/hlsmuxers/list",

@@ -1,4 +1,4 @@
-"""Signing keys and their tokens on the running house: JWKS, operations, and a MediaMTX that knows nothing of edged."""
+"""Signing keys and their tokens on the running daemon: JWKS, operations, and a MediaMTX that knows nothing of edged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import msgspec
 import planted
 import pytest
 import trio
-from house_helpers import Conversation, Reply, RunningHouse, ended, free_port, make_config, port_of, running_house
+from daemon_helpers import Conversation, Reply, RunningDaemon, ended, free_port, make_config, port_of, running_daemon
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from patience import fail_after
@@ -65,19 +65,19 @@ def kid_of(text: str) -> str:
 async def test_the_jwks_stands_at_every_listener_for_everybody(tmp_path: Path) -> None:
     """Both paths, the loopback door of seed 004 too; kept for five minutes, read by any page; HEAD as GET, no POST."""
     with fail_after(30):
-        async with running_house(tmp_path, config=(config := with_tokens(tmp_path))) as house:
+        async with running_daemon(tmp_path, config=(config := with_tokens(tmp_path))) as daemon:
             listen = config.listen
             for port in map(port_of, (listen.main, listen.compat, listen.local, listen.tokens)):
                 for path in PATHS:
-                    reply = await house.request("GET", path, port=port)
+                    reply = await daemon.request("GET", path, port=port)
                     assert (reply.status, kids(reply)) == (200, ["key-1", "key-2"])
                     assert reply.headers["cache-control"] == "max-age=300"
                     assert reply.headers["access-control-allow-origin"] == "*"
                     assert reply.headers["content-type"] == "application/json"
             shown = {name for key in reply.json["keys"] for name in key}
             assert shown == {"kty", "n", "e", "crv", "x", "y", "kid", "use", "alg"}
-            assert (await house.request("HEAD", PATHS[0])).body == b""
-            assert (await house.request("POST", PATHS[0])).status == 405
+            assert (await daemon.request("HEAD", PATHS[0])).body == b""
+            assert (await daemon.request("POST", PATHS[0])).status == 405
 
 
 async def test_a_taken_port_of_the_tokens_listener_is_no_failed_start(
@@ -88,8 +88,8 @@ async def test_a_taken_port_of_the_tokens_listener_is_no_failed_start(
     with fail_after(30), socket.socket() as other:
         other.bind(("127.0.0.1", port_of(config.listen.tokens)))
         other.listen()
-        async with running_house(tmp_path, config=config) as house:
-            assert (await house.request("GET", PATHS[0])).status == 200
+        async with running_daemon(tmp_path, config=config) as daemon:
+            assert (await daemon.request("GET", PATHS[0])).status == 200
     said = capsys.readouterr().out
     assert "not listening" in said
     assert config.listen.tokens[0] in said
@@ -98,16 +98,16 @@ async def test_a_taken_port_of_the_tokens_listener_is_no_failed_start(
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 async def test_a_token_is_verified_by_others_with_nothing_but_the_jwks(tmp_path: Path, algorithm: str) -> None:
-    """joserfc with the fetched key set; the token opens the house too, and says who issued it."""
+    """joserfc with the fetched key set; the token opens the daemon too, and says who issued it."""
     with fail_after(30):
-        async with running_house(tmp_path, cameras=1) as house, house.local() as admin:
+        async with running_daemon(tmp_path, cameras=1) as daemon, daemon.local() as admin:
             issued = await admin.call("issue_token", user_id="guest", signing_key=algorithm, expires_in=60)
-            fetched = KeySet.import_key_set((await house.request("GET", PATHS[0])).json)
+            fetched = KeySet.import_key_set((await daemon.request("GET", PATHS[0])).json)
             read = jwt.decode(issued["token"], fetched, algorithms=[algorithm])
             assert read.header == {"alg": algorithm, "typ": "JWT", "kid": "key-1" if algorithm == "RS256" else "key-2"}
             assert {"sub": "guest", "iss": "edged", "role": "viewer"}.items() <= read.claims.items()
             assert "aud" not in read.claims
-            async with house.websocket() as client:
+            async with daemon.websocket() as client:
                 assert (await client.call("authenticate", auth_token=issued["token"]))["user_id"] == "guest"
                 assert (await client.call("get_camera_list"))["total"] == 1
 
@@ -115,7 +115,7 @@ async def test_a_token_is_verified_by_others_with_nothing_but_the_jwks(tmp_path:
 async def test_what_signs_can_be_chosen(tmp_path: Path) -> None:
     """By algorithm, by the name of a secret, by kid; a key that does not sign now is refused with the one that does."""
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
 
             async def header(**params: object) -> Any:
                 text = (await admin.call("issue_token", user_id="x", **params))["token"]
@@ -134,50 +134,50 @@ async def test_what_signs_can_be_chosen(tmp_path: Path) -> None:
 async def test_keys_are_made_promoted_and_given_up_over_rpc_and_rest(tmp_path: Path) -> None:
     """The life of a key as its list shows it; the young one needs force; nothing private is told."""
     with fail_after(60):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
-            _, key = await house.create_key("admin")
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
+            _, key = await daemon.create_key("admin")
             base = "/api/signing-keys"
-            made = await house.request("POST", base, key=key, body={"algorithm": "ES256"})
+            made = await daemon.request("POST", base, key=key, body={"algorithm": "ES256"})
             assert (made.status, made.json["kid"], made.json["state"]) == (201, "key-3", "next")
             assert made.json["promotable_at"] > made.json["created_at"]
-            assert kids(await house.request("GET", PATHS[0])) == ["key-1", "key-2", "key-3"]
-            assert (await house.request("POST", base, key=key, body={"algorithm": "ES256"})).status == 409
-            assert (await house.request("POST", base, key=key, body={"algorithm": "HS256"})).status == 400
-            assert (await house.request("POST", base, key=key, headers={"Content-Type": "text/plain"})).status == 415
-            early = await house.request("POST", f"{base}/key-3/promote", key=key)
+            assert kids(await daemon.request("GET", PATHS[0])) == ["key-1", "key-2", "key-3"]
+            assert (await daemon.request("POST", base, key=key, body={"algorithm": "ES256"})).status == 409
+            assert (await daemon.request("POST", base, key=key, body={"algorithm": "HS256"})).status == 400
+            assert (await daemon.request("POST", base, key=key, headers={"Content-Type": "text/plain"})).status == 415
+            early = await daemon.request("POST", f"{base}/key-3/promote", key=key)
             assert (early.status, "force" in early.json["detail"]) == (409, True)
-            done = await house.request("POST", f"{base}/key-3/promote", key=key, body={"force": True})
+            done = await daemon.request("POST", f"{base}/key-3/promote", key=key, body={"force": True})
             assert (done.status, done.json["state"], done.json["promotable_at"]) == (200, "current", None)
             typed = {"Content-Type": "text/plain"}
-            wrong = await house.request("POST", f"{base}/key-3/retire", key=key, body={}, headers=typed)
+            wrong = await daemon.request("POST", f"{base}/key-3/retire", key=key, body={}, headers=typed)
             assert wrong.status == 415
             for bad in ([], 5, {"force": "yes"}):
-                assert (await house.request("POST", f"{base}/key-3/promote", key=key, body=bad)).status == 400
-            assert (await house.request("POST", f"{base}/key-9/promote", key=key)).status == 404
-            assert (await house.request("POST", f"{base}/key-1/retire", key=key)).status == 409
-            listed = (await house.request("GET", base, key=key)).json["keys"]
+                assert (await daemon.request("POST", f"{base}/key-3/promote", key=key, body=bad)).status == 400
+            assert (await daemon.request("POST", f"{base}/key-9/promote", key=key)).status == 404
+            assert (await daemon.request("POST", f"{base}/key-1/retire", key=key)).status == 409
+            listed = (await daemon.request("GET", base, key=key)).json["keys"]
             assert {item["kid"]: item["state"] for item in listed} == {
                 "key-1": "current", "key-2": "retired", "key-3": "current",
             }  # fmt: skip
             assert listed == (await admin.call("list_signing_keys"))["keys"]
-            assert kids(await house.request("GET", PATHS[0])) == ["key-1", "key-3"]
+            assert kids(await daemon.request("GET", PATHS[0])) == ["key-1", "key-3"]
             assert all('"d"' not in str(part) and "private" not in str(part) for part in (listed, made.json, done.json))
             given_up = await admin.call("create_signing_key", algorithm="RS256")
             assert (await admin.call("retire_signing_key", kid=given_up["kid"]))["published"] is False
-            assert (await house.request("GET", base)).status == 401
+            assert (await daemon.request("GET", base)).status == 401
 
 
 async def test_a_body_that_cannot_be_read_promotes_nothing(tmp_path: Path) -> None:
     """400, and the key is next as before."""
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
             await admin.call("create_signing_key", algorithm="ES256")
             for body in (b"{", b"\xff", b"[" * 9000):
                 head = (
                     "POST /api/signing-keys/key-3/promote HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
                     f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
                 )
-                async with await trio.open_unix_socket(house.config.listen.unix) as stream:
+                async with await trio.open_unix_socket(daemon.config.listen.unix) as stream:
                     await stream.send_all(head.encode() + body)
                     assert (await stream.receive_some()).split(b" ", 2)[1] == b"400"
             assert (await admin.call("list_signing_keys"))["keys"][2]["state"] == "next"
@@ -186,8 +186,8 @@ async def test_a_body_that_cannot_be_read_promotes_nothing(tmp_path: Path) -> No
 async def test_an_empty_key_set_is_no_answer() -> None:
     """503 while no key may be relied on (contract 5.2): MediaMTX would keep an empty set for an hour."""
     keyring = SimpleNamespace(all=lambda: ("key",), is_published=lambda _key: False)
-    house = SimpleNamespace(keyring=keyring, restores=SimpleNamespace(pending=None))
-    asked: Any = SimpleNamespace(house=house)
+    daemon = SimpleNamespace(keyring=keyring, restores=SimpleNamespace(pending=None))
+    asked: Any = SimpleNamespace(daemon=daemon)
     answer = await jwks.show(asked)
     assert answer.status_code == 503
     assert b"No signing key" in answer.body
@@ -196,16 +196,16 @@ async def test_an_empty_key_set_is_no_answer() -> None:
 async def test_a_token_is_issued_over_rest(tmp_path: Path) -> None:
     """POST /api/tokens (contract 10.1): the same params and the same rights."""
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house:
-            _, key = await house.create_key("admin")
-            _, weak = await house.create_key("viewer")
+        async with running_daemon(tmp_path, cameras=0) as daemon:
+            _, key = await daemon.create_key("admin")
+            _, weak = await daemon.create_key("viewer")
             body = {"user_id": "x", "signing_key": "ES256", "streams": {"read": ["door"]}}
-            made = await house.request("POST", "/api/tokens", key=key, body=body)
+            made = await daemon.request("POST", "/api/tokens", key=key, body=body)
             assert (made.status, made.headers["cache-control"]) == (201, "no-store")
             assert kid_of(made.json["token"]) == "key-2"
-            assert (await house.request("POST", "/api/tokens", key=weak, body=body)).status == 403
+            assert (await daemon.request("POST", "/api/tokens", key=weak, body=body)).status == 403
             text = {"Content-Type": "text/plain"}
-            assert (await house.request("POST", "/api/tokens", key=key, headers=text)).status == 415
+            assert (await daemon.request("POST", "/api/tokens", key=key, headers=text)).status == 415
 
 
 async def test_a_leaked_key_that_the_disk_keeps_from_retiring_is_told_to_be_out(
@@ -218,7 +218,11 @@ async def test_a_leaked_key_that_the_disk_keeps_from_retiring_is_told_to_be_out(
 
     with fail_after(60):
         config = make_config(tmp_path, cameras=0)
-        async with running_house(tmp_path, config=config) as house, house.local() as admin, house.websocket() as client:
+        async with (
+            running_daemon(tmp_path, config=config) as daemon,
+            daemon.local() as admin,
+            daemon.websocket() as client,
+        ):
             leaked = (await admin.call("issue_token", user_id="x", signing_key="ES256"))["token"]
             with monkeypatch.context() as patch:
                 patch.setattr(Keyring, "retire", fail)
@@ -236,28 +240,32 @@ async def test_a_leaked_key_is_out_at_once_with_all_that_it_signed(tmp_path: Pat
     """Sessions by its tokens close with 4401, new ones are refused, another key signs; also after a restart."""
     with fail_after(60):
         config = make_config(tmp_path, cameras=0)
-        async with running_house(tmp_path, config=config) as house, house.local() as admin, house.websocket() as client:
+        async with (
+            running_daemon(tmp_path, config=config) as daemon,
+            daemon.local() as admin,
+            daemon.websocket() as client,
+        ):
             leaked = (await admin.call("issue_token", user_id="x", signing_key="ES256"))["token"]
             other = (await admin.call("issue_token", user_id="x", signing_key="RS256"))["token"]
             await client.call("authenticate", auth_token=leaked)
             done = await admin.call("retire_signing_key", kid="key-2", distrust=True)
             assert (done["state"], done["distrusted"], done["published"]) == ("retired", True, False)
             assert await ended(client) == 4401
-            assert kids(await house.request("GET", PATHS[0])) == ["key-1", "key-3"]
+            assert kids(await daemon.request("GET", PATHS[0])) == ["key-1", "key-3"]
             fresh = (await admin.call("issue_token", user_id="x", signing_key="ES256"))["token"]
             assert kid_of(fresh) == "key-3"
-        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
             answers = [await admin.call("validate_token", token=text) for text in (leaked, other, fresh)]
             assert [answer["errors"] for answer in answers] == [["Token is blacklisted"], [], []]
             for kid in ("key-1", "key-3"):
                 await admin.call("retire_signing_key", kid=kid, distrust=True)
-            assert kids(await house.request("GET", PATHS[0])) == ["key-4", "key-5"]
+            assert kids(await daemon.request("GET", PATHS[0])) == ["key-4", "key-5"]
 
 
 async def test_streams_of_a_token_are_within_those_of_whoever_issues_it(tmp_path: Path) -> None:
     """A role is not added to a token for streams alone; names are names of paths."""
     with fail_after(30):
-        async with running_house(tmp_path, cameras=1) as house, house.local() as admin:
+        async with running_daemon(tmp_path, cameras=1) as daemon, daemon.local() as admin:
             issued = await admin.call("issue_token", user_id="x", streams={"read": ["door", "*"], "publish": ["in"]})
             claims = (await admin.call("validate_token", token=issued["token"]))["payload"]
             assert "role" not in claims
@@ -267,8 +275,8 @@ async def test_streams_of_a_token_are_within_those_of_whoever_issues_it(tmp_path
             ]  # fmt: skip
             for bad in ("", "~x", "a*b", "*a", "a b", "a?b", "é", "x" * 129):
                 assert await code_of(admin, "issue_token", user_id="x", streams={"read": [bad]}) == -32602
-            _, key = await house.create_key("admin", permissions=["tokens:issue", "stream:read"])
-            async with house.websocket() as client:
+            _, key = await daemon.create_key("admin", permissions=["tokens:issue", "stream:read"])
+            async with daemon.websocket() as client:
                 await client.call("authenticate", auth_token=key)
                 assert await client.call("issue_token", user_id="x", streams={"read": ["door"]})
                 assert await code_of(client, "issue_token", user_id="x", streams={"publish": ["door"]}) == -32002
@@ -373,13 +381,13 @@ async def elsewhere(folder: Path, jwks_port: int) -> AsyncIterator[Elsewhere]:
 
 
 @asynccontextmanager
-async def both(folder: Path) -> AsyncIterator[tuple[RunningHouse, Conversation, Elsewhere]]:
+async def both(folder: Path) -> AsyncIterator[tuple[RunningDaemon, Conversation, Elsewhere]]:
     config = with_tokens(folder)
     async with (
-        running_house(folder, config=config) as house, house.local() as admin,
+        running_daemon(folder, config=config) as daemon, daemon.local() as admin,
         elsewhere(folder, port_of(config.listen.tokens)) as server,
     ):  # fmt: skip
-        yield house, admin, server
+        yield daemon, admin, server
 
 
 QUESTIONS = [
@@ -421,8 +429,8 @@ async def test_a_mediamtx_elsewhere_admits_exactly_what_the_token_says(tmp_path:
 async def test_a_map_is_refused_elsewhere_and_a_list_by_the_same_key_is_not(tmp_path: Path, algorithm: str) -> None:
     """Why the claim that MediaMTX reads is always a list (contract C-30)."""
     with fail_after(60):
-        async with both(tmp_path) as (house, _, server):
-            with sqlite3.connect(house.config.paths.state / "trust.db") as connection:
+        async with both(tmp_path) as (daemon, _, server):
+            with sqlite3.connect(daemon.config.paths.state / "trust.db") as connection:
                 number = 1 + ALGORITHMS.index(algorithm)
                 rows = connection.execute("SELECT private FROM signing_keys WHERE number = ?", (number,))
                 text = rows.fetchone()[0]
@@ -559,41 +567,41 @@ async def test_a_box_with_a_wrapping_key_starts_with_it_and_not_without(
     """The credential as systemd hands it over: nothing private stands in the file, and its loss is told by name."""
     credentials = tmp_path / "credentials"
     credentials.mkdir()
-    text = "the wrapping key of a whole house, of some length"
+    text = "the wrapping key of a whole daemon, of some length"
     (credentials / "edged.wrapping_key").write_text(planted.plant(text, "the wrapping key"))
     config = make_config(tmp_path, cameras=0)
     with fail_after(60):
-        async with running_house(tmp_path, config=config) as house, house.local() as admin:
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
             old = (await admin.call("issue_token", user_id="guest", signing_key="ES256"))["token"]
         monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
         for _ in range(2):
-            async with running_house(tmp_path, config=config) as house, house.local() as admin:
+            async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
                 new = (await admin.call("issue_token", user_id="guest", signing_key="ES256"))["token"]
                 assert kid_of(new) == kid_of(old) == "key-2"
                 for token in (old, new):
-                    async with house.websocket() as client:
+                    async with daemon.websocket() as client:
                         assert (await client.call("authenticate", auth_token=token))["user_id"] == "guest"
         assert b'"d":"' not in (config.paths.state / "trust.db").read_bytes()
         monkeypatch.delenv("CREDENTIALS_DIRECTORY")
         with pytest.raises(ExceptionGroup) as caught:
-            async with running_house(tmp_path, config=config):
+            async with running_daemon(tmp_path, config=config):
                 pass
         assert caught.group_contains(StartFailed, match=r"the credential edged\.wrapping_key was not given", depth=None)
 
 
-async def test_the_house_rotates_its_keys_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_edged_rotates_its_keys_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys of three days ago where a day is the limit: the next ones are published, and the JWKS shows both."""
     monkeypatch.setattr("edged.systemd.is_clock_synchronized", lambda: True)
     monkeypatch.setattr("edged.reactions.signing_keys.LOOK_SECONDS", 0.05)
     config = make_config(tmp_path, cameras=0)
     config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, signing_key_days=1))
     with fail_after(60):
-        async with running_house(tmp_path, config=config) as house:
-            assert kids(await house.request("GET", PATHS[0])) == ["key-1", "key-2"]
+        async with running_daemon(tmp_path, config=config) as daemon:
+            assert kids(await daemon.request("GET", PATHS[0])) == ["key-1", "key-2"]
         with contextlib.closing(sqlite3.connect(config.paths.state / "trust.db")) as connection, connection:
             connection.execute("UPDATE signing_keys SET promoted_at = promoted_at - 3 * 86400")
-        async with running_house(tmp_path, config=config) as house, house.local() as admin:
-            while len(kids(await house.request("GET", PATHS[0]))) < 4:
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            while len(kids(await daemon.request("GET", PATHS[0]))) < 4:
                 await trio.sleep(0.02)
             shown = (await admin.call("list_signing_keys"))["keys"]
             assert [(key["kid"], key["state"]) for key in shown[2:]] == [("key-3", "next"), ("key-4", "next")]

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 import trio
-from house_helpers import SECRET, ended, free_port, talk
+from daemon_helpers import SECRET, ended, free_port, talk
 from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
-from house_helpers import RunningHouse, make_config, port_of, running_house
+from daemon_helpers import RunningDaemon, make_config, port_of, running_daemon
 from media_helpers import SDP, open_rtsp
 from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
@@ -18,9 +18,9 @@ pytestmark = [pytest.mark.mediamtx, pytest.mark.ffmpeg]
 NAMES = ("camera0", "camera7", "front_door")
 
 
-async def ask_rtsp(house: RunningHouse, method: str, path: str, password: str = "") -> int:
+async def ask_rtsp(daemon: RunningDaemon, method: str, path: str, password: str = "") -> int:
     headers = {"Authorization": basic(password)} if password else {}
-    async with open_rtsp(house.rtsp, path) as client:
+    async with open_rtsp(daemon.rtsp, path) as client:
         return await client.ask(method, body=SDP if method == "ANNOUNCE" else "", **headers)
 
 
@@ -42,9 +42,9 @@ async def ask_http(port: int, method: str, target: str, password: str = "") -> i
     return await trio.to_thread.run_sync(exchange, abandon_on_cancel=True)
 
 
-async def probe(house: RunningHouse, path: str, password: str) -> list[int]:
+async def probe(daemon: RunningDaemon, path: str, password: str) -> list[int]:
     """The status of each way to ask for a path."""
-    webrtc = port_of((house.config.mediamtx.webrtc,))
+    webrtc = port_of((daemon.config.mediamtx.webrtc,))
     statuses = [-1] * 6
 
     async def note(place: int, status: object) -> None:
@@ -53,10 +53,10 @@ async def probe(house: RunningHouse, path: str, password: str) -> list[int]:
     async with trio.open_nursery() as nursery:
         for place, status in enumerate(
             (
-                ask_rtsp(house, "DESCRIBE", path, password),
-                ask_rtsp(house, "ANNOUNCE", path, password),
-                ask_http(house.hls, "GET", f"/{path}/index.m3u8?cookieCheck=1", password),
-                ask_http(house.hls, "GET", f"/{path}/", password),
+                ask_rtsp(daemon, "DESCRIBE", path, password),
+                ask_rtsp(daemon, "ANNOUNCE", path, password),
+                ask_http(daemon.hls, "GET", f"/{path}/index.m3u8?cookieCheck=1", password),
+                ask_http(daemon.hls, "GET", f"/{path}/", password),
                 ask_http(webrtc, "POST", f"/{path}/whep", password),
                 ask_http(webrtc, "GET", f"/{path}/", password),
             )
@@ -69,11 +69,11 @@ async def test_without_rights_every_name_is_answered_alike(tmp_path: Path) -> No
     """No credential, a wrong one, and a good one for another camera: the same for a known and for an unknown name."""
     config = make_config(tmp_path, mediamtx=True, cameras=2)
     with fail_after(85):
-        async with running_house(tmp_path, config=config) as house:
-            await house.wait_media()
-            _, other = await house.create_key("viewer", camera_access=["camera1"])
+        async with running_daemon(tmp_path, config=config) as daemon:
+            await daemon.wait_media()
+            _, other = await daemon.create_key("viewer", camera_access=["camera1"])
             for password in ("", "wrong", other):
-                found = {name: await probe(house, name, password) for name in NAMES}
+                found = {name: await probe(daemon, name, password) for name in NAMES}
                 assert found["camera0"] == found["camera7"] == found["front_door"], password
                 assert set(found["camera0"]) == {401}
 
@@ -84,13 +84,13 @@ async def test_who_may_see_everything_is_told_that_there_is_no_stream(tmp_path: 
     camera = msgspec.structs.replace(config.camera[0], mode="always")
     config = msgspec.structs.replace(config, camera=(camera,))
     with fail_after(60):
-        async with running_house(tmp_path, config=config) as house, house.local() as admin:
-            await house.wait_media()
-            _, key = await house.create_key("admin")
-            reader = RtspReader(house.rtsp, "camera7", "viewer", key)
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            await daemon.wait_media()
+            _, key = await daemon.create_key("admin")
+            reader = RtspReader(daemon.rtsp, "camera7", "viewer", key)
             with pytest.raises(RtspRefused) as refused:
                 await reader.play()
             assert refused.value.status == 404
             await reader.aclose()
-            assert await ask_rtsp(house, "ANNOUNCE", "camera7", key) == 401
+            assert await ask_rtsp(daemon, "ANNOUNCE", "camera7", key) == 401
             assert {each["name"] for each in await admin.call("get_streams")} <= {"camera0"}

@@ -1,4 +1,4 @@
-"""Users on the running house: what they open with their password and their keys, and how it ends."""
+"""Users on the running daemon: what they open with their password and their keys, and how it ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import planted
 import pytest
 import trio
 from cellar_helpers import rows
-from house_helpers import Conversation, Reply, RunningHouse, ended, free_port, make_config, port_of, running_house
+from daemon_helpers import Conversation, Reply, RunningDaemon, ended, free_port, make_config, port_of, running_daemon
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from media_helpers import SDP
@@ -39,14 +39,14 @@ def with_tokens(folder: Path, **options: Any) -> Config:
     return msgspec.structs.replace(config, listen=listen)
 
 
-async def add(house: RunningHouse, name: str = "ann", role: str = "operator", **params: object) -> None:
-    async with house.local() as admin:
+async def add(daemon: RunningDaemon, name: str = "ann", role: str = "operator", **params: object) -> None:
+    async with daemon.local() as admin:
         await admin.call("create_user", name=name, role=role, password=PASSWORD, **params)
 
 
-async def log_in(house: RunningHouse, name: str = "ann", password: str = PASSWORD) -> str:
+async def log_in(daemon: RunningDaemon, name: str = "ann", password: str = PASSWORD) -> str:
     """A token by name and password, asked by somebody who has none."""
-    async with house.websocket() as client:
+    async with daemon.websocket() as client:
         return str((await client.call("login", username=name, password=password))["token"])
 
 
@@ -59,18 +59,18 @@ def claims_of(token: str) -> dict[str, Any]:
     return dict(json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "==")))
 
 
-async def form(house: RunningHouse, body: str, path: str = "/api/token") -> Reply:
+async def form(daemon: RunningDaemon, body: str, path: str = "/api/token") -> Reply:
     """POST of a form, as `curl -d` sends it."""
-    return await raw(house, "POST", path, body.encode(), kind="application/x-www-form-urlencoded")
+    return await raw(daemon, "POST", path, body.encode(), kind="application/x-www-form-urlencoded")
 
 
 async def raw(
-    house: RunningHouse, method: str, path: str, body: bytes, key: str = "", kind: str = "application/json"
+    daemon: RunningDaemon, method: str, path: str, body: bytes, key: str = "", kind: str = "application/json"
 ) -> Reply:  # fmt: skip
     """A request with exactly this body."""
 
     def exchange() -> Reply:
-        connection = http.client.HTTPConnection("127.0.0.1", house.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=20)
         connection.request(
             method, path, body, {"Content-Type": kind, "X-API-Key": key} if key else {"Content-Type": kind}
         )
@@ -88,9 +88,9 @@ async def raw(
 async def test_a_login_opens_what_the_user_may_do(tmp_path: Path) -> None:
     """In the words of the clients' example (contract S2-11); signed by the shared secret; bound to the user."""
     with fail_after(60):
-        async with running_house(tmp_path) as house:
-            await add(house, camera_access=["camera0"])
-            async with house.websocket() as client:
+        async with running_daemon(tmp_path) as daemon:
+            await add(daemon, camera_access=["camera0"])
+            async with daemon.websocket() as client:
                 made = await client.call("login", username="ann", password=PASSWORD)
                 assert (made["status"], made["expires_in"], made["token_type"]) == ("success", 3600, "Bearer")
                 assert made["user"] == {"username": "ann", "roles": ["operator"]}
@@ -110,9 +110,9 @@ async def test_a_login_opens_what_the_user_may_do(tmp_path: Path) -> None:
 async def test_a_login_says_the_streams_that_the_user_was_given(tmp_path: Path) -> None:
     """As the claims that MediaMTX and people read."""
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house:
-            await add(house, streams={"read": ["a"], "publish": []}, permissions=["camera:read"])
-            claims = claims_of(await log_in(house))
+        async with running_daemon(tmp_path, cameras=0) as daemon:
+            await add(daemon, streams={"read": ["a"], "publish": []}, permissions=["camera:read"])
+            claims = claims_of(await log_in(daemon))
             assert claims["mediamtx_permissions"] == [{"action": "read", "path": "a"}]
             assert (claims["stream_access"], claims["permissions"]) == ({"read": ["a"], "publish": []}, ["camera:read"])
 
@@ -127,17 +127,17 @@ async def test_what_a_password_costs_is_set_and_stored_hashes_follow(tmp_path: P
 
     config = make_config(tmp_path, cameras=0)
     with fail_after(60):
-        async with running_house(tmp_path, config=config) as house:
-            await add(house)
+        async with running_daemon(tmp_path, config=config) as daemon:
+            await add(daemon)
         (before,) = cost()
         auth = msgspec.structs.replace(config.auth, password_cost=10)
-        async with running_house(tmp_path, config=msgspec.structs.replace(config, auth=auth)) as house:
-            await log_in(house)
-            await add(house, "bob")
+        async with running_daemon(tmp_path, config=msgspec.structs.replace(config, auth=auth)) as daemon:
+            await log_in(daemon)
+            await add(daemon, "bob")
         assert cost() == {"m=19456,t=10,p=1"}
         # Lowered again, it lowers nothing.
-        async with running_house(tmp_path, config=config) as house:
-            await log_in(house)
+        async with running_daemon(tmp_path, config=config) as daemon:
+            await log_in(daemon)
         assert cost() == {"m=19456,t=10,p=1"}
         assert before.startswith("m=19456,t=")
 
@@ -145,8 +145,8 @@ async def test_what_a_password_costs_is_set_and_stored_hashes_follow(tmp_path: P
 async def test_a_name_that_is_taken_costs_no_hash(tmp_path: Path) -> None:
     """Told at once, by every door in its words."""
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
-            await add(house)
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
+            await add(daemon)
             assert await reason(admin, "create_user", name="ann", role="viewer", password=PASSWORD) == "invalid_state"
             assert await reason(admin, "update_user", name="ann", streams={"read": ["a b"]}) == "invalid_params"
 
@@ -154,9 +154,9 @@ async def test_a_name_that_is_taken_costs_no_hash(tmp_path: Path) -> None:
 async def test_no_token_is_issued_that_its_user_could_not_use(tmp_path: Path) -> None:
     """Whoever is disabled or deleted gets none; whoever is no user does, and is nobody's until they are made one."""
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin:
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
             for name in ("off", "gone", "ann"):
-                await add(house, name)
+                await add(daemon, name)
             await admin.call("update_user", name="off", disabled=True)
             await admin.call("delete_user", name="gone")
             told = [await reason(admin, "issue_token", user_id=name) for name in ("off", "gone", "ann", "kiosk")]
@@ -166,12 +166,12 @@ async def test_no_token_is_issued_that_its_user_could_not_use(tmp_path: Path) ->
 async def test_a_password_that_is_set_twice_at_once_is_set_once(tmp_path: Path) -> None:
     """Of two administrators who set one at the same time the later one hears of the other."""
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house, trio.open_nursery() as nursery:
-            await add(house)
+        async with running_daemon(tmp_path, cameras=0) as daemon, trio.open_nursery() as nursery:
+            await add(daemon)
             outcomes: list[str] = []
 
             async def change(password: str) -> None:
-                async with house.local() as admin:
+                async with daemon.local() as admin:
                     outcomes.append(await reason(admin, "set_password", name="ann", password=password))
 
             for password in (OTHER, OTHER + " two"):
@@ -186,36 +186,36 @@ async def test_without_a_shared_secret_a_login_is_signed_for_the_world(tmp_path:
     config = make_config(tmp_path, cameras=0)
     config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, shared_secrets={}))
     with fail_after(60):
-        async with running_house(tmp_path, config=config) as house:
-            await add(house, role="admin")
-            token = await log_in(house)
-            keys = KeySet.import_key_set((await house.request("GET", "/jwks-path")).json)
+        async with running_daemon(tmp_path, config=config) as daemon:
+            await add(daemon, role="admin")
+            token = await log_in(daemon)
+            keys = KeySet.import_key_set((await daemon.request("GET", "/jwks-path")).json)
             assert jwt.decode(token, keys, algorithms=["RS256"]).claims["username"] == "ann"
-            listed = await house.request("GET", "/api/users", headers={"Authorization": f"Bearer {token}"})
+            listed = await daemon.request("GET", "/api/users", headers={"Authorization": f"Bearer {token}"})
             assert [user["name"] for user in listed.json["users"]] == ["ann"]
 
 
 async def test_wrong_and_unknown_are_told_alike(tmp_path: Path) -> None:
     """The same words for a wrong password, no such user, a disabled one, and one without a password."""
     with fail_after(60):
-        async with running_house(tmp_path, cameras=0) as house:
+        async with running_daemon(tmp_path, cameras=0) as daemon:
             for name in ("ann", "off"):
-                await add(house, name)
-            async with house.local() as admin:
+                await add(daemon, name)
+            async with daemon.local() as admin:
                 await admin.call("update_user", name="off", disabled=True)
                 await admin.call("create_user", name="mute", role="viewer")
             bodies, errors = set(), []
-            async with house.websocket() as client:
+            async with daemon.websocket() as client:
                 for name, password in (("ann", OTHER), ("nobody", PASSWORD), ("off", PASSWORD), ("mute", "")):
                     wrong = {"username": name, "password": password}
-                    reply = await house.request("POST", "/api/token", body=wrong)
+                    reply = await daemon.request("POST", "/api/token", body=wrong)
                     assert reply.status == 401
                     bodies.add(reply.body)
                     errors.append((await client.ask("login", **wrong))["error"])
             assert len(bodies) == 1
             assert json.loads(bodies.pop())["error"] == "Invalid credentials"
             assert all(error == errors[0] for error in errors)
-            shown = (await house.request("GET", "/metrics", port=port_of(house.config.listen.local))).body.decode()
+            shown = (await daemon.request("GET", "/metrics", port=port_of(daemon.config.listen.local))).body.decode()
             for why in ("unknown_key", "suspended"):
                 line = f'edged_auth_failures_total{{method="password",reason="{why}",transport="http"}}'
                 assert f"{line} 0.0" not in shown
@@ -225,40 +225,40 @@ async def test_wrong_and_unknown_are_told_alike(tmp_path: Path) -> None:
 async def test_who_guesses_has_to_wait_and_hears_how_long(tmp_path: Path) -> None:
     """Ten different wrong passwords: 429 with Retry-After, for the right one too; then it gets in."""
     with fail_after(60):
-        async with running_house(tmp_path, cameras=0) as house:
-            await add(house)
+        async with running_daemon(tmp_path, cameras=0) as daemon:
+            await add(daemon)
             for number in range(10):
                 wrong = {"username": "ann", "password": f"guess number {number}"}
-                assert (await house.request("POST", "/api/token", body=wrong)).status == 401
+                assert (await daemon.request("POST", "/api/token", body=wrong)).status == 401
             right = {"username": "ann", "password": PASSWORD}
-            reply = await house.request("POST", "/api/token", body=right)
+            reply = await daemon.request("POST", "/api/token", body=right)
             assert (reply.status, reply.json["code"]) == (429, "rate_limited")
             await trio.sleep(int(reply.headers["retry-after"]))
-            assert (await house.request("POST", "/api/token", body=right)).status == 200
+            assert (await daemon.request("POST", "/api/token", body=right)).status == 200
 
 
 async def test_the_examples_token_server_is_there(tmp_path: Path) -> None:
     """POST /api/token as JSON and as a form, on the loopback door too; RS256, or ES256 where a URL must be short."""
     with fail_after(60):
-        async with running_house(tmp_path, config=(config := with_tokens(tmp_path))) as house:
-            await add(house, role="viewer", camera_access=["camera1", "/dev/video9"])
-            await add(house, "cam", role="viewer", streams={"read": ["a", "b"], "publish": ["c"]})
+        async with running_daemon(tmp_path, config=(config := with_tokens(tmp_path))) as daemon:
+            await add(daemon, role="viewer", camera_access=["camera1", "/dev/video9"])
+            await add(daemon, "cam", role="viewer", streams={"read": ["a", "b"], "publish": ["c"]})
             right = {"username": "ann", "password": PASSWORD}
-            reply = await house.request("POST", "/api/token", body=right, port=port_of(config.listen.tokens))
+            reply = await daemon.request("POST", "/api/token", body=right, port=port_of(config.listen.tokens))
             assert (reply.status, reply.json["expires_in"], reply.json["token_type"]) == (200, 3600, "Bearer")
             assert reply.json["permissions"] == {"read": ["camera1"], "publish": []}
             assert reply.headers["cache-control"] == "no-store"
-            keys = KeySet.import_key_set((await house.request("GET", "/jwks-path")).json)
+            keys = KeySet.import_key_set((await daemon.request("GET", "/jwks-path")).json)
             read = jwt.decode(reply.json["token"], keys, algorithms=["RS256"])
             assert read.header["kid"] == "key-1"
             assert read.claims["sub"] == read.claims["user_id"] == "ann"
             assert read.claims["mediamtx_permissions"] == [{"action": "read", "path": "camera1"}]
             assert not {"role", "roles", "permissions", "aud"} & read.claims.keys()
             # It has no role: it opens nothing but streams.
-            async with house.websocket() as client:
+            async with daemon.websocket() as client:
                 await client.call("authenticate", auth_token=reply.json["token"])
                 assert await reason(client, "get_camera_list") == "permission_denied"
-            posted = await form(house, f"username=cam&password={PASSWORD.replace(' ', '+')}&grant_type=password",
+            posted = await form(daemon, f"username=cam&password={PASSWORD.replace(' ', '+')}&grant_type=password",
                                 "/api/token?alg=ES256")  # fmt: skip
             assert json.loads(posted.body)["permissions"] == {"read": ["a", "b"], "publish": ["c"]}
             short = json.loads(posted.body)["token"]
@@ -273,16 +273,16 @@ async def test_the_examples_token_server_is_there(tmp_path: Path) -> None:
 async def test_what_is_no_login_is_told_so(tmp_path: Path, body: object, status: int) -> None:
     """400 for a member that is missing or wrong; nothing is hashed for it."""
     with fail_after(30):
-        async with running_house(tmp_path, cameras=0) as house:
-            assert (await house.request("POST", "/api/token", body=body)).status == status
+        async with running_daemon(tmp_path, cameras=0) as daemon:
+            assert (await daemon.request("POST", "/api/token", body=body)).status == status
             for path in ("/api/token?alg=HS256", "/api/token?alg=none"):
                 right = {"username": "ann", "password": PASSWORD}
-                assert (await house.request("POST", path, body=right)).status == 400
+                assert (await daemon.request("POST", path, body=right)).status == 400
             for text in ("username=ann", "%ff=%ff&username=%ff&password=x", "&".join(["a=b"] * 40), "ü"):
-                assert (await form(house, text)).status == 400
-            plain = await house.request("POST", "/api/token", body="x", headers={"Content-Type": "text/plain"})
+                assert (await form(daemon, text)).status == 400
+            plain = await daemon.request("POST", "/api/token", body="x", headers={"Content-Type": "text/plain"})
             assert plain.status == 415
-            broken = await house.request("POST", "/api/users/ann/password", body=1)
+            broken = await daemon.request("POST", "/api/users/ann/password", body=1)
             assert broken.status == 405
 
 
@@ -292,19 +292,19 @@ async def test_what_is_no_login_is_told_so(tmp_path: Path, body: object, status:
 async def test_whoever_claims_a_box_administers_it_with_nothing_but_a_password(tmp_path: Path) -> None:
     """From the code of a new box to a key for the front desk, over the network: no shell, no other credential."""
     with fail_after(60):
-        async with running_house(tmp_path, cameras=1) as house:
-            code = (house.config.paths.runtime / "claim").read_text().strip()
+        async with running_daemon(tmp_path, cameras=1) as daemon:
+            code = (daemon.config.paths.runtime / "claim").read_text().strip()
             body = {"code": code, "username": "root", "password": PASSWORD}
-            assert (await house.request("POST", "/api/claim", body=body)).status == 201
-            async with house.websocket() as client:
-                await client.call("authenticate", auth_token=await log_in(house, "root"))
+            assert (await daemon.request("POST", "/api/claim", body=body)).status == 201
+            async with daemon.websocket() as client:
+                await client.call("authenticate", auth_token=await log_in(daemon, "root"))
                 await client.call("create_user", name="ann", role="operator", password=OTHER)
                 desk = await client.call("create_key", name="front desk", role="viewer", owner="ann")
                 assert (await client.call("list_signing_keys"))["keys"]
                 # There is no second claim, and nobody else to administer.
                 assert await reason(client, "delete_user", name="root") == "invalid_state"
-            assert (await house.request("POST", "/api/claim", body=body)).status == 401
-            async with house.websocket() as client:
+            assert (await daemon.request("POST", "/api/claim", body=body)).status == 401
+            async with daemon.websocket() as client:
                 await client.call("authenticate", auth_token=desk["api_key"])
                 assert (await client.call("get_camera_list"))["total"] == 1
 
@@ -312,9 +312,9 @@ async def test_whoever_claims_a_box_administers_it_with_nothing_but_a_password(t
 async def test_users_are_administered_over_http(tmp_path: Path) -> None:
     """Made, listed, shown, changed, re-passworded and deleted, by whoever holds users:admin."""
     with fail_after(60):
-        async with running_house(tmp_path, cameras=0) as house:
-            _, key = await house.create_key("admin")
-            ask = partial(house.request, key=key)
+        async with running_daemon(tmp_path, cameras=0) as daemon:
+            _, key = await daemon.create_key("admin")
+            ask = partial(daemon.request, key=key)
             made = await ask("POST", "/api/users", body={"name": "a@b.c", "role": "user", "password": PASSWORD})
             assert (made.status, made.json["role"], made.json["has_password"]) == (201, "operator", True)
             assert PASSWORD.encode() not in made.body
@@ -326,7 +326,7 @@ async def test_users_are_administered_over_http(tmp_path: Path) -> None:
             assert (changed.json["name"], changed.json["display_name"]) == ("a@b.c", "Abc")
             put = await ask("PUT", "/api/users/a@b.c/password", body={"password": OTHER})
             assert (put.status, put.json) == (200, {"message": "password set", "name": "a@b.c"})
-            assert await log_in(house, "a@b.c", OTHER)
+            assert await log_in(daemon, "a@b.c", OTHER)
             gone = await ask("DELETE", "/api/users/a@b.c")
             assert (gone.status, gone.json) == (200, {"message": "user deleted", "name": "a@b.c"})
             assert (await ask("GET", "/api/users/a@b.c")).status == 404
@@ -344,21 +344,21 @@ async def test_users_are_administered_over_http(tmp_path: Path) -> None:
             for method, path in (("POST", "/api/users"), ("PATCH", "/api/users/x"), ("PUT", "/api/users/x/password")):
                 text = await ask(method, path, body="x", headers={"Content-Type": "text/plain"})
                 assert text.status == 415
-            assert (await house.request("GET", "/api/users")).status == 401
+            assert (await daemon.request("GET", "/api/users")).status == 401
 
             for method, path in (("PATCH", "/api/users/x"), ("POST", "/api/token")):
-                broken = await raw(house, method, path, b"{", key)
+                broken = await raw(daemon, method, path, b"{", key)
                 assert broken.status == 400
 
 
 async def test_a_user_sees_and_changes_what_is_their_own(tmp_path: Path) -> None:
     """Their own row, and their password by the old one; nobody else's; then their session ends, after its answer."""
     with fail_after(60):
-        async with running_house(tmp_path, cameras=0) as house:
+        async with running_daemon(tmp_path, cameras=0) as daemon:
             for name in ("ann", "bob"):
-                await add(house, name)
-            async with house.websocket() as client:
-                await client.call("authenticate", auth_token=await log_in(house))
+                await add(daemon, name)
+            async with daemon.websocket() as client:
+                await client.call("authenticate", auth_token=await log_in(daemon))
                 assert (await client.call("get_user", name="ann"))["name"] == "ann"
                 assert await reason(client, "get_user", name="bob") == "permission_denied"
                 assert await reason(client, "get_user", name="nobody") == "permission_denied"
@@ -372,14 +372,14 @@ async def test_a_user_sees_and_changes_what_is_their_own(tmp_path: Path) -> None
                 done = await client.call("set_password", password=OTHER, old_password=PASSWORD)
                 assert done == {"message": "password set", "name": "ann"}
                 assert await ended(client) == 4401
-            assert await log_in(house, password=OTHER)
-            async with house.websocket() as client:
+            assert await log_in(daemon, password=OTHER)
+            async with daemon.websocket() as client:
                 assert await reason(client, "login", username="ann", password=PASSWORD) == "auth_failed"
-            _, key = await house.create_key("admin")
+            _, key = await daemon.create_key("admin")
             body = {"password": PASSWORD}
-            nobody = await house.request("PUT", "/api/users/ann/password", key=key, body=body)
+            nobody = await daemon.request("PUT", "/api/users/ann/password", key=key, body=body)
             assert nobody.status == 200
-            async with house.websocket() as client:
+            async with daemon.websocket() as client:
                 await client.call("authenticate", auth_token=key)
                 assert await reason(client, "set_password", password=OTHER) == "invalid_params"
 
@@ -388,14 +388,14 @@ async def test_nobody_hands_on_more_than_they_may_themselves(tmp_path: Path) -> 
     """Nor takes over somebody who may: making, widening, enabling, and another password."""
     rights = ["users:admin", "camera:read"]
     with fail_after(60):
-        async with running_house(tmp_path, cameras=0) as house:
-            await add(house, "root", "admin")
-            await add(house, "low", "viewer")
-            await add(house, "off", "admin")
-            _, key = await house.create_key("admin", permissions=rights)
-            async with house.local() as admin:
+        async with running_daemon(tmp_path, cameras=0) as daemon:
+            await add(daemon, "root", "admin")
+            await add(daemon, "low", "viewer")
+            await add(daemon, "off", "admin")
+            _, key = await daemon.create_key("admin", permissions=rights)
+            async with daemon.local() as admin:
                 await admin.call("update_user", name="off", disabled=True)
-            async with house.websocket() as client:
+            async with daemon.websocket() as client:
                 await client.call("authenticate", auth_token=key)
                 refused = [
                     await reason(client, "create_user", name="new", role="admin"),
@@ -419,23 +419,23 @@ async def test_nobody_hands_on_more_than_they_may_themselves(tmp_path: Path) -> 
 async def test_a_key_is_whose_login_or_key_made_it(tmp_path: Path) -> None:
     """Unless they say otherwise; and it is narrowed and suspended with them."""
     with fail_after(60):
-        async with running_house(tmp_path) as house:
-            await add(house, "root", "admin")
-            await add(house, "ann", "admin")
-            async with house.websocket() as client:
-                await client.call("authenticate", auth_token=await log_in(house))
+        async with running_daemon(tmp_path) as daemon:
+            await add(daemon, "root", "admin")
+            await add(daemon, "ann", "admin")
+            async with daemon.websocket() as client:
+                await client.call("authenticate", auth_token=await log_in(daemon))
                 first = await client.call("create_key", name="first", role="admin")
                 free = await client.call("create_key", name="free", role="viewer", owner=None)
                 roots = await client.call("create_key", name="root's", role="viewer", owner="root")
-            async with house.websocket() as client:
+            async with daemon.websocket() as client:
                 await client.call("authenticate", auth_token=first["api_key"])
                 second = await client.call("create_key", name="second", role="viewer")
                 turned = await client.call("rotate_key", key_id=first["key_id"], grace_seconds=0)
             owners = [made.get("owner") for made in (first, free, roots, second)]
             assert owners == ["ann", None, "root", "ann"]
-            async with house.local() as admin:
+            async with daemon.local() as admin:
                 await admin.call("update_user", name="ann", role="viewer")
-                async with house.websocket() as client:
+                async with daemon.websocket() as client:
                     await client.call("authenticate", auth_token=turned["api_key"])
                     assert await reason(client, "list_keys") == "permission_denied"
                     assert (await client.call("get_camera_list"))["total"] == 2
@@ -449,12 +449,12 @@ async def test_a_key_is_whose_login_or_key_made_it(tmp_path: Path) -> None:
                 assert (given["owner"], given["status"]) == (None, "active")
                 taken = await admin.call("update_key", key_id=free["key_id"], owner="ann")
                 assert taken["status"] == "suspended"
-            _, auditor = await house.create_key("admin")
+            _, auditor = await daemon.create_key("admin")
             for owner, names in (("root", ["root's"]), ("ann", ["first", "free"]), ("nobody", [])):
-                listed = (await house.request("GET", f"/api/keys?owner={owner}", key=auditor)).json["keys"]
+                listed = (await daemon.request("GET", f"/api/keys?owner={owner}", key=auditor)).json["keys"]
                 assert [item["name"] for item in listed] == names
             for made, status in ((second, 200), (free, 401), (roots, 200)):
-                got = await house.request("GET", f"/api/keys/{made['key_id']}", key=made["api_key"])
+                got = await daemon.request("GET", f"/api/keys/{made['key_id']}", key=made["api_key"])
                 assert got.status == status
 
 
@@ -475,20 +475,20 @@ async def test_what_a_user_opened_ends_with_their_rights(tmp_path: Path, how: st
     """A WebSocket and a picture by their login, and by their key: out, and refused on the very next call."""
     method, params, key_lives, key_sees = ENDS[how]
     with fail_after(90):
-        async with running_house(tmp_path) as house, trio.open_nursery() as nursery:
-            await add(house)
-            token = await log_in(house)
-            key_id, key = await house.create_key("operator", owner="ann")
-            by_token, by_key = Picture(house, token), Picture(house, key)
+        async with running_daemon(tmp_path) as daemon, trio.open_nursery() as nursery:
+            await add(daemon)
+            token = await log_in(daemon)
+            key_id, key = await daemon.create_key("operator", owner="ann")
+            by_token, by_key = Picture(daemon, token), Picture(daemon, key)
             for picture in (by_token, by_key):
                 nursery.start_soon(picture.watch)
                 await picture.seen.wait()
-            async with house.websocket() as mine, house.websocket() as keys, house.local() as admin:
+            async with daemon.websocket() as mine, daemon.websocket() as keys, daemon.local() as admin:
                 await mine.call("authenticate", auth_token=token)
                 await keys.call("authenticate", auth_token=key)
                 await admin.call(method, name="ann", **params)
                 why = "auth_failed" if how == "disable" else "revoked"
-                async with house.websocket() as again:
+                async with daemon.websocket() as again:
                     assert await reason(again, "authenticate", auth_token=token) == why
                     assert await reason(again, "authenticate", auth_token=key) == ("ok" if key_lives else "auth_failed")
                 assert await ended(mine) == 4401
@@ -502,20 +502,20 @@ async def test_what_a_user_opened_ends_with_their_rights(tmp_path: Path, how: st
                     await by_key.over.wait()
             live = "/api/cameras/camera0/live.mjpeg"
             shown = {"Authorization": f"Bearer {token}"}
-            assert (await house.request("GET", live, headers=shown)).status == 401
+            assert (await daemon.request("GET", live, headers=shown)).status == 401
             if not key_sees:
                 assert not by_key.is_open
-                assert (await house.request("GET", live, key=key)).status == (403 if key_lives else 401)
+                assert (await daemon.request("GET", live, key=key)).status == (403 if key_lives else 401)
             else:
                 assert by_key.is_open
-                await house.revoke_key(key_id)
+                await daemon.revoke_key(key_id)
 
 
 class Picture:
     """Somebody who watches camera0 by edged itself."""
 
-    def __init__(self, house: RunningHouse, credential: str) -> None:
-        self._house, self._credential = house, credential
+    def __init__(self, daemon: RunningDaemon, credential: str) -> None:
+        self._services, self._credential = daemon, credential
         self.seen, self.over = trio.Event(), trio.Event()
 
     @property
@@ -523,7 +523,7 @@ class Picture:
         return not self.over.is_set()
 
     async def watch(self) -> None:
-        stream = await trio.open_tcp_stream("127.0.0.1", self._house.port)
+        stream = await trio.open_tcp_stream("127.0.0.1", self._services.port)
         head = (
             "GET /api/cameras/camera0/live.mjpeg HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
             f"Authorization: Bearer {self._credential}\r\n\r\n"
@@ -544,16 +544,16 @@ async def test_a_viewer_at_mediamtx_is_out_with_the_user(tmp_path: Path, how: st
     """Over RTSP by their login's token and by their key; and the next one is refused."""
     method, params, _, key_sees = ENDS[how]
     with fail_after(90):
-        async with running_house(tmp_path, mediamtx=True) as house:
-            await house.wait_media()
-            await add(house)
-            token = await log_in(house)
-            _, key = await house.create_key("operator", owner="ann")
-            by_token, by_key = (RtspReader(house.rtsp, "camera0", "ann", text) for text in (token, key))
+        async with running_daemon(tmp_path, mediamtx=True) as daemon:
+            await daemon.wait_media()
+            await add(daemon)
+            token = await log_in(daemon)
+            _, key = await daemon.create_key("operator", owner="ann")
+            by_token, by_key = (RtspReader(daemon.rtsp, "camera0", "ann", text) for text in (token, key))
             for viewer in (by_token, by_key):
                 await viewer.play()
                 await viewer.wait_packet()
-            async with house.local() as admin:
+            async with daemon.local() as admin:
                 await admin.call(method, name="ann", **params)
             await by_token.wait_end()
             if key_sees:
@@ -561,7 +561,7 @@ async def test_a_viewer_at_mediamtx_is_out_with_the_user(tmp_path: Path, how: st
             else:
                 await by_key.wait_end()
             for text in (token, PASSWORD, *(() if key_sees else (key,))):
-                late = RtspReader(house.rtsp, "camera0", "ann", text)
+                late = RtspReader(daemon.rtsp, "camera0", "ann", text)
                 with pytest.raises(RtspRefused) as refused:
                     await late.play()
                 assert refused.value.status == 401
@@ -573,7 +573,7 @@ async def test_a_viewer_at_mediamtx_is_out_with_the_user(tmp_path: Path, how: st
 async def test_a_wrong_password_is_told_what_to_do_about_a_password(tmp_path: Path) -> None:
     """The same for a user who is not there; no word of a JWT or an API key, which `login` does not take."""
     with fail_after(60):
-        async with running_house(tmp_path, cameras=0) as house, house.local() as admin, house.websocket() as client:
+        async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin, daemon.websocket() as client:
             await admin.call("create_user", name="ann", role="viewer", password=PASSWORD)
             told = [
                 (await client.ask("login", username=name, password="no"))["error"]["data"] for name in ("ann", "bob")
@@ -587,11 +587,11 @@ async def test_a_wrong_password_is_told_what_to_do_about_a_password(tmp_path: Pa
 async def test_what_came_of_a_login_by_refreshing_ends_with_it(tmp_path: Path) -> None:
     """The session goes on by the new token, which is as much the user's as the one before."""
     with fail_after(60):
-        async with running_house(tmp_path, cameras=0) as house:
-            await add(house, "root", "admin")
-            await add(house)
-            async with house.websocket() as client, house.local() as admin:
-                await client.call("authenticate", auth_token=await log_in(house))
+        async with running_daemon(tmp_path, cameras=0) as daemon:
+            await add(daemon, "root", "admin")
+            await add(daemon)
+            async with daemon.websocket() as client, daemon.local() as admin:
+                await client.call("authenticate", auth_token=await log_in(daemon))
                 fresh = (await client.call("refresh_token"))["token"]
                 assert claims_of(fresh)["username"] == "ann"
                 assert (await client.call("whoami"))["user_id"] == "ann"
@@ -600,7 +600,7 @@ async def test_what_came_of_a_login_by_refreshing_ends_with_it(tmp_path: Path) -
                 assert await reason(client, "list_users") == "permission_denied"
                 await admin.call("update_user", name="ann", role="viewer")
                 assert await ended(client) == 4401
-            async with house.websocket() as client:
+            async with daemon.websocket() as client:
                 for method in ("authenticate", "refresh_token"):
                     assert await reason(client, method, auth_token=fresh) == "revoked"
 
@@ -609,11 +609,11 @@ async def test_what_came_of_a_login_by_refreshing_ends_with_it(tmp_path: Path) -
 async def test_a_users_password_opens_nothing_at_mediamtx(tmp_path: Path) -> None:
     """Neither to read nor to publish: everything else of MediaMTX would wait for a hash (contract 10.6)."""
     with fail_after(60):
-        async with running_house(tmp_path, mediamtx=True) as house:
-            await house.wait_media()
-            await add(house, role="admin")
+        async with running_daemon(tmp_path, mediamtx=True) as daemon:
+            await daemon.wait_media()
+            await add(daemon, role="admin")
             for name, password in (("ann", PASSWORD), ("", PASSWORD)):
-                viewer = RtspReader(house.rtsp, "camera0", name, password)
+                viewer = RtspReader(daemon.rtsp, "camera0", name, password)
                 with pytest.raises(RtspRefused):
                     await viewer.play()
                 headers = {"Content-Type": "application/sdp", "Content-Length": str(len(SDP))}
@@ -626,12 +626,12 @@ async def test_a_users_password_opens_nothing_at_mediamtx(tmp_path: Path) -> Non
 async def test_a_mediamtx_elsewhere_admits_what_the_user_was_given(tmp_path: Path) -> None:
     """By a token for their password and our JWKS: exactly their streams, read and published (contract S4-9, S4-10)."""
     with fail_after(90):
-        async with running_house(tmp_path, config=(config := with_tokens(tmp_path, cameras=0))) as house:
-            await add(house, "guest", "viewer", streams={"read": ["camera_one"], "publish": ["camera_two"]})
+        async with running_daemon(tmp_path, config=(config := with_tokens(tmp_path, cameras=0))) as daemon:
+            await add(daemon, "guest", "viewer", streams={"read": ["camera_one"], "publish": ["camera_two"]})
             async with elsewhere(tmp_path, port_of(config.listen.tokens)) as server:
                 for alg in ("RS256", "ES256"):
                     asked = {"username": "guest", "password": PASSWORD}
-                    made = await house.request("POST", f"/api/token?alg={alg}", body=asked)
+                    made = await daemon.request("POST", f"/api/token?alg={alg}", body=asked)
                     paths = ("camera_one", "camera_one2", "camera_two")
                     questions = [(action, path) for action in ("read", "publish") for path in paths]
                     answers = await server.ask_all(made.json["token"], questions)
@@ -646,24 +646,24 @@ async def test_users_outlive_the_daemon(tmp_path: Path) -> None:
     """After a restart passwords, tokens, owners and denials are what they were."""
     config = make_config(tmp_path)
     with fail_after(90):
-        async with running_house(tmp_path, config=config) as house:
+        async with running_daemon(tmp_path, config=config) as daemon:
             for name in ("ann", "off", "gone", "low"):
-                await add(house, name, camera_access=["camera1"])
-            tokens = {name: await log_in(house, name) for name in ("ann", "off", "gone", "low")}
-            _, key = await house.create_key("operator", owner="ann")
-            _, resting = await house.create_key("operator", owner="off")
-            async with house.local() as admin:
+                await add(daemon, name, camera_access=["camera1"])
+            tokens = {name: await log_in(daemon, name) for name in ("ann", "off", "gone", "low")}
+            _, key = await daemon.create_key("operator", owner="ann")
+            _, resting = await daemon.create_key("operator", owner="off")
+            async with daemon.local() as admin:
                 await admin.call("update_user", name="off", disabled=True)
                 await admin.call("delete_user", name="gone")
                 await admin.call("update_user", name="low", role="viewer")
-        async with running_house(tmp_path, config=config) as house, house.websocket() as client:
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.websocket() as client:
             told = {name: await reason(client, "authenticate", auth_token=token) for name, token in tokens.items()}
             assert told == {"ann": "ok", "off": "auth_failed", "gone": "revoked", "low": "revoked"}
             assert await reason(client, "authenticate", auth_token=resting) == "auth_failed"
             await client.call("authenticate", auth_token=key)
             assert [row["device"] for row in (await client.call("get_camera_list"))["cameras"]] == ["camera1"]
-            assert await log_in(house)
-            assert claims_of(await log_in(house, "low"))["roles"] == ["viewer"]
+            assert await log_in(daemon)
+            assert claims_of(await log_in(daemon, "low"))["roles"] == ["viewer"]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -671,10 +671,10 @@ async def test_whoever_hangs_up_while_setting_a_password_leaves_one_that_works(t
     """At any moment: the old one or the new one, on disk as in memory, and never both."""
     dice, config = random.Random(seed), make_config(tmp_path, cameras=0)
     with fail_after(90):
-        async with running_house(tmp_path, config=config) as house:
-            await add(house)
-            token = await log_in(house)
-            stream = await trio.open_tcp_stream("127.0.0.1", house.port)
+        async with running_daemon(tmp_path, config=config) as daemon:
+            await add(daemon)
+            token = await log_in(daemon)
+            stream = await trio.open_tcp_stream("127.0.0.1", daemon.port)
             body = json.dumps({"password": OTHER, "old_password": PASSWORD})
             head = (
                 "PUT /api/users/ann/password HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -683,20 +683,20 @@ async def test_whoever_hangs_up_while_setting_a_password_leaves_one_that_works(t
             await stream.send_all((head + body).encode())
             await trio.sleep(dice.random() * 0.4)
             await trio.aclose_forcefully(stream)
-            works = await settled(partial(_which, house))
-        async with running_house(tmp_path, config=config) as house:
-            assert await _which(house) == works
-            async with house.websocket() as client:
+            works = await settled(partial(_which, daemon))
+        async with running_daemon(tmp_path, config=config) as daemon:
+            assert await _which(daemon) == works
+            async with daemon.websocket() as client:
                 assert await reason(client, "authenticate", auth_token=token) == (
                     "ok" if works == [PASSWORD] else "revoked"
                 )
 
 
-async def _which(house: RunningHouse) -> list[str]:
+async def _which(daemon: RunningDaemon) -> list[str]:
     """The passwords that open."""
     found = []
     for password in (PASSWORD, OTHER):
-        reply = await house.request("POST", "/api/token", body={"username": "ann", "password": password})
+        reply = await daemon.request("POST", "/api/token", body={"username": "ann", "password": password})
         if reply.status == 200:
             found.append(password)
     return found
@@ -713,18 +713,18 @@ async def test_the_demos_user_logs_in_on_this_machine(tmp_path: Path) -> None:
     """demo with demo; made on the unix socket only, by nobody else, and by nobody without being asked (C-48)."""
     sample = {"username": "demo", "password": "demo"}
     with fail_after(60):
-        async with running_house(tmp_path, cameras=1) as house:
-            assert (await house.request("POST", "/api/token", body=sample)).status == 401
-            _, key = await house.create_key("admin")
-            async with house.websocket() as client:
+        async with running_daemon(tmp_path, cameras=1) as daemon:
+            assert (await daemon.request("POST", "/api/token", body=sample)).status == 401
+            _, key = await daemon.create_key("admin")
+            async with daemon.websocket() as client:
                 await client.call("authenticate", auth_token=key)
                 assert await reason(client, "create_demo_login") == "permission_denied"
                 assert (
                     await reason(client, "create_user", name="demo", role="viewer", password="demo") == "invalid_params"
                 )
-            async with house.local() as admin:
+            async with daemon.local() as admin:
                 assert (await admin.call("create_demo_login"))["role"] == "viewer"
-            reply = await house.request("POST", "/api/token", body=sample)
+            reply = await daemon.request("POST", "/api/token", body=sample)
             assert (reply.status, reply.json["permissions"]) == (
                 200,
                 {"read": ["camera0", "camera_one"], "publish": []},
@@ -733,4 +733,4 @@ async def test_the_demos_user_logs_in_on_this_machine(tmp_path: Path) -> None:
             claims = peek_claims(token)
             assert {"action": "read", "path": "camera_one"} in claims["mediamtx_permissions"]
             headers = {"Authorization": f"Bearer {token}"}
-            assert (await house.request("HEAD", "/api/cameras/camera0/live.mjpeg", headers=headers)).status == 200
+            assert (await daemon.request("HEAD", "/api/cameras/camera0/live.mjpeg", headers=headers)).status == 200

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from house_helpers import RunningHouse, free_port, make_config, port_of, running_house
+from daemon_helpers import RunningDaemon, free_port, make_config, port_of, running_daemon
 from log_helpers import kept_log
 from patience import fail_after
 from test_revocation import WhepViewer, watch_rtsp
@@ -31,22 +31,22 @@ def make_media_config(folder: Path) -> Any:
     return msgspec.structs.replace(config, mediamtx=media, camera=(camera,))
 
 
-async def wait_picture(house: RunningHouse) -> None:
+async def wait_picture(daemon: RunningDaemon) -> None:
     """Until MediaMTX has the camera's stream."""
-    await house.wait_media()
-    async with house.local() as admin:
+    await daemon.wait_media()
+    async with daemon.local() as admin:
         while not all(each["ready"] for each in await admin.call("get_streams")):
             await trio.sleep(0.1)
 
 
-async def list_viewers(house: RunningHouse, key_id: str) -> list[dict[str, Any]]:
-    async with house.local() as admin:
+async def list_viewers(daemon: RunningDaemon, key_id: str) -> list[dict[str, Any]]:
+    async with daemon.local() as admin:
         return [each for each in (await admin.call("list_sessions"))["sessions"] if each["key_id"] == key_id]
 
 
-async def read_gauge(house: RunningHouse) -> dict[str, int]:
-    port = port_of(house.config.listen.local)
-    lines = (await house.request("GET", "/metrics", port=port)).body.decode().splitlines()
+async def read_gauge(daemon: RunningDaemon) -> dict[str, int]:
+    port = port_of(daemon.config.listen.local)
+    lines = (await daemon.request("GET", "/metrics", port=port)).body.decode().splitlines()
     return {line.split('"')[1]: int(float(line.split(" ")[1])) for line in lines if line.startswith("edged_sessions{")}
 
 
@@ -70,14 +70,14 @@ async def test_one_viewer_over_each_protocol_is_counted_once_and_gone_when_it_le
     media = config.mediamtx
     expected = {"rtsp": 1, "hls": 1, "rtmp": 1, "srt": 1, "http": 1}
     with fail_after(80), ExitStack() as stack:
-        async with running_house(tmp_path, config=config) as house:
-            await wait_picture(house)
-            key_id, key = await house.create_key("viewer")
-            watcher = await watch_rtsp(house, key)
-            start_player(stack, f"http://viewer:{key}@127.0.0.1:{house.hls}/camera0/index.m3u8")
+        async with running_daemon(tmp_path, config=config) as daemon:
+            await wait_picture(daemon)
+            key_id, key = await daemon.create_key("viewer")
+            watcher = await watch_rtsp(daemon, key)
+            start_player(stack, f"http://viewer:{key}@127.0.0.1:{daemon.hls}/camera0/index.m3u8")
             start_player(stack, f"rtmp://127.0.0.1:{port_of((media.rtmp,))}/camera0?user=viewer&pass={key}")
             start_player(stack, f"srt://127.0.0.1:{port_of((media.srt,))}?streamid=read:camera0:viewer:{key}")
-            live = await trio.open_tcp_stream("127.0.0.1", house.port)
+            live = await trio.open_tcp_stream("127.0.0.1", daemon.port)
             await live.send_all(
                 f"GET /api/cameras/camera0/live.mjpeg HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\n\r\n".encode()
             )
@@ -85,8 +85,8 @@ async def test_one_viewer_over_each_protocol_is_counted_once_and_gone_when_it_le
 
             async def all_here() -> bool:
                 nonlocal seen
-                seen = await list_viewers(house, key_id)
-                counted = {name: number for name, number in (await read_gauge(house)).items() if number}
+                seen = await list_viewers(daemon, key_id)
+                counted = {name: number for name, number in (await read_gauge(daemon)).items() if number}
                 shown = {each["transport"]: each["bytes"] for each in seen}
                 return counted == expected and all(shown.values())
 
@@ -98,7 +98,7 @@ async def test_one_viewer_over_each_protocol_is_counted_once_and_gone_when_it_le
                 before = {each["session_id"]: each["bytes"] for each in seen}
 
                 async def all_grew() -> bool:
-                    now = {each["session_id"]: each["bytes"] for each in await list_viewers(house, key_id)}
+                    now = {each["session_id"]: each["bytes"] for each in await list_viewers(daemon, key_id)}
                     return now.keys() == before.keys() and all(now[name] > before[name] for name in before)
 
                 await until(all_grew)
@@ -107,12 +107,12 @@ async def test_one_viewer_over_each_protocol_is_counted_once_and_gone_when_it_le
             await live.aclose()
             stack.close()
             with fail_after(20):
-                await until(lambda: nobody_here(house, key_id))
-            assert {name for name, number in (await read_gauge(house)).items() if number} <= {"uds"}
+                await until(lambda: nobody_here(daemon, key_id))
+            assert {name for name, number in (await read_gauge(daemon)).items() if number} <= {"uds"}
 
 
-async def nobody_here(house: RunningHouse, key_id: str) -> bool:
-    return await list_viewers(house, key_id) == []
+async def nobody_here(daemon: RunningDaemon, key_id: str) -> bool:
+    return await list_viewers(daemon, key_id) == []
 
 
 async def swallow(stream: trio.SocketStream) -> None:
@@ -125,15 +125,15 @@ async def test_a_revocation_tells_how_many_viewers_it_ended(tmp_path: Path) -> N
     not, so that it writes no error.
     """
     with fail_after(80), kept_log() as log:
-        async with running_house(tmp_path, config=make_media_config(tmp_path)) as house:
-            await wait_picture(house)
+        async with running_daemon(tmp_path, config=make_media_config(tmp_path)) as daemon:
+            await wait_picture(daemon)
             for pause in (0.0, 2.0):
-                key_id, key = await house.create_key("viewer")
-                viewers = [await watch_rtsp(house, key) for _ in range(2)]
-                whep = WhepViewer(house, "camera0", key)
+                key_id, key = await daemon.create_key("viewer")
+                viewers = [await watch_rtsp(daemon, key) for _ in range(2)]
+                whep = WhepViewer(daemon, "camera0", key)
                 assert await whep.play() == 201
                 await trio.sleep(pause)
-                await house.revoke_key(key_id)
+                await daemon.revoke_key(key_id)
                 for viewer in viewers:
                     await viewer.wait_end()
                     await viewer.aclose()

@@ -43,7 +43,7 @@ def raising(site: Site, problem: Exception, **values: object) -> Site:
         raise problem
 
     way = Way(method="GET", path="/x", answer=answer, **{"capability": "none", **values})  # type: ignore[arg-type]
-    site.app = route([way], site.catalogue, site.house, site.counts)
+    site.app = route([way], site.catalogue, site.services, site.counts)
     return site
 
 
@@ -62,20 +62,20 @@ def raising(site: Site, problem: Exception, **values: object) -> Site:
 async def test_a_way_that_names_nobody_does_not_start(site: Site, values: dict[str, str]) -> None:
     """Default deny: the daemon does not start with a route that forgot its capability."""
     with pytest.raises(ValueError, match="GET /x"):
-        route([Way(method="GET", path="/x", answer=nothing, **values)], site.catalogue, site.house, site.counts)
+        route([Way(method="GET", path="/x", answer=nothing, **values)], site.catalogue, site.services, site.counts)
 
 
 async def test_two_ways_do_not_share_a_place(site: Site) -> None:
     """The second would never be reached."""
     way = Way(method="GET", path="/x", answer=nothing, capability="self")
     with pytest.raises(ValueError, match="two ways"):
-        route([way, way], site.catalogue, site.house, site.counts)
+        route([way, way], site.catalogue, site.services, site.counts)
 
 
 async def test_self_means_any_good_credential(site: Site) -> None:
     """Whoever is somebody may go there."""
     way = Way(method="GET", path="/x", answer=nothing, capability="self")
-    site.app = route([way], site.catalogue, site.house, site.counts)
+    site.app = route([way], site.catalogue, site.services, site.counts)
     assert (await site.ask("GET", "/x")).status == 401
     assert (await site.ask("GET", "/x", key=site.key("monitor")[1])).status == 200
 

@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 import pytest
 import trio
-from house_helpers import RunningHouse, running_house
+from daemon_helpers import RunningDaemon, running_daemon
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after
@@ -64,7 +64,7 @@ def basic(password: str, user: str = "prometheus") -> dict[str, str]:
 
 
 async def ask(
-    server: RunningHouse, method: str, path: str, headers: Mapping[str, str] | None = None, form: object = None
+    server: RunningDaemon, method: str, path: str, headers: Mapping[str, str] | None = None, form: object = None
 ) -> Answer:
     """One exchange; of a stream the beginning."""
 
@@ -85,13 +85,13 @@ async def ask(
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[RunningHouse]:
+async def server(tmp_path: Path) -> AsyncIterator[RunningDaemon]:
     with fail_after(80):
-        async with running_house(tmp_path, cameras=1) as running:
+        async with running_daemon(tmp_path, cameras=1) as running:
             yield running
 
 
-async def test_a_key_as_password_reads_metrics_and_pictures(server: RunningHouse) -> None:
+async def test_a_key_as_password_reads_metrics_and_pictures(server: RunningDaemon) -> None:
     """As Prometheus, a browser's bar and curl -u send it: any user name, GET and HEAD, a key or a token."""
     _, monitor = await server.create_key("monitor")
     _, viewer = await server.create_key("viewer")
@@ -115,7 +115,7 @@ async def test_a_key_as_password_reads_metrics_and_pictures(server: RunningHouse
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "GET"])
-async def test_no_other_route_takes_it_or_asks_for_it(server: RunningHouse, method: str) -> None:
+async def test_no_other_route_takes_it_or_asks_for_it(server: RunningDaemon, method: str) -> None:
     """Whatever a browser could be made to send with it: nothing is done, and no password is asked for."""
     _, admin = await server.create_key("admin")
     taken = 0
@@ -134,7 +134,7 @@ async def test_no_other_route_takes_it_or_asks_for_it(server: RunningHouse, meth
     assert (await server.request("GET", "/api/keys", key=admin)).json["keys"][0]["status"] == "active"
 
 
-async def test_an_upgrade_never_takes_it(server: RunningHouse) -> None:
+async def test_an_upgrade_never_takes_it(server: RunningDaemon) -> None:
     """A browser sends cached Basic with the handshake of a page of another port: such a WebSocket is nobody's."""
     _, admin = await server.create_key("admin")
     headers = [(name.lower().encode(), value.encode()) for name, value in basic(admin).items()]
@@ -155,7 +155,7 @@ FOREIGN: list[dict[str, str]] = [
 
 @pytest.mark.parametrize("foreign", FOREIGN)
 async def test_a_page_of_another_origin_gets_nothing_by_it(
-    server: RunningHouse, foreign: dict[str, str], capsys: pytest.CaptureFixture[str]
+    server: RunningDaemon, foreign: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Refused before the password is looked at, and said why; another port of the same host is another origin. A
     credential that no browser adds by itself is taken from there as ever."""
@@ -179,7 +179,7 @@ async def test_a_page_of_another_origin_gets_nothing_by_it(
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/metrics"), ("GET", LIVE), ("GET", STILL), ("POST", "/oauth/introspect")]
 )
-async def test_both_schemes_are_offered_to_whoever_may_use_them(server: RunningHouse, method: str, path: str) -> None:
+async def test_both_schemes_are_offered_to_whoever_may_use_them(server: RunningDaemon, method: str, path: str) -> None:
     """In lines of their own, as every browser reads them; a script that shows another credential, or a player with a
     ticket, makes no browser ask its user for a password."""
     form = {"token": "x"} if method == "POST" else None
@@ -201,7 +201,7 @@ async def test_both_schemes_are_offered_to_whoever_may_use_them(server: RunningH
         assert (answer.status, len(answer.challenges)) == (401, 1)
 
 
-async def test_a_credential_of_another_kind_comes_before_it(server: RunningHouse) -> None:
+async def test_a_credential_of_another_kind_comes_before_it(server: RunningDaemon) -> None:
     """A proxy's own password in front of an API key, and a browser's old one in front of a ticket, harm nothing."""
     _, viewer = await server.create_key("viewer")
     async with server.websocket() as client:
@@ -212,7 +212,7 @@ async def test_a_credential_of_another_kind_comes_before_it(server: RunningHouse
     assert (await ask(server, "HEAD", f"{LIVE}?ticket=none", basic(viewer))).status == 401
 
 
-async def test_oauth_clients_show_who_they_are_in_their_own_ways(server: RunningHouse) -> None:
+async def test_oauth_clients_show_who_they_are_in_their_own_ways(server: RunningDaemon) -> None:
     """RFC 6749, 2.3.1: by Basic, percent-encoded or not, or in the form; the secret is a key or token, the id free."""
     _, admin = await server.create_key("admin")
     token, own = sign(server.log.parent), sign(server.log.parent, role="admin")
@@ -238,13 +238,13 @@ async def test_oauth_clients_show_who_they_are_in_their_own_ways(server: Running
 
 
 @pytest.mark.parametrize(("said", "status"), [("true", 200), ("TRUE", 200), ("False", 200), ("yes", 400), ("1", 400)])
-async def test_whether_made_keys_end_too_is_read_or_refused(server: RunningHouse, said: str, status: int) -> None:
+async def test_whether_made_keys_end_too_is_read_or_refused(server: RunningDaemon, said: str, status: int) -> None:
     """Whoever says it in a way that is not known is not told 200 for less than was asked."""
     answer = await ask(server, "POST", "/oauth/revoke", form={"token": "a.b.c", "include_made": said})
     assert answer.status == status
 
 
-async def test_a_wrong_client_secret_is_told_in_oauth_s_words(server: RunningHouse) -> None:
+async def test_a_wrong_client_secret_is_told_in_oauth_s_words(server: RunningDaemon) -> None:
     """RFC 6749, 5.2: invalid_client, 401; a Bearer that is wrong is told as everywhere; a narrow one is 403."""
     _, viewer = await server.create_key("viewer")
     token = sign(server.log.parent)
@@ -313,6 +313,6 @@ async def test_a_route_that_must_not_take_it_does_not_start(tmp_path: Path, meth
 
     site = Site(tmp_path)
     way = partial(Way, answer=answer, capability="self", takes_basic=True)
-    route([way(method="GET", path=path)], site.catalogue, site.house, site.counts)
+    route([way(method="GET", path=path)], site.catalogue, site.daemon, site.counts)
     with pytest.raises(ValueError, match="takes Basic"):
-        route([way(method=method, path=path)], site.catalogue, site.house, site.counts)
+        route([way(method=method, path=path)], site.catalogue, site.daemon, site.counts)

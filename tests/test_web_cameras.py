@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import trio
-from house_helpers import make_config, running_house
+from daemon_helpers import make_config, running_daemon
 from patience import fail_after
 
 import edged
@@ -26,68 +26,68 @@ STATIC = Path(edged.__file__).parent / "web/static"
 
 async def test_the_list_shows_what_the_caller_may_see(tmp_path: Path) -> None:
     """In the words of the contract; totals count the same."""
-    async with running_house(tmp_path) as house:
-        _, viewer = await house.create_key(camera_access=["camera1"])
-        reply = await house.request("GET", "/api/cameras", key=viewer)
+    async with running_daemon(tmp_path) as daemon:
+        _, viewer = await daemon.create_key(camera_access=["camera1"])
+        reply = await daemon.request("GET", "/api/cameras", key=viewer)
         assert reply.status == 200
         assert reply.json.keys() == {"status", "timestamp", "cameras", "total", "connected"}
         assert [(each["device"], each["device_path"]) for each in reply.json["cameras"]] == [("camera1", "camera1")]
         assert (reply.json["total"], reply.json["connected"]) == (1, 1)
-        assert (await house.request("GET", "/api/cameras")).status == 401
-        assert (await house.request("GET", "/api/cameras/camera0", key=viewer)).status == 404
-        one = await house.request("GET", "/api/cameras/camera1", key=viewer)
+        assert (await daemon.request("GET", "/api/cameras")).status == 401
+        assert (await daemon.request("GET", "/api/cameras/camera0", key=viewer)).status == 404
+        one = await daemon.request("GET", "/api/cameras/camera1", key=viewer)
         assert (one.status, one.json["name"], one.json["status"]) == (200, "test 1", "CONNECTED")
 
 
 async def test_the_box_s_status_is_one_request(tmp_path: Path) -> None:
-    async with running_house(tmp_path) as house:
-        _, viewer = await house.create_key()
-        reply = await house.request("GET", "/api/status", key=viewer)
+    async with running_daemon(tmp_path) as daemon:
+        _, viewer = await daemon.create_key()
+        reply = await daemon.request("GET", "/api/status", key=viewer)
         assert (reply.status, reply.json["available_cameras"]) == (200, ["camera0", "camera1"])
-        assert (await house.request("GET", "/api/status")).status == 401
+        assert (await daemon.request("GET", "/api/status")).status == 401
 
 
 @pytest.mark.ffmpeg
 async def test_a_still_image_is_a_url(tmp_path: Path) -> None:
     """A JPEG of now by key, token or ticket; nothing is kept, HEAD takes none, a camera that is gone says so."""
     with fail_after(40):
-        async with running_house(tmp_path) as house:
-            _, viewer = await house.create_key(camera_access=["camera0"])
-            picture = await house.request("GET", "/api/cameras/camera0/snapshot.jpg", key=viewer)
+        async with running_daemon(tmp_path) as daemon:
+            _, viewer = await daemon.create_key(camera_access=["camera0"])
+            picture = await daemon.request("GET", "/api/cameras/camera0/snapshot.jpg", key=viewer)
             assert (picture.status, picture.headers["content-type"]) == (200, "image/jpeg")
             assert picture.headers["cache-control"] == "no-store"
             assert picture.body[:2] == b"\xff\xd8"
             assert len(picture.body) == int(picture.headers["content-length"])
-            head = await house.request("HEAD", "/api/cameras/camera0/snapshot.jpg", key=viewer)
+            head = await daemon.request("HEAD", "/api/cameras/camera0/snapshot.jpg", key=viewer)
             assert (head.status, head.headers["content-type"], head.body) == (200, "image/jpeg", b"")
-            made = await house.request("POST", "/api/tickets", key=viewer, body={"device": "camera0"})
-            small = await house.request(
+            made = await daemon.request("POST", "/api/tickets", key=viewer, body={"device": "camera0"})
+            small = await daemon.request(
                 "GET", f"/api/cameras/camera0/snapshot.jpg?quality=1&ticket={made.json['ticket']}"
             )
             assert small.status == 200
             assert len(small.body) < len(picture.body)
             for path, status in (("camera0/snapshot.jpg?quality=0", 400), ("camera1/snapshot.jpg", 404)):
-                assert (await house.request("GET", f"/api/cameras/{path}", key=viewer)).status == status
-            assert (await house.request("GET", "/api/cameras/camera0/snapshot.jpg")).status == 401
-            house.plug(0).unlink()
-            async with house.local() as local:
+                assert (await daemon.request("GET", f"/api/cameras/{path}", key=viewer)).status == status
+            assert (await daemon.request("GET", "/api/cameras/camera0/snapshot.jpg")).status == 401
+            daemon.plug(0).unlink()
+            async with daemon.local() as local:
                 while (await local.call("get_camera_status", device="camera0"))["status"] == "CONNECTED":
                     await trio.sleep(0.05)
-            assert (await house.request("GET", "/api/cameras/camera0/snapshot.jpg", key=viewer)).status == 503
-            assert not list((house.config.snapshots.folder).glob("*"))
+            assert (await daemon.request("GET", "/api/cameras/camera0/snapshot.jpg", key=viewer)).status == 503
+            assert not list((daemon.config.snapshots.folder).glob("*"))
 
 
 @pytest.mark.ffmpeg
 async def test_a_revoked_key_gets_no_picture_that_it_asked_for_before(tmp_path: Path) -> None:
     """The picture takes a moment; whoever has lost the right meanwhile is told so instead."""
     with fail_after(40):
-        async with running_house(tmp_path) as house:
-            key_id, viewer = await house.create_key()
-            async with house.local() as local:
+        async with running_daemon(tmp_path) as daemon:
+            key_id, viewer = await daemon.create_key()
+            async with daemon.local() as local:
                 asked: list[Any] = []
 
                 async def ask() -> None:
-                    asked.append(await house.request("GET", "/api/cameras/camera0/snapshot.jpg", key=viewer))
+                    asked.append(await daemon.request("GET", "/api/cameras/camera0/snapshot.jpg", key=viewer))
 
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(ask)
@@ -100,19 +100,19 @@ async def test_a_revoked_key_gets_no_picture_that_it_asked_for_before(tmp_path: 
 
 async def test_the_page_is_for_browsers_and_leaves_nothing_to_others(tmp_path: Path) -> None:
     """Open to everybody, since it shows nothing by itself; no code may run in it but the box's own file."""
-    async with running_house(tmp_path, cameras=1) as house:
+    async with running_daemon(tmp_path, cameras=1) as daemon:
         for way in WAYS:
-            reply = await house.request("GET", way.path)
+            reply = await daemon.request("GET", way.path)
             assert reply.status == 200
             policy = reply.headers["content-security-policy"]
             assert "default-src 'none'" in policy
             assert "unsafe" not in policy
             assert reply.headers["x-content-type-options"] == "nosniff"
             assert reply.headers["referrer-policy"] == "no-referrer"
-        page = (await house.request("GET", "/")).body.decode()
+        page = (await daemon.request("GET", "/")).body.decode()
         wanted = set(re.findall(r'(?:src|href)="([^"]*)"', page))
         assert wanted == {way.path for way in WAYS} - {"/"}
-        async with house.websocket() as client:
+        async with daemon.websocket() as client:
             assert await client.call("ping") == "pong"
 
 
@@ -148,8 +148,8 @@ async def run_command(socket: str, *words: str, stdin: str = "") -> Ran:
 
 async def test_cameras_on_the_command_line(tmp_path: Path) -> None:
     """List, show, add with a password from standard input, change, remove; and the box's status."""
-    async with running_house(tmp_path, config=make_config(tmp_path, cameras=1)) as house:
-        run = partial(run_command, house.config.listen.unix)
+    async with running_daemon(tmp_path, config=make_config(tmp_path, cameras=1)) as daemon:
+        run = partial(run_command, daemon.config.listen.unix)
         assert (await run("status")).out.splitlines()[0].split() == ["status", "ready"]
         assert "test 0" in (await run("camera", "list")).out
         made = await run(

@@ -68,7 +68,7 @@ async def test_a_range_in_a_foreign_unit_counts_as_not_sent(site: Site) -> None:
 
 async def test_a_name_without_its_ending_means_the_newest_that_may_be_seen(site: Site) -> None:
     """A newer picture of a foreign camera neither hides nor betrays itself (C-39)."""
-    await site.house.snapshots.save("yard.jpg", "camera0", PICTURE, "jpg", 1_800_000_001.0)
+    await site.services.snapshots.save("yard.jpg", "camera0", PICTURE, "jpg", 1_800_000_001.0)
     key = site.key("viewer", camera_access=("camera1",))[1]
     reply = await site.ask("GET", "/files/snapshots/yard", key=key)
     assert (reply.status, reply.body) == (200, b"\x89PNG")
@@ -132,14 +132,14 @@ async def test_revoking_the_key_cuts_the_transfer_off(site: Site, parts: int) ->
         assert not reply.complete
         assert len(reply.body) < len(PICTURE)
     else:
-        find = site.house.snapshots.find
+        find = site.services.snapshots.find
 
         async def find_late(name: str) -> list[Path]:
             await revoke()
             await trio.lowlevel.checkpoint()
             return await find(name)
 
-        site.house.snapshots.find = find_late  # type: ignore[method-assign]
+        site.services.snapshots.find = find_late  # type: ignore[method-assign]
         reply = await site.ask("GET", "/files/snapshots/door.jpg", key=key)
         assert (reply.status, reply.json["code"]) == (401, "revoked")
     assert len(site.admissions) == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from house_helpers import Reply, RunningHouse, port_of, running_house
+from daemon_helpers import Reply, RunningDaemon, port_of, running_daemon
 from patience import fail_after
 from planted import plant
 from starlette.datastructures import Headers
@@ -92,67 +92,67 @@ def test_the_box_knows_its_names_without_asking_dns() -> None:
 GOOD = {"username": "ada", "password": "a long passphrase"}
 
 
-def code_of(house: RunningHouse) -> str:
-    return plant((house.config.paths.runtime / "claim").read_text().strip(), "the claim code")
+def code_of(daemon: RunningDaemon) -> str:
+    return plant((daemon.config.paths.runtime / "claim").read_text().strip(), "the claim code")
 
 
-async def claim(house: RunningHouse, code: str, **params: object) -> Reply:
-    return await house.request("POST", "/api/claim", body={"code": code, **GOOD, **params})
+async def claim(daemon: RunningDaemon, code: str, **params: object) -> Reply:
+    return await daemon.request("POST", "/api/claim", body={"code": code, **GOOD, **params})
 
 
 async def test_a_new_box_is_claimed_once(tmp_path: Path) -> None:
     """The code makes an administrator who can log in; the file is gone, and the code is worth nothing any more."""
     with fail_after(60):
-        async with running_house(tmp_path) as house:
-            code = code_of(house)
-            told = await claim(house, code)
+        async with running_daemon(tmp_path) as daemon:
+            code = code_of(daemon)
+            told = await claim(daemon, code)
             assert (told.status, told.json) == (201, {"username": "ada", "role": "admin"})
             assert not (tmp_path / "run" / "claim").exists()
-            again = await claim(house, code, username="eve")
+            again = await claim(daemon, code, username="eve")
             assert again.status == 401
-            async with house.local() as admin:
+            async with daemon.local() as admin:
                 (user,) = (await admin.call("list_users"))["users"]
                 assert (user["name"], user["role"]) == ("ada", "admin")
                 assert (await admin.ask("create_claim_code"))["error"]["data"]["reason"] == "invalid_state"
-        async with running_house(tmp_path, config=house.config):
+        async with running_daemon(tmp_path, config=daemon.config):
             assert not (tmp_path / "run" / "claim").exists()
 
 
 async def test_of_two_that_have_the_code_one_becomes_administrator(tmp_path: Path) -> None:
     """Both right, at the same moment: whoever is second is told that there is one."""
     with fail_after(60):
-        async with running_house(tmp_path) as house:
-            code, told = code_of(house), []
+        async with running_daemon(tmp_path) as daemon:
+            code, told = code_of(daemon), []
 
             async def run(name: str) -> None:
-                told.append(await claim(house, code, username=name))
+                told.append(await claim(daemon, code, username=name))
 
             async with trio.open_nursery() as nursery:
                 for number in range(5):
                     nursery.start_soon(run, f"user{number}")
             assert sorted(each.status for each in told).count(201) == 1
             assert {each.status for each in told} <= {201, 401, 409}
-            async with house.local() as admin:
+            async with daemon.local() as admin:
                 assert len((await admin.call("list_users"))["users"]) == 1
 
 
 async def test_whatever_is_wrong_with_a_code_is_told_in_the_same_words(tmp_path: Path) -> None:
     """Wrong, used up, never made: nobody learns which; and it stands under its own name in the metrics."""
     with fail_after(60):
-        async with running_house(tmp_path) as house:
-            code = code_of(house)
-            told = [await claim(house, f"WRONG{number}") for number in range(5)]
-            told.append(await claim(house, code))
+        async with running_daemon(tmp_path) as daemon:
+            code = code_of(daemon)
+            told = [await claim(daemon, f"WRONG{number}") for number in range(5)]
+            told.append(await claim(daemon, code))
             assert {(each.status, each.body) for each in told} == {(401, told[0].body)}
             assert "edged claim --new" in told[0].json["detail"]
-            metrics = await house.request("GET", "/metrics", port=port_of(house.config.listen.local))
+            metrics = await daemon.request("GET", "/metrics", port=port_of(daemon.config.listen.local))
             assert _counted(metrics.body) == 6
-            async with house.local() as admin:
+            async with daemon.local() as admin:
                 assert (await admin.call("list_users"))["users"] == []
                 made = await admin.call("create_claim_code")
                 assert made == {"path": str(tmp_path / "run" / "claim"), "expires_in": made["expires_in"]}
                 assert 890 <= made["expires_in"] <= 900
-            assert (await claim(house, code_of(house).lower())).status == 201
+            assert (await claim(daemon, code_of(daemon).lower())).status == 201
 
 
 def _counted(body: bytes) -> int:
@@ -173,45 +173,45 @@ def _counted(body: bytes) -> int:
 async def test_a_right_code_survives_a_bad_name_or_password(tmp_path: Path, params: dict[str, str], said: str) -> None:
     """They are told what is wrong, and try again with the same code."""
     with fail_after(60):
-        async with running_house(tmp_path) as house:
-            code = code_of(house)
-            told = await claim(house, code, **params)
+        async with running_daemon(tmp_path) as daemon:
+            code = code_of(daemon)
+            told = await claim(daemon, code, **params)
             assert told.status == 400
             assert said in told.json["detail"]
-            assert (await claim(house, code)).status == 201
+            assert (await claim(daemon, code)).status == 201
 
 
 async def test_a_page_that_rebound_its_name_cannot_claim_the_box(tmp_path: Path) -> None:
     """Not even with the right code; nor can a form, which needs no permission of the browser."""
     with fail_after(60):
-        async with running_house(tmp_path) as house:
-            code = code_of(house)
+        async with running_daemon(tmp_path) as daemon:
+            code = code_of(daemon)
             for headers in (
-                {"Host": f"rebound.example:{house.port}", "Origin": f"http://rebound.example:{house.port}"},
+                {"Host": f"rebound.example:{daemon.port}", "Origin": f"http://rebound.example:{daemon.port}"},
                 {"Origin": "http://evil.example"},
             ):
-                told = await house.request("POST", "/api/claim", body={"code": code, **GOOD}, headers=headers)
+                told = await daemon.request("POST", "/api/claim", body={"code": code, **GOOD}, headers=headers)
                 assert (told.status, told.json["code"]) == (403, "origin_denied")
                 assert "through a page of another site" in told.json["detail"]
                 assert "by its own name" in told.json["detail"]
                 assert "credential" not in told.body.decode(), "none would help"
                 assert "www-authenticate" not in told.headers
             form = {"Content-Type": "text/plain"}
-            assert (await house.request("POST", "/api/claim", body={"code": code, **GOOD}, headers=form)).status == 415
-            own = {"Origin": f"http://127.0.0.1:{house.port}"}
-            assert (await house.request("POST", "/api/claim", body={"code": code, **GOOD}, headers=own)).status == 201
+            assert (await daemon.request("POST", "/api/claim", body={"code": code, **GOOD}, headers=form)).status == 415
+            own = {"Origin": f"http://127.0.0.1:{daemon.port}"}
+            assert (await daemon.request("POST", "/api/claim", body={"code": code, **GOOD}, headers=own)).status == 201
 
 
 async def test_on_the_unix_socket_no_code_is_needed(tmp_path: Path) -> None:
     """Strangers have used it up: the box is claimed all the same, once."""
     with fail_after(60):
-        async with running_house(tmp_path) as house, house.local() as admin:
+        async with running_daemon(tmp_path) as daemon, daemon.local() as admin:
             for number in range(5):
-                assert (await claim(house, f"WRONG{number}")).status == 401
+                assert (await claim(daemon, f"WRONG{number}")).status == 401
             assert (await admin.call("claim", **GOOD))["role"] == "admin"
             again = await admin.ask("claim", **GOOD | {"username": "eve"})
             assert again["error"]["data"]["reason"] == "invalid_state"
-            assert (await house.request("POST", "/api/claim", body=GOOD)).status == 401
+            assert (await daemon.request("POST", "/api/claim", body=GOOD)).status == 401
 
 
 async def test_a_code_that_is_withdrawn_while_the_password_is_hashed_makes_nobody_administrator(
@@ -228,12 +228,12 @@ async def test_a_code_that_is_withdrawn_while_the_password_is_hashed_makes_nobod
     monkeypatch.setattr(Passwords, "hash", held_up)
     told: list[Reply] = []
     with fail_after(60):
-        async with running_house(tmp_path) as house, house.local() as admin:
-            old = code_of(house)
+        async with running_daemon(tmp_path) as daemon, daemon.local() as admin:
+            old = code_of(daemon)
             async with trio.open_nursery() as nursery:
 
                 async def run() -> None:
-                    told.append(await claim(house, old))
+                    told.append(await claim(daemon, old))
 
                 nursery.start_soon(run)
                 await hashing.wait()
@@ -241,14 +241,14 @@ async def test_a_code_that_is_withdrawn_while_the_password_is_hashed_makes_nobod
                 go_on.set()
             assert told[0].status == 409
             assert (await admin.call("list_users"))["users"] == []
-            assert (await claim(house, code_of(house))).status == 201
+            assert (await claim(daemon, code_of(daemon))).status == 201
 
 
 async def test_a_websocket_is_no_way_to_claim(tmp_path: Path) -> None:
     """Any page may open one (contract 10.14)."""
     with fail_after(60):
-        async with running_house(tmp_path) as house, house.websocket() as client:
-            told = await client.ask("claim", code=code_of(house), **GOOD)
+        async with running_daemon(tmp_path) as daemon, daemon.websocket() as client:
+            told = await client.ask("claim", code=code_of(daemon), **GOOD)
             assert told["error"]["code"] == -32601
             assert (await client.ask("create_claim_code"))["error"]["data"]["reason"] == "auth_required"
 
@@ -256,10 +256,10 @@ async def test_a_websocket_is_no_way_to_claim(tmp_path: Path) -> None:
 async def test_guessing_codes_costs_time_on_loopback_too(tmp_path: Path) -> None:
     """A proxy may sit there; a new code does not begin a new count of the address."""
     with fail_after(60):
-        async with running_house(tmp_path) as house:
+        async with running_daemon(tmp_path) as daemon:
             statuses = []
             for number in range(12):
-                statuses.append((await claim(house, f"GUESS{number:05}")).status)
+                statuses.append((await claim(daemon, f"GUESS{number:05}")).status)
             assert statuses[:10] == [401] * 10
             assert 429 in statuses[10:]
 
@@ -268,16 +268,16 @@ async def test_guessing_codes_costs_time_on_loopback_too(tmp_path: Path) -> None
 async def test_whoever_hangs_up_has_claimed_the_box_or_not(tmp_path: Path, seconds: float) -> None:
     """Nothing between: an administrator and no code any more, or none, and the code is as good as before."""
     with fail_after(60):
-        async with running_house(tmp_path) as house:
-            code = code_of(house)
+        async with running_daemon(tmp_path) as daemon:
+            code = code_of(daemon)
             body = json.dumps({"code": code, **GOOD})
             head = ["POST /api/claim HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json"]
             request = "\r\n".join([*head, f"Content-Length: {len(body)}", "", body])
-            async with await trio.open_tcp_stream("127.0.0.1", house.port) as stream:
+            async with await trio.open_tcp_stream("127.0.0.1", daemon.port) as stream:
                 await stream.send_all(request.encode())
                 await trio.sleep(seconds)
-            assert (await claim(house, code)).status in (201, 401, 409)
-            async with house.local() as admin:
+            assert (await claim(daemon, code)).status in (201, 401, 409)
+            async with daemon.local() as admin:
                 (user,) = (await admin.call("list_users"))["users"]
                 assert (user["name"], user["role"]) == ("ada", "admin")
             assert not (tmp_path / "run" / "claim").exists()

@@ -30,7 +30,7 @@ def no_session(*_arguments: object) -> OpenSession:
 
 
 @asynccontextmanager
-async def open_house(site: Site, folder: Path) -> AsyncIterator[tuple[int, Path]]:
+async def open_services(site: Site, folder: Path) -> AsyncIterator[tuple[int, Path]]:
     """The site on a free port of loopback and on a unix socket."""
     path = folder / "edged.sock"
     listeners = [*open_all_tcp("main", ["127.0.0.1:0"]), open_unix("unix", path)]
@@ -115,7 +115,7 @@ async def site(tmp_path: Path) -> Site:
 async def test_the_guides_lines_work_for_root(site: Site, tmp_path: Path) -> None:
     """Make, rotate, delete: the kernel says who asks; a proxy's header takes the word back."""
     with fail_after(30):
-        async with open_house(site, tmp_path) as (port, _):
+        async with open_services(site, tmp_path) as (port, _):
             body = b'{"name": "Service Key", "role": "operator"}'
             made = await fetch(port, "POST", "/api/keys", {"Content-Type": "application/json"}, body)
             assert made.status == 201
@@ -131,7 +131,7 @@ async def test_the_guides_lines_work_for_root(site: Site, tmp_path: Path) -> Non
 async def test_the_local_socket_speaks_http(site: Site, tmp_path: Path) -> None:
     """Without a credential: its file mode has decided."""
     with fail_after(30):
-        async with open_house(site, tmp_path) as (_, path):
+        async with open_services(site, tmp_path) as (_, path):
             assert (await fetch(path, "GET", "/api/keys")).status == 200
             assert (await fetch(path, "GET", "/metrics")).status == 200
             assert (await fetch(path, "GET", "/nothing")).status == 404
@@ -140,7 +140,7 @@ async def test_the_local_socket_speaks_http(site: Site, tmp_path: Path) -> None:
 async def test_one_connection_asks_again_and_again(site: Site, tmp_path: Path) -> None:
     """Keep-alive, also behind refusals and HEAD."""
     with fail_after(30):
-        async with open_house(site, tmp_path) as (port, _):
+        async with open_services(site, tmp_path) as (port, _):
             client = await Client.to(port)
             async with client.stream:
                 for method, target, status in (
@@ -160,7 +160,7 @@ async def test_a_revoked_viewer_sees_the_end_at_once(site: Site, tmp_path: Path)
     key_id, key = site.key("viewer")
     site.frames.rate = 100.0
     with fail_after(30):
-        async with open_house(site, tmp_path) as (port, path):
+        async with open_services(site, tmp_path) as (port, path):
             client = await Client.to(port)
             async with client.stream:
                 await client.ask("GET", f"{LIVE}?fps=10", {"X-API-Key": key})
@@ -178,7 +178,7 @@ async def test_a_revoked_viewer_sees_the_end_at_once(site: Site, tmp_path: Path)
 async def test_a_viewer_that_hangs_up_is_forgotten(site: Site, tmp_path: Path) -> None:
     """Its source stops, and nobody is inside."""
     with fail_after(30):
-        async with open_house(site, tmp_path) as (port, _):
+        async with open_services(site, tmp_path) as (port, _):
             client = await Client.to(port)
             await client.ask("GET", LIVE, {"X-API-Key": site.key("viewer")[1]})
             await client.read(least=1)
@@ -196,7 +196,7 @@ async def test_a_stalled_viewer_is_cut_off_when_it_is_revoked(
     site.frames.rate = 100.0
     key_id, key = site.key("viewer")
     with fail_after(30):
-        async with open_house(site, tmp_path) as (port, path):
+        async with open_services(site, tmp_path) as (port, path):
             raw = trio.socket.socket()
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             await raw.connect(("127.0.0.1", port))
@@ -215,10 +215,10 @@ async def test_a_stalled_viewer_is_cut_off_when_it_is_revoked(
 
 async def test_a_kept_picture_comes_whole(site: Site, tmp_path: Path) -> None:
     """Five megabytes and a range of them."""
-    await site.house.snapshots.save("big.jpg", "camera0", PICTURE, "jpg", 1_800_000_000.0)
+    await site.services.snapshots.save("big.jpg", "camera0", PICTURE, "jpg", 1_800_000_000.0)
     headers = {"Authorization": f"Bearer {site.token('viewer')}"}
     with fail_after(30):
-        async with open_house(site, tmp_path) as (port, _):
+        async with open_services(site, tmp_path) as (port, _):
             whole = await fetch(port, "GET", "/files/snapshots/big.jpg", headers)
             assert (whole.status, whole.complete, bytes(whole.body) == PICTURE) == (200, True, True)
             part = await fetch(port, "GET", "/files/snapshots/big.jpg", {**headers, "Range": "bytes=100-199"})
@@ -229,7 +229,7 @@ async def test_a_body_that_is_too_long_is_413(site: Site, tmp_path: Path) -> Non
     """Before anybody reads it; and half a body that stays away is nobody's key."""
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {site.token()}"}
     with fail_after(30):
-        async with open_house(site, tmp_path) as (port, _):
+        async with open_services(site, tmp_path) as (port, _):
             client = await Client.to(port)
             async with client.stream:
                 head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

@@ -1,4 +1,4 @@
-"""A house with the real gate, ledger, admissions and catalogue, and an ASGI driver of 40 lines to ask it."""
+"""A services with the real gate, ledger, admissions and catalogue, and an ASGI driver of 40 lines to ask it."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from edged.credentials.passwords import Cost
 from edged.credentials.tokens import SharedSecret, issue_claims, sign
 from edged.errors import InvalidState, NotFound
 from edged.library.disks import Disks
-from edged.operations.house import House
 from edged.operations.listings import Listings
+from edged.operations.services import Services
 from edged.operations.session import Sessions
 from edged.web.app import make_app
 from edged.web.exchange import CutOff
@@ -210,7 +210,7 @@ class Reply:
 
 
 class Site:
-    """The web room over a house made for one test."""
+    """The web room over a services made for one test."""
 
     def __init__(self, tmp_path: Path, *, now: Callable[[], float] | None = None, **options: Any) -> None:
         self.counts = Counted()
@@ -230,7 +230,7 @@ class Site:
             owed=0, is_late=False, is_saving=True, damage="", room_bytes=1048576, has_room=True,
             settle=settle,
         )  # fmt: skip
-        self.house = House(
+        self.services = Services(
             clock=self.clock, counts=self.counts, gate=self.gate, ledger=self.ledger,
             registrar=self.registrar,  # type: ignore[arg-type]
             revocations=None,  # type: ignore[arg-type]
@@ -248,7 +248,7 @@ class Site:
             root_needs_no_key=options.pop("root_needs_no_key", True),
         )  # type: ignore[arg-type]  # fmt: skip
         self.catalogue = operations.gather()
-        self.app = make_app(self.catalogue, self.house, self.counts, **options)
+        self.app = make_app(self.catalogue, self.services, self.counts, **options)
 
     def key(self, role: str = "admin", **values: Any) -> tuple[str, str]:
         """A stored key: its id and its secret."""

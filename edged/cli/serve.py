@@ -1,4 +1,4 @@
-"""`edged serve` and `edged demo`: the two commands that run the house; it is imported when they begin."""
+"""`edged serve` and `edged demo`: the two commands that run the services; it is imported when they begin."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class RemovedCamera(msgspec.Struct, frozen=True):
 async def add_camera(call: Call, params: AddCameraParams) -> AddedCamera:
     """Add a network camera: stored, then shown and streamed, with no restart. Its host is resolved and judged first."""
     one = _read({name: value for name in _SETTINGS if (value := getattr(params, name)) is not UNSET})
-    camera = await call.house.cameras.describe(one, lambda: _confirm(call))
+    camera = await call.services.cameras.describe(one, lambda: _confirm(call))
     _log.info("camera added", camera=camera.name, label=camera.label, **asked_by())
     return _show(call, camera)
 
@@ -112,10 +112,10 @@ async def update_camera(call: Call, params: UpdateCameraParams) -> AddedCamera:
 
     def confirm() -> None:
         _confirm(call)
-        if call.house.cameras.described.get(before.number or 0) != before:
+        if call.services.cameras.described.get(before.number or 0) != before:
             raise InvalidState(f"{call.camera.name} was changed meanwhile", hint="ask again", camera=call.camera.name)
 
-    camera = await call.house.cameras.describe(one, confirm)
+    camera = await call.services.cameras.describe(one, confirm)
     _log.info("camera updated", camera=camera.name, changed=sorted(changes), **asked_by())
     return _show(call, camera)
 
@@ -125,14 +125,14 @@ async def remove_camera(call: Call, params: DeviceParams) -> RemovedCamera:
     """Remove an added camera: its stream ends, and its number is never another camera's."""
     one, camera = _find_added(call), call.camera
     assert one.number is not None, "an added camera has its slot"
-    await call.house.cameras.remove(one.number, lambda: _confirm(call))
+    await call.services.cameras.remove(one.number, lambda: _confirm(call))
     _log.info("camera removed", camera=camera.name, label=camera.label, **asked_by())
     return RemovedCamera(camera.name, removed=True, message=f"{camera.name} ({camera.label}) is removed")
 
 
 def _confirm(call: Call) -> None:
     """Whoever asked must still be allowed to right before the commit: to look a name up takes its time."""
-    call.house.gate.authorize(call.session.caller, call.operation.capability, call.session.transport)
+    call.services.gate.authorize(call.session.caller, call.operation.capability, call.session.transport)
 
 
 def _find_added(call: Call) -> Configured:
@@ -141,7 +141,7 @@ def _find_added(call: Call) -> Configured:
     Raises InvalidState saying where else it is described.
     """
     camera = call.camera
-    one = call.house.cameras.described.get(int(camera.name.removeprefix("camera")))
+    one = call.services.cameras.described.get(int(camera.name.removeprefix("camera")))
     if one is not None and one.number is not None:
         return one
     if one is not None and one.place:
@@ -175,7 +175,7 @@ def _read(values: dict[str, Any], number: int | None = None) -> Configured:
 
 
 def _show(call: Call, camera: Camera) -> AddedCamera:
-    one = call.house.cameras.described[int(camera.name.removeprefix("camera"))]
+    one = call.services.cameras.described[int(camera.name.removeprefix("camera"))]
     held = to_settings(one)
     return AddedCamera(
         device=camera.name,

@@ -24,8 +24,8 @@ from edged.errors import Denied, InvalidParams
 from edged.operations.camera_names import resolve_rights
 from edged.operations.catalogue import Call, operation
 from edged.operations.effects import list_effective, list_without_effect
-from edged.operations.house import House
 from edged.operations.makers import Ids, deny_made
+from edged.operations.services import Services
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 Role = Literal["monitor", "viewer", "operator", "user", "admin"]
@@ -86,15 +86,15 @@ class NewKey(msgspec.Struct, frozen=True, omit_defaults=True):
 @operation("keys:admin")
 async def create_key(call: Call, params: CreateKeyParams) -> NewKey:
     """Make an API key. It is durable before this answers."""
-    params = resolve_rights(params, call.house.cameras)
+    params = resolve_rights(params, call.services.cameras)
     streams = read_streams(params.streams)
     refuse = partial(Giver(call).refuse_widening, params.role, params.permissions, params.camera_access, streams)
     refuse()
-    record, secret = await call.house.api_keys.create(
+    record, secret = await call.services.api_keys.create(
         call.authority("keys:admin", refuse),
         name=params.name,
         role=canonical_role(params.role),
-        expires_at=_read_expiry(params.expires_at, params.expires_in_days, call.house.clock.now()),
+        expires_at=_read_expiry(params.expires_at, params.expires_in_days, call.services.clock.now()),
         permissions=read_names("permissions", params.permissions),
         camera_access=read_names("camera_access", params.camera_access),
         streams=streams,
@@ -108,15 +108,15 @@ async def create_key(call: Call, params: CreateKeyParams) -> NewKey:
         created_at=iso(record.created_at),
         expires_at=iso_or_none(record.expires_at),
         owner=record.owner,
-        effective_permissions=None if (may := _effective(record, call.house)) == sorted(ROLES[record.role]) else may,
-        without_effect=list_without_effect(record.permissions, record.camera_access, call.house.cameras),
+        effective_permissions=None if (may := _effective(record, call.services)) == sorted(ROLES[record.role]) else may,
+        without_effect=list_without_effect(record.permissions, record.camera_access, call.services.cameras),
     )
 
 
 def _find_owner(call: Call) -> str | None:
     """Whose a new key is unless they say otherwise: the user by whose login or key it is made (contract 10.18), or who
     issued the token by which it is made."""
-    caller, ledger = call.session.caller, call.house.ledger
+    caller, ledger = call.session.caller, call.services.ledger
     assert caller is not None, "the gate lets nobody ask this without a caller"
     names = {f"key:{caller.credential_id}"} if caller.method == "api_key" else set(caller.issued_by)
     if caller.epoch is not None and caller.subject in ledger.users:
@@ -167,16 +167,16 @@ class KeyList(msgspec.Struct, frozen=True):
 @operation("keys:admin")
 def list_keys(call: Call, params: ListKeysParams) -> KeyList:
     """All keys, newest last."""
-    house, now = call.house, call.house.clock.now()
-    records = sorted(house.ledger.keys.values(), key=lambda record: record.created_at)
+    services, now = call.services, call.services.clock.now()
+    records = sorted(services.ledger.keys.values(), key=lambda record: record.created_at)
     role = canonical_role(params.role) if params.role else None
     items = [
-        _show(record, house)
+        _show(record, services)
         for record in records
         if role in (None, record.role)
-        and params.status in (None, house.ledger.key_status(record, now))
+        and params.status in (None, services.ledger.key_status(record, now))
         and params.owner in (None, record.owner)
-        and (params.unused_days is None or _last_use(record, house) <= now - params.unused_days * _DAY)
+        and (params.unused_days is None or _last_use(record, services) <= now - params.unused_days * _DAY)
     ]
     return KeyList(keys=items)
 
@@ -189,7 +189,7 @@ class KeyParams(msgspec.Struct, frozen=True):
 def get_key(call: Call, params: KeyParams) -> KeyItem:
     """One key: any for an administrator, otherwise only the key that asks."""
     _authorize_own(call, params.key_id)
-    return _show(call.house.api_keys.find(params.key_id), call.house)
+    return _show(call.services.api_keys.find(params.key_id), call.services)
 
 
 class RotateKeyParams(msgspec.Struct, frozen=True):
@@ -219,7 +219,7 @@ async def rotate_key(call: Call, params: RotateKeyParams) -> RotatedKey:
     One that was replaced, perhaps because it leaked, does not take the key over.
     """
     _authorize_own(call, params.key_id)
-    api_keys = call.house.api_keys
+    api_keys = call.services.api_keys
     # Whoever rotates a key holds it from then on; it holds itself already, though its owner may let it do less.
     if _is_own(call, params.key_id):
         authority, shown = call.authority(SELF), _shown_secret(call)
@@ -263,8 +263,8 @@ async def update_key(call: Call, params: UpdateKeyParams) -> KeyItem:
     Whoever may administer keys may narrow any; a key that comes out of it able to do more than before is one that
     the caller could have made.
     """
-    params = resolve_rights(params, call.house.cameras)
-    changes = _read_changes(params, call.house.clock.now())
+    params = resolve_rights(params, call.services.cameras)
+    changes = _read_changes(params, call.services.clock.now())
     if not changes:
         raise InvalidParams("nothing to change", hint="give one of its rights, its name, owner or end")
 
@@ -276,15 +276,15 @@ async def update_key(call: Call, params: UpdateKeyParams) -> KeyItem:
         if not _is_narrower(before, after):
             giver.refuse_widening(after.role, after.permissions, after.camera_access, after.streams)
 
-    return _show(await call.house.api_keys.update(authority, params.key_id, changes, check), call.house)
+    return _show(await call.services.api_keys.update(authority, params.key_id, changes, check), call.services)
 
 
 @operation("keys:admin")
 async def suspend_key(call: Call, params: KeyParams) -> KeyItem:
     """Refuse a key, and end everything that it opened, until it is resumed; denied at once, durable before this
     answers. Again is fine."""
-    record = await call.house.api_keys.suspend(params.key_id, by=call.session.id)
-    return _show(record, call.house)
+    record = await call.services.api_keys.suspend(params.key_id, by=call.session.id)
+    return _show(record, call.services)
 
 
 @operation("keys:admin")
@@ -292,7 +292,7 @@ async def resume_key(call: Call, params: KeyParams) -> KeyItem:
     """A suspended key is good again. Again is fine."""
     authority = call.authority("keys:admin", partial(Giver(call).refuse_key, params.key_id))
     authority.check()
-    return _show(await call.house.api_keys.resume(authority, params.key_id), call.house)
+    return _show(await call.services.api_keys.resume(authority, params.key_id), call.services)
 
 
 class ImportedKey(msgspec.Struct, frozen=True):
@@ -336,20 +336,20 @@ async def import_keys(call: Call, params: ImportKeysParams) -> ImportReport:
     giver = Giver(call)
     for at, item in enumerate(params.keys):
         try:
-            taken[at] = _read_foreign(item, call.house.clock.now())
+            taken[at] = _read_foreign(item, call.services.clock.now())
             giver.refuse_widening(item.role, None, None)
         except InvalidParams as problem:
             report[at] = Imported(item.source_id, "refused", reason=problem.sentence)
             taken.pop(at, None)
     rules = [partial(giver.refuse_widening, role, None, None) for role in sorted({key.role for key in taken.values()})]
-    outcomes = await call.house.api_keys.import_all(call.authority("keys:admin", *rules), list(taken.values()))
+    outcomes = await call.services.api_keys.import_all(call.authority("keys:admin", *rules), list(taken.values()))
     for at, outcome in zip(taken, outcomes, strict=True):
         source_id = params.keys[at].source_id
         if isinstance(outcome, KeyRecord):
-            has_ended = outcome.status(call.house.clock.now()) == "expired"
+            has_ended = outcome.status(call.services.clock.now()) == "expired"
             report[at] = Imported(source_id, "imported", outcome.key_id, "it has expired" if has_ended else "")
         else:
-            known = call.house.ledger.find_key(digest(taken[at].secret))
+            known = call.services.ledger.find_key(digest(taken[at].secret))
             report[at] = Imported(
                 source_id, "known" if known else "refused", known.credential_id if known else None, outcome
             )
@@ -375,18 +375,18 @@ class RevokedKey(msgspec.Struct, frozen=True):
 async def revoke_key(call: Call, params: RevokeKeyParams) -> RevokedKey:
     """End a key, everything that it opened, and the tokens that it issued; denied at once, durable before this answers.
     Again is fine."""
-    house = call.house
-    pending = house.api_keys.revoke(params.key_id, by=call.session.id)
+    services = call.services
+    pending = services.api_keys.revoke(params.key_id, by=call.session.id)
     also, due = deny_made(call, {key_identity(params.key_id)}, params.include_made)
     record = await pending
-    await house.registrar.settle(due)
+    await services.registrar.settle(due)
     return RevokedKey("API key revoked successfully", record.key_id, also)
 
 
 def _authorize_own(call: Call, key_id: str) -> None:
     """Raises Refused unless this is the caller's own key, or the caller is an administrator of keys."""
     if not _is_own(call, key_id):
-        call.house.gate.authorize(call.session.caller, "keys:admin", call.session.transport)
+        call.services.gate.authorize(call.session.caller, "keys:admin", call.session.transport)
 
 
 def _is_own(call: Call, key_id: str) -> bool:
@@ -406,8 +406,8 @@ class Giver:
     def __init__(self, call: Call) -> None:
         assert call.session.caller is not None, "the gate lets nobody ask this without a caller"
         self._caller = call.session.caller
-        self._gate = call.house.gate
-        self._api_keys = call.house.api_keys
+        self._gate = call.services.gate
+        self._api_keys = call.services.api_keys
 
     def refuse_widening(
         self,
@@ -449,8 +449,8 @@ def _rights(record: KeyRecord) -> Caller:
     return caller_of(record, record.digest, record.expires_at)
 
 
-def _show(record: KeyRecord, house: House) -> KeyItem:
-    used = house.usage.find(record.key_id)
+def _show(record: KeyRecord, services: Services) -> KeyItem:
+    used = services.usage.find(record.key_id)
     return KeyItem(
         key_id=record.key_id,
         name=record.name,
@@ -459,21 +459,21 @@ def _show(record: KeyRecord, house: House) -> KeyItem:
         expires_at=iso_or_none(record.expires_at),
         last_used=iso_or_none(used.last_used if used else None),
         usage_count=used.count if used else 0,
-        status=house.ledger.key_status(record, house.clock.now()),
+        status=services.ledger.key_status(record, services.clock.now()),
         permissions=None if record.permissions is None else list(record.permissions),
         camera_access=None if record.camera_access is None else list(record.camera_access),
         streams=show_streams(record.streams),
         owner=record.owner,
         made_by=sorted(record.made_by),
-        effective_permissions=_effective(record, house),
-        without_effect=list_without_effect(record.permissions, record.camera_access, house.cameras),
+        effective_permissions=_effective(record, services),
+        without_effect=list_without_effect(record.permissions, record.camera_access, services.cameras),
     )
 
 
-def _effective(record: KeyRecord, house: House) -> list[str]:
+def _effective(record: KeyRecord, services: Services) -> list[str]:
     # The ledger keeps the caller of each secret, its owner taken into account.
-    known = house.ledger.find_key(record.digest)
-    return list_effective(known or house.ledger.caller_of(record, record.digest, None))
+    known = services.ledger.find_key(record.digest)
+    return list_effective(known or services.ledger.caller_of(record, record.digest, None))
 
 
 def show_streams(streams: Streams | None) -> StreamAccess | None:
@@ -481,8 +481,8 @@ def show_streams(streams: Streams | None) -> StreamAccess | None:
     return None if streams is None else StreamAccess(sorted(streams.read), sorted(streams.publish))
 
 
-def _last_use(record: KeyRecord, house: House) -> float:
-    used = house.usage.find(record.key_id)
+def _last_use(record: KeyRecord, services: Services) -> float:
+    used = services.usage.find(record.key_id)
     return used.last_used if used else record.created_at
 
 

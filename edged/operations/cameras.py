@@ -39,29 +39,31 @@ class CameraStatus(CameraFacts, frozen=True, kw_only=True):
 @operation("camera:read")
 def get_camera_list(call: Call, params: NoParams) -> CameraList:
     """The cameras that the caller may see: the identical object while nothing changed, so doors may keep its text."""
-    house, caller = call.house, call.session.caller
+    services, caller = call.services, call.session.caller
     assert caller is not None, "the gate lets nobody ask this without a caller"
 
     def may_see(camera: Camera) -> bool:
-        return house.gate.judge(caller, "camera:read", camera_resource(camera)).allowed
+        return services.gate.judge(caller, "camera:read", camera_resource(camera)).allowed
 
-    return house.listings.get(caller, call.session.peer.host, house.cameras.all(), house.mediamtx.state, may_see)
+    return services.listings.get(
+        caller, call.session.peer.host, services.cameras.all(), services.mediamtx.state, may_see
+    )
 
 
 @operation("camera:read", on_camera=True)
 async def get_camera_status(call: Call, params: DeviceParams) -> CameraStatus:
     """One camera in full."""
-    camera, house = call.camera, call.house
-    stream = next((state for state in await house.paths.list() if state.name == camera.path), None)
+    camera, services = call.camera, call.services
+    stream = next((state for state in await services.paths.list() if state.name == camera.path), None)
     return CameraStatus(
-        **facts(camera, call.session.peer.host, house.mediamtx.state),  # type: ignore[arg-type]
+        **facts(camera, call.session.peer.host, services.mediamtx.state),  # type: ignore[arg-type]
         capabilities=Abilities(
             formats=tuple(dict.fromkeys(mode.pixel_format for mode in camera.modes)),
             resolutions=tuple(dict.fromkeys(f"{mode.width}x{mode.height}" for mode in camera.modes)),
         ),
-        metrics=measure(stream, house.clock.now()) if stream else StreamMetrics(),
+        metrics=measure(stream, services.clock.now()) if stream else StreamMetrics(),
         problem=describe_problem(camera, call.session.caller),
-        restarts=publisher.restarts if (publisher := house.publishers.states.get(camera.path)) else 0,
+        restarts=publisher.restarts if (publisher := services.publishers.states.get(camera.path)) else 0,
     )
 
 

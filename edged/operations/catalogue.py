@@ -25,7 +25,7 @@ from edged.operations.params import NoParams as NoParams
 from edged.operations.params import read_params
 
 if TYPE_CHECKING:
-    from edged.operations.house import House
+    from edged.operations.services import Services
     from edged.operations.session import Session
 
 
@@ -37,9 +37,9 @@ class DeviceParams(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Call:
-    """One question on its way: the house it is asked in, who asks, and the camera it names, if it names one."""
+    """One question on its way: the services it is asked in, who asks, and the camera it names, if it names one."""
 
-    house: House
+    services: Services
     session: Session
     operation: Operation
     _camera: Camera | None = None
@@ -52,7 +52,7 @@ class Call:
 
     def authority(self, capability: str, *further: Callable[[], None]) -> Asker:
         """By what right the caller of now is granted something: asked again right before it is (access.authority)."""
-        return Asker(self.house.gate, self.session.caller, capability, self.session.transport, further)
+        return Asker(self.services.gate, self.session.caller, capability, self.session.transport, further)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Catalogue:
         return item
 
     def start(
-        self, item: Operation, params: msgspec.Raw | Mapping[str, object] | None, house: House, session: Session
+        self, item: Operation, params: msgspec.Raw | Mapping[str, object] | None, services: Services, session: Session
     ) -> Any:
         """Validate, ask the gate, and run. Returns the result, or for an operation that waits a coroutine of it.
 
@@ -141,52 +141,52 @@ class Catalogue:
             given = read_params(item.params, params)
             if session.caller is not None:
                 # What its key may do can have changed since it came in: from here on it counts as it is now.
-                session.caller = house.gate.current(session.caller)
-            call = Call(house, session, item)
+                session.caller = services.gate.current(session.caller)
+            call = Call(services, session, item)
             if item.on_camera:
-                call._camera = find_camera(item.capability, given.device, house, session)  # type: ignore[attr-defined]
+                call._camera = find_camera(item.capability, given.device, services, session)  # type: ignore[attr-defined]
             elif item.capability != OPEN:
-                house.gate.authorize(session.caller, item.capability, session.transport)
+                services.gate.authorize(session.caller, item.capability, session.transport)
             if item.waits:
-                return self._wait(item, call, given, house)
+                return self._wait(item, call, given, services)
             result = item.run(call, given)
         except EdgedError as problem:
-            house.counts.rpc_answered(item.name, problem.slug)
+            services.counts.rpc_answered(item.name, problem.slug)
             raise
-        house.counts.rpc_answered(item.name, "ok")
+        services.counts.rpc_answered(item.name, "ok")
         return result
 
     async def call(
-        self, name: str, params: msgspec.Raw | Mapping[str, object] | None, house: House, session: Session
+        self, name: str, params: msgspec.Raw | Mapping[str, object] | None, services: Services, session: Session
     ) -> Any:
         """`find` and `start` in one, whatever the operation is: for doors where a task is at hand."""
-        result = self.start(self.find(name), params, house, session)
+        result = self.start(self.find(name), params, services, session)
         return await result if inspect.isawaitable(result) else result
 
-    async def _wait(self, item: Operation, call: Call, given: msgspec.Struct, house: House) -> Any:
+    async def _wait(self, item: Operation, call: Call, given: msgspec.Struct, services: Services) -> Any:
         running: Awaitable[Any] = item.run(call, given)
         try:
             result = await running
         except EdgedError as problem:
-            house.counts.rpc_answered(item.name, problem.slug)
+            services.counts.rpc_answered(item.name, problem.slug)
             raise
-        house.counts.rpc_answered(item.name, "ok")
+        services.counts.rpc_answered(item.name, "ok")
         return result
 
 
-def find_camera(capability: str, device: str, house: House, session: Session) -> Camera:
+def find_camera(capability: str, device: str, services: Services, session: Session) -> Camera:
     """The camera of this name, if the session's caller may do this to it.
 
     A camera that they may not see is not there: raises CameraNotFound. Raises Refused to someone
     without a good credential, and to someone who may do this to no camera at all.
     """
-    camera = house.cameras.find(device)
+    camera = services.cameras.find(device)
     # Asked for nothing in particular where there is no such camera: who may see none is told so.
     resource = camera_resource(camera) if camera else NOTHING
     try:
-        house.gate.authorize(session.caller, capability, session.transport, resource)
+        services.gate.authorize(session.caller, capability, session.transport, resource)
     except Refused as problem:
-        partly = problem.reason == "missing_scope" and house.gate.judge(session.caller, capability).allowed
+        partly = problem.reason == "missing_scope" and services.gate.judge(session.caller, capability).allowed
         if partly or problem.reason == "camera_denied":
             raise CameraNotFound(device) from problem
         raise

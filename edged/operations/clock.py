@@ -1,4 +1,4 @@
-"""What time the house goes by, and root's word on it (contract 10.9)."""
+"""What time the services goes by, and root's word on it (contract 10.9)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _log = structlog.get_logger("clock")
 
 
 class ClockReport(msgspec.Struct, frozen=True):
-    """Times ISO 8601: `time` is what the house goes by, `system_time` what the system clock says, `high_water` what
+    """Times ISO 8601: `time` is what the services goes by, `system_time` what the system clock says, `high_water` what
     it is at least. `trusted`: the time rests on a time server or on root's word. `remedy` is empty if all is well."""
 
     time: str
@@ -27,8 +27,8 @@ class ClockReport(msgspec.Struct, frozen=True):
 
 @operation("system:read")
 def get_clock(call: Call, params: NoParams) -> ClockReport:
-    """The clock as the house sees it."""
-    return report(call.house.clock)
+    """The clock as the services sees it."""
+    return report(call.services.clock)
 
 
 class ClockReset(msgspec.Struct, frozen=True):
@@ -46,14 +46,14 @@ async def reset_clock(call: Call, params: NoParams) -> ClockReset:
     again if it has not expired by the system clock; what was revoked stays revoked, but for a `before` that is yet to
     come: that becomes now.
     """
-    house, peer = call.house, call.session.peer
+    services, peer = call.services, call.session.peer
     if not peer.is_local_socket or peer.uid != 0 or call.session.caller is None:
         raise Denied(
             Reason.MISSING_SCOPE, "only root may reset the clock", hint="as root, on this machine: edged clock reset"
         )
-    before = report(house.clock)
-    await house.reset_clock()
-    after = report(house.clock)
+    before = report(services.clock)
+    await services.reset_clock()
+    after = report(services.clock)
     _log.warning("reset", by=call.session.caller.subject, before=before.high_water, after=after.high_water)
     return ClockReset(before, after)
 

@@ -76,7 +76,7 @@ def subscribe_events(call: Call, params: SubscribeParams) -> Subscribed:
 def _find_device(call: Call, device: str | None) -> str | None:
     """A camera named by its path is meant for good, also when another one has the path, and so is a test picture named
     by the device file that it stands in for; others stay as they came."""
-    camera = call.house.cameras.find(device) if device is not None else None
+    camera = call.services.cameras.find(device) if device is not None else None
     return camera.name if camera is not None and device in (camera.path, camera.stand_in) else device
 
 

@@ -41,26 +41,26 @@ async def generate_files_token(call: Call, params: GenerateTokenParams) -> Files
     """A token (RS256) for the files of one user, for a service to hand to that user's program (contract S3-4)."""
     act_for(call, params.user_id)
     assert call.session.caller is not None
-    keyring = call.house.keyring
-    call.house.users.check_subject(params.user_id)
+    keyring = call.services.keyring
+    call.services.users.check_subject(params.user_id)
     if not keyring.is_published(keyring.current("RS256")):
         raise DependencyFailed("no RS256 key may sign now", hint="make one: edged signing-key create RS256")
     seconds = params.expires_hours * _HOUR
     claims = issue_claims(
         params.user_id,
         role=None,
-        now=call.house.clock.now(),
+        now=call.services.clock.now(),
         expires_in=seconds,
         # Who asked for it (RFC 9068, section 2.2): it ends with that one's token.
         extra={
             "scope": FILES_SCOPE,
-            "epoch": await call.house.registrar.epoch(),
+            "epoch": await call.services.registrar.epoch(),
             "client_id": call.session.caller.credential_id,
         },
     )
     token = await keyring.sign(claims, "RS256")
     # A service token that was revoked while the disk was busy makes nothing any more.
-    call.house.gate.authorize(call.session.caller, "token:mint", call.session.transport)
+    call.services.gate.authorize(call.session.caller, "token:mint", call.session.transport)
     _log.info("token made", jti=claims["jti"], subject=params.user_id, expires_in=seconds, **asked_by())
     return FilesToken(
         token=token,

@@ -46,7 +46,7 @@ async def claim(call: Call, params: ClaimParams) -> Claimed:
 
     By POST /api/claim, where pages of other sites are kept out, and on the unix socket; not on a WebSocket.
     """
-    house, session = call.house, call.session
+    services, session = call.services, call.session
     address = session.peer.address
     if session.transport == "ws":
         raise UnknownMethod("no method 'claim'", hint="POST /api/claim")
@@ -54,28 +54,28 @@ async def claim(call: Call, params: ClaimParams) -> Claimed:
     def is_still_first() -> None:
         """Asked in the registrar's own task, right before the commit: of two claims one is too late, as is one
         whose code was withdrawn while its password was hashed."""
-        if not house.users.is_empty():
+        if not services.users.is_empty():
             raise InvalidState("there is an administrator already", hint="log in, or ask them for an account")
-        if not session.peer.is_local_socket and not house.first_admin.is_code(params.code):
+        if not session.peer.is_local_socket and not services.first_admin.is_code(params.code):
             raise InvalidState("this code was withdrawn meanwhile", hint=_HOW)
 
     if session.peer.is_local_socket:
         # Who may open it is an administrator: a code that strangers can use up must not keep them out.
         is_still_first()
     else:
-        house.limiter.check(address)
-        if not house.first_admin.takes(params.code):
-            house.limiter.failed(address, None, params.code)
-            refusal = house.gate.refuse(Reason.UNKNOWN_KEY, "claim_code", session.transport)
+        services.limiter.check(address)
+        if not services.first_admin.takes(params.code):
+            services.limiter.failed(address, None, params.code)
+            refusal = services.gate.refuse(Reason.UNKNOWN_KEY, "claim_code", session.transport)
             refusal.hint = _HOW
             raise refusal
     check_password(params.password, params.username)
-    hashed = await house.passwords.hash(params.password)
+    hashed = await services.passwords.hash(params.password)
     # Whoever hangs up now may have made an administrator: then the code's file has to go all the same.
     with trio.CancelScope(shield=True):
-        user = await house.users.create(Proof(is_still_first), name=params.username, role="admin", password=hashed)
-        house.first_admin.withdraw()
-    house.limiter.succeeded(address, user.name)
+        user = await services.users.create(Proof(is_still_first), name=params.username, role="admin", password=hashed)
+        services.first_admin.withdraw()
+    services.limiter.succeeded(address, user.name)
     _log.warning("claimed", user=user.name, address=address or None)
     return Claimed(user.name, user.role)
 
@@ -92,7 +92,7 @@ def get_claim_code(call: Call, params: NoParams) -> ClaimCode:
     """Where the code for the first administrator is, if there is one. On this machine only."""
     first_admin = _find_desk(call)
     if first_admin.seconds_left == 0:
-        if not call.house.users.is_empty():
+        if not call.services.users.is_empty():
             raise InvalidState("there is an administrator already", hint="edged user list")
         raise InvalidState("the code has expired or was used up", hint="make another: sudo edged claim --new")
     return ClaimCode(str(first_admin.path), int(first_admin.seconds_left))
@@ -111,4 +111,4 @@ def _find_desk(call: Call) -> FirstAdmin:
         raise Denied(
             Reason.MISSING_SCOPE, "the code is on the box and nowhere else", hint="there: sudo edged claim --new"
         )
-    return call.house.first_admin
+    return call.services.first_admin

@@ -17,7 +17,7 @@ from edged.access.restores import COMMAND
 from edged.cameras.model import Camera, Status
 from edged.library.disks import Disk
 from edged.mediamtx import causes
-from edged.operations.house import House
+from edged.operations.services import Services
 
 #: What a problem is about.
 Part: TypeAlias = Literal["mediamtx", "cameras", "disk", "store", "restore"]
@@ -118,26 +118,27 @@ def assess(facts: Facts) -> Assessment:
     return Assessment(tuple(sorted(found, key=lambda problem: not problem.stops_saving)))
 
 
-def gather_facts(house: House) -> Facts:
+def gather_facts(services: Services) -> Facts:
     """What the services know just now; the disks as they were looked at last."""
-    media, registrar = house.mediamtx.state, house.registrar
+    media, registrar = services.mediamtx.state, services.registrar
     return Facts(
         mediamtx=MediaFact(media.status, media.detail, media.remedy, media.answers),
         cameras=tuple(
-            CameraFact(camera.name, camera.status is Status.CONNECTED, camera.problem) for camera in house.cameras.all()
+            CameraFact(camera.name, camera.status is Status.CONNECTED, camera.problem)
+            for camera in services.cameras.all()
         ),
-        disks=house.disks.latest,
+        disks=services.disks.latest,
         late_denials=registrar.owed if registrar.is_late else 0,
         has_reserve=registrar.has_room,
         is_saving=registrar.is_saving,
         damage=registrar.damage,
-        unconfirmed=house.restores.message,
+        unconfirmed=services.restores.message,
     )
 
 
-def assess_house(house: House) -> Assessment:
+def assess_services(services: Services) -> Assessment:
     """`assess` of what the services know just now."""
-    return assess(gather_facts(house))
+    return assess(gather_facts(services))
 
 
 def count_causes(cameras: Iterable[Camera]) -> dict[str, int]:
@@ -146,9 +147,9 @@ def count_causes(cameras: Iterable[Camera]) -> dict[str, int]:
     return {slug: found[slug] for slug in causes.SLUGS if found[slug]}
 
 
-def count_problems(house: House) -> dict[str, int]:
+def count_problems(services: Services) -> dict[str, int]:
     """How many there are of each part, for the metrics."""
-    found = assess_house(house).problems
+    found = assess_services(services).problems
     return {part: sum(problem.part == part for problem in found) for part in PARTS}
 
 

@@ -12,23 +12,23 @@ from edged.credentials.names import token_identity
 from edged.credentials.roles import SELF
 from edged.credentials.tokens import TokenRefused
 from edged.operations.catalogue import Call, operation
-from edged.operations.house import House
+from edged.operations.services import Services
 
 
-def find_key(house: House, text: str) -> Caller | None:
+def find_key(services: Services, text: str) -> Caller | None:
     """The caller of an API key or a service token by its text, of any form, good or not; None if it is neither."""
     shown = digest(text)
-    return house.ledger.find_key(shown) or house.ledger.find_service_token(shown)
+    return services.ledger.find_key(shown) or services.ledger.find_service_token(shown)
 
 
 def authorize_look(call: Call, text: str) -> None:
     """May they know what becomes of this token or key? One's own for anybody, any with audit:read. Raises Refused."""
-    house, caller = call.house, call.session.caller
+    services, caller = call.services, call.session.caller
     names = {token_identity(text)}
-    if (key := find_key(house, text)) is not None:
+    if (key := find_key(services, text)) is not None:
         names |= key.identities
     if caller is None or names.isdisjoint(caller.identities):
-        house.gate.authorize(caller, "audit:read", call.session.transport)
+        services.gate.authorize(caller, "audit:read", call.session.transport)
 
 
 class IntrospectTokenParams(msgspec.Struct, frozen=True):
@@ -58,11 +58,11 @@ class Introspection(msgspec.Struct, frozen=True, omit_defaults=True):
 def introspect_token(call: Call, params: IntrospectTokenParams) -> Introspection:
     """Is this token or key good, whose is it, and what may its holder do? Asked as validate_token is."""
     authorize_look(call, params.token)
-    held = _find_good(call.house, params.token)
+    held = _find_good(call.services, params.token)
     if held is None:
         return Introspection(active=False)
-    held = call.house.gate.current(held)
-    claims = held.claims or _facts_of(call.house, held)
+    held = call.services.gate.current(held)
+    claims = held.claims or _facts_of(call.services, held)
     return Introspection(
         active=True,
         scope=" ".join(sorted(held.capabilities | held.grants)),
@@ -79,19 +79,19 @@ def introspect_token(call: Call, params: IntrospectTokenParams) -> Introspection
     )
 
 
-def _find_good(house: House, text: str) -> Caller | None:
+def _find_good(services: Services, text: str) -> Caller | None:
     """Whom a token, an API key or a service token speaks for, if it is good now; no use is counted."""
-    if (key := find_key(house, text)) is not None:
-        return key if house.gate.judge(key, SELF).allowed else None
+    if (key := find_key(services, text)) is not None:
+        return key if services.gate.judge(key, SELF).allowed else None
     try:
-        return house.gate.verify_token(text)
+        return services.gate.verify_token(text)
     except TokenRefused:
         return None
 
 
-def _facts_of(house: House, key: Caller) -> dict[str, object]:
+def _facts_of(services: Services, key: Caller) -> dict[str, object]:
     """What is known of an API key or a service token, in the names of claims."""
-    ledger, name = house.ledger, key.credential_id
+    ledger, name = services.ledger, key.credential_id
     record = ledger.service_tokens[name] if key.method == "service_token" else ledger.keys[name]
     return {"iat": record.created_at, "exp": ledger.end_of(key), "client_id": name}
 

@@ -17,7 +17,7 @@ from edged.credentials.users import UserRecord
 from edged.operations.api_keys import StreamAccess
 from edged.operations.camera_names import paths_of
 from edged.operations.catalogue import Call, camera_resource, operation
-from edged.operations.house import House
+from edged.operations.services import Services
 
 #: How long a login's token lives, seconds.
 EXPIRES_IN: Final = 3600
@@ -57,18 +57,18 @@ async def login(call: Call, params: LoginParams) -> Login:
     It is signed by the first shared secret, or RS256 where there is none; it says what the user may do now, and is
     worth nothing as soon as they may do less, are disabled, or have another password.
     """
-    house, session = call.house, call.session
-    user, epoch = await house.logins.enter(
+    services, session = call.services, call.session
+    user, epoch = await services.logins.enter(
         params.username, params.password, session.peer.address, session.transport, is_near=session.is_near
     )
-    issued, claims = int(house.clock.now()), user.login_claims()
+    issued, claims = int(services.clock.now()), user.login_claims()
     claims |= {"iat": issued, "exp": issued + EXPIRES_IN, "jti": secrets.token_urlsafe(16)}
     if user.camera_access is not None:
         claims["camera_access"] = list(user.camera_access)
     if user.streams is not None:
-        claims |= write_streams(user.streams, paths_of(house.cameras))
-    token = await _sign(house, claims, house.shared_secrets[0] if house.shared_secrets else "RS256", epoch)
-    house.logins.confirm(user, session.transport)
+        claims |= write_streams(user.streams, paths_of(services.cameras))
+    token = await _sign(services, claims, services.shared_secrets[0] if services.shared_secrets else "RS256", epoch)
+    services.logins.confirm(user, session.transport)
     return Login(
         status="success",
         message="Login successful",
@@ -103,20 +103,20 @@ async def create_stream_token(call: Call, params: CreateStreamTokenParams) -> St
     It names the streams that the user was given, or else those of the cameras that they may see; it has no role, and
     opens nothing else of edged.
     """
-    house, session = call.house, call.session
-    user, epoch = await house.logins.enter(
+    services, session = call.services, call.session
+    user, epoch = await services.logins.enter(
         params.username, params.password, session.peer.address, session.transport, is_near=session.is_near
     )
-    streams = _streams_of(user, house)
+    streams = _streams_of(user, services)
     claims = issue_claims(
         user.name,
         role=None,
-        now=house.clock.now(),
+        now=services.clock.now(),
         expires_in=EXPIRES_IN,
-        extra=write_streams(streams, paths_of(house.cameras)),
+        extra=write_streams(streams, paths_of(services.cameras)),
     )
-    token = await _sign(house, claims, params.alg, epoch)
-    house.logins.confirm(user, session.transport)
+    token = await _sign(services, claims, params.alg, epoch)
+    services.logins.confirm(user, session.transport)
     return StreamToken(
         token=token,
         token_type="Bearer",  # noqa: S106 (the scheme of RFC 6750)
@@ -125,21 +125,21 @@ async def create_stream_token(call: Call, params: CreateStreamTokenParams) -> St
     )
 
 
-async def _sign(house: House, claims: Mapping[str, object], key: SharedSecret | Algorithm, epoch: int) -> str:
+async def _sign(services: Services, claims: Mapping[str, object], key: SharedSecret | Algorithm, epoch: int) -> str:
     """A token of edged's own: it names us, and the epoch at which it is made (contract 10.8, 10.18)."""
-    claims = {**claims, "iss": house.keyring.issuer, "epoch": epoch}
-    return sign(claims, key) if isinstance(key, SharedSecret) else await house.keyring.sign(claims, key)
+    claims = {**claims, "iss": services.keyring.issuer, "epoch": epoch}
+    return sign(claims, key) if isinstance(key, SharedSecret) else await services.keyring.sign(claims, key)
 
 
-def _streams_of(user: UserRecord, house: House) -> Streams:
+def _streams_of(user: UserRecord, services: Services) -> Streams:
     """What a user was given, or the paths of the cameras of now that they may read and publish (contract 7.5)."""
     if user.streams is not None:
         return user.streams
-    rights, now = user.rights, house.clock.now()
+    rights, now = user.rights, services.clock.now()
     read, publish = (
         frozenset(
             camera.name
-            for camera in house.cameras.all()
+            for camera in services.cameras.all()
             if decide(rights, capability, camera_resource(camera), now=now).allowed
         )
         for capability in ("stream:read", "stream:publish")

@@ -22,6 +22,6 @@ def deny_made(call: Call, identities: Iterable[str], include_made: bool) -> tupl
     returns; settle the second (Registrar.settle) for the disk."""
     if not include_made:
         return UNSET, None
-    made = call.house.ledger.made_by(identities)
-    due = call.house.registrar.deny(made, None, call.session.id, "key", "made by what was revoked") if made else None
+    made = call.services.ledger.made_by(identities)
+    due = call.services.registrar.deny(made, None, call.session.id, "key", "made by what was revoked") if made else None
     return sorted(split(name)[2] for name in made), due

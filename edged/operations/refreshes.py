@@ -46,20 +46,20 @@ async def refresh_token(call: Call, params: RefreshTokenParams) -> RefreshedToke
     so do the streams that the token opened. Whoever holds a token may ask: it is what is shown. An API key has none: it
     is rotated, and so its holder is told.
     """
-    house, session = call.house, call.session
+    services, session = call.services, call.session
     text = params.token if params.token is not None else params.auth_token
     own = session.caller or session.expired
     shown = text or own
     if text and isinstance(credential := parse_credential(text), ApiKey):
-        shown = house.limiter.authenticate(house.gate, credential, session.peer, session.transport)
+        shown = services.limiter.authenticate(services.gate, credential, session.peer, session.transport)
     elif not shown:
         # Nobody, who shows nothing: the gate says so, and counts it.
-        shown = house.gate.authenticate(NoCredential(), session.transport)
-    made = await house.refreshes.refresh(shown, session.transport)
+        shown = services.gate.authenticate(NoCredential(), session.transport)
+    made = await services.refreshes.refresh(shown, session.transport)
     is_own = own is not None and (shown is own or _is_of(own, str(shown)))
-    if is_own and not session.is_closed and house.gate.judge(made.caller, SELF).allowed:
+    if is_own and not session.is_closed and services.gate.judge(made.caller, SELF).allowed:
         enter(call, made.caller)
-    claims, now = made.caller.claims, house.clock.now()
+    claims, now = made.caller.claims, services.clock.now()
     assert made.caller.expires is not None, "every token ends"
     return RefreshedToken(
         token=made.text,

@@ -29,14 +29,14 @@ async def confirm_restore(call: Call, params: NoParams) -> RestoreConfirmed:
 
     What was revoked after it was written is not revoked in it: revoke that first.
     """
-    house, session = call.house, call.session
+    services, session = call.services, call.session
     if not session.peer.is_local_socket or session.caller is None or session.caller.method != "peercred":
         raise Refused(
             Reason.MISSING_SCOPE, "a restored database is confirmed on the box itself", hint=f"there: sudo {COMMAND}"
         )
-    mark = await house.restores.confirm(call.authority("system:admin"), session.caller.subject)
+    mark = await services.restores.confirm(call.authority("system:admin"), session.caller.subject)
     if mark is None:
         return RestoreConfirmed(False, "", "", 0, 0)
-    now = house.clock.now()
-    keys = sum(house.ledger.key_status(record, now) == "active" for record in house.ledger.keys.values())
-    return RestoreConfirmed(True, mark.cause, iso(mark.at), keys, len(house.ledger.service_tokens))
+    now = services.clock.now()
+    keys = sum(services.ledger.key_status(record, now) == "active" for record in services.ledger.keys.values())
+    return RestoreConfirmed(True, mark.cause, iso(mark.at), keys, len(services.ledger.service_tokens))

@@ -77,8 +77,8 @@ class RevocationList(msgspec.Struct, frozen=True):
 @operation("tokens:revoke")
 async def list_revocations(call: Call, params: ListRevocationsParams) -> RevocationList:
     """Everything that is denied, the newest first."""
-    named, lines = await call.house.revocations.list_all()
-    own = call.house.keyring.issuer
+    named, lines = await call.services.revocations.list_all()
+    own = call.services.keyring.issuer
     items: list[tuple[float, dict[str, Any], float | None, str]]
     items = [(item.at, _name(item.identity, own), item.until, item.reason) for item in named]
     items += [(line.at, {**_name(line.scope, own), **_describe(line)}, None, line.reason) for line in lines]
@@ -115,28 +115,28 @@ async def revoke(call: Call, params: RevokeParams) -> RevocationItem:
     issued later are good, and keys untouched. So without it the subject that is the last administrator stays, and
     edged's own issuer, by which everybody logs in.
     """
-    house, by = call.house, call.session.id
+    services, by = call.services, call.session.id
     named = _read_named(params)
-    now, before, provisional = house.clock.now(), None, False
+    now, before, provisional = services.clock.now(), None, False
     also: Ids = UNSET
     if params.before is not None:
         line = None if params.before == "now" else _read_before(params.before, now)
-        before, provisional = now if line is None else line, line is None and not house.clock.is_trusted
-        await house.revocations.cut_off(_scope(call, params), line, by, params.reason)
+        before, provisional = now if line is None else line, line is None and not services.clock.is_trusted
+        await services.revocations.cut_off(_scope(call, params), line, by, params.reason)
     elif params.subject or named == ["issuer"]:
         kind: Kind = "subject" if params.subject else "issuer"
-        await house.users.revoke(_scope(call, params), kind, by, params.reason)
+        await services.users.revoke(_scope(call, params), kind, by, params.reason)
     else:
         if params.key_id or params.include_made:
-            house.gate.authorize(call.session.caller, "keys:admin", call.session.transport)
+            services.gate.authorize(call.session.caller, "keys:admin", call.session.transport)
         identities = frozenset({_credential(call, params)})
         if params.key_id:
-            pending: Awaitable[object] = house.api_keys.revoke(params.key_id, by, params.reason)
+            pending: Awaitable[object] = services.api_keys.revoke(params.key_id, by, params.reason)
         else:
-            pending = house.registrar.revoke_token(identities, None, by, reason=params.reason)
+            pending = services.registrar.revoke_token(identities, None, by, reason=params.reason)
         also, due = deny_made(call, identities, params.include_made)
         await pending
-        await house.registrar.settle(due)
+        await services.registrar.settle(due)
     names = {name: getattr(params, name) for name in named}
     return RevocationItem(
         at=iso(now), reason=params.reason, before=_iso(before), provisional=provisional, also_revoked=also, **names
@@ -181,10 +181,10 @@ def _scope(call: Call, params: RevokeParams) -> str:
 
 def _find_issuer(call: Call, issuer: str) -> str:
     """Whose names the tokens of this `iss` bear (Caller.issuer). Raises InvalidParams."""
-    house = call.house
-    if (found := house.gate.find_issuer(issuer)) is not None:
+    services = call.services
+    if (found := services.gate.find_issuer(issuer)) is not None:
         return found
-    if issuer == house.keyring.issuer or any(issuer in secret.trust.issuers for secret in house.shared_secrets):
+    if issuer == services.keyring.issuer or any(issuer in secret.trust.issuers for secret in services.shared_secrets):
         return ""
     raise InvalidParams(f"nobody is trusted by the iss {issuer[:64]!r}", hint="edged config show, [auth.issuers]")
 

@@ -15,7 +15,7 @@ from edged.clock import iso, iso_or_none
 from edged.credentials.service_tokens import ServiceTokenRecord, is_user_id
 from edged.errors import InvalidParams
 from edged.operations.catalogue import Call, NoParams, operation
-from edged.operations.house import House
+from edged.operations.services import Services
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 Networks = Annotated[list[str], msgspec.Meta(min_length=1, max_length=64)]
@@ -49,7 +49,7 @@ class NewServiceToken(msgspec.Struct, frozen=True):
 async def create_service_token(call: Call, params: CreateServiceTokenParams) -> NewServiceToken:
     """Make a token with which another server may act for any user under /v1/files. Durable before this answers."""
     authority = _authorize_files(call)
-    record, secret = await call.house.service_tokens.create(authority, params.name, params.networks)
+    record, secret = await call.services.service_tokens.create(authority, params.name, params.networks)
     return NewServiceToken(
         token_id=record.token_id,
         service_token=secret,
@@ -81,7 +81,7 @@ async def import_service_token(call: Call, params: ImportServiceTokenParams) -> 
     secret = params.service_token
     if not (secret.isascii() and secret.isprintable()) or " " in secret:
         raise InvalidParams("service_token holds what no header can: give 20 to 256 printable characters, no spaces")
-    tokens = call.house.service_tokens
+    tokens = call.services.service_tokens
     record, fresh = await tokens.import_one(authority, params.name, secret, params.networks)
     state: Literal["imported", "known", "revoked"] = "imported" if fresh else "known"
     return ImportedServiceToken(record.token_id, "revoked" if tokens.is_revoked(record.token_id) else state)
@@ -112,8 +112,10 @@ class ServiceTokenList(msgspec.Struct, frozen=True):
 @operation("keys:admin")
 def list_service_tokens(call: Call, params: NoParams) -> ServiceTokenList:
     """All service tokens, newest last."""
-    records = sorted(call.house.ledger.service_tokens.values(), key=lambda record: (record.created_at, record.token_id))
-    return ServiceTokenList([_show(record, call.house) for record in records])
+    records = sorted(
+        call.services.ledger.service_tokens.values(), key=lambda record: (record.created_at, record.token_id)
+    )
+    return ServiceTokenList([_show(record, call.services) for record in records])
 
 
 class RotateServiceTokenParams(msgspec.Struct, frozen=True):
@@ -138,7 +140,7 @@ class RotatedServiceToken(msgspec.Struct, frozen=True):
 async def rotate_service_token(call: Call, params: RotateServiceTokenParams) -> RotatedServiceToken:
     """Give a service token a new secret; the old one works on for a while, so that no server is shut out."""
     authority = _authorize_files(call)
-    record, secret = await call.house.service_tokens.rotate(authority, params.token_id, params.grace_seconds)
+    record, secret = await call.services.service_tokens.rotate(authority, params.token_id, params.grace_seconds)
     assert record.rotated_at is not None
     assert record.previous_valid_until is not None
     return RotatedServiceToken(
@@ -164,7 +166,7 @@ class RevokedServiceToken(msgspec.Struct, frozen=True):
 async def revoke_service_token(call: Call, params: ServiceTokenParams) -> RevokedServiceToken:
     """End a service token, both its secrets, and the tokens for files that it made; denied at once, durable before this
     answers. Again is fine. Where it is only to be replaced, rotate it: that ends none of them."""
-    record = await call.house.service_tokens.revoke(params.token_id, by=call.session.id)
+    record = await call.services.service_tokens.revoke(params.token_id, by=call.session.id)
     return RevokedServiceToken("service token revoked", record.token_id)
 
 
@@ -188,12 +190,12 @@ def _authorize_files(call: Call) -> Asker:
     return authority
 
 
-def _show(record: ServiceTokenRecord, house: House) -> ServiceTokenItem:
-    used = house.usage.find(record.token_id)
+def _show(record: ServiceTokenRecord, services: Services) -> ServiceTokenItem:
+    used = services.usage.find(record.token_id)
     return ServiceTokenItem(
         token_id=record.token_id,
         name=record.name,
-        status="revoked" if house.service_tokens.is_revoked(record.token_id) else "active",
+        status="revoked" if services.service_tokens.is_revoked(record.token_id) else "active",
         networks=_list(record.networks),
         created_at=iso(record.created_at),
         rotated_at=iso_or_none(record.rotated_at),

@@ -15,7 +15,7 @@ from edged.credentials.names import split
 from edged.credentials.roles import ROLES
 from edged.errors import InvalidParams, NotFound, Refused
 from edged.operations.catalogue import Call, NoParams, operation
-from edged.operations.house import House
+from edged.operations.services import Services
 
 #: What clients of the guides call it (contract 7.2, legacy words).
 _CAMERA_WORDS: Final = {"view": "camera:read", "control": "camera:write"}
@@ -63,18 +63,18 @@ def authenticate(call: Call, params: AuthenticateParams) -> Authenticated:
     if params.auth_type and params.auth_type not in CREDENTIAL_KINDS:
         # What it is instead is not repeated: it may be the credential itself, one member too late.
         raise InvalidParams(f"auth_type is none of {', '.join(CREDENTIAL_KINDS)}", hint="without it edged finds out")
-    session, gate = call.session, call.house.gate
+    session, gate = call.session, call.services.gate
     text = params.token if params.token is not None else params.auth_token
     credential = parse_credential(text or "", params.auth_type or "auto")
     try:
-        caller = call.house.limiter.authenticate(gate, credential, session.peer, session.transport)
+        caller = call.services.limiter.authenticate(gate, credential, session.peer, session.transport)
     except Refused as problem:
         leave(call)
         if not text:
             problem.hint = "send token (or auth_token) with a JWT or an API key"
         raise
     enter(call, caller, is_fresh=True)
-    until = caller.expires if caller.expires is not None else call.house.clock.now() + _NO_END_SECONDS
+    until = caller.expires if caller.expires is not None else call.services.clock.now() + _NO_END_SECONDS
     role = caller.role
     return Authenticated(
         authenticated=True,
@@ -109,7 +109,7 @@ def _list_permissions(capabilities: frozenset[str], grants: frozenset[str], has_
 def enter(call: Call, caller: Caller, *, is_fresh: bool = False) -> None:
     """The session goes on by this credential, and with it its tickets and the streams of the same family or key.
     Raises Refused if it has ended just now, unless it `is_fresh`: the session is then without any."""
-    session, gate = call.session, call.house.gate
+    session, gate = call.session, call.services.gate
     try:
         session.admission = gate.admit(
             caller, session.transport, session.end, name=session.id, before=session.admission, is_fresh=is_fresh
@@ -126,7 +126,7 @@ def leave(call: Call) -> None:
     """The session's credential counts no more."""
     session = call.session
     if session.admission is not None:
-        call.house.gate.admissions.remove(session.admission)
+        call.services.gate.admissions.remove(session.admission)
     session.caller = session.admission = session.expired = None
 
 
@@ -194,7 +194,7 @@ class SessionList(msgspec.Struct, frozen=True):
 @operation("self")
 def list_sessions(call: Call, params: ListSessionsParams) -> SessionList:
     """Who is inside now: everybody for whoever may administer sessions, one's own for anybody."""
-    gate, caller = call.house.gate, call.session.caller
+    gate, caller = call.services.gate, call.session.caller
     assert caller is not None, "the gate lets nobody ask this without a caller"
     sees_all = gate.judge(caller, "sessions:admin").allowed
     seen = [
@@ -204,14 +204,14 @@ def list_sessions(call: Call, params: ListSessionsParams) -> SessionList:
     ]
     seen.sort(key=lambda each: (each.since, each.id), reverse=True)
     page = seen[params.offset : params.offset + params.limit]
-    return SessionList([_show(each, call.house.clock) for each in page], len(seen))
+    return SessionList([_show(each, call.services.clock) for each in page], len(seen))
 
 
-def count_sessions(house: House) -> Counter[str]:
+def count_sessions(services: Services) -> Counter[str]:
     """How many are here now by transport: every WebSocket, with a credential or without, and everybody else who is
     inside, each once."""
-    talking = {session.id: session.transport for session in house.sessions}
-    admissions = house.gate.admissions
+    talking = {session.id: session.transport for session in services.sessions}
+    admissions = services.gate.admissions
     others = (
         each.transport
         for each in admissions
@@ -232,7 +232,7 @@ class EndedSession(msgspec.Struct, frozen=True):
 @operation("self")
 def end_session(call: Call, params: EndSessionParams) -> EndedSession:
     """Put out one who is inside: anybody with sessions:admin, otherwise one's own. The credential stays good."""
-    gate, caller = call.house.gate, call.session.caller
+    gate, caller = call.services.gate, call.session.caller
     found = gate.admissions.find(params.session_id)
     if found is not None and not _is_somebody(found):
         found = None
@@ -242,7 +242,7 @@ def end_session(call: Call, params: EndSessionParams) -> EndedSession:
     if found is None:
         shown = params.session_id[:64]
         raise NotFound(f"no session {shown!r}", hint="list_sessions names them", resource="session", id=shown)
-    call.house.registrar.end_session(found, by=call.session.id)
+    call.services.registrar.end_session(found, by=call.session.id)
     return EndedSession("session ended", found.id)
 
 

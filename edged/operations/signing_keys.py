@@ -10,7 +10,7 @@ from edged.credentials.signing_keys import PUBLISHED_SECONDS, Algorithm, Signing
 from edged.credentials.tokens import key_identity
 from edged.errors import Overloaded, StoreFailed
 from edged.operations.catalogue import Call, NoParams, operation
-from edged.operations.house import House
+from edged.operations.services import Services
 
 
 class SigningKeyItem(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class SigningKeyList(msgspec.Struct, frozen=True):
 @operation("keys:admin")
 def list_signing_keys(call: Call, params: NoParams) -> SigningKeyList:
     """Every key pair there ever was, newest last; nothing private."""
-    return SigningKeyList(keys=[_show(record, call.house) for record in call.house.keyring.all()])
+    return SigningKeyList(keys=[_show(record, call.services) for record in call.services.keyring.all()])
 
 
 class CreateSigningKeyParams(msgspec.Struct, frozen=True):
@@ -51,7 +51,7 @@ class CreateSigningKeyParams(msgspec.Struct, frozen=True):
 @operation("keys:admin")
 async def create_signing_key(call: Call, params: CreateSigningKeyParams) -> SigningKeyItem:
     """Make the next key of an algorithm: published from now on, and fit to sign in two hours."""
-    return _show(await call.house.keyring.create(call.authority("keys:admin"), params.algorithm), call.house)
+    return _show(await call.services.keyring.create(call.authority("keys:admin"), params.algorithm), call.services)
 
 
 class PromoteSigningKeyParams(msgspec.Struct, frozen=True):
@@ -65,7 +65,7 @@ class PromoteSigningKeyParams(msgspec.Struct, frozen=True):
 async def promote_signing_key(call: Call, params: PromoteSigningKeyParams) -> SigningKeyItem:
     """Let the next key sign from now on; the one before is retired, and what it signed stays good."""
     authority = call.authority("keys:admin")
-    return _show(await call.house.keyring.promote(authority, params.kid, force=params.force), call.house)
+    return _show(await call.services.keyring.promote(authority, params.kid, force=params.force), call.services)
 
 
 class RetireSigningKeyParams(msgspec.Struct, frozen=True):
@@ -78,15 +78,15 @@ class RetireSigningKeyParams(msgspec.Struct, frozen=True):
 @operation("keys:admin")
 async def retire_signing_key(call: Call, params: RetireSigningKeyParams) -> SigningKeyItem:
     """Give up a next key; or distrust any: denied at once with all that it opened, durable before this answers."""
-    house = call.house
-    kid = house.keyring.get(params.kid).kid
+    services = call.services
+    kid = services.keyring.get(params.kid).kid
     if not params.distrust:
-        return _show(await house.keyring.retire(call.authority("keys:admin"), kid), house)
+        return _show(await services.keyring.retire(call.authority("keys:admin"), kid), services)
     denied = frozenset({key_identity(kid)})
-    await house.registrar.revoke_token(denied, None, by=call.session.id, reason="signing_key")
+    await services.registrar.revoke_token(denied, None, by=call.session.id, reason="signing_key")
     try:
         # Part of the denial, which is in force: it is done whoever is denied meanwhile.
-        return _show(await house.keyring.retire(EDGED, kid, at_once=True), house)
+        return _show(await services.keyring.retire(EDGED, kid, at_once=True), services)
     except (StoreFailed, Overloaded) as problem:
         raise type(problem)(
             f"{kid} is distrusted, and that is saved; it is not retired: {problem.sentence}",
@@ -95,18 +95,18 @@ async def retire_signing_key(call: Call, params: RetireSigningKeyParams) -> Sign
         ) from problem
 
 
-def _show(record: SigningKeyRecord, house: House) -> SigningKeyItem:
+def _show(record: SigningKeyRecord, services: Services) -> SigningKeyItem:
     is_next = record.state == "next"
-    fit = house.clock.now() + PUBLISHED_SECONDS - house.keyring.published_since(record)
+    fit = services.clock.now() + PUBLISHED_SECONDS - services.keyring.published_since(record)
     return SigningKeyItem(
         kid=record.kid,
         algorithm=record.algorithm,
         state=record.state,
-        published=house.keyring.is_published(record),
+        published=services.keyring.is_published(record),
         created_at=iso(record.created_at),
         promotable_at=iso(fit) if is_next else None,
         promoted_at=iso_or_none(record.promoted_at),
         retired_at=iso_or_none(record.retired_at),
         needed_until=iso_or_none(record.signs_until or None),
-        distrusted=key_identity(record.kid) in house.ledger.denied,
+        distrusted=key_identity(record.kid) in services.ledger.denied,
     )

@@ -37,13 +37,13 @@ class Snapshot(msgspec.Struct, frozen=True):
 @operation("camera:write", on_camera=True)
 async def take_snapshot(call: Call, params: SnapshotParams) -> Snapshot:
     """Take one picture now and keep it. Raises DependencyFailed if the camera gives none in time."""
-    camera, house = call.camera, call.house
+    camera, services = call.camera, call.services
     check_attached(camera, call.session.caller)
     kind: Literal["jpg", "png"] = "png" if params.format == "png" else "jpg"
     with explained_to(call.session.caller):
-        picture = await house.frames.snapshot(camera, format=kind, quality=params.quality)
-    now = house.clock.now()
-    saved = await house.snapshots.save(params.filename, camera.name, picture, format=kind, now=now)
+        picture = await services.frames.snapshot(camera, format=kind, quality=params.quality)
+    now = services.clock.now()
+    saved = await services.snapshots.save(params.filename, camera.name, picture, format=kind, now=now)
     return Snapshot(
         success=True,
         device=camera.name,

@@ -30,8 +30,8 @@ from edged.credentials.tokens import TokenRefused
 from edged.errors import Refused
 from edged.mediamtx.settings import USER
 from edged.operations.catalogue import Call, DeviceParams, NoParams, camera_resource, operation
-from edged.operations.house import House
 from edged.operations.listings import list_streams
+from edged.operations.services import Services
 
 #: Members of a player's query string that are looked at.
 _MOST_MEMBERS: Final = 32
@@ -51,12 +51,12 @@ class Stream(msgspec.Struct, frozen=True):
 @operation("camera:read")
 async def get_streams(call: Call, params: NoParams) -> list[Stream]:
     """Streams of the cameras that the caller may see: a bare array (contract 3)."""
-    house, caller = call.house, call.session.caller
+    services, caller = call.services, call.session.caller
     return [
         Stream(state.name, state.source_type, state.ready, state.readers, state.bytes_sent)
-        for state in await house.paths.list()
-        if (camera := house.cameras.find(state.name)) is not None
-        and house.gate.judge(caller, "camera:read", camera_resource(camera)).allowed
+        for state in await services.paths.list()
+        if (camera := services.cameras.find(state.name)) is not None
+        and services.gate.judge(caller, "camera:read", camera_resource(camera)).allowed
     ]
 
 
@@ -80,9 +80,9 @@ class StreamUrl(msgspec.Struct, frozen=True):
 @operation("camera:read", on_camera=True)
 async def get_stream_url(call: Call, params: DeviceParams) -> StreamUrl:
     """Addresses of one camera's picture; the viewer shows its credential to MediaMTX itself."""
-    camera, house = call.camera, call.house
-    streams = list_streams(camera, call.session.peer.host, house.mediamtx.state)
-    state = next((item for item in await house.paths.list() if item.name == camera.path), None)
+    camera, services = call.camera, call.services
+    streams = list_streams(camera, call.session.peer.host, services.mediamtx.state)
+    state = next((item for item in await services.paths.list() if item.name == camera.path), None)
     available = camera.status is Status.CONNECTED and bool(streams)
     return StreamUrl(
         device=camera.name,
@@ -122,18 +122,18 @@ class Answer(msgspec.Struct, frozen=True):
 _YES = Answer(True)
 
 
-def admit(house: House, question: Question) -> Answer:
+def admit(services: Services, question: Question) -> Answer:
     """Answer MediaMTX, from memory, without waiting: everything else of MediaMTX stands still meanwhile.
 
     An allowed session is noted with its credential, so that a revocation can find it; an allowed read
     wakes the camera's publisher.
     """
     transport: Transport = question.protocol if question.protocol in TRANSPORTS else "http"
-    if question.user == USER and house.ledger.use_secret(question.password, question.path, question.action):
+    if question.user == USER and services.ledger.use_secret(question.password, question.path, question.action):
         if question.id:
-            house.gate.admit_internal(transport, question.path, question.id)
+            services.gate.admit_internal(transport, question.path, question.id)
         if question.action == "read":
-            house.publishers.wake(question.path)
+            services.publishers.wake(question.path)
         return _YES
     credential = find_credential(question)
     if isinstance(credential, NoCredential):
@@ -142,27 +142,27 @@ def admit(house: House, question: Question) -> Answer:
     capability = _CAPABILITIES.get(question.action)
     asking.set(_Viewer(question))
     try:
-        _refuse_cut_token(house.gate, credential, question, transport)
-        caller = house.gate.authenticate(credential, transport)
+        _refuse_cut_token(services.gate, credential, question, transport)
+        caller = services.gate.authenticate(credential, transport)
         if capability is None:
             # The control API, metrics and pprof are edged's own (contract 7.5).
             raise Refused("missing_scope")
-        camera = house.cameras.find(question.path)
+        camera = services.cameras.find(question.path)
         resource = camera_resource(camera) if camera else Resource.of_camera(question.path)
-        house.gate.authorize(caller, capability, transport, resource)
+        services.gate.authorize(caller, capability, transport, resource)
         if camera is None and question.action == "publish":
             # MediaMTX asks about every path, so that names cannot be probed; only cameras can be published.
             return Answer(False, "no such camera")
         if question.id:
-            kick = partial(_kick, house, question.protocol, question.id)
-            house.gate.admit(
+            kick = partial(_kick, services, question.protocol, question.id)
+            services.gate.admit(
                 caller, transport, kick, path=camera.name if camera else question.path, session=question.id,
                 capability=capability, resource=resource,
             )  # fmt: skip
     except Refused as problem:
         return Answer(False, problem.reason)
     if question.action == "read" and camera is not None:
-        house.publishers.wake(question.path)
+        services.publishers.wake(question.path)
     return _YES
 
 
@@ -201,8 +201,8 @@ class _Viewer:
         return f"{self._question.action} {self._question.path}"
 
 
-def _kick(house: House, protocol: str, session: str, _cause: str, _by: str) -> None:
-    house.viewers.kick(protocol, session, is_half=house.gate.admissions.is_ending_half)
+def _kick(services: Services, protocol: str, session: str, _cause: str, _by: str) -> None:
+    services.viewers.kick(protocol, session, is_half=services.gate.admissions.is_ending_half)
 
 
 def find_credential(question: Question) -> Credential:

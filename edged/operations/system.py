@@ -6,8 +6,8 @@ import msgspec
 
 from edged.operations.catalogue import Call, NoParams, camera_resource, operation
 from edged.operations.clock import ClockReport, report
-from edged.operations.health import assess_house
-from edged.operations.house import House
+from edged.operations.health import assess_services
+from edged.operations.services import Services
 
 
 class MediaServer(msgspec.Struct, frozen=True):
@@ -43,26 +43,26 @@ class SystemStatus(msgspec.Struct, frozen=True):
 @operation("system:read")
 def get_system_status(call: Call, params: NoParams) -> SystemStatus:
     """The whole box in a few words; without MediaMTX everything but its streams goes on."""
-    house = call.house
-    server = show_media_server(house)
+    services = call.services
+    server = show_media_server(services)
     cameras = [
         camera.name
-        for camera in house.cameras.all()
-        if house.gate.judge(call.session.caller, "camera:read", camera_resource(camera)).allowed
+        for camera in services.cameras.all()
+        if services.gate.judge(call.session.caller, "camera:read", camera_resource(camera)).allowed
     ]
-    found = assess_house(house)
+    found = assess_services(services)
     return SystemStatus(
         status=found.status,
         message=found.message,
         available_cameras=cameras,
-        discovery_active=house.cameras.discovery_active,
+        discovery_active=services.cameras.discovery_active,
         mediamtx=server,
-        clock=report(house.clock),
+        clock=report(services.clock),
         problems=[ProblemReport(each.part, each.message, each.remedy) for each in found.problems],
     )
 
 
-def show_media_server(house: House) -> MediaServer:
+def show_media_server(services: Services) -> MediaServer:
     """MediaMTX's state as replies show it."""
-    state = house.mediamtx.state
+    state = services.mediamtx.state
     return MediaServer(status=state.status, detail=state.detail, remedy=state.remedy, version=state.version)

@@ -48,8 +48,8 @@ def create_ticket(call: Call, params: CreateTicketParams) -> NewTicket:
 
     What was opened stays open as long as the credential that asked is good, and ends with it.
     """
-    house, session, gate = call.house, call.session, call.house.gate
-    camera = find_camera(CAPABILITIES[params.action], params.device, house, session)
+    services, session, gate = call.services, call.session, call.services.gate
+    camera = find_camera(CAPABILITIES[params.action], params.device, services, session)
     caller = session.caller
     assert caller is not None, "the gate lets nobody ask this without a caller"
     ticket = gate.tickets.make(caller, params.action, camera.name, params.ttl, session.id)
@@ -58,14 +58,14 @@ def create_ticket(call: Call, params: CreateTicketParams) -> NewTicket:
     return NewTicket(
         ticket=ticket,
         url=next(iter(urls.values()), ""),
-        expires_at=iso(house.clock.now() + min(params.ttl, params.ttl if left is None else left)),
+        expires_at=iso(services.clock.now() + min(params.ttl, params.ttl if left is None else left)),
         urls=urls,
     )
 
 
 def _urls(call: Call, camera: Camera, action: Action, ticket: str) -> dict[str, str]:
     query = urlencode({"ticket": ticket})
-    streams = list_streams(camera, call.session.peer.host, call.house.mediamtx.state)
+    streams = list_streams(camera, call.session.peer.host, call.services.mediamtx.state)
     urls = {name: f"{url}?{query}" for name, url in streams.items()}
     if "srt" in streams:
         urls["srt"] = f"{streams['srt'].partition('?')[0]}?streamid={srt_stream_id(camera, action, ticket)}"

@@ -38,9 +38,9 @@ from edged.operations.api_keys import Giver, Role, StreamAccess, read_streams
 from edged.operations.camera_names import paths_of, resolve_rights
 from edged.operations.catalogue import Call, operation
 from edged.operations.effects import list_effective, list_without_effect
-from edged.operations.house import House
 from edged.operations.introspection import authorize_look, find_key
 from edged.operations.makers import Ids, deny_made
+from edged.operations.services import Services
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
 _DAY: Final = 86400
@@ -87,8 +87,8 @@ async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
 
     With `streams` a MediaMTX in jwt mode that knows our JWKS admits its holder to exactly those.
     """
-    house, caller = call.house, call.session.caller
-    params = resolve_rights(params, house.cameras)
+    services, caller = call.services, call.session.caller
+    params = resolve_rights(params, services.cameras)
     streams, extra = read_streams(params.streams), params.claims or {}
     role = params.role or (None if streams or params.roles else "viewer")
     if taken := sorted(RESERVED & extra.keys()):
@@ -96,9 +96,9 @@ async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
     rights = (role or "", params.permissions, params.camera_access, streams, params.roles or ())
     authority = call.authority("tokens:issue", partial(Giver(call).refuse_widening, *rights))
     authority.check()
-    _check_subject(house, params.user_id)
-    key = _choose_key(house, params.signing_key)
-    epoch, now = await house.registrar.epoch(), house.clock.now()
+    _check_subject(services, params.user_id)
+    key = _choose_key(services, params.signing_key)
+    epoch, now = await services.registrar.epoch(), services.clock.now()
     claims = tokens.issue_claims(
         params.user_id,
         role=role,
@@ -108,18 +108,18 @@ async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
         camera_access=params.camera_access,
         extra={
             **extra,
-            "iss": house.keyring.issuer,
+            "iss": services.keyring.issuer,
             "epoch": epoch,
             **_issued_by(caller),
             **({"roles": params.roles} if params.roles else {}),
-            **(write_streams(streams, paths_of(house.cameras)) if streams else {}),
+            **(write_streams(streams, paths_of(services.cameras)) if streams else {}),
         },
     )
-    text = tokens.sign(claims, key) if isinstance(key, SharedSecret) else await house.keyring.sign(claims, key)
+    text = tokens.sign(claims, key) if isinstance(key, SharedSecret) else await services.keyring.sign(claims, key)
     # Who was revoked while the disk was busy issues nothing any more, and nobody issues for them.
     authority.check()
-    _check_subject(house, params.user_id)
-    made = _check(house, text, epoch, now)
+    _check_subject(services, params.user_id)
+    made = _check(services, text, epoch, now)
     _log.info("issued", jti=claims["jti"], subject=params.user_id, **asked_by())
     return IssuedToken(
         token=text,
@@ -127,8 +127,8 @@ async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
         expires_at=iso(int(now) + params.expires_in),
         expires_in=params.expires_in,
         jti=str(claims["jti"]),
-        effective_permissions=list_effective(house.ledger.limit(made)),
-        without_effect=list_without_effect(params.permissions, params.camera_access, house.cameras),
+        effective_permissions=list_effective(services.ledger.limit(made)),
+        without_effect=list_without_effect(params.permissions, params.camera_access, services.cameras),
     )
 
 
@@ -144,7 +144,7 @@ def _issued_by(caller: Caller | None) -> dict[str, object]:
     return {"issued_by": names} if names else {}
 
 
-def _check(house: House, text: str, epoch: int, now: float) -> Caller:
+def _check(services: Services, text: str, epoch: int, now: float) -> Caller:
     """Whom the token speaks for.
 
     Raises InvalidParams for one that edged itself would not read: too long, nested too deep, a wrong type.
@@ -153,7 +153,7 @@ def _check(house: House, text: str, epoch: int, now: float) -> Caller:
         made = read_caller(tokens.peek_claims(text), text, issuer="", now=now, epoch=epoch)
     except (tokens.TokenRefused, ClaimsRefused) as problem:
         raise InvalidParams(f"no such token would be good: {problem.detail}") from None
-    if house.ledger.is_denied(made):
+    if services.ledger.is_denied(made):
         raise InvalidState(
             "every token of so far was revoked just now, and this one with them",
             hint="ask again in a minute; what is revoked: edged revocation list",
@@ -161,10 +161,10 @@ def _check(house: House, text: str, epoch: int, now: float) -> Caller:
     return made
 
 
-def _check_subject(house: House, name: str) -> None:
+def _check_subject(services: Services, name: str) -> None:
     """Raises InvalidState for a subject whose tokens are worth nothing, or nothing just now (contract 10.18)."""
-    house.users.check_subject(name)
-    user = house.ledger.users.get(name)
+    services.users.check_subject(name)
+    user = services.ledger.users.get(name)
     if user is None or user.status == "active":
         return
     hint = "enable them first: edged user set NAME --enable" if user.deleted_at is None else "name another subject"
@@ -173,11 +173,11 @@ def _check_subject(house: House, name: str) -> None:
     )
 
 
-def _choose_key(house: House, wanted: str | None) -> SharedSecret | Algorithm:
+def _choose_key(services: Services, wanted: str | None) -> SharedSecret | Algorithm:
     """A shared secret, or an algorithm whose current key pair signs. Raises Unsupported, NotFound, InvalidState."""
     if wanted is None:
-        return house.shared_secrets[0] if house.shared_secrets else "RS256"
-    for secret in house.shared_secrets:
+        return services.shared_secrets[0] if services.shared_secrets else "RS256"
+    for secret in services.shared_secrets:
         if wanted in (secret.name, secret.algorithm):
             return secret
     for algorithm in ALGORITHMS:
@@ -188,11 +188,11 @@ def _choose_key(house: House, wanted: str | None) -> SharedSecret | Algorithm:
             "no shared secret configured",
             hint="openssl rand -base64 32 > FILE; chmod 600 FILE; name FILE in [auth.shared_secrets]; restart edged",
         )
-    record = house.keyring.get(wanted)
+    record = services.keyring.get(wanted)
     if record.state != "current":
         raise InvalidState(
             f"{record.kid} is {record.state} and does not sign",
-            hint=f"{house.keyring.current(record.algorithm).kid} signs {record.algorithm}",
+            hint=f"{services.keyring.current(record.algorithm).kid} signs {record.algorithm}",
         )
     return record.algorithm
 
@@ -232,7 +232,7 @@ def validate_token(call: Call, params: ValidateTokenParams) -> Validation:
     """Is this token good? One's own for anybody, any for whoever may read the audit."""
     authorize_look(call, params.token)
     try:
-        held = call.house.gate.verify_token(params.token)
+        held = call.services.gate.verify_token(params.token)
     except tokens.TokenRefused as problem:
         text = _TEXTS.get(problem.reason) or _TEXTS.get(problem.detail) or f"Invalid token: {problem.detail}"
         return Validation(valid=False, errors=[text], warnings=[], payload=None)
@@ -242,7 +242,7 @@ def validate_token(call: Call, params: ValidateTokenParams) -> Validation:
     missing = [name for name in params.required_permissions or () if name not in held.permissions]
     if missing:
         errors.append(f"Missing permissions: {missing}")
-    warnings = warnings_of(held.claims, call.house.clock.now())
+    warnings = warnings_of(held.claims, call.services.clock.now())
     return Validation(valid=not errors, errors=errors, warnings=warnings, payload=None if errors else held.claims)
 
 
@@ -274,7 +274,7 @@ class GetTokenUsageParams(msgspec.Struct, frozen=True):
 @operation("audit:read")
 def get_token_usage(call: Call, params: GetTokenUsageParams) -> dict[str, int]:
     """How often tokens were shown since the start, by the SHA-256 of their text, the most used first (S0-28)."""
-    return call.house.gate.token_uses.most_used(params.limit)
+    return call.services.gate.token_uses.most_used(params.limit)
 
 
 @operation("none", minds_caller=True)
@@ -286,77 +286,77 @@ async def revoke_token(call: Call, params: RevokeTokenParams) -> RevokedToken:
     An API key or a service token may stand for a token. It takes keys:admin to end one, one's own key too: that may
     only get and rotate itself, for others may share it, and whoever found it must not shut them out for good (10.1).
     """
-    house, caller, transport = call.house, call.session.caller, call.session.transport
+    services, caller, transport = call.services, call.session.caller, call.session.transport
     if caller is not None or not params.token:
         # Whoever shows something else besides must show something good.
-        house.gate.authorize(caller, SELF, transport)
+        services.gate.authorize(caller, SELF, transport)
     if len([value for value in (params.token, params.jti, params.token_hash) if value]) != 1:
         raise InvalidParams("give exactly one of token, jti, token_hash")
-    if params.token and (key := find_key(house, params.token)) is not None:
-        also = await _revoke_key(call, key, params) if caller is not None or not _is_over(house, key) else UNSET
+    if params.token and (key := find_key(services, params.token)) is not None:
+        also = await _revoke_key(call, key, params) if caller is not None or not _is_over(services, key) else UNSET
         return RevokedToken(revoked=True, also_revoked=also)
-    held = _read_held(house, params.token)
+    held = _read_held(services, params.token)
     if caller is None and held is None:
         return RevokedToken(revoked=False)
     identities, until = _name(params, held, caller)
     if params.token and held is None:
         # Nobody could use it; and what it says of itself, its jti for one, may be another token's.
         return RevokedToken(revoked=False)
-    if caller is None or not _is_its_own(house, caller, identities):
+    if caller is None or not _is_its_own(services, caller, identities):
         if not params.token:
-            house.gate.authorize(caller, "tokens:revoke", transport)
+            services.gate.authorize(caller, "tokens:revoke", transport)
             if params.jti:
                 # Whoever may end anybody's names those of every issuer.
                 identities = frozenset({any_jti_identity(params.jti[:LONGEST_ID])})
-        elif not house.gate.judge(caller, "tokens:revoke").allowed and held is not None and _is_over(house, held):
+        elif not services.gate.judge(caller, "tokens:revoke").allowed and held is not None and _is_over(services, held):
             return RevokedToken(revoked=True)
     if params.include_made:
-        house.gate.authorize(caller or held, "keys:admin", transport)
-    due = house.registrar.deny(identities, until, call.session.id, "token", "")
+        services.gate.authorize(caller or held, "keys:admin", transport)
+    due = services.registrar.deny(identities, until, call.session.id, "token", "")
     also, due_made = deny_made(call, identities, params.include_made)
-    await house.registrar.settle(due)
-    await house.registrar.settle(due_made)
+    await services.registrar.settle(due)
+    await services.registrar.settle(due_made)
     return RevokedToken(revoked=True, also_revoked=also)
 
 
 async def _revoke_key(call: Call, key: Caller, params: RevokeTokenParams) -> Ids:
     """Raises Refused for whoever may not; shown alone, a key speaks for itself."""
-    call.house.gate.authorize(call.session.caller or key, "keys:admin", call.session.transport)
-    revoke = call.house.service_tokens.revoke if key.method == "service_token" else call.house.api_keys.revoke
+    call.services.gate.authorize(call.session.caller or key, "keys:admin", call.session.transport)
+    revoke = call.services.service_tokens.revoke if key.method == "service_token" else call.services.api_keys.revoke
     pending = revoke(key.credential_id, by=call.session.id)
     also, due = deny_made(call, key.identities, params.include_made)
     await pending
-    await call.house.registrar.settle(due)
+    await call.services.registrar.settle(due)
     return also
 
 
-def _is_its_own(house: House, caller: Caller, identities: frozenset[str]) -> bool:
+def _is_its_own(services: Services, caller: Caller, identities: frozenset[str]) -> bool:
     """Whether these name the caller's own token, or its family."""
-    return identities <= caller.identities or _is_of_family(house, caller, identities)
+    return identities <= caller.identities or _is_of_family(services, caller, identities)
 
 
-def _read_held(house: House, text: str | None) -> Caller | None:
+def _read_held(services: Services, text: str | None) -> Caller | None:
     """The caller of a token, good or not; None for what nobody whom edged trusts has signed."""
     try:
-        return house.gate.read_token(text) if text else None
+        return services.gate.read_token(text) if text else None
     except tokens.TokenRefused:
         return None
 
 
-def _is_over(house: House, held: Caller) -> bool:
+def _is_over(services: Services, held: Caller) -> bool:
     """Whether nothing can come of it any more: it is revoked, or ended so long ago that nobody refreshes it."""
-    reason = house.gate.judge(held, SELF).reason
+    reason = services.gate.judge(held, SELF).reason
     if reason is Reason.EXPIRED and held.method == "jwt_local":
-        return held.expires is not None and house.clock.now() >= held.expires + house.refreshes.grace
+        return held.expires is not None and services.clock.now() >= held.expires + services.refreshes.grace
     return reason in (Reason.REVOKED, Reason.EXPIRED)
 
 
-def _is_of_family(house: House, caller: Caller, identities: frozenset[str]) -> bool:
+def _is_of_family(services: Services, caller: Caller, identities: frozenset[str]) -> bool:
     """Whether these name nothing but tokens that came of the caller's by refreshing, or that it came of."""
     if caller.method != "jwt_local":
         return False
-    own = house.ledger.families_of_caller(caller)
-    named = [house.ledger.families_of([name]) for name in identities]
+    own = services.ledger.families_of_caller(caller)
+    named = [services.ledger.families_of([name]) for name in identities]
     return all(families and families <= own for families in named)
 
 

@@ -19,7 +19,7 @@ from edged.operations.api_keys import Giver, Role, StreamAccess, read_names, rea
 from edged.operations.camera_names import resolve_rights
 from edged.operations.catalogue import Call, NoParams, operation
 from edged.operations.effects import list_effective, list_without_effect
-from edged.operations.house import House
+from edged.operations.services import Services
 
 DisplayName = Annotated[str, msgspec.Meta(max_length=100)]
 #: A longer one is refused as a password; it is not looked at.
@@ -56,7 +56,7 @@ class UserList(msgspec.Struct, frozen=True):
 @operation("users:admin")
 def list_users(call: Call, params: NoParams) -> UserList:
     """All users, by name."""
-    return UserList([_show(record, call.house) for record in call.house.users.all()])
+    return UserList([_show(record, call.services) for record in call.services.users.all()])
 
 
 class CreateUserParams(msgspec.Struct, frozen=True):
@@ -75,15 +75,15 @@ class CreateUserParams(msgspec.Struct, frozen=True):
 @operation("users:admin")
 async def create_user(call: Call, params: CreateUserParams) -> UserItem:
     """Make a user who may do no more than who makes them. Durable before this answers."""
-    params = resolve_rights(params, call.house.cameras)
-    house, streams = call.house, read_streams(params.streams)
+    params = resolve_rights(params, call.services.cameras)
+    services, streams = call.services, read_streams(params.streams)
 
     refuse = partial(Giver(call).refuse_widening, params.role, params.permissions, params.camera_access, streams)
     authority = call.authority("users:admin", refuse)
     authority.check()
     # Told before a hash is made for nothing; the commit asks again.
-    house.users.check_name(params.name)
-    record = await house.users.create(
+    services.users.check_name(params.name)
+    record = await services.users.create(
         authority,
         name=params.name,
         role=canonical_role(params.role),
@@ -93,7 +93,7 @@ async def create_user(call: Call, params: CreateUserParams) -> UserItem:
         camera_access=read_names("camera_access", params.camera_access),
         streams=streams,
     )
-    return _show(record, call.house)
+    return _show(record, call.services)
 
 
 @operation("users:admin")
@@ -107,16 +107,16 @@ async def create_demo_login(call: Call, params: NoParams) -> UserItem:
         raise Denied(
             Reason.MISSING_SCOPE, "the demo's user is made on this machine alone", hint="sudo edged user demo-login"
         )
-    house, authority = call.house, call.authority("users:admin")
-    if not house.logins.is_demo:
+    services, authority = call.services, call.authority("users:admin")
+    if not services.logins.is_demo:
         raise InvalidState(
             "this box is no demo: a password that everybody knows would let nobody in",
             hint="edged demo runs one on loopback; here: edged user add NAME --role viewer",
         )
-    hashed = await house.passwords.hash(_DEMO)
-    streams = Streams(read=frozenset({_DEMO_STREAM, *(camera.name for camera in house.cameras.all())}))
-    record = await house.users.create(authority, name=_DEMO, role="viewer", password=hashed, streams=streams)
-    return _show(record, house)
+    hashed = await services.passwords.hash(_DEMO)
+    streams = Streams(read=frozenset({_DEMO_STREAM, *(camera.name for camera in services.cameras.all())}))
+    record = await services.users.create(authority, name=_DEMO, role="viewer", password=hashed, streams=streams)
+    return _show(record, services)
 
 
 class UserParams(msgspec.Struct, frozen=True):
@@ -127,8 +127,8 @@ class UserParams(msgspec.Struct, frozen=True):
 def get_user(call: Call, params: UserParams) -> UserItem:
     """One user: any for an administrator, otherwise only who asks by a login of their own."""
     if not _is_own(call, params.name):
-        call.house.gate.authorize(call.session.caller, "users:admin", call.session.transport)
-    return _show(call.house.users.get(params.name), call.house)
+        call.services.gate.authorize(call.session.caller, "users:admin", call.session.transport)
+    return _show(call.services.users.get(params.name), call.services)
 
 
 class UpdateUserParams(msgspec.Struct, frozen=True):
@@ -152,7 +152,7 @@ async def update_user(call: Call, params: UpdateUserParams) -> UserItem:
     keys rest until they are enabled. Whoever may administer users may narrow any; one who comes out of it able to do
     more is one that the caller could have made.
     """
-    params = resolve_rights(params, call.house.cameras)
+    params = resolve_rights(params, call.services.cameras)
     changes = _read_changes(call, params)
     if not changes:
         raise InvalidParams(
@@ -166,7 +166,9 @@ async def update_user(call: Call, params: UpdateUserParams) -> UserItem:
         if gains(before, after) or (before.disabled_at is not None and after.disabled_at is None):
             _refuse_widening(giver, after)
 
-    return _show(await call.house.users.update(authority, params.name, changes, check, by=call.session.id), call.house)
+    return _show(
+        await call.services.users.update(authority, params.name, changes, check, by=call.session.id), call.services
+    )
 
 
 class DeletedUser(msgspec.Struct, frozen=True):
@@ -177,7 +179,7 @@ class DeletedUser(msgspec.Struct, frozen=True):
 @operation("users:admin")
 async def delete_user(call: Call, params: UserParams) -> DeletedUser:
     """End a user, their tokens and what these opened, for good; their keys rest. Durable before this answers."""
-    record = await call.house.users.delete(params.name, by=call.session.id)
+    record = await call.services.users.delete(params.name, by=call.session.id)
     return DeletedUser("user deleted", record.name)
 
 
@@ -201,32 +203,32 @@ async def set_password(call: Call, params: SetPasswordParams) -> ChangedPassword
     One's own by the old one; anybody's for an administrator, who holds them from then on and so must be able to do
     what they can. Every token that edged issued to them ends, also the one that asks, once it has its answer.
     """
-    house, session = call.house, call.session
+    services, session = call.services, call.session
     name = params.name if params.name is not None else _own_name(call)
     by_old = params.old_password is not None and _is_own(call, name)
     giver, authority = Giver(call), call.authority(SELF if by_old else "users:admin")
     authority.check()
     if not by_old:
-        _refuse_widening(giver, house.users.get(name))
+        _refuse_widening(giver, services.users.get(name))
     elif params.old_password is not None:
         await _confirm(call, name, params.old_password)
-    before = house.users.get(name)
+    before = services.users.get(name)
     hashed = await _hash(call, params.password, name)
     # Both took their time: what was allowed then must be so now.
-    after = house.users.get(name)
+    after = services.users.get(name)
     authority.check()
     if not by_old:
         _refuse_widening(giver, after)
     if after.epoch != before.epoch:
         raise InvalidState(f"user {name!r} was changed meanwhile", hint="ask again", resource="user", id=name)
-    record = await house.users.set_password(name, hashed, by=session.id)
+    record = await services.users.set_password(name, hashed, by=session.id)
     return ChangedPassword("password set", record.name)
 
 
 async def _confirm(call: Call, name: str, password: str) -> None:
     """Raises InvalidParams unless this is the user's password. The session that asks stays what it is."""
     try:
-        await call.house.logins.enter(
+        await call.services.logins.enter(
             name, password, call.session.peer.address, call.session.transport, is_near=call.session.is_near
         )
     except Refused:
@@ -235,7 +237,7 @@ async def _confirm(call: Call, name: str, password: str) -> None:
 
 async def _hash(call: Call, password: str, name: str) -> str:
     check_password(password, name)
-    return await call.house.passwords.hash(password)
+    return await call.services.passwords.hash(password)
 
 
 def _own_name(call: Call) -> str:
@@ -269,12 +271,12 @@ def _read_changes(call: Call, params: UpdateUserParams) -> dict[str, Any]:
     if params.streams is not UNSET:
         changes["streams"] = read_streams(params.streams)
     if params.disabled is not UNSET:
-        held = call.house.users.get(params.name).disabled_at
-        changes["disabled_at"] = (call.house.clock.now() if held is None else held) if params.disabled else None
+        held = call.services.users.get(params.name).disabled_at
+        changes["disabled_at"] = (call.services.clock.now() if held is None else held) if params.disabled else None
     return changes
 
 
-def _show(record: UserRecord, house: House) -> UserItem:
+def _show(record: UserRecord, services: Services) -> UserItem:
     return UserItem(
         name=record.name,
         display_name=record.display_name,
@@ -287,5 +289,5 @@ def _show(record: UserRecord, house: House) -> UserItem:
         created_at=iso(record.created_at),
         password_changed_at=None if record.password_changed_at is None else iso(record.password_changed_at),
         effective_permissions=list_effective(record.rights),
-        without_effect=list_without_effect(record.permissions, record.camera_access, house.cameras),
+        without_effect=list_without_effect(record.permissions, record.camera_access, services.cameras),
     )

@@ -41,8 +41,8 @@ from edged.credentials.decision import outside_reason
 from edged.credentials.relays import is_direct
 from edged.errors import DependencyFailed, EdgedError, RateLimited, Refused, StoreFailed, without_paths
 from edged.operations.catalogue import Catalogue
-from edged.operations.house import House
 from edged.operations.not_built import unknown_method
+from edged.operations.services import Services
 from edged.operations.session import Session
 from edged.operations.sessions import AuthenticateParams
 from edged.rpc import dialects
@@ -103,18 +103,18 @@ class _Waiting:
 
 
 class Rpc:
-    """What all conversations share: the methods, the house, the presenter, and the limits."""
+    """What all conversations share: the methods, the services, the presenter, and the limits."""
 
     def __init__(
         self,
         catalogue: Catalogue,
-        house: House,
+        services: Services,
         *,
         calls_in_flight: int = CALLS_IN_FLIGHT,
         longest_batch: int = jsonrpc.LONGEST_BATCH,
     ) -> None:
         self.start = catalogue.start
-        self.house = house
+        self.services = services
         self.methods = table(catalogue)
         self.presenter = Presenter(self._node_of)
         self.calls_in_flight = calls_in_flight
@@ -130,19 +130,19 @@ class Rpc:
         conversation = RpcSession(self, peer, headers, subprotocol, outbox, spawn)
         conversation.enter_unasked(headers)
         self._conversations[conversation.session.id] = conversation
-        self.house.sessions.add(conversation.session)
+        self.services.sessions.add(conversation.session)
         return conversation
 
     def forget(self, session: Session) -> None:
         """The connection is gone."""
         self._conversations.pop(session.id, None)
-        self.house.sessions.remove(session)
+        self.services.sessions.remove(session)
         session.is_closed = True
         if session.admission is not None:
-            self.house.gate.admissions.remove(session.admission)
+            self.services.gate.admissions.remove(session.admission)
 
     def _node_of(self, device: str) -> str | None:
-        camera = self.house.cameras.find(device)
+        camera = self.services.cameras.find(device)
         return camera.node if camera is not None else None
 
 
@@ -275,7 +275,7 @@ class RpcSession:
                 self._enter_by_call(call, method)
             elif operation.name == "authenticate":
                 self._choose_dialect(call)
-            result = rpc.start(operation, call.params, rpc.house, session)
+            result = rpc.start(operation, call.params, rpc.services, session)
             if operation.waits:
                 return _Waiting(call, method, result)
             if method.is_barrier and session.caller is not None:
@@ -366,7 +366,7 @@ class RpcSession:
     # --- refusing -------------------------------------------------------------------------------------------------
 
     def _turn_away(self, message: Call | Batch) -> None:
-        self._rpc.house.counts.rpc_answered(_NO_METHOD, RateLimited.slug)
+        self._rpc.services.counts.rpc_answered(_NO_METHOD, RateLimited.slug)
         problem = RateLimited(
             f"{self._rpc.calls_in_flight} calls are in flight on this connection", retry_after_ms=_RETRY_AFTER_MS
         )
@@ -385,7 +385,7 @@ class RpcSession:
 
     def _unknown(self, call: Call) -> bytes | None:
         problem = unknown_method(call.method)
-        self._rpc.house.counts.rpc_answered(_NO_METHOD, problem.slug)
+        self._rpc.services.counts.rpc_answered(_NO_METHOD, problem.slug)
         if call.is_notification:
             return None
         return dialects.fault(problem).encode(call.id, self._dialect)
@@ -394,7 +394,7 @@ class RpcSession:
         """Whatever an operation raised → the answer."""
         name, dialect = method.operation.name, self._dialect
         if not isinstance(problem, EdgedError):
-            self._rpc.house.counts.rpc_answered(name, "internal")
+            self._rpc.services.counts.rpc_answered(name, "internal")
             fault = dialects.incident(name, problem)
         else:
             if name == "authenticate":
@@ -434,7 +434,7 @@ class RpcSession:
             return
         for credential in _header_credentials(headers):
             # A bad one does not count: the client will be told by its own authenticate (C-42).
-            if self._rpc.house.gate.is_good(credential, self.session.transport):
+            if self._rpc.services.gate.is_good(credential, self.session.transport):
                 self._enter(credential)
                 return
 
@@ -445,8 +445,8 @@ class RpcSession:
             self._enter(presented)
 
     def _enter(self, credential: Credential) -> None:
-        session, gate = self.session, self._rpc.house.gate
-        caller = self._rpc.house.limiter.authenticate(gate, credential, session.peer, session.transport)
+        session, gate = self.session, self._rpc.services.gate
+        caller = self._rpc.services.limiter.authenticate(gate, credential, session.peer, session.transport)
         session.admission = gate.admit(caller, session.transport, session.end, name=session.id)
         session.caller = caller
         self._entered()

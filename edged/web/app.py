@@ -14,8 +14,8 @@ from edged.access.asking import asking
 from edged.credentials.roles import CAPABILITIES, OPEN, SELF
 from edged.errors import EdgedError, NotBuilt
 from edged.operations.catalogue import Catalogue
-from edged.operations.house import House
 from edged.operations.not_built import WHERE, is_path
+from edged.operations.services import Services
 from edged.web import (
     api_keys,
     cameras,
@@ -70,7 +70,7 @@ _FIXED: Final = (
 
 def make_app(
     catalogue: Catalogue,
-    house: House,
+    services: Services,
     metrics: Metrics,
     *,
     is_ready: Callable[[], bool] = lambda: True,
@@ -81,19 +81,19 @@ def make_app(
     `is_ready` says whether every door is open, `show_metrics`
     the setting metrics.enabled. Raises ValueError if a way names nobody who may go it.
     """
-    ways = list_ways(house, metrics, is_ready, show_metrics=show_metrics)
-    return route(ways, catalogue, house, metrics)
+    ways = list_ways(services, metrics, is_ready, show_metrics=show_metrics)
+    return route(ways, catalogue, services, metrics)
 
 
 def list_ways(
-    house: House,
+    services: Services,
     metrics: Metrics,
     is_ready: Callable[[], bool] = lambda: True,
     *,
     show_metrics: bool = True,
 ) -> tuple[Way, ...]:
     """The whole route table, from the arguments of `make_app`."""
-    return (*_FIXED, *Health(house, is_ready).ways(), *(metrics_ways(metrics) if show_metrics else ()))
+    return (*_FIXED, *Health(services, is_ready).ways(), *(metrics_ways(metrics) if show_metrics else ()))
 
 
 def list_paths() -> frozenset[str]:
@@ -101,7 +101,7 @@ def list_paths() -> frozenset[str]:
     return frozenset({*(way.path for way in _FIXED), *HEALTH_PATHS, METRICS_PATH})
 
 
-def route(ways: Iterable[Way], catalogue: Catalogue, house: House, metrics: Metrics) -> ASGIApp:
+def route(ways: Iterable[Way], catalogue: Catalogue, services: Services, metrics: Metrics) -> ASGIApp:
     """A router over these ways. Raises ValueError for one without a known capability: default deny at start-up."""
     table: dict[str, dict[str, Way]] = {}
     for way in ways:
@@ -109,17 +109,17 @@ def route(ways: Iterable[Way], catalogue: Catalogue, house: House, metrics: Metr
         if way.method in table.setdefault(way.path, {}):
             raise ValueError(f"two ways are {way.method} {way.path}")
         table[way.path][way.method] = way
-    routes = [Route(path, Door(doors, catalogue, house, metrics)) for path, doors in table.items()]
+    routes = [Route(path, Door(doors, catalogue, services, metrics)) for path, doors in table.items()]
     return Router(routes, redirect_slashes=False, default=Wall(metrics, tells_plans=True))
 
 
 class Door:
     """The ASGI app of one path: gate, answer, and every error in the same clothes."""
 
-    def __init__(self, ways: Mapping[str, Way], catalogue: Catalogue, house: House, metrics: Metrics) -> None:
+    def __init__(self, ways: Mapping[str, Way], catalogue: Catalogue, services: Services, metrics: Metrics) -> None:
         self._ways = ways
         self._catalogue = catalogue
-        self._house = house
+        self._services = services
         self._metrics = metrics
         self._allow = ", ".join(sorted({*ways, *(["HEAD"] if "GET" in ways else [])}))
 
@@ -137,7 +137,7 @@ class Door:
             )
             await refusal(scope, receive, counted)
             return
-        asked = Exchange.of(Request(scope, receive), self._catalogue, self._house)
+        asked = Exchange.of(Request(scope, receive), self._catalogue, self._services)
         asked.session.doing = f"{scope['method']} {scope['path']}"
         asking.set(asked.session)
         try:

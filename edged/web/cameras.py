@@ -29,7 +29,7 @@ async def list_all(asked: Exchange) -> Response:
     found: CameraList = await asked.call("get_camera_list", {})
     body = {
         "status": "success",
-        "timestamp": iso(asked.house.clock.now()),
+        "timestamp": iso(asked.services.clock.now()),
         "cameras": [_show(asked, row) for row in found.cameras],
         "total": found.total,
         "connected": found.connected,
@@ -54,7 +54,7 @@ async def change(asked: Exchange) -> Response:
     body, device = bodies.parse_object(await bodies.read_body(asked) or b"{}"), asked.request.path_params["device"]
     named = body.get("device", device)
     if named != device:
-        camera = find_camera("system:admin", device, asked.house, asked.session)
+        camera = find_camera("system:admin", device, asked.services, asked.session)
         if not isinstance(named, str) or named not in camera.every_name:
             raise InvalidParams("device in the body is not the camera in the path", hint="leave it out of the body")
     return json_response(await asked.call("update_camera", {**body, "device": device}))
@@ -109,7 +109,7 @@ class StillImage(Response):
 async def take(asked: Exchange, camera: Camera, quality: int | None) -> bytes:
     """One picture. Whoever asks again soon finds its source open. Raises DependencyFailed."""
     check_attached(camera, asked.caller)
-    frames = asked.house.frames
+    frames = asked.services.frames
     with explained_to(asked.caller):
         async with frames.watch(camera) as pictures:
             if quality is None:

@@ -65,13 +65,13 @@ class Download(Response):
 
     async def _find(self) -> Path:
         """The newest file that the name may mean, of a camera that the caller may see; else it is not there."""
-        house = self._asked.house
-        for path in await house.snapshots.find(self._name):
-            camera = house.snapshots.camera_of(path)
+        services = self._asked.services
+        for path in await services.snapshots.find(self._name):
+            camera = services.snapshots.camera_of(path)
             # A camera that is gone keeps its name, and its pictures stay with whoever may see it.
-            known = house.cameras.find(camera)
+            known = services.cameras.find(camera)
             resource = camera_resource(known) if known else Resource.of_camera(camera)
-            if house.gate.judge(self._asked.caller, "camera:read", resource).allowed:
+            if services.gate.judge(self._asked.caller, "camera:read", resource).allowed:
                 return path
         raise no_snapshot(self._name)
 

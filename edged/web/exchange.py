@@ -1,4 +1,4 @@
-"""One HTTP question on its way through the house, and the table row that says who may ask it."""
+"""One HTTP question on its way through the services, and the table row that says who may ask it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from edged.credentials.decision import Reason
 from edged.credentials.roles import OPEN, SELF
 from edged.errors import InvalidParams, RateLimited, Refused
 from edged.operations.catalogue import Catalogue, find_camera
-from edged.operations.house import House
+from edged.operations.services import Services
 from edged.operations.session import Session
 from edged.web.credentials import (
     is_cross_origin,
@@ -90,11 +90,11 @@ class Way:
 
 @dataclass(slots=True)
 class Exchange:
-    """One request: the house it is asked in, its session of one question, and the camera it names."""
+    """One request: the services it is asked in, its session of one question, and the camera it names."""
 
     request: Request
     catalogue: Catalogue
-    house: House
+    services: Services
     session: Session
     #: The body, where somebody has read it already, and what it holds as a credential.
     body: bytes | None = field(default=None, repr=False)
@@ -103,12 +103,12 @@ class Exchange:
     _camera: Camera | None = None
 
     @classmethod
-    def of(cls, request: Request, catalogue: Catalogue, house: House) -> Exchange:
+    def of(cls, request: Request, catalogue: Catalogue, services: Services) -> Exchange:
         """From a request whose scope holds `edged.peer`."""
         peer: Peer = request.scope["edged.peer"]
         transport: Transport = "uds" if peer.is_local_socket else "http"
         session = Session(peer, transport, is_direct=partial(is_direct, request.headers, peer))
-        return cls(request, catalogue, house, session)
+        return cls(request, catalogue, services, session)
 
     @property
     def camera(self) -> Camera:
@@ -136,9 +136,9 @@ class Exchange:
         self._authenticate(way)
         if way.on_camera:
             device = self.request.path_params["camera"]
-            self._camera = find_camera(way.capability, device, self.house, self.session)
+            self._camera = find_camera(way.capability, device, self.services, self.session)
         elif way.capability and way.capability != SELF:
-            self.house.gate.authorize(self.session.caller, way.capability, self.session.transport)
+            self.services.gate.authorize(self.session.caller, way.capability, self.session.transport)
 
     def read_shown(self, way: Way) -> Credential:
         """What the request presents where it goes. Raises Refused for Basic by a page of another origin."""
@@ -151,7 +151,7 @@ class Exchange:
             if way.read_client is not None and not isinstance(credential, NoCredential):
                 self.client = credential
             if not isinstance(credential, NoCredential) and is_cross_origin(headers):
-                refused = self.house.gate.refuse(Reason.ORIGIN_DENIED, "none", self.session.transport)
+                refused = self.services.gate.refuse(Reason.ORIGIN_DENIED, "none", self.session.transport)
                 refused.hint = _NOT_BY_BASIC
                 raise refused
         # Whoever shows something in a body does not ask as the unix socket's user.
@@ -174,8 +174,8 @@ class Exchange:
         """Ask the gate whose this is. Raises Refused, RateLimited."""
         session = self.session
         try:
-            session.caller = self.house.limiter.authenticate(
-                self.house.gate, credential, session.peer, session.transport, at_files=at_files
+            session.caller = self.services.limiter.authenticate(
+                self.services.gate, credential, session.peer, session.transport, at_files=at_files
             )
         except Refused as problem:
             if credential is self.client:
@@ -195,14 +195,14 @@ class Exchange:
         """
         if self._as_root and self.session.peer.find_uid() != 0:
             raise self._no_credential(_HOW_LOCAL)
-        return await self.catalogue.call(operation, params, self.house, self.session)
+        return await self.catalogue.call(operation, params, self.services, self.session)
 
     @contextmanager
     def staying(self, path: str = "", capability: str = "", resource: Resource = NOTHING) -> Iterator[Stay]:
         """The caller is inside for as long as this block runs; revocation, expiry, and the loss of `capability` on
         `resource` cancel it."""
         stay = Stay()
-        admission = self.house.gate.admit(
+        admission = self.services.gate.admit(
             self.caller, self.session.transport, stay.leave, path=path, name=self.session.id, capability=capability,
             resource=resource,
         )  # fmt: skip
@@ -212,7 +212,7 @@ class Exchange:
             with stay.scope:
                 yield stay
         finally:
-            self.house.gate.admissions.remove(admission)
+            self.services.gate.admissions.remove(admission)
 
     def _is_open(self, way: Way) -> bool:
         """Whether nobody is asked for a credential, by the way's own word or its operation's."""
@@ -224,10 +224,10 @@ class Exchange:
         # It wins over a token, and a wrong one over a good token (contract S3-9).
         credential = shown or self.read_shown(way)
         if isinstance(credential, NoCredential):
-            local = way.root_may and self.house.root_needs_no_key
+            local = way.root_may and self.services.root_needs_no_key
             self._as_root = local and may_go_without(self.request.method, self.request.headers, peer)
             if not self._as_root or peer.find_uid() != 0:
-                raise self._no_credential(_how(way, self.house))
+                raise self._no_credential(_how(way, self.services))
             credential = LocalUser(0)
             _log.warning(
                 "root without a credential", address=peer.address, port=peer.port, listener=peer.listener,
@@ -245,18 +245,18 @@ class Exchange:
     def _no_credential(self, how: str) -> Refused:
         """The gate's own refusal of nothing at all, counted there, with what to do about it."""
         try:
-            self.house.gate.authenticate(NoCredential(), self.session.transport)
+            self.services.gate.authenticate(NoCredential(), self.session.transport)
         except Refused as problem:
             problem.hint = _OTHER_SCHEME + how if "authorization" in self.request.headers else how
             return problem
         raise AssertionError("the gate let nobody in")
 
 
-def _how(way: Way, house: House) -> str:
+def _how(way: Way, services: Services) -> str:
     """What to do about having shown nothing."""
     if way.at_files:
         return _HOW_AT_FILES
-    if way.root_may and house.root_needs_no_key:
+    if way.root_may and services.root_needs_no_key:
         return _HOW_LOCAL
     how = _HOW_OPEN if way.open_if is not None else _HOW
     return how + _OR_BASIC if way.takes_basic else how

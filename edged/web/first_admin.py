@@ -15,7 +15,7 @@ from edged.web.exchange import Exchange, Way
 async def claim(asked: Exchange) -> Response:
     """The code of the box makes an administrator: 201. Not through another site's page, whatever name it has now."""
     if not is_own_page(asked.request.headers, own_names()):
-        refusal = asked.house.gate.refuse(Reason.ORIGIN_DENIED, "none", asked.session.transport)
+        refusal = asked.services.gate.refuse(Reason.ORIGIN_DENIED, "none", asked.session.transport)
         refusal.hint = "ask by the address of this box, by localhost or by its own name, and from no other site"
         raise refusal
     return await bodies.create(asked, "claim")

@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from edged import __version__
 from edged.clock import iso
-from edged.operations.health import Assessment, assess_house
-from edged.operations.house import House
+from edged.operations.health import Assessment, assess_services
+from edged.operations.services import Services
 from edged.web.exchange import Exchange, Way, json_response
 
 _GIB: Final = 1024**3
@@ -20,10 +20,10 @@ PATHS: Final = ("/healthz", "/health", "/health/live", "/health/ready")
 class Health:
     """What the four answers are made from; `is_ready` says whether every door is open and none is closing."""
 
-    def __init__(self, house: House, is_ready: Callable[[], bool]) -> None:
-        self._house = house
+    def __init__(self, services: Services, is_ready: Callable[[], bool]) -> None:
+        self._services = services
         self._is_ready = is_ready
-        self._since = house.clock.monotonic()
+        self._since = services.clock.monotonic()
 
     def ways(self) -> tuple[Way, ...]:
         """The rows of the route table."""
@@ -36,7 +36,7 @@ class Health:
     async def show_short(self, _asked: Exchange) -> Response:
         """503 when nothing can be saved any more."""
         found = await self._assess()
-        disk = next((disk for disk in self._house.disks.latest if disk.name == "state"), None)
+        disk = next((disk for disk in self._services.disks.latest if disk.name == "state"), None)
         body = {
             "status": found.health,
             "disk_free_gb": round(disk.free_bytes / _GIB, 3) if disk else 0.0,
@@ -48,14 +48,14 @@ class Health:
     async def show(self, _asked: Exchange) -> Response:
         """The same, with times, how many denials are in force and not on disk, and what is kept for them there."""
         found = await self._assess()
-        uptime = round(self._house.clock.monotonic() - self._since, 3)
+        uptime = round(self._services.clock.monotonic() - self._since, 3)
         body = {
             "status": found.health,
             "timestamp": self._now(),
             "version": __version__,
             "uptime": uptime,
-            "denials_owed": self._house.registrar.owed,
-            "denial_room_bytes": self._house.registrar.room_bytes,
+            "denials_owed": self._services.registrar.owed,
+            "denial_room_bytes": self._services.registrar.room_bytes,
         }
         return json_response(body, 200 if found.can_save else 503)
 
@@ -69,14 +69,14 @@ class Health:
         are in force, so that traffic may come; how many they are stands there for whoever is about to restart edged,
         which would undo them."""
         found = await self._assess()
-        is_open, owed = self._is_ready(), self._house.registrar.owed
+        is_open, owed = self._is_ready(), self._services.registrar.owed
         ready = is_open and found.can_save
         message = "edged answers" if is_open else "edged is starting or stopping"
         if is_open and not found.can_save:
             message = "edged answers and streams go on, but nothing can be saved: " + "; ".join(
                 problem.message for problem in found.problems if problem.stops_saving
             )
-        if self._house.registrar.is_late:
+        if self._services.registrar.is_late:
             message += f"; not saved yet, so that a restart would undo them: {owed} of what was denied"
         body = {
             "status": "ready" if ready else "not_ready",
@@ -88,8 +88,8 @@ class Health:
         return json_response(body, 200 if ready else 503)
 
     async def _assess(self) -> Assessment:
-        await self._house.disks.refresh()
-        return assess_house(self._house)
+        await self._services.disks.refresh()
+        return assess_services(self._services)
 
     def _now(self) -> str:
-        return iso(self._house.clock.now())
+        return iso(self._services.clock.now())

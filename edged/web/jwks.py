@@ -15,8 +15,8 @@ _HEADERS: Final = {"Cache-Control": "max-age=300", "Access-Control-Allow-Origin"
 
 async def show(asked: Exchange) -> Response:
     """A JWK set (RFC 7517); 503 while no key may be relied on."""
-    keyring = asked.house.keyring
-    if asked.house.restores.pending is not None:
+    keyring = asked.services.keyring
+    if asked.services.restores.pending is not None:
         # Verifiers elsewhere ask nobody: a key that was distrusted in the time that is lost would be good to them.
         return respond(503, "dependency_failed", "No signing key", "which signing keys are good is not confirmed yet")
     if not any(keyring.is_published(record) for record in keyring.all()):

@@ -89,7 +89,7 @@ class LivePicture(Response):
             await self._send_pictures(send)
 
     async def _send_pictures(self, send: Send) -> None:
-        async with self._asked.house.frames.watch(self._camera) as pictures:
+        async with self._asked.services.frames.watch(self._camera) as pictures:
             number, jpeg = await pictures.next(0)
             await send(self._head())
             await send(_body(b"--%s\r\n" % BOUNDARY))

@@ -131,7 +131,7 @@ async def talk(stream: trio.SocketStream, **options: Any) -> AsyncIterator[Conve
 
 
 @dataclass
-class RunningHouse:
+class RunningDaemon:
     """Where a running edged is, and how a client talks to it."""
 
     config: Config
@@ -205,14 +205,16 @@ class RunningHouse:
 
 
 @asynccontextmanager
-async def running_house(folder: Path, *, config: Config | None = None, **settings: Any) -> AsyncIterator[RunningHouse]:
+async def running_daemon(
+    folder: Path, *, config: Config | None = None, **settings: Any
+) -> AsyncIterator[RunningDaemon]:
     """A daemon that serves while the block runs and is stopped in order at its end."""
     config = config or make_config(folder, **settings)
     serving = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(app.run, config, started=lambda _server: serving.set()))
         await serving.wait()
-        yield RunningHouse(config, folder / "log")
+        yield RunningDaemon(config, folder / "log")
         nursery.cancel_scope.cancel()
 
 

@@ -45,11 +45,11 @@ class Counts(Protocol):
 
 
 async def _nowhere() -> None:
-    raise Unsupported("this house keeps no clock")
+    raise Unsupported("this services keeps no clock")
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class Services:
     """Handed to operations only, whole; each uses the one or two rooms that it is about."""
 
     clock: Clock
