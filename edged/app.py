@@ -23,22 +23,20 @@ import trio
 
 from edged import __version__, children, descriptors, logs, systemd
 from edged.access.admissions import Admissions
-from edged.access.api_keys import ApiKeys
-from edged.access.first_admin import FirstAdmin
 from edged.access.gate import Gate
-from edged.access.issuers import Issuers, Source
-from edged.access.keyring import Keyring
 from edged.access.ledger import Ledger
 from edged.access.limiter import Limiter
-from edged.access.logins import Logins
-from edged.access.passwords import Passwords
-from edged.access.refreshes import Refreshes
-from edged.access.registrar import Registrar
-from edged.access.restores import Restores
-from edged.access.revocations import Revocations
-from edged.access.service_tokens import ServiceTokens
 from edged.access.usage import Usage
-from edged.access.users import Users
+from edged.accounts.api_keys import ApiKeys
+from edged.accounts.first_admin import FirstAdmin
+from edged.accounts.logins import Logins
+from edged.accounts.passwords import Passwords
+from edged.accounts.refreshes import Refreshes
+from edged.accounts.registrar import Registrar
+from edged.accounts.restores import Restores
+from edged.accounts.revocations import Revocations
+from edged.accounts.service_tokens import ServiceTokens
+from edged.accounts.users import Users
 from edged.app_cameras import build_cameras
 from edged.app_reload import Load, Reload, means_stop
 from edged.cameras.addresses import Addresses
@@ -82,6 +80,8 @@ from edged.reactions import viewers as viewer_reactions
 from edged.reactions.signing_keys import Rotation
 from edged.rpc import notifications
 from edged.rpc.session import Rpc
+from edged.signing.issuers import Issuers, Source
+from edged.signing.keyring import Keyring
 from edged.store import meta
 from edged.store.database import Database
 from edged.store.folders import hold_folders

@@ -15,12 +15,12 @@ import pytest
 import trio
 
 from edged.access.admissions import Admissions
-from edged.access.api_keys import ApiKeys
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger
-from edged.access.registrar import Registrar
-from edged.access.revocations import Revocations
-from edged.access.users import Users
+from edged.accounts.api_keys import ApiKeys
+from edged.accounts.registrar import Registrar
+from edged.accounts.revocations import Revocations
+from edged.accounts.users import Users
 from edged.clock import Boot, Clock
 from edged.credentials.callers import ApiKey, Caller, Token
 from edged.credentials.claims import SEED_TRUST, Trust

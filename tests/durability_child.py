@@ -68,11 +68,11 @@ def cycles(path: Path) -> None:
     """For each line of standard input, JSON of credentials to try and a kind to begin with, one life of a child that
     denies until killed."""
     # What every life needs is imported once: a life then costs a fork and not a start of Python.
-    import edged.access.keyring
-    import edged.access.refreshes
-    import edged.access.registrar
     import edged.access.usage
-    import edged.access.users
+    import edged.accounts.refreshes
+    import edged.accounts.registrar
+    import edged.accounts.users
+    import edged.signing.keyring
     import edged.store.database  # noqa: F401
     from edged import logs
 
@@ -136,17 +136,17 @@ class Life:
 
     def __init__(self, db: Any) -> None:
         from edged.access.admissions import Admissions
-        from edged.access.api_keys import ApiKeys
         from edged.access.gate import Gate
-        from edged.access.keyring import Keyring
         from edged.access.ledger import Ledger
-        from edged.access.refreshes import Refreshes
-        from edged.access.registrar import Registrar
-        from edged.access.revocations import Revocations
-        from edged.access.users import Users
+        from edged.accounts.api_keys import ApiKeys
+        from edged.accounts.refreshes import Refreshes
+        from edged.accounts.registrar import Registrar
+        from edged.accounts.revocations import Revocations
+        from edged.accounts.users import Users
         from edged.clock import Clock
         from edged.credentials.claims import Trust
         from edged.credentials.tokens import SharedSecret
+        from edged.signing.keyring import Keyring
 
         counts: Any = _Uncounted()
         issuers = frozenset({"edged", *(f"issuer{number}" for number in range(_ISSUERS))})

@@ -12,10 +12,10 @@ from typing import Any
 
 from patience import fail_after
 
-from edged.access.keyring import Keyring
 from edged.credentials.signing_keys import ALGORITHMS, Algorithm, Jwk, generate
 from edged.credentials.tokens import issue_claims, verify
 from edged.credentials.wrapping import WrappingKey
+from edged.signing.keyring import Keyring
 from edged.store.database import Database
 from edged.store.migrations import TRUST
 

@@ -83,7 +83,7 @@ def install() -> None:
 
     Ledger.new_secret = _after(Ledger.new_secret, take_child)  # type: ignore[method-assign]
 
-    from edged.access.passwords import Argon2, Passwords
+    from edged.accounts.passwords import Argon2, Passwords
 
     Argon2.hash = _after(Argon2.hash, lambda made, *_: plant(made, "a password's hash"))  # type: ignore[method-assign]
 

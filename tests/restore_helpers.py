@@ -18,15 +18,15 @@ import trio
 from cellar_helpers import SECRET, Counted
 
 from edged.access.admissions import Admissions
-from edged.access.api_keys import ApiKeys
 from edged.access.authority import EDGED
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger
-from edged.access.registrar import Registrar
-from edged.access.restores import Restores
-from edged.access.revocations import Revocations
 from edged.access.usage import Usage
-from edged.access.users import Users
+from edged.accounts.api_keys import ApiKeys
+from edged.accounts.registrar import Registrar
+from edged.accounts.restores import Restores
+from edged.accounts.revocations import Revocations
+from edged.accounts.users import Users
 from edged.clock import Clock
 from edged.credentials.callers import ApiKey, Token
 from edged.credentials.tokens import issue_claims, sign

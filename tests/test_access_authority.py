@@ -14,9 +14,9 @@ import trio.testing
 from cellar_helpers import Desk, busy_writer, rows, running_desk, until
 
 import edged.access
-from edged.access.api_keys import ForeignKey
 from edged.access.authority import EDGED, Asker, Authority, Proof
-from edged.access.service_tokens import ServiceTokens
+from edged.accounts.api_keys import ForeignKey
+from edged.accounts.service_tokens import ServiceTokens
 from edged.credentials.callers import ApiKey
 from edged.errors import Refused, StoreFailed
 

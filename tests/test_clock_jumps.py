@@ -14,12 +14,12 @@ from cellar_helpers import SECRET, Counted, rows
 from patience import fail_after
 
 from edged.access.admissions import Admissions
-from edged.access.api_keys import ApiKeys
 from edged.access.authority import EDGED
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger
-from edged.access.registrar import Registrar
-from edged.access.revocations import PRUNE_SECONDS, Revocations
+from edged.accounts.api_keys import ApiKeys
+from edged.accounts.registrar import Registrar
+from edged.accounts.revocations import PRUNE_SECONDS, Revocations
 from edged.clock import Boot, Clock
 from edged.credentials.callers import ApiKey, Token
 from edged.credentials.tokens import issue_claims, sign

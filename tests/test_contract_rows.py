@@ -37,8 +37,8 @@ from seed_clients import (
     seed_001_token,
 )
 
-from edged.access.api_keys import ApiKeys
 from edged.access.gate import Gate
+from edged.accounts.api_keys import ApiKeys
 from edged.config.model import AuthSettings, LimitSettings
 from edged.errors import Overloaded, Refused, StoreFailed
 from edged.mediamtx.frames import Frames

@@ -26,7 +26,6 @@ from hypothesis import strategies as st
 
 from edged.access.admissions import Admissions
 from edged.access.gate import Gate
-from edged.access.issuers import Issuers, Source
 from edged.access.ledger import Ledger
 from edged.clock import Clock
 from edged.credentials.callers import Streams, Token
@@ -39,6 +38,7 @@ from edged.credentials.secret_texts import PUBLISHED_SECRETS
 from edged.credentials.signing_keys import VerifyingKey, read_key
 from edged.credentials.tokens import LONGEST_TOKEN, SharedSecret, TokenRefused, verify
 from edged.errors import Refused
+from edged.signing.issuers import Issuers, Source
 
 NOW = 2_000_000_000
 TEXT = "c2hhcmVkIHNlY3JldCBvZiB0aGUgY29ycHVzIG9mIHRva2Vucw=="

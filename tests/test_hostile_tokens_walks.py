@@ -58,11 +58,11 @@ from test_credentials_hostile_tokens import (
 )
 from trio_websocket import ConnectionClosed
 
-from edged.access import issuers
-from edged.access.keyring import Keyring
 from edged.access.ledger import Ledger
 from edged.config.model import IssuerSettings
 from edged.credentials.decision import OUTSIDE
+from edged.signing import issuers
+from edged.signing.keyring import Keyring
 
 #: Classes of tokens that name an unknown kid of a trusted issuer, and fit otherwise: the keys may be fetched once more.
 NEWER = ("outside: unknown kid", "outside: kid of another issuer")

@@ -19,8 +19,7 @@ from patience import fail_after
 from edged import operations
 from edged.access.authority import EDGED
 from edged.access.gate import Gate
-from edged.access.keyring import Keyring
-from edged.access.service_tokens import ServiceTokens
+from edged.accounts.service_tokens import ServiceTokens
 from edged.credentials import tokens
 from edged.credentials.callers import Credential, Peer, Resource, ServiceToken, Streams, Token
 from edged.credentials.claims import ClaimsRefused, read_caller
@@ -29,6 +28,7 @@ from edged.credentials.roles import CAPABILITIES, FILES, OPEN, SELF
 from edged.errors import DependencyFailed, InvalidParams, Refused
 from edged.operations.session import Session
 from edged.operations.streams import Question, admit
+from edged.signing.keyring import Keyring
 
 NOW = 2_000_000_000.0
 FILES_CLAIMS = {"sub": "ann", "user_id": "ann", "iat": NOW, "exp": NOW + 60, "jti": "x", "scope": "files"}

@@ -22,14 +22,13 @@ from web_helpers import JPEG, Cameras
 
 from edged import operations
 from edged.access.authority import EDGED
-from edged.access.first_admin import FirstAdmin
-from edged.access.keyring import Keyring
 from edged.access.limiter import Limiter
-from edged.access.logins import Logins
-from edged.access.passwords import Passwords
-from edged.access.refreshes import Refreshes
-from edged.access.restores import Restores
-from edged.access.service_tokens import ServiceTokens
+from edged.accounts.first_admin import FirstAdmin
+from edged.accounts.logins import Logins
+from edged.accounts.passwords import Passwords
+from edged.accounts.refreshes import Refreshes
+from edged.accounts.restores import Restores
+from edged.accounts.service_tokens import ServiceTokens
 from edged.cameras.model import Camera, Status
 from edged.credentials import tokens
 from edged.credentials.callers import ApiKey, Caller, Peer
@@ -43,6 +42,7 @@ from edged.mediamtx.process import ServerState
 from edged.operations.listings import Listings
 from edged.operations.services import Services
 from edged.operations.session import Session, Sessions
+from edged.signing.keyring import Keyring
 
 # Askers: nobody; four roles; a viewer who may see the other camera only; an administrator's token that has
 # expired, and administrators' keys that were revoked and suspended, all in a session that was open before; and another

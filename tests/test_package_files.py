@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import edged
-from edged.access.first_admin import CONSOLE
+from edged.accounts.first_admin import CONSOLE
 from edged.credentials.wrapping import CREDENTIAL
 from edged.descriptors import WANTED
 

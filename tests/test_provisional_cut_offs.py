@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from edged.access.admissions import Admissions
 from edged.access.gate import Gate
 from edged.access.ledger import ALL, Ledger
-from edged.access.registrar import Registrar
-from edged.access.revocations import Revocations
+from edged.accounts.registrar import Registrar
+from edged.accounts.revocations import Revocations
 from edged.clock import Boot, Clock
 from edged.credentials.callers import Token
 from edged.credentials.names import issuer_identity, user_identity

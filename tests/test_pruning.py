@@ -18,17 +18,17 @@ from cellar_helpers import BrokenCommits, Counted, busy_writer, change_nothing, 
 from edged.access.admissions import Admissions
 from edged.access.authority import EDGED
 from edged.access.gate import Gate
-from edged.access.keyring import Keyring
 from edged.access.ledger import ALL, Ledger
-from edged.access.refreshes import Refreshes
-from edged.access.registrar import Registrar
-from edged.access.revocations import PRUNE_SECONDS, Revocations
+from edged.accounts.refreshes import Refreshes
+from edged.accounts.registrar import Registrar
+from edged.accounts.revocations import PRUNE_SECONDS, Revocations
 from edged.clock import Boot, Clock
 from edged.credentials.callers import Caller, Token
 from edged.credentials.claims import LEEWAY, Trust
 from edged.credentials.tokens import SharedSecret, TokenRefused, sign, verify
 from edged.errors import Overloaded, Refused, StoreFailed
 from edged.reactions import upkeep
+from edged.signing.keyring import Keyring
 from edged.store import meta, revocations
 from edged.store.database import Database
 from edged.store.migrations import TRUST

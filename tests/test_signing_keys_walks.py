@@ -28,7 +28,6 @@ from joserfc.jwk import KeySet
 from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
 
-from edged.access.keyring import Keyring
 from edged.config.model import Config
 from edged.credentials import tokens
 from edged.credentials.callers import Streams
@@ -37,6 +36,7 @@ from edged.credentials.signing_keys import PrivateKey, read_key
 from edged.errors import StartFailed, StoreFailed
 from edged.mediamtx.ffmpeg import find_ffmpeg
 from edged.mediamtx.settings import find_binary, parse_version
+from edged.signing.keyring import Keyring
 from edged.web import jwks
 
 PATHS = ("/jwks-path", "/.well-known/jwks.json")

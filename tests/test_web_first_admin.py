@@ -13,7 +13,7 @@ from patience import fail_after
 from planted import plant
 from starlette.datastructures import Headers
 
-from edged.access.passwords import Passwords
+from edged.accounts.passwords import Passwords
 from edged.web.credentials import is_own_page
 from edged.web.first_admin import own_names
 

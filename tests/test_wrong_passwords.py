@@ -15,13 +15,13 @@ from cellar_helpers import running_desk
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after
-from test_access_logins import PASSWORD, Door, Hasher
+from test_accounts_logins import PASSWORD, Door, Hasher
 
 from edged.access.authority import EDGED
 from edged.access.limiter import Limiter
-from edged.access.logins import Logins
-from edged.access.passwords import QUEUE, SHARE, Passwords
-from edged.access.wrong_passwords import MOST, SECONDS, WrongPasswords
+from edged.accounts.logins import Logins
+from edged.accounts.passwords import QUEUE, SHARE, Passwords
+from edged.accounts.wrong_passwords import MOST, SECONDS, WrongPasswords
 from edged.credentials.passwords import FLOOR
 from edged.errors import RateLimited, Refused
 

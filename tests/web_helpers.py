@@ -16,11 +16,11 @@ from patience import fail_after
 from edged import operations
 from edged.access.admissions import Admissions
 from edged.access.authority import Authority
-from edged.access.first_admin import FirstAdmin
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger, key_identity
 from edged.access.limiter import Limiter
-from edged.access.passwords import Passwords
+from edged.accounts.first_admin import FirstAdmin
+from edged.accounts.passwords import Passwords
 from edged.cameras.configured import Configured
 from edged.cameras.model import Camera, Status
 from edged.clock import Clock

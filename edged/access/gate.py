@@ -108,8 +108,8 @@ class Gate:
         tally: Callable[[str], None] = lambda _key_id: None,
         warned: Callable[[str], None] = lambda _kind: None,
     ) -> None:
-        """`find_key(kid)` gives the key pairs that edged signs with (access.keyring), `issuers` whom else it trusts
-        (access.issuers), `own` is the `iss` of its own tokens, `tally(key_id)` is told of each use of an API key or a
+        """`find_key(kid)` gives the key pairs that edged signs with (signing.keyring), `issuers` whom else it trusts
+        (signing.issuers), `own` is the `iss` of its own tokens, `tally(key_id)` is told of each use of an API key or a
         service token (access.usage), `warned` of what is odd about a token that is good (credentials.oddities)."""
         self._ledger = ledger
         self.admissions = admissions

@@ -81,10 +81,10 @@ class Ledger:
         self._families_of: dict[str, set[str]] = {}
         self._derived: dict[str, str] = {}
         #: Rises with each cut-off "up to now" and each change of a user that ends tokens; edged's own tokens say at
-        #: which they were made. It goes to the disk with what raised it (access.registrar).
+        #: which they were made. It goes to the disk with what raised it (accounts.registrar).
         self.epoch = 0
-        #: Set while the trust database is an older one that nobody has confirmed (access.restores): of all that it lets
-        #: in only tokens that edged made at this epoch or later are let in.
+        #: Set while the trust database is an older copy that nobody has confirmed (accounts.restores): only tokens that
+        #: edged made at this epoch or later are accepted.
         self.unconfirmed_epoch: int | None = None
         self._is_scoped = False  # whether any token is denied by whom it is of
         # The callers of keys by secret_identity(), and the keys (by id) whose callers were made anew since.

@@ -25,11 +25,11 @@ def config() -> None:
 @with_json
 def check(directory: Path, as_json: bool) -> None:
     """Read all settings and secrets as `serve` would; exit code 78 names the file, the key and the remedy."""
-    from edged.access.issuers import read_pem
     from edged.app import read_issuers, read_policies
     from edged.config.load import find_unread, load_shared_secrets, load_wrapping_key
     from edged.credentials.tokens import SharedSecret
     from edged.credentials.wrapping import WrappingKey
+    from edged.signing.issuers import read_pem
     from edged.systemd import credentials_directory
 
     with errors_shown(as_json=as_json):

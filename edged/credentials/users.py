@@ -80,7 +80,7 @@ class UserRecord:
     @property
     def can_administer(self) -> bool:
         """Whether they have what it takes to log in now and administer users; what is denied is asked beside this
-        (access.users)."""
+        (accounts.users)."""
         return self.status == "active" and self.password is not None and "users:admin" in self.rights.capabilities
 
     def login_claims(self) -> dict[str, object]:

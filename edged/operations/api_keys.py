@@ -12,8 +12,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from edged.access.api_keys import ForeignKey
 from edged.access.ledger import caller_of, key_identity
+from edged.accounts.api_keys import ForeignKey
 from edged.clock import iso, iso_or_none, read_iso
 from edged.credentials import stream_names
 from edged.credentials.api_keys import KeyRecord, digest

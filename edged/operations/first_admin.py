@@ -15,7 +15,7 @@ from edged.errors import Denied, InvalidState, UnknownMethod
 from edged.operations.catalogue import Call, NoParams, operation
 
 if TYPE_CHECKING:
-    from edged.access.first_admin import FirstAdmin
+    from edged.accounts.first_admin import FirstAdmin
 
 _log = structlog.get_logger("first_admin")
 

@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from edged.access.restores import COMMAND
+from edged.accounts.restores import COMMAND
 from edged.cameras.model import Camera, Status
 from edged.library.disks import Disk
 from edged.mediamtx import causes

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from msgspec import UNSET, UnsetType
 
-from edged.access.registrar import Due
+from edged.accounts.registrar import Due
 from edged.credentials.names import split
 from edged.operations.catalogue import Call
 

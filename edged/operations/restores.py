@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from edged.access.restores import COMMAND
+from edged.accounts.restores import COMMAND
 from edged.clock import iso
 from edged.credentials.decision import Reason
 from edged.errors import Refused

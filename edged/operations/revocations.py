@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from edged.access.ledger import ALL, key_identity
-from edged.access.registrar import Kind
+from edged.accounts.registrar import Kind
 from edged.clock import iso
 from edged.credentials.claims import LEEWAY
 from edged.credentials.names import (

@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING, Protocol
 from edged.errors import Unsupported
 
 if TYPE_CHECKING:
-    from edged.access.api_keys import ApiKeys
-    from edged.access.first_admin import FirstAdmin
     from edged.access.gate import Gate
-    from edged.access.keyring import Keyring
     from edged.access.ledger import Ledger
     from edged.access.limiter import Limiter
-    from edged.access.logins import Logins
-    from edged.access.passwords import Passwords
-    from edged.access.refreshes import Refreshes
-    from edged.access.registrar import Registrar
-    from edged.access.restores import Restores
-    from edged.access.revocations import Revocations
-    from edged.access.service_tokens import ServiceTokens
     from edged.access.usage import Usage
-    from edged.access.users import Users
+    from edged.accounts.api_keys import ApiKeys
+    from edged.accounts.first_admin import FirstAdmin
+    from edged.accounts.logins import Logins
+    from edged.accounts.passwords import Passwords
+    from edged.accounts.refreshes import Refreshes
+    from edged.accounts.registrar import Registrar
+    from edged.accounts.restores import Restores
+    from edged.accounts.revocations import Revocations
+    from edged.accounts.service_tokens import ServiceTokens
+    from edged.accounts.users import Users
     from edged.cameras.registry import Registry
     from edged.clock import Clock
     from edged.credentials.tokens import SharedSecret
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from edged.mediamtx.viewers import Viewers
     from edged.operations.listings import Listings
     from edged.operations.session import Sessions
+    from edged.signing.keyring import Keyring
 
 
 class Counts(Protocol):

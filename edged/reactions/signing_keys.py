@@ -13,10 +13,10 @@ import structlog
 import trio
 
 from edged.access.authority import EDGED
-from edged.access.keyring import Keyring
 from edged.clock import Clock
 from edged.credentials.signing_keys import ALGORITHMS, PUBLISHED_SECONDS, Algorithm
 from edged.errors import EdgedError
+from edged.signing.keyring import Keyring
 
 #: Seconds between two looks.
 LOOK_SECONDS: Final = 60.0

@@ -161,7 +161,7 @@ def _do_nothing(_connection: sqlite3.Connection) -> None:
 
 
 class Reads(Protocol):
-    """A database for whoever only reads it: what changes credentials commits by access.registrar alone."""
+    """A database for whoever only reads it: what changes credentials commits by accounts.registrar alone."""
 
     async def read(self, query: Transaction[T]) -> T: ...
     def read_now(self, query: Transaction[T]) -> T: ...
@@ -269,7 +269,7 @@ class Database:
             raise StoreFailed(
                 f"database {self.name} is closed", hint="edged is stopping: ask again once it is back", in_force=False
             )
-        # Denials come one at a time (access.registrar), and are never too many.
+        # Denials come one at a time (accounts.registrar), and are never too many.
         if self._waiting >= self._queue_size and not may_wait:
             raise Overloaded(
                 f"{self._waiting} writes wait for database {self.name}", hint="try again in a moment", in_force=False

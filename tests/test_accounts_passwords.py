@@ -1,4 +1,4 @@
-"""access/passwords.py: argon2id, one at a time, in a thread, behind a short queue."""
+"""accounts/passwords.py: argon2id, one at a time, in a thread, behind a short queue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from edged.access.passwords import Argon2, Passwords, Verified
+from edged.accounts.passwords import Argon2, Passwords, Verified
 from edged.config.model import AuthSettings
 from edged.credentials.passwords import FLOOR, MOST_PASSES, Cost, read_cost
 from edged.errors import InvalidParams, RateLimited
@@ -377,7 +377,7 @@ async def test_memory_of_hashes_is_given_back_whichever_thread_made_them() -> No
     """Hashes in six threads that all live on leave less than one hash's memory behind."""
     code = """
 import threading
-from edged.access.passwords import Argon2
+from edged.accounts.passwords import Argon2
 from edged.config.model import AuthSettings
 from edged.credentials.passwords import FLOOR
 def rss():
@@ -405,7 +405,7 @@ print(sizes[-1] - sizes[0])
 def test_the_library_is_loaded_with_the_first_password_only(tmp_path: Path) -> None:
     """A box that has no users does not hold it in memory."""
     code = (
-        "import sys, edged.app, edged.access.passwords as p; p.Passwords();"
+        "import sys, edged.app, edged.accounts.passwords as p; p.Passwords();"
         " print([name for name in sys.modules if name.startswith('argon2') or name.startswith('_argon2')])"
     )
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)

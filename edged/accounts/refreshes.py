@@ -22,9 +22,8 @@ import trio
 from edged.access.asking import asked_by
 from edged.access.authority import Proof
 from edged.access.gate import Gate
-from edged.access.keyring import Keyring
 from edged.access.ledger import Ledger
-from edged.access.registrar import Commit, Registrar, keep
+from edged.accounts.registrar import Commit, Registrar, keep
 from edged.clock import Clock
 from edged.credentials.callers import Caller, Transport
 from edged.credentials.claims import LONGEST_LIFE
@@ -34,6 +33,7 @@ from edged.credentials.refreshes import Signer, name_of, renew, signer_of, start
 from edged.credentials.signing_keys import Algorithm
 from edged.credentials.tokens import SharedSecret, longest_over, sign
 from edged.errors import InvalidState, Overloaded, Refused
+from edged.signing.keyring import Keyring
 from edged.store import refreshes
 from edged.store.database import Reads
 from edged.store.refreshes import Family

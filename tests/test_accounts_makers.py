@@ -13,7 +13,7 @@ import pytest
 from cellar_helpers import SECRET, Desk, rows, running_desk
 
 from edged.access.authority import EDGED, Asker
-from edged.access.revocations import PRUNE_SECONDS
+from edged.accounts.revocations import PRUNE_SECONDS
 from edged.credentials.api_keys import KeyRecord
 from edged.credentials.callers import ApiKey, Caller
 from edged.credentials.claims import makers_of, read_caller, write_issued_by

@@ -1,5 +1,5 @@
 """Logins: who shows a user's name and password. Asked by the few doors that take passwords, never by the gate, which
-does not wait: one argon2 at a time (access.passwords), after the limiter.
+does not wait: one argon2 at a time (accounts.passwords), after the limiter.
 
 Whoever fails is told the same in the same time, whether there is such a user or not. From outside this machine, also
 through a proxy on it, a password that nobody may choose, as the one of the demo's user, is a wrong one (contract C-48).
@@ -11,10 +11,10 @@ import trio
 
 from edged.access.gate import Gate
 from edged.access.limiter import Limiter
-from edged.access.passwords import Passwords, Verified
-from edged.access.registrar import Registrar
-from edged.access.users import Users
-from edged.access.wrong_passwords import NOBODY, WrongPasswords
+from edged.accounts.passwords import Passwords, Verified
+from edged.accounts.registrar import Registrar
+from edged.accounts.users import Users
+from edged.accounts.wrong_passwords import NOBODY, WrongPasswords
 from edged.credentials.callers import Transport
 from edged.credentials.decision import Reason
 from edged.credentials.passwords import check_password

@@ -1,4 +1,4 @@
-"""access/service_tokens.py: durable when told, denied at once, two secrets at a time; what the gate makes of one."""
+"""accounts/service_tokens.py: durable when told, denied at once, two secrets at a time; what the gate makes of one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from patience import fail_after
 
 from edged.access.authority import EDGED
 from edged.access.limiter import Limiter
-from edged.access.service_tokens import ServiceTokens
+from edged.accounts.service_tokens import ServiceTokens
 from edged.credentials.callers import ApiKey, Caller, Peer, ServiceToken
 from edged.credentials.decision import Reason
 from edged.credentials.roles import FILES

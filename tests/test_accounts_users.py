@@ -1,4 +1,4 @@
-"""access/users.py: what is taken from a user is gone at once, what is given comes after the commit."""
+"""accounts/users.py: what is taken from a user is gone at once, what is given comes after the commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""access/{registrar,api_keys}.py: denials take effect before they are durable, grants after; none is half done."""
+"""accounts/{registrar,api_keys}.py: denials take effect before they are durable, grants after; none is half done."""
 
 from __future__ import annotations
 

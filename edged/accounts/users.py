@@ -20,7 +20,7 @@ from edged.access.admissions import Admissions
 from edged.access.asking import asked_by
 from edged.access.authority import EDGED, Authority
 from edged.access.ledger import Ledger, key_identity, login_identities
-from edged.access.registrar import Commit, Due, Kind, Registrar
+from edged.accounts.registrar import Commit, Due, Kind, Registrar
 from edged.clock import Clock
 from edged.credentials.callers import Streams
 from edged.credentials.names import issuer_identity, subject_identity, user_identity
@@ -81,7 +81,7 @@ class Users:
 
     @property
     def awaits_confirmation(self) -> bool:
-        """Whether nobody logs in, because the trust database is an older one (access.restores)."""
+        """Whether nobody logs in, because the trust database is an older one (accounts.restores)."""
         return self._ledger.unconfirmed_epoch is not None
 
     def check_subject(self, subject: str) -> None:

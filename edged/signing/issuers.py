@@ -21,7 +21,6 @@ from typing import Final
 import structlog
 import trio
 
-from edged.access import key_servers
 from edged.clock import Clock, iso
 from edged.credentials.issuers import (
     LARGEST_SET,
@@ -34,6 +33,7 @@ from edged.credentials.issuers import (
 )
 from edged.credentials.signing_keys import VerifyingKey
 from edged.errors import ConfigError, DependencyFailed, EdgedError
+from edged.signing import key_servers
 from edged.store import issuers
 from edged.store.database import Database
 from edged.store.issuers import StoredKeys

@@ -12,8 +12,8 @@ from edged.access.admissions import Admissions
 from edged.access.asking import asked_by
 from edged.access.authority import Authority
 from edged.access.ledger import Ledger
-from edged.access.registrar import Commit, Registrar
-from edged.access.rotation import GRACE_SECONDS, check_grace, check_room, shorten
+from edged.accounts.registrar import Commit, Registrar
+from edged.accounts.rotation import GRACE_SECONDS, check_grace, check_room, shorten
 from edged.clock import Clock
 from edged.credentials.service_tokens import (
     ServiceTokenRecord,

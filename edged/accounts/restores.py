@@ -13,7 +13,7 @@ import structlog
 
 from edged.access.authority import Authority
 from edged.access.ledger import Ledger
-from edged.access.registrar import Commit, Registrar
+from edged.accounts.registrar import Commit, Registrar
 from edged.clock import Clock, iso
 from edged.errors import EdgedError
 from edged.store import restores, usage

@@ -18,7 +18,7 @@ import structlog
 from edged.access.asking import asked_by
 from edged.access.authority import EDGED
 from edged.access.ledger import ALL, Ledger
-from edged.access.registrar import Commit, Counts, Due, Registrar, keep
+from edged.accounts.registrar import Commit, Counts, Due, Registrar, keep
 from edged.clock import Boot, Clock
 from edged.errors import Overloaded, StoreFailed
 from edged.store import meta

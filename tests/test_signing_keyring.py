@@ -1,4 +1,4 @@
-"""access/keyring.py and store/signing_keys.py: one key signs, the next is known in time, what was signed stays good."""
+"""signing/keyring.py and store/signing_keys.py: which key signs, which are published, and for how long."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from keyring_helpers import HOUR, POOL, START, Bench, Time, from_pool, kid_of_token, opened
 
 from edged.access.authority import EDGED
-from edged.access.keyring import Keyring
 from edged.clock import Clock
 from edged.credentials.signing_keys import ALGORITHMS, PUBLISHED_SECONDS, SigningKeyRecord
 from edged.errors import InvalidState, NotFound, StoreFailed
+from edged.signing.keyring import Keyring
 from edged.store import signing_keys
 from edged.store.database import Database
 from edged.store.migrations import TRUST

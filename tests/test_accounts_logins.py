@@ -1,4 +1,4 @@
-"""access/logins.py: a password is looked at once, after the limiter; whoever fails cannot tell why."""
+"""accounts/logins.py: a password is looked at once, after the limiter; whoever fails cannot tell why."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cellar_helpers import BrokenCommits, Desk, running_desk, until
 
 from edged.access.authority import EDGED
 from edged.access.limiter import Limiter
-from edged.access.logins import Logins
-from edged.access.passwords import Passwords, Verified
+from edged.accounts.logins import Logins
+from edged.accounts.passwords import Passwords, Verified
 from edged.credentials.passwords import FLOOR, Cost
 from edged.errors import RateLimited, Refused, StoreFailed
 

@@ -1,4 +1,4 @@
-"""access/key_servers.py: one GET with a certificate that is checked, a deadline, a limit, and no detours."""
+"""signing/key_servers.py: one GET with a certificate that is checked, a deadline, a limit, and no detours."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import trio
 from issuer_helpers import Authority, key_server, respond
 from patience import fail_after
 
-from edged.access import key_servers
-from edged.access.key_servers import fetch, make_tls_context
 from edged.credentials.issuers import LARGEST_SET
 from edged.errors import DependencyFailed
+from edged.signing import key_servers
+from edged.signing.key_servers import fetch, make_tls_context
 
 BODY = b'{"keys": []}'
 

@@ -1,4 +1,4 @@
-"""access/{ledger,api_keys,registrar}.py: rights that change, suspensions, and lines in time, on a real database."""
+"""Rights of API keys that change, suspensions and expiry dates, on a real database."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cellar_helpers import SECRET, BrokenCommits, Desk, busy_writer, open_desk, 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.access.api_keys import ForeignKey
 from edged.access.authority import EDGED
 from edged.access.ledger import ALL, Ledger
+from edged.accounts.api_keys import ForeignKey
 from edged.credentials.api_keys import PUBLISHED, KeyRecord, digest, mint, published_as
 from edged.credentials.callers import ApiKey, Caller, Resource, Streams, Token
 from edged.credentials.claims import read_caller

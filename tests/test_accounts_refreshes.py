@@ -1,4 +1,4 @@
-"""access/refreshes.py: one successor per token, and a family that ends as one."""
+"""accounts/refreshes.py: one successor per token, and a family that ends as one."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from patience import fail_after
 
 from edged.access.authority import EDGED
 from edged.access.gate import Gate
-from edged.access.keyring import Keyring
 from edged.access.ledger import ALL
-from edged.access.refreshes import GRACE_SECONDS, Refreshed, Refreshes
+from edged.accounts.refreshes import GRACE_SECONDS, Refreshed, Refreshes
 from edged.credentials.callers import ApiKey, Caller, LocalUser, Ticket, Token
 from edged.credentials.claims import Trust
 from edged.credentials.tokens import LONGEST_TOKEN, SharedSecret, key_identity, sign
 from edged.errors import InvalidState, Overloaded, Refused, StoreFailed
+from edged.signing.keyring import Keyring
 from edged.store import refreshes as stored
 
 DAY = 86400
@@ -308,7 +308,7 @@ async def test_what_would_be_too_long_to_be_taken_is_not_made(path: Path) -> Non
 
 async def test_a_family_cannot_be_made_to_fill_the_box(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever refreshes in a loop is told to log in anew; what they have stays good."""
-    monkeypatch.setattr("edged.access.refreshes.MOST_NAMES", 6)
+    monkeypatch.setattr("edged.accounts.refreshes.MOST_NAMES", 6)
     async with opened(path) as box:
         texts = await box.chain(box.token(), 3)
         box.time[0] += 30

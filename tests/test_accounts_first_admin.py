@@ -1,4 +1,4 @@
-"""access/first_admin.py and its code: who can read it on the box, and nobody else, makes the first administrator."""
+"""accounts/first_admin.py and its code: who can read it on the box, and nobody else, makes the first administrator."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from edged.access import first_admin as module
-from edged.access.first_admin import SECONDS, TRIES, FirstAdmin, show_on_terminal
+from edged.accounts import first_admin as module
+from edged.accounts.first_admin import SECONDS, TRIES, FirstAdmin, show_on_terminal
 from edged.credentials.first_admin import ALPHABET, LENGTH, digest, mint_code
 from edged.errors import InvalidState, StoreFailed
 

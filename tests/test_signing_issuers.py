@@ -1,4 +1,4 @@
-"""access/issuers.py: keys of others, fetched in the background, kept when they cannot be had, and never by the gate."""
+"""signing/issuers.py: keys of other issuers are fetched in the background and kept; the gate never fetches."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from cellar_helpers import BrokenCommits, rows
 from issuer_helpers import Company, key_server, respond
 from patience import fail_after
 
-from edged.access.issuers import EACH_SECONDS, LEAST_SECONDS, Issuer, Issuers, Source
 from edged.credentials.issuers import IssuerRecord
 from edged.credentials.tokens import TokenRefused, verify
 from edged.errors import ConfigError, DependencyFailed
+from edged.signing.issuers import EACH_SECONDS, LEAST_SECONDS, Issuer, Issuers, Source
 from edged.store import issuers as rows_of_issuers
 from edged.store.database import Database
 from edged.store.issuers import StoredKeys
