@@ -703,7 +703,7 @@ async def main():
             told = "ok"
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         print("answer", told, desk.lets_in(secret), record.key_id, flush=True)
-        with fail_after(60):
+        with trio.fail_after(60):
             while desk.registrar._owed:
                 await trio.sleep(0.05)
         print("saved", flush=True)
