@@ -1,7 +1,7 @@
 """The composition root: settings in, a running daemon out. Read `run` aloud: it is the start-up order.
 
 What stands deeper inside starts later and stops earlier: the doors stop before the publishers, these before
-MediaMTX, that before the hook that it asks, that before the databases (design: stopping is designed).
+MediaMTX, that before the hook that it asks, that before the databases (architecture 15).
 """
 
 from __future__ import annotations
@@ -368,7 +368,7 @@ def set_handlers(handler: Callable[[int, Any], Any] | signal.Handlers) -> None:
 
 
 class Hook:
-    """Where MediaMTX asks: its own listener, a port that the kernel picks, a path that nobody guesses (design 6)."""
+    """Where MediaMTX asks: its own listener, a port of the kernel's, a path that nobody guesses (architecture 6)."""
 
     def __init__(self) -> None:
         self._path = f"/{secrets.token_urlsafe(24)}"

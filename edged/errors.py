@@ -122,7 +122,7 @@ class NotBuilt(Unsupported):
 
 class StoreFailed(EdgedError):
     """A commit failed. The field `in_force` says what is so all the same: True for a denial, which is in force and lost
-    by a restart unless it is saved before (design: denials first); False where nothing was done."""
+    by a restart unless it is saved before (architecture 5); False where nothing was done."""
 
     slug = "store_error"
 

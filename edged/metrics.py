@@ -2,8 +2,7 @@
 
 An alert on a counter that first appears as 1 never fires, so nothing may appear later; and no label
 takes a value from the wire, so nothing can be made to grow. What does not fit a table is counted
-under the nearest entry of it: no event is lost. At most 500 series with 2 cameras and 5 keys (the
-names and label sets: field.md 4).
+under the nearest entry of it: no event is lost. At most 500 series with 2 cameras and 5 keys.
 
 Counting is one look-up and one addition. A cell belongs to one thread: the loop's, or for commits
 that of the database's writer. Gauges are asked for when somebody scrapes (`watch`).

@@ -68,13 +68,13 @@ def encode_jwt(payload: Mapping[str, Any], secret: str, **header: Any) -> str:
 
 
 def seed_001_token(role: str = "admin", *, expires_in: int = 24 * 60 * 60, secret: str = SECRET, **more: Any) -> str:
-    """As seed 001 has Python and Node make it; the daemon's own secret unless told otherwise."""
+    """As guide S1 has Python and Node make it; the daemon's own secret unless told otherwise."""
     now = int(time.time())
     return encode_jwt({"user_id": "user123", "role": role, "iat": now, "exp": now + expires_in} | more, secret)
 
 
 def seed_000_token(role: str, **advanced: Any) -> str:
-    """As seed 000's two generators make it; the second one's claims come by `advanced`."""
+    """As guide S0's two generators make it; the second one's claims come by `advanced`."""
     now = datetime.fromtimestamp(int(time.time()), UTC).replace(tzinfo=None)  # the seed's utcnow()
     claims = {"sub": "user123", "name": "John Doe", "role": role, "iat": now, "exp": now + timedelta(hours=24)}
     return encode_jwt(claims | {"jti": os.urandom(12).hex()} | advanced, SECRET)

@@ -407,7 +407,7 @@ async def test_3_notifications_are_no_methods(daemon: RunningDaemon) -> None:
 
 
 async def test_3_tokens(daemon: RunningDaemon) -> None:
-    """S0-9, S0-10, S0-13, S0-22 to S0-27, nastiest details 6: what edged issues, seed 000's validators accept."""
+    """S0-9, S0-10, S0-13, S0-22 to S0-27, contract 8.6: what edged issues, guide S0's validators accept."""
     async with daemon.local() as admin:
         issued = await admin.call("issue_token", user_id="ada", role="operator", expires_in=3600)
         assert issued.keys() >= {"token", "token_type", "expires_at", "expires_in", "jti"}
@@ -496,7 +496,7 @@ async def test_s1_11_ids_come_back_as_they_were(daemon: RunningDaemon, written: 
 
 @pytest.mark.parametrize("dialect", [V1, V2])
 async def test_3b_camera_status_update(daemon: RunningDaemon, dialect: str) -> None:
-    """Contract 3b: one payload, flat and nested, device_path as in the list (nastiest details 5)."""
+    """Contract 3b: one payload, flat and nested, device_path as in the list (contract 8.5)."""
     _, key = await daemon.create_key("viewer")
     async with daemon.websocket(port(daemon, dialect)) as client:
         await enter(client, dialect, key)
@@ -553,7 +553,7 @@ async def test_c2_c3_a_failed_login_by_dialect(daemon: RunningDaemon) -> None:
 
 
 async def test_c9_c10_every_listener_speaks_http_and_websocket(daemon: RunningDaemon) -> None:
-    """C-9, C-10, S1-10, nastiest details 3: keys, downloads and /ws, /ws/, / on one port, on each of the three."""
+    """C-9, C-10, S1-10, contract 8.3: keys, downloads and /ws, /ws/, / on one port, on each of the three."""
     _, key = await daemon.create_key("admin")
     for number in (daemon.port, compat(daemon), port_of(daemon.config.listen.local)):
         assert (await daemon.request("GET", "/api/keys", key=key, port=number)).status == 200
@@ -989,7 +989,7 @@ async def test_5_1_delete(daemon: RunningDaemon) -> None:
     ],
 )
 async def test_5_1_the_credential_free_rule(daemon: RunningDaemon, headers: dict[str, str], status: int) -> None:
-    """Contract 5.1 (a)-(e), C-26, S1-21, nastiest details 10: root on loopback, and nothing between."""
+    """Contract 5.1 (a)-(e), C-26, S1-21, contract 8.10: root on loopback, and nothing between."""
     reply = await daemon.request("POST", "/api/keys", body={"name": "Service Key", "role": "operator"}, headers=headers)
     assert reply.status == status
     if status == 401 and "Authorization" not in headers and "Content-Type" not in headers:
@@ -999,7 +999,7 @@ async def test_5_1_the_credential_free_rule(daemon: RunningDaemon, headers: dict
 
 
 async def test_5_4_downloads(daemon: RunningDaemon) -> None:
-    """Contract 5.4 files, C-38, C-39, nastiest details 13: 200 and its headers, 206 on Range, 400, 401, 403, 404."""
+    """Contract 5.4 files, C-38, C-39, contract 8.13: 200 and its headers, 206 on Range, 400, 401, 403, 404."""
     _, key = await daemon.create_key("operator")
     _, monitor = await daemon.create_key("monitor")
     async with daemon.websocket() as client:
@@ -1128,7 +1128,7 @@ ALL = ["camera0", "camera1"]
         ({"role": "operator", "camera_access": ["camera9"]}, ([], False, True, False)),
         ({"role": "operator", "camera_access": []}, ([], False, True, False)),
         ({"role": "operator", "camera_access": ["*"]}, (ALL, True, True, False)),
-        # 7.6, worked rows: seed 000's user; seed 002's admin (its roles are no known ones but admin).
+        # 7.6, worked rows: guide S0's user; guide S2's admin (its roles are no known ones but admin).
         (
             {"role": "user", "permissions": ["camera:read", "camera:write"], "camera_access": ["camera1", "camera2"]},
             (["camera1"], True, False, False),
@@ -1172,7 +1172,7 @@ async def announce(port: int, camera: str, user: str, password: str) -> bytes:
     return answer.partition(b"\r\n")[0]
 
 
-#: The claim of seed 004 in either shape, and others: the paths that each opens.
+#: The claim of guide S4 in either shape, and others: the paths that each opens.
 CLAIMS: tuple[tuple[Any, set[str]], ...] = (
     ([{"action": "read", "path": "camera0"}], {"camera0"}),
     ({"read": ["camera0"], "publish": []}, {"camera0"}),

@@ -85,7 +85,7 @@ def test_the_subject_is_user_id_or_sub_and_both_must_agree() -> None:
 
 
 def test_a_token_without_role_permissions_or_streams_is_refused() -> None:
-    """A user token of seed 003 on /ws: `Invalid role` (contract 7.6)."""
+    """A user token of guide S3 on /ws: `Invalid role` (contract 7.6)."""
     with pytest.raises(ClaimsRefused, match="Invalid role"):
         read_caller({"sub": "u", "user_id": "u", "exp": NOW + 1}, "text", issuer="", now=NOW)
     assert refusal(sub="u", role="superhero", exp=NOW + 1) is Reason.ROLE_DENIED

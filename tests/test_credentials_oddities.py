@@ -1,4 +1,4 @@
-"""credentials/oddities.py: what seed 000's validator warns of (S0-25 to S0-27)."""
+"""credentials/oddities.py: what guide S0's validator warns of (S0-25 to S0-27)."""
 
 from __future__ import annotations
 

@@ -337,7 +337,7 @@ async def test_without_a_shared_secret_a_key_pair_signs_and_hs256_tells_how(tmp_
 
 
 async def test_validation_says_what_is_missing_or_wrong(tmp_path: Path) -> None:
-    """Seed 000's texts: missing permissions, expired, no expiry, a signature of somebody else."""
+    """Guide S0's texts: missing permissions, expired, no expiry, a signature of somebody else."""
     secret = tokens.SharedSecret("test", SECRET)
     now = int(time.time())
     base = {"sub": "x", "role": "viewer", "permissions": ["camera:read"]}
@@ -365,7 +365,7 @@ async def test_validation_says_what_is_missing_or_wrong(tmp_path: Path) -> None:
 
 
 async def test_a_token_that_is_not_valid_shows_no_claims(tmp_path: Path) -> None:
-    """Seed 000 returns `False, None, text`: also where nothing is wrong but what was asked of it. Nothing is asked by
+    """Guide S0 returns `False, None, text`: also where nothing is wrong but what was asked of it. Nothing is asked by
     an empty role or list. The gate lets in whom it let in before."""
     secret, now = tokens.SharedSecret("test", SECRET), int(time.time())
     seed_000 = {"sub": "x", "role": "viewer", "permissions": ["camera:read"], "iat": now, "exp": now + 60, "jti": "j"}

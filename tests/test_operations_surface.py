@@ -67,7 +67,7 @@ SURFACE: dict[str, Row] = {
     "get_token_usage": RPC_ONLY,
     "issue_token": row("POST /api/tokens", "token issue"),
     "refresh_token": row("POST /api/token/refresh", "token refresh"),
-    # Two names of one question: seed 000's, and RFC 7662's.
+    # Two names of one question: guide S0's, and RFC 7662's.
     "validate_token": row("", "token verify"),
     "introspect_token": row("POST /oauth/introspect"),
     "revoke_token": row("POST /oauth/revoke", "token revoke"),

@@ -178,7 +178,7 @@ def test_every_slug_of_the_family_has_a_row() -> None:
 
 
 def test_the_soft_refusal_tells_tokens_from_keys() -> None:
-    """Seed 001's troubleshooting table goes by this text."""
+    """Guide S1's troubleshooting table goes by this text."""
     assert dialects.authentication_text(Token("x")) == "Invalid or expired JWT token"
     assert dialects.authentication_text(ApiKey("x")) == "Invalid or expired API key"
 

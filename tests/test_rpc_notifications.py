@@ -58,7 +58,7 @@ def test_v1_hears_unasked_and_v2_what_it_asked_for() -> None:
 
 
 def test_the_payload_has_both_shapes_in_the_same_words() -> None:
-    """Flat for some clients, nested for others; device_path is the list's (contract 3b, nastiest details 5)."""
+    """Flat for some clients, nested for others; device_path is the list's (contract 3b, 8.5)."""
     box = Box()
     client = entered(box, "token")
     tell(box, camera(0), "camera.connected")
@@ -210,7 +210,7 @@ async def test_changes_reach_sessions_as_they_happen(told: tuple[Box, Feed[Camer
 async def test_an_unplugged_camera_is_told_by_the_path_that_it_was_listed_by(
     told: tuple[Box, Feed[CameraChanged]],
 ) -> None:
-    """v1 clients key their table by device_path (nastiest detail 5); so does a filter, and a key for a device file."""
+    """v1 clients key their table by device_path (contract 8.5); so does a filter, and a key for a device file."""
     box, feed = told
     old, limited = entered(box, "token"), box.open("compat")
     limited.enter(box.make_key("viewer", camera_access=("/dev/video4",)))

@@ -151,7 +151,7 @@ def test_token_speaks_v1_and_auth_token_v2() -> None:
 
 
 def test_a_failed_first_authenticate_settles_the_dialect_too() -> None:
-    """Seed 001's clients read the result of their first try."""
+    """Guide S1's clients read the result of their first try."""
     client = Box().open()
     assert client.enter("nonsense", "token") == {"authenticated": False, "error": "Invalid or expired API key"}
     assert client.ask("get_camera_list")["result"] is None

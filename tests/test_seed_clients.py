@@ -57,7 +57,7 @@ async def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
             yield running
 
 
-# --- seeds 000 and 001: the Python and JavaScript clients ----------------------------------------------------------
+# --- guides S0 and S1: the Python and JavaScript clients ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("door", ["compat", "main"])
@@ -257,7 +257,7 @@ async def test_the_browser_page_is_told_of_a_bad_login_in_the_result(daemon: Run
         assert (result["authenticated"], result["error"]) == (False, "Invalid or expired API key")
 
 
-# --- seed 000: the life of a token --------------------------------------------------------------------------------
+# --- guide S0: the life of a token --------------------------------------------------------------------------------
 
 
 async def test_tokens_of_seed_000_are_good(daemon: RunningDaemon) -> None:
@@ -325,7 +325,7 @@ async def list_for_ever(sdk: PythonSdk) -> None:
         await trio.sleep(0.1)
 
 
-# --- seed 001: the curl lines -------------------------------------------------------------------------------------
+# --- guide S1: the curl lines -------------------------------------------------------------------------------------
 
 CREATE = """curl -X POST http://localhost:8002/api/keys \\
     -H "Content-Type: application/json" \\

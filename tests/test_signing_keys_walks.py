@@ -63,7 +63,7 @@ def kid_of(text: str) -> str:
 
 
 async def test_the_jwks_stands_at_every_listener_for_everybody(tmp_path: Path) -> None:
-    """Both paths, the loopback door of seed 004 too; kept for five minutes, read by any page; HEAD as GET, no POST."""
+    """Both paths, the loopback door of guide S4 too; kept for five minutes, read by any page; HEAD as GET, no POST."""
     with fail_after(30):
         async with running_daemon(tmp_path, config=(config := with_tokens(tmp_path))) as daemon:
             listen = config.listen

@@ -36,7 +36,7 @@ async def test_a_key_opens_the_cameras_over_a_websocket(tmp_path: Path) -> None:
 
 
 async def test_a_token_signed_with_the_shared_secret_is_good(tmp_path: Path) -> None:
-    """Seed 001's claims, signed by somebody who knows the secret, open a v1 session on port 8080's listener."""
+    """Guide S1's claims, signed by somebody who knows the secret, open a v1 session on port 8080's listener."""
     with fail_after(30):
         async with running_daemon(tmp_path) as daemon:
             secret = tokens.SharedSecret("test", Path(daemon.config.auth.shared_secrets["test"]).read_text())
@@ -287,7 +287,7 @@ async def test_metrics_show_the_stranger_and_name_nobody(tmp_path: Path) -> None
 
 
 async def test_the_documented_curl_makes_a_key_without_a_credential_for_root(tmp_path: Path) -> None:
-    """Seed 001's line works for root on loopback, and not once a proxy or a browser stands in between."""
+    """Guide S1's line works for root on loopback, and not once a proxy or a browser stands in between."""
     body = {"name": "Service Key", "role": "operator"}
     with fail_after(30):
         async with running_daemon(tmp_path) as daemon:

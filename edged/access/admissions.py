@@ -24,7 +24,7 @@ Cause = Literal["revoked", "expired", "suspended", "ended"]
 #: (cause, by): `by` is the session id whose own call is the reason, "" otherwise.
 WayOut = Callable[[Cause, str], None]
 
-#: Seconds after which a MediaMTX admission that no list shows is dropped (design 6).
+#: Seconds after which a MediaMTX admission that no list shows is dropped (architecture 6).
 UNSEEN_SECONDS = 15.0
 #: Seconds for which one that no list has shown yet is taken for a viewer: the lists are looked at sooner (reactions).
 FRESH_SECONDS: Final = 3.0

@@ -1,7 +1,7 @@
 """The one task in which credentials change, and the one place where they are denied.
 
 Each kind of credential has a file beside this one that says what may become of it (`api_keys`, `users` …) and does it
-here. Denials take effect before they are durable, grants after (design 5):
+here. Denials take effect before they are durable, grants after (architecture 5):
 
 * a grant (`grant`): commit, then ledger, then reply. A failed commit leaves everything as it was. Its authority is
   asked again right before the commit, in this task, and by the only way to the disk that it is given (`Commit`). If it

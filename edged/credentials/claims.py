@@ -1,6 +1,6 @@
 """The seeds' claim dialects → a Caller (contract 7.1, 7.3).
 
-Seed 000 says `sub, name, role, permissions, camera_access`, seed 001 `user_id, role`, seed 002 `sub,
+Guide S0 says `sub, name, role, permissions, camera_access`, guide S1 `user_id, role`, guide S2 `sub,
 username, roles, permissions`; all mean the same few things. A member of the wrong JSON type refuses
 the token: nothing is coerced.
 """
@@ -71,7 +71,7 @@ RESERVED = frozenset(
     }
 )  # fmt: skip
 
-#: What seed 000 writes into its tokens.
+#: What guide S0 writes into its tokens.
 SEED_TRUST = Trust(frozenset({"camera-service"}), frozenset({"camera-clients"}))
 
 

@@ -17,7 +17,7 @@ from edged.credentials.stream_names import reaches
 
 
 class Reason(StrEnum):
-    """Why not: the same word in log, metric and explanation (field.md 4)."""
+    """Why not: the same word in log, metric and explanation (architecture 4)."""
 
     MISSING = "missing"
     MALFORMED = "malformed"

@@ -1,4 +1,4 @@
-"""What is odd about a token that is good all the same: the warnings of seed 000's validator (S0-25 to S0-27)."""
+"""What is odd about a token that is good all the same: the warnings of guide S0's validator (S0-25 to S0-27)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MISSING: Final = "Missing required claim: {}"
 def errors_of(claims: Mapping[str, object]) -> list[str]:
     """What the seed's validator calls an error of a token that edged takes all the same: that it says no `iat`.
 
-    Every token that is good says `exp`, and whose it is: in `sub`, or in `user_id`, as all of seed 001's do.
+    Every token that is good says `exp`, and whose it is: in `sub`, or in `user_id`, as all of guide S1's do.
     """
     return [MISSING.format("iat")] if claims.get("iat") is None else []
 

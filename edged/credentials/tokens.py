@@ -1,4 +1,4 @@
-"""JWTs: verify and sign, given keys and a time. HS256 by shared secrets (seeds 000 and 001), RS256 and ES256 by our own
+"""JWTs: verify and sign, given keys and a time. HS256 by shared secrets (guides S0 and S1), RS256 and ES256 by our own
 key pairs; and verify what outside issuers sign, by their records.
 
 Everything that can be judged without a key is judged here, before a library sees the token: size, shape, spelling,

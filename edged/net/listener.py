@@ -1,6 +1,6 @@
 """Listening sockets, the accept loop, the caps, the watcher of times, and stopping in order.
 
-`serve` owns every connection. It ends only by cancellation, and then in the order of design.md 15: nothing new
+`serve` owns every connection. It ends only by cancellation, and then in the order of architecture 15: nothing new
 is accepted, calls drain for up to two seconds, WebSockets are closed with 1001, then everything is cut.
 """
 

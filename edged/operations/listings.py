@@ -13,7 +13,7 @@ from edged.credentials.callers import Caller
 from edged.mediamtx.addresses import host_of
 from edged.mediamtx.process import ServerState
 
-#: What a camera of edged can do for a caller, as the list of seed 001's clients (contract C-16).
+#: What a camera of edged can do for a caller, as the list of guide S1's clients (contract C-16).
 _ABILITIES = ("snapshot", "stream")
 _MOST_LISTS = 64
 

@@ -131,7 +131,7 @@ def leave(call: Call) -> None:
 
 
 class Whoami(msgspec.Struct, frozen=True):
-    """Seed 002's answer, and what this caller may do."""
+    """Guide S2's answer, and what this caller may do."""
 
     user_id: str
     username: str

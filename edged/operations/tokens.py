@@ -207,7 +207,7 @@ class ValidateTokenParams(msgspec.Struct, frozen=True):
 
 
 class Validation(msgspec.Struct, frozen=True):
-    """Seed 000's result; `payload` None unless valid. `valid` is the seed's word: a token without `iat`, or without
+    """Guide S0's result; `payload` None unless valid. `valid` is the seed's word: a token without `iat`, or without
     what was asked of it, is not, though the gate may let it in."""
 
     valid: bool

@@ -2,7 +2,7 @@
 
 The admissions' ways out have kicked at once. A session may be unlisted then (an RTSP handshake in
 flight, an HLS reader held on demand), so sweeps look at the lists again until nothing is left:
-whoever is listed and not inside by right is kicked (design 6).
+whoever is listed and not inside by right is kicked (architecture 6).
 """
 
 from __future__ import annotations
