@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
+
+from edged.operations import gather
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -47,3 +51,30 @@ def test_every_script_that_is_named_exists() -> None:
     """scripts/… in any page."""
     named = {name for page in PAGES for name in re.findall(r"\bscripts/([a-z-]+(?:\.txt)?)", page.read_text())}
     assert [name for name in sorted(named) if not (ROOT / "scripts" / name).exists()] == []
+
+
+def test_the_contract_has_every_method_with_its_params_and_results() -> None:
+    """One row for each operation: params, members of the result, capability (docs/contract.md, section 3)."""
+    page = (ROOT / "docs/contract.md").read_text()
+    section = page.partition("\n## 3.")[2].partition("\n### 3b.")[0].partition("\nNot built yet:")[0]
+    rows = {}
+    for line in section.splitlines():
+        cells = [cell.replace("\\", "").strip() for cell in re.split(r"(?<!\\)\|", line)]
+        if len(cells) == 6:
+            rows[cells[1]] = cells[2:5]
+    operations = gather().operations
+    assert operations.keys() - rows.keys() == set()
+    missing = []
+    for name, operation in operations.items():
+        params, result, capability = rows[name]
+        found = inspect.signature(operation.run, eval_str=True).return_annotation
+        fields = found.__struct_fields__ if inspect.isclass(found) and issubclass(found, msgspec.Struct) else ()
+        missing += [f"{name}: param {each}" for each in operation.params.__struct_fields__ if not says(params, each)]
+        missing += [f"{name}: result {each}" for each in fields if not says(result, each)]
+        missing += [f"{name}: capability {operation.capability}"] if operation.capability not in capability else []
+    assert not missing, "\n".join(missing)
+
+
+def says(cell: str, name: str) -> bool:
+    """Whether a cell names a member."""
+    return re.search(rf"(?<!\w){name}(?!\w)", cell) is not None
