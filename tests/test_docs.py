@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from edged.operations import gather
+from edged.web.app import list_paths
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -78,3 +79,12 @@ def test_the_contract_has_every_method_with_its_params_and_results() -> None:
 def says(cell: str, name: str) -> bool:
     """Whether a cell names a member."""
     return re.search(rf"(?<!\w){name}(?!\w)", cell) is not None
+
+
+def test_the_contract_has_every_route() -> None:
+    """Section 5.5: exactly the paths of the route table, and methods that there are."""
+    table = (ROOT / "docs/contract.md").read_text().partition("\n### 5.5 ")[2].partition("\n## ")[0]
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
+    assert {path for row in rows for path in re.findall(r"`([^`]+)`", row[1])} == list_paths()
+    named = {name for row in rows for name in re.findall(r"\b(?:GET|POST|PUT|PATCH|DELETE) ([a-z_]+)", row[2])}
+    assert named - gather().operations.keys() == set()
