@@ -569,7 +569,7 @@ def watch(metrics: Metrics, services: Services, server: Server, issuers: Issuers
         states = {Status.CONNECTED: True, Status.DISCONNECTED: False, Status.ERROR: None}
         return {camera.name: states[camera.status] for camera in services.cameras.all()}
 
-    metrics.watch(
+    metrics.gauges.watch(
         sessions=lambda: count_sessions(services),
         connections=lambda: server.connections,
         cameras=show_cameras,

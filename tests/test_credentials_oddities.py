@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edged.credentials.oddities import KINDS, errors_of, warnings_of
-from edged.metrics import ODDITIES
+from edged.metrics.labels import TOKEN_WARNINGS
 
 NOW = 2_000_000_000.0
 DAY = 86400.0
@@ -50,4 +50,4 @@ def test_a_token_without_iat_is_wrong_in_the_seeds_words() -> None:
 
 def test_what_the_metrics_count_they_have_a_name_for() -> None:
     """Old and suspicious ones; that a claim is missing is not counted, whole families of clients leave one out."""
-    assert {KINDS[OLD], KINDS[SUSPICIOUS]} == set(KINDS.values()) == set(ODDITIES)
+    assert {KINDS[OLD], KINDS[SUSPICIOUS]} == set(KINDS.values()) == set(TOKEN_WARNINGS)

@@ -15,14 +15,16 @@ from edged import errors
 from edged.credentials.callers import METHODS
 from edged.credentials.callers import TRANSPORTS as CALLER_TRANSPORTS
 from edged.credentials.decision import Reason
-from edged.metrics import AUTH_FAILURES, MOST_CAMERAS, SLUGS, TOKEN_USES, TRANSPORTS, Metrics, nearest
+from edged.metrics import Metrics
+from edged.metrics.labels import AUTH_FAILURES, MOST_CAMERAS, SLUGS, TOKEN_USES, TRANSPORTS
+from edged.metrics.tables import nearest
 
 OPERATIONS = {name: name for name in (f"operation_{number}" for number in range(17))}
 
 
 def make() -> Metrics:
     metrics = Metrics(OPERATIONS, version="1.2.3")
-    metrics.watch(
+    metrics.gauges.watch(
         cameras=lambda: {"camera0": True, "camera1": False},
         api_keys=lambda: {"active": 4, "revoked": 1},
     )
@@ -219,7 +221,7 @@ def test_gauges_are_asked_for_when_somebody_scrapes() -> None:
     """No room keeps a gauge up to date; the answer is what is true now."""
     metrics = make()
     open_now = {"ws": 2}
-    metrics.watch(
+    metrics.gauges.watch(
         denials_owed=lambda: 2,
         sessions=lambda: open_now, connections=lambda: 7, children=lambda: {"mediamtx": 1, "unheard": 9},
         cameras=lambda: {"camera0": True, "camera1": None, "camera2": False}, mediamtx_version=lambda: "v1.20.1",
@@ -244,14 +246,14 @@ def test_gauges_are_asked_for_when_somebody_scrapes() -> None:
 def test_a_strange_version_is_no_label() -> None:
     """What a child prints as its version is not trusted to be one."""
     metrics = make()
-    metrics.watch(mediamtx_version=lambda: "v1 \n evil")
+    metrics.gauges.watch(mediamtx_version=lambda: "v1 \n evil")
     assert b'mediamtx="none"' in metrics.render("")[0]
 
 
 def test_many_cameras_share_a_label() -> None:
     """The 33rd camera brings one more series, the 34th none."""
     metrics = make()
-    metrics.watch(cameras=lambda: {f"camera{number}": True for number in range(MOST_CAMERAS + 5)})
+    metrics.gauges.watch(cameras=lambda: {f"camera{number}": True for number in range(MOST_CAMERAS + 5)})
     shown = [dict(labels)["camera"] for name, labels in samples(metrics) if name == "edged_camera_up"]
     assert len(shown) == MOST_CAMERAS + 1
     assert value(metrics, "edged_camera_up", camera="other") == 5

@@ -118,7 +118,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "edged.mediamtx.output:_UNKNOWN": (),
     "edged.mediamtx.ports:find_holder": (),
     "edged.mediamtx.settings:parse_version": (),
-    "edged.metrics:_VERSION": (),
+    "edged.metrics.gauges:_VERSION": (),
     "edged.net.http:_HOST": (),
     "edged.net.http:_PRINTED_BYTES": (),
     "edged.operations.revocations:_HASH": (),

@@ -350,7 +350,7 @@ async def test_keys_are_changed_suspended_and_resumed_over_http(tmp_path: Path) 
 def test_all_operations_together_stay_below_the_limit_of_metric_series() -> None:
     """At most 500 series with two cameras and five keys, counted with the operations that there are."""
     metrics = Metrics(metric_labels(gather()), version="1.2.3")
-    metrics.watch(cameras=lambda: {"camera0": True, "camera1": False}, api_keys=lambda: {"active": 5})
+    metrics.gauges.watch(cameras=lambda: {"camera0": True, "camera1": False}, api_keys=lambda: {"active": 5})
     lines = [line for line in metrics.render()[0].decode().splitlines() if line and not line.startswith("#")]
     assert len(lines) <= 500
 
