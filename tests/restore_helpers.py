@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
-from cellar_helpers import SECRET, Counted
+from trust_helpers import SECRET, Counted
 
 from edged.access.admissions import Admissions
 from edged.access.authority import EDGED

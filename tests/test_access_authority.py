@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from cellar_helpers import Desk, busy_writer, rows, running_desk, until
+from trust_helpers import TrustStack, busy_writer, rows, running_trust, until
 
 import edged.access
 from edged.access.authority import EDGED, Asker, Authority, Proof
@@ -28,46 +28,46 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "trust.db"
 
 
-async def an_asker(desk: Desk, *further: Callable[[], None]) -> tuple[str, Asker]:
+async def an_asker(trust: TrustStack, *further: Callable[[], None]) -> tuple[str, Asker]:
     """An administrator's key, by its id, and its authority over keys."""
-    record, secret = await desk.api_keys.create(EDGED, name="admin", role="admin")
-    caller = desk.gate.authenticate(ApiKey(secret), "http")
-    return record.key_id, Asker(desk.gate, caller, "keys:admin", "http", further)
+    record, secret = await trust.api_keys.create(EDGED, name="admin", role="admin")
+    caller = trust.gate.authenticate(ApiKey(secret), "http")
+    return record.key_id, Asker(trust.gate, caller, "keys:admin", "http", further)
 
 
-async def prepare(desk: Desk) -> None:
+async def prepare(trust: TrustStack) -> None:
     """A key to rotate, one to resume, one to change, and a user."""
     for name in ("rotate", "resume", "change"):
-        record, _ = await desk.api_keys.create(EDGED, name=name, role="viewer")
+        record, _ = await trust.api_keys.create(EDGED, name=name, role="viewer")
         if name == "resume":
-            await desk.api_keys.suspend(record.key_id)
-    await desk.users.create(EDGED, name="ann", role="viewer")
-    await desk.users.create(EDGED, name="bob", role="viewer")
-    await desk.users.disable("bob")
+            await trust.api_keys.suspend(record.key_id)
+    await trust.users.create(EDGED, name="ann", role="viewer")
+    await trust.users.create(EDGED, name="bob", role="viewer")
+    await trust.users.disable("bob")
 
 
-def key_named(desk: Desk, name: str) -> str:
-    return next(record.key_id for record in desk.ledger.keys.values() if record.name == name)
+def key_named(trust: TrustStack, name: str) -> str:
+    return next(record.key_id for record in trust.ledger.keys.values() if record.name == name)
 
 
-def services(desk: Desk) -> ServiceTokens:
-    return ServiceTokens(desk.registrar, desk.ledger, desk.admissions, desk.db, desk.clock)
+def services(trust: TrustStack) -> ServiceTokens:
+    return ServiceTokens(trust.registrar, trust.ledger, trust.admissions, trust.db, trust.clock)
 
 
-Grant = Callable[[Desk, Authority], Awaitable[Any]]
+Grant = Callable[[TrustStack, Authority], Awaitable[Any]]
 GRANTS: dict[str, Grant] = {
-    "create": lambda desk, asker: desk.api_keys.create(asker, name="new", role="admin"),
-    "import": lambda desk, asker: desk.api_keys.import_all(asker, [ForeignKey("x" * 32, "new", "admin", 1.0)]),
-    "rotate": lambda desk, asker: desk.api_keys.rotate(asker, key_named(desk, "rotate")),
-    "resume": lambda desk, asker: desk.api_keys.resume(asker, key_named(desk, "resume")),
-    "update": lambda desk, asker: desk.api_keys.update(
-        asker, key_named(desk, "change"), {"role": "admin"}, lambda _before, _after: None
+    "create": lambda trust, asker: trust.api_keys.create(asker, name="new", role="admin"),
+    "import": lambda trust, asker: trust.api_keys.import_all(asker, [ForeignKey("x" * 32, "new", "admin", 1.0)]),
+    "rotate": lambda trust, asker: trust.api_keys.rotate(asker, key_named(trust, "rotate")),
+    "resume": lambda trust, asker: trust.api_keys.resume(asker, key_named(trust, "resume")),
+    "update": lambda trust, asker: trust.api_keys.update(
+        asker, key_named(trust, "change"), {"role": "admin"}, lambda _before, _after: None
     ),
-    "create a service token": lambda desk, asker: services(desk).create(asker, "new"),
-    "import a service token": lambda desk, asker: services(desk).import_one(asker, "new", "y" * 32),
-    "create a user": lambda desk, asker: desk.users.create(asker, name="eve", role="admin"),
-    "widen a user": lambda desk, asker: desk.users.update(asker, "ann", {"role": "admin"}),
-    "enable a user": lambda desk, asker: desk.users.enable(asker, "bob"),
+    "create a service token": lambda trust, asker: services(trust).create(asker, "new"),
+    "import a service token": lambda trust, asker: services(trust).import_one(asker, "new", "y" * 32),
+    "create a user": lambda trust, asker: trust.users.create(asker, name="eve", role="admin"),
+    "widen a user": lambda trust, asker: trust.users.update(asker, "ann", {"role": "admin"}),
+    "enable a user": lambda trust, asker: trust.users.enable(asker, "bob"),
 }
 TABLES = {
     "api_keys": "SELECT name, role, digest, previous_digest, suspended_at IS NULL FROM api_keys ORDER BY key_id",
@@ -80,9 +80,9 @@ def on_disk(path: Path) -> dict[str, list[tuple[object, ...]]]:
     return {table: rows(path, query) for table, query in TABLES.items()}
 
 
-def known(desk: Desk) -> tuple[object, ...]:
+def known(trust: TrustStack) -> tuple[object, ...]:
     """What is granted in memory; of a key not whether it is revoked."""
-    ledger = desk.ledger
+    ledger = trust.ledger
     keys = {(each.name, each.role, each.digest, each.suspended_at is None) for each in ledger.keys.values()}
     users = {(each.name, each.role, each.disabled_at is None) for each in ledger.users.values()}
     return keys, users, set(ledger.service_tokens), ledger.find_service_token(b"")
@@ -97,23 +97,23 @@ async def refused(grant: Awaitable[Any], reasons: list[str]) -> None:
 @pytest.mark.parametrize("name", GRANTS)
 async def test_a_grant_that_waits_is_not_made_for_whoever_was_revoked_meanwhile(path: Path, name: str) -> None:
     """It was allowed when it was asked for, and waits for the disk: nothing is written and nothing is known."""
-    async with running_desk(path) as desk:
-        await prepare(desk)
-        key_id, asker = await an_asker(desk)
-        before, stored, reasons = known(desk), on_disk(path), []
+    async with running_trust(path) as trust:
+        await prepare(trust)
+        key_id, asker = await an_asker(trust)
+        before, stored, reasons = known(trust), on_disk(path), []
         async with trio.open_nursery() as nursery:
-            async with busy_writer(desk.db):
-                nursery.start_soon(partial(desk.api_keys.create, EDGED, name="first in the queue", role="viewer"))
+            async with busy_writer(trust.db):
+                nursery.start_soon(partial(trust.api_keys.create, EDGED, name="first in the queue", role="viewer"))
                 await trio.testing.wait_all_tasks_blocked()
                 asker.check()
-                nursery.start_soon(refused, GRANTS[name](desk, asker), reasons)
+                nursery.start_soon(refused, GRANTS[name](trust, asker), reasons)
                 await trio.testing.wait_all_tasks_blocked()
-                pending = desk.api_keys.revoke(key_id)
+                pending = trust.api_keys.revoke(key_id)
             await pending
-            await desk.api_keys.revoke(key_named(desk, "first in the queue"))
+            await trust.api_keys.revoke(key_named(trust, "first in the queue"))
         assert reasons == ["revoked"]
-        first = next(each for each in desk.ledger.keys.values() if each.name == "first in the queue")
-        after = known(desk)
+        first = next(each for each in trust.ledger.keys.values() if each.name == "first in the queue")
+        after = known(trust)
         assert (after[0] - {(first.name, first.role, first.digest, True)}, *after[1:]) == before
         left = on_disk(path)
         assert [row for row in left["api_keys"] if row[0] != first.name] == stored["api_keys"]
@@ -123,19 +123,19 @@ async def test_a_grant_that_waits_is_not_made_for_whoever_was_revoked_meanwhile(
 @pytest.mark.parametrize("name", GRANTS)
 async def test_a_grant_whose_asker_is_revoked_while_it_is_written_is_taken_back(path: Path, name: str) -> None:
     """By the time that the revocation is answered it is neither on the disk nor in memory, nor told."""
-    async with running_desk(path) as desk:
-        await prepare(desk)
-        key_id, asker = await an_asker(desk)
-        before, stored, reasons = known(desk), on_disk(path), []
+    async with running_trust(path) as trust:
+        await prepare(trust)
+        key_id, asker = await an_asker(trust)
+        before, stored, reasons = known(trust), on_disk(path), []
         async with trio.open_nursery() as nursery:
-            async with busy_writer(desk.db):
-                nursery.start_soon(refused, GRANTS[name](desk, asker), reasons)
+            async with busy_writer(trust.db):
+                nursery.start_soon(refused, GRANTS[name](trust, asker), reasons)
                 await trio.testing.wait_all_tasks_blocked()
                 # The transaction is with the writer's thread by now.
-                assert desk.db._waiting == 2
-                pending = desk.api_keys.revoke(key_id)
+                assert trust.db._waiting == 2
+                pending = trust.api_keys.revoke(key_id)
             await pending
-            assert (known(desk), on_disk(path)) == (before, stored)
+            assert (known(trust), on_disk(path)) == (before, stored)
         assert reasons == ["revoked"]
     assert on_disk(path) == stored
 
@@ -155,29 +155,29 @@ class Late:
 @pytest.mark.parametrize("name", ["create", "create a service token"])
 async def test_a_secret_whose_asker_is_revoked_before_it_is_told_opens_nothing(path: Path, name: str) -> None:
     """Committed and known, and the asker's task has not run yet: what nobody may hear of is denied for good."""
-    async with running_desk(path) as desk:
+    async with running_trust(path) as trust:
         reasons: list[str] = []
-        await refused(GRANTS[name](desk, Late()), reasons)
+        await refused(GRANTS[name](trust, Late()), reasons)
         assert reasons == ["revoked"]
-        assert [each.revoked_at is not None for each in desk.ledger.keys.values()] in ([True], [])
-        assert [services(desk).is_revoked(token) for token in desk.ledger.service_tokens] in ([True], [])
+        assert [each.revoked_at is not None for each in trust.ledger.keys.values()] in ([True], [])
+        assert [services(trust).is_revoked(token) for token in trust.ledger.service_tokens] in ([True], [])
         denied = "SELECT count(*) FROM revocations"
         await until(lambda: rows(path, denied) == [(1,)])
 
 
 async def test_an_answer_is_withheld_from_whoever_was_revoked_after_the_commit(path: Path) -> None:
     """The very look of a caller's key, between the commit and the answer."""
-    async with running_desk(path) as desk:
-        key_id, asker = await an_asker(desk)
+    async with running_trust(path) as trust:
+        key_id, asker = await an_asker(trust)
         withheld: list[str] = []
 
         async def work(_commit: object) -> str:
             await trio.lowlevel.checkpoint()
             return "a secret"
 
-        job = desk.registrar.grant(asker, work, withhold=withheld.append)
+        job = trust.registrar.grant(asker, work, withhold=withheld.append)
         await job._done.wait()
-        await desk.api_keys.revoke(key_id)
+        await trust.api_keys.revoke(key_id)
         with pytest.raises(Refused):
             await job.outcome()
         assert withheld == ["a secret"]
@@ -185,53 +185,53 @@ async def test_an_answer_is_withheld_from_whoever_was_revoked_after_the_commit(p
 
 async def test_a_key_that_ends_its_own_secret_is_told_the_new_one(path: Path) -> None:
     """What the grant itself does to the asker is no reason to withhold the answer."""
-    async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        caller = desk.gate.authenticate(ApiKey(secret), "http")
-        asker = Asker(desk.gate, caller, "self", "http", ())
-        _, new = await desk.api_keys.rotate(asker, record.key_id, 0)
-        assert (desk.lets_in(secret), desk.lets_in(new)) == (False, True)
+    async with running_trust(path) as trust:
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        caller = trust.gate.authenticate(ApiKey(secret), "http")
+        asker = Asker(trust.gate, caller, "self", "http", ())
+        _, new = await trust.api_keys.rotate(asker, record.key_id, 0)
+        assert (trust.lets_in(secret), trust.lets_in(new)) == (False, True)
 
 
 async def test_what_cannot_be_taken_back_now_is_taken_back_before_the_next_grant(path: Path) -> None:
     """The disk takes the grant and not its undoing: it is due like every denial, and nothing is built on top of it."""
-    async with running_desk(path) as desk:
-        key_id, asker = await an_asker(desk)
+    async with running_trust(path) as trust:
+        key_id, asker = await an_asker(trust)
         reasons: list[str] = []
-        await desk.db.write(lambda c: c.execute(
+        await trust.db.write(lambda c: c.execute(
             "CREATE TRIGGER stay BEFORE DELETE ON api_keys BEGIN SELECT RAISE(ABORT, 'no room'); END"
         ))  # fmt: skip
         async with trio.open_nursery() as nursery:
-            async with busy_writer(desk.db):
-                nursery.start_soon(refused, GRANTS["create"](desk, asker), reasons)
+            async with busy_writer(trust.db):
+                nursery.start_soon(refused, GRANTS["create"](trust, asker), reasons)
                 await trio.testing.wait_all_tasks_blocked()
-                pending = desk.api_keys.revoke(key_id)
+                pending = trust.api_keys.revoke(key_id)
             with pytest.raises(StoreFailed, match="in force now, but not saved yet"):
                 await pending
-        assert "new" not in {each.name for each in desk.ledger.keys.values()}
+        assert "new" not in {each.name for each in trust.ledger.keys.values()}
         with pytest.raises(StoreFailed):
-            await desk.api_keys.create(EDGED, name="on top", role="viewer")
-        await desk.db.write(lambda c: c.execute("DROP TRIGGER stay"))
-        await desk.api_keys.create(EDGED, name="on top", role="viewer")
+            await trust.api_keys.create(EDGED, name="on top", role="viewer")
+        await trust.db.write(lambda c: c.execute("DROP TRIGGER stay"))
+        await trust.api_keys.create(EDGED, name="on top", role="viewer")
         assert {row[0] for row in rows(path, "SELECT name FROM api_keys")} == {"admin", "on top"}
         assert rows(path, "SELECT identity FROM revocations") == [(f"key:{key_id}",)]
 
 
 async def test_a_rule_of_the_grant_is_asked_again_too(path: Path) -> None:
     """Whoever was narrowed while it waited hands on no more than they may do by then."""
-    async with running_desk(path) as desk:
+    async with running_trust(path) as trust:
         allowed = [True]
 
         def rule() -> None:
             if not allowed[0]:
                 raise Refused("missing_scope")
 
-        _, asker = await an_asker(desk, rule)
+        _, asker = await an_asker(trust, rule)
         reasons: list[str] = []
-        async with trio.open_nursery() as nursery, busy_writer(desk.db):
-            nursery.start_soon(partial(desk.api_keys.create, EDGED, name="first in the queue", role="viewer"))
+        async with trio.open_nursery() as nursery, busy_writer(trust.db):
+            nursery.start_soon(partial(trust.api_keys.create, EDGED, name="first in the queue", role="viewer"))
             await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(refused, GRANTS["create"](desk, asker), reasons)
+            nursery.start_soon(refused, GRANTS["create"](trust, asker), reasons)
             await trio.testing.wait_all_tasks_blocked()
             allowed[0] = False
         assert reasons == ["missing_scope"]
@@ -239,15 +239,15 @@ async def test_a_rule_of_the_grant_is_asked_again_too(path: Path) -> None:
 
 async def test_a_proof_that_holds_no_more_grants_nothing(path: Path) -> None:
     """A code, or a token that is to be refreshed, is looked at as a credential is."""
-    async with running_desk(path) as desk:
+    async with running_trust(path) as trust:
         reasons: list[str] = []
 
         def rule() -> None:
             raise Refused("revoked")
 
-        await refused(desk.users.create(Proof(rule), name="eve", role="admin"), reasons)
+        await refused(trust.users.create(Proof(rule), name="eve", role="admin"), reasons)
         assert reasons == ["revoked"]
-        assert desk.users.is_empty()
+        assert trust.users.is_empty()
 
 
 def test_what_changes_credentials_has_no_other_way_to_the_disk() -> None:
@@ -260,22 +260,22 @@ def test_what_changes_credentials_has_no_other_way_to_the_disk() -> None:
 
 async def test_a_revocation_waits_for_one_grant_at_most(path: Path) -> None:
     """Sixty grants wait for the disk: of them one more is made before the revocation is on it."""
-    async with running_desk(path) as desk:
-        key_id, asker = await an_asker(desk)
+    async with running_trust(path) as trust:
+        key_id, asker = await an_asker(trust)
         made_by_then: list[int] = []
         reasons: list[str] = []
 
         async def make(number: int) -> None:
-            await refused(desk.api_keys.create(asker, name=f"new {number}", role="viewer"), reasons)
+            await refused(trust.api_keys.create(asker, name=f"new {number}", role="viewer"), reasons)
 
         async with trio.open_nursery() as nursery:
-            async with busy_writer(desk.db):
+            async with busy_writer(trust.db):
                 for number in range(60):
                     nursery.start_soon(make, number)
                 await trio.testing.wait_all_tasks_blocked()
-                pending = desk.api_keys.revoke(key_id)
+                pending = trust.api_keys.revoke(key_id)
             await pending
-            made_by_then.append(len(desk.ledger.keys))
-        await until(lambda: len(desk.registrar._grants) == 0)
+            made_by_then.append(len(trust.ledger.keys))
+        await until(lambda: len(trust.registrar._grants) == 0)
         assert (made_by_then, reasons) == ([1], ["revoked"] * 60)
-        assert len(desk.ledger.keys) == 1
+        assert len(trust.ledger.keys) == 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from cellar_helpers import BrokenCommits, Desk, rows, running_desk
+from trust_helpers import BrokenCommits, TrustStack, rows, running_trust
 
 from edged.access.gate import Gate
 from edged.access.ledger import ALL
@@ -35,7 +35,7 @@ class Issued:
 
 
 @dataclass
-class Walk:
+class History:
     """What somebody with a lying clock does to a box, and what must come of it."""
 
     chance: random.Random
@@ -44,42 +44,42 @@ class Walk:
     #: Scope → the latest time that a line says to foreign tokens, and to our own.
     foreign: dict[str, float] = field(default_factory=dict)
     named: dict[str, float] = field(default_factory=dict)
-    #: Scopes with a line up to now that no trusted clock has seen; no second passes in this walk.
+    #: Scopes with a line up to now that no trusted clock has seen; no second passes in this history.
     provisional: set[str] = field(default_factory=set)
     counts: dict[str, int] = field(default_factory=dict)
 
-    async def turn(self, desk: Desk) -> None:
+    async def turn(self, trust: TrustStack) -> None:
         what = self.chance.choices(["jump", "own", "foreign", "now", "past"], [30, 25, 20, 8, 4])[0]
         self.counts[what] = self.counts.get(what, 0) + 1
         subject = self.chance.choice(["ada", "eve"])
         if what == "jump":
             self.time[0] = NOW + self.chance.uniform(-1e8, 1e8) * self.chance.random() ** 8
-            self.look(desk)
+            self.look(trust)
         elif what == "own":
-            self.issue(subject, "edged", await desk.registrar.epoch())
+            self.issue(subject, "edged", await trust.registrar.epoch())
         elif what == "foreign":
             self.issue(subject, "elsewhere", None)
         elif what == "now":
             scope = self.chance.choice(SCOPES)
-            line = desk.clock.now()
-            await desk.revocations.cut_off(scope, None)
-            if desk.clock.is_trusted:
+            line = trust.clock.now()
+            await trust.revocations.cut_off(scope, None)
+            if trust.clock.is_trusted:
                 self.foreign[scope] = max(line, self.foreign.get(scope, line))
             else:
                 self.provisional.add(scope)
             for each in self.tokens:
                 each.denied = each.denied or (each.caller.epoch is not None and scope in each.scopes)
         else:
-            scope, line = self.chance.choice(SCOPES), desk.clock.now() - self.chance.uniform(1, 1e6)
-            await desk.revocations.cut_off(scope, line)
+            scope, line = self.chance.choice(SCOPES), trust.clock.now() - self.chance.uniform(1, 1e6)
+            await trust.revocations.cut_off(scope, line)
             for lines in (self.foreign, self.named):
                 lines[scope] = max(line, lines.get(scope, line))
 
-    def look(self, desk: Desk) -> None:
+    def look(self, trust: TrustStack) -> None:
         """At each look at the clock provisional lines become firm if it is trusted by now."""
-        desk.revocations.mind_clock()
-        line = desk.clock.now()
-        if desk.clock.is_trusted:
+        trust.revocations.mind_clock()
+        line = trust.clock.now()
+        if trust.clock.is_trusted:
             for scope in self.provisional:
                 self.foreign[scope] = max(line, self.foreign.get(scope, line))
             self.provisional.clear()
@@ -108,20 +108,20 @@ async def test_own_tokens_know_what_came_first_and_foreign_ones_their_time(tmp_p
     again, one from after it always is, unless somebody names a time that it was issued by; foreign ones compare that.
     """
     chance = random.Random(seed)
-    walk, told = Walk(chance, [NOW]), set()
+    history, told = History(chance, [NOW]), set()
     for _ in range(6):
         boot = Boot("boot", lambda: 0.0)
-        async with running_desk(tmp_path / "trust.db", now=lambda: walk.time[0], boot=boot) as desk:
-            walk.look(desk)
+        async with running_trust(tmp_path / "trust.db", now=lambda: history.time[0], boot=boot) as trust:
+            history.look(trust)
             for _ in range(50):
-                await walk.turn(desk)
-                now = desk.clock.now()
-                expected = [walk.expected(each, now) for each in walk.tokens]
-                assert [desk.ledger.is_denied(each.caller) for each in walk.tokens] == expected
+                await history.turn(trust)
+                now = trust.clock.now()
+                expected = [history.expected(each, now) for each in history.tokens]
+                assert [trust.ledger.is_denied(each.caller) for each in history.tokens] == expected
                 told |= {
-                    (each.caller.epoch is None, denied) for each, denied in zip(walk.tokens, expected, strict=True)
+                    (each.caller.epoch is None, denied) for each, denied in zip(history.tokens, expected, strict=True)
                 }
-    assert {"jump", "own", "foreign", "now", "past"} <= walk.counts.keys()
+    assert {"jump", "own", "foreign", "now", "past"} <= history.counts.keys()
     assert len(told) == 4
 
 
@@ -129,16 +129,16 @@ async def test_no_token_is_made_at_an_epoch_that_is_not_on_the_disk(tmp_path: Pa
     """A line that the disk does not take is in force; a token that is made after it waits for the disk, so that no
     restart can put it before a line."""
     path = tmp_path / "trust.db"
-    async with running_desk(path) as desk:
-        before = await desk.registrar.epoch()
-        broken = await BrokenCommits(desk.db).begin()
+    async with running_trust(path) as trust:
+        before = await trust.registrar.epoch()
+        broken = await BrokenCommits(trust.db).begin()
         with pytest.raises(StoreFailed):
-            await desk.revocations.cut_off(ALL, None)
+            await trust.revocations.cut_off(ALL, None)
         with pytest.raises(StoreFailed):
-            await desk.registrar.epoch()
-        assert desk.ledger.epoch == before + 1
+            await trust.registrar.epoch()
+        assert trust.ledger.epoch == before + 1
         await broken.mend()
-        assert await desk.registrar.epoch() == before + 1
+        assert await trust.registrar.epoch() == before + 1
     assert rows(path, "SELECT scope, epoch, own_before FROM cut_offs") == [(ALL, before + 1, None)]
     assert rows(path, "SELECT value FROM meta WHERE name = 'epoch'") == [(before + 1,)]
 
@@ -146,35 +146,35 @@ async def test_no_token_is_made_at_an_epoch_that_is_not_on_the_disk(tmp_path: Pa
 async def test_the_clock_does_not_help_an_own_token_over_a_line(tmp_path: Path) -> None:
     """Issued while the clock was an hour ahead, or in the very second of the line: ended; made after it: good."""
     at = [NOW]
-    async with running_desk(tmp_path / "trust.db", now=lambda: at[0]) as desk:
-        gate = Gate(desk.ledger, desk.admissions, desk.clock, desk.counted, shared_secrets=[SECRET])
+    async with running_trust(tmp_path / "trust.db", now=lambda: at[0]) as trust:
+        gate = Gate(trust.ledger, trust.admissions, trust.clock, trust.counted, shared_secrets=[SECRET])
 
         async def issue() -> Caller:
             issued = int(at[0])
             claims = {"sub": "ada", "iss": "edged", "role": "viewer", "iat": issued, "exp": issued + 9e6}
-            return gate.verify_token(sign({**claims, "epoch": await desk.registrar.epoch()}, SECRET))
+            return gate.verify_token(sign({**claims, "epoch": await trust.registrar.epoch()}, SECRET))
 
         at[0] = NOW + 3600
         ahead = await issue()
         at[0] = NOW
         same = await issue()
-        await desk.revocations.cut_off(ALL, None)
+        await trust.revocations.cut_off(ALL, None)
         after = await issue()
-        assert [desk.ledger.is_denied(each) for each in (ahead, same, after)] == [True, True, False]
+        assert [trust.ledger.is_denied(each) for each in (ahead, same, after)] == [True, True, False]
         # Somebody names a time: then that is what counts, for our own, too.
-        await desk.revocations.cut_off(ALL, NOW - 1)
-        assert not desk.ledger.is_denied(after)
-        await desk.revocations.cut_off(user_identity("ada"), NOW + 1)
-        assert desk.ledger.is_denied(after)
+        await trust.revocations.cut_off(ALL, NOW - 1)
+        assert not trust.ledger.is_denied(after)
+        await trust.revocations.cut_off(user_identity("ada"), NOW + 1)
+        assert trust.ledger.is_denied(after)
 
 
 async def test_a_line_that_lies_a_little_ahead_is_one_up_to_now_too(tmp_path: Path) -> None:
     """Whoever's clock is fast means everything so far."""
-    async with running_desk(tmp_path / "trust.db", now=lambda: NOW) as desk:
+    async with running_trust(tmp_path / "trust.db", now=lambda: NOW) as trust:
         claims = {"sub": "ada", "iss": "edged", "role": "viewer", "iat": int(NOW) + 3600, "exp": 2**40}
-        caller = read_caller(claims, "text", issuer="", now=NOW + 3600, epoch=await desk.registrar.epoch())
-        await desk.revocations.cut_off(ALL, NOW + 30)
-        assert desk.ledger.is_denied(caller)
-        gate = Gate(desk.ledger, desk.admissions, desk.clock, desk.counted)
+        caller = read_caller(claims, "text", issuer="", now=NOW + 3600, epoch=await trust.registrar.epoch())
+        await trust.revocations.cut_off(ALL, NOW + 30)
+        assert trust.ledger.is_denied(caller)
+        gate = Gate(trust.ledger, trust.admissions, trust.clock, trust.counted)
         with pytest.raises(Refused):
             gate.authorize(caller, "camera:read", "ws")

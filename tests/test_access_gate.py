@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 import trio
-from cellar_helpers import SECRET, Counted
+from trust_helpers import SECRET, Counted
 
 from edged.access.admissions import Admissions
 from edged.access.gate import Gate

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from cellar_helpers import SECRET, BrokenCommits, open_desk, rows, until
 from hypothesis import given
 from hypothesis import strategies as st
+from trust_helpers import SECRET, BrokenCommits, open_trust, rows, until
 
 from edged.access import limiter as module
 from edged.access.authority import EDGED
@@ -266,58 +266,58 @@ def stranger(address: str = CAFE) -> Peer:
 async def test_ten_unknown_keys_or_tokens_hold_an_address_up_but_not_a_right_one(tmp_path: Path) -> None:
     """The next wrong one is not even counted or logged until the wait is over; a right one is let in."""
     door = Door()
-    async with open_desk(tmp_path / "trust.db") as desk:
+    async with open_trust(tmp_path / "trust.db") as trust:
         for number in range(5):
             with pytest.raises(Refused):
-                door.limiter.authenticate(desk.gate, ApiKey(f"wrong {number}"), stranger(), "ws")
+                door.limiter.authenticate(trust.gate, ApiKey(f"wrong {number}"), stranger(), "ws")
             with pytest.raises(Refused):
-                door.limiter.authenticate(desk.gate, Token(f"a.b.c{number}"), stranger(), "http")
-        counted = len(desk.counted.failed)
+                door.limiter.authenticate(trust.gate, Token(f"a.b.c{number}"), stranger(), "http")
+        counted = len(trust.counted.failed)
         with pytest.raises(RateLimited):
-            door.limiter.authenticate(desk.gate, ApiKey("another"), stranger(), "ws")
-        assert len(desk.counted.failed) == counted == 10
+            door.limiter.authenticate(trust.gate, ApiKey("another"), stranger(), "ws")
+        assert len(trust.counted.failed) == counted == 10
         async with trio.open_nursery() as nursery:
-            await nursery.start(desk.registrar.run)
-            _, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
+            await nursery.start(trust.registrar.run)
+            _, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
             nursery.cancel_scope.cancel()
-        assert door.limiter.authenticate(desk.gate, ApiKey(secret), stranger(), "ws").role == "viewer"
+        assert door.limiter.authenticate(trust.gate, ApiKey(secret), stranger(), "ws").role == "viewer"
         door.now += 1.0
         with pytest.raises(Refused):
-            door.limiter.authenticate(desk.gate, ApiKey("another"), stranger(), "ws")
+            door.limiter.authenticate(trust.gate, ApiKey("another"), stranger(), "ws")
 
 
 @pytest.mark.parametrize("peer", [Peer("unix", uid=1), stranger("127.0.0.1"), stranger("::1")])
 async def test_keys_are_not_counted_on_this_very_machine(tmp_path: Path, peer: Peer) -> None:
     """Its clients are ours, or a proxy's many."""
     door = Door()
-    async with open_desk(tmp_path / "trust.db") as desk:
+    async with open_trust(tmp_path / "trust.db") as trust:
         for number in range(50):
             with pytest.raises(Refused):
-                door.limiter.authenticate(desk.gate, ApiKey(f"wrong {number}"), peer, "ws")
+                door.limiter.authenticate(trust.gate, ApiKey(f"wrong {number}"), peer, "ws")
 
 
 async def test_tickets_nothing_and_root_are_no_guesses(tmp_path: Path) -> None:
     """A page with twenty pictures shows twenty tickets after a restart; root was vouched for by the kernel."""
     door = Door()
-    async with open_desk(tmp_path / "trust.db") as desk:
+    async with open_trust(tmp_path / "trust.db") as trust:
         for number in range(50):
             with pytest.raises(Refused):
-                door.limiter.authenticate(desk.gate, Ticket(f"old {number}"), stranger(), "http")
+                door.limiter.authenticate(trust.gate, Ticket(f"old {number}"), stranger(), "http")
             with pytest.raises(Refused):
-                door.limiter.authenticate(desk.gate, NoCredential(), stranger(), "http")
+                door.limiter.authenticate(trust.gate, NoCredential(), stranger(), "http")
         door.guess(10, CAFE)
-        assert door.limiter.authenticate(desk.gate, LocalUser(0), stranger(), "http").role == "admin"
+        assert door.limiter.authenticate(trust.gate, LocalUser(0), stranger(), "http").role == "admin"
 
 
 async def test_a_credential_that_has_ended_is_no_guess(tmp_path: Path) -> None:
     """Whoever holds it was given it once."""
     door = Door()
 
-    async with open_desk(tmp_path / "trust.db") as desk:
+    async with open_trust(tmp_path / "trust.db") as trust:
         for number in range(30):
             text = sign(issue_claims(f"user{number}", role="viewer", now=1000.0, expires_in=60), SECRET)
             with pytest.raises(Refused, match="exp is past"):
-                door.limiter.authenticate(desk.gate, Token(text), stranger(), "ws")
+                door.limiter.authenticate(trust.gate, Token(text), stranger(), "ws")
         assert door.wait_of(CAFE) == 0
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import trio
-from cellar_helpers import SECRET, Counted, running_desk
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after
+from trust_helpers import SECRET, Counted, running_trust
 
 from edged.access import tickets as room
 from edged.access.admissions import Admissions
@@ -293,21 +293,21 @@ async def test_what_a_ticket_opened_leaves_when_its_key_is_narrowed(tmp_path: Pa
     """By the real registrar: in force and put out when the change is answered."""
     out: list[str] = []
     with fail_after(30):
-        async with running_desk(tmp_path / "trust.db") as desk:
-            record, secret = await desk.api_keys.create(EDGED, name="wall", role="viewer")
-            parent = desk.gate.authenticate(ApiKey(secret), "ws")
+        async with running_trust(tmp_path / "trust.db") as trust:
+            record, secret = await trust.api_keys.create(EDGED, name="wall", role="viewer")
+            parent = trust.gate.authenticate(ApiKey(secret), "ws")
             for camera in ("camera0", "camera1"):
-                ticket = Ticket(desk.gate.tickets.make(parent, "read", camera, 60, "session_1"))
-                caller = desk.gate.authenticate(ticket, "rtsp")
+                ticket = Ticket(trust.gate.tickets.make(parent, "read", camera, 60, "session_1"))
+                caller = trust.gate.authenticate(ticket, "rtsp")
                 leave = lambda _cause, _by, camera=camera: out.append(camera)  # noqa: E731
-                desk.gate.admit(
+                trust.gate.admit(
                     caller, "rtsp", leave, path=camera, session=camera, capability="stream:read",
                     resource=Resource.of_camera(camera),
                 )  # fmt: skip
-            await desk.api_keys.update(
+            await trust.api_keys.update(
                 EDGED, record.key_id, {"camera_access": ("camera1",)}, lambda _before, _after: None
             )
             assert out == ["camera0"]
-            await desk.api_keys.revoke(record.key_id)
+            await trust.api_keys.revoke(record.key_id)
             assert out == ["camera0", "camera1"]
-            assert len(desk.admissions) == 0
+            assert len(trust.admissions) == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from cellar_helpers import BrokenCommits, rows, until
+from trust_helpers import BrokenCommits, rows, until
 
 from edged.access.usage import Usage
 from edged.clock import Clock

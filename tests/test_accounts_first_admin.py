@@ -22,7 +22,7 @@ from edged.credentials.first_admin import ALPHABET, LENGTH, digest, mint_code
 from edged.errors import InvalidState, StoreFailed
 
 
-class Desk:
+class Offers:
     """A first admin who is needed, until a test says otherwise, and what was shown on the terminal."""
 
     def __init__(self, folder: Path) -> None:
@@ -36,8 +36,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def offers(tmp_path: Path) -> Offers:
+    return Offers(tmp_path)
 
 
 @asynccontextmanager
@@ -75,175 +75,175 @@ def test_any_text_can_be_shown_as_a_code(text: str) -> None:
     assert digest(text) != digest("ABCDEFGHJK") or "ABCDEFGHJK" in text.upper().replace("-", "").replace(" ", "")
 
 
-async def test_the_code_is_in_a_file_for_root_alone_and_nowhere_in_the_log(desk: Desk) -> None:
+async def test_the_code_is_in_a_file_for_root_alone_and_nowhere_in_the_log(offers: Offers) -> None:
     """The log says that there is no administrator, and where to look."""
     with capture_logs() as logs:
-        desk.first.offer()
-    assert stat.S_IMODE(desk.first.path.stat().st_mode) == 0o600
-    assert desk.shown == [desk.code]
+        offers.first.offer()
+    assert stat.S_IMODE(offers.first.path.stat().st_mode) == 0o600
+    assert offers.shown == [offers.code]
     (line,) = logs
     assert line["event"] == "no administrator yet"
-    assert line["code_in"] == str(desk.first.path)
-    assert desk.code not in str(logs)
-    assert desk.code not in str(vars(desk.first))
-    assert desk.first.takes(desk.code.lower())
+    assert line["code_in"] == str(offers.first.path)
+    assert offers.code not in str(logs)
+    assert offers.code not in str(vars(offers.first))
+    assert offers.first.takes(offers.code.lower())
 
 
-async def test_the_console_is_told_the_same_code_for_as_long_as_it_is_good(desk: Desk, tmp_path: Path) -> None:
+async def test_the_console_is_told_the_same_code_for_as_long_as_it_is_good(offers: Offers, tmp_path: Path) -> None:
     """agetty, which shows the file, reads as root; a backslash would be an order to it (agetty(8))."""
     issue = tmp_path / "issue"
     issue.touch(0o600)
-    desk.first.offer()
+    offers.first.offer()
     assert stat.S_IMODE(issue.stat().st_mode) == 0o600
-    assert desk.code in issue.read_text()
+    assert offers.code in issue.read_text()
     assert "sudo edged claim" in issue.read_text()
     assert "\\" not in issue.read_text()
-    before = desk.code
-    desk.first.offer()
-    assert desk.code in issue.read_text()
+    before = offers.code
+    offers.first.offer()
+    assert offers.code in issue.read_text()
     assert before not in issue.read_text()
-    desk.first.withdraw()
+    offers.first.withdraw()
     assert list(tmp_path.iterdir()) == [issue]
     assert issue.read_text() == ""
 
 
-async def test_a_link_or_anything_else_in_the_consoles_place_is_left_alone(desk: Desk, tmp_path: Path) -> None:
+async def test_a_link_or_anything_else_in_the_consoles_place_is_left_alone(offers: Offers, tmp_path: Path) -> None:
     """agetty reads it as root: what edged writes there must not be chosen by a link, and nothing is made there."""
     issue, secret = tmp_path / "issue", tmp_path / "secret"
-    desk.first.offer()
+    offers.first.offer()
     assert not issue.exists()
     secret.write_text("of root's")
     issue.symlink_to(secret)
-    desk.first.offer()
-    desk.first.withdraw()
+    offers.first.offer()
+    offers.first.withdraw()
     assert secret.read_text() == "of root's"
     issue.unlink()
     os.link(secret, issue)
-    desk.first.offer()
+    offers.first.offer()
     assert secret.read_text() == "of root's"
     issue.unlink()
     os.mkfifo(issue)
-    desk.first.offer()
-    assert desk.first.takes(desk.code)
+    offers.first.offer()
+    assert offers.first.takes(offers.code)
 
 
-async def test_four_wrong_tries_are_forgiven_the_fifth_ends_the_code(desk: Desk) -> None:
+async def test_four_wrong_tries_are_forgiven_the_fifth_ends_the_code(offers: Offers) -> None:
     """A right one in between does not count; after the fifth the right one is as wrong as any."""
-    desk.first.offer()
-    code = desk.code
+    offers.first.offer()
+    code = offers.code
     for number in range(TRIES - 1):
-        assert not desk.first.takes(f"wrong{number}")
-        assert desk.first.takes(code)
-    assert not desk.first.takes("")
-    assert not desk.first.takes(code)
-    assert not desk.first.path.exists()
-    assert desk.first.seconds_left == 0
+        assert not offers.first.takes(f"wrong{number}")
+        assert offers.first.takes(code)
+    assert not offers.first.takes("")
+    assert not offers.first.takes(code)
+    assert not offers.first.path.exists()
+    assert offers.first.seconds_left == 0
 
 
-async def test_the_same_wrong_code_again_uses_nothing_up(desk: Desk) -> None:
+async def test_the_same_wrong_code_again_uses_nothing_up(offers: Offers) -> None:
     """Neither this code nor the next one: only different ones count, and none twice."""
-    desk.first.offer()
+    offers.first.offer()
     for _ in range(50):
-        assert not desk.first.takes("WRONG00000")
-        assert not desk.first.takes("wrong-ooooo")
-    assert desk.first.takes(desk.code)
+        assert not offers.first.takes("WRONG00000")
+        assert not offers.first.takes("wrong-ooooo")
+    assert offers.first.takes(offers.code)
     for number in range(TRIES):
-        desk.first.takes(f"WRONG{number:05}")
-    assert desk.first.seconds_left == 0
-    desk.first.offer()
+        offers.first.takes(f"WRONG{number:05}")
+    assert offers.first.seconds_left == 0
+    offers.first.offer()
     for _ in range(10):
         for number in range(TRIES):
-            assert not desk.first.takes(f"WRONG{number:05}")
-    assert desk.first.takes(desk.code)
+            assert not offers.first.takes(f"WRONG{number:05}")
+    assert offers.first.takes(offers.code)
 
 
 async def test_a_code_ends_after_fifteen_minutes_and_its_file_with_it(
-    desk: Desk, mock_clock: trio.testing.MockClock
+    offers: Offers, mock_clock: trio.testing.MockClock
 ) -> None:
     """By the monotonic clock."""
-    async with running(desk.first):
-        code = desk.code
+    async with running(offers.first):
+        code = offers.code
         mock_clock.jump(SECONDS - 1)
         await trio.testing.wait_all_tasks_blocked()
-        assert desk.first.takes(code)
+        assert offers.first.takes(code)
         mock_clock.jump(1)
-        assert not desk.first.takes(code)
+        assert not offers.first.takes(code)
         await trio.testing.wait_all_tasks_blocked()
-        assert not desk.first.path.exists()
+        assert not offers.first.path.exists()
 
 
 async def test_a_new_code_lives_its_own_fifteen_minutes_and_the_old_one_ends(
-    desk: Desk, mock_clock: trio.testing.MockClock
+    offers: Offers, mock_clock: trio.testing.MockClock
 ) -> None:
     """Also after the first has expired; and it has five tries of its own."""
-    async with running(desk.first):
-        old = desk.code
+    async with running(offers.first):
+        old = offers.code
         mock_clock.jump(SECONDS - 60)
         for number in range(TRIES - 1):
-            desk.first.takes(f"wrong{number}")
-        desk.first.offer()
+            offers.first.takes(f"wrong{number}")
+        offers.first.offer()
         await trio.testing.wait_all_tasks_blocked()
-        new = desk.code
-        assert not desk.first.takes(old)
+        new = offers.code
+        assert not offers.first.takes(old)
         mock_clock.jump(120)
         await trio.testing.wait_all_tasks_blocked()
-        assert desk.first.takes(new)
+        assert offers.first.takes(new)
         mock_clock.jump(SECONDS)
         await trio.testing.wait_all_tasks_blocked()
-        assert not desk.first.path.exists()
-        desk.first.offer()
-        assert desk.first.takes(desk.code)
+        assert not offers.first.path.exists()
+        offers.first.offer()
+        assert offers.first.takes(offers.code)
 
 
-async def test_a_box_that_has_users_offers_nothing(desk: Desk) -> None:
+async def test_a_box_that_has_users_offers_nothing(offers: Offers) -> None:
     """A code that a kill left behind goes, and none can be asked for."""
-    desk.first.path.write_text("LEFTOVER00")
-    desk.needed = False
-    async with running(desk.first):
-        assert not desk.first.path.exists()
+    offers.first.path.write_text("LEFTOVER00")
+    offers.needed = False
+    async with running(offers.first):
+        assert not offers.first.path.exists()
         with pytest.raises(InvalidState, match="administrator already"):
-            desk.first.offer()
-    assert desk.shown == []
+            offers.first.offer()
+    assert offers.shown == []
 
 
-async def test_a_code_is_worth_nothing_once_somebody_made_a_user_another_way(desk: Desk) -> None:
+async def test_a_code_is_worth_nothing_once_somebody_made_a_user_another_way(offers: Offers) -> None:
     """The unix socket, for example."""
-    desk.first.offer()
-    desk.needed = False
-    assert not desk.first.takes(desk.code)
+    offers.first.offer()
+    offers.needed = False
+    assert not offers.first.takes(offers.code)
 
 
-async def test_stopping_removes_the_file(desk: Desk) -> None:
+async def test_stopping_removes_the_file(offers: Offers) -> None:
     """A code is good for one run."""
-    async with running(desk.first):
-        code = desk.code
-    assert not desk.first.path.exists()
-    assert not desk.first.takes(code)
+    async with running(offers.first):
+        code = offers.code
+    assert not offers.first.path.exists()
+    assert not offers.first.takes(code)
 
 
-async def test_a_file_or_link_that_lies_there_is_replaced_not_followed(desk: Desk, tmp_path: Path) -> None:
+async def test_a_file_or_link_that_lies_there_is_replaced_not_followed(offers: Offers, tmp_path: Path) -> None:
     """Whoever put it there reads nothing, and nothing of theirs is written to."""
     target = tmp_path / "target"
     target.write_text("theirs")
     target.chmod(0o644)
-    desk.first.path.symlink_to(target)
-    desk.first.offer()
+    offers.first.path.symlink_to(target)
+    offers.first.offer()
     assert target.read_text() == "theirs"
-    assert not desk.first.path.is_symlink()
-    assert stat.S_IMODE(desk.first.path.stat().st_mode) == 0o600
+    assert not offers.first.path.is_symlink()
+    assert stat.S_IMODE(offers.first.path.stat().st_mode) == 0o600
 
 
 async def test_without_a_file_there_is_no_code(tmp_path: Path) -> None:
     """A folder that cannot be written is said at the start, and to whoever asks for a code."""
-    desk = Desk(tmp_path / "missing")
+    offers = Offers(tmp_path / "missing")
     with capture_logs() as logs:
-        async with running(desk.first):
+        async with running(offers.first):
             with pytest.raises(StoreFailed, match="cannot be written") as caught:
-                desk.first.offer()
+                offers.first.offer()
     assert caught.value.hint
     assert [line["event"] for line in logs] == ["no claim code"]
-    assert desk.shown == []
-    assert desk.first.seconds_left == 0
+    assert offers.shown == []
+    assert offers.first.seconds_left == 0
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

@@ -11,7 +11,7 @@ import planted
 import pytest
 import trio
 import trio.testing
-from cellar_helpers import BrokenCommits, Desk, running_desk, until
+from trust_helpers import BrokenCommits, TrustStack, running_trust, until
 
 from edged.access.authority import EDGED
 from edged.access.limiter import Limiter
@@ -40,7 +40,7 @@ class Hasher:
 
 @dataclass
 class Door:
-    desk: Desk
+    trust: TrustStack
     logins: Logins
     hasher: Hasher
     passwords: Passwords
@@ -53,25 +53,25 @@ class Door:
             user, epoch = await self.logins.enter(name, password, address, "http", is_near=is_near)
         except Refused as problem:
             return problem.reason if problem.sentence == "Invalid credentials" else problem.sentence
-        assert (user.name, epoch) == (name, self.desk.ledger.epoch)
+        assert (user.name, epoch) == (name, self.trust.ledger.epoch)
         return "in"
 
 
 @asynccontextmanager
 async def opened(path: Path, *, is_demo: bool = False) -> AsyncIterator[Door]:
-    async with running_desk(path / "trust.db") as desk:
+    async with running_trust(path / "trust.db") as trust:
         hasher = Hasher()
         passwords = Passwords(cost=FLOOR, make_hasher=lambda: hasher)
-        logins = Logins(desk.users, passwords, Limiter(), desk.gate, desk.registrar, is_demo=is_demo)
-        await desk.users.create(EDGED, name="ann", role="viewer", password=await passwords.hash(PASSWORD))
-        yield Door(desk, logins, hasher, passwords)
+        logins = Logins(trust.users, passwords, Limiter(), trust.gate, trust.registrar, is_demo=is_demo)
+        await trust.users.create(EDGED, name="ann", role="viewer", password=await passwords.hash(PASSWORD))
+        yield Door(trust, logins, hasher, passwords)
 
 
 async def test_whoever_shows_name_and_password_is_in(tmp_path: Path) -> None:
     """And counted, once."""
     async with opened(tmp_path) as door:
         assert await door.enter() == "in"
-        assert door.desk.counted.used[-1] == ("password", "http", "viewer")
+        assert door.trust.counted.used[-1] == ("password", "http", "viewer")
         assert len(door.hasher.asked) == 1
 
 
@@ -82,17 +82,17 @@ async def test_whoever_shows_name_and_password_is_in(tmp_path: Path) -> None:
 async def test_whoever_does_not_costs_one_hash_all_the_same(tmp_path: Path, name: str, password: str) -> None:
     """Wrong, unknown, misspelt, without a password: one comparison each, one reason, one count."""
     async with opened(tmp_path) as door:
-        await door.desk.users.create(EDGED, name="mute", role="viewer")
+        await door.trust.users.create(EDGED, name="mute", role="viewer")
         assert await door.enter(name, password) == "unknown_key"
         assert len(door.hasher.asked) == 1
-        assert door.desk.counted.failed == [("unknown_key", "password", "http")]
-        assert not any(method == "password" for method, _, _ in door.desk.counted.used)
+        assert door.trust.counted.failed == [("unknown_key", "password", "http")]
+        assert not any(method == "password" for method, _, _ in door.trust.counted.used)
 
 
 async def test_a_disabled_user_is_told_what_a_wrong_password_is_told(tmp_path: Path) -> None:
     """The log knows better; and it was no guess, so that nobody is slowed down for it."""
     async with opened(tmp_path) as door:
-        await door.desk.users.disable("ann")
+        await door.trust.users.disable("ann")
         for _ in range(12):
             assert await door.enter() == "suspended"
         assert await door.enter(password="wrong") == "unknown_key"
@@ -101,7 +101,7 @@ async def test_a_disabled_user_is_told_what_a_wrong_password_is_told(tmp_path: P
 async def test_a_subject_that_was_revoked_gets_no_token_that_nobody_would_take(tmp_path: Path) -> None:
     """For good, whoever issues: so the login says so, in the words of every other failure."""
     async with opened(tmp_path) as door:
-        await door.desk.registrar.revoke_token(frozenset({"user:ann"}), None, kind="subject")
+        await door.trust.registrar.revoke_token(frozenset({"user:ann"}), None, kind="subject")
         assert await door.enter() == "revoked"
 
 
@@ -128,7 +128,7 @@ async def test_a_sample_password_is_taken_by_a_demo_on_this_machine_only(
     """demo with demo, and whatever else nobody may choose (contract C-48); where somebody is, their session says."""
     outcome = "in" if is_near and is_demo else "unknown_key"
     async with opened(tmp_path, is_demo=is_demo) as door:
-        await door.desk.users.create(EDGED, name="demo", role="viewer", password=await door.passwords.hash("demo"))
+        await door.trust.users.create(EDGED, name="demo", role="viewer", password=await door.passwords.hash("demo"))
         assert await door.enter("demo", "demo", address, is_near) == outcome
         assert await door.enter("ann", PASSWORD, address, is_near) == "in"
 
@@ -137,7 +137,7 @@ async def test_a_sample_password_is_taken_by_a_demo_on_this_machine_only(
 async def test_what_changes_while_a_password_is_looked_at_counts(tmp_path: Path, change: str) -> None:
     """No token is made of rights, or for a password, that the user has no more."""
     async with opened(tmp_path) as door:
-        users, looked_at, go_on = door.desk.users, trio.Event(), trio.Event()
+        users, looked_at, go_on = door.trust.users, trio.Event(), trio.Event()
         verify = door.passwords.verify
 
         async def slowly(phc: str | None, text: str, **options: bool) -> Verified:
@@ -171,7 +171,7 @@ async def test_what_is_given_while_a_password_is_looked_at_is_in_the_token(tmp_p
         verify = door.passwords.verify
 
         async def widening(phc: str | None, text: str, **options: bool) -> Verified:
-            await door.desk.users.update(EDGED, "ann", {"role": "operator"})
+            await door.trust.users.update(EDGED, "ann", {"role": "operator"})
             return await verify(phc, text, **options)
 
         door.passwords.verify = widening  # type: ignore[method-assign]
@@ -183,11 +183,11 @@ async def test_an_old_hash_is_made_anew_by_the_way(tmp_path: Path) -> None:
     """At today's cost, without waiting for the disk; nothing that the user has ends."""
     async with opened(tmp_path) as door:
         cheap = door.hasher.hash(PASSWORD.encode(), Cost(FLOOR.memory_kib, 1))
-        await door.desk.users.create(EDGED, name="old", role="viewer", password=cheap)
-        token = door.desk.token("old")
+        await door.trust.users.create(EDGED, name="old", role="viewer", password=cheap)
+        token = door.trust.token("old")
         assert await door.enter("old") == "in"
-        await until(lambda: door.desk.users.get("old").password != cheap)
-        assert door.desk.standing(token) == "good"
+        await until(lambda: door.trust.users.get("old").password != cheap)
+        assert door.trust.standing(token) == "good"
         assert await door.enter("old") == "in"
 
 
@@ -195,8 +195,8 @@ async def test_stored_hashes_say_what_they_cost(tmp_path: Path) -> None:
     """From the start on whoever does not exist takes as long as whoever does."""
     async with opened(tmp_path) as door:
         dear = door.hasher.hash(PASSWORD.encode(), Cost(FLOOR.memory_kib, 5))
-        await door.desk.users.create(EDGED, name="dear", role="viewer", password=dear)
-        await door.desk.users.create(EDGED, name="mute", role="viewer")
+        await door.trust.users.create(EDGED, name="dear", role="viewer", password=dear)
+        await door.trust.users.create(EDGED, name="mute", role="viewer")
         heard: list[str] = []
         door.passwords.heed = heard.append  # type: ignore[method-assign]
         door.logins.load()
@@ -207,9 +207,9 @@ async def test_stored_hashes_say_what_they_cost(tmp_path: Path) -> None:
 async def test_no_login_while_no_token_can_be_made(tmp_path: Path) -> None:
     """store_error, as long as what ended the tokens before is not on disk."""
     async with opened(tmp_path) as door:
-        broken = await BrokenCommits(door.desk.db).begin()
+        broken = await BrokenCommits(door.trust.db).begin()
         with pytest.raises(StoreFailed):
-            await door.desk.users.update(EDGED, "ann", {"role": "monitor"})
+            await door.trust.users.update(EDGED, "ann", {"role": "monitor"})
         with pytest.raises(StoreFailed):
             await door.enter()
         await broken.mend()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from cellar_helpers import SECRET, Desk, rows, running_desk
+from trust_helpers import SECRET, TrustStack, rows, running_trust
 
 from edged.access.authority import EDGED, Asker
 from edged.accounts.revocations import PRUNE_SECONDS
@@ -41,26 +41,26 @@ class Made:
     made: list[Made] = field(default_factory=list)
 
 
-def token(desk: Desk, issuer: str, **claims: object) -> Caller:
+def token(trust: TrustStack, issuer: str, **claims: object) -> Caller:
     """A token as the gate reads it once its signature is found good: edged's own, or a partner's."""
-    extra = {"iss": "edged", "epoch": desk.ledger.epoch} if not issuer else {"iss": issuer}
-    told = issue_claims("ann", role="admin", now=desk.clock.now(), expires_in=3600) | extra | claims
-    epoch = desk.ledger.epoch if not issuer else None
-    return read_caller(told, sign(told, SECRET), now=desk.clock.now(), epoch=epoch, issuer=issuer)
+    extra = {"iss": "edged", "epoch": trust.ledger.epoch} if not issuer else {"iss": issuer}
+    told = issue_claims("ann", role="admin", now=trust.clock.now(), expires_in=3600) | extra | claims
+    epoch = trust.ledger.epoch if not issuer else None
+    return read_caller(told, sign(told, SECRET), now=trust.clock.now(), epoch=epoch, issuer=issuer)
 
 
-def is_ended(desk: Desk, item: Made) -> bool:
+def is_ended(trust: TrustStack, item: Made) -> bool:
     if item.key_id:
-        record = desk.ledger.keys[item.key_id]
+        record = trust.ledger.keys[item.key_id]
         return record.revoked_at is not None
-    return desk.ledger.is_denied(item.caller)
+    return trust.ledger.is_denied(item.caller)
 
 
 class History:
     """Tokens issue tokens and keys, keys issue tokens, tokens are refreshed; then one of them is revoked."""
 
-    def __init__(self, desk: Desk, dice: random.Random) -> None:
-        self.desk = desk
+    def __init__(self, trust: TrustStack, dice: random.Random) -> None:
+        self.trust = trust
         self.dice = dice
         self.items: list[Made] = []
 
@@ -83,27 +83,27 @@ class History:
         # Partners give whatever jti they like; edged never gives one twice.
         given = [str(each.caller.claims["jti"]) for each in self.items if not each.key_id]
         jti = {"jti": self.dice.choice([*given, "j"])} if issuer else {}
-        self.items.append(Made(token(self.desk, issuer, **jti)))
+        self.items.append(Made(token(self.trust, issuer, **jti)))
 
     def _issue(self, maker: Made) -> None:
         if len(makers_of(maker.caller)) > 24:
             return
-        caller = token(self.desk, "", issued_by=write_issued_by(maker.caller), sub="bob", user_id="bob")
+        caller = token(self.trust, "", issued_by=write_issued_by(maker.caller), sub="bob", user_id="bob")
         self._add(Made(caller, maker))
 
     async def _make_key(self, maker: Made) -> None:
-        asker = Asker(self.desk.gate, maker.caller, "keys:admin", "http", ())
-        record, secret = await self.desk.api_keys.create(asker, name="k", role="admin")
-        self._add(Made(self.desk.gate.authenticate(ApiKey(secret), "http"), maker, key_id=record.key_id))
+        asker = Asker(self.trust.gate, maker.caller, "keys:admin", "http", ())
+        record, secret = await self.trust.api_keys.create(asker, name="k", role="admin")
+        self._add(Made(self.trust.gate.authenticate(ApiKey(secret), "http"), maker, key_id=record.key_id))
 
     def _refresh(self, before: Made) -> None:
         kept = before.caller.claims.keys() & {"issued_by", "sub", "user_id"}
         claims = {name: before.caller.claims[name] for name in kept}
-        caller = token(self.desk, "", **claims)
+        caller = token(self.trust, "", **claims)
         names = {name for each in (before.caller, caller) for name in each.identities if name.startswith(TOKENS)}
-        families = self.desk.ledger.families_of_caller(before.caller)
+        families = self.trust.ledger.families_of_caller(before.caller)
         family = next(iter(families), f"family:{len(self.items)}")
-        self.desk.ledger.join(family, 0.0, self.desk.clock.now() + 3600, names)
+        self.trust.ledger.join(family, 0.0, self.trust.clock.now() + 3600, names)
         self.items.append(Made(caller, before.maker, before))
 
     def _add(self, item: Made) -> None:
@@ -138,7 +138,7 @@ class History:
     def revoke(self, item: Made, include_made: bool) -> set[Made]:
         """In one of the ways that there are; what is to be ended by then."""
         names, hit = self._name(item)
-        ledger, registrar = self.desk.ledger, self.desk.registrar
+        ledger, registrar = self.trust.ledger, self.trust.registrar
         registrar.revoke_token(names, None).close()
         if include_made and (made := ledger.made_by(names)):
             registrar.deny(made, None, "", "key", "")
@@ -162,92 +162,92 @@ class History:
         return frozenset({by_text, jti_identity(caller.issuer, jti)}), own
 
 
-async def play(path: Path, number: int, desk: Desk) -> None:
+async def play(path: Path, number: int, trust: TrustStack) -> None:
     dice = random.Random(number)
-    history = History(desk, dice)
+    history = History(trust, dice)
     await history.play(dice.randrange(3, 14))
     item, include_made = dice.choice(history.items), dice.random() < 0.5
     hit = history.revoke(item, include_made)
     expected = history.expect(hit, include_made)
-    ended = {each for each in history.items if is_ended(desk, each)}
+    ended = {each for each in history.items if is_ended(trust, each)}
     assert ended == expected, (number, len(ended - expected), len(expected - ended))
 
 
 @asynccontextmanager
-async def fresh(desk: Desk) -> AsyncIterator[Desk]:
-    """The same desk, with nothing in its memory."""
-    ledger = desk.ledger
+async def fresh(trust: TrustStack) -> AsyncIterator[TrustStack]:
+    """The same trust, with nothing in its memory."""
+    ledger = trust.ledger
     for table in (ledger.keys, ledger.denied, ledger.families, ledger._families_of, ledger._derived, ledger._callers):
         table.clear()
-    yield desk
+    yield trust
 
 
 async def test_what_a_revoked_credential_made_ends_with_it_and_nothing_else(path: Path) -> None:
     """Random histories: tokens always end with what made them, through every hand and refresh; keys where it is asked
     for; and whoever else has the same jti from another issuer, or the same subject, goes on."""
-    async with running_desk(path) as desk:
+    async with running_trust(path) as trust:
         for number in range(HISTORIES):
-            async with fresh(desk):
-                await play(path, number, desk)
+            async with fresh(trust):
+                await play(path, number, trust)
 
 
 async def test_a_token_names_nothing_of_another_issuer(path: Path) -> None:
     """Random tokens of four issuers with few jtis and subjects: all that one can name as its own ends its own issuer's
     at most, and its names are never another's."""
-    async with running_desk(path) as desk:
+    async with running_trust(path) as trust:
         for number in range(HISTORIES):
             dice = random.Random(number)
             callers = []
             for _ in range(8):
                 subject = f"s{dice.randrange(2)}"
                 claims = {"jti": f"j{dice.randrange(3)}", "sub": subject, "user_id": subject}
-                callers.append(token(desk, dice.choice(("", *PARTNERS)), **claims))
+                callers.append(token(trust, dice.choice(("", *PARTNERS)), **claims))
             one = dice.choice(callers)
-            desk.ledger.denied.clear()
+            trust.ledger.denied.clear()
             scope = subject_identity(one.issuer, one.subject)
-            desk.ledger.deny(one.identities | ({scope} if dice.random() < 0.5 else set()))
+            trust.ledger.deny(one.identities | ({scope} if dice.random() < 0.5 else set()))
             for other in callers:
                 if other.issuer != one.issuer:
-                    assert not desk.ledger.is_denied(other)
+                    assert not trust.ledger.is_denied(other)
                     assert one.identities.isdisjoint(other.identities)
                     assert one.account != other.account
-            assert desk.ledger.is_denied(one)
+            assert trust.ledger.is_denied(one)
 
 
 async def test_a_key_tells_who_made_it_also_after_a_restart(path: Path) -> None:
     """Whoever makes one by a key, or by a token that a key issued; root makes it as nobody."""
-    async with running_desk(path) as desk:
-        by_root, secret = await desk.api_keys.create(EDGED, name="root's", role="admin")
-        caller = desk.gate.authenticate(ApiKey(secret), "http")
-        asker = Asker(desk.gate, caller, "keys:admin", "http", ())
-        by_key, _ = await desk.api_keys.create(asker, name="key's", role="viewer")
-        issued = token(desk, "", jti="j", issued_by=write_issued_by(caller))
-        asker = Asker(desk.gate, issued, "keys:admin", "http", ())
-        by_token, _ = await desk.api_keys.create(asker, name="token's", role="viewer")
+    async with running_trust(path) as trust:
+        by_root, secret = await trust.api_keys.create(EDGED, name="root's", role="admin")
+        caller = trust.gate.authenticate(ApiKey(secret), "http")
+        asker = Asker(trust.gate, caller, "keys:admin", "http", ())
+        by_key, _ = await trust.api_keys.create(asker, name="key's", role="viewer")
+        issued = token(trust, "", jti="j", issued_by=write_issued_by(caller))
+        asker = Asker(trust.gate, issued, "keys:admin", "http", ())
+        by_token, _ = await trust.api_keys.create(asker, name="token's", role="viewer")
         assert by_root.made_by == frozenset()
         assert by_key.made_by == {f"key:{by_root.key_id}"}
         assert by_token.made_by == makers_of(issued) >= {f"key:{by_root.key_id}", "jti_of::j", "user:ann"}
-        await desk.api_keys.rotate(EDGED, by_key.key_id)
-    async with running_desk(path) as desk:
-        found: dict[str, KeyRecord] = {record.name: record for record in desk.ledger.keys.values()}
+        await trust.api_keys.rotate(EDGED, by_key.key_id)
+    async with running_trust(path) as trust:
+        found: dict[str, KeyRecord] = {record.name: record for record in trust.ledger.keys.values()}
         assert found["token's"].made_by == by_token.made_by
         assert found["key's"].made_by == by_key.made_by
-        assert desk.ledger.made_by({f"key:{by_root.key_id}"}) == {f"key:{by_key.key_id}", f"key:{by_token.key_id}"}
+        assert trust.ledger.made_by({f"key:{by_root.key_id}"}) == {f"key:{by_key.key_id}", f"key:{by_token.key_id}"}
 
 
 async def test_what_a_revoked_token_made_stays_ended_when_its_revocation_is_forgotten(path: Path) -> None:
     """A revocation is kept until no token can be good any more that was made with it, a family's as well."""
-    async with running_desk(path) as desk:
-        first = token(desk, "", jti="first")
-        desk.ledger.join("family:f", 0.0, desk.clock.now() + 60, {"jti_of::first", "jti_of::second"})
-        await desk.db.write(lambda c: c.execute("INSERT INTO families VALUES ('family:f', 0.0, 60.0)"))
+    async with running_trust(path) as trust:
+        first = token(trust, "", jti="first")
+        trust.ledger.join("family:f", 0.0, trust.clock.now() + 60, {"jti_of::first", "jti_of::second"})
+        await trust.db.write(lambda c: c.execute("INSERT INTO families VALUES ('family:f', 0.0, 60.0)"))
         lasting = {"iss": "edged", "epoch": 0, "issued_by": write_issued_by(first)}
-        claims = issue_claims("bob", role="viewer", now=desk.clock.now(), expires_in=30 * 86400, extra=lasting)
-        issued = read_caller(claims, sign(claims, SECRET), issuer="", now=desk.clock.now(), epoch=0)
-        await desk.registrar.revoke_token(frozenset({"jti_of::second"}), desk.clock.now() + 60)
-        assert desk.ledger.is_denied(issued)
-        await desk.revocations.prune(desk.clock.now() + 29 * 86400 + PRUNE_SECONDS)
-        assert desk.ledger.is_denied(issued)
+        claims = issue_claims("bob", role="viewer", now=trust.clock.now(), expires_in=30 * 86400, extra=lasting)
+        issued = read_caller(claims, sign(claims, SECRET), issuer="", now=trust.clock.now(), epoch=0)
+        await trust.registrar.revoke_token(frozenset({"jti_of::second"}), trust.clock.now() + 60)
+        assert trust.ledger.is_denied(issued)
+        await trust.revocations.prune(trust.clock.now() + 29 * 86400 + PRUNE_SECONDS)
+        assert trust.ledger.is_denied(issued)
         assert rows(path, "SELECT family_id FROM families") == [("family:f",)]
-        await desk.revocations.prune(desk.clock.now() + 31 * 86400 + PRUNE_SECONDS)
+        await trust.revocations.prune(trust.clock.now() + 31 * 86400 + PRUNE_SECONDS)
         assert rows(path, "SELECT family_id FROM families") == []

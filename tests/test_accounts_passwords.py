@@ -359,7 +359,7 @@ async def _cancel_when_blocked(scope: trio.CancelScope) -> None:
 
 
 async def test_a_hash_that_fails_gives_its_turn_on() -> None:
-    """A library that breaks once does not close the desk."""
+    """A library that breaks once does not end the task that hashes passwords."""
 
     class Broken(Watched):
         def hash(self, secret: bytes, cost: Cost) -> str:

@@ -14,8 +14,8 @@ from typing import Any, cast
 import pytest
 import trio
 import trio.testing
-from cellar_helpers import BrokenCommits, Desk, busy_writer, change_nothing, running_desk, until
 from patience import fail_after
+from trust_helpers import BrokenCommits, TrustStack, busy_writer, change_nothing, running_trust, until
 
 from edged.access.authority import EDGED
 from edged.access.gate import Gate
@@ -37,9 +37,9 @@ OTHER = SharedSecret("other", "another secret of the tests, long enough for HS25
 
 @dataclass
 class Box:
-    """A desk that refreshes, and a clock that the test turns."""
+    """A trust that refreshes, and a clock that the test turns."""
 
-    desk: Desk
+    trust: TrustStack
     gate: Gate
     keyring: Keyring
     refreshes: Refreshes
@@ -82,19 +82,31 @@ class Box:
 async def opened(path: Path, now: list[float] | None = None) -> AsyncIterator[Box]:
     at = now if now is not None else [time.time()]
     with fail_after(60):
-        async with running_desk(path, now=lambda: at[0]) as desk:
-            keyring = Keyring(desk.db, desk.clock, is_denied=lambda name: name in desk.ledger.denied)
+        async with running_trust(path, now=lambda: at[0]) as trust:
+            keyring = Keyring(trust.db, trust.clock, is_denied=lambda name: name in trust.ledger.denied)
             keyring.load()
             await keyring.ensure()
             secrets = [SECRET, OTHER]
             gate = Gate(
-                desk.ledger, desk.admissions, desk.clock, desk.counted, shared_secrets=secrets, find_key=keyring.find
+                trust.ledger,
+                trust.admissions,
+                trust.clock,
+                trust.counted,
+                shared_secrets=secrets,
+                find_key=keyring.find,
             )
             refreshes = Refreshes(
-                desk.registrar, desk.ledger, gate, keyring, desk.db, desk.clock, desk.counted, shared_secrets=secrets
+                trust.registrar,
+                trust.ledger,
+                gate,
+                keyring,
+                trust.db,
+                trust.clock,
+                trust.counted,
+                shared_secrets=secrets,
             )
             refreshes.load()
-            yield Box(desk, gate, keyring, refreshes, at)
+            yield Box(trust, gate, keyring, refreshes, at)
 
 
 @pytest.fixture
@@ -151,7 +163,7 @@ async def test_whoever_asks_again_gets_the_same_until_five_minutes_after_the_end
         first = await box.refresh(text)
         box.time[0] += 500
         assert (await box.refresh(text)).caller.claims == first.caller.claims
-        assert box.desk.counted.refreshes == ["ok", "replayed"]
+        assert box.trust.counted.refreshes == ["ok", "replayed"]
     async with opened(path, at) as box:
         box.time[0] += 100 + GRACE_SECONDS - 1
         assert (await box.refresh(text)).text == first.text
@@ -159,7 +171,7 @@ async def test_whoever_asks_again_gets_the_same_until_five_minutes_after_the_end
         with pytest.raises(Refused) as caught:
             await box.refresh(text)
         assert caught.value.reason == "expired"
-        assert box.desk.counted.refreshes == ["replayed", "denied"]
+        assert box.trust.counted.refreshes == ["replayed", "denied"]
 
 
 async def test_many_who_ask_at_once_get_one_successor(path: Path) -> None:
@@ -174,14 +186,14 @@ async def test_many_who_ask_at_once_get_one_successor(path: Path) -> None:
             for _ in range(20):
                 nursery.start_soon(ask)
         assert (len(found), len(set(found))) == (20, 1)
-        assert sorted(box.desk.counted.refreshes) == ["ok", *["replayed"] * 19]
+        assert sorted(box.trust.counted.refreshes) == ["ok", *["replayed"] * 19]
 
 
 async def test_whoever_refreshes_in_a_loop_has_one_place_in_the_queue(path: Path) -> None:
     """A hundred at once of one family, half of whom hang up: everybody else's changes are taken, and revocations."""
     async with opened(path) as box:
         texts = await box.chain(box.token(), 4)
-        box.desk.counted.refreshes.clear()
+        box.trust.counted.refreshes.clear()
         scopes = [trio.CancelScope() for _ in range(100)]
 
         async def ask(text: str, scope: trio.CancelScope) -> None:
@@ -189,18 +201,18 @@ async def test_whoever_refreshes_in_a_loop_has_one_place_in_the_queue(path: Path
                 await box.refresh(text)
 
         async with trio.open_nursery() as nursery:
-            async with busy_writer(box.desk.db):
+            async with busy_writer(box.trust.db):
                 for number, scope in enumerate(scopes):
                     nursery.start_soon(ask, texts[number % 4], scope)
                 await trio.testing.wait_all_tasks_blocked()
                 for scope in scopes[::2]:
                     scope.cancel()
                 await trio.testing.wait_all_tasks_blocked()
-                assert len(box.desk.registrar._grants) == 0
-                pending = box.desk.registrar.revoke_token(frozenset({"jti:another"}), None)
+                assert len(box.trust.registrar._grants) == 0
+                pending = box.trust.registrar.revoke_token(frozenset({"jti:another"}), None)
             await pending
         # All who stayed; and of those who hung up whoever had been served by then.
-        assert len(box.desk.counted.refreshes) >= 50
+        assert len(box.trust.counted.refreshes) >= 50
         assert box.refreshes._running == {}
 
 
@@ -229,13 +241,13 @@ async def test_a_caller_that_hangs_up_gets_the_same_when_it_comes_back(path: Pat
     """Cancelled while the commit runs: there is a successor, and the next question finds it."""
     async with opened(path) as box:
         text = box.token()
-        async with busy_writer(box.desk.db):
+        async with busy_writer(box.trust.db):
             with trio.move_on_after(0.02) as scope:
                 await box.refresh(text)
             assert scope.cancelled_caught
-        await until(lambda: box.desk.counted.refreshes == ["ok"])
+        await until(lambda: box.trust.counted.refreshes == ["ok"])
         again = await box.refresh(text)
-        assert box.desk.counted.refreshes == ["ok", "replayed"]
+        assert box.trust.counted.refreshes == ["ok", "replayed"]
         assert box.lets_in(again.text)
 
 
@@ -243,14 +255,14 @@ async def test_a_disk_that_fails_gives_nothing(path: Path) -> None:
     """store_error; the token stays good, and is refreshed when the disk is mended. No token's text is on it."""
     async with opened(path) as box:
         text = box.token()
-        broken = await BrokenCommits(box.desk.db).begin()
+        broken = await BrokenCommits(box.trust.db).begin()
         with pytest.raises(StoreFailed):
             await box.refresh(text)
         await broken.mend()
         made = await box.refresh(text)
         assert box.lets_in(text)
         assert box.lets_in(made.text)
-        assert box.desk.counted.refreshes == ["ok"]
+        assert box.trust.counted.refreshes == ["ok"]
     content = path.read_bytes()
     assert hash_of(made.text).encode() in content
     assert all(each.encode() not in content for each in (text, made.text, made.text.rpartition(".")[2]))
@@ -262,7 +274,7 @@ async def test_a_disk_that_fails_gives_nothing(path: Path) -> None:
 async def test_what_is_no_token_of_edgeds_has_no_successor(path: Path) -> None:
     """A key, a ticket and the local user are told what to do instead; a token that nobody here signed is refused."""
     async with opened(path) as box:
-        _, secret = await box.desk.api_keys.create(EDGED, name="k", role="admin")
+        _, secret = await box.trust.api_keys.create(EDGED, name="k", role="admin")
         key = box.gate.authenticate(ApiKey(secret), "ws")
         holder = box.gate.authenticate(Token(box.token()), "ws")
         ticket = box.gate.tickets.make(holder, "read", "camera0", 60, "session_1")
@@ -273,8 +285,8 @@ async def test_what_is_no_token_of_edgeds_has_no_successor(path: Path) -> None:
         with pytest.raises(Refused) as caught:
             await box.refresh(box.token(stranger))
         assert caught.value.reason == "bad_signature"
-        assert box.desk.counted.refreshes == ["denied"] * 3
-        assert ("bad_signature", "jwt_local", "ws") in box.desk.counted.failed
+        assert box.trust.counted.refreshes == ["denied"] * 3
+        assert ("bad_signature", "jwt_local", "ws") in box.trust.counted.failed
 
 
 async def test_a_family_ends_thirty_days_after_its_first_token(path: Path) -> None:
@@ -303,7 +315,7 @@ async def test_what_would_be_too_long_to_be_taken_is_not_made(path: Path) -> Non
             with pytest.raises(InvalidState, match="too long"):
                 await box.refresh(text)
         assert box.lets_in(text)
-        assert box.desk.ledger.families == {}
+        assert box.trust.ledger.families == {}
 
 
 async def test_a_family_cannot_be_made_to_fill_the_box(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,13 +336,13 @@ class Writes:
     """Counts the transactions of the trust database."""
 
     def __init__(self, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count, write = 0, box.desk.db.write
+        self.count, write = 0, box.trust.db.write
 
         async def counted(*args: Any, **options: Any) -> Any:
             self.count += 1
             return await write(*args, **options)
 
-        monkeypatch.setattr(box.desk.db, "write", counted)
+        monkeypatch.setattr(box.trust.db, "write", counted)
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "RS256", "ES256"])
@@ -387,7 +399,7 @@ async def test_the_newest_token_is_no_answer_once_it_is_denied(path: Path) -> No
     async with opened(path) as box:
         first = box.token()
         second = await box.refresh(first)
-        await box.desk.registrar.revoke_token(frozenset({hash_of(first)}), None)
+        await box.trust.registrar.revoke_token(frozenset({hash_of(first)}), None)
         for text in (first, second.text):
             with pytest.raises(Refused):
                 await box.refresh(text)
@@ -411,7 +423,7 @@ async def test_to_revoke_any_member_ends_all(path: Path, member: int, name: str)
         stranger = box.token(jti="other")
         inside = [box.stays(text) for text in texts]
         outside = box.stays(stranger)
-        pending = box.desk.registrar.revoke_token(frozenset({NAMES[name](box, texts[member])}), box.now + 9e9)
+        pending = box.trust.registrar.revoke_token(frozenset({NAMES[name](box, texts[member])}), box.now + 9e9)
         # In force when the call returns, also for those that the gate has seen before there was a family.
         assert not any(map(box.lets_in, texts))
         assert (inside, outside) == ([["revoked"]] * 4, [])
@@ -428,10 +440,10 @@ async def test_what_is_revoked_before_it_was_refreshed_has_no_successor(path: Pa
     """Nothing comes of it, then or later."""
     async with opened(path) as box:
         text = box.token()
-        await box.desk.registrar.revoke_token(frozenset({"jti:root"}), None)
+        await box.trust.registrar.revoke_token(frozenset({"jti:root"}), None)
         with pytest.raises(Refused, match="revoked"):
             await box.refresh(text)
-        assert box.desk.db.read_now(stored.load) == []
+        assert box.trust.db.read_now(stored.load) == []
 
 
 @pytest.mark.parametrize("name", ["jti:root", "hash", "user:ada", "cut-off"])
@@ -446,18 +458,18 @@ async def test_a_revocation_finds_a_refresh_that_is_on_its_way_to_the_disk(path:
                 await box.refresh(text)
             answers.append(caught.value.reason)
 
-        async with busy_writer(box.desk.db):
+        async with busy_writer(box.trust.db):
             nursery.start_soon(ask)
             # The question is in the writer's queue, behind the job that holds it.
-            await until(lambda: bool(box.desk.ledger.families))
+            await until(lambda: bool(box.trust.ledger.families))
             await trio.testing.wait_all_tasks_blocked()
-            box.desk.revocations.cut_off(ALL, None).close() if name == "cut-off" else box.desk.registrar.revoke_token(
+            box.trust.revocations.cut_off(ALL, None).close() if name == "cut-off" else box.trust.registrar.revoke_token(
                 frozenset({hash_of(text) if name == "hash" else name}), None
             ).close()
         await until(lambda: bool(answers))
         assert answers == ["revoked"]
-        await box.desk.registrar.grant(EDGED, change_nothing).outcome()
-        (family,) = box.desk.db.read_now(stored.load)
+        await box.trust.registrar.grant(EDGED, change_nothing).outcome()
+        (family,) = box.trust.db.read_now(stored.load)
     found = next(each for each in family.identities if each.startswith("jti_of:") and each != "jti_of::root")
     async with opened(path, at) as box:
         claims = {"sub": "ada", "role": "viewer", "iss": "edged", "iat": int(at[0]), "exp": at[0] + 60, "epoch": 0}
@@ -488,7 +500,7 @@ async def test_a_cut_off_while_the_disk_is_asked_leaves_no_successor(
 
         nursery.start_soon(ask)
         await trio.to_thread.run_sync(asked.wait, 30)
-        drawn = box.desk.revocations.cut_off(ALL, None)
+        drawn = box.trust.revocations.cut_off(ALL, None)
         box.time[0] += 2
         release.set()
         await drawn
@@ -514,7 +526,7 @@ async def test_every_text_of_a_successor_is_known_by_its_hash(path: Path) -> Non
         # One successor for each of its texts, too.
         assert len({jti_of(await box.refresh(text)) for text in texts}) == 1
     async with opened(path, at) as box:
-        await box.desk.registrar.revoke_token(frozenset({hash_of(texts.pop())}), None)
+        await box.trust.registrar.revoke_token(frozenset({hash_of(texts.pop())}), None)
         assert not any(map(box.lets_in, [root, *texts]))
 
 
@@ -529,7 +541,7 @@ async def test_a_signing_key_that_leaked_takes_with_it_what_came_of_its_tokens(p
         honest = await box.keyring.sign({**claims, "jti": "honest", "epoch": 0}, "RS256")
         made = (await box.refresh(forged)).text
         kept = (await box.refresh(honest)).text
-        await box.desk.registrar.revoke_token(frozenset({key_identity(kid)}), None)
+        await box.trust.registrar.revoke_token(frozenset({key_identity(kid)}), None)
         facts = [box.lets_in(text) for text in (forged, made, honest, kept)]
         assert facts == [False, False, True, True]
     async with opened(path, at) as box:
@@ -562,20 +574,20 @@ async def test_a_newer_token_of_the_family_moves_its_streams_and_nothing_else(pa
         assert moved == {old[road] for road in roads[:6]}
         assert all(each.deadline - before[each] == pytest.approx(DAY - 30, abs=2) for each in moved)
         # They answer to the names of both from here on.
-        await box.desk.registrar.revoke_token(frozenset({"jti:root"}), None)
-        assert set(box.desk.admissions).isdisjoint({*old.values(), longer})
+        await box.trust.registrar.revoke_token(frozenset({"jti:root"}), None)
+        assert set(box.trust.admissions).isdisjoint({*old.values(), longer})
 
 
 async def test_a_key_shown_again_after_its_rotation_moves_its_streams(path: Path) -> None:
     """The same key_id: what the old secret opened stays as long as the new one is good; another key's does not."""
     async with opened(path) as box:
-        record, old = await box.desk.api_keys.create(EDGED, name="k", role="viewer")
-        _, other = await box.desk.api_keys.create(EDGED, name="o", role="viewer", expires_at=box.now + 900)
+        record, old = await box.trust.api_keys.create(EDGED, name="k", role="viewer")
+        _, other = await box.trust.api_keys.create(EDGED, name="o", role="viewer", expires_at=box.now + 900)
         streams = [
             box.gate.admit(box.gate.authenticate(ApiKey(secret), "rtsp"), "rtsp", lambda _cause, _by: None)
             for secret in (old, other)
         ]
-        _, new = await box.desk.api_keys.rotate(EDGED, record.key_id, 100)
+        _, new = await box.trust.api_keys.rotate(EDGED, record.key_id, 100)
         assert [each.deadline is None for each in streams] == [False, False]
         box.gate.renew_streams(box.gate.authenticate(ApiKey(new), "ws"))
         assert [each.deadline is None for each in streams] == [True, False]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from cellar_helpers import SECRET, BrokenCommits, Desk, busy_writer, open_desk, rows, running_desk, until
+from trust_helpers import SECRET, BrokenCommits, TrustStack, busy_writer, open_trust, rows, running_trust, until
 
 from edged.access.authority import EDGED
 from edged.credentials.api_keys import digest, is_well_formed
@@ -26,17 +26,17 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "trust.db"
 
 
-def stays(desk: Desk, secret: str) -> list[tuple[str, str]]:
+def stays(trust: TrustStack, secret: str) -> list[tuple[str, str]]:
     """Let someone in by this key; the list tells how they were put out."""
     put_out: list[tuple[str, str]] = []
-    caller = desk.gate.authenticate(ApiKey(secret), "ws")
-    desk.gate.admit(caller, "ws", lambda cause, by: put_out.append((cause, by)))
+    caller = trust.gate.authenticate(ApiKey(secret), "ws")
+    trust.gate.admit(caller, "ws", lambda cause, by: put_out.append((cause, by)))
     return put_out
 
 
-async def quiet(desk: Desk) -> None:
+async def quiet(trust: TrustStack) -> None:
     """Nothing is being written and every task waits: only the clock can bring anything about."""
-    await until(lambda: desk.db._waiting == 0)
+    await until(lambda: trust.db._waiting == 0)
     await trio.testing.wait_all_tasks_blocked()
 
 
@@ -53,50 +53,50 @@ def denied_on_disk(path: Path) -> set[str]:
 
 async def test_a_new_key_is_on_disk_and_let_in(path: Path) -> None:
     """When create_key answers, the key works and another program finds its digest, not its text."""
-    async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(
+    async with running_trust(path) as trust:
+        record, secret = await trust.api_keys.create(
             EDGED, name="front gate", role="viewer", permissions=["camera:read"], camera_access=("camera0",)
         )
         assert is_well_formed(secret)
         assert record.digest == digest(secret)
         assert (record.permissions, record.camera_access) == (("camera:read",), ("camera0",))
-        assert desk.lets_in(secret)
+        assert trust.lets_in(secret)
         assert rows(path, "SELECT key_id, digest FROM api_keys") == [(record.key_id, digest(secret))]
     assert secret.encode() not in path.read_bytes()
 
 
 async def test_a_key_is_not_known_before_it_is_durable(path: Path) -> None:
     """While the commit runs the ledger has no such key: a grant comes after."""
-    async with running_desk(path) as desk, trio.open_nursery() as nursery:
-        async with busy_writer(desk.db):
-            nursery.start_soon(lambda: desk.api_keys.create(EDGED, name="k", role="viewer"))
+    async with running_trust(path) as trust, trio.open_nursery() as nursery:
+        async with busy_writer(trust.db):
+            nursery.start_soon(lambda: trust.api_keys.create(EDGED, name="k", role="viewer"))
             await trio.testing.wait_all_tasks_blocked()
-            assert not desk.ledger.keys
+            assert not trust.ledger.keys
             assert not on_disk(path)
-        await until(lambda: bool(desk.ledger.keys))
-        assert on_disk(path) == set(desk.ledger.keys)
+        await until(lambda: bool(trust.ledger.keys))
+        assert on_disk(path) == set(trust.ledger.keys)
 
 
 async def test_a_caller_that_hangs_up_does_not_stop_the_making_of_its_key(path: Path) -> None:
     """Cancelled in the middle: the key is made whole, on disk and in the ledger."""
-    async with running_desk(path) as desk:
-        async with busy_writer(desk.db):
+    async with running_trust(path) as trust:
+        async with busy_writer(trust.db):
             with trio.move_on_after(0.02) as scope:
-                await desk.api_keys.create(EDGED, name="orphan", role="viewer")
+                await trust.api_keys.create(EDGED, name="orphan", role="viewer")
             assert scope.cancelled_caught
-        await until(lambda: bool(desk.ledger.keys))
-        assert on_disk(path) == set(desk.ledger.keys)
+        await until(lambda: bool(trust.ledger.keys))
+        assert on_disk(path) == set(trust.ledger.keys)
 
 
 async def test_a_failed_commit_makes_no_key(path: Path) -> None:
     """store_error, and neither memory nor disk knows the key; the next try works."""
-    async with running_desk(path) as desk:
-        broken = await BrokenCommits(desk.db).begin()
+    async with running_trust(path) as trust:
+        broken = await BrokenCommits(trust.db).begin()
         with pytest.raises(StoreFailed):
-            await desk.api_keys.create(EDGED, name="k", role="viewer")
-        assert not desk.ledger.keys
+            await trust.api_keys.create(EDGED, name="k", role="viewer")
+        assert not trust.ledger.keys
         await broken.mend()
-        record, _ = await desk.api_keys.create(EDGED, name="k", role="viewer")
+        record, _ = await trust.api_keys.create(EDGED, name="k", role="viewer")
         assert on_disk(path) == {record.key_id}
 
 
@@ -109,9 +109,9 @@ async def test_a_failed_commit_makes_no_key(path: Path) -> None:
 )  # fmt: skip
 async def test_a_key_that_makes_no_sense_is_refused(path: Path, wrong: dict[str, object]) -> None:
     """Name, role and end are judged before anything is queued."""
-    async with open_desk(path) as desk:
+    async with open_trust(path) as trust:
         with pytest.raises(InvalidParams):
-            await desk.api_keys.create(EDGED, **{"name": "k", "role": "viewer", **wrong})  # type: ignore[arg-type]
+            await trust.api_keys.create(EDGED, **{"name": "k", "role": "viewer", **wrong})  # type: ignore[arg-type]
 
 
 # --- rotate -----------------------------------------------------------------
@@ -120,30 +120,30 @@ async def test_a_key_that_makes_no_sense_is_refused(path: Path, wrong: dict[str,
 async def test_both_secrets_work_during_the_grace_and_one_after(path: Path) -> None:
     """The old secret is good until the grace ends, the new one for good."""
     now = 2_000_000_000.0
-    async with running_desk(path, now=lambda: now) as desk:
-        record, old = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        rotated, new = await desk.api_keys.rotate(EDGED, record.key_id, 100)
+    async with running_trust(path, now=lambda: now) as trust:
+        record, old = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        rotated, new = await trust.api_keys.rotate(EDGED, record.key_id, 100)
         assert (rotated.key_id, rotated.previous_valid_until) == (record.key_id, now + 100)
-        assert (desk.lets_in(old), desk.lets_in(new)) == (True, True)
+        assert (trust.lets_in(old), trust.lets_in(new)) == (True, True)
         now += 99
-        assert (desk.lets_in(old), desk.lets_in(new)) == (True, True)
+        assert (trust.lets_in(old), trust.lets_in(new)) == (True, True)
         now += 1
-        assert (desk.lets_in(old), desk.lets_in(new)) == (False, True)
+        assert (trust.lets_in(old), trust.lets_in(new)) == (False, True)
 
 
 async def test_whoever_is_inside_by_the_old_secret_leaves_when_its_grace_ends(
     path: Path, mock_clock: trio.testing.MockClock
 ) -> None:
     """Admissions of the old secret are shortened to the grace; those of the new one stay."""
-    async with running_desk(path, now=lambda: 2e9 + trio.current_time()) as desk, trio.open_nursery() as nursery:
-        nursery.start_soon(desk.admissions.run)
-        record, old = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        early = stays(desk, old)
-        caller = desk.gate.authenticate(ApiKey(old), "ws")
-        _, new = await desk.api_keys.rotate(EDGED, record.key_id, 100)
+    async with running_trust(path, now=lambda: 2e9 + trio.current_time()) as trust, trio.open_nursery() as nursery:
+        nursery.start_soon(trust.admissions.run)
+        record, old = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        early = stays(trust, old)
+        caller = trust.gate.authenticate(ApiKey(old), "ws")
+        _, new = await trust.api_keys.rotate(EDGED, record.key_id, 100)
         late: list[str] = []
-        desk.gate.admit(caller, "ws", lambda cause, by: late.append(cause))
-        renewed = stays(desk, new)
+        trust.gate.admit(caller, "ws", lambda cause, by: late.append(cause))
+        renewed = stays(trust, new)
         mock_clock.jump(99.9)
         await trio.testing.wait_all_tasks_blocked()
         assert (early, late) == ([], [])
@@ -155,81 +155,81 @@ async def test_whoever_is_inside_by_the_old_secret_leaves_when_its_grace_ends(
 
 async def test_no_grace_ends_the_old_secret_at_once(path: Path) -> None:
     """grace_seconds 0 is allowed."""
-    async with running_desk(path) as desk:
-        record, old = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        _, new = await desk.api_keys.rotate(EDGED, record.key_id, 0)
-        assert (desk.lets_in(old), desk.lets_in(new)) == (False, True)
+    async with running_trust(path) as trust:
+        record, old = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        _, new = await trust.api_keys.rotate(EDGED, record.key_id, 0)
+        assert (trust.lets_in(old), trust.lets_in(new)) == (False, True)
 
 
 @pytest.mark.parametrize("grace", [-1.0, math.inf, math.nan])
 async def test_a_grace_that_makes_no_sense_is_refused(path: Path, grace: float) -> None:
     """Nobody keeps an old secret for ever."""
-    async with running_desk(path) as desk:
-        record, _ = await desk.api_keys.create(EDGED, name="k", role="viewer")
+    async with running_trust(path) as trust:
+        record, _ = await trust.api_keys.create(EDGED, name="k", role="viewer")
         with pytest.raises(InvalidParams):
-            await desk.api_keys.rotate(EDGED, record.key_id, grace)
+            await trust.api_keys.rotate(EDGED, record.key_id, grace)
 
 
 async def test_a_caller_that_hangs_up_does_not_stop_the_rotation(path: Path) -> None:
     """Cancelled in the middle: memory and disk agree on the new secret, and the old one has its grace."""
-    async with running_desk(path) as desk:
-        record, old = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        async with busy_writer(desk.db):
+    async with running_trust(path) as trust:
+        record, old = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        async with busy_writer(trust.db):
             with trio.move_on_after(0.02) as scope:
-                await desk.api_keys.rotate(EDGED, record.key_id)
+                await trust.api_keys.rotate(EDGED, record.key_id)
             assert scope.cancelled_caught
-            assert desk.ledger.keys[record.key_id] == record
-        await until(lambda: desk.ledger.keys[record.key_id].rotated_at is not None)
-        assert rows(path, "SELECT digest FROM api_keys") == [(desk.ledger.keys[record.key_id].digest,)]
-        assert desk.lets_in(old)
+            assert trust.ledger.keys[record.key_id] == record
+        await until(lambda: trust.ledger.keys[record.key_id].rotated_at is not None)
+        assert rows(path, "SELECT digest FROM api_keys") == [(trust.ledger.keys[record.key_id].digest,)]
+        assert trust.lets_in(old)
 
 
 async def test_a_failed_commit_rotates_nothing(path: Path) -> None:
     """The old secret goes on without an end."""
-    async with running_desk(path) as desk:
-        record, old = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        broken = await BrokenCommits(desk.db).begin()
+    async with running_trust(path) as trust:
+        record, old = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        broken = await BrokenCommits(trust.db).begin()
         with pytest.raises(StoreFailed):
-            await desk.api_keys.rotate(EDGED, record.key_id, 0)
-        assert desk.ledger.keys[record.key_id] == record
-        assert desk.lets_in(old)
+            await trust.api_keys.rotate(EDGED, record.key_id, 0)
+        assert trust.ledger.keys[record.key_id] == record
+        assert trust.lets_in(old)
         await broken.mend()
 
 
 async def test_a_revoked_key_is_not_rotated(path: Path) -> None:
     """409: there is nothing left to renew."""
-    async with running_desk(path) as desk:
-        record, _ = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        await desk.api_keys.revoke(record.key_id)
+    async with running_trust(path) as trust:
+        record, _ = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        await trust.api_keys.revoke(record.key_id)
         with pytest.raises(InvalidState):
-            await desk.api_keys.rotate(EDGED, record.key_id)
+            await trust.api_keys.rotate(EDGED, record.key_id)
 
 
 @pytest.mark.parametrize("queued", [False, True])
 async def test_a_key_revoked_while_it_is_being_rotated_is_revoked(path: Path, queued: bool) -> None:
     """Whether the rotation waits in the queue or for its commit: both secrets are dead, and it answers 409."""
-    async with running_desk(path) as desk:
-        record, old = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        inside = stays(desk, old)
+    async with running_trust(path) as trust:
+        record, old = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        inside = stays(trust, old)
         outcome: list[type[Exception]] = []
 
         async def rotate() -> None:
             try:
-                await desk.api_keys.rotate(EDGED, record.key_id)
+                await trust.api_keys.rotate(EDGED, record.key_id)
             except InvalidState as problem:
                 outcome.append(type(problem))
 
-        async with trio.open_nursery() as nursery, busy_writer(desk.db):
+        async with trio.open_nursery() as nursery, busy_writer(trust.db):
             if queued:
-                nursery.start_soon(lambda: desk.api_keys.create(EDGED, name="first in the queue", role="viewer"))
+                nursery.start_soon(lambda: trust.api_keys.create(EDGED, name="first in the queue", role="viewer"))
                 await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(rotate)
             await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(desk.api_keys.revoke, record.key_id)
+            nursery.start_soon(trust.api_keys.revoke, record.key_id)
             assert inside == [("revoked", "")]
         assert outcome == [InvalidState]
-        assert not desk.lets_in(old)
-        assert desk.ledger.keys[record.key_id].status(0) == "revoked"
+        assert not trust.lets_in(old)
+        assert trust.ledger.keys[record.key_id].status(0) == "revoked"
         assert rows(path, f"SELECT revoked_at IS NULL FROM api_keys WHERE key_id = '{record.key_id}'") == [(0,)]
 
 
@@ -238,15 +238,15 @@ async def test_a_key_revoked_while_it_is_being_rotated_is_revoked(path: Path, qu
 
 async def test_revoking_takes_effect_before_the_first_await(path: Path) -> None:
     """When the call returns, with nothing awaited yet, the key is refused and its sessions are out."""
-    async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        _, other = await desk.api_keys.create(EDGED, name="other", role="viewer")
-        inside, bystander = stays(desk, secret), stays(desk, other)
-        with desk.admissions.endings.subscribe() as news:
+    async with running_trust(path) as trust:
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        _, other = await trust.api_keys.create(EDGED, name="other", role="viewer")
+        inside, bystander = stays(trust, secret), stays(trust, other)
+        with trust.admissions.endings.subscribe() as news:
             at = trio.current_time()
-            pending = desk.api_keys.revoke(record.key_id, by="session_7")
-            assert not desk.lets_in(secret)
-            assert desk.counted.failed[-1] == ("revoked", "api_key", "ws")
+            pending = trust.api_keys.revoke(record.key_id, by="session_7")
+            assert not trust.lets_in(secret)
+            assert trust.counted.failed[-1] == ("revoked", "api_key", "ws")
             assert (inside, bystander) == ([("revoked", "session_7")], [])
             assert not denied_on_disk(path)
             assert (await pending).revoked_at is not None
@@ -254,25 +254,25 @@ async def test_revoking_takes_effect_before_the_first_await(path: Path) -> None:
             told = await news.receive()
             assert told.identities == {f"key:{record.key_id}"}
             assert told.at >= at
-        assert desk.lets_in(other)
+        assert trust.lets_in(other)
 
 
 async def test_both_secrets_of_a_rotated_key_end_with_it(path: Path) -> None:
     """Revoking ends old and new at once, and whoever is inside by either."""
-    async with running_desk(path) as desk:
-        record, old = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        first = stays(desk, old)
-        _, new = await desk.api_keys.rotate(EDGED, record.key_id)
-        second = stays(desk, new)
-        await desk.api_keys.revoke(record.key_id)
+    async with running_trust(path) as trust:
+        record, old = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        first = stays(trust, old)
+        _, new = await trust.api_keys.rotate(EDGED, record.key_id)
+        second = stays(trust, new)
+        await trust.api_keys.revoke(record.key_id)
         assert (first, second) == ([("revoked", "")], [("revoked", "")])
-        assert (desk.lets_in(old), desk.lets_in(new)) == (False, False)
+        assert (trust.lets_in(old), trust.lets_in(new)) == (False, False)
 
 
 async def test_nobody_is_admitted_once_the_call_returned(path: Path) -> None:
     """Eight clients that come back in a loop: not one admission after revoke_key was called."""
-    async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
+    async with running_trust(path) as trust:
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
         let_in = 0
 
         async def come_back() -> None:
@@ -280,10 +280,10 @@ async def test_nobody_is_admitted_once_the_call_returned(path: Path) -> None:
             while True:
                 await trio.lowlevel.checkpoint()
                 try:
-                    caller = desk.gate.authenticate(ApiKey(secret), "ws")
+                    caller = trust.gate.authenticate(ApiKey(secret), "ws")
                     # A door that waits between looking and admitting must not get through either.
                     await trio.lowlevel.checkpoint()
-                    desk.gate.admit(caller, "ws", lambda cause, by: None)
+                    trust.gate.admit(caller, "ws", lambda cause, by: None)
                 except Refused:
                     continue
                 let_in += 1
@@ -292,54 +292,54 @@ async def test_nobody_is_admitted_once_the_call_returned(path: Path) -> None:
             for _ in range(8):
                 nursery.start_soon(come_back)
             await until(lambda: let_in > 100)
-            pending = desk.api_keys.revoke(record.key_id)
+            pending = trust.api_keys.revoke(record.key_id)
             before = let_in
-            assert len(desk.admissions) == 0
+            assert len(trust.admissions) == 0
             await pending
             for _ in range(50):
                 await trio.lowlevel.checkpoint()
             assert let_in == before
-            assert len(desk.admissions) == 0
+            assert len(trust.admissions) == 0
             nursery.cancel_scope.cancel()
 
 
 async def test_a_caller_that_hangs_up_does_not_stop_its_revocation(path: Path) -> None:
     """Cancelled in the middle: denied at once, on disk soon."""
-    async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        async with busy_writer(desk.db):
+    async with running_trust(path) as trust:
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        async with busy_writer(trust.db):
             with trio.move_on_after(0.02) as scope:
-                await desk.api_keys.revoke(record.key_id)
+                await trust.api_keys.revoke(record.key_id)
             assert scope.cancelled_caught
-            assert not desk.lets_in(secret)
+            assert not trust.lets_in(secret)
         await until(lambda: bool(denied_on_disk(path)))
         assert rows(path, "SELECT revoked_at IS NULL FROM api_keys") == [(0,)]
 
 
 async def test_a_session_may_end_itself_by_what_it_asks(path: Path) -> None:
     """Its own way out cancels the very call that revokes: the revocation is saved all the same."""
-    async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(EDGED, name="k", role="admin")
+    async with running_trust(path) as trust:
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="admin")
         with trio.CancelScope() as session:
-            desk.gate.admit(desk.gate.authenticate(ApiKey(secret), "ws"), "ws", lambda cause, by: session.cancel())
-            await desk.api_keys.revoke(record.key_id)
+            trust.gate.admit(trust.gate.authenticate(ApiKey(secret), "ws"), "ws", lambda cause, by: session.cancel())
+            await trust.api_keys.revoke(record.key_id)
         assert session.cancelled_caught
         await until(lambda: denied_on_disk(path) == {f"key:{record.key_id}"})
 
 
 async def test_a_door_that_jams_keeps_nobody_else_inside(path: Path) -> None:
     """A way out that raises is logged; the others are put out and the revocation is saved."""
-    async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        caller = desk.gate.authenticate(ApiKey(secret), "ws")
+    async with running_trust(path) as trust:
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        caller = trust.gate.authenticate(ApiKey(secret), "ws")
 
         def jam(_cause: str, _by: str) -> None:
             raise RuntimeError("jammed")
 
         for _ in range(4):
-            desk.gate.admit(caller, "ws", jam)
-        out = [stays(desk, secret) for _ in range(4)]
-        await desk.api_keys.revoke(record.key_id)
+            trust.gate.admit(caller, "ws", jam)
+        out = [stays(trust, secret) for _ in range(4)]
+        await trust.api_keys.revoke(record.key_id)
         assert out == [[("revoked", "")]] * 4
         assert denied_on_disk(path) == {f"key:{record.key_id}"}
 
@@ -348,22 +348,22 @@ async def test_what_is_denied_stays_denied_and_is_saved_with_growing_pauses(
     path: Path, mock_clock: trio.testing.MockClock
 ) -> None:
     """COMMIT fails: store_error to the caller, no way back in, tries after 1, 2 and 4 s until it is on disk."""
-    async with running_desk(path, now=lambda: 2e9) as desk:
-        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        inside = stays(desk, secret)
-        broken = await BrokenCommits(desk.db).begin()
+    async with running_trust(path, now=lambda: 2e9) as trust:
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        inside = stays(trust, secret)
+        broken = await BrokenCommits(trust.db).begin()
         with pytest.raises(StoreFailed, match="in force now, but not saved yet") as told:
-            await desk.api_keys.revoke(record.key_id)
+            await trust.api_keys.revoke(record.key_id)
         assert "a restart of edged would undo it" in told.value.sentence
         assert told.value.fields == {"in_force": True}
         assert "goes on trying" in told.value.hint
         with pytest.raises(StoreFailed, match="nothing was done: database trust") as told:
-            await desk.api_keys.create(EDGED, name="other", role="viewer")
+            await trust.api_keys.create(EDGED, name="other", role="viewer")
         assert told.value.fields["in_force"] is False
-        await quiet(desk)
+        await quiet(trust)
         assert inside == [("revoked", "")]
-        assert not desk.lets_in(secret)
-        assert (desk.registrar.owed, desk.registrar.is_late) == (1, True)
+        assert not trust.lets_in(secret)
+        assert (trust.registrar.owed, trust.registrar.is_late) == (1, True)
         broken.tries = 1
         for tries, pause in enumerate((1, 2, 4), start=1):
             mock_clock.jump(pause - 0.01)
@@ -371,85 +371,85 @@ async def test_what_is_denied_stays_denied_and_is_saved_with_growing_pauses(
             assert broken.tries == tries
             mock_clock.jump(0.01)
             await until(lambda tries=tries: broken.tries == tries + 1)
-            await quiet(desk)
+            await quiet(trust)
         with pytest.raises(StoreFailed):
-            await desk.api_keys.revoke(record.key_id)
+            await trust.api_keys.revoke(record.key_id)
         assert denied_on_disk(path) == set()
         await broken.mend()
         mock_clock.jump(8)
         await until(lambda: denied_on_disk(path) == {f"key:{record.key_id}"})
-        await quiet(desk)
+        await quiet(trust)
         assert rows(path, "SELECT revoked_at FROM api_keys") == [(2e9,)]
-        assert not desk.lets_in(secret)
-        assert desk.counted.revocations == ["key"]
-        assert (desk.registrar.owed, desk.registrar.is_late) == (0, False)
+        assert not trust.lets_in(secret)
+        assert trust.counted.revocations == ["key"]
+        assert (trust.registrar.owed, trust.registrar.is_late) == (0, False)
 
 
 async def test_the_pause_grows_to_a_minute_and_no_further(path: Path, mock_clock: trio.testing.MockClock) -> None:
     """A disk that is broken for an hour is tried once a minute; a later fault begins with one second again."""
-    async with running_desk(path) as desk:
-        first, _ = await desk.api_keys.create(EDGED, name="a", role="viewer")
-        second, _ = await desk.api_keys.create(EDGED, name="b", role="viewer")
+    async with running_trust(path) as trust:
+        first, _ = await trust.api_keys.create(EDGED, name="a", role="viewer")
+        second, _ = await trust.api_keys.create(EDGED, name="b", role="viewer")
         for record in (first, second):
-            broken = await BrokenCommits(desk.db).begin()
+            broken = await BrokenCommits(trust.db).begin()
             with pytest.raises(StoreFailed):
-                await desk.api_keys.revoke(record.key_id)
-            await quiet(desk)
+                await trust.api_keys.revoke(record.key_id)
+            await quiet(trust)
             for pause in (1, 2, 4, 8, 16, 32, 60, 60):
                 tries = broken.tries
                 mock_clock.jump(pause)
                 await until(lambda broken=broken, tries=tries: broken.tries == tries + 1)
-                await quiet(desk)
+                await quiet(trust)
             await broken.mend()
             mock_clock.jump(60)
             await until(lambda record=record: f"key:{record.key_id}" in denied_on_disk(path))
-            await quiet(desk)
+            await quiet(trust)
 
 
 async def test_revoking_again_is_fine(path: Path) -> None:
     """The same answer, one commit, one count; sessions are swept again."""
-    async with running_desk(path) as desk:
-        record, _ = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        first = await desk.api_keys.revoke(record.key_id)
-        broken = await BrokenCommits(desk.db).begin()
-        with desk.admissions.endings.subscribe() as news:
-            assert await desk.api_keys.revoke(record.key_id) == first
+    async with running_trust(path) as trust:
+        record, _ = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        first = await trust.api_keys.revoke(record.key_id)
+        broken = await BrokenCommits(trust.db).begin()
+        with trust.admissions.endings.subscribe() as news:
+            assert await trust.api_keys.revoke(record.key_id) == first
             assert (await news.receive()).identities == {f"key:{record.key_id}"}
         assert broken.tries == 0
         await broken.mend()
-        assert desk.counted.revocations == ["key"]
+        assert trust.counted.revocations == ["key"]
 
 
 async def test_a_key_nobody_knows_is_not_found(path: Path) -> None:
     """404 for rotate and revoke alike; the name is in the fields."""
-    async with running_desk(path) as desk:
+    async with running_trust(path) as trust:
         with pytest.raises(NotFound, match="key_0"):
-            await desk.api_keys.rotate(EDGED, "key_0")
+            await trust.api_keys.rotate(EDGED, "key_0")
         with pytest.raises(NotFound) as caught:
-            await desk.api_keys.revoke("key_0")
+            await trust.api_keys.revoke("key_0")
         assert caught.value.fields == {"resource": "key", "id": "key_0"}
-        assert not desk.ledger.denied
+        assert not trust.ledger.denied
 
 
 async def test_a_revoked_token_is_refused_and_stays_so(path: Path) -> None:
     """By its jti and its text; what it opened is ended; `until` is kept."""
-    async with running_desk(path) as desk:
-        claims = issue_claims("ann", role="viewer", now=desk.clock.now(), expires_in=3600)
+    async with running_trust(path) as trust:
+        claims = issue_claims("ann", role="viewer", now=trust.clock.now(), expires_in=3600)
         text = sign(claims, SECRET)
-        caller = desk.gate.authenticate(Token(text), "ws")
+        caller = trust.gate.authenticate(Token(text), "ws")
         out: list[str] = []
-        desk.gate.admit(caller, "ws", lambda cause, by: out.append(cause))
-        pending = desk.registrar.revoke_token(caller.identities, claims["exp"] + 60.0)  # type: ignore[operator]
+        trust.gate.admit(caller, "ws", lambda cause, by: out.append(cause))
+        pending = trust.registrar.revoke_token(caller.identities, claims["exp"] + 60.0)  # type: ignore[operator]
         assert out == ["revoked"]
         with pytest.raises(Refused, match="revoked"):
-            desk.gate.authenticate(Token(text), "ws")
+            trust.gate.authenticate(Token(text), "ws")
         await pending
         assert denied_on_disk(path) == caller.identities
         assert {row[0] for row in rows(path, "SELECT until FROM revocations")} == {claims["exp"] + 60.0}  # type: ignore[operator]
-        assert desk.counted.revocations == ["token"]
-    async with running_desk(path) as desk:
+        assert trust.counted.revocations == ["token"]
+    async with running_trust(path) as trust:
         with pytest.raises(Refused, match="revoked"):
-            desk.gate.authenticate(Token(text), "ws")
+            trust.gate.authenticate(Token(text), "ws")
 
 
 # --- the queue, stopping, starting --------------------------------------------
@@ -457,30 +457,30 @@ async def test_a_revoked_token_is_refused_and_stays_so(path: Path) -> None:
 
 async def test_a_full_queue_takes_denials_and_nothing_else(path: Path) -> None:
     """Overloaded: no key is made or rotated; a revocation has a lane of its own, ahead of what waits."""
-    async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        known, old = await desk.api_keys.create(EDGED, name="kept", role="viewer")
-    async with open_desk(path, queue_size=1) as desk, trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: desk.api_keys.create(EDGED, name="first", role="viewer"))
+    async with running_trust(path) as trust:
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        known, old = await trust.api_keys.create(EDGED, name="kept", role="viewer")
+    async with open_trust(path, queue_size=1) as trust, trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: trust.api_keys.create(EDGED, name="first", role="viewer"))
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(Overloaded):
-            await desk.api_keys.create(EDGED, name="second", role="viewer")
+            await trust.api_keys.create(EDGED, name="second", role="viewer")
         with pytest.raises(Overloaded):
-            await desk.api_keys.rotate(EDGED, known.key_id)
-        inside, keys_by_then = stays(desk, secret), []
-        pending = desk.api_keys.revoke(record.key_id)
+            await trust.api_keys.rotate(EDGED, known.key_id)
+        inside, keys_by_then = stays(trust, secret), []
+        pending = trust.api_keys.revoke(record.key_id)
         assert inside == [("revoked", "")]
-        assert not desk.lets_in(secret)
+        assert not trust.lets_in(secret)
 
         async def wait() -> None:
             await pending
-            keys_by_then.append(len(desk.ledger.keys))
+            keys_by_then.append(len(trust.ledger.keys))
 
         nursery.start_soon(wait)
-        await nursery.start(desk.registrar.run)
-        await until(lambda: len(desk.ledger.keys) == 3)
+        await nursery.start(trust.registrar.run)
+        await until(lambda: len(trust.ledger.keys) == 3)
         assert keys_by_then == [2]
-        assert desk.lets_in(old)
+        assert trust.lets_in(old)
         assert denied_on_disk(path) == {f"key:{record.key_id}"}
         assert {row[0] for row in rows(path, "SELECT name FROM api_keys")} == {"k", "kept", "first"}
         nursery.cancel_scope.cancel()
@@ -488,49 +488,49 @@ async def test_a_full_queue_takes_denials_and_nothing_else(path: Path) -> None:
 
 async def test_a_full_writer_takes_denials_and_nothing_else(path: Path) -> None:
     """The database's own queue is full: the same."""
-    async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        desk.db._queue_size = 0
+    async with running_trust(path) as trust:
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        trust.db._queue_size = 0
         with pytest.raises(Overloaded):
-            await desk.api_keys.create(EDGED, name="second", role="viewer")
-        await desk.api_keys.revoke(record.key_id)
-        assert not desk.lets_in(secret)
+            await trust.api_keys.create(EDGED, name="second", role="viewer")
+        await trust.api_keys.revoke(record.key_id)
+        assert not trust.lets_in(secret)
         assert denied_on_disk(path) == {f"key:{record.key_id}"}
 
 
 async def test_stopping_finishes_what_was_accepted(path: Path) -> None:
     """Cancelled with three jobs under way and in the queue: all are done and on disk."""
-    async with open_desk(path) as desk:
+    async with open_trust(path) as trust:
         async with trio.open_nursery() as callers, trio.open_nursery() as nursery:
-            await nursery.start(desk.registrar.run)
-            record, _ = await desk.api_keys.create(EDGED, name="k", role="viewer")
-            async with busy_writer(desk.db):
+            await nursery.start(trust.registrar.run)
+            record, _ = await trust.api_keys.create(EDGED, name="k", role="viewer")
+            async with busy_writer(trust.db):
                 for name in ("a", "b"):
-                    callers.start_soon(lambda name=name: desk.api_keys.create(EDGED, name=name, role="viewer"))
+                    callers.start_soon(lambda name=name: trust.api_keys.create(EDGED, name=name, role="viewer"))
                 await trio.testing.wait_all_tasks_blocked()
-                callers.start_soon(desk.api_keys.revoke, record.key_id)
+                callers.start_soon(trust.api_keys.revoke, record.key_id)
                 nursery.cancel_scope.cancel()
         assert {row[0] for row in rows(path, "SELECT name FROM api_keys")} == {"k", "a", "b"}
         assert denied_on_disk(path) == {f"key:{record.key_id}"}
-        other = next(iter(desk.ledger.keys.keys() - {record.key_id}))
+        other = next(iter(trust.ledger.keys.keys() - {record.key_id}))
         with pytest.raises(StoreFailed, match="stopping"):
-            await desk.api_keys.create(EDGED, name="late", role="viewer")
+            await trust.api_keys.create(EDGED, name="late", role="viewer")
         with pytest.raises(StoreFailed, match=r"in force now.*stopping") as told:
-            await desk.api_keys.revoke(other)
+            await trust.api_keys.revoke(other)
         assert "goes on" not in told.value.hint
-        assert f"key:{other}" in desk.ledger.denied
+        assert f"key:{other}" in trust.ledger.denied
 
 
 async def test_stopping_tries_once_more_to_save_what_is_owed(path: Path) -> None:
     """A revocation that could not be saved gets its last try at the end; a disk still broken does not hang it."""
     for mended in (True, False):
-        async with open_desk(path) as desk:
+        async with open_trust(path) as trust:
             async with trio.open_nursery() as nursery:
-                await nursery.start(desk.registrar.run)
-                record, _ = await desk.api_keys.create(EDGED, name="k", role="viewer")
-                broken = await BrokenCommits(desk.db).begin()
+                await nursery.start(trust.registrar.run)
+                record, _ = await trust.api_keys.create(EDGED, name="k", role="viewer")
+                broken = await BrokenCommits(trust.db).begin()
                 with pytest.raises(StoreFailed):
-                    await desk.api_keys.revoke(record.key_id)
+                    await trust.api_keys.revoke(record.key_id)
                 if mended:
                     await broken.mend()
                 nursery.cancel_scope.cancel()
@@ -539,41 +539,41 @@ async def test_stopping_tries_once_more_to_save_what_is_owed(path: Path) -> None
 
 async def test_a_fault_of_ours_reaches_its_caller_and_stops_nothing(path: Path) -> None:
     """An unexpected error in one job is its caller's; the next job is done."""
-    async with running_desk(path) as desk:
+    async with running_trust(path) as trust:
         with pytest.raises(TypeError):
-            await desk.api_keys.create(EDGED, name="k", role="viewer", permissions=[object()])  # type: ignore[list-item]
-        await desk.api_keys.create(EDGED, name="k", role="viewer")
-        assert len(desk.ledger.keys) == 1
+            await trust.api_keys.create(EDGED, name="k", role="viewer", permissions=[object()])  # type: ignore[list-item]
+        await trust.api_keys.create(EDGED, name="k", role="viewer")
+        assert len(trust.ledger.keys) == 1
 
 
 async def test_everything_comes_back_from_disk(path: Path) -> None:
     """After a restart: keys, both secrets of a rotated one, its grace, what is revoked, and nothing else."""
     now = 2_000_000_000.0
-    async with running_desk(path, now=lambda: now) as desk:
-        _, plain_secret = await desk.api_keys.create(EDGED, name="plain", role="operator", expires_at=now + 500)
-        turned, old = await desk.api_keys.create(EDGED, name="turned", role="viewer", camera_access=["camera1"])
-        _, new = await desk.api_keys.rotate(EDGED, turned.key_id, 100)
-        gone, gone_secret = await desk.api_keys.create(EDGED, name="gone", role="admin", permissions=[])
-        await desk.api_keys.revoke(gone.key_id)
-        await desk.registrar.revoke_token(frozenset({"jti:j1", "token:" + "0" * 64}), now + 5)
-        keys, denied = dict(desk.ledger.keys), set(desk.ledger.denied)
-    async with running_desk(path, now=lambda: now) as desk:
-        assert desk.ledger.keys == keys
-        assert desk.ledger.denied == denied == {f"key:{gone.key_id}", "jti:j1", "token:" + "0" * 64}
-        assert [desk.lets_in(s) for s in (plain_secret, old, new, gone_secret)] == [True, True, True, False]
-        assert desk.counted.failed == [("revoked", "api_key", "ws")]
+    async with running_trust(path, now=lambda: now) as trust:
+        _, plain_secret = await trust.api_keys.create(EDGED, name="plain", role="operator", expires_at=now + 500)
+        turned, old = await trust.api_keys.create(EDGED, name="turned", role="viewer", camera_access=["camera1"])
+        _, new = await trust.api_keys.rotate(EDGED, turned.key_id, 100)
+        gone, gone_secret = await trust.api_keys.create(EDGED, name="gone", role="admin", permissions=[])
+        await trust.api_keys.revoke(gone.key_id)
+        await trust.registrar.revoke_token(frozenset({"jti:j1", "token:" + "0" * 64}), now + 5)
+        keys, denied = dict(trust.ledger.keys), set(trust.ledger.denied)
+    async with running_trust(path, now=lambda: now) as trust:
+        assert trust.ledger.keys == keys
+        assert trust.ledger.denied == denied == {f"key:{gone.key_id}", "jti:j1", "token:" + "0" * 64}
+        assert [trust.lets_in(s) for s in (plain_secret, old, new, gone_secret)] == [True, True, True, False]
+        assert trust.counted.failed == [("revoked", "api_key", "ws")]
         now += 100
-        assert [desk.lets_in(s) for s in (plain_secret, old, new)] == [True, False, True]
+        assert [trust.lets_in(s) for s in (plain_secret, old, new)] == [True, False, True]
         now += 400
-        assert [desk.lets_in(s) for s in (plain_secret, new)] == [False, True]
+        assert [trust.lets_in(s) for s in (plain_secret, new)] == [False, True]
 
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_memory_and_disk_never_disagree_for_long(path: Path, seed: int) -> None:
     """Sixty changes at once, some hung up on, some on a failing disk: a restart finds what the ledger says."""
     choose = random.Random(seed)
-    async with running_desk(path) as desk:
-        known = [(await desk.api_keys.create(EDGED, name=f"k{n}", role="viewer"))[0].key_id for n in range(5)]
+    async with running_trust(path) as trust:
+        known = [(await trust.api_keys.create(EDGED, name=f"k{n}", role="viewer"))[0].key_id for n in range(5)]
 
         async def change() -> None:
             await trio.sleep(choose.random() / 50)
@@ -581,11 +581,11 @@ async def test_memory_and_disk_never_disagree_for_long(path: Path, seed: int) ->
                 try:
                     match choose.randrange(3):
                         case 0:
-                            known.append((await desk.api_keys.create(EDGED, name="new", role="viewer"))[0].key_id)
+                            known.append((await trust.api_keys.create(EDGED, name="new", role="viewer"))[0].key_id)
                         case 1:
-                            await desk.api_keys.rotate(EDGED, choose.choice(known), choose.choice([0, 60]))
+                            await trust.api_keys.rotate(EDGED, choose.choice(known), choose.choice([0, 60]))
                         case 2:
-                            await desk.api_keys.revoke(choose.choice(known))
+                            await trust.api_keys.revoke(choose.choice(known))
                 except (InvalidState, StoreFailed, Overloaded):
                     pass
 
@@ -593,11 +593,11 @@ async def test_memory_and_disk_never_disagree_for_long(path: Path, seed: int) ->
             for _ in range(60):
                 nursery.start_soon(change)
             await trio.sleep(0.005)
-            broken = await BrokenCommits(desk.db).begin()
+            broken = await BrokenCommits(trust.db).begin()
             await trio.sleep(0.005)
             await broken.mend()
-    keys, denied = desk.ledger.keys, desk.ledger.denied
-    async with open_desk(path) as again:
+    keys, denied = trust.ledger.keys, trust.ledger.denied
+    async with open_trust(path) as again:
         assert again.ledger.keys == keys
         assert again.ledger.denied == denied
 
@@ -607,18 +607,18 @@ async def test_memory_and_disk_never_disagree_for_long(path: Path, seed: int) ->
 _WRITER = """
 import sys, pathlib, trio
 sys.path[:0] = [sys.argv[2], sys.argv[3]]
-from cellar_helpers import running_desk
+from trust_helpers import running_trust
 from edged.access.authority import EDGED
 
 async def main():
-    async with running_desk(pathlib.Path(sys.argv[1])) as desk:
+    async with running_trust(pathlib.Path(sys.argv[1])) as trust:
         while True:
-            record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
+            record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
             print("made", record.key_id, secret, flush=True)
-            other, _ = await desk.api_keys.create(EDGED, name="k", role="viewer")
-            await desk.api_keys.revoke(other.key_id)
+            other, _ = await trust.api_keys.create(EDGED, name="k", role="viewer")
+            await trust.api_keys.revoke(other.key_id)
             print("revoked", other.key_id, flush=True)
-            await desk.api_keys.rotate(EDGED, record.key_id, 0)
+            await trust.api_keys.rotate(EDGED, record.key_id, 0)
             print("rotated", record.key_id, flush=True)
 
 trio.run(main)
@@ -665,46 +665,46 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(path: Path, lines: int
     """A writer killed between or in its commits: whatever it had said is there after the restart, and still true."""
     facts = run_and_kill(path, lines)
     assert facts
-    async with running_desk(path) as desk:
+    async with running_trust(path) as trust:
         for kind, key_id, *secret in facts:
-            record = desk.ledger.keys[key_id]
+            record = trust.ledger.keys[key_id]
             if kind == "revoked":
                 assert record.revoked_at is not None
             elif kind == "rotated":
                 assert record.previous_digest is not None
             elif record.previous_digest is None:
-                assert desk.lets_in(secret[0])
+                assert trust.lets_in(secret[0])
             else:
                 # Rotated, said or not: the old secret is known, and over.
                 assert record.previous_digest == digest(secret[0])
-                assert not desk.lets_in(secret[0])
+                assert not trust.lets_in(secret[0])
         # The file takes new keys at once.
-        await desk.api_keys.create(EDGED, name="after", role="viewer")
+        await trust.api_keys.create(EDGED, name="after", role="viewer")
 
 
 _FULL_DISK = """
 import os, resource, sys, pathlib, trio
 sys.path[:0] = [sys.argv[2], sys.argv[3]]
-from cellar_helpers import running_desk
+from trust_helpers import running_trust
 from edged.access.authority import EDGED
 from edged.errors import StoreFailed
 
 async def main():
     path = pathlib.Path(sys.argv[1])
-    async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
+    async with running_trust(path) as trust:
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
         limit = os.path.getsize(str(path) + "-wal")
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         try:
-            await desk.api_keys.revoke(record.key_id)
+            await trust.api_keys.revoke(record.key_id)
         except StoreFailed:
             told = "store_error"
         else:
             told = "ok"
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        print("answer", told, desk.lets_in(secret), record.key_id, flush=True)
+        print("answer", told, trust.lets_in(secret), record.key_id, flush=True)
         with trio.fail_after(60):
-            while desk.registrar._owed:
+            while trust.registrar._owed:
                 await trio.sleep(0.05)
         print("saved", flush=True)
         os.kill(os.getpid(), 9)
@@ -729,30 +729,30 @@ def test_a_write_that_the_kernel_refuses_denies_first_and_is_saved_later(path: P
 
 async def test_a_token_is_made_at_an_epoch_that_is_on_disk(path: Path) -> None:
     """Raised in memory first, it is written before a token says it: none that a restart makes says less."""
-    async with running_desk(path) as desk:
-        assert await desk.registrar.epoch() == 0
-        assert [desk.ledger.next_epoch(), desk.ledger.next_epoch()] == [1, 2]
-        assert await desk.registrar.epoch() == 2
+    async with running_trust(path) as trust:
+        assert await trust.registrar.epoch() == 0
+        assert [trust.ledger.next_epoch(), trust.ledger.next_epoch()] == [1, 2]
+        assert await trust.registrar.epoch() == 2
         assert rows(path, "SELECT value FROM meta WHERE name = 'epoch'") == [(2,)]
-        assert await desk.registrar.epoch() == 2
-    async with open_desk(path) as desk:
-        assert desk.ledger.epoch == 2
+        assert await trust.registrar.epoch() == 2
+    async with open_trust(path) as trust:
+        assert trust.ledger.epoch == 2
 
 
 async def test_no_token_is_made_while_the_epoch_cannot_be_written(path: Path) -> None:
     """store_error; and the next try, once the disk is mended, tells the one that was meant."""
-    async with running_desk(path) as desk:
-        broken = await BrokenCommits(desk.db).begin()
-        desk.ledger.next_epoch()
+    async with running_trust(path) as trust:
+        broken = await BrokenCommits(trust.db).begin()
+        trust.ledger.next_epoch()
         with pytest.raises(StoreFailed):
-            await desk.registrar.epoch()
+            await trust.registrar.epoch()
         await broken.mend()
-        assert await desk.registrar.epoch() == 1
+        assert await trust.registrar.epoch() == 1
 
 
 async def test_the_epoch_goes_to_disk_with_a_denial(path: Path) -> None:
     """One transaction: after a power cut there is neither or both."""
-    async with running_desk(path) as desk:
-        desk.ledger.next_epoch()
-        await desk.registrar.revoke_token(frozenset({"jti:a"}), None)
+    async with running_trust(path) as trust:
+        trust.ledger.next_epoch()
+        await trust.registrar.revoke_token(frozenset({"jti:a"}), None)
         assert rows(path, "SELECT value FROM meta WHERE name = 'epoch'") == [(1,)]

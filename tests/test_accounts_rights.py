@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from cellar_helpers import SECRET, BrokenCommits, Desk, busy_writer, open_desk, rows, running_desk
 from hypothesis import given
 from hypothesis import strategies as st
+from trust_helpers import SECRET, BrokenCommits, TrustStack, busy_writer, open_trust, rows, running_trust
 
 from edged.access.authority import EDGED
 from edged.access.ledger import ALL, Ledger
@@ -44,20 +44,20 @@ def a_token(**claims: object) -> Caller:
     return read_caller({name: value for name, value in said.items() if value is not None}, "text", issuer="", now=NOW)
 
 
-def reason_of(desk: Desk, secret: str) -> str | None:
+def reason_of(trust: TrustStack, secret: str) -> str | None:
     """Why the gate refuses this key; None if it does not."""
     try:
-        desk.gate.authenticate(ApiKey(secret), "ws")
+        trust.gate.authenticate(ApiKey(secret), "ws")
     except Refused as problem:
         return problem.reason
     return None
 
 
-def stays(desk: Desk, secret: str, **given: object) -> list[tuple[str, str]]:
+def stays(trust: TrustStack, secret: str, **given: object) -> list[tuple[str, str]]:
     """Someone who is inside by this key; filled when they are put out."""
     out: list[tuple[str, str]] = []
-    caller = desk.gate.authenticate(ApiKey(secret), "ws")
-    desk.gate.admit(caller, "ws", lambda cause, by: out.append((cause, by)), **given)  # type: ignore[arg-type]
+    caller = trust.gate.authenticate(ApiKey(secret), "ws")
+    trust.gate.admit(caller, "ws", lambda cause, by: out.append((cause, by)), **given)  # type: ignore[arg-type]
     return out
 
 
@@ -106,32 +106,32 @@ def test_streams_of_a_key_are_exactly_those_that_it_names() -> None:
 
 async def test_an_update_is_in_force_for_the_next_judgement_and_after_a_restart(path: Path) -> None:
     """A caller from before the change is judged by what its key may do now; so is one after a restart."""
-    async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(EDGED, name="k", role="operator")
-        caller = desk.gate.authenticate(ApiKey(secret), "ws")
-        assert desk.gate.judge(caller, "camera:write", CAMERA0).allowed
+    async with running_trust(path) as trust:
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="operator")
+        caller = trust.gate.authenticate(ApiKey(secret), "ws")
+        assert trust.gate.judge(caller, "camera:write", CAMERA0).allowed
         changes = {"role": "viewer", "name": "door", "camera_access": ("camera0",), "expires_at": 4e9}
-        changed = await desk.api_keys.update(EDGED, record.key_id, changes, accept)
+        changed = await trust.api_keys.update(EDGED, record.key_id, changes, accept)
         assert changed == replace(record, **changes)  # type: ignore[arg-type]
-        assert not desk.gate.judge(caller, "camera:write", CAMERA0).allowed
-        assert desk.gate.judge(caller, "camera:read", CAMERA0).allowed
+        assert not trust.gate.judge(caller, "camera:write", CAMERA0).allowed
+        assert trust.gate.judge(caller, "camera:read", CAMERA0).allowed
         with pytest.raises(Refused, match="missing_scope"):
-            desk.gate.authorize(caller, "camera:write", "ws", CAMERA0)
-        assert desk.gate.current(caller).name == "door"
-    async with running_desk(path) as desk:
-        assert desk.ledger.keys[record.key_id] == changed
+            trust.gate.authorize(caller, "camera:write", "ws", CAMERA0)
+        assert trust.gate.current(caller).name == "door"
+    async with running_trust(path) as trust:
+        assert trust.ledger.keys[record.key_id] == changed
 
 
 async def test_whoever_is_inside_for_what_a_key_may_no_more_leaves(path: Path) -> None:
     """The picture of a camera that was taken away ends; a conversation and the other camera's picture go on."""
-    async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        first = stays(desk, secret, path="camera0", capability="stream:read", resource=CAMERA0)
+    async with running_trust(path) as trust:
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        first = stays(trust, secret, path="camera0", capability="stream:read", resource=CAMERA0)
         other = Resource.of_camera("camera1")
-        second = stays(desk, secret, path="camera1", capability="stream:read", resource=other)
-        talk = stays(desk, secret)
-        with desk.admissions.endings.subscribe() as news:
-            await desk.api_keys.update(EDGED, record.key_id, {"camera_access": ("camera1",)}, accept)
+        second = stays(trust, secret, path="camera1", capability="stream:read", resource=other)
+        talk = stays(trust, secret)
+        with trust.admissions.endings.subscribe() as news:
+            await trust.api_keys.update(EDGED, record.key_id, {"camera_access": ("camera1",)}, accept)
             assert (await news.receive()).identities == frozenset()
         assert (first, second, talk) == ([("revoked", "")], [], [])
 
@@ -140,60 +140,60 @@ async def test_a_new_end_moves_the_deadline_of_whoever_is_inside(
     path: Path, mock_clock: trio.testing.MockClock
 ) -> None:
     """Nearer, further away, and none at all."""
-    async with running_desk(path, now=lambda: NOW + trio.current_time()) as desk:
-        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer", expires_at=NOW + 500)
-        stays(desk, secret)
-        (admission,) = desk.admissions
+    async with running_trust(path, now=lambda: NOW + trio.current_time()) as trust:
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer", expires_at=NOW + 500)
+        stays(trust, secret)
+        (admission,) = trust.admissions
         for ends, seconds in ((NOW + 100, 100), (NOW + 900, 900), (None, None)):
-            await desk.api_keys.update(EDGED, record.key_id, {"expires_at": ends}, accept)
+            await trust.api_keys.update(EDGED, record.key_id, {"expires_at": ends}, accept)
             assert admission.deadline == (None if seconds is None else pytest.approx(seconds, abs=1))
 
 
 async def test_an_update_that_is_refused_or_fails_changes_nothing(path: Path) -> None:
     """The check, a failing disk, an end in the past, no such key, a revoked one."""
-    async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
+    async with running_trust(path) as trust:
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
 
         def refuse(before: KeyRecord, after: KeyRecord) -> None:
             assert (before, after.role) == (record, "admin")
             raise Refused("missing_scope")
 
         with pytest.raises(Refused):
-            await desk.api_keys.update(EDGED, record.key_id, {"role": "admin"}, refuse)
+            await trust.api_keys.update(EDGED, record.key_id, {"role": "admin"}, refuse)
         with pytest.raises(InvalidParams):
-            await desk.api_keys.update(EDGED, record.key_id, {"expires_at": 5.0}, accept)
-        broken = await BrokenCommits(desk.db).begin()
+            await trust.api_keys.update(EDGED, record.key_id, {"expires_at": 5.0}, accept)
+        broken = await BrokenCommits(trust.db).begin()
         with pytest.raises(StoreFailed):
-            await desk.api_keys.update(EDGED, record.key_id, {"role": "admin"}, accept)
+            await trust.api_keys.update(EDGED, record.key_id, {"role": "admin"}, accept)
         await broken.mend()
-        assert desk.ledger.keys[record.key_id] == record
+        assert trust.ledger.keys[record.key_id] == record
         with pytest.raises(NotFound):
-            await desk.api_keys.update(EDGED, "key_0", {"name": "x"}, accept)
-        await desk.api_keys.revoke(record.key_id)
+            await trust.api_keys.update(EDGED, "key_0", {"name": "x"}, accept)
+        await trust.api_keys.revoke(record.key_id)
         with pytest.raises(InvalidState):
-            await desk.api_keys.update(EDGED, record.key_id, {"name": "x"}, accept)
-        assert reason_of(desk, secret) == "revoked"
+            await trust.api_keys.update(EDGED, record.key_id, {"name": "x"}, accept)
+        assert reason_of(trust, secret) == "revoked"
 
 
 async def test_what_is_denied_during_an_update_stays_denied(path: Path) -> None:
     """A key that is suspended, or revoked, while its new rights are on their way to the disk."""
-    async with running_desk(path) as desk:
-        for denial, told in ((desk.api_keys.suspend, "suspended"), (desk.api_keys.revoke, "revoked")):
-            record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
+    async with running_trust(path) as trust:
+        for denial, told in ((trust.api_keys.suspend, "suspended"), (trust.api_keys.revoke, "revoked")):
+            record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
             outcome: list[str] = []
 
             async def update(key_id: str = record.key_id, outcome: list[str] = outcome) -> None:
                 try:
-                    await desk.api_keys.update(EDGED, key_id, {"role": "admin"}, accept)
+                    await trust.api_keys.update(EDGED, key_id, {"role": "admin"}, accept)
                     outcome.append("ok")
                 except InvalidState:
                     outcome.append("invalid_state")
 
-            async with trio.open_nursery() as nursery, busy_writer(desk.db):
+            async with trio.open_nursery() as nursery, busy_writer(trust.db):
                 nursery.start_soon(update)
                 await trio.testing.wait_all_tasks_blocked()
                 nursery.start_soon(denial, record.key_id)
-            assert reason_of(desk, secret) == told
+            assert reason_of(trust, secret) == told
             assert outcome == ["ok" if told == "suspended" else "invalid_state"]
 
 
@@ -202,39 +202,39 @@ async def test_what_is_denied_during_an_update_stays_denied(path: Path) -> None:
 
 async def test_a_suspension_is_in_force_before_the_first_await_and_durable_after_it(path: Path) -> None:
     """Refused with its own reason, everyone inside put out, both secrets; and still so after a restart."""
-    async with running_desk(path) as desk:
-        record, old = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        _, new = await desk.api_keys.rotate(EDGED, record.key_id)
-        out = stays(desk, old)
-        pending = desk.api_keys.suspend(record.key_id, by="session_1")
-        assert (reason_of(desk, old), reason_of(desk, new), out) == (
+    async with running_trust(path) as trust:
+        record, old = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        _, new = await trust.api_keys.rotate(EDGED, record.key_id)
+        out = stays(trust, old)
+        pending = trust.api_keys.suspend(record.key_id, by="session_1")
+        assert (reason_of(trust, old), reason_of(trust, new), out) == (
             "suspended", "suspended", [("suspended", "session_1")]
         )  # fmt: skip
         assert (await pending).status(0) == "suspended"
         assert rows(path, "SELECT suspended_at IS NULL FROM api_keys") == [(0,)]
-        again = await desk.api_keys.suspend(record.key_id)
-        assert again.suspended_at == desk.ledger.keys[record.key_id].suspended_at
-    async with running_desk(path) as desk:
-        assert (reason_of(desk, old), reason_of(desk, new)) == ("suspended", "suspended")
+        again = await trust.api_keys.suspend(record.key_id)
+        assert again.suspended_at == trust.ledger.keys[record.key_id].suspended_at
+    async with running_trust(path) as trust:
+        assert (reason_of(trust, old), reason_of(trust, new)) == ("suspended", "suspended")
         for _ in range(2):
-            assert (await desk.api_keys.resume(EDGED, record.key_id)).status(0) == "active"
-        assert (reason_of(desk, old), reason_of(desk, new)) == (None, None)
-    async with running_desk(path) as desk:
-        assert reason_of(desk, new) is None
+            assert (await trust.api_keys.resume(EDGED, record.key_id)).status(0) == "active"
+        assert (reason_of(trust, old), reason_of(trust, new)) == (None, None)
+    async with running_trust(path) as trust:
+        assert reason_of(trust, new) is None
 
 
 async def test_revoked_comes_before_suspended_and_that_before_expired(path: Path) -> None:
     """One reason, the weightiest (contract 7.6); a revoked key is neither suspended nor resumed."""
     now = NOW
-    async with running_desk(path, now=lambda: now) as desk:
-        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer", expires_at=NOW + 10)
-        await desk.api_keys.suspend(record.key_id)
+    async with running_trust(path, now=lambda: now) as trust:
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer", expires_at=NOW + 10)
+        await trust.api_keys.suspend(record.key_id)
         now += 20
-        assert reason_of(desk, secret) == "suspended"
-        assert desk.ledger.keys[record.key_id].status(now) == "suspended"
-        await desk.api_keys.revoke(record.key_id)
-        assert reason_of(desk, secret) == "revoked"
-        for change in (desk.api_keys.suspend, partial(desk.api_keys.resume, EDGED)):
+        assert reason_of(trust, secret) == "suspended"
+        assert trust.ledger.keys[record.key_id].status(now) == "suspended"
+        await trust.api_keys.revoke(record.key_id)
+        assert reason_of(trust, secret) == "revoked"
+        for change in (trust.api_keys.suspend, partial(trust.api_keys.resume, EDGED)):
             with pytest.raises(InvalidState):
                 await change(record.key_id)
             with pytest.raises(NotFound):
@@ -245,16 +245,16 @@ async def test_a_suspension_that_cannot_be_saved_is_in_force_and_saved_later(
     path: Path, mock_clock: trio.testing.MockClock
 ) -> None:
     """The caller is told; the key stays out; the disk gets it when it can."""
-    async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        broken = await BrokenCommits(desk.db).begin()
+    async with running_trust(path) as trust:
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        broken = await BrokenCommits(trust.db).begin()
         with pytest.raises(StoreFailed):
-            await desk.api_keys.suspend(record.key_id)
-        assert reason_of(desk, secret) == "suspended"
+            await trust.api_keys.suspend(record.key_id)
+        assert reason_of(trust, secret) == "suspended"
         await broken.mend()
         mock_clock.autojump_threshold = 0.05
         await until_saved(path)
-        assert reason_of(desk, secret) == "suspended"
+        assert reason_of(trust, secret) == "suspended"
 
 
 async def until_saved(path: Path) -> None:
@@ -269,46 +269,46 @@ async def test_a_failed_resumption_leaves_it_suspended_here_and_on_the_disk(
     path: Path, mock_clock: trio.testing.MockClock
 ) -> None:
     """Grants after: nothing is good before its commit, and what a failed commit may have left is written over."""
-    async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        await desk.api_keys.suspend(record.key_id)
-        broken = await BrokenCommits(desk.db).begin()
+    async with running_trust(path) as trust:
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        await trust.api_keys.suspend(record.key_id)
+        broken = await BrokenCommits(trust.db).begin()
         with pytest.raises(StoreFailed):
-            await desk.api_keys.resume(EDGED, record.key_id)
-        assert reason_of(desk, secret) == "suspended"
+            await trust.api_keys.resume(EDGED, record.key_id)
+        assert reason_of(trust, secret) == "suspended"
         await broken.mend()
-        await desk.db.write(lambda connection: connection.execute("UPDATE api_keys SET suspended_at = NULL"))
+        await trust.db.write(lambda connection: connection.execute("UPDATE api_keys SET suspended_at = NULL"))
         mock_clock.autojump_threshold = 0.05
         await until_saved(path)
-        await desk.api_keys.resume(EDGED, record.key_id)
-        assert reason_of(desk, secret) is None
+        await trust.api_keys.resume(EDGED, record.key_id)
+        assert reason_of(trust, secret) is None
 
 
 @pytest.mark.parametrize("queued", [False, True])
 async def test_a_suspension_during_a_resumption_wins(path: Path, queued: bool) -> None:
     """Whether the resumption waits in the queue or for its commit: suspended in memory and on the disk."""
-    async with running_desk(path) as desk:
-        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        await desk.api_keys.suspend(record.key_id)
+    async with running_trust(path) as trust:
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        await trust.api_keys.suspend(record.key_id)
         outcome: list[str] = []
 
         async def resume() -> None:
             try:
-                await desk.api_keys.resume(EDGED, record.key_id)
+                await trust.api_keys.resume(EDGED, record.key_id)
                 outcome.append("resumed")
             except InvalidState:
                 outcome.append("overtaken")
 
-        async with trio.open_nursery() as nursery, busy_writer(desk.db):
+        async with trio.open_nursery() as nursery, busy_writer(trust.db):
             if queued:
-                nursery.start_soon(lambda: desk.api_keys.create(EDGED, name="first", role="viewer"))
+                nursery.start_soon(lambda: trust.api_keys.create(EDGED, name="first", role="viewer"))
                 await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(resume)
             await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(desk.api_keys.suspend, record.key_id)
+            nursery.start_soon(trust.api_keys.suspend, record.key_id)
             await trio.testing.wait_all_tasks_blocked()
         stored = rows(path, f"SELECT suspended_at IS NULL FROM api_keys WHERE key_id = '{record.key_id}'")
-        assert reason_of(desk, secret) == "suspended"
+        assert reason_of(trust, secret) == "suspended"
         assert stored == [(0,)]
         assert outcome == ["overtaken"]
 
@@ -360,29 +360,29 @@ def test_a_denied_subject_is_that_subject_alone(denied: str, subject: str) -> No
 
 async def test_a_line_ends_who_is_inside_and_stays_drawn(path: Path) -> None:
     """Tokens issued by then are refused at once and after a restart, later ones are good; a lower line does nothing."""
-    async with running_desk(path, now=lambda: NOW) as desk:
+    async with running_trust(path, now=lambda: NOW) as trust:
         early, late = (
             sign({"sub": "ann", "role": "viewer", "iat": NOW - age, "exp": NOW + 3600, "jti": str(age)}, SECRET)
             for age in (100, 10)
         )
         out: dict[str, list[str]] = {early: [], late: []}
         for text in (early, late):
-            caller = desk.gate.authenticate(Token(text), "ws")
-            desk.gate.admit(caller, "ws", lambda cause, _by, mine=out[text]: mine.append(cause))
-        pending = desk.revocations.cut_off(ALL, NOW - 50, reason="leaked")
+            caller = trust.gate.authenticate(Token(text), "ws")
+            trust.gate.admit(caller, "ws", lambda cause, _by, mine=out[text]: mine.append(cause))
+        pending = trust.revocations.cut_off(ALL, NOW - 50, reason="leaked")
         assert (out[early], out[late]) == (["revoked"], [])
         with pytest.raises(Refused, match="revoked"):
-            desk.gate.authenticate(Token(early), "ws")
+            trust.gate.authenticate(Token(early), "ws")
         await pending
-        await desk.revocations.cut_off(ALL, NOW - 90)
-        await desk.revocations.cut_off(user_identity("bob"), NOW)
-        assert desk.counted.revocations == ["cut_off", "cut_off"]
-    async with running_desk(path, now=lambda: NOW) as desk:
-        assert desk.ledger.cut_offs == {ALL: NOW - 50, user_identity("bob"): NOW}
+        await trust.revocations.cut_off(ALL, NOW - 90)
+        await trust.revocations.cut_off(user_identity("bob"), NOW)
+        assert trust.counted.revocations == ["cut_off", "cut_off"]
+    async with running_trust(path, now=lambda: NOW) as trust:
+        assert trust.ledger.cut_offs == {ALL: NOW - 50, user_identity("bob"): NOW}
         with pytest.raises(Refused, match="revoked"):
-            desk.gate.authenticate(Token(early), "ws")
-        desk.gate.authenticate(Token(late), "ws")
-        _, lines = await desk.revocations.list_all()
+            trust.gate.authenticate(Token(early), "ws")
+        trust.gate.authenticate(Token(late), "ws")
+        _, lines = await trust.revocations.list_all()
         assert [(line.scope, line.reason) for line in lines] == [(ALL, "leaked"), (user_identity("bob"), "")]
 
 
@@ -390,21 +390,21 @@ async def test_a_line_that_cannot_be_saved_is_in_force_listed_and_saved_later(
     path: Path, mock_clock: trio.testing.MockClock
 ) -> None:
     """Said again, also lower, while the disk fails: told so each time; once it works all is there."""
-    async with running_desk(path, now=lambda: NOW) as desk:
-        broken = await BrokenCommits(desk.db).begin()
+    async with running_trust(path, now=lambda: NOW) as trust:
+        broken = await BrokenCommits(trust.db).begin()
         for before in (NOW - 5, NOW - 9):
             with pytest.raises(StoreFailed):
-                await desk.revocations.cut_off(ALL, before)
+                await trust.revocations.cut_off(ALL, before)
         with pytest.raises(StoreFailed):
-            await desk.registrar.revoke_token(frozenset({"user:ann"}), None, kind="subject", reason="left")
-        assert desk.ledger.cut_offs == {ALL: NOW - 5}
-        named, lines = await desk.revocations.list_all()
+            await trust.registrar.revoke_token(frozenset({"user:ann"}), None, kind="subject", reason="left")
+        assert trust.ledger.cut_offs == {ALL: NOW - 5}
+        named, lines = await trust.revocations.list_all()
         assert [(item.identity, item.reason) for item in named] == [("user:ann", "left")]
         assert [line.before for line in lines] == [NOW - 5]
         await broken.mend()
         mock_clock.autojump_threshold = 0.05
         await trio.sleep(200)
-        assert await desk.revocations.list_all() == (named, lines)
+        assert await trust.revocations.list_all() == (named, lines)
     assert rows(path, "SELECT scope, before FROM cut_offs") == [(ALL, NOW - 5)]
     assert rows(path, "SELECT identity, reason FROM revocations") == [("user:ann", "left")]
 
@@ -412,18 +412,18 @@ async def test_a_line_that_cannot_be_saved_is_in_force_listed_and_saved_later(
 @pytest.mark.parametrize(("kind", "name"), [("subject", "user:ann"), ("issuer", "issuer:a")])
 async def test_denying_a_subject_or_an_issuer_ends_all_its_tokens(path: Path, kind: str, name: str) -> None:
     """Whatever their jti, those of tomorrow too; somebody else's go on."""
-    async with running_desk(path, now=lambda: NOW) as desk:
+    async with running_trust(path, now=lambda: NOW) as trust:
         mine, other = a_token(iss="a", jti="1"), a_token(sub="bob", iss="b")
         out: list[str] = []
         for caller in (mine, other):
-            desk.gate.admit(caller, "ws", lambda _cause, _by, who=caller.subject: out.append(who))
-        await desk.registrar.revoke_token(frozenset({name}), None, kind=kind, reason="")  # type: ignore[arg-type]
+            trust.gate.admit(caller, "ws", lambda _cause, _by, who=caller.subject: out.append(who))
+        await trust.registrar.revoke_token(frozenset({name}), None, kind=kind, reason="")  # type: ignore[arg-type]
         assert out == ["ann"]
-        assert desk.ledger.is_denied(a_token(iss="a", jti="2", iat=NOW + 9))
-        assert not desk.ledger.is_denied(other)
-        assert desk.counted.revocations == [kind]
-    async with running_desk(path, now=lambda: NOW) as desk:
-        assert desk.ledger.is_denied(mine)
+        assert trust.ledger.is_denied(a_token(iss="a", jti="2", iat=NOW + 9))
+        assert not trust.ledger.is_denied(other)
+        assert trust.counted.revocations == [kind]
+    async with running_trust(path, now=lambda: NOW) as trust:
+        assert trust.ledger.is_denied(mine)
 
 
 # --- keys of another service --------------------------------------------------------------------------------------
@@ -436,32 +436,32 @@ def foreign(secret: str, **given: object) -> ForeignKey:
 async def test_imported_keys_are_good_whatever_their_form_and_stay_so(path: Path) -> None:
     """By their SHA-256 alone; those known, or named twice, are told and not doubled; no secret is on the disk."""
     texts = ["A" * 32, "csk_" + "b-_" * 14, "camera_service_sk_" + "c" * 64]
-    async with running_desk(path) as desk:
-        first = await desk.api_keys.import_all(EDGED, [foreign(texts[0], role="admin", expires_at=4e9)])
-        outcomes = await desk.api_keys.import_all(EDGED, [foreign(text) for text in [*texts, texts[1]]])
+    async with running_trust(path) as trust:
+        first = await trust.api_keys.import_all(EDGED, [foreign(texts[0], role="admin", expires_at=4e9)])
+        outcomes = await trust.api_keys.import_all(EDGED, [foreign(text) for text in [*texts, texts[1]]])
         assert [isinstance(each, KeyRecord) for each in (*first, *outcomes)] == [True, False, True, True, False]
         assert outcomes[0] == outcomes[3] == "it is known already"
-        assert [reason_of(desk, text) for text in [*texts, "D" * 32]] == [None, None, None, "unknown_key"]
+        assert [reason_of(trust, text) for text in [*texts, "D" * 32]] == [None, None, None, "unknown_key"]
     stored = path.read_bytes() + b"".join(each.read_bytes() for each in path.parent.glob("trust.db-*"))
     assert not [text for text in texts if text.encode() in stored]
-    async with open_desk(path) as desk:
-        assert [desk.lets_in(text) for text in texts] == [True, True, True]
-        record = desk.ledger.keys[first[0].key_id]  # type: ignore[union-attr]
+    async with open_trust(path) as trust:
+        assert [trust.lets_in(text) for text in texts] == [True, True, True]
+        record = trust.ledger.keys[first[0].key_id]  # type: ignore[union-attr]
         assert (record.role, record.created_at, record.expires_at) == ("admin", 5.0, 4e9)
 
 
 async def test_all_keys_of_an_import_are_there_or_none(path: Path) -> None:
     """A bad one, or a failing disk: nothing is taken."""
-    async with running_desk(path) as desk:
+    async with running_trust(path) as trust:
         for wrong in ({"role": "king"}, {"name": ""}):
             with pytest.raises(InvalidParams):
-                await desk.api_keys.import_all(EDGED, [foreign("A" * 32), foreign("B" * 32, **wrong)])
-        broken = await BrokenCommits(desk.db).begin()
+                await trust.api_keys.import_all(EDGED, [foreign("A" * 32), foreign("B" * 32, **wrong)])
+        broken = await BrokenCommits(trust.db).begin()
         with pytest.raises(StoreFailed):
-            await desk.api_keys.import_all(EDGED, [foreign("A" * 32)])
+            await trust.api_keys.import_all(EDGED, [foreign("A" * 32)])
         await broken.mend()
-        assert desk.ledger.keys == {}
-        assert not desk.lets_in("A" * 32)
+        assert trust.ledger.keys == {}
+        assert not trust.lets_in("A" * 32)
 
 
 async def test_a_key_that_is_printed_in_a_guide_is_no_key(path: Path) -> None:
@@ -469,12 +469,12 @@ async def test_a_key_that_is_printed_in_a_guide_is_no_key(path: Path) -> None:
     sample = "camera_service_sk_" + "1234567890abcdef" * 4
     assert published_as(digest(sample)) == PUBLISHED[digest(sample).hex()]
     assert published_as(digest(sample + "0")) is None
-    async with running_desk(path) as desk:
-        (outcome,) = await desk.api_keys.import_all(EDGED, [foreign(sample)])
+    async with running_trust(path) as trust:
+        (outcome,) = await trust.api_keys.import_all(EDGED, [foreign(sample)])
         assert "known to everybody" in str(outcome)
-        assert desk.ledger.keys == {}
+        assert trust.ledger.keys == {}
         with pytest.raises(Refused, match="guide") as caught:
-            desk.gate.authenticate(ApiKey(sample), "ws")
+            trust.gate.authenticate(ApiKey(sample), "ws")
         assert caught.value.reason == "unknown_key"
 
 
@@ -483,14 +483,14 @@ async def test_a_key_that_is_printed_in_a_guide_is_no_key(path: Path) -> None:
 
 async def test_ending_one_session_leaves_the_credential_and_the_others(path: Path) -> None:
     """Found by its id; the sweeps are told, because MediaMTX may not list it just now."""
-    async with running_desk(path) as desk:
-        _, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        first, second = stays(desk, secret, name="session_a"), stays(desk, secret)
-        found = desk.admissions.find("session_a")
+    async with running_trust(path) as trust:
+        _, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        first, second = stays(trust, secret, name="session_a"), stays(trust, secret)
+        found = trust.admissions.find("session_a")
         assert found is not None
-        with desk.admissions.endings.subscribe() as news:
-            desk.registrar.end_session(found, by="session_b")
+        with trust.admissions.endings.subscribe() as news:
+            trust.registrar.end_session(found, by="session_b")
             assert (await news.receive()).identities == frozenset()
         assert (first, second) == ([("ended", "session_b")], [])
-        assert desk.admissions.find("session_a") is None
-        assert reason_of(desk, secret) is None
+        assert trust.admissions.find("session_a") is None
+        assert reason_of(trust, secret) is None

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from cellar_helpers import BrokenCommits, Desk, busy_writer, rows, running_desk
 from patience import fail_after
+from trust_helpers import BrokenCommits, TrustStack, busy_writer, rows, running_trust
 
 from edged.access.authority import EDGED
 from edged.access.limiter import Limiter
@@ -26,19 +26,19 @@ PRINTED = "ee6d52ece4fa6c4c8836820d2eb7feeb" + "6c78cbf2e2661ef76c9f5a805fc16340
 
 @dataclass
 class Box:
-    """A running desk with its service tokens, by a clock that tests move."""
+    """A running trust with its service tokens, by a clock that tests move."""
 
-    desk: Desk
+    trust: TrustStack
     tokens: ServiceTokens
     time: list[float]
 
     def enter(self, secret: str, address: str = HERE) -> Caller:
-        return self.desk.gate.authenticate(ServiceToken(secret, address), "http", at_files=True)
+        return self.trust.gate.authenticate(ServiceToken(secret, address), "http", at_files=True)
 
     def refusal(self, secret: str, address: str = HERE) -> str:
         with pytest.raises(Refused) as caught:
             self.enter(secret, address)
-        assert self.desk.counted.failed[-1] == (caught.value.reason, "service_token", "http")
+        assert self.trust.counted.failed[-1] == (caught.value.reason, "service_token", "http")
         return caught.value.reason
 
 
@@ -46,10 +46,10 @@ class Box:
 async def opened(folder: Path) -> AsyncIterator[Box]:
     time = [2_000_000_000.0]
     with fail_after(30):
-        async with running_desk(folder / "trust.db", now=lambda: time[0]) as desk:
-            tokens = ServiceTokens(desk.registrar, desk.ledger, desk.admissions, desk.db, desk.clock)
+        async with running_trust(folder / "trust.db", now=lambda: time[0]) as trust:
+            tokens = ServiceTokens(trust.registrar, trust.ledger, trust.admissions, trust.db, trust.clock)
             tokens.load()
-            yield Box(desk, tokens, time)
+            yield Box(trust, tokens, time)
 
 
 async def test_a_new_token_is_on_disk_by_its_hash_and_opens_files(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ async def test_a_new_token_is_on_disk_by_its_hash_and_opens_files(tmp_path: Path
         caller = box.enter(secret)
         assert (caller.method, caller.credential_id) == ("service_token", record.token_id)
         assert caller.capabilities >= FILES
-        assert box.desk.counted.used == [("service_token", "http", "none")]
+        assert box.trust.counted.used == [("service_token", "http", "none")]
 
 
 async def test_tokens_are_known_after_a_restart(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ async def test_two_secrets_are_good_for_the_grace_and_never_three(tmp_path: Path
     """A rotation keeps id, name and networks; a second ends the first secret whatever grace it had; 0 ends at once."""
     async with opened(tmp_path) as box:
         record, first = await box.tokens.create(EDGED, "uploads", [HERE])
-        inside = [box.desk.gate.admit(box.enter(first), "http", lambda cause, _by: ended.append(cause))]
+        inside = [box.trust.gate.admit(box.enter(first), "http", lambda cause, _by: ended.append(cause))]
         ended: list[str] = []
         _, second = await box.tokens.rotate(EDGED, record.token_id)
         assert box.enter(first).credential_id == box.enter(second).credential_id == record.token_id
@@ -96,7 +96,7 @@ async def test_two_secrets_are_good_for_the_grace_and_never_three(tmp_path: Path
         assert box.refusal(first) == "unknown_key"
         assert box.refusal(second) == "expired"
         assert box.enter(third)
-        assert inside[0].deadline <= box.desk.clock.monotonic()
+        assert inside[0].deadline <= box.trust.clock.monotonic()
 
 
 async def test_a_revoked_token_is_refused_before_anything_is_on_disk(tmp_path: Path) -> None:
@@ -105,13 +105,13 @@ async def test_a_revoked_token_is_refused_before_anything_is_on_disk(tmp_path: P
         record, first = await box.tokens.create(EDGED, "uploads")
         _, second = await box.tokens.rotate(EDGED, record.token_id)
         ended: list[str] = []
-        box.desk.gate.admit(box.enter(second), "http", lambda cause, _by: ended.append(cause))
-        async with busy_writer(box.desk.db):
+        box.trust.gate.admit(box.enter(second), "http", lambda cause, _by: ended.append(cause))
+        async with busy_writer(box.trust.db):
             waiting = box.tokens.revoke(record.token_id)
             assert (box.refusal(first), box.refusal(second), ended) == ("revoked", "revoked", ["revoked"])
         await waiting
         assert await box.tokens.revoke(record.token_id) == box.tokens.find(record.token_id)
-        assert box.desk.counted.revocations == ["service_token"]
+        assert box.trust.counted.revocations == ["service_token"]
         with pytest.raises(InvalidState, match="revoked"):
             await box.tokens.rotate(EDGED, record.token_id)
         identity = f"service:{record.token_id}"
@@ -122,7 +122,7 @@ async def test_a_disk_that_fails_grants_nothing_and_gives_nothing_back(tmp_path:
     """No new token and no new secret; what was denied stays so, and the caller is told."""
     async with opened(tmp_path) as box:
         record, secret = await box.tokens.create(EDGED, "uploads")
-        broken = await BrokenCommits(box.desk.db).begin()
+        broken = await BrokenCommits(box.trust.db).begin()
         for change in (
             box.tokens.create(EDGED, "more"),
             box.tokens.rotate(EDGED, record.token_id),
@@ -130,7 +130,7 @@ async def test_a_disk_that_fails_grants_nothing_and_gives_nothing_back(tmp_path:
         ):
             with pytest.raises(StoreFailed):
                 await change
-        assert box.desk.ledger.service_tokens == {record.token_id: record}
+        assert box.trust.ledger.service_tokens == {record.token_id: record}
         assert box.enter(secret)
         with pytest.raises(StoreFailed):
             await box.tokens.revoke(record.token_id)
@@ -148,7 +148,7 @@ async def test_a_revocation_during_a_rotation_wins(tmp_path: Path) -> None:
                 await box.tokens.rotate(EDGED, record.token_id)
 
         async with trio.open_nursery() as nursery:
-            async with busy_writer(box.desk.db):
+            async with busy_writer(box.trust.db):
                 nursery.start_soon(rotate)
                 await trio.testing.wait_all_tasks_blocked(0.05)
                 denied = box.tokens.revoke(record.token_id)
@@ -173,13 +173,13 @@ async def test_what_nobody_made_is_unknown_and_the_guides_token_too(
 ) -> None:
     """A key that is good elsewhere is none; the printed one is named in the log (contract S3-1)."""
     async with opened(tmp_path) as box:
-        _, key = await box.desk.api_keys.create(EDGED, name="k", role="admin")
+        _, key = await box.trust.api_keys.create(EDGED, name="k", role="admin")
         _, token = await box.tokens.create(EDGED, "uploads")
         for text in (PRINTED, "", "0" * 64, key, token.upper(), token[:-1], f" {token}"):
             assert box.refusal(text) == "unknown_key"
         assert "the upload server guide's sample token" in capsys.readouterr().out
         with pytest.raises(Refused) as caught:
-            box.desk.gate.authenticate(ApiKey(token), "http")
+            box.trust.gate.authenticate(ApiKey(token), "http")
         assert caught.value.reason == "unknown_key"
 
 
@@ -188,7 +188,7 @@ async def test_it_opens_no_other_door(tmp_path: Path) -> None:
     async with opened(tmp_path) as box:
         _, secret = await box.tokens.create(EDGED, "uploads")
         with pytest.raises(Refused) as caught:
-            box.desk.gate.authenticate(ServiceToken(secret, HERE), "ws")
+            box.trust.gate.authenticate(ServiceToken(secret, HERE), "ws")
         assert caught.value.reason == "role_denied"
 
 
@@ -220,7 +220,7 @@ async def test_what_makes_no_sense_is_told(tmp_path: Path) -> None:
             await box.tokens.rotate(EDGED, "svc_0")
         with pytest.raises(NotFound):
             box.tokens.revoke("svc_0")
-        assert len(box.desk.ledger.service_tokens) == 1
+        assert len(box.trust.ledger.service_tokens) == 1
 
 
 async def test_guessing_one_costs_time_and_a_good_one_gets_through(tmp_path: Path) -> None:
@@ -228,10 +228,10 @@ async def test_guessing_one_costs_time_and_a_good_one_gets_through(tmp_path: Pat
     async with opened(tmp_path) as box:
         _, secret = await box.tokens.create(EDGED, "uploads")
         _, elsewhere = await box.tokens.create(EDGED, "elsewhere", ["192.0.2.8"])
-        limiter, peer = Limiter(box.desk.clock.monotonic), Peer("main", HERE)
+        limiter, peer = Limiter(box.trust.clock.monotonic), Peer("main", HERE)
 
         def show(text: str) -> Caller:
-            return limiter.authenticate(box.desk.gate, ServiceToken(text, HERE), peer, "http", at_files=True)
+            return limiter.authenticate(box.trust.gate, ServiceToken(text, HERE), peer, "http", at_files=True)
 
         for number in range(10):
             with pytest.raises(Refused):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from cellar_helpers import SECRET, BrokenCommits, Desk, busy_writer, open_desk, rows, running_desk, until
+from trust_helpers import SECRET, BrokenCommits, TrustStack, busy_writer, open_trust, rows, running_trust, until
 
 from edged.access.authority import EDGED, Authority, Proof
 from edged.credentials.callers import ApiKey, Caller, Resource, Streams
@@ -23,7 +23,7 @@ from edged.errors import EdgedError, InvalidParams, InvalidState, NotFound, Refu
 
 HASH = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA"
 OTHER = HASH.replace("c2Fs", "c2Fu")
-Denial = Callable[[Desk], Coroutine[Any, Any, object]]
+Denial = Callable[[TrustStack], Coroutine[Any, Any, object]]
 
 
 @pytest.fixture
@@ -32,15 +32,15 @@ def path(tmp_path: Path) -> Path:
 
 
 async def make(
-    desk: Desk, name: str = "ann", role: str = "operator", authority: Authority = EDGED, **values: Any
+    trust: TrustStack, name: str = "ann", role: str = "operator", authority: Authority = EDGED, **values: Any
 ) -> None:
-    await desk.users.create(authority, name=name, role=role, password=HASH, **values)
+    await trust.users.create(authority, name=name, role=role, password=HASH, **values)
 
 
-async def key_of(desk: Desk, owner: str = "ann", role: str = "operator", **values: Any) -> Caller:
+async def key_of(trust: TrustStack, owner: str = "ann", role: str = "operator", **values: Any) -> Caller:
     """A user's key, as the gate knows it."""
-    _, secret = await desk.api_keys.create(EDGED, name="k", role=role, owner=owner, **values)
-    return desk.gate.authenticate(ApiKey(secret), "ws")
+    _, secret = await trust.api_keys.create(EDGED, name="k", role=role, owner=owner, **values)
+    return trust.gate.authenticate(ApiKey(secret), "ws")
 
 
 def stored(path: Path, fields: str = "name, role", name: str = "ann") -> tuple[object, ...]:
@@ -52,34 +52,34 @@ def stored(path: Path, fields: str = "name, role", name: str = "ann") -> tuple[o
 
 async def test_a_new_user_is_on_disk_and_survives(path: Path) -> None:
     """With all that was said of them; whoever starts again finds them."""
-    async with running_desk(path) as desk:
-        assert desk.users.is_empty()
-        made = await desk.users.create(
+    async with running_trust(path) as trust:
+        assert trust.users.is_empty()
+        made = await trust.users.create(
             EDGED, name="ann", role="user", password=HASH, display_name="Änne", permissions=["camera:read"],
             camera_access=["camera0"], streams=Streams(frozenset({"door"})),
         )  # fmt: skip
         assert (made.role, made.status, made.epoch) == ("operator", "active", 1)
         assert stored(path, "name, role, password, epoch") == ("ann", "operator", HASH, 1)
         assert rows(path, "SELECT value FROM meta WHERE name = 'epoch'") == [(1,)]
-    async with open_desk(path) as desk:
-        assert desk.users.get("ann") == made
-        assert not desk.users.is_empty()
+    async with open_trust(path) as trust:
+        assert trust.users.get("ann") == made
+        assert not trust.users.is_empty()
 
 
 async def test_a_user_is_not_known_before_they_are_durable(path: Path) -> None:
     """A grant comes after its commit; one that cannot be committed never."""
-    async with running_desk(path) as desk, trio.open_nursery() as nursery:
-        async with busy_writer(desk.db):
-            nursery.start_soon(make, desk)
+    async with running_trust(path) as trust, trio.open_nursery() as nursery:
+        async with busy_writer(trust.db):
+            nursery.start_soon(make, trust)
             await trio.testing.wait_all_tasks_blocked()
-            assert desk.users.find("ann") is None
-        await until(lambda: desk.users.find("ann") is not None)
-        broken = await BrokenCommits(desk.db).begin()
+            assert trust.users.find("ann") is None
+        await until(lambda: trust.users.find("ann") is not None)
+        broken = await BrokenCommits(trust.db).begin()
         with pytest.raises(StoreFailed):
-            await make(desk, "bob")
-        assert desk.users.find("bob") is None
+            await make(trust, "bob")
+        assert trust.users.find("bob") is None
         await broken.mend()
-        await make(desk, "bob")
+        await make(trust, "bob")
 
 
 @pytest.mark.parametrize(
@@ -89,53 +89,53 @@ async def test_a_user_is_not_known_before_they_are_durable(path: Path) -> None:
 )  # fmt: skip
 async def test_a_user_that_makes_no_sense_is_refused(path: Path, wrong: dict[str, Any]) -> None:
     """Judged before anything is queued."""
-    async with open_desk(path) as desk:
+    async with open_trust(path) as trust:
         with pytest.raises(InvalidParams):
-            await desk.users.create(EDGED, **{"name": "ann", "role": "viewer", **wrong})
+            await trust.users.create(EDGED, **{"name": "ann", "role": "viewer", **wrong})
 
 
 @pytest.mark.parametrize("name", ["ann", "Ann", "ANN"])
 async def test_a_name_is_given_once(path: Path, name: str) -> None:
     """Also not in another spelling, which nobody could tell apart."""
-    async with running_desk(path) as desk:
-        await make(desk)
+    async with running_trust(path) as trust:
+        await make(trust)
         with pytest.raises(InvalidState, match="there is a user 'ann'"):
-            await make(desk, name)
+            await make(trust, name)
 
 
 async def test_whoever_asks_for_a_user_is_asked_again_at_the_commit(path: Path) -> None:
     """They may have been narrowed meanwhile."""
-    async with running_desk(path) as desk:
+    async with running_trust(path) as trust:
 
         def check() -> None:
             raise Refused("missing_scope")
 
         with pytest.raises(Refused):
-            await make(desk, authority=Proof(check))
-        assert desk.users.is_empty()
+            await make(trust, authority=Proof(check))
+        assert trust.users.is_empty()
 
 
 async def test_tokens_that_were_issued_to_a_name_before_are_not_the_new_users(path: Path) -> None:
     """Whoever had them was somebody else; what is issued afterwards is theirs, and foreign tokens go their own way."""
-    async with running_desk(path) as desk:
-        before, foreign = desk.token("ann", "admin"), desk.token("ann", iss="camera-service")
-        out = desk.inside(before)
-        await make(desk)
-        assert (desk.standing(before), out) == ("revoked", [("revoked", "")])
-        assert desk.standing(desk.token("ann")) == "good"
-        assert desk.standing(foreign) == "good"
+    async with running_trust(path) as trust:
+        before, foreign = trust.token("ann", "admin"), trust.token("ann", iss="camera-service")
+        out = trust.inside(before)
+        await make(trust)
+        assert (trust.standing(before), out) == ("revoked", [("revoked", "")])
+        assert trust.standing(trust.token("ann")) == "good"
+        assert trust.standing(foreign) == "good"
 
 
 # --- denials -----------------------------------------------------------------
 
 DENIALS: dict[str, tuple[Denial, str, str]] = {
     # How → what the gate says of their token, and of their key.
-    "disable": (lambda desk: desk.users.disable("ann", by="s1"), "suspended", "suspended"),
-    "delete": (lambda desk: desk.users.delete("ann", by="s1"), "revoked", "suspended"),
-    "password": (lambda desk: desk.users.set_password("ann", OTHER, by="s1"), "revoked", "good"),
-    "demote": (lambda desk: desk.users.update(EDGED, "ann", {"role": "viewer"}, by="s1"), "revoked", "good"),
+    "disable": (lambda trust: trust.users.disable("ann", by="s1"), "suspended", "suspended"),
+    "delete": (lambda trust: trust.users.delete("ann", by="s1"), "revoked", "suspended"),
+    "password": (lambda trust: trust.users.set_password("ann", OTHER, by="s1"), "revoked", "good"),
+    "demote": (lambda trust: trust.users.update(EDGED, "ann", {"role": "viewer"}, by="s1"), "revoked", "good"),
     "narrow": (
-        lambda desk: desk.users.update(EDGED, "ann", {"camera_access": ("camera0",)}, by="s1"),
+        lambda trust: trust.users.update(EDGED, "ann", {"camera_access": ("camera0",)}, by="s1"),
         "revoked",
         "good",
     ),
@@ -146,14 +146,14 @@ DENIALS: dict[str, tuple[Denial, str, str]] = {
 async def test_a_denial_is_in_force_when_the_call_returns(path: Path, how: str) -> None:
     """Before anything is on disk; whoever is inside by what is gone was put out, and told why; then it is durable."""
     deny, of_token, of_key = DENIALS[how]
-    async with running_desk(path) as desk:
-        await make(desk)
-        token, other, key = desk.token("ann"), desk.token("bob"), await key_of(desk)
-        session, stranger = desk.inside(token), desk.inside(other)
-        theirs = desk.inside(key, capability="camera:write", resource=Resource.of_camera("camera1"))
-        async with busy_writer(desk.db):
-            rest = deny(desk)
-            assert (desk.standing(token), desk.standing(key)) == (of_token, of_key)
+    async with running_trust(path) as trust:
+        await make(trust)
+        token, other, key = trust.token("ann"), trust.token("bob"), await key_of(trust)
+        session, stranger = trust.inside(token), trust.inside(other)
+        theirs = trust.inside(key, capability="camera:write", resource=Resource.of_camera("camera1"))
+        async with busy_writer(trust.db):
+            rest = deny(trust)
+            assert (trust.standing(token), trust.standing(key)) == (of_token, of_key)
             assert session == [(of_token, "s1")]
             # A key that may do no more what it came in for leaves, also if it is good for other things.
             left = {"disable": "suspended", "delete": "suspended", "demote": "revoked", "narrow": "revoked"}
@@ -161,11 +161,11 @@ async def test_a_denial_is_in_force_when_the_call_returns(path: Path, how: str) 
             assert stored(path, "role, disabled_at, deleted_at, epoch") == ("operator", None, None, 1)
         await rest
         assert stored(path, "role, disabled_at, deleted_at, epoch") != ("operator", None, None, 1)
-        assert (desk.standing(other), stranger) == ("good", [])
-        found = desk.ledger.users["ann"]
-    async with open_desk(path) as desk:
-        assert desk.ledger.users["ann"] == found
-        assert (desk.standing(token), desk.standing(key)) == (of_token, of_key)
+        assert (trust.standing(other), stranger) == ("good", [])
+        found = trust.ledger.users["ann"]
+    async with open_trust(path) as trust:
+        assert trust.ledger.users["ann"] == found
+        assert (trust.standing(token), trust.standing(key)) == (of_token, of_key)
 
 
 @pytest.mark.parametrize("how", DENIALS)
@@ -174,193 +174,195 @@ async def test_what_is_denied_stays_denied_when_the_disk_fails(
 ) -> None:
     """store_error; it is written as soon as the disk is mended, and no token is made until then."""
     deny, of_token, _ = DENIALS[how]
-    async with running_desk(path) as desk:
-        await make(desk)
-        token = desk.token("ann")
-        broken = await BrokenCommits(desk.db).begin()
+    async with running_trust(path) as trust:
+        await make(trust)
+        token = trust.token("ann")
+        broken = await BrokenCommits(trust.db).begin()
         with pytest.raises(StoreFailed):
-            await deny(desk)
-        assert desk.standing(token) == of_token
+            await deny(trust)
+        assert trust.standing(token) == of_token
         if how != "disable":
             with pytest.raises(StoreFailed):
-                await desk.registrar.epoch()
+                await trust.registrar.epoch()
         await broken.mend()
         mock_clock.jump(120)
         await until(lambda: stored(path, "role, password, camera_access, disabled_at, deleted_at")
                     != ("operator", HASH, None, None, None))  # fmt: skip
         mock_clock.rate = 100
-        await until(lambda: desk.ledger.epoch == desk.registrar._kept_epoch)
-    async with open_desk(path) as desk:
-        assert desk.standing(token) == of_token
+        await until(lambda: trust.ledger.epoch == trust.registrar._kept_epoch)
+    async with open_trust(path) as trust:
+        assert trust.standing(token) == of_token
 
 
 @pytest.mark.parametrize("how", DENIALS)
 async def test_whoever_hangs_up_does_not_stop_it(path: Path, how: str) -> None:
     """Cancelled while it is being written: it is in force, and comes to be on disk."""
-    async with running_desk(path) as desk:
-        await make(desk)
+    async with running_trust(path) as trust:
+        await make(trust)
         before = stored(path, "*")
-        async with busy_writer(desk.db):
+        async with busy_writer(trust.db):
             with trio.move_on_after(0.01) as scope:
-                await DENIALS[how][0](desk)
+                await DENIALS[how][0](trust)
             assert scope.cancelled_caught
         await until(lambda: stored(path, "*") != before)
 
 
 async def test_a_new_password_leaves_the_keys_as_they_are(path: Path) -> None:
     """Contract 10.18: only disabling and deleting touch them."""
-    async with running_desk(path) as desk:
-        await make(desk)
-        key = await key_of(desk)
-        out = desk.inside(key)
-        await desk.users.set_password("ann", OTHER)
-        assert (desk.standing(key), out) == ("good", [])
+    async with running_trust(path) as trust:
+        await make(trust)
+        key = await key_of(trust)
+        out = trust.inside(key)
+        await trust.users.set_password("ann", OTHER)
+        assert (trust.standing(key), out) == ("good", [])
         assert stored(path, "password") == (OTHER,)
-        assert desk.users.get("ann").password == OTHER
+        assert trust.users.get("ann").password == OTHER
 
 
 async def test_what_is_given_ends_nothing(path: Path) -> None:
     """A wider role, a nicer name: tokens live, and are what they were."""
-    async with running_desk(path) as desk:
-        await make(desk, role="viewer", camera_access=("camera0",))
-        token = desk.token("ann")
-        out = desk.inside(token)
-        changed = await desk.users.update(EDGED, "ann", {"role": "admin", "camera_access": None, "display_name": "Ann"})
+    async with running_trust(path) as trust:
+        await make(trust, role="viewer", camera_access=("camera0",))
+        token = trust.token("ann")
+        out = trust.inside(token)
+        changed = await trust.users.update(
+            EDGED, "ann", {"role": "admin", "camera_access": None, "display_name": "Ann"}
+        )
         assert (changed.role, changed.camera_access, changed.display_name) == ("admin", None, "Ann")
-        assert (desk.standing(token), out, desk.ledger.epoch) == ("good", [], 1)
+        assert (trust.standing(token), out, trust.ledger.epoch) == ("good", [], 1)
         assert stored(path, "role, camera_access, display_name") == ("admin", None, "Ann")
 
 
 async def test_what_is_given_comes_after_the_commit(path: Path) -> None:
     """And not at all if that fails."""
-    async with running_desk(path) as desk, trio.open_nursery() as nursery:
-        await make(desk, role="viewer")
-        async with busy_writer(desk.db):
-            nursery.start_soon(partial(desk.users.update, EDGED, "ann", {"role": "admin"}))
+    async with running_trust(path) as trust, trio.open_nursery() as nursery:
+        await make(trust, role="viewer")
+        async with busy_writer(trust.db):
+            nursery.start_soon(partial(trust.users.update, EDGED, "ann", {"role": "admin"}))
             await trio.testing.wait_all_tasks_blocked()
-            assert desk.users.get("ann").role == "viewer"
-        await until(lambda: desk.users.get("ann").role == "admin")
-        broken = await BrokenCommits(desk.db).begin()
+            assert trust.users.get("ann").role == "viewer"
+        await until(lambda: trust.users.get("ann").role == "admin")
+        broken = await BrokenCommits(trust.db).begin()
         with pytest.raises(StoreFailed):
-            await desk.users.update(EDGED, "ann", {"display_name": "x"})
+            await trust.users.update(EDGED, "ann", {"display_name": "x"})
         await broken.mend()
-        assert desk.users.get("ann").display_name == ""
+        assert trust.users.get("ann").display_name == ""
 
 
 async def test_a_change_that_takes_and_gives_first_takes(path: Path) -> None:
     """From viewer to monitor: in between both rows' common part is in force, then the new one."""
-    async with running_desk(path) as desk:
-        await make(desk, role="viewer")
-        key = await key_of(desk, role="admin")
-        token = desk.token("ann")
-        async with busy_writer(desk.db):
-            rest = desk.users.update(EDGED, "ann", {"role": "monitor"})
-            assert desk.standing(token) == "revoked"
-            assert desk.gate.judge(key, "metrics:read").reason == "missing_scope"
-            assert desk.gate.judge(key, "camera:read").reason == "missing_scope"
-            assert desk.gate.judge(key, "system:read").allowed
+    async with running_trust(path) as trust:
+        await make(trust, role="viewer")
+        key = await key_of(trust, role="admin")
+        token = trust.token("ann")
+        async with busy_writer(trust.db):
+            rest = trust.users.update(EDGED, "ann", {"role": "monitor"})
+            assert trust.standing(token) == "revoked"
+            assert trust.gate.judge(key, "metrics:read").reason == "missing_scope"
+            assert trust.gate.judge(key, "camera:read").reason == "missing_scope"
+            assert trust.gate.judge(key, "system:read").allowed
         changed = await rest
         assert (changed.role, changed.permissions) == ("monitor", None)
-        assert desk.gate.judge(key, "metrics:read").allowed
+        assert trust.gate.judge(key, "metrics:read").allowed
         assert stored(path, "role, permissions") == ("monitor", None)
 
 
 async def test_a_change_that_takes_and_gives_gives_nothing_when_the_disk_fails(path: Path) -> None:
     """What was taken is gone, what was to be given is not there."""
-    async with running_desk(path) as desk:
-        await make(desk, role="viewer")
-        broken = await BrokenCommits(desk.db).begin()
+    async with running_trust(path) as trust:
+        await make(trust, role="viewer")
+        broken = await BrokenCommits(trust.db).begin()
         with pytest.raises(StoreFailed):
-            await desk.users.update(EDGED, "ann", {"role": "monitor"})
-        assert desk.users.get("ann").rights.capabilities == {"system:read"}
+            await trust.users.update(EDGED, "ann", {"role": "monitor"})
+        assert trust.users.get("ann").rights.capabilities == {"system:read"}
         await broken.mend()
-        assert (await desk.users.update(EDGED, "ann", {"permissions": None})).rights.capabilities > {"system:read"}
+        assert (await trust.users.update(EDGED, "ann", {"permissions": None})).rights.capabilities > {"system:read"}
 
 
 async def test_one_who_is_disabled_and_promoted_in_one_breath_is_both(path: Path) -> None:
     """Refused at once; and once they are enabled they may do what they were given."""
-    async with running_desk(path) as desk:
-        await make(desk, role="viewer")
-        token = desk.token("ann")
-        async with busy_writer(desk.db):
-            rest = desk.users.update(EDGED, "ann", {"disabled_at": 5.0, "role": "operator", "display_name": "Ann"})
-            assert desk.standing(token) == "suspended"
-            assert desk.users.get("ann").rights.capabilities == {"camera:read", "stream:read", "system:read"}
+    async with running_trust(path) as trust:
+        await make(trust, role="viewer")
+        token = trust.token("ann")
+        async with busy_writer(trust.db):
+            rest = trust.users.update(EDGED, "ann", {"disabled_at": 5.0, "role": "operator", "display_name": "Ann"})
+            assert trust.standing(token) == "suspended"
+            assert trust.users.get("ann").rights.capabilities == {"camera:read", "stream:read", "system:read"}
         await rest
         assert stored(path, "role, permissions, disabled_at, display_name") == ("operator", None, 5.0, "Ann")
-        assert "camera:write" in (await desk.users.enable(EDGED, "ann")).rights.capabilities
-        assert desk.standing(token) == "good"
+        assert "camera:write" in (await trust.users.enable(EDGED, "ann")).rights.capabilities
+        assert trust.standing(token) == "good"
 
 
 async def test_a_disabled_user_comes_back_with_their_tokens(path: Path) -> None:
     """Suspended is not revoked; both again are fine; and what is said of nobody changes nothing."""
-    async with running_desk(path) as desk:
-        await make(desk)
-        token, key = desk.token("ann"), await key_of(desk)
+    async with running_trust(path) as trust:
+        await make(trust)
+        token, key = trust.token("ann"), await key_of(trust)
         for _ in range(2):
-            assert (await desk.users.disable("ann")).status == "disabled"
-        assert (desk.standing(token), desk.standing(key)) == ("suspended", "suspended")
-        assert desk.ledger.key_status(desk.ledger.keys[key.credential_id], 0.0) == "suspended"
+            assert (await trust.users.disable("ann")).status == "disabled"
+        assert (trust.standing(token), trust.standing(key)) == ("suspended", "suspended")
+        assert trust.ledger.key_status(trust.ledger.keys[key.credential_id], 0.0) == "suspended"
         for _ in range(2):
-            assert (await desk.users.enable(EDGED, "ann")).status == "active"
-        assert (desk.standing(token), desk.standing(key)) == ("good", "good")
-        for ask in (desk.users.disable, partial(desk.users.enable, EDGED), desk.users.delete):
+            assert (await trust.users.enable(EDGED, "ann")).status == "active"
+        assert (trust.standing(token), trust.standing(key)) == ("good", "good")
+        for ask in (trust.users.disable, partial(trust.users.enable, EDGED), trust.users.delete):
             with pytest.raises(NotFound):
                 await ask("nobody")
 
 
 async def test_a_disabling_that_comes_during_an_enabling_stands(path: Path) -> None:
     """Whoever asked to enable hears of it; nothing of that is on disk."""
-    async with running_desk(path) as desk, trio.open_nursery() as nursery:
-        await make(desk)
-        await desk.users.disable("ann")
+    async with running_trust(path) as trust, trio.open_nursery() as nursery:
+        await make(trust)
+        await trust.users.disable("ann")
         heard: list[EdgedError] = []
 
         async def enable() -> None:
             try:
-                await desk.users.enable(EDGED, "ann")
+                await trust.users.enable(EDGED, "ann")
             except EdgedError as problem:
                 heard.append(problem)
 
-        async with busy_writer(desk.db):
+        async with busy_writer(trust.db):
             nursery.start_soon(enable)
             await trio.testing.wait_all_tasks_blocked()
-            rest = desk.users.disable("ann")
+            rest = trust.users.disable("ann")
         await rest
         await until(lambda: bool(heard))
         assert "changed meanwhile" in str(heard[0])
-        assert desk.users.get("ann").status == "disabled"
+        assert trust.users.get("ann").status == "disabled"
         assert stored(path, "disabled_at IS NULL") == (0,)
 
 
 async def test_a_demotion_that_comes_during_a_promotion_stands(path: Path) -> None:
     """Also where the ledger knows nothing to take away yet: changes are made in the order in which they are asked."""
-    async with running_desk(path) as desk, trio.open_nursery() as nursery:
-        await make(desk, role="viewer")
-        async with busy_writer(desk.db):
-            nursery.start_soon(partial(desk.users.update, EDGED, "ann", {"role": "operator"}))
+    async with running_trust(path) as trust, trio.open_nursery() as nursery:
+        await make(trust, role="viewer")
+        async with busy_writer(trust.db):
+            nursery.start_soon(partial(trust.users.update, EDGED, "ann", {"role": "operator"}))
             await trio.testing.wait_all_tasks_blocked()
-            rest = desk.users.update(EDGED, "ann", {"role": "viewer"})
+            rest = trust.users.update(EDGED, "ann", {"role": "viewer"})
         assert (await rest).role == "viewer"
         assert stored(path, "role") == ("viewer",)
 
 
 async def test_a_change_of_a_user_who_was_deleted_meanwhile_is_refused(path: Path) -> None:
     """The deletion stands, on disk too."""
-    async with running_desk(path) as desk, trio.open_nursery() as nursery:
-        await make(desk)
+    async with running_trust(path) as trust, trio.open_nursery() as nursery:
+        await make(trust)
         heard: list[EdgedError] = []
 
         async def promote() -> None:
             try:
-                await desk.users.update(EDGED, "ann", {"role": "admin"})
+                await trust.users.update(EDGED, "ann", {"role": "admin"})
             except EdgedError as problem:
                 heard.append(problem)
 
-        async with busy_writer(desk.db):
+        async with busy_writer(trust.db):
             nursery.start_soon(promote)
             await trio.testing.wait_all_tasks_blocked()
-            rest = desk.users.delete("ann")
+            rest = trust.users.delete("ann")
         await rest
         await until(lambda: bool(heard))
         assert stored(path, "role, deleted_at IS NULL, password") == ("operator", 0, None)
@@ -368,39 +370,39 @@ async def test_a_change_of_a_user_who_was_deleted_meanwhile_is_refused(path: Pat
 
 async def test_a_deleted_name_may_be_given_to_somebody_else(path: Path) -> None:
     """Who has nothing of the former user's: not their tokens, and not their keys, which must go first."""
-    async with running_desk(path) as desk:
-        await make(desk, role="admin")
-        await make(desk, "root", role="admin")
-        token, key = desk.token("ann", "admin"), await key_of(desk, role="admin")
-        await desk.users.delete("ann")
+    async with running_trust(path) as trust:
+        await make(trust, role="admin")
+        await make(trust, "root", role="admin")
+        token, key = trust.token("ann", "admin"), await key_of(trust, role="admin")
+        await trust.users.delete("ann")
         with pytest.raises(NotFound):
-            desk.users.get("ann")
+            trust.users.get("ann")
         with pytest.raises(InvalidState, match="1 keys of the deleted user"):
-            await make(desk)
-        await desk.api_keys.revoke(key.credential_id)
-        await make(desk, role="viewer")
-        assert desk.standing(token) == "revoked"
-        assert desk.standing(key) == "revoked"
-        assert desk.standing(desk.token("ann")) == "good"
-    async with open_desk(path) as desk:
-        assert desk.users.get("ann").role == "viewer"
-        assert desk.standing(token) == "revoked"
+            await make(trust)
+        await trust.api_keys.revoke(key.credential_id)
+        await make(trust, role="viewer")
+        assert trust.standing(token) == "revoked"
+        assert trust.standing(key) == "revoked"
+        assert trust.standing(trust.token("ann")) == "good"
+    async with open_trust(path) as trust:
+        assert trust.users.get("ann").role == "viewer"
+        assert trust.standing(token) == "revoked"
 
 
 async def test_a_deletion_that_is_still_owed_does_not_hit_the_next_of_that_name(
     path: Path, mock_clock: trio.testing.MockClock
 ) -> None:
     """The newer row wins, however late the older one is tried again."""
-    async with running_desk(path) as desk:
-        await make(desk)
-        broken = await BrokenCommits(desk.db).begin()
+    async with running_trust(path) as trust:
+        await make(trust)
+        broken = await BrokenCommits(trust.db).begin()
         with pytest.raises(StoreFailed):
-            await desk.users.delete("ann")
+            await trust.users.delete("ann")
         await broken.mend()
-        await make(desk, role="viewer")
+        await make(trust, role="viewer")
         mock_clock.jump(300)
         await trio.testing.wait_all_tasks_blocked()
-        assert desk.users.get("ann").role == "viewer"
+        assert trust.users.get("ann").role == "viewer"
         assert stored(path, "role, deleted_at") == ("viewer", None)
 
 
@@ -408,31 +410,31 @@ async def test_a_grant_that_fails_still_owes_the_denial_before_it(
     path: Path, mock_clock: trio.testing.MockClock
 ) -> None:
     """Disabled, not on disk, and enabled without success: still disabled, and still on its way to the disk."""
-    async with running_desk(path) as desk:
-        await make(desk)
-        broken = await BrokenCommits(desk.db).begin()
-        for ask in (desk.users.disable, partial(desk.users.enable, EDGED)):
+    async with running_trust(path) as trust:
+        await make(trust)
+        broken = await BrokenCommits(trust.db).begin()
+        for ask in (trust.users.disable, partial(trust.users.enable, EDGED)):
             with pytest.raises(StoreFailed):
                 await ask("ann")
         await broken.mend()
         mock_clock.jump(300)
         await until(lambda: stored(path, "disabled_at IS NULL") == (0,))
-        assert desk.users.get("ann").status == "disabled"
+        assert trust.users.get("ann").status == "disabled"
 
 
 async def test_a_better_hash_of_the_same_password_ends_nothing(path: Path) -> None:
     """It is written when it can be, unless the password is another one by now."""
-    async with running_desk(path) as desk:
-        await make(desk)
-        token = desk.token("ann")
-        desk.users.rehash("ann", HASH, OTHER)
+    async with running_trust(path) as trust:
+        await make(trust)
+        token = trust.token("ann")
+        trust.users.rehash("ann", HASH, OTHER)
         await until(lambda: stored(path, "password") == (OTHER,))
-        assert desk.standing(token) == "good"
-        desk.users.rehash("ann", HASH, "stale")
-        desk.users.rehash("nobody", HASH, "stale")
-        await desk.users.update(EDGED, "ann", {"display_name": "after"})
+        assert trust.standing(token) == "good"
+        trust.users.rehash("ann", HASH, "stale")
+        trust.users.rehash("nobody", HASH, "stale")
+        await trust.users.update(EDGED, "ann", {"display_name": "after"})
         assert stored(path, "password") == (OTHER,)
-    desk.users.rehash("ann", OTHER, "too late")
+    trust.users.rehash("ann", OTHER, "too late")
 
 
 # --- the last administrator --------------------------------------------------
@@ -450,67 +452,67 @@ async def test_a_better_hash_of_the_same_password_ends_nothing(path: Path) -> No
 )
 async def test_the_last_administrator_stays(path: Path, remove: Callable[..., Coroutine[Any, Any, object]]) -> None:
     """Somebody must be able to log in and administer users; whoever cannot counts for nothing."""
-    async with running_desk(path) as desk:
-        await make(desk, "ann", "admin")
-        await make(desk, "off", "admin")
-        await desk.users.disable("off")
-        await desk.users.create(EDGED, name="mute", role="admin")
-        before = desk.users.get("ann")
+    async with running_trust(path) as trust:
+        await make(trust, "ann", "admin")
+        await make(trust, "off", "admin")
+        await trust.users.disable("off")
+        await trust.users.create(EDGED, name="mute", role="admin")
+        before = trust.users.get("ann")
         with pytest.raises(InvalidState, match="make another one first: edged user add"):
-            await remove(desk.users, "ann")
-        assert desk.users.get("ann") is before
-        await make(desk, "bob", "admin")
-        await remove(desk.users, "ann")
+            await remove(trust.users, "ann")
+        assert trust.users.get("ann") is before
+        await make(trust, "bob", "admin")
+        await remove(trust.users, "ann")
         with pytest.raises(InvalidState):
-            await remove(desk.users, "bob")
+            await remove(trust.users, "bob")
 
 
 async def test_two_administrators_who_remove_each_other_leave_one(path: Path) -> None:
     """Asked in one breath, before any of it is on disk: the second is refused."""
-    async with running_desk(path) as desk:
+    async with running_trust(path) as trust:
         for name in ("ann", "bob"):
-            await make(desk, name, "admin")
-        async with busy_writer(desk.db):
-            first = desk.users.delete("ann")
+            await make(trust, name, "admin")
+        async with busy_writer(trust.db):
+            first = trust.users.delete("ann")
             with pytest.raises(InvalidState):
-                await desk.users.disable("bob")
+                await trust.users.disable("bob")
         await first
 
 
 async def test_who_is_promoted_and_demoted_in_one_breath_cannot_be_the_one_who_is_left(path: Path) -> None:
     """While the demotion waits for the promotion before it, the other administrator goes, or does not."""
-    async with running_desk(path) as desk:
-        await make(desk, "bob", "admin")
-        await make(desk, "ann", "viewer")
+    async with running_trust(path) as trust:
+        await make(trust, "bob", "admin")
+        await make(trust, "ann", "viewer")
 
         async def demote() -> None:
             with suppress(InvalidState):
-                await desk.users.update(EDGED, "ann", {"role": "viewer"})
+                await trust.users.update(EDGED, "ann", {"role": "viewer"})
 
         async with trio.open_nursery() as askers:
-            async with busy_writer(desk.db):
-                askers.start_soon(partial(desk.users.update, EDGED, "ann", {"role": "admin"}))
+            async with busy_writer(trust.db):
+                askers.start_soon(partial(trust.users.update, EDGED, "ann", {"role": "admin"}))
                 await trio.testing.wait_all_tasks_blocked()
                 askers.start_soon(demote)
                 await trio.testing.wait_all_tasks_blocked()
             for _ in range(200):
                 with suppress(InvalidState, NotFound):
-                    await desk.users.delete("bob")
+                    await trust.users.delete("bob")
                 await trio.sleep(0.0005)
-        assert any(user.can_administer for user in desk.users.all())
+        assert any(user.can_administer for user in trust.users.all())
 
 
 async def test_an_administrator_to_be_does_not_count_before_the_commit(path: Path) -> None:
     """What is not on disk cannot stand in for the last one."""
-    async with running_desk(path) as desk, trio.open_nursery() as nursery:
-        await make(desk, "ann", "admin")
-        async with busy_writer(desk.db):
-            nursery.start_soon(make, desk, "bob", "admin")
+    async with running_trust(path) as trust, trio.open_nursery() as nursery:
+        await make(trust, "ann", "admin")
+        async with busy_writer(trust.db):
+            nursery.start_soon(make, trust, "bob", "admin")
             await trio.testing.wait_all_tasks_blocked()
             with pytest.raises(InvalidState):
-                await desk.users.delete("ann")
-        await until(lambda: desk.users.find("bob") is not None)
-        await desk.users.delete("ann")
+                await trust.users.delete("ann")
+        await until(lambda: trust.users.find("bob") is not None)
+        await trust.users.delete("ann")
 
 
 # --- owners ------------------------------------------------------------------
@@ -518,99 +520,99 @@ async def test_an_administrator_to_be_does_not_count_before_the_commit(path: Pat
 
 async def test_a_key_can_do_what_its_owner_can_now(path: Path) -> None:
     """An administrator's key in a viewer's hand is a viewer's, and an operator's as soon as they are one."""
-    async with running_desk(path) as desk:
-        await make(desk, role="viewer", camera_access=("camera0",))
-        key = await key_of(desk, role="admin")
+    async with running_trust(path) as trust:
+        await make(trust, role="viewer", camera_access=("camera0",))
+        key = await key_of(trust, role="admin")
         camera0, camera1 = Resource.of_camera("camera0"), Resource.of_camera("camera1")
-        assert desk.gate.judge(key, "camera:read", camera0).allowed
-        assert not desk.gate.judge(key, "camera:read", camera1).allowed
-        assert not desk.gate.judge(key, "keys:admin").allowed
-        await desk.users.update(EDGED, "ann", {"role": "operator", "camera_access": None})
-        assert desk.gate.judge(key, "camera:write", camera1).allowed
-        await desk.users.update(EDGED, "ann", {"permissions": ()})
-        assert not desk.gate.judge(key, "camera:read", camera0).allowed
-    async with open_desk(path) as desk:
-        found = desk.ledger.find_key(desk.ledger.keys[key.credential_id].digest)
-        assert not desk.gate.judge(found, "camera:read", camera0).allowed
+        assert trust.gate.judge(key, "camera:read", camera0).allowed
+        assert not trust.gate.judge(key, "camera:read", camera1).allowed
+        assert not trust.gate.judge(key, "keys:admin").allowed
+        await trust.users.update(EDGED, "ann", {"role": "operator", "camera_access": None})
+        assert trust.gate.judge(key, "camera:write", camera1).allowed
+        await trust.users.update(EDGED, "ann", {"permissions": ()})
+        assert not trust.gate.judge(key, "camera:read", camera0).allowed
+    async with open_trust(path) as trust:
+        found = trust.ledger.find_key(trust.ledger.keys[key.credential_id].digest)
+        assert not trust.gate.judge(found, "camera:read", camera0).allowed
 
 
 async def test_a_key_has_an_owner_who_exists(path: Path) -> None:
     """Not somebody unknown, nor somebody deleted; and it may be given to somebody else, or to nobody."""
-    async with running_desk(path) as desk:
-        await make(desk, role="viewer")
-        await make(desk, "gone")
-        key = await key_of(desk)
-        await desk.users.delete("gone")
+    async with running_trust(path) as trust:
+        await make(trust, role="viewer")
+        await make(trust, "gone")
+        key = await key_of(trust)
+        await trust.users.delete("gone")
         for name in ("nobody", "gone"):
             with pytest.raises(NotFound, match="no user"):
-                await key_of(desk, name)
+                await key_of(trust, name)
             with pytest.raises(NotFound, match="no user"):
-                await desk.api_keys.update(EDGED, key.credential_id, {"owner": name}, lambda _before, _after: None)
-        assert not desk.gate.judge(key, "camera:write").allowed
-        record = await desk.api_keys.update(EDGED, key.credential_id, {"owner": None}, lambda _before, _after: None)
-        assert (record.owner, desk.ledger.keys_of("ann")) == (None, frozenset())
-        assert desk.gate.judge(key, "camera:write").allowed
+                await trust.api_keys.update(EDGED, key.credential_id, {"owner": name}, lambda _before, _after: None)
+        assert not trust.gate.judge(key, "camera:write").allowed
+        record = await trust.api_keys.update(EDGED, key.credential_id, {"owner": None}, lambda _before, _after: None)
+        assert (record.owner, trust.ledger.keys_of("ann")) == (None, frozenset())
+        assert trust.gate.judge(key, "camera:write").allowed
 
 
 async def test_a_key_that_is_given_to_somebody_who_is_disabled_rests_at_once(path: Path) -> None:
     """Whoever is inside by it is put out; and comes back in once it is somebody else's."""
-    async with running_desk(path) as desk:
-        await make(desk, "off")
-        await make(desk, "bob")
-        record, secret = await desk.api_keys.create(EDGED, name="k", role="viewer")
-        await desk.users.disable("off")
-        out = desk.inside(desk.gate.authenticate(ApiKey(secret), "ws"))
-        await desk.api_keys.update(EDGED, record.key_id, {"owner": "off"}, lambda _before, _after: None)
+    async with running_trust(path) as trust:
+        await make(trust, "off")
+        await make(trust, "bob")
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
+        await trust.users.disable("off")
+        out = trust.inside(trust.gate.authenticate(ApiKey(secret), "ws"))
+        await trust.api_keys.update(EDGED, record.key_id, {"owner": "off"}, lambda _before, _after: None)
         assert out == [("suspended", "")]
-        assert not desk.lets_in(secret)
-        await desk.api_keys.update(EDGED, record.key_id, {"owner": "bob"}, lambda _before, _after: None)
-        assert desk.lets_in(secret)
-        assert desk.ledger.keys_of("off") == frozenset()
+        assert not trust.lets_in(secret)
+        await trust.api_keys.update(EDGED, record.key_id, {"owner": "bob"}, lambda _before, _after: None)
+        assert trust.lets_in(secret)
+        assert trust.ledger.keys_of("off") == frozenset()
 
 
 async def test_a_key_that_was_suspended_itself_does_not_come_back_with_its_owner(path: Path) -> None:
     """Both must let it in; and a revoked one never comes back."""
-    async with running_desk(path) as desk:
-        await make(desk)
-        resting, revoked = await key_of(desk), await key_of(desk)
-        await desk.api_keys.suspend(resting.credential_id)
-        await desk.api_keys.revoke(revoked.credential_id)
-        await desk.users.disable("ann")
-        await desk.users.enable(EDGED, "ann")
-        assert (desk.standing(resting), desk.standing(revoked)) == ("suspended", "revoked")
-        await desk.api_keys.resume(EDGED, resting.credential_id)
-        assert desk.standing(resting) == "good"
+    async with running_trust(path) as trust:
+        await make(trust)
+        resting, revoked = await key_of(trust), await key_of(trust)
+        await trust.api_keys.suspend(resting.credential_id)
+        await trust.api_keys.revoke(revoked.credential_id)
+        await trust.users.disable("ann")
+        await trust.users.enable(EDGED, "ann")
+        assert (trust.standing(resting), trust.standing(revoked)) == ("suspended", "revoked")
+        await trust.api_keys.resume(EDGED, resting.credential_id)
+        assert trust.standing(resting) == "good"
 
 
 async def test_a_rotation_leaves_both_secrets_with_the_owner(path: Path) -> None:
     """The old one, too, can do no more than they may, and rests with them."""
-    async with running_desk(path) as desk:
-        await make(desk, role="viewer")
-        record, old = await desk.api_keys.create(EDGED, name="k", role="admin", owner="ann")
-        _, new = await desk.api_keys.rotate(EDGED, record.key_id)
+    async with running_trust(path) as trust:
+        await make(trust, role="viewer")
+        record, old = await trust.api_keys.create(EDGED, name="k", role="admin", owner="ann")
+        _, new = await trust.api_keys.rotate(EDGED, record.key_id)
         for secret in (old, new):
-            caller = desk.gate.authenticate(ApiKey(secret), "ws")
+            caller = trust.gate.authenticate(ApiKey(secret), "ws")
             assert caller.capabilities == {"camera:read", "stream:read", "system:read"}
-        await desk.users.disable("ann")
-        assert not desk.lets_in(old)
-        assert not desk.lets_in(new)
+        await trust.users.disable("ann")
+        assert not trust.lets_in(old)
+        assert not trust.lets_in(new)
 
 
 async def test_a_ticket_of_an_owned_key_ends_with_its_owner(path: Path) -> None:
     """Whatever was derived: also what a ticket of an own token opened."""
-    async with running_desk(path) as desk:
-        await make(desk)
-        key, token = await key_of(desk), desk.token("ann")
-        tickets = [desk.gate.tickets.make(caller, "read", "camera0", 60, "s") for caller in (key, token)]
+    async with running_trust(path) as trust:
+        await make(trust)
+        key, token = await key_of(trust), trust.token("ann")
+        tickets = [trust.gate.tickets.make(caller, "read", "camera0", 60, "s") for caller in (key, token)]
         from edged.credentials.callers import Ticket
 
-        viewers = [desk.gate.authenticate(Ticket(text), "rtsp") for text in tickets]
-        out = [desk.inside(viewer) for viewer in viewers]
-        await desk.users.disable("ann")
+        viewers = [trust.gate.authenticate(Ticket(text), "rtsp") for text in tickets]
+        out = [trust.inside(viewer) for viewer in viewers]
+        await trust.users.disable("ann")
         assert out == [[("suspended", "")], [("suspended", "")]]
         for text in tickets:
             with pytest.raises(Refused, match="suspended"):
-                desk.gate.authenticate(Ticket(text), "rtsp")
+                trust.gate.authenticate(Ticket(text), "rtsp")
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -629,17 +631,17 @@ async def test_a_key_never_can_do_more_than_its_owner(path: Path, seed: int) -> 
             "permissions": dice.choice(permissions), "streams": dice.choice(streams),
         }  # fmt: skip
 
-    async with running_desk(path) as desk:
+    async with running_trust(path) as trust:
         names = ("ann", "bob")
         for name in names:
-            await make(desk, name, **rights())
-        made = [await desk.api_keys.create(EDGED, name="k", owner=dice.choice(names), **rights()) for _ in range(6)]
+            await make(trust, name, **rights())
+        made = [await trust.api_keys.create(EDGED, name="k", owner=dice.choice(names), **rights()) for _ in range(6)]
         for _ in range(40):
-            caller = desk.gate.current(desk.gate._ledger.find_key(dice.choice(made)[0].digest))  # type: ignore[arg-type]
+            caller = trust.gate.current(trust.gate._ledger.find_key(dice.choice(made)[0].digest))  # type: ignore[arg-type]
             put_out: list[str] = []
             for capability in ("camera:read", "camera:write", "stream:read"):
-                if desk.gate.judge(caller, capability, resources[0]).allowed:
-                    desk.gate.admit(
+                if trust.gate.judge(caller, capability, resources[0]).allowed:
+                    trust.gate.admit(
                         caller, "http", lambda cause, _by, put_out=put_out: put_out.append(cause),  # type: ignore[misc]
                         capability=capability, resource=resources[0],
                     )  # fmt: skip
@@ -647,31 +649,31 @@ async def test_a_key_never_can_do_more_than_its_owner(path: Path, seed: int) -> 
             ask = dice.randrange(8)
             try:
                 if ask == 0:
-                    await desk.users.disable(name)
+                    await trust.users.disable(name)
                 elif ask == 1:
-                    await desk.users.enable(EDGED, name)
+                    await trust.users.enable(EDGED, name)
                 elif ask == 2:
                     key = dice.choice(made)[0].key_id
                     changes |= {"owner": dice.choice(names)}
-                    await desk.api_keys.update(EDGED, key, changes, lambda _before, _after: None)
+                    await trust.api_keys.update(EDGED, key, changes, lambda _before, _after: None)
                 else:
-                    await desk.users.update(EDGED, name, changes)
+                    await trust.users.update(EDGED, name, changes)
             except InvalidState:
                 continue  # the last administrator
             for record, _ in made:
-                record = desk.ledger.keys[record.key_id]
-                caller, owner = desk.ledger.find_key(record.digest), desk.users.get(record.owner)  # type: ignore[arg-type]
+                record = trust.ledger.keys[record.key_id]
+                caller, owner = trust.ledger.find_key(record.digest), trust.users.get(record.owner)  # type: ignore[arg-type]
                 assert caller is not None
                 for capability in CAPABILITIES:
                     for resource in resources:
-                        if desk.gate.judge(caller, capability, resource).allowed:
+                        if trust.gate.judge(caller, capability, resource).allowed:
                             assert owner.status == "active"
                             assert decide(owner.rights, capability, resource, now=0.0).allowed
-            for each in desk.admissions:
-                assert desk.gate.judge(each.caller, each.capability, each.resource).allowed
-        users, keys = dict(desk.ledger.users), dict(desk.ledger.keys)
-    async with open_desk(path) as desk:
-        assert (desk.ledger.users, desk.ledger.keys) == (users, keys)
+            for each in trust.admissions:
+                assert trust.gate.judge(each.caller, each.capability, each.resource).allowed
+        users, keys = dict(trust.ledger.users), dict(trust.ledger.keys)
+    async with open_trust(path) as trust:
+        assert (trust.ledger.users, trust.ledger.keys) == (users, keys)
 
 
 # --- everything at once ------------------------------------------------------
@@ -682,22 +684,22 @@ async def test_disk_and_memory_agree_whatever_comes_in_between(path: Path, seed:
     """Askers beside each other, commits that fail for a while, callers that leave: once the disk is mended and written
     to, it says what memory says."""
     dice, names = random.Random(seed), ("ann", "bob", "eve")
-    async with running_desk(path, queue_size=8) as desk:
+    async with running_trust(path, queue_size=8) as trust:
         for name in names:
-            await make(desk, name, "viewer")
-        key = await key_of(desk, "ann", "admin")
+            await make(trust, name, "viewer")
+        key = await key_of(trust, "ann", "admin")
 
         async def ask(dice: random.Random) -> None:
             for _ in range(12):
                 name = dice.choice(names)
                 asks: list[Callable[[], Awaitable[object]]] = [
-                    partial(desk.users.disable, name),
-                    partial(desk.users.enable, EDGED, name),
-                    partial(desk.users.set_password, name, dice.choice((HASH, OTHER))),
-                    partial(desk.users.update, EDGED, name, {"role": dice.choice(("viewer", "operator", "monitor"))}),
-                    partial(desk.users.update, EDGED, name, {"camera_access": dice.choice((None, ("camera0",)))}),
-                    partial(desk.users.delete, name),
-                    partial(make, desk, name, "operator"),
+                    partial(trust.users.disable, name),
+                    partial(trust.users.enable, EDGED, name),
+                    partial(trust.users.set_password, name, dice.choice((HASH, OTHER))),
+                    partial(trust.users.update, EDGED, name, {"role": dice.choice(("viewer", "operator", "monitor"))}),
+                    partial(trust.users.update, EDGED, name, {"camera_access": dice.choice((None, ("camera0",)))}),
+                    partial(trust.users.delete, name),
+                    partial(make, trust, name, "operator"),
                 ]
                 with trio.move_on_after(0.002 if dice.random() < 0.2 else 5), suppress(EdgedError):
                     await dice.choice(asks)()
@@ -705,7 +707,7 @@ async def test_disk_and_memory_agree_whatever_comes_in_between(path: Path, seed:
         async def spoil(dice: random.Random) -> None:
             for _ in range(4):
                 with suppress(EdgedError):
-                    broken = await BrokenCommits(desk.db).begin()
+                    broken = await BrokenCommits(trust.db).begin()
                     await trio.sleep(dice.random() * 0.01)
                     await broken.mend()
 
@@ -713,14 +715,14 @@ async def test_disk_and_memory_agree_whatever_comes_in_between(path: Path, seed:
             for _ in range(5):
                 nursery.start_soon(ask, random.Random(dice.random()))
             nursery.start_soon(spoil, random.Random(dice.random()))
-        await desk.registrar.revoke_token(frozenset({"jti:last"}), None)
-        users = dict(desk.ledger.users)
+        await trust.registrar.revoke_token(frozenset({"jti:last"}), None)
+        users = dict(trust.ledger.users)
         owner = users["ann"]
         standing = "good" if owner.status == "active" else "suspended"
-        assert desk.standing(key) == standing
-    async with open_desk(path) as desk:
-        assert desk.ledger.users == users
-        assert desk.ledger.epoch >= max(user.epoch for user in users.values())
+        assert trust.standing(key) == standing
+    async with open_trust(path) as trust:
+        assert trust.ledger.users == users
+        assert trust.ledger.epoch >= max(user.epoch for user in users.values())
 
 
 # --- the queue ---------------------------------------------------------------
@@ -728,15 +730,15 @@ async def test_disk_and_memory_agree_whatever_comes_in_between(path: Path, seed:
 
 async def test_a_denial_does_not_wait_for_the_queue(path: Path) -> None:
     """However many grants wait: it is in force at once, and on the disk before they are looked at."""
-    async with running_desk(path, queue_size=1) as desk, trio.open_nursery() as nursery:
-        await make(desk)
-        token = desk.token("ann")
-        async with busy_writer(desk.db):
+    async with running_trust(path, queue_size=1) as trust, trio.open_nursery() as nursery:
+        await make(trust)
+        token = trust.token("ann")
+        async with busy_writer(trust.db):
             for name in ("b", "c"):
-                nursery.start_soon(make, desk, name)
+                nursery.start_soon(make, trust, name)
                 await trio.testing.wait_all_tasks_blocked()
-            pending = desk.users.disable("ann")
-            assert desk.standing(token) == "suspended"
+            pending = trust.users.disable("ann")
+            assert trust.standing(token) == "suspended"
         await pending
         assert stored(path, "disabled_at IS NULL") == (0,)
 
@@ -754,18 +756,18 @@ async def test_of_a_change_that_takes_and_gives_each_half_is_told_as_it_is(path:
         "CREATE TRIGGER refuse_{0} BEFORE {0} ON users WHEN new.camera_access IS NULL"
         " BEGIN SELECT RAISE(ABORT, 'no room'); END"
     )
-    async with running_desk(path) as desk:
-        await make(desk, camera_access=["camera1"])
+    async with running_trust(path) as trust:
+        await make(trust, camera_access=["camera1"])
         for event in ("INSERT", "UPDATE"):
-            await desk.db.write(lambda c, event=event: c.execute(refuse.format(event)))
+            await trust.db.write(lambda c, event=event: c.execute(refuse.format(event)))
         with pytest.raises(
             StoreFailed, match=r"taken away is so, and saved; of what is given nothing was done: database trust"
         ) as told:
-            await desk.users.update(EDGED, "ann", {"role": "viewer", "camera_access": None})
+            await trust.users.update(EDGED, "ann", {"role": "viewer", "camera_access": None})
         assert told.value.fields == {"in_force": True}
         assert stored(path, "role, camera_access") == ("viewer", '["camera1"]')
-        assert (desk.ledger.users["ann"].role, desk.ledger.users["ann"].camera_access) == ("viewer", ("camera1",))
+        assert (trust.ledger.users["ann"].role, trust.ledger.users["ann"].camera_access) == ("viewer", ("camera1",))
         with pytest.raises(StoreFailed, match="nothing was done") as told:
-            await desk.users.update(EDGED, "ann", {"camera_access": None})
+            await trust.users.update(EDGED, "ann", {"camera_access": None})
         assert told.value.fields["in_force"] is False
-        assert desk.registrar.owed == 0
+        assert trust.registrar.owed == 0

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import trio
-from cellar_helpers import SECRET, Counted, rows
 from patience import fail_after
+from trust_helpers import SECRET, Counted, rows
 
 from edged.access.admissions import Admissions
 from edged.access.authority import EDGED
@@ -29,7 +29,7 @@ from edged.store import meta
 from edged.store.database import Database
 from edged.store.migrations import TRUST
 
-WALKS = 10
+HISTORIES = 10
 JUMPS = 1000
 DAY = 86400.0
 YEAR_2099 = 4_070_908_800.0
@@ -37,7 +37,7 @@ YEAR_2099 = 4_070_908_800.0
 
 @dataclass
 class World:
-    """A box whose clocks the walk turns; what it knows is in the database, and in memory until it restarts."""
+    """A box whose clocks the test turns; what it knows is in the database, and in memory until it restarts."""
 
     path: Path
     db: Database
@@ -151,7 +151,7 @@ class World:
             self.counts[name] = self.counts.get(name, 0) + number
 
     async def end_well(self) -> None:
-        """A true time at last, and a token that ended long before it: a walk by chance need not prune one."""
+        """A true time at last, and a token that ended long before it: a random history need not prune one."""
         self.synchronized, self.system = True, max(self.system, self.clock.high_water()) + DAY
         await self.registrar.revoke_token(frozenset({"jti:long ago"}), self.clock.now() - PRUNE_SECONDS - DAY)
         await self.prune()
@@ -184,11 +184,11 @@ class World:
             self.counts["accepted"] = self.counts.get("accepted", 0) + taken
 
 
-@pytest.mark.parametrize("walk", range(WALKS))
+@pytest.mark.parametrize("number", range(HISTORIES))
 async def test_whatever_the_clock_does_nothing_expired_comes_back_and_nothing_valid_is_lost(
-    tmp_path: Path, walk: int
+    tmp_path: Path, number: int
 ) -> None:
-    """A thousand jumps between 1970 and 2099 in each walk, with restarts and crashes: no token accepted past the
+    """A thousand jumps between 1970 and 2099 in each history, with restarts and crashes: no token accepted past the
     high-water mark, no key refused before its end, no row deleted by an untrusted clock, and none ever of a key
     or of a token whose end nobody knows."""
     path = tmp_path / "trust.db"
@@ -197,8 +197,8 @@ async def test_whatever_the_clock_does_nothing_expired_comes_back_and_nothing_va
         " UNION SELECT identity, until FROM revocations WHERE identity LIKE 'key:%' OR identity = 'jti:old' ORDER BY 1"
     )
     seed = random.SystemRandom().getrandbits(32)
-    # What pytest shows of a walk that fails: put it here for `seed` to walk it again.
-    print(f"walk {walk}: seed {seed}")
+    # What pytest shows of a history that fails: put it here as `seed` to play it again.
+    print(f"history {number}: seed {seed}")
     with fail_after(120):
         async with Database.open(path, TRUST, name="trust") as db, trio.open_nursery() as nursery:
             world = World(path, db, nursery, random.Random(seed))

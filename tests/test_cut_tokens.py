@@ -22,7 +22,7 @@ from edged.mediamtx.ffmpeg import find_ffmpeg
 
 def sign(**claims: object) -> str:
     now = int(time.time())
-    known = {"user_id": "walker", "role": "viewer", "iat": now, "exp": now + 600}
+    known = {"user_id": "viewer-1", "role": "viewer", "iat": now, "exp": now + 600}
     return tokens.sign({**known, **claims}, tokens.SharedSecret("test", SECRET))
 
 
@@ -85,7 +85,7 @@ async def test_ffmpeg_cuts_a_password_and_takes_the_address_that_edged_gives(tmp
                     await trio.sleep(0.1)
             await client.call("authenticate", auth_token=token)
             stream = await client.call("get_stream_url", device="camera0")
-            assert not await play(f"rtsp://walker:{token}@127.0.0.1:{daemon.rtsp}/camera0")
+            assert not await play(f"rtsp://viewer-1:{token}@127.0.0.1:{daemon.rtsp}/camera0")
             failures = await read_failures(daemon)
             assert failures["token_cut", "rtsp"] == 1
             assert ("unknown_key", "rtsp") not in failures

@@ -13,9 +13,9 @@ import planted
 import pytest
 import trio
 import trio.testing
-from cellar_helpers import SECRET, Desk, busy_writer, open_desk, rows, running_desk, until
 from daemon_helpers import Conversation, RunningDaemon, running_daemon
 from patience import fail_after
+from trust_helpers import SECRET, TrustStack, busy_writer, open_trust, rows, running_trust, until
 
 from edged.access.authority import EDGED
 from edged.clock import iso
@@ -33,25 +33,25 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "trust.db"
 
 
-async def make(desk: Desk, name: str, role: str = "admin", **values: Any) -> None:
-    await desk.users.create(EDGED, name=name, role=role, password=HASH, **values)
+async def make(trust: TrustStack, name: str, role: str = "admin", **values: Any) -> None:
+    await trust.users.create(EDGED, name=name, role=role, password=HASH, **values)
 
 
-def revoke(desk: Desk, subject: str) -> Coroutine[Any, Any, None]:
-    return desk.users.revoke(user_identity(subject), "subject")
+def revoke(trust: TrustStack, subject: str) -> Coroutine[Any, Any, None]:
+    return trust.users.revoke(user_identity(subject), "subject")
 
 
-def able(desk: Desk) -> set[str]:
+def able(trust: TrustStack) -> set[str]:
     """Who can administer users, by the gate's own word on a login of theirs that is made now."""
     found = set()
-    for user in desk.users.all():
+    for user in trust.users.all():
         if user.can_administer:
             claims = {
-                **user.login_claims(), "iss": "edged", "epoch": desk.ledger.epoch, "jti": "a login",
-                "iat": int(desk.clock.now()), "exp": int(desk.clock.now()) + 3600,
+                **user.login_claims(), "iss": "edged", "epoch": trust.ledger.epoch, "jti": "a login",
+                "iat": int(trust.clock.now()), "exp": int(trust.clock.now()) + 3600,
             }  # fmt: skip
             with suppress(Refused):
-                desk.gate.authenticate(Token(sign(claims, SECRET)), "ws")
+                trust.gate.authenticate(Token(sign(claims, SECRET)), "ws")
                 found.add(user.name)
     return found
 
@@ -63,35 +63,35 @@ def able(desk: Desk) -> set[str]:
 async def test_the_last_administrator_is_not_revoked_for_good(path: Path, subject: str) -> None:
     """Neither by name nor by what their logins say as `sub`; whoever cannot get in counts for nothing; nothing is
     changed by what was refused."""
-    async with running_desk(path) as desk:
-        await make(desk, "ann")
-        await make(desk, "bob", "operator")
-        await make(desk, "off")
-        await desk.users.disable("off")
-        await desk.users.create(EDGED, name="mute", role="admin")
-        await make(desk, "dead")
-        await revoke(desk, "dead")
+    async with running_trust(path) as trust:
+        await make(trust, "ann")
+        await make(trust, "bob", "operator")
+        await make(trust, "off")
+        await trust.users.disable("off")
+        await trust.users.create(EDGED, name="mute", role="admin")
+        await make(trust, "dead")
+        await revoke(trust, "dead")
         with pytest.raises(InvalidState, match=r"nobody but 'ann' .*make another administrator first.*before=now"):
-            await revoke(desk, subject)
-        assert able(desk) == {"ann"}
-        assert desk.counted.revocations == ["subject"]
-        await make(desk, "eve")
-        await revoke(desk, subject)
-        assert able(desk) == {"eve"}
+            await revoke(trust, subject)
+        assert able(trust) == {"ann"}
+        assert trust.counted.revocations == ["subject"]
+        await make(trust, "eve")
+        await revoke(trust, subject)
+        assert able(trust) == {"eve"}
         # Again is fine.
-        await revoke(desk, subject)
+        await revoke(trust, subject)
     assert set(rows(path, "SELECT identity FROM revocations")) == {("user:dead",), (f"user:{subject}",)}
 
 
 async def test_a_revocation_that_hits_all_administrators_at_once_names_them_all(path: Path) -> None:
     """`user_ann` is what ann's logins say, and may be somebody's name."""
-    async with running_desk(path) as desk:
-        await make(desk, "ann")
-        await make(desk, "user_ann")
+    async with running_trust(path) as trust:
+        await make(trust, "ann")
+        await make(trust, "user_ann")
         with pytest.raises(InvalidState, match="nobody but 'ann' and 'user_ann' can"):
-            await revoke(desk, "user_ann")
-        await revoke(desk, "ann")
-        assert able(desk) == {"user_ann"}
+            await revoke(trust, "user_ann")
+        await revoke(trust, "ann")
+        assert able(trust) == {"user_ann"}
 
 
 @pytest.mark.parametrize(
@@ -109,56 +109,56 @@ async def test_one_who_is_revoked_cannot_be_the_administrator_who_is_left(
     path: Path, remove: Callable[..., Coroutine[Any, Any, object]]
 ) -> None:
     """The other one stays, and the revoked one can be removed like everybody else."""
-    async with running_desk(path) as desk:
+    async with running_trust(path) as trust:
         for name in ("ann", "bob"):
-            await make(desk, name)
-        await revoke(desk, "ann")
+            await make(trust, name)
+        await revoke(trust, "ann")
         with pytest.raises(InvalidState):
-            await remove(desk.users, "bob")
-        assert able(desk) == {"bob"}
-        await remove(desk.users, "ann")
+            await remove(trust.users, "bob")
+        assert able(trust) == {"bob"}
+        await remove(trust.users, "ann")
 
 
 async def test_two_who_are_revoked_in_one_breath_leave_one(path: Path) -> None:
     """Asked before any of it is on disk: the second is refused, and so is every other way to remove them."""
-    async with running_desk(path) as desk:
+    async with running_trust(path) as trust:
         for name in ("ann", "bob"):
-            await make(desk, name)
-        async with busy_writer(desk.db):
-            first = revoke(desk, "ann")
+            await make(trust, name)
+        async with busy_writer(trust.db):
+            first = revoke(trust, "ann")
             with pytest.raises(InvalidState):
-                await revoke(desk, "bob")
+                await revoke(trust, "bob")
             with pytest.raises(InvalidState):
-                await desk.users.delete("bob")
+                await trust.users.delete("bob")
         await first
-        assert able(desk) == {"bob"}
+        assert able(trust) == {"bob"}
 
 
 async def test_an_administrator_to_be_does_not_count_for_a_revocation_before_the_commit(path: Path) -> None:
     """What is not on disk cannot stand in for the last one."""
-    async with running_desk(path) as desk, trio.open_nursery() as nursery:
-        await make(desk, "ann")
-        async with busy_writer(desk.db):
-            nursery.start_soon(make, desk, "bob")
+    async with running_trust(path) as trust, trio.open_nursery() as nursery:
+        await make(trust, "ann")
+        async with busy_writer(trust.db):
+            nursery.start_soon(make, trust, "bob")
             await trio.testing.wait_all_tasks_blocked()
             with pytest.raises(InvalidState):
-                await revoke(desk, "ann")
-        await until(lambda: desk.users.find("bob") is not None)
-        await revoke(desk, "ann")
+                await revoke(trust, "ann")
+        await until(lambda: trust.users.find("bob") is not None)
+        await revoke(trust, "ann")
 
 
 async def test_nobody_else_is_ever_refused(path: Path) -> None:
     """Whoever is no administrator, or none who could get in, and whoever is no user; and all, where nobody can."""
-    async with running_desk(path) as desk:
-        await revoke(desk, "before-there-was-anybody")
-        await make(desk, "ann")
-        await make(desk, "bob", "operator")
-        await make(desk, "gone")
-        await desk.users.delete("gone")
-        await desk.users.create(EDGED, name="mute", role="admin")
+    async with running_trust(path) as trust:
+        await revoke(trust, "before-there-was-anybody")
+        await make(trust, "ann")
+        await make(trust, "bob", "operator")
+        await make(trust, "gone")
+        await trust.users.delete("gone")
+        await trust.users.create(EDGED, name="mute", role="admin")
         for subject in ("bob", "user_bob", "gone", "mute", "Ann", "user_", "somebody elsewhere"):
-            await revoke(desk, subject)
-        assert able(desk) == {"ann"}
+            await revoke(trust, subject)
+        assert able(trust) == {"ann"}
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -166,33 +166,33 @@ async def test_somebody_can_administer_after_every_story_and_nothing_else_is_ref
     """Judged by the gate itself on logins of theirs; a restart changes nothing."""
     dice = random.Random(seed)
     names = ["ann", "bob", "eve", "user_ann"]
-    async with running_desk(path) as desk:
+    async with running_trust(path) as trust:
         for name in names:
-            await make(desk, name, dice.choice(["admin", "admin", "viewer"]))
+            await make(trust, name, dice.choice(["admin", "admin", "viewer"]))
         for _ in range(40):
-            before, name = able(desk), dice.choice(names)
+            before, name = able(trust), dice.choice(names)
             what = dice.choice(["revoke", "revoke login", "delete", "disable", "enable", "admin", "viewer", "make"])
             subject = f"user_{name}" if what == "revoke login" else name
             hit = {each for each in before if subject in (each, f"user_{each}")} if "revoke" in what else {name}
             try:
                 if "revoke" in what:
-                    await revoke(desk, subject)
+                    await revoke(trust, subject)
                 elif what in ("admin", "viewer"):
-                    await desk.users.update(EDGED, name, {"role": what})
+                    await trust.users.update(EDGED, name, {"role": what})
                 elif what == "make":
-                    await make(desk, name, "viewer")
+                    await make(trust, name, "viewer")
                 elif what == "enable":
-                    await desk.users.enable(EDGED, name)
+                    await trust.users.enable(EDGED, name)
                 else:
-                    await getattr(desk.users, what)(name)
+                    await getattr(trust.users, what)(name)
             except NotFound:
                 pass  # deleted
             except InvalidState:
                 assert what == "make" or set() != before <= hit, (what, name, before)
-            assert able(desk) or not before, (what, name, before)
-        left = able(desk)
-    async with open_desk(path) as desk:
-        assert able(desk) == left
+            assert able(trust) or not before, (what, name, before)
+        left = able(trust)
+    async with open_trust(path) as trust:
+        assert able(trust) == left
 
 
 # --- issuers -----------------------------------------------------------------
@@ -200,34 +200,34 @@ async def test_somebody_can_administer_after_every_story_and_nothing_else_is_ref
 
 async def test_our_own_issuer_is_not_revoked_for_good(path: Path) -> None:
     """It would end every login of everybody, also of those who are made later; others' end as ever."""
-    async with running_desk(path) as desk:
+    async with running_trust(path) as trust:
         for _ in range(2):
             with pytest.raises(InvalidState, match=r"own issuer.*before=now"):
-                await desk.users.revoke(issuer_identity("edged"), "issuer")
-            await make(desk, "ann" if desk.users.is_empty() else "bob")
-        await desk.users.revoke(issuer_identity("somebody-else"), "issuer")
-        assert able(desk) == {"ann", "bob"}
+                await trust.users.revoke(issuer_identity("edged"), "issuer")
+            await make(trust, "ann" if trust.users.is_empty() else "bob")
+        await trust.users.revoke(issuer_identity("somebody-else"), "issuer")
+        assert able(trust) == {"ann", "bob"}
 
 
 async def test_the_tokens_of_so_far_end_whoever_they_are_of(path: Path) -> None:
     """A line up to now is drawn for the last administrator and for our own issuer: they log in again."""
-    async with running_desk(path) as desk:
-        await make(desk, "ann")
+    async with running_trust(path) as trust:
+        await make(trust, "ann")
         for scope in (user_identity("ann"), issuer_identity("edged")):
-            inside = desk.inside(desk.token("ann"))
-            await desk.revocations.cut_off(scope, None)
+            inside = trust.inside(trust.token("ann"))
+            await trust.revocations.cut_off(scope, None)
             assert inside == [("revoked", "")]
-            assert able(desk) == {"ann"}
+            assert able(trust) == {"ann"}
 
 
 async def test_where_our_issuer_was_revoked_all_can_be_removed(path: Path) -> None:
     """Of an earlier version's word: nobody can get in, so that nobody is the last who can; and it may be said again."""
-    async with running_desk(path) as desk:
-        await make(desk, "ann")
-        await desk.registrar.revoke_token(frozenset({"issuer:edged"}), None, kind="issuer")
-        assert able(desk) == set()
-        await desk.users.revoke(issuer_identity("edged"), "issuer")
-        await desk.users.delete("ann")
+    async with running_trust(path) as trust:
+        await make(trust, "ann")
+        await trust.registrar.revoke_token(frozenset({"issuer:edged"}), None, kind="issuer")
+        assert able(trust) == set()
+        await trust.users.revoke(issuer_identity("edged"), "issuer")
+        await trust.users.delete("ann")
 
 
 # --- names -------------------------------------------------------------------
@@ -237,27 +237,27 @@ async def test_where_our_issuer_was_revoked_all_can_be_removed(path: Path) -> No
 @pytest.mark.parametrize("meanwhile", [False, True])
 async def test_nobody_is_made_whose_subject_is_revoked(path: Path, subject: str, meanwhile: bool) -> None:
     """They could never log in; asked again in the registrar's own task."""
-    async with running_desk(path) as desk, trio.open_nursery() as nursery:
+    async with running_trust(path) as trust, trio.open_nursery() as nursery:
         told: list[str] = []
 
         async def create() -> None:
             with pytest.raises(InvalidState, match=r"revoked for good: .*choose another name") as caught:
-                await make(desk, "ann")
+                await make(trust, "ann")
             told.append(str(caught.value))
 
         if meanwhile:
-            async with busy_writer(desk.db):
-                nursery.start_soon(make, desk, "bob")
+            async with busy_writer(trust.db):
+                nursery.start_soon(make, trust, "bob")
                 await trio.testing.wait_all_tasks_blocked()
                 nursery.start_soon(create)
                 await trio.testing.wait_all_tasks_blocked()
-                due = revoke(desk, subject)
+                due = revoke(trust, subject)
             await due
         else:
-            await revoke(desk, subject)
+            await revoke(trust, subject)
             await create()
         await until(lambda: len(told) == 1)
-        assert desk.users.find("ann") is None
+        assert trust.users.find("ann") is None
 
 
 # --- by the doors ------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from daemon_helpers import RunningDaemon, running_daemon
 from patience import fail_after
 from seed_clients import compat
-from test_oauth_walks import bearer, sign
+from test_oauth_over_the_wire import bearer, sign
 
 from edged.operations import gather
 from edged.operations.not_built import METHODS, PATHS, WHERE, is_path

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import trio
-from cellar_helpers import SECRET, Desk, busy_writer, running_desk
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after
+from trust_helpers import SECRET, TrustStack, busy_writer, running_trust
 
 from edged import operations
 from edged.access.authority import EDGED
@@ -38,7 +38,7 @@ FILES_CLAIMS = {"sub": "ann", "user_id": "ann", "iat": NOW, "exp": NOW + 60, "jt
 class Box:
     """As many services as these tests need, with a service token and its session."""
 
-    desk: Desk
+    trust: TrustStack
     services: Any
     keyring: Keyring
     service_tokens: ServiceTokens
@@ -47,7 +47,7 @@ class Box:
 
     def session(self) -> Session:
         session = Session(Peer("main", "192.0.2.7"), "http")
-        session.caller = self.desk.gate.authenticate(ServiceToken(self.secret, "192.0.2.7"), "http", at_files=True)
+        session.caller = self.trust.gate.authenticate(ServiceToken(self.secret, "192.0.2.7"), "http", at_files=True)
         return session
 
     async def generate(self, session: Session | None = None, **params: object) -> Any:
@@ -57,27 +57,32 @@ class Box:
 
     def refusal(self, credential: Credential, *, at_files: bool = False) -> str:
         with pytest.raises(Refused) as caught:
-            self.desk.gate.authenticate(credential, "ws", at_files=at_files)
+            self.trust.gate.authenticate(credential, "ws", at_files=at_files)
         return caught.value.reason
 
 
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Box]:
     with fail_after(30):
-        async with running_desk(folder / "trust.db") as desk:
-            keyring = Keyring(desk.db, desk.clock, is_denied=lambda name: name in desk.ledger.denied)
+        async with running_trust(folder / "trust.db") as trust:
+            keyring = Keyring(trust.db, trust.clock, is_denied=lambda name: name in trust.ledger.denied)
             await keyring.ensure()
-            desk.gate = Gate(
-                desk.ledger, desk.admissions, desk.clock, desk.counted, shared_secrets=[SECRET], find_key=keyring.find
+            trust.gate = Gate(
+                trust.ledger,
+                trust.admissions,
+                trust.clock,
+                trust.counted,
+                shared_secrets=[SECRET],
+                find_key=keyring.find,
             )
-            service_tokens = ServiceTokens(desk.registrar, desk.ledger, desk.admissions, desk.db, desk.clock)
+            service_tokens = ServiceTokens(trust.registrar, trust.ledger, trust.admissions, trust.db, trust.clock)
             record, secret = await service_tokens.create(EDGED, "uploads")
             services = SimpleNamespace(
-                clock=desk.clock, counts=SimpleNamespace(rpc_answered=lambda *_: None), gate=desk.gate,
-                ledger=desk.ledger, registrar=desk.registrar, users=desk.users, keyring=keyring,
+                clock=trust.clock, counts=SimpleNamespace(rpc_answered=lambda *_: None), gate=trust.gate,
+                ledger=trust.ledger, registrar=trust.registrar, users=trust.users, keyring=keyring,
                 cameras=SimpleNamespace(find=lambda _: None),
             )  # fmt: skip
-            yield Box(desk, services, keyring, service_tokens, record.token_id, secret)
+            yield Box(trust, services, keyring, service_tokens, record.token_id, secret)
 
 
 async def test_a_token_is_for_one_user_and_its_maker_acts_for_that_one(tmp_path: Path) -> None:
@@ -88,7 +93,7 @@ async def test_a_token_is_for_one_user_and_its_maker_acts_for_that_one(tmp_path:
         assert (made.user_id, made.expires_in, made.token_type) == ("ann", 86400, "Bearer")
         assert session.caller is not None
         assert session.caller.who == f"service:{box.token_id} for ann"
-        caller = box.desk.gate.authenticate(Token(made.token), "http", at_files=True)
+        caller = box.trust.gate.authenticate(Token(made.token), "http", at_files=True)
         assert (caller.subject, caller.who, caller.capabilities) == ("ann", "ann", FILES)
         assert (caller.roles, caller.grants, caller.only_files, caller.epoch) == (frozenset(), frozenset(), True, 0)
         for bad in ("", "..", "a/b", "x" * 129):
@@ -102,7 +107,7 @@ async def test_a_token_is_for_one_user_and_its_maker_acts_for_that_one(tmp_path:
 async def test_while_no_key_may_sign_nothing_is_made(tmp_path: Path) -> None:
     """Contract 5.3: 503 while the RS256 key is distrusted and no other has taken over."""
     async with opened(tmp_path) as box:
-        box.desk.ledger.deny({"signing_key:key-1"})
+        box.trust.ledger.deny({"signing_key:key-1"})
         with pytest.raises(DependencyFailed, match="no RS256 key"):
             await box.generate()
 
@@ -116,7 +121,7 @@ async def test_a_service_token_that_is_revoked_meanwhile_makes_nothing(tmp_path:
                 await box.generate()
             assert caught.value.reason == "revoked"
 
-        async with trio.open_nursery() as nursery, busy_writer(box.desk.db):
+        async with trio.open_nursery() as nursery, busy_writer(box.trust.db):
             nursery.start_soon(generate)
             await trio.testing.wait_all_tasks_blocked(0.05)
             nursery.start_soon(box.service_tokens.revoke, box.token_id)
@@ -140,11 +145,11 @@ async def test_a_files_token_is_good_at_one_door_only(tmp_path: Path) -> None:
                     )
                     assert (answer.allowed, answer.reason in ("role_denied", "unknown_key")) == (False, True)
         with pytest.raises(Refused) as caught:
-            box.desk.gate.enter_refresh(text, "http", 300.0)
+            box.trust.gate.enter_refresh(text, "http", 300.0)
         assert caught.value.reason == "role_denied"
-        assert not len(box.desk.admissions)
+        assert not len(box.trust.admissions)
         # What has ended says so first (contract 7.6).
-        box.desk.ledger.deny({"user:ann"})
+        box.trust.ledger.deny({"user:ann"})
         assert box.refusal(Token(text)) == box.refusal(Token(text), at_files=True) == "revoked"
 
 
@@ -196,12 +201,12 @@ def test_what_a_files_caller_may_do_is_files(capability: str, name: str) -> None
 async def test_es256_and_shared_secrets_make_no_files_token(tmp_path: Path) -> None:
     """Contract 7.2: the RS256 key of our own issuer alone; another issuer's name in it is refused before."""
     async with opened(tmp_path) as box:
-        now = box.desk.clock.now()
+        now = box.trust.clock.now()
         claims = {**FILES_CLAIMS, "iat": now, "exp": now + 60}
         for text in (await box.keyring.sign(claims, "ES256"), tokens.sign({**claims, "iss": "edged"}, SECRET)):
             assert box.refusal(Token(text), at_files=True) in ("role_denied", "untrusted_issuer")
         good = await box.keyring.sign(claims, "RS256")
-        assert box.desk.gate.authenticate(Token(good), "http", at_files=True).only_files
+        assert box.trust.gate.authenticate(Token(good), "http", at_files=True).only_files
 
 
 @given(st.text(max_size=80) | st.binary(max_size=80).map(lambda data: data.decode("latin-1")))
@@ -209,7 +214,7 @@ def test_whatever_is_shown_as_a_service_token_is_refused_and_nothing_else_happen
     """No text makes the gate fail in another way."""
 
     async def show() -> None:
-        from cellar_helpers import Counted
+        from trust_helpers import Counted
 
         from edged.access.admissions import Admissions
         from edged.access.ledger import Ledger

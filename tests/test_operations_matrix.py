@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 import trio
-from cellar_helpers import SECRET, Counted, Desk, running_desk
 from patience import fail_after
+from trust_helpers import SECRET, Counted, TrustStack, running_trust
 from web_helpers import JPEG, Cameras
 
 from edged import operations
@@ -151,7 +151,7 @@ CAMERAS = tuple(
 class Bench:
     """A services with a real gate, registrar and store, and somebody else's key and token to ask about."""
 
-    desk: Desk
+    trust: TrustStack
     services: Services
     victim: str
     spare: str
@@ -217,8 +217,8 @@ class Bench:
 
     async def key(self, role: str, **values: Any) -> tuple[str, Caller]:
         """A new key: its id, and the caller that it makes."""
-        record, secret = await self.desk.api_keys.create(EDGED, name=role, role=role, **values)
-        return record.key_id, self.desk.gate.authenticate(ApiKey(secret), "ws")
+        record, secret = await self.trust.api_keys.create(EDGED, name=role, role=role, **values)
+        return record.key_id, self.trust.gate.authenticate(ApiKey(secret), "ws")
 
     async def caller(self, asker: str) -> Caller | None:
         """One of ASKERS."""
@@ -230,14 +230,14 @@ class Bench:
             return read_caller(claims, "text", issuer="", now=then)
         if asker == "revoked":
             key_id, caller = await self.key("admin")
-            await self.desk.api_keys.revoke(key_id)
+            await self.trust.api_keys.revoke(key_id)
             return caller
         if asker == "suspended":
             key_id, caller = await self.key("admin")
-            await self.desk.api_keys.suspend(key_id)
+            await self.trust.api_keys.suspend(key_id)
             return caller
         if asker == "another":
-            return self.desk.token("bob")
+            return self.trust.token("bob")
         if asker == "elsewhere":
             return (await self.key("viewer", camera_access=("camera1",)))[1]
         return (await self.key(asker))[1]
@@ -251,19 +251,19 @@ async def picture(*_: Any, **__: Any) -> bytes:
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Bench]:
     with fail_after(30):
-        async with running_desk(folder / "trust.db") as desk:
+        async with running_trust(folder / "trust.db") as trust:
             counts: Any = Counted()
             counts.rpc_answered = lambda _method, _outcome: None
-            keyring = Keyring(desk.db, desk.clock)
+            keyring = Keyring(trust.db, trust.clock)
             await keyring.ensure()
             await keyring.create(EDGED, "ES256")
-            service_tokens = ServiceTokens(desk.registrar, desk.ledger, desk.admissions, desk.db, desk.clock)
+            service_tokens = ServiceTokens(trust.registrar, trust.ledger, trust.admissions, trust.db, trust.clock)
             passwords, limiter = Passwords(cost=Cost(8, 1)), Limiter()
             services = Services(
-                clock=desk.clock, counts=counts, gate=desk.gate, ledger=desk.ledger, registrar=desk.registrar,
-                revocations=desk.revocations, api_keys=desk.api_keys, service_tokens=service_tokens,
+                clock=trust.clock, counts=counts, gate=trust.gate, ledger=trust.ledger, registrar=trust.registrar,
+                revocations=trust.revocations, api_keys=trust.api_keys, service_tokens=service_tokens,
                 refreshes=Refreshes(
-                    desk.registrar, desk.ledger, desk.gate, keyring, desk.db, desk.clock, desk.counted,
+                    trust.registrar, trust.ledger, trust.gate, keyring, trust.db, trust.clock, trust.counted,
                     shared_secrets=[SECRET],
                 ),
                 usage=SimpleNamespace(find=lambda _key: None), sessions=Sessions(), cameras=Cameras(*CAMERAS),
@@ -271,20 +271,20 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
                 publishers=SimpleNamespace(states={}),
                 viewers=SimpleNamespace(), frames=SimpleNamespace(snapshot=picture),
                 snapshots=Snapshots(folder / "snapshots"), listings=Listings(), keyring=keyring,
-                passwords=passwords, limiter=limiter, users=desk.users,
-                logins=Logins(desk.users, passwords, limiter, desk.gate, desk.registrar, is_demo=True),
-                first_admin=FirstAdmin(folder, desk.users.is_empty), disks=Disks({"state": folder}),
-                restores=Restores(desk.registrar, desk.ledger, desk.db, desk.db, desk.clock),
+                passwords=passwords, limiter=limiter, users=trust.users,
+                logins=Logins(trust.users, passwords, limiter, trust.gate, trust.registrar, is_demo=True),
+                first_admin=FirstAdmin(folder, trust.users.is_empty), disks=Disks({"state": folder}),
+                restores=Restores(trust.registrar, trust.ledger, trust.db, trust.db, trust.clock),
                 shared_secrets=(SECRET,),
             )  # type: ignore[arg-type]  # fmt: skip
-            await desk.users.create(EDGED, name="ann", role="operator", password=await passwords.hash(PASSWORD))
-            await desk.users.create(EDGED, name="bob", role="viewer")
+            await trust.users.create(EDGED, name="ann", role="operator", password=await passwords.hash(PASSWORD))
+            await trust.users.create(EDGED, name="bob", role="viewer")
             service, _ = await service_tokens.create(EDGED, "somebody's")
-            victim, _ = await desk.api_keys.create(EDGED, name="victim", role="viewer")
-            _, spare = await desk.api_keys.create(EDGED, name="spare", role="viewer")
-            claims = tokens.issue_claims("eve", role="viewer", now=desk.clock.now(), expires_in=3600)
-            inside = desk.gate.admit(desk.gate.authenticate(ApiKey(spare), "ws"), "ws", lambda _cause, _by: None)
-            yield Bench(desk, services, victim.key_id, spare, tokens.sign(claims, SECRET), inside.id, service.token_id)
+            victim, _ = await trust.api_keys.create(EDGED, name="victim", role="viewer")
+            _, spare = await trust.api_keys.create(EDGED, name="spare", role="viewer")
+            claims = tokens.issue_claims("eve", role="viewer", now=trust.clock.now(), expires_in=3600)
+            inside = trust.gate.admit(trust.gate.authenticate(ApiKey(spare), "ws"), "ws", lambda _cause, _by: None)
+            yield Bench(trust, services, victim.key_id, spare, tokens.sign(claims, SECRET), inside.id, service.token_id)
 
 
 def test_every_operation_has_a_row() -> None:
@@ -300,9 +300,9 @@ async def test_everybody_gets_what_the_table_says(tmp_path: Path, asker: str) ->
         caller = await bench.caller(asker)
         found, changed = {}, []
         for operation in EXPECTED:
-            before = dict(bench.desk.ledger.keys), dict(bench.desk.ledger.users)
+            before = dict(bench.trust.ledger.keys), dict(bench.trust.ledger.users)
             found[operation] = await bench.ask(caller, operation)
-            if found[operation] != "ok" and before != (bench.desk.ledger.keys, bench.desk.ledger.users):
+            if found[operation] != "ok" and before != (bench.trust.ledger.keys, bench.trust.ledger.users):
                 changed.append(operation)
         column = ASKERS.index(asker)
         assert found == {operation: row[column] for operation, row in EXPECTED.items()}
@@ -331,7 +331,7 @@ async def test_ones_own_token_may_be_looked_at_and_ended(tmp_path: Path) -> None
         for name in names:
             claims = tokens.issue_claims("eve", role="viewer", now=bench.services.clock.now(), expires_in=3600)
             text = tokens.sign(claims, SECRET)
-            caller = bench.desk.gate.verify_token(text)
+            caller = bench.trust.gate.verify_token(text)
             assert await bench.ask(caller, "validate_token", token=text) == "ok"
             assert await bench.ask(caller, "revoke_token", **name(text, claims)) == "ok"
             assert await bench.ask(caller, "whoami") == "revoked"

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import trio
-from cellar_helpers import SECRET, BrokenCommits, Counted, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trust_helpers import SECRET, BrokenCommits, Counted, rows
 
 from edged.access.admissions import Admissions
 from edged.access.gate import Gate

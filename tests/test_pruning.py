@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from cellar_helpers import BrokenCommits, Counted, busy_writer, change_nothing, open_desk, rows, running_desk, until
+from trust_helpers import BrokenCommits, Counted, busy_writer, change_nothing, open_trust, rows, running_trust, until
 
 from edged.access.admissions import Admissions
 from edged.access.authority import EDGED
@@ -53,51 +53,51 @@ def denied_on_disk(path: Path) -> set[str]:
 async def test_only_what_ended_long_ago_is_deleted_and_only_of_tokens(path: Path) -> None:
     """By the known end with a day to spare; never a token whose end nobody knows, nor a key, subject, issuer."""
     at = [NOW]
-    async with running_desk(path, now=lambda: at[0]) as desk:
-        record, _ = await desk.api_keys.create(EDGED, name="k", role="viewer")
+    async with running_trust(path, now=lambda: at[0]) as trust:
+        record, _ = await trust.api_keys.create(EDGED, name="k", role="viewer")
         for names, until_ in [
             ({"jti:over", f"token:{'0' * 64}"}, NOW + 60), ({"jti:later"}, NOW + 61), ({"jti:unknown"}, None),
             ({"user:ada"}, NOW), ({"issuer:x"}, NOW), ({"signing_key:key-1"}, NOW),
         ]:  # fmt: skip
-            await desk.registrar.revoke_token(frozenset(names), until_)
-        await desk.api_keys.revoke(record.key_id)
+            await trust.registrar.revoke_token(frozenset(names), until_)
+        await trust.api_keys.revoke(record.key_id)
         everything = denied_on_disk(path)
         at[0] = NOW + 60 + PRUNE_SECONDS
-        assert await desk.revocations.prune(at[0]) == 0
+        assert await trust.revocations.prune(at[0]) == 0
         assert denied_on_disk(path) == everything
         at[0] += 1
-        assert await desk.revocations.prune(at[0]) == 2
+        assert await trust.revocations.prune(at[0]) == 2
         left = everything - {"jti:over", f"token:{'0' * 64}"}
         assert denied_on_disk(path) == left
-        assert desk.ledger.denied == left
+        assert trust.ledger.denied == left
         assert rows(path, "SELECT value FROM meta WHERE name IN ('pruned', 'high_water')") == [(at[0],)] * 2
 
 
 async def test_what_is_denied_again_while_it_is_being_deleted_stays_denied(path: Path) -> None:
     """Another word for good, said in the middle: in memory and on the disk."""
-    async with running_desk(path, now=lambda: NOW) as desk:
-        await desk.registrar.revoke_token(frozenset({"jti:one"}), NOW - 9 * DAY)
-        await desk.registrar.revoke_token(frozenset({"jti:two"}), NOW - 9 * DAY)
+    async with running_trust(path, now=lambda: NOW) as trust:
+        await trust.registrar.revoke_token(frozenset({"jti:one"}), NOW - 9 * DAY)
+        await trust.registrar.revoke_token(frozenset({"jti:two"}), NOW - 9 * DAY)
         async with trio.open_nursery() as nursery:
-            async with busy_writer(desk.db):
-                nursery.start_soon(desk.revocations.prune, NOW)
-                await until(lambda: desk.registrar.said is not None)
+            async with busy_writer(trust.db):
+                nursery.start_soon(trust.revocations.prune, NOW)
+                await until(lambda: trust.registrar.said is not None)
                 await trio.testing.wait_all_tasks_blocked()
-                pending = desk.registrar.revoke_token(frozenset({"jti:one"}), None)
+                pending = trust.registrar.revoke_token(frozenset({"jti:one"}), None)
             await pending
-        await desk.registrar.grant(EDGED, change_nothing).outcome()
-        assert desk.ledger.denied == {"jti:one"}
+        await trust.registrar.grant(EDGED, change_nothing).outcome()
+        assert trust.ledger.denied == {"jti:one"}
         await until(lambda: denied_on_disk(path) == {"jti:one"})
-        assert await desk.revocations.prune(NOW + 99 * DAY) == 0
+        assert await trust.revocations.prune(NOW + 99 * DAY) == 0
 
 
 async def test_a_disk_that_fails_deletes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory and disk say what they said; what was denied again meanwhile is written when it is mended."""
-    async with running_desk(path, now=lambda: NOW) as desk:
-        await desk.registrar.revoke_token(frozenset({"jti:one"}), NOW - 9 * DAY)
-        broken = await BrokenCommits(desk.db).begin()
+    async with running_trust(path, now=lambda: NOW) as trust:
+        await trust.registrar.revoke_token(frozenset({"jti:one"}), NOW - 9 * DAY)
+        broken = await BrokenCommits(trust.db).begin()
         with pytest.raises(StoreFailed):
-            await desk.revocations.prune(NOW)
+            await trust.revocations.prune(NOW)
         begun, release, prune = threading.Event(), threading.Event(), revocations.prune
 
         def prune_slowly(*args: Any, **named: Any) -> Any:
@@ -107,24 +107,24 @@ async def test_a_disk_that_fails_deletes_nothing(path: Path, monkeypatch: pytest
 
         async def fail() -> None:
             with pytest.raises(StoreFailed):
-                await desk.revocations.prune(NOW)
+                await trust.revocations.prune(NOW)
 
         monkeypatch.setattr(revocations, "prune", prune_slowly)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(fail)
             await trio.to_thread.run_sync(begun.wait, 30)
-            desk.registrar.revoke_token(frozenset({"jti:one"}), None).close()
+            trust.registrar.revoke_token(frozenset({"jti:one"}), None).close()
             release.set()
-        assert desk.ledger.denied == {"jti:one"}
+        assert trust.ledger.denied == {"jti:one"}
         await broken.mend()
-        await desk.registrar.settle(desk.registrar.owe({}))
+        await trust.registrar.settle(trust.registrar.owe({}))
         assert rows(path, "SELECT identity, until FROM revocations") == [("jti:one", None)]
 
 
 async def test_families_go_with_their_last_token(path: Path) -> None:
     """Their claims, their names and their denial; the names of one that lives stay, on disk and in memory."""
-    async with open_desk(path, now=lambda: NOW) as desk:
-        ledger = desk.ledger
+    async with open_trust(path, now=lambda: NOW) as trust:
+        ledger = trust.ledger
         ledger.deny({"jti_of::named"})
         ledger.join("family:old", NOW - 30 * DAY, NOW - 9 * DAY, {"jti_of::a", "jti_of::shared", "jti_of::named"})
         ledger.join("family:new", NOW, NOW + 60, {"jti_of::b", "jti_of::shared", "signing_key:key-1"})
@@ -184,7 +184,7 @@ async def test_pruning_waits_for_a_clock_that_is_trusted_and_then_comes_daily(
 
 @dataclass
 class World:
-    """A box whose clock the walk turns; its only ways to know the `true` time are those of the daemon."""
+    """A box whose clock the test turns; its only ways to know the `true` time are those of the daemon."""
 
     path: Path
     chance: random.Random

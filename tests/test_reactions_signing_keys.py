@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from cellar_helpers import BrokenCommits
 from keyring_helpers import HOUR, START, Bench, Time, kid_of_token, opened
+from trust_helpers import BrokenCommits
 
 from edged.access.authority import EDGED
 from edged.credentials.signing_keys import PUBLISHED_SECONDS

@@ -66,9 +66,9 @@ async def hold_key(daemon: RunningDaemon) -> Held:
 async def hold_line(daemon: RunningDaemon) -> Held:
     """A token of others, ended by a line through all of its subject's tokens up to now."""
     now = int(time.time())
-    claims = {"user_id": "walker", "role": "admin", "iat": now, "exp": now + 600}
+    claims = {"user_id": "viewer-1", "role": "admin", "iat": now, "exp": now + 600}
     text = tokens.sign(claims, tokens.SharedSecret("test", SECRET))
-    return Held(text, asking(daemon, "revoke", subject="walker", before="now"))
+    return Held(text, asking(daemon, "revoke", subject="viewer-1", before="now"))
 
 
 async def hold_login(daemon: RunningDaemon) -> Held:

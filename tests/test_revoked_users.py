@@ -8,9 +8,9 @@ import planted
 import pytest
 import trio
 import trio.testing
-from cellar_helpers import BrokenCommits, Desk, busy_writer, open_desk, running_desk
 from daemon_helpers import Conversation, RunningDaemon, ended, make_config, running_daemon
 from patience import fail_after
+from trust_helpers import BrokenCommits, TrustStack, busy_writer, open_trust, running_trust
 
 from edged.access.authority import EDGED
 from edged.credentials.callers import ApiKey
@@ -26,135 +26,135 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "trust.db"
 
 
-async def make(desk: Desk, name: str, role: str = "operator") -> str:
+async def make(trust: TrustStack, name: str, role: str = "operator") -> str:
     """A user and a key of theirs; its secret."""
-    await desk.users.create(EDGED, name=name, role=role, password=HASH)
-    return (await desk.api_keys.create(EDGED, name=f"of {name}", role="operator", owner=name))[1]
+    await trust.users.create(EDGED, name=name, role=role, password=HASH)
+    return (await trust.api_keys.create(EDGED, name=f"of {name}", role="operator", owner=name))[1]
 
 
-def status(desk: Desk, name: str) -> str:
+def status(trust: TrustStack, name: str) -> str:
     """What the list says of the key."""
-    records = {record.name: record for record in desk.ledger.keys.values()}
-    return desk.ledger.key_status(records[name], desk.clock.now())
+    records = {record.name: record for record in trust.ledger.keys.values()}
+    return trust.ledger.key_status(records[name], trust.clock.now())
 
 
 @pytest.mark.parametrize("subject", ["ann", "user_ann"])
 @pytest.mark.parametrize("again", [False, True])
 async def test_the_keys_rest_before_it_is_on_disk_and_after_a_restart(path: Path, subject: str, again: bool) -> None:
     """By the name and by what their logins say as `sub`; whoever is inside by one is out; everybody else goes on."""
-    async with running_desk(path) as desk:
-        root, ann, bob = await make(desk, "root", "admin"), await make(desk, "ann"), await make(desk, "bob")
-        free = (await desk.api_keys.create(EDGED, name="free", role="viewer"))[1]
-        out, stays = (desk.inside(desk.gate.authenticate(ApiKey(key), "ws")) for key in (ann, bob))
+    async with running_trust(path) as trust:
+        root, ann, bob = await make(trust, "root", "admin"), await make(trust, "ann"), await make(trust, "bob")
+        free = (await trust.api_keys.create(EDGED, name="free", role="viewer"))[1]
+        out, stays = (trust.inside(trust.gate.authenticate(ApiKey(key), "ws")) for key in (ann, bob))
         if again:
-            await desk.users.revoke(user_identity(subject), "subject")
-        async with busy_writer(desk.db):
-            due = desk.users.revoke(user_identity(subject), "subject")
+            await trust.users.revoke(user_identity(subject), "subject")
+        async with busy_writer(trust.db):
+            due = trust.users.revoke(user_identity(subject), "subject")
             assert (out, stays) == ([("suspended", "")], [])
-            assert [desk.lets_in(key) for key in (ann, bob, root, free)] == [False, True, True, True]
-            assert [status(desk, name) for name in ("of ann", "of bob", "free")] == ["suspended", "active", "active"]
+            assert [trust.lets_in(key) for key in (ann, bob, root, free)] == [False, True, True, True]
+            assert [status(trust, name) for name in ("of ann", "of bob", "free")] == ["suspended", "active", "active"]
         await due
-    async with open_desk(path) as desk:
-        assert [desk.lets_in(key) for key in (ann, bob, root, free)] == [False, True, True, True]
-        assert [status(desk, name) for name in ("of ann", "of bob", "free")] == ["suspended", "active", "active"]
+    async with open_trust(path) as trust:
+        assert [trust.lets_in(key) for key in (ann, bob, root, free)] == [False, True, True, True]
+        assert [status(trust, name) for name in ("of ann", "of bob", "free")] == ["suspended", "active", "active"]
 
 
 async def test_whoever_asks_by_such_a_key_is_answered_first(path: Path) -> None:
     """An administrator's own key ends the administrator: its session hears that it did so itself."""
-    async with running_desk(path) as desk:
-        await make(desk, "root", "admin")
-        ann = await make(desk, "ann", "admin")
+    async with running_trust(path) as trust:
+        await make(trust, "root", "admin")
+        ann = await make(trust, "ann", "admin")
         out: list[tuple[str, str]] = []
-        admission = desk.gate.admit(
-            desk.gate.authenticate(ApiKey(ann), "ws"), "ws", lambda cause, by: out.append((cause, by)), session="mine"
+        admission = trust.gate.admit(
+            trust.gate.authenticate(ApiKey(ann), "ws"), "ws", lambda cause, by: out.append((cause, by)), session="mine"
         )
-        await desk.users.revoke(user_identity("ann"), "subject", "mine")
+        await trust.users.revoke(user_identity("ann"), "subject", "mine")
         assert out == [("suspended", "mine")]
-        assert not desk.admissions.of(f"key:{admission.caller.credential_id}")
+        assert not trust.admissions.of(f"key:{admission.caller.credential_id}")
 
 
 @pytest.mark.parametrize("line", [None, 0.0])
 async def test_a_mere_cut_off_leaves_the_keys_alone(path: Path, line: float | None) -> None:
     """Nor do the end of another issuer, of somebody else's subject, and of one whose name only begins alike."""
-    async with running_desk(path) as desk:
-        await make(desk, "root", "admin")
-        ann = await make(desk, "ann")
-        inside = desk.inside(desk.gate.authenticate(ApiKey(ann), "ws"))
-        await desk.revocations.cut_off(user_identity("ann"), line)
-        await desk.users.revoke(issuer_identity("elsewhere"), "issuer")
+    async with running_trust(path) as trust:
+        await make(trust, "root", "admin")
+        ann = await make(trust, "ann")
+        inside = trust.inside(trust.gate.authenticate(ApiKey(ann), "ws"))
+        await trust.revocations.cut_off(user_identity("ann"), line)
+        await trust.users.revoke(issuer_identity("elsewhere"), "issuer")
         for subject in ("an", "anna", "user_", "user_user_ann", "Ann", "bob"):
-            await desk.users.revoke(user_identity(subject), "subject")
-        assert (inside, desk.lets_in(ann), status(desk, "of ann")) == ([], True, "active")
-    async with open_desk(path) as desk:
-        assert desk.lets_in(ann)
+            await trust.users.revoke(user_identity(subject), "subject")
+        assert (inside, trust.lets_in(ann), status(trust, "of ann")) == ([], True, "active")
+    async with open_trust(path) as trust:
+        assert trust.lets_in(ann)
 
 
 async def test_nothing_that_becomes_of_key_or_owner_wakes_the_key(path: Path) -> None:
     """Neither a resumption, a rotation, an update, nor another role, a new password, rest and waking of the owner;
     somebody else's it is good."""
-    async with running_desk(path) as desk:
-        await make(desk, "root", "admin")
-        secrets = [await make(desk, "ann")]
-        await desk.users.revoke(user_identity("ann"), "subject")
-        (key_id,) = desk.ledger.keys_of("ann")
-        await desk.api_keys.suspend(key_id)
-        await desk.api_keys.resume(EDGED, key_id)
-        secrets.append((await desk.api_keys.rotate(EDGED, key_id, 60))[1])
-        await desk.api_keys.update(EDGED, key_id, {"role": "admin"}, lambda _before, _after: None)
-        secrets.append((await desk.api_keys.create(EDGED, name="late", role="viewer", owner="ann"))[1])
-        await desk.users.disable("ann")
-        await desk.users.enable(EDGED, "ann")
-        await desk.users.update(EDGED, "ann", {"role": "admin"})
-        await desk.users.set_password("ann", HASH)
-        assert not any(map(desk.lets_in, secrets))
-        assert {status(desk, name) for name in ("of ann", "late")} == {"suspended"}
-        await desk.api_keys.update(EDGED, key_id, {"owner": "root"}, lambda _before, _after: None)
-        assert [desk.lets_in(secret) for secret in secrets] == [True, True, False]
-        await desk.users.delete("ann")
-        assert status(desk, "late") == "suspended"
+    async with running_trust(path) as trust:
+        await make(trust, "root", "admin")
+        secrets = [await make(trust, "ann")]
+        await trust.users.revoke(user_identity("ann"), "subject")
+        (key_id,) = trust.ledger.keys_of("ann")
+        await trust.api_keys.suspend(key_id)
+        await trust.api_keys.resume(EDGED, key_id)
+        secrets.append((await trust.api_keys.rotate(EDGED, key_id, 60))[1])
+        await trust.api_keys.update(EDGED, key_id, {"role": "admin"}, lambda _before, _after: None)
+        secrets.append((await trust.api_keys.create(EDGED, name="late", role="viewer", owner="ann"))[1])
+        await trust.users.disable("ann")
+        await trust.users.enable(EDGED, "ann")
+        await trust.users.update(EDGED, "ann", {"role": "admin"})
+        await trust.users.set_password("ann", HASH)
+        assert not any(map(trust.lets_in, secrets))
+        assert {status(trust, name) for name in ("of ann", "late")} == {"suspended"}
+        await trust.api_keys.update(EDGED, key_id, {"owner": "root"}, lambda _before, _after: None)
+        assert [trust.lets_in(secret) for secret in secrets] == [True, True, False]
+        await trust.users.delete("ann")
+        assert status(trust, "late") == "suspended"
 
 
 async def test_a_key_on_its_way_to_the_disk_is_born_resting(path: Path) -> None:
     """Made, and given to the user, while the subject was being revoked: the denial came first."""
-    async with running_desk(path) as desk, trio.open_nursery() as nursery:
-        await make(desk, "root", "admin")
-        await make(desk, "ann")
-        given, secret = await desk.api_keys.create(EDGED, name="given", role="viewer")
-        inside = desk.inside(desk.gate.authenticate(ApiKey(secret), "ws"))
+    async with running_trust(path) as trust, trio.open_nursery() as nursery:
+        await make(trust, "root", "admin")
+        await make(trust, "ann")
+        given, secret = await trust.api_keys.create(EDGED, name="given", role="viewer")
+        inside = trust.inside(trust.gate.authenticate(ApiKey(secret), "ws"))
         made: list[str] = []
 
         async def create() -> None:
-            made.append((await desk.api_keys.create(EDGED, name="new", role="viewer", owner="ann"))[1])
+            made.append((await trust.api_keys.create(EDGED, name="new", role="viewer", owner="ann"))[1])
 
         async def give() -> None:
-            await desk.api_keys.update(EDGED, given.key_id, {"owner": "ann"}, lambda _before, _after: None)
+            await trust.api_keys.update(EDGED, given.key_id, {"owner": "ann"}, lambda _before, _after: None)
             made.append(secret)
 
-        async with busy_writer(desk.db):
+        async with busy_writer(trust.db):
             for work in (create, give):
                 nursery.start_soon(work)
                 await trio.testing.wait_all_tasks_blocked()
-            due = desk.users.revoke(user_identity("ann"), "subject")
+            due = trust.users.revoke(user_identity("ann"), "subject")
         await due
         while len(made) < 2:
             await trio.sleep(0.002)
-        assert not any(map(desk.lets_in, made))
+        assert not any(map(trust.lets_in, made))
         assert inside == [("suspended", "")]
 
 
 async def test_they_rest_on_a_disk_that_fails(path: Path) -> None:
     """In force, and the caller is told that it is not saved; once it is, a restart knows it."""
-    async with running_desk(path) as desk:
-        await make(desk, "root", "admin")
-        ann = await make(desk, "ann")
-        broken = await BrokenCommits(desk.db).begin()
+    async with running_trust(path) as trust:
+        await make(trust, "root", "admin")
+        ann = await make(trust, "ann")
+        broken = await BrokenCommits(trust.db).begin()
         with pytest.raises(StoreFailed, match="in force now, but not saved"):
-            await desk.users.revoke(user_identity("ann"), "subject")
-        assert not desk.lets_in(ann)
+            await trust.users.revoke(user_identity("ann"), "subject")
+        assert not trust.lets_in(ann)
         await broken.mend()
-        await desk.users.revoke(user_identity("ann"), "subject")
-    async with open_desk(path) as desk:
-        assert not desk.lets_in(ann)
+        await trust.users.revoke(user_identity("ann"), "subject")
+    async with open_trust(path) as trust:
+        assert not trust.lets_in(ann)
 
 
 async def told(client: Conversation, method: str, **params: object) -> str:

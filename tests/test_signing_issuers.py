@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from cellar_helpers import BrokenCommits, rows
 from issuer_helpers import Company, key_server, respond
 from patience import fail_after
+from trust_helpers import BrokenCommits, rows
 
 from edged.credentials.issuers import IssuerRecord
 from edged.credentials.tokens import TokenRefused, verify

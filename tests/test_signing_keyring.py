@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from cellar_helpers import BrokenCommits, busy_writer, rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keyring_helpers import HOUR, POOL, START, Bench, Time, from_pool, kid_of_token, opened
+from trust_helpers import BrokenCommits, busy_writer, rows
 
 from edged.access.authority import EDGED
 from edged.clock import Clock

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import trio
-from cellar_helpers import BrokenCommits, rows
 from cli_helpers import Shell, write_config
 from hypothesis import given
 from hypothesis import strategies as st
 from keyring_helpers import HOUR, POOL, START, Time, kid_of_token, opened
 from planted import plant
+from trust_helpers import BrokenCommits, rows
 
 from edged.access.authority import EDGED
 from edged.config.load import load_wrapping_key

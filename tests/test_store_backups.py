@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import sqlite_utils
-from cellar_helpers import rows
+from trust_helpers import rows
 
 from edged.access.ledger import Ledger
 from edged.credentials.api_keys import KeyRecord

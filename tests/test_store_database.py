@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from cellar_helpers import BrokenCommits, busy_writer, rows, until
 from patience import fail_after
 from structlog.testing import capture_logs
+from trust_helpers import BrokenCommits, busy_writer, rows, until
 
 from edged.errors import NotFound, Overloaded, StartFailed, StoreFailed
 from edged.store import database

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from cellar_helpers import rows
+from trust_helpers import rows
 
 from edged.access.ledger import Ledger
 from edged.credentials.names import any_jti_identity, jti_identity

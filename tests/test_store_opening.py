@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from cellar_helpers import rows, until
 from structlog.testing import capture_logs
+from trust_helpers import rows, until
 
 from edged.errors import StartFailed
 from edged.store import api_keys, backups, meta, restores, usage

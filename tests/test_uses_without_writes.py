@@ -6,7 +6,7 @@ from pathlib import Path
 
 from daemon_helpers import RunningDaemon, running_daemon
 from patience import fail_after
-from test_users_walks import add, log_in
+from test_users_over_the_wire import add, log_in
 
 TIMES = 60
 

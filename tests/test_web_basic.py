@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after
 from starlette.datastructures import Headers
-from test_oauth_walks import FORM, sign
+from test_oauth_over_the_wire import FORM, sign
 from test_operations_surface import ways
 from web_helpers import Site
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from cellar_helpers import running_desk
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after
 from test_accounts_logins import PASSWORD, Door, Hasher
+from trust_helpers import running_trust
 
 from edged.access.authority import EDGED
 from edged.access.limiter import Limiter
@@ -31,13 +31,13 @@ HOME, CAFE = "192.0.2.1", "198.51.100.7"
 @asynccontextmanager
 async def opened(path: Path, hasher: Hasher | None = None) -> AsyncIterator[Door]:
     """Ann and her password, with a limiter that tests can look at."""
-    async with running_desk(path / "trust.db") as desk:
+    async with running_trust(path / "trust.db") as trust:
         hasher = hasher or Hasher()
         passwords = Passwords(cost=FLOOR, make_hasher=lambda: hasher)
-        logins = Logins(desk.users, passwords, Limiter(), desk.gate, desk.registrar, is_demo=False)
-        await desk.users.create(EDGED, name="ann", role="viewer", password=await passwords.hash(PASSWORD))
+        logins = Logins(trust.users, passwords, Limiter(), trust.gate, trust.registrar, is_demo=False)
+        await trust.users.create(EDGED, name="ann", role="viewer", password=await passwords.hash(PASSWORD))
         hasher.asked.clear()
-        yield Door(desk, logins, hasher, passwords)
+        yield Door(trust, logins, hasher, passwords)
 
 
 @pytest.mark.parametrize("name", ["ann", "nobody"])
@@ -51,7 +51,7 @@ async def test_the_same_wrong_password_again_is_no_hash_again(tmp_path: Path, na
                 if number:
                     assert trio.current_time() - began >= door.passwords.usual_seconds
             assert len(door.hasher.asked) == 1
-            assert door.desk.counted.failed == [("unknown_key", "password", "http")] * 12
+            assert door.trust.counted.failed == [("unknown_key", "password", "http")] * 12
             assert await door.enter() == "in"
 
 
@@ -77,10 +77,10 @@ async def test_a_password_that_was_wrong_and_is_right_now_is_right(tmp_path: Pat
         async with opened(tmp_path) as door:
             new = "quite another passphrase"
             assert await door.enter("ann", new) == "unknown_key"
-            await door.desk.users.set_password("ann", await door.passwords.hash(new))
+            await door.trust.users.set_password("ann", await door.passwords.hash(new))
             assert await door.enter("ann", new) == "in"
             assert await door.enter("bob", new) == "unknown_key"
-            await door.desk.users.create(EDGED, name="bob", role="viewer", password=await door.passwords.hash(new))
+            await door.trust.users.create(EDGED, name="bob", role="viewer", password=await door.passwords.hash(new))
             assert await door.enter("bob", new) == "in"
 
 

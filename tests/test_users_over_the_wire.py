@@ -16,14 +16,14 @@ import msgspec
 import planted
 import pytest
 import trio
-from cellar_helpers import rows
 from daemon_helpers import Conversation, Reply, RunningDaemon, ended, free_port, make_config, port_of, running_daemon
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from media_helpers import SDP
 from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
-from test_signing_keys_walks import elsewhere
+from test_signing_keys_over_the_wire import elsewhere
+from trust_helpers import rows
 
 from edged.config.model import Config
 from edged.credentials.tokens import peek_claims
@@ -290,7 +290,7 @@ async def test_what_is_no_login_is_told_so(tmp_path: Path, body: object, status:
 
 
 async def test_whoever_claims_a_box_administers_it_with_nothing_but_a_password(tmp_path: Path) -> None:
-    """From the code of a new box to a key for the front desk, over the network: no shell, no other credential."""
+    """From the code of a new box to a key for the front trust, over the network: no shell, no other credential."""
     with fail_after(60):
         async with running_daemon(tmp_path, cameras=1) as daemon:
             code = (daemon.config.paths.runtime / "claim").read_text().strip()
@@ -299,13 +299,13 @@ async def test_whoever_claims_a_box_administers_it_with_nothing_but_a_password(t
             async with daemon.websocket() as client:
                 await client.call("authenticate", auth_token=await log_in(daemon, "root"))
                 await client.call("create_user", name="ann", role="operator", password=OTHER)
-                desk = await client.call("create_key", name="front desk", role="viewer", owner="ann")
+                trust = await client.call("create_key", name="front trust", role="viewer", owner="ann")
                 assert (await client.call("list_signing_keys"))["keys"]
                 # There is no second claim, and nobody else to administer.
                 assert await reason(client, "delete_user", name="root") == "invalid_state"
             assert (await daemon.request("POST", "/api/claim", body=body)).status == 401
             async with daemon.websocket() as client:
-                await client.call("authenticate", auth_token=desk["api_key"])
+                await client.call("authenticate", auth_token=trust["api_key"])
                 assert (await client.call("get_camera_list"))["total"] == 1
 
 

@@ -1,4 +1,4 @@
-"""The web room behind the real listener: real sockets, real heads, the kernel's word about who asks."""
+"""The web application behind the real listener: real sockets, real heads, the kernel's word about who asks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The four walks of the floor plan, through every room, on real parts; and what must hold at each turn."""
+"""Four requests from client to camera through the running daemon, on real parts, and what must hold at each step."""
 
 from __future__ import annotations
 

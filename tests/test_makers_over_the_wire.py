@@ -9,8 +9,8 @@ import pytest
 from daemon_helpers import Conversation, RunningDaemon, running_daemon
 from issuer_helpers import Authority, Company, key_server, respond
 from patience import fail_after
-from test_issuers_walks import bearer, enters, enters_soon, trusting
-from test_users_walks import add, claims_of, log_in
+from test_issuers_over_the_wire import bearer, enters, enters_soon, trusting
+from test_users_over_the_wire import add, claims_of, log_in
 
 from edged.config.model import IssuerSettings
 

@@ -10,7 +10,7 @@ import trio
 from daemon_helpers import Conversation, RunningDaemon, ended, running_daemon
 from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
-from test_users_walks import ENDS, OTHER, Picture, add, claims_of, log_in, reason
+from test_users_over_the_wire import ENDS, OTHER, Picture, add, claims_of, log_in, reason
 
 #: How a user's tokens may end by a revocation → its params.
 LINES: dict[str, dict[str, object]] = {"subject": {"subject": "ann"}, "cut-off": {"subject": "ann", "before": "now"}}

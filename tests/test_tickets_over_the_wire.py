@@ -16,7 +16,7 @@ from daemon_helpers import Conversation, RunningDaemon, free_port, make_config, 
 from media_helpers import SDP
 from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
-from test_walks import announce
+from test_daemon_request_paths import announce
 
 from edged.credentials import tokens
 from edged.credentials.callers import ApiKey, NoCredential, Ticket, Token

@@ -38,7 +38,7 @@ SECRET = SharedSecret(
 
 @dataclass
 class Counted:
-    """Counts what a room counts."""
+    """Counts what the packages under test report to metrics."""
 
     failed: list[tuple[str, str, str]] = field(default_factory=list)
     used: list[tuple[str, str, str]] = field(default_factory=list)
@@ -59,8 +59,8 @@ class Counted:
 
 
 @dataclass
-class Desk:
-    """A registrar and everything that it writes."""
+class TrustStack:
+    """A registrar, everything that it writes, and the gate that reads it."""
 
     db: Database
     ledger: Ledger
@@ -82,27 +82,27 @@ class Desk:
         return True
 
     def token(self, subject: str, role: str = "viewer", **claims: object) -> Caller:
-        """Somebody who comes with a token that edged issues just now."""
+        """A caller with a token that edged issues just now."""
         extra = {"iss": "edged", "epoch": self.ledger.epoch, **claims}
         made = issue_claims(subject, role=role, now=self.clock.now(), expires_in=3600, extra=extra)
         return self.gate.authenticate(Token(sign(made, SECRET)), "ws")
 
     def standing(self, caller: Caller) -> str:
-        """What the gate says of somebody who is inside: "good", or why not."""
+        """What the gate says of a caller with an active session: "good", or the reason of the refusal."""
         reason = self.gate.judge(caller, "self").reason
         return "good" if reason is None else str(reason)
 
     def inside(self, caller: Caller, **options: Any) -> list[tuple[str, str]]:
-        """Let somebody in; the list tells how they were put out: (cause, by)."""
-        put_out: list[tuple[str, str]] = []
-        self.gate.admit(caller, "ws", lambda cause, by: put_out.append((cause, by)), **options)
-        return put_out
+        """Admit a caller; the list gets (cause, by) when the gate ends the session."""
+        ended: list[tuple[str, str]] = []
+        self.gate.admit(caller, "ws", lambda cause, by: ended.append((cause, by)), **options)
+        return ended
 
 
 @asynccontextmanager
-async def open_desk(
+async def open_trust(
     path: Path, *, queue_size: int = 64, now: Callable[[], float] = time.time, boot: Boot | None = None
-) -> AsyncIterator[Desk]:
+) -> AsyncIterator[TrustStack]:
     """A loaded registrar over the trust database at `path`; `run` is not started."""
     async with Database.open(path, TRUST, name="trust") as db:
         ledger, admissions, counted = Ledger(), Admissions(), Counted()
@@ -116,15 +116,15 @@ async def open_desk(
         users.load()
         api_keys.load()
         gate = Gate(ledger, admissions, clock, counted, shared_secrets=[SECRET])
-        yield Desk(db, ledger, admissions, clock, counted, gate, registrar, revocations, api_keys, users)
+        yield TrustStack(db, ledger, admissions, clock, counted, gate, registrar, revocations, api_keys, users)
 
 
 @asynccontextmanager
-async def running_desk(path: Path, **options: object) -> AsyncIterator[Desk]:
+async def running_trust(path: Path, **options: object) -> AsyncIterator[TrustStack]:
     """The same with its task running."""
-    async with open_desk(path, **options) as desk, trio.open_nursery() as nursery:  # type: ignore[arg-type]
-        await nursery.start(desk.registrar.run)
-        yield desk
+    async with open_trust(path, **options) as trust, trio.open_nursery() as nursery:  # type: ignore[arg-type]
+        await nursery.start(trust.registrar.run)
+        yield trust
         nursery.cancel_scope.cancel()
 
 

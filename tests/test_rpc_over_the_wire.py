@@ -1,4 +1,4 @@
-"""The same conversations over real sockets, with a client of another make."""
+"""The same conversations over real sockets, with a client that is another implementation (trio-websocket)."""
 
 from __future__ import annotations
 
