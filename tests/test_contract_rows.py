@@ -433,7 +433,7 @@ async def test_3_tokens(daemon: RunningDaemon) -> None:
         future = seed_001_token("viewer", iat=int(time.time()) + 3600)
         assert (await admin.call("validate_token", token=future))["errors"] == ["Token issued in the future"]
         aged = seed_001_token("viewer", iat=int(time.time()) - 31 * 86400)
-        # It has neither sub nor jti: the seed's validator says so.
+        # It has neither sub nor jti: guide S0's validator says so.
         assert (await admin.call("validate_token", token=aged))["warnings"] == [
             "Token is very old", "Missing required claim: sub", "Suspicious token patterns detected",
         ]  # fmt: skip

@@ -66,7 +66,7 @@ def test_a_guesser_on_websockets_is_told_to_wait_in_its_dialect(box: Box, time: 
 
 
 def test_a_client_that_retries_one_bad_key_on_new_sockets_is_never_held_up(box: Box) -> None:
-    """Clients of the seeds try three times, and again every few seconds (contract C-43)."""
+    """Clients of the guides try three times, and again every few seconds (contract C-43)."""
     for _ in range(100):
         told = box.open(address=STRANGER).ask("authenticate", {"auth_token": "the-old-key"})
         assert told["error"]["data"]["reason"] == "auth_failed"

@@ -1,4 +1,4 @@
-"""The seeds' claim dialects → a Caller (contract 7.1, 7.3).
+"""The claim dialects of the guides → a Caller (contract 7.1, 7.3).
 
 Guide S0 says `sub, name, role, permissions, camera_access`, guide S1 `user_id, role`, guide S2 `sub,
 username, roles, permissions`; all mean the same few things. A member of the wrong JSON type refuses
@@ -38,7 +38,7 @@ _OF_A_LOGIN = frozenset({"openid", "profile", "email", "address", "phone", "offl
 #: Through how many hands a token may have been issued, and by how many names it says so: each adds up to four.
 _MOST_HANDS = 8
 _MOST_ISSUERS = 4 * _MOST_HANDS
-#: Details of refusals of which the seed's validator has words of its own.
+#: Details of refusals of which guide S0's validator has words of its own.
 NO_SUBJECT = "neither user_id nor sub"
 FUTURE = "{} lies in the future"
 #: Of a subject and of a jti, characters: a revocation names a token by no more of it.

@@ -14,12 +14,12 @@ OLD_SECONDS: Final = 30 * 86400.0
 #: More permissions than this are called so.
 MOST_PERMISSIONS: Final = 10
 _ROLES: Final = frozenset({"superadmin", "root", "master"})
-#: What the seed's validator says of a token that lacks a claim (S0-26).
+#: What guide S0's validator says of a token that lacks a claim (S0-26).
 MISSING: Final = "Missing required claim: {}"
 
 
 def errors_of(claims: Mapping[str, object]) -> list[str]:
-    """What the seed's validator calls an error of a token that edged takes all the same: that it says no `iat`.
+    """What guide S0's validator calls an error of a token that edged takes all the same: that it says no `iat`.
 
     Every token that is good says `exp`, and whose it is: in `sub`, or in `user_id`, as all of guide S1's do.
     """
@@ -27,7 +27,7 @@ def errors_of(claims: Mapping[str, object]) -> list[str]:
 
 
 def warnings_of(claims: Mapping[str, object], now: float) -> list[str]:
-    """The texts, in the order in which the seed's validator says them. `claims` have been read before; `now`: Unix
+    """The texts, in the order in which guide S0's validator says them. `claims` have been read before; `now`: Unix
     seconds."""
     return [
         *([OLD] if is_old(claims, now) else []),

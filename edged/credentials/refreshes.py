@@ -67,7 +67,7 @@ def renew(caller: Caller, signer: Signer, *, now: float, started: float, epoch: 
 
     One of edged's own lives as long as it did, and says the `epoch` of now; one that others made by a shared secret a
     day (S0-13): their clients ask anew an hour before the end. None outlives its family. By a shared secret it names no
-    audience, which the seed's own validator refuses (S0-11).
+    audience, which guide S0's own validator refuses (S0-11).
     """
     issued = int(now)
     ends = min(issued + _life_of(caller), int(started + FAMILY_SECONDS))

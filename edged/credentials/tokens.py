@@ -69,7 +69,7 @@ class SharedSecret:
 
     __slots__ = ("_key", "name", "trust")
     algorithm: Final = ALGORITHM
-    #: Tokens that it signs name no key: the seeds' do not.
+    #: Tokens that it signs name no key: those of the guides do not.
     kid: Final = ""
 
     def __init__(self, name: str, text: str, trust: Trust = SEED_TRUST) -> None:

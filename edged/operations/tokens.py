@@ -44,7 +44,7 @@ from edged.operations.services import Services
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
 _DAY: Final = 86400
-#: The seed's own validator calls a token with more suspicious (S0-27).
+#: Guide S0's own validator calls a token with more suspicious (S0-27).
 _MOST_PERMISSIONS: Final = 10
 _log = structlog.get_logger("tokens")
 
@@ -207,7 +207,7 @@ class ValidateTokenParams(msgspec.Struct, frozen=True):
 
 
 class Validation(msgspec.Struct, frozen=True):
-    """Guide S0's result; `payload` None unless valid. `valid` is the seed's word: a token without `iat`, or without
+    """Guide S0's result; `payload` None unless valid. `valid` is that guide's word: a token without `iat`, or without
     what was asked of it, is not, though the gate may let it in."""
 
     valid: bool
