@@ -10,7 +10,9 @@ import msgspec
 import pytest
 
 from edged.operations import gather
+from edged.rpc.dialects import FAULTS
 from edged.web.app import list_paths
+from edged.web.faults import STATUSES
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -88,3 +90,21 @@ def test_the_contract_has_every_route() -> None:
     assert {path for row in rows for path in re.findall(r"`([^`]+)`", row[1])} == list_paths()
     named = {name for row in rows for name in re.findall(r"\b(?:GET|POST|PUT|PATCH|DELETE) ([a-z_]+)", row[2])}
     assert named - gather().operations.keys() == set()
+
+
+def test_the_contract_has_every_error() -> None:
+    """Section 4b: code and message in both dialects, and the status over HTTP."""
+    table = (ROOT / "docs/contract.md").read_text().partition("\n### 4b. ")[2].partition("\n## ")[0]
+    rows = {cells[1].strip(): [cell.strip() for cell in cells[3:6]] for cells in map(split_row, table.splitlines())}
+    refusals = {"auth_required": 401, "auth_failed": 401, "expired": 401, "revoked": 401, "origin_denied": 403,
+                "permission_denied": 403}  # fmt: skip
+    for reason, answers in FAULTS.items():
+        told = rows[reason]
+        assert told[:2] == [f"{code} **{message}**" for code, message in answers], reason
+        status = refusals.get(reason) or STATUSES.get(reason, (0,))[0]
+        assert not status or told[2].startswith(str(status)), reason
+
+
+def split_row(line: str) -> list[str]:
+    """The cells of a row of a table, after an empty first one; empty cells for a line that is none."""
+    return line.split("|") if line.count("|") == 6 else [""] * 6
