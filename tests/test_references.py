@@ -192,11 +192,12 @@ def test_the_layers_of_the_architecture_are_those_that_are_checked() -> None:
     assert told == [name.strip().removeprefix("edged.") for layer in layers for name in layer.split("|")]
 
 
-def test_modules_that_the_pages_name_exist() -> None:
-    """`edged/package/module.py` in any page, `package.module` in docs/architecture.md."""
+def test_files_that_the_pages_name_exist() -> None:
+    """`edged/package/module.py`, `tests/…` and `etc/…` in any page, `package.module` in docs/architecture.md."""
     packages = "|".join(path.name for path in (ROOT / "edged").iterdir() if (path / "__init__.py").exists())
     dotted = re.findall(rf"(?<![\w./])({packages})\.([a-z_]+)\b", (DOCS / "architecture.md").read_text())
     named = {f"edged/{package}/{module}.py" for package, module in dotted if module not in ("md", "py")}
     assert len(named) > 10
-    named |= {name for page in DOCS.glob("*.md") for name in re.findall(r"\bedged/[a-z_/]+\.py\b", page.read_text())}
+    path = re.compile(r"(?<![\w./-])(?:edged|tests|etc/conf\.d|etc|packaging)/[\w./-]*\w\.(?:py|toml|c)\b")
+    named |= {name for page in DOCS.glob("*.md") for name in path.findall(page.read_text())}
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []

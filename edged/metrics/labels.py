@@ -1,4 +1,4 @@
-"""The closed tables of label values: every legal label set of every metric (contract 10.13).
+"""The closed tables of label values: every legal label set of every metric.
 
 No label takes a value from the wire.
 """
