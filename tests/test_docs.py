@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edged.credentials.roles import ROLES, SERVICE
 from edged.operations import gather
 from edged.rpc.dialects import FAULTS
 from edged.web.app import list_paths
@@ -108,3 +109,17 @@ def test_the_contract_has_every_error() -> None:
 def split_row(line: str) -> list[str]:
     """The cells of a row of a table, after an empty first one; empty cells for a line that is none."""
     return line.split("|") if line.count("|") == 6 else [""] * 6
+
+
+def test_the_contract_has_every_role() -> None:
+    """Section 7.2: the capabilities of each; "those of" is what another role has."""
+    table = (ROOT / "docs/contract.md").read_text().partition("\n### 7.2 ")[2].partition("\n### ")[0]
+    told: dict[str, frozenset[str]] = {}
+    for line in table.splitlines()[3:]:
+        if len(cells := [cell.strip() for cell in line.split("|")]) == 5:
+            words = [word.strip() for word in cells[3].split(",")]
+            others = [told[word.removeprefix("those of ")] for word in words if word.startswith("those of ")]
+            own = frozenset(word for word in words if not word.startswith("those of "))
+            told[cells[1]] = own.union(*others)
+    assert {role: told.get(role) for role in ROLES} == ROLES
+    assert told["service tokens"] == SERVICE
