@@ -42,8 +42,8 @@ from edged.app_reload import Load, Reload, means_stop
 from edged.cameras.addresses import Addresses
 from edged.cameras.model import Camera, Status
 from edged.clock import Clock
-from edged.config.load import load_shared_secrets, load_wrapping_key
 from edged.config.model import LISTENERS, OFF, Config, LimitSettings
+from edged.config.secrets import load_shared_secrets, load_wrapping_key
 from edged.credentials.claims import Trust
 from edged.credentials.issuers import IssuerRecord
 from edged.credentials.policies import Policy

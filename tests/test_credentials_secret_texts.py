@@ -26,7 +26,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-from edged.config.load import load, load_shared_secrets
+from edged.config.load import load
+from edged.config.secrets import load_shared_secrets
 from edged.credentials.secret_texts import FEWEST_CHARACTERS, PUBLISHED_SECRETS, check_secret
 from edged.credentials.tokens import SharedSecret
 from edged.errors import ConfigError

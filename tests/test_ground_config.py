@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.config.load import find_line, find_unread, load, load_shared_secrets
+from edged.config.load import find_unread, load
 from edged.config.model import (
     SECTIONS,
     CameraSettings,
@@ -23,7 +23,9 @@ from edged.config.model import (
     parse_address,
     settings_of,
 )
+from edged.config.places import find_line
 from edged.config.render import render, render_defaults
+from edged.config.secrets import load_shared_secrets
 from edged.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent

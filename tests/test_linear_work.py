@@ -28,7 +28,7 @@ from starlette.datastructures import Headers
 from test_net_turns import make_websocket
 
 import edged
-from edged.config.load import find_line
+from edged.config.places import find_line
 from edged.config.sources import identify
 from edged.credentials.callers import Peer, parse_credential
 from edged.credentials.issuers import IssuerRecord, KeysRefused, read_key_set, read_public_key
@@ -75,17 +75,17 @@ ROWS: dict[str, tuple[str, ...]] = {
     "edged.cameras.configured:_PROPERTY": (),
     "edged.cameras.configured:_BETWEEN": (),
     "edged.cameras.identity:is_telling": (),
-    "edged.config.load:_ISSUER_NAME": (),
-    "edged.config.load:_HEADER": (),
-    "edged.config.load:_ASSIGNMENT": (),
-    "edged.config.load:_PART": (),
-    "edged.config.load:_convert": (" - at ",),
-    "edged.config.model:_LABEL": (),
-    "edged.config.model:_PATH": (),
-    "edged.config.model:_SLOT_NAME": (),
-    "edged.config.model:_CAMERA_ID": (),
-    "edged.config.model:_SIZE": (),
-    "edged.config.model:_UDEV_MATCH": (),
+    "edged.config.conversion:_ISSUER_NAME": (),
+    "edged.config.places:_HEADER": (),
+    "edged.config.places:_ASSIGNMENT": (),
+    "edged.config.places:_PART": (),
+    "edged.config.conversion:convert": (" - at ",),
+    "edged.config.cameras:_LABEL": (),
+    "edged.config.cameras:_PATH": (),
+    "edged.config.cameras:_SLOT_NAME": (),
+    "edged.config.cameras:_CAMERA_ID": (),
+    "edged.config.cameras:_SIZE": (),
+    "edged.config.cameras:_UDEV_MATCH": (),
     "edged.credentials.api_keys:_SHAPE": (),
     "edged.credentials.issuers:_NAME": (),
     "edged.credentials.issuers:_BASE64": (),

@@ -19,7 +19,7 @@ from planted import plant
 from trust_helpers import BrokenCommits, rows
 
 from edged.access.authority import EDGED
-from edged.config.load import load_wrapping_key
+from edged.config.secrets import load_wrapping_key
 from edged.credentials.signing_keys import Jwk, generate
 from edged.credentials.wrapping import CannotUnwrap, WrappingKey, is_wrapped, read_private, write_private
 from edged.errors import ConfigError, StartFailed, StoreFailed

@@ -26,7 +26,8 @@ def config() -> None:
 def check(directory: Path, as_json: bool) -> None:
     """Read all settings and secrets as `serve` would; exit code 78 names the file, the key and the remedy."""
     from edged.app import read_issuers, read_policies
-    from edged.config.load import find_unread, load_shared_secrets, load_wrapping_key
+    from edged.config.load import find_unread
+    from edged.config.secrets import load_shared_secrets, load_wrapping_key
     from edged.credentials.tokens import SharedSecret
     from edged.credentials.wrapping import WrappingKey
     from edged.signing.issuers import read_pem

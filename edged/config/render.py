@@ -14,14 +14,12 @@ from edged.config.model import (
     IssuerSettings,
     ListenerPolicy,
     ListenPolicies,
-    Section,
-    Setting,
-    settings_of,
 )
+from edged.config.sections import Section, Setting, settings_of
 from edged.urls import mask_url
 
 _HEAD = """\
-# Every setting of edged with its default. Generated from edged/config/model.py; the daemon never reads it.
+# Every setting of edged with its default. Generated from edged/config; the daemon never reads it.
 # Change a setting in a file of your own in /etc/edged/conf.d, or as EDGED_<SECTION>_<KEY> in the environment.
 """
 #: Settings that are tables of their own: the name that one has as an example, and its keys.

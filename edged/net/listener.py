@@ -22,7 +22,8 @@ import structlog
 import trio
 
 from edged import memory
-from edged.config.model import LISTENERS, expand, parse_address
+from edged.config.addresses import expand, parse_address
+from edged.config.model import LISTENERS
 from edged.descriptors import EXHAUSTED, is_exhausted
 from edged.errors import StartFailed
 from edged.net.connection import Connection
