@@ -17,7 +17,8 @@ import pytest
 import trio
 from patience import fail_after
 
-from edged.cli.demo import Story, expect, held, pick_port, remove_abandoned
+from edged.cli.demo_box import expect, held, pick_port, remove_abandoned
+from edged.cli.demo_story import Story
 
 pytestmark = pytest.mark.ffmpeg
 

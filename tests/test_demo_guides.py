@@ -10,7 +10,7 @@ from daemon_helpers import running_daemon
 from patience import fail_after
 from seed_clients import compat
 
-from edged.cli.demo import prepare
+from edged.cli.demo_box import prepare
 
 
 @pytest.mark.ffmpeg

@@ -24,7 +24,7 @@ import trio
 from trio_websocket import ConnectionClosed, open_websocket_url
 
 from edged.cli.client import connect
-from edged.cli.demo import pick_port
+from edged.cli.demo_box import pick_port
 
 HERE = Path(__file__).parent
 TICKS = os.sysconf("SC_CLK_TCK")
