@@ -154,8 +154,8 @@ async def run(
         stop_signals(early, stops) as stop,
         hold_folders(config.paths.state, config.paths.runtime),
         Database.open(
-            trust_file, TRUST, name="trust", observe_commit=metrics.committed, room=trust_file.with_suffix(".room"),
-            proofs=(marker, usage_file),
+            trust_file, TRUST, name="trust", observe_commit=metrics.committed,
+            reserve=trust_file.with_suffix(".reserve"), proofs=(marker, usage_file),
         ) as trust,
         Database.open(
             usage_file, USAGE, name="usage", synchronous="NORMAL", observe_commit=metrics.committed, is_expendable=True

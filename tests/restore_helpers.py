@@ -75,7 +75,7 @@ async def live(folder: Path) -> AsyncIterator[Life]:
     """As app.run puts it together."""
     path = folder / "trust.db"
     async with (
-        Database.open(path, TRUST, name="trust", room=folder / "trust.room") as trust,
+        Database.open(path, TRUST, name="trust", reserve=folder / "trust.reserve") as trust,
         Database.open(folder / "usage.db", USAGE, name="usage", synchronous="NORMAL") as tallies,
     ):
         ledger, admissions, counted, clock = Ledger(), Admissions(), Counted(), Clock()
@@ -201,10 +201,10 @@ class History:
 
     async def _revoke_untold(self, life: Life) -> None:
         able = [each for each in sorted(self.good) if self._is_known(life, each)]
-        room = life.trust._room
-        if able and room is not None:
+        reserve = life.trust._reserve
+        if able and reserve is not None:
             credential = self.chance.choice(able)
-            room.note_commits = lambda _number: None  # type: ignore[method-assign]
+            reserve.note_commits = lambda _number: None  # type: ignore[method-assign]
             await self._deny(life, credential)
             # Nobody knows whether it is: it may be, and if the next start says so it is from then on.
             self.good.discard(credential)

@@ -88,7 +88,7 @@ def state(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("lost", ["trust.room", "usage.db"])
+@pytest.mark.parametrize("lost", ["trust.reserve", "usage.db"])
 async def test_either_witness_alone_gives_an_older_file_away(state: Path, tmp_path: Path, lost: str) -> None:
     older, secret, other = await make_older(state, tmp_path)
     put_back(state, older)
@@ -147,9 +147,9 @@ async def test_a_mark_that_cannot_be_saved_is_in_force_and_goes_with_the_first_c
 async def test_a_start_notes_a_commit_that_the_end_of_the_process_kept_from_being_noted(state: Path) -> None:
     async with live(state) as life:
         _, secret = await life.api_keys.create(EDGED, name="k", role="viewer")
-        room = life.trust._room
-        assert room is not None
-        room.note_commits = lambda _number: None  # type: ignore[method-assign]
+        reserve = life.trust._reserve
+        assert reserve is not None
+        reserve.note_commits = lambda _number: None  # type: ignore[method-assign]
         await life.api_keys.create(EDGED, name="k", role="viewer")
     async with live(state) as life:
         assert life.restores.pending is None

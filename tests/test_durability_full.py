@@ -17,7 +17,7 @@ from daemon_helpers import SECRET, Conversation
 from durability_helpers import Box, Disk, compile_disk, running_box, until
 from patience import fail_after
 
-from edged.store.room import HEADER, PIECE, SIZE
+from edged.store.reserve import HEADER, PIECE, SIZE
 
 DISK_BYTES = 8 * 1024 * 1024
 #: With a journal, and the rest of what a file system needs for itself.
@@ -98,9 +98,9 @@ def is_full(state: Path) -> bool:
     return False
 
 
-def room_of(state: Path) -> int:
+def reserve_of(state: Path) -> int:
     """Real bytes of it, without its header."""
-    return (state / "trust.room").stat().st_blocks * 512 - HEADER
+    return (state / "trust.reserve").stat().st_blocks * 512 - HEADER
 
 
 async def make_key(admin: Conversation) -> tuple[str, dict[str, object], str]:
@@ -144,13 +144,13 @@ async def test_what_is_denied_on_a_full_disk_is_saved_and_outlives_a_kill(
     async with box.admin() as admin:
         method, params, credential = await make(admin)
         assert await box.lets_in(credential)
-        assert room_of(state) >= SIZE
+        assert reserve_of(state) >= SIZE
         fill(state)
         reply = await admin.ask("create_key", name="ghost", role="admin")
         assert reply["error"]["data"]["reason"] == "store_error"
         assert "nothing was done" in reply["error"]["data"]["detail"]
         assert reply["error"]["data"]["in_force"] is False
-        assert room_of(state) >= SIZE, "of what is kept for denials nothing was given for a grant"
+        assert reserve_of(state) >= SIZE, "of what is kept for denials nothing was given for a grant"
         assert "error" not in await admin.ask(method, **params)
     assert await box.owed() == 0
     box.kill()
@@ -196,17 +196,19 @@ async def test_many_are_denied_one_after_another_while_the_disk_stays_full(box: 
     assert [secret for _, _, secret in made if await box.lets_in(secret)] == []
 
 
-async def test_without_room_a_denial_is_told_as_not_saved_and_saved_once_there_is_space(box: Box, state: Path) -> None:
+async def test_without_reserve_a_denial_is_told_as_not_saved_and_saved_once_there_is_space(
+    box: Box, state: Path
+) -> None:
     """Something else stands in its place: it is left alone, told once with a remedy, and health shows it. When space
-    returns the denial is saved, and with nothing in its way the room is made."""
+    returns the denial is saved, and with nothing in its way the reserve is made."""
     (state / "elsewhere").write_bytes(b"somebody's")
-    (state / "trust.room").symlink_to(state / "elsewhere")
+    (state / "trust.reserve").symlink_to(state / "elsewhere")
     await box.start()
     assert (state / "elsewhere").read_bytes() == b"somebody's"
     shown = await health(box)
     assert (shown["status"], shown["denial_room_bytes"]) == ("degraded", 0)
     log = box.log.read_text()
-    assert log.count("room for denials is short") == 1
+    assert log.count("reserve_short") == 1
     assert "symbolic link" in log
     async with box.admin() as admin:
         method, params, credential = await make_key(admin)
@@ -216,14 +218,14 @@ async def test_without_room_a_denial_is_told_as_not_saved_and_saved_once_there_i
         assert told["in_force"] is True
         assert "in force now, but not saved yet" in told["detail"]
         assert not await box.lets_in(credential)
-        (state / "trust.room").unlink()
+        (state / "trust.reserve").unlink()
         (state / "filler").unlink()
         await until_owed_nothing(box)
         await admin.call("create_key", name="after", role="viewer")
-    await until(lambda: room_of(state) >= SIZE)
+    await until(lambda: reserve_of(state) >= SIZE)
     shown = await health(box)
     assert (shown["status"], shown["denial_room_bytes"]) == ("healthy", SIZE)
-    assert "room for denials is whole" in box.log.read_text()
+    assert "reserve_whole" in box.log.read_text()
 
 
 async def until_owed_nothing(box: Box) -> None:
@@ -232,7 +234,7 @@ async def until_owed_nothing(box: Box) -> None:
             await trio.sleep(0.05)
 
 
-async def test_after_space_returns_the_room_is_there_again(box: Box, state: Path) -> None:
+async def test_after_space_returns_the_reserve_is_there_again(box: Box, state: Path) -> None:
     """With the next commit, in blocks; and not before."""
     await box.start()
     async with box.admin() as admin:
@@ -241,39 +243,39 @@ async def test_after_space_returns_the_room_is_there_again(box: Box, state: Path
         for method, params, _ in made:
             await admin.call(method, **params)
             fill(state)
-        assert room_of(state) < SIZE
+        assert reserve_of(state) < SIZE
         assert (await health(box))["status"] == "unhealthy"
-        assert (await health(box))["denial_room_bytes"] == room_of(state)
+        assert (await health(box))["denial_room_bytes"] == reserve_of(state)
         (state / "filler").unlink()
         await admin.call("create_key", name="after", role="viewer")
-    await until(lambda: room_of(state) >= SIZE)
+    await until(lambda: reserve_of(state) >= SIZE)
     assert (await health(box))["status"] == "healthy"
     log = box.log.read_text()
-    assert log.count("room for denials is used") == 1
-    assert log.count("room for denials is whole") == 1
-    assert (state / "trust.room").stat().st_mode & 0o777 == 0o600
+    assert log.count("reserve_used") == 1
+    assert log.count("reserve_whole") == 1
+    assert (state / "trust.reserve").stat().st_mode & 0o777 == 0o600
 
 
-async def test_a_start_on_a_full_disk_without_any_room_says_so_and_serves(box: Box, state: Path) -> None:
+async def test_a_start_on_a_full_disk_without_any_reserve_says_so_and_serves(box: Box, state: Path) -> None:
     """Once in the log, with what to do; who was let in still is."""
     await box.start()
     async with box.admin() as admin:
         _, _, secret = await make_key(admin)
     box.kill()
-    (state / "trust.room").unlink()
+    (state / "trust.reserve").unlink()
     fill(state)
     box.log.write_text("")
     await box.start()
     assert await box.lets_in(secret)
     log = box.log.read_text()
-    assert log.count("room for denials is short") == 1
+    assert log.count("reserve_short") == 1
     assert "free space on the disk" in log
     assert (await health(box))["denial_room_bytes"] == 0
 
 
 @pytest.mark.parametrize("kind", ["tmpfs", "ext4"], indirect=True)
 async def test_a_disk_that_filled_up_while_edged_was_stopped_keeps_it_from_nothing(box: Box, state: Path) -> None:
-    """What SQLite needs to open its files comes out of the room; who is let in is, what is denied is saved."""
+    """What SQLite needs to open its files comes out of the reserve; who is let in is, what is denied is saved."""
     await box.start()
     async with box.admin() as admin:
         _, _, secret = await make_key(admin)
@@ -282,7 +284,7 @@ async def test_a_disk_that_filled_up_while_edged_was_stopped_keeps_it_from_nothi
     fill(state)
     await box.start()
     assert await box.lets_in(secret)
-    assert 0 < room_of(state) < SIZE
+    assert 0 < reserve_of(state) < SIZE
     async with box.admin() as admin:
         for method, params, _ in made:
             fill(state)
@@ -296,23 +298,23 @@ async def test_a_disk_that_filled_up_while_edged_was_stopped_keeps_it_from_nothi
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc not found: no quota can be made up")
 async def test_a_quota_that_is_used_up_is_a_full_disk(tmp_path: Path) -> None:
-    """SQLite calls it an error of writing: the room is given up all the same, and made anew once there is space."""
+    """SQLite calls it an error of writing: the reserve is given up all the same, and made anew once there is space."""
     disk = Disk(tmp_path, compile_disk(tmp_path))
-    room = tmp_path / "state" / "trust.room"
+    reserve = tmp_path / "state" / "trust.reserve"
     async with running_box(tmp_path, disk, command="serve") as box, box.admin() as admin:
         method, params, secret = await make_key(admin)
         disk.behave(write=errno.EDQUOT)
         told = (await admin.ask(method, **params))["error"]["data"]
-        assert (told["in_force"], room.stat().st_size) == (True, HEADER)
+        assert (told["in_force"], reserve.stat().st_size) == (True, HEADER)
         disk.behave()
         await until_owed_nothing(box)
-        await until(lambda: room.stat().st_size == HEADER + SIZE)
+        await until(lambda: reserve.stat().st_size == HEADER + SIZE)
         assert not await box.lets_in(secret)
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc not found: nobody sees what the loop's thread calls")
-async def test_the_loop_touches_neither_the_room_nor_the_database(box: Box, state: Path, tmp_path: Path) -> None:
-    """Not while the room is used and not while it is made anew: that is the store's thread's business."""
+async def test_the_loop_touches_neither_the_reserve_nor_the_database(box: Box, state: Path, tmp_path: Path) -> None:
+    """Not while the reserve is used and not while it is made anew: that is the store's thread's business."""
     box.disk = Disk(tmp_path, compile_disk(tmp_path), files="/trust.")
     await box.start()
     async with box.admin() as admin:
@@ -322,7 +324,7 @@ async def test_the_loop_touches_neither_the_room_nor_the_database(box: Box, stat
         await admin.call(method, **params)
         (state / "filler").unlink()
         await admin.call("create_key", name="after", role="viewer")
-        await until(lambda: room_of(state) >= SIZE)
+        await until(lambda: reserve_of(state) >= SIZE)
     events = box.disk.events()[before:]
     assert [event for event in events if event.kind == "loop"] == []
     assert any(event.kind == "write" for event in events)

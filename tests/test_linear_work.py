@@ -124,7 +124,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "edged.operations.revocations:_HASH": (),
     "edged.operations.tokens:_HASH": (),
     "edged.store.backups:_NAME": ("-0000-schema1-",),
-    "edged.store.room:_COMMITS": (),
+    "edged.store.reserve:_COMMITS": (),
     "edged.urls:mask_url": (),
     "edged.web.credentials:_PORT": (":",),
 }

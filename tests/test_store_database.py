@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from trust_helpers import BrokenCommits, busy_writer, rows, until
 
 from edged.errors import NotFound, Overloaded, StartFailed, StoreFailed
-from edged.store import database
+from edged.store import database, jobs
 from edged.store.database import Database
 
 STEPS = (("CREATE TABLE things (name TEXT PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRICT",),)
@@ -143,9 +143,9 @@ class FailingSyncs:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         self.left = number
         self.tries = 0
-        self._transact = database._transact
-        monkeypatch.setattr(database, "_transact", self.transact)
-        monkeypatch.setattr(database, "_AGAIN_SECONDS", 0.01)
+        self._transact = jobs.transact
+        monkeypatch.setattr(jobs, "transact", self.transact)
+        monkeypatch.setattr(database, "_OVERWRITE_SECONDS", 0.01)
 
     def transact(self, connection: sqlite3.Connection, transaction):
         self.tries += 1
@@ -153,7 +153,7 @@ class FailingSyncs:
             self.left -= 1
             problem = sqlite3.OperationalError("disk I/O error")
             problem.sqlite_errorname = "SQLITE_IOERR_FSYNC"
-            raise database._CommitFailed from problem
+            raise jobs.CommitFailed from problem
         return self._transact(connection, transaction)
 
 

@@ -19,8 +19,8 @@ from edged.store.database import Database
 from edged.store.migrations import TRUST, USAGE
 from edged.store.opening import leave_marker, set_aside
 from edged.store.replacements import begin_anew, restore
+from edged.store.reserve import Reserve
 from edged.store.revocations import load_cut_offs
-from edged.store.room import Room
 from edged.store.usage import Tally
 
 
@@ -70,7 +70,7 @@ async def test_what_only_counts_is_set_aside_and_begun_anew(tmp_path: Path, harm
         async with Database.open(path, USAGE, name="usage", is_expendable=True) as db:
             assert db.read_now(usage.load) == []
             await db.write(lambda connection: usage.save(connection, [Tally("key_1", 1.0, 2)]))
-    (line,) = [line for line in told if line["event"] == "damaged database set aside and begun anew"]
+    (line,) = [line for line in told if line["event"] == "database_set_aside"]
     (aside,) = tmp_path.glob("usage-2*.db")
     assert line["set_aside"] == str(aside)
     assert aside.read_bytes() == before
@@ -120,7 +120,7 @@ async def test_a_large_trust_database_is_checked_right_after_the_start(tmp_path:
     with capture_logs() as told:
         async with Database.open(path, TRUST, name="trust") as db:
             await until(lambda: db.damage != "")
-    (line,) = [line for line in told if line["event"] == "damaged"]
+    (line,) = [line for line in told if line["event"] == "database_damaged"]
     assert "edged trust begin-anew" in line["remedy"]
 
 
@@ -139,13 +139,13 @@ def without_tables(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [gone, emptied, without_tables])
-@pytest.mark.parametrize("proof", ["trust.exists", "usage.db", "trust.room", "backups"])
+@pytest.mark.parametrize("proof", ["trust.exists", "usage.db", "trust.reserve", "backups"])
 async def test_a_trust_database_that_vanished_stops_the_start_if_anything_shows_that_there_was_one(
     tmp_path: Path, harm: object, proof: str
 ) -> None:
     """Each proof alone is enough; both commands are named, and nothing is made."""
     path, marker, tallies = tmp_path / "trust.db", tmp_path / "trust.exists", tmp_path / "usage.db"
-    async with Database.open(path, TRUST, name="trust", room=tmp_path / "trust.room", proofs=(marker, tallies)):
+    async with Database.open(path, TRUST, name="trust", reserve=tmp_path / "trust.reserve", proofs=(marker, tallies)):
         leave_marker(marker)
     with closing(sqlite3.connect(path)) as connection:
         backups.make(connection, path, len(TRUST))
@@ -153,14 +153,16 @@ async def test_a_trust_database_that_vanished_stops_the_start_if_anything_shows_
         pass
     harm(path)  # type: ignore[operator]
     before = path.read_bytes() if path.exists() else None
-    for each in (marker, tallies, tmp_path / "trust.room"):
+    for each in (marker, tallies, tmp_path / "trust.reserve"):
         if each.name != proof:
             each.unlink()
     if proof != "backups":
         for copy in backups.find(path):
             copy.path.unlink()
     with pytest.raises(StartFailed) as caught:
-        async with Database.open(path, TRUST, name="trust", room=tmp_path / "trust.room", proofs=(marker, tallies)):
+        async with Database.open(
+            path, TRUST, name="trust", reserve=tmp_path / "trust.reserve", proofs=(marker, tallies)
+        ):
             pass
     assert proof in caught.value.sentence
     assert "edged trust begin-anew" in caught.value.hint
@@ -169,25 +171,25 @@ async def test_a_trust_database_that_vanished_stops_the_start_if_anything_shows_
 
 async def test_a_new_box_has_no_proofs_and_starts(tmp_path: Path) -> None:
     """Also where something of somebody else's stands in the reserve's place."""
-    (tmp_path / "trust.room").symlink_to("/nowhere")
+    (tmp_path / "trust.reserve").symlink_to("/nowhere")
     proofs = (tmp_path / "trust.exists", tmp_path / "usage.db")
     async with Database.open(
-        tmp_path / "trust.db", TRUST, name="trust", room=tmp_path / "trust.room", proofs=proofs
+        tmp_path / "trust.db", TRUST, name="trust", reserve=tmp_path / "trust.reserve", proofs=proofs
     ) as db:
         assert db.commits == 0
 
 
 async def test_whoever_begins_anew_has_no_keys_and_refuses_every_token_of_before(tmp_path: Path) -> None:
     """An older file that is put back later is behind; what stood there is set aside."""
-    path, reserve = tmp_path / "trust.db", tmp_path / "trust.room"
-    async with Database.open(path, TRUST, name="trust", room=reserve) as db:
+    path, reserve = tmp_path / "trust.db", tmp_path / "trust.reserve"
+    async with Database.open(path, TRUST, name="trust", reserve=reserve) as db:
         for epoch in (5, 6):
             await db.write(lambda connection, epoch=epoch: meta.save_epoch(connection, epoch))  # type: ignore[misc]
     before = datetime.now(UTC)
     aside = begin_anew(path, tmp_path / "usage.db", reserve, before)
     assert aside is not None
     assert rows(aside, "SELECT value FROM meta WHERE name = 'epoch'") == [(6,)]
-    async with Database.open(path, TRUST, name="trust", room=reserve, proofs=(tmp_path / "none",)) as db:
+    async with Database.open(path, TRUST, name="trust", reserve=reserve, proofs=(tmp_path / "none",)) as db:
         assert db.read_now(api_keys.load) == []
         lineage = db.read_now(restores.load)
         assert lineage.mark is None
@@ -195,10 +197,10 @@ async def test_whoever_begins_anew_has_no_keys_and_refuses_every_token_of_before
         assert lineage.epoch > 6
         (line,) = db.read_now(load_cut_offs)
         assert (line.scope, line.before, line.epoch) == ("all", before.timestamp(), lineage.epoch)
-    room = Room(reserve)
-    room.find()
-    assert room.commits == 3
-    room.close()
+    kept = Reserve(reserve)
+    kept.find()
+    assert kept.commits == 3
+    kept.close()
 
 
 def test_what_is_set_aside_takes_its_log_along_and_replaces_nothing(tmp_path: Path) -> None:
@@ -232,13 +234,13 @@ def test_root_gives_a_restored_database_to_the_user_whose_folder_it_is(tmp_path:
         pytest.skip("not root: no folder of somebody else's can be made")
     state = tmp_path / "state"
     state.mkdir()
-    room = Room(state / "trust.room")
-    room.grow()
-    room.note_commits(41)
-    room.close()
-    for path in (state, state / "trust.room"):
+    kept = Reserve(state / "trust.reserve")
+    kept.grow()
+    kept.note_commits(41)
+    kept.close()
+    for path in (state, state / "trust.reserve"):
         os.chown(path, 12345, 12346)
-    begin_anew(state / "trust.db", state / "usage.db", state / "trust.room", datetime.now(UTC))
+    begin_anew(state / "trust.db", state / "usage.db", state / "trust.reserve", datetime.now(UTC))
     found = (state / "trust.db").stat()
     assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (12345, 12346, 0o600)
     assert rows(state / "trust.db", "SELECT value FROM meta WHERE name = 'commits'") == [(42,)]

@@ -35,7 +35,8 @@ from edged.clock import Clock
 from edged.credentials.claims import LEEWAY, LONGEST_LIFE
 from edged.errors import EdgedError, Overloaded, StoreFailed
 from edged.store import meta, revocations
-from edged.store.database import Database, Transaction
+from edged.store.database import Database
+from edged.store.jobs import Transaction
 from edged.store.revocations import Denial, Revocation, Undo
 
 T = TypeVar("T")
@@ -184,14 +185,14 @@ class Registrar:
         return self._late and bool(self._owed)
 
     @property
-    def room_bytes(self) -> int | None:
+    def reserve_bytes(self) -> int | None:
         """What is kept on the disk for denials while it is full; None where nothing is to be."""
-        return self._db.room_bytes
+        return self._db.reserve_bytes
 
     @property
-    def has_room(self) -> bool:
+    def has_reserve(self) -> bool:
         """Whether that is all that is to be kept."""
-        return self._db.has_room
+        return self._db.has_reserve
 
     @property
     def is_saving(self) -> bool:

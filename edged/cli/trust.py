@@ -99,7 +99,7 @@ async def _begin_anew(config: Config) -> Path | None:
     state = _find_state(config)
     async with hold_folders(state, state):
         return replacements.begin_anew(
-            state / "trust.db", state / "usage.db", state / "trust.room", datetime.now(UTC)
+            state / "trust.db", state / "usage.db", state / "trust.reserve", datetime.now(UTC)
         )  # fmt: skip
 
 

@@ -129,7 +129,7 @@ def gather_facts(services: Services) -> Facts:
         ),
         disks=services.disks.latest,
         late_denials=registrar.owed if registrar.is_late else 0,
-        has_reserve=registrar.has_room,
+        has_reserve=registrar.has_reserve,
         is_saving=registrar.is_saving,
         damage=registrar.damage,
         unconfirmed=services.restores.message,

@@ -72,7 +72,7 @@ def make(connection: sqlite3.Connection, database: Path, schema: int, now: datet
         part.unlink(missing_ok=True)
         copy(connection, part, partial(restores.mark_copy, now=(now or datetime.now(UTC)).timestamp()))
         _put(part, target, schema)
-    _log.info("backup made", path=str(target), schema=schema)
+    _log.info("backup_made", path=str(target), schema=schema)
     for old in _spare(find(database)):
         remove(old.path)
     return target

@@ -10,7 +10,7 @@ import errno
 import os
 import sqlite3
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -20,9 +20,11 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import structlog
 
 from edged.errors import StartFailed
-from edged.store import backups, restores
+from edged.store import backups, meta, restores
 from edged.store.backups import BackupFailed
 from edged.store.migrations import Incomplete, Migrations, NewerSchema, NotOurs, check, migrate
+from edged.store.reserve import Reserve
+from edged.store.sqlite_errors import is_damage, is_no_space, remedy
 
 #: FULL: durable before `write` returns, also through a power cut. NORMAL: the last commits may be lost by one.
 Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
@@ -36,40 +38,44 @@ BESIDE: Final = ("-wal", "-shm", "-journal")
 _log = structlog.get_logger("store")
 
 
-#: What to do about the errors that an operator can mend.
-_REMEDIES: Final[Mapping[str, str]] = {
-    "SQLITE_FULL": "free space on the disk that holds it",
-    "SQLITE_READONLY": "make file and folder writable for edged; is the disk mounted read-only?",
-    "SQLITE_IOERR": "look for disk errors: journalctl -k",
-    "SQLITE_CORRUPT": "restore a backup",
-    "SQLITE_NOTADB": "restore a backup, or move the file away",
-    "SQLITE_CANTOPEN": "make the folder accessible for edged",
-    "SQLITE_BUSY": "end the other program that has it open",
-}
-
-
-_CAUSES: Final[Mapping[str, str]] = {
-    "SQLITE_FULL": "the disk is full",
-    "SQLITE_READONLY": "it cannot be written",
-    "SQLITE_IOERR": "disk I/O error",
-    "SQLITE_CORRUPT": "the file is damaged",
-    "SQLITE_NOTADB": "the file is damaged",
-    "SQLITE_CANTOPEN": "it cannot be opened",
-    "SQLITE_BUSY": "another program has it open",
-    "SQLITE_CONSTRAINT": "it contradicts what is stored",
-}
-
-
 class Opened(NamedTuple):
-    """Writer and reader of an up-to-date file; whether its content was checked, or is still to be."""
+    """Writer and reader of an up-to-date file; whether its content was checked, or is still to be; how many commits it
+    has been through, None where they are not counted."""
 
     writer: sqlite3.Connection
     reader: sqlite3.Connection
     is_checked: bool
+    commits: int | None = None
 
 
 class Damaged(StartFailed):
     """The file is there, and is not what it should be."""
+
+
+def open_with_reserve(reserve: Reserve | None, open_it: Callable[[], Opened]) -> Opened:
+    """What `open_it` opens (`open_file`), and the reserve beside it; parts of which are given up where opening finds no
+    space. Raises StartFailed; the reserve is closed then."""
+    if reserve is None:
+        return _count_commits(open_it())
+    reserve.find()
+    try:
+        while True:
+            try:
+                opened = _count_commits(open_it())
+                break
+            except StartFailed as problem:
+                if not (is_no_space(problem.__cause__) and reserve.give_up()):
+                    raise
+        if opened.commits is not None:
+            # The process before may have ended between a commit and this.
+            reserve.note_commits(opened.commits)
+        if not reserve.is_used:
+            # Else the space is needed by whatever starts next; the writer takes it back later.
+            reserve.grow()
+    except BaseException:
+        reserve.close()
+        raise
+    return opened
 
 
 def open_file(
@@ -78,8 +84,8 @@ def open_file(
 ) -> Opened:  # fmt: skip
     """Open, or make, the file at `path`, and bring it up to date. Raises StartFailed.
 
-    If one of `proofs` is there, or a backup, a file that is not is none that was never made. `is_expendable`: a damaged
-    one is renamed, and a new one made.
+    `proofs`: files that show that there was a database, as a backup does: one that is missing beside them was lost.
+    `is_expendable`: a damaged one is renamed, and a new one made.
     """
     try:
         return _open(path, migrations, name, synchronous, proofs, is_expendable)
@@ -92,7 +98,7 @@ def open_file(
             raise problem from None
         forget_set_aside(path, backups.KEPT)
         _log.error(
-            "damaged database set aside and begun anew", db=name, problem=problem.sentence, set_aside=str(aside),
+            "database_set_aside", db=name, problem=problem.sentence, set_aside=str(aside),
             remedy="it only counts: nothing has to be done; look for disk errors: journalctl -k",
         )  # fmt: skip
         return _open(path, migrations, name, synchronous, proofs, is_expendable)
@@ -145,6 +151,16 @@ def _open(
     return Opened(writer, reader, is_checked)
 
 
+def _count_commits(opened: Opened) -> Opened:
+    """Raises StartFailed."""
+    try:
+        if opened.writer.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
+            return opened
+        return opened._replace(commits=meta.load_commits(opened.writer))
+    except sqlite3.Error as problem:
+        raise StartFailed(f"the number of commits cannot be read: {problem}", hint=remedy(problem)) from problem
+
+
 def _explain(problem: BaseException, path: Path, migrations: Migrations, name: str) -> StartFailed | None:
     """What an operator is told; None for what is no trouble of the file."""
     if isinstance(problem, NewerSchema):
@@ -170,17 +186,10 @@ def _explain(problem: BaseException, path: Path, migrations: Migrations, name: s
             hint=f"it was left as it is; {damage_remedy(path, len(migrations))}",
         )
     if isinstance(problem, sqlite3.Error):
-        is_damage = error_name(problem).startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
-        kind = Damaged if is_damage else StartFailed
-        hint = damage_remedy(path, len(migrations)) if is_damage else remedy(problem)
+        kind = Damaged if is_damage(problem) else StartFailed
+        hint = damage_remedy(path, len(migrations)) if is_damage(problem) else remedy(problem)
         return kind(f"database {name} at {path}: {problem}", hint=hint)
     return None
-
-
-def cause(problem: sqlite3.Error) -> str:
-    """What callers are told went wrong: SQLite's own text may name files, tables and columns, and is for the log."""
-    name = error_name(problem)
-    return next((told for code, told in _CAUSES.items() if name.startswith(code)), "SQLite refused it")
 
 
 def find_damage(connection: sqlite3.Connection) -> str:
@@ -300,19 +309,8 @@ def _backup_remedy(problem: BaseException | None) -> str:
     if isinstance(problem, sqlite3.Error):
         return remedy(problem)
     if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _REMEDIES["SQLITE_FULL"]
+        return "free space on the disk that holds it"
     if isinstance(problem, OSError):
         return "make the folder writable for the user that edged runs as, and look for disk errors: journalctl -k"
     # The copy could be read and is not sound, so neither may be the file itself.
     return "look for disk errors (journalctl -k), or restore an earlier backup"
-
-
-def remedy(problem: sqlite3.Error) -> str:
-    # Extended codes refine a primary one: SQLITE_IOERR_FSYNC is a SQLITE_IOERR.
-    name = error_name(problem)
-    return next((remedy for code, remedy in _REMEDIES.items() if name.startswith(code)), "see the journal of edged")
-
-
-def error_name(problem: sqlite3.Error) -> str:
-    """SQLITE_FULL and so on; "" for an error of the sqlite3 module's own."""
-    return getattr(problem, "sqlite_errorname", "")

@@ -19,8 +19,8 @@ from edged.store import backups, meta, restores, revocations, usage
 from edged.store.backups import BackupFailed
 from edged.store.migrations import TRUST, Incomplete, NewerSchema, NotOurs, check, migrate
 from edged.store.opening import set_aside
+from edged.store.reserve import read_commits
 from edged.store.revocations import CutOff
-from edged.store.room import read_commits
 
 
 def restore(source: Path, database: Path, now: datetime) -> Path | None:

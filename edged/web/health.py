@@ -55,7 +55,7 @@ class Health:
             "version": __version__,
             "uptime": uptime,
             "denials_owed": self._services.registrar.owed,
-            "denial_room_bytes": self._services.registrar.room_bytes,
+            "denial_room_bytes": self._services.registrar.reserve_bytes,
         }
         return json_response(body, 200 if found.can_save else 503)
 
