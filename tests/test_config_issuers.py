@@ -10,12 +10,12 @@ import pytest
 from cli_helpers import Shell, write_config
 from issuer_helpers import Company
 
-from edged.app import read_issuers
 from edged.config.load import load
 from edged.config.model import Config, IssuerSettings
 from edged.config.render import render, render_defaults
 from edged.credentials.issuers import OUTSIDE_ALGORITHMS
 from edged.credentials.role_claims import RoleClaim
+from edged.daemon.secrets import read_issuers
 from edged.errors import ConfigError
 
 GOOD = 'issuer = "https://login.example.com/"\njwks = "https://login.example.com/jwks.json"\n'

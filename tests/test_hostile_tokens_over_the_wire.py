@@ -151,8 +151,8 @@ async def besieged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         return ledgers[-1]
 
     monkeypatch.setattr("edged.clock.time", SimpleNamespace(time=lambda: float(NOW)))
-    monkeypatch.setattr("edged.app.Keyring", partial(Keyring, make=generate))
-    monkeypatch.setattr("edged.app.Ledger", make_ledger)
+    monkeypatch.setattr("edged.daemon.access.Keyring", partial(Keyring, make=generate))
+    monkeypatch.setattr("edged.daemon.access.Ledger", make_ledger)
     config = make_config(folder, cameras=0)
     (folder / "secret").write_text(TEXT)
     (folder / "nameless.pem").write_bytes(pem(GIVEN_RSA))

@@ -24,11 +24,11 @@ from patience import fail_after
 from rtsp_client import RtspReader
 from structlog.testing import capture_logs
 
-from edged.app import read_policies, read_restrictions
 from edged.config.load import load
 from edged.config.model import LISTENERS, Config, ListenerPolicy, ListenPolicies, ListenSettings
 from edged.config.render import render
 from edged.credentials.policies import Policy, find_neighbours
+from edged.daemon.listeners import read_policies, read_restrictions
 from edged.errors import ConfigError
 from edged.metrics import Metrics
 from edged.net.doors import Doors
@@ -272,11 +272,11 @@ def test_without_a_policy_nothing_stands_in_the_way() -> None:
     same = ListenerPolicy(paths=("/ws", "/*"), networks=("::/0", "10.0.0.0/8", "0.0.0.0/0"))
     for policy in (ListenPolicies(), ListenPolicies(main=same, tokens=same)):
         config = Config(listen=ListenSettings(policy=policy))
-        assert read_policies(config) == {} == read_restrictions(config, doors, metrics)
+        assert read_policies(config.listen) == {} == read_restrictions(config.listen, doors, metrics)
     config = Config(listen=ListenSettings(policy=ListenPolicies(main=ListenerPolicy(networks=("10.0.0.0/8",)))))
-    assert read_restrictions(config, doors, metrics)["main"].doors is doors
+    assert read_restrictions(config.listen, doors, metrics)["main"].doors is doors
     config = Config(listen=ListenSettings(policy=ListenPolicies(main=ListenerPolicy(paths=("/a",)))))
-    assert read_restrictions(config, doors, metrics)["main"].admits is None
+    assert read_restrictions(config.listen, doors, metrics)["main"].admits is None
 
 
 async def no_app(_scope: Any, _receive: Any, _send: Any) -> None:

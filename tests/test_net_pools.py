@@ -32,9 +32,10 @@ from patience import fail_after
 from structlog.testing import capture_logs
 from trio_websocket import ConnectionClosed
 
-from edged import app, memory
+from edged import memory
 from edged.config.model import LimitSettings
 from edged.credentials.callers import Caller, Peer
+from edged.daemon import listeners
 from edged.net import listener, pools
 from edged.net.listener import open_tcp, open_unix
 from edged.net.pools import SIZES, Pools
@@ -204,12 +205,12 @@ async def test_without_a_descriptor_strangers_make_room_for_the_unix_socket(tmp_
 
 def test_fewer_descriptors_are_fewer_connections_and_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """The line says how many there are and where to get more."""
-    monkeypatch.setattr(app.descriptors, "raise_limit", lambda: 1024)
+    monkeypatch.setattr(listeners.descriptors, "raise_limit", lambda: 1024)
     with capture_logs() as log:
-        assert app.fit_limits(LimitSettings()).connections == 512
-        assert app.fit_limits(LimitSettings(connections=100)).connections == 100
+        assert listeners.fit_limits(LimitSettings()).connections == 512
+        assert listeners.fit_limits(LimitSettings(connections=100)).connections == 100
     (line,) = log
-    assert (line["event"], line["connections"], line["wanted"]) == ("fewer connections", 512, 2048)
+    assert (line["event"], line["connections"], line["wanted"]) == ("connections_limited", 512, 2048)
     assert "LimitNOFILE" in line["remedy"]
 
 

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from patience import fail_after
 from rtsp_client import RtspReader
 
-from edged.app_reload import differing, is_taken
 from edged.cli.client import call_once, connect
 from edged.config.model import CameraSettings, Config, LimitSettings, LogSettings, SourceSettings
+from edged.daemon.reload import differing, is_taken
 
 ROOT = Path(__file__).parent.parent
 

@@ -91,7 +91,7 @@ async def test_a_taken_port_of_the_tokens_listener_is_no_failed_start(
         async with running_daemon(tmp_path, config=config) as daemon:
             assert (await daemon.request("GET", PATHS[0])).status == 200
     said = capsys.readouterr().out
-    assert "not listening" in said
+    assert "listener_not_opened" in said
     assert config.listen.tokens[0] in said
     assert "listen.tokens" in said
 

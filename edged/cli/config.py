@@ -25,11 +25,12 @@ def config() -> None:
 @with_json
 def check(directory: Path, as_json: bool) -> None:
     """Read all settings and secrets as `serve` would; exit code 78 names the file, the key and the remedy."""
-    from edged.app import read_issuers, read_policies
     from edged.config.load import find_unread
     from edged.config.secrets import load_shared_secrets, load_wrapping_key
     from edged.credentials.tokens import SharedSecret
     from edged.credentials.wrapping import WrappingKey
+    from edged.daemon.listeners import read_policies
+    from edged.daemon.secrets import read_issuers
     from edged.signing.issuers import read_pem
     from edged.systemd import credentials_directory
 
@@ -45,7 +46,7 @@ def check(directory: Path, as_json: bool) -> None:
         for source in sources:
             if source.is_pem:
                 read_pem(source)
-    policies = {name: getattr(found.listen.policy, name) for name in read_policies(found)}
+    policies = {name: getattr(found.listen.policy, name) for name in read_policies(found.listen)}
     warnings = [warning for source in sources for warning in warn_of_ceiling(source.record)]
     warnings += [warning for name, policy in policies.items() for warning in warn_of_neighbours(name, policy.paths)]
     if as_json:

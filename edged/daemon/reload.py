@@ -6,10 +6,8 @@ with the word that it needs a restart. Settings that cannot be read change nothi
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -17,9 +15,9 @@ import structlog
 import trio
 
 from edged import logs, systemd
-from edged.app_cameras import read_cameras
 from edged.cameras.registry import Registry
 from edged.config.model import SECTIONS, Config, settings_of
+from edged.daemon.cameras import read_cameras
 from edged.errors import EdgedError
 
 _log = structlog.get_logger("edged")
@@ -30,13 +28,6 @@ TAKEN_KEYS: Final = frozenset({"log.level"})
 
 #: Reads the settings as the start did. Raises ConfigError.
 Load = Callable[[], Config]
-
-
-def means_stop() -> bool:
-    """Whether SIGHUP says that the terminal is gone, as it does to whoever runs in one."""
-    with suppress(OSError):
-        return os.isatty(0)
-    return False
 
 
 def differing(before: Config, after: Config) -> list[str]:

@@ -22,9 +22,7 @@ from edged.store.database import Database
 _log = structlog.get_logger("cameras")
 
 
-def build_cameras(
-    config: Config, trust: Database, resynced: Callable[[ResyncCause], None], addresses: Addresses
-) -> Registry:
+def build_cameras(config: Config, trust: Database, resynced: Callable[[ResyncCause], None]) -> Registry:
     """The registry over the settings' cameras and those that calls have added. Raises ConfigError."""
 
     async def save(slot: Slot) -> None:
@@ -41,7 +39,7 @@ def build_cameras(
         partial(trust.read_now, store.load), save, read_cameras(config),
         state=config.paths.state, resynced=resynced,
         added=read_added(trust.read_now(store.load_added)), save_added=save_added, remove_added=remove_added,
-        addresses=addresses,
+        addresses=Addresses(config.sources.also_allowed),
     )  # fmt: skip
 
 

@@ -1,0 +1,132 @@
+"""MediaMTX, the encoders and the pictures: the settings → everything that makes streams."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+
+from edged import children, systemd
+from edged.access.ledger import Ledger
+from edged.config.model import Config, MediaMTXSettings
+from edged.mediamtx.addresses import join_address, reach
+from edged.mediamtx.conditions import Conditions
+from edged.mediamtx.ffmpeg import find_ffmpeg, remove_leftovers
+from edged.mediamtx.frames import Frames
+from edged.mediamtx.looks import Looks
+from edged.mediamtx.paths import Paths
+from edged.mediamtx.process import Supervisor
+from edged.mediamtx.publisher import Publishers
+from edged.mediamtx.settings import USER, MediaSettings
+from edged.mediamtx.viewers import Viewers
+from edged.metrics import Metrics
+from edged.net.hook import serve_hook
+
+
+class Hook:
+    """The listener that MediaMTX asks: 127.0.0.1, a port that the kernel picks, and a path that nobody can guess
+    (architecture 6)."""
+
+    def __init__(self) -> None:
+        self._path = f"/{secrets.token_urlsafe(24)}"
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        """Where MediaMTX asks; its port is known once `serve` has started."""
+        return f"http://127.0.0.1:{self._port}{self._path}"
+
+    async def serve(self, answer: Callable[[bytes], tuple[int, bytes]], task_status: trio.TaskStatus[None]) -> None:
+        """Answer until cancelled; reports `started` once it listens."""
+        async with trio.open_nursery() as nursery:
+            self._port = await nursery.start(partial(serve_hook, answer, path=self._path))
+            task_status.started()
+
+
+class PublishedUrls:
+    """Where edged itself reads a camera that is being published.
+
+    `publishers` is set when they are made: they must be able to take a camera away from the pictures, and the pictures
+    must know which cameras are published.
+    """
+
+    def __init__(self, mediamtx: Supervisor, ledger: Ledger) -> None:
+        self._mediamtx = mediamtx
+        self._ledger = ledger
+        self.publishers: Publishers | None = None
+
+    def find(self, name: str) -> str | None:
+        """An rtsp:// URL whose password is good for one DESCRIBE and one SETUP.
+
+        None for a camera that is not being published: a picture straight from the source is there sooner, and starts
+        no encoder.
+        """
+        address = rtsp_address(self._mediamtx)
+        if address is None or self.publishers is None or not self.publishers.is_active(name):
+            return None
+        return f"rtsp://{USER}:{self._ledger.new_secret(name, 'read', 2)}@{address}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """MediaMTX and what stands around it; nothing runs yet."""
+
+    hook: Hook
+    paths: Paths
+    mediamtx: Supervisor
+    viewers: Viewers
+    conditions: Conditions
+    frames: Frames
+    publishers: Publishers
+    looks: Looks
+
+
+def build_media(config: Config, ledger: Ledger, metrics: Metrics) -> Media:
+    """Build all of it, and remove what an earlier run that was killed left in the runtime folder."""
+    runtime, environment = config.paths.runtime, systemd.child_environment()
+    hook, paths, conditions = Hook(), Paths(), Conditions()
+    mediamtx = Supervisor(
+        media_settings(config.mediamtx), hook_url=lambda: hook.url, runtime=runtime, environment=environment,
+        new_secret=ledger.new_secret, drop_secret=ledger.drop_secret, wanted_paths=paths.wanted,
+    )  # fmt: skip
+    spawn = partial(children.spawn, environment=environment)
+    remove_leftovers(runtime)
+    urls = PublishedUrls(mediamtx, ledger)
+    frames = Frames(
+        spawn, find_ffmpeg, urls.find, drop_secret=ledger.drop_secret,
+        restarted=partial(metrics.child_restarted, "frames"), folder=runtime, conditions=conditions,
+    )  # fmt: skip
+    publishers = urls.publishers = Publishers(
+        spawn, find_ffmpeg, partial(rtsp_address, mediamtx), ledger.new_secret, ledger.drop_secret, paths.list,
+        make_way=frames.make_way, restarted=partial(metrics.child_restarted, "publisher"),
+        intruded=metrics.publisher_intruded, unreachable=mediamtx.suspect, folder=runtime, conditions=conditions,
+    )  # fmt: skip
+    looks = Looks(spawn, find_ffmpeg, frames, conditions, publishers.is_trying, folder=runtime)
+    viewers = Viewers(mediamtx, metrics.session_kicked)
+    return Media(hook, paths, mediamtx, viewers, conditions, frames, publishers, looks)
+
+
+def media_settings(given: MediaMTXSettings) -> MediaSettings:
+    """The `[mediamtx]` section as edged.mediamtx takes it."""
+    return MediaSettings(
+        enabled=given.enabled,
+        binary=given.binary,
+        rtsp=given.rtsp,
+        hls=given.hls,
+        webrtc=given.webrtc,
+        webrtc_udp=given.webrtc_udp,
+        rtmp=given.rtmp,
+        srt=given.srt,
+        minimum_version=given.minimum_version,
+        recommended_version=given.recommended,
+    )
+
+
+def rtsp_address(mediamtx: Supervisor) -> str | None:
+    """HOST:PORT where edged's own publishers and readers reach MediaMTX, None while it is not ready."""
+    state = mediamtx.state
+    address = state.addresses.get("rtsp") if state.status == "ready" else None
+    return join_address(*reach(address)) if address else None
