@@ -1,15 +1,16 @@
-"""A small services for the rpc room: a real gate, ledger, admissions and catalogue, and doors that only record."""
+"""Services for tests of rpc: a real gate, ledger, admissions and catalogue, and connections that only record."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from types import SimpleNamespace
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import trio
 from patience import fail_after
+from services_helpers import make_services
 
 from edged.access.admissions import Admissions
 from edged.access.gate import Gate
@@ -138,9 +139,23 @@ def row(item: Camera, host: str) -> Row:
     return Row(item.name, item.node or "", item.name, item.status.value, item.label, stream_url=url)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RpcServices(Services):
+    """With what the operations of these tests look at."""
+
+    #: Name → what `wait_for` and `revoke_key` wait for.
+    barriers: dict[str, trio.Event]
+    rows: Rows
+
+
+def services_of(call: Call) -> RpcServices:
+    assert isinstance(call.services, RpcServices)
+    return call.services
+
+
 @operation("camera:read")
 def get_camera_list(call: Call, params: NoParams) -> Rows:
-    return cast("Any", call.services).list
+    return services_of(call).rows
 
 
 @operation("camera:read", on_camera=True)
@@ -161,7 +176,7 @@ class GateParams(msgspec.Struct, frozen=True):
 @operation("camera:read")
 async def wait_for(call: Call, params: GateParams) -> str:
     """Waits until the test opens the barrier of this name."""
-    await cast("Any", call.services).barriers.setdefault(params.name, trio.Event()).wait()
+    await services_of(call).barriers.setdefault(params.name, trio.Event()).wait()
     return params.name
 
 
@@ -204,7 +219,7 @@ async def revoke_key(call: Call, params: NoParams) -> str:
     assert caller is not None
     services.ledger.deny(caller.identities)
     services.gate.admissions.end(caller.identities, "revoked", call.session.id)
-    await cast("Any", services).barriers.setdefault("commit", trio.Event()).wait()
+    await services_of(call).barriers.setdefault("commit", trio.Event()).wait()
     return "revoked"
 
 
@@ -240,13 +255,13 @@ class Box:
         self.sessions = Sessions()
         self.barriers: dict[str, trio.Event] = {}
         rows = tuple(row(item, "box") for item in self.registry.known)
-        self.services = SimpleNamespace(
-            clock=self.clock, counts=self.counts, gate=self.gate, ledger=self.ledger, sessions=self.sessions,
-            limiter=Limiter(monotonic),
-            cameras=self.registry, barriers=self.barriers, list=Rows(rows, len(rows), len(rows)),
+        self.services = make_services(
+            RpcServices, clock=self.clock, counts=self.counts, gate=self.gate, ledger=self.ledger,
+            sessions=self.sessions, limiter=Limiter(monotonic), cameras=self.registry,
+            barriers=self.barriers, rows=Rows(rows, len(rows), len(rows)),
         )  # fmt: skip
         catalogue = Catalogue(function.__operation__ for function in OPERATIONS)  # type: ignore[attr-defined]
-        self.rpc = Rpc(catalogue, cast("Services", self.services), **limits)
+        self.rpc = Rpc(catalogue, self.services, **limits)
 
     def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         assert self.nursery is not None, "this test expects that nothing waits"

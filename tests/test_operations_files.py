@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +13,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after
-from trust_helpers import SECRET, TrustStack, busy_writer, running_trust
+from services_helpers import running_services
+from trust_helpers import SECRET, TrustStack, busy_writer
 
 from edged import operations
 from edged.access.authority import EDGED
@@ -26,6 +26,7 @@ from edged.credentials.claims import ClaimsRefused, read_caller
 from edged.credentials.decision import decide
 from edged.credentials.roles import CAPABILITIES, FILES, OPEN, SELF
 from edged.errors import DependencyFailed, InvalidParams, Refused
+from edged.operations.services import Services
 from edged.operations.session import Session
 from edged.operations.streams import Question, admit
 from edged.signing.keyring import Keyring
@@ -39,7 +40,7 @@ class Box:
     """As many services as these tests need, with a service token and its session."""
 
     trust: TrustStack
-    services: Any
+    services: Services
     keyring: Keyring
     service_tokens: ServiceTokens
     token_id: str
@@ -64,25 +65,9 @@ class Box:
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Box]:
     with fail_after(30):
-        async with running_trust(folder / "trust.db") as trust:
-            keyring = Keyring(trust.db, trust.clock, is_denied=lambda name: name in trust.ledger.denied)
-            await keyring.ensure()
-            trust.gate = Gate(
-                trust.ledger,
-                trust.admissions,
-                trust.clock,
-                trust.counted,
-                shared_secrets=[SECRET],
-                find_key=keyring.find,
-            )
-            service_tokens = ServiceTokens(trust.registrar, trust.ledger, trust.admissions, trust.db, trust.clock)
-            record, secret = await service_tokens.create(EDGED, "uploads")
-            services = SimpleNamespace(
-                clock=trust.clock, counts=SimpleNamespace(rpc_answered=lambda *_: None), gate=trust.gate,
-                ledger=trust.ledger, registrar=trust.registrar, users=trust.users, keyring=keyring,
-                cameras=SimpleNamespace(find=lambda _: None),
-            )  # fmt: skip
-            yield Box(trust, services, keyring, service_tokens, record.token_id, secret)
+        async with running_services(folder) as (trust, services):
+            record, secret = await services.service_tokens.create(EDGED, "uploads")
+            yield Box(trust, services, services.keyring, services.service_tokens, record.token_id, secret)
 
 
 async def test_a_token_is_for_one_user_and_its_maker_acts_for_that_one(tmp_path: Path) -> None:

@@ -17,32 +17,19 @@ from typing import Any
 import pytest
 import trio
 from patience import fail_after
-from trust_helpers import SECRET, Counted, TrustStack, running_trust
+from services_helpers import running_services
+from trust_helpers import SECRET, TrustStack
 from web_helpers import JPEG, Cameras
 
 from edged import operations
 from edged.access.authority import EDGED
-from edged.access.limiter import Limiter
-from edged.accounts.first_admin import FirstAdmin
-from edged.accounts.logins import Logins
-from edged.accounts.passwords import Passwords
-from edged.accounts.refreshes import Refreshes
-from edged.accounts.restores import Restores
-from edged.accounts.service_tokens import ServiceTokens
 from edged.cameras.model import Camera, Status
 from edged.credentials import tokens
 from edged.credentials.callers import ApiKey, Caller, Peer
 from edged.credentials.claims import read_caller
-from edged.credentials.passwords import Cost
 from edged.errors import EdgedError, Refused
-from edged.library.disks import Disks
-from edged.library.snapshots import Snapshots
-from edged.mediamtx.paths import Paths
-from edged.mediamtx.process import ServerState
-from edged.operations.listings import Listings
 from edged.operations.services import Services
-from edged.operations.session import Session, Sessions
-from edged.signing.keyring import Keyring
+from edged.operations.session import Session
 
 # Askers: nobody; four roles; a viewer who may see the other camera only; an administrator's token that has
 # expired, and administrators' keys that were revoked and suspended, all in a session that was open before; and another
@@ -149,7 +136,7 @@ CAMERAS = tuple(
 
 @dataclasses.dataclass
 class Bench:
-    """A services with a real gate, registrar and store, and somebody else's key and token to ask about."""
+    """Services with a real gate, registrar and store, and somebody else's key and token to ask about."""
 
     trust: TrustStack
     services: Services
@@ -251,35 +238,14 @@ async def picture(*_: Any, **__: Any) -> bytes:
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Bench]:
     with fail_after(30):
-        async with running_trust(folder / "trust.db") as trust:
-            counts: Any = Counted()
-            counts.rpc_answered = lambda _method, _outcome: None
-            keyring = Keyring(trust.db, trust.clock)
-            await keyring.ensure()
-            await keyring.create(EDGED, "ES256")
-            service_tokens = ServiceTokens(trust.registrar, trust.ledger, trust.admissions, trust.db, trust.clock)
-            passwords, limiter = Passwords(cost=Cost(8, 1)), Limiter()
-            services = Services(
-                clock=trust.clock, counts=counts, gate=trust.gate, ledger=trust.ledger, registrar=trust.registrar,
-                revocations=trust.revocations, api_keys=trust.api_keys, service_tokens=service_tokens,
-                refreshes=Refreshes(
-                    trust.registrar, trust.ledger, trust.gate, keyring, trust.db, trust.clock, trust.counted,
-                    shared_secrets=[SECRET],
-                ),
-                usage=SimpleNamespace(find=lambda _key: None), sessions=Sessions(), cameras=Cameras(*CAMERAS),
-                mediamtx=SimpleNamespace(state=ServerState("off")), paths=Paths(),
-                publishers=SimpleNamespace(states={}),
-                viewers=SimpleNamespace(), frames=SimpleNamespace(snapshot=picture),
-                snapshots=Snapshots(folder / "snapshots"), listings=Listings(), keyring=keyring,
-                passwords=passwords, limiter=limiter, users=trust.users,
-                logins=Logins(trust.users, passwords, limiter, trust.gate, trust.registrar, is_demo=True),
-                first_admin=FirstAdmin(folder, trust.users.is_empty), disks=Disks({"state": folder}),
-                restores=Restores(trust.registrar, trust.ledger, trust.db, trust.db, trust.clock),
-                shared_secrets=(SECRET,),
-            )  # type: ignore[arg-type]  # fmt: skip
-            await trust.users.create(EDGED, name="ann", role="operator", password=await passwords.hash(PASSWORD))
+        frames = SimpleNamespace(snapshot=picture)
+        async with running_services(folder, cameras=Cameras(*CAMERAS), frames=frames) as (trust, services):
+            await services.keyring.create(EDGED, "ES256")
+            await trust.users.create(
+                EDGED, name="ann", role="operator", password=await services.passwords.hash(PASSWORD)
+            )
             await trust.users.create(EDGED, name="bob", role="viewer")
-            service, _ = await service_tokens.create(EDGED, "somebody's")
+            service, _ = await services.service_tokens.create(EDGED, "somebody's")
             victim, _ = await trust.api_keys.create(EDGED, name="victim", role="viewer")
             _, spare = await trust.api_keys.create(EDGED, name="spare", role="viewer")
             claims = tokens.issue_claims("eve", role="viewer", now=trust.clock.now(), expires_in=3600)

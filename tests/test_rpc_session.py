@@ -806,7 +806,7 @@ async def test_calls_held_when_the_door_gives_up_never_run(box: Box) -> None:
 def test_the_longest_batch_can_be_set() -> None:
     """One more member than the setting says is answered as a whole."""
     box = Box()
-    rpc = Rpc(_catalogue(box), box.services, calls_in_flight=1, longest_batch=1)  # type: ignore[arg-type]
+    rpc = Rpc(_catalogue(box), box.services, calls_in_flight=1, longest_batch=1)
     client = box.open()
     session = rpc.open(client.rpc.session.peer, {}, None, client.outbox, box.spawn)
     session.receive(b"[1,2]")

@@ -27,6 +27,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
+from services_helpers import make_services
 
 from edged.config.model import Config
 from edged.credentials import tokens
@@ -186,8 +187,8 @@ async def test_a_body_that_cannot_be_read_promotes_nothing(tmp_path: Path) -> No
 async def test_an_empty_key_set_is_no_answer() -> None:
     """503 while no key may be relied on (contract 5.2): MediaMTX would keep an empty set for an hour."""
     keyring = SimpleNamespace(all=lambda: ("key",), is_published=lambda _key: False)
-    daemon = SimpleNamespace(keyring=keyring, restores=SimpleNamespace(pending=None))
-    asked: Any = SimpleNamespace(daemon=daemon)
+    services = make_services(keyring=keyring, restores=SimpleNamespace(pending=None))
+    asked: Any = SimpleNamespace(services=services)
     answer = await jwks.show(asked)
     assert answer.status_code == 503
     assert b"No signing key" in answer.body

@@ -313,6 +313,6 @@ async def test_a_route_that_must_not_take_it_does_not_start(tmp_path: Path, meth
 
     site = Site(tmp_path)
     way = partial(Way, answer=answer, capability="self", takes_basic=True)
-    route([way(method="GET", path=path)], site.catalogue, site.daemon, site.counts)
+    route([way(method="GET", path=path)], site.catalogue, site.services, site.counts)
     with pytest.raises(ValueError, match="takes Basic"):
-        route([way(method=method, path=path)], site.catalogue, site.daemon, site.counts)
+        route([way(method=method, path=path)], site.catalogue, site.services, site.counts)

@@ -12,32 +12,25 @@ from typing import Any
 
 import trio
 from patience import fail_after
+from services_helpers import make_services
 
 from edged import operations
 from edged.access.admissions import Admissions
 from edged.access.authority import Authority
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger, key_identity
-from edged.access.limiter import Limiter
 from edged.accounts.first_admin import FirstAdmin
-from edged.accounts.passwords import Passwords
 from edged.cameras.configured import Configured
 from edged.cameras.model import Camera, Status
 from edged.clock import Clock
 from edged.credentials.api_keys import KeyRecord, mint, mint_secret
 from edged.credentials.callers import Peer
-from edged.credentials.passwords import Cost
 from edged.credentials.tokens import SharedSecret, issue_claims, sign
 from edged.errors import InvalidState, NotFound
 from edged.library.disks import Disks
-from edged.operations.listings import Listings
-from edged.operations.services import Services
-from edged.operations.session import Sessions
 from edged.web.app import make_app
 from edged.web.exchange import CutOff
 
-#: What a password costs in tests.
-CHEAP = Cost(8, 1)
 SECRET = SharedSecret("clients", "a shared secret of more than 32 bytes for tests")
 REMOTE = Peer("main", "192.0.2.7", 40000)
 LOCAL = Peer("local", "127.0.0.1", 40001)
@@ -230,23 +223,14 @@ class Site:
             owed=0, is_late=False, is_saving=True, damage="", reserve_bytes=1048576, has_reserve=True,
             settle=settle,
         )  # fmt: skip
-        self.services = Services(
-            clock=self.clock, counts=self.counts, gate=self.gate, ledger=self.ledger,
-            registrar=self.registrar,  # type: ignore[arg-type]
-            revocations=None,  # type: ignore[arg-type]
-            refreshes=None,  # type: ignore[arg-type]
-            api_keys=ApiKeys(self.ledger, self.admissions, self.clock),  # type: ignore[arg-type]
-            service_tokens=SimpleNamespace(),
-            users=SimpleNamespace(), logins=SimpleNamespace(),
-            usage=SimpleNamespace(find=lambda _key: None), sessions=Sessions(),
-            cameras=self.cameras, mediamtx=self.mediamtx, paths=SimpleNamespace(),
-            publishers=SimpleNamespace(states={}), viewers=SimpleNamespace(), frames=self.frames,
-            snapshots=options.pop("snapshots", None), listings=Listings(),
-            keyring=SimpleNamespace(), passwords=Passwords(cost=CHEAP), limiter=Limiter(),
-            first_admin=FirstAdmin(tmp_path, lambda: True), disks=Disks({"state": tmp_path}),
-            restores=SimpleNamespace(message="", pending=None), shared_secrets=(SECRET,),
-            root_needs_no_key=options.pop("root_needs_no_key", True),
-        )  # type: ignore[arg-type]  # fmt: skip
+        self.services = make_services(
+            clock=self.clock, counts=self.counts, gate=self.gate, ledger=self.ledger, registrar=self.registrar,
+            api_keys=ApiKeys(self.ledger, self.admissions, self.clock), usage=SimpleNamespace(find=lambda _key: None),
+            cameras=self.cameras, mediamtx=self.mediamtx, publishers=SimpleNamespace(states={}), frames=self.frames,
+            snapshots=options.pop("snapshots", None), first_admin=FirstAdmin(tmp_path, lambda: True),
+            disks=Disks({"state": tmp_path}), restores=SimpleNamespace(message="", pending=None),
+            shared_secrets=(SECRET,), root_needs_no_key=options.pop("root_needs_no_key", True),
+        )  # fmt: skip
         self.catalogue = operations.gather()
         self.app = make_app(self.catalogue, self.services, self.counts, **options)
 

@@ -1,0 +1,125 @@
+"""`Services` for one test: of given parts (`make_services`), or of real ones over a database (`running_services`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+from trust_helpers import SECRET, TrustStack, running_trust
+
+from edged.access.gate import Gate
+from edged.access.limiter import Limiter
+from edged.accounts.first_admin import FirstAdmin
+from edged.accounts.logins import Logins
+from edged.accounts.passwords import Passwords
+from edged.accounts.refreshes import Refreshes
+from edged.accounts.restores import Restores
+from edged.accounts.service_tokens import ServiceTokens
+from edged.clock import Clock
+from edged.credentials.passwords import Cost
+from edged.library.disks import Disks
+from edged.library.snapshots import Snapshots
+from edged.mediamtx.paths import Paths
+from edged.mediamtx.process import ServerState
+from edged.operations.listings import Listings
+from edged.operations.services import Services
+from edged.operations.session import Sessions
+from edged.signing.keyring import Keyring
+
+#: What a password costs in tests.
+CHEAP = Cost(8, 1)
+
+SomeServices = TypeVar("SomeServices", bound=Services)
+
+
+class Absent:
+    """A part that a test did not give: any use of it fails, and says which part it was."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        raise AssertionError(f"{self._name}.{attribute} is used, and make_services() was given no {self._name}")
+
+
+class NoCounts:
+    """Where calls are counted when no test looks."""
+
+    def rpc_answered(self, method: str, outcome: str) -> None:
+        pass
+
+
+#: What needs no other part, by the names of fields.
+SMALL: dict[str, Callable[[], object]] = {
+    "clock": Clock,
+    "counts": NoCounts,
+    "sessions": Sessions,
+    "listings": Listings,
+    "limiter": Limiter,
+    "passwords": lambda: Passwords(cost=CHEAP),
+    "paths": Paths,
+}
+
+
+def make_services(kind: type[SomeServices] = Services, **parts: Any) -> SomeServices:  # type: ignore[assignment]
+    """Services of these parts, by the names of their fields; what is not given is made (SMALL), or Absent."""
+    for field in dataclasses.fields(kind):
+        if field.name not in parts and field.default is dataclasses.MISSING:
+            parts[field.name] = SMALL[field.name]() if field.name in SMALL else Absent(field.name)
+    return kind(**parts)
+
+
+@asynccontextmanager
+async def running_services(folder: Path, **parts: Any) -> AsyncIterator[tuple[TrustStack, Services]]:
+    """Real parts over a database in `folder`: accounts, keys, passwords, disks; a keyring with one RS256 key, whose
+    tokens the gate verifies. MediaMTX is off, and there is no camera unless `parts` has a registry with some."""
+    async with running_trust(folder / "trust.db") as trust:
+        keyring = Keyring(trust.db, trust.clock, is_denied=lambda name: name in trust.ledger.denied)
+        await keyring.ensure()
+        trust.gate = Gate(
+            trust.ledger,
+            trust.admissions,
+            trust.clock,
+            trust.counted,
+            shared_secrets=[SECRET],
+            find_key=keyring.find,
+        )
+        passwords, limiter = Passwords(cost=CHEAP), Limiter()
+        made: dict[str, Any] = {
+            "clock": trust.clock,
+            "gate": trust.gate,
+            "ledger": trust.ledger,
+            "registrar": trust.registrar,
+            "revocations": trust.revocations,
+            "refreshes": Refreshes(
+                trust.registrar,
+                trust.ledger,
+                trust.gate,
+                keyring,
+                trust.db,
+                trust.clock,
+                trust.counted,
+                shared_secrets=[SECRET],
+            ),
+            "api_keys": trust.api_keys,
+            "service_tokens": ServiceTokens(trust.registrar, trust.ledger, trust.admissions, trust.db, trust.clock),
+            "users": trust.users,
+            "logins": Logins(trust.users, passwords, limiter, trust.gate, trust.registrar, is_demo=True),
+            "usage": SimpleNamespace(find=lambda _key: None),
+            "cameras": SimpleNamespace(find=lambda _device: None),
+            "mediamtx": SimpleNamespace(state=ServerState("off")),
+            "publishers": SimpleNamespace(states={}),
+            "snapshots": Snapshots(folder / "snapshots"),
+            "keyring": keyring,
+            "passwords": passwords,
+            "limiter": limiter,
+            "first_admin": FirstAdmin(folder, trust.users.is_empty),
+            "disks": Disks({"state": folder}),
+            "restores": Restores(trust.registrar, trust.ledger, trust.db, trust.db, trust.clock),
+            "shared_secrets": (SECRET,),
+        }
+        yield trust, make_services(**{**made, **parts})
