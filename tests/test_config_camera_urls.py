@@ -31,7 +31,7 @@ SECRET = "p-4Kz9-word"
 def test_a_sign_that_must_be_escaped_is_named_with_the_right_spelling(written: str, shown: str) -> None:
     """The password is masked, what is to be written for each sign is said."""
     fault = find_fault(written)
-    assert fault.endswith(f"so that it reads {shown}")
+    assert fault.endswith(f"that is {shown}")
     assert SECRET not in fault
 
 

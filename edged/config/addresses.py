@@ -36,7 +36,7 @@ def expand(address: str) -> tuple[str, ...]:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether two sockets could not listen at these two addresses at a time. Port 0 is never the same twice."""
+    """Whether two sockets cannot listen on these two addresses at the same time; port 0 never collides."""
     port = parse_address(one)[1]
     if port == 0 or port != parse_address(other)[1]:
         return False
@@ -57,7 +57,7 @@ def is_loopback(host: str) -> bool:
 
 def check_network(text: str, key: str = "networks") -> None:
     if "%" in text:
-        raise ValueError(f"{key}: {text!r}: networks have no interface")
+        raise ValueError(f"{key}: {text!r}: a network has no interface (%)")
     try:
         wide = ip_network(text, strict=False)
     except ValueError:
@@ -65,4 +65,4 @@ def check_network(text: str, key: str = "networks") -> None:
     try:
         ip_network(text)
     except ValueError:
-        raise ValueError(f"{key}: {text!r} has bits of a host: the network is {wide}") from None
+        raise ValueError(f"{key}: {text!r} has host bits set: the network is {wide}") from None

@@ -31,15 +31,15 @@ def find_fault(source: str) -> str:
         escapes = ", ".join(f"{quote(sign, safe='')} for {_NAMES.get(sign, sign)}" for sign in bad)
         user, colon, _ = userinfo.partition(":")
         shown = f"{scheme}://{quote(user, safe=_PLAIN)}{colon}{MASK if colon else ''}@{_mask_rest(after)}"
-        return f"its user name or password holds {signs}: write {escapes}, so that it reads {shown}"
+        return f"its user name or password contains {signs}: write {escapes}, that is {shown}"
     if re.search(r"[\x00-\x20\x7f]", source):
-        return "it holds a blank or a control character: write %20 for a blank"
+        return "it contains a blank or a control character: write %20 for a blank"
     try:
         if not urlsplit(source).hostname:
-            return "it names no host"
+            return "it has no host"
         _ = urlsplit(source).port
     except ValueError:
-        return f"its host or port is none: {mask_url(source)}"
+        return f"its host or port is not valid: {mask_url(source)}"
     return ""
 
 

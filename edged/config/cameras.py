@@ -19,60 +19,70 @@ _UDEV_MATCH = re.compile(r"[A-Z][A-Z0-9_]*=[^,]+(,[A-Z][A-Z0-9_]*=[^,]+)*\Z")
 
 
 class CameraSettings(Section, frozen=True, kw_only=True):
-    """A camera that udev cannot find by itself, or how one that it finds is to be used."""
+    """A camera: a network camera, a test picture, or settings for a USB camera that edged finds by itself."""
 
-    name: Annotated[str, Meta(description="What people call it; no two alike.")]
+    name: Annotated[str, Meta(description="Display name; must be unique.")]
     source: Annotated[
         str,
-        Meta(description='An rtsp:// URL, "test" for a test picture, or what udev says of it, such as ID_SERIAL=….'),
+        Meta(
+            description='Source of the picture: an rtsp:// or rtsps:// URL, "test" for a test picture, or udev '
+            "properties of a USB camera such as ID_SERIAL=…."
+        ),
     ]
     mode: Annotated[
         Literal["on_demand", "always"],
-        Meta(description="on_demand: it streams while somebody watches; always: all the time."),
+        Meta(description="When to stream: on_demand (while there is a viewer) or always."),
     ] = "on_demand"
-    size: Annotated[str, Meta(description="WIDTHxHEIGHT of the stream, or the nearest there is.")] = "640x480"
-    rate: Annotated[float, Meta(gt=0, le=240, description="Frames a second, or the nearest there is.")] = 15.0
-    bitrate: Annotated[int, Meta(ge=10_000, description="Bits a second when edged encodes.")] = 1_000_000
-    encoder: Annotated[str, Meta(description='ffmpeg\'s name of the encoder; "" chooses.')] = ""
+    size: Annotated[
+        str, Meta(description="Picture size, WIDTHxHEIGHT; the nearest size that the camera supports is used.")
+    ] = "640x480"
+    rate: Annotated[
+        float, Meta(gt=0, le=240, description="Frames per second; the nearest rate that the camera supports is used.")
+    ] = 15.0
+    bitrate: Annotated[int, Meta(ge=10_000, description="Bit rate of the encoder, bits per second.")] = 1_000_000
+    encoder: Annotated[str, Meta(description='Name of the ffmpeg encoder; "" selects one automatically.')] = ""
     path: Annotated[
         str,
         Meta(
-            description="The name of its stream, as in rtsp://HOST:8554/front_door: up to 32 of a-z, 0-9, _ and -, a "
-            'letter first, no two alike; "" is its id, cameraN.'
+            description="Name of the stream in URLs, as in rtsp://HOST:8554/front_door: up to 32 characters of "
+            'a-z, 0-9, _ and -, first a letter; must be unique. "" means the camera id, such as camera0.'
         ),
     ] = ""
     id: Annotated[
         str,
         Meta(
-            description="By which it is recognised when its source has changed: up to 64 of A-Z, a-z, 0-9, ., _ and -. "
-            "Without one it is its source, whatever user name and password; a test picture, its name."
+            description="Permanent identifier that lets the camera be recognised when its source changes: up to "
+            "64 characters of A-Z, a-z, 0-9, ., _ and -. Without it a camera is identified by its source without "
+            "user name and password, a test picture by its name."
         ),
     ] = ""
     rtsp_transport: Annotated[
         Literal["auto", "tcp", "udp"],
-        Meta(description="How an rtsp:// camera sends: tcp, udp, or auto: TCP, and UDP where it has no TCP."),
+        Meta(description="Transport of an rtsp:// source: tcp, udp, or auto (TCP, then UDP)."),
     ] = "auto"
 
     def __post_init__(self) -> None:
         if not _LABEL.match(self.name):
-            raise ValueError("name is 1 to 64 characters without / and does not begin with a dot")
+            raise ValueError("name must be 1 to 64 characters without / and must not begin with a dot")
         if not (self.is_test or self.is_rtsp or _UDEV_MATCH.match(self.source)):
-            raise ValueError("source is rtsp://…, test, or a udev match such as ID_SERIAL=Vendor_Camera_0001")
+            raise ValueError(
+                "source must be an rtsp:// URL, test, or udev properties such as ID_SERIAL=Vendor_Camera_0001"
+            )
         if self.path and (not _PATH.match(self.path) or _SLOT_NAME.match(self.path)):
-            raise ValueError("path is up to 32 of a-z, 0-9, _ and -, a letter first, and not camera and a number")
+            raise ValueError("path must be up to 32 characters of a-z, 0-9, _ and -, first a letter, and not cameraN")
         if self.id and not _CAMERA_ID.match(self.id):
-            raise ValueError("id is up to 64 of A-Z, a-z, 0-9, ., _ and -, a letter or digit first")
+            raise ValueError("id must be up to 64 characters of A-Z, a-z, 0-9, ., _ and -, first a letter or digit")
         if not _SIZE.match(self.size):
-            raise ValueError("size is WIDTHxHEIGHT, such as 640x480")
+            raise ValueError("size must be WIDTHxHEIGHT, such as 640x480")
 
     @property
     def is_test(self) -> bool:
-        """A picture that edged makes itself."""
+        """Whether edged generates the picture."""
         return self.source == "test"
 
     @property
     def is_rtsp(self) -> bool:
-        """A camera in the network."""
+        """Whether it is a network camera."""
         return self.source.startswith(("rtsp://", "rtsps://"))
 
     @property
@@ -87,13 +97,13 @@ class CameraSettings(Section, frozen=True, kw_only=True):
 
 
 class SourceSettings(Section, frozen=True, kw_only=True):
-    """Where cameras may be that calls add (add_camera, update_camera); a [[camera]] may be anywhere."""
+    """Addresses that cameras added at run time (add_camera, update_camera) may have; a [[camera]] may have any."""
 
     also_allowed: Annotated[
         tuple[str, ...],
         Meta(
-            description="Networks that are refused otherwise: this box itself, link-local and multicast. 127.0.0.0/8 "
-            "lets calls add a stream that this box serves."
+            description="Networks that are allowed in addition. By default this machine, link-local and "
+            "multicast addresses are refused; 127.0.0.0/8 allows streams served by this machine."
         ),
     ] = ()
 

@@ -24,14 +24,14 @@ _MOST_ISSUERS = 8
 
 
 def check_issuers(auth: AuthSettings, places: Places) -> None:
-    """No two are the same, and none is whom shared secrets or our own keys speak for. Raises ConfigError."""
+    """No issuer (iss) is configured twice, none is our own or one of shared secrets. Raises ConfigError."""
     place = places.get(("auth", "issuers"), Place("auth.issuers"))
-    taken = dict.fromkeys((auth.issuer, *auth.shared_issuers), "this box or a shared secret")
+    taken = dict.fromkeys((auth.issuer, *auth.shared_issuers), "auth.issuer or auth.shared_issuers")
     for name, issuer in auth.issuers.items():
         if other := taken.get(issuer.issuer):
             raise error_at(
-                place, f"auth.issuers.{name}: {other} speaks for {issuer.issuer!r} already",
-                "give each its own iss: see auth.issuer and auth.shared_issuers", key=f"auth.issuers.{name}.issuer",
+                place, f"auth.issuers.{name}: the issuer {issuer.issuer!r} is already used by {other}",
+                "each issuer (iss) may be configured once", key=f"auth.issuers.{name}.issuer",
             )  # fmt: skip
         taken[issuer.issuer] = f"auth.issuers.{name}"
     if len(auth.issuers) > _MOST_ISSUERS:
@@ -39,7 +39,7 @@ def check_issuers(auth: AuthSettings, places: Places) -> None:
 
 
 def check_demo(auth: AuthSettings, listen: ListenSettings, places: Places) -> None:
-    """A password that everybody knows is for a box that nobody else can reach. Raises ConfigError."""
+    """The demo password is only allowed if nobody else can reach edged. Raises ConfigError."""
     if not auth.demo_login:
         return
     for key in LISTENERS:
@@ -48,8 +48,8 @@ def check_demo(auth: AuthSettings, listen: ListenSettings, places: Places) -> No
             if not is_loopback(host):
                 raise error_at(
                     places.get(("auth", "demo_login"), Place("auth.demo_login")),
-                    f"auth.demo_login: listen.{key} = {address!r} can be reached from elsewhere",
-                    "leave it out: edged demo sets it for a box on loopback", key="auth.demo_login",
+                    f"auth.demo_login: listen.{key} = {address!r} is not a loopback address",
+                    "remove it, or listen on loopback addresses only", key="auth.demo_login",
                 )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def check_addresses(listen: ListenSettings, mediamtx: MediaMTXSettings, places: 
                 )
                 raise error_at(
                     place, f"{name} = {address!r} and {other_name} = {other!r} are the same address",
-                    'give each a port of its own, or set one of them to "off"', key=name, other=other_name,
+                    'use different ports, or set one of them to "off"', key=name, other=other_name,
                 )  # fmt: skip
 
 
@@ -80,5 +80,5 @@ def check_apart(camera: CameraSettings, other: CameraSettings, place: Place) -> 
         if (value := getattr(camera, key)) and value == getattr(other, key):
             raise error_at(
                 place, f"cameras {other.name!r} and {camera.name!r} have the same {key}, {value}",
-                "give one of them another", key=f"camera.{key}",
+                "change one of them", key=f"camera.{key}",
             )  # fmt: skip

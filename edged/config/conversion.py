@@ -76,7 +76,7 @@ def convert_issuers(value: Any, _setting: Setting, key: str, place: Place) -> di
     for name, entry in read_table(value, key, place).items():
         at = f"{key}.{name}"
         if not _ISSUER_NAME.match(name):
-            raise error_at(place, f"{at} is not a name", "use up to 32 of a-z, 0-9, - and _", key=at)
+            raise error_at(place, f"{at} is not a valid name", "use up to 32 characters of a-z, 0-9, - and _", key=at)
         for word in read_table(entry, at, place):
             if word not in settings:
                 raise unknown_at(place, word, settings, "setting", f"{at}.")

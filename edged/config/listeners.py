@@ -11,20 +11,22 @@ from edged.config.sections import Section
 
 
 class ListenerPolicy(Section, frozen=True, kw_only=True):
-    """What one listener shows, and to whom: [listen.policy.NAME], NAME being main, compat, local or tokens."""
+    ""
+
+    """What one listener serves, and to whom: [listen.policy.NAME], NAME being main, compat, local or tokens."""
 
     paths: Annotated[
         tuple[str, ...],
         Meta(
-            description="The paths that it answers at: exact ones, or a beginning with * behind it; at every other one "
-            "there is nothing (404). A WebSocket needs /ws, and / for clients that open it there."
+            description="Allowed URL paths: exact ones, or a prefix followed by *; any other path is answered "
+            "with 404. WebSocket clients need /ws, or / if they connect there."
         ),
     ] = ("/*",)
     networks: Annotated[
         tuple[str, ...],
         Meta(
-            description="Whose connections it takes: networks or single addresses; everybody else is told 403 and no "
-            "more. It says exactly who: this machine is 127.0.0.0/8 and ::1, and behind a proxy the peer is the proxy."
+            description="Allowed client networks (CIDR) or addresses; others are answered with 403. This machine "
+            "is 127.0.0.0/8 and ::1; behind a proxy the client is the proxy."
         ),
     ] = ("0.0.0.0/0", "::/0")
 
@@ -35,66 +37,75 @@ class ListenerPolicy(Section, frozen=True, kw_only=True):
             check_network(network)
         for name in ("paths", "networks"):
             if not getattr(self, name):
-                raise ValueError(f'{name} is empty: to shut a listener, set its addresses to "off"')
+                raise ValueError(f'{name} is empty: to disable a listener, set its addresses to "off"')
 
 
 def _check_listed_path(path: str) -> None:
     if not path.startswith("/"):
-        raise ValueError(f"paths: {path!r} does not begin with /")
+        raise ValueError(f"paths: {path!r} must begin with /")
     if "*" in path[:-1]:
-        raise ValueError(f"paths: {path!r}: a * stands at the end only")
+        raise ValueError(f"paths: {path!r}: * is allowed at the end only")
     if not path.isprintable() or any(sign in path for sign in " ?#%"):
-        raise ValueError(f"paths: {path!r} is not a path alone: no query, no blanks, nothing %-encoded")
+        raise ValueError(f"paths: {path!r} must be a path without query, blanks and %-encoding")
 
 
 class ListenPolicies(Section, frozen=True, kw_only=True):
-    """The policy of each listener; the unix socket has none, its file's mode says who may open it."""
+    """The policy of each TCP listener. The unix socket has none: its file mode decides who may open it."""
 
-    main: Annotated[ListenerPolicy, Meta(description="Of listen.main.")] = ListenerPolicy()
-    compat: Annotated[ListenerPolicy, Meta(description="Of listen.compat.")] = ListenerPolicy()
-    local: Annotated[ListenerPolicy, Meta(description="Of listen.local.")] = ListenerPolicy()
-    tokens: Annotated[ListenerPolicy, Meta(description="Of listen.tokens.")] = ListenerPolicy()
+    main: Annotated[ListenerPolicy, Meta(description="Policy of listen.main.")] = ListenerPolicy()
+    compat: Annotated[ListenerPolicy, Meta(description="Policy of listen.compat.")] = ListenerPolicy()
+    local: Annotated[ListenerPolicy, Meta(description="Policy of listen.local.")] = ListenerPolicy()
+    tokens: Annotated[ListenerPolicy, Meta(description="Policy of listen.tokens.")] = ListenerPolicy()
 
 
 class ListenSettings(Section, frozen=True, kw_only=True):
-    """Where edged answers; addresses are HOST:PORT, [IPV6]:PORT or :PORT (all), several a list, "off" or [] none."""
+    """Addresses to listen on: HOST:PORT, [IPV6]:PORT or :PORT (all interfaces), one or a list; "off" or [] is none."""
 
-    main: Annotated[tuple[str, ...], Meta(description="WebSocket and HTTP for everybody.")] = (
+    main: Annotated[tuple[str, ...], Meta(description="Addresses of the main listener: WebSocket and HTTP.")] = (
         "0.0.0.0:8002",
         "[::]:8002",
     )
     compat: Annotated[
-        tuple[str, ...], Meta(description="The same for clients that know only port 8080 (dialect v1).")
+        tuple[str, ...],
+        Meta(description="Addresses of the listener for older clients that only know port 8080 (JSON-RPC dialect v1)."),
     ] = (
         "0.0.0.0:8080",
         "[::]:8080",
     )
-    local: Annotated[tuple[str, ...], Meta(description="Health and metrics without a credential: loopback only.")] = (
+    local: Annotated[
+        tuple[str, ...],
+        Meta(description="Addresses for health checks and metrics without a credential; loopback only."),
+    ] = (
         "127.0.0.1:8003",
         "[::1]:8003",
     )
     tokens: Annotated[
         tuple[str, ...],
         Meta(
-            description="The same where MediaMTX servers on this machine look for the JWKS; a taken port is no error."
+            description="Addresses where MediaMTX servers on this machine fetch the JWKS. If a port is in use, "
+            "edged starts without it."
         ),
     ] = ("127.0.0.1:3000", "[::1]:3000")
     trusted_proxies: Annotated[
         tuple[str, ...],
         Meta(
-            description="Networks or addresses of proxies whose X-Forwarded-For is believed: its right-most address "
-            "that is none of these is the client's, for limits, networks of service tokens, and the log."
+            description="Trusted reverse proxies (networks or addresses). The client address is the right-most "
+            "address in their X-Forwarded-For that is not itself a trusted proxy; it is used for limits, service "
+            "token networks and the log."
         ),
     ] = ()
     unix: Annotated[
         str,
-        Meta(description='The local socket; "" is edged.sock in paths.runtime. Who may open it is admin.'),
+        Meta(
+            description='Path of the unix socket; "" means edged.sock in paths.runtime. Everyone who may open '
+            "it has the role admin."
+        ),
     ] = ""
     policy: Annotated[
         ListenPolicies,
         Meta(
-            description="What a listener shows, and to whom: [listen.policy.main], compat, local or tokens; in the "
-            "environment EDGED_LISTEN_POLICY_MAIN_PATHS."
+            description="Access policy per listener: [listen.policy.main], compat, local or tokens; in the "
+            "environment for example EDGED_LISTEN_POLICY_MAIN_PATHS."
         ),
     ] = ListenPolicies()
 

@@ -71,7 +71,7 @@ def _why_unread(path: Path) -> str:
     """Why a file of the folder holds no settings; "" for one that does."""
     name = path.name
     if any(name.endswith(end) for end in (*_BACKUPS, "#")) or (name.startswith(".") and ".toml" in name):
-        return "a copy or lock that an editor or a file manager made"
+        return "a backup copy or lock file of an editor"
     if name.startswith("."):
         return "its name begins with a dot"
     if path.is_dir():
@@ -87,7 +87,7 @@ def _entries(directory: Path) -> list[Path]:
         return []
     except OSError as problem:
         raise error_at(
-            Place(str(directory)), f"cannot be read ({problem.strerror})", "ask as root, or as the user edged"
+            Place(str(directory)), f"cannot be read ({problem.strerror})", "run this as root or as the user edged"
         ) from problem
 
 
@@ -98,7 +98,7 @@ def _read_file(draft: _Draft, path: Path) -> None:
         document = tomllib.loads(text)
     except OSError as problem:
         raise error_at(
-            Place(str(path)), f"cannot be read ({problem.strerror})", "make it readable for edged"
+            Place(str(path)), f"cannot be read ({problem.strerror})", "make it readable for the user that edged runs as"
         ) from problem
     except UnicodeDecodeError:
         raise error_at(Place(str(path)), "is not UTF-8 text", "save it as UTF-8") from None
@@ -118,7 +118,7 @@ def _read_file(draft: _Draft, path: Path) -> None:
         if name not in SECTIONS:
             raise unknown_at(place, name, SECTIONS, "section")
         if name == "camera":
-            raise error_at(place, "camera is an array", "write [[camera]]", key="camera")
+            raise error_at(place, "camera must be an array", "write [[camera]]", key="camera")
         for key, value in read_table(content, name, place).items():
             at = Place(str(path), find_line(text, name, key))
             if (name, key) == ("listen", _POLICY):
@@ -144,7 +144,7 @@ def _read_environment(draft: _Draft, environ: Mapping[str, str]) -> None:
         place = Place(f"environment variable {variable}")
         if name == "camera":
             raise error_at(
-                place, "cameras are not set in the environment", f"write [[camera]] into a file in {DIRECTORY}"
+                place, "cameras cannot be set in the environment", f"write [[camera]] into a file in {DIRECTORY}"
             )
         if name not in SECTIONS:
             # Other programs may have variables of this prefix; a section with a typing error is no such thing.
@@ -220,7 +220,7 @@ def _build_cameras(draft: _Draft) -> tuple[CameraSettings, ...]:
         except ValueError as problem:
             raise error_at(place, f"camera: {problem}", SHOW, key="camera") from None
         if camera.name in cameras:
-            raise error_at(place, f"two cameras are named {camera.name!r}", "give one another name", key="camera.name")
+            raise error_at(place, f"two cameras are named {camera.name!r}", "names must be unique", key="camera.name")
         for other in cameras.values():
             check_apart(camera, other, place)
         cameras[camera.name] = camera

@@ -26,11 +26,15 @@ __all__ = [
 
 
 class PathSettings(Section, frozen=True, kw_only=True):
-    """Where edged keeps its things."""
+    """Folders that edged uses."""
 
-    state: Annotated[Path, Meta(description="Databases and what must outlive a restart.")] = Path("/var/lib/edged")
-    runtime: Annotated[Path, Meta(description="Sockets and what a restart may lose.")] = Path("/run/edged")
-    media: Annotated[Path, Meta(description='Pictures and recordings; "" is the folder media in paths.state.')] = Path()
+    state: Annotated[
+        Path, Meta(description="Folder of the databases and of everything else that must survive a restart.")
+    ] = Path("/var/lib/edged")
+    runtime: Annotated[Path, Meta(description="Folder of sockets and temporary files.")] = Path("/run/edged")
+    media: Annotated[
+        Path, Meta(description='Folder of pictures and recordings; "" means the folder media in paths.state.')
+    ] = Path()
 
     def __post_init__(self) -> None:
         if self.media == Path():
@@ -38,66 +42,108 @@ class PathSettings(Section, frozen=True, kw_only=True):
 
 
 class LimitSettings(Section, frozen=True, kw_only=True):
-    """How much of everything, and how long."""
+    """Limits on connections, message sizes, waiting times and failed logins."""
 
-    connections: Annotated[Count, Meta(description="Connections at a time by the network, as open files allow.")] = 2048
+    connections: Annotated[
+        Count, Meta(description="Maximum number of network connections; lower if the process may open fewer files.")
+    ] = 2048
     unauthenticated_per_address: Annotated[
-        Count, Meta(description="Of these from one IPv4 address or IPv6 /64 without a credential; loopback is exempt.")
+        Count,
+        Meta(
+            description="Maximum number of unauthenticated connections per IPv4 address or IPv6 /64; loopback is "
+            "exempt."
+        ),
     ] = 32
     connections_per_credential: Annotated[
-        Count, Meta(description="Of these with one key, or with one subject's tokens.")
+        Count, Meta(description="Maximum number of connections per API key, or per token subject.")
     ] = 128
-    head_bytes: Annotated[Count, Meta(description="The longest head of an HTTP request.")] = 16384
-    message_bytes: Annotated[Count, Meta(description="The longest WebSocket message or HTTP body.")] = 1048576
+    head_bytes: Annotated[Count, Meta(description="Maximum size of an HTTP request head.")] = 16384
+    message_bytes: Annotated[Count, Meta(description="Maximum size of a WebSocket message or HTTP body.")] = 1048576
     message_bytes_unauthenticated: Annotated[
-        Count, Meta(description="The longest WebSocket message or HTTP body before authentication.")
+        Count, Meta(description="Maximum size of a WebSocket message or HTTP body before authentication.")
     ] = 16384
-    calls_in_flight: Annotated[Count, Meta(description="Calls that one WebSocket may have unanswered.")] = 32
-    batch: Annotated[Count, Meta(description="Calls in one JSON-RPC batch.")] = 50
-    outbox_messages: Annotated[Count, Meta(description="Messages that may wait for one slow reader.")] = 256
-    outbox_bytes: Annotated[Count, Meta(description="Bytes that may wait for one slow reader.")] = 1048576
-    stall_seconds: Annotated[Seconds, Meta(description="How long a reader may take nothing.")] = 10.0
+    calls_in_flight: Annotated[Count, Meta(description="Maximum number of unanswered calls per WebSocket.")] = 32
+    batch: Annotated[Count, Meta(description="Maximum number of calls in one JSON-RPC batch.")] = 50
+    outbox_messages: Annotated[
+        Count, Meta(description="Maximum number of messages queued for a client that reads slowly.")
+    ] = 256
+    outbox_bytes: Annotated[
+        Count, Meta(description="Maximum number of bytes queued for a client that reads slowly.")
+    ] = 1048576
+    stall_seconds: Annotated[
+        Seconds,
+        Meta(
+            description="Write timeout for a stalled client: a connection whose client accepts no data for this "
+            "long is closed."
+        ),
+    ] = 10.0
     head_seconds: Annotated[
         Seconds,
-        Meta(description="How long a request's head may take, or any message or body before authentication."),
+        Meta(description="Timeout for receiving a request head, and for any message or body before authentication."),
     ] = 10.0
-    keep_alive_seconds: Annotated[Seconds, Meta(description="How long an HTTP connection may idle.")] = 75.0
-    ping_seconds: Annotated[Seconds, Meta(description="How often a WebSocket is pinged.")] = 30.0
-    silence_seconds: Annotated[Seconds, Meta(description="How long a WebSocket may say nothing at all.")] = 75.0
+    keep_alive_seconds: Annotated[Seconds, Meta(description="Idle timeout of an HTTP connection.")] = 75.0
+    ping_seconds: Annotated[Seconds, Meta(description="Interval between WebSocket pings.")] = 30.0
+    silence_seconds: Annotated[
+        Seconds, Meta(description="Timeout of a WebSocket from which nothing is received, pongs included.")
+    ] = 75.0
     guesses: Annotated[
-        Count, Meta(description="Different wrong credentials of one address or user after which it has to wait.")
+        Count,
+        Meta(
+            description="Number of different wrong credentials per address or user before further attempts are delayed."
+        ),
     ] = 10
     guess_seconds: Annotated[
-        Seconds, Meta(description="Within so many seconds; after as many without one all is forgotten.")
+        Seconds,
+        Meta(
+            description="Period in which wrong credentials are counted; they are forgotten after as long without "
+            "a new one."
+        ),
     ] = 60.0
     longest_backoff_seconds: Annotated[
-        Seconds, Meta(description="The longest wait; the first is one second, each further wrong one doubles it.")
+        Seconds,
+        Meta(
+            description="Maximum delay after wrong credentials. The first delay is one second; each further "
+            "wrong credential doubles it."
+        ),
     ] = 60.0
     disk_low_mib: Annotated[
         Count,
         Meta(
-            description="Free space, MiB, below which health is degraded; on a disk smaller than ten times this, a "
-            "tenth of it."
+            description="Free disk space, MiB, below which health is degraded; on a disk smaller than ten times "
+            "this value, a tenth of the disk."
         ),
     ] = 256
 
 
 class MediaMTXSettings(Section, frozen=True, kw_only=True):
-    """The MediaMTX that edged runs; each address is HOST:PORT, :PORT for every interface, or "off"."""
+    """The MediaMTX server that edged runs; an address is HOST:PORT, :PORT (all interfaces) or "off"."""
 
-    enabled: Annotated[bool, Meta(description="Run it; without it pictures come straight from the source.")] = True
-    binary: Annotated[str, Meta(description='The program; "" looks on PATH, then in /usr/lib/edged.')] = ""
-    rtsp: Annotated[str, Meta(description="RTSP over TCP; the cameras are published through it.")] = ":8554"
-    hls: Annotated[str, Meta(description="HLS, for browsers and players; a few seconds late.")] = ":8888"
-    webrtc: Annotated[str, Meta(description="WebRTC: WHEP and the player page.")] = ":8889"
-    webrtc_udp: Annotated[str, Meta(description="WebRTC's pictures, UDP.")] = ":8189"
-    rtmp: Annotated[str, Meta(description="RTMP, for older players.")] = OFF
-    srt: Annotated[str, Meta(description="SRT, for bad lines.")] = OFF
+    enabled: Annotated[
+        bool,
+        Meta(
+            description="Run MediaMTX; without it there are no RTSP, HLS and WebRTC streams, and pictures are "
+            "read from the cameras directly."
+        ),
+    ] = True
+    binary: Annotated[str, Meta(description='Path of the MediaMTX program; "" searches PATH, then /usr/lib/edged.')] = (
+        ""
+    )
+    rtsp: Annotated[str, Meta(description="RTSP address (TCP); edged publishes the cameras here.")] = ":8554"
+    hls: Annotated[str, Meta(description="HLS address, for browsers and players; a few seconds of delay.")] = ":8888"
+    webrtc: Annotated[str, Meta(description="WebRTC address: WHEP and the player page.")] = ":8889"
+    webrtc_udp: Annotated[str, Meta(description="UDP address of WebRTC media.")] = ":8189"
+    rtmp: Annotated[str, Meta(description="RTMP address, for older players.")] = OFF
+    srt: Annotated[str, Meta(description="SRT address (UDP), for unreliable networks.")] = OFF
     minimum_version: Annotated[
-        str, Meta(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$", description="An older MediaMTX is refused.")
+        str,
+        Meta(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$", description="Minimum MediaMTX version; an older one is not started."),
     ] = "1.17.1"
     recommended: Annotated[
-        str, Meta(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$", description="An older MediaMTX runs with a warning.")
+        str,
+        Meta(
+            pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$",
+            description="Recommended MediaMTX version; an older one runs with a warning.",
+        ),
     ] = "1.20.1"
 
     def __post_init__(self) -> None:
@@ -107,23 +153,25 @@ class MediaMTXSettings(Section, frozen=True, kw_only=True):
 
 
 class SnapshotSettings(Section, frozen=True, kw_only=True):
-    """Pictures that somebody asked for."""
+    """Stored snapshots."""
 
-    folder: Annotated[Path, Meta(description='Their folder; "" is snapshots in paths.media.')] = Path()
+    folder: Annotated[Path, Meta(description='Folder of snapshots; "" means the folder snapshots in paths.media.')] = (
+        Path()
+    )
 
 
 class MetricsSettings(Section, frozen=True, kw_only=True):
-    """Numbers for Prometheus."""
+    """Prometheus metrics."""
 
-    enabled: Annotated[bool, Meta(description="Answer on /metrics.")] = True
+    enabled: Annotated[bool, Meta(description="Serve /metrics.")] = True
 
 
 class LogSettings(Section, frozen=True, kw_only=True):
-    """What is written to the journal."""
+    """Logging."""
 
-    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="The least that is written.")] = (
-        "info"
-    )
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="Minimum level of messages that are logged.")
+    ] = "info"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

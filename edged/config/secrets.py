@@ -44,14 +44,14 @@ def _read_secret(name: str, source: str, credentials: Path | None) -> str:
         if credentials is None or "/" in wanted or not (credentials / wanted).is_file():
             raise ConfigError(
                 f"{what} names the systemd credential {wanted}, which was not given",
-                hint=f"LoadCredential={wanted}:FILE in the unit hands it over",
+                hint=f"LoadCredential={wanted}:FILE in the unit passes it",
                 key=f"auth.shared_secrets.{name}",
             )
         return _read_text(what, credentials / wanted)
     path = Path(source)
     if not path.is_absolute():
         raise ConfigError(
-            f"{what} is not an absolute path", hint="it names the file that holds the secret, not the secret itself",
+            f"{what} is not an absolute path", hint="give the path of a file that contains the secret, not the secret",
             key=f"auth.shared_secrets.{name}",
         )  # fmt: skip
     try:
@@ -61,12 +61,14 @@ def _read_secret(name: str, source: str, credentials: Path | None) -> str:
         is_missing = isinstance(problem, FileNotFoundError)
         raise ConfigError(
             f"{what}: {path}: {problem.strerror}",
-            hint=make_it if is_missing else "let the user that runs edged own it, and enter its folder",
+            hint=make_it
+            if is_missing
+            else "chown it to the user that edged runs as, who must also be able to enter its folder",
             file=str(path),
         ) from None
     if mode & 0o077:
         raise ConfigError(
-            f"{what}: {path} may be read by others (mode {mode & 0o777:04o})",
+            f"{what}: {path} is readable by others (mode {mode & 0o777:04o})",
             hint=f"chmod 600 {path}",
             file=str(path),
         )
@@ -80,10 +82,10 @@ def _read_text(what: str, path: Path) -> str:
         text = data.decode("utf-8")
     except OSError as problem:
         raise ConfigError(
-            f"{what}: {path}: {problem.strerror}", hint="let the user that runs edged own it", file=str(path)
+            f"{what}: {path}: {problem.strerror}", hint="chown it to the user that edged runs as", file=str(path)
         ) from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{what}: {path} is not UTF-8 text", hint="openssl rand -base64 32 makes one") from None
+        raise ConfigError(f"{what}: {path} is not UTF-8 text", hint="generate one: openssl rand -base64 32") from None
     if not text.strip() or len(data) > _LARGEST_SECRET:
-        raise ConfigError(f"{what}: {path} is empty or too large", hint="openssl rand -base64 32 makes one")
+        raise ConfigError(f"{what}: {path} is empty or too large", hint="generate one: openssl rand -base64 32")
     return text
