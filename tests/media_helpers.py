@@ -16,13 +16,13 @@ from pathlib import Path
 import msgspec
 import trio
 
+from edged.config.model import MediaMTXSettings
 from edged.mediamtx.process import ServerState, Supervisor, Timing
-from edged.mediamtx.settings import MediaSettings
 
 REAL = shutil.which("mediamtx")
 STANDIN = Path(__file__).parent / "standin_mediamtx.py"
 #: Everything on loopback, on ports that the system picks.
-LOOPBACK = MediaSettings(rtsp="127.0.0.1:0", hls="127.0.0.1:0", webrtc="127.0.0.1:0", webrtc_udp="127.0.0.1:0")
+LOOPBACK = MediaMTXSettings(rtsp="127.0.0.1:0", hls="127.0.0.1:0", webrtc="127.0.0.1:0", webrtc_udp="127.0.0.1:0")
 ENVIRONMENT = {"PATH": os.environ.get("PATH", os.defpath)}
 QUICK = Timing(first_pause=0.05, longest_pause=0.2, health_every=0.1, health_within=20.0, ready_within=40.0)
 
@@ -106,7 +106,7 @@ def supervisor(hook: Hook, runtime: Path, binary: str | Path, *, timing: Timing 
     wanted = {"wanted_paths": more.pop("wanted_paths")} if "wanted_paths" in more else {}
     settings = msgspec.structs.asdict(LOOPBACK) | {"binary": str(binary), **more}
     return Supervisor(
-        MediaSettings(**settings),  # type: ignore[arg-type]
+        MediaMTXSettings(**settings),  # type: ignore[arg-type]
         hook_url=lambda: hook.url,
         new_secret=hook.new_secret,
         drop_secret=hook.drop_secret,

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import trio
+from entry_helpers import make_entry
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from test_cameras_registry import Store
 
 from edged.cameras.addresses import Addresses, AddressRefused, replace_host, split_host
-from edged.cameras.configured import Configured
+from edged.cameras.entries import CameraEntry
 from edged.cameras.registry import Registry
 from edged.errors import DependencyFailed, InvalidParams
 from edged.store.cameras import Slot
@@ -128,7 +130,7 @@ async def test_a_name_is_followed_and_what_is_forbidden_is_not_read(
     names = Names(cam="192.0.2.7", other="192.0.2.8")
     addresses, store, kept = Addresses(look_up=names), Store(), {}
 
-    async def save(slot: Slot, one: Configured) -> None:
+    async def save(slot: Slot, one: CameraEntry) -> None:
         await trio.lowlevel.checkpoint()
         kept[slot.number] = one
 
@@ -143,10 +145,13 @@ async def test_a_name_is_followed_and_what_is_forbidden_is_not_read(
             (camera,) = registry.all()
             return camera.url, camera.status.value
 
-        added = await registry.describe(Configured("Door", "rtsp://u:p@cam/s"), lambda: None)
+        added = await registry.describe(make_entry("Door", "rtsp://u:p@cam/s"), lambda: None)
         assert (added.name, added.url) == ("camera0", "rtsp://u:p@192.0.2.7/s")
         asked = names.asked
-        await registry.describe(replace(registry.described[0], label="Gate"), lambda: None)
+        await registry.describe(
+            replace(registry.described[0], settings=structs.replace(registry.described[0].settings, name="Gate")),
+            lambda: None,
+        )
         assert names.asked == asked, "another name of the camera looks nothing up"
         names.known["cam"] = "192.0.2.9"
         assert await shown(301) == ("rtsp://u:p@192.0.2.9/s", "CONNECTED")

@@ -10,10 +10,10 @@ import structlog.testing
 import trio
 import trio.testing
 from cameras_helpers import ENUM_FMT, QUERYCAP, answer
+from entry_helpers import make_entry
 from test_cameras_registry import Answers, Box, Udev, device, running
 
 from edged.cameras import probe as probing
-from edged.cameras.configured import Configured
 from edged.cameras.model import Camera, Mode, Status
 from edged.cameras.probe import Probe, choose
 from edged.cameras.reports import Report, carry, shown
@@ -132,7 +132,7 @@ async def test_a_test_camera_with_a_failing_source_is_unplugged_like_any_other(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Its file decides whether it is there, its source whether it works."""
-    async with running(tmp_path, Configured("yard", "test")) as box:
+    async with running(tmp_path, make_entry("yard", "test")) as box:
         await report_and_wait(box, Report("encoder", "no encoder"))
         assert box.states() == {"camera0": "ERROR"}
         await trio.sleep(5)

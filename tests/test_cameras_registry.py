@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 import trio
+from entry_helpers import make_entry
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from patience import fail_after
 
 from edged.cameras import slots
+from edged.cameras.entries import CameraEntry
 from edged.cameras.identity import Slot
 from edged.cameras.model import Camera, CameraChanged, Mode, Status
 from edged.cameras.probe import Probe
-from edged.cameras.registry import Configured, Registry
+from edged.cameras.registry import Registry
 from edged.cameras.watch import Node, Present, ResyncCause, Seen
-from edged.errors import ConfigError, DependencyFailed, StartFailed, StoreFailed
+from edged.errors import DependencyFailed, StartFailed, StoreFailed
 from edged.feeds import Reader
 
 CAMERA = Probe("uvcvideo", "HD Webcam", 1, (Mode("MJPG", 640, 480, (30.0, 15.0)), Mode("YUYV", 1280, 720, (10.0,))))
@@ -116,7 +118,7 @@ class Box:
 @asynccontextmanager
 async def running(
     tmp_path: Path,
-    *configured: Configured,
+    *configured: CameraEntry,
     store: Store | None = None,
     udev: Udev | None = None,
     answers: Answers | None = None,
@@ -136,8 +138,8 @@ async def running(
 async def test_configured_cameras_take_the_first_numbers_in_their_order(tmp_path: Path) -> None:
     """Before any device is looked at, also where there is no udev at all."""
     store = Store()
-    gate = Configured("gate", "rtsp://u:p@10.0.0.9/live", always_on=True, width=1280, height=720, rate=10)
-    registry = Registry(store.load, store.save, [gate, Configured("yard", "test")], state=tmp_path, use_udev=False)
+    gate = make_entry("gate", "rtsp://u:p@10.0.0.9/live", mode="always", size="1280x720", rate=10)
+    registry = Registry(store.load, store.save, [gate, make_entry("yard", "test")], state=tmp_path, use_udev=False)
     async with trio.open_nursery() as nursery:
         await nursery.start(registry.run)
         assert registry.all() == (
@@ -157,14 +159,14 @@ async def test_configured_cameras_take_the_first_numbers_in_their_order(tmp_path
         nursery.cancel_scope.cancel()
     assert store.slots == {
         0: Slot(0, gate.identity, "gate", "rtsp"),
-        1: Slot(1, Configured("yard", "test").identity, "yard", "test"),
+        1: Slot(1, make_entry("yard", "test").identity, "yard", "test"),
     }
 
 
 async def test_a_slot_of_before_there_were_identities_is_known_by_its_label(tmp_path: Path) -> None:
     """Whatever the order, and the source; a number that a removed camera had is not given again."""
     store = Store({0: Slot(0, {}, "gone", "rtsp"), 1: Slot(1, {}, "gate", "test")})
-    configured = [Configured("new", "rtsps://h/"), Configured("gate", "rtsp://h/")]
+    configured = [make_entry("new", "rtsps://h/"), make_entry("gate", "rtsp://h/")]
     async with running(tmp_path, *configured, store=store) as box:
         assert [(camera.name, camera.label) for camera in box.registry.all()] == [
             ("camera1", "gate"),
@@ -176,7 +178,7 @@ async def test_a_slot_of_before_there_were_identities_is_known_by_its_label(tmp_
 
 async def test_a_camera_is_found_by_its_name_and_by_today_s_node(tmp_path: Path) -> None:
     """And by nothing else."""
-    async with running(tmp_path, Configured("yard", "test"), udev=Udev(device(3, "1"))) as box:
+    async with running(tmp_path, make_entry("yard", "test"), udev=Udev(device(3, "1"))) as box:
         camera = await box.next()
         assert camera.name == "camera1"
         assert box.registry.find("camera1") is box.registry.find("/dev/video3") is camera
@@ -186,8 +188,8 @@ async def test_a_camera_is_found_by_its_name_and_by_today_s_node(tmp_path: Path)
 
 async def test_a_test_picture_stands_in_for_a_device_file_until_a_device_has_it(tmp_path: Path) -> None:
     """Scripts of the guides ask for /dev/video0; it is no name of the picture's, and a real device goes first."""
-    yard = Configured("yard", "test", stand_in="/dev/video0")
-    async with running(tmp_path, yard, Configured("barn", "test", stand_in="/dev/video1")) as box:
+    yard = make_entry("yard", "test", stand_in="/dev/video0")
+    async with running(tmp_path, yard, make_entry("barn", "test", stand_in="/dev/video1")) as box:
         found = box.registry.find("/dev/video0")
         assert found is box.registry.find("camera0") is not None
         assert (found.node, found.names) == (None, {"camera0"})
@@ -203,7 +205,7 @@ async def test_a_test_picture_stands_in_for_a_device_file_until_a_device_has_it(
 
 async def test_nothing_moves_while_nothing_changes(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
     """`all` is the identical tuple and `version` the same number; a change makes new ones."""
-    async with running(tmp_path, Configured("yard", "test")) as box:
+    async with running(tmp_path, make_entry("yard", "test")) as box:
         before, version = box.registry.all(), box.registry.version
         await trio.sleep(60)
         assert box.registry.all() is before
@@ -216,7 +218,7 @@ async def test_nothing_moves_while_nothing_changes(tmp_path: Path, autojump_cloc
 
 async def test_a_test_camera_is_there_while_its_file_is(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
     """Deleting the file unplugs it, making it plugs it in; each is told once, within 0.2 s."""
-    async with running(tmp_path, Configured("yard", "test"), Configured("barn", "test")) as box:
+    async with running(tmp_path, make_entry("yard", "test"), make_entry("barn", "test")) as box:
         file = tmp_path / "test-cameras" / "yard"
         assert file.exists()
         for status, change in [("DISCONNECTED", file.unlink), ("CONNECTED", file.touch)] * 2:
@@ -231,41 +233,23 @@ async def test_a_test_camera_is_there_while_its_file_is(tmp_path: Path, autojump
 async def test_a_test_camera_that_was_unplugged_stays_so_over_a_restart(tmp_path: Path) -> None:
     """Its file is made the very first time only."""
     store = Store({0: Slot(0, {}, "yard", "test")})
-    async with running(tmp_path, Configured("yard", "test"), store=store) as box:
+    async with running(tmp_path, make_entry("yard", "test"), store=store) as box:
         assert box.states() == {"camera0": "DISCONNECTED"}
 
 
 async def test_a_state_folder_that_cannot_be_written_ends_the_start(tmp_path: Path) -> None:
     """With a sentence that names it."""
     (tmp_path / "test-cameras").write_text("in the way")
-    registry = Registry(list, Store().save, [Configured("yard", "test")], state=str(tmp_path))
+    registry = Registry(list, Store().save, [make_entry("yard", "test")], state=str(tmp_path))
     with pytest.raises(StartFailed, match="test-cameras"):
         await registry.run()
 
 
 async def test_a_configured_slot_that_cannot_be_stored_ends_the_start(tmp_path: Path) -> None:
     """Its number might be another camera's tomorrow."""
-    registry = Registry(list, Store(failures=1).save, [Configured("gate", "rtsp://h/")], state=tmp_path)
+    registry = Registry(list, Store(failures=1).save, [make_entry("gate", "rtsp://h/")], state=tmp_path)
     with pytest.raises(StoreFailed):
         await registry.run()
-
-
-@pytest.mark.parametrize(
-    ("configured", "words"),
-    [
-        ([Configured("a", "test"), Configured("a", "rtsp://h/")], "two cameras"),
-        ([Configured("../a", "test")], "file name"),
-        ([Configured("..", "test")], "file name"),
-        ([Configured("a", "tset")], "udevadm"),
-        ([Configured("a", "")], "udevadm"),
-        ([Configured("a", "ID_SERIAL=")], "udevadm"),
-        ([Configured("a", "http://h/")], "udevadm"),
-    ],
-)
-def test_a_camera_that_cannot_be_is_refused(configured: list[Configured], words: str, tmp_path: Path) -> None:
-    """Before anything starts, with what to do."""
-    with pytest.raises(ConfigError, match=words):
-        Registry(list, Store().save, configured, state=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +271,7 @@ def test_a_camera_that_cannot_be_is_refused(configured: list[Configured], words:
 def test_a_udev_match_holds_if_all_of_it_does(source: str, fits: bool) -> None:
     """Globs over properties, case and all."""
     properties = {"ID_SERIAL": "Logitech_1", "ID_PATH": "usb-1", "ID_V4L_PRODUCT": "HD Web cam"}
-    assert Configured("a", source).fits(properties) is fits
+    assert make_entry("a", source).fits(properties) is fits
 
 
 async def test_a_camera_that_is_plugged_in_is_shown_with_its_mode(
@@ -314,8 +298,10 @@ async def test_a_udev_match_in_the_config_sets_name_and_mode(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     """The first one that fits; the camera keeps the name when it is unplugged."""
-    match = Configured("porch", "ID_PATH=usb-1", True, 1280, 720, 5.0, 500_000, "h264_v4l2m2m")
-    async with running(tmp_path, Configured("other", "ID_PATH=usb-2"), match) as box:
+    match = make_entry(
+        "porch", "ID_PATH=usb-1", mode="always", size="1280x720", rate=5.0, bitrate=500_000, encoder="h264_v4l2m2m"
+    )
+    async with running(tmp_path, make_entry("other", "ID_PATH=usb-2"), match) as box:
         box.udev.tell(device(0, "1"))
         camera = await box.next()
         assert (camera.label, camera.always_on, camera.bitrate, camera.encoder) == (
@@ -333,9 +319,9 @@ async def test_a_label_that_changes_in_the_config_is_stored(
 ) -> None:
     """The number stays."""
     store = Store()
-    async with running(tmp_path, Configured("old", "ID_BUS=usb"), store=store, udev=Udev(device(0, "1"))) as box:
+    async with running(tmp_path, make_entry("old", "ID_BUS=usb"), store=store, udev=Udev(device(0, "1"))) as box:
         await box.next()
-    async with running(tmp_path, Configured("new", "ID_BUS=usb"), store=store, udev=Udev(device(0, "1"))) as box:
+    async with running(tmp_path, make_entry("new", "ID_BUS=usb"), store=store, udev=Udev(device(0, "1"))) as box:
         assert (await box.next()).label == "new"
         await trio.testing.wait_all_tasks_blocked()
     assert [slot.label for slot in store.slots.values()] == ["new"]

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from patience import fail_after
 from pictures_helpers import Camera
 
-from edged.mediamtx.addresses import connect, host_of, join_address, reach, split_address
+from edged.config.addresses import parse_address
+from edged.mediamtx.addresses import connect, host_of, join_address, reach
 from edged.mediamtx.process import ServerState
 from edged.operations.listings import list_streams
 
@@ -39,7 +40,7 @@ def test_a_listener_is_reached_where_it_is_bound(address: str, where: str) -> No
 
 @given(st.ip_addresses().map(str), PORTS)
 def test_what_is_joined_is_split_into_the_same(host: str, port: int) -> None:
-    assert split_address(join_address(host, port)) == (host, port)
+    assert parse_address(join_address(host, port)) == (host, port)
 
 
 @given(st.ip_addresses().filter(lambda each: not each.is_unspecified).map(str), PORTS)

@@ -18,7 +18,7 @@ from edged.mediamtx.causes import CAUSES, NoPicture
 from edged.mediamtx.conditions import Condition, Conditions
 from edged.mediamtx.figures import Figures, RateMeter, read_size
 from edged.mediamtx.looks import LONGEST_PAUSE_SECONDS, LOOK_SECONDS, Looks, next_look
-from edged.mediamtx.sources import Source
+from edged.mediamtx.sources import CameraSource
 
 GATE = Camera(kind="rtsp", url="rtsp://127.0.0.1:1/x", width=0, height=0, rate=0.0)
 _WORDS = st.one_of(
@@ -116,7 +116,7 @@ class Pictures:
         self.cause: causes.Cause | None = causes.BUSY
         self.conditions = Conditions()
 
-    async def snapshot(self, source: Source) -> bytes:
+    async def snapshot(self, source: CameraSource) -> bytes:
         await trio.lowlevel.checkpoint()
         self.asked += 1
         if self.cause is not None:

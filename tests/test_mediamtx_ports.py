@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from media_helpers import LOOPBACK
 
+from edged.config.model import MediaMTXSettings
 from edged.mediamtx.ports import find_holder, pick_ports
-from edged.mediamtx.settings import MediaSettings, port_of
+from edged.mediamtx.settings import port_of
 
 
 def test_ports_that_are_left_open_are_picked_and_differ() -> None:
@@ -26,7 +27,7 @@ def test_ports_that_are_left_open_are_picked_and_differ() -> None:
 
 def test_other_addresses_stay_as_they_are() -> None:
     """A port that was chosen is not ours to change, and off is off."""
-    settings = MediaSettings(rtsp=":8554", hls="off")
+    settings = MediaMTXSettings(rtsp=":8554", hls="off")
     assert pick_ports(settings)[0] == settings
 
 

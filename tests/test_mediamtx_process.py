@@ -33,9 +33,10 @@ from patience import fail_after
 from structlog.testing import capture_logs
 from test_mediamtx_settings import FakeSource
 
+from edged.config.model import MediaMTXSettings
 from edged.mediamtx.paths import Paths
 from edged.mediamtx.process import ServerState, Supervisor, Timing
-from edged.mediamtx.settings import MediaSettings, path_conf
+from edged.mediamtx.settings import path_conf
 from edged.mediamtx.viewers import Viewers
 
 BRISK = Timing(first_pause=0.05, longest_pause=0.2, health_every=0.05, health_within=1.0, stop_grace=0.5)
@@ -91,7 +92,7 @@ async def test_the_search_is_repeated_each_30_seconds(
     monkeypatch.setattr(process, "find_binary", search)
     with capture_logs() as logs:
         server = Supervisor(
-            MediaSettings(binary="/nowhere"),
+            MediaMTXSettings(binary="/nowhere"),
             hook_url=str,
             new_secret=lambda path, action, uses: "",
             drop_secret=lambda secret: None,
@@ -385,7 +386,7 @@ async def test_a_taken_api_port_is_picked_anew_at_once(
     pick, taken = process.pick_ports, trio.socket.socket()
     await taken.bind(("127.0.0.1", 0))
     taken.listen()
-    answers: list[Callable[[MediaSettings], tuple[MediaSettings, int]]] = [
+    answers: list[Callable[[MediaMTXSettings], tuple[MediaMTXSettings, int]]] = [
         lambda settings: (pick(settings)[0], taken.getsockname()[1]),
         pick,
     ]

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import trio
+from entry_helpers import make_entry
 from patience import fail_after
 from services_helpers import make_services
 
@@ -20,7 +21,7 @@ from edged.access.authority import Authority
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger, key_identity
 from edged.accounts.first_admin import FirstAdmin
-from edged.cameras.configured import Configured
+from edged.cameras.entries import CameraEntry
 from edged.cameras.model import Camera, Status
 from edged.clock import Clock
 from edged.credentials.api_keys import KeyRecord, mint, mint_secret
@@ -127,14 +128,14 @@ class Cameras:
         return next((camera for camera in self.present if device in camera.every_name), None)
 
     @property
-    def described(self) -> dict[int, Configured]:
+    def described(self) -> dict[int, CameraEntry]:
         """As if calls had added every one."""
         return {
-            int(camera.name[6:]): Configured(camera.label, "rtsp://192.0.2.1/", number=int(camera.name[6:]))
+            int(camera.name[6:]): make_entry(camera.label, "rtsp://192.0.2.1/", number=int(camera.name[6:]))
             for camera in self.present
         }
 
-    async def describe(self, one: Configured, confirm: Callable[[], None]) -> Camera:
+    async def describe(self, one: CameraEntry, confirm: Callable[[], None]) -> Camera:
         confirm()
         return self.present[0]
 

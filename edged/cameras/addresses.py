@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import structlog
 import trio
 
-from edged.cameras.configured import Configured
+from edged.cameras.entries import CameraEntry
 from edged.config.sources import DEFAULT_PORTS, is_network
 from edged.errors import DependencyFailed, EdgedError, InvalidParams
 
@@ -129,7 +129,7 @@ class Described(Protocol):
 
     @property
     def described(self) -> Any: ...
-    async def readdress(self, one: Configured, address: str) -> None: ...
+    async def readdress(self, one: CameraEntry, address: str) -> None: ...
 
 
 async def follow(registry: Described, addresses: Addresses) -> None:
@@ -144,7 +144,7 @@ async def follow(registry: Described, addresses: Addresses) -> None:
             if one.number is None:
                 continue
             try:
-                address = await addresses.resolve(one.source)
+                address = await addresses.resolve(one.settings.source)
             except AddressRefused as problem:
                 address, sentence = "", str(problem)
             except EdgedError as problem:

@@ -15,13 +15,14 @@ from typing import Final, Protocol, TypeAlias
 import structlog
 import trio
 
-from edged.cameras.configured import ID, Configured
+from edged.cameras.entries import ID, CameraEntry
 from edged.cameras.fixed import Shown
 from edged.cameras.identity import INDEX_PROPERTY, find_slot, identity_of
 from edged.cameras.model import Camera, Status
 from edged.cameras.probe import Probe, choose
 from edged.cameras.slots import Slots
 from edged.cameras.watch import Node, Present, ResyncCause, Seen
+from edged.config.model import CameraSettings
 from edged.errors import EdgedError
 from edged.store.cameras import Slot
 
@@ -33,6 +34,8 @@ DEBOUNCE: Final = 0.3
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0
 #: Seconds that a camera which answered waits for one before it that does not.
 _LONGEST_TURN = 0.5
+#: How a camera that no settings describe is used: only the defaults of these count.
+_DEFAULTS: Final = CameraSettings(name="USB", source="ID_BUS=usb")
 
 
 class Watch(Protocol):
@@ -73,7 +76,7 @@ class Devices:
         self,
         slots: Slots,
         registry: Shown,
-        matches: Sequence[Configured],
+        matches: Sequence[CameraEntry],
         *,
         resynced: Callable[[ResyncCause], None],
         watch: Watch,
@@ -206,7 +209,7 @@ class Devices:
 
     async def _show(self, device: Device, node: Node, found: Probe | None, problem: str) -> None:
         """Bind a device to its slot and show it. A new slot is stored first, so that its number is never another's."""
-        settings = next((one for one in self.matches if one.fits(node.properties)), None)
+        settings = next((one.settings for one in self.matches if one.fits(node.properties)), None)
         slot = self._slot_of(device, node, found, settings)
         if slot is None:
             return
@@ -221,7 +224,7 @@ class Devices:
         self._registry.put(slot.number, _usb_camera(slot, node, found, problem, settings))
         await self._slots.store(slot)
 
-    def _slot_of(self, device: Device, node: Node, found: Probe | None, settings: Configured | None) -> Slot | None:
+    def _slot_of(self, device: Device, node: Node, found: Probe | None, settings: CameraSettings | None) -> Slot | None:
         """The slot of a device as it should be stored, maybe a new one; None for a device that gets none."""
         others = [one for one in self._devices.values() if one is not device and one.node is not None]
         own = settings.id if settings else ""
@@ -238,7 +241,7 @@ class Devices:
         ):
             log.warning("camera_ambiguous", node=node.node, remedy="two devices look the same: move one, replug both")
             return None
-        label = settings.label if settings else ""
+        label = settings.name if settings else ""
         identity = {**device.identity, ID: own} if own else device.identity
         path = self._path_for(device, settings)
         if slot is not None:
@@ -252,7 +255,7 @@ class Devices:
         product = (found.card if found else "") or node.properties.get("ID_V4L_PRODUCT") or node.node
         return Slot(self._slots.first_free(), identity, label or product, "usb", path)
 
-    def _path_for(self, device: Device, settings: Configured | None) -> str:
+    def _path_for(self, device: Device, settings: CameraSettings | None) -> str:
         """The path that the settings give; of several devices that one entry fits, the first has it."""
         if settings is None or not settings.path:
             return ""
@@ -270,10 +273,10 @@ class Devices:
             if slot.path and other.number != slot.number and camera is not None and camera.path == slot.path:
                 self._registry.put(other.number, replace(camera, path=""))
 
-    async def set_matches(self, matches: Sequence[Configured]) -> None:
+    async def set_matches(self, matches: Sequence[CameraEntry]) -> None:
         """These are the settings' entries now. Raises StoreFailed, Overloaded."""
         self.matches = matches
-        paths = {one.path for one in matches}
+        paths = {one.settings.path for one in matches}
         bound = {device.slot for device in self._devices.values()}
         for slot in self._slots.all():
             camera = self._registry.shown(slot.number)
@@ -311,9 +314,9 @@ def unplugged(camera: Camera) -> Camera:
     return replace(camera, status=Status.DISCONNECTED, node=None, problem="", cause="")
 
 
-def _usb_camera(slot: Slot, node: Node, found: Probe | None, problem: str, settings: Configured | None) -> Camera:
+def _usb_camera(slot: Slot, node: Node, found: Probe | None, problem: str, settings: CameraSettings | None) -> Camera:
     """The camera behind a node: asked and connected, or in trouble."""
-    wanted = settings or Configured(slot.label, "")
+    wanted = settings or _DEFAULTS
     modes = found.modes if found else ()
     mode, rate = choose(modes, wanted.width, wanted.height, wanted.rate) or (None, wanted.rate)
     return Camera(
@@ -322,7 +325,7 @@ def _usb_camera(slot: Slot, node: Node, found: Probe | None, problem: str, setti
         kind="usb",
         status=Status.CONNECTED if found else Status.ERROR,
         node=node.node,
-        always_on=wanted.always_on,
+        always_on=wanted.mode == "always",
         pixel_format=mode.pixel_format if mode else "",
         width=mode.width if mode else wanted.width,
         height=mode.height if mode else wanted.height,

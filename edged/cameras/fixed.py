@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeAlias
 import structlog
 import trio
 
-from edged.cameras.configured import Configured, recognise
+from edged.cameras.entries import CameraEntry, recognise
 from edged.cameras.model import Camera, Status
 from edged.cameras.slots import Slots
 from edged.errors import StartFailed
@@ -35,7 +35,7 @@ class Shown(Protocol):
 
 
 #: Commits an added camera with its slot, in one transaction; raises EdgedError if it cannot.
-SaveAdded: TypeAlias = Callable[[Slot, Configured], Awaitable[None]]
+SaveAdded: TypeAlias = Callable[[Slot, CameraEntry], Awaitable[None]]
 #: Commits that the added camera in this slot is no more.
 RemoveAdded: TypeAlias = Callable[[int], Awaitable[None]]
 
@@ -51,18 +51,18 @@ class FixedCameras:
         self._tests = state / "test-cameras"
         self._save_added = save_added
         self._remove_added = remove_added
-        self._entries: dict[int, Configured] = {}
+        self._entries: dict[int, CameraEntry] = {}
         #: Set when the settings describe others; another one takes its place.
         self._described = trio.Event()
         #: Paths that the settings give, also to USB cameras: an added camera has to do without them.
         self._taken: frozenset[str] = frozenset()
 
     @property
-    def entries(self) -> Mapping[int, Configured]:
+    def entries(self) -> Mapping[int, CameraEntry]:
         """What is described now, by slot."""
         return MappingProxyType(self._entries)
 
-    async def set_configured(self, configured: Sequence[Configured], added: Sequence[Configured] = ()) -> None:
+    async def set_configured(self, configured: Sequence[CameraEntry], added: Sequence[CameraEntry] = ()) -> None:
         """These are the settings' cameras now, and no other; slots are found or made, and stored before any is shown.
 
         `added`: cameras that calls have added, at the start; later they stay as they are. Raises StoreFailed,
@@ -72,12 +72,12 @@ class FixedCameras:
         wanted = [one for one in configured if one.kind != "usb"]
         numbers = {one.number for one in kept}
         found = recognise(wanted, [slot for slot in self._slots.all() if slot.number not in numbers])
-        entries: dict[int, Configured] = {}
+        entries: dict[int, CameraEntry] = {}
         for one, slot in zip(wanted, found, strict=True):
             before = slot
             slot = replace(
-                slot or Slot(self._slots.first_free(), {}, one.label, one.kind),
-                identity=one.identity, label=one.label, kind=one.kind, path=one.path,
+                slot or Slot(self._slots.first_free(), {}, one.settings.name, one.kind),
+                identity=one.identity, label=one.settings.name, kind=one.kind, path=one.settings.path,
             )  # fmt: skip
             if one.kind == "test":
                 self._plug_in(one, before)
@@ -86,7 +86,7 @@ class FixedCameras:
             entries[slot.number] = one
         entries |= {one.number: one for one in kept if one.number is not None}
         # No checkpoint from here on: whoever follows the changes sees all of them at once.
-        self._taken = frozenset(one.path for one in configured) - {""}
+        self._taken = frozenset(one.settings.path for one in configured) - {""}
         for number in self._entries.keys() - entries.keys():
             self._registry.forget(number)
         self._entries = entries
@@ -95,7 +95,7 @@ class FixedCameras:
         self._described.set()
         self._described = trio.Event()
 
-    async def set_added(self, one: Configured) -> Camera:
+    async def set_added(self, one: CameraEntry) -> Camera:
         """Add a camera (`number` None), or change one that was added; it is stored before it is shown.
 
         A camera that was removed is recognised and gets its slot back. Raises StoreFailed or Overloaded.
@@ -103,8 +103,8 @@ class FixedCameras:
         slot = next((slot for slot in self._slots.all() if slot.number == one.number), None)
         if slot is None:
             (slot,) = recognise([one], [slot for slot in self._slots.all() if slot.number not in self._entries])
-        slot = slot or Slot(self._slots.first_free(), {}, one.label, one.kind)
-        slot = replace(slot, identity=one.identity, label=one.label, kind=one.kind, path=one.path)
+        slot = slot or Slot(self._slots.first_free(), {}, one.settings.name, one.kind)
+        slot = replace(slot, identity=one.identity, label=one.settings.name, kind=one.kind, path=one.settings.path)
         one = replace(one, number=slot.number)
         # A commit that was begun may come true, so that its number is not given back meanwhile.
         with trio.CancelScope(shield=True), self._slots.reserved(slot):
@@ -134,48 +134,48 @@ class FixedCameras:
                 if camera.is_attached is not (status is Status.CONNECTED):
                     self._registry.put(number, replace(camera, status=status, cause="", problem=""))
 
-    def _show(self, number: int, one: Configured) -> Camera:
+    def _show(self, number: int, one: CameraEntry) -> Camera:
         camera = self._camera(number, one)
         self._registry.put(number, camera)
         return camera
 
-    def _camera(self, number: int, one: Configured) -> Camera:
-        path = one.path
+    def _camera(self, number: int, one: CameraEntry) -> Camera:
+        path = one.settings.path
         if one.number is not None and path in self._taken:
             _log.warning("path_taken", camera=f"camera{number}", path=path, remedy="a camera of the settings has it")
             path = ""
         return Camera(
             name=f"camera{number}",
-            label=one.label,
+            label=one.settings.name,
             kind=one.kind,
             status=self._status(one),
             url=_url(one),
             always_on=one.always_on,
             # A network camera's stream is what the camera makes it: nothing is known of it until it has been seen.
-            width=0 if one.kind == "rtsp" else one.width,
-            height=0 if one.kind == "rtsp" else one.height,
-            rate=0.0 if one.kind == "rtsp" else one.rate,
-            bitrate=one.bitrate,
-            encoder=one.encoder,
+            width=0 if one.kind == "rtsp" else one.settings.width,
+            height=0 if one.kind == "rtsp" else one.settings.height,
+            rate=0.0 if one.kind == "rtsp" else one.settings.rate,
+            bitrate=one.settings.bitrate,
+            encoder=one.settings.encoder,
             problem="it is where an added camera may not be: see sources.also_allowed" if _is_nowhere(one) else "",
             path=path,
-            transport=one.transport,
+            transport=one.settings.rtsp_transport,
             stand_in=one.stand_in,
         )
 
-    def _status(self, one: Configured) -> Status:
+    def _status(self, one: CameraEntry) -> Status:
         if one.kind == "rtsp":
             return Status.ERROR if _is_nowhere(one) else Status.CONNECTED
-        return Status.CONNECTED if (self._tests / one.label).exists() else Status.DISCONNECTED
+        return Status.CONNECTED if (self._tests / one.settings.name).exists() else Status.DISCONNECTED
 
-    def _plug_in(self, one: Configured, before: Slot | None) -> None:
+    def _plug_in(self, one: CameraEntry, before: Slot | None) -> None:
         """A new test camera is there to begin with; one that was renamed stays as it was."""
-        file = self._tests / one.label
+        file = self._tests / one.settings.name
         try:
             self._tests.mkdir(parents=True, exist_ok=True)
             if before is None or before.kind != "test":
                 file.touch()
-            elif before.label != one.label and (old := self._tests / before.label).exists():
+            elif before.label != one.settings.name and (old := self._tests / before.label).exists():
                 old.rename(file)
         except OSError as failure:
             raise StartFailed(
@@ -183,12 +183,12 @@ class FixedCameras:
             ) from failure
 
 
-def _url(one: Configured) -> str | None:
+def _url(one: CameraEntry) -> str | None:
     """What is opened: of an added camera the literal address that was judged, and nothing else."""
     if one.kind != "rtsp":
         return None
-    return one.source if one.number is None else one.address or None
+    return one.settings.source if one.number is None else one.address or None
 
 
-def _is_nowhere(one: Configured) -> bool:
+def _is_nowhere(one: CameraEntry) -> bool:
     return one.number is not None and not one.address

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, TypeAlias
+
+from edged.config.sources import RtspTransport, SourceKind
 
 
 class Status(StrEnum):
@@ -13,10 +14,6 @@ class Status(StrEnum):
     CONNECTED = "CONNECTED"
     DISCONNECTED = "DISCONNECTED"
     ERROR = "ERROR"
-
-
-Kind: TypeAlias = Literal["usb", "rtsp", "test"]
-Transport: TypeAlias = Literal["auto", "tcp", "udp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,7 @@ class Camera:
 
     name: str
     label: str
-    kind: Kind
+    kind: SourceKind
     status: Status
     node: str | None = None
     url: str | None = None
@@ -59,7 +56,7 @@ class Camera:
     problem: str = ""
     cause: str = ""
     path: str = ""
-    transport: Transport = "auto"
+    transport: RtspTransport = "auto"
     #: The device file that a test picture can be asked for by, while no device has it. It is no name of the camera:
     #: nothing is stored by it, and nobody is told it.
     stand_in: str = ""

@@ -16,8 +16,8 @@ import trio
 
 from edged.cameras import reports
 from edged.cameras.addresses import Addresses, follow
-from edged.cameras.configured import Configured, check
 from edged.cameras.devices import Ask, Devices, Watch, unplugged
+from edged.cameras.entries import CameraEntry
 from edged.cameras.fixed import FixedCameras, RemoveAdded, SaveAdded
 from edged.cameras.model import Camera, CameraChanged, Status
 from edged.cameras.probe import probe
@@ -28,15 +28,13 @@ from edged.errors import InvalidState, Unsupported
 from edged.feeds import Feed
 from edged.store.cameras import Slot
 
-__all__ = ["Configured", "Registry"]
-
 log = structlog.get_logger("cameras")
 
 #: Cameras that calls may have added, together with all others.
 MOST_CAMERAS: Final = 128
 
 
-async def _save_nothing(_slot: Slot, _one: Configured) -> None:
+async def _save_nothing(_slot: Slot, _one: CameraEntry) -> None:
     raise Unsupported("this box keeps no added cameras")
 
 
@@ -49,26 +47,25 @@ class Registry:
 
     `load_slots` is called once, at the start; `save_slot` commits one slot and raises EdgedError if it cannot; so do
     `save_added` and `remove_added` for what calls have `added`. `state`: folder that holds `test-cameras/`. `resynced`
-    counts lost udev events by cause. Raises ConfigError for a configured camera that cannot be.
+    counts lost udev events by cause.
     """
 
     def __init__(
         self,
         load_slots: Callable[[], Iterable[Slot]],
         save_slot: Callable[[Slot], Awaitable[None]],
-        configured: Sequence[Configured] = (),
+        configured: Sequence[CameraEntry] = (),
         *,
         state: Path | str,
         use_udev: bool = True,
         resynced: Callable[[ResyncCause], None] = lambda _cause: None,
         watch: Watch = watch,
         probe: Ask = probe,
-        added: Sequence[Configured] = (),
+        added: Sequence[CameraEntry] = (),
         save_added: SaveAdded = _save_nothing,
         remove_added: RemoveAdded = _remove_nothing,
         addresses: Addresses | None = None,
     ) -> None:
-        check(configured)
         self.changes: Feed[CameraChanged] = Feed()
         #: Rises with each change.
         self.version = 0
@@ -108,7 +105,7 @@ class Registry:
         """
         self._slots.load()
         await self._fixed.set_configured(self._configured, self._added)
-        paths = {one.path for one in _matches(self._configured)}
+        paths = {one.settings.path for one in _matches(self._configured)}
         for slot in self._slots.all():
             if slot.kind == "usb":
                 path = slot.path if slot.path in paths else ""
@@ -127,22 +124,21 @@ class Registry:
             task_status.started()
 
     @property
-    def described(self) -> Mapping[int, Configured]:
+    def described(self) -> Mapping[int, CameraEntry]:
         """The network cameras and test pictures as they are described, by slot."""
         return self._fixed.entries
 
-    async def configure(self, configured: Sequence[Configured]) -> None:
+    async def configure(self, configured: Sequence[CameraEntry]) -> None:
         """The settings were read again: these are its cameras now. Whatever did not change goes on undisturbed.
 
-        Raises ConfigError, StartFailed, StoreFailed, Overloaded; network cameras and test pictures are then as before.
+        Raises StartFailed, StoreFailed, Overloaded; network cameras and test pictures are then as before.
         """
-        check(configured)
         async with self._changing:
             await self._fixed.set_configured(configured)
             self._configured = configured
             await self._devices.set_matches(_matches(configured))
 
-    async def describe(self, one: Configured, confirm: Callable[[], None]) -> Camera:
+    async def describe(self, one: CameraEntry, confirm: Callable[[], None]) -> Camera:
         """Add a network camera, or change the added one in the slot `one.number`; stored before it is shown.
 
         `confirm` is asked right before the commit, and raises what forbids it. Raises InvalidParams for a source that
@@ -150,14 +146,14 @@ class Registry:
         DependencyFailed, StoreFailed, Overloaded.
         """
         held = None if one.number is None else self.described.get(one.number)
-        known = held.address if held is not None and held.source == one.source else ""
-        one = replace(one, address=known or await self.addresses.resolve(one.source))
+        known = held.address if held is not None and held.settings.source == one.settings.source else ""
+        one = replace(one, address=known or await self.addresses.resolve(one.settings.source))
         async with self._changing:
             self._check(one)
             confirm()
             return await self._fixed.set_added(one)
 
-    async def readdress(self, one: Configured, address: str) -> None:
+    async def readdress(self, one: CameraEntry, address: str) -> None:
         """An added camera has another address now, "" for none that it may have. Raises StoreFailed, Overloaded."""
         async with self._changing:
             if one.number is not None and self.described.get(one.number) is one:
@@ -171,32 +167,33 @@ class Registry:
             confirm()
             await self._fixed.remove(number)
 
-    def _check(self, one: Configured) -> None:
-        holder = self.find(one.path) if one.path else None
-        if (holder is not None and holder.name != f"camera{one.number}") or one.path in self._settings_paths():
+    def _check(self, one: CameraEntry) -> None:
+        path = one.settings.path
+        holder = self.find(path) if path else None
+        if (holder is not None and holder.name != f"camera{one.number}") or path in self._settings_paths():
             whose = holder.name if holder is not None else "a camera of the settings"
-            raise InvalidState(f"the path {one.path!r} is {whose}'s already", hint="choose another", path=one.path)
+            raise InvalidState(f"the path {path!r} is {whose}'s already", hint="choose another", path=path)
         for camera in self._all:
-            if camera.label == one.label and camera.name != f"camera{one.number}":
+            if camera.label == one.settings.name and camera.name != f"camera{one.number}":
                 raise InvalidState(
-                    f"{camera.name} is called {one.label!r}", hint="choose another name", camera=camera.name
+                    f"{camera.name} is called {one.settings.name!r}", hint="choose another name", camera=camera.name
                 )
         for number, other in self.described.items():
             if number != one.number and other.identity == one.identity:
                 raise InvalidState(
-                    f"camera{number} ({other.label}) has this source already",
+                    f"camera{number} ({other.settings.name}) has this source already",
                     hint="change that one, or give this one an id of its own",
                     camera=f"camera{number}",
                 )
-            if number != one.number and one.id and other.id == one.id:
+            if number != one.number and one.settings.id and other.settings.id == one.settings.id:
                 raise InvalidState(
-                    f"camera{number} has the id {one.id!r}", hint="choose another", camera=f"camera{number}"
+                    f"camera{number} has the id {one.settings.id!r}", hint="choose another", camera=f"camera{number}"
                 )
         if one.number is None and len(self._cameras) >= MOST_CAMERAS:
             raise InvalidState(f"there are {MOST_CAMERAS} cameras", hint="remove one first")
 
     def _settings_paths(self) -> frozenset[str]:
-        return frozenset(one.path for one in self._configured) - {""}
+        return frozenset(one.settings.path for one in self._configured) - {""}
 
     def shown(self, number: int) -> Camera | None:
         """The camera of a slot as it is known now."""
@@ -247,5 +244,5 @@ class Registry:
         self.version += 1
 
 
-def _matches(configured: Sequence[Configured]) -> list[Configured]:
+def _matches(configured: Sequence[CameraEntry]) -> list[CameraEntry]:
     return [one for one in configured if one.kind == "usb"]

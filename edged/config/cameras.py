@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from edged.config.addresses import check_network
 from edged.config.sections import Section
+from edged.config.sources import RtspTransport
 
 _LABEL = re.compile(r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]{0,63}\Z")
 _PATH = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
@@ -57,7 +58,7 @@ class CameraSettings(Section, frozen=True, kw_only=True):
         ),
     ] = ""
     rtsp_transport: Annotated[
-        Literal["auto", "tcp", "udp"],
+        RtspTransport,
         Meta(description="Transport of an rtsp:// source: tcp, udp, or auto (TCP, then UDP)."),
     ] = "auto"
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from typing import Final, Literal, TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit
+
+#: What sort of source a camera is: a device on USB, an address in the network, or a picture that edged makes itself.
+SourceKind: TypeAlias = Literal["usb", "rtsp", "test"]
+#: How an RTSP source sends its pictures; auto: TCP, and UDP where there is no TCP.
+RtspTransport: TypeAlias = Literal["auto", "tcp", "udp"]
 
 #: Query parameters that are user names and passwords. Stored identities rest on these words: another list makes every
 #: camera that has one of the words that differ a new camera.

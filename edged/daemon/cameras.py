@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from edged.cameras.addresses import Addresses
-from edged.cameras.configured import Configured, of_settings, to_settings
+from edged.cameras.entries import CameraEntry
 from edged.cameras.registry import Registry
 from edged.cameras.watch import ResyncCause
 from edged.config.model import CameraSettings, Config
@@ -28,8 +28,8 @@ def build_cameras(config: Config, trust: Database, resynced: Callable[[ResyncCau
     async def save(slot: Slot) -> None:
         await trust.write(lambda connection: store.save(connection, slot))
 
-    async def save_added(slot: Slot, one: Configured) -> None:
-        added = Added(slot.number, msgspec.json.encode(to_settings(one)).decode(), one.address)
+    async def save_added(slot: Slot, one: CameraEntry) -> None:
+        added = Added(slot.number, msgspec.json.encode(one.settings).decode(), one.address)
         await trust.write(lambda connection: store.save_added(connection, slot, added))
 
     async def remove_added(number: int) -> None:
@@ -43,15 +43,15 @@ def build_cameras(config: Config, trust: Database, resynced: Callable[[ResyncCau
     )  # fmt: skip
 
 
-def read_cameras(config: Config) -> list[Configured]:
+def read_cameras(config: Config) -> list[CameraEntry]:
     """The `[[camera]]` entries as the registry knows them; test pictures stand in for /dev/video0 and so on."""
     places = config.camera_places or ("",) * len(config.camera)
-    found = [of_settings(settings, place) for settings, place in zip(config.camera, places, strict=True)]
+    found = [CameraEntry(settings, place) for settings, place in zip(config.camera, places, strict=True)]
     numbers = count()
     return [replace(one, stand_in=f"/dev/video{next(numbers)}") if one.kind == "test" else one for one in found]
 
 
-def read_added(stored: list[Added]) -> list[Configured]:
+def read_added(stored: list[Added]) -> list[CameraEntry]:
     """Stored cameras as the registry knows them; one that a later edged wrote, and we cannot read, is passed over."""
     found = []
     for added in stored:
@@ -60,5 +60,5 @@ def read_added(stored: list[Added]) -> list[Configured]:
         except (msgspec.ValidationError, msgspec.DecodeError) as problem:
             _log.error("added camera not read", camera=f"camera{added.number}", problem=type(problem).__name__)
             continue
-        found.append(replace(of_settings(settings), number=added.number, address=added.address))
+        found.append(CameraEntry(settings, number=added.number, address=added.address))
     return found

@@ -11,7 +11,7 @@ import trio
 
 from edged import children, systemd
 from edged.access.ledger import Ledger
-from edged.config.model import Config, MediaMTXSettings
+from edged.config.model import Config
 from edged.mediamtx.addresses import join_address, reach
 from edged.mediamtx.conditions import Conditions
 from edged.mediamtx.ffmpeg import find_ffmpeg, remove_leftovers
@@ -20,7 +20,7 @@ from edged.mediamtx.looks import Looks
 from edged.mediamtx.paths import Paths
 from edged.mediamtx.process import Supervisor
 from edged.mediamtx.publisher import Publishers
-from edged.mediamtx.settings import USER, MediaSettings
+from edged.mediamtx.settings import USER
 from edged.mediamtx.viewers import Viewers
 from edged.metrics import Metrics
 from edged.net.hook import serve_hook
@@ -89,7 +89,7 @@ def build_media(config: Config, ledger: Ledger, metrics: Metrics) -> Media:
     runtime, environment = config.paths.runtime, systemd.child_environment()
     hook, paths, conditions = Hook(), Paths(), Conditions()
     mediamtx = Supervisor(
-        media_settings(config.mediamtx), hook_url=lambda: hook.url, runtime=runtime, environment=environment,
+        config.mediamtx, hook_url=lambda: hook.url, runtime=runtime, environment=environment,
         new_secret=ledger.new_secret, drop_secret=ledger.drop_secret, wanted_paths=paths.wanted,
     )  # fmt: skip
     spawn = partial(children.spawn, environment=environment)
@@ -107,22 +107,6 @@ def build_media(config: Config, ledger: Ledger, metrics: Metrics) -> Media:
     looks = Looks(spawn, find_ffmpeg, frames, conditions, publishers.is_trying, folder=runtime)
     viewers = Viewers(mediamtx, metrics.session_kicked)
     return Media(hook, paths, mediamtx, viewers, conditions, frames, publishers, looks)
-
-
-def media_settings(given: MediaMTXSettings) -> MediaSettings:
-    """The `[mediamtx]` section as edged.mediamtx takes it."""
-    return MediaSettings(
-        enabled=given.enabled,
-        binary=given.binary,
-        rtsp=given.rtsp,
-        hls=given.hls,
-        webrtc=given.webrtc,
-        webrtc_udp=given.webrtc_udp,
-        rtmp=given.rtmp,
-        srt=given.srt,
-        minimum_version=given.minimum_version,
-        recommended_version=given.recommended,
-    )
 
 
 def rtsp_address(mediamtx: Supervisor) -> str | None:

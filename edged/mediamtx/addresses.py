@@ -8,17 +8,10 @@ from typing import Final
 
 import trio
 
+from edged.config.addresses import parse_address
+
 #: Every interface → where such a listener is reached on this machine.
 _EVERYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (nothing is bound here)
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """`127.0.0.2:8554`, `[::1]:8554`, `:8554` → host without brackets ("" for every interface), port.
-
-    Raises ValueError.
-    """
-    host, _, port = address.rpartition(":")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def join_address(host: str, port: int) -> str:
@@ -28,13 +21,13 @@ def join_address(host: str, port: int) -> str:
 
 def reach(address: str) -> tuple[str, int]:
     """Host and port to connect to from this machine."""
-    host, port = split_address(address)
+    host, port = parse_address(address)
     return _EVERYWHERE.get(host, host), port
 
 
 def host_of(address: str) -> str:
     """The one host that a listener is bound to, ready for a URL; "" where that is every interface."""
-    host, _ = split_address(address)
+    host, _ = parse_address(address)
     return "" if host in _EVERYWHERE else _bracket(host)
 
 

@@ -15,7 +15,7 @@ import structlog
 from edged.feeds import Feed
 from edged.mediamtx.causes import Cause
 from edged.mediamtx.figures import UNKNOWN_FIGURES, Figures
-from edged.mediamtx.sources import Source, picture_of
+from edged.mediamtx.sources import CameraSource, picture_of
 
 #: Who says it: the camera's publisher, a reader of pictures, a short look at the source.
 Witness: TypeAlias = Literal["publisher", "reader", "look"]
@@ -54,7 +54,7 @@ class Conditions:
         """Every source of which something is known."""
         return self._known
 
-    def set_sources(self, sources: Iterable[Source]) -> None:
+    def set_sources(self, sources: Iterable[CameraSource]) -> None:
         """These are there; of one that went, or is another now, nothing is known."""
         pictures = {source.name: picture_of(source) for source in sources}
         for name in [name for name in self._known if self._pictures.get(name) != pictures.get(name)]:

@@ -24,10 +24,11 @@ import trio
 
 from edged.children import Child
 from edged.config.camera_urls import find_fault
+from edged.config.sources import RtspTransport
 from edged.errors import DependencyFailed
 from edged.mediamtx.causes import Cause, find_cause, told
 from edged.mediamtx.figures import Figures, read_size
-from edged.mediamtx.sources import Source, Transport
+from edged.mediamtx.sources import CameraSource
 
 #: What every ffmpeg is told: no banner, no questions, complaints only, each line with its level.
 QUIET: Final = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+error")
@@ -105,7 +106,7 @@ def number(value: float) -> str:
     return f"{value:.4f}".rstrip("0").rstrip(".")
 
 
-def read_device(source: Source, rate: float) -> list[str]:
+def read_device(source: CameraSource, rate: float) -> list[str]:
     """Arguments that read a USB camera at this many frames a second, in its chosen format and size."""
     if not source.node:
         raise DependencyFailed(f"{source.name} has no device file", hint="plug it in again", camera=source.name)
@@ -118,7 +119,7 @@ def read_device(source: Source, rate: float) -> list[str]:
     ]
 
 
-def read_test_picture(source: Source, rate: float) -> list[str]:
+def read_test_picture(source: CameraSource, rate: float) -> list[str]:
     """Arguments that make a moving picture in real time."""
     return ["-re", "-f", "lavfi", "-i", f"testsrc2=size={source.width}x{source.height}:rate={number(rate)}"]
 
@@ -130,7 +131,7 @@ def read_playlist(playlist: str) -> list[str]:
     return [*reader, "-analyzeduration", "0", "-probesize", "32", "-i", playlist]
 
 
-def make_playlist(url: str, *, transport: Transport = "tcp", patient: bool = False) -> str:
+def make_playlist(url: str, *, transport: RtspTransport = "tcp", patient: bool = False) -> str:
     """The text of a playlist of one RTSP address.
 
     What the server says of the stream is enough, so that slow streams begin with their first packet; `patient` looks
@@ -151,7 +152,7 @@ def make_playlist(url: str, *, transport: Transport = "tcp", patient: bool = Fal
     return "\n".join(["ffconcat version 1.0", f"file '{quoted}'", *(f"option {option}" for option in options), ""])
 
 
-def choose_transport(wanted: Transport, failures: int, cause: str) -> Transport:
+def choose_transport(wanted: RtspTransport, failures: int, cause: str) -> RtspTransport:
     """The transport of the next try after so many failures in a row, the last one for `cause` (causes.SLUGS).
 
     ffmpeg itself takes UDP where a server says that it has no TCP (461); one that says nothing, or refuses in another

@@ -18,12 +18,13 @@ from typing import Final
 import structlog
 import trio
 
+from edged.config.sources import RtspTransport
 from edged.errors import DependencyFailed
 from edged.mediamtx import causes, ffmpeg
 from edged.mediamtx.causes import Cause, NoPicture
 from edged.mediamtx.conditions import Conditions
 from edged.mediamtx.pictures import PICTURE_BYTES, Format, PictureParser, convert_arguments, picture_arguments
-from edged.mediamtx.sources import Source, Transport, picture_of, sets_key_frames
+from edged.mediamtx.sources import CameraSource, picture_of, sets_key_frames
 
 #: Seconds that somebody waits for a picture: without any byte of the source, and in all (contract 10.24).
 PATIENCE_SECONDS: Final = 10.0
@@ -52,7 +53,7 @@ _log = structlog.get_logger("frames")
 class _Live:
     """One camera that somebody looks at: the latest picture, and what its task is doing."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: CameraSource) -> None:
         self.source = source
         self.viewers = 0
         self.present = True
@@ -131,7 +132,7 @@ class _Live:
         return NoPicture(self.source.name, cause)
 
 
-def _pace(source: Source) -> float:
+def _pace(source: CameraSource) -> float:
     """Seconds of some pictures of a source, 0 where its rate is not known."""
     return STALL_PICTURES / source.rate if source.rate else 0.0
 
@@ -230,7 +231,7 @@ class Frames:
             finally:
                 self._nursery = None
 
-    def set_sources(self, sources: Iterable[Source]) -> None:
+    def set_sources(self, sources: Iterable[CameraSource]) -> None:
         """These cameras are there; a picture of any other stops until it is back. Returns at once."""
         wanted = {source.name: source for source in sources}
         for name, live in self._lives.items():
@@ -252,7 +253,7 @@ class Frames:
             await live.released.wait()
 
     @asynccontextmanager
-    async def watch(self, source: Source) -> AsyncIterator[FrameReader]:
+    async def watch(self, source: CameraSource) -> AsyncIterator[FrameReader]:
         """Look at a camera: `async with frames.watch(camera) as reader: number, jpeg = await reader.next(0)`.
 
         Raises DependencyFailed while edged is stopping.
@@ -263,7 +264,7 @@ class Frames:
         finally:
             self._leave(live, LINGER_SECONDS)
 
-    async def snapshot(self, source: Source, *, format: Format = "jpg", quality: int | None = None) -> bytes:  # noqa: A002
+    async def snapshot(self, source: CameraSource, *, format: Format = "jpg", quality: int | None = None) -> bytes:  # noqa: A002
         """One picture, taken after the call. Raises DependencyFailed if there is none within 10 s.
 
         `quality` 1 to 100 writes the JPEG anew; without it the picture is the camera's own, or nearly so.
@@ -277,7 +278,7 @@ class Frames:
             return picture
         return await self._convert(picture, format, quality)
 
-    def _join(self, source: Source) -> _Live:
+    def _join(self, source: CameraSource) -> _Live:
         if self._nursery is None:
             raise DependencyFailed("no pictures: edged is not ready, or stopping", hint="try again later")
         live = self._lives.get(source.name)
@@ -335,7 +336,7 @@ class Frames:
                 with trio.move_on_after(min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(failures - 1, 8))):
                     await live.turned.wait()
 
-    async def _play_once(self, live: _Live, transport: Transport, patient: bool) -> Cause | None:
+    async def _play_once(self, live: _Live, transport: RtspTransport, patient: bool) -> Cause | None:
         """Run one ffmpeg until it ends or is ended; returns why that is a failure, None if it is none."""
         cause: Cause | None = None
         live.released = trio.Event()
@@ -368,7 +369,7 @@ class Frames:
                 self._drop_secret(password)
         return cause
 
-    def _make_playlist(self, live: _Live, address: str, transport: Transport, patient: bool) -> str:
+    def _make_playlist(self, live: _Live, address: str, transport: RtspTransport, patient: bool) -> str:
         try:
             return ffmpeg.make_playlist(address, transport=transport, patient=patient)
         except DependencyFailed as failure:

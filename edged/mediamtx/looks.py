@@ -21,7 +21,7 @@ from edged.mediamtx import causes, ffmpeg
 from edged.mediamtx.causes import Cause, NoPicture
 from edged.mediamtx.conditions import Condition, Conditions
 from edged.mediamtx.figures import Figures, RateMeter
-from edged.mediamtx.sources import Source, picture_of
+from edged.mediamtx.sources import CameraSource, picture_of
 from edged.mediamtx.streams import look_arguments
 
 #: Seconds between two looks at a source that works.
@@ -46,12 +46,12 @@ _log = structlog.get_logger("looks")
 class Pictures(Protocol):
     """Who can take a picture, and who is taking some; frames.Frames."""
 
-    async def snapshot(self, source: Source, /) -> bytes: ...
+    async def snapshot(self, source: CameraSource, /) -> bytes: ...
     @property
     def running(self) -> frozenset[str]: ...
 
 
-def next_look(source: Source, known: Condition, failures: int) -> float | None:
+def next_look(source: CameraSource, known: Condition, failures: int) -> float | None:
     """Seconds until this source is to be looked at again, None if it is not. `failures`: looks in a row that failed."""
     if known.cause is not None and known.cause.is_ours:
         return None
@@ -67,7 +67,7 @@ def next_look(source: Source, known: Condition, failures: int) -> float | None:
 class _Watched:
     """One source: when it is looked at next, how often that failed in a row, and with what cause."""
 
-    source: Source
+    source: CameraSource
     due: float
     failures: int = 0
     cause: Cause | None = None
@@ -100,7 +100,7 @@ class Looks:
         self._changed = trio.Event()
         self._limiter = trio.CapacityLimiter(AT_A_TIME)
 
-    def set_sources(self, sources: Iterable[Source]) -> None:
+    def set_sources(self, sources: Iterable[CameraSource]) -> None:
         """These can be looked at; a new or changed one at once. Returns at once."""
         wanted = {source.name: source for source in sources}
         now = trio.current_time()
@@ -172,7 +172,7 @@ class Looks:
         pause = next_look(source, self._conditions.find(name), one.failures)
         one.due = float("inf") if pause is None else trio.current_time() + pause
 
-    async def _take_picture(self, source: Source) -> Cause | None:
+    async def _take_picture(self, source: CameraSource) -> Cause | None:
         """One picture, as a viewer would get it; whoever reads it tells the condition."""
         try:
             await self._pictures.snapshot(source)

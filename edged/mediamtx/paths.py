@@ -18,7 +18,7 @@ from edged.feeds import Feed
 from edged.mediamtx.client import Client, PathState
 from edged.mediamtx.process import ServerState
 from edged.mediamtx.settings import ALL_OTHERS, OTHERS_CONF, PathConf, path_conf
-from edged.mediamtx.sources import Source
+from edged.mediamtx.sources import CameraSource
 
 #: Seconds until a failed converge is tried again.
 RETRY_SECONDS = 1.0
@@ -75,7 +75,7 @@ class Paths:
         """Name → configuration, as it should be."""
         return self._wanted
 
-    def set_wanted(self, sources: Iterable[Source]) -> None:
+    def set_wanted(self, sources: Iterable[CameraSource]) -> None:
         """From here on there is one path for each of these, and one for all others. Returns at once."""
         listed = tuple(sources)
         wanted = {**{source.path: path_conf(source) for source in listed}, ALL_OTHERS: OTHERS_CONF}

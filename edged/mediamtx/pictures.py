@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal, TypeAlias
 
 from edged.mediamtx import ffmpeg
-from edged.mediamtx.sources import Source, sets_key_frames
+from edged.mediamtx.sources import CameraSource, sets_key_frames
 
 #: Pictures a second at most; a viewer who wants fewer takes fewer.
 HIGHEST_RATE: Final = 10.0
@@ -61,7 +61,7 @@ def _read_length(head: bytes) -> int:
     raise ValueError("a picture without a usable length")
 
 
-def picture_arguments(source: Source, playlist: str = "") -> list[str]:
+def picture_arguments(source: CameraSource, playlist: str = "") -> list[str]:
     """ffmpeg's arguments, without its name, that write JPEGs to its standard output as a multipart stream.
 
     With `playlist` the picture is read from the RTSP address in that file: MediaMTX's path, or an RTSP camera.

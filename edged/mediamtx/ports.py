@@ -9,14 +9,16 @@ from pathlib import Path
 
 import msgspec
 
-from edged.mediamtx.addresses import join_address, split_address
-from edged.mediamtx.settings import ADDRESSES, MediaSettings, port_of
+from edged.config.addresses import parse_address
+from edged.config.model import ADDRESSES, UDP_ADDRESSES, MediaMTXSettings
+from edged.mediamtx.addresses import join_address
+from edged.mediamtx.settings import port_of
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _LISTENING = {"tcp": "0A", "udp": "07"}
 
 
-def pick_ports(settings: MediaSettings) -> tuple[MediaSettings, int]:
+def pick_ports(settings: MediaMTXSettings) -> tuple[MediaMTXSettings, int]:
     """The settings with each port 0 replaced by a free one, and a free loopback port for the control API.
 
     All are held at once while they are picked, so they differ. Somebody may take one before MediaMTX does; the
@@ -24,11 +26,11 @@ def pick_ports(settings: MediaSettings) -> tuple[MediaSettings, int]:
     """
     chosen: dict[str, str] = {}
     with contextlib.ExitStack() as held:
-        for name, transport in ADDRESSES.items():
+        for name in ADDRESSES:
             address: str = getattr(settings, name)
             if port_of(address) == 0:
-                host, _ = split_address(address)
-                chosen[name] = join_address(host, _hold(held, transport, host))
+                host, _ = parse_address(address)
+                chosen[name] = join_address(host, _hold(held, "udp" if name in UDP_ADDRESSES else "tcp", host))
         return msgspec.structs.replace(settings, **chosen), _hold(held, "tcp", "127.0.0.1")
 
 

@@ -25,6 +25,8 @@ import structlog
 import trio
 
 from edged.children import Child, spawn
+from edged.config.addresses import OFF
+from edged.config.model import ADDRESSES, MediaMTXSettings
 from edged.errors import DependencyFailed, EdgedError, OutOfDescriptors
 from edged.feeds import Feed
 from edged.mediamtx.addresses import reach
@@ -33,11 +35,8 @@ from edged.mediamtx.health import Health, is_own_shortage
 from edged.mediamtx.output import TAIL_LINES, Diagnosis, Output, diagnose, parse_line
 from edged.mediamtx.ports import find_holder, pick_ports
 from edged.mediamtx.settings import (
-    ADDRESSES,
-    OFF,
     OPTIONAL,
     USER,
-    MediaSettings,
     PathConf,
     Version,
     find_binary,
@@ -117,7 +116,7 @@ class Supervisor:
 
     def __init__(
         self,
-        settings: MediaSettings,
+        settings: MediaMTXSettings,
         *,
         hook_url: Callable[[], str],
         new_secret: NewSecret,
@@ -206,7 +205,7 @@ class Supervisor:
             return ServerState("refused_version", detail, GET_IT, version=show_version(version))
         return None
 
-    def _write_config(self, settings: MediaSettings, api_port: int, version: Version) -> Path:
+    def _write_config(self, settings: MediaMTXSettings, api_port: int, version: Version) -> Path:
         """A new file that only this user can read: it names the hook's address."""
         self._runtime.mkdir(parents=True, exist_ok=True)
         path = self._runtime / CONFIG_NAME
@@ -269,7 +268,7 @@ class Supervisor:
             return unready
         ready_at.append(trio.current_time())
         self.client = client
-        ready = start.state("ready", pid, *_advise(start.version, self._settings.recommended_version))
+        ready = start.state("ready", pid, *_advise(start.version, self._settings.recommended))
         self._enter(ready)
         failures = 0
         while True:
@@ -373,7 +372,7 @@ class _Start:
 
     binary: str
     config: Path
-    settings: MediaSettings
+    settings: MediaMTXSettings
     api_port: int
     secret: str
     version: Version

@@ -29,7 +29,7 @@ from edged.mediamtx.conditions import Conditions
 from edged.mediamtx.figures import Figures, RateMeter
 from edged.mediamtx.relay import Authorizer, Relay, open_relay
 from edged.mediamtx.settings import USER
-from edged.mediamtx.sources import Source, picture_of, sets_key_frames
+from edged.mediamtx.sources import CameraSource, picture_of, sets_key_frames
 from edged.mediamtx.streams import publish_arguments
 
 #: Seconds without a reader after which a camera on demand goes to sleep.
@@ -116,7 +116,7 @@ def pause_after(failures: int) -> float:
 class _Keeper:
     """One camera's publisher: what is wished of it, and what its task is doing."""
 
-    source: Source
+    source: CameraSource
     state: PublisherState = PublisherState("asleep")
     wanted_until: float = -math.inf
     failures: int = 0
@@ -226,7 +226,7 @@ class Publishers:
         """Each present camera's publisher, by path, as it is now."""
         return MappingProxyType({name: keeper.state for name, keeper in self._keepers.items()})
 
-    def set_sources(self, sources: Iterable[Source]) -> None:
+    def set_sources(self, sources: Iterable[CameraSource]) -> None:
         """From here on these are the cameras; one gone stops, one changed starts again. Returns at once."""
         wanted = {source.path: source for source in sources}
         for name in self._keepers.keys() - wanted.keys():

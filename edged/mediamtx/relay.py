@@ -19,8 +19,9 @@ import structlog
 import trio
 
 from edged import sockets
+from edged.config.addresses import parse_address
 from edged.descriptors import is_exhausted
-from edged.mediamtx.addresses import connect, split_address
+from edged.mediamtx.addresses import connect
 
 #: Bytes of one request's head that are taken from ffmpeg; its own have some 150.
 _HEAD_BYTES: Final = 16 * 1024
@@ -117,7 +118,7 @@ class Relay:
         try:
             async with await self._await_child(group) as child:
                 try:
-                    server = await connect(*split_address(self._target))
+                    server = await connect(*parse_address(self._target))
                 except OSError as error:
                     why = os.strerror(error.errno) if error.errno else str(error)
                     self.problem = f"MediaMTX's RTSP listener {self._target} could not be reached: {why}"

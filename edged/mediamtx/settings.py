@@ -16,16 +16,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-import msgspec
-
-from edged.mediamtx.sources import Source
+from edged.config.addresses import OFF, parse_address
+from edged.config.model import MediaMTXSettings
+from edged.mediamtx.sources import CameraSource
 
 #: (major, minor, patch).
 Version: TypeAlias = tuple[int, int, int]
 #: MediaMTX's configuration of one path.
 PathConf: TypeAlias = Mapping[str, object]
 
-OFF = "off"
 #: Where the package, or scripts/get-mediamtx run by root, puts the program.
 LIBRARY_FOLDER = "/usr/lib/edged"
 #: Holds a reader while edged starts the encoder: it ends at once, so nothing of it can be left behind.
@@ -44,29 +43,8 @@ USER: Final = "edged"
 OPTIONAL = frozenset({*_SINCE, "pprof", "playback"})
 
 
-class MediaSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operator can choose. Addresses are `host:port`, `:port`, `:0` for a free one, or "off"."""
-
-    enabled: bool = True
-    binary: str = ""
-    rtsp: str = ":8554"
-    hls: str = ":8888"
-    webrtc: str = ":8889"
-    webrtc_udp: str = ":8189"
-    rtmp: str = OFF
-    srt: str = OFF
-    minimum_version: str = "1.17.1"
-    recommended_version: str = "1.20.1"
-
-
-#: The addresses among the settings, and the transport that each listens on.
-ADDRESSES: Mapping[str, str] = {
-    "rtsp": "tcp", "hls": "tcp", "webrtc": "tcp", "webrtc_udp": "udp", "rtmp": "tcp", "srt": "udp",
-}  # fmt: skip
-
-
 def render(
-    settings: MediaSettings,
+    settings: MediaMTXSettings,
     *,
     hook_url: str,
     api_address: str,
@@ -109,7 +87,7 @@ def render(
     return json.dumps(document, indent=1)
 
 
-def path_conf(source: Source) -> PathConf:
+def path_conf(source: CameraSource) -> PathConf:
     """The configuration of one camera's path: its encoder publishes there, a restarted one takes over.
 
     Every key is stated for every camera, because only stated keys are compared with what MediaMTX has.
@@ -176,12 +154,11 @@ def show_version(version: Version) -> str:
 
 
 def port_of(address: str) -> int | None:
-    """The port of an address of ours; None if it is off or names none."""
-    port = address.rpartition(":")[2]
-    return int(port) if port.isascii() and port.isdigit() else None
+    """The port of an address of [mediamtx], None if it is "off"."""
+    return None if address == OFF else parse_address(address)[1]
 
 
-def protocols(settings: MediaSettings) -> tuple[str, ...]:
+def protocols(settings: MediaMTXSettings) -> tuple[str, ...]:
     """The protocols that viewers can use, as the control API spells them."""
     return tuple(name for name in ("rtsp", "webrtc", "hls", "rtmp", "srt") if getattr(settings, name) != OFF)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol
 
-#: How an RTSP source sends its pictures; auto: TCP, and UDP where there is no TCP.
-Transport: TypeAlias = Literal["auto", "tcp", "udp"]
+from edged.config.sources import RtspTransport, SourceKind
 
 
-class Source(Protocol):
+class CameraSource(Protocol):
     """Something that can be published at a path of its own.
 
     `name` is the camera (`camera0`), `path` its path at MediaMTX; `node` a device file, `url` an RTSP address (either
@@ -23,7 +22,7 @@ class Source(Protocol):
     @property
     def path(self) -> str: ...
     @property
-    def kind(self) -> Literal["usb", "rtsp", "test"]: ...
+    def kind(self) -> SourceKind: ...
     @property
     def node(self) -> str | None: ...
     @property
@@ -43,15 +42,15 @@ class Source(Protocol):
     @property
     def always_on(self) -> bool: ...
     @property
-    def transport(self) -> Transport: ...
+    def transport(self) -> RtspTransport: ...
 
 
-def sets_key_frames(source: Source) -> bool:
+def sets_key_frames(source: CameraSource) -> bool:
     """Whether the camera itself decides how far apart key frames are: its stream is passed on as it is."""
     return source.kind == "rtsp" or source.pixel_format in ("H264", "HEVC")
 
 
-def picture_of(source: Source) -> tuple[object, ...]:
+def picture_of(source: CameraSource) -> tuple[object, ...]:
     """What an ffmpeg is started for; if any of it changes, it has to start again."""
     if source.kind == "rtsp":
         return (source.kind, source.path, source.url, source.transport)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from edged.mediamtx import ffmpeg
-from edged.mediamtx.sources import Source
+from edged.mediamtx.sources import CameraSource
 
 #: Seconds between key frames: how long a new viewer waits for a picture at most.
 KEY_FRAME_SECONDS: Final = 1.0
@@ -13,7 +13,7 @@ KEY_FRAME_SECONDS: Final = 1.0
 _REPORT_SECONDS: Final = 5
 
 
-def publish_arguments(source: Source, url: str, playlist: str = "") -> list[str]:
+def publish_arguments(source: CameraSource, url: str, playlist: str = "") -> list[str]:
     """ffmpeg's arguments, without its name, that publish a camera to `url` over TCP.
 
     What comes as H264 is passed on as it is. An RTSP camera is read from the file `playlist` (ffmpeg.py says why).
@@ -40,7 +40,7 @@ def look_arguments(playlist: str, seconds: float) -> list[str]:
     return [*told, *ffmpeg.read_playlist(playlist), *copied, "-f", "null", "-"]
 
 
-def encode_arguments(source: Source) -> list[str]:
+def encode_arguments(source: CameraSource) -> list[str]:
     """Arguments that encode H264 with little delay: no B frames, a key frame each second."""
     encoder = source.encoder or "libx264"
     tuning = ("-preset", "ultrafast", "-tune", "zerolatency") if encoder == "libx264" else ("-bf", "0")

@@ -6,7 +6,6 @@ credentials from then on.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -14,9 +13,10 @@ import structlog
 from msgspec import UNSET, UnsetType
 
 from edged.access.asking import asked_by
-from edged.cameras.configured import Configured, of_settings, to_settings
+from edged.cameras.entries import CameraEntry
 from edged.cameras.model import Camera
 from edged.config.model import CameraSettings
+from edged.config.sources import RtspTransport
 from edged.errors import InvalidParams, InvalidState
 from edged.operations.catalogue import Call, DeviceParams, operation
 from edged.urls import MASK, mask_url
@@ -25,7 +25,6 @@ _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 _Source = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 _Optional = Annotated[str, msgspec.Meta(max_length=64)]
 _Mode = Literal["on_demand", "always"]
-_Transport = Literal["auto", "tcp", "udp"]
 #: Members of the params that are settings of the same name.
 _SETTINGS: Final = ("name", "source", "path", "id", "mode", "size", "rate", "bitrate", "encoder", "rtsp_transport")
 _log = structlog.get_logger("cameras")
@@ -46,7 +45,7 @@ class AddCameraParams(msgspec.Struct, frozen=True):
     rate: float | UnsetType = UNSET
     bitrate: int | UnsetType = UNSET
     encoder: _Optional | UnsetType = UNSET
-    rtsp_transport: _Transport | UnsetType = UNSET
+    rtsp_transport: RtspTransport | UnsetType = UNSET
 
 
 class UpdateCameraParams(msgspec.Struct, frozen=True):
@@ -62,7 +61,7 @@ class UpdateCameraParams(msgspec.Struct, frozen=True):
     rate: float | UnsetType = UNSET
     bitrate: int | UnsetType = UNSET
     encoder: _Optional | UnsetType = UNSET
-    rtsp_transport: _Transport | UnsetType = UNSET
+    rtsp_transport: RtspTransport | UnsetType = UNSET
 
 
 class AddedCamera(msgspec.Struct, frozen=True):
@@ -103,7 +102,7 @@ async def update_camera(call: Call, params: UpdateCameraParams) -> AddedCamera:
     """Change an added camera. It keeps its number, and with it rights and URLs."""
     before = _find_added(call)
     changes = {name: value for name in _SETTINGS if (value := getattr(params, name)) is not UNSET}
-    held = to_settings(before)
+    held = before.settings
     if changes.get("source") == mask_url(held.source):
         del changes["source"]  # as it was shown, sent back
     if not changes:
@@ -135,7 +134,7 @@ def _confirm(call: Call) -> None:
     call.services.gate.authorize(call.session.caller, call.operation.capability, call.session.transport)
 
 
-def _find_added(call: Call) -> Configured:
+def _find_added(call: Call) -> CameraEntry:
     """The description of the camera that the call names, if a call has added it.
 
     Raises InvalidState saying where else it is described.
@@ -158,7 +157,7 @@ def _find_added(call: Call) -> Configured:
     )
 
 
-def _read(values: dict[str, Any], number: int | None = None) -> Configured:
+def _read(values: dict[str, Any], number: int | None = None) -> CameraEntry:
     """Settings of a network camera, checked. Raises InvalidParams, which never repeats a source."""
     try:
         settings = msgspec.convert(values, CameraSettings)
@@ -170,13 +169,12 @@ def _read(values: dict[str, Any], number: int | None = None) -> Configured:
         raise InvalidParams(
             "source is no rtsp:// or rtsps:// URL", hint="another kind of camera is a [[camera]] in a settings file"
         )
-    one = of_settings(settings)
-    return replace(one, number=number)
+    return CameraEntry(settings, number=number)
 
 
 def _show(call: Call, camera: Camera) -> AddedCamera:
     one = call.services.cameras.described[int(camera.name.removeprefix("camera"))]
-    held = to_settings(one)
+    held = one.settings
     return AddedCamera(
         device=camera.name,
         camera_id=camera.name,

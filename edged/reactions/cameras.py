@@ -12,13 +12,13 @@ from edged.feeds import Reader
 from edged.mediamtx.conditions import Condition, Conditions
 from edged.mediamtx.looks import Looks
 from edged.mediamtx.paths import Paths
-from edged.mediamtx.sources import Source
+from edged.mediamtx.sources import CameraSource
 
 
 class TakesSources(Protocol):
     """Publishers, frames, conditions, looks."""
 
-    def set_sources(self, sources: Iterable[Source]) -> None: ...
+    def set_sources(self, sources: Iterable[CameraSource]) -> None: ...
 
 
 async def follow(
