@@ -135,8 +135,9 @@ class Life:
     """The rooms that know who is denied, over one database; and what can be denied in them."""
 
     def __init__(self, db: Any) -> None:
+        from gate_helpers import make_gate
+
         from edged.access.admissions import Admissions
-        from edged.access.gate import Gate
         from edged.access.ledger import Ledger
         from edged.accounts.api_keys import ApiKeys
         from edged.accounts.refreshes import Refreshes
@@ -160,9 +161,10 @@ class Life:
         self.revocations.load()
         self.users.load()
         self.api_keys.load()
-        self.gate = Gate(self._ledger, admissions, self._clock, counts, shared_secrets=[self._secret])
+        self.gate = make_gate(self._ledger, admissions, self._clock, counts, shared_secrets=[self._secret])
+        keyring = Keyring(db, self._clock, is_denied=self._ledger.denied.__contains__)
         self.refreshes = Refreshes(
-            self.registrar, self._ledger, self.gate, Keyring(db, self._clock), db, self._clock, counts,
+            self.registrar, self._ledger, self.gate, keyring, db, self._clock, counts,
             shared_secrets=[self._secret],
         )  # fmt: skip
         self.refreshes.load()

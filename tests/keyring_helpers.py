@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gate_helpers import verify
 from patience import fail_after
 
 from edged.credentials.signing_keys import ALGORITHMS, Algorithm, Jwk, generate
-from edged.credentials.tokens import issue_claims, verify
+from edged.credentials.tokens import issue_claims
 from edged.credentials.wrapping import WrappingKey
 from edged.signing.keyring import Keyring
 from edged.store.database import Database

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
+from gate_helpers import make_gate
 from trust_helpers import SECRET, Counted
 
 from edged.access.admissions import Admissions
@@ -91,7 +92,7 @@ async def live(folder: Path) -> AsyncIterator[Life]:
         api_keys.load()
         usage = Usage(tallies, clock, lambda _identity: False, lambda: trust.commits)
         usage.load()
-        gate = Gate(ledger, admissions, clock, counted, shared_secrets=[SECRET])
+        gate = make_gate(ledger, admissions, clock, counted, shared_secrets=[SECRET])
         async with trio.open_nursery() as nursery:
             await nursery.start(registrar.run)
             yield Life(folder, trust, clock, ledger, gate, registrar, revocations, api_keys, users, usage, restores)

@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 import trio
+from gate_helpers import make_gate
 from patience import fail_after
 from services_helpers import make_services
 
 from edged.access.admissions import Admissions
-from edged.access.gate import Gate
 from edged.access.ledger import Ledger
 from edged.access.limiter import Limiter
 from edged.cameras.model import Camera, Status
@@ -250,7 +250,7 @@ class Box:
         self.admissions = Admissions(trio.current_time if nursery else lambda: 0.0)
         monotonic = trio.current_time if nursery else lambda: 0.0
         self.clock = Clock(system=lambda: self.time, monotonic=monotonic)
-        self.gate = Gate(self.ledger, self.admissions, self.clock, self.counts, shared_secrets=[SECRET])
+        self.gate = make_gate(self.ledger, self.admissions, self.clock, self.counts, shared_secrets=[SECRET])
         self.registry = Registry(*(cameras or (camera(0), camera(1, node=None))))
         self.sessions = Sessions()
         self.barriers: dict[str, trio.Event] = {}

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+from gate_helpers import make_gate
 from trust_helpers import SECRET, TrustStack, running_trust
 
-from edged.access.gate import Gate
 from edged.access.limiter import Limiter
 from edged.accounts.first_admin import FirstAdmin
 from edged.accounts.logins import Logins
@@ -80,7 +80,7 @@ async def running_services(folder: Path, **parts: Any) -> AsyncIterator[tuple[Tr
     async with running_trust(folder / "trust.db") as trust:
         keyring = Keyring(trust.db, trust.clock, is_denied=lambda name: name in trust.ledger.denied)
         await keyring.ensure()
-        trust.gate = Gate(
+        trust.gate = make_gate(
             trust.ledger,
             trust.admissions,
             trust.clock,

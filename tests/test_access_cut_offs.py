@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from gate_helpers import make_gate
 from trust_helpers import BrokenCommits, TrustStack, rows, running_trust
 
-from edged.access.gate import Gate
 from edged.access.ledger import ALL
 from edged.clock import Boot
 from edged.credentials.callers import Caller
@@ -147,7 +147,7 @@ async def test_the_clock_does_not_help_an_own_token_over_a_line(tmp_path: Path) 
     """Issued while the clock was an hour ahead, or in the very second of the line: ended; made after it: good."""
     at = [NOW]
     async with running_trust(tmp_path / "trust.db", now=lambda: at[0]) as trust:
-        gate = Gate(trust.ledger, trust.admissions, trust.clock, trust.counted, shared_secrets=[SECRET])
+        gate = make_gate(trust.ledger, trust.admissions, trust.clock, trust.counted, shared_secrets=[SECRET])
 
         async def issue() -> Caller:
             issued = int(at[0])
@@ -175,6 +175,6 @@ async def test_a_line_that_lies_a_little_ahead_is_one_up_to_now_too(tmp_path: Pa
         caller = read_caller(claims, "text", issuer="", now=NOW + 3600, epoch=await trust.registrar.epoch())
         await trust.revocations.cut_off(ALL, NOW + 30)
         assert trust.ledger.is_denied(caller)
-        gate = Gate(trust.ledger, trust.admissions, trust.clock, trust.counted)
+        gate = make_gate(trust.ledger, trust.admissions, trust.clock, trust.counted)
         with pytest.raises(Refused):
             gate.authorize(caller, "camera:read", "ws")

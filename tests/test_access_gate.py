@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 import trio
+from gate_helpers import make_gate
 from trust_helpers import SECRET, Counted
 
 from edged.access.admissions import Admissions
-from edged.access.gate import Gate
 from edged.access.ledger import Ledger
 from edged.clock import Clock
 from edged.credentials.api_keys import KeyRecord, mint
@@ -30,7 +30,7 @@ class Box:
 
     def __post_init__(self) -> None:
         self.admissions = Admissions()
-        self.gate = Gate(
+        self.gate = make_gate(
             self.ledger, self.admissions, Clock(system=lambda: self.now), self.counted,
             shared_secrets=[SECRET], tally=self.tallied.append,
         )  # fmt: skip
@@ -221,7 +221,7 @@ async def test_verifying_a_token_counts_no_use(box: Box) -> None:
 
 async def test_a_gate_without_shared_secrets_takes_no_token(box: Box) -> None:
     """None by default: then HS256 tokens are refused."""
-    gate = Gate(box.ledger, box.admissions, Clock(), box.counted)
+    gate = make_gate(box.ledger, box.admissions, Clock(), box.counted)
     with pytest.raises(Refused) as caught:
         gate.authenticate(box.token(), "ws")
     assert caught.value.reason == Reason.BAD_SIGNATURE

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from gate_helpers import make_gate
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after
@@ -15,7 +16,6 @@ from trust_helpers import SECRET, Counted, running_trust
 from edged.access import tickets as room
 from edged.access.admissions import Admissions
 from edged.access.authority import EDGED
-from edged.access.gate import Gate
 from edged.access.ledger import Ledger, key_identity
 from edged.access.tickets import Tickets
 from edged.clock import Clock
@@ -42,7 +42,7 @@ class Box:
     def __post_init__(self) -> None:
         self.admissions = Admissions(lambda: self.passed)
         self.clock = Clock(system=lambda: self.system + self.passed, monotonic=lambda: self.passed)
-        self.gate = Gate(self.ledger, self.admissions, self.clock, self.counted, shared_secrets=[SECRET])
+        self.gate = make_gate(self.ledger, self.admissions, self.clock, self.counted, shared_secrets=[SECRET])
 
     def key(self, **values: object) -> tuple[KeyRecord, Caller]:
         key_id, secret, digest = mint()

@@ -14,6 +14,7 @@ from typing import Any, cast
 import pytest
 import trio
 import trio.testing
+from gate_helpers import make_gate
 from patience import fail_after
 from trust_helpers import BrokenCommits, TrustStack, busy_writer, change_nothing, running_trust, until
 
@@ -87,7 +88,7 @@ async def opened(path: Path, now: list[float] | None = None) -> AsyncIterator[Bo
             keyring.load()
             await keyring.ensure()
             secrets = [SECRET, OTHER]
-            gate = Gate(
+            gate = make_gate(
                 trust.ledger,
                 trust.admissions,
                 trust.clock,

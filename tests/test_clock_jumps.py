@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import trio
+from gate_helpers import make_gate
 from patience import fail_after
 from trust_helpers import SECRET, Counted, rows
 
 from edged.access.admissions import Admissions
 from edged.access.authority import EDGED
-from edged.access.gate import Gate
 from edged.access.ledger import Ledger
 from edged.accounts.api_keys import ApiKeys
 from edged.accounts.registrar import Registrar
@@ -72,7 +72,7 @@ class World:
         self.registrar.load()
         self.revocations.load()
         self.api_keys.load()
-        self.gate = Gate(ledger, admissions, self.clock, Counted(), shared_secrets=[SECRET])
+        self.gate = make_gate(ledger, admissions, self.clock, Counted(), shared_secrets=[SECRET])
         self.mark = upkeep.Mark(self.clock, self.keep, self.replace, self.revocations.follow_reset)
         self.stop = await self.nursery.start(self.run, self.registrar)
 

@@ -21,6 +21,7 @@ import trio
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from gate_helpers import make_gate, verify
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,7 +37,7 @@ from edged.credentials.plain_json import DEEPEST
 from edged.credentials.roles import ROLES
 from edged.credentials.secret_texts import PUBLISHED_SECRETS
 from edged.credentials.signing_keys import VerifyingKey, read_key
-from edged.credentials.tokens import LONGEST_TOKEN, SharedSecret, TokenRefused, verify
+from edged.credentials.tokens import LONGEST_TOKEN, SharedSecret, TokenRefused
 from edged.errors import Refused
 from edged.signing.issuers import Issuers, Source
 
@@ -719,7 +720,7 @@ def gate() -> Gate:
     clock = Clock(system=lambda: float(NOW), monotonic=time.monotonic)
     ledger = Ledger()
     deny_some(ledger)
-    return Gate(
+    return make_gate(
         ledger, Admissions(monotonic=time.monotonic), clock, Uncounted(),
         shared_secrets=[SharedSecret("other", "another secret that signed none of it"), SharedSecret("corpus", TEXT)],
         find_key=KEYS.get, issuers=OUTSIDE,

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 import trio
+from gate_helpers import verify
 from regex_work import attacks, steps_of
 from rpc_helpers import SECRET
 from starlette.datastructures import Headers
@@ -38,7 +39,7 @@ from edged.credentials.relays import is_direct
 from edged.credentials.roles import expand
 from edged.credentials.secret_texts import check_secret
 from edged.credentials.stream_names import from_mediamtx, is_grant
-from edged.credentials.tokens import TokenRefused, verify
+from edged.credentials.tokens import TokenRefused
 from edged.errors import EdgedError
 from edged.logs import mask
 from edged.mediamtx.ffmpeg import Complaints

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+from gate_helpers import make_gate
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after
@@ -18,7 +19,6 @@ from trust_helpers import SECRET, TrustStack, busy_writer
 
 from edged import operations
 from edged.access.authority import EDGED
-from edged.access.gate import Gate
 from edged.accounts.service_tokens import ServiceTokens
 from edged.credentials import tokens
 from edged.credentials.callers import Credential, Peer, Resource, ServiceToken, Streams, Token
@@ -205,7 +205,7 @@ def test_whatever_is_shown_as_a_service_token_is_refused_and_nothing_else_happen
         from edged.access.ledger import Ledger
         from edged.clock import Clock
 
-        gate = Gate(Ledger(), Admissions(), Clock(), Counted())
+        gate = make_gate(Ledger(), Admissions(), Clock(), Counted())
         with pytest.raises(Refused) as caught:
             gate.authenticate(ServiceToken(text, "192.0.2.1"), "http", at_files=True)
         assert caught.value.reason == "unknown_key"

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import trio
+from gate_helpers import make_gate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trust_helpers import SECRET, BrokenCommits, Counted, rows
 
 from edged.access.admissions import Admissions
-from edged.access.gate import Gate
 from edged.access.ledger import ALL, Ledger
 from edged.accounts.registrar import Registrar
 from edged.accounts.revocations import Revocations
@@ -68,7 +68,7 @@ class Box:
             self.revocations = Revocations(self.registrar, self.ledger, db, self.clock, counts, boot=boot)
             self.registrar.load()
             self.revocations.load()
-            self.gate = Gate(self.ledger, self.admissions, self.clock, counts, shared_secrets=[SECRET])
+            self.gate = make_gate(self.ledger, self.admissions, self.clock, counts, shared_secrets=[SECRET])
             self.mark = upkeep.Mark(self.clock, self._save, self._replace, self.revocations.follow_reset)
             await nursery.start(self.registrar.run)
             yield self

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from gate_helpers import make_gate, verify
 from trust_helpers import BrokenCommits, Counted, busy_writer, change_nothing, open_trust, rows, running_trust, until
 
 from edged.access.admissions import Admissions
 from edged.access.authority import EDGED
-from edged.access.gate import Gate
 from edged.access.ledger import ALL, Ledger
 from edged.accounts.refreshes import Refreshes
 from edged.accounts.registrar import Registrar
@@ -25,7 +25,7 @@ from edged.accounts.revocations import PRUNE_SECONDS, Revocations
 from edged.clock import Boot, Clock
 from edged.credentials.callers import Caller, Token
 from edged.credentials.claims import LEEWAY, Trust
-from edged.credentials.tokens import SharedSecret, TokenRefused, sign, verify
+from edged.credentials.tokens import SharedSecret, TokenRefused, sign
 from edged.errors import Overloaded, Refused, StoreFailed
 from edged.reactions import upkeep
 from edged.signing.keyring import Keyring
@@ -211,9 +211,10 @@ class World:
         self.revocations = Revocations(self.registrar, self.ledger, db, self.clock, counts, boot=boot)
         self.registrar.load()
         self.revocations.load()
-        self.gate = Gate(self.ledger, admissions, self.clock, counts, shared_secrets=[SECRET])
+        self.gate = make_gate(self.ledger, admissions, self.clock, counts, shared_secrets=[SECRET])
+        keyring = Keyring(db, self.clock, is_denied=self.ledger.denied.__contains__)
         self.refreshes = Refreshes(
-            self.registrar, self.ledger, self.gate, Keyring(db, self.clock), db, self.clock, counts,
+            self.registrar, self.ledger, self.gate, keyring, db, self.clock, counts,
             shared_secrets=[SECRET],
         )  # fmt: skip
         self.refreshes.load()

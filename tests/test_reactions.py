@@ -69,8 +69,8 @@ async def test_whoever_is_listed_without_a_right_is_kicked() -> None:
         Admissions(),
         Server([session("mine"), session("old", connections=("c1",)), session("stranger")]),
     )
-    admissions.add(CALLER, "rtsp", stay, session="mine")
-    admissions.add(CALLER, "rtsp", stay, session="c1")
+    admissions.add(CALLER, "rtsp", stay, session="mine", seconds_left=None)
+    admissions.add(CALLER, "rtsp", stay, session="c1", seconds_left=None)
     assert await revocations.sweep(admissions, server.viewers) == 1
     assert server.kicked == ["stranger"]
 
@@ -78,7 +78,7 @@ async def test_whoever_is_listed_without_a_right_is_kicked() -> None:
 async def test_an_id_of_another_protocol_is_no_right() -> None:
     """An admission over HLS does not vouch for an RTSP session of the same id."""
     admissions, server = Admissions(), Server([session("same")])
-    admissions.add(CALLER, "hls", stay, session="same")
+    admissions.add(CALLER, "hls", stay, session="same", seconds_left=None)
     assert await revocations.sweep(admissions, server.viewers) == 1
 
 
@@ -90,7 +90,7 @@ async def test_whoever_has_not_asked_yet_is_not_kicked(autojump_clock: trio.test
     for _ in range(9):
         assert await revocations.sweep(admissions, server.viewers, idle) == 0
         await trio.sleep(1)
-    admissions.add(CALLER, "rtmp", stay, session="slow")
+    admissions.add(CALLER, "rtmp", stay, session="slow", seconds_left=None)
     server.sessions = [each if each.id == "never" else session(each.id, "rtmp") for each in server.sessions]
     assert await revocations.sweep(admissions, server.viewers, idle) == 1
     await trio.sleep(1)
@@ -104,7 +104,7 @@ async def test_whoever_is_let_in_during_a_sweep_is_not_kicked(autojump_clock: tr
     async with trio.open_nursery() as nursery:
         nursery.start_soon(revocations.sweep, admissions, server.viewers)
         await trio.sleep(0.1)
-        admissions.add(CALLER, "webrtc", stay, session="new")
+        admissions.add(CALLER, "webrtc", stay, session="new", seconds_left=None)
     assert server.kicked == ["stranger"]
 
 

@@ -43,10 +43,10 @@ async def test_nobody_is_asked_while_nobody_watches(autojump_clock: trio.testing
     admissions, lists = Admissions(), Lists()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(follow, admissions, cast("Viewers", lists))
-        admissions.add(OURS, "rtsp", stay, session="p1", path="camera0")
+        admissions.add(OURS, "rtsp", stay, session="p1", path="camera0", seconds_left=None)
         await trio.sleep(100)
         assert lists.asked == []
-        admissions.add(VIEWER, "webrtc", stay, session="w1", path="camera0")
+        admissions.add(VIEWER, "webrtc", stay, session="w1", path="camera0", seconds_left=None)
         await trio.sleep(FIRST_LOOK_SECONDS + 0.01)
         assert lists.asked == [(100 + FIRST_LOOK_SECONDS, frozenset({"webrtc"}))]
         await trio.sleep(100)
@@ -62,7 +62,7 @@ async def test_a_mediamtx_that_does_not_answer_ends_nobody(autojump_clock: trio.
     async with trio.open_nursery() as nursery:
         nursery.start_soon(follow, admissions, cast("Viewers", lists))
         await trio.sleep(0.1)
-        admissions.add(VIEWER, "hls", stay, session="h1")
+        admissions.add(VIEWER, "hls", stay, session="h1", seconds_left=None)
         await trio.sleep(60)
         assert admissions.has_session("hls", "h1")
         assert len(lists.asked) >= 30
@@ -82,7 +82,7 @@ async def test_looks_that_hold_the_loop_are_rare(held: float, autojump_clock: tr
         nursery.start_soon(follow, admissions, cast("Viewers", lists))
         for number in range(600):
             await trio.sleep(0.1)
-            admissions.add(VIEWER, "rtsp", stay, session=f"s{number}", path="camera0")
+            admissions.add(VIEWER, "rtsp", stay, session=f"s{number}", path="camera0", seconds_left=None)
         nursery.cancel_scope.cancel()
     assert len(lists.asked) * held * SHARE <= 60 + SHARE * held + 1
     assert len(lists.asked) >= 5

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from gate_helpers import verify
 from issuer_helpers import Company, key_server, respond
 from patience import fail_after
 from trust_helpers import BrokenCommits, rows
 
 from edged.credentials.issuers import IssuerRecord
-from edged.credentials.tokens import TokenRefused, verify
+from edged.credentials.tokens import TokenRefused
 from edged.errors import ConfigError, DependencyFailed
 from edged.signing.issuers import EACH_SECONDS, LEAST_SECONDS, Issuer, Issuers, Source
 from edged.store import issuers as rows_of_issuers

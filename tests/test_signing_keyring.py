@@ -109,7 +109,7 @@ async def test_no_jump_that_nobody_vouches_for_takes_a_key_out_of_the_jwks(tmp_p
     async with Database.open(tmp_path / "trust.db", TRUST, name="trust") as db:
 
         def start(clock: Clock) -> Keyring:
-            keyring = Keyring(db, clock, make=from_pool())
+            keyring = Keyring(db, clock, is_denied=set().__contains__, make=from_pool())
             keyring.load()
             return keyring
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+from gate_helpers import make_gate
 
 from edged.access.admissions import Admissions
 from edged.access.gate import Gate
@@ -115,7 +116,7 @@ async def open_trust(
         revocations.load()
         users.load()
         api_keys.load()
-        gate = Gate(ledger, admissions, clock, counted, shared_secrets=[SECRET])
+        gate = make_gate(ledger, admissions, clock, counted, shared_secrets=[SECRET])
         yield TrustStack(db, ledger, admissions, clock, counted, gate, registrar, revocations, api_keys, users)
 
 

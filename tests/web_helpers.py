@@ -12,13 +12,13 @@ from typing import Any
 
 import trio
 from entry_helpers import make_entry
+from gate_helpers import make_gate
 from patience import fail_after
 from services_helpers import make_services
 
 from edged import operations
 from edged.access.admissions import Admissions
 from edged.access.authority import Authority
-from edged.access.gate import Gate
 from edged.access.ledger import Ledger, key_identity
 from edged.accounts.first_admin import FirstAdmin
 from edged.cameras.entries import CameraEntry
@@ -211,7 +211,7 @@ class Site:
         self.clock = Clock(system=now) if now else Clock()
         self.ledger = Ledger()
         self.admissions = Admissions()
-        self.gate = Gate(self.ledger, self.admissions, self.clock, self.counts, shared_secrets=[SECRET])
+        self.gate = make_gate(self.ledger, self.admissions, self.clock, self.counts, shared_secrets=[SECRET])
         self.cameras = Cameras(
             Camera(name="camera0", label="door", kind="test", status=Status.CONNECTED, node="/dev/video0"),
             Camera(name="camera1", label="yard", kind="test", status=Status.CONNECTED),

@@ -124,7 +124,7 @@ class Admissions:
         transport: Transport,
         way_out: WayOut,
         *,
-        seconds_left: float | None = None,
+        seconds_left: float | None,
         path: str = "",
         session: str = "",
         name: str = "",

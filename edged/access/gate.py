@@ -48,8 +48,6 @@ from edged.credentials.tokens import (
     SharedSecret,
     TokenRefused,
     longest_over,
-    no_issuer,
-    no_key,
     verify,
 )
 from edged.errors import Denied, Refused
@@ -70,13 +68,6 @@ class Outside(Protocol):
     version: int
 
     def find(self, issuer: str, /) -> OutsideIssuer | None: ...
-
-
-class _Nobody:
-    """No outside issuer is trusted."""
-
-    version = 0
-    find = staticmethod(no_issuer)
 
 
 def _stay(_cause: Cause, _by: str) -> None:
@@ -100,10 +91,10 @@ class Gate:
         clock: Clock,
         counts: Counts,
         *,
-        shared_secrets: Sequence[SharedSecret] = (),
-        find_key: FindKey = no_key,
-        issuers: Outside | None = None,
-        own: str = "edged",
+        shared_secrets: Sequence[SharedSecret],
+        find_key: FindKey,
+        issuers: Outside,
+        own: str,
         leeway: float = 60.0,
         tally: Callable[[str], None] = lambda _key_id: None,
         warned: Callable[[str], None] = lambda _kind: None,
@@ -119,7 +110,7 @@ class Gate:
         self._secrets = tuple(shared_secrets)
         self._find_key = find_key
         self._own = own
-        self._issuers = issuers or _Nobody()
+        self._issuers = issuers
         self._issuers_seen = self._issuers.version
         self._leeway = leeway
         self._tally = tally
@@ -274,7 +265,7 @@ class Gate:
 
     def admit_internal(self, transport: Transport, path: str, session: str) -> None:
         """Note a MediaMTX session of edged's own children, so that no sweep takes it for a stranger's."""
-        self.admissions.add(_INTERNAL, transport, _stay, path=path, session=session)
+        self.admissions.add(_INTERNAL, transport, _stay, seconds_left=None, path=path, session=session)
 
     def verify_token(self, text: str) -> Caller:
         """A token's caller without counting a use: for `validate_token` and the like. Raises TokenRefused.

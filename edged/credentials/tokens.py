@@ -113,18 +113,9 @@ def longest_over(transport: str) -> int:
     return LONGEST_OVER_HTTP if transport in _HTTP else LONGEST_TOKEN
 
 
-def no_key(_kid: str) -> None:
-    """Where edged has no key pairs."""
-
-
-def no_issuer(_issuer: str) -> None:
-    """Where no outside issuer is trusted."""
-
-
 def verify(
-    text: str, shared_secrets: Sequence[SharedSecret], *, now: float, leeway: float = LEEWAY,
-    find_key: FindKey = no_key, find_issuer: FindIssuer = no_issuer, own: str = "", past: float = 0.0,
-    longest: int = LONGEST_TOKEN,
+    text: str, shared_secrets: Sequence[SharedSecret], *, now: float, find_key: FindKey, find_issuer: FindIssuer,
+    own: str, leeway: float = LEEWAY, past: float = 0.0, longest: int = LONGEST_TOKEN,
 ) -> Caller:  # fmt: skip
     """A compact JWS → the caller that it speaks for. Raises TokenRefused. `now` is Unix seconds.
 

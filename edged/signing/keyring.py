@@ -52,8 +52,8 @@ class Keyring:
         db: Database,
         clock: Clock,
         *,
+        is_denied: Callable[[str], bool],
         issuer: str = "edged",
-        is_denied: Callable[[str], bool] = lambda _identity: False,
         make: Callable[[Algorithm], dict[str, str]] = generate,
         wrapping: WrappingKey | None = None,
     ) -> None:
