@@ -37,9 +37,9 @@ from edged.net.doors import Doors
 from edged.net.hook import Answer
 from edged.net.listener import Server
 from edged.operations import gather, metric_labels, streams
+from edged.operations.caller_sessions import Sessions
 from edged.operations.listings import Listings, row
 from edged.operations.services import Services
-from edged.operations.session import Sessions
 from edged.rpc import notifications
 from edged.rpc.session import Rpc
 from edged.store.folders import hold_folders

@@ -23,9 +23,9 @@ from edged.credentials.callers import Peer
 from edged.credentials.tokens import SharedSecret, issue_claims, sign
 from edged.errors import CameraNotFound, EdgedError, InvalidState
 from edged.operations import sessions as session_operations
-from edged.operations.catalogue import Call, Catalogue, DeviceParams, NoParams, operation
+from edged.operations.caller_sessions import Sessions
+from edged.operations.catalogue import Catalogue, DeviceParams, NoParams, OperationCall, operation
 from edged.operations.services import Services
-from edged.operations.session import Sessions
 from edged.rpc.session import Rpc, RpcSession
 
 SECRET = SharedSecret("test", "a shared secret that nobody has ever published")
@@ -148,23 +148,23 @@ class RpcServices(Services):
     rows: Rows
 
 
-def services_of(call: Call) -> RpcServices:
+def services_of(call: OperationCall) -> RpcServices:
     assert isinstance(call.services, RpcServices)
     return call.services
 
 
 @operation("camera:read")
-def get_camera_list(call: Call, params: NoParams) -> Rows:
+def get_camera_list(call: OperationCall, params: NoParams) -> Rows:
     return services_of(call).rows
 
 
 @operation("camera:read", on_camera=True)
-def get_camera_status(call: Call, params: DeviceParams) -> Row:
+def get_camera_status(call: OperationCall, params: DeviceParams) -> Row:
     return row(call.camera, "box")
 
 
 @operation("camera:write", on_camera=True)
-async def take_snapshot(call: Call, params: DeviceParams) -> Shot:
+async def take_snapshot(call: OperationCall, params: DeviceParams) -> Shot:
     await trio.lowlevel.checkpoint()
     return Shot(success=True, device=call.camera.name)
 
@@ -174,46 +174,46 @@ class GateParams(msgspec.Struct, frozen=True):
 
 
 @operation("camera:read")
-async def wait_for(call: Call, params: GateParams) -> str:
+async def wait_for(call: OperationCall, params: GateParams) -> str:
     """Waits until the test opens the barrier of this name."""
     await services_of(call).barriers.setdefault(params.name, trio.Event()).wait()
     return params.name
 
 
 @operation("none")
-def who(call: Call, params: NoParams) -> str | None:
+def who(call: OperationCall, params: NoParams) -> str | None:
     return call.session.caller.subject if call.session.caller else None
 
 
 @operation("none")
-def break_down(call: Call, params: NoParams) -> str:
+def break_down(call: OperationCall, params: NoParams) -> str:
     raise RuntimeError("the secret is hunter2")
 
 
 @operation("none")
-async def break_later(call: Call, params: NoParams) -> str:
+async def break_later(call: OperationCall, params: NoParams) -> str:
     await trio.lowlevel.checkpoint()
     raise RuntimeError("the secret is hunter2")
 
 
 @operation("none")
-def give_nonsense(call: Call, params: NoParams) -> object:
+def give_nonsense(call: OperationCall, params: NoParams) -> object:
     return object()
 
 
 @operation("none")
-def be_unfit(call: Call, params: NoParams) -> str:
+def be_unfit(call: OperationCall, params: NoParams) -> str:
     raise InvalidState("it is revoked", hint="make a new one", resource="key", id="key_1")
 
 
 @operation("none")
-async def lose_camera(call: Call, params: NoParams) -> str:
+async def lose_camera(call: OperationCall, params: NoParams) -> str:
     await trio.lowlevel.checkpoint()
     raise CameraNotFound("camera9")
 
 
 @operation("keys:admin")
-async def revoke_key(call: Call, params: NoParams) -> str:
+async def revoke_key(call: OperationCall, params: NoParams) -> str:
     """Revokes the caller's own credential, then waits, as the registrar does."""
     caller, services = call.session.caller, call.services
     assert caller is not None
@@ -228,7 +228,7 @@ class Problem(EdgedError):
 
 
 @operation("none")
-def raise_unknown(call: Call, params: NoParams) -> str:
+def raise_unknown(call: OperationCall, params: NoParams) -> str:
     raise Problem("odd", hint="do nothing")
 
 

@@ -25,9 +25,9 @@ from edged.library.disks import Disks
 from edged.library.snapshots import Snapshots
 from edged.mediamtx.paths import Paths
 from edged.mediamtx.process import ServerState
+from edged.operations.caller_sessions import Sessions
 from edged.operations.listings import Listings
 from edged.operations.services import Services
-from edged.operations.session import Sessions
 from edged.signing.keyring import Keyring
 
 #: What a password costs in tests.

@@ -12,7 +12,7 @@ from web_helpers import Site, loopback
 from edged.access.limiter import GUESSES
 from edged.credentials.callers import Peer
 from edged.operations import streams
-from edged.operations.streams import Question
+from edged.operations.streams import StreamRequest
 
 STRANGER = "198.51.100.7"
 
@@ -133,7 +133,7 @@ async def test_mediamtx_is_never_told_to_wait(site: Site) -> None:
     """All players share its questions, and it would hold up every one of them."""
     _, key = site.key("viewer")
     for number in range(50):
-        question = Question("read", "camera0", "rtsp", password=f"wrong-{number}", ip=STRANGER)
+        question = StreamRequest("read", "camera0", "rtsp", password=f"wrong-{number}", ip=STRANGER)
         assert not streams.admit(site.services, question).allowed
     site.services.publishers.wake = lambda _path: None
-    assert streams.admit(site.services, Question("read", "camera0", "rtsp", password=key, ip=STRANGER)).allowed
+    assert streams.admit(site.services, StreamRequest("read", "camera0", "rtsp", password=key, ip=STRANGER)).allowed

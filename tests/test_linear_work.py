@@ -49,7 +49,7 @@ from edged.net.http import BadHead, host_of, target_of
 from edged.net.websocket import choose_subprotocol, refuse_upgrade
 from edged.operations.catalogue import DeviceParams
 from edged.operations.params import read_params
-from edged.operations.streams import Answer, Question, find_credential
+from edged.operations.streams import Answer, StreamRequest, find_credential
 from edged.urls import mask_url
 from edged.web.bodies import parse_form, parse_object
 from edged.web.credentials import is_own_page, read_basic, read_credential
@@ -420,11 +420,11 @@ def feed_complaints(text: str) -> None:
 
 
 def ask_hook(text: str) -> None:
-    def admit(question: Question) -> Answer:
+    def admit(question: StreamRequest) -> Answer:
         find_credential(question)
         return Answer(False, "missing")
 
-    make_answer(admit)(msgspec.json.encode(Question(query=text, password="", token="")))
+    make_answer(admit)(msgspec.json.encode(StreamRequest(query=text, password="", token="")))
 
 
 FRAME = "\x81\x80\x01\x02\x03\x04"

@@ -26,9 +26,9 @@ from edged.credentials.claims import ClaimsRefused, read_caller
 from edged.credentials.decision import decide
 from edged.credentials.roles import CAPABILITIES, FILES, OPEN, SELF
 from edged.errors import DependencyFailed, InvalidParams, Refused
+from edged.operations.caller_sessions import Session
 from edged.operations.services import Services
-from edged.operations.session import Session
-from edged.operations.streams import Question, admit
+from edged.operations.streams import StreamRequest, admit
 from edged.signing.keyring import Keyring
 
 NOW = 2_000_000_000.0
@@ -126,7 +126,7 @@ async def test_a_files_token_is_good_at_one_door_only(tmp_path: Path) -> None:
             ):
                 for action in ("read", "publish", "api"):
                     answer = admit(
-                        box.services, Question(action=action, path="camera0", protocol="rtsp", id="1", **shown)
+                        box.services, StreamRequest(action=action, path="camera0", protocol="rtsp", id="1", **shown)
                     )
                     assert (answer.allowed, answer.reason in ("role_denied", "unknown_key")) == (False, True)
         with pytest.raises(Refused) as caught:

@@ -28,8 +28,8 @@ from edged.credentials import tokens
 from edged.credentials.callers import ApiKey, Caller, Peer
 from edged.credentials.claims import read_caller
 from edged.errors import EdgedError, Refused
+from edged.operations.caller_sessions import Session
 from edged.operations.services import Services
-from edged.operations.session import Session
 
 # Askers: nobody; four roles; a viewer who may see the other camera only; an administrator's token that has
 # expired, and administrators' keys that were revoked and suspended, all in a session that was open before; and another

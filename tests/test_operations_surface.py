@@ -1,6 +1,6 @@
 """Each operation as REST, RPC and command from one declaration (contract 10.1, 5.1 to 5.3): the table, and no drift.
 
-RPC is the catalogue itself. Ways and options are written by hand: here each is asked, and what it hands to the
+RPC is the catalogue itself. Routes and options are written by hand: here each is asked, and what it hands to the
 catalogue is compared with the declaration.
 """
 
@@ -20,7 +20,7 @@ import pytest
 import trio
 from click.testing import CliRunner
 from msgspec import UNSET, inspect, structs
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 from web_helpers import Counted
 
 from edged import operations
@@ -28,10 +28,10 @@ from edged.cli import client
 from edged.cli.client import Answered
 from edged.cli.main import main
 from edged.credentials.callers import Peer
-from edged.operations.session import Session
+from edged.operations.caller_sessions import Session
 from edged.web import app
 from edged.web.bodies import FORM
-from edged.web.exchange import Exchange, Way
+from edged.web.requests import Request, Route
 
 CATALOGUE = operations.gather()
 
@@ -124,7 +124,7 @@ SILENT = {
     "trust begin-anew",
 }
 
-#: Params that a way or a command leaves out on purpose, and why.
+#: Params that a route or a command leaves out on purpose, and why.
 NOT_BY_REST = {
     ("refresh_token", "auth_token"): "the other spelling of token; by HTTP it is the Bearer",
     ("revoke_token", "jti"): "RFC 7009 names a token by its text; POST /api/revocations takes a jti",
@@ -155,8 +155,8 @@ def test_every_operation_has_a_row() -> None:
 
 
 def test_every_way_is_in_the_table() -> None:
-    """Method and path of each way that asks an operation; one that the contract does not name is not there."""
-    found = {f"{way.method} {way.path}": way.operation for way in ways() if way.operation}
+    """Method and path of each route that asks an operation; one that the contract does not name is not there."""
+    found = {f"{route.method} {route.path}": route.operation for route in routes() if route.operation}
     assert found == {rest: name for name, each in SURFACE.items() for rest in each.rest}
 
 
@@ -168,13 +168,13 @@ def test_every_command_is_in_the_table() -> None:
 async def test_by_rest_every_param_can_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the path, the query, the body or the head: what is said there is what the operation is asked with."""
     left_out = set()
-    for way in ways():
-        if not way.operation:
+    for route in routes():
+        if not route.operation:
             continue
-        for field in fields(way.operation):
-            heard = [await ask_way(monkeypatch, way, field, where) for where in ("json", "form", "query", "head")]
+        for field in fields(route.operation):
+            heard = [await ask_route(monkeypatch, route, field, where) for where in ("json", "form", "query", "head")]
             if not any(heard):
-                left_out.add((way.operation, field.encode_name))
+                left_out.add((route.operation, field.encode_name))
     assert left_out == NOT_BY_REST.keys()
 
 
@@ -236,15 +236,15 @@ def sample(kind: inspect.Type) -> Any:
     return known[type(kind)]
 
 
-# --- the ways ---------------------------------------------------------------------------------------------------
+# --- the routes ---------------------------------------------------------------------------------------------------
 
 
-def ways() -> list[Way]:
-    return list(app.list_ways(SimpleNamespace(clock=SimpleNamespace(monotonic=float)), Counted(), Path()))  # type: ignore[arg-type]
+def routes() -> list[Route]:
+    return list(app.list_routes(SimpleNamespace(clock=SimpleNamespace(monotonic=float)), Counted(), Path()))  # type: ignore[arg-type]
 
 
 class Heard(Exception):
-    """What a way has handed to the catalogue."""
+    """What a route has handed to the catalogue."""
 
     def __init__(self, operation: str, params: dict[str, Any]) -> None:
         super().__init__(operation)
@@ -252,16 +252,16 @@ class Heard(Exception):
         self.params = params
 
 
-async def ask_way(monkeypatch: pytest.MonkeyPatch, way: Way, field: inspect.Field, where: str) -> bool:
+async def ask_route(monkeypatch: pytest.MonkeyPatch, route: Route, field: inspect.Field, where: str) -> bool:
     """Whether a param that stands in this place of the request reaches the operation as it was said."""
 
-    async def listen(_self: Exchange, operation: str, params: Any) -> None:
+    async def listen(_self: Request, operation: str, params: Any) -> None:
         await trio.lowlevel.checkpoint()
         raise Heard(operation, msgspec.json.decode(params) if isinstance(params, msgspec.Raw) else dict(params))
 
-    monkeypatch.setattr(Exchange, "call", listen)
+    monkeypatch.setattr(Request, "call", listen)
     name, value = field.encode_name, sample(field.type)
-    in_path = re.findall(r"{(\w+)(?::\w+)?}", way.path)
+    in_path = re.findall(r"{(\w+)(?::\w+)?}", route.path)
     if name in in_path:
         value = "in-path"
     elif where == "head":
@@ -277,16 +277,16 @@ async def ask_way(monkeypatch: pytest.MonkeyPatch, way: Way, field: inspect.Fiel
     if where == "head":
         headers["authorization"] = "Bearer a.b.c"
     scope = {
-        "type": "http", "method": way.method, "path": way.path, "path_params": dict.fromkeys(in_path, "in-path"),
+        "type": "http", "method": route.method, "path": route.path, "path_params": dict.fromkeys(in_path, "in-path"),
         "headers": [(name.encode(), text.encode()) for name, text in headers.items()],
         "query_string": urlencode(spelled).encode() if where == "query" else b"",
     }  # fmt: skip
-    request = Request(scope, partial(receive, body))
+    request = HttpRequest(scope, partial(receive, body))
     try:
-        await way.answer(Exchange(request, CATALOGUE, SimpleNamespace(), Session(Peer("main"), "http")))  # type: ignore[arg-type]
+        await route.answer(Request(request, CATALOGUE, SimpleNamespace(), Session(Peer("main"), "http")))  # type: ignore[arg-type]
     except Heard as heard:
         got = heard.params.get(name)
-        return heard.operation == way.operation and (got == value or (where == "query" and str(got) == str(value)))
+        return heard.operation == route.operation and (got == value or (where == "query" and str(got) == str(value)))
     except Exception:
         return False
     return False

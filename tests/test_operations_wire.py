@@ -1,4 +1,4 @@
-"""The table of who may ask what, over the wire: every operation by WebSocket, every way by HTTP, at one running daemon.
+"""The table of who may ask what, over the wire: every operation by WebSocket and every route by HTTP, of one daemon.
 
 The rows are those of test_operations_matrix; askers come with real credentials, and more of them: a service token, a
 token for files and a ticket open nothing but their own doors. What is asked hits nothing, so nothing changes.
@@ -33,7 +33,7 @@ PASSWORD = "a passphrase of the tests"
 #: Whose credentials are for one door each.
 GUESTS = ("service", "files", "ticket")
 
-#: Ways that ask no operation → what each of ASKERS gets, asking for camera0 and for a picture that is not there.
+#: Routes that ask no operation → what each of ASKERS gets, asking for camera0 and for a picture that is not there.
 ALONE: dict[str, tuple[str, ...]] = {
     "GET /api/cameras/{camera}/live.mjpeg": SEE_ONE,
     "GET /api/cameras/{camera}/snapshot.jpg": SEE_ONE,
@@ -205,30 +205,30 @@ def word_of(reply: dict[str, Any], operation: str) -> str:
 
 
 def go_all(box: Box, asker: str) -> dict[str, str]:
-    """Every way by HTTP on one connection, with this asker's credential in each request."""
+    """Every route by HTTP on one connection, with this asker's credential in each request."""
     connection = http.client.HTTPConnection("127.0.0.1", box.daemon.port, timeout=30)
     found = {}
-    for way in (*ASKS, *ALONE):
-        method, target, headers, body = request_of(box, asker, way)
+    for route in (*ASKS, *ALONE):
+        method, target, headers, body = request_of(box, asker, route)
         connection.request(method, target, body=body, headers=headers)
         with connection.getresponse() as response:
             status, text = response.status, response.read()
         code = json.loads(text)["code"] if status >= 400 and text.startswith(b"{") and b'"code"' in text else "ok"
         if code in REFUSALS:
-            assert status == REFUSALS[code][0], way
+            assert status == REFUSALS[code][0], route
         else:
-            assert status not in (401, 403, 500), way
-        refused = code in REFUSALS or (code == "invalid_state" and way.endswith("refresh"))
-        found[way] = code if refused else "ok"
+            assert status not in (401, 403, 500), route
+        refused = code in REFUSALS or (code == "invalid_state" and route.endswith("refresh"))
+        found[route] = code if refused else "ok"
     connection.close()
     return found
 
 
-def request_of(box: Box, asker: str, way: str) -> tuple[str, str, dict[str, str], bytes | None]:
+def request_of(box: Box, asker: str, route: str) -> tuple[str, str, dict[str, str], bytes | None]:
     """Method, target, headers and body of one question."""
-    method, path = way.split()
-    params = box.params(ASKS.get(way, ""))
-    if way == "POST /api/claim":
+    method, path = route.split()
+    params = box.params(ASKS.get(route, ""))
+    if route == "POST /api/claim":
         params = {}  # a code that is wrong is refused as a credential is
     params |= {"camera": "camera0"} if "{camera}" in path else {"name": "nobody"} if "{name:path}" in path else {}
     names = re.findall(r"{(\w+)(?::path)?}", path)
@@ -259,23 +259,23 @@ def request_of(box: Box, asker: str, way: str) -> tuple[str, str, dict[str, str]
 def test_every_way_has_a_row() -> None:
     """Whoever adds a route says here, or in the table of operations, who may go it; nothing is left over."""
     daemon: Any = SimpleNamespace(clock=SimpleNamespace(monotonic=float))
-    found = [f"{way.method} {way.path}" for way in app.list_ways(daemon, Counted(), Path())]
+    found = [f"{route.method} {route.path}" for route in app.list_routes(daemon, Counted(), Path())]
     assert sorted(found) == sorted([*ASKS, *ALONE])
 
 
 async def test_everybody_gets_over_the_wire_what_the_table_says(tmp_path: Path) -> None:
-    """Every asker, every operation by WebSocket and every way by HTTP; afterwards the keys and users are as before."""
+    """Every asker, every operation by WebSocket, every route by HTTP; afterwards the keys and users are as before."""
     with fail_after(120):
         async with running_daemon(tmp_path) as daemon:
             box = await furnish(daemon)
             before = await look(daemon)
-            rows = {**{way: EXPECTED[name] for way, name in ASKS.items()}, **ALONE}
+            rows = {**{route: EXPECTED[name] for route, name in ASKS.items()}, **ALONE}
             wrong = {}
             for asker in (*ASKERS, *GUESTS):
                 told = await ask_all(box, asker)
                 told |= await trio.to_thread.run_sync(partial(go_all, box, asker))
                 meant = {name: expected(EXPECTED, name, asker, BY_WEBSOCKET) for name in EXPECTED}
-                meant |= {way: expected(rows, way, asker, BY_HTTP) for way in rows}
+                meant |= {route: expected(rows, route, asker, BY_HTTP) for route in rows}
                 assert told.keys() == meant.keys()
                 wrong |= {(asker, name): (told[name], meant[name]) for name in meant if told[name] != meant[name]}
             assert wrong == {}

@@ -126,9 +126,9 @@ async def test_issued_and_refreshed_tokens_and_added_cameras_say_by_whom(daemon:
 
 async def test_mediamtx_viewers_have_an_address_too() -> None:
     """The hook's question names it; a job of the registrar carries along who asked."""
-    from edged.operations.streams import Question, _Viewer
+    from edged.operations.streams import StreamRequest, _Viewer
 
-    viewer = _Viewer(Question(action="read", path="camera0", ip="192.0.2.9"))
+    viewer = _Viewer(StreamRequest(action="read", path="camera0", ip="192.0.2.9"))
     assert (viewer.peer.address, viewer.peer.listener, viewer.doing) == ("192.0.2.9", "mediamtx", "read camera0")
 
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from edged.operations import sessions
-from edged.operations.catalogue import Call, Catalogue, NoParams, operation
+from edged.operations.catalogue import Catalogue, NoParams, OperationCall, operation
 from edged.rpc.methods import table
 
 
@@ -15,17 +15,17 @@ class TokenParams(msgspec.Struct, frozen=True):
 
 
 @operation("self")
-def revoke_token(call: Call, params: TokenParams) -> None:
+def revoke_token(call: OperationCall, params: TokenParams) -> None:
     """Has a param of its own with the name of a credential's."""
 
 
 @operation("system:admin")
-def get_status(call: Call, params: NoParams) -> None:
+def get_status(call: OperationCall, params: NoParams) -> None:
     """Has another name."""
 
 
 @operation("none", name="camera_status_update")
-def clash(call: Call, params: NoParams) -> None:
+def clash(call: OperationCall, params: NoParams) -> None:
     """Nobody may ask for what we tell."""
 
 

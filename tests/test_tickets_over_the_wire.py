@@ -22,7 +22,7 @@ from edged.credentials import tokens
 from edged.credentials.callers import ApiKey, NoCredential, Ticket, Token
 from edged.credentials.tickets import mint
 from edged.mediamtx.ffmpeg import find_ffmpeg
-from edged.operations.streams import Question, find_credential
+from edged.operations.streams import StreamRequest, find_credential
 
 pytestmark = pytest.mark.ffmpeg
 
@@ -59,12 +59,12 @@ def test_a_player_may_put_its_ticket_where_it_can(where: str) -> None:
     text, _ = mint()
     for shown, kind in ((text, Ticket), ("a.b.c", Token), ("camera_service_sk_" + "0" * 64, ApiKey)):
         if where in ("password", "token"):
-            question = Question(**{where: shown})
+            question = StreamRequest(**{where: shown})
         else:
-            question = Question(query=f"x=1&{where.removeprefix('?')}={shown}")
+            question = StreamRequest(query=f"x=1&{where.removeprefix('?')}={shown}")
         assert isinstance(find_credential(question), kind)
-    assert isinstance(find_credential(Question(query="ticket=")), NoCredential)
-    assert isinstance(find_credential(Question(user=text)), NoCredential)
+    assert isinstance(find_credential(StreamRequest(query="ticket=")), NoCredential)
+    assert isinstance(find_credential(StreamRequest(user=text)), NoCredential)
 
 
 @pytest.mark.mediamtx

@@ -22,9 +22,9 @@ from edged.errors import (
     UnknownMethod,
     Unsupported,
 )
-from edged.web.app import route
-from edged.web.exchange import Exchange, Way
+from edged.web.app import build_router
 from edged.web.faults import sole
+from edged.web.requests import Request, Route
 
 
 @pytest.fixture
@@ -32,18 +32,18 @@ async def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
-async def nothing(_asked: Exchange) -> Response:
+async def nothing(_request: Request) -> Response:
     return Response()
 
 
 def raising(site: Site, problem: Exception, **values: object) -> Site:
-    """A site with one more way, whose answer is this error."""
+    """A site with one more route, whose answer is this error."""
 
-    async def answer(_asked: Exchange) -> Response:
+    async def answer(_request: Request) -> Response:
         raise problem
 
-    way = Way(method="GET", path="/x", answer=answer, **{"capability": "none", **values})  # type: ignore[arg-type]
-    site.app = route([way], site.catalogue, site.services, site.counts)
+    route = Route(method="GET", path="/x", answer=answer, **{"capability": "none", **values})  # type: ignore[arg-type]
+    site.app = build_router([route], site.catalogue, site.services, site.counts)
     return site
 
 
@@ -62,20 +62,22 @@ def raising(site: Site, problem: Exception, **values: object) -> Site:
 async def test_a_way_that_names_nobody_does_not_start(site: Site, values: dict[str, str]) -> None:
     """Default deny: the daemon does not start with a route that forgot its capability."""
     with pytest.raises(ValueError, match="GET /x"):
-        route([Way(method="GET", path="/x", answer=nothing, **values)], site.catalogue, site.services, site.counts)
+        build_router(
+            [Route(method="GET", path="/x", answer=nothing, **values)], site.catalogue, site.services, site.counts
+        )
 
 
 async def test_two_ways_do_not_share_a_place(site: Site) -> None:
     """The second would never be reached."""
-    way = Way(method="GET", path="/x", answer=nothing, capability="self")
-    with pytest.raises(ValueError, match="two ways"):
-        route([way, way], site.catalogue, site.services, site.counts)
+    route = Route(method="GET", path="/x", answer=nothing, capability="self")
+    with pytest.raises(ValueError, match="two routes"):
+        build_router([route, route], site.catalogue, site.services, site.counts)
 
 
 async def test_self_means_any_good_credential(site: Site) -> None:
     """Whoever is somebody may go there."""
-    way = Way(method="GET", path="/x", answer=nothing, capability="self")
-    site.app = route([way], site.catalogue, site.services, site.counts)
+    route = Route(method="GET", path="/x", answer=nothing, capability="self")
+    site.app = build_router([route], site.catalogue, site.services, site.counts)
     assert (await site.ask("GET", "/x")).status == 401
     assert (await site.ask("GET", "/x", key=site.key("monitor")[1])).status == 200
 
@@ -209,7 +211,7 @@ async def test_health_is_healthy_degraded_or_unhealthy(site: Site, tmp_path: Pat
 
 
 async def test_health_says_how_many_denials_a_restart_would_undo(site: Site) -> None:
-    """Degraded and still ready: they are in force. One that is just on its way to the disk is no cause for alarm."""
+    """Degraded and still ready: they are in force. One that is just on its route to the disk is no cause for alarm."""
     site.registrar.owed = 1
     assert (await site.ask("GET", "/health")).json["status"] == "healthy"
     site.registrar.owed, site.registrar.is_late = 3, True

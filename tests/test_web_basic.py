@@ -24,13 +24,13 @@ from hypothesis import strategies as st
 from patience import fail_after
 from starlette.datastructures import Headers
 from test_oauth_over_the_wire import FORM, sign
-from test_operations_surface import ways
+from test_operations_surface import routes
 from web_helpers import Site
 
 from edged.credentials.callers import NoCredential, parse_credential
-from edged.web.app import route
+from edged.web.app import build_router
 from edged.web.credentials import is_cross_origin, read_basic
-from edged.web.exchange import Exchange, Way, json_response
+from edged.web.requests import Request, Route, json_response
 
 pytestmark = pytest.mark.ffmpeg
 BEARER, BASIC = 'Bearer realm="edged"', 'Basic realm="edged", charset="UTF-8"'
@@ -119,9 +119,11 @@ async def test_no_other_route_takes_it_or_asks_for_it(server: RunningDaemon, met
     """Whatever a browser could be made to send with it: nothing is done, and no password is asked for."""
     _, admin = await server.create_key("admin")
     taken = 0
-    for way in [way for way in ways() if way.method == method and f"{way.method} {way.path}" not in BASIC_ROUTES]:
-        assert not way.takes_basic
-        path = way.path.replace("{camera}", "camera0").replace("{name:path}", "x").replace("{", "").replace("}", "")
+    for route in [
+        route for route in routes() if route.method == method and f"{route.method} {route.path}" not in BASIC_ROUTES
+    ]:
+        assert not route.takes_basic
+        path = route.path.replace("{camera}", "camera0").replace("{name:path}", "x").replace("{", "").replace("}", "")
         answer = await ask(server, method, path, basic(admin) | {"Content-Type": "application/json"})
         assert not [told for told in answer.challenges if told.lower().startswith("basic")], path
         if answer.status == 401:
@@ -130,7 +132,7 @@ async def test_no_other_route_takes_it_or_asks_for_it(server: RunningDaemon, met
         for told in (await ask(server, method, path)).challenges:
             assert told == BEARER, path
     assert taken or method == "PUT"
-    assert {f"{way.method} {way.path}" for way in ways() if way.takes_basic} == BASIC_ROUTES
+    assert {f"{route.method} {route.path}" for route in routes() if route.takes_basic} == BASIC_ROUTES
     assert (await server.request("GET", "/api/keys", key=admin)).json["keys"][0]["status"] == "active"
 
 
@@ -308,11 +310,11 @@ def test_another_origin_is_told_by_any_of_its_headers(origins: list[str], sites:
 async def test_a_route_that_must_not_take_it_does_not_start(tmp_path: Path, method: str, path: str) -> None:
     """The rule is a declaration of the route, and is checked once, before anything listens."""
 
-    async def answer(_asked: Exchange) -> Any:
+    async def answer(_request: Request) -> Any:
         return json_response({})
 
     site = Site(tmp_path)
-    way = partial(Way, answer=answer, capability="self", takes_basic=True)
-    route([way(method="GET", path=path)], site.catalogue, site.services, site.counts)
+    make = partial(Route, answer=answer, capability="self", takes_basic=True)
+    build_router([make(method="GET", path=path)], site.catalogue, site.services, site.counts)
     with pytest.raises(ValueError, match="takes Basic"):
-        route([way(method=method, path=path)], site.catalogue, site.services, site.counts)
+        build_router([make(method=method, path=path)], site.catalogue, site.services, site.counts)

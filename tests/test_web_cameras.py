@@ -17,7 +17,7 @@ from daemon_helpers import make_config, running_daemon
 from patience import fail_after
 
 import edged
-from edged.web.pages import WAYS
+from edged.web.pages import ROUTES
 
 ROOT = Path(__file__).parent.parent
 #: Of the package that is imported: it may be the installed one.
@@ -101,8 +101,8 @@ async def test_a_revoked_key_gets_no_picture_that_it_asked_for_before(tmp_path: 
 async def test_the_page_is_for_browsers_and_leaves_nothing_to_others(tmp_path: Path) -> None:
     """Open to everybody, since it shows nothing by itself; no code may run in it but the box's own file."""
     async with running_daemon(tmp_path, cameras=1) as daemon:
-        for way in WAYS:
-            reply = await daemon.request("GET", way.path)
+        for route in ROUTES:
+            reply = await daemon.request("GET", route.path)
             assert reply.status == 200
             policy = reply.headers["content-security-policy"]
             assert "default-src 'none'" in policy
@@ -111,7 +111,7 @@ async def test_the_page_is_for_browsers_and_leaves_nothing_to_others(tmp_path: P
             assert reply.headers["referrer-policy"] == "no-referrer"
         page = (await daemon.request("GET", "/")).body.decode()
         wanted = set(re.findall(r'(?:src|href)="([^"]*)"', page))
-        assert wanted == {way.path for way in WAYS} - {"/"}
+        assert wanted == {route.path for route in ROUTES} - {"/"}
         async with daemon.websocket() as client:
             assert await client.call("ping") == "pong"
 

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.operations.streams import Answer, Question
+from edged.operations.streams import Answer, StreamRequest
 from edged.web.mediamtx_hook import make_answer
 
 ASKED = {
@@ -18,9 +18,9 @@ ASKED = {
 
 def test_a_yes_is_204_without_a_body() -> None:
     """Every member that MediaMTX sends arrives; MediaMTX does not read the body of a yes."""
-    seen: list[Question] = []
+    seen: list[StreamRequest] = []
 
-    def admit(question: Question) -> Answer:
+    def admit(question: StreamRequest) -> Answer:
         seen.append(question)
         return Answer(True)
 
@@ -40,7 +40,7 @@ def test_a_no_is_401_with_a_short_ascii_reason() -> None:
 
 def test_what_is_left_out_is_empty() -> None:
     """`id` may be null, members may be missing, and newer ones are passed over."""
-    seen: list[Question] = []
+    seen: list[StreamRequest] = []
     answer = make_answer(lambda question: Answer(bool(seen.append(question)) or True))
     assert answer(b'{"action": "api", "id": null, "new": [1]}')[0] == 204
     assert (seen[0].id, seen[0].path, seen[0].action) == (None, "", "api")
@@ -49,7 +49,7 @@ def test_what_is_left_out_is_empty() -> None:
 def test_a_mistake_of_ours_is_a_no() -> None:
     """It fails closed, and MediaMTX gets its answer."""
 
-    def admit(question: Question) -> Answer:
+    def admit(question: StreamRequest) -> Answer:
         raise ZeroDivisionError
 
     status, body = make_answer(admit)(json.dumps(ASKED).encode())

@@ -30,7 +30,7 @@ from edged.credentials.tokens import SharedSecret, issue_claims, sign
 from edged.errors import InvalidState, NotFound
 from edged.library.disks import Disks
 from edged.web.app import make_app
-from edged.web.exchange import CutOff
+from edged.web.requests import ResponseAborted
 
 SECRET = SharedSecret("clients", "a shared secret of more than 32 bytes for tests")
 REMOTE = Peer("main", "192.0.2.7", 40000)
@@ -293,6 +293,6 @@ class Site:
             if on_part is not None and message.get("more_body", False):
                 await on_part(reply)
 
-        with fail_after(200), suppress(CutOff):
+        with fail_after(200), suppress(ResponseAborted):
             await self.app(scope, receive, send)
         return reply

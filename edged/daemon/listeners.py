@@ -18,7 +18,7 @@ from edged.errors import StartFailed
 from edged.metrics import Metrics
 from edged.net.doors import WEBSOCKET_PATHS, Doors, Restriction
 from edged.net.listener import Listener, Server, inherit, open_all_tcp, open_unix, serve
-from edged.web.app import Curtain
+from edged.web.app import PathFilter
 
 _log = structlog.get_logger("edged")
 
@@ -104,7 +104,7 @@ def read_restrictions(settings: ListenSettings, doors: Doors, metrics: Metrics) 
     for name, policy in read_policies(settings).items():
         behind = doors
         if not policy.shows_everything:
-            app = Curtain(doors.app, metrics, policy.shows)
+            app = PathFilter(doors.app, metrics, policy.shows)
             behind = Doors(app, doors.open_session, frozenset(filter(policy.shows, WEBSOCKET_PATHS)))
         found[name] = Restriction(behind, None if policy.admits_everybody else policy.admits)
     return found

@@ -1,4 +1,4 @@
-"""The only place, beside reactions, where two rooms meet: everything that can be asked of edged."""
+"""Everything that can be asked of edged. Beside reactions the only place that uses more than one package below."""
 
 from __future__ import annotations
 

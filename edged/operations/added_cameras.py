@@ -18,7 +18,7 @@ from edged.cameras.model import Camera
 from edged.config.model import CameraSettings
 from edged.config.sources import RtspTransport
 from edged.errors import InvalidParams, InvalidState
-from edged.operations.catalogue import Call, DeviceParams, operation
+from edged.operations.catalogue import DeviceParams, OperationCall, operation
 from edged.urls import MASK, mask_url
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -89,7 +89,7 @@ class RemovedCamera(msgspec.Struct, frozen=True):
 
 
 @operation("system:admin")
-async def add_camera(call: Call, params: AddCameraParams) -> AddedCamera:
+async def add_camera(call: OperationCall, params: AddCameraParams) -> AddedCamera:
     """Add a network camera: stored, then shown and streamed, with no restart. Its host is resolved and judged first."""
     one = _read({name: value for name in _SETTINGS if (value := getattr(params, name)) is not UNSET})
     camera = await call.services.cameras.describe(one, lambda: _confirm(call))
@@ -98,7 +98,7 @@ async def add_camera(call: Call, params: AddCameraParams) -> AddedCamera:
 
 
 @operation("system:admin", on_camera=True)
-async def update_camera(call: Call, params: UpdateCameraParams) -> AddedCamera:
+async def update_camera(call: OperationCall, params: UpdateCameraParams) -> AddedCamera:
     """Change an added camera. It keeps its number, and with it rights and URLs."""
     before = _find_added(call)
     changes = {name: value for name in _SETTINGS if (value := getattr(params, name)) is not UNSET}
@@ -120,7 +120,7 @@ async def update_camera(call: Call, params: UpdateCameraParams) -> AddedCamera:
 
 
 @operation("system:admin", on_camera=True)
-async def remove_camera(call: Call, params: DeviceParams) -> RemovedCamera:
+async def remove_camera(call: OperationCall, params: DeviceParams) -> RemovedCamera:
     """Remove an added camera: its stream ends, and its number is never another camera's."""
     one, camera = _find_added(call), call.camera
     assert one.number is not None, "an added camera has its slot"
@@ -129,12 +129,12 @@ async def remove_camera(call: Call, params: DeviceParams) -> RemovedCamera:
     return RemovedCamera(camera.name, removed=True, message=f"{camera.name} ({camera.label}) is removed")
 
 
-def _confirm(call: Call) -> None:
+def _confirm(call: OperationCall) -> None:
     """Whoever asked must still be allowed to right before the commit: to look a name up takes its time."""
     call.services.gate.authorize(call.session.caller, call.operation.capability, call.session.transport)
 
 
-def _find_added(call: Call) -> CameraEntry:
+def _find_added(call: OperationCall) -> CameraEntry:
     """The description of the camera that the call names, if a call has added it.
 
     Raises InvalidState saying where else it is described.
@@ -172,7 +172,7 @@ def _read(values: dict[str, Any], number: int | None = None) -> CameraEntry:
     return CameraEntry(settings, number=number)
 
 
-def _show(call: Call, camera: Camera) -> AddedCamera:
+def _show(call: OperationCall, camera: Camera) -> AddedCamera:
     one = call.services.cameras.described[int(camera.name.removeprefix("camera"))]
     held = one.settings
     return AddedCamera(

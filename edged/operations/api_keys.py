@@ -22,7 +22,7 @@ from edged.credentials.decision import Reason
 from edged.credentials.roles import ROLES, SELF, canonical_role, compute, is_permission, name_cameras
 from edged.errors import Denied, InvalidParams
 from edged.operations.camera_names import resolve_rights
-from edged.operations.catalogue import Call, operation
+from edged.operations.catalogue import OperationCall, operation
 from edged.operations.effects import list_effective, list_without_effect
 from edged.operations.makers import Ids, deny_made
 from edged.operations.services import Services
@@ -84,7 +84,7 @@ class NewKey(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 @operation("keys:admin")
-async def create_key(call: Call, params: CreateKeyParams) -> NewKey:
+async def create_key(call: OperationCall, params: CreateKeyParams) -> NewKey:
     """Make an API key. It is durable before this answers."""
     params = resolve_rights(params, call.services.cameras)
     streams = read_streams(params.streams)
@@ -113,7 +113,7 @@ async def create_key(call: Call, params: CreateKeyParams) -> NewKey:
     )
 
 
-def _find_owner(call: Call) -> str | None:
+def _find_owner(call: OperationCall) -> str | None:
     """Whose a new key is unless they say otherwise: the user by whose login or key it is made (contract 10.18), or who
     issued the token by which it is made."""
     caller, ledger = call.session.caller, call.services.ledger
@@ -165,7 +165,7 @@ class KeyList(msgspec.Struct, frozen=True):
 
 
 @operation("keys:admin")
-def list_keys(call: Call, params: ListKeysParams) -> KeyList:
+def list_keys(call: OperationCall, params: ListKeysParams) -> KeyList:
     """All keys, newest last."""
     services, now = call.services, call.services.clock.now()
     records = sorted(services.ledger.keys.values(), key=lambda record: record.created_at)
@@ -186,7 +186,7 @@ class KeyParams(msgspec.Struct, frozen=True):
 
 
 @operation("self")
-def get_key(call: Call, params: KeyParams) -> KeyItem:
+def get_key(call: OperationCall, params: KeyParams) -> KeyItem:
     """One key: any for an administrator, otherwise only the key that asks."""
     _authorize_own(call, params.key_id)
     return _show(call.services.api_keys.find(params.key_id), call.services)
@@ -213,7 +213,7 @@ class RotatedKey(msgspec.Struct, frozen=True):
 
 
 @operation("self")
-async def rotate_key(call: Call, params: RotateKeyParams) -> RotatedKey:
+async def rotate_key(call: OperationCall, params: RotateKeyParams) -> RotatedKey:
     """Give a key a new secret: any key for an administrator, otherwise only the key that asks, by its newest secret.
 
     One that was replaced, perhaps because it leaked, does not take the key over.
@@ -257,7 +257,7 @@ class UpdateKeyParams(msgspec.Struct, frozen=True):
 
 
 @operation("keys:admin")
-async def update_key(call: Call, params: UpdateKeyParams) -> KeyItem:
+async def update_key(call: OperationCall, params: UpdateKeyParams) -> KeyItem:
     """Change what a key is called and may do; in force for the next call of every session of that key.
 
     Whoever may administer keys may narrow any; a key that comes out of it able to do more than before is one that
@@ -280,7 +280,7 @@ async def update_key(call: Call, params: UpdateKeyParams) -> KeyItem:
 
 
 @operation("keys:admin")
-async def suspend_key(call: Call, params: KeyParams) -> KeyItem:
+async def suspend_key(call: OperationCall, params: KeyParams) -> KeyItem:
     """Refuse a key, and end everything that it opened, until it is resumed; denied at once, durable before this
     answers. Again is fine."""
     record = await call.services.api_keys.suspend(params.key_id, by=call.session.id)
@@ -288,7 +288,7 @@ async def suspend_key(call: Call, params: KeyParams) -> KeyItem:
 
 
 @operation("keys:admin")
-async def resume_key(call: Call, params: KeyParams) -> KeyItem:
+async def resume_key(call: OperationCall, params: KeyParams) -> KeyItem:
     """A suspended key is good again. Again is fine."""
     authority = call.authority("keys:admin", partial(Giver(call).refuse_key, params.key_id))
     authority.check()
@@ -325,7 +325,7 @@ class ImportReport(msgspec.Struct, frozen=True):
 
 
 @operation("keys:admin")
-async def import_keys(call: Call, params: ImportKeysParams) -> ImportReport:
+async def import_keys(call: OperationCall, params: ImportKeysParams) -> ImportReport:
     """Accept keys that another service has issued, whatever their form, by their SHA-256 (contract S1-33, C-24).
 
     All that can be taken are durable before this answers; their secrets are kept nowhere. One that has expired is taken
@@ -372,7 +372,7 @@ class RevokedKey(msgspec.Struct, frozen=True):
 
 
 @operation("keys:admin")
-async def revoke_key(call: Call, params: RevokeKeyParams) -> RevokedKey:
+async def revoke_key(call: OperationCall, params: RevokeKeyParams) -> RevokedKey:
     """End a key, everything that it opened, and the tokens that it issued; denied at once, durable before this answers.
     Again is fine."""
     services = call.services
@@ -383,18 +383,18 @@ async def revoke_key(call: Call, params: RevokeKeyParams) -> RevokedKey:
     return RevokedKey("API key revoked successfully", record.key_id, also)
 
 
-def _authorize_own(call: Call, key_id: str) -> None:
+def _authorize_own(call: OperationCall, key_id: str) -> None:
     """Raises Refused unless this is the caller's own key, or the caller is an administrator of keys."""
     if not _is_own(call, key_id):
         call.services.gate.authorize(call.session.caller, "keys:admin", call.session.transport)
 
 
-def _is_own(call: Call, key_id: str) -> bool:
+def _is_own(call: OperationCall, key_id: str) -> bool:
     caller = call.session.caller
     return caller is not None and caller.method == "api_key" and caller.credential_id == key_id
 
 
-def _shown_secret(call: Call) -> str:
+def _shown_secret(call: OperationCall) -> str:
     """The name of the very secret by which an API key came in (access.ledger.secret_identity)."""
     assert call.session.caller is not None, "only a key has a secret to show"
     return next(name for name in call.session.caller.identities if name.startswith("secret:"))
@@ -403,7 +403,7 @@ def _shown_secret(call: Call) -> str:
 class Giver:
     """Whoever asks, as somebody who hands something on: the caller of now, whoever the session belongs to later."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: OperationCall) -> None:
         assert call.session.caller is not None, "the gate lets nobody ask this without a caller"
         self._caller = call.session.caller
         self._gate = call.services.gate

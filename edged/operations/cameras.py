@@ -6,7 +6,7 @@ import msgspec
 
 from edged.cameras.model import Camera
 from edged.mediamtx.client import PathState
-from edged.operations.catalogue import Call, DeviceParams, NoParams, camera_resource, operation
+from edged.operations.catalogue import DeviceParams, NoParams, OperationCall, camera_resource, operation
 from edged.operations.listings import CameraFacts, CameraList, facts
 from edged.operations.pictures import describe_problem
 
@@ -37,8 +37,8 @@ class CameraStatus(CameraFacts, frozen=True, kw_only=True):
 
 
 @operation("camera:read")
-def get_camera_list(call: Call, params: NoParams) -> CameraList:
-    """The cameras that the caller may see: the identical object while nothing changed, so doors may keep its text."""
+def get_camera_list(call: OperationCall, params: NoParams) -> CameraList:
+    """The cameras that the caller may see: the same object while nothing changed, so that its text can be kept."""
     services, caller = call.services, call.session.caller
     assert caller is not None, "the gate lets nobody ask this without a caller"
 
@@ -51,7 +51,7 @@ def get_camera_list(call: Call, params: NoParams) -> CameraList:
 
 
 @operation("camera:read", on_camera=True)
-async def get_camera_status(call: Call, params: DeviceParams) -> CameraStatus:
+async def get_camera_status(call: OperationCall, params: DeviceParams) -> CameraStatus:
     """One camera in full."""
     camera, services = call.camera, call.services
     stream = next((state for state in await services.paths.list() if state.name == camera.path), None)

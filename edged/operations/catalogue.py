@@ -25,8 +25,8 @@ from edged.operations.params import NoParams as NoParams
 from edged.operations.params import read_params
 
 if TYPE_CHECKING:
+    from edged.operations.caller_sessions import Session
     from edged.operations.services import Services
-    from edged.operations.session import Session
 
 
 class DeviceParams(msgspec.Struct, frozen=True):
@@ -36,8 +36,8 @@ class DeviceParams(msgspec.Struct, frozen=True):
 
 
 @dataclass(slots=True)
-class Call:
-    """One question on its way: the services it is asked in, who asks, and the camera it names, if it names one."""
+class OperationCall:
+    """One call of an operation: the services, the session that calls, and the camera that the params name, if any."""
 
     services: Services
     session: Session
@@ -51,7 +51,7 @@ class Call:
         return self._camera
 
     def authority(self, capability: str, *further: Callable[[], None]) -> Asker:
-        """By what right the caller of now is granted something: asked again right before it is (access.authority)."""
+        """The right by which the caller is granted something, checked again before the commit (access.authority)."""
         return Asker(self.services.gate, self.session.caller, capability, self.session.transport, further)
 
 
@@ -63,7 +63,7 @@ class Operation:
     noun: str
     capability: str
     params: type[msgspec.Struct]
-    run: Callable[[Call, Any], Any]
+    run: Callable[[OperationCall, Any], Any]
     waits: bool
     on_camera: bool
     summary: str
@@ -71,7 +71,7 @@ class Operation:
     minds_caller: bool = False
 
 
-Declared: TypeAlias = Callable[[Call, Any], Any]
+Declared: TypeAlias = Callable[[OperationCall, Any], Any]
 D = TypeVar("D", bound=Declared)
 
 
@@ -104,7 +104,7 @@ def operation(
 
 
 class Catalogue:
-    """All operations by name, frozen; and the one way to call them."""
+    """All operations by name, frozen; they are called by this class only."""
 
     def __init__(self, operations: Iterable[Operation]) -> None:
         """Raises ValueError for an operation without a known capability: default deny at start-up."""
@@ -142,7 +142,7 @@ class Catalogue:
             if session.caller is not None:
                 # What its key may do can have changed since it came in: from here on it counts as it is now.
                 session.caller = services.gate.current(session.caller)
-            call = Call(services, session, item)
+            call = OperationCall(services, session, item)
             if item.on_camera:
                 call._camera = find_camera(item.capability, given.device, services, session)  # type: ignore[attr-defined]
             elif item.capability != OPEN:
@@ -159,11 +159,11 @@ class Catalogue:
     async def call(
         self, name: str, params: msgspec.Raw | Mapping[str, object] | None, services: Services, session: Session
     ) -> Any:
-        """`find` and `start` in one, whatever the operation is: for doors where a task is at hand."""
+        """`find` and `start` in one, whether the operation waits or not."""
         result = self.start(self.find(name), params, services, session)
         return await result if inspect.isawaitable(result) else result
 
-    async def _wait(self, item: Operation, call: Call, given: msgspec.Struct, services: Services) -> Any:
+    async def _wait(self, item: Operation, call: OperationCall, given: msgspec.Struct, services: Services) -> Any:
         running: Awaitable[Any] = item.run(call, given)
         try:
             result = await running

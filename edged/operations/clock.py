@@ -1,4 +1,4 @@
-"""What time the services goes by, and root's word on it (contract 10.9)."""
+"""The time that edged goes by, and its reset by root (contract 10.9)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import structlog
 from edged.clock import Clock, iso
 from edged.credentials.decision import Reason
 from edged.errors import Denied
-from edged.operations.catalogue import Call, NoParams, operation
+from edged.operations.catalogue import NoParams, OperationCall, operation
 
 _log = structlog.get_logger("clock")
 
 
 class ClockReport(msgspec.Struct, frozen=True):
-    """Times ISO 8601: `time` is what the services goes by, `system_time` what the system clock says, `high_water` what
-    it is at least. `trusted`: the time rests on a time server or on root's word. `remedy` is empty if all is well."""
+    """Times ISO 8601: `time` is what edged goes by, `system_time` what the system clock says, `high_water` what
+    it is at least. `trusted`: the time was confirmed by a time server or by root. `remedy` is empty if all is well."""
 
     time: str
     system_time: str
@@ -26,8 +26,8 @@ class ClockReport(msgspec.Struct, frozen=True):
 
 
 @operation("system:read")
-def get_clock(call: Call, params: NoParams) -> ClockReport:
-    """The clock as the services sees it."""
+def get_clock(call: OperationCall, params: NoParams) -> ClockReport:
+    """The clock as edged sees it."""
     return report(call.services.clock)
 
 
@@ -39,7 +39,7 @@ class ClockReset(msgspec.Struct, frozen=True):
 
 
 @operation("system:admin")
-async def reset_clock(call: Call, params: NoParams) -> ClockReset:
+async def reset_clock(call: OperationCall, params: NoParams) -> ClockReset:
     """The system clock is right, whatever was believed before: for root, on the unix socket only.
 
     Lowers the mark that a time server which told a wrong time has left behind. What had expired by that mark is good

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from edged.errors import InvalidParams
-from edged.operations.catalogue import Call, operation
+from edged.operations.catalogue import OperationCall, operation
 
 #: Topics that something in edged publishes; a client may ask for either spelling.
 TOPICS: Final = (
@@ -56,7 +56,7 @@ class Subscribed(msgspec.Struct, frozen=True):
 
 
 @operation("camera:read")
-def subscribe_events(call: Call, params: SubscribeParams) -> Subscribed:
+def subscribe_events(call: OperationCall, params: SubscribeParams) -> Subscribed:
     """Ask for notifications. An unknown topic is an error that lists the known ones."""
     unknown = [topic for topic in params.topics if topic not in _KNOWN]
     if unknown or not params.topics:
@@ -73,7 +73,7 @@ def subscribe_events(call: Call, params: SubscribeParams) -> Subscribed:
     )
 
 
-def _find_device(call: Call, device: str | None) -> str | None:
+def _find_device(call: OperationCall, device: str | None) -> str | None:
     """A camera named by its path is meant for good, also when another one has the path, and so is a test picture named
     by the device file that it stands in for; others stay as they came."""
     camera = call.services.cameras.find(device) if device is not None else None
@@ -90,7 +90,7 @@ class Unsubscribed(msgspec.Struct, frozen=True):
 
 
 @operation("camera:read")
-def unsubscribe_events(call: Call, params: UnsubscribeParams) -> Unsubscribed:
+def unsubscribe_events(call: OperationCall, params: UnsubscribeParams) -> Unsubscribed:
     """Ask for fewer notifications; without topics, for none. `topics` in the answer are those given up."""
     session = call.session
     gone = session.topics & set(params.topics) if params.topics is not None else set(session.topics)

@@ -11,7 +11,7 @@ from edged.access.asking import asked_by
 from edged.credentials.roles import FILES_SCOPE
 from edged.credentials.tokens import issue_claims
 from edged.errors import DependencyFailed
-from edged.operations.catalogue import Call, operation
+from edged.operations.catalogue import OperationCall, operation
 from edged.operations.service_tokens import act_for
 
 #: The longest life of a files token (contract S3-19).
@@ -37,7 +37,7 @@ class FilesToken(msgspec.Struct, frozen=True):
 
 
 @operation("token:mint")
-async def generate_files_token(call: Call, params: GenerateTokenParams) -> FilesToken:
+async def generate_files_token(call: OperationCall, params: GenerateTokenParams) -> FilesToken:
     """A token (RS256) for the files of one user, for a service to hand to that user's program (contract S3-4)."""
     act_for(call, params.user_id)
     assert call.session.caller is not None

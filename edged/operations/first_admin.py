@@ -12,7 +12,7 @@ from edged.access.authority import Proof
 from edged.credentials.decision import Reason
 from edged.credentials.passwords import check_password
 from edged.errors import Denied, InvalidState, UnknownMethod
-from edged.operations.catalogue import Call, NoParams, operation
+from edged.operations.catalogue import NoParams, OperationCall, operation
 
 if TYPE_CHECKING:
     from edged.accounts.first_admin import FirstAdmin
@@ -41,7 +41,7 @@ class Claimed(msgspec.Struct, frozen=True):
 
 
 @operation("none")
-async def claim(call: Call, params: ClaimParams) -> Claimed:
+async def claim(call: OperationCall, params: ClaimParams) -> Claimed:
     """Make the first administrator of a box that has no user, for whoever can read its code or open its unix socket.
 
     By POST /api/claim, where pages of other sites are kept out, and on the unix socket; not on a WebSocket.
@@ -88,9 +88,9 @@ class ClaimCode(msgspec.Struct, frozen=True):
 
 
 @operation("users:admin")
-def get_claim_code(call: Call, params: NoParams) -> ClaimCode:
+def get_claim_code(call: OperationCall, params: NoParams) -> ClaimCode:
     """Where the code for the first administrator is, if there is one. On this machine only."""
-    first_admin = _find_desk(call)
+    first_admin = _require_local(call)
     if first_admin.seconds_left == 0:
         if not call.services.users.is_empty():
             raise InvalidState("there is an administrator already", hint="edged user list")
@@ -99,13 +99,13 @@ def get_claim_code(call: Call, params: NoParams) -> ClaimCode:
 
 
 @operation("users:admin")
-def create_claim_code(call: Call, params: NoParams) -> ClaimCode:
+def create_claim_code(call: OperationCall, params: NoParams) -> ClaimCode:
     """Make another code for the first administrator; the one before is worth nothing any more. On this machine only."""
-    _find_desk(call).offer()
+    _require_local(call).offer()
     return get_claim_code(call, params)
 
 
-def _find_desk(call: Call) -> FirstAdmin:
+def _require_local(call: OperationCall) -> FirstAdmin:
     """Raises Refused to whoever is not on this machine."""
     if not call.session.peer.is_local_socket:
         raise Denied(

@@ -11,7 +11,7 @@ from edged.credentials.callers import Caller
 from edged.credentials.names import token_identity
 from edged.credentials.roles import SELF
 from edged.credentials.tokens import TokenRefused
-from edged.operations.catalogue import Call, operation
+from edged.operations.catalogue import OperationCall, operation
 from edged.operations.services import Services
 
 
@@ -21,7 +21,7 @@ def find_key(services: Services, text: str) -> Caller | None:
     return services.ledger.find_key(shown) or services.ledger.find_service_token(shown)
 
 
-def authorize_look(call: Call, text: str) -> None:
+def authorize_look(call: OperationCall, text: str) -> None:
     """May they know what becomes of this token or key? One's own for anybody, any with audit:read. Raises Refused."""
     services, caller = call.services, call.session.caller
     names = {token_identity(text)}
@@ -55,7 +55,7 @@ class Introspection(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 @operation("self")
-def introspect_token(call: Call, params: IntrospectTokenParams) -> Introspection:
+def introspect_token(call: OperationCall, params: IntrospectTokenParams) -> Introspection:
     """Is this token or key good, whose is it, and what may its holder do? Asked as validate_token is."""
     authorize_look(call, params.token)
     held = _find_good(call.services, params.token)

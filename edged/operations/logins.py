@@ -16,7 +16,7 @@ from edged.credentials.tokens import SharedSecret, issue_claims, sign
 from edged.credentials.users import UserRecord
 from edged.operations.api_keys import StreamAccess
 from edged.operations.camera_names import paths_of
-from edged.operations.catalogue import Call, camera_resource, operation
+from edged.operations.catalogue import OperationCall, camera_resource, operation
 from edged.operations.services import Services
 
 #: How long a login's token lives, seconds.
@@ -51,7 +51,7 @@ class Login(msgspec.Struct, frozen=True):
 
 
 @operation("none")
-async def login(call: Call, params: LoginParams) -> Login:
+async def login(call: OperationCall, params: LoginParams) -> Login:
     """A token for a user's name and password, in the words of the clients' own example (contract S2-11).
 
     It is signed by the first shared secret, or RS256 where there is none; it says what the user may do now, and is
@@ -97,7 +97,7 @@ class StreamToken(msgspec.Struct, frozen=True):
 
 
 @operation("none")
-async def create_stream_token(call: Call, params: CreateStreamTokenParams) -> StreamToken:
+async def create_stream_token(call: OperationCall, params: CreateStreamTokenParams) -> StreamToken:
     """A token that a MediaMTX in jwt mode with our JWKS takes, for a user's name and password (contract S4-3 to S4-8).
 
     It names the streams that the user was given, or else those of the cameras that they may see; it has no role, and

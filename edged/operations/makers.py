@@ -11,13 +11,13 @@ from msgspec import UNSET, UnsetType
 
 from edged.accounts.registrar import Due
 from edged.credentials.names import split
-from edged.operations.catalogue import Call
+from edged.operations.catalogue import OperationCall
 
 #: Ids of keys and service tokens; UNSET where nobody asked for them.
 Ids: TypeAlias = list[str] | UnsetType
 
 
-def deny_made(call: Call, identities: Iterable[str], include_made: bool) -> tuple[Ids, Due]:
+def deny_made(call: OperationCall, identities: Iterable[str], include_made: bool) -> tuple[Ids, Due]:
     """End what the credentials of these names have made, and what that has made, if it is to be. In force when this
     returns; settle the second (Registrar.settle) for the disk."""
     if not include_made:

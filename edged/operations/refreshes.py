@@ -9,7 +9,7 @@ import msgspec
 from edged.clock import iso
 from edged.credentials.callers import ApiKey, Caller, NoCredential, parse_credential
 from edged.credentials.roles import SELF
-from edged.operations.catalogue import Call, operation
+from edged.operations.catalogue import OperationCall, operation
 from edged.operations.sessions import enter
 
 
@@ -39,7 +39,7 @@ class RefreshedToken(msgspec.Struct, frozen=True):
 
 
 @operation("none")
-async def refresh_token(call: Call, params: RefreshTokenParams) -> RefreshedToken:
+async def refresh_token(call: OperationCall, params: RefreshTokenParams) -> RefreshedToken:
     """A new token for one that is good, or ended a few minutes ago: it says the same, and lives as long again.
 
     Who asks again gets the same. A session whose own token it was goes on by the new one, also if it had expired, and

@@ -1,4 +1,4 @@
-"""An administrator's word on a trust database that is older than it was (contract 10.10)."""
+"""An administrator confirms a trust database that was restored from a copy (contract 10.10)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edged.accounts.restores import COMMAND
 from edged.clock import iso
 from edged.credentials.decision import Reason
 from edged.errors import Refused
-from edged.operations.catalogue import Call, NoParams, operation
+from edged.operations.catalogue import NoParams, OperationCall, operation
 
 
 class RestoreConfirmed(msgspec.Struct, frozen=True):
@@ -23,7 +23,7 @@ class RestoreConfirmed(msgspec.Struct, frozen=True):
 
 
 @operation("system:admin")
-async def confirm_restore(call: Call, params: NoParams) -> RestoreConfirmed:
+async def confirm_restore(call: OperationCall, params: NoParams) -> RestoreConfirmed:
     """The restored trust database is right as it is: its keys, tokens and passwords are good again. On the unix socket
     only.
 

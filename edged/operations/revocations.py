@@ -23,7 +23,7 @@ from edged.credentials.names import (
 )
 from edged.errors import InvalidParams
 from edged.operations.api_keys import read_time
-from edged.operations.catalogue import Call, operation
+from edged.operations.catalogue import OperationCall, operation
 from edged.operations.makers import Ids, deny_made
 from edged.store.revocations import CutOff
 
@@ -48,7 +48,7 @@ class RevocationItem(msgspec.Struct, frozen=True, omit_defaults=True):
     `family_id`: all that came of one token by refreshing, which ended with one of them.
 
     `at` is when it was denied, `until` when it ends by itself, where that is known. `provisional`: `before` is what an
-    untrusted clock says of that moment; it is set right as soon as a time server or root vouches for one.
+    untrusted clock says of that moment; it is corrected as soon as a time server or root confirms the time.
     """
 
     at: str
@@ -75,7 +75,7 @@ class RevocationList(msgspec.Struct, frozen=True):
 
 
 @operation("tokens:revoke")
-async def list_revocations(call: Call, params: ListRevocationsParams) -> RevocationList:
+async def list_revocations(call: OperationCall, params: ListRevocationsParams) -> RevocationList:
     """Everything that is denied, the newest first."""
     named, lines = await call.services.revocations.list_all()
     own = call.services.keyring.issuer
@@ -107,7 +107,7 @@ class RevokeParams(msgspec.Struct, frozen=True):
 
 
 @operation("tokens:revoke")
-async def revoke(call: Call, params: RevokeParams) -> RevocationItem:
+async def revoke(call: OperationCall, params: RevokeParams) -> RevocationItem:
     """Deny a token, a key, a subject, an issuer, or every token that was issued up to a moment.
 
     Denied at once, everything that it opened ended, durable before this answers. Again is fine. A key needs
@@ -161,7 +161,7 @@ def _read_named(params: RevokeParams) -> list[str]:
     return named
 
 
-def _credential(call: Call, params: RevokeParams) -> str:
+def _credential(call: OperationCall, params: RevokeParams) -> str:
     """The name of a key or a token."""
     if params.key_id:
         return key_identity(params.key_id)
@@ -171,7 +171,7 @@ def _credential(call: Call, params: RevokeParams) -> str:
     return jti_identity(_find_issuer(call, params.issuer), jti) if params.issuer else any_jti_identity(jti)
 
 
-def _scope(call: Call, params: RevokeParams) -> str:
+def _scope(call: OperationCall, params: RevokeParams) -> str:
     if params.subject and params.issuer:
         return subject_identity(_find_issuer(call, params.issuer), params.subject)
     if params.subject:
@@ -179,7 +179,7 @@ def _scope(call: Call, params: RevokeParams) -> str:
     return issuer_identity(params.issuer) if params.issuer else ALL
 
 
-def _find_issuer(call: Call, issuer: str) -> str:
+def _find_issuer(call: OperationCall, issuer: str) -> str:
     """Whose names the tokens of this `iss` bear (Caller.issuer). Raises InvalidParams."""
     services = call.services
     if (found := services.gate.find_issuer(issuer)) is not None:

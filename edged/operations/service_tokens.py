@@ -14,7 +14,7 @@ from edged.access.authority import Asker
 from edged.clock import iso, iso_or_none
 from edged.credentials.service_tokens import ServiceTokenRecord, is_user_id
 from edged.errors import InvalidParams
-from edged.operations.catalogue import Call, NoParams, operation
+from edged.operations.catalogue import NoParams, OperationCall, operation
 from edged.operations.services import Services
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
@@ -46,7 +46,7 @@ class NewServiceToken(msgspec.Struct, frozen=True):
 
 
 @operation("keys:admin")
-async def create_service_token(call: Call, params: CreateServiceTokenParams) -> NewServiceToken:
+async def create_service_token(call: OperationCall, params: CreateServiceTokenParams) -> NewServiceToken:
     """Make a token with which another server may act for any user under /v1/files. Durable before this answers."""
     authority = _authorize_files(call)
     record, secret = await call.services.service_tokens.create(authority, params.name, params.networks)
@@ -75,7 +75,7 @@ class ImportedServiceToken(msgspec.Struct, frozen=True):
 
 
 @operation("keys:admin")
-async def import_service_token(call: Call, params: ImportServiceTokenParams) -> ImportedServiceToken:
+async def import_service_token(call: OperationCall, params: ImportServiceTokenParams) -> ImportedServiceToken:
     """Accept a token that is in use elsewhere, by its SHA-256 (contract S3-22). Again is fine."""
     authority = _authorize_files(call)
     secret = params.service_token
@@ -110,7 +110,7 @@ class ServiceTokenList(msgspec.Struct, frozen=True):
 
 
 @operation("keys:admin")
-def list_service_tokens(call: Call, params: NoParams) -> ServiceTokenList:
+def list_service_tokens(call: OperationCall, params: NoParams) -> ServiceTokenList:
     """All service tokens, newest last."""
     records = sorted(
         call.services.ledger.service_tokens.values(), key=lambda record: (record.created_at, record.token_id)
@@ -137,7 +137,7 @@ class RotatedServiceToken(msgspec.Struct, frozen=True):
 
 
 @operation("keys:admin")
-async def rotate_service_token(call: Call, params: RotateServiceTokenParams) -> RotatedServiceToken:
+async def rotate_service_token(call: OperationCall, params: RotateServiceTokenParams) -> RotatedServiceToken:
     """Give a service token a new secret; the old one works on for a while, so that no server is shut out."""
     authority = _authorize_files(call)
     record, secret = await call.services.service_tokens.rotate(authority, params.token_id, params.grace_seconds)
@@ -163,14 +163,14 @@ class RevokedServiceToken(msgspec.Struct, frozen=True):
 
 
 @operation("keys:admin")
-async def revoke_service_token(call: Call, params: ServiceTokenParams) -> RevokedServiceToken:
+async def revoke_service_token(call: OperationCall, params: ServiceTokenParams) -> RevokedServiceToken:
     """End a service token, both its secrets, and the tokens for files that it made; denied at once, durable before this
     answers. Again is fine. Where it is only to be replaced, rotate it: that ends none of them."""
     record = await call.services.service_tokens.revoke(params.token_id, by=call.session.id)
     return RevokedServiceToken("service token revoked", record.token_id)
 
 
-def act_for(call: Call, user_id: str) -> None:
+def act_for(call: OperationCall, user_id: str) -> None:
     """From here on this call of a service token is for this user (contract 7.3.5). Raises InvalidParams."""
     if not is_user_id(user_id):
         raise InvalidParams(
@@ -182,7 +182,7 @@ def act_for(call: Call, user_id: str) -> None:
     call.session.caller = dataclasses.replace(caller, acts_for=user_id)
 
 
-def _authorize_files(call: Call) -> Asker:
+def _authorize_files(call: OperationCall) -> Asker:
     """Who makes or holds a service token can reach the files of everybody: nobody hands on more than they may do.
     Raises Refused."""
     authority = call.authority("keys:admin", call.authority("files:admin").check)

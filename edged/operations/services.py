@@ -1,4 +1,4 @@
-"""The rooms, as operations see them. Reactions get rooms as arguments instead."""
+"""What operations use of the packages below. Reactions get these objects as arguments instead."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from edged.mediamtx.process import Supervisor
     from edged.mediamtx.publisher import Publishers
     from edged.mediamtx.viewers import Viewers
+    from edged.operations.caller_sessions import Sessions
     from edged.operations.listings import Listings
-    from edged.operations.session import Sessions
     from edged.signing.keyring import Keyring
 
 
@@ -45,12 +45,12 @@ class Counts(Protocol):
 
 
 async def _nowhere() -> None:
-    raise Unsupported("this services keeps no clock")
+    raise Unsupported("there is no clock to reset")
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Handed to operations only, whole; each uses the one or two rooms that it is about."""
+    """Handed to operations only, whole; each uses the one or two members that it is about."""
 
     clock: Clock
     counts: Counts

@@ -1,4 +1,4 @@
-"""Who is talking to us: ping, authenticate, whoami; and who is inside: list_sessions, end_session (contract 10.1)."""
+"""ping, authenticate and whoami; the active sessions: list_sessions, end_session (contract 10.1)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edged.credentials.callers import CREDENTIAL_KINDS, Caller, parse_credential
 from edged.credentials.names import split
 from edged.credentials.roles import ROLES
 from edged.errors import InvalidParams, NotFound, Refused
-from edged.operations.catalogue import Call, NoParams, operation
+from edged.operations.catalogue import NoParams, OperationCall, operation
 from edged.operations.services import Services
 
 #: What clients of the guides call it (contract 7.2, legacy words).
@@ -24,8 +24,8 @@ _NO_END_SECONDS = 24 * 3600.0
 
 
 @operation("none")
-def ping(call: Call, params: NoParams) -> str:
-    """Is anybody there? Needs no credential (contract C-11)."""
+def ping(call: OperationCall, params: NoParams) -> str:
+    """Always "pong"; needs no credential (contract C-11)."""
     return "pong"
 
 
@@ -54,7 +54,7 @@ class Authenticated(msgspec.Struct, frozen=True):
 
 
 @operation("none")
-def authenticate(call: Call, params: AuthenticateParams) -> Authenticated:
+def authenticate(call: OperationCall, params: AuthenticateParams) -> Authenticated:
     """Bind a credential to this very session. A failed try leaves it without any (contract S0-17).
 
     One with an auth_type that does not exist, or that comes too soon after too many of this address, is not looked at,
@@ -106,7 +106,7 @@ def _list_permissions(capabilities: frozenset[str], grants: frozenset[str], has_
     return [*words, *sorted(capabilities | grants)]
 
 
-def enter(call: Call, caller: Caller, *, is_fresh: bool = False) -> None:
+def enter(call: OperationCall, caller: Caller, *, is_fresh: bool = False) -> None:
     """The session goes on by this credential, and with it its tickets and the streams of the same family or key.
     Raises Refused if it has ended just now, unless it `is_fresh`: the session is then without any."""
     session, gate = call.session, call.services.gate
@@ -122,7 +122,7 @@ def enter(call: Call, caller: Caller, *, is_fresh: bool = False) -> None:
     gate.renew_streams(caller)
 
 
-def leave(call: Call) -> None:
+def leave(call: OperationCall) -> None:
     """The session's credential counts no more."""
     session = call.session
     if session.admission is not None:
@@ -142,7 +142,7 @@ class Whoami(msgspec.Struct, frozen=True):
 
 
 @operation("self")
-def whoami(call: Call, params: NoParams) -> Whoami:
+def whoami(call: OperationCall, params: NoParams) -> Whoami:
     """Who the gate takes this session for (contract S2-6)."""
     caller = call.session.caller
     assert caller is not None, "the gate lets nobody ask this without a caller"
@@ -164,7 +164,7 @@ class ListSessionsParams(msgspec.Struct, frozen=True):
 
 
 class SessionItem(msgspec.Struct, frozen=True):
-    """Someone who is inside: by which credential, since when, until when at most, and at which camera's picture.
+    """An active session: by which credential, since when, until when at most, and at which camera's picture.
 
     `bytes` went to a viewer, or came from a publisher; null where nobody counts them. `session_id` is what
     `authenticate` told; a WebSocket has one, as has each picture and each MediaMTX session.
@@ -192,8 +192,8 @@ class SessionList(msgspec.Struct, frozen=True):
 
 
 @operation("self")
-def list_sessions(call: Call, params: ListSessionsParams) -> SessionList:
-    """Who is inside now: everybody for whoever may administer sessions, one's own for anybody."""
+def list_sessions(call: OperationCall, params: ListSessionsParams) -> SessionList:
+    """The active sessions: all of them with sessions:admin, otherwise one's own."""
     gate, caller = call.services.gate, call.session.caller
     assert caller is not None, "the gate lets nobody ask this without a caller"
     sees_all = gate.judge(caller, "sessions:admin").allowed
@@ -230,8 +230,8 @@ class EndedSession(msgspec.Struct, frozen=True):
 
 
 @operation("self")
-def end_session(call: Call, params: EndSessionParams) -> EndedSession:
-    """Put out one who is inside: anybody with sessions:admin, otherwise one's own. The credential stays good."""
+def end_session(call: OperationCall, params: EndSessionParams) -> EndedSession:
+    """End a session: any with sessions:admin, otherwise one's own. The credential stays good."""
     gate, caller = call.services.gate, call.session.caller
     found = gate.admissions.find(params.session_id)
     if found is not None and not _is_somebody(found):

@@ -9,7 +9,7 @@ from edged.clock import iso, iso_or_none
 from edged.credentials.signing_keys import PUBLISHED_SECONDS, Algorithm, SigningKeyRecord, State
 from edged.credentials.tokens import key_identity
 from edged.errors import Overloaded, StoreFailed
-from edged.operations.catalogue import Call, NoParams, operation
+from edged.operations.catalogue import NoParams, OperationCall, operation
 from edged.operations.services import Services
 
 
@@ -37,7 +37,7 @@ class SigningKeyList(msgspec.Struct, frozen=True):
 
 
 @operation("keys:admin")
-def list_signing_keys(call: Call, params: NoParams) -> SigningKeyList:
+def list_signing_keys(call: OperationCall, params: NoParams) -> SigningKeyList:
     """Every key pair there ever was, newest last; nothing private."""
     return SigningKeyList(keys=[_show(record, call.services) for record in call.services.keyring.all()])
 
@@ -49,7 +49,7 @@ class CreateSigningKeyParams(msgspec.Struct, frozen=True):
 
 
 @operation("keys:admin")
-async def create_signing_key(call: Call, params: CreateSigningKeyParams) -> SigningKeyItem:
+async def create_signing_key(call: OperationCall, params: CreateSigningKeyParams) -> SigningKeyItem:
     """Make the next key of an algorithm: published from now on, and fit to sign in two hours."""
     return _show(await call.services.keyring.create(call.authority("keys:admin"), params.algorithm), call.services)
 
@@ -62,7 +62,7 @@ class PromoteSigningKeyParams(msgspec.Struct, frozen=True):
 
 
 @operation("keys:admin")
-async def promote_signing_key(call: Call, params: PromoteSigningKeyParams) -> SigningKeyItem:
+async def promote_signing_key(call: OperationCall, params: PromoteSigningKeyParams) -> SigningKeyItem:
     """Let the next key sign from now on; the one before is retired, and what it signed stays good."""
     authority = call.authority("keys:admin")
     return _show(await call.services.keyring.promote(authority, params.kid, force=params.force), call.services)
@@ -76,7 +76,7 @@ class RetireSigningKeyParams(msgspec.Struct, frozen=True):
 
 
 @operation("keys:admin")
-async def retire_signing_key(call: Call, params: RetireSigningKeyParams) -> SigningKeyItem:
+async def retire_signing_key(call: OperationCall, params: RetireSigningKeyParams) -> SigningKeyItem:
     """Give up a next key; or distrust any: denied at once with all that it opened, durable before this answers."""
     services = call.services
     kid = services.keyring.get(params.kid).kid

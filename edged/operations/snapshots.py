@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from edged.clock import iso
-from edged.operations.catalogue import Call, operation
+from edged.operations.catalogue import OperationCall, operation
 from edged.operations.pictures import check_attached, explained_to
 
 
@@ -35,7 +35,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 @operation("camera:write", on_camera=True)
-async def take_snapshot(call: Call, params: SnapshotParams) -> Snapshot:
+async def take_snapshot(call: OperationCall, params: SnapshotParams) -> Snapshot:
     """Take one picture now and keep it. Raises DependencyFailed if the camera gives none in time."""
     camera, services = call.camera, call.services
     check_attached(camera, call.session.caller)

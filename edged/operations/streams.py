@@ -29,7 +29,7 @@ from edged.credentials.tickets import is_ticket
 from edged.credentials.tokens import TokenRefused
 from edged.errors import Refused
 from edged.mediamtx.settings import USER
-from edged.operations.catalogue import Call, DeviceParams, NoParams, camera_resource, operation
+from edged.operations.catalogue import DeviceParams, NoParams, OperationCall, camera_resource, operation
 from edged.operations.listings import list_streams
 from edged.operations.services import Services
 
@@ -38,7 +38,7 @@ _MOST_MEMBERS: Final = 32
 _CAPABILITIES: Final = {"read": "stream:read", "playback": "stream:read", "publish": "stream:publish"}
 
 
-class Stream(msgspec.Struct, frozen=True):
+class StreamItem(msgspec.Struct, frozen=True):
     """One path of MediaMTX; `source` is what feeds it, without any address."""
 
     name: str
@@ -49,11 +49,11 @@ class Stream(msgspec.Struct, frozen=True):
 
 
 @operation("camera:read")
-async def get_streams(call: Call, params: NoParams) -> list[Stream]:
+async def get_streams(call: OperationCall, params: NoParams) -> list[StreamItem]:
     """Streams of the cameras that the caller may see: a bare array (contract 3)."""
     services, caller = call.services, call.session.caller
     return [
-        Stream(state.name, state.source_type, state.ready, state.readers, state.bytes_sent)
+        StreamItem(state.name, state.source_type, state.ready, state.readers, state.bytes_sent)
         for state in await services.paths.list()
         if (camera := services.cameras.find(state.name)) is not None
         and services.gate.judge(caller, "camera:read", camera_resource(camera)).allowed
@@ -78,7 +78,7 @@ class StreamUrl(msgspec.Struct, frozen=True):
 
 
 @operation("camera:read", on_camera=True)
-async def get_stream_url(call: Call, params: DeviceParams) -> StreamUrl:
+async def get_stream_url(call: OperationCall, params: DeviceParams) -> StreamUrl:
     """Addresses of one camera's picture; the viewer shows its credential to MediaMTX itself."""
     camera, services = call.camera, call.services
     streams = list_streams(camera, call.session.peer.host, services.mediamtx.state)
@@ -97,7 +97,7 @@ async def get_stream_url(call: Call, params: DeviceParams) -> StreamUrl:
     )
 
 
-class Question(msgspec.Struct, frozen=True):
+class StreamRequest(msgspec.Struct, frozen=True):
     """What MediaMTX asks before it lets someone do something (mediamtx.md 3.1)."""
 
     action: str = ""
@@ -122,7 +122,7 @@ class Answer(msgspec.Struct, frozen=True):
 _YES = Answer(True)
 
 
-def admit(services: Services, question: Question) -> Answer:
+def admit(services: Services, question: StreamRequest) -> Answer:
     """Answer MediaMTX, from memory, without waiting: everything else of MediaMTX stands still meanwhile.
 
     An allowed session is noted with its credential, so that a revocation can find it; an allowed read
@@ -166,7 +166,7 @@ def admit(services: Services, question: Question) -> Answer:
     return _YES
 
 
-def _refuse_cut_token(gate: Gate, credential: Credential, question: Question, transport: Transport) -> None:
+def _refuse_cut_token(gate: Gate, credential: Credential, question: StreamRequest, transport: Transport) -> None:
     """Raises Refused with a reason of its own for a token that a player cut short."""
     if isinstance(credential, ApiKey):
         is_cut = lacks_parts(credential.secret)
@@ -189,7 +189,7 @@ class _Viewer:
     __slots__ = ("_question",)
     caller = None
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: StreamRequest) -> None:
         self._question = question
 
     @property
@@ -205,7 +205,7 @@ def _kick(services: Services, protocol: str, session: str, _cause: str, _by: str
     services.viewers.kick(protocol, session, is_half=services.gate.admissions.is_ending_half)
 
 
-def find_credential(question: Question) -> Credential:
+def find_credential(question: StreamRequest) -> Credential:
     """A key, token or ticket, wherever the player could put it (contract 10.6): password, token, and the query.
 
     With Basic or user:pass MediaMTX repeats the password as token, so the password comes first (mediamtx.md 3.3).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from edged.operations.catalogue import Call, NoParams, camera_resource, operation
+from edged.operations.catalogue import NoParams, OperationCall, camera_resource, operation
 from edged.operations.clock import ClockReport, report
 from edged.operations.health import assess_services
 from edged.operations.services import Services
@@ -41,7 +41,7 @@ class SystemStatus(msgspec.Struct, frozen=True):
 
 
 @operation("system:read")
-def get_system_status(call: Call, params: NoParams) -> SystemStatus:
+def get_system_status(call: OperationCall, params: NoParams) -> SystemStatus:
     """The whole box in a few words; without MediaMTX everything but its streams goes on."""
     services = call.services
     server = show_media_server(services)

@@ -10,7 +10,7 @@ import msgspec
 from edged.cameras.model import Camera
 from edged.clock import iso
 from edged.credentials.tickets import CAPABILITIES, Action
-from edged.operations.catalogue import Call, find_camera, operation
+from edged.operations.catalogue import OperationCall, find_camera, operation
 from edged.operations.listings import list_streams, srt_stream_id
 
 #: Seconds: time enough to hand a URL to a player; and for a wall of screens that comes back by itself.
@@ -43,7 +43,7 @@ class NewTicket(msgspec.Struct, frozen=True):
 
 
 @operation("self")
-def create_ticket(call: Call, params: CreateTicketParams) -> NewTicket:
+def create_ticket(call: OperationCall, params: CreateTicketParams) -> NewTicket:
     """A short text that opens one camera for one action, any number of times while it lives, for whoever holds it.
 
     What was opened stays open as long as the credential that asked is good, and ends with it.
@@ -63,7 +63,7 @@ def create_ticket(call: Call, params: CreateTicketParams) -> NewTicket:
     )
 
 
-def _urls(call: Call, camera: Camera, action: Action, ticket: str) -> dict[str, str]:
+def _urls(call: OperationCall, camera: Camera, action: Action, ticket: str) -> dict[str, str]:
     query = urlencode({"ticket": ticket})
     streams = list_streams(camera, call.session.peer.host, call.services.mediamtx.state)
     urls = {name: f"{url}?{query}" for name, url in streams.items()}

@@ -36,7 +36,7 @@ from edged.credentials.tokens import SharedSecret
 from edged.errors import InvalidParams, InvalidState, Unsupported
 from edged.operations.api_keys import Giver, Role, StreamAccess, read_streams
 from edged.operations.camera_names import paths_of, resolve_rights
-from edged.operations.catalogue import Call, operation
+from edged.operations.catalogue import OperationCall, operation
 from edged.operations.effects import list_effective, list_without_effect
 from edged.operations.introspection import authorize_look, find_key
 from edged.operations.makers import Ids, deny_made
@@ -82,7 +82,7 @@ class IssuedToken(msgspec.Struct, frozen=True):
 
 
 @operation("tokens:issue")
-async def issue_token(call: Call, params: IssueTokenParams) -> IssuedToken:
+async def issue_token(call: OperationCall, params: IssueTokenParams) -> IssuedToken:
     """Sign a token; never for more than the issuer may do itself.
 
     With `streams` a MediaMTX in jwt mode that knows our JWKS admits its holder to exactly those.
@@ -228,7 +228,7 @@ _TEXTS: Final[Mapping[str, str]] = {
 
 
 @operation("self")
-def validate_token(call: Call, params: ValidateTokenParams) -> Validation:
+def validate_token(call: OperationCall, params: ValidateTokenParams) -> Validation:
     """Is this token good? One's own for anybody, any for whoever may read the audit."""
     authorize_look(call, params.token)
     try:
@@ -272,13 +272,13 @@ class GetTokenUsageParams(msgspec.Struct, frozen=True):
 
 
 @operation("audit:read")
-def get_token_usage(call: Call, params: GetTokenUsageParams) -> dict[str, int]:
+def get_token_usage(call: OperationCall, params: GetTokenUsageParams) -> dict[str, int]:
     """How often tokens were shown since the start, by the SHA-256 of their text, the most used first (S0-28)."""
     return call.services.gate.token_uses.most_used(params.limit)
 
 
 @operation("none", minds_caller=True)
-async def revoke_token(call: Call, params: RevokeTokenParams) -> RevokedToken:
+async def revoke_token(call: OperationCall, params: RevokeTokenParams) -> RevokedToken:
     """End a token, everything that it opened, and the tokens that were made with it. Whoever shows the token itself
     may, with no other credential: they could use it. By its jti or hash, one's own for anybody, any with
     tokens:revoke. Again is fine.
@@ -319,7 +319,7 @@ async def revoke_token(call: Call, params: RevokeTokenParams) -> RevokedToken:
     return RevokedToken(revoked=True, also_revoked=also)
 
 
-async def _revoke_key(call: Call, key: Caller, params: RevokeTokenParams) -> Ids:
+async def _revoke_key(call: OperationCall, key: Caller, params: RevokeTokenParams) -> Ids:
     """Raises Refused for whoever may not; shown alone, a key speaks for itself."""
     call.services.gate.authorize(call.session.caller or key, "keys:admin", call.session.transport)
     revoke = call.services.service_tokens.revoke if key.method == "service_token" else call.services.api_keys.revoke

@@ -17,7 +17,7 @@ from edged.credentials.users import UserRecord, gains
 from edged.errors import Denied, InvalidParams, InvalidState, Refused
 from edged.operations.api_keys import Giver, Role, StreamAccess, read_names, read_streams, show_streams
 from edged.operations.camera_names import resolve_rights
-from edged.operations.catalogue import Call, NoParams, operation
+from edged.operations.catalogue import NoParams, OperationCall, operation
 from edged.operations.effects import list_effective, list_without_effect
 from edged.operations.services import Services
 
@@ -54,7 +54,7 @@ class UserList(msgspec.Struct, frozen=True):
 
 
 @operation("users:admin")
-def list_users(call: Call, params: NoParams) -> UserList:
+def list_users(call: OperationCall, params: NoParams) -> UserList:
     """All users, by name."""
     return UserList([_show(record, call.services) for record in call.services.users.all()])
 
@@ -73,7 +73,7 @@ class CreateUserParams(msgspec.Struct, frozen=True):
 
 
 @operation("users:admin")
-async def create_user(call: Call, params: CreateUserParams) -> UserItem:
+async def create_user(call: OperationCall, params: CreateUserParams) -> UserItem:
     """Make a user who may do no more than who makes them. Durable before this answers."""
     params = resolve_rights(params, call.services.cameras)
     services, streams = call.services, read_streams(params.streams)
@@ -97,7 +97,7 @@ async def create_user(call: Call, params: CreateUserParams) -> UserItem:
 
 
 @operation("users:admin")
-async def create_demo_login(call: Call, params: NoParams) -> UserItem:
+async def create_demo_login(call: OperationCall, params: NoParams) -> UserItem:
     """Make the viewer demo, whose password is demo, as the clients' example has one (contract S4-4); on the unix socket
     only. Everybody knows this password: it is taken on this very machine only, and only by a demo.
 
@@ -124,7 +124,7 @@ class UserParams(msgspec.Struct, frozen=True):
 
 
 @operation("self")
-def get_user(call: Call, params: UserParams) -> UserItem:
+def get_user(call: OperationCall, params: UserParams) -> UserItem:
     """One user: any for an administrator, otherwise only who asks by a login of their own."""
     if not _is_own(call, params.name):
         call.services.gate.authorize(call.session.caller, "users:admin", call.session.transport)
@@ -145,7 +145,7 @@ class UpdateUserParams(msgspec.Struct, frozen=True):
 
 
 @operation("users:admin")
-async def update_user(call: Call, params: UpdateUserParams) -> UserItem:
+async def update_user(call: OperationCall, params: UpdateUserParams) -> UserItem:
     """Change what a user is called and may do, disable or enable them; durable before this answers.
 
     What is taken away is gone at once, and with it every token that edged issued to them; a disabled user's tokens and
@@ -177,7 +177,7 @@ class DeletedUser(msgspec.Struct, frozen=True):
 
 
 @operation("users:admin")
-async def delete_user(call: Call, params: UserParams) -> DeletedUser:
+async def delete_user(call: OperationCall, params: UserParams) -> DeletedUser:
     """End a user, their tokens and what these opened, for good; their keys rest. Durable before this answers."""
     record = await call.services.users.delete(params.name, by=call.session.id)
     return DeletedUser("user deleted", record.name)
@@ -197,7 +197,7 @@ class ChangedPassword(msgspec.Struct, frozen=True):
 
 
 @operation("self")
-async def set_password(call: Call, params: SetPasswordParams) -> ChangedPassword:
+async def set_password(call: OperationCall, params: SetPasswordParams) -> ChangedPassword:
     """Give a user another password; durable before this answers.
 
     One's own by the old one; anybody's for an administrator, who holds them from then on and so must be able to do
@@ -225,7 +225,7 @@ async def set_password(call: Call, params: SetPasswordParams) -> ChangedPassword
     return ChangedPassword("password set", record.name)
 
 
-async def _confirm(call: Call, name: str, password: str) -> None:
+async def _confirm(call: OperationCall, name: str, password: str) -> None:
     """Raises InvalidParams unless this is the user's password. The session that asks stays what it is."""
     try:
         await call.services.logins.enter(
@@ -235,19 +235,19 @@ async def _confirm(call: Call, name: str, password: str) -> None:
         raise InvalidParams("old_password is not right", hint="an administrator can set another one") from None
 
 
-async def _hash(call: Call, password: str, name: str) -> str:
+async def _hash(call: OperationCall, password: str, name: str) -> str:
     check_password(password, name)
     return await call.services.passwords.hash(password)
 
 
-def _own_name(call: Call) -> str:
+def _own_name(call: OperationCall) -> str:
     caller = call.session.caller
     if caller is None or caller.epoch is None:
         raise InvalidParams("whose password?", hint="give name; only a login of one's own goes without")
     return caller.subject
 
 
-def _is_own(call: Call, name: str) -> bool:
+def _is_own(call: OperationCall, name: str) -> bool:
     """Whether a user asks about themselves, by a token that edged issued to them."""
     caller = call.session.caller
     return caller is not None and caller.epoch is not None and caller.subject == name
@@ -257,7 +257,7 @@ def _refuse_widening(giver: Giver, record: UserRecord) -> None:
     giver.refuse_widening(record.role, record.permissions, record.camera_access, record.streams)
 
 
-def _read_changes(call: Call, params: UpdateUserParams) -> dict[str, Any]:
+def _read_changes(call: OperationCall, params: UpdateUserParams) -> dict[str, Any]:
     """What is to change, as fields of UserRecord. Raises InvalidParams."""
     changes: dict[str, Any] = {}
     if params.display_name is not UNSET:

@@ -18,8 +18,8 @@ from edged.access.gate import Gate
 from edged.cameras.model import Camera, CameraChanged, Status
 from edged.clock import iso
 from edged.feeds import Lagged, Reader
+from edged.operations.caller_sessions import Session, Sessions
 from edged.operations.catalogue import camera_resource
-from edged.operations.session import Session, Sessions
 from edged.rpc.dialects import View, present
 from edged.rpc.session import RpcSession
 from edged.wire import jsonrpc

@@ -40,10 +40,10 @@ from edged.credentials.callers import (
 from edged.credentials.decision import outside_reason
 from edged.credentials.relays import is_direct
 from edged.errors import DependencyFailed, EdgedError, RateLimited, Refused, StoreFailed, without_paths
+from edged.operations.caller_sessions import Session
 from edged.operations.catalogue import Catalogue
 from edged.operations.not_built import unknown_method
 from edged.operations.services import Services
-from edged.operations.session import Session
 from edged.operations.sessions import AuthenticateParams
 from edged.rpc import dialects
 from edged.rpc.dialects import Fault, Presenter, View

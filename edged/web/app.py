@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
-from starlette.routing import Route, Router
+from starlette.routing import Route as RouterPath
+from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edged.access.asking import asking
@@ -37,97 +39,99 @@ from edged.web import (
     tokens,
     users,
 )
-from edged.web.exchange import CutOff, Exchange, Way
 from edged.web.faults import BASIC, fault, respond, sole, unexpected
 from edged.web.health import PATHS as HEALTH_PATHS
-from edged.web.health import Health
+from edged.web.health import HealthEndpoints
 from edged.web.metrics import PATH as METRICS_PATH
-from edged.web.metrics import Metrics, metrics_ways
+from edged.web.metrics import HttpMetrics, metrics_routes
+from edged.web.requests import Request, ResponseAborted, Route
 
 #: The rows that need nothing to be made of.
 _FIXED: Final = (
-    *api_keys.WAYS,
-    *service_tokens.WAYS,
-    *files.WAYS,
-    *users.WAYS,
-    *logins.WAYS,
-    *tokens.WAYS,
-    *oauth.WAYS,
-    *signing_keys.WAYS,
-    *jwks.WAYS,
-    *sessions.WAYS,
-    *revocations.WAYS,
-    *first_admin.WAYS,
-    *restores.WAYS,
-    *cameras.WAYS,
-    *live.WAYS,
-    *status.WAYS,
-    *pages.WAYS,
-    *tickets.WAYS,
-    *downloads.WAYS,
+    *api_keys.ROUTES,
+    *service_tokens.ROUTES,
+    *files.ROUTES,
+    *users.ROUTES,
+    *logins.ROUTES,
+    *tokens.ROUTES,
+    *oauth.ROUTES,
+    *signing_keys.ROUTES,
+    *jwks.ROUTES,
+    *sessions.ROUTES,
+    *revocations.ROUTES,
+    *first_admin.ROUTES,
+    *restores.ROUTES,
+    *cameras.ROUTES,
+    *live.ROUTES,
+    *status.ROUTES,
+    *pages.ROUTES,
+    *tickets.ROUTES,
+    *downloads.ROUTES,
 )
 
 
 def make_app(
     catalogue: Catalogue,
     services: Services,
-    metrics: Metrics,
+    metrics: HttpMetrics,
     *,
     is_ready: Callable[[], bool] = lambda: True,
     show_metrics: bool = True,
 ) -> ASGIApp:
     """The ASGI app. Each request's scope must hold `edged.peer`, the Peer at its other end.
 
-    `is_ready` says whether every door is open, `show_metrics`
-    the setting metrics.enabled. Raises ValueError if a way names nobody who may go it.
+    `is_ready` says whether every listener is open, `show_metrics` is the setting metrics.enabled. Raises ValueError for
+    a route that names no known capability.
     """
-    ways = list_ways(services, metrics, is_ready, show_metrics=show_metrics)
-    return route(ways, catalogue, services, metrics)
+    routes = list_routes(services, metrics, is_ready, show_metrics=show_metrics)
+    return build_router(routes, catalogue, services, metrics)
 
 
-def list_ways(
+def list_routes(
     services: Services,
-    metrics: Metrics,
+    metrics: HttpMetrics,
     is_ready: Callable[[], bool] = lambda: True,
     *,
     show_metrics: bool = True,
-) -> tuple[Way, ...]:
+) -> tuple[Route, ...]:
     """The whole route table, from the arguments of `make_app`."""
-    return (*_FIXED, *Health(services, is_ready).ways(), *(metrics_ways(metrics) if show_metrics else ()))
+    return (*_FIXED, *HealthEndpoints(services, is_ready).routes(), *(metrics_routes(metrics) if show_metrics else ()))
 
 
 def list_paths() -> frozenset[str]:
     """The paths of the route table, whatever is switched off."""
-    return frozenset({*(way.path for way in _FIXED), *HEALTH_PATHS, METRICS_PATH})
+    return frozenset({*(route.path for route in _FIXED), *HEALTH_PATHS, METRICS_PATH})
 
 
-def route(ways: Iterable[Way], catalogue: Catalogue, services: Services, metrics: Metrics) -> ASGIApp:
-    """A router over these ways. Raises ValueError for one without a known capability: default deny at start-up."""
-    table: dict[str, dict[str, Way]] = {}
-    for way in ways:
-        _check(way, catalogue)
-        if way.method in table.setdefault(way.path, {}):
-            raise ValueError(f"two ways are {way.method} {way.path}")
-        table[way.path][way.method] = way
-    routes = [Route(path, Door(doors, catalogue, services, metrics)) for path, doors in table.items()]
-    return Router(routes, redirect_slashes=False, default=Wall(metrics, tells_plans=True))
+def build_router(routes: Iterable[Route], catalogue: Catalogue, services: Services, metrics: HttpMetrics) -> ASGIApp:
+    """A router over these routes. Raises ValueError for one without a known capability: default deny at start-up."""
+    table: dict[str, dict[str, Route]] = {}
+    for route in routes:
+        _check(route, catalogue)
+        if route.method in table.setdefault(route.path, {}):
+            raise ValueError(f"two routes are {route.method} {route.path}")
+        table[route.path][route.method] = route
+    paths = [RouterPath(path, Endpoint(methods, catalogue, services, metrics)) for path, methods in table.items()]
+    return Router(paths, redirect_slashes=False, default=NotFoundEndpoint(metrics, tells_plans=True))
 
 
-class Door:
-    """The ASGI app of one path: gate, answer, and every error in the same clothes."""
+class Endpoint:
+    """The ASGI app of one path, `routes` by method: asks the gate, answers, and turns every error into JSON."""
 
-    def __init__(self, ways: Mapping[str, Way], catalogue: Catalogue, services: Services, metrics: Metrics) -> None:
-        self._ways = ways
+    def __init__(
+        self, routes: Mapping[str, Route], catalogue: Catalogue, services: Services, metrics: HttpMetrics
+    ) -> None:
+        self._routes = routes
         self._catalogue = catalogue
         self._services = services
         self._metrics = metrics
-        self._allow = ", ".join(sorted({*ways, *(["HEAD"] if "GET" in ways else [])}))
+        self._allow = ", ".join(sorted({*routes, *(["HEAD"] if "GET" in routes else [])}))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. HEAD is asked as GET; the door below drops the body."""
+        """Answer one request. HEAD is answered as GET; the connection drops the body."""
         counted = _Counted(send, self._metrics)
-        way = self._ways.get("GET" if scope["method"] == "HEAD" else scope["method"])
-        if way is None:
+        route = self._routes.get("GET" if scope["method"] == "HEAD" else scope["method"])
+        if route is None:
             refusal = respond(
                 405,
                 "method_not_allowed",
@@ -137,35 +141,35 @@ class Door:
             )
             await refusal(scope, receive, counted)
             return
-        asked = Exchange.of(Request(scope, receive), self._catalogue, self._services)
-        asked.session.doing = f"{scope['method']} {scope['path']}"
-        asking.set(asked.session)
+        request = Request.of(HttpRequest(scope, receive), self._catalogue, self._services)
+        request.session.doing = f"{scope['method']} {scope['path']}"
+        asking.set(request.session)
         try:
-            if way.read_client is not None:
-                asked.client = await way.read_client(asked)
-            # The gate's word and what it lets in are one step: no checkpoint lies between them.
-            asked.enter(way)
-            response = await way.answer(asked)
+            if route.read_client is not None:
+                request.client = await route.read_client(request)
+            # The gate decides and admits in one step: there is no checkpoint in between.
+            request.enter(route)
+            response = await route.answer(request)
             await response(scope, receive, counted)
-        except (ClientDisconnect, CutOff):
+        except (ClientDisconnect, ResponseAborted):
             raise
         except Exception as problem:
             if counted.lost:
                 raise
             response = _explain(problem)
             if counted.started:
-                raise CutOff from None
-            if response.status_code == 401 and asked.offers_basic(way):
+                raise ResponseAborted from None
+            if response.status_code == 401 and request.offers_basic(route):
                 # In a line of its own: not every browser finds a second challenge in one.
                 response.headers.append("WWW-Authenticate", BASIC)
             await response(scope, receive, counted)
 
 
-class Wall:
-    """Where no way leads."""
+class NotFoundEndpoint:
+    """The answer where no route is."""
 
-    def __init__(self, metrics: Metrics, *, tells_plans: bool = False) -> None:
-        """`tells_plans`: where a later version will have something, that is said."""
+    def __init__(self, metrics: HttpMetrics, *, tells_plans: bool = False) -> None:
+        """`tells_plans`: 501 for the paths of a later version (operations.not_built)."""
         self._metrics = metrics
         self._tells_plans = tells_plans
 
@@ -177,24 +181,24 @@ class Wall:
         await response(scope, receive, _Counted(send, self._metrics))
 
 
-class Curtain:
-    """The same app with some of its paths hidden: as if no way led there."""
+class PathFilter:
+    """The same app with some of its paths hidden: answered as if there were no such route."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, shows: Callable[[str], bool]) -> None:
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics, shows: Callable[[str], bool]) -> None:
         """`shows` says of a path, as the router reads it, whether it is to be seen."""
         self._app = app
-        self._wall = Wall(metrics)
+        self._not_found = NotFoundEndpoint(metrics)
         self._shows = shows
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The app's answer, or 404."""
-        await (self._app if self._shows(scope["path"]) else self._wall)(scope, receive, send)
+        await (self._app if self._shows(scope["path"]) else self._not_found)(scope, receive, send)
 
 
 class _Counted:
-    """A send that counts the status on its way, once."""
+    """A send that counts the status of the answer, once."""
 
-    def __init__(self, send: Send, metrics: Metrics) -> None:
+    def __init__(self, send: Send, metrics: HttpMetrics) -> None:
         self._send = send
         self._metrics = metrics
         self.started = False
@@ -220,12 +224,12 @@ def _explain(problem: Exception) -> Response:
 _BASIC_POSTS: Final = frozenset({"/oauth/introspect", "/oauth/revoke"})
 
 
-def _check(way: Way, catalogue: Catalogue) -> None:
-    name = f"{way.method} {way.path}"
-    if way.takes_basic and way.method != "GET" and not (way.method == "POST" and way.path in _BASIC_POSTS):
+def _check(route: Route, catalogue: Catalogue) -> None:
+    name = f"{route.method} {route.path}"
+    if route.takes_basic and route.method != "GET" and not (route.method == "POST" and route.path in _BASIC_POSTS):
         raise ValueError(f"{name} takes Basic, which a browser adds to requests of its own accord")
-    if way.operation:
-        if way.capability or way.operation not in catalogue.operations:
-            raise ValueError(f"{name} names no operation alone: {way.operation!r}")
-    elif way.capability not in CAPABILITIES and way.capability not in (OPEN, SELF):
-        raise ValueError(f"{name} names no known capability: {way.capability!r}")
+    if route.operation:
+        if route.capability or route.operation not in catalogue.operations:
+            raise ValueError(f"{name} names no operation alone: {route.operation!r}")
+    elif route.capability not in CAPABILITIES and route.capability not in (OPEN, SELF):
+        raise ValueError(f"{name} names no known capability: {route.capability!r}")

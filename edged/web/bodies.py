@@ -13,8 +13,8 @@ from edged.errors import InvalidParams
 from edged.nesting import depth_of
 from edged.operations.params import explain_unreadable
 from edged.web.credentials import has_body, is_json, media_type
-from edged.web.exchange import Exchange, json_response
 from edged.web.faults import not_json
+from edged.web.requests import Request, json_response
 
 FORM: Final = "application/x-www-form-urlencoded"
 _MOST_MEMBERS: Final = 16
@@ -25,40 +25,40 @@ _MOST_BRACKETS: Final = 4096
 _DEEPEST: Final = 64
 
 
-async def create(asked: Exchange, operation: str) -> Response:
+async def create(request: Request, operation: str) -> Response:
     """Ask for something new, which the body, a JSON object, describes: 201."""
-    if not is_json(asked.request.headers):
+    if not is_json(request.http.headers):
         return not_json()
-    return json_response(await asked.call(operation, msgspec.Raw(await read_body(asked) or b"{}")), 201)
+    return json_response(await request.call(operation, msgspec.Raw(await read_body(request) or b"{}")), 201)
 
 
-async def change(asked: Exchange, operation: str) -> Response:
+async def change(request: Request, operation: str) -> Response:
     """Ask for a change of what the path names; the body, a JSON object, says of what kind.
 
     What was read by GET may be sent back whole; a body that names another thing than the path is refused.
     """
-    if not is_json(asked.request.headers):
+    if not is_json(request.http.headers):
         return not_json()
-    body, named = parse_object(await read_body(asked) or b"{}"), asked.request.path_params
+    body, named = parse_object(await read_body(request) or b"{}"), request.http.path_params
     for name in named:
         if body.get(name, named[name]) != named[name]:
             raise InvalidParams(f"{name} in the body is not the one in the path", hint="leave it out of the body")
-    return json_response(await asked.call(operation, {**body, **named}))
+    return json_response(await request.call(operation, {**body, **named}))
 
 
-async def act(asked: Exchange, operation: str) -> Response:
+async def act(request: Request, operation: str) -> Response:
     """Ask for something that is done to what the path names; as `change`, but the body may be left out."""
-    if has_body(asked.request.headers):
-        return await change(asked, operation)
-    return json_response(await asked.call(operation, asked.request.path_params))
+    if has_body(request.http.headers):
+        return await change(request, operation)
+    return json_response(await request.call(operation, request.http.path_params))
 
 
-async def read_body(asked: Exchange) -> bytes:
+async def read_body(request: Request) -> bytes:
     """The body as it was sent. Raises InvalidParams for one that says that it is compressed."""
-    coding = asked.request.headers.get("content-encoding", "").strip().lower()
+    coding = request.http.headers.get("content-encoding", "").strip().lower()
     if coding not in ("", "identity"):
         raise InvalidParams("the body is compressed", hint="send it without Content-Encoding")
-    return await asked.request.body()
+    return await request.http.body()
 
 
 def parse_object(body: bytes) -> dict[str, object]:

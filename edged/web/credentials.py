@@ -2,7 +2,7 @@
 
 No decision is made here; the gate makes it. Sources in order (contract 5): under /v1/files X-Service-Token; then
 Authorization: Bearer with a token or an API key, X-API-Key, and on the unix socket the user that the kernel names.
-A few routes take Authorization: Basic as well, after all of these (`Way.takes_basic`).
+A few routes take Authorization: Basic as well, after all of these (`Route.takes_basic`).
 """
 
 from __future__ import annotations

@@ -12,36 +12,36 @@ from edged.credentials.callers import Resource
 from edged.errors import Refused
 from edged.library.snapshots import no_snapshot
 from edged.operations.catalogue import camera_resource
-from edged.web.exchange import CutOff, Exchange, Sent, Way
 from edged.web.faults import respond
+from edged.web.requests import Request, ResponseAborted, Route, Sent
 
 #: Ranges of one request. Starlette before 0.49 compares each with each, and every one is a part of the answer.
 MOST_RANGES: Final = 16
 _GOOD_RANGE: Final = f"Range is bytes=FIRST-LAST, within the file, and at most {MOST_RANGES} of these"
 
 
-async def download_snapshot(asked: Exchange) -> Response:
+async def download_snapshot(request: Request) -> Response:
     """The picture's bytes: 200, or 206 for a Range."""
-    return Download(asked, asked.request.path_params["name"])
+    return Download(request, request.http.path_params["name"])
 
 
-WAYS = (
-    Way(method="GET", path="/files/snapshots/{name:path}", answer=download_snapshot, capability="camera:read"),
+ROUTES = (
+    Route(method="GET", path="/files/snapshots/{name:path}", answer=download_snapshot, capability="camera:read"),
 )  # fmt: skip
 
 
 class Download(Response):
     """A kept file; the transfer ends with the credential that asked for it."""
 
-    def __init__(self, asked: Exchange, name: str) -> None:
+    def __init__(self, request: Request, name: str) -> None:
         super().__init__()
-        self._asked = asked
+        self._request = request
         self._name = name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let them in before the first checkpoint, then find and send. Raises NotFound, InvalidParams, Refused."""
         sent = Sent(send)
-        with self._asked.staying() as stay:
+        with self._request.staying() as stay:
             sent.count = stay.count
             path = await self._find()
             headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
@@ -60,18 +60,18 @@ class Download(Response):
         if stay.cause is None or sent.complete:
             return
         if sent.started:
-            raise CutOff
+            raise ResponseAborted
         raise Refused(stay.cause)
 
     async def _find(self) -> Path:
         """The newest file that the name may mean, of a camera that the caller may see; else it is not there."""
-        services = self._asked.services
+        services = self._request.services
         for path in await services.snapshots.find(self._name):
             camera = services.snapshots.camera_of(path)
             # A camera that is gone keeps its name, and its pictures stay with whoever may see it.
             known = services.cameras.find(camera)
             resource = camera_resource(known) if known else Resource.of_camera(camera)
-            if services.gate.judge(self._asked.caller, "camera:read", resource).allowed:
+            if services.gate.judge(self._request.caller, "camera:read", resource).allowed:
                 return path
         raise no_snapshot(self._name)
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from edged.credentials.decision import outside_reason
 from edged.errors import Denied, EdgedError, RateLimited, Refused, without_paths
-from edged.web.exchange import json_response
+from edged.web.requests import json_response
 
 _log = structlog.get_logger("web")
 _REALM: Final = 'Bearer realm="edged"'

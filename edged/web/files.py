@@ -8,28 +8,28 @@ import structlog
 from starlette.responses import Response
 
 from edged.operations.files import MOST_HOURS
-from edged.web.exchange import Exchange, Way, json_response, read_int, read_query
+from edged.web.requests import Request, Route, json_response, read_int, read_query
 
 _LONGEST_AGENT: Final = 100
 _log = structlog.get_logger("files")
 
 
-async def generate_token(asked: Exchange) -> Response:
+async def generate_token(request: Request) -> Response:
     """A token for ?user_id= that lives for ?expires_hours=; a body is not looked at (contract S3-4)."""
     params = {
-        "user_id": read_query(asked, "user_id"),
-        "expires_hours": read_int(asked, "expires_hours", None, least=1, most=MOST_HOURS),
+        "user_id": read_query(request, "user_id"),
+        "expires_hours": read_int(request, "expires_hours", None, least=1, most=MOST_HOURS),
     }
     given = {name: value for name, value in params.items() if value is not None}
-    made = await asked.call("generate_files_token", given)
+    made = await request.call("generate_files_token", given)
     # Who calls itself what decides nothing (contract S3-14).
-    agent = asked.request.headers.get("user-agent", "")[:_LONGEST_AGENT]
-    _log.info("asked", what="generate-token", by=asked.caller.who, agent=agent)
+    agent = request.http.headers.get("user-agent", "")[:_LONGEST_AGENT]
+    _log.info("asked", what="generate-token", by=request.caller.who, agent=agent)
     return json_response(made)
 
 
-WAYS = (
-    Way(
+ROUTES = (
+    Route(
         method="POST",
         path="/v1/files/generate-token",
         answer=generate_token,

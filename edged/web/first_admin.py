@@ -9,23 +9,23 @@ from starlette.responses import Response
 from edged.credentials.decision import Reason
 from edged.web import bodies
 from edged.web.credentials import is_own_page
-from edged.web.exchange import Exchange, Way
+from edged.web.requests import Request, Route
 
 
-async def claim(asked: Exchange) -> Response:
+async def claim(request: Request) -> Response:
     """The code of the box makes an administrator: 201. Not through another site's page, whatever name it has now."""
-    if not is_own_page(asked.request.headers, own_names()):
-        refusal = asked.services.gate.refuse(Reason.ORIGIN_DENIED, "none", asked.session.transport)
+    if not is_own_page(request.http.headers, own_names()):
+        refusal = request.services.gate.refuse(Reason.ORIGIN_DENIED, "none", request.session.transport)
         refusal.hint = "ask by the address of this box, by localhost or by its own name, and from no other site"
         raise refusal
-    return await bodies.create(asked, "claim")
+    return await bodies.create(request, "claim")
 
 
 def own_names() -> frozenset[str]:
-    """What this machine is called by itself and, by mDNS, by its neighbours; no DNS is asked."""
+    """What this machine is called by itself and, by mDNS, by its neighbours; no DNS is request."""
     name = os.uname().nodename.lower()
     short = name.partition(".")[0]
     return frozenset({name, short, f"{short}.local"})
 
 
-WAYS = (Way(method="POST", path="/api/claim", answer=claim, operation="claim"),)
+ROUTES = (Route(method="POST", path="/api/claim", answer=claim, operation="claim"),)

@@ -1,4 +1,4 @@
-"""/healthz, /health, /health/live, /health/ready: is it well, and may traffic come? Open to all; names nothing."""
+"""/healthz, /health, /health/live, /health/ready: health and readiness. Open to all; no names in the answers."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from edged import __version__
 from edged.clock import iso
 from edged.operations.health import Assessment, assess_services
 from edged.operations.services import Services
-from edged.web.exchange import Exchange, Way, json_response
+from edged.web.requests import Request, Route, json_response
 
 _GIB: Final = 1024**3
 PATHS: Final = ("/healthz", "/health", "/health/live", "/health/ready")
 
 
-class Health:
-    """What the four answers are made from; `is_ready` says whether every door is open and none is closing."""
+class HealthEndpoints:
+    """The four answers; `is_ready` says whether every listener is open and none is closing."""
 
     def __init__(self, services: Services, is_ready: Callable[[], bool]) -> None:
         self._services = services
         self._is_ready = is_ready
         self._since = services.clock.monotonic()
 
-    def ways(self) -> tuple[Way, ...]:
+    def routes(self) -> tuple[Route, ...]:
         """The rows of the route table."""
         answers = (self.show_short, self.show, self.show_live, self.show_ready)
         return tuple(
-            Way(method="GET", path=path, answer=answer, capability="none")
+            Route(method="GET", path=path, answer=answer, capability="none")
             for path, answer in zip(PATHS, answers, strict=True)
         )
 
-    async def show_short(self, _asked: Exchange) -> Response:
+    async def show_short(self, _request: Request) -> Response:
         """503 when nothing can be saved any more."""
         found = await self._assess()
         disk = next((disk for disk in self._services.disks.latest if disk.name == "state"), None)
@@ -45,8 +45,8 @@ class Health:
         }
         return json_response(body, 200 if found.can_save else 503)
 
-    async def show(self, _asked: Exchange) -> Response:
-        """The same, with times, how many denials are in force and not on disk, and what is kept for them there."""
+    async def show(self, _request: Request) -> Response:
+        """As /healthz, with times, how many denials are in force but not on disk, and the bytes reserved for them."""
         found = await self._assess()
         uptime = round(self._services.clock.monotonic() - self._since, 3)
         body = {
@@ -59,17 +59,17 @@ class Health:
         }
         return json_response(body, 200 if found.can_save else 503)
 
-    async def show_live(self, _asked: Exchange) -> Response:
+    async def show_live(self, _request: Request) -> Response:
         """Whoever gets this answer knows that edged is alive."""
         body = {"alive": True, "status": "alive", "timestamp": self._now(), "message": "edged is running"}
         return json_response(body)
 
-    async def show_ready(self, _asked: Exchange) -> Response:
+    async def show_ready(self, _request: Request) -> Response:
         """503 while starting and while stopping, and while nothing can be saved. Denials that the disk does not take
         are in force, so that traffic may come; how many they are stands there for whoever is about to restart edged,
         which would undo them."""
         found = await self._assess()
-        is_open, owed = self._is_ready(), self._services.registrar.owed
+        is_open, pending = self._is_ready(), self._services.registrar.owed
         ready = is_open and found.can_save
         message = "edged answers" if is_open else "edged is starting or stopping"
         if is_open and not found.can_save:
@@ -77,13 +77,13 @@ class Health:
                 problem.message for problem in found.problems if problem.stops_saving
             )
         if self._services.registrar.is_late:
-            message += f"; not saved yet, so that a restart would undo them: {owed} of what was denied"
+            message += f"; not saved yet, so that a restart would undo them: {pending} of what was denied"
         body = {
             "status": "ready" if ready else "not_ready",
             "ready": ready,
             "timestamp": self._now(),
             "message": message,
-            "denials_owed": owed,
+            "denials_owed": pending,
         }
         return json_response(body, 200 if ready else 503)
 

@@ -6,17 +6,17 @@ from typing import Final
 
 from starlette.responses import Response
 
-from edged.web.exchange import Exchange, Way
 from edged.web.faults import respond
+from edged.web.requests import Request, Route
 
 #: Verifiers may keep it for five minutes; a web page of any origin may read it: there is nothing to protect.
 _HEADERS: Final = {"Cache-Control": "max-age=300", "Access-Control-Allow-Origin": "*"}
 
 
-async def show(asked: Exchange) -> Response:
+async def show(request: Request) -> Response:
     """A JWK set (RFC 7517); 503 while no key may be relied on."""
-    keyring = asked.services.keyring
-    if asked.services.restores.pending is not None:
+    keyring = request.services.keyring
+    if request.services.restores.pending is not None:
         # Verifiers elsewhere ask nobody: a key that was distrusted in the time that is lost would be good to them.
         return respond(503, "dependency_failed", "No signing key", "which signing keys are good is not confirmed yet")
     if not any(keyring.is_published(record) for record in keyring.all()):
@@ -24,7 +24,7 @@ async def show(asked: Exchange) -> Response:
     return Response(keyring.jwks(), 200, _HEADERS, media_type="application/json")
 
 
-WAYS = (
-    Way(method="GET", path="/jwks-path", answer=show, capability="none"),
-    Way(method="GET", path="/.well-known/jwks.json", answer=show, capability="none"),
+ROUTES = (
+    Route(method="GET", path="/jwks-path", answer=show, capability="none"),
+    Route(method="GET", path="/.well-known/jwks.json", answer=show, capability="none"),
 )

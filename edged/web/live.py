@@ -17,8 +17,8 @@ from edged.cameras.model import Camera
 from edged.errors import EdgedError, Refused
 from edged.operations.catalogue import camera_resource
 from edged.operations.pictures import check_attached, explained_to
-from edged.web.exchange import CutOff, Exchange, Sent, Way, read_int
 from edged.web.faults import sole
+from edged.web.requests import Request, ResponseAborted, Route, Sent, read_int
 
 BOUNDARY: Final = b"edged-picture"
 _DEFAULT_RATE: Final = 5
@@ -27,15 +27,15 @@ _HIGHEST_RATE: Final = 10
 _log = structlog.get_logger("live")
 
 
-async def watch(asked: Exchange) -> Response:
+async def watch(request: Request) -> Response:
     """The picture, at most ?fps= a second, until the viewer goes or its credential ends."""
-    rate = read_int(asked, "fps", _DEFAULT_RATE, least=_LOWEST_RATE, most=_HIGHEST_RATE)
+    rate = read_int(request, "fps", _DEFAULT_RATE, least=_LOWEST_RATE, most=_HIGHEST_RATE)
     assert rate is not None
-    return LivePicture(asked, asked.camera, 1.0 / rate)
+    return LivePicture(request, request.camera, 1.0 / rate)
 
 
-WAYS = (
-    Way(
+ROUTES = (
+    Route(
         method="GET", path="/api/cameras/{camera}/live.mjpeg", answer=watch, capability="stream:read", on_camera=True,
         takes_ticket=True, takes_basic=True,
     ),
@@ -45,7 +45,7 @@ WAYS = (
 class LivePicture(Response):
     """JPEG parts until the end. Raises DependencyFailed or Refused as long as nothing has been sent."""
 
-    def __init__(self, asked: Exchange, camera: Camera, interval: float) -> None:
+    def __init__(self, request: Request, camera: Camera, interval: float) -> None:
         """`interval`: seconds from one part to the next."""
         super().__init__()
         self.raw_headers = [
@@ -54,7 +54,7 @@ class LivePicture(Response):
             (b"x-content-type-options", b"nosniff"),
             (b"x-accel-buffering", b"no"),
         ]
-        self._asked = asked
+        self._request = request
         self._camera = camera
         self._interval = interval
 
@@ -68,7 +68,7 @@ class LivePicture(Response):
         # Before the first picture, which can take a while, as after it.
         scope.get("edged.serve_half_closed", _tell_nobody)()
         try:
-            with self._asked.staying(self._camera.name, "stream:read", camera_resource(self._camera)) as stay:
+            with self._request.staying(self._camera.name, "stream:read", camera_resource(self._camera)) as stay:
                 sent.count = stay.count
                 await self._show(sent)
         except Exception as problem:
@@ -80,16 +80,16 @@ class LivePicture(Response):
             raise Refused(stay.cause)
         if sent.midway:
             # Whatever followed half a part would count as picture.
-            raise CutOff
+            raise ResponseAborted
         await sent(_body(b"", more=False))
 
     async def _show(self, send: Send) -> None:
-        check_attached(self._camera, self._asked.caller)
-        with explained_to(self._asked.caller):
+        check_attached(self._camera, self._request.caller)
+        with explained_to(self._request.caller):
             await self._send_pictures(send)
 
     async def _send_pictures(self, send: Send) -> None:
-        async with self._asked.services.frames.watch(self._camera) as pictures:
+        async with self._request.services.frames.watch(self._camera) as pictures:
             number, jpeg = await pictures.next(0)
             await send(self._head())
             await send(_body(b"--%s\r\n" % BOUNDARY))

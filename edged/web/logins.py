@@ -11,24 +11,24 @@ from edged.credentials.decision import outside_reason
 from edged.errors import InvalidParams, Refused
 from edged.web.bodies import FORM, is_form, parse_form, parse_object, read_body
 from edged.web.credentials import is_json
-from edged.web.exchange import Exchange, Way, json_response, read_query
 from edged.web.faults import respond
+from edged.web.requests import Request, Route, json_response, read_query
 
 _MEMBERS: Final = ("username", "password", "alg")
 
 
-async def create_stream_token(asked: Exchange) -> Response:
+async def create_stream_token(request: Request) -> Response:
     """{"username", "password"} as JSON or as a form; `?alg=ES256`, or beside them, for a shorter token. 401 whatever is
     wrong."""
-    body = _read(asked.request.headers, await read_body(asked))
+    body = _read(request.http.headers, await read_body(request))
     if body is None:
         return respond(415, "unsupported_media_type", "Unsupported media type", f"send application/json or {FORM}")
-    if (alg := read_query(asked, "alg")) is not None:
+    if (alg := read_query(request, "alg")) is not None:
         if body.get("alg", alg) != alg:
             raise InvalidParams("alg in the body is not the one in the query", hint="say it once")
         body["alg"] = alg
     try:
-        made = await asked.call("create_stream_token", body)
+        made = await request.call("create_stream_token", body)
     except Refused as problem:
         code = outside_reason(problem.reason)
         return respond(401, code, "Invalid credentials", "this user name and this password do not belong together")
@@ -46,4 +46,4 @@ def _read(headers: Headers, body: bytes) -> dict[str, object] | None:
     return {name: members[name] for name in _MEMBERS if name in members}
 
 
-WAYS = (Way(method="POST", path="/api/token", answer=create_stream_token, operation="create_stream_token"),)
+ROUTES = (Route(method="POST", path="/api/token", answer=create_stream_token, operation="create_stream_token"),)

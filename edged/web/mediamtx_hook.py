@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from edged.operations.streams import Answer, Question
+from edged.operations.streams import Answer, StreamRequest
 
 _YES: Final = (204, b"")
 _UNREADABLE: Final = (400, b"not a question of MediaMTX")
@@ -21,13 +21,13 @@ _log = structlog.get_logger("hook")
 
 
 def make_answer(
-    admit: Callable[[Question], Answer], count: Callable[[str, bool], None] = lambda _action, _allowed: None
+    admit: Callable[[StreamRequest], Answer], count: Callable[[str, bool], None] = lambda _action, _allowed: None
 ) -> Callable[[bytes], tuple[int, bytes]]:
     """`admit` decides from memory, `count` hears of the action and the outcome.
 
     The body of a no is a short ASCII reason: MediaMTX copies it into its log.
     """
-    decode = msgspec.json.Decoder(Question).decode
+    decode = msgspec.json.Decoder(StreamRequest).decode
 
     def answer(body: bytes) -> tuple[int, bytes]:
         try:

@@ -7,35 +7,35 @@ from typing import Final, Protocol
 from starlette.responses import Response
 
 from edged.web.credentials import is_direct
-from edged.web.exchange import Exchange, Way
+from edged.web.requests import Request, Route
 
 PATH: Final = "/metrics"
 
 
-class Metrics(Protocol):
+class HttpMetrics(Protocol):
     """What is scraped, and where answers are counted; metrics.py in the daemon."""
 
     def render(self, accept: str) -> tuple[bytes, str]: ...
     def http_answered(self, status: int) -> None: ...
 
 
-def metrics_ways(metrics: Metrics) -> tuple[Way, ...]:
+def metrics_routes(metrics: HttpMetrics) -> tuple[Route, ...]:
     """The row of the route table."""
 
-    async def scrape(asked: Exchange) -> Response:
+    async def scrape(request: Request) -> Response:
         """Prometheus text, or OpenMetrics where Accept asks for it."""
-        body, content_type = metrics.render(asked.request.headers.get("accept", ""))
+        body, content_type = metrics.render(request.http.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
     return (
-        Way(
+        Route(
             method="GET", path=PATH, answer=scrape, capability="metrics:read", open_if=is_local_scrape,
             takes_basic=True,
         ),
     )  # fmt: skip
 
 
-def is_local_scrape(asked: Exchange) -> bool:
+def is_local_scrape(request: Request) -> bool:
     """A program of this machine on the local listener, not a browser and not through a proxy (contract 10.14)."""
-    peer = asked.session.peer
-    return peer.listener == "local" and is_direct(asked.request.headers, peer)
+    peer = request.session.peer
+    return peer.listener == "local" and is_direct(request.http.headers, peer)

@@ -15,60 +15,60 @@ from edged.credentials.callers import Credential, NoCredential, parse_credential
 from edged.errors import InvalidParams
 from edged.web.bodies import FORM, is_form, parse_form
 from edged.web.credentials import text_of
-from edged.web.exchange import Exchange, Way, json_response
+from edged.web.requests import Request, Route, json_response
 
 #: Bytes of a form: it is read before anybody has shown who they are.
 LONGEST_FORM: Final = 16 * 1024
 
 
-async def introspect(asked: Exchange) -> Response:
+async def introspect(request: Request) -> Response:
     """What is known of the token in the form; of one that is not good, for whatever reason, only that."""
     try:
-        token = await _read_one(asked, "token")
+        token = await _read_one(request, "token")
     except InvalidParams as problem:
         return _invalid_request(problem)
-    return json_response(await asked.call("introspect_token", {"token": token}))
+    return json_response(await request.call("introspect_token", {"token": token}))
 
 
-async def revoke(asked: Exchange) -> Response:
+async def revoke(request: Request) -> Response:
     """The token in the form is good no more once this answers 200: also when it never was, and then nothing is done.
 
     It stands for itself: beside it no credential needs to be shown (RFC 7009, section 2.1; clients have no secrets of
     their own here), and who shows it as Bearer, too, shows nothing else. What is shown besides must be good.
     """
     try:
-        token = await _read_one(asked, "token")
-        include_made = (await _read_one(asked, "include_made", "false")).lower()
+        token = await _read_one(request, "token")
+        include_made = (await _read_one(request, "include_made", "false")).lower()
         if include_made not in ("true", "false"):
             raise InvalidParams("include_made is neither true nor false")
     except InvalidParams as problem:
         return _invalid_request(problem)
-    shown = asked.read_shown(REVOKE)
+    shown = request.read_shown(REVOKE)
     if not isinstance(shown, NoCredential) and text_of(shown) != token:
-        asked.identify(shown)
+        request.identify(shown)
     # One that cannot be read is one that nobody could use (RFC 7009, section 2.2).
     with suppress(InvalidParams):
-        await asked.call("revoke_token", {"token": token, "include_made": include_made == "true"})
+        await request.call("revoke_token", {"token": token, "include_made": include_made == "true"})
     return json_response({})
 
 
-async def read_client(asked: Exchange) -> Credential:
-    """client_secret of the form, as a credential, where the head shows none: a client says who it is in one way (RFC
-    6749 2.3). What is wrong with the form is told later, to whoever may ask."""
-    if "authorization" in asked.request.headers or "x-api-key" in asked.request.headers:
+async def read_client(request: Request) -> Credential:
+    """client_secret of the form, as a credential; nothing where the head shows one: a client authenticates by one
+    method only (RFC 6749 2.3). A malformed form is reported later, to callers who may send it."""
+    if "authorization" in request.http.headers or "x-api-key" in request.http.headers:
         return NoCredential()
     try:
-        return parse_credential(await _read_one(asked, "client_secret", ""))
+        return parse_credential(await _read_one(request, "client_secret", ""))
     except InvalidParams:
         return NoCredential()
 
 
-REVOKE: Final = Way(
+REVOKE: Final = Route(
     method="POST", path="/oauth/revoke", answer=revoke, operation="revoke_token", takes_basic=True,
     read_client=read_client,
 )  # fmt: skip
-WAYS = (
-    Way(
+ROUTES = (
+    Route(
         method="POST", path="/oauth/introspect", answer=introspect, operation="introspect_token", takes_basic=True,
         read_client=read_client,
     ),
@@ -76,27 +76,27 @@ WAYS = (
 )  # fmt: skip
 
 
-async def _read_form(asked: Exchange) -> list[tuple[str, str]]:
+async def _read_form(request: Request) -> list[tuple[str, str]]:
     """Names and values. Raises InvalidParams."""
-    if not is_form(asked.request.headers):
+    if not is_form(request.http.headers):
         raise InvalidParams(f"send Content-Type: {FORM}")
-    if asked.body is None:
+    if request.body is None:
         body = bytearray()
-        async with aclosing(asked.request.stream()) as pieces:
+        async with aclosing(request.http.stream()) as pieces:
             async for piece in pieces:
                 body += piece
                 if len(body) > LONGEST_FORM:
                     break
-        asked.body = bytes(body)
-    if len(asked.body) > LONGEST_FORM:
+        request.body = bytes(body)
+    if len(request.body) > LONGEST_FORM:
         raise InvalidParams(f"the form is longer than {LONGEST_FORM} bytes")
-    return parse_form(asked.body)
+    return parse_form(request.body)
 
 
-async def _read_one(asked: Exchange, name: str, default: str | None = None) -> str:
+async def _read_one(request: Request, name: str, default: str | None = None) -> str:
     """A member of the form, which stands there once; members that nobody asks for are not looked at. Raises
     InvalidParams."""
-    found = [value for each, value in await _read_form(asked) if each == name]
+    found = [value for each, value in await _read_form(request) if each == name]
     if len(found) > 1:
         raise InvalidParams(f"{name} stands twice")
     if found and found[0]:

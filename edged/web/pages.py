@@ -12,7 +12,7 @@ from typing import Final
 
 from starlette.responses import Response
 
-from edged.web.exchange import Exchange, Way
+from edged.web.requests import Request, Route
 
 #: Path → file of the package, and its type.
 _FILES: Final = {
@@ -32,13 +32,13 @@ _HEADERS: Final = {
 }
 
 
-async def show(asked: Exchange) -> Response:
+async def show(request: Request) -> Response:
     """One of the files."""
-    name, media_type = _FILES[asked.request.url.path]
+    name, media_type = _FILES[request.http.url.path]
     return Response(_read(name), headers=_HEADERS, media_type=media_type)
 
 
-WAYS = tuple(Way(method="GET", path=path, answer=show, capability="none") for path in _FILES)
+ROUTES = tuple(Route(method="GET", path=path, answer=show, capability="none") for path in _FILES)
 
 
 @cache

@@ -5,12 +5,12 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from edged.web import bodies
-from edged.web.exchange import Exchange, Way
+from edged.web.requests import Request, Route
 
 
-async def confirm(asked: Exchange) -> Response:
+async def confirm(request: Request) -> Response:
     """On the unix socket only."""
-    return await bodies.act(asked, "confirm_restore")
+    return await bodies.act(request, "confirm_restore")
 
 
-WAYS = (Way(method="POST", path="/api/trust/confirm-restore", answer=confirm, operation="confirm_restore"),)
+ROUTES = (Route(method="POST", path="/api/trust/confirm-restore", answer=confirm, operation="confirm_restore"),)

@@ -5,20 +5,20 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from edged.web import bodies
-from edged.web.exchange import Exchange, Way, json_response, read_page
+from edged.web.requests import Request, Route, json_response, read_page
 
 
-async def list_all(asked: Exchange) -> Response:
+async def list_all(request: Request) -> Response:
     """Everything that is denied, the newest first."""
-    return json_response(await asked.call("list_revocations", read_page(asked)))
+    return json_response(await request.call("list_revocations", read_page(request)))
 
 
-async def add(asked: Exchange) -> Response:
+async def add(request: Request) -> Response:
     """Deny: 201 once it is durable; it was in force before."""
-    return await bodies.create(asked, "revoke")
+    return await bodies.create(request, "revoke")
 
 
-WAYS = (
-    Way(method="GET", path="/api/revocations", answer=list_all, operation="list_revocations"),
-    Way(method="POST", path="/api/revocations", answer=add, operation="revoke"),
+ROUTES = (
+    Route(method="GET", path="/api/revocations", answer=list_all, operation="list_revocations"),
+    Route(method="POST", path="/api/revocations", answer=add, operation="revoke"),
 )

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from edged.web.exchange import Exchange, Way, json_response, read_page
+from edged.web.requests import Request, Route, json_response, read_page
 
 
-async def list_all(asked: Exchange) -> Response:
+async def list_all(request: Request) -> Response:
     """Everybody, or one's own."""
-    return json_response(await asked.call("list_sessions", read_page(asked)))
+    return json_response(await request.call("list_sessions", read_page(request)))
 
 
-async def end(asked: Exchange) -> Response:
+async def end(request: Request) -> Response:
     """Put one out; the credential stays good."""
-    return json_response(await asked.call("end_session", asked.request.path_params))
+    return json_response(await request.call("end_session", request.http.path_params))
 
 
-WAYS = (
-    Way(method="GET", path="/api/sessions", answer=list_all, operation="list_sessions"),
-    Way(method="DELETE", path="/api/sessions/{session_id}", answer=end, operation="end_session"),
+ROUTES = (
+    Route(method="GET", path="/api/sessions", answer=list_all, operation="list_sessions"),
+    Route(method="DELETE", path="/api/sessions/{session_id}", answer=end, operation="end_session"),
 )

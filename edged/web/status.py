@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from edged.web.exchange import Exchange, Way, json_response
+from edged.web.requests import Request, Route, json_response
 
 
-async def show(asked: Exchange) -> Response:
+async def show(request: Request) -> Response:
     """The whole box in a few words."""
-    return json_response(await asked.call("get_system_status", {}))
+    return json_response(await request.call("get_system_status", {}))
 
 
-WAYS = (Way(method="GET", path="/api/status", answer=show, operation="get_system_status"),)
+ROUTES = (Route(method="GET", path="/api/status", answer=show, operation="get_system_status"),)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from edged.web import bodies
-from edged.web.exchange import Exchange, Way
+from edged.web.requests import Request, Route
 
 
-async def create(asked: Exchange) -> Response:
+async def create(request: Request) -> Response:
     """A new ticket: 201, and the only answer that ever holds it."""
-    return await bodies.create(asked, "create_ticket")
+    return await bodies.create(request, "create_ticket")
 
 
-WAYS = (Way(method="POST", path="/api/tickets", answer=create, operation="create_ticket"),)
+ROUTES = (Route(method="POST", path="/api/tickets", answer=create, operation="create_ticket"),)

@@ -6,23 +6,23 @@ from starlette.responses import Response
 
 from edged.web import bodies
 from edged.web.credentials import read_credential, text_of
-from edged.web.exchange import Exchange, Way, json_response
+from edged.web.requests import Request, Route, json_response
 
 
-async def issue(asked: Exchange) -> Response:
+async def issue(request: Request) -> Response:
     """A new token: 201, and the only answer that holds it."""
-    return await bodies.create(asked, "issue_token")
+    return await bodies.create(request, "issue_token")
 
 
-async def refresh(asked: Exchange) -> Response:
+async def refresh(request: Request) -> Response:
     """The successor of the token in Authorization: Bearer, which may have ended a few minutes ago."""
-    text = text_of(read_credential(asked.request.headers, asked.session.peer))
-    made = await asked.call("refresh_token", {"token": text} if text else {})
+    text = text_of(read_credential(request.http.headers, request.session.peer))
+    made = await request.call("refresh_token", {"token": text} if text else {})
     told = {"token": made.token, "token_type": made.token_type, "expires_in": made.expires_in}
     return json_response({**told, "permissions": made.permissions})
 
 
-WAYS = (
-    Way(method="POST", path="/api/tokens", answer=issue, operation="issue_token"),
-    Way(method="POST", path="/api/token/refresh", answer=refresh, operation="refresh_token"),
+ROUTES = (
+    Route(method="POST", path="/api/tokens", answer=issue, operation="issue_token"),
+    Route(method="POST", path="/api/token/refresh", answer=refresh, operation="refresh_token"),
 )

@@ -5,44 +5,44 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from edged.web import bodies
-from edged.web.exchange import Exchange, Way, json_response
+from edged.web.requests import Request, Route, json_response
 
 
-async def list_all(asked: Exchange) -> Response:
+async def list_all(request: Request) -> Response:
     """Every user."""
-    return json_response(await asked.call("list_users", {}))
+    return json_response(await request.call("list_users", {}))
 
 
-async def create(asked: Exchange) -> Response:
+async def create(request: Request) -> Response:
     """A new user: 201."""
-    return await bodies.create(asked, "create_user")
+    return await bodies.create(request, "create_user")
 
 
-async def show(asked: Exchange) -> Response:
+async def show(request: Request) -> Response:
     """One user."""
-    return json_response(await asked.call("get_user", asked.request.path_params))
+    return json_response(await request.call("get_user", request.http.path_params))
 
 
-async def update(asked: Exchange) -> Response:
+async def update(request: Request) -> Response:
     """What the body names changes; the rest stays."""
-    return await bodies.change(asked, "update_user")
+    return await bodies.change(request, "update_user")
 
 
-async def delete(asked: Exchange) -> Response:
+async def delete(request: Request) -> Response:
     """The user in the path is no more."""
-    return json_response(await asked.call("delete_user", asked.request.path_params))
+    return json_response(await request.call("delete_user", request.http.path_params))
 
 
-async def set_password(asked: Exchange) -> Response:
+async def set_password(request: Request) -> Response:
     """{"password": …}, and for one's own {"old_password": …} beside it."""
-    return await bodies.change(asked, "set_password")
+    return await bodies.change(request, "set_password")
 
 
-WAYS = (
-    Way(method="GET", path="/api/users", answer=list_all, operation="list_users"),
-    Way(method="POST", path="/api/users", answer=create, operation="create_user"),
-    Way(method="GET", path="/api/users/{name}", answer=show, operation="get_user"),
-    Way(method="PATCH", path="/api/users/{name}", answer=update, operation="update_user"),
-    Way(method="DELETE", path="/api/users/{name}", answer=delete, operation="delete_user"),
-    Way(method="PUT", path="/api/users/{name}/password", answer=set_password, operation="set_password"),
+ROUTES = (
+    Route(method="GET", path="/api/users", answer=list_all, operation="list_users"),
+    Route(method="POST", path="/api/users", answer=create, operation="create_user"),
+    Route(method="GET", path="/api/users/{name}", answer=show, operation="get_user"),
+    Route(method="PATCH", path="/api/users/{name}", answer=update, operation="update_user"),
+    Route(method="DELETE", path="/api/users/{name}", answer=delete, operation="delete_user"),
+    Route(method="PUT", path="/api/users/{name}/password", answer=set_password, operation="set_password"),
 )

@@ -1,4 +1,4 @@
-"""Who is talking to us now: one conversation, and all of them."""
+"""One connection or request of a caller, and all the connections that notifications may go to."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from edged.credentials.callers import Caller, Peer, Transport
 
 
 class Session:
-    """One conversation: a WebSocket, or a single HTTP request.
+    """One WebSocket, or a single HTTP request.
 
-    `end(cause, by)` is how a revocation reaches it: the door closes the connection, after the reply to
+    `end(cause, by)` is called by a revocation: the endpoint closes the connection, after the reply to
     the call in progress if `by` is this session's own id. `topics` is what it subscribed to.
     """
 
@@ -56,7 +56,7 @@ class Session:
 
 
 class Sessions:
-    """The conversations that notifications may go to."""
+    """The connections that notifications may go to."""
 
     def __init__(self) -> None:
         self._sessions: dict[str, Session] = {}

@@ -1,4 +1,4 @@
-"""One HTTP question on its way through the services, and the table row that says who may ask it."""
+"""One HTTP request, and the row of the route table that says who may send it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 import structlog
 import trio
 from starlette.datastructures import QueryParams
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Message, Send
 
@@ -32,9 +32,9 @@ from edged.credentials.callers import (
 from edged.credentials.decision import Reason
 from edged.credentials.roles import OPEN, SELF
 from edged.errors import InvalidParams, RateLimited, Refused
+from edged.operations.caller_sessions import Session
 from edged.operations.catalogue import Catalogue, find_camera
 from edged.operations.services import Services
-from edged.operations.session import Session
 from edged.web.credentials import (
     is_cross_origin,
     is_direct,
@@ -51,7 +51,7 @@ _LONGEST_AGENT = 64
 _NO_STORE = {"Cache-Control": "no-store"}
 _HOW = "send Authorization: Bearer with an API key or a token, or X-API-Key"
 _HOW_AT_FILES = "send X-Service-Token, or Authorization: Bearer with a token for files"
-#: Something was sent, and not in a way that is read where it went.
+#: Something was sent in Authorization, by a scheme that this route does not take.
 _OTHER_SCHEME = "the scheme of its Authorization is not taken here: "
 #: A page or a proxy that speaks for somebody else takes this away, and nothing but a credential helps (10.14).
 _DIRECTLY = "at http://localhost with no browser and no proxy in between"
@@ -62,48 +62,48 @@ _HOW_OPEN = f"{_HOW}; on this machine the listener for it (listen.local) needs n
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """One row of the route table: a method on a path, who may go there, and what answers.
+class Route:
+    """One row of the route table: a method on a path, who may send it, and what answers.
 
-    Either `operation`, which the catalogue then guards (an open one is asked without a credential), or `capability`:
-    one of the roles' (asked for the camera in the path parameter `camera` if `on_camera`), "self" (any good credential)
-    or "none". `open_if` lets some askers in without a credential; `root_may` is the credential-free rule of contract
-    5.1; `takes_ticket` lets in by ?ticket=, `takes_basic` by a key or token as the password of Basic: for what only
-    reads, and for OAuth clients, never for anything else that a browser could be made to send (contract 5).
-    `read_client` gives what the body holds as a credential, for OAuth clients; it is called before the gate is asked.
-    `at_files` is said of those under /v1/files: X-Service-Token and files tokens are good there and nowhere else.
+    Either `operation`, whose declaration says who may call it (an open one needs no credential), or `capability`: one
+    of the roles' (asked for the camera in the path parameter `camera` if `on_camera`), "self" (any good credential) or
+    "none". `open_if` names requests that need no credential; `root_may` is the credential-free rule of contract 5.1;
+    `takes_ticket` accepts ?ticket=, `takes_basic` a key or token as the password of Basic: for what only reads, and for
+    OAuth clients, never for anything else that a browser could be made to send (contract 5). `read_client` returns the
+    credential in the body of an OAuth client; it is called before the gate is asked. `at_files` is set for those under
+    /v1/files: X-Service-Token and files tokens are accepted there and nowhere else.
     """
 
     method: str
     path: str
-    answer: Callable[[Exchange], Awaitable[Response]]
+    answer: Callable[[Request], Awaitable[Response]]
     operation: str = ""
     capability: str = ""
     on_camera: bool = False
-    open_if: Callable[[Exchange], bool] | None = None
+    open_if: Callable[[Request], bool] | None = None
     root_may: bool = False
     takes_ticket: bool = False
     takes_basic: bool = False
-    read_client: Callable[[Exchange], Awaitable[Credential]] | None = None
+    read_client: Callable[[Request], Awaitable[Credential]] | None = None
     at_files: bool = False
 
 
 @dataclass(slots=True)
-class Exchange:
-    """One request: the services it is asked in, its session of one question, and the camera it names."""
+class Request:
+    """One request: the services that answer it, the session that lasts as long as it does, and the camera it names."""
 
-    request: Request
+    http: HttpRequest
     catalogue: Catalogue
     services: Services
     session: Session
-    #: The body, where somebody has read it already, and what it holds as a credential.
+    #: The body, where it was read already, and the credential that it holds.
     body: bytes | None = field(default=None, repr=False)
     client: Credential = field(default_factory=NoCredential, repr=False)
     _as_root: bool = field(default=False, repr=False)
     _camera: Camera | None = None
 
     @classmethod
-    def of(cls, request: Request, catalogue: Catalogue, services: Services) -> Exchange:
+    def of(cls, request: HttpRequest, catalogue: Catalogue, services: Services) -> Request:
         """From a request whose scope holds `edged.peer`."""
         peer: Peer = request.scope["edged.peer"]
         transport: Transport = "uds" if peer.is_local_socket else "http"
@@ -112,43 +112,43 @@ class Exchange:
 
     @property
     def camera(self) -> Camera:
-        """The camera in the path; only on a way that is declared `on_camera`."""
-        assert self._camera is not None, "this way is not declared on_camera"
+        """The camera in the path; only on a route that is declared `on_camera`."""
+        assert self._camera is not None, "this route is not declared on_camera"
         return self._camera
 
     @property
     def caller(self) -> Caller:
-        """Who asks; only on a way that lets nobody in without."""
-        assert self.session.caller is not None, "this way lets nobody in without a caller"
+        """Who sends it; only on a route that requires a credential."""
+        assert self.session.caller is not None, "this route requires a credential"
         return self.session.caller
 
     @property
     def query(self) -> QueryParams:
-        """The members of the query string. Raises InvalidParams for more of them than anybody needs."""
-        if self.request.scope["query_string"].count(b"&") >= _MOST_QUERY_MEMBERS:
+        """The members of the query string. Raises InvalidParams for more than 64 of them."""
+        if self.http.scope["query_string"].count(b"&") >= _MOST_QUERY_MEMBERS:
             raise InvalidParams(f"the query has more than {_MOST_QUERY_MEMBERS} members")
-        return self.request.query_params
+        return self.http.query_params
 
-    def enter(self, way: Way) -> None:
-        """Ask the gate for this way. Raises Refused, or CameraNotFound for a camera that is not there for them."""
-        if self._is_open(way) or (way.open_if is not None and way.open_if(self)):
+    def enter(self, route: Route) -> None:
+        """Ask the gate. Raises Refused, or CameraNotFound for a camera that the caller may not see."""
+        if self._is_open(route) or (route.open_if is not None and route.open_if(self)):
             return
-        self._authenticate(way)
-        if way.on_camera:
-            device = self.request.path_params["camera"]
-            self._camera = find_camera(way.capability, device, self.services, self.session)
-        elif way.capability and way.capability != SELF:
-            self.services.gate.authorize(self.session.caller, way.capability, self.session.transport)
+        self._authenticate(route)
+        if route.on_camera:
+            device = self.http.path_params["camera"]
+            self._camera = find_camera(route.capability, device, self.services, self.session)
+        elif route.capability and route.capability != SELF:
+            self.services.gate.authorize(self.session.caller, route.capability, self.session.transport)
 
-    def read_shown(self, way: Way) -> Credential:
-        """What the request presents where it goes. Raises Refused for Basic by a page of another origin."""
-        headers = self.request.headers
+    def read_shown(self, route: Route) -> Credential:
+        """The credential that the request shows. Raises Refused for Basic by a page of another origin."""
+        headers = self.http.headers
         credential = read_credential(headers, self.session.peer)
-        if isinstance(credential, NoCredential) and way.takes_ticket and "ticket" in self.query:
+        if isinstance(credential, NoCredential) and route.takes_ticket and "ticket" in self.query:
             return Ticket(self.query["ticket"])
-        if isinstance(credential, NoCredential) and way.takes_basic:
+        if isinstance(credential, NoCredential) and route.takes_basic:
             credential = read_basic(headers)
-            if way.read_client is not None and not isinstance(credential, NoCredential):
+            if route.read_client is not None and not isinstance(credential, NoCredential):
                 self.client = credential
             if not isinstance(credential, NoCredential) and is_cross_origin(headers):
                 refused = self.services.gate.refuse(Reason.ORIGIN_DENIED, "none", self.session.transport)
@@ -162,16 +162,16 @@ class Exchange:
         """Whether the body holds a credential."""
         return not isinstance(self.client, NoCredential)
 
-    def offers_basic(self, way: Way) -> bool:
+    def offers_basic(self, route: Route) -> bool:
         """Whether a refusal may ask for Basic, on which a browser asks its user for a password: never whoever shows a
         credential of another kind, as a page's script does."""
-        headers = self.request.headers
-        if not way.takes_basic or "x-api-key" in headers or (way.takes_ticket and "ticket" in self.query):
+        headers = self.http.headers
+        if not route.takes_basic or "x-api-key" in headers or (route.takes_ticket and "ticket" in self.query):
             return False
         return headers.get("authorization", "basic").partition(" ")[0].lower() == "basic"
 
     def identify(self, credential: Credential, *, at_files: bool = False) -> None:
-        """Ask the gate whose this is. Raises Refused, RateLimited."""
+        """Ask the gate whose credential this is. Raises Refused, RateLimited."""
         session = self.session
         try:
             session.caller = self.services.limiter.authenticate(
@@ -181,17 +181,17 @@ class Exchange:
             if credential is self.client:
                 problem.fields["oauth"] = "invalid_client"
             raise
-        # The listener then counts this connection no more among the strangers of its address.
-        if not self.request.scope.get("edged.authenticated", _tell_nobody)(session.caller.account):
+        # From here on the listener does not count this connection among the unauthenticated ones of its address.
+        if not self.http.scope.get("edged.authenticated", _tell_nobody)(session.caller.account):
             raise RateLimited(
                 "this credential has as many connections as one may have (limits.connections_per_credential)",
                 retry_after_ms=10_000,
             )
 
     async def call(self, operation: str, params: msgspec.Raw | Mapping[str, object]) -> Any:
-        """Ask the catalogue. Whoever came in as root by the kernel's word must still be root now.
+        """Call an operation. A caller that was taken for root by the owner of its socket is checked again.
 
-        A socket that was closed meanwhile reads as uid 0, so the word is asked for again right before the effect.
+        A socket that was closed meanwhile reads as uid 0, so its owner is looked up again right before the effect.
         """
         if self._as_root and self.session.peer.find_uid() != 0:
             raise self._no_credential(_HOW_LOCAL)
@@ -199,7 +199,7 @@ class Exchange:
 
     @contextmanager
     def staying(self, path: str = "", capability: str = "", resource: Resource = NOTHING) -> Iterator[Stay]:
-        """The caller is inside for as long as this block runs; revocation, expiry, and the loss of `capability` on
+        """Admit the caller for as long as this block runs; revocation, expiry, and the loss of `capability` on
         `resource` cancel it."""
         stay = Stay()
         admission = self.services.gate.admit(
@@ -214,93 +214,93 @@ class Exchange:
         finally:
             self.services.gate.admissions.remove(admission)
 
-    def _is_open(self, way: Way) -> bool:
-        """Whether nobody is asked for a credential, by the way's own word or its operation's."""
-        return (self.catalogue.find(way.operation).capability if way.operation else way.capability) == OPEN
+    def _is_open(self, route: Route) -> bool:
+        """Whether no credential is needed, by the declaration of the route or of its operation."""
+        return (self.catalogue.find(route.operation).capability if route.operation else route.capability) == OPEN
 
-    def _authenticate(self, way: Way) -> None:
+    def _authenticate(self, route: Route) -> None:
         peer = self.session.peer
-        shown = read_service_token(self.request.headers, peer) if way.at_files else None
-        # It wins over a token, and a wrong one over a good token (contract S3-9).
-        credential = shown or self.read_shown(way)
+        shown = read_service_token(self.http.headers, peer) if route.at_files else None
+        # A service token wins over a token, also a wrong one over a good token (contract S3-9).
+        credential = shown or self.read_shown(route)
         if isinstance(credential, NoCredential):
-            local = way.root_may and self.services.root_needs_no_key
-            self._as_root = local and may_go_without(self.request.method, self.request.headers, peer)
+            local = route.root_may and self.services.root_needs_no_key
+            self._as_root = local and may_go_without(self.http.method, self.http.headers, peer)
             if not self._as_root or peer.find_uid() != 0:
-                raise self._no_credential(_how(way, self.services))
+                raise self._no_credential(_how(route, self.services))
             credential = LocalUser(0)
             _log.warning(
                 "root without a credential", address=peer.address, port=peer.port, listener=peer.listener,
-                method=self.request.method, path=self.request.url.path,
-                agent=self.request.headers.get("user-agent", "")[:_LONGEST_AGENT],
+                method=self.http.method, path=self.http.url.path,
+                agent=self.http.headers.get("user-agent", "")[:_LONGEST_AGENT],
             )  # fmt: skip
         try:
-            self.identify(credential, at_files=way.at_files)
+            self.identify(credential, at_files=route.at_files)
         except Refused as problem:
-            if way.at_files:
+            if route.at_files:
                 # What clients of the upload service know it by (contract 5.3).
                 problem.fields["text"] = "Invalid token" if shown is None else "Invalid service token"
             raise
 
     def _no_credential(self, how: str) -> Refused:
-        """The gate's own refusal of nothing at all, counted there, with what to do about it."""
+        """The gate's refusal of a request without a credential, counted there; `how` is its hint."""
         try:
             self.services.gate.authenticate(NoCredential(), self.session.transport)
         except Refused as problem:
-            problem.hint = _OTHER_SCHEME + how if "authorization" in self.request.headers else how
+            problem.hint = _OTHER_SCHEME + how if "authorization" in self.http.headers else how
             return problem
-        raise AssertionError("the gate let nobody in")
+        raise AssertionError("the gate accepts no missing credential")
 
 
-def _how(way: Way, services: Services) -> str:
-    """What to do about having shown nothing."""
-    if way.at_files:
+def _how(route: Route, services: Services) -> str:
+    """What to send, for a request without a credential."""
+    if route.at_files:
         return _HOW_AT_FILES
-    if way.root_may and services.root_needs_no_key:
+    if route.root_may and services.root_needs_no_key:
         return _HOW_LOCAL
-    how = _HOW_OPEN if way.open_if is not None else _HOW
-    return how + _OR_BASIC if way.takes_basic else how
+    how = _HOW_OPEN if route.open_if is not None else _HOW
+    return how + _OR_BASIC if route.takes_basic else how
 
 
 def _tell_nobody(_account: str) -> bool:
-    """Where no listener is below us."""
+    """The default where there is no listener, in tests."""
     return True
 
 
-class CutOff(trio.BrokenResourceError):
-    """Half an answer was sent and must not look whole: the listener closes the connection without a word."""
+class ResponseAborted(trio.BrokenResourceError):
+    """Part of an answer was sent and must not look complete: the listener closes the connection at once."""
 
 
 class Stay:
-    """Someone who is inside; `cause` says why they were put out, None while they may stay."""
+    """An admission of one request; `cause` says why it was ended, None while it is good."""
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
         self.cause: Cause | None = None
         self.admission: Admission | None = None
-        #: What puts them out.
+        #: Called to end it.
         self.end: Callable[[], None] = self.scope.cancel
 
     def count(self, size: int) -> None:
-        """So many bytes more have been sent."""
+        """Add to the bytes that were sent."""
         if self.admission is not None:
             self.admission.bytes_moved = (self.admission.bytes_moved or 0) + size
 
     def leave(self, cause: Cause, _by: str) -> None:
-        """The way out that the gate is given."""
+        """The `on_terminate` of the admission."""
         self.cause = cause
         self.end()
 
 
 class Sent:
-    """A send that knows how far the answer is: `midway` through a message, `started`, `complete`."""
+    """A send that knows how far the answer is: `started`, `midway` through a message, `complete`."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.started = False
         self.midway = False
         self.complete = False
-        #: Hears of the bytes of each part of the body.
+        #: Called with the size in bytes of each part of the body.
         self.count: Callable[[int], None] = lambda _size: None
 
     async def __call__(self, message: Message) -> None:
@@ -312,21 +312,21 @@ class Sent:
 
 
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A value that msgspec can write; never kept by anybody on the way."""
+    """A value that msgspec can write, as JSON; no cache may keep it."""
     return Response(msgspec.json.encode(value), status, {**_NO_STORE, **(headers or {})}, media_type="application/json")
 
 
-def read_query(asked: Exchange, name: str) -> str | None:
-    """A member of the query string; whoever says it twice could mean either. Raises InvalidParams."""
-    said = asked.query.getlist(name)
+def read_query(request: Request, name: str) -> str | None:
+    """A member of the query string, None if it is not there. Raises InvalidParams for one that stands twice."""
+    said = request.query.getlist(name)
     if len(said) > 1:
         raise InvalidParams(f"{name} stands twice in the query")
     return said[0] if said else None
 
 
-def read_int(asked: Exchange, name: str, default: int | None, *, least: int, most: int) -> int | None:
+def read_int(request: Request, name: str, default: int | None, *, least: int, most: int) -> int | None:
     """A whole number of the query string. Raises InvalidParams naming it."""
-    text = read_query(asked, name)
+    text = read_query(request, name)
     if text is None:
         return default
     if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
@@ -334,10 +334,10 @@ def read_int(asked: Exchange, name: str, default: int | None, *, least: int, mos
     return int(text)
 
 
-def read_page(asked: Exchange) -> dict[str, object]:
+def read_page(request: Request) -> dict[str, object]:
     """?limit= and ?offset= of a list, as far as they are given. Raises InvalidParams."""
     given = {
-        "limit": read_int(asked, "limit", None, least=1, most=1000),
-        "offset": read_int(asked, "offset", None, least=0, most=999_999_999),
+        "limit": read_int(request, "limit", None, least=1, most=1000),
+        "offset": read_int(request, "offset", None, least=0, most=999_999_999),
     }
     return {name: value for name, value in given.items() if value is not None}
