@@ -79,10 +79,11 @@ def find_mediamtx() -> str | None:
     return find_binary("", os.environ.get("PATH", "")).path
 
 
-def bench_start(_: argparse.Namespace) -> None:
+def bench_start(args: argparse.Namespace) -> None:
     """exec → first ping, beside `python -c 'import trio'` right before it."""
     ours, imports = [], []
-    for _round in range(11):
+    rounds = 2 * args.rounds + 1
+    for _round in range(rounds):
         began = time.perf_counter()
         subprocess.run([sys.executable, "-c", "import trio"], check=True, preexec_fn=pinned(0))
         imports.append(time.perf_counter() - began)
@@ -94,7 +95,7 @@ def bench_start(_: argparse.Namespace) -> None:
     ratio = statistics.median(mine / other for mine, other in zip(ours, imports, strict=True))
     print(
         f"start: {ratio:.1f} times `import trio` (limit 5): {statistics.median(ours):.2f} s "
-        f"({min(ours):.2f}-{max(ours):.2f}) to the first ping, import {statistics.median(imports):.2f} s, 11 rounds"
+        f"({min(ours):.2f}-{max(ours):.2f}) to the first ping, import {statistics.median(imports):.2f} s, {rounds} rounds"
     )
 
 
