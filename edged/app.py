@@ -29,6 +29,7 @@ from edged.daemon.nurseries import started_tasks, tasks
 from edged.daemon.reload import Load, Reload
 from edged.daemon.secrets import Secrets, read_secrets
 from edged.daemon.signals import ALL_SIGNALS, STOP_SIGNALS, is_terminal, set_handlers, stop_signals
+from edged.daemon.upgrade import execute_again, needs_upgrade, upgrade
 from edged.errors import ConfigError, EdgedError
 from edged.library.disks import Disks
 from edged.library.snapshots import Snapshots
@@ -63,6 +64,9 @@ def main(config: Config, load: Load | None = None) -> int:
     again = None if is_terminal() else load
     stops = ALL_SIGNALS if again is None else STOP_SIGNALS
     try:
+        # A stop that was asked for meanwhile is done in order by the start that follows; exec would forget it.
+        if needs_upgrade(config.paths.state) and trio.run(upgrade, config) and set(stops).isdisjoint(early):
+            execute_again()
         trio.run(partial(run, config, early=early, started=_collect_from_here, load=again, stops=stops))
     except* EdgedError as problems:
         code = 1

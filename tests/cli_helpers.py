@@ -113,7 +113,7 @@ def running_daemon(folder: Path) -> Iterator[Path]:
             stderr=log,
         )
     try:
-        _wait_for(folder / "run" / "edged.sock", daemon, folder / "log")
+        wait_for_socket(folder / "run" / "edged.sock", daemon, folder / "log")
         yield directory
         daemon.terminate()
         assert daemon.wait(timeout=30) == 0, (folder / "log").read_text()
@@ -122,7 +122,8 @@ def running_daemon(folder: Path) -> Iterator[Path]:
         daemon.wait()
 
 
-def _wait_for(path: Path, daemon: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for_socket(path: Path, daemon: subprocess.Popen[bytes], log: Path) -> None:
+    """Until something accepts connections there; AssertionError with the log if the daemon ends or stays silent."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         assert daemon.poll() is None, log.read_text()

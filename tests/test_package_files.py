@@ -17,7 +17,7 @@ from edged.descriptors import WANTED
 ROOT = Path(__file__).parent.parent
 DEBIAN = ROOT / "packaging/debian"
 #: Debian's name where it is not python3-NAME.
-NAMES = {"argon2-cffi": "python3-argon2"}
+NAMES = {"argon2-cffi": "python3-argon2", "sqlite-utils": "sqlite-utils"}
 
 
 def read_unit(name: str) -> list[str]:

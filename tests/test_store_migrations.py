@@ -14,7 +14,8 @@ from edged.credentials.names import any_jti_identity, jti_identity
 from edged.errors import StartFailed
 from edged.store import refreshes
 from edged.store.database import Database
-from edged.store.migrations import TRUST, USAGE, NewerSchema, migrate, schema_version
+from edged.store.migrations import TRUST, USAGE, Incomplete, NewerSchema, migrate, schema_version
+from edged.store.schemas import find_missing, read
 
 FIRST = ("CREATE TABLE a (x TEXT) STRICT",)
 SECOND = ("ALTER TABLE a ADD COLUMN y TEXT", "INSERT INTO a VALUES ('x', 'y')")
@@ -194,3 +195,71 @@ async def test_a_family_of_an_earlier_version_still_ends_with_each_of_its_tokens
         ledger.join(family.family_id, family.started, family.until, family.identities)
         ledger.deny({name} | ledger.families_of({name}))
         assert jti_identity("", "a:1") in ledger.denied
+
+
+@pytest.mark.parametrize("migrations", [TRUST, USAGE])
+def test_a_file_of_each_earlier_schema_becomes_what_a_new_one_is(tmp_path: Path, migrations: tuple) -> None:
+    """By sqlite-utils' reading: the same tables, columns, types, defaults, indexes and references, all STRICT."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as new:
+        migrate(new, migrations)
+        wanted = read(new)
+    for number in range(1, len(migrations)):
+        with closing(sqlite3.connect(tmp_path / f"{number}.db", isolation_level=None)) as old:
+            migrate(old, migrations[:number])
+            assert find_missing(old, migrations[:number]) == []
+            assert find_missing(old, migrations) != []
+            told: list[int] = []
+            migrate(old, migrations, told.append)
+            assert told == [number]
+            assert read(old) == wanted
+            assert all(table.strict for table in wanted.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "missing"),
+    [
+        ("DROP INDEX i", "index on a (x)"),
+        ("ALTER TABLE a DROP COLUMN z", "column a.z"),
+        ("DROP TABLE b; CREATE TABLE b (y INTEGER REFERENCES a) STRICT", "column b.y as it should be"),
+        ("DROP TABLE b; CREATE TABLE b (y TEXT) STRICT", "reference of b.y to a"),
+        ("DROP TABLE b; CREATE TABLE b (y TEXT REFERENCES a)", "STRICT of table b"),
+    ],
+)
+def test_an_old_file_that_lacks_something_is_refused_before_anything_is_done(
+    connection: sqlite3.Connection, change: str, missing: str
+) -> None:
+    """What a step was written for is not there: no backup is made, nothing is changed, and what is missing is said."""
+    first = (
+        "CREATE TABLE a (x TEXT PRIMARY KEY, z TEXT) STRICT", "CREATE UNIQUE INDEX i ON a (x) WHERE x <> ''",
+        "CREATE TABLE b (y TEXT REFERENCES a) STRICT",
+    )  # fmt: skip
+    migrate(connection, (first,))
+    connection.executescript(change)
+    before = connection.execute("SELECT sql FROM sqlite_master").fetchall()
+    told: list[int] = []
+    with pytest.raises(Incomplete) as caught:
+        migrate(connection, (first, SECOND), told.append)
+    assert str(caught.value) == f"it says schema 1 and has not {missing}"
+    assert (told, schema_version(connection)) == ([], 1)
+    assert connection.execute("SELECT sql FROM sqlite_master").fetchall() == before
+
+
+def test_what_somebody_added_to_an_old_file_is_no_obstacle(connection: sqlite3.Connection) -> None:
+    """A table, a column and an index of an operator's own stay."""
+    migrate(connection, (FIRST,))
+    connection.executescript(
+        "CREATE TABLE own (x TEXT); CREATE INDEX own_x ON a (x); ALTER TABLE a ADD COLUMN own TEXT"
+    )
+    migrate(connection, (FIRST, ("CREATE TABLE b (x TEXT) STRICT",)))
+    assert schema_version(connection) == 2
+    assert {"own", "a", "b"} == read(connection).keys()
+
+
+def test_a_result_that_is_not_what_a_new_file_is_is_not_committed(connection: sqlite3.Connection) -> None:
+    """A table that is there already, and is another one, is found before COMMIT: the file stays at the step before."""
+    migrate(connection, (FIRST,))
+    connection.execute("CREATE TABLE b (other TEXT)")
+    with pytest.raises(Incomplete, match=r"it says schema 2 and has not column b\.x, STRICT of table b"):
+        migrate(connection, (FIRST, ("CREATE TABLE IF NOT EXISTS b (x TEXT) STRICT",)))
+    assert schema_version(connection) == 1
+    assert not connection.in_transaction

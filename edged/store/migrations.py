@@ -1,14 +1,17 @@
 """How the databases came to look as they do: numbered steps, never changed once released.
 
 A file's `PRAGMA user_version` is the number of steps it has been through. Each step and its number
-are one transaction, so that a power cut leaves a file at one version or the next.
+are one transaction, so that a power cut leaves a file at one version or the next. A file that has been
+through some of them is compared, by sqlite-utils, with what they make: before the first step that it lacks,
+and before the last one is committed (store/schemas.py). A new file and one that is up to date are not.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import TypeAlias
 
 #: Step n (from 1) as statements; one item per version.
@@ -198,6 +201,11 @@ USAGE: Migrations = (
 )
 
 
+#: How an SQLite file begins (https://sqlite.org/fileformat2.html#the_database_header).
+_MAGIC = b"SQLite format 3\0"
+_HEADER_SIZE = 100
+
+
 class NewerSchema(Exception):
     """The file went through more steps than this program knows."""
 
@@ -232,6 +240,8 @@ def migrate(
     if found == len(migrations):
         return
     if found > 0:
+        # A step would fail half-way, or build on something else than it was written for.
+        _check_schema(connection, migrations[:found])
         back_up(found)
     for number, statements in enumerate(migrations[found:], start=found + 1):
         connection.execute("BEGIN IMMEDIATE")
@@ -239,6 +249,8 @@ def migrate(
             for statement in statements:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {number}")
+            if found > 0 and number == len(migrations):
+                _check_schema(connection, migrations)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -262,6 +274,20 @@ def check(connection: sqlite3.Connection, migrations: Migrations) -> int:
     return found
 
 
+def is_older(path: Path, migrations: Migrations) -> bool:
+    """Whether a file was made by fewer steps than these, by its header alone: nothing is opened as a database.
+
+    SQLite keeps the number at offset 60 (https://sqlite.org/fileformat2.html, 1.3.16); a log that is not yet in the
+    file may hold a higher one. False for a new file, and for what cannot be read or is no database.
+    """
+    head = b""
+    with suppress(OSError), path.open("rb") as file:
+        head = file.read(_HEADER_SIZE)
+    if len(head) < _HEADER_SIZE or not head.startswith(_MAGIC):
+        return False
+    return 0 < int.from_bytes(head[60:64], "big", signed=True) < len(migrations)
+
+
 def schema_version(connection: sqlite3.Connection) -> int:
     """How many steps this file has been through."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -276,6 +302,16 @@ def _check_whole(connection: sqlite3.Connection, steps: Migrations) -> None:
         wanted = _tables(model)
     if missing := sorted(wanted - _tables(connection)):
         shown = ", ".join(missing[:3]) if len(missing) < len(wanted) else "any of its tables"
+        raise Incomplete(f"it says schema {len(steps)} and has not {shown}")
+
+
+def _check_schema(connection: sqlite3.Connection, steps: Migrations) -> None:
+    """Raises Incomplete if anything is missing that these steps make: tables, columns, indexes, references."""
+    # Not at the top: a daemon that serves never imports sqlite-utils.
+    from edged.store.schemas import find_missing
+
+    if missing := find_missing(connection, steps):
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise Incomplete(f"it says schema {len(steps)} and has not {shown}")
 
 
