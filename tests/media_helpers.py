@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -106,7 +106,7 @@ def supervisor(hook: Hook, runtime: Path, binary: str | Path, *, timing: Timing 
     wanted = {"wanted_paths": more.pop("wanted_paths")} if "wanted_paths" in more else {}
     settings = msgspec.structs.asdict(LOOPBACK) | {"binary": str(binary), **more}
     return Supervisor(
-        MediaMTXSettings(**settings),  # type: ignore[arg-type]
+        MediaMTXSettings(**settings),
         hook_url=lambda: hook.url,
         new_secret=hook.new_secret,
         drop_secret=hook.drop_secret,
@@ -118,7 +118,7 @@ def supervisor(hook: Hook, runtime: Path, binary: str | Path, *, timing: Timing 
 
 
 @asynccontextmanager
-async def running(*tasks: Callable[..., object]) -> AsyncIterator[None]:
+async def running(*tasks: Callable[..., Awaitable[object]]) -> AsyncIterator[None]:
     """These tasks, started one after the other and cancelled at the end."""
     async with trio.open_nursery() as nursery:
         for task in tasks:

@@ -91,7 +91,7 @@ class Served:
     """A running server and what the tests look at."""
 
     sessions: list[EchoSession] = field(default_factory=list)
-    server: Server | None = None
+    server: Server = field(init=False, repr=False)
     listeners: list[Listener] = field(default_factory=list)
     scopes: list[dict[str, Any]] = field(default_factory=list)
     counts: list[Any] = field(default_factory=list)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import trio
@@ -10,7 +11,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.access.admissions import Admissions
+from edged.access.admissions import Admissions, Ended
 from edged.credentials.callers import Caller, Transport
 
 
@@ -76,7 +77,7 @@ async def test_who_moves_answers_to_the_new_names_only(autojump_clock: trio.test
 async def test_a_way_out_may_itself_leave() -> None:
     """A door that removes its admission, and its neighbour's, while everyone is being put out."""
     admissions = Admissions()
-    inside = []
+    inside: list[Any] = []
 
     def leave(_cause: str, _by: str) -> None:
         for admission in inside:
@@ -120,7 +121,7 @@ async def test_a_deadline_that_passes_is_told_as_a_revocation_is(mock_clock: tri
             admissions.remove(admissions.add(someone("gone"), "rtsp", Door(), seconds_left=2))
             admissions.add(someone("late"), "rtsp", Door(), seconds_left=5)
             told = await endings.receive()
-            assert (told.identities, told.at) == (frozenset(), 5.0)
+            assert told == Ended(frozenset(), 5.0)
             nursery.cancel_scope.cancel()
 
 

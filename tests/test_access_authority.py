@@ -100,7 +100,7 @@ async def test_a_grant_that_waits_is_not_made_for_whoever_was_revoked_meanwhile(
     async with running_trust(path) as trust:
         await prepare(trust)
         key_id, asker = await an_asker(trust)
-        before, stored, reasons = known(trust), on_disk(path), []
+        before, stored, reasons = known(trust), on_disk(path), list[str]()
         async with trio.open_nursery() as nursery:
             async with busy_writer(trust.db):
                 nursery.start_soon(partial(trust.api_keys.create, EDGED, name="first in the queue", role="viewer"))
@@ -126,7 +126,7 @@ async def test_a_grant_whose_asker_is_revoked_while_it_is_written_is_taken_back(
     async with running_trust(path) as trust:
         await prepare(trust)
         key_id, asker = await an_asker(trust)
-        before, stored, reasons = known(trust), on_disk(path), []
+        before, stored, reasons = known(trust), on_disk(path), list[str]()
         async with trio.open_nursery() as nursery:
             async with busy_writer(trust.db):
                 nursery.start_soon(refused, GRANTS[name](trust, asker), reasons)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from edged.credentials.api_keys import KeyRecord, mint
 from edged.credentials.callers import Caller
 
 
-def a_key(**changes: object) -> KeyRecord:
+def a_key(**changes: Any) -> KeyRecord:
     key_id, _, digest = mint()
     return replace(KeyRecord(key_id=key_id, name="gate", role="viewer", digest=digest, created_at=1.0), **changes)
 
@@ -93,10 +94,10 @@ def test_what_a_key_may_do_is_its_role_narrowed_by_its_permissions() -> None:
     """`user` is operator; cameras with `*` are all, an empty list none."""
     record = a_key(role="user", permissions=("camera:read",), camera_access=("camera1", "*"))
     caller = caller_of(record, record.digest, None)
-    assert (caller.role, caller.capabilities) == ("operator", {"camera:read", "stream:read"})
+    assert (caller.role, caller.capabilities) == ("operator", frozenset({"camera:read", "stream:read"}))
     assert caller.cameras is None
     assert caller_of(a_key(camera_access=()), b"", None).cameras == frozenset()
-    assert caller_of(a_key(camera_access=("camera1",)), b"", None).cameras == {"camera1"}
+    assert caller_of(a_key(camera_access=("camera1",)), b"", None).cameras == frozenset({"camera1"})
     assert caller_of(a_key(), b"", None).cameras is None
 
 

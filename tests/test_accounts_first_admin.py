@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from edged.accounts import first_admin as module
 from edged.accounts.first_admin import SECONDS, TRIES, FirstAdmin, show_on_terminal
 from edged.credentials.first_admin import ALPHABET, LENGTH, digest, mint_code
 from edged.errors import InvalidState, StoreFailed
@@ -251,6 +251,6 @@ def test_the_code_is_printed_on_a_terminal_and_never_into_a_journal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_terminal: bool
 ) -> None:
     """systemd connects standard error to the journal, which others may read."""
-    monkeypatch.setattr(module.sys.stderr, "isatty", lambda: is_terminal)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
     show_on_terminal("ABCDEFGHJK")
     assert ("ABCDEFGHJK" in capsys.readouterr().err) is is_terminal

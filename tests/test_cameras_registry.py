@@ -16,10 +16,10 @@ from patience import fail_after
 
 from edged.cameras import slots
 from edged.cameras.entries import CameraEntry
-from edged.cameras.identity import Slot
 from edged.cameras.model import Camera, CameraChanged, Mode, Status
 from edged.cameras.probe import Probe
 from edged.cameras.registry import Registry
+from edged.cameras.slots import Slot
 from edged.cameras.watch import Node, Present, ResyncCause, Seen
 from edged.errors import DependencyFailed, StartFailed, StoreFailed
 from edged.feeds import Reader
@@ -191,7 +191,8 @@ async def test_a_test_picture_stands_in_for_a_device_file_until_a_device_has_it(
     yard = make_entry("yard", "test", stand_in="/dev/video0")
     async with running(tmp_path, yard, make_entry("barn", "test", stand_in="/dev/video1")) as box:
         found = box.registry.find("/dev/video0")
-        assert found is box.registry.find("camera0") is not None
+        assert found is not None
+        assert found is box.registry.find("camera0")
         assert (found.node, found.names) == (None, {"camera0"})
         assert box.registry.find("/dev/video1") is box.registry.find("camera1")
         box.udev.tell(device(0, "1"))

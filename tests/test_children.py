@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -20,7 +21,7 @@ from edged.errors import DependencyFailed
 ROOT = Path(__file__).parent.parent
 
 
-def shell(script: str, **more: bool) -> Child:
+def shell(script: str, **more: Any) -> Child:
     return spawn(["sh", "-c", script], environment=ENVIRONMENT, **more)
 
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 import edged
+from edged.config.model import Config
 
 
 @pytest.fixture
@@ -130,7 +131,12 @@ def test_serve_and_demo_hand_over_and_keep_the_exit_code(shell: Shell, monkeypat
     from edged.cli import demo
 
     seen = []
-    monkeypatch.setattr(app, "main", lambda config, _load: seen.append(config.limits.connections) or 5)
+
+    def serve(config: Config, _load: object) -> int:
+        seen.append(config.limits.connections)
+        return 5
+
+    monkeypatch.setattr(app, "main", serve)
     monkeypatch.setattr(demo, "main", lambda *, once: 6 if once else 7)
     shell.setenv("EDGED_LIMITS_CONNECTIONS", "78")
     assert shell.run("serve").code == 5

@@ -192,8 +192,9 @@ def test_a_token_is_made_as_by_the_clients_own_generator(shell: Shell) -> None:
         payload = shell.run("token", "verify", "--json", stdin=made.json["token"]).json["payload"]
         assert (payload["sub"], payload["role"], payload["exp"] - payload["iat"]) == ("ada", "viewer", 7200)
     assert shell.run("token", "--user", "ada", "-q").out.count(".") == 2
-    for words in (("--user",), ("--role", "viewer"), ("--user", "ada", "--nonsense")):
-        ran = shell.run("token", *words)
+    wrong: list[tuple[str, ...]] = [("--user",), ("--role", "viewer"), ("--user", "ada", "--nonsense")]
+    for given in wrong:
+        ran = shell.run("token", *given)
         assert (ran.code, ran.out) == (2, "")
     assert "issue" in shell.run("token", "--help").out
 

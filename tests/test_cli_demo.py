@@ -54,8 +54,8 @@ async def test_without_mediamtx_its_steps_are_not_run_and_never_passed(tmp_path:
     bare = tmp_path / "bin"
     bare.mkdir()
     for name in ("ffmpeg", "setpriv"):
-        found = next(Path(each) / name for each in os.environ["PATH"].split(":") if (Path(each) / name).exists())
-        (bare / name).symlink_to(found)
+        program = next(Path(each) / name for each in os.environ["PATH"].split(":") if (Path(each) / name).exists())
+        (bare / name).symlink_to(program)
     code, said = await play("--once", PATH=str(bare))
     found = LAST_LINE.fullmatch(said.splitlines()[-1])
     assert found, said

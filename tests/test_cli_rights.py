@@ -391,6 +391,8 @@ def test_a_session_that_is_there_is_ended(shell: Shell, directory: Path, words: 
             assert mine["session_id"] in told
             with pytest.raises(ConnectionClosed) as closed:
                 await daemon._socket.get_message()
+            assert closed.value.reason is not None
+            assert closed.value.reason is not None
             return str(closed.value.reason.reason)
 
     assert trio.run(stay) == "session ended"

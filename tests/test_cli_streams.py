@@ -27,7 +27,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def run(settings: Path, *arguments: str | bytes, **options: Any) -> subprocess.CompletedProcess[bytes]:
     environ = os.environ | {"EDGED_CONFIG_DIR": str(settings), "PYTHONUTF8": "1"} | options.pop("env", {})
-    given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE} | options
+    given: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE} | options
     command = [sys.executable, "-m", "edged", *arguments]
     return subprocess.run(command, env=environ, stderr=subprocess.PIPE, check=False, timeout=60, **given)
 

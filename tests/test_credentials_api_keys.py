@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -72,7 +73,7 @@ def test_a_credential_does_not_show_its_text() -> None:
     [({}, "active"), ({"expires_at": 11.0}, "active"), ({"expires_at": 10.0}, "expired"),
      ({"revoked_at": 1.0}, "revoked"), ({"revoked_at": 1.0, "expires_at": 1.0}, "revoked")],
 )  # fmt: skip
-def test_a_key_is_active_expired_or_revoked(changes: dict[str, float], status: str) -> None:
+def test_a_key_is_active_expired_or_revoked(changes: dict[str, Any], status: str) -> None:
     """Revoked wins; the very second of its end is past it."""
     record = KeyRecord(key_id="key_1", name="k", role="viewer", digest=b"", created_at=0.0, **changes)
     assert record.status(10.0) == status

@@ -766,7 +766,11 @@ HINTS: list[dict[str, object]] = [
     {"": "x"},
     {"iss": "partner"},
     {"url": "https://evil.example"},
-    *({"typ": typ} for typ in ("AT+JWT", "Jwt", "application/at+jwt", "APPLICATION/JWT", "application/JWT")),
+    {"typ": "AT+JWT"},
+    {"typ": "Jwt"},
+    {"typ": "application/at+jwt"},
+    {"typ": "APPLICATION/JWT"},
+    {"typ": "application/JWT"},
 ]
 
 
@@ -777,9 +781,21 @@ def test_what_the_corpus_is_one_step_away_from_is_taken(gate: Gate) -> None:
     for hint in HINTS:
         assert [reason_of(gate, text) for text in with_header(**hint)] == [""] * 3
     assert reason_of(gate, craft({**HS, "kid": "theirs"}, CLAIMS, hs())) == ""
-    for extra in ({"iss": "camera-service"}, {"aud": "camera-clients"}, {"aud": ["a", "camera-clients"]}):
+    ours: list[dict[str, object]] = [
+        {"iss": "camera-service"},
+        {"aud": "camera-clients"},
+        {"aud": ["a", "camera-clients"]},
+    ]
+    for extra in ours:
         assert reason_of(gate, craft(HS, CLAIMS | extra, hs())) == ""
-    for extra in ({"exp": 2**53}, {"exp": NOW + 0.5}, {"iat": NOW + 59}, {"nbf": NOW + 60}, {"user_id": "ann"}):
+    good: list[dict[str, Any]] = [
+        {"exp": 2**53},
+        {"exp": NOW + 0.5},
+        {"iat": NOW + 59},
+        {"nbf": NOW + 60},
+        {"user_id": "ann"},
+    ]
+    for extra in good:
         assert [reason_of(gate, text) for text in with_claims(**extra)] == [""] * 3
     deep = b"[" * (DEEPEST - 1) + b"]" * (DEEPEST - 1)
     flat = b'"' + b"[{" * 200 + b'"'
@@ -821,7 +837,7 @@ def test_no_token_of_an_outside_issuer_rises_above_its_ceiling(
     said = {name: value for name, value in {"role": role, "permissions": permissions}.items() if value is not None}
     claims = {name: value for name, value in claims.items() if name != "role"} | said
     caller = gate.authenticate(Token(craft(header, claims, sign)), "ws")
-    assert (caller.capabilities, caller.role) == (capabilities, found)
+    assert (set(caller.capabilities), caller.role) == (capabilities, found)
 
 
 def test_single_grants_and_streams_stay_below_the_ceiling(gate: Gate) -> None:

@@ -249,7 +249,7 @@ def test_every_algorithm_verifies_what_others_sign(algorithm: str) -> None:
     from joserfc import jwt
     from joserfc.jwk import ECKey, RSAKey
 
-    private = {"RS": RSA, "PS": RSA, "ES": P256 if algorithm == "ES256" else P384}[algorithm[:2]]
+    private: Any = {"RS": RSA, "PS": RSA, "ES": P256 if algorithm == "ES256" else P384}[algorithm[:2]]
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     signer = (RSAKey if algorithm[0] != "E" else ECKey).import_key(pem)
     claims = {"iss": "x", "sub": "ann", "role": "viewer", "exp": 2_000_000_000}
@@ -343,6 +343,6 @@ def test_whatever_stands_in_a_pem_file_is_a_key_or_refused(data: bytes) -> None:
 def test_what_was_loaded_is_what_was_published() -> None:
     """The numbers of the key, not only its name."""
     (key,) = of(jwk(RSA, kid="a")).keys
-    pem = key.key.as_pem(private=False)  # type: ignore[union-attr]
+    pem = key.key.as_pem(private=False)
     public = serialization.load_pem_public_key(pem if isinstance(pem, bytes) else pem.encode())
     assert public.public_numbers() == RSA.public_key().public_numbers()  # type: ignore[union-attr]

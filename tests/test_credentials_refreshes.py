@@ -127,7 +127,7 @@ def test_only_what_edged_could_sign_has_a_signer() -> None:
     assert signer_of(caller_of(signed_by="RS256:key-1")) == RS
     assert signer_of(caller_of(signed_by="")) is None
     for method in ("api_key", "ticket", "jwt_federated", "peercred"):
-        assert signer_of(replace(caller_of(), method=method)) is None  # type: ignore[arg-type]
+        assert signer_of(replace(caller_of(), method=method)) is None
 
 
 def test_streams_named_by_a_map_are_named_by_a_list_from_then_on() -> None:

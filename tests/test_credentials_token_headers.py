@@ -21,7 +21,7 @@ values = st.recursive(
 def test_whatever_only_hints_changes_nothing(hints: dict[str, object]) -> None:
     """RFC 7515 section 4: members that nobody has to understand are ignored, of whatever type."""
     kept = {name: value for name, value in hints.items() if name not in REFUSED | {"alg", "typ", "kid"}}
-    plain = {"alg": "RS256", "typ": "JWT", "kid": "a"}
+    plain: dict[str, object] = {"alg": "RS256", "typ": "JWT", "kid": "a"}
     assert read_header(kept | plain, ALGORITHMS) == read_header(plain, ALGORITHMS)
     assert read_header(plain, ALGORITHMS).fault is None
 

@@ -15,7 +15,6 @@ from media_helpers import ENVIRONMENT, eventually, install_standin, is_alive, op
 from patience import fail_after
 from structlog.testing import capture_logs
 
-from edged import descriptors
 from edged.children import spawn
 from edged.descriptors import RESERVE, connections_within, raise_limit
 from edged.errors import DependencyFailed, OutOfDescriptors
@@ -113,8 +112,8 @@ def test_connections_leave_room_for_everything_else(limit: int, wanted: int) -> 
 def test_the_defaults_of_systemd_and_of_a_shell_leave_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """The soft limit of 1,024 is raised to what the hard one allows; where it may not be, fewer connections fit."""
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(descriptors.resource, "getrlimit", lambda _: (1024, 524288))
-    monkeypatch.setattr(descriptors.resource, "setrlimit", lambda _, limits: asked.append(limits))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 524288))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
     assert raise_limit() == 65536
     assert asked == [(65536, 524288)]
     assert connections_within(65536, 2048) == 2048
@@ -122,8 +121,8 @@ def test_the_defaults_of_systemd_and_of_a_shell_leave_room(monkeypatch: pytest.M
     def forbid(*_: object) -> None:
         raise ValueError("not allowed to raise maximum limit")
 
-    monkeypatch.setattr(descriptors.resource, "setrlimit", forbid)
+    monkeypatch.setattr(resource, "setrlimit", forbid)
     assert raise_limit() == 1024
     assert connections_within(1024, 2048) == 512
-    monkeypatch.setattr(descriptors.resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert raise_limit() >= 65536

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import trio
@@ -32,7 +33,11 @@ async def test_a_saved_picture_is_found_again_with_its_camera(tmp_path: Path) ->
 async def test_a_name_without_its_ending_means_the_newest_of_that_name(tmp_path: Path) -> None:
     """Some clients drop the ending (C-39); the whole name is exact, and nothing but pictures is meant by half a one."""
     snapshots = Snapshots(tmp_path)
-    for name, camera, form in (("door.jpg", "camera0", "jpg"), ("door.png", "camera1", "png")):
+    forms: list[tuple[str, str, Literal["jpg", "png"]]] = [
+        ("door.jpg", "camera0", "jpg"),
+        ("door.png", "camera1", "png"),
+    ]
+    for name, camera, form in forms:
         await snapshots.save(name, camera, JPEG, form, NOW)
     (tmp_path / "camera0" / "door.txt").write_bytes(b"a note")
     (tmp_path / "camera0" / "door.jpeg").symlink_to(tmp_path / "camera1" / "door.png")

@@ -519,7 +519,7 @@ def ratio_of(parser: Parser, attack: Attack) -> float:
 def test_a_parser_takes_time_in_proportion_to_the_text(name: str) -> None:
     """32 times the text is five doublings; a quadratic parser takes 1024 times as long."""
     for attack in PARSERS[name].attacks:
-        ratios = []
+        ratios: list[float] = []
         while not ratios or (min(ratios) > MOST**5 and len(ratios) < 10):
             ratios.append(ratio_of(PARSERS[name], attack))
         # Where others use the caches meanwhile a large text costs more a byte: still far from 1024.

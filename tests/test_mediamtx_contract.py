@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -26,6 +27,7 @@ from patience import fail_after
 
 from edged.children import spawn
 from edged.errors import DependencyFailed
+from edged.mediamtx import settings
 from edged.mediamtx.client import Client
 from edged.mediamtx.paths import Paths, plan
 from edged.mediamtx.process import Supervisor
@@ -43,7 +45,7 @@ def binary(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @asynccontextmanager
-async def ready(binary: str, folder: Path, hook: Hook, **more: object) -> AsyncIterator[tuple[Supervisor, Client]]:
+async def ready(binary: str, folder: Path, hook: Hook, **more: Any) -> AsyncIterator[tuple[Supervisor, Client]]:
     """A supervisor with a server that is ready."""
     server = supervisor(hook, folder / "run", binary, **more)
     async with running(server.run):
@@ -258,7 +260,7 @@ async def test_a_refused_configuration_is_a_state_with_its_own_line(
     """A key that it does not know ends up in the state, word for word; the same again follows pauses."""
     import edged.mediamtx.process as process
 
-    render = process.render
+    render = settings.render
     monkeypatch.setattr(process, "render", lambda *a, **k: render(*a, **k).replace('"rtspEncryption"', '"nonsense"'))
     with fail_after(30):
         async with open_hook() as hook:

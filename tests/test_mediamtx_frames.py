@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -435,7 +436,7 @@ async def test_no_ffmpeg_is_told_at_once_with_its_remedy() -> None:
 
 async def test_a_full_disk_is_a_reason_like_any_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """If the playlist cannot be written the caller is told, and edged goes on."""
-    monkeypatch.setattr(module.ffmpeg.tempfile, "tempdir", str(tmp_path / "none"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     with fail_after(30):
         async with opened(Spawner(), lambda: "/bin/true") as frames:
             with pytest.raises(NoPicture) as caught:

@@ -35,8 +35,9 @@ from test_mediamtx_settings import FakeSource
 
 from edged.config.model import MediaMTXSettings
 from edged.mediamtx.paths import Paths
+from edged.mediamtx.ports import pick_ports
 from edged.mediamtx.process import ServerState, Supervisor, Timing
-from edged.mediamtx.settings import path_conf
+from edged.mediamtx.settings import find_binary, path_conf
 from edged.mediamtx.viewers import Viewers
 
 BRISK = Timing(first_pause=0.05, longest_pause=0.2, health_every=0.05, health_within=1.0, stop_grace=0.5)
@@ -83,7 +84,7 @@ async def test_the_search_is_repeated_each_30_seconds(
     searches: list[float] = []
     import edged.mediamtx.process as process
 
-    find = process.find_binary
+    find = find_binary
 
     def search(configured: str, path: str) -> object:
         searches.append(trio.current_time())
@@ -383,7 +384,7 @@ async def test_a_taken_api_port_is_picked_anew_at_once(
     """Somebody who takes the port between our picking and MediaMTX's listening costs one more start."""
     import edged.mediamtx.process as process
 
-    pick, taken = process.pick_ports, trio.socket.socket()
+    pick, taken = pick_ports, trio.socket.socket()
     await taken.bind(("127.0.0.1", 0))
     taken.listen()
     answers: list[Callable[[MediaMTXSettings], tuple[MediaMTXSettings, int]]] = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -205,7 +206,7 @@ async def test_a_missing_ffmpeg_is_a_state_not_a_crash() -> None:
 
 async def test_a_full_disk_is_a_reason_like_any_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """If the playlist cannot be written the state says so, and edged goes on."""
-    monkeypatch.setattr(module.ffmpeg.tempfile, "tempdir", str(tmp_path / "none"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     with fail_after(30):
         async with opened(Spawner(), Secrets(), lambda: "/bin/true") as publishers:
             publishers.set_sources([Camera(kind="rtsp", url="rtsp://127.0.0.1/x", always_on=True)])
@@ -381,7 +382,12 @@ async def test_after_a_good_run_a_failure_is_the_first_again(tmp_path: Path, mon
     monkeypatch.setattr(module, "GOOD_RUN_SECONDS", 0.0)
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
     pauses: list[int] = []
-    monkeypatch.setattr(module, "pause_after", lambda failures: pauses.append(failures) or 0.01)
+
+    def pause_after(failures: int) -> float:
+        pauses.append(failures)
+        return 0.01
+
+    monkeypatch.setattr(module, "pause_after", pause_after)
     with fail_after(30):
         async with opened(Spawner(), Secrets(), write_script(tmp_path, "exit 1")) as publishers:
             publishers.set_sources([Camera(always_on=True)])

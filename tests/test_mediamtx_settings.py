@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -48,7 +48,7 @@ class FakeSource:
         return self.name
 
 
-def rendered(version: Version = (1, 20, 1), leave_out: tuple[str, ...] = (), **settings: str) -> dict[str, object]:
+def rendered(version: Version = (1, 20, 1), leave_out: tuple[str, ...] = (), **settings: Any) -> dict[str, object]:
     text = render(
         MediaMTXSettings(**settings),
         hook_url="http://127.0.0.1:1/asks/x",

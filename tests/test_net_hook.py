@@ -179,7 +179,7 @@ async def test_accepting_survives_exhaustion(monkeypatch):
         made = plain(*given, **named)
         return Failing(fileno=made.detach())
 
-    monkeypatch.setattr(module.socket, "create_server", create)
+    monkeypatch.setattr(socket, "create_server", create)
     with capture_logs() as log:
         async with hook() as port:
             assert (await ask(port, post(b"yes"))).startswith(b"HTTP/1.1 204 ")
@@ -194,7 +194,7 @@ async def test_without_loopback_the_start_fails_in_words(monkeypatch):
     def refuse(*_, **__):
         raise OSError("no such device")
 
-    monkeypatch.setattr(module.socket, "create_server", refuse)
+    monkeypatch.setattr(socket, "create_server", refuse)
     with pytest.raises(StartFailed, match="loopback"):
         await serve_hook(answer, path="/h")
 

@@ -602,6 +602,9 @@ def test_a_refusal_is_http_as_another_implementation_reads_it():
     client.send(h11.EndOfMessage())
     client.receive_data(fault_bytes(503, "later", (b"Retry-After", b"10")))
     head = client.next_event()
+    assert isinstance(head, h11.Response)
     assert head.status_code == 503
     assert (b"retry-after", b"10") in list(head.headers)
-    assert json.loads(client.next_event().data)["code"] == "overloaded"
+    body = client.next_event()
+    assert isinstance(body, h11.Data)
+    assert json.loads(body.data)["code"] == "overloaded"

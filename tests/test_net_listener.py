@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import threading
+from typing import Any, cast
 
 import pytest
 import trio
@@ -62,7 +63,7 @@ def test_without_ipv6_the_other_addresses_still_open(monkeypatch):
             raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
         return plain(family, *given, **named)
 
-    monkeypatch.setattr(module.socket, "socket", no_ipv6)
+    monkeypatch.setattr(socket, "socket", no_ipv6)
     for addresses in (["127.0.0.1:0", "[::1]:0"], ["[::]:0", "127.0.0.1:0"], ["localhost:0"], [":0"]):
         without: list[str] = []
         opened_now = open_all_tcp("main", addresses, without)
@@ -205,7 +206,7 @@ async def test_a_flood_over_the_cap_costs_no_tasks():
 class BadListening:
     """A listening socket that fails a few times first."""
 
-    def __init__(self, real, errors):
+    def __init__(self, real: Any, errors: list[OSError]) -> None:
         self._real, self._errors = real, errors
         self.family = real.family
 
@@ -229,7 +230,7 @@ async def test_accepting_survives_exhaustion_and_clients_that_left():
     real = open_tcp("main", "127.0.0.1:0")
     errors = [OSError(errno.EMFILE, "Too many open files"), OSError(errno.ECONNABORTED, "aborted")]
     with capture_logs() as log:
-        bad = module.Listener("main", BadListening(real.socket, errors))
+        bad = module.Listener("main", cast("socket.socket", BadListening(real.socket, errors)))
         async with running(listeners=[bad]) as served, await connect(served.port) as stream:
             await stream.send_all(GET)
             assert (await read_reply(stream))[1] == b"hello"

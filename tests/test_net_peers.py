@@ -103,7 +103,7 @@ WANTED = struct.pack("!HH16s16s", 1, 2, b"a" * 16, b"b" * 16)
 def diag(kind=20, family=2, state=1, wanted=WANTED, uid=7, inode=9) -> bytes:
     """A reply of sock_diag."""
     body = struct.pack("=BBBB", family, state, 0, 0) + wanted + b"\0" * 12 + struct.pack("=IIIII", 0, 0, 0, uid, inode)
-    return struct.pack("=IHHII", 16 + len(body), kind, 0, 1, 0) + body
+    return bytes(struct.pack("=IHHII", 16 + len(body), kind, 0, 1, 0) + body)
 
 
 def test_a_reply_counts_only_if_it_is_about_this_very_live_socket():

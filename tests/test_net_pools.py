@@ -147,6 +147,8 @@ async def test_a_websocket_over_the_share_of_its_credential_is_closed_1013() -> 
         await second.send_message("login")
         with pytest.raises(ConnectionClosed) as closed:
             await second.get_message()
+        assert closed.value.reason is not None
+        assert closed.value.reason is not None
         assert closed.value.reason.code == 1013
         await first.send_message("again")
         await first.get_message()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import trio
@@ -115,7 +116,7 @@ def test_shares_are_kept_for_as_long_as_somebody_pays_by_them(steps: list[tuple[
             inside.discard(number)
         elif what in ("a", "b", "") and number in inside:
             pools.identify(member, what)
-        by_payer = {}
+        by_payer: dict[Any, Any] = {}
         for each in inside:
             key = members[each].account or members[each].place
             assert by_payer.setdefault(key, members[each].share) is members[each].share

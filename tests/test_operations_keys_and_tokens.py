@@ -340,7 +340,7 @@ async def test_validation_says_what_is_missing_or_wrong(tmp_path: Path) -> None:
     """Guide S0's texts: missing permissions, expired, no expiry, a signature of somebody else."""
     secret = tokens.SharedSecret("test", SECRET)
     now = int(time.time())
-    base = {"sub": "x", "role": "viewer", "permissions": ["camera:read"]}
+    base: dict[str, object] = {"sub": "x", "role": "viewer", "permissions": ["camera:read"]}
     with fail_after(30):
         async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
 

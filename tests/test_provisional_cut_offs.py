@@ -268,7 +268,7 @@ async def test_a_line_that_is_drawn_while_another_is_lowered_is_not_lost(
         await box.revocations.cut_off(ANN, None)
         box.set(NOW, synchronized=False)
         box.true = NOW
-        text, drawn = box.token(issued=NOW + 30), []
+        text, drawn = box.token(issued=NOW + 30), list[Any]()
         commit = box.registrar.write
 
         async def draw_meanwhile(transaction: Callable[..., Any], **options: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import structlog
@@ -199,7 +199,7 @@ async def test_the_publishers_hear_of_every_change_and_restarts_are_counted(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Ready for the second time is one restart, however many states lay between."""
-    feed, told, counted = Feed[ServerState](), Told(), []
+    feed, told, counted = Feed[ServerState](), Told(), list[Any]()
     with feed.subscribe(4) as reader:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(mediamtx.follow, reader, cast("Publishers", told), counted.append)

@@ -70,14 +70,16 @@ async def test_a_mediamtx_that_does_not_answer_ends_nobody(autojump_clock: trio.
 
 
 @pytest.mark.parametrize("held", [0.0, 0.05])
-async def test_looks_that_hold_the_loop_are_rare(held: float, autojump_clock: trio.testing.MockClock) -> None:
+async def test_looks_that_hold_the_loop_are_rare(
+    held: float, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many come in: what a look takes is a small share of the time."""
     admissions, lists = Admissions(), Lists()
 
     def compare(*_: object) -> None:
         autojump_clock.jump(held)
 
-    admissions.compare = compare  # type: ignore[method-assign]
+    monkeypatch.setattr(admissions, "compare", compare)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(follow, admissions, cast("Viewers", lists))
         for number in range(600):

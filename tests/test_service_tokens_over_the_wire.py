@@ -289,14 +289,15 @@ async def test_what_is_wrong_with_a_request_is_told(tmp_path: Path) -> None:
             _, weak = await daemon.create_key("viewer")
             _, narrow = await daemon.create_key("admin", permissions=["keys:admin"])
             plain = {"Content-Type": "text/plain"}
-            for body in (
+            bad: list[object] = [
                 {},
                 {"name": ""},
                 {"name": "x", "networks": []},
                 {"name": "x", "networks": ["10.0.0.1/8"]},
                 [],
                 7,
-            ):
+            ]
+            for body in bad:
                 reply = await daemon.request("POST", BASE, key=key, body=body)
                 assert (reply.status, reply.json["code"]) == (400, "invalid_params")
             assert (await daemon.request("POST", BASE, key=key, body={"name": "x"}, headers=plain)).status == 415
@@ -306,7 +307,8 @@ async def test_what_is_wrong_with_a_request_is_told(tmp_path: Path) -> None:
             assert (await daemon.request("GET", BASE)).status == 401
             assert (await admin.call("list_service_tokens"))["service_tokens"] == []
             token_id = (await admin.call("create_service_token", name="x"))["token_id"]
-            for body in ({"grace_seconds": -1}, {"grace_seconds": "x"}, []):
+            bad = [{"grace_seconds": -1}, {"grace_seconds": "x"}, []]
+            for body in bad:
                 assert (await daemon.request("POST", f"{BASE}/{token_id}/rotate", key=key, body=body)).status == 400
             assert (
                 await daemon.request("POST", f"{BASE}/{token_id}/rotate", key=key, body={}, headers=plain)

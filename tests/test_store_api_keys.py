@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ def connection() -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
-def a_key(**changes: object) -> KeyRecord:
+def a_key(**changes: Any) -> KeyRecord:
     key_id, _, digest = mint()
     return replace(KeyRecord(key_id=key_id, name="gate", role="viewer", digest=digest, created_at=1.5), **changes)
 
@@ -49,7 +50,7 @@ paths = st.frozensets(st.text(max_size=20), max_size=3)
     older=st.lists(st.builds(Replaced, st.binary(min_size=32, max_size=32), st.floats(0, 4e9)), max_size=3).map(tuple),
     owner=st.none() | st.just("ann"),
 )  # fmt: skip
-def test_a_key_comes_back_as_it_went(**changes: object) -> None:
+def test_a_key_comes_back_as_it_went(**changes: Any) -> None:
     """Every field survives: None and () stay apart, times keep their fractions, names their script."""
     connection = fresh()
     try:
@@ -119,7 +120,7 @@ def test_an_update_changes_what_a_key_may_do_and_nothing_else(connection: sqlite
     record, gone = a_key(suspended_at=4.0, previous_digest=b"p" * 32), a_key(created_at=2.0, revoked_at=3.0)
     for each in (record, gone):
         api_keys.insert(connection, each)
-    rights = {
+    rights: dict[str, Any] = {
         "name": "door", "role": "admin", "expires_at": 9.0, "permissions": (), "camera_access": ("camera1",),
         "streams": Streams(publish=frozenset({"in"})),
     }  # fmt: skip

@@ -54,7 +54,7 @@ def connection(tmp_path: Path):
         (USAGE, {"tallies", "offenders", "known_places", "trust_commits"}),
     ],
 )
-async def test_a_new_file_gets_every_table(tmp_path: Path, migrations: tuple, tables: set[str]) -> None:
+async def test_a_new_file_gets_every_table(tmp_path: Path, migrations: tuple[str, ...], tables: set[str]) -> None:
     """The first start makes the schema and writes its number."""
     async with Database.open(tmp_path / "new.db", migrations, name="new") as db:
         found = await db.read(lambda c: c.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall())

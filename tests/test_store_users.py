@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -44,7 +45,7 @@ paths = st.frozensets(words, max_size=3)
     camera_access=texts, streams=st.none() | st.builds(Streams, paths, paths), password=st.none() | words,
     password_changed_at=times, disabled_at=times, deleted_at=times,
 )  # fmt: skip
-def test_a_user_comes_back_as_they_went(**changes: object) -> None:
+def test_a_user_comes_back_as_they_went(**changes: Any) -> None:
     """Every field survives: None and () stay apart, times keep their fractions, names their script."""
     connection = fresh()
     try:

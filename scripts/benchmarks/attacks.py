@@ -107,7 +107,7 @@ def drain(sock: socket.socket) -> None:
     sock.settimeout(5)
 
 
-def repeat(attacker: Attacker, name: str, work: Callable[[], None]) -> None:
+def repeat(attacker: Attacker, name: str, work: Callable[[], object]) -> None:
     """Do it until the end, whatever the answer."""
     while not attacker.is_over:
         try:
@@ -138,7 +138,7 @@ def send_raw(attacker: Attacker, data: bytes) -> None:
                 pass
 
 
-def attack_text(attacker: Attacker) -> list[Callable[[], None]]:
+def attack_text(attacker: Attacker) -> list[Callable[[], object]]:
     """Text whose reading is costly, without a credential."""
     bearer = "a." + base64.urlsafe_b64encode(('{"a":"' + '\\"' * 3000).encode()).decode() + ".b"
     deep = [frame(DEEP[:16000])]
@@ -151,10 +151,10 @@ def attack_text(attacker: Attacker) -> list[Callable[[], None]]:
         partial(send_raw, attacker, chunks),
         partial(send_raw, attacker, many),
         *[partial(attacker.request, "GET", "/api/keys", Authorization=f"Bearer {bearer}")] * 2,
-    ]  # type: ignore[list-item]
+    ]
 
 
-def attack_pool(attacker: Attacker) -> list[Callable[[], None]]:
+def attack_pool(attacker: Attacker) -> list[Callable[[], object]]:
     """Connections that stay: silent, with heads and bodies that come a byte at a time, and as many as there may be."""
     held: list[socket.socket] = []
 
@@ -185,7 +185,7 @@ def attack_pool(attacker: Attacker) -> list[Callable[[], None]]:
     return [*[lambda: hold(next(firsts))] * 6, trickle]
 
 
-def attack_guess(attacker: Attacker) -> list[Callable[[], None]]:
+def attack_guess(attacker: Attacker) -> list[Callable[[], object]]:
     """The same wrong password, other wrong ones, and claim codes."""
     numbers = itertools.count()
 
@@ -206,7 +206,7 @@ def attack_guess(attacker: Attacker) -> list[Callable[[], None]]:
     ]
 
 
-def attack_viewer_text(attacker: Attacker) -> list[Callable[[], None]]:
+def attack_viewer_text(attacker: Attacker) -> list[Callable[[], object]]:
     """Text whose reading is costly, behind a viewer's authentication."""
     first = attacker.authenticate()
     deep = [frame("[" * 65 + '"' + '\\"' * 500_000)]
@@ -218,7 +218,7 @@ def attack_viewer_text(attacker: Attacker) -> list[Callable[[], None]]:
     ]
 
 
-def attack_viewer_pool(attacker: Attacker) -> list[Callable[[], None]]:
+def attack_viewer_pool(attacker: Attacker) -> list[Callable[[], object]]:
     """As many authenticated WebSockets and live pictures as there may be."""
     held: list[socket.socket] = []
     first = attacker.authenticate()
@@ -238,7 +238,7 @@ def attack_viewer_pool(attacker: Attacker) -> list[Callable[[], None]]:
     return [*[hold] * 6, watch, watch]
 
 
-def attack_viewer_refresh(attacker: Attacker) -> list[Callable[[], None]]:
+def attack_viewer_refresh(attacker: Attacker) -> list[Callable[[], object]]:
     """Uses of one token that could cost a write each."""
     first = call("authenticate", auth_token=attacker.token)
     uses = [frame(call("refresh_token", token=attacker.token)) * 8]
@@ -249,7 +249,7 @@ def attack_viewer_refresh(attacker: Attacker) -> list[Callable[[], None]]:
         *[partial(attacker.request, "POST", "/api/token/refresh", Authorization=bearer)] * 4,
         partial(attacker.request, "POST", "/api/tickets", b'{"device":"camera0"}', Authorization=bearer,
                 Content_Type="application/json"),
-    ]  # type: ignore[list-item]  # fmt: skip
+    ]  # fmt: skip
 
 
 ATTACKS = {

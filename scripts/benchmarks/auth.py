@@ -101,7 +101,7 @@ def _bench_login(args: argparse.Namespace) -> None:
                 f"takes {took:.0f} ms, and there is always one, {args.rounds} rounds",
                 flush=True,
             )
-        told, sizes = Counter[int](), []
+        told, sizes = Counter[int](), list[float]()
         trio.run(_guess, daemon, told, sizes)
         print(
             f"guesses, {GUESSES_A_SECOND} a second for {GUESS_SECONDS} s: {max(sizes) - before:.1f} MB more than before "

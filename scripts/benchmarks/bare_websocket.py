@@ -19,7 +19,7 @@ from pathlib import Path
 import h11
 import msgspec
 import trio
-from websockets.frames import Opcode
+from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.utils import accept_key
@@ -70,9 +70,9 @@ async def serve(result: msgspec.Raw, check: Callable[[msgspec.Raw], object], str
     protocol = ServerProtocol(state=State.OPEN, logger=SILENT)
     while data := await stream.receive_some(65536):
         protocol.receive_data(data)
-        for event in protocol.events_received():
-            if event.opcode is Opcode.TEXT:
-                request = decoder.decode(event.data)
+        for received in protocol.events_received():
+            if isinstance(received, Frame) and received.opcode is Opcode.TEXT:
+                request = decoder.decode(received.data)
                 check(request.params)
                 protocol.send_text(encoder.encode(Reply("2.0", result, request.id)))
         for chunk in protocol.data_to_send():

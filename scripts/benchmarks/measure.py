@@ -176,7 +176,7 @@ def load(pid: int, kind: str, port: int, send: str | None = None, **options: obj
     spent = cpu_seconds(pid) - before
     if done.returncode:
         raise SystemExit(f"load failed: {done.stderr[-2000:]}")
-    result = json.loads(done.stdout)
+    result: dict[str, Any] = json.loads(done.stdout)
     return result | {"cpu_us": 1e6 * spent / max(1, result["requests"])}
 
 
@@ -192,7 +192,7 @@ def compare(
     cpu = {kind: statistics.median(run["cpu_us"] for run in results) for kind, results in runs.items()}
     client = max(run["client_percent"] for results in runs.values() for run in results)
     errors = sum(run["errors"] for run in runs["ours"])
-    ratio = cpu["ours"] / cpu["bare"]
+    ratio = float(cpu["ours"] / cpu["bare"])
     print(
         f"{name}: {ratio:.2f} times bare (limit {limit}): {cpu['ours']:.1f} against {cpu['bare']:.1f} µs of CPU a call, "
         f"{rounds} rounds, client at most {client:.0f} % of its core, {errors} errors",
@@ -228,7 +228,8 @@ async def raw_result(daemon: Daemon, first: str, send: str) -> bytes:
         await connection.send_message(first)
         await connection.get_message()
         await connection.send_message(send)
-        text: str = await connection.get_message()
+        text = await connection.get_message()
+    assert isinstance(text, str)
     begin = text.index('"result":') + len('"result":')
     result, _ = json.JSONDecoder().raw_decode(text[begin:])
     end = json.JSONDecoder().raw_decode(text, begin)[1]

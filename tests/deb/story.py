@@ -108,7 +108,8 @@ def talk(calls: list[tuple[str, dict[str, Any]]], *, stay: bool) -> None:
                 while stay:
                     await connection.get_message()
             except ConnectionClosed as closed:
-                print(json.dumps({"closed": closed.reason.code}), flush=True)
+                code = closed.reason.code if closed.reason else None
+                print(json.dumps({"closed": code}), flush=True)
 
     trio.run(converse)
 
