@@ -248,7 +248,7 @@ class ApiKeys:
                 fresh[record.digest] = record
                 outcomes.append(record)
         await commit(
-            partial(api_keys.insert_all, records=list(fresh.values())),
+            partial(api_keys.import_all, records=list(fresh.values())),
             undo=partial(api_keys.delete_all, key_ids=[record.key_id for record in fresh.values()]),
         )
         for record in fresh.values():

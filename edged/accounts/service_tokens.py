@@ -148,9 +148,11 @@ class ServiceTokens:
             made_by=authority.made_by,
         )
 
-    async def _create(self, record: ServiceTokenRecord, commit: Commit) -> ServiceTokenRecord:
+    async def _create(
+        self, record: ServiceTokenRecord, commit: Commit, *, imported: bool = False
+    ) -> ServiceTokenRecord:
         await commit(
-            partial(service_tokens.insert, record=record),
+            partial(service_tokens.insert, record=record, imported=imported),
             undo=partial(service_tokens.delete, token_id=record.token_id),
         )
         self._ledger.put_service_token(record)
@@ -165,7 +167,7 @@ class ServiceTokens:
     async def _import(self, record: ServiceTokenRecord, commit: Commit) -> tuple[ServiceTokenRecord, bool]:
         if (known := self._ledger.find_service_token(record.digest)) is not None:
             return self.find(known.credential_id), False
-        await self._create(record, commit)
+        await self._create(record, commit, imported=True)
         return record, True
 
     async def _rotate(self, token_id: str, grace_seconds: float, commit: Commit) -> tuple[ServiceTokenRecord, str]:

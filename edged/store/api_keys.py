@@ -1,9 +1,12 @@
-"""API keys on disk: rows ↔ KeyRecord. Functions of a connection; secrets are not here, only their SHA-256."""
+"""API keys on disk: rows ↔ KeyRecord. Functions of a connection; secrets are not here, only their SHA-256.
+
+A start loads the keys that are not revoked, and of the others their ids and digests. Their rows are read by page.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from edged.credentials.api_keys import KeyRecord
 from edged.store.texts import (
@@ -23,29 +26,95 @@ def load(connection: sqlite3.Connection) -> list[KeyRecord]:
     return [_read(row) for row in connection.execute("SELECT * FROM api_keys ORDER BY created_at, key_id")]
 
 
-def insert(connection: sqlite3.Connection, record: KeyRecord) -> None:
+def load_unrevoked(connection: sqlite3.Connection) -> list[KeyRecord]:
+    """Every key that is not revoked, oldest first."""
+    rows = connection.execute("SELECT * FROM api_keys WHERE revoked_at IS NULL ORDER BY created_at, key_id")
+    return [_read(row) for row in rows]
+
+
+def load_revoked(connection: sqlite3.Connection) -> Iterator[tuple[str, bytes]]:
+    """The id of every revoked key with the digest of a secret, for each of its secrets. One by one: there may be very
+    many."""
+    cursor = connection.cursor()
+    # A plain tuple costs a third of a sqlite3.Row.
+    cursor.row_factory = None
+    yield from cursor.execute("SELECT key_id, digest FROM api_keys WHERE revoked_at IS NOT NULL")
+    cursor.execute(
+        "SELECT key_id, previous_digest, older_secrets FROM api_keys"
+        " WHERE revoked_at IS NOT NULL AND previous_digest IS NOT NULL"
+    )
+    for key_id, previous, older in cursor:
+        yield key_id, previous
+        for each in read_replaced(older):
+            yield key_id, each.digest
+
+
+def load_page(
+    connection: sqlite3.Connection, after: tuple[float, str], limit: int, *, role: str | None = None,
+    owner: str | None = None,
+) -> list[KeyRecord]:  # fmt: skip
+    """Revoked keys, oldest first: at most so many of those behind `after`, (created_at, key_id); of this role and owner
+    if one is given."""
+    rows = connection.execute(
+        "SELECT * FROM api_keys WHERE revoked_at IS NOT NULL AND (created_at, key_id) > (?1, ?2)"
+        " AND (?3 IS NULL OR role = ?3) AND (?4 IS NULL OR owner = ?4) ORDER BY created_at, key_id LIMIT ?5",
+        (*after, role, owner, limit),
+    )
+    return [_read(row) for row in rows]
+
+
+def find(connection: sqlite3.Connection, key_id: str) -> KeyRecord | None:
+    """One key, revoked or not; None if there is none."""
+    row = connection.execute("SELECT * FROM api_keys WHERE key_id = ?", (key_id,)).fetchone()
+    return None if row is None else _read(row)
+
+
+def find_makers(connection: sqlite3.Connection, key_ids: Sequence[str]) -> dict[str, frozenset[str]]:
+    """By whom these keys were made, by their ids; those that there are."""
+    rows = connection.execute(
+        "SELECT key_id, made_by FROM api_keys WHERE key_id IN (SELECT value FROM json_each(?))", (write_texts(key_ids),)
+    )
+    return {key_id: read_names(made_by) for key_id, made_by in rows}
+
+
+def forget(connection: sqlite3.Connection, before: float) -> list[str]:
+    """Delete the keys that ended before this, Unix seconds: that were revoked, or expired; their ids. What was imported
+    stays, because another import would make it good again."""
+    found = connection.execute(
+        "SELECT key_id FROM api_keys WHERE revoked_at IS NOT NULL AND revoked_at < ?1 AND imported = 0"
+        " UNION ALL SELECT key_id FROM api_keys WHERE revoked_at IS NULL AND expires_at < ?1 AND imported = 0",
+        (before,),
+    )
+    key_ids = [str(row[0]) for row in found]
+    delete_all(connection, key_ids)
+    connection.executemany("DELETE FROM revocations WHERE identity = ?", [(f"key:{key_id}",) for key_id in key_ids])
+    return key_ids
+
+
+def insert(connection: sqlite3.Connection, record: KeyRecord, *, imported: bool = False) -> None:
     """A new key. Raises sqlite3.IntegrityError if its id or digest is there already."""
     connection.execute(
         "INSERT INTO api_keys (key_id, name, role, digest, created_at, expires_at, permissions, camera_access,"
         " streams, owner, revoked_at, suspended_at, rotated_at, previous_digest, previous_valid_until,"
-        " older_secrets, made_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " older_secrets, made_by, imported) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             record.key_id, record.name, record.role, record.digest, record.created_at, record.expires_at,
             write_texts(record.permissions), write_texts(record.camera_access), write_streams(record.streams),
             record.owner, record.revoked_at, record.suspended_at, record.rotated_at, record.previous_digest,
             record.previous_valid_until, write_replaced(record.older), write_names(record.made_by),
+            imported,
         ),
     )  # fmt: skip
 
 
-def insert_all(connection: sqlite3.Connection, records: Sequence[KeyRecord]) -> None:
-    """New keys. Raises sqlite3.IntegrityError as `insert` does."""
+def import_all(connection: sqlite3.Connection, records: Sequence[KeyRecord]) -> None:
+    """New keys, which another service has issued. Raises sqlite3.IntegrityError as `insert` does."""
     for record in records:
-        insert(connection, record)
+        insert(connection, record, imported=True)
 
 
 def delete_all(connection: sqlite3.Connection, key_ids: Sequence[str]) -> None:
-    """Forget keys that were never told to anybody."""
+    """Delete keys: those that nobody was told of, or that ended long ago."""
     connection.executemany("DELETE FROM api_keys WHERE key_id = ?", [(key_id,) for key_id in key_ids])
 
 

@@ -139,7 +139,7 @@ TRUST: Migrations = (
         "ALTER TABLE service_tokens ADD COLUMN older_secrets TEXT",
     ),
     (
-        # Cut-offs "up to now" that were drawn while nobody vouched for the clock: at which second of which boot.
+        # Cut-offs "up to now" that were drawn while the clock was not trusted: at which second of which boot.
         """CREATE TABLE provisional_cut_offs (
             scope TEXT PRIMARY KEY,
             boot TEXT NOT NULL,
@@ -163,6 +163,21 @@ TRUST: Migrations = (
         "ALTER TABLE api_keys ADD COLUMN made_by TEXT",
         "ALTER TABLE service_tokens ADD COLUMN made_by TEXT",
         "UPDATE family_members SET identity = 'jti_of::' || substr(identity, 5) WHERE identity LIKE 'jti:%'",
+    ),
+    (
+        # What is revoked is read from the disk by page, and deleted some time after its end; but not what was imported,
+        # which another import would make good again. Nobody knows which of the earlier ones were.
+        "ALTER TABLE api_keys ADD COLUMN imported INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE service_tokens ADD COLUMN imported INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE service_tokens ADD COLUMN revoked_at REAL",
+        "UPDATE service_tokens SET revoked_at ="
+        " (SELECT at FROM revocations WHERE identity = 'service:' || service_tokens.token_id)",
+        # A start reads those in force by the first, and all that it needs of the others from the second alone, as does
+        # whoever looks for what is to be deleted.
+        "CREATE INDEX api_keys_in_force ON api_keys (created_at, key_id) WHERE revoked_at IS NULL",
+        "CREATE INDEX api_keys_revoked ON api_keys (created_at, key_id, digest, revoked_at, imported, previous_digest,"
+        " older_secrets) WHERE revoked_at IS NOT NULL",
+        "CREATE INDEX revocations_by_time ON revocations (at, identity)",
     ),
 )
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
+
+from edged.store.texts import write_texts
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -19,6 +21,20 @@ class Tally(msgspec.Struct, frozen=True):
 def load(connection: sqlite3.Connection) -> list[Tally]:
     """Every tally."""
     return [Tally(*row) for row in connection.execute("SELECT credential_id, last_used, count FROM tallies")]
+
+
+def load_of(connection: sqlite3.Connection, credential_ids: Sequence[str]) -> list[Tally]:
+    """The tallies of these credentials; of those that have one."""
+    rows = connection.execute(
+        "SELECT credential_id, last_used, count FROM tallies WHERE credential_id IN (SELECT value FROM json_each(?))",
+        (write_texts(credential_ids),),
+    )
+    return [Tally(*row) for row in rows]
+
+
+def forget(connection: sqlite3.Connection, credential_ids: Iterable[str]) -> None:
+    """Delete the tallies of these credentials."""
+    connection.executemany("DELETE FROM tallies WHERE credential_id = ?", [(each,) for each in credential_ids])
 
 
 def load_trust_commits(connection: sqlite3.Connection) -> int:
