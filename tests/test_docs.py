@@ -12,8 +12,8 @@ import pytest
 from edged.credentials.roles import ROLES, SERVICE
 from edged.operations import gather
 from edged.rpc.dialects import FAULTS
-from edged.web.app import list_paths
 from edged.web.faults import STATUSES
+from edged.web.routes import list_paths
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])

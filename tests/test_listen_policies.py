@@ -33,7 +33,7 @@ from edged.errors import ConfigError
 from edged.metrics import Metrics
 from edged.net.doors import Doors
 from edged.net.listener import Refusals, inherit, open_tcp
-from edged.web.app import list_paths
+from edged.web.routes import list_paths
 
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 NOTHING = {"error": "Not found", "detail": "there is nothing at this path", "code": "not_found"}
@@ -180,7 +180,8 @@ def test_the_check_of_settings_tells_what_is_restricted(
     [
         (
             ["/jwks-path", "/api/token*"],
-            "listen.policy.tokens.paths: '/api/token*' also shows /api/tokens; '/api/token' and '/api/token/*' do not",
+            "listen.policy.tokens.paths: '/api/token*' also shows /api/tokens, /api/tokens/usage, "
+            "/api/tokens/validate; '/api/token' and '/api/token/*' do not",
         ),
         (["/health*"], "also shows /healthz"),
         (

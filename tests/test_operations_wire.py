@@ -27,7 +27,8 @@ from web_helpers import Counted
 
 from edged.credentials import tokens
 from edged.credentials.decision import OUTSIDE
-from edged.web import app
+from edged.operations import gather
+from edged.web.routes import list_routes
 
 PASSWORD = "a passphrase of the tests"
 #: Whose credentials are for one door each.
@@ -256,10 +257,10 @@ def request_of(box: Box, asker: str, route: str) -> tuple[str, str, dict[str, st
     return method, target + ("?" + urlencode(query) if query else ""), headers, body
 
 
-def test_every_way_has_a_row() -> None:
-    """Whoever adds a route says here, or in the table of operations, who may go it; nothing is left over."""
+def test_every_route_has_a_row() -> None:
+    """Whoever adds a route says here, or in the table of operations, who may send it; nothing is left over."""
     daemon: Any = SimpleNamespace(clock=SimpleNamespace(monotonic=float))
-    found = [f"{route.method} {route.path}" for route in app.list_routes(daemon, Counted(), Path())]
+    found = [f"{route.method} {route.path}" for route in list_routes(gather(), daemon, Counted())]
     assert sorted(found) == sorted([*ASKS, *ALONE])
 
 

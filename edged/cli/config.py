@@ -103,7 +103,7 @@ def warn_of_ceiling(record: IssuerRecord) -> list[str]:
 def warn_of_neighbours(listener: str, paths: Sequence[str]) -> list[str]:
     """What a listener shows that only begins as something that is meant to be shown."""
     from edged.credentials.policies import find_neighbours
-    from edged.web.app import list_paths
+    from edged.web.routes import list_paths
 
     return [
         f"listen.policy.{listener}.paths: {entry!r} also shows {', '.join(others)}; "

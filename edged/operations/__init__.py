@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from edged.operations import (
     added_cameras,
@@ -30,30 +29,10 @@ from edged.operations import (
 )
 from edged.operations.catalogue import Catalogue
 
-#: What is asked now and then, and by few: counted by noun, so that the metrics stay few as the operations grow.
-ADMINISTRATION: Final = frozenset(
-    {
-        "api_keys",
-        "users",
-        "logins",
-        "service_tokens",
-        "tokens",
-        "signing_keys",
-        "revocations",
-        "first_admin",
-        "clock",
-        "added_cameras",
-    }
-)
-
-#: Nouns that are counted with another one, what they are about.
-_COUNTED_WITH: Final = {"introspection": "tokens", "files": "service_tokens", "restores": "clock"}
-
 
 def metric_labels(catalogue: Catalogue) -> Mapping[str, str]:
-    """Operation → what the metrics call it: its own name, or the noun that it administers."""
-    nouns = {item.name: _COUNTED_WITH.get(item.noun, item.noun) for item in catalogue.operations.values()}
-    return {name: noun if noun in ADMINISTRATION else name for name, noun in nouns.items()}
+    """Operation → what the metrics count it as."""
+    return {item.name: item.counted_as for item in catalogue.operations.values()}
 
 
 def gather() -> Catalogue:

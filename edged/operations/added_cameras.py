@@ -19,6 +19,7 @@ from edged.config.model import CameraSettings
 from edged.config.sources import RtspTransport
 from edged.errors import InvalidParams, InvalidState
 from edged.operations.catalogue import DeviceParams, OperationCall, operation
+from edged.operations.rest import create, delete, patch
 from edged.urls import MASK, mask_url
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -88,7 +89,7 @@ class RemovedCamera(msgspec.Struct, frozen=True):
     message: str
 
 
-@operation("system:admin")
+@operation("system:admin", rest=create("/api/cameras"), counted_as="added_cameras")
 async def add_camera(call: OperationCall, params: AddCameraParams) -> AddedCamera:
     """Add a network camera: stored, then shown and streamed, with no restart. Its host is resolved and judged first."""
     one = _read({name: value for name in _SETTINGS if (value := getattr(params, name)) is not UNSET})
@@ -97,7 +98,7 @@ async def add_camera(call: OperationCall, params: AddCameraParams) -> AddedCamer
     return _show(call, camera)
 
 
-@operation("system:admin", on_camera=True)
+@operation("system:admin", on_camera=True, rest=patch("/api/cameras/{device}"), counted_as="added_cameras")
 async def update_camera(call: OperationCall, params: UpdateCameraParams) -> AddedCamera:
     """Change an added camera. It keeps its number, and with it rights and URLs."""
     before = _find_added(call)
@@ -119,7 +120,7 @@ async def update_camera(call: OperationCall, params: UpdateCameraParams) -> Adde
     return _show(call, camera)
 
 
-@operation("system:admin", on_camera=True)
+@operation("system:admin", on_camera=True, rest=delete("/api/cameras/{device}"), counted_as="added_cameras")
 async def remove_camera(call: OperationCall, params: DeviceParams) -> RemovedCamera:
     """Remove an added camera: its stream ends, and its number is never another camera's."""
     one, camera = _find_added(call), call.camera

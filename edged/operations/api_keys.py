@@ -25,6 +25,7 @@ from edged.operations.camera_names import resolve_rights
 from edged.operations.catalogue import OperationCall, operation
 from edged.operations.effects import list_effective, list_without_effect
 from edged.operations.makers import Ids, deny_made
+from edged.operations.rest import create, delete, get, patch, post
 from edged.operations.services import Services
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
@@ -83,7 +84,7 @@ class NewKey(msgspec.Struct, frozen=True, omit_defaults=True):
     without_effect: list[str] = []
 
 
-@operation("keys:admin")
+@operation("keys:admin", rest=create("/api/keys", root_may=True), counted_as="api_keys")
 async def create_key(call: OperationCall, params: CreateKeyParams) -> NewKey:
     """Make an API key. It is durable before this answers."""
     params = resolve_rights(params, call.services.cameras)
@@ -131,7 +132,7 @@ class ListKeysParams(msgspec.Struct, frozen=True):
 
     role: Role | None = None
     status: Status | None = None
-    unused_days: Annotated[float, msgspec.Meta(ge=0, le=MOST_DAYS)] | None = None
+    unused_days: Annotated[float, msgspec.Meta(ge=0, le=MOST_DAYS, description="a number of days")] | None = None
     owner: str | None = None
 
 
@@ -164,7 +165,7 @@ class KeyList(msgspec.Struct, frozen=True):
     keys: list[KeyItem]
 
 
-@operation("keys:admin")
+@operation("keys:admin", rest=get("/api/keys", root_may=True), counted_as="api_keys")
 def list_keys(call: OperationCall, params: ListKeysParams) -> KeyList:
     """All keys, newest last."""
     services, now = call.services, call.services.clock.now()
@@ -185,7 +186,7 @@ class KeyParams(msgspec.Struct, frozen=True):
     key_id: str
 
 
-@operation("self")
+@operation("self", rest=get("/api/keys/{key_id}", root_may=True), counted_as="api_keys")
 def get_key(call: OperationCall, params: KeyParams) -> KeyItem:
     """One key: any for an administrator, otherwise only the key that asks."""
     _authorize_own(call, params.key_id)
@@ -212,7 +213,7 @@ class RotatedKey(msgspec.Struct, frozen=True):
     previous_valid_until: str
 
 
-@operation("self")
+@operation("self", rest=post("/api/keys/{key_id}/rotate", root_may=True), counted_as="api_keys")
 async def rotate_key(call: OperationCall, params: RotateKeyParams) -> RotatedKey:
     """Give a key a new secret: any key for an administrator, otherwise only the key that asks, by its newest secret.
 
@@ -256,7 +257,7 @@ class UpdateKeyParams(msgspec.Struct, frozen=True):
     owner: str | UnsetType | None = UNSET
 
 
-@operation("keys:admin")
+@operation("keys:admin", rest=patch("/api/keys/{key_id}", root_may=True), counted_as="api_keys")
 async def update_key(call: OperationCall, params: UpdateKeyParams) -> KeyItem:
     """Change what a key is called and may do; in force for the next call of every session of that key.
 
@@ -279,7 +280,7 @@ async def update_key(call: OperationCall, params: UpdateKeyParams) -> KeyItem:
     return _show(await call.services.api_keys.update(authority, params.key_id, changes, check), call.services)
 
 
-@operation("keys:admin")
+@operation("keys:admin", rest=post("/api/keys/{key_id}/suspend", root_may=True), counted_as="api_keys")
 async def suspend_key(call: OperationCall, params: KeyParams) -> KeyItem:
     """Refuse a key, and end everything that it opened, until it is resumed; denied at once, durable before this
     answers. Again is fine."""
@@ -287,7 +288,7 @@ async def suspend_key(call: OperationCall, params: KeyParams) -> KeyItem:
     return _show(record, call.services)
 
 
-@operation("keys:admin")
+@operation("keys:admin", rest=post("/api/keys/{key_id}/resume", root_may=True), counted_as="api_keys")
 async def resume_key(call: OperationCall, params: KeyParams) -> KeyItem:
     """A suspended key is good again. Again is fine."""
     authority = call.authority("keys:admin", partial(Giver(call).refuse_key, params.key_id))
@@ -324,7 +325,7 @@ class ImportReport(msgspec.Struct, frozen=True):
     keys: list[Imported]
 
 
-@operation("keys:admin")
+@operation("keys:admin", rest=post("/api/keys/import", source="body"), counted_as="api_keys")
 async def import_keys(call: OperationCall, params: ImportKeysParams) -> ImportReport:
     """Accept keys that another service has issued, whatever their form, by their SHA-256 (contract S1-33, C-24).
 
@@ -371,7 +372,7 @@ class RevokedKey(msgspec.Struct, frozen=True):
     also_revoked: Ids = UNSET
 
 
-@operation("keys:admin")
+@operation("keys:admin", rest=delete("/api/keys/{key_id}", root_may=True), counted_as="api_keys")
 async def revoke_key(call: OperationCall, params: RevokeKeyParams) -> RevokedKey:
     """End a key, everything that it opened, and the tokens that it issued; denied at once, durable before this answers.
     Again is fine."""

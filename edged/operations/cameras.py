@@ -9,6 +9,7 @@ from edged.mediamtx.client import PathState
 from edged.operations.catalogue import DeviceParams, NoParams, OperationCall, camera_resource, operation
 from edged.operations.listings import CameraFacts, CameraList, facts
 from edged.operations.pictures import describe_problem
+from edged.operations.rest import get
 
 
 class StreamMetrics(msgspec.Struct, frozen=True):
@@ -36,7 +37,7 @@ class CameraStatus(CameraFacts, frozen=True, kw_only=True):
     restarts: int = 0
 
 
-@operation("camera:read")
+@operation("camera:read", rest=get("/api/cameras"))
 def get_camera_list(call: OperationCall, params: NoParams) -> CameraList:
     """The cameras that the caller may see: the same object while nothing changed, so that its text can be kept."""
     services, caller = call.services, call.session.caller
@@ -50,7 +51,7 @@ def get_camera_list(call: OperationCall, params: NoParams) -> CameraList:
     )
 
 
-@operation("camera:read", on_camera=True)
+@operation("camera:read", on_camera=True, rest=get("/api/cameras/{device}"))
 async def get_camera_status(call: OperationCall, params: DeviceParams) -> CameraStatus:
     """One camera in full."""
     camera, services = call.camera, call.services

@@ -23,6 +23,7 @@ from edged.errors import CameraNotFound, EdgedError, Refused
 from edged.operations.not_built import unknown_method
 from edged.operations.params import NoParams as NoParams
 from edged.operations.params import read_params
+from edged.operations.rest import Rest
 
 if TYPE_CHECKING:
     from edged.operations.caller_sessions import Session
@@ -57,18 +58,23 @@ class OperationCall:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A declaration: `capability` is a capability, "self" (any good credential) or "none"; `noun` its file's name."""
+    """A declaration; `capability` is a capability, "self" (any good credential) or "none"."""
 
     name: str
-    noun: str
     capability: str
     params: type[msgspec.Struct]
     run: Callable[[OperationCall, Any], Any]
     waits: bool
     on_camera: bool
     summary: str
-    #: Open, and yet it matters who asks: what is shown with it must be good.
+    #: Needs no credential, but one that is shown must be good.
     minds_caller: bool = False
+    #: Where it is reached over HTTP, or else why nowhere; `no_command`: why no command of `edged` calls it.
+    rest: Rest | None = None
+    no_rest: str = ""
+    no_command: str = ""
+    #: What the metrics count its calls as.
+    counted_as: str = ""
 
 
 Declared: TypeAlias = Callable[[OperationCall, Any], Any]
@@ -76,20 +82,29 @@ D = TypeVar("D", bound=Declared)
 
 
 def operation(
-    capability: str, *, name: str | None = None, on_camera: bool = False, minds_caller: bool = False
+    capability: str,
+    *,
+    name: str | None = None,
+    on_camera: bool = False,
+    minds_caller: bool = False,
+    rest: Rest | None = None,
+    no_rest: str = "",
+    no_command: str = "",
+    counted_as: str = "",
 ) -> Callable[[D], D]:
     """Declare a function `(call, params: Struct) → result` as an operation.
 
     With `on_camera`, `params.device` is resolved to a camera that the caller may see, and the capability
     is asked for that camera; a foreign camera is "not found", never "denied" (contract 4b). `minds_caller`: no
-    credential is asked for, and one that is shown counts.
+    credential is needed, and one that is shown counts. `rest` is its route, `no_rest` and `no_command` say why there is
+    no route and no command. `counted_as` is the label of the metrics, without it the name: what is called now and then
+    shares one with others about the same thing, so that the metrics stay few.
     """
 
     def attach(function: D) -> D:
         params = list(inspect.signature(function, eval_str=True).parameters.values())[1].annotation
         function.__operation__ = Operation(  # type: ignore[attr-defined]
             name or function.__name__,
-            function.__module__.rpartition(".")[2],
             capability,
             params,
             function,
@@ -97,6 +112,10 @@ def operation(
             on_camera,
             inspect.getdoc(function) or "",
             minds_caller,
+            rest,
+            no_rest,
+            no_command,
+            counted_as or name or function.__name__,
         )
         return function
 

@@ -9,6 +9,7 @@ from edged.clock import Clock, iso
 from edged.credentials.decision import Reason
 from edged.errors import Denied
 from edged.operations.catalogue import NoParams, OperationCall, operation
+from edged.operations.rest import get, post
 
 _log = structlog.get_logger("clock")
 
@@ -25,7 +26,7 @@ class ClockReport(msgspec.Struct, frozen=True):
     remedy: str
 
 
-@operation("system:read")
+@operation("system:read", rest=get("/api/clock"), counted_as="clock")
 def get_clock(call: OperationCall, params: NoParams) -> ClockReport:
     """The clock as edged sees it."""
     return report(call.services.clock)
@@ -38,7 +39,7 @@ class ClockReset(msgspec.Struct, frozen=True):
     after: ClockReport
 
 
-@operation("system:admin")
+@operation("system:admin", rest=post("/api/clock/reset"), counted_as="clock")
 async def reset_clock(call: OperationCall, params: NoParams) -> ClockReset:
     """The system clock is right, whatever was believed before: for root, on the unix socket only.
 

@@ -38,6 +38,11 @@ SILENT_TOPICS: Final = (
 _KNOWN: Final = frozenset(TOPICS + SILENT_TOPICS)
 
 
+#: Why these are JSON-RPC methods only.
+_NO_REST: Final = "notifications go to WebSockets only"
+_NO_COMMAND: Final = "a command does not wait for notifications"
+
+
 class Filters(msgspec.Struct, frozen=True, omit_defaults=True):
     """Only events of this camera."""
 
@@ -55,7 +60,11 @@ class Subscribed(msgspec.Struct, frozen=True):
     filters: Filters
 
 
-@operation("camera:read")
+@operation(
+    "camera:read",
+    no_rest="notifications go to WebSockets only",
+    no_command="a command ends before anything can be notified",
+)
 def subscribe_events(call: OperationCall, params: SubscribeParams) -> Subscribed:
     """Ask for notifications. An unknown topic is an error that lists the known ones."""
     unknown = [topic for topic in params.topics if topic not in _KNOWN]
@@ -89,7 +98,11 @@ class Unsubscribed(msgspec.Struct, frozen=True):
     topics: list[str]
 
 
-@operation("camera:read")
+@operation(
+    "camera:read",
+    no_rest="notifications go to WebSockets only",
+    no_command="a command ends before anything can be notified",
+)
 def unsubscribe_events(call: OperationCall, params: UnsubscribeParams) -> Unsubscribed:
     """Ask for fewer notifications; without topics, for none. `topics` in the answer are those given up."""
     session = call.session

@@ -12,6 +12,7 @@ from edged.credentials.roles import FILES_SCOPE
 from edged.credentials.tokens import issue_claims
 from edged.errors import DependencyFailed
 from edged.operations.catalogue import OperationCall, operation
+from edged.operations.rest import post
 from edged.operations.service_tokens import act_for
 
 #: The longest life of a files token (contract S3-19).
@@ -36,7 +37,12 @@ class FilesToken(msgspec.Struct, frozen=True):
     token_type: str
 
 
-@operation("token:mint")
+@operation(
+    "token:mint",
+    rest=post("/v1/files/generate-token", source="query", at_files=True),
+    no_command="only a service token may ask, never an administrator",
+    counted_as="service_tokens",
+)
 async def generate_files_token(call: OperationCall, params: GenerateTokenParams) -> FilesToken:
     """A token (RS256) for the files of one user, for a service to hand to that user's program (contract S3-4)."""
     act_for(call, params.user_id)

@@ -13,6 +13,7 @@ from edged.credentials.decision import Reason
 from edged.credentials.passwords import check_password
 from edged.errors import Denied, InvalidState, UnknownMethod
 from edged.operations.catalogue import NoParams, OperationCall, operation
+from edged.operations.rest import create, get
 
 if TYPE_CHECKING:
     from edged.accounts.first_admin import FirstAdmin
@@ -40,7 +41,7 @@ class Claimed(msgspec.Struct, frozen=True):
     role: str
 
 
-@operation("none")
+@operation("none", rest=create("/api/claim"), counted_as="first_admin")
 async def claim(call: OperationCall, params: ClaimParams) -> Claimed:
     """Make the first administrator of a box that has no user, for whoever can read its code or open its unix socket.
 
@@ -87,7 +88,7 @@ class ClaimCode(msgspec.Struct, frozen=True):
     expires_in: int
 
 
-@operation("users:admin")
+@operation("users:admin", rest=get("/api/claim/code"), no_command="edged claim needs no code", counted_as="first_admin")
 def get_claim_code(call: OperationCall, params: NoParams) -> ClaimCode:
     """Where the code for the first administrator is, if there is one. On this machine only."""
     first_admin = _require_local(call)
@@ -98,7 +99,7 @@ def get_claim_code(call: OperationCall, params: NoParams) -> ClaimCode:
     return ClaimCode(str(first_admin.path), int(first_admin.seconds_left))
 
 
-@operation("users:admin")
+@operation("users:admin", rest=create("/api/claim/code", source="optional body"), counted_as="first_admin")
 def create_claim_code(call: OperationCall, params: NoParams) -> ClaimCode:
     """Make another code for the first administrator; the one before is worth nothing any more. On this machine only."""
     _require_local(call).offer()

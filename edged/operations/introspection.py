@@ -12,6 +12,7 @@ from edged.credentials.names import token_identity
 from edged.credentials.roles import SELF
 from edged.credentials.tokens import TokenRefused
 from edged.operations.catalogue import OperationCall, operation
+from edged.operations.rest import post
 from edged.operations.services import Services
 
 
@@ -54,7 +55,12 @@ class Introspection(msgspec.Struct, frozen=True, omit_defaults=True):
     jti: str | None = None
 
 
-@operation("self")
+@operation(
+    "self",
+    rest=post("/oauth/introspect", source="body"),
+    no_command="edged token verify says more (validate_token)",
+    counted_as="tokens",
+)
 def introspect_token(call: OperationCall, params: IntrospectTokenParams) -> Introspection:
     """Is this token or key good, whose is it, and what may its holder do? Asked as validate_token is."""
     authorize_look(call, params.token)

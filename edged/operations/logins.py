@@ -17,6 +17,7 @@ from edged.credentials.users import UserRecord
 from edged.operations.api_keys import StreamAccess
 from edged.operations.camera_names import paths_of
 from edged.operations.catalogue import OperationCall, camera_resource, operation
+from edged.operations.rest import post
 from edged.operations.services import Services
 
 #: How long a login's token lives, seconds.
@@ -50,7 +51,9 @@ class Login(msgspec.Struct, frozen=True):
     user: LoggedIn
 
 
-@operation("none")
+@operation(
+    "none", rest=post("/api/login", source="body"), no_command="the unix socket needs no token", counted_as="logins"
+)
 async def login(call: OperationCall, params: LoginParams) -> Login:
     """A token for a user's name and password, in the words of the clients' own example (contract S2-11).
 
@@ -96,7 +99,12 @@ class StreamToken(msgspec.Struct, frozen=True):
     permissions: StreamAccess
 
 
-@operation("none")
+@operation(
+    "none",
+    rest=post("/api/token", source="body"),
+    no_command="edged token issue signs such a token without a password",
+    counted_as="logins",
+)
 async def create_stream_token(call: OperationCall, params: CreateStreamTokenParams) -> StreamToken:
     """A token that a MediaMTX in jwt mode with our JWKS takes, for a user's name and password (contract S4-3 to S4-8).
 

@@ -6,6 +6,7 @@ No sentence repeats a value: what was sent in the wrong place may be a secret.
 from __future__ import annotations
 
 import codecs
+import math
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from functools import cache
@@ -31,6 +32,8 @@ _COMPRESSED: Final[Mapping[bytes, str]] = {
 }  # fmt: skip
 _MOST_NAMES: Final = 12
 _ENUM: Final = "Invalid enum value"
+#: Of a whole number in a query string.
+_MOST_DIGITS: Final = 18
 
 
 def read_params(kind: type[msgspec.Struct], params: msgspec.Raw | Mapping[str, object] | None) -> msgspec.Struct:
@@ -60,6 +63,55 @@ def read_params(kind: type[msgspec.Struct], params: msgspec.Raw | Mapping[str, o
 @cache
 def _reader_of(kind: type[msgspec.Struct]) -> Callable[[msgspec.Raw], msgspec.Struct]:
     return msgspec.json.Decoder(kind).decode
+
+
+def parse_member(kind: type[msgspec.Struct], name: str, text: str) -> object:
+    """A member of params as it stands in a query string → its value: true or false, a number, or the text itself.
+
+    Raises InvalidParams naming the member, the numbers that it may be included.
+    """
+    hint = _type_at(kind, name)
+    types = list(_alternatives(hint))
+    if bool in types:
+        if text.lower() not in ("true", "false"):
+            raise InvalidParams(f"{name} is neither true nor false")
+        return text.lower() == "true"
+    if int not in types and float not in types:
+        return text
+    try:
+        number = float(text) if float in types else _parse_int(text)
+        if not math.isfinite(number):
+            raise ValueError
+        return msgspec.convert(number, hint)
+    except (ValueError, msgspec.ValidationError):
+        raise InvalidParams(f"{name} must be {_describe_number(hint)}") from None
+
+
+def _parse_int(text: str) -> int:
+    """Digits only. Raises ValueError."""
+    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
+        raise ValueError
+    return int(text)
+
+
+def _describe_number(hint: Any) -> str:
+    """`a whole number from 1 to 1000`: the type, and what its annotation says."""
+    what = "a number" if float in _alternatives(hint) else "a whole number"
+    for meta in _metas(hint):
+        what = meta.description or what
+        if meta.ge is not None:
+            what += f" from {meta.ge}" + ("" if meta.le is None else f" to {meta.le}")
+        elif meta.gt is not None:
+            what += f" above {meta.gt}" + ("" if meta.le is None else f" up to {meta.le}")
+    return what
+
+
+def _metas(hint: Any) -> Iterator[msgspec.Meta]:
+    """The annotations of a type, also of those in a union."""
+    if get_origin(hint) is Annotated:
+        yield from (each for each in get_args(hint)[1:] if isinstance(each, msgspec.Meta))
+    for each in get_args(hint) if get_origin(hint) in (Annotated, Union, UnionType) else ():
+        yield from _metas(each)
 
 
 def explain_unreadable(data: bytes, problem: Exception) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from edged.clock import iso
 from edged.credentials.callers import ApiKey, Caller, NoCredential, parse_credential
 from edged.credentials.roles import SELF
 from edged.operations.catalogue import OperationCall, operation
+from edged.operations.rest import post
 from edged.operations.sessions import enter
 
 
@@ -38,7 +39,7 @@ class RefreshedToken(msgspec.Struct, frozen=True):
     permissions: StreamPermissions
 
 
-@operation("none")
+@operation("none", rest=post("/api/token/refresh"))
 async def refresh_token(call: OperationCall, params: RefreshTokenParams) -> RefreshedToken:
     """A new token for one that is good, or ended a few minutes ago: it says the same, and lives as long again.
 

@@ -9,6 +9,7 @@ from edged.clock import iso
 from edged.credentials.decision import Reason
 from edged.errors import Refused
 from edged.operations.catalogue import NoParams, OperationCall, operation
+from edged.operations.rest import post
 
 
 class RestoreConfirmed(msgspec.Struct, frozen=True):
@@ -22,7 +23,7 @@ class RestoreConfirmed(msgspec.Struct, frozen=True):
     service_tokens: int
 
 
-@operation("system:admin")
+@operation("system:admin", rest=post("/api/trust/confirm-restore"), counted_as="clock")
 async def confirm_restore(call: OperationCall, params: NoParams) -> RestoreConfirmed:
     """The restored trust database is right as it is: its keys, tokens and passwords are good again. On the unix socket
     only.

@@ -25,6 +25,7 @@ from edged.errors import InvalidParams
 from edged.operations.api_keys import read_time
 from edged.operations.catalogue import OperationCall, operation
 from edged.operations.makers import Ids, deny_made
+from edged.operations.rest import create, get
 from edged.store.revocations import CutOff
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
@@ -40,7 +41,7 @@ class ListRevocationsParams(msgspec.Struct, frozen=True):
     """A page, the newest first."""
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
-    offset: Annotated[int, msgspec.Meta(ge=0)] = 0
+    offset: Annotated[int, msgspec.Meta(ge=0, le=999_999_999)] = 0
 
 
 class RevocationItem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -74,7 +75,7 @@ class RevocationList(msgspec.Struct, frozen=True):
     total: int
 
 
-@operation("tokens:revoke")
+@operation("tokens:revoke", rest=get("/api/revocations"), counted_as="revocations")
 async def list_revocations(call: OperationCall, params: ListRevocationsParams) -> RevocationList:
     """Everything that is denied, the newest first."""
     named, lines = await call.services.revocations.list_all()
@@ -106,7 +107,7 @@ class RevokeParams(msgspec.Struct, frozen=True):
     include_made: bool = False
 
 
-@operation("tokens:revoke")
+@operation("tokens:revoke", rest=create("/api/revocations"), counted_as="revocations")
 async def revoke(call: OperationCall, params: RevokeParams) -> RevocationItem:
     """Deny a token, a key, a subject, an issuer, or every token that was issued up to a moment.
 

@@ -15,6 +15,7 @@ from edged.clock import iso, iso_or_none
 from edged.credentials.service_tokens import ServiceTokenRecord, is_user_id
 from edged.errors import InvalidParams
 from edged.operations.catalogue import NoParams, OperationCall, operation
+from edged.operations.rest import create, delete, get, post
 from edged.operations.services import Services
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
@@ -45,7 +46,7 @@ class NewServiceToken(msgspec.Struct, frozen=True):
     created_at: str
 
 
-@operation("keys:admin")
+@operation("keys:admin", rest=create("/api/service-tokens"), counted_as="service_tokens")
 async def create_service_token(call: OperationCall, params: CreateServiceTokenParams) -> NewServiceToken:
     """Make a token with which another server may act for any user under /v1/files. Durable before this answers."""
     authority = _authorize_files(call)
@@ -74,7 +75,7 @@ class ImportedServiceToken(msgspec.Struct, frozen=True):
     status: Literal["imported", "known", "revoked"]
 
 
-@operation("keys:admin")
+@operation("keys:admin", rest=post("/api/service-tokens/import", source="body"), counted_as="service_tokens")
 async def import_service_token(call: OperationCall, params: ImportServiceTokenParams) -> ImportedServiceToken:
     """Accept a token that is in use elsewhere, by its SHA-256 (contract S3-22). Again is fine."""
     authority = _authorize_files(call)
@@ -109,7 +110,7 @@ class ServiceTokenList(msgspec.Struct, frozen=True):
     service_tokens: list[ServiceTokenItem]
 
 
-@operation("keys:admin")
+@operation("keys:admin", rest=get("/api/service-tokens"), counted_as="service_tokens")
 def list_service_tokens(call: OperationCall, params: NoParams) -> ServiceTokenList:
     """All service tokens, newest last."""
     records = sorted(
@@ -136,7 +137,7 @@ class RotatedServiceToken(msgspec.Struct, frozen=True):
     previous_valid_until: str
 
 
-@operation("keys:admin")
+@operation("keys:admin", rest=post("/api/service-tokens/{token_id}/rotate"), counted_as="service_tokens")
 async def rotate_service_token(call: OperationCall, params: RotateServiceTokenParams) -> RotatedServiceToken:
     """Give a service token a new secret; the old one works on for a while, so that no server is shut out."""
     authority = _authorize_files(call)
@@ -162,7 +163,7 @@ class RevokedServiceToken(msgspec.Struct, frozen=True):
     token_id: str
 
 
-@operation("keys:admin")
+@operation("keys:admin", rest=delete("/api/service-tokens/{token_id}"), counted_as="service_tokens")
 async def revoke_service_token(call: OperationCall, params: ServiceTokenParams) -> RevokedServiceToken:
     """End a service token, both its secrets, and the tokens for files that it made; denied at once, durable before this
     answers. Again is fine. Where it is only to be replaced, rotate it: that ends none of them."""

@@ -15,6 +15,7 @@ from edged.credentials.names import split
 from edged.credentials.roles import ROLES
 from edged.errors import InvalidParams, NotFound, Refused
 from edged.operations.catalogue import NoParams, OperationCall, operation
+from edged.operations.rest import delete, get
 from edged.operations.services import Services
 
 #: What clients of the guides call it (contract 7.2, legacy words).
@@ -23,7 +24,7 @@ _CAMERA_WORDS: Final = {"view": "camera:read", "control": "camera:write"}
 _NO_END_SECONDS = 24 * 3600.0
 
 
-@operation("none")
+@operation("none", no_rest="GET /health/live says the same", no_command="edged status says more")
 def ping(call: OperationCall, params: NoParams) -> str:
     """Always "pong"; needs no credential (contract C-11)."""
     return "pong"
@@ -53,7 +54,7 @@ class Authenticated(msgspec.Struct, frozen=True):
     user_id: str
 
 
-@operation("none")
+@operation("none", no_rest="each request shows its own credential", no_command="the unix socket needs no credential")
 def authenticate(call: OperationCall, params: AuthenticateParams) -> Authenticated:
     """Bind a credential to this very session. A failed try leaves it without any (contract S0-17).
 
@@ -141,7 +142,7 @@ class Whoami(msgspec.Struct, frozen=True):
     claims: dict[str, object]
 
 
-@operation("self")
+@operation("self", rest=get("/api/whoami"))
 def whoami(call: OperationCall, params: NoParams) -> Whoami:
     """Who the gate takes this session for (contract S2-6)."""
     caller = call.session.caller
@@ -160,7 +161,7 @@ class ListSessionsParams(msgspec.Struct, frozen=True):
     """A page, whoever came in last first."""
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
-    offset: Annotated[int, msgspec.Meta(ge=0)] = 0
+    offset: Annotated[int, msgspec.Meta(ge=0, le=999_999_999)] = 0
 
 
 class SessionItem(msgspec.Struct, frozen=True):
@@ -191,7 +192,7 @@ class SessionList(msgspec.Struct, frozen=True):
     total: int
 
 
-@operation("self")
+@operation("self", rest=get("/api/sessions"))
 def list_sessions(call: OperationCall, params: ListSessionsParams) -> SessionList:
     """The active sessions: all of them with sessions:admin, otherwise one's own."""
     gate, caller = call.services.gate, call.session.caller
@@ -229,7 +230,7 @@ class EndedSession(msgspec.Struct, frozen=True):
     session_id: str
 
 
-@operation("self")
+@operation("self", rest=delete("/api/sessions/{session_id}"))
 def end_session(call: OperationCall, params: EndSessionParams) -> EndedSession:
     """End a session: any with sessions:admin, otherwise one's own. The credential stays good."""
     gate, caller = call.services.gate, call.session.caller

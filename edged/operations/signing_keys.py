@@ -10,6 +10,7 @@ from edged.credentials.signing_keys import PUBLISHED_SECONDS, Algorithm, Signing
 from edged.credentials.tokens import key_identity
 from edged.errors import Overloaded, StoreFailed
 from edged.operations.catalogue import NoParams, OperationCall, operation
+from edged.operations.rest import create, get, post
 from edged.operations.services import Services
 
 
@@ -36,7 +37,7 @@ class SigningKeyList(msgspec.Struct, frozen=True):
     keys: list[SigningKeyItem]
 
 
-@operation("keys:admin")
+@operation("keys:admin", rest=get("/api/signing-keys"), counted_as="signing_keys")
 def list_signing_keys(call: OperationCall, params: NoParams) -> SigningKeyList:
     """Every key pair there ever was, newest last; nothing private."""
     return SigningKeyList(keys=[_show(record, call.services) for record in call.services.keyring.all()])
@@ -48,7 +49,7 @@ class CreateSigningKeyParams(msgspec.Struct, frozen=True):
     algorithm: Algorithm
 
 
-@operation("keys:admin")
+@operation("keys:admin", rest=create("/api/signing-keys"), counted_as="signing_keys")
 async def create_signing_key(call: OperationCall, params: CreateSigningKeyParams) -> SigningKeyItem:
     """Make the next key of an algorithm: published from now on, and fit to sign in two hours."""
     return _show(await call.services.keyring.create(call.authority("keys:admin"), params.algorithm), call.services)
@@ -61,7 +62,7 @@ class PromoteSigningKeyParams(msgspec.Struct, frozen=True):
     force: bool = False
 
 
-@operation("keys:admin")
+@operation("keys:admin", rest=post("/api/signing-keys/{kid}/promote"), counted_as="signing_keys")
 async def promote_signing_key(call: OperationCall, params: PromoteSigningKeyParams) -> SigningKeyItem:
     """Let the next key sign from now on; the one before is retired, and what it signed stays good."""
     authority = call.authority("keys:admin")
@@ -75,7 +76,7 @@ class RetireSigningKeyParams(msgspec.Struct, frozen=True):
     distrust: bool = False
 
 
-@operation("keys:admin")
+@operation("keys:admin", rest=post("/api/signing-keys/{kid}/retire"), counted_as="signing_keys")
 async def retire_signing_key(call: OperationCall, params: RetireSigningKeyParams) -> SigningKeyItem:
     """Give up a next key; or distrust any: denied at once with all that it opened, durable before this answers."""
     services = call.services

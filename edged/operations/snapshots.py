@@ -9,6 +9,7 @@ import msgspec
 from edged.clock import iso
 from edged.operations.catalogue import OperationCall, operation
 from edged.operations.pictures import check_attached, explained_to
+from edged.operations.rest import create
 
 
 class SnapshotParams(msgspec.Struct, frozen=True):
@@ -34,7 +35,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     download_url: str
 
 
-@operation("camera:write", on_camera=True)
+@operation("camera:write", on_camera=True, rest=create("/api/cameras/{device}/snapshots", source="optional body"))
 async def take_snapshot(call: OperationCall, params: SnapshotParams) -> Snapshot:
     """Take one picture now and keep it. Raises DependencyFailed if the camera gives none in time."""
     camera, services = call.camera, call.services

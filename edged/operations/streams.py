@@ -31,6 +31,7 @@ from edged.errors import Refused
 from edged.mediamtx.settings import USER
 from edged.operations.catalogue import DeviceParams, NoParams, OperationCall, camera_resource, operation
 from edged.operations.listings import list_streams
+from edged.operations.rest import get
 from edged.operations.services import Services
 
 #: Members of a player's query string that are looked at.
@@ -48,7 +49,7 @@ class StreamItem(msgspec.Struct, frozen=True):
     bytes_sent: int
 
 
-@operation("camera:read")
+@operation("camera:read", rest=get("/api/streams"))
 async def get_streams(call: OperationCall, params: NoParams) -> list[StreamItem]:
     """Streams of the cameras that the caller may see: a bare array (contract 3)."""
     services, caller = call.services, call.session.caller
@@ -77,7 +78,7 @@ class StreamUrl(msgspec.Struct, frozen=True):
     token_url: str
 
 
-@operation("camera:read", on_camera=True)
+@operation("camera:read", on_camera=True, rest=get("/api/cameras/{device}/stream"))
 async def get_stream_url(call: OperationCall, params: DeviceParams) -> StreamUrl:
     """Addresses of one camera's picture; the viewer shows its credential to MediaMTX itself."""
     camera, services = call.camera, call.services

@@ -7,6 +7,7 @@ import msgspec
 from edged.operations.catalogue import NoParams, OperationCall, camera_resource, operation
 from edged.operations.clock import ClockReport, report
 from edged.operations.health import assess_services
+from edged.operations.rest import get
 from edged.operations.services import Services
 
 
@@ -40,7 +41,7 @@ class SystemStatus(msgspec.Struct, frozen=True):
     problems: list[ProblemReport]
 
 
-@operation("system:read")
+@operation("system:read", rest=get("/api/status"))
 def get_system_status(call: OperationCall, params: NoParams) -> SystemStatus:
     """The whole box in a few words; without MediaMTX everything but its streams goes on."""
     services = call.services

@@ -12,6 +12,7 @@ from edged.clock import iso
 from edged.credentials.tickets import CAPABILITIES, Action
 from edged.operations.catalogue import OperationCall, find_camera, operation
 from edged.operations.listings import list_streams, srt_stream_id
+from edged.operations.rest import create
 
 #: Seconds: time enough to hand a URL to a player; and for a wall of screens that comes back by itself.
 _USUAL: Final = 60
@@ -42,7 +43,7 @@ class NewTicket(msgspec.Struct, frozen=True):
     urls: dict[str, str]
 
 
-@operation("self")
+@operation("self", rest=create("/api/tickets"))
 def create_ticket(call: OperationCall, params: CreateTicketParams) -> NewTicket:
     """A short text that opens one camera for one action, any number of times while it lives, for whoever holds it.
 

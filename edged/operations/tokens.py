@@ -40,6 +40,7 @@ from edged.operations.catalogue import OperationCall, operation
 from edged.operations.effects import list_effective, list_without_effect
 from edged.operations.introspection import authorize_look, find_key
 from edged.operations.makers import Ids, deny_made
+from edged.operations.rest import create, get, post
 from edged.operations.services import Services
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
@@ -81,7 +82,7 @@ class IssuedToken(msgspec.Struct, frozen=True):
     without_effect: list[str] = []
 
 
-@operation("tokens:issue")
+@operation("tokens:issue", rest=create("/api/tokens"), counted_as="tokens")
 async def issue_token(call: OperationCall, params: IssueTokenParams) -> IssuedToken:
     """Sign a token; never for more than the issuer may do itself.
 
@@ -227,7 +228,7 @@ _TEXTS: Final[Mapping[str, str]] = {
 }
 
 
-@operation("self")
+@operation("self", rest=post("/api/tokens/validate", source="body"), counted_as="tokens")
 def validate_token(call: OperationCall, params: ValidateTokenParams) -> Validation:
     """Is this token good? One's own for anybody, any for whoever may read the audit."""
     authorize_look(call, params.token)
@@ -271,13 +272,13 @@ class GetTokenUsageParams(msgspec.Struct, frozen=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
 
 
-@operation("audit:read")
+@operation("audit:read", rest=get("/api/tokens/usage"), counted_as="tokens")
 def get_token_usage(call: OperationCall, params: GetTokenUsageParams) -> dict[str, int]:
     """How often tokens were shown since the start, by the SHA-256 of their text, the most used first (S0-28)."""
     return call.services.gate.token_uses.most_used(params.limit)
 
 
-@operation("none", minds_caller=True)
+@operation("none", minds_caller=True, rest=post("/oauth/revoke", source="body"), counted_as="tokens")
 async def revoke_token(call: OperationCall, params: RevokeTokenParams) -> RevokedToken:
     """End a token, everything that it opened, and the tokens that were made with it. Whoever shows the token itself
     may, with no other credential: they could use it. By its jti or hash, one's own for anybody, any with

@@ -19,6 +19,7 @@ from edged.operations.api_keys import Giver, Role, StreamAccess, read_names, rea
 from edged.operations.camera_names import resolve_rights
 from edged.operations.catalogue import NoParams, OperationCall, operation
 from edged.operations.effects import list_effective, list_without_effect
+from edged.operations.rest import create, delete, get, patch, put
 from edged.operations.services import Services
 
 DisplayName = Annotated[str, msgspec.Meta(max_length=100)]
@@ -53,7 +54,7 @@ class UserList(msgspec.Struct, frozen=True):
     users: list[UserItem]
 
 
-@operation("users:admin")
+@operation("users:admin", rest=get("/api/users"), counted_as="users")
 def list_users(call: OperationCall, params: NoParams) -> UserList:
     """All users, by name."""
     return UserList([_show(record, call.services) for record in call.services.users.all()])
@@ -72,7 +73,7 @@ class CreateUserParams(msgspec.Struct, frozen=True):
     streams: StreamAccess | None = None
 
 
-@operation("users:admin")
+@operation("users:admin", rest=create("/api/users"), counted_as="users")
 async def create_user(call: OperationCall, params: CreateUserParams) -> UserItem:
     """Make a user who may do no more than who makes them. Durable before this answers."""
     params = resolve_rights(params, call.services.cameras)
@@ -96,7 +97,7 @@ async def create_user(call: OperationCall, params: CreateUserParams) -> UserItem
     return _show(record, call.services)
 
 
-@operation("users:admin")
+@operation("users:admin", rest=create("/api/demo-login", source="optional body"), counted_as="users")
 async def create_demo_login(call: OperationCall, params: NoParams) -> UserItem:
     """Make the viewer demo, whose password is demo, as the clients' example has one (contract S4-4); on the unix socket
     only. Everybody knows this password: it is taken on this very machine only, and only by a demo.
@@ -123,7 +124,7 @@ class UserParams(msgspec.Struct, frozen=True):
     name: str
 
 
-@operation("self")
+@operation("self", rest=get("/api/users/{name}"), counted_as="users")
 def get_user(call: OperationCall, params: UserParams) -> UserItem:
     """One user: any for an administrator, otherwise only who asks by a login of their own."""
     if not _is_own(call, params.name):
@@ -144,7 +145,7 @@ class UpdateUserParams(msgspec.Struct, frozen=True):
     disabled: bool | UnsetType = UNSET
 
 
-@operation("users:admin")
+@operation("users:admin", rest=patch("/api/users/{name}"), counted_as="users")
 async def update_user(call: OperationCall, params: UpdateUserParams) -> UserItem:
     """Change what a user is called and may do, disable or enable them; durable before this answers.
 
@@ -176,7 +177,7 @@ class DeletedUser(msgspec.Struct, frozen=True):
     name: str
 
 
-@operation("users:admin")
+@operation("users:admin", rest=delete("/api/users/{name}"), counted_as="users")
 async def delete_user(call: OperationCall, params: UserParams) -> DeletedUser:
     """End a user, their tokens and what these opened, for good; their keys rest. Durable before this answers."""
     record = await call.services.users.delete(params.name, by=call.session.id)
@@ -196,7 +197,7 @@ class ChangedPassword(msgspec.Struct, frozen=True):
     name: str
 
 
-@operation("self")
+@operation("self", rest=put("/api/users/{name}/password"), counted_as="users")
 async def set_password(call: OperationCall, params: SetPasswordParams) -> ChangedPassword:
     """Give a user another password; durable before this answers.
 

@@ -18,56 +18,10 @@ from edged.errors import EdgedError, NotBuilt
 from edged.operations.catalogue import Catalogue
 from edged.operations.not_built import WHERE, is_path
 from edged.operations.services import Services
-from edged.web import (
-    api_keys,
-    cameras,
-    downloads,
-    files,
-    first_admin,
-    jwks,
-    live,
-    logins,
-    oauth,
-    pages,
-    restores,
-    revocations,
-    service_tokens,
-    sessions,
-    signing_keys,
-    status,
-    tickets,
-    tokens,
-    users,
-)
 from edged.web.faults import BASIC, fault, respond, sole, unexpected
-from edged.web.health import PATHS as HEALTH_PATHS
-from edged.web.health import HealthEndpoints
-from edged.web.metrics import PATH as METRICS_PATH
-from edged.web.metrics import HttpMetrics, metrics_routes
+from edged.web.metrics import HttpMetrics
 from edged.web.requests import Request, ResponseAborted, Route
-
-#: The rows that need nothing to be made of.
-_FIXED: Final = (
-    *api_keys.ROUTES,
-    *service_tokens.ROUTES,
-    *files.ROUTES,
-    *users.ROUTES,
-    *logins.ROUTES,
-    *tokens.ROUTES,
-    *oauth.ROUTES,
-    *signing_keys.ROUTES,
-    *jwks.ROUTES,
-    *sessions.ROUTES,
-    *revocations.ROUTES,
-    *first_admin.ROUTES,
-    *restores.ROUTES,
-    *cameras.ROUTES,
-    *live.ROUTES,
-    *status.ROUTES,
-    *pages.ROUTES,
-    *tickets.ROUTES,
-    *downloads.ROUTES,
-)
+from edged.web.routes import list_routes
 
 
 def make_app(
@@ -83,24 +37,8 @@ def make_app(
     `is_ready` says whether every listener is open, `show_metrics` is the setting metrics.enabled. Raises ValueError for
     a route that names no known capability.
     """
-    routes = list_routes(services, metrics, is_ready, show_metrics=show_metrics)
+    routes = list_routes(catalogue, services, metrics, is_ready, show_metrics=show_metrics)
     return build_router(routes, catalogue, services, metrics)
-
-
-def list_routes(
-    services: Services,
-    metrics: HttpMetrics,
-    is_ready: Callable[[], bool] = lambda: True,
-    *,
-    show_metrics: bool = True,
-) -> tuple[Route, ...]:
-    """The whole route table, from the arguments of `make_app`."""
-    return (*_FIXED, *HealthEndpoints(services, is_ready).routes(), *(metrics_routes(metrics) if show_metrics else ()))
-
-
-def list_paths() -> frozenset[str]:
-    """The paths of the route table, whatever is switched off."""
-    return frozenset({*(route.path for route in _FIXED), *HEALTH_PATHS, METRICS_PATH})
 
 
 def build_router(routes: Iterable[Route], catalogue: Catalogue, services: Services, metrics: HttpMetrics) -> ASGIApp:
@@ -111,7 +49,9 @@ def build_router(routes: Iterable[Route], catalogue: Catalogue, services: Servic
         if route.method in table.setdefault(route.path, {}):
             raise ValueError(f"two routes are {route.method} {route.path}")
         table[route.path][route.method] = route
-    paths = [RouterPath(path, Endpoint(methods, catalogue, services, metrics)) for path, methods in table.items()]
+    # The first that matches answers: a literal segment goes before a parameter.
+    ordered = sorted(table, key=lambda path: [segment.startswith("{") for segment in path.split("/")])
+    paths = [RouterPath(path, Endpoint(table[path], catalogue, services, metrics)) for path in ordered]
     return Router(paths, redirect_slashes=False, default=NotFoundEndpoint(metrics, tells_plans=True))
 
 

@@ -1,7 +1,8 @@
-"""What stands in the bodies of requests, JSON objects and forms, and what is asked with it."""
+"""Params in requests: in the path, the query, and a JSON object or a form in the body; and the call with them."""
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -11,10 +12,10 @@ from starlette.responses import Response
 
 from edged.errors import InvalidParams
 from edged.nesting import depth_of
-from edged.operations.params import explain_unreadable
+from edged.operations.params import explain_unreadable, parse_member
 from edged.web.credentials import has_body, is_json, media_type
 from edged.web.faults import not_json
-from edged.web.requests import Request, json_response
+from edged.web.requests import Request, json_response, read_query
 
 FORM: Final = "application/x-www-form-urlencoded"
 _MOST_MEMBERS: Final = 16
@@ -25,32 +26,43 @@ _MOST_BRACKETS: Final = 4096
 _DEEPEST: Final = 64
 
 
-async def create(request: Request, operation: str) -> Response:
-    """Ask for something new, which the body, a JSON object, describes: 201."""
-    if not is_json(request.http.headers):
-        return not_json()
-    return json_response(await request.call(operation, msgspec.Raw(await read_body(request) or b"{}")), 201)
+async def answer_operation(request: Request) -> Response:
+    """Call the route's operation with the params of the path, and of the query or the body; its result as JSON.
 
-
-async def change(request: Request, operation: str) -> Response:
-    """Ask for a change of what the path names; the body, a JSON object, says of what kind.
-
-    What was read by GET may be sent back whole; a body that names another thing than the path is refused.
+    What GET has shown may be sent back whole; a body that names another thing than the path is refused.
     """
-    if not is_json(request.http.headers):
-        return not_json()
-    body, named = parse_object(await read_body(request) or b"{}"), request.http.path_params
-    for name in named:
-        if body.get(name, named[name]) != named[name]:
-            raise InvalidParams(f"{name} in the body is not the one in the path", hint="leave it out of the body")
-    return json_response(await request.call(operation, {**body, **named}))
+    assert request.route is not None, "the endpoint has asked the gate"
+    item, named = request.catalogue.find(request.route.operation), request.http.path_params
+    assert item.rest is not None, "its declaration has made the route"
+    source, params = item.rest.source, dict(named)
+    given: msgspec.Raw | Mapping[str, object] = params
+    if source == "query":
+        params |= read_query_params(request, item.params, named)
+    elif source == "body" or has_body(request.http.headers):
+        if not is_json(request.http.headers):
+            return not_json()
+        body = await read_body(request) or b"{}"
+        if source == "body" and not named:
+            given = msgspec.Raw(body)
+        else:
+            members = parse_object(body)
+            for name in named:
+                if members.get(name, named[name]) != named[name]:
+                    raise InvalidParams(
+                        f"{name} in the body is not the one in the path", hint="leave it out of the body"
+                    )
+            given = {**members, **named}
+    return json_response(await request.call(item.name, given), item.rest.status)
 
 
-async def act(request: Request, operation: str) -> Response:
-    """Ask for something that is done to what the path names; as `change`, but the body may be left out."""
-    if has_body(request.http.headers):
-        return await change(request, operation)
-    return json_response(await request.call(operation, request.http.path_params))
+def read_query_params(request: Request, kind: type[msgspec.Struct], named: Container[str] = ()) -> dict[str, object]:
+    """The members of a params struct that stand in the query, but for those that the path names.
+
+    Other members of the query are not looked at. Raises InvalidParams for one that stands twice or that is no value of
+    its type.
+    """
+    texts = ((name, read_query(request, name)) for name in kind.__struct_encode_fields__ if name not in named)
+    return {name: parse_member(kind, name, text) for name, text in texts if text is not None}
 
 
 async def read_body(request: Request) -> bytes:

@@ -42,11 +42,6 @@ async def show(request: Request) -> Response:
     return json_response(_show(request, await request.call("get_camera_status", request.http.path_params)))
 
 
-async def add(request: Request) -> Response:
-    """A new network camera: 201."""
-    return await bodies.create(request, "add_camera")
-
-
 async def change(request: Request) -> Response:
     """What the body names changes; the rest stays. A reply may be sent back whole, whichever name the path used."""
     if not is_json(request.http.headers):
@@ -60,22 +55,12 @@ async def change(request: Request) -> Response:
     return json_response(await request.call("update_camera", {**body, "device": device}))
 
 
-async def remove(request: Request) -> Response:
-    """The added camera in the path is no more."""
-    return json_response(await request.call("remove_camera", request.http.path_params))
-
-
 async def take_still(request: Request) -> Response:
     """One JPEG, taken now and kept nowhere; ?quality= 1 to 100."""
     return StillImage(request, request.camera, read_int(request, "quality", None, least=1, most=100))
 
 
 ROUTES = (
-    Route(method="GET", path="/api/cameras", answer=list_all, operation="get_camera_list"),
-    Route(method="POST", path="/api/cameras", answer=add, operation="add_camera"),
-    Route(method="GET", path="/api/cameras/{device}", answer=show, operation="get_camera_status"),
-    Route(method="PATCH", path="/api/cameras/{device}", answer=change, operation="update_camera"),
-    Route(method="DELETE", path="/api/cameras/{device}", answer=remove, operation="remove_camera"),
     Route(
         method="GET", path="/api/cameras/{camera}/snapshot.jpg", answer=take_still, capability="stream:read",
         on_camera=True, takes_ticket=True, takes_basic=True,

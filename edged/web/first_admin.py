@@ -7,9 +7,9 @@ import os
 from starlette.responses import Response
 
 from edged.credentials.decision import Reason
-from edged.web import bodies
+from edged.web.bodies import answer_operation
 from edged.web.credentials import is_own_page
-from edged.web.requests import Request, Route
+from edged.web.requests import Request
 
 
 async def claim(request: Request) -> Response:
@@ -18,7 +18,7 @@ async def claim(request: Request) -> Response:
         refusal = request.services.gate.refuse(Reason.ORIGIN_DENIED, "none", request.session.transport)
         refusal.hint = "ask by the address of this box, by localhost or by its own name, and from no other site"
         raise refusal
-    return await bodies.create(request, "claim")
+    return await answer_operation(request)
 
 
 def own_names() -> frozenset[str]:
@@ -26,6 +26,3 @@ def own_names() -> frozenset[str]:
     name = os.uname().nodename.lower()
     short = name.partition(".")[0]
     return frozenset({name, short, f"{short}.local"})
-
-
-ROUTES = (Route(method="POST", path="/api/claim", answer=claim, operation="claim"),)

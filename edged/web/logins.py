@@ -12,7 +12,7 @@ from edged.errors import InvalidParams, Refused
 from edged.web.bodies import FORM, is_form, parse_form, parse_object, read_body
 from edged.web.credentials import is_json
 from edged.web.faults import respond
-from edged.web.requests import Request, Route, json_response, read_query
+from edged.web.requests import Request, json_response, read_query
 
 _MEMBERS: Final = ("username", "password", "alg")
 
@@ -44,6 +44,3 @@ def _read(headers: Headers, body: bytes) -> dict[str, object] | None:
     else:
         return None
     return {name: members[name] for name in _MEMBERS if name in members}
-
-
-ROUTES = (Route(method="POST", path="/api/token", answer=create_stream_token, operation="create_stream_token"),)

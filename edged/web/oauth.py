@@ -15,7 +15,7 @@ from edged.credentials.callers import Credential, NoCredential, parse_credential
 from edged.errors import InvalidParams
 from edged.web.bodies import FORM, is_form, parse_form
 from edged.web.credentials import text_of
-from edged.web.requests import Request, Route, json_response
+from edged.web.requests import Request, json_response
 
 #: Bytes of a form: it is read before anybody has shown who they are.
 LONGEST_FORM: Final = 16 * 1024
@@ -43,7 +43,8 @@ async def revoke(request: Request) -> Response:
             raise InvalidParams("include_made is neither true nor false")
     except InvalidParams as problem:
         return _invalid_request(problem)
-    shown = request.read_shown(REVOKE)
+    assert request.route is not None, "the endpoint has asked the gate"
+    shown = request.read_shown(request.route)
     if not isinstance(shown, NoCredential) and text_of(shown) != token:
         request.identify(shown)
     # One that cannot be read is one that nobody could use (RFC 7009, section 2.2).
@@ -61,19 +62,6 @@ async def read_client(request: Request) -> Credential:
         return parse_credential(await _read_one(request, "client_secret", ""))
     except InvalidParams:
         return NoCredential()
-
-
-REVOKE: Final = Route(
-    method="POST", path="/oauth/revoke", answer=revoke, operation="revoke_token", takes_basic=True,
-    read_client=read_client,
-)  # fmt: skip
-ROUTES = (
-    Route(
-        method="POST", path="/oauth/introspect", answer=introspect, operation="introspect_token", takes_basic=True,
-        read_client=read_client,
-    ),
-    REVOKE,
-)  # fmt: skip
 
 
 async def _read_form(request: Request) -> list[tuple[str, str]]:

@@ -96,6 +96,8 @@ class Request:
     catalogue: Catalogue
     services: Services
     session: Session
+    #: The row that answers it; set by `enter`.
+    route: Route | None = None
     #: The body, where it was read already, and the credential that it holds.
     body: bytes | None = field(default=None, repr=False)
     client: Credential = field(default_factory=NoCredential, repr=False)
@@ -131,6 +133,7 @@ class Request:
 
     def enter(self, route: Route) -> None:
         """Ask the gate. Raises Refused, or CameraNotFound for a camera that the caller may not see."""
+        self.route = route
         if self._is_open(route) or (route.open_if is not None and route.open_if(self)):
             return
         self._authenticate(route)
@@ -332,12 +335,3 @@ def read_int(request: Request, name: str, default: int | None, *, least: int, mo
     if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
         raise InvalidParams(f"{name} must be a whole number from {least} to {most}")
     return int(text)
-
-
-def read_page(request: Request) -> dict[str, object]:
-    """?limit= and ?offset= of a list, as far as they are given. Raises InvalidParams."""
-    given = {
-        "limit": read_int(request, "limit", None, least=1, most=1000),
-        "offset": read_int(request, "offset", None, least=0, most=999_999_999),
-    }
-    return {name: value for name, value in given.items() if value is not None}

@@ -1,17 +1,11 @@
-"""/api/tokens: sign a token (contract 10.1); /api/token/refresh: a token for a token (contract 5.2)."""
+"""/api/token/refresh: a token for a token (contract 5.2)."""
 
 from __future__ import annotations
 
 from starlette.responses import Response
 
-from edged.web import bodies
 from edged.web.credentials import read_credential, text_of
-from edged.web.requests import Request, Route, json_response
-
-
-async def issue(request: Request) -> Response:
-    """A new token: 201, and the only answer that holds it."""
-    return await bodies.create(request, "issue_token")
+from edged.web.requests import Request, json_response
 
 
 async def refresh(request: Request) -> Response:
@@ -20,9 +14,3 @@ async def refresh(request: Request) -> Response:
     made = await request.call("refresh_token", {"token": text} if text else {})
     told = {"token": made.token, "token_type": made.token_type, "expires_in": made.expires_in}
     return json_response({**told, "permissions": made.permissions})
-
-
-ROUTES = (
-    Route(method="POST", path="/api/tokens", answer=issue, operation="issue_token"),
-    Route(method="POST", path="/api/token/refresh", answer=refresh, operation="refresh_token"),
-)
