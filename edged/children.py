@@ -17,12 +17,14 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import structlog
 import trio
 
 from edged.descriptors import is_exhausted
 from edged.errors import DependencyFailed, OutOfDescriptors
+from edged.landlock import Landlock, try_landlock
 
 #: Seconds between two looks at a child while there is no descriptor by which to await its end.
 _LOOK_SECONDS = 0.05
@@ -137,10 +139,27 @@ class Child:
             self._process.wait()
 
 
+class Spawn(Protocol):
+    """Starts a child: `spawn`, with what holds for all children filled in."""
+
+    def __call__(
+        self, arguments: Sequence[str], *, folder: Path | None = None, stdout: bool = True, stderr: bool = True
+    ) -> Child: ...
+
+
+def find_landlock(landlock: Landlock, environment: Mapping[str, str]) -> Landlock | None:
+    """The same if this machine can apply it, which is tried once; else None, and one log line says why."""
+    if why := try_landlock(landlock, environment.get("PATH", os.defpath)):
+        _log.info("children_not_confined", why=why, remedy="install util-linux 2.40 or newer, on Linux 6.2 or newer")
+        return None
+    return landlock
+
+
 def spawn(
     arguments: Sequence[str],
     *,
     environment: Mapping[str, str],
+    landlock: Landlock | None,
     folder: Path | None = None,
     stdout: bool = True,
     stderr: bool = True,
@@ -148,7 +167,8 @@ def spawn(
     """Start a child, from the main thread; returns at once.
 
     `arguments[0]` is a path, or a name looked up in `environment["PATH"]`; `environment` is the child's whole one;
-    `folder` its working folder. Output that is not asked for goes to /dev/null, as does its input.
+    `landlock` what it may open, None for everything that we may; `folder` its working folder. Output that is not asked
+    for goes to /dev/null, as does its input.
     Raises DependencyFailed if the program, or `setpriv`, cannot be found or started; OutOfDescriptors if no descriptor
     is left for it.
     """
@@ -163,8 +183,9 @@ def spawn(
         try:
             output, output_end = _pipe(ends) if stdout else (None, subprocess.DEVNULL)
             errors, errors_end = _pipe(ends) if stderr else (None, subprocess.DEVNULL)
+            confined = landlock.options(program) if landlock else []
             process = subprocess.Popen(
-                [guard, "--pdeathsig", "KILL", "--", program, *arguments[1:]],
+                [guard, "--pdeathsig", "KILL", *confined, "--", program, *arguments[1:]],
                 stdin=subprocess.DEVNULL,
                 stdout=output_end,
                 stderr=errors_end,

@@ -3,7 +3,7 @@
 * A test that takes longer than its limit (90 s, marked `slow` 300 s, both times EDGED_TEST_PATIENCE) fails: what runs
   in trio is cancelled, anything else, or what will not be cancelled for 5 s, interrupted where it stands; and if even
   that does not help, all stacks are printed and the whole run ends 15 s later.
-* `mediamtx`, `ffmpeg` and `umockdev` tests are skipped where these are missing, and the end of the
+* `mediamtx`, `ffmpeg`, `landlock` and `umockdev` tests are skipped where these are missing, and the end of the
   output says so in one line each.
 * No secret that the suite made (planted.py) stands in what a test printed, logged or wrote to standard error.
 * EDGED_TEST_PART=2/4 runs every fourth test from the second on: the four parts, side by side, are the suite
@@ -35,6 +35,8 @@ import planted
 import pytest
 import trio
 
+from edged.landlock import Landlock, try_landlock
+
 planted.install()
 
 SECONDS = 90.0
@@ -45,6 +47,7 @@ SHOWN_LINES = 60
 ABSENT = {
     "mediamtx": "mediamtx not found (scripts/get-mediamtx installs it)",
     "ffmpeg": "ffmpeg not found (apt-get install ffmpeg)",
+    "landlock": "setpriv has no Landlock here (util-linux 2.40 and Linux 6.2 bring it: Debian 13)",
     "umockdev": "umockdev not found (apt-get install umockdev python3-gi gir1.2-umockdev-1.0)",
 }
 # A busy machine is slow, not wrong; and whether a change lands does not hang on which examples were drawn.
@@ -66,6 +69,8 @@ class TookTooLong(BaseException):
 @functools.cache
 def is_here(marker: str) -> bool:
     """Whether this machine has what the marker's tests need."""
+    if marker == "landlock":
+        return not try_landlock(Landlock([Path("/etc/edged")]), os.environ.get("PATH", os.defpath))
     if marker != "umockdev":
         return shutil.which(marker) is not None
     if shutil.which("umockdev-wrapper") is None:

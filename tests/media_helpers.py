@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from edged.children import spawn
 from edged.config.model import MediaMTXSettings
 from edged.mediamtx.process import ServerState, Supervisor, Timing
 
@@ -110,8 +111,9 @@ def supervisor(hook: Hook, runtime: Path, binary: str | Path, *, timing: Timing 
         hook_url=lambda: hook.url,
         new_secret=hook.new_secret,
         drop_secret=hook.drop_secret,
-        runtime=runtime,
-        environment=ENVIRONMENT,
+        spawn=partial(spawn, environment=ENVIRONMENT, landlock=None),
+        search_path=ENVIRONMENT["PATH"],
+        folder=runtime,
         timing=timing,
         **wanted,  # type: ignore[arg-type]
     )

@@ -54,7 +54,7 @@ class Spawner:
     arguments: list[Sequence[str]] = field(default_factory=list)
 
     def __call__(self, arguments: Sequence[str], *, stdout: bool, stderr: bool) -> children.Child:
-        child = children.spawn(arguments, environment=dict(os.environ), stdout=stdout, stderr=stderr)
+        child = children.spawn(arguments, environment=dict(os.environ), landlock=None, stdout=stdout, stderr=stderr)
         self.started.append(child)
         self.arguments.append(arguments)
         return child
@@ -134,7 +134,7 @@ async def open_mediamtx(folder: Path, *, transport: Literal["tcp", "udp"] = "tcp
     }  # fmt: skip
     file = folder / "mediamtx.json"
     file.write_text(json.dumps(settings))
-    child = children.spawn(["mediamtx", str(file)], environment=dict(os.environ))
+    child = children.spawn(["mediamtx", str(file)], environment=dict(os.environ), landlock=None)
     async with child, trio.open_nursery() as nursery:
         for stream in (child.stdout, child.stderr):
             assert stream is not None
@@ -193,7 +193,7 @@ async def publish(server: Server, name: str, *, transport: str = "tcp") -> Async
         *("-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-pix_fmt", "yuv420p", "-g", "5"),
         *("-f", "rtsp", "-rtsp_transport", transport, f"rtsp://{server.rtsp}/{name}"),
     ]
-    spawn = partial(children.spawn, environment=dict(os.environ), stdout=False, stderr=False)
+    spawn = partial(children.spawn, environment=dict(os.environ), landlock=None, stdout=False, stderr=False)
     async with spawn(arguments):
         await server.until(lambda path: path.ready, name)
         yield

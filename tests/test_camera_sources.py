@@ -35,7 +35,7 @@ async def publishing(url: str, *, rate: float = 10, gop: int = 10, size: str = "
         *("-i", f"testsrc2=size={size}:rate={rate}", "-c:v", "libx264", "-preset", "ultrafast"),
         *("-tune", "zerolatency", "-pix_fmt", "yuv420p", "-g", str(gop), "-f", "rtsp", "-rtsp_transport", "tcp", url),
     ]
-    spawn = partial(children.spawn, environment=dict(os.environ), stdout=False, stderr=False)
+    spawn = partial(children.spawn, environment=dict(os.environ), landlock=None, stdout=False, stderr=False)
     async with spawn(arguments):
         yield
 

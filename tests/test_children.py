@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def shell(script: str, **more: Any) -> Child:
-    return spawn(["sh", "-c", script], environment=ENVIRONMENT, **more)
+    return spawn(["sh", "-c", script], environment=ENVIRONMENT, landlock=None, **more)
 
 
 async def read_all(stream: trio.lowlevel.FdStream | None) -> bytes:
@@ -68,7 +68,9 @@ async def test_a_child_has_the_given_environment_and_folder_and_no_more(tmp_path
     """Nothing of our own environment reaches it, and it reads no input."""
     with fail_after(10):
         environment = {**ENVIRONMENT, "A": "b"}
-        async with spawn(["sh", "-c", "env; pwd; cat"], environment=environment, folder=tmp_path) as child:
+        async with spawn(
+            ["sh", "-c", "env; pwd; cat"], environment=environment, landlock=None, folder=tmp_path
+        ) as child:
             said = (await read_all(child.stdout)).decode().split("\n")
     assert "A=b" in said
     assert str(tmp_path) in said
@@ -145,7 +147,7 @@ async def test_signals_to_the_dead_do_nothing() -> None:
 async def test_a_missing_program_is_an_error_with_a_remedy() -> None:
     """It names the program and what to do."""
     with pytest.raises(DependencyFailed, match="no program 'no-such-thing'") as caught:
-        spawn(["no-such-thing"], environment=ENVIRONMENT)
+        spawn(["no-such-thing"], environment=ENVIRONMENT, landlock=None)
     assert "install no-such-thing" in caught.value.hint
 
 
@@ -155,7 +157,7 @@ async def test_a_missing_guard_is_an_error_with_a_remedy(tmp_path: Path) -> None
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     with pytest.raises(DependencyFailed, match="setpriv") as caught:
-        spawn([str(program)], environment={"PATH": str(tmp_path)})
+        spawn([str(program)], environment={"PATH": str(tmp_path)}, landlock=None)
     assert "util-linux" in caught.value.hint
 
 
@@ -163,9 +165,9 @@ async def test_a_folder_that_is_not_there_is_an_error_that_leaks_nothing(tmp_pat
     """A failed start closes what it had opened."""
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(DependencyFailed, match="could not be started"):
-        spawn(["true"], environment=ENVIRONMENT, folder=tmp_path / "absent")
+        spawn(["true"], environment=ENVIRONMENT, landlock=None, folder=tmp_path / "absent")
     with pytest.raises(DependencyFailed):
-        spawn(["true"], environment=ENVIRONMENT, folder=tmp_path / "absent", stdout=False, stderr=False)
+        spawn(["true"], environment=ENVIRONMENT, landlock=None, folder=tmp_path / "absent", stdout=False, stderr=False)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
@@ -208,7 +210,7 @@ PARENT = """
 import os, sys, trio
 from edged.children import spawn
 async def main():
-    async with spawn(["sleep", "60"], environment={"PATH": os.environ["PATH"]}) as child:
+    async with spawn(["sleep", "60"], environment={"PATH": os.environ["PATH"]}, landlock=None) as child:
         print(child.pid, flush=True)
         await trio.sleep_forever()
 trio.run(main)

@@ -75,7 +75,7 @@ async def test_a_call_without_a_socket_says_so() -> None:
 async def test_a_child_that_ends_meanwhile_is_no_zombie() -> None:
     """Its end is noticed without a descriptor, and it is reaped."""
     with fail_after(10):
-        async with spawn(["sleep", "60"], environment=ENVIRONMENT) as child:
+        async with spawn(["sleep", "60"], environment=ENVIRONMENT, landlock=None) as child:
             with no_descriptor():
                 child.kill()
                 assert await child.wait() == -9
@@ -85,7 +85,7 @@ async def test_a_child_that_ends_meanwhile_is_no_zombie() -> None:
 async def test_leaving_the_block_reaps_it_also_then() -> None:
     """Whoever spawned it and fails for want of a descriptor leaves nothing behind."""
     with fail_after(10):
-        child = spawn(["sleep", "60"], environment=ENVIRONMENT)
+        child = spawn(["sleep", "60"], environment=ENVIRONMENT, landlock=None)
         with no_descriptor():
             async with child:
                 pass
@@ -97,7 +97,7 @@ async def test_a_child_that_cannot_be_spawned_leaves_no_pipe() -> None:
     """The error is of the family, and as many descriptors are open as before."""
     before = len(list(OPEN.iterdir()))
     with no_descriptor(), pytest.raises(OutOfDescriptors, match="Too many open files"):
-        spawn(["sleep", "60"], environment=ENVIRONMENT)
+        spawn(["sleep", "60"], environment=ENVIRONMENT, landlock=None)
     assert len(list(OPEN.iterdir())) == before
 
 

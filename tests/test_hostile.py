@@ -668,7 +668,7 @@ async def besieged_hook(folder: Path) -> AsyncIterator[tuple[RunningDaemon, Call
     server = msgspec.structs.replace(config.mediamtx, binary=str(install_standin(folder / "standin")))
     async with besieged(folder, config=msgspec.structs.replace(config, mediamtx=server)) as daemon:
         await daemon.wait_media()
-        url = urlsplit(json.loads((config.paths.runtime / "mediamtx.json").read_text())["authHTTPAddress"])
+        url = urlsplit(json.loads((config.paths.runtime / "children" / "mediamtx.json").read_text())["authHTTPAddress"])
 
         async def question(body: bytes) -> int:
             head = f"POST {url.path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode()
@@ -704,7 +704,7 @@ async def test_the_hooks_listener_answers_bad_http(tmp_path: Path, log: io.Strin
     """Another path, another method, a huge body, half a question, bytes that are no HTTP."""
     with fail_after(60):
         async with besieged_hook(tmp_path) as (daemon, hook):
-            text = (daemon.config.paths.runtime / "mediamtx.json").read_text()
+            text = (daemon.config.paths.runtime / "children" / "mediamtx.json").read_text()
             url = urlsplit(json.loads(text)["authHTTPAddress"])
             port, path = url.port or 0, url.path.encode()
             for data, status in (

@@ -205,6 +205,6 @@ async def publish_sound(server: Server, name: str) -> AsyncIterator[None]:
         *("ffmpeg", "-nostdin", "-loglevel", "error", "-re", "-f", "lavfi", "-i", "sine", "-c:a", "aac"),
         *("-f", "rtsp", "-rtsp_transport", "tcp", f"rtsp://{server.rtsp}/{name}"),
     ]
-    async with children.spawn(arguments, environment=dict(os.environ), stdout=False, stderr=False):
+    async with children.spawn(arguments, environment=dict(os.environ), landlock=None, stdout=False, stderr=False):
         await server.until(lambda path: path.ready, name)
         yield

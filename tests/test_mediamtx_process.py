@@ -33,6 +33,7 @@ from patience import fail_after
 from structlog.testing import capture_logs
 from test_mediamtx_settings import FakeSource
 
+from edged.children import spawn
 from edged.config.model import MediaMTXSettings
 from edged.mediamtx.paths import Paths
 from edged.mediamtx.ports import pick_ports
@@ -97,8 +98,9 @@ async def test_the_search_is_repeated_each_30_seconds(
             hook_url=str,
             new_secret=lambda path, action, uses: "",
             drop_secret=lambda secret: None,
-            runtime=tmp_path,
-            environment={},
+            spawn=partial(spawn, environment={}, landlock=None),
+            search_path="",
+            folder=tmp_path,
         )
         with trio.move_on_after(95):
             await server.run()
@@ -242,8 +244,9 @@ async def test_pauses_grow_and_start_anew_after_health(
         hook_url=str,
         new_secret=lambda path, action, uses: "",
         drop_secret=lambda secret: None,
-        runtime=tmp_path,
-        environment={},
+        spawn=partial(spawn, environment={}, landlock=None),
+        search_path="",
+        folder=tmp_path,
     )
     with trio.move_on_after(1 + 2 + 4 + 8 + 16 + 32 + 60 + 60 + 1 + 2 + 4 + 0.5):
         await server.run()

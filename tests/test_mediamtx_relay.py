@@ -108,7 +108,7 @@ def start_client(relay: Relay, *, in_shell: bool = False) -> children.Child:
     if in_shell:
         # Not replaced by its command: the shell waits for it.
         command = ["/bin/sh", "-c", '"$@"; exit $?', "sh", *command]
-    return children.spawn(command, environment=ENVIRONMENT)
+    return children.spawn(command, environment=ENVIRONMENT, landlock=None)
 
 
 async def read_until(child: children.Child, wanted: bytes) -> None:

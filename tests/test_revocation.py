@@ -90,7 +90,7 @@ HOLDS = {"key": hold_key, "jti": hold_jti, "token": hold_token}
 
 def media_api(daemon: RunningDaemon) -> Client:
     """MediaMTX's own API, with the password that edged made for itself: what it lists is what there is."""
-    text = (daemon.config.paths.runtime / "mediamtx.json").read_text()
+    text = (daemon.config.paths.runtime / "children" / "mediamtx.json").read_text()
     port = port_of((json.loads(text)["apiAddress"],))
     return Client("127.0.0.1", port, "edged", planted.child_secrets("api")[-1], protocols=("rtsp", "webrtc", "hls"))
 

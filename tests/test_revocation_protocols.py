@@ -190,7 +190,7 @@ async def get(daemon: RunningDaemon, target: str, secret: str) -> Transfer:
 
 async def list_sessions(daemon: RunningDaemon) -> list[MediaSession]:
     """What MediaMTX itself lists, but edged's own publishers."""
-    text = (daemon.config.paths.runtime / "mediamtx.json").read_text()
+    text = (daemon.config.paths.runtime / "children" / "mediamtx.json").read_text()
     port = port_of((json.loads(text)["apiAddress"],))
     protocols = ("rtsp", "webrtc", "hls", "rtmp", "srt")
     client = Client("127.0.0.1", port, "edged", planted.child_secrets("api")[-1], protocols=protocols)

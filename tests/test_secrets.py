@@ -324,7 +324,7 @@ async def assert_worthless(daemon: RunningDaemon, passwords: set[str]) -> None:
 
     MediaMTX lets whoever showed a wrong credential wait for seconds, so all are tried at once.
     """
-    api = port_of((json.loads((daemon.config.paths.runtime / "mediamtx.json").read_text())["apiAddress"],))
+    api = port_of((json.loads((daemon.config.paths.runtime / "children" / "mediamtx.json").read_text())["apiAddress"],))
 
     async def read(camera: str, user: str, secret: str) -> None:
         reader = RtspReader(daemon.rtsp, camera, user, secret)
@@ -355,7 +355,7 @@ async def assert_worthless(daemon: RunningDaemon, passwords: set[str]) -> None:
 
 async def assert_lists_are_clean(daemon: RunningDaemon, secrets_of_users: list[str]) -> None:
     """MediaMTX's own lists hold no secret, and are open to edged alone."""
-    api = port_of((json.loads((daemon.config.paths.runtime / "mediamtx.json").read_text())["apiAddress"],))
+    api = port_of((json.loads((daemon.config.paths.runtime / "children" / "mediamtx.json").read_text())["apiAddress"],))
     own = planted.child_secrets("api")[-1]
     for path in (
         "/v3/rtspsessions/list", "/v3/rtspconns/list", "/v3/hlssessions/list", "/v3/hlsmuxers/list",

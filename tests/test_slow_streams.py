@@ -34,7 +34,7 @@ async def slow_camera(server: Server, *, rate: float, gop: int) -> AsyncIterator
         *("-tune", "zerolatency", "-pix_fmt", "yuv420p", "-g", str(gop), "-keyint_min", str(gop)),
         *("-f", "rtsp", "-rtsp_transport", "tcp", f"rtsp://{server.rtsp}/camera1"),
     ]
-    spawn = partial(children.spawn, environment=dict(os.environ), stdout=False, stderr=False)
+    spawn = partial(children.spawn, environment=dict(os.environ), landlock=None, stdout=False, stderr=False)
     async with spawn(arguments):
         await server.until(lambda path: path.bytes_received > 0, "camera1")
         # Into the time between two key frames.

@@ -6,12 +6,17 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Final
 
 import trio
 
 from edged import children, systemd
 from edged.access.ledger import Ledger
+from edged.config.load import DIRECTORY
 from edged.config.model import Config
+from edged.config.secrets import CREDENTIAL
+from edged.landlock import Landlock
 from edged.mediamtx.addresses import join_address, reach
 from edged.mediamtx.conditions import Conditions
 from edged.mediamtx.ffmpeg import find_ffmpeg, remove_leftovers
@@ -24,6 +29,9 @@ from edged.mediamtx.settings import USER
 from edged.mediamtx.viewers import Viewers
 from edged.metrics import Metrics
 from edged.net.hook import serve_hook
+
+#: The folder in paths.runtime for what children read: MediaMTX's configuration and playlists for ffmpeg.
+CHILDREN: Final = "children"
 
 
 class Hook:
@@ -86,27 +94,39 @@ class Media:
 
 def build_media(config: Config, ledger: Ledger, metrics: Metrics) -> Media:
     """Build all of it, and remove what an earlier run that was killed left in the runtime folder."""
-    runtime, environment = config.paths.runtime, systemd.child_environment()
+    folder, environment = config.paths.runtime / CHILDREN, systemd.child_environment()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    landlock = children.find_landlock(Landlock(find_private(config), [folder]), environment)
+    spawn = partial(children.spawn, environment=environment, landlock=landlock)
     hook, paths, conditions = Hook(), Paths(), Conditions()
     mediamtx = Supervisor(
-        config.mediamtx, hook_url=lambda: hook.url, runtime=runtime, environment=environment,
+        config.mediamtx, hook_url=lambda: hook.url, spawn=spawn, search_path=environment.get("PATH", ""), folder=folder,
         new_secret=ledger.new_secret, drop_secret=ledger.drop_secret, wanted_paths=paths.wanted,
     )  # fmt: skip
-    spawn = partial(children.spawn, environment=environment)
-    remove_leftovers(runtime)
+    remove_leftovers(folder)
     urls = PublishedUrls(mediamtx, ledger)
     frames = Frames(
         spawn, find_ffmpeg, urls.find, drop_secret=ledger.drop_secret,
-        restarted=partial(metrics.child_restarted, "frames"), folder=runtime, conditions=conditions,
+        restarted=partial(metrics.child_restarted, "frames"), folder=folder, conditions=conditions,
     )  # fmt: skip
     publishers = urls.publishers = Publishers(
         spawn, find_ffmpeg, partial(rtsp_address, mediamtx), ledger.new_secret, ledger.drop_secret, paths.list,
         make_way=frames.make_way, restarted=partial(metrics.child_restarted, "publisher"),
-        intruded=metrics.publisher_intruded, unreachable=mediamtx.suspect, folder=runtime, conditions=conditions,
+        intruded=metrics.publisher_intruded, unreachable=mediamtx.suspect, folder=folder, conditions=conditions,
     )  # fmt: skip
-    looks = Looks(spawn, find_ffmpeg, frames, conditions, publishers.is_trying, folder=runtime)
+    looks = Looks(spawn, find_ffmpeg, frames, conditions, publishers.is_trying, folder=folder)
     viewers = Viewers(mediamtx, metrics.session_kicked)
     return Media(hook, paths, mediamtx, viewers, conditions, frames, publishers, looks)
+
+
+def find_private(config: Config) -> list[Path]:
+    """What no child has to open: the databases, the local socket and the code for the first administrator beside it,
+    systemd's credentials, the settings (addresses of cameras hold passwords), and the files of shared secrets."""
+    found = [config.paths.state, config.paths.runtime, DIRECTORY.parent, systemd.credentials_directory()]
+    secrets_files = [
+        Path(source) for source in config.auth.shared_secrets.values() if not source.startswith(CREDENTIAL)
+    ]
+    return [path for path in (*found, *secrets_files) if path is not None]
 
 
 def rtsp_address(mediamtx: Supervisor) -> str | None:

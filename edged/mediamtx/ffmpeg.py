@@ -13,16 +13,15 @@ import re
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import trio
 
-from edged.children import Child
 from edged.config.camera_urls import find_fault
 from edged.config.sources import RtspTransport
 from edged.errors import DependencyFailed
@@ -66,12 +65,6 @@ _LEVEL = re.compile(
 )
 _COMPONENT = re.compile(r"\[([^\]@]{1,60}?)(?: @ [0-9a-fx]+)?\]")
 _COMPLAINTS: Final = frozenset({"panic", "fatal", "error"})
-
-
-class Spawn(Protocol):
-    """Starts a child; `edged.children.spawn` with its environment filled in."""
-
-    def __call__(self, arguments: Sequence[str], *, stdout: bool, stderr: bool) -> Child: ...
 
 
 #: Where ffmpeg is; asked before each start, so that an ffmpeg installed later is found. Raises DependencyFailed.

@@ -18,6 +18,7 @@ from typing import Final
 import structlog
 import trio
 
+from edged.children import Spawn
 from edged.config.sources import RtspTransport
 from edged.errors import DependencyFailed
 from edged.mediamtx import causes, ffmpeg
@@ -191,7 +192,7 @@ class Frames:
 
     def __init__(
         self,
-        spawn: ffmpeg.Spawn,
+        spawn: Spawn,
         find_ffmpeg: ffmpeg.FindFfmpeg,
         reader_url: Callable[[str], str | None],
         *,

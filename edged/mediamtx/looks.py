@@ -16,6 +16,7 @@ from typing import Final, Protocol
 import structlog
 import trio
 
+from edged.children import Spawn
 from edged.errors import DependencyFailed
 from edged.mediamtx import causes, ffmpeg
 from edged.mediamtx.causes import Cause, NoPicture
@@ -81,7 +82,7 @@ class Looks:
 
     def __init__(
         self,
-        spawn: ffmpeg.Spawn,
+        spawn: Spawn,
         find_ffmpeg: ffmpeg.FindFfmpeg,
         pictures: Pictures,
         conditions: Conditions,

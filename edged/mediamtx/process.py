@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import structlog
 import trio
 
-from edged.children import Child, spawn
+from edged.children import Child, Spawn
 from edged.config.addresses import OFF
 from edged.config.model import ADDRESSES, MediaMTXSettings
 from edged.errors import DependencyFailed, EdgedError, OutOfDescriptors
@@ -109,8 +109,9 @@ class NewSecret(Protocol):
 class Supervisor:
     """Keeps one MediaMTX running.
 
-    `hook_url` gives the address that MediaMTX asks (it must be listening by then), `runtime` is a folder of ours for
-    the configuration file, `environment` the child's whole one, `wanted_paths` the paths to start with.
+    `hook_url` gives the address that MediaMTX asks (it must be listening by then), `spawn` starts it,
+    `search_path` is the PATH variable that the program is looked for in, `folder` is for its configuration file and
+    its working folder, `wanted_paths` the paths to start with.
     `client` is the control API while MediaMTX is ready, else None; `states` tells every change of `state`.
     """
 
@@ -121,8 +122,9 @@ class Supervisor:
         hook_url: Callable[[], str],
         new_secret: NewSecret,
         drop_secret: Callable[[str], None],
-        runtime: Path,
-        environment: Mapping[str, str],
+        spawn: Spawn,
+        search_path: str,
+        folder: Path,
         wanted_paths: Callable[[], Mapping[str, PathConf]] = dict,
         timing: Timing = Timing(),
     ) -> None:
@@ -130,8 +132,9 @@ class Supervisor:
         self._hook_url = hook_url
         self._new_secret = new_secret
         self._drop_secret = drop_secret
-        self._runtime = runtime
-        self._environment = environment
+        self._spawn = spawn
+        self._search_path = search_path
+        self._folder = folder
         self._wanted_paths = wanted_paths
         self._timing = timing
         self._refused_keys: set[str] = set()
@@ -166,7 +169,7 @@ class Supervisor:
 
     async def _live_once(self) -> _Life:
         """One life, from the search for the program to its end."""
-        binary = find_binary(self._settings.binary, self._environment.get("PATH", ""))
+        binary = find_binary(self._settings.binary, self._search_path)
         if binary.path is None:
             return _Life(ServerState("missing", f"no MediaMTX at {', '.join(binary.searched)}", GET_IT))
         version: Version | None = None
@@ -185,11 +188,11 @@ class Supervisor:
         finally:
             self._drop_secret(secret)
             with contextlib.suppress(OSError):
-                (self._runtime / CONFIG_NAME).unlink()
+                (self._folder / CONFIG_NAME).unlink()
 
     async def _read_version(self, binary: str) -> Version | None:
         """Ask the program; None if its answer holds no version. Raises DependencyFailed if it cannot be run."""
-        async with spawn([binary, "--version"], environment=self._environment, stderr=False) as child:
+        async with self._spawn([binary, "--version"], stderr=False) as child:
             said = bytearray()
             with trio.move_on_after(self._timing.ready_within):
                 while len(said) < 4096 and (data := await child.stdout.receive_some(4096)):  # type: ignore[union-attr]
@@ -207,8 +210,8 @@ class Supervisor:
 
     def _write_config(self, settings: MediaMTXSettings, api_port: int, version: Version) -> Path:
         """A new file that only this user can read: it names the hook's address."""
-        self._runtime.mkdir(parents=True, exist_ok=True)
-        path = self._runtime / CONFIG_NAME
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / CONFIG_NAME
         path.unlink(missing_ok=True)
         text = render(
             settings,
@@ -228,7 +231,7 @@ class Supervisor:
         health = Health(client, None if start.settings.rtsp == OFF else reach(start.settings.rtsp))
         tail: deque[bytes] = deque(maxlen=TAIL_LINES)
         ready_at: list[float] = []
-        child = spawn([start.binary, str(start.config)], environment=self._environment, folder=self._runtime)
+        child = self._spawn([start.binary, str(start.config)], folder=self._folder)
         async with child, trio.open_nursery() as readers:
             self._enter(start.state("starting", child.pid))
             streams = [stream for stream in (child.stdout, child.stderr) if stream is not None]

@@ -22,6 +22,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 import structlog
 import trio
 
+from edged.children import Spawn
 from edged.errors import DependencyFailed
 from edged.mediamtx import causes, ffmpeg
 from edged.mediamtx.causes import Cause, NoPicture
@@ -183,7 +184,7 @@ class Publishers:
 
     def __init__(
         self,
-        spawn: ffmpeg.Spawn,
+        spawn: Spawn,
         find_ffmpeg: ffmpeg.FindFfmpeg,
         rtsp_address: Callable[[], str | None],
         new_secret: NewSecret,
