@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 import trio
 
 from edged import systemd
@@ -36,8 +36,7 @@ from edged.signing.keyring import Keyring
 from edged.store import meta
 
 
-@dataclass(frozen=True, slots=True)
-class Accounts:
+class Accounts(msgspec.Struct, frozen=True):
     """What changes credentials and commits, loaded from the trust database."""
 
     registrar: Registrar
@@ -48,8 +47,7 @@ class Accounts:
     service_tokens: ServiceTokens
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(msgspec.Struct, frozen=True):
     """The gate, everything it decides by, and everything that changes that."""
 
     clock: Clock

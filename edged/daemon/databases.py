@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from edged.errors import EdgedError
@@ -18,8 +18,7 @@ from edged.store.opening import leave_marker
 _log = structlog.get_logger("edged")
 
 
-@dataclass(frozen=True, slots=True)
-class Databases:
+class Databases(msgspec.Struct, frozen=True):
     """Both, open."""
 
     trust: Database

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
+
+import msgspec
 
 from edged.access.admissions import Ended
 from edged.cameras.model import CameraChanged
@@ -22,8 +23,7 @@ from edged.reactions import revocations
 from edged.reactions import viewers as viewer_reactions
 
 
-@dataclass(frozen=True, slots=True)
-class Feeds:
+class Feeds(msgspec.Struct, frozen=True):
     """One reader of each feed for each who follows it."""
 
     cameras_for_media: Reader[CameraChanged]

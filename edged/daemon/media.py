@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
 
 from edged import children, systemd
@@ -78,8 +78,7 @@ class PublishedUrls:
         return f"rtsp://{USER}:{self._ledger.new_secret(name, 'read', 2)}@{address}/{name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Media:
+class Media(msgspec.Struct, frozen=True):
     """MediaMTX and what stands around it; nothing runs yet."""
 
     hook: Hook

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from edged import systemd
 from edged.config.model import Config
@@ -15,8 +15,7 @@ from edged.credentials.wrapping import WrappingKey
 from edged.signing.issuers import Source
 
 
-@dataclass(frozen=True, slots=True)
-class Secrets:
+class Secrets(msgspec.Struct, frozen=True):
     """`shared`: the HS256 secrets; `wrapping`: what the private halves of signing keys are encrypted with, None where
     the operator gives no such key."""
 
