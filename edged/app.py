@@ -34,9 +34,9 @@ from edged.errors import ConfigError, EdgedError
 from edged.library.disks import Disks
 from edged.library.snapshots import Snapshots
 from edged.metrics import Metrics
-from edged.net.doors import Doors
+from edged.net.handlers import Handlers
 from edged.net.hook import Answer
-from edged.net.listener import Server
+from edged.net.server import Server
 from edged.operations import gather, metric_labels, streams
 from edged.operations.caller_sessions import Sessions
 from edged.operations.listings import Listings, row
@@ -122,7 +122,7 @@ async def run(
                 started_tasks(media.mediamtx.run, partial(media.paths.run, media.mediamtx), media.viewers.run),
                 tasks(*media_tasks(feeds, access, cameras, media, metrics)),
                 tasks(partial(notify_clients, feeds.cameras_for_clients)),
-                serving(open_listeners(config.listen), Doors(app, rpc.open), config, metrics) as server,
+                serving(open_listeners(config.listen), Handlers(app, rpc.open), config, metrics) as server,
             ):
                 watch(metrics, access, cameras, media, disks, server, services)
                 ready.set()

@@ -5,39 +5,23 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import trio
+from msgspec.structs import replace
 from patience import fail_after
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
+from edged.config.model import LimitSettings
 from edged.credentials.callers import Peer
-from edged.net.doors import Doors, Restriction
-from edged.net.listener import Listener, Server, open_tcp, serve
+from edged.metrics import Metrics
+from edged.net.handlers import Handlers, Restriction
+from edged.net.listeners import Listener, open_tcp
+from edged.net.server import Server, serve
 
-
-@dataclass(frozen=True)
-class SmallLimits:
-    """The settings' defaults."""
-
-    connections: int = 2048
-    unauthenticated_per_address: int = 32
-    connections_per_credential: int = 128
-    head_bytes: int = 16384
-    message_bytes: int = 1048576
-    message_bytes_unauthenticated: int = 16384
-    outbox_messages: int = 256
-    outbox_bytes: int = 1048576
-    stall_seconds: float = 10
-    head_seconds: float = 10
-    keep_alive_seconds: float = 75
-    ping_seconds: float = 30
-    silence_seconds: float = 75
-
-
-LIMITS = SmallLimits()
+LIMITS = LimitSettings()
 
 
 class EchoSession:
@@ -121,6 +105,16 @@ class Served:
         self.refused += 1
 
 
+async def serve_unrestricted(
+    listeners: list[Listener], handlers: Handlers, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """`serve` with the default limits; every listener takes everybody, and no proxy is trusted."""
+    await serve(
+        listeners, handlers, LIMITS, counts=Metrics({}), restrictions={}, is_proxy=lambda _address: False,
+        task_status=task_status,
+    )  # fmt: skip
+
+
 async def plain_app(scope: Any, receive: Any, send: Any) -> None:
     """Answers with the body it was sent."""
     body, more = b"", True
@@ -160,13 +154,13 @@ async def running(
             served.stop = nursery.cancel_scope.cancel
 
             async def start(task_status: Any) -> None:
-                doors = Doors(note, served.open_session)
+                handlers = Handlers(note, served.open_session)
                 await serve(
                     served.listeners,
-                    doors,
+                    handlers,
                     replace(LIMITS, **limits),
                     counts=served,
-                    restrictions={name: Restriction(doors, admit) for name, admit in (admits or {}).items()},
+                    restrictions={name: Restriction(handlers, admit) for name, admit in (admits or {}).items()},
                     is_proxy=is_proxy,
                     task_status=task_status,
                 )

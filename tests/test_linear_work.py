@@ -44,9 +44,10 @@ from edged.errors import EdgedError
 from edged.logs import mask
 from edged.mediamtx.ffmpeg import Complaints
 from edged.mediamtx.output import Output
+from edged.net.handlers import WEBSOCKET_PATHS
 from edged.net.head_lines import HeadLines
-from edged.net.http import BadHead, host_of, target_of
-from edged.net.websocket import choose_subprotocol, refuse_upgrade
+from edged.net.http_heads import BadHead, host_of, target_of
+from edged.net.upgrades import choose_subprotocol, refuse_upgrade
 from edged.operations.catalogue import DeviceParams
 from edged.operations.params import read_params
 from edged.operations.streams import Answer, StreamRequest, find_credential
@@ -120,8 +121,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     "edged.mediamtx.ports:find_holder": (),
     "edged.mediamtx.settings:parse_version": (),
     "edged.metrics.gauges:_VERSION": (),
-    "edged.net.http:_HOST": (),
-    "edged.net.http:_PRINTED_BYTES": (),
+    "edged.net.http_heads:_HOST": (),
+    "edged.net.http_heads:_PRINTED_BYTES": (),
     "edged.operations.revocations:_HASH": (),
     "edged.operations.tokens:_HASH": (),
     "edged.store.backups:_NAME": ("-0000-schema1-",),
@@ -478,7 +479,9 @@ PARSERS = {
     "X-Forwarded-For": Parser(lambda text: client_of("127.0.0.1", [text], lambda _address: True), 2**14, WORDS),
     "an upgrade": Parser(
         lambda text: (
-            refuse_upgrade({"connection": text, "upgrade": text, "sec-websocket-key": text}, b"GET", "/ws"),
+            refuse_upgrade(
+                {"connection": text, "upgrade": text, "sec-websocket-key": text}, b"GET", "/ws", WEBSOCKET_PATHS
+            ),
             choose_subprotocol(text),
         ),
         2**14, WORDS,

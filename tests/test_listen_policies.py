@@ -31,8 +31,9 @@ from edged.credentials.policies import Policy, find_neighbours
 from edged.daemon.listeners import read_policies, read_restrictions
 from edged.errors import ConfigError
 from edged.metrics import Metrics
-from edged.net.doors import Doors
-from edged.net.listener import Refusals, inherit, open_tcp
+from edged.net.handlers import Handlers
+from edged.net.listeners import inherit, open_tcp
+from edged.net.server import Refusals
 from edged.web.routes import list_paths
 
 EVERYWHERE = ("0.0.0.0/0", "::/0")
@@ -269,15 +270,15 @@ def test_what_is_no_address_is_nowhere(address: str) -> None:
 def test_without_a_policy_nothing_stands_in_the_way() -> None:
     """What is the default, however it is written, costs no request anything: no listener is held to anything."""
     metrics = Metrics({})
-    doors = Doors(no_app, no_session)
+    handlers = Handlers(no_app, no_session)
     same = ListenerPolicy(paths=("/ws", "/*"), networks=("::/0", "10.0.0.0/8", "0.0.0.0/0"))
     for policy in (ListenPolicies(), ListenPolicies(main=same, tokens=same)):
         config = Config(listen=ListenSettings(policy=policy))
-        assert read_policies(config.listen) == {} == read_restrictions(config.listen, doors, metrics)
+        assert read_policies(config.listen) == {} == read_restrictions(config.listen, handlers, metrics)
     config = Config(listen=ListenSettings(policy=ListenPolicies(main=ListenerPolicy(networks=("10.0.0.0/8",)))))
-    assert read_restrictions(config.listen, doors, metrics)["main"].doors is doors
+    assert read_restrictions(config.listen, handlers, metrics)["main"].handlers is handlers
     config = Config(listen=ListenSettings(policy=ListenPolicies(main=ListenerPolicy(paths=("/a",)))))
-    assert read_restrictions(config.listen, doors, metrics)["main"].admits is None
+    assert read_restrictions(config.listen, handlers, metrics)["main"].admits is None
 
 
 async def no_app(_scope: Any, _receive: Any, _send: Any) -> None:
@@ -305,11 +306,11 @@ async def ask_from(address: str, port: int, data: bytes, to: str = "127.0.0.1") 
 
 async def test_a_peer_outside_is_told_so_before_anything_is_read_of_it() -> None:
     """403 with its address and the setting, on that listener alone; loopback is a network like any other."""
-    doors = [open_tcp("main", "127.0.0.1:0"), open_tcp("compat", "127.0.0.1:0")]
+    listeners = [open_tcp("main", "127.0.0.1:0"), open_tcp("compat", "127.0.0.1:0")]
     admits = {"main": Policy(["/*"], ["127.0.0.2"]).admits}
     with capture_logs() as log:
-        async with running(listeners=doors, admits=admits) as served:
-            refused = await ask_from("127.0.0.1", doors[0].port, b"")
+        async with running(listeners=listeners, admits=admits) as served:
+            refused = await ask_from("127.0.0.1", listeners[0].port, b"")
             head, _, body = refused.partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 403 ")
             assert b"Connection: close" in head
@@ -319,13 +320,13 @@ async def test_a_peer_outside_is_told_so_before_anything_is_read_of_it() -> None
                 "detail": "127.0.0.1 is in none of the networks of listen.policy.main.networks",
                 "code": "address_denied",
             }
-            assert (await ask_from("127.0.0.1", doors[0].port, UPGRADE)).startswith(b"HTTP/1.1 403 ")
-            assert (await ask_from("127.0.0.1", doors[0].port, b"\x16\x03\x01")).startswith(b"HTTP/1.1 403 ")
+            assert (await ask_from("127.0.0.1", listeners[0].port, UPGRADE)).startswith(b"HTTP/1.1 403 ")
+            assert (await ask_from("127.0.0.1", listeners[0].port, b"\x16\x03\x01")).startswith(b"HTTP/1.1 403 ")
             assert (served.refused, served.scopes, served.sessions) == (3, [], [])
-            assert (await ask_from("127.0.0.2", doors[0].port, GET)).endswith(b"hello")
-            assert (await ask_from("127.0.0.1", doors[1].port, GET)).endswith(b"hello")
+            assert (await ask_from("127.0.0.2", listeners[0].port, GET)).endswith(b"hello")
+            assert (await ask_from("127.0.0.1", listeners[1].port, GET)).endswith(b"hello")
             assert served.refused == 3
-    told = [entry for entry in log if entry["event"] == "peer refused"]
+    told = [entry for entry in log if entry["event"] == "peer_refused"]
     assert [(entry["listener"], entry["address"], entry["times"]) for entry in told] == [("main", "127.0.0.1", 1)]
     assert "listen.policy.main.networks" in told[0]["remedy"]
 

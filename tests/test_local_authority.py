@@ -19,7 +19,7 @@ from edged.config.load import load
 from edged.config.model import AuthSettings
 from edged.credentials.callers import Peer
 from edged.errors import ConfigError, StartFailed
-from edged.net.listener import inherit
+from edged.net.listeners import inherit
 
 ROOT = Peer("main", "127.0.0.1", 4711, find_uid=lambda: 0)
 
@@ -152,7 +152,7 @@ async def test_outside_a_demo_there_is_no_demo_login(tmp_path: Path) -> None:
 def test_a_demo_listens_on_loopback_only(tmp_path: Path, address: str) -> None:
     """The setting is refused for a box that others can reach."""
     (tmp_path / "a.toml").write_text(f'[listen]\nmain = "{address}"\n[auth]\ndemo_login = true\n')
-    with pytest.raises(ConfigError, match=r"auth.demo_login: listen.main .* can be reached from elsewhere"):
+    with pytest.raises(ConfigError, match=r"auth.demo_login: listen.main .* is not a loopback address"):
         load(tmp_path, {})
     listen = "\n".join(f'{name} = "127.0.0.1:{port}"' for port, name in enumerate(("main", "compat", "local"), 1))
     (tmp_path / "a.toml").write_text(f"[listen]\n{listen}\n[auth]\ndemo_login = true\n")

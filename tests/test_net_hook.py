@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from edged.errors import StartFailed
 from edged.net import hook as module
-from edged.net.hook import Question, reply, serve_hook
+from edged.net.hook import HookExchange, reply, serve_hook
 
 
 def answer(body: bytes) -> tuple[int, bytes]:
@@ -157,7 +157,7 @@ async def test_a_question_that_came_whole_needs_no_task():
     with ours, theirs:
         theirs.setblocking(False)
         ours.sendall(post(b"yes"))
-        assert module._answer_now(theirs, Question(answer, b"/h"))
+        assert module._answer_now(theirs, HookExchange(answer, b"/h"))
         assert ours.recv(1000).startswith(b"HTTP/1.1 204 ")
         assert theirs.fileno() == -1
 
@@ -208,7 +208,7 @@ def test_a_status_without_a_name_is_still_a_reply():
 @given(st.lists(st.binary(max_size=300), max_size=5), st.booleans())
 def test_no_bytes_break_a_question(pieces, start_well):
     """For any bytes: a reply, nobody to reply to, or a wish for more; never an exception."""
-    question = Question(answer, b"/h")
+    question = HookExchange(answer, b"/h")
     if start_well:
         assert question.take(b"POST /h HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n") is None
     for piece in [*pieces, b""]:

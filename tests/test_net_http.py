@@ -15,7 +15,8 @@ from net_helpers import ask, connect, plain_app, read_all, read_reply, running, 
 from patience import fail_after
 from structlog.testing import capture_logs
 
-from edged.net.http import BadHead, fault_bytes, host_of, target_of
+from edged.net.http_heads import BadHead, host_of, target_of
+from edged.net.http_replies import fault_bytes
 
 GET = b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

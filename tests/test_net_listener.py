@@ -13,16 +13,15 @@ import pytest
 import trio
 import trio.testing
 from net_helpers import GET_X as GET
-from net_helpers import ask, connect, opened, read_all, read_reply, running, until
+from net_helpers import ask, connect, opened, read_all, read_reply, running, serve_unrestricted, until
 from patience import fail_after
 from structlog.testing import capture_logs
 
-from edged.config.model import LimitSettings
 from edged.errors import StartFailed
-from edged.net import listener as module
 from edged.net import pools
-from edged.net.doors import Doors
-from edged.net.listener import inherit, open_all_tcp, open_tcp, open_unix
+from edged.net import server as module
+from edged.net.handlers import Handlers
+from edged.net.listeners import Listener, inherit, open_all_tcp, open_tcp, open_unix
 
 
 @pytest.mark.parametrize("address", ["", "8002", "a:b", "a:", "a:65536", "a:-1", "a:٣", "::1:80"])
@@ -230,7 +229,7 @@ async def test_accepting_survives_exhaustion_and_clients_that_left():
     real = open_tcp("main", "127.0.0.1:0")
     errors = [OSError(errno.EMFILE, "Too many open files"), OSError(errno.ECONNABORTED, "aborted")]
     with capture_logs() as log:
-        bad = module.Listener("main", cast("socket.socket", BadListening(real.socket, errors)))
+        bad = Listener("main", cast("socket.socket", BadListening(real.socket, errors)))
         async with running(listeners=[bad]) as served, await connect(served.port) as stream:
             await stream.send_all(GET)
             assert (await read_reply(stream))[1] == b"hello"
@@ -302,11 +301,11 @@ async def test_stopping_leaves_no_task_thread_or_file(tmp_path):
 
 
 async def test_a_start_that_is_given_up_ends():
-    """Something else of the services failed while the doors were opening: nothing may wait for them."""
-    door = open_tcp("main", "127.0.0.1:0")
+    """Something else of the services failed while the listeners were opening: nothing may wait for them."""
+    listener = open_tcp("main", "127.0.0.1:0")
     with fail_after(20), trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             scope.cancel()
-            await nursery.start(module.serve, [door], Doors(None, None), LimitSettings())
+            await nursery.start(serve_unrestricted, [listener], Handlers(None, None))
     assert scope.cancelled_caught
-    assert door.socket.fileno() == -1
+    assert listener.socket.fileno() == -1

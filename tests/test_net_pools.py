@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import socket
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 from daemon_helpers import RunningDaemon, make_config, running_daemon
+from msgspec.structs import replace
 from net_helpers import GET_X as GET
 from net_helpers import (
     LIMITS,
@@ -36,20 +36,9 @@ from edged import memory
 from edged.config.model import LimitSettings
 from edged.credentials.callers import Caller, Peer
 from edged.daemon import listeners
-from edged.net import listener, pools
-from edged.net.listener import open_tcp, open_unix
-from edged.net.pools import SIZES, Pools
-
-
-class Member:
-    """A connection as the pools see it."""
-
-    def __init__(self, peer: Peer, place: str) -> None:
-        self.peer = peer
-        self.place = place
-        self.account = ""
-        self.held = 0
-        self.is_authenticated = False
+from edged.net import pools, server
+from edged.net.listeners import Listener, open_tcp, open_unix
+from edged.net.pools import SIZES, Member, Pools
 
 
 def fill(found: Pools, peer: Peer, number: int) -> list[Member]:
@@ -163,7 +152,7 @@ async def test_many_that_are_turned_away_are_a_line_a_minute() -> None:
             for _ in range(12):
                 assert (await ask(served.port, b"")).startswith(b"HTTP/1.1 503 ")
             await first.aclose()
-    lines = [line for line in log if line["event"] == "no place"]
+    lines = [line for line in log if line["event"] == "connection_refused"]
     assert [line["times"] for line in lines] == [1, 1, 1, 1, 1, 7]
     assert {line["address"] for line in lines} == {"127.0.0.1"}
 
@@ -187,7 +176,7 @@ class Exhausted:
 async def test_without_a_descriptor_strangers_make_room_for_the_unix_socket(tmp_path: Path) -> None:
     """They can come again; whoever has authenticated stays, and the log is not filled."""
     local = open_unix("unix", tmp_path / "edged.sock")
-    short = listener.Listener("unix", Exhausted(local.socket, 8), local.path)  # type: ignore[arg-type]
+    short = Listener("unix", Exhausted(local.socket, 8), local.path)  # type: ignore[arg-type]
     with capture_logs() as log:
         async with running(listeners=[open_tcp("main", "127.0.0.1:0"), short]) as served, opened(served) as known:
             await known.send_message("login")
@@ -349,8 +338,8 @@ async def test_one_viewers_key_cannot_keep_root_from_revoking_it(small_daemon: R
 async def test_memory_of_a_crowd_is_given_back_when_it_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once for each crowd; a few connections that come and go cost nothing."""
     given: list[int] = []
-    monkeypatch.setattr(listener, "_GIVE_BACK_SECONDS", 0.0)
-    monkeypatch.setattr(listener.memory, "give_back", lambda: given.append(served.server.connections))
+    monkeypatch.setattr(server, "_RETURN_MEMORY_SECONDS", 0.0)
+    monkeypatch.setattr(server.memory, "give_back", lambda: given.append(served.server.connections))
     async with running(head_seconds=0.2) as served:
         few = [await connect(served.port) for _ in range(8)]
         await until(lambda: served.server.connections == 8)

@@ -13,21 +13,14 @@ from hypothesis import strategies as st
 from net_helpers import LIMITS
 
 from edged.credentials.callers import Peer
-from edged.net.pools import Pools
+from edged.net.pools import Member, Pools
 from edged.net.shares import Share, Turns, counting
 from edged.net.stream import TURN_SECONDS
 
 
-class Member:
-    """A connection as Pools sees it."""
-
-    def __init__(self, address: str) -> None:
-        self.peer = Peer("main", address, 1)
-        self.place = address
-        self.account = ""
-        self.is_authenticated = False
-        self.held = 0
-        self.share: Share
+def make_member(address: str) -> Member:
+    """A connection from there."""
+    return Member(Peer("main", address, 1), address)
 
 
 async def test_connections_of_one_client_take_turns_and_others_are_served_in_between() -> None:
@@ -88,7 +81,7 @@ async def test_the_turns_are_counted_while_connections_are_served_and_no_longer(
 def test_who_pays_is_the_place_before_authentication_and_the_credential_after_it() -> None:
     """One key from two places is one client; two keys behind one address are two."""
     pools = Pools(LIMITS)
-    first, second, third = Member("192.0.2.1"), Member("192.0.2.1"), Member("192.0.2.2")
+    first, second, third = make_member("192.0.2.1"), make_member("192.0.2.1"), make_member("192.0.2.2")
     for member in (first, second, third):
         pools.add(member)
     assert first.share is second.share
@@ -104,7 +97,7 @@ def test_who_pays_is_the_place_before_authentication_and_the_credential_after_it
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["add", "remove", "a", "b", ""]))))
 def test_shares_are_kept_for_as_long_as_somebody_pays_by_them(steps: list[tuple[int, str]]) -> None:
     """Whoever comes, authenticates and goes in any order: none is left at the end, and nobody's is lost."""
-    pools, members, inside = Pools(LIMITS), [Member(f"192.0.2.{n % 2}") for n in range(4)], set()
+    pools, members, inside = Pools(LIMITS), [make_member(f"192.0.2.{n % 2}") for n in range(4)], set()
     for number, what in steps:
         member = members[number]
         if what == "add" and number not in inside:

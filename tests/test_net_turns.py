@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +14,9 @@ from hypothesis import strategies as st
 from net_helpers import LIMITS, EchoSession, Served, connect, frame, open_raw, plain_app, read_reply, running, until
 from rpc_helpers import Box
 
+from edged.credentials.callers import Peer
 from edged.net import shares
+from edged.net.pools import Member
 from edged.net.websocket import WebSocket
 
 
@@ -134,6 +135,8 @@ class Pipe:
 
 
 def make_websocket(received: list[bytes]) -> WebSocket:
+    member = Member(Peer("main", "192.0.2.1", 1), "192.0.2.1")
+    member.share = shares.Share(shares.Turns())
     websocket = WebSocket(
         Pipe(),
         LIMITS,
@@ -142,7 +145,7 @@ def make_websocket(received: list[bytes]) -> WebSocket:
         0.0,
         identify=bool,
         hold=lambda _what, _size: True,
-        payer=SimpleNamespace(share=shares.Share(shares.Turns())),
+        member=member,
     )  # type: ignore[arg-type]
     websocket.session = EchoSession(Served(), None, {}, None, websocket.outbox, None)  # type: ignore[arg-type]
     websocket.session.authenticated = True  # type: ignore[misc]

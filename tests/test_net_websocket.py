@@ -13,7 +13,7 @@ from patience import fail_after
 from structlog.testing import capture_logs
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from edged.net.websocket import choose_subprotocol
+from edged.net.upgrades import choose_subprotocol
 
 
 @pytest.fixture(autouse=True)

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import trio
-from net_helpers import LIMITS
+from net_helpers import serve_unrestricted
 from patience import fail_after
 from rpc_helpers import NOW, Box, camera, row
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from edged.net.doors import Doors
-from edged.net.listener import open_tcp, serve
+from edged.net.handlers import Handlers
+from edged.net.listeners import open_tcp
 from edged.rpc import notifications
 
 
@@ -30,7 +30,7 @@ async def opened(name: str = "main") -> AsyncIterator[tuple[Box, int]]:
         async with trio.open_nursery() as nursery:
             box = Box(nursery)
             listener = open_tcp(name, "127.0.0.1:0")
-            await nursery.start(serve, [listener], Doors(no_app, box.rpc.open), LIMITS)
+            await nursery.start(serve_unrestricted, [listener], Handlers(no_app, box.rpc.open))
             yield box, listener.port
             nursery.cancel_scope.cancel()
 

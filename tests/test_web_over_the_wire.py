@@ -13,13 +13,13 @@ import h11
 import msgspec
 import pytest
 import trio
+from net_helpers import serve_unrestricted
 from patience import fail_after
 from web_helpers import JPEG, Site
 
-from edged.config.model import LimitSettings
 from edged.library.snapshots import Snapshots
-from edged.net.doors import Doors, OpenSession
-from edged.net.listener import open_all_tcp, open_unix, serve
+from edged.net.handlers import Handlers, OpenSession
+from edged.net.listeners import open_all_tcp, open_unix
 
 PICTURE = bytes(range(256)) * 20_000
 LIVE = "/api/cameras/camera0/live.mjpeg"
@@ -36,7 +36,7 @@ async def open_services(site: Site, folder: Path) -> AsyncIterator[tuple[int, Pa
     listeners = [*open_all_tcp("main", ["127.0.0.1:0"]), open_unix("unix", path)]
     port = listeners[0].socket.getsockname()[1]
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve, listeners, Doors(site.app, no_session), LimitSettings())  # type: ignore[arg-type]
+        await nursery.start(serve_unrestricted, listeners, Handlers(site.app, no_session))
         yield port, path
         nursery.cancel_scope.cancel()
 

@@ -11,7 +11,7 @@ from edged.daemon.access import Access
 from edged.daemon.media import Media
 from edged.library.disks import Disks
 from edged.metrics import Metrics
-from edged.net.listener import Server
+from edged.net.server import Server
 from edged.operations.health import count_causes, count_problems
 from edged.operations.services import Services
 from edged.operations.sessions import count_sessions

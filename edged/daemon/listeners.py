@@ -1,4 +1,4 @@
-"""The `[listen]` settings → open listeners, what each of them shows and to whom, and the server behind them."""
+"""The `[listen]` settings → open listeners, what each of them shows and to whom, and serving."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ from edged.config.model import LISTENERS, OFF, Config, LimitSettings, ListenSett
 from edged.credentials.policies import Policy
 from edged.errors import StartFailed
 from edged.metrics import Metrics
-from edged.net.doors import WEBSOCKET_PATHS, Doors, Restriction
-from edged.net.listener import Listener, Server, inherit, open_all_tcp, open_unix, serve
+from edged.net.handlers import WEBSOCKET_PATHS, Handlers, Restriction
+from edged.net.listeners import Listener, inherit, open_all_tcp, open_unix
+from edged.net.server import Server, serve
 from edged.web.app import PathFilter
 
 _log = structlog.get_logger("edged")
 
 
 @asynccontextmanager
-async def serving(listeners: list[Listener], doors: Doors, config: Config, metrics: Metrics) -> AsyncIterator[Server]:
-    """Serve while the block runs; afterwards stop in order (edged.net.listener)."""
+async def serving(
+    listeners: list[Listener], handlers: Handlers, config: Config, metrics: Metrics
+) -> AsyncIterator[Server]:
+    """Serve while the block runs; afterwards stop in order (edged.net.server)."""
     async with trio.open_nursery() as nursery:
-        restrictions = read_restrictions(config.listen, doors, metrics)
+        restrictions = read_restrictions(config.listen, handlers, metrics)
         proxies = config.listen.trusted_proxies
         is_proxy = Policy((), proxies).admits if proxies else (lambda _address: False)
         yield await nursery.start(
-            partial(serve, listeners, doors, fit_limits(config.limits), counts=metrics, restrictions=restrictions,
+            partial(serve, listeners, handlers, fit_limits(config.limits), counts=metrics, restrictions=restrictions,
                     is_proxy=is_proxy)
         )  # fmt: skip
         nursery.cancel_scope.cancel()
@@ -98,15 +101,15 @@ def read_policies(settings: ListenSettings) -> dict[str, Policy]:
     return policies
 
 
-def read_restrictions(settings: ListenSettings, doors: Doors, metrics: Metrics) -> dict[str, Restriction]:
+def read_restrictions(settings: ListenSettings, handlers: Handlers, metrics: Metrics) -> dict[str, Restriction]:
     """What each listener with a policy is held to. Decided here once, so that a request to any other costs nothing."""
     found = {}
     for name, policy in read_policies(settings).items():
-        behind = doors
+        restricted = handlers
         if not policy.shows_everything:
-            app = PathFilter(doors.app, metrics, policy.shows)
-            behind = Doors(app, doors.open_session, frozenset(filter(policy.shows, WEBSOCKET_PATHS)))
-        found[name] = Restriction(behind, None if policy.admits_everybody else policy.admits)
+            app = PathFilter(handlers.app, metrics, policy.shows)
+            restricted = Handlers(app, handlers.open_session, frozenset(filter(policy.shows, WEBSOCKET_PATHS)))
+        found[name] = Restriction(restricted, None if policy.admits_everybody else policy.admits)
     return found
 
 

@@ -1,10 +1,10 @@
-"""The listener that MediaMTX asks: loopback, a port of the kernel's choosing, one path, a new connection a question.
+"""The authentication hook that MediaMTX calls: loopback, a port that the kernel picks, one path.
 
-MediaMTX opens a connection for every question and has its whole request ready, so a question that has
-arrived with its connection is answered in the accepting task: no task, no wait. A slower one
-gets a task. Each reply ends its connection. Any program of this machine can connect here and say nothing: such
-connections have a deadline and a bound, beyond which the oldest one goes, so that they never keep a question out.
-h11 reads; the reply is ours to write, it has only four shapes.
+MediaMTX opens a connection for every request and sends the request at once. A request that has arrived by the time its
+connection is accepted is answered in the accepting task; a slower one gets a task. Each reply ends its connection. Any
+program on this machine can connect here and send nothing: such connections have a deadline, and above a number of them
+the oldest is closed, so that they cannot keep a request of MediaMTX out. h11 parses; the replies, which have only four
+shapes, are written here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from edged.errors import StartFailed
-from edged.net.doors import report_incident
+from edged.net.handlers import report_incident
 from edged.net.head_lines import HeadLines
 from edged.net.stream import Stream
 from edged.repeats import Repeats
@@ -26,7 +26,7 @@ from edged.repeats import Repeats
 _log = structlog.get_logger("hook")
 
 
-def _tell_failure(error: str, times: int, *, others: bool) -> None:  # noqa: ARG001 - the signature of Repeats
+def _log_failure(error: str, times: int, *, others: bool) -> None:  # noqa: ARG001 - the signature of Repeats
     _log.error("accept_failed", error=error, times=times)
 
 
@@ -35,7 +35,7 @@ Answer = Callable[[bytes], tuple[int, bytes]]
 _HEAD_BYTES = 16384
 _HEAD_LINES = 64
 _BODY_BYTES = 65536
-#: Connections that wait for bytes at a time; seconds that one may be silent, and for a whole question.
+#: Connections that wait for bytes at a time; seconds that one may be silent, and for a whole request.
 _MOST_WAITING = 64
 _SILENT_SECONDS = 2.0
 _SECONDS = 5.0
@@ -43,10 +43,10 @@ _ACCEPTS_IN_A_ROW = 32
 _PAUSE_SECONDS = 0.05
 
 
-class Question:
-    """The bytes of one question on their way in; `take` gives the reply as soon as there is one."""
+class HookExchange:
+    """One request of MediaMTX as its bytes arrive; `take` returns the reply as soon as there is one."""
 
-    __slots__ = ("_answer", "_body", "_lines", "_machine", "_path", "_size", "is_whole", "word")
+    __slots__ = ("_answer", "_body", "_lines", "_machine", "_path", "_size", "is_whole", "reply")
 
     def __init__(self, answer: Answer, path: bytes) -> None:
         self._answer = answer
@@ -55,20 +55,20 @@ class Question:
         self._lines = HeadLines()
         self._body: list[bytes] | None = None
         self._size = 0
-        #: Whether nothing of it is left to read, and the reply once there is one.
+        #: Whether the whole request was read; the reply once there is one.
         self.is_whole = False
-        self.word: bytes | None = None
+        self.reply: bytes | None = None
 
     def take(self, data: bytes) -> bytes | None:
-        """Bytes that arrived (b"": the end) → the whole reply, b"" if there is nobody to reply to, None for more."""
-        self.word = self._take(data)
-        return self.word
+        """Bytes that arrived (b"": the end) → the whole reply, b"" if the client has left, None if more is needed."""
+        self.reply = self._take(data)
+        return self.reply
 
     def _take(self, data: bytes) -> bytes | None:
         machine, lines = self._machine, self._lines
         lines.feed(data)
         if lines.number > _HEAD_LINES or lines.is_bare:
-            # Whoever sends that is not MediaMTX, and h11 would take its time.
+            # MediaMTX does not send that, and h11 would take long over it.
             return reply(431 if lines.number > _HEAD_LINES else 400)
         try:
             machine.receive_data(data)
@@ -97,7 +97,7 @@ class Question:
                     return b""
         except h11.RemoteProtocolError as problem:
             return reply(problem.error_status_hint) if data else b""
-        except Exception as problem:  # the answer is not ours; MediaMTX takes anything but 2xx for a no
+        except Exception as problem:  # a defect in `answer`; MediaMTX takes every status but 2xx for a refusal
             report_incident("hook_failed", problem)
             return reply(500)
 
@@ -147,7 +147,7 @@ async def serve_hook(
 
 async def _accept(listening: socket.socket, answer: Answer, path: bytes, nursery: trio.Nursery) -> None:
     waiting: dict[Stream, None] = {}  # the oldest first
-    failures = Repeats(_tell_failure)
+    failures = Repeats(_log_failure)
     nursery.start_soon(failures.run)
     while True:
         await trio.lowlevel.wait_readable(listening)
@@ -161,23 +161,23 @@ async def _accept(listening: socket.socket, answer: Answer, path: bytes, nursery
                 await trio.sleep(_PAUSE_SECONDS)
                 break
             sock.setblocking(False)
-            question = Question(answer, path)
-            if not _answer_now(sock, question):
+            exchange = HookExchange(answer, path)
+            if not _answer_now(sock, exchange):
                 if len(waiting) >= _MOST_WAITING:
-                    # MediaMTX writes as soon as it is connected: whoever has waited longest is not MediaMTX.
+                    # MediaMTX writes as soon as it is connected: the connection that has waited longest is another's.
                     next(iter(waiting)).close()
                     del waiting[next(iter(waiting))]
                 stream = Stream(sock)
                 waiting[stream] = None
-                nursery.start_soon(_wait_and_answer, stream, question, waiting)
+                nursery.start_soon(_wait_and_answer, stream, exchange, waiting)
 
 
-def _answer_now(sock: socket.socket, question: Question) -> bool:
-    """Answer what has arrived already; False if the question is not whole yet or was refused half-read."""
+def _answer_now(sock: socket.socket, exchange: HookExchange) -> bool:
+    """Answer what has arrived already; False if the request is not whole yet or was refused before its end."""
     try:
         data = sock.recv(65536)
-        found = question.take(data)
-        if found is None or (found and not question.is_whole):
+        found = exchange.take(data)
+        if found is None or (found and not exchange.is_whole):
             return False
         if sock.send(found) == len(found):
             sock.close()
@@ -190,20 +190,20 @@ def _answer_now(sock: socket.socket, question: Question) -> bool:
     return True
 
 
-async def _wait_and_answer(stream: Stream, question: Question, waiting: dict[Stream, None]) -> None:
+async def _wait_and_answer(stream: Stream, exchange: HookExchange, waiting: dict[Stream, None]) -> None:
     try:
         with trio.move_on_after(_SECONDS):
-            if question.word is None:
+            if exchange.reply is None:
                 with trio.move_on_after(_SILENT_SECONDS) as silence:
                     await stream.wait_readable()
                 if silence.cancelled_caught:
                     return
-            while question.word is None:
-                question.take(await stream.receive())
-            if question.is_whole:
-                await stream.send_all(question.word)
-            elif question.word:
-                await stream.linger(question.word)
+            while exchange.reply is None:
+                exchange.take(await stream.receive())
+            if exchange.is_whole:
+                await stream.send_all(exchange.reply)
+            elif exchange.reply:
+                await stream.linger(exchange.reply)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass
     finally:

@@ -1,6 +1,6 @@
-"""Who is at the other end: the address that the kernel gives, and the user id that it vouches for.
+"""Who is at the other end of a connection: its address, and on this machine its user id, both from the kernel.
 
-The uid of a loopback TCP peer comes from the kernel's record of that very connection (edged.sockets).
+The uid of a loopback TCP peer is read from the kernel's record of that connection (edged.sockets).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from edged.sockets import Address, ask_kernel
 
 
 def peer_of(sock: socket.socket, listener: str, address: Address | str | bytes | None = None) -> Peer:
-    """The other end of an accepted socket; `address` is what accept() said of it, if it is at hand.
+    """The other end of an accepted socket; `address` is what accept() returned, None to ask the kernel.
 
-    `host` is our own address as the peer reached it, ready for a URL (IPv6 in brackets). Raises OSError
-    when the peer is gone already.
+    `host` is our own address that the peer connected to, as in a URL (IPv6 in brackets). Raises OSError if the peer has
+    gone already.
     """
     if sock.family == socket.AF_UNIX:
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))

@@ -1,62 +1,72 @@
-"""Places for connections: pools that cannot fill each other, and shares within them (contract 10.13).
+"""How many connections there may be: pools that cannot fill each other, and limits within them (contract 10.13).
 
-The network has one pool, the unix socket, listen.local and listen.tokens have each their own: whoever fills the
-network's keeps nobody from revoking a key on the unix socket, nor Prometheus from its numbers. Within the network's
-pool strangers are counted by their place (an IPv4 address, an IPv6 /64), whoever has authenticated by the credential;
-on the unix socket by the user.
+The network has one pool; the unix socket, listen.local and listen.tokens have one each. When the network's is full, a
+key can still be revoked on the unix socket, and Prometheus still gets its numbers. Within the network's pool,
+connections are counted by place (an IPv4 address, an IPv6 /64) until they have authenticated, then by credential; on
+the unix socket by user.
 """
 
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final
 
+import msgspec
+
+from edged.config.model import LimitSettings
 from edged.credentials.callers import Peer
 from edged.credentials.places import is_loopback, place_of
-from edged.net.doors import Limits
 from edged.net.shares import Share, Turns
+from edged.wire.ports import TextSession
 
 NETWORK: Final = "network"
-#: Connections of the pools beside the network's.
+#: The sizes of the pools beside the network's.
 SIZES: Final = MappingProxyType({"unix": 64, "local": 32, "tokens": 32})
-#: Of the unix socket's, one user's: some are left for root whatever another administrator does.
-_ONE_USERS: Final = 48
-#: How much one credential may have held for it, in longest messages.
+#: Of the unix socket's, those of one user: the others stay free for root, whatever another administrator does.
+_PER_USER: Final = 48
+#: How many of the longest messages may be in memory for one credential.
 _LONGEST_MESSAGES: Final = 4
 
 
-class Member(Protocol):
-    """A connection that has a place."""
+class Member:
+    """A connection as Pools counts it.
 
-    #: Where its client is; of a trusted proxy's connection where the client of the last request was.
-    place: str
-    #: Whose connections it is counted among, "" before authentication.
-    account: str
-    #: What the time that it takes is charged to; Pools sets it.
+    `place` is where its client is; on a trusted proxy's connection, where the client of the last request was.
+    `account` is the credential that it is counted with, "" before authentication. `share` is what its time is charged
+    to. `held`: bytes in memory for it, of a message or body that is not whole and of answers that it does not read.
+    `session` is that of its WebSocket, None without one; `is_identified`: a request showed a good credential.
+    """
+
+    __slots__ = ("account", "held", "is_identified", "peer", "place", "session", "share")
+
     share: Share
-    #: Bytes that are held for it: of a message or body that is not whole, and of answers that it does not read.
-    held: int
+
+    def __init__(self, peer: Peer, place: str) -> None:
+        self.peer = peer
+        self.place = place
+        self.account = ""
+        self.held = 0
+        self.session: TextSession | None = None
+        self.is_identified = False
 
     @property
-    def peer(self) -> Peer: ...
-    @property
-    def is_authenticated(self) -> bool: ...
+    def is_authenticated(self) -> bool:
+        """Whether its client has a good credential: then it does not count against its place."""
+        return self.is_identified if self.session is None else self.session.authenticated
 
 
-@dataclass(frozen=True, slots=True)
-class Full:
-    """Why there is no place: an HTTP status, and a sentence for whoever is turned away."""
+class Full(msgspec.Struct, frozen=True):
+    """Why a connection is refused: an HTTP status, and a sentence for the client."""
 
     status: int
     detail: str
 
 
 class Pools:
-    """Who has a place."""
+    """All connections, by pool, place and credential."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: LimitSettings) -> None:
         self._limits = limits
         #: To be added to the event loop's instruments while connections are served.
         self.turns = Turns()
@@ -67,25 +77,25 @@ class Pools:
         self._held: dict[str, int] = {}
 
     def find_full(self, peer: Peer, place: str) -> Full | None:
-        """Why a new connection of this peer gets no place; None if it gets one."""
+        """Why a new connection of this peer is refused; None if it is not."""
         pool = pool_of(peer)
         most = SIZES.get(pool, self._limits.connections)
         if len(self._pools.get(pool, ())) >= most:
             return Full(503, f"{most} connections are open, as many as there are places: try again later")
         if pool == "unix":
-            if len(self._places.get(place, ())) >= _ONE_USERS:
-                return Full(429, f"user {peer.uid} has {_ONE_USERS} connections here: close some")
+            if len(self._places.get(place, ())) >= _PER_USER:
+                return Full(429, f"user {peer.uid} has {_PER_USER} connections here: close some")
             return None
         return self._find_crowd(peer.address, place)
 
     def add(self, member: Member) -> None:
-        """It has a place from here on; `find_full` was asked before."""
+        """Count it from here on; `find_full` was asked before."""
         self._pools.setdefault(pool_of(member.peer), set()).add(member)
         self._places.setdefault(member.place, set()).add(member)
         self._give_share(member)
 
     def remove(self, member: Member) -> None:
-        """It is gone."""
+        """Its connection has ended."""
         _leave(self._pools, pool_of(member.peer), member)
         _leave(self._places, member.place, member)
         _leave(self._accounts, member.account, member)
@@ -93,9 +103,10 @@ class Pools:
         self.hold(member, 0)
 
     def hold(self, member: Member, size: int) -> bool:
-        """So many bytes are held for it from here on; False, and nothing changed, if its credential has too many.
+        """`size` bytes are in memory for it from here on; False, and nothing changed, if its credential has too many.
 
-        Strangers have message_bytes_unauthenticated each; whoever is not counted is not held to this either.
+        Before authentication limits.message_bytes_unauthenticated holds for each connection, elsewhere; connections
+        that count for no credential are not limited here.
         """
         account = member.account
         total = self._held.get(account, 0) + size - member.held
@@ -108,7 +119,8 @@ class Pools:
         return True
 
     def move(self, member: Member, address: str) -> Full | None:
-        """A trusted proxy speaks for somebody at `address` from here on; why not, if that place is crowded."""
+        """Its client is at `address` from here on, as a trusted proxy says; why it is refused, if that place has too
+        many connections."""
         place = place_of(address)
         if place == member.place:
             return None
@@ -122,9 +134,9 @@ class Pools:
         return None
 
     def identify(self, member: Member, account: str) -> bool:
-        """It has shown a good credential of `account`; False if that has connections enough.
+        """Count it with the credential `account`; False if that has too many connections.
 
-        "" is whoever is not counted: the unix socket's users, and root without a credential.
+        "" counts for none: users of the unix socket, and root without a credential.
         """
         if account == member.account:
             return True
@@ -145,7 +157,7 @@ class Pools:
         return True
 
     def _give_share(self, member: Member) -> None:
-        """Its client's: that of its credential, before authentication that of its place."""
+        """The share of its credential; before authentication, that of its place."""
         member.share = self._shares.setdefault(_payer(member), Share(self.turns))
         member.share.members += 1
 
@@ -157,7 +169,7 @@ class Pools:
     def _find_crowd(self, address: str, place: str) -> Full | None:
         most = self._limits.unauthenticated_per_address
         mates = self._places.get(place, ())
-        # Counting is left out while it cannot matter: it looks at every connection of the place.
+        # Counted only where it matters: that looks at every connection of the place.
         if len(mates) < most or not address or is_loopback(address):
             return None
         if sum(not each.is_authenticated for each in mates) < most:
@@ -176,7 +188,7 @@ def pool_of(peer: Peer) -> str:
 
 
 def place_of_peer(peer: Peer, family: int) -> str:
-    """Where a peer counts: its network, or its user on a unix socket."""
+    """What a peer is counted by before authentication: its network, or its user on a unix socket."""
     return f"uid {peer.uid}" if family == socket.AF_UNIX else place_of(peer.address)
 
 

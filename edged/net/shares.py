@@ -1,9 +1,9 @@
 """A share of each turn of the event loop: what the connections of one client may take of it together.
 
-trio runs whatever is ready, then looks for what has become ready: that is one turn. Without shares each connection of a
-client may take TURN_SECONDS of each turn, and 128 connections 128 times as much. So the time that messages take is
-charged to the client (its credential, or where it is); once its share is used, the rest waits for the next turn, and
-others are served first. Nobody waits where nobody else is ready, but for the look in between.
+trio runs every task that is ready, then asks the kernel what has become ready: that is one turn. Without shares each
+connection of a client could take TURN_SECONDS of each turn, and 128 connections 128 times as much. So the time that
+messages take is charged to the client (its credential, or its place); once its share is used up, the rest waits for the
+next turn, and other clients are served first. Where nobody else is ready, that costs one question to the kernel.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
@@ -43,14 +43,8 @@ def counting(turns: Turns) -> Iterator[None]:
         trio.lowlevel.remove_instrument(turns)
 
 
-class Payer(Protocol):
-    """A connection; its share becomes another one when it authenticates."""
-
-    share: Share
-
-
 class Share:
-    """One client's. `members`: connections that it is charged for."""
+    """The share of one client; `members` is how many connections are charged to it."""
 
     __slots__ = ("_spent", "_turn", "_turns", "members")
 
@@ -62,11 +56,11 @@ class Share:
 
     @property
     def is_used_up(self) -> bool:
-        """Whether the client has to wait for the next turn."""
+        """Whether this client must wait for the next turn."""
         return self._spent >= TURN_SECONDS and self._turn == self._turns.number
 
     def spend(self, seconds: float) -> None:
-        """Charge so much of this turn."""
+        """Charge this time, in this turn."""
         number = self._turns.number
         if self._turn == number:
             self._spent += seconds
@@ -78,12 +72,12 @@ class Share:
         self.spend(perf_counter() - began)
 
     async def wait(self) -> None:
-        """Until something is left of a turn: give way at least once."""
+        """Let other tasks run, once at least, until something is left of the share."""
         while True:
             number = self._turns.number
             await trio.lowlevel.checkpoint()
             if self._turns.number == number:
-                # Nobody counts: each return of this task is a turn.
+                # No instrument counts turns: take each run of this task for one.
                 self._spent = 0.0
             if not self.is_used_up:
                 return

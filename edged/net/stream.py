@@ -1,9 +1,9 @@
 """A connected socket, TCP or unix, without trio's two extra checkpoints a message.
 
-`receive` waits first and reads then (no read that fails), and sending into a socket with room does not
-give way to other tasks. Every caller's loop goes through `receive`, which always waits, so no connection
-can hold the loop. Measured under the same bare WebSocket server, `ping` on 50 connections: 0.77 of the CPU that
-trio.SocketStream takes per message.
+`receive` waits first and reads then, so that no read fails; a send that the kernel takes at once lets no other task
+run. Every caller's loop goes through `receive`, which always waits, so that no connection can hold the event loop.
+Measured with the same bare WebSocket server, `ping` on 50 connections: 0.77 of the CPU time of trio.SocketStream a
+message.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import trio
 
 #: Bytes asked of the kernel at once.
 READ_SIZE = 65536
-#: Work on one read after which other tasks get their turn.
+#: Seconds of work after which other tasks get their turn.
 TURN_SECONDS = 0.005
 _BROKEN = select.POLLHUP | select.POLLERR
 _GONE = select.POLLRDHUP | _BROKEN
@@ -55,7 +55,7 @@ class Stream:
                 raise self._broken() from problem
 
     def receive_now(self, size: int = READ_SIZE) -> bytes | None:
-        """What has arrived already; b"" at the end, None if nothing is there."""
+        """What has arrived already; b"" at the end, None if nothing has."""
         try:
             return self._socket.recv(size)
         except (BlockingIOError, InterruptedError):
@@ -87,7 +87,7 @@ class Stream:
             self.stalled_since = None
 
     async def wait_writable(self) -> None:
-        """Until the kernel has room."""
+        """Until the kernel takes bytes."""
         if self.closed:
             raise trio.ClosedResourceError("this stream was closed")
         await trio.lowlevel.wait_writable(self._socket)
@@ -126,16 +126,16 @@ class Stream:
             self._socket.close()
 
     def abort(self) -> None:
-        """Close and let the kernel forget what it could not deliver."""
+        """Close, and have the kernel drop what it could not deliver."""
         with suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
     async def linger(self, data: bytes = b"", most: int = 4 * 1024 * 1024) -> None:
-        """Send a last word, end writing, and read on until the peer ends too.
+        """Send `data`, end writing, and read on until the peer ends too, `most` bytes at most.
 
-        Closing with unread bytes in the buffer resets the connection, and the peer may lose the last word.
-        The caller's watcher ends this if the peer does not; `most` bytes are read.
+        Closing with unread bytes in the kernel's buffer resets the connection, and the peer may lose what was sent. The
+        caller's watcher ends this if the peer does not.
         """
         if data:
             await self.send_all(data)

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from time import perf_counter
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 import trio
@@ -50,6 +50,7 @@ from edged.rpc.dialects import Fault, Presenter, View
 from edged.rpc.methods import Method, table
 from edged.wire import jsonrpc
 from edged.wire.jsonrpc import ABSENT, Batch, Call, Invalid
+from edged.wire.ports import Outbox, Spawn
 
 CALLS_IN_FLIGHT: Final = 32
 CLOSE_REVOKED: Final = 4401
@@ -65,26 +66,6 @@ _RETRY_AFTER_MS: Final = 100
 TURN_SECONDS: Final = 0.005
 #: What calls of methods that do not exist are counted under, whatever they were called.
 _NO_METHOD: Final = "unknown"
-
-
-class Outbox(Protocol):
-    """Where answers go: `send` queues and never waits; `close` lets out what is queued first.
-
-    `spend_since` charges the time since then (`perf_counter`) to the client; `wait_turn` gives way until something is
-    left of the client's share of the event loop.
-    """
-
-    @property
-    def closed(self) -> bool: ...
-    def identify(self, account: str) -> bool: ...
-    def send(self, text: bytes) -> None: ...
-    def close(self, code: int, reason: str = "") -> None: ...
-    def spend_since(self, began: float) -> None: ...
-    async def wait_turn(self) -> None: ...
-
-
-#: Starts a task that ends with the connection at the latest.
-Spawn = Callable[[Callable[[], Awaitable[None]]], None]
 
 
 class _Waiting:
