@@ -13,6 +13,7 @@ from edged import __version__
 from edged.cli.cameras import camera, status
 from edged.cli.clock import clock
 from edged.cli.config import config
+from edged.cli.databases import database
 from edged.cli.first_admin import claim
 from edged.cli.keys import key
 from edged.cli.options import FAILED, INTERRUPTED, show_json, with_json
@@ -70,6 +71,6 @@ def version(as_json: bool) -> None:
 
 for command in (
     serve, demo, status, camera, claim, user, key, token, service_token, signing_key, session, revocation, clock,
-    trust, config, version, logout,
+    trust, database, config, version, logout,
 ):  # fmt: skip
     main.add_command(command)
