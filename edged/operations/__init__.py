@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from edged.operations import (
     added_cameras,
+    api_key_imports,
+    api_key_secrets,
     api_keys,
     cameras,
     clock,
@@ -45,7 +47,9 @@ def gather() -> Catalogue:
         streams,
         tickets,
         events,
+        api_key_secrets,
         api_keys,
+        api_key_imports,
         users,
         logins,
         service_tokens,

@@ -26,12 +26,27 @@ _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 _Source = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 _Optional = Annotated[str, msgspec.Meta(max_length=64)]
 _Mode = Literal["on_demand", "always"]
-#: Members of the params that are settings of the same name.
-_SETTINGS: Final = ("name", "source", "path", "id", "mode", "size", "rate", "bitrate", "encoder", "rtsp_transport")
 _log = structlog.get_logger("cameras")
 
 
-class AddCameraParams(msgspec.Struct, frozen=True):
+class CameraMembers(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be said of a camera besides its name and source, each as in a `[[camera]]` of the settings."""
+
+    path: _Optional | UnsetType = UNSET
+    id: _Optional | UnsetType = UNSET
+    mode: _Mode | UnsetType = UNSET
+    size: _Optional | UnsetType = UNSET
+    rate: float | UnsetType = UNSET
+    bitrate: int | UnsetType = UNSET
+    encoder: _Optional | UnsetType = UNSET
+    rtsp_transport: RtspTransport | UnsetType = UNSET
+
+
+#: Members of the params that are settings of the same name.
+_SETTINGS: Final = ("name", "source", *CameraMembers.__struct_fields__)
+
+
+class AddCameraParams(CameraMembers, frozen=True, kw_only=True):
     """A camera in the network, each member as in a `[[camera]]` of the settings (etc/defaults.toml says more).
 
     `source` is an rtsp:// or rtsps:// URL. `path` names its stream, `id` lets it be recognised at another source.
@@ -39,30 +54,14 @@ class AddCameraParams(msgspec.Struct, frozen=True):
 
     name: _Text
     source: _Source
-    path: _Optional | UnsetType = UNSET
-    id: _Optional | UnsetType = UNSET
-    mode: _Mode | UnsetType = UNSET
-    size: _Optional | UnsetType = UNSET
-    rate: float | UnsetType = UNSET
-    bitrate: int | UnsetType = UNSET
-    encoder: _Optional | UnsetType = UNSET
-    rtsp_transport: RtspTransport | UnsetType = UNSET
 
 
-class UpdateCameraParams(msgspec.Struct, frozen=True):
+class UpdateCameraParams(CameraMembers, frozen=True, kw_only=True):
     """What is given changes, the rest stays. The camera stays the same one, also at another source."""
 
     device: str
     name: _Text | UnsetType = UNSET
     source: _Source | UnsetType = UNSET
-    path: _Optional | UnsetType = UNSET
-    id: _Optional | UnsetType = UNSET
-    mode: _Mode | UnsetType = UNSET
-    size: _Optional | UnsetType = UNSET
-    rate: float | UnsetType = UNSET
-    bitrate: int | UnsetType = UNSET
-    encoder: _Optional | UnsetType = UNSET
-    rtsp_transport: RtspTransport | UnsetType = UNSET
 
 
 class AddedCamera(msgspec.Struct, frozen=True):

@@ -14,10 +14,10 @@ from edged.credentials.decision import decide
 from edged.credentials.signing_keys import Algorithm
 from edged.credentials.tokens import SharedSecret, issue_claims, sign
 from edged.credentials.users import UserRecord
-from edged.operations.api_keys import StreamAccess
 from edged.operations.camera_names import paths_of
 from edged.operations.catalogue import OperationCall, camera_resource, operation
 from edged.operations.rest import post
+from edged.operations.rights import StreamAccess
 from edged.operations.services import Services
 
 #: How long a login's token lives, seconds.

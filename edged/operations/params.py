@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, 
 
 import msgspec
 
+from edged.clock import read_iso
 from edged.errors import InvalidParams
 
 
@@ -189,3 +190,14 @@ def _choices(kind: Any) -> Iterator[object]:
             yield from get_args(each)
         elif isinstance(each, type) and issubclass(each, Enum):
             yield from (member.value for member in each)
+
+
+def read_time(member: str, text: str) -> float:
+    """ISO 8601 → Unix seconds, as `read_iso`. Raises InvalidParams naming the member."""
+    try:
+        return read_iso(text)
+    except ValueError:
+        sentence = f"{member} is no ISO 8601 time"
+    except OverflowError:
+        sentence = f"{member} lies outside of the years 1970 to 9999"
+    raise InvalidParams(sentence, hint="for example 2027-01-31T00:00:00Z")

@@ -22,9 +22,9 @@ from edged.credentials.names import (
     user_identity,
 )
 from edged.errors import InvalidParams
-from edged.operations.api_keys import read_time
 from edged.operations.catalogue import OperationCall, operation
 from edged.operations.makers import Ids, deny_made
+from edged.operations.params import read_time
 from edged.operations.rest import create, get
 from edged.store.revocations import CutOff
 

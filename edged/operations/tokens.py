@@ -34,13 +34,13 @@ from edged.credentials.roles import SELF, canonical_role
 from edged.credentials.signing_keys import ALGORITHMS, Algorithm
 from edged.credentials.tokens import SharedSecret
 from edged.errors import InvalidParams, InvalidState, Unsupported
-from edged.operations.api_keys import Giver, Role, StreamAccess, read_streams
 from edged.operations.camera_names import paths_of, resolve_rights
 from edged.operations.catalogue import OperationCall, operation
 from edged.operations.effects import list_effective, list_without_effect
 from edged.operations.introspection import authorize_look, find_key
 from edged.operations.makers import Ids, deny_made
 from edged.operations.rest import create, get, post
+from edged.operations.rights import Grantor, Role, StreamAccess, read_streams
 from edged.operations.services import Services
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
@@ -95,7 +95,7 @@ async def issue_token(call: OperationCall, params: IssueTokenParams) -> IssuedTo
     if taken := sorted(RESERVED & extra.keys()):
         raise InvalidParams(f"claims cannot name {taken[0]}", hint="the other members of issue_token say that")
     rights = (role or "", params.permissions, params.camera_access, streams, params.roles or ())
-    authority = call.authority("tokens:issue", partial(Giver(call).refuse_widening, *rights))
+    authority = call.authority("tokens:issue", partial(Grantor(call).refuse_widening, *rights))
     authority.check()
     _check_subject(services, params.user_id)
     key = _choose_key(services, params.signing_key)

@@ -15,11 +15,11 @@ from edged.credentials.passwords import check_password
 from edged.credentials.roles import SELF, canonical_role
 from edged.credentials.users import UserRecord, gains
 from edged.errors import Denied, InvalidParams, InvalidState, Refused
-from edged.operations.api_keys import Giver, Role, StreamAccess, read_names, read_streams, show_streams
 from edged.operations.camera_names import resolve_rights
 from edged.operations.catalogue import NoParams, OperationCall, operation
 from edged.operations.effects import list_effective, list_without_effect
 from edged.operations.rest import create, delete, get, patch, put
+from edged.operations.rights import Grantor, Role, StreamAccess, read_names, read_streams, show_streams
 from edged.operations.services import Services
 
 DisplayName = Annotated[str, msgspec.Meta(max_length=100)]
@@ -79,7 +79,7 @@ async def create_user(call: OperationCall, params: CreateUserParams) -> UserItem
     params = resolve_rights(params, call.services.cameras)
     services, streams = call.services, read_streams(params.streams)
 
-    refuse = partial(Giver(call).refuse_widening, params.role, params.permissions, params.camera_access, streams)
+    refuse = partial(Grantor(call).refuse_widening, params.role, params.permissions, params.camera_access, streams)
     authority = call.authority("users:admin", refuse)
     authority.check()
     # Told before a hash is made for nothing; the commit asks again.
@@ -160,12 +160,12 @@ async def update_user(call: OperationCall, params: UpdateUserParams) -> UserItem
             "nothing to change", hint="give display_name, role, permissions, camera_access, streams or disabled"
         )
 
-    authority, giver = call.authority("users:admin"), Giver(call)
+    authority, grantor = call.authority("users:admin"), Grantor(call)
 
     def check(before: UserRecord, after: UserRecord) -> None:
         authority.check()
         if gains(before, after) or (before.disabled_at is not None and after.disabled_at is None):
-            _refuse_widening(giver, after)
+            _refuse_widening(grantor, after)
 
     return _show(
         await call.services.users.update(authority, params.name, changes, check, by=call.session.id), call.services
@@ -207,10 +207,10 @@ async def set_password(call: OperationCall, params: SetPasswordParams) -> Change
     services, session = call.services, call.session
     name = params.name if params.name is not None else _own_name(call)
     by_old = params.old_password is not None and _is_own(call, name)
-    giver, authority = Giver(call), call.authority(SELF if by_old else "users:admin")
+    grantor, authority = Grantor(call), call.authority(SELF if by_old else "users:admin")
     authority.check()
     if not by_old:
-        _refuse_widening(giver, services.users.get(name))
+        _refuse_widening(grantor, services.users.get(name))
     elif params.old_password is not None:
         await _confirm(call, name, params.old_password)
     before = services.users.get(name)
@@ -219,7 +219,7 @@ async def set_password(call: OperationCall, params: SetPasswordParams) -> Change
     after = services.users.get(name)
     authority.check()
     if not by_old:
-        _refuse_widening(giver, after)
+        _refuse_widening(grantor, after)
     if after.epoch != before.epoch:
         raise InvalidState(f"user {name!r} was changed meanwhile", hint="ask again", resource="user", id=name)
     record = await services.users.set_password(name, hashed, by=session.id)
@@ -254,8 +254,8 @@ def _is_own(call: OperationCall, name: str) -> bool:
     return caller is not None and caller.epoch is not None and caller.subject == name
 
 
-def _refuse_widening(giver: Giver, record: UserRecord) -> None:
-    giver.refuse_widening(record.role, record.permissions, record.camera_access, record.streams)
+def _refuse_widening(grantor: Grantor, record: UserRecord) -> None:
+    grantor.refuse_widening(record.role, record.permissions, record.camera_access, record.streams)
 
 
 def _read_changes(call: OperationCall, params: UpdateUserParams) -> dict[str, Any]:
