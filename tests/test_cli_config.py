@@ -184,4 +184,4 @@ def test_settings_that_may_not_be_read_are_no_obstacle_to_the_socket(shell: Shel
     assert asked.code == 3
     assert "/run/edged/edged.sock" in asked.err
     assert checked.code == 78
-    assert "cannot be read (Permission denied): ask as root" in checked.err
+    assert "cannot be read (Permission denied): run this as root" in checked.err
