@@ -30,6 +30,7 @@ from pathlib import Path
 from types import FrameType
 
 import hypothesis
+import key_pool
 import patience
 import planted
 import pytest
@@ -38,6 +39,7 @@ import trio
 from edged.landlock import Landlock, try_landlock
 
 planted.install()
+key_pool.install()
 
 SECONDS = 90.0
 SLOW_SECONDS = 300.0

@@ -19,7 +19,7 @@ def run(
     tmp_path: Path, code: str, *, patience: str = "1", path: str | None = None, part: str = "1/1"
 ) -> subprocess.CompletedProcess[str]:
     """pytest in a folder of its own, under this suite's conftest and settings."""
-    for name in ("conftest.py", "patience.py", "planted.py"):
+    for name in ("conftest.py", "key_pool.py", "patience.py", "planted.py"):
         shutil.copy(HERE / name, tmp_path)
     shutil.copy(HERE.parent / "pyproject.toml", tmp_path)
     (tmp_path / "test_given.py").write_text(f"import socket, threading, time\nimport pytest, trio\n{code}")

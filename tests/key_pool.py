@@ -1,0 +1,45 @@
+"""RSA keys for the daemons of one test run: making one and checking it takes longer than the rest of a daemon's start.
+
+Every key of 2048 bits that this process asks joserfc for is the next of SIZE real ones, in turn. A JWK that has all
+numbers of one of these is read as this key, without another check; any other key is made, checked and read by the
+library as always. The keys of one daemon differ as long as it makes no more than SIZE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import cycle
+from typing import Any
+
+from joserfc.jwk import RSAKey
+
+SIZE = 24
+BITS = 2048
+#: What a JWK says of a private RSA key (RFC 7518 6.3).
+NUMBERS = ("n", "e", "d", "p", "q", "dp", "dq", "qi")
+
+
+def install() -> None:
+    """From here on; once in a process."""
+    binding: Any = RSAKey.binding
+    generate, read = binding.generate_private_key, binding.import_private_key
+    made: list[Any] = []
+    places = cycle(range(SIZE))
+    known: dict[str, tuple[tuple[str, ...], Any]] = {}
+
+    def generate_or_reuse(size: int) -> Any:
+        if size != BITS:
+            return generate(size)
+        place = next(places)
+        if place == len(made):
+            made.append(generate(size))
+            numbers = binding.export_private_key(made[place])
+            known[numbers["n"]] = (tuple(numbers[name] for name in NUMBERS), made[place])
+        return made[place]
+
+    def read_or_find(jwk: Mapping[str, Any]) -> Any:
+        numbers, key = known.get(jwk.get("n", ""), ((), None))
+        return key if key is not None and numbers == tuple(jwk.get(name) for name in NUMBERS) else read(jwk)
+
+    binding.generate_private_key = staticmethod(generate_or_reuse)
+    binding.import_private_key = staticmethod(read_or_find)
