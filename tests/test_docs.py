@@ -85,12 +85,22 @@ def says(cell: str, name: str) -> bool:
 
 
 def test_the_contract_has_every_route() -> None:
-    """Section 5.5: exactly the paths of the route table, and methods that there are."""
+    """Section 5.5: exactly the paths of the route table, and the method and status that each operation declares."""
     table = (ROOT / "docs/contract.md").read_text().partition("\n### 5.5 ")[2].partition("\n## ")[0]
     rows = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
     assert {path for row in rows for path in re.findall(r"`([^`]+)`", row[1])} == list_paths()
-    named = {name for row in rows for name in re.findall(r"\b(?:GET|POST|PUT|PATCH|DELETE) ([a-z_]+)", row[2])}
-    assert named - gather().operations.keys() == set()
+    told = {
+        (verb, path, name, int(status or 200))
+        for row in rows
+        for path in re.findall(r"`([^`]+)`", row[1])
+        for verb, name, status in re.findall(r"\b(GET|POST|PUT|PATCH|DELETE) ([a-z_]+)(?: \((\d+)\))?", row[2])
+    }
+    declared = {
+        (item.rest.method, item.rest.path, item.name, item.rest.status)
+        for item in gather().operations.values()
+        if item.rest is not None
+    }
+    assert told == declared
 
 
 def test_the_contract_has_every_error() -> None:
