@@ -9,6 +9,7 @@
 * EDGED_TEST_PART=2/4 runs every fourth test from the second on: the four parts, side by side, are the suite
   (scripts/test-parts). EDGED_TEST_RESULTS=FILE gets a line for each test that ended: `passed`, `failed` or `skipped`
   and the test's name.
+* Tests that try random moments, histories or inputs try a tenth of them, and all with EDGED_TEST_FULL=1 (patience.py).
 * A thread that a test started and left running fails it; files and sockets left open fail it by ResourceWarning
   (the garbage is collected after each module, so that the blame lands near the cause).
 """
@@ -53,7 +54,13 @@ ABSENT = {
     "umockdev": "umockdev not found (apt-get install umockdev python3-gi gir1.2-umockdev-1.0)",
 }
 # A busy machine is slow, not wrong; and whether a change lands does not hang on which examples were drawn.
-hypothesis.settings.register_profile("edged", deadline=None, derandomize="CI" in os.environ, print_blob=True)
+hypothesis.settings.register_profile(
+    "edged",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    print_blob=True,
+    max_examples=patience.times(100, least=25),
+)
 hypothesis.settings.load_profile("edged")
 
 _STDERR = pytest.StashKey[int]()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from patience import times
 from trust_helpers import SECRET, TrustStack, rows, running_trust
 
 from edged.access.authority import EDGED, Asker
@@ -20,8 +20,7 @@ from edged.credentials.claims import makers_of, read_caller, write_issued_by
 from edged.credentials.names import TOKENS, any_jti_identity, jti_identity, subject_identity
 from edged.credentials.tokens import issue_claims, sign
 
-#: How many histories; EDGED_HISTORIES=1000 plays them all.
-HISTORIES = int(os.environ.get("EDGED_HISTORIES", "100"))
+HISTORIES = times(1000)
 PARTNERS = ("https://a.example", "https://b.example", "https://a.example:8443")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import times
 from restore_helpers import History, live
 from structlog.testing import capture_logs
 
@@ -21,7 +22,7 @@ from edged.errors import StoreFailed
 from edged.store import meta, restores, usage
 from edged.store.restores import Lineage, Restored, examine
 
-HISTORIES = int(os.environ.get("EDGED_RESTORE_HISTORIES", "100"))
+HISTORIES = times(200)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import trio
 from entry_helpers import make_entry
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from patience import fail_after
+from patience import fail_after, times
 
 from edged.cameras import slots
 from edged.cameras.entries import CameraEntry
@@ -28,7 +28,7 @@ CAMERA = Probe("uvcvideo", "HD Webcam", 1, (Mode("MJPG", 640, 480, (30.0, 15.0))
 METADATA = Probe("uvcvideo", "HD Webcam", 0, ())
 
 #: Under load an example may take any time.
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=times(60, least=25))
 
 
 def device(number: int, port: str, serial: str = "", action: str = "add", **properties: str) -> Node:

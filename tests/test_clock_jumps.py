@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 from gate_helpers import make_gate
-from patience import fail_after
+from patience import fail_after, times
 from trust_helpers import SECRET, Counted, rows
 
 from edged.access.admissions import Admissions
@@ -29,7 +29,7 @@ from edged.store import meta
 from edged.store.database import Database
 from edged.store.migrations import TRUST
 
-HISTORIES = 10
+HISTORIES = times(10, least=3)
 JUMPS = 1000
 DAY = 86400.0
 YEAR_2099 = 4_070_908_800.0

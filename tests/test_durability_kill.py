@@ -1,12 +1,11 @@
 """kill -9 at a random moment, and start again: the real store, registrar and gate in a fork, and the whole daemon.
 
-EDGED_KILL_CYCLES says how often the first (`scripts/bench durability` does it 1,000 times).
+`scripts/bench durability` does the first 1,000 times.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import random
 import time
 from argparse import Namespace
@@ -20,11 +19,12 @@ from daemon_helpers import SECRET, Conversation
 from durability_child import KINDS
 from durability_cycles import Tally, run_cycles
 from durability_helpers import Box, running_box
+from patience import times
 from trio_websocket import ConnectionClosed
 
-CYCLES = int(os.environ.get("EDGED_KILL_CYCLES", "40"))
+CYCLES = times(40, least=12)
 #: Lives of a whole daemon, and for how long new ones begin, seconds.
-LIVES = 20
+LIVES = times(20, least=4)
 LIVES_SECONDS = 60.0
 #: For how long a life goes on after its first reply at most, seconds.
 LONGEST_LIFE = 0.2

@@ -23,12 +23,12 @@ from daemon_helpers import SECRET, RunningDaemon, make_config, port_of, running_
 from log_helpers import kept_log
 from media_helpers import install_standin
 from net_helpers import ask, close_code, connect, frame, frames_in, open_raw, read_all, read_reply
-from patience import fail_after
+from patience import fail_after, times
 
 from edged.credentials import tokens
 from edged.operations import gather
 
-DOCUMENTS = 2000
+DOCUMENTS = times(2000)
 #: One seed a run keeps failures repeatable; another one each time finds more.
 SEED = int(os.environ.get("EDGED_TEST_SEED", "20"))
 BRACKETS = 100_000

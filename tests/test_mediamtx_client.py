@@ -12,7 +12,7 @@ import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from patience import fail_after
+from patience import fail_after, times
 
 from edged.errors import DependencyFailed
 from edged.mediamtx.client import Client, PathState
@@ -175,7 +175,7 @@ async def test_names_are_quoted() -> None:
     assert asked[0].startswith(b"POST /v3/rtspsessions/kick/..%2Fx%20y%3Fz%0D%0A HTTP/1.1\r\n")
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=times(50, least=25), deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=st.binary(max_size=300))
 async def test_no_body_breaks_the_client(body: bytes) -> None:
     """For any bytes the outcome is a list or our own error."""

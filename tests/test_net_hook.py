@@ -10,7 +10,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from net_helpers import ask, connect, count_descriptors, read_all
-from patience import fail_after
+from patience import fail_after, times
 from structlog.testing import capture_logs
 
 from edged.errors import StartFailed
@@ -204,7 +204,7 @@ def test_a_status_without_a_name_is_still_a_reply():
     assert reply(299, b"x").startswith(b"HTTP/1.1 299 \r\n")
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=times(500, least=25), deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=5), st.booleans())
 def test_no_bytes_break_a_question(pieces, start_well):
     """For any bytes: a reply, nobody to reply to, or a wish for more; never an exception."""

@@ -12,7 +12,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from net_helpers import ask, connect, plain_app, read_all, read_reply, running, until
-from patience import fail_after
+from patience import fail_after, times
 from structlog.testing import capture_logs
 
 from edged.net.http_heads import BadHead, host_of, target_of
@@ -574,7 +574,7 @@ async def test_stopping_waits_for_a_call_and_ends_streams():
             assert trio.current_time() - started < 1.8
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=times(300, least=25), deadline=None)
 @given(st.binary(max_size=200))
 def test_any_target_is_a_path_or_refused(target):
     """A path always begins with a slash (or is the star), and the authority of a URL is a host and a port."""

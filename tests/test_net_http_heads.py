@@ -9,7 +9,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from net_helpers import UPGRADE, ask, connect, read_all, read_reply, running, until
-from patience import fail_after
+from patience import fail_after, times
 
 from edged.net.head_lines import HeadLines
 
@@ -31,7 +31,7 @@ async def test_a_crlf_before_a_request_line_is_ignored(data):
     assert reply.count(b"HTTP/1.1 200 ") == data.count(b"HTTP/1.1\r\n") == len(served.scopes)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=times(25, least=25), deadline=None)
 @given(st.lists(st.integers(1, 80), max_size=4))
 def test_where_the_reads_fall_does_not_matter(cuts):
     """The CR may come alone, and the empty line long before its request."""

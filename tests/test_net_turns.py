@@ -12,6 +12,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from net_helpers import LIMITS, EchoSession, Served, connect, frame, open_raw, plain_app, read_reply, running, until
+from patience import times
 from rpc_helpers import Box
 
 from edged.credentials.callers import Peer
@@ -166,7 +167,7 @@ SHAPES: list[Callable[[bytes], bytes]] = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=times(150, least=25), deadline=None)
 @given(st.lists(st.tuples(TEXTS, st.sampled_from(SHAPES)), max_size=6), st.lists(st.integers(0, 2**20), max_size=12))
 def test_messages_do_not_depend_on_how_they_are_read(messages: Any, cuts: list[int]) -> None:
     """Frames of every length, cut anywhere, come out as they were sent."""

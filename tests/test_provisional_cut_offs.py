@@ -15,6 +15,7 @@ import trio
 from gate_helpers import make_gate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import times
 from trust_helpers import SECRET, BrokenCommits, Counted, rows
 
 from edged.access.admissions import Admissions
@@ -378,7 +379,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=times(120, least=25))
 @given(EVENTS, st.sampled_from([-DRIFT, 0.0, DRIFT]))
 def test_no_order_of_events_brings_a_revoked_token_back_or_refuses_a_later_one(
     events: list[tuple[str, Any]], drift: float

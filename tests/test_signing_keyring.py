@@ -16,6 +16,7 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keyring_helpers import HOUR, POOL, START, Bench, Time, from_pool, kid_of_token, opened
+from patience import times
 from trust_helpers import BrokenCommits, busy_writer, rows
 
 from edged.access.authority import EDGED
@@ -298,7 +299,7 @@ ACTIONS = st.lists(
 
 
 @given(ACTIONS)
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=times(40, least=25), deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_is_done_to_keys_one_signs_and_what_was_signed_verifies(actions: list[tuple[str, str, int]]) -> None:
     """Any order of changes: memory as on disk, one current key, its tokens published to their end, numbers rising."""
 

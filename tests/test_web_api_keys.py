@@ -9,6 +9,7 @@ import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import times
 from web_helpers import REMOTE, UNIX, Site, loopback
 
 from edged.credentials.callers import Peer
@@ -338,7 +339,7 @@ async def test_the_local_socket_is_admin_without_a_credential(site: Site) -> Non
     assert (await site.ask("GET", "/api/keys", peer=Peer("unix"))).status == 200
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=times(60, least=25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.binary(max_size=200))
 def test_no_body_is_an_exception(tmp_path: Path, body: bytes) -> None:
     """Whatever is posted, the answer is 201 or 400 and an object."""
