@@ -42,7 +42,7 @@ from edged.operations.caller_sessions import Sessions
 from edged.operations.listings import Listings, row
 from edged.operations.services import Services
 from edged.rpc import notifications
-from edged.rpc.session import Rpc
+from edged.rpc.endpoint import RpcEndpoint
 from edged.store.folders import hold_folders
 from edged.web.app import make_app
 from edged.web.mediamtx_hook import make_answer
@@ -106,7 +106,10 @@ async def run(
         media = build_media(config, access.ledger, metrics)
         services = build_services(config, secrets, access, cameras, media, disks, metrics)
         limits = config.limits
-        rpc = Rpc(catalogue, services, calls_in_flight=limits.calls_in_flight, longest_batch=limits.batch)
+        rpc = RpcEndpoint(
+            catalogue, services, gate=access.gate, limiter=access.limiter, counts=metrics, cameras=cameras,
+            sessions=services.sessions, calls_in_flight=limits.calls_in_flight, longest_batch=limits.batch,
+        )  # fmt: skip
         ready = trio.Event()
         app = make_app(catalogue, services, metrics, is_ready=ready.is_set, show_metrics=config.metrics.enabled)
         answer: Answer = make_answer(partial(streams.admit, services), metrics.hook_asked)

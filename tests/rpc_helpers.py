@@ -26,7 +26,9 @@ from edged.operations import sessions as session_operations
 from edged.operations.caller_sessions import Sessions
 from edged.operations.catalogue import Catalogue, DeviceParams, NoParams, OperationCall, operation
 from edged.operations.services import Services
-from edged.rpc.session import Rpc, RpcSession
+from edged.rpc.endpoint import RpcEndpoint
+from edged.rpc.session import RpcSession
+from edged.wire.jsonrpc import LONGEST_BATCH
 
 SECRET = SharedSecret("test", "a shared secret that nobody has ever published")
 NOW = 1_800_000_000.0
@@ -260,8 +262,15 @@ class Box:
             sessions=self.sessions, limiter=Limiter(monotonic), cameras=self.registry,
             barriers=self.barriers, rows=Rows(rows, len(rows), len(rows)),
         )  # fmt: skip
-        catalogue = Catalogue(function.__operation__ for function in OPERATIONS)  # type: ignore[attr-defined]
-        self.rpc = Rpc(catalogue, self.services, **limits)
+        self.catalogue = Catalogue(function.__operation__ for function in OPERATIONS)  # type: ignore[attr-defined]
+        self.rpc = self.make_endpoint(**limits)
+
+    def make_endpoint(self, calls_in_flight: int = 32, longest_batch: int = LONGEST_BATCH) -> RpcEndpoint:
+        return RpcEndpoint(
+            self.catalogue, self.services, gate=self.gate, limiter=self.services.limiter,
+            counts=self.counts, cameras=self.registry, sessions=self.sessions, calls_in_flight=calls_in_flight,
+            longest_batch=longest_batch,
+        )  # fmt: skip
 
     def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         assert self.nursery is not None, "this test expects that nothing waits"

@@ -15,7 +15,7 @@ from net_helpers import LIMITS
 from edged.credentials.callers import Peer
 from edged.net.pools import Member, Pools
 from edged.net.shares import Share, Turns, counting
-from edged.net.stream import TURN_SECONDS
+from edged.wire.ports import TURN_SECONDS
 
 
 def make_member(address: str) -> Member:

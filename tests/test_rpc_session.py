@@ -16,7 +16,6 @@ from patience import fail_after
 from rpc_helpers import NOW, Box, Client, camera
 from structlog.testing import capture_logs
 
-from edged.rpc.session import Rpc
 from edged.wire import jsonrpc
 
 
@@ -806,16 +805,12 @@ async def test_calls_held_when_the_door_gives_up_never_run(box: Box) -> None:
 def test_the_longest_batch_can_be_set() -> None:
     """One more member than the setting says is answered as a whole."""
     box = Box()
-    rpc = Rpc(_catalogue(box), box.services, calls_in_flight=1, longest_batch=1)
+    rpc = box.make_endpoint(calls_in_flight=1, longest_batch=1)
     client = box.open()
     session = rpc.open(client.rpc.session.peer, {}, None, client.outbox, box.spawn)
     session.receive(b"[1,2]")
     (answer,) = client.outbox.take()
     assert answer["error"]["data"]["detail"] == "a batch holds at most 1 calls"
-
-
-def _catalogue(box: Box) -> Any:
-    return box.rpc.start.__self__  # type: ignore[attr-defined]
 
 
 JSON = st.recursive(

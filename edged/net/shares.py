@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from edged.net.stream import TURN_SECONDS
+from edged.wire.ports import TURN_SECONDS
 
 #: What a request over HTTP is charged, seconds: it waits in between, so that it cannot be timed.
 REQUEST_SECONDS: Final = 0.0005

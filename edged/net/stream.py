@@ -17,8 +17,6 @@ import trio
 
 #: Bytes asked of the kernel at once.
 READ_SIZE = 65536
-#: Seconds of work after which other tasks get their turn.
-TURN_SECONDS = 0.005
 _BROKEN = select.POLLHUP | select.POLLERR
 _GONE = select.POLLRDHUP | _BROKEN
 

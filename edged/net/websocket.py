@@ -30,8 +30,8 @@ from edged.config.model import LimitSettings
 from edged.net.handlers import report_incident
 from edged.net.outbox import Hold, WebSocketOutbox
 from edged.net.pools import Member
-from edged.net.stream import READ_SIZE, TURN_SECONDS, Stream
-from edged.wire.ports import Spawn, TextSession
+from edged.net.stream import READ_SIZE, Stream
+from edged.wire.ports import TURN_SECONDS, Spawn, TextSession
 
 if TYPE_CHECKING:
     from edged.metrics import Metrics

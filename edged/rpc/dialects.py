@@ -108,7 +108,7 @@ _HINTS: Mapping[str, str] = MappingProxyType(
         "permission_denied": "use a credential that has the required capability",
     }
 )
-#: Rows whose refusals may say themselves what to do, as that of a door that takes no JWT: the same, whatever was wrong.
+#: Rows whose refusals may have a hint of their own, for example where no JWT is taken; it does not say what was wrong.
 _OWN_HINTS = frozenset({"auth_required", "auth_failed", "permission_denied"})
 _INVALID: Mapping[int, str] = MappingProxyType(
     {jsonrpc.PARSE_ERROR: "parse_error", jsonrpc.INVALID_REQUEST: "invalid_request"}
@@ -129,7 +129,7 @@ def situation(problem: EdgedError) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An error on its way out: a row of `FAULTS`, and what is told about it beside the code."""
+    """An error to be answered: a row of `FAULTS`, and what is told about it beside the code."""
 
     row: str
     data: Mapping[str, object]

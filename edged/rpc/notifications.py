@@ -2,7 +2,7 @@
 
 v1 sessions get `camera_status_update` unasked, v2 sessions what they subscribed to: a session hears of one event
 once, under the method name if it asked for that, else under the event's own. Nobody hears of a camera that the
-gate would not let them read. Sending never waits: each session's outbox is bounded by its door.
+gate would not let them read. Sending never waits: each session's outbox is limited (edged.net.outbox).
 """
 
 from __future__ import annotations

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
+
+#: Seconds of work after which other tasks get their turn.
+TURN_SECONDS: Final = 0.005
 
 #: Starts a task that ends with the connection at the latest.
 Spawn: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
