@@ -18,7 +18,9 @@ import trio
 
 from edged.children import spawn
 from edged.config.model import MediaMTXSettings
-from edged.mediamtx.process import ServerState, Supervisor, Timing
+from edged.mediamtx.process import Supervisor
+from edged.mediamtx.server_run import Timing
+from edged.mediamtx.server_state import ServerState
 
 REAL = shutil.which("mediamtx")
 STANDIN = Path(__file__).parent / "standin_mediamtx.py"

@@ -24,7 +24,7 @@ from edged.credentials.passwords import Cost
 from edged.library.disks import Disks
 from edged.library.snapshots import Snapshots
 from edged.mediamtx.paths import Paths
-from edged.mediamtx.process import ServerState
+from edged.mediamtx.server_state import ServerState
 from edged.operations.caller_sessions import Sessions
 from edged.operations.listings import Listings
 from edged.operations.services import Services

@@ -90,7 +90,7 @@ async def test_a_camera_that_comes_and_goes_is_shown_so_and_told_in_one_line_eac
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Size and rate are what its stream says; nobody watches it, and what is said of it is true all the same."""
-    monkeypatch.setattr("edged.mediamtx.looks.LOOK_SECONDS", 1.0)
+    monkeypatch.setattr("edged.mediamtx.source_checks.CHECK_SECONDS", 1.0)
     async with open_mediamtx(tmp_path) as server:
         gate = CameraSettings(name="gate", source=f"rtsp://{server.rtsp}/camera0", size="1280x720", rate=30.0)
         config = with_cameras(tmp_path, gate)
@@ -111,7 +111,7 @@ async def test_a_camera_that_comes_and_goes_is_shown_so_and_told_in_one_line_eac
         log = said.out + said.err
         told = [line for line in log.splitlines() if "[warning" in line and "camera=camera0" in line]
         assert [("cause=no_stream" in line) for line in told] == [True, True]
-        assert log.count("works again") == 1
+        assert log.count("picture_again") == 1
 
 
 async def test_a_camera_that_is_published_all_the_time_comes_and_goes_as_well(tmp_path: Path) -> None:

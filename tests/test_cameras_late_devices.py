@@ -33,7 +33,7 @@ async def test_a_loopback_device_is_a_camera_once_somebody_feeds_it(
         async with running(tmp_path, udev=Udev(node), answers=answers) as box:
             await trio.sleep(100)
             assert box.registry.all() == ()
-            assert [log["why"] for log in logs if log["event"] == "passed over"] == ["nobody feeds it pictures"]
+            assert [log["why"] for log in logs if log["event"] == "device_passed_over"] == ["nobody feeds it pictures"]
             answers.by_node["/dev/video4"] = FED
             camera = await box.next()
             assert (camera.status, camera.node, camera.width) == (Status.CONNECTED, "/dev/video4", 640)
@@ -50,7 +50,7 @@ async def test_a_node_that_can_be_no_camera_is_asked_once_and_named(
             await trio.sleep(1000)
             box.udev.tell(silent)
     assert answers.asked == ["/dev/video1"]
-    assert len([log for log in logs if log["event"] == "passed over"]) == 2
+    assert len([log for log in logs if log["event"] == "device_passed_over"]) == 2
 
 
 async def test_a_change_of_a_device_is_looked_at(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
@@ -100,7 +100,7 @@ def test_only_what_can_change_is_asked_again(found: Probe, may_become: bool) -> 
 GATE = Camera(
     name="camera0", label="gate", kind="rtsp", status=Status.CONNECTED, url="rtsp://h/x", width=0, height=0, rate=0.0
 )
-FAILED = Report("refused", "nothing listens", is_gone=True)
+FAILED = Report("refused", "nothing listens", is_unreachable=True)
 
 
 def test_a_report_changes_status_and_figures_and_its_end_changes_them_back() -> None:

@@ -24,7 +24,7 @@ from edged.clock import Boot, Clock
 from edged.credentials.callers import ApiKey, Token
 from edged.credentials.tokens import issue_claims, sign
 from edged.errors import Refused
-from edged.reactions import upkeep
+from edged.reactions import clock_upkeep
 from edged.store import meta
 from edged.store.database import Database
 from edged.store.migrations import TRUST
@@ -73,7 +73,7 @@ class World:
         self.revocations.load()
         self.api_keys.load()
         self.gate = make_gate(ledger, admissions, self.clock, Counted(), shared_secrets=[SECRET])
-        self.mark = upkeep.Mark(self.clock, self.keep, self.replace, self.revocations.follow_reset)
+        self.mark = clock_upkeep.Mark(self.clock, self.keep, self.replace, self.revocations.follow_reset)
         self.stop = await self.nursery.start(self.run, self.registrar)
 
     async def run(self, registrar: Registrar, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
@@ -143,7 +143,7 @@ class World:
         """One round of what the daemon does daily; by the rows, nothing goes by a clock that nobody vouches for."""
         before, now = self.revoked(), self.clock.now()
         trusted = self.clock.is_trusted
-        assert await upkeep.prune_if_trusted(self.clock, self.revocations.prune) is trusted
+        assert await clock_upkeep.prune_if_trusted(self.clock, self.revocations.prune) is trusted
         gone = before - self.revoked()
         assert trusted or not gone, "something was deleted because of a clock that is not trusted"
         assert all(until is not None and until < now - PRUNE_SECONDS for _, until in gone)

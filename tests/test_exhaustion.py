@@ -19,7 +19,7 @@ from edged.children import spawn
 from edged.descriptors import RESERVE, connections_within, raise_limit
 from edged.errors import DependencyFailed, OutOfDescriptors
 from edged.mediamtx.client import Client
-from edged.mediamtx.process import Timing
+from edged.mediamtx.server_run import Timing
 
 OPEN = Path("/proc/self/fd")
 

@@ -16,7 +16,7 @@ from pictures_helpers import Camera
 
 from edged.config.addresses import parse_address
 from edged.mediamtx.addresses import connect, host_of, join_address, reach
-from edged.mediamtx.process import ServerState
+from edged.mediamtx.server_state import ServerState
 from edged.operations.listings import list_streams
 
 PORTS = st.integers(0, 65535)

@@ -69,8 +69,8 @@ async def test_an_address_that_leads_nowhere_is_told_as_what_it_is(program: str,
         assert PASSWORD not in cause.exact
         assert "edged-private" not in cause.exact
         assert "0x" not in cause.exact
-    assert found["name"].is_gone
-    assert found["port"].is_gone
+    assert found["name"].is_unreachable
+    assert found["port"].is_unreachable
 
 
 @ffmpeg

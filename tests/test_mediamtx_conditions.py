@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from patience import fail_after
 from pictures_helpers import Camera, Spawner, write_script
 
-from edged.mediamtx import causes, looks
+from edged.mediamtx import causes, source_checks
 from edged.mediamtx.causes import CAUSES, NoPicture
 from edged.mediamtx.conditions import Condition, Conditions
 from edged.mediamtx.figures import Figures, RateMeter, read_size
-from edged.mediamtx.looks import LONGEST_PAUSE_SECONDS, LOOK_SECONDS, Looks, next_look
+from edged.mediamtx.source_checks import CHECK_SECONDS, LONGEST_PAUSE_SECONDS, SourceChecks, next_check
 from edged.mediamtx.sources import CameraSource
 
 GATE = Camera(kind="rtsp", url="rtsp://127.0.0.1:1/x", width=0, height=0, rate=0.0)
 _WORDS = st.one_of(
     st.sampled_from(CAUSES).map(lambda cause: ("fails", cause)),
-    st.sampled_from(["publisher", "reader", "look"]).map(lambda witness: ("works", witness)),
+    st.sampled_from(["publisher", "reader", "check"]).map(lambda witness: ("works", witness)),
 )
 
 
@@ -53,7 +53,7 @@ def test_only_who_would_see_it_can_say_that_a_cause_is_over() -> None:
     """Packets are no picture, and a picture of the source says nothing of its encoder."""
     conditions = Conditions()
     conditions.fails("camera0", causes.KEY_FRAMES)
-    conditions.works("camera0", "look")
+    conditions.works("camera0", "check")
     assert conditions.find("camera0").cause is causes.KEY_FRAMES
     conditions.works("camera0", "reader")
     assert conditions.find("camera0").works
@@ -89,7 +89,7 @@ def test_what_failed_is_looked_at_again_with_growing_pauses(failures: int, cause
     """Never later than the longest pause; what only a publisher can tell is left to it."""
     source = Camera(kind=kind)  # type: ignore[arg-type]
     known = Condition(works=False, cause=cause)
-    pause, later = next_look(source, known, failures), next_look(source, known, failures + 1)
+    pause, later = next_check(source, known, failures), next_check(source, known, failures + 1)
     if cause.is_ours:
         assert pause is None
         return
@@ -101,10 +101,10 @@ def test_what_failed_is_looked_at_again_with_growing_pauses(failures: int, cause
 def test_a_source_that_works_is_looked_at_only_where_that_is_cheap() -> None:
     """A network camera now and then; a USB camera's light does not go on for it."""
     works = Condition(works=True)
-    assert next_look(GATE, works, 0) == LOOK_SECONDS
-    assert next_look(GATE, works, 1) == looks.PAUSE_SECONDS
-    assert next_look(Camera(kind="usb"), works, 0) is None
-    assert next_look(Camera(kind="test"), Condition(), 0) is None
+    assert next_check(GATE, works, 0) == CHECK_SECONDS
+    assert next_check(GATE, works, 1) == source_checks.PAUSE_SECONDS
+    assert next_check(Camera(kind="usb"), works, 0) is None
+    assert next_check(Camera(kind="test"), Condition(), 0) is None
 
 
 class Pictures:
@@ -129,18 +129,18 @@ async def test_one_failed_look_at_a_camera_that_worked_is_made_sure_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first is no news, the second is; a look that finds packets ends it."""
-    monkeypatch.setattr(looks, "PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr(looks, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(source_checks, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(source_checks, "CHECK_SECONDS", 0.05)
     state = tmp_path / "state"
     state.write_text("echo 'Connection refused' >&2; exit 1")
     script = write_script(tmp_path, f". {state}")
     spawn, conditions = Spawner(), Conditions()
     conditions.works("camera0", "reader")
-    looking = Looks(spawn, script, Pictures(), conditions, lambda _path: False, folder=tmp_path)
-    looking.set_sources([GATE])
+    checks = SourceChecks(spawn, script, Pictures(), conditions, lambda _path: False, folder=tmp_path)
+    checks.set_sources([GATE])
     with fail_after(30), conditions.changes.subscribe() as news:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(looking.run)
+            nursery.start_soon(checks.run)
             assert await news.receive() == "camera0"
             assert conditions.find("camera0").cause == replace(causes.REFUSED, exact="Connection refused")
             assert len(spawn.started) == 2
@@ -154,16 +154,16 @@ async def test_a_stream_whose_clock_stands_still_does_not_hold_a_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ffmpeg would read for ever: that packets come is enough."""
-    monkeypatch.setattr(looks, "MEASURED_SECONDS", 0.1)
-    monkeypatch.setattr(looks, "_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(source_checks, "MEASURED_SECONDS", 0.1)
+    monkeypatch.setattr(source_checks, "_GRACE_SECONDS", 0.1)
     report = "printf 'frame=9\\nout_time_us=0\\nprogress=continue\\n'"
     spawn, conditions = Spawner(), Conditions()
     script = write_script(tmp_path, f"{report}; exec sleep 60")
-    looking = Looks(spawn, script, Pictures(), conditions, lambda _path: False, folder=tmp_path)
-    looking.set_sources([GATE])
+    checks = SourceChecks(spawn, script, Pictures(), conditions, lambda _path: False, folder=tmp_path)
+    checks.set_sources([GATE])
     with fail_after(20), conditions.changes.subscribe() as news:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(looking.run)
+            nursery.start_soon(checks.run)
             await news.receive()
             assert conditions.find("camera0").works
             assert not spawn.alive
@@ -173,20 +173,20 @@ async def test_a_stream_whose_clock_stands_still_does_not_hold_a_look(
 async def test_a_failing_usb_camera_is_tried_by_a_picture_and_one_in_use_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A failure that somebody met starts the looks, a picture ends them."""
-    monkeypatch.setattr(looks, "PAUSE_SECONDS", 0.02)
-    monkeypatch.setattr(looks, "_BUSY_PAUSE_SECONDS", 0.02)
+    """A failure that somebody met starts the checks, a picture ends them."""
+    monkeypatch.setattr(source_checks, "PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(source_checks, "_BUSY_PAUSE_SECONDS", 0.02)
     pictures = Pictures()
     conditions = pictures.conditions
     published = True
-    looking = Looks(Spawner(), lambda: "/bin/false", pictures, conditions, lambda _path: published)
-    looking.set_sources([Camera(kind="usb", node="/dev/video0")])
+    checks = SourceChecks(Spawner(), lambda: "/bin/false", pictures, conditions, lambda _path: published)
+    checks.set_sources([Camera(kind="usb", node="/dev/video0")])
     with fail_after(30):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(looking.run)
+            nursery.start_soon(checks.run)
             await trio.sleep(0.1)
             conditions.fails("camera0", causes.BUSY)
-            looking.stir()
+            checks.reschedule()
             await trio.sleep(0.2)
             assert pictures.asked == 0
             published = False

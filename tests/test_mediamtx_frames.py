@@ -20,7 +20,7 @@ from pictures_helpers import PASSWORD, Camera, Spawner, command_lines, eventuall
 from PIL import Image
 
 from edged.errors import DependencyFailed
-from edged.mediamtx import causes
+from edged.mediamtx import causes, live_picture
 from edged.mediamtx import frames as module
 from edged.mediamtx.causes import NoPicture
 from edged.mediamtx.ffmpeg import (
@@ -392,7 +392,7 @@ async def test_an_unplugged_camera_stops_and_comes_back_to_its_viewers() -> None
 
 async def test_who_waits_for_a_camera_that_stays_away_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the time in the contract the viewer is told, and why."""
-    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(live_picture, "PATIENCE_SECONDS", 0.5)
     with fail_after(60):
         async with (
             opened(Spawner(), write_script(tmp_path, "exec sleep 60")) as frames,
@@ -487,17 +487,17 @@ async def test_who_still_waits_when_edged_stops_is_told(tmp_path: Path) -> None:
 
 
 async def test_a_usb_camera_is_let_go_for_its_publisher(tmp_path: Path) -> None:
-    """When `make_way` returns, the process that held the camera is gone, and it is not opened again at once."""
+    """When `release_device` returns, the process that held the camera is gone, and it is not opened again at once."""
     spawn = Spawner()
     camera = Camera(kind="usb", node="/dev/video99", pixel_format="MJPG")
     with fail_after(30):
         async with opened(spawn, write_script(tmp_path, "exec sleep 60")) as frames, frames.watch(camera):
             await eventually(lambda: bool(spawn.started))
-            await frames.make_way("camera0")
+            await frames.release_device("camera0")
             assert not spawn.alive
             await trio.sleep(0.3)
             assert len(spawn.started) == 1
-            await frames.make_way("camera7")
+            await frames.release_device("camera7")
 
 
 async def test_a_usb_camera_gets_a_moment_to_find_its_exposure(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from edged.errors import DependencyFailed
 from edged.feeds import Feed
 from edged.mediamtx.client import PathState
 from edged.mediamtx.paths import Paths, plan
-from edged.mediamtx.process import ServerState
+from edged.mediamtx.server_state import ServerState
 from edged.mediamtx.settings import PathConf
 
 confs = st.dictionaries(st.sampled_from(["a", "b", "c"]), st.integers(0, 2), max_size=3)

@@ -37,7 +37,9 @@ from edged.children import spawn
 from edged.config.model import MediaMTXSettings
 from edged.mediamtx.paths import Paths
 from edged.mediamtx.ports import pick_ports
-from edged.mediamtx.process import ServerState, Supervisor, Timing
+from edged.mediamtx.process import Supervisor
+from edged.mediamtx.server_run import RunEnd, Timing
+from edged.mediamtx.server_state import ServerState
 from edged.mediamtx.settings import find_binary, path_conf
 from edged.mediamtx.viewers import Viewers
 
@@ -228,17 +230,16 @@ async def test_pauses_grow_and_start_anew_after_health(
     tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """1, 2, 4 … at most 60 s between the starts of a server that does not live; 1 s again after 10 s of health."""
-    import edged.mediamtx.process as process
 
     starts: list[float] = []
     health = iter([0.0] * 8 + [10.0, 0.0, 9.0, 0.0])
 
-    async def live(self: Supervisor) -> process._Life:
+    async def live(self: Supervisor) -> RunEnd:
         starts.append(trio.current_time())
         await trio.lowlevel.checkpoint()
-        return process._Life(ServerState("waiting"), next(health))
+        return RunEnd(ServerState("waiting"), next(health))
 
-    monkeypatch.setattr(Supervisor, "_live_once", live)
+    monkeypatch.setattr(Supervisor, "_run_once", live)
     server = Supervisor(
         LOOPBACK,
         hook_url=str,

@@ -28,21 +28,20 @@ from pictures_helpers import (
 )
 
 from edged.errors import DependencyFailed
-from edged.mediamtx import causes
+from edged.mediamtx import causes, progress
 from edged.mediamtx import publisher as module
+from edged.mediamtx.client import PathState
 from edged.mediamtx.ffmpeg import find_ffmpeg
-from edged.mediamtx.publisher import (
-    GOOD_RUN_SECONDS,
+from edged.mediamtx.progress import (
     LONGEST_PAUSE_SECONDS,
     STALL_SECONDS,
     START_SECONDS,
     Progress,
-    Publishers,
-    SeenPath,
     follow_progress,
     is_stalled,
     pause_after,
 )
+from edged.mediamtx.publisher import GOOD_RUN_SECONDS, Publishers
 from edged.mediamtx.streams import publish_arguments
 
 URL = "rtsp://edged:x@127.0.0.1:8554/camera0"
@@ -84,7 +83,7 @@ async def opened(
     secrets: Secrets,
     find: Callable[[], str] = find_ffmpeg,
     address: Callable[[], str | None] = lambda: "127.0.0.1:1",
-    list_paths: Callable[[], Awaitable[Sequence[SeenPath]]] = see_nothing,
+    list_paths: Callable[[], Awaitable[Sequence[PathState]]] = see_nothing,
     **more: object,
 ) -> AsyncIterator[Publishers]:
     """Publishers that run, and end with the block."""
@@ -266,8 +265,8 @@ async def test_while_mediamtx_is_away_a_camera_waits_and_starts_when_told(tmp_pa
 
 async def test_a_nudge_ends_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When MediaMTX is back nobody waits for the end of a long pause."""
-    monkeypatch.setattr(module, "PAUSE_SECONDS", 1000.0)
-    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 1000.0)
+    monkeypatch.setattr(progress, "PAUSE_SECONDS", 1000.0)
+    monkeypatch.setattr(progress, "LONGEST_PAUSE_SECONDS", 1000.0)
     spawn = Spawner()
     with fail_after(30):
         async with opened(spawn, Secrets(), write_script(tmp_path, "exit 1")) as publishers:
@@ -314,12 +313,12 @@ async def test_the_way_is_made_before_the_camera_is_opened(tmp_path: Path) -> No
     """Whoever else holds the camera lets go before ffmpeg starts, and sees that it is about to."""
     spawn, seen = Spawner(), list[tuple[str, bool, int]]()
 
-    async def make_way(name: str) -> None:
+    async def release_device(name: str) -> None:
         seen.append((name, publishers.is_active(name), len(spawn.started)))
 
     script = write_script(tmp_path, "exec sleep 60")
     with fail_after(30):
-        async with opened(spawn, Secrets(), script, make_way=make_way) as publishers:
+        async with opened(spawn, Secrets(), script, release_device=release_device) as publishers:
             publishers.set_sources([Camera(always_on=True)])
             await eventually(lambda: len(spawn.started) == 1)
     assert seen == [("camera0", True, 0)]
@@ -330,7 +329,7 @@ async def test_a_publisher_whose_bytes_stand_still_is_started_again(
 ) -> None:
     """First it runs, because bytes came; then none come. While MediaMTX does not answer, nobody is blamed."""
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(module, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(progress, "STALL_SECONDS", 0.5)
     spawn = Spawner()
     seen: list[Seen] | None = None
 
@@ -380,7 +379,7 @@ async def test_a_camera_on_demand_sleeps_when_its_last_reader_has_left(
 async def test_after_a_good_run_a_failure_is_the_first_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What failed an hour ago does not lengthen today's pause."""
     monkeypatch.setattr(module, "GOOD_RUN_SECONDS", 0.0)
-    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "PAUSE_SECONDS", 0.01)
     pauses: list[int] = []
 
     def pause_after(failures: int) -> float:
@@ -423,7 +422,7 @@ async def test_a_woken_camera_is_up_and_sleeps_again(tmp_path: Path, monkeypatch
 async def test_a_frozen_or_killed_publisher_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that is there but sends nothing is found by its bytes; a dead one at once."""
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.2)
-    monkeypatch.setattr(module, "STALL_SECONDS", 1.5)
+    monkeypatch.setattr(progress, "STALL_SECONDS", 1.5)
     spawn, secrets = Spawner(), Secrets()
     with fail_after(80):
         async with open_mediamtx(tmp_path) as server, opened_at(server, spawn, secrets) as publishers:

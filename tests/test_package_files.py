@@ -93,7 +93,7 @@ def test_the_build_folder_has_what_the_control_file_wants() -> None:
 def test_where_a_script_stands_is_where_the_remedy_says() -> None:
     """A user of the package is told a path that exists."""
     # The package that is imported: it may be the installed one.
-    source = (Path(edged.__file__).parent / "mediamtx/process.py").read_text()
+    source = (Path(edged.__file__).parent / "mediamtx/server_run.py").read_text()
     assert '"/usr/share/edged/scripts/get-mediamtx"' in source
     assert "scripts/get-mediamtx usr/share/edged/scripts" in read_unit("edged.install")
 

@@ -27,7 +27,7 @@ from edged.credentials.callers import Token
 from edged.credentials.names import issuer_identity, user_identity
 from edged.credentials.tokens import sign
 from edged.errors import Refused, StoreFailed
-from edged.reactions import upkeep
+from edged.reactions import clock_upkeep
 from edged.store import meta
 from edged.store.database import Database
 from edged.store.migrations import TRUST
@@ -70,7 +70,7 @@ class Box:
             self.registrar.load()
             self.revocations.load()
             self.gate = make_gate(self.ledger, self.admissions, self.clock, counts, shared_secrets=[SECRET])
-            self.mark = upkeep.Mark(self.clock, self._save, self._replace, self.revocations.follow_reset)
+            self.mark = clock_upkeep.Mark(self.clock, self._save, self._replace, self.revocations.follow_reset)
             await nursery.start(self.registrar.run)
             yield self
             nursery.cancel_scope.cancel()
@@ -85,7 +85,7 @@ class Box:
         self.true, self.system, self.up = self.true + seconds, self.system + seconds, self.up + seconds * (1 + drift)
 
     def look(self) -> None:
-        """What upkeep.watch_clock does each second."""
+        """What clock_upkeep.watch_clock does each second."""
         self.clock.look()
         self.revocations.mind_clock()
 

@@ -27,7 +27,7 @@ from edged.credentials.callers import Caller, Token
 from edged.credentials.claims import LEEWAY, Trust
 from edged.credentials.tokens import SharedSecret, TokenRefused, sign
 from edged.errors import Overloaded, Refused, StoreFailed
-from edged.reactions import upkeep
+from edged.reactions import clock_upkeep
 from edged.signing.keyring import Keyring
 from edged.store import meta, revocations
 from edged.store.database import Database
@@ -164,7 +164,7 @@ async def test_pruning_waits_for_a_clock_that_is_trusted_and_then_comes_daily(
 
     answers.append(0)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(upkeep.prune, clock, delete)
+        nursery.start_soon(clock_upkeep.prune, clock, delete)
         await trio.sleep(10 * DAY)
         assert asked == []
         clock.is_trusted = True
@@ -218,7 +218,7 @@ class World:
             shared_secrets=[SECRET],
         )  # fmt: skip
         self.refreshes.load()
-        self.mark = upkeep.Mark(self.clock, self.save, self.replace, self.revocations.follow_reset)
+        self.mark = clock_upkeep.Mark(self.clock, self.save, self.replace, self.revocations.follow_reset)
 
     def read(self, text: str) -> Caller:
         """Its caller, though it may come from a future that the clock has left."""

@@ -20,10 +20,10 @@ from edged.credentials.callers import Caller
 from edged.errors import DependencyFailed, StoreFailed
 from edged.feeds import Feed
 from edged.mediamtx.client import MediaSession
-from edged.mediamtx.process import ServerState
 from edged.mediamtx.publisher import Publishers
+from edged.mediamtx.server_state import ServerState
 from edged.mediamtx.viewers import Viewers
-from edged.reactions import mediamtx, revocations, upkeep
+from edged.reactions import clock_upkeep, mediamtx, revocations
 
 CALLER = Caller("api_key", "key:1", frozenset(), frozenset(), identities=frozenset({"key:1"}))
 
@@ -251,7 +251,7 @@ async def test_the_clocks_mark_is_kept_every_quarter_of_an_hour(autojump_clock: 
     """It rises with the time that passed; the first minute, in which a start may fail, writes nothing."""
     disk, clock = Disk(), Box(-trio.current_time()).clock()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(upkeep.Mark(clock, disk.save, disk.replace).keep)
+        nursery.start_soon(clock_upkeep.Mark(clock, disk.save, disk.replace).keep)
         await trio.sleep(3601)
         nursery.cancel_scope.cancel()
     assert disk.marks == [pytest.approx(1060 + 900 * turn, abs=2) for turn in range(4)]
@@ -264,7 +264,7 @@ async def test_however_often_the_clock_leaps_the_mark_is_written_six_times_an_ho
     box, disk = Box(1e6, synchronized=True), Disk()
     clock = box.clock()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(upkeep.Mark(clock, disk.save, disk.replace).keep)
+        nursery.start_soon(clock_upkeep.Mark(clock, disk.save, disk.replace).keep)
         written = []
         for _ in range(10 * 3600 // 30):
             box.offset += 3600.0
@@ -280,7 +280,7 @@ async def test_a_reset_is_on_disk_before_it_is_in_force(autojump_clock: trio.tes
     """It makes what had expired good again: such things are durable first; a disk that fails changes nothing."""
     box, disk = Box(5000.0 - trio.current_time()), Disk(fails=True)
     clock = box.clock(9000.0)
-    mark = upkeep.Mark(clock, disk.save, disk.replace)
+    mark = clock_upkeep.Mark(clock, disk.save, disk.replace)
     with pytest.raises(StoreFailed):
         await mark.reset()
     assert clock.now() == pytest.approx(9000.0, abs=1)
@@ -298,7 +298,7 @@ async def test_whoever_hangs_up_in_the_middle_of_a_reset_has_reset_it(autojump_c
     """Disk and memory never differ; and a mark of before is not written behind it."""
     disk = Disk(seconds=2.0)
     clock = Box(5000.0 - trio.current_time()).clock(9000.0)
-    mark = upkeep.Mark(clock, disk.save, disk.replace)
+    mark = clock_upkeep.Mark(clock, disk.save, disk.replace)
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(1):
             nursery.start_soon(mark.save)
@@ -325,7 +325,7 @@ async def test_deadlines_follow_a_correction_and_no_jump(autojump_clock: trio.te
         admissions.add(caller, "rtsp", leave(name), seconds_left=remaining(caller))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(admissions.run)
-        nursery.start_soon(upkeep.watch_clock, clock, lambda: admissions.recompute(remaining))
+        nursery.start_soon(clock_upkeep.watch_clock, clock, lambda: admissions.recompute(remaining))
         await trio.sleep(10)
         box.synchronized, box.offset = False, box.offset + 1e9
         await trio.sleep(10)
@@ -346,7 +346,7 @@ def test_a_jump_is_logged_and_counted_by_its_direction() -> None:
     counted: list[str] = []
     with structlog.testing.capture_logs() as told:
         for seconds in (2.26e9, -3600.04):
-            upkeep.note_jump(counted.append, seconds)
+            clock_upkeep.note_jump(counted.append, seconds)
     assert counted == ["forward", "backward"]
     assert [line["seconds"] for line in told] == [2.26e9, -3600.0]
 
@@ -358,7 +358,7 @@ async def test_the_log_says_what_has_become_of_the_clock(
     box = Box(5000.0 - trio.current_time())
     with structlog.testing.capture_logs() as told:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(upkeep.watch_clock, box.clock(), lambda: None)
+            nursery.start_soon(clock_upkeep.watch_clock, box.clock(), lambda: None)
             for synchronized, offset in ((False, 0.0), (True, 5000.0), (True, -5000.0)):
                 box.synchronized, box.offset = synchronized, box.offset + offset
                 await trio.sleep(5)

@@ -169,7 +169,7 @@ async def test_a_disk_that_fails_delays_and_says_so_once(tmp_path: Path, capsys:
         await live(bench, 3 * HOUR, rotation=rotation)
         assert bench.states() == {"key-1": "current", "key-2": "current"}
         said = capsys.readouterr().out
-        assert said.count("rotation waits") == 2
+        assert said.count("rotation_waits") == 2
         await broken.mend()
         await live(bench, 2 * HOUR + 60, rotation=rotation, step=60)
         assert bench.states()["key-3"] == bench.states()["key-4"] == "current"

@@ -18,7 +18,7 @@ from edged.access.asking import Refusals, asked_by, asking
 from edged.clock import Clock
 from edged.credentials.callers import Caller, Peer
 from edged.credentials.decision import Reason
-from edged.reactions.upkeep import watch_clock
+from edged.reactions.clock_upkeep import watch_clock
 
 WRONG = "camera_service_sk_" + "0" * 64
 REMOTE = "192.0.2.7"

@@ -19,8 +19,8 @@ from edged.errors import DependencyFailed
 from edged.mediamtx.conditions import Conditions
 from edged.mediamtx.ffmpeg import find_ffmpeg
 from edged.mediamtx.frames import Frames
-from edged.mediamtx.looks import Looks
 from edged.mediamtx.publisher import Publishers
+from edged.mediamtx.source_checks import SourceChecks
 
 pytestmark = [pytest.mark.ffmpeg, pytest.mark.mediamtx]
 
@@ -162,10 +162,10 @@ async def test_a_camera_whose_server_does_not_tell_the_size_gives_a_picture_and_
             # The second start looks at the stream; the first is no failure.
             assert (len(spawn.started), publishers.states["camera0"].restarts) == (2, 0)
         conditions = Conditions()
-        looks = Looks(Spawner(), find_ffmpeg, frames, conditions, lambda _path: False)
-        looks.set_sources([Camera(kind="rtsp", url=url, rate=0.0)])
+        source_checks = SourceChecks(Spawner(), find_ffmpeg, frames, conditions, lambda _path: False)
+        source_checks.set_sources([Camera(kind="rtsp", url=url, rate=0.0)])
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(looks.run)
+            nursery.start_soon(source_checks.run)
             await eventually(lambda: conditions.find("camera0").figures.rate > 0)
             assert conditions.find("camera0").figures.width == 160
             nursery.cancel_scope.cancel()

@@ -8,7 +8,7 @@ nobody.
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
@@ -125,10 +125,10 @@ def replace_host(url: str, address: Address) -> str:
 
 
 class Described(Protocol):
-    """What `follow` needs of the registry."""
+    """What `follow` needs of the registry, which imports this module."""
 
     @property
-    def described(self) -> Any: ...
+    def described(self) -> Mapping[int, CameraEntry]: ...
     async def readdress(self, one: CameraEntry, address: str) -> None: ...
 
 
@@ -159,7 +159,7 @@ async def follow(registry: Described, addresses: Addresses) -> None:
                 try:
                     await registry.readdress(one, address)
                 except EdgedError as problem:
-                    _log.warning("address not kept", camera=f"camera{number}", problem=str(problem))
+                    _log.warning("address_not_stored", camera=f"camera{number}", problem=str(problem))
         with trio.move_on_after(FOLLOW_SECONDS):
             await changed.wait()
 

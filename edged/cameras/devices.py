@@ -149,7 +149,7 @@ class Devices:
         """Say once why a device is not shown."""
         if self._passed_over.get(node.sys_path) != why:
             self._passed_over[node.sys_path] = why
-            log.info("passed over", node=node.node, name=node.properties.get("ID_V4L_PRODUCT"), why=why)
+            log.info("device_passed_over", node=node.node, name=node.properties.get("ID_V4L_PRODUCT"), why=why)
 
     def _is_settled(self, device: Device) -> bool:
         camera = None if device.slot is None else self._registry.shown(device.slot)

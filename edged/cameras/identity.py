@@ -11,7 +11,7 @@ The rules, and why:
   looks made up, that two slots hold, or that two present devices show at once is worth nothing, and only the
   port counts.
 - Nothing fits: a new camera with a slot of its own. A camera without a useful serial that is moved gets a new
-  number, which costs a rename; a guess would cost showing somebody the wrong room.
+  number, which costs a rename; a guess would cost showing somebody the picture of another camera.
 
 What stays undecidable: two pieces with the same genuine-looking serial that were never plugged in together.
 """

@@ -9,12 +9,13 @@ from edged.cameras.model import Camera, Status
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`cause` names the cause why it gives no picture, "" while it gives one or nobody knows; `problem` says it in
-    words, `is_gone` that it cannot be reached. Size in pixels and frames a second of the stream, 0 for unknown."""
+    """`cause` names the cause why it gives no picture, "" while it gives one or that is not known; `problem` says it
+    in words; `is_unreachable`: it cannot be reached. Size in pixels and frames a second of the stream, 0 for unknown.
+    """
 
     cause: str = ""
     problem: str = ""
-    is_gone: bool = False
+    is_unreachable: bool = False
     width: int = 0
     height: int = 0
     rate: float = 0.0
@@ -27,7 +28,7 @@ def shown(camera: Camera, report: Report) -> Camera:
     if camera.kind == "rtsp":
         # Only a network camera's stream is what it is: of any other we choose size and rate.
         camera = replace(camera, width=report.width, height=report.height, rate=report.rate)
-    status = Status.CONNECTED if not report.cause else Status.DISCONNECTED if report.is_gone else Status.ERROR
+    status = Status.CONNECTED if not report.cause else Status.DISCONNECTED if report.is_unreachable else Status.ERROR
     return replace(camera, status=status, cause=report.cause, problem=report.problem)
 
 

@@ -29,7 +29,7 @@ from edged.daemon.databases import Databases, replace_mark, save_mark
 from edged.daemon.nurseries import Task
 from edged.daemon.secrets import Secrets, read_issuers
 from edged.metrics import Metrics
-from edged.reactions import upkeep
+from edged.reactions import clock_upkeep
 from edged.reactions.signing_keys import Rotation
 from edged.signing.issuers import Issuers
 from edged.signing.keyring import Keyring
@@ -51,7 +51,7 @@ class Access(msgspec.Struct, frozen=True):
     """The gate, everything it decides by, and everything that changes that."""
 
     clock: Clock
-    mark: upkeep.Mark
+    mark: clock_upkeep.Mark
     ledger: Ledger
     admissions: Admissions
     usage: Usage
@@ -73,7 +73,7 @@ async def build_access(config: Config, secrets: Secrets, databases: Databases, m
     monotonic = trio.lowlevel.current_clock().current_time
     clock = Clock(
         partial(trust.read_now, meta.load_high_water), synchronized=systemd.is_clock_synchronized,
-        monotonic=monotonic, jumped=partial(upkeep.note_jump, metrics.clock_jumped),
+        monotonic=monotonic, jumped=partial(clock_upkeep.note_jump, metrics.clock_jumped),
     )  # fmt: skip
     ledger, admissions = Ledger(), Admissions(monotonic, count_end=metrics.session_ended)
     usage = Usage(databases.usage, clock, admissions.has, lambda: trust.commits)
@@ -103,7 +103,9 @@ async def build_access(config: Config, secrets: Secrets, databases: Databases, m
     refreshes.load()
     return Access(
         clock=clock,
-        mark=upkeep.Mark(clock, save_mark(trust), partial(replace_mark, trust), accounts.revocations.follow_reset),
+        mark=clock_upkeep.Mark(
+            clock, save_mark(trust), partial(replace_mark, trust), accounts.revocations.follow_reset
+        ),
         ledger=ledger,
         admissions=admissions,
         usage=usage,
@@ -162,8 +164,8 @@ def access_tasks(config: Config, databases: Databases, access: Access) -> tuple[
         access.admissions.run,
         access.mark.keep,
         access.gate.refusals.run,
-        partial(upkeep.watch_clock, clock, corrected, revocations.mind_clock),
-        partial(upkeep.prune, clock, revocations.prune),
+        partial(clock_upkeep.watch_clock, clock, corrected, revocations.mind_clock),
+        partial(clock_upkeep.prune, clock, revocations.prune),
         Rotation(access.keyring, clock, config.auth.signing_key_days).run,
         access.issuers.run,
     )

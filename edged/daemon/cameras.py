@@ -58,7 +58,7 @@ def read_added(stored: list[Added]) -> list[CameraEntry]:
         try:
             settings = msgspec.json.decode(added.settings, type=CameraSettings)
         except (msgspec.ValidationError, msgspec.DecodeError) as problem:
-            _log.error("added camera not read", camera=f"camera{added.number}", problem=type(problem).__name__)
+            _log.error("added_camera_not_read", camera=f"camera{added.number}", problem=type(problem).__name__)
             continue
         found.append(CameraEntry(settings, number=added.number, address=added.address))
     return found

@@ -15,7 +15,7 @@ from edged.daemon.access import Access
 from edged.daemon.media import Media
 from edged.daemon.nurseries import Task
 from edged.feeds import Reader
-from edged.mediamtx.process import ServerState
+from edged.mediamtx.server_state import ServerState
 from edged.metrics import Metrics
 from edged.reactions import cameras as camera_reactions
 from edged.reactions import mediamtx as mediamtx_reactions
@@ -48,16 +48,16 @@ def subscribed(access: Access, cameras: Registry, media: Media) -> Iterator[Feed
 
 def media_tasks(feeds: Feeds, access: Access, cameras: Registry, media: Media, metrics: Metrics) -> tuple[Task, ...]:
     """The encoders, the pictures, and what follows for them from cameras, MediaMTX and revocations."""
-    conditions, looks, admissions = media.conditions, media.looks, access.admissions
+    conditions, source_checks, admissions = media.conditions, media.source_checks, access.admissions
     return (
         media.publishers.run,
         media.frames.run,
-        looks.run,
+        source_checks.run,
         partial(
             camera_reactions.follow, feeds.cameras_for_media, cameras, media.paths, conditions,
-            media.publishers, media.frames, looks,
+            media.publishers, media.frames, source_checks,
         ),
-        partial(camera_reactions.follow_sources, feeds.sources, cameras, conditions, looks),
+        partial(camera_reactions.follow_sources, feeds.sources, cameras, conditions, source_checks),
         partial(mediamtx_reactions.follow, feeds.media_states, media.publishers, metrics.child_restarted),
         partial(revocations.follow, feeds.endings, admissions, media.viewers, access.clock.monotonic),
         partial(viewer_reactions.follow, admissions, media.viewers),

@@ -21,11 +21,11 @@ from edged.mediamtx.addresses import join_address, reach
 from edged.mediamtx.conditions import Conditions
 from edged.mediamtx.ffmpeg import find_ffmpeg, remove_leftovers
 from edged.mediamtx.frames import Frames
-from edged.mediamtx.looks import Looks
 from edged.mediamtx.paths import Paths
 from edged.mediamtx.process import Supervisor
 from edged.mediamtx.publisher import Publishers
 from edged.mediamtx.settings import USER
+from edged.mediamtx.source_checks import SourceChecks
 from edged.mediamtx.viewers import Viewers
 from edged.metrics import Metrics
 from edged.net.hook import serve_hook
@@ -88,7 +88,7 @@ class Media(msgspec.Struct, frozen=True):
     conditions: Conditions
     frames: Frames
     publishers: Publishers
-    looks: Looks
+    source_checks: SourceChecks
 
 
 def build_media(config: Config, ledger: Ledger, metrics: Metrics) -> Media:
@@ -110,12 +110,12 @@ def build_media(config: Config, ledger: Ledger, metrics: Metrics) -> Media:
     )  # fmt: skip
     publishers = urls.publishers = Publishers(
         spawn, find_ffmpeg, partial(rtsp_address, mediamtx), ledger.new_secret, ledger.drop_secret, paths.list,
-        make_way=frames.make_way, restarted=partial(metrics.child_restarted, "publisher"),
+        release_device=frames.release_device, restarted=partial(metrics.child_restarted, "publisher"),
         intruded=metrics.publisher_intruded, unreachable=mediamtx.suspect, folder=folder, conditions=conditions,
     )  # fmt: skip
-    looks = Looks(spawn, find_ffmpeg, frames, conditions, publishers.is_trying, folder=folder)
+    source_checks = SourceChecks(spawn, find_ffmpeg, frames, conditions, publishers.is_trying, folder=folder)
     viewers = Viewers(mediamtx, metrics.session_kicked)
-    return Media(hook, paths, mediamtx, viewers, conditions, frames, publishers, looks)
+    return Media(hook, paths, mediamtx, viewers, conditions, frames, publishers, source_checks)
 
 
 def find_private(config: Config) -> list[Path]:

@@ -1,6 +1,6 @@
 """Kept snapshots: `<folder>/<camera>/<file>`, each file name used once whatever the camera.
 
-A name is a single plain file name, and what exists is never overwritten: a second `door.jpg` becomes `door-1.jpg`.
+A name is a single plain file name, and what exists is never overwritten: a second `gate.jpg` becomes `gate-1.jpg`.
 A file appears whole, under its name, or not at all. File work runs in a thread: an SD card can be slow.
 """
 
@@ -166,7 +166,7 @@ def _is_meant(path: Path, name: str) -> bool:
 
 
 def _candidates(name: str) -> itertools.chain[str]:
-    """The name, then the name with a counter: door.jpg, door-1.jpg, door-2.jpg, …"""
+    """The name, then the name with a counter: gate.jpg, gate-1.jpg, gate-2.jpg, …"""
     path = Path(name)
     counted = (f"{path.stem}-{count}{path.suffix}" for count in range(1, _HIGHEST_COUNT))
     return itertools.chain([name], counted)

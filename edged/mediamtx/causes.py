@@ -20,15 +20,15 @@ Stage: TypeAlias = Literal["source", "stream"]
 class Cause:
     """Why there is no picture.
 
-    `slug`: one of SLUGS, for metrics and comparison; `sentence` and `remedy` for people; `is_gone`: the camera cannot
-    be reached at all; `needs_picture`: that it sends something does not show that it is over, only a picture does;
+    `slug`: one of SLUGS, for metrics and comparison; `sentence` and `remedy` for people; `is_unreachable`: the camera
+    cannot be reached at all; `needs_picture`: only a picture shows that it is over, packets do not;
     `exact`: the tool's own line, "" if it said nothing.
     """
 
     slug: str
     sentence: str
     remedy: str
-    is_gone: bool = False
+    is_unreachable: bool = False
     needs_picture: bool = False
     exact: str = ""
 
@@ -66,23 +66,23 @@ class _Row:
     network: bool | None = None
 
 
-def _cause(slug: str, sentence: str, remedy: str, *, gone: bool = False, picture: bool = False) -> Cause:
-    return Cause(slug, sentence, remedy, is_gone=gone, needs_picture=picture)
+def _cause(slug: str, sentence: str, remedy: str, *, unreachable: bool = False, picture: bool = False) -> Cause:
+    return Cause(slug, sentence, remedy, is_unreachable=unreachable, needs_picture=picture)
 
 
 NAME_UNKNOWN = _cause(
     "name_unknown", "the host name in its address is not known", "correct the name, or the name server of this box",
-    gone=True,
+    unreachable=True,
 )  # fmt: skip
 REFUSED = _cause(
     "refused", "nothing listens at its address and port",
-    "check that the camera is on and serves RTSP, and the port in its address", gone=True,
+    "check that the camera is on and serves RTSP, and the port in its address", unreachable=True,
 )  # fmt: skip
 UNREACHABLE = _cause(
-    "unreachable", "there is no route to its address", "check the cable, the network and the address", gone=True
+    "unreachable", "there is no route to its address", "check the cable, the network and the address", unreachable=True
 )
 SILENT = _cause(
-    "silent", "no byte came from it in time", "check that the camera is on, and the network between", gone=True
+    "silent", "no byte came from it in time", "check that the camera is on, and the network between", unreachable=True
 )
 PASSWORD = _cause(
     "password", "it refused the user name or password", "correct them in its address; there @ is %40 and # is %23"
@@ -106,7 +106,7 @@ TLS = _cause(
 BAD_ADDRESS = _cause(
     "bad_address", "its address cannot be used", "run `edged config check`, which says what is wrong with it"
 )
-ENDED = _cause("ended", "it ended its stream", "look at the camera's own log, if this comes again", gone=True)
+ENDED = _cause("ended", "it ended its stream", "look at the camera's own log, if this comes again", unreachable=True)
 KEY_FRAMES = _cause(
     "key_frames", "it sends, but no whole picture came in 30 s: its key frames are too far apart",
     "set the key frame interval (I-frame interval, GOP) in the camera to 1 or 2 seconds", picture=True,
@@ -117,12 +117,12 @@ BANDWIDTH = _cause(
     "bandwidth", "the USB bandwidth is used up", "choose a smaller size, a lower rate, or a port of another controller"
 )
 PERMISSION = _cause("permission", "edged may not open it", "add the user that runs edged to the group video")
-UNPLUGGED = _cause("unplugged", "it was unplugged", "plug it in again", gone=True)
+UNPLUGGED = _cause("unplugged", "it was unplugged", "plug it in again", unreachable=True)
 FORMAT = _cause("format", "it does not deliver in the size and format that it lists", "choose another size or rate")
 ODD_SIZE = _cause("odd_size", "the encoder wants an even width and height", "set another size for this camera")
 ENCODER = _cause("encoder", "its picture could not be encoded", 'correct the setting encoder; "" chooses one')
 SERVER = _cause("server", "MediaMTX does not take its stream", "MediaMTX's lines in the log say why")
-STALLED = _cause("stalled", "its stream stands still", "look at the camera and the network between", gone=True)
+STALLED = _cause("stalled", "its stream stands still", "look at the camera and the network between", unreachable=True)
 NO_FFMPEG = _cause("no_ffmpeg", "ffmpeg cannot be started", "apt install ffmpeg")
 UNKNOWN = _cause("unknown", "ffmpeg gave up", "the log has its own words")
 

@@ -1,4 +1,4 @@
-"""What publishers, picture readers and looks know of each camera's source; the newest word counts.
+"""What publishers, picture readers and source checks know of each camera's source; the newest word counts.
 
 A cause is logged when it is new and when it is over, not each time that it is met again. Whoever follows `changes`
 asks `find` for the present state: the feed says only of which camera something is new.
@@ -17,14 +17,14 @@ from edged.mediamtx.causes import Cause
 from edged.mediamtx.figures import UNKNOWN_FIGURES, Figures
 from edged.mediamtx.sources import CameraSource, picture_of
 
-#: Who says it: the camera's publisher, a reader of pictures, a short look at the source.
-Witness: TypeAlias = Literal["publisher", "reader", "look"]
+#: Who says it: the camera's publisher, a reader of pictures, a check of the source.
+Witness: TypeAlias = Literal["publisher", "reader", "check"]
 _log = structlog.get_logger("sources")
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A source as it is known: `works` is None until somebody has looked; `cause` says why it does not.
+    """A source as it is known: `works` is None until it was tried; `cause` says why it does not.
 
     `figures` are those of the stream where it tells them; `restarts` counts the publisher's failures since the start.
     """
@@ -64,13 +64,13 @@ class Conditions:
         self._pictures = pictures
 
     def works(self, camera: str, witness: Witness, figures: Figures = UNKNOWN_FIGURES) -> None:
-        """Something came from it: packets (publisher, look) or a picture (reader)."""
+        """Something came from it: packets (publisher, check) or a picture (reader)."""
         known = self.find(camera)
         cause = known.cause
         if cause is not None and not _is_over(cause, witness):
             return
         if cause is not None:
-            _log.info("works again", camera=camera, cause=cause.slug)
+            _log.info("picture_again", camera=camera, cause=cause.slug)
         self._set(camera, replace(known, works=True, cause=None, figures=known.figures.updated(figures)))
 
     def fails(self, camera: str, cause: Cause) -> None:
@@ -78,13 +78,13 @@ class Conditions:
         known = self.find(camera)
         if known.cause is None or known.cause.slug != cause.slug:
             _log.warning(
-                "no picture", camera=camera, cause=cause.slug, why=cause.sentence, remedy=cause.remedy,
+                "no_picture", camera=camera, cause=cause.slug, why=cause.sentence, remedy=cause.remedy,
                 exact=cause.exact or None,
             )  # fmt: skip
             self._set(camera, replace(known, works=False, cause=cause))
 
     def forgive(self, camera: str, cause: Cause) -> None:
-        """Whatever had that cause may be over; nothing is known until somebody has looked."""
+        """Whatever had that cause may be over; nothing is known until it is tried."""
         known = self.find(camera)
         if known.cause is not None and known.cause.slug == cause.slug:
             self._set(camera, replace(known, works=None, cause=None))

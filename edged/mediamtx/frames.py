@@ -24,22 +24,17 @@ from edged.errors import DependencyFailed
 from edged.mediamtx import causes, ffmpeg
 from edged.mediamtx.causes import Cause, NoPicture
 from edged.mediamtx.conditions import Conditions
+from edged.mediamtx.live_picture import LONGEST_SECONDS, FrameReader, LivePicture, pace_of
 from edged.mediamtx.pictures import PICTURE_BYTES, Format, PictureParser, convert_arguments, picture_arguments
 from edged.mediamtx.sources import CameraSource, picture_of, sets_key_frames
 
-#: Seconds that somebody waits for a picture: without any byte of the source, and in all (contract 10.24).
-PATIENCE_SECONDS: Final = 10.0
-LONGEST_SECONDS: Final = 30.0
 #: Seconds that the source goes on after the last viewer.
 LINGER_SECONDS: Final = 2.0
-#: Seconds without a picture after which the source is begun anew, or the time of so many pictures if that is longer;
-#: the first may take longer. ffmpeg itself gives an RTSP source up that sends nothing for 10 s.
+#: Seconds without a picture after which the source is begun anew, or the time of some pictures if that is longer; the
+#: first may take longer. ffmpeg itself gives an RTSP source up that sends nothing for 10 s.
 STALL_SECONDS: Final = 5.0
-STALL_PICTURES: Final = 3
 START_SECONDS: Final = 8.0
 NETWORK_STALL_SECONDS: Final = 12.0
-#: Seconds that a USB camera just switched on gets to find its exposure before a snapshot.
-SETTLE_SECONDS: Final = 0.4
 #: Seconds that a camera is left to its publisher before it is opened again, should MediaMTX not show its path.
 YIELD_SECONDS: Final = 3.0
 #: Seconds between two tries, the first and the longest; after so many without any picture the viewers are told.
@@ -49,138 +44,6 @@ TRIES: Final = 3
 
 _CONVERT_SECONDS: Final = 10.0
 _log = structlog.get_logger("frames")
-
-
-class _Live:
-    """One camera that somebody looks at: the latest picture, and what its task is doing."""
-
-    def __init__(self, source: CameraSource) -> None:
-        self.source = source
-        self.viewers = 0
-        self.present = True
-        #: The latest picture, None while there is none that is fresh; and how many there have been.
-        self.picture: bytes | None = None
-        self.number = 0
-        self.began_at = math.inf
-        self.settled = False
-        #: Why there will be no more; and why there was none lately.
-        self.failure: DependencyFailed | None = None
-        self.cause: Cause | None = None
-        #: Whether a source is open and sends; and when it last did.
-        self.is_receiving = False
-        self.received_at = -math.inf
-        #: Whether ffmpeg holds the source itself, and whether the last one did; until when it is left to the publisher.
-        self.direct = False
-        self.was_direct = False
-        self.yields_until = -math.inf
-        self.scope = trio.CancelScope()
-        self.attempt = trio.CancelScope()
-        self.gone = trio.Event()
-        self.arrived = trio.Event()
-        self.turned = trio.Event()
-        self.released = trio.Event()
-
-    def put(self, picture: bytes, now: float) -> None:
-        if self.picture is None:
-            self.began_at = now
-        self.picture = picture
-        self.number += 1
-        self.received_at = now
-        dark = self.direct and self.source.kind == "usb"
-        self.settled = not dark or now - self.began_at >= SETTLE_SECONDS
-        self.tell()
-
-    def tell(self) -> None:
-        """Wake everybody who waits for a picture."""
-        self.arrived.set()
-        self.arrived = trio.Event()
-
-    def receive(self, receiving: bool) -> None:
-        """The source sends from now on, or does not any more."""
-        if receiving or self.is_receiving:
-            self.received_at = trio.current_time()
-        self.is_receiving = receiving
-        self.tell()
-
-    def turn(self) -> None:
-        """Wake the task: the source is there again, or another."""
-        self.turned.set()
-        self.turned = trio.Event()
-
-    def fail(self, failure: DependencyFailed) -> None:
-        """There will be no more pictures; the first reason stays."""
-        self.failure = self.failure or failure
-        self.tell()
-
-    def patience(self, began: float) -> float:
-        """Until when somebody waits who began at `began`: 10 s from the last byte, 30 s in all."""
-        if self.is_receiving:
-            return began + LONGEST_SECONDS
-        # A camera of one picture in ten seconds is not late.
-        silence = max(PATIENCE_SECONDS, _pace(self.source))
-        return min(max(began, self.received_at) + silence, began + LONGEST_SECONDS)
-
-    def why_late(self) -> Cause:
-        """Why nobody has got a picture in that time."""
-        if not self.present:
-            return causes.UNPLUGGED
-        if self.is_receiving and sets_key_frames(self.source):
-            return causes.KEY_FRAMES
-        return self.cause or (causes.SILENT if self.source.kind == "rtsp" else causes.NO_PICTURES)
-
-    def complain(self, cause: Cause) -> DependencyFailed:
-        """That there is no picture, for a caller."""
-        return NoPicture(self.source.name, cause)
-
-
-def _pace(source: CameraSource) -> float:
-    """Seconds of some pictures of a source, 0 where its rate is not known."""
-    return STALL_PICTURES / source.rate if source.rate else 0.0
-
-
-class FrameReader:
-    """One viewer's look at a camera."""
-
-    def __init__(self, live: _Live, late: Callable[[_Live, Cause], None]) -> None:
-        """`late` is told why nothing came in time."""
-        self._live = live
-        self._late = late
-
-    @property
-    def number(self) -> int:
-        """The number of the latest picture, 0 before the first."""
-        return self._live.number
-
-    async def next(self, after: int = 0, *, began: float | None = None) -> tuple[int, bytes]:
-        """The latest picture and its number, once there is one with a number above `after`.
-
-        Raises DependencyFailed if none comes in time (contract 10.24) or none will. `began`: when the caller was asked,
-        if that was before.
-        """
-        live = self._live
-        began = trio.current_time() if began is None else began
-        await trio.lowlevel.checkpoint()
-        while live.failure is None:
-            if live.picture is not None and live.number > after:
-                return live.number, live.picture
-            with trio.move_on_at(live.patience(began)) as patience:
-                await live.arrived.wait()
-            if patience.cancelled_caught and trio.current_time() >= live.patience(began):
-                raise live.complain(self._give_up())
-        raise live.failure
-
-    def _give_up(self) -> Cause:
-        cause = self._live.why_late()
-        self._late(self._live, cause)
-        return cause
-
-    async def settled(self) -> bytes:
-        """The next picture that is fit to be kept. Raises DependencyFailed as `next` does, after that time in all."""
-        began = trio.current_time()
-        number, picture = await self.next(self.number, began=began)
-        while not self._live.settled:
-            number, picture = await self.next(number, began=began)
-        return picture
 
 
 def _keep_secret(_secret: str) -> None:
@@ -213,7 +76,7 @@ class Frames:
         self._find_ffmpeg = find_ffmpeg
         self._reader_url = reader_url
         self._drop_secret = drop_secret
-        self._lives: dict[str, _Live] = {}
+        self._lives: dict[str, LivePicture] = {}
         self._nursery: trio.Nursery | None = None
         self._converting = trio.CapacityLimiter(1)
 
@@ -245,7 +108,7 @@ class Frames:
                 live.attempt.cancel()
                 live.turn()
 
-    async def make_way(self, name: str) -> None:
+    async def release_device(self, name: str) -> None:
         """Let go of a USB camera, which only one can hold: its publisher is about to open it. Then read from there."""
         live = self._lives.get(name)
         if live is not None and live.direct and live.source.kind == "usb":
@@ -279,38 +142,38 @@ class Frames:
             return picture
         return await self._convert(picture, format, quality)
 
-    def _join(self, source: CameraSource) -> _Live:
+    def _join(self, source: CameraSource) -> LivePicture:
         if self._nursery is None:
             raise DependencyFailed("no pictures: edged is not ready, or stopping", hint="try again later")
         live = self._lives.get(source.name)
         if live is None or live.scope.cancel_called:
-            before, live = live, _Live(source)
+            before, live = live, LivePicture(source)
             self._lives[source.name] = live
             self._nursery.start_soon(self._play, live, before)
         live.scope.deadline = math.inf
         live.viewers += 1
         return live
 
-    def _leave(self, live: _Live, linger: float) -> None:
+    def _leave(self, live: LivePicture, linger: float) -> None:
         live.viewers -= 1
         if live.viewers == 0:
             live.scope.deadline = trio.current_time() + linger
 
-    async def _play(self, live: _Live, before: _Live | None) -> None:
+    async def _play(self, live: LivePicture, before: LivePicture | None) -> None:
         """A camera's task, from the first who looks to shortly after the last."""
         stopping = NoPicture(live.source.name, causes.NO_PICTURES)
         try:
             with live.scope:
                 if before is not None:
-                    await before.gone.wait()
+                    await before.ended.wait()
                 await self._keep_playing(live)
         finally:
             live.fail(live.complain(live.cause) if live.cause else stopping)
-            live.gone.set()
+            live.ended.set()
             if self._lives.get(live.source.name) is live:
                 del self._lives[live.source.name]
 
-    async def _keep_playing(self, live: _Live) -> None:
+    async def _keep_playing(self, live: LivePicture) -> None:
         failures = 0
         patient = False
         while True:
@@ -337,7 +200,7 @@ class Frames:
                 with trio.move_on_after(min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(failures - 1, 8))):
                     await live.turned.wait()
 
-    async def _play_once(self, live: _Live, transport: RtspTransport, patient: bool) -> Cause | None:
+    async def _play_once(self, live: LivePicture, transport: RtspTransport, patient: bool) -> Cause | None:
         """Run one ffmpeg until it ends or is ended; returns why that is a failure, None if it is none."""
         cause: Cause | None = None
         live.released = trio.Event()
@@ -348,8 +211,7 @@ class Frames:
             with trio.CancelScope() as live.attempt, ExitStack() as files:
                 playlist = ""
                 if address:
-                    way = transport if live.direct else "tcp"
-                    text = self._make_playlist(live, address, way, patient)
+                    text = self._make_playlist(live, address, transport if live.direct else "tcp", patient)
                     playlist = files.enter_context(ffmpeg.private_file(text.encode(), ".ffconcat", self._folder))
                 arguments = [self._find_ffmpeg(), *picture_arguments(live.source, playlist)]
                 async with self._spawn(arguments, stdout=True, stderr=True) as child, trio.open_nursery() as nursery:
@@ -370,7 +232,7 @@ class Frames:
                 self._drop_secret(password)
         return cause
 
-    def _make_playlist(self, live: _Live, address: str, transport: RtspTransport, patient: bool) -> str:
+    def _make_playlist(self, live: LivePicture, address: str, transport: RtspTransport, patient: bool) -> str:
         try:
             return ffmpeg.make_playlist(address, transport=transport, patient=patient)
         except DependencyFailed as failure:
@@ -378,12 +240,12 @@ class Frames:
             self._note_failure(live, cause)
             raise NoPicture(live.source.name, cause) from failure
 
-    def _note_failure(self, live: _Live, cause: Cause) -> None:
+    def _note_failure(self, live: LivePicture, cause: Cause) -> None:
         """What was learned of a source; of one that MediaMTX passes on its publisher knows more."""
         if live.present and live.was_direct:
             self._conditions.fails(live.source.name, cause)
 
-    async def _choose(self, live: _Live) -> str:
+    async def _choose(self, live: LivePicture) -> str:
         """The RTSP address to read from, "" for none."""
         path = live.source.path
         # Nobody tells when a path comes up; it takes a second, rarely.
@@ -395,11 +257,11 @@ class Frames:
         return url or ""
 
     async def _read(
-        self, live: _Live, stream: trio.abc.ReceiveStream, complaints: ffmpeg.Complaints, *, patiently: bool
+        self, live: LivePicture, stream: trio.abc.ReceiveStream, complaints: ffmpeg.Complaints, *, patiently: bool
     ) -> Cause:
         """ffmpeg's output → pictures, until it ends or none comes; returns which of both."""
         parser = PictureParser()
-        pace = _pace(live.source)
+        pace = pace_of(live.source)
         start = max(LONGEST_SECONDS if patiently or sets_key_frames(live.source) else START_SECONDS, pace)
         stall = max(NETWORK_STALL_SECONDS if patiently else STALL_SECONDS, pace)
         with trio.CancelScope(deadline=trio.current_time() + start) as patience:
@@ -435,5 +297,5 @@ class Frames:
         if converted:
             return converted
         # It names the private file, which is for the log.
-        _log.warning("picture not converted", form=form, problem=complaints.lines[-1] if complaints.lines else "no end")
+        _log.warning("picture_not_converted", form=form, problem=complaints.lines[-1] if complaints.lines else "no end")
         raise DependencyFailed(f"the picture could not be written as {form}", hint="try again; the log says why")

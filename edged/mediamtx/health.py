@@ -27,7 +27,7 @@ _OUR_OWN: Final = EXHAUSTED | {errno.ENOMEM, errno.ENOBUFS}
 
 
 class Health:
-    """Looks at one MediaMTX. `rtsp` is where its RTSP listener is reached, None if that is off."""
+    """Checks one MediaMTX. `rtsp` is where its RTSP listener is reached, None if that is off."""
 
     def __init__(self, client: Client, rtsp: tuple[str, int] | None) -> None:
         self._client = client
@@ -35,14 +35,14 @@ class Health:
         # Our own ends' ports: MediaMTX writes two lines about each connection, the first before connect() returns.
         self._ports: deque[int] = deque(maxlen=4)
 
-    async def look(self, seconds: float) -> None:
-        """One look, within so many seconds for each of both questions. Raises DependencyFailed with what fails."""
+    async def check(self, seconds: float) -> None:
+        """One check, within so many seconds for each of both questions. Raises DependencyFailed with what fails."""
         if self._rtsp is not None:
             await self._ask_rtsp(*self._rtsp, seconds)
         await self._client.list_paths(timeout=seconds)
 
     def is_own_line(self, text: str) -> bool:
-        """Whether a log line of MediaMTX is about a connection that was made to look at it, and about nothing else."""
+        """Whether a log line of MediaMTX is about a connection that was made to check it, and about nothing else."""
         found = _ABOUT_CONNECTION.fullmatch(text)
         return found is not None and int(found[1]) in self._ports
 
@@ -73,7 +73,7 @@ async def _read_head(stream: trio.SocketStream) -> bytes:
 
 
 def is_own_shortage(problem: BaseException | None) -> bool:
-    """Whether a look failed for want of our own descriptors or memory, so that it tells nothing about MediaMTX."""
+    """Whether a check failed for want of our own descriptors or memory, so that it tells nothing about MediaMTX."""
     while problem is not None:
         if isinstance(problem, OSError) and problem.errno in _OUR_OWN:
             return True

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import structlog
+import trio
 
 #: Bytes of a line that are kept; MediaMTX's own lines are far shorter.
 LINE_BYTES = 4096
@@ -44,7 +45,7 @@ def parse_line(raw: bytes) -> Line:
     try:
         values = json.loads(text)
         level, message = _LEVELS.get(values["level"], "info"), str(values["message"])
-        return Line("debug" if _GONE.fullmatch(message) else level, message)
+        return Line("debug" if _NOT_FOUND.fullmatch(message) else level, message)
     except (ValueError, LookupError, TypeError, RecursionError):
         pass
     if text.startswith("ERR: "):
@@ -65,7 +66,7 @@ class Diagnosis:
 
 _IN_USE = re.compile(r"listen (tcp|udp)\d? \S*:(\d+): bind: address already in use")
 #: About an id that we asked for and that had gone meanwhile.
-_GONE = re.compile(r"\[API\] (?:session|connection|conn|path) not found")
+_NOT_FOUND = re.compile(r"\[API\] (?:session|connection|conn|path) not found")
 _UNKNOWN = re.compile(r'json: unknown field "([^"]+)"')
 
 
@@ -152,6 +153,33 @@ class Output:
                 why=f"more than {LINES_A_SECOND} a second or {LINES_A_MINUTE} a minute",
             )
             self.suppressed = 0
+
+
+class Drain:
+    """Reads one stream to its end whatever is cancelled around it: it must be read as long as the child lives."""
+
+    def __init__(self, stream: trio.lowlevel.FdStream, output: Output) -> None:
+        self._stream = stream
+        self._output = output
+        self._scope = trio.CancelScope(shield=True)
+        #: Set when the stream has ended.
+        self.ended = trio.Event()
+
+    async def run(self) -> None:
+        """Read until the stream ends, or the time of `finish_within` is over."""
+        try:
+            with self._scope:
+                while data := await self._stream.receive_some(65536):
+                    self._output.feed(data)
+        except (OSError, trio.BrokenResourceError) as error:
+            _log.error("output_lost", why=str(error))
+        finally:
+            self._output.finish()
+            self.ended.set()
+
+    def finish_within(self, seconds: float) -> None:
+        """The child has ended: only a process that it left behind can still hold the pipe."""
+        self._scope.deadline = trio.current_time() + seconds
 
 
 _NUMBERS = {"debug": 10, "info": 20, "warning": 30, "error": 40}

@@ -8,30 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import structlog
 import trio
 
 from edged.errors import DependencyFailed
-from edged.feeds import Feed
 from edged.mediamtx.client import Client, PathState
-from edged.mediamtx.process import ServerState
+from edged.mediamtx.process import Supervisor
 from edged.mediamtx.settings import ALL_OTHERS, OTHERS_CONF, PathConf, path_conf
 from edged.mediamtx.sources import CameraSource
 
 #: Seconds until a failed converge is tried again.
 RETRY_SECONDS = 1.0
 _log = structlog.get_logger("paths")
-
-
-class Server(Protocol):
-    """What this file needs of the supervisor."""
-
-    @property
-    def client(self) -> Client | None: ...
-    @property
-    def states(self) -> Feed[ServerState]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +58,7 @@ class Paths:
         self._owners: dict[str, str] = {}
         self._told: dict[str, str] = {}
         self._changed = trio.Event()
-        self._server: Server | None = None
+        self._server: Supervisor | None = None
         self.converged = False
 
     def wanted(self) -> Mapping[str, PathConf]:
@@ -92,7 +82,7 @@ class Paths:
             return []
         return await client.list_paths()
 
-    async def run(self, server: Server, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, server: Supervisor, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Converge after every start of MediaMTX and every change; for ever."""
         self._server = server
         async with trio.open_nursery() as nursery:
@@ -103,7 +93,7 @@ class Paths:
                     await states.receive()
                     self._poke()
 
-    async def _converge_on_change(self, server: Server) -> None:
+    async def _converge_on_change(self, server: Supervisor) -> None:
         while True:
             self._changed = trio.Event()
             client = server.client

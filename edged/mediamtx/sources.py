@@ -1,4 +1,5 @@
-"""What this room needs to know about a camera; the cameras room's own type satisfies it by shape."""
+"""What edged.mediamtx needs to know of a camera. edged.cameras is in the same layer and cannot be imported; its Camera
+fits this protocol."""
 
 from __future__ import annotations
 

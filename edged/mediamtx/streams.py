@@ -33,7 +33,7 @@ def publish_arguments(source: CameraSource, url: str, playlist: str = "") -> lis
     return [*told, *picture, "-an", "-f", "rtsp", "-rtsp_transport", "tcp", "-pkt_size", "1440", url]
 
 
-def look_arguments(playlist: str, seconds: float) -> list[str]:
+def check_arguments(playlist: str, seconds: float) -> list[str]:
     """ffmpeg's arguments, without its name, that read packets for so long, keep none, and report each second."""
     told = (*ffmpeg.TELLING, "-stats_period", "1", "-progress", "pipe:1")
     copied = ("-map", "0:v:0", "-c:v", "copy", "-copyinkf", "-an", "-t", ffmpeg.number(seconds))

@@ -1,20 +1,21 @@
-"""Who watches through MediaMTX, and putting them out.
+"""Who watches through MediaMTX, and the end of their sessions.
 
 MediaMTX looks at credentials when a session begins and never again. So a revoked viewer is kicked, by protocol and by
-the session id that MediaMTX told the hook. `kick` returns at once (it is a way out, called while denying); workers do
-it. A kick that finds nothing is the sweep's business: whoever revokes lists again after some time.
+the session id that MediaMTX told the hook. `kick` returns at once, because it is called while a
+credential is being revoked; workers carry it out. A kick that finds nothing is left to the sweep
+(edged.reactions.revocations), which lists the sessions again after some time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Protocol
 
 import structlog
 import trio
 
 from edged.errors import DependencyFailed
 from edged.mediamtx.client import PROTOCOLS, Client, MediaSession
+from edged.mediamtx.process import Supervisor
 
 #: Kicks at a time.
 WORKERS = 4
@@ -25,18 +26,13 @@ RETRIES = (0.1, 0.3, 1.0)
 _log = structlog.get_logger("viewers")
 
 
-class Server(Protocol):
-    """What this file needs of the supervisor."""
-
-    @property
-    def client(self) -> Client | None: ...
-
-
 class Viewers:
     """Lists and kicks sessions of whichever MediaMTX is ready; without one there are none."""
 
-    def __init__(self, server: Server, kicked: Callable[[str, float], None] = lambda _protocol, _seconds: None) -> None:
-        """`kicked` hears of each session that `kick` put out, and how many seconds that took from the call."""
+    def __init__(
+        self, server: Supervisor, kicked: Callable[[str, float], None] = lambda _protocol, _seconds: None
+    ) -> None:
+        """`kicked` hears of each session that `kick` has ended, and how many seconds that took from the call."""
         self._server = server
         self._kicked = kicked
         # What is being ended, or has been and may still be listed.
@@ -44,7 +40,7 @@ class Viewers:
         self._put, self._take = trio.open_memory_channel[tuple[str, str, bool, float]](QUEUE)
 
     def kick(self, protocol: str, session: str, *, is_half: bool = False) -> None:
-        """Put a session out as soon as possible; returns at once and never fails.
+        """End a session as soon as possible; returns at once and never fails.
 
         `is_half`: its id may be that of a connection (RTSP), of which MediaMTX knows no session.
         """
@@ -66,7 +62,7 @@ class Viewers:
         return found
 
     async def kick_all(self, sessions: Iterable[MediaSession]) -> int:
-        """Put these out; returns how many there were to put out. Failures are logged, not raised."""
+        """End these; returns how many there were. Failures are logged, not raised."""
         kicked: list[bool] = []
         limit = trio.CapacityLimiter(WORKERS)
 
@@ -80,7 +76,7 @@ class Viewers:
         return sum(kicked)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Carry out kicks, several at a time; for ever."""
+        """Carry out kicks, several at a time; runs until cancelled."""
         async with trio.open_nursery() as nursery:
             for _ in range(WORKERS):
                 nursery.start_soon(self._work)

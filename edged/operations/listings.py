@@ -11,7 +11,7 @@ import msgspec
 from edged.cameras.model import Camera, Status
 from edged.credentials.callers import Caller
 from edged.mediamtx.addresses import host_of
-from edged.mediamtx.process import ServerState
+from edged.mediamtx.server_state import ServerState
 
 #: What a camera of edged can do for a caller, as the list of guide S1's clients (contract C-16).
 _ABILITIES = ("snapshot", "stream")

@@ -1,4 +1,4 @@
-"""A camera changes → MediaMTX's paths, publishers, pictures and looks follow; what they learn of it → the camera."""
+"""What changes of a camera goes to all that read or publish it; what they learn of its source goes to the camera."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from edged.cameras.registry import Registry
 from edged.cameras.reports import Report
 from edged.feeds import Reader
 from edged.mediamtx.conditions import Condition, Conditions
-from edged.mediamtx.looks import Looks
 from edged.mediamtx.paths import Paths
+from edged.mediamtx.source_checks import SourceChecks
 from edged.mediamtx.sources import CameraSource
 
 
 class TakesSources(Protocol):
-    """Publishers, frames, conditions, looks."""
+    """Publishers, frames, conditions, source checks."""
 
     def set_sources(self, sources: Iterable[CameraSource]) -> None: ...
 
@@ -35,12 +35,14 @@ async def follow(
         await changes.receive()
 
 
-async def follow_sources(news: Reader[str], cameras: Registry, conditions: Conditions, looks: Looks) -> None:
+async def follow_sources(
+    news: Reader[str], cameras: Registry, conditions: Conditions, source_checks: SourceChecks
+) -> None:
     """Show what is learned of the cameras' sources; runs for ever."""
     while True:
         await news.receive()
         report(cameras, conditions)
-        looks.stir()
+        source_checks.reschedule()
 
 
 def apply(known: tuple[Camera, ...], paths: Paths, *others: TakesSources) -> None:
@@ -63,7 +65,7 @@ def read_condition(condition: Condition) -> Report:
     return Report(
         cause=cause.slug if cause else "",
         problem=str(cause) if cause else "",
-        is_gone=cause is not None and cause.is_gone,
+        is_unreachable=cause is not None and cause.is_unreachable,
         width=figures.width,
         height=figures.height,
         rate=figures.rate,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edged.feeds import Lagged, Reader
-from edged.mediamtx.process import ServerState
 from edged.mediamtx.publisher import Publishers
+from edged.mediamtx.server_state import ServerState
 
 
 async def follow(states: Reader[ServerState], publishers: Publishers, restarted: Callable[[str], None]) -> None:

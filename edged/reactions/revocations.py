@@ -1,8 +1,8 @@
-"""A credential is revoked or expires → no MediaMTX session that it opened survives, whatever state it was in.
+"""After a credential is revoked or has expired, no MediaMTX session that it opened survives, in whatever state.
 
-The admissions' ways out have kicked at once. A session may be unlisted then (an RTSP handshake in
-flight, an HLS reader held on demand), so sweeps look at the lists again until nothing is left:
-whoever is listed and not inside by right is kicked (architecture 6).
+Each admission's `on_terminate` has kicked its session at once. A session may not be listed then (an RTSP handshake that
+is under way, an HLS reader held on demand), so sweeps read MediaMTX's lists for some time after: whoever is listed and
+has no admission is kicked (architecture 6).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from edged.feeds import Lagged, Reader
 from edged.mediamtx.client import PROTOCOLS, MediaSession
 from edged.mediamtx.viewers import Viewers
 
-#: Seconds after the end of a right at which the lists are looked at. An HLS reader held on demand is listed when its
-#: picture comes, up to 10 s later: it is out again within a second. The last sweep is behind the longest hold.
+#: Seconds after the end of an admission at which the lists are read. An HLS reader held on demand is listed when its
+#: picture comes, up to 10 s later, and is kicked within a second. The last sweep is after the longest hold.
 SWEEPS: Final = (0.3, *map(float, range(1, 13)))
 #: Seconds between sweeps when nothing ended: for what was admitted while edged was away.
 _QUIET: Final = 30.0
@@ -37,7 +37,7 @@ _log = structlog.get_logger("revocations")
 async def follow(
     endings: Reader[Ended], admissions: Admissions, viewers: Viewers, monotonic: Callable[[], float]
 ) -> None:
-    """Sweep after every end of a right, and now and then without one; runs for ever."""
+    """Sweep after every end of an admission, and now and then without one; runs until cancelled."""
     due: list[float] = []
     idle: dict[Name, float] = {}
     while True:
@@ -54,9 +54,9 @@ async def follow(
 
 
 async def sweep(admissions: Admissions, viewers: Viewers, idle: dict[Name, float] | None = None) -> int:
-    """Kick everyone in MediaMTX's lists who is not inside by right; returns how many. Never raises EdgedError.
+    """Kick every session in MediaMTX's lists that has no admission; returns how many. Never raises EdgedError.
 
-    MediaMTX lists whoever has connected, also before it asks us: an idle one is left in peace for as long as it may
+    MediaMTX lists whoever has connected, also before it asks us: an idle session is not kicked for as long as it may
     take to say what it wants (`idle`: since when this and earlier sweeps saw each), and nobody is kicked whose question
     may be on its way just now.
     """
@@ -80,7 +80,7 @@ async def sweep(admissions: Admissions, viewers: Viewers, idle: dict[Name, float
             _log.info("sweep", kicked=len(strangers))
             await viewers.kick_all(strangers)
     except EdgedError as problem:
-        _log.debug("sweep failed", problem=str(problem))
+        _log.debug("sweep_failed", problem=str(problem))
         return 0
     return len(strangers)
 

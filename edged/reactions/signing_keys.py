@@ -1,8 +1,7 @@
-"""A signing key is due → the next one is made two hours before, and signs once verifiers could have fetched it.
+"""Rotation of the signing keys: the next is made two hours before it is due, and signs once verifiers could fetch it.
 
-Everything that decides stands in the trust database, so that a restart in any state goes on from there. While the
-clock is not trusted nothing is done: a key signs a little longer, which harms nobody, and none is thrown away for a
-time that nobody vouches for.
+Everything that decides is in the trust database, so that a restart in any state goes on from there. While the clock is
+not trusted nothing is done: a key signs a little longer, which is harmless, and none is removed by a wrong time.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ class Rotation:
                 # The disk is full, say, or an administrator does the same just now.
                 if self._told.get(algorithm) != str(problem):
                     self._told[algorithm] = str(problem)
-                    _log.warning("rotation waits", algorithm=algorithm, problem=str(problem))
+                    _log.warning("rotation_waits", algorithm=algorithm, problem=str(problem))
 
     async def _look(self, algorithm: Algorithm) -> None:
         left, waiting = self._left(algorithm), self._keyring.waiting(algorithm)
@@ -65,8 +64,7 @@ class Rotation:
     def _left(self, algorithm: Algorithm) -> float:
         """For how many seconds the current key may sign yet.
 
-        One that says that it signs from tomorrow on was promoted under a clock that lied: nobody knows how old it is,
-        and it is due.
+        A key that was promoted in the future was promoted under a wrong clock: its age is not known, and it is due.
         """
         current = self._keyring.current(algorithm)
         age = self._clock.now() - (current.created_at if current.promoted_at is None else current.promoted_at)

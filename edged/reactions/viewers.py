@@ -38,7 +38,7 @@ async def look(admissions: Admissions, viewers: Viewers) -> float:
     try:
         listed = await viewers.list(protocols)
     except EdgedError as problem:
-        _log.debug("not listed", problem=str(problem))
+        _log.debug("viewers_not_listed", problem=str(problem))
         return 0.0
     began = trio.current_time()
     admissions.compare(listed, protocols, asked_at)

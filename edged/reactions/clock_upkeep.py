@@ -47,15 +47,15 @@ async def prune_if_trusted(clock: Clock, delete: Callable[[float], Awaitable[int
     try:
         await delete(now)
     except EdgedError as problem:
-        _log.warning("nothing pruned", problem=str(problem))
+        _log.warning("not_pruned", problem=str(problem))
     return True
 
 
 async def watch_clock(clock: Clock, corrected: Callable[[], None], looked: Callable[[], None] = lambda: None) -> None:
     """Look at the clock every second, say what has become of it, and call `corrected` when it was set right; and
-    `looked` each time, for what waits until somebody vouches for it.
+    `looked` each time, for what waits until the clock is trusted.
 
-    Runs for ever. Jumps that nobody vouches for correct nothing (edged.clock).
+    Runs until cancelled. An unsynchronised jump corrects nothing (edged.clock).
     """
     told: tuple[bool, bool, bool, bool] | None = None
     seen = clock.corrections
@@ -78,7 +78,7 @@ async def watch_clock(clock: Clock, corrected: Callable[[], None], looked: Calla
 
 def note_jump(count: Callable[[str], None], seconds: float) -> None:
     """The system clock was set by so many seconds; whether that is followed, the state of the clock says."""
-    _log.warning("system clock jumped", seconds=round(seconds, 1))
+    _log.warning("system_clock_jumped", seconds=round(seconds, 1))
     count("forward" if seconds > 0 else "backward")
 
 

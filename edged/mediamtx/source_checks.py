@@ -1,8 +1,8 @@
-"""A look now and then at sources that nobody watches, so that what is said of them is true.
+"""Sources that nobody watches are checked now and then, so that what is said of them is true.
 
 A camera in the network is asked for a few packets; one that gave no picture, of whatever kind, for a picture. A USB
 camera or test picture that works is left alone: switching it on tells nothing that udev does not. What a publisher
-or a viewer has at the moment needs no look.
+or a viewer has at the moment needs no check.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 import trio
@@ -22,38 +22,31 @@ from edged.mediamtx import causes, ffmpeg
 from edged.mediamtx.causes import Cause, NoPicture
 from edged.mediamtx.conditions import Condition, Conditions
 from edged.mediamtx.figures import Figures, RateMeter
+from edged.mediamtx.frames import Frames
 from edged.mediamtx.sources import CameraSource, picture_of
-from edged.mediamtx.streams import look_arguments
+from edged.mediamtx.streams import check_arguments
 
-#: Seconds between two looks at a source that works.
-LOOK_SECONDS: Final = 60.0
+#: Seconds between two checks of a source that works.
+CHECK_SECONDS: Final = 60.0
 #: Seconds after the first failure; doubled with each, up to the longest.
 PAUSE_SECONDS: Final = 3.0
 LONGEST_PAUSE_SECONDS: Final = 120.0
 #: Seconds of packets that a rate is measured over, and enough where it is known.
 MEASURED_SECONDS: Final = 5.0
 BRIEF_SECONDS: Final = 0.5
-#: Looks at a time: each is a process.
+#: Checks at a time: each is a process.
 AT_A_TIME: Final = 2
-#: Seconds that ffmpeg has for one look beside the packets: as long as somebody who wants a picture waits.
+#: Seconds that ffmpeg has for one check beside the packets: as long as somebody who wants a picture waits.
 _PATIENCE_SECONDS: Final = 30.0
 #: Seconds that it has beyond twice the time of the packets.
 _GRACE_SECONDS: Final = 3.0
 #: Seconds that a source which was in use a moment ago is left alone.
 _BUSY_PAUSE_SECONDS: Final = 5.0
-_log = structlog.get_logger("looks")
+_log = structlog.get_logger("source_checks")
 
 
-class Pictures(Protocol):
-    """Who can take a picture, and who is taking some; frames.Frames."""
-
-    async def snapshot(self, source: CameraSource, /) -> bytes: ...
-    @property
-    def running(self) -> frozenset[str]: ...
-
-
-def next_look(source: CameraSource, known: Condition, failures: int) -> float | None:
-    """Seconds until this source is to be looked at again, None if it is not. `failures`: looks in a row that failed."""
+def next_check(source: CameraSource, known: Condition, failures: int) -> float | None:
+    """Seconds until this source is to be checked again, None if it is not. `failures`: checks in a row that failed."""
     if known.cause is not None and known.cause.is_ours:
         return None
     if known.works is False:
@@ -61,30 +54,30 @@ def next_look(source: CameraSource, known: Condition, failures: int) -> float | 
     if source.kind != "rtsp":
         return None
     # One failure of a source that worked is made sure of before it is told.
-    return PAUSE_SECONDS if failures else LOOK_SECONDS
+    return PAUSE_SECONDS if failures else CHECK_SECONDS
 
 
 @dataclass(slots=True, eq=False)
 class _Watched:
-    """One source: when it is looked at next, how often that failed in a row, and with what cause."""
+    """One source: when it is checked next, how often that failed in a row, and with what cause."""
 
     source: CameraSource
     due: float
     failures: int = 0
     cause: Cause | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    is_looking: bool = False
+    is_being_checked: bool = False
     needs_analysis: bool = False
 
 
-class Looks:
-    """The looks at all sources. `run` must be running for anything to happen."""
+class SourceChecks:
+    """The checks of all sources. `run` must be running for anything to happen."""
 
     def __init__(
         self,
         spawn: Spawn,
         find_ffmpeg: ffmpeg.FindFfmpeg,
-        pictures: Pictures,
+        frames: Frames,
         conditions: Conditions,
         is_published: Callable[[str], bool],
         *,
@@ -93,7 +86,7 @@ class Looks:
         """`is_published(path)`: whether a publisher is at work there, so that it knows best."""
         self._spawn = spawn
         self._find_ffmpeg = find_ffmpeg
-        self._pictures = pictures
+        self._frames = frames
         self._conditions = conditions
         self._is_published = is_published
         self._folder = folder
@@ -102,7 +95,7 @@ class Looks:
         self._limiter = trio.CapacityLimiter(AT_A_TIME)
 
     def set_sources(self, sources: Iterable[CameraSource]) -> None:
-        """These can be looked at; a new or changed one at once. Returns at once."""
+        """These can be checked; a new or changed one is checked at once. Returns at once."""
         wanted = {source.name: source for source in sources}
         now = trio.current_time()
         for name in self._watched.keys() - wanted.keys():
@@ -115,53 +108,53 @@ class Looks:
                 self._watched[name] = _Watched(source, now)
             else:
                 old.source = source
-        self.stir()
+        self.reschedule()
 
-    def stir(self) -> None:
-        """Something is known that was not: look at the times again."""
+    def reschedule(self) -> None:
+        """Something is known that was not: work out anew when each is due."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Check sources when they are due; runs until cancelled."""
         async with trio.open_nursery() as nursery:
             while True:
                 self._changed = trio.Event()
                 soonest = float("inf")
                 for one in self._watched.values():
-                    if one.is_looking:
+                    if one.is_being_checked:
                         continue
                     due = self._due(one)
                     if due <= trio.current_time():
-                        one.is_looking = True
-                        nursery.start_soon(self._look_at, one)
+                        one.is_being_checked = True
+                        nursery.start_soon(self._check, one)
                     else:
                         soonest = min(soonest, due)
                 with trio.move_on_at(soonest):
                     await self._changed.wait()
 
     def _due(self, one: _Watched) -> float:
-        pause = next_look(one.source, self._conditions.find(one.source.name), one.failures)
-        # A failure that somebody else met brings the next look nearer.
+        pause = next_check(one.source, self._conditions.find(one.source.name), one.failures)
+        # A failure that somebody else met brings the next check nearer.
         one.due = float("inf") if pause is None else min(one.due, trio.current_time() + pause)
         return one.due
 
-    async def _look_at(self, one: _Watched) -> None:
+    async def _check(self, one: _Watched) -> None:
         with trio.CancelScope() as one.scope:
             async with self._limiter:
-                await self._look_once(one)
-        one.is_looking = False
-        self.stir()
+                await self._check_once(one)
+        one.is_being_checked = False
+        self.reschedule()
 
-    async def _look_once(self, one: _Watched) -> None:
+    async def _check_once(self, one: _Watched) -> None:
         source, name = one.source, one.source.name
         known = self._conditions.find(name)
-        if self._is_published(source.path) or name in self._pictures.running:
-            one.due = trio.current_time() + (_BUSY_PAUSE_SECONDS if known.works is not True else LOOK_SECONDS)
+        if self._is_published(source.path) or name in self._frames.running:
+            one.due = trio.current_time() + (_BUSY_PAUSE_SECONDS if known.works is not True else CHECK_SECONDS)
             return
         if source.kind == "rtsp" and not (known.cause is not None and known.cause.needs_picture):
             one.cause = await self._read_packets(one, measured=not known.figures.rate)
             if one.cause is not None and one.cause.slug == "codec" and not one.needs_analysis:
-                # Its server does not say the size of the picture: look at the stream itself, from now on.
+                # Its server does not say the size of the picture: analyse the stream itself, from now on.
                 one.needs_analysis = True
                 one.cause = await self._read_packets(one, measured=not known.figures.rate)
         else:
@@ -169,14 +162,14 @@ class Looks:
         one.failures = one.failures + 1 if one.cause else 0
         if one.cause is not None and (known.works is not True or one.failures > 1):
             self._conditions.fails(name, one.cause)
-        _log.debug("looked", camera=name, cause=one.cause.slug if one.cause else None, failures=one.failures)
-        pause = next_look(source, self._conditions.find(name), one.failures)
+        _log.debug("source_checked", camera=name, cause=one.cause.slug if one.cause else None, failures=one.failures)
+        pause = next_check(source, self._conditions.find(name), one.failures)
         one.due = float("inf") if pause is None else trio.current_time() + pause
 
     async def _take_picture(self, source: CameraSource) -> Cause | None:
         """One picture, as a viewer would get it; whoever reads it tells the condition."""
         try:
-            await self._pictures.snapshot(source)
+            await self._frames.snapshot(source)
         except NoPicture as failure:
             return failure.cause
         except DependencyFailed as failure:
@@ -197,7 +190,7 @@ class Looks:
         try:
             with trio.move_on_after(_PATIENCE_SECONDS + seconds) as limit, ExitStack() as files:
                 playlist = files.enter_context(ffmpeg.private_file(text.encode(), ".ffconcat", self._folder))
-                arguments = [self._find_ffmpeg(), *look_arguments(playlist, seconds)]
+                arguments = [self._find_ffmpeg(), *check_arguments(playlist, seconds)]
                 async with self._spawn(arguments, stdout=True, stderr=True) as child, trio.open_nursery() as nursery:
                     assert child.stdout is not None, "asked for above"
                     assert child.stderr is not None, "asked for above"
@@ -214,6 +207,6 @@ class Looks:
             return replace(causes.NO_FFMPEG, exact=f"ffmpeg could not be started: {error.strerror}")
         if meter.packets:
             size = complaints.figures
-            self._conditions.works(source.name, "look", Figures(size.width, size.height, meter.rate))
+            self._conditions.works(source.name, "check", Figures(size.width, size.height, meter.rate))
             return None
         return complaints.explain(causes.SILENT if is_late else causes.ENDED, network=True, reads_only=True)

@@ -1,0 +1,40 @@
+"""Whether a publisher gets on: its bytes move. A process that is merely there proves nothing. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+#: Seconds without a new byte after which a publisher is started again; at its start it has longer.
+STALL_SECONDS: Final = 5.0
+START_SECONDS: Final = 10.0
+#: Seconds to pause after the first failure; doubled with each, up to the longest.
+PAUSE_SECONDS: Final = 0.5
+LONGEST_PAUSE_SECONDS: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a publisher came: bytes seen last, when they last grew (or it started), whether they ever did."""
+
+    moved_at: float
+    received: int = 0
+    moving: bool = False
+
+
+def follow_progress(progress: Progress, received: int, now: float) -> Progress:
+    """After a look at the path. `received`: bytes so far; fewer than before is a new count, not a movement."""
+    if received > progress.received:
+        return Progress(now, received, moving=True)
+    return replace(progress, received=received)
+
+
+def is_stalled(progress: Progress, now: float, least: float = 0.0) -> bool:
+    """Whether this publisher should be started again. `now`: monotonic seconds, as in `progress`; `least`: seconds
+    that this source may be silent in any case."""
+    return now - progress.moved_at >= max(least, STALL_SECONDS if progress.moving else START_SECONDS)
+
+
+def pause_after(failures: int) -> float:
+    """Seconds to wait after so many failures in a row (1 or more)."""
+    return min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(failures - 1, 16))

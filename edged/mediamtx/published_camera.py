@@ -1,0 +1,91 @@
+"""One camera's publisher: whether it is wanted, and what it is doing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
+
+import trio
+
+from edged.mediamtx import ffmpeg
+from edged.mediamtx.causes import Cause
+from edged.mediamtx.figures import Figures, RateMeter
+from edged.mediamtx.progress import Progress
+from edged.mediamtx.sources import CameraSource, sets_key_frames
+
+#: Seconds that a camera in the network may be silent, which ffmpeg itself gives up after 10 s without a byte; and while
+#: ffmpeg analyses a stream whose size its server does not tell. A slow camera has the time of some pictures at least.
+NETWORK_SECONDS: Final = 12.0
+ANALYSIS_SECONDS: Final = 35.0
+STALL_PICTURES: Final = 3
+
+PublisherStatus: TypeAlias = Literal["asleep", "waiting", "starting", "running", "pausing"]
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherState:
+    """One camera's publisher: asleep (nobody watches), waiting (for MediaMTX), starting, running, or pausing
+    after a failure. `detail` says why it last failed, and what to do; `restarts` counts its failures.
+    """
+
+    status: PublisherStatus
+    detail: str = ""
+    pid: int | None = None
+    restarts: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class PublishedCamera:
+    """A camera that is there, and the task that publishes it when it is wanted."""
+
+    source: CameraSource
+    state: PublisherState = PublisherState("asleep")
+    wanted_until: float = -math.inf
+    failures: int = 0
+    #: Set while its ffmpeg runs; what that says of its source.
+    progress: Progress | None = None
+    complaints: ffmpeg.Complaints = field(default_factory=ffmpeg.Complaints)
+    meter: RateMeter = field(default_factory=RateMeter)
+    #: Why it failed last; why its ffmpeg is being ended, where that counts as a failure.
+    cause: Cause | None = None
+    fault: Cause | None = None
+    #: Its server does not say the size of the picture.
+    needs_analysis: bool = False
+    #: All of its task; one ffmpeg; a pause.
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    attempt: trio.CancelScope = field(default_factory=trio.CancelScope)
+    pause: trio.CancelScope = field(default_factory=trio.CancelScope)
+    _stirred: trio.Event = field(default_factory=trio.Event)
+
+    def is_wanted(self, now: float) -> bool:
+        return self.source.always_on or now < self.wanted_until
+
+    def stir(self) -> None:
+        self._stirred.set()
+
+    async def sleep(self) -> None:
+        self._stirred = trio.Event()
+        await self._stirred.wait()
+
+    @property
+    def figures(self) -> Figures:
+        """Size and rate of what is passed on, as far as ffmpeg says them."""
+        size = self.complaints.figures
+        return Figures(size.width, size.height, self.meter.rate)
+
+    @property
+    def longest_silence(self) -> float:
+        """Seconds that the source may be silent, whatever holds for others."""
+        rate = self.source.rate or self.meter.rate
+        silence = NETWORK_SECONDS if self.source.kind == "rtsp" else 0.0
+        if self.needs_analysis or (self.source.kind == "usb" and sets_key_frames(self.source)):
+            # MediaMTX counts nothing before the first key frame.
+            silence = ANALYSIS_SECONDS
+        return max(silence, STALL_PICTURES / rate if rate else 0.0)
+
+    def begin_again(self) -> None:
+        """The world changed: past failures mean nothing."""
+        self.failures = 0
+        self.pause.cancel()
+        self.stir()
