@@ -143,7 +143,13 @@ class Spawn(Protocol):
     """Starts a child: `spawn`, with what holds for all children filled in."""
 
     def __call__(
-        self, arguments: Sequence[str], *, folder: Path | None = None, stdout: bool = True, stderr: bool = True
+        self,
+        arguments: Sequence[str],
+        *,
+        folder: Path | None = None,
+        stdin: int = subprocess.DEVNULL,
+        stdout: bool = True,
+        stderr: bool = True,
     ) -> Child: ...
 
 
@@ -161,14 +167,15 @@ def spawn(
     environment: Mapping[str, str],
     landlock: Landlock | None,
     folder: Path | None = None,
+    stdin: int = subprocess.DEVNULL,
     stdout: bool = True,
     stderr: bool = True,
 ) -> Child:
     """Start a child, from the main thread; returns at once.
 
     `arguments[0]` is a path, or a name looked up in `environment["PATH"]`; `environment` is the child's whole one;
-    `landlock` what it may open, None for everything that we may; `folder` its working folder. Output that is not asked
-    for goes to /dev/null, as does its input.
+    `landlock` what it may open, None for everything that we may; `folder` its working folder; `stdin` a descriptor to
+    read from, which stays the caller's to close. Output that is not asked for goes to /dev/null.
     Raises DependencyFailed if the program, or `setpriv`, cannot be found or started; OutOfDescriptors if no descriptor
     is left for it.
     """
@@ -186,7 +193,7 @@ def spawn(
             confined = landlock.options(program) if landlock else []
             process = subprocess.Popen(
                 [guard, "--pdeathsig", "KILL", *confined, "--", program, *arguments[1:]],
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=output_end,
                 stderr=errors_end,
                 env=dict(environment),

@@ -88,6 +88,12 @@ class InvalidState(EdgedError):
     slug = "invalid_state"
 
 
+class StorageFull(EdgedError):
+    """The disk has no space for it."""
+
+    slug = "storage"
+
+
 class RateLimited(EdgedError):
     """Too many at once or in a row; `retry_after_ms` says when to come back."""
 

@@ -62,6 +62,7 @@ SMALL: dict[str, Callable[[], object]] = {
     "limiter": Limiter,
     "passwords": lambda: Passwords(cost=CHEAP),
     "paths": Paths,
+    "recordings": lambda: SimpleNamespace(active={}),
 }
 
 

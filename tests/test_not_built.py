@@ -21,7 +21,9 @@ METHODS_PAGE = (Path(__file__).parent.parent / "docs/methods.md").read_text()
 #: The names of contract section 3, built or not.
 CONTRACT = METHODS | {
     "ping", "authenticate", "refresh_token", "validate_token", "revoke_token", "get_camera_list", "get_camera_status",
-    "take_snapshot", "get_streams", "get_stream_url", "get_system_status", "subscribe_events", "unsubscribe_events",
+    "take_snapshot", "start_recording", "stop_recording", "get_recording_status", "list_recordings",
+    "get_recording_info", "delete_recording",
+    "get_streams", "get_stream_url", "get_system_status", "subscribe_events", "unsubscribe_events",
     "create_key", "list_keys", "get_key", "rotate_key", "revoke_key", "whoami", "get_token_usage",
 }  # fmt: skip
 
@@ -81,7 +83,6 @@ async def test_paths_that_are_not_built_are_501(server: RunningDaemon) -> None:
     """With any credential and without; whatever else there is not is 404, and what there is stays what it is."""
     _, key = await server.create_key("viewer")
     for path in (
-        "/files/recordings/a.mp4",
         "/v1/files/all",
         "/v1/files/metadata/a/b",
         "/api/audit",
@@ -91,13 +92,13 @@ async def test_paths_that_are_not_built_are_501(server: RunningDaemon) -> None:
             reply = await server.request("GET", path, headers=headers)
             assert (reply.status, reply.json["code"], reply.json["error"]) == (501, "not_built", "Unsupported"), path
             assert WHERE in reply.json["detail"]
-    for path in ("/files/recording", "/api/auditor", "/mcp", "/v1/filess/all"):
+    for path in ("/files/recording", "/files/recordings", "/api/auditor", "/mcp", "/v1/filess/all"):
         assert (await server.request("GET", path)).status == 404
     assert (await server.request("GET", "/v1/files/generate-token")).status == 405
     assert all(is_path(path) for path in PATHS)
     _, monitor = await server.create_key("monitor")
     async with server.websocket() as client:
-        await client.ask("start_recording", device="camera0")
+        await client.ask("get_stream_status", device="camera0")
     shown = (await server.request("GET", "/metrics", key=monitor)).body.decode()
     assert 'edged_rpc_errors_total{slug="not_built"} 1.0' in shown
 

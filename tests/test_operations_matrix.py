@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,8 +28,11 @@ from edged.credentials import tokens
 from edged.credentials.callers import ApiKey, Caller, Peer
 from edged.credentials.claims import read_caller
 from edged.errors import EdgedError, Refused
+from edged.library.recording_index import Measured
+from edged.library.recordings import ActiveRecording
 from edged.operations.caller_sessions import Session
 from edged.operations.services import Services
+from edged.store.recordings import RecordingRecord
 
 # Askers: nobody; four roles; a viewer who may see the other camera only; an administrator's token that has
 # expired, and administrators' keys that were revoked and suspended, all in a session that was open before; and another
@@ -71,6 +74,13 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "update_camera": MANAGE_ONE,
     "remove_camera": MANAGE_ONE,
     "take_snapshot": USE_ONE,
+    "start_recording": USE_ONE,
+    "stop_recording": USE_ONE,
+    "get_recording_status": SEE_ONE,
+    "list_recordings": SEE_ALL,
+    # That of camera0: whoever may not see the camera hears that there is none.
+    "get_recording_info": (*SEE_ALL[:5], "not_found", *SEE_ALL[6:]),
+    "delete_recording": ADMIN,
     "get_streams": SEE_ALL,
     "get_stream_url": SEE_ONE,
     "get_system_status": SYSTEM,
@@ -152,6 +162,11 @@ class Bench:
             "authenticate": {"token": self.spare},
             "get_camera_status": {"device": "camera0"},
             "take_snapshot": {"device": "camera0"},
+            "start_recording": {"device": "camera0"},
+            "stop_recording": {"device": "camera0"},
+            "get_recording_status": {"device": "camera0"},
+            "get_recording_info": {"filename": "kept"},
+            "delete_recording": {"filename": "kept"},
             "add_camera": {"name": "new", "source": "rtsp://192.0.2.7/"},
             "update_camera": {"device": "camera0", "name": "renamed"},
             "remove_camera": {"device": "camera0"},
@@ -230,6 +245,49 @@ class Bench:
         return (await self.key(asker))[1]
 
 
+class KeptRecordings:
+    """One recording, of camera0."""
+
+    def __init__(self) -> None:
+        self.record = RecordingRecord(
+            recording_id="rec_1", filename="kept.mp4", camera="camera0", format="fmp4", began=1.0, ended=2.0
+        )
+        self.measured = Measured(self.record, 1, 1.0, ())
+        self.active: dict[str, ActiveRecording] = {}
+        self.index = SimpleNamespace(sums=self.sums)
+
+    async def sums(self) -> dict[str, tuple[int, int]]:
+        await trio.lowlevel.checkpoint()
+        return {"camera0": (1, 1)}
+
+    def find_active(self, _camera: str) -> ActiveRecording | None:
+        return None
+
+    async def start(self, _camera: str, **_: Any) -> RecordingRecord:
+        await trio.lowlevel.checkpoint()
+        return self.record
+
+    async def stop(self, _camera: str) -> Measured:
+        await trio.lowlevel.checkpoint()
+        return self.measured
+
+    async def find(self, _name: str) -> RecordingRecord:
+        await trio.lowlevel.checkpoint()
+        return self.record
+
+    async def measure(self, _record: RecordingRecord) -> Measured:
+        await trio.lowlevel.checkpoint()
+        return self.measured
+
+    async def list_page(self, cameras: Collection[str], **_: Any) -> tuple[list[Measured], int]:
+        await trio.lowlevel.checkpoint()
+        return ([self.measured], 1) if "camera0" in cameras else ([], 0)
+
+    async def delete(self, _record: RecordingRecord, _reason: str) -> int:
+        await trio.lowlevel.checkpoint()
+        return 1
+
+
 async def picture(*_: Any, **__: Any) -> bytes:
     await trio.lowlevel.checkpoint()
     return JPEG
@@ -239,7 +297,10 @@ async def picture(*_: Any, **__: Any) -> bytes:
 async def opened(folder: Path) -> AsyncIterator[Bench]:
     with fail_after(30):
         frames = SimpleNamespace(snapshot=picture)
-        async with running_services(folder, cameras=Cameras(*CAMERAS), frames=frames) as (trust, services):
+        async with running_services(folder, cameras=Cameras(*CAMERAS), frames=frames, recordings=KeptRecordings()) as (
+            trust,
+            services,
+        ):
             await services.keyring.create(EDGED, "ES256")
             await trust.users.create(
                 EDGED, name="ann", role="operator", password=await services.passwords.hash(PASSWORD)

@@ -58,6 +58,12 @@ SURFACE: dict[str, Row] = {
     "update_camera": row("PATCH /api/cameras/{device}", "camera set"),
     "remove_camera": row("DELETE /api/cameras/{device}", "camera remove"),
     "take_snapshot": row("POST /api/cameras/{device}/snapshots", "camera snapshot"),
+    "start_recording": row("POST /api/cameras/{device}/recording", "recording start"),
+    "stop_recording": row("DELETE /api/cameras/{device}/recording", "recording stop"),
+    "get_recording_status": row("GET /api/cameras/{device}/recording", "recording status"),
+    "list_recordings": row("GET /api/recordings", "recording list"),
+    "get_recording_info": row("GET /api/recordings/{filename}", "recording show"),
+    "delete_recording": row("DELETE /api/recordings/{filename}", "recording delete"),
     "get_streams": row("GET /api/streams"),
     "get_stream_url": row("GET /api/cameras/{device}/stream"),
     "get_system_status": row("GET /api/status", "status"),
@@ -140,6 +146,10 @@ NOT_BY_REST = {
 NOT_BY_COMMAND = {
     ("claim", "code"): "on the unix socket no code is needed",
     ("refresh_token", "auth_token"): "the other spelling of token",
+    **{
+        ("start_recording", f"duration_{unit}"): "another spelling of duration"
+        for unit in ("seconds", "minutes", "hours")
+    },
     ("set_password", "old_password"): "whoever may open the unix socket is an administrator, who needs none",
 }
 #: Params whose null says something else than their absence, which a command cannot say, and why.

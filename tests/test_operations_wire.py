@@ -44,6 +44,7 @@ ALONE: dict[str, tuple[str, ...]] = {
     "GET /static/page.css": OPEN,
     "GET /static/icon.svg": OPEN,
     "GET /files/snapshots/{name:path}": SEE_ALL,
+    "GET /files/recordings/{name:path}": SEE_ALL,
     "GET /metrics": (
         "missing", "ok", "missing_scope", "missing_scope", "ok", "missing_scope", "expired", "revoked", "suspended",
         "missing_scope",
@@ -102,6 +103,12 @@ class Box:
             "remove_camera": {"device": "camera0"},
             # No name of a file: told once the camera has given its picture.
             "take_snapshot": {"device": "camera0", "filename": "../x"},
+            # No length, no name of a file, and nothing that runs.
+            "start_recording": {"device": "camera0", "duration": 1e9},
+            "stop_recording": {"device": "camera0"},
+            "get_recording_status": {"device": "camera0"},
+            "get_recording_info": {"filename": "none"},
+            "delete_recording": {"filename": "none"},
             "get_stream_url": {"device": "camera0"},
             "subscribe_events": {"topics": ["camera_status_update"]},
             "create_ticket": {"device": "camera0"},

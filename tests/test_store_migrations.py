@@ -36,6 +36,7 @@ def connection(tmp_path: Path):
             {
                 "added_cameras",
                 "api_keys",
+                "recordings",
                 "revocations",
                 "cut_offs",
                 "cameras",
@@ -51,7 +52,7 @@ def connection(tmp_path: Path):
                 "provisional_cut_offs",
             },
         ),
-        (USAGE, {"tallies", "offenders", "known_places", "trust_commits"}),
+        (USAGE, {"tallies", "offenders", "known_places", "segments", "trust_commits"}),
     ],
 )
 async def test_a_new_file_gets_every_table(tmp_path: Path, migrations: tuple[str, ...], tables: set[str]) -> None:

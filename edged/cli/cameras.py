@@ -67,7 +67,7 @@ def list_all(**where: Any) -> None:
 @talks
 def show(device: str, **where: Any) -> None:
     """Show one camera in full."""
-    found = ask("get_camera_status", {"device": _resolve(device, where)}, **where)
+    found = ask("get_camera_status", {"device": resolve(device, where)}, **where)
     if where["as_json"]:
         show_json(found)
         return
@@ -85,8 +85,8 @@ def show(device: str, **where: Any) -> None:
 @talks
 def snapshot(device: str, filename: str | None, format: str | None, quality: int | None, **where: Any) -> None:  # noqa: A002
     """Take a picture and keep it on the box."""
-    params = {"device": _resolve(device, where), "filename": filename, "format": format, "quality": quality}
-    _tell(ask("take_snapshot", params, **where), as_json=where["as_json"])
+    params = {"device": resolve(device, where), "filename": filename, "format": format, "quality": quality}
+    tell(ask("take_snapshot", params, **where), as_json=where["as_json"])
 
 
 @camera.command()
@@ -101,7 +101,7 @@ def add(name: str, source: str, settings: dict[str, Any], login: tuple[str | Non
     SOURCE to read the whole URL from standard input.
     """
     made = ask("add_camera", {"name": name, "source": _complete(source, *login), **settings}, **where)
-    _tell(made, as_json=where["as_json"])
+    tell(made, as_json=where["as_json"])
 
 
 @camera.command("set")
@@ -118,9 +118,9 @@ def change(
     if source is None and login[0] is not None:
         raise click.UsageError("a user name and password are part of the source: give --source as well")
     whole = None if source is None else _complete(source, *login)
-    params = {"device": _resolve(device, where), "name": name, "source": whole, **settings}
+    params = {"device": resolve(device, where), "name": name, "source": whole, **settings}
     made = ask("update_camera", params, **where)
-    _tell(made, as_json=where["as_json"])
+    tell(made, as_json=where["as_json"])
 
 
 @camera.command()
@@ -128,7 +128,7 @@ def change(
 @talks
 def remove(device: str, **where: Any) -> None:
     """Remove a camera that was added. Nobody else ever gets its number."""
-    done = ask("remove_camera", {"device": _resolve(device, where)}, **where)
+    done = ask("remove_camera", {"device": resolve(device, where)}, **where)
     if where["as_json"]:
         show_json(done)
     else:
@@ -152,7 +152,7 @@ def status(**where: Any) -> None:
         click.echo(f"{problem['part']}: {problem['message']}: {problem['remedy']}".removesuffix(": "))
 
 
-def _resolve(device: str, where: Mapping[str, Any]) -> str:
+def resolve(device: str, where: Mapping[str, Any]) -> str:
     """The id of the one camera with this label; else what was given, which may be an id, a path or a device file."""
     listed = ask("get_camera_list", {}, **where)["cameras"]
     labelled = [camera["device"] for camera in listed if camera["name"] == device]
@@ -183,7 +183,8 @@ def _complete(source: str, user: str | None, password_stdin: bool) -> str:
     return f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{rest}"
 
 
-def _tell(item: dict[str, Any], *, as_json: bool) -> None:
+def tell(item: dict[str, Any], *, as_json: bool) -> None:
+    """Print what was done, as JSON or as a line for each member."""
     if as_json:
         show_json(item)
     else:

@@ -17,6 +17,7 @@ from edged.cli.databases import database
 from edged.cli.first_admin import claim
 from edged.cli.keys import key
 from edged.cli.options import FAILED, INTERRUPTED, show_json, with_json
+from edged.cli.recordings import recording
 from edged.cli.revocations import revocation
 from edged.cli.serve import demo, serve
 from edged.cli.service_tokens import service_token
@@ -54,8 +55,9 @@ class Commands(click.Group):
 def main() -> None:
     """A camera box that people can trust.
 
-    `serve` is the daemon. `status`, `camera`, `user`, `key`, `token`, `service-token`, `signing-key`, `session` and
-    `revocation` ask the running daemon over its unix socket, which root and the group edged-admin may open.
+    `serve` is the daemon. `status`, `camera`, `recording`, `user`, `key`, `token`, `service-token`, `signing-key`,
+    `session` and `revocation` ask the running daemon over its unix socket, which root and the group edged-admin may
+    open.
     """
 
 
@@ -70,7 +72,7 @@ def version(as_json: bool) -> None:
 
 
 for command in (
-    serve, demo, status, camera, claim, user, key, token, service_token, signing_key, session, revocation, clock,
-    trust, database, config, version, logout,
+    serve, demo, status, camera, recording, claim, user, key, token, service_token, signing_key, session, revocation,
+    clock, trust, database, config, version, logout,
 ):  # fmt: skip
     main.add_command(command)

@@ -160,6 +160,31 @@ class SnapshotSettings(Section, frozen=True, kw_only=True):
     )
 
 
+class RecordingSettings(Section, frozen=True, kw_only=True):
+    """Recordings, and what of them is kept."""
+
+    folder: Annotated[
+        Path, Meta(description='Folder of recordings; "" means the folder recordings in paths.media.')
+    ] = Path()
+    max_age_days: Annotated[
+        float, Meta(ge=0, le=3650, description="Age at which recordings are deleted, days; 0 keeps them.")
+    ] = 0.0
+    max_size_gb: Annotated[
+        float,
+        Meta(ge=0, le=1_000_000, description="Size above which the oldest recordings are deleted, GB; 0: none."),
+    ] = 0.0
+    keep_free_mib: Annotated[
+        int, Meta(ge=0, description="Free disk space below which the oldest recordings are deleted, MiB.")
+    ] = 1024
+    stop_free_mib: Annotated[
+        int, Meta(ge=0, description="Free disk space below which recording stops until there is more, MiB.")
+    ] = 256
+
+    def __post_init__(self) -> None:
+        if "%" in str(self.folder):
+            raise ValueError("folder holds a %, which MediaMTX would read as a placeholder: choose another name")
+
+
 class MetricsSettings(Section, frozen=True, kw_only=True):
     """Prometheus metrics."""
 
@@ -184,6 +209,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     mediamtx: MediaMTXSettings = MediaMTXSettings()
     camera: tuple[CameraSettings, ...] = ()
     snapshots: SnapshotSettings = SnapshotSettings()
+    recording: RecordingSettings = RecordingSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
     sources: SourceSettings = SourceSettings()
@@ -198,6 +224,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.snapshots.folder == Path():
             folder = self.paths.media / "snapshots"
             fill(self, "snapshots", msgspec.structs.replace(self.snapshots, folder=folder))
+        if self.recording.folder == Path():
+            folder = self.paths.media / "recordings"
+            fill(self, "recording", msgspec.structs.replace(self.recording, folder=folder))
 
 
 #: The addresses of [mediamtx]; those over UDP do not meet the others.
@@ -213,6 +242,7 @@ SECTIONS: dict[str, type[Section]] = {
     "mediamtx": MediaMTXSettings,
     "camera": CameraSettings,
     "snapshots": SnapshotSettings,
+    "recording": RecordingSettings,
     "metrics": MetricsSettings,
     "log": LogSettings,
     "sources": SourceSettings,

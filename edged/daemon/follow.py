@@ -9,18 +9,23 @@ from functools import partial
 import msgspec
 
 from edged.access.admissions import Ended
-from edged.cameras.model import CameraChanged
+from edged.cameras.model import Camera, CameraChanged
 from edged.cameras.registry import Registry
 from edged.daemon.access import Access
 from edged.daemon.media import Media
 from edged.daemon.nurseries import Task
 from edged.feeds import Reader
+from edged.library.recordings import RecordingChanged, Recordings
 from edged.mediamtx.server_state import ServerState
 from edged.metrics import Metrics
+from edged.operations.listings import CameraRow, row
+from edged.operations.services import Services
 from edged.reactions import cameras as camera_reactions
 from edged.reactions import mediamtx as mediamtx_reactions
 from edged.reactions import revocations
 from edged.reactions import viewers as viewer_reactions
+from edged.rpc import notifications, recording_notifications
+from edged.rpc.endpoint import RpcEndpoint
 
 
 class Feeds(msgspec.Struct, frozen=True):
@@ -28,22 +33,24 @@ class Feeds(msgspec.Struct, frozen=True):
 
     cameras_for_media: Reader[CameraChanged]
     cameras_for_clients: Reader[CameraChanged]
+    recordings_for_clients: Reader[RecordingChanged]
     endings: Reader[Ended]
     media_states: Reader[ServerState]
     sources: Reader[str]
 
 
 @contextmanager
-def subscribed(access: Access, cameras: Registry, media: Media) -> Iterator[Feeds]:
+def subscribed(access: Access, cameras: Registry, media: Media, recordings: Recordings) -> Iterator[Feeds]:
     """Subscribe to every feed while the block runs."""
     with (
         cameras.changes.subscribe() as for_media,
         cameras.changes.subscribe() as for_clients,
+        recordings.changes.subscribe() as for_clients_too,
         access.admissions.endings.subscribe() as endings,
         media.mediamtx.states.subscribe() as states,
         media.conditions.changes.subscribe() as sources,
     ):
-        yield Feeds(for_media, for_clients, endings, states, sources)
+        yield Feeds(for_media, for_clients, for_clients_too, endings, states, sources)
 
 
 def media_tasks(feeds: Feeds, access: Access, cameras: Registry, media: Media, metrics: Metrics) -> tuple[Task, ...]:
@@ -61,4 +68,23 @@ def media_tasks(feeds: Feeds, access: Access, cameras: Registry, media: Media, m
         partial(mediamtx_reactions.follow, feeds.media_states, media.publishers, metrics.child_restarted),
         partial(revocations.follow, feeds.endings, admissions, media.viewers, access.clock.monotonic),
         partial(viewer_reactions.follow, admissions, media.viewers),
+    )  # fmt: skip
+
+
+def client_tasks(feeds: Feeds, services: Services, rpc: RpcEndpoint) -> tuple[Task, ...]:
+    """The notifications that clients get."""
+    clock, cameras = services.clock, services.cameras
+
+    def camera_row(camera: Camera, host: str) -> CameraRow:
+        return row(camera, host, services.mediamtx.state, services.recordings.active.get(camera.name), clock.now())
+
+    return (
+        partial(
+            notifications.run, feeds.cameras_for_clients, services.sessions, rpc.conversations, services.gate,
+            camera_row, cameras=cameras.all, now=clock.now,
+        ),
+        partial(
+            recording_notifications.run, feeds.recordings_for_clients, services.sessions, rpc.conversations,
+            services.gate, cameras.find, clock.now,
+        ),
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from edged.config.load import DIRECTORY
 from edged.config.model import Config
 from edged.config.secrets import CREDENTIAL
 from edged.landlock import Landlock
+from edged.library.recording_files import RecordingFiles
 from edged.mediamtx.addresses import join_address, reach
 from edged.mediamtx.conditions import Conditions
 from edged.mediamtx.ffmpeg import find_ffmpeg, remove_leftovers
@@ -89,15 +91,19 @@ class Media(msgspec.Struct, frozen=True):
     frames: Frames
     publishers: Publishers
     source_checks: SourceChecks
+    spawn: children.Spawn
 
 
 def build_media(config: Config, ledger: Ledger, metrics: Metrics) -> Media:
     """Build all of it, and remove what an earlier run that was killed left in the runtime folder."""
     folder, environment = config.paths.runtime / CHILDREN, systemd.child_environment()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    landlock = children.find_landlock(Landlock(find_private(config), [folder]), environment)
+    recordings = RecordingFiles(config.recording.folder)
+    with suppress(OSError):  # told when somebody asks for a recording
+        recordings.prepare()
+    landlock = children.find_landlock(Landlock(find_private(config), [folder, config.recording.folder]), environment)
     spawn = partial(children.spawn, environment=environment, landlock=landlock)
-    hook, paths, conditions = Hook(), Paths(), Conditions()
+    hook, paths, conditions = Hook(), Paths(recordings.record_path), Conditions()
     mediamtx = Supervisor(
         config.mediamtx, hook_url=lambda: hook.url, spawn=spawn, search_path=environment.get("PATH", ""), folder=folder,
         new_secret=ledger.new_secret, drop_secret=ledger.drop_secret, wanted_paths=paths.wanted,
@@ -115,7 +121,7 @@ def build_media(config: Config, ledger: Ledger, metrics: Metrics) -> Media:
     )  # fmt: skip
     source_checks = SourceChecks(spawn, find_ffmpeg, frames, conditions, publishers.is_trying, folder=folder)
     viewers = Viewers(mediamtx, metrics.session_kicked)
-    return Media(hook, paths, mediamtx, viewers, conditions, frames, publishers, source_checks)
+    return Media(hook, paths, mediamtx, viewers, conditions, frames, publishers, source_checks, spawn)
 
 
 def find_private(config: Config) -> list[Path]:

@@ -6,7 +6,7 @@ compared with what it has after every start and every change of ours.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,7 +52,11 @@ def plan(
 class Paths:
     """The paths that should be, and the task that makes it so. Give `wanted` to the supervisor as `wanted_paths`."""
 
-    def __init__(self) -> None:
+    def __init__(self, record_path: Callable[[str], str] = lambda _camera: "") -> None:
+        """`record_path(camera)` is where MediaMTX records a camera to, its `recordPath`; "" for never."""
+        self._record_path = record_path
+        self._sources: tuple[CameraSource, ...] = ()
+        self._recorded: frozenset[str] = frozenset()
         self._wanted: dict[str, PathConf] = {ALL_OTHERS: OTHERS_CONF}
         #: Which camera has each path, as it should be, and as MediaMTX was told last.
         self._owners: dict[str, str] = {}
@@ -67,9 +71,25 @@ class Paths:
 
     def set_wanted(self, sources: Iterable[CameraSource]) -> None:
         """From here on there is one path for each of these, and one for all others. Returns at once."""
-        listed = tuple(sources)
-        wanted = {**{source.path: path_conf(source) for source in listed}, ALL_OTHERS: OTHERS_CONF}
-        owners = {source.path: source.name for source in listed}
+        self._sources = tuple(sources)
+        self._apply()
+
+    def set_recorded(self, cameras: Collection[str]) -> None:
+        """From here on MediaMTX records these cameras, and no others. Returns at once."""
+        self._recorded = frozenset(cameras)
+        self._apply()
+
+    def find_path(self, camera: str) -> str | None:
+        """The path of a camera."""
+        return next((source.path for source in self._sources if source.name == camera), None)
+
+    def _apply(self) -> None:
+        wanted: dict[str, PathConf] = {
+            source.path: path_conf(source, self._record_path(source.name), is_recorded=source.name in self._recorded)
+            for source in self._sources
+        }
+        wanted[ALL_OTHERS] = OTHERS_CONF
+        owners = {source.path: source.name for source in self._sources}
         if (wanted, owners) != (self._wanted, self._owners):
             self._wanted, self._owners = wanted, owners
             self._poke()

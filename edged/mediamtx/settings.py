@@ -87,10 +87,16 @@ def render(
     return json.dumps(document, indent=1)
 
 
-def path_conf(source: CameraSource) -> PathConf:
+#: How long MediaMTX writes to one file, as MediaMTX spells it; it is closed at the next key frame.
+SEGMENT_DURATION: Final = "1m0s"
+
+
+def path_conf(source: CameraSource, record_path: str = "", *, is_recorded: bool = False) -> PathConf:
     """The configuration of one camera's path: its encoder publishes there, a restarted one takes over.
 
-    Every key is stated for every camera, because only stated keys are compared with what MediaMTX has.
+    Every key is stated for every camera, because only stated keys are compared with what MediaMTX has; durations as
+    MediaMTX writes them. `record_path` is where it records to, "" if nothing ever is. While a camera is recorded only
+    `record` may change: any change of another of these keys closes the recorder and loses up to a group of pictures.
     """
     return {
         "source": "publisher",
@@ -101,6 +107,20 @@ def path_conf(source: CameraSource) -> PathConf:
         "runOnDemandRestart": False,
         "runOnDemandStartTimeout": "10s",
         "runOnDemandCloseAfter": "10s",
+        **(_record_conf(record_path, is_recorded) if record_path else {}),
+    }
+
+
+def _record_conf(path: str, is_recorded: bool) -> PathConf:
+    return {
+        "record": is_recorded,
+        "recordPath": path,
+        "recordFormat": "fmp4",
+        # What a power cut costs at most, and how often bytes are written.
+        "recordPartDuration": "1s",
+        "recordSegmentDuration": SEGMENT_DURATION,
+        # edged deletes, by a clock that it trusts: MediaMTX compares file names with the system clock.
+        "recordDeleteAfter": "0s",
     }
 
 

@@ -23,6 +23,7 @@ from edged.metrics.labels import (
     AUTH_FAILURES,
     CHILDREN,
     COMMIT_SECONDS,
+    DELETIONS,
     HOOK_QUESTIONS,
     OTHER,
     PROPAGATION_SECONDS,
@@ -83,6 +84,14 @@ class Metrics(Collector):
         self._refreshes = CounterTable(
             "edged_token_refreshes", "Token refreshes, by result.", ("result",),
             [(result,) for result in REFRESHES],
+        )  # fmt: skip
+        self._deleted_files = CounterTable(
+            "edged_recording_files_deleted", "Recorded files deleted, by reason.", ("reason",),
+            [(reason,) for reason in DELETIONS],
+        )  # fmt: skip
+        self._deleted_bytes = CounterTable(
+            "edged_recording_bytes_deleted", "Bytes of recorded files deleted, by reason.", ("reason",),
+            [(reason,) for reason in DELETIONS],
         )  # fmt: skip
         self._restarts = CounterTable(
             "edged_child_restarts", "Restarts of child processes.", ("child",), [(child,) for child in CHILDREN]
@@ -187,6 +196,11 @@ class Metrics(Collector):
     def token_refreshed(self, result: str) -> None:
         """Somebody asked for a token to be refreshed: one of REFRESHES."""
         self._refreshes.counts[(result,)].inc()
+
+    def recording_deleted(self, reason: str, size: int) -> None:
+        """A recorded file of so many bytes was deleted: `reason` is one of DELETIONS."""
+        self._deleted_files.find((reason,)).inc()
+        self._deleted_bytes.find((reason,)).inc(size)
 
     def child_restarted(self, child: str) -> None:
         """A child (mediamtx, publisher, frames) was started again."""

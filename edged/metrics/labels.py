@@ -71,8 +71,8 @@ TERMINATIONS: tuple[tuple[str, ...], ...] = tuple(
 )
 #: Error slugs of operations (edged.errors).
 SLUGS = (
-    "invalid_params", "unknown_method", "refused", "not_found", "camera_not_found", "invalid_state", "rate_limited",
-    "dependency_failed", "unsupported", "not_built", "store_error", "overloaded", "internal",
+    "invalid_params", "unknown_method", "refused", "not_found", "camera_not_found", "invalid_state", "storage",
+    "rate_limited", "dependency_failed", "unsupported", "not_built", "store_error", "overloaded", "internal",
 )  # fmt: skip
 #: Kinds of revocations; a cut-off revokes everything issued before a time.
 REVOCATIONS = ("key", "token", "service_token", "subject", "issuer", "cut_off")
@@ -80,6 +80,8 @@ REVOCATIONS = ("key", "token", "service_token", "subject", "issuer", "cut_off")
 REFRESHES = ("ok", "replayed", "denied")
 #: Warnings about an accepted token (contract S0, get_token_usage).
 TOKEN_WARNINGS = ("suspicious", "old")
+#: Why recorded files are deleted: by a caller, or by retention.
+DELETIONS = ("size", "request", "age", "disk_full")
 CHILDREN = ("mediamtx", "publisher", "frames")
 HOOK_QUESTIONS = (
     *product(("read", "publish", "playback", "api", "metrics", "pprof"), ("allowed", "refused")),

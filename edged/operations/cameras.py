@@ -47,8 +47,9 @@ def get_camera_list(call: OperationCall, params: NoParams) -> CameraList:
         return services.gate.judge(caller, "camera:read", camera_resource(camera)).allowed
 
     return services.listings.get(
-        caller, call.session.peer.host, services.cameras.all(), services.mediamtx.state, may_see
-    )
+        caller, call.session.peer.host, services.cameras.all(), services.mediamtx.state, may_see,
+        services.recordings.active, services.clock.now(),
+    )  # fmt: skip
 
 
 @operation("camera:read", on_camera=True, rest=get("/api/cameras/{device}"))
@@ -57,7 +58,10 @@ async def get_camera_status(call: OperationCall, params: DeviceParams) -> Camera
     camera, services = call.camera, call.services
     stream = next((state for state in await services.paths.list() if state.name == camera.path), None)
     return CameraStatus(
-        **facts(camera, call.session.peer.host, services.mediamtx.state),  # type: ignore[arg-type]
+        **{  # type: ignore[arg-type]
+            **facts(camera, call.session.peer.host, services.mediamtx.state),
+            "recording": camera.name in services.recordings.active,
+        },
         capabilities=Abilities(
             formats=tuple(dict.fromkeys(mode.pixel_format for mode in camera.modes)),
             resolutions=tuple(dict.fromkeys(f"{mode.width}x{mode.height}" for mode in camera.modes)),

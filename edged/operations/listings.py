@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +10,7 @@ import msgspec
 
 from edged.cameras.model import Camera, Status
 from edged.credentials.callers import Caller
+from edged.library.recordings import ActiveRecording
 from edged.mediamtx.addresses import host_of
 from edged.mediamtx.server_state import ServerState
 
@@ -94,9 +95,19 @@ def srt_stream_id(camera: Camera, action: Literal["read", "publish"] = "read", c
     return f"{action}:{camera.path}" + (f":x:{credential}" if credential else "")
 
 
-def row(camera: Camera, host: str, server: ServerState) -> CameraRow:
-    """A camera as a list and a notification show it to a client that reached us at `host`."""
-    return CameraRow(**facts(camera, host, server))  # type: ignore[arg-type]
+def row(
+    camera: Camera, host: str, server: ServerState, active: ActiveRecording | None = None, now: float = 0.0
+) -> CameraRow:
+    """A camera as a list and a notification show it to a client that reached us at `host`; `active` is its recording,
+    `now` Unix seconds."""
+    shown = CameraRow(**facts(camera, host, server))  # type: ignore[arg-type]
+    if active is None:
+        return shown
+    record = active.record
+    return msgspec.structs.replace(
+        shown, recording=True, recording_session=record.recording_id, current_file=record.filename,
+        elapsed_time=max(0.0, round(now - record.began, 3)),
+    )  # fmt: skip
 
 
 def facts(camera: Camera, host: str, server: ServerState) -> dict[str, object]:
@@ -114,6 +125,11 @@ def facts(camera: Camera, host: str, server: ServerState) -> dict[str, object]:
         "streams": streams,
         "stream_url": streams.get("rtsp", ""),
     }
+
+
+def _list(rows: Sequence[CameraRow]) -> CameraList:
+    connected = sum(item.status == Status.CONNECTED for item in rows)
+    return CameraList(cameras=tuple(rows), total=len(rows), connected=connected)
 
 
 @dataclass(slots=True)
@@ -138,15 +154,20 @@ class Listings:
         cameras: tuple[Camera, ...],
         server: ServerState,
         may_see: Callable[[Camera], bool],
+        active: Mapping[str, ActiveRecording],
+        now: float,
     ) -> CameraList:
-        """The list for `caller`, of whom `may_see` says which cameras it holds: the identical one while it is true."""
+        """The list for `caller`, of whom `may_see` says which cameras it holds: the identical one while it is true.
+
+        While anything is recorded each list is made anew: the time that a recording takes is in it.
+        """
+        if active:
+            return _list([row(each, host, server, active.get(each.name), now) for each in cameras if may_see(each)])
         key = (host, caller.cameras, caller.grants, "camera:read" in caller.capabilities, caller.names_paths)
         kept = self._kept.get(key)
         if kept is not None and kept.cameras is cameras and kept.server is server:
             return kept.made
-        rows = tuple(row(camera, host, server) for camera in cameras if may_see(camera))
-        connected = sum(item.status == Status.CONNECTED for item in rows)
-        made = CameraList(cameras=rows, total=len(rows), connected=connected)
+        made = _list([row(camera, host, server) for camera in cameras if may_see(camera)])
         if len(self._kept) >= _MOST_LISTS:
             self._kept.clear()
         self._kept[key] = _Listing(cameras, server, made)

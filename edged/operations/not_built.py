@@ -13,8 +13,7 @@ from edged.errors import EdgedError, NotBuilt, UnknownMethod
 #: Contract 3.
 METHODS: Final = frozenset(
     {
-        "start_recording", "stop_recording", "get_recording_status", "list_recordings", "get_recording_info",
-        "delete_recording", "list_snapshots", "get_snapshot_info", "delete_snapshot", "get_camera_capabilities",
+        "list_snapshots", "get_snapshot_info", "delete_snapshot", "get_camera_capabilities",
         "get_stream_status", "start_streaming", "stop_streaming", "get_storage_info", "set_retention_policy",
         "cleanup_old_files", "get_metrics", "get_status", "get_system_health", "get_server_info",
         "get_subscription_stats", "discover_external_streams", "add_external_stream", "remove_external_stream",
@@ -24,7 +23,6 @@ METHODS: Final = frozenset(
 #: Contract 5.3, 5.4 and 10.1: exact paths, or beginnings that end in `/`. MCP is not among them: its clients look for
 #: a 404.
 PATHS: Final = (
-    "/files/recordings/",
     "/v1/files/",
     "/get/",
     "/storage/",

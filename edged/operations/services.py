@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edged.clock import Clock
     from edged.credentials.tokens import SharedSecret
     from edged.library.disks import Disks
+    from edged.library.recordings import Recordings
     from edged.library.snapshots import Snapshots
     from edged.mediamtx.frames import Frames
     from edged.mediamtx.paths import Paths
@@ -72,6 +73,7 @@ class Services:
     viewers: Viewers
     frames: Frames
     snapshots: Snapshots
+    recordings: Recordings
     listings: Listings
     keyring: Keyring
     passwords: Passwords

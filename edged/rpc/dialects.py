@@ -93,6 +93,7 @@ FAULTS: Mapping[str, tuple[tuple[int, str], tuple[int, str]]] = MappingProxyType
         # v1's own text for this row is true of a recording only (the error says `resource="recording"`).
         "invalid_state": ((-32005, "Invalid state"), (-32020, "Invalid state")),
         "already_recording": ((-32005, "Recording already in progress"), (-32020, "Invalid state")),
+        "storage": ((-32007, "Insufficient storage space"), (-32020, "Invalid state")),
         "dependency_failed": ((-32006, "MediaMTX service unavailable"), (-32050, "Dependency failed")),
         "unsupported": ((-32008, "Camera capability not supported"), (-32030, "Unsupported")),
         "not_built": ((-32008, "Camera capability not supported"), (-32030, "Unsupported")),

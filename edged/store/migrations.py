@@ -179,6 +179,27 @@ TRUST: Migrations = (
         " older_secrets) WHERE revoked_at IS NOT NULL",
         "CREATE INDEX revocations_by_time ON revocations (at, identity)",
     ),
+    (
+        # Recordings: `stem` is the file name without its ending.
+        """CREATE TABLE recordings (
+            recording_id TEXT PRIMARY KEY,
+            filename TEXT NOT NULL UNIQUE,
+            stem TEXT NOT NULL GENERATED ALWAYS AS (rtrim(rtrim(filename, '4kmpv'), '.')) STORED,
+            camera TEXT NOT NULL,
+            format TEXT NOT NULL CHECK (format IN ('fmp4', 'mp4', 'mkv')),
+            began REAL NOT NULL,
+            ended REAL,
+            until REAL,
+            reason TEXT NOT NULL,
+            made_by TEXT NOT NULL,
+            is_protected INTEGER NOT NULL DEFAULT 0,
+            deleted_at REAL,
+            delete_reason TEXT NOT NULL DEFAULT ''
+        ) STRICT""",
+        "CREATE INDEX recordings_of_cameras ON recordings (camera, began) WHERE deleted_at IS NULL",
+        "CREATE INDEX recordings_by_stem ON recordings (stem)",
+        "CREATE INDEX running_recordings ON recordings (began) WHERE ended IS NULL",
+    ),
 )
 
 #: What only counts.
@@ -212,6 +233,19 @@ USAGE: Migrations = (
             id INTEGER PRIMARY KEY CHECK (id = 0),
             number INTEGER NOT NULL
         ) STRICT""",
+    ),
+    (
+        # Recorded files, below the folder of recordings.
+        """CREATE TABLE segments (
+            file TEXT PRIMARY KEY,
+            camera TEXT NOT NULL,
+            began REAL NOT NULL,
+            duration REAL NOT NULL,
+            size INTEGER NOT NULL,
+            recovered INTEGER NOT NULL DEFAULT 0
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX segments_of_cameras ON segments (camera, began, duration, size)",
+        "CREATE INDEX segments_by_age ON segments (began, file)",
     ),
 )
 

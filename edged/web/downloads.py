@@ -1,7 +1,10 @@
-"""GET /files/snapshots/{name}: kept pictures, to whoever may see the camera they are of (contract 5.4, C-38)."""
+"""GET /files/snapshots/{name} and /files/recordings/{name}: kept files, for those who may see the camera that they are
+of (contract 5.4, C-38)."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from edged.credentials.callers import Resource
 from edged.errors import Refused
+from edged.library.recordings import no_recording
 from edged.library.snapshots import no_snapshot
 from edged.operations.catalogue import camera_resource
 from edged.web.faults import respond
@@ -22,30 +26,37 @@ _GOOD_RANGE: Final = f"Range is bytes=FIRST-LAST, within the file, and at most {
 
 async def download_snapshot(request: Request) -> Response:
     """The picture's bytes: 200, or 206 for a Range."""
-    return Download(request, request.http.path_params["name"])
+    return Download(request, partial(find_snapshot, request, request.http.path_params["name"]))
+
+
+async def download_recording(request: Request) -> Response:
+    """The recording's bytes: 200, or 206 for a Range. Several segments are joined first."""
+    return Download(request, partial(find_recording, request, request.http.path_params["name"]))
 
 
 ROUTES = (
     Route(method="GET", path="/files/snapshots/{name:path}", answer=download_snapshot, capability="camera:read"),
-)  # fmt: skip
+    Route(method="GET", path="/files/recordings/{name:path}", answer=download_recording, capability="camera:read"),
+)
 
 
 class Download(Response):
     """A kept file; the transfer ends with the credential that asked for it."""
 
-    def __init__(self, request: Request, name: str) -> None:
+    def __init__(self, request: Request, find: Callable[[], Awaitable[tuple[Path, str]]]) -> None:
+        """`find()` gives the file and the name that it is saved under."""
         super().__init__()
         self._request = request
-        self._name = name
+        self._find = find
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let them in before the first checkpoint, then find and send. Raises NotFound, InvalidParams, Refused."""
         sent = Sent(send)
         with self._request.staying() as stay:
             sent.count = stay.count
-            path = await self._find()
+            path, name = await self._find()
             headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
-            file = FileResponse(path, headers=headers, filename=path.name)
+            file = FileResponse(path, headers=headers, filename=name)
             # Half-way through, the connection is closed under the transfer: whoever is cancelled gets no turn to close
             # the file (anyio), and it would stay open until somebody collects the garbage.
             break_off = scope.get("edged.break_off", stay.scope.cancel)
@@ -63,17 +74,30 @@ class Download(Response):
             raise ResponseAborted
         raise Refused(stay.cause)
 
-    async def _find(self) -> Path:
-        """The newest file that the name may mean, of a camera that the caller may see; else it is not there."""
-        services = self._request.services
-        for path in await services.snapshots.find(self._name):
-            camera = services.snapshots.camera_of(path)
-            # A camera that is gone keeps its name, and its pictures stay with whoever may see it.
-            known = services.cameras.find(camera)
-            resource = camera_resource(known) if known else Resource.of_camera(camera)
-            if services.gate.judge(self._request.caller, "camera:read", resource).allowed:
-                return path
-        raise no_snapshot(self._name)
+
+async def find_snapshot(request: Request, name: str) -> tuple[Path, str]:
+    """The newest picture of this name, of a camera that the caller may see. Raises NotFound, InvalidParams."""
+    snapshots = request.services.snapshots
+    for path in await snapshots.find(name):
+        if may_see(request, snapshots.camera_of(path)):
+            return path, path.name
+    raise no_snapshot(name)
+
+
+async def find_recording(request: Request, name: str) -> tuple[Path, str]:
+    """The recording of this name as one file. Raises NotFound, InvalidParams, and as `Recordings.find_file`."""
+    recordings = request.services.recordings
+    record = await recordings.find(name)
+    if not may_see(request, record.camera):
+        raise no_recording(name)
+    return await recordings.find_file(record), record.filename
+
+
+def may_see(request: Request, camera: str) -> bool:
+    """Whether the caller may see a camera; one that is gone keeps its name, and its files stay with those who may."""
+    known = request.services.cameras.find(camera)
+    resource = camera_resource(known) if known else Resource.of_camera(camera)
+    return request.services.gate.judge(request.caller, "camera:read", resource).allowed
 
 
 class BadRange(Exception):

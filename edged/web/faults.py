@@ -30,6 +30,7 @@ STATUSES: Final[dict[str, tuple[int, str]]] = {
     "not_found": (404, "Not found"),
     "camera_not_found": (404, "Camera not found"),
     "invalid_state": (409, "Invalid state"),
+    "storage": (507, "Insufficient storage space"),
     "rate_limited": (429, "Rate limited"),
     "unsupported": (501, "Unsupported"),
     "not_built": (501, "Unsupported"),

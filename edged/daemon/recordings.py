@@ -1,0 +1,62 @@
+"""The recordings' part of the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from edged.clock import Clock
+from edged.config.model import Config, RecordingSettings
+from edged.daemon.databases import Databases
+from edged.daemon.media import Media
+from edged.library.joins import Joins
+from edged.library.recording_files import RecordingFiles
+from edged.library.recording_index import RecordingIndex
+from edged.library.recordings import Recordings
+from edged.library.retention import DAY_SECONDS, Policy
+from edged.library.retention_sweep import RetentionSweep
+from edged.mediamtx.ffmpeg import find_ffmpeg
+from edged.mediamtx.paths import Paths
+from edged.mediamtx.publisher import Publishers
+from edged.metrics import Metrics
+
+_MIB = 1024 * 1024
+_GB = 1_000_000_000
+
+
+class MediaRecorders:
+    """MediaMTX records, what the encoders publish."""
+
+    def __init__(self, paths: Paths, publishers: Publishers) -> None:
+        self._paths = paths
+        self._publishers = publishers
+
+    def set_recorded(self, cameras: Collection[str]) -> None:
+        """From here on MediaMTX records these cameras."""
+        self._paths.set_recorded(cameras)
+
+    def wake(self, camera: str) -> None:
+        """Publish this camera for the next ten seconds, also if it is plugged in only then."""
+        if (path := self._paths.find_path(camera)) is not None:
+            self._publishers.wake(path)
+
+
+def build_recordings(config: Config, databases: Databases, clock: Clock, media: Media, metrics: Metrics) -> Recordings:
+    """Everything about recordings; nothing runs yet."""
+    settings = config.recording
+    index = RecordingIndex(RecordingFiles(settings.folder), databases.usage, metrics.recording_deleted)
+    sweep = RetentionSweep(
+        index, databases.trust, clock, read_policy(settings), stop_bytes=settings.stop_free_mib * _MIB
+    )
+    joins = Joins(index.files, media.spawn, find_ffmpeg, settings.stop_free_mib * _MIB)
+    recordings = Recordings(index, databases.trust, clock, MediaRecorders(media.paths, media.publishers), sweep, joins)
+    recordings.load()
+    return recordings
+
+
+def read_policy(settings: RecordingSettings) -> Policy:
+    """What retention keeps, by the settings."""
+    return Policy(
+        max_age=settings.max_age_days * DAY_SECONDS or None,
+        max_bytes=int(settings.max_size_gb * _GB) or None,
+        keep_free_bytes=settings.keep_free_mib * _MIB,
+    )

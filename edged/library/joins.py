@@ -1,0 +1,144 @@
+"""A recording as one file: its only segment, or its segments joined once and kept.
+
+The segments are read here, their times moved so that each begins where the one before ends, and given to ffmpeg through
+its standard input; ffmpeg copies them, without encoding, into an mp4 whose index is at the front, or an mkv. No word of
+a caller reaches its arguments, and it may open nothing but its input.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from edged.children import Child, Spawn
+from edged.errors import DependencyFailed, InvalidState, StorageFull, StoreFailed
+from edged.library.fmp4 import NotASegment, read_codecs, read_segment, shift_part
+from edged.library.recording_files import JOINED, RecordingFiles
+from edged.library.recording_index import Measured
+
+#: Seconds that one join may take, and bytes of ffmpeg's complaints that are kept.
+LONGEST_SECONDS: Final = 600.0
+_LONGEST_COMPLAINT: Final = 2000
+#: ffmpeg's name of each format.
+_MUXERS: Final = {"fmp4": "mp4", "mp4": "mp4", "mkv": "matroska"}
+_log = structlog.get_logger("recordings")
+
+
+class Joins:
+    """Joined files, one being made at a time."""
+
+    def __init__(self, files: RecordingFiles, spawn: Spawn, find_ffmpeg: Callable[[], str], keep_free: int) -> None:
+        """Nothing is joined where less than `keep_free` bytes of the disk would stay free."""
+        self._files, self._spawn, self._find_ffmpeg = files, spawn, find_ffmpeg
+        self._keep_free = keep_free
+        self._one = trio.Lock()
+
+    async def find(self, measured: Measured) -> Path:
+        """The file of a recording that has ended; made now if it must be.
+
+        Raises InvalidState while it runs, or if its parts cannot be one file; StorageFull; DependencyFailed;
+        StoreFailed.
+        """
+        record = measured.record
+        if record.is_running:
+            raise InvalidState(f"{record.filename} is being recorded", hint="stop_recording first")
+        if not measured.files:
+            raise InvalidState(f"{record.filename} has no bytes", hint="its camera gave no picture meanwhile")
+        if len(measured.files) == 1 and record.format == "fmp4":
+            return self._files.find(measured.files[0].file)
+        target = self._files.root / JOINED / f"{record.recording_id}{Path(record.filename).suffix}"
+        async with self._one:
+            if not await trio.to_thread.run_sync(_touch, target):
+                await self._make(measured, target)
+        return target
+
+    async def _make(self, measured: Measured, target: Path) -> None:
+        free, _ = await trio.to_thread.run_sync(self._files.free)
+        if free - measured.size < self._keep_free:
+            raise StorageFull("the disk has no space for the joined file", hint="delete recordings, or add space")
+        part = target.with_name(f".{target.name}.part")
+        try:
+            target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            await self._convert(measured, part)
+            part.rename(target)
+        except OSError as problem:
+            raise StoreFailed(f"the recording could not be joined: {problem.strerror}") from problem
+        finally:
+            part.unlink(missing_ok=True)
+
+    async def _convert(self, measured: Measured, part: Path) -> None:
+        muxer = _MUXERS[measured.record.format]
+        front = ["-movflags", "+faststart"] if muxer == "mp4" else []
+        arguments = [
+            self._find_ffmpeg(), "-nostdin", "-hide_banner", "-loglevel", "error", "-protocol_whitelist", "pipe",
+            "-f", "mp4", "-i", "pipe:0", "-map", "0", "-c", "copy", *front, "-f", muxer, "-y", f"file:{part}",
+        ]  # fmt: skip
+        reading, writing = os.pipe()
+        try:
+            child = self._spawn(arguments, stdin=reading, stdout=False)
+        except BaseException:
+            os.close(writing)
+            raise
+        finally:
+            os.close(reading)
+        paths = [self._files.find(row.file) for row in measured.files]
+        complaint = bytearray()
+        with trio.move_on_after(LONGEST_SECONDS) as limit:
+            async with child, trio.open_nursery() as nursery:
+                nursery.start_soon(_listen, child, complaint)
+                # The thread ends when ffmpeg has: nobody reads the pipe then.
+                await trio.to_thread.run_sync(_feed, paths, writing)
+                code = await child.wait()
+        if limit.cancelled_caught:
+            raise DependencyFailed(f"ffmpeg took longer than {LONGEST_SECONDS:g} s to join the recording")
+        if code != 0:
+            said = complaint.decode(errors="replace").strip().splitlines()
+            _log.warning("join_failed", recording=measured.record.recording_id, code=code, said=said[-1:])
+            raise DependencyFailed("ffmpeg could not join the recording", hint="see edged's log")
+
+
+def _touch(target: Path) -> bool:
+    """Whether the file is there; it counts as used now."""
+    with suppress(FileNotFoundError):
+        os.utime(target)
+        return True
+    return False
+
+
+async def _listen(child: Child, complaint: bytearray) -> None:
+    assert child.stderr is not None, "asked for above"
+    while data := await child.stderr.receive_some(4096):
+        complaint += data[: _LONGEST_COMPLAINT - len(complaint)]
+
+
+def _feed(paths: Sequence[Path], writing: int) -> None:
+    """One fragmented MP4 of several segments into a pipe. Raises InvalidState, OSError of a segment."""
+    codecs, begin, number = b"", Fraction(0), 0
+    with os.fdopen(writing, "wb") as pipe, suppress(BrokenPipeError):
+        for path in paths:
+            with path.open("rb") as file:
+                try:
+                    segment = read_segment(file)
+                    file.seek(0)
+                    header = file.read(segment.header_size)
+                    if not codecs:
+                        codecs = read_codecs(header)
+                        pipe.write(header)
+                    elif codecs != read_codecs(header):
+                        raise InvalidState(
+                            "the camera's picture changed its format during the recording: it cannot be one file"
+                        )
+                    for part in segment.parts:
+                        file.seek(part.offset)
+                        pipe.write(shift_part(file.read(part.size), segment.tracks, begin, number))
+                        number += 1
+                except NotASegment as problem:
+                    raise InvalidState(f"a file of the recording is damaged: {problem}") from problem
+            begin += segment.duration

@@ -1,0 +1,241 @@
+"""The folder of recordings: what MediaMTX writes, and where it is kept.
+
+    open/CAMERA/PATH/SECONDS-MICROSECONDS.mp4    being written by MediaMTX, named by the Unix time of its begin
+    CAMERA/YYYY-MM-DD/SECONDS-MICROSECONDS.mp4   closed, in the folder of its day (UTC); never changed again
+    joined/RECORDING.mp4                         recordings of several segments in one file, made when asked for
+    damaged/…                                    files in open/ that are no fragmented MP4
+
+A file is closed when nobody has it open for writing, by the kernel's word (a read lease, fcntl(2)): it is moved on the
+same file system, so that nothing is copied and a crash leaves it at one place or the other. Everything here runs in a
+thread, and follows no symbolic link.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from edged.library.fmp4 import NotASegment, Segment, read_segment
+from edged.store.segments import SegmentRow
+
+OPEN: Final = "open"
+JOINED: Final = "joined"
+DAMAGED: Final = "damaged"
+_NAME: Final = re.compile(r"([0-9]{1,12})-([0-9]{6})(?:-[0-9]{1,3})?\.mp4\Z", re.ASCII)
+_CAMERA: Final = re.compile(r"camera[0-9]{1,6}\Z", re.ASCII)
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z", re.ASCII)
+_JOINED_NAME: Final = re.compile(r"\.?rec_[0-9a-f]{16}\.(?:mp4|mkv)(?:\.part)?\Z", re.ASCII)
+_MOST_OF_A_NAME: Final = 100
+_log = structlog.get_logger("recordings")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A file that MediaMTX is writing; `size` bytes so far."""
+
+    camera: str
+    path: Path
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at open/ found: files being written, and those that were closed since, at their new places."""
+
+    writing: tuple[OpenFile, ...]
+    closed: tuple[SegmentRow, ...]
+
+
+class RecordingFiles:
+    """The folder. `root` is made when something is to be written there."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def record_path(self, camera: str) -> str:
+        """MediaMTX's `recordPath` for a camera."""
+        return f"{self.root}/{OPEN}/{camera}/%path/%s-%f"
+
+    def prepare(self) -> None:
+        """Make the folder. Raises OSError."""
+        (self.root / OPEN).mkdir(mode=0o750, parents=True, exist_ok=True)
+
+    def look(self) -> Look:
+        """Look at open/ and put closed files where they are kept. A disk error leaves a file where it is, for later."""
+        writing: list[OpenFile] = []
+        closed: list[SegmentRow] = []
+        for camera, path in self._list_open():
+            with suppress(OSError):
+                if is_being_written(path):
+                    writing.append(OpenFile(camera, path, path.stat().st_size))
+                elif (row := self._keep(camera, path)) is not None:
+                    closed.append(row)
+        return Look(tuple(writing), tuple(closed))
+
+    def list_writing(self, camera: str) -> tuple[Path, ...]:
+        """The files of a camera that are in open/, whether they are being written or wait for the next look."""
+        return tuple(path for owner, path in self._list_open() if owner == camera)
+
+    def remove_joined(self, recording_id: str) -> None:
+        """Delete the joined files of a recording."""
+        for path in self.list_joined(recording_id):
+            path.unlink(missing_ok=True)
+
+    def remove_old_joined(self, before: float) -> None:
+        """Delete joined files that nobody has fetched since a time, Unix seconds; they can be made again."""
+        for name in _names(self.root / JOINED, _JOINED_NAME):
+            path = self.root / JOINED / name
+            with suppress(OSError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
+
+    def list_joined(self, recording_id: str) -> tuple[Path, ...]:
+        """The joined files of a recording."""
+        names = _names(self.root / JOINED, re.compile(re.escape(recording_id) + r"\.(mp4|mkv)\Z"))
+        return tuple(self.root / JOINED / name for name in names)
+
+    def sync(self, files: tuple[OpenFile, ...]) -> None:
+        """Have what was written on the disk (fdatasync): MediaMTX never asks for that."""
+        for file in files:
+            with suppress(OSError):
+                descriptor = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    os.fdatasync(descriptor)
+                finally:
+                    os.close(descriptor)
+
+    def list_kept(self) -> Iterator[tuple[str, str]]:
+        """(camera, file below the root) of every kept segment, in the order of their names."""
+        for camera in _names(self.root, _CAMERA):
+            for day in _names(self.root / camera, _DAY):
+                for name in _names(self.root / camera / day, _NAME):
+                    yield camera, f"{camera}/{day}/{name}"
+
+    def describe(self, camera: str, file: str) -> SegmentRow | None:
+        """A kept segment as the index knows it; None for what is no segment."""
+        path = self.root / file
+        try:
+            with path.open("rb") as data:
+                return _describe(camera, file, path, read_segment(data))
+        except (OSError, NotASegment):
+            return None
+
+    def find(self, file: str) -> Path:
+        """Where a segment of the index is."""
+        return self.root / file
+
+    def remove(self, files: tuple[str, ...]) -> tuple[str, ...]:
+        """Delete kept segments; those that are gone now. A file that cannot be deleted stays, and is not among them."""
+        gone: list[str] = []
+        for file in files:
+            try:
+                (self.root / file).unlink(missing_ok=True)
+            except OSError as problem:
+                _log.warning("recording_not_deleted", file=file, problem=problem.strerror)
+            else:
+                gone.append(file)
+        for folder in {(self.root / file).parent for file in gone}:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+        return tuple(gone)
+
+    def free(self) -> tuple[int, int]:
+        """(free, total) bytes of the file system that holds the folder. Raises OSError."""
+        there = next((each for each in (self.root, *self.root.parents) if each.exists()), self.root)
+        figures = os.statvfs(there)
+        usable = figures.f_bfree if os.geteuid() == 0 else figures.f_bavail
+        return usable * figures.f_frsize, figures.f_blocks * figures.f_frsize
+
+    def _list_open(self) -> Iterator[tuple[str, Path]]:
+        for camera in _names(self.root / OPEN, _CAMERA):
+            for path in sorted((self.root / OPEN / camera).rglob("*")):
+                with suppress(OSError):
+                    if stat.S_ISREG(path.lstat().st_mode):
+                        yield camera, path
+
+    def _keep(self, camera: str, path: Path) -> SegmentRow | None:
+        """Move a closed file of open/ where it is kept. Raises OSError; None for an empty file or one that is none."""
+        try:
+            with path.open("rb") as data:
+                segment = read_segment(data)
+        except NotASegment as problem:
+            self._set_aside(path, str(problem))
+            return None
+        if not segment.parts:
+            path.unlink()
+            return None
+        began = _begin_of(path, segment)
+        folder = self.root / camera / f"{datetime.fromtimestamp(began, UTC):%Y-%m-%d}"
+        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        target = _move(path, folder, f"{int(began)}-{round(began % 1 * 1_000_000) % 1_000_000:06d}")
+        return _describe(camera, str(target.relative_to(self.root)), target, segment)
+
+    def _set_aside(self, path: Path, why: str) -> None:
+        if not path.stat().st_size:
+            path.unlink()
+            return
+        folder = self.root / DAMAGED
+        folder.mkdir(mode=0o750, exist_ok=True)
+        target = folder / path.name
+        path.replace(target)
+        _log.warning("recording_damaged", file=str(target), problem=why, remedy="look at the file, and delete it")
+
+
+def is_being_written(path: Path) -> bool:
+    """Whether somebody has the file open for writing (fcntl(2), F_SETLEASE). Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _names(folder: Path, pattern: re.Pattern[str]) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if pattern.match(entry.name) and not entry.is_symlink())
+    except OSError:
+        return []
+
+
+def _begin_of(path: Path, segment: Segment) -> float:
+    if segment.origin is not None and segment.origin.at_ns > 0:
+        return segment.origin.at_ns / 1e9
+    found = _NAME.match(path.name)
+    return int(found[1]) + int(found[2]) / 1e6 if found else path.stat().st_mtime
+
+
+def _move(path: Path, folder: Path, stem: str) -> Path:
+    """Into the folder under a name that is free. Raises OSError."""
+    for count in range(_MOST_OF_A_NAME):
+        target = folder / (f"{stem}-{count}.mp4" if count else f"{stem}.mp4")
+        try:
+            os.link(path, target, follow_symlinks=False)
+        except FileExistsError:
+            # A crash after the link left both names of the one file.
+            if target.samefile(path):
+                path.unlink()
+                return target
+            continue
+        path.unlink()
+        return target
+    raise FileExistsError(f"{_MOST_OF_A_NAME} recordings begin in the same microsecond")
+
+
+def _describe(camera: str, file: str, path: Path, segment: Segment) -> SegmentRow:
+    size, duration = path.stat().st_size, float(segment.duration)
+    return SegmentRow(file, camera, _begin_of(path, segment), duration, size, recovered=not segment.is_closed)

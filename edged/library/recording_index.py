@@ -1,0 +1,154 @@
+"""The index of recorded files beside the files themselves: what a look finds is noted, what is deleted is forgotten."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Final
+
+import structlog
+import trio
+
+from edged.errors import EdgedError
+from edged.library.recording_files import Look, RecordingFiles
+from edged.store import segments
+from edged.store.database import Database
+from edged.store.recordings import RecordingRecord
+from edged.store.segments import SegmentRow
+
+#: Rows of one transaction, and of one page of the index.
+BATCH: Final = 500
+_PAGE: Final = 5000
+#: Two segments farther apart than this, seconds, have a gap between them.
+GAP_SECONDS: Final = 0.5
+_log = structlog.get_logger("recordings")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What there is of a recording: bytes, seconds and files; `gaps` (begin, end) Unix seconds between its files."""
+
+    record: RecordingRecord
+    size: int
+    duration: float
+    files: tuple[SegmentRow, ...]
+    gaps: tuple[tuple[float, float], ...] = ()
+
+
+class RecordingIndex:
+    """What is on the disk, one use of the disk at a time."""
+
+    def __init__(
+        self,
+        files: RecordingFiles,
+        usage: Database,
+        count_removal: Callable[[str, int], None] = lambda _why, _size: None,
+    ) -> None:
+        """`count_removal(reason, bytes)` is told of each deleted file."""
+        self.files = files
+        self._usage = usage
+        self._count_removal = count_removal
+        self._disk = trio.CapacityLimiter(1)
+
+    async def prepare(self) -> None:
+        """Make the folder. Raises OSError."""
+        await trio.to_thread.run_sync(self.files.prepare, limiter=self._disk)
+
+    async def look(self) -> Look:
+        """Put closed files at their places and into the index. Raises OSError.
+
+        A row that could not be saved now is found again by `reconcile`.
+        """
+        look = await trio.to_thread.run_sync(self.files.look, limiter=self._disk)
+        await self._insert(look.closed)
+        return look
+
+    async def sync(self, look: Look) -> None:
+        """What is being written is on the disk afterwards."""
+        await trio.to_thread.run_sync(self.files.sync, look.writing, limiter=self._disk)
+
+    async def has_open(self, camera: str) -> bool:
+        """Whether a file of this camera is being written, or waits for the next look."""
+        return bool(await trio.to_thread.run_sync(self.files.list_writing, camera, limiter=self._disk))
+
+    async def free(self) -> tuple[int, int]:
+        """(free, total) bytes. Raises OSError."""
+        return await trio.to_thread.run_sync(self.files.free, limiter=self._disk)
+
+    async def sums(self) -> dict[str, tuple[int, int]]:
+        """Camera → (files, bytes)."""
+        return await self._usage.read(segments.sums)
+
+    async def list_oldest(self, offset: int) -> list[SegmentRow]:
+        """`BATCH` files from this one on, oldest first."""
+        return await self._usage.read(partial(segments.list_oldest, limit=BATCH, offset=offset))
+
+    async def measure(self, records: Sequence[RecordingRecord], now: float) -> list[Measured]:
+        """What there is of each recording; `now` Unix seconds, the end of one that runs."""
+        return await self._usage.read(lambda connection: [_measure(connection, record, now) for record in records])
+
+    async def remove(self, going: Sequence[SegmentRow], reasons: Mapping[str, str]) -> int:
+        """Delete files and their rows; `reasons` by file. Bytes deleted. Raises StoreFailed."""
+        names = tuple(row.file for row in going)
+        gone = set(await trio.to_thread.run_sync(self.files.remove, names, limiter=self._disk))
+        if gone:
+            await self._usage.write(partial(segments.remove, files=gone))
+        for row in going:
+            if row.file in gone:
+                self._count_removal(reasons[row.file], row.size)
+        return sum(row.size for row in going if row.file in gone)
+
+    async def forget_joined(self, recording_id: str) -> None:
+        """Delete the joined files of a recording."""
+        await trio.to_thread.run_sync(self.files.remove_joined, recording_id, limiter=self._disk)
+
+    async def remove_old_joined(self, before: float) -> None:
+        """Delete joined files that nobody has fetched since a time, Unix seconds."""
+        await trio.to_thread.run_sync(self.files.remove_old_joined, before, limiter=self._disk)
+
+    async def reconcile(self) -> None:
+        """Make the index what the disk holds: unknown files are added, rows without a file removed."""
+        known: set[str] = set()
+        after = ""
+        while page := await self._usage.read(partial(segments.list_files, after=after, limit=_PAGE)):
+            known.update(file for file, _ in page)
+            after = page[-1][0]
+        found, new = await trio.to_thread.run_sync(self._compare, known, limiter=self._disk)
+        missing = sorted(known - found)
+        if new or missing:
+            _log.info("recordings_reconciled", added=len(new), missing=len(missing))
+        for begin in range(0, len(new), BATCH):
+            await self._insert(new[begin : begin + BATCH])
+        for begin in range(0, len(missing), BATCH):
+            await self._usage.write(partial(segments.remove, files=missing[begin : begin + BATCH]))
+
+    def _compare(self, known: set[str]) -> tuple[set[str], list[SegmentRow]]:
+        found: set[str] = set()
+        new: list[SegmentRow] = []
+        for camera, file in self.files.list_kept():
+            found.add(file)
+            if file not in known and (row := self.files.describe(camera, file)) is not None:
+                new.append(row)
+        return found, new
+
+    async def _insert(self, closed: Sequence[SegmentRow]) -> None:
+        if not closed:
+            return
+        try:
+            await self._usage.write(partial(segments.insert, rows=closed))
+        except EdgedError as problem:
+            _log.warning("recordings_not_indexed", files=len(closed), problem=str(problem))
+
+
+def _measure(connection: sqlite3.Connection, record: RecordingRecord, now: float) -> Measured:
+    """From the index alone; files that lie partly outside of the recording count with the seconds that lie inside."""
+    end = record.ended if record.ended is not None else now
+    files = segments.list_between(connection, record.camera, record.began, max(end, record.began))
+    seconds = sum(max(0.0, min(row.ended, end) - max(row.began, record.began)) for row in files)
+    gaps = tuple(
+        (before.ended, after.began) for before, after in pairwise(files) if after.began - before.ended > GAP_SECONDS
+    )
+    return Measured(record, sum(row.size for row in files), seconds, tuple(files), gaps)

@@ -1,0 +1,381 @@
+"""Recordings of cameras: started, stopped, listed, deleted.
+
+A recording is an interval of a camera; its bytes are the segments that MediaMTX wrote meanwhile (recording_files). The
+recorder of a camera's path is switched on when its recording begins and off after it has ended, and not touched in
+between. A row in the trust database stands before anything is recorded, so a recording survives a restart of edged, of
+MediaMTX and of the encoder: it goes on, with a gap that its segments show.
+
+While anything is recorded, and until the last file is closed, a look each second moves closed files to their places,
+indexes them, and keeps the encoders awake.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import sqlite3
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, TypeAlias
+
+import structlog
+import trio
+
+from edged.clock import Clock
+from edged.errors import EdgedError, InvalidParams, InvalidState, NotFound, StorageFull, StoreFailed
+from edged.feeds import Feed
+from edged.library.joins import Joins
+from edged.library.recording_files import Look
+from edged.library.recording_index import Measured, RecordingIndex
+from edged.library.retention_sweep import RetentionSweep
+from edged.library.snapshots import check_name
+from edged.store import recordings as rows
+from edged.store.database import Database
+from edged.store.recordings import Format, RecordingRecord
+
+#: Seconds between two looks, between two fdatasyncs of files being written, and between two sweeps of retention.
+LOOK_SECONDS: Final = 1.0
+SYNC_SECONDS: Final = 5.0
+SWEEP_SECONDS: Final = 15.0
+#: Seconds that `stop` waits for the last file to be closed.
+CLOSE_SECONDS: Final = 5.0
+#: Longest recording that can be asked for, seconds.
+LONGEST_SECONDS: Final = 7 * 86400
+_ENDINGS: Final[Mapping[Format, str]] = {"fmp4": ".mp4", "mp4": ".mp4", "mkv": ".mkv"}
+#: Characters of a given name; a counter may be added, up to a highest one.
+_LONGEST_NAME: Final = 100
+_HIGHEST_COUNT: Final = 10_000
+_log = structlog.get_logger("recordings")
+
+Status: TypeAlias = Literal["STARTING", "RECORDING", "STOPPED", "ERROR"]
+
+
+class Recorders(Protocol):
+    """What records: MediaMTX, and the encoders that it records."""
+
+    def set_recorded(self, cameras: Collection[str]) -> None:
+        """From here on these cameras are recorded, and no others. Returns at once."""
+
+    def wake(self, camera: str) -> None:
+        """Its encoder is needed for some seconds more. Returns at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingChanged:
+    """A recording began (STARTING), gave its first bytes (RECORDING), ended or failed; `problem` says why.
+
+    `duration` seconds and `size` bytes of one that ended.
+    """
+
+    record: RecordingRecord
+    status: Status
+    problem: str = ""
+    duration: float = 0.0
+    size: int = 0
+
+
+@dataclass(slots=True)
+class ActiveRecording:
+    """A recording that runs; `written` bytes of the file that is being written."""
+
+    record: RecordingRecord
+    status: Status = "STARTING"
+    written: int = 0
+
+
+class Recordings:
+    """All recordings. `run` must be running for anything to be recorded."""
+
+    def __init__(
+        self, index: RecordingIndex, trust: Database, clock: Clock, recorders: Recorders, sweep: RetentionSweep,
+        joins: Joins,
+    ) -> None:  # fmt: skip
+        """`recorders` write what `index` finds; `sweep` keeps the disk from filling up; `joins` makes single files."""
+        self.index = index
+        self._joins = joins
+        self.sweep = sweep
+        self._trust, self._clock, self._recorders = trust, clock, recorders
+        self.changes: Feed[RecordingChanged] = Feed()
+        self._active: dict[str, ActiveRecording] = {}
+        self._stirred = trio.Event()
+        self._looked = trio.Event()
+        self._synced_at = -math.inf
+        self._nursery: trio.Nursery | None = None
+
+    def load(self) -> None:
+        """Take up the recordings that an earlier run left running: they go on."""
+        for record in self._trust.read_now(rows.load_running):
+            self._active[record.camera] = ActiveRecording(record)
+        self._switch()
+
+    # What callers ask -----------------------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> Mapping[str, ActiveRecording]:
+        """The recordings that run, by camera."""
+        return self._active
+
+    def find_active(self, camera: str) -> ActiveRecording | None:
+        """The recording of a camera that runs."""
+        return self._active.get(camera)
+
+    async def start(
+        self, camera: str, *, filename: str | None, form: Format, seconds: float | None, made_by: str
+    ) -> RecordingRecord:
+        """Begin a recording: durable when this returns. There are bytes as soon as the camera gives a picture.
+
+        `seconds` is its length, None until it is stopped. Raises InvalidParams for an unsafe name, InvalidState if the
+        camera is recorded already or the disk is full, StoreFailed.
+        """
+        if seconds is not None and not 0 < seconds <= LONGEST_SECONDS:
+            raise InvalidParams(f"duration must be more than 0 and at most {LONGEST_SECONDS} seconds", field="duration")
+        if (other := self._active.get(camera)) is not None:
+            raise InvalidState(
+                f"{camera} is being recorded already", hint="stop_recording ends it", resource="recording",
+                filename=other.record.filename,
+            )  # fmt: skip
+        if self.sweep.is_full:
+            raise StorageFull("the disk for recordings is full", hint="delete recordings, or add space")
+        now = self._clock.now()
+        record = RecordingRecord(
+            recording_id=f"rec_{secrets.token_hex(8)}",
+            filename=complete_name(filename, camera, form, now),
+            camera=camera,
+            format=form,
+            began=now,
+            until=None if seconds is None else now + seconds,
+            made_by=made_by,
+        )
+        active = self._active[camera] = ActiveRecording(record)
+        try:
+            # What is durable must be known here, too: whoever asked may hang up, but not in between.
+            with trio.CancelScope(shield=True):
+                await self.index.prepare()
+                active.record = record = await self._trust.write(partial(_insert, record=record))
+        except OSError as problem:
+            del self._active[camera]
+            raise StoreFailed(f"nothing can be recorded: {problem.strerror}", hint="see recording.folder") from problem
+        except BaseException:
+            del self._active[camera]
+            raise
+        _log.info("recording_started", camera=camera, recording=record.recording_id, by=made_by)
+        self._switch()
+        self.changes.publish(RecordingChanged(record, active.status))
+        return record
+
+    async def stop(self, camera: str) -> Measured:
+        """End the recording of a camera, and wait until its last file is closed, at most `CLOSE_SECONDS`.
+
+        Raises InvalidState if it is not being recorded, StoreFailed.
+        """
+        active = self._active.get(camera)
+        if active is None:
+            raise InvalidState(f"{camera} is not being recorded", hint="start_recording begins it")
+        record = await self._end(active, self._clock.now(), "stopped")
+        return await self._finish(record)
+
+    async def find(self, name: str) -> RecordingRecord:
+        """By file name, with or without its ending, or by id. Raises NotFound, InvalidParams for an unsafe name."""
+        record = await self._trust.read(partial(rows.find, name=check_name(name)))
+        if record is None:
+            raise no_recording(name)
+        return record
+
+    async def list_page(self, cameras: Collection[str], *, limit: int, offset: int) -> tuple[list[Measured], int]:
+        """(recordings of these cameras, newest first; how many there are in all)."""
+        found, total = await self._trust.read(partial(rows.list_page, cameras=cameras, limit=limit, offset=offset))
+        return [self._with_open(item) for item in await self.index.measure(found, self._clock.now())], total
+
+    async def measure(self, record: RecordingRecord) -> Measured:
+        """What there is of a recording now."""
+        return self._with_open((await self.index.measure([record], self._clock.now()))[0])
+
+    async def find_file(self, record: RecordingRecord) -> Path:
+        """A recording as one file. Raises what `Joins.find` raises."""
+        return await self._joins.find(await self.measure(record))
+
+    async def protect(self, record: RecordingRecord, protected: bool) -> None:
+        """Retention leaves it alone, or does not any more. Raises StoreFailed."""
+        await self._trust.write(partial(rows.protect, recording_id=record.recording_id, protected=protected))
+
+    async def delete(self, record: RecordingRecord, reason: str) -> int:
+        """Delete a recording that has ended, and the files that no other recording needs. Returns bytes.
+
+        Raises InvalidState while it runs, StoreFailed.
+        """
+        if record.is_running:
+            raise InvalidState(f"{record.filename} is being recorded", hint="stop_recording first")
+        measured = await self.measure(record)
+        now = self._clock.now()
+        await self._trust.write(partial(rows.delete, recording_ids=[record.recording_id], at=now, reason=reason))
+        needed = await self._trust.read(
+            lambda connection: {
+                row.file
+                for row in measured.files
+                if rows.list_overlapping(connection, row.camera, row.began, row.ended)
+            }
+        )
+        useless = [row for row in measured.files if row.file not in needed]
+        await self.index.forget_joined(record.recording_id)
+        return await self.index.remove(useless, dict.fromkeys((row.file for row in useless), reason))
+
+    # What goes on by itself -----------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take up what is on the disk, then look each second while anything is recorded; runs until cancelled."""
+        task_status.started()
+        await _guard(self.index.look)
+        await _guard(self.index.reconcile)
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._sweep)
+            while True:
+                self._stirred = trio.Event()
+                is_writing = await self._look()
+                with trio.move_on_after(LOOK_SECONDS if self._active or is_writing else math.inf):
+                    await self._stirred.wait()
+
+    async def _sweep(self) -> None:
+        while True:
+            was_full = self.sweep.is_full
+            await _guard(self.sweep.run_once)
+            if self.sweep.is_full != was_full:
+                self._switch()
+                problem = "the disk for recordings is full" if self.sweep.is_full else ""
+                for active in self._active.values():
+                    self._enter(active, "ERROR" if problem else "STARTING", problem)
+            await trio.sleep(SWEEP_SECONDS)
+
+    async def _look(self) -> bool:
+        """One look at the files; whether any is being written."""
+        try:
+            look = await self.index.look()
+            if look.writing and trio.current_time() - self._synced_at >= SYNC_SECONDS:
+                self._synced_at = trio.current_time()
+                await self.index.sync(look)
+        except OSError as problem:
+            _log.warning("recordings_unreadable", problem=problem.strerror)
+            look = Look((), ())
+        self._note(look)
+        for camera in self._active:
+            self._recorders.wake(camera)
+        now = self._clock.now()
+        for active in tuple(self._active.values()):
+            if active.record.until is not None and now >= active.record.until:
+                await _guard(partial(self._end_due, active, active.record.until))
+        self._looked.set()
+        self._looked = trio.Event()
+        return bool(look.writing)
+
+    async def _end_due(self, active: ActiveRecording, at: float) -> None:
+        record = await self._end(active, at, "duration")
+        # This task is the one that sees the last file closed.
+        assert self._nursery is not None, "run calls it"
+        self._nursery.start_soon(_guard, partial(self._finish, record))
+
+    async def _finish(self, record: RecordingRecord) -> Measured:
+        """Wait until the last file is closed, then tell. There is no checkpoint between that and the return: whoever
+        stopped it has the reply before the notification."""
+        with trio.move_on_after(CLOSE_SECONDS):
+            while await self.index.has_open(record.camera) and record.camera not in self._active:
+                await self._wait_look()
+        measured = await self.measure(record)
+        self.changes.publish(RecordingChanged(record, "STOPPED", "", measured.duration, measured.size))
+        return measured
+
+    def _note(self, look: Look) -> None:
+        """Which recordings have bytes now."""
+        sizes: dict[str, int] = {}
+        for file in look.writing:
+            sizes[file.camera] = sizes.get(file.camera, 0) + file.size
+        fresh = {row.camera for row in look.closed}
+        for camera, active in self._active.items():
+            active.written = sizes.get(camera, 0)
+            if active.status != "RECORDING" and (active.written or camera in fresh) and not self.sweep.is_full:
+                self._enter(active, "RECORDING")
+
+    def _enter(self, active: ActiveRecording, status: Status, problem: str = "") -> None:
+        active.status = status
+        self.changes.publish(RecordingChanged(active.record, status, problem))
+
+    async def _end(self, active: ActiveRecording, at: float, reason: str) -> RecordingRecord:
+        """It has ended: durable when this returns. Raises StoreFailed; it then goes on."""
+        record = replace(active.record, ended=max(active.record.began, at))
+        with trio.CancelScope(shield=True):
+            await self._trust.write(partial(rows.end, recording_id=record.recording_id, at=at))
+        if self._active.get(record.camera) is active:
+            del self._active[record.camera]
+            self._switch()
+            _log.info("recording_stopped", camera=record.camera, recording=record.recording_id, reason=reason)
+        return record
+
+    async def _wait_look(self) -> None:
+        """Until the files were looked at once more, at the latest in the time of the next look."""
+        with trio.move_on_after(LOOK_SECONDS / 4):
+            await trio.sleep_forever()
+        self._stirred.set()
+        await self._looked.wait()
+
+    def _switch(self) -> None:
+        """Have the recorders record what is to be recorded."""
+        self._recorders.set_recorded(() if self.sweep.is_full else tuple(self._active))
+        for camera in self._active:
+            self._recorders.wake(camera)
+        self._stirred.set()
+
+    def _with_open(self, measured: Measured) -> Measured:
+        """With the bytes of the file that is being written."""
+        active = self._active.get(measured.record.camera)
+        if active is None or active.record.recording_id != measured.record.recording_id:
+            return measured
+        elapsed = max(0.0, self._clock.now() - measured.record.began) if active.status == "RECORDING" else 0.0
+        return replace(measured, size=measured.size + active.written, duration=max(measured.duration, elapsed))
+
+
+def no_recording(name: str) -> NotFound:
+    """The one error for a recording that is not there and for one that the asker may not know of."""
+    return NotFound(f"no recording {name!r}", hint="list_recordings names all", resource="file", id=name)
+
+
+def complete_name(filename: str | None, camera: str, form: Format, now: float) -> str:
+    """The name of a new recording: as given, with the ending of its format; without one, camera and time (UTC).
+
+    Raises InvalidParams for an unsafe name, or for the ending of another format.
+    """
+    ending = _ENDINGS[form]
+    if not filename:
+        return f"{camera}_{datetime.fromtimestamp(now, UTC):%Y-%m-%d_%H-%M-%S}{ending}"
+    name = check_name(filename)
+    if len(name) > _LONGEST_NAME:
+        raise InvalidParams(f"filename is longer than {_LONGEST_NAME} characters", field="filename")
+    suffix = Path(name).suffix.lower()
+    if suffix == ending:
+        return name
+    if suffix in _ENDINGS.values():
+        raise InvalidParams(f"filename ends in {suffix} but the format is {form}", field="filename")
+    return f"{name}{ending}"
+
+
+def _insert(connection: sqlite3.Connection, record: RecordingRecord) -> RecordingRecord:
+    """Its row, under a name that is free: the second `yard.mp4` becomes `yard-1.mp4`. Raises InvalidState."""
+    path = Path(record.filename)
+    for count in range(_HIGHEST_COUNT):
+        name = f"{path.stem}-{count}{path.suffix}" if count else record.filename
+        if not rows.is_taken(connection, name):
+            named = replace(record, filename=name)
+            rows.insert(connection, named)
+            return named
+    raise InvalidState(f"{_HIGHEST_COUNT} recordings are named like {record.filename!r}", hint="choose another name")
+
+
+async def _guard(work: Callable[[], Awaitable[Any]]) -> None:
+    """Do something that a full disk or a busy database may refuse: it is done again later."""
+    try:
+        await work()
+    except EdgedError as problem:
+        _log.warning("recordings_not_saved", problem=str(problem))
+    except OSError as problem:
+        _log.warning("recordings_unreadable", problem=problem.strerror)

@@ -1,0 +1,117 @@
+"""Retention at work: files that the policy does not keep are deleted, and a disk that stays full is noticed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final
+
+import structlog
+
+from edged.clock import Clock
+from edged.library.recording_index import BATCH, RecordingIndex
+from edged.library.retention import KeptFile, Policy, Removal, plan
+from edged.store import recordings as rows
+from edged.store.database import Database
+from edged.store.segments import SegmentRow
+
+#: Seconds after its end that the last file of a recording may need to be closed.
+_CLOSING_SECONDS: Final = 60.0
+#: Joined files that nobody has fetched for so long are deleted, seconds.
+_JOINED_SECONDS: Final = 86400.0
+#: On a disk too small for the setting this share of it stays free, and half of that before recording stops.
+_SMALL_SHARE: Final = 10
+_log = structlog.get_logger("recordings")
+
+
+class RetentionSweep:
+    """Carries a policy out. `is_full`: even so the disk is too full to record."""
+
+    def __init__(
+        self, index: RecordingIndex, trust: Database, clock: Clock, policy: Policy, *, stop_bytes: int
+    ) -> None:
+        """Below `stop_bytes` of free space nothing is recorded; the policy keeps more free."""
+        self._index, self._trust, self._clock = index, trust, clock
+        self.policy = policy
+        self._stop_bytes = stop_bytes
+        self.is_full = False
+
+    async def run_once(self) -> dict[str, int]:
+        """Delete what the policy does not keep. Reason → bytes deleted. Raises StoreFailed, OSError."""
+        free, total = await self._index.free()
+        policy = self._fitting(total)
+        sums = {camera: size for camera, (_, size) in (await self._index.sums()).items()}
+        deleted: dict[str, int] = {}
+        offset = 0
+        while True:
+            oldest = await self._index.list_oldest(offset)
+            removals = await self._plan(oldest, sums, policy, free)
+            chosen = {removal.file: removal.reason for removal in removals}
+            going = [row for row in oldest if row.file in chosen]
+            size = await self._index.remove(going, chosen)
+            for row in going:
+                sums[row.camera] -= row.size
+                deleted[chosen[row.file]] = deleted.get(chosen[row.file], 0) + row.size
+            free += size
+            # Files that stay are passed over only if something behind them may have to go.
+            offset += len(oldest) - len(going)
+            is_old = bool(oldest) and oldest[-1].file in chosen and chosen[oldest[-1].file] == "age"
+            if len(oldest) < BATCH or not (is_old or self._is_short(sums, policy, free)):
+                break
+        for reason, size in deleted.items():
+            _log.info("recordings_deleted", reason=reason, bytes=size)
+        await self._bury()
+        await self._index.remove_old_joined(self._clock.system - _JOINED_SECONDS)
+        await self._judge()
+        return deleted
+
+    async def _plan(
+        self, oldest: Sequence[SegmentRow], sums: Mapping[str, int], policy: Policy, free: int
+    ) -> list[Removal]:
+        now = self._clock.now() if self._clock.is_trusted else None
+        protected = await self._trust.read(partial(_protected_files, files=oldest))
+        kept = [KeptFile(row.file, row.camera, row.ended, row.size, row.file in protected) for row in oldest]
+        return plan(kept, sums, policy, free_bytes=free, now=now)
+
+    def _fitting(self, total: int) -> Policy:
+        keep_free = min(self.policy.keep_free_bytes, total // _SMALL_SHARE)
+        return Policy(
+            max_age=self.policy.max_age, max_bytes=self.policy.max_bytes, camera_bytes=self.policy.camera_bytes,
+            keep_free_bytes=keep_free,
+        )  # fmt: skip
+
+    @staticmethod
+    def _is_short(sums: Mapping[str, int], policy: Policy, free: int) -> bool:
+        """Whether a limit of size or space is still exceeded."""
+        over = policy.max_bytes is not None and sum(sums.values()) > policy.max_bytes
+        camera_over = any(sums.get(camera, 0) > limit for camera, limit in policy.camera_bytes.items())
+        return over or camera_over or free < policy.keep_free_bytes
+
+    async def _bury(self) -> None:
+        """Recordings that have ended and have no files left become tombstones."""
+        now = self._clock.now()
+        candidates = await self._trust.read(partial(rows.list_ended, limit=BATCH))
+        old = [record for record in candidates if record.ended is not None and now - record.ended > _CLOSING_SECONDS]
+        empty = [item.record.recording_id for item in await self._index.measure(old, now) if not item.files]
+        if empty:
+            await self._trust.write(partial(rows.delete, recording_ids=empty, at=now, reason="retention"))
+
+    async def _judge(self) -> None:
+        """Whether the disk is too full to record."""
+        free, total = await self._index.free()
+        limit = min(self._stop_bytes, total // (2 * _SMALL_SHARE))
+        if free < limit and not self.is_full:
+            self.is_full = True
+            _log.error(
+                "recording_stopped_disk_full", free_bytes=free, needed_bytes=limit,
+                remedy="delete recordings or add space: recording goes on by itself then",
+            )  # fmt: skip
+        elif self.is_full and free > limit + limit // 4:
+            self.is_full = False
+            _log.info("recording_resumed", free_bytes=free)
+
+
+def _protected_files(connection: sqlite3.Connection, files: Sequence[SegmentRow]) -> set[str]:
+    """Those that a protected recording needs."""
+    return {row.file for row in files if rows.is_protected(connection, row.camera, row.began, row.ended)}

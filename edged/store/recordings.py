@@ -1,0 +1,149 @@
+"""Recordings, in the trust database: named intervals of a camera. Functions of a connection.
+
+Their bytes are segments (store.segments), which a scan of the folder finds again; names, intervals and protection are
+nowhere else. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+Format: TypeAlias = Literal["fmp4", "mp4", "mkv"]
+
+_COLUMNS: Final = (
+    "recording_id, filename, camera, format, began, ended, until, reason, made_by, is_protected, deleted_at,"
+    " delete_reason"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingRecord:
+    """One recording.
+
+    `filename` is unique, with its ending; `ended` is None while it runs; `until` is when it ends by itself, None for
+    never; `reason` why it was made (`manual`); `made_by` who asked for it, for the log; `deleted_at` and
+    `delete_reason` of one whose bytes are gone: its row stays, so that the name is not used again unnoticed.
+    """
+
+    recording_id: str
+    filename: str
+    camera: str
+    format: Format
+    began: float
+    ended: float | None = None
+    until: float | None = None
+    reason: str = "manual"
+    made_by: str = ""
+    is_protected: bool = False
+    deleted_at: float | None = None
+    delete_reason: str = ""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not been stopped."""
+        return self.ended is None
+
+
+def insert(connection: sqlite3.Connection, record: RecordingRecord) -> None:
+    """A new one. Raises sqlite3.IntegrityError if its name is taken."""
+    connection.execute(
+        f"INSERT INTO recordings ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        (
+            record.recording_id, record.filename, record.camera, record.format, record.began, record.ended,
+            record.until, record.reason, record.made_by, int(record.is_protected), record.deleted_at,
+            record.delete_reason,
+        ),
+    )  # fmt: skip
+
+
+def end(connection: sqlite3.Connection, recording_id: str, at: float) -> None:
+    """It was stopped; once it is, a later stop changes nothing."""
+    connection.execute(
+        "UPDATE recordings SET ended = max(began, ?) WHERE recording_id = ? AND ended IS NULL", (at, recording_id)
+    )
+
+
+def protect(connection: sqlite3.Connection, recording_id: str, protected: bool) -> None:
+    """Retention leaves it alone, or not."""
+    connection.execute("UPDATE recordings SET is_protected = ? WHERE recording_id = ?", (int(protected), recording_id))
+
+
+def delete(connection: sqlite3.Connection, recording_ids: Collection[str], at: float, reason: str) -> None:
+    """Their bytes are to go; the rows stay as tombstones."""
+    connection.executemany(
+        "UPDATE recordings SET deleted_at = ?, delete_reason = ?, ended = coalesce(ended, max(began, ?))"
+        " WHERE recording_id = ? AND deleted_at IS NULL",
+        [(at, reason, at, recording_id) for recording_id in recording_ids],
+    )
+
+
+def is_taken(connection: sqlite3.Connection, filename: str) -> bool:
+    """Whether a recording has, or had, this name."""
+    return connection.execute("SELECT 1 FROM recordings WHERE filename = ?", (filename,)).fetchone() is not None
+
+
+def load_running(connection: sqlite3.Connection) -> list[RecordingRecord]:
+    """Those that have not been stopped, oldest first."""
+    return _many(connection, "WHERE ended IS NULL AND deleted_at IS NULL ORDER BY began")
+
+
+def find(connection: sqlite3.Connection, name: str) -> RecordingRecord | None:
+    """By file name, with or without its ending, or by id (C-39); None also for a deleted one. Among several that lack
+    only their ending the newest."""
+    rows = _many(
+        connection,
+        "WHERE deleted_at IS NULL AND (filename = ?1 OR recording_id = ?1 OR stem = ?1)"
+        " ORDER BY (filename = ?1) DESC, began DESC LIMIT 1",
+        name,
+    )
+    return rows[0] if rows else None
+
+
+def list_page(
+    connection: sqlite3.Connection, cameras: Collection[str], *, limit: int, offset: int
+) -> tuple[list[RecordingRecord], int]:
+    """(`limit` recordings of these cameras from `offset` on, newest first; how many there are)."""
+    marks = ", ".join("?" * len(cameras))
+    where = f"WHERE deleted_at IS NULL AND camera IN ({marks})"
+    (total,) = connection.execute(f"SELECT count(*) FROM recordings {where}", tuple(cameras)).fetchone()  # noqa: S608
+    page = f"{where} ORDER BY began DESC, recording_id DESC LIMIT ? OFFSET ?"
+    return _many(connection, page, *cameras, limit, offset), total
+
+
+def list_ended(connection: sqlite3.Connection, limit: int) -> list[RecordingRecord]:
+    """The oldest that have ended and were not deleted."""
+    return _many(connection, "WHERE deleted_at IS NULL AND ended IS NOT NULL ORDER BY began LIMIT ?", limit)
+
+
+def is_protected(connection: sqlite3.Connection, camera: str, begin: float, end_: float) -> bool:
+    """Whether a protected recording of a camera shares some time with [begin, end)."""
+    row = connection.execute(
+        "SELECT 1 FROM recordings WHERE deleted_at IS NULL AND is_protected AND camera = ? AND began < ?"
+        " AND (ended IS NULL OR ended > ?) LIMIT 1",
+        (camera, end_, begin),
+    ).fetchone()
+    return row is not None
+
+
+def list_overlapping(connection: sqlite3.Connection, camera: str, begin: float, end_: float) -> list[RecordingRecord]:
+    """The recordings of a camera that share some time with [begin, end), oldest first."""
+    return _many(
+        connection,
+        "WHERE deleted_at IS NULL AND camera = ? AND began < ? AND (ended IS NULL OR ended > ?) ORDER BY began",
+        camera, end_, begin,
+    )  # fmt: skip
+
+
+def _many(connection: sqlite3.Connection, clause: str, *values: object) -> list[RecordingRecord]:
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM recordings {clause}", values)  # noqa: S608
+    return [
+        RecordingRecord(
+            recording_id=row[0], filename=row[1], camera=row[2], format=row[3], began=row[4], ended=row[5],
+            until=row[6], reason=row[7], made_by=row[8], is_protected=bool(row[9]), deleted_at=row[10],
+            delete_reason=row[11],
+        )
+        for row in rows
+    ]  # fmt: skip

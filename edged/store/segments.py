@@ -1,0 +1,86 @@
+"""The index of recorded files, in the usage database; a scan can rebuild it. Functions of a connection."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+_COLUMNS: Final = "file, camera, began, duration, size, recovered"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRow:
+    """One closed file of a camera.
+
+    `file` is its path below the folder of recordings; `began` Unix seconds by the clock of then; `duration` seconds,
+    from the samples; `size` bytes; `recovered`: its writer did not close it.
+    """
+
+    file: str
+    camera: str
+    began: float
+    duration: float
+    size: int
+    recovered: bool = False
+
+    @property
+    def ended(self) -> float:
+        """Unix seconds."""
+        return self.began + self.duration
+
+
+def insert(connection: sqlite3.Connection, rows: Iterable[SegmentRow]) -> None:
+    """New ones; a file that is known is described anew."""
+    connection.executemany(
+        f"INSERT OR REPLACE INTO segments ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608
+        [(row.file, row.camera, row.began, row.duration, row.size, int(row.recovered)) for row in rows],
+    )
+
+
+def remove(connection: sqlite3.Connection, files: Collection[str]) -> None:
+    """These files are gone."""
+    connection.executemany("DELETE FROM segments WHERE file = ?", [(file,) for file in files])
+
+
+def list_between(connection: sqlite3.Connection, camera: str, begin: float, end: float) -> list[SegmentRow]:
+    """The segments of a camera that share some time with [begin, end), oldest first."""
+    # No segment is longer than two hours (MediaMTX cuts at the first key frame after a minute).
+    return _many(
+        connection,
+        "WHERE camera = ? AND began < ? AND began > ? AND began + duration > ? ORDER BY began",
+        camera, end, begin - 7200.0, begin,
+    )  # fmt: skip
+
+
+def list_oldest(connection: sqlite3.Connection, limit: int, offset: int = 0) -> list[SegmentRow]:
+    """The oldest of all cameras."""
+    return _many(connection, "ORDER BY began, file LIMIT ? OFFSET ?", limit, offset)
+
+
+def list_files(connection: sqlite3.Connection, after: str, limit: int) -> list[tuple[str, int]]:
+    """(file, size) of the files that come after this one by name."""
+    rows = connection.execute("SELECT file, size FROM segments WHERE file > ? ORDER BY file LIMIT ?", (after, limit))
+    return [(row[0], row[1]) for row in rows]
+
+
+def sums(connection: sqlite3.Connection) -> dict[str, tuple[int, int]]:
+    """Camera → (files, bytes)."""
+    rows = connection.execute("SELECT camera, count(*), sum(size) FROM segments GROUP BY camera")
+    return {row[0]: (row[1], row[2]) for row in rows}
+
+
+def measure(connection: sqlite3.Connection, camera: str, begin: float, end: float) -> tuple[int, int, float]:
+    """(files, bytes, seconds) of a camera between two times; a file that lies partly outside counts whole."""
+    row = connection.execute(
+        "SELECT count(*), coalesce(sum(size), 0), coalesce(sum(duration), 0.0) FROM segments"
+        " WHERE camera = ? AND began < ? AND began > ? AND began + duration > ?",
+        (camera, end, begin - 7200.0, begin),
+    ).fetchone()
+    return row[0], row[1], row[2]
+
+
+def _many(connection: sqlite3.Connection, clause: str, *values: object) -> list[SegmentRow]:
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM segments {clause}", values)  # noqa: S608
+    return [SegmentRow(row[0], row[1], row[2], row[3], row[4], bool(row[5])) for row in rows]

@@ -1,0 +1,204 @@
+"""Recordings over the whole daemon with the real MediaMTX and ffmpeg."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from daemon_helpers import Conversation, RunningDaemon, make_config, running_daemon
+from patience import fail_after
+
+from edged.config.model import Config
+from edged.mediamtx import settings
+
+pytestmark = [pytest.mark.mediamtx, pytest.mark.ffmpeg, pytest.mark.slow]
+
+
+async def until_active(client: Conversation, device: str = "camera0") -> dict[str, Any]:
+    """The state of a recording that has its first bytes."""
+    while True:
+        state = await client.call("get_recording_status", device=device)
+        if state is not None and state["status"] == "active":
+            return state
+        await trio.sleep(0.1)
+
+
+def probe(file: Path) -> float:
+    """Seconds of a file that ffmpeg decodes whole, without an error."""
+    subprocess.run(["ffmpeg", "-v", "error", "-xerror", "-i", file, "-f", "null", "-"], check=True)
+    command = ["ffprobe", "-v", "error", "-show_format", "-of", "json", file]
+    said = subprocess.run(command, check=True, capture_output=True)
+    return float(json.loads(said.stdout)["format"]["duration"])
+
+
+async def fetch(daemon: RunningDaemon, key: str, name: str, folder: Path) -> Path:
+    reply = await daemon.request("GET", f"/files/recordings/{name}", key=key)
+    assert reply.status == 200, reply.body
+    assert int(reply.headers["content-length"]) == len(reply.body)
+    file = folder / f"fetched-{name}"
+    file.write_bytes(reply.body)
+    return file
+
+
+def children(daemon: RunningDaemon, config: Config, name: str) -> list[int]:
+    """The pids of this daemon's children of a program."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == os.getpid() and Path(os.fsdecode(command[0])).name == name:
+            found.append(int(folder.name))
+    return found
+
+
+async def test_a_recording_is_listed_described_fetched_and_deleted(tmp_path: Path) -> None:
+    config = make_config(tmp_path, cameras=1, mediamtx=True)
+    with fail_after(80):
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            _, key = await daemon.create_key()
+            begun = await admin.call("start_recording", device="camera0", filename="yard")
+            assert (begun["success"], begun["filename"], begun["format"]) == (True, "yard.mp4", "fmp4")
+            assert begun["recording"]["status"] == "active"
+            state = await until_active(admin)
+            assert (state["recording_id"], state["filename"]) == (begun["recording_id"], "yard.mp4")
+            (camera,) = (await admin.call("get_camera_list"))["cameras"]
+            assert (camera["recording"], camera["recording_session"]) == (True, begun["recording_id"])
+            assert camera["current_file"] == "yard.mp4"
+            assert camera["elapsed_time"] > 0
+            again = (await admin.ask("start_recording", device="camera0"))["error"]
+            assert (again["code"], again["data"]["reason"]) == (-32020, "already_recording")
+            refused = await daemon.request("GET", "/files/recordings/yard.mp4", key=key)
+            assert refused.status == 409
+            await trio.sleep(3)
+            ended = await admin.call("stop_recording", device="camera0")
+            assert (ended["status"], ended["recording_id"]) == ("STOPPED", begun["recording_id"])
+            assert ended["file_size"] > 10_000
+            assert await admin.call("get_recording_status", device="camera0") is None
+            (listed,) = (await admin.call("list_recordings"))["files"]
+            assert (listed["filename"], listed["status"], listed["gaps"]) == ("yard.mp4", "STOPPED", 0)
+            assert listed == await admin.call("get_recording_info", filename="yard")
+            file = await fetch(daemon, key, "yard.mp4", tmp_path)
+            assert probe(file) == pytest.approx(ended["duration"], abs=1)
+            assert file.stat().st_size == ended["file_size"] == listed["file_size"]
+            part = await daemon.request("GET", "/files/recordings/yard.mp4", key=key, headers={"Range": "bytes=10-19"})
+            assert (part.status, part.body) == (206, file.read_bytes()[10:20])
+            deleted = await admin.call("delete_recording", filename="yard.mp4")
+            assert (deleted["filename"], deleted["deleted"]) == ("yard.mp4", True)
+            assert (await daemon.request("GET", "/files/recordings/yard.mp4", key=key)).status == 404
+            assert [path for path in config.recording.folder.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(("form", "ending"), [("fmp4", "mp4"), ("mp4", "mp4"), ("mkv", "mkv")])
+async def test_segments_are_joined_into_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, ending: str
+) -> None:
+    monkeypatch.setattr(settings, "SEGMENT_DURATION", "3s")
+    config = make_config(tmp_path, cameras=1, mediamtx=True)
+    with fail_after(80):
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            _, key = await daemon.create_key()
+            await admin.call("start_recording", device="camera0", filename="yard", format=form)
+            await until_active(admin)
+            await trio.sleep(8)
+            ended = await admin.call("stop_recording", device="camera0")
+            assert len(list((config.recording.folder / "camera0").rglob("*.mp4"))) >= 2
+            file = await fetch(daemon, key, f"yard.{ending}", tmp_path)
+            assert probe(file) == pytest.approx(ended["duration"], abs=0.5)
+            first = file.stat()
+            assert (await fetch(daemon, key, f"yard.{ending}", tmp_path)).stat().st_size == first.st_size
+
+
+async def test_a_recording_ends_by_itself_and_the_reply_comes_before_the_notification(tmp_path: Path) -> None:
+    config = make_config(tmp_path, cameras=1, mediamtx=True)
+    with fail_after(80):
+        async with running_daemon(tmp_path, config=config) as daemon:
+            _, key = await daemon.create_key("operator")
+            _, elsewhere = await daemon.create_key(camera_access=["camera7"])
+            async with daemon.websocket() as client, daemon.websocket() as other:
+                for session, secret in ((client, key), (other, elsewhere)):
+                    await session.call("authenticate", auth_token=secret)
+                    await session.call("subscribe_events", topics=["recording_status_update"])
+                begun = await client.call("start_recording", device="camera0", duration=3)
+                assert client.news == []
+                assert begun["duration"] == 3
+                while [news["params"]["status"] for news in client.news] != ["STARTING", "RECORDING", "STOPPED"]:
+                    await client.call("ping")
+                    await trio.sleep(0.1)
+                last = client.news[-1]["params"]
+                assert last["recording"]["status"] == "completed"
+                assert last["filename"] == begun["filename"]
+                assert 1 <= last["duration"] <= 4
+                await other.call("ping")
+                assert other.news == []
+                assert (await other.call("list_recordings"))["total"] == 0
+                assert (await other.ask("get_recording_info", filename=begun["filename"]))["error"]["code"] == -32010
+
+
+@pytest.mark.parametrize("killed", ["mediamtx", "ffmpeg"])
+async def test_a_recording_goes_on_after_its_writer_was_killed(tmp_path: Path, killed: str) -> None:
+    """In the middle; what was written before is kept, and there is one gap."""
+    config = make_config(tmp_path, cameras=1, mediamtx=True)
+    with fail_after(80):
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            await admin.call("start_recording", device="camera0")
+            await until_active(admin)
+            await trio.sleep(4)
+            for pid in children(daemon, config, killed):
+                os.kill(pid, signal.SIGKILL)
+            kept = config.recording.folder / "camera0"
+            while not list(kept.rglob("*.mp4")):
+                await trio.sleep(0.1)
+            writing = config.recording.folder / "open"
+            while not [path for path in writing.rglob("*.mp4") if path.stat().st_size > 10_000]:
+                await trio.sleep(0.1)
+            await trio.sleep(2)
+            ended = await admin.call("stop_recording", device="camera0")
+            (listed,) = (await admin.call("list_recordings"))["files"]
+            assert listed["gaps"] == 1
+            assert ended["duration"] > 4
+            for path in kept.rglob("*.mp4"):
+                assert probe(path) > 0.5
+
+
+async def test_a_recording_goes_on_after_a_restart_of_edged(tmp_path: Path) -> None:
+    config = make_config(tmp_path, cameras=1, mediamtx=True)
+    with fail_after(80):
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            begun = await admin.call("start_recording", device="camera0")
+            await until_active(admin)
+            await trio.sleep(3)
+        assert list((config.recording.folder / "open").rglob("*.mp4"))
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            state = await until_active(admin)
+            assert state["recording_id"] == begun["recording_id"]
+            await trio.sleep(2)
+            ended = await admin.call("stop_recording", device="camera0")
+            assert ended["duration"] > 4
+            assert len(list((config.recording.folder / "camera0").rglob("*.mp4"))) == 2
+
+
+async def test_an_index_that_was_lost_is_made_anew_from_the_files(tmp_path: Path) -> None:
+    config = make_config(tmp_path, cameras=1, mediamtx=True)
+    with fail_after(80):
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            await admin.call("start_recording", device="camera0")
+            await until_active(admin)
+            await trio.sleep(2)
+            ended = await admin.call("stop_recording", device="camera0")
+        with closing(sqlite3.connect(config.paths.state / "usage.db")) as usage, usage:
+            usage.execute("DELETE FROM segments")
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            while (listed := (await admin.call("list_recordings"))["files"][0])["file_size"] == 0:
+                await trio.sleep(0.1)
+            assert (listed["file_size"], listed["duration"]) == (ended["file_size"], pytest.approx(ended["duration"]))
