@@ -15,8 +15,8 @@ from edged.config.model import Config, IssuerSettings
 from edged.config.render import render, render_defaults
 from edged.credentials.issuers import OUTSIDE_ALGORITHMS
 from edged.credentials.role_claims import RoleClaim
-from edged.daemon.secrets import read_issuers
 from edged.errors import ConfigError
+from edged.signing.issuers import Issuer, make_record
 
 GOOD = 'issuer = "https://login.example.com/"\njwks = "https://login.example.com/jwks.json"\n'
 
@@ -37,7 +37,7 @@ def test_an_issuer_is_trusted_as_its_table_says(tmp_path: Path) -> None:
     config = load(tmp_path, {})
     company = config.auth.issuers["company"]
     assert (company.algorithms, company.audience, company.ceiling) == (("RS256", "ES256"), (), "viewer")
-    first, second = read_issuers(config)
+    first, second = (Issuer(name, given) for name, given in config.auth.issuers.items())
     assert (first.record.name, first.place, first.is_pem) == ("company", "https://login.example.com/jwks.json", False)
     assert (second.record.issuer, second.place, second.is_pem) == ("", "/etc/edged/partner.pem", True)
     assert (second.record.algorithms, second.record.ceiling) == (("PS256",), "admin")
@@ -181,8 +181,8 @@ def test_the_words_of_an_issuer_stand_in_a_table_of_their_own(tmp_path: Path) ->
     text = f'[auth.issuers.company]\n{GOOD}roles_claim = "realm_access.roles"\n[auth.issuers.company.roles]\n'
     write(tmp_path, f'{text}"cam admins" = "admin"\nwatch = "viewer"\n')
     config = load(tmp_path, {})
-    (source,) = read_issuers(config)
-    assert source.record.roles == RoleClaim("realm_access.roles", {"cam admins": "admin", "watch": "viewer"})
+    ((name, given),) = config.auth.issuers.items()
+    assert make_record(name, given).roles == RoleClaim("realm_access.roles", {"cam admins": "admin", "watch": "viewer"})
     shown = tmp_path / "shown"
     shown.mkdir()
     write(shown, render(config))

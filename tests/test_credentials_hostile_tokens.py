@@ -30,6 +30,7 @@ from edged.access.admissions import Admissions
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger
 from edged.clock import Clock
+from edged.config.model import IssuerSettings
 from edged.credentials.callers import Streams, Token
 from edged.credentials.claims import Trust
 from edged.credentials.decision import Reason
@@ -40,7 +41,7 @@ from edged.credentials.secret_texts import PUBLISHED_SECRETS
 from edged.credentials.signing_keys import VerifyingKey, read_key
 from edged.credentials.tokens import LONGEST_TOKEN, SharedSecret, TokenRefused
 from edged.errors import Refused
-from edged.signing.issuers import Issuers, Source
+from edged.signing.issuers import Issuers
 
 NOW = 2_000_000_000
 TEXT = "c2hhcmVkIHNlY3JldCBvZiB0aGUgY29ycHVzIG9mIHRva2Vucw=="
@@ -495,7 +496,14 @@ NAMELESS = IssuerRecord("nameless", "", ("RS256",), ceiling="admin")
 def trusting(*issuers: tuple[IssuerRecord, list[tuple[str, str, Any]]]) -> Issuers:
     """Outside issuers as the daemon holds them, with these keys; their task does not run, so nothing is fetched."""
     nothing: Any = None
-    held = Issuers([Source(record, "https://login.example.com/jwks") for record, _ in issuers], nothing, nothing)
+    settings = {
+        record.name: IssuerSettings(
+            issuer=record.issuer, algorithms=record.algorithms, audience=tuple(record.audiences),
+            ceiling=record.ceiling, key="/nowhere.pem",
+        )
+        for record, _ in issuers
+    }  # fmt: skip
+    held = Issuers(settings, nothing, nothing)
     for record, keys in issuers:
         issuer = held.find(record.issuer)
         assert issuer is not None

@@ -18,19 +18,23 @@ from issuer_helpers import Company, key_server, respond
 from patience import fail_after
 from trust_helpers import BrokenCommits, rows
 
-from edged.credentials.issuers import IssuerRecord
+from edged.config.model import IssuerSettings
 from edged.credentials.tokens import TokenRefused
 from edged.errors import ConfigError, DependencyFailed
-from edged.signing.issuers import EACH_SECONDS, LEAST_SECONDS, Issuer, Issuers, Source
+from edged.signing.issuers import EACH_SECONDS, LEAST_SECONDS, Issuer, Issuers
 from edged.store import issuers as rows_of_issuers
 from edged.store.database import Database
 from edged.store.issuers import StoredKeys
 from edged.store.migrations import TRUST
 
 START = 1_900_000_000.0
-RECORD = IssuerRecord("company", "https://login.example.com/", ("RS256", "ES256"))
+ISS = "https://login.example.com/"
 URL = "https://login.example.com/jwks.json"
-SOURCE = Source(RECORD, URL)
+
+
+def make_settings(name: str = "company", issuer: str = ISS, **given: Any) -> dict[str, IssuerSettings]:
+    """[auth.issuers.NAME]; its keys are at URL unless `given` says otherwise."""
+    return {name: IssuerSettings(issuer=issuer, **({"jwks": URL} | given))}
 
 
 @dataclass
@@ -65,17 +69,18 @@ DOWN = DependencyFailed("login.example.com cannot be asked: no network", hint="l
 
 @pytest.fixture
 def company() -> Company:
-    return Company(RECORD.issuer).add("one").add("two")
+    return Company(ISS).add("one").add("two")
 
 
 @asynccontextmanager
-async def opened(path: Path, server: Server, time: Time | None = None, source: Source = SOURCE) -> AsyncIterator[Any]:
+async def opened(path: Path, server: Server, time: Time | None = None, **given: Any) -> AsyncIterator[Any]:
     """Loaded issuers over the trust database at `path`: (issuers, the one, database)."""
     async with Database.open(path, TRUST, name="trust") as db:
         clock: Any = time or Time()
-        held = Issuers([source], db, clock, fetch=server.fetch)
+        settings = make_settings(**given)
+        held = Issuers(settings, db, clock, fetch=server.fetch)
         held.load()
-        issuer = held.find(source.record.issuer)
+        issuer = held.find(*(each.issuer for each in settings.values()))
         assert issuer is not None
         yield held, issuer, db
 
@@ -202,12 +207,8 @@ async def test_keys_that_were_kept_from_elsewhere_or_fit_no_more_are_not_used(
     """The settings name another place, or allow another algorithm only: what the old ones got counts for nothing."""
     async with opened(tmp_path / "trust.db", Server(company.jwks())) as (held, issuer, _):
         await held.refresh(issuer)
-    for source in (
-        Source(RECORD, "https://elsewhere.example/jwks"),
-        Source(IssuerRecord("other", RECORD.issuer, RECORD.algorithms), URL),
-        Source(IssuerRecord("company", RECORD.issuer, ("PS256",)), URL),
-    ):
-        async with opened(tmp_path / "trust.db", Server(DOWN), source=source) as (held, issuer, _):
+    for given in ({"jwks": "https://elsewhere.example/jwks"}, {"name": "other"}, {"algorithms": ("PS256",)}):
+        async with opened(tmp_path / "trust.db", Server(DOWN), **given) as (held, issuer, _):
             assert issuer.keys == ()
             assert list(held.last_success().values()) == [0.0]
     assert "kept keys are of no use" in capsys.readouterr().out
@@ -217,7 +218,7 @@ async def test_keys_may_stand_in_a_file(tmp_path: Path, company: Company, capsys
     """It is read anew like an answer: one that is not there, no file or unreadable keeps what was."""
     file = tmp_path / "jwks.json"
     server = Server(DOWN)
-    async with opened(tmp_path / "trust.db", server, source=Source(RECORD, str(file))) as (held, issuer, _):
+    async with opened(tmp_path / "trust.db", server, jwks=str(file)) as (held, issuer, _):
         assert not await held.refresh(issuer)
         assert "cannot be read: No such file" in capsys.readouterr().out
         file.write_bytes(company.jwks())
@@ -235,9 +236,9 @@ async def test_a_pem_file_is_read_at_the_start_and_never_fetched(tmp_path: Path,
     """Tokens without iss and kid: the one key verifies them; a box of a partner without any web server."""
     file = tmp_path / "partner.pem"
     file.write_bytes(company.add("rsa", "RS256").pem("rsa"))
-    source = Source(IssuerRecord("nameless", "", ("RS256",)), str(file), is_pem=True)
     server = Server(DOWN)
-    async with opened(tmp_path / "trust.db", server, source=source) as (held, _, _):
+    given = {"name": "nameless", "issuer": "", "algorithms": ("RS256",), "jwks": "", "key": str(file)}
+    async with opened(tmp_path / "trust.db", server, **given) as (held, _, _):
         assert takes(held, company.sign("rsa", name_key=False, iss=None))
         assert takes(held, company.sign("rsa", iss=None))
         assert not takes(held, company.sign("rsa"))
@@ -256,9 +257,8 @@ async def test_a_pem_file_that_is_none_is_a_wrong_setting(tmp_path: Path, conten
     file = tmp_path / "partner.pem"
     if content is not None:
         file.write_bytes(content)
-    source = Source(RECORD, str(file), is_pem=True)
     with pytest.raises(ConfigError, match=says) as caught:
-        async with opened(tmp_path / "trust.db", Server(DOWN), source=source):
+        async with opened(tmp_path / "trust.db", Server(DOWN), jwks="", key=str(file)):
             pass
     assert "auth.issuers.company.key" in caught.value.sentence
     assert str(file) in str(caught.value)
@@ -297,9 +297,9 @@ def memory() -> Iterator[Memory]:
 async def running(memory: Memory, server: Server, time: Time) -> AsyncIterator[tuple[Issuers, Issuer]]:
     db: Any = memory
     clock: Any = time
-    held = Issuers([SOURCE], db, clock, fetch=server.fetch)
+    held = Issuers(make_settings(), db, clock, fetch=server.fetch)
     held.load()
-    issuer = held.find(RECORD.issuer)
+    issuer = held.find(ISS)
     assert issuer is not None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(held.run)
@@ -351,7 +351,7 @@ async def test_an_unknown_kid_asks_once_a_minute_at_most(
         await trio.sleep(0.5)
         assert takes(held, text)
         assert since(server, began) == [0, 600]
-        forged = Company(RECORD.issuer).add("forged")
+        forged = Company(ISS).add("forged")
         for _ in range(300):
             assert not takes(held, forged.sign("forged"))
             await trio.sleep(1)
@@ -384,7 +384,7 @@ async def test_the_real_client_fetches_for_it(tmp_path: Path, company: Company) 
             Database.open(tmp_path / "trust.db", TRUST, name="trust") as db,
         ):
             clock: Any = Time()
-            held = Issuers([Source(RECORD, f"http://127.0.0.1:{server.port}/jwks")], db, clock)
+            held = Issuers(make_settings(jwks=f"http://127.0.0.1:{server.port}/jwks"), db, clock)
             held.load()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(held.run)

@@ -30,8 +30,7 @@ def check(directory: Path, as_json: bool) -> None:
     from edged.credentials.tokens import SharedSecret
     from edged.credentials.wrapping import WrappingKey
     from edged.daemon.listeners import read_policies
-    from edged.daemon.secrets import read_issuers
-    from edged.signing.issuers import read_pem
+    from edged.signing.issuers import make_record, read_pem
     from edged.systemd import credentials_directory
 
     with errors_shown(as_json=as_json):
@@ -42,12 +41,12 @@ def check(directory: Path, as_json: bool) -> None:
         if (text_of_key := load_wrapping_key(credentials_directory())) is not None:
             WrappingKey(text_of_key)
         check_cameras(found)
-        sources = read_issuers(found)
-        for source in sources:
-            if source.is_pem:
-                read_pem(source)
+        records = [make_record(name, given) for name, given in found.auth.issuers.items()]
+        for record in records:
+            if key := found.auth.issuers[record.name].key:
+                read_pem(record, key)
     policies = {name: getattr(found.listen.policy, name) for name in read_policies(found.listen)}
-    warnings = [warning for source in sources for warning in warn_of_ceiling(source.record)]
+    warnings = [warning for record in records for warning in warn_of_ceiling(record)]
     warnings += [warning for name, policy in policies.items() for warning in warn_of_neighbours(name, policy.paths)]
     if as_json:
         shown = {name: {"paths": policy.paths, "networks": policy.networks} for name, policy in policies.items()}

@@ -27,7 +27,7 @@ from edged.clock import Clock
 from edged.config.model import Config
 from edged.daemon.databases import Databases, replace_mark, save_mark
 from edged.daemon.nurseries import Task
-from edged.daemon.secrets import Secrets, read_issuers
+from edged.daemon.secrets import Secrets
 from edged.metrics import Metrics
 from edged.reactions import clock_upkeep
 from edged.reactions.signing_keys import Rotation
@@ -86,7 +86,7 @@ async def build_access(config: Config, secrets: Secrets, databases: Databases, m
     )
     keyring.load()
     await keyring.ensure()
-    issuers = Issuers(read_issuers(config), trust, clock)
+    issuers = Issuers(auth.issuers, trust, clock)
     issuers.load()
     gate = Gate(
         ledger, admissions, clock, metrics,

@@ -1,4 +1,4 @@
-"""The secrets and the outside issuers of the settings, read before anything is opened."""
+"""The secrets of the settings, read before anything is opened."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from edged import systemd
 from edged.config.model import Config
 from edged.config.secrets import load_shared_secrets, load_wrapping_key
 from edged.credentials.claims import Trust
-from edged.credentials.issuers import IssuerRecord
-from edged.credentials.role_claims import RoleClaim
 from edged.credentials.tokens import SharedSecret
 from edged.credentials.wrapping import WrappingKey
-from edged.signing.issuers import Source
 
 
 class Secrets(msgspec.Struct, frozen=True):
@@ -41,22 +38,3 @@ def read_wrapping_key() -> WrappingKey | None:
     """The key of systemd's credential for it. Raises ConfigError."""
     text = load_wrapping_key(systemd.credentials_directory())
     return None if text is None else WrappingKey(text)
-
-
-def read_issuers(config: Config) -> list[Source]:
-    """The `[auth.issuers.NAME]` of the settings as edged.signing takes them."""
-    return [
-        Source(
-            IssuerRecord(
-                name,
-                given.issuer,
-                given.algorithms,
-                frozenset(given.audience),
-                given.ceiling,
-                RoleClaim(given.roles_claim, given.roles),
-            ),
-            given.key or given.jwks,
-            is_pem=bool(given.key),
-        )
-        for name, given in config.auth.issuers.items()
-    ]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,6 +21,7 @@ import structlog
 import trio
 
 from edged.clock import Clock, iso
+from edged.config.model import IssuerSettings
 from edged.credentials.issuers import (
     LARGEST_SET,
     IssuerRecord,
@@ -31,6 +31,7 @@ from edged.credentials.issuers import (
     read_key_set,
     read_public_key,
 )
+from edged.credentials.role_claims import RoleClaim
 from edged.credentials.signing_keys import VerifyingKey
 from edged.errors import ConfigError, DependencyFailed, EdgedError
 from edged.signing import key_servers
@@ -48,23 +49,16 @@ _SMALL_SET: Final = 16384
 _log = structlog.get_logger("issuers")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A trusted issuer, and where its keys are: an absolute path or a URL of a JWK set, or the path of a PEM file."""
-
-    record: IssuerRecord
-    place: str
-    is_pem: bool = False
-
-
 class Issuer:
     """The record and the keys of one issuer; what the gate asks."""
 
-    __slots__ = ("asked", "keys", "record", "source", "stored_at", "succeeded_at", "told")
+    __slots__ = ("asked", "is_pem", "keys", "place", "record", "stored_at", "succeeded_at", "told")
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.record = source.record
+    def __init__(self, name: str, settings: IssuerSettings) -> None:
+        self.record = make_record(name, settings)
+        #: Where the keys are: an absolute path or a URL of a JWK set, or the path of a PEM file.
+        self.place = settings.key or settings.jwks
+        self.is_pem = bool(settings.key)
         self.keys: tuple[VerifyingKey, ...] = ()
         #: Set when somebody shows a token that may be of a newer key.
         self.asked = trio.Event()
@@ -87,17 +81,17 @@ class Issuers:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        settings: Mapping[str, IssuerSettings],
         db: Database,
         clock: Clock,
         *,
         fetch: Callable[[str], Awaitable[bytes]] = key_servers.fetch,
     ) -> None:
-        """`fetch(url)` raises DependencyFailed."""
+        """`settings` by name, as in [auth.issuers.NAME]; `fetch(url)` raises DependencyFailed."""
         self._db = db
         self._clock = clock
         self._fetch = fetch
-        self._issuers = {source.record.issuer: Issuer(source) for source in sources}
+        self._issuers = {given.issuer: Issuer(name, given) for name, given in settings.items()}
         #: Rises when a key is not trusted any more: what it verified must be verified anew.
         self.version = 0
 
@@ -105,10 +99,10 @@ class Issuers:
         """Take up PEM files and the keys that were good last, before anybody asks. Raises ConfigError, StoreFailed."""
         stored = {(item.name, item.source): item for item in self._db.read_now(issuers.load)}
         for issuer in self._issuers.values():
-            if issuer.source.is_pem:
-                issuer.keys = read_pem(issuer.source).keys
+            if issuer.is_pem:
+                issuer.keys = read_pem(issuer.record, issuer.place).keys
                 issuer.succeeded_at = self._clock.now()
-            elif item := stored.get((issuer.record.name, issuer.source.place)):
+            elif item := stored.get((issuer.record.name, issuer.place)):
                 try:
                     issuer.keys = read_key_set(item.keys.encode(), issuer.record).keys
                     issuer.succeeded_at = issuer.stored_at = item.fetched_at
@@ -128,7 +122,7 @@ class Issuers:
         """Fetch when it is time; runs for ever."""
         async with trio.open_nursery() as nursery:
             for issuer in self._issuers.values():
-                if not issuer.source.is_pem:
+                if not issuer.is_pem:
                     nursery.start_soon(self._keep, issuer)
             await trio.sleep_forever()
 
@@ -147,7 +141,7 @@ class Issuers:
         # A token that shows up from here on asks again.
         issuer.asked = trio.Event()
         try:
-            data = await self._read(issuer.source)
+            data = await self._read(issuer.place)
             if len(data) <= _SMALL_SET:
                 found = read_key_set(data, issuer.record)
             else:
@@ -159,10 +153,10 @@ class Issuers:
         await self._take(issuer, found, data.decode())
         return True
 
-    async def _read(self, source: Source) -> bytes:
-        if source.place.startswith("/"):
-            return await trio.to_thread.run_sync(_read_file, source.place)
-        return await self._fetch(source.place)
+    async def _read(self, place: str) -> bytes:
+        if place.startswith("/"):
+            return await trio.to_thread.run_sync(_read_file, place)
+        return await self._fetch(place)
 
     async def _take(self, issuer: Issuer, found: KeySet, text: str) -> None:
         before, now = set(map(_identify, issuer.keys)), set(map(_identify, found.keys))
@@ -180,7 +174,7 @@ class Issuers:
             await self._store(issuer, text)
 
     async def _store(self, issuer: Issuer, text: str) -> None:
-        item = StoredKeys(issuer.record.name, issuer.source.place, text, issuer.succeeded_at)
+        item = StoredKeys(issuer.record.name, issuer.place, text, issuer.succeeded_at)
         try:
             await self._db.write(partial(issuers.save, item=item))
             issuer.stored_at = issuer.succeeded_at
@@ -212,17 +206,27 @@ def _identify(key: VerifyingKey) -> tuple[str, str, str]:
     return key.kid, key.algorithm, key.key.thumbprint()
 
 
-def read_pem(source: Source) -> KeySet:
+def make_record(name: str, settings: IssuerSettings) -> IssuerRecord:
+    """[auth.issuers.NAME] as tokens are judged by it."""
+    return IssuerRecord(
+        name,
+        settings.issuer,
+        settings.algorithms,
+        frozenset(settings.audience),
+        settings.ceiling,
+        RoleClaim(settings.roles_claim, settings.roles),
+    )
+
+
+def read_pem(record: IssuerRecord, place: str) -> KeySet:
     """The one key of an issuer that has a file of it. Raises ConfigError."""
-    name = f"auth.issuers.{source.record.name}.key"
+    name = f"auth.issuers.{record.name}.key"
     try:
-        return read_public_key(_read_file(source.place), source.record)
+        return read_public_key(_read_file(place), record)
     except DependencyFailed as problem:
         raise ConfigError(f"{name}: {problem.sentence}", hint=problem.hint, key=name) from None
     except KeysRefused as problem:
-        raise ConfigError(
-            f"{name}: {source.place}: {problem}", hint="it must hold one public key in PEM", key=name
-        ) from None
+        raise ConfigError(f"{name}: {place}: {problem}", hint="it must hold one public key in PEM", key=name) from None
 
 
 def _read_file(place: str) -> bytes:
