@@ -143,7 +143,15 @@ NOT_BY_REST = {
     ("revoke_token", "jti"): "RFC 7009 names a token by its text; POST /api/revocations takes a jti",
     ("revoke_token", "token_hash"): "as jti",
 }
+WHOLE = "a command shows the whole list"
 NOT_BY_COMMAND = {
+    **{
+        (name, member): WHOLE
+        for name in ("list_keys", "list_users", "list_service_tokens", "list_signing_keys", "get_camera_list")
+        for member in ("limit", "cursor")
+    },
+    ("list_sessions", "cursor"): "a command takes an offset",
+    ("list_revocations", "cursor"): "a command takes an offset",
     ("claim", "code"): "on the unix socket no code is needed",
     ("refresh_token", "auth_token"): "the other spelling of token",
     **{

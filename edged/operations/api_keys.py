@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from operator import attrgetter
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -18,6 +19,7 @@ from edged.operations.camera_names import resolve_rights
 from edged.operations.catalogue import OperationCall, operation
 from edged.operations.effects import list_effective, list_without_effect
 from edged.operations.makers import Ids, deny_made
+from edged.operations.pages import NextCursor, PageParams, Rows, make_page
 from edged.operations.params import read_time
 from edged.operations.rest import delete, get, patch, post
 from edged.operations.rights import Grantor, Role, StreamAccess, read_names, read_streams, show_streams
@@ -31,7 +33,7 @@ Status = Literal["active", "expired", "suspended", "revoked"]
 _DAY: Final = 86400.0
 
 
-class ListKeysParams(msgspec.Struct, frozen=True):
+class ListKeysParams(PageParams, frozen=True, kw_only=True):
     """Only keys of this role, this status, this owner, or unused for so many days: neither shown nor inside by them."""
 
     role: Role | None = None
@@ -66,24 +68,31 @@ class KeyItem(msgspec.Struct, frozen=True):
 
 
 class KeyList(msgspec.Struct, frozen=True):
-    keys: list[KeyItem]
+    keys: Rows[KeyItem]
+    next_cursor: NextCursor = UNSET
 
 
 @operation("keys:admin", rest=get("/api/keys", root_may=True), counted_as="api_keys")
-def list_keys(call: OperationCall, params: ListKeysParams) -> KeyList:
+async def list_keys(call: OperationCall, params: ListKeysParams) -> KeyList:
     """All keys, newest last."""
     services, now = call.services, call.services.clock.now()
-    records = sorted(services.ledger.keys.values(), key=lambda record: record.created_at)
     role = canonical_role(params.role) if params.role else None
-    items = [
-        _show(record, services)
-        for record in records
-        if role in (None, record.role)
-        and params.status in (None, services.ledger.key_status(record, now))
-        and params.owner in (None, record.owner)
-        and (params.unused_days is None or _last_use(record, services) <= now - params.unused_days * _DAY)
-    ]
-    return KeyList(keys=items)
+
+    def is_wanted(record: KeyRecord) -> bool:
+        return (
+            role in (None, record.role)
+            and params.status in (None, services.ledger.key_status(record, now))
+            and params.owner in (None, record.owner)
+            and (params.unused_days is None or _last_use(record, services) <= now - params.unused_days * _DAY)
+        )
+
+    place = attrgetter("created_at", "key_id")
+    records = sorted(services.ledger.keys.values(), key=place)
+    rows, cursor = await make_page(
+        call, records, place, partial(_show, services=services), limit=params.limit, cursor=params.cursor,
+        is_wanted=is_wanted,
+    )  # fmt: skip
+    return KeyList(rows, cursor)
 
 
 class KeyParams(msgspec.Struct, frozen=True):

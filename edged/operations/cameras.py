@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 import msgspec
+from msgspec import UNSET
 
 from edged.cameras.model import Camera
 from edged.mediamtx.client import PathState
-from edged.operations.catalogue import DeviceParams, NoParams, OperationCall, camera_resource, operation
-from edged.operations.listings import CameraFacts, CameraList, facts
+from edged.operations.catalogue import DeviceParams, OperationCall, camera_resource, operation
+from edged.operations.listings import CameraFacts, CameraList, CameraRow, facts
+from edged.operations.pages import PageParams, Place, read_cursor, write_cursor
 from edged.operations.pictures import describe_problem
 from edged.operations.rest import get
 
@@ -38,7 +42,7 @@ class CameraStatus(CameraFacts, frozen=True, kw_only=True):
 
 
 @operation("camera:read", rest=get("/api/cameras"))
-def get_camera_list(call: OperationCall, params: NoParams) -> CameraList:
+def get_camera_list(call: OperationCall, params: PageParams) -> CameraList:
     """The cameras that the caller may see: the same object while nothing changed, so that its text can be kept."""
     services, caller = call.services, call.session.caller
     assert caller is not None, "the gate lets nobody ask this without a caller"
@@ -46,10 +50,26 @@ def get_camera_list(call: OperationCall, params: NoParams) -> CameraList:
     def may_see(camera: Camera) -> bool:
         return services.gate.judge(caller, "camera:read", camera_resource(camera)).allowed
 
-    return services.listings.get(
+    whole = services.listings.get(
         caller, call.session.peer.host, services.cameras.all(), services.mediamtx.state, may_see,
         services.recordings.active, services.clock.now(),
     )  # fmt: skip
+    return whole if params.limit is None and params.cursor is None else _take_page(call, whole, params)
+
+
+def _take_page(call: OperationCall, whole: CameraList, params: PageParams) -> CameraList:
+    """Some of the cameras, by number; the totals stay those of all."""
+    rows = sorted(whole.cameras, key=_place)
+    after = None if params.cursor is None else read_cursor(call.operation.name, params.cursor)
+    start = 0 if after is None else bisect_right(rows, after, key=_place)
+    page = tuple(rows[start:][: params.limit])
+    left = start + len(page) < len(rows)
+    cursor = write_cursor(call.operation.name, _place(page[-1])) if page and left else UNSET
+    return CameraList(page, whole.total, whole.connected, cursor)
+
+
+def _place(row: CameraRow) -> Place:
+    return float(row.camera_id.removeprefix("camera")), ""
 
 
 @operation("camera:read", on_camera=True, rest=get("/api/cameras/{device}"))

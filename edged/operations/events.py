@@ -9,8 +9,8 @@ import msgspec
 from edged.errors import InvalidParams
 from edged.operations.catalogue import OperationCall, operation
 
-#: Topics that something in edged publishes; a client may ask for either spelling.
-TOPICS: Final = (
+#: Topics that this version publishes; a client may ask for either spelling.
+_ACTIVE: Final = (
     "camera_status_update",
     "camera.connected",
     "camera.disconnected",
@@ -21,8 +21,9 @@ TOPICS: Final = (
     "recording.progress",
     "recording.error",
 )
-#: Topics of the contract that nothing publishes yet: accepted, so that clients that ask for a fixed list go on.
-SILENT_TOPICS: Final = (
+#: Topics of the contract that this version does not publish: accepted, and named as inactive in the answer, so that
+#: clients that ask for a fixed list go on.
+_INACTIVE: Final = (
     "system_health_update",
     "mediamtx.stream",
     "mediamtx.path",
@@ -35,7 +36,7 @@ SILENT_TOPICS: Final = (
     "system.startup",
     "system.shutdown",
 )
-_KNOWN: Final = frozenset(TOPICS + SILENT_TOPICS)
+TOPICS: Final = frozenset(_ACTIVE + _INACTIVE)
 
 
 #: Why these are JSON-RPC methods only.
@@ -54,10 +55,13 @@ class SubscribeParams(msgspec.Struct, frozen=True):
     filters: Filters | None = None
 
 
-class Subscribed(msgspec.Struct, frozen=True):
+class Subscribed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All topics of the session; of these `inactive` are those that this version does not publish."""
+
     subscribed: bool
     topics: list[str]
     filters: Filters
+    inactive: list[str] = []
 
 
 @operation(
@@ -67,18 +71,22 @@ class Subscribed(msgspec.Struct, frozen=True):
 )
 def subscribe_events(call: OperationCall, params: SubscribeParams) -> Subscribed:
     """Ask for notifications. An unknown topic is an error that lists the known ones."""
-    unknown = [topic for topic in params.topics if topic not in _KNOWN]
+    unknown = [topic for topic in params.topics if topic not in TOPICS]
     if unknown or not params.topics:
         raise InvalidParams(
             f"unknown topic {unknown[0][:64]!r}" if unknown else "topics is empty",
-            hint="topics are " + ", ".join(sorted(_KNOWN)),
-            topics=sorted(_KNOWN),
+            hint="topics are " + ", ".join(sorted(TOPICS)),
+            topics=sorted(TOPICS),
         )
     call.session.topics.update(params.topics)
     if params.filters is not None:
         call.session.only_device = _find_device(call, params.filters.device)
+    topics = sorted(call.session.topics)
     return Subscribed(
-        subscribed=True, topics=sorted(call.session.topics), filters=Filters(device=call.session.only_device)
+        subscribed=True,
+        topics=topics,
+        filters=Filters(device=call.session.only_device),
+        inactive=[topic for topic in topics if topic in _INACTIVE],
     )
 
 

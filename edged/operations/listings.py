@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from edged.cameras.model import Camera, Status
 from edged.credentials.callers import Caller
@@ -50,6 +51,7 @@ class CameraList(msgspec.Struct, frozen=True):
     cameras: tuple[CameraRow, ...]
     total: int
     connected: int
+    next_cursor: str | UnsetType = UNSET
 
 
 def list_streams(camera: Camera, host: str, server: ServerState) -> dict[str, str]:

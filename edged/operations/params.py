@@ -38,7 +38,7 @@ _MOST_DIGITS: Final = 18
 
 
 def read_params(kind: type[msgspec.Struct], params: msgspec.Raw | Mapping[str, object] | None) -> msgspec.Struct:
-    """Params as they came → the operation's struct; absent, null and {} are equal (contract S1-12).
+    """Params as they came → the operation's struct; absent, null, {} and [] are equal (contract S1-12).
 
     Raises InvalidParams naming the member.
     """
@@ -46,7 +46,7 @@ def read_params(kind: type[msgspec.Struct], params: msgspec.Raw | Mapping[str, o
         return _NO_PARAMS
     try:
         if isinstance(params, msgspec.Raw):
-            if bytes(params) in (b"null", b""):
+            if bytes(params) in (b"null", b"", b"[]"):
                 return msgspec.convert({}, kind)
             return _reader_of(kind)(params)
         return msgspec.convert(params or {}, kind)

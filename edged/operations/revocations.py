@@ -24,9 +24,10 @@ from edged.credentials.names import (
 from edged.errors import InvalidParams
 from edged.operations.catalogue import OperationCall, operation
 from edged.operations.makers import Ids, deny_made
+from edged.operations.pages import Cursor, Limit, NextCursor, Offset, Place, Rows, make_page
 from edged.operations.params import read_time
 from edged.operations.rest import create, get
-from edged.store.revocations import CutOff
+from edged.store.revocations import CutOff, Revocation
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
 _LONGEST: Final = 256
@@ -38,10 +39,11 @@ _SHOWN: Final = _MEMBERS | {"service": "service_token_id", "signing_key": "kid",
 
 
 class ListRevocationsParams(msgspec.Struct, frozen=True):
-    """A page, the newest first."""
+    """A page, the newest first: behind those that came with `cursor` as `next_cursor`, or after `offset`."""
 
-    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
-    offset: Annotated[int, msgspec.Meta(ge=0, le=999_999_999)] = 0
+    limit: Limit = 100
+    offset: Offset = 0
+    cursor: Cursor | None = None
 
 
 class RevocationItem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -71,8 +73,9 @@ class RevocationItem(msgspec.Struct, frozen=True, omit_defaults=True):
 class RevocationList(msgspec.Struct, frozen=True):
     """`total` counts all of them, also those on other pages."""
 
-    revocations: list[RevocationItem]
+    revocations: Rows[RevocationItem]
     total: int
+    next_cursor: NextCursor = UNSET
 
 
 @operation("tokens:revoke", rest=get("/api/revocations"), counted_as="revocations")
@@ -80,13 +83,24 @@ async def list_revocations(call: OperationCall, params: ListRevocationsParams) -
     """Everything that is denied, the newest first."""
     named, lines = await call.services.revocations.list_all()
     own = call.services.keyring.issuer
-    items: list[tuple[float, dict[str, Any], float | None, str]]
-    items = [(item.at, _name(item.identity, own), item.until, item.reason) for item in named]
-    items += [(line.at, {**_name(line.scope, own), **_describe(line)}, None, line.reason) for line in lines]
-    items.sort(key=lambda item: item[0], reverse=True)
-    page = items[params.offset : params.offset + params.limit]
-    shown = [RevocationItem(at=iso(at), reason=why, until=_iso(until), **names) for at, names, until, why in page]
-    return RevocationList(shown, len(items))
+
+    def show(item: Revocation | CutOff) -> RevocationItem:
+        if isinstance(item, Revocation):
+            return RevocationItem(
+                at=iso(item.at), reason=item.reason, until=_iso(item.until), **_name(item.identity, own)
+            )
+        return RevocationItem(at=iso(item.at), reason=item.reason, **_name(item.scope, own), **_describe(item))
+
+    def place(item: Revocation | CutOff) -> Place:
+        # A scope has two lines where an untrusted clock drew one of them.
+        return item.at, item.identity if isinstance(item, Revocation) else f"{item.scope} {item.drawn is None}"
+
+    items: list[Revocation | CutOff] = [*named, *lines]
+    items.sort(key=place)
+    rows, cursor = await make_page(
+        call, items, place, show, limit=params.limit, cursor=params.cursor, offset=params.offset, newest_first=True
+    )
+    return RevocationList(rows, len(items), cursor)
 
 
 class RevokeParams(msgspec.Struct, frozen=True):
@@ -190,7 +204,7 @@ def _find_issuer(call: OperationCall, issuer: str) -> str:
     raise InvalidParams(f"nobody is trusted by the iss {issuer[:64]!r}", hint="edged config show, [auth.issuers]")
 
 
-def _name(identity: str, own: str) -> dict[str, str]:
+def _name(identity: str, own: str) -> dict[str, Any]:
     """`user:ann` → `subject` ann; nothing for the scope of all. `own` is what our tokens say as `iss`."""
     kind, issuer, value = split(identity)
     if issuer is not None:

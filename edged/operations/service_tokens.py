@@ -6,15 +6,19 @@ The secret stands in the reply that made it and nowhere else.
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
+from operator import attrgetter
 from typing import Annotated, Final, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from edged.access.authority import Asker
 from edged.clock import iso, iso_or_none
 from edged.credentials.service_tokens import ServiceTokenRecord, is_user_id
 from edged.errors import InvalidParams
-from edged.operations.catalogue import NoParams, OperationCall, operation
+from edged.operations.catalogue import OperationCall, operation
+from edged.operations.pages import NextCursor, PageParams, Rows, make_page
 from edged.operations.rest import create, delete, get, post
 from edged.operations.services import Services
 
@@ -107,16 +111,19 @@ class ServiceTokenItem(msgspec.Struct, frozen=True):
 
 
 class ServiceTokenList(msgspec.Struct, frozen=True):
-    service_tokens: list[ServiceTokenItem]
+    service_tokens: Rows[ServiceTokenItem]
+    next_cursor: NextCursor = UNSET
 
 
 @operation("keys:admin", rest=get("/api/service-tokens"), counted_as="service_tokens")
-def list_service_tokens(call: OperationCall, params: NoParams) -> ServiceTokenList:
+async def list_service_tokens(call: OperationCall, params: PageParams) -> ServiceTokenList:
     """All service tokens, newest last."""
-    records = sorted(
-        call.services.ledger.service_tokens.values(), key=lambda record: (record.created_at, record.token_id)
-    )
-    return ServiceTokenList([_show(record, call.services) for record in records])
+    place = attrgetter("created_at", "token_id")
+    rows, cursor = await make_page(
+        call, sorted(call.services.ledger.service_tokens.values(), key=place), place,
+        partial(_show, services=call.services), limit=params.limit, cursor=params.cursor,
+    )  # fmt: skip
+    return ServiceTokenList(rows, cursor)
 
 
 class RotateServiceTokenParams(msgspec.Struct, frozen=True):

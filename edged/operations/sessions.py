@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import lru_cache
-from typing import Annotated, Final
+from functools import lru_cache, partial
+from operator import attrgetter
+from typing import Final
 
 import msgspec
+from msgspec import UNSET
 
 from edged.access.admissions import Admission
 from edged.clock import Clock, iso
@@ -15,6 +17,7 @@ from edged.credentials.names import split
 from edged.credentials.roles import ROLES
 from edged.errors import InvalidParams, NotFound, Refused
 from edged.operations.catalogue import NoParams, OperationCall, operation
+from edged.operations.pages import Cursor, Limit, NextCursor, Offset, Rows, make_page
 from edged.operations.rest import delete, get
 from edged.operations.services import Services
 
@@ -158,10 +161,11 @@ def whoami(call: OperationCall, params: NoParams) -> Whoami:
 
 
 class ListSessionsParams(msgspec.Struct, frozen=True):
-    """A page, whoever came in last first."""
+    """A page, the newest session first: behind those that came with `cursor` as `next_cursor`, or after `offset`."""
 
-    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
-    offset: Annotated[int, msgspec.Meta(ge=0, le=999_999_999)] = 0
+    limit: Limit = 100
+    offset: Offset = 0
+    cursor: Cursor | None = None
 
 
 class SessionItem(msgspec.Struct, frozen=True):
@@ -188,12 +192,13 @@ class SessionItem(msgspec.Struct, frozen=True):
 class SessionList(msgspec.Struct, frozen=True):
     """`total` counts all of them, also those on other pages."""
 
-    sessions: list[SessionItem]
+    sessions: Rows[SessionItem]
     total: int
+    next_cursor: NextCursor = UNSET
 
 
 @operation("self", rest=get("/api/sessions"))
-def list_sessions(call: OperationCall, params: ListSessionsParams) -> SessionList:
+async def list_sessions(call: OperationCall, params: ListSessionsParams) -> SessionList:
     """The active sessions: all of them with sessions:admin, otherwise one's own."""
     gate, caller = call.services.gate, call.session.caller
     assert caller is not None, "the gate lets nobody ask this without a caller"
@@ -203,9 +208,13 @@ def list_sessions(call: OperationCall, params: ListSessionsParams) -> SessionLis
         for each in gate.admissions
         if _is_somebody(each) and gate.admissions.is_present(each) and (sees_all or _is_own(caller, each.caller))
     ]
-    seen.sort(key=lambda each: (each.since, each.id), reverse=True)
-    page = seen[params.offset : params.offset + params.limit]
-    return SessionList([_show(each, call.services.clock) for each in page], len(seen))
+    place = attrgetter("since", "id")
+    seen.sort(key=place)
+    rows, cursor = await make_page(
+        call, seen, place, partial(_show, clock=call.services.clock), limit=params.limit, cursor=params.cursor,
+        offset=params.offset, newest_first=True,
+    )  # fmt: skip
+    return SessionList(rows, len(seen), cursor)
 
 
 def count_sessions(services: Services) -> Counter[str]:

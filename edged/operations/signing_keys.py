@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
+from msgspec import UNSET
 
 from edged.access.authority import EDGED
 from edged.clock import iso, iso_or_none
 from edged.credentials.signing_keys import PUBLISHED_SECONDS, Algorithm, SigningKeyRecord, State
 from edged.credentials.tokens import key_identity
 from edged.errors import Overloaded, StoreFailed
-from edged.operations.catalogue import NoParams, OperationCall, operation
+from edged.operations.catalogue import OperationCall, operation
+from edged.operations.pages import NextCursor, PageParams, Place, Rows, make_page
 from edged.operations.rest import create, get, post
 from edged.operations.services import Services
 
@@ -34,13 +38,22 @@ class SigningKeyItem(msgspec.Struct, frozen=True):
 
 
 class SigningKeyList(msgspec.Struct, frozen=True):
-    keys: list[SigningKeyItem]
+    keys: Rows[SigningKeyItem]
+    next_cursor: NextCursor = UNSET
 
 
 @operation("keys:admin", rest=get("/api/signing-keys"), counted_as="signing_keys")
-def list_signing_keys(call: OperationCall, params: NoParams) -> SigningKeyList:
+async def list_signing_keys(call: OperationCall, params: PageParams) -> SigningKeyList:
     """Every key pair there ever was, newest last; nothing private."""
-    return SigningKeyList(keys=[_show(record, call.services) for record in call.services.keyring.all()])
+
+    def place(record: SigningKeyRecord) -> Place:
+        return float(record.number), ""
+
+    rows, cursor = await make_page(
+        call, sorted(call.services.keyring.all(), key=place), place, partial(_show, services=call.services),
+        limit=params.limit, cursor=params.cursor,
+    )  # fmt: skip
+    return SigningKeyList(rows, cursor)
 
 
 class CreateSigningKeyParams(msgspec.Struct, frozen=True):

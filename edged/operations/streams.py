@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from operator import attrgetter
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -29,8 +30,9 @@ from edged.credentials.tickets import is_ticket
 from edged.credentials.tokens import TokenRefused
 from edged.errors import Refused
 from edged.mediamtx.settings import USER
-from edged.operations.catalogue import DeviceParams, NoParams, OperationCall, camera_resource, operation
+from edged.operations.catalogue import DeviceParams, OperationCall, camera_resource, operation
 from edged.operations.listings import list_streams
+from edged.operations.pages import Cursor, Limit
 from edged.operations.rest import get
 from edged.operations.services import Services
 
@@ -49,16 +51,27 @@ class StreamItem(msgspec.Struct, frozen=True):
     bytes_sent: int
 
 
+class GetStreamsParams(msgspec.Struct, frozen=True):
+    """`limit` streams at most, by name, behind the one that `cursor` names: a bare array has no next_cursor."""
+
+    limit: Limit | None = None
+    cursor: Cursor | None = None
+
+
 @operation("camera:read", rest=get("/api/streams"))
-async def get_streams(call: OperationCall, params: NoParams) -> list[StreamItem]:
+async def get_streams(call: OperationCall, params: GetStreamsParams) -> list[StreamItem]:
     """Streams of the cameras that the caller may see: a bare array (contract 3)."""
     services, caller = call.services, call.session.caller
-    return [
+    found = [
         StreamItem(state.name, state.source_type, state.ready, state.readers, state.bytes_sent)
         for state in await services.paths.list()
         if (camera := services.cameras.find(state.name)) is not None
         and services.gate.judge(caller, "camera:read", camera_resource(camera)).allowed
     ]
+    if params.limit is None and params.cursor is None:
+        return found
+    left = [item for item in found if params.cursor is None or item.name > params.cursor]
+    return sorted(left, key=attrgetter("name"))[: params.limit]
 
 
 class StreamUrl(msgspec.Struct, frozen=True):

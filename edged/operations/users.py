@@ -18,6 +18,7 @@ from edged.errors import Denied, InvalidParams, InvalidState, Refused
 from edged.operations.camera_names import resolve_rights
 from edged.operations.catalogue import NoParams, OperationCall, operation
 from edged.operations.effects import list_effective, list_without_effect
+from edged.operations.pages import NextCursor, PageParams, Rows, make_page
 from edged.operations.rest import create, delete, get, patch, put
 from edged.operations.rights import Grantor, Role, StreamAccess, read_names, read_streams, show_streams
 from edged.operations.services import Services
@@ -51,13 +52,18 @@ class UserItem(msgspec.Struct, frozen=True):
 
 
 class UserList(msgspec.Struct, frozen=True):
-    users: list[UserItem]
+    users: Rows[UserItem]
+    next_cursor: NextCursor = UNSET
 
 
 @operation("users:admin", rest=get("/api/users"), counted_as="users")
-def list_users(call: OperationCall, params: NoParams) -> UserList:
+async def list_users(call: OperationCall, params: PageParams) -> UserList:
     """All users, by name."""
-    return UserList([_show(record, call.services) for record in call.services.users.all()])
+    rows, cursor = await make_page(
+        call, call.services.users.all(), lambda record: (0.0, record.name), partial(_show, services=call.services),
+        limit=params.limit, cursor=params.cursor,
+    )  # fmt: skip
+    return UserList(rows, cursor)
 
 
 class CreateUserParams(msgspec.Struct, frozen=True):

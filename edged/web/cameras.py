@@ -15,6 +15,7 @@ from edged.errors import InvalidParams, Refused
 from edged.operations.cameras import CameraStatus
 from edged.operations.catalogue import camera_resource, find_camera
 from edged.operations.listings import CameraList, CameraRow
+from edged.operations.pages import PageParams
 from edged.operations.pictures import check_attached, explained_to
 from edged.web import bodies
 from edged.web.credentials import is_json
@@ -26,7 +27,8 @@ _IMAGE_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosnif
 
 async def list_all(request: Request) -> Response:
     """The cameras that the caller may see (contract 5.4)."""
-    found: CameraList = await request.call("get_camera_list", {})
+    params = bodies.read_query_params(request, PageParams)
+    found: CameraList = await request.call("get_camera_list", params)
     body = {
         "status": "success",
         "timestamp": iso(request.services.clock.now()),
@@ -34,6 +36,8 @@ async def list_all(request: Request) -> Response:
         "total": found.total,
         "connected": found.connected,
     }
+    if found.next_cursor:
+        body["next_cursor"] = found.next_cursor
     return json_response(body)
 
 

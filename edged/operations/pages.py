@@ -1,0 +1,149 @@
+"""Lists: pages by `limit` and `cursor`, and long ones made in parts, between which other tasks run (contract 3).
+
+A cursor names the place of the last row that was shown, so that rows that are made or removed meanwhile shift nothing:
+whatever was there all the time is shown once. It is opaque, good for one list, and kept nowhere.
+"""
+
+from __future__ import annotations
+
+import base64
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
+from typing import Annotated, Final, Generic, TypeAlias, TypeVar
+
+import msgspec
+import trio
+from msgspec import UNSET, UnsetType
+
+from edged.errors import InvalidParams
+from edged.operations.catalogue import OperationCall
+
+Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+Offset = Annotated[int, msgspec.Meta(ge=0, le=999_999_999)]
+Cursor = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+#: Where a row stands in its list: a number and a text, together unlike those of every other row.
+Place: TypeAlias = tuple[float, str]
+R = TypeVar("R")
+T = TypeVar("T")
+
+#: How long a list is worked on before other tasks run, seconds.
+TURN_SECONDS: Final = 0.005
+#: Rows that are written as JSON at a time; a list of more is handed on as JSON.
+_PART: Final = 200
+
+
+class PageParams(msgspec.Struct, frozen=True, kw_only=True):
+    """`limit` rows at most, behind those that came with `cursor` as `next_cursor`. Without either all of them."""
+
+    limit: Limit | None = None
+    cursor: Cursor | None = None
+
+
+#: The rows of a list; a long one as JSON already.
+Rows: TypeAlias = list[T] | msgspec.Raw
+#: What goes on with this list as `cursor`; absent where nothing is left.
+NextCursor: TypeAlias = str | UnsetType
+
+
+async def make_page(
+    call: OperationCall,
+    rows: Sequence[R],
+    place: Callable[[R], Place],
+    show: Callable[[R], T],
+    *,
+    limit: int | None,
+    cursor: str | None,
+    offset: int = 0,
+    is_wanted: Callable[[R], bool] = lambda _row: True,
+    newest_first: bool = False,
+) -> tuple[Rows[T], NextCursor]:
+    """Rows that are sorted by `place`, from the first or from the last, as `show` shows them; and the next cursor.
+
+    The right to call the operation is asked for again after each pause. Raises InvalidParams for a cursor that is not
+    one of this list, Refused.
+    """
+    # To sort many rows is a part of its own.
+    await trio.lowlevel.checkpoint()
+    turn, made = _Turn(call), _Parts[T]()
+    last: R | None = None
+    for row in _follow(rows, place, None if cursor is None else read_cursor(call.operation.name, cursor), newest_first):
+        if is_wanted(row):
+            if offset:
+                offset -= 1
+            elif limit is not None and made.count == limit:
+                assert last is not None, "a limit is one row at least"
+                return made.close(), write_cursor(call.operation.name, place(last))
+            else:
+                made.add(show(row))
+                last = row
+        await turn.pause()
+    return made.close(), UNSET
+
+
+def _follow(rows: Sequence[R], place: Callable[[R], Place], after: Place | None, newest_first: bool) -> Iterator[R]:
+    """The rows behind a place."""
+    if newest_first:
+        end = len(rows) if after is None else bisect_left(rows, after, key=place)
+        return (rows[at] for at in range(end - 1, -1, -1))
+    return (rows[at] for at in range(0 if after is None else bisect_right(rows, after, key=place), len(rows)))
+
+
+def write_cursor(name: str, place: Place) -> str:
+    """The cursor of the list `name` behind this place."""
+    return base64.urlsafe_b64encode(msgspec.json.encode((name, *place))).rstrip(b"=").decode()
+
+
+def read_cursor(name: str, text: str) -> Place:
+    """Raises InvalidParams for what is no cursor of this list."""
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        wanted, number, rest = msgspec.json.decode(data, type=tuple[str, float, str])
+    except (ValueError, msgspec.MsgspecError):
+        wanted = ""
+    if wanted != name:
+        raise InvalidParams("cursor is none of this list", hint="give the next_cursor of the reply before, or none")
+    return number, rest
+
+
+class _Turn:
+    """Lets other tasks run when its time is over."""
+
+    def __init__(self, call: OperationCall) -> None:
+        self._authority = call.authority(call.operation.capability)
+        self._until = perf_counter() + TURN_SECONDS
+
+    async def pause(self) -> None:
+        """Raises Refused if the caller may not go on."""
+        if perf_counter() < self._until:
+            return
+        await trio.lowlevel.checkpoint()
+        self._authority.check()
+        self._until = perf_counter() + TURN_SECONDS
+
+
+class _Parts(Generic[T]):
+    """The rows of a reply; many of them become JSON a part at a time."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._rows: list[T] = []
+        self._texts: list[bytes] = []
+
+    def add(self, row: T) -> None:
+        self.count += 1
+        self._rows.append(row)
+        if len(self._rows) == _PART:
+            self._write()
+
+    def close(self) -> Rows[T]:
+        """All of them."""
+        if not self._texts:
+            return self._rows
+        if self._rows:
+            self._write()
+        return msgspec.Raw(b"[%b]" % b",".join(self._texts))
+
+    def _write(self) -> None:
+        self._texts.append(msgspec.json.encode(self._rows)[1:-1])
+        self._rows = []
