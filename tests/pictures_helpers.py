@@ -39,6 +39,7 @@ class Camera:
     encoder: str = ""
     always_on: bool = False
     transport: Literal["auto", "tcp", "udp"] = "auto"
+    is_pinned: bool = False
     stream: str = ""
 
     @property

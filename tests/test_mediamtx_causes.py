@@ -135,7 +135,7 @@ def test_what_the_encoder_and_the_device_complain_of(program: str, tmp_path: Pat
 
 def explain(program: str, arguments: list[str]) -> Cause:
     said = subprocess.run([program, *arguments], capture_output=True, check=False, timeout=60).stderr
-    complaints = Complaints()
+    complaints = Complaints(may_redirect=False)
     complaints.feed(said)
     complaints.finish()
     return complaints.explain(causes.ENDED, network=False)
@@ -180,7 +180,7 @@ def test_after_the_source_is_open_what_refuses_is_mediamtx() -> None:
 def test_a_private_file_and_a_secret_are_in_no_line(tmp_path: Path) -> None:
     """Lines are kept without level, object addresses, paths of ours and passwords."""
     url = f"rtsp://u:{PASSWORD}@h/x"
-    complaints = Complaints(secrets_of(url))
+    complaints = Complaints(secrets_of(url), may_redirect=False)
     with private_file(b"", ".ffconcat", tmp_path) as name:
         complaints.feed(f"[info] Input #0, concat, from '{name}':\n".encode())
         complaints.feed(f"[rtsp @ 0x55d5bcf5d980] [error] {url}: gone\n[error] {name}: Connection timed out\n".encode())

@@ -120,7 +120,7 @@ def test_quality_is_ffmpegs_scale_turned_round(quality: int | None, scale: str) 
 def test_no_complaint_shows_a_secret(text: str, step: int) -> None:
     """However its output is cut into pieces, the password is not in what is kept."""
     url = f"rtsp://u:{PASSWORD}@camera/x?token=query-secret"
-    complaints = Complaints(secrets_of(url))
+    complaints = Complaints(secrets_of(url), may_redirect=False)
     data = f"{text}{url}: failed {PASSWORD}{text}".encode()
     for start in range(0, len(data), step):
         complaints.feed(data[start : start + step])
@@ -133,7 +133,7 @@ def test_no_complaint_shows_a_secret(text: str, step: int) -> None:
 @pytest.mark.parametrize("url", ["rtsp://p:p@camera/x", "rtsp://p:p@camera/x?p", "rtsp://camera/x?p=1"])
 def test_a_short_password_masks_no_letters_of_other_words(url: str) -> None:
     """A password `p` is masked where it stands, and ffmpeg's sentence stays readable."""
-    complaints = Complaints(secrets_of(url))
+    complaints = Complaints(secrets_of(url), may_redirect=False)
     complaints.feed(
         f"[rtsp @ 0x55] method DESCRIBE of {url} and {url}/trackID=0: 404, try -rtsp_transport udp\n".encode()
     )
@@ -146,7 +146,7 @@ def test_a_short_password_masks_no_letters_of_other_words(url: str) -> None:
 
 def test_a_line_without_end_is_cut_and_shows_nothing_of_the_secret() -> None:
     """Memory is bounded, and the cut does not leave half a secret; the line after it is kept again."""
-    complaints = Complaints([PASSWORD])
+    complaints = Complaints([PASSWORD], may_redirect=False)
     for _ in range(50):
         complaints.feed(b"x" * 290 + PASSWORD.encode())
     complaints.feed(b"rest\nnext line\n")
@@ -158,18 +158,18 @@ def test_a_line_without_end_is_cut_and_shows_nothing_of_the_secret() -> None:
 
 def test_a_known_complaint_comes_with_its_remedy() -> None:
     """The line that we know is preferred to ffmpeg's last words, and tells what to do."""
-    complaints = Complaints()
+    complaints = Complaints(may_redirect=False)
     assert complaints.explain(causes.ENDED, network=False) is causes.ENDED
     complaints.feed(b"[v4l2] ioctl(VIDIOC_STREAMON): No space left on device\nError opening input files\n")
     assert complaints.explain(causes.ENDED, network=False).slug == "bandwidth"
-    other = Complaints()
+    other = Complaints(may_redirect=False)
     other.feed(b"something odd\n")
     assert other.explain(causes.ENDED, network=False) == replace(causes.UNKNOWN, exact="something odd")
 
 
 def test_a_userinfo_is_masked_even_of_an_address_we_do_not_know() -> None:
     """ffmpeg rewrites addresses before it prints them."""
-    complaints = Complaints()
+    complaints = Complaints(may_redirect=False)
     complaints.feed(b"Impossible to open 'rtsp://u:p%40ss@host/x'\n")
     assert complaints.lines[0] == "Impossible to open 'rtsp://***@host/x'"
 

@@ -161,6 +161,7 @@ class FixedCameras:
             path=path,
             transport=one.settings.rtsp_transport,
             stand_in=one.stand_in,
+            is_pinned=one.number is not None,
         )
 
     def _status(self, one: CameraEntry) -> Status:

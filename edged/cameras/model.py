@@ -57,6 +57,8 @@ class Camera:
     cause: str = ""
     path: str = ""
     transport: RtspTransport = "auto"
+    #: A call has added it: `url` holds the literal address that was judged, and nothing else may be opened for it.
+    is_pinned: bool = False
     #: The device file that a test picture can be asked for by, while no device has it. It is no name of the camera:
     #: nothing is stored by it, and nobody is told it.
     stand_in: str = ""

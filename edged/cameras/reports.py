@@ -47,5 +47,5 @@ def carry(previous: Camera | None, camera: Camera) -> Camera:
 
 def _source(camera: Camera) -> tuple[object, ...]:
     made = (camera.width, camera.height, camera.rate) if camera.kind != "rtsp" else ()
-    settings = (camera.pixel_format, camera.encoder, camera.bitrate, camera.transport)
+    settings = (camera.pixel_format, camera.encoder, camera.bitrate, camera.transport, camera.is_pinned)
     return (camera.kind, camera.node, camera.url, camera.path, *settings, *made)

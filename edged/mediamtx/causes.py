@@ -103,6 +103,10 @@ NOT_RTSP = _cause(
 TLS = _cause(
     "tls", "no encrypted connection came about", "use rtsp:// instead of rtsps://, or switch TLS on in the camera"
 )
+REDIRECTED = _cause(
+    "redirected", "its server leads to another address, which is not followed for a camera that a call has added",
+    "give the address that it leads to, which the log names",
+)  # fmt: skip
 BAD_ADDRESS = _cause(
     "bad_address", "its address cannot be used", "run `edged config check`, which says what is wrong with it"
 )
@@ -162,8 +166,8 @@ _DECODERS: Final = ("[h264]", "[hevc]", "[mjpeg]", "[swscaler]", "[aac]")
 
 #: Every cause, and their names in metrics.
 CAUSES: Final = tuple({
-    each.slug: each for each in (*(row.cause for row in _TABLE), BAD_ADDRESS, ENDED, KEY_FRAMES, NO_PICTURES, STALLED,
-                                 NO_FFMPEG, UNKNOWN)
+    each.slug: each for each in (*(row.cause for row in _TABLE), REDIRECTED, BAD_ADDRESS, ENDED, KEY_FRAMES,
+                                 NO_PICTURES, STALLED, NO_FFMPEG, UNKNOWN)
 }.values())  # fmt: skip
 SLUGS: Final = tuple(each.slug for each in CAUSES)
 

@@ -15,6 +15,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -22,10 +23,11 @@ from urllib.parse import unquote, urlsplit
 
 import trio
 
+from edged.children import Child
 from edged.config.camera_urls import find_fault
 from edged.config.sources import RtspTransport
 from edged.errors import DependencyFailed
-from edged.mediamtx.causes import Cause, find_cause, told
+from edged.mediamtx.causes import REDIRECTED, Cause, find_cause, told
 from edged.mediamtx.figures import Figures, read_size
 from edged.mediamtx.sources import CameraSource
 
@@ -64,6 +66,7 @@ _LEVEL = re.compile(
     r"(?P<who>(?:\[[^\]]{1,80}\] )*)\[(?P<level>panic|fatal|error|warning|info|verbose|debug|trace)\] ?(?P<text>.*)"
 )
 _COMPONENT = re.compile(r"\[([^\]@]{1,60}?)(?: @ [0-9a-fx]+)?\]")
+_REDIRECT = re.compile(r"Status 3\d\d: Redirecting to ")
 _COMPLAINTS: Final = frozenset({"panic", "fatal", "error"})
 
 
@@ -193,10 +196,18 @@ def secrets_of(url: str) -> frozenset[str]:
 
 class Complaints:
     """What one ffmpeg writes to its standard error: masked at once, the last complaints kept; and what else it tells
-    of its source: that it is open, and the size of its picture."""
+    of its source: that it is open, the size of its picture, and that its server leads to another address.
 
-    def __init__(self, secrets: Iterable[str] = (), opened: Callable[[], None] = lambda: None) -> None:
-        """`opened()` is called once when the source is open."""
+    ffmpeg follows an RTSP redirect (RFC 2326, 11.3) and has no option against it. Where that is not allowed it is
+    killed as soon as it says so: it may have connected there by then, and no picture of it is shown.
+    """
+
+    def __init__(
+        self, secrets: Iterable[str] = (), opened: Callable[[], None] = lambda: None, *, may_redirect: bool
+    ) -> None:
+        """`opened()` is called once when the source is open; `may_redirect`: whether a redirect may be followed."""
+        self._may_redirect = may_redirect
+        self._redirect = ""
         self.lines: deque[str] = deque(maxlen=_COMPLAINT_LINES)
         self.is_open = False
         self.figures = Figures()
@@ -228,16 +239,26 @@ class Complaints:
         self._take(self._rest)
         self._rest = b""
 
-    async def drain(self, stream: trio.abc.ReceiveStream) -> None:
-        """Read the stream to its end: a full pipe would stop ffmpeg."""
+    @property
+    def is_refused(self) -> bool:
+        """Whether its server led to another address, which is not allowed."""
+        return bool(self._redirect) and not self._may_redirect
+
+    async def drain(self, child: Child) -> None:
+        """Read ffmpeg's standard error to its end, as a full pipe would stop it. Kills it if it is `is_refused`."""
+        assert child.stderr is not None, "every ffmpeg is started with it"
         try:
-            while data := await stream.receive_some(4096):
+            while data := await child.stderr.receive_some(4096):
                 self.feed(data)
+                if self.is_refused:
+                    child.kill()
         finally:
             self.finish()
 
     def explain(self, otherwise: Cause, *, network: bool, reads_only: bool = False) -> Cause:
         """Why it ended; `otherwise` if it said nothing. See causes.find_cause."""
+        if self.is_refused:
+            return replace(REDIRECTED, exact=self._redirect)
         found = find_cause(self.lines, network=network, opened=self.is_open, reads_only=reads_only)
         return found or told(self.lines, otherwise)
 
@@ -256,6 +277,8 @@ class Complaints:
         if text.startswith("Input #0"):
             self.is_open = True
             self._opened()
+        elif _REDIRECT.match(text):
+            self._redirect = self._mask(text)[:_LINE_CHARACTERS]
         elif not self.figures.width and "Video:" in text and (size := read_size(text)):
             self.figures = Figures(*size)
 

@@ -205,7 +205,9 @@ class Frames:
         cause: Cause | None = None
         live.released = trio.Event()
         address = await self._choose(live)
-        complaints = ffmpeg.Complaints(ffmpeg.secrets_of(address), partial(live.receive, True))
+        complaints = ffmpeg.Complaints(
+            ffmpeg.secrets_of(address), partial(live.receive, True), may_redirect=not live.source.is_pinned
+        )
         password = "" if live.direct else ffmpeg.password_of(address)
         try:
             with trio.CancelScope() as live.attempt, ExitStack() as files:
@@ -216,8 +218,7 @@ class Frames:
                 arguments = [self._find_ffmpeg(), *picture_arguments(live.source, playlist)]
                 async with self._spawn(arguments, stdout=True, stderr=True) as child, trio.open_nursery() as nursery:
                     assert child.stdout is not None, "asked for above"
-                    assert child.stderr is not None, "asked for above"
-                    nursery.start_soon(complaints.drain, child.stderr)
+                    nursery.start_soon(complaints.drain, child)
                     cause = await self._read(live, child.stdout, complaints, patiently=bool(address))
                     child.kill()
                 cause = complaints.explain(cause, network=bool(address), reads_only=True)
@@ -281,7 +282,7 @@ class Frames:
 
     async def _convert(self, picture: bytes, form: Format, quality: int | None) -> bytes:
         """A JPEG written anew by ffmpeg, one at a time."""
-        complaints = ffmpeg.Complaints()
+        complaints = ffmpeg.Complaints(may_redirect=False)
         converted = b""
         with trio.move_on_after(_CONVERT_SECONDS), ExitStack() as files:
             await self._converting.acquire()
@@ -290,8 +291,7 @@ class Frames:
             arguments = [self._find_ffmpeg(), *convert_arguments(file, form, quality)]
             async with self._spawn(arguments, stdout=True, stderr=True) as child, trio.open_nursery() as nursery:
                 assert child.stdout is not None, "asked for above"
-                assert child.stderr is not None, "asked for above"
-                nursery.start_soon(complaints.drain, child.stderr)
+                nursery.start_soon(complaints.drain, child)
                 converted = await ffmpeg.read_to_end(child.stdout, PICTURE_BYTES)
                 child.kill()
         if converted:

@@ -45,7 +45,7 @@ class PublishedCamera:
     failures: int = 0
     #: Set while its ffmpeg runs; what that says of its source.
     progress: Progress | None = None
-    complaints: ffmpeg.Complaints = field(default_factory=ffmpeg.Complaints)
+    complaints: ffmpeg.Complaints = field(default_factory=lambda: ffmpeg.Complaints(may_redirect=False))
     meter: RateMeter = field(default_factory=RateMeter)
     #: Why it failed last; why its ffmpeg is being ended, where that counts as a failure.
     cause: Cause | None = None

@@ -217,7 +217,9 @@ class Publishers:
         camera.fault = None
         ended = False
         secret = self._new_secret(path, "publish", 1)
-        camera.complaints = ffmpeg.Complaints({secret, *ffmpeg.secrets_of(source.url or "")})
+        camera.complaints = ffmpeg.Complaints(
+            {secret, *ffmpeg.secrets_of(source.url or "")}, may_redirect=not source.is_pinned
+        )
         camera.meter = RateMeter()
         try:
             with trio.CancelScope() as camera.attempt, ExitStack() as files:
@@ -233,9 +235,8 @@ class Publishers:
                     self._somebody_publishes.set()
                     if child.stdout is not None:
                         nursery.start_soon(_measure, child.stdout, camera.meter)
-                    assert child.stderr is not None, "asked for above"
                     # Its standard error ends when it does.
-                    await camera.complaints.drain(child.stderr)
+                    await camera.complaints.drain(child)
                     code = await child.wait()
                     ended = True
                     nursery.cancel_scope.cancel()

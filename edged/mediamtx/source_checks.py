@@ -179,7 +179,7 @@ class SourceChecks:
     async def _read_packets(self, one: _Watched, *, measured: bool) -> Cause | None:
         """Some packets of a camera in the network; why there were none."""
         source, meter, is_late = one.source, RateMeter(), True
-        complaints = ffmpeg.Complaints(ffmpeg.secrets_of(source.url or ""))
+        complaints = ffmpeg.Complaints(ffmpeg.secrets_of(source.url or ""), may_redirect=not source.is_pinned)
         seconds = MEASURED_SECONDS if measured else BRIEF_SECONDS
         last = one.cause.slug if one.cause else ""
         transport = ffmpeg.choose_transport(source.transport, one.failures, last)
@@ -193,8 +193,7 @@ class SourceChecks:
                 arguments = [self._find_ffmpeg(), *check_arguments(playlist, seconds)]
                 async with self._spawn(arguments, stdout=True, stderr=True) as child, trio.open_nursery() as nursery:
                     assert child.stdout is not None, "asked for above"
-                    assert child.stderr is not None, "asked for above"
-                    nursery.start_soon(complaints.drain, child.stderr)
+                    nursery.start_soon(complaints.drain, child)
                     while data := await child.stdout.receive_some(4096):
                         meter.feed(data)
                         if meter.packets:
@@ -205,7 +204,7 @@ class SourceChecks:
             return replace(causes.NO_FFMPEG, exact=str(failure))
         except OSError as error:
             return replace(causes.NO_FFMPEG, exact=f"ffmpeg could not be started: {error.strerror}")
-        if meter.packets:
+        if meter.packets and not complaints.is_refused:
             size = complaints.figures
             self._conditions.works(source.name, "check", Figures(size.width, size.height, meter.rate))
             return None

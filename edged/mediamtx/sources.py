@@ -15,7 +15,8 @@ class CameraSource(Protocol):
     may be None); `pixel_format` what the device delivers (`H264`, `MJPG`, `YUYV`); `width`, `height` pixels, `rate`
     frames a second, `bitrate` bits a second of the stream to make; `encoder` ffmpeg's name of one, "" to choose;
     `always_on` whether it is published while nobody watches. Width, height and rate of an RTSP source are what it says
-    itself, 0 until it has; nothing is made by them.
+    itself, 0 until it has; nothing is made by them. `is_pinned`: nothing but the address in `url` may be opened for it,
+    whatever its server says.
     """
 
     @property
@@ -44,6 +45,8 @@ class CameraSource(Protocol):
     def always_on(self) -> bool: ...
     @property
     def transport(self) -> RtspTransport: ...
+    @property
+    def is_pinned(self) -> bool: ...
 
 
 def sets_key_frames(source: CameraSource) -> bool:
@@ -54,6 +57,6 @@ def sets_key_frames(source: CameraSource) -> bool:
 def picture_of(source: CameraSource) -> tuple[object, ...]:
     """What an ffmpeg is started for; if any of it changes, it has to start again."""
     if source.kind == "rtsp":
-        return (source.kind, source.path, source.url, source.transport)
+        return (source.kind, source.path, source.url, source.transport, source.is_pinned)
     size = (source.width, source.height, source.rate, source.bitrate)
     return (source.kind, source.path, source.node, source.pixel_format, source.encoder, *size)
