@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from identity_helpers import named
 
 from edged.access.authority import EDGED
 
@@ -232,14 +233,14 @@ class Life:
     async def subject_cut_off(self) -> None:
         token = await self.token(name := _fresh("subject"))
         tell(made=token)
-        await self.revocations.cut_off(f"user:{name}", None)
+        await self.revocations.cut_off(named(f"user:{name}"), None)
         tell(revoked=token, kind="subject_cut_off")
 
     async def issuer_cut_off(self) -> None:
         issuer = f"issuer{random.randrange(_ISSUERS)}"
         token = await self.token(_fresh("subject"), issuer)
         tell(made=token)
-        await self.revocations.cut_off(f"issuer:{issuer}", None)
+        await self.revocations.cut_off(named(f"issuer:{issuer}"), None)
         tell(revoked=token, kind="issuer_cut_off")
 
     async def subject(self) -> None:
@@ -256,7 +257,7 @@ def _fresh(what: str) -> str:
 def _jti_of(token: str) -> str:
     from edged.credentials.tokens import peek_claims
 
-    return f"jti:{peek_claims(token)['jti']}"
+    return named(f"jti:{peek_claims(token)['jti']}")
 
 
 class _Uncounted:

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from identity_helpers import named
 
 from edged.access.admissions import Admissions, Ended
 from edged.credentials.callers import Caller, Transport
@@ -33,26 +34,26 @@ async def test_ending_puts_out_everyone_who_answers_to_a_name() -> None:
     """Each once, however many of the names are theirs; nobody else."""
     admissions = Admissions()
     both, one, other = Door(), Door(), Door()
-    admissions.add(someone("key:a", "secret:a"), "ws", both, seconds_left=None)
-    first = admissions.add(someone("key:a"), "http", one, seconds_left=None)
-    admissions.add(someone("key:b"), "ws", other, seconds_left=None)
-    ended = admissions.end(["key:a", "secret:a", "unknown"], "revoked", "session_1")
+    admissions.add(someone(named("key:a"), named("secret:a")), "ws", both, seconds_left=None)
+    first = admissions.add(someone(named("key:a")), "http", one, seconds_left=None)
+    admissions.add(someone(named("key:b")), "ws", other, seconds_left=None)
+    ended = admissions.end([named("key:a"), named("secret:a"), "unknown"], "revoked", "session_1")
     assert {len(door.out) for door in (both, one)} == {1}
     assert both.out[0][:2] == ("revoked", "session_1")
     assert other.out == []
     assert first in ended
     assert len(ended) == 2
     assert len(admissions) == 1
-    assert admissions.end(["key:a"], "revoked") == []
+    assert admissions.end([named("key:a")], "revoked") == []
 
 
 async def test_whoever_left_is_not_put_out() -> None:
     """Leaving twice is fine."""
     admissions, door = Admissions(), Door()
-    admission = admissions.add(someone("key:a"), "rtsp", door, session="s1", seconds_left=None)
+    admission = admissions.add(someone(named("key:a")), "rtsp", door, session="s1", seconds_left=None)
     admissions.remove(admission)
     admissions.remove(admission)
-    assert admissions.end(["key:a"], "revoked") == []
+    assert admissions.end([named("key:a")], "revoked") == []
     assert (door.out, len(admissions), list(admissions)) == ([], 0, [])
     assert not admissions.has_session("rtsp", "s1")
 
@@ -60,18 +61,18 @@ async def test_whoever_left_is_not_put_out() -> None:
 async def test_who_moves_answers_to_the_new_names_only(autojump_clock: trio.testing.MockClock) -> None:
     """And is inside since then if they showed the newer credential themselves."""
     admissions, door = Admissions(), Door()
-    admission = admissions.add(someone("key:a", "both"), "ws", door, seconds_left=None)
+    admission = admissions.add(someone(named("key:a"), "both"), "ws", door, seconds_left=None)
     came = admission.since
     await trio.sleep(10)
-    assert admissions.move(admission, someone("key:b", "both"), 5.0) is admission
+    assert admissions.move(admission, someone(named("key:b"), "both"), 5.0) is admission
     assert (admission.since, admission.deadline) == (came, trio.current_time() + 5)
-    admissions.move(admission, someone("key:c", "both"), None, is_entry=True)
+    admissions.move(admission, someone(named("key:c"), "both"), None, is_entry=True)
     assert (admission.since, admission.deadline) == (trio.current_time(), None)
-    assert admissions.of("key:a") == admissions.of("key:b") == ()
-    assert admissions.of("key:c") == admissions.of("both") == (admission,)
-    assert admissions.end(["key:a", "key:b"], "revoked") == []
+    assert admissions.of(named("key:a")) == admissions.of(named("key:b")) == ()
+    assert admissions.of(named("key:c")) == admissions.of("both") == (admission,)
+    assert admissions.end([named("key:a"), named("key:b")], "revoked") == []
     assert admissions.end(["both"], "revoked") == [admission]
-    assert admissions.of("key:c") == ()
+    assert admissions.of(named("key:c")) == ()
 
 
 async def test_a_way_out_may_itself_leave() -> None:
@@ -83,8 +84,8 @@ async def test_a_way_out_may_itself_leave() -> None:
         for admission in inside:
             admissions.remove(admission)
 
-    inside += [admissions.add(someone("key:a"), "ws", leave, seconds_left=None) for _ in range(3)]
-    assert len(admissions.end(["key:a"], "revoked")) == 3
+    inside += [admissions.add(someone(named("key:a")), "ws", leave, seconds_left=None) for _ in range(3)]
+    assert len(admissions.end([named("key:a")], "revoked")) == 3
     assert len(admissions) == 0
 
 
@@ -132,8 +133,8 @@ async def test_shortening_moves_deadlines_forward_only(mock_clock: trio.testing.
     doors = [Door() for _ in range(4)]
     at_once, early, late, never = doors
     for door, seconds in ((at_once, 0.0), (early, 5.0), (late, 500.0), (never, None)):
-        admissions.add(someone("secret:a"), "ws", door, seconds_left=seconds)
-    admissions.shorten(["secret:a", "unknown"], 100.0)
+        admissions.add(someone(named("secret:a")), "ws", door, seconds_left=seconds)
+    admissions.shorten([named("secret:a"), "unknown"], 100.0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(admissions.run)
         await trio.sleep(1000)
@@ -147,9 +148,9 @@ async def test_shortening_wakes_whoever_waits_for_a_later_deadline(mock_clock: t
     admissions, door = Admissions(), Door()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(admissions.run)
-        admissions.add(someone("secret:a"), "ws", door, seconds_left=900.0)
+        admissions.add(someone(named("secret:a")), "ws", door, seconds_left=900.0)
         await trio.sleep(1)
-        admissions.shorten(["secret:a"], 10.0)
+        admissions.shorten([named("secret:a")], 10.0)
         await trio.sleep(20)
         nursery.cancel_scope.cancel()
     assert door.out == [("expired", "", 11.0)]
@@ -158,14 +159,14 @@ async def test_shortening_wakes_whoever_waits_for_a_later_deadline(mock_clock: t
 async def test_a_media_session_that_asks_again_moves_to_the_newer_credential() -> None:
     """An RTSP client asks twice: revoking the first credential does not end what the second opened."""
     admissions, first, second = Admissions(), Door(), Door()
-    admissions.add(someone("key:a"), "rtsp", first, session="s1", path="camera0", seconds_left=None)
-    admissions.add(someone("key:b"), "rtsp", second, session="s1", path="camera0", seconds_left=None)
-    admissions.add(someone("key:a"), "webrtc", first, session="s1", seconds_left=None)
+    admissions.add(someone(named("key:a")), "rtsp", first, session="s1", path="camera0", seconds_left=None)
+    admissions.add(someone(named("key:b")), "rtsp", second, session="s1", path="camera0", seconds_left=None)
+    admissions.add(someone(named("key:a")), "webrtc", first, session="s1", seconds_left=None)
     assert len(admissions) == 2
-    assert [a.transport for a in admissions.end(["key:a"], "revoked")] == ["webrtc"]
+    assert [a.transport for a in admissions.end([named("key:a")], "revoked")] == ["webrtc"]
     assert admissions.has_session("rtsp", "s1")
     assert not admissions.has_session("webrtc", "s1")
-    admissions.end(["key:b"], "revoked")
+    admissions.end([named("key:b")], "revoked")
     assert [len(first.out), len(second.out)] == [1, 1]
 
 
@@ -185,8 +186,8 @@ PROTOCOLS = ("rtsp", "hls", "webrtc", "rtmp", "srt")
 async def test_a_media_session_that_no_list_ever_showed_is_dropped(mock_clock: trio.testing.MockClock) -> None:
     """Twice unseen and older than 15 s; lists of other protocols tell nothing; nobody is put out by it."""
     admissions, door = Admissions(), Door()
-    admissions.add(someone("key:a"), "hls", door, session="held", seconds_left=None)
-    admissions.add(someone("key:a"), "ws", door, seconds_left=None)
+    admissions.add(someone(named("key:a")), "hls", door, session="held", seconds_left=None)
+    admissions.add(someone(named("key:a")), "ws", door, seconds_left=None)
     for _ in range(3):
         admissions.compare([], PROTOCOLS, trio.current_time())
     assert admissions.has_session("hls", "held")
@@ -201,7 +202,7 @@ async def test_a_media_session_that_no_list_ever_showed_is_dropped(mock_clock: t
 async def test_who_was_listed_and_is_not_any_more_has_left(mock_clock: trio.testing.MockClock) -> None:
     """At once; but an older list that comes in after a newer one tells nothing."""
     admissions, door = Admissions(), Door()
-    viewer = admissions.add(someone("key:a"), "webrtc", door, session="s1", path="camera0", seconds_left=None)
+    viewer = admissions.add(someone(named("key:a")), "webrtc", door, session="s1", path="camera0", seconds_left=None)
     asked_before = trio.current_time()
     mock_clock.jump(1)
     admissions.compare([Shown("webrtc", "s1", bytes_moved=70)], PROTOCOLS, trio.current_time())
@@ -221,7 +222,7 @@ async def test_an_rtsp_client_that_asks_twice_is_one_viewer(order: str, mock_clo
     for client in order:
         asked[client] += 1
         name = f"{client}-connection" if asked[client] == 1 else f"{client}-session"
-        admissions.add(someone("key:a"), "rtsp", door, session=name, path="camera0", seconds_left=None)
+        admissions.add(someone(named("key:a")), "rtsp", door, session=name, path="camera0", seconds_left=None)
     assert sum(map(admissions.is_present, admissions)) == 2
     mock_clock.jump(0.3)
     shown = [Shown("rtsp", f"{client}-session", (f"{client}-connection",)) for client in "ab"]
@@ -229,18 +230,18 @@ async def test_an_rtsp_client_that_asks_twice_is_one_viewer(order: str, mock_clo
     assert len(admissions) == 2
     assert all(map(admissions.is_present, admissions))
     mock_clock.jump(60)
-    assert len(admissions.end(["key:a"], "revoked")) == 2
+    assert len(admissions.end([named("key:a")], "revoked")) == 2
     assert len(door.out) == 2
 
 
 async def test_a_client_that_only_asked_is_no_viewer_for_long(mock_clock: trio.testing.MockClock) -> None:
     """It is counted until the lists would show it; and it is put out like everybody else, without being counted."""
     admissions, door = Admissions(), Door()
-    asked = admissions.add(someone("key:a"), "rtsp", door, session="c1", path="camera0", seconds_left=None)
+    asked = admissions.add(someone(named("key:a")), "rtsp", door, session="c1", path="camera0", seconds_left=None)
     assert admissions.is_present(asked)
     mock_clock.jump(3.1)
     assert not admissions.is_present(asked)
-    assert admissions.end(["key:a"], "revoked") == []
+    assert admissions.end([named("key:a")], "revoked") == []
     assert len(door.out) == 1
 
 
@@ -248,7 +249,7 @@ async def test_an_older_mediamtx_names_connections_only() -> None:
     """Before 1.19.3 the hook is told the connection's id for both questions: it is the viewer of that session."""
     admissions, door = Admissions(), Door()
     for _ in range(2):
-        viewer = admissions.add(someone("key:a"), "rtsp", door, session="c1", path="camera0", seconds_left=None)
+        viewer = admissions.add(someone(named("key:a")), "rtsp", door, session="c1", path="camera0", seconds_left=None)
     admissions.compare([Shown("rtsp", "s1", ("c1",), 5)], PROTOCOLS, trio.current_time())
     assert list(admissions) == [viewer]
     assert (admissions.is_present(viewer), viewer.bytes_moved) == (True, 5)
@@ -257,7 +258,7 @@ async def test_an_older_mediamtx_names_connections_only() -> None:
 async def test_an_hls_viewer_whose_bytes_stand_still_has_left(mock_clock: trio.testing.MockClock) -> None:
     """MediaMTX lists it for 30 s more, and its session may go on: it is inside by right, and not counted."""
     admissions, door = Admissions(), Door()
-    viewer = admissions.add(someone("key:a"), "hls", door, session="h1", seconds_left=None)
+    viewer = admissions.add(someone(named("key:a")), "hls", door, session="h1", seconds_left=None)
     for sent in (100, 200, 200, 200):
         mock_clock.jump(1.5)
         admissions.compare([Shown("hls", "h1", bytes_moved=sent)], PROTOCOLS, trio.current_time())
@@ -280,7 +281,9 @@ def test_what_is_listed_is_counted_and_nothing_else_for_long(history: list[tuple
     for what, number, protocol in history:
         if what == "ask":
             transport: Transport = "rtsp" if protocol == "rtsp" else "hls"
-            admissions.add(someone("key:a"), transport, Door(), session=f"s{number}", path="camera0", seconds_left=None)
+            admissions.add(
+                someone(named("key:a")), transport, Door(), session=f"s{number}", path="camera0", seconds_left=None
+            )
         elif what == "wait":
             now += 4.0 * number
         else:
@@ -303,10 +306,10 @@ async def test_a_way_out_that_raises_stops_nobody(way: str, mock_clock: trio.tes
         raise ZeroDivisionError
 
     for door in doors:
-        admissions.add(someone("key:a"), "ws", jam, seconds_left=1.0)
-        admissions.add(someone("key:a"), "ws", door, seconds_left=1.0)
+        admissions.add(someone(named("key:a")), "ws", jam, seconds_left=1.0)
+        admissions.add(someone(named("key:a")), "ws", door, seconds_left=1.0)
     if way == "end":
-        admissions.end(["key:a"], "revoked")
+        admissions.end([named("key:a")], "revoked")
     else:
         with trio.move_on_after(5):
             await admissions.run()

@@ -10,11 +10,10 @@ import pytest
 from gate_helpers import make_gate
 from trust_helpers import BrokenCommits, TrustStack, rows, running_trust
 
-from edged.access.ledger import ALL
 from edged.clock import Boot
 from edged.credentials.callers import Caller
 from edged.credentials.claims import Trust, read_caller
-from edged.credentials.names import issuer_identity, user_identity
+from edged.credentials.identities import ALL, Identity
 from edged.credentials.tokens import SharedSecret, sign
 from edged.errors import Refused, StoreFailed
 
@@ -22,7 +21,13 @@ NOW = 1_800_000_000.0
 SECRET = SharedSecret(
     "test", "a secret of the tests, long enough for HS256", Trust(frozenset({"edged", "elsewhere"}), own="edged")
 )
-SCOPES = (ALL, user_identity("ada"), user_identity("eve"), issuer_identity("edged"), issuer_identity("elsewhere"))
+SCOPES = (
+    ALL,
+    Identity.of_user("ada"),
+    Identity.of_user("eve"),
+    Identity.of_issuer("edged"),
+    Identity.of_issuer("elsewhere"),
+)
 
 
 @dataclass
@@ -88,7 +93,7 @@ class History:
         issued = int(self.time[0])
         claims = {"sub": subject, "iss": issuer, "role": "viewer", "iat": issued, "exp": 2**40}
         caller = read_caller(claims, f"{len(self.tokens)}", issuer="", now=issued, epoch=epoch)
-        scopes = frozenset({ALL, user_identity(subject), issuer_identity(issuer)})
+        scopes = frozenset({ALL, Identity.of_user(subject), Identity.of_issuer(issuer)})
         self.tokens.append(Issued(caller, scopes))
 
     def expected(self, each: Issued, now: float) -> bool:
@@ -139,7 +144,7 @@ async def test_no_token_is_made_at_an_epoch_that_is_not_on_the_disk(tmp_path: Pa
         assert trust.ledger.epoch == before + 1
         await broken.mend()
         assert await trust.registrar.epoch() == before + 1
-    assert rows(path, "SELECT scope, epoch, own_before FROM cut_offs") == [(ALL, before + 1, None)]
+    assert rows(path, "SELECT scope, epoch, own_before FROM cut_offs") == [(str(ALL), before + 1, None)]
     assert rows(path, "SELECT value FROM meta WHERE name = 'epoch'") == [(before + 1,)]
 
 
@@ -164,7 +169,7 @@ async def test_the_clock_does_not_help_an_own_token_over_a_line(tmp_path: Path) 
         # Somebody names a time: then that is what counts, for our own, too.
         await trust.revocations.cut_off(ALL, NOW - 1)
         assert not trust.ledger.is_denied(after)
-        await trust.revocations.cut_off(user_identity("ada"), NOW + 1)
+        await trust.revocations.cut_off(Identity.of_user("ada"), NOW + 1)
         assert trust.ledger.is_denied(after)
 
 

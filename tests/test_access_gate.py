@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import trio
 from gate_helpers import make_gate
+from identity_helpers import named
 from trust_helpers import SECRET, Counted
 
 from edged.access.admissions import Admissions
@@ -107,7 +108,7 @@ async def test_a_token_is_judged_anew_every_time_though_verified_once(box: Box) 
     box.now += 100
     assert box.refusal(token) == Reason.EXPIRED
     other = box.token(1000)
-    box.ledger.deny([f"jti:{box.gate.authenticate(other, 'ws').claims['jti']}"])
+    box.ledger.deny([named(f"jti:{box.gate.authenticate(other, 'ws').claims['jti']}")])
     assert box.refusal(other) == Reason.REVOKED
 
 
@@ -138,7 +139,7 @@ async def test_authorize_asks_for_standing_first(box: Box) -> None:
     assert reason("camera:delete", foreign) == Reason.CAMERA_DENIED
     box.now += 10
     assert reason("camera:delete", foreign) == Reason.EXPIRED
-    box.ledger.deny([f"key:{record.key_id}"])
+    box.ledger.deny([named(f"key:{record.key_id}")])
     assert reason("camera:delete", foreign) == Reason.REVOKED
 
 
@@ -158,7 +159,7 @@ async def test_judging_counts_nothing(box: Box) -> None:
     assert box.gate.judge(caller, "camera:read").allowed
     assert box.gate.judge(caller, "keys:admin") == (False, Reason.MISSING_SCOPE)
     assert box.gate.judge(None, "keys:admin") == (False, Reason.MISSING)
-    box.ledger.deny([f"key:{record.key_id}"])
+    box.ledger.deny([named(f"key:{record.key_id}")])
     assert box.gate.judge(caller, "camera:read") == (False, Reason.REVOKED)
     assert box.counted.failed == []
 
@@ -195,7 +196,7 @@ async def test_nobody_is_admitted_whose_credential_has_ended_meanwhile(box: Box,
     record, key = box.key(expires_at=box.now + 10)
     caller = box.gate.authenticate(key, "ws")
     if why is Reason.REVOKED:
-        box.ledger.deny([f"key:{record.key_id}"])
+        box.ledger.deny([named(f"key:{record.key_id}")])
     else:
         box.now += 10
     with pytest.raises(Refused) as caught:

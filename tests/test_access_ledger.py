@@ -7,10 +7,12 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from identity_helpers import named
 
-from edged.access.ledger import Ledger, caller_of, key_identity, secret_identity
+from edged.access.ledger import Ledger, caller_of
 from edged.credentials.api_keys import KeyRecord, mint
 from edged.credentials.callers import Caller
+from edged.credentials.identities import Identity
 
 
 def a_key(**changes: Any) -> KeyRecord:
@@ -25,7 +27,7 @@ def test_a_key_is_found_by_its_digest_only() -> None:
     ledger.put_key(record)
     caller = ledger.find_key(record.digest)
     assert caller is not None
-    assert caller.identities == {key_identity(record.key_id), secret_identity(record.digest)}
+    assert caller.identities == {Identity.of_key(record.key_id), Identity.of_secret(record.digest)}
     assert (caller.method, caller.credential_id, caller.name) == ("api_key", record.key_id, "gate")
     assert ledger.find_key(record.key_id.encode()) is None
 
@@ -81,8 +83,11 @@ def test_a_revoked_key_is_known_and_denied() -> None:
     assert ledger.is_denied(caller)
 
 
-@given(st.sets(st.text(max_size=5)), st.sets(st.text(max_size=5)))
-def test_a_denial_hits_whoever_answers_to_one_of_its_names(denied: set[str], names: set[str]) -> None:
+NAMES = st.sets(st.builds(named, st.text(max_size=5)))
+
+
+@given(NAMES, NAMES)
+def test_a_denial_hits_whoever_answers_to_one_of_its_names(denied: set[Identity], names: set[Identity]) -> None:
     """Denied exactly if the two share a name."""
     ledger = Ledger()
     ledger.deny(denied)

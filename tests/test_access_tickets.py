@@ -10,18 +10,20 @@ import trio
 from gate_helpers import make_gate
 from hypothesis import given
 from hypothesis import strategies as st
+from identity_helpers import named
 from patience import fail_after
 from trust_helpers import SECRET, Counted, running_trust
 
 from edged.access import tickets as room
 from edged.access.admissions import Admissions
 from edged.access.authority import EDGED
-from edged.access.ledger import Ledger, key_identity
+from edged.access.ledger import Ledger
 from edged.access.tickets import Tickets
 from edged.clock import Clock
 from edged.credentials.api_keys import KeyRecord, mint
 from edged.credentials.callers import ApiKey, Caller, Resource, Ticket, Token
 from edged.credentials.claims import read_caller
+from edged.credentials.identities import Identity
 from edged.credentials.tokens import issue_claims, sign
 from edged.errors import Overloaded, RateLimited, Refused
 
@@ -121,7 +123,7 @@ async def test_revoking_the_key_ends_the_ticket_and_what_it_opened(box: Box) -> 
     record, caller = box.key()
     ticket = box.ticket(caller)
     box.enter(ticket)
-    name = key_identity(record.key_id)
+    name = Identity.of_key(record.key_id)
     box.ledger.deny({name})
     box.admissions.end({name}, "revoked")
     assert box.out == [("revoked", "")]
@@ -168,9 +170,9 @@ async def test_a_key_that_is_suspended_suspends_its_tickets(box: Box) -> None:
 async def test_a_cut_off_reaches_the_tickets_of_older_tokens(box: Box) -> None:
     """They carry when their parent was issued."""
     ticket = box.ticket(box.token(900))
-    box.ledger.cut_off("user:eve", box.clock.now())
+    box.ledger.cut_off(named("user:eve"), box.clock.now())
     assert box.ask(ticket) == "yes"
-    box.ledger.cut_off("user:ada", box.clock.now())
+    box.ledger.cut_off(named("user:ada"), box.clock.now())
     assert box.ask(ticket) == "revoked"
 
 
@@ -218,7 +220,7 @@ async def test_a_rotated_secret_is_let_go_of(box: Box) -> None:
     box.ledger.put_key(
         replace(record, digest=digest, previous_digest=record.digest, previous_valid_until=box.clock.now() + 60)
     )
-    box.admissions.shorten(old.identities - {key_identity(record.key_id)}, 60)
+    box.admissions.shorten(old.identities - {Identity.of_key(record.key_id)}, 60)
     box.gate.renew_tickets(box.gate.authenticate(ApiKey(secret), "ws"), "session_1")
     await box.pass_time(100)
     assert box.out == []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from identity_helpers import named
 from trust_helpers import BrokenCommits, rows, until
 
 from edged.access.usage import Usage
@@ -111,7 +112,7 @@ async def test_a_flush_that_is_cancelled_is_repeated(path: Path) -> None:
         assert rows(path, "SELECT credential_id, count FROM tallies") == [("key_1", 1)]
 
 
-@pytest.mark.parametrize("identity", ["key:mine", "service:mine"])
+@pytest.mark.parametrize("identity", [named("key:mine"), named("service:mine")])
 async def test_whoever_is_inside_uses_its_credential_all_the_time(
     path: Path, mock_clock: trio.testing.MockClock, identity: str
 ) -> None:
@@ -144,7 +145,7 @@ async def test_a_write_that_takes_long_does_not_put_off_the_next_look(
     path: Path, mock_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a disk that takes 10 s who is inside is noted once a minute all the same."""
-    inside = {"key:mine"}
+    inside = {named("key:mine")}
     async with open_usage(path, inside=inside) as (usage, db), trio.open_nursery() as nursery:
         write = db.write
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from identity_helpers import all_named, named
 from patience import times
 from trust_helpers import SECRET, TrustStack, rows, running_trust
 
@@ -17,7 +18,7 @@ from edged.accounts.revocations import PRUNE_SECONDS
 from edged.credentials.api_keys import KeyRecord
 from edged.credentials.callers import ApiKey, Caller
 from edged.credentials.claims import makers_of, read_caller, write_issued_by
-from edged.credentials.names import TOKENS, any_jti_identity, jti_identity, subject_identity
+from edged.credentials.identities import TOKENS, Identity, Kind
 from edged.credentials.tokens import issue_claims, sign
 
 HISTORIES = times(1000)
@@ -99,9 +100,9 @@ class History:
         kept = before.caller.claims.keys() & {"issued_by", "sub", "user_id"}
         claims = {name: before.caller.claims[name] for name in kept}
         caller = token(self.trust, "", **claims)
-        names = {name for each in (before.caller, caller) for name in each.identities if name.startswith(TOKENS)}
+        names = {name for each in (before.caller, caller) for name in each.identities if name.kind in TOKENS}
         families = self.trust.ledger.families_of_caller(before.caller)
-        family = next(iter(families), f"family:{len(self.items)}")
+        family = next(iter(families), named(f"family:{len(self.items)}"))
         self.trust.ledger.join(family, 0.0, self.trust.clock.now() + 3600, names)
         self.items.append(Made(caller, before.maker, before))
 
@@ -146,19 +147,19 @@ class History:
     def _name(self, item: Made) -> tuple[frozenset[str], set[Made]]:
         caller = item.caller
         if item.key_id:
-            return frozenset({f"key:{item.key_id}"}), {item}
-        by_text = next(name for name in caller.identities if name.startswith("token:"))
+            return frozenset({named(f"key:{item.key_id}")}), {item}
+        by_text = next(name for name in caller.identities if name.kind is Kind.TOKEN)
         jti, way = str(caller.claims["jti"]), self.dice.choice(["token", "hash", "jti", "any jti"])
         if way == "hash":
             # A partner may say the very same twice.
             return frozenset({by_text}), {each for each in self.items if by_text in each.caller.identities}
         same = {each for each in self.items if not each.key_id and each.caller.claims["jti"] == jti}
         if way == "any jti":
-            return frozenset({any_jti_identity(jti)}), same
+            return frozenset({Identity.of_any_jti(jti)}), same
         own = {each for each in same if each.caller.issuer == caller.issuer}
         if way == "jti":
-            return frozenset({jti_identity(caller.issuer, jti)}), own
-        return frozenset({by_text, jti_identity(caller.issuer, jti)}), own
+            return frozenset({Identity.of_jti(caller.issuer, jti)}), own
+        return frozenset({by_text, Identity.of_jti(caller.issuer, jti)}), own
 
 
 async def play(path: Path, number: int, trust: TrustStack) -> None:
@@ -203,7 +204,7 @@ async def test_a_token_names_nothing_of_another_issuer(path: Path) -> None:
                 callers.append(token(trust, dice.choice(("", *PARTNERS)), **claims))
             one = dice.choice(callers)
             trust.ledger.denied.clear()
-            scope = subject_identity(one.issuer, one.subject)
+            scope = Identity.of_subject(one.issuer, one.subject)
             trust.ledger.deny(one.identities | ({scope} if dice.random() < 0.5 else set()))
             for other in callers:
                 if other.issuer != one.issuer:
@@ -224,26 +225,28 @@ async def test_a_key_tells_who_made_it_also_after_a_restart(path: Path) -> None:
         asker = Asker(trust.gate, issued, "keys:admin", "http", ())
         by_token, _ = await trust.api_keys.create(asker, name="token's", role="viewer")
         assert by_root.made_by == frozenset()
-        assert by_key.made_by == {f"key:{by_root.key_id}"}
-        assert by_token.made_by == makers_of(issued) >= {f"key:{by_root.key_id}", "jti_of::j", "user:ann"}
+        assert by_key.made_by == {named(f"key:{by_root.key_id}")}
+        assert by_token.made_by == makers_of(issued) >= all_named(f"key:{by_root.key_id}", "jti_of::j", "user:ann")
         await trust.api_keys.rotate(EDGED, by_key.key_id)
     async with running_trust(path) as trust:
         found: dict[str, KeyRecord] = {record.name: record for record in trust.ledger.keys.values()}
         assert found["token's"].made_by == by_token.made_by
         assert found["key's"].made_by == by_key.made_by
-        assert trust.ledger.made_by({f"key:{by_root.key_id}"}) == {f"key:{by_key.key_id}", f"key:{by_token.key_id}"}
+        assert trust.ledger.made_by({named(f"key:{by_root.key_id}")}) == all_named(
+            f"key:{by_key.key_id}", f"key:{by_token.key_id}"
+        )
 
 
 async def test_what_a_revoked_token_made_stays_ended_when_its_revocation_is_forgotten(path: Path) -> None:
     """A revocation is kept until no token can be good any more that was made with it, a family's as well."""
     async with running_trust(path) as trust:
         first = token(trust, "", jti="first")
-        trust.ledger.join("family:f", 0.0, trust.clock.now() + 60, {"jti_of::first", "jti_of::second"})
+        trust.ledger.join(named("family:f"), 0.0, trust.clock.now() + 60, all_named("jti_of::first", "jti_of::second"))
         await trust.db.write(lambda c: c.execute("INSERT INTO families VALUES ('family:f', 0.0, 60.0)"))
         lasting = {"iss": "edged", "epoch": 0, "issued_by": write_issued_by(first)}
         claims = issue_claims("bob", role="viewer", now=trust.clock.now(), expires_in=30 * 86400, extra=lasting)
         issued = read_caller(claims, sign(claims, SECRET), issuer="", now=trust.clock.now(), epoch=0)
-        await trust.registrar.revoke_token(frozenset({"jti_of::second"}), trust.clock.now() + 60)
+        await trust.registrar.revoke_token(frozenset({named("jti_of::second")}), trust.clock.now() + 60)
         assert trust.ledger.is_denied(issued)
         await trust.revocations.prune(trust.clock.now() + 29 * 86400 + PRUNE_SECONDS)
         assert trust.ledger.is_denied(issued)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,16 +14,17 @@ import pytest
 import trio
 import trio.testing
 from gate_helpers import make_gate
+from identity_helpers import named
 from patience import fail_after
 from trust_helpers import BrokenCommits, TrustStack, busy_writer, change_nothing, running_trust, until
 
 from edged.access.authority import EDGED
 from edged.access.gate import Gate
-from edged.access.ledger import ALL
 from edged.accounts.refreshes import GRACE_SECONDS, Refreshed, Refreshes
 from edged.credentials.callers import ApiKey, Caller, LocalUser, Ticket, Token
 from edged.credentials.claims import Trust
-from edged.credentials.tokens import LONGEST_TOKEN, SharedSecret, key_identity, sign
+from edged.credentials.identities import ALL, Identity, Kind
+from edged.credentials.tokens import LONGEST_TOKEN, SharedSecret, sign
 from edged.errors import InvalidState, Overloaded, Refused, StoreFailed
 from edged.signing.keyring import Keyring
 from edged.store import refreshes as stored
@@ -119,8 +119,8 @@ def jti_of(refreshed: Refreshed) -> str:
     return str(refreshed.caller.claims["jti"])
 
 
-def hash_of(text: str) -> str:
-    return f"token:{hashlib.sha256(text.encode()).hexdigest()}"
+def hash_of(text: str) -> Identity:
+    return Identity.of_token(text)
 
 
 # --- one successor --------------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ async def test_whoever_refreshes_in_a_loop_has_one_place_in_the_queue(path: Path
                     scope.cancel()
                 await trio.testing.wait_all_tasks_blocked()
                 assert len(box.trust.registrar._grants) == 0
-                pending = box.trust.registrar.revoke_token(frozenset({"jti:another"}), None)
+                pending = box.trust.registrar.revoke_token(frozenset({named("jti:another")}), None)
             await pending
         # All who stayed; and of those who hung up whoever had been served by then.
         assert len(box.trust.counted.refreshes) >= 50
@@ -265,7 +265,7 @@ async def test_a_disk_that_fails_gives_nothing(path: Path) -> None:
         assert box.lets_in(made.text)
         assert box.trust.counted.refreshes == ["ok"]
     content = path.read_bytes()
-    assert hash_of(made.text).encode() in content
+    assert str(hash_of(made.text)).encode() in content
     assert all(each.encode() not in content for each in (text, made.text, made.text.rpartition(".")[2]))
 
 
@@ -409,7 +409,7 @@ async def test_the_newest_token_is_no_answer_once_it_is_denied(path: Path) -> No
 # --- the family ends as one -----------------------------------------------------------------------------------------
 
 NAMES: dict[str, Callable[[Box, str], str]] = {
-    "jti": lambda box, text: f"jti:{box.gate.verify_token(text).claims['jti']}",
+    "jti": lambda box, text: named(f"jti:{box.gate.verify_token(text).claims['jti']}"),
     "hash": lambda _box, text: hash_of(text),
 }
 
@@ -441,7 +441,7 @@ async def test_what_is_revoked_before_it_was_refreshed_has_no_successor(path: Pa
     """Nothing comes of it, then or later."""
     async with opened(path) as box:
         text = box.token()
-        await box.trust.registrar.revoke_token(frozenset({"jti:root"}), None)
+        await box.trust.registrar.revoke_token(frozenset({named("jti:root")}), None)
         with pytest.raises(Refused, match="revoked"):
             await box.refresh(text)
         assert box.trust.db.read_now(stored.load) == []
@@ -465,16 +465,16 @@ async def test_a_revocation_finds_a_refresh_that_is_on_its_way_to_the_disk(path:
             await until(lambda: bool(box.trust.ledger.families))
             await trio.testing.wait_all_tasks_blocked()
             box.trust.revocations.cut_off(ALL, None).close() if name == "cut-off" else box.trust.registrar.revoke_token(
-                frozenset({hash_of(text) if name == "hash" else name}), None
+                frozenset({hash_of(text) if name == "hash" else named(name)}), None
             ).close()
         await until(lambda: bool(answers))
         assert answers == ["revoked"]
         await box.trust.registrar.grant(EDGED, change_nothing).outcome()
         (family,) = box.trust.db.read_now(stored.load)
-    found = next(each for each in family.identities if each.startswith("jti_of:") and each != "jti_of::root")
+    found = next(each for each in family.members if each.kind is Kind.JTI and each != named("jti_of::root"))
     async with opened(path, at) as box:
         claims = {"sub": "ada", "role": "viewer", "iss": "edged", "iat": int(at[0]), "exp": at[0] + 60, "epoch": 0}
-        assert not box.lets_in(sign({**claims, "jti": found.removeprefix("jti_of::")}, SECRET))
+        assert not box.lets_in(sign({**claims, "jti": found.name}, SECRET))
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -542,7 +542,7 @@ async def test_a_signing_key_that_leaked_takes_with_it_what_came_of_its_tokens(p
         honest = await box.keyring.sign({**claims, "jti": "honest", "epoch": 0}, "RS256")
         made = (await box.refresh(forged)).text
         kept = (await box.refresh(honest)).text
-        await box.trust.registrar.revoke_token(frozenset({key_identity(kid)}), None)
+        await box.trust.registrar.revoke_token(frozenset({Identity.of_signing_key(kid)}), None)
         facts = [box.lets_in(text) for text in (forged, made, honest, kept)]
         assert facts == [False, False, True, True]
     async with opened(path, at) as box:
@@ -575,7 +575,7 @@ async def test_a_newer_token_of_the_family_moves_its_streams_and_nothing_else(pa
         assert moved == {old[road] for road in roads[:6]}
         assert all(each.deadline - before[each] == pytest.approx(DAY - 30, abs=2) for each in moved)
         # They answer to the names of both from here on.
-        await box.trust.registrar.revoke_token(frozenset({"jti:root"}), None)
+        await box.trust.registrar.revoke_token(frozenset({named("jti:root")}), None)
         assert set(box.trust.admissions).isdisjoint({*old.values(), longer})
 
 

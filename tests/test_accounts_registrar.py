@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from identity_helpers import named
 from trust_helpers import SECRET, BrokenCommits, TrustStack, busy_writer, open_trust, rows, running_trust, until
 
 from edged.access.authority import EDGED
@@ -252,7 +253,7 @@ async def test_revoking_takes_effect_before_the_first_await(path: Path) -> None:
             assert (await pending).revoked_at is not None
             assert denied_on_disk(path) == {f"key:{record.key_id}"}
             told = await news.receive()
-            assert told.identities == {f"key:{record.key_id}"}
+            assert told.identities == {named(f"key:{record.key_id}")}
             assert told.at >= at
         assert trust.lets_in(other)
 
@@ -363,7 +364,7 @@ async def test_what_is_denied_stays_denied_and_is_saved_with_growing_pauses(
         await quiet(trust)
         assert inside == [("revoked", "")]
         assert not trust.lets_in(secret)
-        assert (trust.registrar.owed, trust.registrar.is_late) == (1, True)
+        assert (trust.registrar.pending, trust.registrar.is_late) == (1, True)
         broken.tries = 1
         for tries, pause in enumerate((1, 2, 4), start=1):
             mock_clock.jump(pause - 0.01)
@@ -382,7 +383,7 @@ async def test_what_is_denied_stays_denied_and_is_saved_with_growing_pauses(
         assert rows(path, "SELECT revoked_at FROM api_keys") == [(2e9,)]
         assert not trust.lets_in(secret)
         assert trust.counted.revocations == ["key"]
-        assert (trust.registrar.owed, trust.registrar.is_late) == (0, False)
+        assert (trust.registrar.pending, trust.registrar.is_late) == (0, False)
 
 
 async def test_the_pause_grows_to_a_minute_and_no_further(path: Path, mock_clock: trio.testing.MockClock) -> None:
@@ -414,7 +415,7 @@ async def test_revoking_again_is_fine(path: Path) -> None:
         broken = await BrokenCommits(trust.db).begin()
         with trust.admissions.endings.subscribe() as news:
             assert await trust.api_keys.revoke(record.key_id) == first
-            assert (await news.receive()).identities == {f"key:{record.key_id}"}
+            assert (await news.receive()).identities == {named(f"key:{record.key_id}")}
         assert broken.tries == 0
         await broken.mend()
         assert trust.counted.revocations == ["key"]
@@ -444,7 +445,7 @@ async def test_a_revoked_token_is_refused_and_stays_so(path: Path) -> None:
         with pytest.raises(Refused, match="revoked"):
             trust.gate.authenticate(Token(text), "ws")
         await pending
-        assert denied_on_disk(path) == caller.identities
+        assert denied_on_disk(path) == set(map(str, caller.identities))
         assert {row[0] for row in rows(path, "SELECT until FROM revocations")} == {claims["exp"] + 60.0}  # type: ignore[operator]
         assert trust.counted.revocations == ["token"]
     async with running_trust(path) as trust:
@@ -518,7 +519,7 @@ async def test_stopping_finishes_what_was_accepted(path: Path) -> None:
         with pytest.raises(StoreFailed, match=r"in force now.*stopping") as told:
             await trust.api_keys.revoke(other)
         assert "goes on" not in told.value.hint
-        assert f"key:{other}" in trust.ledger.denied
+        assert named(f"key:{other}") in trust.ledger.denied
 
 
 async def test_stopping_tries_once_more_to_save_what_is_owed(path: Path) -> None:
@@ -555,11 +556,13 @@ async def test_everything_comes_back_from_disk(path: Path) -> None:
         _, new = await trust.api_keys.rotate(EDGED, turned.key_id, 100)
         gone, gone_secret = await trust.api_keys.create(EDGED, name="gone", role="admin", permissions=[])
         await trust.api_keys.revoke(gone.key_id)
-        await trust.registrar.revoke_token(frozenset({"jti:j1", "token:" + "0" * 64}), now + 5)
+        await trust.registrar.revoke_token(frozenset({named("jti:j1"), named("token:" + "0" * 64)}), now + 5)
         keys, denied = dict(trust.ledger.keys), set(trust.ledger.denied)
     async with running_trust(path, now=lambda: now) as trust:
         assert trust.ledger.keys == keys
-        assert trust.ledger.denied == denied == {f"key:{gone.key_id}", "jti:j1", "token:" + "0" * 64}
+        assert (
+            trust.ledger.denied == denied == {named(f"key:{gone.key_id}"), named("jti:j1"), named("token:" + "0" * 64)}
+        )
         assert [trust.lets_in(s) for s in (plain_secret, old, new, gone_secret)] == [True, True, True, False]
         assert trust.counted.failed == [("revoked", "api_key", "ws")]
         now += 100
@@ -704,7 +707,7 @@ async def main():
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         print("answer", told, trust.lets_in(secret), record.key_id, flush=True)
         with trio.fail_after(60):
-            while trust.registrar._owed:
+            while trust.registrar._pending:
                 await trio.sleep(0.05)
         print("saved", flush=True)
         os.kill(os.getpid(), 9)
@@ -754,5 +757,5 @@ async def test_the_epoch_goes_to_disk_with_a_denial(path: Path) -> None:
     """One transaction: after a power cut there is neither or both."""
     async with running_trust(path) as trust:
         trust.ledger.next_epoch()
-        await trust.registrar.revoke_token(frozenset({"jti:a"}), None)
+        await trust.registrar.revoke_token(frozenset({named("jti:a")}), None)
         assert rows(path, "SELECT value FROM meta WHERE name = 'epoch'") == [(1,)]

@@ -12,16 +12,17 @@ import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from identity_helpers import named
 from trust_helpers import SECRET, BrokenCommits, TrustStack, busy_writer, open_trust, rows, running_trust
 
 from edged.access.authority import EDGED
-from edged.access.ledger import ALL, Ledger
+from edged.access.ledger import Ledger
 from edged.accounts.api_keys import ForeignKey
 from edged.credentials.api_keys import PUBLISHED, KeyRecord, digest, mint, published_as
 from edged.credentials.callers import ApiKey, Caller, Resource, Streams, Token
 from edged.credentials.claims import read_caller
 from edged.credentials.decision import decide
-from edged.credentials.names import issuer_identity, user_identity
+from edged.credentials.identities import ALL, Identity
 from edged.credentials.tokens import sign
 from edged.errors import InvalidParams, InvalidState, NotFound, Refused, StoreFailed
 
@@ -315,7 +316,9 @@ async def test_a_suspension_during_a_resumption_wins(path: Path, queued: bool) -
 
 # --- denied by whom and by when -----------------------------------------------------------------------------------
 
-SCOPES = st.sampled_from([ALL, user_identity("ann"), user_identity("bob"), issuer_identity("a"), issuer_identity("b")])
+SCOPES = st.sampled_from(
+    [ALL, Identity.of_user("ann"), Identity.of_user("bob"), Identity.of_issuer("a"), Identity.of_issuer("b")]
+)
 LINES = st.lists(st.tuples(SCOPES, st.integers(0, 50)), max_size=5)
 
 
@@ -327,7 +330,7 @@ def test_cut_offs_combine_by_maximum_in_every_order(
 ) -> None:
     """A token is denied if it was issued by the latest line that it is within, whatever order they were drawn in."""
     token = a_token(sub=subject, iss=issuer, iat=issued)
-    scopes = {ALL, user_identity(subject), *([issuer_identity(issuer)] if issuer else [])}
+    scopes = {ALL, Identity.of_user(subject), *([Identity.of_issuer(issuer)] if issuer else [])}
     drawn = [before for scope, before in lines if scope in scopes]
     expected = bool(drawn) and (issued is None or issued <= max(drawn))
     for order in itertools.permutations(lines):
@@ -342,7 +345,7 @@ def test_lines_and_subjects_hit_tokens_only() -> None:
     ledger, record = Ledger(), a_key()
     ledger.put_key(record)
     ledger.cut_off(ALL, 4e9)
-    ledger.deny([user_identity(f"key:{record.key_id}")])
+    ledger.deny([Identity.of_user(f"key:{record.key_id}")])
     caller = ledger.find_key(record.digest)
     assert caller is not None
     assert not ledger.is_denied(caller)
@@ -353,7 +356,7 @@ def test_lines_and_subjects_hit_tokens_only() -> None:
 def test_a_denied_subject_is_that_subject_alone(denied: str, subject: str) -> None:
     """No prefix, no other name, and no issuer that is called so."""
     ledger = Ledger()
-    ledger.deny([user_identity(denied)])
+    ledger.deny([Identity.of_user(denied)])
     if subject and subject.isprintable():
         assert ledger.is_denied(a_token(sub=subject, iss=denied)) is (denied == subject)
 
@@ -375,15 +378,15 @@ async def test_a_line_ends_who_is_inside_and_stays_drawn(path: Path) -> None:
             trust.gate.authenticate(Token(early), "ws")
         await pending
         await trust.revocations.cut_off(ALL, NOW - 90)
-        await trust.revocations.cut_off(user_identity("bob"), NOW)
+        await trust.revocations.cut_off(Identity.of_user("bob"), NOW)
         assert trust.counted.revocations == ["cut_off", "cut_off"]
     async with running_trust(path, now=lambda: NOW) as trust:
-        assert trust.ledger.cut_offs == {ALL: NOW - 50, user_identity("bob"): NOW}
+        assert trust.ledger.cut_offs == {ALL: NOW - 50, Identity.of_user("bob"): NOW}
         with pytest.raises(Refused, match="revoked"):
             trust.gate.authenticate(Token(early), "ws")
         trust.gate.authenticate(Token(late), "ws")
         _, lines = await trust.revocations.list_all()
-        assert [(line.scope, line.reason) for line in lines] == [(ALL, "leaked"), (user_identity("bob"), "")]
+        assert [(line.scope, line.reason) for line in lines] == [(ALL, "leaked"), (Identity.of_user("bob"), "")]
 
 
 async def test_a_line_that_cannot_be_saved_is_in_force_listed_and_saved_later(
@@ -396,20 +399,20 @@ async def test_a_line_that_cannot_be_saved_is_in_force_listed_and_saved_later(
             with pytest.raises(StoreFailed):
                 await trust.revocations.cut_off(ALL, before)
         with pytest.raises(StoreFailed):
-            await trust.registrar.revoke_token(frozenset({"user:ann"}), None, kind="subject", reason="left")
+            await trust.registrar.revoke_token(frozenset({named("user:ann")}), None, kind="subject", reason="left")
         assert trust.ledger.cut_offs == {ALL: NOW - 5}
-        named, lines = await trust.revocations.list_all()
-        assert [(item.identity, item.reason) for item in named] == [("user:ann", "left")]
+        denied, lines = await trust.revocations.list_all()
+        assert [(str(item.identity), item.reason) for item in denied] == [("user:ann", "left")]
         assert [line.before for line in lines] == [NOW - 5]
         await broken.mend()
         mock_clock.autojump_threshold = 0.05
         await trio.sleep(200)
-        assert await trust.revocations.list_all() == (named, lines)
-    assert rows(path, "SELECT scope, before FROM cut_offs") == [(ALL, NOW - 5)]
+        assert await trust.revocations.list_all() == (denied, lines)
+    assert rows(path, "SELECT scope, before FROM cut_offs") == [(str(ALL), NOW - 5)]
     assert rows(path, "SELECT identity, reason FROM revocations") == [("user:ann", "left")]
 
 
-@pytest.mark.parametrize(("kind", "name"), [("subject", "user:ann"), ("issuer", "issuer:a")])
+@pytest.mark.parametrize(("kind", "name"), [("subject", named("user:ann")), ("issuer", named("issuer:a"))])
 async def test_denying_a_subject_or_an_issuer_ends_all_its_tokens(path: Path, kind: str, name: str) -> None:
     """Whatever their jti, those of tomorrow too; somebody else's go on."""
     async with running_trust(path, now=lambda: NOW) as trust:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 from gate_helpers import make_gate
+from identity_helpers import named
 from patience import fail_after, times
 from trust_helpers import SECRET, Counted, rows
 
@@ -124,7 +125,7 @@ class World:
             self.ending.append((ApiKey(secret), ends))
         elif what == "revoke":
             until = None if self.chance.random() < 0.1 else self.anywhen(self.clock.now())
-            await self.registrar.revoke_token(frozenset({f"jti:{self.chance.random()}"}), until)
+            await self.registrar.revoke_token(frozenset({named(f"jti:{self.chance.random()}")}), until)
         elif what == "prune":
             await self.prune()
         else:
@@ -153,7 +154,7 @@ class World:
     async def end_well(self) -> None:
         """A true time at last, and a token that ended long before it: a random history need not prune one."""
         self.synchronized, self.system = True, max(self.system, self.clock.high_water()) + DAY
-        await self.registrar.revoke_token(frozenset({"jti:long ago"}), self.clock.now() - PRUNE_SECONDS - DAY)
+        await self.registrar.revoke_token(frozenset({named("jti:long ago")}), self.clock.now() - PRUNE_SECONDS - DAY)
         await self.prune()
 
     def revoked(self) -> set[tuple[Any, ...]]:
@@ -208,7 +209,7 @@ async def test_whatever_the_clock_does_nothing_expired_comes_back_and_nothing_va
                 world.keys.append(ApiKey(secret))
             gone, revoked = await world.api_keys.create(EDGED, name="gone", role="viewer")
             await world.api_keys.revoke(gone.key_id)
-            await world.registrar.revoke_token(frozenset({"jti:old"}), None)
+            await world.registrar.revoke_token(frozenset({named("jti:old")}), None)
             before = rows(path, everything)
             assert len(before) == 6
             while world.counts.get("jump", 0) < JUMPS:

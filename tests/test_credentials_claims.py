@@ -8,6 +8,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from identity_helpers import all_named, named
 
 from edged.credentials.callers import Caller
 from edged.credentials.claims import ClaimsRefused, Trust, read_caller, read_epoch
@@ -102,14 +103,14 @@ def test_role_and_roles_are_one_set() -> None:
 def test_a_token_is_known_by_its_jti_and_by_its_text() -> None:
     """Both can be revoked; without a jti the hash is its id (contract S0-8)."""
     hashed = hashlib.sha256(b"text").hexdigest()
-    named = read_caller({**GOOD, "jti": "j1"}, "text", issuer="", now=NOW)
-    assert (set(named.identities), named.credential_id) == ({"jti_of::j1", f"token:{hashed}"}, "j1")
-    assert named.shared == {"jti:j1"}
+    known = read_caller({**GOOD, "jti": "j1"}, "text", issuer="", now=NOW)
+    assert (known.identities, known.credential_id) == (all_named("jti_of::j1", f"token:{hashed}"), "j1")
+    assert known.shared == {named("jti:j1")}
     outside = read_caller({**GOOD, "jti": "j1"}, "text", now=NOW, issuer="https://a:8443")
-    assert outside.identities == {"jti_of:https%3A//a%3A8443:j1", f"token:{hashed}"}
+    assert outside.identities == all_named("jti_of:https%3A//a%3A8443:j1", f"token:{hashed}")
     for claims in (GOOD, {**GOOD, "jti": ""}):
         nameless = read_caller(claims, "text", issuer="", now=NOW)
-        assert (set(nameless.identities), nameless.credential_id) == ({f"token:{hashed}"}, hashed)
+        assert (nameless.identities, nameless.credential_id) == ({named(f"token:{hashed}")}, hashed)
 
 
 @pytest.mark.parametrize(

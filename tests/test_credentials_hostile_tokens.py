@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from gate_helpers import make_gate, verify
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from identity_helpers import all_named, named
 from patience import times
 
 from edged.access.admissions import Admissions
@@ -34,6 +35,7 @@ from edged.config.model import IssuerSettings
 from edged.credentials.callers import Streams, Token
 from edged.credentials.claims import Trust
 from edged.credentials.decision import Reason
+from edged.credentials.identities import ALL, Kind
 from edged.credentials.issuers import IssuerRecord, limit
 from edged.credentials.plain_json import DEEPEST
 from edged.credentials.roles import ROLES
@@ -667,18 +669,18 @@ CORPUS |= OUTSIDE_CORPUS
 
 #: Tokens of which one came of the other by refreshing: to revoke one is to revoke all.
 FAMILIES = {
-    "root": {"jti_of::root", "jti_of::root's child", "jti_of::root's grandchild"},
-    "child": {"jti_of::child's parent", "jti_of::child", "jti_of::child's child"},
-    "hash": {"jti_of::hash's parent", f"token:{hashlib.sha256(b'somebody else has it').hexdigest()}"},
-    "key": {"jti_of::key's child", "signing_key:key-9"},
+    "root": all_named("jti_of::root", "jti_of::root's child", "jti_of::root's grandchild"),
+    "child": all_named("jti_of::child's parent", "jti_of::child", "jti_of::child's child"),
+    "hash": all_named("jti_of::hash's parent", f"token:{hashlib.sha256(b'somebody else has it').hexdigest()}"),
+    "key": all_named("jti_of::key's child", "signing_key:key-9"),
 }  # fmt: skip
 #: The last line "now" for this subject: what edged itself issued before it says less.
 EPOCH = 5
 CORPUS |= {
     "revoked family": (Reason.REVOKED, [
-        craft(header, claims | {"jti": name.removeprefix("jti_of::"), "iat": NOW + 5}, sign)
+        craft(header, claims | {"jti": name.name, "iat": NOW + 5}, sign)
         for header, claims, sign in KINDS.values() for family in FAMILIES.values() for name in sorted(family)
-        if name.startswith("jti_of:")
+        if name.kind is Kind.JTI
     ]),
     "own, from before a line": (Reason.REVOKED, [
         craft(header, {**OWN, "sub": "eve", "iat": NOW + 5, "epoch": epoch}, sign)
@@ -738,12 +740,12 @@ def gate() -> Gate:
 
 def deny_some(ledger: Ledger) -> None:
     """What the corpus takes for revoked."""
-    ledger.deny(["jti:gone", "key:gone", "user:gone", f"token:{DENIED_HASH}"])
+    ledger.deny([named("jti:gone"), named("key:gone"), named("user:gone"), named(f"token:{DENIED_HASH}")])
     for name, names in FAMILIES.items():
-        ledger.join(f"family:{name}", NOW, NOW + 9999, names)
-    denied = next(name for name in FAMILIES["hash"] if name.startswith("token:"))
-    ledger.deny(["jti:root", "jti:child", denied, "signing_key:key-9"])
-    ledger.cut_off("user:eve", NOW - 10**9, None, EPOCH)
+        ledger.join(named(f"family:{name}"), NOW, NOW + 9999, names)
+    denied = next(name for name in FAMILIES["hash"] if name.kind is Kind.TOKEN)
+    ledger.deny([named("jti:root"), named("jti:child"), denied, named("signing_key:key-9")])
+    ledger.cut_off(named("user:eve"), NOW - 10**9, None, EPOCH)
 
 
 DENIED = craft(HS, CLAIMS | {"jti": "two"}, hs())
@@ -870,30 +872,30 @@ def test_a_revocation_hits_tokens_of_outside_issuers(gate: Gate, kind: str) -> N
     header, claims, sign = OUTSIDE_KINDS[kind]
     text = craft(header, claims | {"jti": kind}, sign)
     assert reason_of(gate, craft(header, claims | {"jti": "gone"}, sign)) == "revoked"
-    gate._ledger.deny(["signing_key:key-1", "signing_key:only", "signing_key:their/rsa="])
+    gate._ledger.deny([named("signing_key:key-1"), named("signing_key:only"), named("signing_key:their/rsa=")])
     assert reason_of(gate, text) == ""
     if header["alg"] == "ES256":
         signed, _, tail = text.rpartition(".")
         r, s = unb64(tail)[:32], int.from_bytes(unb64(tail)[32:])
         twin = f"{signed}.{b64(r + (ORDER - s).to_bytes(32))}"
         assert reason_of(gate, twin) == ""
-        gate._ledger.deny([f"token:{hashlib.sha256(twin.encode()).hexdigest()}"])
+        gate._ledger.deny([named(f"token:{hashlib.sha256(twin.encode()).hexdigest()}")])
         assert reason_of(gate, twin) == reason_of(gate, text) == "revoked"
     else:
-        gate._ledger.deny([f"token:{hashlib.sha256(text.encode()).hexdigest()}"])
+        gate._ledger.deny([named(f"token:{hashlib.sha256(text.encode()).hexdigest()}")])
         assert reason_of(gate, text) == "revoked"
     after = craft(header, claims | {"jti": "later", "iat": NOW + 1}, sign)
     if issuer := claims.get("iss"):
-        gate._ledger.cut_off(f"issuer:{issuer}", NOW)
+        gate._ledger.cut_off(named(f"issuer:{issuer}"), NOW)
         assert reason_of(gate, craft(header, claims | {"jti": "x"}, sign)) == "revoked"
         assert reason_of(gate, after) == ""
-        gate._ledger.deny([f"issuer:{issuer}"])
+        gate._ledger.deny([named(f"issuer:{issuer}")])
         assert reason_of(gate, after) == "revoked"
     else:
-        gate._ledger.cut_off("all", NOW)
+        gate._ledger.cut_off(ALL, NOW)
         assert reason_of(gate, craft(header, claims | {"jti": "x"}, sign)) == "revoked"
         assert reason_of(gate, after) == ""
-        gate._ledger.deny(["user:ann"])
+        gate._ledger.deny([named("user:ann")])
         assert reason_of(gate, after) == "revoked"
 
 
@@ -1093,7 +1095,7 @@ def test_a_revoked_token_stays_revoked_in_every_spelling(gate: Gate, kind: str) 
         assert reason_of(gate, spelled) == "malformed"
     if kind != "shared":
         assert reason_of(gate, craft(header, claims | {"jti": "three"}, sign)) == ""
-        gate._ledger.deny([f"signing_key:{header['kid']}"])
+        gate._ledger.deny([named(f"signing_key:{header['kid']}")])
         assert reason_of(gate, craft(header, claims | {"jti": "three"}, sign)) == "revoked"
         assert reason_of(gate, craft(header, claims | {"jti": "four"}, sign)) == "revoked"
 

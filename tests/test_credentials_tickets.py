@@ -7,15 +7,17 @@ from urllib.parse import quote
 
 from hypothesis import given
 from hypothesis import strategies as st
+from identity_helpers import all_named
 
 from edged.credentials.callers import Caller, Resource, Streams, parse_credential
 from edged.credentials.decision import decide
+from edged.credentials.identities import Identity
 from edged.credentials.roles import CAPABILITIES, ROLES
-from edged.credentials.tickets import digest, is_ticket, made_by, mint, renewed, ticket_caller
+from edged.credentials.tickets import digest, is_ticket, mint, renewed, ticket_caller
 from edged.logs import mask
 
 ADMIN = Caller(
-    "api_key", "key:1", frozenset({"admin"}), ROLES["admin"], identities=frozenset({"key:1", "secret:a"}),
+    "api_key", "key:1", frozenset({"admin"}), ROLES["admin"], identities=all_named("key:1", "secret:a"),
     credential_id="key_1", name="wall", permissions=("admin",), claims={"iat": 5}, expires=900.0,
 )  # fmt: skip
 VIEWER = replace(ADMIN, roles=frozenset({"viewer"}), capabilities=ROLES["viewer"], permissions=())
@@ -53,7 +55,7 @@ def test_no_other_door_takes_a_ticket_for_what_it_is() -> None:
 )
 def test_a_ticket_opens_one_camera_for_one_action(action: str, capability: str, camera: str) -> None:
     """An administrator's ticket, whatever it is shown for."""
-    caller = ticket_caller(ADMIN, action, "camera0", made_by("s"))  # type: ignore[arg-type]
+    caller = ticket_caller(ADMIN, action, "camera0", Identity.of_tickets("s"))  # type: ignore[arg-type]
     resource = Resource.of_camera(camera, "/dev/video0") if camera else Resource()
     allowed = decide(caller, capability, resource, now=0.0).allowed
     expected = camera == "camera0" and capability == {"read": "stream:read", "publish": "stream:publish"}[action]
@@ -62,8 +64,8 @@ def test_a_ticket_opens_one_camera_for_one_action(action: str, capability: str, 
 
 def test_a_ticket_answers_to_every_name_of_its_parent() -> None:
     """So that one revocation, suspension, cut-off or expiry reaches both; the log names the parent's credential."""
-    caller = ticket_caller(ADMIN, "read", "camera0", made_by("s"))
-    assert caller.identities == {"key:1", "secret:a", "tickets:s"}
+    caller = ticket_caller(ADMIN, "read", "camera0", Identity.of_tickets("s"))
+    assert caller.identities == all_named("key:1", "secret:a", "tickets:s")
     assert (caller.expires, caller.credential_id, caller.claims, caller.subject) == (
         900.0,
         "key_1",
@@ -75,10 +77,10 @@ def test_a_ticket_answers_to_every_name_of_its_parent() -> None:
 
 def test_a_newer_credential_of_the_same_subject_takes_over() -> None:
     """The end moves; the replaced secret is let go of, everything else of the old one still counts."""
-    held = ticket_caller(ADMIN, "read", "camera0", made_by("s"))
-    fresh = replace(ADMIN, identities=frozenset({"key:1", "secret:b", "jti:2"}), expires=5000.0)
+    held = ticket_caller(ADMIN, "read", "camera0", Identity.of_tickets("s"))
+    fresh = replace(ADMIN, identities=all_named("key:1", "secret:b", "jti:2"), expires=5000.0)
     taken = renewed(held, fresh)
-    assert taken.identities == {"key:1", "secret:b", "jti:2", "tickets:s"}
+    assert taken.identities == all_named("key:1", "secret:b", "jti:2", "tickets:s")
     assert (taken.expires, taken.parent, taken.method) == (5000.0, fresh, "ticket")
     assert taken.streams == Streams(read=frozenset({"camera0"}))
     assert decide(taken, "stream:read", Resource.of_camera("camera0"), now=0.0).allowed
@@ -86,7 +88,7 @@ def test_a_newer_credential_of_the_same_subject_takes_over() -> None:
 
 def test_somebody_else_s_or_a_weaker_credential_takes_over_nothing() -> None:
     """A session may change hands, or be narrowed: what was opened stays with the credential that opened it."""
-    held = ticket_caller(ADMIN, "read", "camera0", made_by("s"))
+    held = ticket_caller(ADMIN, "read", "camera0", Identity.of_tickets("s"))
     assert renewed(held, replace(ADMIN, subject="key:2")) is held
     assert renewed(held, VIEWER) is held
     assert renewed(ADMIN, ADMIN) is ADMIN, "no ticket at all"

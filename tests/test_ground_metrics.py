@@ -222,7 +222,7 @@ def test_gauges_are_asked_for_when_somebody_scrapes() -> None:
     metrics = make()
     open_now = {"ws": 2}
     metrics.gauges.watch(
-        denials_owed=lambda: 2,
+        pending_revocations=lambda: 2,
         sessions=lambda: open_now, connections=lambda: 7, children=lambda: {"mediamtx": 1, "unheard": 9},
         cameras=lambda: {"camera0": True, "camera1": None, "camera2": False}, mediamtx_version=lambda: "v1.20.1",
     )  # fmt: skip
@@ -230,7 +230,7 @@ def test_gauges_are_asked_for_when_somebody_scrapes() -> None:
     assert value(metrics, "edged_sessions", transport="ws") == 3
     assert value(metrics, "edged_sessions", transport="uds") == 0
     assert value(metrics, "edged_connections") == 7
-    assert value(metrics, "edged_denials_owed") == 2
+    assert value(metrics, "edged_revocations_pending") == 2
     assert value(metrics, "edged_child_up", child="mediamtx") == 1
     assert value(metrics, "edged_camera_up", camera="camera1") == 0
     assert [value(metrics, "edged_cameras", state=state) for state in ("connected", "disconnected", "error")] == [

@@ -14,13 +14,14 @@ import pytest
 import trio
 import trio.testing
 from daemon_helpers import Conversation, RunningDaemon, running_daemon
+from identity_helpers import named
 from patience import fail_after
 from trust_helpers import SECRET, TrustStack, busy_writer, open_trust, rows, running_trust, until
 
 from edged.access.authority import EDGED
 from edged.clock import iso
 from edged.credentials.callers import Token
-from edged.credentials.names import issuer_identity, user_identity
+from edged.credentials.identities import Identity
 from edged.credentials.tokens import sign
 from edged.errors import InvalidState, NotFound, Refused
 
@@ -38,7 +39,7 @@ async def make(trust: TrustStack, name: str, role: str = "admin", **values: Any)
 
 
 def revoke(trust: TrustStack, subject: str) -> Coroutine[Any, Any, None]:
-    return trust.users.revoke(user_identity(subject), "subject")
+    return trust.users.revoke(Identity.of_user(subject), "subject")
 
 
 def able(trust: TrustStack) -> set[str]:
@@ -101,7 +102,7 @@ async def test_a_revocation_that_hits_all_administrators_at_once_names_them_all(
         lambda users, name: users.disable(name),
         lambda users, name: users.update(EDGED, name, {"role": "operator"}),
         lambda users, name: users.update(EDGED, name, {"permissions": ("camera:read",)}),
-        lambda users, name: users.revoke(user_identity(name), "subject"),
+        lambda users, name: users.revoke(Identity.of_user(name), "subject"),
     ],
     ids=["delete", "disable", "demote", "narrow", "revoke"],
 )
@@ -203,9 +204,9 @@ async def test_our_own_issuer_is_not_revoked_for_good(path: Path) -> None:
     async with running_trust(path) as trust:
         for _ in range(2):
             with pytest.raises(InvalidState, match=r"own issuer.*before=now"):
-                await trust.users.revoke(issuer_identity("edged"), "issuer")
+                await trust.users.revoke(Identity.of_issuer("edged"), "issuer")
             await make(trust, "ann" if trust.users.is_empty() else "bob")
-        await trust.users.revoke(issuer_identity("somebody-else"), "issuer")
+        await trust.users.revoke(Identity.of_issuer("somebody-else"), "issuer")
         assert able(trust) == {"ann", "bob"}
 
 
@@ -213,7 +214,7 @@ async def test_the_tokens_of_so_far_end_whoever_they_are_of(path: Path) -> None:
     """A line up to now is drawn for the last administrator and for our own issuer: they log in again."""
     async with running_trust(path) as trust:
         await make(trust, "ann")
-        for scope in (user_identity("ann"), issuer_identity("edged")):
+        for scope in (Identity.of_user("ann"), Identity.of_issuer("edged")):
             inside = trust.inside(trust.token("ann"))
             await trust.revocations.cut_off(scope, None)
             assert inside == [("revoked", "")]
@@ -224,9 +225,9 @@ async def test_where_our_issuer_was_revoked_all_can_be_removed(path: Path) -> No
     """Of an earlier version's word: nobody can get in, so that nobody is the last who can; and it may be said again."""
     async with running_trust(path) as trust:
         await make(trust, "ann")
-        await trust.registrar.revoke_token(frozenset({"issuer:edged"}), None, kind="issuer")
+        await trust.registrar.revoke_token(frozenset({named("issuer:edged")}), None, kind="issuer")
         assert able(trust) == set()
-        await trust.users.revoke(issuer_identity("edged"), "issuer")
+        await trust.users.revoke(Identity.of_issuer("edged"), "issuer")
         await trust.users.delete("ann")
 
 

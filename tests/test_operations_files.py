@@ -13,6 +13,7 @@ import trio
 from gate_helpers import make_gate
 from hypothesis import given
 from hypothesis import strategies as st
+from identity_helpers import named
 from patience import fail_after
 from services_helpers import running_services
 from trust_helpers import SECRET, TrustStack, busy_writer
@@ -92,7 +93,7 @@ async def test_a_token_is_for_one_user_and_its_maker_acts_for_that_one(tmp_path:
 async def test_while_no_key_may_sign_nothing_is_made(tmp_path: Path) -> None:
     """Contract 5.3: 503 while the RS256 key is distrusted and no other has taken over."""
     async with opened(tmp_path) as box:
-        box.trust.ledger.deny({"signing_key:key-1"})
+        box.trust.ledger.deny({named("signing_key:key-1")})
         with pytest.raises(DependencyFailed, match="no RS256 key"):
             await box.generate()
 
@@ -134,7 +135,7 @@ async def test_a_files_token_is_good_at_one_door_only(tmp_path: Path) -> None:
         assert caught.value.reason == "role_denied"
         assert not len(box.trust.admissions)
         # What has ended says so first (contract 7.6).
-        box.trust.ledger.deny({"user:ann"})
+        box.trust.ledger.deny({named("user:ann")})
         assert box.refusal(Token(text)) == box.refusal(Token(text), at_files=True) == "revoked"
 
 

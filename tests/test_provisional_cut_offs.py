@@ -19,12 +19,12 @@ from patience import times
 from trust_helpers import SECRET, BrokenCommits, Counted, rows
 
 from edged.access.admissions import Admissions
-from edged.access.ledger import ALL, Ledger
+from edged.access.ledger import Ledger
 from edged.accounts.registrar import Registrar
 from edged.accounts.revocations import Revocations
 from edged.clock import Boot, Clock
 from edged.credentials.callers import Token
-from edged.credentials.names import issuer_identity, user_identity
+from edged.credentials.identities import ALL, Identity
 from edged.credentials.tokens import sign
 from edged.errors import Refused, StoreFailed
 from edged.reactions import clock_upkeep
@@ -38,7 +38,7 @@ WEEK = 7 * DAY
 YEAR_2099 = 4_070_908_800.0
 #: A clock that runs on its own may be wrong by so much, as a share of the time that passes.
 DRIFT = 4e-4
-ANN, BOB = user_identity("ann"), user_identity("bob")
+ANN, BOB = Identity.of_user("ann"), Identity.of_user("bob")
 
 
 @dataclass
@@ -122,10 +122,10 @@ def box(tmp_path: Path) -> Box:
     return Box(tmp_path / "trust.db")
 
 
-@pytest.mark.parametrize("scope", [ALL, ANN, issuer_identity("camera-service")])
+@pytest.mark.parametrize("scope", [ALL, ANN, Identity.of_issuer("camera-service")], ids=str)
 @pytest.mark.parametrize("restart", ["none", "same boot", "other boot"])
 async def test_a_clock_that_is_behind_lets_nothing_in_that_was_revoked_by_it(
-    box: Box, scope: str, restart: str
+    box: Box, scope: Identity, restart: str
 ) -> None:
     """Thirty days behind, `before: now`, then the time server is heard: a token of a week before the line is refused,
     also when edged or the machine was started again in between; one of after the start is good."""
@@ -194,12 +194,12 @@ async def test_who_is_inside_by_what_was_revoked_is_put_out_when_the_line_moves_
         # In force before it is on the disk.
         assert out == ["ann revoked"]
         assert (box.reason(text), box.reason(other)) == ("revoked", "")
-        assert rows(box.path, "SELECT scope FROM provisional_cut_offs") == [(ANN,)]
+        assert rows(box.path, "SELECT scope FROM provisional_cut_offs") == [(str(ANN),)]
         assert [provisional for *_, provisional in await box.lines()] == [False]
         await broken.mend()
-        await box.registrar.settle(box.registrar.owe({}))
+        await box.registrar.settle(box.registrar.add_pending([]))
     assert rows(box.path, "SELECT scope FROM provisional_cut_offs") == []
-    assert rows(box.path, "SELECT scope FROM cut_offs") == [(ANN,)]
+    assert rows(box.path, "SELECT scope FROM cut_offs") == [(str(ANN),)]
 
 
 async def test_a_provisional_line_that_falls_takes_no_firm_one_with_it(box: Box) -> None:
@@ -332,7 +332,7 @@ def test_a_boot_counts_seconds_that_no_clock_moves(tmp_path: Path, monkeypatch: 
 class Line:
     """When a line was really drawn; the first real time after that at which the clock was trusted, if it was."""
 
-    scope: str
+    scope: Identity
     drawn: float
     settled: float | None
 
@@ -357,7 +357,7 @@ class Model:
             return
         assert abs(box.clock.now() - box.true) < 1
         for text, subject, issued in self.tokens:
-            mine = [line for line in self.lines if line.scope in (ALL, user_identity(subject))]
+            mine = [line for line in self.lines if line.scope in (ALL, Identity.of_user(subject))]
             reason = box.reason(text)
             if any(issued <= line.drawn for line in mine):
                 assert reason == "revoked", (issued - NOW, [line.drawn - NOW for line in mine])

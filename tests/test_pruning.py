@@ -14,17 +14,19 @@ import pytest
 import trio
 import trio.testing
 from gate_helpers import make_gate, verify
+from identity_helpers import all_named, named
 from trust_helpers import BrokenCommits, Counted, busy_writer, change_nothing, open_trust, rows, running_trust, until
 
 from edged.access.admissions import Admissions
 from edged.access.authority import EDGED
-from edged.access.ledger import ALL, Ledger
+from edged.access.ledger import Ledger
 from edged.accounts.refreshes import Refreshes
 from edged.accounts.registrar import Registrar
 from edged.accounts.revocations import PRUNE_SECONDS, Revocations
 from edged.clock import Boot, Clock
 from edged.credentials.callers import Caller, Token
 from edged.credentials.claims import LEEWAY, Trust
+from edged.credentials.identities import ALL
 from edged.credentials.tokens import SharedSecret, TokenRefused, sign
 from edged.errors import Overloaded, Refused, StoreFailed
 from edged.reactions import clock_upkeep
@@ -56,8 +58,9 @@ async def test_only_what_ended_long_ago_is_deleted_and_only_of_tokens(path: Path
     async with running_trust(path, now=lambda: at[0]) as trust:
         record, _ = await trust.api_keys.create(EDGED, name="k", role="viewer")
         for names, until_ in [
-            ({"jti:over", f"token:{'0' * 64}"}, NOW + 60), ({"jti:later"}, NOW + 61), ({"jti:unknown"}, None),
-            ({"user:ada"}, NOW), ({"issuer:x"}, NOW), ({"signing_key:key-1"}, NOW),
+            (all_named("jti:over", f"token:{'0' * 64}"), NOW + 60), ({named("jti:later")}, NOW + 61),
+            ({named("jti:unknown")}, None),
+            ({named("user:ada")}, NOW), ({named("issuer:x")}, NOW), ({named("signing_key:key-1")}, NOW),
         ]:  # fmt: skip
             await trust.registrar.revoke_token(frozenset(names), until_)
         await trust.api_keys.revoke(record.key_id)
@@ -69,24 +72,24 @@ async def test_only_what_ended_long_ago_is_deleted_and_only_of_tokens(path: Path
         assert await trust.revocations.prune(at[0]) == 2
         left = everything - {"jti:over", f"token:{'0' * 64}"}
         assert denied_on_disk(path) == left
-        assert trust.ledger.denied == left
+        assert set(map(str, trust.ledger.denied)) == left
         assert rows(path, "SELECT value FROM meta WHERE name IN ('pruned', 'high_water')") == [(at[0],)] * 2
 
 
 async def test_what_is_denied_again_while_it_is_being_deleted_stays_denied(path: Path) -> None:
     """Another word for good, said in the middle: in memory and on the disk."""
     async with running_trust(path, now=lambda: NOW) as trust:
-        await trust.registrar.revoke_token(frozenset({"jti:one"}), NOW - 9 * DAY)
-        await trust.registrar.revoke_token(frozenset({"jti:two"}), NOW - 9 * DAY)
+        await trust.registrar.revoke_token(frozenset({named("jti:one")}), NOW - 9 * DAY)
+        await trust.registrar.revoke_token(frozenset({named("jti:two")}), NOW - 9 * DAY)
         async with trio.open_nursery() as nursery:
             async with busy_writer(trust.db):
                 nursery.start_soon(trust.revocations.prune, NOW)
                 await until(lambda: trust.registrar.said is not None)
                 await trio.testing.wait_all_tasks_blocked()
-                pending = trust.registrar.revoke_token(frozenset({"jti:one"}), None)
+                pending = trust.registrar.revoke_token(frozenset({named("jti:one")}), None)
             await pending
         await trust.registrar.grant(EDGED, change_nothing).outcome()
-        assert trust.ledger.denied == {"jti:one"}
+        assert trust.ledger.denied == {named("jti:one")}
         await until(lambda: denied_on_disk(path) == {"jti:one"})
         assert await trust.revocations.prune(NOW + 99 * DAY) == 0
 
@@ -94,7 +97,7 @@ async def test_what_is_denied_again_while_it_is_being_deleted_stays_denied(path:
 async def test_a_disk_that_fails_deletes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory and disk say what they said; what was denied again meanwhile is written when it is mended."""
     async with running_trust(path, now=lambda: NOW) as trust:
-        await trust.registrar.revoke_token(frozenset({"jti:one"}), NOW - 9 * DAY)
+        await trust.registrar.revoke_token(frozenset({named("jti:one")}), NOW - 9 * DAY)
         broken = await BrokenCommits(trust.db).begin()
         with pytest.raises(StoreFailed):
             await trust.revocations.prune(NOW)
@@ -113,11 +116,11 @@ async def test_a_disk_that_fails_deletes_nothing(path: Path, monkeypatch: pytest
         async with trio.open_nursery() as nursery:
             nursery.start_soon(fail)
             await trio.to_thread.run_sync(begun.wait, 30)
-            trust.registrar.revoke_token(frozenset({"jti:one"}), None).close()
+            trust.registrar.revoke_token(frozenset({named("jti:one")}), None).close()
             release.set()
-        assert trust.ledger.denied == {"jti:one"}
+        assert trust.ledger.denied == {named("jti:one")}
         await broken.mend()
-        await trust.registrar.settle(trust.registrar.owe({}))
+        await trust.registrar.settle(trust.registrar.add_pending([]))
         assert rows(path, "SELECT identity, until FROM revocations") == [("jti:one", None)]
 
 
@@ -125,18 +128,25 @@ async def test_families_go_with_their_last_token(path: Path) -> None:
     """Their claims, their names and their denial; the names of one that lives stay, on disk and in memory."""
     async with open_trust(path, now=lambda: NOW) as trust:
         ledger = trust.ledger
-        ledger.deny({"jti_of::named"})
-        ledger.join("family:old", NOW - 30 * DAY, NOW - 9 * DAY, {"jti_of::a", "jti_of::shared", "jti_of::named"})
-        ledger.join("family:new", NOW, NOW + 60, {"jti_of::b", "jti_of::shared", "signing_key:key-1"})
-        assert ledger.families_of({"jti_of::shared"}) == {"family:old", "family:new"}
-        assert {"family:old", "jti_of::a", "jti_of::shared"} <= ledger.denied
-        ledger.forget({"family:old"}, ["family:old"])
-        assert ledger.denied == {"jti_of::named"}
-        assert ledger.families.keys() == {"family:new"}
-        assert ledger.families_of({"jti_of::a", "jti_of::shared", "signing_key:key-1"}) == {"family:new"}
-        ledger.forget((), ["family:old"])
-        ledger.deny({"signing_key:key-1"})
-        assert {"family:new", "jti_of::b", "jti_of::shared"} <= ledger.denied
+        ledger.deny({named("jti_of::named")})
+        ledger.join(
+            named("family:old"),
+            NOW - 30 * DAY,
+            NOW - 9 * DAY,
+            all_named("jti_of::a", "jti_of::shared", "jti_of::named"),
+        )
+        ledger.join(named("family:new"), NOW, NOW + 60, all_named("jti_of::b", "jti_of::shared", "signing_key:key-1"))
+        assert ledger.families_of({named("jti_of::shared")}) == all_named("family:old", "family:new")
+        assert all_named("family:old", "jti_of::a", "jti_of::shared") <= ledger.denied
+        ledger.forget({named("family:old")}, [named("family:old")])
+        assert ledger.denied == {named("jti_of::named")}
+        assert ledger.families.keys() == {named("family:new")}
+        assert ledger.families_of(all_named("jti_of::a", "jti_of::shared", "signing_key:key-1")) == {
+            named("family:new")
+        }
+        ledger.forget((), [named("family:old")])
+        ledger.deny({named("signing_key:key-1")})
+        assert all_named("family:new", "jti_of::b", "jti_of::shared") <= ledger.denied
 
 
 class Turned:

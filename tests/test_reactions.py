@@ -13,6 +13,7 @@ import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from identity_helpers import named
 
 from edged.access.admissions import Admissions, Ended
 from edged.clock import Clock
@@ -25,7 +26,7 @@ from edged.mediamtx.server_state import ServerState
 from edged.mediamtx.viewers import Viewers
 from edged.reactions import clock_upkeep, mediamtx, revocations
 
-CALLER = Caller("api_key", "key:1", frozenset(), frozenset(), identities=frozenset({"key:1"}))
+CALLER = Caller("api_key", "key:1", frozenset(), frozenset(), identities=frozenset({named("key:1")}))
 
 
 @dataclass
@@ -116,7 +117,7 @@ async def test_a_sweep_of_a_server_that_does_not_answer_is_told_and_survived(
     with feed.subscribe() as reader:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(revocations.follow, reader, admissions, server.viewers, trio.current_time)
-            feed.publish(Ended(frozenset({"key:1"}), trio.current_time()))
+            feed.publish(Ended(frozenset({named("key:1")}), trio.current_time()))
             await trio.sleep(2)
             server.fails = False
             await trio.sleep(2)
@@ -132,7 +133,7 @@ async def test_sweeps_follow_a_revocation_at_their_times(autojump_clock: trio.te
             nursery.start_soon(revocations.follow, reader, admissions, server.viewers, trio.current_time)
             await trio.sleep(5)
             began = trio.current_time()
-            feed.publish(Ended(frozenset({"key:1"}), began))
+            feed.publish(Ended(frozenset({named("key:1")}), began))
             await trio.sleep(29)
             nursery.cancel_scope.cancel()
     assert [round(look - began, 2) for look in server.looks] == [0.3, *range(1, 13)]
@@ -162,7 +163,7 @@ def test_every_revocation_is_followed_by_all_its_sweeps(times: list[float]) -> N
                 nursery.start_soon(revocations.follow, reader, admissions, server.viewers, trio.current_time)
                 for pause in times:
                     await trio.sleep(pause)
-                    feed.publish(Ended(frozenset({"key:1"}), trio.current_time()))
+                    feed.publish(Ended(frozenset({named("key:1")}), trio.current_time()))
                 last = trio.current_time()
                 await trio.sleep(12.1)
                 nursery.cancel_scope.cancel()
@@ -177,7 +178,7 @@ async def test_a_reader_that_lost_revocations_sweeps_all_the_same(autojump_clock
     admissions, server, feed = Admissions(), Server([session("stranger")]), Feed[Ended]()
     with feed.subscribe(1) as reader:
         for _ in range(3):
-            feed.publish(Ended(frozenset({"key:1"}), trio.current_time()))
+            feed.publish(Ended(frozenset({named("key:1")}), trio.current_time()))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(revocations.follow, reader, admissions, server.viewers, trio.current_time)
             await trio.sleep(0.6)

@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 import trio
 import trio.testing
+from identity_helpers import named
 
 from edged.access.admissions import Admissions
 from edged.credentials.callers import Caller
@@ -15,7 +16,7 @@ from edged.errors import DependencyFailed
 from edged.mediamtx.viewers import Viewers
 from edged.reactions.viewers import FIRST_LOOK_SECONDS, LOOK_SECONDS, SHARE, follow
 
-VIEWER = Caller("api_key", "s", frozenset(), frozenset(), identities=frozenset({"key:a"}))
+VIEWER = Caller("api_key", "s", frozenset(), frozenset(), identities=frozenset({named("key:a")}))
 OURS = Caller(method="internal", subject="edged", roles=frozenset(), capabilities=frozenset())
 
 

@@ -9,12 +9,13 @@ import pytest
 import trio
 import trio.testing
 from daemon_helpers import Conversation, RunningDaemon, ended, make_config, running_daemon
+from identity_helpers import named
 from patience import fail_after
 from trust_helpers import BrokenCommits, TrustStack, busy_writer, open_trust, running_trust
 
 from edged.access.authority import EDGED
 from edged.credentials.callers import ApiKey
-from edged.credentials.names import issuer_identity, user_identity
+from edged.credentials.identities import Identity
 from edged.errors import StoreFailed
 
 HASH = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA"
@@ -47,9 +48,9 @@ async def test_the_keys_rest_before_it_is_on_disk_and_after_a_restart(path: Path
         free = (await trust.api_keys.create(EDGED, name="free", role="viewer"))[1]
         out, stays = (trust.inside(trust.gate.authenticate(ApiKey(key), "ws")) for key in (ann, bob))
         if again:
-            await trust.users.revoke(user_identity(subject), "subject")
+            await trust.users.revoke(Identity.of_user(subject), "subject")
         async with busy_writer(trust.db):
-            due = trust.users.revoke(user_identity(subject), "subject")
+            due = trust.users.revoke(Identity.of_user(subject), "subject")
             assert (out, stays) == ([("suspended", "")], [])
             assert [trust.lets_in(key) for key in (ann, bob, root, free)] == [False, True, True, True]
             assert [status(trust, name) for name in ("of ann", "of bob", "free")] == ["suspended", "active", "active"]
@@ -68,9 +69,9 @@ async def test_whoever_asks_by_such_a_key_is_answered_first(path: Path) -> None:
         admission = trust.gate.admit(
             trust.gate.authenticate(ApiKey(ann), "ws"), "ws", lambda cause, by: out.append((cause, by)), session="mine"
         )
-        await trust.users.revoke(user_identity("ann"), "subject", "mine")
+        await trust.users.revoke(Identity.of_user("ann"), "subject", "mine")
         assert out == [("suspended", "mine")]
-        assert not trust.admissions.of(f"key:{admission.caller.credential_id}")
+        assert not trust.admissions.of(named(f"key:{admission.caller.credential_id}"))
 
 
 @pytest.mark.parametrize("line", [None, 0.0])
@@ -80,10 +81,10 @@ async def test_a_mere_cut_off_leaves_the_keys_alone(path: Path, line: float | No
         await make(trust, "root", "admin")
         ann = await make(trust, "ann")
         inside = trust.inside(trust.gate.authenticate(ApiKey(ann), "ws"))
-        await trust.revocations.cut_off(user_identity("ann"), line)
-        await trust.users.revoke(issuer_identity("elsewhere"), "issuer")
+        await trust.revocations.cut_off(Identity.of_user("ann"), line)
+        await trust.users.revoke(Identity.of_issuer("elsewhere"), "issuer")
         for subject in ("an", "anna", "user_", "user_user_ann", "Ann", "bob"):
-            await trust.users.revoke(user_identity(subject), "subject")
+            await trust.users.revoke(Identity.of_user(subject), "subject")
         assert (inside, trust.lets_in(ann), status(trust, "of ann")) == ([], True, "active")
     async with open_trust(path) as trust:
         assert trust.lets_in(ann)
@@ -95,7 +96,7 @@ async def test_nothing_that_becomes_of_key_or_owner_wakes_the_key(path: Path) ->
     async with running_trust(path) as trust:
         await make(trust, "root", "admin")
         secrets = [await make(trust, "ann")]
-        await trust.users.revoke(user_identity("ann"), "subject")
+        await trust.users.revoke(Identity.of_user("ann"), "subject")
         (key_id,) = trust.ledger.keys_of("ann")
         await trust.api_keys.suspend(key_id)
         await trust.api_keys.resume(EDGED, key_id)
@@ -134,7 +135,7 @@ async def test_a_key_on_its_way_to_the_disk_is_born_resting(path: Path) -> None:
             for work in (create, give):
                 nursery.start_soon(work)
                 await trio.testing.wait_all_tasks_blocked()
-            due = trust.users.revoke(user_identity("ann"), "subject")
+            due = trust.users.revoke(Identity.of_user("ann"), "subject")
         await due
         while len(made) < 2:
             await trio.sleep(0.002)
@@ -149,10 +150,10 @@ async def test_they_rest_on_a_disk_that_fails(path: Path) -> None:
         ann = await make(trust, "ann")
         broken = await BrokenCommits(trust.db).begin()
         with pytest.raises(StoreFailed, match="in force now, but not saved"):
-            await trust.users.revoke(user_identity("ann"), "subject")
+            await trust.users.revoke(Identity.of_user("ann"), "subject")
         assert not trust.lets_in(ann)
         await broken.mend()
-        await trust.users.revoke(user_identity("ann"), "subject")
+        await trust.users.revoke(Identity.of_user("ann"), "subject")
     async with open_trust(path) as trust:
         assert not trust.lets_in(ann)
 

@@ -15,6 +15,7 @@ import trio
 import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from identity_helpers import named
 from keyring_helpers import HOUR, POOL, START, Bench, Time, from_pool, kid_of_token, opened
 from patience import times
 from trust_helpers import BrokenCommits, busy_writer, rows
@@ -203,7 +204,7 @@ async def test_a_leaked_key_is_replaced_at_once(tmp_path: Path, waiting: bool) -
         await bench.sign()
         if waiting:
             await bench.keyring.create(EDGED, "ES256")
-        bench.denied.add("signing_key:key-2")
+        bench.denied.add(named("signing_key:key-2"))
         assert bench.published() == (["key-1", "key-3"] if waiting else ["key-1"])
         assert (await bench.keyring.retire(EDGED, "key-2", at_once=True)).state == "retired"
         assert bench.states() == {"key-1": "current", "key-2": "retired", "key-3": "current"}

@@ -7,10 +7,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from identity_helpers import named
 from trust_helpers import rows
 
 from edged.access.ledger import Ledger
-from edged.credentials.names import any_jti_identity, jti_identity
+from edged.credentials.identities import Identity
 from edged.errors import StartFailed
 from edged.store import refreshes
 from edged.store.database import Database
@@ -190,12 +191,12 @@ async def test_a_family_of_an_earlier_version_still_ends_with_each_of_its_tokens
         )
     async with Database.open(path, TRUST, name="trust") as db:
         (family,) = db.read_now(refreshes.load)
-    assert family.identities == {jti_identity("", "a:1"), jti_identity("", "b"), "token:" + "0" * 64}
-    for name in (any_jti_identity("b"), jti_identity("", "b")):
+    assert family.members == {Identity.of_jti("", "a:1"), Identity.of_jti("", "b"), named("token:" + "0" * 64)}
+    for name in (Identity.of_any_jti("b"), Identity.of_jti("", "b")):
         ledger = Ledger()
-        ledger.join(family.family_id, family.started, family.until, family.identities)
+        ledger.join(family.identity, family.started, family.until, family.members)
         ledger.deny({name} | ledger.families_of({name}))
-        assert jti_identity("", "a:1") in ledger.denied
+        assert Identity.of_jti("", "a:1") in ledger.denied
 
 
 @pytest.mark.parametrize("migrations", [TRUST, USAGE])

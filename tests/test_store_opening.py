@@ -196,7 +196,7 @@ async def test_whoever_begins_anew_has_no_keys_and_refuses_every_token_of_before
         assert lineage.commits == 3
         assert lineage.epoch > 6
         (line,) = db.read_now(load_cut_offs)
-        assert (line.scope, line.before, line.epoch) == ("all", before.timestamp(), lineage.epoch)
+        assert (str(line.scope), line.before, line.epoch) == ("all", before.timestamp(), lineage.epoch)
     kept = Reserve(reserve)
     kept.find()
     assert kept.commits == 3

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from identity_helpers import named
 
 from edged.credentials.api_keys import KeyRecord
+from edged.credentials.identities import ALL
 from edged.store import api_keys, cameras, meta, revocations, usage
 from edged.store.cameras import Slot
 from edged.store.migrations import TRUST, USAGE, migrate
@@ -34,7 +36,7 @@ def counting() -> Iterator[sqlite3.Connection]:
 
 def test_revocations_come_back(trust: sqlite3.Connection) -> None:
     """Identity, time, end and reason, in the order of their times."""
-    items = [Revocation("key:key_1", 1.0, None, "key"), Revocation("jti:j", 2.0, 99.0, "token")]
+    items = [Revocation(named("key:key_1"), 1.0, None, "key"), Revocation(named("jti:j"), 2.0, 99.0, "token")]
     revocations.add(trust, items[::-1])
     assert revocations.load(trust) == items
 
@@ -44,9 +46,9 @@ def test_a_revoked_key_is_marked_in_the_same_breath(trust: sqlite3.Connection) -
     trust.row_factory = sqlite3.Row
     record = KeyRecord(key_id="key_1", name="k", role="viewer", digest=b"d", created_at=1.0)
     api_keys.insert(trust, record)
-    revocations.add(trust, [Revocation("jti:key_1", 2.0), Revocation("key:key_2", 2.0)])
+    revocations.add(trust, [Revocation(named("jti:key_1"), 2.0), Revocation(named("key:key_2"), 2.0)])
     assert api_keys.load(trust) == [record]
-    revocations.add(trust, [Revocation("key:key_1", 3.0)])
+    revocations.add(trust, [Revocation(named("key:key_1"), 3.0)])
     assert api_keys.load(trust) == [replace(record, revoked_at=3.0)]
 
 
@@ -57,9 +59,9 @@ def test_a_revocation_said_twice_keeps_the_later_end(
     trust: sqlite3.Connection, first: float | None, second: float | None, until: float | None
 ) -> None:
     """The first time and reason stay; no known end is the latest end."""
-    revocations.add(trust, [Revocation("jti:j", 1.0, first, "token")])
-    revocations.add(trust, [Revocation("jti:j", 2.0, second, "again")])
-    assert revocations.load(trust) == [Revocation("jti:j", 1.0, until, "token")]
+    revocations.add(trust, [Revocation(named("jti:j"), 1.0, first, "token")])
+    revocations.add(trust, [Revocation(named("jti:j"), 2.0, second, "again")])
+    assert revocations.load(trust) == [Revocation(named("jti:j"), 1.0, until, "token")]
 
 
 def test_slots_come_back_by_number(trust: sqlite3.Connection) -> None:
@@ -122,8 +124,12 @@ def test_root_s_high_water_mark_may_be_lower(trust: sqlite3.Connection) -> None:
 
 def test_the_latest_line_of_each_scope_is_kept(trust: sqlite3.Connection) -> None:
     """Cut-offs combine by maximum: an earlier one changes nothing, a later one takes its place (contract 10.8)."""
-    first, later, other = CutOff("all", 50.0, 1.0, "leak"), CutOff("all", 60.0, 2.0), CutOff("user:ann", 9.0, 3.0)
-    for item in (first, CutOff("all", 40.0, 1.5, "late news"), other):
+    first, later, other = (
+        CutOff(ALL, 50.0, 1.0, "leak"),
+        CutOff(ALL, 60.0, 2.0),
+        CutOff(named("user:ann"), 9.0, 3.0),
+    )
+    for item in (first, CutOff(ALL, 40.0, 1.5, "late news"), other):
         revocations.cut_off(trust, item)
     assert revocations.load_cut_offs(trust) == [first, other]
     revocations.cut_off(trust, later)

@@ -212,9 +212,9 @@ async def test_health_is_healthy_degraded_or_unhealthy(site: Site, tmp_path: Pat
 
 async def test_health_says_how_many_denials_a_restart_would_undo(site: Site) -> None:
     """Degraded and still ready: they are in force. One that is just on its route to the disk is no cause for alarm."""
-    site.registrar.owed = 1
+    site.registrar.pending = 1
     assert (await site.ask("GET", "/health")).json["status"] == "healthy"
-    site.registrar.owed, site.registrar.is_late = 3, True
+    site.registrar.pending, site.registrar.is_late = 3, True
     for path in ("/healthz", "/health"):
         reply = await site.ask("GET", path)
         assert (reply.status, reply.json["status"]) == (200, "degraded")

@@ -19,13 +19,14 @@ from services_helpers import make_services
 from edged import operations
 from edged.access.admissions import Admissions
 from edged.access.authority import Authority
-from edged.access.ledger import Ledger, key_identity
+from edged.access.ledger import Ledger
 from edged.accounts.first_admin import FirstAdmin
 from edged.cameras.entries import CameraEntry
 from edged.cameras.model import Camera, Status
 from edged.clock import Clock
 from edged.credentials.api_keys import KeyRecord, mint, mint_secret
 from edged.credentials.callers import Peer
+from edged.credentials.identities import Identity
 from edged.credentials.tokens import SharedSecret, issue_claims, sign
 from edged.errors import InvalidState, NotFound
 from edged.library.disks import Disks
@@ -98,7 +99,7 @@ class ApiKeys:
     async def revoke(self, key_id: str, by: str = "") -> KeyRecord:
         record = replace(self.find(key_id), revoked_at=self._clock.now())
         self._ledger.put_key(record)
-        self._admissions.end({key_identity(key_id)}, "revoked", by)
+        self._admissions.end({Identity.of_key(key_id)}, "revoked", by)
         await trio.lowlevel.checkpoint()
         return record
 

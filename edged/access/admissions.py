@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from edged.credentials.callers import NOTHING, Caller, Resource, Transport
+from edged.credentials.identities import Identity
 from edged.feeds import Feed
 
 #: Why someone was put out; `ended`: by somebody's wish, the credential is as good as before.
@@ -81,7 +82,7 @@ class Listed(Protocol):
 class Ended:
     """The right to be inside ended just now: that of these identities (none: of some sessions); monotonic seconds."""
 
-    identities: frozenset[str]
+    identities: frozenset[Identity]
     at: float
 
 
@@ -98,7 +99,7 @@ class Admissions:
         self._count_end = count_end
         #: Told as soon as it is in force, also where nobody was found inside: a session may be on its way in.
         self.endings: Feed[Ended] = Feed()
-        self._by_identity: dict[str, set[Admission]] = {}
+        self._by_identity: dict[Identity, set[Admission]] = {}
         self._by_session: dict[tuple[str, str], Admission] = {}
         self._by_id: dict[str, Admission] = {}
         self._all: set[Admission] = set()
@@ -152,8 +153,8 @@ class Admissions:
                 self._somebody_watches.set()
         self._all.add(admission)
         self._by_id[admission.id] = admission
-        for name in caller.bonds:
-            self._by_identity.setdefault(name, set()).add(admission)
+        for each in caller.revocation_ids:
+            self._by_identity.setdefault(each, set()).add(admission)
         self._note_deadline(deadline)
         return admission
 
@@ -168,13 +169,13 @@ class Admissions:
                 self._watching[admission.transport] -= 1
         if admission.begun is not None and self._begun.get(admission.begun) is admission:
             del self._begun[admission.begun]
-        for name in admission.caller.bonds:
+        for name in admission.caller.revocation_ids:
             if group := self._by_identity.get(name):
                 group.discard(admission)
                 if not group:
                     del self._by_identity[name]
 
-    def end(self, identities: Iterable[str], cause: Cause, by: str = "") -> list[Admission]:
+    def end(self, identities: Iterable[Identity], cause: Cause, by: str = "") -> list[Admission]:
         """Put out everyone who answers to one of these; returns those who were present. Never waits."""
         return self.put_out({each for name in identities for each in self.of(name)}, cause, by)
 
@@ -186,16 +187,16 @@ class Admissions:
             self._put_out(admission, cause, by, since)
         return present
 
-    def tell(self, identities: Iterable[str] = ()) -> None:
+    def tell(self, identities: Iterable[Identity] = ()) -> None:
         """Tell who sweeps that a right has ended. Never waits."""
         self.endings.publish(Ended(frozenset(identities), self._monotonic()))
 
-    def of(self, identity: str) -> tuple[Admission, ...]:
+    def of(self, identity: Identity) -> tuple[Admission, ...]:
         """Everyone who answers to this."""
         found = self._by_identity.get(identity)
         return tuple(found) if found else ()
 
-    def has(self, identity: str) -> bool:
+    def has(self, identity: Identity) -> bool:
         """Whether anybody answers to this."""
         return identity in self._by_identity
 
@@ -209,7 +210,7 @@ class Admissions:
         admission.deadline = None if seconds_left is None else self._monotonic() + seconds_left
         self._note_deadline(admission.deadline)
 
-    def shorten(self, identities: Iterable[str], seconds_left: float) -> None:
+    def shorten(self, identities: Iterable[Identity], seconds_left: float) -> None:
         """Nobody who answers to one of these stays longer than this (a rotated key's old secret)."""
         deadline = self._monotonic() + seconds_left
         for admission in {each for name in identities for each in self.of(name)}:
@@ -223,7 +224,7 @@ class Admissions:
 
         `is_entry`: they showed it themselves, and count as having come in just now.
         """
-        held, shown = admission.caller.bonds, caller.bonds
+        held, shown = admission.caller.revocation_ids, caller.revocation_ids
         if shown != held:
             groups = self._by_identity
             for name in held - shown:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from edged.credentials.callers import Caller, Transport
 from edged.credentials.claims import makers_of
 from edged.credentials.decision import Reason
+from edged.credentials.identities import Identity
 from edged.credentials.roles import SELF
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class Authority(Protocol):
     """Every grant names one; reads memory only and never awaits."""
 
     @property
-    def made_by(self) -> frozenset[str]:
+    def made_by(self) -> frozenset[Identity]:
         """The names of whoever makes what is granted (credentials.claims.makers_of); nothing for edged itself."""
 
     def check(self) -> None:
@@ -43,7 +44,7 @@ class Asker:
     further: tuple[Callable[[], None], ...]
 
     @property
-    def made_by(self) -> frozenset[str]:
+    def made_by(self) -> frozenset[Identity]:
         """The caller's, as they were when they asked."""
         return frozenset() if self.caller is None else makers_of(self.caller)
 
@@ -66,7 +67,7 @@ class Proof:
     raises EdgedError once it proves nothing any more."""
 
     rule: Callable[[], object]
-    made_by: frozenset[str] = frozenset()
+    made_by: frozenset[Identity] = frozenset()
 
     def check(self) -> None:
         """Raises what the rule raises."""
@@ -79,7 +80,7 @@ class Proof:
 class _Upkeep:
     """What edged does by itself; nobody asked for it."""
 
-    made_by: frozenset[str] = frozenset()
+    made_by: frozenset[Identity] = frozenset()
 
     def check(self) -> None:
         """Holds."""

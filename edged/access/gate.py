@@ -17,7 +17,7 @@ import structlog
 
 from edged.access.admissions import Admission, Admissions, Cause, WayOut
 from edged.access.asking import Refusals
-from edged.access.ledger import Ledger, key_identity
+from edged.access.ledger import Ledger
 from edged.access.tickets import Tickets
 from edged.access.token_uses import TokenUses
 from edged.clock import Clock
@@ -38,10 +38,11 @@ from edged.credentials.callers import (
     Transport,
 )  # fmt: skip
 from edged.credentials.decision import Decision, Reason
+from edged.credentials.identities import Identity
 from edged.credentials.issuers import OutsideIssuer
 from edged.credentials.oddities import KINDS, counted_of
 from edged.credentials.roles import ROLES, role_capabilities
-from edged.credentials.tickets import made_by, renewed
+from edged.credentials.tickets import renewed
 from edged.credentials.tokens import (
     LONGEST_OVER_HTTP,
     FindKey,
@@ -229,7 +230,7 @@ class Gate:
     def renew_tickets(self, caller: Caller, session_id: str) -> None:
         """A session shows a newer credential: its tickets, and whoever is inside by one, stay as long as that one is
         good (contract 10.5), if it is the same subject's and may do all that the one before may."""
-        name = made_by(session_id)
+        name = Identity.of_tickets(session_id)
         if self.tickets:
             self.tickets.renew(caller, name)
         for each in self.admissions.of(name):
@@ -256,7 +257,7 @@ class Gate:
     def _kin_of(self, caller: Caller) -> Iterable[Admission]:
         """Who is inside by a token that came of the same one by refreshing, or by whatever a key of that id opened."""
         if caller.method == "api_key":
-            return self.admissions.of(key_identity(caller.credential_id))
+            return self.admissions.of(Identity.of_key(caller.credential_id))
         families = self._ledger.families_of_caller(caller) if caller.method == "jwt_local" else None
         if not families:
             return ()

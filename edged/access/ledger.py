@@ -11,27 +11,13 @@ import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 from edged.credentials.api_keys import KeyRecord, digest
 from edged.credentials.callers import NOTHING, Caller, Resource
 from edged.credentials.decision import Decision, decide
-from edged.credentials.names import (
-    SUBJECTS,
-    TOKENS,
-    issuer_identity,
-    split,
-    subject_identity,
-    user_identity,
-    widen,
-)
+from edged.credentials.identities import ALL, SCOPES, SUBJECTS, TOKENS, Identity, Kind, widen
 from edged.credentials.roles import canonical_role, compute, name_cameras
-from edged.credentials.service_tokens import (
-    ServiceTokenRecord,
-    service_caller,
-    service_identity,
-    service_secret_identity,
-)
+from edged.credentials.service_tokens import ServiceTokenRecord, service_caller
 from edged.credentials.users import UserRecord, login_subject, narrow
 
 
@@ -50,7 +36,7 @@ class Family:
 
     started: float
     until: float
-    members: set[str]
+    members: set[Identity]
 
 
 class Ledger:
@@ -62,24 +48,25 @@ class Ledger:
         self.users: dict[str, UserRecord] = {}
         self._owned: dict[str, set[str]] = {}  # the ids of a user's keys
         self._callers: dict[bytes, Caller] = {}
-        #: Identities (key:…, jti:…, token:…, user:…, issuer:…) that are denied for good.
-        self.denied: set[str] = set()
-        #: Identities (key:…) that are denied until they are resumed.
-        self.suspended: set[str] = set()
-        #: Scope (all, user:…, issuer:…) → Unix seconds: tokens of it that were issued by then are denied. edged's own
-        #: are compared with times that somebody named, and with the epoch at which a line "up to now" was drawn.
-        self.cut_offs: dict[str, float] = {}
-        self.own_cut_offs: dict[str, float] = {}
-        self.epochs: dict[str, int] = {}
+        #: What is denied for good.
+        self.denied: set[Identity] = set()
+        #: The keys that are denied until they are resumed.
+        self.suspended: set[Identity] = set()
+        #: Scope (all, a subject, an issuer) → Unix seconds: tokens of it that were issued by then are denied. Those of
+        #: edged's own are compared with times that somebody named, and with the epoch at which a line "up to now" was
+        #: drawn.
+        self.cut_offs: dict[Identity, float] = {}
+        self.own_cut_offs: dict[Identity, float] = {}
+        self.epochs: dict[Identity, int] = {}
         #: Scope → the second of this boot at which a line "up to now" was drawn for it, at the latest, while nobody
         #: vouched for the clock; and what such a second is in Unix seconds by the clock as it is now.
-        self.provisional: dict[str, float] = {}
+        self.provisional: dict[Identity, float] = {}
         self.place: Callable[[float], float] = lambda _second: math.inf
-        #: What came of one token by refreshing, by `family:<id>`; the families of a name; and of the names in
+        #: What came of one token by refreshing, by its own identity; the families of a name; and of the names in
         #: `denied` those that nobody named but their family, with that family.
-        self.families: dict[str, Family] = {}
-        self._families_of: dict[str, set[str]] = {}
-        self._derived: dict[str, str] = {}
+        self.families: dict[Identity, Family] = {}
+        self._families_of: dict[Identity, set[Identity]] = {}
+        self._derived: dict[Identity, Identity] = {}
         #: Rises with each cut-off "up to now" and each change of a user that ends tokens; edged's own tokens say at
         #: which they were made. It goes to the disk with what raised it (accounts.registrar).
         self.epoch = 0
@@ -87,11 +74,11 @@ class Ledger:
         #: edged made at this epoch or later are accepted.
         self.unconfirmed_epoch: int | None = None
         self._is_scoped = False  # whether any token is denied by whom it is of
-        # The callers of keys by secret_identity(), and the keys (by id) whose callers were made anew since.
-        self._by_secret: dict[str, Caller] = {}
+        # The callers of keys by the identity of a secret, and the keys (by id) whose callers were made anew since.
+        self._by_secret: dict[Identity, Caller] = {}
         self._changed: set[str] = set()
         #: Identities that end at a time, Unix seconds: the old secret of a rotated key.
-        self.ends: dict[str, float] = {}
+        self.ends: dict[Identity, float] = {}
         self._children: dict[bytes, ChildSecret] = {}
         self.service_tokens: dict[str, ServiceTokenRecord] = {}
         self._services: dict[bytes, Caller] = {}
@@ -105,10 +92,10 @@ class Ledger:
             self._owned.setdefault(record.owner, set()).add(record.key_id)
         for old in before.digests if before else ():
             self._callers.pop(old, None)
-            self._by_secret.pop(secret_identity(old), None)
+            self._by_secret.pop(Identity.of_secret(old), None)
             if old not in record.digests:
                 # Whoever is still inside by it is inside no longer.
-                self.ends[secret_identity(old)] = 0.0
+                self.ends[Identity.of_secret(old)] = 0.0
         self.keys[record.key_id] = record
         if before is not None:
             self._changed.add(record.key_id)
@@ -116,17 +103,17 @@ class Ledger:
         for each in record.replaced:
             until = min(each.until, record.expires_at or math.inf)
             self._put_secret(record, each.digest, until)
-            self.ends[secret_identity(each.digest)] = until
+            self.ends[Identity.of_secret(each.digest)] = until
         if record.suspended_at is not None or self._is_orphaned(record):
-            self.suspended.add(key_identity(record.key_id))
+            self.suspended.add(Identity.of_key(record.key_id))
         else:
-            self.suspended.discard(key_identity(record.key_id))
+            self.suspended.discard(Identity.of_key(record.key_id))
         if record.revoked_at is not None:
-            self.denied.add(key_identity(record.key_id))
+            self.denied.add(Identity.of_key(record.key_id))
 
     def _put_secret(self, record: KeyRecord, key_digest: bytes, until: float | None) -> None:
         caller = self.caller_of(record, key_digest, until)
-        self._callers[key_digest] = self._by_secret[secret_identity(key_digest)] = caller
+        self._callers[key_digest] = self._by_secret[Identity.of_secret(key_digest)] = caller
 
     def caller_of(self, record: KeyRecord, key_digest: bytes, expires: float | None) -> Caller:
         """The caller that a secret of such a key speaks for: it may do no more than its owner may now."""
@@ -167,18 +154,18 @@ class Ledger:
         for old in before.digests if before else ():
             if old not in record.digests:
                 self._services.pop(old, None)
-                self.ends[service_secret_identity(old)] = 0.0
+                self.ends[Identity.of_service_secret(old)] = 0.0
         self.service_tokens[record.token_id] = record
         self._services[record.digest] = service_caller(record, record.digest, None)
         for each in record.replaced:
             self._services[each.digest] = service_caller(record, each.digest, each.until)
-            self.ends[service_secret_identity(each.digest)] = each.until
+            self.ends[Identity.of_service_secret(each.digest)] = each.until
 
     def find_service_token(self, token_digest: bytes) -> Caller | None:
         """The caller that a service token speaks for, good or not; None if none has this digest."""
         return self._services.get(token_digest)
 
-    def deny(self, identities: Iterable[str]) -> None:
+    def deny(self, identities: Iterable[Identity]) -> None:
         """From here on nothing that answers to one of these gets in; the keys of a user among them rest."""
         names = set(identities)
         for name in names:
@@ -186,29 +173,29 @@ class Ledger:
         self.denied |= names
         for family_id in self.families_of(names):
             self._deny_members(family_id)
-        self._is_scoped = self._is_scoped or any(name.startswith(_SCOPES) for name in names)
-        if any(name.startswith(SUBJECTS) for name in names):
+        self._is_scoped = self._is_scoped or any(name.kind in SCOPES for name in names)
+        if any(name.kind in SUBJECTS for name in names):
             for owner in filter(self.is_shut_out, self._owned):
-                self.suspended.update(map(key_identity, self._owned[owner]))
+                self.suspended.update(map(Identity.of_key, self._owned[owner]))
 
-    def _deny_members(self, family_id: str) -> None:
+    def _deny_members(self, family_id: Identity) -> None:
         self.denied.add(family_id)
         for name in self.families[family_id].members - self.denied:
             self.denied.add(name)
             self._derived[name] = family_id
 
-    def is_named(self, identity: str) -> bool:
+    def is_named(self, identity: Identity) -> bool:
         """Whether this very name is denied, not only as a member of its family."""
         return identity in self.denied and identity not in self._derived
 
-    def join(self, family_id: str, started: float, until: float, identities: Iterable[str]) -> None:
+    def join(self, family_id: Identity, started: float, until: float, identities: Iterable[Identity]) -> None:
         """Tokens with these names came of one by refreshing: a denial of one is one of all, from here on (contract
-        10.5). `signing_key:…` among them denies the family and is not denied with it. Times: store.refreshes.Family.
+        10.5). A signing key among them denies the family and is not denied with it. Times: store.refreshes.Family.
         """
         names = set(identities)
         family = self.families.setdefault(family_id, Family(started, until, set()))
         family.until = max(family.until, until)
-        family.members |= {name for name in names if name.startswith(TOKENS)}
+        family.members |= {name for name in names if name.kind in TOKENS}
         names |= widen(names)
         for name in names | {family_id}:
             self._families_of.setdefault(name, set()).add(family_id)
@@ -216,37 +203,37 @@ class Ledger:
         if family_id in self.denied or any(map(self.is_named, names)):
             self._deny_members(family_id)
 
-    def families_of_caller(self, caller: Caller) -> frozenset[str]:
+    def families_of_caller(self, caller: Caller) -> frozenset[Identity]:
         """The families of the token that made this caller: by its text; and by its jti where a key pair of ours signed
         it, as nobody else gives one. Other names somebody else may have given to another token."""
-        names = [name for name in caller.identities if name.startswith("token:")]
+        names = [name for name in caller.identities if name.kind is Kind.TOKEN]
         if caller.epoch is not None and not caller.signed_by.startswith("HS256:"):
-            names += [name for name in caller.identities if name.startswith("jti_of:")]
+            names += [name for name in caller.identities if name.kind is Kind.JTI]
         return self.families_of(names)
 
-    def made_by(self, identities: Iterable[str]) -> frozenset[str]:
+    def made_by(self, identities: Iterable[Identity]) -> frozenset[Identity]:
         """The names of the keys and service tokens that credentials of these names have made, and of those that these
         have made; what came of the same token by refreshing counts as one."""
-        makers, found = set(self.with_members(identities)), set[str]()
-        made = [(key_identity(each.key_id), each.made_by | widen(each.made_by)) for each in self.keys.values()]
-        made += [(service_identity(each.token_id), each.made_by) for each in self.service_tokens.values()]
+        makers, found = set(self.with_members(identities)), set[Identity]()
+        made = [(Identity.of_key(each.key_id), each.made_by | widen(each.made_by)) for each in self.keys.values()]
+        made += [(Identity.of_service_token(each.token_id), each.made_by) for each in self.service_tokens.values()]
         while fresh := {name for name, by in made if name not in found and not makers.isdisjoint(by)}:
             found |= fresh
             makers |= fresh
         return frozenset(found)
 
-    def families_of(self, identities: Iterable[str]) -> frozenset[str]:
+    def families_of(self, identities: Iterable[Identity]) -> frozenset[Identity]:
         """The families that a denial of these names is one of."""
         if not self.families:
             return frozenset()
         return frozenset(each for name in identities for each in self._families_of.get(name, ()))
 
-    def with_members(self, identities: Iterable[str]) -> frozenset[str]:
+    def with_members(self, identities: Iterable[Identity]) -> frozenset[Identity]:
         """These names, and those of everything that their families are made of."""
         names = frozenset(identities)
         return names.union(*(self.families[each].members for each in self.families_of(names)))
 
-    def forget(self, identities: Iterable[str], families: Iterable[str] = ()) -> None:
+    def forget(self, identities: Iterable[Identity], families: Iterable[Identity] = ()) -> None:
         """Whatever answers to these ended long ago, and so did every token of these families."""
         for family_id in families:
             family = self.families.pop(family_id, None)
@@ -260,7 +247,7 @@ class Ledger:
             self._families_of = {name: found for name, found in left.items() if found}
         self.denied.difference_update(identities)
 
-    def cut_off(self, scope: str, before: float, own_before: float | None = None, epoch: int = 0) -> None:
+    def cut_off(self, scope: Identity, before: float, own_before: float | None = None, epoch: int = 0) -> None:
         """From here on no token of this scope gets in that was issued at `before` (Unix seconds) or earlier; of edged's
         own none that is older than `epoch`, or was issued at `own_before` or earlier.
 
@@ -271,13 +258,13 @@ class Ledger:
         if own_before is not None:
             self.own_cut_offs[scope] = max(own_before, self.own_cut_offs.get(scope, own_before))
 
-    def cut_off_provisionally(self, scope: str, second: float, epoch: int) -> None:
+    def cut_off_provisionally(self, scope: Identity, second: float, epoch: int) -> None:
         """The same up to a second of this boot: foreign tokens are compared with what the clock makes of it, each time,
         as their `exp` is compared with what it says."""
         self.provisional[scope] = max(second, self.provisional.get(scope, second))
         self.epochs[scope] = max(epoch, self.epochs.get(scope, 0))
 
-    def lower(self, scope: str, now: float) -> None:
+    def lower(self, scope: Identity, now: float) -> None:
         """No line of this scope was drawn later than `now`, Unix seconds."""
         for lines in (self.cut_offs, self.own_cut_offs):
             if scope in lines:
@@ -324,7 +311,8 @@ class Ledger:
 
     def _issuers_of(self, caller: Caller) -> Iterator[Caller]:
         """The keys that issued this caller's token, as callers."""
-        for record in filter(None, (self.keys.get(name.removeprefix("key:")) for name in caller.issued_by)):
+        named = (self.keys.get(each.value) for each in caller.issued_by if each.kind is Kind.KEY)
+        for record in filter(None, named):
             yield self.caller_of(record, record.digest, None)
 
     def is_denied(self, caller: Caller) -> bool:
@@ -364,7 +352,7 @@ class Ledger:
         found = () if user is None else (user,)
         if not caller.issued_by:
             return found
-        issuers = (self.users.get(name.removeprefix("user:")) for name in caller.issued_by if name.startswith("user:"))
+        issuers = (self.users.get(each.value) for each in caller.issued_by if each.kind is Kind.USER)
         return (*found, *filter(None, issuers))
 
     def _is_cut_off(self, caller: Caller) -> bool:
@@ -417,55 +405,41 @@ class Ledger:
         return True
 
 
-#: The scope of every token.
-ALL: Final = "all"
-_SCOPES: Final = (*SUBJECTS, "issuer:")
-
-
-def login_identities(name: str) -> tuple[str, ...]:
+def login_identities(name: str) -> tuple[Identity, ...]:
     """By which names a revocation of a subject hits every login of a user (`scopes_of`)."""
     written = login_subject(name)
-    return user_identity(name), user_identity(written), subject_identity("", name), subject_identity("", written)
+    of_user, of_subject = Identity.of_user, Identity.of_subject
+    return of_user(name), of_user(written), of_subject("", name), of_subject("", written)
 
 
-def scopes_of(caller: Caller) -> tuple[str, ...]:
+def scopes_of(caller: Caller) -> tuple[Identity, ...]:
     """What a caller is within if a token made it, from what its claims say; nothing for every other caller."""
     if not caller.claims:
         return ()
     issuer, written = caller.claims.get("iss"), caller.claims.get("sub")
-    named = [issuer_identity(issuer)] if isinstance(issuer, str) else []
+    named = [Identity.of_issuer(issuer)] if isinstance(issuer, str) else []
     if isinstance(written, str) and written != caller.subject:
-        named += [user_identity(written), subject_identity(caller.issuer, written)]
-    for name in caller.issued_by:
-        kind, of_issuer, value = split(name)
-        if kind == "user":
-            named += [user_identity(value), subject_identity("", value)]
-        elif kind in ("subject", "subject_of"):
-            named.append(user_identity(value))
-            if of_issuer is not None:
-                named.append(subject_identity(of_issuer, value))
+        named += [Identity.of_user(written), Identity.of_subject(caller.issuer, written)]
+    for maker in caller.issued_by:
+        if maker.kind is Kind.USER:
+            named += [maker, Identity.of_subject("", maker.value)]
+        elif maker.kind in (Kind.MAKER, Kind.OLD_MAKER):
+            named.append(Identity.of_user(maker.name))
+            if maker.issuer is not None:
+                named.append(Identity.of_subject(maker.issuer, maker.name))
                 # What a revoked issuer's token has issued ends with it.
-                named.append(issuer_identity(of_issuer))
-    return (ALL, user_identity(caller.subject), subject_identity(caller.issuer, caller.subject), *named)
-
-
-def key_identity(key_id: str) -> str:
-    """The name by which a revocation hits everything that a key opened."""
-    return f"key:{key_id}"
-
-
-def secret_identity(key_digest: bytes) -> str:
-    """The name by which a rotation hits what one secret of a key opened."""
-    return f"secret:{key_digest.hex()[:32]}"
+                named.append(Identity.of_issuer(maker.issuer))
+    return (ALL, Identity.of_user(caller.subject), Identity.of_subject(caller.issuer, caller.subject), *named)
 
 
 def caller_of(record: KeyRecord, key_digest: bytes, expires: float | None) -> Caller:
     """The caller that one secret of a key speaks for until `expires` (Unix seconds, None: no end)."""
     roles = frozenset({canonical_role(record.role)})
     whole, single = compute(roles, record.permissions, has_streams=record.streams is not None)
+    identity = Identity.of_key(record.key_id)
     return Caller(
         method="api_key",
-        subject=f"key:{record.key_id}",
+        subject=str(identity),
         name=record.name,
         roles=roles,
         capabilities=whole,
@@ -473,7 +447,7 @@ def caller_of(record: KeyRecord, key_digest: bytes, expires: float | None) -> Ca
         cameras=name_cameras(record.camera_access),
         streams=record.streams,
         expires=expires,
-        identities=frozenset({key_identity(record.key_id), secret_identity(key_digest)}),
+        identities=frozenset({identity, Identity.of_secret(key_digest)}),
         credential_id=record.key_id,
         permissions=record.permissions or (),
     )

@@ -14,7 +14,8 @@ from typing import Final
 import trio
 
 from edged.credentials.callers import Caller
-from edged.credentials.tickets import Action, digest, made_by, mint, renewed, ticket_caller
+from edged.credentials.identities import Identity
+from edged.credentials.tickets import Action, digest, mint, renewed, ticket_caller
 from edged.errors import Overloaded, RateLimited
 
 #: Tickets at once, and those of one subject: whoever loops over create_ticket is told so, and nobody else notices.
@@ -59,7 +60,7 @@ class Tickets:
         if len(self._tickets) >= MOST:
             raise Overloaded("too many tickets are open", hint="try again in a minute")
         text, key = mint()
-        caller = ticket_caller(parent, action, camera, made_by(session_id))
+        caller = ticket_caller(parent, action, camera, Identity.of_tickets(session_id))
         self._tickets[key] = Ticket(caller, now + seconds, bearer)
         self._of[bearer] += 1
         heapq.heappush(self._ending, (now + seconds, key))
@@ -73,8 +74,8 @@ class Tickets:
         """Whether its time is over."""
         return self._monotonic() >= ticket.ends
 
-    def renew(self, parent: Caller, name: str) -> None:
-        """The session whose tickets answer to `name` (credentials.tickets.made_by) shows a newer credential: they are
+    def renew(self, parent: Caller, name: Identity) -> None:
+        """The session whose tickets answer to `name` shows a newer credential: they are
         worth what that one is."""
         for ticket in self._tickets.values():
             if name in ticket.caller.identities:

@@ -17,9 +17,8 @@ from typing import Final
 import structlog
 import trio
 
-from edged.access.ledger import key_identity
 from edged.clock import Clock
-from edged.credentials.service_tokens import service_identity
+from edged.credentials.identities import Identity
 from edged.errors import EdgedError
 from edged.store import usage
 from edged.store.database import Database
@@ -42,7 +41,7 @@ class Usage:
         self,
         db: Database,
         clock: Clock,
-        is_inside: Callable[[str], bool],
+        is_inside: Callable[[Identity], bool],
         trust_commits: Callable[[], int | None],
     ) -> None:
         self._db = db
@@ -111,4 +110,6 @@ class Usage:
                 self._changed.add(credential_id)
 
     def _is_in_use(self, credential_id: str) -> bool:
-        return self._is_inside(key_identity(credential_id)) or self._is_inside(service_identity(credential_id))
+        return any(
+            self._is_inside(each) for each in (Identity.of_key(credential_id), Identity.of_service_token(credential_id))
+        )

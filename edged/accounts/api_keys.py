@@ -13,17 +13,18 @@ import structlog
 from edged.access.admissions import Admissions
 from edged.access.asking import asked_by
 from edged.access.authority import Authority
-from edged.access.ledger import Ledger, key_identity, secret_identity
+from edged.access.ledger import Ledger
 from edged.accounts.registrar import Commit, Registrar
 from edged.accounts.rotation import GRACE_SECONDS, check_grace, check_room, shorten
 from edged.clock import Clock
 from edged.credentials.api_keys import KeyRecord, digest, mint, mint_key_id, mint_secret, published_as
 from edged.credentials.callers import Streams
+from edged.credentials.identities import Identity
 from edged.credentials.roles import ROLES, canonical_role
 from edged.errors import InvalidParams, InvalidState, NotFound, RateLimited
 from edged.store import api_keys
 from edged.store.database import Reads
-from edged.store.revocations import Suspension
+from edged.store.revocations import Suspension, suspension_key
 
 _LONGEST_NAME: Final = 100
 #: How often a key may rotate itself within so many seconds: each time is a commit.
@@ -133,7 +134,7 @@ class ApiKeys:
         return await self._registrar.grant(authority, partial(self._update, key_id, changes, check)).outcome()
 
     async def rotate(
-        self, authority: Authority, key_id: str, grace_seconds: float = GRACE_SECONDS, *, shown: str | None = None
+        self, authority: Authority, key_id: str, grace_seconds: float = GRACE_SECONDS, *, shown: Identity | None = None
     ) -> tuple[KeyRecord, str]:
         """A new secret for a key; the old one, and whoever is inside by it, is good for `grace_seconds` more.
 
@@ -157,10 +158,10 @@ class ApiKeys:
             self._ledger.put_key(record := replace(record, suspended_at=now))
         # Written also if it was suspended before: a resumption may be on its way to the disk just now.
         item = self._suspensions[key_id] = Suspension(key_id, record.suspended_at or now)
-        name = key_identity(key_id)
+        name = Identity.of_key(key_id)
         ended = self._registrar.put_out(self._admissions.of(name), "suspended", by, {name})
         _log.info("suspended", key=key_id, ended=ended, **asked_by())
-        job = self._registrar.owe({_suspension(key_id): item})
+        job = self._registrar.add_pending([item])
 
         async def settle() -> KeyRecord:
             await self._registrar.settle(job)
@@ -185,7 +186,7 @@ class ApiKeys:
         Again is fine. Raises NotFound; Overloaded or StoreFailed if it is in force but not yet on disk.
         """
         self.find(key_id)
-        job = self._registrar.deny(frozenset({key_identity(key_id)}), None, by, "key", reason)
+        job = self._registrar.deny(frozenset({Identity.of_key(key_id)}), None, by, "key", reason)
 
         async def settle() -> KeyRecord:
             await self._registrar.settle(job)
@@ -228,7 +229,7 @@ class ApiKeys:
 
     def _withhold(self, made: tuple[KeyRecord, str]) -> None:
         """Nobody will ever know its secret."""
-        self._registrar.deny(frozenset({key_identity(made[0].key_id)}), None, "", "key", "its maker was denied")
+        self._registrar.deny(frozenset({Identity.of_key(made[0].key_id)}), None, "", "key", "its maker was denied")
 
     def _check_owner(self, record: KeyRecord) -> None:
         owner = None if record.owner is None else self._ledger.users.get(record.owner)
@@ -271,7 +272,7 @@ class ApiKeys:
         check(before, record)
         await commit(partial(api_keys.update, record=record), undo=partial(api_keys.update, record=before))
         record = self._put_changed(record)
-        name = key_identity(key_id)
+        name = Identity.of_key(key_id)
         if name in self._ledger.suspended:
             self._registrar.put_out(self._admissions.of(name), "suspended", names={name})
         else:
@@ -282,17 +283,17 @@ class ApiKeys:
 
     async def _resume(self, key_id: str, seen: Suspension | None, commit: Commit) -> KeyRecord:
         """`seen` is the newest suspension of when this was asked: one that was said since stands."""
-        record, name = self._find_living(key_id), _suspension(key_id)
+        record = self._find_living(key_id)
         if record.suspended_at is None:
             return record
         self._refuse_overtaken(key_id, seen)
-        owed = self._registrar.withdraw(name)
+        pending = self._registrar.withdraw(suspension_key(key_id))
         try:
             undo = partial(api_keys.suspend, key_id=key_id, at=record.suspended_at)
             await commit(partial(api_keys.resume, key_id=key_id), undo=undo)
         except BaseException:
             # Nobody knows what the disk says now: it stays suspended here, so it must be so there.
-            self._registrar.owe_again(name, owed or Suspension(key_id, record.suspended_at))
+            self._registrar.keep_pending(pending or Suspension(key_id, record.suspended_at))
             raise
         self._refuse_overtaken(key_id, seen)
         record = replace(self._find_living(key_id), suspended_at=None)
@@ -312,10 +313,10 @@ class ApiKeys:
         return record
 
     async def _rotate(
-        self, key_id: str, grace_seconds: float, shown: str | None, commit: Commit
+        self, key_id: str, grace_seconds: float, shown: Identity | None, commit: Commit
     ) -> tuple[KeyRecord, str]:
         before = self._find_living(key_id)
-        if shown is not None and shown != secret_identity(before.digest):
+        if shown is not None and shown != Identity.of_secret(before.digest):
             raise InvalidState(
                 f"the secret by which {key_id} asks was replaced: it does not make another one",
                 hint="ask by the new secret, or let an administrator of keys do it",
@@ -328,7 +329,7 @@ class ApiKeys:
         record = before.rotate(key_digest, now, grace_seconds)
         await commit(partial(api_keys.rotate, record=record), undo=partial(api_keys.rotate, record=before))
         record = self._put_changed(record)
-        shorten(self._admissions, before, grace_seconds, secret_identity)
+        shorten(self._admissions, before, grace_seconds, Identity.of_secret)
         # If it was revoked during the commit the new secret is worth nothing.
         self._find_living(key_id)
         _log.info("rotated", key=key_id, grace_seconds=grace_seconds, **asked_by())
@@ -343,7 +344,3 @@ def _check(record: KeyRecord, now: float) -> None:
         raise InvalidParams(f"no role {record.role[:64]!r}", hint=f"one of {', '.join(ROLES)}")
     if record.expires_at is not None and not now < record.expires_at < math.inf:
         raise InvalidParams("expires_at lies in the past", hint="leave it out for a key without an end")
-
-
-def _suspension(key_id: str) -> str:
-    return f"suspension:{key_id}"

@@ -28,7 +28,7 @@ from edged.clock import Clock
 from edged.credentials.callers import Caller, Transport
 from edged.credentials.claims import LONGEST_LIFE
 from edged.credentials.decision import Reason
-from edged.credentials.names import TOKENS, jti_identity, token_identity
+from edged.credentials.identities import TOKENS, Identity, Kind
 from edged.credentials.refreshes import Signer, name_of, renew, signer_of, started_at
 from edged.credentials.signing_keys import Algorithm
 from edged.credentials.tokens import SharedSecret, longest_over, sign
@@ -36,8 +36,9 @@ from edged.errors import InvalidState, Overloaded, Refused
 from edged.signing.keyring import Keyring
 from edged.store import refreshes
 from edged.store.database import Reads
-from edged.store.refreshes import Family
+from edged.store.refreshes import FamilyRecord
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 #: How long after its end a token may still be refreshed, seconds (S0-16).
@@ -111,18 +112,18 @@ class Refreshes:
         self._secrets = {secret.name: secret for secret in shared_secrets}
         self.grace = grace
         # The families of which a token is being refreshed, or is to be: one at a time.
-        self._running: dict[str, trio.Event] = {}
+        self._running: dict[Identity, trio.Event] = {}
         # What was told of late, by the name of what was shown; the newest token of a family; and when another text of
         # a successor was noted for a family. Of each the last used last.
         self._told: OrderedDict[str, Refreshed] = OrderedDict()
-        self._newest: OrderedDict[str, Newest] = OrderedDict()
-        self._noted: OrderedDict[str, float] = OrderedDict()
+        self._newest: OrderedDict[Identity, Newest] = OrderedDict()
+        self._noted: OrderedDict[Identity, float] = OrderedDict()
 
     def load(self) -> None:
         """Tell the ledger every family, before anybody asks. Raises StoreFailed."""
         families = self._db.read_now(refreshes.load)
         for family in families:
-            self._ledger.join(family.family_id, family.started, family.until, family.identities)
+            self._ledger.join(family.identity, family.started, family.until, family.members)
         _log.info("loaded", families=len(families))
 
     async def refresh(self, shown: str | Caller, transport: Transport) -> Refreshed:
@@ -135,9 +136,9 @@ class Refreshes:
         try:
             caller = self._gate.enter_refresh(shown, transport, self.grace)
             name = name_of(caller, _check_kind(caller))
-            family_id, _ = self._family_of(caller, name)
-            while (known := self._recall(family_id, name)) is None:
-                if (before := self._running.get(family_id)) is None:
+            family, _ = self._family_of(caller, name)
+            while (known := self._recall(family, name)) is None:
+                if (before := self._running.get(family)) is None:
                     break
                 await before.wait()
             if known is not None:
@@ -147,28 +148,28 @@ class Refreshes:
                 self._counts.token_refreshed("replayed")
                 return known
             shows = Proof(partial(self._gate.enter_refresh, caller, transport, self.grace))
-            job = self._registrar.grant(shows, partial(self._take_turn, family_id, caller, transport))
+            job = self._registrar.grant(shows, partial(self._take_turn, family, caller, transport))
             # Whoever asks in a loop, and hangs up each time, has one place in the queue: revocations wait there, too.
-            self._running[family_id] = trio.Event()
+            self._running[family] = trio.Event()
             return await job.outcome()
         except (Refused, InvalidState):
             self._counts.token_refreshed("denied")
             raise
 
-    async def _take_turn(self, family_id: str, caller: Caller, transport: Transport, commit: Commit) -> Refreshed:
+    async def _take_turn(self, family: Identity, caller: Caller, transport: Transport, commit: Commit) -> Refreshed:
         try:
             return await self._refresh(caller, transport, commit)
         finally:
-            self._running.pop(family_id).set()
+            self._running.pop(family).set()
 
     async def _refresh(self, caller: Caller, transport: Transport, commit: Commit) -> Refreshed:
         # It may have waited: what was denied meanwhile counts.
         caller = self._gate.enter_refresh(caller, transport, self.grace)
         signer = _check_kind(caller)
         name = name_of(caller, signer)
-        family_id, _ = self._family_of(caller, name)
+        family, _ = self._family_of(caller, name)
         found = await self._db.read(partial(refreshes.find, name=name))
-        young = None if found is not None else await self._find_young(family_id)
+        young = None if found is not None else await self._find_young(family)
         if found is not None:
             text = await self._repeat(caller, signer, *found, commit)
         elif young is not None:
@@ -182,41 +183,41 @@ class Refreshes:
         if young is None:
             _put(self._told, name, answer)
         if found is None and young is None:
-            self._note_newest(family_id, name_of(answer.caller, signer), answer)
+            self._note_newest(family, name_of(answer.caller, signer), answer)
         again = found is not None or young is not None
         self._counts.token_refreshed("replayed" if again else "ok")
         _log.info("refreshed", credential=caller.credential_id, successor=answer.caller.credential_id, again=again,
                   **asked_by())  # fmt: skip
         return answer
 
-    def _recall(self, family_id: str, name: str) -> Refreshed | None:
+    def _recall(self, family: Identity, name: str) -> Refreshed | None:
         """What a token that is known by this name is answered from memory: its successor; or the newest token of its
         family, if it is that itself and young."""
         if (told := self._told.get(name)) is not None:
             self._told.move_to_end(name)
             return told
-        newest = self._newest.get(family_id)
+        newest = self._newest.get(family)
         if newest is not None and newest.name == name and newest.is_young(self._clock.now()):
             return newest.answer
         return None
 
-    async def _find_young(self, family_id: str) -> dict[str, object] | None:
+    async def _find_young(self, family: Identity) -> dict[str, object] | None:
         """The claims of the newest token of a family if there is to be no other one yet. Raises StoreFailed."""
-        if (newest := self._newest.get(family_id)) is not None:
+        if (newest := self._newest.get(family)) is not None:
             return newest.answer.caller.claims if newest.is_young(self._clock.now()) else None
-        claims = await self._db.read(partial(refreshes.find_newest, family_id=family_id))
+        claims = await self._db.read(partial(refreshes.find_newest, family=family))
         if claims is None:
             return None
         # Made by an earlier run, in the second that it says.
         made = float(cast("int", claims["iat"]))
         return claims if made <= self._clock.now() < made + 1.0 + _interval_of(claims) else None
 
-    def _note_newest(self, family_id: str, name: str, answer: Refreshed) -> None:
+    def _note_newest(self, family: Identity, name: str, answer: Refreshed) -> None:
         now = self._clock.now()
-        _put(self._newest, family_id, Newest(name, answer, now, now + _interval_of(answer.caller.claims)))
+        _put(self._newest, family, Newest(name, answer, now, now + _interval_of(answer.caller.claims)))
 
     async def _make(self, caller: Caller, signer: Signer, name: str, longest: int, commit: Commit) -> str:
-        family_id, started = self._family_of(caller, name)
+        family, started = self._family_of(caller, name)
         epoch = self._ledger.epoch
         claims = renew(caller, signer, now=self._clock.now(), started=started, epoch=epoch)
         if claims is None:
@@ -231,47 +232,47 @@ class Refreshes:
                 f"the token that comes of this one would be too long: {len(text)} characters of {longest}",
                 hint="have one issued that says less, fewer streams perhaps",
             )
-        names = {jti_identity(caller.issuer, str(claims["jti"])), token_identity(text), *_names_of(caller)}
+        names = {Identity.of_jti(caller.issuer, str(claims["jti"])), Identity.of_token(text), *_names_of(caller)}
         # A token that others made for longer than a day outlives its successor, and what is said of its family.
         until = max(float(cast("int", claims["exp"])), caller.expires or 0.0)
         if "tokens:issue" in caller.capabilities:
             # So may what was made with it, which ends with any of the family.
             until += LONGEST_LIFE
-        family = Family(family_id, started, until, frozenset(names))
-        self._join(family)
+        record = FamilyRecord(family, started, until, frozenset(names))
+        self._join(record)
         # What denies the token denies its family, and so whatever was written of it: nothing to take back.
-        await commit(partial(refreshes.insert, name=name, claims=claims, family=family), undo=keep)
+        await commit(partial(refreshes.insert, name=name, claims=claims, family=record), undo=keep)
         return text
 
     async def _repeat(
-        self, caller: Caller, signer: Signer, family_id: str, claims: dict[str, object], commit: Commit
+        self, caller: Caller, signer: Signer, family: Identity, claims: dict[str, object], commit: Commit
     ) -> str:
         text = await self._sign(signer, claims)
-        names = {token_identity(text), *_names_of(caller)}
-        new = frozenset(name for name in names if family_id not in self._ledger.families_of([name]))
+        names = {Identity.of_token(text), *_names_of(caller)}
+        new = frozenset(name for name in names if family not in self._ledger.families_of([name]))
         now = self._clock.now()
-        if new and not 0 <= now - self._noted.get(family_id, -math.inf) < INTERVAL_SECONDS:
+        if new and not 0 <= now - self._noted.get(family, -math.inf) < INTERVAL_SECONDS:
             # Another key signs by now, or one that signs differently each time; by its jti it is of the family anyway.
-            _put(self._noted, family_id, now)
-            known = self._ledger.families[family_id]
-            family = Family(family_id, known.started, known.until, new)
-            self._join(family)
-            await commit(partial(refreshes.add, family=family), undo=keep)
+            _put(self._noted, family, now)
+            known = self._ledger.families[family]
+            record = FamilyRecord(family, known.started, known.until, new)
+            self._join(record)
+            await commit(partial(refreshes.add, family=record), undo=keep)
         return text
 
-    def _join(self, family: Family) -> None:
-        known = self._ledger.families.get(family.family_id)
+    def _join(self, family: FamilyRecord) -> None:
+        known = self._ledger.families.get(family.identity)
         if known is not None and len(known.members) >= MOST_NAMES:
             raise Overloaded(f"{MOST_NAMES // 2} tokens came of one already", hint="log in, or have a new token issued")
-        self._ledger.join(family.family_id, family.started, family.until, family.identities)
+        self._ledger.join(family.identity, family.started, family.until, family.members)
 
-    def _family_of(self, caller: Caller, name: str) -> tuple[str, float]:
+    def _family_of(self, caller: Caller, name: str) -> tuple[Identity, float]:
         """The family that this token is of, or the one that it begins; and when that began."""
-        if (family_id := self._find_family(caller)) is not None:
-            return family_id, self._ledger.families[family_id].started
-        return f"family:{name}", started_at(caller, self._clock.now())
+        if (family := self._find_family(caller)) is not None:
+            return family, self._ledger.families[family].started
+        return Identity.of_family(name), started_at(caller, self._clock.now())
 
-    def _find_family(self, caller: Caller) -> str | None:
+    def _find_family(self, caller: Caller) -> Identity | None:
         return next(iter(self._ledger.families_of_caller(caller)), None)
 
     async def _sign(self, signer: Signer, claims: dict[str, object]) -> str:
@@ -286,7 +287,7 @@ def _interval_of(claims: Mapping[str, object]) -> float:
     return min(INTERVAL_SECONDS, INTERVAL_PART * life)
 
 
-def _put(table: OrderedDict[str, T], name: str, item: T) -> None:
+def _put(table: OrderedDict[K, T], name: K, item: T) -> None:
     table[name] = item
     table.move_to_end(name)
     if len(table) > REMEMBERED:
@@ -307,6 +308,6 @@ def _check_kind(caller: Caller) -> Signer:
     )
 
 
-def _names_of(caller: Caller) -> list[str]:
+def _names_of(caller: Caller) -> list[Identity]:
     """By which a revocation of this token, or of the key that signed it, is one of its family."""
-    return [name for name in caller.identities if name.startswith((*TOKENS, "signing_key:"))]
+    return [each for each in caller.identities if each.kind in (*TOKENS, Kind.SIGNING_KEY)]

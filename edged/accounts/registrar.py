@@ -6,10 +6,9 @@ here. Denials take effect before they are durable, grants after (architecture 5)
 * a grant (`grant`): commit, then ledger, then reply. A failed commit leaves everything as it was. Its authority is
   asked again right before the commit, in this task, and by the only way to the disk that it is given (`Commit`). If it
   was denied while the commit ran, what was written is taken back before the denial is answered.
-* a denial (`deny`, or `owe` for one that a kind knows itself): ledger and admissions at once, before the
+* a denial (`deny`, or `add_pending` for one that a kind knows itself): ledger and admissions at once, before the
   first await; then one commit; reply when it is done. If it fails the caller is told that it is in force and would be
-  lost by a restart; what is denied stays denied and stays *owed* to the disk: it is written with growing pauses until
-  it is there.
+  lost by a restart; what is denied stays denied and *pending*: it is written with growing pauses until it is on disk.
 
 Both run in the registrar's own task, so that a caller that hangs up, or ends its own session by what it asks, cannot
 cancel one half-way. Grants wait in a bounded queue. Denials never do: they go ahead of every grant that waits, those
@@ -19,7 +18,7 @@ that were said meanwhile in one transaction, and there are never too many.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
@@ -33,11 +32,12 @@ from edged.access.authority import EDGED, Authority
 from edged.access.ledger import Ledger
 from edged.clock import Clock
 from edged.credentials.claims import LEEWAY, LONGEST_LIFE
+from edged.credentials.identities import Identity, format_all
 from edged.errors import EdgedError, Overloaded, StoreFailed
 from edged.store import meta, revocations
 from edged.store.database import Database
 from edged.store.jobs import Transaction
-from edged.store.revocations import Denial, Revocation, Undo
+from edged.store.revocations import Denial, Key, Revocation, Undo, revocation_key
 
 T = TypeVar("T")
 
@@ -135,8 +135,8 @@ class Job(Generic[T]):
         return value
 
 
-#: A denial on its way to the disk: the job that writes it, why there is none (it is owed all the same), None if it is
-#: there already.
+#: A denial on its way to the disk: the job that writes it, why there is none (it is pending all the same), None if it
+#: is there already.
 Due: TypeAlias = Job[None] | Overloaded | StoreFailed | None
 
 
@@ -160,29 +160,29 @@ class Registrar:
         self._counts = counts
         self._queue_size = queue_size
         self._grants: deque[Job[Any]] = deque()
-        # The next payment of what is owed; whoever denies something before it begins waits for the same one.
-        self._payment: Job[None] | None = None
+        # The next save of what is pending; whoever denies something before it begins waits for the same one.
+        self._save: Job[None] | None = None
         self._asked = trio.Event()
         self._undos = 0
         self._closed = False
-        # Denied but not known to be on disk, by a name that the same denial said again has too.
-        self._owed: dict[str, Denial] = {}
+        # Denied but not known to be on disk, by a key that the same denial said again has too.
+        self._pending: dict[Key, Denial] = {}
         # The ledger's epoch as it is known to be on disk.
         self._kept_epoch = 0
         #: What is denied from here on, again or not, is noted there while somebody wants to know; None: nobody does.
-        self.said: set[str] | None = None
-        self._unpaid = trio.Event()
+        self.said: set[Identity] | None = None
+        self._unsaved = trio.Event()
         self._late = False
 
     @property
-    def owed(self) -> int:
+    def pending(self) -> int:
         """How many denials are in force and not known to be on disk: a restart might forget them."""
-        return len(self._owed)
+        return len(self._pending)
 
     @property
     def is_late(self) -> bool:
-        """Whether some of what is owed was to be written, and could not be."""
-        return self._late and bool(self._owed)
+        """Whether some of what is pending was to be written, and could not be."""
+        return self._late and bool(self._pending)
 
     @property
     def reserve_bytes(self) -> int | None:
@@ -230,7 +230,7 @@ class Registrar:
 
     def _next(self) -> Job[Any] | None:
         """Denials first."""
-        job, self._payment = self._payment, None
+        job, self._save = self._save, None
         if job is None and self._grants:
             return self._grants.popleft()
         return job
@@ -256,8 +256,8 @@ class Registrar:
 
         async def run() -> T:
             # What is to be undone is undone before anything is granted on top of it.
-            if any(isinstance(item, Undo) for item in self._owed.values()):
-                await self.pay()
+            if any(isinstance(item, Undo) for item in self._pending.values()):
+                await self.save_pending()
             return await work(Commit(self, authority))
 
         job = Job(run, authority, withhold)
@@ -265,7 +265,7 @@ class Registrar:
         self._asked.set()
         return job
 
-    def deny(self, identities: frozenset[str], until: float | None, by: str, kind: Kind, reason: str) -> Due:
+    def deny(self, identities: frozenset[Identity], until: float | None, by: str, kind: Kind, reason: str) -> Due:
         """Nothing that answers to one of these gets in from here on, and whoever is inside is put out.
 
         No checkpoint in here: it is in force when this returns. `by` is the session that asks: if it ends itself, its
@@ -283,49 +283,47 @@ class Registrar:
         self._ledger.deny(identities)
         if self.said is not None:
             self.said |= identities
-        due: dict[str, Denial] = {
-            name: Revocation(
-                name, now, self._ledger.families[name].until if name in families else until, reason or kind
-            )
-            for name in fresh
-        }
-        for item in due.values():
-            if isinstance(item, Revocation) and (record := self._ledger.keys.get(item.key_id)):
+        due = [
+            Revocation(each, now, self._ledger.families[each].until if each in families else until, reason or kind)
+            for each in fresh
+        ]
+        for item in due:
+            if record := self._ledger.keys.get(item.key_id):
                 self._ledger.put_key(replace(record, revoked_at=now))
         ended = self._admissions.end(self._ledger.with_members(identities), "revoked", by)
         if kind in ("subject", "issuer"):
             ended += self._admissions.put_out(self.find_denied(), "revoked", by)
         self._admissions.tell(identities)
-        _log.info("revoked", kind=kind, identities=sorted(identities), ended=len(ended), again=not fresh,
+        _log.info("revoked", kind=kind, identities=format_all(identities), ended=len(ended), again=not fresh,
                   **asked_by())  # fmt: skip
         if fresh:
             self._counts.revoked(kind)
         if due:
-            return self.owe(due)
-        return None if self._owed.keys().isdisjoint(identities) else self._pay_later()
+            return self.add_pending(due)
+        is_pending = any(revocation_key(each) in self._pending for each in identities)
+        return self._save_soon() if is_pending else None
 
-    def owe(self, due: Mapping[str, Denial]) -> Due:
-        """These denials are in force and go to the disk now, as does what is owed already: each under a name that the
-        same one said again has too."""
-        self._owed |= due
-        return self._pay_later()
+    def add_pending(self, due: Iterable[Denial]) -> Due:
+        """These denials are in force and go to the disk now, with what is pending already."""
+        self._pending |= {item.key: item for item in due}
+        return self._save_soon()
 
-    def owe_again(self, name: str, item: Denial) -> None:
-        """A denial that a job took back, and could not: it is still due, unless a newer one is, after a pause."""
-        self._owed.setdefault(name, item)
+    def keep_pending(self, item: Denial) -> None:
+        """A denial that a job took back, and could not: it is pending again, unless a newer one is, after a pause."""
+        self._pending.setdefault(item.key, item)
         self._fall_behind()
 
-    def find_owed(self) -> dict[str, Denial]:
-        """What is owed just now, by name."""
-        return dict(self._owed)
+    def find_pending(self) -> dict[Key, Denial]:
+        """What is pending just now, by key."""
+        return dict(self._pending)
 
-    def amend(self, name: str, item: Denial) -> None:
-        """What is owed under this name has become another one."""
-        self._owed[name] = item
+    def amend(self, item: Denial) -> None:
+        """What is pending under this key has become another one."""
+        self._pending[item.key] = item
 
-    def withdraw(self, name: str) -> Denial | None:
-        """A job takes this denial back: it is owed no more. Returns what was."""
-        return self._owed.pop(name, None)
+    def withdraw(self, key: Key) -> Denial | None:
+        """A job takes this denial back: it is pending no more. Returns what was."""
+        return self._pending.pop(key, None)
 
     async def settle(self, due: Due) -> None:
         """Wait until a denial is on disk. Raises StoreFailed or Overloaded, with the field `in_force`, if it is in
@@ -355,7 +353,7 @@ class Registrar:
     def take_back(self, undo: Transaction[object]) -> None:
         """A grant was committed, and its authority had ended by then: it is undone with the next denials."""
         self._undos += 1
-        self.owe({f"undo:{self._undos}": Undo(undo)})
+        self.add_pending([Undo(self._undos, undo)])
 
     async def epoch(self) -> int:
         """What a token that is made now says as `epoch`: on disk, so that none that is made after a restart says less.
@@ -364,7 +362,7 @@ class Registrar:
         """
         if self._ledger.epoch != self._kept_epoch:
             try:
-                await _wait(self._pay_later())
+                await _wait(self._save_soon())
             except (StoreFailed, Overloaded) as problem:
                 raise type(problem)(
                     f"no token is made while what ended others is not saved yet ({problem.sentence})",
@@ -373,7 +371,7 @@ class Registrar:
                 ) from problem
         return self._kept_epoch
 
-    def put_out(self, found: Iterable[Admission], cause: Cause, by: str = "", names: Iterable[str] = ()) -> int:
+    def put_out(self, found: Iterable[Admission], cause: Cause, by: str = "", names: Iterable[Identity] = ()) -> int:
         """Put these out, and tell who sweeps that it was by these identities. Returns how many. Never waits."""
         ended = self._admissions.put_out(found, cause, by)
         # Told also of nobody: what MediaMTX does not list just now is found by the sweeps.
@@ -393,11 +391,17 @@ class Registrar:
             self.put_out(ended, "revoked")
 
     def revoke_token(
-        self, identities: frozenset[str], until: float | None, by: str = "", *, kind: Kind = "token", reason: str = ""
+        self,
+        identities: frozenset[Identity],
+        until: float | None,
+        by: str = "",
+        *,
+        kind: Kind = "token",
+        reason: str = "",
     ) -> Coroutine[Any, Any, None]:
-        """End a token by its names (`jti:…`, `token:<sha256>`): in force when this *call* returns.
+        """End a token by its identities: in force when this *call* returns.
 
-        Or all tokens of a subject (`user:…`) or an issuer (`issuer:…`); `kind` says which. `until`: Unix seconds at
+        Or all tokens of a subject or an issuer; `kind` says which. `until`: Unix seconds at
         which it ends by itself, leeway included, None if unknown. Await the result for the commit; else as `deny`.
         """
         return self.settle(self.deny(identities, until, by, kind, reason))
@@ -410,22 +414,22 @@ class Registrar:
         """Everyone who is inside and should not be: by a token that is denied by whom it is of, or when it was made."""
         return [each for each in self._admissions if self._ledger.is_denied(each.caller)]
 
-    def _pay_later(self) -> Job[None] | StoreFailed:
+    def _save_soon(self) -> Job[None] | StoreFailed:
         if self._closed:
             self._fall_behind()
             return _stopping()
-        if self._payment is None:
-            self._payment = Job(self.pay, EDGED)
+        if self._save is None:
+            self._save = Job(self.save_pending, EDGED)
             self._asked.set()
-        return self._payment
+        return self._save
 
     def _fall_behind(self) -> None:
         self._late = True
-        self._unpaid.set()
+        self._unsaved.set()
 
-    async def pay(self) -> None:
-        """Save everything that is owed in one transaction; part of a job. Raises StoreFailed, Overloaded."""
-        due = dict(self._owed)
+    async def save_pending(self) -> None:
+        """Save everything that is pending in one transaction; part of a job. Raises StoreFailed, Overloaded."""
+        due = dict(self._pending)
         if not due and self._ledger.epoch == self._kept_epoch:
             return
         try:
@@ -433,32 +437,37 @@ class Registrar:
         except BaseException:
             self._fall_behind()
             raise
-        for name, item in due.items():
-            # Another try may have paid, or something newer be owed under this name.
-            if self._owed.get(name) is item:
-                del self._owed[name]
+        for key, item in due.items():
+            # Another try may have saved it, or something newer be pending under this key.
+            if self._pending.get(key) is item:
+                del self._pending[key]
         if self._late:
             self._late = False
-            _log.info("denials on disk now", saved=sorted(due), owed=len(self._owed))
+            _log.info("denials_saved", saved=_texts(due), pending=len(self._pending))
 
     async def _retry(self) -> None:
         """Save what could not be saved, with growing pauses; runs for ever."""
         while True:
-            await self._unpaid.wait()
+            await self._unsaved.wait()
             pause = FIRST_PAUSE
-            while self._owed:
-                _log.warning("denials not on disk yet", owed=len(self._owed), next_try_seconds=pause)
+            while self._pending:
+                _log.warning("denials_pending", pending=len(self._pending), next_try_seconds=pause)
                 await trio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
-                await Job(self.pay, EDGED).run()
-            self._unpaid = trio.Event()
+                await Job(self.save_pending, EDGED).run()
+            self._unsaved = trio.Event()
 
     async def _drain(self) -> None:
         while (job := self._next()) is not None:
             await job.run()
-        await Job(self.pay, EDGED).run()
-        if self._owed:
-            _log.error("denials lost", owed=sorted(self._owed))
+        await Job(self.save_pending, EDGED).run()
+        if self._pending:
+            _log.error("denials_lost", lost=_texts(self._pending))
+
+
+def _texts(keys: Iterable[Key]) -> list[str]:
+    """`revocation key:key_1` and the like, for the log."""
+    return sorted(f"{kind} {name}" for kind, name in keys)
 
 
 def _stopping() -> StoreFailed:

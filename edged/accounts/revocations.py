@@ -17,14 +17,15 @@ import structlog
 
 from edged.access.asking import asked_by
 from edged.access.authority import EDGED
-from edged.access.ledger import ALL, Ledger
+from edged.access.ledger import Ledger
 from edged.accounts.registrar import Commit, Counts, Due, Registrar, keep
 from edged.clock import Boot, Clock
+from edged.credentials.identities import ALL, Identity
 from edged.errors import Overloaded, StoreFailed
 from edged.store import meta
 from edged.store import revocations as rows
 from edged.store.database import Reads
-from edged.store.revocations import CutOff, Denial, Drawn, Revocation, Settled
+from edged.store.revocations import CutOff, Denial, Drawn, Revocation, Settled, cut_off_key
 
 #: For how long after its end a token's revocation is kept, seconds: longer than any leeway and any grace for a refresh.
 PRUNE_SECONDS: Final = 90000.0
@@ -51,7 +52,7 @@ class Revocations:
         self._counts = counts
         self._boot = boot or Boot()
         # Lines that wait for somebody to vouch for the clock, by scope.
-        self._provisional: dict[str, CutOff] = {}
+        self._provisional: dict[Identity, CutOff] = {}
         ledger.place = self._place
         # When revocations were deleted, at the latest; Unix seconds.
         self._pruned_at = 0.0
@@ -70,8 +71,10 @@ class Revocations:
         self.mind_reset()
         _log.info("loaded", revocations=len(denied), cut_offs=len(lines))
 
-    def cut_off(self, scope: str, before: float | None, by: str = "", reason: str = "") -> Coroutine[Any, Any, None]:
-        """End all tokens of a scope (`all`, `user:…`, `issuer:…`) that were issued by `before` (Unix seconds), or
+    def cut_off(
+        self, scope: Identity, before: float | None, by: str = "", reason: str = ""
+    ) -> Coroutine[Any, Any, None]:
+        """End all tokens of a scope (all, a subject, an issuer) that were issued by `before` (Unix seconds), or
         until now (None): of edged's own then all those that were made so far, whatever the clock says and said.
 
         In force when this *call* returns, whoever is inside by one included. A line that lies before the one of this
@@ -82,15 +85,17 @@ class Revocations:
         """
         return self._registrar.settle(self._draw(scope, before, by, reason))
 
-    def _draw(self, scope: str, before: float | None, by: str, reason: str) -> Due:
+    def _draw(self, scope: Identity, before: float | None, by: str, reason: str) -> Due:
         ledger, now, own = self._ledger, self._clock.now(), before
         # A line that does not lie in the past is one up to now, too.
         up_to_now = before is None or before >= now
         epoch = ledger.next_epoch() if up_to_now else 0
-        due: dict[str, Denial] = {}
-        if up_to_now and not self._clock.is_trusted:
+        due: list[Denial] = []
+        is_provisional = up_to_now and not self._clock.is_trusted
+        if is_provisional:
             drawn = Drawn(self._boot.name, self._boot.seconds())
-            line = due[_open_line(scope)] = CutOff(scope, now, now, reason, None, epoch, drawn)
+            line = CutOff(scope, now, now, reason, None, epoch, drawn)
+            due.append(line)
             self._keep(line)
         if own is not None or not due:
             before = now if before is None else before
@@ -98,17 +103,18 @@ class Revocations:
             fresh = fresh or (own is not None and own > ledger.own_cut_offs.get(scope, -math.inf))
             ledger.cut_off(scope, before, own, epoch)
             if fresh:
-                due[_line(scope)] = self._whole(scope, now, reason)
+                due.append(self._whole(scope, now, reason))
         ended = self._registrar.put_out(self._registrar.find_denied(), "revoked", by, {scope})
-        _log.info("cut off", scope=scope, before=before, provisional=_open_line(scope) in due, ended=ended,
+        _log.info("cut_off", scope=str(scope), before=before, provisional=is_provisional, ended=ended,
                   again=not due, **asked_by())  # fmt: skip
         if not due:
             # The later line may be in force and not on disk yet: then this waits for it, too.
-            return self._registrar.owe({}) if _line(scope) in self._registrar.find_owed() else None
+            is_pending = cut_off_key(scope) in self._registrar.find_pending()
+            return self._registrar.add_pending([]) if is_pending else None
         self._counts.revoked("cut_off")
-        return self._registrar.owe(due)
+        return self._registrar.add_pending(due)
 
-    def _whole(self, scope: str, at: float, reason: str) -> CutOff:
+    def _whole(self, scope: Identity, at: float, reason: str) -> CutOff:
         """A scope's firm line: what it says may have been drawn in several."""
         ledger = self._ledger
         return CutOff(scope, ledger.cut_offs[scope], at, reason, ledger.own_cut_offs.get(scope), ledger.epochs[scope])
@@ -140,16 +146,15 @@ class Revocations:
         self._clock.now()  # looks, if the clock has jumped
         if not self._clock.is_trusted:
             return
-        due: dict[str, Denial] = {}
+        due: list[Denial] = []
         for scope, line in self._provisional.items():
             before = self._place(self._ledger.provisional.pop(scope))
             self._ledger.cut_off(scope, before, None, line.epoch)
-            due[_line(scope)] = self._whole(scope, before, line.reason)
-            due[_open_line(scope)] = Settled(scope)
-            _log.info("cut-off settled", scope=scope, before=before, told=line.at)
+            due += [self._whole(scope, before, line.reason), Settled(scope)]
+            _log.info("cut_off_settled", scope=str(scope), before=before, told=line.at)
         self._registrar.put_out(self._registrar.find_denied(), "revoked", names=set(self._provisional))
         self._provisional.clear()
-        self._registrar.owe(due)
+        self._registrar.add_pending(due)
 
     async def prune(self, now: float) -> int:
         """Delete the revocations of tokens that nobody can use any more at `now`, Unix seconds; how many.
@@ -166,7 +171,7 @@ class Revocations:
         self.mind_clock()
         if self._clock.now() >= self._pruned_at:
             return
-        _log.warning("every token ends", reason="revocations were deleted by a clock that told a later time")
+        _log.warning("all_tokens_ended", reason="revocations were deleted by a clock that told a later time")
         self._draw(ALL, None, "", "clock")
         self._pruned_at = 0.0
         # What the disk does not take now is taken for a reset again at the next start.
@@ -186,7 +191,7 @@ class Revocations:
             ) from problem
 
     async def _lower(self, commit: Commit) -> None:
-        await self._registrar.pay()
+        await self._registrar.save_pending()
         ledger, now = self._ledger, self._clock.now()
         # Where edged's own tokens are compared with a time they end by the epoch instead: what was ended stays so.
         own = [scope for scope, line in ledger.own_cut_offs.items() if line > now]
@@ -201,17 +206,17 @@ class Revocations:
         later = self._clock.now()
         for scope in high:
             # One that was drawn meanwhile is within the high one, and not on the disk yet.
-            item, limit = self._registrar.find_owed().get(_line(scope)), now
+            item, limit = self._registrar.find_pending().get(cut_off_key(scope)), now
             if isinstance(item, CutOff):
                 limit = later
                 own_before = None if item.own_before is None else min(later, item.own_before)
                 item = replace(item, before=min(later, item.before), own_before=own_before)
-                self._registrar.amend(_line(scope), item)
+                self._registrar.amend(item)
             ledger.lower(scope, limit)
-            _log.warning("cut-off lowered", scope=scope, before=limit)
+            _log.warning("cut_off_lowered", scope=str(scope), before=limit)
 
     async def _forget_pruned(self, commit: Commit) -> None:
-        await self._registrar.pay()
+        await self._registrar.save_pending()
         if self._pruned_at == 0.0:
             await commit(meta.forget_pruned, undo=keep)
 
@@ -236,20 +241,20 @@ class Revocations:
             _log.info("pruned", revocations=len(named), families=len(families))
         return len(named)
 
-    def _deny_anew(self, identities: set[str], now: float) -> None:
+    def _deny_anew(self, identities: set[Identity], now: float) -> None:
         """These were denied again while their rows were being deleted: for good, this time."""
         if identities:
-            self._registrar.owe({name: Revocation(name, now, None, "token") for name in identities})
+            self._registrar.add_pending([Revocation(each, now, None, "token") for each in identities])
 
     async def list_all(self) -> tuple[list[Revocation], list[CutOff]]:
         """All that is denied, by name and by time, oldest first; also what is not on disk yet. Raises StoreFailed."""
-        owed = self._registrar.find_owed()
+        pending = self._registrar.find_pending()
         stored, lines = await self._db.read(rows.load_all)
-        # What was owed at first may have come to the disk behind what was read.
-        owed |= self._registrar.find_owed()
+        # What was pending at first may have come to the disk behind what was read.
+        pending |= self._registrar.find_pending()
         named = {item.identity: item for item in stored}
         drawn = {(line.scope, line.drawn is None): line for line in lines}
-        for item in owed.values():
+        for item in pending.values():
             if isinstance(item, Revocation):
                 named.setdefault(item.identity, item)
             elif isinstance(item, CutOff):
@@ -261,11 +266,3 @@ class Revocations:
             for line in drawn.values()
         ]
         return sorted(named.values(), key=lambda item: item.at), sorted(told, key=lambda line: line.at)
-
-
-def _line(scope: str) -> str:
-    return f"cut-off:{scope}"
-
-
-def _open_line(scope: str) -> str:
-    return f"provisional cut-off:{scope}"

@@ -8,6 +8,7 @@ from typing import Final
 
 from edged.access.admissions import Admissions
 from edged.clock import iso
+from edged.credentials.identities import Identity
 from edged.credentials.rotation import MOST_REPLACED, Rotating
 from edged.errors import InvalidParams, InvalidState
 
@@ -31,8 +32,10 @@ def check_room(before: Rotating, now: float, grace_seconds: float) -> None:
         )
 
 
-def shorten(admissions: Admissions, before: Rotating, grace_seconds: float, identity: Callable[[bytes], str]) -> None:
+def shorten(
+    admissions: Admissions, before: Rotating, grace_seconds: float, identity: Callable[[bytes], Identity]
+) -> None:
     """Whoever is inside by the secret that was replaced just now stays for the grace; with 0 nobody stays who came by
-    an earlier one either. `before`: as it was; `identity`: digest → the name that its callers answer to."""
+    an earlier one either. `before`: as it was; `identity`: digest → what its callers answer to."""
     ended = [before.digest] if grace_seconds > 0 else before.digests
     admissions.shorten([identity(each) for each in ended], grace_seconds)

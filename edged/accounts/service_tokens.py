@@ -15,6 +15,7 @@ from edged.access.ledger import Ledger
 from edged.accounts.registrar import Commit, Registrar
 from edged.accounts.rotation import GRACE_SECONDS, check_grace, check_room, shorten
 from edged.clock import Clock
+from edged.credentials.identities import Identity
 from edged.credentials.service_tokens import (
     ServiceTokenRecord,
     digest,
@@ -23,8 +24,6 @@ from edged.credentials.service_tokens import (
     mint_token_id,
     published_as,
     read_networks,
-    service_identity,
-    service_secret_identity,
 )
 from edged.errors import InvalidParams, InvalidState, NotFound
 from edged.store import service_tokens
@@ -95,7 +94,7 @@ class ServiceTokens:
         but not yet on disk.
         """
         self.find(token_id)
-        job = self._registrar.deny(frozenset({service_identity(token_id)}), None, by, "service_token", "")
+        job = self._registrar.deny(frozenset({Identity.of_service_token(token_id)}), None, by, "service_token", "")
 
         async def settle() -> ServiceTokenRecord:
             await self._registrar.settle(job)
@@ -115,7 +114,7 @@ class ServiceTokens:
 
     def is_revoked(self, token_id: str) -> bool:
         """Whether a known token is good no more."""
-        return service_identity(token_id) in self._ledger.denied
+        return Identity.of_service_token(token_id) in self._ledger.denied
 
     def _find_living(self, token_id: str) -> ServiceTokenRecord:
         record = self.find(token_id)
@@ -161,7 +160,7 @@ class ServiceTokens:
 
     def _withhold(self, record: ServiceTokenRecord) -> None:
         """Nobody will ever know its secret."""
-        name = service_identity(record.token_id)
+        name = Identity.of_service_token(record.token_id)
         self._registrar.deny(frozenset({name}), None, "", "service_token", "its maker was denied")
 
     async def _import(self, record: ServiceTokenRecord, commit: Commit) -> tuple[ServiceTokenRecord, bool]:
@@ -178,7 +177,7 @@ class ServiceTokens:
         record = before.rotate(token_digest, now, grace_seconds)
         await commit(partial(service_tokens.rotate, record=record), undo=partial(service_tokens.rotate, record=before))
         self._ledger.put_service_token(record)
-        shorten(self._admissions, before, grace_seconds, service_secret_identity)
+        shorten(self._admissions, before, grace_seconds, Identity.of_service_secret)
         # If it was revoked during the commit the new secret is worth nothing.
         self._find_living(token_id)
         _log.info("rotated", id=token_id, grace_seconds=grace_seconds, **asked_by())

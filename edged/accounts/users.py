@@ -1,9 +1,9 @@
 """Users: make, change, re-password, disable and delete them, each durable and in force as the registrar says.
 
 What takes something away is a denial: the ledger holds the new row when the call returns, everything that the user's
-password and keys opened and that they may no more is ended, and the row is owed to the disk. What gives something is a
-grant: commit, then ledger. A change that does both is both, one after the other. Rows are written whole: of a grant
-that a denial overtook nothing is left, on disk either, and whoever asked for it is told so.
+password and keys opened and that they may no more is ended, and the row is pending until it is on disk. What gives
+something is a grant: commit, then ledger. A change that does both is both, one after the other. Rows are written whole:
+of a grant that a denial overtook nothing is left, on disk either, and whoever asked for it is told so.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import structlog
 from edged.access.admissions import Admissions
 from edged.access.asking import asked_by
 from edged.access.authority import EDGED, Authority
-from edged.access.ledger import Ledger, key_identity, login_identities
+from edged.access.ledger import Ledger, login_identities
 from edged.accounts.registrar import Commit, Due, Kind, Registrar
 from edged.clock import Clock
 from edged.credentials.callers import Streams
-from edged.credentials.names import issuer_identity, subject_identity, user_identity
+from edged.credentials.identities import Identity
 from edged.credentials.roles import ROLES, canonical_role
 from edged.credentials.users import NAME_RULE, UserRecord, common, gains, is_user_name, loses
 from edged.errors import InvalidParams, InvalidState, NotFound, Overloaded, StoreFailed
 from edged.store import users
 from edged.store.database import Reads
-from edged.store.revocations import UserChange
+from edged.store.revocations import UserChange, user_key
 
 _LONGEST_DISPLAY_NAME: Final = 100
 #: Fields of UserRecord that `update` changes.
@@ -52,7 +52,7 @@ class Users:
         self._admissions = admissions
         self._db = db
         self._clock = clock
-        self._issuer = issuer_identity(issuer)
+        self._issuer = Identity.of_issuer(issuer)
 
     def load(self) -> None:
         """Tell the ledger every user, before anybody asks and before their keys. Raises StoreFailed."""
@@ -86,7 +86,7 @@ class Users:
 
     def check_subject(self, subject: str) -> None:
         """Raises InvalidState if no token that edged makes for this subject would be good, now or ever."""
-        if not self._ledger.denied.isdisjoint((user_identity(subject), subject_identity("", subject))):
+        if not self._ledger.denied.isdisjoint((Identity.of_user(subject), Identity.of_subject("", subject))):
             raise InvalidState(
                 f"the subject {subject!r} is revoked for good: a token would not be good",
                 hint="name another subject; why: edged revocation list",
@@ -249,8 +249,8 @@ class Users:
         record = replace(record, epoch=self._ledger.next_epoch())
         return self._settled(record, self._deny(record, by))
 
-    def revoke(self, identity: str, kind: Kind, by: str = "", reason: str = "") -> Coroutine[Any, Any, None]:
-        """End every token of a subject (`user:…`) or an issuer (`issuer:…`), for good: in force when this *call*
+    def revoke(self, identity: Identity, kind: Kind, by: str = "", reason: str = "") -> Coroutine[Any, Any, None]:
+        """End every token of a subject or an issuer, for good: in force when this *call*
         returns. Await the result for the commit; else as Registrar.revoke_token.
 
         The keys of a user who can never log in again rest with them, as if they were deleted. Raises InvalidState if
@@ -259,7 +259,7 @@ class Users:
         self._refuse_shut_out(identity)
         settled = self._registrar.revoke_token(frozenset({identity}), None, by, kind=kind, reason=reason)
         owners = [name for name in self._ledger.users if identity in login_identities(name)]
-        keys = {key_identity(key) for name in owners for key in self._ledger.keys_of(name)}
+        keys = {Identity.of_key(key) for name in owners for key in self._ledger.keys_of(name)}
         if keys:
             inside = {each for key in keys for each in self._admissions.of(key)}
             ended = self._registrar.put_out(inside, "suspended", by, keys)
@@ -291,7 +291,7 @@ class Users:
                 id=before.name,
             )
 
-    def _refuse_shut_out(self, identity: str) -> None:
+    def _refuse_shut_out(self, identity: Identity) -> None:
         """The same for what is denied by whose token it is, which is for good; what is denied already, again."""
         if identity in self._ledger.denied:
             return
@@ -315,27 +315,27 @@ class Users:
         return record.can_administer and not self.is_revoked(record.name)
 
     def _deny(self, record: UserRecord, by: str) -> Due:
-        """This row is in force, and owed to the disk. Never waits."""
+        """This row is in force, and pending until it is on disk. Never waits."""
         self._enforce(record, by)
-        return self._registrar.owe({_owed(record.name): UserChange(record)})
+        return self._registrar.add_pending([UserChange(record)])
 
     def _enforce(self, record: UserRecord, by: str = "") -> None:
         """The ledger holds this row; everything that it ends is ended."""
         ledger, before = self._ledger, self._ledger.users.get(record.name)
         ledger.put_user(record)
         theirs = [each for each in self._admissions if each.caller.epoch is not None]
-        identity = user_identity(record.name)
+        identity = Identity.of_user(record.name)
         theirs = [each for each in theirs if each.caller.subject == record.name or identity in each.caller.issued_by]
         revoked = [each for each in theirs if ledger.is_denied(each.caller)]
         resting = [each for each in theirs if not ledger.is_denied(each.caller) and ledger.is_suspended(each.caller)]
-        keys = [each for key in ledger.keys_of(record.name) for each in self._admissions.of(key_identity(key))]
+        keys = [each for key in ledger.keys_of(record.name) for each in self._admissions.of(Identity.of_key(key))]
         if record.status == "active":
             self._registrar.review(keys)
         else:
             resting += keys
         ended = self._registrar.put_out(resting, "suspended", by) if resting else 0
         if revoked or before is None or record.epoch != before.epoch:
-            ended += self._registrar.put_out(revoked, "revoked", by, {user_identity(record.name)})
+            ended += self._registrar.put_out(revoked, "revoked", by, {Identity.of_user(record.name)})
         _log.info("in force", user=record.name, status=record.status, role=record.role, ended=ended,
                   **asked_by())  # fmt: skip
 
@@ -359,18 +359,18 @@ class Users:
 
     async def _commit(self, before: UserRecord | None, record: UserRecord, commit: Commit) -> UserRecord:
         """Write a row and have it in force. Raises InvalidState if a denial came meanwhile: then that stands."""
-        owed = self._registrar.withdraw(_owed(record.name))
+        pending = self._registrar.withdraw(user_key(record.name))
         try:
             await commit(
                 partial(users.put, record=record),
                 undo=partial(users.delete, name=record.name) if before is None else partial(users.put, record=before),
             )
         except BaseException:
-            if owed is not None:
-                self._registrar.owe_again(_owed(record.name), owed)
+            if pending is not None:
+                self._registrar.keep_pending(pending)
             raise
         if self._ledger.users.get(record.name) is not before:
-            # It is owed as a whole row, and written over this one.
+            # It is pending as a whole row, and written over this one.
             raise InvalidState(
                 f"user {record.name!r} was changed meanwhile", hint="ask again", resource="user", id=record.name
             )
@@ -386,7 +386,3 @@ def _check(record: UserRecord) -> None:
         raise InvalidParams(f"no role {record.role[:64]!r}", hint=f"one of {', '.join(ROLES)}")
     if len(record.display_name) > _LONGEST_DISPLAY_NAME or not record.display_name.isprintable():
         raise InvalidParams(f"display_name is longer than {_LONGEST_DISPLAY_NAME} characters or not printable")
-
-
-def _owed(name: str) -> str:
-    return f"account:{name}"

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from edged.credentials.callers import API_KEY_PREFIX, Streams
+from edged.credentials.identities import Identity
 from edged.credentials.rotation import Rotating
 
 #: SHA-256 in hex of keys that everybody has read → where they are printed. Never a key here, whoever brings it.
@@ -84,7 +85,7 @@ class KeyRecord(Rotating):
     camera_access: tuple[str, ...] | None = None
     streams: Streams | None = None
     owner: str | None = None
-    made_by: frozenset[str] = frozenset()
+    made_by: frozenset[Identity] = frozenset()
     revoked_at: float | None = None
     suspended_at: float | None = None
 

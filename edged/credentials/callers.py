@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, TypeAlias, get_args
 
 from edged.credentials import stream_names
+from edged.credentials.identities import Identity
 
 #: Where a question came in: label of metrics and log lines.
 Transport: TypeAlias = Literal["ws", "http", "uds", "rtsp", "rtmp", "srt", "hls", "webrtc"]
@@ -129,8 +131,8 @@ class Caller:
 
     `capabilities` holds whole grants (`camera:read`), `grants` those for one thing (`camera:read:camera0`);
     `cameras` None means every camera, an empty set none; `expires` is Unix seconds or None;
-    `identities` are the names by which a revocation may hit this caller and nobody else's credential (jti_of:…,
-    token:<sha256>, key:<id>), `shared` those that other issuers' may have, too (credentials.names).
+    `identities` are those by which a revocation may hit this caller and nobody else's credential, `shared` those that
+    other issuers' may have, too (credentials.identities).
     `issuer` gave a token its jti and subject: "" is edged with its shared secrets, else an outside issuer's `iss`.
     `parent` is whoever asked for the ticket that this caller came with: neither may do more than the other.
     `epoch` is the counter of cut-offs at which a token was made that edged issued itself; None for all others.
@@ -149,15 +151,15 @@ class Caller:
     cameras: frozenset[str] | None = None
     streams: Streams | None = None
     expires: float | None = None
-    identities: frozenset[str] = frozenset()
+    identities: frozenset[Identity] = frozenset()
     credential_id: str = ""
     name: str = ""
     permissions: tuple[str, ...] = ()
     epoch: int | None = None
     signed_by: str = ""
-    issued_by: frozenset[str] = frozenset()
+    issued_by: frozenset[Identity] = frozenset()
     issuer: str = ""
-    shared: frozenset[str] = frozenset()
+    shared: frozenset[Identity] = frozenset()
     only_files: bool = False
     acts_for: str = ""
     claims: dict[str, object] = field(default_factory=dict, compare=False)
@@ -181,17 +183,17 @@ class Caller:
         return f"{self.method}:{self.issuer or self.claims.get('iss', '')}:{self.subject}"
 
     @property
-    def bonds(self) -> frozenset[str]:
-        """Every name whose end ends this caller: its own, shared ones, and those that it was issued by."""
+    def revocation_ids(self) -> frozenset[Identity]:
+        """Every identity whose revocation ends this caller: its own, shared ones, and those that it was issued by."""
         return self.identities | self.shared | self.issued_by if self.shared or self.issued_by else self.identities
 
-    def is_named_in(self, names: set[str]) -> bool:
-        """Whether a name whose end ends this caller is among these; cheaper than to gather them."""
+    def is_named_in(self, names: AbstractSet[Identity]) -> bool:
+        """Whether one of `revocation_ids` is among these; cheaper than to gather them."""
         if not names:
             return False
-        if not names.isdisjoint(self.identities) or not names.isdisjoint(self.shared):
+        if not self.identities.isdisjoint(names) or not self.shared.isdisjoint(names):
             return True
-        return bool(self.issued_by) and not names.isdisjoint(self.issued_by)
+        return bool(self.issued_by) and not self.issued_by.isdisjoint(names)
 
     @property
     def who(self) -> str:

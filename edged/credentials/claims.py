@@ -14,17 +14,8 @@ from typing import cast
 
 from edged.credentials.callers import Caller, Streams
 from edged.credentials.decision import Reason
-from edged.credentials.names import (
-    MAKERS,
-    any_jti_identity,
-    jti_identity,
-    maker_identity,
-    token_identity,
-    user_identity,
-    widen,
-)
+from edged.credentials.identities import MAKERS, Identity, Kind, format_all, parse_all, widen
 from edged.credentials.roles import FILES, FILES_SCOPE, ROLES, canonical_role, compute, name_cameras
-from edged.credentials.service_tokens import service_identity
 from edged.credentials.stream_names import from_map, from_mediamtx, to_mediamtx
 
 #: Seconds by which `iat` and `nbf` may lie in the future (contract S0-24, section 11 auth.leeway).
@@ -38,6 +29,7 @@ _OF_A_LOGIN = frozenset({"openid", "profile", "email", "address", "phone", "offl
 #: Through how many hands a token may have been issued, and by how many names it says so: each adds up to four.
 _MOST_HANDS = 8
 _MOST_ISSUERS = 4 * _MOST_HANDS
+_HANDS = (Kind.KEY, Kind.JTI, Kind.MAKER)
 #: Details of refusals of which guide S0's validator has words of its own.
 NO_SUBJECT = "neither user_id nor sub"
 FUTURE = "{} lies in the future"
@@ -115,7 +107,8 @@ def read_epoch(claims: Mapping[str, object], trust: Trust) -> int | None:
 
 
 def read_caller(
-    claims: Mapping[str, object], token: str, *, now: float, issuer: str, leeway: float = LEEWAY, signed_by: str = "",
+    claims: Mapping[str, object], token: str, *, now: float, issuer: str, leeway: float = LEEWAY,
+    signed_by: Identity | None = None,
     epoch: int | None = None, may_open_files: bool = False, signer: str = "", past: float = 0.0,
     roles_of: Callable[[Mapping[str, object]], frozenset[str]] | None = None,
 ) -> Caller:  # fmt: skip
@@ -159,8 +152,14 @@ def read_caller(
         # Whatever else it says, it opens files and nothing more (contract 7.3).
         roles, whole, single, streams = frozenset(), FILES, frozenset(), None
     jti, maker = _identifier(claims, "jti"), _identifier(claims, "client_id") if only_files else None
-    text_name = token_identity(token)
-    names = [text_name, jti and jti_identity(issuer, jti), maker and service_identity(maker), signed_by]
+    text_name = Identity.of_token(token)
+    identities = {text_name}
+    if jti:
+        identities.add(Identity.of_jti(issuer, jti))
+    if maker:
+        identities.add(Identity.of_service_token(maker))
+    if signed_by is not None:
+        identities.add(signed_by)
     issued_by = _issued_by(claims) if epoch is not None else frozenset()
     shared = widen(issued_by) if issued_by else frozenset()
     return Caller(
@@ -173,14 +172,14 @@ def read_caller(
         cameras=name_cameras(cameras),
         streams=streams,
         expires=expires,
-        identities=frozenset(filter(None, names)),
-        credential_id=jti or text_name.partition(":")[2],
+        identities=frozenset(identities),
+        credential_id=jti or text_name.value,
         permissions=tuple(permissions or ()),
         epoch=epoch,
         signed_by=signer,
         issued_by=issued_by,
         issuer=issuer,
-        shared=shared | {any_jti_identity(jti)} if jti else shared,
+        shared=shared | {Identity.of_any_jti(jti)} if jti else shared,
         only_files=only_files,
         claims=dict(claims),
     )
@@ -273,37 +272,38 @@ def write_issued_by(caller: Caller) -> list[str]:
     """The claim `issued_by` of a token that this caller has issued, which names who it came of in the end and who came
     between. Raises ClaimsRefused for one that came through too many hands."""
     names = makers_of(caller)
-    hands = sum(name.startswith(("key:", "jti_of:", "subject_of:")) for name in names)
+    hands = sum(name.kind in _HANDS for name in names)
     if hands > _MOST_HANDS or len(names) > _MOST_ISSUERS:
         raise ClaimsRefused(Reason.MALFORMED, f"it would be issued through more than {_MOST_HANDS} hands")
-    return sorted(names)
+    return format_all(names)
 
 
-def makers_of(caller: Caller) -> frozenset[str]:
+def makers_of(caller: Caller) -> frozenset[Identity]:
     """By which names whatever this caller makes is known as its own: an API key by its id; a token by its own names,
     those of the key pair that signed it, of its subject, and of what it was issued by. Nothing for whoever is root on
     the box."""
     if caller.method == "peercred":
         return caller.issued_by
     if caller.method == "api_key":
-        return caller.issued_by | {f"key:{caller.credential_id}"}
-    own = {name for name in caller.identities if name.startswith(MAKERS)}
+        return caller.issued_by | {Identity.of_key(caller.credential_id)}
+    own = {name for name in caller.identities if name.kind in MAKERS}
     subject = caller.subject
-    own.add(user_identity(subject) if caller.epoch is not None else maker_identity(caller.issuer, subject))
+    is_users = caller.epoch is not None
+    own.add(Identity.of_user(subject) if is_users else Identity.of_maker(caller.issuer, subject))
     return caller.issued_by | own
 
 
-def _issued_by(claims: Mapping[str, object]) -> frozenset[str]:
+def _issued_by(claims: Mapping[str, object]) -> frozenset[Identity]:
     names = claims.get("issued_by")
     if names is None:
         return frozenset()
     if (
         not isinstance(names, list)
         or len(names) > _MOST_ISSUERS
-        or not all(isinstance(name, str) and name.startswith(MAKERS) for name in names)
+        or not all(isinstance(name, str) and Identity.parse(name).kind in MAKERS for name in names)
     ):
         raise ClaimsRefused(Reason.MALFORMED, "issued_by is not a list of users, subjects, tokens and keys")
-    return frozenset(names)
+    return parse_all(names)
 
 
 def write_streams(streams: Streams, paths: Mapping[str, str] = MappingProxyType({})) -> dict[str, object]:

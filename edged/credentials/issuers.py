@@ -20,6 +20,7 @@ from joserfc.jwk import ECKey, RSAKey
 
 from edged.credentials.callers import Caller, Streams
 from edged.credentials.claims import Trust
+from edged.credentials.identities import Identity
 from edged.credentials.plain_json import NotPlain, read_object
 from edged.credentials.role_claims import OWN, RoleClaim
 from edged.credentials.roles import ROLES
@@ -172,7 +173,7 @@ def read_public_key(data: bytes, record: IssuerRecord) -> KeySet:
     raise KeysRefused("it is not a public RSA or EC key")
 
 
-def limit(caller: Caller, record: IssuerRecord, twins: frozenset[str] = frozenset()) -> Caller:
+def limit(caller: Caller, record: IssuerRecord, twins: frozenset[Identity] = frozenset()) -> Caller:
     """The caller with nothing above the issuer's ceiling; `twins` are further names of its token.
 
     A role above the ceiling counts as the ceiling; names of roles that edged does not know stay, and give nothing.

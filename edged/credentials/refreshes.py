@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from edged.credentials.callers import Caller
 from edged.credentials.claims import write_streams
+from edged.credentials.identities import Identity, Kind
 from edged.credentials.tokens import ALGORITHM
 
 #: How long a family lives, from the issue of its first token, seconds.
@@ -38,9 +39,9 @@ def signer_of(caller: Caller) -> Signer | None:
     return Signer(algorithm, name)
 
 
-def text_of(caller: Caller) -> str:
-    """The name of this token's very text: `token:<SHA-256>`."""
-    return next(name for name in caller.identities if name.startswith("token:"))
+def text_of(caller: Caller) -> Identity:
+    """The identity of this token's very text."""
+    return next(each for each in caller.identities if each.kind is Kind.TOKEN)
 
 
 def name_of(caller: Caller, signer: Signer) -> str:
@@ -50,7 +51,7 @@ def name_of(caller: Caller, signer: Signer) -> str:
     its text (S0-8). Our key pairs follow each other, so that their kid is left out.
     """
     if "jti" not in caller.claims:
-        return text_of(caller).partition(":")[2]
+        return text_of(caller).value
     key = signer.name if signer.algorithm == ALGORITHM else ""
     told = json.dumps([signer.algorithm, key, caller.claims], sort_keys=True)
     return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()

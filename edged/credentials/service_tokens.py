@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
 from edged.credentials.callers import Caller
+from edged.credentials.identities import Identity
 from edged.credentials.roles import SERVICE
 from edged.credentials.rotation import Rotating
 
@@ -80,30 +81,21 @@ class ServiceTokenRecord(Rotating):
     name: str
     created_at: float
     networks: tuple[str, ...] | None = None
-    made_by: frozenset[str] = frozenset()
-
-
-def service_identity(token_id: str) -> str:
-    """The name by which a revocation hits a service token, both its secrets."""
-    return f"service:{token_id}"
-
-
-def service_secret_identity(token_digest: bytes) -> str:
-    """The name by which a rotation hits what one secret of a service token opened."""
-    return f"service_secret:{token_digest.hex()[:32]}"
+    made_by: frozenset[Identity] = frozenset()
 
 
 def service_caller(record: ServiceTokenRecord, token_digest: bytes, expires: float | None) -> Caller:
     """The caller that one secret of a service token speaks for until `expires` (Unix seconds, None: no end)."""
+    identity = Identity.of_service_token(record.token_id)
     return Caller(
         method="service_token",
-        subject=f"service:{record.token_id}",
+        subject=str(identity),
         name=record.name,
         roles=frozenset({"service"}),
         capabilities=SERVICE,
         cameras=frozenset(),
         expires=expires,
-        identities=frozenset({service_identity(record.token_id), service_secret_identity(token_digest)}),
+        identities=frozenset({identity, Identity.of_service_secret(token_digest)}),
         credential_id=record.token_id,
         only_files=True,
     )

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from edged.credentials.callers import Caller, Streams
+from edged.credentials.identities import Identity, Kind
 
 Action = Literal["read", "publish"]
 
@@ -41,7 +42,7 @@ def is_ticket(text: str) -> bool:
     return _SHAPE.match(text) is not None
 
 
-def ticket_caller(parent: Caller, action: Action, camera: str, made_by: str) -> Caller:
+def ticket_caller(parent: Caller, action: Action, camera: str, made_by: Identity) -> Caller:
     """Who comes with a ticket that `parent` asked for: the parent, held to one action on one camera.
 
     It answers to every name of its parent, so that what ends the parent ends it, and to `made_by`, the name of all
@@ -65,7 +66,7 @@ def renewed(held: Caller, fresh: Caller) -> Caller:
     before = held.parent
     if before is None or _owner_of(fresh) != _owner_of(before) or not fresh.covers(before):
         return held
-    kept = frozenset(name for name in held.identities if not name.startswith("secret:"))
+    kept = frozenset(name for name in held.identities if name.kind is not Kind.SECRET)
     return replace(
         fresh, method="ticket", roles=frozenset(), capabilities=frozenset(), grants=frozenset(), permissions=(),
         streams=held.streams, identities=kept | fresh.identities, issued_by=held.issued_by | fresh.issued_by,
@@ -76,8 +77,3 @@ def renewed(held: Caller, fresh: Caller) -> Caller:
 
 def _owner_of(caller: Caller) -> tuple[str, str]:
     return caller.issuer, caller.subject
-
-
-def made_by(session_id: str) -> str:
-    """The name that all tickets of one session answer to."""
-    return f"tickets:{session_id}"

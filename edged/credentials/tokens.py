@@ -25,8 +25,8 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 from edged.credentials.callers import Caller, Method
 from edged.credentials.claims import LEEWAY, SEED_TRUST, ClaimsRefused, Trust, check_trust, read_caller, read_epoch
 from edged.credentials.decision import Reason
+from edged.credentials.identities import Identity
 from edged.credentials.issuers import OUTSIDE_ALGORITHMS, IssuerRecord, OutsideIssuer, limit
-from edged.credentials.names import token_identity
 from edged.credentials.plain_json import NotPlain, read_object
 from edged.credentials.secret_texts import check_secret
 from edged.credentials.signing_keys import VerifyingKey, lower, mirrored
@@ -153,17 +153,13 @@ def verify(
     try:
         check_trust(token.claims, trust)
         return read_caller(
-            token.claims, text, now=now, issuer="", leeway=leeway, signed_by=key_identity(kid) if key else "",
+            token.claims, text, now=now, issuer="", leeway=leeway,
+            signed_by=Identity.of_signing_key(kid) if key else None,
             epoch=read_epoch(token.claims, trust), may_open_files=key is not None and key.algorithm == "RS256",
             signer=signer, past=past,
         )  # fmt: skip
     except ClaimsRefused as problem:
         raise TokenRefused(problem.reason, problem.detail) from None
-
-
-def key_identity(kid: str) -> str:
-    """The name by which a revocation hits everything that one of our key pairs signed."""
-    return f"signing_key:{kid}"
 
 
 def sign(claims: Mapping[str, object], key: SignsTokens) -> str:
@@ -295,7 +291,7 @@ def _read_outside(token: _Opened, text: str, issuer: OutsideIssuer, *, now: floa
     check_trust(token.claims, fitting[0].trust)
     twin = f"{token.signed.decode()}.{_encode(mirrored(token.signature, algorithm))}"
     # Others write either spelling of a signature: a revocation of one is one of both.
-    twins = frozenset({token_identity(twin)})
+    twins = frozenset({Identity.of_token(twin)})
     caller = read_caller(token.claims, text, now=now, leeway=leeway, roles_of=record.roles.read, issuer=record.identity)
     return limit(caller, record, twins)
 

@@ -40,7 +40,7 @@ def watch(
         mediamtx_version=lambda: media.mediamtx.state.version,
         clock=lambda: (clock.is_synchronized, clock.is_trusted, clock.high_water()),
         issuers=access.issuers.last_success,
-        denials_owed=lambda: accounts.registrar.owed,
+        pending_revocations=lambda: accounts.registrar.pending,
         health=lambda: count_problems(services),
         restore_unconfirmed=lambda: accounts.restores.pending is not None,
         disks=lambda: {disk.name: disk.free_bytes for disk in disks.latest},

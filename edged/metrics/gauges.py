@@ -35,7 +35,7 @@ class Gauges:
         mediamtx_version: Callable[[], str] | None = None,
         clock: Callable[[], tuple[bool, bool, float]] | None = None,
         issuers: Callable[[], Mapping[str, float]] | None = None,
-        denials_owed: Callable[[], int] | None = None,
+        pending_revocations: Callable[[], int] | None = None,
         health: Callable[[], Mapping[str, int]] | None = None,
         restore_unconfirmed: Callable[[], bool] | None = None,
         disks: Callable[[], Mapping[str, int]] | None = None,
@@ -47,8 +47,8 @@ class Gauges:
         `sessions` by transport; `cameras` by name: True connected, False disconnected, None error; `children`
         (mediamtx, publisher, frames) running; `api_keys` by status; `clock`: synchronized, trusted, mark;
         `issuers`: name in the settings (eight at most) → when its keys were read last, Unix seconds, 0.0 never;
-        `denials_owed`: how many are in force and not on disk; `health`: problems by part (operations.health); `disks`:
-        free bytes of the file systems that edged writes to, by the setting in [paths] that leads there;
+        `pending_revocations`: how many are in force and not on disk; `health`: problems by part (operations.health);
+        `disks`: free bytes of the file systems that edged writes to, by the setting in [paths] that leads there;
         `restore_unconfirmed`: the trust database is an older one, and nobody has confirmed it;
         `camera_causes`: every cause why a source gives no picture → cameras; `camera_restarts`: by camera.
         """
@@ -61,7 +61,7 @@ class Gauges:
             "mediamtx_version": mediamtx_version,
             "clock": clock,
             "issuers": issuers,
-            "denials_owed": denials_owed,
+            "pending_revocations": pending_revocations,
             "health": health,
             "restore_unconfirmed": restore_unconfirmed,
             "disks": disks,
@@ -128,11 +128,11 @@ class Gauges:
                 "issuer", tuple(issuers), issuers,
             )  # fmt: skip
         yield _gauge("edged_api_keys", "API keys, by state.", "state", KEY_STATES, self._ask("api_keys", {}))
-        owed = self._ask("denials_owed", 0)
+        pending = self._ask("pending_revocations", 0)
         yield GaugeMetricFamily(
-            "edged_denials_owed",
+            "edged_revocations_pending",
             "Revocations in force that are not yet on disk: a restart would undo them.",
-            value=owed,
+            value=pending,
         )
         parts = self._ask("health", {})
         yield _gauge("edged_health_problems", "Problems that /health reports, by part.", "part", tuple(parts), parts)

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from edged.clock import iso, iso_or_none
+from edged.credentials.identities import Identity, Kind
 from edged.credentials.roles import ROLES, SELF, canonical_role
 from edged.operations.api_keys import Days, Name, authorize_own, effective_of, is_own, read_expiry
 from edged.operations.camera_names import resolve_rights
@@ -91,11 +92,11 @@ def _find_owner(call: OperationCall) -> str | None:
     issued the token by which it is made."""
     caller, ledger = call.session.caller, call.services.ledger
     assert caller is not None, "the gate lets nobody ask this without a caller"
-    names = {f"key:{caller.credential_id}"} if caller.method == "api_key" else set(caller.issued_by)
+    makers = {Identity.of_key(caller.credential_id)} if caller.method == "api_key" else caller.issued_by
     if caller.epoch is not None and caller.subject in ledger.users:
         return caller.subject
-    users = {name.removeprefix("user:") for name in names if name.startswith("user:")} & ledger.users.keys()
-    keys = filter(None, (ledger.keys.get(name.removeprefix("key:")) for name in names))
+    users = {each.value for each in makers if each.kind is Kind.USER} & ledger.users.keys()
+    keys = filter(None, (ledger.keys.get(each.value) for each in makers if each.kind is Kind.KEY))
     return min(users | {key.owner for key in keys if key.owner is not None}, default=None)
 
 
@@ -148,7 +149,7 @@ async def rotate_key(call: OperationCall, params: RotateKeyParams) -> RotatedKey
     )
 
 
-def _shown_secret(call: OperationCall) -> str:
-    """The name of the very secret by which an API key came in (access.ledger.secret_identity)."""
+def _shown_secret(call: OperationCall) -> Identity:
+    """The identity of the very secret by which an API key came in."""
     assert call.session.caller is not None, "only a key has a secret to show"
-    return next(name for name in call.session.caller.identities if name.startswith("secret:"))
+    return next(each for each in call.session.caller.identities if each.kind is Kind.SECRET)

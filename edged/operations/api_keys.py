@@ -9,10 +9,11 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from edged.access.ledger import caller_of, key_identity
+from edged.access.ledger import caller_of
 from edged.clock import iso, iso_or_none
 from edged.credentials.api_keys import KeyRecord
 from edged.credentials.callers import Caller
+from edged.credentials.identities import Identity, format_all
 from edged.credentials.roles import canonical_role
 from edged.errors import InvalidParams
 from edged.operations.camera_names import resolve_rights
@@ -181,7 +182,7 @@ async def revoke_key(call: OperationCall, params: RevokeKeyParams) -> RevokedKey
     Again is fine."""
     services = call.services
     pending = services.api_keys.revoke(params.key_id, by=call.session.id)
-    also, due = deny_made(call, {key_identity(params.key_id)}, params.include_made)
+    also, due = deny_made(call, {Identity.of_key(params.key_id)}, params.include_made)
     record = await pending
     await services.registrar.settle(due)
     return RevokedKey("API key revoked successfully", record.key_id, also)
@@ -227,7 +228,7 @@ def _show(record: KeyRecord, services: Services) -> KeyItem:
         camera_access=None if record.camera_access is None else list(record.camera_access),
         streams=show_streams(record.streams),
         owner=record.owner,
-        made_by=sorted(record.made_by),
+        made_by=format_all(record.made_by),
         effective_permissions=effective_of(record, services),
         without_effect=list_without_effect(record.permissions, record.camera_access, services.cameras),
     )

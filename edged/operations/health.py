@@ -128,7 +128,7 @@ def gather_facts(services: Services) -> Facts:
             for camera in services.cameras.all()
         ),
         disks=services.disks.latest,
-        late_denials=registrar.owed if registrar.is_late else 0,
+        late_denials=registrar.pending if registrar.is_late else 0,
         has_reserve=registrar.has_reserve,
         is_saving=registrar.is_saving,
         damage=registrar.damage,

@@ -8,7 +8,7 @@ import msgspec
 
 from edged.credentials.api_keys import digest
 from edged.credentials.callers import Caller
-from edged.credentials.names import token_identity
+from edged.credentials.identities import Identity
 from edged.credentials.roles import SELF
 from edged.credentials.tokens import TokenRefused
 from edged.operations.catalogue import OperationCall, operation
@@ -25,7 +25,7 @@ def find_key(services: Services, text: str) -> Caller | None:
 def authorize_look(call: OperationCall, text: str) -> None:
     """May they know what becomes of this token or key? One's own for anybody, any with audit:read. Raises Refused."""
     services, caller = call.services, call.session.caller
-    names = {token_identity(text)}
+    names = {Identity.of_token(text)}
     if (key := find_key(services, text)) is not None:
         names |= key.identities
     if caller is None or names.isdisjoint(caller.identities):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import msgspec
 
 from edged.clock import iso
 from edged.credentials.callers import ApiKey, Caller, NoCredential, parse_credential
+from edged.credentials.identities import Identity
 from edged.credentials.roles import SELF
 from edged.operations.catalogue import OperationCall, operation
 from edged.operations.rest import post
@@ -74,7 +73,7 @@ async def refresh_token(call: OperationCall, params: RefreshTokenParams) -> Refr
 
 def _is_of(caller: Caller, text: str) -> bool:
     """Whether this is the token that made this caller."""
-    return f"token:{hashlib.sha256(text.encode()).hexdigest()}" in caller.identities
+    return Identity.of_token(text) in caller.identities
 
 
 def _streams_of(caller: Caller) -> StreamPermissions:

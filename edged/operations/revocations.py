@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET
 
-from edged.access.ledger import ALL, key_identity
-from edged.accounts.registrar import Kind
 from edged.clock import iso
 from edged.credentials.claims import LEEWAY
-from edged.credentials.names import (
-    any_jti_identity,
-    issuer_identity,
-    jti_identity,
-    split,
-    subject_identity,
-    user_identity,
-)
+from edged.credentials.identities import ALL, Identity, Kind
 from edged.errors import InvalidParams
 from edged.operations.catalogue import OperationCall, operation
 from edged.operations.makers import Ids, deny_made
@@ -32,10 +23,22 @@ from edged.store.revocations import CutOff, Revocation
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
 _LONGEST: Final = 256
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=_LONGEST)]
-#: What a revocation's identity begins with → the member by which it was named.
-_MEMBERS: Final = {"jti": "jti", "token": "token_hash", "key": "key_id", "user": "subject", "issuer": "issuer"}
-#: What the list names besides: those have operations of their own that deny them.
-_SHOWN: Final = _MEMBERS | {"service": "service_token_id", "signing_key": "kid", "family": "family_id"}
+#: The kind of what is revoked → the member by which it was named.
+_MEMBERS: Final = {
+    Kind.ANY_JTI: "jti",
+    Kind.TOKEN: "token_hash",
+    Kind.KEY: "key_id",
+    Kind.USER: "subject",
+    Kind.ISSUER: "issuer",
+}
+#: What the list names besides: those of one issuer, and what has operations of its own that deny it.
+_SHOWN: Final = _MEMBERS | {
+    Kind.JTI: "jti",
+    Kind.SUBJECT: "subject",
+    Kind.SERVICE_TOKEN: "service_token_id",
+    Kind.SIGNING_KEY: "kid",
+    Kind.FAMILY: "family_id",
+}
 
 
 class ListRevocationsParams(msgspec.Struct, frozen=True):
@@ -93,7 +96,9 @@ async def list_revocations(call: OperationCall, params: ListRevocationsParams) -
 
     def place(item: Revocation | CutOff) -> Place:
         # A scope has two lines where an untrusted clock drew one of them.
-        return item.at, item.identity if isinstance(item, Revocation) else f"{item.scope} {item.drawn is None}"
+        if isinstance(item, Revocation):
+            return item.at, str(item.identity)
+        return item.at, f"{item.scope} {item.drawn is None}"
 
     items: list[Revocation | CutOff] = [*named, *lines]
     items.sort(key=place)
@@ -139,7 +144,7 @@ async def revoke(call: OperationCall, params: RevokeParams) -> RevocationItem:
         before, provisional = now if line is None else line, line is None and not services.clock.is_trusted
         await services.revocations.cut_off(_scope(call, params), line, by, params.reason)
     elif params.subject or named == ["issuer"]:
-        kind: Kind = "subject" if params.subject else "issuer"
+        kind: Literal["subject", "issuer"] = "subject" if params.subject else "issuer"
         await services.users.revoke(_scope(call, params), kind, by, params.reason)
     else:
         if params.key_id or params.include_made:
@@ -176,22 +181,24 @@ def _read_named(params: RevokeParams) -> list[str]:
     return named
 
 
-def _credential(call: OperationCall, params: RevokeParams) -> str:
+def _credential(call: OperationCall, params: RevokeParams) -> Identity:
     """The name of a key or a token."""
     if params.key_id:
-        return key_identity(params.key_id)
+        return Identity.of_key(params.key_id)
     if params.token_hash:
-        return f"token:{params.token_hash}"
+        return Identity.of_token_hash(params.token_hash)
     jti = params.jti or ""
-    return jti_identity(_find_issuer(call, params.issuer), jti) if params.issuer else any_jti_identity(jti)
+    if not params.issuer:
+        return Identity.of_any_jti(jti)
+    return Identity.of_jti(_find_issuer(call, params.issuer), jti)
 
 
-def _scope(call: OperationCall, params: RevokeParams) -> str:
+def _scope(call: OperationCall, params: RevokeParams) -> Identity:
     if params.subject and params.issuer:
-        return subject_identity(_find_issuer(call, params.issuer), params.subject)
+        return Identity.of_subject(_find_issuer(call, params.issuer), params.subject)
     if params.subject:
-        return user_identity(params.subject)
-    return issuer_identity(params.issuer) if params.issuer else ALL
+        return Identity.of_user(params.subject)
+    return Identity.of_issuer(params.issuer) if params.issuer else ALL
 
 
 def _find_issuer(call: OperationCall, issuer: str) -> str:
@@ -204,12 +211,12 @@ def _find_issuer(call: OperationCall, issuer: str) -> str:
     raise InvalidParams(f"nobody is trusted by the iss {issuer[:64]!r}", hint="edged config show, [auth.issuers]")
 
 
-def _name(identity: str, own: str) -> dict[str, Any]:
+def _name(identity: Identity, own: str) -> dict[str, Any]:
     """`user:ann` → `subject` ann; nothing for the scope of all. `own` is what our tokens say as `iss`."""
-    kind, issuer, value = split(identity)
-    if issuer is not None:
-        return {_SHOWN[kind.removesuffix("_of")]: value, "issuer": issuer or own}
-    return {_SHOWN[kind]: value} if kind in _SHOWN else {}
+    member, issuer = _SHOWN.get(identity.kind), identity.issuer
+    if member is None:
+        return {}
+    return {member: identity.name} if issuer is None else {member: identity.name, "issuer": issuer or own}
 
 
 def _describe(line: CutOff) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from msgspec import UNSET
 from edged.access.admissions import Admission
 from edged.clock import Clock, iso
 from edged.credentials.callers import CREDENTIAL_KINDS, Caller, parse_credential
-from edged.credentials.names import split
+from edged.credentials.identities import Kind
 from edged.credentials.roles import ROLES
 from edged.errors import InvalidParams, NotFound, Refused
 from edged.operations.catalogue import NoParams, OperationCall, operation
@@ -272,7 +272,7 @@ def _is_own(caller: Caller, other: Caller) -> bool:
 def _show(admission: Admission, clock: Clock) -> SessionItem:
     caller, now = admission.caller, clock.now()
     left = None if admission.deadline is None else admission.deadline - clock.monotonic()
-    names = {kind: value for kind, _, value in map(split, caller.identities)}
+    names = {each.kind: each.name for each in caller.identities}
     return SessionItem(
         session_id=admission.id,
         transport=admission.transport,
@@ -282,9 +282,9 @@ def _show(admission: Admission, clock: Clock) -> SessionItem:
         since=iso(now - (clock.monotonic() - admission.since)),
         # The nearest second: it came of one, and the two clocks were looked at one after the other.
         deadline=None if left is None else iso(now + left + 0.5),
-        key_id=names.get("key"),
-        jti=names.get("jti_of"),
-        token_hash=names.get("token"),
+        key_id=names.get(Kind.KEY),
+        jti=names.get(Kind.JTI),
+        token_hash=names.get(Kind.TOKEN),
         camera=admission.path or None,
         bytes=admission.bytes_moved,
     )

@@ -9,8 +9,8 @@ from msgspec import UNSET
 
 from edged.access.authority import EDGED
 from edged.clock import iso, iso_or_none
+from edged.credentials.identities import Identity
 from edged.credentials.signing_keys import PUBLISHED_SECONDS, Algorithm, SigningKeyRecord, State
-from edged.credentials.tokens import key_identity
 from edged.errors import Overloaded, StoreFailed
 from edged.operations.catalogue import OperationCall, operation
 from edged.operations.pages import NextCursor, PageParams, Place, Rows, make_page
@@ -96,7 +96,7 @@ async def retire_signing_key(call: OperationCall, params: RetireSigningKeyParams
     kid = services.keyring.get(params.kid).kid
     if not params.distrust:
         return _show(await services.keyring.retire(call.authority("keys:admin"), kid), services)
-    denied = frozenset({key_identity(kid)})
+    denied = frozenset({Identity.of_signing_key(kid)})
     await services.registrar.revoke_token(denied, None, by=call.session.id, reason="signing_key")
     try:
         # Part of the denial, which is in force: it is done whoever is denied meanwhile.
@@ -122,5 +122,5 @@ def _show(record: SigningKeyRecord, services: Services) -> SigningKeyItem:
         promoted_at=iso_or_none(record.promoted_at),
         retired_at=iso_or_none(record.retired_at),
         needed_until=iso_or_none(record.signs_until or None),
-        distrusted=key_identity(record.kid) in services.ledger.denied,
+        distrusted=Identity.of_signing_key(record.kid) in services.ledger.denied,
     )

@@ -28,7 +28,7 @@ from edged.credentials.claims import (
     write_streams,
 )
 from edged.credentials.decision import Reason
-from edged.credentials.names import TOKENS, any_jti_identity, jti_identity, token_identity
+from edged.credentials.identities import TOKENS, Identity
 from edged.credentials.oddities import MISSING, errors_of, warnings_of
 from edged.credentials.roles import SELF, canonical_role
 from edged.credentials.signing_keys import ALGORITHMS, Algorithm
@@ -308,7 +308,7 @@ async def revoke_token(call: OperationCall, params: RevokeTokenParams) -> Revoke
             services.gate.authorize(caller, "tokens:revoke", transport)
             if params.jti:
                 # Whoever may end anybody's names those of every issuer.
-                identities = frozenset({any_jti_identity(params.jti[:LONGEST_ID])})
+                identities = frozenset({Identity.of_any_jti(params.jti[:LONGEST_ID])})
         elif not services.gate.judge(caller, "tokens:revoke").allowed and held is not None and _is_over(services, held):
             return RevokedToken(revoked=True)
     if params.include_made:
@@ -331,7 +331,7 @@ async def _revoke_key(call: OperationCall, key: Caller, params: RevokeTokenParam
     return also
 
 
-def _is_its_own(services: Services, caller: Caller, identities: frozenset[str]) -> bool:
+def _is_its_own(services: Services, caller: Caller, identities: frozenset[Identity]) -> bool:
     """Whether these name the caller's own token, or its family."""
     return identities <= caller.identities or _is_of_family(services, caller, identities)
 
@@ -352,7 +352,7 @@ def _is_over(services: Services, held: Caller) -> bool:
     return reason in (Reason.REVOKED, Reason.EXPIRED)
 
 
-def _is_of_family(services: Services, caller: Caller, identities: frozenset[str]) -> bool:
+def _is_of_family(services: Services, caller: Caller, identities: frozenset[Identity]) -> bool:
     """Whether these name nothing but tokens that came of the caller's by refreshing, or that it came of."""
     if caller.method != "jwt_local":
         return False
@@ -361,24 +361,26 @@ def _is_of_family(services: Services, caller: Caller, identities: frozenset[str]
     return all(families and families <= own for families in named)
 
 
-def _name(params: RevokeTokenParams, held: Caller | None, caller: Caller | None) -> tuple[frozenset[str], float | None]:
+def _name(
+    params: RevokeTokenParams, held: Caller | None, caller: Caller | None
+) -> tuple[frozenset[Identity], float | None]:
     """What to deny, and until when it could be used (Unix seconds, None: unknown); `held` is the caller of `token` if
     somebody has signed it. A jti is that of the `caller`'s issuer. Raises InvalidParams."""
     if params.jti:
-        return frozenset({jti_identity("" if caller is None else caller.issuer, params.jti[:LONGEST_ID])}), None
+        return frozenset({Identity.of_jti("" if caller is None else caller.issuer, params.jti[:LONGEST_ID])}), None
     if params.token_hash:
         if not _HASH.match(params.token_hash):
             raise InvalidParams("token_hash is not 64 hex digits", hint="it is the SHA-256 of the token's text")
-        return frozenset({f"token:{params.token_hash}"}), None
+        return frozenset({Identity.of_token_hash(params.token_hash)}), None
     text = params.token or ""
     if held is None:
         try:
             tokens.peek_claims(text, tokens.LONGEST_OVER_HTTP)
         except tokens.TokenRefused as problem:
             raise InvalidParams(f"token cannot be read: {problem.detail}") from None
-        return frozenset({token_identity(text)}), None
+        return frozenset({Identity.of_token(text)}), None
     # Its jti is what copies of it have in common that differ in the spelling of a signature.
-    names = frozenset(name for name in held.identities if name.startswith(TOKENS))
+    names = frozenset(name for name in held.identities if name.kind in TOKENS)
     if held.expires is None:
         return names, None
     # It is remembered for as long as any token that was made with it may be good.

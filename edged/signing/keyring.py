@@ -21,6 +21,7 @@ from edged.access.asking import asked_by
 from edged.access.authority import EDGED, Authority
 from edged.clock import Clock, iso
 from edged.credentials.claims import LEEWAY, Trust
+from edged.credentials.identities import Identity
 from edged.credentials.signing_keys import (
     ALGORITHMS,
     PUBLISHED_SECONDS,
@@ -32,7 +33,7 @@ from edged.credentials.signing_keys import (
     generate,
     read_key,
 )
-from edged.credentials.tokens import key_identity, sign
+from edged.credentials.tokens import sign
 from edged.credentials.wrapping import CREDENTIAL, CannotUnwrap, WrappingKey
 from edged.errors import InvalidState, NotFound, Overloaded, StartFailed, StoreFailed
 from edged.store import signing_keys
@@ -52,7 +53,7 @@ class Keyring:
         db: Database,
         clock: Clock,
         *,
-        is_denied: Callable[[str], bool],
+        is_denied: Callable[[Identity], bool],
         issuer: str = "edged",
         make: Callable[[Algorithm], dict[str, str]] = generate,
         wrapping: WrappingKey | None = None,
@@ -134,7 +135,7 @@ class Keyring:
 
     def is_distrusted(self, record: SigningKeyRecord) -> bool:
         """Whether everything that this key signed is refused."""
-        return self._is_denied(key_identity(record.kid))
+        return self._is_denied(Identity.of_signing_key(record.kid))
 
     def is_published(self, record: SigningKeyRecord) -> bool:
         """Whether the JWKS shows this key now."""

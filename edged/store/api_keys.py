@@ -9,12 +9,13 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 
 from edged.credentials.api_keys import KeyRecord
+from edged.credentials.identities import Identity
 from edged.store.texts import (
-    read_names,
+    read_identities,
     read_replaced,
     read_streams,
     read_texts,
-    write_names,
+    write_identities,
     write_replaced,
     write_streams,
     write_texts,
@@ -69,12 +70,12 @@ def find(connection: sqlite3.Connection, key_id: str) -> KeyRecord | None:
     return None if row is None else _read(row)
 
 
-def find_makers(connection: sqlite3.Connection, key_ids: Sequence[str]) -> dict[str, frozenset[str]]:
+def find_makers(connection: sqlite3.Connection, key_ids: Sequence[str]) -> dict[str, frozenset[Identity]]:
     """By whom these keys were made, by their ids; those that there are."""
     rows = connection.execute(
         "SELECT key_id, made_by FROM api_keys WHERE key_id IN (SELECT value FROM json_each(?))", (write_texts(key_ids),)
     )
-    return {key_id: read_names(made_by) for key_id, made_by in rows}
+    return {key_id: read_identities(made_by) for key_id, made_by in rows}
 
 
 def forget(connection: sqlite3.Connection, before: float) -> list[str]:
@@ -87,7 +88,9 @@ def forget(connection: sqlite3.Connection, before: float) -> list[str]:
     )
     key_ids = [str(row[0]) for row in found]
     delete_all(connection, key_ids)
-    connection.executemany("DELETE FROM revocations WHERE identity = ?", [(f"key:{key_id}",) for key_id in key_ids])
+    connection.executemany(
+        "DELETE FROM revocations WHERE identity = ?", [(str(Identity.of_key(key_id)),) for key_id in key_ids]
+    )
     return key_ids
 
 
@@ -101,7 +104,7 @@ def insert(connection: sqlite3.Connection, record: KeyRecord, *, imported: bool 
             record.key_id, record.name, record.role, record.digest, record.created_at, record.expires_at,
             write_texts(record.permissions), write_texts(record.camera_access), write_streams(record.streams),
             record.owner, record.revoked_at, record.suspended_at, record.rotated_at, record.previous_digest,
-            record.previous_valid_until, write_replaced(record.older), write_names(record.made_by),
+            record.previous_valid_until, write_replaced(record.older), write_identities(record.made_by),
             imported,
         ),
     )  # fmt: skip
@@ -175,7 +178,7 @@ def _read(row: sqlite3.Row) -> KeyRecord:
         camera_access=read_texts(row["camera_access"]),
         streams=read_streams(row["streams"]),
         owner=row["owner"],
-        made_by=read_names(row["made_by"]),
+        made_by=read_identities(row["made_by"]),
         revoked_at=row["revoked_at"],
         suspended_at=row["suspended_at"],
         rotated_at=row["rotated_at"],

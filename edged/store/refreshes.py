@@ -11,71 +11,74 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from edged.credentials.identities import Identity, format_all
+
 
 @dataclass(frozen=True, slots=True)
-class Family:
-    """All that came of one token: since when, and until when the last of them is good, Unix seconds; and by which
-    names (`jti:…`, `token:<SHA-256>`, `signing_key:…`) a revocation hits one of them."""
+class FamilyRecord:
+    """All that came of one token: since when, and until when the last of them is good, Unix seconds; and `members`, by
+    which a revocation hits one of them: jtis, tokens and signing keys."""
 
-    family_id: str
+    identity: Identity
     started: float
     until: float
-    identities: frozenset[str]
+    members: frozenset[Identity]
 
 
-def load(connection: sqlite3.Connection) -> list[Family]:
+def load(connection: sqlite3.Connection) -> list[FamilyRecord]:
     """Every family."""
-    names: dict[str, set[str]] = {}
+    members: dict[str, set[Identity]] = {}
     for family_id, identity in connection.execute("SELECT family_id, identity FROM family_members"):
-        names.setdefault(family_id, set()).add(identity)
+        members.setdefault(family_id, set()).add(Identity.parse(identity))
     rows = connection.execute("SELECT family_id, started, until FROM families ORDER BY started, family_id")
     return [
-        Family(family_id, started, until, frozenset(names.get(family_id, ()))) for family_id, started, until in rows
+        FamilyRecord(Identity.parse(family_id), started, until, frozenset(members.get(family_id, ())))
+        for family_id, started, until in rows
     ]
 
 
-def find(connection: sqlite3.Connection, name: str) -> tuple[str, dict[str, object]] | None:
+def find(connection: sqlite3.Connection, name: str) -> tuple[Identity, dict[str, object]] | None:
     """The family of the token that is known by this name, and the claims of its successor; None if it has none."""
     row = connection.execute("SELECT family_id, claims FROM refreshes WHERE name = ?", (name,)).fetchone()
-    return None if row is None else (row[0], json.loads(row[1]))
+    return None if row is None else (Identity.parse(row[0]), json.loads(row[1]))
 
 
-def find_newest(connection: sqlite3.Connection, family_id: str) -> dict[str, object] | None:
+def find_newest(connection: sqlite3.Connection, family: Identity) -> dict[str, object] | None:
     """The claims of the successor that was made last in a family; None if it has none."""
     row = connection.execute(
-        "SELECT claims FROM refreshes WHERE family_id = ? ORDER BY rowid DESC LIMIT 1", (family_id,)
+        "SELECT claims FROM refreshes WHERE family_id = ? ORDER BY rowid DESC LIMIT 1", (str(family),)
     ).fetchone()
     return None if row is None else json.loads(row[0])
 
 
-def insert(connection: sqlite3.Connection, name: str, claims: Mapping[str, object], family: Family) -> None:
+def insert(connection: sqlite3.Connection, name: str, claims: Mapping[str, object], family: FamilyRecord) -> None:
     """A token's one successor, and what is new of its family. Raises sqlite3.IntegrityError if it has one."""
     add(connection, family)
     connection.execute(
         "INSERT INTO refreshes (name, family_id, claims) VALUES (?, ?, ?)",
-        (name, family.family_id, json.dumps(claims)),
+        (name, str(family.identity), json.dumps(claims)),
     )
 
 
-def add(connection: sqlite3.Connection, family: Family) -> None:
+def add(connection: sqlite3.Connection, family: FamilyRecord) -> None:
     """A family, or what is new of one: further names, a later end. Its beginning stays."""
     connection.execute(
         "INSERT INTO families (family_id, started, until) VALUES (?, ?, ?) ON CONFLICT (family_id) DO UPDATE"
         " SET until = max(until, excluded.until)",
-        (family.family_id, family.started, family.until),
+        (str(family.identity), family.started, family.until),
     )
     connection.executemany(
         "INSERT OR IGNORE INTO family_members (family_id, identity) VALUES (?, ?)",
-        [(family.family_id, identity) for identity in sorted(family.identities)],
+        [(str(family.identity), member) for member in format_all(family.members)],
     )
 
 
-def delete_ended(connection: sqlite3.Connection, before: float) -> list[str]:
+def delete_ended(connection: sqlite3.Connection, before: float) -> list[Identity]:
     """Forget the families whose last token ended before this, Unix seconds; which."""
     ended = [row[0] for row in connection.execute("SELECT family_id FROM families WHERE until < ?", (before,))]
     for table in ("refreshes", "family_members", "families"):
         _delete(connection, table, ended)
-    return ended
+    return [Identity.parse(family_id) for family_id in ended]
 
 
 def _delete(connection: sqlite3.Connection, table: str, families: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from edged.credentials.identities import ALL
 from edged.errors import StartFailed
 from edged.store import backups, meta, restores, revocations, usage
 from edged.store.backups import BackupFailed
@@ -71,7 +72,7 @@ def begin_anew(database: Path, usage_database: Path, reserve: Path, now: datetim
             fresh.execute("BEGIN IMMEDIATE")
             meta.raise_commits(fresh, known + 1)
             meta.save_epoch(fresh, epoch)
-            line = CutOff("all", now.timestamp(), now.timestamp(), "the trust database was begun anew", epoch=epoch)
+            line = CutOff(ALL, now.timestamp(), now.timestamp(), "the trust database was begun anew", epoch=epoch)
             revocations.cut_off(fresh, line)
             fresh.execute("COMMIT")
         aside = _put(part, database, now)

@@ -1,7 +1,7 @@
 """What is denied, on disk. Functions of a connection.
 
-By name: identities (credentials.names), for good. By time: cut-offs, tokens
-that a scope (`all`, `user:…`, `issuer:…`) was given up to a moment (contract 10.8). A cut-off "up to now" that was
+By name: identities, for good, as their texts (credentials.identities). By time: cut-offs, the tokens of a scope (all,
+a subject, an issuer) that were issued up to a moment (contract 10.8). A cut-off "up to now" that was
 drawn while nobody vouched for the clock is provisional: it says at which second of which boot, until somebody does.
 Of each scope there may be one firm line and one provisional.
 
@@ -13,32 +13,43 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
+from edged.credentials.identities import Identity, Kind
 from edged.credentials.users import UserRecord
 from edged.store import api_keys, meta, refreshes, users
+
+#: What ends by itself, so that its revocation can be forgotten after that.
+_ENDING: Final = (Kind.ANY_JTI, Kind.JTI, Kind.TOKEN, Kind.FAMILY)
+
+
+#: What a denial is kept pending under: one of the same key replaces it.
+Key: TypeAlias = tuple[str, Identity | str | int]
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
     """One identity, denied since `at`; `until` it ends by itself, None if never or unknown. Unix seconds."""
 
-    identity: str
+    identity: Identity
     at: float
     until: float | None = None
     reason: str = ""
 
     @property
+    def key(self) -> Key:
+        return revocation_key(self.identity)
+
+    @property
     def key_id(self) -> str:
         """The API key that this names, "" for a token."""
-        kind, _, name = self.identity.partition(":")
-        return name if kind == "key" else ""
+        return self.identity.value if self.identity.kind is Kind.KEY else ""
 
 
 def load(connection: sqlite3.Connection) -> list[Revocation]:
     """Everything that is denied."""
     rows = connection.execute("SELECT identity, at, until, reason FROM revocations ORDER BY at, identity")
-    return [Revocation(*row) for row in rows]
+    return [Revocation(Identity.parse(identity), *rest) for identity, *rest in rows]
 
 
 class Drawn(NamedTuple):
@@ -58,7 +69,7 @@ class CutOff:
     `drawn` makes it a provisional one: then `before` and `at` are what a clock said that nobody vouched for.
     """
 
-    scope: str
+    scope: Identity
     before: float
     at: float
     reason: str = ""
@@ -66,12 +77,20 @@ class CutOff:
     epoch: int = 0
     drawn: Drawn | None = None
 
+    @property
+    def key(self) -> Key:
+        return cut_off_key(self.scope) if self.drawn is None else provisional_key(self.scope)
+
 
 @dataclass(frozen=True, slots=True)
 class Settled:
     """A scope's provisional cut-off is a firm one now, which goes to the disk with this."""
 
-    scope: str
+    scope: Identity
+
+    @property
+    def key(self) -> Key:
+        return provisional_key(self.scope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +100,10 @@ class Suspension:
     key_id: str
     at: float
 
+    @property
+    def key(self) -> Key:
+        return suspension_key(self.key_id)
+
 
 @dataclass(frozen=True, slots=True)
 class UserChange:
@@ -88,16 +111,45 @@ class UserChange:
 
     record: UserRecord
 
+    @property
+    def key(self) -> Key:
+        return user_key(self.record.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """Takes back what a grant wrote whose authority ended while it was written."""
+    """Takes back what a grant wrote whose authority ended while it was written; each has a `number` of its own."""
 
+    number: int
     transaction: Callable[[sqlite3.Connection], object]
+
+    @property
+    def key(self) -> Key:
+        return "undo", self.number
 
 
 #: What may be denied.
 Denial: TypeAlias = Revocation | CutOff | Settled | Suspension | UserChange | Undo
+
+
+def revocation_key(identity: Identity) -> Key:
+    return "revocation", identity
+
+
+def cut_off_key(scope: Identity) -> Key:
+    return "cut_off", scope
+
+
+def provisional_key(scope: Identity) -> Key:
+    return "provisional_cut_off", scope
+
+
+def suspension_key(key_id: str) -> Key:
+    return "suspension", key_id
+
+
+def user_key(name: str) -> Key:
+    return "user", name
 
 
 def load_all(connection: sqlite3.Connection) -> tuple[list[Revocation], list[CutOff]]:
@@ -108,12 +160,12 @@ def load_all(connection: sqlite3.Connection) -> tuple[list[Revocation], list[Cut
 def load_cut_offs(connection: sqlite3.Connection) -> list[CutOff]:
     """Every scope's latest cut-off, then every scope's provisional one."""
     rows = connection.execute("SELECT scope, before, at, reason, own_before, epoch FROM cut_offs ORDER BY at, scope")
-    lines = [CutOff(*row) for row in rows]
+    lines = [CutOff(Identity.parse(scope), *rest) for scope, *rest in rows]
     rows = connection.execute(
         "SELECT scope, at, reason, epoch, boot, seconds FROM provisional_cut_offs ORDER BY at, scope"
     )
     lines += [
-        CutOff(scope, at, at, reason, None, epoch, Drawn(boot, seconds))
+        CutOff(Identity.parse(scope), at, at, reason, None, epoch, Drawn(boot, seconds))
         for scope, at, reason, epoch, boot, seconds in rows
     ]
     return lines
@@ -126,7 +178,7 @@ def cut_off(connection: sqlite3.Connection, item: CutOff) -> None:
         connection.execute(
             "INSERT OR REPLACE INTO provisional_cut_offs (scope, boot, seconds, at, reason, epoch)"
             " VALUES (?, ?, ?, ?, ?, ?)",
-            (item.scope, item.drawn.boot, item.drawn.seconds, item.at, item.reason, item.epoch),
+            (str(item.scope), item.drawn.boot, item.drawn.seconds, item.at, item.reason, item.epoch),
         )
         return
     connection.execute(
@@ -136,7 +188,7 @@ def cut_off(connection: sqlite3.Connection, item: CutOff) -> None:
         " own_before = coalesce(max(own_before, excluded.own_before), own_before, excluded.own_before)"
         " WHERE excluded.before > before OR excluded.epoch > epoch"
         " OR coalesce(excluded.own_before > coalesce(own_before, excluded.own_before - 1), FALSE)",
-        (item.scope, item.before, item.at, item.reason, item.own_before, item.epoch),
+        (str(item.scope), item.before, item.at, item.reason, item.own_before, item.epoch),
     )
 
 
@@ -160,22 +212,22 @@ def add(connection: sqlite3.Connection, revocations: Sequence[Revocation]) -> No
         "INSERT INTO revocations (identity, at, until, reason) VALUES (?, ?, ?, ?) ON CONFLICT (identity) DO UPDATE"
         # No known end is the latest one.
         " SET until = CASE WHEN until IS NULL OR excluded.until IS NULL THEN NULL ELSE max(until, excluded.until) END",
-        [(item.identity, item.at, item.until, item.reason) for item in revocations],
+        [(str(item.identity), item.at, item.until, item.reason) for item in revocations],
     )
-    families = [(item.until, item.identity) for item in revocations if item.identity.startswith("family:")]
+    families = [(item.until, str(item.identity)) for item in revocations if item.identity.kind is Kind.FAMILY]
     connection.executemany("UPDATE families SET until = max(until, ?1) WHERE family_id = ?2 AND ?1 > until", families)
     for item in revocations:
         if item.key_id:
             api_keys.revoke(connection, item.key_id, item.at)
 
 
-def prune(connection: sqlite3.Connection, before: float, now: float) -> tuple[list[str], list[str]]:
-    """Delete the revocations of tokens that ended before this, Unix seconds, and families of tokens that did: the names
-    of both. That it is `now` is kept with it, so that no start can be earlier."""
+def prune(connection: sqlite3.Connection, before: float, now: float) -> tuple[list[Identity], list[Identity]]:
+    """Delete the revocations of tokens that ended before this, Unix seconds, and families of tokens that did: the
+    identities of both. That it is `now` is kept with it, so that no start can be earlier."""
     found = connection.execute(
         "SELECT identity FROM revocations WHERE until < ?"
-        " AND substr(identity, 1, instr(identity, ':') - 1) IN ('jti', 'jti_of', 'token', 'family')",
-        (before,),
+        " AND substr(identity, 1, instr(identity, ':') - 1) IN (?, ?, ?, ?)",
+        (before, *(kind.value for kind in _ENDING)),
     )
     named = [str(row[0]) for row in found]
     connection.executemany("DELETE FROM revocations WHERE identity = ?", [(name,) for name in named])
@@ -183,7 +235,7 @@ def prune(connection: sqlite3.Connection, before: float, now: float) -> tuple[li
     if named or families:
         meta.save_high_water(connection, now)
         meta.save_pruned(connection, now)
-    return named, families
+    return [Identity.parse(name) for name in named], families
 
 
 def deny(connection: sqlite3.Connection, denials: Sequence[Denial]) -> None:
@@ -196,7 +248,7 @@ def deny(connection: sqlite3.Connection, denials: Sequence[Denial]) -> None:
         if isinstance(item, CutOff):
             cut_off(connection, item)
         elif isinstance(item, Settled):
-            connection.execute("DELETE FROM provisional_cut_offs WHERE scope = ?", (item.scope,))
+            connection.execute("DELETE FROM provisional_cut_offs WHERE scope = ?", (str(item.scope),))
         elif isinstance(item, Suspension):
             api_keys.suspend(connection, item.key_id, item.at)
         elif isinstance(item, UserChange):

@@ -8,8 +8,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 
+from edged.credentials.identities import Identity
 from edged.credentials.service_tokens import ServiceTokenRecord
-from edged.store.texts import read_names, read_replaced, read_texts, write_names, write_replaced, write_texts
+from edged.store.texts import read_identities, read_replaced, read_texts, write_identities, write_replaced, write_texts
 
 
 def load(connection: sqlite3.Connection) -> list[ServiceTokenRecord]:
@@ -52,13 +53,13 @@ def find(connection: sqlite3.Connection, token_id: str) -> ServiceTokenRecord | 
     return None if row is None else _read(row)
 
 
-def find_makers(connection: sqlite3.Connection, token_ids: Sequence[str]) -> dict[str, frozenset[str]]:
+def find_makers(connection: sqlite3.Connection, token_ids: Sequence[str]) -> dict[str, frozenset[Identity]]:
     """By whom these tokens were made, by their ids; those that there are."""
     rows = connection.execute(
         "SELECT token_id, made_by FROM service_tokens WHERE token_id IN (SELECT value FROM json_each(?))",
         (write_texts(token_ids),),
     )
-    return {token_id: read_names(made_by) for token_id, made_by in rows}
+    return {token_id: read_identities(made_by) for token_id, made_by in rows}
 
 
 def forget(connection: sqlite3.Connection, before: float) -> list[str]:
@@ -67,7 +68,10 @@ def forget(connection: sqlite3.Connection, before: float) -> list[str]:
     found = connection.execute("SELECT token_id FROM service_tokens WHERE revoked_at < ? AND imported = 0", (before,))
     token_ids = [str(row[0]) for row in found]
     connection.executemany("DELETE FROM service_tokens WHERE token_id = ?", [(each,) for each in token_ids])
-    connection.executemany("DELETE FROM revocations WHERE identity = ?", [(f"service:{each}",) for each in token_ids])
+    connection.executemany(
+        "DELETE FROM revocations WHERE identity = ?",
+        [(str(each),) for each in map(Identity.of_service_token, token_ids)],
+    )
     return token_ids
 
 
@@ -82,7 +86,7 @@ def insert(connection: sqlite3.Connection, record: ServiceTokenRecord, *, import
             record.digest,
             record.created_at,
             write_texts(record.networks),
-            write_names(record.made_by),
+            write_identities(record.made_by),
             imported,
         ),
     )
@@ -120,7 +124,7 @@ def _read(row: sqlite3.Row) -> ServiceTokenRecord:
         digest=row["digest"],
         created_at=row["created_at"],
         networks=read_texts(row["networks"]),
-        made_by=read_names(row["made_by"]),
+        made_by=read_identities(row["made_by"]),
         rotated_at=row["rotated_at"],
         previous_digest=row["previous_digest"],
         previous_valid_until=row["previous_valid_until"],

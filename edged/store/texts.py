@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 
 import msgspec
 
 from edged.credentials.callers import Streams
+from edged.credentials.identities import Identity, format_all, parse_all
 from edged.credentials.rotation import Replaced
+
+# An identity that is bound as it is would be a blob, which equals no text.
+sqlite3.register_adapter(Identity, str)
 
 
 def write_texts(texts: Sequence[str] | None) -> str | None:
@@ -20,14 +25,14 @@ def read_texts(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else msgspec.json.decode(text, type=tuple[str, ...])
 
 
-def write_names(names: frozenset[str]) -> str | None:
-    """Names of whoever made something, sorted; NULL for none."""
-    return msgspec.json.encode(sorted(names)).decode() if names else None
+def write_identities(identities: frozenset[Identity]) -> str | None:
+    """The texts of whoever made something, sorted; NULL for none."""
+    return msgspec.json.encode(format_all(identities)).decode() if identities else None
 
 
-def read_names(text: str | None) -> frozenset[str]:
-    """What `write_names` wrote."""
-    return frozenset() if text is None else msgspec.json.decode(text, type=frozenset[str])
+def read_identities(text: str | None) -> frozenset[Identity]:
+    """What `write_identities` wrote."""
+    return frozenset() if text is None else parse_all(msgspec.json.decode(text, type=list[str]))
 
 
 def write_streams(streams: Streams | None) -> str | None:

@@ -54,7 +54,7 @@ class HealthEndpoints:
             "timestamp": self._now(),
             "version": __version__,
             "uptime": uptime,
-            "denials_owed": self._services.registrar.owed,
+            "denials_owed": self._services.registrar.pending,
             "denial_room_bytes": self._services.registrar.reserve_bytes,
         }
         return json_response(body, 200 if found.can_save else 503)
@@ -69,7 +69,7 @@ class HealthEndpoints:
         are in force, so that traffic may come; how many they are stands there for whoever is about to restart edged,
         which would undo them."""
         found = await self._assess()
-        is_open, pending = self._is_ready(), self._services.registrar.owed
+        is_open, pending = self._is_ready(), self._services.registrar.pending
         ready = is_open and found.can_save
         message = "edged answers" if is_open else "edged is starting or stopping"
         if is_open and not found.can_save:
