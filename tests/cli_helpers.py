@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import msgspec
 import pytest
 
@@ -103,15 +103,7 @@ def running_daemon(folder: Path) -> Iterator[Path]:
     """`edged serve` as a child until the block ends; gives its settings folder once its socket answers."""
     directory = write_config(folder)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("EDGED_")}
-    with (folder / "log").open("wb") as log:
-        daemon = subprocess.Popen(
-            [sys.executable, "-m", "edged", "serve", "--directory", str(directory)],
-            cwd=Path(__file__).parent.parent,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
+    daemon = fork_server.start(["-m", "edged", "serve", "--directory", directory], environ, folder / "log")
     try:
         wait_for_socket(folder / "run" / "edged.sock", daemon, folder / "log")
         yield directory
@@ -122,7 +114,7 @@ def running_daemon(folder: Path) -> Iterator[Path]:
         daemon.wait()
 
 
-def wait_for_socket(path: Path, daemon: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for_socket(path: Path, daemon: subprocess.Popen[bytes] | fork_server.Child, log: Path) -> None:
     """Until something accepts connections there; AssertionError with the log if the daemon ends or stays silent."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:

@@ -31,11 +31,13 @@ static volatile struct control *control;
 static const char *files;
 static int log_fd = -1;
 
-__attribute__((constructor)) static void start(void)
+/* When the program begins, and again in a fork that gets its environment later. */
+__attribute__((constructor)) void start_disk(void)
 {
     const char *path = getenv("EDGED_DISK_CONTROL"), *log = getenv("EDGED_DISK_LOG");
     int fd;
-    files = getenv("EDGED_DISK_FILES");
+    const char *named = getenv("EDGED_DISK_FILES");
+    files = named ? strdup(named) : NULL;
     if (!files || !path || !log || (fd = open(path, O_RDWR | O_CLOEXEC)) < 0)
         return;
     void *mapped = mmap(NULL, sizeof *control, PROT_READ, MAP_SHARED, fd, 0);

@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, closing
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import trio
 from daemon_helpers import Conversation, free_port, talk
 from patience import fail_after
@@ -170,7 +170,7 @@ class Box:
             {settings}
             """
         )
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: fork_server.Child | None = None
 
     @property
     def pid(self) -> int:
@@ -183,11 +183,8 @@ class Box:
         if self.disk is not None:
             environ |= self.disk.environment
         self.forget_gaps()
-        with self.log.open("ab") as log:
-            self._child = subprocess.Popen(  # noqa: ASYNC220 - a fork and an exec
-                [sys.executable, *self._words()],
-                cwd=HERE.parent, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
+        preload = environ.get("LD_PRELOAD", "")
+        self._child = fork_server.start(self._words(), environ, self.log, preload=preload)
         with fail_after(60):
             while True:
                 assert self._child.poll() is None, self.log.read_text()
@@ -198,10 +195,10 @@ class Box:
                 else:
                     return
 
-    def _words(self) -> list[str | Path]:
+    def _words(self) -> list[str]:
         if self._command:
-            return ["-m", "edged", self._command, "--directory", self._settings]
-        return [CHILD, "serve", self._settings, self._gaps]
+            return ["-m", "edged", self._command, "--directory", str(self._settings)]
+        return [str(CHILD), "serve", str(self._settings), str(self._gaps)]
 
     def kill(self) -> None:
         """As the power button does to a process: nothing of it runs any more when this returns."""

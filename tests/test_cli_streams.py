@@ -120,7 +120,7 @@ def test_serve_says_what_in_its_folder_it_does_not_read(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(f'[paths]\nstate = "{FULL}"\nruntime = "{FULL}"\n[mediamtx]\nenabled = false\n')
     served = run(tmp_path, "serve")
     assert served.returncode != 0
-    assert b"b.toml~ is not read: a copy" in served.stderr
+    assert b"b.toml~ is not read: a backup copy" in served.stderr
 
 
 @pytest.mark.parametrize(

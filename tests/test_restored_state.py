@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
 import trio
 from daemon_helpers import SECRET
@@ -41,12 +42,12 @@ async def box(tmp_path: Path) -> AsyncIterator[Box]:
 
 async def run(box: Box, *words: str | Path, code: int = 0) -> str:
     """A command of the box, with its settings; what it printed."""
-    done = await trio.run_process(
-        [sys.executable, "-m", "edged", *words, "--directory", box.folder / "conf.d"],
-        check=False, capture_stdout=True, capture_stderr=True,
-    )  # fmt: skip
-    printed = (done.stdout + done.stderr).decode()
-    assert done.returncode == code, printed
+    log = box.folder / "printed"
+    log.unlink(missing_ok=True)
+    command = fork_server.start(["-m", "edged", *words, "--directory", box.folder / "conf.d"], os.environ, log)
+    ended = await trio.to_thread.run_sync(command.wait)
+    printed = log.read_text()
+    assert ended == code, printed
     return printed
 
 
@@ -209,7 +210,7 @@ async def test_a_damaged_usage_database_keeps_the_box_from_nothing(box: Box, har
     (box.folder / "state" / "usage.db").write_bytes(b"no database\n" * 900 if harm == "text" else bytes(8192))
     await box.start()
     assert await box.lets_in(kept["api_key"])
-    assert "set aside and begun anew" in box.log.read_text()
+    assert "database_set_aside db=usage" in box.log.read_text()
 
 
 @pytest.mark.parametrize("harm", ["gone", "emptied"])

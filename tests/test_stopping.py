@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
 import trio
 from daemon_helpers import SECRET, ended, free_port, talk
@@ -91,8 +92,11 @@ class Box:
         return self
 
     @contextmanager
-    def serve(self, *before: str, terminal: bool = False) -> Iterator[Daemon]:
-        """`edged serve` as a child of ours, in a terminal of its own or in none; killed at the end if need be."""
+    def serve(self, *before: str, terminal: bool = False, forked: bool = True) -> Iterator[Daemon]:
+        """`edged serve` as a child of ours, in a terminal of its own or in none; killed at the end if need be.
+
+        `forked`: it is a fork that has imported edged, where neither a terminal nor a program `before` is asked for.
+        """
         with (self.folder / "log").open("ab") as log:
             begins = log.tell()
             # Another user cannot write where this run's coverage is gathered: it would end with a traceback of its own.
@@ -102,15 +106,20 @@ class Box:
             if terminal:
                 master, slave = pty.openpty()
                 before = (*before, "setsid", "--ctty")
-            process = subprocess.Popen(
-                [*before, sys.executable, "-m", "edged", "serve", "--directory", str(self.conf)],
-                cwd=ROOT,
-                env=environ,
-                stdin=slave if terminal else subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=not terminal,
-            )
+            words = ["-m", "edged", "serve", "--directory", str(self.conf)]
+            process: subprocess.Popen[bytes] | fork_server.Child
+            if forked and not before:
+                process = fork_server.start(words, environ, self.folder / "log", new_session=True)
+            else:
+                process = subprocess.Popen(
+                    [*before, sys.executable, *words],
+                    cwd=ROOT,
+                    env=environ,
+                    stdin=slave if terminal else subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=not terminal,
+                )
             if terminal:
                 os.close(slave)
             daemon = Daemon(self, process, begins, master)
@@ -125,7 +134,7 @@ class Daemon:
     """A running `edged serve`."""
 
     box: Box
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | fork_server.Child
     begins: int
     terminal: int = -1
     #: (pid, start time) of every child that was ever seen.
@@ -245,8 +254,8 @@ def assert_stopped_well(daemon: Daemon, first: str) -> None:
     assert " error " not in log, log
     wait_until(lambda: not daemon.left(), 2)
     assert not daemon.box.socket.exists()
-    stays = {each.name for each in (daemon.box.folder / "run").iterdir()} - {LOCK}
-    assert not stays, "nothing but the file that is locked stays in the runtime folder"
+    stays = {each for each in (daemon.box.folder / "run").rglob("*") if each.is_file() or each.is_socket()}
+    assert {each.name for each in stays} <= {LOCK}, "nothing but the file that is locked stays in the runtime folder"
 
 
 # Signals -----------------------------------------------------------------------------------------------------------
@@ -475,7 +484,9 @@ def test_a_secret_that_cannot_be_reached_is_not_called_missing() -> None:
         settings = box.conf / "box.toml"
         settings.write_text(settings.read_text().replace(f"{folder}/secret", f"{folder}/safe/secret"))
         with box.serve(*AS_NOBODY) as daemon:
-            assert_failed(daemon, f"{folder}/safe/secret", "Permission denied", "let the user that runs edged own it")
+            assert_failed(
+                daemon, f"{folder}/safe/secret", "Permission denied", "chown it to the user that edged runs as"
+            )
 
 
 def can_read_code() -> bool:

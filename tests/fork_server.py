@@ -1,0 +1,180 @@
+"""Programs of edged as processes of their own, without a new start of Python for each.
+
+A server that has imported edged forks a child for each line of its standard input; the child then runs what
+`python -m edged …` or a script of tests/ would. Importing edged is most of the CPU of such a process, and some tests
+start dozens. The child is this process' own: pytest adopts it for the moment in which the fork in between ends
+(PR_SET_CHILD_SUBREAPER), and may then signal it and wait for it as for any other.
+
+Not for tests of what happens while Python starts.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import importlib
+import json
+import os
+import random
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+#: What a child needs sooner or later.
+MODULES = ("edged.app", "edged.cli.main", "edged.cli.options", "edged.cli.serve", "durability_child")
+_PR_SET_CHILD_SUBREAPER = 36
+#: By the library that they preload, or "".
+_servers: dict[str, subprocess.Popen[bytes]] = {}
+
+
+class Child:
+    """The part of subprocess.Popen that the tests use."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def _ended(self, options: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def poll(self) -> int | None:
+        return self._ended(os.WNOHANG)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code, or the number of a signal below 0. Raises TimeoutExpired after `timeout` seconds."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while (code := self._ended(0 if end is None else os.WNOHANG)) is None:
+            if end is not None and time.monotonic() > end:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
+            time.sleep(0.01)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def start(
+    words: Sequence[str | Path],
+    environment: Mapping[str, str],
+    log: Path,
+    cwd: Path = HERE.parent,
+    *,
+    preload: str = "",
+    new_session: bool = False,
+) -> Child:
+    """Run `python *words` with this environment; standard input is empty, all output is appended to `log`."""
+    server = _servers.get(preload) or _start_server(preload)
+    assert server.stdin is not None
+    assert server.stdout is not None
+    request = {
+        "words": [str(word) for word in words],
+        "environment": dict(environment),
+        "log": str(log),
+        "cwd": str(cwd),
+        "preload": preload,
+        "new_session": new_session,
+    }
+    prctl = ctypes.CDLL(None).prctl
+    assert prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    try:
+        server.stdin.write(json.dumps(request).encode() + b"\n")
+        server.stdin.flush()
+        # Told after the fork in between has ended.
+        told = server.stdout.readline()
+    finally:
+        prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    assert told, "the server of the forks ended"
+    return Child(int(told))
+
+
+def _start_server(preload: str) -> subprocess.Popen[bytes]:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("EDGED_")}
+    server = subprocess.Popen(
+        [sys.executable, str(HERE / "fork_server.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=HERE.parent,
+        env=environ | ({"LD_PRELOAD": preload} if preload else {}),
+    )
+    _servers[preload] = server
+    atexit.register(_stop_server, server)
+    return server
+
+
+def _stop_server(server: subprocess.Popen[bytes]) -> None:
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.close()
+    server.stdout.close()
+    server.wait()
+
+
+def serve() -> None:
+    """Fork a child for each line, and print its pid; in a child, return what it is to run."""
+    for name in MODULES:
+        importlib.import_module(name)
+    while line := sys.stdin.buffer.readline():
+        read, write = os.pipe()
+        between = os.fork()
+        if not between:
+            os.close(read)
+            child = os.fork()
+            if not child:
+                os.close(write)
+                run(json.loads(line))
+                return
+            os.write(write, str(child).encode())
+            os._exit(0)
+        os.close(write)
+        pid = os.read(read, 20)
+        os.close(read)
+        os.waitpid(between, 0)
+        os.write(1, pid + b"\n")
+
+
+def run(request: Any) -> None:
+    """Be what was asked for; SystemExit as of a program."""
+    if request["new_session"]:
+        os.setsid()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    for number, wanted in enumerate((nothing, log, log)):
+        os.dup2(wanted, number)
+    os.close(nothing)
+    os.close(log)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["cwd"])
+    # As in a process that was never another one.
+    random.seed()
+    if request["preload"]:
+        ctypes.CDLL(request["preload"]).start_disk()
+    words = request["words"]
+    sys.orig_argv = [sys.executable, *words]
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    serve()
