@@ -35,7 +35,7 @@ def main(shape: str, *arguments: str) -> int:
 
 def serve(settings: Path, gaps: Path) -> int:
     from edged import app
-    from edged.cli.options import load_config
+    from edged.cli.asking import load_config
 
     run = app.run
 

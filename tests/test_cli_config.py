@@ -29,7 +29,7 @@ def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], d
 
 def test_good_settings_are_called_good(shell: Shell, tmp_path: Path) -> None:
     """Exit code 0; --json says what was found; a folder that is not there is mentioned."""
-    assert shell.run("config", "check").out == "the settings are good\n"
+    assert shell.run("config", "check").out == "the settings are valid\n"
     found = shell.run("config", "check", "--json").json
     assert found == {
         "ok": True, "cameras": 1, "shared_secrets": ["clients"], "policies": {}, "warnings": [], "not_read": {},

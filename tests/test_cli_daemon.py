@@ -288,3 +288,50 @@ def test_signing_keys_are_listed_made_promoted_and_given_up(shell: Shell) -> Non
     assert found.code == 0
     assert "mediamtx_permissions" in found.out
     assert shell.run("signing-key", "create", "HS256").code == 2
+
+
+def test_whoami_shows_the_rights_of_the_socket(shell: Shell) -> None:
+    """Whoever may open it is an administrator."""
+    shown = shell.run("whoami")
+    assert shown.code == 0
+    facts = dict(line.split(None, 1) for line in shown.out.splitlines())
+    assert "keys:admin" in facts["permissions"]
+    assert shell.run("whoami", "--json").json["roles"] == ["admin"]
+
+
+def test_streams_are_listed_and_found_by_a_camera_s_name(shell: Shell) -> None:
+    """Without MediaMTX there is none, and a camera's picture is edged's own."""
+    listed = shell.run("stream", "list")
+    assert (listed.code, listed.out.split()) == (0, ["NAME", "SOURCE", "READY", "READERS", "BYTES", "SENT"])
+    assert shell.run("stream", "list", "--json").json == []
+    for name in ("Front door", "camera0"):
+        shown = shell.run("stream", "url", name)
+        facts = dict(line.split(None, 1) for line in shown.out.splitlines())
+        assert (facts["device"], facts["live_url"]) == ("camera0", "/api/cameras/camera0/live.mjpeg")
+    assert shell.run("stream", "url", "camera0", "--json").json["available"] is False
+    unknown = shell.run("stream", "url", "camera99")
+    assert (unknown.code, unknown.out) == (1, "")
+
+
+def test_a_ticket_is_a_url_for_a_player(shell: Shell) -> None:
+    """Shown once with its end; the live picture's path is there without MediaMTX."""
+    made = shell.run("stream", "ticket", "Front door", "--ttl", "30")
+    facts = dict(line.split(None, 1) for line in made.out.splitlines())
+    assert facts["live"] == f"/api/cameras/camera0/live.mjpeg?ticket={facts['ticket']}"
+    assert "not shown again" in made.err
+    assert shell.run("stream", "ticket", "camera0", "--json").json.keys() == {"ticket", "url", "expires_at", "urls"}
+
+
+def test_the_use_of_tokens_is_listed(shell: Shell) -> None:
+    """By the SHA-256 of their text, as a table and as JSON."""
+    assert shell.run("token", "usage", "--json").json == {}
+    shown = shell.run("token", "usage", "--limit", "5")
+    assert (shown.code, shown.out.split()) == (0, ["TOKEN", "HASH", "USES"])
+
+
+def test_a_token_for_an_unknown_user_is_issued_with_a_note(shell: Shell) -> None:
+    """The one user is asked for, not all; a known user needs no note."""
+    assert "There is no user 'nobody-here'" in shell.run("token", "issue", "nobody-here", "--role", "viewer").err
+    assert shell.run("user", "add", "eve", "--no-password").code == 0
+    assert "There is no user" not in shell.run("token", "issue", "eve", "--role", "viewer").err
+    assert shell.run("user", "remove", "eve").code == 0

@@ -64,7 +64,7 @@ def test_on_a_terminal_a_name_and_a_password_are_asked_for(shell: Shell, box: Pa
         box, ("User name: ", "ada"), ("Password: ", PASSWORD), ("Repeat for confirmation: ", PASSWORD)
     )
     assert ended == 0, shown
-    assert "ada is the administrator now" in shown
+    assert "ada is an administrator now" in shown
     assert PASSWORD not in shown
     again = shell.run("claim", stdin="eve\n")
     assert again.code == 1
@@ -105,7 +105,7 @@ def test_another_code_and_an_administrator_are_not_asked_for_in_one_breath(shell
     """The name would be dropped without a word; the code stays as it was."""
     before = code_of(box)
     told = shell.run("claim", "--new", "--username", "ada")
-    assert (told.code, "leave out --username" in told.err) == (2, True)
+    assert (told.code, "omit --username" in told.err) == (2, True)
     assert code_of(box) == before
 
 

@@ -324,7 +324,7 @@ def test_a_key_is_changed_suspended_and_resumed(shell: Shell) -> None:
     assert shell.run("key", "update", key_id).code == 1
     assert shell.run("key", "suspend", key_id).out == f"{key_id} is suspended\n"
     assert key_id in shell.run("key", "list", "--status", "suspended").out
-    assert shell.run("key", "resume", key_id).out == f"{key_id} is good again\n"
+    assert shell.run("key", "resume", key_id).out == f"{key_id} is active\n"
     assert shell.run("key", "resume", key_id, "--json").json["status"] == "active"
     assert shell.run("key", "suspend", "key_0").code == 1
 
@@ -358,7 +358,7 @@ def test_things_are_denied_and_listed(shell: Shell) -> None:
     token = sign({**claims, "iat": 1_500_000_000, "exp": 4_000_000_000}, SharedSecret("clients", SECRET))
     assert shell.run("token", "verify", token).code == 0
     added = shell.run("revocation", "add", "--yes", "--subject", "carla", "--reason", "left the firm")
-    assert added.out == "denied: subject carla\n"
+    assert added.out == "revoked: subject carla\n"
     assert shell.run("token", "verify", token).code == 1
     line = shell.run("revocation", "add", "--yes", "--issuer", "old", "--before", "2020-01-01", "--json").json
     assert (line["issuer"], line["before"]) == ("old", "2020-01-01T00:00:00Z")

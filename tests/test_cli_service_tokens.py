@@ -60,7 +60,7 @@ def test_one_that_is_in_use_is_taken_over(shell: Shell) -> None:
     done = shell.run("service-token", "import")
     token_id = done.out.split()[0]
     assert (done.code, done.out) == (0, f"{token_id} imported\n")
-    assert shell.run("service-token", "import", "name").out == f"{token_id} is known already, and stays as it is\n"
+    assert shell.run("service-token", "import", "name").out == f"{token_id} was imported before and is unchanged\n"
     shell.setenv("AUTH_SERVICE_TOKEN", "")
     piped = shell.run("service-token", "import", "--json", stdin=f"{old}\n")
     assert piped.json == {"token_id": token_id, "status": "known"}

@@ -158,7 +158,7 @@ def test_logout_forgets_the_token(shell: Shell, kept: Path) -> None:
     assert not kept.exists()
     shell.setenv(VARIABLE, make("left"))
     again = shell.run("logout")
-    assert (again.code, again.out) == (0, "no token was kept\n")
+    assert (again.code, again.out) == (0, "no token was saved\n")
     assert f"unset {VARIABLE}" in again.err
     assert shell.run("logout", "--json").json == {"removed": False, "in_environment": True}
 

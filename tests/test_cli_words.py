@@ -113,7 +113,7 @@ def test_a_revocation_that_may_mean_many_is_not_made_without_being_confirmed(
     before = shell.run("revocation", "list", "--json").json["total"]
     done = shell.run("revocation", "add", *scope)
     assert done.code == 2
-    assert "cannot be taken back" in done.err
+    assert "cannot be undone" in done.err
     assert "--yes" in done.err
     assert shell.run("revocation", "list", "--json").json["total"] == before
     assert shell.run("revocation", "add", "--jti", f"one of {scope}").code == 0

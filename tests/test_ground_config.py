@@ -86,7 +86,7 @@ def test_example_loads_when_uncommented(tmp_path: Path) -> None:
         tmp_path, "\n".join(line[1:] if line.startswith("#") and not line.startswith("# ") else line for line in lines)
     )
     config = load(tmp_path, {})
-    assert [camera.name for camera in config.camera] == ["Front door", "Workbench", "Test"]
+    assert [camera.name for camera in config.camera] == ["Entrance", "Workbench", "Test"]
     assert config.camera[1].source == "ID_SERIAL=Vendor_Camera_0001"
     assert config.listen.compat == ()
     assert config.listen.policy.tokens.paths == ("/jwks-path", "/.well-known/*")
@@ -97,7 +97,7 @@ def test_commented_cameras_of_the_defaults_load_too(tmp_path: Path) -> None:
     """The shape of a camera can be copied from defaults.toml."""
     lines = [line[1:] for line in render_defaults().splitlines() if line.startswith("#") and line[1:2] not in (" ", "")]
     write(tmp_path, "\n".join(lines))
-    assert load(tmp_path, {}).camera[0] == CameraSettings(name="Front door", source="rtsp://192.0.2.7/stream1")
+    assert load(tmp_path, {}).camera[0] == CameraSettings(name="Entrance", source="rtsp://192.0.2.7/stream1")
 
 
 def test_empty_paths_are_filled_in() -> None:

@@ -1,4 +1,4 @@
-"""`edged camera` and `edged status`: which cameras there are and how the box is doing; adding and changing cameras."""
+"""`edged camera` and `edged status`: list, add and change cameras; the state of the box."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from urllib.parse import quote, urlsplit
 
 import click
 
-from edged.cli.options import F, ask, ask_password, show_fields, show_json, show_table, talks
-from edged.cli.streams import read_line
+from edged.cli.asking import ask
+from edged.cli.options import F, ask_password, talks
+from edged.cli.output import show_fields, show_json, show_table, tell
+from edged.cli.params import option
+from edged.cli.stdio import read_line
 from edged.cli.words import list_names
 
 _COLUMNS: Final = ("device", "name", "status", "resolution", "fps", "stream_url")
-_MODES: Final = click.Choice(["on_demand", "always"])
-_TRANSPORTS: Final = click.Choice(["auto", "tcp", "udp"])
 
 _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
-    click.option("--path", help="The name of its stream, as in rtsp://HOST:8554/front_door."),
-    click.option("--id", help="By which it is recognised when its source has changed."),
-    click.option("--mode", type=_MODES, help="Stream while somebody watches (on_demand), or always."),
-    click.option("--size", metavar="WIDTHxHEIGHT", help="Of the stream that edged makes."),
-    click.option("--rate", type=click.FloatRange(min=0, min_open=True, max=240), help="Frames a second."),
-    click.option("--bitrate", type=click.IntRange(min=10_000), help="Bits a second."),
-    click.option("--encoder", help="ffmpeg's name of one."),
-    click.option("--rtsp-transport", type=_TRANSPORTS, help="How the camera sends (auto)."),
-    click.option("--user", help="The camera's user name; its password is asked for."),
+    click.option("--path", help="Name of the stream in URLs, as in rtsp://HOST:8554/entrance."),
+    click.option("--id", help="Permanent identifier that lets the camera be recognised when its source changes."),
+    option("add_camera", "mode", help="Stream while there is a viewer (on_demand), or always."),
+    click.option("--size", metavar="WIDTHxHEIGHT", help="Picture size, if edged encodes."),
+    option("add_camera", "rate", help="Frames per second."),
+    option("add_camera", "bitrate", help="Bits per second."),
+    click.option("--encoder", help="Name of the ffmpeg encoder."),
+    option("add_camera", "rtsp_transport", help="Transport of the camera's stream."),
+    click.option("--user", help="User name for the camera; its password is asked for."),
     click.option("--password-stdin", is_flag=True, help="With --user: read the password from standard input."),
 )
 
@@ -41,20 +42,23 @@ def _describes(command: F) -> F:
         return command(settings=settings, login=(user, password_stdin), **given)
 
     found = cast(F, run)
-    for option in reversed(_OPTIONS):
-        found = option(found)
+    for add_option in reversed(_OPTIONS):
+        found = add_option(found)
     return found
 
 
 @click.group()
 def camera() -> None:
-    """Cameras of the running daemon; DEVICE is cameraN, its path, its label, or /dev/videoN."""
+    """List, add and change cameras.
+
+    DEVICE is cameraN, a camera's path, its name, or /dev/videoN.
+    """
 
 
 @camera.command("list")
 @talks
 def list_all(**where: Any) -> None:
-    """Show every camera."""
+    """List all cameras."""
     found = ask("get_camera_list", {}, **where)
     if where["as_json"]:
         show_json(found)
@@ -66,7 +70,7 @@ def list_all(**where: Any) -> None:
 @click.argument("device")
 @talks
 def show(device: str, **where: Any) -> None:
-    """Show one camera in full."""
+    """Show one camera with its capabilities and streams."""
     found = ask("get_camera_status", {"device": resolve(device, where)}, **where)
     if where["as_json"]:
         show_json(found)
@@ -79,14 +83,14 @@ def show(device: str, **where: Any) -> None:
 
 @camera.command()
 @click.argument("device")
-@click.option("--filename", help="Its name; without one it gets the camera's and the time.")
-@click.option("--format", type=click.Choice(["jpg", "jpeg", "png"]), help="Of the picture (jpg).")
-@click.option("--quality", type=click.IntRange(1, 100), help="1 to 100.")
+@click.option("--filename", help="File name; by default the camera and the time.")
+@option("take_snapshot", "format", help="Picture format.")
+@option("take_snapshot", "quality", help="JPEG quality.")
 @talks
 def snapshot(device: str, filename: str | None, format: str | None, quality: int | None, **where: Any) -> None:  # noqa: A002
-    """Take a picture and keep it on the box."""
+    """Take a picture and store it on the box."""
     params = {"device": resolve(device, where), "filename": filename, "format": format, "quality": quality}
-    tell(ask("take_snapshot", params, **where), as_json=where["as_json"])
+    show_item(ask("take_snapshot", params, **where), as_json=where["as_json"])
 
 
 @camera.command()
@@ -95,50 +99,47 @@ def snapshot(device: str, filename: str | None, format: str | None, quality: int
 @_describes
 @talks
 def add(name: str, source: str, settings: dict[str, Any], login: tuple[str | None, bool], **where: Any) -> None:
-    """Add a network camera: what people call it, and its rtsp:// URL. It is there at once.
+    """Add the network camera NAME with the rtsp:// URL SOURCE, without a restart.
 
-    A password does not belong on a command line, which every user of this machine can read: give --user, or - as
-    SOURCE to read the whole URL from standard input.
+    Arguments are visible to every user of this machine, so SOURCE must not contain a password: use --user, or - as
+    SOURCE to read the URL from standard input.
     """
     made = ask("add_camera", {"name": name, "source": _complete(source, *login), **settings}, **where)
-    tell(made, as_json=where["as_json"])
+    show_item(made, as_json=where["as_json"])
 
 
 @camera.command("set")
 @click.argument("device")
-@click.option("--name", help="What people call it.")
-@click.option("--source", help="Its rtsp:// URL; - reads it from standard input.")
+@click.option("--name", help="New name.")
+@click.option("--source", help="New rtsp:// URL; - reads it from standard input.")
 @_describes
 @talks
 def change(
     device: str, name: str | None, source: str | None, settings: dict[str, Any], login: tuple[str | None, bool],
     **where: Any,
 ) -> None:  # fmt: skip
-    """Change a camera that was added. It stays the same one, also at another source."""
+    """Change a camera that was added; its number and rights stay, also with another source."""
     if source is None and login[0] is not None:
-        raise click.UsageError("a user name and password are part of the source: give --source as well")
+        raise click.UsageError("user name and password are part of the source: give --source as well")
     whole = None if source is None else _complete(source, *login)
     params = {"device": resolve(device, where), "name": name, "source": whole, **settings}
     made = ask("update_camera", params, **where)
-    tell(made, as_json=where["as_json"])
+    show_item(made, as_json=where["as_json"])
 
 
 @camera.command()
 @click.argument("device")
 @talks
 def remove(device: str, **where: Any) -> None:
-    """Remove a camera that was added. Nobody else ever gets its number."""
+    """Remove a camera that was added. Its number is not used again."""
     done = ask("remove_camera", {"device": resolve(device, where)}, **where)
-    if where["as_json"]:
-        show_json(done)
-    else:
-        click.echo(done["message"])
+    tell(done, done["message"], where)
 
 
 @click.command()
 @talks
 def status(**where: Any) -> None:
-    """Show how the box is doing."""
+    """Show the state of the box and its problems."""
     found = ask("get_system_status", {}, **where)
     if where["as_json"]:
         show_json(found)
@@ -153,7 +154,7 @@ def status(**where: Any) -> None:
 
 
 def resolve(device: str, where: Mapping[str, Any]) -> str:
-    """The id of the one camera with this label; else what was given, which may be an id, a path or a device file."""
+    """The id of the one camera with this name; else what was given, which may be an id, a path or a device file."""
     listed = ask("get_camera_list", {}, **where)["cameras"]
     labelled = [camera["device"] for camera in listed if camera["name"] == device]
     # A label may be written like another camera's path, which comes first.
@@ -165,12 +166,12 @@ def _complete(source: str, user: str | None, password_stdin: bool) -> str:
     """The whole URL. Raises UsageError for a password on the command line."""
     if source == "-":
         if user is not None:
-            raise click.UsageError("standard input holds the whole URL: leave --user out")
+            raise click.UsageError("the URL on standard input includes the user name: omit --user")
         return read_line().strip()
     scheme, found, rest = source.partition("://")
     if found and "@" in rest:
         raise click.UsageError(
-            "every user of this machine can read a password on a command line: give the URL without it and --user NAME,"
+            "every user of this machine can read a password in an argument: give the URL without it and --user NAME,"
             " or - to read the URL from standard input"
         )
     if user is None:
@@ -178,12 +179,12 @@ def _complete(source: str, user: str | None, password_stdin: bool) -> str:
     try:
         urlsplit(source)
     except ValueError:
-        raise click.UsageError("SOURCE is no URL") from None
+        raise click.UsageError("SOURCE is not a URL") from None
     password = ask_password(from_stdin=password_stdin)
     return f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{rest}"
 
 
-def tell(item: dict[str, Any], *, as_json: bool) -> None:
+def show_item(item: dict[str, Any], *, as_json: bool) -> None:
     """Print what was done, as JSON or as a line for each member."""
     if as_json:
         show_json(item)

@@ -1,4 +1,4 @@
-"""`edged clock`: the time that the daemon goes by."""
+"""`edged clock`: the time that the daemon uses."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from typing import Any
 
 import click
 
-from edged.cli.options import ask, show_fields, show_json, talks
+from edged.cli.asking import ask
+from edged.cli.options import talks
+from edged.cli.output import show_fields, show_json, tell
 
 
 @click.group()
 def clock() -> None:
-    """The time that the running daemon goes by, and whether it trusts it."""
+    """The time that the daemon uses."""
 
 
 @clock.command()
 @talks
 def show(**where: Any) -> None:
-    """Show the time, the system clock, and the mark that the time never falls behind."""
+    """Show the time, the system clock, and the high-water mark: the latest time that was ever trusted."""
     found = ask("get_clock", {}, **where)
     if where["as_json"]:
         show_json(found)
@@ -28,14 +30,11 @@ def show(**where: Any) -> None:
 @clock.command()
 @talks
 def reset(**where: Any) -> None:
-    """Take the system clock for right: for root, after a time server told a wrong time.
+    """Trust the system clock as it is now: for root, after a time server gave a wrong time. Check `date` first.
 
-    Tokens that expired by the wrong time only are good again; but all of them end if revocations were deleted by it,
-    for nobody knows any more which were revoked. What was revoked up to a time that is yet to come is revoked up to
-    now. Keys stay. Look at `date` first.
+    Tokens that had expired only by the wrong time are valid again, unless revocations were deleted because of it: then
+    all tokens are revoked, since it is not known which of them were. A revocation of all tokens up to a future time
+    becomes one up to now. API keys are not affected.
     """
     done = ask("reset_clock", {}, **where)
-    if where["as_json"]:
-        show_json(done)
-    else:
-        click.echo(f"the mark was {done['before']['high_water']} and is {done['after']['high_water']}")
+    tell(done, f"the high-water mark was {done['before']['high_water']} and is {done['after']['high_water']}", where)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edged.cli.options import errors_shown, load_config, show_json, with_directory, with_json
+from edged.cli.asking import load_config
+from edged.cli.options import with_directory, with_json
+from edged.cli.output import errors_shown, show_json
 
 if TYPE_CHECKING:
     from edged.config.model import Config
@@ -17,14 +19,18 @@ if TYPE_CHECKING:
 
 @click.group()
 def config() -> None:
-    """Settings: /etc/edged/conf.d/*.toml, then EDGED_<SECTION>_<KEY>, then systemd's credentials."""
+    """Check and show the settings.
+
+    They are read from /etc/edged/conf.d/*.toml, then EDGED_<SECTION>_<KEY> in the environment, then systemd
+    credentials.
+    """
 
 
 @config.command()
 @with_directory
 @with_json
 def check(directory: Path, as_json: bool) -> None:
-    """Read all settings and secrets as `serve` would; exit code 78 names the file, the key and the remedy."""
+    """Check all settings and secrets. Exit code 78 if one is wrong; the error names file, key and remedy."""
     from edged.config.load import find_unread
     from edged.config.secrets import load_shared_secrets, load_wrapping_key
     from edged.credentials.tokens import SharedSecret
@@ -63,14 +69,14 @@ def check(directory: Path, as_json: bool) -> None:
         )
     else:
         if not directory.is_dir():
-            click.echo(f"{directory} does not exist: these are the defaults", err=True)
+            click.echo(f"{directory} does not exist: the defaults are in force", err=True)
         for path, why in unread.items():
             click.echo(f"not read: {path}: {why}", err=True)
         for name, policy in policies.items():
-            click.echo(f"listen.{name} shows {', '.join(policy.paths)} to {', '.join(policy.networks)}")
+            click.echo(f"listen.{name} serves {', '.join(policy.paths)} to {', '.join(policy.networks)}")
         for warning in warnings:
             click.echo(f"warning: {warning}", err=True)
-        click.echo("the settings are good")
+        click.echo("the settings are valid")
 
 
 def check_cameras(found: Config) -> None:
@@ -89,23 +95,23 @@ def check_cameras(found: Config) -> None:
 
 
 def warn_of_ceiling(record: IssuerRecord) -> list[str]:
-    """What the words of an issuer would give if its ceiling did not lie below."""
+    """Role names of an issuer that are mapped to a role above its ceiling."""
     from edged.credentials.roles import ROLES, canonical_role
 
     above = sorted(
         word for word, role in record.roles.words.items() if not ROLES[canonical_role(role)] <= ROLES[record.ceiling]
     )
     at = f"auth.issuers.{record.name}"
-    return [f"{at}.roles: {word!r} gives no more than {at}.ceiling, {record.ceiling}" for word in above]
+    return [f"{at}.roles: {word!r} is limited to {record.ceiling} by {at}.ceiling" for word in above]
 
 
 def warn_of_neighbours(listener: str, paths: Sequence[str]) -> list[str]:
-    """What a listener shows that only begins as something that is meant to be shown."""
+    """Paths that a listener serves only because they begin like one that is listed."""
     from edged.credentials.policies import find_neighbours
     from edged.web.routes import list_paths
 
     return [
-        f"listen.policy.{listener}.paths: {entry!r} also shows {', '.join(others)}; "
+        f"listen.policy.{listener}.paths: {entry!r} also allows {', '.join(others)}; "
         f"{entry[:-1]!r} and {entry[:-1] + '/*'!r} do not"
         for entry, others in find_neighbours(paths, list_paths()).items()
     ]
@@ -115,7 +121,7 @@ def warn_of_neighbours(listener: str, paths: Sequence[str]) -> list[str]:
 @with_directory
 @with_json
 def show(directory: Path, as_json: bool) -> None:
-    """Print the settings in force as TOML. Secrets are never among them; passwords in URLs are masked."""
+    """Print the settings in force as TOML, without secrets; passwords in URLs are masked."""
     import tomllib
 
     from edged.config.render import render

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edged.cli.options import F, errors_shown, load_config, show_json, show_table, with_directory, with_json
+from edged.cli.asking import load_config
+from edged.cli.options import F, with_directory, with_json
+from edged.cli.output import errors_shown, show_json, show_table
 
 if TYPE_CHECKING:
     from edged.store.inspection import Copy
@@ -32,9 +34,10 @@ def _looks(command: F) -> F:
 
 @click.group("db")
 def database() -> None:
-    """Read the databases, for root and the user edged; secrets are masked (***).
+    """Read the databases; secrets are masked.
 
-    Each command works on a copy of one moment: edged may be running, and nothing can be changed.
+    For root and the user edged only. Each command works on a copy of one moment: edged may be running, and nothing
+    can be changed.
     """
 
 

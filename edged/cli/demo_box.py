@@ -22,7 +22,7 @@ from edged.mediamtx.settings import find_binary
 
 #: How the names of the folders of demos begin.
 PREFIX: Final = "edged-demo-"
-CAMERAS: Final = ("front door", "workshop")
+CAMERAS: Final = ("entrance", "workshop")
 #: Their streams; "" is cameraN. The example of the MediaMTX token server asks for camera_one.
 _PATHS: Final = ("", "camera_one")
 _START_SECONDS: Final = 20.0

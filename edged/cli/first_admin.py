@@ -1,4 +1,4 @@
-"""`edged claim`: make the first administrator of a new box."""
+"""`edged claim`: create the first administrator of a new box."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from typing import Any
 
 import click
 
-from edged.cli.options import ask, ask_password, errors_shown, show_fields, show_json, talks
+from edged.cli.asking import ask
+from edged.cli.options import ask_password, password_stdin, talks
+from edged.cli.output import errors_shown, show_fields, show_json, tell
 from edged.errors import InvalidState
 
 
 @click.command()
-@click.option("--new", is_flag=True, help="Only make another code; the one before is worth nothing any more.")
-@click.option("--username", metavar="NAME", help="Without it you are asked.")
-@click.option("--password-stdin", is_flag=True, help="The first line of standard input is the password, for scripts.")
+@click.option("--new", is_flag=True, help="Only make a new code; the previous one becomes invalid.")
+@click.option("--username", metavar="NAME", help="Name of the administrator; asked for if missing.")
+@password_stdin
 @talks
 def claim(new: bool, username: str | None, password_stdin: bool, **where: Any) -> None:
-    """Make the first administrator of a box that has no user yet.
+    """Create the first administrator.
 
-    Whoever may open the unix socket needs no code. From elsewhere (POST /api/claim) the code of the box is needed, good
-    for fifteen minutes and five tries; --new makes another one.
+    For a box that has no user yet. On this machine no code is needed. From elsewhere (POST /api/claim) the code of
+    the box is, which is valid for fifteen minutes and five attempts; --new makes a new one.
     """
     if new and username:
-        raise click.UsageError("--new makes a code and no administrator: leave out --username")
+        raise click.UsageError("--new makes a code and no administrator: omit --username")
     if new:
         found = ask("create_claim_code", {}, **where)
         if where["as_json"]:
@@ -39,10 +41,7 @@ def claim(new: bool, username: str | None, password_stdin: bool, **where: Any) -
         "password": ask_password(from_stdin=password_stdin),
     }
     done = ask("claim", params, **where)
-    if where["as_json"]:
-        show_json(done)
-    else:
-        click.echo(f"{done['username']} is the administrator now")
+    tell(done, f"{done['username']} is an administrator now", where)
 
 
 def _read(path: Path) -> str | None:

@@ -4,57 +4,59 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from edged.cli.asking import ask
 from edged.cli.foreign_keys import KeyFile
-from edged.cli.made import and_what_it_made, tell_made
-from edged.cli.options import FAILED, ask, errors_shown, show_json, show_rights, show_secret, show_table, talks
-from edged.cli.rights import ROLES, changes_rights, gives_rights, list_lifted, list_limits
+from edged.cli.options import F, grace, include_made, quiet, role, talks
+from edged.cli.output import (
+    FAILED,
+    errors_shown,
+    show_json,
+    show_rights,
+    show_secret,
+    show_table,
+    tell,
+    tell_made,
+)
+from edged.cli.params import PARAMS, option
+from edged.cli.rights import changes_rights, gives_rights, list_lifted, list_limits
 from edged.cli.words import list_capabilities, summarise
 
 _COLUMNS = ("key_id", "name", "role", "may", "owner", "status", "created_at", "expires_at", "last_used", "usage_count")
-_STATES = click.Choice(["active", "expired", "suspended", "revoked"])
-#: Keys of another service that the daemon takes with one call.
-_MOST_IMPORTED = 100
-#: What the daemon takes.
-_MOST_DAYS = 36500
-_expires_at = click.option("--expires-at", metavar="TIME", help="When it ends (ISO 8601).")
-_owner = click.option("--owner", metavar="USER", help="Whose it is: it can do no more than they may.")
-_quiet = click.option("--quiet", "-q", is_flag=True, help="Print the secret alone, for scripts to capture.")
+#: Keys that the daemon takes with one call.
+_MOST_IMPORTED = PARAMS["import_keys"]["keys"]["max_items"]
 
 
-class _Days(click.FloatRange):
-    """Days. JSON has no nan: it would go out as nothing at all, which is a key without an end, or a list of all."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        days = super().convert(value, param, ctx)
-        if days != days:
-            self.fail(f"{value!r} is no number of days", param, ctx)
-        return days
+def _lasts(operation: str) -> Callable[[F], F]:
+    """When a key expires, and whose it is."""
+    days = option(operation, "expires_in_days", help="Days until it expires.")
+    at = click.option("--expires-at", metavar="TIME", help="When it expires (ISO 8601).")
+    owner = click.option("--owner", metavar="USER", help="Owner: the key can do no more than this user may.")
+    return lambda command: days(at(owner(command)))
 
 
 @click.group()
 def key() -> None:
-    """API keys of the running daemon."""
+    """API keys and their rights."""
 
 
 @key.command()
 @click.argument("name")
-@click.option("--role", type=ROLES, required=True, help="What the key may do; user is operator.")
-@click.option("--expires-in-days", type=_Days(0, _MOST_DAYS, min_open=True), help="When it ends, from now; else never.")
-@_expires_at
+@role("create_key", required=True, help="Role of the key")
+@_lasts("create_key")
 @gives_rights
-@_owner
-@_quiet
+@quiet
 @talks
 def create(
     name: str, role: str, expires_in_days: float | None, expires_at: str | None, rights: dict[str, object],
     owner: str | None, quiet: bool, **where: Any,
 ) -> None:  # fmt: skip
-    """Make an API key called NAME and print its secret, this one time."""
+    """Make an API key called NAME and print its secret, which is shown only once."""
     params = {
         "name": name,
         "role": role,
@@ -75,15 +77,15 @@ def create(
 
 
 @key.command("list")
-@click.option("--role", type=ROLES, help="Only keys of this role.")
-@click.option("--status", type=_STATES, help="Only keys in this state.")
-@click.option("--unused-days", type=_Days(0, _MOST_DAYS), help="Only keys unused for so long.")
+@role("list_keys", help="Only keys of this role")
+@option("list_keys", "status", help="Only keys in this state.")
+@option("list_keys", "unused_days", metavar="DAYS", help="Only keys that were not used for so long.")
 @click.option("--owner", metavar="USER", help="Only keys of this user.")
 @talks
 def list_all(
     role: str | None, status: str | None, unused_days: float | None, owner: str | None, **where: Any
 ) -> None:  # fmt: skip
-    """Show all keys; their secrets are known to nobody any more."""
+    """List all keys, without their secrets."""
     found = ask("list_keys", {"role": role, "status": status, "unused_days": unused_days, "owner": owner}, **where)
     if where["as_json"]:
         show_json(found)
@@ -97,27 +99,25 @@ def list_all(
 @click.argument("key_id")
 @talks
 def show(key_id: str, **where: Any) -> None:
-    """Show one key: what it may do, when it ends, how often and when last it was used."""
+    """Show one key: permissions, expiry, and how often and when it was last used."""
     _show_key(ask("get_key", {"key_id": key_id}, **where), where)
 
 
 @key.command()
 @click.argument("key_id")
-@click.option("--name", help="What it is called.")
-@click.option("--role", type=ROLES, help="What it may do; user is operator.")
-@click.option("--expires-in-days", type=_Days(0, _MOST_DAYS, min_open=True), help="When it ends, from now.")
-@_expires_at
-@click.option("--no-expiry", is_flag=True, help="It has no end.")
+@click.option("--name", help="New name.")
+@role("update_key", help="New role")
+@_lasts("update_key")
+@click.option("--no-expiry", is_flag=True, help="The key does not expire any more.")
 @changes_rights
-@_owner
-@click.option("--no-owner", is_flag=True, help="It is nobody's.")
+@click.option("--no-owner", is_flag=True, help="The key has no owner any more.")
 @talks
 def update(
     key_id: str, name: str | None, role: str | None, expires_in_days: float | None, expires_at: str | None,
     no_expiry: bool, rights: dict[str, object], lifted: dict[str, bool], owner: str | None, no_owner: bool,
     **where: Any,
 ) -> None:  # fmt: skip
-    """Change what a key is called and may do; its sessions feel it with their next call. What is left out stays."""
+    """Change a key, with effect on the next call of its sessions. What is not given stays as it is."""
     params = {
         "key_id": key_id,
         "name": name,
@@ -128,7 +128,7 @@ def update(
         **rights,
     }
     if no_expiry and expires_in_days is not None:
-        raise click.UsageError("--no-expiry says the contrary of --expires-in-days")
+        raise click.UsageError("--no-expiry contradicts --expires-in-days")
     nulls = list_lifted(params, {**lifted, "expires_at": no_expiry, "owner": no_owner})
     _show_key(ask("update_key", params, nulls=nulls, **where), where)
 
@@ -137,7 +137,7 @@ def update(
 @click.argument("key_id")
 @talks
 def suspend(key_id: str, **where: Any) -> None:
-    """Refuse a key and end everything that it opened, at once, until it is resumed."""
+    """Refuse a key until it is resumed, and end everything that it opened, at once."""
     _tell(ask("suspend_key", {"key_id": key_id}, **where), "is suspended", where)
 
 
@@ -145,18 +145,18 @@ def suspend(key_id: str, **where: Any) -> None:
 @click.argument("key_id")
 @talks
 def resume(key_id: str, **where: Any) -> None:
-    """Let a suspended key in again."""
-    _tell(ask("resume_key", {"key_id": key_id}, **where), "is good again", where)
+    """Accept a suspended key again."""
+    _tell(ask("resume_key", {"key_id": key_id}, **where), "is active", where)
 
 
 @key.command("import")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @talks
 def import_keys(file: Path, **where: Any) -> None:
-    """Accept the keys in another service's api-keys.json, and take them out of FILE once they are safe.
+    """Import the keys in another service's api-keys.json, and remove them from FILE once they are stored.
 
-    The keys go on working as they are; edged keeps their hashes only. What cannot be taken stays in FILE. Exit code 1
-    if there was any of that. It may be done again.
+    The keys continue to work unchanged; edged stores only their hashes. Keys that cannot be imported stay in FILE; then
+    the exit code is 1. The command may be repeated.
     """
     with errors_shown(as_json=where["as_json"]), KeyFile.open(file) as found:
         keys = list(found.keys)
@@ -174,7 +174,7 @@ def import_keys(file: Path, **where: Any) -> None:
         counted = Counter(item["status"] for item in report)
         click.echo(", ".join(f"{number} {status}" for status, number in counted.items()) or "no keys", err=True)
         if any(item["status"] == "no key" for item in report):
-            click.echo("Where there is no key in the file nobody can take it over: make a new one, edged key create.",
+            click.echo("A record without its key cannot be imported: make a new key with edged key create.",
                        err=True)  # fmt: skip
         click.echo(f"{file}: {left} left" if left else f"{file}: emptied", err=True)
     if left:
@@ -183,34 +183,31 @@ def import_keys(file: Path, **where: Any) -> None:
 
 @key.command()
 @click.argument("key_id")
-@click.option("--grace", type=click.IntRange(min=0), metavar="SECONDS", help="How long the old secret lives (3600).")
-@_quiet
+@grace("rotate_key")
+@quiet
 @talks
-def rotate(key_id: str, grace: int | None, quiet: bool, **where: Any) -> None:
-    """Give a key a new secret and print it, this one time; the old one works on for a while."""
-    made = ask("rotate_key", {"key_id": key_id, "grace_seconds": grace}, **where)
-    # The contract's reply says the secret under two names; people need it once.
+def rotate(key_id: str, grace_seconds: float | None, quiet: bool, **where: Any) -> None:
+    """Replace the secret of a key and print the new one, which is shown only once."""
+    made = ask("rotate_key", {"key_id": key_id, "grace_seconds": grace_seconds}, **where)
+    # The reply has the secret under two names (contract 5.1); people need it once.
     shown = made if where["as_json"] else {name: value for name, value in made.items() if name != "new_api_key"}
-    again = f"nobody has it, and the old one ends when its grace does; edged key rotate {key_id} makes another"
+    again = f"it is lost, and the old one ends after its grace period; repeat: edged key rotate {key_id}"
     show_secret(shown, "api_key", quiet=quiet, as_json=where["as_json"], undo=lambda: again)
 
 
 @key.command()
 @click.argument("key_id")
-@and_what_it_made
+@include_made
 @talks
 def revoke(key_id: str, include_made: bool, **where: Any) -> None:
-    """End a key, everything that it opened and the tokens that it issued, at once and for good."""
+    """Revoke a key and the tokens that it issued, and end what it opened, at once and permanently."""
     done = ask("revoke_key", {"key_id": key_id, "include_made": include_made}, **where)
     _tell(done, "is revoked", where)
     tell_made(done, where)
 
 
 def _tell(done: dict[str, Any], what: str, where: dict[str, Any]) -> None:
-    if where["as_json"]:
-        show_json(done)
-    else:
-        click.echo(f"{done['key_id']} {what}")
+    tell(done, f"{done['key_id']} {what}", where)
 
 
 def _show_key(item: dict[str, Any], where: dict[str, Any]) -> None:

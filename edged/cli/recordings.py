@@ -1,4 +1,4 @@
-"""`edged recording`: begin, end, list, show and delete recordings of the running daemon."""
+"""`edged recording`: start, stop, list, show and delete recordings."""
 
 from __future__ import annotations
 
@@ -6,35 +6,41 @@ from typing import Any, Final
 
 import click
 
-from edged.cli.cameras import resolve, tell
-from edged.cli.options import ask, show_fields, show_json, show_table, talks
+from edged.cli.asking import ask
+from edged.cli.cameras import resolve, show_item
+from edged.cli.options import paged, talks
+from edged.cli.output import show_fields, show_json, show_page
+from edged.cli.params import option
 
 _COLUMNS: Final = ("filename", "device", "status", "created_time", "duration", "file_size", "gaps")
 
 
 @click.group()
 def recording() -> None:
-    """Recordings of the running daemon; FILENAME is as in the list, its ending may be left out."""
+    """Record cameras, and manage recordings.
+
+    FILENAME is as in the list; its extension may be omitted.
+    """
 
 
 @recording.command()
 @click.argument("device")
-@click.option("--filename", help="Its name; without one it gets the camera's and the time.")
-@click.option("--duration", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Ends by itself.")
-@click.option("--format", type=click.Choice(["fmp4", "mp4", "mkv"]), help="Of the file (fmp4).")
+@click.option("--filename", help="File name; by default the camera and the time.")
+@option("start_recording", "duration", metavar="SECONDS", help="Stop after this time.")
+@option("start_recording", "format", help="File format.")
 @talks
 def start(device: str, filename: str | None, duration: float | None, format: str | None, **where: Any) -> None:  # noqa: A002
-    """Begin to record a camera. One that is away is recorded as soon as it returns."""
+    """Start recording a camera. If it is not connected, recording starts when it is."""
     params = {"device": resolve(device, where), "filename": filename, "duration": duration, "format": format}
-    tell(ask("start_recording", params, **where), as_json=where["as_json"])
+    show_item(ask("start_recording", params, **where), as_json=where["as_json"])
 
 
 @recording.command()
 @click.argument("device")
 @talks
 def stop(device: str, **where: Any) -> None:
-    """End the recording of a camera."""
-    tell(ask("stop_recording", {"device": resolve(device, where)}, **where), as_json=where["as_json"])
+    """Stop the recording of a camera."""
+    show_item(ask("stop_recording", {"device": resolve(device, where)}, **where), as_json=where["as_json"])
 
 
 @recording.command()
@@ -52,18 +58,15 @@ def status(device: str, **where: Any) -> None:
 
 
 @recording.command("list")
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="At most so many.")
-@click.option("--offset", type=click.IntRange(0), default=0, help="Leave out so many of the newest.")
+@paged("list_recordings")
 @talks
-def list_all(limit: int, offset: int, **where: Any) -> None:
-    """Show recordings, newest first."""
+def list_all(limit: int | None, offset: int | None, **where: Any) -> None:
+    """List recordings, the newest first."""
     found = ask("list_recordings", {"limit": limit, "offset": offset}, **where)
     if where["as_json"]:
         show_json(found)
-        return
-    show_table(_COLUMNS, found["files"])
-    if len(found["files"]) < found["total"]:
-        click.echo(f"{len(found['files'])} of {found['total']}; --offset {offset + limit} shows the next", err=True)
+    else:
+        show_page(_COLUMNS, found["files"], found["total"])
 
 
 @recording.command()
@@ -82,5 +85,5 @@ def show(filename: str, **where: Any) -> None:
 @click.argument("filename")
 @talks
 def delete(filename: str, **where: Any) -> None:
-    """Delete a recording and its bytes, for good."""
-    tell(ask("delete_recording", {"filename": filename}, **where), as_json=where["as_json"])
+    """Delete a recording permanently."""
+    show_item(ask("delete_recording", {"filename": filename}, **where), as_json=where["as_json"])

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import wraps
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import click
 
 from edged.cli.options import F
 from edged.cli.words import check_rights
 
-ROLES: Final = click.Choice(["monitor", "viewer", "operator", "user", "admin"])
-
-_cameras = click.option("--camera", "cameras", multiple=True, metavar="CAMERA", help="Only this camera; repeatable.")
+_cameras = click.option(
+    "--camera", "cameras", multiple=True, metavar="CAMERA", help="Only this camera; may be repeated."
+)
 _permissions = click.option(
-    "--permission", "permissions", multiple=True, help="Only this of what the role may do; repeatable."
+    "--permission", "permissions", multiple=True, help="Only this permission of the role; may be repeated."
 )
 _read = click.option(
-    "--read", multiple=True, metavar="STREAMS", help="Read only these (a,b; cam* for cam…; * for all); repeatable."
+    "--read",
+    multiple=True,
+    metavar="STREAMS",
+    help="Streams to read (a,b; cam* for a prefix; * for all); may be repeated.",
 )
 _publish = click.option(
-    "--publish", multiple=True, metavar="STREAMS", help="Publish these, named in the same way; repeatable."
+    "--publish", multiple=True, metavar="STREAMS", help="Streams to publish to, in the same form; may be repeated."
 )
-_force = click.option("--force", is_flag=True, help="Take words that are unknown now, as a camera still to come.")
-_all_cameras = click.option("--all-cameras", is_flag=True, help="Every camera.")
-_all_permissions = click.option("--all-permissions", is_flag=True, help="All that the role may do.")
+_force = click.option(
+    "--force", is_flag=True, help="Accept unknown names, for example of a camera that is not connected yet."
+)
+_all_cameras = click.option("--all-cameras", is_flag=True, help="Remove the restriction to cameras.")
+_all_permissions = click.option("--all-permissions", is_flag=True, help="Remove the restriction to permissions.")
 _camera_streams = click.option(
-    "--camera-streams", is_flag=True, help="Streams of the cameras that may be seen, no list of names."
+    "--camera-streams", is_flag=True, help="Remove the list of streams: those of the allowed cameras."
 )
 
 
@@ -69,7 +74,7 @@ def list_lifted(params: Mapping[str, object], lifted: Mapping[str, bool]) -> lis
     """The params that are to become null. Raises UsageError if one of them is given, too."""
     nulls = [member for member, lift in lifted.items() if lift]
     if any(params.get(member) is not None for member in nulls):
-        raise click.UsageError("one of these options says the contrary of another")
+        raise click.UsageError("two of these options contradict each other")
     return nulls
 
 

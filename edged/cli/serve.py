@@ -11,15 +11,17 @@ from pathlib import Path
 
 import click
 
-from edged.cli.options import errors_shown, load_config, with_directory
+from edged.cli.asking import load_config
+from edged.cli.options import with_directory
+from edged.cli.output import errors_shown
 
 
 @click.command()
 @with_directory
 def serve(directory: Path) -> None:
-    """Run the daemon in the foreground until SIGTERM or Ctrl-C; SIGHUP reads the settings again.
+    """Run the daemon in the foreground.
 
-    In a terminal SIGHUP ends it, as it ends whatever runs there.
+    SIGTERM and Ctrl-C end it; SIGHUP reloads the settings. In a terminal SIGHUP ends it, as it does any program there.
     """
     from edged.config.load import find_unread
 
@@ -55,9 +57,12 @@ def absent(name: str) -> Iterator[None]:
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Play the whole story, judge each step, and exit 0 only if all held.")
+@click.option("--once", is_flag=True, help="Run the built-in checks one by one and exit: 0 if all passed.")
 def demo(once: bool) -> None:
-    """Run a box with two test cameras on loopback, print a key and what to try."""
+    """Run a demo with two test cameras.
+
+    It listens on loopback only, and prints a key and commands to try.
+    """
     from edged.cli import demo as story
 
     sys.exit(story.main(once=once))

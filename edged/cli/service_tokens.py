@@ -1,4 +1,4 @@
-"""`edged service-token`: what other servers show under /v1/files."""
+"""`edged service-token`: credentials of servers that act for users under /v1/files."""
 
 from __future__ import annotations
 
@@ -8,29 +8,34 @@ from typing import Any
 
 import click
 
-from edged.cli.options import FAILED, ask, show_json, show_secret, show_table, talks
-from edged.cli.streams import is_terminal, read_line
+from edged.cli.asking import ask
+from edged.cli.options import grace, quiet, talks
+from edged.cli.output import FAILED, show_json, show_secret, show_table, tell
+from edged.cli.stdio import is_terminal, read_line
 
 _VARIABLE = "AUTH_SERVICE_TOKEN"
 _COLUMNS = ("token_id", "name", "status", "networks", "created_at", "previous_valid_until", "last_used", "usage_count")
 _networks = click.option(
-    "--network", "networks", multiple=True, metavar="CIDR", help="Good from here only (192.0.2.0/24); repeatable."
-)
-_quiet = click.option("--quiet", "-q", is_flag=True, help="Print the secret alone, for scripts to capture.")
+    "--network", "networks", multiple=True, metavar="CIDR",
+    help="Network from which it may be used (192.0.2.0/24); may be repeated. Without it: all.",
+)  # fmt: skip
 
 
 @click.group("service-token")
 def service_token() -> None:
-    """Tokens with which other servers act for any user under /v1/files."""
+    """Credentials of servers under /v1/files.
+
+    With one a server acts for any of its users.
+    """
 
 
 @service_token.command()
 @click.argument("name")
 @_networks
-@_quiet
+@quiet
 @talks
 def add(name: str, networks: tuple[str, ...], quiet: bool, **where: Any) -> None:
-    """Make a service token called NAME and print its secret, this one time."""
+    """Make a service token called NAME and print its secret, which is shown only once."""
     made = ask("create_service_token", {"name": name, "networks": list(networks) or None}, **where)
 
     def undo() -> str:
@@ -43,7 +48,7 @@ def add(name: str, networks: tuple[str, ...], quiet: bool, **where: Any) -> None
 @service_token.command("list")
 @talks
 def list_all(**where: Any) -> None:
-    """Show all service tokens; their secrets are known to nobody any more."""
+    """List all service tokens, without their secrets."""
     found = ask("list_service_tokens", {}, **where)
     if where["as_json"]:
         show_json(found)
@@ -55,15 +60,13 @@ def list_all(**where: Any) -> None:
 
 @service_token.command()
 @click.argument("token_id")
-@click.option("--grace", type=click.IntRange(min=0), metavar="SECONDS", help="How long the old secret lives (3600).")
-@_quiet
+@grace("rotate_service_token")
+@quiet
 @talks
-def rotate(token_id: str, grace: int | None, quiet: bool, **where: Any) -> None:
-    """Give a service token a new secret and print it, this one time; the old one works on for a while."""
-    made = ask("rotate_service_token", {"token_id": token_id, "grace_seconds": grace}, **where)
-    again = (
-        f"nobody has it, and the old one ends when its grace does; edged service-token rotate {token_id} makes another"
-    )
+def rotate(token_id: str, grace_seconds: float | None, quiet: bool, **where: Any) -> None:
+    """Replace the secret of a service token and print the new one, which is shown only once."""
+    made = ask("rotate_service_token", {"token_id": token_id, "grace_seconds": grace_seconds}, **where)
+    again = f"it is lost, and the old one ends after its grace period; repeat: edged service-token rotate {token_id}"
     show_secret(made, "service_token", quiet=quiet, as_json=where["as_json"], undo=lambda: again)
 
 
@@ -71,12 +74,9 @@ def rotate(token_id: str, grace: int | None, quiet: bool, **where: Any) -> None:
 @click.argument("token_id")
 @talks
 def revoke(token_id: str, **where: Any) -> None:
-    """End a service token and the tokens that it made for users, at once and for good."""
+    """Revoke a service token and the tokens that it made for users, at once and permanently."""
     done = ask("revoke_service_token", {"token_id": token_id}, **where)
-    if where["as_json"]:
-        show_json(done)
-    else:
-        click.echo(f"{done['token_id']} is revoked")
+    tell(done, f"{done['token_id']} is revoked", where)
 
 
 @service_token.command("import")
@@ -84,18 +84,15 @@ def revoke(token_id: str, **where: Any) -> None:
 @_networks
 @talks
 def import_token(name: str, networks: tuple[str, ...], **where: Any) -> None:
-    """Accept the token that other servers hold already, so that they need not change; it is called NAME.
+    """Accept a token that other servers already have, so that they need not change; it is called NAME.
 
-    It is read from AUTH_SERVICE_TOKEN or standard input: an argument would stand in the process list. edged keeps its
-    hash only. It may be done again; exit code 1 if it was revoked here.
+    It is read from AUTH_SERVICE_TOKEN or standard input, since arguments are visible in the process list. Only its hash
+    is stored. The command may be repeated; exit code 1 if the token was revoked here.
     """
     params = {"service_token": _read(), "name": name, "networks": list(networks) or None}
     done = ask("import_service_token", params, **where)
-    if where["as_json"]:
-        show_json(done)
-    else:
-        told = {"imported": "imported", "known": "is known already, and stays as it is", "revoked": "is revoked"}
-        click.echo(f"{done['token_id']} {told[done['status']]}")
+    told = {"imported": "imported", "known": "was imported before and is unchanged", "revoked": "is revoked"}
+    tell(done, f"{done['token_id']} {told[done['status']]}", where)
     if done["status"] == "revoked":
         sys.exit(FAILED)
 

@@ -1,4 +1,4 @@
-"""`edged session`: who is inside now, and putting one out."""
+"""`edged session`: who is connected, and ending a session; `edged whoami`."""
 
 from __future__ import annotations
 
@@ -6,38 +6,45 @@ from typing import Any
 
 import click
 
-from edged.cli.options import ask, show_json, show_table, talks
+from edged.cli.asking import ask
+from edged.cli.options import paged, talks
+from edged.cli.output import show_fields, show_json, show_page, tell
 
 _COLUMNS = ("session_id", "transport", "subject", "name", "role", "since", "deadline", "camera")
 
 
 @click.group()
 def session() -> None:
-    """Who is inside the running daemon now."""
+    """Active sessions: WebSockets, pictures and streams."""
 
 
 @session.command("list")
-@click.option("--limit", type=click.IntRange(1, 1000), help="So many, the latest first (100).")
-@click.option("--offset", type=click.IntRange(min=0), help="Leave out so many of the latest.")
+@paged("list_sessions")
 @talks
 def list_all(limit: int | None, offset: int | None, **where: Any) -> None:
-    """Show every WebSocket, picture and stream, by which credential and until when."""
+    """List active sessions with their credential and latest end."""
     found = ask("list_sessions", {"limit": limit, "offset": offset}, **where)
     if where["as_json"]:
         show_json(found)
-        return
-    show_table(_COLUMNS, found["sessions"])
-    if found["total"] > len(found["sessions"]):
-        click.echo(f"{len(found['sessions'])} of {found['total']}: see --limit and --offset", err=True)
+    else:
+        show_page(_COLUMNS, found["sessions"], found["total"])
 
 
 @session.command()
 @click.argument("session_id")
 @talks
 def end(session_id: str, **where: Any) -> None:
-    """Put out SESSION_ID. Its credential stays good: to keep it out, suspend or revoke that."""
+    """End the session SESSION_ID. Its credential stays valid: to prevent a new session, suspend or revoke that."""
     done = ask("end_session", {"session_id": session_id}, **where)
+    tell(done, f"{done['session_id']} is ended", where)
+
+
+@click.command()
+@talks
+def whoami(**where: Any) -> None:
+    """Show which rights these commands have."""
+    found = ask("whoami", {}, **where)
     if where["as_json"]:
-        show_json(done)
+        show_json(found)
     else:
-        click.echo(f"{done['session_id']} is ended")
+        show_fields({name: value for name, value in found.items() if value != {}})

@@ -8,17 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edged.cli.options import (
-    ask,
-    errors_shown,
-    load_config,
-    show_fields,
-    show_json,
-    show_table,
-    talks,
-    with_directory,
-    with_json,
-)
+from edged.cli.asking import ask, load_config
+from edged.cli.options import talks, with_directory, with_json
+from edged.cli.output import errors_shown, show_fields, show_json, show_table
+from edged.cli.params import kind
 from edged.errors import StartFailed
 
 if TYPE_CHECKING:
@@ -29,17 +22,17 @@ _COLUMNS = ("kid", "algorithm", "state", "published", "created_at", "promotable_
 
 @click.group("signing-key")
 def signing_key() -> None:
-    """Key pairs of the running daemon that sign tokens for other servers.
+    """Key pairs that sign tokens.
 
-    They rotate by themselves every auth.signing_key_days. By hand: create, wait two hours while verifiers fetch the
-    JWKS, promote.
+    Verifiers fetch the public keys as JWKS. Keys are rotated automatically every auth.signing_key_days. By hand:
+    create, wait two hours until verifiers have fetched the JWKS, promote.
     """
 
 
 @signing_key.command("list")
 @talks
 def list_all(**where: Any) -> None:
-    """Show all key pairs; nothing private."""
+    """List all key pairs, without private keys."""
     found = ask("list_signing_keys", {}, **where)
     if where["as_json"]:
         show_json(found)
@@ -48,7 +41,7 @@ def list_all(**where: Any) -> None:
 
 
 @signing_key.command()
-@click.argument("algorithm", type=click.Choice(["RS256", "ES256"]))
+@click.argument("algorithm", type=kind("create_signing_key", "algorithm"))
 @talks
 def create(algorithm: str, **where: Any) -> None:
     """Make the next key of ALGORITHM and publish it; it signs once it is promoted."""
@@ -57,19 +50,23 @@ def create(algorithm: str, **where: Any) -> None:
 
 @signing_key.command()
 @click.argument("kid")
-@click.option("--force", is_flag=True, help="Although verifiers may not know it yet.")
+@click.option("--force", is_flag=True, help="Even if verifiers may not have fetched it yet.")
 @talks
 def promote(kid: str, force: bool, **where: Any) -> None:
-    """Let the next key KID sign from now on; what the one before signed stays good."""
+    """Sign with the key KID from now on; tokens signed by the previous key stay valid."""
     _show(ask("promote_signing_key", {"kid": kid, "force": force or None}, **where), as_json=where["as_json"])
 
 
 @signing_key.command()
 @click.argument("kid")
-@click.option("--distrust", is_flag=True, help="It leaked: refuse all that it signed, and let another take over now.")
+@click.option(
+    "--distrust",
+    is_flag=True,
+    help="The private key is known to others: refuse all tokens that it signed, and sign with another key at once.",
+)
 @talks
 def retire(kid: str, distrust: bool, **where: Any) -> None:
-    """Give up the next key KID; or with --distrust any."""
+    """Retire the key KID before it was used; with --distrust any key."""
     _show(ask("retire_signing_key", {"kid": kid, "distrust": distrust or None}, **where), as_json=where["as_json"])
 
 
@@ -77,10 +74,10 @@ def retire(kid: str, distrust: bool, **where: Any) -> None:
 @with_directory
 @with_json
 def abandon(directory: Path, as_json: bool) -> None:
-    """Give up the private halves that nobody can unwrap any more, while edged is stopped.
+    """Delete private keys that can no longer be unwrapped, while edged is stopped.
 
-    For a lost credential edged.wrapping_key, or to take another. Run it as the user edged. The next start makes new
-    keys; what the old ones signed stays good.
+    Needed when the credential edged.wrapping_key was lost or is replaced. Run it as the user edged. The next start
+    makes new keys; tokens signed by the old ones stay valid.
     """
     import trio
 
@@ -89,7 +86,7 @@ def abandon(directory: Path, as_json: bool) -> None:
     if as_json:
         show_json({"given_up": given_up})
     else:
-        click.echo(f"{given_up} signing keys given up" if given_up else "no signing key is wrapped: nothing was done")
+        click.echo(f"{given_up} private keys deleted" if given_up else "no signing key is wrapped: nothing was done")
 
 
 async def _abandon(config: Config) -> int:

@@ -1,63 +1,67 @@
-"""Standard input and output of a command: closed, full, or in another encoding, each is a sentence and no traceback."""
+"""`edged stream`: streams, their addresses, and tickets for players."""
 
 from __future__ import annotations
 
-import errno
-import io
-import os
-import sys
-from contextlib import suppress
+from typing import Any
 
 import click
 
+from edged.cli.asking import ask
+from edged.cli.cameras import resolve
+from edged.cli.options import talks
+from edged.cli.output import show_fields, show_json, show_secret, show_table
+from edged.cli.params import option
 
-def is_terminal() -> bool:
-    """Whether somebody can be asked on standard input."""
-    return sys.stdin is not None and sys.stdin.isatty()
-
-
-def read_line() -> str:
-    """The first line of standard input, without its end and without a byte order mark. Raises UsageError."""
-    if sys.stdin is None:
-        raise click.UsageError("standard input is closed: there is nothing to read")
-    try:
-        return sys.stdin.readline().removesuffix("\n").removesuffix("\r").removeprefix("\ufeff")
-    except UnicodeDecodeError as problem:
-        raise click.UsageError(f"standard input is not {problem.encoding.upper()} text") from None
-    except OSError as problem:
-        raise click.UsageError(f"standard input cannot be read: {problem.strerror}") from None
+_COLUMNS = ("name", "source", "ready", "readers", "bytes_sent")
 
 
-def prepare_streams() -> None:
-    """What a terminal's encoding has no letter for is written as an escape; a closed output says so."""
-    if sys.stdout is None:
-        sys.stdout = Closed()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, OSError, ValueError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+@click.group()
+def stream() -> None:
+    """Streams, their addresses, and tickets.
+
+    DEVICE is cameraN, a camera's path, its name, or /dev/videoN.
+    """
 
 
-class Closed(io.TextIOBase):
-    """A standard output that was closed before the command began: whatever is written there is an error, not lost."""
-
-    def write(self, _text: str) -> int:
-        raise OSError(errno.EBADF, "standard output is closed")
-
-
-def write_out(text: str) -> str:
-    """Write a line that must not be lost; "", or why it was not written. What was not written is dropped."""
-    try:
-        click.echo(text)
-        sys.stdout.flush()
-    except OSError as problem:
-        drop_output()
-        return problem.strerror or str(problem)
-    return ""
+@stream.command("list")
+@talks
+def list_all(**where: Any) -> None:
+    """List the streams of MediaMTX with the number of their readers."""
+    found: Any = ask("get_streams", {}, **where)
+    if where["as_json"]:
+        show_json(found)
+    else:
+        show_table(_COLUMNS, [{**item, "ready": "yes" if item["ready"] else "no"} for item in found])
 
 
-def drop_output() -> None:
-    """Nothing more goes to standard output: Python would try again at its end, and fail with a traceback."""
-    with suppress(OSError, ValueError, AttributeError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+@stream.command()
+@click.argument("device")
+@talks
+def url(device: str, **where: Any) -> None:
+    """Show where a camera can be watched. A player needs a key, a token or a ticket as well."""
+    found = ask("get_stream_url", {"device": resolve(device, where)}, **where)
+    if where["as_json"]:
+        show_json(found)
+        return
+    found |= {"available": "yes" if found["available"] else "no"}
+    show_fields({name: value for name, value in found.items() if name not in ("streams", "stream_url") and value != ""}
+                | found["streams"])  # fmt: skip
+
+
+@stream.command()
+@click.argument("device")
+@option("create_ticket", "action", help="What the ticket allows.")
+@option("create_ticket", "ttl", metavar="SECONDS", help="How long it can be used to open the stream.")
+@click.option("--quiet", "-q", is_flag=True, help="Print the URL alone.")
+@talks
+def ticket(device: str, action: str | None, ttl: int | None, quiet: bool, **where: Any) -> None:
+    """Make a URL that opens one camera, for a player that takes nothing but a URL.
+
+    Whoever has the URL can use it until it expires. A stream that was opened with it goes on.
+    """
+    made = ask("create_ticket", {"device": resolve(device, where), "action": action, "ttl": ttl}, **where)
+    shown = made if where["as_json"] or quiet else {
+        "ticket": made["ticket"], "expires_at": made["expires_at"], **made["urls"]
+    }  # fmt: skip
+    expires = f"it expires at {made['expires_at']}"
+    show_secret(shown, "url" if quiet else "ticket", quiet=quiet, as_json=where["as_json"], undo=lambda: expires)

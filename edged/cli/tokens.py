@@ -10,10 +10,12 @@ from typing import Any
 import click
 
 from edged.cli import token_file
-from edged.cli.made import and_what_it_made, tell_made
-from edged.cli.options import FAILED, ask, errors_shown, show_fields, show_json, show_secret, talks, with_json
-from edged.cli.rights import ROLES, gives_rights, list_limits
-from edged.cli.streams import is_terminal, read_line
+from edged.cli.asking import ask, find
+from edged.cli.options import include_made, quiet, role, talks, with_json
+from edged.cli.output import FAILED, errors_shown, show_fields, show_json, show_secret, show_table, tell, tell_made
+from edged.cli.params import option
+from edged.cli.rights import gives_rights, list_limits
+from edged.cli.stdio import is_terminal, read_line
 
 _VARIABLE = "CAMERA_SERVICE_JWT_TOKEN"
 _TEXT = click.argument("token", required=False)
@@ -33,38 +35,40 @@ class _Tokens(click.Group):
 
 @click.group(cls=_Tokens)
 def token() -> None:
-    """Tokens that the running daemon signs and accepts."""
+    """Issue, check, refresh and revoke tokens."""
 
 
 @token.command()
 @click.argument("user")
-@click.option("--role", type=ROLES, help="What it may do.")
-@click.option("--expires", type=click.IntRange(min=60), metavar="SECONDS", help="How long it lives (86400).")
-@click.option("--also", "roles", multiple=True, metavar="ROLE", help="A further role; may be repeated.")
-@click.option("--claim", "claims", multiple=True, metavar="NAME=VALUE", help="A claim of one's own, JSON or text.")
+@role("issue_token", help="Role of the token")
+@option("issue_token", "expires_in", "--expires", metavar="SECONDS", help="Lifetime.")
+@option("issue_token", "roles", "--also", multiple=True, metavar="ROLE", help="Additional role; may be repeated.")
+@click.option("--claim", "claims", multiple=True, metavar="NAME=VALUE", help="Additional claim, JSON or text.")
 @gives_rights
-@click.option("--signing-key", metavar="KEY", help="RS256, ES256, HS256, the name of a shared secret, or a kid.")
-@click.option("--quiet", "-q", is_flag=True, help="Print the token alone, for scripts to capture.")
+@click.option(
+    "--signing-key", metavar="KEY", help="Key to sign with: RS256, ES256, HS256, a kid, or the name of a shared secret."
+)
+@quiet
 @talks
 def issue(
-    user: str, role: str | None, roles: tuple[str, ...], claims: tuple[str, ...], expires: int | None,
+    user: str, role: str | None, roles: tuple[str, ...], claims: tuple[str, ...], expires_in: int | None,
     rights: dict[str, object], signing_key: str | None, quiet: bool, **where: Any,
 ) -> None:  # fmt: skip
-    """Sign a token that speaks for USER."""
+    """Sign a token for the subject USER."""
     params = {
         "user_id": user,
         "role": role,
         "roles": list(roles) or None,
         "claims": dict(map(_read_claim, claims)) or None,
-        "expires_in": expires,
+        "expires_in": expires_in,
         **rights,
         "signing_key": signing_key,
     }
     # Asked first: whatever fails after the token was made leaves one that nobody has.
-    is_known = where["as_json"] or user in {item["name"] for item in ask("list_users", {}, **where)["users"]}
+    is_known = where["as_json"] or find("get_user", {"name": user}, **where) is not None
     made = ask("issue_token", params, **where)
     if not is_known:
-        click.echo(f"There is no user {user!r} here: this token is good all the same, and ends by itself.", err=True)
+        click.echo(f"There is no user {user!r}: the token is valid all the same, until it expires.", err=True)
 
     def undo() -> str:
         ask("revoke_token", {"token": made["token"]}, **where)
@@ -76,14 +80,14 @@ def issue(
 
 @token.command()
 @_TEXT
-@click.option("--role", help="It must have this very role.")
-@click.option("--permission", "permissions", multiple=True, help="It must list this; may be repeated.")
+@click.option("--role", help="Required role.")
+@click.option("--permission", "permissions", multiple=True, help="Required permission; may be repeated.")
 @talks
 def verify(token: str | None, role: str | None, permissions: tuple[str, ...], **where: Any) -> None:
-    """Say whether a token is good: exit code 0 if it is, 1 if not.
+    """Check whether a token is valid: exit code 0 if it is, 1 if not.
 
-    TOKEN stands in the process list, where others may read it; better: standard input, CAMERA_SERVICE_JWT_TOKEN, or the
-    file ~/.camera_service_token (mode 0600).
+    An argument TOKEN is visible in the process list. Better: standard input, the environment variable
+    CAMERA_SERVICE_JWT_TOKEN, or the file ~/.camera_service_token (mode 0600).
     """
     params = {
         "token": _read(token, where["as_json"])[0],
@@ -104,12 +108,12 @@ def verify(token: str | None, role: str | None, permissions: tuple[str, ...], **
 
 @token.command()
 @_TEXT
-@click.option("--save", is_flag=True, help="Keep the new one in ~/.camera_service_token.")
-@click.option("--quiet", "-q", is_flag=True, help="Print the token alone, for scripts to capture.")
+@click.option("--save", is_flag=True, help="Save the new token in ~/.camera_service_token.")
+@quiet
 @talks
 def refresh(token: str | None, save: bool, quiet: bool, **where: Any) -> None:
-    """Get a new token for one that is good, or ended a few minutes ago. It is read as in `verify`; one that was kept in
-    ~/.camera_service_token is replaced there.
+    """Get a new token for one that is valid or expired a few minutes ago. It is read as in `verify`; a token that was
+    saved in ~/.camera_service_token is replaced there.
     """
     text, was_kept = _read(token, where["as_json"])
     made = ask("refresh_token", {"token": text}, **where)
@@ -127,36 +131,52 @@ def refresh(token: str | None, save: bool, quiet: bool, **where: Any) -> None:
 @click.command()
 @with_json
 def logout(as_json: bool) -> None:
-    """Forget the token in ~/.camera_service_token. It stays good until its end, unless it is revoked."""
+    """Delete the saved token, ~/.camera_service_token.
+
+    It stays valid until it expires or is revoked.
+    """
     with errors_shown(as_json=as_json):
         removed = token_file.remove()
     left = _VARIABLE in os.environ
     if as_json:
         show_json({"removed": removed, "in_environment": left})
     else:
-        click.echo("logged out" if removed else "no token was kept")
+        click.echo("logged out" if removed else "no token was saved")
         if left:
-            click.echo(f"  this shell still has one: unset {_VARIABLE}", err=True)
+            click.echo(f"  this shell still has a token: unset {_VARIABLE}", err=True)
 
 
 @token.command()
 @_TEXT
-@click.option("--jti", help="Name the token by its jti instead.")
-@click.option("--hash", "token_hash", metavar="SHA256", help="Name it by the SHA-256 of its text, in hex.")
-@and_what_it_made
+@click.option("--jti", help="The token with this jti.")
+@click.option("--hash", "token_hash", metavar="SHA256", help="The token whose text has this SHA-256, in hex.")
+@include_made
 @talks
 def revoke(token: str | None, jti: str | None, token_hash: str | None, include_made: bool, **where: Any) -> None:
-    """End a token, everything that it opened and the tokens that were made with it, at once. Without --jti or --hash it
+    """Revoke a token and the tokens that were made with it, and end what it opened, at once. Without --jti or --hash it
     is read as in `verify`."""
     # All that is named is sent: which of two is meant is not for us to guess.
     text = token if jti or token_hash else _read(token, where["as_json"])[0]
     params = {"token": text, "jti": jti, "token_hash": token_hash, "include_made": include_made}
     done = ask("revoke_token", params, **where)
+    tell(
+        done,
+        "revoked" if done["revoked"] else "nothing to revoke: it is not signed by an issuer that is trusted",
+        where,
+    )
+    tell_made(done, where)
+
+
+@token.command()
+@option("get_token_usage", "limit", help="How many to show.")
+@talks
+def usage(limit: int | None, **where: Any) -> None:
+    """Show how often tokens were used since the start, the most used first; each by the SHA-256 of its text."""
+    found = ask("get_token_usage", {"limit": limit}, **where)
     if where["as_json"]:
-        show_json(done)
+        show_json(found)
     else:
-        click.echo("revoked" if done["revoked"] else "nothing to revoke: nobody whom edged trusts has signed this")
-        tell_made(done, where)
+        show_table(("token_hash", "uses"), [{"token_hash": name, "uses": count} for name, count in found.items()])
 
 
 def _read_claim(text: str) -> tuple[str, Any]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edged.cli.options import ask, errors_shown, load_config, show_json, talks, with_directory, with_json
+from edged.cli.asking import ask, load_config
+from edged.cli.options import talks, with_directory, with_json
+from edged.cli.output import errors_shown, show_json, tell
 from edged.errors import StartFailed
 
 if TYPE_CHECKING:
@@ -17,24 +19,22 @@ if TYPE_CHECKING:
 
 @click.group()
 def trust() -> None:
-    """The database of keys, users, signing keys and revocations: when it was restored from a copy."""
+    """Restore or replace the trust database.
+
+    It holds keys, users, signing keys and revocations.
+    """
 
 
 @trust.command("confirm-restore")
 @talks
 def confirm_restore(**where: Any) -> None:
-    """Take the restored database for right as it is: its keys, tokens and passwords are good again.
+    """Accept a restored database: its keys, tokens and passwords become valid again.
 
-    What was revoked after the copy was made is not revoked in it: revoke that first (edged key revoke, edged
-    revocation add).
+    Revocations made after the backup are not in it. Repeat these first (edged key revoke, edged revocation add).
     """
     done = ask("confirm_restore", {}, **where)
-    if where["as_json"]:
-        show_json(done)
-    elif not done["confirmed"]:
-        click.echo("nothing waits for a confirmation: nothing was done")
-    else:
-        click.echo(f"confirmed: {done['keys']} keys and {done['service_tokens']} service tokens are good again")
+    confirmed = f"confirmed: {done['keys']} keys and {done['service_tokens']} service tokens are valid again"
+    tell(done, confirmed if done["confirmed"] else "no restored database needs a confirmation: nothing was done", where)
 
 
 @trust.command()
@@ -42,10 +42,10 @@ def confirm_restore(**where: Any) -> None:
 @with_directory
 @with_json
 def restore(file: Path, directory: Path, as_json: bool) -> None:
-    """Put the backup FILE in the place of the trust database, while edged is stopped.
+    """Replace the trust database by the backup FILE, while edged is stopped.
 
-    What stands there now is set aside, not deleted. Nobody knows what was revoked after the backup was made: at the
-    next start its keys, tokens and passwords wait until `edged trust confirm-restore`.
+    The current file is renamed, not deleted. Revocations made after the backup are lost, so at the next start the keys,
+    tokens and passwords in it are refused until `edged trust confirm-restore`.
     """
     import trio
 
@@ -54,8 +54,8 @@ def restore(file: Path, directory: Path, as_json: bool) -> None:
     if as_json:
         show_json({"restored": str(file), "set_aside": None if aside is None else str(aside)})
         return
-    click.echo(f"restored from {file}" + ("" if aside is None else f"; what stood there is {aside}"))
-    click.echo("start edged, revoke what was revoked since then, and: edged trust confirm-restore")
+    click.echo(f"restored from {file}" + ("" if aside is None else f"; the previous file is {aside}"))
+    click.echo("next: start edged, repeat revocations made since the backup, then: edged trust confirm-restore")
 
 
 @trust.command("begin-anew")
@@ -63,20 +63,20 @@ def restore(file: Path, directory: Path, as_json: bool) -> None:
 @with_directory
 @with_json
 def begin_anew(yes: bool, directory: Path, as_json: bool) -> None:
-    """Begin without keys, users and revocations, while edged is stopped.
+    """Start with an empty trust database, without keys, users and revocations, while edged is stopped.
 
-    The trust database that there is, is set aside, not deleted. Tokens that were issued until now are refused for good.
+    The current file is renamed, not deleted. All tokens that were issued so far are refused permanently.
     """
     import trio
 
     if not yes:
-        click.confirm("All keys, users, signing keys and revocations are given up. Go on?", abort=True, err=True)
+        click.confirm("All keys, users, signing keys and revocations will be lost. Continue?", abort=True, err=True)
     with errors_shown(as_json=as_json):
         aside = trio.run(partial(_begin_anew, load_config(directory)))
     if as_json:
         show_json({"begun_anew": True, "set_aside": None if aside is None else str(aside)})
     else:
-        click.echo("begun anew" + ("" if aside is None else f"; what stood there is {aside}"))
+        click.echo("the trust database is empty" + ("" if aside is None else f"; the previous file is {aside}"))
 
 
 async def _restore(config: Config, file: Path) -> Path | None:

@@ -1,4 +1,4 @@
-"""`edged user`: add, list, show, change, re-password and remove users. Passwords stand on no command line."""
+"""`edged user`: add, list, show, change and remove users. Passwords are never arguments."""
 
 from __future__ import annotations
 
@@ -6,37 +6,36 @@ from typing import Any
 
 import click
 
-from edged.cli.options import ask, ask_password, show_json, show_rights, show_table, talks
-from edged.cli.rights import ROLES, changes_rights, gives_rights, list_lifted
+from edged.cli.asking import ask
+from edged.cli.options import ask_password, password_stdin, role, talks
+from edged.cli.output import show_json, show_rights, show_table, tell
+from edged.cli.rights import changes_rights, gives_rights, list_lifted
 
 _COLUMNS = ("name", "display_name", "role", "disabled", "has_password", "created_at")
 _name = click.argument("name")
-_display_name = click.option("--display-name", metavar="TEXT", help="What lists show beside the name.")
-_password_stdin = click.option(
-    "--password-stdin", is_flag=True, help="The first line of standard input is the password, for scripts."
-)
+_display_name = click.option("--display-name", metavar="TEXT", help="Name for display in lists.")
 
 
 @click.group()
 def user() -> None:
-    """Users of the running daemon, who log in with a password and own keys."""
+    """Users, their passwords and rights."""
 
 
 @user.command()
 @_name
-@click.option("--role", type=ROLES, default="viewer", show_default=True, help="What they may do; user is operator.")
+@role("create_user", default="viewer", show_default=True, help="Role of the user")
 @_display_name
 @gives_rights
-@_password_stdin
-@click.option("--no-password", is_flag=True, help="They cannot log in; they may own keys.")
+@password_stdin
+@click.option("--no-password", is_flag=True, help="Create the user without a password: no login, but keys.")
 @talks
 def add(
     name: str, role: str, display_name: str | None, rights: dict[str, object], password_stdin: bool, no_password: bool,
     **where: Any,
 ) -> None:  # fmt: skip
-    """Make a user called NAME; you are asked for their password."""
+    """Create the user NAME; the password is asked for."""
     if no_password and password_stdin:
-        raise click.UsageError("--no-password and --password-stdin say the contrary of each other")
+        raise click.UsageError("--no-password contradicts --password-stdin")
     params = {
         "name": name,
         "role": role,
@@ -50,7 +49,7 @@ def add(
 @user.command("list")
 @talks
 def list_all(**where: Any) -> None:
-    """Show all users."""
+    """List all users."""
     found = ask("list_users", {}, **where)
     if where["as_json"]:
         show_json(found)
@@ -66,22 +65,24 @@ def list_all(**where: Any) -> None:
 @_name
 @talks
 def show(name: str, **where: Any) -> None:
-    """Show one user: what they may do."""
+    """Show one user and their permissions."""
     _show(ask("get_user", {"name": name}, **where), where)
 
 
 @user.command("set")
 @_name
-@click.option("--role", type=ROLES, help="What they may do; user is operator.")
+@role("update_user", help="New role")
 @_display_name
 @changes_rights
-@click.option("--disable/--enable", "disabled", default=None, help="Refuse them and their keys; or let them in again.")
+@click.option(
+    "--disable/--enable", "disabled", default=None, help="Refuse the user and their keys, or accept them again."
+)
 @talks
 def set_rights(
     name: str, role: str | None, display_name: str | None, rights: dict[str, object], lifted: dict[str, bool],
     disabled: bool | None, **where: Any,
 ) -> None:  # fmt: skip
-    """Change what a user is called and may do. What is taken away is gone at once. What is left out stays."""
+    """Change a user, with immediate effect. What is not given stays as it is."""
     params = {
         "name": name,
         "role": role,
@@ -94,10 +95,10 @@ def set_rights(
 
 @user.command()
 @_name
-@_password_stdin
+@password_stdin
 @talks
 def password(name: str, password_stdin: bool, **where: Any) -> None:
-    """Give a user another password; everything that the old one opened ends."""
+    """Set a user's password, and end everything that was opened with the old one."""
     _tell(ask("set_password", {"name": name, "password": ask_password(from_stdin=password_stdin)}, **where), where)
 
 
@@ -105,25 +106,22 @@ def password(name: str, password_stdin: bool, **where: Any) -> None:
 @_name
 @talks
 def remove(name: str, **where: Any) -> None:
-    """End a user and everything that their password opened, at once and for good; their keys rest."""
+    """Remove a user permanently, end everything that their password opened, and suspend their keys."""
     _tell(ask("delete_user", {"name": name}, **where), where)
 
 
 @user.command("demo-login")
 @talks
 def demo_login(**where: Any) -> None:
-    """Make the user demo with the password demo, a viewer, as the example of the MediaMTX token server has one.
+    """Create the user demo with the password demo and the role viewer, as in the example of the MediaMTX token server.
 
-    Everybody knows this password: it is taken on this very machine only, and only by a demo (auth.demo_login).
+    The password is public, so this login works from this machine only, and only with auth.demo_login.
     """
     _show(ask("create_demo_login", {}, **where), where)
 
 
 def _tell(done: dict[str, Any], where: dict[str, Any]) -> None:
-    if where["as_json"]:
-        show_json(done)
-    else:
-        click.echo(f"{done['name']}: {done['message']}")
+    tell(done, f"{done['name']}: {done['message']}", where)
 
 
 def _show(item: dict[str, Any], where: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edged.cli.options import ask
+from edged.cli.asking import ask
 
 #: Where there are more, the nearest of them are shown.
 _MOST_SHOWN = 20
@@ -22,7 +22,7 @@ def check_rights(rights: Mapping[str, Any], where: Mapping[str, Any]) -> None:
         if not has_effect(word):
             near = find_nearest(word)
             meant = f"; did you mean {near}?" if near else f"; known are {', '.join(list_known())}"
-            raise click.UsageError(f"--permission {word!r} is unknown and would give nothing{meant}")
+            raise click.UsageError(f"--permission {word!r} is unknown{meant}")
     wanted = [name for name in rights.get("camera_access") or () if name != "*"]
     if not wanted:
         return
@@ -31,7 +31,7 @@ def check_rights(rights: Mapping[str, Any], where: Mapping[str, Any]) -> None:
     for name in wanted:
         if name not in known:
             raise click.UsageError(
-                f"--camera {name!r} is unknown; {_show(known, name)}; --force takes one that is still to come"
+                f"--camera {name!r} is unknown; {_show(known, name)}; --force accepts it all the same"
             )
 
 

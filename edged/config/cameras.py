@@ -45,7 +45,7 @@ class CameraSettings(Section, frozen=True, kw_only=True):
     path: Annotated[
         str,
         Meta(
-            description="Name of the stream in URLs, as in rtsp://HOST:8554/front_door: up to 32 characters of "
+            description="Name of the stream in URLs, as in rtsp://HOST:8554/entrance: up to 32 characters of "
             'a-z, 0-9, _ and -, first a letter; must be unique. "" means the camera id, such as camera0.'
         ),
     ] = ""

@@ -30,7 +30,7 @@ _TABLES: dict[str, tuple[str, type[Section]]] = {
 _LONGEST_HELP = 116
 #: What is shown where nothing is the default.
 _EXAMPLES = {
-    "name": '"Front door"',
+    "name": '"Entrance"',
     "source": '"rtsp://192.0.2.7/stream1"',
     "issuer": '"https://login.example.com/"',
     "jwks": '"https://login.example.com/jwks.json"',

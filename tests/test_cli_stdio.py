@@ -72,7 +72,7 @@ def test_ctrl_c_during_a_call_says_that_it_may_have_been_done(tmp_path: Path) ->
             connection.close()
     assert asking.returncode == 130
     assert out == b""
-    assert err == b"edged: interrupted: revoke_key was asked for and may have been done all the same\n"
+    assert err == b"edged: interrupted: revoke_key was sent and may have been done\n"
 
 
 @pytest.mark.parametrize("closed", [False, True])

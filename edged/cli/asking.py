@@ -1,0 +1,81 @@
+"""Asking the running daemon one thing over its unix socket."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edged.cli.output import INTERRUPTED, errors_shown
+from edged.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edged.config.model import Config
+
+
+def find(
+    method: str, params: Mapping[str, object], *, socket: Path | None, directory: Path, as_json: bool
+) -> dict[str, Any] | None:
+    """As `ask`; None where the daemon answers that there is no such thing."""
+    from edged.cli.client import Answered
+
+    with errors_shown(as_json=as_json):
+        try:
+            return _call(method, params, socket or _find_socket(directory))
+        except Answered as problem:
+            if problem.fields.get("reason") != "not_found":
+                raise
+    return None
+
+
+def ask(
+    method: str, params: Mapping[str, object], *, socket: Path | None, directory: Path, as_json: bool,
+    nulls: Collection[str] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Ask the running daemon one thing. Members that are None are left out, those in `nulls` sent as null; errors end
+    the command."""
+    with errors_shown(as_json=as_json):
+        given = {name: value for name, value in params.items() if value is not None} | dict.fromkeys(nulls)
+        return _call(method, given, socket or _find_socket(directory))
+
+
+def _call(method: str, params: Mapping[str, object], path: Path) -> dict[str, Any]:
+    """Raises EdgedError; Ctrl-C ends the command."""
+    import trio
+
+    from edged.cli.client import call_once
+
+    try:
+        result: dict[str, Any] = trio.run(partial(call_once, path, method, params))
+    except KeyboardInterrupt:
+        click.echo(f"edged: interrupted: {method} was sent and may have been done", err=True)
+        sys.exit(INTERRUPTED)
+    return result
+
+
+def _find_socket(directory: Path) -> Path:
+    from edged.config.model import OFF, Config
+
+    try:
+        path = load_config(directory).listen.unix
+    except ConfigError as problem:
+        # The settings may hold a camera's password, so not every administrator may read them: the default socket, then.
+        if not isinstance(problem.__cause__, PermissionError):
+            raise
+        path = Config().listen.unix
+    if path == OFF:
+        raise ConfigError("listen.unix is off: there is no unix socket", hint="name one with --socket")
+    return Path(path)
+
+
+def load_config(directory: Path) -> Config:
+    """The settings in force. Raises ConfigError."""
+    from edged.config.load import load
+    from edged.systemd import credentials_directory
+
+    return load(directory, os.environ, credentials_directory())
