@@ -16,33 +16,28 @@ import structlog
 import trio
 
 from edged import __version__, logs, systemd
-from edged.cameras.registry import Registry
 from edged.config.model import Config
-from edged.daemon.access import Access, access_tasks, build_access
+from edged.daemon.access import access_tasks, build_access
 from edged.daemon.cameras import build_cameras
 from edged.daemon.databases import open_databases
 from edged.daemon.follow import client_tasks, media_tasks, subscribed
 from edged.daemon.gauges import watch
 from edged.daemon.listeners import open_listeners, serving
-from edged.daemon.media import Media, build_media
+from edged.daemon.media import build_media, removed_at_end
 from edged.daemon.nurseries import started_tasks, tasks
 from edged.daemon.recordings import build_recordings
 from edged.daemon.reload import Load, Reload
-from edged.daemon.secrets import Secrets, read_secrets
+from edged.daemon.secrets import read_secrets
+from edged.daemon.services import build_services
 from edged.daemon.signals import ALL_SIGNALS, STOP_SIGNALS, is_terminal, set_handlers, stop_signals
 from edged.daemon.upgrade import execute_again, needs_upgrade, upgrade
 from edged.errors import ConfigError, EdgedError
 from edged.library.disks import Disks
-from edged.library.recordings import Recordings
-from edged.library.snapshots import Snapshots
 from edged.metrics import Metrics
 from edged.net.handlers import Handlers
 from edged.net.hook import Answer
 from edged.net.server import Server
 from edged.operations import gather, metric_labels, streams
-from edged.operations.caller_sessions import Sessions
-from edged.operations.listings import Listings
-from edged.operations.services import Services
 from edged.rpc.endpoint import RpcEndpoint
 from edged.store.folders import hold_folders
 from edged.web.app import make_app
@@ -115,14 +110,14 @@ async def run(
         ready = trio.Event()
         app = make_app(catalogue, services, metrics, is_ready=ready.is_set, show_metrics=config.metrics.enabled)
         answer: Answer = make_answer(partial(streams.admit, services), metrics.hook_asked)
-        with subscribed(access, cameras, media, recordings) as feeds:
+        with removed_at_end(media.folder), subscribed(access, cameras, media, recordings) as feeds:
             async with (
                 started_tasks(access.accounts.registrar.run, partial(media.hook.serve, answer), cameras.run),
                 tasks(*access_tasks(config, databases, access), disks.run),
                 started_tasks(media.mediamtx.run, partial(media.paths.run, media.mediamtx), media.viewers.run),
                 tasks(*media_tasks(feeds, access, cameras, media, metrics)),
                 started_tasks(recordings.run),
-                tasks(*client_tasks(feeds, services, rpc)),
+                tasks(*client_tasks(feeds, access, cameras, media, recordings, services.sessions, rpc)),
                 serving(open_listeners(config.listen), Handlers(app, rpc.open), config, metrics) as server,
             ):
                 watch(metrics, access, cameras, media, disks, server, services)
@@ -148,31 +143,6 @@ def build_disks(config: Config) -> Disks:
     """Every folder that edged writes to."""
     folders = {"state": config.paths.state, "runtime": config.paths.runtime, "media": config.snapshots.folder}
     return Disks(folders, config.limits.disk_low_mib * 1024 * 1024)
-
-
-def build_services(
-    config: Config,
-    secrets: Secrets,
-    access: Access,
-    cameras: Registry,
-    media: Media,
-    recordings: Recordings,
-    disks: Disks,
-    metrics: Metrics,
-) -> Services:
-    """What operations may read."""
-    accounts = access.accounts
-    return Services(
-        clock=access.clock, counts=metrics, gate=access.gate, ledger=access.ledger, registrar=accounts.registrar,
-        revocations=accounts.revocations, refreshes=access.refreshes, api_keys=accounts.api_keys,
-        service_tokens=accounts.service_tokens, users=accounts.users, logins=access.logins, usage=access.usage,
-        sessions=Sessions(), cameras=cameras, mediamtx=media.mediamtx, paths=media.paths, publishers=media.publishers,
-        viewers=media.viewers, frames=media.frames, snapshots=Snapshots(config.snapshots.folder), recordings=recordings,
-        listings=Listings(),
-        keyring=access.keyring, passwords=access.passwords, limiter=access.limiter, first_admin=access.first_admin,
-        disks=disks, restores=accounts.restores, shared_secrets=secrets.shared,
-        root_needs_no_key=config.auth.local_keys == "root", reset_clock=access.mark.reset,
-    )  # fmt: skip
 
 
 async def watchdog() -> None:

@@ -18,8 +18,8 @@ from edged.feeds import Reader
 from edged.library.recordings import RecordingChanged, Recordings
 from edged.mediamtx.server_state import ServerState
 from edged.metrics import Metrics
+from edged.operations.caller_sessions import Sessions
 from edged.operations.listings import CameraRow, row
-from edged.operations.services import Services
 from edged.reactions import cameras as camera_reactions
 from edged.reactions import mediamtx as mediamtx_reactions
 from edged.reactions import revocations
@@ -45,12 +45,12 @@ def subscribed(access: Access, cameras: Registry, media: Media, recordings: Reco
     with (
         cameras.changes.subscribe() as for_media,
         cameras.changes.subscribe() as for_clients,
-        recordings.changes.subscribe() as for_clients_too,
+        recordings.changes.subscribe() as recorded,
         access.admissions.endings.subscribe() as endings,
         media.mediamtx.states.subscribe() as states,
         media.conditions.changes.subscribe() as sources,
     ):
-        yield Feeds(for_media, for_clients, for_clients_too, endings, states, sources)
+        yield Feeds(for_media, for_clients, recorded, endings, states, sources)
 
 
 def media_tasks(feeds: Feeds, access: Access, cameras: Registry, media: Media, metrics: Metrics) -> tuple[Task, ...]:
@@ -71,20 +71,23 @@ def media_tasks(feeds: Feeds, access: Access, cameras: Registry, media: Media, m
     )  # fmt: skip
 
 
-def client_tasks(feeds: Feeds, services: Services, rpc: RpcEndpoint) -> tuple[Task, ...]:
+def client_tasks(
+    feeds: Feeds, access: Access, cameras: Registry, media: Media, recordings: Recordings, sessions: Sessions,
+    rpc: RpcEndpoint,
+) -> tuple[Task, ...]:  # fmt: skip
     """The notifications that clients get."""
-    clock, cameras = services.clock, services.cameras
+    now, gate = access.clock.now, access.gate
 
     def camera_row(camera: Camera, host: str) -> CameraRow:
-        return row(camera, host, services.mediamtx.state, services.recordings.active.get(camera.name), clock.now())
+        return row(camera, host, media.mediamtx.state, recordings.active.get(camera.name), now())
 
     return (
         partial(
-            notifications.run, feeds.cameras_for_clients, services.sessions, rpc.conversations, services.gate,
-            camera_row, cameras=cameras.all, now=clock.now,
+            notifications.run, feeds.cameras_for_clients, sessions, rpc.conversations, gate, camera_row,
+            cameras=cameras.all, now=now,
         ),
         partial(
-            recording_notifications.run, feeds.recordings_for_clients, services.sessions, rpc.conversations,
-            services.gate, cameras.find, clock.now,
+            recording_notifications.run, feeds.recordings_for_clients, sessions, rpc.conversations, gate,
+            cameras.find, now,
         ),
     )  # fmt: skip

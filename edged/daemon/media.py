@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -81,7 +82,7 @@ class PublishedUrls:
 
 
 class Media(msgspec.Struct, frozen=True):
-    """MediaMTX and what stands around it; nothing runs yet."""
+    """MediaMTX and what stands around it; nothing runs yet. `spawn` starts children, which may write in `folder`."""
 
     hook: Hook
     paths: Paths
@@ -92,6 +93,7 @@ class Media(msgspec.Struct, frozen=True):
     publishers: Publishers
     source_checks: SourceChecks
     spawn: children.Spawn
+    folder: Path
 
 
 def build_media(config: Config, ledger: Ledger, metrics: Metrics) -> Media:
@@ -121,7 +123,16 @@ def build_media(config: Config, ledger: Ledger, metrics: Metrics) -> Media:
     )  # fmt: skip
     source_checks = SourceChecks(spawn, find_ffmpeg, frames, conditions, publishers.is_trying, folder=folder)
     viewers = Viewers(mediamtx, metrics.session_kicked)
-    return Media(hook, paths, mediamtx, viewers, conditions, frames, publishers, source_checks, spawn)
+    return Media(hook, paths, mediamtx, viewers, conditions, frames, publishers, source_checks, spawn, folder)
+
+
+@contextmanager
+def removed_at_end(folder: Path) -> Iterator[None]:
+    """Remove this folder, with what children left in it, when the block ends."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def find_private(config: Config) -> list[Path]:

@@ -1,0 +1,41 @@
+"""What operations may read, gathered from everything that was built."""
+
+from __future__ import annotations
+
+from edged.cameras.registry import Registry
+from edged.config.model import Config
+from edged.daemon.access import Access
+from edged.daemon.media import Media
+from edged.daemon.secrets import Secrets
+from edged.library.disks import Disks
+from edged.library.recordings import Recordings
+from edged.library.snapshots import Snapshots
+from edged.metrics import Metrics
+from edged.operations.caller_sessions import Sessions
+from edged.operations.listings import Listings
+from edged.operations.services import Services
+
+
+def build_services(
+    config: Config,
+    secrets: Secrets,
+    access: Access,
+    cameras: Registry,
+    media: Media,
+    recordings: Recordings,
+    disks: Disks,
+    metrics: Metrics,
+) -> Services:
+    """What operations may read."""
+    accounts = access.accounts
+    return Services(
+        clock=access.clock, counts=metrics, gate=access.gate, ledger=access.ledger, registrar=accounts.registrar,
+        revocations=accounts.revocations, refreshes=access.refreshes, api_keys=accounts.api_keys,
+        service_tokens=accounts.service_tokens, users=accounts.users, logins=access.logins, usage=access.usage,
+        sessions=Sessions(), cameras=cameras, mediamtx=media.mediamtx, paths=media.paths, publishers=media.publishers,
+        viewers=media.viewers, frames=media.frames, snapshots=Snapshots(config.snapshots.folder), recordings=recordings,
+        listings=Listings(),
+        keyring=access.keyring, passwords=access.passwords, limiter=access.limiter, first_admin=access.first_admin,
+        disks=disks, restores=accounts.restores, shared_secrets=secrets.shared,
+        root_needs_no_key=config.auth.local_keys == "root", reset_clock=access.mark.reset,
+    )  # fmt: skip
