@@ -11,7 +11,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -53,6 +53,9 @@ from edged.credentials.tokens import (
 )
 from edged.errors import Denied, Refused
 
+if TYPE_CHECKING:
+    from edged.metrics import Metrics
+
 _log = structlog.get_logger("gate")
 _REMEMBERED_TOKENS = 1024
 #: Where somebody talks with edged itself, and nothing flows.
@@ -75,13 +78,6 @@ def _stay(_cause: Cause, _by: str) -> None:
     """A child of edged leaves when edged ends it, never by a revocation."""
 
 
-class Counts(Protocol):
-    """Where the gate counts; metrics.py in the daemon."""
-
-    def auth_failed(self, reason: str, method: Method, transport: Transport) -> None: ...
-    def credential_used(self, method: Method, transport: Transport, role: str) -> None: ...
-
-
 class Gate:
     """Says yes or no for every door."""
 
@@ -90,7 +86,7 @@ class Gate:
         ledger: Ledger,
         admissions: Admissions,
         clock: Clock,
-        counts: Counts,
+        counts: Metrics,
         *,
         shared_secrets: Sequence[SharedSecret],
         find_key: FindKey,

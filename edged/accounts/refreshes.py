@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Literal, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, cast
 
 import structlog
 import trio
@@ -38,6 +38,9 @@ from edged.store import refreshes
 from edged.store.database import Reads
 from edged.store.refreshes import FamilyRecord
 
+if TYPE_CHECKING:
+    from edged.metrics import Metrics
+
 K = TypeVar("K")
 T = TypeVar("T")
 
@@ -54,12 +57,6 @@ REMEMBERED: Final = 256
 #: A successor, the same once more, or none.
 Result: TypeAlias = Literal["ok", "replayed", "denied"]
 _log = structlog.get_logger("refreshes")
-
-
-class Counts(Protocol):
-    """Where refreshes are counted; metrics.py in the daemon."""
-
-    def token_refreshed(self, result: Result) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +93,7 @@ class Refreshes:
         keyring: Keyring,
         db: Reads,
         clock: Clock,
-        counts: Counts,
+        counts: Metrics,
         *,
         shared_secrets: Sequence[SharedSecret] = (),
         grace: float = GRACE_SECONDS,

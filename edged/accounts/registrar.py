@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
 import structlog
 import trio
@@ -39,6 +39,9 @@ from edged.store.database import Database
 from edged.store.jobs import Transaction
 from edged.store.revocations import Denial, Key, Revocation, Undo, revocation_key
 
+if TYPE_CHECKING:
+    from edged.metrics import Metrics
+
 T = TypeVar("T")
 
 #: Grants that wait for the registrar before the next one is refused.
@@ -47,12 +50,6 @@ QUEUE_SIZE: Final = 64
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 _log = structlog.get_logger("registrar")
-
-
-class Counts(Protocol):
-    """Where revocations are counted; metrics.py in the daemon."""
-
-    def revoked(self, kind: Kind) -> None: ...
 
 
 #: What can be revoked; a cut-off is everything before a time.
@@ -149,7 +146,7 @@ class Registrar:
         admissions: Admissions,
         db: Database,
         clock: Clock,
-        counts: Counts,
+        counts: Metrics,
         *,
         queue_size: int = QUEUE_SIZE,
     ) -> None:

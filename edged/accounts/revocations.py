@@ -11,14 +11,14 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from edged.access.asking import asked_by
 from edged.access.authority import EDGED
 from edged.access.ledger import Ledger
-from edged.accounts.registrar import Commit, Counts, Due, Registrar, keep
+from edged.accounts.registrar import Commit, Due, Registrar, keep
 from edged.clock import Boot, Clock
 from edged.credentials.identities import ALL, Identity
 from edged.errors import Overloaded, StoreFailed
@@ -26,6 +26,9 @@ from edged.store import meta
 from edged.store import revocations as rows
 from edged.store.database import Reads
 from edged.store.revocations import CutOff, Denial, Drawn, Revocation, Settled, cut_off_key
+
+if TYPE_CHECKING:
+    from edged.metrics import Metrics
 
 #: For how long after its end a token's revocation is kept, seconds: longer than any leeway and any grace for a refresh.
 PRUNE_SECONDS: Final = 90000.0
@@ -41,7 +44,7 @@ class Revocations:
         ledger: Ledger,
         db: Reads,
         clock: Clock,
-        counts: Counts,
+        counts: Metrics,
         *,
         boot: Boot | None = None,
     ) -> None:

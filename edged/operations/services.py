@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from edged.errors import Unsupported
 
@@ -34,15 +34,10 @@ if TYPE_CHECKING:
     from edged.mediamtx.process import Supervisor
     from edged.mediamtx.publisher import Publishers
     from edged.mediamtx.viewers import Viewers
+    from edged.metrics import Metrics
     from edged.operations.caller_sessions import Sessions
     from edged.operations.listings import Listings
     from edged.signing.keyring import Keyring
-
-
-class Counts(Protocol):
-    """Where calls are counted; metrics.py in the daemon."""
-
-    def rpc_answered(self, method: str, outcome: str) -> None: ...
 
 
 async def _nowhere() -> None:
@@ -54,7 +49,7 @@ class Services:
     """Handed to operations only, whole; each uses the one or two members that it is about."""
 
     clock: Clock
-    counts: Counts
+    counts: Metrics
     gate: Gate
     ledger: Ledger
     registrar: Registrar
