@@ -81,6 +81,12 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     # That of camera0: whoever may not see the camera hears that there is none.
     "get_recording_info": (*SEE_ALL[:5], "not_found", *SEE_ALL[6:]),
     "delete_recording": ADMIN,
+    "list_snapshots": SEE_ALL,
+    "get_snapshot_info": (*SEE_ALL[:5], "not_found", *SEE_ALL[6:]),
+    "delete_snapshot": ADMIN,
+    "get_storage_info": ADMIN,
+    "set_retention_policy": ADMIN,
+    "cleanup_old_files": ADMIN,
     "get_streams": SEE_ALL,
     "get_stream_url": SEE_ONE,
     "get_system_status": SYSTEM,
@@ -165,6 +171,9 @@ class Bench:
             "start_recording": {"device": "camera0"},
             "stop_recording": {"device": "camera0"},
             "get_recording_status": {"device": "camera0"},
+            "get_snapshot_info": {"filename": "kept"},
+            "delete_snapshot": {"filename": "kept"},
+            "set_retention_policy": {"policy_type": "age", "enabled": True, "max_age_days": 7},
             "get_recording_info": {"filename": "kept"},
             "delete_recording": {"filename": "kept"},
             "add_camera": {"name": "new", "source": "rtsp://192.0.2.7/"},
@@ -254,7 +263,19 @@ class KeptRecordings:
         )
         self.measured = Measured(self.record, 1, 1.0, ())
         self.active: dict[str, ActiveRecording] = {}
-        self.index = SimpleNamespace(sums=self.sums)
+        self.index = SimpleNamespace(sums=self.sums, free=self.free)
+        self.sweep = SimpleNamespace(keep_free=lambda _total: 0, is_full=False)
+
+    async def free(self) -> tuple[int, int]:
+        await trio.lowlevel.checkpoint()
+        return 1, 2
+
+    async def set_retention(self, _setting: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def clean_up(self) -> tuple[int, int]:
+        await trio.lowlevel.checkpoint()
+        return 0, 0
 
     async def sums(self) -> dict[str, tuple[int, int]]:
         await trio.lowlevel.checkpoint()
@@ -306,6 +327,7 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
                 EDGED, name="ann", role="operator", password=await services.passwords.hash(PASSWORD)
             )
             await trust.users.create(EDGED, name="bob", role="viewer")
+            await services.snapshots.save("kept", "camera0", JPEG, format="jpg", now=services.clock.now())
             service, _ = await services.service_tokens.create(EDGED, "somebody's")
             victim, _ = await trust.api_keys.create(EDGED, name="victim", role="viewer")
             _, spare = await trust.api_keys.create(EDGED, name="spare", role="viewer")

@@ -25,6 +25,7 @@ from edged.cli.service_tokens import service_token
 from edged.cli.sessions import session, whoami
 from edged.cli.signing_keys import signing_key
 from edged.cli.stdio import drop_output, prepare_streams
+from edged.cli.storage import snapshot, storage
 from edged.cli.streams import stream
 from edged.cli.tokens import logout, token
 from edged.cli.trust import trust
@@ -57,9 +58,9 @@ class Commands(click.Group):
 def main() -> None:
     """Cameras, streams and credentials of a camera box.
 
-    `serve` is the daemon. `status`, `whoami`, `camera`, `stream`, `recording`, `user`, `key`, `token`,
-    `service-token`, `signing-key`, `session`, `revocation` and `clock` ask the running daemon over its unix socket,
-    which root and members of the group edged-admin may open.
+    `serve` is the daemon. `status`, `whoami`, `camera`, `stream`, `recording`, `snapshot`, `storage`, `user`, `key`,
+    `token`, `service-token`, `signing-key`, `session`, `revocation` and `clock` ask the running daemon over its unix
+    socket, which root and members of the group edged-admin may open.
     """
 
 
@@ -74,7 +75,8 @@ def version(as_json: bool) -> None:
 
 
 for command in (
-    serve, demo, status, whoami, camera, stream, recording, claim, user, key, token, service_token, signing_key,
+    serve, demo, status, whoami, camera, stream, recording, snapshot, storage, claim, user, key, token, service_token,
+    signing_key,
     session, revocation, clock, trust, database, config, version, logout,
 ):  # fmt: skip
     main.add_command(command)

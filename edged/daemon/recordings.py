@@ -12,7 +12,7 @@ from edged.library.joins import Joins
 from edged.library.recording_files import RecordingFiles
 from edged.library.recording_index import RecordingIndex
 from edged.library.recordings import Recordings
-from edged.library.retention import DAY_SECONDS, Policy
+from edged.library.retention import DAY_SECONDS, GIGABYTE, Policy
 from edged.library.retention_sweep import RetentionSweep
 from edged.mediamtx.ffmpeg import find_ffmpeg
 from edged.mediamtx.paths import Paths
@@ -20,7 +20,6 @@ from edged.mediamtx.publisher import Publishers
 from edged.metrics import Metrics
 
 _MIB = 1024 * 1024
-_GB = 1_000_000_000
 
 
 class MediaRecorders:
@@ -57,6 +56,6 @@ def read_policy(settings: RecordingSettings) -> Policy:
     """What retention keeps, by the settings."""
     return Policy(
         max_age=settings.max_age_days * DAY_SECONDS or None,
-        max_bytes=int(settings.max_size_gb * _GB) or None,
+        max_bytes=int(settings.max_size_gb * GIGABYTE) or None,
         keep_free_bytes=settings.keep_free_mib * _MIB,
     )

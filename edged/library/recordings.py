@@ -13,28 +13,30 @@ from __future__ import annotations
 
 import math
 import secrets
-import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
+import msgspec
 import structlog
 import trio
 
 from edged.clock import Clock
-from edged.errors import EdgedError, InvalidParams, InvalidState, NotFound, StorageFull, StoreFailed
+from edged.errors import EdgedError, InvalidParams, InvalidState, StorageFull, StoreFailed
 from edged.feeds import Feed
 from edged.library.joins import Joins
 from edged.library.recording_files import Look
 from edged.library.recording_index import Measured, RecordingIndex
-from edged.library.retention_sweep import RetentionSweep
+from edged.library.recording_names import complete_name, insert_named, no_recording
+from edged.library.retention_sweep import RetentionSweep, merge
 from edged.library.snapshots import check_name
 from edged.store import recordings as rows
+from edged.store import retention
 from edged.store.database import Database
 from edged.store.recordings import Format, RecordingRecord
+from edged.store.retention import RetentionSetting
 
 #: Seconds between two looks, between two fdatasyncs of files being written, and between two sweeps of retention.
 LOOK_SECONDS: Final = 1.0
@@ -44,10 +46,6 @@ SWEEP_SECONDS: Final = 15.0
 CLOSE_SECONDS: Final = 5.0
 #: Longest recording that can be asked for, seconds.
 LONGEST_SECONDS: Final = 7 * 86400
-_ENDINGS: Final[Mapping[Format, str]] = {"fmp4": ".mp4", "mp4": ".mp4", "mkv": ".mkv"}
-#: Characters of a given name; a counter may be added, up to a highest one.
-_LONGEST_NAME: Final = 100
-_HIGHEST_COUNT: Final = 10_000
 _log = structlog.get_logger("recordings")
 
 Status: TypeAlias = Literal["STARTING", "RECORDING", "STOPPED", "ERROR"]
@@ -109,6 +107,8 @@ class Recordings:
         """Take up the recordings that an earlier run left running: they go on."""
         for record in self._trust.read_now(rows.load_running):
             self._active[record.camera] = ActiveRecording(record)
+        if (setting := self._trust.read_now(retention.load)) is not None:
+            self.sweep.policy = merge(self.sweep.policy, setting)
         self._switch()
 
     # What callers ask -----------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ class Recordings:
             # What is durable must be known here, too: whoever asked may hang up, but not in between.
             with trio.CancelScope(shield=True):
                 await self.index.prepare()
-                active.record = record = await self._trust.write(partial(_insert, record=record))
+                active.record = record = await self._trust.write(partial(insert_named, record=record))
         except OSError as problem:
             del self._active[camera]
             raise StoreFailed(f"nothing can be recorded: {problem.strerror}", hint="see recording.folder") from problem
@@ -221,6 +221,21 @@ class Recordings:
         useless = [row for row in measured.files if row.file not in needed]
         await self.index.forget_joined(record.recording_id)
         return await self.index.remove(useless, dict.fromkeys((row.file for row in useless), reason))
+
+    async def set_retention(self, setting: RetentionSetting) -> None:
+        """Keep recordings by this instead of the settings: durable when this returns. Raises StoreFailed."""
+        await self._trust.write(partial(retention.save, setting=setting))
+        self.sweep.policy = merge(self.sweep.policy, setting)
+        _log.info("retention_changed", **msgspec.structs.asdict(setting))
+
+    async def clean_up(self) -> tuple[int, int]:
+        """Delete now what the policy does not keep: (files, bytes). Raises StoreFailed."""
+        before = self.sweep.files_deleted
+        try:
+            deleted = await self.sweep.run_once()
+        except OSError as problem:
+            raise StoreFailed(f"recordings were not deleted: {problem.strerror}") from problem
+        return self.sweep.files_deleted - before, sum(deleted.values())
 
     # What goes on by itself -----------------------------------------------------------------------------------------
 
@@ -333,42 +348,6 @@ class Recordings:
             return measured
         elapsed = max(0.0, self._clock.now() - measured.record.began) if active.status == "RECORDING" else 0.0
         return replace(measured, size=measured.size + active.written, duration=max(measured.duration, elapsed))
-
-
-def no_recording(name: str) -> NotFound:
-    """The one error for a recording that is not there and for one that the asker may not know of."""
-    return NotFound(f"no recording {name!r}", hint="list_recordings names all", resource="file", id=name)
-
-
-def complete_name(filename: str | None, camera: str, form: Format, now: float) -> str:
-    """The name of a new recording: as given, with the ending of its format; without one, camera and time (UTC).
-
-    Raises InvalidParams for an unsafe name, or for the ending of another format.
-    """
-    ending = _ENDINGS[form]
-    if not filename:
-        return f"{camera}_{datetime.fromtimestamp(now, UTC):%Y-%m-%d_%H-%M-%S}{ending}"
-    name = check_name(filename)
-    if len(name) > _LONGEST_NAME:
-        raise InvalidParams(f"filename is longer than {_LONGEST_NAME} characters", field="filename")
-    suffix = Path(name).suffix.lower()
-    if suffix == ending:
-        return name
-    if suffix in _ENDINGS.values():
-        raise InvalidParams(f"filename ends in {suffix} but the format is {form}", field="filename")
-    return f"{name}{ending}"
-
-
-def _insert(connection: sqlite3.Connection, record: RecordingRecord) -> RecordingRecord:
-    """Its row, under a name that is free: the second `yard.mp4` becomes `yard-1.mp4`. Raises InvalidState."""
-    path = Path(record.filename)
-    for count in range(_HIGHEST_COUNT):
-        name = f"{path.stem}-{count}{path.suffix}" if count else record.filename
-        if not rows.is_taken(connection, name):
-            named = replace(record, filename=name)
-            rows.insert(connection, named)
-            return named
-    raise InvalidState(f"{_HIGHEST_COUNT} recordings are named like {record.filename!r}", hint="choose another name")
 
 
 async def _guard(work: Callable[[], Awaitable[Any]]) -> None:

@@ -13,6 +13,8 @@ from typing import Literal, TypeAlias
 #: Why a file goes: older than allowed, more of a camera or in all than allowed, or the disk is nearly full.
 Reason: TypeAlias = Literal["age", "camera_size", "size", "disk_full"]
 DAY_SECONDS = 86400.0
+#: Bytes of the gigabyte that disks are sold by.
+GIGABYTE = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 import structlog
+import trio
 
 from edged.clock import Clock
 from edged.library.recording_index import BATCH, RecordingIndex
-from edged.library.retention import KeptFile, Policy, Removal, plan
+from edged.library.retention import DAY_SECONDS, GIGABYTE, KeptFile, Policy, Removal, plan
 from edged.store import recordings as rows
 from edged.store.database import Database
+from edged.store.retention import RetentionSetting
 from edged.store.segments import SegmentRow
 
 #: Seconds after its end that the last file of a recording may need to be closed.
@@ -35,21 +38,32 @@ class RetentionSweep:
         self._index, self._trust, self._clock = index, trust, clock
         self.policy = policy
         self._stop_bytes = stop_bytes
+        self._one = trio.Lock()
         self.is_full = False
+        #: How many files it has deleted since the start.
+        self.files_deleted = 0
 
     async def run_once(self) -> dict[str, int]:
-        """Delete what the policy does not keep. Reason → bytes deleted. Raises StoreFailed, OSError."""
+        """Delete what the policy does not keep, one sweep at a time. Reason → bytes deleted.
+
+        Raises StoreFailed, OSError.
+        """
+        async with self._one:
+            return await self._sweep()
+
+    async def _sweep(self) -> dict[str, int]:
         free, total = await self._index.free()
         policy = self._fitting(total)
         sums = {camera: size for camera, (_, size) in (await self._index.sums()).items()}
         deleted: dict[str, int] = {}
-        offset = 0
+        offset = files = 0
         while True:
             oldest = await self._index.list_oldest(offset)
             removals = await self._plan(oldest, sums, policy, free)
             chosen = {removal.file: removal.reason for removal in removals}
             going = [row for row in oldest if row.file in chosen]
             size = await self._index.remove(going, chosen)
+            files += len(going)
             for row in going:
                 sums[row.camera] -= row.size
                 deleted[chosen[row.file]] = deleted.get(chosen[row.file], 0) + row.size
@@ -59,6 +73,7 @@ class RetentionSweep:
             is_old = bool(oldest) and oldest[-1].file in chosen and chosen[oldest[-1].file] == "age"
             if len(oldest) < BATCH or not (is_old or self._is_short(sums, policy, free)):
                 break
+        self.files_deleted += files
         for reason, size in deleted.items():
             _log.info("recordings_deleted", reason=reason, bytes=size)
         await self._bury()
@@ -74,12 +89,13 @@ class RetentionSweep:
         kept = [KeptFile(row.file, row.camera, row.ended, row.size, row.file in protected) for row in oldest]
         return plan(kept, sums, policy, free_bytes=free, now=now)
 
+    def keep_free(self, total: int) -> int:
+        """Bytes of a disk of `total` bytes that stay free: those of the policy, on a small disk a tenth of it."""
+        return min(self.policy.keep_free_bytes, total // _SMALL_SHARE)
+
     def _fitting(self, total: int) -> Policy:
-        keep_free = min(self.policy.keep_free_bytes, total // _SMALL_SHARE)
-        return Policy(
-            max_age=self.policy.max_age, max_bytes=self.policy.max_bytes, camera_bytes=self.policy.camera_bytes,
-            keep_free_bytes=keep_free,
-        )  # fmt: skip
+        keep_free = self.keep_free(total)
+        return replace(self.policy, keep_free_bytes=keep_free)
 
     @staticmethod
     def _is_short(sums: Mapping[str, int], policy: Policy, free: int) -> bool:
@@ -110,6 +126,17 @@ class RetentionSweep:
         elif self.is_full and free > limit + limit // 4:
             self.is_full = False
             _log.info("recording_resumed", free_bytes=free)
+
+
+def merge(policy: Policy, setting: RetentionSetting) -> Policy:
+    """A policy whose age and size are those that an administrator has set."""
+    by_age = setting.enabled and setting.policy_type == "age"
+    by_size = setting.enabled and setting.policy_type == "size"
+    return replace(
+        policy,
+        max_age=setting.max_age_days * DAY_SECONDS if by_age else None,
+        max_bytes=int(setting.max_size_gb * GIGABYTE) if by_size else None,
+    )
 
 
 def _protected_files(connection: sqlite3.Connection, files: Sequence[SegmentRow]) -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from typing import Final, Literal, TypeAlias
 import trio
 
 from edged.errors import InvalidParams, InvalidState, NotFound, StoreFailed
+from edged.library.pictures import HEAD_BYTES, read_size
 
 Format: TypeAlias = Literal["jpg", "png"]
 
@@ -100,10 +102,60 @@ class Snapshots:
             raise no_snapshot(filename)
         return paths
 
+    async def list_page(
+        self, may_see: Callable[[str], bool], *, limit: int, offset: int
+    ) -> tuple[list[SavedSnapshot], int]:
+        """(pictures of the cameras that `may_see` says, newest first; how many there are in all)."""
+        folders = await trio.to_thread.run_sync(self._list_cameras)
+        chosen = [folder for folder in folders if may_see(folder.name)]
+        return await trio.to_thread.run_sync(self._list_page, chosen, limit, offset)
+
+    async def measure(self) -> int:
+        """Bytes of all pictures."""
+
+        def add() -> int:
+            return sum(size for folder in self._list_cameras() for _, _, size in _list_pictures(folder))
+
+        return await trio.to_thread.run_sync(add)
+
+    async def describe(self, path: Path) -> tuple[SavedSnapshot, tuple[int, int] | None]:
+        """A picture that `find` returned, and its width and height in pixels, None if it does not say them."""
+
+        def look() -> tuple[SavedSnapshot, tuple[int, int] | None]:
+            with path.open("rb") as file:
+                found, head = os.fstat(file.fileno()), file.read(HEAD_BYTES)
+            return SavedSnapshot(path.name, path, found.st_size, found.st_mtime), read_size(head)
+
+        try:
+            return await trio.to_thread.run_sync(look)
+        except FileNotFoundError:
+            raise no_snapshot(path.name) from None
+
+    async def delete(self, path: Path) -> None:
+        """Delete a picture that `find` returned. Raises NotFound, StoreFailed."""
+        try:
+            await trio.to_thread.run_sync(path.unlink)
+        except FileNotFoundError:
+            raise no_snapshot(path.name) from None
+        except OSError as error:
+            raise StoreFailed(f"the snapshot was not deleted: {error.strerror}") from error
+
     @staticmethod
     def camera_of(path: Path) -> str:
         """Which camera a file that `find` returned is of."""
         return path.parent.name
+
+    def _list_cameras(self) -> list[Path]:
+        with suppress(OSError):
+            return [folder for folder in self._folder.iterdir() if folder.is_dir() and not folder.is_symlink()]
+        return []
+
+    @staticmethod
+    def _list_page(folders: Sequence[Path], limit: int, offset: int) -> tuple[list[SavedSnapshot], int]:
+        found = [(taken, name, size, folder) for folder in folders for taken, name, size in _list_pictures(folder)]
+        found.sort(key=lambda item: item[:2], reverse=True)
+        page = found[offset : offset + limit]
+        return [SavedSnapshot(name, folder / name, size, taken) for taken, name, size, folder in page], len(found)
 
     def _find(self, name: str) -> list[Path]:
         """A symbolic link is nobody's snapshot."""
@@ -158,6 +210,18 @@ class Snapshots:
 def no_snapshot(filename: str) -> NotFound:
     """The one error for a file that is not there and for one that the asker may not know of."""
     return NotFound(f"no snapshot {filename!r}", hint="take_snapshot makes one", resource="file", id=filename)
+
+
+def _list_pictures(folder: Path) -> list[tuple[float, str, int]]:
+    """(Unix seconds, name, bytes) of the pictures in a folder."""
+    found = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if Path(entry.name).suffix.lower() in _ENDINGS and entry.is_file(follow_symlinks=False):
+                with suppress(OSError):  # deleted meanwhile
+                    status = entry.stat(follow_symlinks=False)
+                    found.append((status.st_mtime, entry.name, status.st_size))
+    return found
 
 
 def _is_meant(path: Path, name: str) -> bool:

@@ -13,9 +13,9 @@ from edged.errors import EdgedError, NotBuilt, UnknownMethod
 #: Contract 3.
 METHODS: Final = frozenset(
     {
-        "list_snapshots", "get_snapshot_info", "delete_snapshot", "get_camera_capabilities",
-        "get_stream_status", "start_streaming", "stop_streaming", "get_storage_info", "set_retention_policy",
-        "cleanup_old_files", "get_metrics", "get_status", "get_system_health", "get_server_info",
+        "get_camera_capabilities",
+        "get_stream_status", "start_streaming", "stop_streaming",
+        "get_metrics", "get_status", "get_system_health", "get_server_info",
         "get_subscription_stats", "discover_external_streams", "add_external_stream", "remove_external_stream",
         "get_external_streams", "set_discovery_interval",
     }

@@ -7,13 +7,13 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 
 from edged.clock import iso
-from edged.credentials.callers import Caller, Resource
 from edged.errors import InvalidParams, Refused
 from edged.library.recording_index import Measured
-from edged.library.recordings import LONGEST_SECONDS, no_recording
-from edged.operations.catalogue import DeviceParams, OperationCall, camera_resource, operation
+from edged.library.recording_names import no_recording
+from edged.library.recordings import LONGEST_SECONDS
+from edged.operations.catalogue import DeviceParams, OperationCall, operation
+from edged.operations.file_params import FilenameParams, FilePageParams, may, resource_of
 from edged.operations.rest import create, delete, get
-from edged.operations.services import Services
 from edged.store.recordings import RecordingRecord
 
 #: In the metrics.
@@ -83,19 +83,6 @@ class RecordingState(msgspec.Struct, frozen=True):
     start_time: float
     duration: float
     status: str
-
-
-class ListRecordingsParams(msgspec.Struct, frozen=True):
-    """Which part of the list, newest first."""
-
-    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
-    offset: Annotated[int, msgspec.Meta(ge=0, le=999_999_999)] = 0
-
-
-class FilenameParams(msgspec.Struct, frozen=True):
-    """A file name, with or without its ending."""
-
-    filename: str
 
 
 class RecordingFile(msgspec.Struct, frozen=True):
@@ -199,7 +186,7 @@ def get_recording_status(call: OperationCall, params: DeviceParams) -> Recording
 
 
 @operation("camera:read", rest=get("/api/recordings"), counted_as=_COUNTED_AS)
-async def list_recordings(call: OperationCall, params: ListRecordingsParams) -> RecordingList:
+async def list_recordings(call: OperationCall, params: FilePageParams) -> RecordingList:
     """Recordings of the cameras that the caller may see, newest first."""
     services, caller = call.services, call.session.caller
     sums = await services.recordings.index.sums()
@@ -254,17 +241,6 @@ async def find(call: OperationCall, filename: str, capability: str) -> Recording
             raise no_recording(filename) from problem
         raise
     return record
-
-
-def may(services: Services, caller: Caller | None, capability: str, camera: str) -> bool:
-    """Whether a caller may do this to a camera, which may be gone."""
-    return services.gate.judge(caller, capability, resource_of(services, camera)).allowed
-
-
-def resource_of(services: Services, camera: str) -> Resource:
-    """A camera as the gate knows it; one that is gone keeps its name."""
-    known = services.cameras.find(camera)
-    return camera_resource(known) if known else Resource.of_camera(camera)
 
 
 def show(measured: Measured) -> RecordingFile:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from edged.clock import iso
+from edged.library.snapshots import SavedSnapshot, Snapshots, no_snapshot
 from edged.operations.catalogue import OperationCall, operation
+from edged.operations.file_params import FilenameParams, FilePageParams, may, resource_of
 from edged.operations.pictures import check_attached, explained_to
-from edged.operations.rest import create
+from edged.operations.rest import create, delete, get
+
+#: In the metrics.
+_COUNTED_AS: Final = "snapshots"
 
 
 class SnapshotParams(msgspec.Struct, frozen=True):
@@ -35,6 +41,41 @@ class Snapshot(msgspec.Struct, frozen=True):
     download_url: str
 
 
+class SnapshotFile(msgspec.Struct, frozen=True):
+    """A kept picture in a list; bytes, ISO 8601 times."""
+
+    filename: str
+    file_size: int
+    created_time: str
+    modified_time: str
+    download_url: str
+    device: str
+    format: str
+
+
+class SnapshotInfo(SnapshotFile, frozen=True):
+    """The same, with `resolution` "WxH" in pixels, "unknown" if the file does not say it."""
+
+    resolution: str
+
+
+class SnapshotList(msgspec.Struct, frozen=True):
+    """A part of the pictures that the caller may see, newest first; `total` of these."""
+
+    files: list[SnapshotFile]
+    total: int
+    limit: int
+    offset: int
+
+
+class SnapshotDeleted(msgspec.Struct, frozen=True):
+    """A picture is gone."""
+
+    filename: str
+    deleted: bool
+    message: str
+
+
 @operation("camera:write", on_camera=True, rest=create("/api/cameras/{device}/snapshots", source="optional body"))
 async def take_snapshot(call: OperationCall, params: SnapshotParams) -> Snapshot:
     """Take one picture now and keep it. Raises DependencyFailed if the camera gives none in time."""
@@ -56,3 +97,54 @@ async def take_snapshot(call: OperationCall, params: SnapshotParams) -> Snapshot
         file_path=saved.filename,
         download_url=f"/files/snapshots/{saved.filename}",
     )
+
+
+@operation("camera:read", rest=get("/api/snapshots"), counted_as=_COUNTED_AS)
+async def list_snapshots(call: OperationCall, params: FilePageParams) -> SnapshotList:
+    """Pictures of the cameras that the caller may see, newest first."""
+    services, caller = call.services, call.session.caller
+    found, total = await services.snapshots.list_page(
+        lambda camera: may(services, caller, "camera:read", camera), limit=params.limit, offset=params.offset
+    )
+    files = [SnapshotFile(**_facts(picture)) for picture in found]
+    return SnapshotList(files, total, params.limit, params.offset)
+
+
+@operation("camera:read", rest=get("/api/snapshots/{filename}"), counted_as=_COUNTED_AS)
+async def get_snapshot_info(call: OperationCall, params: FilenameParams) -> SnapshotInfo:
+    """One picture by its file name."""
+    picture, size = await call.services.snapshots.describe(await _find(call, params.filename))
+    return SnapshotInfo(**_facts(picture), resolution="{}x{}".format(*size) if size else "unknown")
+
+
+@operation("camera:delete", rest=delete("/api/snapshots/{filename}"), counted_as=_COUNTED_AS)
+async def delete_snapshot(call: OperationCall, params: FilenameParams) -> SnapshotDeleted:
+    """Delete a picture."""
+    path = await _find(call, params.filename)
+    camera = call.services.snapshots.camera_of(path)
+    call.services.gate.authorize(
+        call.session.caller, "camera:delete", call.session.transport, resource_of(call.services, camera)
+    )
+    await call.services.snapshots.delete(path)
+    return SnapshotDeleted(path.name, True, f"{path.name} was deleted")
+
+
+async def _find(call: OperationCall, filename: str) -> Path:
+    """The newest picture of this name, of a camera that the caller may see. Raises NotFound, InvalidParams."""
+    snapshots = call.services.snapshots
+    for path in await snapshots.find(filename):
+        if may(call.services, call.session.caller, "camera:read", snapshots.camera_of(path)):
+            return path
+    raise no_snapshot(filename)
+
+
+def _facts(picture: SavedSnapshot) -> dict[str, Any]:
+    return {
+        "filename": picture.filename,
+        "file_size": picture.size,
+        "created_time": iso(picture.created_at),
+        "modified_time": iso(picture.created_at),
+        "download_url": f"/files/snapshots/{picture.filename}",
+        "device": Snapshots.camera_of(picture.path),
+        "format": "png" if picture.path.suffix.lower() == ".png" else "jpg",
+    }

@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from edged.credentials.callers import Resource
 from edged.errors import Refused
-from edged.library.recordings import no_recording
+from edged.library.recording_names import no_recording
 from edged.library.snapshots import no_snapshot
 from edged.operations.catalogue import camera_resource
 from edged.web.faults import respond

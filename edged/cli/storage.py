@@ -1,0 +1,90 @@
+"""`edged snapshot` and `edged storage`: stored pictures, the disk, and how long recordings are kept."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+
+from edged.cli.asking import ask
+from edged.cli.cameras import show_item
+from edged.cli.options import paged, talks
+from edged.cli.output import show_fields, show_json, show_page
+from edged.cli.params import option
+
+_COLUMNS: Final = ("filename", "device", "created_time", "file_size")
+
+
+@click.group()
+def snapshot() -> None:
+    """Manage stored pictures.
+
+    FILENAME is as in the list; its extension may be omitted.
+    """
+
+
+@snapshot.command("list")
+@paged("list_snapshots")
+@talks
+def list_all(limit: int | None, offset: int | None, **where: Any) -> None:
+    """List pictures, the newest first."""
+    found = ask("list_snapshots", {"limit": limit, "offset": offset}, **where)
+    if where["as_json"]:
+        show_json(found)
+    else:
+        show_page(_COLUMNS, found["files"], found["total"])
+
+
+@snapshot.command()
+@click.argument("filename")
+@talks
+def show(filename: str, **where: Any) -> None:
+    """Show one picture's size and time."""
+    show_item(ask("get_snapshot_info", {"filename": filename}, **where), as_json=where["as_json"])
+
+
+@snapshot.command()
+@click.argument("filename")
+@talks
+def delete(filename: str, **where: Any) -> None:
+    """Delete a picture permanently."""
+    show_item(ask("delete_snapshot", {"filename": filename}, **where), as_json=where["as_json"])
+
+
+@click.group()
+def storage() -> None:
+    """The disk that holds recordings, and how long they are kept."""
+
+
+@storage.command("show")
+@talks
+def show_disk(**where: Any) -> None:
+    """Show how full the disk is, and with what; bytes."""
+    found = ask("get_storage_info", {}, **where)
+    if where["as_json"]:
+        show_json(found)
+    else:
+        show_fields(found)
+
+
+@storage.command()
+@click.argument("policy_type", type=click.Choice(["age", "size", "manual"]))
+@click.option("--enabled/--disabled", default=True, help="Disabled: recordings are deleted only for lack of space.")
+@option("set_retention_policy", "max_age_days", metavar="DAYS", help="With age: delete older recordings.")
+@option("set_retention_policy", "max_size_gb", metavar="GB", help="With size: delete the oldest above this size.")
+@talks
+def retention(
+    policy_type: str, enabled: bool, max_age_days: float | None, max_size_gb: float | None, **where: Any
+) -> None:
+    """Limit the age or the size of recordings, instead of the settings; manual limits neither."""
+    params = {
+        "policy_type": policy_type, "enabled": enabled, "max_age_days": max_age_days, "max_size_gb": max_size_gb,
+    }  # fmt: skip
+    show_item(ask("set_retention_policy", params, **where), as_json=where["as_json"])
+
+
+@storage.command()
+@talks
+def cleanup(**where: Any) -> None:
+    """Delete now what the policy does not keep."""
+    show_item(ask("cleanup_old_files", {}, **where), as_json=where["as_json"])

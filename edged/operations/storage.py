@@ -1,0 +1,116 @@
+"""What the disk holds, and what of it is kept (contract 3)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, TypeAlias
+
+import msgspec
+
+from edged.errors import InvalidParams
+from edged.operations.catalogue import NoParams, OperationCall, operation
+from edged.operations.rest import get, post, put
+from edged.store.retention import RetentionSetting
+
+#: In the metrics.
+_COUNTED_AS: Final = "storage"
+_Days: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=3650)]
+_Gigabytes: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
+
+
+class StorageInfo(msgspec.Struct, frozen=True):
+    """Bytes of the disk that holds recordings; `usage_percentage` 0 to 100. Low: the oldest recordings are deleted.
+    Critical: nothing is recorded."""
+
+    total_space: int
+    used_space: int
+    available_space: int
+    usage_percentage: float
+    recordings_size: int
+    snapshots_size: int
+    low_space_warning: bool
+    critical_space_warning: bool
+
+
+class RetentionParams(msgspec.Struct, frozen=True):
+    """What is limited: the age of recordings, their size in all, or nothing but the free space of the disk."""
+
+    policy_type: Literal["age", "size", "manual"]
+    enabled: bool
+    max_age_days: _Days | None = None
+    max_size_gb: _Gigabytes | None = None
+
+
+class RetentionState(msgspec.Struct, frozen=True):
+    """The policy in force; 0 is no limit."""
+
+    policy_type: str
+    enabled: bool
+    max_age_days: float
+    max_size_gb: float
+    message: str
+    success: bool
+
+
+class CleanupReport(msgspec.Struct, frozen=True):
+    """What was deleted now; `space_freed` bytes."""
+
+    cleanup_executed: bool
+    files_deleted: int
+    space_freed: int
+    message: str
+
+
+@operation("system:admin", rest=get("/api/storage"), counted_as=_COUNTED_AS)
+async def get_storage_info(call: OperationCall, params: NoParams) -> StorageInfo:
+    """The disk that holds recordings, and what recordings and snapshots take of it."""
+    recordings = call.services.recordings
+    free, total = await recordings.index.free()
+    sums = await recordings.index.sums()
+    used = max(0, total - free)
+    return StorageInfo(
+        total_space=total,
+        used_space=used,
+        available_space=free,
+        usage_percentage=round(100 * used / total, 2) if total else 0.0,
+        recordings_size=sum(size for _, size in sums.values()),
+        snapshots_size=await call.services.snapshots.measure(),
+        low_space_warning=free < recordings.sweep.keep_free(total),
+        critical_space_warning=recordings.sweep.is_full,
+    )
+
+
+@operation("system:admin", rest=put("/api/storage/retention"), counted_as=_COUNTED_AS)
+async def set_retention_policy(call: OperationCall, params: RetentionParams) -> RetentionState:
+    """Limit what recordings may be kept, in place of the settings. Free space is kept whatever the policy says."""
+    wanted = {"age": ("max_age_days", params.max_age_days), "size": ("max_size_gb", params.max_size_gb)}
+    name, value = wanted.get(params.policy_type, ("", 0.0))
+    if params.enabled and name and value is None:
+        raise InvalidParams(f"a policy by {params.policy_type} needs {name}", field=name)
+    setting = RetentionSetting(
+        params.policy_type, params.enabled, params.max_age_days or 0.0, params.max_size_gb or 0.0
+    )
+    await call.services.recordings.set_retention(setting)
+    return RetentionState(
+        policy_type=setting.policy_type,
+        enabled=setting.enabled,
+        max_age_days=setting.max_age_days,
+        max_size_gb=setting.max_size_gb,
+        message=describe(setting),
+        success=True,
+    )
+
+
+@operation("system:admin", rest=post("/api/storage/cleanup"), counted_as=_COUNTED_AS)
+async def cleanup_old_files(call: OperationCall, params: NoParams) -> CleanupReport:
+    """Delete now what the retention policy does not keep, instead of within some seconds."""
+    files, freed = await call.services.recordings.clean_up()
+    return CleanupReport(True, files, freed, f"{files} files, {freed} bytes deleted")
+
+
+def describe(setting: RetentionSetting) -> str:
+    """The policy in a sentence."""
+    if not setting.enabled or setting.policy_type == "manual":
+        return "recordings are deleted for lack of space only"
+    if setting.policy_type == "age":
+        return f"recordings older than {setting.max_age_days:g} days are deleted"
+    return f"the oldest recordings are deleted above {setting.max_size_gb:g} GB"

@@ -1,0 +1,117 @@
+"""library/retention_sweep.py: on real files and databases."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from fmp4_helpers import make_segment
+
+from edged.clock import Clock
+from edged.library.recording_files import RecordingFiles
+from edged.library.recording_index import RecordingIndex
+from edged.library.retention import Policy
+from edged.library.retention_sweep import RetentionSweep, merge
+from edged.store import recordings as rows
+from edged.store import retention
+from edged.store.database import Database
+from edged.store.migrations import TRUST, USAGE
+from edged.store.recordings import RecordingRecord
+from edged.store.retention import RetentionSetting
+
+BEGAN = 1_796_000_000
+
+
+@dataclass
+class Kept:
+    root: Path
+    index: RecordingIndex
+    trust: Database
+    clock: Clock
+    deleted: list[str]
+
+    async def add(self, number: int, camera: str = "camera0") -> int:
+        """A segment of this minute; its bytes."""
+        path = self.root / "open" / camera / "x" / f"{number}-000000.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(make_segment(at_ns=(BEGAN + 60 * number) * 10**9, parts=3))
+        (row,) = (await self.index.look()).closed
+        return row.size
+
+    def names(self) -> list[str]:
+        return [file for _, file in self.index.files.list_kept()]
+
+    def sweep(self, **policy: object) -> RetentionSweep:
+        return RetentionSweep(self.index, self.trust, self.clock, Policy(**policy), stop_bytes=0)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def kept(folder: Path) -> AsyncIterator[Kept]:
+    async with (
+        Database.open(folder / "trust.db", TRUST, name="trust") as trust,
+        Database.open(folder / "usage.db", USAGE, name="usage", synchronous="NORMAL") as usage,
+    ):
+        deleted: list[str] = []
+        root = folder / "recordings"
+        index = RecordingIndex(RecordingFiles(root), usage, lambda reason, _size: deleted.append(reason))
+        clock = Clock(lambda: BEGAN + 3600.0, synchronized=lambda: True)
+        clock.look()
+        yield Kept(root, index, trust, clock, deleted)
+
+
+async def test_the_oldest_files_go_until_the_rest_fits(tmp_path: Path) -> None:
+    async with kept(tmp_path) as box:
+        *_, size = [await box.add(number) for number in range(6)]
+        sweep = box.sweep(max_bytes=int(3.5 * size))
+        assert await sweep.run_once() == {"size": 3 * size}
+        assert len(box.names()) == 3
+        assert box.deleted == ["size"] * 3
+        assert sweep.files_deleted == 3
+        assert await sweep.run_once() == {}
+        assert (await box.index.sums())["camera0"] == (3, 3 * size)
+
+
+async def test_files_of_a_protected_recording_stay_and_younger_ones_go(tmp_path: Path) -> None:
+    async with kept(tmp_path) as box:
+        *_, size = [await box.add(number) for number in range(6)]
+        record = RecordingRecord(
+            recording_id="rec_1", filename="a.mp4", camera="camera0", format="fmp4", began=BEGAN, ended=BEGAN + 61,
+            is_protected=True,
+        )  # fmt: skip
+        await box.trust.write(partial(rows.insert, record=record))
+        first = box.names()[:2]
+        await box.sweep(max_bytes=3 * size).run_once()
+        assert box.names()[:2] == first
+        assert len(box.names()) == 3
+
+
+async def test_a_recording_without_files_becomes_a_tombstone(tmp_path: Path) -> None:
+    async with kept(tmp_path) as box:
+        await box.add(0)
+        await box.add(10)
+        for name, began in (("old", BEGAN), ("new", BEGAN + 600)):
+            record = RecordingRecord(
+                recording_id=f"rec_{name}", filename=f"{name}.mp4", camera="camera0", format="fmp4", began=began,
+                ended=began + 2.0,
+            )  # fmt: skip
+            await box.trust.write(partial(rows.insert, record=record))
+        size = (await box.index.sums())["camera0"][1] // 2
+        await box.sweep(max_bytes=size).run_once()
+        found, total = await box.trust.read(partial(rows.list_page, cameras=["camera0"], limit=9, offset=0))
+        assert ([record.filename for record in found], total) == (["new.mp4"], 1)
+        assert await box.trust.read(partial(rows.is_taken, filename="old.mp4"))
+
+
+async def test_a_policy_that_was_set_is_found_again(tmp_path: Path) -> None:
+    async with kept(tmp_path) as box:
+        assert await box.trust.read(retention.load) is None
+        setting = RetentionSetting("age", enabled=True, max_age_days=2.0)
+        await box.trust.write(partial(retention.save, setting=setting))
+        assert await box.trust.read(retention.load) == setting
+        policy = Policy(max_bytes=5, keep_free_bytes=7)
+        assert merge(policy, setting) == Policy(max_age=2 * 86400, keep_free_bytes=7)
+        assert merge(policy, RetentionSetting("size", enabled=True, max_size_gb=2.0)).max_bytes == 2_000_000_000
+        assert merge(policy, RetentionSetting("size", enabled=False, max_size_gb=2.0)).max_bytes is None
