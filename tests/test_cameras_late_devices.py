@@ -11,12 +11,13 @@ import trio
 import trio.testing
 from cameras_helpers import ENUM_FMT, QUERYCAP, answer
 from entry_helpers import make_entry
-from test_cameras_registry import Answers, Box, Udev, device, running
+from test_cameras_registry import Answers, Box, Store, Udev, device, running
 
 from edged.cameras import probe as probing
 from edged.cameras.model import Camera, Mode, Status
 from edged.cameras.probe import Probe, choose
 from edged.cameras.reports import Report, carry, shown
+from edged.errors import InvalidState
 
 LOOPBACK = Probe("v4l2 loopback", "Dummy", 0x00000002, ())
 FED = Probe("v4l2 loopback", "Dummy", 0x00000001, (Mode("YUYV", 640, 480, (30.0,)),))
@@ -100,6 +101,48 @@ def test_only_what_can_change_is_asked_again(found: Probe, may_become: bool) -> 
 GATE = Camera(
     name="camera0", label="gate", kind="rtsp", status=Status.CONNECTED, url="rtsp://h/x", width=0, height=0, rate=0.0
 )
+
+
+async def test_an_unplugged_camera_can_be_removed_and_its_number_is_not_given_again(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Also after a restart; the device itself, plugged in again, gets a new number."""
+    store = Store()
+    async with running(tmp_path, store=store, udev=Udev(device(0, "1", "7E19B2F4"))) as box:
+        assert (await box.next()).name == "camera0"
+        with pytest.raises(InvalidState, match="plugged in"):
+            await box.registry.remove(0, lambda: None)
+        box.udev.tell(device(0, "1", "7E19B2F4", action="remove"))
+        assert (await box.next()).is_unplugged
+        await box.registry.remove(0, lambda: None)
+        assert box.registry.all() == ()
+    async with running(tmp_path, store=store, udev=Udev()) as box:
+        assert box.registry.all() == ()
+        box.udev.tell(device(0, "1", "7E19B2F4"))
+        assert (await box.next()).name == "camera1"
+
+
+async def test_a_camera_that_is_plugged_in_while_it_is_removed_stays(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The commit takes its time; the device has come back, with its number."""
+    store = Store()
+    async with running(tmp_path, store=store, udev=Udev(device(0, "1", "7E19B2F4"))) as box:
+        await box.next()
+        box.udev.tell(device(0, "1", "7E19B2F4", action="remove"))
+        await box.next()
+
+        async def plug_in() -> None:
+            box.udev.tell(device(0, "1", "7E19B2F4"))
+            await trio.sleep(10)
+
+        store.pause = plug_in
+        with pytest.raises(InvalidState, match="plugged in"):
+            await box.registry.remove(0, lambda: None)
+        assert [(camera.name, camera.status) for camera in box.registry.all()] == [("camera0", Status.CONNECTED)]
+        assert store.slots[0].identity["serial"] == "7E19B2F4"
+
+
 FAILED = Report("refused", "nothing listens", is_unreachable=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,11 +61,12 @@ class Udev:
 
 @dataclass
 class Store:
-    """Slots as the cellar keeps them; fails as often as `failures` says."""
+    """Slots as the store keeps them; fails as often as `failures` says, and waits for `pause` once."""
 
     slots: dict[int, Slot] = field(default_factory=dict)
     failures: int = 0
     saves: int = 0
+    pause: Callable[[], Awaitable[None]] | None = None
 
     def load(self) -> list[Slot]:
         return list(self.slots.values())
@@ -73,6 +74,9 @@ class Store:
     async def save(self, slot: Slot) -> None:
         await trio.lowlevel.checkpoint()
         self.saves += 1
+        if self.pause is not None:
+            pause, self.pause = self.pause, None
+            await pause()
         if self.failures:
             self.failures -= 1
             raise StoreFailed("disk full")
@@ -125,7 +129,9 @@ async def running(
 ) -> AsyncIterator[Box]:
     store, udev, answers = store or Store(), udev or Udev(), answers or Answers()
     registry = Registry(store.load, store.save, configured, state=tmp_path, watch=udev, probe=answers)
-    known = sum(one.kind != "usb" for one in configured) + sum(slot.kind == "usb" for slot in store.load())
+    known = sum(one.kind != "usb" for one in configured) + sum(
+        slot.kind == "usb" and not slot.is_retired for slot in store.load()
+    )
     with registry.changes.subscribe(1000) as reader:
         async with trio.open_nursery() as nursery:
             await nursery.start(registry.run)

@@ -62,6 +62,16 @@ def test_cameras_without_a_picture_make_it_partial() -> None:
     assert found.message == "partial: 4 of 7 cameras give no picture"
 
 
+def test_a_camera_that_is_not_plugged_in_is_told_apart_and_can_be_removed() -> None:
+    unplugged = CameraFact("camera0", works=False, is_unplugged=True)
+    found = assess(Facts(mediamtx=READY, cameras=(unplugged, CameraFact("camera1", works=False))))
+    assert [problem.message for problem in found.problems] == [
+        "1 of 2 cameras give no picture",
+        "1 of 2 cameras is not plugged in",
+    ]
+    assert "edged camera remove" in found.problems[1].remedy
+
+
 def test_a_starting_mediamtx_is_starting_and_a_missing_one_partial() -> None:
     assert assess(Facts(mediamtx=MediaFact("starting"))).status == "starting"
     missing = assess(Facts(mediamtx=MediaFact("missing", "not found", "install it")))

@@ -73,6 +73,11 @@ class Camera:
         return self.status is Status.CONNECTED or bool(self.cause)
 
     @property
+    def is_unplugged(self) -> bool:
+        """Whether it is a USB camera that is not there."""
+        return self.kind == "usb" and self.node is None
+
+    @property
     def names(self) -> frozenset[str]:
         """By what stored rights name this camera. Never its path: another camera may have that one tomorrow."""
         return frozenset({self.name, self.node} if self.node else {self.name})

@@ -107,7 +107,7 @@ class Registry:
         await self._fixed.set_configured(self._configured, self._added)
         paths = {one.settings.path for one in _matches(self._configured)}
         for slot in self._slots.all():
-            if slot.kind == "usb":
+            if slot.kind == "usb" and not slot.is_retired:
                 path = slot.path if slot.path in paths else ""
                 # Nothing is known of it today.
                 camera = Camera(
@@ -160,12 +160,26 @@ class Registry:
                 await self._fixed.set_added(replace(one, address=address))
 
     async def remove(self, number: int, confirm: Callable[[], None]) -> None:
-        """Remove the added camera in this slot. `confirm` as in `describe`. Raises StoreFailed, Overloaded."""
+        """Remove the added camera in this slot, or the USB camera that is unplugged; its number is never given again.
+
+        A USB camera that is plugged in later gets a new number. `confirm` as in `describe`. Raises InvalidState for a
+        USB camera that is plugged in; StoreFailed, Overloaded.
+        """
         async with self._changing:
-            if number not in self.described:
+            camera = self.shown(number)
+            if camera is None or (camera.kind != "usb" and number not in self.described):
                 return
             confirm()
-            await self._fixed.remove(number)
+            if camera.kind != "usb":
+                await self._fixed.remove(number)
+            elif not await self._slots.retire(number, lambda: self._is_unplugged(number)):
+                raise InvalidState(f"{camera.name} is plugged in", hint="unplug it first", camera=camera.name)
+            else:
+                self.forget(number)
+
+    def _is_unplugged(self, number: int) -> bool:
+        camera = self.shown(number)
+        return camera is not None and camera.is_unplugged
 
     def _check(self, one: CameraEntry) -> None:
         path = one.settings.path

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
+
+import trio
 
 from edged.cameras import identity
 from edged.store.cameras import Slot
@@ -54,6 +57,23 @@ class Slots:
         if self._stored.get(slot.number) != slot:
             await self._save(slot)
             self._stored[slot.number] = slot
+
+    async def retire(self, number: int, may_retire: Callable[[], bool]) -> bool:
+        """No device gets this USB camera's slot any more, and nobody else its number; whether that was done.
+
+        `may_retire` is asked before the commit and after it: a device that took the slot meanwhile keeps it.
+        Raises StoreFailed or Overloaded.
+        """
+        slot = self._given[number]
+        if not may_retire():
+            return False
+        with trio.CancelScope(shield=True):
+            await self.store(replace(slot, identity={}))
+            if may_retire():
+                self._given[number] = self._stored[number]
+                return True
+            await self.store(self._given[number])
+        return False
 
     @contextmanager
     def reserved(self, slot: Slot) -> Iterator[None]:

@@ -131,7 +131,7 @@ def change(
 @click.argument("device")
 @talks
 def remove(device: str, **where: Any) -> None:
-    """Remove a camera that was added. Its number is not used again."""
+    """Remove a camera that was added, or one on USB that is unplugged. Its number is never given to another camera."""
     done = ask("remove_camera", {"device": resolve(device, where)}, **where)
     tell(done, done["message"], where)
 

@@ -121,10 +121,11 @@ async def update_camera(call: OperationCall, params: UpdateCameraParams) -> Adde
 
 @operation("system:admin", on_camera=True, rest=delete("/api/cameras/{device}"), counted_as="added_cameras")
 async def remove_camera(call: OperationCall, params: DeviceParams) -> RemovedCamera:
-    """Remove an added camera: its stream ends, and its number is never another camera's."""
-    one, camera = _find_added(call), call.camera
-    assert one.number is not None, "an added camera has its slot"
-    await call.services.cameras.remove(one.number, lambda: _confirm(call))
+    """Remove an added camera, or a USB camera that is unplugged: its number is never another camera's."""
+    camera = call.camera
+    if not camera.is_unplugged:
+        _find_added(call)
+    await call.services.cameras.remove(int(camera.name.removeprefix("camera")), lambda: _confirm(call))
     _log.info("camera removed", camera=camera.name, label=camera.label, **asked_by())
     return RemovedCamera(camera.name, removed=True, message=f"{camera.name} ({camera.label}) is removed")
 

@@ -37,11 +37,13 @@ class MediaFact(msgspec.Struct, frozen=True):
 
 
 class CameraFact(msgspec.Struct, frozen=True):
-    """One camera, and whether it gives a picture or would if somebody asked; `problem` says why not."""
+    """One camera, and whether it gives a picture or would if somebody asked; `problem` says why not; `is_unplugged`: a
+    USB camera that is not there."""
 
     name: str
     works: bool
     problem: str = ""
+    is_unplugged: bool = False
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +126,7 @@ def gather_facts(services: Services) -> Facts:
     return Facts(
         mediamtx=MediaFact(media.status, media.detail, media.remedy, media.answers),
         cameras=tuple(
-            CameraFact(camera.name, camera.status is Status.CONNECTED, camera.problem)
+            CameraFact(camera.name, camera.status is Status.CONNECTED, camera.problem, camera.is_unplugged)
             for camera in services.cameras.all()
         ),
         disks=services.disks.latest,
@@ -210,9 +212,15 @@ def _judge_media(facts: Facts) -> Iterator[Problem]:
 
 
 def _judge_cameras(facts: Facts) -> Iterator[Problem]:
-    silent = [camera.name for camera in facts.cameras if not camera.works]
+    unplugged = sum(camera.is_unplugged for camera in facts.cameras)
+    silent = sum(not camera.works for camera in facts.cameras) - unplugged
     if silent:
         yield Problem(
-            "cameras", f"{len(silent)} of {len(facts.cameras)} cameras give no picture",
+            "cameras", f"{silent} of {len(facts.cameras)} cameras give no picture",
             "get_camera_list shows which, get_camera_status why",
+        )  # fmt: skip
+    if unplugged:
+        yield Problem(
+            "cameras", f"{unplugged} of {len(facts.cameras)} cameras {'are' if unplugged > 1 else 'is'} not plugged in",
+            "plug it in again, or remove a camera that will not come back: edged camera remove cameraN",
         )  # fmt: skip

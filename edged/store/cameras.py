@@ -25,6 +25,11 @@ class Slot:
     path: str = ""
 
     @property
+    def is_retired(self) -> bool:
+        """Whether it was a USB camera's that was removed: no device fits it, and its number is not given again."""
+        return self.kind == "usb" and not self.identity
+
+    @property
     def name(self) -> str:
         """The camera's name, `camera0`."""
         return f"camera{self.number}"
