@@ -211,7 +211,7 @@ async def test_health_is_healthy_degraded_or_unhealthy(site: Site, tmp_path: Pat
 
 
 async def test_health_says_how_many_denials_a_restart_would_undo(site: Site) -> None:
-    """Degraded and still ready: they are in force. One that is just on its route to the disk is no cause for alarm."""
+    """Degraded and still ready: they are in force. One that is just on its way to the disk is no cause for alarm."""
     site.registrar.pending = 1
     assert (await site.ask("GET", "/health")).json["status"] == "healthy"
     site.registrar.pending, site.registrar.is_late = 3, True

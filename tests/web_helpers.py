@@ -222,7 +222,7 @@ class Site:
             state=SimpleNamespace(status="ready", detail="", remedy="", version="1.20.1", answers=True, addresses={})
         )
         self.registrar = SimpleNamespace(
-            owed=0, is_late=False, is_saving=True, damage="", reserve_bytes=1048576, has_reserve=True,
+            pending=0, is_late=False, is_saving=True, damage="", reserve_bytes=1048576, has_reserve=True,
             settle=settle,
         )  # fmt: skip
         self.services = make_services(

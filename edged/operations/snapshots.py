@@ -17,6 +17,9 @@ from edged.operations.rest import create, delete, get
 #: In the metrics.
 _COUNTED_AS: Final = "snapshots"
 
+#: Of a JPEG.
+Quality = Annotated[int, msgspec.Meta(ge=1, le=100)]
+
 
 class SnapshotParams(msgspec.Struct, frozen=True):
     """Of which camera, under which name, in which format; `quality` 1 to 100."""
@@ -24,7 +27,7 @@ class SnapshotParams(msgspec.Struct, frozen=True):
     device: str
     filename: str | None = None
     format: Literal["jpg", "jpeg", "png"] = "jpg"
-    quality: Annotated[int, msgspec.Meta(ge=1, le=100)] | None = None
+    quality: Quality | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True):

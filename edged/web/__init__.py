@@ -1,1 +1,1 @@
-"""HTTP: routes, credentials and faults; formats only, every decision is the gate's."""
+"""HTTP: routes, credentials and faults. Formats only: the gate decides."""

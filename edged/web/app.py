@@ -1,4 +1,4 @@
-"""The HTTP side of every listener: one table of routes, each of which names who may ask."""
+"""The HTTP side of every listener: a router over the route table, and errors as responses."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Endpoint:
             if counted.started:
                 raise ResponseAborted from None
             if response.status_code == 401 and request.offers_basic(route):
-                # In a line of its own: not every browser finds a second challenge in one.
+                # A header line of its own: some browsers read only the first challenge of a line.
                 response.headers.append("WWW-Authenticate", BASIC)
             await response(scope, receive, counted)
 
@@ -125,7 +125,7 @@ class PathFilter:
     """The same app with some of its paths hidden: answered as if there were no such route."""
 
     def __init__(self, app: ASGIApp, metrics: HttpMetrics, shows: Callable[[str], bool]) -> None:
-        """`shows` says of a path, as the router reads it, whether it is to be seen."""
+        """`shows(path)` says whether a path, as the router reads it, is visible."""
         self._app = app
         self._not_found = NotFoundEndpoint(metrics)
         self._shows = shows
@@ -160,7 +160,7 @@ def _explain(problem: Exception) -> Response:
     return fault(cause) if isinstance(cause, EdgedError) else unexpected(problem)
 
 
-#: What is asked by POST, and yet may be shown a credential by Basic (contract 5).
+#: POST routes that accept a credential by Basic (contract 5).
 _BASIC_POSTS: Final = frozenset({"/oauth/introspect", "/oauth/revoke"})
 
 

@@ -1,9 +1,9 @@
-"""Params in requests: in the path, the query, and a JSON object or a form in the body; and the call with them."""
+"""Reads params from the path, the query and the body (a JSON object or a form), and calls the operation with them."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -17,11 +17,13 @@ from edged.web.credentials import has_body, is_json, media_type
 from edged.web.faults import not_json
 from edged.web.requests import Request, json_response, read_query
 
+S = TypeVar("S", bound=msgspec.Struct)
+
 FORM: Final = "application/x-www-form-urlencoded"
 _MOST_MEMBERS: Final = 16
 #: Bytes of a form, two of the longest tokens: the library takes half a microsecond for each that is escaped.
 _LONGEST_FORM: Final = 32768
-#: Brackets in a JSON body that is read without a struct: every object of it is one of Python's.
+#: Brackets in a JSON body that is decoded without a struct: each costs a Python object.
 _MOST_BRACKETS: Final = 4096
 _DEEPEST: Final = 64
 
@@ -29,7 +31,7 @@ _DEEPEST: Final = 64
 async def answer_operation(request: Request) -> Response:
     """Call the route's operation with the params of the path, and of the query or the body; its result as JSON.
 
-    What GET has shown may be sent back whole; a body that names another thing than the path is refused.
+    The result of a GET may be sent back whole by PATCH; a body whose id differs from the path is refused.
     """
     assert request.route is not None, "the endpoint has asked the gate"
     item, named = request.catalogue.find(request.route.operation), request.http.path_params
@@ -56,17 +58,21 @@ async def answer_operation(request: Request) -> Response:
 
 
 def read_query_params(request: Request, kind: type[msgspec.Struct], named: Container[str] = ()) -> dict[str, object]:
-    """The members of a params struct that stand in the query, but for those that the path names.
+    """The members of a params struct that the query has, without those that the path names.
 
-    Other members of the query are not looked at. Raises InvalidParams for one that stands twice or that is no value of
-    its type.
+    Unknown members of the query are ignored. Raises InvalidParams for one that stands twice or has a wrong type.
     """
     texts = ((name, read_query(request, name)) for name in kind.__struct_encode_fields__ if name not in named)
     return {name: parse_member(kind, name, text) for name, text in texts if text is not None}
 
 
+def read_query_struct(request: Request, kind: type[S]) -> S:
+    """A params struct from the query. Raises InvalidParams."""
+    return msgspec.convert(read_query_params(request, kind), kind)
+
+
 async def read_body(request: Request) -> bytes:
-    """The body as it was sent. Raises InvalidParams for one that says that it is compressed."""
+    """The body as it was sent. Raises InvalidParams if it is compressed (Content-Encoding)."""
     coding = request.http.headers.get("content-encoding", "").strip().lower()
     if coding not in ("", "identity"):
         raise InvalidParams("the body is compressed", hint="send it without Content-Encoding")
@@ -89,7 +95,7 @@ def parse_object(body: bytes) -> dict[str, object]:
 
 
 def is_form(headers: Headers) -> bool:
-    """Whether the body says that it is a form."""
+    """Whether Content-Type names a form."""
     return media_type(headers) == FORM
 
 

@@ -1,6 +1,6 @@
-"""/api/cameras: which there are, a still image of one, and adding, changing and removing network cameras.
+"""/api/cameras: the answers of the list and of one camera, a change of a camera, and a still image.
 
-`{device}` is `cameraN` or the camera's path at MediaMTX. Device files are for administrators (contract C-7).
+`{device}` is `cameraN` or the camera's path at MediaMTX. Only administrators see device files (contract C-7).
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from edged.operations.catalogue import camera_resource, find_camera
 from edged.operations.listings import CameraList, CameraRow
 from edged.operations.pages import PageParams
 from edged.operations.pictures import check_attached, explained_to
+from edged.operations.snapshots import Quality
 from edged.web import bodies
 from edged.web.credentials import is_json
 from edged.web.faults import not_json
-from edged.web.requests import Request, Route, json_response, read_int
+from edged.web.requests import Request, Route, json_response
 
 _IMAGE_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -47,7 +48,7 @@ async def show(request: Request) -> Response:
 
 
 async def change(request: Request) -> Response:
-    """What the body names changes; the rest stays. A reply may be sent back whole, whichever name the path used."""
+    """Change what the body names. A reply may be sent back whole, whichever name of the camera the path has."""
     if not is_json(request.http.headers):
         return not_json()
     body, device = bodies.parse_object(await bodies.read_body(request) or b"{}"), request.http.path_params["device"]
@@ -59,9 +60,15 @@ async def change(request: Request) -> Response:
     return json_response(await request.call("update_camera", {**body, "device": device}))
 
 
+class StillParams(msgspec.Struct, frozen=True):
+    """`quality` of the JPEG."""
+
+    quality: Quality | None = None
+
+
 async def take_still(request: Request) -> Response:
-    """One JPEG, taken now and kept nowhere; ?quality= 1 to 100."""
-    return StillImage(request, request.camera, read_int(request, "quality", None, least=1, most=100))
+    """One JPEG, taken now and kept nowhere."""
+    return StillImage(request, request.camera, bodies.read_query_struct(request, StillParams).quality)
 
 
 ROUTES = (
@@ -82,21 +89,21 @@ class StillImage(Response):
         self._quality = quality
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the viewer in before the first checkpoint, take the picture, send it. HEAD takes none."""
+        """Admit the viewer before the first checkpoint, take the picture, send it. HEAD takes none."""
         if scope["method"] == "HEAD":
             del self.headers["content-length"]
         else:
             camera = self._camera
-            with self._request.staying(camera.name, "stream:read", camera_resource(camera)) as stay:
+            with self._request.admitted(camera.name, "stream:read", camera_resource(camera)) as admitted:
                 self.body = await take(self._request, camera, self._quality)
-            if stay.cause is not None:
-                raise Refused(stay.cause)
+            if admitted.cause is not None:
+                raise Refused(admitted.cause)
             self.headers["content-length"] = str(len(self.body))
         await super().__call__(scope, receive, send)
 
 
 async def take(request: Request, camera: Camera, quality: int | None) -> bytes:
-    """One picture. Whoever asks again soon finds its source open. Raises DependencyFailed."""
+    """One picture as JPEG; the source stays open for a while. Raises DependencyFailed."""
     check_attached(camera, request.caller)
     frames = request.services.frames
     with explained_to(request.caller):
@@ -107,6 +114,6 @@ async def take(request: Request, camera: Camera, quality: int | None) -> bytes:
 
 
 def _show(request: Request, item: CameraRow | CameraStatus) -> CameraRow | CameraStatus:
-    """`device_path` as it may be told: never empty, and a device file to administrators only."""
+    """With a `device_path` that is never empty and is a device file for administrators only."""
     path = item.device_path if request.caller.role == "admin" and item.device_path else item.device
     return item if path == item.device_path else msgspec.structs.replace(item, device_path=path)

@@ -1,4 +1,4 @@
-"""What an HTTP request shows of its sender: a credential, or that it may go without one.
+"""The credential that an HTTP request shows, or whether it may go without one.
 
 No decision is made here; the gate makes it. Sources in order (contract 5): under /v1/files X-Service-Token; then
 Authorization: Bearer with a token or an API key, X-API-Key, and on the unix socket the user that the kernel names.
@@ -28,7 +28,7 @@ from edged.credentials.callers import (
     parse_credential,
 )
 
-#: What an unmapped user of another namespace reads as (contract 10.2).
+#: The uid that the kernel shows for a user without a mapping in our namespace (contract 10.2).
 _NOBODY: Final = 65534
 _CREDENTIALS: Final = ("authorization", "x-api-key", "x-service-token")
 _PORT: Final = re.compile(r":[0-9]*\Z")
@@ -57,13 +57,13 @@ def read_basic(headers: Headers) -> Credential:
     try:
         pair = base64.b64decode(text.strip(), validate=True).decode()
     except ValueError:
-        # Something was shown, and it is nobody's.
+        # A credential was shown, and it cannot be anybody's.
         return ApiKey(text.strip())
     return parse_credential(unquote(pair.partition(":")[2]).strip())
 
 
 def is_cross_origin(headers: Headers) -> bool:
-    """Whether a page of another origin asks through its visitor's browser, which adds what it has kept by Basic.
+    """Whether a page of another origin sent this through its visitor's browser, which adds credentials kept by Basic.
 
     Another port of the same host is another origin, though a browser shows it the same password.
     """
@@ -84,14 +84,14 @@ def text_of(credential: Credential) -> str:
 def read_service_token(headers: Headers, peer: Peer) -> ServiceToken | None:
     """What the request presents as a service token, good or not; None if it has no such header.
 
-    One that says it twice presents what is none.
+    A header that stands twice counts as a wrong token.
     """
     said = headers.getlist("x-service-token")
     return ServiceToken(said[0] if len(said) == 1 else "", peer.address) if said else None
 
 
 def may_go_without(method: str, headers: Headers, peer: Peer) -> bool:
-    """Whether this request may be taken for local root's, if the kernel says so (contract 5.1, a and c to e).
+    """Whether this request may count as local root's, if its socket is owned by uid 0 (contract 5.1, a and c to e).
 
     A POST must say that it is JSON: a web page can send every other kind across origins. One that carries no body and
     no type at all is let through, as `curl -X POST …/rotate` sends it; a browser adds Origin to that.
@@ -102,13 +102,13 @@ def may_go_without(method: str, headers: Headers, peer: Peer) -> bool:
 
 
 def is_direct(headers: Headers, peer: Peer) -> bool:
-    """Whether a program on this machine asks for itself: no browser, no proxy, no name that DNS could rebind."""
+    """Whether a program on this machine sent this: no browser, no proxy, no host name that DNS could rebind."""
     # A relay that adds no header speaks HTTP/1.0 more often than not; no program of our own does.
     return not peer.is_http10 and relays.is_direct(peer.address, headers.keys(), headers.getlist("host"))
 
 
 def is_own_page(headers: Headers, names: Container[str]) -> bool:
-    """Whether no page of another site asks through its visitor's browser (contract 10.14).
+    """Whether this was not sent by a page of another site through its visitor's browser (contract 10.14).
 
     The Host must be one that no foreign DNS can point at us: an IP address, localhost, or one of `names`, in lower
     case this machine's own; an Origin must be the very same, and a browser that says where a request comes from must
@@ -127,12 +127,12 @@ def is_own_page(headers: Headers, names: Container[str]) -> bool:
 
 
 def is_json(headers: Headers) -> bool:
-    """Whether the body says that it is JSON."""
+    """Whether Content-Type is JSON."""
     return media_type(headers) == "application/json"
 
 
 def media_type(headers: Headers) -> str:
-    """What the body says that it is, without parameters, in lower case; empty if it says nothing."""
+    """Content-Type without parameters, in lower case; "" if there is none."""
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 

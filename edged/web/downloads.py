@@ -50,29 +50,29 @@ class Download(Response):
         self._find = find
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let them in before the first checkpoint, then find and send. Raises NotFound, InvalidParams, Refused."""
+        """Admit the caller before the first checkpoint, then find and send. Raises NotFound, InvalidParams, Refused."""
         sent = Sent(send)
-        with self._request.staying() as stay:
-            sent.count = stay.count
+        with self._request.admitted() as admitted:
+            sent.count = admitted.count
             path, name = await self._find()
             headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
             file = FileResponse(path, headers=headers, filename=name)
             # Half-way through, the connection is closed under the transfer: whoever is cancelled gets no turn to close
             # the file (anyio), and it would stay open until somebody collects the garbage.
-            break_off = scope.get("edged.break_off", stay.scope.cancel)
-            stay.end = lambda: break_off() if sent.started else stay.scope.cancel()
+            break_off = scope.get("edged.break_off", admitted.scope.cancel)
+            admitted.end = lambda: break_off() if sent.started else admitted.scope.cancel()
             try:
                 await file(without_foreign_ranges(scope), receive, refuse_faults(sent))
             except BadRange as problem:
                 await problem.explain()(scope, receive, sent)
             except OSError:
-                if stay.cause is None:
+                if admitted.cause is None:
                     raise
-        if stay.cause is None or sent.complete:
+        if admitted.cause is None or sent.complete:
             return
         if sent.started:
             raise ResponseAborted
-        raise Refused(stay.cause)
+        raise Refused(admitted.cause)
 
 
 async def find_snapshot(request: Request, name: str) -> tuple[Path, str]:
@@ -101,7 +101,7 @@ def may_see(request: Request, camera: str) -> bool:
 
 
 class BadRange(Exception):
-    """The Range asks for what the file has not, or is none. `extent` is what the file has, for Content-Range."""
+    """The Range is malformed or outside of the file. `extent` is the value of Content-Range."""
 
     def __init__(self, status: int, extent: str | None) -> None:
         super().__init__(status)
@@ -115,9 +115,9 @@ class BadRange(Exception):
 
 
 def without_foreign_ranges(scope: Scope) -> Scope:
-    """The scope without a Range in a unit that is not ours, which counts as not sent (RFC 9110, 14.2).
+    """The scope without a Range in another unit than bytes, which is ignored (RFC 9110, 14.2).
 
-    Raises BadRange for more ranges than anybody needs (RFC 9110, 17.15).
+    Raises BadRange for more than MOST_RANGES ranges (RFC 9110, 17.15).
     """
     if any(name == b"range" and value.count(b",") >= MOST_RANGES for name, value in scope["headers"]):
         raise BadRange(400, None)
@@ -130,12 +130,12 @@ def without_foreign_ranges(scope: Scope) -> Scope:
 
 
 def refuse_faults(send: Send) -> Send:
-    """A send that raises BadRange where the file's answer is a fault, instead of letting its plain text out."""
+    """A send that raises BadRange in place of Starlette's plain-text error."""
 
     async def checked(message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] >= 400:
             extent = dict(message["headers"]).get(b"content-range")
-            # The oldest Starlette that we run on forgets the unit.
+            # Starlette 0.46 leaves out the unit.
             size = None if extent is None else extent.decode("latin-1").removeprefix("bytes ")
             raise BadRange(message["status"], size and f"bytes {size}")
         await send(message)

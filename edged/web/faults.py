@@ -1,7 +1,7 @@
 """Errors as HTTP answers: {"error", "detail", "code"} (contract C-35, 4b, 10.20), and "in_force" of what was not saved.
 
 `error` is the field's short phrase, `detail` the sentence with what to do next, `code` one word for programs.
-What a caller is told of a refusal is coarser than what the log says.
+The reason of a refusal is coarser here than in the log.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edged.web.requests import json_response
 
 _log = structlog.get_logger("web")
 _REALM: Final = 'Bearer realm="edged"'
-#: What is asked for beside Bearer, on the routes that take it (RFC 7617).
+#: The second challenge of routes that take Basic (RFC 7617).
 BASIC: Final = 'Basic realm="edged", charset="UTF-8"'
 
 #: Slug → status and phrase (contract 4b, HTTP column).
@@ -38,9 +38,9 @@ STATUSES: Final[dict[str, tuple[int, str]]] = {
     "store_error": (503, "Store failed"),
     "overloaded": (503, "Overloaded"),
 }
-#: Fields of errors that programs are told: whether a change that was not saved is in force all the same.
+#: Fields of errors that are shown: whether a change that was not saved is in force all the same.
 _TOLD: Final = ("in_force",)
-#: What is told of a credential that is not good → phrase and sentence (contract 10.20).
+#: Reason as callers see it → phrase and sentence (contract 10.20).
 _UNAUTHENTICATED: Final[dict[str, tuple[str, str]]] = {
     "auth_required": ("Authentication required", "no credential was sent"),
     "expired": ("Authentication failed", "this credential has expired"),
@@ -57,12 +57,12 @@ def respond(
 
 
 def not_json() -> Response:
-    """A body that does not say that it is JSON."""
+    """415 for a body whose Content-Type is not JSON."""
     return respond(415, "unsupported_media_type", "Unsupported media type", "send Content-Type: application/json")
 
 
 def fault(problem: EdgedError) -> Response:
-    """An error of the family → its answer."""
+    """An EdgedError as a response."""
     if isinstance(problem, Refused):
         return _refusal(problem)
     status, phrase = STATUSES.get(problem.slug, (500, "Internal error"))
@@ -77,7 +77,7 @@ def fault(problem: EdgedError) -> Response:
 
 
 def unexpected(problem: Exception) -> Response:
-    """Our own mistake: the caller gets a number, the log the same number and the whole story."""
+    """A bug: the caller gets an incident number, the log the same number and the traceback."""
     incident = secrets.token_hex(4)
     _log.error("failed", incident=incident, exc_info=problem)
     return respond(500, "internal", "Internal error", f"incident {incident}: the log of edged says more")

@@ -15,9 +15,9 @@ _log = structlog.get_logger("files")
 
 
 async def generate_token(request: Request) -> Response:
-    """A token for ?user_id= that lives for ?expires_hours=; a body is not looked at (contract S3-4)."""
+    """A token for ?user_id= that lives for ?expires_hours=; the body is ignored (contract S3-4)."""
     response = await answer_operation(request)
-    # What a client calls itself decides nothing (contract S3-14).
+    # Logged, and never used for a decision (contract S3-14).
     agent = request.http.headers.get("user-agent", "")[:_LONGEST_AGENT]
     _log.info("token for files requested", by=request.caller.who, agent=agent)
     return response

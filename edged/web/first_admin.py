@@ -13,7 +13,7 @@ from edged.web.requests import Request
 
 
 async def claim(request: Request) -> Response:
-    """The code of the box makes an administrator: 201. Not through another site's page, whatever name it has now."""
+    """Make the first administrator, by the code of the box: 201. Refused through a page of another site."""
     if not is_own_page(request.http.headers, own_names()):
         refusal = request.services.gate.refuse(Reason.ORIGIN_DENIED, "none", request.session.transport)
         refusal.hint = "ask by the address of this box, by localhost or by its own name, and from no other site"
@@ -22,7 +22,7 @@ async def claim(request: Request) -> Response:
 
 
 def own_names() -> frozenset[str]:
-    """What this machine is called by itself and, by mDNS, by its neighbours; no DNS is request."""
+    """What this machine is called by itself and, by mDNS, by its neighbours; no DNS is asked."""
     name = os.uname().nodename.lower()
     short = name.partition(".")[0]
     return frozenset({name, short, f"{short}.local"})

@@ -60,13 +60,13 @@ class HealthEndpoints:
         return json_response(body, 200 if found.can_save else 503)
 
     async def show_live(self, _request: Request) -> Response:
-        """Whoever gets this answer knows that edged is alive."""
+        """Always 200."""
         body = {"alive": True, "status": "alive", "timestamp": self._now(), "message": "edged is running"}
         return json_response(body)
 
     async def show_ready(self, _request: Request) -> Response:
         """503 while starting and while stopping, and while nothing can be saved. Denials that the disk does not take
-        are in force, so that traffic may come; how many they are stands there for whoever is about to restart edged,
+        are in force, so that traffic may come; their number is for administrators who are about to restart edged,
         which would undo them."""
         found = await self._assess()
         is_open, pending = self._is_ready(), self._services.registrar.pending

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from edged.web.faults import respond
 from edged.web.requests import Request, Route
 
-#: Verifiers may keep it for five minutes; a web page of any origin may read it: there is nothing to protect.
+#: Verifiers may keep it for five minutes; a page of any origin may read it: it holds public keys only.
 _HEADERS: Final = {"Cache-Control": "max-age=300", "Access-Control-Allow-Origin": "*"}
 
 
@@ -17,7 +17,7 @@ async def show(request: Request) -> Response:
     """A JWK set (RFC 7517); 503 while no key may be relied on."""
     keyring = request.services.keyring
     if request.services.restores.pending is not None:
-        # Verifiers elsewhere ask nobody: a key that was distrusted in the time that is lost would be good to them.
+        # Verifiers elsewhere rely on this alone: they would accept a key that was distrusted after the copy was made.
         return respond(503, "dependency_failed", "No signing key", "which signing keys are good is not confirmed yet")
     if not any(keyring.is_published(record) for record in keyring.all()):
         return respond(503, "dependency_failed", "No signing key", "every signing key is distrusted: make a new one")

@@ -1,13 +1,14 @@
 """GET /api/cameras/{camera}/live.mjpeg: a moving picture by edged itself (contract 10.24).
 
-One source per camera feeds all its viewers. Each viewer takes the newest picture when it is ready for one: whoever
-does not read loses pictures and delays nobody.
+One source per camera feeds all its viewers. Each viewer takes the newest picture when it is ready for one: a viewer
+that does not read loses pictures and delays no other.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
+import msgspec
 import structlog
 import trio
 from starlette.responses import Response
@@ -17,21 +18,24 @@ from edged.cameras.model import Camera
 from edged.errors import EdgedError, Refused
 from edged.operations.catalogue import camera_resource
 from edged.operations.pictures import check_attached, explained_to
+from edged.web.bodies import read_query_struct
 from edged.web.faults import sole
-from edged.web.requests import Request, ResponseAborted, Route, Sent, read_int
+from edged.web.requests import Request, ResponseAborted, Route, Sent
 
 BOUNDARY: Final = b"edged-picture"
-_DEFAULT_RATE: Final = 5
-_LOWEST_RATE: Final = 1
-_HIGHEST_RATE: Final = 10
 _log = structlog.get_logger("live")
+
+
+class LiveParams(msgspec.Struct, frozen=True):
+    """`fps`: pictures a second at most."""
+
+    fps: Annotated[int, msgspec.Meta(ge=1, le=10)] = 5
 
 
 async def watch(request: Request) -> Response:
     """The picture, at most ?fps= a second, until the viewer goes or its credential ends."""
-    rate = read_int(request, "fps", _DEFAULT_RATE, least=_LOWEST_RATE, most=_HIGHEST_RATE)
-    assert rate is not None
-    return LivePicture(request, request.camera, 1.0 / rate)
+    params = read_query_struct(request, LiveParams)
+    return LivePicture(request, request.camera, 1.0 / params.fps)
 
 
 ROUTES = (
@@ -59,27 +63,27 @@ class LivePicture(Response):
         self._interval = interval
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """Let the viewer in before the first checkpoint, and show pictures."""
+        """Admit the viewer before the first checkpoint, and send pictures."""
         sent = Sent(send)
         if scope["method"] == "HEAD":
             await sent(self._head())
             await sent(_body(b"", more=False))
             return
-        # Before the first picture, which can take a while, as after it.
+        # Also before the first picture, which can take seconds.
         scope.get("edged.serve_half_closed", _tell_nobody)()
         try:
-            with self._request.staying(self._camera.name, "stream:read", camera_resource(self._camera)) as stay:
-                sent.count = stay.count
+            with self._request.admitted(self._camera.name, "stream:read", camera_resource(self._camera)) as admitted:
+                sent.count = admitted.count
                 await self._show(sent)
         except Exception as problem:
             cause = sole(problem)
             if not sent.started or not isinstance(cause, EdgedError):
                 raise cause from None
-            _log.info("picture ended", camera=self._camera.name, because=str(cause))
-        if stay.cause is not None and not sent.started:
-            raise Refused(stay.cause)
+            _log.info("live picture ended", camera=self._camera.name, reason=str(cause))
+        if admitted.cause is not None and not sent.started:
+            raise Refused(admitted.cause)
         if sent.midway:
-            # Whatever followed half a part would count as picture.
+            # Anything after half a part would be read as a part of the picture.
             raise ResponseAborted
         await sent(_body(b"", more=False))
 
@@ -105,7 +109,7 @@ class LivePicture(Response):
 
 
 def _tell_nobody() -> None:
-    """Where no listener is below us."""
+    """The default where there is no listener, in tests."""
 
 
 def part(jpeg: bytes) -> bytes:

@@ -1,6 +1,6 @@
-"""MediaMTX's question as bytes → the answer as status and body (mediamtx.md 3.1).
+"""The body of MediaMTX's authentication request → status and body of the reply (mediamtx.md 3.1).
 
-It stands between MediaMTX and every viewer, so it never waits and never raises: what it cannot read or judge is a no.
+MediaMTX waits for it before it serves a viewer, so it never waits and never raises: what it cannot read is refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import structlog
 from edged.operations.streams import Answer, StreamRequest
 
 _YES: Final = (204, b"")
-_UNREADABLE: Final = (400, b"not a question of MediaMTX")
+_UNREADABLE: Final = (400, b"not a request of MediaMTX")
 _FAILED: Final = (500, b"edged failed to answer")
 _LONGEST_REASON: Final = 64
 _log = structlog.get_logger("hook")
@@ -25,7 +25,7 @@ def make_answer(
 ) -> Callable[[bytes], tuple[int, bytes]]:
     """`admit` decides from memory, `count` hears of the action and the outcome.
 
-    The body of a no is a short ASCII reason: MediaMTX copies it into its log.
+    The body of a refusal is a short ASCII reason: MediaMTX copies it into its log.
     """
     decode = msgspec.json.Decoder(StreamRequest).decode
 
@@ -37,7 +37,7 @@ def make_answer(
         try:
             allowed = admit(question)
         except Exception:
-            _log.exception("no answer", action=question.action[:16], protocol=question.protocol[:16])
+            _log.exception("request of MediaMTX failed", action=question.action[:16], protocol=question.protocol[:16])
             return _FAILED
         count(question.action, allowed.allowed)
         if allowed.allowed:

@@ -13,7 +13,7 @@ PATH: Final = "/metrics"
 
 
 class HttpMetrics(Protocol):
-    """What is scraped, and where answers are counted; metrics.py in the daemon."""
+    """Renders the metrics and counts responses; metrics.Metrics in the daemon."""
 
     def render(self, accept: str) -> tuple[bytes, str]: ...
     def http_answered(self, status: int) -> None: ...

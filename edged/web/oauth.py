@@ -1,4 +1,4 @@
-"""/oauth: is a token good (RFC 7662), and end it (RFC 7009); API keys may stand for tokens (contract 10.1).
+"""/oauth: introspection (RFC 7662) and revocation (RFC 7009) of tokens, and of API keys as well (contract 10.1).
 
 OAuth clients show who they are by HTTP Basic or by client_id and client_secret in the form (RFC 6749 2.3.1): the
 secret is an API key or a token, and the client id is free.
@@ -17,12 +17,12 @@ from edged.web.bodies import FORM, is_form, parse_form
 from edged.web.credentials import text_of
 from edged.web.requests import Request, json_response
 
-#: Bytes of a form: it is read before anybody has shown who they are.
+#: Bytes of a form: it is read before the caller is authenticated.
 LONGEST_FORM: Final = 16 * 1024
 
 
 async def introspect(request: Request) -> Response:
-    """What is known of the token in the form; of one that is not good, for whatever reason, only that."""
+    """Introspect the token in the form; of one that is not active nothing else is told (RFC 7662 2.2)."""
     try:
         token = await _read_one(request, "token")
     except InvalidParams as problem:
@@ -31,10 +31,10 @@ async def introspect(request: Request) -> Response:
 
 
 async def revoke(request: Request) -> Response:
-    """The token in the form is good no more once this answers 200: also when it never was, and then nothing is done.
+    """Revoke the token in the form: 200, also for one that was never good (RFC 7009, section 2.2).
 
-    It stands for itself: beside it no credential needs to be shown (RFC 7009, section 2.1; clients have no secrets of
-    their own here), and who shows it as Bearer, too, shows nothing else. What is shown besides must be good.
+    The token is credential enough (RFC 7009, section 2.1; clients have no secrets of their own here), also where it is
+    sent as Bearer as well. Another credential that is shown must be good.
     """
     try:
         token = await _read_one(request, "token")
@@ -47,7 +47,7 @@ async def revoke(request: Request) -> Response:
     shown = request.read_shown(request.route)
     if not isinstance(shown, NoCredential) and text_of(shown) != token:
         request.identify(shown)
-    # One that cannot be read is one that nobody could use (RFC 7009, section 2.2).
+    # A malformed token is no error (RFC 7009, section 2.2).
     with suppress(InvalidParams):
         await request.call("revoke_token", {"token": token, "include_made": include_made == "true"})
     return json_response({})
@@ -82,8 +82,7 @@ async def _read_form(request: Request) -> list[tuple[str, str]]:
 
 
 async def _read_one(request: Request, name: str, default: str | None = None) -> str:
-    """A member of the form, which stands there once; members that nobody asks for are not looked at. Raises
-    InvalidParams."""
+    """A member of the form. Raises InvalidParams if it stands there twice, or not at all and without `default`."""
     found = [value for each, value in await _read_form(request) if each == name]
     if len(found) > 1:
         raise InvalidParams(f"{name} stands twice")
@@ -95,7 +94,7 @@ async def _read_one(request: Request, name: str, default: str | None = None) -> 
 
 
 def _invalid_request(problem: InvalidParams) -> Response:
-    """RFC 6749, section 5.2, and what every error of edged says."""
+    """400 with the members of RFC 6749, section 5.2, and those of every error of edged."""
     told = problem.sentence
     return json_response(
         {"error": "invalid_request", "error_description": told, "detail": told, "code": problem.slug}, 400

@@ -1,7 +1,7 @@
 """GET /: a page for a browser, with the pictures of the cameras that a pasted key may see.
 
-The page is four files of the package and asks nobody but this box. The key stays in the page's memory: it goes into
-headers, and pictures are opened by tickets. No code stands in the page itself, so that none can be put there.
+The page is four files of the package and sends requests to this box alone. The key stays in the page's memory: it is
+sent in headers, and pictures are opened by tickets. The page has no inline scripts, so that none can be injected.
 """
 
 from __future__ import annotations

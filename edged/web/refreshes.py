@@ -1,4 +1,4 @@
-"""/api/token/refresh: a token for a token (contract 5.2)."""
+"""POST /api/token/refresh (contract 5.2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edged.web.requests import Request, json_response
 
 
 async def refresh(request: Request) -> Response:
-    """The successor of the token in Authorization: Bearer, which may have ended a few minutes ago."""
+    """The successor of the token in Authorization: Bearer, which may have expired up to five minutes ago."""
     text = text_of(read_credential(request.http.headers, request.session.peer))
     made = await request.call("refresh_token", {"token": text} if text else {})
     told = {"token": made.token, "token_type": made.token_type, "expires_in": made.expires_in}

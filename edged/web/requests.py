@@ -53,7 +53,7 @@ _HOW = "send Authorization: Bearer with an API key or a token, or X-API-Key"
 _HOW_AT_FILES = "send X-Service-Token, or Authorization: Bearer with a token for files"
 #: Something was sent in Authorization, by a scheme that this route does not take.
 _OTHER_SCHEME = "the scheme of its Authorization is not taken here: "
-#: A page or a proxy that speaks for somebody else takes this away, and nothing but a credential helps (10.14).
+#: Not through a page or a proxy: those need a credential (10.14).
 _DIRECTLY = "at http://localhost with no browser and no proxy in between"
 _HOW_LOCAL = f"{_HOW}; on this machine root needs none (sudo), {_DIRECTLY}"
 _OR_BASIC = "; Basic is good here, too: any user name, the key or token as the password"
@@ -120,7 +120,7 @@ class Request:
 
     @property
     def caller(self) -> Caller:
-        """Who sends it; only on a route that requires a credential."""
+        """The authenticated caller; only on a route that requires a credential."""
         assert self.session.caller is not None, "this route requires a credential"
         return self.session.caller
 
@@ -157,7 +157,7 @@ class Request:
                 refused = self.services.gate.refuse(Reason.ORIGIN_DENIED, "none", self.session.transport)
                 refused.hint = _NOT_BY_BASIC
                 raise refused
-        # Whoever shows something in a body does not ask as the unix socket's user.
+        # A credential in the body counts before the user of the unix socket.
         return self.client if isinstance(credential, (NoCredential, LocalUser)) and self.shows_client else credential
 
     @property
@@ -166,8 +166,8 @@ class Request:
         return not isinstance(self.client, NoCredential)
 
     def offers_basic(self, route: Route) -> bool:
-        """Whether a refusal may ask for Basic, on which a browser asks its user for a password: never whoever shows a
-        credential of another kind, as a page's script does."""
+        """Whether a refusal may offer Basic, on which a browser asks its user for a password: not where a credential of
+        another kind was sent, as by a page's script."""
         headers = self.http.headers
         if not route.takes_basic or "x-api-key" in headers or (route.takes_ticket and "ticket" in self.query):
             return False
@@ -201,19 +201,19 @@ class Request:
         return await self.catalogue.call(operation, params, self.services, self.session)
 
     @contextmanager
-    def staying(self, path: str = "", capability: str = "", resource: Resource = NOTHING) -> Iterator[Stay]:
+    def admitted(self, path: str = "", capability: str = "", resource: Resource = NOTHING) -> Iterator[AdmittedRequest]:
         """Admit the caller for as long as this block runs; revocation, expiry, and the loss of `capability` on
         `resource` cancel it."""
-        stay = Stay()
+        admitted = AdmittedRequest()
         admission = self.services.gate.admit(
-            self.caller, self.session.transport, stay.leave, path=path, name=self.session.id, capability=capability,
-            resource=resource,
+            self.caller, self.session.transport, admitted.terminate, path=path, name=self.session.id,
+            capability=capability, resource=resource,
         )  # fmt: skip
         admission.bytes_moved = 0
-        stay.admission = admission
+        admitted.admission = admission
         try:
-            with stay.scope:
-                yield stay
+            with admitted.scope:
+                yield admitted
         finally:
             self.services.gate.admissions.remove(admission)
 
@@ -241,7 +241,7 @@ class Request:
             self.identify(credential, at_files=route.at_files)
         except Refused as problem:
             if route.at_files:
-                # What clients of the upload service know it by (contract 5.3).
+                # The texts that clients of the upload service know (contract 5.3).
                 problem.fields["text"] = "Invalid token" if shown is None else "Invalid service token"
             raise
 
@@ -274,7 +274,7 @@ class ResponseAborted(trio.BrokenResourceError):
     """Part of an answer was sent and must not look complete: the listener closes the connection at once."""
 
 
-class Stay:
+class AdmittedRequest:
     """An admission of one request; `cause` says why it was ended, None while it is good."""
 
     def __init__(self) -> None:
@@ -289,7 +289,7 @@ class Stay:
         if self.admission is not None:
             self.admission.bytes_moved = (self.admission.bytes_moved or 0) + size
 
-    def leave(self, cause: Cause, _by: str) -> None:
+    def terminate(self, cause: Cause, _by: str) -> None:
         """The `on_terminate` of the admission."""
         self.cause = cause
         self.end()
@@ -325,13 +325,3 @@ def read_query(request: Request, name: str) -> str | None:
     if len(said) > 1:
         raise InvalidParams(f"{name} stands twice in the query")
     return said[0] if said else None
-
-
-def read_int(request: Request, name: str, default: int | None, *, least: int, most: int) -> int | None:
-    """A whole number of the query string. Raises InvalidParams naming it."""
-    text = read_query(request, name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
-        raise InvalidParams(f"{name} must be a whole number from {least} to {most}")
-    return int(text)

@@ -1,4 +1,4 @@
-"""The route table: a row for each operation that declares one (operations.rest), and those that ask no operation."""
+"""The route table: a row for each operation that declares one (operations.rest), and those without an operation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edged.web.metrics import PATH as METRICS_PATH
 from edged.web.metrics import HttpMetrics, metrics_routes
 from edged.web.requests import Request, Route
 
-#: Operations whose params or whose answer are not those of `answer_operation`.
+#: Operations with an answer of their own in place of `answer_operation`.
 _ANSWERS: Final[Mapping[str, Callable[[Request], Awaitable[Response]]]] = {
     "claim": first_admin.claim,
     "create_stream_token": logins.create_stream_token,
@@ -32,7 +32,7 @@ _ANSWERS: Final[Mapping[str, Callable[[Request], Awaitable[Response]]]] = {
 }
 #: Operations of OAuth clients, which authenticate by Basic or in the form (RFC 6749 2.3.1).
 _OAUTH: Final = frozenset({"introspect_token", "revoke_token"})
-#: The rows that ask no operation and need nothing to be made of.
+#: Rows without an operation.
 _FIXED: Final = (*jwks.ROUTES, *cameras.ROUTES, *live.ROUTES, *downloads.ROUTES, *pages.ROUTES)
 
 
