@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import trio
 from daemon_helpers import Conversation, RunningDaemon, running_daemon
+from patience import until_seen
 from trio_websocket import ConnectionClosed
 
 #: Clients that ask by one key at a time, each by a connection of its own: more than may wait.
@@ -146,17 +148,17 @@ async def play(daemon: RunningDaemon, admin: Conversation, clients: list[Client]
 
 @pytest.mark.slow
 async def test_nothing_is_granted_after_the_answer_to_a_revocation(tmp_path: Path) -> None:
-    """A hundred rounds: of everything that one key asks for when it is revoked a part is granted before the answer,
+    """Many rounds: of everything that one key asks for when it is revoked a part is granted before the answer,
     and nothing after it."""
     dice = random.Random(5)
     async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
         clients = [Client(await trio.open_tcp_stream("127.0.0.1", daemon.port)) for _ in range(CLIENTS)]
-        told = refused = 0
-        for number in range(100):
+        outcomes: Counter[str] = Counter()
+        for number in until_seen(100, outcomes, "told", "refused"):
             this = await play(daemon, admin, clients, number, dice.uniform(0, 0.05))
-            told, refused = told + len(this.told), refused + this.refused
+            outcomes["told"] += len(this.told)
+            outcomes["refused"] += this.refused
         # How many of each is the machine's affair; both have to come about.
-        assert told > 10
-        assert refused > 10
+        assert min(outcomes["told"], outcomes["refused"]) > 10
         for client in clients:
             await client._stream.aclose()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 from bare_rtsp_server import bare_camera
-from patience import fail_after
+from patience import fail_after, times
 from pictures_helpers import PASSWORD, Camera, Server, Spawner, eventually, open_mediamtx
 
 from edged import children
@@ -88,8 +88,8 @@ async def test_key_frames_20_seconds_apart_give_a_picture_and_a_stream(tmp_path:
     """Whoever asks waits for the next key frame; what is passed on begins before it."""
     async with open_mediamtx(tmp_path) as server, slow_camera(server, rate=5, gop=100) as camera:
         async with open_frames() as frames:
-            assert (await frames.snapshot(camera)).startswith(b"\xff\xd8")
-            assert (await frames.snapshot(camera)).startswith(b"\xff\xd8")
+            for _ in range(times(2)):
+                assert (await frames.snapshot(camera)).startswith(b"\xff\xd8")
         async with published(server, Camera(kind="rtsp", url=camera.url, always_on=True)) as publishers:
             with fail_after(9):
                 await server.until(lambda path: path.ready)
