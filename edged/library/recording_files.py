@@ -101,7 +101,8 @@ class RecordingFiles:
 
     def list_joined(self, recording_id: str) -> tuple[Path, ...]:
         """The joined files of a recording."""
-        names = _names(self.root / JOINED, re.compile(re.escape(recording_id) + r"\.(mp4|mkv)\Z"))
+        wanted = (f"{recording_id}.mkv", f"{recording_id}.mp4")
+        names = [name for name in _names(self.root / JOINED, _JOINED_NAME) if name in wanted]
         return tuple(self.root / JOINED / name for name in names)
 
     def sync(self, files: tuple[OpenFile, ...]) -> None:
