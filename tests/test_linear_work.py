@@ -74,8 +74,6 @@ ROWS: dict[str, tuple[str, ...]] = {
     "edged.config.camera_urls:_HOST": (),
     "edged.config.camera_urls:_take_apart": (),
     "edged.config.camera_urls:find_fault": (),
-    "edged.cameras.configured:_PROPERTY": (),
-    "edged.cameras.configured:_BETWEEN": (),
     "edged.cameras.identity:is_telling": (),
     "edged.config.conversion:_ISSUER_NAME": (),
     "edged.config.places:_HEADER": (),
@@ -115,7 +113,6 @@ ROWS: dict[str, tuple[str, ...]] = {
     "edged.mediamtx.ffmpeg:_USERINFO": ("://", "//", "@"),
     "edged.mediamtx.figures:_SIZE": (),
     "edged.mediamtx.health:_ABOUT_CONNECTION": (),
-    "edged.mediamtx.output:_GONE": (),
     "edged.mediamtx.output:_IN_USE": ("listen tcp ", ":1"),
     "edged.mediamtx.output:_UNKNOWN": (),
     "edged.mediamtx.ports:find_holder": (),
@@ -129,6 +126,14 @@ ROWS: dict[str, tuple[str, ...]] = {
     "edged.store.reserve:_COMMITS": (),
     "edged.urls:mask_url": (),
     "edged.web.credentials:_PORT": (":",),
+    "edged.cameras.entries:_BETWEEN": (),
+    "edged.mediamtx.output:_NOT_FOUND": (),
+    "edged.credentials.identities:_HEX": (),
+    "edged.library.recording_files:_NAME": (),
+    "edged.library.recording_files:_CAMERA": (),
+    "edged.library.recording_files:_DAY": (),
+    "edged.library.recording_files:_JOINED_NAME": (),
+    "edged.mediamtx.ffmpeg:_REDIRECT": (),
 }
 
 
