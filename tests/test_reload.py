@@ -25,7 +25,7 @@ from rtsp_client import RtspReader
 
 from edged.cli.client import call_once, connect
 from edged.config.model import CameraSettings, Config, LimitSettings, LogSettings, SourceSettings
-from edged.daemon.reload import differing, is_taken
+from edged.daemon.reload import differing, is_applied
 
 ROOT = Path(__file__).parent.parent
 
@@ -105,8 +105,8 @@ async def test_a_hangup_takes_cameras_and_disturbs_nobody(tmp_path: Path) -> Non
         (daemon.conf / "more.toml").unlink()
         await daemon.hang_up()
         assert await daemon.cameras() == {"camera0": "Gate"}
-        assert daemon.log.count("settings read again") == 2
-        assert "need a restart" not in daemon.log
+        assert daemon.log.count("settings_read_again") == 2
+        assert "settings_need_restart" not in daemon.log
         assert await kept.call("ping") == "pong"
 
 
@@ -157,31 +157,31 @@ async def test_a_file_that_cannot_be_read_changes_nothing_and_is_told(tmp_path: 
         bad.write_text('[log]\nlevl = "debug"\n[[camera]]\nname = "x"\nsource = "test"\n')
         await daemon.hang_up()
         assert await daemon.cameras() == {"camera0": "Front door"}
-        assert "settings not taken" in daemon.log
+        assert "settings_not_applied" in daemon.log
         assert f"{bad} line 2" in daemon.log
-        assert any("the settings were not taken" in each for each in daemon.told)
+        assert any("the settings were not applied" in each for each in daemon.told)
         bad.write_text('[[camera]]\nname = "x"\nsource = "test"\n')
         await daemon.hang_up()
         assert await daemon.cameras() == {"camera0": "Front door", "camera1": "x"}
-        assert not any("not taken" in each for each in daemon.told)
+        assert not any("not applied" in each for each in daemon.told)
 
 
-async def test_what_needs_a_restart_is_named_and_the_rest_is_taken(tmp_path: Path) -> None:
+async def test_what_needs_a_restart_is_named_and_the_rest_is_applied(tmp_path: Path) -> None:
     """By key, each time until it is restarted or taken back; no value is shown."""
     async with running(tmp_path) as daemon:
         more = daemon.conf / "more.toml"
         more.write_text('[limits]\nbatch = 7\n[log]\nlevel = "debug"\n[auth]\nissuer = "another-planted-name"\n')
         await daemon.hang_up()
-        (line,) = [line for line in daemon.log.splitlines() if "need a restart" in line]
+        (line,) = [line for line in daemon.log.splitlines() if "settings_need_restart" in line]
         assert "limits.batch" in line
         assert "auth.issuer" in line
         assert "log.level" not in line
         assert "planted" not in daemon.log
         await daemon.hang_up()
-        assert daemon.log.count("need a restart") == 2
+        assert daemon.log.count("settings_need_restart") == 2
         more.unlink()
         await daemon.hang_up()
-        assert daemon.log.count("need a restart") == 2
+        assert daemon.log.count("settings_need_restart") == 2
 
 
 async def test_an_added_camera_outlives_a_hangup(tmp_path: Path) -> None:
@@ -224,4 +224,4 @@ def test_exactly_what_differs_is_named(batch: int, level: Any, camera: bool, sou
     wanted["sources.also_allowed"] = source
     assert set(differing(Config(), config)) == {key for key, is_other in wanted.items() if is_other}
     assert differing(config, config) == []
-    assert [key for key in wanted if not is_taken(key)] == ["limits.batch"]
+    assert [key for key in wanted if not is_applied(key)] == ["limits.batch"]

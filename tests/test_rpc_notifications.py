@@ -16,13 +16,13 @@ from rpc_helpers import NOW, Box, Client, camera, row
 
 from edged.cameras.model import Camera, CameraChanged, Status
 from edged.feeds import Feed
-from edged.rpc import notifications
+from edged.rpc import camera_notifications
 
 UNPLUGGED = camera(0, node=None, status=Status.DISCONNECTED)
 
 
 def tell(box: Box, item: Camera, event: str) -> int:
-    return notifications.tell(item, event, box.sessions, box.rpc.conversations, box.gate, row, NOW)
+    return camera_notifications.notify(item, event, box.sessions, box.rpc.conversations, box.gate, row, NOW)
 
 
 def entered(box: Box, member: str, *topics: str, role: str = "viewer", **given: Any) -> Client:
@@ -150,7 +150,7 @@ ERROR = replace(camera(0), status=Status.ERROR)
 )
 def test_events_are_named_for_what_happened(now: Camera, before: Camera | None, event: str) -> None:
     """Connected and disconnected are comings and goings; everything else is a change."""
-    assert notifications.event_of(CameraChanged(now, before)) == event
+    assert camera_notifications.event_of(CameraChanged(now, before)) == event
 
 
 @given(
@@ -163,7 +163,7 @@ def test_events_are_named_for_what_happened(now: Camera, before: Camera | None, 
 def test_an_event_has_at_most_one_name_for_a_session(topics: set[str], pushed: bool, event: str) -> None:
     """A name that was asked for, or v1's."""
     client = entered(Box(), "token" if pushed else "auth_token", *topics)
-    name = notifications.name_for(client.rpc.session, event)
+    name = camera_notifications.find_topic(client.rpc.session, event)
     if pushed:
         assert name == "camera_status_update"
     elif name is None:
@@ -185,7 +185,7 @@ async def told() -> AsyncIterator[tuple[Box, Feed[CameraChanged]]]:
 
 
 async def _run(box: Box, changes: Any) -> None:
-    await notifications.run(
+    await camera_notifications.run(
         changes,
         box.sessions,
         box.rpc.conversations,

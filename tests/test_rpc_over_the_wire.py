@@ -16,7 +16,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 from edged.net.handlers import Handlers
 from edged.net.listeners import open_tcp
-from edged.rpc import notifications
+from edged.rpc import camera_notifications
 
 
 async def no_app(scope: Any, receive: Any, send: Any) -> None:
@@ -65,7 +65,7 @@ async def test_a_client_logs_in_lists_takes_a_picture_and_hears_of_a_camera() ->
         }
         (session,) = box.sessions
         session.topics.add("camera.connected")
-        told = notifications.tell(
+        told = camera_notifications.notify(
             camera(0), "camera.connected", box.sessions, box.rpc.conversations, box.gate, row, NOW
         )
         assert told == 1

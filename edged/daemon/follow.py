@@ -24,7 +24,7 @@ from edged.reactions import cameras as camera_reactions
 from edged.reactions import mediamtx as mediamtx_reactions
 from edged.reactions import revocations
 from edged.reactions import viewers as viewer_reactions
-from edged.rpc import notifications, recording_notifications
+from edged.rpc import camera_notifications, recording_notifications
 from edged.rpc.endpoint import RpcEndpoint
 
 
@@ -83,7 +83,7 @@ def client_tasks(
 
     return (
         partial(
-            notifications.run, feeds.cameras_for_clients, sessions, rpc.conversations, gate, camera_row,
+            camera_notifications.run, feeds.cameras_for_clients, sessions, rpc.conversations, gate, camera_row,
             cameras=cameras.all, now=now,
         ),
         partial(

@@ -1,7 +1,7 @@
-"""SIGHUP: the settings are read again, and what can be taken is taken while everything goes on.
+"""SIGHUP: the settings are read again, and those that can change without a restart are applied.
 
-Cameras, the log level and where calls may add cameras are taken. Whatever else differs from what is in force is named
-with the word that it needs a restart. Settings that cannot be read change nothing.
+These are cameras, the log level, and where calls may add cameras. Of all others that differ the log says that they need
+a restart. Settings that cannot be read change nothing.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from edged.errors import EdgedError
 
 _log = structlog.get_logger("edged")
 
-#: Sections of which every key is taken, and single keys.
-TAKEN_SECTIONS: Final = frozenset({"camera", "sources"})
-TAKEN_KEYS: Final = frozenset({"log.level"})
+#: What is applied: sections with all of their keys, and single keys.
+APPLIED_SECTIONS: Final = frozenset({"camera", "sources"})
+APPLIED_KEYS: Final = frozenset({"log.level"})
 
 #: Reads the settings as the start did. Raises ConfigError.
 Load = Callable[[], Config]
@@ -40,13 +40,13 @@ def differing(before: Config, after: Config) -> list[str]:
     return found
 
 
-def is_taken(key: str) -> bool:
-    """Whether a running edged takes another value of this key."""
-    return key in TAKEN_KEYS or key.partition(".")[0] in TAKEN_SECTIONS
+def is_applied(key: str) -> bool:
+    """Whether another value of this key takes effect without a restart."""
+    return key in APPLIED_KEYS or key.partition(".")[0] in APPLIED_SECTIONS
 
 
 class Reload:
-    """Takes new settings. `config`: those of the start; `status()` is what systemd shows of a daemon that serves."""
+    """Applies new settings. `config`: those of the start; `status()` is what systemd shows of a daemon that serves."""
 
     def __init__(self, config: Config, load: Load, cameras: Registry, status: Callable[[], str]) -> None:
         self._in_force = config
@@ -55,7 +55,8 @@ class Reload:
         self._status = status
 
     async def follow(self, early: Collection[int] = ()) -> None:
-        """Read the settings again on each SIGHUP, also on one of `early` that came during the start; for ever."""
+        """Read the settings again on each SIGHUP, also on one of `early`, which came during the start; runs until
+        cancelled."""
         with trio.open_signal_receiver(signal.SIGHUP) as signals:
             if signal.SIGHUP in early:
                 await self.reload()
@@ -63,18 +64,18 @@ class Reload:
                 await self.reload()
 
     async def reload(self) -> bool:
-        """Read the settings again and take what can be taken; whether that was done."""
+        """Read the settings again and apply what can be applied; whether that was done."""
         systemd.notify_reloading()
         complaint = ""
         try:
-            await self._take(await trio.to_thread.run_sync(self._load))
+            await self._apply(await trio.to_thread.run_sync(self._load))
         except EdgedError as problem:
-            _log.error("settings not taken", problem=str(problem), in_force="those of before")
-            complaint = f"; the settings were not taken: {problem}"
+            _log.error("settings_not_applied", problem=str(problem), in_force="those of before")
+            complaint = f"; the settings were not applied: {problem}"
         systemd.notify(f"READY=1\nSTATUS={self._status()}{complaint}")
         return not complaint
 
-    async def _take(self, config: Config) -> None:
+    async def _apply(self, config: Config) -> None:
         before = self._in_force
         changed = differing(before, config)
         self._cameras.addresses.allow(config.sources.also_allowed)
@@ -86,8 +87,8 @@ class Reload:
             raise
         if config.log.level != before.log.level:
             logs.configure(config.log.level)
-        taken = {section: getattr(config, section) for section in (*TAKEN_SECTIONS, "camera_places", "log")}
-        self._in_force = msgspec.structs.replace(before, **taken)
-        _log.info("settings read again", taken=[key for key in changed if is_taken(key)] or "nothing new")
-        if waiting := [key for key in changed if not is_taken(key)]:
-            _log.warning("settings need a restart", keys=waiting, remedy="systemctl restart edged")
+        applied = {section: getattr(config, section) for section in (*APPLIED_SECTIONS, "camera_places", "log")}
+        self._in_force = msgspec.structs.replace(before, **applied)
+        _log.info("settings_read_again", applied=[key for key in changed if is_applied(key)] or "nothing new")
+        if waiting := [key for key in changed if not is_applied(key)]:
+            _log.warning("settings_need_restart", keys=waiting, remedy="systemctl restart edged")

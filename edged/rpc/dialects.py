@@ -130,7 +130,7 @@ def situation(problem: EdgedError) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An error to be answered: a row of `FAULTS`, and what is told about it beside the code."""
+    """An error to be answered: a row of `FAULTS`, and the `data` beside its code."""
 
     row: str
     data: Mapping[str, object]
@@ -152,9 +152,9 @@ class Fault:
 
 
 def fault(problem: EdgedError, *, lost: str | None = None) -> Fault:
-    """What an error tells the client; `lost` (expired, revoked) is why a session that had a credential has none.
+    """The answer to an error; `lost` (expired, revoked) is why a session that had a credential has none.
 
-    Of a refused credential it tells the coarse reason only: the exact one is for the log and the metric.
+    Of a refused credential it gives the coarse reason only: the exact one is for the log and the metric.
     """
     row = situation(problem)
     if row == "auth_required" and lost is not None:
@@ -164,22 +164,22 @@ def fault(problem: EdgedError, *, lost: str | None = None) -> Fault:
         return _fault(row, fields, detail=_short(problem.sentence), hint=problem.hint)
     if row == "camera_not_found":
         fields = {}
-    told = isinstance(problem, Denied)
+    explained = isinstance(problem, Denied)
     if row == "permission_denied":
         # A role is not what is missing where the sentence says what is.
-        fields["required_role"] = None if told else _weakest_role(fields.get("required"))
+        fields["required_role"] = None if explained else _weakest_role(fields.get("required"))
         fields["have_role"] = fields.get("have")
-    detail = _short(problem.sentence) if told else ""
+    detail = _short(problem.sentence) if explained else ""
     return _fault(row, fields, detail=detail, hint=(problem.hint if row in _OWN_HINTS else "") or _HINTS.get(row, ""))
 
 
 def invalid(problem: jsonrpc.Invalid) -> Fault:
-    """What is told about something that is no request."""
+    """The answer to something that is not a request."""
     return _fault(_INVALID[problem.code], {}, detail=_short(problem.detail))
 
 
 def incident(method: str, error: Exception) -> Fault:
-    """A defect of ours: logged whole under a number, and the client is told the number only."""
+    """The answer to an unexpected exception: logged whole under a number, of which the client gets the number only."""
     number = secrets.token_hex(4)
     _log.error("incident", incident=number, method=method, exc_info=error)
     return _fault("internal", {"incident": number}, hint="the log says more about this incident")
@@ -187,7 +187,7 @@ def incident(method: str, error: Exception) -> Fault:
 
 def _fault(row: str, fields: dict[str, object], *, detail: object = "", hint: str = "") -> Fault:
     (code_v1, _), (code_v2, _) = FAULTS[row]
-    data = {"required": None, "have": None, **fields, "reason": _told(row)}
+    data = {"required": None, "have": None, **fields, "reason": _reason(row)}
     data |= {"code_v1": code_v1, "code_v2": code_v2}
     if detail:
         data["detail"] = detail
@@ -196,7 +196,7 @@ def _fault(row: str, fields: dict[str, object], *, detail: object = "", hint: st
     return Fault(row, data)
 
 
-def _told(row: str) -> str:
+def _reason(row: str) -> str:
     return "not_found" if row == "camera_not_found" else row
 
 
@@ -214,7 +214,7 @@ def authentication_text(credential: Credential) -> str:
 
 
 def failed_authentication(error: str) -> bytes:
-    """The result that tells a v1 client that it is not in."""
+    """The result of a failed authenticate for a v1 client."""
     return jsonrpc.encode({"authenticated": False, "error": error})
 
 
@@ -225,7 +225,7 @@ def failed_authentication(error: str) -> bytes:
 class View:
     """How cameras are named to one client: `names_nodes` in `device`, `shows_nodes` at all (contract C-7).
 
-    There are three of them, told apart by identity.
+    There are three of them, compared by identity.
     """
 
     names_nodes: bool

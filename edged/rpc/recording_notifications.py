@@ -1,13 +1,14 @@
-"""Recordings that begin, end or fail → the sessions that may hear of it (contract 3b).
+"""Notifications of recordings that begin, end or fail (contract 3b).
 
-As for cameras (notifications): a session hears of one event once, under `recording_status_update` if it asked for
-that, else under the event's own name; v1 sessions get the former unasked. Nobody hears of a camera that the gate would
-not let them read.
+As for cameras (camera_notifications.py): a session gets one notification of an event, as `recording_status_update` if
+it subscribed to that, else under the event's name; v1 sessions get the former unasked. No session is notified of a
+camera that its caller may not read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -22,11 +23,12 @@ from edged.library.recordings import RecordingChanged
 from edged.operations.caller_sessions import Session
 from edged.operations.catalogue import camera_resource
 from edged.rpc.dialects import View, present
+from edged.rpc.recipients import choose_topic, find_recipients
 from edged.rpc.session import RpcSession
 from edged.wire import jsonrpc
 
 UPDATE: Final = "recording_status_update"
-#: Status → the event's own name, and how v1 clients call the state.
+#: Status → the name of the event, and the name that v1 clients have for the state.
 EVENTS: Final[Mapping[str, tuple[str, str]]] = {
     "STARTING": ("recording.start", "active"),
     "RECORDING": ("recording.progress", "active"),
@@ -62,16 +64,17 @@ async def run(
     find_camera: Callable[[str], Camera | None],
     now: Callable[[], float],
 ) -> None:
-    """Tell of every change; runs until cancelled. `now` gives Unix seconds. Changes that were lost are not told."""
+    """Notify sessions of every change; runs until cancelled. `now` gives Unix seconds. Nothing is sent for changes that
+    were lost."""
     while True:
         change = await changes.receive()
         if isinstance(change, Lagged):
-            _log.warning("lagged")
+            _log.warning("recording_changes_lost")
             continue
-        tell(change, sessions, conversations, gate, find_camera(change.record.camera), now())
+        notify(change, sessions, conversations, gate, find_camera(change.record.camera), now())
 
 
-def tell(
+def notify(
     change: RecordingChanged,
     sessions: Iterable[Session],
     conversations: Mapping[str, RpcSession],
@@ -79,34 +82,25 @@ def tell(
     camera: Camera | None,
     now: float,
 ) -> int:
-    """Tell one change to everybody who may and wants to hear of it; returns to how many. Never waits."""
+    """Notify of one change all sessions that asked for it and may read the camera; returns how many. Never waits."""
     name = change.record.camera
     resource = camera_resource(camera) if camera else Resource.of_camera(name)
     names = camera.names if camera else frozenset({name})
     written: dict[View, bytes] = {}
-    told = 0
-    for session in sessions:
-        topic, conversation = topic_for(session, change.status), conversations.get(session.id)
-        if topic is None or conversation is None or session.only_device not in (None, *names):
-            continue
-        if not gate.judge(session.caller, "camera:read", resource).allowed:
-            continue
+    count = 0
+    topic_of = partial(find_topic, status=change.status)
+    for _, conversation, topic in find_recipients(sessions, conversations, gate, resource, names, topic_of):
         view = conversation.view
         if view not in written:
             written[view] = write(change, camera, view, now)
         conversation.push(jsonrpc.notification(topic, written[view]))
-        told += 1
-    return told
+        count += 1
+    return count
 
 
-def topic_for(session: Session, status: str) -> str | None:
-    """Under which name a session hears of it; None if it did not ask for it (contract C-22)."""
-    if session.caller is None:
-        return None
-    if session.pushed or UPDATE in session.topics:
-        return UPDATE
-    event = EVENTS[status][0]
-    return event if event in session.topics else None
+def find_topic(session: Session, status: str) -> str | None:
+    """The name under which a session is notified of a recording's change to this status."""
+    return choose_topic(session, UPDATE, EVENTS[status][0])
 
 
 def write(change: RecordingChanged, camera: Camera | None, view: View, now: float) -> bytes:

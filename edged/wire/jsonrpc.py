@@ -31,7 +31,7 @@ NULL: Final = b"null"
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One request. `id` and `params` are JSON as sent, `ABSENT` if they were not; without an id nobody waits."""
+    """One request. `id` and `params` are JSON as sent, `ABSENT` if they were not; a notification has no id."""
 
     jsonrpc: Literal["2.0"]
     method: str
@@ -89,9 +89,9 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def parse(text: bytes, *, longest_batch: int = LONGEST_BATCH) -> Message:
-    """One message → what it asks. Never raises, whatever the bytes are."""
+    """One message, parsed. Never raises, whatever the bytes are."""
     if len(text) > _LEAST_DEEP and text.count(b"[") + text.count(b"{") > DEEPEST:
-        # The decoder gives up at a depth of its own, which is another one for what it skips, and with another Python.
+        # The decoder's own limit of depth differs for what it skips, and between versions of Python.
         depth = depth_of(text, MOST_BRACKETS)
         if depth is None:
             return Invalid(PARSE_ERROR, "too many arrays and objects")
@@ -209,7 +209,7 @@ def fault(
 
 
 def notification(method: str, params: bytes) -> bytes:
-    """Something told unasked; `params` is JSON."""
+    """A notification of the server; `params` is JSON."""
     return b"".join((b'{"jsonrpc":"2.0","method":', _encode(method), b',"params":', params, b"}"))
 
 

@@ -1,14 +1,15 @@
-"""Cameras that come, go or change → the sessions that may hear of it (contract 3b).
+"""Notifications of cameras that are plugged in, unplugged or change (contract 3b).
 
-v1 sessions get `camera_status_update` unasked, v2 sessions what they subscribed to: a session hears of one event
-once, under the method name if it asked for that, else under the event's own. Nobody hears of a camera that the
-gate would not let them read. Sending never waits: each session's outbox is limited (edged.net.outbox).
+v1 sessions get `camera_status_update` unasked, v2 sessions what they subscribed to. A session gets one notification of
+an event: as `camera_status_update` if it subscribed to that, else under the event's name. No session is notified of a
+camera that its caller may not read. Sending never waits: each session's outbox is limited (edged.net.outbox).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -21,6 +22,7 @@ from edged.feeds import Lagged, Reader
 from edged.operations.caller_sessions import Session, Sessions
 from edged.operations.catalogue import camera_resource
 from edged.rpc.dialects import View, present
+from edged.rpc.recipients import choose_topic, find_recipients
 from edged.rpc.session import RpcSession
 from edged.wire import jsonrpc
 
@@ -29,7 +31,7 @@ CONNECTED: Final = "camera.connected"
 DISCONNECTED: Final = "camera.disconnected"
 STATUS_CHANGE: Final = "camera.status_change"
 
-#: Where only the status is known, because changes were lost.
+#: The event to report where changes were lost, so that only the status is known.
 _EVENTS: Final[Mapping[Status, str]] = {
     Status.CONNECTED: CONNECTED,
     Status.DISCONNECTED: DISCONNECTED,
@@ -54,22 +56,22 @@ async def run(
     cameras: Callable[[], Iterable[Camera]],
     now: Callable[[], float],
 ) -> None:
-    """Tell of every change; runs for ever. `now` gives Unix seconds.
+    """Notify sessions of every change; runs until cancelled. `now` gives Unix seconds.
 
-    Where changes were lost, tells how every one of `cameras` is at present instead.
+    Where changes were lost, notifies them of the present state of each of `cameras` instead.
     """
     while True:
         news = await changes.receive()
         if isinstance(news, Lagged):
-            _log.warning("lagged")
+            _log.warning("camera_changes_lost")
             found = [(camera, _EVENTS[camera.status]) for camera in cameras()]
         else:
             found = [(as_listed(news), event_of(news))]
         for camera, event in found:
-            tell(camera, event, sessions, conversations, gate, camera_row, now())
+            notify(camera, event, sessions, conversations, gate, camera_row, now())
 
 
-def tell(
+def notify(
     camera: Camera,
     event: str,
     sessions: Iterable[Session],
@@ -78,30 +80,27 @@ def tell(
     camera_row: CameraRow,
     now: float,
 ) -> int:
-    """Tell one event to everybody who may and wants to hear of it; returns to how many. Never waits."""
-    resource = camera_resource(camera)
+    """Notify of one event all sessions that asked for it and may read the camera; returns how many. Never waits."""
     written: dict[tuple[str, View], bytes] = {}
-    told = 0
-    for session in sessions:
-        name = name_for(session, event)
-        conversation = conversations.get(session.id)
-        if name is None or conversation is None or session.only_device not in (None, *camera.names):
-            continue
-        if not gate.judge(session.caller, "camera:read", resource).allowed:
-            continue
+    count = 0
+    topic_of = partial(find_topic, event=event)
+    resource = camera_resource(camera)
+    for session, conversation, topic in find_recipients(
+        sessions, conversations, gate, resource, camera.names, topic_of
+    ):
         key = (session.peer.host, conversation.view)
         params = written.get(key)
         if params is None:
             params = written[key] = write(camera_row(camera, session.peer.host), conversation.view, now)
-        conversation.push(jsonrpc.notification(name, params))
-        told += 1
-    return told
+        conversation.push(jsonrpc.notification(topic, params))
+        count += 1
+    return count
 
 
 def as_listed(change: CameraChanged) -> Camera:
-    """The camera under the names by which it was listed: an unplugged one still has its device file here.
+    """The camera with the names that it was listed with: an unplugged one still has its device file here.
 
-    Clients of v1 key their table by it, and would otherwise look in vain for the row that has changed.
+    v1 clients find the row that has changed by it.
     """
     camera, before = change.camera, change.previous
     if camera.node is None and before is not None and before.node is not None:
@@ -110,7 +109,7 @@ def as_listed(change: CameraChanged) -> Camera:
 
 
 def event_of(change: CameraChanged) -> str:
-    """The event's own name. One seen for the first time is connected, or its status has changed."""
+    """The name of the event. A camera that is seen for the first time is connected, or its status has changed."""
     status, before = change.camera.status, change.previous.status if change.previous else None
     if status is Status.CONNECTED and before is not Status.CONNECTED:
         return CONNECTED
@@ -119,15 +118,9 @@ def event_of(change: CameraChanged) -> str:
     return STATUS_CHANGE
 
 
-def name_for(session: Session, event: str) -> str | None:
-    """Under which name a session hears of an event; None if it did not ask for it (contract C-22)."""
-    topics = session.topics
-    if session.caller is None:
-        return None
-    if session.pushed or UPDATE in topics:
-        return UPDATE
-    # Every coming and going is a change of status too.
-    return next((name for name in (event, STATUS_CHANGE) if name in topics), None)
+def find_topic(session: Session, event: str) -> str | None:
+    """The name under which a session is notified of an event; each event is a change of status too."""
+    return choose_topic(session, UPDATE, event, STATUS_CHANGE)
 
 
 def write(row: msgspec.Struct, view: View, now: float) -> bytes:
