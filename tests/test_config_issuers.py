@@ -198,6 +198,6 @@ def test_a_word_that_the_ceiling_makes_less_of_is_told(
     told = Shell(monkeypatch, capsys, tmp_path).run("config", "check")
     assert told.code == 0
     assert told.err.splitlines() == [
-        f"warning: auth.issuers.company.roles: {word!r} gives no more than auth.issuers.company.ceiling, viewer"
+        f"warning: auth.issuers.company.roles: {word!r} is limited to viewer by auth.issuers.company.ceiling"
         for word in ("boss", "staff")
     ]

@@ -171,7 +171,7 @@ def test_the_check_of_settings_tells_what_is_restricted(
     shell = Shell(monkeypatch, capsys, folder)
     (folder / "90.toml").write_text("[listen.policy.tokens]\npaths = ['/jwks-path', '/a*']\n")
     said = shell.run("config", "check")
-    assert said.out == "listen.tokens shows /jwks-path, /a* to 0.0.0.0/0, ::/0\nthe settings are good\n"
+    assert said.out == "listen.tokens serves /jwks-path, /a* to 0.0.0.0/0, ::/0\nthe settings are valid\n"
     found = shell.run("config", "check", "--json").json["policies"]
     assert found == {"tokens": {"paths": ["/jwks-path", "/a*"], "networks": list(EVERYWHERE)}}
 
@@ -181,10 +181,10 @@ def test_the_check_of_settings_tells_what_is_restricted(
     [
         (
             ["/jwks-path", "/api/token*"],
-            "listen.policy.tokens.paths: '/api/token*' also shows /api/tokens, /api/tokens/usage, "
+            "listen.policy.tokens.paths: '/api/token*' also allows /api/tokens, /api/tokens/usage, "
             "/api/tokens/validate; '/api/token' and '/api/token/*' do not",
         ),
-        (["/health*"], "also shows /healthz"),
+        (["/health*"], "also allows /healthz"),
         (
             [
                 "/api/token",

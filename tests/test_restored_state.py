@@ -119,7 +119,7 @@ async def test_what_was_revoked_stays_out_when_somebody_puts_an_older_file_in_pl
     assert "local:" in next(line for line in box.log.read_text().splitlines() if "restored database confirmed" in line)
     assert (await status(box))["status"] == "ready"
     assert (await box.request("GET", "/.well-known/jwks.json"))[0] == 200
-    assert "nothing waits" in await run(box, "trust", "confirm-restore")
+    assert "no restored database" in await run(box, "trust", "confirm-restore")
     box.kill()
     await box.start()
     assert await box.lets_in(kept["api_key"])
@@ -230,7 +230,7 @@ async def test_a_trust_database_that_vanished_stops_the_start_until_somebody_beg
     printed = await run(box, "serve", code=1)
     assert "is missing or empty, and there was one" in printed
     assert "edged trust begin-anew" in printed
-    assert "begun anew" in await run(box, "trust", "begin-anew", "--yes")
+    assert "the trust database is empty" in await run(box, "trust", "begin-anew", "--yes")
     await box.start()
     assert not await box.lets_in(token), "nobody knows any more that it was revoked, and it is refused all the same"
     async with box.admin() as admin:

@@ -242,7 +242,7 @@ def test_a_lost_wrapping_key_is_no_end(
             return await bench.sign(seconds=48 * HOUR)
 
     text = trio.run(make)
-    assert "2 signing keys given up" in shell.run("signing-key", "abandon").out
+    assert "2 private keys deleted" in shell.run("signing-key", "abandon").out
     assert shell.run("signing-key", "abandon", "--json").json == {"given_up": 0}
     assert "nothing was done" in shell.run("signing-key", "abandon").out
 

@@ -10,7 +10,7 @@ from edged.cli.asking import ask
 from edged.cli.cameras import show_item
 from edged.cli.options import paged, talks
 from edged.cli.output import show_fields, show_json, show_page
-from edged.cli.params import option
+from edged.cli.params import kind, option
 
 _COLUMNS: Final = ("filename", "device", "created_time", "file_size")
 
@@ -68,7 +68,7 @@ def show_disk(**where: Any) -> None:
 
 
 @storage.command()
-@click.argument("policy_type", type=click.Choice(["age", "size", "manual"]))
+@click.argument("policy_type", type=kind("set_retention_policy", "policy_type"))
 @click.option("--enabled/--disabled", default=True, help="Disabled: recordings are deleted only for lack of space.")
 @option("set_retention_policy", "max_age_days", metavar="DAYS", help="With age: delete older recordings.")
 @option("set_retention_policy", "max_size_gb", metavar="GB", help="With size: delete the oldest above this size.")

@@ -250,7 +250,7 @@ async def _hash(call: OperationCall, password: str, name: str) -> str:
 def _own_name(call: OperationCall) -> str:
     caller = call.session.caller
     if caller is None or caller.epoch is None:
-        raise InvalidParams("whose password?", hint="give name; only a login of one's own goes without")
+        raise InvalidParams("name is required", hint="only a caller who has logged in with a password may omit it")
     return caller.subject
 
 

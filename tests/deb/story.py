@@ -237,7 +237,7 @@ def claimed() -> str:
     shown = console()
     expect(text in shown and "sudo edged claim" in shown, shown)
     said = run("sh", "-c", command)
-    expect("boss is the administrator now" in said and not code.exists(), said)
+    expect("boss is an administrator now" in said and not code.exists(), said)
     shown = console()
     expect(text not in shown and "edged" not in shown, shown)
     (answer,) = visited(("login", {"username": "boss", "password": password}))
