@@ -20,7 +20,7 @@ from edged.config.model import Config
 from edged.daemon.access import access_tasks, build_access
 from edged.daemon.cameras import build_cameras
 from edged.daemon.databases import open_databases
-from edged.daemon.follow import client_tasks, media_tasks, subscribed
+from edged.daemon.follow import client_tasks, media_tasks, recording_tasks, subscribed
 from edged.daemon.gauges import watch
 from edged.daemon.listeners import open_listeners, serving
 from edged.daemon.media import build_media, removed_at_end
@@ -117,6 +117,7 @@ async def run(
                 started_tasks(media.mediamtx.run, partial(media.paths.run, media.mediamtx), media.viewers.run),
                 tasks(*media_tasks(feeds, access, cameras, media, metrics)),
                 started_tasks(recordings.run),
+                tasks(*recording_tasks(feeds, cameras, recordings)),
                 tasks(*client_tasks(feeds, access, cameras, media, recordings, services.sessions, rpc)),
                 serving(open_listeners(config.listen), Handlers(app, rpc.open), config, metrics) as server,
             ):

@@ -28,8 +28,8 @@ from edged.credentials import tokens
 from edged.credentials.callers import ApiKey, Caller, Peer
 from edged.credentials.claims import read_caller
 from edged.errors import EdgedError, Refused
+from edged.library.active_recordings import ActiveRecording
 from edged.library.recording_index import Measured
-from edged.library.recordings import ActiveRecording
 from edged.operations.caller_sessions import Session
 from edged.operations.services import Services
 from edged.store.recordings import RecordingRecord
@@ -280,9 +280,6 @@ class KeptRecordings:
     async def sums(self) -> dict[str, tuple[int, int]]:
         await trio.lowlevel.checkpoint()
         return {"camera0": (1, 1)}
-
-    def find_active(self, _camera: str) -> ActiveRecording | None:
-        return None
 
     async def start(self, _camera: str, **_: Any) -> RecordingRecord:
         await trio.lowlevel.checkpoint()

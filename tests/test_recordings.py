@@ -11,12 +11,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from daemon_helpers import Conversation, RunningDaemon, make_config, running_daemon
 from patience import fail_after
 
 from edged.config.model import Config
+from edged.library import active_recordings
 from edged.mediamtx import settings
 
 pytestmark = [pytest.mark.mediamtx, pytest.mark.ffmpeg, pytest.mark.slow]
@@ -202,3 +204,44 @@ async def test_an_index_that_was_lost_is_made_anew_from_the_files(tmp_path: Path
             while (listed := (await admin.call("list_recordings"))["files"][0])["file_size"] == 0:
                 await trio.sleep(0.1)
             assert (listed["file_size"], listed["duration"]) == (ended["file_size"], pytest.approx(ended["duration"]))
+
+
+async def test_a_camera_that_is_always_recorded_has_one_recording_an_hour_without_a_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours of six seconds; beside them somebody records for a while."""
+    monkeypatch.setattr(active_recordings, "HOUR_SECONDS", 6.0)
+    config = make_config(tmp_path, cameras=1, mediamtx=True)
+    (camera,) = config.camera
+    config = msgspec.structs.replace(config, camera=(msgspec.structs.replace(camera, record="always"),))
+    with fail_after(80):
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            _, key = await daemon.create_key()
+            await until_active(admin)
+            assert (await admin.ask("stop_recording", device="camera0"))["error"]["code"] == -32020
+            begun = await admin.call("start_recording", device="camera0", filename="visit")
+            assert (await admin.call("get_recording_status", device="camera0"))["filename"] == "visit.mp4"
+            await trio.sleep(8)
+            ended = await admin.call("stop_recording", device="camera0")
+            assert ended["recording_id"] == begun["recording_id"]
+            while len([item for item in await listed(admin) if item["status"] == "STOPPED"]) < 4:
+                await trio.sleep(0.2)
+            assert len(list((config.recording.folder / "open").rglob("*.mp4"))) == 1
+            assert len(list((config.recording.folder / "camera0").rglob("*.mp4"))) == 0
+    async with running_daemon(tmp_path, config=make_config(tmp_path, cameras=0)) as daemon, daemon.local() as admin:
+        found = await listed(admin)
+        while any(item["file_size"] == 0 for item in found):
+            await trio.sleep(0.1)
+            found = await listed(admin)
+        _, key = await daemon.create_key()
+        full = [item for item in found if item["filename"] != "visit.mp4" and item["duration"] > 5.5]
+        assert len(full) >= 2
+        assert all(item["gaps"] == 0 for item in found)
+        for item in (*full[:2], *(item for item in found if item["filename"] == "visit.mp4")):
+            file = await fetch(daemon, key, item["filename"], tmp_path)
+            # It begins with a key frame, which are two seconds apart.
+            assert item["duration"] - 1 < probe(file) < item["duration"] + 3.5
+
+
+async def listed(client: Conversation) -> list[dict[str, Any]]:
+    return (await client.call("list_recordings"))["files"]

@@ -326,6 +326,7 @@ def _usb_camera(slot: Slot, node: Node, found: Probe | None, problem: str, setti
         status=Status.CONNECTED if found else Status.ERROR,
         node=node.node,
         always_on=wanted.mode == "always",
+        record_always=wanted.record == "always",
         pixel_format=mode.pixel_format if mode else "",
         width=mode.width if mode else wanted.width,
         height=mode.height if mode else wanted.height,

@@ -151,6 +151,7 @@ class FixedCameras:
             status=self._status(one),
             url=_url(one),
             always_on=one.always_on,
+            record_always=one.settings.record == "always",
             # A network camera's stream is what the camera makes it: nothing is known of it until it has been seen.
             width=0 if one.kind == "rtsp" else one.settings.width,
             height=0 if one.kind == "rtsp" else one.settings.height,

@@ -46,6 +46,7 @@ class Camera:
     node: str | None = None
     url: str | None = None
     always_on: bool = False
+    record_always: bool = False
     pixel_format: str = ""
     width: int = 640
     height: int = 480

@@ -22,6 +22,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option("--path", help="Name of the stream in URLs, as in rtsp://HOST:8554/entrance."),
     click.option("--id", help="Permanent identifier that lets the camera be recognised when its source changes."),
     option("add_camera", "mode", help="Stream while there is a viewer (on_demand), or always."),
+    option("add_camera", "record", help="Record when asked (manual), or always."),
     click.option("--size", metavar="WIDTHxHEIGHT", help="Picture size, if edged encodes."),
     option("add_camera", "rate", help="Frames per second."),
     option("add_camera", "bitrate", help="Bits per second."),
@@ -37,7 +38,7 @@ def _describes(command: F) -> F:
 
     @wraps(command)
     def run(*, user: str | None, password_stdin: bool, **given: Any) -> Any:
-        names = ("path", "id", "mode", "size", "rate", "bitrate", "encoder", "rtsp_transport")
+        names = ("path", "id", "mode", "record", "size", "rate", "bitrate", "encoder", "rtsp_transport")
         settings = {name: given.pop(name) for name in names}
         return command(settings=settings, login=(user, password_stdin), **given)
 

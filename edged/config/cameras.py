@@ -34,6 +34,10 @@ class CameraSettings(Section, frozen=True, kw_only=True):
         Literal["on_demand", "always"],
         Meta(description="When to stream: on_demand (while there is a viewer) or always."),
     ] = "on_demand"
+    record: Annotated[
+        Literal["manual", "always"],
+        Meta(description="When to record: manual (when a client asks for it), or always, in one recording an hour."),
+    ] = "manual"
     size: Annotated[
         str, Meta(description="Picture size, WIDTHxHEIGHT; the nearest size that the camera supports is used.")
     ] = "640x480"

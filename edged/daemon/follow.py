@@ -22,6 +22,7 @@ from edged.operations.caller_sessions import Sessions
 from edged.operations.listings import CameraRow, row
 from edged.reactions import cameras as camera_reactions
 from edged.reactions import mediamtx as mediamtx_reactions
+from edged.reactions import recordings as recording_reactions
 from edged.reactions import revocations
 from edged.reactions import viewers as viewer_reactions
 from edged.rpc import camera_notifications, recording_notifications
@@ -33,6 +34,7 @@ class Feeds(msgspec.Struct, frozen=True):
 
     cameras_for_media: Reader[CameraChanged]
     cameras_for_clients: Reader[CameraChanged]
+    cameras_for_recordings: Reader[CameraChanged]
     recordings_for_clients: Reader[RecordingChanged]
     endings: Reader[Ended]
     media_states: Reader[ServerState]
@@ -45,12 +47,13 @@ def subscribed(access: Access, cameras: Registry, media: Media, recordings: Reco
     with (
         cameras.changes.subscribe() as for_media,
         cameras.changes.subscribe() as for_clients,
+        cameras.changes.subscribe() as for_recordings,
         recordings.changes.subscribe() as recorded,
         access.admissions.endings.subscribe() as endings,
         media.mediamtx.states.subscribe() as states,
         media.conditions.changes.subscribe() as sources,
     ):
-        yield Feeds(for_media, for_clients, recorded, endings, states, sources)
+        yield Feeds(for_media, for_clients, for_recordings, recorded, endings, states, sources)
 
 
 def media_tasks(feeds: Feeds, access: Access, cameras: Registry, media: Media, metrics: Metrics) -> tuple[Task, ...]:
@@ -69,6 +72,11 @@ def media_tasks(feeds: Feeds, access: Access, cameras: Registry, media: Media, m
         partial(revocations.follow, feeds.endings, admissions, media.viewers, access.clock.monotonic),
         partial(viewer_reactions.follow, admissions, media.viewers),
     )  # fmt: skip
+
+
+def recording_tasks(feeds: Feeds, cameras: Registry, recordings: Recordings) -> tuple[Task, ...]:
+    """What follows for recordings from cameras."""
+    return (partial(recording_reactions.follow, feeds.cameras_for_recordings, cameras, recordings),)
 
 
 def client_tasks(

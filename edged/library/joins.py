@@ -7,9 +7,11 @@ a caller reaches its arguments, and it may open nothing but its input.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -19,16 +21,29 @@ import trio
 
 from edged.children import Child, Spawn
 from edged.errors import DependencyFailed, InvalidState, StorageFull, StoreFailed
-from edged.library.fmp4 import NotASegment, read_codecs, read_segment, shift_part
+from edged.library.fmp4 import NotASegment, Part, read_codecs, read_segment, shift_part
 from edged.library.recording_files import JOINED, RecordingFiles
 from edged.library.recording_index import Measured
+from edged.store.recordings import RecordingRecord
+from edged.store.segments import SegmentRow
 
 #: Seconds that one join may take, and bytes of ffmpeg's complaints that are kept.
 LONGEST_SECONDS: Final = 600.0
 _LONGEST_COMPLAINT: Final = 2000
 #: ffmpeg's name of each format.
 _MUXERS: Final = {"fmp4": "mp4", "mp4": "mp4", "mkv": "matroska"}
+#: Seconds that a recorder may need to be switched on and off.
+_SLACK: Final = 5.0
 _log = structlog.get_logger("recordings")
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What of a segment belongs to a recording: from `begin` to `end`, seconds from the segment's begin."""
+
+    path: Path
+    begin: float
+    end: float
 
 
 class Joins:
@@ -51,7 +66,7 @@ class Joins:
             raise InvalidState(f"{record.filename} is being recorded", hint="stop_recording first")
         if not measured.files:
             raise InvalidState(f"{record.filename} has no bytes", hint="its camera gave no picture meanwhile")
-        if len(measured.files) == 1 and record.format == "fmp4":
+        if len(measured.files) == 1 and record.format == "fmp4" and _is_inside(measured.files[0], record):
             return self._files.find(measured.files[0].file)
         target = self._files.root / JOINED / f"{record.recording_id}{Path(record.filename).suffix}"
         async with self._one:
@@ -73,6 +88,10 @@ class Joins:
         finally:
             part.unlink(missing_ok=True)
 
+    def _cut(self, row: SegmentRow, record: RecordingRecord) -> _Piece:
+        end = math.inf if record.ended is None or _is_inside(row, record) else record.ended - row.began
+        return _Piece(self._files.find(row.file), max(0.0, record.began - row.began), end)
+
     async def _convert(self, measured: Measured, part: Path) -> None:
         muxer = _MUXERS[measured.record.format]
         front = ["-movflags", "+faststart"] if muxer == "mp4" else []
@@ -88,13 +107,13 @@ class Joins:
             raise
         finally:
             os.close(reading)
-        paths = [self._files.find(row.file) for row in measured.files]
+        pieces = [self._cut(row, measured.record) for row in measured.files]
         complaint = bytearray()
         with trio.move_on_after(LONGEST_SECONDS) as limit:
             async with child, trio.open_nursery() as nursery:
                 nursery.start_soon(_listen, child, complaint)
                 # The thread ends when ffmpeg has: nobody reads the pipe then.
-                await trio.to_thread.run_sync(_feed, paths, writing)
+                await trio.to_thread.run_sync(_feed, pieces, writing)
                 code = await child.wait()
         if limit.cancelled_caught:
             raise DependencyFailed(f"ffmpeg took longer than {LONGEST_SECONDS:g} s to join the recording")
@@ -118,14 +137,26 @@ async def _listen(child: Child, complaint: bytearray) -> None:
         complaint += data[: _LONGEST_COMPLAINT - len(complaint)]
 
 
-def _feed(paths: Sequence[Path], writing: int) -> None:
-    """One fragmented MP4 of several segments into a pipe. Raises InvalidState, OSError of a segment."""
-    codecs, begin, number = b"", Fraction(0), 0
+def _is_inside(row: SegmentRow, record: RecordingRecord) -> bool:
+    """Whether a whole segment belongs to a recording, as far as the recorder can be switched exactly."""
+    return row.began >= record.began - _SLACK and (record.ended is None or row.ended <= record.ended + _SLACK)
+
+
+def _feed(pieces: Sequence[_Piece], writing: int) -> None:
+    """One fragmented MP4 of several segments into a pipe. Raises InvalidState, OSError of a segment.
+
+    A piece begins with the part that holds the last key frame before its begin: ffmpeg leaves out what comes before a
+    key frame.
+    """
+    codecs, position, number = b"", Fraction(0), 0
     with os.fdopen(writing, "wb") as pipe, suppress(BrokenPipeError):
-        for path in paths:
-            with path.open("rb") as file:
+        for piece in pieces:
+            with piece.path.open("rb") as file:
                 try:
                     segment = read_segment(file)
+                    parts = choose_parts(segment.parts, piece.begin, piece.end)
+                    if not parts:
+                        continue
                     file.seek(0)
                     header = file.read(segment.header_size)
                     if not codecs:
@@ -135,10 +166,20 @@ def _feed(paths: Sequence[Path], writing: int) -> None:
                         raise InvalidState(
                             "the camera's picture changed its format during the recording: it cannot be one file"
                         )
-                    for part in segment.parts:
+                    for part in parts:
                         file.seek(part.offset)
-                        pipe.write(shift_part(file.read(part.size), segment.tracks, begin, number))
+                        data = file.read(part.size)
+                        pipe.write(shift_part(data, segment.tracks, position - parts[0].begin, number))
                         number += 1
                 except NotASegment as problem:
                     raise InvalidState(f"a file of the recording is damaged: {problem}") from problem
-            begin += segment.duration
+            position += parts[-1].end - parts[0].begin
+
+
+def choose_parts(parts: Sequence[Part], begin: float, end: float) -> Sequence[Part]:
+    """The parts from the last key frame at or before `begin` until `end`, seconds from the segment's begin."""
+    first = 0
+    for index, part in enumerate(parts):
+        if any(key <= begin for key in part.keys):
+            first = index
+    return [part for part in parts[first:] if part.begin < end]

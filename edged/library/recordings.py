@@ -12,12 +12,11 @@ indexes them, and keeps the encoders awake.
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 import msgspec
 import structlog
@@ -26,6 +25,15 @@ import trio
 from edged.clock import Clock
 from edged.errors import EdgedError, InvalidParams, InvalidState, StorageFull, StoreFailed
 from edged.feeds import Feed
+from edged.library.active_recordings import (
+    ALWAYS,
+    HOUR_SECONDS,
+    ActiveRecording,
+    ActiveRecordings,
+    Status,
+    end_of_hour,
+    new_id,
+)
 from edged.library.joins import Joins
 from edged.library.recording_files import Look
 from edged.library.recording_index import Measured, RecordingIndex
@@ -38,17 +46,15 @@ from edged.store.database import Database
 from edged.store.recordings import Format, RecordingRecord
 from edged.store.retention import RetentionSetting
 
-#: Seconds between two looks, between two fdatasyncs of files being written, and between two sweeps of retention.
+#: Seconds between two looks, between two fdatasyncs of files being written, and between two sweeps of retention; and
+#: that `stop` waits for the last file to be closed.
 LOOK_SECONDS: Final = 1.0
 SYNC_SECONDS: Final = 5.0
 SWEEP_SECONDS: Final = 15.0
-#: Seconds that `stop` waits for the last file to be closed.
 CLOSE_SECONDS: Final = 5.0
 #: Longest recording that can be asked for, seconds.
 LONGEST_SECONDS: Final = 7 * 86400
 _log = structlog.get_logger("recordings")
-
-Status: TypeAlias = Literal["STARTING", "RECORDING", "STOPPED", "ERROR"]
 
 
 class Recorders(Protocol):
@@ -75,15 +81,6 @@ class RecordingChanged:
     size: int = 0
 
 
-@dataclass(slots=True)
-class ActiveRecording:
-    """A recording that runs; `written` bytes of the file that is being written."""
-
-    record: RecordingRecord
-    status: Status = "STARTING"
-    written: int = 0
-
-
 class Recordings:
     """All recordings. `run` must be running for anything to be recorded."""
 
@@ -97,30 +94,36 @@ class Recordings:
         self.sweep = sweep
         self._trust, self._clock, self._recorders = trust, clock, recorders
         self.changes: Feed[RecordingChanged] = Feed()
-        self._active: dict[str, ActiveRecording] = {}
+        self._active = ActiveRecordings()
+        #: Cameras that are always recorded; None until they are known.
+        self._always: frozenset[str] | None = None
         self._stirred = trio.Event()
         self._looked = trio.Event()
+        #: When the last hour of a camera ended.
+        self._hour_ended: dict[str, float] = {}
         self._synced_at = -math.inf
         self._nursery: trio.Nursery | None = None
 
     def load(self) -> None:
         """Take up the recordings that an earlier run left running: they go on."""
         for record in self._trust.read_now(rows.load_running):
-            self._active[record.camera] = ActiveRecording(record)
+            self._active.add(ActiveRecording(record))
         if (setting := self._trust.read_now(retention.load)) is not None:
             self.sweep.policy = merge(self.sweep.policy, setting)
         self._switch()
+
+    def set_always(self, cameras: Collection[str]) -> None:
+        """From here on these cameras are always recorded, and no others. Returns at once."""
+        if self._always != frozenset(cameras):
+            self._always = frozenset(cameras)
+            self._switch()
 
     # What callers ask -----------------------------------------------------------------------------------------------
 
     @property
     def active(self) -> Mapping[str, ActiveRecording]:
-        """The recordings that run, by camera."""
-        return self._active
-
-    def find_active(self, camera: str) -> ActiveRecording | None:
-        """The recording of a camera that runs."""
-        return self._active.get(camera)
+        """The recordings that run, by camera: where two do, the one that was asked for."""
+        return self._active.by_camera
 
     async def start(
         self, camera: str, *, filename: str | None, form: Format, seconds: float | None, made_by: str
@@ -132,7 +135,7 @@ class Recordings:
         """
         if seconds is not None and not 0 < seconds <= LONGEST_SECONDS:
             raise InvalidParams(f"duration must be more than 0 and at most {LONGEST_SECONDS} seconds", field="duration")
-        if (other := self._active.get(camera)) is not None:
+        if (other := self._active.find_asked(camera)) is not None:
             raise InvalidState(
                 f"{camera} is being recorded already", hint="stop_recording ends it", resource="recording",
                 filename=other.record.filename,
@@ -140,28 +143,34 @@ class Recordings:
         if self.sweep.is_full:
             raise StorageFull("the disk for recordings is full", hint="delete recordings, or add space")
         now = self._clock.now()
-        record = RecordingRecord(
-            recording_id=f"rec_{secrets.token_hex(8)}",
-            filename=complete_name(filename, camera, form, now),
-            camera=camera,
-            format=form,
-            began=now,
-            until=None if seconds is None else now + seconds,
-            made_by=made_by,
+        return await self._begin(
+            RecordingRecord(
+                recording_id=new_id(),
+                filename=complete_name(filename, camera, form, now),
+                camera=camera,
+                format=form,
+                began=now,
+                until=None if seconds is None else now + seconds,
+                made_by=made_by,
+            )
         )
-        active = self._active[camera] = ActiveRecording(record)
+
+    async def _begin(self, record: RecordingRecord) -> RecordingRecord:
+        """Make it durable, then record. Raises InvalidState, StoreFailed."""
+        active = ActiveRecording(record)
+        self._active.add(active)
         try:
             # What is durable must be known here, too: whoever asked may hang up, but not in between.
             with trio.CancelScope(shield=True):
                 await self.index.prepare()
                 active.record = record = await self._trust.write(partial(insert_named, record=record))
         except OSError as problem:
-            del self._active[camera]
+            self._active.remove(active)
             raise StoreFailed(f"nothing can be recorded: {problem.strerror}", hint="see recording.folder") from problem
         except BaseException:
-            del self._active[camera]
+            self._active.remove(active)
             raise
-        _log.info("recording_started", camera=camera, recording=record.recording_id, by=made_by)
+        _log.info("recording_started", camera=record.camera, recording=record.recording_id, by=record.made_by)
         self._switch()
         self.changes.publish(RecordingChanged(record, active.status))
         return record
@@ -171,9 +180,10 @@ class Recordings:
 
         Raises InvalidState if it is not being recorded, StoreFailed.
         """
-        active = self._active.get(camera)
+        active = self._active.find_asked(camera)
         if active is None:
-            raise InvalidState(f"{camera} is not being recorded", hint="start_recording begins it")
+            hint = "its settings record it always" if self._active.find_hour(camera) else "start_recording begins it"
+            raise InvalidState(f"nobody has asked for a recording of {camera}", hint=hint)
         record = await self._end(active, self._clock.now(), "stopped")
         return await self._finish(record)
 
@@ -250,7 +260,7 @@ class Recordings:
             while True:
                 self._stirred = trio.Event()
                 is_writing = await self._look()
-                with trio.move_on_after(LOOK_SECONDS if self._active or is_writing else math.inf):
+                with trio.move_on_after(LOOK_SECONDS if self.active or self._always or is_writing else math.inf):
                     await self._stirred.wait()
 
     async def _sweep(self) -> None:
@@ -260,7 +270,7 @@ class Recordings:
             if self.sweep.is_full != was_full:
                 self._switch()
                 problem = "the disk for recordings is full" if self.sweep.is_full else ""
-                for active in self._active.values():
+                for active in self._active:
                     self._enter(active, "ERROR" if problem else "STARTING", problem)
             await trio.sleep(SWEEP_SECONDS)
 
@@ -275,18 +285,40 @@ class Recordings:
             _log.warning("recordings_unreadable", problem=problem.strerror)
             look = Look((), ())
         self._note(look)
-        for camera in self._active:
+        for camera in self.active:
             self._recorders.wake(camera)
         now = self._clock.now()
-        for active in tuple(self._active.values()):
+        for active in self._active:
             if active.record.until is not None and now >= active.record.until:
                 await _guard(partial(self._end_due, active, active.record.until))
+        if self._always is not None:
+            await _guard(partial(self._record_hours, self._always))
         self._looked.set()
         self._looked = trio.Event()
         return bool(look.writing)
 
+    async def _record_hours(self, always: Collection[str]) -> None:
+        """One recording for each hour of each camera that is always recorded. The recorder goes on in between."""
+        for active in self._active:
+            if active.record.reason == ALWAYS and active.record.camera not in always:
+                await self._end_due(active, self._clock.now())
+        for camera in always:
+            if self._active.find_hour(camera) is None:
+                began = self._clock.now()
+                ended = self._hour_ended.pop(camera, began)
+                # Without a gap to the hour before, if that has just ended.
+                began = ended if 0 <= began - ended < HOUR_SECONDS else began
+                await self._begin(
+                    RecordingRecord(
+                        recording_id=new_id(), filename=complete_name(None, camera, "fmp4", began), camera=camera,
+                        format="fmp4", began=began, until=end_of_hour(began), reason=ALWAYS, made_by="settings",
+                    )
+                )  # fmt: skip
+
     async def _end_due(self, active: ActiveRecording, at: float) -> None:
         record = await self._end(active, at, "duration")
+        if record.reason == ALWAYS:
+            self._hour_ended[record.camera] = at
         # This task is the one that sees the last file closed.
         assert self._nursery is not None, "run calls it"
         self._nursery.start_soon(_guard, partial(self._finish, record))
@@ -295,7 +327,7 @@ class Recordings:
         """Wait until the last file is closed, then tell. There is no checkpoint between that and the return: whoever
         stopped it has the reply before the notification."""
         with trio.move_on_after(CLOSE_SECONDS):
-            while await self.index.has_open(record.camera) and record.camera not in self._active:
+            while await self.index.has_open(record.camera) and not self._is_recorded(record.camera):
                 await self._wait_look()
         measured = await self.measure(record)
         self.changes.publish(RecordingChanged(record, "STOPPED", "", measured.duration, measured.size))
@@ -307,7 +339,8 @@ class Recordings:
         for file in look.writing:
             sizes[file.camera] = sizes.get(file.camera, 0) + file.size
         fresh = {row.camera for row in look.closed}
-        for camera, active in self._active.items():
+        for active in self._active:
+            camera = active.record.camera
             active.written = sizes.get(camera, 0)
             if active.status != "RECORDING" and (active.written or camera in fresh) and not self.sweep.is_full:
                 self._enter(active, "RECORDING")
@@ -321,8 +354,8 @@ class Recordings:
         record = replace(active.record, ended=max(active.record.began, at))
         with trio.CancelScope(shield=True):
             await self._trust.write(partial(rows.end, recording_id=record.recording_id, at=at))
-        if self._active.get(record.camera) is active:
-            del self._active[record.camera]
+        if self._active.has(active):
+            self._active.remove(active)
             self._switch()
             _log.info("recording_stopped", camera=record.camera, recording=record.recording_id, reason=reason)
         return record
@@ -334,17 +367,21 @@ class Recordings:
         self._stirred.set()
         await self._looked.wait()
 
+    def _is_recorded(self, camera: str) -> bool:
+        return camera in self.active or camera in (self._always or ())
+
     def _switch(self) -> None:
         """Have the recorders record what is to be recorded."""
-        self._recorders.set_recorded(() if self.sweep.is_full else tuple(self._active))
-        for camera in self._active:
+        self._recorders.set_recorded(() if self.sweep.is_full else {*self.active, *(self._always or ())})
+        for camera in self.active:
             self._recorders.wake(camera)
         self._stirred.set()
 
     def _with_open(self, measured: Measured) -> Measured:
         """With the bytes of the file that is being written."""
-        active = self._active.get(measured.record.camera)
-        if active is None or active.record.recording_id != measured.record.recording_id:
+        name = measured.record.recording_id
+        active = next((active for active in self._active if active.record.recording_id == name), None)
+        if active is None:
             return measured
         elapsed = max(0.0, self._clock.now() - measured.record.began) if active.status == "RECORDING" else 0.0
         return replace(measured, size=measured.size + active.written, duration=max(measured.duration, elapsed))

@@ -26,6 +26,7 @@ _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 _Source = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 _Optional = Annotated[str, msgspec.Meta(max_length=64)]
 _Mode = Literal["on_demand", "always"]
+_Record = Literal["manual", "always"]
 _log = structlog.get_logger("cameras")
 
 
@@ -35,6 +36,7 @@ class CameraMembers(msgspec.Struct, frozen=True, kw_only=True):
     path: _Optional | UnsetType = UNSET
     id: _Optional | UnsetType = UNSET
     mode: _Mode | UnsetType = UNSET
+    record: _Record | UnsetType = UNSET
     size: _Optional | UnsetType = UNSET
     rate: float | UnsetType = UNSET
     bitrate: int | UnsetType = UNSET
@@ -75,6 +77,7 @@ class AddedCamera(msgspec.Struct, frozen=True):
     path: str
     id: str
     mode: str
+    record: str
     size: str
     rate: float
     bitrate: int
@@ -185,6 +188,7 @@ def _show(call: OperationCall, camera: Camera) -> AddedCamera:
         path=held.path,
         id=held.id,
         mode=held.mode,
+        record=held.record,
         size=held.size,
         rate=held.rate,
         bitrate=held.bitrate,

@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from edged.cameras.model import Camera, Status
 from edged.credentials.callers import Caller
-from edged.library.recordings import ActiveRecording
+from edged.library.active_recordings import ActiveRecording
 from edged.mediamtx.addresses import host_of
 from edged.mediamtx.server_state import ServerState
 

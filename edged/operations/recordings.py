@@ -133,7 +133,7 @@ async def start_recording(call: OperationCall, params: StartRecordingParams) -> 
     record = await call.services.recordings.start(
         call.camera.name, filename=params.filename, form=params.format, seconds=seconds, made_by=caller.who
     )
-    active = call.services.recordings.find_active(call.camera.name)
+    active = call.services.recordings.active.get(call.camera.name)
     status = active.status if active is not None and active.record.recording_id == record.recording_id else "STARTING"
     shown = msgspec.UNSET if seconds is None else seconds
     return RecordingStarted(
@@ -176,7 +176,7 @@ async def stop_recording(call: OperationCall, params: DeviceParams) -> Recording
 @operation("camera:read", on_camera=True, rest=get("/api/cameras/{device}/recording"), counted_as=_COUNTED_AS)
 def get_recording_status(call: OperationCall, params: DeviceParams) -> RecordingState | None:
     """The running recording of a camera; null where there is none."""
-    active = call.services.recordings.find_active(call.camera.name)
+    active = call.services.recordings.active.get(call.camera.name)
     if active is None:
         return None
     record = active.record
