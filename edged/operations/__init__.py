@@ -1,4 +1,4 @@
-"""Everything that can be asked of edged. Beside reactions the only place that uses more than one package below."""
+"""All operations. Beside reactions this is the only package that uses more than one of those below."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from edged.operations.catalogue import Catalogue
 
 
 def metric_labels(catalogue: Catalogue) -> Mapping[str, str]:
-    """Operation → what the metrics count it as."""
+    """Operation → its label in the metrics."""
     return {item.name: item.counted_as for item in catalogue.operations.values()}
 
 

@@ -1,7 +1,6 @@
-"""Adding, changing and removing network cameras while everybody else's streams go on (contract 10.23).
+"""Add, change and remove network cameras; streams of other cameras go on (contract 10.23).
 
-What stands in a settings file is changed there and nowhere else. A source is asked for once and shown without its
-credentials from then on.
+A camera of a settings file is changed in that file only. A source is shown without its credentials.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _log = structlog.get_logger("cameras")
 
 
 class CameraMembers(msgspec.Struct, frozen=True, kw_only=True):
-    """What may be said of a camera besides its name and source, each as in a `[[camera]]` of the settings."""
+    """Settings of a camera besides its name and source, each as in a `[[camera]]` of the settings."""
 
     path: _Optional | UnsetType = UNSET
     id: _Optional | UnsetType = UNSET
@@ -49,7 +48,7 @@ _SETTINGS: Final = ("name", "source", *CameraMembers.__struct_fields__)
 
 
 class AddCameraParams(CameraMembers, frozen=True, kw_only=True):
-    """A camera in the network, each member as in a `[[camera]]` of the settings (etc/defaults.toml says more).
+    """A network camera, each member as in a `[[camera]]` of the settings (etc/defaults.toml).
 
     `source` is an rtsp:// or rtsps:// URL. `path` names its stream, `id` lets it be recognised at another source.
     """
@@ -59,7 +58,7 @@ class AddCameraParams(CameraMembers, frozen=True, kw_only=True):
 
 
 class UpdateCameraParams(CameraMembers, frozen=True, kw_only=True):
-    """What is given changes, the rest stays. The camera stays the same one, also at another source."""
+    """Members that are given change, the others stay. The camera keeps its id, also at another source."""
 
     device: str
     name: _Text | UnsetType = UNSET
@@ -67,7 +66,7 @@ class UpdateCameraParams(CameraMembers, frozen=True, kw_only=True):
 
 
 class AddedCamera(msgspec.Struct, frozen=True):
-    """An added camera as it is described now; `source` without credentials, `stream_name` its path at MediaMTX."""
+    """The settings of an added camera; `source` without credentials, `stream_name` its path at MediaMTX."""
 
     device: str
     camera_id: str
@@ -93,7 +92,8 @@ class RemovedCamera(msgspec.Struct, frozen=True):
 
 @operation("system:admin", rest=create("/api/cameras"), counted_as="added_cameras")
 async def add_camera(call: OperationCall, params: AddCameraParams) -> AddedCamera:
-    """Add a network camera: stored, then shown and streamed, with no restart. Its host is resolved and judged first."""
+    """Add a network camera: stored, then shown and streamed, without a restart. Its host name is resolved and checked
+    first."""
     one = _read({name: value for name in _SETTINGS if (value := getattr(params, name)) is not UNSET})
     camera = await call.services.cameras.describe(one, lambda: _confirm(call))
     _log.info("camera added", camera=camera.name, label=camera.label, **asked_by())
@@ -134,15 +134,13 @@ async def remove_camera(call: OperationCall, params: DeviceParams) -> RemovedCam
 
 
 def _confirm(call: OperationCall) -> None:
-    """Whoever asked must still be allowed to right before the commit: to look a name up takes its time."""
+    """Ask the gate again right before the commit, since resolving a host name takes time."""
     call.services.gate.authorize(call.session.caller, call.operation.capability, call.session.transport)
 
 
 def _find_added(call: OperationCall) -> CameraEntry:
-    """The description of the camera that the call names, if a call has added it.
-
-    Raises InvalidState saying where else it is described.
-    """
+    """The entry of the camera that the call names, if it was added by a call. Raises InvalidState that says where else
+    it is described."""
     camera = call.camera
     one = call.services.cameras.described.get(int(camera.name.removeprefix("camera")))
     if one is not None and one.number is not None:
@@ -162,7 +160,7 @@ def _find_added(call: OperationCall) -> CameraEntry:
 
 
 def _read(values: dict[str, Any], number: int | None = None) -> CameraEntry:
-    """Settings of a network camera, checked. Raises InvalidParams, which never repeats a source."""
+    """Settings of a network camera, checked. Raises InvalidParams, whose text never has the source."""
     try:
         settings = msgspec.convert(values, CameraSettings)
     except msgspec.ValidationError as problem:

@@ -19,13 +19,13 @@ from edged.operations.rights import Grantor
 _LONGEST: Final = 128
 #: Keys of another service that one call takes.
 MOST_IMPORTED: Final = 100
-#: What a guesser would need a lifetime for has at least so many characters; no issuer of keys makes longer ones.
+#: A shorter secret could be guessed; no issuer makes longer ones.
 _SHORTEST_SECRET: Final = 20
 _LONGEST_SECRET: Final = 256
 
 
 class ImportedKey(msgspec.Struct, frozen=True):
-    """A key as another service has kept it; `source_id` is its id there, times ISO 8601."""
+    """A key as another service kept it; `source_id` is its id there, times ISO 8601."""
 
     source_id: Annotated[str, msgspec.Meta(max_length=_LONGEST)]
     key: str
@@ -40,8 +40,8 @@ class ImportKeysParams(msgspec.Struct, frozen=True):
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """What became of one: `imported` under a new `key_id`, `known` already, or `refused`; the `reason` says why, or
-    that what was imported has expired."""
+    """The result for one key: `imported` under a new `key_id`, `known` already, or `refused`. `reason` says why it was
+    refused, or that the imported key has expired."""
 
     source_id: str
     status: Literal["imported", "known", "refused"]
@@ -55,10 +55,10 @@ class ImportReport(msgspec.Struct, frozen=True):
 
 @operation("keys:admin", rest=post("/api/keys/import", source="body"), counted_as="api_keys")
 async def import_keys(call: OperationCall, params: ImportKeysParams) -> ImportReport:
-    """Accept keys that another service has issued, whatever their form, by their SHA-256 (contract S1-33, C-24).
+    """Accept keys that another service issued, in whatever form, by their SHA-256 (contract S1-33, C-24).
 
-    All that can be taken are durable before this answers; their secrets are kept nowhere. One that has expired is taken
-    as it is, so that its secret need be kept nowhere else either, whether the clock is right or not. Again is fine.
+    Imported keys are durable before this answers; their secrets are not stored. Expired keys are imported as well, so
+    that they are known as expired and their secrets can be deleted elsewhere. Idempotent.
     """
     report: dict[int, Imported] = {}
     taken: dict[int, ForeignKey] = {}

@@ -1,6 +1,6 @@
-"""API keys: make one, and give one a new secret (contract 5.1, 10.1).
+"""API keys: create one, and replace its secret (contract 5.1, 10.1).
 
-The secret stands in the reply that made it and nowhere else.
+Only the reply that creates a secret contains it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _DAY: Final = 86400.0
 class CreateKeyParams(msgspec.Struct, frozen=True):
     """`expires_at` ISO 8601 or `expires_in_days`; neither means no end. `permissions` narrow the role.
 
-    `streams` names the streams; without it they are those of the cameras that the key may see. `owner` is a user, more
-    than whom the key can never do; without it whoever makes it, if a user's login or key does; null: nobody.
+    `streams` names the streams; without it they are those of the cameras that the key may see. `owner` is a user whose
+    rights limit the key; absent: the user by whose login or key it is created, if any; null: nobody.
     """
 
     name: Name
@@ -42,8 +42,8 @@ class CreateKeyParams(msgspec.Struct, frozen=True):
 
 
 class NewKey(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The only reply that ever holds this secret. `effective_permissions` is what the key may do now, where that is not
-    all that its role may; `without_effect` words of its rights that give nothing."""
+    """The only reply with this secret. `effective_permissions` is what the key may do now, absent where that is all
+    that its role may; `without_effect` are permissions and cameras that have no effect."""
 
     key_id: str
     api_key: str
@@ -58,7 +58,7 @@ class NewKey(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @operation("keys:admin", rest=create("/api/keys", root_may=True), counted_as="api_keys")
 async def create_key(call: OperationCall, params: CreateKeyParams) -> NewKey:
-    """Make an API key. It is durable before this answers."""
+    """Create an API key. It is durable before this answers."""
     params = resolve_rights(params, call.services.cameras)
     streams = read_streams(params.streams)
     refuse = partial(Grantor(call).refuse_widening, params.role, params.permissions, params.camera_access, streams)
@@ -88,8 +88,8 @@ async def create_key(call: OperationCall, params: CreateKeyParams) -> NewKey:
 
 
 def _find_owner(call: OperationCall) -> str | None:
-    """Whose a new key is unless they say otherwise: the user by whose login or key it is made (contract 10.18), or who
-    issued the token by which it is made."""
+    """The owner of a new key whose params name none: the user by whose login or key it is created (contract 10.18), or
+    who issued the token by which it is created."""
     caller, ledger = call.session.caller, call.services.ledger
     assert caller is not None, "the gate lets nobody ask this without a caller"
     makers = {Identity.of_key(caller.credential_id)} if caller.method == "api_key" else caller.issued_by
@@ -122,9 +122,9 @@ class RotatedKey(msgspec.Struct, frozen=True):
 
 @operation("self", rest=post("/api/keys/{key_id}/rotate", root_may=True), counted_as="api_keys")
 async def rotate_key(call: OperationCall, params: RotateKeyParams) -> RotatedKey:
-    """Give a key a new secret: any key for an administrator, otherwise only the key that asks, by its newest secret.
+    """Replace the secret of a key: any key with keys:admin, otherwise only the key that calls, by its newest secret.
 
-    One that was replaced, perhaps because it leaked, does not take the key over.
+    A replaced secret, which may have leaked, cannot take the key over.
     """
     authorize_own(call, params.key_id)
     api_keys = call.services.api_keys
@@ -150,6 +150,6 @@ async def rotate_key(call: OperationCall, params: RotateKeyParams) -> RotatedKey
 
 
 def _shown_secret(call: OperationCall) -> Identity:
-    """The identity of the very secret by which an API key came in."""
+    """The identity of the secret by which an API key authenticated."""
     assert call.session.caller is not None, "only a key has a secret to show"
     return next(each for each in call.session.caller.identities if each.kind is Kind.SECRET)

@@ -27,7 +27,7 @@ from edged.operations.rights import Grantor, Role, StreamAccess, read_names, rea
 from edged.operations.services import Services
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
-#: A hundred years; so, too, no nan and nothing infinite.
+#: A hundred years; this also refuses nan and infinity.
 MOST_DAYS: Final = 36500
 Days = Annotated[float, msgspec.Meta(gt=0, le=MOST_DAYS)]
 Status = Literal["active", "expired", "suspended", "revoked"]
@@ -35,7 +35,7 @@ _DAY: Final = 86400.0
 
 
 class ListKeysParams(PageParams, frozen=True, kw_only=True):
-    """Only keys of this role, this status, this owner, or unused for so many days: neither shown nor inside by them."""
+    """Only keys of this role, this status, this owner, or that were not used for so many days."""
 
     role: Role | None = None
     status: Status | None = None
@@ -44,11 +44,13 @@ class ListKeysParams(PageParams, frozen=True, kw_only=True):
 
 
 class KeyItem(msgspec.Struct, frozen=True):
-    """What may be told of a key; times ISO 8601. `effective_permissions` is what it may do now, `without_effect` words
-    of its rights that give nothing. `usage_count` is how often it was shown, `last_used` when it was last,
-    or when somebody was last inside by it, a minute behind at most; None if it never was. What is said of its rights is
-    what it was given: it can do no more of that than its `owner`, and is suspended while they are disabled, deleted or
-    revoked for good. `made_by`: the credential that made it, by its names (`key:<id>`, `token:<SHA-256>`, …).
+    """An API key without its secret; times ISO 8601.
+
+    `permissions`, `camera_access` and `streams` are as given; `effective_permissions` is what the key may do now, also
+    limited by its `owner`; `without_effect` are permissions and cameras that have no effect. `usage_count` counts
+    authentications, `last_used` is the last one or the last moment of an active session, up to a minute late, None if
+    there was none. A key is suspended while its owner is disabled, deleted or revoked. `made_by`: identities of the
+    credential that created it (`key:<id>`, `token:<SHA-256>`, …).
     """
 
     key_id: str
@@ -102,14 +104,14 @@ class KeyParams(msgspec.Struct, frozen=True):
 
 @operation("self", rest=get("/api/keys/{key_id}", root_may=True), counted_as="api_keys")
 def get_key(call: OperationCall, params: KeyParams) -> KeyItem:
-    """One key: any for an administrator, otherwise only the key that asks."""
+    """One key: any with keys:admin, otherwise only the key that calls."""
     authorize_own(call, params.key_id)
     return _show(call.services.api_keys.find(params.key_id), call.services)
 
 
 class UpdateKeyParams(msgspec.Struct, frozen=True):
-    """What is to change; what is left out stays. null lifts a restriction: no end, all of the role, every camera, no
-    owner."""
+    """Members that are given change, the others stay. null removes a restriction: no end, all of the role, every
+    camera, no owner."""
 
     key_id: str
     name: Name | UnsetType = UNSET
@@ -124,10 +126,9 @@ class UpdateKeyParams(msgspec.Struct, frozen=True):
 
 @operation("keys:admin", rest=patch("/api/keys/{key_id}", root_may=True), counted_as="api_keys")
 async def update_key(call: OperationCall, params: UpdateKeyParams) -> KeyItem:
-    """Change what a key is called and may do; in force for the next call of every session of that key.
+    """Change the name, rights, owner or end of a key; in force for the next call of every session of that key.
 
-    Whoever may administer keys may narrow any; a key that comes out of it able to do more than before is one that
-    the caller could have made.
+    Whoever has keys:admin may narrow any key; a change that widens a key needs the right to create such a key.
     """
     params = resolve_rights(params, call.services.cameras)
     changes = _read_changes(params, call.services.clock.now())
@@ -137,7 +138,7 @@ async def update_key(call: OperationCall, params: UpdateKeyParams) -> KeyItem:
     authority, grantor = call.authority("keys:admin"), Grantor(call)
 
     def check(before: KeyRecord, after: KeyRecord) -> None:
-        # Judged right before the commit: the asker may have been narrowed meanwhile, or the key changed.
+        # Checked right before the commit: the rights of the caller or the key may have changed meanwhile.
         authority.check()
         if not _is_narrower(before, after):
             grantor.refuse_widening(after.role, after.permissions, after.camera_access, after.streams)
@@ -147,29 +148,29 @@ async def update_key(call: OperationCall, params: UpdateKeyParams) -> KeyItem:
 
 @operation("keys:admin", rest=post("/api/keys/{key_id}/suspend", root_may=True), counted_as="api_keys")
 async def suspend_key(call: OperationCall, params: KeyParams) -> KeyItem:
-    """Refuse a key, and end everything that it opened, until it is resumed; denied at once, durable before this
-    answers. Again is fine."""
+    """Refuse a key and end its sessions until it is resumed; in force at once, durable before this answers.
+    Idempotent."""
     record = await call.services.api_keys.suspend(params.key_id, by=call.session.id)
     return _show(record, call.services)
 
 
 @operation("keys:admin", rest=post("/api/keys/{key_id}/resume", root_may=True), counted_as="api_keys")
 async def resume_key(call: OperationCall, params: KeyParams) -> KeyItem:
-    """A suspended key is good again. Again is fine."""
+    """Accept a suspended key again. Idempotent."""
     authority = call.authority("keys:admin", partial(Grantor(call).refuse_key, params.key_id))
     authority.check()
     return _show(await call.services.api_keys.resume(authority, params.key_id), call.services)
 
 
 class RevokeKeyParams(msgspec.Struct, frozen=True):
-    """`include_made`: also the keys and service tokens that were made with it, and with those."""
+    """`include_made`: also the keys and service tokens that were created with it, and with those."""
 
     key_id: str
     include_made: bool = False
 
 
 class RevokedKey(msgspec.Struct, frozen=True):
-    """`also_revoked`: ids of what it had made, if that was asked for."""
+    """`also_revoked`: ids of what it had created, if that was requested."""
 
     message: str
     key_id: str
@@ -178,8 +179,8 @@ class RevokedKey(msgspec.Struct, frozen=True):
 
 @operation("keys:admin", rest=delete("/api/keys/{key_id}", root_may=True), counted_as="api_keys")
 async def revoke_key(call: OperationCall, params: RevokeKeyParams) -> RevokedKey:
-    """End a key, everything that it opened, and the tokens that it issued; denied at once, durable before this answers.
-    Again is fine."""
+    """Revoke a key, its sessions, and the tokens that it issued; in force at once, durable before this answers.
+    Idempotent."""
     services = call.services
     pending = services.api_keys.revoke(params.key_id, by=call.session.id)
     also, due = deny_made(call, {Identity.of_key(params.key_id)}, params.include_made)
@@ -189,20 +190,19 @@ async def revoke_key(call: OperationCall, params: RevokeKeyParams) -> RevokedKey
 
 
 def authorize_own(call: OperationCall, key_id: str) -> None:
-    """Raises Refused unless this is the caller's own key, or the caller is an administrator of keys."""
+    """Raises Refused unless this is the key that calls or the caller has keys:admin."""
     if not is_own(call, key_id):
         call.services.gate.authorize(call.session.caller, "keys:admin", call.session.transport)
 
 
 def is_own(call: OperationCall, key_id: str) -> bool:
-    """Whether this is the API key by which the caller came in."""
+    """Whether the caller authenticated by this API key."""
     caller = call.session.caller
     return caller is not None and caller.method == "api_key" and caller.credential_id == key_id
 
 
 def _is_narrower(before: KeyRecord, after: KeyRecord) -> bool:
-    """Whether a key can afterwards do nothing, and at no time, that it could not before. Another owner may come to be
-    able to do more than the one before."""
+    """Whether a change gives a key no right, and no time, that it did not have. Another owner may widen it."""
     if before.owner not in (None, after.owner):
         return False
     earlier = before.expires_at is None or (after.expires_at is not None and after.expires_at <= before.expires_at)
@@ -247,7 +247,7 @@ def _last_use(record: KeyRecord, services: Services) -> float:
 
 
 def _read_changes(params: UpdateKeyParams, now: float) -> dict[str, Any]:
-    """What is to change, as fields of KeyRecord. Raises InvalidParams."""
+    """The changes as fields of KeyRecord. Raises InvalidParams."""
     changes: dict[str, Any] = {}
     if params.name is not UNSET:
         changes["name"] = params.name
@@ -271,7 +271,8 @@ def _read_changes(params: UpdateKeyParams, now: float) -> dict[str, Any]:
 
 
 def read_expiry(text: str | None, days: float | None, now: float) -> float | None:
-    """Unix seconds of a key's end. Raises InvalidParams for two ends, a time that is past or unreadable."""
+    """The end of a key in Unix seconds, None for none. Raises InvalidParams for two ends, or one that is past or
+    unreadable."""
     if days is not None and text is not None:
         raise _two_ends()
     if days is not None:

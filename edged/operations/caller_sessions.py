@@ -12,8 +12,8 @@ from edged.credentials.callers import Caller, Peer, Transport
 class Session:
     """One WebSocket, or a single HTTP request.
 
-    `end(cause, by)` is called by a revocation: the endpoint closes the connection, after the reply to
-    the call in progress if `by` is this session's own id. `topics` is what it subscribed to.
+    `end(cause, by)` is called by a revocation: the endpoint closes the connection, after the reply to the call in
+    progress if `by` is the id of this session. `topics` are its subscriptions.
     """
 
     __slots__ = (
@@ -34,7 +34,7 @@ class Session:
         self.peer = peer
         self.transport = transport
         self.caller: Caller | None = None
-        #: Who it was until its credential expired: that may still be refreshed. None if none has.
+        #: The caller whose credential has expired; a token can still be refreshed. None if none has.
         self.expired: Caller | None = None
         #: Whether the connection is gone.
         self.is_closed = False
@@ -46,12 +46,12 @@ class Session:
         #: True where the dialect sends every notification unasked (contract 0, v1).
         self.pushed = False
         self._is_direct = is_direct
-        #: What it asks for now, for the log: a method, or an HTTP method and path.
+        #: The call in progress, for the log: a JSON-RPC method, or an HTTP method and path.
         self.doing = ""
 
     @property
     def is_near(self) -> bool:
-        """Whether somebody on this very machine asks for themselves, and nobody through them."""
+        """Whether the caller is a program on this machine and no proxy."""
         return self.peer.is_local_socket or self._is_direct()
 
 

@@ -1,7 +1,7 @@
-"""Which camera a right means: resolved once, when the right is given (contract 10.23).
+"""Cameras in rights are resolved to ids once, when the right is given (contract 10.23).
 
-A path, or a device file, is the name that a camera has today; another camera may have the name tomorrow. So what edged
-stores and signs names cameras by id (`camera0`), and whoever gets a freed path inherits no right of the one before.
+A path or a device file can be the name of another camera later. Stored and signed rights name cameras by id
+(`camera0`), so that a camera that gets a freed path gets no right of the one before.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ P = TypeVar("P", bound=msgspec.Struct)
 
 
 class Cameras(Protocol):
-    """What is needed of the registry."""
+    """The part of the registry that is needed here."""
 
     def find(self, device: str) -> Camera | None: ...
     def all(self) -> tuple[Camera, ...]: ...
 
 
 def resolve_rights(params: P, cameras: Cameras) -> P:
-    """Params that give rights, with every camera in them named by id; the same object where nothing is to change.
+    """Params that give rights, with every camera in them named by id; the same object where nothing changes.
 
-    Members looked at: `camera_access`, `permissions` (`camera:read:front_door`) and `streams` (`read`, `publish`), each
-    where the struct has it. A name that no camera has stays as it came.
+    Looks at `camera_access`, `permissions` (`camera:read:entrance`) and `streams` (`read`, `publish`), where the
+    struct has them. A name that no camera has stays.
     """
     changes: dict[str, Any] = {}
     for member, resolve in (("camera_access", to_id), ("permissions", _resolve_permission)):
@@ -47,7 +47,7 @@ def resolve_rights(params: P, cameras: Cameras) -> P:
 
 
 def to_id(name: str, cameras: Cameras) -> str:
-    """`front_door`, `/dev/video0` or the label `Front door` → `camera0`, if one camera has that name now; else the name
+    """`entrance`, `/dev/video0` or the label `Entrance` → `camera0`, if one camera has that name now; else the name
     itself."""
     camera = cameras.find(name)
     if camera is None:
@@ -62,7 +62,7 @@ def paths_of(cameras: Cameras) -> dict[str, str]:
 
 
 def _resolve_permission(permission: str, cameras: Cameras) -> str:
-    """`camera:read:front_door` → `camera:read:camera0`; a capability alone, or another pattern, stays."""
+    """`camera:read:entrance` → `camera:read:camera0`; a capability alone, or another pattern, stays."""
     parts = permission.split(":", 2)
     if len(parts) < 3 or parts[0] not in ("camera", "stream"):
         return permission

@@ -1,4 +1,4 @@
-"""Cameras: which there are, and what one is like (contract 3: get_camera_list, get_camera_status)."""
+"""Cameras: the list, and one camera in full (contract 3: get_camera_list, get_camera_status)."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Abilities(msgspec.Struct, frozen=True):
 
 
 class CameraStatus(CameraFacts, frozen=True, kw_only=True):
-    """One camera in full; `problem` says why it gives no picture, "" while nothing is wrong; `restarts` how often its
-    publisher failed since the camera is known."""
+    """One camera in full; `problem` says why it gives no picture, "" if nothing is wrong; `restarts` counts the
+    failures of its publisher since the camera is known."""
 
     capabilities: Abilities
     metrics: StreamMetrics
@@ -43,7 +43,7 @@ class CameraStatus(CameraFacts, frozen=True, kw_only=True):
 
 @operation("camera:read", rest=get("/api/cameras"))
 def get_camera_list(call: OperationCall, params: PageParams) -> CameraList:
-    """The cameras that the caller may see: the same object while nothing changed, so that its text can be kept."""
+    """The cameras that the caller may see: the same object while nothing changed, so that its JSON can be kept."""
     services, caller = call.services, call.session.caller
     assert caller is not None, "the gate lets nobody ask this without a caller"
 
@@ -58,7 +58,7 @@ def get_camera_list(call: OperationCall, params: PageParams) -> CameraList:
 
 
 def _take_page(call: OperationCall, whole: CameraList, params: PageParams) -> CameraList:
-    """Some of the cameras, by number; the totals stay those of all."""
+    """Some of the cameras, by number; the totals count all of them."""
     rows = sorted(whole.cameras, key=_place)
     after = None if params.cursor is None else read_cursor(call.operation.name, params.cursor)
     start = 0 if after is None else bisect_right(rows, after, key=_place)
@@ -93,6 +93,6 @@ async def get_camera_status(call: OperationCall, params: DeviceParams) -> Camera
 
 
 def measure(stream: PathState, now: float) -> StreamMetrics:
-    """A path's figures as a reply shows them; `now` Unix seconds."""
+    """Figures of a path as replies show them; `now` Unix seconds."""
     uptime = 0.0 if stream.ready_since is None else max(0.0, round(now - stream.ready_since, 3))
     return StreamMetrics(bytes_sent=stream.bytes_sent, readers=stream.readers, uptime=uptime)

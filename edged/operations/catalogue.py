@@ -1,8 +1,8 @@
-"""Everything that can be asked of edged, each with its params, its capability and its function.
+"""The declarations of operations, and the one place that calls them.
 
-`@operation` only attaches a declaration to a function; `operations/__init__` gathers them. A call
-goes find → validate → gate → run → measure, here and nowhere else. A plain function answers from memory
-and runs in the task that read the question; a coroutine function waits, and its caller gives it a task.
+`@operation` attaches a declaration to a function; `operations/__init__` gathers them. A call is: find, validate the
+params, ask the gate, run, count. A plain function answers from memory in the task that read the request; a coroutine
+function may wait and runs in a task of its own.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class OperationCall:
 
     @property
     def camera(self) -> Camera:
-        """The camera that the params named; only where the declaration says `on_camera`."""
+        """The camera that the params name; only for operations that are declared `on_camera`."""
         assert self._camera is not None, f"{self.operation.name} is not declared on_camera"
         return self._camera
 
@@ -69,11 +69,11 @@ class Operation:
     summary: str
     #: Needs no credential, but one that is shown must be good.
     minds_caller: bool = False
-    #: Where it is reached over HTTP, or else why nowhere; `no_command`: why no command of `edged` calls it.
+    #: Its route, or why it has none; `no_command`: why no command of `edged` calls it.
     rest: Rest | None = None
     no_rest: str = ""
     no_command: str = ""
-    #: What the metrics count its calls as.
+    #: Its label in the metrics.
     counted_as: str = ""
 
 
@@ -94,11 +94,10 @@ def operation(
 ) -> Callable[[D], D]:
     """Declare a function `(call, params: Struct) → result` as an operation.
 
-    With `on_camera`, `params.device` is resolved to a camera that the caller may see, and the capability
-    is asked for that camera; a foreign camera is "not found", never "denied" (contract 4b). `minds_caller`: no
-    credential is needed, and one that is shown counts. `rest` is its route, `no_rest` and `no_command` say why there is
-    no route and no command. `counted_as` is the label of the metrics, without it the name: what is called now and then
-    shares one with others about the same thing, so that the metrics stay few.
+    With `on_camera`, `params.device` is resolved to a camera, and `capability` is asked for that camera; a camera that
+    the caller may not see is "not found", never "denied" (contract 4b). `minds_caller`: no credential is needed, but
+    one that is shown must be good. `rest` is its route; `no_rest` and `no_command` say why there is none. `counted_as`
+    is its label in the metrics (default: its name); rarely called operations share one, so that the series stay few.
     """
 
     def attach(function: D) -> D:
@@ -152,14 +151,15 @@ class Catalogue:
     def start(
         self, item: Operation, params: msgspec.Raw | Mapping[str, object] | None, services: Services, session: Session
     ) -> Any:
-        """Validate, ask the gate, and run. Returns the result, or for an operation that waits a coroutine of it.
+        """Validate the params, ask the gate, and run. Returns the result; of an operation that waits, a coroutine of
+        it.
 
-        Raises EdgedError: InvalidParams, Refused, CameraNotFound, or whatever the operation raises.
+        Raises EdgedError: InvalidParams, Refused, CameraNotFound, or what the operation raises.
         """
         try:
             given = read_params(item.params, params)
             if session.caller is not None:
-                # What its key may do can have changed since it came in: from here on it counts as it is now.
+                # The rights of its key may have changed since it authenticated.
                 session.caller = services.gate.current(session.caller)
             call = OperationCall(services, session, item)
             if item.on_camera:
@@ -194,13 +194,13 @@ class Catalogue:
 
 
 def find_camera(capability: str, device: str, services: Services, session: Session) -> Camera:
-    """The camera of this name, if the session's caller may do this to it.
+    """The camera of this name, if the caller of the session has this capability on it.
 
-    A camera that they may not see is not there: raises CameraNotFound. Raises Refused to someone
-    without a good credential, and to someone who may do this to no camera at all.
+    Raises CameraNotFound also for a camera that the caller may not see, Refused for a caller without a good credential
+    or without the capability on any camera.
     """
     camera = services.cameras.find(device)
-    # Asked for nothing in particular where there is no such camera: who may see none is told so.
+    # Without such a camera the capability alone is asked for: a caller who has it nowhere is refused.
     resource = camera_resource(camera) if camera else NOTHING
     try:
         services.gate.authorize(session.caller, capability, session.transport, resource)
@@ -215,7 +215,7 @@ def find_camera(capability: str, device: str, services: Services, session: Sessi
 
 
 def camera_resource(camera: Camera) -> Resource:
-    """The camera as the gate knows it."""
+    """The camera as a resource for the gate."""
     return Resource(camera.name, camera.names, "" if camera.path == camera.name else camera.path)
 
 

@@ -15,8 +15,8 @@ _log = structlog.get_logger("clock")
 
 
 class ClockReport(msgspec.Struct, frozen=True):
-    """Times ISO 8601: `time` is what edged goes by, `system_time` what the system clock says, `high_water` what
-    it is at least. `trusted`: the time was confirmed by a time server or by root. `remedy` is empty if all is well."""
+    """Times ISO 8601: `time` is what edged goes by, `system_time` the system clock, `high_water` the lowest that `time`
+    can be. `trusted`: confirmed by a time server or by root. `remedy` is "" if all is well."""
 
     time: str
     system_time: str
@@ -41,11 +41,11 @@ class ClockReset(msgspec.Struct, frozen=True):
 
 @operation("system:admin", rest=post("/api/clock/reset"), counted_as="clock")
 async def reset_clock(call: OperationCall, params: NoParams) -> ClockReset:
-    """The system clock is right, whatever was believed before: for root, on the unix socket only.
+    """Take the system clock as right: for root, on the unix socket only.
 
-    Lowers the mark that a time server which told a wrong time has left behind. What had expired by that mark is good
-    again if it has not expired by the system clock; what was revoked stays revoked, but for a `before` that is yet to
-    come: that becomes now.
+    Lowers the high-water mark that a time server with a wrong time left behind. Credentials that had expired by that
+    mark are good again if they have not expired by the system clock; revocations stay, but a `before` in the future
+    becomes now.
     """
     services, peer = call.services, call.session.peer
     if not peer.is_local_socket or peer.uid != 0 or call.session.caller is None:
@@ -60,7 +60,7 @@ async def reset_clock(call: OperationCall, params: NoParams) -> ClockReset:
 
 
 def report(clock: Clock) -> ClockReport:
-    """A clock as replies show it."""
+    """The clock as replies show it."""
     mark = clock.high_water()
     return ClockReport(
         time=iso(clock.now()),

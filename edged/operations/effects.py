@@ -1,4 +1,4 @@
-"""What a key, a user or a token may really do, and which words of its rights do nothing."""
+"""The effective rights of a key, a user or a token, and the words of its rights that have no effect."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def list_effective(caller: Caller) -> list[str]:
 
 @lru_cache(maxsize=256)
 def _sort(capabilities: frozenset[str], grants: frozenset[str]) -> tuple[str, ...]:
-    """Asked for each key of a list, and few are different."""
+    """Called for each key of a list; few are different."""
     return tuple(sorted(capabilities | grants))
 
 
 def list_without_effect(
     permissions: Iterable[str] | None, camera_access: Sequence[str] | None, cameras: Cameras
 ) -> list[str]:
-    """Words that give nothing: permissions that are unknown, and cameras that are not known (yet), in their order."""
+    """Permissions that are unknown, and cameras that are not known (yet), in their order."""
     idle = [word for word in permissions or () if not has_effect(word)]
     return idle + [name for name in camera_access or () if name != "*" and cameras.find(name) is None]

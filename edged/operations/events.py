@@ -1,4 +1,4 @@
-"""Subscriptions: which notifications a session wants (contract 3, 3b)."""
+"""Subscriptions to notifications (contract 3, 3b)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Subscribed(msgspec.Struct, frozen=True, omit_defaults=True):
     no_command="a command ends before anything can be notified",
 )
 def subscribe_events(call: OperationCall, params: SubscribeParams) -> Subscribed:
-    """Ask for notifications. An unknown topic is an error that lists the known ones."""
+    """Subscribe to notifications. An unknown topic is an error that lists the known ones."""
     unknown = [topic for topic in params.topics if topic not in TOPICS]
     if unknown or not params.topics:
         raise InvalidParams(
@@ -91,8 +91,8 @@ def subscribe_events(call: OperationCall, params: SubscribeParams) -> Subscribed
 
 
 def _find_device(call: OperationCall, device: str | None) -> str | None:
-    """A camera named by its path is meant for good, also when another one has the path, and so is a test picture named
-    by the device file that it stands in for; others stay as they came."""
+    """The id of a camera that is named by its path, which may later be another camera's, or of a test picture that is
+    named by the device file that it stands for; other names stay."""
     camera = call.services.cameras.find(device) if device is not None else None
     return camera.name if camera is not None and device in (camera.path, camera.stand_in) else device
 
@@ -112,7 +112,7 @@ class Unsubscribed(msgspec.Struct, frozen=True):
     no_command="a command ends before anything can be notified",
 )
 def unsubscribe_events(call: OperationCall, params: UnsubscribeParams) -> Unsubscribed:
-    """Ask for fewer notifications; without topics, for none. `topics` in the answer are those given up."""
+    """End subscriptions; without topics, all of them. `topics` in the reply are those that ended."""
     session = call.session
     gone = session.topics & set(params.topics) if params.topics is not None else set(session.topics)
     session.topics -= gone

@@ -1,4 +1,4 @@
-"""Files of users: the tokens with which a user's own program reaches them (contract 5.3)."""
+"""Tokens for the files of users (contract 5.3)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = structlog.get_logger("files")
 
 
 class GenerateTokenParams(msgspec.Struct, frozen=True):
-    """For whom, and for how many hours."""
+    """The user, and the life of the token in hours."""
 
     user_id: str
     expires_hours: Annotated[int, msgspec.Meta(ge=1, le=MOST_HOURS)] = 1
@@ -44,7 +44,7 @@ class FilesToken(msgspec.Struct, frozen=True):
     counted_as="service_tokens",
 )
 async def generate_files_token(call: OperationCall, params: GenerateTokenParams) -> FilesToken:
-    """A token (RS256) for the files of one user, for a service to hand to that user's program (contract S3-4)."""
+    """A token (RS256) for the files of one user, which a service hands to that user's program (contract S3-4)."""
     act_for(call, params.user_id)
     assert call.session.caller is not None
     keyring = call.services.keyring
@@ -57,7 +57,7 @@ async def generate_files_token(call: OperationCall, params: GenerateTokenParams)
         role=None,
         now=call.services.clock.now(),
         expires_in=seconds,
-        # Who asked for it (RFC 9068, section 2.2): it ends with that one's token.
+        # The service token that asked (RFC 9068, section 2.2): this token ends with it.
         extra={
             "scope": FILES_SCOPE,
             "epoch": await call.services.registrar.epoch(),
@@ -65,9 +65,9 @@ async def generate_files_token(call: OperationCall, params: GenerateTokenParams)
         },
     )
     token = await keyring.sign(claims, "RS256")
-    # A service token that was revoked while the disk was busy makes nothing any more.
+    # The service token may have been revoked while the disk was busy.
     call.services.gate.authorize(call.session.caller, "token:mint", call.session.transport)
-    _log.info("token made", jti=claims["jti"], subject=params.user_id, expires_in=seconds, **asked_by())
+    _log.info("token for files issued", jti=claims["jti"], subject=params.user_id, expires_in=seconds, **asked_by())
     return FilesToken(
         token=token,
         user_id=params.user_id,

@@ -1,4 +1,4 @@
-"""Claiming a new box: its code makes the first administrator, and nobody makes a second by it (contract 10.1)."""
+"""The first administrator of a new box, made by its code, once (contract 10.1)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _log = structlog.get_logger("first_admin")
 
 
 _HOW: Final = "a box without users makes a code at each start, and on it with: sudo edged claim --new"
-#: A longer one is none of these; it is not looked at.
+#: A longer text cannot be a name, a password or a code.
 _Text = Annotated[str, msgspec.Meta(max_length=4096)]
 
 
 class ClaimParams(msgspec.Struct, frozen=True):
-    """The code of the box, which the unix socket does not ask for, and who its administrator shall be."""
+    """The code of the box, which is not needed on the unix socket, and the name and password of the administrator."""
 
     username: _Text
     password: _Text
@@ -35,7 +35,7 @@ class ClaimParams(msgspec.Struct, frozen=True):
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """The administrator, who logs in with their password from here on."""
+    """The administrator, who logs in with the password from now on."""
 
     username: str
     role: str
@@ -43,9 +43,9 @@ class Claimed(msgspec.Struct, frozen=True):
 
 @operation("none", rest=create("/api/claim"), counted_as="first_admin")
 async def claim(call: OperationCall, params: ClaimParams) -> Claimed:
-    """Make the first administrator of a box that has no user, for whoever can read its code or open its unix socket.
+    """Make the first administrator of a box without users, by its code or on its unix socket.
 
-    By POST /api/claim, where pages of other sites are kept out, and on the unix socket; not on a WebSocket.
+    By POST /api/claim, never through a page of another site, and on the unix socket; not on a WebSocket.
     """
     services, session = call.services, call.session
     address = session.peer.address
@@ -53,15 +53,15 @@ async def claim(call: OperationCall, params: ClaimParams) -> Claimed:
         raise UnknownMethod("no method 'claim'", hint="POST /api/claim")
 
     def is_still_first() -> None:
-        """Asked in the registrar's own task, right before the commit: of two claims one is too late, as is one
-        whose code was withdrawn while its password was hashed."""
+        """Called by the registrar right before the commit: of two claims one is too late, as is one whose code was
+        withdrawn while its password was hashed."""
         if not services.users.is_empty():
             raise InvalidState("there is an administrator already", hint="log in, or ask them for an account")
         if not session.peer.is_local_socket and not services.first_admin.is_code(params.code):
             raise InvalidState("this code was withdrawn meanwhile", hint=_HOW)
 
     if session.peer.is_local_socket:
-        # Who may open it is an administrator: a code that strangers can use up must not keep them out.
+        # The unix socket is for administrators: a code that others used up must not lock them out.
         is_still_first()
     else:
         services.limiter.check(address)
@@ -72,7 +72,7 @@ async def claim(call: OperationCall, params: ClaimParams) -> Claimed:
             raise refusal
     check_password(params.password, params.username)
     hashed = await services.passwords.hash(params.password)
-    # Whoever hangs up now may have made an administrator: then the code's file has to go all the same.
+    # A client that disconnects now may have made an administrator: the file of the code is removed in any case.
     with trio.CancelScope(shield=True):
         user = await services.users.create(Proof(is_still_first), name=params.username, role="admin", password=hashed)
         services.first_admin.withdraw()
@@ -82,7 +82,7 @@ async def claim(call: OperationCall, params: ClaimParams) -> Claimed:
 
 
 class ClaimCode(msgspec.Struct, frozen=True):
-    """Where the code is, which is told to nobody: the file is for root and the daemon. `expires_in`: seconds."""
+    """The file that holds the code, readable by root and the daemon only; `expires_in` seconds."""
 
     path: str
     expires_in: int
@@ -90,7 +90,7 @@ class ClaimCode(msgspec.Struct, frozen=True):
 
 @operation("users:admin", rest=get("/api/claim/code"), no_command="edged claim needs no code", counted_as="first_admin")
 def get_claim_code(call: OperationCall, params: NoParams) -> ClaimCode:
-    """Where the code for the first administrator is, if there is one. On this machine only."""
+    """The file of the code for the first administrator. On the unix socket only."""
     first_admin = _require_local(call)
     if first_admin.seconds_left == 0:
         if not call.services.users.is_empty():
@@ -101,13 +101,13 @@ def get_claim_code(call: OperationCall, params: NoParams) -> ClaimCode:
 
 @operation("users:admin", rest=create("/api/claim/code", source="optional body"), counted_as="first_admin")
 def create_claim_code(call: OperationCall, params: NoParams) -> ClaimCode:
-    """Make another code for the first administrator; the one before is worth nothing any more. On this machine only."""
+    """Make another code for the first administrator; the one before is void. On the unix socket only."""
     _require_local(call).offer()
     return get_claim_code(call, params)
 
 
 def _require_local(call: OperationCall) -> FirstAdmin:
-    """Raises Refused to whoever is not on this machine."""
+    """Raises Refused unless the call came by the unix socket."""
     if not call.session.peer.is_local_socket:
         raise Denied(
             Reason.MISSING_SCOPE, "the code is on the box and nowhere else", hint="there: sudo edged claim --new"

@@ -1,8 +1,8 @@
-"""How well the box is: facts in, one assessment out. `/health`, get_system_status and the metrics all say what this
-says; none of them judges anything itself.
+"""The health of the box: facts in, one assessment out. `/health`, get_system_status and the metrics all use this
+one.
 
-`assess` is pure. `gather_facts` reads the services from memory: it never waits and asks no disk, camera or child.
-To add a fact: a field of `Facts`, the line of `gather_facts` that fills it, and the rule of `assess` that judges it.
+`assess` is pure. `gather_facts` reads the services from memory and never waits. To add a fact: a field of `Facts`,
+the line of `gather_facts` that fills it, and the rule of `assess` that judges it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MIB: Final = 1024 * 1024
 
 
 class MediaFact(msgspec.Struct, frozen=True):
-    """MediaMTX: its state, what is wrong, what to do about it; `answers` is False while it is ready and silent."""
+    """MediaMTX: its state, what is wrong, and the remedy; `answers` is False while it is ready and does not answer."""
 
     status: str
     detail: str = ""
@@ -47,10 +47,13 @@ class CameraFact(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """All that the assessment rests on. `late_denials`: in force, and could not be written; `has_reserve`: the blocks
-    that are kept for denials on a full disk are there; `is_saving`: the last commit of the trust database succeeded;
-    `damage`: what is wrong with its file; `unconfirmed`: what is said of a restored trust database that nobody has
-    confirmed, "" if there is none."""
+    """What the assessment rests on.
+
+    `late_denials`: revocations in force that could not be written; `has_reserve`: the blocks reserved for
+    revocations on a full disk exist; `is_saving`: the last commit of the trust database succeeded; `damage`: what is
+    wrong with its file; `unconfirmed`: what is said of a restored trust database that is not confirmed, "" if there
+    is none.
+    """
 
     mediamtx: MediaFact
     cameras: tuple[CameraFact, ...] = ()
@@ -63,9 +66,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """One thing that does not work: a sentence that names no path and no address, and what to do about it.
+    """Something that does not work: a sentence without paths and addresses, and the remedy.
 
-    `is_start`: it is expected to pass by itself, the box has just started. `stops_saving`: nothing can be saved.
+    `is_start`: expected to pass by itself, since the box has just started. `stops_saving`: nothing can be saved.
     """
 
     part: Part
@@ -82,7 +85,7 @@ class Assessment(msgspec.Struct, frozen=True):
 
     @property
     def can_save(self) -> bool:
-        """Whether grants, users and pictures can be written."""
+        """Whether accounts and pictures can be written."""
         return not any(problem.stops_saving for problem in self.problems)
 
     @property
@@ -121,7 +124,7 @@ def assess(facts: Facts) -> Assessment:
 
 
 def gather_facts(services: Services) -> Facts:
-    """What the services know just now; the disks as they were looked at last."""
+    """The facts of now; the disks as they were checked last."""
     media, registrar = services.mediamtx.state, services.registrar
     return Facts(
         mediamtx=MediaFact(media.status, media.detail, media.remedy, media.answers),
@@ -139,18 +142,18 @@ def gather_facts(services: Services) -> Facts:
 
 
 def assess_services(services: Services) -> Assessment:
-    """`assess` of what the services know just now."""
+    """`assess` of the facts of now."""
     return assess(gather_facts(services))
 
 
 def count_causes(cameras: Iterable[Camera]) -> dict[str, int]:
-    """How many cameras' sources give no picture, by those of `causes.SLUGS` that there are, for the metrics."""
+    """Cameras whose sources give no picture, by the slugs of causes.SLUGS that occur, for the metrics."""
     found = Counter(camera.cause for camera in cameras)
     return {slug: found[slug] for slug in causes.SLUGS if found[slug]}
 
 
 def count_problems(services: Services) -> dict[str, int]:
-    """How many there are of each part, for the metrics."""
+    """Problems of each part, for the metrics."""
     found = assess_services(services).problems
     return {part: sum(problem.part == part for problem in found) for part in PARTS}
 

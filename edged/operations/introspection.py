@@ -1,4 +1,4 @@
-"""What is known of a token or a key that somebody shows: for validate_token and RFC 7662 (contract 10.1)."""
+"""What is known of a token or a key, for validate_token and RFC 7662 (contract 10.1)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from edged.operations.services import Services
 
 
 def find_key(services: Services, text: str) -> Caller | None:
-    """The caller of an API key or a service token by its text, of any form, good or not; None if it is neither."""
+    """The caller of an API key or a service token by its text, good or not; None if it is neither."""
     shown = digest(text)
     return services.ledger.find_key(shown) or services.ledger.find_service_token(shown)
 
 
 def authorize_look(call: OperationCall, text: str) -> None:
-    """May they know what becomes of this token or key? One's own for anybody, any with audit:read. Raises Refused."""
+    """One's own token or key for anybody, any with audit:read. Raises Refused."""
     services, caller = call.services, call.session.caller
     names = {Identity.of_token(text)}
     if (key := find_key(services, text)) is not None:
@@ -39,7 +39,7 @@ class IntrospectTokenParams(msgspec.Struct, frozen=True):
 
 
 class Introspection(msgspec.Struct, frozen=True, omit_defaults=True):
-    """RFC 7662, section 2.2; `scope` is what the holder may do now. Of one that is not good nothing but that."""
+    """RFC 7662, section 2.2; `scope` is what the holder may do now. Only `active` for one that is not good."""
 
     active: bool
     scope: str | None = None
@@ -62,7 +62,7 @@ class Introspection(msgspec.Struct, frozen=True, omit_defaults=True):
     counted_as="tokens",
 )
 def introspect_token(call: OperationCall, params: IntrospectTokenParams) -> Introspection:
-    """Is this token or key good, whose is it, and what may its holder do? Asked as validate_token is."""
+    """Whether a token or key is good, whose it is, and what its holder may do. Permitted as validate_token is."""
     authorize_look(call, params.token)
     held = _find_good(call.services, params.token)
     if held is None:
@@ -86,7 +86,7 @@ def introspect_token(call: OperationCall, params: IntrospectTokenParams) -> Intr
 
 
 def _find_good(services: Services, text: str) -> Caller | None:
-    """Whom a token, an API key or a service token speaks for, if it is good now; no use is counted."""
+    """The caller of a token, an API key or a service token that is good now; not counted as a use."""
     if (key := find_key(services, text)) is not None:
         return key if services.gate.judge(key, SELF).allowed else None
     try:
@@ -96,7 +96,7 @@ def _find_good(services: Services, text: str) -> Caller | None:
 
 
 def _facts_of(services: Services, key: Caller) -> dict[str, object]:
-    """What is known of an API key or a service token, in the names of claims."""
+    """An API key or a service token in the names of claims."""
     ledger, name = services.ledger, key.credential_id
     record = ledger.service_tokens[name] if key.method == "service_token" else ledger.keys[name]
     return {"iat": record.created_at, "exp": ledger.end_of(key), "client_id": name}
@@ -107,7 +107,7 @@ def _text(value: object) -> str | None:
 
 
 def _seconds(value: object) -> int | None:
-    """Whole seconds, as RFC 7662 has them; claims may say fractions."""
+    """Whole seconds, as in RFC 7662; claims may have fractions."""
     return int(value) if isinstance(value, (int, float)) else None
 
 

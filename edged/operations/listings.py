@@ -21,8 +21,8 @@ _MOST_LISTS = 64
 
 
 class CameraFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What every reply says of a camera; `resolution` is "WxH" in pixels, "unknown" until the stream has said it; `fps`
-    frames a second, 0 likewise."""
+    """Members that every reply has of a camera; `resolution` is "WxH" in pixels, "unknown" until the stream tells
+    it; `fps` frames a second, 0 likewise."""
 
     device: str
     device_path: str
@@ -46,7 +46,7 @@ class CameraRow(CameraFacts, frozen=True, kw_only=True):
 
 
 class CameraList(msgspec.Struct, frozen=True):
-    """What the caller may see; the totals count these only (contract S0-6)."""
+    """The cameras that the caller may see; the totals count only these (contract S0-6)."""
 
     cameras: tuple[CameraRow, ...]
     total: int
@@ -55,7 +55,7 @@ class CameraList(msgspec.Struct, frozen=True):
 
 
 def list_streams(camera: Camera, host: str, server: ServerState) -> dict[str, str]:
-    """Addresses of a camera's picture, by protocol, of those that are switched on; none of them holds a credential."""
+    """Addresses of a camera's picture, by protocol, of those that are switched on; without credentials."""
     ports = (
         ("rtsp", "rtsp", server.rtsp_port),
         ("hls", "http", server.hls_port),
@@ -76,9 +76,10 @@ def list_streams(camera: Camera, host: str, server: ServerState) -> dict[str, st
 
 
 def _host_for(host: str, address: str | None) -> str:
-    """The host of a URL for a client that reached us at `host`: the listener's own where it is bound to one.
+    """The host of a URL for a client that reached us at `host`: the address of the listener where it is bound to
+    one.
 
-    One bound to loopback is named to clients on this machine only: to others it may be reached by a relay.
+    A loopback address is given to clients on this machine only; others may reach it by a relay.
     """
     where = f"[{host}]" if ":" in host and not host.startswith("[") else host
     own = host_of(address) if address else ""
@@ -90,9 +91,9 @@ def _is_loopback(host: str) -> bool:
 
 
 def srt_stream_id(camera: Camera, action: Literal["read", "publish"] = "read", credential: str = "") -> str:
-    """What an SRT client says it wants, MediaMTX's own spelling: SRT knows no paths. At most 512 bytes of it arrive.
+    """The streamid of SRT in the syntax of MediaMTX, since SRT has no paths. At most 512 bytes of it arrive.
 
-    A credential stands in it as the password of a user whose name does not matter; it must not hold a colon.
+    A credential is the password of a user of any name; it must not contain a colon.
     """
     return f"{action}:{camera.path}" + (f":x:{credential}" if credential else "")
 
@@ -122,7 +123,7 @@ def facts(camera: Camera, host: str, server: ServerState) -> dict[str, object]:
         "status": camera.status.value,
         "name": camera.label,
         "resolution": f"{camera.width}x{camera.height}" if camera.width and camera.height else "unknown",
-        # A camera of one picture in some seconds is no camera of none.
+        # Less than one picture a second is not none.
         "fps": max(1, round(camera.rate)) if camera.rate else 0,
         "streams": streams,
         "stream_url": streams.get("rtsp", ""),
@@ -144,7 +145,7 @@ class _Listing:
 
 
 class Listings:
-    """The last lists by who sees what under which host name: most calls ask for what did not change."""
+    """The last lists by rights and host name, since most calls ask for what did not change."""
 
     def __init__(self) -> None:
         self._kept: dict[object, _Listing] = {}

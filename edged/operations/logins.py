@@ -1,4 +1,4 @@
-"""Logins: tokens for whoever shows a user's name and password (contract 5.2, 6.5, S2-3, S4-3)."""
+"""Tokens for a user's name and password (contract 5.2, 6.5, S2-3, S4-3)."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from edged.operations.rest import post
 from edged.operations.rights import StreamAccess
 from edged.operations.services import Services
 
-#: How long a login's token lives, seconds.
+#: Life of the token of a login, seconds.
 EXPIRES_IN: Final = 3600
-#: Longer texts are neither names nor passwords; nobody gets them looked at.
+#: Longer texts are neither names nor passwords, and are refused at once.
 _Text = Annotated[str, msgspec.Meta(max_length=4096)]
 
 
 class LoginParams(msgspec.Struct, frozen=True):
-    """Who, and their password."""
+    """Name and password of a user."""
 
     username: _Text
     password: _Text
 
 
 class LoggedIn(msgspec.Struct, frozen=True):
-    """Who it is, as the token says."""
+    """The user of the token."""
 
     username: str
     roles: list[str]
 
 
 class Login(msgspec.Struct, frozen=True):
-    """A token for everything that the user may do; `expires_in` seconds."""
+    """A token with all rights of the user; `expires_in` seconds."""
 
     status: str
     message: str
@@ -55,10 +55,10 @@ class Login(msgspec.Struct, frozen=True):
     "none", rest=post("/api/login", source="body"), no_command="the unix socket needs no token", counted_as="logins"
 )
 async def login(call: OperationCall, params: LoginParams) -> Login:
-    """A token for a user's name and password, in the words of the clients' own example (contract S2-11).
+    """A token for a user's name and password, with the members of guide S2 (contract S2-11).
 
-    It is signed by the first shared secret, or RS256 where there is none; it says what the user may do now, and is
-    worth nothing as soon as they may do less, are disabled, or have another password.
+    It is signed by the first shared secret, or RS256 where there is none. It has the rights that the user has now,
+    and is void as soon as the user has less, is disabled, or has another password.
     """
     services, session = call.services, call.session
     user, epoch = await services.logins.enter(
@@ -83,7 +83,7 @@ async def login(call: OperationCall, params: LoginParams) -> Login:
 
 
 class CreateStreamTokenParams(msgspec.Struct, frozen=True):
-    """Who, and their password; `alg` ES256 makes a shorter token, for players that take short URLs only."""
+    """Name and password of a user; `alg` ES256 makes a shorter token, for players that take short URLs only."""
 
     username: _Text
     password: _Text
@@ -91,7 +91,7 @@ class CreateStreamTokenParams(msgspec.Struct, frozen=True):
 
 
 class StreamToken(msgspec.Struct, frozen=True):
-    """A token for streams and nothing else; `permissions` are the streams that it names. `expires_in` seconds."""
+    """A token for streams only; `permissions` are the streams that it names. `expires_in` seconds."""
 
     token: str
     token_type: str
@@ -106,10 +106,11 @@ class StreamToken(msgspec.Struct, frozen=True):
     counted_as="logins",
 )
 async def create_stream_token(call: OperationCall, params: CreateStreamTokenParams) -> StreamToken:
-    """A token that a MediaMTX in jwt mode with our JWKS takes, for a user's name and password (contract S4-3 to S4-8).
+    """A token that a MediaMTX in jwt mode with our JWKS accepts, for a user's name and password (contract S4-3 to
+    S4-8).
 
-    It names the streams that the user was given, or else those of the cameras that they may see; it has no role, and
-    opens nothing else of edged.
+    It names the streams that the user was given, or else those of the cameras that the user may see; it has no role,
+    and opens nothing else of edged.
     """
     services, session = call.services, call.session
     user, epoch = await services.logins.enter(
@@ -134,13 +135,14 @@ async def create_stream_token(call: OperationCall, params: CreateStreamTokenPara
 
 
 async def _sign(services: Services, claims: Mapping[str, object], key: SharedSecret | Algorithm, epoch: int) -> str:
-    """A token of edged's own: it names us, and the epoch at which it is made (contract 10.8, 10.18)."""
+    """A token with edged as issuer, and the epoch of now (contract 10.8, 10.18)."""
     claims = {**claims, "iss": services.keyring.issuer, "epoch": epoch}
     return sign(claims, key) if isinstance(key, SharedSecret) else await services.keyring.sign(claims, key)
 
 
 def _streams_of(user: UserRecord, services: Services) -> Streams:
-    """What a user was given, or the paths of the cameras of now that they may read and publish (contract 7.5)."""
+    """The streams that a user was given, or the paths of the present cameras that the user may read and publish
+    (contract 7.5)."""
     if user.streams is not None:
         return user.streams
     rights, now = user.rights, services.clock.now()

@@ -1,6 +1,5 @@
-"""What a revoked credential has made: keys and service tokens end with it only where that is asked for. Tokens that
-were made with it always do (credentials.claims.write_issued_by).
-"""
+"""Keys and service tokens that a revoked credential has created end with it only where that is requested. Tokens
+that were issued with it always do (credentials.claims.write_issued_by)."""
 
 from __future__ import annotations
 
@@ -13,13 +12,13 @@ from edged.accounts.registrar import Due
 from edged.credentials.identities import Identity
 from edged.operations.catalogue import OperationCall
 
-#: Ids of keys and service tokens; UNSET where nobody asked for them.
+#: Ids of keys and service tokens; UNSET where they were not requested.
 Ids: TypeAlias = list[str] | UnsetType
 
 
 def deny_made(call: OperationCall, identities: Iterable[Identity], include_made: bool) -> tuple[Ids, Due]:
-    """End what the credentials of these names have made, and what that has made, if it is to be. In force when this
-    returns; settle the second (Registrar.settle) for the disk."""
+    """Revoke what the credentials of these identities have created, and what that has created, if `include_made`. In
+    force when this returns; the second value is settled by Registrar.settle."""
     if not include_made:
         return UNSET, None
     made = call.services.ledger.made_by(identities)

@@ -1,7 +1,7 @@
-"""Methods and paths of the wire contract that this version does not have yet, and what is said of them.
+"""Methods and paths of the wire contract that this version does not have, and the errors for them.
 
-A client that was written for the whole contract learns that it is not its own mistake. Whatever has been built is found
-first: a name that still stands here then has no effect.
+A client that was written for the whole contract is told so. What is built is found first: a name that still stands
+here then has no effect.
 """
 
 from __future__ import annotations
@@ -43,5 +43,5 @@ def unknown_method(name: str) -> EdgedError:
 
 
 def is_path(path: str) -> bool:
-    """Whether something is to be at this path once."""
+    """Whether a later version has something at this path."""
     return any(path.startswith(known) if known.endswith("/") else path == known for known in PATHS)

@@ -1,7 +1,7 @@
 """Lists: pages by `limit` and `cursor`, and long ones made in parts, between which other tasks run (contract 3).
 
-A cursor names the place of the last row that was shown, so that rows that are made or removed meanwhile shift nothing:
-whatever was there all the time is shown once. It is opaque, good for one list, and kept nowhere.
+A cursor names the place of the last row that was shown, so that rows that are made or removed meanwhile shift
+nothing: rows that exist all the time are shown once. A cursor is opaque, belongs to one list, and is stored nowhere.
 """
 
 from __future__ import annotations
@@ -22,27 +22,28 @@ from edged.operations.catalogue import OperationCall
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Offset = Annotated[int, msgspec.Meta(ge=0, le=999_999_999)]
 Cursor = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
-#: Where a row stands in its list: a number and a text, together unlike those of every other row.
+#: The position of a row in its list: a number and a text, together unique.
 Place: TypeAlias = tuple[float, str]
 R = TypeVar("R")
 T = TypeVar("T")
 
-#: How long a list is worked on before other tasks run, seconds.
+#: Seconds after which other tasks run.
 TURN_SECONDS: Final = 0.005
-#: Rows that are written as JSON at a time; a list of more is handed on as JSON.
+#: Rows that are encoded at a time; a longer list is returned as JSON.
 _PART: Final = 200
 
 
 class PageParams(msgspec.Struct, frozen=True, kw_only=True):
-    """`limit` rows at most, behind those that came with `cursor` as `next_cursor`. Without either all of them."""
+    """At most `limit` rows, behind those of the reply whose `next_cursor` is given as `cursor`. Without both, all
+    rows."""
 
     limit: Limit | None = None
     cursor: Cursor | None = None
 
 
-#: The rows of a list; a long one as JSON already.
+#: The rows of a list; of a long one their JSON.
 Rows: TypeAlias = list[T] | msgspec.Raw
-#: What goes on with this list as `cursor`; absent where nothing is left.
+#: The `cursor` of the next page; absent at the end.
 NextCursor: TypeAlias = str | UnsetType
 
 
@@ -58,12 +59,12 @@ async def make_page(
     is_wanted: Callable[[R], bool] = lambda _row: True,
     newest_first: bool = False,
 ) -> tuple[Rows[T], NextCursor]:
-    """Rows that are sorted by `place`, from the first or from the last, as `show` shows them; and the next cursor.
+    """One page of `rows`, which are sorted by `place`, and its next cursor; `show` makes a row of the reply.
 
-    The right to call the operation is asked for again after each pause. Raises InvalidParams for a cursor that is not
-    one of this list, Refused.
+    The capability of the operation is checked again after each pause. Raises Refused, and InvalidParams for a cursor
+    of another list.
     """
-    # To sort many rows is a part of its own.
+    # Sorting many rows has taken its time.
     await trio.lowlevel.checkpoint()
     turn, made = _Turn(call), _Parts[T]()
     last: R | None = None
@@ -95,7 +96,7 @@ def write_cursor(name: str, place: Place) -> str:
 
 
 def read_cursor(name: str, text: str) -> Place:
-    """Raises InvalidParams for what is no cursor of this list."""
+    """The place of a cursor. Raises InvalidParams for what is no cursor of this list."""
     try:
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         wanted, number, rest = msgspec.json.decode(data, type=tuple[str, float, str])
@@ -107,14 +108,14 @@ def read_cursor(name: str, text: str) -> Place:
 
 
 class _Turn:
-    """Lets other tasks run when its time is over."""
+    """Lets other tasks run each TURN_SECONDS."""
 
     def __init__(self, call: OperationCall) -> None:
         self._authority = call.authority(call.operation.capability)
         self._until = perf_counter() + TURN_SECONDS
 
     async def pause(self) -> None:
-        """Raises Refused if the caller may not go on."""
+        """Raises Refused if the caller has lost the right."""
         if perf_counter() < self._until:
             return
         await trio.lowlevel.checkpoint()
@@ -123,7 +124,7 @@ class _Turn:
 
 
 class _Parts(Generic[T]):
-    """The rows of a reply; many of them become JSON a part at a time."""
+    """The rows of a reply; each _PART of them becomes JSON at once."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -137,7 +138,7 @@ class _Parts(Generic[T]):
             self._write()
 
     def close(self) -> Rows[T]:
-        """All of them."""
+        """All rows."""
         if not self._texts:
             return self._rows
         if self._rows:

@@ -1,6 +1,6 @@
-"""Params as they came → an operation's struct, and what is wrong with those that cannot be read, in words.
+"""Params as received → an operation's struct, or a sentence that says what is wrong.
 
-No sentence repeats a value: what was sent in the wrong place may be a secret.
+No sentence repeats a value: a secret may have been sent in the wrong member.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edged.errors import InvalidParams
 
 
 class NoParams(msgspec.Struct, frozen=True):
-    """Params of an operation that takes none; anything given is ignored (contract C-12)."""
+    """Params of an operation without params; unknown members are ignored (contract C-12)."""
 
 
 _NO_PARAMS: Final = NoParams()
@@ -38,7 +38,7 @@ _MOST_DIGITS: Final = 18
 
 
 def read_params(kind: type[msgspec.Struct], params: msgspec.Raw | Mapping[str, object] | None) -> msgspec.Struct:
-    """Params as they came → the operation's struct; absent, null, {} and [] are equal (contract S1-12).
+    """Params as received → the operation's struct; absent, null, {} and [] are equal (contract S1-12).
 
     Raises InvalidParams naming the member.
     """
@@ -67,9 +67,9 @@ def _reader_of(kind: type[msgspec.Struct]) -> Callable[[msgspec.Raw], msgspec.St
 
 
 def parse_member(kind: type[msgspec.Struct], name: str, text: str) -> object:
-    """A member of params as it stands in a query string → its value: true or false, a number, or the text itself.
+    """A member of a query string → its value by the type of the params struct: bool, int, float, or the text itself.
 
-    Raises InvalidParams naming the member, the numbers that it may be included.
+    Raises InvalidParams naming the member and its bounds.
     """
     hint = _type_at(kind, name)
     types = list(_alternatives(hint))
@@ -96,7 +96,7 @@ def _parse_int(text: str) -> int:
 
 
 def _describe_number(hint: Any) -> str:
-    """`a whole number from 1 to 1000`: the type, and what its annotation says."""
+    """`a whole number from 1 to 1000`: from the type and its annotation."""
     what = "a number" if float in _alternatives(hint) else "a whole number"
     for meta in _metas(hint):
         what = meta.description or what
@@ -132,7 +132,7 @@ def explain_unreadable(data: bytes, problem: Exception) -> tuple[str, str]:
         return f"byte {wrong.start} is not UTF-8", "send UTF-8"
     if not data.strip():
         return "nothing was sent", "send a JSON object"
-    # The decoder names what it expected and where, and repeats nothing of the text.
+    # The message of the decoder has no part of the text.
     return f"this is not JSON: {str(problem).removeprefix('JSON is malformed: ')}", ""
 
 
@@ -143,7 +143,7 @@ def _name_members(kind: type[msgspec.Struct]) -> str:
 
 
 def _explain_invalid(kind: type[msgspec.Struct], text: str) -> str:
-    """What msgspec says of a wrong member; of one that takes only some words, these instead of what was sent."""
+    """The message of msgspec; for a member with fixed choices, these instead of the value that was sent."""
     if not text.startswith(_ENUM):
         return text
     path = text.rpartition(" - at `")[2].removesuffix("`") if " - at `" in text else ""

@@ -1,4 +1,4 @@
-"""Pictures of a camera for a caller: whether there can be one, and what is told where there is none."""
+"""Whether a camera can give a picture, and what a caller is told where it cannot."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from edged.credentials.callers import Caller
 from edged.errors import DependencyFailed
 from edged.mediamtx.causes import NoPicture
 
-#: What is told of a problem to those who may not know its cause: that may tell of the network of the cameras.
+#: The problem as callers see it who may not know its cause, which can reveal addresses of the cameras' network.
 NO_PICTURE: Final = "no picture from its source"
 
 
 def may_know_causes(caller: Caller | None) -> bool:
-    """Whether the cause of a camera's problem is for this caller: administrators only."""
+    """Whether the caller is told the cause of a camera's problem: administrators only."""
     return caller is not None and "system:admin" in caller.capabilities
 
 
 def describe_problem(camera: Camera, caller: Caller | None) -> str:
-    """What is wrong with a camera, "" if nothing is: the cause for an administrator, that something is for others."""
+    """The problem of a camera, "" if there is none: its cause for administrators, that there is one for others."""
     return camera.problem if may_know_causes(caller) or not camera.problem else NO_PICTURE
 
 
 @contextmanager
 def explained_to(caller: Caller | None) -> Iterator[None]:
-    """An administrator is told the cause of a missing picture, anybody else that there is none."""
+    """Raises a missing picture with its cause for administrators, without it for others."""
     try:
         yield
     except NoPicture as failure:
@@ -35,7 +35,7 @@ def explained_to(caller: Caller | None) -> Iterator[None]:
 
 
 def check_attached(camera: Camera, caller: Caller | None) -> None:
-    """Raises DependencyFailed for a camera that is unplugged or does not answer: nobody needs to try it."""
+    """Raises DependencyFailed for a camera that is unplugged or does not answer."""
     if camera.is_attached:
         return
     raise DependencyFailed(

@@ -1,4 +1,4 @@
-"""Refresh: a token for a token (contract 3, 5.2, 10.5)."""
+"""refresh_token: the successor of a token (contract 3, 5.2, 10.5)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from edged.operations.sessions import enter
 
 
 class RefreshTokenParams(msgspec.Struct, frozen=True):
-    """`token` (or `auth_token`) is what is to be refreshed; without it the token that this session came in by."""
+    """The token to be refreshed is `token` or `auth_token`; without it the one by which this session authenticated."""
 
     token: str | None = None
     auth_token: str | None = None
 
 
 class StreamPermissions(msgspec.Struct, frozen=True):
-    """Streams by name, `*` for all."""
+    """Names of streams, `*` for all."""
 
     read: list[str]
     publish: list[str]
@@ -40,11 +40,11 @@ class RefreshedToken(msgspec.Struct, frozen=True):
 
 @operation("none", rest=post("/api/token/refresh"))
 async def refresh_token(call: OperationCall, params: RefreshTokenParams) -> RefreshedToken:
-    """A new token for one that is good, or ended a few minutes ago: it says the same, and lives as long again.
+    """A new token with the claims and the life of one that is good, or expired up to five minutes ago.
 
-    Who asks again gets the same. A session whose own token it was goes on by the new one, also if it had expired, and
-    so do the streams that the token opened. Whoever holds a token may ask: it is what is shown. An API key has none: it
-    is rotated, and so its holder is told.
+    A repeated call returns the same successor. A session whose own token was refreshed goes on by the new one, also
+    if the old one has expired, as do the streams that it opened. The token is credential enough. API keys are not
+    refreshed but rotated, and the error says so.
     """
     services, session = call.services, call.session
     text = params.token if params.token is not None else params.auth_token
@@ -53,7 +53,7 @@ async def refresh_token(call: OperationCall, params: RefreshTokenParams) -> Refr
     if text and isinstance(credential := parse_credential(text), ApiKey):
         shown = services.limiter.authenticate(services.gate, credential, session.peer, session.transport)
     elif not shown:
-        # Nobody, who shows nothing: the gate says so, and counts it.
+        # No credential at all: the gate refuses it and counts it.
         shown = services.gate.authenticate(NoCredential(), session.transport)
     made = await services.refreshes.refresh(shown, session.transport)
     is_own = own is not None and (shown is own or _is_of(own, str(shown)))
@@ -72,12 +72,12 @@ async def refresh_token(call: OperationCall, params: RefreshTokenParams) -> Refr
 
 
 def _is_of(caller: Caller, text: str) -> bool:
-    """Whether this is the token that made this caller."""
+    """Whether this is the token by which this caller authenticated."""
     return Identity.of_token(text) in caller.identities
 
 
 def _streams_of(caller: Caller) -> StreamPermissions:
-    """What a token opens of the streams: what it names, or those of the cameras that it may see (contract 7.5)."""
+    """The streams that a token names, or those of the cameras that it may see (contract 7.5)."""
     if caller.streams is not None:
         return StreamPermissions(sorted(caller.streams.read), sorted(caller.streams.publish))
     named = {capability: _reached(caller, capability) for capability in ("stream:read", "stream:publish")}

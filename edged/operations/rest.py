@@ -52,5 +52,5 @@ def patch(path: str, *, root_may: bool = False) -> Rest:
 
 
 def put(path: str) -> Rest:
-    """PUT of what the path names; the body is what it shall be."""
+    """PUT of what the path names; the body is its new value."""
     return Rest(method="PUT", path=path, source="body")

@@ -13,8 +13,8 @@ from edged.operations.rest import post
 
 
 class RestoreConfirmed(msgspec.Struct, frozen=True):
-    """`confirmed` is false if nothing waited for it. `cause`: copy or behind (store.restores); `at` ISO 8601, when the
-    copy was made or the older file noticed; `keys` and `service_tokens` that are in force again."""
+    """`confirmed` is false if there was nothing to confirm. `cause`: copy or behind (store.restores); `at` ISO 8601,
+    when the copy was made or the older file was noticed; `keys` and `service_tokens` that are in force again."""
 
     confirmed: bool
     cause: str
@@ -25,10 +25,9 @@ class RestoreConfirmed(msgspec.Struct, frozen=True):
 
 @operation("system:admin", rest=post("/api/trust/confirm-restore"), counted_as="clock")
 async def confirm_restore(call: OperationCall, params: NoParams) -> RestoreConfirmed:
-    """The restored trust database is right as it is: its keys, tokens and passwords are good again. On the unix socket
-    only.
+    """Confirm a restored trust database: its keys, tokens and passwords are good again. On the unix socket only.
 
-    What was revoked after it was written is not revoked in it: revoke that first.
+    It lacks revocations that were made after the copy: make these again first.
     """
     services, session = call.services, call.session
     if not session.peer.is_local_socket or session.caller is None or session.caller.method != "peercred":

@@ -1,4 +1,4 @@
-"""Revocations: what is denied, by name and by time (contract 10.1, 10.8)."""
+"""Revocations, by identity and by time (contract 10.1, 10.8)."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class ListRevocationsParams(msgspec.Struct, frozen=True):
 
 
 class RevocationItem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is denied: named by exactly the members by which it was asked for; times ISO 8601. `kid`: a signing key;
-    `family_id`: all that came of one token by refreshing, which ended with one of them.
+    """A revocation, with the members by which it was requested; times ISO 8601. `kid`: a signing key; `family_id`:
+    all tokens that came of one by refreshing, and were revoked with one of them.
 
-    `at` is when it was denied, `until` when it ends by itself, where that is known. `provisional`: `before` is what an
-    untrusted clock says of that moment; it is corrected as soon as a time server or root confirms the time.
+    `at` is when it was made, `until` when it ends by itself, where that is known. `provisional`: `before` was set by
+    an untrusted clock; it is corrected as soon as a time server or root confirms the time.
     """
 
     at: str
@@ -83,7 +83,7 @@ class RevocationList(msgspec.Struct, frozen=True):
 
 @operation("tokens:revoke", rest=get("/api/revocations"), counted_as="revocations")
 async def list_revocations(call: OperationCall, params: ListRevocationsParams) -> RevocationList:
-    """Everything that is denied, the newest first."""
+    """All revocations, the newest first."""
     named, lines = await call.services.revocations.list_all()
     own = call.services.keyring.issuer
 
@@ -95,7 +95,7 @@ async def list_revocations(call: OperationCall, params: ListRevocationsParams) -
         return RevocationItem(at=iso(item.at), reason=item.reason, **_name(item.scope, own), **_describe(item))
 
     def place(item: Revocation | CutOff) -> Place:
-        # A scope has two lines where an untrusted clock drew one of them.
+        # A scope has two cut-offs where an untrusted clock set one of them.
         if isinstance(item, Revocation):
             return item.at, str(item.identity)
         return item.at, f"{item.scope} {item.drawn is None}"
@@ -109,11 +109,11 @@ async def list_revocations(call: OperationCall, params: ListRevocationsParams) -
 
 
 class RevokeParams(msgspec.Struct, frozen=True):
-    """Exactly one of the first five; or `before`, for all tokens or those of the `subject` or `issuer` beside it.
+    """Exactly one of the first five; or `before`, alone or beside `subject` or `issuer`.
 
-    `subject` is what the tokens say, `token_hash` the SHA-256 of a token's text in hex, `before` ISO 8601 or `now`. A
-    jti or a subject is that of every issuer, or of the `issuer` beside it alone. `include_made`: also the keys and
-    service tokens that were made with what is named, which takes keys:admin.
+    `subject` is that of the tokens, `token_hash` the SHA-256 of a token's text in hex, `before` ISO 8601 or `now`. A
+    jti or a subject is that of every issuer, or only of the `issuer` beside it. `include_made`: also the keys and
+    service tokens that were created with it, which takes keys:admin.
     """
 
     jti: Text | None = None
@@ -128,12 +128,12 @@ class RevokeParams(msgspec.Struct, frozen=True):
 
 @operation("tokens:revoke", rest=create("/api/revocations"), counted_as="revocations")
 async def revoke(call: OperationCall, params: RevokeParams) -> RevocationItem:
-    """Deny a token, a key, a subject, an issuer, or every token that was issued up to a moment.
+    """Revoke a token, a key, a subject, an issuer, or every token that was issued up to a moment.
 
-    Denied at once, everything that it opened ended, durable before this answers. Again is fine. A key needs
-    keys:admin, too. A user's keys are suspended with their subject. For good, except for `before`: tokens that are
-    issued later are good, and keys untouched. So without it the subject that is the last administrator stays, and
-    edged's own issuer, by which everybody logs in.
+    In force at once, sessions ended, durable before this answers. Idempotent. A key takes keys:admin as well. Keys
+    of a user are suspended with the subject. A revocation is for good, but `before` leaves tokens that are issued
+    later, and all keys. Without `before` the subject that is the last administrator, and the issuer of edged's own
+    tokens, are refused.
     """
     services, by = call.services, call.session.id
     named = _read_named(params)
@@ -164,7 +164,7 @@ async def revoke(call: OperationCall, params: RevokeParams) -> RevocationItem:
 
 
 def _read_named(params: RevokeParams) -> list[str]:
-    """The members that name something. Raises InvalidParams for what does not go together."""
+    """The members that name something. Raises InvalidParams for a combination that is not allowed."""
     named = [name for name in _MEMBERS.values() if getattr(params, name)]
     pairs = {"issuer", "subject"}, {"issuer", "jti"}
     if params.before is not None:
@@ -182,7 +182,7 @@ def _read_named(params: RevokeParams) -> list[str]:
 
 
 def _credential(call: OperationCall, params: RevokeParams) -> Identity:
-    """The name of a key or a token."""
+    """The identity of a key or a token."""
     if params.key_id:
         return Identity.of_key(params.key_id)
     if params.token_hash:
@@ -202,7 +202,7 @@ def _scope(call: OperationCall, params: RevokeParams) -> Identity:
 
 
 def _find_issuer(call: OperationCall, issuer: str) -> str:
-    """Whose names the tokens of this `iss` bear (Caller.issuer). Raises InvalidParams."""
+    """The issuer as identities name it (Caller.issuer), for the `iss` of tokens. Raises InvalidParams."""
     services = call.services
     if (found := services.gate.find_issuer(issuer)) is not None:
         return found
@@ -224,7 +224,7 @@ def _describe(line: CutOff) -> dict[str, Any]:
 
 
 def _read_before(text: str, now: float) -> float:
-    """Unix seconds. Raises InvalidParams for a moment that is yet to come: nothing issued until then would be good."""
+    """Unix seconds. Raises InvalidParams for a moment in the future."""
     before = read_time("before", text)
     if before > now + LEEWAY:
         raise InvalidParams("before lies in the future", hint="now is the latest line that can be drawn")

@@ -1,4 +1,4 @@
-"""Rights as params and replies have them, and the rule that nobody hands on more than they may do (contract 10.1)."""
+"""Rights in params and replies, and the rule that nobody hands on more than their own (contract 10.1)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ _LONGEST: Final = 128
 
 
 class StreamAccess(msgspec.Struct, frozen=True):
-    """Names of MediaMTX paths that may be read and published to; `cam*` for all that begin so, `*` for all (contract
-    7.5, C-32)."""
+    """Paths of MediaMTX to read and to publish to; `cam*` for all that begin so, `*` for all (contract 7.5, C-32)."""
 
     read: list[str] = []
     publish: list[str] = []
 
 
 class Grantor:
-    """The caller of this call as one who hands rights on, also if the session belongs to another caller later."""
+    """The caller of a call as one who hands rights on, also if the session belongs to another caller later."""
 
     def __init__(self, call: OperationCall) -> None:
         assert call.session.caller is not None, "the gate lets nobody ask this without a caller"
@@ -44,8 +43,7 @@ class Grantor:
         streams: Streams | None = None,
         roles: Sequence[str] = (),
     ) -> None:
-        """Nobody hands on more than they may do themselves (contract 10.1), when it is asked; `roles` are further
-        ones. Raises Denied."""
+        """Raises Denied unless the caller has all of these rights now (contract 10.1); `roles` are further ones."""
         named = frozenset(map(canonical_role, (role, *roles)))
         whole, single = compute(named, permissions, has_streams=streams is not None)
         asked = Caller("api_key", "", named, whole, single, name_cameras(camera_access), streams)
@@ -58,13 +56,13 @@ class Grantor:
             )
 
     def refuse_key(self, key_id: str) -> None:
-        """Whoever gets hold of a key, or brings it back, could make it as it is then. Raises Denied, NotFound."""
+        """Raises Denied unless the caller could create this key as it is now, NotFound."""
         held = self._api_keys.find(key_id)
         self.refuse_widening(held.role, held.permissions, held.camera_access, held.streams)
 
 
 def read_names(member: str, names: list[str] | None) -> tuple[str, ...] | None:
-    """Permissions or cameras as given, checked. Raises InvalidParams naming the first bad one."""
+    """Permissions or cameras, checked. Raises InvalidParams naming the first bad one."""
     if names is None:
         return None
     if len(names) > _MOST:
@@ -76,7 +74,7 @@ def read_names(member: str, names: list[str] | None) -> tuple[str, ...] | None:
 
 
 def read_streams(streams: StreamAccess | None) -> Streams | None:
-    """Streams as given, checked. Raises InvalidParams naming the first bad one."""
+    """Streams, checked. Raises InvalidParams naming the first bad one."""
     if streams is None:
         return None
     for name in (*streams.read, *streams.publish):
@@ -88,5 +86,5 @@ def read_streams(streams: StreamAccess | None) -> Streams | None:
 
 
 def show_streams(streams: Streams | None) -> StreamAccess | None:
-    """Stream rights as they were given."""
+    """Stream rights in the form of params."""
     return None if streams is None else StreamAccess(sorted(streams.read), sorted(streams.publish))

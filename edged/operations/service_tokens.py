@@ -1,6 +1,6 @@
-"""Service tokens: make, import, list, rotate, revoke; and acting for the user whom a request names (contract 10.1).
+"""Service tokens: create, import, list, rotate, revoke; and acting for the user of a request (contract 10.1).
 
-The secret stands in the reply that made it and nowhere else.
+Only the reply that creates a secret contains it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from edged.operations.services import Services
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 Networks = Annotated[list[str], msgspec.Meta(min_length=1, max_length=64)]
 _DAY: Final = 86400.0
-#: What a guesser would need a lifetime for has at least so many characters.
+#: A shorter secret could be guessed.
 _SHORTEST_SECRET: Final = 20
 _LONGEST_SECRET: Final = 256
 
 
 class CreateServiceTokenParams(msgspec.Struct, frozen=True):
-    """`networks` in CIDR (`192.0.2.0/24`, `2001:db8::/32`) or as addresses: from elsewhere it is refused.
+    """`networks` in CIDR (`192.0.2.0/24`, `2001:db8::/32`) or as addresses: the token is refused from elsewhere.
 
     Without them it is good from everywhere; behind a proxy every address is the proxy's.
     """
@@ -41,7 +41,7 @@ class CreateServiceTokenParams(msgspec.Struct, frozen=True):
 
 
 class NewServiceToken(msgspec.Struct, frozen=True):
-    """The only reply that ever holds this secret."""
+    """The only reply with this secret."""
 
     token_id: str
     service_token: str
@@ -52,7 +52,7 @@ class NewServiceToken(msgspec.Struct, frozen=True):
 
 @operation("keys:admin", rest=create("/api/service-tokens"), counted_as="service_tokens")
 async def create_service_token(call: OperationCall, params: CreateServiceTokenParams) -> NewServiceToken:
-    """Make a token with which another server may act for any user under /v1/files. Durable before this answers."""
+    """Create a token with which another server may act for any user under /v1/files. Durable before this answers."""
     authority = _authorize_files(call)
     record, secret = await call.services.service_tokens.create(authority, params.name, params.networks)
     return NewServiceToken(
@@ -65,7 +65,7 @@ async def create_service_token(call: OperationCall, params: CreateServiceTokenPa
 
 
 class ImportServiceTokenParams(msgspec.Struct, frozen=True):
-    """A token that the other server holds already, as text; `networks` as for a new one."""
+    """A token that the other server has already, as text; `networks` as for a new one."""
 
     service_token: Annotated[str, msgspec.Meta(min_length=_SHORTEST_SECRET, max_length=_LONGEST_SECRET)]
     name: Name = "AUTH_SERVICE_TOKEN"
@@ -81,7 +81,7 @@ class ImportedServiceToken(msgspec.Struct, frozen=True):
 
 @operation("keys:admin", rest=post("/api/service-tokens/import", source="body"), counted_as="service_tokens")
 async def import_service_token(call: OperationCall, params: ImportServiceTokenParams) -> ImportedServiceToken:
-    """Accept a token that is in use elsewhere, by its SHA-256 (contract S3-22). Again is fine."""
+    """Accept a token that is in use elsewhere, by its SHA-256 (contract S3-22). Idempotent."""
     authority = _authorize_files(call)
     secret = params.service_token
     if not (secret.isascii() and secret.isprintable()) or " " in secret:
@@ -93,10 +93,10 @@ async def import_service_token(call: OperationCall, params: ImportServiceTokenPa
 
 
 class ServiceTokenItem(msgspec.Struct, frozen=True):
-    """What may be told of a service token; times ISO 8601, None for what has not happened. `usage_count` and
+    """A service token without its secret; times ISO 8601, None for what has not happened. `usage_count` and
     `last_used` as of an API key.
 
-    `networks` None: from everywhere. `previous_valid_until`: how long the secret before the last rotation is good.
+    `networks` None: from everywhere. `previous_valid_until`: the end of the secret before the last rotation.
     """
 
     token_id: str
@@ -146,7 +146,7 @@ class RotatedServiceToken(msgspec.Struct, frozen=True):
 
 @operation("keys:admin", rest=post("/api/service-tokens/{token_id}/rotate"), counted_as="service_tokens")
 async def rotate_service_token(call: OperationCall, params: RotateServiceTokenParams) -> RotatedServiceToken:
-    """Give a service token a new secret; the old one works on for a while, so that no server is shut out."""
+    """Replace the secret of a service token; the old one works for `grace_seconds`, so that no server is locked out."""
     authority = _authorize_files(call)
     record, secret = await call.services.service_tokens.rotate(authority, params.token_id, params.grace_seconds)
     assert record.rotated_at is not None
@@ -172,14 +172,14 @@ class RevokedServiceToken(msgspec.Struct, frozen=True):
 
 @operation("keys:admin", rest=delete("/api/service-tokens/{token_id}"), counted_as="service_tokens")
 async def revoke_service_token(call: OperationCall, params: ServiceTokenParams) -> RevokedServiceToken:
-    """End a service token, both its secrets, and the tokens for files that it made; denied at once, durable before this
-    answers. Again is fine. Where it is only to be replaced, rotate it: that ends none of them."""
+    """Revoke a service token, both its secrets, and the tokens for files that it issued; in force at once, durable
+    before this answers. Idempotent. To replace a secret, rotate the token: that ends none of them."""
     record = await call.services.service_tokens.revoke(params.token_id, by=call.session.id)
     return RevokedServiceToken("service token revoked", record.token_id)
 
 
 def act_for(call: OperationCall, user_id: str) -> None:
-    """From here on this call of a service token is for this user (contract 7.3.5). Raises InvalidParams."""
+    """Let this call of a service token act for a user (contract 7.3.5). Raises InvalidParams."""
     if not is_user_id(user_id):
         raise InvalidParams(
             "user_id is not 1 to 128 characters of A-Z a-z 0-9 @ . _ + - without '..'",
@@ -191,7 +191,7 @@ def act_for(call: OperationCall, user_id: str) -> None:
 
 
 def _authorize_files(call: OperationCall) -> Asker:
-    """Who makes or holds a service token can reach the files of everybody: nobody hands on more than they may do.
+    """The right to create service tokens: keys:admin, and files:admin since these reach the files of every user.
     Raises Refused."""
     authority = call.authority("keys:admin", call.authority("files:admin").check)
     authority.check()

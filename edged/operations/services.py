@@ -46,7 +46,7 @@ async def _nowhere() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Handed to operations only, whole; each uses the one or two members that it is about."""
+    """Handed to operations only, as a whole; each uses the one or two members that it is about."""
 
     clock: Clock
     counts: Metrics
@@ -77,7 +77,7 @@ class Services:
     disks: Disks
     restores: Restores
     shared_secrets: tuple[SharedSecret, ...] = ()
-    #: Whether root may administer keys over loopback HTTP without showing one (contract 5.1).
+    #: Whether root may administer keys over loopback HTTP without a credential (contract 5.1).
     root_needs_no_key: bool = False
-    #: Makes the system clock the truth, on disk and then in force (contract 10.9).
+    #: Takes the system clock as right, on disk and then in force (contract 10.9).
     reset_clock: Callable[[], Awaitable[None]] = _nowhere

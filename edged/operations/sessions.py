@@ -21,9 +21,9 @@ from edged.operations.pages import Cursor, Limit, NextCursor, Offset, Rows, make
 from edged.operations.rest import delete, get
 from edged.operations.services import Services
 
-#: What clients of the guides call it (contract 7.2, legacy words).
+#: The words of guide S1 (contract 7.2).
 _CAMERA_WORDS: Final = {"view": "camera:read", "control": "camera:write"}
-#: What a key without an end is said to be good for (contract 3, authenticate).
+#: `expires_at` of a key without an end, seconds from now (contract 3, authenticate).
 _NO_END_SECONDS = 24 * 3600.0
 
 
@@ -34,7 +34,7 @@ def ping(call: OperationCall, params: NoParams) -> str:
 
 
 class AuthenticateParams(msgspec.Struct, frozen=True):
-    """`auth_token` or `token`, and what it is: jwt, api_key or auto."""
+    """`auth_token` or `token`, and `auth_type`: jwt, api_key or auto."""
 
     auth_token: str | None = None
     token: str | None = None
@@ -42,10 +42,9 @@ class AuthenticateParams(msgspec.Struct, frozen=True):
 
 
 class Authenticated(msgspec.Struct, frozen=True):
-    """Who the session is from here on; `expires_at` ISO 8601.
+    """The caller of the session; `expires_at` ISO 8601.
 
-    `permissions` are what the caller may do: the words that clients of the guides know (view, control, admin), each
-    where it holds, and the capabilities.
+    `permissions` are the words of guide S1 (view, control, admin), each where it holds, and the capabilities.
     """
 
     authenticated: bool
@@ -59,13 +58,13 @@ class Authenticated(msgspec.Struct, frozen=True):
 
 @operation("none", no_rest="each request shows its own credential", no_command="the unix socket needs no credential")
 def authenticate(call: OperationCall, params: AuthenticateParams) -> Authenticated:
-    """Bind a credential to this very session. A failed try leaves it without any (contract S0-17).
+    """Bind a credential to this session. After a failure the session has none (contract S0-17).
 
-    One with an auth_type that does not exist, or that comes too soon after too many of this address, is not looked at,
-    and leaves the session as it is.
+    With an unknown auth_type, or while its address has tried too often, nothing is checked and the session stays as
+    it is.
     """
     if params.auth_type and params.auth_type not in CREDENTIAL_KINDS:
-        # What it is instead is not repeated: it may be the credential itself, one member too late.
+        # The value is not repeated: it may be the credential itself, sent in the wrong member.
         raise InvalidParams(f"auth_type is none of {', '.join(CREDENTIAL_KINDS)}", hint="without it edged finds out")
     session, gate = call.session, call.services.gate
     text = params.token if params.token is not None else params.auth_token
@@ -93,13 +92,13 @@ def authenticate(call: OperationCall, params: AuthenticateParams) -> Authenticat
 
 @lru_cache(maxsize=64)
 def _list_roles(roles: frozenset[str]) -> list[str]:
-    """Told with each login, and for most of them the same; nobody changes it."""
+    """Cached, since most logins have the same; never changed."""
     return sorted(roles)
 
 
 @lru_cache(maxsize=64)
 def _list_permissions(capabilities: frozenset[str], grants: frozenset[str], has_cameras: bool) -> list[str]:
-    """Told and kept as the roles are. A word for cameras needs one that it could be done to, and the right to do it."""
+    """Cached as the roles are. A word for cameras needs a camera, and the right."""
 
     def may(capability: str) -> bool:
         return capability in capabilities or any(grant.startswith(f"{capability}:") for grant in grants)
@@ -111,8 +110,8 @@ def _list_permissions(capabilities: frozenset[str], grants: frozenset[str], has_
 
 
 def enter(call: OperationCall, caller: Caller, *, is_fresh: bool = False) -> None:
-    """The session goes on by this credential, and with it its tickets and the streams of the same family or key.
-    Raises Refused if it has ended just now, unless it `is_fresh`: the session is then without any."""
+    """The session goes on with this caller, as do its tickets and the streams of the same family or key. Raises
+    Refused if the credential has just ended, unless it `is_fresh`; the session is then without any."""
     session, gate = call.session, call.services.gate
     try:
         session.admission = gate.admit(
@@ -127,7 +126,7 @@ def enter(call: OperationCall, caller: Caller, *, is_fresh: bool = False) -> Non
 
 
 def leave(call: OperationCall) -> None:
-    """The session's credential counts no more."""
+    """The session loses its credential."""
     session = call.session
     if session.admission is not None:
         call.services.gate.admissions.remove(session.admission)
@@ -135,7 +134,7 @@ def leave(call: OperationCall) -> None:
 
 
 class Whoami(msgspec.Struct, frozen=True):
-    """Guide S2's answer, and what this caller may do."""
+    """The members of guide S2, and the rights of the caller."""
 
     user_id: str
     username: str
@@ -147,7 +146,7 @@ class Whoami(msgspec.Struct, frozen=True):
 
 @operation("self", rest=get("/api/whoami"))
 def whoami(call: OperationCall, params: NoParams) -> Whoami:
-    """Who the gate takes this session for (contract S2-6)."""
+    """The caller of this session (contract S2-6)."""
     caller = call.session.caller
     assert caller is not None, "the gate lets nobody ask this without a caller"
     return Whoami(
@@ -169,10 +168,10 @@ class ListSessionsParams(msgspec.Struct, frozen=True):
 
 
 class SessionItem(msgspec.Struct, frozen=True):
-    """An active session: by which credential, since when, until when at most, and at which camera's picture.
+    """An active session: its credential, its start and latest end, and the camera that it shows.
 
-    `bytes` went to a viewer, or came from a publisher; null where nobody counts them. `session_id` is what
-    `authenticate` told; a WebSocket has one, as has each picture and each MediaMTX session.
+    `bytes` went to a viewer, or came from a publisher; null where they are not counted. `session_id` is that of
+    `authenticate`; a WebSocket has one, as has each picture and each MediaMTX session.
     """
 
     session_id: str
@@ -190,7 +189,7 @@ class SessionItem(msgspec.Struct, frozen=True):
 
 
 class SessionList(msgspec.Struct, frozen=True):
-    """`total` counts all of them, also those on other pages."""
+    """`total` counts all sessions, also those on other pages."""
 
     sessions: Rows[SessionItem]
     total: int
@@ -218,8 +217,8 @@ async def list_sessions(call: OperationCall, params: ListSessionsParams) -> Sess
 
 
 def count_sessions(services: Services) -> Counter[str]:
-    """How many are here now by transport: every WebSocket, with a credential or without, and everybody else who is
-    inside, each once."""
+    """Sessions by transport: every WebSocket, with or without a credential, and every other active session, each
+    once."""
     talking = {session.id: session.transport for session in services.sessions}
     admissions = services.gate.admissions
     others = (
@@ -247,7 +246,7 @@ def end_session(call: OperationCall, params: EndSessionParams) -> EndedSession:
     if found is not None and not _is_somebody(found):
         found = None
     if caller is None or found is None or not _is_own(caller, found.caller):
-        # Asked before it is told whether there is such a session.
+        # Checked before the caller learns whether there is such a session.
         gate.authorize(caller, "sessions:admin", call.session.transport)
     if found is None:
         shown = params.session_id[:64]
@@ -257,12 +256,12 @@ def end_session(call: OperationCall, params: EndSessionParams) -> EndedSession:
 
 
 def _is_somebody(admission: Admission) -> bool:
-    """Whether this is not one of edged's own children, who end with what they do."""
+    """Whether this is not a child process of edged."""
     return admission.caller.method != "internal"
 
 
 def _is_own(caller: Caller, other: Caller) -> bool:
-    """Whether two came in by one credential, or as one subject of one issuer."""
+    """Whether both have the same credential, or the same subject of the same issuer."""
     if not caller.identities.isdisjoint(other.identities):
         return True
     same = (caller.method, caller.issuer, caller.subject) == (other.method, other.issuer, other.subject)
@@ -280,7 +279,7 @@ def _show(admission: Admission, clock: Clock) -> SessionItem:
         name=caller.name,
         role=caller.role,
         since=iso(now - (clock.monotonic() - admission.since)),
-        # The nearest second: it came of one, and the two clocks were looked at one after the other.
+        # Rounded to the second of which it was computed, since the two clocks are read one after the other.
         deadline=None if left is None else iso(now + left + 0.5),
         key_id=names.get(Kind.KEY),
         jti=names.get(Kind.JTI),

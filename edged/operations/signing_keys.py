@@ -1,4 +1,4 @@
-"""Signing keys: list, make, promote and retire the key pairs that sign tokens for the world (contract 10.1, 10.21)."""
+"""Signing keys: list, create, promote and retire the key pairs that sign tokens (contract 10.1, 10.21)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from edged.operations.services import Services
 
 
 class SigningKeyItem(msgspec.Struct, frozen=True):
-    """What may be told of a key pair; times ISO 8601, None for what has not happened.
+    """A key pair without its private half; times ISO 8601, None for what has not happened.
 
-    `published`: the JWKS shows it. `promotable_at`: from when a next key signs without force. `needed_until`: no token
-    that it signed is good after that. `distrusted`: what it signed is refused.
+    `published`: it is in the JWKS. `promotable_at`: from when a next key can be promoted without force.
+    `needed_until`: no token that it signed is good after that. `distrusted`: tokens that it signed are refused.
     """
 
     kid: str
@@ -44,7 +44,7 @@ class SigningKeyList(msgspec.Struct, frozen=True):
 
 @operation("keys:admin", rest=get("/api/signing-keys"), counted_as="signing_keys")
 async def list_signing_keys(call: OperationCall, params: PageParams) -> SigningKeyList:
-    """Every key pair there ever was, newest last; nothing private."""
+    """Every key pair, newest last, without private halves."""
 
     def place(record: SigningKeyRecord) -> Place:
         return float(record.number), ""
@@ -57,19 +57,19 @@ async def list_signing_keys(call: OperationCall, params: PageParams) -> SigningK
 
 
 class CreateSigningKeyParams(msgspec.Struct, frozen=True):
-    """For RS256 or ES256."""
+    """RS256 or ES256."""
 
     algorithm: Algorithm
 
 
 @operation("keys:admin", rest=create("/api/signing-keys"), counted_as="signing_keys")
 async def create_signing_key(call: OperationCall, params: CreateSigningKeyParams) -> SigningKeyItem:
-    """Make the next key of an algorithm: published from now on, and fit to sign in two hours."""
+    """Create the next key of an algorithm: published from now on, ready to be promoted in two hours."""
     return _show(await call.services.keyring.create(call.authority("keys:admin"), params.algorithm), call.services)
 
 
 class PromoteSigningKeyParams(msgspec.Struct, frozen=True):
-    """`force` takes a key that not every verifier may know yet."""
+    """`force` promotes a key that some verifiers may not know yet."""
 
     kid: str
     force: bool = False
@@ -77,13 +77,14 @@ class PromoteSigningKeyParams(msgspec.Struct, frozen=True):
 
 @operation("keys:admin", rest=post("/api/signing-keys/{kid}/promote"), counted_as="signing_keys")
 async def promote_signing_key(call: OperationCall, params: PromoteSigningKeyParams) -> SigningKeyItem:
-    """Let the next key sign from now on; the one before is retired, and what it signed stays good."""
+    """Sign with the next key from now on; the one before is retired, and its tokens stay good."""
     authority = call.authority("keys:admin")
     return _show(await call.services.keyring.promote(authority, params.kid, force=params.force), call.services)
 
 
 class RetireSigningKeyParams(msgspec.Struct, frozen=True):
-    """`distrust` is for a key that leaked: everything that it signed is refused, and another one takes over at once."""
+    """`distrust` is for a key that leaked: all tokens that it signed are refused, and another key is promoted at
+    once."""
 
     kid: str
     distrust: bool = False
@@ -91,7 +92,8 @@ class RetireSigningKeyParams(msgspec.Struct, frozen=True):
 
 @operation("keys:admin", rest=post("/api/signing-keys/{kid}/retire"), counted_as="signing_keys")
 async def retire_signing_key(call: OperationCall, params: RetireSigningKeyParams) -> SigningKeyItem:
-    """Give up a next key; or distrust any: denied at once with all that it opened, durable before this answers."""
+    """Retire a next key, or distrust any: in force at once with the sessions of its tokens, durable before this
+    answers."""
     services = call.services
     kid = services.keyring.get(params.kid).kid
     if not params.distrust:
@@ -99,7 +101,7 @@ async def retire_signing_key(call: OperationCall, params: RetireSigningKeyParams
     denied = frozenset({Identity.of_signing_key(kid)})
     await services.registrar.revoke_token(denied, None, by=call.session.id, reason="signing_key")
     try:
-        # Part of the denial, which is in force: it is done whoever is denied meanwhile.
+        # Part of a revocation in force: done also if the caller is revoked meanwhile.
         return _show(await services.keyring.retire(EDGED, kid, at_once=True), services)
     except (StoreFailed, Overloaded) as problem:
         raise type(problem)(

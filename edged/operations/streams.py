@@ -1,4 +1,4 @@
-"""Streams: which there are, where to watch one, and the answer to MediaMTX's question (contract 3; 10.6)."""
+"""Streams: the list, addresses of one, and the reply to MediaMTX's authentication requests (contract 3, 10.6)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _CAPABILITIES: Final = {"read": "stream:read", "playback": "stream:read", "publi
 
 
 class StreamItem(msgspec.Struct, frozen=True):
-    """One path of MediaMTX; `source` is what feeds it, without any address."""
+    """One path of MediaMTX; `source` is its kind, never an address."""
 
     name: str
     source: str
@@ -52,7 +52,8 @@ class StreamItem(msgspec.Struct, frozen=True):
 
 
 class GetStreamsParams(msgspec.Struct, frozen=True):
-    """`limit` streams at most, by name, behind the one that `cursor` names: a bare array has no next_cursor."""
+    """At most `limit` streams by name, behind the one that `cursor` names: the reply is an array, without
+    next_cursor."""
 
     limit: Limit | None = None
     cursor: Cursor | None = None
@@ -75,9 +76,10 @@ async def get_streams(call: OperationCall, params: GetStreamsParams) -> list[Str
 
 
 class StreamUrl(msgspec.Struct, frozen=True):
-    """Where to watch a camera. `live_url` is edged's own picture, there with or without MediaMTX.
+    """Addresses of a camera. `live_url` is edged's own picture, with or without MediaMTX.
 
-    `token_url` is the RTSP address for a token, which takes the place of `{token}`: as a password ffmpeg cuts it.
+    `token_url` is the RTSP address for a token in place of `{token}`, since ffmpeg cuts a token that is sent as a
+    password.
     """
 
     device: str
@@ -93,7 +95,7 @@ class StreamUrl(msgspec.Struct, frozen=True):
 
 @operation("camera:read", on_camera=True, rest=get("/api/cameras/{device}/stream"))
 async def get_stream_url(call: OperationCall, params: DeviceParams) -> StreamUrl:
-    """Addresses of one camera's picture; the viewer shows its credential to MediaMTX itself."""
+    """Addresses of one camera's picture; the viewer sends its credential to MediaMTX itself."""
     camera, services = call.camera, call.services
     streams = list_streams(camera, call.session.peer.host, services.mediamtx.state)
     state = next((item for item in await services.paths.list() if item.name == camera.path), None)
@@ -112,7 +114,7 @@ async def get_stream_url(call: OperationCall, params: DeviceParams) -> StreamUrl
 
 
 class StreamRequest(msgspec.Struct, frozen=True):
-    """What MediaMTX asks before it lets someone do something (mediamtx.md 3.1)."""
+    """An authentication request of MediaMTX (mediamtx.md 3.1)."""
 
     action: str = ""
     path: str = ""
@@ -127,7 +129,7 @@ class StreamRequest(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """Yes, or no with a short reason that MediaMTX may log."""
+    """Allowed, or refused with a short reason for the log of MediaMTX."""
 
     allowed: bool
     reason: str = ""
@@ -137,10 +139,10 @@ _YES = Answer(True)
 
 
 def admit(services: Services, question: StreamRequest) -> Answer:
-    """Answer MediaMTX, from memory, without waiting: everything else of MediaMTX stands still meanwhile.
+    """Answer MediaMTX from memory, without waiting, since MediaMTX serves nobody meanwhile.
 
-    An allowed session is noted with its credential, so that a revocation can find it; an allowed read
-    wakes the camera's publisher.
+    An allowed session is admitted with its credential, so that a revocation can end it; an allowed read starts the
+    publisher of an idle camera.
     """
     transport: Transport = question.protocol if question.protocol in TRANSPORTS else "http"
     if question.user == USER and services.ledger.use_secret(question.password, question.path, question.action):
@@ -151,7 +153,7 @@ def admit(services: Services, question: StreamRequest) -> Answer:
         return _YES
     credential = find_credential(question)
     if isinstance(credential, NoCredential):
-        # The first question of most clients: an invitation to log in, not a failure (mediamtx.md 3.2).
+        # Most clients first ask without a credential and then log in: not a failure (mediamtx.md 3.2).
         return Answer(False, "missing")
     capability = _CAPABILITIES.get(question.action)
     asking.set(_Viewer(question))
@@ -181,11 +183,11 @@ def admit(services: Services, question: StreamRequest) -> Answer:
 
 
 def _refuse_cut_token(gate: Gate, credential: Credential, question: StreamRequest, transport: Transport) -> None:
-    """Raises Refused with a reason of its own for a token that a player cut short."""
+    """Raises Refused with a reason of its own for a token that a player truncated."""
     if isinstance(credential, ApiKey):
         is_cut = lacks_parts(credential.secret)
     elif isinstance(credential, Token) and may_be_cut(credential.text, question.user, question.password):
-        # One that has this length and is whole is as good as any other, or has ended for a reason of its own.
+        # A token of this length can be whole: then it is judged as any other.
         try:
             gate.read_token(credential.text)
             is_cut = False
@@ -198,7 +200,7 @@ def _refuse_cut_token(gate: Gate, credential: Credential, question: StreamReques
 
 
 class _Viewer:
-    """Who asks MediaMTX, for the log."""
+    """The client of MediaMTX, for the log."""
 
     __slots__ = ("_question",)
     caller = None
@@ -220,7 +222,7 @@ def _kick(services: Services, protocol: str, session: str, _cause: str, _by: str
 
 
 def find_credential(question: StreamRequest) -> Credential:
-    """A key, token or ticket, wherever the player could put it (contract 10.6): password, token, and the query.
+    """A key, token or ticket in any place where players can put it (contract 10.6): password, token, and the query.
 
     With Basic or user:pass MediaMTX repeats the password as token, so the password comes first (mediamtx.md 3.3).
     """
@@ -228,7 +230,7 @@ def find_credential(question: StreamRequest) -> Credential:
         if text:
             return _parse(text)
     if question.query:
-        # What a stranger writes: only so many members are looked at, and too many are no error.
+        # Sent by strangers: only so many members are read, and more are no error.
         first = "&".join(question.query.split("&", _MOST_MEMBERS)[:_MOST_MEMBERS])
         values = dict(reversed(parse_qsl(first, separator="&")))
         return _parse(values.get("ticket") or values.get("token") or values.get("jwt") or "")

@@ -1,4 +1,4 @@
-"""How the box is doing (contract 3, get_system_status)."""
+"""get_system_status (contract 3)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edged.operations.services import Services
 
 
 class MediaServer(msgspec.Struct, frozen=True):
-    """MediaMTX: its state, what is wrong, and what to do about it."""
+    """MediaMTX: its state, what is wrong, and the remedy."""
 
     status: str
     detail: str
@@ -21,7 +21,7 @@ class MediaServer(msgspec.Struct, frozen=True):
 
 
 class ProblemReport(msgspec.Struct, frozen=True):
-    """One thing that does not work: what it is about (operations.health.PARTS), and what to do about it."""
+    """Something that does not work: its part (operations.health.PARTS), and the remedy."""
 
     part: str
     message: str
@@ -29,8 +29,8 @@ class ProblemReport(msgspec.Struct, frozen=True):
 
 
 class SystemStatus(msgspec.Struct, frozen=True):
-    """`status` is ready, or partial while some part of the box does not work; `message` says which, `problems` says
-    each by itself. It rests on what /health rests on."""
+    """`status` is ready, or partial while some part does not work; `message` says which, `problems` has each of
+    them. From the same assessment as /health."""
 
     status: str
     message: str
@@ -43,7 +43,7 @@ class SystemStatus(msgspec.Struct, frozen=True):
 
 @operation("system:read", rest=get("/api/status"))
 def get_system_status(call: OperationCall, params: NoParams) -> SystemStatus:
-    """The whole box in a few words; without MediaMTX everything but its streams goes on."""
+    """The state of the box; without MediaMTX everything but its streams works."""
     services = call.services
     server = show_media_server(services)
     cameras = [
@@ -64,6 +64,6 @@ def get_system_status(call: OperationCall, params: NoParams) -> SystemStatus:
 
 
 def show_media_server(services: Services) -> MediaServer:
-    """MediaMTX's state as replies show it."""
+    """The state of MediaMTX in replies."""
     state = services.mediamtx.state
     return MediaServer(status=state.status, detail=state.detail, remedy=state.remedy, version=state.version)

@@ -1,4 +1,4 @@
-"""Stream tickets: a URL for a player that can only take a URL (contract 10.1, 10.12)."""
+"""Stream tickets: URLs for players that take nothing but a URL (contract 10.1, 10.12)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from edged.operations.catalogue import OperationCall, find_camera, operation
 from edged.operations.listings import list_streams, srt_stream_id
 from edged.operations.rest import create
 
-#: Seconds: time enough to hand a URL to a player; and for a wall of screens that comes back by itself.
+#: Seconds: enough to hand a URL to a player; the longest is for displays that reconnect by themselves.
 _USUAL: Final = 60
 _SHORTEST: Final = 5
 _LONGEST: Final = 3600
-#: Protocols whose address is one to publish to, too.
+#: Protocols whose address also takes publishers.
 _TAKES_PUBLISHERS: Final = ("rtsp", "rtmp", "srt")
 
 
 class CreateTicketParams(msgspec.Struct, frozen=True):
-    """A camera, what for, and for how many seconds it opens it (5 to 3600)."""
+    """A camera, an action, and the life of the ticket in seconds (5 to 3600)."""
 
     device: str
     action: Action = "read"
@@ -31,10 +31,10 @@ class CreateTicketParams(msgspec.Struct, frozen=True):
 
 
 class NewTicket(msgspec.Struct, frozen=True):
-    """The only reply that ever holds this ticket. `expires_at` ISO 8601; `url` is the first of `urls` by protocol.
+    """The only reply with this ticket. `expires_at` ISO 8601; `url` is the first of `urls` by protocol.
 
     `urls` has the protocols that are switched on: rtsp, hls, webrtc, rtmp and srt to read; rtsp, rtmp and srt to
-    publish to. `live` is edged's own picture: a path on the listener that was asked.
+    publish to. `live` is edged's own picture: a path on the listener of this call.
     """
 
     ticket: str
@@ -45,9 +45,9 @@ class NewTicket(msgspec.Struct, frozen=True):
 
 @operation("self", rest=create("/api/tickets"))
 def create_ticket(call: OperationCall, params: CreateTicketParams) -> NewTicket:
-    """A short text that opens one camera for one action, any number of times while it lives, for whoever holds it.
+    """A short text that permits one action on one camera, any number of times during its life, to whoever has it.
 
-    What was opened stays open as long as the credential that asked is good, and ends with it.
+    Streams that it opened go on as long as the credential of this call is good, and end with it.
     """
     services, session, gate = call.services, call.session, call.services.gate
     camera = find_camera(CAPABILITIES[params.action], params.device, services, session)

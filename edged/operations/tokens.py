@@ -51,11 +51,11 @@ _log = structlog.get_logger("tokens")
 
 
 class IssueTokenParams(msgspec.Struct, frozen=True):
-    """For whom, as what, for how many seconds (60 s to 30 days).
+    """The subject, its rights, and the life in seconds (60 s to 30 days).
 
-    `role` is viewer, or none where `roles` or only `streams` are given. `claims` are further ones, which say nothing
-    that edged decides by; whoami shows them. `signing_key` is RS256, ES256 or HS256, the name of a shared secret, or
-    the kid of a key pair that signs now; without it the first shared secret signs, or RS256 where there is none.
+    `role` is viewer, or none where `roles` or only `streams` are given. `claims` are further ones, never used for
+    decisions; whoami shows them. `signing_key` is RS256, ES256 or HS256, the name of a shared secret, or the kid of
+    the current key pair; without it the first shared secret signs, or RS256 where there is none.
     """
 
     user_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
@@ -71,7 +71,7 @@ class IssueTokenParams(msgspec.Struct, frozen=True):
 
 class IssuedToken(msgspec.Struct, frozen=True):
     """`expires_in` seconds, `expires_at` ISO 8601. `effective_permissions` is what the token may do now,
-    `without_effect` words of its rights that give nothing."""
+    `without_effect` are permissions and cameras that have no effect."""
 
     token: str
     token_type: str
@@ -84,9 +84,9 @@ class IssuedToken(msgspec.Struct, frozen=True):
 
 @operation("tokens:issue", rest=create("/api/tokens"), counted_as="tokens")
 async def issue_token(call: OperationCall, params: IssueTokenParams) -> IssuedToken:
-    """Sign a token; never for more than the issuer may do itself.
+    """Sign a token with at most the rights of the caller.
 
-    With `streams` a MediaMTX in jwt mode that knows our JWKS admits its holder to exactly those.
+    With `streams`, a MediaMTX in jwt mode that knows our JWKS admits it to exactly those.
     """
     services, caller = call.services, call.session.caller
     params = resolve_rights(params, services.cameras)
@@ -117,7 +117,7 @@ async def issue_token(call: OperationCall, params: IssueTokenParams) -> IssuedTo
         },
     )
     text = tokens.sign(claims, key) if isinstance(key, SharedSecret) else await services.keyring.sign(claims, key)
-    # Who was revoked while the disk was busy issues nothing any more, and nobody issues for them.
+    # The caller or the subject may have been revoked while the disk was busy.
     authority.check()
     _check_subject(services, params.user_id)
     made = _check(services, text, epoch, now)
@@ -134,7 +134,7 @@ async def issue_token(call: OperationCall, params: IssueTokenParams) -> IssuedTo
 
 
 def _issued_by(caller: Caller | None) -> dict[str, object]:
-    """Who ends this token when they end. Raises InvalidState if it has come through too many hands."""
+    """The credentials with which this token ends. Raises InvalidState after too many generations of tokens."""
     assert caller is not None, "the gate lets nobody ask this without a caller"
     try:
         names = write_issued_by(caller)
@@ -146,10 +146,11 @@ def _issued_by(caller: Caller | None) -> dict[str, object]:
 
 
 def _check(services: Services, text: str, epoch: int, now: float) -> Caller:
-    """Whom the token speaks for.
+    """The caller of the new token.
 
-    Raises InvalidParams for one that edged itself would not read: too long, nested too deep, a wrong type.
-    InvalidState for one that a line is drawn behind already."""
+    Raises InvalidParams for a token that edged itself would refuse as too long, nested too deeply or of a wrong
+    type, InvalidState for one that a cut-off refuses already.
+    """
     try:
         made = read_caller(tokens.peek_claims(text), text, issuer="", now=now, epoch=epoch)
     except (tokens.TokenRefused, ClaimsRefused) as problem:
@@ -163,7 +164,7 @@ def _check(services: Services, text: str, epoch: int, now: float) -> Caller:
 
 
 def _check_subject(services: Services, name: str) -> None:
-    """Raises InvalidState for a subject whose tokens are worth nothing, or nothing just now (contract 10.18)."""
+    """Raises InvalidState for a subject whose tokens would be refused (contract 10.18)."""
     services.users.check_subject(name)
     user = services.ledger.users.get(name)
     if user is None or user.status == "active":
@@ -199,8 +200,8 @@ def _choose_key(services: Services, wanted: str | None) -> SharedSecret | Algori
 
 
 class ValidateTokenParams(msgspec.Struct, frozen=True):
-    """A token, and what it must hold: a role by its exact name or an alias, without rank, and permissions, all of them
-    (contract S0-10, 7.4). Of an empty role or list nothing is asked."""
+    """A token, and what it must have: a role by its exact name or an alias, without rank, and permissions, all of
+    them (contract S0-10, 7.4). An empty role or list requires nothing."""
 
     token: str
     required_role: str | None = None
@@ -208,8 +209,8 @@ class ValidateTokenParams(msgspec.Struct, frozen=True):
 
 
 class Validation(msgspec.Struct, frozen=True):
-    """Guide S0's result; `payload` None unless valid. `valid` is that guide's word: a token without `iat`, or without
-    what was asked of it, is not, though the gate may let it in."""
+    """The result of guide S0; `payload` None unless valid. A token without `iat`, or without what was required, is
+    not valid by that guide, though the gate may accept it."""
 
     valid: bool
     errors: list[str]
@@ -230,7 +231,7 @@ _TEXTS: Final[Mapping[str, str]] = {
 
 @operation("self", rest=post("/api/tokens/validate", source="body"), counted_as="tokens")
 def validate_token(call: OperationCall, params: ValidateTokenParams) -> Validation:
-    """Is this token good? One's own for anybody, any for whoever may read the audit."""
+    """Whether a token is good: one's own for anybody, any with audit:read."""
     authorize_look(call, params.token)
     try:
         held = call.services.gate.verify_token(params.token)
@@ -248,9 +249,9 @@ def validate_token(call: OperationCall, params: ValidateTokenParams) -> Validati
 
 
 class RevokeTokenParams(msgspec.Struct, frozen=True):
-    """Exactly one of: the token itself, its jti, or the SHA-256 of its text in hex. A jti is one of the caller's own
-    issuer if it is their own, else of every issuer. `include_made`: also the keys and service tokens that were made
-    with it, which takes keys:admin."""
+    """Exactly one of: the token itself, its jti, or the SHA-256 of its text in hex. A jti is that of the caller's
+    issuer if it is the caller's own, else of every issuer. `include_made`: also the keys and service tokens that
+    were created with it, which takes keys:admin."""
 
     token: str | None = None
     jti: str | None = None
@@ -259,37 +260,36 @@ class RevokeTokenParams(msgspec.Struct, frozen=True):
 
 
 class RevokedToken(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`revoked`: it is good no more. False for what never was: nobody whom edged trusts has signed it.
-    `also_revoked`: ids of what it had made, if that was asked for."""
+    """`revoked`: it is refused from now on. False for a token that no trusted issuer has signed. `also_revoked`: ids
+    of what it had created, if that was requested."""
 
     revoked: bool
     also_revoked: Ids = UNSET
 
 
 class GetTokenUsageParams(msgspec.Struct, frozen=True):
-    """So many tokens at most."""
+    """At most so many tokens."""
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
 
 
 @operation("audit:read", rest=get("/api/tokens/usage"), counted_as="tokens")
 def get_token_usage(call: OperationCall, params: GetTokenUsageParams) -> dict[str, int]:
-    """How often tokens were shown since the start, by the SHA-256 of their text, the most used first (S0-28)."""
+    """Uses of tokens since the start, by the SHA-256 of their text, the most used first (S0-28)."""
     return call.services.gate.token_uses.most_used(params.limit)
 
 
 @operation("none", minds_caller=True, rest=post("/oauth/revoke", source="body"), counted_as="tokens")
 async def revoke_token(call: OperationCall, params: RevokeTokenParams) -> RevokedToken:
-    """End a token, everything that it opened, and the tokens that were made with it. Whoever shows the token itself
-    may, with no other credential: they could use it. By its jti or hash, one's own for anybody, any with
-    tokens:revoke. Again is fine.
+    """Revoke a token, its sessions, and the tokens that were issued with it. The token itself is credential enough.
+    By its jti or hash: one's own for anybody, any with tokens:revoke. Idempotent.
 
-    An API key or a service token may stand for a token. It takes keys:admin to end one, one's own key too: that may
-    only get and rotate itself, for others may share it, and whoever found it must not shut them out for good (10.1).
+    An API key or a service token may stand for a token. That takes keys:admin, also for one's own key: a key may
+    only read and rotate itself, since whoever found it must not lock out others who share it (10.1).
     """
     services, caller, transport = call.services, call.session.caller, call.session.transport
     if caller is not None or not params.token:
-        # Whoever shows something else besides must show something good.
+        # A credential that is shown besides must be good.
         services.gate.authorize(caller, SELF, transport)
     if len([value for value in (params.token, params.jti, params.token_hash) if value]) != 1:
         raise InvalidParams("give exactly one of token, jti, token_hash")
@@ -301,13 +301,13 @@ async def revoke_token(call: OperationCall, params: RevokeTokenParams) -> Revoke
         return RevokedToken(revoked=False)
     identities, until = _name(params, held, caller)
     if params.token and held is None:
-        # Nobody could use it; and what it says of itself, its jti for one, may be another token's.
+        # It is refused anyway, and its claims, such as a jti, may be those of another token.
         return RevokedToken(revoked=False)
     if caller is None or not _is_its_own(services, caller, identities):
         if not params.token:
             services.gate.authorize(caller, "tokens:revoke", transport)
             if params.jti:
-                # Whoever may end anybody's names those of every issuer.
+                # With tokens:revoke a jti is that of every issuer.
                 identities = frozenset({Identity.of_any_jti(params.jti[:LONGEST_ID])})
         elif not services.gate.judge(caller, "tokens:revoke").allowed and held is not None and _is_over(services, held):
             return RevokedToken(revoked=True)
@@ -321,7 +321,7 @@ async def revoke_token(call: OperationCall, params: RevokeTokenParams) -> Revoke
 
 
 async def _revoke_key(call: OperationCall, key: Caller, params: RevokeTokenParams) -> Ids:
-    """Raises Refused for whoever may not; shown alone, a key speaks for itself."""
+    """Raises Refused without keys:admin; a key that is sent alone is its own credential."""
     call.services.gate.authorize(call.session.caller or key, "keys:admin", call.session.transport)
     revoke = call.services.service_tokens.revoke if key.method == "service_token" else call.services.api_keys.revoke
     pending = revoke(key.credential_id, by=call.session.id)
@@ -332,12 +332,12 @@ async def _revoke_key(call: OperationCall, key: Caller, params: RevokeTokenParam
 
 
 def _is_its_own(services: Services, caller: Caller, identities: frozenset[Identity]) -> bool:
-    """Whether these name the caller's own token, or its family."""
+    """Whether these identify the caller's own token, or its family."""
     return identities <= caller.identities or _is_of_family(services, caller, identities)
 
 
 def _read_held(services: Services, text: str | None) -> Caller | None:
-    """The caller of a token, good or not; None for what nobody whom edged trusts has signed."""
+    """The caller of a token, good or not; None for one that no trusted issuer has signed."""
     try:
         return services.gate.read_token(text) if text else None
     except tokens.TokenRefused:
@@ -345,7 +345,7 @@ def _read_held(services: Services, text: str | None) -> Caller | None:
 
 
 def _is_over(services: Services, held: Caller) -> bool:
-    """Whether nothing can come of it any more: it is revoked, or ended so long ago that nobody refreshes it."""
+    """Whether it is revoked, or expired so long ago that it cannot be refreshed."""
     reason = services.gate.judge(held, SELF).reason
     if reason is Reason.EXPIRED and held.method == "jwt_local":
         return held.expires is not None and services.clock.now() >= held.expires + services.refreshes.grace
@@ -353,7 +353,7 @@ def _is_over(services: Services, held: Caller) -> bool:
 
 
 def _is_of_family(services: Services, caller: Caller, identities: frozenset[Identity]) -> bool:
-    """Whether these name nothing but tokens that came of the caller's by refreshing, or that it came of."""
+    """Whether these identify nothing but tokens of the caller's family."""
     if caller.method != "jwt_local":
         return False
     own = services.ledger.families_of_caller(caller)
@@ -364,8 +364,9 @@ def _is_of_family(services: Services, caller: Caller, identities: frozenset[Iden
 def _name(
     params: RevokeTokenParams, held: Caller | None, caller: Caller | None
 ) -> tuple[frozenset[Identity], float | None]:
-    """What to deny, and until when it could be used (Unix seconds, None: unknown); `held` is the caller of `token` if
-    somebody has signed it. A jti is that of the `caller`'s issuer. Raises InvalidParams."""
+    """The identities to revoke, and until when they could be used (Unix seconds, None: unknown); `held` is the
+    caller of `token` if a trusted issuer has signed it. A jti is that of the issuer of `caller`. Raises
+    InvalidParams."""
     if params.jti:
         return frozenset({Identity.of_jti("" if caller is None else caller.issuer, params.jti[:LONGEST_ID])}), None
     if params.token_hash:

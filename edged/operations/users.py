@@ -1,4 +1,4 @@
-"""Users: make, list, change, re-password, delete (contract 10.1, 10.18). Passwords stand in no reply."""
+"""Users: list, create, change, set passwords, delete (contract 10.1, 10.18). No reply has a password."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ from edged.operations.rights import Grantor, Role, StreamAccess, read_names, rea
 from edged.operations.services import Services
 
 DisplayName = Annotated[str, msgspec.Meta(max_length=100)]
-#: A longer one is refused as a password; it is not looked at.
+#: A longer text is refused at once.
 Password = Annotated[str, msgspec.Meta(max_length=4096)]
 _DEMO: Final = "demo"
-#: The stream of the clients' example.
+#: The stream of guide S4.
 _DEMO_STREAM: Final = "camera_one"
 
 
 class UserItem(msgspec.Struct, frozen=True):
-    """What may be told of a user; times ISO 8601. Without a password they cannot log in.
+    """A user; times ISO 8601. Without a password they cannot log in.
 
-    `effective_permissions` is what they may do now, `without_effect` words of their rights that give nothing.
+    `effective_permissions` is what they may do now, `without_effect` are permissions and cameras that have no
+    effect.
     """
 
     name: str
@@ -68,7 +69,7 @@ async def list_users(call: OperationCall, params: PageParams) -> UserList:
 
 class CreateUserParams(msgspec.Struct, frozen=True):
     """`permissions` narrow the role; `streams` names the streams, without it they are those of the cameras that the
-    user may see. Without a password they cannot log in, but own keys."""
+    user may see. Without a password a user cannot log in, but can own keys."""
 
     name: str
     role: Role
@@ -81,14 +82,14 @@ class CreateUserParams(msgspec.Struct, frozen=True):
 
 @operation("users:admin", rest=create("/api/users"), counted_as="users")
 async def create_user(call: OperationCall, params: CreateUserParams) -> UserItem:
-    """Make a user who may do no more than who makes them. Durable before this answers."""
+    """Create a user with at most the rights of the caller. Durable before this answers."""
     params = resolve_rights(params, call.services.cameras)
     services, streams = call.services, read_streams(params.streams)
 
     refuse = partial(Grantor(call).refuse_widening, params.role, params.permissions, params.camera_access, streams)
     authority = call.authority("users:admin", refuse)
     authority.check()
-    # Told before a hash is made for nothing; the commit asks again.
+    # Checked before the password is hashed, and again at the commit.
     services.users.check_name(params.name)
     record = await services.users.create(
         authority,
@@ -105,10 +106,10 @@ async def create_user(call: OperationCall, params: CreateUserParams) -> UserItem
 
 @operation("users:admin", rest=create("/api/demo-login", source="optional body"), counted_as="users")
 async def create_demo_login(call: OperationCall, params: NoParams) -> UserItem:
-    """Make the viewer demo, whose password is demo, as the clients' example has one (contract S4-4); on the unix socket
-    only. Everybody knows this password: it is taken on this very machine only, and only by a demo.
+    """Create the viewer demo with the password demo, as in guide S4 (contract S4-4); on the unix socket only. The
+    password is public: it is accepted on this machine only, and only by a demo.
 
-    They may read the streams of the cameras of now, and the one of that example.
+    The user may read the streams of the present cameras, and the one of that guide.
     """
     if not call.session.peer.is_local_socket:
         raise Denied(
@@ -132,15 +133,15 @@ class UserParams(msgspec.Struct, frozen=True):
 
 @operation("self", rest=get("/api/users/{name}"), counted_as="users")
 def get_user(call: OperationCall, params: UserParams) -> UserItem:
-    """One user: any for an administrator, otherwise only who asks by a login of their own."""
+    """One user: any with users:admin, otherwise oneself, by a login of one's own."""
     if not _is_own(call, params.name):
         call.services.gate.authorize(call.session.caller, "users:admin", call.session.transport)
     return _show(call.services.users.get(params.name), call.services)
 
 
 class UpdateUserParams(msgspec.Struct, frozen=True):
-    """What is to change; what is left out stays. null lifts a restriction: all of the role, every camera, the streams
-    of the cameras."""
+    """Members that are given change, the others stay. null removes a restriction: all of the role, every camera, the
+    streams of the cameras."""
 
     name: str
     display_name: DisplayName | UnsetType = UNSET
@@ -153,11 +154,11 @@ class UpdateUserParams(msgspec.Struct, frozen=True):
 
 @operation("users:admin", rest=patch("/api/users/{name}"), counted_as="users")
 async def update_user(call: OperationCall, params: UpdateUserParams) -> UserItem:
-    """Change what a user is called and may do, disable or enable them; durable before this answers.
+    """Change a user, disable or enable them; durable before this answers.
 
-    What is taken away is gone at once, and with it every token that edged issued to them; a disabled user's tokens and
-    keys rest until they are enabled. Whoever may administer users may narrow any; one who comes out of it able to do
-    more is one that the caller could have made.
+    Rights that are taken away end at once, and with them every token that edged issued to the user; tokens and keys
+    of a disabled user are suspended until they are enabled. Whoever has users:admin may narrow any user; a change
+    that widens one needs the right to create such a user.
     """
     params = resolve_rights(params, call.services.cameras)
     changes = _read_changes(call, params)
@@ -185,13 +186,14 @@ class DeletedUser(msgspec.Struct, frozen=True):
 
 @operation("users:admin", rest=delete("/api/users/{name}"), counted_as="users")
 async def delete_user(call: OperationCall, params: UserParams) -> DeletedUser:
-    """End a user, their tokens and what these opened, for good; their keys rest. Durable before this answers."""
+    """Delete a user and revoke their tokens and sessions for good; their keys are suspended. Durable before this
+    answers."""
     record = await call.services.users.delete(params.name, by=call.session.id)
     return DeletedUser("user deleted", record.name)
 
 
 class SetPasswordParams(msgspec.Struct, frozen=True):
-    """`name` is whoever asks, unless given. Without users:admin `old_password` is needed."""
+    """`name` is the caller, unless given. Without users:admin `old_password` is needed."""
 
     password: Password
     name: str | None = None
@@ -205,10 +207,10 @@ class ChangedPassword(msgspec.Struct, frozen=True):
 
 @operation("self", rest=put("/api/users/{name}/password"), counted_as="users")
 async def set_password(call: OperationCall, params: SetPasswordParams) -> ChangedPassword:
-    """Give a user another password; durable before this answers.
+    """Set a user's password; durable before this answers.
 
-    One's own by the old one; anybody's for an administrator, who holds them from then on and so must be able to do
-    what they can. Every token that edged issued to them ends, also the one that asks, once it has its answer.
+    One's own with the old one; any with users:admin and all rights of that user, since the password gives them.
+    Every token that edged issued to the user ends, also the one that calls, after the reply.
     """
     services, session = call.services, call.session
     name = params.name if params.name is not None else _own_name(call)
@@ -221,7 +223,7 @@ async def set_password(call: OperationCall, params: SetPasswordParams) -> Change
         await _confirm(call, name, params.old_password)
     before = services.users.get(name)
     hashed = await _hash(call, params.password, name)
-    # Both took their time: what was allowed then must be so now.
+    # Checked again, since hashing takes time.
     after = services.users.get(name)
     authority.check()
     if not by_old:
@@ -233,7 +235,7 @@ async def set_password(call: OperationCall, params: SetPasswordParams) -> Change
 
 
 async def _confirm(call: OperationCall, name: str, password: str) -> None:
-    """Raises InvalidParams unless this is the user's password. The session that asks stays what it is."""
+    """Raises InvalidParams unless this is the user's password. The session of the call does not change."""
     try:
         await call.services.logins.enter(
             name, password, call.session.peer.address, call.session.transport, is_near=call.session.is_near
@@ -255,7 +257,7 @@ def _own_name(call: OperationCall) -> str:
 
 
 def _is_own(call: OperationCall, name: str) -> bool:
-    """Whether a user asks about themselves, by a token that edged issued to them."""
+    """Whether the caller is this user, by a token that edged issued."""
     caller = call.session.caller
     return caller is not None and caller.epoch is not None and caller.subject == name
 
@@ -265,7 +267,7 @@ def _refuse_widening(grantor: Grantor, record: UserRecord) -> None:
 
 
 def _read_changes(call: OperationCall, params: UpdateUserParams) -> dict[str, Any]:
-    """What is to change, as fields of UserRecord. Raises InvalidParams."""
+    """The changes as fields of UserRecord. Raises InvalidParams."""
     changes: dict[str, Any] = {}
     if params.display_name is not UNSET:
         changes["display_name"] = params.display_name
