@@ -218,6 +218,11 @@ async def running_daemon(
         nursery.cancel_scope.cancel()
 
 
+async def reason_of(client: Conversation, method: str, **params: object) -> str:
+    """Why a call was refused, as the caller is told."""
+    return str((await client.ask(method, **params))["error"]["data"]["reason"])
+
+
 async def ended(conversation: Conversation) -> int:
     """Read until the server closes; its close code."""
     with suppress(ConnectionClosed):

@@ -28,6 +28,8 @@ from edged.cli import client
 from edged.cli.client import Answered
 from edged.cli.main import main
 from edged.credentials.callers import Peer
+from edged.metrics import Metrics
+from edged.operations import gather, metric_labels
 from edged.operations.caller_sessions import Session
 from edged.web.bodies import FORM
 from edged.web.requests import Request, Route
@@ -413,3 +415,11 @@ def write(kind: Any, folder: Path) -> str:
     if isinstance(kind, (click.IntRange, click.FloatRange)):
         return str(kind.min or 100)
     return "100" if kind.name in ("integer", "number") else TEXT
+
+
+def test_all_operations_together_stay_below_the_limit_of_metric_series() -> None:
+    """At most 500 series with two cameras and five keys, counted with the operations that there are."""
+    metrics = Metrics(metric_labels(gather()), version="1.2.3")
+    metrics.gauges.watch(cameras=lambda: {"camera0": True, "camera1": False}, api_keys=lambda: {"active": 5})
+    lines = [line for line in metrics.render()[0].decode().splitlines() if line and not line.startswith("#")]
+    assert len(lines) <= 500
