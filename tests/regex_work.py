@@ -17,7 +17,7 @@ from typing import Any
 
 Then = Callable[[int], int]
 #: Steps after which a matcher gives up.
-MOST_STEPS = 150_000
+MOST_STEPS = 300_000
 _FOREVER = int(c.MAXREPEAT)
 
 
