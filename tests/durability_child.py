@@ -163,7 +163,7 @@ class Life:
         self.users.load()
         self.api_keys.load()
         self.gate = make_gate(self._ledger, admissions, self._clock, counts, shared_secrets=[self._secret])
-        keyring = Keyring(db, self._clock, is_denied=self._ledger.denied.__contains__)
+        keyring = Keyring(db, self._clock, is_denied=self._ledger.denials.__contains__)
         self.refreshes = Refreshes(
             self.registrar, self._ledger, self.gate, keyring, db, self._clock, counts,
             shared_secrets=[self._secret],

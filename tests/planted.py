@@ -76,12 +76,12 @@ def install() -> None:
         lambda _made, _self, name, text, *_: plant(text.strip(), f"shared secret {name!r}"),
     )
 
-    from edged.access.ledger import Ledger
+    from edged.access.child_secrets import ChildSecrets
 
-    def take_child(made: str, _self: Ledger, path: str, action: str, *_uses: object) -> None:
+    def take_child(made: str, _self: ChildSecrets, path: str, action: str, *_uses: object) -> None:
         _children.append((action, path, plant(made, f"a child's password to {action} {path}")))
 
-    Ledger.new_secret = _after(Ledger.new_secret, take_child)  # type: ignore[method-assign]
+    ChildSecrets.make = _after(ChildSecrets.make, take_child)  # type: ignore[method-assign]
 
     from edged.accounts.passwords import Argon2, Passwords
 

@@ -79,7 +79,7 @@ async def running_services(folder: Path, **parts: Any) -> AsyncIterator[tuple[Tr
     """Real parts over a database in `folder`: accounts, keys, passwords, disks; a keyring with one RS256 key, whose
     tokens the gate verifies. MediaMTX is off, and there is no camera unless `parts` has a registry with some."""
     async with running_trust(folder / "trust.db") as trust:
-        keyring = Keyring(trust.db, trust.clock, is_denied=lambda name: name in trust.ledger.denied)
+        keyring = Keyring(trust.db, trust.clock, is_denied=trust.ledger.denials.__contains__)
         await keyring.ensure()
         trust.gate = make_gate(
             trust.ledger,

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from identity_helpers import named
 
-from edged.access.ledger import Ledger, caller_of
-from edged.credentials.api_keys import KeyRecord, mint
+from edged.access.ledger import Ledger
+from edged.credentials.api_keys import KeyRecord, key_caller, mint
 from edged.credentials.callers import Caller
 from edged.credentials.identities import Identity
 
@@ -98,32 +98,32 @@ def test_a_denial_hits_whoever_answers_to_one_of_its_names(denied: set[Identity]
 def test_what_a_key_may_do_is_its_role_narrowed_by_its_permissions() -> None:
     """`user` is operator; cameras with `*` are all, an empty list none."""
     record = a_key(role="user", permissions=("camera:read",), camera_access=("camera1", "*"))
-    caller = caller_of(record, record.digest, None)
+    caller = key_caller(record, record.digest, None)
     assert (caller.role, caller.capabilities) == ("operator", frozenset({"camera:read", "stream:read"}))
     assert caller.cameras is None
-    assert caller_of(a_key(camera_access=()), b"", None).cameras == frozenset()
-    assert caller_of(a_key(camera_access=("camera1",)), b"", None).cameras == frozenset({"camera1"})
-    assert caller_of(a_key(), b"", None).cameras is None
+    assert key_caller(a_key(camera_access=()), b"", None).cameras == frozenset()
+    assert key_caller(a_key(camera_access=("camera1",)), b"", None).cameras == frozenset({"camera1"})
+    assert key_caller(a_key(), b"", None).cameras is None
 
 
 def test_a_childs_secret_is_good_for_one_path_one_action_and_so_many_uses() -> None:
     """Anything else is refused and burns nothing."""
     ledger = Ledger()
-    secret = ledger.new_secret("camera0", "publish", 2)
-    assert not ledger.use_secret(secret, "camera1", "publish")
-    assert not ledger.use_secret(secret, "camera0", "read")
-    assert not ledger.use_secret("wrong", "camera0", "publish")
-    assert [ledger.use_secret(secret, "camera0", "publish") for _ in range(3)] == [True, True, False]
+    secret = ledger.child_secrets.make("camera0", "publish", 2)
+    assert not ledger.child_secrets.use(secret, "camera1", "publish")
+    assert not ledger.child_secrets.use(secret, "camera0", "read")
+    assert not ledger.child_secrets.use("wrong", "camera0", "publish")
+    assert [ledger.child_secrets.use(secret, "camera0", "publish") for _ in range(3)] == [True, True, False]
 
 
 def test_a_childs_secret_without_a_count_is_good_until_dropped() -> None:
     """That of edged's own API calls; dropping it twice is fine."""
     ledger = Ledger()
-    secret = ledger.new_secret("", "api", None)
-    assert all(ledger.use_secret(secret, "", "api") for _ in range(5))
-    ledger.drop_secret(secret)
-    ledger.drop_secret(secret)
-    assert not ledger.use_secret(secret, "", "api")
+    secret = ledger.child_secrets.make("", "api", None)
+    assert all(ledger.child_secrets.use(secret, "", "api") for _ in range(5))
+    ledger.child_secrets.drop(secret)
+    ledger.child_secrets.drop(secret)
+    assert not ledger.child_secrets.use(secret, "", "api")
 
 
 def test_a_childs_secret_is_no_api_key() -> None:
@@ -131,4 +131,4 @@ def test_a_childs_secret_is_no_api_key() -> None:
     from edged.credentials.api_keys import digest
 
     ledger = Ledger()
-    assert ledger.find_key(digest(ledger.new_secret("camera0", "read"))) is None
+    assert ledger.find_key(digest(ledger.child_secrets.make("camera0", "read"))) is None

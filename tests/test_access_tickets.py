@@ -170,9 +170,9 @@ async def test_a_key_that_is_suspended_suspends_its_tickets(box: Box) -> None:
 async def test_a_cut_off_reaches_the_tickets_of_older_tokens(box: Box) -> None:
     """They carry when their parent was issued."""
     ticket = box.ticket(box.token(900))
-    box.ledger.cut_off(named("user:eve"), box.clock.now())
+    box.ledger.cut_offs.draw(named("user:eve"), box.clock.now())
     assert box.ask(ticket) == "yes"
-    box.ledger.cut_off(named("user:ada"), box.clock.now())
+    box.ledger.cut_offs.draw(named("user:ada"), box.clock.now())
     assert box.ask(ticket) == "revoked"
 
 

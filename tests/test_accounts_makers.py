@@ -101,9 +101,9 @@ class History:
         claims = {name: before.caller.claims[name] for name in kept}
         caller = token(self.trust, "", **claims)
         names = {name for each in (before.caller, caller) for name in each.identities if name.kind in TOKENS}
-        families = self.trust.ledger.families_of_caller(before.caller)
+        families = self.trust.ledger.denials.families_of_caller(before.caller)
         family = next(iter(families), named(f"family:{len(self.items)}"))
-        self.trust.ledger.join(family, 0.0, self.trust.clock.now() + 3600, names)
+        self.trust.ledger.denials.join(family, 0.0, self.trust.clock.now() + 3600, names)
         self.items.append(Made(caller, before.maker, before))
 
     def _add(self, item: Made) -> None:
@@ -177,7 +177,14 @@ async def play(path: Path, number: int, trust: TrustStack) -> None:
 async def fresh(trust: TrustStack) -> AsyncIterator[TrustStack]:
     """The same trust, with nothing in its memory."""
     ledger = trust.ledger
-    for table in (ledger.keys, ledger.denied, ledger.families, ledger._families_of, ledger._derived, ledger._callers):
+    for table in (
+        ledger._keys,
+        ledger._callers,
+        ledger.denials._denied,
+        ledger.denials._families,
+        ledger.denials._families_of,
+        ledger.denials._derived,
+    ):
         table.clear()
     yield trust
 
@@ -203,7 +210,7 @@ async def test_a_token_names_nothing_of_another_issuer(path: Path) -> None:
                 claims = {"jti": f"j{dice.randrange(3)}", "sub": subject, "user_id": subject}
                 callers.append(token(trust, dice.choice(("", *PARTNERS)), **claims))
             one = dice.choice(callers)
-            trust.ledger.denied.clear()
+            trust.ledger.denials.identities.clear()
             scope = Identity.of_subject(one.issuer, one.subject)
             trust.ledger.deny(one.identities | ({scope} if dice.random() < 0.5 else set()))
             for other in callers:
@@ -241,7 +248,9 @@ async def test_what_a_revoked_token_made_stays_ended_when_its_revocation_is_forg
     """A revocation is kept until no token can be good any more that was made with it, a family's as well."""
     async with running_trust(path) as trust:
         first = token(trust, "", jti="first")
-        trust.ledger.join(named("family:f"), 0.0, trust.clock.now() + 60, all_named("jti_of::first", "jti_of::second"))
+        trust.ledger.denials.join(
+            named("family:f"), 0.0, trust.clock.now() + 60, all_named("jti_of::first", "jti_of::second")
+        )
         await trust.db.write(lambda c: c.execute("INSERT INTO families VALUES ('family:f', 0.0, 60.0)"))
         lasting = {"iss": "edged", "epoch": 0, "issued_by": write_issued_by(first)}
         claims = issue_claims("bob", role="viewer", now=trust.clock.now(), expires_in=30 * 86400, extra=lasting)

@@ -84,7 +84,7 @@ async def opened(path: Path, now: list[float] | None = None) -> AsyncIterator[Bo
     at = now if now is not None else [time.time()]
     with fail_after(60):
         async with running_trust(path, now=lambda: at[0]) as trust:
-            keyring = Keyring(trust.db, trust.clock, is_denied=lambda name: name in trust.ledger.denied)
+            keyring = Keyring(trust.db, trust.clock, is_denied=trust.ledger.denials.__contains__)
             keyring.load()
             await keyring.ensure()
             secrets = [SECRET, OTHER]
@@ -316,7 +316,7 @@ async def test_what_would_be_too_long_to_be_taken_is_not_made(path: Path) -> Non
             with pytest.raises(InvalidState, match="too long"):
                 await box.refresh(text)
         assert box.lets_in(text)
-        assert box.trust.ledger.families == {}
+        assert box.trust.ledger.denials.families == set()
 
 
 async def test_a_family_cannot_be_made_to_fill_the_box(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -462,7 +462,7 @@ async def test_a_revocation_finds_a_refresh_that_is_on_its_way_to_the_disk(path:
         async with busy_writer(box.trust.db):
             nursery.start_soon(ask)
             # The question is in the writer's queue, behind the job that holds it.
-            await until(lambda: bool(box.trust.ledger.families))
+            await until(lambda: bool(box.trust.ledger.denials.families))
             await trio.testing.wait_all_tasks_blocked()
             box.trust.revocations.cut_off(ALL, None).close() if name == "cut-off" else box.trust.registrar.revoke_token(
                 frozenset({hash_of(text) if name == "hash" else named(name)}), None

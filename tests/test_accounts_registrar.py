@@ -429,7 +429,7 @@ async def test_a_key_nobody_knows_is_not_found(path: Path) -> None:
         with pytest.raises(NotFound) as caught:
             await trust.api_keys.revoke("key_0")
         assert caught.value.fields == {"resource": "key", "id": "key_0"}
-        assert not trust.ledger.denied
+        assert not trust.ledger.denials.identities
 
 
 async def test_a_revoked_token_is_refused_and_stays_so(path: Path) -> None:
@@ -519,7 +519,7 @@ async def test_stopping_finishes_what_was_accepted(path: Path) -> None:
         with pytest.raises(StoreFailed, match=r"in force now.*stopping") as told:
             await trust.api_keys.revoke(other)
         assert "goes on" not in told.value.hint
-        assert named(f"key:{other}") in trust.ledger.denied
+        assert named(f"key:{other}") in trust.ledger.denials
 
 
 async def test_stopping_tries_once_more_to_save_what_is_owed(path: Path) -> None:
@@ -557,11 +557,13 @@ async def test_everything_comes_back_from_disk(path: Path) -> None:
         gone, gone_secret = await trust.api_keys.create(EDGED, name="gone", role="admin", permissions=[])
         await trust.api_keys.revoke(gone.key_id)
         await trust.registrar.revoke_token(frozenset({named("jti:j1"), named("token:" + "0" * 64)}), now + 5)
-        keys, denied = dict(trust.ledger.keys), set(trust.ledger.denied)
+        keys, denied = dict(trust.ledger.keys), set(trust.ledger.denials.identities)
     async with running_trust(path, now=lambda: now) as trust:
         assert trust.ledger.keys == keys
         assert (
-            trust.ledger.denied == denied == {named(f"key:{gone.key_id}"), named("jti:j1"), named("token:" + "0" * 64)}
+            trust.ledger.denials.identities
+            == denied
+            == {named(f"key:{gone.key_id}"), named("jti:j1"), named("token:" + "0" * 64)}
         )
         assert [trust.lets_in(s) for s in (plain_secret, old, new, gone_secret)] == [True, True, True, False]
         assert trust.counted.failed == [("revoked", "api_key", "ws")]
@@ -599,10 +601,10 @@ async def test_memory_and_disk_never_disagree_for_long(path: Path, seed: int) ->
             broken = await BrokenCommits(trust.db).begin()
             await trio.sleep(0.005)
             await broken.mend()
-    keys, denied = trust.ledger.keys, trust.ledger.denied
+    keys, denied = trust.ledger.keys, trust.ledger.denials.identities
     async with open_trust(path) as again:
         assert again.ledger.keys == keys
-        assert again.ledger.denied == denied
+        assert again.ledger.denials.identities == denied
 
 
 # --- other processes ------------------------------------------------------------

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
-from identity_helpers import named
+from identity_helpers import lines_of, named
 from trust_helpers import SECRET, BrokenCommits, TrustStack, busy_writer, open_trust, rows, running_trust
 
 from edged.access.authority import EDGED
@@ -336,7 +336,7 @@ def test_cut_offs_combine_by_maximum_in_every_order(
     for order in itertools.permutations(lines):
         ledger = Ledger()
         for scope, before in order:
-            ledger.cut_off(scope, float(before))
+            ledger.cut_offs.draw(scope, float(before))
         assert ledger.is_denied(token) is expected
 
 
@@ -344,7 +344,7 @@ def test_lines_and_subjects_hit_tokens_only() -> None:
     """An API key has no time of issue, and its subject is no token's."""
     ledger, record = Ledger(), a_key()
     ledger.put_key(record)
-    ledger.cut_off(ALL, 4e9)
+    ledger.cut_offs.draw(ALL, 4e9)
     ledger.deny([Identity.of_user(f"key:{record.key_id}")])
     caller = ledger.find_key(record.digest)
     assert caller is not None
@@ -381,7 +381,7 @@ async def test_a_line_ends_who_is_inside_and_stays_drawn(path: Path) -> None:
         await trust.revocations.cut_off(Identity.of_user("bob"), NOW)
         assert trust.counted.revocations == ["cut_off", "cut_off"]
     async with running_trust(path, now=lambda: NOW) as trust:
-        assert trust.ledger.cut_offs == {ALL: NOW - 50, Identity.of_user("bob"): NOW}
+        assert lines_of(trust.ledger) == {ALL: NOW - 50, Identity.of_user("bob"): NOW}
         with pytest.raises(Refused, match="revoked"):
             trust.gate.authenticate(Token(early), "ws")
         trust.gate.authenticate(Token(late), "ws")
@@ -400,7 +400,7 @@ async def test_a_line_that_cannot_be_saved_is_in_force_listed_and_saved_later(
                 await trust.revocations.cut_off(ALL, before)
         with pytest.raises(StoreFailed):
             await trust.registrar.revoke_token(frozenset({named("user:ann")}), None, kind="subject", reason="left")
-        assert trust.ledger.cut_offs == {ALL: NOW - 5}
+        assert lines_of(trust.ledger) == {ALL: NOW - 5}
         denied, lines = await trust.revocations.list_all()
         assert [(str(item.identity), item.reason) for item in denied] == [("user:ann", "left")]
         assert [line.before for line in lines] == [NOW - 5]

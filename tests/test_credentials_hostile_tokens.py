@@ -742,10 +742,10 @@ def deny_some(ledger: Ledger) -> None:
     """What the corpus takes for revoked."""
     ledger.deny([named("jti:gone"), named("key:gone"), named("user:gone"), named(f"token:{DENIED_HASH}")])
     for name, names in FAMILIES.items():
-        ledger.join(named(f"family:{name}"), NOW, NOW + 9999, names)
+        ledger.denials.join(named(f"family:{name}"), NOW, NOW + 9999, names)
     denied = next(name for name in FAMILIES["hash"] if name.kind is Kind.TOKEN)
     ledger.deny([named("jti:root"), named("jti:child"), denied, named("signing_key:key-9")])
-    ledger.cut_off(named("user:eve"), NOW - 10**9, None, EPOCH)
+    ledger.cut_offs.draw(named("user:eve"), NOW - 10**9, None, EPOCH)
 
 
 DENIED = craft(HS, CLAIMS | {"jti": "two"}, hs())
@@ -886,13 +886,13 @@ def test_a_revocation_hits_tokens_of_outside_issuers(gate: Gate, kind: str) -> N
         assert reason_of(gate, text) == "revoked"
     after = craft(header, claims | {"jti": "later", "iat": NOW + 1}, sign)
     if issuer := claims.get("iss"):
-        gate._ledger.cut_off(named(f"issuer:{issuer}"), NOW)
+        gate._ledger.cut_offs.draw(named(f"issuer:{issuer}"), NOW)
         assert reason_of(gate, craft(header, claims | {"jti": "x"}, sign)) == "revoked"
         assert reason_of(gate, after) == ""
         gate._ledger.deny([named(f"issuer:{issuer}")])
         assert reason_of(gate, after) == "revoked"
     else:
-        gate._ledger.cut_off(ALL, NOW)
+        gate._ledger.cut_offs.draw(ALL, NOW)
         assert reason_of(gate, craft(header, claims | {"jti": "x"}, sign)) == "revoked"
         assert reason_of(gate, after) == ""
         gate._ledger.deny([named("user:ann")])

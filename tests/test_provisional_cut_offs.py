@@ -15,6 +15,7 @@ import trio
 from gate_helpers import make_gate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from identity_helpers import lines_of
 from patience import times
 from trust_helpers import SECRET, BrokenCommits, Counted, rows
 
@@ -214,10 +215,10 @@ async def test_a_provisional_line_that_falls_takes_no_firm_one_with_it(box: Box)
         await box.revocations.cut_off(ANN, NOW - WEEK)
         await box.revocations.cut_off(ANN, None)
         assert [provisional for *_, provisional in await box.lines()] == [False, True]
-        assert box.ledger.cut_offs == {ANN: NOW}
+        assert lines_of(box.ledger) == {ANN: NOW}
         box.set(box.true, synchronized=True)
-        assert NOW + DAY <= box.ledger.cut_offs[ANN] < NOW + DAY + 1
-        assert box.ledger.provisional == {}
+        assert NOW + DAY <= lines_of(box.ledger)[ANN] < NOW + DAY + 1
+        assert lines_of(box.ledger, "second") == {}
 
 
 @pytest.mark.parametrize("how", ["a time server", "a named time"])
@@ -234,15 +235,15 @@ async def test_root_s_word_lowers_lines_that_are_yet_to_come(box: Box, how: str)
         box.set(box.true, synchronized=False)
         assert box.reason(box.token()) == "revoked"
         await box.mark.reset()
-        assert box.ledger.cut_offs == {ANN: box.true}
+        assert lines_of(box.ledger) == {ANN: box.true}
         box.pass_(60)
         epoch = await box.registrar.epoch()
     for _ in range(2):
         async with box.run():
             assert [box.reason(each) for each in (text, mine)] == ["revoked", "revoked"]
             assert [box.reason(each) for each in (box.token(), box.token(iss="edged", epoch=epoch))] == ["", ""]
-            assert box.ledger.cut_offs == {ANN: NOW + 60}
-            assert box.ledger.epochs[ANN] == epoch
+            assert lines_of(box.ledger) == {ANN: NOW + 60}
+            assert lines_of(box.ledger, "epoch")[ANN] == epoch
     box.true = box.system = YEAR_2099
     async with box.run():
         # What was ended of our own did not come back when its time came.
@@ -256,7 +257,7 @@ async def test_a_named_time_is_what_was_named(box: Box) -> None:
         await box.revocations.cut_off(ANN, NOW + DAY)
         for synchronized in (False, True):
             box.set(box.true, synchronized=synchronized)
-            assert box.ledger.cut_offs == box.ledger.own_cut_offs == {ANN: NOW + DAY}
+            assert lines_of(box.ledger) == lines_of(box.ledger, "own_before") == {ANN: NOW + DAY}
             assert box.reason(box.token()) == "revoked"
 
 
@@ -282,7 +283,7 @@ async def test_a_line_that_is_drawn_while_another_is_lowered_is_not_lost(
         monkeypatch.setattr(box.registrar, "write", draw_meanwhile)
         await box.mark.reset()
         await drawn[0]
-        assert box.ledger.cut_offs == {ANN: NOW + 60}
+        assert lines_of(box.ledger) == {ANN: NOW + 60}
         assert box.reason(text) == "revoked"
         box.pass_(60)
         assert box.reason(box.token()) == ""
@@ -305,11 +306,11 @@ async def test_a_disk_that_does_not_take_the_lower_line_is_told(box: Box) -> Non
         box.mark._replace = then_fail
         with pytest.raises(StoreFailed, match="yet to come"):
             await box.mark.reset()
-        assert box.ledger.cut_offs == {ANN: YEAR_2099}
+        assert lines_of(box.ledger) == {ANN: YEAR_2099}
         await broken.mend()
         box.mark._replace = replace
         await box.mark.reset()
-        assert box.ledger.cut_offs == {ANN: NOW}
+        assert lines_of(box.ledger) == {ANN: NOW}
 
 
 def test_a_boot_counts_seconds_that_no_clock_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,18 +409,18 @@ async def _live(path: Path, events: list[tuple[str, Any]], drift: float) -> None
                 box.boot, box.up, box.synchronized = box.boot + 1, 0.0, False
                 box.pass_(5)
             async with box.run():
-                if what == "restart" and not box.ledger.provisional:
+                if what == "restart" and not lines_of(box.ledger, "second"):
                     assert await _knowledge(box) == known
                 assert [scope for scope, *_ in await box.lines()] == [scope for scope, *_ in known[0]]
-                assert box.ledger.epochs == known[1]
+                assert lines_of(box.ledger, "epoch") == known[1]
 
 
 async def _knowledge(box: Box) -> tuple[Any, ...]:
     """What the list and the memory say, which must be the same."""
     lines = await box.lines()
-    assert {scope: before for scope, before, provisional in lines if not provisional} == box.ledger.cut_offs
-    assert {scope for scope, _, provisional in lines if provisional} == box.ledger.provisional.keys()
-    return lines, dict(box.ledger.epochs)
+    assert {scope: before for scope, before, provisional in lines if not provisional} == lines_of(box.ledger)
+    assert {scope for scope, _, provisional in lines if provisional} == lines_of(box.ledger, "second").keys()
+    return lines, lines_of(box.ledger, "epoch")
 
 
 async def _happen(box: Box, model: Model, what: str, value: Any, drift: float) -> None:

@@ -72,7 +72,7 @@ async def test_only_what_ended_long_ago_is_deleted_and_only_of_tokens(path: Path
         assert await trust.revocations.prune(at[0]) == 2
         left = everything - {"jti:over", f"token:{'0' * 64}"}
         assert denied_on_disk(path) == left
-        assert set(map(str, trust.ledger.denied)) == left
+        assert set(map(str, trust.ledger.denials.identities)) == left
         assert rows(path, "SELECT value FROM meta WHERE name IN ('pruned', 'high_water')") == [(at[0],)] * 2
 
 
@@ -89,7 +89,7 @@ async def test_what_is_denied_again_while_it_is_being_deleted_stays_denied(path:
                 pending = trust.registrar.revoke_token(frozenset({named("jti:one")}), None)
             await pending
         await trust.registrar.grant(EDGED, change_nothing).outcome()
-        assert trust.ledger.denied == {named("jti:one")}
+        assert trust.ledger.denials.identities == {named("jti:one")}
         await until(lambda: denied_on_disk(path) == {"jti:one"})
         assert await trust.revocations.prune(NOW + 99 * DAY) == 0
 
@@ -118,7 +118,7 @@ async def test_a_disk_that_fails_deletes_nothing(path: Path, monkeypatch: pytest
             await trio.to_thread.run_sync(begun.wait, 30)
             trust.registrar.revoke_token(frozenset({named("jti:one")}), None).close()
             release.set()
-        assert trust.ledger.denied == {named("jti:one")}
+        assert trust.ledger.denials.identities == {named("jti:one")}
         await broken.mend()
         await trust.registrar.settle(trust.registrar.add_pending([]))
         assert rows(path, "SELECT identity, until FROM revocations") == [("jti:one", None)]
@@ -129,24 +129,26 @@ async def test_families_go_with_their_last_token(path: Path) -> None:
     async with open_trust(path, now=lambda: NOW) as trust:
         ledger = trust.ledger
         ledger.deny({named("jti_of::named")})
-        ledger.join(
+        ledger.denials.join(
             named("family:old"),
             NOW - 30 * DAY,
             NOW - 9 * DAY,
             all_named("jti_of::a", "jti_of::shared", "jti_of::named"),
         )
-        ledger.join(named("family:new"), NOW, NOW + 60, all_named("jti_of::b", "jti_of::shared", "signing_key:key-1"))
-        assert ledger.families_of({named("jti_of::shared")}) == all_named("family:old", "family:new")
-        assert all_named("family:old", "jti_of::a", "jti_of::shared") <= ledger.denied
-        ledger.forget({named("family:old")}, [named("family:old")])
-        assert ledger.denied == {named("jti_of::named")}
-        assert ledger.families.keys() == {named("family:new")}
-        assert ledger.families_of(all_named("jti_of::a", "jti_of::shared", "signing_key:key-1")) == {
+        ledger.denials.join(
+            named("family:new"), NOW, NOW + 60, all_named("jti_of::b", "jti_of::shared", "signing_key:key-1")
+        )
+        assert ledger.denials.families_of({named("jti_of::shared")}) == all_named("family:old", "family:new")
+        assert all_named("family:old", "jti_of::a", "jti_of::shared") <= ledger.denials.identities
+        ledger.denials.forget({named("family:old")}, [named("family:old")])
+        assert ledger.denials.identities == {named("jti_of::named")}
+        assert ledger.denials.families == {named("family:new")}
+        assert ledger.denials.families_of(all_named("jti_of::a", "jti_of::shared", "signing_key:key-1")) == {
             named("family:new")
         }
-        ledger.forget((), [named("family:old")])
+        ledger.denials.forget((), [named("family:old")])
         ledger.deny({named("signing_key:key-1")})
-        assert all_named("family:new", "jti_of::b", "jti_of::shared") <= ledger.denied
+        assert all_named("family:new", "jti_of::b", "jti_of::shared") <= ledger.denials.identities
 
 
 class Turned:
@@ -222,7 +224,7 @@ class World:
         self.registrar.load()
         self.revocations.load()
         self.gate = make_gate(self.ledger, admissions, self.clock, counts, shared_secrets=[SECRET])
-        keyring = Keyring(db, self.clock, is_denied=self.ledger.denied.__contains__)
+        keyring = Keyring(db, self.clock, is_denied=self.ledger.denials.__contains__)
         self.refreshes = Refreshes(
             self.registrar, self.ledger, self.gate, keyring, db, self.clock, counts,
             shared_secrets=[SECRET],
@@ -275,7 +277,7 @@ class World:
         if self.good:
             text = self.good.pop(self.chance.randrange(len(self.good)))
             caller = self.read(text)
-            family = self.ledger.with_members(caller.identities)
+            family = self.ledger.denials.with_members(caller.identities)
             ends = (caller.expires or 0) + LEEWAY if self.chance.random() < 0.8 else None
             await self.registrar.revoke_token(caller.identities, ends)
             kin = [each for each in self.good if not self.read(each).identities.isdisjoint(family)]
@@ -295,10 +297,10 @@ class World:
             self.counts["deleted"] = self.counts.get("deleted", 0) + deleted
 
     async def root(self) -> None:
-        before = self.ledger.epochs.get(ALL, 0)
+        before = self.ledger.cut_offs.find(ALL).epoch
         self.system = self.true
         await self.mark.reset()
-        self.counts["ended"] = self.counts.get("ended", 0) + (self.ledger.epochs.get(ALL, 0) - before)
+        self.counts["ended"] = self.counts.get("ended", 0) + (self.ledger.cut_offs.find(ALL).epoch - before)
 
     async def check(self) -> None:
         """What was revoked opens nothing and is not refreshed."""

@@ -69,7 +69,7 @@ def sign(**claims: object) -> str:
 LEAKY = """
 import logging, sys
 import structlog
-from edged.access.ledger import Ledger
+from edged.access.child_secrets import ChildSecrets
 from edged.credentials import api_keys, tokens
 from edged.store.folders import LOCK
 
@@ -85,7 +85,7 @@ def test_prints_a_key_without_its_prefix():
     print(api_keys.mint().secret.removeprefix("camera_service_sk_"))
 
 def test_writes_a_childs_password():
-    sys.stderr.write(Ledger().new_secret("camera0", "publish"))
+    sys.stderr.write(ChildSecrets().make("camera0", "publish"))
 
 def test_logs_a_token():
     structlog.get_logger("x").info("made", text=tokens.sign({"user_id": "a", "exp": 9999999999}, SECRET))

@@ -177,7 +177,7 @@ async def test_every_released_schema_comes_up_to_date_with_all_it_held(
         assert db.read_now(schema_version) == len(migrations)
         ledger = Ledger()
         ledger.put_key(second)
-        assert Identity.of_key("key_0000000000000002") in ledger.denied
+        assert Identity.of_key("key_0000000000000002") in ledger.denials
     after = {
         # All families are edged's own: their jtis are now named with that.
         table: [tuple(str(value).replace("jti:", "jti_of::") if table == "family_members" else value for value in row)

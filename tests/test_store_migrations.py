@@ -194,9 +194,9 @@ async def test_a_family_of_an_earlier_version_still_ends_with_each_of_its_tokens
     assert family.members == {Identity.of_jti("", "a:1"), Identity.of_jti("", "b"), named("token:" + "0" * 64)}
     for name in (Identity.of_any_jti("b"), Identity.of_jti("", "b")):
         ledger = Ledger()
-        ledger.join(family.identity, family.started, family.until, family.members)
-        ledger.deny({name} | ledger.families_of({name}))
-        assert Identity.of_jti("", "a:1") in ledger.denied
+        ledger.denials.join(family.identity, family.started, family.until, family.members)
+        ledger.deny({name} | ledger.denials.families_of({name}))
+        assert Identity.of_jti("", "a:1") in ledger.denials
 
 
 @pytest.mark.parametrize("migrations", [TRUST, USAGE])

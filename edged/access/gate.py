@@ -254,11 +254,12 @@ class Gate:
         """Who is inside by a token that came of the same one by refreshing, or by whatever a key of that id opened."""
         if caller.method == "api_key":
             return self.admissions.of(Identity.of_key(caller.credential_id))
-        families = self._ledger.families_of_caller(caller) if caller.method == "jwt_local" else None
+        families_of = self._ledger.denials.families_of_caller
+        families = families_of(caller) if caller.method == "jwt_local" else None
         if not families:
             return ()
         tokens = (each for each in self.admissions if each.caller.method == "jwt_local")
-        return [each for each in tokens if not families.isdisjoint(self._ledger.families_of_caller(each.caller))]
+        return [each for each in tokens if not families.isdisjoint(families_of(each.caller))]
 
     def admit_internal(self, transport: Transport, path: str, session: str) -> None:
         """Note a MediaMTX session of edged's own children, so that no sweep takes it for a stranger's."""
@@ -322,7 +323,7 @@ class Gate:
             return Reason.REVOKED
         if ledger.is_suspended(caller):
             return Reason.SUSPENDED
-        if caller.expires is None and not ledger.ends:
+        if caller.expires is None and not ledger.has_ends:
             return None  # no need to know the time
         now = self._clock.now()
         if (caller.expires is not None and now >= caller.expires + past) or ledger.has_ended(caller, now):

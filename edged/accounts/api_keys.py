@@ -273,7 +273,7 @@ class ApiKeys:
         await commit(partial(api_keys.update, record=record), undo=partial(api_keys.update, record=before))
         record = self._put_changed(record)
         name = Identity.of_key(key_id)
-        if name in self._ledger.suspended:
+        if self._ledger.is_resting(key_id):
             self._registrar.put_out(self._admissions.of(name), "suspended", names={name})
         else:
             self._registrar.review(self._admissions.of(name))

@@ -120,7 +120,7 @@ class Refreshes:
         """Tell the ledger every family, before anybody asks. Raises StoreFailed."""
         families = self._db.read_now(refreshes.load)
         for family in families:
-            self._ledger.join(family.identity, family.started, family.until, family.members)
+            self._ledger.denials.join(family.identity, family.started, family.until, family.members)
         _log.info("loaded", families=len(families))
 
     async def refresh(self, shown: str | Caller, transport: Transport) -> Refreshed:
@@ -246,31 +246,34 @@ class Refreshes:
     ) -> str:
         text = await self._sign(signer, claims)
         names = {Identity.of_token(text), *_names_of(caller)}
-        new = frozenset(name for name in names if family not in self._ledger.families_of([name]))
+        new = frozenset(name for name in names if family not in self._ledger.denials.families_of([name]))
         now = self._clock.now()
         if new and not 0 <= now - self._noted.get(family, -math.inf) < INTERVAL_SECONDS:
             # Another key signs by now, or one that signs differently each time; by its jti it is of the family anyway.
             _put(self._noted, family, now)
-            known = self._ledger.families[family]
+            known = self._ledger.denials.find_family(family)
+            assert known is not None, "it was found by one of its tokens"
             record = FamilyRecord(family, known.started, known.until, new)
             self._join(record)
             await commit(partial(refreshes.add, family=record), undo=keep)
         return text
 
     def _join(self, family: FamilyRecord) -> None:
-        known = self._ledger.families.get(family.identity)
+        known = self._ledger.denials.find_family(family.identity)
         if known is not None and len(known.members) >= MOST_NAMES:
             raise Overloaded(f"{MOST_NAMES // 2} tokens came of one already", hint="log in, or have a new token issued")
-        self._ledger.join(family.identity, family.started, family.until, family.members)
+        self._ledger.denials.join(family.identity, family.started, family.until, family.members)
 
     def _family_of(self, caller: Caller, name: str) -> tuple[Identity, float]:
         """The family that this token is of, or the one that it begins; and when that began."""
         if (family := self._find_family(caller)) is not None:
-            return family, self._ledger.families[family].started
+            known = self._ledger.denials.find_family(family)
+            assert known is not None, "it was found by one of its tokens"
+            return family, known.started
         return Identity.of_family(name), started_at(caller, self._clock.now())
 
     def _find_family(self, caller: Caller) -> Identity | None:
-        return next(iter(self._ledger.families_of_caller(caller)), None)
+        return next(iter(self._ledger.denials.families_of_caller(caller)), None)
 
     async def _sign(self, signer: Signer, claims: dict[str, object]) -> str:
         if signer.name in self._secrets and signer.algorithm == SharedSecret.algorithm:

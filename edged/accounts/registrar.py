@@ -270,24 +270,24 @@ class Registrar:
         that came of it by refreshing is denied, and all that it came of.
         """
         now = self._clock.now()
-        families = self._ledger.families_of(identities)
-        identities |= families
-        for name in families:
+        denials = self._ledger.denials
+        families = {each: denials.find_family(each) for each in denials.families_of(identities)}
+        identities = identities.union(families)
+        for known in filter(None, families.values()):
             # Known for as long as any token may be good that was made with one of it.
-            family = self._ledger.families[name]
-            family.until = max(family.until, now + LONGEST_LIFE + LEEWAY)
-        fresh = frozenset(name for name in identities if not self._ledger.is_named(name))
+            known.until = max(known.until, now + LONGEST_LIFE + LEEWAY)
+        fresh = frozenset(each for each in identities if not denials.is_named(each))
         self._ledger.deny(identities)
         if self.said is not None:
             self.said |= identities
         due = [
-            Revocation(each, now, self._ledger.families[each].until if each in families else until, reason or kind)
+            Revocation(each, now, family.until if (family := families.get(each)) else until, reason or kind)
             for each in fresh
         ]
         for item in due:
             if record := self._ledger.keys.get(item.key_id):
                 self._ledger.put_key(replace(record, revoked_at=now))
-        ended = self._admissions.end(self._ledger.with_members(identities), "revoked", by)
+        ended = self._admissions.end(denials.with_members(identities), "revoked", by)
         if kind in ("subject", "issuer"):
             ended += self._admissions.put_out(self.find_denied(), "revoked", by)
         self._admissions.tell(identities)

@@ -6,7 +6,6 @@ is forgotten by a clock that somebody does. The denial of one credential is the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
@@ -18,6 +17,7 @@ import structlog
 from edged.access.asking import asked_by
 from edged.access.authority import EDGED
 from edged.access.ledger import Ledger
+from edged.accounts.provisional_cut_offs import ProvisionalCutOffs
 from edged.accounts.registrar import Commit, Due, Registrar, keep
 from edged.clock import Boot, Clock
 from edged.credentials.identities import ALL, Identity
@@ -25,7 +25,7 @@ from edged.errors import Overloaded, StoreFailed
 from edged.store import meta
 from edged.store import revocations as rows
 from edged.store.database import Reads
-from edged.store.revocations import CutOff, Denial, Drawn, Revocation, Settled, cut_off_key
+from edged.store.revocations import CutOff, Denial, Revocation, Settled, cut_off_key
 
 if TYPE_CHECKING:
     from edged.metrics import Metrics
@@ -53,10 +53,7 @@ class Revocations:
         self._db = db
         self._clock = clock
         self._counts = counts
-        self._boot = boot or Boot()
-        # Lines that wait for somebody to vouch for the clock, by scope.
-        self._provisional: dict[Identity, CutOff] = {}
-        ledger.place = self._place
+        self._provisional = ProvisionalCutOffs(ledger.cut_offs, clock, boot or Boot())
         # When revocations were deleted, at the latest; Unix seconds.
         self._pruned_at = 0.0
 
@@ -67,9 +64,9 @@ class Revocations:
         self._ledger.deny(item.identity for item in denied)
         for line in lines:
             if line.drawn is None:
-                self._ledger.cut_off(line.scope, line.before, line.own_before, line.epoch)
+                self._ledger.cut_offs.draw(line.scope, line.before, line.own_before, line.epoch)
             else:
-                self._keep(line)
+                self._provisional.keep(line)
         self._pruned_at = self._db.read_now(meta.load_pruned)
         self.mind_reset()
         _log.info("loaded", revocations=len(denied), cut_offs=len(lines))
@@ -96,15 +93,13 @@ class Revocations:
         due: list[Denial] = []
         is_provisional = up_to_now and not self._clock.is_trusted
         if is_provisional:
-            drawn = Drawn(self._boot.name, self._boot.seconds())
-            line = CutOff(scope, now, now, reason, None, epoch, drawn)
-            due.append(line)
-            self._keep(line)
+            due.append(self._provisional.draw(scope, now, epoch, reason))
         if own is not None or not due:
             before = now if before is None else before
-            fresh = epoch > 0 or before > ledger.cut_offs.get(scope, -math.inf)
-            fresh = fresh or (own is not None and own > ledger.own_cut_offs.get(scope, -math.inf))
-            ledger.cut_off(scope, before, own, epoch)
+            line = ledger.cut_offs.find(scope)
+            fresh = epoch > 0 or line.before is None or before > line.before
+            fresh = fresh or (own is not None and (line.own_before is None or own > line.own_before))
+            ledger.cut_offs.draw(scope, before, own, epoch)
             if fresh:
                 due.append(self._whole(scope, now, reason))
         ended = self._registrar.put_out(self._registrar.find_denied(), "revoked", by, {scope})
@@ -119,45 +114,21 @@ class Revocations:
 
     def _whole(self, scope: Identity, at: float, reason: str) -> CutOff:
         """A scope's firm line: what it says may have been drawn in several."""
-        ledger = self._ledger
-        return CutOff(scope, ledger.cut_offs[scope], at, reason, ledger.own_cut_offs.get(scope), ledger.epochs[scope])
-
-    def _keep(self, line: CutOff) -> None:
-        """A provisional line is in force."""
-        self._provisional[line.scope] = line
-        self._ledger.cut_off_provisionally(line.scope, self._second_of(line), line.epoch)
-
-    def _second_of(self, line: CutOff) -> float:
-        """The second of this boot at which a provisional line was drawn: one of an earlier boot before it began."""
-        assert line.drawn is not None
-        return min(line.drawn.seconds, self._boot.seconds()) if line.drawn.boot == self._boot.name else 0.0
-
-    def _place(self, second: float) -> float:
-        """A second of this boot as the clock tells it now, Unix seconds."""
-        passed = self._boot.since(second)
-        return self._clock.now() - passed
+        line = self._ledger.cut_offs.find(scope)
+        assert line.before is not None, "a firm line has a time"
+        return CutOff(scope, line.before, at, reason, line.own_before, line.epoch)
 
     def mind_clock(self) -> None:
-        """If the clock is trusted by now, every provisional line becomes firm: at the time of its drawing, as it is
-        known how long ago that was; or at the time at which this boot began, if it was drawn in an earlier one. So it
-        moves as far as the clock was wrong, up or down. In force when this returns; never waits.
-
-        A firm line of the same scope stays what it is. Until it is on disk the provisional one is, too.
-        """
-        if not self._provisional:
-            return
-        self._clock.now()  # looks, if the clock has jumped
-        if not self._clock.is_trusted:
-            return
+        """If the clock is trusted by now, every provisional line becomes firm (accounts.provisional_cut_offs). In force
+        when this returns; never waits. Until it is on disk the provisional one is, too."""
         due: list[Denial] = []
-        for scope, line in self._provisional.items():
-            before = self._place(self._ledger.provisional.pop(scope))
-            self._ledger.cut_off(scope, before, None, line.epoch)
-            due += [self._whole(scope, before, line.reason), Settled(scope)]
-            _log.info("cut_off_settled", scope=str(scope), before=before, told=line.at)
-        self._registrar.put_out(self._registrar.find_denied(), "revoked", names=set(self._provisional))
-        self._provisional.clear()
-        self._registrar.add_pending(due)
+        for line, before in self._provisional.settle():
+            due += [self._whole(line.scope, before, line.reason), Settled(line.scope)]
+            _log.info("cut_off_settled", scope=str(line.scope), before=before, told=line.at)
+        if due:
+            scopes = {item.scope for item in due if isinstance(item, Settled)}
+            self._registrar.put_out(self._registrar.find_denied(), "revoked", names=scopes)
+            self._registrar.add_pending(due)
 
     async def prune(self, now: float) -> int:
         """Delete the revocations of tokens that nobody can use any more at `now`, Unix seconds; how many.
@@ -195,15 +166,15 @@ class Revocations:
 
     async def _lower(self, commit: Commit) -> None:
         await self._registrar.save_pending()
-        ledger, now = self._ledger, self._clock.now()
+        cut_offs, now = self._ledger.cut_offs, self._clock.now()
         # Where edged's own tokens are compared with a time they end by the epoch instead: what was ended stays so.
-        own = [scope for scope, line in ledger.own_cut_offs.items() if line > now]
-        high = {scope for scope, line in ledger.cut_offs.items() if line > now}.union(own)
+        lines = cut_offs.all()
+        own = [scope for scope, line in lines.items() if line.own_before is not None and line.own_before > now]
+        high = {scope for scope, line in lines.items() if line.before is not None and line.before > now}.union(own)
         if not high:
             return
-        epoch = ledger.next_epoch() if own else 0
-        for scope in own:
-            ledger.epochs[scope] = epoch
+        epoch = self._ledger.next_epoch() if own else 0
+        cut_offs.raise_epoch(own, epoch)
         self._registrar.put_out(self._registrar.find_denied(), "revoked", names=own)
         await commit(partial(rows.lower, now=now, epoch=epoch), undo=keep)
         later = self._clock.now()
@@ -215,7 +186,7 @@ class Revocations:
                 own_before = None if item.own_before is None else min(later, item.own_before)
                 item = replace(item, before=min(later, item.before), own_before=own_before)
                 self._registrar.amend(item)
-            ledger.lower(scope, limit)
+            cut_offs.lower(scope, limit)
             _log.warning("cut_off_lowered", scope=str(scope), before=limit)
 
     async def _forget_pruned(self, commit: Commit) -> None:
@@ -237,7 +208,7 @@ class Revocations:
         finally:
             self._registrar.said = None
         self._deny_anew(said.intersection(named), now)
-        self._ledger.forget(set(named) - said, families)
+        self._ledger.denials.forget(set(named) - said, families)
         if not (named or families):
             self._pruned_at = min(before, self._pruned_at)
         else:
@@ -264,8 +235,5 @@ class Revocations:
                 drawn[item.scope, item.drawn is None] = item
             elif isinstance(item, Settled):
                 drawn.pop((item.scope, False), None)
-        told = [
-            line if line.drawn is None else replace(line, before=self._place(self._second_of(line)))
-            for line in drawn.values()
-        ]
+        told = map(self._provisional.as_told_now, drawn.values())
         return sorted(named.values(), key=lambda item: item.at), sorted(told, key=lambda line: line.at)

@@ -114,7 +114,7 @@ class ServiceTokens:
 
     def is_revoked(self, token_id: str) -> bool:
         """Whether a known token is good no more."""
-        return Identity.of_service_token(token_id) in self._ledger.denied
+        return Identity.of_service_token(token_id) in self._ledger.denials
 
     def _find_living(self, token_id: str) -> ServiceTokenRecord:
         record = self.find(token_id)

@@ -19,12 +19,13 @@ import structlog
 from edged.access.admissions import Admissions
 from edged.access.asking import asked_by
 from edged.access.authority import EDGED, Authority
-from edged.access.ledger import Ledger, login_identities
+from edged.access.ledger import Ledger
 from edged.accounts.registrar import Commit, Due, Kind, Registrar
 from edged.clock import Clock
 from edged.credentials.callers import Streams
 from edged.credentials.identities import Identity
 from edged.credentials.roles import ROLES, canonical_role
+from edged.credentials.scopes import login_identities
 from edged.credentials.users import NAME_RULE, UserRecord, common, gains, is_user_name, loses
 from edged.errors import InvalidParams, InvalidState, NotFound, Overloaded, StoreFailed
 from edged.store import users
@@ -77,7 +78,7 @@ class Users:
 
     def is_revoked(self, name: str) -> bool:
         """Whether every token that this user gets by their password is denied, for good: one of tomorrow, too."""
-        return self._ledger.is_shut_out(name) or self._issuer in self._ledger.denied
+        return self._ledger.is_shut_out(name) or self._issuer in self._ledger.denials
 
     @property
     def awaits_confirmation(self) -> bool:
@@ -86,14 +87,14 @@ class Users:
 
     def check_subject(self, subject: str) -> None:
         """Raises InvalidState if no token that edged makes for this subject would be good, now or ever."""
-        if not self._ledger.denied.isdisjoint((Identity.of_user(subject), Identity.of_subject("", subject))):
+        if self._ledger.denials.has_any((Identity.of_user(subject), Identity.of_subject("", subject))):
             raise InvalidState(
                 f"the subject {subject!r} is revoked for good: a token would not be good",
                 hint="name another subject; why: edged revocation list",
                 resource="user",
                 id=subject,
             )
-        if self._issuer in self._ledger.denied:
+        if self._issuer in self._ledger.denials:
             raise InvalidState(
                 "our own issuer is revoked for good: a token would not be good",
                 hint="give auth.issuer another name and restart edged",
@@ -293,7 +294,7 @@ class Users:
 
     def _refuse_shut_out(self, identity: Identity) -> None:
         """The same for what is denied by whose token it is, which is for good; what is denied already, again."""
-        if identity in self._ledger.denied:
+        if identity in self._ledger.denials:
             return
         if identity == self._issuer:
             raise InvalidState(

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from edged.credentials.callers import API_KEY_PREFIX, Streams
+from edged.credentials.callers import API_KEY_PREFIX, Caller, Streams
 from edged.credentials.identities import Identity
+from edged.credentials.roles import canonical_role, compute, name_cameras
 from edged.credentials.rotation import Rotating
 
 #: SHA-256 in hex of keys that everybody has read → where they are printed. Never a key here, whoever brings it.
@@ -96,3 +97,24 @@ class KeyRecord(Rotating):
         if self.suspended_at is not None:
             return "suspended"
         return "expired" if self.expires_at is not None and now >= self.expires_at else "active"
+
+
+def key_caller(record: KeyRecord, key_digest: bytes, expires: float | None) -> Caller:
+    """The caller that one secret of a key speaks for until `expires` (Unix seconds, None: no end)."""
+    roles = frozenset({canonical_role(record.role)})
+    whole, single = compute(roles, record.permissions, has_streams=record.streams is not None)
+    identity = Identity.of_key(record.key_id)
+    return Caller(
+        method="api_key",
+        subject=str(identity),
+        name=record.name,
+        roles=roles,
+        capabilities=whole,
+        grants=single,
+        cameras=name_cameras(record.camera_access),
+        streams=record.streams,
+        expires=expires,
+        identities=frozenset({identity, Identity.of_secret(key_digest)}),
+        credential_id=record.key_id,
+        permissions=record.permissions or (),
+    )

@@ -82,7 +82,7 @@ async def build_access(config: Config, secrets: Secrets, databases: Databases, m
     limiter = build_limiter(config, clock, metrics)
     limiter.load(databases.usage)
     keyring = Keyring(
-        trust, clock, issuer=auth.issuer, is_denied=lambda name: name in ledger.denied, wrapping=secrets.wrapping
+        trust, clock, issuer=auth.issuer, is_denied=ledger.denials.__contains__, wrapping=secrets.wrapping
     )
     keyring.load()
     await keyring.ensure()

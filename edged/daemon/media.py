@@ -78,7 +78,7 @@ class PublishedUrls:
         address = rtsp_address(self._mediamtx)
         if address is None or self.publishers is None or not self.publishers.is_active(name):
             return None
-        return f"rtsp://{USER}:{self._ledger.new_secret(name, 'read', 2)}@{address}/{name}"
+        return f"rtsp://{USER}:{self._ledger.child_secrets.make(name, 'read', 2)}@{address}/{name}"
 
 
 class Media(msgspec.Struct, frozen=True):
@@ -108,16 +108,17 @@ def build_media(config: Config, ledger: Ledger, metrics: Metrics) -> Media:
     hook, paths, conditions = Hook(), Paths(recordings.record_path), Conditions()
     mediamtx = Supervisor(
         config.mediamtx, hook_url=lambda: hook.url, spawn=spawn, search_path=environment.get("PATH", ""), folder=folder,
-        new_secret=ledger.new_secret, drop_secret=ledger.drop_secret, wanted_paths=paths.wanted,
+        new_secret=ledger.child_secrets.make, drop_secret=ledger.child_secrets.drop, wanted_paths=paths.wanted,
     )  # fmt: skip
     remove_leftovers(folder)
     urls = PublishedUrls(mediamtx, ledger)
     frames = Frames(
-        spawn, find_ffmpeg, urls.find, drop_secret=ledger.drop_secret,
+        spawn, find_ffmpeg, urls.find, drop_secret=ledger.child_secrets.drop,
         restarted=partial(metrics.child_restarted, "frames"), folder=folder, conditions=conditions,
     )  # fmt: skip
     publishers = urls.publishers = Publishers(
-        spawn, find_ffmpeg, partial(rtsp_address, mediamtx), ledger.new_secret, ledger.drop_secret, paths.list,
+        spawn, find_ffmpeg, partial(rtsp_address, mediamtx), ledger.child_secrets.make, ledger.child_secrets.drop,
+        paths.list,
         release_device=frames.release_device, restarted=partial(metrics.child_restarted, "publisher"),
         intruded=metrics.publisher_intruded, unreachable=mediamtx.suspect, folder=folder, conditions=conditions,
     )  # fmt: skip

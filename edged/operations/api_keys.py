@@ -9,9 +9,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from edged.access.ledger import caller_of
 from edged.clock import iso, iso_or_none
-from edged.credentials.api_keys import KeyRecord
+from edged.credentials.api_keys import KeyRecord, key_caller
 from edged.credentials.callers import Caller
 from edged.credentials.identities import Identity, format_all
 from edged.credentials.roles import canonical_role
@@ -210,7 +209,7 @@ def _is_narrower(before: KeyRecord, after: KeyRecord) -> bool:
 
 
 def _rights(record: KeyRecord) -> Caller:
-    return caller_of(record, record.digest, record.expires_at)
+    return key_caller(record, record.digest, record.expires_at)
 
 
 def _show(record: KeyRecord, services: Services) -> KeyItem:

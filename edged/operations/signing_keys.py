@@ -124,5 +124,5 @@ def _show(record: SigningKeyRecord, services: Services) -> SigningKeyItem:
         promoted_at=iso_or_none(record.promoted_at),
         retired_at=iso_or_none(record.retired_at),
         needed_until=iso_or_none(record.signs_until or None),
-        distrusted=Identity.of_signing_key(record.kid) in services.ledger.denied,
+        distrusted=Identity.of_signing_key(record.kid) in services.ledger.denials,
     )

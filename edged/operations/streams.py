@@ -145,7 +145,7 @@ def admit(services: Services, question: StreamRequest) -> Answer:
     publisher of an idle camera.
     """
     transport: Transport = question.protocol if question.protocol in TRANSPORTS else "http"
-    if question.user == USER and services.ledger.use_secret(question.password, question.path, question.action):
+    if question.user == USER and services.ledger.child_secrets.use(question.password, question.path, question.action):
         if question.id:
             services.gate.admit_internal(transport, question.path, question.id)
         if question.action == "read":

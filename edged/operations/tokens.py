@@ -356,8 +356,8 @@ def _is_of_family(services: Services, caller: Caller, identities: frozenset[Iden
     """Whether these identify nothing but tokens of the caller's family."""
     if caller.method != "jwt_local":
         return False
-    own = services.ledger.families_of_caller(caller)
-    named = [services.ledger.families_of([name]) for name in identities]
+    own = services.ledger.denials.families_of_caller(caller)
+    named = [services.ledger.denials.families_of([name]) for name in identities]
     return all(families and families <= own for families in named)
 
 
