@@ -88,7 +88,7 @@ def test_what_cannot_be_taken_stays_in_the_file_and_is_told(shell: Shell, tmp_pa
     done = shell.run("key", "import", str(file))
     assert done.code == 1
     assert "sample key, known to everybody" in done.out
-    assert "file does not hold its key" in done.out
+    assert "file does not contain its key" in done.out
     assert "5 left" in done.err
     assert "its status is 'paused'" in done.out
     assert msgspec.json.decode(file.read_bytes())["keys"].keys() == keys.keys() - {"good"}
@@ -210,7 +210,7 @@ def test_a_file_is_whole_whatever_becomes_of_taking_keys_out(
             with pytest.raises(Interrupted):
                 found.take_out({"1"})
         else:
-            with pytest.raises(BadFile, match="keys are safe") as told:
+            with pytest.raises(BadFile, match="keys are imported") as told:
                 found.take_out({"1"})
             assert told.value.hint
         assert failing.happened

@@ -107,10 +107,10 @@ def test_what_is_no_file_of_ones_own_is_not_read(shell: Shell, kept: Path, tmp_p
     assert "cannot be read" in shell.run("token", "verify", "--json").err
     kept.unlink()
     kept.mkdir()
-    assert "is no file" in shell.run("token", "verify").err
+    assert "is not a regular file" in shell.run("token", "verify").err
     kept.rmdir()
     os.mkfifo(kept, 0o600)
-    assert "is no file" in shell.run("token", "verify").err
+    assert "is not a regular file" in shell.run("token", "verify").err
 
 
 def test_where_there_is_no_token_the_command_says_where_it_looked(shell: Shell) -> None:

@@ -38,7 +38,7 @@ _BROKEN: Final = (
 
 
 class Unreachable(EdgedError):
-    """There is no daemon at this socket, or it may not be asked by this user, or it went silent."""
+    """No daemon listens on this socket, this user may not open it, or the daemon does not answer."""
 
     slug = "unreachable"
 
@@ -54,7 +54,7 @@ class Answered(EdgedError):
 
 
 class Daemon:
-    """An open conversation."""
+    """An open connection to the daemon."""
 
     def __init__(self, socket: WebSocketConnection, path: Path) -> None:
         self._socket = socket
@@ -70,7 +70,7 @@ class Daemon:
         except UnicodeEncodeError:
             raise InvalidParams(
                 f"{_find_broken(question['params'])} is not UTF-8 text",
-                hint="nothing was asked; write it in the encoding of this terminal",
+                hint="the call was not sent; check the encoding of the terminal",
             ) from None
         try:
             with trio.fail_after(ANSWER_SECONDS):
@@ -88,7 +88,7 @@ class Daemon:
 
 @asynccontextmanager
 async def connect(path: Path) -> AsyncIterator[Daemon]:
-    """A conversation with the daemon whose unix socket this is. Raises Unreachable with what to do."""
+    """A connection to the daemon whose unix socket this is. Raises Unreachable with what to do."""
     stream = await _open(path)
     stranger = Unreachable(f"what listens on {path} is not edged", hint="name its socket with --socket")
     # Kept aside until everything is closed: a cancellation in between would take its place.
@@ -134,12 +134,12 @@ async def _open(path: Path) -> trio.SocketStream:
             return await trio.open_unix_socket(path)
     except (FileNotFoundError, ConnectionRefusedError):
         raise Unreachable(
-            f"edged is not running: nobody answers on {path}",
+            f"edged is not running: no answer on {path}",
             hint="start it (systemctl start edged), or name its socket with --socket or EDGED_SOCKET",
         ) from None
     except PermissionError:
         raise Unreachable(
-            f"you may not open {path}", hint="use sudo, or have yourself added to the group edged-admin"
+            f"you may not open {path}", hint="use sudo, or become a member of the group edged-admin"
         ) from None
     except (OSError, ValueError, trio.TooSlowError) as problem:
         raise Unreachable(f"{path} cannot be opened: {problem}", hint="name edged's socket with --socket") from None

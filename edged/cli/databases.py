@@ -77,7 +77,7 @@ def schema(table: str | None, name: str, directory: Path, as_json: bool) -> None
 @_looks
 @with_json
 def query(sql: str, name: str, directory: Path, as_json: bool) -> None:
-    """Run one SELECT and show what it gives."""
+    """Run one SELECT and show its result."""
     with _copied(name, directory, as_json) as copy:
         names, found = copy.query(sql)
         rows = [dict(zip(names, row, strict=True)) for row in found]

@@ -21,8 +21,8 @@ from edged.errors import InvalidState
 def claim(new: bool, username: str | None, password_stdin: bool, **where: Any) -> None:
     """Create the first administrator.
 
-    For a box that has no user yet. On this machine no code is needed. From elsewhere (POST /api/claim) the code of
-    the box is, which is valid for fifteen minutes and five attempts; --new makes a new one.
+    For a box that has no user yet. On this machine no code is needed. From elsewhere (POST /api/claim) it takes
+    the code of the box, which is valid for fifteen minutes and five attempts; --new makes a new one.
     """
     if new and username:
         raise click.UsageError("--new makes a code and no administrator: omit --username")

@@ -1,4 +1,4 @@
-"""An api-keys.json of another camera service: what is in it, and taking out what edged has taken over.
+"""An api-keys.json of another camera service: reading its keys, and removing those that were imported.
 
 Two services wrote files of this name (contract S1-33). One kept a map of records by id, each with its key in plain text
 (`{"keys": {"<id>": {"key": …, "role": 1, …}}}`, roles 1 viewer, 2 operator, 3 admin); the other a list of records with
@@ -77,12 +77,12 @@ class KeyFile:
                     raise PermissionError(errno.EACCES, f"nothing can be written to {path.parent}")
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise BadFile(f"{path} is being imported already", hint="wait for that to end") from None
+                raise BadFile(f"{path} is being imported already", hint="wait until that ends") from None
             except OSError as problem:
                 raise BadFile(
                     f"{path} cannot be opened for reading and replacing: {problem.strerror}",
-                    hint="its keys are taken out of it once they are safe: use sudo, and name the file itself, "
-                    "not a link",
+                    hint="imported keys are removed from the file: use sudo, and give the path of the file itself, not "
+                    "of a link",
                 ) from None
             yield cls(folder, descriptor, path)
 
@@ -103,15 +103,16 @@ class KeyFile:
             self._replace(text)
         except OSError as problem:
             raise BadFile(
-                f"the keys are safe, but {self._path} still holds them: {problem.strerror}",
-                hint="mend that and run this again: nothing is taken twice; or take them out of it yourself",
+                f"the keys are imported, but {self._path} still contains them: {problem.strerror}",
+                hint="correct this and repeat the command (no key is imported twice), or remove them by hand",
             ) from None
         try:
             os.fsync(self._folder)
         except OSError as problem:
             raise BadFile(
-                f"the keys are safe and out of {self._path}, but a power cut could bring them back: {problem.strerror}",
-                hint="look into it again after the next start",
+                f"the keys are imported and removed from {self._path}, but a power failure could bring them back: "
+                f"{problem.strerror}",
+                hint="check the file after the next start",
             ) from None
         return len(kept)
 
@@ -141,8 +142,8 @@ class KeyFile:
         facts = [(each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns) for each in (now, read)]
         if facts[0] != facts[1]:
             raise BadFile(
-                f"the keys are safe, but {self._path} was changed meanwhile and still holds them",
-                hint="run this again: nothing is taken twice",
+                f"the keys are imported, but {self._path} was changed meanwhile and still contains them",
+                hint="repeat the command: no key is imported twice",
             )
 
     def _sort(self, source_id: str, record: dict[str, Any]) -> None:
@@ -160,15 +161,15 @@ class KeyFile:
 
 def _read(descriptor: int, status: os.stat_result, path: Path) -> dict[str, Any]:
     if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
-        raise BadFile(f"{path} is not a file of keys", hint="name an api-keys.json")
+        raise BadFile(f"{path} is not a file with keys", hint="give the path of an api-keys.json")
     try:
         document = msgspec.json.decode(os.pread(descriptor, _LARGEST, 0))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise BadFile(f"{path} is not JSON", hint="name an api-keys.json") from None
+        raise BadFile(f"{path} is not JSON", hint="give the path of an api-keys.json") from None
     records = document.get("keys") if isinstance(document, dict) else None
     values = records.values() if isinstance(records, dict) else records
     if not isinstance(records, (dict, list)) or not all(isinstance(each, dict) for each in values or ()):
-        raise BadFile(f'{path} holds no "keys"', hint="name an api-keys.json")
+        raise BadFile(f'{path} has no member "keys"', hint="give the path of an api-keys.json")
     found: dict[str, Any] = document
     return found
 
@@ -191,4 +192,4 @@ def _role(record: dict[str, Any]) -> str:
 
 def _describe(record: dict[str, Any]) -> str:
     """What a new one would have to be like."""
-    return f"{_role(record)} {str(record.get('name') or '')[:_LONGEST]!r}: the file does not hold its key"
+    return f"{_role(record)} {str(record.get('name') or '')[:_LONGEST]!r}: the file does not contain its key"

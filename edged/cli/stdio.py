@@ -1,4 +1,4 @@
-"""Standard input and output of a command: closed, full, or in another encoding, each is a sentence and no traceback."""
+"""Standard input and output of a command: where they are closed, full or in another encoding, a sentence says so."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 
 def is_terminal() -> bool:
-    """Whether somebody can be asked on standard input."""
+    """Whether standard input is a terminal."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 

@@ -1,4 +1,4 @@
-"""The token that a user keeps for the next command: `~/.camera_service_token`, for nobody else to read (S0-20)."""
+"""The saved token of a user: `~/.camera_service_token`, readable by nobody else (contract S0-20)."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ _LONGEST: Final = 64 * 1024
 
 
 def path() -> Path:
-    """Where it is kept."""
+    """Where it is saved."""
     return Path.home() / NAME
 
 
 def read() -> str:
-    """The token, "" if none is kept. Raises ConfigError for a file that others may read or write, or that is none."""
+    """The token, "" if none is saved. Raises ConfigError for one that others may read or write, or that is no file."""
     file = path()
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return ""
     except OSError as problem:
-        raise ConfigError(f"{file} cannot be read: {problem.strerror}", hint="edged logout removes it") from None
+        raise ConfigError(f"{file} cannot be read: {problem.strerror}", hint="edged logout deletes it") from None
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise ConfigError(f"{file} is no file", hint="remove it")
+            raise ConfigError(f"{file} is not a regular file", hint="remove it")
         if found.st_mode & 0o077:
             raise ConfigError(
-                f"{file} may be read by others (mode {stat.S_IMODE(found.st_mode):04o})",
-                hint=f"chmod 600 {file}; who has read it has the token: edged token revoke",
+                f"{file} is readable by others (mode {stat.S_IMODE(found.st_mode):04o})",
+                hint=f"chmod 600 {file}; others may have read the token: edged token revoke",
             )
         return os.read(descriptor, _LONGEST).decode(errors="replace").strip()
     finally:
@@ -42,7 +42,7 @@ def read() -> str:
 
 
 def write(text: str) -> None:
-    """Keep a token instead of the one before: there is always one whole file. Raises ConfigError."""
+    """Save a token instead of the previous one, atomically. Raises ConfigError."""
     file = path()
     part = file.with_name(f"{NAME}.{os.getpid()}")
     try:
@@ -57,15 +57,15 @@ def write(text: str) -> None:
             part.unlink(missing_ok=True)
             raise
     except OSError as problem:
-        raise ConfigError(f"{file} cannot be written: {problem.strerror}", hint="the token is not kept") from None
+        raise ConfigError(f"{file} cannot be written: {problem.strerror}", hint="the token was not saved") from None
 
 
 def remove() -> bool:
-    """Keep none; whether there was one. Raises ConfigError."""
+    """Delete it; whether there was one. Raises ConfigError."""
     try:
         path().unlink()
     except FileNotFoundError:
         return False
     except OSError as problem:
-        raise ConfigError(f"{path()} cannot be removed: {problem.strerror}", hint="remove it yourself") from None
+        raise ConfigError(f"{path()} cannot be removed: {problem.strerror}", hint="delete it by hand") from None
     return True

@@ -1,4 +1,4 @@
-"""Words of rights that a command is given, looked at before anything is made: a typing error would give nothing."""
+"""Permissions and cameras of a command are checked before anything is made: a typing error would give nothing."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def list_capabilities(role: str) -> list[str]:
 
 
 def summarise(item: Mapping[str, Any]) -> str:
-    """What a key may do really, in a column: all of its role, nothing, or what it is; and where, if not everywhere."""
+    """What a key may do, for a column: all of its role, nothing, or its permissions; then its cameras and streams."""
     may: list[str] = item["effective_permissions"]
     if not may:
         return "nothing"
