@@ -101,9 +101,8 @@ class RecordingFiles:
 
     def list_joined(self, recording_id: str) -> tuple[Path, ...]:
         """The joined files of a recording."""
-        wanted = (f"{recording_id}.mkv", f"{recording_id}.mp4")
-        names = [name for name in _names(self.root / JOINED, _JOINED_NAME) if name in wanted]
-        return tuple(self.root / JOINED / name for name in names)
+        names = _names(self.root / JOINED, _JOINED_NAME)
+        return tuple(self.root / JOINED / name for name in names if name.startswith((recording_id, f".{recording_id}")))
 
     def sync(self, files: tuple[OpenFile, ...]) -> None:
         """Have what was written on the disk (fdatasync): MediaMTX never asks for that."""
