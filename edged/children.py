@@ -3,7 +3,7 @@
 A parent-death signal fires when the *thread* that forked ends, and a library's worker threads end after a few idle
 seconds. So children are spawned from the main thread, by a `subprocess.Popen` of one to three milliseconds through
 `setpriv --pdeathsig KILL`, and their end is awaited by a pidfd. Each child leads a session of its own: Ctrl-C in a
-terminal is ours alone, and whatever it leaves behind in its process group dies with it.
+terminal is ours alone, and the processes of its group are killed when it ends.
 """
 
 from __future__ import annotations

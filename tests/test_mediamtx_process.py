@@ -341,7 +341,7 @@ async def test_a_flood_of_output_hangs_nothing(bin_folder: Path, tmp_path: Path)
                 await server.client.list_paths(timeout=30)
                 assert server.state == first
     assert sum(entry["count"] for entry in logs if entry["event"] == "lines_left_out") > 10000
-    assert len([entry for entry in logs if entry["event"] == "says"]) < 5000
+    assert len([entry for entry in logs if entry["event"] == "output"]) < 5000
 
 
 async def test_a_server_that_ignores_the_stop_is_killed(bin_folder: Path, tmp_path: Path) -> None:

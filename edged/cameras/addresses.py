@@ -1,8 +1,8 @@
 """Where an added camera may be: its host is resolved, judged, and replaced by the literal address.
 
-Whoever may add cameras must not reach what only this box itself reaches. So the name is resolved once, every address is
-judged, and whoever opens the stream gets the one that was judged: a name that leads elsewhere a moment later leads
-nobody.
+A caller who may add cameras must not reach services that only this box itself can reach. So the name is resolved once,
+every address is judged, and the stream is opened by the literal address that was judged: it does not matter what the
+name resolves to a moment later.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Address: TypeAlias = IPv4Address | IPv6Address
 #: As trio.socket.getaddrinfo.
 LookUp: TypeAlias = Callable[..., Awaitable[Sequence[tuple[Any, ...]]]]
 
-#: Seconds for one look-up, and between two looks at where names lead now.
+#: Seconds for one look-up, and between two look-ups of the same name.
 LOOK_UP_SECONDS: Final = 5.0
 FOLLOW_SECONDS: Final = 300.0
 _log = structlog.get_logger("cameras")
@@ -56,7 +56,7 @@ class Addresses:
         """The address with its host as a literal that may be opened.
 
         Raises InvalidParams for what is no such address, or an unknown name; AddressRefused for one that leads only to
-        what is refused; DependencyFailed if nobody answers.
+        what is refused; DependencyFailed if no name server answers.
         """
         host, port = split_host(url)
         try:
@@ -65,7 +65,7 @@ class Addresses:
         except (trio.TooSlowError, OSError, UnicodeError) as problem:
             if isinstance(problem, socket.gaierror) and problem.errno != socket.EAI_AGAIN:
                 raise InvalidParams(
-                    f"source: nobody knows the name {host!r}", hint="give the camera's address"
+                    f"source: the name {host!r} is not known", hint="give the camera's address"
                 ) from None
             raise DependencyFailed(
                 f"source: the name {host!r} could not be looked up", hint="try again, or give the camera's address"
@@ -133,9 +133,9 @@ class Described(Protocol):
 
 
 async def follow(registry: Described, addresses: Addresses) -> None:
-    """Look now and then where the added cameras are, and whether they may be there; for ever.
+    """Resolve the names of the added cameras again every 5 minutes; runs until cancelled.
 
-    Where nobody answers the last address stays; a camera that may not be where it is is not read any more.
+    The last address stays where no name server answers. A camera whose address is not allowed any more is not read.
     """
     told: dict[int, str] = {}
     while True:

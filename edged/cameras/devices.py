@@ -1,9 +1,9 @@
 """USB cameras: what udev says of video devices, until each is a camera with its slot.
 
-A device's events are gathered until it was quiet for 300 ms, then one task settles it: gone, or asked what it
-is (probe), recognised (identity), its slot stored, and only then shown. A new event for the same device
-cancels that task and starts again. Which devices are plugged in is known at once, because two pieces that look the
-same can only be told to be two while both are counted.
+A device's events are gathered until none came for 300 ms. Then one task settles it: it was unplugged, or it is probed,
+recognised (identity.py), its slot stored, and only then shown. A new event for the same device cancels that task and
+starts it again. Which devices are plugged in is known at once: two devices of one model can only be distinguished while
+both are counted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = structlog.get_logger("cameras")
 DEBOUNCE: Final = 0.3
 #: Pauses before a camera that failed, or a store that failed, is tried again, seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0
-#: Seconds that a camera which answered waits for one before it that does not.
+#: Seconds that a camera which has answered waits for an earlier one that has not.
 _LONGEST_TURN = 0.5
 #: How a camera that no settings describe is used: only the defaults of these count.
 _DEFAULTS: Final = CameraSettings(name="USB", source="ID_BUS=usb")
@@ -93,7 +93,7 @@ class Devices:
         self._passed_over: dict[str, str] = {}
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Follow udev for ever; started when what is plugged in was listed."""
+        """Follow udev until cancelled; reports `started` when what is plugged in was listed."""
         async with trio.open_nursery() as nursery:
 
             def handle(seen: Seen) -> None:
@@ -146,7 +146,7 @@ class Devices:
         return had_turn
 
     def _pass_over(self, node: Node, why: str) -> None:
-        """Say once why a device is not shown."""
+        """Log once why a device is not shown."""
         if self._passed_over.get(node.sys_path) != why:
             self._passed_over[node.sys_path] = why
             log.info("device_passed_over", node=node.node, name=node.properties.get("ID_V4L_PRODUCT"), why=why)
@@ -232,7 +232,7 @@ class Devices:
             (slot for slot in self._slots.all() if slot.kind == "usb" and own and slot.identity.get(ID) == own), None
         )
         if slot is not None and any(other.slot == slot.number for other in others):
-            own, slot = "", None  # several devices fit one entry: the first is the one that has its id
+            own, slot = "", None  # several devices fit one entry: the first has its id
         match = find_slot(device.identity, self._slots.all(), [other.identity for other in others])
         if slot is None:
             slot = match.slot
@@ -287,7 +287,7 @@ class Devices:
                 await self._show(device, device.node, device.found, "")
 
     def _release(self, device: Device) -> None:
-        """A device is no longer the camera that it was."""
+        """A device is not the camera any more that it was."""
         number, device.slot, device.found = device.slot, None, None
         if number is not None and (camera := self._registry.shown(number)) is not None:
             self._registry.put(number, unplugged(camera))

@@ -1,4 +1,4 @@
-"""Cameras that somebody described, by a `[[camera]]` of the settings or by a call, and which slot belongs to which."""
+"""Cameras that are described, by a `[[camera]]` of the settings or by a call, and which slot belongs to which."""
 
 from __future__ import annotations
 

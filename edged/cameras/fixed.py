@@ -27,7 +27,7 @@ TEST_INTERVAL: Final = 0.2
 
 
 class Shown(Protocol):
-    """What everybody knows of cameras: the registry."""
+    """The registry, as this module uses it."""
 
     def put(self, number: int, camera: Camera) -> None: ...
     def shown(self, number: int) -> Camera | None: ...
@@ -85,7 +85,7 @@ class FixedCameras:
             await self._slots.store(slot)
             entries[slot.number] = one
         entries |= {one.number: one for one in kept if one.number is not None}
-        # No checkpoint from here on: whoever follows the changes sees all of them at once.
+        # No checkpoint from here on, so that readers of the changes see all of them at once.
         self._taken = frozenset(one.settings.path for one in configured) - {""}
         for number in self._entries.keys() - entries.keys():
             self._registry.forget(number)
@@ -113,14 +113,14 @@ class FixedCameras:
         return self._show(slot.number, one)
 
     async def remove(self, number: int) -> None:
-        """An added camera is no more. Its slot stays its own, and nobody else ever gets it."""
+        """Remove an added camera. Its slot stays stored and is not given to another camera."""
         with trio.CancelScope(shield=True):
             await self._remove_added(number)
         self._entries.pop(number, None)
         self._registry.forget(number)
 
     async def look_at_files(self) -> None:
-        """A test camera is plugged in while its file is there; for ever."""
+        """Show a test camera as plugged in while its file exists; runs until cancelled."""
         while True:
             tests = [(number, one) for number, one in self._entries.items() if one.kind == "test"]
             if not tests:

@@ -1,8 +1,8 @@
-"""Which camera is this? Pure: udev properties → identity, and identity → the slot that is its own.
+"""Which slot a device belongs to. Pure: udev properties → identity, identity → slot.
 
 The rules, and why:
 
-- A slot is bound to a *device*, not to a node: `/dev/video0` is whoever came first (contract C-8).
+- A slot is bound to a *device*, not to a node: `/dev/video0` is the device that came first (contract C-8).
 - Another model, another part of the device (USB interface, node index) or another serial is another camera,
   whatever port it is in.
 - Same model, part, serial and port: the same camera.
@@ -11,7 +11,7 @@ The rules, and why:
   looks made up, that two slots hold, or that two present devices show at once is worth nothing, and only the
   port counts.
 - Nothing fits: a new camera with a slot of its own. A camera without a useful serial that is moved gets a new
-  number, which costs a rename; a guess would cost showing somebody the picture of another camera.
+  number, which costs a rename; a wrong guess would show a viewer the picture of another camera.
 
 What stays undecidable: two pieces with the same genuine-looking serial that were never plugged in together.
 """

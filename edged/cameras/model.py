@@ -1,4 +1,4 @@
-"""What a camera is, for everybody above: plain values; pyudev and V4L2 stop below this file."""
+"""What a camera is: plain values, which hold nothing of pyudev or V4L2."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Camera:
     #: A call has added it: `url` holds the literal address that was judged, and nothing else may be opened for it.
     is_pinned: bool = False
     #: The device file that a test picture can be asked for by, while no device has it. It is no name of the camera:
-    #: nothing is stored by it, and nobody is told it.
+    #: nothing is stored by it, and it is not shown.
     stand_in: str = ""
 
     def __post_init__(self) -> None:

@@ -55,7 +55,7 @@ ENUM_FMT: Final = _request(3, 2, _FORMAT.size)
 ENUM_FRAMESIZES: Final = _request(3, 74, _SIZE.size)
 ENUM_FRAMEINTERVALS: Final = _request(3, 75, _INTERVAL.size)
 
-#: A driver that never ends its list must not keep us for ever.
+#: Most entries that are read: a driver may never end its list.
 _MOST_FORMATS, _MOST_SIZES, _MOST_RATES = 32, 64, 64
 #: What is offered of a device that can do any size or rate within limits.
 _COMMON_SIZES = ((320, 240), (640, 480), (800, 600), (1280, 720), (1920, 1080))

@@ -1,7 +1,7 @@
 """Which cameras there are, now: the one place where this state changes.
 
-Four sources, one registry: slots from the store, `[[camera]]` entries (RTSP and test pictures), a file for each test
-camera, and udev (devices.py). It knows neither MediaMTX nor clients; whoever cares subscribes to `changes`.
+It has four sources: slots from the store, `[[camera]]` entries (RTSP and test pictures), a file for each test camera,
+and udev (devices.py). It knows neither MediaMTX nor clients; they subscribe to `changes`.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Registry:
         return self._all
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep the cameras known, for ever.
+        """Keep the cameras known; runs until cancelled.
 
         Reports started when configured cameras have their slots, stored ones are known, and what is plugged in was
         listed; USB cameras connect as they answer. Raises StoreFailed if a slot cannot be stored at the start.
@@ -109,7 +109,7 @@ class Registry:
         for slot in self._slots.all():
             if slot.kind == "usb" and not slot.is_retired:
                 path = slot.path if slot.path in paths else ""
-                # Nothing is known of it today.
+                # Nothing is known of it since the start.
                 camera = Camera(
                     name=slot.name, label=slot.label, kind="usb", status=Status.DISCONNECTED, path=path, width=0,
                     height=0, rate=0.0,
@@ -214,14 +214,14 @@ class Registry:
         return self._cameras.get(number)
 
     def put(self, number: int, camera: Camera, *, is_logged: bool = False) -> None:
-        """Make a camera known as it is now, and tell everybody if that is new."""
+        """Show a camera as it is now, and publish that if it changed."""
         previous = self._cameras.get(number)
         camera = camera if is_logged else reports.carry(previous, camera)
         if camera == previous:
             return
         for other, stale in self._cameras.items():
             if camera.node and stale.node == camera.node and other != number:
-                self.put(other, unplugged(stale))  # its removal is still settling
+                self.put(other, unplugged(stale))  # its removal is not settled yet
                 break
         self._cameras[number] = camera
         self._list_anew()
@@ -237,14 +237,14 @@ class Registry:
         self.changes.publish(CameraChanged(camera, previous))
 
     def report(self, name: str, report: Report) -> None:
-        """Take what a reader of this camera's source says of it; whoever found it out has logged it."""
+        """Take what a reader of this camera's source reports; the reader has logged it already."""
         for number, camera in self._cameras.items():
             if camera.name == name:
                 self.put(number, reports.shown(camera, report), is_logged=True)
                 return
 
     def forget(self, number: int) -> None:
-        """A camera is no more, and everybody is told so."""
+        """A camera was removed: publish that."""
         camera = self._cameras.pop(number, None)
         if camera is not None:
             self._list_anew()

@@ -1,4 +1,4 @@
-"""What somebody who reads a camera's source says of it → the camera as it is shown. Pure."""
+"""What a reader of a camera's source reports → the camera as it is shown. Pure."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Slots:
         self._stored: dict[int, Slot] = {}
 
     def load(self) -> None:
-        """What the store has; at the start."""
+        """Take what the store has; called once, at the start."""
         self._stored = {slot.number: slot for slot in self._load()}
         self._given = dict(self._stored)
 
@@ -59,7 +59,7 @@ class Slots:
             self._stored[slot.number] = slot
 
     async def retire(self, number: int, may_retire: Callable[[], bool]) -> bool:
-        """No device gets this USB camera's slot any more, and nobody else its number; whether that was done.
+        """No device gets this USB camera's slot any more, and no other camera its number; whether that was done.
 
         `may_retire` is asked before the commit and after it: a device that took the slot meanwhile keeps it.
         Raises StoreFailed or Overloaded.
@@ -77,7 +77,7 @@ class Slots:
 
     @contextmanager
     def reserved(self, slot: Slot) -> Iterator[None]:
-        """Nobody else gets this number while the block commits the slot; if that fails all is as before."""
+        """No other camera gets this number while the block commits the slot; if that fails, nothing has changed."""
         before = self._given.get(slot.number)
         self._given[slot.number] = slot
         try:

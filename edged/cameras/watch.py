@@ -1,8 +1,8 @@
 """Which video devices are there: pyudev inside trio. No pyudev object leaves this file.
 
-Subscribe first, then enumerate, so that nothing falls between. The "udev" source is used, not "kernel": its
-events come after the node's permissions are set. When the kernel's queue overflows (ENOBUFS, seen as POLLERR)
-events are lost, so the whole state is read again; the watch itself never ends.
+Subscribe first, then enumerate, so that no device is missed. The "udev" source is used, not "kernel": its events come
+after the node's permissions are set. When the kernel's queue overflows (ENOBUFS, seen as POLLERR) events are lost, so
+the whole state is read again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edged.cameras.identity import INDEX_PROPERTY
 
 log = structlog.get_logger("cameras")
 
-#: pyudev's objects; it has no types, and is imported when it is needed (a box of network cameras needs none).
+#: pyudev's objects. It has no types, and is imported when it is needed: network cameras do not need it.
 Context: TypeAlias = Any
 Monitor: TypeAlias = Any
 Device: TypeAlias = Any
@@ -73,7 +73,7 @@ async def watch(
     receive_buffer: int = RECEIVE_BUFFER,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Tell `handle` (which must not wait) all that is there, then every change, for ever.
+    """Tell `handle` (which must not wait) all that is there, then every change; runs until cancelled.
 
     Reports started after the first `Present`. `resynced` counts the times when events were lost.
     """

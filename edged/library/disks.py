@@ -73,7 +73,7 @@ class Disks:
         return self.latest
 
     async def run(self) -> None:
-        """Look now and then; runs for ever."""
+        """Look every 15 seconds; runs until cancelled."""
         while True:
             await self.refresh()
             await trio.sleep(LOOK_SECONDS)

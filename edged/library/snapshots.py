@@ -158,7 +158,7 @@ class Snapshots:
         return [SavedSnapshot(name, folder / name, size, taken) for taken, name, size, folder in page], len(found)
 
     def _find(self, name: str) -> list[Path]:
-        """A symbolic link is nobody's snapshot."""
+        """A symbolic link is no snapshot."""
         found: list[tuple[int, Path]] = []
         with suppress(OSError):
             folders = [folder for folder in self._folder.iterdir() if folder.is_dir() and not folder.is_symlink()]

@@ -42,7 +42,7 @@ class Cause:
 
 
 class NoPicture(DependencyFailed):
-    """A camera gives no picture. The sentence is for everybody, `cause` for administrators and the log."""
+    """A camera gives no picture. The sentence is for every caller, `cause` for administrators and the log."""
 
     def __init__(self, camera: str, cause: Cause) -> None:
         super().__init__(
@@ -196,7 +196,7 @@ def _stage_of(line: str, network: bool, opened: bool, reads_only: bool) -> Stage
 
 
 def told(lines: Sequence[str], otherwise: Cause) -> Cause:
-    """`otherwise` with the last of ffmpeg's lines; UNKNOWN for a stream that ended with words that nobody knows."""
+    """`otherwise` with the last of ffmpeg's lines; UNKNOWN for a stream that ended with other words."""
     said = [line for line in lines if not line.startswith(_DECODERS)]
     if not said:
         return otherwise

@@ -1,4 +1,4 @@
-"""MediaMTX's control API (v3), typed: what it lists, and the few things that edged asks of it.
+"""MediaMTX's control API (v3), typed: the lists and the few changes that edged uses.
 
 One connection a call, HTTP/1.1 by h11, with a deadline. Its lists are polled, never single items, because MediaMTX
 logs an error for each thing that is not there. Nothing is read, changed and written back: MediaMTX hides passwords in
@@ -153,7 +153,7 @@ class Client:
         ]  # fmt: skip
 
     async def info(self) -> Info:
-        """Who is there. Never waits for the path manager: good for readiness, says nothing about health."""
+        """Which MediaMTX answers. Never waits for the path manager: it shows readiness, and not health."""
         return _decode(await self._get("/v3/info"), Info, "/v3/info")
 
     async def list_paths(self, *, timeout: float | None = None) -> list[PathState]:
@@ -166,11 +166,11 @@ class Client:
         return {str(item["name"]): item for item in items if "name" in item}
 
     async def replace_path(self, name: str, conf: PathConf) -> None:
-        """Create a path or set it anew; keys not named go back to the defaults. The same again disturbs nobody."""
+        """Create a path or set it anew; keys not named go back to the defaults. The same again disturbs no session."""
         await self._post(f"/v3/config/paths/replace/{quote(name)}", msgspec.json.encode(dict(conf)))
 
     async def delete_path(self, name: str) -> None:
-        """Remove a path, with everybody on it; one that is not there is fine."""
+        """Remove a path and end its sessions; one that is not there is fine."""
         target = f"/v3/config/paths/delete/{quote(name)}"
         answer = await self._ask("DELETE", target)
         if answer.status != 404:

@@ -1,4 +1,4 @@
-"""What publishers, picture readers and source checks know of each camera's source; the newest word counts.
+"""What publishers, picture readers and source checks know of each camera's source; the latest report counts.
 
 A cause is logged when it is new and when it is over, not each time that it is met again. Whoever follows `changes`
 asks `find` for the present state: the feed says only of which camera something is new.

@@ -290,7 +290,7 @@ class Complaints:
 
 
 def _hide_file(word: str) -> str:
-    """A private file's path is nobody's help."""
+    """The path of a private file is left out: it does not help a reader."""
     return word if _PRIVATE not in word else "its source:" if word.endswith(":") else "its source"
 
 

@@ -1,8 +1,8 @@
 """Pictures of a camera as JPEGs: one now, or one after the other, from one ffmpeg per camera however many look.
 
-They come from MediaMTX's path while that is up, and straight from the source while not. What runs is begun by the
-first who looks and ends shortly after the last. Only the latest picture is kept: who reads slowly misses some and
-holds up nobody. When the source ends, it is chosen anew.
+They are read from MediaMTX's path while that has a stream, and from the camera itself otherwise. An ffmpeg is started
+for the first viewer and ends shortly after the last. Only the latest picture is kept: a slow viewer misses some and
+delays no other. When ffmpeg ends, the source is chosen anew.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _log = structlog.get_logger("frames")
 
 
 def _keep_secret(_secret: str) -> None:
-    """Nobody counts secrets."""
+    """Where passwords need not be given back."""
 
 
 class Frames:
@@ -109,7 +109,7 @@ class Frames:
                 live.turn()
 
     async def release_device(self, name: str) -> None:
-        """Let go of a USB camera, which only one can hold: its publisher is about to open it. Then read from there."""
+        """Close a USB camera, as its publisher is about to open it: only one process can. Then read from MediaMTX."""
         live = self._lives.get(name)
         if live is not None and live.direct and live.source.kind == "usb":
             live.yields_until = trio.current_time() + YIELD_SECONDS
@@ -118,7 +118,7 @@ class Frames:
 
     @asynccontextmanager
     async def watch(self, source: CameraSource) -> AsyncIterator[FrameReader]:
-        """Look at a camera: `async with frames.watch(camera) as reader: number, jpeg = await reader.next(0)`.
+        """Pictures of a camera: `async with frames.watch(camera) as reader: number, jpeg = await reader.next(0)`.
 
         Raises DependencyFailed while edged is stopping.
         """
@@ -160,7 +160,7 @@ class Frames:
             live.scope.deadline = trio.current_time() + linger
 
     async def _play(self, live: LivePicture, before: LivePicture | None) -> None:
-        """A camera's task, from the first who looks to shortly after the last."""
+        """A camera's task, from its first viewer to shortly after the last."""
         stopping = NoPicture(live.source.name, causes.NO_PICTURES)
         try:
             with live.scope:
@@ -194,7 +194,7 @@ class Frames:
                     self._note_failure(live, live.cause)
                     return
                 if live.cause.slug == "codec" and not patient:
-                    # The server does not say the size of the picture: look at the stream itself, at once.
+                    # The server does not say the size of the picture: analyse the stream itself, at once.
                     patient = True
                     continue
                 with trio.move_on_after(min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(failures - 1, 8))):
@@ -242,14 +242,14 @@ class Frames:
             raise NoPicture(live.source.name, cause) from failure
 
     def _note_failure(self, live: LivePicture, cause: Cause) -> None:
-        """What was learned of a source; of one that MediaMTX passes on its publisher knows more."""
+        """Report why a source gave no picture, unless its publisher reads it and knows more."""
         if live.present and live.was_direct:
             self._conditions.fails(live.source.name, cause)
 
     async def _choose(self, live: LivePicture) -> str:
         """The RTSP address to read from, "" for none."""
         path = live.source.path
-        # Nobody tells when a path comes up; it takes a second, rarely.
+        # MediaMTX does not report when a path has a stream; it takes a second, rarely.
         while (url := self._reader_url(path)) is None and trio.current_time() < live.yields_until:  # noqa: ASYNC110
             await trio.sleep(0.1)
         live.direct = live.was_direct = url is None

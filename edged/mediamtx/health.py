@@ -1,6 +1,6 @@
-"""Whether a running MediaMTX does its work: its RTSP listener answers OPTIONS, and its path manager lists paths.
+"""Whether a running MediaMTX works: its RTSP listener answers OPTIONS, and its path manager lists paths.
 
-The one proves nothing about the other: a listener that ran out of descriptors is closed while the API goes on
+Neither shows the other: a listener that ran out of descriptors is closed while the API goes on
 answering, and a path manager that hangs leaves OPTIONS answered (RFC 2326 10.1; MediaMTX asks no hook about it).
 """
 

@@ -62,7 +62,7 @@ class LivePicture:
         self.tell()
 
     def tell(self) -> None:
-        """Wake everybody who waits for a picture."""
+        """Wake all that wait for a picture."""
         self.arrived.set()
         self.arrived = trio.Event()
 
@@ -79,12 +79,12 @@ class LivePicture:
         self.turned = trio.Event()
 
     def fail(self, failure: DependencyFailed) -> None:
-        """There will be no more pictures; the first reason stays."""
+        """No more pictures will come; the first reason is kept."""
         self.failure = self.failure or failure
         self.tell()
 
     def patience(self, began: float) -> float:
-        """Until when somebody waits who began at `began`: 10 s from the last byte, 30 s in all."""
+        """Until when a viewer waits that began at `began`: 10 s from the last byte, 30 s in all."""
         if self.is_receiving:
             return began + LONGEST_SECONDS
         # A camera of one picture in ten seconds is not late.
@@ -92,7 +92,7 @@ class LivePicture:
         return min(max(began, self.received_at) + silence, began + LONGEST_SECONDS)
 
     def why_late(self) -> Cause:
-        """Why nobody has got a picture in that time."""
+        """Why no picture came in that time."""
         if not self.present:
             return causes.UNPLUGGED
         if self.is_receiving and sets_key_frames(self.source):
@@ -110,7 +110,7 @@ def pace_of(source: CameraSource) -> float:
 
 
 class FrameReader:
-    """One viewer's look at a camera."""
+    """The pictures of a camera for one viewer."""
 
     def __init__(self, live: LivePicture, late: Callable[[LivePicture, Cause], None]) -> None:
         """`late` is told why nothing came in time."""

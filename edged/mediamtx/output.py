@@ -1,7 +1,7 @@
-"""What MediaMTX says: bytes of its output → log lines and a diagnosis.
+"""MediaMTX's output: bytes → log lines and a diagnosis.
 
-MediaMTX hangs new sessions once its output pipe is full, while every health answer stays good; so the output must be
-read for as long as it lives, whatever it says and however much. Lines beyond a limit a second, and one a minute, are
+Once its output pipe is full MediaMTX accepts no new session, while every health answer stays good; so the output must
+be read as long as the process runs, however much it is. Lines beyond a limit a second, and one a minute, are
 counted, not logged.
 """
 
@@ -21,7 +21,7 @@ import trio
 LINE_BYTES = 4096
 #: Lines a second that are logged.
 LINES_A_SECOND = 50
-#: Lines a minute: any stranger makes MediaMTX write three for each connection.
+#: Lines a minute: MediaMTX writes three for each connection of anybody.
 LINES_A_MINUTE = 300
 #: Lines that are kept for the diagnosis.
 TAIL_LINES = 40
@@ -143,7 +143,7 @@ class Output:
         self.tail.append(raw)
         self._logged += 1
         self._logged_in_minute += 1
-        _log.log(_NUMBERS[line.level], "says", text=line.text)
+        _log.log(_NUMBERS[line.level], "output", text=line.text)
 
     def _tell_suppressed(self) -> None:
         if self.suppressed:

@@ -38,8 +38,8 @@ def plan(
 ) -> list[Step]:
     """The steps from `present` (merged with MediaMTX's defaults) to `wanted`; none if all is well.
 
-    Removals come first: names are few, and a reader of a path that is to go should not see a new one come before. Paths
-    in `handed_on` are another camera's now: they are removed and made anew, which ends whoever reads them.
+    Removals come first. Paths in `handed_on` belong to another camera now: they are removed and made anew, which ends
+    their readers.
     """
     steps = [Step("delete", name, {}) for name in sorted(present.keys() - (wanted.keys() - set(handed_on)))]
     for name, conf in wanted.items():
@@ -103,7 +103,7 @@ class Paths:
         return await client.list_paths()
 
     async def run(self, server: Supervisor, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Converge after every start of MediaMTX and every change; for ever."""
+        """Converge after every start of MediaMTX and every change; runs until cancelled."""
         self._server = server
         async with trio.open_nursery() as nursery:
             with server.states.subscribe() as states:

@@ -1,4 +1,4 @@
-"""Free ports to give away, and who sits on one that is not free."""
+"""Free ports for MediaMTX, and which process holds a port that is not free."""
 
 from __future__ import annotations
 

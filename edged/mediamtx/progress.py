@@ -1,4 +1,4 @@
-"""Whether a publisher gets on: its bytes move. A process that is merely there proves nothing. Pure."""
+"""Whether a publisher works: its bytes move. That its process exists shows nothing. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Progress:
 
 
 def follow_progress(progress: Progress, received: int, now: float) -> Progress:
-    """After a look at the path. `received`: bytes so far; fewer than before is a new count, not a movement."""
+    """After a reading of the path. `received`: bytes so far; fewer than before is a new count, not a movement."""
     if received > progress.received:
         return Progress(now, received, moving=True)
     return replace(progress, received=received)

@@ -47,7 +47,7 @@ class PublishedCamera:
     progress: Progress | None = None
     complaints: ffmpeg.Complaints = field(default_factory=lambda: ffmpeg.Complaints(may_redirect=False))
     meter: RateMeter = field(default_factory=RateMeter)
-    #: Why it failed last; why its ffmpeg is being ended, where that counts as a failure.
+    #: Why it failed last; why its ffmpeg is being ended, if that is a failure.
     cause: Cause | None = None
     fault: Cause | None = None
     #: Its server does not say the size of the picture.
@@ -85,7 +85,7 @@ class PublishedCamera:
         return max(silence, STALL_PICTURES / rate if rate else 0.0)
 
     def begin_again(self) -> None:
-        """The world changed: past failures mean nothing."""
+        """Try again at once: what caused earlier failures may be over."""
         self.failures = 0
         self.pause.cancel()
         self.stir()

@@ -1,12 +1,11 @@
 """One ffmpeg per camera, publishing to MediaMTX: always, or while somebody watches.
 
-On demand MediaMTX holds the reader, and the question that it asks us before is the signal: `wake` notes the wish and
-the camera's own task, next in line, starts ffmpeg. Nobody tells us that the last reader left, so MediaMTX's list of
-paths is looked at while any ffmpeg runs, and only then. From the same list comes the judgement whether a publisher
-lives: its bytes move. A process that is merely there proves nothing.
+On demand, MediaMTX holds the reader and asks edged whether it may read; an allowed question calls `wake`, and the
+camera's task starts ffmpeg. MediaMTX does not report that the last reader left, so its list of paths is read every two
+seconds while any ffmpeg runs. The same list shows whether the bytes of a publisher move (progress.py).
 
-The address that ffmpeg publishes to stands in its argument list, for every local user to read. It is that of a relay
-(relay.py), which lets in this ffmpeg alone and adds the password that MediaMTX wants; no argument list holds one.
+The address that ffmpeg publishes to is in its argument list, which every local user can read. It is that of a relay
+(relay.py), which accepts this ffmpeg alone and adds the password for MediaMTX; no argument list holds a password.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from edged.mediamtx.streams import publish_arguments
 
 #: Seconds without a reader after which a camera on demand goes to sleep.
 IDLE_SECONDS: Final = 10.0
-#: Seconds between two looks at MediaMTX's paths while any ffmpeg runs.
+#: Seconds between two readings of MediaMTX's paths while any ffmpeg runs.
 LOOK_SECONDS: Final = 2.0
 #: Failures in a row after which a source that gave pictures counts as one that gives none.
 _FAILURES_TOLD: Final = 2
@@ -56,7 +55,7 @@ async def _measure(stream: trio.abc.ReceiveStream, meter: RateMeter) -> None:
 
 
 async def _nothing_to_release(_name: str) -> None:
-    """Nobody else holds cameras."""
+    """Where no other part of edged opens cameras."""
 
 
 class Publishers:
@@ -108,7 +107,7 @@ class Publishers:
         return MappingProxyType({name: camera.state for name, camera in self._cameras.items()})
 
     def set_sources(self, sources: Iterable[CameraSource]) -> None:
-        """From here on these are the cameras; one gone stops, one changed starts again. Returns at once."""
+        """These are the cameras now: one that is missing stops, one that has changed starts again. Returns at once."""
         wanted = {source.path: source for source in sources}
         for name in self._cameras.keys() - wanted.keys():
             self._cameras.pop(name).scope.cancel()
@@ -127,7 +126,7 @@ class Publishers:
             camera.stir()
 
     def wake(self, path: str) -> None:
-        """Somebody is being let in to watch this: publish it, also if its camera is plugged in only while they wait.
+        """A reader is being admitted: publish this path, also if its camera is plugged in only while the reader waits.
 
         Returns at once.
         """
@@ -141,7 +140,7 @@ class Publishers:
             self._wishes[path] = now + IDLE_SECONDS
 
     def nudge(self) -> None:
-        """MediaMTX came or went: look at its address again, without any pause. Returns at once."""
+        """MediaMTX has started or ended: use its address now, without any pause. Returns at once."""
         for camera in self._cameras.values():
             self.conditions.forgive(camera.source.name, causes.SERVER)
             camera.begin_again()
@@ -283,7 +282,7 @@ class Publishers:
         return [self._find_ffmpeg(), *publish_arguments(source, url, playlist)]
 
     async def _look(self) -> None:
-        """While any ffmpeg runs, look at MediaMTX's paths: who is watched, and whose bytes move."""
+        """While any ffmpeg runs, read MediaMTX's paths: which have readers, and whose bytes move."""
         while True:
             if not any(camera.progress for camera in self._cameras.values()):
                 self._somebody_publishes = trio.Event()
@@ -292,7 +291,7 @@ class Publishers:
             try:
                 seen = {path.name: path for path in await self._list_paths()}
             except DependencyFailed:
-                # Nothing is known; that is MediaMTX's fault and no publisher's.
+                # Nothing is known: no publisher is judged by it.
                 seen = None
             for camera in tuple(self._cameras.values()):
                 self._judge(camera, seen, trio.current_time())

@@ -1,9 +1,9 @@
-"""The one way from an ffmpeg that publishes to MediaMTX.
+"""The connection of an ffmpeg that publishes to MediaMTX, through edged.
 
-Every local user can read an argument list, and ffmpeg takes the address to publish to from nowhere else. So that
-address holds no password: it is a listener of ours, made for this one ffmpeg. Whoever connects there must be this very
-ffmpeg, or a process of its group, by what the kernel says of the connection (edged.sockets); the password is added to
-its ANNOUNCE on the way to MediaMTX (RFC 2326 10.3), and from there on bytes are handed on as they come.
+Every local user can read an argument list, and ffmpeg takes the address to publish to only from there. So that address
+holds no password: it is a listener of edged, made for this one ffmpeg. Only this ffmpeg, or a process of its group, is
+accepted, by what the kernel says of the connection (edged.sockets). The password is added to its ANNOUNCE (RFC 2326,
+10.3), and everything after that is passed on unchanged.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Relay:
             _log.debug("relay_ended", why=str(error))
 
     async def _await_child(self, group: int) -> trio.SocketStream:
-        """Its connection, the first and only one; everybody else's is closed."""
+        """The connection of the child, of which there is one; every other connection is closed."""
         while True:
             try:
                 stream = await self._listener.accept()
@@ -140,7 +140,7 @@ class Relay:
                 await trio.sleep(_PAUSE_SECONDS)
                 continue
             owner = _owner_of(stream.socket)
-            # The user id is asked first: a stranger must not make us look through all processes.
+            # The user id is checked first: another user must not cause a search through all processes.
             if owner is not None and owner.uid == os.getuid() and sockets.holds(group, owner.inode):
                 await self._listener.aclose()
                 return stream

@@ -37,7 +37,7 @@ class ServerState:
 
     @property
     def is_good(self) -> bool:
-        """Whether it is one that nobody needs to be warned of."""
+        """Whether it is logged as information, and not as a warning."""
         return self.status in ("starting", "ready", "stopped") and self.answers
 
 
@@ -50,7 +50,7 @@ def describe_end(code: int, lines: Iterable[Line]) -> str:
 
 
 def describe_taken(found: Diagnosis, holder: str) -> tuple[str, str]:
-    """Detail and remedy for a port that somebody else has; `holder` as ports.find_holder says it."""
+    """Detail and remedy for a port that another process has; `holder` as ports.find_holder says it."""
     port = f"port {found.port}/{found.transport}"
     remedy = f"stop it, or set another address than {port} under [mediamtx]"
     return f"{port} is taken by {holder or 'another process'}", remedy

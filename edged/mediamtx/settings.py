@@ -124,9 +124,9 @@ def _record_conf(path: str, is_recorded: bool) -> PathConf:
     }
 
 
-#: MediaMTX's name for every path that is not listed, and its configuration. Without it an unknown path would be refused
-#: without a question, in another way than a known one, and names could be probed by anybody. Who may read it gets "no
-#: stream"; the hook lets nobody publish there.
+#: MediaMTX's name for every path that is not listed, and its configuration. Without it MediaMTX would refuse an unknown
+#: path without asking, in another way than a known one, and names could be probed without a credential. An allowed
+#: reader gets "no stream"; the hook lets no one publish there.
 ALL_OTHERS: Final = "all_others"
 OTHERS_CONF: Final[PathConf] = MappingProxyType(
     {

@@ -1,4 +1,4 @@
-"""Sources that nobody watches are checked now and then, so that what is said of them is true.
+"""Sources without a viewer are checked from time to time, so that their condition is known.
 
 A camera in the network is asked for a few packets; one that gave no picture, of whatever kind, for a picture. A USB
 camera or test picture that works is left alone: switching it on tells nothing that udev does not. What a publisher
@@ -134,7 +134,7 @@ class SourceChecks:
 
     def _due(self, one: _Watched) -> float:
         pause = next_check(one.source, self._conditions.find(one.source.name), one.failures)
-        # A failure that somebody else met brings the next check nearer.
+        # A failure that a viewer met brings the next check nearer.
         one.due = float("inf") if pause is None else min(one.due, trio.current_time() + pause)
         return one.due
 
@@ -167,7 +167,7 @@ class SourceChecks:
         one.due = float("inf") if pause is None else trio.current_time() + pause
 
     async def _take_picture(self, source: CameraSource) -> Cause | None:
-        """One picture, as a viewer would get it; whoever reads it tells the condition."""
+        """One picture, as a viewer would get it; its reader reports the condition."""
         try:
             await self._frames.snapshot(source)
         except NoPicture as failure:

@@ -1,6 +1,6 @@
 """Who watches through MediaMTX, and the end of their sessions.
 
-MediaMTX looks at credentials when a session begins and never again. So a revoked viewer is kicked, by protocol and by
+MediaMTX checks credentials when a session begins and never again. So a revoked viewer is kicked, by protocol and by
 the session id that MediaMTX told the hook. `kick` returns at once, because it is called while a
 credential is being revoked; workers carry it out. A kick that finds nothing is left to the sweep
 (edged.reactions.revocations), which lists the sessions again after some time.

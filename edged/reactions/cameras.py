@@ -24,7 +24,7 @@ class TakesSources(Protocol):
 async def follow(
     changes: Reader[CameraChanged], cameras: Registry, paths: Paths, conditions: Conditions, *others: TakesSources
 ) -> None:
-    """Keep paths, and everybody who reads sources, as the cameras are; runs for ever.
+    """Keep MediaMTX's paths, and all readers of sources, as the cameras are; runs until cancelled.
 
     A path exists for every known camera, also for one that is unplugged: its viewers get "no stream"
     rather than "no such path", and come back by themselves. Only what is plugged in is read, whatever came of it last.
@@ -38,7 +38,7 @@ async def follow(
 async def follow_sources(
     news: Reader[str], cameras: Registry, conditions: Conditions, source_checks: SourceChecks
 ) -> None:
-    """Show what is learned of the cameras' sources; runs for ever."""
+    """Show what is learned of the cameras' sources; runs until cancelled."""
     while True:
         await news.receive()
         report(cameras, conditions)

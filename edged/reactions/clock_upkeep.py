@@ -1,4 +1,4 @@
-"""What is done now and then for the clock: it is looked at, its jumps have consequences, and its mark is kept."""
+"""Periodic work on the clock: read it, act on its jumps, write its high-water mark, and delete what has expired."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _log = structlog.get_logger("clock")
 
 
 async def prune(clock: Clock, delete: Callable[[float], Awaitable[int]]) -> None:
-    """Have deleted what nobody can use any more, once the clock is trusted and then once a day; runs for ever.
+    """Have deleted what cannot be used any more, once the clock is trusted and then once a day; runs until cancelled.
 
     `delete(now)`, Unix seconds, returns how much; what it raises of EdgedError is told in the log, and tried again.
     """
@@ -98,11 +98,11 @@ class Mark:
         self._save = save
         self._replace = replace
         self._was_reset = was_reset
-        # A mark of before a reset must not be written after it.
+        # A mark from before a reset must not be written after it.
         self._lock = trio.Lock()
 
     async def keep(self) -> None:
-        """Write the mark now and then; runs for ever."""
+        """Write the mark when it is due; runs until cancelled."""
         pause, kept, kept_at = _SETTLED_SECONDS, self._clock.high_water(), self._clock.monotonic()
         while True:
             await trio.sleep(pause)
@@ -120,7 +120,7 @@ class Mark:
 
     async def reset(self) -> None:
         """Root's word: the mark is what the system clock says, on disk and then in force. Raises StoreFailed."""
-        # Whoever asks may hang up in the middle: then it happens all the same.
+        # The caller may hang up in the middle: it is completed all the same.
         with trio.CancelScope(shield=True):
             async with self._lock:
                 await self._replace(self._clock.system)

@@ -1,4 +1,4 @@
-"""MediaMTX comes or goes → the publishers know at once, and its restarts are counted."""
+"""Publishers are told at once when MediaMTX has started or ended, and its restarts are counted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from edged.mediamtx.server_state import ServerState
 
 
 async def follow(states: Reader[ServerState], publishers: Publishers, restarted: Callable[[str], None]) -> None:
-    """Tell the publishers of every change; runs for ever. `restarted("mediamtx")` counts each start after the first."""
+    """Tell the publishers of every change; runs until cancelled.
+
+    `restarted("mediamtx")` counts each start after the first.
+    """
     before: ServerState | None = None
     was_away = False
     while True:
@@ -21,7 +24,7 @@ async def follow(states: Reader[ServerState], publishers: Publishers, restarted:
         if state.status != "ready":
             was_away = True
             continue
-        # One that was slow and answers again is the same as before.
+        # A MediaMTX that was slow and answers again has not been restarted.
         if before is not None and (was_away or state.pid != before.pid):
             restarted("mediamtx")
         before, was_away = state, False

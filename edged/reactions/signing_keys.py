@@ -33,7 +33,7 @@ class Rotation:
         self._told: dict[str, str] = {}
 
     async def run(self) -> None:
-        """Look each minute; runs for ever."""
+        """Look each minute; runs until cancelled."""
         while self._seconds > 0:
             await self.look()
             await trio.sleep(LOOK_SECONDS)

@@ -1,4 +1,4 @@
-"""Who watches through MediaMTX is looked up in its lists, so that each viewer counts once, with bytes, while here."""
+"""Admissions are compared with MediaMTX's lists, so that each viewer counts once, with its bytes, while it reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edged.errors import EdgedError
 from edged.mediamtx.viewers import Viewers
 
 #: Seconds between two looks while somebody watches; and from an admission to the first look, time for MediaMTX to list
-#: the session. Nobody is asked while nobody watches.
+#: the session. MediaMTX is not asked while there is no viewer.
 LOOK_SECONDS: Final = 1.5
 FIRST_LOOK_SECONDS: Final = 0.25
 #: A look that holds the loop is followed by a pause of so many times its length at least.
@@ -21,7 +21,7 @@ _log = structlog.get_logger("viewers")
 
 
 async def follow(admissions: Admissions, viewers: Viewers) -> None:
-    """Compare the admissions with the lists of the protocols that are in use; runs for ever."""
+    """Compare the admissions with the lists of the protocols that are in use; runs until cancelled."""
     pause = LOOK_SECONDS
     while True:
         with trio.move_on_after(pause if admissions.watched_protocols() else float("inf")) as waited:
@@ -32,8 +32,8 @@ async def follow(admissions: Admissions, viewers: Viewers) -> None:
 
 
 async def look(admissions: Admissions, viewers: Viewers) -> float:
-    """One look; returns the seconds that it held the loop. A MediaMTX that does not answer tells nothing; one that is
-    gone has no sessions. Raises nothing."""
+    """One look; returns the seconds that it held the loop. While MediaMTX does not answer nothing changes;
+    one that has ended has no sessions. Raises nothing."""
     protocols, asked_at = admissions.watched_protocols(), trio.current_time()
     try:
         listed = await viewers.list(protocols)
