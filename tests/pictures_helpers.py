@@ -18,7 +18,7 @@ from patience import fail_after
 
 from edged import children
 from edged.errors import DependencyFailed
-from edged.mediamtx.client import Client, PathState
+from edged.mediamtx.client import ControlApi, PathState
 
 PASSWORD = "planted-SECRET_password0"
 
@@ -96,7 +96,7 @@ class Server:
     """A running MediaMTX; everybody may do anything, but reading `locked` needs user `u` and PASSWORD."""
 
     rtsp: str
-    client: Client
+    client: ControlApi
     child: children.Child
     api: str = ""
 
@@ -141,7 +141,7 @@ async def open_mediamtx(folder: Path, *, transport: Literal["tcp", "udp"] = "tcp
             assert stream is not None
             nursery.start_soon(_drain, stream)
         host, port = api.split(":")
-        server = Server(rtsp, Client(host, int(port), "any", "", protocols=("rtsp",)), child, api)
+        server = Server(rtsp, ControlApi(host, int(port), "any", "", protocols=("rtsp",)), child, api)
         with fail_after(30):
             while not await _answers(server):
                 await trio.sleep(0.05)

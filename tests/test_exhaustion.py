@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from edged.children import spawn
 from edged.descriptors import RESERVE, connections_within, raise_limit
 from edged.errors import DependencyFailed, OutOfDescriptors
-from edged.mediamtx.client import Client
+from edged.mediamtx.client import ControlApi
 from edged.mediamtx.server_run import Timing
 
 OPEN = Path("/proc/self/fd")
@@ -64,7 +64,7 @@ async def test_own_exhaustion_leaves_a_healthy_mediamtx_alone(tmp_path: Path) ->
 
 async def test_a_call_without_a_socket_says_so() -> None:
     """It is told apart from a MediaMTX that does not answer."""
-    client = Client("127.0.0.1", 1, "edged", "secret")
+    client = ControlApi("127.0.0.1", 1, "edged", "secret")
     with pytest.raises(DependencyFailed) as refused:
         await client.info()
     assert not isinstance(refused.value, OutOfDescriptors)

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from patience import fail_after, times
 
 from edged.errors import DependencyFailed
-from edged.mediamtx.client import Client, PathState
+from edged.mediamtx.client import ControlApi, PathState
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 SECRET = "s3cret-of-one-start"
 
 
 @asynccontextmanager
-async def answering(answer: bytes | None, *, timeout: float = 5.0) -> AsyncIterator[tuple[Client, list[bytes]]]:
+async def answering(answer: bytes | None, *, timeout: float = 5.0) -> AsyncIterator[tuple[ControlApi, list[bytes]]]:
     """A client of a server that gives this answer to every question; None: none at all."""
     asked: list[bytes] = []
 
@@ -36,7 +36,7 @@ async def answering(answer: bytes | None, *, timeout: float = 5.0) -> AsyncItera
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         port = listeners[0].socket.getsockname()[1]
-        yield Client("127.0.0.1", port, "edged", SECRET, timeout=timeout), asked
+        yield ControlApi("127.0.0.1", port, "edged", SECRET, timeout=timeout), asked
         nursery.cancel_scope.cancel()
 
 
@@ -111,7 +111,7 @@ async def test_a_server_that_is_not_there_is_a_failure() -> None:
     """A refused connection says so."""
     with trio.socket.socket() as holder:
         await holder.bind(("127.0.0.1", 0))
-        client = Client("127.0.0.1", holder.getsockname()[1], "edged", SECRET)
+        client = ControlApi("127.0.0.1", holder.getsockname()[1], "edged", SECRET)
         with fail_after(10), pytest.raises(DependencyFailed, match="refused"):
             await client.info()
 

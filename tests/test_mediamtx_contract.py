@@ -28,7 +28,7 @@ from patience import fail_after
 from edged.children import spawn
 from edged.errors import DependencyFailed
 from edged.mediamtx import settings
-from edged.mediamtx.client import Client
+from edged.mediamtx.client import ControlApi
 from edged.mediamtx.paths import Paths, plan
 from edged.mediamtx.process import Supervisor
 from edged.mediamtx.settings import parse_version, path_conf
@@ -45,7 +45,7 @@ def binary(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @asynccontextmanager
-async def ready(binary: str, folder: Path, hook: Hook, **more: Any) -> AsyncIterator[tuple[Supervisor, Client]]:
+async def ready(binary: str, folder: Path, hook: Hook, **more: Any) -> AsyncIterator[tuple[Supervisor, ControlApi]]:
     """A supervisor with a server that is ready."""
     server = supervisor(hook, folder / "run", binary, **more)
     async with running(server.run):
@@ -122,7 +122,7 @@ async def test_a_stranger_cannot_use_the_control_api(binary: str, tmp_path: Path
     """Another password is refused, so other local users cannot kick or list."""
     with fail_after(30):
         async with open_hook() as hook, ready(binary, tmp_path, hook) as (_, client):
-            stranger = Client(*client._address, "edged", "guess", timeout=15)
+            stranger = ControlApi(*client._address, "edged", "guess", timeout=15)
             with pytest.raises(DependencyFailed, match="401"):
                 await stranger.list_paths()
 

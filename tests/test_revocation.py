@@ -22,7 +22,7 @@ from patience import fail_after
 from rtsp_client import RtspReader, RtspRefused
 
 from edged.credentials import tokens
-from edged.mediamtx.client import Client, MediaSession
+from edged.mediamtx.client import ControlApi, MediaSession
 
 real = [pytest.mark.mediamtx, pytest.mark.ffmpeg]
 #: How long a stream may take to end on a busy machine; the promise is far shorter and measured elsewhere.
@@ -88,11 +88,11 @@ HOLDS = {"key": hold_key, "jti": hold_jti, "token": hold_token}
 # Viewers -------------------------------------------------------------------------------------------------------------
 
 
-def media_api(daemon: RunningDaemon) -> Client:
+def media_api(daemon: RunningDaemon) -> ControlApi:
     """MediaMTX's own API, with the password that edged made for itself: what it lists is what there is."""
     text = (daemon.config.paths.runtime / "children" / "mediamtx.json").read_text()
     port = port_of((json.loads(text)["apiAddress"],))
-    return Client("127.0.0.1", port, "edged", planted.child_secrets("api")[-1], protocols=("rtsp", "webrtc", "hls"))
+    return ControlApi("127.0.0.1", port, "edged", planted.child_secrets("api")[-1], protocols=("rtsp", "webrtc", "hls"))
 
 
 async def list_readers(daemon: RunningDaemon) -> list[MediaSession]:

@@ -21,7 +21,7 @@ from test_revocation import HlsViewer, WhepViewer, assert_refused, watch_rtsp
 
 from edged.credentials import tokens
 from edged.library.snapshots import Snapshots
-from edged.mediamtx.client import Client, MediaSession
+from edged.mediamtx.client import ControlApi, MediaSession
 from edged.mediamtx.ffmpeg import find_ffmpeg
 
 pytestmark = [pytest.mark.mediamtx, pytest.mark.ffmpeg, pytest.mark.slow]
@@ -193,7 +193,7 @@ async def list_sessions(daemon: RunningDaemon) -> list[MediaSession]:
     text = (daemon.config.paths.runtime / "children" / "mediamtx.json").read_text()
     port = port_of((json.loads(text)["apiAddress"],))
     protocols = ("rtsp", "webrtc", "hls", "rtmp", "srt")
-    client = Client("127.0.0.1", port, "edged", planted.child_secrets("api")[-1], protocols=protocols)
+    client = ControlApi("127.0.0.1", port, "edged", planted.child_secrets("api")[-1], protocols=protocols)
     found = await client.list_sessions()
     return [each for each in found if (each.protocol, each.path, each.state) != ("rtsp", "camera0", "publish")]
 

@@ -121,14 +121,14 @@ class _Fault(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _Reply:
     status: int
     body: bytes
     is_json: bool
 
 
-class Client:
-    """The control API at an address, as one user.
+class ControlApi:
+    """MediaMTX's control API at an address, as one user.
 
     `protocols` are those that are on. Every call raises DependencyFailed if MediaMTX does not answer within `timeout`
     seconds, or answers something else than asked for; OutOfDescriptors if it could not be asked for want of a socket.
@@ -224,7 +224,7 @@ class Client:
             page, pages = page + 1, found.page_count
         return items
 
-    async def _ask(self, method: str, target: str, body: bytes = b"", *, timeout: float | None = None) -> _Answer:
+    async def _ask(self, method: str, target: str, body: bytes = b"", *, timeout: float | None = None) -> _Reply:
         seconds = self._timeout if timeout is None else timeout
         what = f"MediaMTX did not answer {method} {target.partition('?')[0]}"
         try:
@@ -239,7 +239,7 @@ class Client:
                 ) from error
             raise DependencyFailed(f"{what} ({error})", hint="its log may say why") from error
 
-    async def _exchange(self, method: str, target: str, body: bytes) -> _Answer:
+    async def _exchange(self, method: str, target: str, body: bytes) -> _Reply:
         connection = h11.Connection(h11.CLIENT)
         headers = [*self._headers, ("Content-Length", str(len(body)))]
         if body:
@@ -255,7 +255,7 @@ class Client:
             return await _read_answer(connection, stream)
 
 
-async def _read_answer(connection: h11.Connection, stream: trio.SocketStream) -> _Answer:
+async def _read_answer(connection: h11.Connection, stream: trio.SocketStream) -> _Reply:
     status, is_json, body = 0, False, bytearray()
     while True:
         event = connection.next_event()
@@ -269,10 +269,10 @@ async def _read_answer(connection: h11.Connection, stream: trio.SocketStream) ->
             if len(body) > ANSWER_BYTES:
                 raise h11.RemoteProtocolError("the answer is too long")
         elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
-            return _Answer(status, bytes(body), is_json)
+            return _Reply(status, bytes(body), is_json)
 
 
-def _must_be_good(answer: _Answer, method: str, target: str) -> None:
+def _must_be_good(answer: _Reply, method: str, target: str) -> None:
     if 200 <= answer.status < 300:
         return
     try:

@@ -16,7 +16,7 @@ import trio
 from edged.descriptors import EXHAUSTED
 from edged.errors import DependencyFailed
 from edged.mediamtx.addresses import connect, join_address
-from edged.mediamtx.client import Client
+from edged.mediamtx.client import ControlApi
 
 #: Bytes of an answer to OPTIONS that are read; MediaMTX's has some 130.
 _ANSWER_BYTES: Final = 4096
@@ -29,7 +29,7 @@ _OUR_OWN: Final = EXHAUSTED | {errno.ENOMEM, errno.ENOBUFS}
 class Health:
     """Checks one MediaMTX. `rtsp` is where its RTSP listener is reached, None if that is off."""
 
-    def __init__(self, client: Client, rtsp: tuple[str, int] | None) -> None:
+    def __init__(self, client: ControlApi, rtsp: tuple[str, int] | None) -> None:
         self._client = client
         self._rtsp = rtsp
         # Our own ends' ports: MediaMTX writes two lines about each connection, the first before connect() returns.

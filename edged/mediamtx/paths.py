@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from edged.errors import DependencyFailed
-from edged.mediamtx.client import Client, PathState
+from edged.mediamtx.client import ControlApi, PathState
 from edged.mediamtx.process import Supervisor
 from edged.mediamtx.settings import ALL_OTHERS, OTHERS_CONF, PathConf, path_conf
 from edged.mediamtx.sources import CameraSource
@@ -121,7 +121,7 @@ class Paths:
             with trio.move_on_after(RETRY_SECONDS if client and not self.converged else float("inf")):
                 await self._changed.wait()
 
-    async def _converge(self, client: Client) -> bool:
+    async def _converge(self, client: ControlApi) -> bool:
         """Carry the plan out; False if MediaMTX failed meanwhile."""
         wanted, owners = self._wanted, self._owners
         handed_on = {path for path, owner in owners.items() if self._told.get(path, owner) != owner}

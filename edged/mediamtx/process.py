@@ -19,7 +19,7 @@ from edged.children import Spawn
 from edged.config.model import MediaMTXSettings
 from edged.errors import EdgedError
 from edged.feeds import Feed
-from edged.mediamtx.client import Client
+from edged.mediamtx.client import ControlApi
 from edged.mediamtx.ports import pick_ports
 from edged.mediamtx.secrets import DropSecret, NewSecret
 from edged.mediamtx.server_run import SCRIPT, TIMING, RunEnd, ServerRun, Start, Timing
@@ -67,7 +67,7 @@ class Supervisor:
         self.state = ServerState("starting") if settings.enabled else _off()
 
     @property
-    def client(self) -> Client | None:
+    def client(self) -> ControlApi | None:
         """The control API while MediaMTX is ready, else None."""
         return self._run.client if self._run else None
 

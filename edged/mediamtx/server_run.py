@@ -25,7 +25,7 @@ from edged.config.addresses import OFF
 from edged.config.model import ADDRESSES, MediaMTXSettings
 from edged.errors import DependencyFailed, OutOfDescriptors
 from edged.mediamtx.addresses import reach
-from edged.mediamtx.client import Client
+from edged.mediamtx.client import ControlApi
 from edged.mediamtx.health import Health, is_own_shortage
 from edged.mediamtx.output import TAIL_LINES, Drain, Output, diagnose, parse_line
 from edged.mediamtx.ports import find_holder
@@ -127,9 +127,9 @@ class ServerRun:
         self._state = start.state("starting", None)
         self._suspected = trio.Event()
         self._ready_at: float | None = None
-        self._client = Client("127.0.0.1", start.api_port, USER, start.secret, protocols=protocols(start.settings))
+        self._client = ControlApi("127.0.0.1", start.api_port, USER, start.secret, protocols=protocols(start.settings))
         self._health = Health(self._client, None if start.settings.rtsp == OFF else reach(start.settings.rtsp))
-        self.client: Client | None = None
+        self.client: ControlApi | None = None
 
     def suspect(self) -> None:
         """Somebody could not reach it: check its health now. Returns at once."""

@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from edged.errors import DependencyFailed
-from edged.mediamtx.client import PROTOCOLS, Client, MediaSession
+from edged.mediamtx.client import PROTOCOLS, ControlApi, MediaSession
 from edged.mediamtx.process import Supervisor
 
 #: Kicks at a time.
@@ -107,7 +107,7 @@ class Viewers:
             return found
         return False
 
-    async def _kick_once(self, client: Client, protocol: str, session: str, is_half: bool) -> bool:
+    async def _kick_once(self, client: ControlApi, protocol: str, session: str, is_half: bool) -> bool:
         """Kick a session, once; one that may go by another id is looked up first.
 
         MediaMTX writes an error for each id that it does not know. Before 1.19.3 it told the hook the id of an RTSP
@@ -121,7 +121,7 @@ class Viewers:
         named = [one.id for one in listed if session in one.connections or (is_half and session == one.id)]
         return any([await self._end(client, "rtsp", name) for name in named])
 
-    async def _end(self, client: Client, protocol: str, session: str) -> bool:
+    async def _end(self, client: ControlApi, protocol: str, session: str) -> bool:
         """Kick this id, unless that is being done already; whether a session was ended."""
         ending = self._ending[protocol]
         if session in ending:
