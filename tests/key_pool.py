@@ -20,8 +20,10 @@ NUMBERS = ("n", "e", "d", "p", "q", "dp", "dq", "qi")
 
 
 def install() -> None:
-    """From here on; once in a process."""
+    """From here on; once in a process. joserfc 1.1 (Debian 13) makes keys elsewhere: there each is made anew."""
     binding: Any = RSAKey.binding
+    if not hasattr(binding, "generate_private_key"):
+        return
     generate, read = binding.generate_private_key, binding.import_private_key
     made: list[Any] = []
     places = cycle(range(SIZE))
