@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,10 @@ import msgspec
 import pytest
 import trio
 from daemon_helpers import Conversation, RunningDaemon, make_config, running_daemon
-from patience import fail_after
+from patience import FACTOR, fail_after
 
-from edged.config.model import Config
-from edged.library import active_recordings
+from edged.config.model import Config, RecordingSettings
+from edged.library import active_recordings, recordings
 from edged.mediamtx import settings
 
 pytestmark = [pytest.mark.mediamtx, pytest.mark.ffmpeg, pytest.mark.slow]
@@ -245,3 +247,70 @@ async def test_a_camera_that_is_always_recorded_has_one_recording_an_hour_withou
 
 async def listed(client: Conversation) -> list[dict[str, Any]]:
     return (await client.call("list_recordings"))["files"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a tmpfs of 5 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "edged-test", folder], check=False).returncode:
+        pytest.skip("only root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+async def test_on_a_full_disk_the_oldest_files_go_and_recording_goes_on(
+    tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk of 5 MiB, of which a tenth stays free; written to for 45 seconds."""
+    monkeypatch.setattr(settings, "SEGMENT_DURATION", "2s")
+    monkeypatch.setattr(recordings, "SWEEP_SECONDS", 1.0)
+    config = make_config(tmp_path, cameras=1, mediamtx=True)
+    config = msgspec.structs.replace(config, recording=RecordingSettings(folder=small_disk / "recordings"))
+    least = 5 * 1024 * 1024
+    with fail_after(85):
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            _, key = await daemon.create_key("monitor")
+            await admin.call("start_recording", device="camera0")
+            await until_active(admin)
+            kept = config.recording.folder / "camera0"
+            while not list(kept.rglob("*.mp4")):
+                await trio.sleep(0.1)
+            first = min(path.name for path in kept.rglob("*.mp4"))
+            until = trio.current_time() + 45
+            while trio.current_time() < until:
+                figures = os.statvfs(small_disk)
+                least = min(least, figures.f_bavail * figures.f_frsize)
+                await trio.sleep(0.05)
+            assert least > 128 * 1024
+            assert first not in {path.name for path in kept.rglob("*.mp4")}
+            state = await admin.call("get_recording_status", device="camera0")
+            assert state["status"] == "active"
+            shown = (await daemon.request("GET", "/metrics", key=key)).body.decode()
+            (deleted,) = re.findall(r'edged_recording_files_deleted_total\{reason="disk_full"\} (\S+)', shown)
+            assert float(deleted) > 0
+            ended = await admin.call("stop_recording", device="camera0")
+            assert ended["file_size"] < 5 * 1024 * 1024
+
+
+@pytest.mark.parametrize("stopped", ["ffmpeg", "mediamtx"])
+async def test_a_recording_goes_on_after_its_writer_was_stopped(tmp_path: Path, stopped: str) -> None:
+    """By SIGSTOP: within 10 seconds of the encoder, 20 of MediaMTX."""
+    config = make_config(tmp_path, cameras=1, mediamtx=True)
+    with fail_after(85):
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            await admin.call("start_recording", device="camera0")
+            await until_active(admin)
+            await trio.sleep(3)
+            (pid,) = children(daemon, config, stopped)
+            os.kill(pid, signal.SIGSTOP)
+            began = trio.current_time()
+            writing = config.recording.folder / "open"
+            before = set(writing.rglob("*.mp4"))
+            while not [path for path in writing.rglob("*.mp4") if path not in before and path.stat().st_size > 5000]:
+                await trio.sleep(0.1)
+            assert trio.current_time() - began < {"ffmpeg": 10, "mediamtx": 20}[stopped] * FACTOR
+            await admin.call("stop_recording", device="camera0")
+            (item,) = await listed(admin)
+            assert item["gaps"] == 1
