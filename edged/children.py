@@ -155,6 +155,8 @@ class Spawn(Protocol):
 
 def find_landlock(landlock: Landlock, environment: Mapping[str, str]) -> Landlock | None:
     """The same if this machine can apply it, which is tried once; else None, and one log line says why."""
+    for folder in landlock.refused:
+        _log.warning("folder_not_opened", folder=folder, remedy="choose a folder of its own: this one holds secrets")
     if why := try_landlock(landlock, environment.get("PATH", os.defpath)):
         _log.info("children_not_confined", why=why, remedy="install util-linux 2.40 or newer, on Linux 6.2 or newer")
         return None

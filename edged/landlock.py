@@ -21,17 +21,25 @@ from typing import Final
 #: The rights in a rule for a single file; a rule for a folder names none, which means all.
 _PROGRAM: Final = "execute,read-file"
 _FILE: Final = "execute,read-file,write-file,truncate"
-#: Where files that stand beside a shut folder are allowed one by one; elsewhere only folders are.
-_SYSTEM_FILES: Final = "/etc"
+#: Where files beside a shut folder are allowed one by one; elsewhere only folders are.
+_SYSTEM_FILES: Final = "/etc/"
+#: What is always allowed as a whole: something in there may appear at any time, such as a camera.
+_SYSTEM: Final = frozenset({"/dev", "/proc", "/sys"})
 _TRY_SECONDS: Final = 10.0
 
 
 class Landlock:
-    """What children may open: everything but `shut`, and in spite of that `opened`, folders that lie in there."""
+    """What children may open: everything but `shut`, and in spite of that `opened`, folders inside of what is shut.
+
+    A folder among `opened` that is shut itself, or above one that is, stays shut (`refused`). What is in /dev, /proc or
+    /sys cannot be shut.
+    """
 
     def __init__(self, shut: Iterable[Path], opened: Iterable[Path] = ()) -> None:
         self._shut = frozenset(os.path.realpath(path) for path in shut)
-        self._opened = tuple(os.path.realpath(path) for path in opened)
+        asked = [os.path.realpath(path) for path in opened]
+        self.refused = [path for path in asked if path in self._shut or self._is_above_shut(path)]
+        self._opened = [path for path in asked if path not in self.refused]
         #: Every folder above a shut one, with its time of change when it was listed.
         self._listed: dict[str, int] = {}
         self._rules: list[str] = []
@@ -39,7 +47,7 @@ class Landlock:
     def options(self, program: str) -> list[str]:
         """setpriv's options for a child that runs this file.
 
-        A folder is listed again once it has changed. Raises OSError.
+        A folder is listed again once it has changed.
         """
         if not self._listed or any(_changed_at(folder) != at for folder, at in self._listed.items()):
             self._listed = {}
@@ -51,9 +59,13 @@ class Landlock:
     def _list(self, folder: str) -> Iterator[str]:
         """Rules for everything beside what is shut."""
         self._listed[folder] = _changed_at(folder)
-        with suppress(PermissionError), os.scandir(folder) as listing:
+        # A folder that vanishes meanwhile, or that we may not list ourselves, allows nothing.
+        with suppress(OSError), os.scandir(folder) as listing:
             for entry in list(listing):
                 target = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+                if target in _SYSTEM:
+                    yield _rule("", target)
+                    continue
                 if self._is_shut(target):
                     continue
                 if self._is_above_shut(target):
@@ -62,7 +74,7 @@ class Landlock:
                         yield from self._list(target)
                 elif _is(entry.is_dir):
                     yield _rule("", target)
-                elif folder == _SYSTEM_FILES and _is(entry.is_file):
+                elif f"{folder}/".startswith(_SYSTEM_FILES) and _is(entry.is_file):
                     yield _rule(_FILE, target)
 
     def _is_shut(self, path: str) -> bool:
@@ -105,4 +117,8 @@ def _is(question: Callable[[], bool]) -> bool:
 
 
 def _changed_at(folder: str) -> int:
-    return Path(folder).stat().st_mtime_ns
+    """When an entry of a folder was added or removed last, in nanoseconds; 0 for one that is not there."""
+    try:
+        return Path(folder).stat().st_mtime_ns
+    except OSError:
+        return 0

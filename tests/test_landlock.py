@@ -43,6 +43,32 @@ def test_no_rule_allows_what_is_shut_or_a_folder_above(tmp_path: Path) -> None:
     assert {"/usr", "/dev", "/proc", str(run), "/bin/true", str(tmp_path / "box" / "beside")} <= allowed
 
 
+def test_a_folder_that_holds_what_is_shut_cannot_be_opened(tmp_path: Path) -> None:
+    """[recording] folder may be set to the state folder itself."""
+    state, run = make_box(tmp_path)
+    landlock = Landlock([state], [run, state, tmp_path])
+    assert landlock.refused == [str(state), str(tmp_path)]
+    assert not rules_of(landlock.options("/bin/true")) & {str(state), str(tmp_path)}
+    with structlog.testing.capture_logs() as lines:
+        find_landlock(landlock, ENVIRONMENT)
+    assert [line["folder"] for line in lines if line["event"] == "folder_not_opened"] == landlock.refused
+
+
+def test_what_vanishes_is_listed_no_more(tmp_path: Path) -> None:
+    """A folder above a shut one may be removed while edged runs: children are started all the same."""
+    state, _ = make_box(tmp_path)
+    landlock = Landlock([state, tmp_path / "box" / "beside" / "deeper" / "secret"])
+    (tmp_path / "box" / "beside" / "deeper").mkdir()
+    landlock.options("/bin/true")
+    (tmp_path / "box" / "beside" / "deeper").rmdir()
+    assert str(tmp_path / "box" / "beside") not in rules_of(landlock.options("/bin/true"))
+
+
+def test_devices_stay_allowed_whatever_is_shut() -> None:
+    """A state folder in /dev/shm must not take the cameras away."""
+    assert "/dev" in rules_of(Landlock([Path("/dev/shm/state")]).options("/bin/true"))
+
+
 def test_a_folder_that_appears_beside_is_allowed_from_the_next_child_on(tmp_path: Path) -> None:
     """A name server's file in /run may come after the start of edged."""
     state, run = make_box(tmp_path)
