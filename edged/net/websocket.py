@@ -2,10 +2,10 @@
 
 - Reading never stops because of writing.
 - No task, scope or clock per message: the watcher looks at `heard` and at the stream's `stalled_since`.
-- All whole frames of one read are taken here, one after the other; after `TURN_SECONDS` other tasks get their turn. A
-  read that is one whole text frame, by far the most common, has a path of its own that costs least.
-- A text frame that arrives whole is unmasked here; everything else (fragments, control frames, half frames, errors) is
-  the core's. Both ways end in `_message`.
+- All whole frames of one read are answered one after the other, their answers leave in one write; after `TURN_SECONDS`
+  other tasks get their turn.
+- A text frame that arrives whole, by far the most common, is unmasked here; everything else (fragments, control frames,
+  half frames, errors) is the core's. Both ways end in `_message`.
 - The core buffers a frame up to the limit after authentication; the limit before it is kept here, because the core
   takes its limit only when it is made.
 """
@@ -93,20 +93,23 @@ class WebSocket:
         self.outbox.flush()
         receive, take, member = self._stream.receive, self._take, self._member
         try:
-            if data and not take(data):
-                await self._take_many(data)
+            if data:
+                await self._take_rest(data, 0)
             while not self._is_over:
                 data = await receive(READ_SIZE)
                 self.heard = True
                 if not data:
                     return
+                if self._head:
+                    data, self._head = self._head + data, b""
                 if member.share.is_used_up:
                     await member.share.wait()
                 began = perf_counter()
-                if take(data):
-                    member.share.spend(perf_counter() - began)
-                else:
-                    await self._take_many(data)
+                at = take(data, 0, began)
+                member.share.spend(perf_counter() - began)
+                if at < len(data):
+                    await member.share.wait()
+                    await self._take_rest(data, at)
             self._forget()
             await self.outbox.wait_sent()
             if self._protocol.close_rcvd is None:
@@ -120,51 +123,46 @@ class WebSocket:
         self._protocol.reader.buffer.clear()
         self._parts, self._head = None, b""
 
-    def _take(self, data: bytes) -> bool:
-        """Answer a read that is one whole text frame; False if it is anything else."""
-        if not self._is_clean or data[0] != _WHOLE_TEXT or len(data) <= 6:
-            return False
-        # Masked, as a client's frame must be: the core's parser is not needed.
-        length = data[1]
-        if 128 <= length < 254 and len(data) == length - 122:  # 128 + payload, and 6 bytes before it
-            start = 6
-        elif length == 254 and len(data) > 133 and len(data) == 8 + (data[2] << 8 | data[3]):
-            start = 8
-        else:
-            return False
-        if len(data) - start > self._largest:
-            return False
-        outbox = self.outbox
+    def _take(self, data: bytes, at: int, began: float) -> int:
+        """Answer the frames of a read from `at` on, until its end or the end of the turn that has begun at `began`
+        (`perf_counter`); the answers leave in one write. Returns where the next frame begins."""
+        outbox, size = self.outbox, len(data)
         outbox.corked = True
         try:
-            self._message(apply_mask(data[start:], data[start - 4 : start]))
+            while True:
+                # A text frame that is whole, masked and shorter than 65,536 bytes needs no parser (RFC 6455 5.2).
+                end = 0
+                if data[at] == _WHOLE_TEXT and self._is_clean and size - at >= 8:
+                    length = data[at + 1]
+                    if 128 <= length < 254:
+                        start = at + 6
+                        end = start + length - 128
+                    elif length == 254:
+                        start = at + 8
+                        end = start + (data[at + 2] << 8 | data[at + 3])
+                if 0 < end <= size and end - start <= self._largest:
+                    self._message(apply_mask(data[start:end], data[start - 4 : start]))
+                    at = end
+                else:
+                    at = self._take_frame(data, at)
+                if at == size or self._is_over or perf_counter() - began > TURN_SECONDS:
+                    return at
         finally:
             outbox.corked = False
             outbox.flush()
-        return True
 
-    async def _take_many(self, data: bytes) -> None:
-        """Answer everything in one read, frame by frame; what is answered in one turn leaves in one write."""
-        outbox, at = self.outbox, 0
-        if self._head:
-            data, self._head = self._head + data, b""
+    async def _take_rest(self, data: bytes, at: int) -> None:
+        """Answer what is left of a read, turn by turn."""
         while at < len(data) and not self._is_over and not self._stream.closed:
             began = perf_counter()
-            outbox.corked = True
-            try:
-                while at < len(data) and not self._is_over:
-                    at = self._take_frame(data, at)
-                    if perf_counter() > began + TURN_SECONDS:
-                        break
-            finally:
-                outbox.corked = False
-                outbox.flush()
-            self._member.share.spend_since(began)
+            at = self._take(data, at, began)
+            share = self._member.share  # that of the credential, once there is one
+            share.spend_since(began)
             if at < len(data):
-                await self._member.share.wait()
+                await share.wait()
 
     def _take_frame(self, data: bytes, at: int) -> int:
-        """Answer the frame, or the part of one, that begins at `at`; returns where the next one begins."""
+        """Give the frame, or the part of one, that begins at `at` to the core; returns where the next one begins."""
         if self._missing:
             end = min(at + self._missing, len(data))
             self._missing -= end - at
@@ -174,11 +172,7 @@ class WebSocket:
         if found is None:
             self._head, self._is_clean = data[at:], False
             return len(data)
-        payload, end = found
-        is_plain = self._is_clean and data[at] == _WHOLE_TEXT and data[at + 1] & 0x80
-        if is_plain and end <= len(data) and end - payload <= self._largest:
-            self._message(apply_mask(data[payload:end], data[payload - 4 : payload]))
-            return end
+        end = found[1]
         self._missing = max(end - len(data), 0)
         self._take_by_core(data[at:end])
         return min(end, len(data))
