@@ -68,18 +68,23 @@ async def make_page(
     await trio.lowlevel.checkpoint()
     turn, made = _Turn(call), _Parts[T]()
     last: R | None = None
+    next_cursor: NextCursor = UNSET
     for row in _follow(rows, place, None if cursor is None else read_cursor(call.operation.name, cursor), newest_first):
         if is_wanted(row):
             if offset:
                 offset -= 1
             elif limit is not None and made.count == limit:
                 assert last is not None, "a limit is one row at least"
-                return made.close(), write_cursor(call.operation.name, place(last))
+                next_cursor = write_cursor(call.operation.name, place(last))
+                break
             else:
                 made.add(show(row))
                 last = row
         await turn.pause()
-    return made.close(), UNSET
+    shown = made.close()
+    # What encodes and sends the reply begins with a turn of its own.
+    await turn.pause()
+    return shown, next_cursor
 
 
 def _follow(rows: Sequence[R], place: Callable[[R], Place], after: Place | None, newest_first: bool) -> Iterator[R]:
