@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -23,7 +25,7 @@ from edged.credentials.api_keys import KeyRecord, mint
 from edged.credentials.callers import ApiKey, LocalUser, Peer
 from edged.errors import Refused
 from edged.operations.caller_sessions import Session
-from edged.operations.pages import read_cursor, write_cursor
+from edged.operations.pages import read_cursor, sort_rows, write_cursor
 from edged.operations.services import Services
 
 MANY = 20_000
@@ -214,6 +216,14 @@ async def test_a_cursor_of_another_list_and_what_is_none_are_refused(tmp_path: P
         for query in (f"cursor={other}", "cursor=x", "limit=0", "limit=1001", "limit=x", "limit=1&limit=2"):
             told = await daemon.request("GET", f"/api/keys?{query}", key=key)
             assert (told.status, told.json["code"]) == (400, "invalid_params"), query
+
+
+@pytest.mark.parametrize("times", [[], [1.0], [3.0, 1.0, 2.0], [2.0, 1.0, 2.0, 1.0, 2.0], [1.0] * 7])
+def test_rows_of_one_moment_are_sorted_by_their_text(times: list[float]) -> None:
+    """The order is total, whatever order the rows come in."""
+    rows = [SimpleNamespace(at=at, name=f"{7 - number}") for number, at in enumerate(times)]
+    place = attrgetter("at", "name")
+    assert sort_rows(rows, "at", place) == sorted(rows, key=place)
 
 
 def test_a_cursor_keeps_the_place_exactly() -> None:

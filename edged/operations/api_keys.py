@@ -19,7 +19,7 @@ from edged.operations.camera_names import resolve_rights
 from edged.operations.catalogue import OperationCall, operation
 from edged.operations.effects import list_effective, list_without_effect
 from edged.operations.makers import Ids, deny_made
-from edged.operations.pages import NextCursor, PageParams, Rows, make_page
+from edged.operations.pages import NextCursor, PageParams, Rows, make_page, sort_rows
 from edged.operations.params import read_time
 from edged.operations.rest import delete, get, patch, post
 from edged.operations.rights import Grantor, Role, StreamAccess, read_names, read_streams, show_streams
@@ -89,7 +89,7 @@ async def list_keys(call: OperationCall, params: ListKeysParams) -> KeyList:
         )
 
     place = attrgetter("created_at", "key_id")
-    records = sorted(services.ledger.keys.values(), key=place)
+    records = sort_rows(services.ledger.keys.values(), "created_at", place)
     rows, cursor = await make_page(
         call, records, place, partial(_show, services=services), limit=params.limit, cursor=params.cursor,
         is_wanted=is_wanted,

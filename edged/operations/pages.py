@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from time import perf_counter
 from typing import Annotated, Final, Generic, TypeAlias, TypeVar
 
@@ -85,6 +86,19 @@ async def make_page(
     # What encodes and sends the reply begins with a turn of its own.
     await turn.pause()
     return shown, next_cursor
+
+
+def sort_rows(rows: Iterable[R], number: str, place: Callable[[R], Place]) -> list[R]:
+    """Rows sorted by `place`, whose number is their attribute `number`. The text is made for equal numbers only."""
+    ordered = sorted(rows, key=attrgetter(number))
+    numbers = list(map(attrgetter(number), ordered))
+    first = 0
+    for at in range(1, len(numbers) + 1):
+        if at == len(numbers) or numbers[at] != numbers[first]:
+            if at - first > 1:
+                ordered[first:at] = sorted(ordered[first:at], key=place)
+            first = at
+    return ordered
 
 
 def _follow(rows: Sequence[R], place: Callable[[R], Place], after: Place | None, newest_first: bool) -> Iterator[R]:

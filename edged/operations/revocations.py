@@ -15,7 +15,7 @@ from edged.credentials.identities import ALL, Identity, Kind
 from edged.errors import InvalidParams
 from edged.operations.catalogue import OperationCall, operation
 from edged.operations.makers import Ids, deny_made
-from edged.operations.pages import Cursor, Limit, NextCursor, Offset, Place, Rows, make_page
+from edged.operations.pages import Cursor, Limit, NextCursor, Offset, Place, Rows, make_page, sort_rows
 from edged.operations.params import read_time
 from edged.operations.rest import create, get
 from edged.store.revocations import CutOff, Revocation
@@ -100,8 +100,7 @@ async def list_revocations(call: OperationCall, params: ListRevocationsParams) -
             return item.at, str(item.identity)
         return item.at, f"{item.scope} {item.drawn is None}"
 
-    items: list[Revocation | CutOff] = [*named, *lines]
-    items.sort(key=place)
+    items: list[Revocation | CutOff] = sort_rows([*named, *lines], "at", place)
     rows, cursor = await make_page(
         call, items, place, show, limit=params.limit, cursor=params.cursor, offset=params.offset, newest_first=True
     )

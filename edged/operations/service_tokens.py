@@ -18,7 +18,7 @@ from edged.clock import iso, iso_or_none
 from edged.credentials.service_tokens import ServiceTokenRecord, is_user_id
 from edged.errors import InvalidParams
 from edged.operations.catalogue import OperationCall, operation
-from edged.operations.pages import NextCursor, PageParams, Rows, make_page
+from edged.operations.pages import NextCursor, PageParams, Rows, make_page, sort_rows
 from edged.operations.rest import create, delete, get, post
 from edged.operations.services import Services
 
@@ -120,7 +120,7 @@ async def list_service_tokens(call: OperationCall, params: PageParams) -> Servic
     """All service tokens, newest last."""
     place = attrgetter("created_at", "token_id")
     rows, cursor = await make_page(
-        call, sorted(call.services.ledger.service_tokens.values(), key=place), place,
+        call, sort_rows(call.services.ledger.service_tokens.values(), "created_at", place), place,
         partial(_show, services=call.services), limit=params.limit, cursor=params.cursor,
     )  # fmt: skip
     return ServiceTokenList(rows, cursor)
