@@ -196,7 +196,7 @@ class SessionList(msgspec.Struct, frozen=True):
     next_cursor: NextCursor = UNSET
 
 
-@operation("self", rest=get("/api/sessions"))
+@operation("self", rest=get("/api/sessions"), counted_as="sessions")
 async def list_sessions(call: OperationCall, params: ListSessionsParams) -> SessionList:
     """The active sessions: all of them with sessions:admin, otherwise one's own."""
     gate, caller = call.services.gate, call.session.caller
@@ -238,7 +238,7 @@ class EndedSession(msgspec.Struct, frozen=True):
     session_id: str
 
 
-@operation("self", rest=delete("/api/sessions/{session_id}"))
+@operation("self", rest=delete("/api/sessions/{session_id}"), counted_as="sessions")
 def end_session(call: OperationCall, params: EndSessionParams) -> EndedSession:
     """End a session: any with sessions:admin, otherwise one's own. The credential stays good."""
     gate, caller = call.services.gate, call.session.caller
