@@ -90,13 +90,13 @@ async def test_without_a_limit_all_of_20000_keys_come_while_other_tasks_run(tmp_
         assert turns > 3
 
 
-async def test_pages_of_20000_keys_show_each_once_while_keys_are_made_revoked_and_forgotten(tmp_path: Path) -> None:
+async def test_pages_of_20000_keys_show_each_once_while_keys_are_made_and_revoked(tmp_path: Path) -> None:
     """What is there from the first page to the last is shown once, at its place; what is made later may be shown."""
     async with opened(tmp_path) as box:
         made = box.put_keys(MANY)
         seen, cursor, new, gone = [], {}, set(), set()
         for page in range(1000):
-            reply = await box.list_keys(limit=1000, **cursor)
+            reply = await box.list_keys(status="active", limit=1000, **cursor)
             assert len(reply["keys"]) <= 1000
             seen += ids(reply)
             if "next_cursor" not in reply:
@@ -104,11 +104,10 @@ async def test_pages_of_20000_keys_show_each_once_while_keys_are_made_revoked_an
             cursor = {"cursor": reply["next_cursor"]}
             record, _ = await box.services.api_keys.create(EDGED, name="new", role="viewer")
             new.add(record.key_id)
-            await box.services.api_keys.revoke(made[page * 7], by="")
             # The row that the cursor names, one that was shown, and one that is yet to come.
             for key_id in {seen[-1], seen[-3], made[-1 - page]}:
                 gone.add(key_id)
-                box.services.ledger.keys.pop(key_id)
+                await box.services.api_keys.revoke(key_id, by="")
         assert len(seen) == len(set(seen))
         kept = {key_id: None for key_id in made if key_id not in gone}
         assert [key_id for key_id in seen if key_id in kept] == list(kept)
