@@ -225,6 +225,7 @@ def test_a_file_of_each_earlier_schema_becomes_what_a_new_one_is(tmp_path: Path,
         ("DROP TABLE b; CREATE TABLE b (y INTEGER REFERENCES a) STRICT", "column b.y as it should be"),
         ("DROP TABLE b; CREATE TABLE b (y TEXT) STRICT", "reference of b.y to a"),
         ("DROP TABLE b; CREATE TABLE b (y TEXT REFERENCES a)", "STRICT of table b"),
+        ("DROP TABLE c; CREATE TABLE c (x TEXT) STRICT", "column c.up"),
     ],
 )
 def test_an_old_file_that_lacks_something_is_refused_before_anything_is_done(
@@ -234,6 +235,7 @@ def test_an_old_file_that_lacks_something_is_refused_before_anything_is_done(
     first = (
         "CREATE TABLE a (x TEXT PRIMARY KEY, z TEXT) STRICT", "CREATE UNIQUE INDEX i ON a (x) WHERE x <> ''",
         "CREATE TABLE b (y TEXT REFERENCES a) STRICT",
+        "CREATE TABLE c (x TEXT, up TEXT GENERATED ALWAYS AS (upper(x)) STORED) STRICT",
     )  # fmt: skip
     migrate(connection, (first,))
     connection.executescript(change)

@@ -21,6 +21,7 @@ import sqlite_utils
 
 from edged.errors import EdgedError
 from edged.store.migrations import schema_version
+from edged.store.schemas import find_generated
 from edged.store.sqlite_errors import remedy
 from edged.urls import mask_url
 
@@ -83,6 +84,9 @@ COLUMNS: Final[Mapping[str, Mapping[str, Callable[[object], object]]]] = Mapping
             ("refreshes", "name family_id claims", "", ""),
             ("cameras", "number identity label kind path", "", ""),
             ("added_cameras", "number", "", "settings address"),
+            ("recordings", "recording_id filename stem camera format began ended until reason made_by is_protected"
+             " deleted_at delete_reason", "", ""),
+            ("segments", "file camera began duration size recovered", "", ""),
             ("meta", "name value", "", ""),
             ("tallies", "credential_id last_used count", "", ""),
             ("offenders", "axis name level wait", "", ""),
@@ -211,7 +215,8 @@ def _find_facts(path: Path) -> tuple[int, ...] | None:
 
 def _copy_table(source: sqlite_utils.Database, target: sqlite_utils.Database, name: str) -> TableInfo:
     """Make the table again, without constraints, and fill it with what may be shown."""
-    columns: Mapping[str, str] = {each.name: each.type for each in source[name].columns}
+    columns: dict[str, str] = {each.name: each.type for each in source[name].columns}
+    columns |= {column: facts[0] for column, facts in find_generated(source, name).items()}
     known = COLUMNS.get(name, {})
     filters = {column: known.get(column, _mask) for column in columns}
     # A BLOB column takes every value as it is (https://sqlite.org/datatype3.html, 3.1).

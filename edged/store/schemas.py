@@ -62,10 +62,17 @@ def _compare(name: str, wanted: TableSchema, found: TableSchema) -> list[str]:
     return missing
 
 
+def find_generated(database: sqlite_utils.Database, table: str) -> dict[str, tuple[str, bool, str | None, int]]:
+    """The generated columns of a table, as in TableSchema: PRAGMA table_info, and so sqlite-utils, leaves them out."""
+    query = 'SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_xinfo(?) WHERE hidden > 1'
+    return {row[0]: (row[1], bool(row[2]), row[3], int(row[4])) for row in database.execute(query, [table])}
+
+
 def _describe(table: Table) -> TableSchema:
     columns: list[Any] = list(table.columns)
     return TableSchema(
-        {each.name: (each.type, bool(each.notnull), each.default_value, int(each.is_pk)) for each in columns},
+        {each.name: (each.type, bool(each.notnull), each.default_value, int(each.is_pk)) for each in columns}
+        | find_generated(table.db, table.name),
         frozenset((tuple(each.columns), bool(each.unique), bool(each.partial)) for each in table.indexes),
         frozenset((str(each.column), each.other_table) for each in table.foreign_keys),
         table.strict,
