@@ -1,4 +1,4 @@
-"""A hook, a MediaMTX (real or stand-in) and a small RTSP publisher for the tests of the media room."""
+"""A hook, a MediaMTX (real or stand-in) and a small RTSP publisher for the tests of edged.mediamtx."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ async def test_new_settings_disturb_no_camera_that_stays(tmp_path: Path) -> None
         }
 
 
-async def test_where_nothing_is_to_be_looked_at_nobody_wakes(tmp_path: Path) -> None:
+async def test_without_test_pictures_no_task_wakes(tmp_path: Path) -> None:
     """Files are looked at while there are test pictures, and from the moment when new settings bring the first."""
     async with running(tmp_path, make_entry("kept", DOOR)) as box:
         await trio.testing.wait_all_tasks_blocked()

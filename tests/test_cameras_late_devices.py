@@ -54,7 +54,7 @@ async def test_a_node_that_can_be_no_camera_is_asked_once_and_named(
     assert len([log for log in logs if log["event"] == "device_passed_over"]) == 2
 
 
-async def test_a_change_of_a_device_is_looked_at(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_changed_device_is_probed_again(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
     """udev says only that something changed: the formats are asked for again, and the stream follows."""
     answers = Answers()
     async with running(tmp_path, udev=Udev(device(0, "usb1")), answers=answers) as box:

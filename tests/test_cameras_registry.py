@@ -352,7 +352,7 @@ async def test_an_unplugged_camera_stays_known(tmp_path: Path, autojump_clock: t
         assert box.states() == {"camera0": "CONNECTED"}
 
 
-async def test_a_device_is_looked_at_once_it_was_quiet_for_300_ms(
+async def test_a_device_is_probed_once_it_was_quiet_for_300_ms(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     """A hundred events in a row are one question and one change."""
@@ -534,9 +534,7 @@ async def test_a_moved_camera_keeps_its_number_and_its_new_port_is_stored(
         assert len(box.registry.all()) == 1
 
 
-async def test_two_devices_that_look_the_same_in_everything_are_not_mixed_up(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_two_identical_devices_are_not_mixed_up(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
     """The first keeps the name; the second is held back, not shown under a guess."""
     async with running(tmp_path, udev=Udev(device(0, "1"))) as box:
         await box.next()

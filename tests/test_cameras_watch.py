@@ -225,7 +225,7 @@ def test_a_device_may_call_itself_anything_and_go_at_any_time() -> None:
     assert node.properties == {"ID_VENDOR_ID": "1"}
 
 
-def test_a_device_that_goes_is_not_looked_at() -> None:
+def test_a_device_that_is_unplugged_at_once_is_not_probed() -> None:
     """sysfs has nothing about it any more."""
     node = room._node(Device("remove", ID_PATH="p", attributes={"index": b"gone"}), "remove")
     assert node == Node("remove", "/dev/video0", PATH, {"ID_PATH": "p"})

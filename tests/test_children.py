@@ -125,7 +125,7 @@ async def test_stop_asks_first() -> None:
             assert await child.stop(5, signal.SIGINT) == 5
 
 
-async def test_stop_kills_whoever_does_not_listen() -> None:
+async def test_stop_kills_a_child_that_ignores_the_signal() -> None:
     """After the grace the group is killed."""
     with fail_after(10):
         async with shell("trap '' TERM; echo ready; while :; do sleep 0.01; done") as child:

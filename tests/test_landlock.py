@@ -181,5 +181,5 @@ async def test_an_ffmpeg_of_the_daemon_cannot_open_what_is_private(
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
         assert "error" in await admin.ask("take_snapshot", device="camera0")
-    lines = seen.read_text().splitlines()
+        lines = seen.read_text().splitlines()
     assert [line.rpartition(": ")[2] for line in lines] == ["Permission denied"] * 3 + ["end"]

@@ -85,7 +85,7 @@ def test_of_another_source_nothing_is_known() -> None:
 
 
 @given(st.integers(0, 40), st.sampled_from(CAUSES), st.sampled_from(["usb", "rtsp", "test"]))
-def test_what_failed_is_looked_at_again_with_growing_pauses(failures: int, cause: causes.Cause, kind: str) -> None:
+def test_a_failed_source_is_checked_again_with_growing_pauses(failures: int, cause: causes.Cause, kind: str) -> None:
     """Never later than the longest pause; what only a publisher can tell is left to it."""
     source = Camera(kind=kind)  # type: ignore[arg-type]
     known = Condition(works=False, cause=cause)
@@ -98,7 +98,7 @@ def test_what_failed_is_looked_at_again_with_growing_pauses(failures: int, cause
     assert 0 < pause <= later <= LONGEST_PAUSE_SECONDS
 
 
-def test_a_source_that_works_is_looked_at_only_where_that_is_cheap() -> None:
+def test_a_source_that_works_is_checked_each_minute_if_it_is_in_the_network() -> None:
     """A network camera now and then; a USB camera's light does not go on for it."""
     works = Condition(works=True)
     assert next_check(GATE, works, 0) == CHECK_SECONDS
@@ -125,7 +125,7 @@ class Pictures:
         return b""
 
 
-async def test_one_failed_look_at_a_camera_that_worked_is_made_sure_of(
+async def test_one_failed_check_of_a_camera_that_worked_is_repeated_before_it_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first is no news, the second is; a look that finds packets ends it."""
@@ -150,7 +150,7 @@ async def test_one_failed_look_at_a_camera_that_worked_is_made_sure_of(
             nursery.cancel_scope.cancel()
 
 
-async def test_a_stream_whose_clock_stands_still_does_not_hold_a_look(
+async def test_a_stream_whose_clock_stands_still_does_not_delay_a_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ffmpeg would read for ever: that packets come is enough."""

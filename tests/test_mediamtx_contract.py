@@ -127,7 +127,7 @@ async def test_a_stranger_cannot_use_the_control_api(binary: str, tmp_path: Path
                 await stranger.list_paths()
 
 
-async def test_a_kick_of_nobody_finds_nothing(binary: str, tmp_path: Path) -> None:
+async def test_a_kick_of_an_unknown_session_finds_nothing(binary: str, tmp_path: Path) -> None:
     """An unknown id is an answer, not an error, over every protocol that is on, and over one that is off."""
     nobody = "0d3c9a1e-9c4f-4b49-8f52-0d4c4f6a0000"
     with fail_after(30):

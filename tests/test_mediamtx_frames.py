@@ -316,7 +316,7 @@ async def test_viewers_share_one_ffmpeg_and_see_it_move() -> None:
 
 
 @ffmpeg
-async def test_a_slow_viewer_misses_pictures_and_delays_nobody() -> None:
+async def test_a_slow_viewer_misses_pictures_and_delays_no_other() -> None:
     """Who comes late gets the latest, while others went on."""
     with fail_after(60):
         async with opened(Spawner()) as frames, frames.watch(Camera()) as slow, frames.watch(Camera()) as quick:
@@ -346,7 +346,7 @@ async def test_ffmpeg_ends_after_the_last_viewer_but_waits_for_the_next(monkeypa
 
 
 @ffmpeg
-async def test_a_killed_ffmpeg_is_started_again_while_somebody_watches() -> None:
+async def test_a_killed_ffmpeg_is_started_again_while_there_is_a_viewer() -> None:
     """The viewer sees a gap, not an end."""
     spawn = Spawner()
     with fail_after(60):
@@ -390,7 +390,9 @@ async def test_an_unplugged_camera_stops_and_comes_back_to_its_viewers() -> None
             assert len(spawn.started) == 2
 
 
-async def test_who_waits_for_a_camera_that_stays_away_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_viewer_of_a_camera_that_stays_unplugged_gets_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After the time in the contract the viewer is told, and why."""
     monkeypatch.setattr(live_picture, "PATIENCE_SECONDS", 0.5)
     with fail_after(60):

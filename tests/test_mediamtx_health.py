@@ -46,7 +46,7 @@ async def until_silent(server: Supervisor) -> ServerState:
         return state
 
 
-async def test_a_listener_that_is_gone_is_no_health(tmp_path: Path) -> None:
+async def test_a_closed_listener_fails_the_health_check(tmp_path: Path) -> None:
     """Its API answers as before, nobody can connect for RTSP: it is started again."""
     folder = install_standin(tmp_path / "bin").parent
     with fail_after(30):
@@ -112,7 +112,7 @@ def _pid_of(program: str, folder: Path) -> int:
     raise AssertionError(f"no process {program}")
 
 
-async def test_a_slow_look_is_told_before_it_ends(tmp_path: Path) -> None:
+async def test_a_slow_health_check_is_reported_before_it_ends(tmp_path: Path) -> None:
     """It does not answer for a while and then does: the state says both, and it is the same process."""
     folder = install_standin(tmp_path / "bin").parent
     with fail_after(30):
@@ -129,7 +129,7 @@ async def test_a_slow_look_is_told_before_it_ends(tmp_path: Path) -> None:
                 await eventually(lambda: server.state == first)
 
 
-async def test_a_suspicion_is_looked_into_at_once(tmp_path: Path) -> None:
+async def test_a_suspicion_causes_a_health_check_at_once(tmp_path: Path) -> None:
     """Somebody could not reach it: its health is looked at before the next look would be due."""
     folder = install_standin(tmp_path / "bin").parent
     with fail_after(30):
@@ -146,7 +146,7 @@ async def test_a_suspicion_is_looked_into_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.mediamtx
-async def test_looks_at_its_health_leave_no_lines(tmp_path: Path) -> None:
+async def test_health_checks_leave_no_log_lines(tmp_path: Path) -> None:
     """MediaMTX logs each RTSP connection; those that edged makes to look at it are not in edged's log."""
     with fail_after(30), kept_log() as log:
         async with open_hook() as hook:

@@ -46,14 +46,14 @@ def test_the_holder_of_a_port_is_named(family: int, kind: int, transport: str, a
     assert found.endswith(f"(pid {os.getpid()})")
 
 
-def test_nobody_holds_a_free_port() -> None:
+def test_a_free_port_has_no_holder() -> None:
     """Nothing is made up."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         assert find_holder(holder.getsockname()[1], "tcp") == ""
 
 
-def test_a_holder_that_may_not_be_looked_into_is_named_by_its_user(tmp_path: Path) -> None:
+def test_a_holder_of_another_user_is_named_by_its_user_id(tmp_path: Path) -> None:
     """The kernel shows whose it is even where it does not show which process."""
     (tmp_path / "net").mkdir()
     rows = ["head", "0: 00000000:1F90 00000000:0000 0A 0:0 0:0 0 33 0 4711 1", "1: 0:1F91 0:0 01 0:0 0:0 0 0 0 4712 1"]

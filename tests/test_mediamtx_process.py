@@ -111,7 +111,7 @@ async def test_the_search_is_repeated_each_30_seconds(
 
 
 @pytest.mark.parametrize(("version", "word"), [("v1.17.0", "1.17.1"), ("v0.0.0", "1.17.1")])
-async def test_a_version_below_the_floor_is_refused(tmp_path: Path, version: str, word: str) -> None:
+async def test_a_version_below_the_minimum_is_refused(tmp_path: Path, version: str, word: str) -> None:
     """It is not started; the state names both versions."""
     program = install_standin(tmp_path / "bin", version=version)
     with fail_after(20):
@@ -433,7 +433,7 @@ async def test_standard_library_only() -> None:
 
 
 @pytest.mark.mediamtx
-async def test_an_on_demand_path_holds_a_reader_until_somebody_publishes(tmp_path: Path) -> None:
+async def test_an_on_demand_path_holds_a_reader_until_a_publisher_comes(tmp_path: Path) -> None:
     """With a command that ends at once MediaMTX holds the reader all the same, and no process is left of it."""
     wanted = {"camera0": path_conf(FakeSource("camera0"))}
     with fail_after(40):

@@ -213,7 +213,7 @@ async def test_a_full_disk_is_a_reason_like_any_other(monkeypatch: pytest.Monkey
             assert "cannot be started" in publishers.states["camera0"].detail
 
 
-async def test_nothing_runs_until_somebody_is_let_in_and_nobody_asks_mediamtx(tmp_path: Path) -> None:
+async def test_without_a_reader_no_ffmpeg_runs_and_mediamtx_is_not_asked(tmp_path: Path) -> None:
     """A camera on demand that nobody watches costs no process and no question."""
     spawn, asked = Spawner(), list[bool]()
 
@@ -248,7 +248,7 @@ async def test_who_waits_for_a_camera_that_is_plugged_in_meanwhile_gets_it(tmp_p
             await eventually(lambda: bool(spawn.started))
 
 
-async def test_while_mediamtx_is_away_a_camera_waits_and_starts_when_told(tmp_path: Path) -> None:
+async def test_while_mediamtx_is_not_ready_a_camera_waits(tmp_path: Path) -> None:
     """No ffmpeg is started against a server that is not there."""
     spawn = Spawner()
     address: str | None = None
@@ -276,7 +276,7 @@ async def test_a_nudge_ends_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             await eventually(lambda: len(spawn.started) == 2)
 
 
-async def test_a_changed_or_gone_camera_ends_its_ffmpeg_and_no_other(tmp_path: Path) -> None:
+async def test_a_changed_or_removed_camera_ends_its_ffmpeg_and_no_other(tmp_path: Path) -> None:
     """A new size means a new start, a new name for people does not; the other camera's process stays the same."""
     spawn = Spawner()
     script = write_script(tmp_path, "exec sleep 60")
@@ -309,7 +309,7 @@ async def test_sources_may_be_set_before_it_runs(tmp_path: Path) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def test_the_way_is_made_before_the_camera_is_opened(tmp_path: Path) -> None:
+async def test_a_device_is_released_before_a_publisher_opens_it(tmp_path: Path) -> None:
     """Whoever else holds the camera lets go before ffmpeg starts, and sees that it is about to."""
     spawn, seen = Spawner(), list[tuple[str, bool, int]]()
 

@@ -139,7 +139,7 @@ async def receive_or_nothing(stream: trio.SocketStream) -> bytes | bytearray:
         return b""
 
 
-async def test_who_came_first_and_is_somebody_else_gets_nothing() -> None:
+async def test_another_process_that_connects_first_is_refused() -> None:
     """Another process of the very same user: closed without a byte, and the child is served all the same."""
     with fail_after(30):
         async with relayed() as up:

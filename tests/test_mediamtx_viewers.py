@@ -98,7 +98,7 @@ async def test_a_slow_kick_does_not_hold_up_the_next(autojump_clock: trio.testin
     assert client.sessions == []
 
 
-async def test_a_kick_of_somebody_who_left_is_no_error(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_kick_of_a_session_that_has_ended_is_no_error(autojump_clock: trio.testing.MockClock) -> None:
     """A session that is not there counts as none put out, over any protocol."""
     viewers = Viewers(FakeServer(FakeClient()))
     with fail_after(5):
@@ -128,7 +128,7 @@ async def test_a_session_that_is_being_ended_is_not_kicked_again(autojump_clock:
     assert client.kicks == [("rtsp", "s1")]
 
 
-async def test_without_mediamtx_there_is_nobody(autojump_clock: trio.testing.MockClock) -> None:
+async def test_without_mediamtx_there_are_no_viewers(autojump_clock: trio.testing.MockClock) -> None:
     """Its sessions ended with it: an empty list, nothing to kick, no error."""
     viewers = Viewers(FakeServer(None))
     with fail_after(5):

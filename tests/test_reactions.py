@@ -64,7 +64,7 @@ def stay(_cause: str, _by: str) -> None:
     """A way out that nobody takes in these tests."""
 
 
-async def test_whoever_is_listed_without_a_right_is_kicked() -> None:
+async def test_a_listed_session_without_an_admission_is_kicked() -> None:
     """Known sessions stay, also those known by their connection; all others go."""
     admissions, server = (
         Admissions(),
@@ -83,7 +83,7 @@ async def test_an_id_of_another_protocol_is_no_right() -> None:
     assert await revocations.sweep(admissions, server.viewers) == 1
 
 
-async def test_whoever_has_not_asked_yet_is_not_kicked(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_session_that_has_not_asked_yet_is_not_kicked(autojump_clock: trio.testing.MockClock) -> None:
     """MediaMTX lists who has connected before it asks whether they may: a sweep meanwhile ends nobody who may, however
     slow their line is; who stays idle for longer than MediaMTX waits is out, and who watches unasked at once."""
     admissions, idle = Admissions(), dict[tuple[str, str], float]()
@@ -99,7 +99,7 @@ async def test_whoever_has_not_asked_yet_is_not_kicked(autojump_clock: trio.test
     assert server.kicked == ["sly", "never"]
 
 
-async def test_whoever_is_let_in_during_a_sweep_is_not_kicked(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_session_that_is_admitted_during_a_sweep_is_not_kicked(autojump_clock: trio.testing.MockClock) -> None:
     """A WebRTC session is listed as one that reads while MediaMTX's question is on its way."""
     admissions, server = Admissions(), Server([session("new", "webrtc"), session("stranger", "webrtc")])
     async with trio.open_nursery() as nursery:
@@ -139,7 +139,7 @@ async def test_sweeps_follow_a_revocation_at_their_times(autojump_clock: trio.te
     assert [round(look - began, 2) for look in server.looks] == [0.3, *range(1, 13)]
 
 
-async def test_without_revocations_the_lists_are_looked_at_now_and_then(autojump_clock: trio.testing.MockClock) -> None:
+async def test_without_revocations_the_lists_are_read_each_30_seconds(autojump_clock: trio.testing.MockClock) -> None:
     """Every half minute: what was admitted while nobody watched does not stay for ever."""
     admissions, server, feed = Admissions(), Server([session("stranger")]), Feed[Ended]()
     with feed.subscribe() as reader:
@@ -295,7 +295,7 @@ async def test_a_reset_is_on_disk_before_it_is_in_force(autojump_clock: trio.tes
     assert disk.replaced == [pytest.approx(5000.0, abs=1)]
 
 
-async def test_whoever_hangs_up_in_the_middle_of_a_reset_has_reset_it(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_reset_is_completed_when_its_caller_hangs_up(autojump_clock: trio.testing.MockClock) -> None:
     """Disk and memory never differ; and a mark of before is not written behind it."""
     disk = Disk(seconds=2.0)
     clock = Box(5000.0 - trio.current_time()).clock(9000.0)

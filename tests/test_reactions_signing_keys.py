@@ -190,7 +190,7 @@ async def test_0_days_is_never(tmp_path: Path, mock_clock: trio.testing.MockCloc
         assert bench.states() == {"key-1": "current", "key-2": "current"}
 
 
-async def test_the_task_looks_each_minute(tmp_path: Path) -> None:
+async def test_the_task_checks_each_minute(tmp_path: Path) -> None:
     """What is due is done without anybody asking."""
     async with opened(tmp_path / "trust.db") as bench:
         bench.time.pass_(DAYS * DAY)

@@ -39,7 +39,7 @@ def stay(_cause: str, _by: str) -> None:
     """Nobody is put out here."""
 
 
-async def test_nobody_is_asked_while_nobody_watches(autojump_clock: trio.testing.MockClock) -> None:
+async def test_mediamtx_is_not_asked_while_there_is_no_viewer(autojump_clock: trio.testing.MockClock) -> None:
     """edged's own publishers are no viewers; the first who comes is looked up soon, and then now and then."""
     admissions, lists = Admissions(), Lists()
     async with trio.open_nursery() as nursery:
@@ -56,7 +56,7 @@ async def test_nobody_is_asked_while_nobody_watches(autojump_clock: trio.testing
         nursery.cancel_scope.cancel()
 
 
-async def test_a_mediamtx_that_does_not_answer_ends_nobody(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_mediamtx_that_does_not_answer_ends_no_session(autojump_clock: trio.testing.MockClock) -> None:
     """It is asked again."""
     admissions, lists = Admissions(), Lists()
     lists.fails = True
@@ -71,7 +71,7 @@ async def test_a_mediamtx_that_does_not_answer_ends_nobody(autojump_clock: trio.
 
 
 @pytest.mark.parametrize("held", [0.0, 0.05])
-async def test_looks_that_hold_the_loop_are_rare(
+async def test_comparisons_that_hold_the_loop_are_rare(
     held: float, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many come in: what a look takes is a small share of the time."""
