@@ -1,1 +1,1 @@
-"""Bytes in and out: listening sockets, HTTP and WebSocket on one connection, and the hook that MediaMTX asks."""
+"""Listening sockets, HTTP and WebSocket on one connection, and the authentication hook that MediaMTX calls."""

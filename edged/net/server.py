@@ -47,10 +47,10 @@ _SHED: Final = 16
 _RETURN_MEMORY_AT: Final = 32
 _RETURN_MEMORY_SECONDS: Final = 10.0
 #: Refused connections that are told why at a time; others are closed after one try to tell them.
-_MOST_GOODBYES: Final = 64
+_MOST_REFUSALS: Final = 64
 _PAUSE_SECONDS: Final = 0.1
 DRAIN_SECONDS: Final = 2.0
-_GOODBYE_SECONDS: Final = 1.0
+_CLOSE_SECONDS: Final = 1.0
 #: How often the log says of one listener that peers are refused, seconds.
 _LOG_SECONDS: Final = 60.0
 
@@ -109,7 +109,7 @@ class Server:
         self._connections: set[Connection] = set()
         self._refusals = Repeats(_log_refused)
         self._exhausted = Repeats(_log_exhausted)
-        self._goodbyes = 0
+        self._open_refusals = 0
         self._is_stopping = False
         self._accepting = trio.CancelScope()
         self._everything = trio.CancelScope(shield=True)
@@ -143,7 +143,7 @@ class Server:
         await self._wait_until(lambda: not any(each.is_busy for each in self._connections), DRAIN_SECONDS)
         for connection in tuple(self._connections):
             connection.stop(code)
-        await self._wait_until(lambda: not self._connections, _GOODBYE_SECONDS)
+        await self._wait_until(lambda: not self._connections, _CLOSE_SECONDS)
         self._everything.cancel()
 
     async def _wait_until(self, is_so: Callable[[], bool], seconds: float) -> None:
@@ -234,8 +234,8 @@ class Server:
     def _refuse(self, stream: Stream, nursery: trio.Nursery, status: int, detail: str) -> None:
         later = () if status == 403 else ((b"Retry-After", b"10"),)
         reply = fault_bytes(status, detail, *later)
-        if self._goodbyes < _MOST_GOODBYES:
-            self._goodbyes += 1
+        if self._open_refusals < _MOST_REFUSALS:
+            self._open_refusals += 1
             nursery.start_soon(self._send_refusal, stream, reply)
         else:
             with suppress(trio.BrokenResourceError):
@@ -244,10 +244,10 @@ class Server:
 
     async def _send_refusal(self, stream: Stream, reply: bytes) -> None:
         try:
-            with trio.move_on_after(_GOODBYE_SECONDS), suppress(trio.BrokenResourceError):
+            with trio.move_on_after(_CLOSE_SECONDS), suppress(trio.BrokenResourceError):
                 await stream.linger(reply, most=65536)
         finally:
-            self._goodbyes -= 1
+            self._open_refusals -= 1
             stream.close()
 
     async def _watch(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType, NoneType
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
@@ -26,9 +25,8 @@ from edged.wire import jsonrpc
 _log = structlog.get_logger("rpc")
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """How one family of clients wants to be talked to.
+class Dialect(msgspec.Struct, frozen=True):
+    """What one family of clients expects on the wire.
 
     `column` is its column of `FAULTS`; `null_result`: errors carry `result: null` (contract C-4);
     `soft_authenticate`: a failed authenticate is a result (C-2); `pushed`: notifications come unasked (C-22);
@@ -128,8 +126,7 @@ def situation(problem: EdgedError) -> str:
     return problem.slug if problem.slug in FAULTS else "internal"
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(msgspec.Struct, frozen=True):
     """An error to be answered: a row of `FAULTS`, and the `data` beside its code."""
 
     row: str
@@ -221,11 +218,10 @@ def failed_authentication(error: str) -> bytes:
 # --- results ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class View:
+class View(msgspec.Struct, frozen=True):
     """How cameras are named to one client: `names_nodes` in `device`, `shows_nodes` at all (contract C-7).
 
-    There are three of them, compared by identity.
+    There are three of them.
     """
 
     names_nodes: bool

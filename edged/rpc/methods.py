@@ -6,8 +6,9 @@ Adding a method is adding an operation: every operation of the catalogue is a me
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+
+import msgspec
 
 from edged.credentials.roles import OPEN
 from edged.operations.catalogue import CREDENTIAL_MEMBERS, Catalogue, Operation
@@ -24,8 +25,7 @@ NOTIFICATIONS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
+class Method(msgspec.Struct, frozen=True):
     """An operation under the name that a client used.
 
     `credentials` are the params by which a stateless client may present itself with this very call: those

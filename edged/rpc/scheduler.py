@@ -12,7 +12,7 @@ Place: TypeAlias = Literal["now", "later", "refused"]
 
 
 class Scheduler:
-    """Messages start in the order of their arrival, with one exception to running side by side: barriers.
+    """Messages start in the order of their arrival and run side by side, except for barriers.
 
     A barrier (`authenticate`, or a batch that holds one) starts when everything before it has ended, and nothing behind
     it starts before it has ended. What must wait for that is held. `in_flight` counts the messages that run in a task

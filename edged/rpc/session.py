@@ -30,7 +30,7 @@ from edged.rpc import dialects
 from edged.rpc.credentials import header_credentials, presented, read_authenticate
 from edged.rpc.dialects import View
 from edged.rpc.failures import failed_login, hide_paths, no_such_method, too_many_calls
-from edged.rpc.login import Action, Login
+from edged.rpc.login import Login
 from edged.rpc.methods import Method
 from edged.rpc.scheduler import Scheduler
 from edged.rpc.shared import Shared
@@ -358,16 +358,16 @@ class RpcSession:
             action = self._login.expire(tells=self._dialect.tells_expiry, at_once=bool(session.topics))
         else:
             action = self._login.end(cause, task=trio.lowlevel.current_task() if by == session.id else None)
-        if action is Action.TELL_EXPIRY:
+        if action == "tell_expiry":
             self._send_expiry()
-        elif action is Action.CLOSE:
+        elif action == "close":
             self._outbox.close(CLOSE_REVOKED, _CLOSE_REASONS[cause])
 
     def _follow_answer(self) -> None:
         """Do what is due behind the answer that was just sent."""
         login = self._login
         for action in login.answered(trio.lowlevel.current_task, is_last=not self._scheduler.in_flight):
-            if action is Action.TELL_EXPIRY:
+            if action == "tell_expiry":
                 self._send_expiry()
             elif login.leaving is not None:
                 self._outbox.close(CLOSE_REVOKED, _CLOSE_REASONS[login.leaving])
