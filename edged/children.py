@@ -105,7 +105,7 @@ class Child:
         self.send_signal(first)
         with trio.move_on_after(grace):
             return await self.wait()
-        _log.warning("killed", child=self.name, pid=self.pid, why=f"still there {grace:g} s after {first.name}")
+        _log.warning("child_killed", child=self.name, pid=self.pid, why=f"still there {grace:g} s after {first.name}")
         self.kill()
         return await self.wait()
 
@@ -123,7 +123,7 @@ class Child:
                 if stream is not None:
                     await stream.aclose()
         if patience.cancelled_caught:
-            _log.error("left_behind", child=self.name, pid=self.pid, why="it hangs in the kernel")
+            _log.error("child_not_ended", child=self.name, pid=self.pid, why="it hangs in the kernel")
 
     def _has_ended(self) -> bool:
         """Without reaping it."""

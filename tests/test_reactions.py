@@ -364,6 +364,8 @@ async def test_the_log_says_what_has_become_of_the_clock(
                 box.synchronized, box.offset = synchronized, box.offset + offset
                 await trio.sleep(5)
             nursery.cancel_scope.cancel()
-    states = [(line["synchronized"], line["trusted"], line["log_level"]) for line in told if line["event"] == "state"]
+    states = [
+        (line["synchronized"], line["trusted"], line["log_level"]) for line in told if line["event"] == "clock_state"
+    ]
     assert states == [(False, False, "info"), (True, True, "info"), (True, False, "warning")]
     assert "edged clock reset" in told[-1]["remedy"]

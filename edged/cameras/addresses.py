@@ -153,7 +153,7 @@ async def follow(registry: Described, addresses: Addresses) -> None:
             else:
                 sentence = ""
             if sentence and told.get(number) != sentence:
-                _log.warning("address", camera=f"camera{number}", problem=sentence)
+                _log.warning("address_problem", camera=f"camera{number}", problem=sentence)
             told[number] = sentence
             if address != one.address:
                 try:

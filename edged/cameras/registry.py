@@ -227,7 +227,7 @@ class Registry:
         self._list_anew()
         write = log.debug if is_logged else log.warning if camera.status is Status.ERROR else log.info
         write(
-            "camera",
+            "camera_state",
             camera=camera.name,
             label=camera.label,
             status=camera.status.value,
@@ -248,7 +248,7 @@ class Registry:
         camera = self._cameras.pop(number, None)
         if camera is not None:
             self._list_anew()
-            log.info("camera", camera=camera.name, label=camera.label, status="REMOVED")
+            log.info("camera_state", camera=camera.name, label=camera.label, status="REMOVED")
             self.changes.publish(CameraChanged(unplugged(camera), camera))
 
     def _list_anew(self) -> None:

@@ -189,7 +189,9 @@ class Frames:
             failures = 1 if live.number > numbers_before else failures + 1
             if live.cause:
                 self._restarted()
-                _log.debug("ended", camera=live.source.name, why=live.cause.sentence, exact=live.cause.exact)
+                _log.debug(
+                    "picture_source_ended", camera=live.source.name, why=live.cause.sentence, exact=live.cause.exact
+                )
                 if failures >= TRIES and not live.number:
                     self._note_failure(live, live.cause)
                     return

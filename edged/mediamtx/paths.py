@@ -133,9 +133,9 @@ class Paths:
                 else:
                     await client.replace_path(step.name, step.conf)
                     self._told[step.name] = owners.get(step.name, "")
-                _log.info(step.do, path=step.name)
+                _log.info(f"path_{step.do}d", path=step.name)
         except DependencyFailed as error:
-            _log.warning("not_converged", why=str(error))
+            _log.warning("paths_not_set", why=str(error))
             return False
         self._told = dict(owners)
         return wanted is self._wanted

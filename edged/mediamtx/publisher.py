@@ -198,7 +198,7 @@ class Publishers:
             camera.needs_analysis = True
             return
         pause = pause_after(camera.failures)
-        _log.debug("failed", camera=name, why=cause.sentence, exact=cause.exact, again_in=pause)
+        _log.debug("publisher_failed", camera=name, why=cause.sentence, exact=cause.exact, again_in=pause)
         camera.cause = cause
         camera.state = replace(camera.state, restarts=camera.state.restarts + 1)
         self._restarted()
@@ -265,7 +265,7 @@ class Publishers:
             self._intruded()
             if uid not in told:
                 told.add(uid)
-                _log.warning("intruder", camera=name, uid=uid, why="only this camera's ffmpeg may connect there")
+                _log.warning("connection_refused", camera=name, uid=uid, why="it is not this camera's ffmpeg")
 
         return open_relay(address, Authorizer(USER, secret), intruded=intrude, unreachable=self._unreachable)
 
@@ -326,4 +326,4 @@ class Publishers:
         before = camera.state.status
         camera.state = PublisherState(status, detail, pid, camera.state.restarts)
         if before != status:
-            _log.debug("publisher", camera=camera.source.name, status=status, pid=pid)
+            _log.debug("publisher_state", camera=camera.source.name, status=status, pid=pid)

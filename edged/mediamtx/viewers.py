@@ -103,7 +103,7 @@ class Viewers:
                     await trio.sleep(pause)
                 continue
             ms = round(1000 * (trio.current_time() - began), 1)
-            _log.info("kicked" if found else "not_there", protocol=protocol, session=session, ms=ms)
+            _log.info("session_kicked" if found else "session_not_found", protocol=protocol, session=session, ms=ms)
             return found
         return False
 

@@ -72,7 +72,7 @@ async def watch_clock(clock: Clock, corrected: Callable[[], None], looked: Calla
             remedy = _MEND if state[2] else _SET if state[3] else None
             say = _log.info if remedy is None else _log.warning
             days = {"behind_days": round(lag / 86400)} if state[3] else {}
-            say("state", synchronized=state[0], trusted=state[1], remedy=remedy, **days)
+            say("clock_state", synchronized=state[0], trusted=state[1], remedy=remedy, **days)
         await trio.sleep(LOOK_SECONDS)
 
 

@@ -77,7 +77,7 @@ async def sweep(admissions: Admissions, viewers: Viewers, idle: dict[Name, float
         found = _find_strangers(await viewers.list(), admissions)
         strangers = [session for name, session in found.items() if name in suspects]
         if strangers:
-            _log.info("sweep", kicked=len(strangers))
+            _log.info("sessions_swept", kicked=len(strangers))
             await viewers.kick_all(strangers)
     except EdgedError as problem:
         _log.debug("sweep_failed", problem=str(problem))
