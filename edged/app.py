@@ -104,7 +104,7 @@ async def run(
         services = build_services(config, secrets, access, cameras, media, recordings, disks, metrics)
         limits = config.limits
         rpc = RpcEndpoint(
-            catalogue, services, gate=access.gate, limiter=access.limiter, counts=metrics, cameras=cameras,
+            catalogue, services, gate=access.gate, counts=metrics, cameras=cameras,
             sessions=services.sessions, calls_in_flight=limits.calls_in_flight, longest_batch=limits.batch,
         )  # fmt: skip
         ready = trio.Event()

@@ -105,7 +105,7 @@ _LONG = 1_000_000
 async def live(path: Path, secrets: list[str], first: str) -> None:
     """Open the database as a daemon does and say what a real gate says of these credentials; then make some and deny
     them, saying each reply."""
-    from edged.credentials.callers import parse_credential
+    from edged.credentials.callers import Peer, parse_credential
     from edged.errors import Refused
     from edged.store.database import Database
     from edged.store.migrations import TRUST
@@ -116,7 +116,7 @@ async def live(path: Path, secrets: list[str], first: str) -> None:
         refused: dict[str, str] = {}
         for secret in secrets:
             try:
-                life.gate.authenticate(parse_credential(secret), "ws")
+                life.gate.authenticate(parse_credential(secret), Peer("unix", uid=0), "ws")
             except Refused as problem:
                 refused[secret] = str(problem.reason)
         check = [

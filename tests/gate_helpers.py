@@ -7,9 +7,13 @@ from typing import Any
 from edged.access.admissions import Admissions
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger
+from edged.access.limiter import Limiter
 from edged.clock import Clock
 from edged.credentials import tokens
-from edged.credentials.callers import Caller
+from edged.credentials.callers import Caller, Peer
+
+#: A program on this very machine, which is never slowed down.
+LOCAL = Peer("main", "127.0.0.1")
 
 
 class NoIssuers:
@@ -30,7 +34,8 @@ def make_gate(ledger: Ledger, admissions: Admissions, clock: Clock, counts: Any,
     trusted: dict[str, Any] = {
         "shared_secrets": (), "find_key": find_nothing, "issuers": NoIssuers(), "own": "edged",
     }  # fmt: skip
-    return Gate(ledger, admissions, clock, counts, **trusted | options)
+    limiter = options.pop("limiter", None) or Limiter(clock.monotonic)
+    return Gate(ledger, admissions, limiter, clock, counts, **trusted | options)
 
 
 def verify(text: str, secrets: Any, **options: Any) -> Caller:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
-from gate_helpers import make_gate
+from gate_helpers import LOCAL, make_gate
 from trust_helpers import SECRET, Counted
 
 from edged.access.admissions import Admissions
@@ -59,7 +59,7 @@ class Life:
     def lets_in(self, credential: str) -> bool:
         shown = Token(credential) if credential.count(".") == 2 else ApiKey(credential)
         try:
-            self.gate.authenticate(shown, "ws")
+            self.gate.authenticate(shown, LOCAL, "ws")
         except Refused:
             return False
         return True

@@ -15,7 +15,6 @@ from services_helpers import make_services
 
 from edged.access.admissions import Admissions
 from edged.access.ledger import Ledger
-from edged.access.limiter import Limiter
 from edged.cameras.model import Camera, Status
 from edged.clock import Clock
 from edged.credentials.api_keys import KeyRecord, mint
@@ -259,7 +258,7 @@ class Box:
         rows = tuple(row(item, "box") for item in self.registry.known)
         self.services = make_services(
             RpcServices, clock=self.clock, counts=self.counts, gate=self.gate, ledger=self.ledger,
-            sessions=self.sessions, limiter=Limiter(monotonic), cameras=self.registry,
+            sessions=self.sessions, limiter=self.gate.limiter, cameras=self.registry,
             barriers=self.barriers, rows=Rows(rows, len(rows), len(rows)),
         )  # fmt: skip
         self.catalogue = Catalogue(function.__operation__ for function in OPERATIONS)  # type: ignore[attr-defined]
@@ -267,7 +266,7 @@ class Box:
 
     def make_endpoint(self, calls_in_flight: int = 32, longest_batch: int = LONGEST_BATCH) -> RpcEndpoint:
         return RpcEndpoint(
-            self.catalogue, self.services, gate=self.gate, limiter=self.services.limiter,
+            self.catalogue, self.services, gate=self.gate,
             counts=self.counts, cameras=self.registry, sessions=self.sessions, calls_in_flight=calls_in_flight,
             longest_batch=longest_batch,
         )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from gate_helpers import make_gate
 from trust_helpers import SECRET, TrustStack, running_trust
 
+from edged.access.gate import Gate
 from edged.access.limiter import Limiter
 from edged.accounts.first_admin import FirstAdmin
 from edged.accounts.logins import Logins
@@ -68,6 +69,8 @@ SMALL: dict[str, Callable[[], object]] = {
 
 def make_services(kind: type[SomeServices] = Services, **parts: Any) -> SomeServices:  # type: ignore[assignment]
     """Services of these parts, by the names of their fields; what is not given is made (SMALL), or Absent."""
+    if isinstance(gate := parts.get("gate"), Gate):
+        parts.setdefault("limiter", gate.limiter)
     for field in dataclasses.fields(kind):
         if field.name not in parts and field.default is dataclasses.MISSING:
             parts[field.name] = SMALL[field.name]() if field.name in SMALL else Absent(field.name)
@@ -89,7 +92,7 @@ async def running_services(folder: Path, **parts: Any) -> AsyncIterator[tuple[Tr
             shared_secrets=[SECRET],
             find_key=keyring.find,
         )
-        passwords, limiter = Passwords(cost=CHEAP), Limiter()
+        passwords, limiter = Passwords(cost=CHEAP), trust.gate.limiter
         made: dict[str, Any] = {
             "clock": trust.clock,
             "gate": trust.gate,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from gate_helpers import LOCAL
 from trust_helpers import TrustStack, busy_writer, rows, running_trust, until
 
 import edged
@@ -31,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 async def an_asker(trust: TrustStack, *further: Callable[[], None]) -> tuple[str, Asker]:
     """An administrator's key, by its id, and its authority over keys."""
     record, secret = await trust.api_keys.create(EDGED, name="admin", role="admin")
-    caller = trust.gate.authenticate(ApiKey(secret), "http")
+    caller = trust.gate.authenticate(ApiKey(secret), LOCAL, "http")
     return record.key_id, Asker(trust.gate, caller, "keys:admin", "http", further)
 
 
@@ -187,7 +188,7 @@ async def test_a_key_that_ends_its_own_secret_is_told_the_new_one(path: Path) ->
     """What the grant itself does to the asker is no reason to withhold the answer."""
     async with running_trust(path) as trust:
         record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
-        caller = trust.gate.authenticate(ApiKey(secret), "http")
+        caller = trust.gate.authenticate(ApiKey(secret), LOCAL, "http")
         asker = Asker(trust.gate, caller, "self", "http", ())
         _, new = await trust.api_keys.rotate(asker, record.key_id, 0)
         assert (trust.lets_in(secret), trust.lets_in(new)) == (False, True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 import trio
-from gate_helpers import make_gate
+from gate_helpers import LOCAL, make_gate
 from identity_helpers import named
 from trust_helpers import SECRET, Counted
 
@@ -48,7 +48,7 @@ class Box:
 
     def refusal(self, credential: Credential) -> str:
         with pytest.raises(Refused) as caught:
-            self.gate.authenticate(credential, "http")
+            self.gate.authenticate(credential, LOCAL, "http")
         assert self.counted.failed[-1][0] == caught.value.reason
         assert self.counted.failed[-1][2] == "http"
         return caught.value.reason
@@ -79,9 +79,9 @@ async def test_every_refusal_has_its_reason_and_is_counted_once(box: Box) -> Non
 async def test_a_good_credential_is_counted_with_its_role(box: Box) -> None:
     """Keys are tallied by their id; tokens and local users are not."""
     record, key = box.key(role="user")
-    assert box.gate.authenticate(key, "ws").credential_id == record.key_id
-    assert box.gate.authenticate(box.token(), "rtsp").subject == "ann"
-    assert box.gate.authenticate(LocalUser(1000), "uds").role == "admin"
+    assert box.gate.authenticate(key, LOCAL, "ws").credential_id == record.key_id
+    assert box.gate.authenticate(box.token(), LOCAL, "rtsp").subject == "ann"
+    assert box.gate.authenticate(LocalUser(1000), LOCAL, "uds").role == "admin"
     assert box.counted.used == [
         ("api_key", "ws", "operator"),
         ("jwt_local", "rtsp", "viewer"),
@@ -95,7 +95,7 @@ async def test_a_refusal_tells_no_secret(box: Box) -> None:
     """Neither the sentence nor the fields hold what was presented."""
     secret = "camera_service_sk_" + "5" * 64
     with pytest.raises(Refused) as caught:
-        box.gate.authenticate(ApiKey(secret), "ws")
+        box.gate.authenticate(ApiKey(secret), LOCAL, "ws")
     assert secret not in repr((str(caught.value), caught.value.fields, caught.value.hint))
     assert secret not in repr(ApiKey(secret))
 
@@ -103,28 +103,28 @@ async def test_a_refusal_tells_no_secret(box: Box) -> None:
 async def test_a_token_is_judged_anew_every_time_though_verified_once(box: Box) -> None:
     """Its end and its revocation are seen although its signature is remembered."""
     token = box.token(100)
-    caller = box.gate.authenticate(token, "ws")
-    assert box.gate.authenticate(token, "ws") is caller
+    caller = box.gate.authenticate(token, LOCAL, "ws")
+    assert box.gate.authenticate(token, LOCAL, "ws") is caller
     box.now += 100
     assert box.refusal(token) == Reason.EXPIRED
     other = box.token(1000)
-    box.ledger.deny([named(f"jti:{box.gate.authenticate(other, 'ws').claims['jti']}")])
+    box.ledger.deny([named(f"jti:{box.gate.authenticate(other, LOCAL, 'ws').claims['jti']}")])
     assert box.refusal(other) == Reason.REVOKED
 
 
 async def test_only_so_many_tokens_are_remembered(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded; a forgotten token is verified again."""
-    monkeypatch.setattr("edged.access.gate._REMEMBERED_TOKENS", 3)
+    monkeypatch.setattr("edged.access.finders._REMEMBERED", 3)
     tokens = [box.token() for _ in range(5)]
     for token in [*tokens, tokens[0]]:
-        box.gate.authenticate(token, "ws")
-    assert len(box.gate._verified) == 3
+        box.gate.authenticate(token, LOCAL, "ws")
+    assert len(box.gate._tokens._verified) == 3
 
 
 async def test_authorize_asks_for_standing_first(box: Box) -> None:
     """Revoked comes before expired, expired before cameras, cameras before capabilities (contract 7.6)."""
     record, key = box.key(expires_at=box.now + 10, camera_access=("camera0",))
-    caller = box.gate.authenticate(key, "ws")
+    caller = box.gate.authenticate(key, LOCAL, "ws")
     mine, foreign = Resource.of_camera("camera0", "/dev/video0"), Resource.of_camera("camera1")
 
     def reason(capability: str, resource: Resource) -> str:
@@ -155,7 +155,7 @@ async def test_nobody_is_asked_for_a_credential(box: Box) -> None:
 async def test_judging_counts_nothing(box: Box) -> None:
     """For rows of a list: the same answer, silently."""
     record, key = box.key()
-    caller = box.gate.authenticate(key, "ws")
+    caller = box.gate.authenticate(key, LOCAL, "ws")
     assert box.gate.judge(caller, "camera:read").allowed
     assert box.gate.judge(caller, "keys:admin") == (False, Reason.MISSING_SCOPE)
     assert box.gate.judge(None, "keys:admin") == (False, Reason.MISSING)
@@ -169,9 +169,11 @@ async def test_an_admission_ends_with_its_credential(box: Box) -> None:
     _, endless = box.key()
     _, ending = box.key(expires_at=box.now + 50)
     way_out = lambda cause, by: None  # noqa: E731
-    assert box.gate.admit(box.gate.authenticate(endless, "ws"), "ws", way_out).deadline is None
+    assert box.gate.admit(box.gate.authenticate(endless, LOCAL, "ws"), "ws", way_out).deadline is None
     before = trio.current_time()
-    admission = box.gate.admit(box.gate.authenticate(ending, "rtsp"), "rtsp", way_out, path="camera0", session="s")
+    admission = box.gate.admit(
+        box.gate.authenticate(ending, LOCAL, "rtsp"), "rtsp", way_out, path="camera0", session="s"
+    )
     assert admission.deadline is not None
     assert before + 50 <= admission.deadline <= trio.current_time() + 50
     assert (admission.path, admission.session) == ("camera0", "s")
@@ -181,7 +183,7 @@ async def test_an_admission_ends_with_its_credential(box: Box) -> None:
 async def test_an_admission_by_a_replaced_secret_ends_with_its_grace(box: Box) -> None:
     """Also for someone who was looked at before the rotation and stays only now."""
     record, key = box.key()
-    caller = box.gate.authenticate(key, "ws")
+    caller = box.gate.authenticate(key, LOCAL, "ws")
     box.ledger.put_key(
         replace(record, digest=b"n" * 32, previous_digest=record.digest, previous_valid_until=box.now + 20)
     )
@@ -194,7 +196,7 @@ async def test_an_admission_by_a_replaced_secret_ends_with_its_grace(box: Box) -
 async def test_nobody_is_admitted_whose_credential_has_ended_meanwhile(box: Box, why: Reason) -> None:
     """A door that waited between looking and admitting: the revocation has come and gone, so the gate says no."""
     record, key = box.key(expires_at=box.now + 10)
-    caller = box.gate.authenticate(key, "ws")
+    caller = box.gate.authenticate(key, LOCAL, "ws")
     if why is Reason.REVOKED:
         box.ledger.deny([named(f"key:{record.key_id}")])
     else:
@@ -224,7 +226,7 @@ async def test_a_gate_without_shared_secrets_takes_no_token(box: Box) -> None:
     """None by default: then HS256 tokens are refused."""
     gate = make_gate(box.ledger, box.admissions, Clock(), box.counted)
     with pytest.raises(Refused) as caught:
-        gate.authenticate(box.token(), "ws")
+        gate.authenticate(box.token(), LOCAL, "ws")
     assert caught.value.reason == Reason.BAD_SIGNATURE
     assert "no shared secret configured" in str(caught.value)
 

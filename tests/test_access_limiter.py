@@ -267,23 +267,24 @@ async def test_ten_unknown_keys_or_tokens_hold_an_address_up_but_not_a_right_one
     """The next wrong one is not even counted or logged until the wait is over; a right one is let in."""
     door = Door()
     async with open_trust(tmp_path / "trust.db") as trust:
+        trust.gate.limiter = door.limiter
         for number in range(5):
             with pytest.raises(Refused):
-                door.limiter.authenticate(trust.gate, ApiKey(f"wrong {number}"), stranger(), "ws")
+                trust.gate.authenticate(ApiKey(f"wrong {number}"), stranger(), "ws")
             with pytest.raises(Refused):
-                door.limiter.authenticate(trust.gate, Token(f"a.b.c{number}"), stranger(), "http")
+                trust.gate.authenticate(Token(f"a.b.c{number}"), stranger(), "http")
         counted = len(trust.counted.failed)
         with pytest.raises(RateLimited):
-            door.limiter.authenticate(trust.gate, ApiKey("another"), stranger(), "ws")
+            trust.gate.authenticate(ApiKey("another"), stranger(), "ws")
         assert len(trust.counted.failed) == counted == 10
         async with trio.open_nursery() as nursery:
             await nursery.start(trust.registrar.run)
             _, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
             nursery.cancel_scope.cancel()
-        assert door.limiter.authenticate(trust.gate, ApiKey(secret), stranger(), "ws").role == "viewer"
+        assert trust.gate.authenticate(ApiKey(secret), stranger(), "ws").role == "viewer"
         door.now += 1.0
         with pytest.raises(Refused):
-            door.limiter.authenticate(trust.gate, ApiKey("another"), stranger(), "ws")
+            trust.gate.authenticate(ApiKey("another"), stranger(), "ws")
 
 
 @pytest.mark.parametrize("peer", [Peer("unix", uid=1), stranger("127.0.0.1"), stranger("::1")])
@@ -291,22 +292,24 @@ async def test_keys_are_not_counted_on_this_very_machine(tmp_path: Path, peer: P
     """Its clients are ours, or a proxy's many."""
     door = Door()
     async with open_trust(tmp_path / "trust.db") as trust:
+        trust.gate.limiter = door.limiter
         for number in range(50):
             with pytest.raises(Refused):
-                door.limiter.authenticate(trust.gate, ApiKey(f"wrong {number}"), peer, "ws")
+                trust.gate.authenticate(ApiKey(f"wrong {number}"), peer, "ws")
 
 
 async def test_tickets_nothing_and_root_are_no_guesses(tmp_path: Path) -> None:
     """A page with twenty pictures shows twenty tickets after a restart; root was vouched for by the kernel."""
     door = Door()
     async with open_trust(tmp_path / "trust.db") as trust:
+        trust.gate.limiter = door.limiter
         for number in range(50):
             with pytest.raises(Refused):
-                door.limiter.authenticate(trust.gate, Ticket(f"old {number}"), stranger(), "http")
+                trust.gate.authenticate(Ticket(f"old {number}"), stranger(), "http")
             with pytest.raises(Refused):
-                door.limiter.authenticate(trust.gate, NoCredential(), stranger(), "http")
+                trust.gate.authenticate(NoCredential(), stranger(), "http")
         door.guess(10, CAFE)
-        assert door.limiter.authenticate(trust.gate, LocalUser(0), stranger(), "http").role == "admin"
+        assert trust.gate.authenticate(LocalUser(0), stranger(), "http").role == "admin"
 
 
 async def test_a_credential_that_has_ended_is_no_guess(tmp_path: Path) -> None:
@@ -314,10 +317,11 @@ async def test_a_credential_that_has_ended_is_no_guess(tmp_path: Path) -> None:
     door = Door()
 
     async with open_trust(tmp_path / "trust.db") as trust:
+        trust.gate.limiter = door.limiter
         for number in range(30):
             text = sign(issue_claims(f"user{number}", role="viewer", now=1000.0, expires_in=60), SECRET)
             with pytest.raises(Refused, match="exp is past"):
-                door.limiter.authenticate(trust.gate, Token(text), stranger(), "ws")
+                trust.gate.authenticate(Token(text), stranger(), "ws")
         assert door.wait_of(CAFE) == 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from gate_helpers import make_gate
+from gate_helpers import LOCAL, make_gate
 from hypothesis import given
 from hypothesis import strategies as st
 from identity_helpers import named
@@ -51,11 +51,11 @@ class Box:
         record = KeyRecord(key_id=key_id, name="wall", role="viewer", digest=digest, created_at=0.0)
         record = replace(record, **values)  # type: ignore[arg-type]
         self.ledger.put_key(record)
-        return record, self.gate.authenticate(ApiKey(secret), "ws")
+        return record, self.gate.authenticate(ApiKey(secret), LOCAL, "ws")
 
     def token(self, seconds: int, subject: str = "ada") -> Caller:
         claims = issue_claims(subject, role="viewer", now=self.clock.now(), expires_in=seconds)
-        return self.gate.authenticate(Token(sign(claims, SECRET)), "ws")
+        return self.gate.authenticate(Token(sign(claims, SECRET)), LOCAL, "ws")
 
     def ticket(self, caller: Caller, seconds: float = 60.0, session: str = "session_1") -> Ticket:
         return Ticket(self.gate.tickets.make(caller, "read", "camera0", seconds, session))
@@ -63,14 +63,14 @@ class Box:
     def ask(self, ticket: Ticket, resource: Resource = DOOR, capability: str = "stream:read") -> str:
         """What MediaMTX's question comes to: yes, or the reason why not."""
         try:
-            caller = self.gate.authenticate(ticket, "rtsp")
+            caller = self.gate.authenticate(ticket, LOCAL, "rtsp")
             self.gate.authorize(caller, capability, "rtsp", resource)
         except Refused as problem:
             return problem.reason
         return "yes"
 
     def enter(self, ticket: Ticket) -> None:
-        caller = self.gate.authenticate(ticket, "rtsp")
+        caller = self.gate.authenticate(ticket, LOCAL, "rtsp")
         self.gate.admit(caller, "rtsp", lambda cause, by: self.out.append((cause, by)), path="camera0", session="x")
 
     async def pass_time(self, seconds: float) -> None:
@@ -221,7 +221,7 @@ async def test_a_rotated_secret_is_let_go_of(box: Box) -> None:
         replace(record, digest=digest, previous_digest=record.digest, previous_valid_until=box.clock.now() + 60)
     )
     box.admissions.shorten(old.identities - {Identity.of_key(record.key_id)}, 60)
-    box.gate.renew_tickets(box.gate.authenticate(ApiKey(secret), "ws"), "session_1")
+    box.gate.renew_tickets(box.gate.authenticate(ApiKey(secret), LOCAL, "ws"), "session_1")
     await box.pass_time(100)
     assert box.out == []
 
@@ -297,10 +297,10 @@ async def test_what_a_ticket_opened_leaves_when_its_key_is_narrowed(tmp_path: Pa
     with fail_after(30):
         async with running_trust(tmp_path / "trust.db") as trust:
             record, secret = await trust.api_keys.create(EDGED, name="wall", role="viewer")
-            parent = trust.gate.authenticate(ApiKey(secret), "ws")
+            parent = trust.gate.authenticate(ApiKey(secret), LOCAL, "ws")
             for camera in ("camera0", "camera1"):
                 ticket = Ticket(trust.gate.tickets.make(parent, "read", camera, 60, "session_1"))
-                caller = trust.gate.authenticate(ticket, "rtsp")
+                caller = trust.gate.authenticate(ticket, LOCAL, "rtsp")
                 leave = lambda _cause, _by, camera=camera: out.append(camera)  # noqa: E731
                 trust.gate.admit(
                     caller, "rtsp", leave, path=camera, session=camera, capability="stream:read",

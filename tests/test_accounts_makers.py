@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from gate_helpers import LOCAL
 from identity_helpers import all_named, named
 from patience import times
 from trust_helpers import SECRET, TrustStack, rows, running_trust
@@ -94,7 +95,7 @@ class History:
     async def _make_key(self, maker: Made) -> None:
         asker = Asker(self.trust.gate, maker.caller, "keys:admin", "http", ())
         record, secret = await self.trust.api_keys.create(asker, name="k", role="admin")
-        self._add(Made(self.trust.gate.authenticate(ApiKey(secret), "http"), maker, key_id=record.key_id))
+        self._add(Made(self.trust.gate.authenticate(ApiKey(secret), LOCAL, "http"), maker, key_id=record.key_id))
 
     def _refresh(self, before: Made) -> None:
         kept = before.caller.claims.keys() & {"issued_by", "sub", "user_id"}
@@ -225,7 +226,7 @@ async def test_a_key_tells_who_made_it_also_after_a_restart(path: Path) -> None:
     """Whoever makes one by a key, or by a token that a key issued; root makes it as nobody."""
     async with running_trust(path) as trust:
         by_root, secret = await trust.api_keys.create(EDGED, name="root's", role="admin")
-        caller = trust.gate.authenticate(ApiKey(secret), "http")
+        caller = trust.gate.authenticate(ApiKey(secret), LOCAL, "http")
         asker = Asker(trust.gate, caller, "keys:admin", "http", ())
         by_key, _ = await trust.api_keys.create(asker, name="key's", role="viewer")
         issued = token(trust, "", jti="j", issued_by=write_issued_by(caller))

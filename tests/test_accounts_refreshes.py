@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 import trio
 import trio.testing
-from gate_helpers import make_gate
+from gate_helpers import LOCAL, make_gate
 from identity_helpers import named
 from patience import fail_after
 from trust_helpers import BrokenCommits, TrustStack, busy_writer, change_nothing, running_trust, until
@@ -67,7 +67,7 @@ class Box:
 
     def lets_in(self, text: str) -> bool:
         try:
-            self.gate.authenticate(Token(text), "ws")
+            self.gate.authenticate(Token(text), LOCAL, "ws")
         except Refused:
             return False
         return True
@@ -75,7 +75,9 @@ class Box:
     def stays(self, text: str) -> list[str]:
         """Let someone in by this token; the list tells why they were put out."""
         put_out: list[str] = []
-        self.gate.admit(self.gate.authenticate(Token(text), "ws"), "ws", lambda cause, _by: put_out.append(cause))
+        self.gate.admit(
+            self.gate.authenticate(Token(text), LOCAL, "ws"), "ws", lambda cause, _by: put_out.append(cause)
+        )
         return put_out
 
 
@@ -276,10 +278,10 @@ async def test_what_is_no_token_of_edgeds_has_no_successor(path: Path) -> None:
     """A key, a ticket and the local user are told what to do instead; a token that nobody here signed is refused."""
     async with opened(path) as box:
         _, secret = await box.trust.api_keys.create(EDGED, name="k", role="admin")
-        key = box.gate.authenticate(ApiKey(secret), "ws")
-        holder = box.gate.authenticate(Token(box.token()), "ws")
+        key = box.gate.authenticate(ApiKey(secret), LOCAL, "ws")
+        holder = box.gate.authenticate(Token(box.token()), LOCAL, "ws")
         ticket = box.gate.tickets.make(holder, "read", "camera0", 60, "session_1")
-        for caller in (key, box.gate.authenticate(Ticket(ticket), "rtsp")):
+        for caller in (key, box.gate.authenticate(Ticket(ticket), LOCAL, "rtsp")):
             with pytest.raises(InvalidState):
                 await box.refresh(caller)
         stranger = SharedSecret("x", "a secret that this services does not know at all")
@@ -560,7 +562,7 @@ async def test_a_newer_token_of_the_family_moves_its_streams_and_nothing_else(pa
         roads = ("rtsp", "rtmp", "srt", "hls", "webrtc", "http", "ws", "uds")
 
         def enter(text: str, road: Any) -> Any:
-            return box.gate.admit(box.gate.authenticate(Token(text), road), road, lambda _cause, _by: None)
+            return box.gate.admit(box.gate.authenticate(Token(text), LOCAL, road), road, lambda _cause, _by: None)
 
         box.time[0] += 30
         old = {road: enter(root, road) for road in roads}
@@ -568,7 +570,7 @@ async def test_a_newer_token_of_the_family_moves_its_streams_and_nothing_else(pa
         new = await box.refresh(root)
         longer = enter(new.text, "rtsp")
         before = {each: each.deadline for each in (*old.values(), *others, longer)}
-        box.gate.renew_streams(box.gate.authenticate(Token(root), "ws"))
+        box.gate.renew_streams(box.gate.authenticate(Token(root), LOCAL, "ws"))
         assert all(each.deadline - before[each] < 1 for each in before)
         box.gate.renew_streams(new.caller)
         moved = {each for each in before if each.deadline - before[each] > 1}
@@ -585,19 +587,19 @@ async def test_a_key_shown_again_after_its_rotation_moves_its_streams(path: Path
         record, old = await box.trust.api_keys.create(EDGED, name="k", role="viewer")
         _, other = await box.trust.api_keys.create(EDGED, name="o", role="viewer", expires_at=box.now + 900)
         streams = [
-            box.gate.admit(box.gate.authenticate(ApiKey(secret), "rtsp"), "rtsp", lambda _cause, _by: None)
+            box.gate.admit(box.gate.authenticate(ApiKey(secret), LOCAL, "rtsp"), "rtsp", lambda _cause, _by: None)
             for secret in (old, other)
         ]
         _, new = await box.trust.api_keys.rotate(EDGED, record.key_id, 100)
         assert [each.deadline is None for each in streams] == [False, False]
-        box.gate.renew_streams(box.gate.authenticate(ApiKey(new), "ws"))
+        box.gate.renew_streams(box.gate.authenticate(ApiKey(new), LOCAL, "ws"))
         assert [each.deadline is None for each in streams] == [True, False]
 
 
 async def test_the_local_user_moves_nothing(path: Path) -> None:
     """Whoever came in without a token has no family."""
     async with opened(path) as box:
-        local = [box.gate.authenticate(LocalUser(0), "uds") for _ in range(2)]
+        local = [box.gate.authenticate(LocalUser(0), LOCAL, "uds") for _ in range(2)]
         stream = box.gate.admit(local[0], "http", lambda _cause, _by: None)
         stream.deadline = 5.0
         box.gate.renew_streams(local[1])

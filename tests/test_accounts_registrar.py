@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from gate_helpers import LOCAL
 from identity_helpers import named
 from trust_helpers import SECRET, BrokenCommits, TrustStack, busy_writer, open_trust, rows, running_trust, until
 
@@ -30,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 def stays(trust: TrustStack, secret: str) -> list[tuple[str, str]]:
     """Let someone in by this key; the list tells how they were put out."""
     put_out: list[tuple[str, str]] = []
-    caller = trust.gate.authenticate(ApiKey(secret), "ws")
+    caller = trust.gate.authenticate(ApiKey(secret), LOCAL, "ws")
     trust.gate.admit(caller, "ws", lambda cause, by: put_out.append((cause, by)))
     return put_out
 
@@ -140,7 +141,7 @@ async def test_whoever_is_inside_by_the_old_secret_leaves_when_its_grace_ends(
         nursery.start_soon(trust.admissions.run)
         record, old = await trust.api_keys.create(EDGED, name="k", role="viewer")
         early = stays(trust, old)
-        caller = trust.gate.authenticate(ApiKey(old), "ws")
+        caller = trust.gate.authenticate(ApiKey(old), LOCAL, "ws")
         _, new = await trust.api_keys.rotate(EDGED, record.key_id, 100)
         late: list[str] = []
         trust.gate.admit(caller, "ws", lambda cause, by: late.append(cause))
@@ -281,7 +282,7 @@ async def test_nobody_is_admitted_once_the_call_returned(path: Path) -> None:
             while True:
                 await trio.lowlevel.checkpoint()
                 try:
-                    caller = trust.gate.authenticate(ApiKey(secret), "ws")
+                    caller = trust.gate.authenticate(ApiKey(secret), LOCAL, "ws")
                     # A door that waits between looking and admitting must not get through either.
                     await trio.lowlevel.checkpoint()
                     trust.gate.admit(caller, "ws", lambda cause, by: None)
@@ -322,7 +323,9 @@ async def test_a_session_may_end_itself_by_what_it_asks(path: Path) -> None:
     async with running_trust(path) as trust:
         record, secret = await trust.api_keys.create(EDGED, name="k", role="admin")
         with trio.CancelScope() as session:
-            trust.gate.admit(trust.gate.authenticate(ApiKey(secret), "ws"), "ws", lambda cause, by: session.cancel())
+            trust.gate.admit(
+                trust.gate.authenticate(ApiKey(secret), LOCAL, "ws"), "ws", lambda cause, by: session.cancel()
+            )
             await trust.api_keys.revoke(record.key_id)
         assert session.cancelled_caught
         await until(lambda: denied_on_disk(path) == {f"key:{record.key_id}"})
@@ -332,7 +335,7 @@ async def test_a_door_that_jams_keeps_nobody_else_inside(path: Path) -> None:
     """A way out that raises is logged; the others are put out and the revocation is saved."""
     async with running_trust(path) as trust:
         record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
-        caller = trust.gate.authenticate(ApiKey(secret), "ws")
+        caller = trust.gate.authenticate(ApiKey(secret), LOCAL, "ws")
 
         def jam(_cause: str, _by: str) -> None:
             raise RuntimeError("jammed")
@@ -437,20 +440,20 @@ async def test_a_revoked_token_is_refused_and_stays_so(path: Path) -> None:
     async with running_trust(path) as trust:
         claims = issue_claims("ann", role="viewer", now=trust.clock.now(), expires_in=3600)
         text = sign(claims, SECRET)
-        caller = trust.gate.authenticate(Token(text), "ws")
+        caller = trust.gate.authenticate(Token(text), LOCAL, "ws")
         out: list[str] = []
         trust.gate.admit(caller, "ws", lambda cause, by: out.append(cause))
         pending = trust.registrar.revoke_token(caller.identities, claims["exp"] + 60.0)  # type: ignore[operator]
         assert out == ["revoked"]
         with pytest.raises(Refused, match="revoked"):
-            trust.gate.authenticate(Token(text), "ws")
+            trust.gate.authenticate(Token(text), LOCAL, "ws")
         await pending
         assert denied_on_disk(path) == set(map(str, caller.identities))
         assert {row[0] for row in rows(path, "SELECT until FROM revocations")} == {claims["exp"] + 60.0}  # type: ignore[operator]
         assert trust.counted.revocations == ["token"]
     async with running_trust(path) as trust:
         with pytest.raises(Refused, match="revoked"):
-            trust.gate.authenticate(Token(text), "ws")
+            trust.gate.authenticate(Token(text), LOCAL, "ws")
 
 
 # --- the queue, stopping, starting --------------------------------------------

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from gate_helpers import LOCAL
 from hypothesis import given
 from hypothesis import strategies as st
 from identity_helpers import lines_of, named
@@ -48,7 +49,7 @@ def a_token(**claims: object) -> Caller:
 def reason_of(trust: TrustStack, secret: str) -> str | None:
     """Why the gate refuses this key; None if it does not."""
     try:
-        trust.gate.authenticate(ApiKey(secret), "ws")
+        trust.gate.authenticate(ApiKey(secret), LOCAL, "ws")
     except Refused as problem:
         return problem.reason
     return None
@@ -57,7 +58,7 @@ def reason_of(trust: TrustStack, secret: str) -> str | None:
 def stays(trust: TrustStack, secret: str, **given: object) -> list[tuple[str, str]]:
     """Someone who is inside by this key; filled when they are put out."""
     out: list[tuple[str, str]] = []
-    caller = trust.gate.authenticate(ApiKey(secret), "ws")
+    caller = trust.gate.authenticate(ApiKey(secret), LOCAL, "ws")
     trust.gate.admit(caller, "ws", lambda cause, by: out.append((cause, by)), **given)  # type: ignore[arg-type]
     return out
 
@@ -109,7 +110,7 @@ async def test_an_update_is_in_force_for_the_next_judgement_and_after_a_restart(
     """A caller from before the change is judged by what its key may do now; so is one after a restart."""
     async with running_trust(path) as trust:
         record, secret = await trust.api_keys.create(EDGED, name="k", role="operator")
-        caller = trust.gate.authenticate(ApiKey(secret), "ws")
+        caller = trust.gate.authenticate(ApiKey(secret), LOCAL, "ws")
         assert trust.gate.judge(caller, "camera:write", CAMERA0).allowed
         changes = {"role": "viewer", "name": "door", "camera_access": ("camera0",), "expires_at": 4e9}
         changed = await trust.api_keys.update(EDGED, record.key_id, changes, accept)
@@ -370,12 +371,12 @@ async def test_a_line_ends_who_is_inside_and_stays_drawn(path: Path) -> None:
         )
         out: dict[str, list[str]] = {early: [], late: []}
         for text in (early, late):
-            caller = trust.gate.authenticate(Token(text), "ws")
+            caller = trust.gate.authenticate(Token(text), LOCAL, "ws")
             trust.gate.admit(caller, "ws", lambda cause, _by, mine=out[text]: mine.append(cause))
         pending = trust.revocations.cut_off(ALL, NOW - 50, reason="leaked")
         assert (out[early], out[late]) == (["revoked"], [])
         with pytest.raises(Refused, match="revoked"):
-            trust.gate.authenticate(Token(early), "ws")
+            trust.gate.authenticate(Token(early), LOCAL, "ws")
         await pending
         await trust.revocations.cut_off(ALL, NOW - 90)
         await trust.revocations.cut_off(Identity.of_user("bob"), NOW)
@@ -383,8 +384,8 @@ async def test_a_line_ends_who_is_inside_and_stays_drawn(path: Path) -> None:
     async with running_trust(path, now=lambda: NOW) as trust:
         assert lines_of(trust.ledger) == {ALL: NOW - 50, Identity.of_user("bob"): NOW}
         with pytest.raises(Refused, match="revoked"):
-            trust.gate.authenticate(Token(early), "ws")
-        trust.gate.authenticate(Token(late), "ws")
+            trust.gate.authenticate(Token(early), LOCAL, "ws")
+        trust.gate.authenticate(Token(late), LOCAL, "ws")
         _, lines = await trust.revocations.list_all()
         assert [(line.scope, line.reason) for line in lines] == [(ALL, "leaked"), (Identity.of_user("bob"), "")]
 
@@ -477,7 +478,7 @@ async def test_a_key_that_is_printed_in_a_guide_is_no_key(path: Path) -> None:
         assert "known to everybody" in str(outcome)
         assert trust.ledger.keys == {}
         with pytest.raises(Refused, match="guide") as caught:
-            trust.gate.authenticate(ApiKey(sample), "ws")
+            trust.gate.authenticate(ApiKey(sample), LOCAL, "ws")
         assert caught.value.reason == "unknown_key"
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import trio
+from gate_helpers import LOCAL
 from patience import fail_after
 from trust_helpers import BrokenCommits, TrustStack, busy_writer, rows, running_trust
 
 from edged.access.authority import EDGED
-from edged.access.limiter import Limiter
 from edged.accounts.service_tokens import ServiceTokens
 from edged.credentials.callers import ApiKey, Caller, Peer, ServiceToken
 from edged.credentials.decision import Reason
@@ -33,7 +33,7 @@ class Box:
     time: list[float]
 
     def enter(self, secret: str, address: str = HERE) -> Caller:
-        return self.trust.gate.authenticate(ServiceToken(secret, address), "http", at_files=True)
+        return self.trust.gate.authenticate(ServiceToken(secret, address), LOCAL, "http", at_files=True)
 
     def refusal(self, secret: str, address: str = HERE) -> str:
         with pytest.raises(Refused) as caught:
@@ -179,7 +179,7 @@ async def test_what_nobody_made_is_unknown_and_the_guides_token_too(
             assert box.refusal(text) == "unknown_key"
         assert "the upload server guide's sample token" in capsys.readouterr().out
         with pytest.raises(Refused) as caught:
-            box.trust.gate.authenticate(ApiKey(token), "http")
+            box.trust.gate.authenticate(ApiKey(token), LOCAL, "http")
         assert caught.value.reason == "unknown_key"
 
 
@@ -188,7 +188,7 @@ async def test_it_opens_no_other_door(tmp_path: Path) -> None:
     async with opened(tmp_path) as box:
         _, secret = await box.tokens.create(EDGED, "uploads")
         with pytest.raises(Refused) as caught:
-            box.trust.gate.authenticate(ServiceToken(secret, HERE), "ws")
+            box.trust.gate.authenticate(ServiceToken(secret, HERE), LOCAL, "ws")
         assert caught.value.reason == "role_denied"
 
 
@@ -228,10 +228,10 @@ async def test_guessing_one_costs_time_and_a_good_one_gets_through(tmp_path: Pat
     async with opened(tmp_path) as box:
         _, secret = await box.tokens.create(EDGED, "uploads")
         _, elsewhere = await box.tokens.create(EDGED, "elsewhere", ["192.0.2.8"])
-        limiter, peer = Limiter(box.trust.clock.monotonic), Peer("main", HERE)
+        peer = Peer("main", HERE)
 
         def show(text: str) -> Caller:
-            return limiter.authenticate(box.trust.gate, ServiceToken(text, HERE), peer, "http", at_files=True)
+            return box.trust.gate.authenticate(ServiceToken(text, HERE), peer, "http", at_files=True)
 
         for number in range(10):
             with pytest.raises(Refused):

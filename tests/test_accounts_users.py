@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from gate_helpers import LOCAL
 from identity_helpers import named
 from trust_helpers import SECRET, BrokenCommits, TrustStack, busy_writer, open_trust, rows, running_trust, until
 
@@ -41,7 +42,7 @@ async def make(
 async def key_of(trust: TrustStack, owner: str = "ann", role: str = "operator", **values: Any) -> Caller:
     """A user's key, as the gate knows it."""
     _, secret = await trust.api_keys.create(EDGED, name="k", role=role, owner=owner, **values)
-    return trust.gate.authenticate(ApiKey(secret), "ws")
+    return trust.gate.authenticate(ApiKey(secret), LOCAL, "ws")
 
 
 def stored(path: Path, fields: str = "name, role", name: str = "ann") -> tuple[object, ...]:
@@ -562,7 +563,7 @@ async def test_a_key_that_is_given_to_somebody_who_is_disabled_rests_at_once(pat
         await make(trust, "bob")
         record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
         await trust.users.disable("off")
-        out = trust.inside(trust.gate.authenticate(ApiKey(secret), "ws"))
+        out = trust.inside(trust.gate.authenticate(ApiKey(secret), LOCAL, "ws"))
         await trust.api_keys.update(EDGED, record.key_id, {"owner": "off"}, lambda _before, _after: None)
         assert out == [("suspended", "")]
         assert not trust.lets_in(secret)
@@ -592,7 +593,7 @@ async def test_a_rotation_leaves_both_secrets_with_the_owner(path: Path) -> None
         record, old = await trust.api_keys.create(EDGED, name="k", role="admin", owner="ann")
         _, new = await trust.api_keys.rotate(EDGED, record.key_id)
         for secret in (old, new):
-            caller = trust.gate.authenticate(ApiKey(secret), "ws")
+            caller = trust.gate.authenticate(ApiKey(secret), LOCAL, "ws")
             assert caller.capabilities == {"camera:read", "stream:read", "system:read"}
         await trust.users.disable("ann")
         assert not trust.lets_in(old)
@@ -607,13 +608,13 @@ async def test_a_ticket_of_an_owned_key_ends_with_its_owner(path: Path) -> None:
         tickets = [trust.gate.tickets.make(caller, "read", "camera0", 60, "s") for caller in (key, token)]
         from edged.credentials.callers import Ticket
 
-        viewers = [trust.gate.authenticate(Ticket(text), "rtsp") for text in tickets]
+        viewers = [trust.gate.authenticate(Ticket(text), LOCAL, "rtsp") for text in tickets]
         out = [trust.inside(viewer) for viewer in viewers]
         await trust.users.disable("ann")
         assert out == [[("suspended", "")], [("suspended", "")]]
         for text in tickets:
             with pytest.raises(Refused, match="suspended"):
-                trust.gate.authenticate(Ticket(text), "rtsp")
+                trust.gate.authenticate(Ticket(text), LOCAL, "rtsp")
 
 
 @pytest.mark.parametrize("seed", range(8))

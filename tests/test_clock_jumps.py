@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import trio
-from gate_helpers import make_gate
+from gate_helpers import LOCAL, make_gate
 from identity_helpers import named
 from patience import fail_after, times
 from trust_helpers import SECRET, Counted, rows
@@ -162,7 +162,7 @@ class World:
 
     def takes(self, credential: ApiKey | Token) -> bool:
         try:
-            self.gate.authenticate(credential, "ws")
+            self.gate.authenticate(credential, LOCAL, "ws")
         except Refused:
             return False
         return True

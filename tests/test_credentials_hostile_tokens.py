@@ -21,7 +21,7 @@ import trio
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from gate_helpers import make_gate, verify
+from gate_helpers import LOCAL, make_gate, verify
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from identity_helpers import all_named, named
@@ -755,7 +755,7 @@ DENIED_HASH = hashlib.sha256(DENIED.encode()).hexdigest()
 def reason_of(gate: Gate, text: str) -> str:
     """Why the gate refuses a token; "" if it does not."""
     try:
-        gate.authenticate(Token(text), "ws")
+        gate.authenticate(Token(text), LOCAL, "ws")
     except Refused as problem:
         return problem.reason
     return ""
@@ -819,7 +819,7 @@ def test_what_the_corpus_is_one_step_away_from_is_taken(gate: Gate) -> None:
 def test_what_the_outside_corpus_is_one_step_away_from_is_taken(gate: Gate) -> None:
     """Every kind of token of outside issuers, also with the audience in a list, and said to be whose it is."""
     for header, claims, sign in OUTSIDE_KINDS.values():
-        caller = gate.authenticate(Token(craft(header, claims, sign)), "ws")
+        caller = gate.authenticate(Token(craft(header, claims, sign)), LOCAL, "ws")
         assert (caller.method, caller.subject, caller.role) == ("jwt_federated", "ann", "viewer")
         assert caller.claims.get("iss") == claims.get("iss")
     assert reason_of(gate, craft(TRS, THEIRS | {"aud": ["x", "box-7"]}, rs(THEIR_RSA))) == ""
@@ -847,7 +847,7 @@ def test_no_token_of_an_outside_issuer_rises_above_its_ceiling(
     header, claims, sign = OUTSIDE_KINDS[kind]
     said = {name: value for name, value in {"role": role, "permissions": permissions}.items() if value is not None}
     claims = {name: value for name, value in claims.items() if name != "role"} | said
-    caller = gate.authenticate(Token(craft(header, claims, sign)), "ws")
+    caller = gate.authenticate(Token(craft(header, claims, sign)), LOCAL, "ws")
     assert (set(caller.capabilities), caller.role) == (capabilities, found)
 
 
@@ -856,10 +856,10 @@ def test_single_grants_and_streams_stay_below_the_ceiling(gate: Gate) -> None:
     grants = ["camera:read:camera0", "camera:delete:camera0", "camera:write:camera1"]
     streams = [{"action": "read", "path": "camera0"}, {"action": "publish", "path": "camera0"}]
     extra = {"role": "admin", "permissions": grants, "mediamtx_permissions": streams}
-    viewer = gate.authenticate(Token(craft(TRS, THEIRS | extra, rs(THEIR_RSA))), "ws")
+    viewer = gate.authenticate(Token(craft(TRS, THEIRS | extra, rs(THEIR_RSA))), LOCAL, "ws")
     assert viewer.grants == {"camera:read:camera0"}
     assert viewer.streams == Streams(read=frozenset({"camera0"}))
-    nameless = gate.authenticate(Token(craft(by("RS256"), CLAIMS | extra, rs(GIVEN_RSA))), "ws")
+    nameless = gate.authenticate(Token(craft(by("RS256"), CLAIMS | extra, rs(GIVEN_RSA))), LOCAL, "ws")
     assert nameless.grants == set(grants)
     assert nameless.streams == Streams(frozenset({"camera0"}), frozenset({"camera0"}))
     monitor = limit(nameless, IssuerRecord("x", "x", ("RS256",), ceiling="monitor"))
@@ -902,14 +902,14 @@ def test_a_revocation_hits_tokens_of_outside_issuers(gate: Gate, kind: str) -> N
 def test_a_token_that_claims_an_epoch_is_not_ours_for_that(gate: Gate) -> None:
     """An outside issuer's tokens are foreign ones, whatever else they say."""
     for header, claims, sign in OUTSIDE_KINDS.values():
-        caller = gate.authenticate(Token(craft(header, claims | {"epoch": 10**9}, sign)), "ws")
+        caller = gate.authenticate(Token(craft(header, claims | {"epoch": 10**9}, sign)), LOCAL, "ws")
         assert caller.epoch is None
 
 
 def test_what_an_outside_key_verified_is_verified_anew_once_it_is_not_trusted(gate: Gate) -> None:
     """The gate remembers good tokens; a key that its issuer withdraws takes that away too."""
     outside = trusting((PARTNER, [("only", "RS256", OTHER_RSA)]))
-    gate._issuers = outside
+    gate._tokens._issuers = outside
     text = craft(*OUTSIDE_KINDS["partner"])
     assert reason_of(gate, text) == ""
     outside.find("partner").keys = ()  # type: ignore[union-attr]
@@ -1102,6 +1102,6 @@ def test_a_revoked_token_stays_revoked_in_every_spelling(gate: Gate, kind: str) 
 
 def test_without_key_pairs_no_kid_is_known(gate: Gate) -> None:
     """The same good tokens at a gate that holds other keys."""
-    gate._find_key = {"key-1": KEYS["key-2"]}.get
+    gate._tokens._find_key = {"key-1": KEYS["key-2"]}.get
     assert reason_of(gate, GOOD["rsa"]) == "alg_not_allowed"
     assert reason_of(gate, GOOD["ec"]) == "unknown_key"

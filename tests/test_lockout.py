@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 from daemon_helpers import Conversation, RunningDaemon, running_daemon
+from gate_helpers import LOCAL
 from identity_helpers import named
 from patience import fail_after
 from trust_helpers import SECRET, TrustStack, busy_writer, open_trust, rows, running_trust, until
@@ -52,7 +53,7 @@ def able(trust: TrustStack) -> set[str]:
                 "iat": int(trust.clock.now()), "exp": int(trust.clock.now()) + 3600,
             }  # fmt: skip
             with suppress(Refused):
-                trust.gate.authenticate(Token(sign(claims, SECRET)), "ws")
+                trust.gate.authenticate(Token(sign(claims, SECRET)), LOCAL, "ws")
                 found.add(user.name)
     return found
 

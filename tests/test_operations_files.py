@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import trio
-from gate_helpers import make_gate
+from gate_helpers import LOCAL, make_gate
 from hypothesis import given
 from hypothesis import strategies as st
 from identity_helpers import named
@@ -49,7 +49,9 @@ class Box:
 
     def session(self) -> Session:
         session = Session(Peer("main", "192.0.2.7"), "http")
-        session.caller = self.trust.gate.authenticate(ServiceToken(self.secret, "192.0.2.7"), "http", at_files=True)
+        session.caller = self.trust.gate.authenticate(
+            ServiceToken(self.secret, "192.0.2.7"), LOCAL, "http", at_files=True
+        )
         return session
 
     async def generate(self, session: Session | None = None, **params: object) -> Any:
@@ -59,7 +61,7 @@ class Box:
 
     def refusal(self, credential: Credential, *, at_files: bool = False) -> str:
         with pytest.raises(Refused) as caught:
-            self.trust.gate.authenticate(credential, "ws", at_files=at_files)
+            self.trust.gate.authenticate(credential, LOCAL, "ws", at_files=at_files)
         return caught.value.reason
 
 
@@ -79,7 +81,7 @@ async def test_a_token_is_for_one_user_and_its_maker_acts_for_that_one(tmp_path:
         assert (made.user_id, made.expires_in, made.token_type) == ("ann", 86400, "Bearer")
         assert session.caller is not None
         assert session.caller.who == f"service:{box.token_id} for ann"
-        caller = box.trust.gate.authenticate(Token(made.token), "http", at_files=True)
+        caller = box.trust.gate.authenticate(Token(made.token), LOCAL, "http", at_files=True)
         assert (caller.subject, caller.who, caller.capabilities) == ("ann", "ann", FILES)
         assert (caller.roles, caller.grants, caller.only_files, caller.epoch) == (frozenset(), frozenset(), True, 0)
         for bad in ("", "..", "a/b", "x" * 129):
@@ -192,7 +194,7 @@ async def test_es256_and_shared_secrets_make_no_files_token(tmp_path: Path) -> N
         for text in (await box.keyring.sign(claims, "ES256"), tokens.sign({**claims, "iss": "edged"}, SECRET)):
             assert box.refusal(Token(text), at_files=True) in ("role_denied", "untrusted_issuer")
         good = await box.keyring.sign(claims, "RS256")
-        assert box.trust.gate.authenticate(Token(good), "http", at_files=True).only_files
+        assert box.trust.gate.authenticate(Token(good), LOCAL, "http", at_files=True).only_files
 
 
 @given(st.text(max_size=80) | st.binary(max_size=80).map(lambda data: data.decode("latin-1")))
@@ -208,7 +210,7 @@ def test_whatever_is_shown_as_a_service_token_is_refused_and_nothing_else_happen
 
         gate = make_gate(Ledger(), Admissions(), Clock(), Counted())
         with pytest.raises(Refused) as caught:
-            gate.authenticate(ServiceToken(text, "192.0.2.1"), "http", at_files=True)
+            gate.authenticate(ServiceToken(text, "192.0.2.1"), LOCAL, "http", at_files=True)
         assert caught.value.reason == "unknown_key"
 
     trio.run(show)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import trio
+from gate_helpers import LOCAL
 from patience import fail_after
 from services_helpers import running_services
 from trust_helpers import SECRET, TrustStack
@@ -229,7 +230,7 @@ class Bench:
     async def key(self, role: str, **values: Any) -> tuple[str, Caller]:
         """A new key: its id, and the caller that it makes."""
         record, secret = await self.trust.api_keys.create(EDGED, name=role, role=role, **values)
-        return record.key_id, self.trust.gate.authenticate(ApiKey(secret), "ws")
+        return record.key_id, self.trust.gate.authenticate(ApiKey(secret), LOCAL, "ws")
 
     async def caller(self, asker: str) -> Caller | None:
         """One of ASKERS."""
@@ -329,7 +330,9 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
             victim, _ = await trust.api_keys.create(EDGED, name="victim", role="viewer")
             _, spare = await trust.api_keys.create(EDGED, name="spare", role="viewer")
             claims = tokens.issue_claims("eve", role="viewer", now=trust.clock.now(), expires_in=3600)
-            inside = trust.gate.admit(trust.gate.authenticate(ApiKey(spare), "ws"), "ws", lambda _cause, _by: None)
+            inside = trust.gate.admit(
+                trust.gate.authenticate(ApiKey(spare), LOCAL, "ws"), "ws", lambda _cause, _by: None
+            )
             yield Bench(trust, services, victim.key_id, spare, tokens.sign(claims, SECRET), inside.id, service.token_id)
 
 

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 import trio
 from daemon_helpers import Conversation, RunningDaemon, running_daemon
+from gate_helpers import LOCAL
 from patience import fail_after
 from services_helpers import running_services
 from trust_helpers import TrustStack
@@ -39,7 +40,7 @@ class Box:
         self.trust = trust
         self.services = services
         self.session = Session(Peer("unix", uid=0), "uds")
-        self.session.caller = trust.gate.authenticate(LocalUser(0), "uds")
+        self.session.caller = trust.gate.authenticate(LocalUser(0), LOCAL, "uds")
 
     def put_keys(self, number: int) -> list[str]:
         """So many keys in memory, two of each second; their ids in the order of the list."""
@@ -131,7 +132,7 @@ async def test_whoever_is_revoked_in_the_middle_of_a_long_list_gets_none(tmp_pat
     async with opened(tmp_path) as box:
         box.put_keys(MANY)
         record, secret = await box.services.api_keys.create(EDGED, name="boss", role="admin")
-        box.session.caller = box.trust.gate.authenticate(ApiKey(secret), "http")
+        box.session.caller = box.trust.gate.authenticate(ApiKey(secret), LOCAL, "http")
 
         async def list_all() -> None:
             with pytest.raises(Refused) as caught:

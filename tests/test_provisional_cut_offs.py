@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import trio
-from gate_helpers import make_gate
+from gate_helpers import LOCAL, make_gate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from identity_helpers import lines_of
@@ -106,7 +106,7 @@ class Box:
     def reason(self, text: str) -> str:
         """Why the gate refuses a token; "" if it takes it."""
         try:
-            self.gate.authenticate(Token(text), "ws")
+            self.gate.authenticate(Token(text), LOCAL, "ws")
         except Refused as refusal:
             return str(refusal.reason)
         return ""
@@ -188,7 +188,7 @@ async def test_who_is_inside_by_what_was_revoked_is_put_out_when_the_line_moves_
         await box.revocations.cut_off(ANN, None)
         box.pass_(25 * DAY)
         for each in (text, other):
-            caller = box.gate.authenticate(Token(each), "ws")
+            caller = box.gate.authenticate(Token(each), LOCAL, "ws")
             box.gate.admit(caller, "ws", lambda cause, _by, name=caller.subject: out.append(f"{name} {cause}"))
         broken = await BrokenCommits(box.db).begin()
         box.set(box.true, synchronized=True)

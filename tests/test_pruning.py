@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from gate_helpers import make_gate, verify
+from gate_helpers import LOCAL, make_gate, verify
 from identity_helpers import all_named, named
 from trust_helpers import BrokenCommits, Counted, busy_writer, change_nothing, open_trust, rows, running_trust, until
 
@@ -306,7 +306,7 @@ class World:
         """What was revoked opens nothing and is not refreshed."""
         for text in self.revoked:
             with pytest.raises(Refused):
-                self.gate.authenticate(Token(text), "ws")
+                self.gate.authenticate(Token(text), LOCAL, "ws")
         if self.revoked:
             with pytest.raises(Refused):
                 await self.refreshes.refresh(self.chance.choice(self.revoked), "ws")

@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 from daemon_helpers import Conversation, RunningDaemon, ended, make_config, running_daemon
+from gate_helpers import LOCAL
 from identity_helpers import named
 from patience import fail_after
 from trust_helpers import BrokenCommits, TrustStack, busy_writer, open_trust, running_trust
@@ -46,7 +47,7 @@ async def test_the_keys_rest_before_it_is_on_disk_and_after_a_restart(path: Path
     async with running_trust(path) as trust:
         root, ann, bob = await make(trust, "root", "admin"), await make(trust, "ann"), await make(trust, "bob")
         free = (await trust.api_keys.create(EDGED, name="free", role="viewer"))[1]
-        out, stays = (trust.inside(trust.gate.authenticate(ApiKey(key), "ws")) for key in (ann, bob))
+        out, stays = (trust.inside(trust.gate.authenticate(ApiKey(key), LOCAL, "ws")) for key in (ann, bob))
         if again:
             await trust.users.revoke(Identity.of_user(subject), "subject")
         async with busy_writer(trust.db):
@@ -67,7 +68,10 @@ async def test_whoever_asks_by_such_a_key_is_answered_first(path: Path) -> None:
         ann = await make(trust, "ann", "admin")
         out: list[tuple[str, str]] = []
         admission = trust.gate.admit(
-            trust.gate.authenticate(ApiKey(ann), "ws"), "ws", lambda cause, by: out.append((cause, by)), session="mine"
+            trust.gate.authenticate(ApiKey(ann), LOCAL, "ws"),
+            "ws",
+            lambda cause, by: out.append((cause, by)),
+            session="mine",
         )
         await trust.users.revoke(Identity.of_user("ann"), "subject", "mine")
         assert out == [("suspended", "mine")]
@@ -80,7 +84,7 @@ async def test_a_mere_cut_off_leaves_the_keys_alone(path: Path, line: float | No
     async with running_trust(path) as trust:
         await make(trust, "root", "admin")
         ann = await make(trust, "ann")
-        inside = trust.inside(trust.gate.authenticate(ApiKey(ann), "ws"))
+        inside = trust.inside(trust.gate.authenticate(ApiKey(ann), LOCAL, "ws"))
         await trust.revocations.cut_off(Identity.of_user("ann"), line)
         await trust.users.revoke(Identity.of_issuer("elsewhere"), "issuer")
         for subject in ("an", "anna", "user_", "user_user_ann", "Ann", "bob"):
@@ -121,7 +125,7 @@ async def test_a_key_on_its_way_to_the_disk_is_born_resting(path: Path) -> None:
         await make(trust, "root", "admin")
         await make(trust, "ann")
         given, secret = await trust.api_keys.create(EDGED, name="given", role="viewer")
-        inside = trust.inside(trust.gate.authenticate(ApiKey(secret), "ws"))
+        inside = trust.inside(trust.gate.authenticate(ApiKey(secret), LOCAL, "ws"))
         made: list[str] = []
 
         async def create() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import trio
-from gate_helpers import make_gate
+from gate_helpers import LOCAL, make_gate
 
 from edged.access.admissions import Admissions
 from edged.access.gate import Gate
@@ -77,7 +77,7 @@ class TrustStack:
     def lets_in(self, secret: str) -> bool:
         """Whether the gate takes this key."""
         try:
-            self.gate.authenticate(ApiKey(secret), "ws")
+            self.gate.authenticate(ApiKey(secret), LOCAL, "ws")
         except Refused:
             return False
         return True
@@ -86,7 +86,7 @@ class TrustStack:
         """A caller with a token that edged issues just now."""
         extra = {"iss": "edged", "epoch": self.ledger.epoch, **claims}
         made = issue_claims(subject, role=role, now=self.clock.now(), expires_in=3600, extra=extra)
-        return self.gate.authenticate(Token(sign(made, SECRET)), "ws")
+        return self.gate.authenticate(Token(sign(made, SECRET)), LOCAL, "ws")
 
     def standing(self, caller: Caller) -> str:
         """What the gate says of a caller with an active session: "good", or the reason of the refusal."""

@@ -1,28 +1,34 @@
 """The one place that says yes or no, says why, and counts it. It reads memory only and never awaits.
 
-`authenticate` turns what a door was given into a caller, `authorize` asks whether that caller may do
-one thing now, `admit` notes someone who stays. Deciding and noting happen without a checkpoint in
-between, so a revocation is either before both or after both.
+`authenticate` turns what an endpoint was shown into a caller, `authorize` asks whether that caller may do one thing
+now, `admit` notes someone who stays. Deciding and noting happen without a checkpoint in between, so a revocation is
+either before both or after both.
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from hashlib import sha256
-from typing import TYPE_CHECKING, Protocol
-
-import structlog
+from typing import TYPE_CHECKING, Any
 
 from edged.access.admissions import Admission, Admissions, Cause, WayOut
 from edged.access.asking import Refusals
+from edged.access.finders import (
+    Found,
+    KeyFinder,
+    LocalUserFinder,
+    NoFinder,
+    Outside,
+    Refusal,
+    ServiceTokenFinder,
+    TicketFinder,
+    TokenFinder,
+)
 from edged.access.ledger import Ledger
+from edged.access.limiter import GUESSED, Limiter
 from edged.access.tickets import Tickets
 from edged.access.token_uses import TokenUses
 from edged.clock import Clock
-from edged.credentials import service_tokens
-from edged.credentials.api_keys import digest, published_as
 from edged.credentials.callers import (
     NOTHING,
     ApiKey,
@@ -31,6 +37,7 @@ from edged.credentials.callers import (
     LocalUser,
     Method,
     NoCredential,
+    Peer,
     Resource,
     ServiceToken,
     Ticket,
@@ -39,39 +46,18 @@ from edged.credentials.callers import (
 )  # fmt: skip
 from edged.credentials.decision import Decision, Reason
 from edged.credentials.identities import Identity
-from edged.credentials.issuers import OutsideIssuer
-from edged.credentials.oddities import KINDS, counted_of
-from edged.credentials.roles import ROLES, role_capabilities
+from edged.credentials.places import is_loopback
+from edged.credentials.roles import role_capabilities
 from edged.credentials.tickets import renewed
-from edged.credentials.tokens import (
-    LONGEST_OVER_HTTP,
-    FindKey,
-    SharedSecret,
-    TokenRefused,
-    longest_over,
-    verify,
-)
+from edged.credentials.tokens import LONGEST_OVER_HTTP, FindKey, SharedSecret, TokenRefused, longest_over
 from edged.errors import Denied, Refused
 
 if TYPE_CHECKING:
     from edged.metrics import Metrics
 
-_log = structlog.get_logger("gate")
-_REMEMBERED_TOKENS = 1024
 #: Where somebody talks with edged itself, and nothing flows.
 _CONVERSATIONS = ("ws", "uds")
-#: Credentials of which it is told when they were used last.
-_TALLIED = ("api_key", "service_token")
 _INTERNAL = Caller(method="internal", subject="edged", roles=frozenset(), capabilities=frozenset())
-
-
-class Outside(Protocol):
-    """Who else is trusted; access/issuers.py in the daemon. Never waits, never fetches."""
-
-    #: Rises when a key is not trusted any more.
-    version: int
-
-    def find(self, issuer: str, /) -> OutsideIssuer | None: ...
 
 
 def _stay(_cause: Cause, _by: str) -> None:
@@ -79,12 +65,13 @@ def _stay(_cause: Cause, _by: str) -> None:
 
 
 class Gate:
-    """Says yes or no for every door."""
+    """Says yes or no for every endpoint."""
 
     def __init__(
         self,
         ledger: Ledger,
         admissions: Admissions,
+        limiter: Limiter,
         clock: Clock,
         counts: Metrics,
         *,
@@ -101,56 +88,78 @@ class Gate:
         service token (access.usage), `warned` of what is odd about a token that is good (credentials.oddities)."""
         self._ledger = ledger
         self.admissions = admissions
+        self.limiter = limiter
         self.tickets = Tickets(clock.monotonic)
         self._clock = clock
         self._counts = counts
-        self._secrets = tuple(shared_secrets)
-        self._find_key = find_key
-        self._own = own
         self._issuers = issuers
-        self._issuers_seen = self._issuers.version
-        self._leeway = leeway
-        self._tally = tally
-        self._warned = warned
         self.token_uses = TokenUses()
         self.refusals = Refusals(clock.monotonic)
-        # Signature checks are the dear part of a question, and players ask twice with one token:
-        # what verified once need not be verified again. Time and revocation are judged every time.
-        self._verified: OrderedDict[bytes, Caller] = OrderedDict()
-        self._latest = 0.0
+        self._tokens = TokenFinder(
+            clock, self.token_uses, warned,
+            shared_secrets=shared_secrets, find_key=find_key, issuers=issuers, own=own, leeway=leeway,
+        )  # fmt: skip
+        # By the class of what is shown; each finder takes its own.
+        self._finders: dict[type[Credential], Any] = {
+            ApiKey: KeyFinder(ledger, tally),
+            Token: self._tokens,
+            Ticket: TicketFinder(self.tickets, ledger),
+            ServiceToken: ServiceTokenFinder(ledger, tally),
+            LocalUser: LocalUserFinder(),
+            NoCredential: NoFinder(),
+        }
 
-    def authenticate(self, credential: Credential, transport: Transport, *, at_files: bool = False) -> Caller:
-        """Who is this? Raises Refused with the exact reason; counts either way.
+    def authenticate(
+        self, credential: Credential, peer: Peer, transport: Transport, *, at_files: bool = False
+    ) -> Caller:
+        """Who is this, at an endpoint where a stranger may try keys and tokens? Counted either way.
 
-        `at_files`: the door is one under /v1/files, where alone files tokens and service tokens are good.
+        Raises Refused with the exact reason; RateLimited while the peer's address has shown too many wrong ones. A good
+        one gets through whatever its neighbours try: nobody guesses 256 bits, and whoever shares an address with
+        somebody who tries shall not suffer for it. Not limited are the unix socket and this very machine: its clients
+        are ours, or a proxy's many. `at_files`: the endpoint is under /v1/files, where alone files tokens and service
+        tokens are good.
         """
-        token_hash = b""
-        if isinstance(credential, ApiKey):
-            found = self._ledger.find_key(shown := digest(credential.secret))
-            if found is None:
-                raise self._refused(Reason.UNKNOWN_KEY, "api_key", transport, detail=published_as(shown) or "")
-            caller = found
-        elif isinstance(credential, Token):
-            token_hash = sha256(credential.text.encode("utf-8", "surrogatepass")).digest()
-            caller = self._verify(credential.text, token_hash, transport)
-        elif isinstance(credential, NoCredential):
-            raise self._refused(Reason.MISSING, "none", transport)
-        elif isinstance(credential, LocalUser):
-            caller = local_caller(credential.uid)
-        elif isinstance(credential, Ticket):
-            caller = self._find_ticket(credential.text, transport)
-        else:
-            caller = self._find_service_token(credential, transport)
-        reason = self._standing(caller)
-        if reason is not None:
-            raise self._refused(reason, caller.method, transport, caller)
+        finder = self._finders[type(credential)]
+        found = self._look(finder, credential, transport)
+        if isinstance(found, Found):
+            return self._enter(finder, found, transport, at_files)
+        address = peer.address
+        is_limited = bool(address) and finder.can_be_guessed and not is_loopback(address)
+        if is_limited and found.reason is not Reason.ADDRESS_DENIED:
+            self.limiter.check(address)
+        if is_limited and found.reason in GUESSED:
+            self.limiter.failed(address, None, finder.text_of(credential))
+        raise self._refused(found.reason, found.method, transport, found.caller, detail=found.detail)
+
+    def authenticate_viewer(self, credential: Credential, transport: Transport) -> Caller:
+        """Who is this, whom MediaMTX asks about? As `authenticate`, without the limiter: MediaMTX slows down whoever
+        shows wrong ones, and tells the address of a proxy as the viewer's."""
+        finder = self._finders[type(credential)]
+        found = self._look(finder, credential, transport)
+        if isinstance(found, Found):
+            return self._enter(finder, found, transport, at_files=False)
+        raise self._refused(found.reason, found.method, transport, found.caller, detail=found.detail)
+
+    def _look(self, finder: Any, credential: Credential, transport: Transport) -> Found | Refusal:
+        """Whose it is, if it is good now; nothing is counted."""
+        found: Found | Refusal = finder.find(credential, transport)
+        caller = found.caller
+        if isinstance(found, Refusal):
+            # What is revoked stays so wherever it is shown from (contract 7.6).
+            is_elsewhere = found.reason is Reason.ADDRESS_DENIED and caller is not None
+            reason = self._standing(caller) if is_elsewhere and caller is not None else None
+            return found if reason is None else found._replace(reason=reason)
+        reason = self._standing(found.caller)
+        return found if reason is None else Refusal(reason, found.caller.method, caller=found.caller)
+
+    def _enter(self, finder: Any, found: Found, transport: Transport, at_files: bool) -> Caller:
+        """Whoever shows a good credential is let in, and the use of it counted."""
+        caller = found.caller
         if caller.only_files and not at_files:
             raise self._refused(Reason.ROLE_DENIED, caller.method, transport, caller, detail="Invalid role")
         self._counts.credential_used(caller.method, transport, caller.role)
-        if caller.method in _TALLIED:
-            self._tally(caller.credential_id)
-        elif token_hash:
-            self.token_uses.count(token_hash)
+        finder.note_use(found.used)
         return caller
 
     def refuse(self, reason: Reason, method: Method, transport: Transport, detail: str = "") -> Refused:
@@ -162,12 +171,23 @@ class Gate:
         self._counts.credential_used(method, transport, role)
 
     def authorize(
-        self, caller: Caller | None, capability: str, transport: Transport, resource: Resource = NOTHING
+        self,
+        caller: Caller | None,
+        capability: str,
+        transport: Transport,
+        resource: Resource = NOTHING,
+        *,
+        is_fresh: bool = False,
     ) -> None:
-        """May they do this to that, now? Raises Refused with the exact reason, and counts it."""
+        """May they do this to that, now? Raises Refused with the exact reason, and counts it. `is_fresh`: it was
+        authenticated without a checkpoint since."""
         if caller is not None:
             caller = self._ledger.current(caller)
-        allowed, reason = self.judge(caller, capability, resource)
+        allowed, reason = (
+            self._ledger.decide(caller, capability, resource, now=self._clock.now())
+            if is_fresh
+            else self.judge(caller, capability, resource)
+        )
         if not allowed:
             assert reason is not None
             raise self._refused(reason, caller.method if caller else "none", transport, caller, capability)
@@ -270,7 +290,7 @@ class Gate:
 
         It may be as long as it may be anywhere: who asks about a token does not show it as theirs.
         """
-        caller = self._read(text, longest=LONGEST_OVER_HTTP)
+        caller = self._tokens.read(text, longest=LONGEST_OVER_HTTP)
         reason = self._standing(caller)
         if reason is not None:
             raise TokenRefused(reason, "exp is past" if reason is Reason.EXPIRED else str(reason), caller.method)
@@ -282,31 +302,21 @@ class Gate:
         found = self._issuers.find(issuer)
         return None if found is None else found.record.identity
 
-    def is_good(self, credential: ApiKey | ServiceToken | Token, transport: Transport) -> bool:
-        """Whether this is somebody's, and good now where it is shown, asked without counting or logging."""
-        if isinstance(credential, ApiKey):
-            caller = self._ledger.find_key(digest(credential.secret))
-            return caller is not None and self._standing(caller) is None
-        if isinstance(credential, ServiceToken):
-            caller = self._ledger.find_service_token(service_tokens.digest(credential.secret))
-            return caller is not None and self._standing(caller) is None
-        try:
-            caller = self._read(credential.text, longest=longest_over(transport))
-        except TokenRefused:
-            return False
-        return self._standing(caller) is None
+    def is_good(self, credential: Credential, transport: Transport) -> bool:
+        """Whether this is somebody's, and good now where it is shown; neither counted nor limited."""
+        return isinstance(self._look(self._finders[type(credential)], credential, transport), Found)
 
     def read_token(self, text: str) -> Caller:
         """The caller of a token that somebody whom edged trusts has signed, revoked or ended as it may be. Raises
         TokenRefused."""
-        return self._read(text, math.inf, longest=LONGEST_OVER_HTTP)
+        return self._tokens.read(text, math.inf, longest=LONGEST_OVER_HTTP)
 
     def enter_refresh(self, shown: str | Caller, transport: Transport, past: float) -> Caller:
         """Who shows a token, its text or the caller that it made, to have it refreshed: it must be good, but may have
         ended up to `past` seconds ago. Raises Refused as `authenticate`, and counts that; no use is counted."""
         if isinstance(shown, str):
             try:
-                shown = self._read(shown, past, longest=longest_over(transport))
+                shown = self._tokens.read(shown, past, longest=longest_over(transport))
             except TokenRefused as problem:
                 raise self._refused(problem.reason, problem.method, transport, detail=problem.detail) from None
         if (reason := self._standing(shown, past)) is not None:
@@ -329,61 +339,6 @@ class Gate:
         if (caller.expires is not None and now >= caller.expires + past) or ledger.has_ended(caller, now):
             return Reason.EXPIRED
         return None
-
-    def _verify(self, text: str, key: bytes, transport: Transport) -> Caller:
-        if self._issuers.version != self._issuers_seen:
-            self._verified.clear()
-            self._issuers_seen = self._issuers.version
-        now = self._clock.now()
-        if now < self._latest - 1.0:
-            # It was set back: what was valid then may be not yet valid now.
-            self._verified.clear()
-        self._latest = now
-        caller, longest = self._verified.get(key), longest_over(transport)
-        # One that is remembered from where it may be longer is looked at again, so that it is refused for that.
-        if caller is not None and len(text) <= longest:
-            return caller
-        try:
-            caller = self._read(text, now=now, longest=longest)
-        except TokenRefused as problem:
-            raise self._refused(problem.reason, problem.method, transport, detail=problem.detail) from None
-        # Nothing is told here of a claim that a token lacks: the guides' own tokens say `user_id` and no `sub`.
-        if odd := counted_of(caller.claims, now):
-            for warning in odd:
-                self._warned(KINDS[warning])
-            _log.info("odd", problem="; ".join(odd), credential=caller.credential_id, transport=transport)
-        self._verified[key] = caller
-        if len(self._verified) > _REMEMBERED_TOKENS:
-            self._verified.popitem(last=False)
-        return caller
-
-    def _read(self, text: str, past: float = 0.0, *, longest: int, now: float | None = None) -> Caller:
-        return verify(
-            text, self._secrets, now=self._clock.now() if now is None else now, leeway=self._leeway,
-            find_key=self._find_key, find_issuer=self._issuers.find, own=self._own, past=past,
-            longest=longest,
-        )  # fmt: skip
-
-    def _find_service_token(self, shown: ServiceToken, transport: Transport) -> Caller:
-        token_digest = service_tokens.digest(shown.secret)
-        caller = self._ledger.find_service_token(token_digest)
-        if caller is None:
-            printed = service_tokens.published_as(token_digest) or ""
-            raise self._refused(Reason.UNKNOWN_KEY, "service_token", transport, detail=printed)
-        networks = self._ledger.service_tokens[caller.credential_id].networks
-        # What is revoked stays so wherever it is shown from (contract 7.6).
-        if networks is not None and not service_tokens.is_within(networks, shown.address):
-            reason = self._standing(caller) or Reason.ADDRESS_DENIED
-            raise self._refused(reason, "service_token", transport, caller)
-        return caller
-
-    def _find_ticket(self, text: str, transport: Transport) -> Caller:
-        ticket = self.tickets.find(text)
-        if ticket is None:
-            raise self._refused(Reason.UNKNOWN_KEY, "ticket", transport)
-        if self.tickets.has_ended(ticket):
-            raise self._refused(Reason.EXPIRED, "ticket", transport, ticket.caller)
-        return self._ledger.current(ticket.caller)
 
     def _refused(
         self,
@@ -412,15 +367,3 @@ class Gate:
                 hint=f"use one whose permissions have {capability}", **fields,
             )  # fmt: skip
         return Refused(str(reason), detail, hint="", **fields)
-
-
-def local_caller(uid: int) -> Caller:
-    """Whoever may open the unix socket is an administrator (contract 10.2)."""
-    return Caller(
-        method="peercred",
-        subject=f"local:{uid}",
-        name=f"local:{uid}",
-        roles=frozenset({"admin"}),
-        capabilities=ROLES["admin"],
-        credential_id=f"local:{uid}",
-    )

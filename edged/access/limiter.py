@@ -22,21 +22,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import structlog
 import trio
 
-from edged.credentials.callers import Caller, Credential, LocalUser, NoCredential, Peer, Ticket, Token, Transport
 from edged.credentials.decision import Reason
-from edged.credentials.places import is_loopback, place_of
-from edged.errors import EdgedError, RateLimited, Refused
+from edged.credentials.places import place_of
+from edged.errors import EdgedError, RateLimited
 from edged.store import limiter as rows
 from edged.store.database import Database
 from edged.store.limiter import KnownPlace, Offender
-
-if TYPE_CHECKING:
-    from edged.access.gate import Gate
 
 Axis: TypeAlias = Literal["address", "subject", "pair"]
 #: What a back-off is counted under, for each axis; that of a pair is not kept over a restart.
@@ -62,7 +58,7 @@ FLUSH_SECONDS: Final = 60.0
 _FRESH_SECONDS: Final = 86400.0
 #: Refusals of what nobody ever issued. A credential that has expired or was revoked is no guess; tickets, which end
 #: with every restart of the box and of which a page of pictures holds many, never count.
-_GUESSED: Final = frozenset({Reason.UNKNOWN_KEY, Reason.MALFORMED, Reason.BAD_SIGNATURE, Reason.ALG_NOT_ALLOWED})
+GUESSED: Final = frozenset({Reason.UNKNOWN_KEY, Reason.MALFORMED, Reason.BAD_SIGNATURE, Reason.ALG_NOT_ALLOWED})
 _log = structlog.get_logger("limiter")
 
 
@@ -150,27 +146,6 @@ class Limiter:
     def knows(self, address: str, subject: str) -> bool:
         """Whether this user came in from there within 30 days, or asks on the unix socket."""
         return not address or self._is_known(_hidden(subject), place_of(address))
-
-    def authenticate(
-        self, gate: Gate, credential: Credential, peer: Peer, transport: Transport, *, at_files: bool = False
-    ) -> Caller:
-        """The gate's question at a door where a stranger may try keys and tokens. Raises Refused, RateLimited.
-
-        A good one gets through whatever its neighbours try: nobody guesses 256 bits, and whoever shares an address with
-        somebody who tries shall not suffer for it. A password, which can be guessed, is asked for by `check` first.
-        Not counted are the unix socket and this very machine: its clients are ours, or a proxy's many.
-        """
-        address = peer.address
-        if not address or isinstance(credential, (NoCredential, LocalUser, Ticket)) or is_loopback(address):
-            return gate.authenticate(credential, transport, at_files=at_files)
-        if place_of(address) in self._by_address and not gate.is_good(credential, transport):
-            self.check(address)
-        try:
-            return gate.authenticate(credential, transport, at_files=at_files)
-        except Refused as problem:
-            if problem.reason in _GUESSED:
-                self.failed(address, None, credential.text if isinstance(credential, Token) else credential.secret)
-            raise
 
     # --- kept over a restart --------------------------------------------------------------------------------------
 

@@ -89,7 +89,7 @@ async def build_access(config: Config, secrets: Secrets, databases: Databases, m
     issuers = Issuers(auth.issuers, trust, clock)
     issuers.load()
     gate = Gate(
-        ledger, admissions, clock, metrics,
+        ledger, admissions, limiter, clock, metrics,
         shared_secrets=secrets.shared, find_key=keyring.find, issuers=issuers, own=auth.issuer,
         leeway=auth.leeway, tally=usage.tally, warned=metrics.token_warned,
     )  # fmt: skip

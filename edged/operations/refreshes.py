@@ -51,10 +51,10 @@ async def refresh_token(call: OperationCall, params: RefreshTokenParams) -> Refr
     own = session.caller or session.expired
     shown = text or own
     if text and isinstance(credential := parse_credential(text), ApiKey):
-        shown = services.limiter.authenticate(services.gate, credential, session.peer, session.transport)
+        shown = services.gate.authenticate(credential, session.peer, session.transport)
     elif not shown:
         # No credential at all: the gate refuses it and counts it.
-        shown = services.gate.authenticate(NoCredential(), session.transport)
+        shown = services.gate.authenticate(NoCredential(), session.peer, session.transport)
     made = await services.refreshes.refresh(shown, session.transport)
     is_own = own is not None and (shown is own or _is_of(own, str(shown)))
     if is_own and not session.is_closed and services.gate.judge(made.caller, SELF).allowed:

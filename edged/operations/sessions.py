@@ -70,7 +70,7 @@ def authenticate(call: OperationCall, params: AuthenticateParams) -> Authenticat
     text = params.token if params.token is not None else params.auth_token
     credential = parse_credential(text or "", params.auth_type or "auto")
     try:
-        caller = call.services.limiter.authenticate(gate, credential, session.peer, session.transport)
+        caller = gate.authenticate(credential, session.peer, session.transport)
     except Refused as problem:
         leave(call)
         if not text:

@@ -159,13 +159,13 @@ def admit(services: Services, question: StreamRequest) -> Answer:
     asking.set(_Viewer(question))
     try:
         _refuse_cut_token(services.gate, credential, question, transport)
-        caller = services.gate.authenticate(credential, transport)
+        caller = services.gate.authenticate_viewer(credential, transport)
         if capability is None:
             # The control API, metrics and pprof are edged's own (contract 7.5).
             raise Refused("missing_scope")
         camera = services.cameras.find(question.path)
         resource = camera_resource(camera) if camera else Resource.of_camera(question.path)
-        services.gate.authorize(caller, capability, transport, resource)
+        services.gate.authorize(caller, capability, transport, resource, is_fresh=True)
         if camera is None and question.action == "publish":
             # MediaMTX asks about every path, so that names cannot be probed; only cameras can be published.
             return Answer(False, "no such camera")
@@ -173,7 +173,7 @@ def admit(services: Services, question: StreamRequest) -> Answer:
             kick = partial(_kick, services, question.protocol, question.id)
             services.gate.admit(
                 caller, transport, kick, path=camera.name if camera else question.path, session=question.id,
-                capability=capability, resource=resource,
+                capability=capability, resource=resource, is_fresh=True,
             )  # fmt: skip
     except Refused as problem:
         return Answer(False, problem.reason)

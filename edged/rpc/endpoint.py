@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from edged.access.gate import Gate
-from edged.access.limiter import Limiter
 from edged.cameras.registry import Registry
 from edged.credentials.callers import Peer
 from edged.metrics import Metrics
@@ -29,7 +28,6 @@ class RpcEndpoint:
         services: Services,
         *,
         gate: Gate,
-        limiter: Limiter,
         counts: Metrics,
         cameras: Registry,
         sessions: Sessions,
@@ -44,7 +42,7 @@ class RpcEndpoint:
             return camera.node if camera is not None else None
 
         self._shared = Shared(
-            catalogue.start, services, table(catalogue), Presenter(node_of), gate, limiter, counts, calls_in_flight,
+            catalogue.start, services, table(catalogue), Presenter(node_of), gate, counts, calls_in_flight,
             longest_batch, self._forget,
         )  # fmt: skip
         self._sessions = sessions

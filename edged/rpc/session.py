@@ -325,8 +325,8 @@ class RpcSession:
 
     def _enter(self, credential: Credential) -> None:
         session, gate = self.session, self._shared.gate
-        caller = self._shared.limiter.authenticate(gate, credential, session.peer, session.transport)
-        session.admission = gate.admit(caller, session.transport, session.end, name=session.id)
+        caller = gate.authenticate(credential, session.peer, session.transport)
+        session.admission = gate.admit(caller, session.transport, session.end, name=session.id, is_fresh=True)
         session.caller = caller
         self._entered()
 

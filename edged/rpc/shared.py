@@ -13,7 +13,6 @@ from edged.rpc.methods import Method
 
 if TYPE_CHECKING:
     from edged.access.gate import Gate
-    from edged.access.limiter import Limiter
     from edged.metrics import Metrics
     from edged.operations.services import Services
 
@@ -28,7 +27,6 @@ class Shared(msgspec.Struct, frozen=True):
     methods: Mapping[str, Method]
     presenter: Presenter
     gate: Gate
-    limiter: Limiter
     counts: Metrics
     calls_in_flight: int
     longest_batch: int

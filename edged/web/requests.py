@@ -177,8 +177,8 @@ class Request:
         """Ask the gate whose credential this is. Raises Refused, RateLimited."""
         session = self.session
         try:
-            session.caller = self.services.limiter.authenticate(
-                self.services.gate, credential, session.peer, session.transport, at_files=at_files
+            session.caller = self.services.gate.authenticate(
+                credential, session.peer, session.transport, at_files=at_files
             )
         except Refused as problem:
             if credential is self.client:
@@ -248,7 +248,7 @@ class Request:
     def _no_credential(self, how: str) -> Refused:
         """The gate's refusal of a request without a credential, counted there; `how` is its hint."""
         try:
-            self.services.gate.authenticate(NoCredential(), self.session.transport)
+            self.services.gate.authenticate(NoCredential(), self.session.peer, self.session.transport)
         except Refused as problem:
             problem.hint = _OTHER_SCHEME + how if "authorization" in self.http.headers else how
             return problem
