@@ -29,8 +29,8 @@ from edged.credentials.callers import (
 )
 from edged.credentials.decision import Reason
 from edged.credentials.issuers import OutsideIssuer
-from edged.credentials.oddities import KINDS, counted_of
 from edged.credentials.roles import ROLES
+from edged.credentials.token_warnings import KINDS, counted_of
 from edged.credentials.tokens import FindKey, SharedSecret, TokenRefused, longest_over, verify
 
 #: Tokens whose signature is not checked again while they are shown.

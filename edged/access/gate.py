@@ -85,7 +85,7 @@ class Gate:
     ) -> None:
         """`find_key(kid)` gives the key pairs that edged signs with (signing.keyring), `issuers` whom else it trusts
         (signing.issuers), `own` is the `iss` of its own tokens, `tally(key_id)` is told of each use of an API key or a
-        service token (access.usage), `warned` of what is odd about a token that is good (credentials.oddities)."""
+        service token (access.usage), `warned(kind)` of each warning about a good token (credentials.token_warnings)."""
         self._ledger = ledger
         self.admissions = admissions
         self.limiter = limiter

@@ -29,9 +29,9 @@ from edged.credentials.claims import (
 )
 from edged.credentials.decision import Reason
 from edged.credentials.identities import TOKENS, Identity
-from edged.credentials.oddities import MISSING, errors_of, warnings_of
 from edged.credentials.roles import SELF, canonical_role
 from edged.credentials.signing_keys import ALGORITHMS, Algorithm
+from edged.credentials.token_warnings import MISSING, errors_of, warnings_of
 from edged.credentials.tokens import SharedSecret
 from edged.errors import InvalidParams, InvalidState, Unsupported
 from edged.operations.camera_names import paths_of, resolve_rights

@@ -1,4 +1,4 @@
-"""What is odd about a token that is good all the same: the warnings of guide S0's validator (S0-25 to S0-27)."""
+"""Warnings about a token that is good all the same: those of guide S0's validator (S0-25 to S0-27)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""credentials/oddities.py: what guide S0's validator warns of (S0-25 to S0-27)."""
+"""credentials/token_warnings.py: what guide S0's validator warns of (S0-25 to S0-27)."""
 
 from __future__ import annotations
 
 import pytest
 
-from edged.credentials.oddities import KINDS, errors_of, warnings_of
+from edged.credentials.token_warnings import KINDS, errors_of, warnings_of
 from edged.metrics.labels import TOKEN_WARNINGS
 
 NOW = 2_000_000_000.0
