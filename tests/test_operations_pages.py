@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -28,6 +30,8 @@ from edged.errors import Refused
 from edged.operations.caller_sessions import Session
 from edged.operations.pages import read_cursor, sort_rows, write_cursor
 from edged.operations.services import Services
+from edged.store import recordings
+from edged.store.recordings import RecordingRecord
 
 MANY = 20_000
 CATALOGUE = operations.gather()
@@ -154,11 +158,17 @@ LISTS = {
     "list_sessions": ("sessions", "session_id"),
     "list_revocations": ("revocations", "jti"),
     "get_camera_list": ("cameras", "camera_id"),
+    "list_snapshots": ("files", "filename"),
 }
 
 
-async def furnish(admin: Conversation) -> None:
-    """Five of everything."""
+async def furnish(daemon: RunningDaemon, admin: Conversation) -> None:
+    """Five of everything; of pictures two of one moment."""
+    snapshots = daemon.config.snapshots.folder / "camera0"
+    snapshots.mkdir(parents=True)
+    for at in range(5):
+        (snapshots / f"p{at}.jpg").write_bytes(b"picture")
+        os.utime(snapshots / f"p{at}.jpg", (1000.0 + at // 2, 1000.0 + at // 2))
     for at in range(5):
         await admin.call("create_key", name=f"key {at}", role="viewer")
         await admin.call("create_user", name=f"user{at}", role="viewer")
@@ -172,7 +182,7 @@ async def furnish(admin: Conversation) -> None:
 async def furnished(folder: Path) -> AsyncIterator[tuple[RunningDaemon, Conversation]]:
     with fail_after(60):
         async with running_daemon(folder, cameras=5) as daemon, daemon.local() as admin:
-            await furnish(admin)
+            await furnish(daemon, admin)
             async with daemon.websocket() as one, daemon.websocket() as two:
                 for other in (one, two):
                     _, secret = await daemon.create_key("viewer")
@@ -216,6 +226,28 @@ async def test_a_cursor_of_another_list_and_what_is_none_are_refused(tmp_path: P
         for query in (f"cursor={other}", "cursor=x", "limit=0", "limit=1001", "limit=x", "limit=1&limit=2"):
             told = await daemon.request("GET", f"/api/keys?{query}", key=key)
             assert (told.status, told.json["code"]) == (400, "invalid_params"), query
+
+
+async def test_pages_of_recordings_go_on_behind_one_that_was_deleted(tmp_path: Path) -> None:
+    """Newest first, by the beginning and then the id; `total` counts all of them."""
+    made = [("a", 1.0), ("b", 2.0), ("c", 2.0), ("d", 2.0), ("e", 3.0)]
+    async with opened(tmp_path) as box:
+        for name, began in made:
+            record = RecordingRecord(
+                recording_id=name, filename=f"{name}.mp4", camera="camera0", format="mp4", began=began, ended=9.0
+            )
+            await box.trust.db.write(partial(recordings.insert, record=record))
+        after, seen = None, []
+        while True:
+            page = partial(recordings.list_page, cameras=["camera0"], limit=1, offset=0, after=after)
+            found, total = await box.trust.db.read(page)
+            if not found:
+                break
+            assert total == len(made) - len(seen)
+            seen.append(found[0].recording_id)
+            after = found[0].began, found[0].recording_id
+            await box.trust.db.write(partial(recordings.delete, recording_ids=[seen[-1]], at=9.0, reason="request"))
+        assert seen == ["e", "d", "c", "b", "a"]
 
 
 @pytest.mark.parametrize("times", [[], [1.0], [3.0, 1.0, 2.0], [2.0, 1.0, 2.0, 1.0, 2.0], [1.0] * 7])

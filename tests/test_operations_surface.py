@@ -164,6 +164,8 @@ NOT_BY_COMMAND = {
     },
     ("list_sessions", "cursor"): "a command takes an offset",
     ("list_revocations", "cursor"): "a command takes an offset",
+    ("list_recordings", "cursor"): "a command takes an offset",
+    ("list_snapshots", "cursor"): "a command takes an offset",
     ("claim", "code"): "on the unix socket no code is needed",
     ("refresh_token", "auth_token"): "the other spelling of token",
     **{

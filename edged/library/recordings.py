@@ -194,9 +194,12 @@ class Recordings:
             raise no_recording(name)
         return record
 
-    async def list_page(self, cameras: Collection[str], *, limit: int, offset: int) -> tuple[list[Measured], int]:
-        """(recordings of these cameras, newest first; how many there are in all)."""
-        found, total = await self._trust.read(partial(rows.list_page, cameras=cameras, limit=limit, offset=offset))
+    async def list_page(
+        self, cameras: Collection[str], *, limit: int, offset: int, after: tuple[float, str] | None = None
+    ) -> tuple[list[Measured], int]:
+        """(recordings of these cameras, newest first; how many there are in all). `after` as store.recordings."""
+        page = partial(rows.list_page, cameras=cameras, limit=limit, offset=offset, after=after)
+        found, total = await self._trust.read(page)
         return [self._with_open(item) for item in await self.index.measure(found, self._clock.now())], total
 
     async def measure(self, record: RecordingRecord) -> Measured:

@@ -41,6 +41,11 @@ class SavedSnapshot:
     size: int
     created_at: float
 
+    @property
+    def place(self) -> tuple[float, str]:
+        """By which pictures are sorted: unlike that of any other."""
+        return self.created_at, f"{self.path.parent.name}/{self.filename}"
+
 
 def check_name(filename: str) -> str:
     """The name itself. Raises InvalidParams for anything that is not one plain file name."""
@@ -103,12 +108,15 @@ class Snapshots:
         return paths
 
     async def list_page(
-        self, may_see: Callable[[str], bool], *, limit: int, offset: int
+        self, may_see: Callable[[str], bool], *, limit: int, offset: int, after: tuple[float, str] | None = None
     ) -> tuple[list[SavedSnapshot], int]:
-        """(pictures of the cameras that `may_see` says, newest first; how many there are in all)."""
+        """(pictures of the cameras that `may_see` says, newest first; how many there are in all).
+
+        `after`: only those behind the picture with this `SavedSnapshot.place`, which may be gone.
+        """
         folders = await trio.to_thread.run_sync(self._list_cameras)
         chosen = [folder for folder in folders if may_see(folder.name)]
-        return await trio.to_thread.run_sync(self._list_page, chosen, limit, offset)
+        return await trio.to_thread.run_sync(self._list_page, chosen, limit, offset, after)
 
     async def measure(self) -> int:
         """Bytes of all pictures."""
@@ -151,11 +159,17 @@ class Snapshots:
         return []
 
     @staticmethod
-    def _list_page(folders: Sequence[Path], limit: int, offset: int) -> tuple[list[SavedSnapshot], int]:
-        found = [(taken, name, size, folder) for folder in folders for taken, name, size in _list_pictures(folder)]
-        found.sort(key=lambda item: item[:2], reverse=True)
-        page = found[offset : offset + limit]
-        return [SavedSnapshot(name, folder / name, size, taken) for taken, name, size, folder in page], len(found)
+    def _list_page(
+        folders: Sequence[Path], limit: int, offset: int, after: tuple[float, str] | None
+    ) -> tuple[list[SavedSnapshot], int]:
+        found = [
+            SavedSnapshot(name, folder / name, size, taken)
+            for folder in folders
+            for taken, name, size in _list_pictures(folder)
+        ]
+        found.sort(key=lambda picture: picture.place, reverse=True)
+        behind = found if after is None else [picture for picture in found if picture.place < after]
+        return behind[offset : offset + limit], len(found)
 
     def _find(self, name: str) -> list[Path]:
         """A symbolic link is no snapshot."""

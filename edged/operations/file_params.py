@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from edged.credentials.callers import Caller, Resource
-from edged.operations.catalogue import camera_resource
+from edged.operations.catalogue import OperationCall, camera_resource
+from edged.operations.pages import Cursor, Limit, NextCursor, Offset, Place, read_cursor, write_cursor
 from edged.operations.services import Services
+
+R = TypeVar("R")
 
 
 class FilePageParams(msgspec.Struct, frozen=True):
-    """Which part of the list, newest first."""
+    """A page, newest first: behind those of the reply whose `next_cursor` is given as `cursor`, or after `offset`."""
 
-    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
-    offset: Annotated[int, msgspec.Meta(ge=0, le=999_999_999)] = 0
+    limit: Limit = 100
+    offset: Offset = 0
+    cursor: Cursor | None = None
+
+
+def read_after(call: OperationCall, params: FilePageParams) -> Place | None:
+    """The place behind which the page begins. Raises InvalidParams."""
+    return None if params.cursor is None else read_cursor(call.operation.name, params.cursor)
+
+
+def cut_page(
+    call: OperationCall, params: FilePageParams, found: list[R], place: Callable[[R], Place]
+) -> tuple[list[R], NextCursor]:
+    """The page of `found`, which has one row more than the page where more follow; and the next cursor."""
+    page = found[: params.limit]
+    if len(found) <= params.limit:
+        return page, UNSET
+    return page, write_cursor(call.operation.name, place(page[-1]))
 
 
 class FilenameParams(msgspec.Struct, frozen=True):

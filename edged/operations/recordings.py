@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
+from msgspec import UNSET
 
 from edged.clock import iso
 from edged.errors import InvalidParams, Refused
@@ -12,7 +13,8 @@ from edged.library.recording_index import Measured
 from edged.library.recording_names import no_recording
 from edged.library.recordings import LONGEST_SECONDS
 from edged.operations.catalogue import DeviceParams, OperationCall, operation
-from edged.operations.file_params import FilenameParams, FilePageParams, may, resource_of
+from edged.operations.file_params import FilenameParams, FilePageParams, cut_page, may, read_after, resource_of
+from edged.operations.pages import NextCursor
 from edged.operations.rest import create, delete, get
 from edged.store.recordings import RecordingRecord
 
@@ -109,6 +111,7 @@ class RecordingList(msgspec.Struct, frozen=True):
     total: int
     limit: int
     offset: int
+    next_cursor: NextCursor = UNSET
 
 
 class RecordingDeleted(msgspec.Struct, frozen=True):
@@ -192,8 +195,11 @@ async def list_recordings(call: OperationCall, params: FilePageParams) -> Record
     sums = await services.recordings.index.sums()
     known = {camera.name for camera in services.cameras.all()} | sums.keys()
     cameras = [name for name in sorted(known) if may(services, caller, "camera:read", name)]
-    found, total = await services.recordings.list_page(cameras, limit=params.limit, offset=params.offset)
-    return RecordingList([show(item) for item in found], total, params.limit, params.offset)
+    found, total = await services.recordings.list_page(
+        cameras, limit=params.limit + 1, offset=params.offset, after=read_after(call, params)
+    )
+    page, cursor = cut_page(call, params, found, lambda item: (item.record.began, item.record.recording_id))
+    return RecordingList([show(item) for item in page], total, params.limit, params.offset, cursor)
 
 
 @operation("camera:read", rest=get("/api/recordings/{filename}"), counted_as=_COUNTED_AS)

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from edged.clock import iso
 from edged.library.snapshots import SavedSnapshot, Snapshots, no_snapshot
 from edged.operations.catalogue import OperationCall, operation
-from edged.operations.file_params import FilenameParams, FilePageParams, may, resource_of
+from edged.operations.file_params import FilenameParams, FilePageParams, cut_page, may, read_after, resource_of
+from edged.operations.pages import NextCursor
 from edged.operations.pictures import check_attached, explained_to
 from edged.operations.rest import create, delete, get
 
@@ -69,6 +71,7 @@ class SnapshotList(msgspec.Struct, frozen=True):
     total: int
     limit: int
     offset: int
+    next_cursor: NextCursor = UNSET
 
 
 class SnapshotDeleted(msgspec.Struct, frozen=True):
@@ -107,10 +110,14 @@ async def list_snapshots(call: OperationCall, params: FilePageParams) -> Snapsho
     """Pictures of the cameras that the caller may see, newest first."""
     services, caller = call.services, call.session.caller
     found, total = await services.snapshots.list_page(
-        lambda camera: may(services, caller, "camera:read", camera), limit=params.limit, offset=params.offset
+        lambda camera: may(services, caller, "camera:read", camera),
+        limit=params.limit + 1,
+        offset=params.offset,
+        after=read_after(call, params),
     )
-    files = [SnapshotFile(**_facts(picture)) for picture in found]
-    return SnapshotList(files, total, params.limit, params.offset)
+    page, cursor = cut_page(call, params, found, lambda picture: picture.place)
+    files = [SnapshotFile(**_facts(picture)) for picture in page]
+    return SnapshotList(files, total, params.limit, params.offset, cursor)
 
 
 @operation("camera:read", rest=get("/api/snapshots/{filename}"), counted_as=_COUNTED_AS)

@@ -103,14 +103,23 @@ def find(connection: sqlite3.Connection, name: str) -> RecordingRecord | None:
 
 
 def list_page(
-    connection: sqlite3.Connection, cameras: Collection[str], *, limit: int, offset: int
+    connection: sqlite3.Connection,
+    cameras: Collection[str],
+    *,
+    limit: int,
+    offset: int,
+    after: tuple[float, str] | None = None,
 ) -> tuple[list[RecordingRecord], int]:
-    """(`limit` recordings of these cameras from `offset` on, newest first; how many there are)."""
+    """(`limit` recordings of these cameras, newest first, from `offset` on; how many there are in all).
+
+    `after`: only those behind the recording with this beginning (Unix seconds) and id, which may be gone.
+    """
     marks = ", ".join("?" * len(cameras))
     where = f"WHERE deleted_at IS NULL AND camera IN ({marks})"
     (total,) = connection.execute(f"SELECT count(*) FROM recordings {where}", tuple(cameras)).fetchone()  # noqa: S608
-    page = f"{where} ORDER BY began DESC, recording_id DESC LIMIT ? OFFSET ?"
-    return _many(connection, page, *cameras, limit, offset), total
+    behind = "" if after is None else " AND (began, recording_id) < (?, ?)"
+    page = f"{where}{behind} ORDER BY began DESC, recording_id DESC LIMIT ? OFFSET ?"
+    return _many(connection, page, *cameras, *(after or ()), limit, offset), total
 
 
 def list_ended(connection: sqlite3.Connection, limit: int) -> list[RecordingRecord]:
