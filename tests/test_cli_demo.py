@@ -1,4 +1,4 @@
-"""cli/demo.py: the story plays on real parts, and says what it could not play."""
+"""cli/demo.py: the checks run against a real daemon, and say which could not run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import trio
 from patience import fail_after
 
 from edged.cli.demo_box import expect, held, pick_port, remove_abandoned
-from edged.cli.demo_story import Story
+from edged.cli.demo_checks import Checks
 
 pytestmark = pytest.mark.ffmpeg
 
@@ -166,8 +166,8 @@ def test_the_folder_of_a_running_demo_is_nobodys_to_remove(tmp_path: Path) -> No
 
 
 async def test_a_step_that_does_not_hold_is_counted_and_said(capsys: pytest.CaptureFixture[str]) -> None:
-    """What was seen stands in the line; the story goes on."""
-    story = Story()
+    """What was seen stands in the line; the checks go on."""
+    checks = Checks()
 
     async def fails() -> str:
         expect(False, "it was blue")
@@ -176,10 +176,10 @@ async def test_a_step_that_does_not_hold_is_counted_and_said(capsys: pytest.Capt
     async def holds() -> str:
         return "red"
 
-    assert not await story.step("the picture is red", fails)
-    assert await story.step("the picture is red", holds)
-    assert not await story.step("the picture is red", holds, unless="no picture")
-    assert (story.passed, story.failed, story.not_run) == (1, 1, 1)
+    assert not await checks.step("the picture is red", fails)
+    assert await checks.step("the picture is red", holds)
+    assert not await checks.step("the picture is red", holds, unless="no picture")
+    assert (checks.passed, checks.failed, checks.not_run) == (1, 1, 1)
     assert "FAILED the picture is red" in capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-"""`edged demo`: a whole box on loopback with two test pictures; with `--once` it plays its own story and judges it.
+"""`edged demo`: edged on loopback with two test cameras; with `--once` checks are run against it.
 
 The daemon runs as a child, as a user's would; everything here is what a client can do: HTTP, WebSocket,
 RTSP, and deleting the file that stands for a test camera's plug.
@@ -28,14 +28,14 @@ from edged.cli.demo_box import (
     run_daemon,
     wait_ready,
 )
-from edged.cli.demo_story import play
+from edged.cli.demo_checks import run_checks
 
 #: Each ends the demo in order.
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(*, once: bool) -> int:
-    """Serve until Ctrl-C, SIGTERM or a closed terminal, or play the story; returns the exit code."""
+    """Serve until Ctrl-C, SIGTERM or a closed terminal, or run the checks; returns the exit code."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell ignores it for what it starts with &; whoever sends it means it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -60,7 +60,7 @@ async def _main(*, once: bool) -> int:
             nursery.start_soon(listen)
             box = prepare(Path(folder), any_port=once)
             async with run_daemon(box, quiet=once) as daemon:
-                code = await play(box, daemon) if once else await serve(box, daemon)
+                code = await run_checks(box, daemon) if once else await serve(box, daemon)
             nursery.cancel_scope.cancel()
     return code
 

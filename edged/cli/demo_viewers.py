@@ -143,7 +143,7 @@ class RtspViewer:
     """ffmpeg watching over RTSP; it prints a hash of each decoded frame."""
 
     def __init__(self, port: int, path: str, key: str) -> None:
-        # A player's URL stands in its argument list; this key lives as long as this story.
+        # A player's URL stands in its argument list; this key lives as long as this demo.
         self._url = f"rtsp://viewer:{key}@127.0.0.1:{port}/{path}"
         self._hashes: set[bytes] = set()
         self._arrived = trio.Event()

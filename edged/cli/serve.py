@@ -63,6 +63,6 @@ def demo(once: bool) -> None:
 
     It listens on loopback only, and prints a key and commands to try.
     """
-    from edged.cli import demo as story
+    from edged.cli import demo as box
 
-    sys.exit(story.main(once=once))
+    sys.exit(box.main(once=once))
