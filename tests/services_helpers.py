@@ -63,7 +63,7 @@ SMALL: dict[str, Callable[[], object]] = {
     "limiter": Limiter,
     "passwords": lambda: Passwords(cost=CHEAP),
     "paths": Paths,
-    "recordings": lambda: SimpleNamespace(active={}),
+    "recordings": lambda: SimpleNamespace(active={}, sweep=SimpleNamespace(is_full=False)),
 }
 
 

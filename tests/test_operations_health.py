@@ -50,6 +50,12 @@ def test_a_small_disk_is_low_below_a_tenth_of_it() -> None:
     assert Disk("runtime", 9 * MIB, 100 * MIB, writable=True, low_bytes=256 * MIB).is_low
 
 
+def test_a_full_disk_for_recordings_is_degraded_and_says_that_nothing_is_recorded() -> None:
+    found = assess(Facts(mediamtx=MediaFact("ready"), recording_stopped=True))
+    assert (found.health, found.status, found.can_save) == ("degraded", "partial", True)
+    assert "nothing is recorded" in found.message
+
+
 def test_a_failed_commit_is_unhealthy_whatever_the_disk_says() -> None:
     found = assess(Facts(mediamtx=READY, disks=(disk(),), is_saving=False))
     assert (found.health, found.can_save) == ("unhealthy", False)

@@ -64,7 +64,7 @@ SURFACE: dict[str, Row] = {
     "stop_recording": row("DELETE /api/cameras/{device}/recording", "recording stop"),
     "get_recording_status": row("GET /api/cameras/{device}/recording", "recording status"),
     "list_recordings": row("GET /api/recordings", "recording list"),
-    "get_recording_info": row("GET /api/recordings/{filename}", "recording show"),
+    "get_recording_info": row("GET /api/recordings/{filename}", "recording show", "recording download"),
     "delete_recording": row("DELETE /api/recordings/{filename}", "recording delete"),
     "list_snapshots": row("GET /api/snapshots", "snapshot list"),
     "get_snapshot_info": row("GET /api/snapshots/{filename}", "snapshot show"),

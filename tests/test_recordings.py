@@ -8,6 +8,7 @@ import re
 import signal
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -314,3 +315,26 @@ async def test_a_recording_goes_on_after_its_writer_was_stopped(tmp_path: Path, 
             await admin.call("stop_recording", device="camera0")
             (item,) = await listed(admin)
             assert item["gaps"] == 1
+
+
+async def test_the_command_copies_a_recording_and_overwrites_nothing(tmp_path: Path) -> None:
+    config = make_config(tmp_path, cameras=1, mediamtx=True)
+    with fail_after(80):
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            await admin.call("start_recording", device="camera0", filename="yard")
+            await until_active(admin)
+            await trio.sleep(2)
+            ended = await admin.call("stop_recording", device="camera0")
+            command = [sys.executable, "-m", "edged", "recording", "download", "--socket", config.listen.unix]
+            done = await trio.run_process([*command, "yard"], cwd=tmp_path, capture_stdout=True)
+            assert done.stdout.decode() == f"yard.mp4: {ended['file_size']} bytes\n"
+            assert (tmp_path / "yard.mp4").stat().st_size == ended["file_size"]
+            for words, said in (
+                (["yard"], "yard.mp4 exists: name another file with --to"),
+                (["none"], "no recording 'none'"),
+                (["yard", "--to", "nowhere/a.mp4"], "nowhere/a.mp4 cannot be written: No such file or directory"),
+            ):
+                failed = await trio.run_process([*command, *words], cwd=tmp_path, capture_stderr=True, check=False)
+                assert failed.returncode == 1
+                assert said in failed.stderr.decode()
+            assert sorted(path.name for path in tmp_path.glob("*.mp4")) == ["yard.mp4"]

@@ -26,7 +26,7 @@ def find(
 
     with errors_shown(as_json=as_json):
         try:
-            return _call(method, params, socket or _find_socket(directory))
+            return _call(method, params, socket or find_socket(directory))
         except Answered as problem:
             if problem.fields.get("reason") != "not_found":
                 raise
@@ -41,7 +41,7 @@ def ask(
     the command."""
     with errors_shown(as_json=as_json):
         given = {name: value for name, value in params.items() if value is not None} | dict.fromkeys(nulls)
-        return _call(method, given, socket or _find_socket(directory))
+        return _call(method, given, socket or find_socket(directory))
 
 
 def _call(method: str, params: Mapping[str, object], path: Path) -> dict[str, Any]:
@@ -58,7 +58,8 @@ def _call(method: str, params: Mapping[str, object], path: Path) -> dict[str, An
     return result
 
 
-def _find_socket(directory: Path) -> Path:
+def find_socket(directory: Path) -> Path:
+    """The daemon's unix socket by the settings in a folder. Raises ConfigError."""
     from edged.config.model import OFF, Config
 
     try:

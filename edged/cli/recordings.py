@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from edged.cli.asking import ask
 from edged.cli.cameras import resolve, show_item
+from edged.cli.downloads import fetch
 from edged.cli.options import paged, talks
-from edged.cli.output import show_fields, show_json, show_page
+from edged.cli.output import show_fields, show_json, show_page, tell
 from edged.cli.params import option
 
 _COLUMNS: Final = ("filename", "device", "status", "created_time", "duration", "file_size", "gaps")
@@ -87,3 +89,17 @@ def show(filename: str, **where: Any) -> None:
 def delete(filename: str, **where: Any) -> None:
     """Delete a recording permanently."""
     show_item(ask("delete_recording", {"filename": filename}, **where), as_json=where["as_json"])
+
+
+@recording.command()
+@click.argument("filename")
+@click.option(
+    "--to", "target", type=click.Path(path_type=Path, dir_okay=False), help="File to write; by default its name, here."
+)
+@talks
+def download(filename: str, target: Path | None, **where: Any) -> None:
+    """Copy a recording from the daemon into a file, which must not exist."""
+    found = ask("get_recording_info", {"filename": filename}, **where)
+    target = target or Path(found["filename"])
+    size = fetch(found["download_url"], target, **where)
+    tell({"filename": str(target), "file_size": size}, f"{target}: {size} bytes", where)

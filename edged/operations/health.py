@@ -52,7 +52,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     `late_denials`: revocations in force that could not be written; `has_reserve`: the blocks reserved for
     revocations on a full disk exist; `is_saving`: the last commit of the trust database succeeded; `damage`: what is
     wrong with its file; `unconfirmed`: what is said of a restored trust database that is not confirmed, "" if there
-    is none.
+    is none; `recording_stopped`: cameras are to be recorded, and their disk is full.
     """
 
     mediamtx: MediaFact
@@ -63,6 +63,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     is_saving: bool = True
     damage: str = ""
     unconfirmed: str = ""
+    recording_stopped: bool = False
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -117,6 +118,7 @@ def assess(facts: Facts) -> Assessment:
         *_judge_restore(facts),
         *_judge_store(facts),
         *_judge_disks(facts),
+        *_judge_recording(facts),
         *_judge_media(facts),
         *_judge_cameras(facts),
     ]
@@ -138,6 +140,7 @@ def gather_facts(services: Services) -> Facts:
         is_saving=registrar.is_saving,
         damage=registrar.damage,
         unconfirmed=services.restores.message,
+        recording_stopped=services.recordings.sweep.is_full,
     )
 
 
@@ -203,6 +206,11 @@ def _judge_disks(facts: Facts) -> Iterator[Problem]:
                 "disk", f"the disk of paths.{disk.name} has {disk.free_bytes // _MIB} MiB left",
                 "free space there: below limits.disk_low_mib this is shown",
             )  # fmt: skip
+
+
+def _judge_recording(facts: Facts) -> Iterator[Problem]:
+    if facts.recording_stopped:
+        yield Problem("disk", "the disk for recordings is full: nothing is recorded", "delete recordings, or add space")
 
 
 def _judge_media(facts: Facts) -> Iterator[Problem]:
