@@ -53,10 +53,10 @@ def answer(request: int, buffer: bytes, modes: Any = WEBCAM, name: str = "cam", 
 
 def emit() -> None:
     """Answer commands on stdin: {"do": "plug" | "unplug", "node": "video0", "path": …, "name": …, "props": {…}}."""
-    import gi
+    import gi  # type: ignore[import-not-found]  # of the system's Python, which runs this function
 
     gi.require_version("UMockdev", "1.0")
-    from gi.repository import GLib, UMockdev
+    from gi.repository import GLib, UMockdev  # type: ignore[import-not-found]
 
     bed = UMockdev.Testbed.new()
     threading.Thread(target=GLib.MainLoop().run, daemon=True).start()

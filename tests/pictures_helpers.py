@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import stat
+import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -54,8 +55,24 @@ class Spawner:
     started: list[children.Child] = field(default_factory=list)
     arguments: list[Sequence[str]] = field(default_factory=list)
 
-    def __call__(self, arguments: Sequence[str], *, stdout: bool, stderr: bool) -> children.Child:
-        child = children.spawn(arguments, environment=dict(os.environ), landlock=None, stdout=stdout, stderr=stderr)
+    def __call__(
+        self,
+        arguments: Sequence[str],
+        *,
+        folder: Path | None = None,
+        stdin: int = subprocess.DEVNULL,
+        stdout: bool = True,
+        stderr: bool = True,
+    ) -> children.Child:
+        child = children.spawn(
+            arguments,
+            environment=dict(os.environ),
+            landlock=None,
+            folder=folder,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+        )
         self.started.append(child)
         self.arguments.append(arguments)
         return child

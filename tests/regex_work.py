@@ -76,11 +76,11 @@ class Matcher:
         if operator is c.BRANCH:
             return next((end for each in value[1] if (end := self._items(list(each), 0, at, then)) >= 0), -1)
         if operator is c.MAX_REPEAT:
-            return self._repeat(*value, at, then)
+            return self._repeat(value[0], value[1], value[2], at, then)
         if operator is c.MIN_REPEAT:
-            return self._repeat_lazily(*value, at, then)
+            return self._repeat_lazily(value[0], value[1], value[2], at, then)
         if operator is c.POSSESSIVE_REPEAT:
-            end = self._repeat(*value, at, lambda end: end)
+            end = self._repeat(value[0], value[1], value[2], at, lambda end: end)
             return then(end) if end >= 0 else -1
         if operator is c.ATOMIC_GROUP:
             end = self._items(list(value), 0, at, lambda end: end)
@@ -161,9 +161,9 @@ def _is_in(members: list[Any], char: int) -> bool:
 
 def _fits(operator: Any, value: Any, char: int) -> bool:
     if operator is c.LITERAL:
-        return char == value
+        return bool(char == value)
     if operator is c.RANGE:
-        return value[0] <= char <= value[1]
+        return bool(value[0] <= char <= value[1])
     assert operator is c.CATEGORY, operator
     name = str(value)
     kind = {"DIGIT": str.isdigit, "SPACE": str.isspace, "WORD": lambda text: _is_word(ord(text))}

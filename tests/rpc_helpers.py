@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import trio
@@ -246,13 +246,13 @@ class Box:
     def __init__(self, nursery: trio.Nursery | None = None, *cameras: Camera, **limits: int) -> None:
         self.nursery = nursery
         self.time = NOW
-        self.counts = Counts()
+        self.counts: Any = Counts()
         self.ledger = Ledger()
         self.admissions = Admissions(trio.current_time if nursery else lambda: 0.0)
         monotonic = trio.current_time if nursery else lambda: 0.0
         self.clock = Clock(system=lambda: self.time, monotonic=monotonic)
         self.gate = make_gate(self.ledger, self.admissions, self.clock, self.counts, shared_secrets=[SECRET])
-        self.registry = Registry(*(cameras or (camera(0), camera(1, node=None))))
+        self.registry: Any = Registry(*(cameras or (camera(0), camera(1, node=None))))
         self.sessions = Sessions()
         self.barriers: dict[str, trio.Event] = {}
         rows = tuple(row(item, "box") for item in self.registry.known)
@@ -261,7 +261,7 @@ class Box:
             sessions=self.sessions, limiter=self.gate.limiter, cameras=self.registry,
             barriers=self.barriers, rows=Rows(rows, len(rows), len(rows)),
         )  # fmt: skip
-        self.catalogue = Catalogue(function.__operation__ for function in OPERATIONS)  # type: ignore[attr-defined]
+        self.catalogue = Catalogue(cast(Any, function).__operation__ for function in OPERATIONS)
         self.rpc = self.make_endpoint(**limits)
 
     def make_endpoint(self, calls_in_flight: int = 32, longest_batch: int = LONGEST_BATCH) -> RpcEndpoint:

@@ -98,7 +98,7 @@ class Session:
 
 class Api(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    world = None
+    world: "World"
 
     def log_message(self, *_):
         pass
@@ -295,7 +295,7 @@ def bind(address, kind):
     try:
         holder.bind((host, int(port)))
     except OSError as error:
-        log("ERR", f"listen {kind} {address}: bind: {os.strerror(error.errno).lower()}")
+        log("ERR", f"listen {kind} {address}: bind: {os.strerror(error.errno or 0).lower()}")
         raise SystemExit(1) from error
     return holder
 
@@ -321,7 +321,7 @@ def load(file, orders):
 
 
 def main(arguments):
-    version, orders_file, *rest = arguments[1], arguments[3], *arguments[4:]
+    version, orders_file, rest = arguments[1], arguments[3], arguments[4:]
     orders = read_orders(orders_file)
     if rest == ["--version"]:
         print("no idea" if "junk-version" in orders else version)

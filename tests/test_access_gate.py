@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 import trio
@@ -36,7 +37,7 @@ class Box:
             shared_secrets=[SECRET], tally=self.tallied.append,
         )  # fmt: skip
 
-    def key(self, **changes: object) -> tuple[KeyRecord, ApiKey]:
+    def key(self, **changes: Any) -> tuple[KeyRecord, ApiKey]:
         key_id, secret, digest = mint()
         record = KeyRecord(key_id=key_id, name="k", role="viewer", digest=digest, created_at=self.now)
         record = replace(record, **changes)

@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -36,7 +37,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "trust.db"
 
 
-def a_key(**changes: object) -> KeyRecord:
+def a_key(**changes: Any) -> KeyRecord:
     key_id, _, key_digest = mint()
     return replace(KeyRecord(key_id=key_id, name="k", role="viewer", digest=key_digest, created_at=1.0), **changes)
 

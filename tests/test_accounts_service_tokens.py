@@ -219,7 +219,7 @@ async def test_what_makes_no_sense_is_told(tmp_path: Path) -> None:
         with pytest.raises(NotFound):
             await box.tokens.rotate(EDGED, "svc_0")
         with pytest.raises(NotFound):
-            box.tokens.revoke("svc_0")
+            await box.tokens.revoke("svc_0")
         assert len(box.trust.ledger.service_tokens) == 1
 
 

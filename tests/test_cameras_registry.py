@@ -19,10 +19,10 @@ from edged.cameras.entries import CameraEntry
 from edged.cameras.model import Camera, CameraChanged, Mode, Status
 from edged.cameras.probe import Probe
 from edged.cameras.registry import Registry
-from edged.cameras.slots import Slot
 from edged.cameras.watch import Node, Present, ResyncCause, Seen
 from edged.errors import DependencyFailed, StartFailed, StoreFailed
 from edged.feeds import Reader
+from edged.store.cameras import Slot
 
 CAMERA = Probe("uvcvideo", "HD Webcam", 1, (Mode("MJPG", 640, 480, (30.0, 15.0)), Mode("YUYV", 1280, 720, (10.0,))))
 METADATA = Probe("uvcvideo", "HD Webcam", 0, ())
@@ -199,7 +199,7 @@ async def test_a_test_picture_stands_in_for_a_device_file_until_a_device_has_it(
         found = box.registry.find("/dev/video0")
         assert found is not None
         assert found is box.registry.find("camera0")
-        assert (found.node, found.names) == (None, {"camera0"})
+        assert (found.node, found.names) == (None, frozenset({"camera0"}))
         assert box.registry.find("/dev/video1") is box.registry.find("camera1")
         box.udev.tell(device(0, "1"))
         real = await box.next()
@@ -228,7 +228,8 @@ async def test_a_test_camera_is_there_while_its_file_is(tmp_path: Path, autojump
     async with running(tmp_path, make_entry("yard", "test"), make_entry("barn", "test")) as box:
         file = tmp_path / "test-cameras" / "yard"
         assert file.exists()
-        for status, change in [("DISCONNECTED", file.unlink), ("CONNECTED", file.touch)] * 2:
+        changes: list[tuple[str, Callable[[], object]]] = [("DISCONNECTED", file.unlink), ("CONNECTED", file.touch)]
+        for status, change in changes * 2:
             change()
             before = trio.current_time()
             camera = await box.next()

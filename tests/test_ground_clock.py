@@ -6,6 +6,7 @@ import re
 import time
 from datetime import UTC, datetime
 from itertools import accumulate
+from typing import Any
 
 import pytest
 import trio
@@ -195,7 +196,7 @@ def test_only_a_voucher_corrects(first: tuple[float, bool], then: tuple[float, b
 
 def test_jumps_are_told_with_their_direction_and_once() -> None:
     """In seconds, also those that are not followed; the time that passes is none."""
-    box, told = Box(1000.0, synchronized=True), []
+    box, told = Box(1000.0, synchronized=True), list[Any]()
     clock = Clock(
         system=lambda: box.system, monotonic=lambda: box.passed, synchronized=lambda: box.synchronized,
         jumped=told.append,

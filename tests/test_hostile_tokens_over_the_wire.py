@@ -215,7 +215,7 @@ async def test_no_token_makes_edged_ask_anybody_but_for_a_newer_key(
             assert sorted(site.pinned.asked) == ["/company", "/partner"]
             evil = f"http://127.0.0.1:{site.evil.port}/jwks.json"
             reached.watching = True
-            wrong = {}
+            wrong: dict[str, Any] = {}
             for name, (reason, cases) in CORPUS.items():
                 if name not in NEWER:
                     told = await site.show(*cases)

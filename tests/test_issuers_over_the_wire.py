@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -249,7 +250,7 @@ async def test_refusals_of_outside_tokens_are_counted_and_told_as_theirs(
     company = Company().add("a")
     (tmp_path / "a.pem").write_bytes(company.pem("a"))
     issuer = IssuerSettings(issuer=company.issuer, key=str(tmp_path / "a.pem"))
-    no_key = {"name_key": False}
+    no_key: dict[str, Any] = {"name_key": False}
     texts = {
         "malformed": [
             company.sign("a", header={"x5c": ["MII"]}, **no_key),

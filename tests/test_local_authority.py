@@ -14,7 +14,7 @@ from patience import fail_after
 from structlog.testing import capture_logs
 from web_helpers import Site
 
-from edged import app
+from edged import app, systemd
 from edged.config.load import load
 from edged.config.model import AuthSettings
 from edged.credentials.callers import Peer
@@ -67,7 +67,7 @@ def test_sockets_of_the_right_family_are_taken(tmp_path: Path) -> None:
 async def test_a_start_with_a_tcp_socket_called_unix_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole daemon, as systemd starts it; the socket is closed again."""
     sock = listening()
-    monkeypatch.setattr(app.systemd, "listen_fds", lambda: {"unix": sock})
+    monkeypatch.setattr(systemd, "listen_fds", lambda: {"unix": sock})
     with fail_after(20), pytest.raises(BaseExceptionGroup) as failed:
         await app.run(make_config(tmp_path, cameras=0))
     assert failed.group_contains(StartFailed, match="a TCP socket from systemd is called 'unix'")

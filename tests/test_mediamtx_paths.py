@@ -79,9 +79,14 @@ class FakeServer:
         self.states: Feed[ServerState] = Feed()
 
 
+def fake_server(client: FakeClient | None) -> Any:
+    """For whoever asks a supervisor for its client only."""
+    return FakeServer(client)
+
+
 async def test_a_change_reaches_the_server(autojump_clock: trio.testing.MockClock) -> None:
     """Cameras that come and go become paths that come and go; the same again calls nothing."""
-    server, paths = FakeServer(FakeClient()), Paths()
+    server, paths = fake_server(FakeClient()), Paths()
     server.client.confs["stale"] = {}
     paths.set_wanted([FakeSource("camera0")])
     with fail_after(5):
@@ -98,7 +103,7 @@ async def test_a_change_reaches_the_server(autojump_clock: trio.testing.MockCloc
 
 async def test_a_failed_converge_is_tried_again(autojump_clock: trio.testing.MockClock) -> None:
     """A server that fails for a while gets its paths afterwards, without any new change."""
-    server, paths = FakeServer(FakeClient()), Paths()
+    server, paths = fake_server(FakeClient()), Paths()
     server.client.failing = True
     paths.set_wanted([FakeSource("camera0")])
     with fail_after(30):
@@ -112,7 +117,7 @@ async def test_a_failed_converge_is_tried_again(autojump_clock: trio.testing.Moc
 
 async def test_without_a_server_nothing_is_done_until_one_is_ready(autojump_clock: trio.testing.MockClock) -> None:
     """There are no paths while MediaMTX is away; its next state brings them."""
-    server, paths = FakeServer(None), Paths()
+    server, paths = fake_server(None), Paths()
     paths.set_wanted([FakeSource("camera0")])
     assert await paths.list() == []
     with fail_after(30):
@@ -139,7 +144,7 @@ class Named(FakeSource):
 
 async def test_a_path_that_becomes_another_camera_s_is_made_anew(autojump_clock: trio.testing.MockClock) -> None:
     """Whoever was let in to one camera must not see the other; also where both are told within one step."""
-    server, paths = FakeServer(FakeClient()), Paths()
+    server, paths = fake_server(FakeClient()), Paths()
     paths.set_wanted([Named("camera0", stream="door"), FakeSource("camera1")])
     with fail_after(5):
         async with running(partial(paths.run, server)):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edged.cameras.model import Camera, Status
 from edged.config.model import MediaMTXSettings
+from edged.config.sources import RtspTransport
 from edged.mediamtx.settings import (
     OPTIONAL,
     Version,
@@ -42,6 +43,8 @@ class FakeSource:
     rate: float = 15.0
     bitrate: int = 1_000_000
     encoder: str = ""
+    transport: RtspTransport = "tcp"
+    is_pinned: bool = False
 
     @property
     def path(self) -> str:

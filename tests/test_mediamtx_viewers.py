@@ -52,6 +52,11 @@ class FakeServer:
         self.client: Any = client
 
 
+def fake_server(client: FakeClient | None) -> Any:
+    """For whoever asks a supervisor for its client only."""
+    return FakeServer(client)
+
+
 def session(number: int, protocol: str = "rtsp") -> MediaSession:
     return MediaSession(protocol, f"s{number}", "camera0", "read", (f"c{number}",))
 
@@ -59,7 +64,7 @@ def session(number: int, protocol: str = "rtsp") -> MediaSession:
 async def test_a_kick_returns_at_once_and_is_carried_out(autojump_clock: trio.testing.MockClock) -> None:
     """`kick` never waits; the session is gone soon after, the others stay."""
     client = FakeClient(session(1), session(2))
-    viewers = Viewers(FakeServer(client))
+    viewers = Viewers(fake_server(client))
     with fail_after(5):
         async with running(viewers.run):
             viewers.kick("rtsp", "s1")
@@ -70,7 +75,7 @@ async def test_a_kick_returns_at_once_and_is_carried_out(autojump_clock: trio.te
 async def test_a_kick_that_mediamtx_did_not_answer_is_tried_again(autojump_clock: trio.testing.MockClock) -> None:
     """Two failures do not save a revoked viewer."""
     client = FakeClient(session(1), failures=2)
-    viewers = Viewers(FakeServer(client))
+    viewers = Viewers(fake_server(client))
     with fail_after(5):
         async with running(viewers.run):
             viewers.kick("rtsp", "s1")
@@ -81,7 +86,7 @@ async def test_a_kick_that_mediamtx_did_not_answer_is_tried_again(autojump_clock
 async def test_patience_with_a_broken_mediamtx_ends(autojump_clock: trio.testing.MockClock) -> None:
     """After four tries the sweep has to do it; the worker goes on with the next."""
     client = FakeClient(session(1), session(2), failures=4)
-    viewers = Viewers(FakeServer(client))
+    viewers = Viewers(fake_server(client))
     with fail_after(30):
         assert await viewers.kick_all([session(1)]) == 0
         assert await viewers.kick_all([session(2)]) == 1
@@ -93,14 +98,14 @@ async def test_a_slow_kick_does_not_hold_up_the_next(autojump_clock: trio.testin
     everybody = [session(number) for number in range(20)]
     client = FakeClient(*everybody, seconds=1)
     with fail_after(60):
-        assert await Viewers(FakeServer(client)).kick_all(everybody) == 20
+        assert await Viewers(fake_server(client)).kick_all(everybody) == 20
     assert client.most_at_once == WORKERS
     assert client.sessions == []
 
 
 async def test_a_kick_of_a_session_that_has_ended_is_no_error(autojump_clock: trio.testing.MockClock) -> None:
     """A session that is not there counts as none put out, over any protocol."""
-    viewers = Viewers(FakeServer(FakeClient()))
+    viewers = Viewers(fake_server(FakeClient()))
     with fail_after(5):
         assert await viewers.kick_all([session(1), session(2, "hls")]) == 0
 
@@ -108,7 +113,7 @@ async def test_a_kick_of_a_session_that_has_ended_is_no_error(autojump_clock: tr
 async def test_an_rtsp_connection_stands_for_its_session(autojump_clock: trio.testing.MockClock) -> None:
     """Before 1.19.3 the hook is told a connection's id; over other protocols an id is what it is."""
     client = FakeClient(session(1), session(2, "webrtc"))
-    viewers = Viewers(FakeServer(client))
+    viewers = Viewers(fake_server(client))
     with fail_after(5):
         assert await viewers.kick_all([MediaSession("rtsp", "c1", "", "")]) == 1
         assert await viewers.kick_all([MediaSession("webrtc", "c2", "", "")]) == 0
@@ -118,7 +123,7 @@ async def test_an_rtsp_connection_stands_for_its_session(autojump_clock: trio.te
 async def test_a_session_that_is_being_ended_is_not_kicked_again(autojump_clock: trio.testing.MockClock) -> None:
     """By its connection's id, or its own: MediaMTX would write an error for what has gone meanwhile."""
     client = FakeClient(session(1), seconds=1)
-    viewers = Viewers(FakeServer(client))
+    viewers = Viewers(fake_server(client))
     with fail_after(10):
         async with running(viewers.run):
             for name in ("s1", "c1", "s1"):
@@ -130,7 +135,7 @@ async def test_a_session_that_is_being_ended_is_not_kicked_again(autojump_clock:
 
 async def test_without_mediamtx_there_are_no_viewers(autojump_clock: trio.testing.MockClock) -> None:
     """Its sessions ended with it: an empty list, nothing to kick, no error."""
-    viewers = Viewers(FakeServer(None))
+    viewers = Viewers(fake_server(None))
     with fail_after(5):
         assert await viewers.list() == []
         assert await viewers.kick_all([session(1)]) == 0
@@ -138,14 +143,14 @@ async def test_without_mediamtx_there_are_no_viewers(autojump_clock: trio.testin
 
 async def test_the_list_is_what_mediamtx_lists(autojump_clock: trio.testing.MockClock) -> None:
     """Over every protocol."""
-    viewers = Viewers(FakeServer(FakeClient(session(1), session(2, "hls"))))
+    viewers = Viewers(fake_server(FakeClient(session(1), session(2, "hls"))))
     assert await viewers.list() == [session(1), session(2, "hls")]
 
 
 async def test_more_kicks_than_can_wait_are_left_to_the_sweep(autojump_clock: trio.testing.MockClock) -> None:
     """A flood of revocations neither fails nor fills the memory."""
     client = FakeClient(*(session(number, "hls") for number in range(QUEUE + 10)))
-    viewers = Viewers(FakeServer(client))
+    viewers = Viewers(fake_server(client))
     for number in range(QUEUE + 10):
         viewers.kick("hls", f"s{number}")
     with fail_after(5):

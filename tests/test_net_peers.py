@@ -65,6 +65,8 @@ def test_another_user_is_told_from_root():
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
             accepted, _ = listening.accept()
             with accepted:
+                assert child.stdout is not None
+                assert child.stdin is not None
                 assert child.stdout.readline() == "in\n"
                 peer = peer_of(accepted, "local")
                 assert peer.find_uid() == 65534

@@ -32,7 +32,7 @@ from patience import fail_after
 from structlog.testing import capture_logs
 from trio_websocket import ConnectionClosed
 
-from edged import memory
+from edged import descriptors, memory
 from edged.config.model import LimitSettings
 from edged.credentials.callers import Caller, Peer
 from edged.daemon import listeners
@@ -196,7 +196,7 @@ async def test_without_a_descriptor_strangers_make_room_for_the_unix_socket(tmp_
 
 def test_fewer_descriptors_are_fewer_connections_and_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """The line says how many there are and where to get more."""
-    monkeypatch.setattr(listeners.descriptors, "raise_limit", lambda: 1024)
+    monkeypatch.setattr(descriptors, "raise_limit", lambda: 1024)
     with capture_logs() as log:
         assert listeners.fit_limits(LimitSettings()).connections == 512
         assert listeners.fit_limits(LimitSettings(connections=100)).connections == 100
@@ -339,7 +339,7 @@ async def test_memory_of_a_crowd_is_given_back_when_it_has_left(monkeypatch: pyt
     """Once for each crowd; a few connections that come and go cost nothing."""
     given: list[int] = []
     monkeypatch.setattr(server, "_RETURN_MEMORY_SECONDS", 0.0)
-    monkeypatch.setattr(server.memory, "give_back", lambda: given.append(served.server.connections))
+    monkeypatch.setattr(memory, "give_back", lambda: given.append(served.server.connections))
     async with running(head_seconds=0.2) as served:
         few = [await connect(served.port) for _ in range(8)]
         await until(lambda: served.server.connections == 8)

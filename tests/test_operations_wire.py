@@ -281,7 +281,7 @@ async def test_everybody_gets_over_the_wire_what_the_table_says(tmp_path: Path) 
             box = await furnish(daemon)
             before = await look(daemon)
             rows = {**{route: EXPECTED[name] for route, name in ASKS.items()}, **ALONE}
-            wrong = {}
+            wrong: dict[str, Any] = {}
             for asker in (*ASKERS, *GUESTS):
                 told = await ask_all(box, asker)
                 told |= await trio.to_thread.run_sync(partial(go_all, box, asker))

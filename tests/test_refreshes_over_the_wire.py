@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 from daemon_helpers import SECRET, Conversation, RunningDaemon, ended, make_config, port_of, running_daemon
+from joserfc import jwt
 from patience import fail_after
 from test_revocation import HlsViewer, WhepViewer, watch_rtsp
 
@@ -46,7 +47,11 @@ async def test_a_session_goes_on_by_the_token_that_it_refreshes(tmp_path: Path) 
     with fail_after(60):
         async with running_daemon(tmp_path) as daemon, daemon.websocket() as client:
             await client.call("authenticate", auth_token=sign(left=900))
-            calls = [("refresh_token", {}), ("list_sessions", {}), ("refresh_token", {})]
+            calls: list[tuple[str, dict[str, Any]]] = [
+                ("refresh_token", {}),
+                ("list_sessions", {}),
+                ("refresh_token", {}),
+            ]
             for number, (method, params) in enumerate(calls, 100):
                 call = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
                 await client.connection.send_message(json.dumps(call))
@@ -218,13 +223,13 @@ async def test_nothing_that_edged_signs_carries_a_map_for_a_mediamtx(
     named: dict[str, Any] = {"mediamtx_permissions": {"read": ["camera0", "*"], "publish": ["door"]}}
     streams = {"read": ["camera0"], "publish": ["door"]}
     mapped = [sign(jti=str(number), role=None, **more) for number, more in enumerate((named, named, named | OWN))]
-    encode, signed = tokens.jwt.encode, []
+    encode, signed = jwt.encode, list[Any]()
 
     def record(header: Any, claims: Any, *rest: Any, **more: Any) -> str:
         signed.append(dict(claims))
-        return encode(header, claims, *rest, **more)
+        return str(encode(header, claims, *rest, **more))
 
-    monkeypatch.setattr(tokens.jwt, "encode", record)
+    monkeypatch.setattr(jwt, "encode", record)
     with fail_after(120):
         async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
             await admin.call("create_user", name="ann", role="viewer", password="a long passphrase", streams=streams)

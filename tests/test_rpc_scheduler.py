@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,7 +60,7 @@ def test_held_messages_count_as_in_flight() -> None:
 @given(st.lists(st.sampled_from(["plain", "barrier", "end"])))
 def test_every_message_starts_once_and_no_barrier_starts_beside_another_message(steps: list[str]) -> None:
     """Whatever arrives and ends in which order."""
-    scheduler, arrived, started, running = make_scheduler(most=8), 0, 0, []
+    scheduler, arrived, started, running = make_scheduler(most=8), 0, 0, list[Any]()
 
     def start(message: Call | Batch) -> None:
         nonlocal started

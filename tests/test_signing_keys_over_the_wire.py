@@ -37,6 +37,7 @@ from edged.credentials.signing_keys import PrivateKey, read_key
 from edged.errors import StartFailed, StoreFailed
 from edged.mediamtx.ffmpeg import find_ffmpeg
 from edged.mediamtx.settings import find_binary, parse_version
+from edged.operations.services import Services
 from edged.signing.keyring import Keyring
 from edged.web import jwks
 
@@ -152,7 +153,8 @@ async def test_keys_are_made_promoted_and_given_up_over_rpc_and_rest(tmp_path: P
             typed = {"Content-Type": "text/plain"}
             wrong = await daemon.request("POST", f"{base}/key-3/retire", key=key, body={}, headers=typed)
             assert wrong.status == 415
-            for bad in ([], 5, {"force": "yes"}):
+            wrong: list[object] = [[], 5, {"force": "yes"}]
+            for bad in wrong:
                 assert (await daemon.request("POST", f"{base}/key-3/promote", key=key, body=bad)).status == 400
             assert (await daemon.request("POST", f"{base}/key-9/promote", key=key)).status == 404
             assert (await daemon.request("POST", f"{base}/key-1/retire", key=key)).status == 409
@@ -187,7 +189,7 @@ async def test_a_body_that_cannot_be_read_promotes_nothing(tmp_path: Path) -> No
 async def test_an_empty_key_set_is_no_answer() -> None:
     """503 while no key may be relied on (contract 5.2): MediaMTX would keep an empty set for an hour."""
     keyring = SimpleNamespace(all=lambda: ("key",), is_published=lambda _key: False)
-    services = make_services(keyring=keyring, restores=SimpleNamespace(pending=None))
+    services: Services = make_services(keyring=keyring, restores=SimpleNamespace(pending=None))
     asked: Any = SimpleNamespace(services=services)
     answer = await jwks.show(asked)
     assert answer.status_code == 503

@@ -6,6 +6,7 @@ import math
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -37,12 +38,12 @@ def trust() -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
-def a_key(**changes: object) -> KeyRecord:
+def a_key(**changes: Any) -> KeyRecord:
     key_id, _, digest = made_keys.mint()
     return replace(KeyRecord(key_id=key_id, name="gate", role="viewer", digest=digest, created_at=1.0), **changes)
 
 
-def a_token(**changes: object) -> ServiceTokenRecord:
+def a_token(**changes: Any) -> ServiceTokenRecord:
     token_id, _, digest = made_tokens.mint()
     return replace(ServiceTokenRecord(token_id=token_id, name="files", digest=digest, created_at=1.0), **changes)
 

@@ -56,7 +56,9 @@ def connection(tmp_path: Path):
         (USAGE, {"tallies", "offenders", "known_places", "segments", "trust_commits"}),
     ],
 )
-async def test_a_new_file_gets_every_table(tmp_path: Path, migrations: tuple[str, ...], tables: set[str]) -> None:
+async def test_a_new_file_gets_every_table(
+    tmp_path: Path, migrations: tuple[tuple[str, ...], ...], tables: set[str]
+) -> None:
     """The first start makes the schema and writes its number."""
     async with Database.open(tmp_path / "new.db", migrations, name="new") as db:
         found = await db.read(lambda c: c.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall())
@@ -200,7 +202,9 @@ async def test_a_family_of_an_earlier_version_still_ends_with_each_of_its_tokens
 
 
 @pytest.mark.parametrize("migrations", [TRUST, USAGE])
-def test_a_file_of_each_earlier_schema_becomes_what_a_new_one_is(tmp_path: Path, migrations: tuple) -> None:
+def test_a_file_of_each_earlier_schema_becomes_what_a_new_one_is(
+    tmp_path: Path, migrations: tuple[tuple[str, ...], ...]
+) -> None:
     """By sqlite-utils' reading: the same tables, columns, types, defaults, indexes and references, all STRICT."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as new:
         migrate(new, migrations)

@@ -137,9 +137,9 @@ async def test_revoking_the_key_cuts_the_transfer_off(site: Site, parts: int) ->
         async def find_late(name: str) -> list[Path]:
             await revoke()
             await trio.lowlevel.checkpoint()
-            return await find(name)
+            return list(await find(name))
 
-        site.services.snapshots.find = find_late  # type: ignore[method-assign]
+        site.services.snapshots.find = find_late
         reply = await site.ask("GET", "/files/snapshots/door.jpg", key=key)
         assert (reply.status, reply.json["code"]) == (401, "revoked")
     assert len(site.admissions) == 0

@@ -132,7 +132,7 @@ async def test_nobody_is_inside_afterwards(site: Site, autojump_clock: MockClock
     seen: list[tuple[str, str]] = []
 
     async def look(_reply: Reply) -> None:
-        seen.extend((admission.path, admission.transport) for admission in list(site.admissions))  # type: ignore[call-overload]
+        seen.extend((admission.path, admission.transport) for admission in list(site.admissions))
         scope.cancel()
 
     with trio.CancelScope() as scope:

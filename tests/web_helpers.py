@@ -30,6 +30,7 @@ from edged.credentials.identities import Identity
 from edged.credentials.tokens import SharedSecret, issue_claims, sign
 from edged.errors import InvalidState, NotFound
 from edged.library.disks import Disks
+from edged.operations.services import Services
 from edged.web.app import make_app
 from edged.web.requests import ResponseAborted
 
@@ -225,7 +226,7 @@ class Site:
             pending=0, is_late=False, is_saving=True, damage="", reserve_bytes=1048576, has_reserve=True,
             settle=settle,
         )  # fmt: skip
-        self.services = make_services(
+        self.services: Services = make_services(
             clock=self.clock, counts=self.counts, gate=self.gate, ledger=self.ledger, registrar=self.registrar,
             api_keys=ApiKeys(self.ledger, self.admissions, self.clock), usage=SimpleNamespace(find=lambda _key: None),
             cameras=self.cameras, mediamtx=self.mediamtx, publishers=SimpleNamespace(states={}), frames=self.frames,
