@@ -22,6 +22,7 @@ import trio
 from identity_helpers import named
 
 from edged.access.authority import EDGED
+from edged.credentials.identities import Identity
 
 _TICK = 0.002
 
@@ -246,7 +247,7 @@ class Life:
     async def subject(self) -> None:
         token = await self.token(name := _fresh("subject"))
         tell(made=token)
-        await self.users.revoke(f"user:{name}", "subject")
+        await self.users.revoke(Identity.of_user(name), "subject")
         tell(revoked=token, kind="subject")
 
 
@@ -254,7 +255,7 @@ def _fresh(what: str) -> str:
     return f"{what}-{random.getrandbits(64):016x}"
 
 
-def _jti_of(token: str) -> str:
+def _jti_of(token: str) -> Identity:
     from edged.credentials.tokens import peek_claims
 
     return named(f"jti:{peek_claims(token)['jti']}")

@@ -82,7 +82,7 @@ class Bench:
     keyring: Keyring
     time: Time
     clock: Any
-    denied: set[str] = field(default_factory=set)
+    denied: set[Any] = field(default_factory=set)
 
     def published(self) -> list[str]:
         return [key["kid"] for key in json.loads(self.keyring.jwks())["keys"]]
@@ -105,7 +105,7 @@ async def opened(
     *,
     real: bool = False,
     wrapping: WrappingKey | None = None,
-    denied: set[str] | None = None,
+    denied: set[Any] | None = None,
 ) -> AsyncIterator[Bench]:
     """A keyring over the trust database at `path`, with its first keys."""
     time = time or Time()

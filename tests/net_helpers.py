@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import trio
 from msgspec.structs import replace
@@ -159,7 +159,7 @@ async def running(
                     served.listeners,
                     handlers,
                     replace(LIMITS, **limits),
-                    counts=served,
+                    counts=cast("Metrics", served),
                     restrictions={name: Restriction(handlers, admit) for name, admit in (admits or {}).items()},
                     is_proxy=is_proxy,
                     task_status=task_status,

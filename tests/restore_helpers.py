@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import trio
 from gate_helpers import LOCAL, make_gate
@@ -79,7 +80,8 @@ async def live(folder: Path) -> AsyncIterator[Life]:
         Database.open(path, TRUST, name="trust", reserve=folder / "trust.reserve") as trust,
         Database.open(folder / "usage.db", USAGE, name="usage", synchronous="NORMAL") as tallies,
     ):
-        ledger, admissions, counted, clock = Ledger(), Admissions(), Counted(), Clock()
+        ledger, admissions, clock = Ledger(), Admissions(), Clock()
+        counted: Any = Counted()
         registrar = Registrar(ledger, admissions, trust, clock, counted)
         revocations = Revocations(registrar, ledger, trust, clock, counted)
         api_keys = ApiKeys(registrar, ledger, admissions, trust, clock)
@@ -205,7 +207,7 @@ class History:
         reserve = life.trust._reserve
         if able and reserve is not None:
             credential = self.chance.choice(able)
-            reserve.note_commits = lambda _number: None  # type: ignore[method-assign]
+            cast(Any, reserve).note_commits = lambda _number: None
             await self._deny(life, credential)
             # Nobody knows whether it is: it may be, and if the next start says so it is from then on.
             self.good.discard(credential)

@@ -152,6 +152,7 @@ class Api(BaseHTTPRequestHandler):
             os.close(2)
         if "close-rtsp" in orders:
             with contextlib.suppress(OSError):
+                assert self.world.rtsp is not None
                 self.world.rtsp.shutdown(socket.SHUT_RDWR)
         if "flood" in orders:
             orders = Path(self.world.orders_file)

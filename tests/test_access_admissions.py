@@ -16,7 +16,7 @@ from edged.access.admissions import Admissions, Ended
 from edged.credentials.callers import Caller, Transport
 
 
-def someone(*identities: str) -> Caller:
+def someone(*identities: Any) -> Caller:
     return Caller("api_key", "s", frozenset(), frozenset(), identities=frozenset(identities))
 
 
@@ -37,7 +37,7 @@ async def test_ending_puts_out_everyone_who_answers_to_a_name() -> None:
     admissions.add(someone(named("key:a"), named("secret:a")), "ws", both, seconds_left=None)
     first = admissions.add(someone(named("key:a")), "http", one, seconds_left=None)
     admissions.add(someone(named("key:b")), "ws", other, seconds_left=None)
-    ended = admissions.end([named("key:a"), named("secret:a"), "unknown"], "revoked", "session_1")
+    ended = admissions.end([named("key:a"), named("secret:a"), named("key:unknown")], "revoked", "session_1")
     assert {len(door.out) for door in (both, one)} == {1}
     assert both.out[0][:2] == ("revoked", "session_1")
     assert other.out == []
@@ -61,17 +61,17 @@ async def test_whoever_left_is_not_put_out() -> None:
 async def test_who_moves_answers_to_the_new_names_only(autojump_clock: trio.testing.MockClock) -> None:
     """And is inside since then if they showed the newer credential themselves."""
     admissions, door = Admissions(), Door()
-    admission = admissions.add(someone(named("key:a"), "both"), "ws", door, seconds_left=None)
+    admission = admissions.add(someone(named("key:a"), named("key:both")), "ws", door, seconds_left=None)
     came = admission.since
     await trio.sleep(10)
-    assert admissions.move(admission, someone(named("key:b"), "both"), 5.0) is admission
+    assert admissions.move(admission, someone(named("key:b"), named("key:both")), 5.0) is admission
     assert (admission.since, admission.deadline) == (came, trio.current_time() + 5)
-    admissions.move(admission, someone(named("key:c"), "both"), None, is_entry=True)
+    admissions.move(admission, someone(named("key:c"), named("key:both")), None, is_entry=True)
     assert (admission.since, admission.deadline) == (trio.current_time(), None)
     assert admissions.of(named("key:a")) == admissions.of(named("key:b")) == ()
-    assert admissions.of(named("key:c")) == admissions.of("both") == (admission,)
+    assert admissions.of(named("key:c")) == admissions.of(named("key:both")) == (admission,)
     assert admissions.end([named("key:a"), named("key:b")], "revoked") == []
-    assert admissions.end(["both"], "revoked") == [admission]
+    assert admissions.end([named("key:both")], "revoked") == [admission]
     assert admissions.of(named("key:c")) == ()
 
 
@@ -134,7 +134,7 @@ async def test_shortening_moves_deadlines_forward_only(mock_clock: trio.testing.
     at_once, early, late, never = doors
     for door, seconds in ((at_once, 0.0), (early, 5.0), (late, 500.0), (never, None)):
         admissions.add(someone(named("secret:a")), "ws", door, seconds_left=seconds)
-    admissions.shorten([named("secret:a"), "unknown"], 100.0)
+    admissions.shorten([named("secret:a"), named("key:unknown")], 100.0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(admissions.run)
         await trio.sleep(1000)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -115,7 +115,7 @@ async def test_a_grant_that_waits_is_not_made_for_whoever_was_revoked_meanwhile(
         assert reasons == ["revoked"]
         first = next(each for each in trust.ledger.keys.values() if each.name == "first in the queue")
         after = known(trust)
-        assert (after[0] - {(first.name, first.role, first.digest, True)}, *after[1:]) == before
+        assert (cast(set[Any], after[0]) - {(first.name, first.role, first.digest, True)}, *after[1:]) == before
         left = on_disk(path)
         assert [row for row in left["api_keys"] if row[0] != first.name] == stored["api_keys"]
         assert (left["users"], left["service_tokens"]) == (stored["users"], stored["service_tokens"])
@@ -158,7 +158,7 @@ async def test_a_secret_whose_asker_is_revoked_before_it_is_told_opens_nothing(p
     """Committed and known, and the asker's task has not run yet: what nobody may hear of is denied for good."""
     async with running_trust(path) as trust:
         reasons: list[str] = []
-        await refused(GRANTS[name](trust, Late()), reasons)
+        await refused(GRANTS[name](trust, cast(Authority, Late())), reasons)
         assert reasons == ["revoked"]
         assert [each.revoked_at is not None for each in trust.ledger.keys.values()] in ([True], [])
         assert [services(trust).is_revoked(token) for token in trust.ledger.service_tokens] in ([True], [])

@@ -35,7 +35,7 @@ class Issued:
     """A token, and the lines that were drawn since or at a time that it is compared with."""
 
     caller: Caller
-    scopes: frozenset[str]
+    scopes: frozenset[Identity]
     denied: bool = False
 
 
@@ -47,10 +47,10 @@ class History:
     time: list[float]
     tokens: list[Issued] = field(default_factory=list)
     #: Scope → the latest time that a line says to foreign tokens, and to our own.
-    foreign: dict[str, float] = field(default_factory=dict)
-    named: dict[str, float] = field(default_factory=dict)
+    foreign: dict[Identity, float] = field(default_factory=dict)
+    named: dict[Identity, float] = field(default_factory=dict)
     #: Scopes with a line up to now that no trusted clock has seen; no second passes in this history.
-    provisional: set[str] = field(default_factory=set)
+    provisional: set[Identity] = field(default_factory=set)
     counts: dict[str, int] = field(default_factory=dict)
 
     async def turn(self, trust: TrustStack) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -26,7 +27,7 @@ def path(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def open_usage(
-    path: Path, commits: list[str] | None = None, inside: Container[str] = ()
+    path: Path, commits: list[str] | None = None, inside: Container[Any] = ()
 ) -> AsyncIterator[tuple[Usage, Database]]:
     seen = commits if commits is not None else []
     async with Database.open(
@@ -130,7 +131,7 @@ async def test_whoever_is_inside_uses_its_credential_all_the_time(
             assert usage.find("mine") == Tally("mine", 1000.0 + 60 * minutes - 1, 1)
             mock_clock.jump(1)
             at = 1000.0 + 60 * minutes
-            await until(lambda at=at: rows(path, "SELECT last_used FROM tallies ORDER BY 1 DESC LIMIT 1") == [(at,)])
+            await until(lambda at=at: rows(path, "SELECT last_used FROM tallies ORDER BY 1 DESC LIMIT 1") == [(at,)])  # type: ignore[misc]
         mock_clock.jump(59)
         inside.clear()
         assert usage.find("mine") == Tally("mine", 1180.0, 1)

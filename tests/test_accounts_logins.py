@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import planted
 import pytest
@@ -17,6 +18,7 @@ from edged.access.authority import EDGED
 from edged.access.limiter import Limiter
 from edged.accounts.logins import Logins
 from edged.accounts.passwords import Passwords, Verified
+from edged.credentials.identities import Identity
 from edged.credentials.passwords import FLOOR, Cost
 from edged.errors import RateLimited, Refused, StoreFailed
 
@@ -101,7 +103,7 @@ async def test_a_disabled_user_is_told_what_a_wrong_password_is_told(tmp_path: P
 async def test_a_subject_that_was_revoked_gets_no_token_that_nobody_would_take(tmp_path: Path) -> None:
     """For good, whoever issues: so the login says so, in the words of every other failure."""
     async with opened(tmp_path) as door:
-        await door.trust.registrar.revoke_token(frozenset({"user:ann"}), None, kind="subject")
+        await door.trust.registrar.revoke_token(frozenset({Identity.of_user("ann")}), None, kind="subject")
         assert await door.enter() == "revoked"
 
 
@@ -134,19 +136,21 @@ async def test_a_sample_password_is_taken_by_a_demo_on_this_machine_only(
 
 
 @pytest.mark.parametrize("change", ["password", "demote", "delete", "disable"])
-async def test_what_changes_while_a_password_is_looked_at_counts(tmp_path: Path, change: str) -> None:
+async def test_what_changes_while_a_password_is_looked_at_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
     """No token is made of rights, or for a password, that the user has no more."""
     async with opened(tmp_path) as door:
         users, looked_at, go_on = door.trust.users, trio.Event(), trio.Event()
         verify = door.passwords.verify
 
-        async def slowly(phc: str | None, text: str, **options: bool) -> Verified:
+        async def slowly(phc: str | None, text: str, **options: Any) -> Verified:
             verified = await verify(phc, text, **options)
             looked_at.set()
             await go_on.wait()
             return verified
 
-        door.passwords.verify = slowly  # type: ignore[method-assign]
+        monkeypatch.setattr(door.passwords, "verify", slowly)
         outcomes: list[str] = []
 
         async def enter() -> None:
@@ -165,16 +169,18 @@ async def test_what_changes_while_a_password_is_looked_at_counts(tmp_path: Path,
         assert outcomes == ["suspended" if change == "disable" else "unknown_key"]
 
 
-async def test_what_is_given_while_a_password_is_looked_at_is_in_the_token(tmp_path: Path) -> None:
+async def test_what_is_given_while_a_password_is_looked_at_is_in_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The user as they are when the token is made."""
     async with opened(tmp_path) as door:
         verify = door.passwords.verify
 
-        async def widening(phc: str | None, text: str, **options: bool) -> Verified:
+        async def widening(phc: str | None, text: str, **options: Any) -> Verified:
             await door.trust.users.update(EDGED, "ann", {"role": "operator"})
             return await verify(phc, text, **options)
 
-        door.passwords.verify = widening  # type: ignore[method-assign]
+        monkeypatch.setattr(door.passwords, "verify", widening)
         user, _ = await door.logins.enter("ann", PASSWORD, REMOTE, "ws", is_near=False)
         assert user.role == "operator"
 
@@ -191,14 +197,14 @@ async def test_an_old_hash_is_made_anew_by_the_way(tmp_path: Path) -> None:
         assert await door.enter("old") == "in"
 
 
-async def test_stored_hashes_say_what_they_cost(tmp_path: Path) -> None:
+async def test_stored_hashes_say_what_they_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the start on whoever does not exist takes as long as whoever does."""
     async with opened(tmp_path) as door:
         dear = door.hasher.hash(PASSWORD.encode(), Cost(FLOOR.memory_kib, 5))
         await door.trust.users.create(EDGED, name="dear", role="viewer", password=dear)
         await door.trust.users.create(EDGED, name="mute", role="viewer")
         heard: list[str] = []
-        door.passwords.heed = heard.append  # type: ignore[method-assign]
+        monkeypatch.setattr(door.passwords, "heed", heard.append)
         door.logins.load()
         assert dear in heard
         assert len(heard) == 2

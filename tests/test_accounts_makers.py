@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import pytest
 from gate_helpers import LOCAL
@@ -145,7 +146,7 @@ class History:
             registrar.deny(made, None, "", "key", "")
         return hit
 
-    def _name(self, item: Made) -> tuple[frozenset[str], set[Made]]:
+    def _name(self, item: Made) -> tuple[frozenset[Identity], set[Made]]:
         caller = item.caller
         if item.key_id:
             return frozenset({named(f"key:{item.key_id}")}), {item}
@@ -211,7 +212,7 @@ async def test_a_token_names_nothing_of_another_issuer(path: Path) -> None:
                 claims = {"jti": f"j{dice.randrange(3)}", "sub": subject, "user_id": subject}
                 callers.append(token(trust, dice.choice(("", *PARTNERS)), **claims))
             one = dice.choice(callers)
-            trust.ledger.denials.identities.clear()
+            cast(set[Identity], trust.ledger.denials.identities).clear()
             scope = Identity.of_subject(one.issuer, one.subject)
             trust.ledger.deny(one.identities | ({scope} if dice.random() < 0.5 else set()))
             for other in callers:

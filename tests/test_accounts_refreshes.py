@@ -410,7 +410,7 @@ async def test_the_newest_token_is_no_answer_once_it_is_denied(path: Path) -> No
 
 # --- the family ends as one -----------------------------------------------------------------------------------------
 
-NAMES: dict[str, Callable[[Box, str], str]] = {
+NAMES: dict[str, Callable[[Box, str], Identity]] = {
     "jti": lambda box, text: named(f"jti:{box.gate.verify_token(text).claims['jti']}"),
     "hash": lambda _box, text: hash_of(text),
 }
@@ -493,7 +493,7 @@ async def test_a_cut_off_while_the_disk_is_asked_leaves_no_successor(
 
     monkeypatch.setattr(stored, "find", find_slowly)
     async with opened(path) as box, trio.open_nursery() as nursery:
-        text = box.token(**({"epoch": 0, "iss": "edged"} if own else {}))
+        text = box.token(epoch=0, iss="edged") if own else box.token()
         answers: list[str] = []
 
         async def ask() -> None:

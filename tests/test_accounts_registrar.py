@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
@@ -16,6 +17,7 @@ from gate_helpers import LOCAL
 from identity_helpers import named
 from trust_helpers import SECRET, BrokenCommits, TrustStack, busy_writer, open_trust, rows, running_trust, until
 
+from edged.access.admissions import Ended
 from edged.access.authority import EDGED
 from edged.credentials.api_keys import digest, is_well_formed
 from edged.credentials.callers import ApiKey, Token
@@ -254,6 +256,7 @@ async def test_revoking_takes_effect_before_the_first_await(path: Path) -> None:
             assert (await pending).revoked_at is not None
             assert denied_on_disk(path) == {f"key:{record.key_id}"}
             told = await news.receive()
+            assert isinstance(told, Ended)
             assert told.identities == {named(f"key:{record.key_id}")}
             assert told.at >= at
         assert trust.lets_in(other)
@@ -374,7 +377,7 @@ async def test_what_is_denied_stays_denied_and_is_saved_with_growing_pauses(
             await trio.testing.wait_all_tasks_blocked()
             assert broken.tries == tries
             mock_clock.jump(0.01)
-            await until(lambda tries=tries: broken.tries == tries + 1)
+            await until(lambda tries=tries: broken.tries == tries + 1)  # type: ignore[misc]
             await quiet(trust)
         with pytest.raises(StoreFailed):
             await trust.api_keys.revoke(record.key_id)
@@ -402,11 +405,11 @@ async def test_the_pause_grows_to_a_minute_and_no_further(path: Path, mock_clock
             for pause in (1, 2, 4, 8, 16, 32, 60, 60):
                 tries = broken.tries
                 mock_clock.jump(pause)
-                await until(lambda broken=broken, tries=tries: broken.tries == tries + 1)
+                await until(lambda broken=broken, tries=tries: broken.tries == tries + 1)  # type: ignore[misc]
                 await quiet(trust)
             await broken.mend()
             mock_clock.jump(60)
-            await until(lambda record=record: f"key:{record.key_id}" in denied_on_disk(path))
+            await until(lambda record=record: f"key:{record.key_id}" in denied_on_disk(path))  # type: ignore[misc]
             await quiet(trust)
 
 
@@ -418,7 +421,7 @@ async def test_revoking_again_is_fine(path: Path) -> None:
         broken = await BrokenCommits(trust.db).begin()
         with trust.admissions.endings.subscribe() as news:
             assert await trust.api_keys.revoke(record.key_id) == first
-            assert (await news.receive()).identities == {named(f"key:{record.key_id}")}
+            assert cast(Ended, await news.receive()).identities == {named(f"key:{record.key_id}")}
         assert broken.tries == 0
         await broken.mend()
         assert trust.counted.revocations == ["key"]
@@ -510,7 +513,7 @@ async def test_stopping_finishes_what_was_accepted(path: Path) -> None:
             record, _ = await trust.api_keys.create(EDGED, name="k", role="viewer")
             async with busy_writer(trust.db):
                 for name in ("a", "b"):
-                    callers.start_soon(lambda name=name: trust.api_keys.create(EDGED, name=name, role="viewer"))
+                    callers.start_soon(lambda name=name: trust.api_keys.create(EDGED, name=name, role="viewer"))  # type: ignore[misc]
                 await trio.testing.wait_all_tasks_blocked()
                 callers.start_soon(trust.api_keys.revoke, record.key_id)
                 nursery.cancel_scope.cancel()

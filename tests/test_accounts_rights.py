@@ -6,7 +6,7 @@ import itertools
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from identity_helpers import lines_of, named
 from trust_helpers import SECRET, BrokenCommits, TrustStack, busy_writer, open_trust, rows, running_trust
 
+from edged.access.admissions import Ended
 from edged.access.authority import EDGED
 from edged.access.ledger import Ledger
 from edged.accounts.api_keys import ForeignKey
@@ -135,7 +136,7 @@ async def test_whoever_is_inside_for_what_a_key_may_no_more_leaves(path: Path) -
         talk = stays(trust, secret)
         with trust.admissions.endings.subscribe() as news:
             await trust.api_keys.update(EDGED, record.key_id, {"camera_access": ("camera1",)}, accept)
-            assert (await news.receive()).identities == frozenset()
+            assert cast(Ended, await news.receive()).identities == frozenset()
         assert (first, second, talk) == ([("revoked", "")], [], [])
 
 
@@ -328,7 +329,7 @@ LINES = st.lists(st.tuples(SCOPES, st.integers(0, 50)), max_size=5)
     LINES, st.sampled_from(["ann", "bob"]), st.none() | st.sampled_from(["a", "b"]), st.none() | st.integers(0, 50)
 )  # fmt: skip
 def test_cut_offs_combine_by_maximum_in_every_order(
-    lines: list[tuple[str, int]], subject: str, issuer: str | None, issued: int | None
+    lines: list[tuple[Identity, int]], subject: str, issuer: str | None, issued: int | None
 ) -> None:
     """A token is denied if it was issued by the latest line that it is within, whatever order they were drawn in."""
     token = a_token(sub=subject, iss=issuer, iat=issued)
@@ -373,7 +374,7 @@ async def test_a_line_ends_who_is_inside_and_stays_drawn(path: Path) -> None:
         out: dict[str, list[str]] = {early: [], late: []}
         for text in (early, late):
             caller = trust.gate.authenticate(Token(text), LOCAL, "ws")
-            trust.gate.admit(caller, "ws", lambda cause, _by, mine=out[text]: mine.append(cause))
+            trust.gate.admit(caller, "ws", lambda cause, _by, mine=out[text]: mine.append(cause))  # type: ignore[misc]
         pending = trust.revocations.cut_off(ALL, NOW - 50, reason="leaked")
         assert (out[early], out[late]) == (["revoked"], [])
         with pytest.raises(Refused, match="revoked"):
@@ -421,7 +422,7 @@ async def test_denying_a_subject_or_an_issuer_ends_all_its_tokens(path: Path, ki
         mine, other = a_token(iss="a", jti="1"), a_token(sub="bob", iss="b")
         out: list[str] = []
         for caller in (mine, other):
-            trust.gate.admit(caller, "ws", lambda _cause, _by, who=caller.subject: out.append(who))
+            trust.gate.admit(caller, "ws", lambda _cause, _by, who=caller.subject: out.append(who))  # type: ignore[misc]
         await trust.registrar.revoke_token(frozenset({name}), None, kind=kind, reason="")  # type: ignore[arg-type]
         assert out == ["ann"]
         assert trust.ledger.is_denied(a_token(iss="a", jti="2", iat=NOW + 9))
@@ -495,7 +496,7 @@ async def test_ending_one_session_leaves_the_credential_and_the_others(path: Pat
         assert found is not None
         with trust.admissions.endings.subscribe() as news:
             trust.registrar.end_session(found, by="session_b")
-            assert (await news.receive()).identities == frozenset()
+            assert cast(Ended, await news.receive()).identities == frozenset()
         assert (first, second) == ([("ended", "session_b")], [])
         assert trust.admissions.find("session_a") is None
         assert reason_of(trust, secret) is None

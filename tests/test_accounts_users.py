@@ -664,8 +664,9 @@ async def test_a_key_never_can_do_more_than_its_owner(path: Path, seed: int) -> 
                 continue  # the last administrator
             for record, _ in made:
                 record = trust.ledger.keys[record.key_id]
-                caller, owner = trust.ledger.find_key(record.digest), trust.users.get(record.owner)  # type: ignore[arg-type]
-                assert caller is not None
+                found, owner = trust.ledger.find_key(record.digest), trust.users.get(record.owner or "")
+                assert found is not None
+                caller = found
                 for capability in CAPABILITIES:
                     for resource in resources:
                         if trust.gate.judge(caller, capability, resource).allowed:
@@ -761,7 +762,7 @@ async def test_of_a_change_that_takes_and_gives_each_half_is_told_as_it_is(path:
     async with running_trust(path) as trust:
         await make(trust, camera_access=["camera1"])
         for event in ("INSERT", "UPDATE"):
-            await trust.db.write(lambda c, event=event: c.execute(refuse.format(event)))
+            await trust.db.write(lambda c, event=event: c.execute(refuse.format(event)))  # type: ignore[misc]
         with pytest.raises(
             StoreFailed, match=r"taken away is so, and saved; of what is given nothing was done: database trust"
         ) as told:

@@ -66,7 +66,8 @@ class World:
             system=lambda: self.system, monotonic=lambda: self.passed, synchronized=lambda: self.synchronized,
         )  # fmt: skip
         ledger, admissions = Ledger(), Admissions(lambda: self.passed)
-        counts, boot = Counted(), Boot(str(self.passed), lambda: self.passed)
+        counts: Any = Counted()
+        boot = Boot(str(self.passed), lambda: self.passed)
         self.registrar = Registrar(ledger, admissions, self.db, self.clock, counts)
         self.revocations = Revocations(self.registrar, ledger, self.db, self.clock, counts, boot=boot)
         self.api_keys = ApiKeys(self.registrar, ledger, admissions, self.db, self.clock)

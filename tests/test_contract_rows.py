@@ -898,11 +898,12 @@ async def test_5_1_post(daemon: RunningDaemon) -> None:
     for until in ({"expires_at": "2099-01-31T00:00:00Z"}, {"expires_in_days": 30}):
         made = await daemon.request("POST", "/api/keys", key=key, body={"name": "x", "role": "viewer"} | until)
         assert ISO.match(made.json["expires_at"])
-    for wrong in (
+    bodies: list[Any] = [
         {"name": "", "role": "viewer"}, {"name": "x" * 101, "role": "viewer"}, {"role": "viewer"}, {"name": "x"},
         {"name": "x", "role": "root"}, {"name": "x", "role": "viewer", "expires_at": "tomorrow"}, [], "x",
         {"name": "x", "role": "viewer", "permissions": ["a b"]}, {"name": 5, "role": "viewer"},
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for wrong in bodies:
         reply = await daemon.request("POST", "/api/keys", key=key, body=wrong)
         assert (reply.status, reply.json["code"]) == (400, "invalid_params"), wrong
     typed = await daemon.request("POST", "/api/keys", key=key, body={}, headers={"Content-Type": "text/plain"})

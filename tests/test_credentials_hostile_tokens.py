@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -311,8 +311,10 @@ CORPUS: dict[str, tuple[Reason, list[str]]] = {
     "members of an encrypted token": (M, [*with_header(enc="A256GCM"), *with_header(epk={}), *with_header(p2c=10**9)]),
     "members beside one that decides": (M, [*with_header(foo="x", crit=["foo"]), *with_header(x5t="x", x5c=["x"])]),
     "other type of token": (M, [
-        text for typ in ("dpop+jwt", "JOSE", "JWE", "secevent+jwt", "", "JWT ", "application/jose", "text/jwt",
-                      "application/application/jwt", "application/jwt;q=1", 1, None, True, ["JWT"], {})
+        text for typ in cast(tuple[Any, ...], (
+            "dpop+jwt", "JOSE", "JWE", "secevent+jwt", "", "JWT ", "application/jose", "text/jwt",
+            "application/application/jwt", "application/jwt;q=1", 1, None, True, ["JWT"], {},
+        ))
         for text in with_header(typ=typ)
     ]),
     "header that is no object": (M, [
@@ -501,7 +503,7 @@ def trusting(*issuers: tuple[IssuerRecord, list[tuple[str, str, Any]]]) -> Issue
     settings = {
         record.name: IssuerSettings(
             issuer=record.issuer, algorithms=record.algorithms, audience=tuple(record.audiences),
-            ceiling=record.ceiling, key="/nowhere.pem",
+            ceiling=cast(Any, record.ceiling), key="/nowhere.pem",
         )
         for record, _ in issuers
     }  # fmt: skip
@@ -651,10 +653,11 @@ OUTSIDE_CORPUS: dict[str, tuple[Reason, list[str]]] = {
     "outside: expired": (E, [*theirs(exp=NOW), *theirs(exp=NOW - 299), *theirs(exp=0)]),
     "outside: from the future": (Reason.NOT_YET_VALID, [*theirs(iat=NOW + 61), *theirs(nbf=NOW + 61)]),
     "outside: header that names its own key": (M, [
-        craft({**header, **extra}, claims, sign) for header, claims, sign in OUTSIDE_KINDS.values() for extra in (
+        craft({**header, **extra}, claims, sign) for header, claims, sign in OUTSIDE_KINDS.values()
+        for extra in cast(list[dict[str, Any]], [
             {"jku": "https://evil.example/jwks.json"}, {"jwk": jwk_of(THEIR_RSA)}, {"x5u": "https://evil.example/c"},
             {"x5c": []}, {"crit": ["exp"]},
-        )
+        ])
     ]),
     "outside: claim twice": (M, [
         craft(TRS, b'{"iss":"partner","iss":"https://login.example.com/","sub":"ann","role":"viewer","exp":%d}'

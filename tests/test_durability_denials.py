@@ -195,7 +195,7 @@ async def delete_user(daemon: Services) -> Question:
 async def set_password(daemon: Services) -> Question:
     name, token = await daemon.user()
     good, new = partial(daemon.box.lets_in, token), "nine-brown-otters-dive"
-    params = {"name": name, "password": new}
+    params: dict[str, object] = {"name": name, "password": new}
     return Question("set_password", params, "PUT", f"/api/users/{name}/password", good, body={"password": new})
 
 
@@ -326,7 +326,7 @@ async def test_while_the_disk_fails_all_that_is_denied_is_so_and_whoever_asked_h
     is told by health and metrics, that they are saved by the log; when the disk heals nobody need ask again."""
     questions = {f"{make.__name__} {door}": (await make(daemon), door) for door in DOORS for make in DENIALS}
     before = len(daemon.disk.events())
-    daemon.disk.behave(**{how: number})
+    daemon.disk.behave(sync=number if how == "sync" else 0, write=number if how == "write" else 0)
     for name, (question, door) in questions.items():
         outcome = await question.ask(daemon, door)
         code, word = (-32603, "reason") if door == "unix" else (503, "code")

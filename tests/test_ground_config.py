@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edged.config.addresses import parse_address
 from edged.config.load import find_unread, load
 from edged.config.model import (
     SECTIONS,
@@ -20,7 +21,6 @@ from edged.config.model import (
     ListenPolicies,
     ListenSettings,
     PathSettings,
-    parse_address,
     settings_of,
 )
 from edged.config.places import find_line

@@ -122,7 +122,7 @@ def test_modules_below_the_floor_are_listed(tmp_path: Path) -> None:
     report.write_text(json.dumps({"files": entries, "totals": {"percent_covered": 61.7}}))
 
     def run_floor(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, floor, report, *arguments]
+        command = [sys.executable, str(floor), str(report), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
     shown = run_floor()

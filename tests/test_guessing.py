@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rpc_helpers import Box, Client
@@ -135,5 +135,5 @@ async def test_mediamtx_is_never_told_to_wait(site: Site) -> None:
     for number in range(50):
         question = StreamRequest("read", "camera0", "rtsp", password=f"wrong-{number}", ip=STRANGER)
         assert not streams.admit(site.services, question).allowed
-    site.services.publishers.wake = lambda _path: None
+    cast(Any, site.services.publishers).wake = lambda _path: None
     assert streams.admit(site.services, StreamRequest("read", "camera0", "rtsp", password=key, ip=STRANGER)).allowed

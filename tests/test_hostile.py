@@ -531,6 +531,7 @@ async def test_odd_texts_are_answered_by_the_letter(tmp_path: Path, log: io.Stri
                 for name, (text, code, identity) in SPECIAL.items():
                     await client.connection.send_message(text.decode())
                     raw = await client.connection.get_message()
+                    assert isinstance(raw, str)
                     assert b'"id":' + identity + b"," in raw.encode(), (name, raw)
                     if code is None:
                         assert raw.endswith('"result":"pong"}'), (name, raw)

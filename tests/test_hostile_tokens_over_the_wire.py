@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -163,11 +163,12 @@ async def besieged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         settings = {
             record.name: IssuerSettings(
                 issuer=record.issuer, algorithms=record.algorithms, audience=tuple(record.audiences),
-                ceiling=record.ceiling, jwks=f"http://127.0.0.1:{pinned.port}/{record.name}" if record.issuer else "",
+                ceiling=cast(Any, record.ceiling),
+                jwks=f"http://127.0.0.1:{pinned.port}/{record.name}" if record.issuer else "",
                 key="" if record.issuer else str(folder / "nameless.pem"),
             )
             for record in (COMPANY, PARTNER, NAMELESS)
-        }  # type: ignore[arg-type]  # fmt: skip
+        }  # fmt: skip
         config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, issuers=settings))
         async with running_daemon(folder, config=config) as daemon:
             deny_some(ledgers[0])

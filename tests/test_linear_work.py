@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import pytest
@@ -153,7 +153,7 @@ def find_patterns() -> dict[str, list[Found]]:
         for place, call in calls_of_re(tree):
             if place.startswith("def "):
                 assert isinstance(call.args[0], ast.Constant), f"{name}: {ast.unparse(call)}: compile it at the top"
-                pattern = re.compile(call.args[0].value)
+                pattern = re.compile(cast(str, call.args[0].value))
                 is_search = call.func.attr not in _FROM_THE_START  # type: ignore[attr-defined]
                 found.setdefault(f"{name}:{place[4:]}", []).append(Found(pattern, is_search))
             elif f"{name}:{place}" not in found:
@@ -400,7 +400,7 @@ def read_heads(text: str) -> None:
 
 def read_frames(text: str) -> None:
     websocket = make_websocket([])
-    trio.run(websocket._take_many, text.encode("latin-1"))
+    trio.run(websocket._take_rest, text.encode("latin-1"), 0)
 
 
 def read_frames_by_the_byte(text: str) -> None:
@@ -408,7 +408,8 @@ def read_frames_by_the_byte(text: str) -> None:
 
     async def feed() -> None:
         for char in text.encode("latin-1"):
-            await websocket._take_many(bytes([char]))
+            data, websocket._head = websocket._head + bytes([char]), b""
+            await websocket._take_rest(data, 0)
 
     trio.run(feed)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import structlog.testing
@@ -136,7 +137,7 @@ async def test_one_failed_check_of_a_camera_that_worked_is_repeated_before_it_is
     script = write_script(tmp_path, f". {state}")
     spawn, conditions = Spawner(), Conditions()
     conditions.works("camera0", "reader")
-    checks = SourceChecks(spawn, script, Pictures(), conditions, lambda _path: False, folder=tmp_path)
+    checks = SourceChecks(spawn, script, cast(Any, Pictures()), conditions, lambda _path: False, folder=tmp_path)
     checks.set_sources([GATE])
     with fail_after(30), conditions.changes.subscribe() as news:
         async with trio.open_nursery() as nursery:
@@ -159,7 +160,7 @@ async def test_a_stream_whose_clock_stands_still_does_not_delay_a_check(
     report = "printf 'frame=9\\nout_time_us=0\\nprogress=continue\\n'"
     spawn, conditions = Spawner(), Conditions()
     script = write_script(tmp_path, f"{report}; exec sleep 60")
-    checks = SourceChecks(spawn, script, Pictures(), conditions, lambda _path: False, folder=tmp_path)
+    checks = SourceChecks(spawn, script, cast(Any, Pictures()), conditions, lambda _path: False, folder=tmp_path)
     checks.set_sources([GATE])
     with fail_after(20), conditions.changes.subscribe() as news:
         async with trio.open_nursery() as nursery:
@@ -179,7 +180,7 @@ async def test_a_failing_usb_camera_is_tried_by_a_picture_and_one_in_use_is_left
     pictures = Pictures()
     conditions = pictures.conditions
     published = True
-    checks = SourceChecks(Spawner(), lambda: "/bin/false", pictures, conditions, lambda _path: published)
+    checks = SourceChecks(Spawner(), lambda: "/bin/false", cast(Any, pictures), conditions, lambda _path: published)
     checks.set_sources([Camera(kind="usb", node="/dev/video0")])
     with fail_after(30):
         async with trio.open_nursery() as nursery:

@@ -306,6 +306,6 @@ async def test_a_start_that_is_given_up_ends():
     with fail_after(20), trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             scope.cancel()
-            await nursery.start(serve_unrestricted, [listener], Handlers(None, None))
+            await nursery.start(serve_unrestricted, [listener], Handlers(cast(Any, None), cast(Any, None)))
     assert scope.cancelled_caught
     assert listener.socket.fileno() == -1

@@ -339,8 +339,8 @@ async def test_memory_of_a_crowd_is_given_back_when_it_has_left(monkeypatch: pyt
     """Once for each crowd; a few connections that come and go cost nothing."""
     given: list[int] = []
     monkeypatch.setattr(server, "_RETURN_MEMORY_SECONDS", 0.0)
-    monkeypatch.setattr(memory, "give_back", lambda: given.append(served.server.connections))
     async with running(head_seconds=0.2) as served:
+        monkeypatch.setattr(memory, "give_back", lambda: given.append(served.server.connections))
         few = [await connect(served.port) for _ in range(8)]
         await until(lambda: served.server.connections == 8)
         for each in few:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -139,18 +139,18 @@ def make_websocket(received: list[bytes]) -> WebSocket:
     member = Member(Peer("main", "192.0.2.1", 1), "192.0.2.1")
     member.share = shares.Share(shares.Turns())
     websocket = WebSocket(
-        Pipe(),
+        cast(Any, Pipe()),
         LIMITS,
-        Served(),
+        cast(Any, Served()),
         lambda _work: None,
         0.0,
         identify=bool,
         hold=lambda _what, _size: True,
         member=member,
-    )  # type: ignore[arg-type]
+    )
     websocket.session = EchoSession(Served(), None, {}, None, websocket.outbox, None)  # type: ignore[arg-type]
-    websocket.session.authenticated = True  # type: ignore[misc]
-    websocket.session.receive = received.append  # type: ignore[method-assign]
+    cast(Any, websocket.session).authenticated = True
+    cast(Any, websocket.session).receive = received.append
     return websocket
 
 
@@ -195,7 +195,7 @@ async def test_a_frame_above_the_limit_is_refused_however_it_is_read(length: int
     for data in ([frame(b"x" * length)], [frame(b"a") + frame(b"x" * length)], split(frame(b"x" * length), [100])):
         async with running(message_bytes=100) as served, await open_raw(served.port) as stream:
             await stream.send_all(frame(b"login"))
-            await until(lambda sessions=served.sessions: sessions[0].authenticated)
+            await until(lambda sessions=served.sessions: sessions[0].authenticated)  # type: ignore[misc]
             for part in data:
                 await stream.send_all(part)
                 await trio.sleep(0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -65,8 +66,9 @@ async def test_a_network_camera_is_added_changed_and_removed_without_a_restart(
         # What was shown may be sent back: the masked source is the one that it has.
         same = await daemon.request("PATCH", "/api/cameras/gate", key=admin, body={**back.json, "mode": "always"})
         assert same.json == {**back.json, "mode": "always"}
-        for other in ("camera0", [], 1, None):
-            wrong = await daemon.request("PATCH", "/api/cameras/gate", key=admin, body={"device": other, "name": "x"})
+        odd: list[object] = ["camera0", [], 1, None]
+        for device in odd:
+            wrong = await daemon.request("PATCH", "/api/cameras/gate", key=admin, body={"device": device, "name": "x"})
             assert wrong.status == 400
         async with daemon.local() as local:
             refused = await local.ask("add_camera", name="Other", source=SOURCE)
@@ -159,7 +161,7 @@ async def test_a_freed_path_inherits_no_right(tmp_path: Path) -> None:
         assert claims["camera_access"] == ["camera1"]
         assert claims["stream_access"] == {"read": ["camera1"], "publish": []}
         # A MediaMTX elsewhere knows nothing but paths.
-        assert {"action": "read", "path": "front_door"} in claims["mediamtx_permissions"]
+        assert {"action": "read", "path": "front_door"} in cast(list[Any], claims["mediamtx_permissions"])
         holders = (made["api_key"], narrow["api_key"], issued["token"])
         for holder in holders:
             assert await names(daemon, holder) == ["camera1"]

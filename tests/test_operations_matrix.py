@@ -165,7 +165,7 @@ class Bench:
 
     def params(self, operation: str) -> dict[str, Any]:
         """Params that are good for whoever may ask."""
-        return {
+        known: dict[str, dict[str, Any]] = {
             "authenticate": {"token": self.spare},
             "get_camera_status": {"device": "camera0"},
             "take_snapshot": {"device": "camera0"},
@@ -213,7 +213,8 @@ class Bench:
             "validate_token": {"token": self.token},
             "introspect_token": {"token": self.token},
             "revoke_token": {"token": self.token},
-        }.get(operation, {})
+        }
+        return known.get(operation, {})
 
     async def ask(self, caller: Caller | None, operation: str, **params: Any) -> str:
         """The outcome in one word."""

@@ -99,7 +99,7 @@ async def test_pages_of_20000_keys_show_each_once_while_keys_are_made_and_revoke
     """What is there from the first page to the last is shown once, at its place; what is made later may be shown."""
     async with opened(tmp_path) as box:
         made = box.put_keys(MANY)
-        seen, cursor, new, gone = [], {}, set(), set()
+        seen, cursor, new, gone = list[Any](), dict[str, Any](), set[Any](), set[Any]()
         for page in range(1000):
             reply = await box.list_keys(status="active", limit=1000, **cursor)
             assert len(reply["keys"]) <= 1000
@@ -237,7 +237,7 @@ async def test_pages_of_recordings_go_on_behind_one_that_was_deleted(tmp_path: P
                 recording_id=name, filename=f"{name}.mp4", camera="camera0", format="mp4", began=began, ended=9.0
             )
             await box.trust.db.write(partial(recordings.insert, record=record))
-        after, seen = None, []
+        after, seen = None, list[Any]()
         while True:
             page = partial(recordings.list_page, cameras=["camera0"], limit=1, offset=0, after=after)
             found, total = await box.trust.db.read(page)

@@ -94,7 +94,7 @@ class Box:
 
     def params(self, operation: str) -> dict[str, Any]:
         """Params that are good for whoever may ask, and change nothing: what they name is not there, or is refused."""
-        return {
+        known: dict[str, dict[str, Any]] = {
             "authenticate": {"token": self.shown["viewer"]},
             "get_camera_status": {"device": "camera0"},
             # None of these changes a camera: no source, nothing to change, one of the settings.
@@ -145,7 +145,8 @@ class Box:
             "validate_token": {"token": self.token},
             "introspect_token": {"token": self.token},
             "revoke_token": {"token": self.token},
-        }.get(operation, {})
+        }
+        return known.get(operation, {})
 
 
 async def furnish(daemon: RunningDaemon) -> Box:

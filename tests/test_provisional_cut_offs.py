@@ -59,7 +59,8 @@ class Box:
         """The daemon, from its start to its end."""
         async with Database.open(self.path, TRUST, name="trust") as db, trio.open_nursery() as nursery:
             started = self.true
-            self.db, self.ledger, counts = db, Ledger(), Counted()
+            counts: Any = Counted()
+            self.db, self.ledger = db, Ledger()
             self.clock = Clock(
                 lambda: db.read_now(meta.load_high_water), system=lambda: self.system,
                 monotonic=lambda: self.true - started, synchronized=lambda: self.synchronized,
@@ -95,7 +96,7 @@ class Box:
         self.system, self.synchronized = system, synchronized
         self.look()
 
-    def token(self, subject: str = "ann", issued: float | None = None, **claims: object) -> str:
+    def token(self, subject: str = "ann", issued: float | None = None, **claims: Any) -> str:
         """What somebody signs elsewhere, who knows the time, by the shared secret."""
         self.number += 1
         at = int(self.true if issued is None else issued)
@@ -111,7 +112,7 @@ class Box:
             return str(refusal.reason)
         return ""
 
-    async def lines(self) -> list[tuple[str, float, bool]]:
+    async def lines(self) -> list[tuple[Identity, float, bool]]:
         """What the list says: scope, before, provisional."""
         return sorted(
             (line.scope, line.before, line.drawn is not None) for line in (await self.revocations.list_all())[1]
@@ -175,6 +176,7 @@ async def test_one_visit_to_2099_refuses_no_token_afterwards(box: Box) -> None:
             box.pass_(60)
             assert (box.reason(text), box.reason(box.token()), box.reason(box.token("bob"))) == ("revoked", "", "")
             assert [(scope, provisional) for scope, _, provisional in await box.lines()] == [(ANN, False)]
+    before: Any
     ((before, reason, at),) = rows(box.path, "SELECT before, reason, at FROM cut_offs")
     assert (NOW <= before < NOW + 1, reason, at) == (True, "left", before)
 
@@ -189,7 +191,7 @@ async def test_who_is_inside_by_what_was_revoked_is_put_out_when_the_line_moves_
         box.pass_(25 * DAY)
         for each in (text, other):
             caller = box.gate.authenticate(Token(each), LOCAL, "ws")
-            box.gate.admit(caller, "ws", lambda cause, _by, name=caller.subject: out.append(f"{name} {cause}"))
+            box.gate.admit(caller, "ws", lambda cause, _by, name=caller.subject: out.append(f"{name} {cause}"))  # type: ignore[misc]
         broken = await BrokenCommits(box.db).begin()
         box.set(box.true, synchronized=True)
         # In force before it is on the disk.
@@ -226,7 +228,7 @@ async def test_root_s_word_lowers_lines_that_are_yet_to_come(box: Box, how: str)
     """A time server told 2099, or somebody named a day that only a wrong clock had behind it: after the reset all of
     before is revoked as it was, and what is signed later is good; after a restart, too."""
     text = box.token()
-    own = {"iss": "edged", "epoch": 0}
+    own: dict[str, Any] = {"iss": "edged", "epoch": 0}
     mine, ahead = box.token(**own), box.token(**own, issued=YEAR_2099 - WEEK)
     box.system, box.synchronized = YEAR_2099, how == "a time server"
     async with box.run():

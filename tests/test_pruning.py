@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -176,7 +176,7 @@ async def test_pruning_waits_for_a_clock_that_is_trusted_and_then_comes_daily(
 
     answers.append(0)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(clock_upkeep.prune, clock, delete)
+        nursery.start_soon(clock_upkeep.prune, cast(Any, clock), delete)
         await trio.sleep(10 * DAY)
         assert asked == []
         clock.is_trusted = True
@@ -216,7 +216,8 @@ class World:
             lambda: db.read_now(meta.load_high_water),
             system=lambda: self.system, monotonic=lambda: self.passed, synchronized=lambda: self.synchronized,
         )  # fmt: skip
-        self.db, self.ledger, counts = db, Ledger(), Counted()
+        counts: Any = Counted()
+        self.db, self.ledger = db, Ledger()
         admissions = Admissions(lambda: self.passed)
         boot = Boot(str(self.passed), lambda: self.passed)
         self.registrar = Registrar(self.ledger, admissions, db, self.clock, counts)

@@ -32,14 +32,14 @@ async def until_active(client: Conversation, device: str = "camera0") -> dict[st
     while True:
         state = await client.call("get_recording_status", device=device)
         if state is not None and state["status"] == "active":
-            return state
+            return dict(state)
         await trio.sleep(0.1)
 
 
 def probe(file: Path) -> float:
     """Seconds of a file that ffmpeg decodes whole, without an error."""
     subprocess.run(["ffmpeg", "-v", "error", "-xerror", "-i", file, "-f", "null", "-"], check=True)
-    command = ["ffprobe", "-v", "error", "-show_format", "-of", "json", file]
+    command: list[str | Path] = ["ffprobe", "-v", "error", "-show_format", "-of", "json", file]
     said = subprocess.run(command, check=True, capture_output=True)
     return float(json.loads(said.stdout)["format"]["duration"])
 
@@ -247,7 +247,7 @@ async def test_a_camera_that_is_always_recorded_has_one_recording_an_hour_withou
 
 
 async def listed(client: Conversation) -> list[dict[str, Any]]:
-    return (await client.call("list_recordings"))["files"]
+    return list((await client.call("list_recordings"))["files"])
 
 
 @pytest.fixture

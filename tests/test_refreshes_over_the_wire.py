@@ -18,7 +18,7 @@ from edged.credentials import tokens
 
 KEY = tokens.SharedSecret("test", SECRET)
 #: What says that edged issued a token, for one that lives as long after a refresh as before.
-OWN = {"iss": "edged", "epoch": 0}
+OWN: dict[str, Any] = {"iss": "edged", "epoch": 0}
 DAY = 86400
 
 
@@ -320,7 +320,7 @@ async def test_streams_of_short_tokens_go_on_for_as_long_as_somebody_refreshes_t
             # From here on the lives are short: a successor lives as long as its token was to live.
             short = sign(left=life, life=life, **OWN)
             stranger = await watch_rtsp(daemon, sign(left=life, life=life, jti="stranger", **OWN))
-            family = [await watch_rtsp(daemon, short), HlsViewer(daemon.hls, "camera1", short)]
+            family: list[Any] = [await watch_rtsp(daemon, short), HlsViewer(daemon.hls, "camera1", short)]
             assert (await family[1].read(), await WhepViewer(daemon, "camera0", short).play()) == (200, 201)
             async with daemon.websocket() as keeper, trio.open_nursery() as nursery:
                 await keeper.call("authenticate", auth_token=short)

@@ -209,8 +209,8 @@ def test_an_auth_type_that_does_not_exist_is_told_with_those_that_do(member: str
         assert word not in told["message"] + told["data"]["hint"]
     assert client.ask("get_camera_list")["result"]["total"] == 2
     assert box.counts.failed == []
-    for word in ("jwt", "api_key", "auto", "", None):
-        told = Box().open().ask("authenticate", {member: "x.y.z", "auth_type": word})
+    for known in ("jwt", "api_key", "auto", "", None):
+        told = Box().open().ask("authenticate", {member: "x.y.z", "auth_type": known})
         assert "Invalid params" not in str(told)
 
 

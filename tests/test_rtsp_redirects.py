@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -92,7 +93,7 @@ async def test_an_added_camera_is_not_published_from_where_its_server_leads(tmp_
 
     conditions = Conditions()
 
-    async def list_nothing() -> list[object]:
+    async def list_nothing() -> list[Any]:
         return []
 
     with fail_after(60):

@@ -237,7 +237,7 @@ async def test_a_pem_file_is_read_at_the_start_and_never_fetched(tmp_path: Path,
     file = tmp_path / "partner.pem"
     file.write_bytes(company.add("rsa", "RS256").pem("rsa"))
     server = Server(DOWN)
-    given = {"name": "nameless", "issuer": "", "algorithms": ("RS256",), "jwks": "", "key": str(file)}
+    given: dict[str, Any] = {"name": "nameless", "issuer": "", "algorithms": ("RS256",), "jwks": "", "key": str(file)}
     async with opened(tmp_path / "trust.db", server, **given) as (held, _, _):
         assert takes(held, company.sign("rsa", name_key=False, iss=None))
         assert takes(held, company.sign("rsa", iss=None))

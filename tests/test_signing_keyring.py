@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -247,7 +248,7 @@ async def test_a_disk_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> 
         await bench.keyring.create(EDGED, "ES256")
         before = bench.states()
         broken = await BrokenCommits(bench.db).begin()
-        tries = [
+        tries: list[Any] = [
             partial(bench.keyring.create, EDGED, "RS256"), partial(bench.keyring.promote, EDGED, "key-3", force=True),
             partial(bench.keyring.retire, EDGED, "key-3"),
             partial(bench.keyring.retire, EDGED, "key-2", at_once=True), bench.sign,

@@ -267,7 +267,7 @@ async def test_a_distrusted_key_signs_no_more_after_a_crash_in_between(tmp_path:
     path = tmp_path / "trust.db"
     async with opened(path) as bench:
         await bench.keyring.create(EDGED, "ES256")
-    async with opened(path, denied=all_named("signing_key:key-2", "signing_key:key-3")) as bench:
+    async with opened(path, denied=set(all_named("signing_key:key-2", "signing_key:key-3"))) as bench:
         assert bench.states() == {"key-1": "current", "key-2": "retired", "key-3": "retired", "key-4": "current"}
         assert kid_of_token(await bench.sign()) == "key-4"
 

@@ -153,8 +153,8 @@ async def test_keys_are_made_promoted_and_given_up_over_rpc_and_rest(tmp_path: P
             typed = {"Content-Type": "text/plain"}
             wrong = await daemon.request("POST", f"{base}/key-3/retire", key=key, body={}, headers=typed)
             assert wrong.status == 415
-            wrong: list[object] = [[], 5, {"force": "yes"}]
-            for bad in wrong:
+            bodies: list[object] = [[], 5, {"force": "yes"}]
+            for bad in bodies:
                 assert (await daemon.request("POST", f"{base}/key-3/promote", key=key, body=bad)).status == 400
             assert (await daemon.request("POST", f"{base}/key-9/promote", key=key)).status == 404
             assert (await daemon.request("POST", f"{base}/key-1/retire", key=key)).status == 409

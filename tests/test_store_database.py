@@ -8,6 +8,7 @@ import stat
 import threading
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import trio
@@ -46,7 +47,7 @@ async def test_a_write_is_seen_by_others_when_it_returns(path: Path) -> None:
 
 
 @pytest.mark.parametrize("synchronous", ["FULL", "NORMAL"])
-async def test_the_connection_is_set_up_as_asked(path: Path, synchronous: str) -> None:
+async def test_the_connection_is_set_up_as_asked(path: Path, synchronous: Literal["FULL", "NORMAL"]) -> None:
     """WAL, the asked durability, and no transaction that Python begins behind our back."""
     async with Database.open(path, STEPS, name="things", synchronous=synchronous) as db:
 

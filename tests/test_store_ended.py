@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from identity_helpers import all_named
 
 from edged.credentials import api_keys as made_keys
 from edged.credentials import service_tokens as made_tokens
@@ -127,16 +128,16 @@ def test_a_key_is_found_by_its_id_revoked_or_not(trust: sqlite3.Connection) -> N
 
 def test_the_makers_of_keys_and_tokens_are_found_by_their_ids(trust: sqlite3.Connection) -> None:
     """Nothing is said of those that are not there."""
-    key, orphan = a_key(made_by=frozenset({"key:key_1", "user:ann"})), a_key(revoked_at=9.0)
+    key, orphan = a_key(made_by=all_named("key:key_1", "user:ann")), a_key(revoked_at=9.0)
     token = a_token(made_by=frozenset({"key:key_2"}))
     for record in (key, orphan):
         api_keys.insert(trust, record)
     service_tokens.insert(trust, token)
     assert api_keys.find_makers(trust, [key.key_id, orphan.key_id, "key_0"]) == {
-        key.key_id: frozenset({"key:key_1", "user:ann"}),
+        key.key_id: all_named("key:key_1", "user:ann"),
         orphan.key_id: frozenset(),
     }
-    assert service_tokens.find_makers(trust, [token.token_id, "svc_0"]) == {token.token_id: frozenset({"key:key_2"})}
+    assert service_tokens.find_makers(trust, [token.token_id, "svc_0"]) == {token.token_id: all_named("key:key_2")}
 
 
 def test_keys_that_ended_before_a_time_are_deleted(trust: sqlite3.Connection) -> None:

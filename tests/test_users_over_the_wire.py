@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import planted
@@ -731,6 +731,6 @@ async def test_the_demos_user_logs_in_on_this_machine(tmp_path: Path) -> None:
             )
             token = reply.json["token"]
             claims = peek_claims(token)
-            assert {"action": "read", "path": "camera_one"} in claims["mediamtx_permissions"]
+            assert {"action": "read", "path": "camera_one"} in cast(list[Any], claims["mediamtx_permissions"])
             headers = {"Authorization": f"Bearer {token}"}
             assert (await daemon.request("HEAD", "/api/cameras/camera0/live.mjpeg", headers=headers)).status == 200

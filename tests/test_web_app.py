@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -59,7 +60,7 @@ def raising(site: Site, problem: Exception, **values: object) -> Site:
         {"operation": "ping", "capability": "none"},
     ],
 )
-async def test_a_way_that_names_nobody_does_not_start(site: Site, values: dict[str, str]) -> None:
+async def test_a_way_that_names_nobody_does_not_start(site: Site, values: dict[str, Any]) -> None:
     """Default deny: the daemon does not start with a route that forgot its capability."""
     with pytest.raises(ValueError, match="GET /x"):
         build_router(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import trio
@@ -139,7 +140,7 @@ async def test_revoking_the_key_cuts_the_transfer_off(site: Site, parts: int) ->
             await trio.lowlevel.checkpoint()
             return list(await find(name))
 
-        site.services.snapshots.find = find_late
+        cast(Any, site.services.snapshots).find = find_late
         reply = await site.ask("GET", "/files/snapshots/door.jpg", key=key)
         assert (reply.status, reply.json["code"]) == (401, "revoked")
     assert len(site.admissions) == 0

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import h11
 import msgspec
@@ -36,7 +37,7 @@ async def open_services(site: Site, folder: Path) -> AsyncIterator[tuple[int, Pa
     listeners = [*open_all_tcp("main", ["127.0.0.1:0"]), open_unix("unix", path)]
     port = listeners[0].socket.getsockname()[1]
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve_unrestricted, listeners, Handlers(site.app, no_session))
+        await nursery.start(serve_unrestricted, listeners, Handlers(site.app, cast(Any, no_session)))
         yield port, path
         nursery.cancel_scope.cancel()
 

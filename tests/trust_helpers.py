@@ -107,7 +107,8 @@ async def open_trust(
 ) -> AsyncIterator[TrustStack]:
     """A loaded registrar over the trust database at `path`; `run` is not started."""
     async with Database.open(path, TRUST, name="trust") as db:
-        ledger, admissions, counted = Ledger(), Admissions(), cast(Any, Counted())
+        ledger, admissions = Ledger(), Admissions()
+        counted: Any = Counted()
         clock = Clock(system=now)
         registrar = Registrar(ledger, admissions, db, clock, counted, queue_size=queue_size)
         revocations = Revocations(registrar, ledger, db, clock, counted, boot=boot)

@@ -13,9 +13,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import trio
@@ -90,7 +91,9 @@ def _bench_login(args: argparse.Namespace) -> None:
         logins = []
         for _ in range(args.rounds):
             for busy in random.sample([True, False], 2):
-                with loading(daemon.port, login) if busy else nullcontext([]) as found:
+                pings: AbstractContextManager[list[dict[str, Any]]]
+                pings = loading(daemon.port, login) if busy else nullcontext([])
+                with pings as found:
                     runs[busy].append(measure())
                 logins += found
         took = statistics.median(each["p50_ms"] for each in logins)
@@ -155,9 +158,10 @@ def _bench_gate(args: argparse.Namespace) -> None:
     from edged.access.admissions import Admissions
     from edged.access.gate import Gate
     from edged.access.ledger import Ledger
+    from edged.access.limiter import Limiter
     from edged.clock import Clock
     from edged.credentials import api_keys, tokens
-    from edged.credentials.callers import ApiKey
+    from edged.credentials.callers import ApiKey, Peer
     from edged.credentials.claims import Trust
     from edged.credentials.signing_keys import ALGORITHMS, PrivateKey, VerifyingKey, generate, public_part, read_key
     from edged.metrics import Metrics
@@ -166,11 +170,23 @@ def _bench_gate(args: argparse.Namespace) -> None:
     made = [api_keys.mint() for _ in range(1000)]
     for key_id, _, digest in made:
         ledger.put_key(api_keys.KeyRecord(key_id=key_id, name="bench", role="viewer", digest=digest, created_at=now))
-    gate = Gate(ledger, Admissions(monotonic=time.monotonic), Clock(monotonic=time.monotonic), Metrics({}))
+    no_issuers: Any = SimpleNamespace(version=0, find=lambda _issuer: None)
+    gate = Gate(
+        ledger,
+        Admissions(monotonic=time.monotonic),
+        Limiter(time.monotonic),
+        Clock(monotonic=time.monotonic),
+        Metrics({}),
+        shared_secrets=(),
+        find_key=lambda _kid: None,
+        issuers=no_issuers,
+        own="edged",
+    )
+    peer = Peer("main", "192.0.2.7", 40000)
     text, known_keys = made[500].secret, {key.digest: key for key in made}
     ours, plain = [], []
     for _ in range(max(args.rounds, 7)):
-        ours.append(cpu_each(lambda: gate.authenticate(ApiKey(text), "ws"), 20_000))
+        ours.append(cpu_each(lambda: gate.authenticate(ApiKey(text), peer, "ws"), 20_000))
         plain.append(cpu_each(lambda: known_keys[hashlib.sha256(text.encode()).digest()], 20_000))
     above = statistics.median(ours) - statistics.median(plain)
     print(

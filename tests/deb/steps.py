@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 SOCKET = Path("/run/edged/edged.sock")
 STATE = Path("/var/lib/edged")
@@ -18,7 +18,10 @@ class NotRun(Exception):
     """What the step needs is not there."""
 
 
-def step(action: Callable[[], str | None]) -> Callable[[], str | None]:
+Step = TypeVar("Step", bound=Callable[..., str | None])
+
+
+def step(action: Step) -> Step:
     """The function is the next step: its docstring says what holds, what it returns is shown beside it."""
     STEPS.append(action)
     return action
