@@ -196,6 +196,15 @@ def journal_of_a_start() -> str:
 
 
 @step
+def confined_children() -> None:
+    """The unit's sandbox lets setpriv put children under Landlock, where this machine has it."""
+    tried = ("setpriv", "--landlock-access", "fs", "--landlock-rule", "path-beneath::/usr", "--", "/usr/bin/true")
+    if subprocess.run(tried, check=False).returncode:
+        raise NotRun("this kernel, or this container, has no Landlock")
+    expect(not [line for line in journal() if "children_not_confined" in line], "children are not confined")
+
+
+@step
 def users() -> None:
     """There are people, and an outside."""
     run("useradd", "--create-home", "--groups", "edged-admin", "alice")
