@@ -147,6 +147,7 @@ async def test_a_name_is_followed_and_what_is_forbidden_is_not_read(
 
         added = await registry.describe(make_entry("Door", "rtsp://u:p@cam/s"), lambda: None)
         assert (added.name, added.url) == ("camera0", "rtsp://u:p@192.0.2.7/s")
+        assert added.is_pinned, "its server must not lead elsewhere"
         asked = names.asked
         await registry.describe(
             replace(registry.described[0], settings=structs.replace(registry.described[0].settings, name="Gate")),
