@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from cli_helpers import SECRET, Shell, running_daemon
 
 from edged.credentials.tokens import SharedSecret, issue_claims, sign
+from edged.store.migrations import TRUST, migrate
 
 
 @pytest.fixture(scope="module")
@@ -335,3 +338,41 @@ def test_a_token_for_an_unknown_user_is_issued_with_a_note(shell: Shell) -> None
     assert shell.run("user", "add", "eve", "--no-password").code == 0
     assert "There is no user" not in shell.run("token", "issue", "eve", "--role", "viewer").err
     assert shell.run("user", "remove", "eve").code == 0
+
+
+def test_a_list_that_is_longer_than_a_page_is_shown_whole(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page by page it is the same list as in one reply: keys, users, signing keys, service tokens and cameras."""
+    from edged.cli import asking
+
+    for number in range(3):
+        assert shell.run("key", "create", f"page {number}", "--role", "viewer").code == 0
+        assert shell.run("user", "add", f"page{number}", "--no-password").code == 0
+        assert shell.run("service-token", "add", f"page {number}").code == 0
+    commands = [(word, "list", "--json") for word in ("key", "user", "signing-key", "service-token", "camera")]
+    whole = [shell.run(*command).json for command in commands]
+    monkeypatch.setattr(asking, "_PAGE", 1)
+    assert [shell.run(*command).json for command in commands] == whole
+    assert len(whole[0]["keys"]) >= 3
+    monkeypatch.setattr(asking, "_PAGE", 2)
+    assert shell.run("key", "list").out.count("page ") == 3
+
+
+def test_a_list_of_more_than_a_mebibyte_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A client takes at most 1 MiB in one message: 3000 keys are more."""
+    path = tmp_path / "state/trust.db"
+    path.parent.mkdir(mode=0o700)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        migrate(connection, TRUST)
+        connection.execute("BEGIN")
+        connection.executemany(
+            "INSERT INTO api_keys (key_id, name, role, digest, created_at) VALUES (?, ?, 'viewer', ?, ?)",
+            [(f"key_{number:016x}", "n" * 100, number.to_bytes(32, "big"), float(number)) for number in range(3000)],
+        )
+        connection.execute("COMMIT")
+    with running_daemon(tmp_path) as directory:
+        shown = Shell(monkeypatch, capsys, directory).run("key", "list", "--json")
+    assert shown.code == 0, shown.err
+    assert len(shown.out) > 1024 * 1024
+    assert len({key["key_id"] for key in shown.json["keys"]}) == 3000

@@ -148,20 +148,13 @@ NOT_BY_REST = {
     ("revoke_token", "jti"): "RFC 7009 names a token by its text; POST /api/revocations takes a jti",
     ("revoke_token", "token_hash"): "as jti",
 }
-WHOLE = "a command shows the whole list"
+WHOLE = "a command shows the whole list, page by page"
 NOT_BY_COMMAND = {
     **{
-        (name, member): WHOLE
-        for name in (
-            "list_keys",
-            "list_users",
-            "list_service_tokens",
-            "list_signing_keys",
-            "get_camera_list",
-            "get_streams",
-        )
-        for member in ("limit", "cursor")
+        (name, "cursor"): WHOLE
+        for name in ("list_keys", "list_users", "list_service_tokens", "list_signing_keys", "get_camera_list")
     },
+    **{("get_streams", member): "a command shows the whole list" for member in ("limit", "cursor")},
     ("list_sessions", "cursor"): "a command takes an offset",
     ("list_revocations", "cursor"): "a command takes an offset",
     ("list_recordings", "cursor"): "a command takes an offset",

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -16,6 +16,9 @@ from edged.errors import ConfigError
 
 if TYPE_CHECKING:
     from edged.config.model import Config
+
+#: Rows of a list that are asked for at a time.
+_PAGE: Final = 500
 
 
 def find(
@@ -42,6 +45,23 @@ def ask(
     with errors_shown(as_json=as_json):
         given = {name: value for name, value in params.items() if value is not None} | dict.fromkeys(nulls)
         return _call(method, given, socket or find_socket(directory))
+
+
+def ask_all(
+    method: str, member: str, params: Mapping[str, object], *, socket: Path | None, directory: Path, as_json: bool
+) -> dict[str, Any]:
+    """As `ask`, of a list: all of its rows, which are the reply's `member`, page by page.
+
+    In one reply they could be more than a client takes at a time (1 MiB).
+    """
+    with errors_shown(as_json=as_json):
+        path = socket or find_socket(directory)
+        given = {name: value for name, value in params.items() if value is not None} | {"limit": _PAGE}
+        found, rows = _call(method, given, path), []
+        while "next_cursor" in found:
+            rows += found[member]
+            found = _call(method, {**given, "cursor": found["next_cursor"]}, path)
+    return {**found, member: rows + found[member]}
 
 
 def _call(method: str, params: Mapping[str, object], path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 
 import click
 
-from edged.cli.asking import ask
+from edged.cli.asking import ask, ask_all
 from edged.cli.options import F, ask_password, talks
 from edged.cli.output import show_fields, show_json, show_table, tell
 from edged.cli.params import option
@@ -60,7 +60,7 @@ def camera() -> None:
 @talks
 def list_all(**where: Any) -> None:
     """List all cameras."""
-    found = ask("get_camera_list", {}, **where)
+    found = ask_all("get_camera_list", "cameras", {}, **where)
     if where["as_json"]:
         show_json(found)
     else:
@@ -156,7 +156,7 @@ def status(**where: Any) -> None:
 
 def resolve(device: str, where: Mapping[str, Any]) -> str:
     """The id of the one camera with this name; else what was given, which may be an id, a path or a device file."""
-    listed = ask("get_camera_list", {}, **where)["cameras"]
+    listed = ask_all("get_camera_list", "cameras", {}, **where)["cameras"]
     labelled = [camera["device"] for camera in listed if camera["name"] == device]
     # A label may be written like another camera's path, which comes first.
     is_name = any(device in list_names(camera)[1:] for camera in listed)

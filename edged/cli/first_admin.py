@@ -33,7 +33,7 @@ def claim(new: bool, username: str | None, password_stdin: bool, **where: Any) -
         else:
             show_fields({"code": _read(Path(found["path"])), **found})
         return
-    if ask("list_users", {}, **where)["users"]:
+    if ask("list_users", {"limit": 1}, **where)["users"]:
         with errors_shown(as_json=where["as_json"]):
             raise InvalidState("there is an administrator already", hint="edged user list")
     params = {

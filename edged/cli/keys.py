@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from edged.cli.asking import ask
+from edged.cli.asking import ask, ask_all
 from edged.cli.foreign_keys import KeyFile
 from edged.cli.options import F, grace, include_made, quiet, role, talks
 from edged.cli.output import (
@@ -86,7 +86,8 @@ def list_all(
     role: str | None, status: str | None, unused_days: float | None, owner: str | None, **where: Any
 ) -> None:  # fmt: skip
     """List all keys, without their secrets."""
-    found = ask("list_keys", {"role": role, "status": status, "unused_days": unused_days, "owner": owner}, **where)
+    wanted = {"role": role, "status": status, "unused_days": unused_days, "owner": owner}
+    found = ask_all("list_keys", "keys", wanted, **where)
     if where["as_json"]:
         show_json(found)
     elif found["keys"]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from edged.cli.asking import ask
+from edged.cli.asking import ask, ask_all
 from edged.cli.options import include_made, paged, talks
 from edged.cli.output import show_json, show_page, tell, tell_made
 from edged.cli.stdio import is_terminal
@@ -66,11 +66,11 @@ def add(
 def _confirm(subject: str | None, issuer: str | None, before: str | None, where: dict[str, Any]) -> None:
     """Say what will end, and ask. Raises UsageError without a terminal to ask on, Abort for a no."""
     quietly = {**where, "as_json": False}
-    sessions = ask("list_sessions", {"limit": 1000}, **quietly)["sessions"]
+    sessions = ask_all("list_sessions", "sessions", {}, **quietly)["sessions"]
     lines = []
     if subject:
         inside = sum(item["subject"] == subject for item in sessions)
-        keys = ask("list_keys", {"owner": subject}, **quietly)["keys"]
+        keys = ask_all("list_keys", "keys", {"owner": subject}, **quietly)["keys"]
         whose = f" of the issuer {issuer!r}" if issuer else ""
         lines.append(f"every token of the subject {subject!r}{whose}; active sessions: {inside}")
         if not before:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edged.cli.asking import ask
+from edged.cli.asking import ask, ask_all
 from edged.cli.options import grace, quiet, talks
 from edged.cli.output import FAILED, show_json, show_secret, show_table, tell
 from edged.cli.stdio import is_terminal, read_line
@@ -49,7 +49,7 @@ def add(name: str, networks: tuple[str, ...], quiet: bool, **where: Any) -> None
 @talks
 def list_all(**where: Any) -> None:
     """List all service tokens, without their secrets."""
-    found = ask("list_service_tokens", {}, **where)
+    found = ask_all("list_service_tokens", "service_tokens", {}, **where)
     if where["as_json"]:
         show_json(found)
     elif found["service_tokens"]:

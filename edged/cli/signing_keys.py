@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edged.cli.asking import ask, load_config
+from edged.cli.asking import ask, ask_all, load_config
 from edged.cli.options import talks, with_directory, with_json
 from edged.cli.output import errors_shown, show_fields, show_json, show_table
 from edged.cli.params import kind
@@ -33,7 +33,7 @@ def signing_key() -> None:
 @talks
 def list_all(**where: Any) -> None:
     """List all key pairs, without private keys."""
-    found = ask("list_signing_keys", {}, **where)
+    found = ask_all("list_signing_keys", "keys", {}, **where)
     if where["as_json"]:
         show_json(found)
     else:

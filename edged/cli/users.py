@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from edged.cli.asking import ask
+from edged.cli.asking import ask, ask_all
 from edged.cli.options import ask_password, password_stdin, role, talks
 from edged.cli.output import show_json, show_rights, show_table, tell
 from edged.cli.rights import changes_rights, gives_rights, list_lifted
@@ -50,7 +50,7 @@ def add(
 @talks
 def list_all(**where: Any) -> None:
     """List all users."""
-    found = ask("list_users", {}, **where)
+    found = ask_all("list_users", "users", {}, **where)
     if where["as_json"]:
         show_json(found)
     elif found["users"]:

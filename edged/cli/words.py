@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edged.cli.asking import ask
+from edged.cli.asking import ask_all
 
 #: Where there are more, the nearest of them are shown.
 _MOST_SHOWN = 20
@@ -26,7 +26,7 @@ def check_rights(rights: Mapping[str, Any], where: Mapping[str, Any]) -> None:
     wanted = [name for name in rights.get("camera_access") or () if name != "*"]
     if not wanted:
         return
-    listed = ask("get_camera_list", {}, **{**where, "as_json": False})["cameras"]
+    listed = ask_all("get_camera_list", "cameras", {}, **{**where, "as_json": False})["cameras"]
     known = {str(name) for camera in listed for name in list_names(camera)}
     for name in wanted:
         if name not in known:
