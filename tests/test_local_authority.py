@@ -88,7 +88,7 @@ async def test_each_use_of_roots_authority_is_logged_with_its_peer(site: Site) -
     with capture_logs() as log:
         reply = await site.ask("GET", "/api/keys", peer=ROOT, headers={"User-Agent": "curl/8"})
     assert reply.status == 200
-    line = next(line for line in log if line["event"] == "root without a credential")
+    line = next(line for line in log if line["event"] == "root_without_credential")
     assert {name: line[name] for name in ("address", "port", "listener", "method", "path", "agent")} == {
         "address": "127.0.0.1", "port": 4711, "listener": "main",
         "method": "GET", "path": "/api/keys", "agent": "curl/8",

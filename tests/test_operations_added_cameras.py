@@ -91,7 +91,7 @@ async def test_a_network_camera_is_added_changed_and_removed_without_a_restart(
     said = capfd.readouterr().out
     assert not any(b"planted" in text for text in shown)
     assert "planted" not in said
-    for event in ("camera added", "camera updated", "camera removed"):
+    for event in ("camera_added", "camera_updated", "camera_removed"):
         lines = [line for line in said.splitlines() if event in line]
         assert lines
         assert all("by=" in line for line in lines)

@@ -115,7 +115,7 @@ async def test_a_service_token_that_is_revoked_meanwhile_makes_nothing(tmp_path:
             nursery.start_soon(box.service_tokens.revoke, box.token_id)
 
 
-async def test_a_files_token_is_good_at_one_door_only(tmp_path: Path) -> None:
+async def test_a_files_token_is_good_at_one_endpoint_only(tmp_path: Path) -> None:
     """Neither at another one, nor for a stream as password, token or in the query; and it is not refreshed."""
     async with opened(tmp_path) as box:
         text = (await box.generate()).token

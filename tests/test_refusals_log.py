@@ -118,7 +118,9 @@ async def test_issued_and_refreshed_tokens_and_added_cameras_say_by_whom(daemon:
         camera = {"name": "Gate", "source": "rtsp://192.0.2.9/stream"}
         assert await via(daemon, "POST", "/api/cameras", key=secret, body=camera) in (200, 201)
     log = daemon.log.getvalue()  # type: ignore[attr-defined]
-    ((issued,), (refreshed,), (added,)) = (lines_of(log, each) for each in ("issued", "refreshed", "camera added"))
+    ((issued,), (refreshed,), (added,)) = (
+        lines_of(log, each) for each in ("token_issued", "refreshed", "camera_added")
+    )
     assert issued["jti"] == refreshed["credential"] == told.json["jti"]
     assert issued["by_credential"] == added["by_credential"] == admin_id
     assert {line["address"] for line in (issued, refreshed, added)} == {REMOTE}

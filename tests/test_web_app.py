@@ -60,7 +60,7 @@ def raising(site: Site, problem: Exception, **values: object) -> Site:
         {"operation": "ping", "capability": "none"},
     ],
 )
-async def test_a_way_that_names_nobody_does_not_start(site: Site, values: dict[str, Any]) -> None:
+async def test_a_route_without_a_capability_does_not_start(site: Site, values: dict[str, Any]) -> None:
     """Default deny: the daemon does not start with a route that forgot its capability."""
     with pytest.raises(ValueError, match="GET /x"):
         build_router(
@@ -68,7 +68,7 @@ async def test_a_way_that_names_nobody_does_not_start(site: Site, values: dict[s
         )
 
 
-async def test_two_ways_do_not_share_a_place(site: Site) -> None:
+async def test_two_routes_have_not_the_same_method_and_path(site: Site) -> None:
     """The second would never be reached."""
     route = Route(method="GET", path="/x", answer=nothing, capability="self")
     with pytest.raises(ValueError, match="two routes"):
@@ -86,7 +86,7 @@ async def test_self_means_any_good_credential(site: Site) -> None:
 @pytest.mark.parametrize(
     "path", ["/static/", "/nothing", "/api/keys/", "/api/keys/a/b", "/healthz/", "//api/keys", "/ws"]
 )
-async def test_where_no_way_leads_is_404_in_json(site: Site, path: str) -> None:
+async def test_a_path_without_a_route_is_404_in_json(site: Site, path: str) -> None:
     """No redirect to a path that would have been right, no page."""
     reply = await site.ask("GET", path, key=site.key()[1])
     assert (reply.status, reply.json["code"]) == (404, "not_found")
@@ -169,7 +169,7 @@ async def test_a_mistake_of_ours_is_500_with_an_incident(site: Site) -> None:
         reply = await raising(site, RuntimeError("secret inside")).ask("GET", "/x")
     assert reply.status == 500
     assert b"secret inside" not in reply.body
-    incident = next(line["incident"] for line in lines if line["event"] == "failed")
+    incident = next(line["incident"] for line in lines if line["event"] == "request_failed")
     assert incident in reply.json["detail"]
 
 

@@ -214,7 +214,7 @@ async def test_a_credential_of_another_kind_comes_before_it(server: RunningDaemo
     assert (await ask(server, "HEAD", f"{LIVE}?ticket=none", basic(viewer))).status == 401
 
 
-async def test_oauth_clients_show_who_they_are_in_their_own_ways(server: RunningDaemon) -> None:
+async def test_oauth_clients_authenticate_by_basic_or_in_the_form(server: RunningDaemon) -> None:
     """RFC 6749, 2.3.1: by Basic, percent-encoded or not, or in the form; the secret is a key or token, the id free."""
     _, admin = await server.create_key("admin")
     token, own = sign(server.log.parent), sign(server.log.parent, role="admin")

@@ -244,7 +244,7 @@ async def test_a_code_that_is_withdrawn_while_the_password_is_hashed_makes_nobod
             assert (await claim(daemon, code_of(daemon))).status == 201
 
 
-async def test_a_websocket_is_no_way_to_claim(tmp_path: Path) -> None:
+async def test_a_box_is_not_claimed_on_a_websocket(tmp_path: Path) -> None:
     """Any page may open one (contract 10.14)."""
     with fail_after(60):
         async with running_daemon(tmp_path) as daemon, daemon.websocket() as client:

@@ -127,7 +127,7 @@ async def test_a_stalled_viewer_loses_pictures_and_delays_nobody(site: Site, aut
     assert numbers[2] - numbers[1] > 100, "the pictures of nine seconds are gone"
 
 
-async def test_nobody_is_inside_afterwards(site: Site, autojump_clock: MockClock) -> None:
+async def test_no_admission_is_left_afterwards(site: Site, autojump_clock: MockClock) -> None:
     """While the picture runs there is one admission on the camera's path; when the viewer goes, none."""
     seen: list[tuple[str, str]] = []
 
@@ -239,7 +239,7 @@ async def test_a_source_that_ends_ends_the_picture(site: Site, autojump_clock: M
     assert len(read_pictures(reply.body, "edged-picture")) >= 9
 
 
-async def test_our_own_mistake_on_the_way_cuts_the_answer_off(site: Site, autojump_clock: MockClock) -> None:
+async def test_an_exception_during_an_answer_closes_the_connection(site: Site, autojump_clock: MockClock) -> None:
     """It is logged, and the connection is not left as if the picture had ended well."""
     site.frames.until = 3
     site.frames.ending = RuntimeError("a mistake")

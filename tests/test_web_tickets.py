@@ -149,7 +149,7 @@ async def test_the_revocation_of_the_key_ends_the_picture_of_its_ticket(site: Si
     assert (await site.ask("GET", f"{LIVE}?ticket={ticket}")).json["code"] == "revoked"
 
 
-async def test_no_other_door_takes_a_ticket(site: Site, autojump_clock: MockClock) -> None:
+async def test_no_other_endpoint_takes_a_ticket(site: Site, autojump_clock: MockClock) -> None:
     """Neither in the query of another route, nor in a header anywhere, the live picture's included."""
     ticket = await ticket_of(site, site.key()[1])
     for path in ("/api/keys", "/metrics", "/files/snapshots/x.jpg"):

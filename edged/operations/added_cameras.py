@@ -96,7 +96,7 @@ async def add_camera(call: OperationCall, params: AddCameraParams) -> AddedCamer
     first."""
     one = _read({name: value for name in _SETTINGS if (value := getattr(params, name)) is not UNSET})
     camera = await call.services.cameras.describe(one, lambda: _confirm(call))
-    _log.info("camera added", camera=camera.name, label=camera.label, **asked_by())
+    _log.info("camera_added", camera=camera.name, label=camera.label, **asked_by())
     return _show(call, camera)
 
 
@@ -118,7 +118,7 @@ async def update_camera(call: OperationCall, params: UpdateCameraParams) -> Adde
             raise InvalidState(f"{call.camera.name} was changed meanwhile", hint="ask again", camera=call.camera.name)
 
     camera = await call.services.cameras.describe(one, confirm)
-    _log.info("camera updated", camera=camera.name, changed=sorted(changes), **asked_by())
+    _log.info("camera_updated", camera=camera.name, changed=sorted(changes), **asked_by())
     return _show(call, camera)
 
 
@@ -129,7 +129,7 @@ async def remove_camera(call: OperationCall, params: DeviceParams) -> RemovedCam
     if not camera.is_unplugged:
         _find_added(call)
     await call.services.cameras.remove(int(camera.name.removeprefix("camera")), lambda: _confirm(call))
-    _log.info("camera removed", camera=camera.name, label=camera.label, **asked_by())
+    _log.info("camera_removed", camera=camera.name, label=camera.label, **asked_by())
     return RemovedCamera(camera.name, removed=True, message=f"{camera.name} ({camera.label}) is removed")
 
 

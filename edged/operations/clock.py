@@ -55,7 +55,7 @@ async def reset_clock(call: OperationCall, params: NoParams) -> ClockReset:
     before = report(services.clock)
     await services.reset_clock()
     after = report(services.clock)
-    _log.warning("reset", by=call.session.caller.subject, before=before.high_water, after=after.high_water)
+    _log.warning("clock_reset", by=call.session.caller.subject, before=before.high_water, after=after.high_water)
     return ClockReset(before, after)
 
 

@@ -67,7 +67,7 @@ async def generate_files_token(call: OperationCall, params: GenerateTokenParams)
     token = await keyring.sign(claims, "RS256")
     # The service token may have been revoked while the disk was busy.
     call.services.gate.authorize(call.session.caller, "token:mint", call.session.transport)
-    _log.info("token for files issued", jti=claims["jti"], subject=params.user_id, expires_in=seconds, **asked_by())
+    _log.info("files_token_issued", jti=claims["jti"], subject=params.user_id, expires_in=seconds, **asked_by())
     return FilesToken(
         token=token,
         user_id=params.user_id,

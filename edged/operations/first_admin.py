@@ -77,7 +77,7 @@ async def claim(call: OperationCall, params: ClaimParams) -> Claimed:
         user = await services.users.create(Proof(is_still_first), name=params.username, role="admin", password=hashed)
         services.first_admin.withdraw()
     services.limiter.succeeded(address, user.name)
-    _log.warning("claimed", user=user.name, address=address or None)
+    _log.warning("first_admin_claimed", user=user.name, address=address or None)
     return Claimed(user.name, user.role)
 
 

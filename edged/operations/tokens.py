@@ -121,7 +121,7 @@ async def issue_token(call: OperationCall, params: IssueTokenParams) -> IssuedTo
     authority.check()
     _check_subject(services, params.user_id)
     made = _check(services, text, epoch, now)
-    _log.info("issued", jti=claims["jti"], subject=params.user_id, **asked_by())
+    _log.info("token_issued", jti=claims["jti"], subject=params.user_id, **asked_by())
     return IssuedToken(
         token=text,
         token_type="Bearer",  # noqa: S106 (the scheme of RFC 6750)

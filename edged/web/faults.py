@@ -79,7 +79,7 @@ def fault(problem: EdgedError) -> Response:
 def unexpected(problem: Exception) -> Response:
     """A bug: the caller gets an incident number, the log the same number and the traceback."""
     incident = secrets.token_hex(4)
-    _log.error("failed", incident=incident, exc_info=problem)
+    _log.error("request_failed", incident=incident, exc_info=problem)
     return respond(500, "internal", "Internal error", f"incident {incident}: the log of edged says more")
 
 

@@ -19,5 +19,5 @@ async def generate_token(request: Request) -> Response:
     response = await answer_operation(request)
     # Logged, and never used for a decision (contract S3-14).
     agent = request.http.headers.get("user-agent", "")[:_LONGEST_AGENT]
-    _log.info("token for files requested", by=request.caller.who, agent=agent)
+    _log.info("files_token_requested", by=request.caller.who, agent=agent)
     return response

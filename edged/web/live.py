@@ -79,7 +79,7 @@ class LivePicture(Response):
             cause = sole(problem)
             if not sent.started or not isinstance(cause, EdgedError):
                 raise cause from None
-            _log.info("live picture ended", camera=self._camera.name, reason=str(cause))
+            _log.info("live_picture_ended", camera=self._camera.name, reason=str(cause))
         if admitted.cause is not None and not sent.started:
             raise Refused(admitted.cause)
         if sent.midway:

@@ -37,7 +37,7 @@ def make_answer(
         try:
             allowed = admit(question)
         except Exception:
-            _log.exception("request of MediaMTX failed", action=question.action[:16], protocol=question.protocol[:16])
+            _log.exception("hook_request_failed", action=question.action[:16], protocol=question.protocol[:16])
             return _FAILED
         count(question.action, allowed.allowed)
         if allowed.allowed:

@@ -233,7 +233,7 @@ class Request:
                 raise self._no_credential(_how(route, self.services))
             credential = LocalUser(0)
             _log.warning(
-                "root without a credential", address=peer.address, port=peer.port, listener=peer.listener,
+                "root_without_credential", address=peer.address, port=peer.port, listener=peer.listener,
                 method=self.http.method, path=self.http.url.path,
                 agent=self.http.headers.get("user-agent", "")[:_LONGEST_AGENT],
             )  # fmt: skip
