@@ -44,6 +44,12 @@ Phase: TypeAlias = Literal["head", "idle", "linger"]
 class Connection:
     """Serves one accepted stream. `is_stopping`: whether replies should end their connections."""
 
+    __slots__ = (
+        "_counts", "_exchange", "_handlers", "_held_in", "_held_out", "_http", "_is_proxied", "_is_proxy",
+        "_is_stopping", "_limits", "_nursery", "_phase", "_pools", "_since", "_websocket", "_works", "member", "peer",
+        "stream",
+    )  # fmt: skip
+
     def __init__(
         self,
         stream: Stream,
@@ -60,7 +66,7 @@ class Connection:
         """`place` is where its client is (edged.net.pools). The caller adds `member` to `pools` and removes it."""
         self.stream = stream
         self.member = Member(peer, place)
-        self._holds = {"in": 0, "out": 0}
+        self._held_in = self._held_out = 0
         self._pools = pools
         self._is_proxy = is_proxy
         self._is_proxied = bool(peer.address) and is_proxy(peer.address)
@@ -292,11 +298,15 @@ class Connection:
 
     def hold(self, what: Literal["in", "out"], size: int) -> bool:
         """`size` bytes are in memory for it; False if those of its credential together are too many."""
-        if size == self._holds[what]:
+        more = size - (self._held_in if what == "in" else self._held_out)
+        if not more:
             return True
-        if not self._pools.hold(self.member, self.member.held - self._holds[what] + size):
+        if not self._pools.hold(self.member, self.member.held + more):
             return False
-        self._holds[what] = size
+        if what == "in":
+            self._held_in = size
+        else:
+            self._held_out = size
         return True
 
     async def _upgrade(self, request: h11.Request, path: str, pairs: Headers, peer: Peer) -> None:

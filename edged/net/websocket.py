@@ -53,6 +53,12 @@ _silent.setLevel(logging.CRITICAL + 1)
 class WebSocket:
     """Reads frames and gives whole messages to its session, which is made with the outbox and set before `run`."""
 
+    __slots__ = (
+        "_closing_at", "_counts", "_half_since", "_head", "_heard_at", "_hold", "_is_clean", "_is_over", "_largest",
+        "_limits", "_member", "_missing", "_parts", "_pinged_at", "_protocol", "_small", "_stream", "heard", "outbox",
+        "session",
+    )  # fmt: skip
+
     session: TextSession
 
     def __init__(
