@@ -3,9 +3,9 @@
 A Pi has no clock chip, a time server can lie, and anybody with root can set the clock. So the time that the services
 goes by is the system clock with two corrections:
 
-* A floor, the *high-water mark*: `now()` never runs behind it, so what has expired stays expired, also after a start
-  in 1970. It is kept on disk, and rises by monotonic time that passed, or to a synchronised clock; never by a jump
-  that nobody vouches for.
+* A lower limit, the *high-water mark*: `now()` never runs behind it, so what has expired stays expired, also after a
+  start in 1970. It is kept on disk, and rises by monotonic time that passed, or to a synchronised clock; never by a
+  jump that nobody has confirmed.
 * Once the clock has been synchronised in this run, jumps while it is not are *not followed*: the time is carried on
   by the monotonic clock until the clock is synchronised again. A mistaken visit to 2099 then does not even happen.
   Before that there is nothing better than the system clock, and it is followed wherever it goes, above the mark: a
@@ -18,7 +18,7 @@ without an expiry depend on none of this. Nothing is ever deleted because of the
 
 `is_trusted` says whether the time told rests on a synchronised clock of this run, or on root's word. What cannot be
 taken back (pruning revocations) must ask it first. Deadlines of live things are monotonic and belong to whoever holds
-them; they are made anew when `corrections` rises, which a jump that nobody vouches for never does.
+them; they are made anew when `corrections` rises, which a jump that nobody has confirmed never does.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Boot:
 
 
 class Clock:
-    """Now, as Unix seconds, with a floor; and monotonic seconds for deadlines.
+    """Now, as Unix seconds, with a lower limit; and monotonic seconds for deadlines.
 
     `load()` gives the stored high-water mark (Unix seconds, 0.0 if none); `synchronized()` says
     whether the system clock follows a time server; `jumped(seconds)` is told of every jump of the system clock, of one
@@ -142,7 +142,7 @@ class Clock:
         self._offset = system() - self._at
         self._synchronized = synchronized()
         self._mark = load()
-        # The offset that is held to while nobody vouches for another; None: the system clock is followed.
+        # The offset that is held to while nobody confirms another; None: the system clock is followed.
         self._held: float | None = None
         if self._synchronized:
             self._mark = max(self._mark, self._at + self._offset)
@@ -154,17 +154,17 @@ class Clock:
             self.look()
         # As `_tell`, in so many words: this is asked several times for each credential that comes in.
         told = system if self._held is None else at + self._held
-        floor = self._mark if self._synchronized else self._mark + (at - self._at)
-        return told if told > floor else floor
+        lowest = self._mark if self._synchronized else self._mark + (at - self._at)
+        return told if told > lowest else lowest
 
     def certain(self) -> float:
-        """The time that somebody vouches for, Unix seconds: `now` of a trusted one. What a jump made of another one,
+        """The time that somebody has confirmed, Unix seconds: `now` of a trusted one. What a jump made of another one,
         and a mark that a time server contradicts, do not count."""
         now, at = self.now(), self.monotonic()
         if self.is_trusted:
             return now
-        vouched = self._vouched(at)
-        return self._floor(at) if vouched is None else vouched
+        confirmed = self._confirmed(at)
+        return self._lowest(at) if confirmed is None else confirmed
 
     def high_water(self) -> float:
         """The mark to store, Unix seconds; it never falls but by `reset`."""
@@ -178,7 +178,7 @@ class Clock:
         offset = self._system() - at
         if abs(offset - self._offset) > JUMP_SECONDS:
             self._jumped(offset - self._offset)
-        told, vouched = self._tell(at + self._offset, at), self._synchronized or self._held is not None
+        told, confirmed = self._tell(at + self._offset, at), self._synchronized or self._held is not None
         if self._synchronized:
             # A jump may be what took the clock out of step: until now it went on as before.
             self._mark, self._held = max(self._mark, at + self._offset), self._offset
@@ -187,8 +187,8 @@ class Clock:
         self._at, self._offset, self._synchronized = at, offset, self._ask()
         if self._synchronized:
             self._mark, self._held = max(self._mark, at + offset), None
-            # Deadlines made while nobody vouched for the time were guesses, whatever it says now.
-            if not vouched or abs(self._tell(at + offset, at) - told) > JUMP_SECONDS:
+            # Deadlines made while nobody had confirmed the time were guesses, whatever it says now.
+            if not confirmed or abs(self._tell(at + offset, at) - told) > JUMP_SECONDS:
                 self.corrections += 1
 
     def reset(self) -> None:
@@ -215,24 +215,24 @@ class Clock:
 
     @property
     def is_behind(self) -> bool:
-        """Whether a clock that is vouched for says that the mark lies in the future: one of them is wrong."""
+        """Whether a clock that is confirmed says that the mark lies in the future: one of them is wrong."""
         at = self.monotonic()
-        vouched = self._vouched(at)
-        return vouched is not None and vouched < self._floor(at) - BEHIND_SECONDS
+        confirmed = self._confirmed(at)
+        return confirmed is not None and confirmed < self._lowest(at) - BEHIND_SECONDS
 
     @property
     def lag(self) -> float:
         """By how many seconds the system clock is behind the mark, synchronised or not; 0 if it is not."""
-        return max(0.0, self._floor(self.monotonic()) - self._system())
+        return max(0.0, self._lowest(self.monotonic()) - self._system())
 
-    def _vouched(self, at: float) -> float | None:
+    def _confirmed(self, at: float) -> float | None:
         if self._synchronized:
             return at + self._offset
         return None if self._held is None else at + self._held
 
     def _tell(self, system: float, at: float) -> float:
-        return max(system if self._held is None else at + self._held, self._floor(at))
+        return max(system if self._held is None else at + self._held, self._lowest(at))
 
-    def _floor(self, at: float) -> float:
+    def _lowest(self, at: float) -> float:
         # While a synchronised clock is behind the mark, the mark waits for it.
         return self._mark if self._synchronized else self._mark + (at - self._at)

@@ -1,6 +1,6 @@
 """One family of errors: a slug, a sentence and fields; no knowledge of any transport.
 
-A door translates an error into its own code by one table keyed by `slug` and never reads the
+An endpoint translates an error into its own code by one table keyed by `slug` and never reads the
 sentence. The sentence says what happened and to which thing, `hint` what to do next. Neither
 may hold a secret.
 """
@@ -52,7 +52,7 @@ class UnknownMethod(EdgedError):
 class Refused(EdgedError):
     """The gate said no; `reason` is the exact one (credentials.decision.Reason), for log and metric.
 
-    What a caller is told is coarser (contract 10.20) and is the door's business.
+    What a caller is told is coarser (contract 10.20) and is the endpoint's business.
     """
 
     slug = "refused"

@@ -1,4 +1,4 @@
-"""Feed[T]: a typed broadcast from a lower room to higher ones.
+"""Feed[T]: a typed broadcast from a lower layer to higher ones.
 
 The sender never waits. Each reader has a bounded buffer; a reader that falls behind loses the
 oldest values and is told so (`Lagged`), so that it can look at the whole state again.

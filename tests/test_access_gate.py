@@ -169,11 +169,11 @@ async def test_an_admission_ends_with_its_credential(box: Box) -> None:
     """Its deadline is the credential's end, in monotonic time; a key without an end has none."""
     _, endless = box.key()
     _, ending = box.key(expires_at=box.now + 50)
-    way_out = lambda cause, by: None  # noqa: E731
-    assert box.gate.admit(box.gate.authenticate(endless, LOCAL, "ws"), "ws", way_out).deadline is None
+    on_terminate = lambda cause, by: None  # noqa: E731
+    assert box.gate.admit(box.gate.authenticate(endless, LOCAL, "ws"), "ws", on_terminate).deadline is None
     before = trio.current_time()
     admission = box.gate.admit(
-        box.gate.authenticate(ending, LOCAL, "rtsp"), "rtsp", way_out, path="camera0", session="s"
+        box.gate.authenticate(ending, LOCAL, "rtsp"), "rtsp", on_terminate, path="camera0", session="s"
     )
     assert admission.deadline is not None
     assert before + 50 <= admission.deadline <= trio.current_time() + 50
@@ -237,5 +237,5 @@ async def test_a_session_of_edgeds_own_child_is_inside_by_right(box: Box) -> Non
     box.gate.admit_internal("rtsp", "camera0", "s1")
     assert box.admissions.has_session("rtsp", "s1")
     [admission] = box.admissions
-    admission.way_out("revoked", "")
+    admission.on_terminate("revoked", "")
     assert admission.caller.method == "internal"

@@ -19,7 +19,7 @@ from edged.access.limiter import Limiter
 from edged.accounts.logins import Logins
 from edged.accounts.passwords import Passwords, Verified
 from edged.credentials.identities import Identity
-from edged.credentials.passwords import FLOOR, Cost
+from edged.credentials.passwords import MINIMUM_COST, Cost
 from edged.errors import RateLimited, Refused, StoreFailed
 
 PASSWORD = planted.plant("a passphrase of the tests", "the users' password")
@@ -63,7 +63,7 @@ class Door:
 async def opened(path: Path, *, is_demo: bool = False) -> AsyncIterator[Door]:
     async with running_trust(path / "trust.db") as trust:
         hasher = Hasher()
-        passwords = Passwords(cost=FLOOR, make_hasher=lambda: hasher)
+        passwords = Passwords(cost=MINIMUM_COST, make_hasher=lambda: hasher)
         logins = Logins(trust.users, passwords, Limiter(), trust.gate, trust.registrar, is_demo=is_demo)
         await trust.users.create(EDGED, name="ann", role="viewer", password=await passwords.hash(PASSWORD))
         yield Door(trust, logins, hasher, passwords)
@@ -188,7 +188,7 @@ async def test_what_is_given_while_a_password_is_looked_at_is_in_the_token(
 async def test_an_old_hash_is_made_anew_by_the_way(tmp_path: Path) -> None:
     """At today's cost, without waiting for the disk; nothing that the user has ends."""
     async with opened(tmp_path) as door:
-        cheap = door.hasher.hash(PASSWORD.encode(), Cost(FLOOR.memory_kib, 1))
+        cheap = door.hasher.hash(PASSWORD.encode(), Cost(MINIMUM_COST.memory_kib, 1))
         await door.trust.users.create(EDGED, name="old", role="viewer", password=cheap)
         token = door.trust.token("old")
         assert await door.enter("old") == "in"
@@ -200,7 +200,7 @@ async def test_an_old_hash_is_made_anew_by_the_way(tmp_path: Path) -> None:
 async def test_stored_hashes_say_what_they_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the start on whoever does not exist takes as long as whoever does."""
     async with opened(tmp_path) as door:
-        dear = door.hasher.hash(PASSWORD.encode(), Cost(FLOOR.memory_kib, 5))
+        dear = door.hasher.hash(PASSWORD.encode(), Cost(MINIMUM_COST.memory_kib, 5))
         await door.trust.users.create(EDGED, name="dear", role="viewer", password=dear)
         await door.trust.users.create(EDGED, name="mute", role="viewer")
         heard: list[str] = []

@@ -16,7 +16,7 @@ import trio.testing
 
 from edged.accounts.passwords import Argon2, Passwords, Verified
 from edged.config.model import AuthSettings
-from edged.credentials.passwords import FLOOR, MOST_PASSES, Cost, read_cost
+from edged.credentials.passwords import MINIMUM_COST, MOST_PASSES, Cost, read_cost
 from edged.errors import InvalidParams, RateLimited
 
 CHEAP = Cost(8, 1)
@@ -175,7 +175,7 @@ async def test_passes_are_added_until_a_hash_takes_a_tenth_of_a_second(a_pass: f
     passwords = Passwords(make_hasher=lambda: hasher, measure=lambda: a_pass * sum(n for _, n in hasher.calls))
     assert hasher.calls == []
     phc = await passwords.hash(PASSWORD)
-    assert read_cost(phc) == Cost(FLOOR.memory_kib, passes)
+    assert read_cost(phc) == Cost(MINIMUM_COST.memory_kib, passes)
     assert ("hash", 2) in hasher.calls
     assert len(hasher.calls) == 4
     await passwords.verify(phc, PASSWORD, shares=())
@@ -192,17 +192,17 @@ async def test_measuring_only_raises_what_was_asked_for(a_pass: float, at_least:
     passwords = Passwords(
         at_least=at_least, make_hasher=lambda: hasher, measure=lambda: a_pass * sum(n for _, n in hasher.calls)
     )
-    verified = await passwords.verify(await make(hasher, FLOOR).hash(PASSWORD), PASSWORD, shares=())
+    verified = await passwords.verify(await make(hasher, MINIMUM_COST).hash(PASSWORD), PASSWORD, shares=())
     assert verified.good
-    assert (verified.rehashed is None) == (passes == FLOOR.passes)
-    assert read_cost(await passwords.hash(PASSWORD)) == Cost(FLOOR.memory_kib, passes)
+    assert (verified.rehashed is None) == (passes == MINIMUM_COST.passes)
+    assert read_cost(await passwords.hash(PASSWORD)) == Cost(MINIMUM_COST.memory_kib, passes)
 
 
 def test_the_setting_is_within_what_hashes_may_cost() -> None:
     """Its least is the floor, and its most the limit, which hashes at rest keep, too."""
-    assert AuthSettings().password_cost == FLOOR.passes
+    assert AuthSettings().password_cost == MINIMUM_COST.passes
     for passes in range(-1, 2 * MOST_PASSES):
-        if FLOOR.passes <= passes <= MOST_PASSES:
+        if MINIMUM_COST.passes <= passes <= MOST_PASSES:
             assert msgspec.convert({"password_cost": passes}, AuthSettings).password_cost == passes
         else:
             with pytest.raises(msgspec.ValidationError):
@@ -213,7 +213,7 @@ async def test_real_hashes_are_never_below_the_floor() -> None:
     """19 MiB, two passes, one lane at least, by the real thing."""
     cost = read_cost(await Passwords().hash(PASSWORD))
     assert cost is not None
-    assert cost.covers(FLOOR)
+    assert cost.covers(MINIMUM_COST)
     assert cost.passes <= MOST_PASSES
 
 
@@ -379,7 +379,7 @@ async def test_memory_of_hashes_is_given_back_whichever_thread_made_them() -> No
 import threading
 from edged.accounts.passwords import Argon2
 from edged.config.model import AuthSettings
-from edged.credentials.passwords import FLOOR
+from edged.credentials.passwords import MINIMUM_COST
 def rss():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 argon2, stay, sizes = Argon2(), threading.Event(), []
@@ -387,7 +387,7 @@ for _ in range(7):
     made = threading.Event()
     def work():
         for _ in range(3):
-            argon2.hash(b"x" * 10, FLOOR)
+            argon2.hash(b"x" * 10, MINIMUM_COST)
         made.set()
         stay.wait()
     threading.Thread(target=work).start()
@@ -399,7 +399,7 @@ print(sizes[-1] - sizes[0])
     grown = await trio.to_thread.run_sync(
         lambda: int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
     )
-    assert grown < FLOOR.memory_kib * 1024 // 2
+    assert grown < MINIMUM_COST.memory_kib * 1024 // 2
 
 
 def test_the_library_is_loaded_with_the_first_password_only(tmp_path: Path) -> None:

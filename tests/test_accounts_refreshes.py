@@ -74,11 +74,11 @@ class Box:
 
     def stays(self, text: str) -> list[str]:
         """Let someone in by this token; the list tells why they were put out."""
-        put_out: list[str] = []
+        terminate: list[str] = []
         self.gate.admit(
-            self.gate.authenticate(Token(text), LOCAL, "ws"), "ws", lambda cause, _by: put_out.append(cause)
+            self.gate.authenticate(Token(text), LOCAL, "ws"), "ws", lambda cause, _by: terminate.append(cause)
         )
-        return put_out
+        return terminate
 
 
 @asynccontextmanager

@@ -32,10 +32,10 @@ def path(tmp_path: Path) -> Path:
 
 def stays(trust: TrustStack, secret: str) -> list[tuple[str, str]]:
     """Let someone in by this key; the list tells how they were put out."""
-    put_out: list[tuple[str, str]] = []
+    terminate: list[tuple[str, str]] = []
     caller = trust.gate.authenticate(ApiKey(secret), LOCAL, "ws")
-    trust.gate.admit(caller, "ws", lambda cause, by: put_out.append((cause, by)))
-    return put_out
+    trust.gate.admit(caller, "ws", lambda cause, by: terminate.append((cause, by)))
+    return terminate
 
 
 async def quiet(trust: TrustStack) -> None:

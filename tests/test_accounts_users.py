@@ -640,11 +640,11 @@ async def test_a_key_never_can_do_more_than_its_owner(path: Path, seed: int) -> 
         made = [await trust.api_keys.create(EDGED, name="k", owner=dice.choice(names), **rights()) for _ in range(6)]
         for _ in range(40):
             caller = trust.gate.current(trust.gate._ledger.find_key(dice.choice(made)[0].digest))  # type: ignore[arg-type]
-            put_out: list[str] = []
+            causes: list[str] = []
             for capability in ("camera:read", "camera:write", "stream:read"):
                 if trust.gate.judge(caller, capability, resources[0]).allowed:
                     trust.gate.admit(
-                        caller, "http", lambda cause, _by, put_out=put_out: put_out.append(cause),  # type: ignore[misc]
+                        caller, "http", lambda cause, _by, causes=causes: causes.append(cause),  # type: ignore[misc]
                         capability=capability, resource=resources[0],
                     )  # fmt: skip
             name, changes = dice.choice(names), dict(dice.sample(sorted(rights().items()), 2))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.credentials.passwords import FLOOR, LONGEST_BYTES, Cost, check_password, prepare, read_cost
+from edged.credentials.passwords import LONGEST_BYTES, MINIMUM_COST, Cost, check_password, prepare, read_cost
 from edged.errors import InvalidParams
 
 PHC = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$sLfQtCbaqHBYPjXOkcDHz8pLDBVDj5NWJVMkxDBHZFA"
@@ -72,7 +72,7 @@ def test_characters_that_only_look_alike_stay_different() -> None:
 
 def test_a_stored_hash_says_what_it_cost() -> None:
     """Its parameters, not what edged would use today."""
-    assert read_cost(PHC) == FLOOR
+    assert read_cost(PHC) == MINIMUM_COST
     assert read_cost(PHC.replace("t=2", "t=7")) == Cost(19456, 7, 1)
 
 
@@ -105,7 +105,7 @@ def test_any_text_can_be_asked_for_its_cost(text: str) -> None:
 
 def test_a_cost_covers_another_only_in_every_respect() -> None:
     """More passes do not make up for less memory."""
-    assert Cost(19456, 3).covers(FLOOR)
-    assert FLOOR.covers(FLOOR)
-    assert not Cost(4096, 10).covers(FLOOR)
-    assert not FLOOR.covers(Cost(19456, 3))
+    assert Cost(19456, 3).covers(MINIMUM_COST)
+    assert MINIMUM_COST.covers(MINIMUM_COST)
+    assert not Cost(4096, 10).covers(MINIMUM_COST)
+    assert not MINIMUM_COST.covers(Cost(19456, 3))

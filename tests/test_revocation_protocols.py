@@ -286,7 +286,7 @@ async def test_what_a_credential_opened_ends_with_it_over_every_protocol(
     assert "incident" not in told.out + told.err
 
 
-async def test_whoever_has_only_connected_is_in_peace_while_others_are_put_out(tmp_path: Path) -> None:
+async def test_whoever_has_only_connected_is_in_peace_while_others_are_terminated(tmp_path: Path) -> None:
     """MediaMTX lists an RTMP connection before it has said a word; a revocation meanwhile is none of its business."""
     config = make_daemon_config(tmp_path)
     with fail_after(90):

@@ -22,7 +22,7 @@ from edged.access.limiter import Limiter
 from edged.accounts.logins import Logins
 from edged.accounts.passwords import QUEUE, SHARE, Passwords
 from edged.accounts.wrong_passwords import MOST, SECONDS, WrongPasswords
-from edged.credentials.passwords import FLOOR
+from edged.credentials.passwords import MINIMUM_COST
 from edged.errors import RateLimited, Refused
 
 HOME, CAFE = "192.0.2.1", "198.51.100.7"
@@ -33,7 +33,7 @@ async def opened(path: Path, hasher: Hasher | None = None) -> AsyncIterator[Door
     """Ann and her password, with a limiter that tests can look at."""
     async with running_trust(path / "trust.db") as trust:
         hasher = hasher or Hasher()
-        passwords = Passwords(cost=FLOOR, make_hasher=lambda: hasher)
+        passwords = Passwords(cost=MINIMUM_COST, make_hasher=lambda: hasher)
         logins = Logins(trust.users, passwords, Limiter(), trust.gate, trust.registrar, is_demo=False)
         await trust.users.create(EDGED, name="ann", role="viewer", password=await passwords.hash(PASSWORD))
         hasher.asked.clear()

@@ -1,7 +1,7 @@
 """Who is inside now: by which credential, until when, and how to put them out.
 
 An admission is written when the gate lets someone in for longer than one answer: a WebSocket
-session, a picture in progress, a MediaMTX session. Ending is synchronous: the way out is a callable
+session, a picture in progress, a MediaMTX session. Ending is synchronous: `on_terminate` is a callable
 that returns at once. Deadlines are monotonic.
 """
 
@@ -20,10 +20,10 @@ from edged.credentials.callers import NOTHING, Caller, Resource, Transport
 from edged.credentials.identities import Identity
 from edged.feeds import Feed
 
-#: Why someone was put out; `ended`: by somebody's wish, the credential is as good as before.
+#: Why a session was terminated; `ended`: by somebody's wish, the credential is as good as before.
 Cause = Literal["revoked", "expired", "suspended", "ended"]
 #: (cause, by): `by` is the session id whose own call is the reason, "" otherwise.
-WayOut = Callable[[Cause, str], None]
+OnTerminate = Callable[[Cause, str], None]
 
 #: Seconds after which a MediaMTX admission that no list shows is dropped (architecture 6).
 UNSEEN_SECONDS = 15.0
@@ -46,7 +46,7 @@ class Admission:
 
     caller: Caller
     transport: Transport
-    way_out: WayOut
+    on_terminate: OnTerminate
     since: float
     deadline: float | None = None
     path: str = ""
@@ -94,7 +94,7 @@ class Admissions:
         monotonic: Callable[[], float] = trio.current_time,
         count_end: Callable[[Transport, Cause, float], None] = lambda _transport, _cause, _seconds: None,
     ) -> None:
-        """`count_end` is told of everyone who is put out, and in how many seconds; metrics.py in the daemon."""
+        """`count_end` is told of each session that is terminated, and in how many seconds; metrics.py in the daemon."""
         self._monotonic = monotonic
         self._count_end = count_end
         #: Told as soon as it is in force, also where nobody was found inside: a session may be on its way in.
@@ -105,7 +105,7 @@ class Admissions:
         self._all: set[Admission] = set()
         # RTSP clients whose first question was answered: (credential, path) → its admission.
         self._begun: dict[tuple[str, str], Admission] = {}
-        #: Whether the one whose way out is being taken is a half of an RTSP session: MediaMTX may not know its id.
+        #: Whether `on_terminate` of a half of an RTSP session is being called: MediaMTX may not know its id.
         self.is_ending_half = False
         # Transport → how many are inside MediaMTX over it; without edged's own children.
         self._watching: dict[str, int] = {}
@@ -123,7 +123,7 @@ class Admissions:
         self,
         caller: Caller,
         transport: Transport,
-        way_out: WayOut,
+        on_terminate: OnTerminate,
         *,
         seconds_left: float | None,
         path: str = "",
@@ -141,7 +141,7 @@ class Admissions:
         deadline = None if seconds_left is None else now + seconds_left
         name = name or f"session_{secrets.token_hex(8)}"
         admission = Admission(
-            caller, transport, way_out, now, deadline, path, session, name, capability, resource
+            caller, transport, on_terminate, now, deadline, path, session, name, capability, resource
         )  # fmt: skip
         if session:
             if before := self._by_session.get((transport, session)):
@@ -176,15 +176,15 @@ class Admissions:
                     del self._by_identity[name]
 
     def end(self, identities: Iterable[Identity], cause: Cause, by: str = "") -> list[Admission]:
-        """Put out everyone who answers to one of these; returns those who were present. Never waits."""
-        return self.put_out({each for name in identities for each in self.of(name)}, cause, by)
+        """Terminate every session of these identities; returns those that there were. Never waits."""
+        return self.terminate({each for name in identities for each in self.of(name)}, cause, by)
 
-    def put_out(self, found: Iterable[Admission], cause: Cause, by: str = "") -> list[Admission]:
+    def terminate(self, found: Iterable[Admission], cause: Cause, by: str = "") -> list[Admission]:
         """Put these out; returns those who were present. Never waits."""
         since, leaving = self._monotonic(), list(found)
         present = [admission for admission in leaving if self.is_present(admission)]
         for admission in leaving:
-            self._put_out(admission, cause, by, since)
+            self._terminate(admission, cause, by, since)
         return present
 
     def tell(self, identities: Iterable[Identity] = ()) -> None:
@@ -313,7 +313,7 @@ class Admissions:
             admission.begun = key
 
     async def run(self) -> None:
-        """Put out whoever's deadline passes; runs for ever."""
+        """Terminate each session at its deadline; runs until cancelled."""
         while True:
             self._next = min((a.deadline for a in self._all if a.deadline is not None), default=math.inf)
             self._sooner = trio.Event()
@@ -321,10 +321,10 @@ class Admissions:
                 await self._sooner.wait()
             now = self._monotonic()
             late = [a for a in self._all if a.deadline is not None and a.deadline <= now]
-            if self.put_out(late, "expired"):
+            if self.terminate(late, "expired"):
                 self.tell()
 
-    def _put_out(self, admission: Admission, cause: Cause, by: str, since: float) -> None:
+    def _terminate(self, admission: Admission, cause: Cause, by: str, since: float) -> None:
         self.remove(admission)
         _log.info(
             "ended", cause=cause, transport=admission.transport, credential=admission.caller.credential_id,
@@ -332,10 +332,10 @@ class Admissions:
         )  # fmt: skip
         self.is_ending_half = admission.is_half
         try:
-            admission.way_out(cause, by)
+            admission.on_terminate(cause, by)
         except Exception:
-            # One door that jams must not keep the others inside, nor stop whoever ends them.
-            _log.exception("way out failed", transport=admission.transport)
+            # One that fails must not keep the others active, nor stop whoever terminates them.
+            _log.exception("on_terminate failed", transport=admission.transport)
         self._count_end(admission.transport, cause, self._monotonic() - since)
 
     def _note_deadline(self, deadline: float | None) -> None:

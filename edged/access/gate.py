@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edged.access.admissions import Admission, Admissions, Cause, WayOut
+from edged.access.admissions import Admission, Admissions, Cause, OnTerminate
 from edged.access.asking import Refusals
 from edged.access.finders import (
     Found,
@@ -209,7 +209,7 @@ class Gate:
         self,
         caller: Caller,
         transport: Transport,
-        way_out: WayOut,
+        on_terminate: OnTerminate,
         *,
         path: str = "",
         session: str = "",
@@ -223,7 +223,7 @@ class Gate:
 
         `name` is the public id of a session that has one. Whoever is let in for one `capability` on one `resource`
         leaves when the credential loses that. `before`: they are inside already, and now by this credential instead.
-        Raises Refused if it has ended since it was looked at: a door may have waited in between, and a
+        Raises Refused if it has ended since it was looked at: an endpoint may have waited in between, and a
         revocation that is over puts nobody out any more. `is_fresh`: it was authenticated without a checkpoint since.
         """
         caller = self._ledger.current(caller)
@@ -234,7 +234,7 @@ class Gate:
         if before is not None:
             return self.admissions.move(before, caller, left, is_entry=True)
         return self.admissions.add(
-            caller, transport, way_out, seconds_left=left, path=path, session=session, name=name,
+            caller, transport, on_terminate, seconds_left=left, path=path, session=session, name=name,
             capability=capability, resource=resource,
         )  # fmt: skip
 

@@ -212,7 +212,7 @@ class Limiter:
         table, now = self._guessers[axis], self._now()
         guesser = table.get(name)
         if guesser is None or self._is_over(guesser, now):
-            self._make_room(table, now)
+            self._drop_mildest(table, now)
             guesser = table[name] = _Guesser()
         again = guesser.tries.pop(mark, None) is not None
         guesser.tries[mark] = now
@@ -232,7 +232,7 @@ class Limiter:
         """A quiet minute after the last wrong one, and after the back-off, all is forgotten."""
         return now - max(guesser.last, guesser.until) >= self._window
 
-    def _make_room(self, table: dict[str, _Guesser], now: float) -> None:
+    def _drop_mildest(self, table: dict[str, _Guesser], now: float) -> None:
         """The worst are kept: whoever is over goes first, then who waits the least, then who was quiet longest."""
         if len(table) < MOST:
             return

@@ -15,7 +15,7 @@ from edged.access.asking import asked_by
 from edged.access.authority import Authority
 from edged.access.ledger import Ledger
 from edged.accounts.registrar import Commit, Registrar
-from edged.accounts.rotation import GRACE_SECONDS, check_grace, check_room, shorten
+from edged.accounts.rotation import GRACE_SECONDS, check_capacity, check_grace, shorten
 from edged.clock import Clock
 from edged.credentials.api_keys import KeyRecord, digest, mint, mint_key_id, mint_secret, published_as
 from edged.credentials.callers import Streams
@@ -159,7 +159,7 @@ class ApiKeys:
         # Written also if it was suspended before: a resumption may be on its way to the disk just now.
         item = self._suspensions[key_id] = Suspension(key_id, record.suspended_at or now)
         name = Identity.of_key(key_id)
-        ended = self._registrar.put_out(self._admissions.of(name), "suspended", by, {name})
+        ended = self._registrar.terminate(self._admissions.of(name), "suspended", by, {name})
         _log.info("suspended", key=key_id, ended=ended, **asked_by())
         job = self._registrar.add_pending([item])
 
@@ -274,7 +274,7 @@ class ApiKeys:
         record = self._put_changed(record)
         name = Identity.of_key(key_id)
         if self._ledger.is_resting(key_id):
-            self._registrar.put_out(self._admissions.of(name), "suspended", names={name})
+            self._registrar.terminate(self._admissions.of(name), "suspended", names={name})
         else:
             self._registrar.review(self._admissions.of(name))
         self._find_living(key_id)
@@ -324,7 +324,7 @@ class ApiKeys:
                 id=key_id,
             )
         now = self._clock.now()
-        check_room(before, now, grace_seconds)
+        check_capacity(before, now, grace_seconds)
         secret, key_digest = mint_secret()
         record = before.rotate(key_digest, now, grace_seconds)
         await commit(partial(api_keys.rotate, record=record), undo=partial(api_keys.rotate, record=before))

@@ -1,5 +1,5 @@
-"""Logins: who shows a user's name and password. Asked by the few doors that take passwords, never by the gate, which
-does not wait: one argon2 at a time (accounts.passwords), after the limiter.
+"""Logins: who shows a user's name and password. Asked by the few endpoints that take passwords, never by the gate,
+which does not wait: one argon2 at a time (accounts.passwords), after the limiter.
 
 Whoever fails is told the same in the same time, whether there is such a user or not. From outside this machine, also
 through a proxy on it, a password that nobody may choose, as the one of the demo's user, is a wrong one (contract C-48).

@@ -1,6 +1,6 @@
 """Passwords are hashed and compared here: argon2id, one at a time, each in a thread, behind a short queue.
 
-A hash is made dear on purpose: tens of MiB and a tenth of a second. So one is worked on at a time, the others wait
+A hash is made expensive on purpose: tens of MiB and a tenth of a second. So one is worked on at a time, the others wait
 their turn, and whoever finds the queue full is refused at once: guesses cannot take the memory and the cores of a
 small box. The loop goes on meanwhile, argon2 lets go of the interpreter's lock.
 """
@@ -20,7 +20,7 @@ from typing import Final, Protocol, TypeVar
 import structlog
 import trio
 
-from edged.credentials.passwords import FLOOR, MOST_PASSES, Cost, prepare, read_cost
+from edged.credentials.passwords import MINIMUM_COST, MOST_PASSES, Cost, prepare, read_cost
 from edged.errors import InvalidParams, RateLimited
 
 #: Those who may wait while one is being served.
@@ -98,13 +98,13 @@ class Passwords:
         self,
         *,
         cost: Cost | None = None,
-        at_least: int = FLOOR.passes,
+        at_least: int = MINIMUM_COST.passes,
         queue: int = QUEUE,
         make_hasher: Callable[[], Hasher] = Argon2,
         measure: Callable[[], float] = time.thread_time,
     ) -> None:
-        """`cost` None: at the first use passes are added to FLOOR until a hash takes AIM_SECONDS by `measure`, the
-        time that this thread had of a core: a busy box measures what an idle one does. `at_least` so many they are,
+        """`cost` None: at the first use passes are added to MINIMUM_COST until a hash takes AIM_SECONDS by `measure`,
+        the time that this thread had of a core: a busy box measures what an idle one does. `at_least` so many they are,
         however long that takes; MOST_PASSES at most."""
         self._cost = cost
         self._queue = queue
@@ -112,7 +112,7 @@ class Passwords:
         self._measure = measure
         self._hasher: Hasher | None = None
         self._dummy = ""
-        self._at_least = min(max(at_least, FLOOR.passes), MOST_PASSES) if cost is None else 0
+        self._at_least = min(max(at_least, MINIMUM_COST.passes), MOST_PASSES) if cost is None else 0
         self._thread = trio.CapacityLimiter(1)
         self._busy = False
         self._known: deque[_Turn] = deque()
@@ -208,14 +208,14 @@ class Passwords:
         return cost
 
     def _calibrate(self, hasher: Hasher) -> Cost:
-        """FLOOR, with more passes where the box is fast, or where that many were asked for."""
+        """MINIMUM_COST, with more passes where the box is fast, or where that many were asked for."""
         hasher.hash(b"warm", Cost(8, 1))  # the first call loads the library
         began = self._measure()
-        hasher.hash(b"measured", FLOOR)
-        a_pass = max((self._measure() - began) / FLOOR.passes, 1e-6)
+        hasher.hash(b"measured", MINIMUM_COST)
+        a_pass = max((self._measure() - began) / MINIMUM_COST.passes, 1e-6)
         passes = min(max(math.ceil(AIM_SECONDS / a_pass), self._at_least), MOST_PASSES)
-        _log.info("calibrated", memory_kib=FLOOR.memory_kib, passes=passes, pass_ms=round(a_pass * 1000, 1))
-        return replace(FLOOR, passes=passes)
+        _log.info("calibrated", memory_kib=MINIMUM_COST.memory_kib, passes=passes, pass_ms=round(a_pass * 1000, 1))
+        return replace(MINIMUM_COST, passes=passes)
 
     def _compare(self, hasher: Hasher, cost: Cost, phc: str | None, secret: bytes | None) -> Verified:
         stored = read_cost(phc) if phc is not None else None

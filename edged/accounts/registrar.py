@@ -263,7 +263,7 @@ class Registrar:
         return job
 
     def deny(self, identities: frozenset[Identity], until: float | None, by: str, kind: Kind, reason: str) -> Due:
-        """Nothing that answers to one of these gets in from here on, and whoever is inside is put out.
+        """Nothing that answers to one of these gets in from here on, and its active sessions are terminated.
 
         No checkpoint in here: it is in force when this returns. `by` is the session that asks: if it ends itself, its
         reply goes out first. `until`: Unix seconds at which they end by themselves, None if unknown. With a token all
@@ -289,7 +289,7 @@ class Registrar:
                 self._ledger.put_key(replace(record, revoked_at=now))
         ended = self._admissions.end(denials.with_members(identities), "revoked", by)
         if kind in ("subject", "issuer"):
-            ended += self._admissions.put_out(self.find_denied(), "revoked", by)
+            ended += self._admissions.terminate(self.find_denied(), "revoked", by)
         self._admissions.tell(identities)
         _log.info("revoked", kind=kind, identities=format_all(identities), ended=len(ended), again=not fresh,
                   **asked_by())  # fmt: skip
@@ -368,9 +368,9 @@ class Registrar:
                 ) from problem
         return self._kept_epoch
 
-    def put_out(self, found: Iterable[Admission], cause: Cause, by: str = "", names: Iterable[Identity] = ()) -> int:
-        """Put these out, and tell who sweeps that it was by these identities. Returns how many. Never waits."""
-        ended = self._admissions.put_out(found, cause, by)
+    def terminate(self, found: Iterable[Admission], cause: Cause, by: str = "", names: Iterable[Identity] = ()) -> int:
+        """Terminate these sessions, and tell the sweeps of these identities. Returns how many. Never waits."""
+        ended = self._admissions.terminate(found, cause, by)
         # Told also of nobody: what MediaMTX does not list just now is found by the sweeps.
         self._admissions.tell(names)
         return len(ended)
@@ -385,7 +385,7 @@ class Registrar:
             if each.capability and not self._ledger.decide(caller, each.capability, each.resource, now=now).allowed:
                 ended.append(each)
         if ended:
-            self.put_out(ended, "revoked")
+            self.terminate(ended, "revoked")
 
     def revoke_token(
         self,
@@ -405,7 +405,7 @@ class Registrar:
 
     def end_session(self, admission: Admission, by: str = "") -> None:
         """Put one out; its credential is as good as before. Never waits."""
-        self.put_out([admission], "ended", by)
+        self.terminate([admission], "ended", by)
 
     def find_denied(self) -> list[Admission]:
         """Everyone who is inside and should not be: by a token that is denied by whom it is of, or when it was made."""

@@ -1,6 +1,6 @@
 """What is revoked: everything that was issued by a time, for how long it has to be remembered, and the list of it all.
 
-A line "up to now" is drawn by the time that passes and not by a clock that nobody vouches for; what has ended by itself
+A line "up to now" is drawn by the time that passes and not by a clock that is not trusted; what has ended by itself
 is forgotten by a clock that somebody does. The denial of one credential is the registrar's own (`Registrar.deny`).
 """
 
@@ -102,7 +102,7 @@ class Revocations:
             ledger.cut_offs.draw(scope, before, own, epoch)
             if fresh:
                 due.append(self._whole(scope, now, reason))
-        ended = self._registrar.put_out(self._registrar.find_denied(), "revoked", by, {scope})
+        ended = self._registrar.terminate(self._registrar.find_denied(), "revoked", by, {scope})
         _log.info("cut_off", scope=str(scope), before=before, provisional=is_provisional, ended=ended,
                   again=not due, **asked_by())  # fmt: skip
         if not due:
@@ -127,7 +127,7 @@ class Revocations:
             _log.info("cut_off_settled", scope=str(line.scope), before=before, told=line.at)
         if due:
             scopes = {item.scope for item in due if isinstance(item, Settled)}
-            self._registrar.put_out(self._registrar.find_denied(), "revoked", names=scopes)
+            self._registrar.terminate(self._registrar.find_denied(), "revoked", names=scopes)
             self._registrar.add_pending(due)
 
     async def prune(self, now: float) -> int:
@@ -175,7 +175,7 @@ class Revocations:
             return
         epoch = self._ledger.next_epoch() if own else 0
         cut_offs.raise_epoch(own, epoch)
-        self._registrar.put_out(self._registrar.find_denied(), "revoked", names=own)
+        self._registrar.terminate(self._registrar.find_denied(), "revoked", names=own)
         await commit(partial(rows.lower, now=now, epoch=epoch), undo=keep)
         later = self._clock.now()
         for scope in high:

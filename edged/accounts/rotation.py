@@ -22,7 +22,7 @@ def check_grace(seconds: float) -> None:
         raise InvalidParams("grace_seconds is negative or endless", hint="0 ends the old secret at once")
 
 
-def check_room(before: Rotating, now: float, grace_seconds: float) -> None:
+def check_capacity(before: Rotating, now: float, grace_seconds: float) -> None:
     """Raises InvalidState if a secret that was promised to be good for longer would have to go. `now`: Unix seconds."""
     if grace_seconds > 0 and before.is_crowded(now):
         first = min(each.until for each in before.replaced)

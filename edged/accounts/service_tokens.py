@@ -13,7 +13,7 @@ from edged.access.asking import asked_by
 from edged.access.authority import Authority
 from edged.access.ledger import Ledger
 from edged.accounts.registrar import Commit, Registrar
-from edged.accounts.rotation import GRACE_SECONDS, check_grace, check_room, shorten
+from edged.accounts.rotation import GRACE_SECONDS, check_capacity, check_grace, shorten
 from edged.clock import Clock
 from edged.credentials.identities import Identity
 from edged.credentials.service_tokens import (
@@ -172,7 +172,7 @@ class ServiceTokens:
     async def _rotate(self, token_id: str, grace_seconds: float, commit: Commit) -> tuple[ServiceTokenRecord, str]:
         before = self._find_living(token_id)
         now = self._clock.now()
-        check_room(before, now, grace_seconds)
+        check_capacity(before, now, grace_seconds)
         secret, token_digest = mint_secret()
         record = before.rotate(token_digest, now, grace_seconds)
         await commit(partial(service_tokens.rotate, record=record), undo=partial(service_tokens.rotate, record=before))

@@ -263,7 +263,7 @@ class Users:
         keys = {Identity.of_key(key) for name in owners for key in self._ledger.keys_of(name)}
         if keys:
             inside = {each for key in keys for each in self._admissions.of(key)}
-            ended = self._registrar.put_out(inside, "suspended", by, keys)
+            ended = self._registrar.terminate(inside, "suspended", by, keys)
             _log.info("keys rest", users=owners, keys=len(keys), ended=ended, **asked_by())
         return settled
 
@@ -334,9 +334,9 @@ class Users:
             self._registrar.review(keys)
         else:
             resting += keys
-        ended = self._registrar.put_out(resting, "suspended", by) if resting else 0
+        ended = self._registrar.terminate(resting, "suspended", by) if resting else 0
         if revoked or before is None or record.epoch != before.epoch:
-            ended += self._registrar.put_out(revoked, "revoked", by, {Identity.of_user(record.name)})
+            ended += self._registrar.terminate(revoked, "revoked", by, {Identity.of_user(record.name)})
         _log.info("in force", user=record.name, status=record.status, role=record.role, ended=ended,
                   **asked_by())  # fmt: skip
 

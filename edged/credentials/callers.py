@@ -1,4 +1,4 @@
-"""Who asks, with what, from where, about what: the values that every door hands to the gate."""
+"""Who asks, with what, from where, about what: the values that every endpoint hands to the gate."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """Text presented as a stream ticket, at one of the two doors that take them (contract 10.6, 10.24)."""
+    """Text presented as a stream ticket, at one of the two endpoints that take them (contract 10.6, 10.24)."""
 
     text: str = field(repr=False)
 
@@ -59,7 +59,7 @@ class ServiceToken:
 
 @dataclass(frozen=True, slots=True)
 class LocalUser:
-    """A peer whose user id the kernel vouches for: the unix socket, or root on loopback (contract 5.1, 10.2)."""
+    """A peer whose user id the kernel states: the unix socket, or root on loopback (contract 5.1, 10.2)."""
 
     uid: int
 

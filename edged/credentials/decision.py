@@ -40,7 +40,7 @@ class Reason(StrEnum):
 
 
 #: Exact reason → the word that whoever asked is told (contract 10.20). Every reason stands here: log, metric and
-#: explanation keep the exact one, and no door has a table of its own.
+#: explanation keep the exact one, and no endpoint has a table of its own.
 OUTSIDE: Final[Mapping[str, str]] = MappingProxyType(
     {
         Reason.MISSING: "auth_required",

@@ -48,12 +48,12 @@ class Cost:
     lanes: int = 1
 
     def covers(self, other: Cost) -> bool:
-        """Whether a guess at this cost is at least as dear as at the other, in each respect."""
+        """Whether a guess at this cost is at least as expensive as at the other, in each respect."""
         return self.memory_kib >= other.memory_kib and self.passes >= other.passes and self.lanes >= other.lanes
 
 
 #: Never less, on any box (contract 10.19): 19 MiB, two passes, one lane.
-FLOOR: Final = Cost(memory_kib=19 * 1024, passes=2)
+MINIMUM_COST: Final = Cost(memory_kib=19 * 1024, passes=2)
 #: However fast the box.
 MOST_PASSES: Final = 10
 

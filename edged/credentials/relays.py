@@ -1,6 +1,6 @@
 """Whether a program on this machine asks for itself, or somebody elsewhere through it (contract 5.1).
 
-What a door does for this machine alone it does for nobody whom a reverse proxy or a browser speaks for: their
+What an endpoint does for this machine alone it does for nobody whom a reverse proxy or a browser speaks for: their
 connections come from loopback, too.
 """
 

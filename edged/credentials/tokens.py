@@ -176,7 +176,7 @@ def issue_claims(
     user_id: str, *, role: str | None, now: float, expires_in: int, permissions: Sequence[str] | None = None,
     camera_access: Sequence[str] | None = None, extra: Mapping[str, object] | None = None,
 ) -> dict[str, object]:  # fmt: skip
-    """Claims of a new token: `iat` floored, `jti` always, `sub` and `user_id` both (contract S0-24, S0-26, S1-3)."""
+    """Claims of a new token: `iat` rounded down, always `jti`, `sub` and `user_id` (contract S0-24, S0-26, S1-3)."""
     issued = int(now)
     claims: dict[str, object] = dict(extra or {})
     claims |= {"sub": user_id, "user_id": user_id, "iat": issued, "exp": issued + expires_in}

@@ -92,7 +92,7 @@ class Keyring:
             self._put(record)
 
     async def ensure(self) -> None:
-        """See that every algorithm has a key that signs, and that what can be wrapped is: before the doors open
+        """See that every algorithm has a key that signs, and that what can be wrapped is: before the listeners open
         (contract 10.21). A key that is distrusted signs no more, should a crash have come between. Raises StoreFailed.
         """
         async with self._changing:
@@ -143,7 +143,7 @@ class Keyring:
             return False
         if record.state != "retired":
             return True
-        # By a time that somebody vouches for: verifiers lose no key by a visit to 2099, and none comes back after it.
+        # By a time that somebody has confirmed: verifiers lose no key by a visit to 2099, and none comes back after it.
         return record.signs_until > 0.0 and self._clock.certain() < record.signs_until + LEEWAY
 
     def published_since(self, record: SigningKeyRecord) -> float:

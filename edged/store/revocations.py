@@ -2,10 +2,10 @@
 
 By name: identities, for good, as their texts (credentials.identities). By time: cut-offs, the tokens of a scope (all,
 a subject, an issuer) that were issued up to a moment (contract 10.8). A cut-off "up to now" that was
-drawn while nobody vouched for the clock is provisional: it says at which second of which boot, until somebody does.
+drawn while the clock was not trusted is provisional: it says at which second of which boot, until somebody does.
 Of each scope there may be one firm line and one provisional.
 
-Nothing is deleted because a clock says so that nobody vouches for (contract 10.9): whoever calls `prune` has asked.
+Nothing is deleted because a clock says so that is not trusted (contract 10.9): whoever calls `prune` has asked.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class CutOff:
     Of edged's own tokens those that are older than `epoch`, or were issued at `own_before` or earlier (None: no such
     time): their time says less than the counter (contract 10.8).
 
-    `drawn` makes it a provisional one: then `before` and `at` are what a clock said that nobody vouched for.
+    `drawn` makes it a provisional one: then `before` and `at` are what a clock said that was not trusted.
     """
 
     scope: Identity
