@@ -20,7 +20,6 @@ from edged.config.model import Config
 from edged.daemon.access import access_tasks, build_access
 from edged.daemon.cameras import build_cameras
 from edged.daemon.databases import open_databases
-from edged.daemon.follow import client_tasks, media_tasks, recording_tasks, subscribed
 from edged.daemon.gauges import watch
 from edged.daemon.listeners import open_listeners, serving
 from edged.daemon.media import build_media, removed_at_end
@@ -30,6 +29,7 @@ from edged.daemon.reload import Load, Reload
 from edged.daemon.secrets import read_secrets
 from edged.daemon.services import build_services
 from edged.daemon.signals import ALL_SIGNALS, STOP_SIGNALS, is_terminal, set_handlers, stop_signals
+from edged.daemon.subscriptions import client_tasks, media_tasks, recording_tasks, subscribed
 from edged.daemon.upgrade import execute_again, needs_upgrade, upgrade
 from edged.errors import ConfigError, EdgedError
 from edged.library.disks import Disks

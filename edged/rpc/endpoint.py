@@ -12,10 +12,10 @@ from edged.metrics import Metrics
 from edged.operations.caller_sessions import Session, Sessions
 from edged.operations.catalogue import Catalogue
 from edged.operations.services import Services
+from edged.rpc.context import Context
 from edged.rpc.dialects import Presenter
 from edged.rpc.methods import table
 from edged.rpc.session import RpcSession
-from edged.rpc.shared import Shared
 from edged.wire.ports import Outbox, Spawn
 
 
@@ -41,7 +41,7 @@ class RpcEndpoint:
             camera = cameras.find(device)
             return camera.node if camera is not None else None
 
-        self._shared = Shared(
+        self._context = Context(
             catalogue.start, services, table(catalogue), Presenter(node_of), gate, counts, calls_in_flight,
             longest_batch, self._forget,
         )  # fmt: skip
@@ -54,7 +54,7 @@ class RpcEndpoint:
         self, peer: Peer, headers: Mapping[str, str], subprotocol: str | None, outbox: Outbox, spawn: Spawn
     ) -> RpcSession:
         """The session of a client that has just connected; `headers` by their lower-case names."""
-        conversation = RpcSession(self._shared, peer, headers, subprotocol, outbox, spawn)
+        conversation = RpcSession(self._context, peer, headers, subprotocol, outbox, spawn)
         conversation.enter_unasked(headers)
         self._conversations[conversation.session.id] = conversation
         self._sessions.add(conversation.session)

@@ -27,13 +27,13 @@ from edged.credentials.relays import is_direct
 from edged.errors import DependencyFailed, EdgedError, RateLimited, Refused, StoreFailed
 from edged.operations.caller_sessions import Session
 from edged.rpc import dialects
+from edged.rpc.context import Context
 from edged.rpc.credentials import header_credentials, presented, read_authenticate
 from edged.rpc.dialects import View
 from edged.rpc.failures import failed_login, hide_paths, no_such_method, too_many_calls
 from edged.rpc.login import Login
 from edged.rpc.methods import Method
 from edged.rpc.scheduler import Scheduler
-from edged.rpc.shared import Shared
 from edged.wire import jsonrpc
 from edged.wire.jsonrpc import ABSENT, Batch, Call, Invalid
 from edged.wire.ports import TURN_SECONDS, Outbox, Spawn
@@ -69,15 +69,24 @@ class RpcSession:
     """The session of one connection; edged.net gives it each text and says when the connection has ended."""
 
     __slots__ = (
-        "_batches", "_dialect", "_is_dialect_settled", "_login", "_outbox", "_scheduler", "_shared", "_spawn", "_view",
-        "_view_caller", "session",
+        "_batches",
+        "_context",
+        "_dialect",
+        "_is_dialect_settled",
+        "_login",
+        "_outbox",
+        "_scheduler",
+        "_spawn",
+        "_view",
+        "_view_caller",
+        "session",
     )  # fmt: skip
 
     def __init__(
-        self, shared: Shared, peer: Peer, headers: Mapping[str, str], subprotocol: str | None, outbox: Outbox,
+        self, context: Context, peer: Peer, headers: Mapping[str, str], subprotocol: str | None, outbox: Outbox,
         spawn: Spawn,
     ) -> None:  # fmt: skip
-        self._shared = shared
+        self._context = context
         self._outbox = outbox
         self._spawn = spawn
         # The upgrade counts for everything that is sent on it; the headers themselves are not kept.
@@ -92,7 +101,7 @@ class RpcSession:
         self.session.pushed = self._dialect.pushed
         self._view: View = dialects.view_of(self._dialect, None)
         self._view_caller: Caller | None = None
-        self._scheduler = Scheduler(shared.calls_in_flight, self._is_barrier)
+        self._scheduler = Scheduler(context.calls_in_flight, self._is_barrier)
         self._login = Login()
         self._batches: trio.Lock | None = None  # which batch has its turn, once one has become a task
 
@@ -105,7 +114,7 @@ class RpcSession:
 
     def receive(self, text: bytes) -> None:
         """One message of the client. Never raises, never waits."""
-        message = jsonrpc.parse(text, longest_batch=self._shared.longest_batch)
+        message = jsonrpc.parse(text, longest_batch=self._context.longest_batch)
         if not self._scheduler.in_flight or isinstance(message, Invalid):
             self._begin(message)
             return
@@ -118,7 +127,7 @@ class RpcSession:
     def closed(self) -> None:
         """The connection has ended."""
         self._scheduler.clear()
-        self._shared.forget(self.session)
+        self._context.forget(self.session)
 
     # --- what notifications see -----------------------------------------------------------------------------------
 
@@ -176,11 +185,11 @@ class RpcSession:
 
     def _perform(self, call: Call) -> bytes | _Waiting | None:
         """Run a call: its answer, None if nobody waits for one, or the rest of an operation that waits."""
-        shared, session = self._shared, self.session
-        method = shared.methods.get(call.method)
+        context, session = self._context, self.session
+        method = context.methods.get(call.method)
         if method is None:
             slug, answer = no_such_method(call, self._dialect)
-            shared.counts.rpc_answered(_NO_METHOD, slug)
+            context.counts.rpc_answered(_NO_METHOD, slug)
             return answer
         operation = method.operation
         session.doing = operation.name
@@ -189,14 +198,14 @@ class RpcSession:
                 self._enter_by_call(call, method)
             elif operation.name == "authenticate":
                 self._choose_dialect(call)
-            result = shared.start(operation, call.params, shared.services, session)
+            result = context.start(operation, call.params, context.services, session)
             if operation.waits:
                 return _Waiting(call, method, result)
             if method.is_barrier and session.caller is not None:
                 self._entered()
             if call.id is ABSENT:
                 return None
-            return jsonrpc.reply(call.id, shared.presenter.encode(operation.name, result, self.view))
+            return jsonrpc.reply(call.id, context.presenter.encode(operation.name, result, self.view))
         except Exception as problem:
             return self._failed(call, method, problem)
 
@@ -248,7 +257,7 @@ class RpcSession:
                 self._entered()
             if call.id is ABSENT:
                 return None
-            return jsonrpc.reply(call.id, self._shared.presenter.encode(method.operation.name, result, self.view))
+            return jsonrpc.reply(call.id, self._context.presenter.encode(method.operation.name, result, self.view))
         except Exception as problem:
             return self._failed(call, method, problem)
 
@@ -267,7 +276,7 @@ class RpcSession:
             self._begin(message)
 
     def _is_barrier(self, message: Call | Batch) -> bool:
-        methods = self._shared.methods
+        methods = self._context.methods
         calls = message.members if isinstance(message, Batch) else (message,)
         found = (methods.get(call.method) for call in calls if isinstance(call, Call))
         return any(method is not None and method.is_barrier for method in found)
@@ -275,9 +284,9 @@ class RpcSession:
     # --- failing --------------------------------------------------------------------------------------------------
 
     def _refuse(self, message: Call | Batch) -> None:
-        shared = self._shared
-        shared.counts.rpc_answered(_NO_METHOD, RateLimited.slug)
-        answer = too_many_calls(message, shared.calls_in_flight, self._dialect)
+        context = self._context
+        context.counts.rpc_answered(_NO_METHOD, RateLimited.slug)
+        answer = too_many_calls(message, context.calls_in_flight, self._dialect)
         if answer is not None:
             self._outbox.send(answer)
 
@@ -285,7 +294,7 @@ class RpcSession:
         """What an operation raised → the answer; None for a notification."""
         name, dialect = method.operation.name, self._dialect
         if not isinstance(problem, EdgedError):
-            self._shared.counts.rpc_answered(name, "internal")
+            self._context.counts.rpc_answered(name, "internal")
             fault = dialects.incident(name, problem)
         else:
             if name == "authenticate":
@@ -313,7 +322,7 @@ class RpcSession:
             return
         for credential in header_credentials(headers):
             # A bad one is ignored: the answer to the client's own authenticate will say so (C-42).
-            if self._shared.gate.is_good(credential, self.session.transport):
+            if self._context.gate.is_good(credential, self.session.transport):
                 self._enter(credential)
                 return
 
@@ -324,7 +333,7 @@ class RpcSession:
             self._enter(credential)
 
     def _enter(self, credential: Credential) -> None:
-        session, gate = self.session, self._shared.gate
+        session, gate = self.session, self._context.gate
         caller = gate.authenticate(credential, session.peer, session.transport)
         session.admission = gate.admit(caller, session.transport, session.end, name=session.id, is_fresh=True)
         session.caller = caller

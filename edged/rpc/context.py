@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edged.operations.services import Services
 
 
-class Shared(msgspec.Struct, frozen=True):
+class Context(msgspec.Struct, frozen=True):
     """`start` runs an operation (Catalogue.start); `services` are for operations only. `calls_in_flight`: unanswered
     calls of one connection; `longest_batch`: calls in one batch. `forget` is told of a session whose connection has
     ended."""
