@@ -199,7 +199,7 @@ def test_what_is_random_is_taken_in_every_usual_spelling(data: bytes, form: str)
 
 @pytest.mark.parametrize("second", "abcdef0123456789")
 def test_no_spelling_of_a_random_number_is_taken_for_der(second: str) -> None:
-    """The character 0 is the byte that DER begins with."""
+    """The character 0 is the byte that DER begins with. Nothing is raised."""
     check_secret("clients", f"0{second}0" + secrets.token_hex(31)[1:])
     check_secret("clients", "our ssh-server and the cameras share these words, " + secrets.token_hex(8))
 

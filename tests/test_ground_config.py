@@ -484,7 +484,7 @@ def test_the_same_address_twice_is_refused_with_both_settings(tmp_path: Path, te
     ],
 )
 def test_addresses_that_can_be_had_together_are_taken(tmp_path: Path, text: str) -> None:
-    """Other hosts, other protocols, a port that the kernel picks, what is off."""
+    """Other hosts, other protocols, a port that the kernel picks, what is off. Nothing is raised."""
     write(tmp_path, text)
     load(tmp_path, {})
 

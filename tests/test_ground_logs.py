@@ -122,7 +122,7 @@ def test_the_default_stream_is_stderr(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_stream_that_is_gone_stops_nobody(tmp_path: Path) -> None:
-    """A closed terminal is no reason to fail."""
+    """A closed terminal is no reason to fail. Nothing is raised."""
     stream = (tmp_path / "log").open("w")
     logs.configure("info", stream)
     stream.close()

@@ -58,7 +58,7 @@ def test_a_socket_that_does_not_listen_is_no_start(tmp_path: Path) -> None:
 
 
 def test_sockets_of_the_right_family_are_taken(tmp_path: Path) -> None:
-    """Each name with its own kind."""
+    """Each name with its own kind. Nothing is raised."""
     inherit("unix", listening(socket.AF_UNIX, tmp_path / "s")).close()
     for name in ("main", "compat", "local", "tokens"):
         inherit(name, listening()).close()

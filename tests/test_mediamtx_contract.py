@@ -193,7 +193,7 @@ async def test_a_kick_by_connection_finds_the_session(binary: str, tmp_path: Pat
 
 
 async def test_a_removed_path_ends_its_sessions(binary: str, tmp_path: Path) -> None:
-    """Taking a camera away closes its publisher and its readers."""
+    """Taking a camera away closes its publisher and its readers. All before the deadline."""
     with fail_after(30):
         async with (
             open_hook() as hook,

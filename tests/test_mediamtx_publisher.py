@@ -265,7 +265,7 @@ async def test_while_mediamtx_is_not_ready_a_camera_waits(tmp_path: Path) -> Non
 
 
 async def test_a_nudge_ends_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When MediaMTX is back nobody waits for the end of a long pause."""
+    """When MediaMTX is back nobody waits for the end of a long pause. All before the deadline."""
     monkeypatch.setattr(progress, "PAUSE_SECONDS", 1000.0)
     monkeypatch.setattr(progress, "LONGEST_PAUSE_SECONDS", 1000.0)
     spawn = Spawner()
@@ -298,7 +298,7 @@ async def test_a_changed_or_removed_camera_ends_its_ffmpeg_and_no_other(tmp_path
 
 
 async def test_sources_may_be_set_before_it_runs(tmp_path: Path) -> None:
-    """The order of a start does not matter."""
+    """The order of a start does not matter. It starts before the deadline."""
     spawn, secrets = Spawner(), Secrets()
     script = write_script(tmp_path, "exec sleep 60")
     publishers = Publishers(spawn, script, lambda: "127.0.0.1:1", secrets.new, secrets.drop, see_nothing)

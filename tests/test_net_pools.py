@@ -356,7 +356,7 @@ async def test_memory_of_a_crowd_is_given_back_when_it_has_left(monkeypatch: pyt
 
 
 def test_giving_back_is_nothing_to_be_asked_twice_for() -> None:
-    """It works where there is a glibc, and everywhere else it is nothing."""
+    """It works where there is a glibc, and everywhere else it is nothing. Nothing is raised."""
     memory.give_back()
     memory.give_back()
 

@@ -177,7 +177,7 @@ async def test_a_server_that_says_nothing_is_left_after_ten_seconds(monkeypatch:
 
 
 async def test_whoever_stops_edged_stops_a_fetch(authority: Authority) -> None:
-    """In the middle of a handshake, too: nothing is left open."""
+    """In the middle of a handshake, too: nothing is left open. It ends before the deadline."""
     waiting = trio.Event()
 
     async def handle(stream: trio.SocketStream) -> None:
