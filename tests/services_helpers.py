@@ -9,9 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+import msgspec
 from gate_helpers import make_gate
 from trust_helpers import SECRET, TrustStack, running_trust
 
+from edged import operations
+from edged.access.authority import EDGED
 from edged.access.gate import Gate
 from edged.access.limiter import Limiter
 from edged.accounts.first_admin import FirstAdmin
@@ -21,16 +24,18 @@ from edged.accounts.refreshes import Refreshes
 from edged.accounts.restores import Restores
 from edged.accounts.service_tokens import ServiceTokens
 from edged.clock import Clock
+from edged.credentials.callers import ApiKey, Caller, Peer
 from edged.credentials.passwords import Cost
 from edged.library.disks import Disks
 from edged.library.snapshots import Snapshots
 from edged.mediamtx.paths import Paths
 from edged.mediamtx.server_state import ServerState
-from edged.operations.caller_sessions import Sessions
+from edged.operations.caller_sessions import Session, Sessions
 from edged.operations.listings import Listings
 from edged.operations.services import Services
 from edged.signing.keyring import Keyring
 
+REMOTE = Peer("main", "192.0.2.7", 40000)
 #: What a password costs in tests.
 CHEAP = Cost(8, 1)
 
@@ -79,8 +84,8 @@ def make_services(kind: type[SomeServices] = Services, **parts: Any) -> SomeServ
 
 @asynccontextmanager
 async def running_services(folder: Path, **parts: Any) -> AsyncIterator[tuple[TrustStack, Services]]:
-    """Real parts over a database in `folder`: accounts, keys, passwords, disks; a keyring with one RS256 key, whose
-    tokens the gate verifies. MediaMTX is off, and there is no camera unless `parts` has a registry with some."""
+    """Real parts over a database in `folder`: accounts, keys, passwords, disks; a keyring with a key of each algorithm,
+    whose tokens the gate verifies. MediaMTX is off, and there is no camera unless `parts` has a registry with some."""
     async with running_trust(folder / "trust.db") as trust:
         keyring = Keyring(trust.db, trust.clock, is_denied=trust.ledger.denials.__contains__)
         await keyring.ensure()
@@ -127,3 +132,16 @@ async def running_services(folder: Path, **parts: Any) -> AsyncIterator[tuple[Tr
             "shared_secrets": (SECRET,),
         }
         yield trust, make_services(**{**made, **parts})
+
+
+async def ask(services: Services, caller: Caller | None, operation: str, peer: Peer = REMOTE, /, **params: Any) -> Any:
+    """The reply to an operation, as JSON has it; by `caller`, or nobody. Raises what the operation raises."""
+    session = Session(peer, "ws")
+    session.caller = caller
+    return msgspec.to_builtins(await operations.gather().call(operation, params, services, session))
+
+
+async def key_of(trust: TrustStack, role: str, **values: Any) -> Caller:
+    """The caller of a new API key."""
+    _, secret = await trust.api_keys.create(EDGED, name=role, role=role, **values)
+    return trust.gate.authenticate(ApiKey(secret), REMOTE, "ws")
