@@ -218,10 +218,10 @@ def failed_authentication(error: str) -> bytes:
 # --- results ------------------------------------------------------------------------------------------------------
 
 
-class View(msgspec.Struct, frozen=True):
+class View(msgspec.Struct, frozen=True, eq=False):
     """How cameras are named to one client: `names_nodes` in `device`, `shows_nodes` at all (contract C-7).
 
-    There are three of them.
+    There are three of them, compared by identity: kept encodings are found by them.
     """
 
     names_nodes: bool
