@@ -21,9 +21,10 @@ from trust_helpers import BrokenCommits, TrustStack, busy_writer, change_nothing
 from edged.access.authority import EDGED
 from edged.access.gate import Gate
 from edged.accounts.refreshes import GRACE_SECONDS, Refreshed, Refreshes
-from edged.credentials.callers import ApiKey, Caller, LocalUser, Ticket, Token
+from edged.credentials.callers import ApiKey, Caller, LocalUser, Signer, Ticket, Token
 from edged.credentials.claims import Trust
 from edged.credentials.identities import ALL, Identity, Kind
+from edged.credentials.refreshes import signer_of
 from edged.credentials.tokens import LONGEST_TOKEN, SharedSecret, sign
 from edged.errors import InvalidState, Overloaded, Refused, StoreFailed
 from edged.signing.keyring import Keyring
@@ -135,7 +136,7 @@ async def test_a_token_is_refreshed_by_the_secret_that_signed_it(path: Path, sec
         text = box.token(secret, department="north")
         box.time[0] += 1800
         made = await box.refresh(text)
-        assert made.caller.signed_by == f"HS256:{secret.name}"
+        assert signer_of(made.caller) == Signer("HS256", secret.name)
         assert (made.caller.subject, made.caller.claims["department"]) == ("ada", "north")
         assert made.caller.expires == int(box.now) + DAY
         assert (box.lets_in(text), box.lets_in(made.text)) == (True, True)
@@ -149,11 +150,14 @@ async def test_a_key_pairs_token_is_refreshed_by_the_key_that_signs_now(path: Pa
     async with opened(path) as box:
         claims = {"sub": "ada", "role": "viewer", "jti": "root", "exp": int(box.now) + 60, "iat": int(box.now)}
         text = await box.keyring.sign({**claims, "epoch": 0}, algorithm)
-        before = box.gate.verify_token(text).signed_by
+        before = signer_of(box.gate.verify_token(text))
         await box.keyring.promote(EDGED, (await box.keyring.create(EDGED, algorithm)).kid, force=True)
         made = await box.refresh(text)
-        assert made.caller.signed_by.partition(":")[0] == algorithm
-        assert made.caller.signed_by != before
+        after = signer_of(made.caller)
+        assert before is not None
+        assert after is not None
+        assert (before.algorithm, after.algorithm) == (algorithm, algorithm)
+        assert after != before
         assert (made.caller.claims["iss"], made.caller.epoch) == ("edged", 0)
 
 

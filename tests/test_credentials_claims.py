@@ -105,7 +105,8 @@ def test_a_token_is_known_by_its_jti_and_by_its_text() -> None:
     hashed = hashlib.sha256(b"text").hexdigest()
     known = read_caller({**GOOD, "jti": "j1"}, "text", issuer="", now=NOW)
     assert (known.identities, known.credential_id) == (all_named("jti_of::j1", f"token:{hashed}"), "j1")
-    assert known.shared == {named("jti:j1")}
+    assert known.token is not None
+    assert known.token.shared == {named("jti:j1")}
     outside = read_caller({**GOOD, "jti": "j1"}, "text", now=NOW, issuer="https://a:8443")
     assert outside.identities == all_named("jti_of:https%3A//a%3A8443:j1", f"token:{hashed}")
     for claims in (GOOD, {**GOOD, "jti": ""}):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from identity_helpers import all_named
 
-from edged.credentials.callers import Caller, Resource, Streams, parse_credential
+from edged.credentials.callers import Caller, Resource, Streams, TokenFacts, parse_credential
 from edged.credentials.decision import decide
 from edged.credentials.identities import Identity
 from edged.credentials.roles import CAPABILITIES, ROLES
@@ -18,7 +18,7 @@ from edged.logs import mask
 
 ADMIN = Caller(
     "api_key", "key:1", frozenset({"admin"}), ROLES["admin"], identities=all_named("key:1", "secret:a"),
-    credential_id="key_1", name="wall", permissions=("admin",), claims={"iat": 5}, expires=900.0,
+    credential_id="key_1", name="wall", permissions=("admin",), token=TokenFacts(claims={"iat": 5}), expires=900.0,
 )  # fmt: skip
 VIEWER = replace(ADMIN, roles=frozenset({"viewer"}), capabilities=ROLES["viewer"], permissions=())
 

@@ -34,7 +34,7 @@ from trio_websocket import ConnectionClosed
 
 from edged import descriptors, memory
 from edged.config.model import LimitSettings
-from edged.credentials.callers import Caller, Peer
+from edged.credentials.callers import Caller, Peer, TokenFacts
 from edged.daemon import listeners
 from edged.net import pools, server
 from edged.net.listeners import Listener, open_tcp, open_unix
@@ -96,7 +96,10 @@ def test_nobody_fills_the_pool_of_another() -> None:
     [
         (Caller("api_key", "ann", frozenset(), frozenset(), credential_id="k1"), "api_key:k1"),
         (Caller("peercred", "local:0", frozenset(), frozenset(), credential_id="local:0"), ""),
-        (Caller("jwt_local", "ann", frozenset(), frozenset(), claims={"iss": "edged"}), "jwt_local:edged:ann"),
+        (
+            Caller("jwt_local", "ann", frozenset(), frozenset(), token=TokenFacts(claims={"iss": "edged"})),
+            "jwt_local:edged:ann",
+        ),
         (
             Caller("ticket", "x", frozenset(), frozenset(),
                    parent=Caller("api_key", "ann", frozenset(), frozenset(), credential_id="k1")),

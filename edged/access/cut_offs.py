@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from edged.credentials.callers import Caller
+from edged.credentials.callers import TokenFacts
 from edged.credentials.identities import Identity
 
 
@@ -32,16 +32,15 @@ class CutOffs:
 
     def __init__(self) -> None:
         self._lines: dict[Identity, Line] = {}
+        #: Whether no line was ever drawn; an attribute, since each call of a token's holder asks.
+        self.is_empty = True
         #: A second of this boot → Unix seconds as the clock tells it now; until somebody says, everything lies before.
         self.place: Callable[[float], float] = lambda _second: math.inf
-
-    def __bool__(self) -> bool:
-        return bool(self._lines)
 
     def draw(self, scope: Identity, before: float, own_before: float | None = None, epoch: int = 0) -> None:
         """From here on no token of this scope gets in that was issued at `before` (Unix seconds) or earlier; of edged's
         own none that is older than `epoch`, or was issued at `own_before` or earlier."""
-        line = self._lines.setdefault(scope, Line())
+        line = self._line_of(scope)
         line.before = _later(line.before, before)
         line.epoch = max(line.epoch, epoch)
         if own_before is not None:
@@ -49,9 +48,13 @@ class CutOffs:
 
     def draw_provisionally(self, scope: Identity, second: float, epoch: int) -> None:
         """The same up to a second of this boot."""
-        line = self._lines.setdefault(scope, Line())
+        line = self._line_of(scope)
         line.second = _later(line.second, second)
         line.epoch = max(line.epoch, epoch)
+
+    def _line_of(self, scope: Identity) -> Line:
+        self.is_empty = False
+        return self._lines.setdefault(scope, Line())
 
     def settle(self, scope: Identity) -> float:
         """A scope's provisional line is none any more: its time, Unix seconds, as the clock tells it now."""
@@ -80,13 +83,13 @@ class CutOffs:
             line.before = None if line.before is None else min(now, line.before)
             line.own_before = None if line.own_before is None else min(now, line.own_before)
 
-    def hits(self, caller: Caller, scopes: Iterable[Identity]) -> bool:
-        """Whether this token, which is within these scopes, was issued by then."""
-        lines = [self._lines[scope] for scope in scopes if scope in self._lines]
+    def hits(self, token: TokenFacts) -> bool:
+        """Whether a token of one of its scopes was issued by then."""
+        lines = [self._lines[scope] for scope in token.scopes if scope in self._lines]
         if not lines:
             return False
-        if caller.epoch is not None:
-            if any(caller.epoch < line.epoch for line in lines):
+        if (epoch := token.epoch) is not None:
+            if any(epoch < line.epoch for line in lines):
                 return True
             drawn = [line.own_before for line in lines if line.own_before is not None]
         else:
@@ -94,7 +97,7 @@ class CutOffs:
             drawn += [self.place(line.second) for line in lines if line.second is not None]
         if not drawn:
             return False
-        issued = caller.claims.get("iat")
+        issued = token.claims.get("iat")
         # Nobody knows when a token without `iat` was issued, so that no line can be shown to lie before it.
         return not isinstance(issued, (int, float)) or issued <= max(drawn)
 

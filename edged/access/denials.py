@@ -112,8 +112,9 @@ class Denials:
     def families_of_caller(self, caller: Caller) -> frozenset[Identity]:
         """The families of the token that made this caller: by its text; and by its jti where a key pair of ours signed
         it, as nobody else gives one. Others somebody else may have given to another token."""
-        kinds = [Kind.TOKEN]
-        if caller.epoch is not None and not caller.signed_by.startswith(f"{ALGORITHM}:"):
+        kinds, token = [Kind.TOKEN], caller.token
+        is_by_secret = token is not None and token.signed_by is not None and token.signed_by.algorithm == ALGORITHM
+        if token is not None and token.epoch is not None and not is_by_secret:
             kinds.append(Kind.JTI)
         return self.families_of(each for each in caller.identities if each.kind in kinds)
 

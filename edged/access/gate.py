@@ -121,9 +121,11 @@ class Gate:
         tokens are good.
         """
         finder = self._finders[type(credential)]
-        found = self._look(finder, credential, transport)
-        if isinstance(found, Found):
+        found = finder.find(credential, transport)
+        reason = self._standing(found.caller) if type(found) is Found else found.reason
+        if reason is None:
             return self._enter(finder, found, transport, at_files)
+        found = self._explain(found, reason)
         address = peer.address
         is_limited = bool(address) and finder.can_be_guessed and not is_loopback(address)
         if is_limited and found.reason is not Reason.ADDRESS_DENIED:
@@ -136,22 +138,21 @@ class Gate:
         """Who is this, whom MediaMTX asks about? As `authenticate`, without the limiter: MediaMTX slows down whoever
         shows wrong ones, and tells the address of a proxy as the viewer's."""
         finder = self._finders[type(credential)]
-        found = self._look(finder, credential, transport)
-        if isinstance(found, Found):
+        found = finder.find(credential, transport)
+        reason = self._standing(found.caller) if type(found) is Found else found.reason
+        if reason is None:
             return self._enter(finder, found, transport, at_files=False)
+        found = self._explain(found, reason)
         raise self._refused(found.reason, found.method, transport, found.caller, detail=found.detail)
 
-    def _look(self, finder: Any, credential: Credential, transport: Transport) -> Found | Refusal:
-        """Whose it is, if it is good now; nothing is counted."""
-        found: Found | Refusal = finder.find(credential, transport)
-        caller = found.caller
-        if isinstance(found, Refusal):
-            # What is revoked stays so wherever it is shown from (contract 7.6).
-            is_elsewhere = found.reason is Reason.ADDRESS_DENIED and caller is not None
-            reason = self._standing(caller) if is_elsewhere and caller is not None else None
-            return found if reason is None else found._replace(reason=reason)
-        reason = self._standing(found.caller)
-        return found if reason is None else Refusal(reason, found.caller.method, caller=found.caller)
+    def _explain(self, found: Found | Refusal, reason: Reason) -> Refusal:
+        """Why whoever was found is refused."""
+        if isinstance(found, Found):
+            return Refusal(reason, found.caller.method, caller=found.caller)
+        # What is revoked stays so wherever it is shown from (contract 7.6).
+        if reason is Reason.ADDRESS_DENIED and found.caller is not None:
+            return found._replace(reason=self._standing(found.caller) or reason)
+        return found
 
     def _enter(self, finder: Any, found: Found, transport: Transport, at_files: bool) -> Caller:
         """Whoever shows a good credential is let in, and the use of it counted."""
@@ -304,7 +305,8 @@ class Gate:
 
     def is_good(self, credential: Credential, transport: Transport) -> bool:
         """Whether this is somebody's, and good now where it is shown; neither counted nor limited."""
-        return isinstance(self._look(self._finders[type(credential)], credential, transport), Found)
+        found = self._finders[type(credential)].find(credential, transport)
+        return isinstance(found, Found) and self._standing(found.caller) is None
 
     def read_token(self, text: str) -> Caller:
         """The caller of a token that somebody whom edged trusts has signed, revoked or ended as it may be. Raises

@@ -19,9 +19,8 @@ from edged.credentials.api_keys import KeyRecord, key_caller
 from edged.credentials.callers import NOTHING, Caller, Resource
 from edged.credentials.decision import Decision, decide
 from edged.credentials.identities import SUBJECTS, Identity, Kind, widen
-from edged.credentials.scopes import login_identities, scopes_of
 from edged.credentials.service_tokens import ServiceTokenRecord, service_caller
-from edged.credentials.users import UserRecord, narrow
+from edged.credentials.users import UserRecord, login_identities, narrow
 
 
 class Ledger:
@@ -49,6 +48,8 @@ class Ledger:
         self._suspended: set[Identity] = set()
         # What ends at a time, Unix seconds: replaced secrets.
         self._ends: dict[Identity, float] = {}
+        #: Whether any secret was replaced, so that a credential may end sooner than it says.
+        self.has_ends = False
         #: Rises with each cut-off "up to now" and each change of a user that ends tokens; edged's own tokens say at
         #: which they were made. It goes to the disk with what raised it (accounts.registrar).
         self.epoch = 0
@@ -68,7 +69,7 @@ class Ledger:
             self._by_secret.pop(Identity.of_secret(old), None)
             if old not in record.digests:
                 # Whoever is still inside by it is inside no longer.
-                self._ends[Identity.of_secret(old)] = 0.0
+                self._end(Identity.of_secret(old), 0.0)
         self._keys[record.key_id] = record
         if before is not None:
             self._changed.add(record.key_id)
@@ -76,7 +77,7 @@ class Ledger:
         for each in record.replaced:
             until = min(each.until, record.expires_at or math.inf)
             self._put_secret(record, each.digest, until)
-            self._ends[Identity.of_secret(each.digest)] = until
+            self._end(Identity.of_secret(each.digest), until)
         if record.suspended_at is not None or self._is_orphaned(record):
             self._suspended.add(Identity.of_key(record.key_id))
         else:
@@ -127,12 +128,12 @@ class Ledger:
         for old in before.digests if before else ():
             if old not in record.digests:
                 self._services.pop(old, None)
-                self._ends[Identity.of_service_secret(old)] = 0.0
+                self._end(Identity.of_service_secret(old), 0.0)
         self._service_tokens[record.token_id] = record
         self._services[record.digest] = service_caller(record, record.digest, None)
         for each in record.replaced:
             self._services[each.digest] = service_caller(record, each.digest, each.until)
-            self._ends[Identity.of_service_secret(each.digest)] = each.until
+            self._end(Identity.of_service_secret(each.digest), each.until)
 
     def find_service_token(self, token_digest: bytes) -> Caller | None:
         """The caller that a service token speaks for, good or not; None if none has this digest."""
@@ -157,10 +158,9 @@ class Ledger:
             makers |= fresh
         return frozenset(found)
 
-    @property
-    def has_ends(self) -> bool:
-        """Whether any secret was replaced, so that a credential may end sooner than it says."""
-        return bool(self._ends)
+    def _end(self, identity: Identity, at: float) -> None:
+        self._ends[identity] = at
+        self.has_ends = True
 
     def is_resting(self, key_id: str) -> bool:
         """Whether a key is refused until it is resumed, or its owner is active again."""
@@ -192,7 +192,8 @@ class Ledger:
         if caller is None:
             return decide(caller, capability, resource, now=now)
         decision = decide(self.current(caller), capability, resource, now=now)
-        if not caller.issued_by or not decision.allowed:
+        token = caller.token
+        if token is None or not token.issued_by or not decision.allowed:
             return decision
         for limit in self._issuers_of(caller):
             if not (of_key := decide(limit, capability, resource, now=now)).allowed:
@@ -215,20 +216,24 @@ class Ledger:
         """Whether a revocation hits this caller."""
         if caller.is_named_in(self._denied):
             return True
-        if caller.epoch is not None and self._is_left_behind(caller, caller.epoch):
-            return True
-        if not self.denials.is_scoped and not self.cut_offs:
+        token = caller.token
+        if token is None:
             return False
-        scopes = scopes_of(caller)
-        return not self._denied.isdisjoint(scopes) or self.cut_offs.hits(caller, scopes)
+        if token.epoch is not None and self._is_left_behind(caller, token.epoch):
+            return True
+        if self.cut_offs.is_empty and not self.denials.is_scoped:
+            return False
+        return not self._denied.isdisjoint(token.scopes) or self.cut_offs.hits(token)
 
     def is_suspended(self, caller: Caller) -> bool:
         """Whether this caller's credential is to wait."""
         if self.unconfirmed_epoch is not None and self._awaits_confirmation(caller, self.unconfirmed_epoch):
             return True
-        users = self._users_behind(caller) if caller.epoch is not None else ()
-        if users and any(user.disabled_at is not None for user in users):
-            return True
+        token = caller.token
+        if token is not None and token.epoch is not None:
+            users = self._users_behind(caller)
+            if users and any(user.disabled_at is not None for user in users):
+                return True
         return caller.is_named_in(self._suspended)
 
     def _awaits_confirmation(self, caller: Caller, epoch: int) -> bool:

@@ -25,11 +25,11 @@ from edged.access.gate import Gate
 from edged.access.ledger import Ledger
 from edged.accounts.registrar import Commit, Registrar, keep
 from edged.clock import Clock
-from edged.credentials.callers import Caller, Transport
+from edged.credentials.callers import Caller, Signer, Transport
 from edged.credentials.claims import LONGEST_LIFE
 from edged.credentials.decision import Reason
 from edged.credentials.identities import TOKENS, Identity, Kind
-from edged.credentials.refreshes import Signer, name_of, renew, signer_of, started_at
+from edged.credentials.refreshes import name_of, renew, signer_of, started_at
 from edged.credentials.signing_keys import Algorithm
 from edged.credentials.tokens import SharedSecret, longest_over, sign
 from edged.errors import InvalidState, Overloaded, Refused

@@ -25,8 +25,7 @@ from edged.clock import Clock
 from edged.credentials.callers import Streams
 from edged.credentials.identities import Identity
 from edged.credentials.roles import ROLES, canonical_role
-from edged.credentials.scopes import login_identities
-from edged.credentials.users import NAME_RULE, UserRecord, common, gains, is_user_name, loses
+from edged.credentials.users import NAME_RULE, UserRecord, common, gains, is_user_name, login_identities, loses
 from edged.errors import InvalidParams, InvalidState, NotFound, Overloaded, StoreFailed
 from edged.store import users
 from edged.store.database import Reads

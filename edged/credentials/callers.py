@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Literal, TypeAlias, get_args
+from functools import cached_property, lru_cache
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from edged.credentials import stream_names
 from edged.credentials.identities import Identity
+from edged.credentials.scopes import scopes_of
 
 #: Where a question came in: label of metrics and log lines.
 Transport: TypeAlias = Literal["ws", "http", "uds", "rtsp", "rtmp", "srt", "hls", "webrtc"]
@@ -125,21 +126,48 @@ class Streams:
         return self.read if capability == "stream:read" else self.publish
 
 
+class Signer(NamedTuple):
+    """What signed a token: an algorithm, and the name of a shared secret or the kid of a key pair."""
+
+    algorithm: str
+    name: str
+
+
+@dataclass(frozen=True)
+class TokenFacts:
+    """What is known of a caller only because a token made it.
+
+    `issuer` gave it its jti and subject: "" is edged with its shared secrets, else an outside issuer's `iss`. `epoch`
+    is the counter of cut-offs at which a token was made that edged issued itself; None for all others. `signed_by` is
+    what signed a token that edged can sign the like of, None for all others. `issued_by` are whose rights the issuing
+    of a token rested on, and the tokens that were shown for it: it is good while they are (credentials.claims).
+    `shared` are the identities that other issuers' tokens may have, too; `subject` as in Caller.
+    """
+
+    claims: dict[str, object] = field(compare=False)
+    subject: str = ""
+    issuer: str = ""
+    epoch: int | None = None
+    signed_by: Signer | None = None
+    issued_by: frozenset[Identity] = frozenset()
+    shared: frozenset[Identity] = frozenset()
+
+    @cached_property
+    def scopes(self) -> tuple[Identity, ...]:
+        """What it is within, found once, and only if something is revoked by that."""
+        return scopes_of(self.subject, self.issuer, self.claims, self.issued_by)
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Someone whose credential was good when it was looked at.
 
     `capabilities` holds whole grants (`camera:read`), `grants` those for one thing (`camera:read:camera0`);
     `cameras` None means every camera, an empty set none; `expires` is Unix seconds or None;
-    `identities` are those by which a revocation may hit this caller and nobody else's credential, `shared` those that
-    other issuers' may have, too (credentials.identities).
-    `issuer` gave a token its jti and subject: "" is edged with its shared secrets, else an outside issuer's `iss`.
-    `parent` is whoever asked for the ticket that this caller came with: neither may do more than the other.
-    `epoch` is the counter of cut-offs at which a token was made that edged issued itself; None for all others.
-    `signed_by` is what signed a token that edged can sign the like of: `HS256:<name of the shared secret>`, or
-    `RS256:<kid>`, `ES256:<kid>`; "" for everybody else.
-    `issued_by` are whose rights the issuing of a token rested on, and the tokens that were shown for it: it is good
-    while they are (credentials.claims.write_issued_by).
+    `identities` are those by which a revocation may hit this caller and nobody else's credential
+    (credentials.identities). `token` is what a token says besides; None for whoever came by something else, the
+    parent's for a ticket. `parent` is whoever asked for the ticket that this caller came with: neither may do more than
+    the other.
     `only_files`: good under /v1/files and nowhere else. `acts_for` is whose files a service token asks about just now.
     """
 
@@ -155,15 +183,30 @@ class Caller:
     credential_id: str = ""
     name: str = ""
     permissions: tuple[str, ...] = ()
-    epoch: int | None = None
-    signed_by: str = ""
-    issued_by: frozenset[Identity] = frozenset()
-    issuer: str = ""
-    shared: frozenset[Identity] = frozenset()
+    token: TokenFacts | None = None
     only_files: bool = False
     acts_for: str = ""
-    claims: dict[str, object] = field(default_factory=dict, compare=False)
     parent: Caller | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def claims(self) -> dict[str, object]:
+        """What the token says; nothing if there is none."""
+        return {} if self.token is None else self.token.claims
+
+    @property
+    def issuer(self) -> str:
+        """`TokenFacts.issuer`."""
+        return "" if self.token is None else self.token.issuer
+
+    @property
+    def epoch(self) -> int | None:
+        """`TokenFacts.epoch`."""
+        return None if self.token is None else self.token.epoch
+
+    @property
+    def issued_by(self) -> frozenset[Identity]:
+        """`TokenFacts.issued_by`."""
+        return frozenset() if self.token is None else self.token.issued_by
 
     @property
     def role(self) -> str:
@@ -185,15 +228,19 @@ class Caller:
     @property
     def revocation_ids(self) -> frozenset[Identity]:
         """Every identity whose revocation ends this caller: its own, shared ones, and those that it was issued by."""
-        return self.identities | self.shared | self.issued_by if self.shared or self.issued_by else self.identities
+        token = self.token
+        return self.identities if token is None else self.identities | token.shared | token.issued_by
 
     def is_named_in(self, names: AbstractSet[Identity]) -> bool:
         """Whether one of `revocation_ids` is among these; cheaper than to gather them."""
         if not names:
             return False
-        if not self.identities.isdisjoint(names) or not self.shared.isdisjoint(names):
+        if not self.identities.isdisjoint(names):
             return True
-        return bool(self.issued_by) and not self.issued_by.isdisjoint(names)
+        token = self.token
+        if token is None:
+            return False
+        return not token.shared.isdisjoint(names) or (bool(token.issued_by) and not token.issued_by.isdisjoint(names))
 
     @property
     def who(self) -> str:
@@ -204,7 +251,7 @@ class Caller:
     def names_paths(self) -> bool:
         """Whether its rights are an outside token's, whose issuer knows cameras by their paths of now. Whatever edged
         stores or signs names cameras by id, since the path was resolved when the right was given (contract 10.23)."""
-        return self.epoch is None and self.method in ("jwt_local", "jwt_federated")
+        return self.method in ("jwt_local", "jwt_federated") and self.epoch is None
 
     def covers(self, other: Caller) -> bool:
         """Whether `other` may do nothing that this one may not: so much may be handed on."""

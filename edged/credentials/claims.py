@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import cast
 
-from edged.credentials.callers import Caller, Streams
+from edged.credentials.callers import Caller, Signer, Streams, TokenFacts
 from edged.credentials.decision import Reason
 from edged.credentials.identities import MAKERS, Identity, Kind, format_all, parse_all, widen
 from edged.credentials.roles import FILES, FILES_SCOPE, ROLES, canonical_role, compute, name_cameras
@@ -109,7 +109,7 @@ def read_epoch(claims: Mapping[str, object], trust: Trust) -> int | None:
 def read_caller(
     claims: Mapping[str, object], token: str, *, now: float, issuer: str, leeway: float = LEEWAY,
     signed_by: Identity | None = None,
-    epoch: int | None = None, may_open_files: bool = False, signer: str = "", past: float = 0.0,
+    epoch: int | None = None, may_open_files: bool = False, signer: Signer | None = None, past: float = 0.0,
     roles_of: Callable[[Mapping[str, object]], frozenset[str]] | None = None,
 ) -> Caller:  # fmt: skip
     """Verified claims of one token → the caller. Raises ClaimsRefused.
@@ -117,7 +117,7 @@ def read_caller(
     `now` is Unix seconds. A token without `jti` is known by the SHA-256 of its text (contract S0-8). `signed_by` is one
     more name by which a revocation hits it: that of the key. `epoch` as `read_epoch` says. With `may_open_files` the
     scope `files` makes a caller who may do that for its own subject, and nothing else; what ends the service token that
-    `client_id` names ends it, too. `signer` becomes `Caller.signed_by`; `exp` may be up to `past` seconds ago.
+    `client_id` names ends it, too. `signer` becomes `TokenFacts.signed_by`; `exp` may be up to `past` seconds ago.
     `roles_of` reads the roles where they are not said as edged says them (role_claims). `issuer` as in Caller.
     """
     expires = _time(claims, "exp")
@@ -175,13 +175,16 @@ def read_caller(
         identities=frozenset(identities),
         credential_id=jti or text_name.value,
         permissions=tuple(permissions or ()),
-        epoch=epoch,
-        signed_by=signer,
-        issued_by=issued_by,
-        issuer=issuer,
-        shared=shared | {Identity.of_any_jti(jti)} if jti else shared,
+        token=TokenFacts(
+            claims=dict(claims),
+            subject=subject,
+            issuer=issuer,
+            epoch=epoch,
+            signed_by=signer,
+            issued_by=issued_by,
+            shared=shared | {Identity.of_any_jti(jti)} if jti else shared,
+        ),
         only_files=only_files,
-        claims=dict(claims),
     )
 
 

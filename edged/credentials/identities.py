@@ -16,6 +16,9 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Final, NoReturn
 
+#: Set in the first byte where the value is hex of the bytes that follow.
+_IS_HEX: Final = 0x80
+
 
 class Kind(Enum):
     """What is named; the value is what stands before the colon of the text form."""
@@ -56,6 +59,8 @@ class Kind(Enum):
     def __init__(self, _text: str) -> None:
         #: The first byte of a packed identity, in memory only.
         self.code = len(type(self).__members__) + 1
+        self.first = bytes((self.code,))
+        self.first_of_hex = bytes((self.code | _IS_HEX,))
 
 
 #: By what a token is named, itself and nothing else.
@@ -69,8 +74,6 @@ MAKERS: Final = (Kind.USER, Kind.OLD_MAKER, Kind.MAKER, Kind.KEY, Kind.JTI, Kind
 _OF_ISSUER: Final = (Kind.JTI, Kind.SUBJECT, Kind.MAKER)
 _BY_CODE: Final = {kind.code: kind for kind in Kind}
 _BY_TEXT: Final = {kind.value: kind for kind in Kind if kind.value}
-#: Set in the first byte where the value is hex of the bytes that follow.
-_IS_HEX: Final = 0x80
 #: Half of a SHA-256 and all of it.
 _HEX: Final = re.compile(r"(?:[0-9a-f]{32}){1,2}\Z")
 
@@ -84,9 +87,9 @@ class Identity(bytes):
     __slots__ = ()
 
     def __new__(cls, kind: Kind, value: str) -> Identity:
-        if _HEX.match(value):
-            return bytes.__new__(cls, bytes((kind.code | _IS_HEX,)) + bytes.fromhex(value))
-        return bytes.__new__(cls, bytes((kind.code,)) + value.encode("utf-8", "surrogatepass"))
+        if not len(value) % 32 and _HEX.match(value):
+            return bytes.__new__(cls, kind.first_of_hex + bytes.fromhex(value))
+        return bytes.__new__(cls, kind.first + value.encode("utf-8", "surrogatepass"))
 
     @classmethod
     def parse(cls, text: str) -> Identity:
@@ -100,7 +103,7 @@ class Identity(bytes):
     @classmethod
     def _of_digest(cls, kind: Kind, digest: bytes) -> Identity:
         """`digest`: 16 or 32 bytes, as `_HEX`."""
-        return bytes.__new__(cls, bytes((kind.code | _IS_HEX,)) + digest)
+        return bytes.__new__(cls, kind.first_of_hex + digest)
 
     @classmethod
     def of_token(cls, text: str) -> Identity:
@@ -232,4 +235,4 @@ def widen(identities: Iterable[Identity]) -> frozenset[Identity]:
 
 
 def _escape(issuer: str) -> str:
-    return issuer.replace("%", "%25").replace(":", "%3A")
+    return issuer.replace("%", "%25").replace(":", "%3A") if issuer else ""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from typing import Final, NamedTuple
+from typing import Final
 
-from edged.credentials.callers import Caller
+from edged.credentials.callers import Caller, Signer
 from edged.credentials.claims import write_streams
 from edged.credentials.identities import Identity, Kind
 from edged.credentials.tokens import ALGORITHM
@@ -24,19 +24,9 @@ FAMILY_SECONDS: Final = 30 * 86400.0
 USUAL_LIFE: Final = 86400
 
 
-class Signer(NamedTuple):
-    """What signed a token: an algorithm, and the name of a shared secret or the kid of a key pair."""
-
-    algorithm: str
-    name: str
-
-
 def signer_of(caller: Caller) -> Signer | None:
     """What signed this caller's token; None where edged cannot sign the like of it: then it cannot be refreshed."""
-    if caller.method != "jwt_local" or not caller.signed_by:
-        return None
-    algorithm, _, name = caller.signed_by.partition(":")
-    return Signer(algorithm, name)
+    return caller.token.signed_by if caller.method == "jwt_local" and caller.token is not None else None
 
 
 def text_of(caller: Caller) -> Identity:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, Literal
 
-from edged.credentials.callers import Caller, Streams
+from edged.credentials.callers import Caller, Streams, TokenFacts
 from edged.credentials.identities import Identity, Kind
 
 Action = Literal["read", "publish"]
@@ -69,10 +69,16 @@ def renewed(held: Caller, fresh: Caller) -> Caller:
     kept = frozenset(name for name in held.identities if name.kind is not Kind.SECRET)
     return replace(
         fresh, method="ticket", roles=frozenset(), capabilities=frozenset(), grants=frozenset(), permissions=(),
-        streams=held.streams, identities=kept | fresh.identities, issued_by=held.issued_by | fresh.issued_by,
-        shared=held.shared | fresh.shared,
-        parent=fresh,
+        streams=held.streams, identities=kept | fresh.identities, token=_both(held, fresh), parent=fresh,
     )  # fmt: skip
+
+
+def _both(held: Caller, fresh: Caller) -> TokenFacts | None:
+    """What the newer token says, and whatever ends either of the two."""
+    if held.token is None:
+        return fresh.token
+    token = fresh.token or TokenFacts(claims={})
+    return replace(token, issued_by=held.token.issued_by | token.issued_by, shared=held.token.shared | token.shared)
 
 
 def _owner_of(caller: Caller) -> tuple[str, str]:

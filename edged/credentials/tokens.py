@@ -22,7 +22,7 @@ from joserfc import jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-from edged.credentials.callers import Caller, Method
+from edged.credentials.callers import Caller, Method, Signer
 from edged.credentials.claims import LEEWAY, SEED_TRUST, ClaimsRefused, Trust, check_trust, read_caller, read_epoch
 from edged.credentials.decision import Reason
 from edged.credentials.identities import Identity
@@ -146,10 +146,10 @@ def verify(
     key = find_key(kid) if kid else None
     if key is None:
         secret = _check_shared(token, shared_secrets)
-        trust, signer = secret.trust, f"{ALGORITHM}:{secret.name}"
+        trust, signer = secret.trust, Signer(ALGORITHM, secret.name)
     else:
         _check_pair(token, key)
-        trust, signer = key.trust, f"{key.algorithm}:{kid}"
+        trust, signer = key.trust, Signer(key.algorithm, kid)
     try:
         check_trust(token.claims, trust)
         return read_caller(

@@ -10,6 +10,7 @@ from typing import Final
 
 from edged.credentials import stream_names
 from edged.credentials.callers import Caller, Streams
+from edged.credentials.identities import Identity
 from edged.credentials.roles import canonical_role, compute, name_cameras, role_capabilities
 
 #: Names stand in tokens, URLs, lists and file paths: as the clients' own user ids (contract S3-18), but shorter, and
@@ -93,6 +94,13 @@ class UserRecord:
 def login_subject(name: str) -> str:
     """What a login's token calls the user in `sub` (contract S2-11)."""
     return f"user_{name}"
+
+
+def login_identities(name: str) -> tuple[Identity, ...]:
+    """By what a revocation of a subject hits every login of a user (credentials.scopes)."""
+    written = login_subject(name)
+    of_user, of_subject = Identity.of_user, Identity.of_subject
+    return of_user(name), of_user(written), of_subject("", name), of_subject("", written)
 
 
 def loses(before: UserRecord, after: UserRecord) -> bool:
