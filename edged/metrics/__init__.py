@@ -90,9 +90,8 @@ class Metrics(Collector):
             [(reason,) for reason in DELETIONS],
         )  # fmt: skip
         self._deleted_bytes = CounterTable(
-            "edged_recording_bytes_deleted", "Bytes of recorded files deleted, by reason.", ("reason",),
-            [(reason,) for reason in DELETIONS],
-        )  # fmt: skip
+            "edged_recording_bytes_deleted", "Bytes of recorded files deleted.", (), [()]
+        )
         self._restarts = CounterTable(
             "edged_child_restarts", "Restarts of child processes.", ("child",), [(child,) for child in CHILDREN]
         )
@@ -200,7 +199,7 @@ class Metrics(Collector):
     def recording_deleted(self, reason: str, size: int) -> None:
         """A recorded file of so many bytes was deleted: `reason` is one of DELETIONS."""
         self._deleted_files.find((reason,)).inc()
-        self._deleted_bytes.find((reason,)).inc(size)
+        self._deleted_bytes.counts[()].inc(size)
 
     def child_restarted(self, child: str) -> None:
         """A child (mediamtx, publisher, frames) was started again."""

@@ -17,7 +17,7 @@ from edged.operations.pictures import check_attached, explained_to
 from edged.operations.rest import create, delete, get
 
 #: In the metrics.
-_COUNTED_AS: Final = "snapshots"
+_COUNTED_AS: Final = "recordings"
 
 #: Of a JPEG.
 Quality = Annotated[int, msgspec.Meta(ge=1, le=100)]

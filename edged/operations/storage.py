@@ -12,7 +12,7 @@ from edged.operations.rest import get, post, put
 from edged.store.retention import RetentionSetting
 
 #: In the metrics.
-_COUNTED_AS: Final = "storage"
+_COUNTED_AS: Final = "recordings"
 _Days: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=3650)]
 _Gigabytes: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
 
