@@ -6,7 +6,7 @@ A start loads the keys that are not revoked, and of the others their ids and dig
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from edged.credentials.api_keys import KeyRecord
 from edged.credentials.identities import Identity
@@ -33,21 +33,24 @@ def load_unrevoked(connection: sqlite3.Connection) -> list[KeyRecord]:
     return [_read(row) for row in rows]
 
 
-def load_revoked(connection: sqlite3.Connection) -> Iterator[tuple[str, bytes]]:
-    """The id of every revoked key with the digest of a secret, for each of its secrets. One by one: there may be very
-    many."""
+def load_revoked(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:
+    """(id, digest of the newest secret) of every revoked key."""
     cursor = connection.cursor()
-    # A plain tuple costs a third of a sqlite3.Row.
+    # There may be very many, and a plain tuple costs a third of a sqlite3.Row.
     cursor.row_factory = None
-    yield from cursor.execute("SELECT key_id, digest FROM api_keys WHERE revoked_at IS NOT NULL")
-    cursor.execute(
+    return cursor.execute("SELECT key_id, digest FROM api_keys WHERE revoked_at IS NOT NULL").fetchall()
+
+
+def load_replaced(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:
+    """(id, digest) of every secret that a revoked key had before its newest, as far as they are kept."""
+    rows = connection.execute(
         "SELECT key_id, previous_digest, older_secrets FROM api_keys"
         " WHERE revoked_at IS NOT NULL AND previous_digest IS NOT NULL"
     )
-    for key_id, previous, older in cursor:
-        yield key_id, previous
-        for each in read_replaced(older):
-            yield key_id, each.digest
+    found = []
+    for key_id, previous, older in rows:
+        found += [(key_id, previous), *((key_id, each.digest) for each in read_replaced(older))]
+    return found
 
 
 def load_page(

@@ -6,7 +6,7 @@ As of API keys a start loads those that are not revoked, and of the others their
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from edged.credentials.identities import Identity
 from edged.credentials.service_tokens import ServiceTokenRecord
@@ -24,17 +24,22 @@ def load_unrevoked(connection: sqlite3.Connection) -> list[ServiceTokenRecord]:
     return [_read(row) for row in rows]
 
 
-def load_revoked(connection: sqlite3.Connection) -> Iterator[tuple[str, bytes]]:
-    """The id of every revoked token with the digest of a secret, for each of its secrets."""
+def load_revoked(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:
+    """(id, digest of the newest secret) of every revoked token."""
+    rows = connection.execute("SELECT token_id, digest FROM service_tokens WHERE revoked_at IS NOT NULL")
+    return [tuple(row) for row in rows]
+
+
+def load_replaced(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:
+    """(id, digest) of every secret that a revoked token had before its newest, as far as they are kept."""
     rows = connection.execute(
-        "SELECT token_id, digest, previous_digest, older_secrets FROM service_tokens WHERE revoked_at IS NOT NULL"
+        "SELECT token_id, previous_digest, older_secrets FROM service_tokens"
+        " WHERE revoked_at IS NOT NULL AND previous_digest IS NOT NULL"
     )
-    for token_id, digest, previous, older in rows:
-        yield token_id, digest
-        if previous is not None:
-            yield token_id, previous
-        for each in read_replaced(older):
-            yield token_id, each.digest
+    found = []
+    for token_id, previous, older in rows:
+        found += [(token_id, previous), *((token_id, each.digest) for each in read_replaced(older))]
+    return found
 
 
 def load_page(connection: sqlite3.Connection, after: tuple[float, str], limit: int) -> list[ServiceTokenRecord]:
