@@ -157,6 +157,16 @@ class AuthSettings(Section, frozen=True, kw_only=True):
             "uses more; stored hashes are updated at the next login.",
         ),
     ] = 2
+    keep_ended_days: Annotated[
+        int,
+        Meta(
+            ge=32,
+            le=3650,
+            description="Days that an API key or a service token is listed after it was revoked or has expired; then it is "
+            "deleted, and is refused as an unknown one. Imported ones are kept. At least 32 days: a token that a key "
+            "issued lives for 30.",
+        ),
+    ] = 90
     refresh_grace_seconds: Annotated[
         float,
         Meta(ge=0, le=86400, description="How many seconds after its expiry a token can still be refreshed."),
