@@ -92,8 +92,8 @@ async def live(folder: Path) -> AsyncIterator[Life]:
         revocations.load()
         users.load()
         api_keys.load()
-        usage = Usage(tallies, clock, lambda _identity: False, lambda: trust.commits)
-        usage.load()
+        usage = Usage(tallies, clock, lambda _identity: False, lambda: trust.commits, ledger.is_known)
+        usage.load(list(ledger.keys))
         gate = make_gate(ledger, admissions, clock, counted, shared_secrets=[SECRET])
         async with trio.open_nursery() as nursery:
             await nursery.start(registrar.run)

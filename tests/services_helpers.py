@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import msgspec
+import trio
 from gate_helpers import make_gate
 from trust_helpers import SECRET, TrustStack, running_trust
 
@@ -34,6 +35,7 @@ from edged.operations.caller_sessions import Session, Sessions
 from edged.operations.listings import Listings
 from edged.operations.services import Services
 from edged.signing.keyring import Keyring
+from edged.store.usage import Tally
 
 REMOTE = Peer("main", "192.0.2.7", 40000)
 #: What a password costs in tests.
@@ -50,6 +52,17 @@ class Absent:
 
     def __getattr__(self, attribute: str) -> Any:
         raise AssertionError(f"{self._name}.{attribute} is used, and make_services() was given no {self._name}")
+
+
+class Unused:
+    """Tallies of credentials that nobody has shown."""
+
+    def find(self, _credential_id: str) -> None:
+        return None
+
+    async def find_all(self, _credential_ids: Sequence[str]) -> dict[str, Tally]:
+        await trio.lowlevel.checkpoint()
+        return {}
 
 
 class NoCounts:
@@ -118,7 +131,7 @@ async def running_services(folder: Path, **parts: Any) -> AsyncIterator[tuple[Tr
             "service_tokens": ServiceTokens(trust.registrar, trust.ledger, trust.admissions, trust.db, trust.clock),
             "users": trust.users,
             "logins": Logins(trust.users, passwords, limiter, trust.gate, trust.registrar, is_demo=True),
-            "usage": SimpleNamespace(find=lambda _key: None),
+            "usage": Unused(),
             "cameras": SimpleNamespace(find=lambda _device: None),
             "mediamtx": SimpleNamespace(state=ServerState("off")),
             "publishers": SimpleNamespace(states={}),

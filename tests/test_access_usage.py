@@ -33,8 +33,10 @@ async def open_usage(
     async with Database.open(
         path, USAGE, name="usage", synchronous="NORMAL", observe_commit=lambda name, _: seen.append(name)
     ) as db:
-        usage = Usage(db, Clock(system=lambda: 1000.0 + trio.current_time()), inside.__contains__, lambda: None)
-        usage.load()
+        usage = Usage(
+            db, Clock(system=lambda: 1000.0 + trio.current_time()), inside.__contains__, lambda: None, lambda _id: True
+        )
+        usage.load([str(row[0]) for row in rows(path, "SELECT credential_id FROM tallies")])
         yield usage, db
 
 

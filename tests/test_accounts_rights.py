@@ -28,6 +28,7 @@ from edged.credentials.decision import decide
 from edged.credentials.identities import ALL, Identity
 from edged.credentials.tokens import sign
 from edged.errors import InvalidParams, InvalidState, NotFound, Refused, StoreFailed
+from edged.store.revocations import CutOff, Revocation
 
 NOW = 2_000_000_000.0
 CAMERA0 = Resource.of_camera("camera0", "/dev/video0")
@@ -388,8 +389,12 @@ async def test_a_line_ends_who_is_inside_and_stays_drawn(path: Path) -> None:
         with pytest.raises(Refused, match="revoked"):
             trust.gate.authenticate(Token(early), LOCAL, "ws")
         trust.gate.authenticate(Token(late), LOCAL, "ws")
-        _, lines = await trust.revocations.list_all()
-        assert [(line.scope, line.reason) for line in lines] == [(ALL, "leaked"), (Identity.of_user("bob"), "")]
+        lines, total = await trust.revocations.load_pending_and_lines()
+        assert total == 2
+        assert [(line.scope, line.reason) for line in lines if isinstance(line, CutOff)] == [
+            (ALL, "leaked"),
+            (Identity.of_user("bob"), ""),
+        ]
 
 
 async def test_a_line_that_cannot_be_saved_is_in_force_listed_and_saved_later(
@@ -404,13 +409,16 @@ async def test_a_line_that_cannot_be_saved_is_in_force_listed_and_saved_later(
         with pytest.raises(StoreFailed):
             await trust.registrar.revoke_token(frozenset({named("user:ann")}), None, kind="subject", reason="left")
         assert lines_of(trust.ledger) == {ALL: NOW - 5}
-        denied, lines = await trust.revocations.list_all()
-        assert [(str(item.identity), item.reason) for item in denied] == [("user:ann", "left")]
-        assert [line.before for line in lines] == [NOW - 5]
+        (denied, line), total = await trust.revocations.load_pending_and_lines()
+        assert isinstance(denied, Revocation)
+        assert (str(denied.identity), denied.reason, total) == ("user:ann", "left", 2)
+        assert isinstance(line, CutOff)
+        assert line.before == NOW - 5
         await broken.mend()
         mock_clock.autojump_threshold = 0.05
         await trio.sleep(200)
-        assert await trust.revocations.list_all() == (denied, lines)
+        assert await trust.revocations.load_pending_and_lines() == ([line], 2)
+        assert await trust.revocations.load_page(None, 9) == [denied]
     assert rows(path, "SELECT scope, before FROM cut_offs") == [(str(ALL), NOW - 5)]
     assert rows(path, "SELECT identity, reason FROM revocations") == [("user:ann", "left")]
 

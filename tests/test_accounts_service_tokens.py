@@ -110,7 +110,7 @@ async def test_a_revoked_token_is_refused_before_anything_is_on_disk(tmp_path: P
             waiting = box.tokens.revoke(record.token_id)
             assert (box.refusal(first), box.refusal(second), ended) == ("revoked", "revoked", ["revoked"])
         await waiting
-        assert await box.tokens.revoke(record.token_id) == box.tokens.find(record.token_id)
+        assert await box.tokens.revoke(record.token_id) == await box.tokens.get(record.token_id)
         assert box.trust.counted.revocations == ["service_token"]
         with pytest.raises(InvalidState, match="revoked"):
             await box.tokens.rotate(EDGED, record.token_id)

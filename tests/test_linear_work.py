@@ -92,6 +92,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "edged.credentials.issuers:_PEM": (),
     "edged.credentials.passwords:_PHC": (),
     "edged.credentials.relays:_RELAYED": (),
+    "edged.access.revoked:_IDS": ("key_0123456789abcdef",),
     "edged.credentials.roles:_SEGMENT": (),
     "edged.credentials.secret_texts:_SPELLINGS": ("END ", "-----", '"kty"', "ssh-"),
     "edged.credentials.secret_texts:_DER": (),

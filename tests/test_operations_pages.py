@@ -30,7 +30,7 @@ from edged.errors import Refused
 from edged.operations.caller_sessions import Session
 from edged.operations.pages import read_cursor, sort_rows, write_cursor
 from edged.operations.services import Services
-from edged.store import recordings
+from edged.store import api_keys, recordings
 from edged.store.recordings import RecordingRecord
 
 MANY = 20_000
@@ -46,13 +46,14 @@ class Box:
         self.session = Session(Peer("unix", uid=0), "uds")
         self.session.caller = trust.gate.authenticate(LocalUser(0), LOCAL, "uds")
 
-    def put_keys(self, number: int) -> list[str]:
-        """So many keys in memory, two of each second; their ids in the order of the list."""
+    async def put_keys(self, number: int) -> list[str]:
+        """So many keys, two of each second; their ids in the order of the list."""
         records = []
         for at in range(number):
             key_id, _, digest = mint()
             created_at = float(1_700_000_000 + at // 2)
             records.append(KeyRecord(key_id=key_id, digest=digest, name="key", role="viewer", created_at=created_at))
+        await self.trust.db.write(partial(api_keys.import_all, records=records))
         for record in records:
             self.services.ledger.put_key(record)
         return [record.key_id for record in sorted(records, key=lambda each: (each.created_at, each.key_id))]
@@ -77,7 +78,7 @@ def ids(reply: Any) -> list[str]:
 async def test_without_a_limit_all_of_20000_keys_come_while_other_tasks_run(tmp_path: Path) -> None:
     """In the order of their making, in one reply without next_cursor."""
     async with opened(tmp_path) as box:
-        made = box.put_keys(MANY)
+        made = await box.put_keys(MANY)
         turns = 0
 
         async def count_turns() -> None:
@@ -98,7 +99,7 @@ async def test_without_a_limit_all_of_20000_keys_come_while_other_tasks_run(tmp_
 async def test_pages_of_20000_keys_show_each_once_while_keys_are_made_and_revoked(tmp_path: Path) -> None:
     """What is there from the first page to the last is shown once, at its place; what is made later may be shown."""
     async with opened(tmp_path) as box:
-        made = box.put_keys(MANY)
+        made = await box.put_keys(MANY)
         seen, cursor, new, gone = list[Any](), dict[str, Any](), set[Any](), set[Any]()
         for page in range(1000):
             reply = await box.list_keys(status="active", limit=1000, **cursor)
@@ -122,7 +123,7 @@ async def test_pages_of_20000_keys_show_each_once_while_keys_are_made_and_revoke
 async def test_a_filter_goes_with_each_page(tmp_path: Path) -> None:
     """The cursor holds none; a page is full of what is wanted, not of what was looked at."""
     async with opened(tmp_path) as box:
-        made = box.put_keys(50)
+        made = await box.put_keys(50)
         for key_id in made[::5]:
             box.services.ledger.put_key(dataclasses.replace(box.services.ledger.keys[key_id], role="admin"))
         first = await box.list_keys(role="admin", limit=6)
@@ -134,7 +135,7 @@ async def test_a_filter_goes_with_each_page(tmp_path: Path) -> None:
 async def test_whoever_is_revoked_in_the_middle_of_a_long_list_gets_none(tmp_path: Path) -> None:
     """The right is asked for again after each pause."""
     async with opened(tmp_path) as box:
-        box.put_keys(MANY)
+        await box.put_keys(MANY)
         record, secret = await box.services.api_keys.create(EDGED, name="boss", role="admin")
         box.session.caller = box.trust.gate.authenticate(ApiKey(secret), LOCAL, "http")
 

@@ -32,6 +32,7 @@ from edged.reactions import clock_upkeep
 from edged.store import meta
 from edged.store.database import Database
 from edged.store.migrations import TRUST
+from edged.store.revocations import CutOff
 
 NOW = 1_800_000_000.0
 DAY = 86400.0
@@ -114,9 +115,8 @@ class Box:
 
     async def lines(self) -> list[tuple[Identity, float, bool]]:
         """What the list says: scope, before, provisional."""
-        return sorted(
-            (line.scope, line.before, line.drawn is not None) for line in (await self.revocations.list_all())[1]
-        )
+        found, _ = await self.revocations.load_pending_and_lines()
+        return sorted((line.scope, line.before, line.drawn is not None) for line in found if isinstance(line, CutOff))
 
 
 @pytest.fixture

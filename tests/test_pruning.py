@@ -72,7 +72,8 @@ async def test_only_what_ended_long_ago_is_deleted_and_only_of_tokens(path: Path
         assert await trust.revocations.prune(at[0]) == 2
         left = everything - {"jti:over", f"token:{'0' * 64}"}
         assert denied_on_disk(path) == left
-        assert set(map(str, trust.ledger.denials.identities)) == left
+        assert set(map(str, trust.ledger.denials.identities)) == left - {f"key:{record.key_id}"}
+        assert trust.ledger.is_named(named(f"key:{record.key_id}"))
         assert rows(path, "SELECT value FROM meta WHERE name IN ('pruned', 'high_water')") == [(at[0],)] * 2
 
 

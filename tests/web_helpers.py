@@ -14,7 +14,7 @@ import trio
 from entry_helpers import make_entry
 from gate_helpers import make_gate
 from patience import fail_after
-from services_helpers import make_services
+from services_helpers import Unused, make_services
 
 from edged import operations
 from edged.access.admissions import Admissions
@@ -103,6 +103,14 @@ class ApiKeys:
         self._admissions.end({Identity.of_key(key_id)}, "revoked", by)
         await trio.lowlevel.checkpoint()
         return record
+
+    async def get(self, key_id: str) -> KeyRecord:
+        await trio.lowlevel.checkpoint()
+        return self.find(key_id)
+
+    async def load_revoked(self, *_: object) -> list[KeyRecord]:
+        await trio.lowlevel.checkpoint()
+        return []
 
     def find(self, key_id: str) -> KeyRecord:
         if key_id not in self._ledger.keys:
@@ -228,7 +236,7 @@ class Site:
         )  # fmt: skip
         self.services: Services = make_services(
             clock=self.clock, counts=self.counts, gate=self.gate, ledger=self.ledger, registrar=self.registrar,
-            api_keys=ApiKeys(self.ledger, self.admissions, self.clock), usage=SimpleNamespace(find=lambda _key: None),
+            api_keys=ApiKeys(self.ledger, self.admissions, self.clock), usage=Unused(),
             cameras=self.cameras, mediamtx=self.mediamtx, publishers=SimpleNamespace(states={}), frames=self.frames,
             snapshots=options.pop("snapshots", None), first_admin=FirstAdmin(tmp_path, lambda: True),
             disks=Disks({"state": tmp_path}), restores=SimpleNamespace(message="", pending=None),

@@ -97,7 +97,8 @@ class ServiceTokenFinder:
         caller = self._ledger.find_service_token(shown := service_tokens.digest(credential.secret))
         if caller is None:
             return Refusal(Reason.UNKNOWN_KEY, "service_token", service_tokens.published_as(shown) or "")
-        networks = self._ledger.service_tokens[caller.credential_id].networks
+        record = self._ledger.service_tokens.get(caller.credential_id)
+        networks = None if record is None else record.networks
         if networks is not None and not service_tokens.is_within(networks, credential.address):
             return Refusal(Reason.ADDRESS_DENIED, "service_token", caller=caller)
         return Found(caller, caller.credential_id)

@@ -1,8 +1,9 @@
 """What the gate knows, in memory: credentials by digest, who may do what, and what is denied.
 
 Written by the accounts package in the registrar's task (denials at once, everything else once it is on disk), read by
-the gate without waiting and by operations. Every key's Caller is built when the key is put, so that a question costs
-one hash and one look-up. Its parts: access.denials, access.cut_offs, access.child_secrets.
+the gate without waiting and by operations. A key's Caller is built when it is first asked for and kept, so that a
+question costs one hash and one look-up. Of a key or a service token that is revoked on disk only 24 bytes are kept.
+Its parts: access.denials, access.cut_offs, access.child_secrets, access.revoked, access.makers.
 """
 
 from __future__ import annotations
@@ -11,16 +12,22 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Final
 
 from edged.access.child_secrets import ChildSecrets
 from edged.access.cut_offs import CutOffs
 from edged.access.denials import Denials
+from edged.access.makers import Makers
+from edged.access.revoked import Revoked
 from edged.credentials.api_keys import KeyRecord, key_caller
-from edged.credentials.callers import NOTHING, Caller, Resource
+from edged.credentials.callers import NOTHING, Caller, Method, Resource
 from edged.credentials.decision import Decision, decide
 from edged.credentials.identities import SUBJECTS, Identity, Kind, widen
 from edged.credentials.service_tokens import ServiceTokenRecord, service_caller
 from edged.credentials.users import UserRecord, login_identities, narrow
+
+#: Callers of keys that are kept at a time.
+_MOST_CALLERS: Final = 8192
 
 
 class Ledger:
@@ -34,15 +41,20 @@ class Ledger:
         self._keys: dict[str, KeyRecord] = {}
         self._users: dict[str, UserRecord] = {}
         self._service_tokens: dict[str, ServiceTokenRecord] = {}
-        #: Keys by id, users by name, service tokens by id; revoked and deleted ones too. To be read only.
+        #: Keys by id, users by name, service tokens by id; deleted users too, but no key or service token that is
+        #: revoked on disk. To be read only.
         self.keys: Mapping[str, KeyRecord] = MappingProxyType(self._keys)
         self.users: Mapping[str, UserRecord] = MappingProxyType(self._users)
         self.service_tokens: Mapping[str, ServiceTokenRecord] = MappingProxyType(self._service_tokens)
+        #: What is left in memory of keys and service tokens that are revoked on disk.
+        self.revoked_keys = Revoked("key_")
+        self.revoked_tokens = Revoked("svc_")
+        self.makers = Makers()
         self._owned: dict[str, set[str]] = {}  # the ids of a user's keys
-        self._callers: dict[bytes, Caller] = {}  # of API keys, by digest
+        self._secrets: dict[bytes, str] = {}  # the ids of API keys by the digest of each secret
+        self._callers: dict[bytes, Caller] = {}  # those that were asked for, by digest
         self._services: dict[bytes, Caller] = {}  # of service tokens, by digest
-        # The callers of keys by the identity of a secret, and the keys (by id) whose callers were made anew since.
-        self._by_secret: dict[Identity, Caller] = {}
+        # The keys (by id) that were changed since they were made known.
         self._changed: set[str] = set()
         # The keys that are refused until they are resumed.
         self._suspended: set[Identity] = set()
@@ -66,18 +78,19 @@ class Ledger:
             self._owned.setdefault(record.owner, set()).add(record.key_id)
         for old in before.digests if before else ():
             self._callers.pop(old, None)
-            self._by_secret.pop(Identity.of_secret(old), None)
             if old not in record.digests:
+                del self._secrets[old]
                 # Whoever is still inside by it is inside no longer.
                 self._end(Identity.of_secret(old), 0.0)
         self._keys[record.key_id] = record
-        if before is not None:
+        if before is None:
+            self.makers.add(record.made_by)
+        else:
             self._changed.add(record.key_id)
-        self._put_secret(record, record.digest, record.expires_at)
+        self._secrets[record.digest] = record.key_id
         for each in record.replaced:
-            until = min(each.until, record.expires_at or math.inf)
-            self._put_secret(record, each.digest, until)
-            self._end(Identity.of_secret(each.digest), until)
+            self._secrets[each.digest] = record.key_id
+            self._end(Identity.of_secret(each.digest), min(each.until, record.expires_at or math.inf))
         if record.suspended_at is not None or self._is_orphaned(record):
             self._suspended.add(Identity.of_key(record.key_id))
         else:
@@ -85,9 +98,64 @@ class Ledger:
         if record.revoked_at is not None:
             self.denials.add([Identity.of_key(record.key_id)])
 
-    def _put_secret(self, record: KeyRecord, key_digest: bytes, until: float | None) -> None:
-        caller = self.caller_of(record, key_digest, until)
-        self._callers[key_digest] = self._by_secret[Identity.of_secret(key_digest)] = caller
+    def retire(self, identities: Iterable[Identity]) -> None:
+        """These are revoked on disk: of the API keys and service tokens among them nothing is kept but what tells their
+        secrets from unknown ones. They stay denied, and so does whatever they issued or made."""
+        for identity in identities:
+            if identity.kind is Kind.KEY and (key := self._keys.get(identity.value)) is not None:
+                self.revoked_keys.add(key.key_id, key.digests)
+                self.drop_key(key)
+            elif identity.kind is Kind.SERVICE_TOKEN:
+                token = self._service_tokens.get(identity.value)
+                if token is not None:
+                    self.revoked_tokens.add(token.token_id, token.digests)
+                    self._drop_service_token(token)
+
+    def drop_key(self, record: KeyRecord) -> None:
+        """A key is not known any more."""
+        identity = Identity.of_key(record.key_id)
+        for each in record.digests:
+            del self._secrets[each]
+            self._callers.pop(each, None)
+            self._ends.pop(Identity.of_secret(each), None)
+        if record.owner is not None:
+            self._owned[record.owner].discard(record.key_id)
+        self._changed.discard(record.key_id)
+        self._suspended.discard(identity)
+        self.denials.forget([identity])
+        self.makers.retire(identity, record.made_by)
+        del self._keys[record.key_id]
+
+    def _drop_service_token(self, record: ServiceTokenRecord) -> None:
+        identity = Identity.of_service_token(record.token_id)
+        for each in record.digests:
+            self._services.pop(each, None)
+            self._ends.pop(Identity.of_service_secret(each), None)
+        self.denials.forget([identity])
+        self.makers.retire(identity, record.made_by)
+        del self._service_tokens[record.token_id]
+
+    def forget_revoked(self, key_ids: Sequence[str], token_ids: Sequence[str]) -> None:
+        """These API keys and service tokens were revoked and are deleted: their secrets are unknown from now on."""
+        if key_ids:
+            self.revoked_keys.forget(key_ids)
+        if token_ids:
+            self.revoked_tokens.forget(token_ids)
+
+    def is_known(self, credential_id: str) -> bool:
+        """Whether an API key or a service token of this id is in memory."""
+        return credential_id in self._keys or credential_id in self._service_tokens
+
+    def is_retired(self, identity: Identity) -> bool:
+        """Whether this names an API key or a service token that is revoked on disk."""
+        kind = identity.kind
+        if kind is Kind.KEY:
+            return identity.value in self.revoked_keys
+        return kind is Kind.SERVICE_TOKEN and identity.value in self.revoked_tokens
+
+    def is_named(self, identity: Identity) -> bool:
+        """Whether this very identity is denied, not only as a member of its family."""
+        return self.denials.is_named(identity) or self.is_retired(identity)
 
     def caller_of(self, record: KeyRecord, key_digest: bytes, expires: float | None) -> Caller:
         """The caller that a secret of such a key speaks for: it may do no more than its owner may now."""
@@ -130,6 +198,8 @@ class Ledger:
                 self._services.pop(old, None)
                 self._end(Identity.of_service_secret(old), 0.0)
         self._service_tokens[record.token_id] = record
+        if before is None:
+            self.makers.add(record.made_by)
         self._services[record.digest] = service_caller(record, record.digest, None)
         for each in record.replaced:
             self._services[each.digest] = service_caller(record, each.digest, each.until)
@@ -137,7 +207,10 @@ class Ledger:
 
     def find_service_token(self, token_digest: bytes) -> Caller | None:
         """The caller that a service token speaks for, good or not; None if none has this digest."""
-        return self._services.get(token_digest)
+        caller = self._services.get(token_digest)
+        if caller is None and (token_id := self.revoked_tokens.find(token_digest)) is not None:
+            return _retired_caller("service_token", Identity.of_service_token(token_id))
+        return caller
 
     def deny(self, identities: Iterable[Identity]) -> None:
         """From here on nothing that answers to one of these gets in; the keys of a user among them are suspended."""
@@ -153,10 +226,11 @@ class Ledger:
         makers, found = set(self.denials.with_members(identities)), set[Identity]()
         made = [(Identity.of_key(each.key_id), each.made_by | widen(each.made_by)) for each in self._keys.values()]
         made += [(Identity.of_service_token(each.token_id), each.made_by) for each in self._service_tokens.values()]
+        made += [(name, by | widen(by)) for name, by in self.makers.retired.items()]
         while fresh := {name for name, by in made if name not in found and not makers.isdisjoint(by)}:
             found |= fresh
             makers |= fresh
-        return frozenset(found)
+        return frozenset(found - self.makers.retired.keys())
 
     def _end(self, identity: Identity, at: float) -> None:
         self._ends[identity] = at
@@ -173,7 +247,20 @@ class Ledger:
 
     def find_key(self, key_digest: bytes) -> Caller | None:
         """The caller that a key speaks for, good or not; None if no key has this digest."""
-        return self._callers.get(key_digest)
+        caller = self._callers.get(key_digest)
+        if caller is not None:
+            return caller
+        key_id = self._secrets.get(key_digest)
+        if key_id is None:
+            key_id = self.revoked_keys.find(key_digest)
+            return None if key_id is None else _retired_caller("api_key", Identity.of_key(key_id))
+        record = self._keys[key_id]
+        ends = [each.until for each in record.replaced if each.digest == key_digest]
+        expires = min([*ends, record.expires_at or math.inf]) if ends else record.expires_at
+        if len(self._callers) >= _MOST_CALLERS:
+            self._callers.clear()
+        caller = self._callers[key_digest] = self.caller_of(record, key_digest, expires)
+        return caller
 
     def current(self, caller: Caller) -> Caller:
         """The caller as its credential makes it now: a key may have been given other rights since it was looked at."""
@@ -181,9 +268,9 @@ class Ledger:
             parent = self.current(caller.parent)
             return caller if parent is caller.parent else replace(caller, parent=parent, expires=parent.expires)
         if caller.credential_id in self._changed and caller.method == "api_key":
-            for name in caller.identities:
-                if (fresh := self._by_secret.get(name)) is not None:
-                    return fresh
+            for each in self._keys[caller.credential_id].digests:
+                if Identity.of_secret(each) in caller.identities:
+                    return self.find_key(each) or caller
         return caller
 
     def decide(self, caller: Caller | None, capability: str, resource: Resource = NOTHING, *, now: float) -> Decision:
@@ -214,7 +301,7 @@ class Ledger:
 
     def is_denied(self, caller: Caller) -> bool:
         """Whether a revocation hits this caller."""
-        if caller.is_named_in(self._denied):
+        if caller.is_named_in(self._denied) or self._is_of_retired(caller):
             return True
         token = caller.token
         if token is None:
@@ -224,6 +311,12 @@ class Ledger:
         if self.cut_offs.is_empty and not self.denials.is_scoped:
             return False
         return not self._denied.isdisjoint(token.scopes) or self.cut_offs.hits(token)
+
+    def _is_of_retired(self, caller: Caller) -> bool:
+        """Whether a key or a service token that is revoked on disk is, made or issued this caller's credential."""
+        if not self.revoked_keys and not self.revoked_tokens:
+            return False
+        return any(map(self.is_retired, caller.identities)) or any(map(self.is_retired, caller.issued_by))
 
     def is_suspended(self, caller: Caller) -> bool:
         """Whether this caller's credential is to wait."""
@@ -267,3 +360,16 @@ class Ledger:
         """When this caller's credential ends, Unix seconds, the grace of a rotated secret included; None: never."""
         ends = [self._ends[name] for name in caller.identities if name in self._ends] if self._ends else []
         return min(ends, default=None) if caller.expires is None else min([caller.expires, *ends])
+
+
+def _retired_caller(method: Method, identity: Identity) -> Caller:
+    """Whom a secret that is revoked on disk speaks for: nobody who may do anything."""
+    return Caller(
+        method=method,
+        subject=str(identity),
+        roles=frozenset(),
+        capabilities=frozenset(),
+        cameras=frozenset(),
+        identities=frozenset({identity}),
+        credential_id=identity.value,
+    )

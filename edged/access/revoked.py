@@ -11,10 +11,16 @@ import sys
 from array import array
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
+from typing import Final
+
+_LENGTH: Final = 20
+#: Ids of the usual form, one behind the other.
+_IDS: Final = re.compile(r"(?:[a-z]{3}_[0-9a-f]{16})*\Z")
 
 
 class Revoked:
-    """Credentials whose ids are `prefix` and 16 hex digits; any other id is kept as it is, at the cost of a text.
+    """Credentials whose ids are `prefix`, three letters and `_`, and 16 hex digits; any other id is kept as it is, at
+    the cost of a text.
 
     Whoever asks has looked among the valid secrets first. A secret that is neither is taken for a revoked one by chance
     once in 2**64 / n times, and is refused in either case.
@@ -22,7 +28,6 @@ class Revoked:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self._are_usual = re.compile(f"(?:{re.escape(prefix)}[0-9a-f]{{16}})*\\Z").match
         # Sorted; the id of the secret at the same place; the ids, sorted.
         self._secrets, self._owners, self._ids = array("Q"), array("Q"), array("Q")
         # Ids of another form, by secret; all of them.
@@ -52,7 +57,8 @@ class Revoked:
         """Fill an empty one with these, (id, digest of its newest secret) of each, at a start: a tenth of the time of
         one by one."""
         names = "".join([credential_id for credential_id, _ in rows])
-        if len(names) != len(rows) * (len(self._prefix) + 16) or not self._are_usual(names):
+        is_usual = len(names) == len(rows) * _LENGTH and names.count(self._prefix) == len(rows) and _IDS.match(names)
+        if not is_usual:
             for credential_id, digest in rows:
                 self.add(credential_id, [digest])
             return
@@ -94,7 +100,7 @@ class Revoked:
 
     def _number(self, credential_id: str) -> int | None:
         """What the id is kept as; None for one of another form."""
-        if len(credential_id) != len(self._prefix) + 16 or not self._are_usual(credential_id):
+        if len(credential_id) != _LENGTH or not credential_id.startswith(self._prefix) or not _IDS.match(credential_id):
             return None
         return int(credential_id[-16:], 16)
 

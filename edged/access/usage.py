@@ -10,7 +10,7 @@ SD cards wear out: a use must never cost a write. What a crash loses is a minute
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
@@ -34,7 +34,7 @@ class Usage:
 
     `is_inside(identity)` says whether somebody is inside by what answers to this name (access.admissions);
     `trust_commits()` how many commits the trust database has been through, which is flushed with the tallies
-    (store.restores).
+    (store.restores); `is_known(id)` whether a credential is in memory: else its tally is on disk only.
     """
 
     def __init__(
@@ -43,18 +43,22 @@ class Usage:
         clock: Clock,
         is_inside: Callable[[Identity], bool],
         trust_commits: Callable[[], int | None],
+        is_known: Callable[[str], bool],
     ) -> None:
         self._db = db
         self._clock = clock
         self._is_inside = is_inside
         self._trust_commits = trust_commits
+        self._is_known = is_known
+        self._forgotten: set[str] = set()
         self._kept_commits = 0
         self._tallies: dict[str, Tally] = {}
         self._changed: set[str] = set()
 
-    def load(self) -> None:
-        """Take up the stored tallies, before anybody asks. Raises StoreFailed."""
-        self._tallies = {tally.credential_id: tally for tally in self._db.read_now(usage.load)}
+    def load(self, credential_ids: Sequence[str]) -> None:
+        """Take up the stored tallies of these, before anybody asks. Raises StoreFailed."""
+        found = self._db.read_now(partial(usage.load_of, credential_ids=credential_ids))
+        self._tallies = {tally.credential_id: tally for tally in found}
         self._kept_commits = self._db.read_now(usage.load_trust_commits)
 
     def tally(self, credential_id: str) -> None:
@@ -70,6 +74,18 @@ class Usage:
         if found is None or not self._is_in_use(credential_id):
             return found
         return Tally(credential_id, self._clock.now(), found.count)
+
+    async def find_all(self, credential_ids: Sequence[str]) -> dict[str, Tally]:
+        """The same of several, by their ids, also of those that are not in memory. Raises StoreFailed."""
+        found = {name: use for name in credential_ids if (use := self.find(name)) is not None}
+        if rest := [name for name in credential_ids if name not in found and not self._is_known(name)]:
+            stored = await self._db.read(partial(usage.load_of, credential_ids=rest))
+            found |= {tally.credential_id: tally for tally in stored}
+        return found
+
+    def forget(self, credential_ids: Iterable[str]) -> None:
+        """These credentials are deleted, and so are their tallies with the next flush."""
+        self._forgotten.update(credential_ids)
 
     async def run(self) -> None:
         """Note who is inside and flush, once a minute and when cancelled; runs until then."""
@@ -88,15 +104,19 @@ class Usage:
         """Write what changed; what cannot be written stays for the next time. Never raises EdgedError."""
         self._note_inside()
         changed, self._changed = self._changed, set()
+        forgotten, self._forgotten = self._forgotten, set()
         commits = self._trust_commits() or 0
-        if not changed and commits <= self._kept_commits:
+        if not changed and not forgotten and commits <= self._kept_commits:
             return
-        tallies = [self._tallies[name] for name in changed]
+        tallies = [self._tallies[name] for name in changed - forgotten]
         try:
-            await self._db.write(partial(usage.save_all, tallies=tallies, trust_commits=commits))
+            await self._db.write(partial(usage.save_all, tallies=tallies, trust_commits=commits, forgotten=forgotten))
             self._kept_commits = max(commits, self._kept_commits)
+            for name in [name for name in self._tallies if name not in self._changed and not self._is_known(name)]:
+                del self._tallies[name]
         except BaseException as problem:
             self._changed |= changed
+            self._forgotten |= forgotten
             if not isinstance(problem, EdgedError):
                 raise
             _log.warning("not saved", credentials=len(changed), problem=str(problem))

@@ -14,6 +14,7 @@ from edged.access.admissions import Admissions
 from edged.access.asking import asked_by
 from edged.access.authority import Authority
 from edged.access.ledger import Ledger
+from edged.accounts.makers import load_makers
 from edged.accounts.registrar import Commit, Registrar
 from edged.accounts.rotation import GRACE_SECONDS, check_capacity, check_grace, shorten
 from edged.clock import Clock
@@ -60,10 +61,15 @@ class ApiKeys:
 
     def load(self) -> None:
         """Tell the ledger every key, before anybody asks. Raises StoreFailed."""
-        keys = self._db.read_now(api_keys.load)
+        keys = self._db.read_now(api_keys.load_unrevoked)
         for record in keys:
             self._ledger.put_key(record)
-        _log.info("loaded", keys=len(keys))
+        revoked = self._ledger.revoked_keys
+        revoked.load(self._db.read_now(api_keys.load_revoked))
+        for key_id, secret in self._db.read_now(api_keys.load_replaced):
+            revoked.add(key_id, [secret])
+        load_makers(self._ledger, self._db)
+        _log.info("loaded", keys=len(keys), revoked=len(revoked))
 
     async def create(
         self,
@@ -185,26 +191,45 @@ class ApiKeys:
         Await the result for the commit. `by` is the session that asks: if it ends itself, its reply goes out first.
         Again is fine. Raises NotFound; Overloaded or StoreFailed if it is in force but not yet on disk.
         """
-        self.find(key_id)
+        if key_id not in self._ledger.revoked_keys:
+            self.find(key_id)
         job = self._registrar.deny(frozenset({Identity.of_key(key_id)}), None, by, "key", reason)
 
         async def settle() -> KeyRecord:
             await self._registrar.settle(job)
-            return self.find(key_id)
+            self._suspensions.pop(key_id, None)
+            self._own_rotations.pop(key_id, None)
+            return await self.get(key_id)
 
         return settle()
 
-    def find(self, key_id: str) -> KeyRecord:
-        """Raises NotFound."""
+    async def get(self, key_id: str) -> KeyRecord:
+        """Any key, revoked ones too. Raises NotFound, StoreFailed."""
         record = self._ledger.keys.get(key_id)
         if record is None:
-            raise NotFound(f"no API key {key_id[:64]!r}", hint="list_keys names them", resource="key", id=key_id[:64])
+            record = await self._db.read(partial(api_keys.find, key_id=key_id))
+        if record is None:
+            raise _not_found(key_id)
         return record
+
+    async def load_revoked(
+        self, after: tuple[float, str], limit: int, role: str | None = None, owner: str | None = None
+    ) -> list[KeyRecord]:
+        """A page of the keys that are revoked on disk, oldest first: behind `after`, (created_at, key_id). Raises
+        StoreFailed."""
+        return await self._db.read(partial(api_keys.load_page, after=after, limit=limit, role=role, owner=owner))
+
+    def find(self, key_id: str) -> KeyRecord:
+        """A key that is not revoked, or not yet on disk. Raises NotFound, InvalidState (revoked)."""
+        record = self._ledger.keys.get(key_id)
+        if record is not None:
+            return record
+        raise _revoked(key_id) if key_id in self._ledger.revoked_keys else _not_found(key_id)
 
     def _find_living(self, key_id: str) -> KeyRecord:
         record = self.find(key_id)
         if record.revoked_at is not None:
-            raise InvalidState(f"API key {key_id!r} is revoked", hint="create a new one", resource="key", id=key_id)
+            raise _revoked(key_id)
         return record
 
     def _slow_down(self, key_id: str) -> None:
@@ -334,6 +359,14 @@ class ApiKeys:
         self._find_living(key_id)
         _log.info("rotated", key=key_id, grace_seconds=grace_seconds, **asked_by())
         return record, secret
+
+
+def _not_found(key_id: str) -> NotFound:
+    return NotFound(f"no API key {key_id[:64]!r}", hint="list_keys names them", resource="key", id=key_id[:64])
+
+
+def _revoked(key_id: str) -> InvalidState:
+    return InvalidState(f"API key {key_id!r} is revoked", hint="create a new one", resource="key", id=key_id)
 
 
 def _check(record: KeyRecord, now: float) -> None:

@@ -276,7 +276,7 @@ class Registrar:
         for known in filter(None, families.values()):
             # Known for as long as any token may be good that was made with one of it.
             known.until = max(known.until, now + LONGEST_LIFE + LEEWAY)
-        fresh = frozenset(each for each in identities if not denials.is_named(each))
+        fresh = frozenset(each for each in identities if not self._ledger.is_named(each))
         self._ledger.deny(identities)
         if self.said is not None:
             self.said |= identities
@@ -438,6 +438,7 @@ class Registrar:
             # Another try may have saved it, or something newer be pending under this key.
             if self._pending.get(key) is item:
                 del self._pending[key]
+        self._ledger.retire(item.identity for item in due.values() if isinstance(item, Revocation))
         if self._late:
             self._late = False
             _log.info("denials_saved", saved=_texts(due), pending=len(self._pending))

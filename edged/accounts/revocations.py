@@ -6,7 +6,7 @@ is forgotten by a clock that somebody does. The denial of one credential is the 
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,7 @@ from edged.access.ledger import Ledger
 from edged.accounts.provisional_cut_offs import ProvisionalCutOffs
 from edged.accounts.registrar import Commit, Due, Registrar, keep
 from edged.clock import Boot, Clock
+from edged.credentials.claims import LONGEST_LIFE
 from edged.credentials.identities import ALL, Identity
 from edged.errors import Overloaded, StoreFailed
 from edged.store import meta
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 #: For how long after its end a token's revocation is kept, seconds: longer than any leeway and any grace for a refresh.
 PRUNE_SECONDS: Final = 90000.0
+#: How long revoked API keys and service tokens are kept, days.
+KEEP_ENDED_DAYS: Final = 90
 _log = structlog.get_logger("revocations")
 
 
@@ -47,21 +50,28 @@ class Revocations:
         counts: Metrics,
         *,
         boot: Boot | None = None,
+        keep_ended_days: int = KEEP_ENDED_DAYS,
+        forgotten: Callable[[Sequence[str]], object] = list,
     ) -> None:
+        """`keep_ended_days`: how long revoked API keys and service tokens are kept; `forgotten(ids)` is told of
+        those that are deleted."""
         self._registrar = registrar
         self._ledger = ledger
         self._db = db
         self._clock = clock
         self._counts = counts
         self._provisional = ProvisionalCutOffs(ledger.cut_offs, clock, boot or Boot())
+        # In these days every token has ended that one of them issued.
+        self._keep_revoked = max(keep_ended_days * 86400.0, LONGEST_LIFE + PRUNE_SECONDS)
+        self._forgotten = forgotten
         # When revocations were deleted, at the latest; Unix seconds.
         self._pruned_at = 0.0
 
     def load(self) -> None:
         """Tell the ledger what is denied, before anybody asks. Raises StoreFailed."""
-        denied = self._db.read_now(rows.load)
+        denied = self._db.read_now(rows.load_denied)
         lines = self._db.read_now(rows.load_cut_offs)
-        self._ledger.deny(item.identity for item in denied)
+        self._ledger.deny(denied)
         for line in lines:
             if line.drawn is None:
                 self._ledger.cut_offs.draw(line.scope, line.before, line.own_before, line.epoch)
@@ -199,41 +209,38 @@ class Revocations:
         # Before it is so on the disk: whoever resets the clock meanwhile resets it behind this.
         before, self._pruned_at = self._pruned_at, max(now, self._pruned_at)
         try:
-            prune = partial(rows.prune, before=now - PRUNE_SECONDS, now=now)
-            named, families = await commit(prune, undo=keep)
+            prune = partial(rows.prune, before=now - PRUNE_SECONDS, revoked_before=now - self._keep_revoked, now=now)
+            pruned = await commit(prune, undo=keep)
         except BaseException:
             # Nobody knows what the disk says now.
             self._deny_anew(said, now)
             raise
         finally:
             self._registrar.said = None
-        self._deny_anew(said.intersection(named), now)
-        self._ledger.denials.forget(set(named) - said, families)
-        if not (named or families):
+        self._deny_anew(said.intersection(pruned.tokens), now)
+        self._ledger.denials.forget(set(pruned.tokens) - said, pruned.families)
+        self._ledger.forget_revoked(pruned.keys, pruned.service_tokens)
+        self._forgotten([*pruned.keys, *pruned.service_tokens])
+        if not any(pruned):
             self._pruned_at = min(before, self._pruned_at)
         else:
-            _log.info("pruned", revocations=len(named), families=len(families))
-        return len(named)
+            counts = {name: len(found) for name, found in pruned._asdict().items()}
+            _log.info("pruned", **counts)
+        return sum(len(found) for found in pruned)
 
     def _deny_anew(self, identities: set[Identity], now: float) -> None:
         """These were denied again while their rows were being deleted: for good, this time."""
         if identities:
             self._registrar.add_pending([Revocation(each, now, None, "token") for each in identities])
 
-    async def list_all(self) -> tuple[list[Revocation], list[CutOff]]:
-        """All that is denied, by name and by time, oldest first; also what is not on disk yet. Raises StoreFailed."""
-        pending = self._registrar.find_pending()
-        stored, lines = await self._db.read(rows.load_all)
-        # What was pending at first may have come to the disk behind what was read.
-        pending |= self._registrar.find_pending()
-        named = {item.identity: item for item in stored}
-        drawn = {(line.scope, line.drawn is None): line for line in lines}
-        for item in pending.values():
-            if isinstance(item, Revocation):
-                named.setdefault(item.identity, item)
-            elif isinstance(item, CutOff):
-                drawn[item.scope, item.drawn is None] = item
-            elif isinstance(item, Settled):
-                drawn.pop((item.scope, False), None)
-        told = map(self._provisional.as_told_now, drawn.values())
-        return sorted(named.values(), key=lambda item: item.at), sorted(told, key=lambda line: line.at)
+    async def load_page(self, before: tuple[float, str] | None, limit: int) -> list[Revocation]:
+        """At most `limit` of what is denied by name and on disk, the newest first, behind (at, text of the identity).
+        Raises StoreFailed."""
+        return await self._db.read(partial(rows.load_page, before=before, limit=limit))
+
+    async def load_pending_and_lines(self) -> tuple[list[Revocation | CutOff], int]:
+        """All that is denied by time, and by name but not yet on disk; and how much is denied in all. Raises
+        StoreFailed."""
+        pending = list(self._registrar.find_pending().values())
+        found, total = await self._db.read(partial(rows.load_pending_and_lines, pending=pending))
+        return [self._provisional.as_told_now(item) if isinstance(item, CutOff) else item for item in found], total

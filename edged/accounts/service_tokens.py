@@ -12,6 +12,7 @@ from edged.access.admissions import Admissions
 from edged.access.asking import asked_by
 from edged.access.authority import Authority
 from edged.access.ledger import Ledger
+from edged.accounts.makers import load_makers
 from edged.accounts.registrar import Commit, Registrar
 from edged.accounts.rotation import GRACE_SECONDS, check_capacity, check_grace, shorten
 from edged.clock import Clock
@@ -46,10 +47,15 @@ class ServiceTokens:
 
     def load(self) -> None:
         """Tell the ledger every token, before anybody asks. Raises StoreFailed."""
-        tokens = self._db.read_now(service_tokens.load)
+        tokens = self._db.read_now(service_tokens.load_unrevoked)
         for record in tokens:
             self._ledger.put_service_token(record)
-        _log.info("loaded", count=len(tokens))
+        revoked = self._ledger.revoked_tokens
+        revoked.load(self._db.read_now(service_tokens.load_revoked))
+        for token_id, secret in self._db.read_now(service_tokens.load_replaced):
+            revoked.add(token_id, [secret])
+        load_makers(self._ledger, self._db)
+        _log.info("loaded", count=len(tokens), revoked=len(revoked))
 
     async def create(
         self, authority: Authority, name: str, networks: Sequence[str] | None = None
@@ -93,35 +99,45 @@ class ServiceTokens:
         Await the result for the commit. Again is fine. Raises NotFound; Overloaded or StoreFailed if it is in force
         but not yet on disk.
         """
-        self.find(token_id)
+        if token_id not in self._ledger.revoked_tokens:
+            self.find(token_id)
         job = self._registrar.deny(frozenset({Identity.of_service_token(token_id)}), None, by, "service_token", "")
 
         async def settle() -> ServiceTokenRecord:
             await self._registrar.settle(job)
-            return self.find(token_id)
+            return await self.get(token_id)
 
         return settle()
 
-    def find(self, token_id: str) -> ServiceTokenRecord:
-        """Raises NotFound."""
+    async def get(self, token_id: str) -> ServiceTokenRecord:
+        """Any token, revoked ones too. Raises NotFound, StoreFailed."""
         record = self._ledger.service_tokens.get(token_id)
         if record is None:
-            shown = token_id[:64]
-            raise NotFound(
-                f"no service token {shown!r}", hint="list_service_tokens names them", resource="service_token", id=shown
-            )
+            record = await self._db.read(partial(service_tokens.find, token_id=token_id))
+        if record is None:
+            raise _not_found(token_id)
         return record
+
+    async def load_revoked(self, after: tuple[float, str], limit: int) -> list[ServiceTokenRecord]:
+        """A page of the tokens that are revoked on disk, oldest first: behind `after`, (created_at, token_id). Raises
+        StoreFailed."""
+        return await self._db.read(partial(service_tokens.load_page, after=after, limit=limit))
+
+    def find(self, token_id: str) -> ServiceTokenRecord:
+        """A token that is not revoked, or not yet on disk. Raises NotFound, InvalidState (revoked)."""
+        record = self._ledger.service_tokens.get(token_id)
+        if record is not None:
+            return record
+        raise _revoked(token_id) if token_id in self._ledger.revoked_tokens else _not_found(token_id)
 
     def is_revoked(self, token_id: str) -> bool:
         """Whether a known token is good no more."""
-        return Identity.of_service_token(token_id) in self._ledger.denials
+        return self._ledger.is_named(Identity.of_service_token(token_id))
 
     def _find_living(self, token_id: str) -> ServiceTokenRecord:
         record = self.find(token_id)
         if self.is_revoked(token_id):
-            raise InvalidState(
-                f"service token {token_id!r} is revoked", hint="create a new one", resource="service_token", id=token_id
-            )
+            raise _revoked(token_id)
         return record
 
     def _make(
@@ -165,7 +181,7 @@ class ServiceTokens:
 
     async def _import(self, record: ServiceTokenRecord, commit: Commit) -> tuple[ServiceTokenRecord, bool]:
         if (known := self._ledger.find_service_token(record.digest)) is not None:
-            return self.find(known.credential_id), False
+            return await self.get(known.credential_id), False
         await self._create(record, commit, imported=True)
         return record, True
 
@@ -182,3 +198,16 @@ class ServiceTokens:
         self._find_living(token_id)
         _log.info("rotated", id=token_id, grace_seconds=grace_seconds, **asked_by())
         return record, secret
+
+
+def _not_found(token_id: str) -> NotFound:
+    shown = token_id[:64]
+    return NotFound(
+        f"no service token {shown!r}", hint="list_service_tokens names them", resource="service_token", id=shown
+    )
+
+
+def _revoked(token_id: str) -> InvalidState:
+    return InvalidState(
+        f"service token {token_id!r} is revoked", hint="create a new one", resource="service_token", id=token_id
+    )

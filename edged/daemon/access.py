@@ -76,9 +76,9 @@ async def build_access(config: Config, secrets: Secrets, databases: Databases, m
         monotonic=monotonic, jumped=partial(clock_upkeep.note_jump, metrics.clock_jumped),
     )  # fmt: skip
     ledger, admissions = Ledger(), Admissions(monotonic, count_end=metrics.session_ended)
-    usage = Usage(databases.usage, clock, admissions.has, lambda: trust.commits)
-    accounts = await build_accounts(config, databases, ledger, admissions, clock, metrics)
-    usage.load()
+    usage = Usage(databases.usage, clock, admissions.has, lambda: trust.commits, ledger.is_known)
+    accounts = await build_accounts(config, databases, ledger, admissions, clock, metrics, usage)
+    usage.load([*ledger.keys, *ledger.service_tokens])
     limiter = build_limiter(config, clock, metrics)
     limiter.load(databases.usage)
     keyring = Keyring(
@@ -122,15 +122,19 @@ async def build_access(config: Config, secrets: Secrets, databases: Databases, m
 
 
 async def build_accounts(
-    config: Config, databases: Databases, ledger: Ledger, admissions: Admissions, clock: Clock, metrics: Metrics
-) -> Accounts:
+    config: Config, databases: Databases, ledger: Ledger, admissions: Admissions, clock: Clock, metrics: Metrics,
+    usage: Usage,
+) -> Accounts:  # fmt: skip
     """Build what changes credentials and load the ledger: a restored database is examined before its records count.
 
     Raises StoreFailed.
     """
     trust = databases.trust
     registrar = Registrar(ledger, admissions, trust, clock, metrics)
-    revocations = Revocations(registrar, ledger, trust, clock, metrics)
+    revocations = Revocations(
+        registrar, ledger, trust, clock, metrics,
+        keep_ended_days=config.auth.keep_ended_days, forgotten=usage.forget,
+    )  # fmt: skip
     api_keys = ApiKeys(registrar, ledger, admissions, trust, clock)
     service_tokens = ServiceTokens(registrar, ledger, admissions, trust, clock)
     users = Users(registrar, ledger, admissions, trust, clock, issuer=config.auth.issuer)

@@ -27,7 +27,9 @@ def watch(
 
     def count_keys() -> Mapping[str, int]:
         now = clock.now()
-        return Counter(ledger.key_status(record, now) for record in ledger.keys.values())
+        counts = Counter(ledger.key_status(record, now) for record in ledger.keys.values())
+        counts["revoked"] += len(ledger.revoked_keys)
+        return counts
 
     metrics.gauges.watch(
         sessions=lambda: count_sessions(services),

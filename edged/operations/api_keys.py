@@ -19,11 +19,12 @@ from edged.operations.camera_names import resolve_rights
 from edged.operations.catalogue import OperationCall, operation
 from edged.operations.effects import list_effective, list_without_effect
 from edged.operations.makers import Ids, deny_made
-from edged.operations.pages import NextCursor, PageParams, Rows, make_page, sort_rows
+from edged.operations.pages import FIRST, NextCursor, PageParams, Place, Rows, make_page, sort_rows
 from edged.operations.params import read_time
 from edged.operations.rest import delete, get, patch, post
 from edged.operations.rights import Grantor, Role, StreamAccess, read_names, read_streams, show_streams
 from edged.operations.services import Services
+from edged.store.usage import Tally
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 #: A hundred years; this also refuses nan and infinity.
@@ -80,19 +81,30 @@ async def list_keys(call: OperationCall, params: ListKeysParams) -> KeyList:
     services, now = call.services, call.services.clock.now()
     role = canonical_role(params.role) if params.role else None
 
+    uses: dict[str, Tally] = {}
+
+    def find_use(record: KeyRecord) -> Tally | None:
+        return uses.get(record.key_id) or services.usage.find(record.key_id)
+
     def is_wanted(record: KeyRecord) -> bool:
         return (
             role in (None, record.role)
             and params.status in (None, services.ledger.key_status(record, now))
             and params.owner in (None, record.owner)
-            and (params.unused_days is None or _last_use(record, services) <= now - params.unused_days * _DAY)
+            and (params.unused_days is None or _last_use(record, find_use(record)) <= now - params.unused_days * _DAY)
         )
+
+    async def load(after: Place | None, count: int) -> list[KeyRecord]:
+        nonlocal uses
+        revoked = await services.api_keys.load_revoked(after or FIRST, count, role, params.owner)
+        uses = await services.usage.find_all([record.key_id for record in revoked])
+        return revoked
 
     place = attrgetter("created_at", "key_id")
     records = sort_rows(services.ledger.keys.values(), "created_at", place)
     rows, cursor = await make_page(
-        call, records, place, partial(_show, services=services), limit=params.limit, cursor=params.cursor,
-        is_wanted=is_wanted,
+        call, records, place, lambda record: _show(record, find_use(record), services), limit=params.limit,
+        cursor=params.cursor, is_wanted=is_wanted, load=load if params.status in (None, "revoked") else None,
     )  # fmt: skip
     return KeyList(rows, cursor)
 
@@ -102,10 +114,12 @@ class KeyParams(msgspec.Struct, frozen=True):
 
 
 @operation("self", rest=get("/api/keys/{key_id}", root_may=True), counted_as="api_keys")
-def get_key(call: OperationCall, params: KeyParams) -> KeyItem:
+async def get_key(call: OperationCall, params: KeyParams) -> KeyItem:
     """One key: any with keys:admin, otherwise only the key that calls."""
     authorize_own(call, params.key_id)
-    return _show(call.services.api_keys.find(params.key_id), call.services)
+    record = await call.services.api_keys.get(params.key_id)
+    uses = await call.services.usage.find_all([params.key_id])
+    return _show(record, uses.get(params.key_id), call.services)
 
 
 class UpdateKeyParams(msgspec.Struct, frozen=True):
@@ -142,7 +156,8 @@ async def update_key(call: OperationCall, params: UpdateKeyParams) -> KeyItem:
         if not _is_narrower(before, after):
             grantor.refuse_widening(after.role, after.permissions, after.camera_access, after.streams)
 
-    return _show(await call.services.api_keys.update(authority, params.key_id, changes, check), call.services)
+    record = await call.services.api_keys.update(authority, params.key_id, changes, check)
+    return _show(record, call.services.usage.find(record.key_id), call.services)
 
 
 @operation("keys:admin", rest=post("/api/keys/{key_id}/suspend", root_may=True), counted_as="api_keys")
@@ -150,7 +165,7 @@ async def suspend_key(call: OperationCall, params: KeyParams) -> KeyItem:
     """Refuse a key and end its sessions until it is resumed; in force at once, durable before this answers.
     Idempotent."""
     record = await call.services.api_keys.suspend(params.key_id, by=call.session.id)
-    return _show(record, call.services)
+    return _show(record, call.services.usage.find(record.key_id), call.services)
 
 
 @operation("keys:admin", rest=post("/api/keys/{key_id}/resume", root_may=True), counted_as="api_keys")
@@ -158,7 +173,8 @@ async def resume_key(call: OperationCall, params: KeyParams) -> KeyItem:
     """Accept a suspended key again. Idempotent."""
     authority = call.authority("keys:admin", partial(Grantor(call).refuse_key, params.key_id))
     authority.check()
-    return _show(await call.services.api_keys.resume(authority, params.key_id), call.services)
+    record = await call.services.api_keys.resume(authority, params.key_id)
+    return _show(record, call.services.usage.find(record.key_id), call.services)
 
 
 class RevokeKeyParams(msgspec.Struct, frozen=True):
@@ -212,8 +228,7 @@ def _rights(record: KeyRecord) -> Caller:
     return key_caller(record, record.digest, record.expires_at)
 
 
-def _show(record: KeyRecord, services: Services) -> KeyItem:
-    used = services.usage.find(record.key_id)
+def _show(record: KeyRecord, used: Tally | None, services: Services) -> KeyItem:
     return KeyItem(
         key_id=record.key_id,
         name=record.name,
@@ -235,13 +250,11 @@ def _show(record: KeyRecord, services: Services) -> KeyItem:
 
 def effective_of(record: KeyRecord, services: Services) -> list[str]:
     """What the key may do now, sorted."""
-    # The ledger keeps the caller of each secret, its owner taken into account.
-    known = services.ledger.find_key(record.digest)
-    return list_effective(known or services.ledger.caller_of(record, record.digest, None))
+    # Its owner taken into account.
+    return list_effective(services.ledger.caller_of(record, record.digest, None))
 
 
-def _last_use(record: KeyRecord, services: Services) -> float:
-    used = services.usage.find(record.key_id)
+def _last_use(record: KeyRecord, used: Tally | None) -> float:
     return used.last_used if used else record.created_at
 
 

@@ -7,8 +7,10 @@ nothing: rows that exist all the time are shown once. A cursor is opaque, belong
 from __future__ import annotations
 
 import base64
+import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from time import perf_counter
 from typing import Annotated, Final, Generic, TypeAlias, TypeVar
@@ -26,12 +28,19 @@ Cursor = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 #: The position of a row in its list: a number and a text, together unique.
 Place: TypeAlias = tuple[float, str]
 R = TypeVar("R")
+#: Reads rows from the disk that may not be in memory: behind a place (None: from the first shown), at most so many, in
+#: the order of the list.
+Load: TypeAlias = Callable[[Place | None, int], Awaitable[Sequence[R]]]
 T = TypeVar("T")
 
+#: A place before every other.
+FIRST: Final[Place] = (-math.inf, "")
 #: Seconds after which other tasks run.
 TURN_SECONDS: Final = 0.005
 #: Rows that are encoded at a time; a longer list is returned as JSON.
 _PART: Final = 200
+#: Rows that are read from the disk at a time.
+_READ: Final = 500
 
 
 class PageParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,18 +68,22 @@ async def make_page(
     offset: int = 0,
     is_wanted: Callable[[R], bool] = lambda _row: True,
     newest_first: bool = False,
+    load: Load[R] | None = None,
 ) -> tuple[Rows[T], NextCursor]:
     """One page of `rows`, which are sorted by `place`, and its next cursor; `show` makes a row of the reply.
 
-    The capability of the operation is checked again after each pause. Raises Refused, and InvalidParams for a cursor
-    of another list.
+    `load` reads rows that are on disk only; one that is in `rows` as well is shown once. The capability of the
+    operation is checked again after each pause. Raises Refused, InvalidParams for a cursor of another list, and what
+    `load` raises.
     """
     # Sorting many rows has taken its time.
     await trio.lowlevel.checkpoint()
     turn, made = _Turn(call), _Parts[T]()
     last: R | None = None
     next_cursor: NextCursor = UNSET
-    for row in _follow(rows, place, None if cursor is None else read_cursor(call.operation.name, cursor), newest_first):
+    after = None if cursor is None else read_cursor(call.operation.name, cursor)
+    merged = _Merged(_follow(rows, place, after, newest_first), load, place, after, newest_first, turn.resume)
+    while (row := await merged.next()) is not None:
         if is_wanted(row):
             if offset:
                 offset -= 1
@@ -126,6 +139,48 @@ def read_cursor(name: str, text: str) -> Place:
     return number, rest
 
 
+class _Merged(Generic[R]):
+    """Rows in memory and rows from the disk in one order."""
+
+    def __init__(
+        self, rows: Iterator[R], load: Load[R] | None, place: Callable[[R], Place], after: Place | None,
+        newest_first: bool, resume: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._rows = rows
+        self._load = load
+        self._place = place
+        self._after = after
+        self._newest_first = newest_first
+        self._resume = resume
+        self._head = next(rows, None)
+        self._read: deque[R] = deque()
+
+    async def next(self) -> R | None:
+        """The next row; None behind the last. Raises as `load` and `resume` do."""
+        if not self._read and self._load is not None:
+            page = await self._load(self._after, _READ)
+            self._resume()
+            if len(page) < _READ:
+                self._load = None
+            else:
+                self._after = self._place(page[-1])
+            self._read.extend(page)
+        head = self._head
+        if not self._read:
+            self._head = next(self._rows, None)
+            return head
+        if head is None:
+            return self._read.popleft()
+        mine, its = self._place(head), self._place(self._read[0])
+        if mine != its and (its < mine) is not self._newest_first:
+            return self._read.popleft()
+        if mine == its:
+            # It came to the disk since the rows in memory were gathered.
+            self._read.popleft()
+        self._head = next(self._rows, None)
+        return head
+
+
 class _Turn:
     """Lets other tasks run each TURN_SECONDS."""
 
@@ -138,6 +193,10 @@ class _Turn:
         if perf_counter() < self._until:
             return
         await trio.lowlevel.checkpoint()
+        self.resume()
+
+    def resume(self) -> None:
+        """Other tasks have run. Raises Refused if the caller may not go on."""
         self._authority.check()
         self._until = perf_counter() + TURN_SECONDS
 

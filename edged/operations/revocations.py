@@ -84,8 +84,9 @@ class RevocationList(msgspec.Struct, frozen=True):
 @operation("tokens:revoke", rest=get("/api/revocations"), counted_as="revocations")
 async def list_revocations(call: OperationCall, params: ListRevocationsParams) -> RevocationList:
     """All revocations, the newest first."""
-    named, lines = await call.services.revocations.list_all()
-    own = call.services.keyring.issuer
+    services = call.services
+    items, total = await services.revocations.load_pending_and_lines()
+    own = services.keyring.issuer
 
     def show(item: Revocation | CutOff) -> RevocationItem:
         if isinstance(item, Revocation):
@@ -100,11 +101,12 @@ async def list_revocations(call: OperationCall, params: ListRevocationsParams) -
             return item.at, str(item.identity)
         return item.at, f"{item.scope} {item.drawn is None}"
 
-    items: list[Revocation | CutOff] = sort_rows([*named, *lines], "at", place)
+    items = sort_rows(items, "at", place)
     rows, cursor = await make_page(
-        call, items, place, show, limit=params.limit, cursor=params.cursor, offset=params.offset, newest_first=True
-    )
-    return RevocationList(rows, len(items), cursor)
+        call, items, place, show, limit=params.limit, cursor=params.cursor, offset=params.offset, newest_first=True,
+        load=services.revocations.load_page,
+    )  # fmt: skip
+    return RevocationList(rows, total, cursor)
 
 
 class RevokeParams(msgspec.Struct, frozen=True):

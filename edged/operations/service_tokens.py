@@ -6,7 +6,6 @@ Only the reply that creates a secret contains it.
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from operator import attrgetter
 from typing import Annotated, Final, Literal
 
@@ -18,9 +17,10 @@ from edged.clock import iso, iso_or_none
 from edged.credentials.service_tokens import ServiceTokenRecord, is_user_id
 from edged.errors import InvalidParams
 from edged.operations.catalogue import OperationCall, operation
-from edged.operations.pages import NextCursor, PageParams, Rows, make_page, sort_rows
+from edged.operations.pages import FIRST, NextCursor, PageParams, Place, Rows, make_page, sort_rows
 from edged.operations.rest import create, delete, get, post
 from edged.operations.services import Services
+from edged.store.usage import Tally
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 Networks = Annotated[list[str], msgspec.Meta(min_length=1, max_length=64)]
@@ -118,11 +118,20 @@ class ServiceTokenList(msgspec.Struct, frozen=True):
 @operation("keys:admin", rest=get("/api/service-tokens"), counted_as="service_tokens")
 async def list_service_tokens(call: OperationCall, params: PageParams) -> ServiceTokenList:
     """All service tokens, newest last."""
-    place = attrgetter("created_at", "token_id")
-    rows, cursor = await make_page(
-        call, sort_rows(call.services.ledger.service_tokens.values(), "created_at", place), place,
-        partial(_show, services=call.services), limit=params.limit, cursor=params.cursor,
-    )  # fmt: skip
+    services, place = call.services, attrgetter("created_at", "token_id")
+    uses: dict[str, Tally] = {}
+
+    async def load(after: Place | None, count: int) -> list[ServiceTokenRecord]:
+        nonlocal uses
+        revoked = await services.service_tokens.load_revoked(after or FIRST, count)
+        uses = await services.usage.find_all([record.token_id for record in revoked])
+        return revoked
+
+    def show(record: ServiceTokenRecord) -> ServiceTokenItem:
+        return _show(record, uses.get(record.token_id) or services.usage.find(record.token_id), services)
+
+    records = sort_rows(services.ledger.service_tokens.values(), "created_at", place)
+    rows, cursor = await make_page(call, records, place, show, limit=params.limit, cursor=params.cursor, load=load)
     return ServiceTokenList(rows, cursor)
 
 
@@ -198,8 +207,7 @@ def _authorize_files(call: OperationCall) -> Asker:
     return authority
 
 
-def _show(record: ServiceTokenRecord, services: Services) -> ServiceTokenItem:
-    used = services.usage.find(record.token_id)
+def _show(record: ServiceTokenRecord, used: Tally | None, services: Services) -> ServiceTokenItem:
     return ServiceTokenItem(
         token_id=record.token_id,
         name=record.name,

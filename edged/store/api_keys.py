@@ -82,12 +82,11 @@ def find_makers(connection: sqlite3.Connection, key_ids: Sequence[str]) -> dict[
 
 
 def forget(connection: sqlite3.Connection, before: float) -> list[str]:
-    """Delete the keys that ended before this, Unix seconds: that were revoked, or expired; their ids. What was imported
-    stays, because another import would make it good again."""
+    """Delete the keys that were revoked before this, Unix seconds; their ids. What was imported stays, because another
+    import would make it good again; what has expired stays, because a clock that is set right may make it good again.
+    """
     found = connection.execute(
-        "SELECT key_id FROM api_keys WHERE revoked_at IS NOT NULL AND revoked_at < ?1 AND imported = 0"
-        " UNION ALL SELECT key_id FROM api_keys WHERE revoked_at IS NULL AND expires_at < ?1 AND imported = 0",
-        (before,),
+        "SELECT key_id FROM api_keys WHERE revoked_at IS NOT NULL AND revoked_at < ? AND imported = 0", (before,)
     )
     key_ids = [str(row[0]) for row in found]
     delete_all(connection, key_ids)

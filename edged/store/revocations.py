@@ -2,14 +2,15 @@
 
 By name: identities, for good, as their texts (credentials.identities). By time: cut-offs, the tokens of a scope (all,
 a subject, an issuer) that were issued up to a moment (contract 10.8). A cut-off "up to now" that was
-drawn while the clock was not trusted is provisional: it says at which second of which boot, until somebody does.
+drawn while the clock was not trusted is provisional: it says at which second of which boot, until it is trusted.
 Of each scope there may be one firm line and one provisional.
 
-Nothing is deleted because a clock says so that is not trusted (contract 10.9): whoever calls `prune` has asked.
+Nothing is deleted because of a clock that is not trusted (contract 10.9): whoever calls `prune` has asked.
 """
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from edged.credentials.identities import Identity, Kind
 from edged.credentials.users import UserRecord
-from edged.store import api_keys, meta, refreshes, users
+from edged.store import api_keys, meta, refreshes, service_tokens, users
 
 #: What ends by itself, so that its revocation can be forgotten after that.
 _ENDING: Final = (Kind.ANY_JTI, Kind.JTI, Kind.TOKEN, Kind.FAMILY)
@@ -152,9 +153,45 @@ def user_key(name: str) -> Key:
     return "user", name
 
 
-def load_all(connection: sqlite3.Connection) -> tuple[list[Revocation], list[CutOff]]:
-    """What is denied by name, and by time."""
-    return load(connection), load_cut_offs(connection)
+def load_denied(connection: sqlite3.Connection) -> list[Identity]:
+    """Everything that is denied by name but API keys and service tokens, whose own rows say so."""
+    rows = connection.execute(
+        "SELECT identity FROM revocations WHERE identity NOT BETWEEN 'key:' AND 'key;'"
+        " AND identity NOT BETWEEN 'service:' AND 'service;'"
+    )
+    return [Identity.parse(identity) for (identity,) in rows]
+
+
+def load_page(connection: sqlite3.Connection, before: tuple[float, str] | None, limit: int) -> list[Revocation]:
+    """What is denied by name, the newest first: at most so many behind `before`, (at, text of the identity)."""
+    at, text = before or (math.inf, "")
+    rows = connection.execute(
+        "SELECT identity, at, until, reason FROM revocations WHERE (at, identity) < (?, ?)"
+        " ORDER BY at DESC, identity DESC LIMIT ?",
+        (at, text, limit),
+    )
+    return [Revocation(Identity.parse(identity), *rest) for identity, *rest in rows]
+
+
+def load_pending_and_lines(
+    connection: sqlite3.Connection, pending: Sequence[Denial]
+) -> tuple[list[Revocation | CutOff], int]:
+    """Every line, and the pending denials by name that are not on disk, in no order; and how many are denied with
+    those that are."""
+    lines = {(line.scope, line.drawn is None): line for line in load_cut_offs(connection)}
+    for item in pending:
+        if isinstance(item, CutOff):
+            lines[item.scope, item.drawn is None] = item
+        elif isinstance(item, Settled):
+            lines.pop((item.scope, False), None)
+    stored = "SELECT 1 FROM revocations WHERE identity = ?"
+    found: list[Revocation | CutOff] = [
+        item
+        for item in pending
+        if isinstance(item, Revocation) and connection.execute(stored, (str(item.identity),)).fetchone() is None
+    ]
+    found += lines.values()
+    return found, len(found) + int(connection.execute("SELECT count(*) FROM revocations").fetchone()[0])
 
 
 def load_cut_offs(connection: sqlite3.Connection) -> list[CutOff]:
@@ -204,7 +241,7 @@ def lower(connection: sqlite3.Connection, now: float, epoch: int) -> None:
 
 
 def add(connection: sqlite3.Connection, revocations: Sequence[Revocation]) -> None:
-    """Deny these, and mark the API keys among them revoked.
+    """Deny these, and mark the API keys and service tokens among them revoked.
 
     One that is denied already keeps its first time and reason, and ends later if told so.
     """
@@ -217,13 +254,25 @@ def add(connection: sqlite3.Connection, revocations: Sequence[Revocation]) -> No
     families = [(item.until, str(item.identity)) for item in revocations if item.identity.kind is Kind.FAMILY]
     connection.executemany("UPDATE families SET until = max(until, ?1) WHERE family_id = ?2 AND ?1 > until", families)
     for item in revocations:
-        if item.key_id:
-            api_keys.revoke(connection, item.key_id, item.at)
+        if item.identity.kind is Kind.KEY:
+            api_keys.revoke(connection, item.identity.value, item.at)
+        elif item.identity.kind is Kind.SERVICE_TOKEN:
+            service_tokens.revoke(connection, item.identity.value, item.at)
 
 
-def prune(connection: sqlite3.Connection, before: float, now: float) -> tuple[list[Identity], list[Identity]]:
-    """Delete the revocations of tokens that ended before this, Unix seconds, and families of tokens that did: the
-    identities of both. That it is `now` is kept with it, so that no start can be earlier."""
+class Pruned(NamedTuple):
+    """What was deleted: revocations of tokens, families of tokens, API keys and service tokens."""
+
+    tokens: list[Identity]
+    families: list[Identity]
+    keys: list[str]
+    service_tokens: list[str]
+
+
+def prune(connection: sqlite3.Connection, before: float, revoked_before: float, now: float) -> Pruned:
+    """Delete the revocations of tokens that ended before `before`, families of tokens that did, and API keys and
+    service tokens that were revoked before `revoked_before`; Unix seconds. That it is `now` is kept with it, so that no
+    start can be earlier."""
     found = connection.execute(
         "SELECT identity FROM revocations WHERE until < ?"
         " AND substr(identity, 1, instr(identity, ':') - 1) IN (?, ?, ?, ?)",
@@ -232,10 +281,12 @@ def prune(connection: sqlite3.Connection, before: float, now: float) -> tuple[li
     named = [str(row[0]) for row in found]
     connection.executemany("DELETE FROM revocations WHERE identity = ?", [(name,) for name in named])
     families = refreshes.delete_ended(connection, before)
-    if named or families:
+    keys, tokens = api_keys.forget(connection, revoked_before), service_tokens.forget(connection, revoked_before)
+    pruned = Pruned([Identity.parse(name) for name in named], families, keys, tokens)
+    if any(pruned):
         meta.save_high_water(connection, now)
         meta.save_pruned(connection, now)
-    return [Identity.parse(name) for name in named], families
+    return pruned
 
 
 def deny(connection: sqlite3.Connection, denials: Sequence[Denial]) -> None:

@@ -61,7 +61,10 @@ def save(connection: sqlite3.Connection, tallies: Iterable[Tally]) -> None:
     )
 
 
-def save_all(connection: sqlite3.Connection, tallies: Iterable[Tally], trust_commits: int) -> None:
-    """One flush."""
+def save_all(
+    connection: sqlite3.Connection, tallies: Iterable[Tally], trust_commits: int, forgotten: Iterable[str] = ()
+) -> None:
+    """One flush; the tallies of the forgotten credentials are deleted."""
     save(connection, tallies)
+    forget(connection, forgotten)
     save_trust_commits(connection, trust_commits)
