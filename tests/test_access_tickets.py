@@ -27,7 +27,7 @@ from edged.credentials.identities import Identity
 from edged.credentials.tokens import issue_claims, sign
 from edged.errors import Overloaded, RateLimited, Refused
 
-DOOR = Resource.of_camera("camera0")
+ENDPOINT = Resource.of_camera("camera0")
 YARD = Resource.of_camera("camera1")
 
 
@@ -60,7 +60,7 @@ class Box:
     def ticket(self, caller: Caller, seconds: float = 60.0, session: str = "session_1") -> Ticket:
         return Ticket(self.gate.tickets.make(caller, "read", "camera0", seconds, session))
 
-    def ask(self, ticket: Ticket, resource: Resource = DOOR, capability: str = "stream:read") -> str:
+    def ask(self, ticket: Ticket, resource: Resource = ENDPOINT, capability: str = "stream:read") -> str:
         """What MediaMTX's question comes to: yes, or the reason why not."""
         try:
             caller = self.gate.authenticate(ticket, LOCAL, "rtsp")
@@ -102,9 +102,9 @@ async def test_a_ticket_is_for_one_camera_and_one_action(box: Box) -> None:
     """Neither another path, nor publishing, nor anything else that its parent may do."""
     ticket = box.ticket(box.key(role="admin")[1])
     assert box.ask(ticket, YARD) == "camera_denied"
-    assert box.ask(ticket, DOOR, "stream:publish") == "camera_denied"
-    assert box.ask(ticket, DOOR, "camera:read") == "missing_scope"
-    assert box.ask(ticket, DOOR, "keys:admin") == "missing_scope"
+    assert box.ask(ticket, ENDPOINT, "stream:publish") == "camera_denied"
+    assert box.ask(ticket, ENDPOINT, "camera:read") == "missing_scope"
+    assert box.ask(ticket, ENDPOINT, "keys:admin") == "missing_scope"
     assert box.ask(Ticket("edged_ticket_" + "A" * 43)) == "unknown_key"
 
 

@@ -41,7 +41,7 @@ class Hasher:
 
 
 @dataclass
-class Door:
+class Endpoint:
     trust: TrustStack
     logins: Logins
     hasher: Hasher
@@ -60,21 +60,21 @@ class Door:
 
 
 @asynccontextmanager
-async def opened(path: Path, *, is_demo: bool = False) -> AsyncIterator[Door]:
+async def opened(path: Path, *, is_demo: bool = False) -> AsyncIterator[Endpoint]:
     async with running_trust(path / "trust.db") as trust:
         hasher = Hasher()
         passwords = Passwords(cost=MINIMUM_COST, make_hasher=lambda: hasher)
         logins = Logins(trust.users, passwords, Limiter(), trust.gate, trust.registrar, is_demo=is_demo)
         await trust.users.create(EDGED, name="ann", role="viewer", password=await passwords.hash(PASSWORD))
-        yield Door(trust, logins, hasher, passwords)
+        yield Endpoint(trust, logins, hasher, passwords)
 
 
 async def test_whoever_shows_name_and_password_is_in(tmp_path: Path) -> None:
     """And counted, once."""
-    async with opened(tmp_path) as door:
-        assert await door.enter() == "in"
-        assert door.trust.counted.used[-1] == ("password", "http", "viewer")
-        assert len(door.hasher.asked) == 1
+    async with opened(tmp_path) as endpoint:
+        assert await endpoint.enter() == "in"
+        assert endpoint.trust.counted.used[-1] == ("password", "http", "viewer")
+        assert len(endpoint.hasher.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -83,42 +83,42 @@ async def test_whoever_shows_name_and_password_is_in(tmp_path: Path) -> None:
 )
 async def test_whoever_does_not_costs_one_hash_all_the_same(tmp_path: Path, name: str, password: str) -> None:
     """Wrong, unknown, misspelt, without a password: one comparison each, one reason, one count."""
-    async with opened(tmp_path) as door:
-        await door.trust.users.create(EDGED, name="mute", role="viewer")
-        assert await door.enter(name, password) == "unknown_key"
-        assert len(door.hasher.asked) == 1
-        assert door.trust.counted.failed == [("unknown_key", "password", "http")]
-        assert not any(method == "password" for method, _, _ in door.trust.counted.used)
+    async with opened(tmp_path) as endpoint:
+        await endpoint.trust.users.create(EDGED, name="mute", role="viewer")
+        assert await endpoint.enter(name, password) == "unknown_key"
+        assert len(endpoint.hasher.asked) == 1
+        assert endpoint.trust.counted.failed == [("unknown_key", "password", "http")]
+        assert not any(method == "password" for method, _, _ in endpoint.trust.counted.used)
 
 
 async def test_a_disabled_user_is_told_what_a_wrong_password_is_told(tmp_path: Path) -> None:
     """The log knows better; and it was no guess, so that nobody is slowed down for it."""
-    async with opened(tmp_path) as door:
-        await door.trust.users.disable("ann")
+    async with opened(tmp_path) as endpoint:
+        await endpoint.trust.users.disable("ann")
         for _ in range(12):
-            assert await door.enter() == "suspended"
-        assert await door.enter(password="wrong") == "unknown_key"
+            assert await endpoint.enter() == "suspended"
+        assert await endpoint.enter(password="wrong") == "unknown_key"
 
 
 async def test_a_subject_that_was_revoked_gets_no_token_that_nobody_would_take(tmp_path: Path) -> None:
     """For good, whoever issues: so the login says so, in the words of every other failure."""
-    async with opened(tmp_path) as door:
-        await door.trust.registrar.revoke_token(frozenset({Identity.of_user("ann")}), None, kind="subject")
-        assert await door.enter() == "revoked"
+    async with opened(tmp_path) as endpoint:
+        await endpoint.trust.registrar.revoke_token(frozenset({Identity.of_user("ann")}), None, kind="subject")
+        assert await endpoint.enter() == "revoked"
 
 
 async def test_a_guesser_waits_before_any_hash_is_made(tmp_path: Path) -> None:
     """Ten different wrong ones; from elsewhere too, for the user is guessed at; and no hash is spent on it."""
-    async with opened(tmp_path) as door:
+    async with opened(tmp_path) as endpoint:
         for number in range(10):
-            assert await door.enter(password=f"guess {number}") == "unknown_key"
-        hashes = len(door.hasher.asked)
+            assert await endpoint.enter(password=f"guess {number}") == "unknown_key"
+        hashes = len(endpoint.hasher.asked)
         for address in (REMOTE, "198.51.100.1"):
             with pytest.raises(RateLimited):
-                await door.enter(address=address)
-        assert len(door.hasher.asked) == hashes
+                await endpoint.enter(address=address)
+        assert len(endpoint.hasher.asked) == hashes
         # Whoever may open the unix socket is an administrator, and not counted.
-        assert await door.enter(address="") == "in"
+        assert await endpoint.enter(address="") == "in"
 
 
 @pytest.mark.parametrize("is_demo", [False, True])
@@ -129,10 +129,12 @@ async def test_a_sample_password_is_taken_by_a_demo_on_this_machine_only(
 ) -> None:
     """demo with demo, and whatever else nobody may choose (contract C-48); where somebody is, their session says."""
     outcome = "in" if is_near and is_demo else "unknown_key"
-    async with opened(tmp_path, is_demo=is_demo) as door:
-        await door.trust.users.create(EDGED, name="demo", role="viewer", password=await door.passwords.hash("demo"))
-        assert await door.enter("demo", "demo", address, is_near) == outcome
-        assert await door.enter("ann", PASSWORD, address, is_near) == "in"
+    async with opened(tmp_path, is_demo=is_demo) as endpoint:
+        await endpoint.trust.users.create(
+            EDGED, name="demo", role="viewer", password=await endpoint.passwords.hash("demo")
+        )
+        assert await endpoint.enter("demo", "demo", address, is_near) == outcome
+        assert await endpoint.enter("ann", PASSWORD, address, is_near) == "in"
 
 
 @pytest.mark.parametrize("change", ["password", "demote", "delete", "disable"])
@@ -140,9 +142,9 @@ async def test_what_changes_while_a_password_is_looked_at_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     """No token is made of rights, or for a password, that the user has no more."""
-    async with opened(tmp_path) as door:
-        users, looked_at, go_on = door.trust.users, trio.Event(), trio.Event()
-        verify = door.passwords.verify
+    async with opened(tmp_path) as endpoint:
+        users, looked_at, go_on = endpoint.trust.users, trio.Event(), trio.Event()
+        verify = endpoint.passwords.verify
 
         async def slowly(phc: str | None, text: str, **options: Any) -> Verified:
             verified = await verify(phc, text, **options)
@@ -150,11 +152,11 @@ async def test_what_changes_while_a_password_is_looked_at_counts(
             await go_on.wait()
             return verified
 
-        monkeypatch.setattr(door.passwords, "verify", slowly)
+        monkeypatch.setattr(endpoint.passwords, "verify", slowly)
         outcomes: list[str] = []
 
         async def enter() -> None:
-            outcomes.append(await door.enter())
+            outcomes.append(await endpoint.enter())
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(enter)
@@ -173,50 +175,50 @@ async def test_what_is_given_while_a_password_is_looked_at_is_in_the_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The user as they are when the token is made."""
-    async with opened(tmp_path) as door:
-        verify = door.passwords.verify
+    async with opened(tmp_path) as endpoint:
+        verify = endpoint.passwords.verify
 
         async def widening(phc: str | None, text: str, **options: Any) -> Verified:
-            await door.trust.users.update(EDGED, "ann", {"role": "operator"})
+            await endpoint.trust.users.update(EDGED, "ann", {"role": "operator"})
             return await verify(phc, text, **options)
 
-        monkeypatch.setattr(door.passwords, "verify", widening)
-        user, _ = await door.logins.enter("ann", PASSWORD, REMOTE, "ws", is_near=False)
+        monkeypatch.setattr(endpoint.passwords, "verify", widening)
+        user, _ = await endpoint.logins.enter("ann", PASSWORD, REMOTE, "ws", is_near=False)
         assert user.role == "operator"
 
 
 async def test_an_old_hash_is_made_anew_by_the_way(tmp_path: Path) -> None:
     """At today's cost, without waiting for the disk; nothing that the user has ends."""
-    async with opened(tmp_path) as door:
-        cheap = door.hasher.hash(PASSWORD.encode(), Cost(MINIMUM_COST.memory_kib, 1))
-        await door.trust.users.create(EDGED, name="old", role="viewer", password=cheap)
-        token = door.trust.token("old")
-        assert await door.enter("old") == "in"
-        await until(lambda: door.trust.users.get("old").password != cheap)
-        assert door.trust.standing(token) == "good"
-        assert await door.enter("old") == "in"
+    async with opened(tmp_path) as endpoint:
+        cheap = endpoint.hasher.hash(PASSWORD.encode(), Cost(MINIMUM_COST.memory_kib, 1))
+        await endpoint.trust.users.create(EDGED, name="old", role="viewer", password=cheap)
+        token = endpoint.trust.token("old")
+        assert await endpoint.enter("old") == "in"
+        await until(lambda: endpoint.trust.users.get("old").password != cheap)
+        assert endpoint.trust.standing(token) == "good"
+        assert await endpoint.enter("old") == "in"
 
 
 async def test_stored_hashes_say_what_they_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the start on whoever does not exist takes as long as whoever does."""
-    async with opened(tmp_path) as door:
-        dear = door.hasher.hash(PASSWORD.encode(), Cost(MINIMUM_COST.memory_kib, 5))
-        await door.trust.users.create(EDGED, name="dear", role="viewer", password=dear)
-        await door.trust.users.create(EDGED, name="mute", role="viewer")
+    async with opened(tmp_path) as endpoint:
+        dear = endpoint.hasher.hash(PASSWORD.encode(), Cost(MINIMUM_COST.memory_kib, 5))
+        await endpoint.trust.users.create(EDGED, name="dear", role="viewer", password=dear)
+        await endpoint.trust.users.create(EDGED, name="mute", role="viewer")
         heard: list[str] = []
-        monkeypatch.setattr(door.passwords, "heed", heard.append)
-        door.logins.load()
+        monkeypatch.setattr(endpoint.passwords, "heed", heard.append)
+        endpoint.logins.load()
         assert dear in heard
         assert len(heard) == 2
 
 
 async def test_no_login_while_no_token_can_be_made(tmp_path: Path) -> None:
     """store_error, as long as what ended the tokens before is not on disk."""
-    async with opened(tmp_path) as door:
-        broken = await BrokenCommits(door.trust.db).begin()
+    async with opened(tmp_path) as endpoint:
+        broken = await BrokenCommits(endpoint.trust.db).begin()
         with pytest.raises(StoreFailed):
-            await door.trust.users.update(EDGED, "ann", {"role": "monitor"})
+            await endpoint.trust.users.update(EDGED, "ann", {"role": "monitor"})
         with pytest.raises(StoreFailed):
-            await door.enter()
+            await endpoint.enter()
         await broken.mend()
-        assert await door.enter() == "in"
+        assert await endpoint.enter() == "in"

@@ -122,7 +122,7 @@ async def test_a_user_that_is_not_there_costs_as_much_as_one_that_is(phc: str | 
     assert hasher.passes == wrong == 3
 
 
-async def test_a_right_password_with_a_cheaper_hash_gets_a_dearer_one() -> None:
+async def test_a_right_password_with_a_cheaper_hash_gets_a_more_expensive_one() -> None:
     """Who logs in is rehashed; the old hash was good this once."""
     old = await Passwords(cost=CHEAP).hash(PASSWORD)
     passwords = Passwords(cost=Cost(16, 2))
@@ -209,7 +209,7 @@ def test_the_setting_is_within_what_hashes_may_cost() -> None:
                 msgspec.convert({"password_cost": passes}, AuthSettings)
 
 
-async def test_real_hashes_are_never_below_the_floor() -> None:
+async def test_hashes_never_cost_less_than_the_minimum() -> None:
     """19 MiB, two passes, one lane at least, by the real thing."""
     cost = read_cost(await Passwords().hash(PASSWORD))
     assert cost is not None

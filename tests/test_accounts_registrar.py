@@ -334,7 +334,7 @@ async def test_a_session_may_end_itself_by_what_it_asks(path: Path) -> None:
         await until(lambda: denied_on_disk(path) == {f"key:{record.key_id}"})
 
 
-async def test_a_door_that_jams_keeps_nobody_else_inside(path: Path) -> None:
+async def test_an_on_terminate_that_fails_keeps_no_other_session_active(path: Path) -> None:
     """A way out that raises is logged; the others are put out and the revocation is saved."""
     async with running_trust(path) as trust:
         record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
@@ -529,7 +529,7 @@ async def test_stopping_finishes_what_was_accepted(path: Path) -> None:
         assert named(f"key:{other}") in trust.ledger.denials
 
 
-async def test_stopping_tries_once_more_to_save_what_is_owed(path: Path) -> None:
+async def test_stopping_tries_once_more_to_save_pending_denials(path: Path) -> None:
     """A revocation that could not be saved gets its last try at the end; a disk still broken does not hang it."""
     for mended in (True, False):
         async with open_trust(path) as trust:

@@ -183,7 +183,7 @@ async def test_what_nobody_made_is_unknown_and_the_guides_token_too(
         assert caught.value.reason == "unknown_key"
 
 
-async def test_it_opens_no_other_door(tmp_path: Path) -> None:
+async def test_a_service_token_is_refused_at_every_other_endpoint(tmp_path: Path) -> None:
     """A door that is not under /v1/files refuses it for its role, whoever hands it there (contract 7.3.5)."""
     async with opened(tmp_path) as box:
         _, secret = await box.tokens.create(EDGED, "uploads")

@@ -391,7 +391,7 @@ async def test_a_deleted_name_may_be_given_to_somebody_else(path: Path) -> None:
         assert trust.standing(token) == "revoked"
 
 
-async def test_a_deletion_that_is_still_owed_does_not_hit_the_next_of_that_name(
+async def test_a_pending_deletion_does_not_hit_the_next_user_of_that_name(
     path: Path, mock_clock: trio.testing.MockClock
 ) -> None:
     """The newer row wins, however late the older one is tried again."""

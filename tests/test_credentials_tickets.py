@@ -42,7 +42,7 @@ def test_only_the_issued_form_is_a_ticket(text: str) -> None:
     assert len(digest(text)) == 32
 
 
-def test_no_other_door_takes_a_ticket_for_what_it_is() -> None:
+def test_no_other_endpoint_takes_a_ticket_for_what_it_is() -> None:
     """Where keys and tokens are read it is looked up as a key, which it is not."""
     text, _ = mint()
     assert type(parse_credential(text)).__name__ == "ApiKey"

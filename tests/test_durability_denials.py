@@ -29,8 +29,8 @@ WAL = "trust.db-wal"
 #: Seconds that a sync takes on the slow disk, at least.
 SLOW = 2.0
 PASSWORD = "seven-green-herons-wade"
-Door = Literal["unix", "http"]
-DOORS: tuple[Door, ...] = ("unix", "http")
+Endpoint = Literal["unix", "http"]
+ENDPOINTS: tuple[Endpoint, ...] = ("unix", "http")
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +105,9 @@ class Question:
     denies: bool = True
     headers: dict[str, str] = field(default_factory=dict)
 
-    async def ask(self, daemon: Services, door: Door) -> Outcome:
+    async def ask(self, daemon: Services, endpoint: Endpoint) -> Outcome:
         """Ask it, and hear what came of it."""
-        if door == "unix":
+        if endpoint == "unix":
             # In a conversation of its own: one that changes its own credential would change who asks.
             async with daemon.box.admin() as admin:
                 reply = await admin.ask(self.method, **self.params)
@@ -253,23 +253,25 @@ def assert_synced_before_told(events: list[Event], is_reply: Callable[[Event], b
     raise AssertionError(f"{what}: no reply")
 
 
-@pytest.mark.parametrize("door", DOORS)
-async def test_no_byte_of_a_reply_to_a_denial_goes_out_before_the_sync(daemon: Services, door: Door) -> None:
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+async def test_no_byte_of_a_reply_to_a_denial_goes_out_before_the_sync(daemon: Services, endpoint: Endpoint) -> None:
     """Of any kind, and of a refresh."""
-    sign = b'"result"' if door == "unix" else b"HTTP/1.1 20"
+    sign = b'"result"' if endpoint == "unix" else b"HTTP/1.1 20"
     for make in (*DENIALS, refresh):
         question = await make(daemon)
         assert await question.is_good(), make.__name__
         before = len(daemon.disk.events())
-        outcome = await question.ask(daemon, door)
+        outcome = await question.ask(daemon, endpoint)
         assert outcome.done, (make.__name__, outcome)
         events = daemon.disk.events()[before:]
         assert_synced_before_told(events, lambda event: sign in event.data, make.__name__)
         assert await question.is_good() is not question.denies, make.__name__
 
 
-@pytest.mark.parametrize("door", DOORS)
-async def test_on_a_slow_disk_all_that_is_denied_is_so_at_once_and_told_later(daemon: Services, door: Door) -> None:
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+async def test_on_a_slow_disk_all_that_is_denied_is_so_at_once_and_told_later(
+    daemon: Services, endpoint: Endpoint
+) -> None:
     """A sync of 2 s and more: all are out while it lasts, nobody was told, the loop answers others and waits for no
     disk; after the replies a kill brings nothing back."""
     questions = {make.__name__: await make(daemon) for make in DENIALS}
@@ -277,7 +279,7 @@ async def test_on_a_slow_disk_all_that_is_denied_is_so_at_once_and_told_later(da
     before = len(daemon.disk.events())
 
     async def ask(name: str) -> None:
-        outcomes[name] = await questions[name].ask(daemon, door)
+        outcomes[name] = await questions[name].ask(daemon, endpoint)
 
     daemon.disk.behave(hold=True)
     began = trio.current_time()
@@ -324,19 +326,21 @@ async def test_while_the_disk_fails_all_that_is_denied_is_so_and_whoever_asked_h
 ) -> None:
     """At both doors: in force, not saved, lost by a restart; what gives something: nothing was done. How many are owed
     is told by health and metrics, that they are saved by the log; when the disk heals nobody need ask again."""
-    questions = {f"{make.__name__} {door}": (await make(daemon), door) for door in DOORS for make in DENIALS}
+    questions = {
+        f"{make.__name__} {endpoint}": (await make(daemon), endpoint) for endpoint in ENDPOINTS for make in DENIALS
+    }
     before = len(daemon.disk.events())
     daemon.disk.behave(sync=number if how == "sync" else 0, write=number if how == "write" else 0)
-    for name, (question, door) in questions.items():
-        outcome = await question.ask(daemon, door)
-        code, word = (-32603, "reason") if door == "unix" else (503, "code")
+    for name, (question, endpoint) in questions.items():
+        outcome = await question.ask(daemon, endpoint)
+        code, word = (-32603, "reason") if endpoint == "unix" else (503, "code")
         assert (outcome.code, outcome.told[word], outcome.told["in_force"]) == (code, "store_error", True), name
         assert "in force now, but not saved yet" in outcome.told["detail"], name
         assert "a restart of edged would undo it" in outcome.told["detail"], name
         assert not await question.is_good(), name
-    for door in DOORS:
+    for endpoint in ENDPOINTS:
         grant = Question("create_key", GHOST, "POST", "/api/keys", partial(daemon.box.lets_in, ""), body=GHOST)
-        outcome = await grant.ask(daemon, door)
+        outcome = await grant.ask(daemon, endpoint)
         assert (outcome.done, outcome.told["in_force"]) == (False, False)
         assert "nothing was done" in outcome.told["detail"]
     await assert_owing_is_shown(daemon, len(questions))
@@ -376,14 +380,14 @@ async def assert_owing_is_shown(daemon: Services, at_least: int) -> None:
 
 async def test_a_refresh_that_the_disk_refused_takes_nothing_away(daemon: Services) -> None:
     """Nobody has a successor and the token is as good as before; when the disk is mended it is refreshed."""
-    for door in DOORS:
+    for endpoint in ENDPOINTS:
         question = await refresh(daemon)
         daemon.disk.behave(write=errno.ENOSPC)
-        outcome = await question.ask(daemon, door)
+        outcome = await question.ask(daemon, endpoint)
         assert (outcome.done, outcome.told["in_force"]) == (False, False)
         assert await question.is_good()
         assert await daemon.box.owed() == 0
         daemon.disk.behave()
-        outcome = await question.ask(daemon, door)
+        outcome = await question.ask(daemon, endpoint)
         assert outcome.done
         assert await daemon.box.lets_in(outcome.told["token"])

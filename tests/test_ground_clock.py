@@ -78,7 +78,7 @@ def test_the_mark_never_falls(turns: list[tuple[float, float, bool]], mark: floa
     assert list(accumulate(marks, max)) == marks
 
 
-def test_a_jump_that_nobody_vouches_for_is_not_followed_once_the_clock_was_right() -> None:
+def test_an_unconfirmed_jump_is_not_followed_once_the_clock_was_synchronised() -> None:
     """Somebody sets a synchronised clock to 2099, or to 1970: nothing happens, until a time server is heard again."""
     box = Box(5000.0, synchronized=True)
     clock = box.clock()
@@ -107,7 +107,7 @@ def test_a_lost_time_server_is_no_reason_to_distrust() -> None:
     assert clock.corrections == 0
 
 
-def test_a_clock_that_nobody_ever_vouched_for_is_followed_and_not_trusted() -> None:
+def test_a_clock_that_was_never_synchronised_is_followed_and_not_trusted() -> None:
     """A box without network goes by the time that was set by hand; a wrong one is gone with the next."""
     box = Box(0.0)
     clock = box.clock(1000.0)
@@ -162,7 +162,7 @@ def test_a_small_correction_backward_is_waited_out() -> None:
     assert clock.now() == 5040.0
 
 
-def test_root_vouches_for_a_clock_without_a_server() -> None:
+def test_root_may_confirm_a_clock_without_a_time_server() -> None:
     """date and reset on a box that sees no network: from there on the clock is trusted, and jumps are not followed."""
     box = Box(7000.0)
     clock = box.clock(9000.0)
@@ -184,7 +184,9 @@ def test_root_vouches_for_a_clock_without_a_server() -> None:
         ((1000.0, True), (500.0, True), 0),
     ],
 )
-def test_only_a_voucher_corrects(first: tuple[float, bool], then: tuple[float, bool], corrected: int) -> None:
+def test_only_a_confirmed_time_corrects_the_clock(
+    first: tuple[float, bool], then: tuple[float, bool], corrected: int
+) -> None:
     """(system clock, synchronised) before and after. Deadlines made by a guess are made anew once time is known;
     the last: time stands still at the mark, and nobody has more or less left."""
     box = Box(first[0], synchronized=first[1])

@@ -275,7 +275,7 @@ async def log_in(daemon: RunningDaemon, name: str) -> str:
         return await told(client, "login", username=name, password=PASSWORD)
 
 
-async def test_each_door_refuses_to_shut_the_last_administrator_out(tmp_path: Path) -> None:
+async def test_each_endpoint_refuses_to_lock_the_last_administrator_out(tmp_path: Path) -> None:
     """409, with the user's name and what to do; the administrator goes on; a line up to now is drawn."""
     with fail_after(60):
         async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:

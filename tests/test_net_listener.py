@@ -91,7 +91,7 @@ def test_a_port_alone_is_listened_at_over_both_families(address, hosts):
         each.close()
 
 
-async def test_a_unix_peer_has_the_uid_that_the_kernel_vouches_for(tmp_path):
+async def test_a_unix_peer_has_the_uid_that_the_kernel_states(tmp_path):
     """SO_PEERCRED; mode 0660; the file goes when we stop."""
     path = tmp_path / "run" / "edged.sock"
     async with running(listeners=[open_unix("unix", path)]) as served:

@@ -177,9 +177,11 @@ async def furnish(daemon: RunningDaemon) -> Box:
     return Box(daemon, shown, tokens.sign(claims, secret))
 
 
-def expected(rows: Mapping[str, tuple[str, ...]], name: str, asker: str, door: Mapping[tuple[str, str], str]) -> str:
+def expected(
+    rows: Mapping[str, tuple[str, ...]], name: str, asker: str, endpoint: Mapping[tuple[str, str], str]
+) -> str:
     """What the table says, as it is told outside."""
-    row, found = rows[name], door.get((name, asker))
+    row, found = rows[name], endpoint.get((name, asker))
     if found is None:
         found = row[ASKERS.index(asker)] if asker in ASKERS else "ok" if row is OPEN else "unknown_key"
     return str(OUTSIDE.get(found, found))

@@ -181,7 +181,7 @@ async def test_one_visit_to_2099_refuses_no_token_afterwards(box: Box) -> None:
     assert (NOW <= before < NOW + 1, reason, at) == (True, "left", before)
 
 
-async def test_who_is_inside_by_what_was_revoked_is_put_out_when_the_line_moves_up(box: Box) -> None:
+async def test_a_session_by_what_was_revoked_is_terminated_when_the_line_moves_up(box: Box) -> None:
     """By a clock that is behind they came after the line; the time server shows that they were signed before it."""
     text, other = box.token(issued=NOW - 10 * DAY), box.token("bob", issued=NOW - 10 * DAY)
     box.system = NOW - 30 * DAY

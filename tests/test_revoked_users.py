@@ -167,7 +167,7 @@ async def told(client: Conversation, method: str, **params: object) -> str:
     return str(reply["error"]["data"]["reason"]) if "error" in reply else "ok"
 
 
-async def test_a_revoked_users_key_and_its_tokens_open_nothing_at_any_door(tmp_path: Path) -> None:
+async def test_a_revoked_users_key_and_its_tokens_are_refused_at_every_endpoint(tmp_path: Path) -> None:
     """WebSocket and HTTP, sessions and tokens that the key issued; the list says suspended; so after a restart."""
     config = make_config(tmp_path, cameras=0)
     with fail_after(90):

@@ -791,7 +791,7 @@ def test_a_connection_that_is_over_starts_no_task(batch: bool) -> None:
     assert client.outbox.take() == []
 
 
-async def test_calls_held_when_the_door_gives_up_never_run(box: Box) -> None:
+async def test_calls_held_when_the_connection_closes_never_run(box: Box) -> None:
     """Answers have nowhere to go, so nothing is begun for them."""
     client = entered(box)
     client.call("wait_for")

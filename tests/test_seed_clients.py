@@ -60,13 +60,13 @@ async def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 # --- guides S0 and S1: the Python and JavaScript clients ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("door", ["compat", "main"])
+@pytest.mark.parametrize("endpoint", ["compat", "main"])
 @pytest.mark.parametrize("auth_type", ["jwt", "api_key"])
 @pytest.mark.parametrize("kind", [PythonSdk, JavaScriptSdk])
-async def test_the_sdks_work(daemon: RunningDaemon, kind: type[PythonSdk], auth_type: str, door: str) -> None:
+async def test_the_sdks_work(daemon: RunningDaemon, kind: type[PythonSdk], auth_type: str, endpoint: str) -> None:
     """PS, JS: login, ping, list, status, snapshot by /dev/video0, on either port with either credential."""
     secret = seed_001_token("operator") if auth_type == "jwt" else (await daemon.create_key("operator"))[1]
-    async with kind.dial(compat(daemon) if door == "compat" else daemon.port) as sdk:
+    async with kind.dial(compat(daemon) if endpoint == "compat" else daemon.port) as sdk:
         await sdk.connect(secret, auth_type)
         assert sdk.role == "operator"
         assert await sdk.ping() == "pong"
@@ -227,11 +227,11 @@ async def scrape(daemon: RunningDaemon) -> str:
     return (await daemon.request("GET", "/metrics", port=port)).body.decode()
 
 
-@pytest.mark.parametrize("door", ["compat", "main"])
-async def test_the_browser_example_works(daemon: RunningDaemon, door: str) -> None:
+@pytest.mark.parametrize("endpoint", ["compat", "main"])
+async def test_the_browser_example_works(daemon: RunningDaemon, endpoint: str) -> None:
     """BR, S1-10 to S1-13: from a file:// page, ids at random, a table by device_path that notifications find again."""
     headers = [("Origin", "null")]
-    async with BrowserExample.dial(compat(daemon) if door == "compat" else daemon.port, headers=headers) as page:
+    async with BrowserExample.dial(compat(daemon) if endpoint == "compat" else daemon.port, headers=headers) as page:
         await page.connect(seed_001_token("operator"), "jwt")
         await page.list_cameras()
         assert page.show() == [

@@ -101,7 +101,7 @@ async def test_a_retired_key_is_published_until_its_last_token_is_out(tmp_path: 
         assert bench.published() == ["key-1", "key-3"]
 
 
-async def test_no_jump_that_nobody_vouches_for_takes_a_key_out_of_the_jwks(tmp_path: Path) -> None:
+async def test_no_unconfirmed_jump_takes_a_key_out_of_the_jwks(tmp_path: Path) -> None:
     """By the daemon's own clock: 2099 and back, with and without a time server heard before, and a start in 2099; nor
     does one into the past, or a start there, bring back one whose tokens are out."""
     system, passed, synchronized = START, 0.0, True

@@ -175,7 +175,7 @@ def test_a_part_of_the_reserve_is_better_than_none(
     assert "free space" in told[0]["remedy"]
 
 
-def test_what_no_sync_vouches_for_is_no_reserve(path: Path, reserve: Reserve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reserve_that_was_not_synced_is_none(path: Path, reserve: Reserve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that finds out at the sync that there is no space."""
     reserve.grow()
     reserve.give_up()

@@ -14,7 +14,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after
-from test_accounts_logins import PASSWORD, Door, Hasher
+from test_accounts_logins import PASSWORD, Endpoint, Hasher
 from trust_helpers import running_trust
 
 from edged.access.authority import EDGED
@@ -29,7 +29,7 @@ HOME, CAFE = "192.0.2.1", "198.51.100.7"
 
 
 @asynccontextmanager
-async def opened(path: Path, hasher: Hasher | None = None) -> AsyncIterator[Door]:
+async def opened(path: Path, hasher: Hasher | None = None) -> AsyncIterator[Endpoint]:
     """Ann and her password, with a limiter that tests can look at."""
     async with running_trust(path / "trust.db") as trust:
         hasher = hasher or Hasher()
@@ -37,51 +37,53 @@ async def opened(path: Path, hasher: Hasher | None = None) -> AsyncIterator[Door
         logins = Logins(trust.users, passwords, Limiter(), trust.gate, trust.registrar, is_demo=False)
         await trust.users.create(EDGED, name="ann", role="viewer", password=await passwords.hash(PASSWORD))
         hasher.asked.clear()
-        yield Door(trust, logins, hasher, passwords)
+        yield Endpoint(trust, logins, hasher, passwords)
 
 
 @pytest.mark.parametrize("name", ["ann", "nobody"])
 async def test_the_same_wrong_password_again_is_no_hash_again(tmp_path: Path, name: str) -> None:
     """Whether there is such a user or not, from wherever; it takes as long, counts as wrong and is never right."""
     with fail_after(60):
-        async with opened(tmp_path) as door:
+        async with opened(tmp_path) as endpoint:
             for number in range(12):
                 began = trio.current_time()
-                assert await door.enter(name, "the old password", f"192.0.2.{number}") == "unknown_key"
+                assert await endpoint.enter(name, "the old password", f"192.0.2.{number}") == "unknown_key"
                 if number:
-                    assert trio.current_time() - began >= door.passwords.usual_seconds
-            assert len(door.hasher.asked) == 1
-            assert door.trust.counted.failed == [("unknown_key", "password", "http")] * 12
-            assert await door.enter() == "in"
+                    assert trio.current_time() - began >= endpoint.passwords.usual_seconds
+            assert len(endpoint.hasher.asked) == 1
+            assert endpoint.trust.counted.failed == [("unknown_key", "password", "http")] * 12
+            assert await endpoint.enter() == "in"
 
 
 async def test_many_at_once_are_one_hash(tmp_path: Path) -> None:
     """Those who show the same while it is looked at wait for that."""
     with fail_after(60):
-        async with opened(tmp_path) as door:
+        async with opened(tmp_path) as endpoint:
             outcomes: list[str] = []
 
             async def enter() -> None:
-                outcomes.append(await door.enter("ann", "the old password"))
+                outcomes.append(await endpoint.enter("ann", "the old password"))
 
             async with trio.open_nursery() as nursery:
                 for _ in range(20):
                     nursery.start_soon(enter)
             assert outcomes == ["unknown_key"] * 20
-            assert len(door.hasher.asked) == 1
+            assert len(endpoint.hasher.asked) == 1
 
 
 async def test_a_password_that_was_wrong_and_is_right_now_is_right(tmp_path: Path) -> None:
     """The user was given it, or made, meanwhile."""
     with fail_after(60):
-        async with opened(tmp_path) as door:
+        async with opened(tmp_path) as endpoint:
             new = "quite another passphrase"
-            assert await door.enter("ann", new) == "unknown_key"
-            await door.trust.users.set_password("ann", await door.passwords.hash(new))
-            assert await door.enter("ann", new) == "in"
-            assert await door.enter("bob", new) == "unknown_key"
-            await door.trust.users.create(EDGED, name="bob", role="viewer", password=await door.passwords.hash(new))
-            assert await door.enter("bob", new) == "in"
+            assert await endpoint.enter("ann", new) == "unknown_key"
+            await endpoint.trust.users.set_password("ann", await endpoint.passwords.hash(new))
+            assert await endpoint.enter("ann", new) == "in"
+            assert await endpoint.enter("bob", new) == "unknown_key"
+            await endpoint.trust.users.create(
+                EDGED, name="bob", role="viewer", password=await endpoint.passwords.hash(new)
+            )
+            assert await endpoint.enter("bob", new) == "in"
 
 
 async def test_a_wrong_password_is_forgotten_after_a_minute(autojump_clock: trio.testing.MockClock) -> None:
@@ -124,13 +126,13 @@ async def test_one_place_takes_half_of_the_queue(tmp_path: Path) -> None:
     """And so does one name from many places: whoever comes from elsewhere with another name still has a turn."""
     hasher = Held()
     with fail_after(60):
-        async with opened(tmp_path, hasher) as door:
+        async with opened(tmp_path, hasher) as endpoint:
             refused: list[str] = []
             came_in: list[str] = []
 
             async def enter(name: str, password: str, address: str) -> None:
                 try:
-                    if await door.enter(name, password, address) == "in":
+                    if await endpoint.enter(name, password, address) == "in":
                         came_in.append(address)
                 except RateLimited as problem:
                     refused.append(str(problem))
@@ -145,7 +147,7 @@ async def test_one_place_takes_half_of_the_queue(tmp_path: Path) -> None:
                 await trio.testing.wait_all_tasks_blocked(0.001)
                 assert len(refused) == 2 * QUEUE - SHARE
                 # The queue is full now; who came in from home before goes before all of them.
-                door.logins._limiter.succeeded(HOME, "ann")
+                endpoint.logins._limiter.succeeded(HOME, "ann")
                 nursery.start_soon(enter, "ann", PASSWORD, HOME)
                 await trio.testing.wait_all_tasks_blocked(0.001)
                 hasher.free.set()
@@ -156,8 +158,8 @@ async def test_one_place_takes_half_of_the_queue(tmp_path: Path) -> None:
 async def test_a_known_user_behind_a_router_is_not_held_up_by_its_guessers(tmp_path: Path) -> None:
     """They guess at others until their address has to wait; ann, who came in from there, does not."""
     with fail_after(60):
-        async with opened(tmp_path) as door:
-            enter = partial(door.logins.enter, transport="http", is_near=False)
+        async with opened(tmp_path) as endpoint:
+            enter = partial(endpoint.logins.enter, transport="http", is_near=False)
             await enter("ann", PASSWORD, CAFE)
             for number in range(10):
                 with pytest.raises(Refused):
