@@ -59,7 +59,7 @@ ALONE: dict[str, tuple[str, ...]] = {
 #: Way → operation.
 ASKS = {rest: name for name, row in SURFACE.items() for rest in row.rest}
 
-#: Where a door differs from the table. None of this opens anything that the table shuts, but for GUESTS at their doors.
+#: Where an endpoint differs from the table. None of this allows what the table refuses, but for GUESTS at their own.
 BY_HTTP: dict[tuple[str, str], str] = {
     # On a WebSocket there is no such method.
     **{("POST /api/claim", asker): "ok" for asker in (*ASKERS, *GUESTS)},
@@ -67,11 +67,15 @@ BY_HTTP: dict[tuple[str, str], str] = {
     ("POST /v1/files/generate-token", "files"): "missing_scope",
     ("GET /api/cameras/{camera}/live.mjpeg", "ticket"): "ok",
     ("GET /api/cameras/{camera}/snapshot.jpg", "ticket"): "ok",
+    # There is no file of that name here, which everybody is told alike.
+    ("GET /api/snapshots/{filename}", "elsewhere"): "ok",
+    ("GET /api/recordings/{filename}", "elsewhere"): "ok",
 }
 BY_WEBSOCKET: dict[tuple[str, str], str] = {
     # A session that never had a credential has no token.
     **{("refresh_token", asker): "missing" for asker in ("revoked", "suspended", "service", "ticket")},
     **{("claim", asker): "unknown_method" for asker in GUESTS},
+    **{(name, "elsewhere"): "ok" for name in ("get_snapshot_info", "get_recording_info")},
 }
 #: Word → by HTTP and by WebSocket (contract 4b; these speak v2).
 REFUSALS: Final[Mapping[str, tuple[int, int]]] = {
