@@ -42,5 +42,5 @@ def test_a_token_that_is_shown_very_often_is_told_of_now_and_then(capsys: pytest
         uses.count(b"\xab")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
-    assert all("used very often" in line and "credential=ab" in line for line in lines)
+    assert all("token_used_often" in line and "credential=ab" in line for line in lines)
     assert ["uses=1001" in lines[0], "uses=2001" in lines[1]] == [True, True]

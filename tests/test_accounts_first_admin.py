@@ -241,7 +241,7 @@ async def test_without_a_file_there_is_no_code(tmp_path: Path) -> None:
             with pytest.raises(StoreFailed, match="cannot be written") as caught:
                 offers.first.offer()
     assert caught.value.hint
-    assert [line["event"] for line in logs] == ["no claim code"]
+    assert [line["event"] for line in logs] == ["claim_code_not_written"]
     assert offers.shown == []
     assert offers.first.seconds_left == 0
 

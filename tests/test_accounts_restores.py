@@ -137,7 +137,7 @@ async def test_a_mark_that_cannot_be_saved_is_in_force_and_goes_with_the_first_c
             assert not life.lets_in(secret)
             with pytest.raises(StoreFailed):
                 await life.api_keys.create(EDGED, name="k", role="viewer")
-    assert "mark not saved yet" in [line["event"] for line in told]
+    assert "mark_not_saved" in [line["event"] for line in told]
     async with live(state) as life:
         assert not life.lets_in(secret)
         for _ in range(5):

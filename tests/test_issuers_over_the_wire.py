@@ -86,7 +86,7 @@ async def test_an_outside_issuer_s_token_is_accepted_within_its_ceiling(
             assert await enters(daemon, text)
             assert await metric(daemon, 'edged_trust_last_success_timestamp_seconds{issuer="company"}') > 1e9
         assert len(server.asked) == asked
-    assert "keys taken" in capsys.readouterr().out
+    assert "keys_taken" in capsys.readouterr().out
 
 
 async def test_a_cut_off_by_issuer_puts_its_callers_out_and_nobody_else(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from daemon_helpers import RunningDaemon, make_config, port_of, running_daemon
 from log_helpers import kept_log
 from patience import fail_after
 
-from edged.access.asking import Refusals, asked_by, asking
+from edged.access.asking import RefusalLog, asked_by, asking
 from edged.clock import Clock
 from edged.credentials.callers import Caller, Peer
 from edged.credentials.decision import Reason
@@ -101,7 +101,7 @@ async def test_what_was_made_and_ended_says_by_whom(daemon: RunningDaemon) -> No
     assert lines["yard"]["by"].startswith("local:")
     assert lines["yard"]["listener"] == "unix"
     assert all("by" in line for name, line in lines.items() if name)
-    (user,) = lines_of(log, "in force")
+    (user,) = lines_of(log, "user_in_force")
     assert user["by"].startswith("local:")
     assert lines_of(log, "revoked")[-1]["by"].startswith("local:")
 
@@ -155,7 +155,7 @@ def test_a_long_path_is_cut() -> None:
     """A head of 16 KiB is no line of 16 KiB."""
     token = asking.set(Somebody())
     with kept_log() as log:
-        Refusals(lambda: 1.0).note(Reason.MISSING, "none", "http", credential="", capability="", detail="")
+        RefusalLog(lambda: 1.0).note(Reason.MISSING, "none", "http", credential="", capability="", detail="")
     asking.reset(token)
     assert len(log.getvalue()) < 400
 
@@ -172,6 +172,6 @@ async def test_a_clock_far_behind_what_was_known_is_a_warning(
     with kept_log() as log:
         with trio.move_on_after(3):
             await watch_clock(clock, lambda: None)
-    (line,) = [line for line in log.getvalue().splitlines() if "clock: state" in line]
+    (line,) = [line for line in log.getvalue().splitlines() if "clock_state" in line]
     assert f" {level} " in line
     assert ("behind_days=400" in line, "set the clock" in line) == (days == 400, days == 400)

@@ -88,7 +88,7 @@ async def test_what_was_revoked_stays_out_when_somebody_puts_an_older_file_in_pl
     for credential in (revoked["api_key"], token["token"], kept["api_key"]):
         assert not await box.lets_in(credential)
     log = box.log.read_text()
-    assert "restored database is not confirmed" in log
+    assert "restored_database_not_confirmed" in log
     assert COMMAND in log
     assert (await box.request("GET", "/.well-known/jwks.json"))[0] == 503, "verifiers elsewhere would trust all of it"
     told = await status(box)
@@ -116,7 +116,7 @@ async def test_what_was_revoked_stays_out_when_somebody_puts_an_older_file_in_pl
     assert await box.lets_in(kept["api_key"])
     assert not await box.lets_in(revoked["api_key"])
     assert not await box.lets_in(token["token"])
-    assert "local:" in next(line for line in box.log.read_text().splitlines() if "restored database confirmed" in line)
+    assert "local:" in next(line for line in box.log.read_text().splitlines() if "restored_database_confirmed" in line)
     assert (await status(box))["status"] == "ready"
     assert (await box.request("GET", "/.well-known/jwks.json"))[0] == 200
     assert "no restored database" in await run(box, "trust", "confirm-restore")

@@ -129,12 +129,12 @@ async def test_a_bad_answer_changes_nothing_and_is_told_once(
             assert not await held.refresh(issuer)
         assert kids(issuer) == ["one", "two"]
         assert rows(tmp_path / "trust.db", "SELECT * FROM issuers") == stored
-        (line,) = [line for line in capsys.readouterr().out.splitlines() if "no new keys" in line]
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if "keys_not_renewed" in line]
         for word in ("issuer=company", "2030-03-17", "remedy="):
             assert word in line
         server.answer = company.jwks()
         assert await held.refresh(issuer)
-        assert "keys taken" in capsys.readouterr().out
+        assert "keys_taken" in capsys.readouterr().out
         assert await held.refresh(issuer)
         assert capsys.readouterr().out == ""
 
@@ -211,7 +211,7 @@ async def test_keys_that_were_kept_from_elsewhere_or_fit_no_more_are_not_used(
         async with opened(tmp_path / "trust.db", Server(DOWN), **given) as (held, issuer, _):
             assert issuer.keys == ()
             assert list(held.last_success().values()) == [0.0]
-    assert "kept keys are of no use" in capsys.readouterr().out
+    assert "kept_keys_refused" in capsys.readouterr().out
 
 
 async def test_keys_may_stand_in_a_file(tmp_path: Path, company: Company, capsys: pytest.CaptureFixture[str]) -> None:

@@ -335,7 +335,7 @@ class Admissions:
             admission.on_terminate(cause, by)
         except Exception:
             # One that fails must not keep the others active, nor stop whoever terminates them.
-            _log.exception("on_terminate failed", transport=admission.transport)
+            _log.exception("on_terminate_failed", transport=admission.transport)
         self._count_end(admission.transport, cause, self._monotonic() - since)
 
     def _note_deadline(self, deadline: float | None) -> None:

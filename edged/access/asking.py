@@ -18,7 +18,7 @@ from edged.credentials.places import place_of
 from edged.repeats import Repeats
 
 
-class Asker(Protocol):
+class Origin(Protocol):
     """A conversation or a request; `doing` is the method of a call, or the method and path of a request."""
 
     @property
@@ -30,7 +30,7 @@ class Asker(Protocol):
 
 
 #: None where nobody asks: at the start, and in what edged does by itself.
-asking: Final[ContextVar[Asker | None]] = ContextVar("asking", default=None)
+asking: Final[ContextVar[Origin | None]] = ContextVar("asking", default=None)
 
 Line: TypeAlias = dict[str, object]
 _LONGEST: Final = 128
@@ -51,7 +51,7 @@ def asked_by() -> Line:
     }
 
 
-class Refusals:
+class RefusalLog:
     """Lines about refusals: by address and reason, the first as they come and the rest counted, a line a minute."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:

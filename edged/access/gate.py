@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edged.access.admissions import Admission, Admissions, Cause, OnTerminate
-from edged.access.asking import Refusals
+from edged.access.asking import RefusalLog
 from edged.access.finders import (
     Found,
     KeyFinder,
@@ -94,7 +94,7 @@ class Gate:
         self._counts = counts
         self._issuers = issuers
         self.token_uses = TokenUses()
-        self.refusals = Refusals(clock.monotonic)
+        self.refusals = RefusalLog(clock.monotonic)
         self._tokens = TokenFinder(
             clock, self.token_uses, warned,
             shared_secrets=shared_secrets, find_key=find_key, issuers=issuers, own=own, leeway=leeway,

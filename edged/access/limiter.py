@@ -179,7 +179,7 @@ class Limiter:
             self._changed = True
             if not isinstance(problem, EdgedError):
                 raise
-            _log.warning("not saved", problem=str(problem))
+            _log.warning("not_saved", problem=str(problem))
 
     def _offenders(self) -> list[Offender]:
         now = self._now()
@@ -226,7 +226,7 @@ class Limiter:
             guesser.until = now + seconds
             self._changed = True
             # A subject is not named: some type their password where the name belongs.
-            _log.warning("slowed down", axis=axis, address=name if axis == "address" else None, seconds=seconds)
+            _log.warning("slowed_down", axis=axis, address=name if axis == "address" else None, seconds=seconds)
 
     def _is_over(self, guesser: _Guesser, now: float) -> bool:
         """A quiet minute after the last wrong one, and after the back-off, all is forgotten."""

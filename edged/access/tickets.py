@@ -24,7 +24,7 @@ MOST_OF_ONE: Final = 64
 
 
 @dataclass(slots=True)
-class Ticket:
+class OpenTicket:
     """One ticket: who comes with it, its end in monotonic seconds, and with whose it is counted."""
 
     caller: Caller
@@ -37,7 +37,7 @@ class Tickets:
 
     def __init__(self, monotonic: Callable[[], float] = trio.current_time) -> None:
         self._monotonic = monotonic
-        self._tickets: dict[bytes, Ticket] = {}
+        self._tickets: dict[bytes, OpenTicket] = {}
         self._ending: list[tuple[float, bytes]] = []
         self._of: Counter[str] = Counter()  # by _bearer_of()
 
@@ -61,16 +61,16 @@ class Tickets:
             raise Overloaded("too many tickets are open", hint="try again in a minute")
         text, key = mint()
         caller = ticket_caller(parent, action, camera, Identity.of_tickets(session_id))
-        self._tickets[key] = Ticket(caller, now + seconds, bearer)
+        self._tickets[key] = OpenTicket(caller, now + seconds, bearer)
         self._of[bearer] += 1
         heapq.heappush(self._ending, (now + seconds, key))
         return text
 
-    def find(self, text: str) -> Ticket | None:
+    def find(self, text: str) -> OpenTicket | None:
         """A ticket by its text, ended or not; None for a text that is none, or that is none any more."""
         return self._tickets.get(digest(text))
 
-    def has_ended(self, ticket: Ticket) -> bool:
+    def has_ended(self, ticket: OpenTicket) -> bool:
         """Whether its time is over."""
         return self._monotonic() >= ticket.ends
 

@@ -31,7 +31,7 @@ class TokenUses:
         if len(self._counts) > MOST:
             self._counts.popitem(last=False)
         if number > EXCESSIVE and number % EXCESSIVE == 1:
-            _log.warning("used very often", credential=token_hash.hex(), uses=number)
+            _log.warning("token_used_often", credential=token_hash.hex(), uses=number)
 
     def most_used(self, limit: int) -> dict[str, int]:
         """Hash in hex → uses of the tokens that were shown most often, these first."""

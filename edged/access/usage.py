@@ -119,7 +119,7 @@ class Usage:
             self._forgotten |= forgotten
             if not isinstance(problem, EdgedError):
                 raise
-            _log.warning("not saved", credentials=len(changed), problem=str(problem))
+            _log.warning("not_saved", credentials=len(changed), problem=str(problem))
 
     def _note_inside(self) -> None:
         # Nobody is inside by a credential that was never shown.

@@ -118,7 +118,7 @@ class FirstAdmin:
         self._tries += 1
         if self._tries >= TRIES:
             self.withdraw()
-            _log.warning("claim code is worth nothing any more", tries=TRIES, remedy="sudo edged claim --new")
+            _log.warning("claim_code_withdrawn", tries=TRIES, remedy="sudo edged claim --new")
         return False
 
     def is_code(self, code: str) -> bool:
@@ -138,7 +138,7 @@ class FirstAdmin:
             try:
                 self.offer()
             except StoreFailed as problem:
-                _log.error("no claim code", problem=str(problem))
+                _log.error("claim_code_not_written", problem=str(problem))
         else:
             self.withdraw()  # a kill may have left one
         try:
@@ -148,7 +148,7 @@ class FirstAdmin:
                 self._offered = trio.Event()
                 if self._digest is not None and self.seconds_left == 0:
                     self.withdraw()
-                    _log.warning("claim code has expired", remedy="sudo edged claim --new")
+                    _log.warning("claim_code_expired", remedy="sudo edged claim --new")
         finally:
             self.withdraw()
 

@@ -23,7 +23,8 @@ from edged.access.asking import asked_by
 from edged.access.authority import Proof
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger
-from edged.accounts.registrar import Commit, Registrar, keep
+from edged.accounts.jobs import Commit, keep
+from edged.accounts.registrar import Registrar
 from edged.clock import Clock
 from edged.credentials.callers import Caller, Signer, Transport
 from edged.credentials.claims import LONGEST_LIFE

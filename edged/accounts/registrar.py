@@ -21,19 +21,20 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 import structlog
 import trio
 
 from edged.access.admissions import Admission, Admissions, Cause
-from edged.access.asking import asked_by, asking
+from edged.access.asking import asked_by
 from edged.access.authority import EDGED, Authority
 from edged.access.ledger import Ledger
+from edged.accounts.jobs import Commit, Due, Job, stopping, wait
 from edged.clock import Clock
 from edged.credentials.claims import LEEWAY, LONGEST_LIFE
 from edged.credentials.identities import Identity, format_all
-from edged.errors import EdgedError, Overloaded, StoreFailed
+from edged.errors import Overloaded, StoreFailed
 from edged.store import meta, revocations
 from edged.store.database import Database
 from edged.store.jobs import Transaction
@@ -54,87 +55,6 @@ _log = structlog.get_logger("registrar")
 
 #: What can be revoked; a cut-off is everything before a time.
 Kind: TypeAlias = Literal["key", "token", "service_token", "subject", "issuer", "cut_off"]
-
-
-class Commit:
-    """How a grant reaches the disk; handed to its work, and the only way there."""
-
-    def __init__(self, registrar: Registrar, authority: Authority) -> None:
-        self._registrar = registrar
-        self._authority = authority
-
-    async def __call__(self, write: Transaction[T], *, undo: Transaction[object]) -> T:
-        """One transaction, and with it the epoch if it has risen, if the authority holds now and when it is done.
-
-        `undo` takes exactly this back, whatever else was written since by a denial; it is made if the authority ended
-        while the commit ran. Raises what the authority raises, or as Database.write does: then nothing was granted.
-        """
-        self._authority.check()
-        # From here to the hand-over there is no checkpoint.
-        value = await self._registrar.write(write)
-        try:
-            self._authority.check()
-        except EdgedError:
-            self._registrar.take_back(undo)
-            raise
-        return value
-
-
-def keep(_connection: object) -> None:
-    """The undo of what nobody asked for, or of what is worth nothing by itself once its authority has ended."""
-
-
-class Job(Generic[T]):
-    """Something that the registrar's task does for a caller, who may be gone by then."""
-
-    def __init__(
-        self,
-        work: Callable[[], Awaitable[T]],
-        authority: Authority,
-        withhold: Callable[[T], object] | None = None,
-    ) -> None:
-        """`withhold(value)` ends a credential that was made and that its asker must not be told any more."""
-        self._work = work
-        self._authority = authority
-        self._withhold = withhold
-        self._asker = asking.get()
-        self._done = trio.Event()
-        self._value: T | None = None
-        self._error: Exception | None = None
-
-    async def run(self) -> None:
-        """Do it and keep the outcome; an unexpected error is logged, as its caller may not be there to hear it."""
-        asking.set(self._asker)
-        try:
-            self._value = await self._work()
-        except EdgedError as problem:
-            self._error = problem
-        except Exception as problem:
-            _log.exception("job failed")
-            self._error = problem
-        self._done.set()
-
-    async def outcome(self) -> T:
-        """Wait for the result; raises what the work raised. Cancelling the wait does not cancel the work.
-
-        Raises Refused if whoever asked was denied after the commit: nobody is told a secret by then.
-        """
-        await self._done.wait()
-        if self._error is not None:
-            raise self._error
-        value = cast("T", self._value)
-        try:
-            self._authority.check_told()
-        except EdgedError:
-            if self._withhold is not None:
-                self._withhold(value)
-            raise
-        return value
-
-
-#: A denial on its way to the disk: the job that writes it, why there is none (it is pending all the same), None if it
-#: is there already.
-Due: TypeAlias = Job[None] | Overloaded | StoreFailed | None
 
 
 class Registrar:
@@ -245,7 +165,7 @@ class Registrar:
         `withhold(value)`: ends a credential that was made, and whose asker was denied before hearing of it.
         """
         if self._closed:
-            raise _stopping()
+            raise stopping()
         if len(self._grants) >= self._queue_size:
             raise Overloaded(
                 "too many changes of credentials wait for the disk", hint="try again in a moment", in_force=False
@@ -326,7 +246,7 @@ class Registrar:
         """Wait until a denial is on disk. Raises StoreFailed or Overloaded, with the field `in_force`, if it is in
         force but not there yet."""
         try:
-            await _wait(due)
+            await wait(due)
         except (StoreFailed, Overloaded) as problem:
             hint = problem.hint
             if not self._closed:
@@ -359,7 +279,7 @@ class Registrar:
         """
         if self._ledger.epoch != self._kept_epoch:
             try:
-                await _wait(self._save_soon())
+                await wait(self._save_soon())
             except (StoreFailed, Overloaded) as problem:
                 raise type(problem)(
                     f"no token is made while what ended others is not saved yet ({problem.sentence})",
@@ -414,7 +334,7 @@ class Registrar:
     def _save_soon(self) -> Job[None] | StoreFailed:
         if self._closed:
             self._fall_behind()
-            return _stopping()
+            return stopping()
         if self._save is None:
             self._save = Job(self.save_pending, EDGED)
             self._asked.set()
@@ -466,16 +386,3 @@ class Registrar:
 def _texts(keys: Iterable[Key]) -> list[str]:
     """`revocation key:key_1` and the like, for the log."""
     return sorted(f"{kind} {name}" for kind, name in keys)
-
-
-def _stopping() -> StoreFailed:
-    return StoreFailed("edged is stopping: nothing was saved", hint="ask again once it is back", in_force=False)
-
-
-async def _wait(due: Due) -> None:
-    if isinstance(due, EdgedError):
-        raise due
-    if due is None:
-        await trio.lowlevel.checkpoint()
-    else:
-        await due.outcome()

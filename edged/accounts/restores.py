@@ -13,7 +13,8 @@ import structlog
 
 from edged.access.authority import Authority
 from edged.access.ledger import Ledger
-from edged.accounts.registrar import Commit, Registrar
+from edged.accounts.jobs import Commit
+from edged.accounts.registrar import Registrar
 from edged.clock import Clock, iso
 from edged.errors import EdgedError
 from edged.store import restores, usage
@@ -68,9 +69,9 @@ class Restores:
             try:
                 await self._trust.require(partial(restores.put_mark, mark=mark, known_commits=known))
             except EdgedError as problem:
-                _log.error("mark not saved yet", problem=str(problem))
+                _log.error("mark_not_saved", problem=str(problem))
         _log.error(
-            "restored database is not confirmed", cause=mark.cause, at=iso(mark.at), commits=found.commits,
+            "restored_database_not_confirmed", cause=mark.cause, at=iso(mark.at), commits=found.commits,
             known_commits=known, problem=self.message,
             remedy=f"revoke what was revoked since then, then on this machine: {COMMAND}",
         )  # fmt: skip
@@ -86,5 +87,5 @@ class Restores:
             return None
         await commit(restores.remove_mark, undo=partial(restores.put_mark, mark=mark))
         self.pending = self._ledger.unconfirmed_epoch = None
-        _log.warning("restored database confirmed", by=by, cause=mark.cause, at=iso(mark.at))
+        _log.warning("restored_database_confirmed", by=by, cause=mark.cause, at=iso(mark.at))
         return mark

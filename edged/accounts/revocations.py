@@ -17,8 +17,9 @@ import structlog
 from edged.access.asking import asked_by
 from edged.access.authority import EDGED
 from edged.access.ledger import Ledger
+from edged.accounts.jobs import Commit, Due, keep
 from edged.accounts.provisional_cut_offs import ProvisionalCutOffs
-from edged.accounts.registrar import Commit, Due, Registrar, keep
+from edged.accounts.registrar import Registrar
 from edged.clock import Boot, Clock
 from edged.credentials.claims import LONGEST_LIFE
 from edged.credentials.identities import ALL, Identity

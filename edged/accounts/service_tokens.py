@@ -12,8 +12,9 @@ from edged.access.admissions import Admissions
 from edged.access.asking import asked_by
 from edged.access.authority import Authority
 from edged.access.ledger import Ledger
+from edged.accounts.jobs import Commit
 from edged.accounts.makers import load_makers
-from edged.accounts.registrar import Commit, Registrar
+from edged.accounts.registrar import Registrar
 from edged.accounts.rotation import GRACE_SECONDS, check_capacity, check_grace, shorten
 from edged.clock import Clock
 from edged.credentials.identities import Identity

@@ -20,7 +20,8 @@ from edged.access.admissions import Admissions
 from edged.access.asking import asked_by
 from edged.access.authority import EDGED, Authority
 from edged.access.ledger import Ledger
-from edged.accounts.registrar import Commit, Due, Kind, Registrar
+from edged.accounts.jobs import Commit, Due
+from edged.accounts.registrar import Kind, Registrar
 from edged.clock import Clock
 from edged.credentials.callers import Streams
 from edged.credentials.identities import Identity
@@ -263,7 +264,7 @@ class Users:
         if keys:
             inside = {each for key in keys for each in self._admissions.of(key)}
             ended = self._registrar.terminate(inside, "suspended", by, keys)
-            _log.info("keys rest", users=owners, keys=len(keys), ended=ended, **asked_by())
+            _log.info("keys_suspended", users=owners, keys=len(keys), ended=ended, **asked_by())
         return settled
 
     async def _settled(self, record: UserRecord, due: Due) -> UserRecord:
@@ -336,7 +337,7 @@ class Users:
         ended = self._registrar.terminate(resting, "suspended", by) if resting else 0
         if revoked or before is None or record.epoch != before.epoch:
             ended += self._registrar.terminate(revoked, "revoked", by, {Identity.of_user(record.name)})
-        _log.info("in force", user=record.name, status=record.status, role=record.role, ended=ended,
+        _log.info("user_in_force", user=record.name, status=record.status, role=record.role, ended=ended,
                   **asked_by())  # fmt: skip
 
     async def _create(self, record: UserRecord, commit: Commit) -> UserRecord:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from msgspec import UNSET, UnsetType
 
-from edged.accounts.registrar import Due
+from edged.accounts.jobs import Due
 from edged.credentials.identities import Identity
 from edged.operations.catalogue import OperationCall
 

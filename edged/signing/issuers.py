@@ -108,7 +108,7 @@ class Issuers:
                     issuer.succeeded_at = issuer.stored_at = item.fetched_at
                 except KeysRefused as problem:
                     # The settings allow other algorithms now.
-                    _log.warning("kept keys are of no use", issuer=issuer.record.name, problem=str(problem))
+                    _log.warning("kept_keys_refused", issuer=issuer.record.name, problem=str(problem))
 
     def find(self, issuer: str) -> Issuer | None:
         """Who is trusted by this `iss`, "" for tokens without one. Never waits."""
@@ -166,7 +166,7 @@ class Issuers:
             self.version += 1
         if changed or issuer.told:
             _log.info(
-                "keys taken", issuer=issuer.record.name, keys=[key.kid or "(no kid)" for key in found.keys],
+                "keys_taken", issuer=issuer.record.name, keys=[key.kid or "(no kid)" for key in found.keys],
                 refused=list(found.refused) or None,
             )  # fmt: skip
         issuer.told = ""
@@ -180,7 +180,7 @@ class Issuers:
             issuer.stored_at = issuer.succeeded_at
         except EdgedError as problem:
             issuer.stored_at = 0.0
-            _log.warning("keys not kept", issuer=issuer.record.name, problem=str(problem))
+            _log.warning("keys_not_kept", issuer=issuer.record.name, problem=str(problem))
 
     def _say_trouble(self, issuer: Issuer, problem: Exception) -> None:
         if str(problem) == issuer.told:
@@ -189,7 +189,7 @@ class Issuers:
         since = f"those of {iso(issuer.succeeded_at)}" if issuer.keys else "none: every token of it is refused"
         sentence, hint = (problem.sentence, problem.hint) if isinstance(problem, EdgedError) else (str(problem), "")
         _log.warning(
-            "no new keys", issuer=issuer.record.name, problem=sentence, in_force=since,
+            "keys_not_renewed", issuer=issuer.record.name, problem=sentence, in_force=since,
             remedy=hint or f"look at what stands at auth.issuers.{issuer.record.name}.jwks",
         )  # fmt: skip
 

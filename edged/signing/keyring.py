@@ -247,12 +247,10 @@ class Keyring:
             copies = await trio.to_thread.run_sync(signing_keys.clean_backups, self._db.path)
             await self._db.write(signing_keys.note_clean)
         except (StoreFailed, Overloaded, BackupFailed) as problem:
-            _log.warning(
-                "plain keys may be left", problem=str(problem), remedy="free the disk; the next start tries again"
-            )
+            _log.warning("plain_keys_left", problem=str(problem), remedy="free the disk; the next start tries again")
         else:
             _log.info(
-                "no plain keys left", copies_cleaned=copies,
+                "plain_keys_removed", copies_cleaned=copies,
                 remedy="a copy made elsewhere, or the medium itself, may hold them: if that matters, rotate the keys",
             )  # fmt: skip
 
