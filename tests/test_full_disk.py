@@ -58,7 +58,8 @@ async def test_a_full_state_disk_shows_in_health_status_and_metrics(tmp_path: Pa
         assert "paths.state is full" in told["message"]
         assert {"disk"} <= {each["part"] for each in told["problems"]}
         scraped = (await daemon.request("GET", "/metrics", port=port_of(daemon.config.listen.local))).body.decode()
-        assert 'edged_health_problems{part="disk"} 1.0' in scraped
+        # Nothing can be saved, and nothing is recorded.
+        assert 'edged_health_problems{part="disk"} 2.0' in scraped
         assert 'edged_disk_free_bytes{disk="state"} 0.0' in scraped
         (small_disk / "filler").unlink()
         with fail_after(20):

@@ -82,5 +82,5 @@ async def heard(query: dict[str, str], body: dict[str, str]) -> Any:
     request = SimpleNamespace(
         headers=Headers({"content-type": "application/json"}), body=read, query_params=QueryParams(query)
     )
-    await create_stream_token(SimpleNamespace(request=request, query=request.query_params, call=listen))  # type: ignore[arg-type]
+    await create_stream_token(SimpleNamespace(http=request, query=request.query_params, call=listen))  # type: ignore[arg-type]
     return asked[0]
