@@ -188,7 +188,8 @@ def expected(
     row, found = rows[name], endpoint.get((name, asker))
     if found is None:
         found = row[ASKERS.index(asker)] if asker in ASKERS else "ok" if row is OPEN else "unknown_key"
-    return str(OUTSIDE.get(found, found))
+    # The file that is asked for here is there for nobody, so that "not found" is no refusal.
+    return "ok" if found == "not_found" else str(OUTSIDE.get(found, found))
 
 
 async def ask_all(box: Box, asker: str) -> dict[str, str]:
