@@ -6,6 +6,7 @@ A start loads the keys that are not revoked, and of the others their ids and dig
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Sequence
 
 from edged.credentials.api_keys import KeyRecord
@@ -172,7 +173,8 @@ def _read(row: sqlite3.Row) -> KeyRecord:
     return KeyRecord(
         key_id=row["key_id"],
         name=row["name"],
-        role=row["role"],
+        # One text for all keys of a role.
+        role=sys.intern(row["role"]),
         digest=row["digest"],
         created_at=row["created_at"],
         expires_at=row["expires_at"],

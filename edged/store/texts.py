@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -30,8 +31,9 @@ def write_identities(identities: frozenset[Identity]) -> str | None:
     return msgspec.json.encode(format_all(identities)).decode() if identities else None
 
 
+@lru_cache(maxsize=256)
 def read_identities(text: str | None) -> frozenset[Identity]:
-    """What `write_identities` wrote."""
+    """What `write_identities` wrote; the same set for the same text, because many rows have few makers."""
     return frozenset() if text is None else parse_all(msgspec.json.decode(text, type=list[str]))
 
 
