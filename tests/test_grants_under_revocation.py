@@ -159,6 +159,6 @@ async def test_nothing_is_granted_after_the_answer_to_a_revocation(tmp_path: Pat
             outcomes["told"] += len(this.told)
             outcomes["refused"] += this.refused
         # How many of each is the machine's affair; both have to come about.
-        assert min(outcomes["told"], outcomes["refused"]) > 10
+        assert min(outcomes["told"], outcomes["refused"]) > 2
         for client in clients:
             await client._stream.aclose()
