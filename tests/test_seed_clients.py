@@ -97,7 +97,8 @@ async def test_the_sdk_tells_its_errors_apart_by_text(daemon: RunningDaemon) -> 
         with pytest.raises(CameraServiceError, match=r"^Request failed: Insufficient permissions$"):
             await sdk.take_snapshot("/dev/video0")
         with pytest.raises(CameraServiceError, match=r"^Request failed: Camera capability not supported$"):
-            await sdk.request("get_recording_status", {"device": "/dev/video0"})
+            await sdk.request("get_stream_status", {"device": "/dev/video0"})
+        assert await sdk.request("get_recording_status", {"device": "/dev/video0"}) is None
         with pytest.raises(CameraServiceError, match=r"^Request failed: Method not found$"):
             await sdk.request("get_recording_state", {"device": "/dev/video0"})
         with pytest.raises(CameraServiceError, match=r"^Request failed: Invalid params"):
