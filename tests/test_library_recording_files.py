@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -28,6 +29,24 @@ def test_a_file_is_left_alone_while_somebody_writes_it(tmp_path: Path) -> None:
         assert [(file.camera, file.size) for file in look.writing] == [("camera0", path.stat().st_size)]
         assert look.closed == ()
         assert path.exists()
+
+
+def test_a_writer_that_comes_while_a_file_is_looked_at_does_not_end_edged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells the holder of a lease by a signal (fcntl(2)); that of its choice by default ends the process."""
+    path = write(tmp_path)
+    plain = fcntl.fcntl
+
+    def lease(descriptor: int, command: int, value: int) -> int:
+        result = plain(descriptor, command, value)
+        if (command, value) == (fcntl.F_SETLEASE, fcntl.F_RDLCK):
+            with pytest.raises(BlockingIOError):
+                os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        return result
+
+    monkeypatch.setattr(fcntl, "fcntl", lease)
+    assert not module.is_being_written(path)
 
 
 def test_a_closed_file_is_kept_in_the_folder_of_its_day(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import signal
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -195,6 +196,9 @@ def is_being_written(path: Path) -> bool:
     """Whether somebody has the file open for writing (fcntl(2), F_SETLEASE). Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
+        # If somebody opens it for writing meanwhile, the kernel sends this signal, which is ignored; without F_SETSIG
+        # it is SIGIO, which ends a process.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except BlockingIOError:
