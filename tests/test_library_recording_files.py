@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -46,6 +47,24 @@ def test_a_writer_that_comes_while_a_file_is_looked_at_does_not_end_edged(
         return result
 
     monkeypatch.setattr(fcntl, "fcntl", lease)
+    assert not module.is_being_written(path)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_without_leases_a_file_is_closed_when_nothing_was_written_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As on NFS."""
+    path = write(tmp_path)
+
+    def refuse(_descriptor: int, command: int, _value: int) -> int:
+        if command == fcntl.F_SETLEASE:
+            raise OSError(number, os.strerror(number))
+        return 0
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    assert module.is_being_written(path)
+    os.utime(path, (0, 0))
     assert not module.is_being_written(path)
 
 

@@ -12,11 +12,13 @@ thread, and follows no symbolic link.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
 import signal
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,6 +38,8 @@ _NAME: Final = re.compile(r"([0-9]{1,12})-([0-9]{6})(?:-[0-9]{1,3})?\.mp4\Z", re
 _CAMERA: Final = re.compile(r"camera[0-9]{1,6}\Z", re.ASCII)
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z", re.ASCII)
 _JOINED_NAME: Final = re.compile(r"\.?rec_[0-9a-f]{16}\.(?:mp4|mkv)(?:\.part)?\Z", re.ASCII)
+#: MediaMTX writes once a second.
+_QUIET_SECONDS: Final = 15.0
 _MOST_OF_A_NAME: Final = 100
 _log = structlog.get_logger("recordings")
 
@@ -193,7 +197,10 @@ class RecordingFiles:
 
 
 def is_being_written(path: Path) -> bool:
-    """Whether somebody has the file open for writing (fcntl(2), F_SETLEASE). Raises OSError."""
+    """Whether somebody has the file open for writing (fcntl(2), F_SETLEASE). Raises OSError.
+
+    Network file systems know no leases: there a file counts as closed once nothing was written for `_QUIET_SECONDS`.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         # If somebody opens it for writing meanwhile, the kernel sends this signal, which is ignored; without F_SETSIG
@@ -203,6 +210,10 @@ def is_being_written(path: Path) -> bool:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except BlockingIOError:
         return True
+    except OSError as problem:
+        if problem.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOLCK):
+            raise
+        return time.time() - os.fstat(descriptor).st_mtime < _QUIET_SECONDS
     finally:
         os.close(descriptor)
     return False
