@@ -15,7 +15,8 @@ from edged.daemon.access import Access
 from edged.daemon.media import Media
 from edged.daemon.nurseries import Task
 from edged.feeds import Reader
-from edged.library.recordings import RecordingChanged, Recordings
+from edged.library.active_recordings import RecordingChanged
+from edged.library.recordings import Recordings
 from edged.mediamtx.server_state import ServerState
 from edged.metrics import Metrics
 from edged.operations.caller_sessions import Sessions
@@ -87,7 +88,8 @@ def client_tasks(
     now, gate = access.clock.now, access.gate
 
     def camera_row(camera: Camera, host: str) -> CameraRow:
-        return row(camera, host, media.mediamtx.state, recordings.active.get(camera.name), now())
+        active = recordings.active.get(camera.name)
+        return row(camera, host, media.mediamtx.state, active, access.clock.system)
 
     return (
         partial(

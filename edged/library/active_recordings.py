@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 from edged.store.recordings import RecordingRecord
 
@@ -16,13 +17,48 @@ ALWAYS: Final = "always"
 HOUR_SECONDS: Final = 3600.0
 
 
-@dataclass(slots=True)
-class ActiveRecording:
-    """A recording that runs; `written` bytes of the file that is being written."""
+class Recorders(Protocol):
+    """What records: MediaMTX, and the encoders that it records."""
+
+    def set_recorded(self, cameras: Collection[str]) -> None:
+        """From here on these cameras are recorded, and no others. Returns at once."""
+
+    def wake(self, camera: str) -> None:
+        """Its encoder is needed for some seconds more. Returns at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingChanged:
+    """A recording began (STARTING), gave its first bytes (RECORDING), ended or failed; `problem` says why.
+
+    `duration` seconds and `size` bytes of one that ended.
+    """
 
     record: RecordingRecord
+    status: Status
+    problem: str = ""
+    duration: float = 0.0
+    size: int = 0
+
+
+@dataclass(slots=True)
+class ActiveRecording:
+    """A recording that runs.
+
+    `deadline` is when it ends by itself, by trio's clock; `written` bytes of the file that is being written; `first`
+    and `last`, Unix seconds, begin and end of the files that it gave so far.
+    """
+
+    record: RecordingRecord
+    deadline: float = math.inf
     status: Status = "STARTING"
     written: int = 0
+    first: float = math.inf
+    last: float = -math.inf
+
+    def holds(self, at: float) -> bool:
+        """Whether a moment, Unix seconds, lies in the hour of a camera that is always recorded."""
+        return self.record.began <= at < (self.record.until or math.inf)
 
 
 class ActiveRecordings:

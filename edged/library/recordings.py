@@ -5,6 +5,9 @@ recorder of a camera's path is switched on when its recording begins and off aft
 between. A row in the trust database stands before anything is recorded, so a recording survives a restart of edged, of
 MediaMTX and of the encoder: it goes on, with a gap that its segments show.
 
+Intervals are by the system clock, as the names of files are: on a box without a clock chip both may be wrong, but not
+differently. Where the clock is set while a recording runs, its interval holds every file that it gave.
+
 While anything is recorded, and until the last file is closed, a look each second moves closed files to their places,
 indexes them, and keeps the encoders awake.
 """
@@ -13,10 +16,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -30,6 +33,8 @@ from edged.library.active_recordings import (
     HOUR_SECONDS,
     ActiveRecording,
     ActiveRecordings,
+    Recorders,
+    RecordingChanged,
     Status,
     end_of_hour,
     new_id,
@@ -55,30 +60,6 @@ CLOSE_SECONDS: Final = 5.0
 #: Longest recording that can be asked for, seconds.
 LONGEST_SECONDS: Final = 7 * 86400
 _log = structlog.get_logger("recordings")
-
-
-class Recorders(Protocol):
-    """What records: MediaMTX, and the encoders that it records."""
-
-    def set_recorded(self, cameras: Collection[str]) -> None:
-        """From here on these cameras are recorded, and no others. Returns at once."""
-
-    def wake(self, camera: str) -> None:
-        """Its encoder is needed for some seconds more. Returns at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordingChanged:
-    """A recording began (STARTING), gave its first bytes (RECORDING), ended or failed; `problem` says why.
-
-    `duration` seconds and `size` bytes of one that ended.
-    """
-
-    record: RecordingRecord
-    status: Status
-    problem: str = ""
-    duration: float = 0.0
-    size: int = 0
 
 
 class Recordings:
@@ -107,10 +88,14 @@ class Recordings:
     def load(self) -> None:
         """Take up the recordings that an earlier run left running: they go on."""
         for record in self._trust.read_now(rows.load_running):
-            self._active.add(ActiveRecording(record))
+            self._active.add(ActiveRecording(record, self._deadline_of(record)))
         if (setting := self._trust.read_now(retention.load)) is not None:
             self.sweep.policy = merge(self.sweep.policy, setting)
         self._switch()
+
+    def stir(self) -> None:
+        """Look at the files now."""
+        self._stirred.set()
 
     def set_always(self, cameras: Collection[str]) -> None:
         """From here on these cameras are always recorded, and no others. Returns at once."""
@@ -142,7 +127,7 @@ class Recordings:
             )  # fmt: skip
         if self.sweep.is_full:
             raise StorageFull("the disk for recordings is full", hint="delete recordings, or add space")
-        now = self._clock.now()
+        now = self._clock.system
         return await self._begin(
             RecordingRecord(
                 recording_id=new_id(),
@@ -157,7 +142,7 @@ class Recordings:
 
     async def _begin(self, record: RecordingRecord) -> RecordingRecord:
         """Make it durable, then record. Raises InvalidState, StoreFailed."""
-        active = ActiveRecording(record)
+        active = ActiveRecording(record, self._deadline_of(record))
         self._active.add(active)
         try:
             # What is durable must be known here, too: whoever asked may hang up, but not in between.
@@ -184,7 +169,7 @@ class Recordings:
         if active is None:
             hint = "its settings record it always" if self._active.find_hour(camera) else "start_recording begins it"
             raise InvalidState(f"nobody has asked for a recording of {camera}", hint=hint)
-        record = await self._end(active, self._clock.now(), "stopped")
+        record = await self._end(active, self._clock.system, "stopped")
         return await self._finish(record)
 
     async def find(self, name: str) -> RecordingRecord:
@@ -200,11 +185,11 @@ class Recordings:
         """(recordings of these cameras, newest first; how many there are in all). `after` as store.recordings."""
         page = partial(rows.list_page, cameras=cameras, limit=limit, offset=offset, after=after)
         found, total = await self._trust.read(page)
-        return [self._with_open(item) for item in await self.index.measure(found, self._clock.now())], total
+        return [self._with_open(item) for item in await self.index.measure(found, self._clock.system)], total
 
     async def measure(self, record: RecordingRecord) -> Measured:
         """What there is of a recording now."""
-        return self._with_open((await self.index.measure([record], self._clock.now()))[0])
+        return self._with_open((await self.index.measure([record], self._clock.system))[0])
 
     async def find_file(self, record: RecordingRecord) -> Path:
         """A recording as one file. Raises what `Joins.find` raises."""
@@ -222,7 +207,7 @@ class Recordings:
         if record.is_running:
             raise InvalidState(f"{record.filename} is being recorded", hint="stop_recording first")
         measured = await self.measure(record)
-        now = self._clock.now()
+        now = self._clock.system
         await self._trust.write(partial(rows.delete, recording_ids=[record.recording_id], at=now, reason=reason))
         needed = await self._trust.read(
             lambda connection: {
@@ -290,10 +275,10 @@ class Recordings:
         self._note(look)
         for camera in self.active:
             self._recorders.wake(camera)
-        now = self._clock.now()
+        now = self._clock.system
         for active in self._active:
-            if active.record.until is not None and now >= active.record.until:
-                await _guard(partial(self._end_due, active, active.record.until))
+            if self._clock.monotonic() >= active.deadline or (active.record.reason == ALWAYS and not active.holds(now)):
+                await _guard(partial(self._end_due, active, now))
         if self._always is not None:
             await _guard(partial(self._record_hours, self._always))
         self._looked.set()
@@ -304,10 +289,10 @@ class Recordings:
         """One recording for each hour of each camera that is always recorded. The recorder goes on in between."""
         for active in self._active:
             if active.record.reason == ALWAYS and active.record.camera not in always:
-                await self._end_due(active, self._clock.now())
+                await self._end_due(active, self._clock.system)
         for camera in always:
             if self._active.find_hour(camera) is None:
-                began = self._clock.now()
+                began = self._clock.system
                 ended = self._hour_ended.pop(camera, began)
                 # Without a gap to the hour before, if that has just ended.
                 began = ended if 0 <= began - ended < HOUR_SECONDS else began
@@ -345,6 +330,9 @@ class Recordings:
         for active in self._active:
             camera = active.record.camera
             active.written = sizes.get(camera, 0)
+            for row in look.closed:
+                if row.camera == camera:
+                    active.first, active.last = min(active.first, row.began), max(active.last, row.ended)
             if active.status != "RECORDING" and (active.written or camera in fresh) and not self.sweep.is_full:
                 self._enter(active, "RECORDING")
 
@@ -354,9 +342,12 @@ class Recordings:
 
     async def _end(self, active: ActiveRecording, at: float, reason: str) -> RecordingRecord:
         """It has ended: durable when this returns. Raises StoreFailed; it then goes on."""
-        record = replace(active.record, ended=max(active.record.began, at))
+        began = min(active.record.began, active.first, at)
+        record = replace(active.record, began=began, ended=max(active.last, at))
         with trio.CancelScope(shield=True):
-            await self._trust.write(partial(rows.end, recording_id=record.recording_id, at=at))
+            await self._trust.write(
+                partial(rows.end, recording_id=record.recording_id, began=began, ended=max(active.last, at))
+            )
         if self._active.has(active):
             self._active.remove(active)
             self._switch()
@@ -369,6 +360,12 @@ class Recordings:
             await trio.sleep_forever()
         self._stirred.set()
         await self._looked.wait()
+
+    def _deadline_of(self, record: RecordingRecord) -> float:
+        """When it ends by itself, by trio's clock; an hour ends by the system clock."""
+        if record.until is None or record.reason == ALWAYS:
+            return math.inf
+        return self._clock.monotonic() + record.until - self._clock.system
 
     def _is_recorded(self, camera: str) -> bool:
         return camera in self.active or camera in (self._always or ())
@@ -386,7 +383,7 @@ class Recordings:
         active = next((active for active in self._active if active.record.recording_id == name), None)
         if active is None:
             return measured
-        elapsed = max(0.0, self._clock.now() - measured.record.began) if active.status == "RECORDING" else 0.0
+        elapsed = max(0.0, self._clock.system - measured.record.began) if active.status == "RECORDING" else 0.0
         return replace(measured, size=measured.size + active.written, duration=max(measured.duration, elapsed))
 
 

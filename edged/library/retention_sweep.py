@@ -106,11 +106,12 @@ class RetentionSweep:
 
     async def _bury(self) -> None:
         """Recordings that have ended and have no files left become tombstones."""
-        now = self._clock.now()
+        now = self._clock.system
         candidates = await self._trust.read(partial(rows.list_ended, limit=BATCH))
         old = [record for record in candidates if record.ended is not None and now - record.ended > _CLOSING_SECONDS]
         empty = [item.record.recording_id for item in await self._index.measure(old, now) if not item.files]
         if empty:
+            _log.info("recordings_without_files", recordings=len(empty))
             await self._trust.write(partial(rows.delete, recording_ids=empty, at=now, reason="retention"))
 
     async def _judge(self) -> None:

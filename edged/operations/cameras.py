@@ -52,7 +52,7 @@ def get_camera_list(call: OperationCall, params: PageParams) -> CameraList:
 
     whole = services.listings.get(
         caller, call.session.peer.host, services.cameras.all(), services.mediamtx.state, may_see,
-        services.recordings.active, services.clock.now(),
+        services.recordings.active, services.clock.system,
     )  # fmt: skip
     return whole if params.limit is None and params.cursor is None else _take_page(call, whole, params)
 

@@ -183,7 +183,7 @@ def get_recording_status(call: OperationCall, params: DeviceParams) -> Recording
     if active is None:
         return None
     record = active.record
-    duration = max(0.0, call.services.clock.now() - record.began) if active.status == "RECORDING" else 0.0
+    duration = max(0.0, call.services.clock.system - record.began) if active.status == "RECORDING" else 0.0
     status = "active" if active.status == "RECORDING" else active.status
     return RecordingState(record.recording_id, record.filename, record.began, duration, status)
 

@@ -19,7 +19,7 @@ from edged.cameras.model import Camera
 from edged.clock import iso
 from edged.credentials.callers import Resource
 from edged.feeds import Lagged, Reader
-from edged.library.recordings import RecordingChanged
+from edged.library.active_recordings import RecordingChanged
 from edged.operations.caller_sessions import Session
 from edged.operations.catalogue import camera_resource
 from edged.rpc.dialects import View, present

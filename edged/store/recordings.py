@@ -59,10 +59,11 @@ def insert(connection: sqlite3.Connection, record: RecordingRecord) -> None:
     )  # fmt: skip
 
 
-def end(connection: sqlite3.Connection, recording_id: str, at: float) -> None:
-    """It was stopped; once it is, a later stop changes nothing."""
+def end(connection: sqlite3.Connection, recording_id: str, began: float, ended: float) -> None:
+    """It was stopped, and this is its interval; once it is, a later stop changes nothing."""
     connection.execute(
-        "UPDATE recordings SET ended = max(began, ?) WHERE recording_id = ? AND ended IS NULL", (at, recording_id)
+        "UPDATE recordings SET began = ?, ended = ? WHERE recording_id = ? AND ended IS NULL",
+        (began, max(began, ended), recording_id),
     )
 
 

@@ -1,0 +1,182 @@
+"""library/recordings.py without MediaMTX: files appear as it writes them, and the system clock is set meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import trio
+from fmp4_helpers import make_segment
+from patience import fail_after
+
+from edged.clock import Clock
+from edged.errors import InvalidParams, InvalidState, StorageFull
+from edged.library import recordings as module
+from edged.library.joins import Joins
+from edged.library.recording_files import RecordingFiles
+from edged.library.recording_index import RecordingIndex
+from edged.library.recordings import Recordings
+from edged.library.retention import Policy
+from edged.library.retention_sweep import RetentionSweep
+from edged.store.database import Database
+from edged.store.migrations import TRUST, USAGE
+
+NOW = 1_796_000_000.0
+
+
+@dataclass
+class Box:
+    """Recorders that write what a test says, and a system clock that it sets."""
+
+    root: Path
+    recordings: Recordings = field(init=False)
+    recorded: set[str] = field(default_factory=set)
+    now: float = NOW
+
+    def set_recorded(self, cameras: Collection[str]) -> None:
+        self.recorded = set(cameras)
+
+    def wake(self, camera: str) -> None:
+        """An encoder that is always awake."""
+
+    async def write(self, camera: str = "camera0") -> None:
+        """A segment of 0.66 s that is closed, named by the system clock of now; until it is kept."""
+        path = self.root / "open" / camera / "x" / f"{int(self.now)}-000000.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(make_segment(at_ns=int(self.now) * 10**9))
+        while path.exists():
+            self.recordings.stir()
+            await trio.sleep(0.01)
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[Box]:
+    with fail_after(30):
+        async with (
+            Database.open(folder / "trust.db", TRUST, name="trust") as trust,
+            Database.open(folder / "usage.db", USAGE, name="usage", synchronous="NORMAL") as usage,
+            trio.open_nursery() as nursery,
+        ):
+            box = Box(folder / "recordings")
+            clock = Clock(system=lambda: box.now, synchronized=lambda: False)
+            files = RecordingFiles(box.root)
+            index = RecordingIndex(files, usage, lambda _reason, _size: None)
+            sweep = RetentionSweep(index, trust, clock, Policy(), stop_bytes=0)
+
+            def spawn(*_: object, **__: object) -> None:
+                raise AssertionError("nothing is joined here")
+
+            joins = Joins(files, spawn, lambda: "ffmpeg", 0)  # type: ignore[arg-type]
+            box.recordings = Recordings(index, trust, clock, box, sweep, joins)
+            box.recordings.load()
+            await nursery.start(box.recordings.run)
+            yield box
+            nursery.cancel_scope.cancel()
+
+
+async def start(box: Box, **params: object) -> str:
+    given = {"filename": "yard", "form": "fmp4", "seconds": None, "made_by": "a test", **params}
+    return (await box.recordings.start("camera0", **given)).filename  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("step", [0.0, 7200.0, -7200.0])
+async def test_every_file_of_a_recording_is_its_own_also_when_the_clock_is_set_meanwhile(
+    tmp_path: Path, step: float
+) -> None:
+    async with opened(tmp_path) as box:
+        await start(box)
+        for seconds in (1, 2, step, 3, 4):
+            box.now += seconds
+            if seconds != step:
+                await box.write()
+        box.now += 1
+        measured = await box.recordings.stop("camera0")
+        assert len(measured.files) == 4
+        assert measured.duration == pytest.approx(4 * 10 * 6000 / 90000)
+        assert not box.recorded
+
+
+async def test_a_length_is_counted_whatever_the_clock_does(tmp_path: Path) -> None:
+    async with opened(tmp_path) as box:
+        await start(box, seconds=0.3)
+        box.now += 86400
+        await trio.sleep(0.1)
+        assert box.recorded == {"camera0"}
+        while box.recorded:
+            box.recordings.stir()
+            await trio.sleep(0.01)
+
+
+async def test_a_recording_that_ran_goes_on_after_a_restart(tmp_path: Path) -> None:
+    async with opened(tmp_path) as box:
+        await start(box)
+        await box.write()
+    async with opened(tmp_path) as box:
+        assert box.recorded == {"camera0"}
+        box.now += 10
+        await box.write()
+        box.now += 2
+        assert len((await box.recordings.stop("camera0")).files) == 2
+
+
+async def test_a_name_that_is_taken_gets_a_number_and_a_bad_one_is_refused(tmp_path: Path) -> None:
+    async with opened(tmp_path) as box:
+        names = []
+        for _ in range(3):
+            names.append(await start(box, filename="yard.mp4"))
+            await box.recordings.stop("camera0")
+        assert names == ["yard.mp4", "yard-1.mp4", "yard-2.mp4"]
+        for bad in ("../x", "a/b", ".x", "x.mkv", "a" * 101):
+            with pytest.raises(InvalidParams):
+                await start(box, filename=bad)
+        assert not box.recorded
+
+
+async def test_one_recording_of_a_camera_runs_at_a_time_and_none_on_a_full_disk(tmp_path: Path) -> None:
+    async with opened(tmp_path) as box:
+        await start(box)
+        with pytest.raises(InvalidState, match="is being recorded already"):
+            await start(box)
+        await box.recordings.stop("camera0")
+        with pytest.raises(InvalidState, match="nobody has asked"):
+            await box.recordings.stop("camera0")
+        box.recordings.sweep.is_full = True
+        with pytest.raises(StorageFull):
+            await start(box)
+
+
+async def test_whoever_hangs_up_has_started_a_recording_or_not(tmp_path: Path) -> None:
+    """Cancelled at the first checkpoint: what is durable is known, and can be stopped."""
+    async with opened(tmp_path) as box:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await start(box)
+        assert (box.recorded == {"camera0"}) == ("camera0" in box.recordings.active)
+        if box.recorded:
+            await box.recordings.stop("camera0")
+    async with opened(tmp_path) as box:
+        assert not box.recorded
+
+
+async def test_a_camera_that_is_always_recorded_begins_a_recording_each_hour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    async with opened(tmp_path) as box:
+        box.recordings.set_always({"camera0"})
+        while "camera0" not in box.recordings.active:
+            await trio.sleep(0.01)
+        first = box.recordings.active["camera0"].record
+        assert first.until == NOW - NOW % 3600 + 3600
+        box.now = first.until + 1
+        while box.recordings.active.get("camera0") is None or box.recordings.active["camera0"].record == first:
+            await trio.sleep(0.01)
+            assert box.recorded == {"camera0"}
+        second = box.recordings.active["camera0"].record
+        assert second.began == pytest.approx(first.until, abs=2)
+        box.recordings.set_always(set())
+        while box.recorded or box.recordings.active:
+            await trio.sleep(0.01)
