@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 def test_params_json_is_made_from_the_structs() -> None:
     """Whoever changes a bound, a choice or a default runs `python -m edged.cli.params`."""
     assert params.describe_all() == params.PARAMS
-    assert (ROOT / "edged/cli/params.json").read_text() == params.render()
+    assert Path(params.__file__).with_name("params.json").read_text() == params.render()
 
 
 def test_choices_keep_their_order_and_defaults_are_told() -> None:

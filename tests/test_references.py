@@ -11,7 +11,11 @@ from typing import Final, NamedTuple
 
 import pytest
 
+import edged
+
 ROOT = Path(__file__).parent.parent
+#: The package that is tested may be an installed one.
+PACKAGE = Path(edged.__file__).parent
 DOCS = ROOT / "docs"
 #: Where references are looked for; this file is left out, since it holds some that lead nowhere.
 PLACES: Final = (
@@ -195,7 +199,7 @@ def test_the_layers_of_the_architecture_are_those_that_are_checked() -> None:
 def test_files_that_the_pages_name_exist() -> None:
     """`edged/package/module.py`, `tests/…` and `etc/…` in any page; in docs/architecture.md `package.module`, and the
     rows of packages."""
-    packages = "|".join(path.name for path in (ROOT / "edged").iterdir() if (path / "__init__.py").exists())
+    packages = "|".join(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
     dotted = re.findall(rf"(?<![\w./])({packages})\.([a-z_]+)\b", (DOCS / "architecture.md").read_text())
     named = {f"edged/{package}/{module}.py" for package, module in dotted if module not in ("md", "py")}
     tables = (DOCS / "architecture.md").read_text().partition("\n### access")[2].partition("\n## ")[0]
@@ -204,4 +208,8 @@ def test_files_that_the_pages_name_exist() -> None:
     assert len(named) > 100
     path = re.compile(r"(?<![\w./-])(?:edged|tests|etc/conf\.d|etc|packaging)/[\w./-]*\w\.(?:py|toml|c)\b")
     named |= {name for page in DOCS.glob("*.md") for name in path.findall(page.read_text())}
-    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    assert [
+        name
+        for name in sorted(named)
+        if not ((PACKAGE if name.startswith("edged/") else ROOT) / name.removeprefix("edged/")).exists()
+    ] == []
