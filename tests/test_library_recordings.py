@@ -48,7 +48,7 @@ class Box:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(make_segment(at_ns=int(self.now) * 10**9))
         while path.exists():
-            self.recordings.stir()
+            self.recordings._stirred.set()
             await trio.sleep(0.01)
 
 
@@ -106,7 +106,7 @@ async def test_a_length_is_counted_whatever_the_clock_does(tmp_path: Path) -> No
         await trio.sleep(0.1)
         assert box.recorded == {"camera0"}
         while box.recorded:
-            box.recordings.stir()
+            box.recordings._stirred.set()
             await trio.sleep(0.01)
 
 

@@ -279,6 +279,10 @@ class KeptRecordings:
         await trio.lowlevel.checkpoint()
         return 0, 0
 
+    async def list_cameras(self) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        return ["camera0"]
+
     async def sums(self) -> dict[str, tuple[int, int]]:
         await trio.lowlevel.checkpoint()
         return {"camera0": (1, 1)}

@@ -170,7 +170,8 @@ async def test_a_recording_goes_on_after_its_writer_was_killed(tmp_path: Path, k
             await trio.sleep(2)
             ended = await admin.call("stop_recording", device="camera0")
             (listed,) = (await admin.call("list_recordings"))["files"]
-            assert listed["gaps"] == 1
+            # A new ffmpeg is there at once, and newer ones send their first half second faster: that may be no gap.
+            assert listed["gaps"] == 1 if killed == "mediamtx" else listed["gaps"] <= 1
             assert ended["duration"] > 4
             for path in kept.rglob("*.mp4"):
                 assert probe(path) > 0.5
@@ -233,7 +234,7 @@ async def test_a_camera_that_is_always_recorded_has_one_recording_an_hour_withou
             assert len(list((config.recording.folder / "camera0").rglob("*.mp4"))) == 0
     async with running_daemon(tmp_path, config=make_config(tmp_path, cameras=0)) as daemon, daemon.local() as admin:
         found = await listed(admin)
-        while any(item["file_size"] == 0 for item in found):
+        while not found or any(item["file_size"] == 0 for item in found):
             await trio.sleep(0.1)
             found = await listed(admin)
         _, key = await daemon.create_key()

@@ -6,8 +6,10 @@ import http.client
 import json
 import os
 import socket as sockets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 from urllib.parse import quote
 
 from edged.cli.asking import find_socket
@@ -36,18 +38,35 @@ class _Connection(http.client.HTTPConnection):
 
 def fetch(url: str, target: Path, *, socket: Path | None, directory: Path, as_json: bool) -> int:
     """Write what the daemon has at this path into a new file; bytes. Errors end the command, and leave no file."""
-    with errors_shown(as_json=as_json):
+    with errors_shown(as_json=as_json), _create(target) as file:
         connection = _Connection(socket or find_socket(directory))
         try:
             connection.request("GET", quote(url))
             reply = connection.getresponse()
             if reply.status != 200:
                 raise _read_fault(reply.read(_CHUNK))
-            return _write(reply, target)
+            return _write(reply, file, target)
         except (OSError, http.client.HTTPException) as problem:
             raise Unreachable(f"the daemon does not answer: {problem}") from problem
         finally:
             connection.close()
+
+
+@contextmanager
+def _create(target: Path) -> Iterator[BinaryIO]:
+    """A new file, which goes if the block fails. Raises InvalidState if there is one, StoreFailed."""
+    try:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    except FileExistsError:
+        raise InvalidState(f"{target} exists", hint="name another file with --to") from None
+    except OSError as problem:
+        raise StoreFailed(f"{target} cannot be written: {problem.strerror}") from problem
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
 
 
 def _read_fault(body: bytes) -> EdgedError:
@@ -58,24 +77,14 @@ def _read_fault(body: bytes) -> EdgedError:
         return Answered(0, "the daemon's answer cannot be read")
 
 
-def _write(reply: http.client.HTTPResponse, target: Path) -> int:
-    try:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-    except FileExistsError:
-        raise InvalidState(f"{target} exists", hint="name another file with --to") from None
-    except OSError as problem:
-        raise StoreFailed(f"{target} cannot be written: {problem.strerror}") from problem
-    try:
-        size = 0
-        with os.fdopen(descriptor, "wb") as file:
-            while data := reply.read(_CHUNK):
-                file.write(data)
-                size += len(data)
-        if size != int(reply.headers["Content-Length"]):
-            raise http.client.IncompleteRead(b"")
-    except BaseException as problem:
-        target.unlink(missing_ok=True)
-        if isinstance(problem, OSError):
+def _write(reply: http.client.HTTPResponse, file: BinaryIO, target: Path) -> int:
+    size = 0
+    while data := reply.read(_CHUNK):
+        try:
+            file.write(data)
+        except OSError as problem:
             raise StoreFailed(f"{target} cannot be written: {problem.strerror}") from problem
-        raise
+        size += len(data)
+    if size != int(reply.headers["Content-Length"]):
+        raise http.client.IncompleteRead(b"")
     return size

@@ -93,10 +93,6 @@ class Recordings:
             self.sweep.policy = merge(self.sweep.policy, setting)
         self._switch()
 
-    def stir(self) -> None:
-        """Look at the files now."""
-        self._stirred.set()
-
     def set_always(self, cameras: Collection[str]) -> None:
         """From here on these cameras are always recorded, and no others. Returns at once."""
         if self._always != frozenset(cameras):
@@ -178,6 +174,10 @@ class Recordings:
         if record is None:
             raise no_recording(name)
         return record
+
+    async def list_cameras(self) -> list[str]:
+        """The cameras that have a recording, also those that are gone."""
+        return await self._trust.read(rows.list_cameras)
 
     async def list_page(
         self, cameras: Collection[str], *, limit: int, offset: int, after: tuple[float, str] | None = None

@@ -192,9 +192,7 @@ def get_recording_status(call: OperationCall, params: DeviceParams) -> Recording
 async def list_recordings(call: OperationCall, params: FilePageParams) -> RecordingList:
     """Recordings of the cameras that the caller may see, newest first."""
     services, caller = call.services, call.session.caller
-    sums = await services.recordings.index.sums()
-    known = {camera.name for camera in services.cameras.all()} | sums.keys()
-    cameras = [name for name in sorted(known) if may(services, caller, "camera:read", name)]
+    cameras = [name for name in await services.recordings.list_cameras() if may(services, caller, "camera:read", name)]
     found, total = await services.recordings.list_page(
         cameras, limit=params.limit + 1, offset=params.offset, after=read_after(call, params)
     )

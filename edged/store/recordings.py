@@ -103,6 +103,12 @@ def find(connection: sqlite3.Connection, name: str) -> RecordingRecord | None:
     return rows[0] if rows else None
 
 
+def list_cameras(connection: sqlite3.Connection) -> list[str]:
+    """The cameras that have a recording."""
+    rows = connection.execute("SELECT DISTINCT camera FROM recordings WHERE deleted_at IS NULL ORDER BY camera")
+    return [row[0] for row in rows]
+
+
 def list_page(
     connection: sqlite3.Connection,
     cameras: Collection[str],
