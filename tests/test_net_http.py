@@ -378,6 +378,25 @@ async def test_an_app_that_fails_after_its_reply_is_logged_and_the_connection_go
     log.clear()
 
 
+async def test_an_app_that_has_answered_cleans_up_although_its_client_has_left():
+    """As one that closes the file that it sent."""
+    cleaned = trio.Event()
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+        await trio.sleep(0.9)
+        cleaned.set()
+
+    async with running(app, head_seconds=0.4) as served, await connect(served.port) as stream:
+        await stream.send_all(GET)
+        while not (await stream.receive_some(4096)).endswith(b"ok"):
+            pass
+        await stream.aclose()
+        with fail_after(5):
+            await cleaned.wait()
+
+
 async def test_an_app_that_waits_is_cancelled_when_its_client_leaves():
     """Within the watcher's pause, although nobody reads."""
     ended = trio.Event()

@@ -295,7 +295,8 @@ class Exchange:
 
     def _lost(self) -> None:
         self._gone.set()
-        if self._listening:
-            self._scope.deadline = trio.current_time() + 1.0  # the app was told, and may clean up
+        if self._listening or self._complete:
+            # The app was told, or has said everything: it may clean up, as close the file that it sent.
+            self._scope.deadline = trio.current_time() + 1.0
         else:
             self._scope.cancel()
