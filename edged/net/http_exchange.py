@@ -295,8 +295,8 @@ class Exchange:
 
     def _lost(self) -> None:
         self._gone.set()
-        if self._listening or self._complete:
-            # The app was told, or has said everything: it may clean up, as close the file that it sent.
+        if self._listening or (self._started and not self._serves_half_closed):
+            # The app was told, or is told when it sends on: it may clean up, as close the file that it sends.
             self._scope.deadline = trio.current_time() + 1.0
         else:
             self._scope.cancel()
