@@ -234,7 +234,8 @@ async def test_a_camera_that_is_always_recorded_has_one_recording_an_hour_withou
             assert len(list((config.recording.folder / "camera0").rglob("*.mp4"))) == 0
     async with running_daemon(tmp_path, config=make_config(tmp_path, cameras=0)) as daemon, daemon.local() as admin:
         found = await listed(admin)
-        while not found or any(item["file_size"] == 0 for item in found):
+        # The first hour may have ended before there was a picture.
+        while not any(item["file_size"] for item in found):
             await trio.sleep(0.1)
             found = await listed(admin)
         _, key = await daemon.create_key()
