@@ -32,8 +32,8 @@ LONGEST_SECONDS: Final = 600.0
 _LONGEST_COMPLAINT: Final = 2000
 #: ffmpeg's name of each format.
 _MUXERS: Final = {"fmp4": "mp4", "mp4": "mp4", "mkv": "matroska"}
-#: Seconds that a recorder may need to be switched on and off.
-_SLACK: Final = 5.0
+#: Seconds that a recorder may need to be switched off: so much longer a segment is not cut.
+_SLACK: Final = 1.0
 _log = structlog.get_logger("recordings")
 
 
@@ -139,7 +139,7 @@ async def _listen(child: Child, complaint: bytearray) -> None:
 
 def _is_inside(row: SegmentRow, record: RecordingRecord) -> bool:
     """Whether a whole segment belongs to a recording, as far as the recorder can be switched exactly."""
-    return row.began >= record.began - _SLACK and (record.ended is None or row.ended <= record.ended + _SLACK)
+    return row.began >= record.began - 0.1 and (record.ended is None or row.ended <= record.ended + _SLACK)
 
 
 def _feed(pieces: Sequence[_Piece], writing: int) -> None:
