@@ -169,6 +169,9 @@ def stalling(daemon: Daemon, first: str) -> Iterator[None]:
 
 def bench_hook(args: argparse.Namespace) -> None:
     """MediaMTX's question: empty, with an API key, with a token."""
+    if find_mediamtx() is None:
+        print("hook: not run: mediamtx not found")
+        return
     with running(cameras=2) as daemon, bare("bare_hook") as (pid, port):
         trio.run(daemon.wait_media)
         address = hook_address(daemon)
