@@ -13,7 +13,8 @@ from fmp4_helpers import make_segment
 from patience import fail_after
 
 from edged.clock import Clock
-from edged.errors import InvalidParams, InvalidState, StorageFull
+from edged.errors import InvalidParams, InvalidState, Refused, StorageFull
+from edged.library import active_recordings
 from edged.library import recordings as module
 from edged.library.joins import Joins
 from edged.library.recording_files import RecordingFiles
@@ -69,7 +70,7 @@ async def opened(folder: Path) -> AsyncIterator[Box]:
             def spawn(*_: object, **__: object) -> None:
                 raise AssertionError("nothing is joined here")
 
-            joins = Joins(files, spawn, lambda: "ffmpeg", 0)  # type: ignore[arg-type]
+            joins = Joins(files, spawn, lambda: "ffmpeg", lambda _total: 0)  # type: ignore[arg-type]
             box.recordings = Recordings(index, trust, clock, box, sweep, joins)
             box.recordings.load()
             await nursery.start(box.recordings.run)
@@ -78,7 +79,9 @@ async def opened(folder: Path) -> AsyncIterator[Box]:
 
 
 async def start(box: Box, **params: object) -> str:
-    given = {"filename": "yard", "form": "fmp4", "seconds": None, "made_by": "a test", **params}
+    given = {
+        "filename": "yard", "form": "fmp4", "seconds": None, "made_by": "a test", "confirm": lambda: None, **params,
+    }  # fmt: skip
     return (await box.recordings.start("camera0", **given)).filename  # type: ignore[arg-type]
 
 
@@ -180,3 +183,64 @@ async def test_a_camera_that_is_always_recorded_begins_a_recording_each_hour(
         box.recordings.set_always(set())
         while box.recorded or box.recordings.active:
             await trio.sleep(0.01)
+
+
+async def test_whoever_lost_the_right_meanwhile_starts_and_deletes_nothing(tmp_path: Path) -> None:
+    """Asked again right before anything is written."""
+
+    def refuse() -> None:
+        raise Refused("revoked")
+
+    async with opened(tmp_path) as box:
+        with pytest.raises(Refused):
+            await start(box, confirm=refuse)
+        assert not box.recorded
+        await start(box)
+        await box.write()
+        box.now += 1
+        measured = await box.recordings.stop("camera0")
+        with pytest.raises(Refused):
+            await box.recordings.delete(measured.record, "request", refuse)
+        assert (await box.recordings.measure(measured.record)).files == measured.files
+        found, total = await box.recordings.list_page(["camera0"], limit=9, offset=0)
+        assert ([item.record.filename for item in found], total) == (["yard.mp4"], 1)
+        assert await box.recordings.delete(measured.record, "request", lambda: None) == measured.size
+
+
+async def test_others_hear_of_the_end_although_whoever_stopped_it_has_left(tmp_path: Path) -> None:
+    async with opened(tmp_path) as box:
+        with box.recordings.changes.subscribe() as changes:
+            await start(box)
+            file = tmp_path / "recordings/open/camera0/x/1-000000.mp4"
+            file.parent.mkdir(parents=True)
+            with file.open("wb") as writer:
+                writer.write(make_segment(at_ns=int(box.now) * 10**9))
+                writer.flush()
+                with trio.move_on_after(0.2):
+                    await box.recordings.stop("camera0")
+                assert not box.recorded
+            heard = [await changes.receive()]
+            while heard[-1].status != "STOPPED":  # type: ignore[union-attr]
+                heard.append(await changes.receive())
+            assert heard[-1].record.filename == "yard.mp4"  # type: ignore[union-attr]
+
+
+async def test_a_recording_that_gives_no_bytes_any_more_is_starting_again_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(active_recordings, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    async with opened(tmp_path) as box:
+        await start(box)
+        await box.write()
+        active = box.recordings.active["camera0"]
+        while box.recordings.active["camera0"].status != "RECORDING":
+            await trio.sleep(0.01)
+        assert box.recordings.silent == []
+        while active.status != "STARTING" or box.recordings.silent != ["camera0"]:
+            await trio.sleep(0.01)
+        box.now += 1
+        await box.write()
+        while box.recordings.active["camera0"].status != "RECORDING":
+            await trio.sleep(0.01)
+        assert box.recordings.silent == []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import pytest
+import trio
 from fmp4_helpers import make_segment
 
 from edged.clock import Clock
@@ -115,3 +118,38 @@ async def test_a_policy_that_was_set_is_found_again(tmp_path: Path) -> None:
         assert merge(policy, setting) == Policy(max_age=2 * 86400, keep_free_bytes=7)
         assert merge(policy, RetentionSetting("size", enabled=True, max_size_gb=2.0)).max_bytes == 2_000_000_000
         assert merge(policy, RetentionSetting("size", enabled=False, max_size_gb=2.0)).max_bytes is None
+
+
+async def test_joined_files_go_before_any_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They can be made again; a file that somebody may be fetching stays."""
+    async with kept(tmp_path) as box:
+        await box.add(0)
+        joined = box.root / "joined"
+        joined.mkdir()
+        for name, age in (("rec_0000000000000000.mp4", 600), ("rec_1111111111111111.mp4", 0)):
+            (joined / name).write_bytes(b"x")
+            os.utime(joined / name, (box.clock.system - age,) * 2)
+
+        async def free() -> tuple[int, int]:
+            await trio.lowlevel.checkpoint()
+            return (0 if len(list(joined.iterdir())) == 2 else 1000), 10_000
+
+        monkeypatch.setattr(box.index, "free", free)
+        assert await box.sweep(keep_free_bytes=500).run_once() == {}
+        assert [path.name for path in joined.iterdir()] == ["rec_1111111111111111.mp4"]
+        assert len(box.names()) == 1
+
+
+async def test_no_file_is_looked_at_while_nothing_can_exceed_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with kept(tmp_path) as box:
+        await box.add(0)
+        sweep = box.sweep(max_bytes=10**9)
+        await sweep.run_once()
+
+        async def list_oldest(_offset: int) -> list[object]:
+            raise AssertionError("looked at")
+
+        monkeypatch.setattr(box.index, "list_oldest", list_oldest)
+        assert await sweep.run_once() == {}

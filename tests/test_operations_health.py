@@ -56,6 +56,12 @@ def test_a_full_disk_for_recordings_is_degraded_and_says_that_nothing_is_recorde
     assert "nothing is recorded" in found.message
 
 
+def test_a_camera_that_is_to_be_recorded_and_gives_no_bytes_is_named() -> None:
+    found = assess(Facts(mediamtx=MediaFact("ready"), unrecorded=("camera1",)))
+    assert (found.health, found.status) == ("degraded", "partial")
+    assert "nothing is recorded of camera1" in found.message
+
+
 def test_a_failed_commit_is_unhealthy_whatever_the_disk_says() -> None:
     found = assess(Facts(mediamtx=READY, disks=(disk(),), is_saving=False))
     assert (found.health, found.can_save) == ("unhealthy", False)

@@ -265,6 +265,7 @@ class KeptRecordings:
         )
         self.measured = Measured(self.record, 1, 1.0, ())
         self.active: dict[str, ActiveRecording] = {}
+        self.silent: list[str] = []
         self.index = SimpleNamespace(sums=self.sums, free=self.free)
         self.sweep = SimpleNamespace(keep_free=lambda _total: 0, is_full=False)
 
@@ -307,7 +308,7 @@ class KeptRecordings:
         await trio.lowlevel.checkpoint()
         return ([self.measured], 1) if "camera0" in cameras else ([], 0)
 
-    async def delete(self, _record: RecordingRecord, _reason: str) -> int:
+    async def delete(self, _record: RecordingRecord, _reason: str, _confirm: object) -> int:
         await trio.lowlevel.checkpoint()
         return 1
 

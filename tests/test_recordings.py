@@ -119,7 +119,8 @@ async def test_segments_are_joined_into_one_file(
             ended = await admin.call("stop_recording", device="camera0")
             assert len(list((config.recording.folder / "camera0").rglob("*.mp4"))) >= 2
             file = await fetch(daemon, key, f"yard.{ending}", tmp_path)
-            assert probe(file) == pytest.approx(ended["duration"], abs=0.5)
+            # The recorder is switched off after the recording has ended: up to a second more is in the file.
+            assert ended["duration"] - 0.5 < probe(file) < ended["duration"] + 1.2
             first = file.stat()
             assert (await fetch(daemon, key, f"yard.{ending}", tmp_path)).stat().st_size == first.st_size
 

@@ -46,7 +46,7 @@ def build_recordings(config: Config, databases: Databases, clock: Clock, media: 
     sweep = RetentionSweep(
         index, databases.trust, clock, read_policy(settings), stop_bytes=settings.stop_free_mib * _MIB
     )
-    joins = Joins(index.files, media.spawn, find_ffmpeg, settings.stop_free_mib * _MIB)
+    joins = Joins(index.files, media.spawn, find_ffmpeg, sweep.keep_free)
     recordings = Recordings(index, databases.trust, clock, MediaRecorders(media.paths, media.publishers), sweep, joins)
     recordings.load()
     return recordings

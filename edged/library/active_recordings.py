@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal, Protocol, TypeAlias
 
+from edged.library.recording_files import Look
 from edged.store.recordings import RecordingRecord
 
 Status: TypeAlias = Literal["STARTING", "RECORDING", "STOPPED", "ERROR"]
 #: The reason in the record of an hour of a camera that is always recorded.
 ALWAYS: Final = "always"
 HOUR_SECONDS: Final = 3600.0
+#: Without a byte for so long a recording counts as one that gives none: the slowest camera gives one in 30 s.
+SILENT_SECONDS: Final = 60.0
 
 
 class Recorders(Protocol):
@@ -45,11 +48,12 @@ class RecordingChanged:
 class ActiveRecording:
     """A recording that runs.
 
-    `deadline` is when it ends by itself, by trio's clock; `written` bytes of the file that is being written; `first`
-    and `last`, Unix seconds, begin and end of the files that it gave so far.
+    `moved_at` is when it gave bytes last, or began; `deadline` when it ends by itself, both by trio's clock; `written`
+    bytes of the file that is being written; `first` and `last`, Unix seconds, begin and end of the files that it gave.
     """
 
     record: RecordingRecord
+    moved_at: float
     deadline: float = math.inf
     status: Status = "STARTING"
     written: int = 0
@@ -99,6 +103,33 @@ class ActiveRecordings:
         if self.has(active):
             del self._table(active)[active.record.camera]
             self._show()
+
+    def note(self, look: Look, now: float) -> list[tuple[ActiveRecording, Status]]:
+        """What a look found; `now` by trio's clock. Those whose status changes: they have bytes now, or none any more.
+
+        A recording without bytes goes on when there are some again: its camera was away, or MediaMTX could not write.
+        """
+        sizes: dict[str, int] = {}
+        for file in look.writing:
+            sizes[file.camera] = sizes.get(file.camera, 0) + file.size
+        changed: list[tuple[ActiveRecording, Status]] = []
+        for active in self:
+            camera = active.record.camera
+            closed = [row for row in look.closed if row.camera == camera]
+            for row in closed:
+                active.first, active.last = min(active.first, row.began), max(active.last, row.ended)
+            written = sizes.get(camera, 0)
+            if closed or written != active.written:
+                active.written, active.moved_at = written, now
+                if active.status != "RECORDING":
+                    changed.append((active, "RECORDING"))
+            elif active.status == "RECORDING" and now - active.moved_at > SILENT_SECONDS:
+                changed.append((active, "STARTING"))
+        return changed
+
+    def list_silent(self, now: float) -> list[str]:
+        """Cameras that gave no byte for SILENT_SECONDS."""
+        return sorted({each.record.camera for each in self if now - each.moved_at > SILENT_SECONDS})
 
     def _table(self, active: ActiveRecording) -> dict[str, ActiveRecording]:
         return self._hours if active.record.reason == ALWAYS else self._asked

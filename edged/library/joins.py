@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +21,8 @@ import structlog
 import trio
 
 from edged.children import Child, Spawn
-from edged.errors import DependencyFailed, InvalidState, StorageFull, StoreFailed
-from edged.library.fmp4 import NotASegment, Part, read_codecs, read_segment, shift_part
+from edged.errors import DependencyFailed, EdgedError, InvalidState, StorageFull, StoreFailed
+from edged.library.fmp4 import NotASegment, Part, Segment, Track, read_codecs, read_segment, shift_part
 from edged.library.recording_files import JOINED, RecordingFiles
 from edged.library.recording_index import Measured
 from edged.store.recordings import RecordingRecord
@@ -49,8 +50,11 @@ class _Piece:
 class Joins:
     """Joined files, one being made at a time."""
 
-    def __init__(self, files: RecordingFiles, spawn: Spawn, find_ffmpeg: Callable[[], str], keep_free: int) -> None:
-        """Nothing is joined where less than `keep_free` bytes of the disk would stay free."""
+    def __init__(
+        self, files: RecordingFiles, spawn: Spawn, find_ffmpeg: Callable[[], str], keep_free: Callable[[int], int]
+    ) -> None:
+        """Nothing is joined where less than `keep_free(bytes of the disk)` would stay free: retention would delete
+        recordings for it."""
         self._files, self._spawn, self._find_ffmpeg = files, spawn, find_ffmpeg
         self._keep_free = keep_free
         self._one = trio.Lock()
@@ -58,35 +62,42 @@ class Joins:
     async def find(self, measured: Measured) -> Path:
         """The file of a recording that has ended; made now if it must be.
 
-        Raises InvalidState while it runs, or if its parts cannot be one file; StorageFull; DependencyFailed;
-        StoreFailed.
+        Raises InvalidState while it runs, if its parts cannot be one file, or if they have just been deleted;
+        StorageFull; DependencyFailed; StoreFailed.
         """
         record = measured.record
         if record.is_running:
             raise InvalidState(f"{record.filename} is being recorded", hint="stop_recording first")
         if not measured.files:
             raise InvalidState(f"{record.filename} has no bytes", hint="its camera gave no picture meanwhile")
-        if len(measured.files) == 1 and record.format == "fmp4" and _is_inside(measured.files[0], record):
-            return self._files.find(measured.files[0].file)
-        target = self._files.root / JOINED / f"{record.recording_id}{Path(record.filename).suffix}"
-        async with self._one:
-            if not await trio.to_thread.run_sync(_touch, target):
-                await self._make(measured, target)
-        return target
+        try:
+            if len(measured.files) == 1 and record.format == "fmp4" and _is_inside(measured.files[0], record):
+                path = self._files.find(measured.files[0].file)
+                await trio.to_thread.run_sync(path.stat)
+                return path
+            target = self._files.root / JOINED / f"{record.recording_id}{Path(record.filename).suffix}"
+            async with self._one:
+                if not await trio.to_thread.run_sync(_touch, target):
+                    await self._make(measured, target)
+            return target
+        except FileNotFoundError as problem:
+            raise InvalidState(f"{record.filename} has just been deleted, at least in part") from problem
+        except OSError as problem:
+            raise StoreFailed(f"the recording could not be read or joined: {problem.strerror}") from problem
 
     async def _make(self, measured: Measured, target: Path) -> None:
-        free, _ = await trio.to_thread.run_sync(self._files.free)
-        if free - measured.size < self._keep_free:
+        """Raises OSError, besides what `find` raises."""
+        free, total = await trio.to_thread.run_sync(self._files.free)
+        if free - measured.size < self._keep_free(total):
             raise StorageFull("the disk has no space for the joined file", hint="delete recordings, or add space")
         part = target.with_name(f".{target.name}.part")
+        await trio.to_thread.run_sync(partial(target.parent.mkdir, mode=0o750, parents=True, exist_ok=True))
         try:
-            target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             await self._convert(measured, part)
-            part.rename(target)
-        except OSError as problem:
-            raise StoreFailed(f"the recording could not be joined: {problem.strerror}") from problem
+            await trio.to_thread.run_sync(part.rename, target)
         finally:
-            part.unlink(missing_ok=True)
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(partial(part.unlink, missing_ok=True))
 
     def _cut(self, row: SegmentRow, record: RecordingRecord) -> _Piece:
         end = math.inf if record.ended is None or _is_inside(row, record) else record.ended - row.began
@@ -100,21 +111,30 @@ class Joins:
             "-f", "mp4", "-i", "pipe:0", "-map", "0", "-c", "copy", *front, "-f", muxer, "-y", f"file:{part}",
         ]  # fmt: skip
         reading, writing = os.pipe()
-        try:
-            child = self._spawn(arguments, stdin=reading, stdout=False)
-        except BaseException:
-            os.close(writing)
-            raise
-        finally:
-            os.close(reading)
-        pieces = [self._cut(row, measured.record) for row in measured.files]
-        complaint = bytearray()
-        with trio.move_on_after(LONGEST_SECONDS) as limit:
-            async with child, trio.open_nursery() as nursery:
-                nursery.start_soon(_listen, child, complaint)
-                # The thread ends when ffmpeg has: nobody reads the pipe then.
-                await trio.to_thread.run_sync(_feed, pieces, writing)
-                code = await child.wait()
+        async with trio.lowlevel.FdStream(writing) as pipe:
+            try:
+                child = self._spawn(arguments, stdin=reading, stdout=False)
+            finally:
+                os.close(reading)
+            pieces = [self._cut(row, measured.record) for row in measured.files]
+            complaint = bytearray()
+            failure: Exception | None = None
+            code = 0
+            # Nothing in here outlives a cancellation, also where ffmpeg hangs and reads no more: leaving ends it.
+            with trio.move_on_after(LONGEST_SECONDS) as limit:
+                async with child, trio.open_nursery() as nursery:
+                    nursery.start_soon(_listen, child, complaint)
+                    try:
+                        # Where it ends before its input does, its exit code says so.
+                        with suppress(trio.BrokenResourceError):
+                            await _feed(pieces, pipe)
+                        await pipe.aclose()
+                        code = await child.wait()
+                    except (EdgedError, OSError) as problem:
+                        failure = problem
+                        nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
         if limit.cancelled_caught:
             raise DependencyFailed(f"ffmpeg took longer than {LONGEST_SECONDS:g} s to join the recording")
         if code != 0:
@@ -142,38 +162,50 @@ def _is_inside(row: SegmentRow, record: RecordingRecord) -> bool:
     return row.began >= record.began - 0.1 and (record.ended is None or row.ended <= record.ended + _SLACK)
 
 
-def _feed(pieces: Sequence[_Piece], writing: int) -> None:
-    """One fragmented MP4 of several segments into a pipe. Raises InvalidState, OSError of a segment.
+async def _feed(pieces: Sequence[_Piece], pipe: trio.abc.SendStream) -> None:
+    """One fragmented MP4 of several segments. Raises InvalidState, OSError of a segment, BrokenResourceError.
 
     A piece begins with the part that holds the last key frame before its begin: ffmpeg leaves out what comes before a
     key frame.
     """
-    codecs, position, number = b"", Fraction(0), 0
-    with os.fdopen(writing, "wb") as pipe, suppress(BrokenPipeError):
-        for piece in pieces:
-            with piece.path.open("rb") as file:
-                try:
-                    segment = read_segment(file)
-                    parts = choose_parts(segment.parts, piece.begin, piece.end)
-                    if not parts:
-                        continue
-                    file.seek(0)
-                    header = file.read(segment.header_size)
-                    if not codecs:
-                        codecs = read_codecs(header)
-                        pipe.write(header)
-                    elif codecs != read_codecs(header):
-                        raise InvalidState(
-                            "the camera's picture changed its format during the recording: it cannot be one file"
-                        )
-                    for part in parts:
-                        file.seek(part.offset)
-                        data = file.read(part.size)
-                        pipe.write(shift_part(data, segment.tracks, position - parts[0].begin, number))
-                        number += 1
-                except NotASegment as problem:
-                    raise InvalidState(f"a file of the recording is damaged: {problem}") from problem
-            position += parts[-1].end - parts[0].begin
+    codecs: bytes | None = None
+    position, number = Fraction(0), 0
+    for piece in pieces:
+        try:
+            segment, header = await trio.to_thread.run_sync(_open, piece.path)
+            if not (parts := choose_parts(segment.parts, piece.begin, piece.end)):
+                continue
+            if codecs is None:
+                codecs = read_codecs(header)
+                await pipe.send_all(header)
+            elif codecs != read_codecs(header):
+                raise InvalidState(
+                    "the camera's picture changed its format during the recording: it cannot be one file"
+                )
+            for part in parts:
+                by = position - parts[0].begin
+                await pipe.send_all(
+                    await trio.to_thread.run_sync(_read_part, piece.path, part, segment.tracks, by, number)
+                )
+                number += 1
+        except NotASegment as problem:
+            raise InvalidState(f"a file of the recording is damaged: {problem}") from problem
+        position += parts[-1].end - parts[0].begin
+
+
+def _open(path: Path) -> tuple[Segment, bytes]:
+    """What a segment holds, and the bytes of its header. Raises NotASegment, OSError."""
+    with path.open("rb") as file:
+        segment = read_segment(file)
+        file.seek(0)
+        return segment, file.read(segment.header_size)
+
+
+def _read_part(path: Path, part: Part, tracks: tuple[Track, ...], by: Fraction, number: int) -> bytes:
+    """One part, its times moved. Raises NotASegment, OSError."""
+    with path.open("rb") as file:
+        file.seek(part.offset)
+        return shift_part(file.read(part.size), tracks, by, number)
 
 
 def choose_parts(parts: Sequence[Part], begin: float, end: float) -> Sequence[Part]:

@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 import trio
 
-from edged.errors import EdgedError
+from edged.errors import EdgedError, StoreFailed
 from edged.library.recording_files import Look, RecordingFiles
 from edged.store import segments
 from edged.store.database import Database
@@ -75,8 +75,11 @@ class RecordingIndex:
         return bool(await trio.to_thread.run_sync(self.files.list_writing, camera, limiter=self._disk))
 
     async def free(self) -> tuple[int, int]:
-        """(free, total) bytes. Raises OSError."""
-        return await trio.to_thread.run_sync(self.files.free, limiter=self._disk)
+        """(free, total) bytes. Raises StoreFailed."""
+        try:
+            return await trio.to_thread.run_sync(self.files.free, limiter=self._disk)
+        except OSError as problem:
+            raise StoreFailed(f"the disk for recordings cannot be read: {problem.strerror}") from problem
 
     async def sums(self) -> dict[str, tuple[int, int]]:
         """Camera → (files, bytes)."""

@@ -88,7 +88,7 @@ class Recordings:
     def load(self) -> None:
         """Take up the recordings that an earlier run left running: they go on."""
         for record in self._trust.read_now(rows.load_running):
-            self._active.add(ActiveRecording(record, self._deadline_of(record)))
+            self._active.add(ActiveRecording(record, self._clock.monotonic(), self._deadline_of(record)))
         if (setting := self._trust.read_now(retention.load)) is not None:
             self.sweep.policy = merge(self.sweep.policy, setting)
         self._switch()
@@ -106,13 +106,20 @@ class Recordings:
         """The recordings that run, by camera: where two do, the one that was asked for."""
         return self._active.by_camera
 
+    @property
+    def silent(self) -> list[str]:
+        """Cameras that are to be recorded and have given no byte for a minute, while the disk has space."""
+        return [] if self.sweep.is_full else self._active.list_silent(self._clock.monotonic())
+
     async def start(
-        self, camera: str, *, filename: str | None, form: Format, seconds: float | None, made_by: str
-    ) -> RecordingRecord:
+        self, camera: str, *, filename: str | None, form: Format, seconds: float | None, made_by: str,
+        confirm: Callable[[], None],
+    ) -> RecordingRecord:  # fmt: skip
         """Begin a recording: durable when this returns. There are bytes as soon as the camera gives a picture.
 
-        `seconds` is its length, None until it is stopped. Raises InvalidParams for an unsafe name, InvalidState if the
-        camera is recorded already or the disk is full, StoreFailed.
+        `seconds` is its length, None until it is stopped; `confirm` raises if whoever asked may not any more, right
+        before anything is written. Raises InvalidParams for an unsafe name, InvalidState if the camera is recorded
+        already, StorageFull, StoreFailed.
         """
         if seconds is not None and not 0 < seconds <= LONGEST_SECONDS:
             raise InvalidParams(f"duration must be more than 0 and at most {LONGEST_SECONDS} seconds", field="duration")
@@ -133,17 +140,19 @@ class Recordings:
                 began=now,
                 until=None if seconds is None else now + seconds,
                 made_by=made_by,
-            )
+            ),
+            confirm,
         )
 
-    async def _begin(self, record: RecordingRecord) -> RecordingRecord:
-        """Make it durable, then record. Raises InvalidState, StoreFailed."""
-        active = ActiveRecording(record, self._deadline_of(record))
+    async def _begin(self, record: RecordingRecord, confirm: Callable[[], None]) -> RecordingRecord:
+        """Make it durable, then record. Raises InvalidState, StoreFailed, and what `confirm` raises."""
+        active = ActiveRecording(record, self._clock.monotonic(), self._deadline_of(record))
         self._active.add(active)
         try:
             # What is durable must be known here, too: whoever asked may hang up, but not in between.
             with trio.CancelScope(shield=True):
                 await self.index.prepare()
+                confirm()
                 active.record = record = await self._trust.write(partial(insert_named, record=record))
         except OSError as problem:
             self._active.remove(active)
@@ -166,7 +175,12 @@ class Recordings:
             hint = "its settings record it always" if self._active.find_hour(camera) else "start_recording begins it"
             raise InvalidState(f"nobody has asked for a recording of {camera}", hint=hint)
         record = await self._end(active, self._clock.system, "stopped")
-        return await self._finish(record)
+        try:
+            return await self._finish(record)
+        except trio.Cancelled:
+            # Whoever stopped it has left; the others are told all the same.
+            self._finish_later(record)
+            raise
 
     async def find(self, name: str) -> RecordingRecord:
         """By file name, with or without its ending, or by id. Raises NotFound, InvalidParams for an unsafe name."""
@@ -195,19 +209,16 @@ class Recordings:
         """A recording as one file. Raises what `Joins.find` raises."""
         return await self._joins.find(await self.measure(record))
 
-    async def protect(self, record: RecordingRecord, protected: bool) -> None:
-        """Retention leaves it alone, or does not any more. Raises StoreFailed."""
-        await self._trust.write(partial(rows.protect, recording_id=record.recording_id, protected=protected))
-
-    async def delete(self, record: RecordingRecord, reason: str) -> int:
+    async def delete(self, record: RecordingRecord, reason: str, confirm: Callable[[], None]) -> int:
         """Delete a recording that has ended, and the files that no other recording needs. Returns bytes.
 
-        Raises InvalidState while it runs, StoreFailed.
+        `confirm` as `start`. Raises InvalidState while it runs, StoreFailed.
         """
         if record.is_running:
             raise InvalidState(f"{record.filename} is being recorded", hint="stop_recording first")
         measured = await self.measure(record)
         now = self._clock.system
+        confirm()
         await self._trust.write(partial(rows.delete, recording_ids=[record.recording_id], at=now, reason=reason))
         needed = await self._trust.read(
             lambda connection: {
@@ -229,10 +240,7 @@ class Recordings:
     async def clean_up(self) -> tuple[int, int]:
         """Delete now what the policy does not keep: (files, bytes). Raises StoreFailed."""
         before = self.sweep.files_deleted
-        try:
-            deleted = await self.sweep.run_once()
-        except OSError as problem:
-            raise StoreFailed(f"recordings were not deleted: {problem.strerror}") from problem
+        deleted = await self.sweep.run_once()
         return self.sweep.files_deleted - before, sum(deleted.values())
 
     # What goes on by itself -----------------------------------------------------------------------------------------
@@ -272,7 +280,9 @@ class Recordings:
         except OSError as problem:
             _log.warning("recordings_unreadable", problem=problem.strerror)
             look = Look((), ())
-        self._note(look)
+        for active, status in self._active.note(look, self._clock.monotonic()):
+            if not self.sweep.is_full:
+                self._enter(active, status)
         for camera in self.active:
             self._recorders.wake(camera)
         now = self._clock.system
@@ -300,7 +310,8 @@ class Recordings:
                     RecordingRecord(
                         recording_id=new_id(), filename=complete_name(None, camera, "fmp4", began), camera=camera,
                         format="fmp4", began=began, until=end_of_hour(began), reason=ALWAYS, made_by="settings",
-                    )
+                    ),
+                    _by_settings,
                 )  # fmt: skip
 
     async def _end_due(self, active: ActiveRecording, at: float) -> None:
@@ -308,8 +319,11 @@ class Recordings:
         if record.reason == ALWAYS:
             self._hour_ended[record.camera] = at
         # This task is the one that sees the last file closed.
-        assert self._nursery is not None, "run calls it"
-        self._nursery.start_soon(_guard, partial(self._finish, record))
+        self._finish_later(record)
+
+    def _finish_later(self, record: RecordingRecord) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(_guard, partial(self._finish, record))
 
     async def _finish(self, record: RecordingRecord) -> Measured:
         """Wait until the last file is closed, then tell. There is no checkpoint between that and the return: whoever
@@ -320,21 +334,6 @@ class Recordings:
         measured = await self.measure(record)
         self.changes.publish(RecordingChanged(record, "STOPPED", "", measured.duration, measured.size))
         return measured
-
-    def _note(self, look: Look) -> None:
-        """Which recordings have bytes now."""
-        sizes: dict[str, int] = {}
-        for file in look.writing:
-            sizes[file.camera] = sizes.get(file.camera, 0) + file.size
-        fresh = {row.camera for row in look.closed}
-        for active in self._active:
-            camera = active.record.camera
-            active.written = sizes.get(camera, 0)
-            for row in look.closed:
-                if row.camera == camera:
-                    active.first, active.last = min(active.first, row.began), max(active.last, row.ended)
-            if active.status != "RECORDING" and (active.written or camera in fresh) and not self.sweep.is_full:
-                self._enter(active, "RECORDING")
 
     def _enter(self, active: ActiveRecording, status: Status, problem: str = "") -> None:
         active.status = status
@@ -356,8 +355,7 @@ class Recordings:
 
     async def _wait_look(self) -> None:
         """Until the files were looked at once more, at the latest in the time of the next look."""
-        with trio.move_on_after(LOOK_SECONDS / 4):
-            await trio.sleep_forever()
+        await trio.sleep(LOOK_SECONDS / 4)
         self._stirred.set()
         await self._looked.wait()
 
@@ -385,6 +383,10 @@ class Recordings:
             return measured
         elapsed = max(0.0, self._clock.system - measured.record.began) if active.status == "RECORDING" else 0.0
         return replace(measured, size=measured.size + active.written, duration=max(measured.duration, elapsed))
+
+
+def _by_settings() -> None:
+    """Nobody asked: the settings hold."""
 
 
 async def _guard(work: Callable[[], Awaitable[Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +24,10 @@ from edged.store.segments import SegmentRow
 _CLOSING_SECONDS: Final = 60.0
 #: Joined files that nobody has fetched for so long are deleted, seconds.
 _JOINED_SECONDS: Final = 86400.0
+#: The same where the disk is short of space: somebody may just be fetching one.
+_FETCHING_SECONDS: Final = 60.0
+#: Between two looks for recordings without files, where nothing was deleted, seconds.
+_BURY_SECONDS: Final = 600.0
 #: On a disk too small for the setting this share of it stays free, and half of that before recording stops.
 _SMALL_SHARE: Final = 10
 _log = structlog.get_logger("recordings")
@@ -39,25 +44,29 @@ class RetentionSweep:
         self.policy = policy
         self._stop_bytes = stop_bytes
         self._one = trio.Lock()
+        self._buried_at = -math.inf
         self.is_full = False
         #: How many files it has deleted since the start.
         self.files_deleted = 0
 
     async def run_once(self) -> dict[str, int]:
-        """Delete what the policy does not keep, one sweep at a time. Reason → bytes deleted.
-
-        Raises StoreFailed, OSError.
-        """
+        """Delete what the policy does not keep, one sweep at a time. Reason → bytes deleted. Raises StoreFailed."""
         async with self._one:
             return await self._sweep()
 
     async def _sweep(self) -> dict[str, int]:
+        await self._index.remove_old_joined(self._clock.system - _JOINED_SECONDS)
         free, total = await self._index.free()
         policy = self._fitting(total)
+        if free < policy.keep_free_bytes:
+            # Joined files can be made again: before any recording goes, they go.
+            await self._index.remove_old_joined(self._clock.system - _FETCHING_SECONDS)
+            free, total = await self._index.free()
         sums = {camera: size for camera, (_, size) in (await self._index.sums()).items()}
         deleted: dict[str, int] = {}
         offset = files = 0
-        while True:
+        # Nobody needs to look at files while nothing can exceed a limit.
+        while policy.max_age is not None or self._is_short(sums, policy, free):
             oldest = await self._index.list_oldest(offset)
             removals = await self._plan(oldest, sums, policy, free)
             chosen = {removal.file: removal.reason for removal in removals}
@@ -76,8 +85,10 @@ class RetentionSweep:
         self.files_deleted += files
         for reason, size in deleted.items():
             _log.info("recordings_deleted", reason=reason, bytes=size)
-        await self._bury()
-        await self._index.remove_old_joined(self._clock.system - _JOINED_SECONDS)
+        now = self._clock.monotonic()
+        if files or now - self._buried_at >= _BURY_SECONDS:
+            self._buried_at = now
+            await self._bury()
         await self._judge()
         return deleted
 

@@ -45,6 +45,17 @@ class FilenameParams(msgspec.Struct, frozen=True):
     filename: str
 
 
+def confirmation(call: OperationCall, capability: str, camera: str) -> Callable[[], None]:
+    """To be called right before an effect: raises Refused if the caller may not do this to the camera any more."""
+
+    def confirm() -> None:
+        call.services.gate.authorize(
+            call.session.caller, capability, call.session.transport, resource_of(call.services, camera)
+        )
+
+    return confirm
+
+
 def may(services: Services, caller: Caller | None, capability: str, camera: str) -> bool:
     """Whether a caller may do this to a camera, which may be gone."""
     return services.gate.judge(caller, capability, resource_of(services, camera)).allowed

@@ -52,7 +52,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     `late_denials`: revocations in force that could not be written; `has_reserve`: the blocks reserved for
     revocations on a full disk exist; `is_saving`: the last commit of the trust database succeeded; `damage`: what is
     wrong with its file; `unconfirmed`: what is said of a restored trust database that is not confirmed, "" if there
-    is none; `recording_stopped`: cameras are to be recorded, and their disk is full.
+    is none; `recording_stopped`: cameras are to be recorded, and their disk is full;
+    `unrecorded`: those that have given no bytes for a while although there is space.
     """
 
     mediamtx: MediaFact
@@ -64,6 +65,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     damage: str = ""
     unconfirmed: str = ""
     recording_stopped: bool = False
+    unrecorded: tuple[str, ...] = ()
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -141,6 +143,7 @@ def gather_facts(services: Services) -> Facts:
         damage=registrar.damage,
         unconfirmed=services.restores.message,
         recording_stopped=services.recordings.sweep.is_full,
+        unrecorded=tuple(services.recordings.silent),
     )
 
 
@@ -211,6 +214,11 @@ def _judge_disks(facts: Facts) -> Iterator[Problem]:
 def _judge_recording(facts: Facts) -> Iterator[Problem]:
     if facts.recording_stopped:
         yield Problem("disk", "the disk for recordings is full: nothing is recorded", "delete recordings, or add space")
+    if facts.unrecorded:
+        yield Problem(
+            "cameras", f"nothing is recorded of {', '.join(facts.unrecorded)}",
+            "see that the camera gives a picture, and that MediaMTX may write to recording.folder",
+        )  # fmt: skip
 
 
 def _judge_media(facts: Facts) -> Iterator[Problem]:

@@ -13,7 +13,15 @@ from edged.library.recording_index import Measured
 from edged.library.recording_names import no_recording
 from edged.library.recordings import LONGEST_SECONDS
 from edged.operations.catalogue import DeviceParams, OperationCall, operation
-from edged.operations.file_params import FilenameParams, FilePageParams, cut_page, may, read_after, resource_of
+from edged.operations.file_params import (
+    FilenameParams,
+    FilePageParams,
+    confirmation,
+    cut_page,
+    may,
+    read_after,
+    resource_of,
+)
 from edged.operations.pages import NextCursor
 from edged.operations.rest import create, delete, get
 from edged.store.recordings import RecordingRecord
@@ -134,8 +142,9 @@ async def start_recording(call: OperationCall, params: StartRecordingParams) -> 
     assert caller is not None, "the gate lets nobody in without a caller"
     seconds = read_length(params)
     record = await call.services.recordings.start(
-        call.camera.name, filename=params.filename, form=params.format, seconds=seconds, made_by=caller.who
-    )
+        call.camera.name, filename=params.filename, form=params.format, seconds=seconds, made_by=caller.who,
+        confirm=confirmation(call, "camera:write", call.camera.name),
+    )  # fmt: skip
     active = call.services.recordings.active.get(call.camera.name)
     status = active.status if active is not None and active.record.recording_id == record.recording_id else "STARTING"
     shown = msgspec.UNSET if seconds is None else seconds
@@ -211,7 +220,7 @@ async def get_recording_info(call: OperationCall, params: FilenameParams) -> Rec
 async def delete_recording(call: OperationCall, params: FilenameParams) -> RecordingDeleted:
     """Delete a recording and its bytes."""
     record = await find(call, params.filename, "camera:delete")
-    await call.services.recordings.delete(record, "request")
+    await call.services.recordings.delete(record, "request", confirmation(call, "camera:delete", record.camera))
     return RecordingDeleted(record.filename, True, f"{record.filename} was deleted")
 
 

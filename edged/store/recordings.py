@@ -67,11 +67,6 @@ def end(connection: sqlite3.Connection, recording_id: str, began: float, ended: 
     )
 
 
-def protect(connection: sqlite3.Connection, recording_id: str, protected: bool) -> None:
-    """Retention leaves it alone, or not."""
-    connection.execute("UPDATE recordings SET is_protected = ? WHERE recording_id = ?", (int(protected), recording_id))
-
-
 def delete(connection: sqlite3.Connection, recording_ids: Collection[str], at: float, reason: str) -> None:
     """Their bytes are to go; the rows stay as tombstones."""
     connection.executemany(

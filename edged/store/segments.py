@@ -71,16 +71,6 @@ def sums(connection: sqlite3.Connection) -> dict[str, tuple[int, int]]:
     return {row[0]: (row[1], row[2]) for row in rows}
 
 
-def measure(connection: sqlite3.Connection, camera: str, begin: float, end: float) -> tuple[int, int, float]:
-    """(files, bytes, seconds) of a camera between two times; a file that lies partly outside counts whole."""
-    row = connection.execute(
-        "SELECT count(*), coalesce(sum(size), 0), coalesce(sum(duration), 0.0) FROM segments"
-        " WHERE camera = ? AND began < ? AND began > ? AND began + duration > ?",
-        (camera, end, begin - 7200.0, begin),
-    ).fetchone()
-    return row[0], row[1], row[2]
-
-
 def _many(connection: sqlite3.Connection, clause: str, *values: object) -> list[SegmentRow]:
     rows = connection.execute(f"SELECT {_COLUMNS} FROM segments {clause}", values)  # noqa: S608
     return [SegmentRow(row[0], row[1], row[2], row[3], row[4], bool(row[5])) for row in rows]

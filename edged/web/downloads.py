@@ -90,7 +90,11 @@ async def find_recording(request: Request, name: str) -> tuple[Path, str]:
     record = await recordings.find(name)
     if not may_see(request, record.camera):
         raise no_recording(name)
-    return await recordings.find_file(record), record.filename
+    path = await recordings.find_file(record)
+    # To join its segments may have taken minutes.
+    if not may_see(request, record.camera):
+        raise no_recording(name)
+    return path, record.filename
 
 
 def may_see(request: Request, camera: str) -> bool:
