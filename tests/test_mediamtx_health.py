@@ -172,13 +172,13 @@ async def test_want_of_our_own_descriptors_is_no_verdict(number: int, monkeypatc
 
     monkeypatch.setattr("edged.mediamtx.health.connect", fail)
     with pytest.raises(DependencyFailed) as caught:
-        await Health(ControlApi("127.0.0.1", 1, "u", "p"), ("127.0.0.1", 1)).check(1.0)
+        await Health(ControlApi("127.0.0.1", 1, "u", "p"), ("127.0.0.1", 1)).check(1.0, 1.0)
     assert is_own_shortage(caught.value)
 
 
 async def test_a_refused_connection_is_a_verdict() -> None:
     with pytest.raises(DependencyFailed, match="RTSP listener") as caught:
-        await Health(ControlApi("127.0.0.1", 1, "u", "p"), ("127.0.0.1", 1)).check(1.0)
+        await Health(ControlApi("127.0.0.1", 1, "u", "p"), ("127.0.0.1", 1)).check(1.0, 1.0)
     assert not is_own_shortage(caught.value)
 
 
@@ -193,5 +193,5 @@ async def test_another_program_on_its_port_is_no_health() -> None:
         listeners = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
         port = listeners[0].socket.getsockname()[1]
         with pytest.raises(DependencyFailed, match="does not speak RTSP"):
-            await Health(ControlApi("127.0.0.1", 1, "u", "p"), ("127.0.0.1", port)).check(1.0)
+            await Health(ControlApi("127.0.0.1", 1, "u", "p"), ("127.0.0.1", port)).check(1.0, 1.0)
         nursery.cancel_scope.cancel()

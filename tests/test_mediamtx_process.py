@@ -331,7 +331,7 @@ async def test_a_flood_of_output_hangs_nothing(bin_folder: Path, tmp_path: Path)
     """16 MiB of output in one go: the same process goes on answering, and the log is not flooded."""
     with fail_after(60), capture_logs() as logs:
         async with open_hook() as hook:
-            timing = Timing(health_every=0.1, health_within=30)
+            timing = Timing(health_every=0.1, listener_within=30, health_within=30)
             server = supervisor(hook, tmp_path / "run", bin_folder / "mediamtx", timing=timing)
             async with running(server.run):
                 first = await until(server, "ready")

@@ -35,11 +35,11 @@ class Health:
         # Our own ends' ports: MediaMTX writes two lines about each connection, the first before connect() returns.
         self._ports: deque[int] = deque(maxlen=4)
 
-    async def check(self, seconds: float) -> None:
+    async def check(self, listener_within: float, api_within: float) -> None:
         """One check, within so many seconds for each of both questions. Raises DependencyFailed with what fails."""
         if self._rtsp is not None:
-            await self._ask_rtsp(*self._rtsp, seconds)
-        await self._client.list_paths(timeout=seconds)
+            await self._ask_rtsp(*self._rtsp, listener_within)
+        await self._client.list_paths(timeout=api_within)
 
     def is_own_line(self, text: str) -> bool:
         """Whether a log line of MediaMTX is about a connection that was made to check it, and about nothing else."""

@@ -52,16 +52,19 @@ Enter: TypeAlias = Callable[[ServerState], None]
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds. A health answer may wait for the hook, for which MediaMTX waits 10 s itself; an answer that takes longer
-    than `slow_after` is told.
+    """Seconds. An answer of the API may wait for the hook, for which MediaMTX waits 10 s itself; the RTSP listener asks
+    nobody about OPTIONS. An answer that takes longer than `slow_after` is told. One that hangs ends within
+    `hung_grace`: what it has not written by then, it does not write.
     """
 
     ready_poll: float = 0.02
     ready_within: float = 20.0
     health_every: float = 5.0
+    listener_within: float = 4.0
     health_within: float = 12.0
     slow_after: float = 3.0
     stop_grace: float = 15.0
+    hung_grace: float = 2.0
     first_pause: float = 1.0
     longest_pause: float = 60.0
     healthy_after: float = 10.0
@@ -152,6 +155,7 @@ class ServerRun:
             drains = [Drain(stream, output) for stream, output in zip(streams, outputs, strict=True)]
             for drain in drains:
                 readers.start_soon(drain.run)
+            reason = ""
             try:
                 reason = await _first_of(
                     lambda: _watch_end(child), lambda: self._watch_health(child.pid), lambda: _watch_output(drains)
@@ -159,7 +163,8 @@ class ServerRun:
             finally:
                 self.client = None
                 with trio.CancelScope(shield=True):
-                    code = await child.stop(self._timing.stop_grace, signal.SIGINT)
+                    grace = self._timing.hung_grace if reason else self._timing.stop_grace
+                    code = await child.stop(grace, signal.SIGINT)
                     for drain in drains:
                         drain.finish_within(1.0)
         if reason:
@@ -211,7 +216,7 @@ class ServerRun:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tell_slow)
             try:
-                await self._health.check(self._timing.health_within)
+                await self._health.check(self._timing.listener_within, self._timing.health_within)
             except DependencyFailed as error:
                 problem = None if is_own_shortage(error) else str(error)
                 if problem is None:
