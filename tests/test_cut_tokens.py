@@ -87,8 +87,8 @@ async def test_ffmpeg_cuts_a_password_and_takes_the_address_that_edged_gives(tmp
             stream = await client.call("get_stream_url", device="camera0")
             assert not await play(f"rtsp://viewer-1:{token}@127.0.0.1:{daemon.rtsp}/camera0")
             failures = await read_failures(daemon)
-            assert failures["token_cut", "rtsp"] == 1
-            assert ("unknown_key", "rtsp") not in failures
+            assert failures["token_cut", "media"] == 1
+            assert ("unknown_key", "media") not in failures
             assert await play(stream["token_url"].replace("{token}", token).replace("localhost", "127.0.0.1"))
             assert await read_failures(daemon) == failures
     refused = [line for line in log.getvalue().splitlines() if "reason=token_cut" in line]

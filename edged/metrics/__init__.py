@@ -147,17 +147,19 @@ class Metrics(Collector):
 
     def auth_failed(self, reason: str, method: str, transport: str) -> None:
         """The gate refused a request."""
+        transport = SHARED_LABELS.get(transport, transport)
         try:
             self._failures.counts[reason, method, transport].value += 1
         except KeyError:
-            self._failures.find((str(reason), method, SHARED_LABELS.get(transport, transport))).inc()
+            self._failures.find((str(reason), method, transport)).inc()
 
     def credential_used(self, method: str, transport: str, role: str) -> None:
         """The gate accepted a credential."""
+        transport = SHARED_LABELS.get(transport, transport)
         try:
             self._uses.counts[method, transport, role].value += 1
         except KeyError:
-            self._uses.find((method, SHARED_LABELS.get(transport, transport), role)).inc()
+            self._uses.find((method, transport, role)).inc()
 
     def auth_throttled(self, axis: str) -> None:
         """An authentication attempt was refused by the limiter: `axis` is "address" or "subject"."""

@@ -12,12 +12,13 @@ TRANSPORTS = ("ws", "http", "uds", "rtsp", "rtmp", "srt", "hls", "webrtc")
 #: More cameras than this share the label `other`.
 MOST_CAMERAS = 32
 OTHER = "other"
-#: Transports that share a label in counters: RTMP and SRT are off by default.
-SHARED_LABELS = {"rtmp": OTHER, "srt": OTHER}
-_COUNTED_TRANSPORTS = (*(transport for transport in TRANSPORTS if transport not in SHARED_LABELS), OTHER)
+#: MediaMTX's protocols share this label in counters: the log says which, `edged_sessions` who is there now by each.
+MEDIA = "media"
+SHARED_LABELS = dict.fromkeys(TRANSPORTS[3:], MEDIA)
+_COUNTED_TRANSPORTS = (*TRANSPORTS[:3], MEDIA)
 _FILES_TRANSPORTS = ("http", "uds")
 _LOGIN_TRANSPORTS = ("ws", "http")
-_TICKET_TRANSPORTS = ("http", "rtsp", "hls", "webrtc")
+_TICKET_TRANSPORTS = ("http", MEDIA)
 _ROLES = ("monitor", "viewer", "operator", "admin")
 
 _ANY_CREDENTIAL = ("expired", "revoked", "missing_scope", "camera_denied")
@@ -34,7 +35,7 @@ AUTH_FAILURES: tuple[tuple[str, ...], ...] = (
     *product(("suspended",), ("jwt_local",), _COUNTED_TRANSPORTS),
     *product(_ANY_CREDENTIAL, ("api_key", "jwt_local"), _COUNTED_TRANSPORTS),
     *product(_TOKEN_ONLY, ("jwt_local",), _COUNTED_TRANSPORTS),
-    ("token_cut", "jwt_local", "rtsp"),
+    ("token_cut", "jwt_local", MEDIA),
     *product(("bad_audience", "untrusted_issuer"), ("jwt_local",), ("ws", "http")),
     # Tokens of outside issuers: MediaMTX's protocols seldom carry them, and count as HTTP.
     *product(_OUTSIDE, ("jwt_federated",), ("http", "ws")),
@@ -49,7 +50,7 @@ AUTH_FAILURES: tuple[tuple[str, ...], ...] = (
     ("malformed", "none", "ws"),
     ("malformed", "none", "http"),
     ("unknown_key", "internal", "http"),
-    ("unknown_key", "internal", "rtsp"),
+    ("unknown_key", "internal", MEDIA),
 )
 #: (method, transport, role) of accepted credentials. A monitor sees no streams.
 TOKEN_USES: tuple[tuple[str, ...], ...] = (
@@ -63,7 +64,7 @@ TOKEN_USES: tuple[tuple[str, ...], ...] = (
     ("peercred", "http", "admin"),
     *product(("password",), _LOGIN_TRANSPORTS, _ROLES),
     ("internal", "http", "none"),
-    ("internal", "rtsp", "none"),
+    ("internal", MEDIA, "none"),
 )
 #: (transport, cause) of sessions that were ended.
 TERMINATIONS: tuple[tuple[str, ...], ...] = tuple(
