@@ -267,13 +267,15 @@ class KeptRecordings:
         self.active: dict[str, ActiveRecording] = {}
         self.silent: list[str] = []
         self.index = SimpleNamespace(sums=self.sums, free=self.free)
-        self.sweep = SimpleNamespace(keep_free=lambda _total: 0, is_full=False)
+        self.sweep = SimpleNamespace(
+            keep_free=lambda _total: 0, is_full=False, set_policy=self.set_policy, clean_up=self.clean_up
+        )
 
     async def free(self) -> tuple[int, int]:
         await trio.lowlevel.checkpoint()
         return 1, 2
 
-    async def set_retention(self, _setting: object) -> None:
+    async def set_policy(self, _setting: object) -> None:
         await trio.lowlevel.checkpoint()
 
     async def clean_up(self) -> tuple[int, int]:

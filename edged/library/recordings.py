@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import structlog
 import trio
 
@@ -30,26 +29,23 @@ from edged.errors import EdgedError, InvalidParams, InvalidState, StorageFull, S
 from edged.feeds import Feed
 from edged.library.active_recordings import (
     ALWAYS,
-    HOUR_SECONDS,
     ActiveRecording,
     ActiveRecordings,
     Recorders,
     RecordingChanged,
     Status,
-    end_of_hour,
     new_id,
 )
 from edged.library.joins import Joins
+from edged.library.recorded_hours import RecordedHours
 from edged.library.recording_files import Look
 from edged.library.recording_index import Measured, RecordingIndex
 from edged.library.recording_names import complete_name, insert_named, no_recording
-from edged.library.retention_sweep import RetentionSweep, merge
+from edged.library.retention_sweep import RetentionSweep
 from edged.library.snapshots import check_name
 from edged.store import recordings as rows
-from edged.store import retention
 from edged.store.database import Database
 from edged.store.recordings import Format, RecordingRecord
-from edged.store.retention import RetentionSetting
 
 #: Seconds between two looks, between two fdatasyncs of files being written, and between two sweeps of retention; and
 #: that `stop` waits for the last file to be closed.
@@ -76,12 +72,9 @@ class Recordings:
         self._trust, self._clock, self._recorders = trust, clock, recorders
         self.changes: Feed[RecordingChanged] = Feed()
         self._active = ActiveRecordings()
-        #: Cameras that are always recorded; None until they are known.
-        self._always: frozenset[str] | None = None
+        self._hours = RecordedHours(self._active, clock, partial(self._begin, confirm=_by_settings), self._end_due)
         self._stirred = trio.Event()
         self._looked = trio.Event()
-        #: When the last hour of a camera ended.
-        self._hour_ended: dict[str, float] = {}
         self._synced_at = -math.inf
         self._nursery: trio.Nursery | None = None
 
@@ -89,14 +82,13 @@ class Recordings:
         """Take up the recordings that an earlier run left running: they go on."""
         for record in self._trust.read_now(rows.load_running):
             self._active.add(ActiveRecording(record, self._clock.monotonic(), self._deadline_of(record)))
-        if (setting := self._trust.read_now(retention.load)) is not None:
-            self.sweep.policy = merge(self.sweep.policy, setting)
+        self.sweep.load()
         self._switch()
 
     def set_always(self, cameras: Collection[str]) -> None:
         """From here on these cameras are always recorded, and no others. Returns at once."""
-        if self._always != frozenset(cameras):
-            self._always = frozenset(cameras)
+        if self._hours.cameras != frozenset(cameras):
+            self._hours.cameras = frozenset(cameras)
             self._switch()
 
     # What callers ask -----------------------------------------------------------------------------------------------
@@ -231,18 +223,6 @@ class Recordings:
         await self.index.forget_joined(record.recording_id)
         return await self.index.remove(useless, dict.fromkeys((row.file for row in useless), reason))
 
-    async def set_retention(self, setting: RetentionSetting) -> None:
-        """Keep recordings by this instead of the settings: durable when this returns. Raises StoreFailed."""
-        await self._trust.write(partial(retention.save, setting=setting))
-        self.sweep.policy = merge(self.sweep.policy, setting)
-        _log.info("retention_changed", **msgspec.structs.asdict(setting))
-
-    async def clean_up(self) -> tuple[int, int]:
-        """Delete now what the policy does not keep: (files, bytes). Raises StoreFailed."""
-        before = self.sweep.files_deleted
-        deleted = await self.sweep.run_once()
-        return self.sweep.files_deleted - before, sum(deleted.values())
-
     # What goes on by itself -----------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -256,7 +236,7 @@ class Recordings:
             while True:
                 self._stirred = trio.Event()
                 is_writing = await self._look()
-                with trio.move_on_after(LOOK_SECONDS if self.active or self._always or is_writing else math.inf):
+                with trio.move_on_after(LOOK_SECONDS if self.active or self._hours.cameras or is_writing else math.inf):
                     await self._stirred.wait()
 
     async def _sweep(self) -> None:
@@ -289,35 +269,14 @@ class Recordings:
         for active in self._active:
             if self._clock.monotonic() >= active.deadline or (active.record.reason == ALWAYS and not active.holds(now)):
                 await _guard(partial(self._end_due, active, now))
-        if self._always is not None:
-            await _guard(partial(self._record_hours, self._always))
+        await _guard(self._hours.keep)
         self._looked.set()
         self._looked = trio.Event()
         return bool(look.writing)
 
-    async def _record_hours(self, always: Collection[str]) -> None:
-        """One recording for each hour of each camera that is always recorded. The recorder goes on in between."""
-        for active in self._active:
-            if active.record.reason == ALWAYS and active.record.camera not in always:
-                await self._end_due(active, self._clock.system)
-        for camera in always:
-            if self._active.find_hour(camera) is None:
-                began = self._clock.system
-                ended = self._hour_ended.pop(camera, began)
-                # Without a gap to the hour before, if that has just ended.
-                began = ended if 0 <= began - ended < HOUR_SECONDS else began
-                await self._begin(
-                    RecordingRecord(
-                        recording_id=new_id(), filename=complete_name(None, camera, "fmp4", began), camera=camera,
-                        format="fmp4", began=began, until=end_of_hour(began), reason=ALWAYS, made_by="settings",
-                    ),
-                    _by_settings,
-                )  # fmt: skip
-
     async def _end_due(self, active: ActiveRecording, at: float) -> None:
         record = await self._end(active, at, "duration")
-        if record.reason == ALWAYS:
-            self._hour_ended[record.camera] = at
+        self._hours.note_end(record, at)
         # This task is the one that sees the last file closed.
         self._finish_later(record)
 
@@ -366,11 +325,11 @@ class Recordings:
         return self._clock.monotonic() + record.until - self._clock.system
 
     def _is_recorded(self, camera: str) -> bool:
-        return camera in self.active or camera in (self._always or ())
+        return camera in self.active or camera in (self._hours.cameras or ())
 
     def _switch(self) -> None:
         """Have the recorders record what is to be recorded."""
-        self._recorders.set_recorded(() if self.sweep.is_full else {*self.active, *(self._always or ())})
+        self._recorders.set_recorded(() if self.sweep.is_full else {*self.active, *(self._hours.cameras or ())})
         for camera in self.active:
             self._recorders.wake(camera)
         self._stirred.set()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+import msgspec
 import structlog
 import trio
 
@@ -16,6 +17,7 @@ from edged.clock import Clock
 from edged.library.recording_index import BATCH, RecordingIndex
 from edged.library.retention import DAY_SECONDS, GIGABYTE, KeptFile, Policy, Removal, plan
 from edged.store import recordings as rows
+from edged.store import retention
 from edged.store.database import Database
 from edged.store.retention import RetentionSetting
 from edged.store.segments import SegmentRow
@@ -48,6 +50,23 @@ class RetentionSweep:
         self.is_full = False
         #: How many files it has deleted since the start.
         self.files_deleted = 0
+
+    def load(self) -> None:
+        """Take up what an administrator has set."""
+        if (setting := self._trust.read_now(retention.load)) is not None:
+            self.policy = merge(self.policy, setting)
+
+    async def set_policy(self, setting: RetentionSetting) -> None:
+        """Keep recordings by this instead of the settings: durable when this returns. Raises StoreFailed."""
+        await self._trust.write(partial(retention.save, setting=setting))
+        self.policy = merge(self.policy, setting)
+        _log.info("retention_changed", **msgspec.structs.asdict(setting))
+
+    async def clean_up(self) -> tuple[int, int]:
+        """Delete now what the policy does not keep: (files, bytes). Raises StoreFailed."""
+        before = self.files_deleted
+        deleted = await self.run_once()
+        return self.files_deleted - before, sum(deleted.values())
 
     async def run_once(self) -> dict[str, int]:
         """Delete what the policy does not keep, one sweep at a time. Reason → bytes deleted. Raises StoreFailed."""

@@ -89,7 +89,7 @@ async def set_retention_policy(call: OperationCall, params: RetentionParams) -> 
     setting = RetentionSetting(
         params.policy_type, params.enabled, params.max_age_days or 0.0, params.max_size_gb or 0.0
     )
-    await call.services.recordings.set_retention(setting)
+    await call.services.recordings.sweep.set_policy(setting)
     return RetentionState(
         policy_type=setting.policy_type,
         enabled=setting.enabled,
@@ -103,7 +103,7 @@ async def set_retention_policy(call: OperationCall, params: RetentionParams) -> 
 @operation("system:admin", rest=post("/api/storage/cleanup"), counted_as=_COUNTED_AS)
 async def cleanup_old_files(call: OperationCall, params: NoParams) -> CleanupReport:
     """Delete now what the retention policy does not keep, instead of within some seconds."""
-    files, freed = await call.services.recordings.clean_up()
+    files, freed = await call.services.recordings.sweep.clean_up()
     return CleanupReport(True, files, freed, f"{files} files, {freed} bytes deleted")
 
 
