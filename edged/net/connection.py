@@ -268,7 +268,6 @@ class Connection:
             unauthenticated_limit=limits.message_bytes_unauthenticated, hold=partial(self.hold, "in"),
         )  # fmt: skip
         scope["edged.authenticated"] = self.identify
-        scope["edged.break_off"] = exchange.break_off
         scope["edged.serve_half_closed"] = exchange.serve_half_closed
         self._exchange = exchange
         self._enter("idle")

@@ -123,11 +123,6 @@ class Exchange:
 
     # -- what the app calls ------------------------------------------------------------------------------
 
-    def break_off(self) -> None:
-        """Close the connection: what the app sends next fails, and it has a second to clean up."""
-        self._listening = True
-        self._http.stream.close()
-
     def serve_half_closed(self) -> None:
         """The app is about to stream: a client that ends its own side from here on has not left."""
         self._serves_half_closed = True

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from starlette.responses import FileResponse, Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from edged.credentials.callers import Resource
 from edged.errors import Refused
@@ -17,11 +17,18 @@ from edged.library.recording_names import no_recording
 from edged.library.snapshots import no_snapshot
 from edged.operations.catalogue import camera_resource
 from edged.web.faults import respond
+from edged.web.file_bytes import BadRange, open_file, send_file
 from edged.web.requests import Request, ResponseAborted, Route, Sent
 
-#: Ranges of one request. Starlette before 0.49 compares each with each, and every one is a part of the answer.
-MOST_RANGES: Final = 16
-_GOOD_RANGE: Final = f"Range is bytes=FIRST-LAST, within the file, and at most {MOST_RANGES} of these"
+_GOOD_RANGE: Final = "Range is bytes=FIRST-LAST, bytes=FIRST- or bytes=-COUNT, within the file"
+
+
+class Kept(NamedTuple):
+    """A file, the name that it is saved under, and the camera that it is of."""
+
+    path: Path
+    name: str
+    camera: str
 
 
 async def download_snapshot(request: Request) -> Response:
@@ -41,33 +48,27 @@ ROUTES = (
 
 
 class Download(Response):
-    """A kept file; the transfer ends with the credential that asked for it."""
+    """A kept file; the transfer ends with the credential that asked for it, and with its right to see the camera."""
 
-    def __init__(self, request: Request, find: Callable[[], Awaitable[tuple[Path, str]]]) -> None:
-        """`find()` gives the file and the name that it is saved under."""
+    def __init__(self, request: Request, find: Callable[[], Awaitable[Kept]], disposition: str = "attachment") -> None:
+        """`find()` gives the file. `disposition` as in Content-Disposition."""
         super().__init__()
         self._request = request
         self._find = find
+        self._disposition = disposition
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admit the caller before the first checkpoint, then find and send. Raises NotFound, InvalidParams, Refused."""
         sent = Sent(send)
         with self._request.admitted() as admitted:
             sent.count = admitted.count
-            path, name = await self._find()
-            headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
-            file = FileResponse(path, headers=headers, filename=name)
-            # Half-way through, the connection is closed under the transfer: whoever is cancelled gets no turn to close
-            # the file (anyio), and it would stay open until somebody collects the garbage.
-            break_off = scope.get("edged.break_off", admitted.scope.cancel)
-            admitted.end = lambda: break_off() if sent.started else admitted.scope.cancel()
-            try:
-                await file(without_foreign_ranges(scope), receive, refuse_faults(sent))
-            except BadRange as problem:
-                await problem.explain()(scope, receive, sent)
-            except OSError:
-                if admitted.cause is None:
-                    raise
+            kept = await self._find()
+            may_go_on = partial(may_see, self._request, kept.camera)
+            async with open_file(kept.path, kept.name) as file:
+                try:
+                    await send_file(file, self._disposition, may_go_on, scope, sent)
+                except BadRange as problem:
+                    await explain(problem)(scope, receive, sent)
         if admitted.cause is None or sent.complete:
             return
         if sent.started:
@@ -75,16 +76,16 @@ class Download(Response):
         raise Refused(admitted.cause)
 
 
-async def find_snapshot(request: Request, name: str) -> tuple[Path, str]:
+async def find_snapshot(request: Request, name: str) -> Kept:
     """The newest picture of this name, of a camera that the caller may see. Raises NotFound, InvalidParams."""
     snapshots = request.services.snapshots
     for path in await snapshots.find(name):
         if may_see(request, snapshots.camera_of(path)):
-            return path, path.name
+            return Kept(path, path.name, snapshots.camera_of(path))
     raise no_snapshot(name)
 
 
-async def find_recording(request: Request, name: str) -> tuple[Path, str]:
+async def find_recording(request: Request, name: str) -> Kept:
     """The recording of this name as one file. Raises NotFound, InvalidParams, and as `Recordings.find_file`."""
     recordings = request.services.recordings
     record = await recordings.find(name)
@@ -94,7 +95,7 @@ async def find_recording(request: Request, name: str) -> tuple[Path, str]:
     # To join its segments may have taken minutes.
     if not may_see(request, record.camera):
         raise no_recording(name)
-    return path, record.filename
+    return Kept(path, record.filename, record.camera)
 
 
 def may_see(request: Request, camera: str) -> bool:
@@ -104,44 +105,7 @@ def may_see(request: Request, camera: str) -> bool:
     return request.services.gate.judge(request.caller, "camera:read", resource).allowed
 
 
-class BadRange(Exception):
-    """The Range is malformed or outside of the file. `extent` is the value of Content-Range."""
-
-    def __init__(self, status: int, extent: str | None) -> None:
-        super().__init__(status)
-        self.status = status
-        self.extent = extent
-
-    def explain(self) -> Response:
-        """JSON, as every fault (contract C-35)."""
-        headers = {"Content-Range": self.extent} if self.extent is not None else {}
-        return respond(self.status, "bad_range", "Bad range", _GOOD_RANGE, headers)
-
-
-def without_foreign_ranges(scope: Scope) -> Scope:
-    """The scope without a Range in another unit than bytes, which is ignored (RFC 9110, 14.2).
-
-    Raises BadRange for more than MOST_RANGES ranges (RFC 9110, 17.15).
-    """
-    if any(name == b"range" and value.count(b",") >= MOST_RANGES for name, value in scope["headers"]):
-        raise BadRange(400, None)
-    headers = [
-        (name, value)
-        for name, value in scope["headers"]
-        if name != b"range" or value.partition(b"=")[0].strip().lower() == b"bytes"
-    ]
-    return {**scope, "headers": headers}
-
-
-def refuse_faults(send: Send) -> Send:
-    """A send that raises BadRange in place of Starlette's plain-text error."""
-
-    async def checked(message: Message) -> None:
-        if message["type"] == "http.response.start" and message["status"] >= 400:
-            extent = dict(message["headers"]).get(b"content-range")
-            # Starlette 0.46 leaves out the unit.
-            size = None if extent is None else extent.decode("latin-1").removeprefix("bytes ")
-            raise BadRange(message["status"], size and f"bytes {size}")
-        await send(message)
-
-    return checked
+def explain(problem: BadRange) -> Response:
+    """JSON, as every fault (contract C-35)."""
+    headers = {"Content-Range": problem.extent} if problem.extent is not None else {}
+    return respond(problem.status, "bad_range", "Bad range", _GOOD_RANGE, headers)
