@@ -100,7 +100,7 @@ async def run(
         disks = build_disks(config)
         cameras = build_cameras(config, databases.trust, metrics.udev_resynced)
         media = build_media(config, access.ledger, metrics)
-        recordings = build_recordings(config, databases, access.clock, media, metrics)
+        recordings = build_recordings(config, databases, access, media, metrics)
         services = build_services(config, secrets, access, cameras, media, recordings, disks, metrics)
         limits = config.limits
         rpc = RpcEndpoint(

@@ -38,6 +38,8 @@ def connection(tmp_path: Path):
                 "added_cameras",
                 "api_keys",
                 "recordings",
+                "series",
+                "statements",
                 "revocations",
                 "cut_offs",
                 "cameras",
@@ -53,7 +55,7 @@ def connection(tmp_path: Path):
                 "provisional_cut_offs",
             },
         ),
-        (USAGE, {"tallies", "offenders", "known_places", "segments", "trust_commits"}),
+        (USAGE, {"tallies", "offenders", "known_places", "seals", "segments", "trust_commits"}),
     ],
 )
 async def test_a_new_file_gets_every_table(

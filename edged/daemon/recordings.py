@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from edged.clock import Clock
 from edged.config.model import Config, RecordingSettings
+from edged.daemon.access import Access
 from edged.daemon.databases import Databases
 from edged.daemon.media import Media
 from edged.library.joins import Joins
@@ -14,6 +14,7 @@ from edged.library.recording_index import RecordingIndex
 from edged.library.recordings import Recordings
 from edged.library.retention import DAY_SECONDS, GIGABYTE, Policy
 from edged.library.retention_sweep import RetentionSweep
+from edged.library.sealing import Sealing
 from edged.mediamtx.ffmpeg import find_ffmpeg
 from edged.mediamtx.paths import Paths
 from edged.mediamtx.publisher import Publishers
@@ -39,14 +40,17 @@ class MediaRecorders:
             self._publishers.wake(path)
 
 
-def build_recordings(config: Config, databases: Databases, clock: Clock, media: Media, metrics: Metrics) -> Recordings:
+def build_recordings(
+    config: Config, databases: Databases, access: Access, media: Media, metrics: Metrics
+) -> Recordings:
     """Everything about recordings; nothing runs yet."""
-    settings = config.recording
-    index = RecordingIndex(RecordingFiles(settings.folder), databases.usage, metrics.recording_deleted)
+    settings, clock, files = config.recording, access.clock, RecordingFiles(config.recording.folder)
+    sealing = Sealing(files.find, databases.usage, databases.trust, clock, access.keyring)
+    index = RecordingIndex(files, databases.usage, metrics.recording_deleted, sealing)
     sweep = RetentionSweep(
         index, databases.trust, clock, read_policy(settings), stop_bytes=settings.stop_free_mib * _MIB
     )
-    joins = Joins(index.files, media.spawn, find_ffmpeg, sweep.keep_free)
+    joins = Joins(files, media.spawn, find_ffmpeg, sweep.keep_free, sealing.seal_derived)
     recordings = Recordings(index, databases.trust, clock, MediaRecorders(media.paths, media.publishers), sweep, joins)
     recordings.load()
     return recordings

@@ -76,8 +76,12 @@ def media_tasks(feeds: Feeds, access: Access, cameras: Registry, media: Media, m
 
 
 def recording_tasks(feeds: Feeds, cameras: Registry, recordings: Recordings) -> tuple[Task, ...]:
-    """What follows for recordings from cameras."""
-    return (partial(recording_reactions.follow, feeds.cameras_for_recordings, cameras, recordings),)
+    """What follows for recordings from cameras, and the seals of their files."""
+    sealing = recordings.index.sealing
+    return (
+        partial(recording_reactions.follow, feeds.cameras_for_recordings, cameras, recordings),
+        *(() if sealing is None else (sealing.run,)),
+    )
 
 
 def client_tasks(

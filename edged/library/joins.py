@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 import trio
@@ -38,6 +38,14 @@ _SLACK: Final = 1.0
 _log = structlog.get_logger("recordings")
 
 
+class Seal(Protocol):
+    """As `Sealing.seal_derived`."""
+
+    async def __call__(
+        self, path: Path, segments: Sequence[SegmentRow], *, name: str, began: float, ended: float | None
+    ) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Piece:
     """What of a segment belongs to a recording: from `begin` to `end`, seconds from the segment's begin."""
@@ -51,12 +59,14 @@ class Joins:
     """Joined files, one being made at a time."""
 
     def __init__(
-        self, files: RecordingFiles, spawn: Spawn, find_ffmpeg: Callable[[], str], keep_free: Callable[[int], int]
-    ) -> None:
+        self, files: RecordingFiles, spawn: Spawn, find_ffmpeg: Callable[[], str], keep_free: Callable[[int], int],
+        seal: Seal | None = None,
+    ) -> None:  # fmt: skip
         """Nothing is joined where less than `keep_free(bytes of the disk)` would stay free: retention would delete
-        recordings for it."""
+        recordings for it. `seal` puts a seal beside what was joined (`Sealing.seal_derived`)."""
         self._files, self._spawn, self._find_ffmpeg = files, spawn, find_ffmpeg
         self._keep_free = keep_free
+        self._seal = seal
         self._one = trio.Lock()
 
     async def find(self, measured: Measured) -> Path:
@@ -95,6 +105,9 @@ class Joins:
         try:
             await self._convert(measured, part)
             await trio.to_thread.run_sync(part.rename, target)
+            if self._seal is not None:
+                record = measured.record
+                await self._seal(target, measured.files, name=record.filename, began=record.began, ended=record.ended)
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(partial(part.unlink, missing_ok=True))

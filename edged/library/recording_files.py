@@ -2,6 +2,7 @@
 
     open/CAMERA/PATH/SECONDS-MICROSECONDS.mp4    being written by MediaMTX, named by the Unix time of its begin
     CAMERA/YYYY-MM-DD/SECONDS-MICROSECONDS.mp4   closed, in the folder of its day (UTC); never changed again
+    CAMERA/YYYY-MM-DD/….mp4.seal                 its seal (sealing)
     joined/RECORDING.mp4                         recordings of several segments in one file, made when asked for
     damaged/…                                    files in open/ that are no fragmented MP4
 
@@ -29,6 +30,7 @@ from typing import Final
 import structlog
 
 from edged.library.fmp4 import NotASegment, Segment, read_segment
+from edged.library.seal_files import SUFFIX, remove_seal
 from edged.store.segments import SegmentRow
 
 OPEN: Final = "open"
@@ -37,7 +39,7 @@ DAMAGED: Final = "damaged"
 _NAME: Final = re.compile(r"([0-9]{1,12})-([0-9]{6})(?:-[0-9]{1,3})?\.mp4\Z", re.ASCII)
 _CAMERA: Final = re.compile(r"camera[0-9]{1,6}\Z", re.ASCII)
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z", re.ASCII)
-_JOINED_NAME: Final = re.compile(r"\.?rec_[0-9a-f]{16}\.(?:mp4|mkv)(?:\.part)?\Z", re.ASCII)
+_JOINED_NAME: Final = re.compile(r"\.?rec_[0-9a-f]{16}\.(?:mp4|mkv)(?:\.part|\.seal)?\Z", re.ASCII)
 #: MediaMTX writes once a second.
 _QUIET_SECONDS: Final = 15.0
 _MOST_OF_A_NAME: Final = 100
@@ -100,9 +102,11 @@ class RecordingFiles:
         """Delete joined files that nobody has fetched since a time, Unix seconds; they can be made again."""
         for name in _names(self.root / JOINED, _JOINED_NAME):
             path = self.root / JOINED / name
-            with suppress(OSError):
-                if path.stat().st_mtime < before:
-                    path.unlink()
+            if not name.endswith(SUFFIX):
+                with suppress(OSError):
+                    if path.stat().st_mtime < before:
+                        path.unlink()
+                        remove_seal(path)
 
     def list_joined(self, recording_id: str) -> tuple[Path, ...]:
         """The joined files of a recording."""
@@ -145,6 +149,7 @@ class RecordingFiles:
         for file in files:
             try:
                 (self.root / file).unlink(missing_ok=True)
+                remove_seal(self.root / file)
             except OSError as problem:
                 _log.warning("recording_not_deleted", file=file, problem=problem.strerror)
             else:

@@ -14,6 +14,7 @@ import trio
 
 from edged.errors import EdgedError, StoreFailed
 from edged.library.recording_files import Look, RecordingFiles
+from edged.library.sealing import Sealing
 from edged.store import segments
 from edged.store.database import Database
 from edged.store.recordings import RecordingRecord
@@ -46,11 +47,13 @@ class RecordingIndex:
         files: RecordingFiles,
         usage: Database,
         count_removal: Callable[[str, int], None] = lambda _why, _size: None,
+        sealing: Sealing | None = None,
     ) -> None:
-        """`count_removal(reason, bytes)` is told of each deleted file."""
+        """`count_removal(reason, bytes)` is told of each deleted file; `sealing` of each that is closed or to go."""
         self.files = files
         self._usage = usage
         self._count_removal = count_removal
+        self.sealing = sealing
         self._disk = trio.CapacityLimiter(1)
 
     async def prepare(self) -> None:
@@ -63,6 +66,8 @@ class RecordingIndex:
         A row that could not be saved now is found again by `reconcile`.
         """
         look = await trio.to_thread.run_sync(self.files.look, limiter=self._disk)
+        if self.sealing is not None:
+            self.sealing.note(look.closed, {file.camera for file in look.writing})
         await self._insert(look.closed)
         return look
 
@@ -96,9 +101,13 @@ class RecordingIndex:
     async def remove(self, going: Sequence[SegmentRow], reasons: Mapping[str, str]) -> int:
         """Delete files and their rows; `reasons` by file. Bytes deleted. Raises StoreFailed."""
         names = tuple(row.file for row in going)
+        if names and self.sealing is not None:
+            await self.sealing.bury(going, reasons)
         gone = set(await trio.to_thread.run_sync(self.files.remove, names, limiter=self._disk))
         if gone:
             await self._usage.write(partial(segments.remove, files=gone))
+            if self.sealing is not None:
+                await self.sealing.forget(gone)
         for row in going:
             if row.file in gone:
                 self._count_removal(reasons[row.file], row.size)
@@ -127,6 +136,8 @@ class RecordingIndex:
             await self._insert(new[begin : begin + BATCH])
         for begin in range(0, len(missing), BATCH):
             await self._usage.write(partial(segments.remove, files=missing[begin : begin + BATCH]))
+        if self.sealing is not None:
+            self.sealing.begin()
 
     def _compare(self, known: set[str]) -> tuple[set[str], list[SegmentRow]]:
         found: set[str] = set()

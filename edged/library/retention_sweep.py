@@ -135,7 +135,7 @@ class RetentionSweep:
         return over or camera_over or free < policy.keep_free_bytes
 
     async def _bury(self) -> None:
-        """Recordings that have ended and have no files left become tombstones."""
+        """Recordings that have ended and have no files left count as deleted."""
         now = self._clock.system
         candidates = await self._trust.read(partial(rows.list_ended, limit=BATCH))
         old = [record for record in candidates if record.ended is not None and now - record.ended > _CLOSING_SECONDS]

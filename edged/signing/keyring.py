@@ -26,6 +26,7 @@ from edged.credentials.signing_keys import (
     ALGORITHMS,
     PUBLISHED_SECONDS,
     Algorithm,
+    Jwk,
     PrivateKey,
     SigningKeyRecord,
     State,
@@ -132,6 +133,14 @@ class Keyring:
     def waiting(self, algorithm: Algorithm) -> SigningKeyRecord | None:
         """The key that signs next, if there is one."""
         return self._find_state(algorithm, "next")
+
+    def sealing_key(self) -> tuple[PrivateKey, Jwk] | None:
+        """What signs statements about recordings: the current ES256 key, with its public half; None where that is
+        distrusted and no other has taken over yet."""
+        record = self._find_state("ES256", "current")
+        if record is None or self.is_distrusted(record) or record.kid not in self._signing:
+            return None
+        return self._signing[record.kid], record.public
 
     def is_distrusted(self, record: SigningKeyRecord) -> bool:
         """Whether everything that this key signed is refused."""

@@ -87,6 +87,9 @@ COLUMNS: Final[Mapping[str, Mapping[str, Callable[[object], object]]]] = Mapping
             ("recordings", "recording_id filename stem camera format began ended until reason made_by is_protected"
              " deleted_at delete_reason", "", ""),
             ("segments", "file camera began duration size recovered", "", ""),
+            ("seals", "file camera series number digest previous sealed kid", "", ""),
+            ("series", "camera name", "", ""),
+            ("statements", "series kind first last camera kid sealed text", "", ""),
             ("meta", "name value", "", ""),
             ("tallies", "credential_id last_used count", "", ""),
             ("offenders", "axis name level wait", "", ""),

@@ -200,6 +200,23 @@ TRUST: Migrations = (
         "CREATE INDEX recordings_by_stem ON recordings (stem)",
         "CREATE INDEX running_recordings ON recordings (began) WHERE ended IS NULL",
     ),
+    (
+        # Each camera's series of sealed files; heads and tombstones as they were signed.
+        "CREATE TABLE series (camera TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT, WITHOUT ROWID",
+        """CREATE TABLE statements (
+            series TEXT NOT NULL,
+            kind TEXT NOT NULL CHECK (kind IN ('head', 'tombstone')),
+            first INTEGER NOT NULL,
+            last INTEGER NOT NULL,
+            camera TEXT NOT NULL,
+            kid TEXT NOT NULL,
+            sealed REAL NOT NULL,
+            text BLOB NOT NULL,
+            PRIMARY KEY (series, kind, first)
+        ) STRICT""",
+        "CREATE INDEX statements_by_end ON statements (series, kind, last)",
+        "CREATE INDEX statements_of_keys ON statements (kid, sealed)",
+    ),
 )
 
 #: What only counts.
@@ -246,6 +263,21 @@ USAGE: Migrations = (
         ) STRICT, WITHOUT ROWID""",
         "CREATE INDEX segments_of_cameras ON segments (camera, began, duration, size)",
         "CREATE INDEX segments_by_age ON segments (began, file)",
+    ),
+    (
+        # Which number each recorded file has in its camera's series, by the seals beside the files.
+        """CREATE TABLE seals (
+            file TEXT PRIMARY KEY,
+            camera TEXT NOT NULL,
+            series TEXT NOT NULL,
+            number INTEGER NOT NULL,
+            digest TEXT NOT NULL,
+            previous TEXT NOT NULL,
+            sealed REAL NOT NULL,
+            kid TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX seals_by_number ON seals (series, number)",
+        "CREATE INDEX seals_of_keys ON seals (kid, sealed)",
     ),
 )
 

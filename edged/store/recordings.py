@@ -68,7 +68,7 @@ def end(connection: sqlite3.Connection, recording_id: str, began: float, ended: 
 
 
 def delete(connection: sqlite3.Connection, recording_ids: Collection[str], at: float, reason: str) -> None:
-    """Their bytes are to go; the rows stay as tombstones."""
+    """Their bytes are to go; the rows stay."""
     connection.executemany(
         "UPDATE recordings SET deleted_at = ?, delete_reason = ?, ended = coalesce(ended, max(began, ?))"
         " WHERE recording_id = ? AND deleted_at IS NULL",
