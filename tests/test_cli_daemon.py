@@ -14,7 +14,8 @@ import pytest
 from cli_helpers import SECRET, Shell, running_daemon
 
 from edged.credentials.tokens import SharedSecret, issue_claims, sign
-from edged.store.migrations import TRUST, migrate
+from edged.store.migrating import migrate
+from edged.store.migrations import TRUST
 
 
 @pytest.fixture(scope="module")

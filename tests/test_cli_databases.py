@@ -20,7 +20,8 @@ import pytest
 from cli_helpers import Shell, running_daemon
 
 from edged.store.inspection import COLUMNS, MASK, CannotInspect, open_copy
-from edged.store.migrations import TRUST, USAGE, migrate
+from edged.store.migrating import migrate
+from edged.store.migrations import TRUST, USAGE
 
 PASSWORD = "a passphrase of the tests"
 CAMERA_PASSWORD = "p-4Kz9-word"

@@ -17,7 +17,8 @@ from cli_helpers import Shell, wait_for_socket, write_config
 
 from edged.credentials.api_keys import mint_key_id, mint_secret
 from edged.daemon.upgrade import needs_upgrade
-from edged.store.migrations import TRUST, USAGE, Migrations, migrate, schema_version
+from edged.store.migrating import migrate, schema_version
+from edged.store.migrations import TRUST, USAGE, Migrations
 
 ROOT = Path(__file__).parent.parent
 #: A daemon that says at its end, on standard output, whether it has imported sqlite-utils.

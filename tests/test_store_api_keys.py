@@ -15,7 +15,8 @@ from edged.credentials.api_keys import KeyRecord, mint
 from edged.credentials.callers import Streams
 from edged.credentials.rotation import Replaced
 from edged.store import api_keys
-from edged.store.migrations import TRUST, migrate
+from edged.store.migrating import migrate
+from edged.store.migrations import TRUST
 
 
 def fresh() -> sqlite3.Connection:

@@ -23,7 +23,8 @@ from edged.store import api_keys, backups, cameras, meta, revocations, usage
 from edged.store.backups import BackupFailed
 from edged.store.cameras import Slot
 from edged.store.database import Database
-from edged.store.migrations import TRUST, USAGE, Migrations, migrate, schema_version
+from edged.store.migrating import migrate, schema_version
+from edged.store.migrations import TRUST, USAGE, Migrations
 from edged.store.usage import Tally
 
 STEP = ("CREATE TABLE later (x TEXT) STRICT", "INSERT INTO later VALUES ('made by the step')")

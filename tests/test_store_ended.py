@@ -19,7 +19,8 @@ from edged.credentials.api_keys import KeyRecord
 from edged.credentials.rotation import Replaced
 from edged.credentials.service_tokens import ServiceTokenRecord
 from edged.store import api_keys, service_tokens, usage
-from edged.store.migrations import TRUST, USAGE, migrate
+from edged.store.migrating import migrate
+from edged.store.migrations import TRUST, USAGE
 from edged.store.usage import Tally
 
 FIRST = (-math.inf, "")

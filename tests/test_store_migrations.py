@@ -1,4 +1,4 @@
-"""store/migrations.py: numbered steps, each whole; newer and foreign files are refused."""
+"""store/migrations.py and migrating.py: numbered steps, each whole; newer and foreign files are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from edged.credentials.identities import Identity
 from edged.errors import StartFailed
 from edged.store import refreshes
 from edged.store.database import Database
-from edged.store.migrations import TRUST, USAGE, Incomplete, NewerSchema, migrate, schema_version
+from edged.store.migrating import Incomplete, NewerSchema, migrate, schema_version
+from edged.store.migrations import TRUST, USAGE
 from edged.store.schemas import find_missing, read
 
 FIRST = ("CREATE TABLE a (x TEXT) STRICT",)

@@ -13,7 +13,8 @@ from edged.credentials.api_keys import KeyRecord
 from edged.credentials.identities import ALL
 from edged.store import api_keys, cameras, meta, revocations, usage
 from edged.store.cameras import Slot
-from edged.store.migrations import TRUST, USAGE, migrate
+from edged.store.migrating import migrate
+from edged.store.migrations import TRUST, USAGE
 from edged.store.revocations import CutOff, Revocation
 from edged.store.usage import Tally
 

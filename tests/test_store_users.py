@@ -15,7 +15,8 @@ from edged.credentials.api_keys import KeyRecord
 from edged.credentials.callers import Streams
 from edged.credentials.users import UserRecord
 from edged.store import api_keys, users
-from edged.store.migrations import TRUST, migrate
+from edged.store.migrating import migrate
+from edged.store.migrations import TRUST
 
 ANN = UserRecord(name="ann", role="viewer", created_at=1.5, epoch=3)
 

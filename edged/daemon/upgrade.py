@@ -17,7 +17,8 @@ from edged import systemd
 from edged.config.model import Config
 from edged.daemon.databases import open_databases
 from edged.store.folders import hold_folders
-from edged.store.migrations import TRUST, USAGE, is_older
+from edged.store.migrating import is_older
+from edged.store.migrations import TRUST, USAGE
 
 _log = structlog.get_logger("edged")
 

@@ -20,7 +20,7 @@ import msgspec
 import sqlite_utils
 
 from edged.errors import EdgedError
-from edged.store.migrations import schema_version
+from edged.store.migrating import schema_version
 from edged.store.schemas import find_generated
 from edged.store.sqlite_errors import remedy
 from edged.urls import mask_url

@@ -17,7 +17,7 @@ import trio
 
 from edged.errors import StoreFailed
 from edged.store import meta
-from edged.store.migrations import schema_version
+from edged.store.migrating import schema_version
 from edged.store.reserve import Reserve
 from edged.store.sqlite_errors import is_no_space, is_of_disk, may_have_written
 

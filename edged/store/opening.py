@@ -22,7 +22,8 @@ import structlog
 from edged.errors import StartFailed
 from edged.store import backups, meta, restores
 from edged.store.backups import BackupFailed
-from edged.store.migrations import Incomplete, Migrations, NewerSchema, NotOurs, check, migrate
+from edged.store.migrating import Incomplete, NewerSchema, NotOurs, check, migrate
+from edged.store.migrations import Migrations
 from edged.store.reserve import Reserve
 from edged.store.sqlite_errors import is_damage, is_no_space, remedy
 

@@ -18,7 +18,8 @@ from edged.credentials.identities import ALL
 from edged.errors import StartFailed
 from edged.store import backups, meta, restores, revocations, usage
 from edged.store.backups import BackupFailed
-from edged.store.migrations import TRUST, Incomplete, NewerSchema, NotOurs, check, migrate
+from edged.store.migrating import Incomplete, NewerSchema, NotOurs, check, migrate
+from edged.store.migrations import TRUST
 from edged.store.opening import set_aside
 from edged.store.reserve import read_commits
 from edged.store.revocations import CutOff

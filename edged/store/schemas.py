@@ -2,7 +2,7 @@
 
 Only a process that migrates imports this module: sqlite-utils costs 2 to 8 MB and 30 to 180 ms. It is used for what it
 reads. What it writes is committed at other times by 3.38 (Debian 13) than by 4.x, so that statements which belong
-together stay raw SQL between BEGIN IMMEDIATE and COMMIT (store/migrations.py).
+together stay raw SQL between BEGIN IMMEDIATE and COMMIT (store/migrating.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import sqlite_utils
 from sqlite_utils.db import Table
 
-#: Steps as in store/migrations.py, which imports this module only when it needs it.
+#: Steps as in store/migrations.py; store/migrating.py imports this module only when it needs it.
 Steps = tuple[tuple[str, ...], ...]
 
 
