@@ -55,8 +55,8 @@ def test_options_of_one_name_are_the_same() -> None:
             for word in each.opts:
                 seen.setdefault(word, set()).add(type(each.type).__name__)
     several = {word: kinds for word, kinds in seen.items() if len(kinds) > 1}
-    # `edged token verify` takes any role of any issuer.
-    assert several == {"--role": {"Choice", "StringParamType"}}
+    # `edged token verify` takes any role of any issuer; `edged recording verify` judges from one time to another.
+    assert several == {"--role": {"Choice", "StringParamType"}, "--to": {"Path", "StringParamType"}}
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,7 @@ SURFACE: dict[str, Row] = {
 
 #: Commands that ask the running daemon nothing.
 SILENT = {
+    "recording verify",
     "serve",
     "demo",
     "version",

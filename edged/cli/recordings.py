@@ -13,6 +13,7 @@ from edged.cli.downloads import fetch
 from edged.cli.options import paged, talks
 from edged.cli.output import show_fields, show_json, show_page, tell
 from edged.cli.params import option
+from edged.cli.verify_command import verify
 
 _COLUMNS: Final = ("filename", "device", "status", "created_time", "duration", "file_size", "gaps")
 
@@ -103,3 +104,6 @@ def download(filename: str, target: Path | None, **where: Any) -> None:
     target = target or Path(found["filename"])
     size = fetch(found["download_url"], target, **where)
     tell({"filename": str(target), "file_size": size}, f"{target}: {size} bytes", where)
+
+
+recording.add_command(verify)
