@@ -136,6 +136,7 @@ async def run(
                     await stop.wait()
                 systemd.notify("STOPPING=1\nSTATUS=stopping")
                 _log.info("stopping")
+            await recordings.close()
             await access.mark.save()
     _log.info("stopped")
 

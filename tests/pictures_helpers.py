@@ -41,6 +41,7 @@ class Camera:
     always_on: bool = False
     transport: Literal["auto", "tcp", "udp"] = "auto"
     is_pinned: bool = False
+    is_held_in_memory: bool = False
     stream: str = ""
 
     @property

@@ -225,6 +225,11 @@ def test_a_typing_error_names_file_line_and_nearest_key(tmp_path: Path) -> None:
             "[[camera]]\nname = 'x'\nsource = 'test'\n[[camera]]\nname = 'x'\nsource = 'test'\n",
             ["line 4", "two cameras"],
         ),
+        (
+            "[[camera]]\nname = 'x'\nsource = 'test'\nbitrate = 20000000\npre_roll_seconds = 30\n",
+            ["line 1", "the pre-rolls need 85.0 MB of memory by the cameras' bit rates; there are 64 MB"],
+        ),
+        ("[recording]\npre_roll_folder = '/dev/shm/%a'\n", ["line 2", "pre_roll_folder holds a %"]),
         ("[listen]\nlocal = 'off'\nmain = ['localhost']\n", ["line 3", "is not HOST:PORT"]),
         ("[listen]\nmain = ['::1:80']\n", ["line 2", "brackets"]),
         ("[mediamtx]\nrtsp = '8554'\n", ["line 2", "is not HOST:PORT"]),

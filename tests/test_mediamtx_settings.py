@@ -45,6 +45,7 @@ class FakeSource:
     encoder: str = ""
     transport: RtspTransport = "tcp"
     is_pinned: bool = False
+    is_held_in_memory: bool = False
 
     @property
     def path(self) -> str:

@@ -280,3 +280,25 @@ async def watch(daemon: RunningDaemon, path: str, key: str) -> RtspReader:
             await trio.sleep(0.1)
         else:
             return viewer
+
+
+async def test_no_more_memory_than_there_is_can_be_asked_for_pre_rolls(tmp_path: Path) -> None:
+    """64 MB in all cameras, counted by their bit rates; the refusal has the figure."""
+    large = {"source": "rtsp://192.0.2.7/a", "pre_roll_seconds": 30, "bitrate": 8_000_000}
+    async with running_daemon(tmp_path, config=with_settings(tmp_path)) as daemon:
+        _, admin = await daemon.create_key("admin")
+        made = await daemon.request("POST", "/api/cameras", key=admin, body={"name": "Gate", **large})
+        assert (made.status, made.json["pre_roll_seconds"]) == (201, 30)
+        more = {**large, "name": "Yard", "source": "rtsp://192.0.2.7/b"}
+        refused = await daemon.request("POST", "/api/cameras", key=admin, body=more)
+        assert refused.status == 400
+        assert "the pre-rolls need 68.0 MB of memory by the cameras' bit rates; there are 64 MB" in str(refused.json)
+        made = await daemon.request("POST", "/api/cameras", key=admin, body={**more, "pre_roll_seconds": 20})
+        assert made.status == 201
+        changed = await daemon.request(
+            "PATCH", f"/api/cameras/{made.json['device']}", key=admin, body={"pre_roll_seconds": 30}
+        )
+        assert changed.status == 400
+        on_disk = {"pre_roll_seconds": 30, "record": "always"}
+        changed = await daemon.request("PATCH", f"/api/cameras/{made.json['device']}", key=admin, body=on_disk)
+        assert changed.status == 200

@@ -409,7 +409,7 @@ def write(kind: Any, folder: Path) -> str:
         file.write_bytes(msgspec.json.encode({"keys": {"1": {"key": "k" * 40, "role": 1}}}))
         return str(file)
     if isinstance(kind, (click.IntRange, click.FloatRange)):
-        return str(kind.min or 100)
+        return str(kind.min or min(100, kind.max or 100))
     return "100" if kind.name in ("integer", "number") else TEXT
 
 

@@ -40,7 +40,7 @@ class CameraEntry:
     @property
     def always_on(self) -> bool:
         """Whether it is published while nobody watches."""
-        return self.settings.mode == "always"
+        return self.settings.is_always_on
 
     @property
     def identity(self) -> dict[str, str]:

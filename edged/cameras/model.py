@@ -47,6 +47,8 @@ class Camera:
     url: str | None = None
     always_on: bool = False
     record_always: bool = False
+    #: Seconds before start_recording that its recordings begin.
+    pre_roll: float = 0.0
     pixel_format: str = ""
     width: int = 640
     height: int = 480
@@ -77,6 +79,11 @@ class Camera:
     def is_unplugged(self) -> bool:
         """Whether it is a USB camera that is not there."""
         return self.kind == "usb" and self.node is None
+
+    @property
+    def is_held_in_memory(self) -> bool:
+        """Whether it is recorded into memory, for the pre-roll of recordings; one always recorded is on the disk."""
+        return self.pre_roll > 0 and not self.record_always
 
     @property
     def names(self) -> frozenset[str]:

@@ -23,6 +23,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option("--id", help="Permanent identifier that lets the camera be recognised when its source changes."),
     option("add_camera", "mode", help="Stream while there is a viewer (on_demand), or always."),
     option("add_camera", "record", help="Record when asked (manual), or always."),
+    option("add_camera", "pre_roll_seconds", help="Seconds before they are asked for that recordings begin."),
     click.option("--size", metavar="WIDTHxHEIGHT", help="Picture size, if edged encodes."),
     option("add_camera", "rate", help="Frames per second."),
     option("add_camera", "bitrate", help="Bits per second."),
@@ -38,7 +39,18 @@ def _describes(command: F) -> F:
 
     @wraps(command)
     def run(*, user: str | None, password_stdin: bool, **given: Any) -> Any:
-        names = ("path", "id", "mode", "record", "size", "rate", "bitrate", "encoder", "rtsp_transport")
+        names = (
+            "path",
+            "id",
+            "mode",
+            "record",
+            "pre_roll_seconds",
+            "size",
+            "rate",
+            "bitrate",
+            "encoder",
+            "rtsp_transport",
+        )
         settings = {name: given.pop(name) for name in names}
         return command(settings=settings, login=(user, password_stdin), **given)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
@@ -11,6 +13,10 @@ from edged.config.addresses import check_network
 from edged.config.sections import Section
 from edged.config.sources import RtspTransport
 
+#: Bytes of memory for the pre-rolls of all cameras.
+PRE_ROLL_BYTES: Final = 64_000_000
+#: Seconds of a camera in memory besides its pre-roll: the piece that is being written, and the one cut by its begin.
+PIECE_SLACK_SECONDS: Final = 4.0
 _LABEL = re.compile(r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]{0,63}\Z")
 _PATH = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
 _SLOT_NAME = re.compile(r"camera[0-9]+\Z")
@@ -38,6 +44,15 @@ class CameraSettings(Section, frozen=True, kw_only=True):
         Literal["manual", "always"],
         Meta(description="When to record: manual (when a client asks for it), or always, in one recording an hour."),
     ] = "manual"
+    pre_roll_seconds: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=30,
+            description="Seconds before start_recording that a recording begins; they are kept in memory, and the "
+            "camera streams always. 0: none.",
+        ),
+    ] = 0
     size: Annotated[
         str, Meta(description="Picture size, WIDTHxHEIGHT; the nearest size that the camera supports is used.")
     ] = "640x480"
@@ -91,6 +106,18 @@ class CameraSettings(Section, frozen=True, kw_only=True):
         return self.source.startswith(("rtsp://", "rtsps://"))
 
     @property
+    def is_always_on(self) -> bool:
+        """Whether it is published while nobody watches."""
+        return self.mode == "always" or self.pre_roll_seconds > 0
+
+    @property
+    def pre_roll_bytes(self) -> int:
+        """Memory that its pre-roll needs by its bit rate. A camera that is always recorded has it on the disk."""
+        if not self.pre_roll_seconds or self.record == "always":
+            return 0
+        return math.ceil(self.bitrate / 8 * (self.pre_roll_seconds + PIECE_SLACK_SECONDS))
+
+    @property
     def width(self) -> int:
         """Pixels."""
         return int(self.size.split("x")[0])
@@ -99,6 +126,17 @@ class CameraSettings(Section, frozen=True, kw_only=True):
     def height(self) -> int:
         """Pixels."""
         return int(self.size.split("x")[1])
+
+
+def complain_of_pre_rolls(cameras: Iterable[CameraSettings]) -> str:
+    """Why the pre-rolls of these cameras are refused: they need more memory than there is for them; "" if not."""
+    need = sum(camera.pre_roll_bytes for camera in cameras)
+    if need <= PRE_ROLL_BYTES:
+        return ""
+    return (
+        f"the pre-rolls need {need / 1e6:.1f} MB of memory by the cameras' bit rates; there are"
+        f" {PRE_ROLL_BYTES / 1e6:.0f} MB"
+    )
 
 
 class SourceSettings(Section, frozen=True, kw_only=True):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from edged.config.addresses import OFF, is_loopback, overlap, parse_address
+from edged.config.cameras import complain_of_pre_rolls
 from edged.config.model import (
     ADDRESSES,
     LISTENERS,
@@ -82,3 +83,11 @@ def check_apart(camera: CameraSettings, other: CameraSettings, place: Place) -> 
                 place, f"cameras {other.name!r} and {camera.name!r} have the same {key}, {value}",
                 "change one of them", key=f"camera.{key}",
             )  # fmt: skip
+
+
+def check_pre_rolls(cameras: Iterable[CameraSettings], place: Place) -> None:
+    """The pre-rolls fit into the memory for them. Raises ConfigError with the figure."""
+    if complaint := complain_of_pre_rolls(cameras):
+        raise error_at(
+            place, complaint, "lower pre_roll_seconds or bitrate of some cameras", key="camera.pre_roll_seconds"
+        )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edged.config.addresses import OFF
-from edged.config.checks import check_addresses, check_apart, check_demo, check_issuers
+from edged.config.checks import check_addresses, check_apart, check_demo, check_issuers, check_pre_rolls
 from edged.config.conversion import convert, convert_issuers, read_text
 from edged.config.listeners import LISTENERS, POLICIES, ListenerPolicy, ListenPolicies
 from edged.config.model import SECTIONS, CameraSettings, Config
@@ -224,6 +224,7 @@ def _build_cameras(draft: _Draft) -> tuple[CameraSettings, ...]:
         for other in cameras.values():
             check_apart(camera, other, place)
         cameras[camera.name] = camera
+        check_pre_rolls(cameras.values(), place)
     return tuple(cameras.values())
 
 

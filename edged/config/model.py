@@ -166,6 +166,13 @@ class RecordingSettings(Section, frozen=True, kw_only=True):
     folder: Annotated[
         Path, Meta(description='Folder of recordings; "" means the folder recordings in paths.media.')
     ] = Path()
+    pre_roll_folder: Annotated[
+        Path,
+        Meta(
+            description='Folder of pre-rolls, in memory (tmpfs); "" means the folder pre-roll in paths.runtime. On a '
+            "disk it is written to all the time."
+        ),
+    ] = Path()
     max_age_days: Annotated[
         float, Meta(ge=0, le=3650, description="Age at which recordings are deleted, days; 0 keeps them.")
     ] = 0.0
@@ -183,6 +190,8 @@ class RecordingSettings(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if "%" in str(self.folder):
             raise ValueError("folder holds a %, which MediaMTX would read as a placeholder: choose another name")
+        if "%" in str(self.pre_roll_folder):
+            raise ValueError("pre_roll_folder holds a %, which MediaMTX would read as a placeholder")
 
 
 class MetricsSettings(Section, frozen=True, kw_only=True):
@@ -227,6 +236,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.recording.folder == Path():
             folder = self.paths.media / "recordings"
             fill(self, "recording", msgspec.structs.replace(self.recording, folder=folder))
+        if self.recording.pre_roll_folder == Path():
+            folder = self.paths.runtime / "pre-roll"
+            fill(self, "recording", msgspec.structs.replace(self.recording, pre_roll_folder=folder))
 
 
 #: The addresses of [mediamtx]; those over UDP do not meet the others.

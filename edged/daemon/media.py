@@ -19,6 +19,7 @@ from edged.config.load import DIRECTORY
 from edged.config.model import Config
 from edged.config.secrets import CREDENTIAL
 from edged.landlock import Landlock
+from edged.library.pre_roll_files import PreRollFiles
 from edged.library.recording_files import RecordingFiles
 from edged.mediamtx.addresses import join_address, reach
 from edged.mediamtx.conditions import Conditions
@@ -101,14 +102,21 @@ def build_media(config: Config, ledger: Ledger, metrics: Metrics) -> Media:
     folder, environment = config.paths.runtime / CHILDREN, systemd.child_environment()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     recordings = RecordingFiles(config.recording.folder)
-    with suppress(OSError):  # told when somebody asks for a recording
-        recordings.prepare()
-    landlock = children.find_landlock(Landlock(find_private(config), [folder, config.recording.folder]), environment)
+    pre_rolls = PreRollFiles(config.recording.pre_roll_folder, recordings)
+    for files in (recordings, pre_rolls):
+        with suppress(OSError):  # told when somebody asks for a recording
+            files.prepare()
+    private, opened = find_private(config), [folder, config.recording.folder]
+    landlock = children.find_landlock(Landlock([*private, pre_rolls.root], opened), environment)
     spawn = partial(children.spawn, environment=environment, landlock=landlock)
-    hook, paths, conditions = Hook(), Paths(recordings.record_path), Conditions()
+    # What cameras sent before anybody recorded is for MediaMTX alone, which writes it.
+    writing = Landlock(private, [*opened, pre_rolls.root]) if landlock else None
+    spawn_server = partial(children.spawn, environment=environment, landlock=writing)
+    hook, paths, conditions = Hook(), Paths(recordings.record_path, pre_rolls.record_path), Conditions()
     mediamtx = Supervisor(
-        config.mediamtx, hook_url=lambda: hook.url, spawn=spawn, search_path=environment.get("PATH", ""), folder=folder,
-        new_secret=ledger.child_secrets.make, drop_secret=ledger.child_secrets.drop, wanted_paths=paths.wanted,
+        config.mediamtx, hook_url=lambda: hook.url, spawn=spawn_server, search_path=environment.get("PATH", ""),
+        folder=folder, new_secret=ledger.child_secrets.make, drop_secret=ledger.child_secrets.drop,
+        wanted_paths=paths.wanted,
     )  # fmt: skip
     remove_leftovers(folder)
     urls = PublishedUrls(mediamtx, ledger)

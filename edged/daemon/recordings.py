@@ -9,6 +9,8 @@ from edged.daemon.access import Access
 from edged.daemon.databases import Databases
 from edged.daemon.media import Media
 from edged.library.joins import Joins
+from edged.library.pre_roll_files import PreRollFiles
+from edged.library.pre_rolls import PreRolls
 from edged.library.recording_files import RecordingFiles
 from edged.library.recording_index import RecordingIndex
 from edged.library.recordings import Recordings
@@ -51,7 +53,9 @@ def build_recordings(
         index, databases.trust, clock, read_policy(settings), stop_bytes=settings.stop_free_mib * _MIB
     )
     joins = Joins(files, media.spawn, find_ffmpeg, sweep.keep_free, sealing.seal_derived)
-    recordings = Recordings(index, databases.trust, clock, MediaRecorders(media.paths, media.publishers), sweep, joins)
+    pre_rolls = PreRolls(PreRollFiles(settings.pre_roll_folder, files), index, clock)
+    recorders = MediaRecorders(media.paths, media.publishers)
+    recordings = Recordings(index, databases.trust, clock, recorders, sweep, joins, pre_rolls)
     recordings.load()
     return recordings
 

@@ -167,11 +167,7 @@ class RecordingFiles:
         return usable * figures.f_frsize, figures.f_blocks * figures.f_frsize
 
     def _list_open(self) -> Iterator[tuple[str, Path]]:
-        for camera in _names(self.root / OPEN, _CAMERA):
-            for path in sorted((self.root / OPEN / camera).rglob("*")):
-                with suppress(OSError):
-                    if stat.S_ISREG(path.lstat().st_mode):
-                        yield camera, path
+        return list_written(self.root / OPEN)
 
     def _keep(self, camera: str, path: Path) -> SegmentRow | None:
         """Move a closed file of open/ where it is kept. Raises OSError; None for an empty file or one that is none."""
@@ -184,11 +180,18 @@ class RecordingFiles:
         if not segment.parts:
             path.unlink()
             return None
-        began = _begin_of(path, segment)
-        folder = self.root / camera / f"{datetime.fromtimestamp(began, UTC):%Y-%m-%d}"
+        folder, stem = self.find_place(camera, begin_of(path, segment))
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-        target = _move(path, folder, f"{int(began)}-{round(began % 1 * 1_000_000) % 1_000_000:06d}")
-        return _describe(camera, str(target.relative_to(self.root)), target, segment)
+        return self.make_row(camera, move(path, folder, stem), segment)
+
+    def find_place(self, camera: str, began: float) -> tuple[Path, str]:
+        """(folder, name without its ending) where a segment of a camera is kept; `began` Unix seconds."""
+        folder = self.root / camera / f"{datetime.fromtimestamp(began, UTC):%Y-%m-%d}"
+        return folder, f"{int(began)}-{round(began % 1 * 1_000_000) % 1_000_000:06d}"
+
+    def make_row(self, camera: str, path: Path, segment: Segment) -> SegmentRow:
+        """What the index says of a segment that is kept at `path`. Raises OSError."""
+        return _describe(camera, str(path.relative_to(self.root)), path, segment)
 
     def _set_aside(self, path: Path, why: str) -> None:
         if not path.stat().st_size:
@@ -232,14 +235,30 @@ def _names(folder: Path, pattern: re.Pattern[str]) -> list[str]:
         return []
 
 
-def _begin_of(path: Path, segment: Segment) -> float:
+def list_written(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(camera, file) of what MediaMTX has written below FOLDER/CAMERA/, in the order of their names."""
+    for camera in _names(folder, _CAMERA):
+        for path in sorted((folder / camera).rglob("*")):
+            with suppress(OSError):
+                if stat.S_ISREG(path.lstat().st_mode):
+                    yield camera, path
+
+
+def name_of(path: Path) -> float | None:
+    """When a file begins by its name, Unix seconds; None for another name than MediaMTX's."""
+    found = _NAME.match(path.name)
+    return int(found[1]) + int(found[2]) / 1e6 if found else None
+
+
+def begin_of(path: Path, segment: Segment) -> float:
+    """When a segment begins, Unix seconds. Raises OSError."""
     if segment.origin is not None and segment.origin.at_ns > 0:
         return segment.origin.at_ns / 1e9
-    found = _NAME.match(path.name)
-    return int(found[1]) + int(found[2]) / 1e6 if found else path.stat().st_mtime
+    named = name_of(path)
+    return path.stat().st_mtime if named is None else named
 
 
-def _move(path: Path, folder: Path, stem: str) -> Path:
+def move(path: Path, folder: Path, stem: str) -> Path:
     """Into the folder under a name that is free. Raises OSError."""
     for count in range(_MOST_OF_A_NAME):
         target = folder / (f"{stem}-{count}.mp4" if count else f"{stem}.mp4")
@@ -258,4 +277,4 @@ def _move(path: Path, folder: Path, stem: str) -> Path:
 
 def _describe(camera: str, file: str, path: Path, segment: Segment) -> SegmentRow:
     size, duration = path.stat().st_size, float(segment.duration)
-    return SegmentRow(file, camera, _begin_of(path, segment), duration, size, recovered=not segment.is_closed)
+    return SegmentRow(file, camera, begin_of(path, segment), duration, size, recovered=not segment.is_closed)

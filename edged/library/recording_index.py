@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from edged.errors import EdgedError, StoreFailed
-from edged.library.recording_files import Look, RecordingFiles
+from edged.library.recording_files import Look, RecordingFiles, name_of
 from edged.library.sealing import Sealing
 from edged.store import segments
 from edged.store.database import Database
@@ -25,6 +25,8 @@ BATCH: Final = 500
 _PAGE: Final = 5000
 #: Two segments farther apart than this, seconds, have a gap between them.
 GAP_SECONDS: Final = 0.5
+#: A look that found nothing.
+NOTHING: Final = Look((), ())
 _log = structlog.get_logger("recordings")
 
 
@@ -60,12 +62,15 @@ class RecordingIndex:
         """Make the folder. Raises OSError."""
         await trio.to_thread.run_sync(self.files.prepare, limiter=self._disk)
 
-    async def look(self) -> Look:
+    async def look(self, held: Look = NOTHING) -> Look:
         """Put closed files at their places and into the index. Raises OSError.
+
+        `held` is what there is of the same kind in memory; it is in the index and in the answer, too.
 
         A row that could not be saved now is found again by `reconcile`.
         """
         look = await trio.to_thread.run_sync(self.files.look, limiter=self._disk)
+        look = Look((*look.writing, *held.writing), (*look.closed, *held.closed))
         if self.sealing is not None:
             self.sealing.note(look.closed, {file.camera for file in look.writing})
         await self._insert(look.closed)
@@ -89,6 +94,15 @@ class RecordingIndex:
     async def sums(self) -> dict[str, tuple[int, int]]:
         """Camera → (files, bytes)."""
         return await self._usage.read(segments.sums)
+
+    async def list_between(self, camera: str, begin: float, end: float) -> list[SegmentRow]:
+        """The files of a camera that share some time with [begin, end), Unix seconds."""
+        return await self._usage.read(partial(segments.list_between, camera=camera, begin=begin, end=end))
+
+    async def list_begins(self, camera: str) -> list[float]:
+        """When the files of a camera begin that are being written, by their names, Unix seconds."""
+        paths = await trio.to_thread.run_sync(self.files.list_writing, camera, limiter=self._disk)
+        return [began for path in paths if (began := name_of(path)) is not None]
 
     async def list_oldest(self, offset: int) -> list[SegmentRow]:
         """`BATCH` files from this one on, oldest first."""

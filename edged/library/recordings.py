@@ -37,9 +37,10 @@ from edged.library.active_recordings import (
     new_id,
 )
 from edged.library.joins import Joins
+from edged.library.pre_rolls import PreRolls
 from edged.library.recorded_hours import RecordedHours
 from edged.library.recording_files import Look
-from edged.library.recording_index import Measured, RecordingIndex
+from edged.library.recording_index import NOTHING, Measured, RecordingIndex
 from edged.library.recording_names import complete_name, insert_named, no_recording
 from edged.library.retention_sweep import RetentionSweep
 from edged.library.snapshots import check_name
@@ -63,11 +64,13 @@ class Recordings:
 
     def __init__(
         self, index: RecordingIndex, trust: Database, clock: Clock, recorders: Recorders, sweep: RetentionSweep,
-        joins: Joins,
+        joins: Joins, pre_rolls: PreRolls | None = None,
     ) -> None:  # fmt: skip
-        """`recorders` write what `index` finds; `sweep` keeps the disk from filling up; `joins` makes single files."""
+        """`recorders` write what `index` finds; `sweep` keeps the disk from filling up; `joins` makes single files;
+        `pre_rolls` has what was there before."""
         self.index = index
         self._joins = joins
+        self._pre_rolls = pre_rolls or PreRolls(None, index, clock)
         self.sweep = sweep
         self._trust, self._clock, self._recorders = trust, clock, recorders
         self.changes: Feed[RecordingChanged] = Feed()
@@ -89,6 +92,11 @@ class Recordings:
         """From here on these cameras are always recorded, and no others. Returns at once."""
         if self._hours.cameras != frozenset(cameras):
             self._hours.cameras = frozenset(cameras)
+            self._switch()
+
+    def set_pre_rolls(self, seconds: Mapping[str, float], held: Collection[str]) -> None:
+        """From here on recordings of these cameras begin so much sooner; `held` are recorded into memory for that."""
+        if self._pre_rolls.set_cameras(seconds, held):
             self._switch()
 
     # What callers ask -----------------------------------------------------------------------------------------------
@@ -115,21 +123,20 @@ class Recordings:
         """
         if seconds is not None and not 0 < seconds <= LONGEST_SECONDS:
             raise InvalidParams(f"duration must be more than 0 and at most {LONGEST_SECONDS} seconds", field="duration")
-        if (other := self._active.find_asked(camera)) is not None:
-            raise InvalidState(
-                f"{camera} is being recorded already", hint="stop_recording ends it", resource="recording",
-                filename=other.record.filename,
-            )  # fmt: skip
+        self._refuse_second(camera)
         if self.sweep.is_full:
             raise StorageFull("the disk for recordings is full", hint="delete recordings, or add space")
         now = self._clock.system
+        began = await self._pre_rolls.reach_back(camera, now)
+        self._refuse_second(camera)
         return await self._begin(
             RecordingRecord(
                 recording_id=new_id(),
                 filename=complete_name(filename, camera, form, now),
                 camera=camera,
                 format=form,
-                began=now,
+                began=began,
+                pre_roll=now - began,
                 until=None if seconds is None else now + seconds,
                 made_by=made_by,
             ),
@@ -156,6 +163,13 @@ class Recordings:
         self._switch()
         self.changes.publish(RecordingChanged(record, active.status))
         return record
+
+    def _refuse_second(self, camera: str) -> None:
+        if (other := self._active.find_asked(camera)) is not None:
+            raise InvalidState(
+                f"{camera} is being recorded already", hint="stop_recording ends it", resource="recording",
+                filename=other.record.filename,
+            )  # fmt: skip
 
     async def stop(self, camera: str) -> Measured:
         """End the recording of a camera, and wait until its last file is closed, at most `CLOSE_SECONDS`.
@@ -220,6 +234,7 @@ class Recordings:
             }
         )
         useless = [row for row in measured.files if row.file not in needed]
+        self._pre_rolls.forget(record.recording_id)
         await self.index.forget_joined(record.recording_id)
         return await self.index.remove(useless, dict.fromkeys((row.file for row in useless), reason))
 
@@ -230,13 +245,15 @@ class Recordings:
         task_status.started()
         await _guard(self.index.look)
         await _guard(self.index.reconcile)
+        await _guard(partial(self._pre_rolls.load, self._trust))
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._sweep)
             while True:
                 self._stirred = trio.Event()
                 is_writing = await self._look()
-                with trio.move_on_after(LOOK_SECONDS if self.active or self._hours.cameras or is_writing else math.inf):
+                is_busy = is_writing or self.active or self._hours.cameras or self._pre_rolls.held
+                with trio.move_on_after(LOOK_SECONDS if is_busy else math.inf):
                     await self._stirred.wait()
 
     async def _sweep(self) -> None:
@@ -252,14 +269,15 @@ class Recordings:
 
     async def _look(self) -> bool:
         """One look at the files; whether any is being written."""
+        held = await self._look_back()
         try:
-            look = await self.index.look()
+            look = await self.index.look(held)
             if look.writing and trio.current_time() - self._synced_at >= SYNC_SECONDS:
                 self._synced_at = trio.current_time()
                 await self.index.sync(look)
         except OSError as problem:
             _log.warning("recordings_unreadable", problem=problem.strerror)
-            look = Look((), ())
+            look = held
         for active, status in self._active.note(look, self._clock.monotonic()):
             if not self.sweep.is_full:
                 self._enter(active, status)
@@ -273,6 +291,22 @@ class Recordings:
         self._looked.set()
         self._looked = trio.Event()
         return bool(look.writing)
+
+    async def _look_back(self) -> Look:
+        """What there is in memory."""
+        halted = self._pre_rolls.halted
+        try:
+            held = await self._pre_rolls.look(list(self._active), can_keep=not self.sweep.is_full)
+        except OSError as problem:
+            _log.warning("pre_roll_unreadable", problem=problem.strerror)
+            return NOTHING
+        if self._pre_rolls.halted != halted:
+            self._switch()
+        return held
+
+    async def close(self) -> None:
+        """Put on the disk what recordings have in memory. Call it when nothing writes any more."""
+        await _guard(partial(self.index.look, await self._look_back()))
 
     async def _end_due(self, active: ActiveRecording, at: float) -> None:
         record = await self._end(active, at, "duration")
@@ -288,7 +322,9 @@ class Recordings:
         """Wait until the last file is closed, then tell. There is no checkpoint between that and the return: whoever
         stopped it has the reply before the notification."""
         with trio.move_on_after(CLOSE_SECONDS):
-            while await self.index.has_open(record.camera) and not self._is_recorded(record.camera):
+            while (
+                await self.index.has_open(record.camera) and record.camera not in self._recorded
+            ) or await self._pre_rolls.is_waiting(record):
                 await self._wait_look()
         measured = await self.measure(record)
         self.changes.publish(RecordingChanged(record, "STOPPED", "", measured.duration, measured.size))
@@ -308,6 +344,7 @@ class Recordings:
             )
         if self._active.has(active):
             self._active.remove(active)
+            self._pre_rolls.note_end(record)
             self._switch()
             _log.info("recording_stopped", camera=record.camera, recording=record.recording_id, reason=reason)
         return record
@@ -324,12 +361,15 @@ class Recordings:
             return math.inf
         return self._clock.monotonic() + record.until - self._clock.system
 
-    def _is_recorded(self, camera: str) -> bool:
-        return camera in self.active or camera in (self._hours.cameras or ())
+    @property
+    def _recorded(self) -> frozenset[str]:
+        """Cameras that are to be recorded now."""
+        held = self._pre_rolls.held - self._pre_rolls.halted
+        return held if self.sweep.is_full else held.union(self.active, self._hours.cameras or ())
 
     def _switch(self) -> None:
         """Have the recorders record what is to be recorded."""
-        self._recorders.set_recorded(() if self.sweep.is_full else {*self.active, *(self._hours.cameras or ())})
+        self._recorders.set_recorded(self._recorded)
         for camera in self.active:
             self._recorders.wake(camera)
         self._stirred.set()

@@ -52,9 +52,14 @@ def plan(
 class Paths:
     """The paths that should be, and the task that makes it so. Give `wanted` to the supervisor as `wanted_paths`."""
 
-    def __init__(self, record_path: Callable[[str], str] = lambda _camera: "") -> None:
-        """`record_path(camera)` is where MediaMTX records a camera to, its `recordPath`; "" for never."""
-        self._record_path = record_path
+    def __init__(
+        self,
+        record_path: Callable[[str], str] = lambda _camera: "",
+        memory_path: Callable[[str], str] = lambda _camera: "",
+    ) -> None:
+        """`record_path(camera)` is where MediaMTX records a camera to, its `recordPath`; "" for never. `memory_path`
+        the same for one that is held in memory."""
+        self._record_path, self._memory_path = record_path, memory_path
         self._sources: tuple[CameraSource, ...] = ()
         self._recorded: frozenset[str] = frozenset()
         self._wanted: dict[str, PathConf] = {ALL_OTHERS: OTHERS_CONF}
@@ -85,7 +90,11 @@ class Paths:
 
     def _apply(self) -> None:
         wanted: dict[str, PathConf] = {
-            source.path: path_conf(source, self._record_path(source.name), is_recorded=source.name in self._recorded)
+            source.path: path_conf(
+                source,
+                (self._memory_path if source.is_held_in_memory else self._record_path)(source.name),
+                is_recorded=source.name in self._recorded,
+            )
             for source in self._sources
         }
         wanted[ALL_OTHERS] = OTHERS_CONF

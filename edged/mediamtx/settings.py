@@ -89,6 +89,8 @@ def render(
 
 #: How long MediaMTX writes to one file, as MediaMTX spells it; it is closed at the next key frame.
 SEGMENT_DURATION: Final = "1m0s"
+#: The same for a camera that is held in memory.
+PIECE_DURATION: Final = "2s"
 
 
 def path_conf(source: CameraSource, record_path: str = "", *, is_recorded: bool = False) -> PathConf:
@@ -98,6 +100,7 @@ def path_conf(source: CameraSource, record_path: str = "", *, is_recorded: bool 
     MediaMTX writes them. `record_path` is where it records to, "" if nothing ever is. While a camera is recorded only
     `record` may change: any change of another of these keys closes the recorder and loses up to a group of pictures.
     """
+    duration = PIECE_DURATION if source.is_held_in_memory else SEGMENT_DURATION
     return {
         "source": "publisher",
         "overridePublisher": True,
@@ -107,18 +110,18 @@ def path_conf(source: CameraSource, record_path: str = "", *, is_recorded: bool 
         "runOnDemandRestart": False,
         "runOnDemandStartTimeout": "10s",
         "runOnDemandCloseAfter": "10s",
-        **(_record_conf(record_path, is_recorded) if record_path else {}),
+        **(_record_conf(record_path, duration, is_recorded) if record_path else {}),
     }
 
 
-def _record_conf(path: str, is_recorded: bool) -> PathConf:
+def _record_conf(path: str, duration: str, is_recorded: bool) -> PathConf:
     return {
         "record": is_recorded,
         "recordPath": path,
         "recordFormat": "fmp4",
         # What a power cut costs at most, and how often bytes are written.
         "recordPartDuration": "1s",
-        "recordSegmentDuration": SEGMENT_DURATION,
+        "recordSegmentDuration": duration,
         # edged deletes, by a clock that it trusts: MediaMTX compares file names with the system clock.
         "recordDeleteAfter": "0s",
     }

@@ -14,7 +14,8 @@ class CameraSource(Protocol):
     `name` is the camera (`camera0`), `path` its path at MediaMTX; `node` a device file, `url` an RTSP address (either
     may be None); `pixel_format` what the device delivers (`H264`, `MJPG`, `YUYV`); `width`, `height` pixels, `rate`
     frames a second, `bitrate` bits a second of the stream to make; `encoder` ffmpeg's name of one, "" to choose;
-    `always_on` whether it is published while nobody watches. Width, height and rate of an RTSP source are what it says
+    `always_on` whether it is published while nobody watches; `is_held_in_memory` whether it is recorded into memory all
+    the time, for the pre-roll of recordings. Width, height and rate of an RTSP source are what it says
     itself, 0 until it has; nothing is made by them. `is_pinned`: nothing but the address in `url` may be opened for it,
     whatever its server says.
     """
@@ -43,6 +44,8 @@ class CameraSource(Protocol):
     def encoder(self) -> str: ...
     @property
     def always_on(self) -> bool: ...
+    @property
+    def is_held_in_memory(self) -> bool: ...
     @property
     def transport(self) -> RtspTransport: ...
     @property

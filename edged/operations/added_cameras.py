@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 from edged.access.asking import asked_by
 from edged.cameras.entries import CameraEntry
 from edged.cameras.model import Camera
-from edged.config.model import CameraSettings
+from edged.config.cameras import CameraSettings, complain_of_pre_rolls
 from edged.config.sources import RtspTransport
 from edged.errors import InvalidParams, InvalidState
 from edged.operations.catalogue import DeviceParams, OperationCall, operation
@@ -26,6 +26,7 @@ _Source = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 _Optional = Annotated[str, msgspec.Meta(max_length=64)]
 _Mode = Literal["on_demand", "always"]
 _Record = Literal["manual", "always"]
+_PreRoll = Annotated[int, msgspec.Meta(ge=0, le=30)]
 _log = structlog.get_logger("cameras")
 
 
@@ -36,6 +37,7 @@ class CameraMembers(msgspec.Struct, frozen=True, kw_only=True):
     id: _Optional | UnsetType = UNSET
     mode: _Mode | UnsetType = UNSET
     record: _Record | UnsetType = UNSET
+    pre_roll_seconds: _PreRoll | UnsetType = UNSET
     size: _Optional | UnsetType = UNSET
     rate: float | UnsetType = UNSET
     bitrate: int | UnsetType = UNSET
@@ -77,6 +79,7 @@ class AddedCamera(msgspec.Struct, frozen=True):
     id: str
     mode: str
     record: str
+    pre_roll_seconds: int
     size: str
     rate: float
     bitrate: int
@@ -95,6 +98,7 @@ async def add_camera(call: OperationCall, params: AddCameraParams) -> AddedCamer
     """Add a network camera: stored, then shown and streamed, without a restart. Its host name is resolved and checked
     first."""
     one = _read({name: value for name in _SETTINGS if (value := getattr(params, name)) is not UNSET})
+    _refuse_pre_roll(call, one)
     camera = await call.services.cameras.describe(one, lambda: _confirm(call))
     _log.info("camera_added", camera=camera.name, label=camera.label, **asked_by())
     return _show(call, camera)
@@ -111,6 +115,7 @@ async def update_camera(call: OperationCall, params: UpdateCameraParams) -> Adde
     if not changes:
         raise InvalidParams("nothing to change", hint=f"give one of {', '.join(_SETTINGS)}")
     one = _read({name: getattr(held, name) for name in _SETTINGS} | changes, number=before.number)
+    _refuse_pre_roll(call, one)
 
     def confirm() -> None:
         _confirm(call)
@@ -136,6 +141,14 @@ async def remove_camera(call: OperationCall, params: DeviceParams) -> RemovedCam
 def _confirm(call: OperationCall) -> None:
     """Ask the gate again right before the commit, since resolving a host name takes time."""
     call.services.gate.authorize(call.session.caller, call.operation.capability, call.session.transport)
+
+
+def _refuse_pre_roll(call: OperationCall, one: CameraEntry) -> None:
+    """Raises InvalidParams, with the figure, if the pre-rolls of all cameras need more memory than there is."""
+    described = call.services.cameras.described.items()
+    others = [entry for number, entry in described if one.number is None or number != one.number]
+    if complaint := complain_of_pre_rolls(entry.settings for entry in (*others, one)):
+        raise InvalidParams(complaint, field="pre_roll_seconds", hint="lower pre_roll_seconds or bitrate")
 
 
 def _find_added(call: OperationCall) -> CameraEntry:
@@ -187,6 +200,7 @@ def _show(call: OperationCall, camera: Camera) -> AddedCamera:
         id=held.id,
         mode=held.mode,
         record=held.record,
+        pre_roll_seconds=held.pre_roll_seconds,
         size=held.size,
         rate=held.rate,
         bitrate=held.bitrate,

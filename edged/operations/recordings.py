@@ -55,7 +55,8 @@ class ActiveFacts(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RecordingStarted(msgspec.Struct, frozen=True):
-    """A recording that has begun. `status` STARTING until the camera gives bytes; `duration` seconds, if given."""
+    """A recording that has begun. `status` STARTING until the camera gives bytes; `duration` seconds, if given;
+    `pre_roll` seconds before the call that it begins, where it does."""
 
     success: bool
     device: str
@@ -67,6 +68,7 @@ class RecordingStarted(msgspec.Struct, frozen=True):
     format: str
     recording: ActiveFacts
     duration: float | msgspec.UnsetType = msgspec.UNSET
+    pre_roll: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class RecordingStopped(msgspec.Struct, frozen=True):
@@ -96,7 +98,10 @@ class RecordingState(msgspec.Struct, frozen=True):
 
 
 class RecordingFile(msgspec.Struct, frozen=True):
-    """One recording: bytes, seconds, ISO 8601 times; `status` RECORDING while it runs, else STOPPED."""
+    """One recording: bytes, seconds, ISO 8601 times; `status` RECORDING while it runs, else STOPPED.
+
+    `pre_roll`: seconds that it begins before it was asked for, where it does.
+    """
 
     filename: str
     file_size: int
@@ -110,6 +115,7 @@ class RecordingFile(msgspec.Struct, frozen=True):
     status: str
     protected: bool
     gaps: int
+    pre_roll: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class RecordingList(msgspec.Struct, frozen=True):
@@ -161,6 +167,7 @@ async def start_recording(call: OperationCall, params: StartRecordingParams) -> 
             call.camera.node or "", record.recording_id, record.filename, record.began, "active", shown
         ),
         duration=shown,
+        pre_roll=record.pre_roll or msgspec.UNSET,
     )
 
 
@@ -273,6 +280,7 @@ def show(measured: Measured) -> RecordingFile:
         status="RECORDING" if record.is_running else "STOPPED",
         protected=record.is_protected,
         gaps=len(measured.gaps),
+        pre_roll=record.pre_roll or msgspec.UNSET,
     )
 
 

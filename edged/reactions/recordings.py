@@ -1,4 +1,4 @@
-"""Cameras that come, go or change → which of them are always recorded."""
+"""Cameras that come, go or change → which of them are always recorded, or have a pre-roll."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from edged.library.recordings import Recordings
 
 
 async def follow(changes: Reader[CameraChanged], cameras: Registry, recordings: Recordings) -> None:
-    """Keep the cameras that are always recorded as their settings say; runs until cancelled.
+    """Keep the cameras that are always recorded, and the pre-rolls, as their settings say; runs until cancelled.
 
     One that is unplugged stays among them: it is recorded when it returns.
     """
     while True:
-        recordings.set_always([camera.name for camera in cameras.all() if camera.record_always])
+        there = cameras.all()
+        recordings.set_always([camera.name for camera in there if camera.record_always])
+        recordings.set_pre_rolls(
+            {camera.name: camera.pre_roll for camera in there if camera.pre_roll},
+            [camera.name for camera in there if camera.is_held_in_memory],
+        )
         await changes.receive()

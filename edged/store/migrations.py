@@ -207,6 +207,10 @@ TRUST: Migrations = (
         "CREATE INDEX statements_by_end ON statements (series, kind, last)",
         "CREATE INDEX statements_of_keys ON statements (kid, sealed)",
     ),
+    (
+        # Seconds before it was asked for that a recording begins.
+        "ALTER TABLE recordings ADD COLUMN pre_roll REAL NOT NULL DEFAULT 0",
+    ),
 )
 
 #: What only counts.

@@ -15,7 +15,7 @@ Format: TypeAlias = Literal["fmp4", "mp4", "mkv"]
 
 _COLUMNS: Final = (
     "recording_id, filename, camera, format, began, ended, until, reason, made_by, is_protected, deleted_at,"
-    " delete_reason"
+    " delete_reason, pre_roll"
 )
 
 
@@ -25,7 +25,8 @@ class RecordingRecord:
 
     `filename` is unique, with its ending; `ended` is None while it runs; `until` is when it ends by itself, None for
     never; `reason` why it was made (`manual`); `made_by` who asked for it, for the log; `deleted_at` and
-    `delete_reason` of one whose bytes are gone: its row stays, so that the name is not used again unnoticed.
+    `delete_reason` of one whose bytes are gone: its row stays, so that the name is not used again unnoticed;
+    `pre_roll` how many seconds before it was asked for it begins.
     """
 
     recording_id: str
@@ -40,6 +41,7 @@ class RecordingRecord:
     is_protected: bool = False
     deleted_at: float | None = None
     delete_reason: str = ""
+    pre_roll: float = 0.0
 
     @property
     def is_running(self) -> bool:
@@ -50,11 +52,11 @@ class RecordingRecord:
 def insert(connection: sqlite3.Connection, record: RecordingRecord) -> None:
     """A new one. Raises sqlite3.IntegrityError if its name is taken."""
     connection.execute(
-        f"INSERT INTO recordings ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        f"INSERT INTO recordings ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         (
             record.recording_id, record.filename, record.camera, record.format, record.began, record.ended,
             record.until, record.reason, record.made_by, int(record.is_protected), record.deleted_at,
-            record.delete_reason,
+            record.delete_reason, record.pre_roll,
         ),
     )  # fmt: skip
 
@@ -154,7 +156,7 @@ def _many(connection: sqlite3.Connection, clause: str, *values: object) -> list[
         RecordingRecord(
             recording_id=row[0], filename=row[1], camera=row[2], format=row[3], began=row[4], ended=row[5],
             until=row[6], reason=row[7], made_by=row[8], is_protected=bool(row[9]), deleted_at=row[10],
-            delete_reason=row[11],
+            delete_reason=row[11], pre_roll=row[12],
         )
         for row in rows
     ]  # fmt: skip

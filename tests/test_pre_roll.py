@@ -1,0 +1,171 @@
+"""Pre-rolls over the whole daemon with the real MediaMTX and ffmpeg, in a folder of /dev/shm."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+from daemon_helpers import make_config, running_daemon
+from patience import fail_after
+from test_recordings import fetch, probe, until_active
+
+from edged.config.model import Config
+
+pytestmark = [pytest.mark.mediamtx, pytest.mark.ffmpeg, pytest.mark.slow]
+
+#: Seconds of pre-roll, and of a group of pictures (a key frame each second).
+PRE_ROLL = 6
+GROUP = 1.0
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder on a tmpfs."""
+    folder = Path(tempfile.mkdtemp(prefix="edged-test-", dir="/dev/shm"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def make_pre_roll_config(folder: Path, memory: Path, record: str = "manual") -> Config:
+    config = make_config(folder, cameras=1, mediamtx=True)
+    (camera,) = config.camera
+    camera = msgspec.structs.replace(camera, pre_roll_seconds=PRE_ROLL, record=record, rate=15.0)
+    recording = msgspec.structs.replace(config.recording, pre_roll_folder=memory / "pre-roll")
+    return msgspec.structs.replace(config, camera=(camera,), recording=recording)
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def files_of(folder: Path) -> dict[str, tuple[int, int]]:
+    """(size, time of change) of everything below a folder."""
+    return {
+        str(path): (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+async def until_filled(config: Config) -> None:
+    """Until the pre-roll is as long as it will be."""
+    while True:
+        begins = sorted(int(path.name.split("-")[0]) for path in config.recording.pre_roll_folder.rglob("*.mp4"))
+        if begins and time.time() - begins[0] > PRE_ROLL + 2:
+            return
+        await trio.sleep(0.1)
+
+
+async def test_a_recording_begins_before_it_was_asked_for_and_is_whole(tmp_path: Path, memory: Path) -> None:
+    config = make_pre_roll_config(tmp_path, memory)
+    with fail_after(120):
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            _, key = await daemon.create_key()
+            await until_filled(config)
+            asked = time.time()
+            begun = await admin.call("start_recording", device="camera0", filename="yard")
+            assert begun["recording"]["start_time"] <= asked - PRE_ROLL
+            assert begun["pre_roll"] == pytest.approx(asked - begun["recording"]["start_time"], abs=1)
+            await until_active(admin)
+            await trio.sleep(3)
+            stopped = time.time()
+            ended = await admin.call("stop_recording", device="camera0")
+            assert ended["start_time"] == begun["start_time"]
+            info = await admin.call("get_recording_info", filename="yard")
+            assert (info["gaps"], info["pre_roll"]) == (0, begun["pre_roll"])
+            file = await fetch(daemon, key, "yard.mp4", tmp_path)
+            # From the key frame before the pre-roll until it was stopped, or the end of that part.
+            assert stopped - asked + PRE_ROLL - GROUP < probe(file) < stopped - asked + PRE_ROLL + 2 + 3 * GROUP
+            assert ended["duration"] == pytest.approx(probe(file), abs=2)
+            await admin.call("delete_recording", filename="yard.mp4")
+            assert files_of(config.recording.folder) == {}
+
+
+async def test_without_a_recording_nothing_is_written_to_the_disk_and_memory_is_bounded(
+    tmp_path: Path, memory: Path
+) -> None:
+    config = make_pre_roll_config(tmp_path, memory)
+    folder = config.recording.pre_roll_folder
+    with fail_after(120):
+        async with running_daemon(tmp_path, config=config):
+            await until_filled(config)
+            # What the start writes late is written by now.
+            before: dict[str, tuple[int, int]] = {}
+            while before != (before := files_of(tmp_path / "state")):
+                await trio.sleep(2)
+            largest = 0
+            for _ in range(100):
+                largest = max(largest, size_of(folder))
+                await trio.sleep(0.1)
+            # The log of the test is no part of it.
+            assert files_of(tmp_path / "state") == before
+            assert largest < config.camera[0].bitrate / 8 * (PRE_ROLL + 8)
+            assert folder.stat().st_mode & 0o777 == 0o700
+
+
+async def test_what_a_killed_edged_left_in_memory_is_moved_once(tmp_path: Path, memory: Path) -> None:
+    """As after kill -9 in the middle of a recording: some pieces are at both places, some in memory only."""
+    config = make_pre_roll_config(tmp_path, memory)
+    with fail_after(120):
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            await until_filled(config)
+            await admin.call("start_recording", device="camera0", filename="yard")
+            await until_active(admin)
+            kept = config.recording.folder / "camera0"
+            while len(list(kept.rglob("*.mp4"))) < 4:
+                await trio.sleep(0.1)
+        # Put back what a crash between copying and deleting leaves.
+        last = max(kept.rglob("*.mp4"))
+        (path,) = {piece.parent for piece in config.recording.pre_roll_folder.rglob("*.mp4")}
+        shutil.copy(last, path / last.name)
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            await until_active(admin)
+            await trio.sleep(4)
+            ended = await admin.call("stop_recording", device="camera0")
+            info = await admin.call("get_recording_info", filename="yard")
+            # While edged was away; ffmpeg may send its first half second faster.
+            assert info["gaps"] <= 1
+            with closing(sqlite3.connect(config.paths.state / "usage.db")) as usage:
+                rows = {row[0]: row[1] for row in usage.execute("SELECT file, size FROM segments")}
+            root = config.recording.folder
+            assert rows == {str(file.relative_to(root)): file.stat().st_size for file in kept.rglob("*.mp4")}
+            assert sum(rows.values()) == ended["file_size"]
+            assert len({file.read_bytes() for file in kept.rglob("*.mp4")}) == len(rows)
+            assert not (root / "moving").exists() or not list((root / "moving").iterdir())
+
+
+async def test_a_camera_that_is_always_recorded_needs_no_memory_for_its_pre_roll(tmp_path: Path, memory: Path) -> None:
+    config = make_pre_roll_config(tmp_path, memory, record="always")
+    with fail_after(120):
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            _, key = await daemon.create_key()
+            await until_active(admin)
+            await trio.sleep(PRE_ROLL + 1)
+            begun = await admin.call("start_recording", device="camera0", filename="visit")
+            assert begun["pre_roll"] == pytest.approx(PRE_ROLL, abs=0.5)
+            await trio.sleep(2)
+            await admin.call("stop_recording", device="camera0")
+            assert list(config.recording.pre_roll_folder.rglob("*.mp4")) == []
+            # Its segment closes within a minute; MediaMTX closes it now.
+            for child in Path("/proc").glob("[0-9]*"):
+                try:
+                    if (child / "comm").read_text() == "mediamtx\n" and f"PPid:\t{os.getpid()}" in (
+                        child / "status"
+                    ).read_text():
+                        os.kill(int(child.name), signal.SIGTERM)
+                except OSError:
+                    continue
+            while not (await admin.call("get_recording_info", filename="visit"))["file_size"]:
+                await trio.sleep(0.2)
+            file = await fetch(daemon, key, "visit.mp4", tmp_path)
+            assert PRE_ROLL + 2 - GROUP < probe(file) < PRE_ROLL + 2 + 3 * GROUP
