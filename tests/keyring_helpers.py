@@ -13,7 +13,9 @@ from typing import Any
 from gate_helpers import verify
 from patience import fail_after
 
-from edged.credentials.signing_keys import ALGORITHMS, Algorithm, Jwk, generate
+from edged.access.grants import Grant, Upkeep
+from edged.credentials.identities import Identity
+from edged.credentials.signing_keys import ALGORITHMS, Algorithm, Jwk, SigningKeyRecord, generate
 from edged.credentials.tokens import issue_claims
 from edged.credentials.wrapping import WrappingKey
 from edged.signing.keyring import Keyring
@@ -83,6 +85,16 @@ class Bench:
     time: Time
     clock: Any
     denied: set[Any] = field(default_factory=set)
+
+    @property
+    def grant(self) -> Grant:
+        """What is granted to everybody here."""
+        return Upkeep(self.db)
+
+    async def distrust(self, kid: str) -> SigningKeyRecord:
+        """Deny it and give it up."""
+        self.denied.add(Identity.of_signing_key(kid))
+        return await self.keyring.give_up(kid)
 
     def published(self) -> list[str]:
         return [key["kid"] for key in json.loads(self.keyring.jwks())["keys"]]

@@ -151,7 +151,8 @@ async def test_a_key_pairs_token_is_refreshed_by_the_key_that_signs_now(path: Pa
         claims = {"sub": "ada", "role": "viewer", "jti": "root", "exp": int(box.now) + 60, "iat": int(box.now)}
         text = await box.keyring.sign({**claims, "epoch": 0}, algorithm)
         before = signer_of(box.gate.verify_token(text))
-        await box.keyring.promote(EDGED, (await box.keyring.create(EDGED, algorithm)).kid, force=True)
+        grant = box.trust.registrar.granting(EDGED)
+        await box.keyring.promote(grant, (await box.keyring.create(grant, algorithm)).kid, force=True)
         made = await box.refresh(text)
         after = signer_of(made.caller)
         assert before is not None
@@ -544,7 +545,8 @@ async def test_a_signing_key_that_leaked_takes_with_it_what_came_of_its_tokens(p
         claims = {"sub": "eve", "role": "admin", "jti": "forged", "exp": int(box.now) + 600, "iat": int(box.now)}
         kid = box.keyring.current("RS256").kid
         forged = await box.keyring.sign({**claims, "epoch": 0}, "RS256")
-        await box.keyring.promote(EDGED, (await box.keyring.create(EDGED, "RS256")).kid, force=True)
+        grant = box.trust.registrar.granting(EDGED)
+        await box.keyring.promote(grant, (await box.keyring.create(grant, "RS256")).kid, force=True)
         honest = await box.keyring.sign({**claims, "jti": "honest", "epoch": 0}, "RS256")
         made = (await box.refresh(forged)).text
         kept = (await box.refresh(honest)).text

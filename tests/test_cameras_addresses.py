@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 import trio
 from entry_helpers import make_entry
+from grant_helpers import at_once
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 from test_cameras_registry import Store
 
+from edged.access.grants import Commit
+from edged.accounts.jobs import keep
 from edged.cameras.addresses import Addresses, AddressRefused, replace_host, split_host
-from edged.cameras.entries import CameraEntry
+from edged.cameras.fixed import AddedSlot
 from edged.cameras.registry import Registry
 from edged.errors import DependencyFailed, InvalidParams
-from edged.store.cameras import Slot
 
 
 def answers(*addresses: str) -> Any:
@@ -130,12 +132,13 @@ async def test_a_name_is_followed_and_what_is_forbidden_is_not_read(
     names = Names(cam="192.0.2.7", other="192.0.2.8")
     addresses, store, kept = Addresses(look_up=names), Store(), {}
 
-    async def save(slot: Slot, one: CameraEntry) -> None:
-        await trio.lowlevel.checkpoint()
-        kept[slot.number] = one
+    async def save(now: AddedSlot, _before: object, commit: Commit) -> None:
+        assert now.one is not None
+        await commit(keep, undo=keep)
+        kept[now.slot.number] = now.one
 
     registry = Registry(
-        store.load, store.save, state=tmp_path, use_udev=False, addresses=addresses, save_added=save
+        store.load, store.save, state=tmp_path, use_udev=False, addresses=addresses, save_added=save, upkeep=at_once
     )  # fmt: skip
     async with trio.open_nursery() as nursery:
         await nursery.start(registry.run)
@@ -145,13 +148,13 @@ async def test_a_name_is_followed_and_what_is_forbidden_is_not_read(
             (camera,) = registry.all()
             return camera.url, camera.status.value
 
-        added = await registry.describe(make_entry("Door", "rtsp://u:p@cam/s"), lambda: None)
+        added = await registry.describe(make_entry("Door", "rtsp://u:p@cam/s"), at_once)
         assert (added.name, added.url) == ("camera0", "rtsp://u:p@192.0.2.7/s")
         assert added.is_pinned, "its server must not lead elsewhere"
         asked = names.asked
         await registry.describe(
             replace(registry.described[0], settings=structs.replace(registry.described[0].settings, name="Gate")),
-            lambda: None,
+            at_once,
         )
         assert names.asked == asked, "another name of the camera looks nothing up"
         names.known["cam"] = "192.0.2.9"

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 from cameras_helpers import ENUM_FMT, QUERYCAP, answer
 from entry_helpers import make_entry
+from grant_helpers import at_once
 from test_cameras_registry import Answers, Box, Store, Udev, device, running
 
 from edged.cameras import probe as probing
@@ -111,10 +112,10 @@ async def test_an_unplugged_camera_can_be_removed_and_its_number_is_not_given_ag
     async with running(tmp_path, store=store, udev=Udev(device(0, "1", "7E19B2F4"))) as box:
         assert (await box.next()).name == "camera0"
         with pytest.raises(InvalidState, match="plugged in"):
-            await box.registry.remove(0, lambda: None)
+            await box.registry.remove(0, at_once)
         box.udev.tell(device(0, "1", "7E19B2F4", action="remove"))
         assert (await box.next()).is_unplugged
-        await box.registry.remove(0, lambda: None)
+        await box.registry.remove(0, at_once)
         assert box.registry.all() == ()
     async with running(tmp_path, store=store, udev=Udev()) as box:
         assert box.registry.all() == ()
@@ -138,7 +139,7 @@ async def test_a_camera_that_is_plugged_in_while_it_is_removed_stays(
 
         store.pause = plug_in
         with pytest.raises(InvalidState, match="plugged in"):
-            await box.registry.remove(0, lambda: None)
+            await box.registry.remove(0, at_once)
         assert [(camera.name, camera.status) for camera in box.registry.all()] == [("camera0", Status.CONNECTED)]
         assert store.slots[0].identity["serial"] == "7E19B2F4"
 

@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from patience import fail_after, times
 
+from edged.access.grants import Commit
+from edged.accounts.jobs import keep
 from edged.cameras import slots
 from edged.cameras.entries import CameraEntry
 from edged.cameras.model import Camera, CameraChanged, Mode, Status
@@ -70,6 +72,11 @@ class Store:
 
     def load(self) -> list[Slot]:
         return list(self.slots.values())
+
+    async def save_changed(self, slot: Slot, before: Slot, commit: Commit) -> None:
+        assert before == self.slots[slot.number]
+        await commit(keep, undo=keep)
+        await self.save(slot)
 
     async def save(self, slot: Slot) -> None:
         await trio.lowlevel.checkpoint()
@@ -128,7 +135,9 @@ async def running(
     answers: Answers | None = None,
 ) -> AsyncIterator[Box]:
     store, udev, answers = store or Store(), udev or Udev(), answers or Answers()
-    registry = Registry(store.load, store.save, configured, state=tmp_path, watch=udev, probe=answers)
+    registry = Registry(
+        store.load, store.save, configured, state=tmp_path, watch=udev, probe=answers, save_changed=store.save_changed
+    )
     known = sum(one.kind != "usb" for one in configured) + sum(
         slot.kind == "usb" and not slot.is_retired for slot in store.load()
     )

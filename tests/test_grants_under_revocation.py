@@ -25,7 +25,13 @@ TABLES = {
     "service_tokens": "token_id, digest, previous_digest",
     "users": "name, role, disabled_at IS NULL",
     "signing_keys": "number, state",
+    "cameras": "number, identity, label",
+    "added_cameras": "number, settings",
+    "recordings": "recording_id, ended, deleted_at",
+    "meta": "CASE name WHEN 'retention' THEN value END",
 }
+#: Things to ask for that are not a new administrator's key; in each round most clients ask for one of them.
+KINDS = 18
 
 
 class Client:
@@ -36,7 +42,7 @@ class Client:
         self._left = b""
 
     async def send(self, method: str, path: str, key: str, body: object) -> None:
-        data = json.dumps(body).encode()
+        data = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\n"
         await self._stream.send_all(head.encode() + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
 
@@ -59,18 +65,27 @@ class Client:
 
 @dataclass
 class Round:
-    """What there is to work on: another's key, a suspended one, a user, a signing key."""
+    """What there is to work on: another's key, a suspended one, a user, cameras, recordings, signing keys."""
 
     number: int
     rotated: str
     suspended: str
     narrow: str
     user: str
+    camera: str
+    removed: str
+    recording: str
+    waiting: str
     told: list[Mapping[str, Any]] = field(default_factory=list)
-    refused: int = 0
+    #: (kind, "told" or "refused") → how many clients.
+    kinds: Counter[tuple[int, str]] = field(default_factory=Counter)
+
+    def kind(self, client: int) -> int:
+        """What this client asks for; 0 and what has no number is a new administrator's key."""
+        return client if client < 2 * KINDS else 1 + self.number % KINDS
 
     def question(self, client: int) -> tuple[str, str, object]:
-        """One of everything that grants something; most of them new administrators' keys."""
+        """One of everything that changes something, several new administrators' keys, and many of one kind."""
         name = f"r{self.number}c{client}"
         return {
             1: ("POST", f"/api/keys/{self.rotated}/rotate", {}),
@@ -79,9 +94,18 @@ class Round:
             5: ("POST", "/api/users", {"name": name, "role": "admin"}),
             6: ("PATCH", f"/api/users/{self.user}", {"role": "admin"}),
             7: ("PATCH", f"/api/keys/{self.narrow}", {"role": "admin"}),
-            8: ("POST", "/api/signing-keys", {"algorithm": "ES256"}),
+            8: ("POST", "/api/signing-keys", {"algorithm": "RS256"}),
             9: ("POST", "/api/tokens", {"user_id": name, "role": "admin"}),
-        }.get(client, ("POST", "/api/keys", {"name": name, "role": "admin"}))
+            10: ("POST", "/api/cameras", {"name": name, "source": f"rtsp://192.0.2.9/{name}"}),
+            11: ("PATCH", f"/api/cameras/{self.camera}", {"name": name}),
+            12: ("DELETE", f"/api/cameras/{self.removed}", None),
+            13: ("POST", "/api/cameras/camera0/recording", {}),
+            14: ("DELETE", "/api/cameras/camera1/recording", None),
+            15: ("DELETE", f"/api/recordings/{self.recording}", None),
+            16: ("PUT", "/api/storage/retention", {"policy_type": "age", "enabled": True, "max_age_days": client + 1}),
+            17: ("POST", f"/api/signing-keys/{self.waiting}/promote", {"force": True}),
+            18: ("POST", f"/api/signing-keys/{self.waiting}/retire", {}),
+        }.get(self.kind(client), ("POST", "/api/keys", {"name": name, "role": "admin"}))
 
 
 def look(path: Path) -> dict[str, set[tuple[object, ...]]]:
@@ -99,7 +123,18 @@ async def prepare(admin: Conversation, number: int) -> tuple[Round, str, str]:
     await admin.call("suspend_key", key_id=made[1]["key_id"])
     user = await admin.call("create_user", name=f"user{number}", role="viewer")
     key = await admin.call("create_key", name=f"{number} root", role="admin")
-    this = Round(number, made[0]["key_id"], made[1]["key_id"], made[2]["key_id"], user["name"])
+    cameras = [
+        (await admin.call("add_camera", name=f"r{number} {what}", source=f"rtsp://192.0.2.9/{number}/{what}"))["device"]
+        for what in ("a", "b")
+    ]
+    await admin.call("start_recording", device="camera1")
+    recording = await admin.call("stop_recording", device="camera1")
+    await admin.call("start_recording", device="camera1")
+    a, b, c = (each["key_id"] for each in made)
+    this = Round(
+        number, a, b, c, user["name"], cameras[0], cameras[1], recording["filename"],
+        (await admin.call("create_signing_key", algorithm="ES256"))["kid"],
+    )  # fmt: skip
     return this, key["key_id"], key["api_key"]
 
 
@@ -114,8 +149,8 @@ async def play(daemon: RunningDaemon, admin: Conversation, clients: list[Client]
         if status < 300:
             this.told.append(body)
         else:
-            assert status in (401, 403, 409, 503), (status, body)
-            this.refused += 1
+            assert status in (400, 401, 403, 404, 409, 503), (status, body)
+        this.kinds[min(this.kind(client), KINDS + 1), "told" if status < 300 else "refused"] += 1
 
     async def bring_in(conversation: Conversation) -> None:
         with suppress(ConnectionClosed):
@@ -140,10 +175,29 @@ async def play(daemon: RunningDaemon, admin: Conversation, clients: list[Client]
             assert body["key_id"] in listed
         if "token" in body:
             assert await admin.call("introspect_token", token=body["token"]) == {"active": False}
-    for item in (await admin.call("list_signing_keys"))["keys"]:
+    await check_memory_and_clean_up(admin, database)
+    return this
+
+
+async def check_memory_and_clean_up(admin: Conversation, database: Path) -> None:
+    """What is shown is what is stored; the next round begins with one key of each algorithm and no added camera."""
+    kept = look(database)
+    shown = await admin.call("list_signing_keys")
+    assert {(int(item["kid"][4:]), item["state"]) for item in shown["keys"]} == kept["signing_keys"]
+    for item in shown["keys"]:
         if item["state"] == "next":
             await admin.call("retire_signing_key", kid=item["kid"])
-    return this
+    names = {camera["device"] for camera in (await admin.call("get_camera_list"))["cameras"]}
+    added = {f"camera{number}" for number, _ in kept["added_cameras"]}
+    assert names == {"camera0", "camera1"} | added
+    for name in added:
+        await admin.call("remove_camera", device=name)
+    running = {each for each, ended, deleted in kept["recordings"] if ended is None and deleted is None}
+    stopped = []
+    for name in ("camera0", "camera1"):
+        reply = await admin.ask("stop_recording", device=name)
+        stopped += [reply["result"]["recording_id"]] if "result" in reply else []
+    assert set(stopped) == running
 
 
 @pytest.mark.slow
@@ -151,13 +205,13 @@ async def test_nothing_is_granted_after_the_answer_to_a_revocation(tmp_path: Pat
     """Many rounds: of everything that one key asks for when it is revoked a part is granted before the answer,
     and nothing after it."""
     dice = random.Random(5)
-    async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
+    async with running_daemon(tmp_path, cameras=2) as daemon, daemon.local() as admin:
         clients = [Client(await trio.open_tcp_stream("127.0.0.1", daemon.port)) for _ in range(CLIENTS)]
         outcomes: Counter[str] = Counter()
         for number in until_seen(100, outcomes, "told", "refused"):
-            this = await play(daemon, admin, clients, number, dice.uniform(0, 0.05))
-            outcomes["told"] += len(this.told)
-            outcomes["refused"] += this.refused
+            this = await play(daemon, admin, clients, number, dice.choice((0, 0.05, 0.2, 0.5)) * dice.random())
+            for (_, outcome), times in this.kinds.items():
+                outcomes[outcome] += times
         # How many of each is the machine's affair; both have to come about.
         assert min(outcomes["told"], outcomes["refused"]) > 2
         for client in clients:

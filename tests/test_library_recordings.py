@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import trio
 from fmp4_helpers import make_segment
+from grant_helpers import refuse_all
 from patience import fail_after
 
+from edged.access.grants import Grant, Upkeep
 from edged.clock import Clock
 from edged.errors import InvalidParams, InvalidState, Refused, StorageFull
 from edged.library import active_recordings
@@ -24,6 +26,7 @@ from edged.library.retention import Policy
 from edged.library.retention_sweep import RetentionSweep
 from edged.store.database import Database
 from edged.store.migrations import TRUST, USAGE
+from edged.store.retention import RetentionSetting
 
 NOW = 1_796_000_000.0
 
@@ -34,6 +37,7 @@ class Box:
 
     root: Path
     recordings: Recordings = field(init=False)
+    grant: Grant = field(init=False)
     recorded: set[str] = field(default_factory=set)
     now: float = NOW
 
@@ -71,6 +75,7 @@ async def opened(folder: Path) -> AsyncIterator[Box]:
                 raise AssertionError("nothing is joined here")
 
             joins = Joins(files, spawn, lambda: "ffmpeg", lambda _total: 0)  # type: ignore[arg-type]
+            box.grant = Upkeep(trust)
             box.recordings = Recordings(index, trust, clock, box, sweep, joins)
             box.recordings.load()
             await nursery.start(box.recordings.run)
@@ -80,7 +85,7 @@ async def opened(folder: Path) -> AsyncIterator[Box]:
 
 async def start(box: Box, **params: object) -> str:
     given = {
-        "filename": "yard", "form": "fmp4", "seconds": None, "made_by": "a test", "confirm": lambda: None, **params,
+        "filename": "yard", "form": "fmp4", "seconds": None, "made_by": "a test", "grant": box.grant, **params,
     }  # fmt: skip
     return (await box.recordings.start("camera0", **given)).filename  # type: ignore[arg-type]
 
@@ -96,7 +101,7 @@ async def test_every_file_of_a_recording_is_its_own_also_when_the_clock_is_set_m
             if seconds != step:
                 await box.write()
         box.now += 1
-        measured = await box.recordings.stop("camera0")
+        measured = await box.recordings.stop("camera0", box.grant)
         assert len(measured.files) == 4
         assert measured.duration == pytest.approx(4 * 10 * 6000 / 90000)
         assert not box.recorded
@@ -122,7 +127,7 @@ async def test_a_recording_that_ran_goes_on_after_a_restart(tmp_path: Path) -> N
         box.now += 10
         await box.write()
         box.now += 2
-        assert len((await box.recordings.stop("camera0")).files) == 2
+        assert len((await box.recordings.stop("camera0", box.grant)).files) == 2
 
 
 async def test_a_name_that_is_taken_gets_a_number_and_a_bad_one_is_refused(tmp_path: Path) -> None:
@@ -130,7 +135,7 @@ async def test_a_name_that_is_taken_gets_a_number_and_a_bad_one_is_refused(tmp_p
         names = []
         for _ in range(3):
             names.append(await start(box, filename="yard.mp4"))
-            await box.recordings.stop("camera0")
+            await box.recordings.stop("camera0", box.grant)
         assert names == ["yard.mp4", "yard-1.mp4", "yard-2.mp4"]
         for bad in ("../x", "a/b", ".x", "x.mkv", "a" * 101):
             with pytest.raises(InvalidParams):
@@ -143,9 +148,9 @@ async def test_one_recording_of_a_camera_runs_at_a_time_and_none_on_a_full_disk(
         await start(box)
         with pytest.raises(InvalidState, match="is being recorded already"):
             await start(box)
-        await box.recordings.stop("camera0")
+        await box.recordings.stop("camera0", box.grant)
         with pytest.raises(InvalidState, match="nobody has asked"):
-            await box.recordings.stop("camera0")
+            await box.recordings.stop("camera0", box.grant)
         box.recordings.sweep.is_full = True
         with pytest.raises(StorageFull):
             await start(box)
@@ -159,7 +164,7 @@ async def test_whoever_hangs_up_has_started_a_recording_or_not(tmp_path: Path) -
             await start(box)
         assert (box.recorded == {"camera0"}) == ("camera0" in box.recordings.active)
         if box.recorded:
-            await box.recordings.stop("camera0")
+            await box.recordings.stop("camera0", box.grant)
     async with opened(tmp_path) as box:
         assert not box.recorded
 
@@ -185,26 +190,29 @@ async def test_a_camera_that_is_always_recorded_begins_a_recording_each_hour(
             await trio.sleep(0.01)
 
 
-async def test_whoever_lost_the_right_meanwhile_starts_and_deletes_nothing(tmp_path: Path) -> None:
+async def test_whoever_lost_the_right_meanwhile_changes_nothing(tmp_path: Path) -> None:
     """Asked again right before anything is written."""
-
-    def refuse() -> None:
-        raise Refused("revoked")
 
     async with opened(tmp_path) as box:
         with pytest.raises(Refused):
-            await start(box, confirm=refuse)
+            await start(box, grant=refuse_all)
         assert not box.recorded
         await start(box)
         await box.write()
         box.now += 1
-        measured = await box.recordings.stop("camera0")
         with pytest.raises(Refused):
-            await box.recordings.delete(measured.record, "request", refuse)
+            await box.recordings.stop("camera0", refuse_all)
+        assert box.recorded == {"camera0"}
+        measured = await box.recordings.stop("camera0", box.grant)
+        with pytest.raises(Refused):
+            await box.recordings.delete(measured.record, "request", refuse_all)
+        with pytest.raises(Refused):
+            await box.recordings.sweep.set_policy(RetentionSetting("age", enabled=True, max_age_days=1.0), refuse_all)
+        assert box.recordings.sweep.policy == Policy()
         assert (await box.recordings.measure(measured.record)).files == measured.files
         found, total = await box.recordings.list_page(["camera0"], limit=9, offset=0)
         assert ([item.record.filename for item in found], total) == (["yard.mp4"], 1)
-        assert await box.recordings.delete(measured.record, "request", lambda: None) == measured.size
+        assert await box.recordings.delete(measured.record, "request", box.grant) == measured.size
 
 
 async def test_others_hear_of_the_end_although_whoever_stopped_it_has_left(tmp_path: Path) -> None:
@@ -217,7 +225,7 @@ async def test_others_hear_of_the_end_although_whoever_stopped_it_has_left(tmp_p
                 writer.write(make_segment(at_ns=int(box.now) * 10**9))
                 writer.flush()
                 with trio.move_on_after(0.2):
-                    await box.recordings.stop("camera0")
+                    await box.recordings.stop("camera0", box.grant)
                 assert not box.recorded
             heard = [await changes.receive()]
             while heard[-1].status != "STOPPED":  # type: ignore[union-attr]

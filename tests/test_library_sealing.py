@@ -10,7 +10,6 @@ import trio
 from fmp4_helpers import make_segment
 from seal_helpers import NOW, SealingBox, sealing_box, write_open
 
-from edged.access.authority import EDGED
 from edged.credentials.identities import Identity
 from edged.credentials.seal_signatures import Signed, read
 from edged.credentials.seals import DerivedSeal, SegmentSeal, digest
@@ -219,7 +218,7 @@ async def test_a_distrusted_key_seals_nothing_more(tmp_path: Path) -> None:
         before = box.keyring.current("ES256")
         box.denied.add(Identity.of_signing_key(before.kid))
         assert box.keyring.sealing_key() is None
-        await box.keyring.retire(EDGED, before.kid, at_once=True)
+        await box.keyring.give_up(before.kid)
         await box.record(1)
         assert [each.kid for each in seals(box)] == [before.kid, box.keyring.current("ES256").kid]
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import trio
 from gate_helpers import LOCAL
+from grant_helpers import nothing
 from patience import fail_after
 from services_helpers import running_services
 from trust_helpers import SECRET, TrustStack
@@ -24,13 +25,13 @@ from web_helpers import JPEG, Cameras
 
 from edged import operations
 from edged.access.authority import EDGED
+from edged.access.grants import Grant
 from edged.cameras.model import Camera, Status
 from edged.credentials import tokens
 from edged.credentials.callers import ApiKey, Caller, Peer
 from edged.credentials.claims import read_caller
 from edged.errors import EdgedError, Refused
 from edged.library.active_recordings import ActiveRecording
-from edged.library.event_ring import Page, Position
 from edged.library.recording_index import Measured
 from edged.operations.caller_sessions import Session
 from edged.operations.services import Services
@@ -92,7 +93,6 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "get_streams": SEE_ALL,
     "get_stream_url": SEE_ONE,
     "get_system_status": SYSTEM,
-    "get_events": SEE_ALL,
     "subscribe_events": SEE_ALL,
     "unsubscribe_events": SEE_ALL,
     "create_key": ADMIN,
@@ -277,8 +277,8 @@ class KeptRecordings:
         await trio.lowlevel.checkpoint()
         return 1, 2
 
-    async def set_policy(self, _setting: object) -> None:
-        await trio.lowlevel.checkpoint()
+    async def set_policy(self, _setting: object, grant: Grant) -> None:
+        await grant(nothing)
 
     async def clean_up(self) -> tuple[int, int]:
         await trio.lowlevel.checkpoint()
@@ -292,12 +292,12 @@ class KeptRecordings:
         await trio.lowlevel.checkpoint()
         return {"camera0": (1, 1)}
 
-    async def start(self, _camera: str, **_: Any) -> RecordingRecord:
-        await trio.lowlevel.checkpoint()
+    async def start(self, _camera: str, *, grant: Grant, **_: Any) -> RecordingRecord:
+        await grant(nothing)
         return self.record
 
-    async def stop(self, _camera: str) -> Measured:
-        await trio.lowlevel.checkpoint()
+    async def stop(self, _camera: str, grant: Grant) -> Measured:
+        await grant(nothing)
         return self.measured
 
     async def find(self, _name: str) -> RecordingRecord:
@@ -312,21 +312,9 @@ class KeptRecordings:
         await trio.lowlevel.checkpoint()
         return ([self.measured], 1) if "camera0" in cameras else ([], 0)
 
-    async def delete(self, _record: RecordingRecord, _reason: str, _confirm: object) -> int:
-        await trio.lowlevel.checkpoint()
+    async def delete(self, _record: RecordingRecord, _reason: str, grant: Grant) -> int:
+        await grant(nothing)
         return 1
-
-
-class NoEvents:
-    """A ring in which nothing is."""
-
-    async def list_cameras(self) -> frozenset[str]:
-        await trio.lowlevel.checkpoint()
-        return frozenset({"", "camera0"})
-
-    async def read(self, *_: object) -> Page:
-        await trio.lowlevel.checkpoint()
-        return Page((), Position("", 0), has_gap=False, has_more=False)
 
 
 async def picture(*_: Any, **__: Any) -> bytes:
@@ -338,13 +326,11 @@ async def picture(*_: Any, **__: Any) -> bytes:
 async def opened(folder: Path) -> AsyncIterator[Bench]:
     with fail_after(30):
         frames = SimpleNamespace(snapshot=picture)
-        async with running_services(
-            folder, cameras=Cameras(*CAMERAS), frames=frames, recordings=KeptRecordings(), events=NoEvents()
-        ) as (
+        async with running_services(folder, cameras=Cameras(*CAMERAS), frames=frames, recordings=KeptRecordings()) as (
             trust,
             services,
         ):
-            await services.keyring.create(EDGED, "ES256")
+            await services.keyring.create(services.registrar.granting(EDGED), "ES256")
             await trust.users.create(
                 EDGED, name="ann", role="operator", password=await services.passwords.hash(PASSWORD)
             )

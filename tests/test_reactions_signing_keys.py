@@ -10,7 +10,6 @@ import trio.testing
 from keyring_helpers import HOUR, START, Bench, Time, kid_of_token, opened
 from trust_helpers import BrokenCommits
 
-from edged.access.authority import EDGED
 from edged.credentials.signing_keys import PUBLISHED_SECONDS
 from edged.reactions.signing_keys import LOOK_SECONDS, Rotation
 
@@ -20,7 +19,7 @@ DAYS = 90
 
 async def live(bench: Bench, seconds: float, *, step: float = 600.0, rotation: Rotation | None = None) -> Rotation:
     """So much time passes, with a look now and then."""
-    rotation = rotation or Rotation(bench.keyring, bench.clock, DAYS)
+    rotation = rotation or Rotation(bench.keyring, bench.clock, DAYS, bench.grant)
     passed = 0.0
     while passed < seconds:
         bench.time.pass_(min(step, seconds - passed))
@@ -49,7 +48,7 @@ async def test_the_next_key_is_made_two_hours_before_and_signs_two_hours_later(t
 async def test_every_token_verifies_and_its_key_was_fetched_in_time(tmp_path: Path) -> None:
     """Two months, and a verifier that fetches the JWKS once an hour and knows nothing else: it takes every token."""
     async with opened(tmp_path / "trust.db") as bench:
-        rotation = Rotation(bench.keyring, bench.clock, 10)
+        rotation = Rotation(bench.keyring, bench.clock, 10, bench.grant)
         cached: list[str] = []
         told: list[tuple[str, float]] = []
         signers = set()
@@ -131,7 +130,7 @@ async def test_keys_from_a_time_that_never_came_are_replaced(tmp_path: Path) -> 
     from when this run first published it."""
     time = Time(system=START + 70 * 365 * DAY)
     async with opened(tmp_path / "trust.db", time) as bench:
-        await bench.keyring.create(EDGED, "ES256")
+        await bench.keyring.create(bench.grant, "ES256")
     async with opened(tmp_path / "trust.db", Time()) as bench:
         rotation = await live(bench, 60)
         assert bench.states() == {"key-1": "current", "key-2": "current", "key-3": "next", "key-4": "next"}
@@ -152,7 +151,7 @@ async def test_a_step_back_of_some_hours_rotates_nothing(tmp_path: Path) -> None
 async def test_a_next_key_made_by_hand_is_the_one_that_follows(tmp_path: Path) -> None:
     """No second one is made; it waits until it is due."""
     async with opened(tmp_path / "trust.db") as bench:
-        await bench.keyring.create(EDGED, "ES256")
+        await bench.keyring.create(bench.grant, "ES256")
         rotation = await live(bench, DAYS * DAY - HOUR, step=HOUR)
         assert bench.states() == {"key-1": "current", "key-2": "current", "key-3": "next", "key-4": "next"}
         assert [bench.keyring.get(kid).algorithm for kid in ("key-3", "key-4")] == ["ES256", "RS256"]
@@ -182,7 +181,7 @@ async def test_0_days_is_never(tmp_path: Path, mock_clock: trio.testing.MockCloc
     async with opened(tmp_path / "trust.db") as bench:
         bench.time.pass_(4000 * DAY)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Rotation(bench.keyring, bench.clock, 0).run)
+            nursery.start_soon(Rotation(bench.keyring, bench.clock, 0, bench.grant).run)
             await trio.testing.wait_all_tasks_blocked()
             mock_clock.jump(50)
             await trio.testing.wait_all_tasks_blocked()
@@ -195,7 +194,7 @@ async def test_the_task_checks_each_minute(tmp_path: Path) -> None:
     async with opened(tmp_path / "trust.db") as bench:
         bench.time.pass_(DAYS * DAY)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Rotation(bench.keyring, bench.clock, DAYS).run)
+            nursery.start_soon(Rotation(bench.keyring, bench.clock, DAYS, bench.grant).run)
             while len(bench.states()) < 4:
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()

@@ -21,7 +21,7 @@ from keyring_helpers import HOUR, POOL, START, Bench, Time, from_pool, kid_of_to
 from patience import times
 from trust_helpers import BrokenCommits, busy_writer, rows
 
-from edged.access.authority import EDGED
+from edged.access.grants import Upkeep
 from edged.clock import Clock
 from edged.credentials.signing_keys import ALGORITHMS, PUBLISHED_SECONDS, SigningKeyRecord
 from edged.errors import InvalidState, NotFound, StoreFailed
@@ -63,12 +63,12 @@ async def test_a_key_goes_from_next_to_current_to_retired(tmp_path: Path) -> Non
     """Published before it signs, signs from its promotion on, published after it for as long as its tokens live."""
     async with opened(tmp_path / "trust.db") as bench:
         old = await bench.sign(seconds=3 * HOUR)
-        made = await bench.keyring.create(EDGED, "ES256")
+        made = await bench.keyring.create(bench.grant, "ES256")
         assert (made.kid, made.state) == ("key-3", "next")
         assert bench.published() == ["key-1", "key-2", "key-3"]
         assert kid_of_token(await bench.sign()) == "key-2"
         bench.time.pass_(PUBLISHED_SECONDS)
-        assert (await bench.keyring.promote(EDGED, "key-3")).state == "current"
+        assert (await bench.keyring.promote(bench.grant, "key-3")).state == "current"
         assert bench.states() == {"key-1": "current", "key-2": "retired", "key-3": "current"}
         new = await bench.sign()
         assert kid_of_token(new) == "key-3"
@@ -83,8 +83,8 @@ async def test_a_retired_key_is_published_until_its_last_token_is_out(tmp_path: 
     async with opened(tmp_path / "trust.db") as bench:
         text = await bench.sign(seconds=30 * 24 * HOUR)
         await bench.sign(seconds=60)
-        await bench.keyring.create(EDGED, "ES256")
-        await bench.keyring.promote(EDGED, "key-3", force=True)
+        await bench.keyring.create(bench.grant, "ES256")
+        await bench.keyring.promote(bench.grant, "key-3", force=True)
         bench.time.pass_(30 * 24 * HOUR - 1)
         assert "key-2" in bench.published()
         assert bench.takes(text)
@@ -123,8 +123,8 @@ async def test_no_unconfirmed_jump_takes_a_key_out_of_the_jwks(tmp_path: Path) -
         keyring = start(clock)
         await keyring.ensure()
         await keyring.sign({"exp": START + HOUR}, "ES256")
-        await keyring.create(EDGED, "ES256")
-        await keyring.promote(EDGED, "key-3", force=True)
+        await keyring.create(Upkeep(db), "ES256")
+        await keyring.promote(Upkeep(db), "key-3", force=True)
         for heard in (True, False):
             if not heard:
                 # Another start: no time server is heard in this one yet.
@@ -148,38 +148,38 @@ async def test_no_unconfirmed_jump_takes_a_key_out_of_the_jwks(tmp_path: Path) -
 async def test_a_key_that_never_signed_leaves_at_once_when_it_retires(tmp_path: Path) -> None:
     """A next key that is not wanted, also where nobody knows the time; the one after it has another number."""
     async with opened(tmp_path / "trust.db", Time(trusted=False, vouched=0.0)) as bench:
-        await bench.keyring.create(EDGED, "ES256")
-        assert (await bench.keyring.retire(EDGED, "key-3")).state == "retired"
+        await bench.keyring.create(bench.grant, "ES256")
+        assert (await bench.keyring.retire(bench.grant, "key-3")).state == "retired"
         assert bench.published() == ["key-1", "key-2"]
-        assert (await bench.keyring.create(EDGED, "ES256")).kid == "key-4"
-        assert (await bench.keyring.retire(EDGED, "key-3")).state == "retired"
+        assert (await bench.keyring.create(bench.grant, "ES256")).kid == "key-4"
+        assert (await bench.keyring.retire(bench.grant, "key-3")).state == "retired"
 
 
 async def test_a_number_is_never_given_twice(tmp_path: Path) -> None:
     """Not even when somebody deletes the row of the last key."""
     async with opened(tmp_path / "trust.db") as bench:
-        await bench.keyring.create(EDGED, "RS256")
+        await bench.keyring.create(bench.grant, "RS256")
         await bench.db.write(lambda connection: connection.execute("DELETE FROM signing_keys WHERE number = 3"))
     async with opened(tmp_path / "trust.db") as bench:
-        assert (await bench.keyring.create(EDGED, "RS256")).kid == "key-4"
+        assert (await bench.keyring.create(bench.grant, "RS256")).kid == "key-4"
 
 
 async def test_a_young_key_is_promoted_by_force_only(tmp_path: Path) -> None:
     """Two hours of real time; neither a step of the clock nor a second next key gets around that."""
     async with opened(tmp_path / "trust.db") as bench:
-        await bench.keyring.create(EDGED, "ES256")
+        await bench.keyring.create(bench.grant, "ES256")
         with pytest.raises(InvalidState, match="already the next ES256 key"):
-            await bench.keyring.create(EDGED, "ES256")
-        assert (await bench.keyring.create(EDGED, "RS256")).kid == "key-4"
+            await bench.keyring.create(bench.grant, "ES256")
+        assert (await bench.keyring.create(bench.grant, "RS256")).kid == "key-4"
         bench.time.pass_(PUBLISHED_SECONDS - 1)
         with pytest.raises(InvalidState, match="or use force"):
-            await bench.keyring.promote(EDGED, "key-3")
+            await bench.keyring.promote(bench.grant, "key-3")
         bench.time.system += 365 * 24 * HOUR
         with pytest.raises(InvalidState, match="less than 2 hours"):
-            await bench.keyring.promote(EDGED, "key-3")
-        assert (await bench.keyring.promote(EDGED, "key-3", force=True)).state == "current"
+            await bench.keyring.promote(bench.grant, "key-3")
+        assert (await bench.keyring.promote(bench.grant, "key-3", force=True)).state == "current"
         bench.time.pass_(1)
-        assert (await bench.keyring.promote(EDGED, "key-4")).state == "current"
+        assert (await bench.keyring.promote(bench.grant, "key-4")).state == "current"
 
 
 async def test_what_is_not_next_is_not_promoted_and_the_current_key_does_not_just_retire(tmp_path: Path) -> None:
@@ -187,14 +187,14 @@ async def test_what_is_not_next_is_not_promoted_and_the_current_key_does_not_jus
     async with opened(tmp_path / "trust.db") as bench:
         for kid in ("key-1", "key-2"):
             with pytest.raises(InvalidState, match="not next"):
-                await bench.keyring.promote(EDGED, kid, force=True)
+                await bench.keyring.promote(bench.grant, kid, force=True)
             with pytest.raises(InvalidState, match="signs"):
-                await bench.keyring.retire(EDGED, kid)
+                await bench.keyring.retire(bench.grant, kid)
         for kid in ("key-3", "", "key-1 "):
             with pytest.raises(NotFound):
-                await bench.keyring.promote(EDGED, kid)
+                await bench.keyring.promote(bench.grant, kid)
             with pytest.raises(NotFound):
-                await bench.keyring.retire(EDGED, kid)
+                await bench.keyring.retire(bench.grant, kid)
             assert bench.keyring.find(kid) is None
 
 
@@ -204,10 +204,12 @@ async def test_a_leaked_key_is_replaced_at_once(tmp_path: Path, waiting: bool) -
     async with opened(tmp_path / "trust.db") as bench:
         await bench.sign()
         if waiting:
-            await bench.keyring.create(EDGED, "ES256")
+            await bench.keyring.create(bench.grant, "ES256")
+        with pytest.raises(InvalidState, match="is not distrusted"):
+            await bench.keyring.give_up("key-2")
         bench.denied.add(named("signing_key:key-2"))
         assert bench.published() == (["key-1", "key-3"] if waiting else ["key-1"])
-        assert (await bench.keyring.retire(EDGED, "key-2", at_once=True)).state == "retired"
+        assert (await bench.keyring.give_up("key-2")).state == "retired"
         assert bench.states() == {"key-1": "current", "key-2": "retired", "key-3": "current"}
         assert kid_of_token(await bench.sign()) == "key-3"
         assert bench.published() == ["key-1", "key-3"]
@@ -218,8 +220,8 @@ async def test_a_retired_private_half_is_gone(tmp_path: Path) -> None:
     async with opened(tmp_path / "trust.db") as bench:
         private = bench.keyring.get("key-2").private
         assert private is not None
-        await bench.keyring.create(EDGED, "ES256")
-        await bench.keyring.promote(EDGED, "key-3", force=True)
+        await bench.keyring.create(bench.grant, "ES256")
+        await bench.keyring.promote(bench.grant, "key-3", force=True)
         assert bench.keyring.get("key-2").private is None
     kept = rows(tmp_path / "trust.db", "SELECT number FROM signing_keys WHERE private IS NOT NULL ORDER BY number")
     assert kept == [(1,), (3,)]
@@ -245,13 +247,14 @@ async def test_signing_costs_one_write_a_day(tmp_path: Path) -> None:
 async def test_a_disk_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> None:
     """No key, no change, no token; and everything works once it is mended."""
     async with opened(tmp_path / "trust.db") as bench:
-        await bench.keyring.create(EDGED, "ES256")
+        await bench.keyring.create(bench.grant, "ES256")
         before = bench.states()
         broken = await BrokenCommits(bench.db).begin()
         tries: list[Any] = [
-            partial(bench.keyring.create, EDGED, "RS256"), partial(bench.keyring.promote, EDGED, "key-3", force=True),
-            partial(bench.keyring.retire, EDGED, "key-3"),
-            partial(bench.keyring.retire, EDGED, "key-2", at_once=True), bench.sign,
+            partial(bench.keyring.create, bench.grant, "RS256"),
+            partial(bench.keyring.promote, bench.grant, "key-3", force=True),
+            partial(bench.keyring.retire, bench.grant, "key-3"),
+            partial(bench.distrust, "key-2"), bench.sign,
         ]  # fmt: skip
         for act in tries:
             with pytest.raises(StoreFailed):
@@ -259,15 +262,15 @@ async def test_a_disk_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> 
             assert bench.states() == before
         await broken.mend()
         assert kid_of_token(await bench.sign()) == "key-2"
-        assert (await bench.keyring.promote(EDGED, "key-3", force=True)).state == "current"
+        assert (await bench.keyring.promote(bench.grant, "key-3", force=True)).state == "current"
 
 
 async def test_whoever_hangs_up_leaves_memory_and_disk_alike(tmp_path: Path) -> None:
     """A caller that is gone before the commit is through: the promotion is in force all the same."""
     async with opened(tmp_path / "trust.db") as bench:
-        await bench.keyring.create(EDGED, "ES256")
+        await bench.keyring.create(bench.grant, "ES256")
         async with trio.open_nursery() as nursery, busy_writer(bench.db):
-            nursery.start_soon(partial(bench.keyring.promote, EDGED, "key-3", force=True))
+            nursery.start_soon(partial(bench.keyring.promote, bench.grant, "key-3", force=True))
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         assert nursery.cancel_scope.cancelled_caught
@@ -278,14 +281,14 @@ async def test_whoever_hangs_up_leaves_memory_and_disk_alike(tmp_path: Path) -> 
 async def test_a_token_that_is_signed_while_the_key_changes_is_by_the_key_that_signs_then(tmp_path: Path) -> None:
     """The end of a token is written first; by then another key may be current."""
     async with opened(tmp_path / "trust.db") as bench:
-        await bench.keyring.create(EDGED, "ES256")
+        await bench.keyring.create(bench.grant, "ES256")
         found: list[str] = []
 
         async def sign() -> None:
             found.append(await bench.sign())
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(bench.keyring.promote, EDGED, "key-3", force=True))
+            nursery.start_soon(partial(bench.keyring.promote, bench.grant, "key-3", force=True))
             await trio.testing.wait_all_tasks_blocked()
             for _ in range(5):
                 nursery.start_soon(sign)
@@ -311,11 +314,14 @@ def test_whatever_is_done_to_keys_one_signs_and_what_was_signed_verifies(actions
             for action, kid, seconds in actions:
                 try:
                     if action == "create":
-                        await bench.keyring.create(EDGED, "ES256")
+                        await bench.keyring.create(bench.grant, "ES256")
                     elif action in ("promote", "force"):
-                        await bench.keyring.promote(EDGED, kid, force=action == "force")
-                    elif action in ("retire", "distrust"):
-                        await bench.keyring.retire(EDGED, kid, at_once=action == "distrust")
+                        await bench.keyring.promote(bench.grant, kid, force=action == "force")
+                    elif action == "retire":
+                        await bench.keyring.retire(bench.grant, kid)
+                    elif action == "distrust":
+                        await bench.distrust(kid)
+                        bench.denied.clear()  # what it signed is looked at below
                     elif action == "sign":
                         text = await bench.sign(seconds=seconds + 60)
                         ends[text] = bench.time.system + seconds + 60

@@ -19,7 +19,6 @@ from keyring_helpers import HOUR, POOL, START, Time, kid_of_token, opened
 from planted import plant
 from trust_helpers import BrokenCommits, rows
 
-from edged.access.authority import EDGED
 from edged.config.secrets import load_wrapping_key
 from edged.credentials.signing_keys import Jwk, generate
 from edged.credentials.wrapping import CannotUnwrap, WrappingKey, is_wrapped, read_private, write_private
@@ -51,9 +50,9 @@ async def test_with_a_wrapping_key_nothing_plain_is_ever_written(tmp_path: Path)
     path = tmp_path / "trust.db"
     async with opened(path, wrapping=KEY) as bench:
         made = [record.private for record in bench.keyring.all()]
-        await bench.keyring.create(EDGED, "ES256")
+        await bench.keyring.create(bench.grant, "ES256")
         made.append(bench.keyring.get("key-3").private)
-        await bench.keyring.promote(EDGED, "key-3", force=True)
+        await bench.keyring.promote(bench.grant, "key-3", force=True)
         text = await bench.sign()
         assert (tmp_path / "trust.db-wal").stat().st_size > 0
         assert found_in(tmp_path, secrets_of(*made)) == set()
@@ -74,9 +73,9 @@ async def test_plain_keys_are_wrapped_and_leave_no_trace(tmp_path: Path, in_use:
     path = tmp_path / "trust.db"
     async with opened(path) as bench:
         privates = [record.private for record in bench.keyring.all()]
-        await bench.keyring.create(EDGED, "ES256")
+        await bench.keyring.create(bench.grant, "ES256")
         privates.append(bench.keyring.get("key-3").private)
-        await bench.keyring.promote(EDGED, "key-3", force=True)
+        await bench.keyring.promote(bench.grant, "key-3", force=True)
         texts = [await bench.sign(algorithm, seconds=48 * HOUR) for algorithm in ("RS256", "ES256")]
         with closing(sqlite3.connect(path)) as connection:
             for _ in range(2):
@@ -218,7 +217,7 @@ async def test_an_envelope_of_another_row_is_not_taken(tmp_path: Path) -> None:
     """A private half belongs to its public one, also if somebody exchanges two rows' envelopes."""
     path = tmp_path / "trust.db"
     async with opened(path, wrapping=KEY) as bench:
-        await bench.keyring.create(EDGED, "ES256")
+        await bench.keyring.create(bench.grant, "ES256")
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(
             "UPDATE signing_keys SET private = (SELECT private FROM signing_keys WHERE number = 3) WHERE number = 2"
@@ -266,7 +265,7 @@ async def test_a_distrusted_key_signs_no_more_after_a_crash_in_between(tmp_path:
     """It was denied, and the power went before another took over: the start makes up for it, for next ones too."""
     path = tmp_path / "trust.db"
     async with opened(path) as bench:
-        await bench.keyring.create(EDGED, "ES256")
+        await bench.keyring.create(bench.grant, "ES256")
     async with opened(path, denied=set(all_named("signing_key:key-2", "signing_key:key-3"))) as bench:
         assert bench.states() == {"key-1": "current", "key-2": "retired", "key-3": "retired", "key-4": "current"}
         assert kid_of_token(await bench.sign()) == "key-4"

@@ -13,12 +13,14 @@ from typing import Any
 import trio
 from entry_helpers import make_entry
 from gate_helpers import make_gate
+from grant_helpers import nothing
 from patience import fail_after
 from services_helpers import Unused, make_services
 
 from edged import operations
 from edged.access.admissions import Admissions
 from edged.access.authority import Authority
+from edged.access.grants import Grant
 from edged.access.ledger import Ledger
 from edged.accounts.first_admin import FirstAdmin
 from edged.cameras.entries import CameraEntry
@@ -145,12 +147,12 @@ class Cameras:
             for camera in self.present
         }
 
-    async def describe(self, one: CameraEntry, confirm: Callable[[], None]) -> Camera:
-        confirm()
+    async def describe(self, one: CameraEntry, grant: Grant) -> Camera:
+        await grant(nothing)
         return self.present[0]
 
-    async def remove(self, number: int, confirm: Callable[[], None]) -> None:
-        confirm()
+    async def remove(self, number: int, grant: Grant) -> None:
+        await grant(nothing)
 
 
 class Pictures:

@@ -29,6 +29,8 @@ import trio
 from edged.access.admissions import Admission, Admissions, Cause
 from edged.access.asking import asked_by
 from edged.access.authority import EDGED, Authority
+from edged.access.grants import Commit as AnyCommit
+from edged.access.grants import Grant
 from edged.access.ledger import Ledger
 from edged.accounts.jobs import Commit, Due, Job, stopping, wait
 from edged.clock import Clock
@@ -181,6 +183,14 @@ class Registrar:
         self._grants.append(job)
         self._asked.set()
         return job
+
+    def granting(self, authority: Authority) -> Grant:
+        """What other parts are handed for a change that this authority allows (access.grants)."""
+
+        async def grant(work: Callable[[AnyCommit], Awaitable[T]]) -> T:
+            return await self.grant(authority, work).outcome()
+
+        return grant
 
     def deny(self, identities: frozenset[Identity], until: float | None, by: str, kind: Kind, reason: str) -> Due:
         """Nothing that answers to one of these gets in from here on, and its active sessions are terminated.

@@ -9,11 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import structlog
 import trio
 
+from edged.access.grants import Commit
 from edged.cameras.entries import CameraEntry, recognise
 from edged.cameras.model import Camera, Status
 from edged.cameras.slots import Slots
@@ -34,10 +35,18 @@ class Shown(Protocol):
     def forget(self, number: int) -> None: ...
 
 
-#: Commits an added camera with its slot, in one transaction; raises EdgedError if it cannot.
-SaveAdded: TypeAlias = Callable[[Slot, CameraEntry], Awaitable[None]]
-#: Commits that the added camera in this slot is no more.
-RemoveAdded: TypeAlias = Callable[[int], Awaitable[None]]
+#: Commits an added camera with its slot, in one transaction, and what both were before (None: the slot is new);
+#: raises EdgedError if it cannot.
+SaveAdded: TypeAlias = Callable[["AddedSlot", "AddedSlot | None", Commit], Awaitable[None]]
+#: Commits that this added camera is no more.
+RemoveAdded: TypeAlias = Callable[["AddedSlot", Commit], Awaitable[None]]
+
+
+class AddedSlot(NamedTuple):
+    """A slot; and the added camera in it, None while there is none."""
+
+    slot: Slot
+    one: CameraEntry | None
 
 
 class FixedCameras:
@@ -95,7 +104,7 @@ class FixedCameras:
         self._described.set()
         self._described = trio.Event()
 
-    async def set_added(self, one: CameraEntry) -> Camera:
+    async def set_added(self, one: CameraEntry, commit: Commit) -> Camera:
         """Add a camera (`number` None), or change one that was added; it is stored before it is shown.
 
         A camera that was removed is recognised and gets its slot back. Raises StoreFailed or Overloaded.
@@ -103,19 +112,21 @@ class FixedCameras:
         slot = next((slot for slot in self._slots.all() if slot.number == one.number), None)
         if slot is None:
             (slot,) = recognise([one], [slot for slot in self._slots.all() if slot.number not in self._entries])
+        before = None if slot is None else AddedSlot(slot, self._entries.get(slot.number))
         slot = slot or Slot(self._slots.first_free(), {}, one.settings.name, one.kind)
         slot = replace(slot, identity=one.identity, label=one.settings.name, kind=one.kind, path=one.settings.path)
         one = replace(one, number=slot.number)
         # A commit that was begun may come true, so that its number is not given back meanwhile.
         with trio.CancelScope(shield=True), self._slots.reserved(slot):
-            await self._save_added(slot, one)
+            await self._save_added(AddedSlot(slot, one), before, commit)
         self._entries[slot.number] = one
         return self._show(slot.number, one)
 
-    async def remove(self, number: int) -> None:
+    async def remove(self, number: int, commit: Commit) -> None:
         """Remove an added camera. Its slot stays stored and is not given to another camera."""
+        (slot,) = (slot for slot in self._slots.all() if slot.number == number)
         with trio.CancelScope(shield=True):
-            await self._remove_added(number)
+            await self._remove_added(AddedSlot(slot, self._entries[number]), commit)
         self._entries.pop(number, None)
         self._registry.forget(number)
 

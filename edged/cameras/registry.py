@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 import trio
 
+from edged.access.grants import Commit, Grant
 from edged.cameras import reports
 from edged.cameras.addresses import Addresses, follow
 from edged.cameras.devices import Ask, Devices, Watch, unplugged
@@ -22,32 +24,34 @@ from edged.cameras.fixed import FixedCameras, RemoveAdded, SaveAdded
 from edged.cameras.model import Camera, CameraChanged, Status
 from edged.cameras.probe import probe
 from edged.cameras.reports import Report
-from edged.cameras.slots import Slots
+from edged.cameras.slots import SaveChanged, Slots
 from edged.cameras.watch import ResyncCause, watch
 from edged.errors import InvalidState, Unsupported
 from edged.feeds import Feed
 from edged.store.cameras import Slot
 
+T = TypeVar("T")
 log = structlog.get_logger("cameras")
 
 #: Cameras that calls may have added, together with all others.
 MOST_CAMERAS: Final = 128
 
 
-async def _save_nothing(_slot: Slot, _one: CameraEntry) -> None:
-    raise Unsupported("this box keeps no added cameras")
+async def _save_nothing(*_: object) -> None:
+    raise Unsupported("this box keeps no changes of cameras")
 
 
-async def _remove_nothing(_number: int) -> None:
-    raise Unsupported("this box keeps no added cameras")
+async def _grant_nothing(work: Callable[[Commit], Awaitable[T]]) -> T:  # noqa: ARG001
+    raise Unsupported("this box keeps no changes of cameras")
 
 
 class Registry:
     """All cameras that are known, by name.
 
     `load_slots` is called once, at the start; `save_slot` commits one slot and raises EdgedError if it cannot; so do
-    `save_added` and `remove_added` for what calls have `added`. `state`: folder that holds `test-cameras/`. `resynced`
-    counts lost udev events by cause.
+    `save_added` and `remove_added` for what calls have `added`, and `save_changed` for other slots. `upkeep` is the
+    grant of what edged changes by itself. `state`: folder that holds `test-cameras/`. `resynced` counts lost udev
+    events by cause.
     """
 
     def __init__(
@@ -63,7 +67,9 @@ class Registry:
         probe: Ask = probe,
         added: Sequence[CameraEntry] = (),
         save_added: SaveAdded = _save_nothing,
-        remove_added: RemoveAdded = _remove_nothing,
+        remove_added: RemoveAdded = _save_nothing,
+        save_changed: SaveChanged = _save_nothing,
+        upkeep: Grant = _grant_nothing,
         addresses: Addresses | None = None,
     ) -> None:
         self.changes: Feed[CameraChanged] = Feed()
@@ -77,6 +83,7 @@ class Registry:
         #: Judges where added cameras may be.
         self.addresses = addresses or Addresses()
         self._fixed = FixedCameras(self._slots, self, Path(state), save_added, remove_added)
+        self._save_changed, self._upkeep = save_changed, upkeep
         self._use_udev = use_udev
         self._devices = Devices(self._slots, self, _matches(configured), resynced=resynced, watch=watch, probe=probe)
         #: Descriptions change one after the other.
@@ -138,44 +145,49 @@ class Registry:
             self._configured = configured
             await self._devices.set_matches(_matches(configured))
 
-    async def describe(self, one: CameraEntry, confirm: Callable[[], None]) -> Camera:
+    async def describe(self, one: CameraEntry, grant: Grant) -> Camera:
         """Add a network camera, or change the added one in the slot `one.number`; stored before it is shown.
 
-        `confirm` is asked right before the commit, and raises what forbids it. Raises InvalidParams for a source that
-        is none or may not be; InvalidState for a name, path or source that another camera has, or one camera too many;
-        DependencyFailed, StoreFailed, Overloaded.
+        Raises InvalidParams for a source that is none or may not be; InvalidState for a name, path or source that
+        another camera has, or one camera too many; DependencyFailed, and what the grant raises.
         """
         held = None if one.number is None else self.described.get(one.number)
         known = held.address if held is not None and held.settings.source == one.settings.source else ""
         one = replace(one, address=known or await self.addresses.resolve(one.settings.source))
         async with self._changing:
             self._check(one)
-            confirm()
-            return await self._fixed.set_added(one)
+            # Once its turn has come it is waited for, since no other description may change meanwhile.
+            with trio.CancelScope(shield=True):
+                camera = await grant(partial(self._fixed.set_added, one))
+        return camera
 
     async def readdress(self, one: CameraEntry, address: str) -> None:
         """An added camera has another address now, "" for none that it may have. Raises StoreFailed, Overloaded."""
         async with self._changing:
             if one.number is not None and self.described.get(one.number) is one:
-                await self._fixed.set_added(replace(one, address=address))
+                await self._upkeep(partial(self._fixed.set_added, replace(one, address=address)))
 
-    async def remove(self, number: int, confirm: Callable[[], None]) -> None:
+    async def remove(self, number: int, grant: Grant) -> None:
         """Remove the added camera in this slot, or the USB camera that is unplugged; its number is never given again.
 
-        A USB camera that is plugged in later gets a new number. `confirm` as in `describe`. Raises InvalidState for a
-        USB camera that is plugged in; StoreFailed, Overloaded.
+        A USB camera that is plugged in later gets a new number. Raises InvalidState for a USB camera that is plugged
+        in, and what the grant raises.
         """
         async with self._changing:
             camera = self.shown(number)
             if camera is None or (camera.kind != "usb" and number not in self.described):
                 return
-            confirm()
-            if camera.kind != "usb":
-                await self._fixed.remove(number)
-            elif not await self._slots.retire(number, lambda: self._is_unplugged(number)):
-                raise InvalidState(f"{camera.name} is plugged in", hint="unplug it first", camera=camera.name)
-            else:
-                self.forget(number)
+            with trio.CancelScope(shield=True):
+                if camera.kind != "usb":
+                    await grant(partial(self._fixed.remove, number))
+                else:
+                    await grant(partial(self._retire, camera, number))
+
+    async def _retire(self, camera: Camera, number: int, commit: Commit) -> None:
+        is_free = partial(self._is_unplugged, number)
+        if not await self._slots.retire(number, is_free, self._save_changed, commit):
+            raise InvalidState(f"{camera.name} is plugged in", hint="unplug it first", camera=camera.name)
+        self.forget(number)
 
     def _is_unplugged(self, number: int) -> bool:
         camera = self.shown(number)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeAlias
 
-import trio
-
+from edged.access.grants import Commit
 from edged.cameras import identity
 from edged.store.cameras import Slot
 
 #: More cameras than this are a device that makes up names, not cameras.
 MOST_SLOTS: Final = 128
+#: Commits a slot that somebody has changed, which was as the second says before; raises EdgedError if it cannot.
+SaveChanged: TypeAlias = Callable[[Slot, Slot, Commit], Awaitable[None]]
 
 
 class Slots:
@@ -58,7 +59,7 @@ class Slots:
             await self._save(slot)
             self._stored[slot.number] = slot
 
-    async def retire(self, number: int, may_retire: Callable[[], bool]) -> bool:
+    async def retire(self, number: int, may_retire: Callable[[], bool], save: SaveChanged, commit: Commit) -> bool:
         """No device gets this USB camera's slot any more, and no other camera its number; whether that was done.
 
         `may_retire` is asked before the commit and after it: a device that took the slot meanwhile keeps it.
@@ -67,12 +68,13 @@ class Slots:
         slot = self._given[number]
         if not may_retire():
             return False
-        with trio.CancelScope(shield=True):
-            await self.store(replace(slot, identity={}))
-            if may_retire():
-                self._given[number] = self._stored[number]
-                return True
-            await self.store(self._given[number])
+        retired = replace(slot, identity={})
+        await save(retired, slot, commit)
+        self._stored[number] = retired
+        if may_retire():
+            self._given[number] = retired
+            return True
+        await self.store(self._given[number])
         return False
 
     @contextmanager

@@ -9,6 +9,7 @@ import trio
 
 from edged import systemd
 from edged.access.admissions import Admissions
+from edged.access.authority import EDGED
 from edged.access.gate import Gate
 from edged.access.ledger import Ledger
 from edged.access.limiter import Limiter
@@ -28,7 +29,6 @@ from edged.config.model import Config
 from edged.daemon.databases import Databases, replace_mark, save_mark
 from edged.daemon.nurseries import Task
 from edged.daemon.secrets import Secrets
-from edged.feeds import Feed
 from edged.metrics import Metrics
 from edged.reactions import clock_upkeep
 from edged.reactions.signing_keys import Rotation
@@ -52,8 +52,6 @@ class Access(msgspec.Struct, frozen=True):
     """The gate, everything it decides by, and everything that changes that."""
 
     clock: Clock
-    #: By how many seconds the system clock was set.
-    jumps: Feed[float]
     mark: clock_upkeep.Mark
     ledger: Ledger
     admissions: Admissions
@@ -74,10 +72,9 @@ async def build_access(config: Config, secrets: Secrets, databases: Databases, m
     trust, auth = databases.trust, config.auth
     # trio's own clock, without the two calls that trio.current_time makes to find it each time.
     monotonic = trio.lowlevel.current_clock().current_time
-    jumps: Feed[float] = Feed()
     clock = Clock(
         partial(trust.read_now, meta.load_high_water), synchronized=systemd.is_clock_synchronized,
-        monotonic=monotonic, jumped=partial(clock_upkeep.note_jump, metrics.clock_jumped, jumps.publish),
+        monotonic=monotonic, jumped=partial(clock_upkeep.note_jump, metrics.clock_jumped),
     )  # fmt: skip
     ledger, admissions = Ledger(), Admissions(monotonic, count_end=metrics.session_ended)
     usage = Usage(databases.usage, clock, admissions.has, lambda: trust.commits, ledger.is_known)
@@ -107,7 +104,6 @@ async def build_access(config: Config, secrets: Secrets, databases: Databases, m
     refreshes.load()
     return Access(
         clock=clock,
-        jumps=jumps,
         mark=clock_upkeep.Mark(
             clock, save_mark(trust), partial(replace_mark, trust), accounts.revocations.follow_reset
         ),
@@ -175,6 +171,6 @@ def access_tasks(config: Config, databases: Databases, access: Access) -> tuple[
         access.gate.refusals.run,
         partial(clock_upkeep.watch_clock, clock, corrected, revocations.mind_clock),
         partial(clock_upkeep.prune, clock, revocations.prune),
-        Rotation(access.keyring, clock, config.auth.signing_key_days).run,
+        Rotation(access.keyring, clock, config.auth.signing_key_days, access.accounts.registrar.granting(EDGED)).run,
         access.issuers.run,
     )

@@ -10,8 +10,10 @@ from itertools import count
 import msgspec
 import structlog
 
+from edged.access.grants import Commit, Upkeep
 from edged.cameras.addresses import Addresses
 from edged.cameras.entries import CameraEntry
+from edged.cameras.fixed import AddedSlot
 from edged.cameras.registry import Registry
 from edged.cameras.watch import ResyncCause
 from edged.config.model import CameraSettings, Config
@@ -28,19 +30,34 @@ def build_cameras(config: Config, trust: Database, resynced: Callable[[ResyncCau
     async def save(slot: Slot) -> None:
         await trust.write(lambda connection: store.save(connection, slot))
 
-    async def save_added(slot: Slot, one: CameraEntry) -> None:
-        added = Added(slot.number, msgspec.json.encode(one.settings).decode(), one.address)
-        await trust.write(lambda connection: store.save_added(connection, slot, added))
+    async def save_added(now: AddedSlot, before: AddedSlot | None, commit: Commit) -> None:
+        row = _row(now)
+        await commit(
+            partial(store.save_added, slot=now.slot, added=row),
+            undo=partial(store.forget_added, slot=now.slot, added=row) if before is None
+            else partial(store.save_added, slot=before.slot, added=_row(before)) if before.one is not None
+            else partial(store.put_back, slot=before.slot),
+        )  # fmt: skip
 
-    async def remove_added(number: int) -> None:
-        await trust.write(lambda connection: store.remove_added(connection, number))
+    async def remove_added(now: AddedSlot, commit: Commit) -> None:
+        undo = partial(store.save_added, slot=now.slot, added=_row(now))
+        await commit(partial(store.remove_added, number=now.slot.number), undo=undo)
+
+    async def save_changed(slot: Slot, before: Slot, commit: Commit) -> None:
+        await commit(partial(store.save, slot=slot), undo=partial(store.save, slot=before))
 
     return Registry(
         partial(trust.read_now, store.load), save, read_cameras(config),
         state=config.paths.state, resynced=resynced,
         added=read_added(trust.read_now(store.load_added)), save_added=save_added, remove_added=remove_added,
+        save_changed=save_changed, upkeep=Upkeep(trust),
         addresses=Addresses(config.sources.also_allowed),
     )  # fmt: skip
+
+
+def _row(now: AddedSlot) -> Added:
+    assert now.one is not None, "there is an added camera"
+    return Added(now.slot.number, msgspec.json.encode(now.one.settings).decode(), now.one.address)
 
 
 def read_cameras(config: Config) -> list[CameraEntry]:

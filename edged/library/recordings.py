@@ -15,18 +15,20 @@ indexes them, and keeps the encoders awake.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 import trio
 
+from edged.access.grants import Commit, Grant, Upkeep
 from edged.clock import Clock
-from edged.errors import EdgedError, InvalidParams, InvalidState, StorageFull, StoreFailed
+from edged.errors import InvalidParams, InvalidState, StorageFull, StoreFailed
 from edged.feeds import Feed
+from edged.library import recording_changes as changes
 from edged.library.active_recordings import (
     ALWAYS,
     ActiveRecording,
@@ -39,9 +41,10 @@ from edged.library.active_recordings import (
 from edged.library.joins import Joins
 from edged.library.pre_rolls import PreRolls
 from edged.library.recorded_hours import RecordedHours
+from edged.library.recording_changes import Deletion, guard
 from edged.library.recording_files import Look
 from edged.library.recording_index import NOTHING, Measured, RecordingIndex
-from edged.library.recording_names import complete_name, insert_named, no_recording
+from edged.library.recording_names import complete_name, no_recording
 from edged.library.retention_sweep import RetentionSweep
 from edged.library.snapshots import check_name
 from edged.store import recordings as rows
@@ -74,8 +77,9 @@ class Recordings:
         self.sweep = sweep
         self._trust, self._clock, self._recorders = trust, clock, recorders
         self.changes: Feed[RecordingChanged] = Feed()
+        self._upkeep = Upkeep(trust)
         self._active = ActiveRecordings()
-        self._hours = RecordedHours(self._active, clock, partial(self._begin, confirm=_by_settings), self._end_due)
+        self._hours = RecordedHours(self._active, clock, partial(self._begin, grant=self._upkeep), self._end_due)
         self._stirred = trio.Event()
         self._looked = trio.Event()
         self._synced_at = -math.inf
@@ -113,13 +117,12 @@ class Recordings:
 
     async def start(
         self, camera: str, *, filename: str | None, form: Format, seconds: float | None, made_by: str,
-        confirm: Callable[[], None],
+        grant: Grant,
     ) -> RecordingRecord:  # fmt: skip
         """Begin a recording: durable when this returns. There are bytes as soon as the camera gives a picture.
 
-        `seconds` is its length, None until it is stopped; `confirm` raises if whoever asked may not any more, right
-        before anything is written. Raises InvalidParams for an unsafe name, InvalidState if the camera is recorded
-        already, StorageFull, StoreFailed.
+        `seconds` is its length, None until it is stopped. Raises InvalidParams for an unsafe name, InvalidState if the
+        camera is recorded already, StorageFull, StoreFailed, and what the grant raises.
         """
         if seconds is not None and not 0 < seconds <= LONGEST_SECONDS:
             raise InvalidParams(f"duration must be more than 0 and at most {LONGEST_SECONDS} seconds", field="duration")
@@ -140,28 +143,36 @@ class Recordings:
                 until=None if seconds is None else now + seconds,
                 made_by=made_by,
             ),
-            confirm,
+            grant,
         )
 
-    async def _begin(self, record: RecordingRecord, confirm: Callable[[], None]) -> RecordingRecord:
-        """Make it durable, then record. Raises InvalidState, StoreFailed, and what `confirm` raises."""
+    async def _begin(self, record: RecordingRecord, grant: Grant) -> RecordingRecord:
+        """Make it durable, then record. Raises InvalidState, StoreFailed, and what the grant raises."""
         active = ActiveRecording(record, self._clock.monotonic(), self._deadline_of(record))
         self._active.add(active)
+        is_durable = False
+
+        async def insert(commit: Commit) -> RecordingRecord:
+            nonlocal is_durable
+            made = active.record = await changes.insert(record, commit)
+            is_durable = True
+            _log.info("recording_started", camera=made.camera, recording=made.recording_id, by=made.made_by)
+            self._switch()
+            self.changes.publish(RecordingChanged(made, active.status))
+            return made
+
         try:
             # What is durable must be known here, too: whoever asked may hang up, but not in between.
             with trio.CancelScope(shield=True):
                 await self.index.prepare()
-                confirm()
-                active.record = record = await self._trust.write(partial(insert_named, record=record))
+                record = await grant(insert)
         except OSError as problem:
             self._active.remove(active)
             raise StoreFailed(f"nothing can be recorded: {problem.strerror}", hint="see recording.folder") from problem
         except BaseException:
-            self._active.remove(active)
+            if not is_durable:
+                self._active.remove(active)
             raise
-        _log.info("recording_started", camera=record.camera, recording=record.recording_id, by=record.made_by)
-        self._switch()
-        self.changes.publish(RecordingChanged(record, active.status))
         return record
 
     def _refuse_second(self, camera: str) -> None:
@@ -171,16 +182,16 @@ class Recordings:
                 filename=other.record.filename,
             )  # fmt: skip
 
-    async def stop(self, camera: str) -> Measured:
+    async def stop(self, camera: str, grant: Grant) -> Measured:
         """End the recording of a camera, and wait until its last file is closed, at most `CLOSE_SECONDS`.
 
-        Raises InvalidState if it is not being recorded, StoreFailed.
+        Raises InvalidState if it is not being recorded, StoreFailed, and what the grant raises.
         """
         active = self._active.find_asked(camera)
         if active is None:
             hint = "its settings record it always" if self._active.find_hour(camera) else "start_recording begins it"
             raise InvalidState(f"nobody has asked for a recording of {camera}", hint=hint)
-        record = await self._end(active, self._clock.system, "stopped")
+        record = await self._end(active, self._clock.system, "stopped", grant)
         try:
             return await self._finish(record)
         except trio.Cancelled:
@@ -215,27 +226,26 @@ class Recordings:
         """A recording as one file. Raises what `Joins.find` raises."""
         return await self._joins.find(await self.measure(record))
 
-    async def delete(self, record: RecordingRecord, reason: str, confirm: Callable[[], None]) -> int:
+    async def delete(self, record: RecordingRecord, reason: str, grant: Grant) -> int:
         """Delete a recording that has ended, and the files that no other recording needs. Returns bytes.
 
-        `confirm` as `start`. Raises InvalidState while it runs, StoreFailed.
+        Raises InvalidState while it runs, StoreFailed, and what the grant raises.
         """
         if record.is_running:
             raise InvalidState(f"{record.filename} is being recorded", hint="stop_recording first")
         measured = await self.measure(record)
-        now = self._clock.system
-        confirm()
-        await self._trust.write(partial(rows.delete, recording_ids=[record.recording_id], at=now, reason=reason))
-        needed = await self._trust.read(
-            lambda connection: {
-                row.file
-                for row in measured.files
-                if rows.list_overlapping(connection, row.camera, row.began, row.ended)
-            }
-        )
-        useless = [row for row in measured.files if row.file not in needed]
-        self._pre_rolls.forget(record.recording_id)
-        await self.index.forget_joined(record.recording_id)
+        deletion = Deletion(record.recording_id, self._clock.system, reason)
+        try:
+            await grant(deletion.commit)
+        finally:
+            # Also if whoever asked was revoked after the commit.
+            size = await self._remove_bytes(measured, reason) if deletion.is_done else 0
+        return size
+
+    async def _remove_bytes(self, measured: Measured, reason: str) -> int:
+        useless = await changes.find_useless(self._trust, measured)
+        self._pre_rolls.forget(measured.record.recording_id)
+        await self.index.forget_joined(measured.record.recording_id)
         return await self.index.remove(useless, dict.fromkeys((row.file for row in useless), reason))
 
     # What goes on by itself -----------------------------------------------------------------------------------------
@@ -243,9 +253,9 @@ class Recordings:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take up what is on the disk, then look each second while anything is recorded; runs until cancelled."""
         task_status.started()
-        await _guard(self.index.look)
-        await _guard(self.index.reconcile)
-        await _guard(partial(self._pre_rolls.load, self._trust))
+        await guard(self.index.look)
+        await guard(self.index.reconcile)
+        await guard(partial(self._pre_rolls.load, self._trust))
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._sweep)
@@ -259,7 +269,7 @@ class Recordings:
     async def _sweep(self) -> None:
         while True:
             was_full = self.sweep.is_full
-            await _guard(self.sweep.run_once)
+            await guard(self.sweep.run_once)
             if self.sweep.is_full != was_full:
                 self._switch()
                 problem = "the disk for recordings is full" if self.sweep.is_full else ""
@@ -286,8 +296,8 @@ class Recordings:
         now = self._clock.system
         for active in self._active:
             if self._clock.monotonic() >= active.deadline or (active.record.reason == ALWAYS and not active.holds(now)):
-                await _guard(partial(self._end_due, active, now))
-        await _guard(self._hours.keep)
+                await guard(partial(self._end_due, active, now))
+        await guard(self._hours.keep)
         self._looked.set()
         self._looked = trio.Event()
         return bool(look.writing)
@@ -306,17 +316,17 @@ class Recordings:
 
     async def close(self) -> None:
         """Put on the disk what recordings have in memory. Call it when nothing writes any more."""
-        await _guard(partial(self.index.look, await self._look_back()))
+        await guard(partial(self.index.look, await self._look_back()))
 
     async def _end_due(self, active: ActiveRecording, at: float) -> None:
-        record = await self._end(active, at, "duration")
+        record = await self._end(active, at, "duration", self._upkeep)
         self._hours.note_end(record, at)
         # This task is the one that sees the last file closed.
         self._finish_later(record)
 
     def _finish_later(self, record: RecordingRecord) -> None:
         if self._nursery is not None:
-            self._nursery.start_soon(_guard, partial(self._finish, record))
+            self._nursery.start_soon(guard, partial(self._finish, record))
 
     async def _finish(self, record: RecordingRecord) -> Measured:
         """Wait until the last file is closed, then tell. There is no checkpoint between that and the return: whoever
@@ -334,19 +344,21 @@ class Recordings:
         active.status = status
         self.changes.publish(RecordingChanged(active.record, status, problem))
 
-    async def _end(self, active: ActiveRecording, at: float, reason: str) -> RecordingRecord:
-        """It has ended: durable when this returns. Raises StoreFailed; it then goes on."""
+    async def _end(self, active: ActiveRecording, at: float, reason: str, grant: Grant) -> RecordingRecord:
+        """It has ended: durable when this returns. Raises what the grant raises; it then goes on."""
         began = min(active.record.began, active.first, at)
         record = replace(active.record, began=began, ended=max(active.last, at))
+
+        async def end(commit: Commit) -> None:
+            await changes.end(record, active.record, commit)
+            if self._active.has(active):
+                self._active.remove(active)
+                self._pre_rolls.note_end(record)
+                self._switch()
+                _log.info("recording_stopped", camera=record.camera, recording=record.recording_id, reason=reason)
+
         with trio.CancelScope(shield=True):
-            await self._trust.write(
-                partial(rows.end, recording_id=record.recording_id, began=began, ended=max(active.last, at))
-            )
-        if self._active.has(active):
-            self._active.remove(active)
-            self._pre_rolls.note_end(record)
-            self._switch()
-            _log.info("recording_stopped", camera=record.camera, recording=record.recording_id, reason=reason)
+            await grant(end)
         return record
 
     async def _wait_look(self) -> None:
@@ -382,17 +394,3 @@ class Recordings:
             return measured
         elapsed = max(0.0, self._clock.system - measured.record.began) if active.status == "RECORDING" else 0.0
         return replace(measured, size=measured.size + active.written, duration=max(measured.duration, elapsed))
-
-
-def _by_settings() -> None:
-    """Nobody asked: the settings hold."""
-
-
-async def _guard(work: Callable[[], Awaitable[Any]]) -> None:
-    """Do something that a full disk or a busy database may refuse: it is done again later."""
-    try:
-        await work()
-    except EdgedError as problem:
-        _log.warning("recordings_not_saved", problem=str(problem))
-    except OSError as problem:
-        _log.warning("recordings_unreadable", problem=problem.strerror)

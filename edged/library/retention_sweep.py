@@ -13,6 +13,7 @@ import msgspec
 import structlog
 import trio
 
+from edged.access.grants import Commit, Grant
 from edged.clock import Clock
 from edged.library.recording_index import BATCH, RecordingIndex
 from edged.library.retention import DAY_SECONDS, GIGABYTE, KeptFile, Policy, Removal, plan
@@ -44,6 +45,8 @@ class RetentionSweep:
         """Below `stop_bytes` of free space nothing is recorded; the policy keeps more free."""
         self._index, self._trust, self._clock = index, trust, clock
         self.policy = policy
+        #: What an administrator has set; None: the settings hold.
+        self._setting: RetentionSetting | None = None
         self._stop_bytes = stop_bytes
         self._one = trio.Lock()
         self._buried_at = -math.inf
@@ -53,13 +56,18 @@ class RetentionSweep:
 
     def load(self) -> None:
         """Take up what an administrator has set."""
-        if (setting := self._trust.read_now(retention.load)) is not None:
-            self.policy = merge(self.policy, setting)
+        self._setting = self._trust.read_now(retention.load)
+        if self._setting is not None:
+            self.policy = merge(self.policy, self._setting)
 
-    async def set_policy(self, setting: RetentionSetting) -> None:
-        """Keep recordings by this instead of the settings: durable when this returns. Raises StoreFailed."""
-        await self._trust.write(partial(retention.save, setting=setting))
-        self.policy = merge(self.policy, setting)
+    async def set_policy(self, setting: RetentionSetting, grant: Grant) -> None:
+        """Keep recordings by this instead of the settings: durable when this returns. Raises what the grant raises."""
+        await grant(partial(self._set_policy, setting))
+
+    async def _set_policy(self, setting: RetentionSetting, commit: Commit) -> None:
+        undo = partial(retention.save, setting=self._setting)
+        await commit(partial(retention.save, setting=setting), undo=undo)
+        self._setting, self.policy = setting, merge(self.policy, setting)
         _log.info("retention_changed", **msgspec.structs.asdict(setting))
 
     async def clean_up(self) -> tuple[int, int]:

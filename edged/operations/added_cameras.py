@@ -99,7 +99,7 @@ async def add_camera(call: OperationCall, params: AddCameraParams) -> AddedCamer
     first."""
     one = _read({name: value for name in _SETTINGS if (value := getattr(params, name)) is not UNSET})
     _refuse_pre_roll(call, one)
-    camera = await call.services.cameras.describe(one, lambda: _confirm(call))
+    camera = await call.services.cameras.describe(one, call.grant("system:admin"))
     _log.info("camera_added", camera=camera.name, label=camera.label, **asked_by())
     return _show(call, camera)
 
@@ -117,12 +117,11 @@ async def update_camera(call: OperationCall, params: UpdateCameraParams) -> Adde
     one = _read({name: getattr(held, name) for name in _SETTINGS} | changes, number=before.number)
     _refuse_pre_roll(call, one)
 
-    def confirm() -> None:
-        _confirm(call)
+    def is_unchanged() -> None:
         if call.services.cameras.described.get(before.number or 0) != before:
             raise InvalidState(f"{call.camera.name} was changed meanwhile", hint="ask again", camera=call.camera.name)
 
-    camera = await call.services.cameras.describe(one, confirm)
+    camera = await call.services.cameras.describe(one, call.grant("system:admin", is_unchanged))
     _log.info("camera_updated", camera=camera.name, changed=sorted(changes), **asked_by())
     return _show(call, camera)
 
@@ -133,14 +132,9 @@ async def remove_camera(call: OperationCall, params: DeviceParams) -> RemovedCam
     camera = call.camera
     if not camera.is_unplugged:
         _find_added(call)
-    await call.services.cameras.remove(int(camera.name.removeprefix("camera")), lambda: _confirm(call))
+    await call.services.cameras.remove(int(camera.name.removeprefix("camera")), call.grant("system:admin"))
     _log.info("camera_removed", camera=camera.name, label=camera.label, **asked_by())
     return RemovedCamera(camera.name, removed=True, message=f"{camera.name} ({camera.label}) is removed")
-
-
-def _confirm(call: OperationCall) -> None:
-    """Ask the gate again right before the commit, since resolving a host name takes time."""
-    call.services.gate.authorize(call.session.caller, call.operation.capability, call.session.transport)
 
 
 def _refuse_pre_roll(call: OperationCall, one: CameraEntry) -> None:

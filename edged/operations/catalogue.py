@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import msgspec
 
 from edged.access.authority import Asker
+from edged.access.grants import Grant
 from edged.cameras.model import Camera
 from edged.credentials.callers import NOTHING, Resource
 from edged.credentials.roles import CAPABILITIES, OPEN, SELF
@@ -54,6 +55,10 @@ class OperationCall:
     def authority(self, capability: str, *further: Callable[[], None]) -> Asker:
         """The right by which the caller is granted something, checked again before the commit (access.authority)."""
         return Asker(self.services.gate, self.session.caller, capability, self.session.transport, further)
+
+    def grant(self, capability: str, *further: Callable[[], None]) -> Grant:
+        """What a part that changes trust.db is handed: this right, and the way to the disk (access.grants)."""
+        return self.services.registrar.granting(self.authority(capability, *further))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ from typing import TypeVar
 import msgspec
 from msgspec import UNSET
 
+from edged.access.grants import Grant
 from edged.credentials.callers import Caller, Resource
+from edged.credentials.roles import SELF
 from edged.operations.catalogue import OperationCall, camera_resource
 from edged.operations.pages import Cursor, Limit, NextCursor, Offset, Place, read_cursor, write_cursor
 from edged.operations.services import Services
@@ -43,6 +45,11 @@ class FilenameParams(msgspec.Struct, frozen=True):
     """A file name, with or without its ending."""
 
     filename: str
+
+
+def grant_on(call: OperationCall, capability: str, camera: str) -> Grant:
+    """What is handed down for a change that the caller may make of a camera (access.grants)."""
+    return call.grant(SELF, confirmation(call, capability, camera))
 
 
 def confirmation(call: OperationCall, capability: str, camera: str) -> Callable[[], None]:

@@ -16,8 +16,8 @@ from edged.operations.catalogue import DeviceParams, OperationCall, operation
 from edged.operations.file_params import (
     FilenameParams,
     FilePageParams,
-    confirmation,
     cut_page,
+    grant_on,
     may,
     read_after,
     resource_of,
@@ -149,7 +149,7 @@ async def start_recording(call: OperationCall, params: StartRecordingParams) -> 
     seconds = read_length(params)
     record = await call.services.recordings.start(
         call.camera.name, filename=params.filename, form=params.format, seconds=seconds, made_by=caller.who,
-        confirm=confirmation(call, "camera:write", call.camera.name),
+        grant=grant_on(call, "camera:write", call.camera.name),
     )  # fmt: skip
     active = call.services.recordings.active.get(call.camera.name)
     status = active.status if active is not None and active.record.recording_id == record.recording_id else "STARTING"
@@ -174,7 +174,7 @@ async def start_recording(call: OperationCall, params: StartRecordingParams) -> 
 @operation("camera:write", on_camera=True, rest=delete("/api/cameras/{device}/recording"), counted_as=_COUNTED_AS)
 async def stop_recording(call: OperationCall, params: DeviceParams) -> RecordingStopped:
     """End the recording of a camera; the reply comes when its last file is closed."""
-    measured = await call.services.recordings.stop(call.camera.name)
+    measured = await call.services.recordings.stop(call.camera.name, grant_on(call, "camera:write", call.camera.name))
     record = measured.record
     assert record.ended is not None, "it was stopped"
     return RecordingStopped(
@@ -227,7 +227,7 @@ async def get_recording_info(call: OperationCall, params: FilenameParams) -> Rec
 async def delete_recording(call: OperationCall, params: FilenameParams) -> RecordingDeleted:
     """Delete a recording and its bytes."""
     record = await find(call, params.filename, "camera:delete")
-    await call.services.recordings.delete(record, "request", confirmation(call, "camera:delete", record.camera))
+    await call.services.recordings.delete(record, "request", grant_on(call, "camera:delete", record.camera))
     return RecordingDeleted(record.filename, True, f"{record.filename} was deleted")
 
 

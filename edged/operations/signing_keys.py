@@ -7,7 +7,6 @@ from functools import partial
 import msgspec
 from msgspec import UNSET
 
-from edged.access.authority import EDGED
 from edged.clock import iso, iso_or_none
 from edged.credentials.identities import Identity
 from edged.credentials.signing_keys import PUBLISHED_SECONDS, Algorithm, SigningKeyRecord, State
@@ -65,7 +64,7 @@ class CreateSigningKeyParams(msgspec.Struct, frozen=True):
 @operation("keys:admin", rest=create("/api/signing-keys"), counted_as="signing_keys")
 async def create_signing_key(call: OperationCall, params: CreateSigningKeyParams) -> SigningKeyItem:
     """Create the next key of an algorithm: published from now on, ready to be promoted in two hours."""
-    return _show(await call.services.keyring.create(call.authority("keys:admin"), params.algorithm), call.services)
+    return _show(await call.services.keyring.create(call.grant("keys:admin"), params.algorithm), call.services)
 
 
 class PromoteSigningKeyParams(msgspec.Struct, frozen=True):
@@ -78,8 +77,8 @@ class PromoteSigningKeyParams(msgspec.Struct, frozen=True):
 @operation("keys:admin", rest=post("/api/signing-keys/{kid}/promote"), counted_as="signing_keys")
 async def promote_signing_key(call: OperationCall, params: PromoteSigningKeyParams) -> SigningKeyItem:
     """Sign with the next key from now on; the one before is retired, and its tokens stay good."""
-    authority = call.authority("keys:admin")
-    return _show(await call.services.keyring.promote(authority, params.kid, force=params.force), call.services)
+    grant = call.grant("keys:admin")
+    return _show(await call.services.keyring.promote(grant, params.kid, force=params.force), call.services)
 
 
 class RetireSigningKeyParams(msgspec.Struct, frozen=True):
@@ -97,12 +96,12 @@ async def retire_signing_key(call: OperationCall, params: RetireSigningKeyParams
     services = call.services
     kid = services.keyring.get(params.kid).kid
     if not params.distrust:
-        return _show(await services.keyring.retire(call.authority("keys:admin"), kid), services)
+        return _show(await services.keyring.retire(call.grant("keys:admin"), kid), services)
     denied = frozenset({Identity.of_signing_key(kid)})
     await services.registrar.revoke_token(denied, None, by=call.session.id, reason="signing_key")
     try:
         # Part of a revocation in force: done also if the caller is revoked meanwhile.
-        return _show(await services.keyring.retire(EDGED, kid, at_once=True), services)
+        return _show(await services.keyring.give_up(kid), services)
     except (StoreFailed, Overloaded) as problem:
         raise type(problem)(
             f"{kid} is distrusted, and that is saved; it is not retired: {problem.sentence}",

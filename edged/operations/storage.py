@@ -89,7 +89,7 @@ async def set_retention_policy(call: OperationCall, params: RetentionParams) -> 
     setting = RetentionSetting(
         params.policy_type, params.enabled, params.max_age_days or 0.0, params.max_size_gb or 0.0
     )
-    await call.services.recordings.sweep.set_policy(setting)
+    await call.services.recordings.sweep.set_policy(setting, call.grant("system:admin"))
     return RetentionState(
         policy_type=setting.policy_type,
         enabled=setting.enabled,

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 import trio
 
-from edged.access.authority import EDGED
+from edged.access.grants import Grant
 from edged.clock import Clock
 from edged.credentials.signing_keys import ALGORITHMS, PUBLISHED_SECONDS, Algorithm
 from edged.errors import EdgedError
@@ -26,8 +26,10 @@ _log = structlog.get_logger("keyring")
 class Rotation:
     """Sees that no key signs for longer than `days`; 0: nothing is done by itself."""
 
-    def __init__(self, keyring: Keyring, clock: Clock, days: float) -> None:
+    def __init__(self, keyring: Keyring, clock: Clock, days: float, grant: Grant) -> None:
+        """`grant` is that of edged itself."""
         self._keyring = keyring
+        self._grant = grant
         self._clock = clock
         self._seconds = days * _DAY
         self._told: dict[str, str] = {}
@@ -57,9 +59,9 @@ class Rotation:
         left, waiting = self._left(algorithm), self._keyring.waiting(algorithm)
         if waiting is None:
             if left <= PUBLISHED_SECONDS:
-                await self._keyring.create(EDGED, algorithm)
+                await self._keyring.create(self._grant, algorithm)
         elif left <= 0 and self._keyring.published_since(waiting) >= PUBLISHED_SECONDS:
-            await self._keyring.promote(EDGED, waiting.kid)
+            await self._keyring.promote(self._grant, waiting.kid)
 
     def _left(self, algorithm: Algorithm) -> float:
         """For how many seconds the current key may sign yet.

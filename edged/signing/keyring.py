@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from edged.access.asking import asked_by
-from edged.access.authority import EDGED, Authority
+from edged.access.grants import Commit, Grant, Upkeep
 from edged.clock import Clock, iso
 from edged.credentials.claims import LEEWAY, Trust
 from edged.credentials.identities import Identity
@@ -63,6 +63,8 @@ class Keyring:
         `make` a key pair, in a thread; `wrapping` is what private halves are wrapped by on the disk, None: not at all.
         """
         self._db = db
+        # How edged commits by itself; `_denial` what distrust brings with it, for which the disk keeps space.
+        self._upkeep, self._denial = Upkeep(db), Upkeep(db, may_stand=True)
         self._clock = clock
         self.issuer = issuer
         self._is_denied = is_denied
@@ -75,7 +77,7 @@ class Keyring:
         # Since when this process publishes a key, monotonic, and which of them it made itself.
         self._seen_at: dict[str, float] = {}
         self._made_here: set[str] = set()
-        self._changing = trio.Lock()
+        self._changing, self._creating = trio.Lock(), trio.Lock()
 
     def load(self) -> None:
         """Take up the stored keys, before anybody asks. Raises StoreFailed; StartFailed if they cannot be unwrapped."""
@@ -96,16 +98,17 @@ class Keyring:
         """See that every algorithm has a key that signs, and that what can be wrapped is: before the listeners open
         (contract 10.21). A key that is distrusted signs no more, should a crash have come between. Raises StoreFailed.
         """
-        async with self._changing:
-            if self._wrapping is not None:
-                await self._wrap_plain(self._wrapping)
-            for state in ("next", "current"):
-                for record in self.all():
-                    if record.state == state and self.is_distrusted(record):
-                        await self._give_up(EDGED, record)
-            for algorithm in ALGORITHMS:
-                if self._find_state(algorithm, "current") is None:
-                    await self._add(EDGED, algorithm, "current")
+        if self._wrapping is not None:
+            await self._wrap_plain(self._wrapping)
+        for state in ("next", "current"):
+            for record in self.all():
+                if record.state == state and self.is_distrusted(record):
+                    await self.give_up(record.kid)
+        for algorithm in ALGORITHMS:
+            if self._find_state(algorithm, "current") is None:
+                private = await self._make_pair(algorithm)
+                async with self._changing:
+                    await self._insert(self._upkeep.commit, algorithm, "current", private)
 
     def find(self, kid: str) -> VerifyingKey | None:
         """The public half of this key, whatever its state; None if no key of ours has this name."""
@@ -180,23 +183,40 @@ class Keyring:
                 # Another caller may have done it, or another key may sign by now.
                 if ends > self._records[record.kid].signs_until:
                     until = ends + _AHEAD_SECONDS
-                    await self._change(EDGED, partial(signing_keys.extend, number=record.number, until=until))
+                    await self._change(
+                        self._upkeep.commit, partial(signing_keys.extend, number=record.number, until=until)
+                    )
 
-    async def create(self, authority: Authority, algorithm: Algorithm) -> SigningKeyRecord:
-        """A key that is published from now on and signs once it is promoted. Raises what the authority raises,
-        InvalidState, StoreFailed."""
+    async def create(self, grant: Grant, algorithm: Algorithm) -> SigningKeyRecord:
+        """A key that is published from now on and signs once it is promoted. Raises what the grant raises,
+        InvalidState."""
+        # One at a time: whoever asks meanwhile costs no pair, and is told that there is one.
+        async with self._creating:
+            self._check_none_waits(algorithm)
+            private = await self._make_pair(algorithm)
+            with trio.CancelScope(shield=True):
+                made = await grant(partial(self._create, algorithm, private))
+        return made
+
+    async def _create(self, algorithm: Algorithm, private: Jwk, commit: Commit) -> SigningKeyRecord:
         async with self._changing:
-            if waiting := self._find_state(algorithm, "next"):
-                raise InvalidState(
-                    f"{waiting.kid} is already the next {algorithm} key", hint=f"promote or retire {waiting.kid} first"
-                )
-            return await self._add(authority, algorithm, "next")
+            self._check_none_waits(algorithm)
+            return await self._insert(commit, algorithm, "next", private)
 
-    async def promote(self, authority: Authority, kid: str, *, force: bool = False) -> SigningKeyRecord:
-        """The next key signs from now on, the one before is retired. Raises NotFound, InvalidState, StoreFailed.
+    def _check_none_waits(self, algorithm: Algorithm) -> None:
+        if waiting := self._find_state(algorithm, "next"):
+            raise InvalidState(
+                f"{waiting.kid} is already the next {algorithm} key", hint=f"promote or retire {waiting.kid} first"
+            )
+
+    async def promote(self, grant: Grant, kid: str, *, force: bool = False) -> SigningKeyRecord:
+        """The next key signs from now on, the one before is retired. Raises NotFound, InvalidState, and as `create`.
 
         A key that is younger than two hours needs `force`: verifiers that keep our JWKS do not know it yet.
         """
+        return await grant(partial(self._promote, kid, force))
+
+    async def _promote(self, kid: str, force: bool, commit: Commit) -> SigningKeyRecord:
         async with self._changing:
             record = self.get(kid)
             if record.state != "next":
@@ -209,41 +229,56 @@ class Keyring:
                     "when each of them has fetched the JWKS again",
                 )
             now = self._clock.now()
-            await self._change(authority, partial(signing_keys.promote, number=record.number, now=now))
+            await self._change(commit, partial(signing_keys.promote, number=record.number, now=now))
             _log.info("promoted", key=kid, algorithm=record.algorithm, forced=left > 0, **asked_by())
             return self.get(kid)
 
-    async def retire(self, authority: Authority, kid: str, *, at_once: bool = False) -> SigningKeyRecord:
-        """A next key is not wanted any more. Raises NotFound, InvalidState, StoreFailed.
+    async def retire(self, grant: Grant, kid: str) -> SigningKeyRecord:
+        """A next key is not wanted any more. Raises NotFound, InvalidState, and as `create`.
 
-        A current one retires only when another is promoted; or `at_once`, for one that leaked: then the next key of
-        its algorithm takes over however young it is, or a new one.
+        A current one retires only when another is promoted, or when it is distrusted (`give_up`).
         """
+        return await grant(partial(self._retire, kid))
+
+    async def _retire(self, kid: str, commit: Commit) -> SigningKeyRecord:
         async with self._changing:
             record = self.get(kid)
-            if record.state == "retired":
-                return record
-            if record.state == "current" and not at_once:
+            if record.state == "current":
                 raise InvalidState(
                     f"{kid} is the key that signs {record.algorithm}",
                     hint="create another and promote it: that retires this one; or distrust it if it leaked",
                 )
-            await self._give_up(authority, record)
+            if record.state == "next":
+                now = self._clock.now()
+                await self._change(commit, partial(signing_keys.retire, number=record.number, now=now))
+                _log.info("retired", key=kid, algorithm=record.algorithm, at_once=False, **asked_by())
             return self.get(kid)
 
-    async def _give_up(self, authority: Authority, record: SigningKeyRecord) -> None:
-        """It signs no more; should it sign now, another takes over however young it is."""
-        # What distrust brings with it is part of a denial: no start may fail because it finds no space for that.
-        now, may_stand = self._clock.now(), self.is_distrusted(record)
-        if record.state == "next":
-            await self._change(authority, partial(signing_keys.retire, number=record.number, now=now), may_stand)
-        else:
-            after = self._find_state(record.algorithm, "next")
-            if after is None:
-                after = await self._add(authority, record.algorithm, "next", may_stand)
-            await self._change(authority, partial(signing_keys.promote, number=after.number, now=now), may_stand)
-        _log.info("retired", key=record.kid, algorithm=record.algorithm, at_once=record.state == "current",
-                  **asked_by())  # fmt: skip
+    async def give_up(self, kid: str) -> SigningKeyRecord:
+        """A key that is distrusted signs no more; should it sign now, the next key of its algorithm takes over however
+        young it is, or a new one. Part of a denial in force: it needs no grant, and space that is kept for denials.
+
+        Raises NotFound, StoreFailed, Overloaded, InvalidState for a key that is not distrusted.
+        """
+        record = self.get(kid)
+        if not self.is_distrusted(record):
+            raise InvalidState(f"{kid} is not distrusted", hint="retire it, or distrust it if it leaked")
+        private = await self._make_pair(record.algorithm) if record.state == "current" else None
+        with trio.CancelScope(shield=True):
+            async with self._changing:
+                record, now = self.get(kid), self._clock.now()
+                state, after = record.state, self._find_state(record.algorithm, "next")
+                if state == "next":
+                    await self._change(self._denial.commit, partial(signing_keys.retire, number=record.number, now=now))
+                elif state == "current":
+                    if after is None:
+                        private = private or await self._make_pair(record.algorithm)
+                        after = await self._insert(self._denial.commit, record.algorithm, "next", private)
+                    await self._change(self._denial.commit, partial(signing_keys.promote, number=after.number, now=now))
+                if state != "retired":
+                    _log.info("retired", key=kid, algorithm=record.algorithm, at_once=state == "current",
+                              **asked_by())  # fmt: skip
+        return self.get(kid)
 
     async def _wrap_plain(self, wrapping: WrappingKey) -> None:
         """Nothing plain is left: neither in rows, nor in freed pages and the log of the file, nor in its copies."""
@@ -267,33 +302,31 @@ class Keyring:
         found = (each for each in self._records.values() if each.algorithm == algorithm and each.state == state)
         return next(found, None)
 
-    async def _add(
-        self, authority: Authority, algorithm: Algorithm, state: State, may_stand: bool = False
-    ) -> SigningKeyRecord:
-        private = await trio.to_thread.run_sync(self._make, algorithm)
+    async def _make_pair(self, algorithm: Algorithm) -> Jwk:
+        """Before its change begins: an RSA pair takes a slow box seconds."""
+        return await trio.to_thread.run_sync(self._make, algorithm)
+
+    async def _insert(self, commit: Commit, algorithm: Algorithm, state: State, private: Jwk) -> SigningKeyRecord:
         insert = partial(
             signing_keys.insert, algorithm=algorithm, state=state, private=private, now=self._clock.now(),
             wrapping=self._wrapping,
         )  # fmt: skip
         # What is committed must come to be known here, whoever hangs up meanwhile.
         with trio.CancelScope(shield=True):
-            # Time has passed since it was asked: a pair was made, and others were changed before.
-            authority.check()
-            record = await self._db.write(insert, may_stand=may_stand)
+            record = await commit(insert, undo=partial(signing_keys.forget_next, private=private))
         self._put(record)
         self._made_here.add(record.kid)
         _log.info("created", key=record.kid, algorithm=algorithm, state=state, **asked_by())
         return record
 
-    async def _change(
-        self, authority: Authority, transaction: Callable[..., list[SigningKeyRecord]], may_stand: bool = False
-    ) -> None:
+    async def _change(self, commit: Commit, transaction: Callable[..., list[SigningKeyRecord]]) -> None:
         """Commit, then take over what all keys look like now."""
+        write, undo = signing_keys.make_reversible(partial(transaction, wrapping=self._wrapping))
         with trio.CancelScope(shield=True):
-            authority.check()
-            records = await self._db.write(partial(transaction, wrapping=self._wrapping), may_stand=may_stand)
+            records = await commit(write, undo=undo)
         for record in records:
-            if record != self._records.get(record.kid):
+            # One that is not known here was committed by a right that has ended, and is being undone.
+            if record.kid in self._records and record != self._records[record.kid]:
                 self._put(record)
 
     def _put(self, record: SigningKeyRecord) -> None:

@@ -74,6 +74,21 @@ def save_added(connection: sqlite3.Connection, slot: Slot, added: Added) -> None
     )
 
 
+def forget_added(connection: sqlite3.Connection, slot: Slot, added: Added) -> None:
+    """An added camera in a new slot was not to be added; nobody has seen its number."""
+    gone = connection.execute(
+        "DELETE FROM added_cameras WHERE number = ? AND settings = ?", (added.number, added.settings)
+    )
+    if gone.rowcount:
+        connection.execute("DELETE FROM cameras WHERE number = ?", (slot.number,))
+
+
+def put_back(connection: sqlite3.Connection, slot: Slot) -> None:
+    """There is no added camera in this slot, which is as it was before."""
+    remove_added(connection, slot.number)
+    save(connection, slot)
+
+
 def remove_added(connection: sqlite3.Connection, number: int) -> None:
     """An added camera is no more; its slot stays its own."""
     connection.execute("DELETE FROM added_cameras WHERE number = ?", (number,))

@@ -78,6 +78,24 @@ def delete(connection: sqlite3.Connection, recording_ids: Collection[str], at: f
     )
 
 
+def forget(connection: sqlite3.Connection, recording_id: str) -> None:
+    """It was not to be begun: no row stays."""
+    connection.execute("DELETE FROM recordings WHERE recording_id = ?", (recording_id,))
+
+
+def resume(connection: sqlite3.Connection, recording_id: str, began: float) -> None:
+    """It was not to be stopped: it runs, with this beginning."""
+    connection.execute("UPDATE recordings SET ended = NULL, began = ? WHERE recording_id = ?", (began, recording_id))
+
+
+def keep(connection: sqlite3.Connection, recording_ids: Collection[str], at: float) -> None:
+    """These were not to be deleted at that time."""
+    connection.executemany(
+        "UPDATE recordings SET deleted_at = NULL, delete_reason = '' WHERE recording_id = ? AND deleted_at = ?",
+        [(recording_id, at) for recording_id in recording_ids],
+    )
+
+
 def is_taken(connection: sqlite3.Connection, filename: str) -> bool:
     """Whether a recording has, or had, this name."""
     return connection.execute("SELECT 1 FROM recordings WHERE filename = ?", (filename,)).fetchone() is not None

@@ -28,8 +28,11 @@ def load(connection: sqlite3.Connection) -> RetentionSetting | None:
     return None if row is None else msgspec.json.decode(row[0], type=RetentionSetting)
 
 
-def save(connection: sqlite3.Connection, setting: RetentionSetting) -> None:
-    """From here on."""
+def save(connection: sqlite3.Connection, setting: RetentionSetting | None) -> None:
+    """From here on; None: the settings hold."""
+    if setting is None:
+        connection.execute("DELETE FROM meta WHERE name = ?", (_NAME,))
+        return
     connection.execute(
         "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         (_NAME, msgspec.json.encode(setting).decode()),

@@ -8,17 +8,30 @@ in an envelope, and whatever is read raises CannotUnwrap if that is not the key 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
 from edged.credentials.signing_keys import Algorithm, Jwk, SigningKeyRecord, State, public_part
 from edged.credentials.wrapping import CannotUnwrap, WrappingKey, read_private, write_private
 from edged.store import backups
+from edged.store.jobs import Transaction
+
+T = TypeVar("T")
 
 #: In `meta`: private halves were wrapped, and what they left may still stand in freed pages and in copies.
 _TRACES: Final = "traces_of_plain_keys"
+
+
+class _Kept(NamedTuple):
+    """A key that is not retired, `private` as it is stored."""
+
+    number: int
+    state: State
+    private: str | None
+    promoted_at: float | None
 
 
 def load(connection: sqlite3.Connection, wrapping: WrappingKey | None = None) -> list[SigningKeyRecord]:
@@ -72,6 +85,40 @@ def extend(
     """Tokens by this key may be good until then; never earlier than said before. Returns every key as it is then."""
     connection.execute("UPDATE signing_keys SET signs_until = max(signs_until, ?) WHERE number = ?", (until, number))
     return load(connection, wrapping)
+
+
+def forget_next(connection: sqlite3.Connection, private: Jwk) -> None:
+    """The next key with this private half was not to be made."""
+    connection.execute("DELETE FROM signing_keys WHERE public = ? AND state = 'next'", (_write(public_part(private)),))
+
+
+def make_reversible(change: Transaction[T]) -> tuple[Transaction[T], Transaction[object]]:
+    """(this change of states, what takes it back once it was made)."""
+    kept: list[_Kept] = []
+
+    def write(connection: sqlite3.Connection) -> T:
+        kept[:] = _keep(connection)
+        return change(connection)
+
+    return write, lambda connection: _put_back(connection, kept)
+
+
+def _keep(connection: sqlite3.Connection) -> list[_Kept]:
+    rows = connection.execute(
+        "SELECT number, state, private, promoted_at FROM signing_keys WHERE state <> 'retired' ORDER BY number"
+    )
+    return [_Kept(*row) for row in rows]
+
+
+def _put_back(connection: sqlite3.Connection, kept: Sequence[_Kept]) -> None:
+    """These keys, and no others, are next and current again. A key that was made later is retired."""
+    connection.execute("UPDATE signing_keys SET state = 'retired' WHERE state <> 'retired'")
+    for each in kept:
+        connection.execute(
+            "UPDATE signing_keys SET state = ?, private = ?, promoted_at = ?, retired_at = NULL WHERE number = ?",
+            (each.state, each.private, each.promoted_at, each.number),
+        )
+    connection.execute("UPDATE signing_keys SET private = NULL WHERE state = 'retired'")
 
 
 def wrap_plain(connection: sqlite3.Connection, wrapping: WrappingKey) -> int:
