@@ -238,7 +238,8 @@ def test_help_shows_every_option() -> None:
 
 def test_no_network_names_the_way_without(tmp_path: Path) -> None:
     """A port where nobody listens stands for a network that is not there."""
-    said = refused(tmp_path, "--from", "http://127.0.0.1:9/release")
+    sums = write_checksums(make_archive(tmp_path / "release" / NAME))
+    said = refused(tmp_path, "--from", "http://127.0.0.1:9/release", "--checksums", sums)
     assert "Connection refused" in said
     assert "name that with --from" in said
 
@@ -269,11 +270,21 @@ def served(release: Path) -> Iterator[str]:
         thread.join()
 
 
-def test_a_release_is_downloaded_with_python_alone(tmp_path: Path, served: str) -> None:
-    """Folder URL or archive URL; a server's 404 is named."""
+def test_nothing_is_downloaded_by_a_digest_from_the_same_server(tmp_path: Path, served: str) -> None:
+    """As for armv7 and armv6: it says where to get a digest, and the command after that."""
     for source in (served, f"{served}/{NAME}"):
-        done = run(tmp_path, "--from", source)
+        said = refused(tmp_path, "--from", source)
+        assert f"the digest of {NAME} is not known here" in said
+        assert f"releases/tag/v{VERSION} with a browser" in said
+        assert f"get-mediamtx --version {VERSION} --checksums FILE" in said
+
+
+def test_a_release_is_downloaded_with_python_alone(tmp_path: Path, release: Path, served: str) -> None:
+    """Folder URL or archive URL; a server's 404 is named."""
+    sums = release / "checksums.sha256"
+    for source in (served, f"{served}/{NAME}"):
+        done = run(tmp_path, "--from", source, "--checksums", sums)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "bin/mediamtx").read_bytes() == PROGRAM
         (tmp_path / "bin/mediamtx").unlink()
-    assert "HTTP Error 404" in refused(tmp_path, "--version", "1.2.3", "--from", f"{served}/nowhere")
+    assert "HTTP Error 404" in refused(tmp_path, "--from", f"{served}/nowhere", "--checksums", sums)
