@@ -29,10 +29,12 @@ from edged.daemon.reload import Load, Reload
 from edged.daemon.secrets import read_secrets
 from edged.daemon.services import build_services
 from edged.daemon.signals import ALL_SIGNALS, STOP_SIGNALS, is_terminal, set_handlers, stop_signals
-from edged.daemon.subscriptions import client_tasks, media_tasks, recording_tasks, subscribed
+from edged.daemon.subscriptions import client_tasks, event_tasks, media_tasks, recording_tasks, subscribed
 from edged.daemon.upgrade import execute_again, needs_upgrade, upgrade
 from edged.errors import ConfigError, EdgedError
 from edged.library.disks import Disks
+from edged.library.event_ring import EventRing
+from edged.library.snapshots import Snapshots
 from edged.metrics import Metrics
 from edged.net.handlers import Handlers
 from edged.net.hook import Answer
@@ -101,7 +103,11 @@ async def run(
         cameras = build_cameras(config, databases.trust, metrics.udev_resynced)
         media = build_media(config, access.ledger, metrics)
         recordings = build_recordings(config, databases, access, media, metrics)
-        services = build_services(config, secrets, access, cameras, media, recordings, disks, metrics)
+        snapshots, events = Snapshots(config.snapshots.folder), EventRing(databases.usage, access.clock)
+        events.load()
+        services = build_services(
+            config, secrets, access, cameras, media, recordings, events, snapshots, disks, metrics
+        )
         limits = config.limits
         rpc = RpcEndpoint(
             catalogue, services, gate=access.gate, counts=metrics, cameras=cameras,
@@ -110,8 +116,10 @@ async def run(
         ready = trio.Event()
         app = make_app(catalogue, services, metrics, is_ready=ready.is_set, show_metrics=config.metrics.enabled)
         answer: Answer = make_answer(partial(streams.admit, services), metrics.hook_asked)
-        with removed_at_end(media.folder), subscribed(access, cameras, media, recordings) as feeds:
+        with removed_at_end(media.folder), subscribed(access, cameras, media, recordings, snapshots, events) as feeds:
             async with (
+                started_tasks(events.run),
+                tasks(*event_tasks(feeds, events)),
                 started_tasks(access.accounts.registrar.run, partial(media.hook.serve, answer), cameras.run),
                 tasks(*access_tasks(config, databases, access), disks.run),
                 started_tasks(media.mediamtx.run, partial(media.paths.run, media.mediamtx), media.viewers.run),
@@ -134,6 +142,7 @@ async def run(
                 reloads = [partial(Reload(config, load, cameras, status).follow, early)] if load else []
                 async with tasks(watchdog, *reloads):
                     await stop.wait()
+                    events.end()
                 systemd.notify("STOPPING=1\nSTATUS=stopping")
                 _log.info("stopping")
             await recordings.close()

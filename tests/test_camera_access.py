@@ -75,6 +75,8 @@ ASKED = [
     Row("stop_recording", "camera", own=0),
     # No such picture can be taken: the test camera has no ffmpeg that it may use.
     Row("take_snapshot", "camera", own=0),
+    # Without a camera: test_events.py.
+    Row("get_events", "camera"),
     Row("GET /files/recordings/{filename}", "file"),
     Row("HEAD /files/recordings/{filename}", "file"),
     Row("GET /files/recordings/{filename}", "file", file="1"),

@@ -391,10 +391,10 @@ async def test_3_subscriptions(daemon: RunningDaemon) -> None:
         await enter(client, V2, key)
         answer = await client.call("subscribe_events", topics=["camera.connected"], filters={"device": "camera0"})
         assert answer == {"subscribed": True, "topics": ["camera.connected"], "filters": {"device": "camera0"}}
-        more = await client.call("subscribe_events", topics=["snapshot.taken", "mediamtx.stream"])
-        assert more["topics"] == ["camera.connected", "mediamtx.stream", "snapshot.taken"]
-        assert more["inactive"] == ["mediamtx.stream", "snapshot.taken"]
-        await client.call("unsubscribe_events", topics=more["inactive"])
+        more = await client.call("subscribe_events", topics=["snapshot.taken", "system.health", "mediamtx.stream"])
+        assert more["topics"] == ["camera.connected", "mediamtx.stream", "snapshot.taken", "system.health"]
+        assert more["inactive"] == ["mediamtx.stream", "system.health"]
+        await client.call("unsubscribe_events", topics=[*more["inactive"], "snapshot.taken"])
         for topics in (["camera.exploded"], []):
             refused = await client.ask("subscribe_events", topics=topics)
             assert refused["error"]["code"] == -32602

@@ -130,6 +130,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "edged.cameras.entries:_BETWEEN": (),
     "edged.mediamtx.output:_NOT_FOUND": (),
     "edged.credentials.identities:_HEX": (),
+    "edged.library.event_kinds:_KIND": (),
     "edged.library.recording_files:_NAME": (),
     "edged.library.recording_files:_CAMERA": (),
     "edged.library.recording_files:_DAY": (),

@@ -32,6 +32,7 @@ from edged.credentials.callers import ApiKey, Caller, Peer
 from edged.credentials.claims import read_caller
 from edged.errors import EdgedError, Refused
 from edged.library.active_recordings import ActiveRecording
+from edged.library.event_ring import Page, Position
 from edged.library.recording_index import Measured
 from edged.operations.caller_sessions import Session
 from edged.operations.services import Services
@@ -93,6 +94,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "get_streams": SEE_ALL,
     "get_stream_url": SEE_ONE,
     "get_system_status": SYSTEM,
+    "get_events": SEE_ALL,
     "subscribe_events": SEE_ALL,
     "unsubscribe_events": SEE_ALL,
     "create_key": ADMIN,
@@ -317,6 +319,18 @@ class KeptRecordings:
         return 1
 
 
+class NoEvents:
+    """A ring in which nothing is."""
+
+    async def list_cameras(self) -> frozenset[str]:
+        await trio.lowlevel.checkpoint()
+        return frozenset({"", "camera0"})
+
+    async def read(self, *_: object) -> Page:
+        await trio.lowlevel.checkpoint()
+        return Page((), Position("", 0), has_gap=False, has_more=False)
+
+
 async def picture(*_: Any, **__: Any) -> bytes:
     await trio.lowlevel.checkpoint()
     return JPEG
@@ -326,7 +340,9 @@ async def picture(*_: Any, **__: Any) -> bytes:
 async def opened(folder: Path) -> AsyncIterator[Bench]:
     with fail_after(30):
         frames = SimpleNamespace(snapshot=picture)
-        async with running_services(folder, cameras=Cameras(*CAMERAS), frames=frames, recordings=KeptRecordings()) as (
+        async with running_services(
+            folder, cameras=Cameras(*CAMERAS), frames=frames, recordings=KeptRecordings(), events=NoEvents()
+        ) as (
             trust,
             services,
         ):

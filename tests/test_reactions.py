@@ -345,10 +345,12 @@ async def test_deadlines_follow_a_correction_and_no_jump(autojump_clock: trio.te
 def test_a_jump_is_logged_and_counted_by_its_direction() -> None:
     """Whoever looks for why something expired finds when the clock was set, and by how much."""
     counted: list[str] = []
+    published: list[float] = []
     with structlog.testing.capture_logs() as told:
         for seconds in (2.26e9, -3600.04):
-            clock_upkeep.note_jump(counted.append, seconds)
+            clock_upkeep.note_jump(counted.append, published.append, seconds)
     assert counted == ["forward", "backward"]
+    assert published == [2.26e9, -3600.04]
     assert [line["seconds"] for line in told] == [2.26e9, -3600.0]
 
 

@@ -16,7 +16,9 @@ from rpc_helpers import NOW, Box, Client, camera, row
 
 from edged.cameras.model import Camera, CameraChanged, Status
 from edged.feeds import Feed
-from edged.rpc import camera_notifications
+from edged.library.event_kinds import topic_of
+from edged.rpc import camera_notifications, event_notifications
+from edged.store.events import EventRow
 
 UNPLUGGED = camera(0, node=None, status=Status.DISCONNECTED)
 
@@ -150,7 +152,7 @@ ERROR = replace(camera(0), status=Status.ERROR)
 )
 def test_events_are_named_for_what_happened(now: Camera, before: Camera | None, event: str) -> None:
     """Connected and disconnected are comings and goings; everything else is a change."""
-    assert camera_notifications.event_of(CameraChanged(now, before)) == event
+    assert CameraChanged(now, before).event == event
 
 
 @given(
@@ -244,3 +246,59 @@ async def test_lost_changes_are_made_good_by_the_present_state(told: tuple[Box, 
         ("camera.status_change", "camera1"),
         ("camera.disconnected", "camera2"),
     ]
+
+
+def report(box: Box, event: EventRow, topic: str) -> int:
+    found = camera(0) if event.camera else None
+    return event_notifications.notify(event, topic, box.sessions, box.rpc.conversations, box.gate, found)
+
+
+def test_an_event_of_a_camera_is_told_to_subscribers_who_may_read_it_in_their_own_view() -> None:
+    """In v1 too it must be subscribed to: no client of v1 knows such a topic."""
+    box = Box()
+    old, new, silent = (
+        entered(box, "token", "snapshot.taken"),
+        entered(box, "auth_token", "snapshot.taken"),
+        entered(box, "token"),
+    )
+    narrow = box.open()
+    narrow.enter(box.make_key("viewer", camera_access=("camera1",)), "auth_token")
+    narrow.rpc.session.topics.add("snapshot.taken")
+    event = EventRow(7, NOW, "snapshot.taken", "camera0", '{"filename":"gate.jpg","file_size":9}')
+    assert report(box, event, "snapshot.taken") == 2
+    (seen,), (named,) = old.outbox.take(), new.outbox.take()
+    assert (seen["method"], seen["params"]["device"], named["params"]["device"]) == (
+        "snapshot.taken", "/dev/video4", "camera0",
+    )  # fmt: skip
+    assert named["params"] == {
+        "device": "camera0", "device_path": "camera0", "filename": "gate.jpg", "file_size": 9, "kind": "snapshot.taken",
+        "timestamp": "2027-01-15T08:00:00Z",
+    }  # fmt: skip
+    assert not silent.outbox.take()
+    assert not narrow.outbox.take()
+
+
+def test_an_event_of_the_box_is_for_those_who_may_read_its_state() -> None:
+    """Not for a credential of camera:read alone, nor for a subscription to one camera."""
+    box = Box()
+    viewer = entered(box, "auth_token", "system.clock_jump")
+    blind = box.open()
+    blind.enter(box.make_key("viewer", permissions=("camera:read",)), "auth_token")
+    blind.rpc.session.topics.add("system.clock_jump")
+    one = entered(box, "auth_token", "system.clock_jump")
+    one.rpc.session.only_device = "camera0"
+    assert report(box, EventRow(7, NOW, "system.clock_jump", "", '{"seconds":-3.5}'), "system.clock_jump") == 1
+    (told,) = viewer.outbox.take()
+    assert told["params"] == {"seconds": -3.5, "kind": "system.clock_jump", "timestamp": "2027-01-15T08:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "topic"),
+    [
+        ("recording.stop", None), ("camera.connected", None), ("system.events_lost", None),
+        ("snapshot.error", "snapshot.error"), ("motion", "event.created"), ("camera_motion.left", "event.created"),
+    ],
+)  # fmt: skip
+def test_each_event_has_one_topic(kind: str, topic: str | None) -> None:
+    """Those of cameras and recordings are told with their whole state instead."""
+    assert topic_of(kind) == topic

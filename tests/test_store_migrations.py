@@ -56,7 +56,10 @@ def connection(tmp_path: Path):
                 "provisional_cut_offs",
             },
         ),
-        (USAGE, {"tallies", "offenders", "known_places", "seals", "segments", "trust_commits"}),
+        (
+            USAGE,
+            {"event_runs", "events", "tallies", "offenders", "known_places", "seals", "segments", "trust_commits"},
+        ),
     ],
 )
 async def test_a_new_file_gets_every_table(

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from edged.config.sources import RtspTransport, SourceKind
+
+#: What can happen to a camera (contract 3b).
+CONNECTED: Final = "camera.connected"
+DISCONNECTED: Final = "camera.disconnected"
+STATUS_CHANGE: Final = "camera.status_change"
 
 
 class Status(StrEnum):
@@ -102,3 +108,13 @@ class CameraChanged:
 
     camera: Camera
     previous: Camera | None
+
+    @property
+    def event(self) -> str:
+        """Its name in contract 3b. One that is seen for the first time is connected, or its status has changed."""
+        status, before = self.camera.status, self.previous.status if self.previous else None
+        if status is Status.CONNECTED and before is not Status.CONNECTED:
+            return CONNECTED
+        if status is Status.DISCONNECTED and before not in (None, Status.DISCONNECTED):
+            return DISCONNECTED
+        return STATUS_CHANGE

@@ -14,6 +14,7 @@ from edged.cli.cameras import camera, status
 from edged.cli.clock import clock
 from edged.cli.config import config
 from edged.cli.databases import database
+from edged.cli.events import events
 from edged.cli.first_admin import claim
 from edged.cli.keys import key
 from edged.cli.options import with_json
@@ -58,9 +59,9 @@ class Commands(click.Group):
 def main() -> None:
     """Cameras, streams and credentials of a camera box.
 
-    `serve` is the daemon. `status`, `whoami`, `camera`, `stream`, `recording`, `snapshot`, `storage`, `user`, `key`,
-    `token`, `service-token`, `signing-key`, `session`, `revocation` and `clock` ask the running daemon over its unix
-    socket, which root and members of the group edged-admin may open.
+    `serve` is the daemon. `status`, `whoami`, `camera`, `stream`, `recording`, `snapshot`, `storage`, `events`, `user`,
+    `key`, `token`, `service-token`, `signing-key`, `session`, `revocation` and `clock` ask the running daemon over its
+    unix socket, which root and members of the group edged-admin may open.
     """
 
 
@@ -75,8 +76,7 @@ def version(as_json: bool) -> None:
 
 
 for command in (
-    serve, demo, status, whoami, camera, stream, recording, snapshot, storage, claim, user, key, token, service_token,
-    signing_key,
-    session, revocation, clock, trust, database, config, version, logout,
+    serve, demo, status, whoami, camera, stream, recording, snapshot, storage, events, claim, user, key, token,
+    service_token, signing_key, session, revocation, clock, trust, database, config, version, logout,
 ):  # fmt: skip
     main.add_command(command)

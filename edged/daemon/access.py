@@ -29,6 +29,7 @@ from edged.config.model import Config
 from edged.daemon.databases import Databases, replace_mark, save_mark
 from edged.daemon.nurseries import Task
 from edged.daemon.secrets import Secrets
+from edged.feeds import Feed
 from edged.metrics import Metrics
 from edged.reactions import clock_upkeep
 from edged.reactions.signing_keys import Rotation
@@ -52,6 +53,8 @@ class Access(msgspec.Struct, frozen=True):
     """The gate, everything it decides by, and everything that changes that."""
 
     clock: Clock
+    #: By how many seconds the system clock was set.
+    jumps: Feed[float]
     mark: clock_upkeep.Mark
     ledger: Ledger
     admissions: Admissions
@@ -72,9 +75,10 @@ async def build_access(config: Config, secrets: Secrets, databases: Databases, m
     trust, auth = databases.trust, config.auth
     # trio's own clock, without the two calls that trio.current_time makes to find it each time.
     monotonic = trio.lowlevel.current_clock().current_time
+    jumps: Feed[float] = Feed()
     clock = Clock(
         partial(trust.read_now, meta.load_high_water), synchronized=systemd.is_clock_synchronized,
-        monotonic=monotonic, jumped=partial(clock_upkeep.note_jump, metrics.clock_jumped),
+        monotonic=monotonic, jumped=partial(clock_upkeep.note_jump, metrics.clock_jumped, jumps.publish),
     )  # fmt: skip
     ledger, admissions = Ledger(), Admissions(monotonic, count_end=metrics.session_ended)
     usage = Usage(databases.usage, clock, admissions.has, lambda: trust.commits, ledger.is_known)
@@ -104,6 +108,7 @@ async def build_access(config: Config, secrets: Secrets, databases: Databases, m
     refreshes.load()
     return Access(
         clock=clock,
+        jumps=jumps,
         mark=clock_upkeep.Mark(
             clock, save_mark(trust), partial(replace_mark, trust), accounts.revocations.follow_reset
         ),

@@ -8,6 +8,7 @@ from edged.daemon.access import Access
 from edged.daemon.media import Media
 from edged.daemon.secrets import Secrets
 from edged.library.disks import Disks
+from edged.library.event_ring import EventRing
 from edged.library.recordings import Recordings
 from edged.library.snapshots import Snapshots
 from edged.metrics import Metrics
@@ -23,6 +24,8 @@ def build_services(
     cameras: Registry,
     media: Media,
     recordings: Recordings,
+    events: EventRing,
+    snapshots: Snapshots,
     disks: Disks,
     metrics: Metrics,
 ) -> Services:
@@ -33,7 +36,8 @@ def build_services(
         revocations=accounts.revocations, refreshes=access.refreshes, api_keys=accounts.api_keys,
         service_tokens=accounts.service_tokens, users=accounts.users, logins=access.logins, usage=access.usage,
         sessions=Sessions(), cameras=cameras, mediamtx=media.mediamtx, paths=media.paths, publishers=media.publishers,
-        viewers=media.viewers, frames=media.frames, snapshots=Snapshots(config.snapshots.folder), recordings=recordings,
+        viewers=media.viewers, frames=media.frames, snapshots=snapshots, recordings=recordings,
+        events=events,
         listings=Listings(),
         keyring=access.keyring, passwords=access.passwords, limiter=access.limiter, first_admin=access.first_admin,
         disks=disks, restores=accounts.restores, shared_secrets=secrets.shared,

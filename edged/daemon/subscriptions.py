@@ -16,18 +16,22 @@ from edged.daemon.media import Media
 from edged.daemon.nurseries import Task
 from edged.feeds import Reader
 from edged.library.active_recordings import RecordingChanged
+from edged.library.event_ring import EventRing
 from edged.library.recordings import Recordings
+from edged.library.snapshots import SnapshotChanged, Snapshots
 from edged.mediamtx.server_state import ServerState
 from edged.metrics import Metrics
 from edged.operations.caller_sessions import Sessions
 from edged.operations.listings import CameraRow, row
 from edged.reactions import cameras as camera_reactions
+from edged.reactions import events as event_reactions
 from edged.reactions import mediamtx as mediamtx_reactions
 from edged.reactions import recordings as recording_reactions
 from edged.reactions import revocations
 from edged.reactions import viewers as viewer_reactions
-from edged.rpc import camera_notifications, recording_notifications
+from edged.rpc import camera_notifications, event_notifications, recording_notifications
 from edged.rpc.endpoint import RpcEndpoint
+from edged.store.events import EventRow
 
 
 class Feeds(msgspec.Struct, frozen=True):
@@ -40,10 +44,17 @@ class Feeds(msgspec.Struct, frozen=True):
     endings: Reader[Ended]
     media_states: Reader[ServerState]
     sources: Reader[str]
+    cameras_for_events: Reader[CameraChanged]
+    recordings_for_events: Reader[RecordingChanged]
+    snapshots_for_events: Reader[SnapshotChanged]
+    jumps_for_events: Reader[float]
+    events_for_clients: Reader[EventRow]
 
 
 @contextmanager
-def subscribed(access: Access, cameras: Registry, media: Media, recordings: Recordings) -> Iterator[Feeds]:
+def subscribed(
+    access: Access, cameras: Registry, media: Media, recordings: Recordings, snapshots: Snapshots, events: EventRing
+) -> Iterator[Feeds]:
     """Subscribe to every feed while the block runs."""
     with (
         cameras.changes.subscribe() as for_media,
@@ -53,8 +64,26 @@ def subscribed(access: Access, cameras: Registry, media: Media, recordings: Reco
         access.admissions.endings.subscribe() as endings,
         media.mediamtx.states.subscribe() as states,
         media.conditions.changes.subscribe() as sources,
+        cameras.changes.subscribe() as cameras_for_events,
+        recordings.changes.subscribe() as recorded_for_events,
+        snapshots.changes.subscribe() as taken,
+        access.jumps.subscribe() as jumps,
+        events.added.subscribe() as happened,
     ):
-        yield Feeds(for_media, for_clients, for_recordings, recorded, endings, states, sources)
+        yield Feeds(
+            for_media, for_clients, for_recordings, recorded, endings, states, sources, cameras_for_events,
+            recorded_for_events, taken, jumps, happened,
+        )  # fmt: skip
+
+
+def event_tasks(feeds: Feeds, events: EventRing) -> tuple[Task, ...]:
+    """What follows for the ring of events."""
+    return (
+        partial(event_reactions.follow_cameras, feeds.cameras_for_events, events),
+        partial(event_reactions.follow_recordings, feeds.recordings_for_events, events),
+        partial(event_reactions.follow_snapshots, feeds.snapshots_for_events, events),
+        partial(event_reactions.follow_jumps, feeds.jumps_for_events, events),
+    )
 
 
 def media_tasks(feeds: Feeds, access: Access, cameras: Registry, media: Media, metrics: Metrics) -> tuple[Task, ...]:
@@ -103,5 +132,8 @@ def client_tasks(
         partial(
             recording_notifications.run, feeds.recordings_for_clients, sessions, rpc.conversations, gate,
             cameras.find, now,
+        ),
+        partial(
+            event_notifications.run, feeds.events_for_clients, sessions, rpc.conversations, gate, cameras.find
         ),
     )  # fmt: skip

@@ -13,6 +13,13 @@ from edged.library.recording_files import Look
 from edged.store.recordings import RecordingRecord
 
 Status: TypeAlias = Literal["STARTING", "RECORDING", "STOPPED", "ERROR"]
+#: What happens to a recording, by what it is then (contract 3b).
+EVENTS: Final[Mapping[Status, str]] = {
+    "STARTING": "recording.start",
+    "RECORDING": "recording.progress",
+    "STOPPED": "recording.stop",
+    "ERROR": "recording.error",
+}
 #: The reason in the record of an hour of a camera that is always recorded.
 ALWAYS: Final = "always"
 HOUR_SECONDS: Final = 3600.0
@@ -42,6 +49,11 @@ class RecordingChanged:
     problem: str = ""
     duration: float = 0.0
     size: int = 0
+
+    @property
+    def event(self) -> str:
+        """Its name in contract 3b."""
+        return EVENTS[self.status]
 
 
 @dataclass(slots=True)

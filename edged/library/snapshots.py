@@ -19,6 +19,7 @@ from typing import Final, Literal, TypeAlias
 import trio
 
 from edged.errors import InvalidParams, InvalidState, NotFound, StoreFailed
+from edged.feeds import Feed
 from edged.library.pictures import HEAD_BYTES, read_size
 
 Format: TypeAlias = Literal["jpg", "png"]
@@ -76,11 +77,29 @@ def complete_name(filename: str | None, camera: str, form: Format, now: float) -
     return name
 
 
+@dataclass(frozen=True, slots=True)
+class SnapshotChanged:
+    """A picture of a camera was kept under a name, of so many bytes; or none could be: `problem` says why. `event_id`
+    of the event that it was taken for, "" for none."""
+
+    camera: str
+    filename: str = ""
+    size: int = 0
+    problem: str = ""
+    event_id: str = ""
+
+    @property
+    def event(self) -> str:
+        """Its name in contract 3b."""
+        return "snapshot.error" if self.problem else "snapshot.taken"
+
+
 class Snapshots:
     """The folder of snapshots; it is made when the first one is saved."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.changes: Feed[SnapshotChanged] = Feed()
 
     async def save(
         self,
@@ -89,13 +108,20 @@ class Snapshots:
         data: bytes,
         format: Format,  # noqa: A002 (the contract's word)
         now: float,
+        event_id: str = "",
     ) -> SavedSnapshot:
-        """Keep a picture of a camera. `now`: Unix seconds.
+        """Keep a picture of a camera. `now`: Unix seconds; `event_id` as SnapshotChanged.
 
         Raises InvalidParams for an unsafe name, StoreFailed if the disk does not take it.
         """
         name = complete_name(filename, check_name(camera), format, now)
-        return await trio.to_thread.run_sync(self._save, name, camera, data, now)
+        saved = await trio.to_thread.run_sync(self._save, name, camera, data, now)
+        self.changes.publish(SnapshotChanged(camera, saved.filename, saved.size, event_id=event_id))
+        return saved
+
+    def fail(self, camera: str, problem: str, event_id: str = "") -> None:
+        """A picture that was asked for could not be taken or kept. Returns at once."""
+        self.changes.publish(SnapshotChanged(camera, problem=problem, event_id=event_id))
 
     async def find(self, filename: str) -> list[Path]:
         """What this name may mean: the file of the name, else those that only lack its ending, newest first (C-39).

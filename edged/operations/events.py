@@ -20,6 +20,11 @@ _ACTIVE: Final = (
     "recording.stop",
     "recording.progress",
     "recording.error",
+    "snapshot.taken",
+    "snapshot.error",
+    "system.startup",
+    "system.shutdown",
+    "system.clock_jump",
 )
 #: Topics of the contract that this version does not publish: accepted, and named as inactive in the answer, so that
 #: clients that ask for a fixed list go on.
@@ -29,12 +34,8 @@ _INACTIVE: Final = (
     "mediamtx.path",
     "mediamtx.stream_started",
     "mediamtx.stream_stopped",
-    "snapshot.taken",
-    "snapshot.error",
     "system.health",
     "system.error",
-    "system.startup",
-    "system.shutdown",
 )
 TOPICS: Final = frozenset(_ACTIVE + _INACTIVE)
 

@@ -28,7 +28,6 @@ PATHS: Final = (
     "/storage/",
     "/api/audit",
     "/api/decisions/",
-    "/api/events",
 )
 #: Where all methods are named; the package installs that file.
 WHERE: Final = "docs/methods.md names all methods (installed in /usr/share/doc/edged/docs)"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edged.clock import Clock
     from edged.credentials.tokens import SharedSecret
     from edged.library.disks import Disks
+    from edged.library.event_ring import EventRing
     from edged.library.recordings import Recordings
     from edged.library.snapshots import Snapshots
     from edged.mediamtx.frames import Frames
@@ -69,6 +70,7 @@ class Services:
     frames: Frames
     snapshots: Snapshots
     recordings: Recordings
+    events: EventRing
     listings: Listings
     keyring: Keyring
     passwords: Passwords

@@ -9,11 +9,20 @@ import msgspec
 from msgspec import UNSET
 
 from edged.clock import iso
+from edged.errors import DependencyFailed, StoreFailed
 from edged.library.snapshots import SavedSnapshot, Snapshots, no_snapshot
 from edged.operations.catalogue import OperationCall, operation
-from edged.operations.file_params import FilenameParams, FilePageParams, cut_page, may, read_after, resource_of
+from edged.operations.file_params import (
+    FilenameParams,
+    FilePageParams,
+    confirmation,
+    cut_page,
+    may,
+    read_after,
+    resource_of,
+)
 from edged.operations.pages import NextCursor
-from edged.operations.pictures import check_attached, explained_to
+from edged.operations.pictures import NO_PICTURE, check_attached, explained_to
 from edged.operations.rest import create, delete, get
 
 #: In the metrics.
@@ -86,12 +95,18 @@ class SnapshotDeleted(msgspec.Struct, frozen=True):
 async def take_snapshot(call: OperationCall, params: SnapshotParams) -> Snapshot:
     """Take one picture now and keep it. Raises DependencyFailed if the camera gives none in time."""
     camera, services = call.camera, call.services
-    check_attached(camera, call.session.caller)
     kind: Literal["jpg", "png"] = "png" if params.format == "png" else "jpg"
-    with explained_to(call.session.caller):
-        picture = await services.frames.snapshot(camera, format=kind, quality=params.quality)
-    now = services.clock.now()
-    saved = await services.snapshots.save(params.filename, camera.name, picture, format=kind, now=now)
+    try:
+        check_attached(camera, call.session.caller)
+        with explained_to(call.session.caller):
+            picture = await services.frames.snapshot(camera, format=kind, quality=params.quality)
+        now = services.clock.now()
+        confirmation(call, "camera:write", camera.name)()
+        saved = await services.snapshots.save(params.filename, camera.name, picture, format=kind, now=now)
+    except (DependencyFailed, StoreFailed) as problem:
+        # Not its cause, which others are told of here.
+        services.snapshots.fail(camera.name, problem.sentence if isinstance(problem, StoreFailed) else NO_PICTURE)
+        raise
     return Snapshot(
         success=True,
         device=camera.name,

@@ -76,10 +76,11 @@ async def watch_clock(clock: Clock, corrected: Callable[[], None], looked: Calla
         await trio.sleep(LOOK_SECONDS)
 
 
-def note_jump(count: Callable[[str], None], seconds: float) -> None:
+def note_jump(count: Callable[[str], None], publish: Callable[[float], None], seconds: float) -> None:
     """The system clock was set by so many seconds; whether that is followed, the state of the clock says."""
     _log.warning("system_clock_jumped", seconds=round(seconds, 1))
     count("forward" if seconds > 0 else "backward")
+    publish(seconds)
 
 
 class Mark:

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from edged.access.gate import Gate
-from edged.cameras.model import Camera, CameraChanged, Status
+from edged.cameras.model import CONNECTED, DISCONNECTED, STATUS_CHANGE, Camera, CameraChanged, Status
 from edged.clock import iso
 from edged.feeds import Lagged, Reader
 from edged.operations.caller_sessions import Session, Sessions
@@ -27,9 +27,6 @@ from edged.rpc.session import RpcSession
 from edged.wire import jsonrpc
 
 UPDATE: Final = "camera_status_update"
-CONNECTED: Final = "camera.connected"
-DISCONNECTED: Final = "camera.disconnected"
-STATUS_CHANGE: Final = "camera.status_change"
 
 #: The event to report where changes were lost, so that only the status is known.
 _EVENTS: Final[Mapping[Status, str]] = {
@@ -66,7 +63,7 @@ async def run(
             _log.warning("camera_changes_lost")
             found = [(camera, _EVENTS[camera.status]) for camera in cameras()]
         else:
-            found = [(as_listed(news), event_of(news))]
+            found = [(as_listed(news), news.event)]
         for camera, event in found:
             notify(camera, event, sessions, conversations, gate, camera_row, now())
 
@@ -86,7 +83,7 @@ def notify(
     topic_of = partial(find_topic, event=event)
     resource = camera_resource(camera)
     for session, conversation, topic in find_recipients(
-        sessions, conversations, gate, resource, camera.names, topic_of
+        sessions, conversations, gate, "camera:read", resource, camera.names, topic_of
     ):
         key = (session.peer.host, conversation.view)
         params = written.get(key)
@@ -106,16 +103,6 @@ def as_listed(change: CameraChanged) -> Camera:
     if camera.node is None and before is not None and before.node is not None:
         return replace(camera, node=before.node)
     return camera
-
-
-def event_of(change: CameraChanged) -> str:
-    """The name of the event. A camera that is seen for the first time is connected, or its status has changed."""
-    status, before = change.camera.status, change.previous.status if change.previous else None
-    if status is Status.CONNECTED and before is not Status.CONNECTED:
-        return CONNECTED
-    if status is Status.DISCONNECTED and before not in (None, Status.DISCONNECTED):
-        return DISCONNECTED
-    return STATUS_CHANGE
 
 
 def find_topic(session: Session, event: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Which sessions are notified of an event about a camera, and under which name."""
+"""Which sessions are notified of an event, and under which name."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ def find_recipients(
     sessions: Iterable[Session],
     conversations: Mapping[str, RpcSession],
     gate: Gate,
+    capability: str,
     resource: Resource,
     names: Collection[str],
     topic_of: TopicOf,
 ) -> Iterator[tuple[Session, RpcSession, str]]:
-    """The sessions that asked for the event and may read the camera `resource`, whose names are `names`."""
+    """The sessions that asked for the event and have the capability on `resource`: a camera, whose names are `names`,
+    or nothing; of an event of the box those hear that did not choose one camera."""
     for session in sessions:
         topic = topic_of(session) if session.caller is not None else None
         conversation = conversations.get(session.id)
         if topic is None or conversation is None or session.only_device not in (None, *names):
             continue
-        if gate.judge(session.caller, "camera:read", resource).allowed:
+        if gate.judge(session.caller, capability, resource).allowed:
             yield session, conversation, topic
 
 

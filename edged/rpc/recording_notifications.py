@@ -19,7 +19,7 @@ from edged.cameras.model import Camera
 from edged.clock import iso
 from edged.credentials.callers import Resource
 from edged.feeds import Lagged, Reader
-from edged.library.active_recordings import RecordingChanged
+from edged.library.active_recordings import RecordingChanged, Status
 from edged.operations.caller_sessions import Session
 from edged.operations.catalogue import camera_resource
 from edged.rpc.dialects import View, present
@@ -28,13 +28,10 @@ from edged.rpc.session import RpcSession
 from edged.wire import jsonrpc
 
 UPDATE: Final = "recording_status_update"
-#: Status → the name of the event, and the name that v1 clients have for the state.
-EVENTS: Final[Mapping[str, tuple[str, str]]] = {
-    "STARTING": ("recording.start", "active"),
-    "RECORDING": ("recording.progress", "active"),
-    "STOPPED": ("recording.stop", "completed"),
-    "ERROR": ("recording.error", "error"),
-}
+#: Status → the name that v1 clients have for the state.
+_STATES: Final[Mapping[Status, str]] = {
+    "STARTING": "active", "RECORDING": "active", "STOPPED": "completed", "ERROR": "error"
+}  # fmt: skip
 _log = structlog.get_logger("notifications")
 
 
@@ -88,8 +85,10 @@ def notify(
     names = camera.names if camera else frozenset({name})
     written: dict[View, bytes] = {}
     count = 0
-    topic_of = partial(find_topic, status=change.status)
-    for _, conversation, topic in find_recipients(sessions, conversations, gate, resource, names, topic_of):
+    topic_of = partial(find_topic, event=change.event)
+    for _, conversation, topic in find_recipients(
+        sessions, conversations, gate, "camera:read", resource, names, topic_of
+    ):
         view = conversation.view
         if view not in written:
             written[view] = write(change, camera, view, now)
@@ -98,9 +97,9 @@ def notify(
     return count
 
 
-def find_topic(session: Session, status: str) -> str | None:
-    """The name under which a session is notified of a recording's change to this status."""
-    return choose_topic(session, UPDATE, EVENTS[status][0])
+def find_topic(session: Session, event: str) -> str | None:
+    """The name under which a session is notified of an event of a recording."""
+    return choose_topic(session, UPDATE, event)
 
 
 def write(change: RecordingChanged, camera: Camera | None, view: View, now: float) -> bytes:
@@ -123,4 +122,4 @@ def write(change: RecordingChanged, camera: Camera | None, view: View, now: floa
     )
     flat = msgspec.to_builtins(present(event, view, lambda _device: None))
     nested = {name: flat[name] for name in ("device_path", "recording_id", "filename", "start_time")}
-    return jsonrpc.encode({**flat, "recording": {**nested, "status": EVENTS[change.status][1]}})
+    return jsonrpc.encode({**flat, "recording": {**nested, "status": _STATES[change.status]}})

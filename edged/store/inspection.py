@@ -90,6 +90,8 @@ COLUMNS: Final[Mapping[str, Mapping[str, Callable[[object], object]]]] = Mapping
             ("seals", "file camera series number digest previous sealed kid", "", ""),
             ("series", "camera name", "", ""),
             ("statements", "series kind first last camera kid sealed text", "", ""),
+            ("events", "number at kind camera details", "", ""),
+            ("event_runs", "name first is_whole", "", ""),
             ("meta", "name value", "", ""),
             ("tallies", "credential_id last_used count", "", ""),
             ("offenders", "axis name level wait", "", ""),

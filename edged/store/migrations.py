@@ -273,4 +273,20 @@ USAGE: Migrations = (
         "CREATE INDEX seals_by_number ON seals (series, number)",
         "CREATE INDEX seals_of_keys ON seals (kid, sealed)",
     ),
+    (
+        # What happened, and the starts of the daemon that it is numbered by. No index beside the number: each would be
+        # another page of every write.
+        """CREATE TABLE event_runs (
+            name TEXT PRIMARY KEY,
+            first INTEGER NOT NULL,
+            is_whole INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE events (
+            number INTEGER PRIMARY KEY,
+            at REAL NOT NULL,
+            kind TEXT NOT NULL,
+            camera TEXT NOT NULL,
+            details TEXT NOT NULL
+        ) STRICT""",
+    ),
 )
