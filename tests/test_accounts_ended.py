@@ -170,6 +170,44 @@ async def test_a_revoked_key_is_forgotten_after_its_time_by_a_trusted_clock_only
     assert rows(path, "SELECT identity FROM revocations") == [(f"key:{imported.key_id}",)]
 
 
+async def test_an_expired_key_is_forgotten_that_long_after_a_trusted_clock_saw_it_expired(path: Path) -> None:
+    """Not by the end that it says: one look by a clock of years to come deletes nothing, and its mark goes."""
+    at, told = [time.time()], list[str]()
+    async with running_trust(path, now=lambda: at[0]) as trust:
+        revocations = Revocations(
+            trust.registrar, trust.ledger, trust.db, trust.clock, trust.counted, forgotten=told.extend
+        )
+        record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer", expires_at=at[0] + 60)
+        extended, longer = await trust.api_keys.create(EDGED, name="longer", role="viewer", expires_at=at[0] + 60)
+        endless, good = await trust.api_keys.create(EDGED, name="good", role="viewer")
+        foreign = ForeignKey("x" * 40, "theirs", "viewer", at[0], at[0] + 60)
+        (imported,) = await trust.api_keys.import_all(EDGED, [foreign])
+        assert not isinstance(imported, str)
+        assert await revocations.prune(at[0] + 4000 * DAY) == 0
+        assert await revocations.prune(at[0] + 30) == 0
+        assert rows(path, "SELECT ended_at FROM api_keys WHERE ended_at IS NOT NULL") == []
+        at[0] += 70
+        assert await revocations.prune(at[0]) == 0
+        assert refusal(trust, secret) == "expired"
+        await trust.api_keys.update(
+            EDGED, extended.key_id, {"expires_at": at[0] + 4000 * DAY}, lambda _before, _after: None
+        )
+        at[0] += KEEP_ENDED_DAYS * DAY
+        assert await revocations.prune(at[0]) == 0, "two looks by a clock that lies twice are not enough"
+        for _ in range(KEEP_ENDED_DAYS - 2):
+            at[0] += DAY
+            assert await revocations.prune(at[0]) == 0
+        assert await revocations.prune(at[0]) == 2
+        assert [refusal(trust, each) for each in (secret, foreign.secret, longer, good)] == [
+            "unknown_key", "unknown_key", "", "",
+        ]  # fmt: skip
+        assert sorted(told) == sorted([record.key_id, imported.key_id])
+        assert not trust.ledger.is_known(record.key_id)
+    async with running_trust(path, now=lambda: at[0]) as trust:
+        assert refusal(trust, secret) == "unknown_key"
+    assert {row[0] for row in rows(path, "SELECT key_id FROM api_keys")} == {extended.key_id, endless.key_id}
+
+
 async def test_revoked_keys_are_kept_for_as_long_as_a_token_that_one_issued_may_live(path: Path) -> None:
     """However few days the settings say."""
     async with running_trust(path) as trust:

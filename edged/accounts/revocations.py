@@ -144,8 +144,9 @@ class Revocations:
     async def prune(self, now: float) -> int:
         """Delete the revocations of tokens that nobody can use any more at `now`, Unix seconds; how many.
 
-        Of tokens and their families, never of keys, subjects and issuers; only for a clock that is trusted. Should it
-        have lied all the same, see `mind_reset`. Raises StoreFailed, Overloaded.
+        Of tokens and their families; and API keys and service tokens that ended long ago, with theirs. Never of
+        subjects and issuers, and only for a clock that is trusted. Should it have lied all the same, see `mind_reset`.
+        Raises StoreFailed, Overloaded.
         """
         return await self._registrar.grant(EDGED, partial(self._prune, now)).outcome()
 
@@ -221,7 +222,9 @@ class Revocations:
         self._deny_anew(said.intersection(pruned.tokens), now)
         self._ledger.denials.forget(set(pruned.tokens) - said, pruned.families)
         self._ledger.forget_revoked(pruned.keys, pruned.service_tokens)
-        self._forgotten([*pruned.keys, *pruned.service_tokens])
+        for record in filter(None, map(self._ledger.keys.get, pruned.expired)):
+            self._ledger.drop_key(record)
+        self._forgotten([*pruned.keys, *pruned.service_tokens, *pruned.expired])
         if not any(pruned):
             self._pruned_at = min(before, self._pruned_at)
         else:

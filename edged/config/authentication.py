@@ -162,9 +162,9 @@ class AuthSettings(Section, frozen=True, kw_only=True):
         Meta(
             ge=32,
             le=3650,
-            description="Days that an API key or a service token is listed after it was revoked; then "
-            "it is deleted, and is refused as an unknown one. Imported ones are kept. At least 32 days: a token that a "
-            "key issued lives for 30.",
+            description="Days that an API key or a service token is listed after it was revoked, or an API "
+            "key after it has expired; then it is deleted, and is refused as an unknown one. Imported ones that were "
+            "revoked are kept. At least 32 days: a token that a key issued lives for 30.",
         ),
     ] = 90
     refresh_grace_seconds: Annotated[

@@ -84,8 +84,7 @@ def find_makers(connection: sqlite3.Connection, key_ids: Sequence[str]) -> dict[
 
 def forget(connection: sqlite3.Connection, before: float) -> list[str]:
     """Delete the keys that were revoked before this, Unix seconds; their ids. What was imported stays, because another
-    import would make it good again; what has expired stays, because a clock that is set right may make it good again.
-    """
+    import would make it good again."""
     found = connection.execute(
         "SELECT key_id FROM api_keys WHERE revoked_at IS NOT NULL AND revoked_at < ? AND imported = 0", (before,)
     )
@@ -94,6 +93,35 @@ def forget(connection: sqlite3.Connection, before: float) -> list[str]:
     connection.executemany(
         "DELETE FROM revocations WHERE identity = ?", [(str(Identity.of_key(key_id)),) for key_id in key_ids]
     )
+    return key_ids
+
+
+def forget_expired(connection: sqlite3.Connection, before: float, now: float, looks: int) -> list[str]:
+    """Mark the keys that have expired, and delete those that were marked before `before`, Unix seconds, and have been
+    found expired by more than `looks` looks, this one included; their ids. By a trusted clock that says `now`.
+
+    Not by the end that they say, nor by two looks: a clock that tells times of years to come now and then, and is set
+    right, deletes nothing, because a look at which a key has not expired takes its mark away. Imported ones go, too:
+    what is imported again with its end opens nothing.
+    """
+    ends = "revoked_at IS NULL AND expires_at IS NOT NULL"
+    connection.execute(
+        f"UPDATE api_keys SET ended_at = NULL, ended_looks = 0"  # noqa: S608
+        f" WHERE {ends} AND ended_at IS NOT NULL AND (ended_at > ?1 OR expires_at > ?1)",
+        (now,),
+    )
+    connection.execute(
+        f"UPDATE api_keys SET ended_at = coalesce(ended_at, ?1), ended_looks = ended_looks + 1"  # noqa: S608
+        f" WHERE {ends} AND expires_at <= ?1",
+        (now,),
+    )
+    found = connection.execute(
+        f"SELECT key_id FROM api_keys WHERE {ends} AND expires_at <= ?"  # noqa: S608
+        " AND ended_at < ? AND ended_looks > ?",
+        (now, before, looks),
+    )
+    key_ids = [str(row[0]) for row in found]
+    delete_all(connection, key_ids)
     return key_ids
 
 

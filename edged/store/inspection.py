@@ -66,7 +66,7 @@ COLUMNS: Final[Mapping[str, Mapping[str, Callable[[object], object]]]] = Mapping
                 **dict.fromkeys(urls.split(), _mask_urls)}
         for table, shown, secret, urls in (
             ("api_keys", "key_id name role created_at expires_at permissions camera_access streams owner made_by"
-             " revoked_at suspended_at rotated_at previous_valid_until imported",
+             " revoked_at suspended_at rotated_at previous_valid_until imported ended_at ended_looks",
              "digest previous_digest older_secrets", ""),
             ("service_tokens", "token_id name created_at networks made_by revoked_at rotated_at previous_valid_until"
              " imported",

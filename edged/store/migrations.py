@@ -211,6 +211,12 @@ TRUST: Migrations = (
         # Seconds before it was asked for that a recording begins.
         "ALTER TABLE recordings ADD COLUMN pre_roll REAL NOT NULL DEFAULT 0",
     ),
+    (
+        # When a trusted clock first saw that the key had expired, and how often it has looked since.
+        "ALTER TABLE api_keys ADD COLUMN ended_at REAL",
+        "ALTER TABLE api_keys ADD COLUMN ended_looks INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX api_keys_ending ON api_keys (expires_at) WHERE revoked_at IS NULL AND expires_at IS NOT NULL",
+    ),
 )
 
 #: What only counts.

@@ -261,18 +261,20 @@ def add(connection: sqlite3.Connection, revocations: Sequence[Revocation]) -> No
 
 
 class Pruned(NamedTuple):
-    """What was deleted: revocations of tokens, families of tokens, API keys and service tokens."""
+    """What was deleted: revocations of tokens, families of tokens, API keys and service tokens that were revoked, and
+    API keys that have expired."""
 
     tokens: list[Identity]
     families: list[Identity]
     keys: list[str]
     service_tokens: list[str]
+    expired: list[str]
 
 
 def prune(connection: sqlite3.Connection, before: float, revoked_before: float, now: float) -> Pruned:
-    """Delete the revocations of tokens that ended before `before`, families of tokens that did, and API keys and
-    service tokens that were revoked before `revoked_before`; Unix seconds. That it is `now` is kept with it, so that no
-    start can be earlier."""
+    """Delete the revocations of tokens that ended before `before`, families of tokens that did, API keys and service
+    tokens that were revoked before `revoked_before`, and API keys that were seen to be expired before that and by
+    a look a day since; Unix seconds. That it is `now` is kept with it, so that no start can be earlier."""
     found = connection.execute(
         "SELECT identity FROM revocations WHERE until < ?"
         " AND substr(identity, 1, instr(identity, ':') - 1) IN (?, ?, ?, ?)",
@@ -282,7 +284,8 @@ def prune(connection: sqlite3.Connection, before: float, revoked_before: float, 
     connection.executemany("DELETE FROM revocations WHERE identity = ?", [(name,) for name in named])
     families = refreshes.delete_ended(connection, before)
     keys, tokens = api_keys.forget(connection, revoked_before), service_tokens.forget(connection, revoked_before)
-    pruned = Pruned([Identity.parse(name) for name in named], families, keys, tokens)
+    expired = api_keys.forget_expired(connection, revoked_before, now, looks=round((now - revoked_before) / 86400))
+    pruned = Pruned([Identity.parse(name) for name in named], families, keys, tokens, expired)
     if any(pruned):
         meta.save_high_water(connection, now)
         meta.save_pruned(connection, now)
