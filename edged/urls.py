@@ -1,4 +1,4 @@
-"""URLs of cameras and key sets as they may be shown: without what opens them."""
+"""URLs of cameras and key sets as they may be shown, without what opens them; and which hosts are this machine."""
 
 from __future__ import annotations
 
@@ -6,9 +6,24 @@ import re
 from typing import Final
 
 MASK: Final = "***"
+#: What IPv6 puts before an IPv4 address, and IPv4 addresses of this machine.
+_MAPPED: Final = "::ffff:"
+_OWN: Final = re.compile(r"127(?:\.(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])){3}")
 #: Query parameters whose value opens something, as cameras have them: parts of names, and whole names.
 _PARTS: Final = ("pass", "pwd", "secret", "token", "key", "auth", "credential", "sig", "jwt", "ticket")
 _NAMES: Final = frozenset({"pw", "usr", "user", "username", "login", "account"})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as the kernel gives it or as it stands in a URL, is this very machine.
+
+    127.0.0.0/8, also as IPv6 writes it, ::1, each with or without brackets, and `localhost`. A name like
+    127.0.0.1.example is none.
+    """
+    host = host.strip("[]").lower().removeprefix(_MAPPED)
+    if host in ("::1", "localhost"):
+        return True
+    return _OWN.fullmatch(host) is not None
 
 
 def mask_url(text: str) -> str:

@@ -17,7 +17,7 @@ from edged.access import limiter as module
 from edged.access.authority import EDGED
 from edged.access.limiter import KNOWN_SECONDS, MOST, Limiter
 from edged.credentials.callers import ApiKey, LocalUser, NoCredential, Peer, Ticket, Token
-from edged.credentials.places import is_loopback, place_of
+from edged.credentials.places import place_of
 from edged.credentials.tokens import issue_claims, sign
 from edged.errors import RateLimited, Refused
 from edged.store.database import Database
@@ -203,22 +203,6 @@ def test_loopback_is_not_exempt_from_password_limits(endpoint: Endpoint) -> None
 def test_an_ipv6_neighbour_is_a_64_and_an_ipv4_one_an_address(one: str, other: str, same: bool) -> None:
     """Everybody at home has 2^64 addresses to guess from."""
     assert (place_of(one) == place_of(other)) is same
-
-
-@pytest.mark.parametrize(
-    ("address", "is_ours"),
-    [
-        ("127.0.0.1", True),
-        ("127.1.2.3", True),
-        ("::1", True),
-        ("::ffff:127.0.0.1", True),
-        ("::2", False),
-        (HOME, False),
-    ],
-)
-def test_loopback_is_known_in_every_spelling(address: str, is_ours: bool) -> None:
-    """Also as a dual-stack socket spells it."""
-    assert is_loopback(address) is is_ours
 
 
 def test_memory_is_bounded_and_keeps_the_worst(endpoint: Endpoint) -> None:

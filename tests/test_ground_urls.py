@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.urls import mask_url
+from edged.urls import is_loopback, mask_url
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,24 @@ def test_no_part_of_a_password_in_the_query_is_shown(name: str, password: str) -
     """A parameter ends at the next &."""
     password = password.replace("&", "")
     assert "SECRET" not in mask_url(f"rtsp://cam/a?z=1&{name}={password}&y=2")
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.255.2.30", "::1", "[::1]", "::ffff:127.0.0.1", "[::FFFF:127.8.9.1]", "localhost", "LOCALHOST"],
+)
+def test_this_machine_is_known_in_every_spelling(host: str) -> None:
+    """As the kernel gives it, also of a dual-stack socket, and as it stands in a URL."""
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "", "127", "127.1", "127.0.0.1.example", "127.0.0.256", "127.0.0.01", "128.0.0.1", "::2", "::", "0.0.0.0",
+        "::ffff:192.0.2.1", "localhost.example", "192.0.2.1",
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_this_machine_is_not(host: str) -> None:
+    """A name that begins like an address belongs to whoever holds the domain."""
+    assert not is_loopback(host)

@@ -125,6 +125,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "edged.operations.tokens:_HASH": (),
     "edged.store.backups:_NAME": ("-0000-schema1-",),
     "edged.store.reserve:_COMMITS": (),
+    "edged.urls:_OWN": (),
     "edged.urls:mask_url": (),
     "edged.web.credentials:_PORT": (":",),
     "edged.cameras.entries:_BETWEEN": (),

@@ -46,11 +46,11 @@ from edged.credentials.callers import (
 )  # fmt: skip
 from edged.credentials.decision import Decision, Reason
 from edged.credentials.identities import Identity
-from edged.credentials.places import is_loopback
 from edged.credentials.roles import role_capabilities
 from edged.credentials.tickets import renewed
 from edged.credentials.tokens import LONGEST_OVER_HTTP, FindKey, SharedSecret, TokenRefused, longest_over
 from edged.errors import Denied, Refused
+from edged.urls import is_loopback
 
 if TYPE_CHECKING:
     from edged.metrics import Metrics

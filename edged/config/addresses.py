@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 
 #: The value of an address that is switched off.
 OFF = "off"
@@ -46,13 +46,6 @@ def overlap(one: str, other: str) -> bool:
             if mine == theirs or (same_family and {mine, theirs} & _EVERYWHERE):
                 return True
     return False
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def check_network(text: str, key: str = "networks") -> None:

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, field
 
-from edged.config.addresses import is_loopback
 from edged.config.sections import Section
+from edged.urls import is_loopback
 
 
 class IssuerSettings(Section, frozen=True, kw_only=True):
@@ -84,7 +84,7 @@ def check_key_url(text: str) -> None:
         raise ValueError("jwks must be an ASCII URL without spaces and without a fragment (#)")
     # Raises ValueError for an invalid port.
     _ = url.port
-    if url.scheme == "http" and not is_loopback(url.hostname):
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
         raise ValueError(
             "jwks with http:// is allowed on this machine only, others could change the keys: use https://"
         )

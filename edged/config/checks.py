@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from edged.config.addresses import OFF, is_loopback, overlap, parse_address
+from edged.config.addresses import OFF, overlap, parse_address
 from edged.config.cameras import complain_of_pre_rolls
 from edged.config.model import (
     ADDRESSES,
@@ -17,6 +17,7 @@ from edged.config.model import (
     MediaMTXSettings,
 )
 from edged.config.places import Place, error_at
+from edged.urls import is_loopback
 
 #: (section, key) → where it was written.
 Places: TypeAlias = Mapping[tuple[str, str], Place]

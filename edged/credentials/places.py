@@ -24,12 +24,6 @@ def place_of(address: str) -> str:
     return f"{IPv6Address(int(found) >> 64 << 64)}/64"
 
 
-@lru_cache(maxsize=1024)
-def is_loopback(address: str) -> bool:
-    """Whether an address is this very machine."""
-    return place_of(address).startswith("127.") or address == "::1"
-
-
 def client_of(peer: str, forwarded: Sequence[str], is_trusted: Callable[[str], bool]) -> str:
     """The client for whom a trusted proxy at `peer` speaks: the right-most address of X-Forwarded-For that is no
     trusted proxy's own. Whatever stands to the left of it anybody could have written.

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_address
 from typing import Final
+
+from edged.urls import is_loopback
 
 #: Headers that browsers, proxies, caches, content networks and tracing sidecars add: by their beginning, or by what
 #: they say of the client. Taken widely: whoever is refused for one of them can show a credential.
@@ -28,16 +29,9 @@ def is_direct(address: str, names: Iterable[str], hosts: Sequence[str]) -> bool:
 
     `address` as the kernel gives it, `names` of the request's headers in lower case, `hosts` what its Host says.
     """
-    if not _is_loopback(address) or len(hosts) != 1:
+    if not is_loopback(address) or len(hosts) != 1:
         return False
     name, _, port = hosts[0].lower().rpartition(":")
     if not port.isdigit():
         name = hosts[0].lower()
     return name in _OWN_NAMES and not any(map(_RELAYED.match, names))
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False

@@ -13,6 +13,7 @@ from functools import partial
 
 from edged.credentials.callers import Peer
 from edged.sockets import Address, ask_kernel
+from edged.urls import is_loopback
 
 
 def peer_of(sock: socket.socket, listener: str, address: Address | str | bytes | None = None) -> Peer:
@@ -31,11 +32,6 @@ def peer_of(sock: socket.socket, listener: str, address: Address | str | bytes |
         return Peer(listener, theirs[0], theirs[1], host=host)
     look: Callable[[], int | None] = partial(find_uid, sock.family, theirs[:2], ours[:2])
     return Peer(listener, theirs[0], theirs[1], host=host, find_uid=look)
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an IP address that the kernel gave is this very machine."""
-    return address.startswith("127.") or address == "::1"
 
 
 def find_uid(family: int, theirs: Address, ours: Address) -> int | None:

@@ -16,8 +16,9 @@ import msgspec
 
 from edged.config.model import LimitSettings
 from edged.credentials.callers import Peer
-from edged.credentials.places import is_loopback, place_of
+from edged.credentials.places import place_of
 from edged.net.shares import Share, Turns
+from edged.urls import is_loopback
 from edged.wire.ports import TextSession
 
 NETWORK: Final = "network"

@@ -14,6 +14,7 @@ from edged.credentials.callers import Caller
 from edged.library.active_recordings import ActiveRecording
 from edged.mediamtx.addresses import host_of
 from edged.mediamtx.server_state import ServerState
+from edged.urls import is_loopback
 
 #: What a camera of edged can do for a caller, as the list of guide S1's clients (contract C-16).
 _ABILITIES = ("snapshot", "stream")
@@ -83,11 +84,7 @@ def _host_for(host: str, address: str | None) -> str:
     """
     where = f"[{host}]" if ":" in host and not host.startswith("[") else host
     own = host_of(address) if address else ""
-    return own if own and (not _is_loopback(own) or _is_loopback(where)) else where
-
-
-def _is_loopback(host: str) -> bool:
-    return host.startswith("127.") or host in ("[::1]", "localhost")
+    return own if own and (not is_loopback(own) or is_loopback(where)) else where
 
 
 def srt_stream_id(camera: Camera, action: Literal["read", "publish"] = "read", credential: str = "") -> str:
