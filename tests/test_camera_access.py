@@ -56,6 +56,14 @@ class Row(NamedTuple):
     own: int = 200
     #: The name of the file; of the own camera and of the foreign one.
     file: str = "1.mp4"
+    #: Own, foreign and absent, where that is no name of a recording.
+    names: tuple[str, str, str] | None = None
+
+
+def segment(camera: int, count: int) -> str:
+    """The path of a segment that `fill` makes."""
+    began = BEGAN + 600 * count + camera
+    return f"camera{camera}/{time.strftime('%Y-%m-%d', time.gmtime(began))}/{began}-000000.mp4"
 
 
 ASKED = [
@@ -66,6 +74,7 @@ ASKED = [
     Row("list_snapshots", "list", {"limit": 1}),
     Row("get_recording_info", "file"),
     Row("get_recording_info", "file", file="1"),
+    Row("get_recording_evidence", "file"),
     Row("delete_recording", "file", file="{way}.mp4"),
     Row("get_snapshot_info", "file", file="1.jpg"),
     Row("delete_snapshot", "file", file="{way}.jpg"),
@@ -81,6 +90,7 @@ ASKED = [
     Row("HEAD /files/recordings/{filename}", "file"),
     Row("GET /files/recordings/{filename}", "file", file="1"),
     Row("GET /files/snapshots/{filename}", "file", file="1.jpg"),
+    Row("GET /files/segments/{filename}", "file", names=(segment(1, 1), segment(0, 1), segment(1, 999))),
 ]
 #: What deals with files and is of no camera, and why.
 OF_NO_CAMERA = {
@@ -215,6 +225,7 @@ async def test_exactly_the_own_camera_is_seen(box: Box, row: Row, way: str) -> N
         own, foreign, absent = (
             (f"yard{file}", f"gate{file}", f"none{file}") if row.kind == "file" else ("camera1", "camera0", "camera77")
         )
+        own, foreign, absent = row.names or (own, foreign, absent)
         nothing = await ask(box, way, box.restricted, row, **{name: absent})
         hidden = await ask(box, way, box.restricted, row, **{name: foreign})
         assert (hidden.status, hidden.text.replace(foreign, absent)) == (nothing.status, nothing.text)

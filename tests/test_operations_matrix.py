@@ -84,6 +84,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "list_recordings": SEE_ALL,
     # That of camera0: whoever may not see the camera hears that there is none.
     "get_recording_info": (*SEE_ALL[:5], "not_found", *SEE_ALL[6:]),
+    "get_recording_evidence": (*SEE_ALL[:5], "not_found", *SEE_ALL[6:]),
     "delete_recording": ADMIN,
     "list_snapshots": SEE_ALL,
     "get_snapshot_info": (*SEE_ALL[:5], "not_found", *SEE_ALL[6:]),
@@ -180,6 +181,7 @@ class Bench:
             "delete_snapshot": {"filename": "kept"},
             "set_retention_policy": {"policy_type": "age", "enabled": True, "max_age_days": 7},
             "get_recording_info": {"filename": "kept"},
+            "get_recording_evidence": {"filename": "kept"},
             "delete_recording": {"filename": "kept"},
             "add_camera": {"name": "new", "source": "rtsp://192.0.2.7/"},
             "update_camera": {"device": "camera0", "name": "renamed"},
@@ -270,10 +272,24 @@ class KeptRecordings:
         self.measured = Measured(self.record, 1, 1.0, ())
         self.active: dict[str, ActiveRecording] = {}
         self.silent: list[str] = []
-        self.index = SimpleNamespace(sums=self.sums, free=self.free)
+        nothing = SimpleNamespace(read=self.read_nothing)
+        sealing = SimpleNamespace(
+            wait_sealed=self.read_nothing, usage=nothing, trust=nothing, keys=SimpleNamespace(all=tuple),
+            sign=self.sign_nothing, now=1.0,
+        )  # fmt: skip
+        files = SimpleNamespace(read_joined_seal=lambda _id: b"")
+        self.index = SimpleNamespace(sums=self.sums, free=self.free, sealing=sealing, files=files)
         self.sweep = SimpleNamespace(
             keep_free=lambda _total: 0, is_full=False, set_policy=self.set_policy, clean_up=self.clean_up
         )
+
+    async def read_nothing(self, _query: object) -> list[object]:
+        await trio.lowlevel.checkpoint()
+        return []
+
+    async def sign_nothing(self, _statement: object) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return b""
 
     async def free(self) -> tuple[int, int]:
         await trio.lowlevel.checkpoint()

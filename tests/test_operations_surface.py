@@ -65,6 +65,7 @@ SURFACE: dict[str, Row] = {
     "get_recording_status": row("GET /api/cameras/{device}/recording", "recording status"),
     "list_recordings": row("GET /api/recordings", "recording list"),
     "get_recording_info": row("GET /api/recordings/{filename}", "recording show", "recording download"),
+    "get_recording_evidence": row("GET /api/recordings/{filename}/evidence", "recording download"),
     "delete_recording": row("DELETE /api/recordings/{filename}", "recording delete"),
     "list_snapshots": row("GET /api/snapshots", "snapshot list"),
     "get_snapshot_info": row("GET /api/snapshots/{filename}", "snapshot show"),
@@ -157,6 +158,7 @@ NOT_BY_COMMAND = {
         for name in ("list_keys", "list_users", "list_service_tokens", "list_signing_keys", "get_camera_list")
     },
     **{("get_streams", member): "a command shows the whole list" for member in ("limit", "cursor")},
+    **{("get_recording_evidence", member): "a command fetches all of it" for member in ("limit", "cursor")},
     ("list_sessions", "cursor"): "a command takes an offset",
     ("list_revocations", "cursor"): "a command takes an offset",
     ("list_recordings", "cursor"): "a command takes an offset",

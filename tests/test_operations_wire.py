@@ -45,6 +45,7 @@ ALONE: dict[str, tuple[str, ...]] = {
     "GET /static/icon.svg": OPEN,
     "GET /files/snapshots/{name:path}": SEE_ALL,
     "GET /files/recordings/{name:path}": SEE_ALL,
+    "GET /files/segments/{name:path}": SEE_ALL,
     "GET /metrics": (
         "missing", "ok", "missing_scope", "missing_scope", "ok", "missing_scope", "expired", "revoked", "suspended",
         "missing_scope",
@@ -75,7 +76,7 @@ BY_WEBSOCKET: dict[tuple[str, str], str] = {
     # A session that never had a credential has no token.
     **{("refresh_token", asker): "missing" for asker in ("revoked", "suspended", "service", "ticket")},
     **{("claim", asker): "unknown_method" for asker in GUESTS},
-    **{(name, "elsewhere"): "ok" for name in ("get_snapshot_info", "get_recording_info")},
+    **{(name, "elsewhere"): "ok" for name in ("get_snapshot_info", "get_recording_info", "get_recording_evidence")},
 }
 #: Word → by HTTP and by WebSocket (contract 4b; these speak v2).
 REFUSALS: Final[Mapping[str, tuple[int, int]]] = {
@@ -115,6 +116,7 @@ class Box:
             "delete_snapshot": {"filename": "none"},
             "set_retention_policy": {"policy_type": "age", "enabled": True},
             "get_recording_info": {"filename": "none"},
+            "get_recording_evidence": {"filename": "none"},
             "delete_recording": {"filename": "none"},
             "get_stream_url": {"device": "camera0"},
             "subscribe_events": {"topics": ["camera_status_update"]},

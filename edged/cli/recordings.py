@@ -10,6 +10,7 @@ import click
 from edged.cli.asking import ask
 from edged.cli.cameras import resolve, show_item
 from edged.cli.downloads import fetch
+from edged.cli.evidence import fetch_evidence, fetch_seal
 from edged.cli.options import paged, talks
 from edged.cli.output import show_fields, show_json, show_page, tell
 from edged.cli.params import option
@@ -97,13 +98,27 @@ def delete(filename: str, **where: Any) -> None:
 @click.option(
     "--to", "target", type=click.Path(path_type=Path, dir_okay=False), help="File to write; by default its name, here."
 )
+@click.option(
+    "--evidence", is_flag=True, help="A folder instead, with its segments and all that proves them (recording verify)."
+)
+@click.option("--seal", "with_seal", is_flag=True, help="Also the seal of the file, as FILE.seal.")
 @talks
-def download(filename: str, target: Path | None, **where: Any) -> None:
+def download(filename: str, target: Path | None, *, evidence: bool, with_seal: bool, **where: Any) -> None:
     """Copy a recording from the daemon into a file, which must not exist."""
+    if evidence and with_seal:
+        raise click.UsageError("--evidence has the seals of all segments: leave out --seal")
+    if evidence:
+        done = fetch_evidence(filename, target or Path(f"{filename}.evidence"), **where)
+        unsealed = f", {done['unsealed']} of them without a seal" if done["unsealed"] else ""
+        tell(done, f"{done['folder']}: {done['segments']} segments, {done['file_size']} bytes{unsealed}", where)
+        return
     found = ask("get_recording_info", {"filename": filename}, **where)
     target = target or Path(found["filename"])
     size = fetch(found["download_url"], target, **where)
-    tell({"filename": str(target), "file_size": size}, f"{target}: {size} bytes", where)
+    done = {"filename": str(target), "file_size": size}
+    if with_seal:
+        done["seal"] = fetch_seal(filename, target, **where)
+    tell(done, f"{target}: {size} bytes", where)
 
 
 recording.add_command(verify)

@@ -113,6 +113,14 @@ class RecordingFiles:
         names = _names(self.root / JOINED, _JOINED_NAME)
         return tuple(self.root / JOINED / name for name in names if name.startswith((recording_id, f".{recording_id}")))
 
+    def read_joined_seal(self, recording_id: str) -> bytes:
+        """The seal beside the joined file of a recording; empty where there is none."""
+        for path in self.list_joined(recording_id):
+            if path.name.endswith(SUFFIX):
+                with suppress(OSError):
+                    return path.read_bytes()
+        return b""
+
     def sync(self, files: tuple[OpenFile, ...]) -> None:
         """Have what was written on the disk (fdatasync): MediaMTX never asks for that."""
         for file in files:

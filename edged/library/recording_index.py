@@ -104,6 +104,10 @@ class RecordingIndex:
         paths = await trio.to_thread.run_sync(self.files.list_writing, camera, limiter=self._disk)
         return [began for path in paths if (began := name_of(path)) is not None]
 
+    async def find(self, file: str) -> SegmentRow | None:
+        """A segment by its path below the folder of recordings."""
+        return await self._usage.read(partial(segments.find, file=file))
+
     async def list_oldest(self, offset: int) -> list[SegmentRow]:
         """`BATCH` files from this one on, oldest first."""
         return await self._usage.read(partial(segments.list_oldest, limit=BATCH, offset=offset))

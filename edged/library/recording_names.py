@@ -25,6 +25,11 @@ def no_recording(name: str) -> NotFound:
     return NotFound(f"no recording {name!r}", hint="list_recordings names all", resource="file", id=name)
 
 
+def no_segment(name: str) -> NotFound:
+    """As `no_recording`, of one file of a recording."""
+    return NotFound(f"no segment {name!r}", hint="get_recording_evidence names all", resource="file", id=name)
+
+
 def complete_name(filename: str | None, camera: str, form: Format, now: float) -> str:
     """The name of a new recording: as given, with the ending of its format; without one, camera and time (UTC).
 

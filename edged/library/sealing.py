@@ -80,7 +80,8 @@ class Sealing:
         self, find: Callable[[str], Path], usage: Database, trust: Database, clock: Clock, keys: SealKeys
     ) -> None:
         """`find` says where a file of the index is."""
-        self._find, self._usage, self._trust, self._clock, self._keys = find, usage, trust, clock, keys
+        self.find, self.usage, self.trust, self.keys = find, usage, trust, keys
+        self._clock = clock
         self._series: dict[str, _Series] = {}
         self._closed: dict[str, SegmentRow] = {}
         self._writing: frozenset[str] = frozenset()
@@ -111,7 +112,7 @@ class Sealing:
         await self._begun.wait()
         await self._again(self._adopt)
         await self._again(self._load)
-        late = Unsealed(self._usage)
+        late = Unsealed(self.usage)
         while True:
             self._stirred = trio.Event()
             is_done = await self._again(partial(self._step, late))
@@ -144,7 +145,7 @@ class Sealing:
 
     async def _seal(self, row: SegmentRow, *, is_late: bool) -> None:
         async with self._one:
-            path = self._find(row.file)
+            path = self.find(row.file)
             try:
                 if await trio.to_thread.run_sync(read_seal, path, limiter=self._disk) is not None:
                     return
@@ -168,16 +169,16 @@ class Sealing:
                 )
                 series.number, series.digest = statement.number, named
                 series.grown_at = self._clock.monotonic()
-                await self._usage.write(partial(rows.insert, rows=[row_of(statement, named, key.kid)]))
+                await self.usage.write(partial(rows.insert, rows=[row_of(statement, named, key.kid)]))
 
     async def _adopt(self) -> None:
         """Take up the seals that stand beside files and are not in the index."""
         after, found, bad = BEFORE_ALL, 0, 0
-        while page := await self._usage.read(partial(rows.list_unsealed, after=after, limit=BATCH)):
+        while page := await self.usage.read(partial(rows.list_unsealed, after=after, limit=BATCH)):
             after = (page[-1].began, page[-1].file)
-            good, wrong = await trio.to_thread.run_sync(read_seals, page, self._find, self._keys, limiter=self._disk)
+            good, wrong = await trio.to_thread.run_sync(read_seals, page, self.find, self.keys, limiter=self._disk)
             if good:
-                await self._usage.write(partial(rows.insert, rows=good))
+                await self.usage.write(partial(rows.insert, rows=good))
             found, bad = found + len(good), bad + len(wrong)
             for file, why in wrong[:3]:
                 _log.warning("seal_not_good", file=file, problem=why, remedy="edged recording verify says more")
@@ -187,21 +188,21 @@ class Sealing:
     # Series and heads -------------------------------------------------------------------------------------------------
 
     async def _load(self) -> None:
-        for camera in await self._trust.read(rows.load_series):
+        for camera in await self.trust.read(rows.load_series):
             async with self._one:
                 await self._find_series(camera)
 
     async def _find_series(self, camera: str) -> _Series:
         if (known := self._series.get(camera)) is not None:
             return known
-        name = (await self._trust.read(rows.load_series)).get(camera)
+        name = (await self.trust.read(rows.load_series)).get(camera)
         if name is None:
             made = secrets.token_hex(8)
-            name = await self._trust.write(partial(rows.name_series, camera=camera, name=made))
+            name = await self.trust.write(partial(rows.name_series, camera=camera, name=made))
             _log.info("series_begun", camera=camera, series=name)
-        head = await self._trust.read(partial(rows.find_last_statement, series=name, kind="head"))
-        stone = await self._trust.read(partial(rows.find_last_statement, series=name, kind="tombstone"))
-        seal = await self._usage.read(partial(rows.find_last, series=name))
+        head = await self.trust.read(partial(rows.find_last_statement, series=name, kind="head"))
+        stone = await self.trust.read(partial(rows.find_last_statement, series=name, kind="tombstone"))
+        seal = await self.usage.read(partial(rows.find_last, series=name))
         ends = [(0, NOTHING), *((row.last, _digest_of(row)) for row in (head, stone) if row is not None)]
         if seal is not None:
             ends.append((seal.number, seal.digest))
@@ -233,13 +234,12 @@ class Sealing:
 
     async def _save(self, statement: Head | Tombstone) -> None:
         """A head or tombstone is durable afterwards. Raises NoKey, StoreFailed."""
-        key, public = self._key()
-        text = await trio.to_thread.run_sync(sign, statement, key, public)
+        text = await self.sign(statement)
         row = StatementRow(
             statement.camera, statement.series, "head" if isinstance(statement, Head) else "tombstone",
-            statement.first, statement.last, key.kid, statement.sealed, text,
+            statement.first, statement.last, read(text).kid, statement.sealed, text,
         )  # fmt: skip
-        await self._trust.write(partial(rows.save_statement, row=row, most=MOST_STATEMENTS))
+        await self.trust.write(partial(rows.save_statement, row=row, most=MOST_STATEMENTS))
 
     # Deletions --------------------------------------------------------------------------------------------------------
 
@@ -248,14 +248,14 @@ class Sealing:
         for row in going:
             self._closed.pop(row.file, None)
         async with self._one:
-            sealed = await self._usage.read(partial(rows.find, files=[row.file for row in going]))
+            sealed = await self.usage.read(partial(rows.find, files=[row.file for row in going]))
             segments = {row.file: row for row in going}
             now, is_synchronised = self._clock.now(), self._clock.is_synchronized
             for made in bury_runs(sealed, segments, reasons, now=now, synchronised=is_synchronised):
-                before = await self._trust.read(
+                before = await self.trust.read(
                     partial(rows.find_statement_before, series=made.series, number=made.first)
                 )
-                count = await self._trust.read(partial(rows.count_tombstones, series=made.series))
+                count = await self.trust.read(partial(rows.count_tombstones, series=made.series))
                 earlier = None if before is None else read(before.text).statement
                 stone = merge_tombstones(earlier, made, is_crowded=count >= MOST_STATEMENTS)
                 try:
@@ -267,7 +267,7 @@ class Sealing:
 
     async def forget(self, files: Collection[str]) -> None:
         """These files are deleted."""
-        await self._usage.write(partial(rows.remove, files=files))
+        await self.usage.write(partial(rows.remove, files=files))
 
     # What is made of segments -----------------------------------------------------------------------------------------
 
@@ -305,16 +305,21 @@ class Sealing:
         with trio.move_on_after(_WAIT_SECONDS):
             while any(file in self._closed for file in files):
                 await self._sealed.wait()
-        return await self._usage.read(partial(rows.find, files=files))
+        return await self.usage.read(partial(rows.find, files=files))
 
-    async def sign_now(self, statement: Statement) -> bytes:
+    async def sign(self, statement: Statement) -> bytes:
         """The text of a statement, signed by the key that signs now. Raises NoKey."""
         key, public = self._key()
         return await trio.to_thread.run_sync(sign, statement, key, public)
 
-    def make_head(self, first: SealRow, last: SealRow) -> Head:
-        """A head from one number to another one of the same series."""
-        return self._make_head(first.camera, first.series, first.number, last.number, last.digest)
+    def make_head(self, first: int, last: SealRow) -> Head:
+        """A head from one number to another one of the same series, for somebody who fetches what lies between."""
+        return self._make_head(last.camera, last.series, first, last.number, last.digest)
+
+    @property
+    def now(self) -> float:
+        """Unix seconds, as statements name them."""
+        return self._clock.now()
 
     async def _sign_beside(self, path: Path, statement: Statement) -> None:
         key, public = self._key()
@@ -322,7 +327,7 @@ class Sealing:
 
     def _key(self) -> tuple[PrivateKey, Jwk]:
         """Raises NoKey."""
-        found = self._keys.sealing_key()
+        found = self.keys.sealing_key()
         if found is None:
             raise NoKey("every key that could sign is distrusted")
         return found

@@ -81,6 +81,15 @@ def find_last(connection: sqlite3.Connection, series: str) -> SealRow | None:
     return None if row is None else _read(row)
 
 
+def list_numbers(connection: sqlite3.Connection, series: str, first: int, last: int, limit: int) -> list[SealRow]:
+    """The seals of the numbers `first` to `last` of a series that there are."""
+    found = connection.execute(
+        f"SELECT {_COLUMNS} FROM seals WHERE series = ? AND number BETWEEN ? AND ? ORDER BY number LIMIT ?",  # noqa: S608
+        (series, first, last, limit),
+    )
+    return [_read(row) for row in found]
+
+
 def list_unsealed(connection: sqlite3.Connection, after: tuple[float, str], limit: int) -> list[SegmentRow]:
     """Indexed files without a seal that come after (began, file), oldest first."""
     rows = connection.execute(
@@ -154,6 +163,12 @@ def list_statement_key_times(connection: sqlite3.Connection) -> list[tuple[str, 
     """(kid, when it signed the first and the last of the heads and tombstones)."""
     rows = connection.execute("SELECT kid, min(sealed), max(sealed) FROM statements GROUP BY kid")
     return [(row[0], row[1], row[2]) for row in rows]
+
+
+def find_distrust(connection: sqlite3.Connection, identity: str) -> float | None:
+    """Since when a signing key is distrusted, Unix seconds."""
+    row = connection.execute("SELECT at FROM revocations WHERE identity = ?", (identity,)).fetchone()
+    return None if row is None else float(row[0])
 
 
 def _read(row: sqlite3.Row) -> SealRow:

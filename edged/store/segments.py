@@ -54,6 +54,12 @@ def list_between(connection: sqlite3.Connection, camera: str, begin: float, end:
     )  # fmt: skip
 
 
+def find(connection: sqlite3.Connection, file: str) -> SegmentRow | None:
+    """By its path below the folder of recordings."""
+    found = _many(connection, "WHERE file = ?", file)
+    return found[0] if found else None
+
+
 def list_oldest(connection: sqlite3.Connection, limit: int, offset: int = 0) -> list[SegmentRow]:
     """The oldest of all cameras."""
     return _many(connection, "ORDER BY began, file LIMIT ? OFFSET ?", limit, offset)

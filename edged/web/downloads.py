@@ -1,5 +1,5 @@
-"""GET /files/snapshots/{name} and /files/recordings/{name}: kept files, for those who may see the camera that they are
-of (contract 5.4, C-38)."""
+"""GET /files/snapshots/{name}, /files/recordings/{name} and /files/segments/{name}: kept files, for those who may see
+the camera that they are of (contract 5.4, C-38)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from edged.credentials.callers import Resource
 from edged.errors import Refused
-from edged.library.recording_names import no_recording
+from edged.library.recording_names import no_recording, no_segment
 from edged.library.snapshots import no_snapshot
 from edged.operations.catalogue import camera_resource
 from edged.web.faults import respond
@@ -41,9 +41,15 @@ async def download_recording(request: Request) -> Response:
     return Download(request, partial(find_recording, request, request.http.path_params["name"]))
 
 
+async def download_segment(request: Request) -> Response:
+    """The bytes of one segment, as it was sealed: 200, or 206 for a Range."""
+    return Download(request, partial(find_segment, request, request.http.path_params["name"]))
+
+
 ROUTES = (
     Route(method="GET", path="/files/snapshots/{name:path}", answer=download_snapshot, capability="camera:read"),
     Route(method="GET", path="/files/recordings/{name:path}", answer=download_recording, capability="camera:read"),
+    Route(method="GET", path="/files/segments/{name:path}", answer=download_segment, capability="camera:read"),
 )
 
 
@@ -83,6 +89,16 @@ async def find_snapshot(request: Request, name: str) -> Kept:
         if may_see(request, snapshots.camera_of(path)):
             return Kept(path, path.name, snapshots.camera_of(path))
     raise no_snapshot(name)
+
+
+async def find_segment(request: Request, name: str) -> Kept:
+    """A segment by CAMERA/DAY/NAME. Raises NotFound."""
+    index = request.services.recordings.index
+    row = await index.find(name)
+    if row is None or not may_see(request, row.camera):
+        raise no_segment(name)
+    path = index.files.find(row.file)
+    return Kept(path, path.name, row.camera)
 
 
 async def find_recording(request: Request, name: str) -> Kept:
