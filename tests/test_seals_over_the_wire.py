@@ -17,7 +17,8 @@ from test_recordings import until_active
 from edged.cli.downloads import fetch
 from edged.cli.evidence import fetch_evidence, fetch_seal
 from edged.cli.verification import verify
-from edged.credentials.seal_signatures import read_thumbprints
+from edged.credentials.seal_signatures import read, read_thumbprints
+from edged.credentials.seals import DerivedSeal
 
 pytestmark = [pytest.mark.mediamtx, pytest.mark.ffmpeg, pytest.mark.slow]
 
@@ -28,8 +29,8 @@ async def test_a_recording_is_verified_elsewhere_and_every_change_is_found(tmp_p
     with fail_after(80):
         async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
             where: Any = {"socket": Path(config.listen.unix), "directory": tmp_path, "as_json": False}
-            for name in ("one", "two"):
-                await admin.call("start_recording", device="camera0", filename=name)
+            for name, form in (("one", "fmp4"), ("two", "mkv")):
+                await admin.call("start_recording", device="camera0", filename=name, format=form)
                 await until_active(admin)
                 await trio.sleep(1.2)
                 await admin.call("stop_recording", device="camera0")
@@ -37,7 +38,7 @@ async def test_a_recording_is_verified_elsewhere_and_every_change_is_found(tmp_p
             assert (done["segments"], done["unsealed"]) == (1, 0)
             jwks = (await daemon.request("GET", "/.well-known/jwks.json")).body
             known = read_thumbprints(jwks)
-            single = tmp_path / "alone.mp4"
+            single = tmp_path / "alone.mkv"
             await trio.to_thread.run_sync(partial(fetch, "/files/recordings/two", single, **where))
             await trio.to_thread.run_sync(partial(fetch_seal, "two", single, **where))
             _, key = await daemon.create_key("viewer")
@@ -51,7 +52,12 @@ async def test_a_recording_is_verified_elsewhere_and_every_change_is_found(tmp_p
     # The daemon is gone.
     verdict = verify([elsewhere], known=known)
     assert (verdict.problems, verdict.notes, verdict.proven, verdict.segments) == ([], [], True, 1)
+    # That is no segment but was made of one, which its seal names.
+    made = read(single.with_name("alone.mkv.seal").read_bytes()).statement
+    assert isinstance(made, DerivedSeal)
+    assert (made.name, len(made.parts)) == ("two.mkv", 1)
     assert verify([single], known=known).problems == []
+    assert verify([single, elsewhere], known=known).problems == []
     # What the box itself keeps, and the segment that was deleted.
     assert verify([config.recording.folder], known=known).problems == []
     (file,) = elsewhere.rglob("*.mp4")
