@@ -86,6 +86,7 @@ ASKED = [
     Row("take_snapshot", "camera", own=0),
     # Without a camera: test_events.py.
     Row("get_events", "camera"),
+    Row("create_event", "camera", {"kind": "motion", "snapshot": False}, own=0),
     Row("GET /files/recordings/{filename}", "file"),
     Row("HEAD /files/recordings/{filename}", "file"),
     Row("GET /files/recordings/{filename}", "file", file="1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +188,76 @@ async def test_a_camera_that_goes_and_comes_is_two_events(tmp_path: Path) -> Non
             assert kinds(page) == ["camera.disconnected", "camera.connected"]
             assert page["events"][0]["details"] == {"name": "test 0", "status": "DISCONNECTED"}
             assert msgspec.json.encode(page).count(b"problem") == 0
+
+
+async def test_an_event_is_reported_with_a_picture_and_stands_whatever_cannot_be_done(tmp_path: Path) -> None:
+    """Without MediaMTX: the recording begins when there is a picture, and the camera that is away gives none."""
+    config = make_config(tmp_path, cameras=2)
+    with fail_after(60):
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            _, operator = await daemon.create_key("operator")
+            _, viewer = await daemon.create_key("viewer")
+            begin = (await until_event(admin, "camera.connected"))["cursor"]
+            async with daemon.websocket() as hearing:
+                await enter(hearing, viewer, "event.created", "snapshot.taken")
+                body = {"kind": "door.open", "text": "gate ü 2", "record_seconds": 20}
+                reply = await daemon.request("POST", "/api/cameras/camera0/events", key=operator, body=body)
+                made = reply.json
+                assert (reply.status, made["kind"], made["text"], made["problems"]) == (
+                    201,
+                    "door.open",
+                    "gate ü 2",
+                    [],
+                )
+                assert made["recording"]["is_new"]
+                told = await hearing.hear("event.created")
+                assert (told["kind"], told["event_id"], told["text"]) == ("door.open", made["event_id"], "gate ü 2")
+                assert told["recording_id"] == made["recording"]["recording_id"]
+                assert (await hearing.hear("snapshot.taken"))["event_id"] == made["event_id"]
+            again = await admin.call("create_event", device="camera0", kind="motion", record_seconds=3, snapshot=False)
+            assert (again["recording"]["is_new"], again["snapshot"]) == (False, None)
+            assert again["recording"]["until"] == made["recording"]["until"]
+            page = await admin.call("get_events", since=begin, kinds="door,motion", device="camera0")
+            assert [(each["kind"], each["details"].get("text")) for each in page["events"]] == [
+                ("door.open", "gate ü 2"), ("motion", None),
+            ]  # fmt: skip
+            (config.paths.state / "test-cameras" / "test 1").unlink()
+            await until_event(admin, "camera.disconnected", since=begin)
+            away = await admin.call("create_event", device="camera1", kind="motion", record_seconds=5)
+            assert [(each["part"], each["reason"]) for each in away["problems"]] == [
+                ("recording", "dependency_failed"), ("snapshot", "dependency_failed"),
+            ]  # fmt: skip
+            assert all("camera1 is disconnected" in each["message"] for each in away["problems"])
+            assert away["recording"]["is_new"]
+            await until_event(admin, "motion", device="camera1")
+            await until_event(admin, "snapshot.error", device="camera1")
+            for secret, status in ((viewer, 403), ("", 401)):
+                reply = await daemon.request("POST", "/api/cameras/camera0/events", key=secret, body={"kind": "motion"})
+                assert reply.status == status
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"kind": ""}, {"kind": "Motion"}, {"kind": "a b"}, {"kind": "a..b"}, {"kind": "a.b.c.d.e"}, {"kind": "x" * 65},
+        {"kind": "recording.stop"}, {"kind": "system"}, {"kind": "camera.connected"}, {"kind": "event.created"},
+        {"kind": "motion\n"}, {"kind": "a", "text": "x" * 501}, {"kind": "a", "text": "a\nb"},
+        {"kind": "a", "text": "\x00"}, {"kind": "a", "text": "\u202e"}, {"kind": "a", "text": "\u2028"},
+        {"kind": "a", "record_seconds": 0}, {"kind": "a", "record_seconds": -1}, {"kind": "a", "record_seconds": 3601},
+        {"kind": "a", "record_seconds": "1"}, {"text": "a"},
+    ],
+)  # fmt: skip
+async def test_what_cannot_be_reported_is_a_clear_error_and_leaves_no_event(box: Conversation, params: Any) -> None:
+    with fail_after(30):
+        before = (await box.call("get_events", kinds="a"))["cursor"]
+        error = (await box.ask("create_event", device="camera0", **params))["error"]
+        assert (error["code"], error["data"]["reason"]) == (-32602, "invalid_params")
+        assert (await box.call("get_events", since=before, device="camera0"))["events"] == []
+
+
+@pytest.fixture
+async def box(tmp_path: Path) -> AsyncIterator[Conversation]:
+    with fail_after(60):
+        async with running_daemon(tmp_path, cameras=1) as daemon, daemon.local() as admin:
+            await until_event(admin, "camera.connected")
+            yield admin

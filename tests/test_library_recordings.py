@@ -15,6 +15,7 @@ from patience import fail_after
 
 from edged.access.grants import Grant, Upkeep
 from edged.clock import Clock
+from edged.config.schedules import read_windows
 from edged.errors import InvalidParams, InvalidState, Refused, StorageFull
 from edged.library import active_recordings
 from edged.library import recordings as module
@@ -26,6 +27,7 @@ from edged.library.retention import Policy
 from edged.library.retention_sweep import RetentionSweep
 from edged.store.database import Database
 from edged.store.migrations import TRUST, USAGE
+from edged.store.recordings import RecordingRecord
 from edged.store.retention import RetentionSetting
 
 NOW = 1_796_000_000.0
@@ -40,8 +42,12 @@ class Box:
     grant: Grant = field(init=False)
     recorded: set[str] = field(default_factory=set)
     now: float = NOW
+    is_synchronized: bool = False
+    switched: list[frozenset[str]] = field(default_factory=list)
 
     def set_recorded(self, cameras: Collection[str]) -> None:
+        if self.recorded != set(cameras):
+            self.switched.append(frozenset(cameras))
         self.recorded = set(cameras)
 
     def wake(self, camera: str) -> None:
@@ -66,7 +72,7 @@ async def opened(folder: Path) -> AsyncIterator[Box]:
             trio.open_nursery() as nursery,
         ):
             box = Box(folder / "recordings")
-            clock = Clock(system=lambda: box.now, synchronized=lambda: False)
+            clock = Clock(system=lambda: box.now, synchronized=lambda: box.is_synchronized)
             files = RecordingFiles(box.root)
             index = RecordingIndex(files, usage, lambda _reason, _size: None)
             sweep = RetentionSweep(index, trust, clock, Policy(), stop_bytes=0)
@@ -174,7 +180,7 @@ async def test_a_camera_that_is_always_recorded_begins_a_recording_each_hour(
 ) -> None:
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
     async with opened(tmp_path) as box:
-        box.recordings.set_always({"camera0"})
+        box.recordings.set_hours({"camera0": ()})
         while "camera0" not in box.recordings.active:
             await trio.sleep(0.01)
         first = box.recordings.active["camera0"].record
@@ -185,9 +191,92 @@ async def test_a_camera_that_is_always_recorded_begins_a_recording_each_hour(
             assert box.recorded == {"camera0"}
         second = box.recordings.active["camera0"].record
         assert second.began == pytest.approx(first.until, abs=2)
-        box.recordings.set_always(set())
+        box.recordings.set_hours({})
         while box.recorded or box.recordings.active:
             await trio.sleep(0.01)
+
+
+def at(box: Box, clock: str) -> float:
+    """The next time that a wall clock shows this, as the box has it; UTC in these tests."""
+    hours, minutes = map(int, clock.split(":"))
+    midnight = box.now - box.now % 86400
+    found = midnight + hours * 3600 + minutes * 60
+    return found if found > box.now else found + 86400
+
+
+async def test_a_schedule_is_an_hour_each_and_the_recorder_is_switched_on_and_off_once_a_window(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setenv("TZ", "UTC")
+    async with opened(tmp_path) as box:
+        box.is_synchronized = True
+        box.recordings._clock.look()
+        box.now = at(box, "07:00")
+        box.recordings._clock.look()
+        box.recordings.set_hours({"camera0": read_windows(["08:30-10:15", "10:30-11:00"])})
+        await trio.sleep(0.1)
+        assert not box.recorded
+        for clock in ("08:31", "09:00", "10:00", "10:16", "10:31", "10:59", "11:00"):
+            box.now = at(box, clock) + 1
+            await trio.sleep(0.15)
+        assert box.switched == [frozenset({"camera0"}), frozenset()] * 2
+        found, _ = await box.recordings.list_page(["camera0"], limit=9, offset=0)
+        times = [(item.record.began % 86400 // 60, (item.record.ended or 0) % 86400 // 60) for item in found][::-1]
+        assert times == [(511, 540), (540, 600), (600, 616), (631, 660)]
+
+
+async def test_while_the_clock_is_not_trusted_a_schedule_is_recorded_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recording that is missing cannot be made up for; once the clock is trusted the schedule holds."""
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setenv("TZ", "UTC")
+    async with opened(tmp_path) as box:
+        box.now = at(box, "07:00")
+        box.recordings.set_hours({"camera0": read_windows(["08:30-10:15"])})
+        while "camera0" not in box.recordings.active:
+            await trio.sleep(0.01)
+        assert box.recorded == {"camera0"}
+        box.is_synchronized = True
+        box.recordings._clock.look()
+        while box.recorded or box.recordings.active:
+            await trio.sleep(0.01)
+
+
+async def cover(box: Box, seconds: float) -> tuple[RecordingRecord, bool]:
+    return await box.recordings.cover("camera0", seconds, made_by="a test", grant=box.grant)
+
+
+async def test_an_event_prolongs_the_recording_that_runs_and_shortens_none(tmp_path: Path) -> None:
+    async with opened(tmp_path) as box:
+        first, is_new = await cover(box, 30)
+        assert (is_new, first.until) == (True, box.now + 30)
+        box.now += 20
+        for seconds, until in ((30, NOW + 50), (5, NOW + 50)):
+            record, is_new = await cover(box, seconds)
+            assert (record.recording_id, is_new, record.until) == (first.recording_id, False, until)
+    async with opened(tmp_path) as box:
+        assert box.recordings.active["camera0"].record.until == NOW + 50
+        await box.recordings.stop("camera0", box.grant)
+        endless = await start(box)
+        record, is_new = await cover(box, 30)
+        assert (record.filename, is_new, record.until) == (endless, False, None)
+        await box.recordings.stop("camera0", box.grant)
+        second = await cover(box, 0.2)
+        box.now += 1
+        while box.recorded:
+            box.recordings._stirred.set()
+            await trio.sleep(0.01)
+        assert second[1]
+
+
+async def test_whoever_lost_the_right_prolongs_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path) as box:
+        first, _ = await cover(box, 30)
+        with pytest.raises(Refused):
+            await box.recordings.cover("camera0", 60, made_by="a test", grant=refuse_all)
+        assert box.recordings.active["camera0"].record.until == first.until
 
 
 async def test_whoever_lost_the_right_meanwhile_changes_nothing(tmp_path: Path) -> None:

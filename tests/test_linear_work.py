@@ -80,6 +80,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "edged.config.places:_ASSIGNMENT": (),
     "edged.config.places:_PART": (),
     "edged.config.conversion:convert": (" - at ",),
+    "edged.config.schedules:_WINDOW": (),
     "edged.config.cameras:_LABEL": (),
     "edged.config.cameras:_PATH": (),
     "edged.config.cameras:_SLOT_NAME": (),

@@ -96,6 +96,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "get_stream_url": SEE_ONE,
     "get_system_status": SYSTEM,
     "get_events": SEE_ALL,
+    "create_event": USE_ONE,
     "subscribe_events": SEE_ALL,
     "unsubscribe_events": SEE_ALL,
     "create_key": ADMIN,
@@ -174,6 +175,7 @@ class Bench:
             "authenticate": {"token": self.spare},
             "get_camera_status": {"device": "camera0"},
             "take_snapshot": {"device": "camera0"},
+            "create_event": {"device": "camera0", "kind": "motion"},
             "start_recording": {"device": "camera0"},
             "stop_recording": {"device": "camera0"},
             "get_recording_status": {"device": "camera0"},
@@ -341,6 +343,9 @@ class NoEvents:
     async def list_cameras(self) -> frozenset[str]:
         await trio.lowlevel.checkpoint()
         return frozenset({"", "camera0"})
+
+    def put(self, *_: object) -> float:
+        return 1.0
 
     async def read(self, *_: object) -> Page:
         await trio.lowlevel.checkpoint()

@@ -75,6 +75,7 @@ SURFACE: dict[str, Row] = {
     "cleanup_old_files": row("POST /api/storage/cleanup", "storage cleanup"),
     "get_streams": row("GET /api/streams", "stream list"),
     "get_stream_url": row("GET /api/cameras/{device}/stream", "stream url"),
+    "create_event": row("POST /api/cameras/{device}/events", "camera event"),
     "get_events": row("GET /api/events", "events"),
     "get_system_status": row("GET /api/status", "status"),
     "subscribe_events": RPC_ONLY,

@@ -108,6 +108,7 @@ class Box:
             "remove_camera": {"device": "camera0"},
             # No name of a file: told once the camera has given its picture.
             "take_snapshot": {"device": "camera0", "filename": "../x"},
+            "create_event": {"device": "camera0", "kind": "no kind"},
             # No length, no name of a file, and nothing that runs.
             "start_recording": {"device": "camera0", "duration": 1e9},
             "stop_recording": {"device": "camera0"},

@@ -327,6 +327,7 @@ def _usb_camera(slot: Slot, node: Node, found: Probe | None, problem: str, setti
         node=node.node,
         always_on=wanted.is_always_on,
         record_always=wanted.record == "always",
+        schedule=wanted.windows,
         pre_roll=wanted.pre_roll_seconds,
         pixel_format=mode.pixel_format if mode else "",
         width=mode.width if mode else wanted.width,

@@ -163,6 +163,7 @@ class FixedCameras:
             url=_url(one),
             always_on=one.always_on,
             record_always=one.settings.record == "always",
+            schedule=one.settings.windows,
             pre_roll=one.settings.pre_roll_seconds,
             # A network camera's stream is what the camera makes it: nothing is known of it until it has been seen.
             width=0 if one.kind == "rtsp" else one.settings.width,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from edged.config.schedules import Window
 from edged.config.sources import RtspTransport, SourceKind
 
 #: What can happen to a camera (contract 3b).
@@ -53,6 +54,7 @@ class Camera:
     url: str | None = None
     always_on: bool = False
     record_always: bool = False
+    schedule: tuple[Window, ...] = ()
     #: Seconds before start_recording that its recordings begin.
     pre_roll: float = 0.0
     pixel_format: str = ""
@@ -80,6 +82,11 @@ class Camera:
     def is_attached(self) -> bool:
         """Whether there is a source that can be tried, whatever came of it last."""
         return self.status is Status.CONNECTED or bool(self.cause)
+
+    @property
+    def is_recorded_by_hours(self) -> bool:
+        """Whether its settings record it: always, or in the windows of `schedule`."""
+        return self.record_always or bool(self.schedule)
 
     @property
     def is_unplugged(self) -> bool:

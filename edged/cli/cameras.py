@@ -16,13 +16,25 @@ from edged.cli.params import option
 from edged.cli.stdio import read_line
 from edged.cli.words import list_names
 
+
+def read_schedule(_context: click.Context, _option: click.Parameter, text: str | None) -> list[str] | None:
+    """Windows with commas between them."""
+    return None if text is None else [window.strip() for window in text.split(",") if window.strip()]
+
+
 _COLUMNS: Final = ("device", "name", "status", "resolution", "fps", "stream_url")
 
 _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option("--path", help="Name of the stream in URLs, as in rtsp://HOST:8554/entrance."),
     click.option("--id", help="Permanent identifier that lets the camera be recognised when its source changes."),
     option("add_camera", "mode", help="Stream while there is a viewer (on_demand), or always."),
-    option("add_camera", "record", help="Record when asked (manual), or always."),
+    option("add_camera", "record", help="Record when asked (manual), always, or by schedule."),
+    click.option(
+        "--schedule",
+        callback=read_schedule,
+        metavar="HH:MM-HH:MM,…",
+        help="With --record schedule: when each day, in local time.",
+    ),
     option("add_camera", "pre_roll_seconds", help="Seconds before they are asked for that recordings begin."),
     click.option("--size", metavar="WIDTHxHEIGHT", help="Picture size, if edged encodes."),
     option("add_camera", "rate", help="Frames per second."),
@@ -44,6 +56,7 @@ def _describes(command: F) -> F:
             "id",
             "mode",
             "record",
+            "schedule",
             "pre_roll_seconds",
             "size",
             "rate",

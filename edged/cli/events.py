@@ -1,4 +1,4 @@
-"""`edged events`: what has happened."""
+"""`edged events` and `edged camera event`: what has happened, and reporting it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any, Final
 import click
 
 from edged.cli.asking import ask
-from edged.cli.cameras import resolve
+from edged.cli.cameras import camera, resolve
 from edged.cli.options import talks
-from edged.cli.output import show_json, show_table
+from edged.cli.output import show_fields, show_json, show_table
 from edged.cli.params import option
 
 _COLUMNS: Final = ("time", "kind", "device", "details")
@@ -38,3 +38,36 @@ def events(since: str | None, device: str | None, kinds: str | None, limit: int 
     ]
     show_table(_COLUMNS, rows)
     click.echo(f"next: --since {found['cursor']}" + (" (there are more)" if found["more"] else ""), err=True)
+
+
+@camera.command("event")
+@click.argument("device")
+@click.argument("kind")
+@click.option("--text", help="What people read of it.")
+@option("create_event", "record_seconds", metavar="SECONDS", help="Record the camera for this time.")
+@click.option("--no-snapshot", is_flag=True, help="Take no picture.")
+@talks
+def report(
+    device: str, kind: str, text: str | None, record_seconds: float | None, no_snapshot: bool, **where: Any
+) -> None:
+    """Report an event on a camera, and keep a picture of that moment; for sensors and scripts.
+
+    KIND is a word of your own, such as motion or gate.open.
+    """
+    params = {
+        "device": resolve(device, where), "kind": kind, "text": text, "record_seconds": record_seconds,
+        "snapshot": False if no_snapshot else None,
+    }  # fmt: skip
+    found = ask("create_event", params, **where)
+    if where["as_json"]:
+        show_json(found)
+        return
+    recorded, picture = found["recording"] or {}, found["snapshot"] or {}
+    show_fields(
+        {
+            "event_id": found["event_id"], "time": found["time"], "recording": recorded.get("filename"),
+            "until": recorded.get("until"), "snapshot": picture.get("filename"),
+        }
+    )  # fmt: skip
+    for problem in found["problems"]:
+        click.echo(f"{problem['part']}: {problem['message']}", err=True)

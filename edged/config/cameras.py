@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta
 
 from edged.config.addresses import check_network
+from edged.config.schedules import Window, read_windows
 from edged.config.sections import Section
 from edged.config.sources import RtspTransport
 
@@ -41,9 +42,19 @@ class CameraSettings(Section, frozen=True, kw_only=True):
         Meta(description="When to stream: on_demand (while there is a viewer) or always."),
     ] = "on_demand"
     record: Annotated[
-        Literal["manual", "always"],
-        Meta(description="When to record: manual (when a client asks for it), or always, in one recording an hour."),
+        Literal["manual", "always", "schedule"],
+        Meta(
+            description="When to record: manual (when a client asks for it), always, or schedule; the latter two in "
+            "one recording an hour."
+        ),
     ] = "manual"
+    schedule: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='With record = "schedule": when to record each day, up to 8 windows of local time such as '
+            '"08:00-18:00" or "22:00-06:00".'
+        ),
+    ] = ()
     pre_roll_seconds: Annotated[
         int,
         Meta(
@@ -92,8 +103,15 @@ class CameraSettings(Section, frozen=True, kw_only=True):
             raise ValueError("path must be up to 32 characters of a-z, 0-9, _ and -, first a letter, and not cameraN")
         if self.id and not _CAMERA_ID.match(self.id):
             raise ValueError("id must be up to 64 characters of A-Z, a-z, 0-9, ., _ and -, first a letter or digit")
+        if not read_windows(self.schedule) and self.record == "schedule":
+            raise ValueError('record = "schedule" needs a schedule, such as ["08:00-18:00"]')
         if not _SIZE.match(self.size):
             raise ValueError("size must be WIDTHxHEIGHT, such as 640x480")
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """When it is recorded each day; none unless it has a schedule."""
+        return read_windows(self.schedule) if self.record == "schedule" else ()
 
     @property
     def is_test(self) -> bool:

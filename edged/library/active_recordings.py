@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, Literal, Protocol, TypeAlias
 
+from edged.clock import Clock
+from edged.errors import InvalidState
 from edged.library.recording_files import Look
+from edged.library.recording_index import Measured
 from edged.store.recordings import RecordingRecord
 
 Status: TypeAlias = Literal["STARTING", "RECORDING", "STOPPED", "ERROR"]
@@ -20,7 +23,7 @@ EVENTS: Final[Mapping[Status, str]] = {
     "STOPPED": "recording.stop",
     "ERROR": "recording.error",
 }
-#: The reason in the record of an hour of a camera that is always recorded.
+#: The reason in the record of an hour of a camera that its settings record, always or by schedule.
 ALWAYS: Final = "always"
 HOUR_SECONDS: Final = 3600.0
 #: Without a byte for so long a recording counts as one that gives none: the slowest camera gives one in 30 s.
@@ -97,6 +100,14 @@ class ActiveRecordings:
         """The one that somebody asked for."""
         return self._asked.get(camera)
 
+    def refuse_second(self, camera: str) -> None:
+        """Raises InvalidState for a camera of which somebody has asked for a recording."""
+        if (other := self.find_asked(camera)) is not None:
+            raise InvalidState(
+                f"{camera} is being recorded already", hint="stop_recording ends it", resource="recording",
+                filename=other.record.filename,
+            )  # fmt: skip
+
     def find_hour(self, camera: str) -> ActiveRecording | None:
         """The hour that is recorded because the camera always is."""
         return self._hours.get(camera)
@@ -139,6 +150,15 @@ class ActiveRecordings:
                 changed.append((active, "STARTING"))
         return changed
 
+    def with_open(self, measured: Measured, now: float) -> Measured:
+        """A recording with the bytes of the file that is being written; `now` Unix seconds."""
+        name = measured.record.recording_id
+        active = next((active for active in self if active.record.recording_id == name), None)
+        if active is None:
+            return measured
+        elapsed = max(0.0, now - measured.record.began) if active.status == "RECORDING" else 0.0
+        return replace(measured, size=measured.size + active.written, duration=max(measured.duration, elapsed))
+
     def list_silent(self, now: float) -> list[str]:
         """Cameras that gave no byte for SILENT_SECONDS."""
         return sorted({each.record.camera for each in self if now - each.moved_at > SILENT_SECONDS})
@@ -148,6 +168,13 @@ class ActiveRecordings:
 
     def _show(self) -> None:
         self._shown = MappingProxyType({**self._hours, **self._asked})
+
+
+def deadline_of(record: RecordingRecord, clock: Clock) -> float:
+    """When it ends by itself, by trio's clock; an hour ends by the system clock."""
+    if record.until is None or record.reason == ALWAYS:
+        return math.inf
+    return clock.monotonic() + record.until - clock.system
 
 
 def end_of_hour(at: float) -> float:

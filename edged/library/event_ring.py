@@ -45,7 +45,7 @@ START_BYTES: Final = 100_000
 #: Events, and bytes of them, that wait in memory at most; and bytes of the details of one.
 MOST_WAITING: Final = 500
 MOST_WAITING_BYTES: Final = 100_000
-MOST_DETAILS: Final = 1_200
+MOST_DETAILS: Final = 2_600
 #: What a transaction writes to the log beside its events, and for each of their bytes; measured.
 _COMMIT_BYTES: Final = 5_000
 _SHARE: Final = 1.3

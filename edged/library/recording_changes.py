@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
 import structlog
+import trio
 
-from edged.access.grants import Commit
-from edged.errors import EdgedError
+from edged.access.grants import Commit, Grant
+from edged.clock import Clock
+from edged.errors import EdgedError, InvalidState
+from edged.library.active_recordings import ActiveRecording, deadline_of
 from edged.library.recording_index import Measured
 from edged.library.recording_names import insert_named
 from edged.store import recordings as rows
@@ -35,6 +38,26 @@ async def end(record: RecordingRecord, before: RecordingRecord, commit: Commit) 
         partial(rows.end, recording_id=name, began=record.began, ended=record.ended),
         undo=partial(rows.resume, recording_id=name, began=before.began),
     )
+
+
+async def prolong(active: ActiveRecording, until: float, clock: Clock, grant: Grant) -> None:
+    """One that ends by itself goes on until a later time, Unix seconds. Raises InvalidState, and as the grant does."""
+    before = active.record
+    longer = replace(before, until=until)
+
+    async def write(commit: Commit) -> None:
+        undo = partial(rows.shorten, recording_id=before.recording_id, until=before.until)
+        if not await commit(partial(rows.prolong, recording_id=before.recording_id, until=until), undo=undo):
+            raise InvalidState(f"the recording of {before.camera} begins or ends just now", hint="ask again")
+        active.record, active.deadline = longer, deadline_of(longer, clock)
+
+    try:
+        with trio.CancelScope(shield=True):
+            await grant(write)
+    except BaseException:
+        if active.record is longer:
+            active.record, active.deadline = before, deadline_of(before, clock)
+        raise
 
 
 @dataclass(slots=True)

@@ -26,6 +26,7 @@ import trio
 
 from edged.access.grants import Commit, Grant, Upkeep
 from edged.clock import Clock
+from edged.config.schedules import Window
 from edged.errors import InvalidParams, InvalidState, StorageFull, StoreFailed
 from edged.feeds import Feed
 from edged.library import recording_changes as changes
@@ -36,6 +37,7 @@ from edged.library.active_recordings import (
     Recorders,
     RecordingChanged,
     Status,
+    deadline_of,
     new_id,
 )
 from edged.library.joins import Joins
@@ -88,14 +90,13 @@ class Recordings:
     def load(self) -> None:
         """Take up the recordings that an earlier run left running: they go on."""
         for record in self._trust.read_now(rows.load_running):
-            self._active.add(ActiveRecording(record, self._clock.monotonic(), self._deadline_of(record)))
+            self._active.add(ActiveRecording(record, self._clock.monotonic(), deadline_of(record, self._clock)))
         self.sweep.load()
         self._switch()
 
-    def set_always(self, cameras: Collection[str]) -> None:
-        """From here on these cameras are always recorded, and no others. Returns at once."""
-        if self._hours.cameras != frozenset(cameras):
-            self._hours.cameras = frozenset(cameras)
+    def set_hours(self, plans: Mapping[str, tuple[Window, ...]]) -> None:
+        """From here on these cameras are recorded in windows of local time, none for always, and no others."""
+        if self._hours.set_plans(plans):
             self._switch()
 
     def set_pre_rolls(self, seconds: Mapping[str, float], held: Collection[str]) -> None:
@@ -126,12 +127,12 @@ class Recordings:
         """
         if seconds is not None and not 0 < seconds <= LONGEST_SECONDS:
             raise InvalidParams(f"duration must be more than 0 and at most {LONGEST_SECONDS} seconds", field="duration")
-        self._refuse_second(camera)
+        self._active.refuse_second(camera)
         if self.sweep.is_full:
             raise StorageFull("the disk for recordings is full", hint="delete recordings, or add space")
         now = self._clock.system
         began = await self._pre_rolls.reach_back(camera, now)
-        self._refuse_second(camera)
+        self._active.refuse_second(camera)
         return await self._begin(
             RecordingRecord(
                 recording_id=new_id(),
@@ -148,7 +149,7 @@ class Recordings:
 
     async def _begin(self, record: RecordingRecord, grant: Grant) -> RecordingRecord:
         """Make it durable, then record. Raises InvalidState, StoreFailed, and what the grant raises."""
-        active = ActiveRecording(record, self._clock.monotonic(), self._deadline_of(record))
+        active = ActiveRecording(record, self._clock.monotonic(), deadline_of(record, self._clock))
         self._active.add(active)
         is_durable = False
 
@@ -175,12 +176,22 @@ class Recordings:
             raise
         return record
 
-    def _refuse_second(self, camera: str) -> None:
-        if (other := self._active.find_asked(camera)) is not None:
-            raise InvalidState(
-                f"{camera} is being recorded already", hint="stop_recording ends it", resource="recording",
-                filename=other.record.filename,
-            )  # fmt: skip
+    async def cover(
+        self, camera: str, seconds: float, *, made_by: str, grant: Grant
+    ) -> tuple[RecordingRecord, bool]:  # fmt: skip
+        """Have a camera recorded for so many seconds from now: (by which recording, whether that is a new one).
+
+        One that was asked for goes on, for longer if it would end sooner. Raises what `start` raises; InvalidState also
+        for one that has not begun yet, or has just ended.
+        """
+        active, until = self._active.find_asked(camera), self._clock.system + seconds
+        if active is None:
+            return await self.start(
+                camera, filename=None, form="fmp4", seconds=seconds, made_by=made_by, grant=grant
+            ), True
+        if active.record.until is not None and active.record.until < until:
+            await changes.prolong(active, until, self._clock, grant)
+        return active.record, False
 
     async def stop(self, camera: str, grant: Grant) -> Measured:
         """End the recording of a camera, and wait until its last file is closed, at most `CLOSE_SECONDS`.
@@ -216,11 +227,13 @@ class Recordings:
         """(recordings of these cameras, newest first; how many there are in all). `after` as store.recordings."""
         page = partial(rows.list_page, cameras=cameras, limit=limit, offset=offset, after=after)
         found, total = await self._trust.read(page)
-        return [self._with_open(item) for item in await self.index.measure(found, self._clock.system)], total
+        now = self._clock.system
+        return [self._active.with_open(item, now) for item in await self.index.measure(found, now)], total
 
     async def measure(self, record: RecordingRecord) -> Measured:
         """What there is of a recording now."""
-        return self._with_open((await self.index.measure([record], self._clock.system))[0])
+        now = self._clock.system
+        return self._active.with_open((await self.index.measure([record], now))[0], now)
 
     async def find_file(self, record: RecordingRecord) -> Path:
         """A recording as one file. Raises what `Joins.find` raises."""
@@ -262,7 +275,7 @@ class Recordings:
             while True:
                 self._stirred = trio.Event()
                 is_writing = await self._look()
-                is_busy = is_writing or self.active or self._hours.cameras or self._pre_rolls.held
+                is_busy = is_writing or self.active or self._hours.plans or self._pre_rolls.held
                 with trio.move_on_after(LOOK_SECONDS if is_busy else math.inf):
                     await self._stirred.wait()
 
@@ -367,17 +380,11 @@ class Recordings:
         self._stirred.set()
         await self._looked.wait()
 
-    def _deadline_of(self, record: RecordingRecord) -> float:
-        """When it ends by itself, by trio's clock; an hour ends by the system clock."""
-        if record.until is None or record.reason == ALWAYS:
-            return math.inf
-        return self._clock.monotonic() + record.until - self._clock.system
-
     @property
     def _recorded(self) -> frozenset[str]:
         """Cameras that are to be recorded now."""
         held = self._pre_rolls.held - self._pre_rolls.halted
-        return held if self.sweep.is_full else held.union(self.active, self._hours.cameras or ())
+        return held if self.sweep.is_full else held.union(self.active, self._hours.cameras)
 
     def _switch(self) -> None:
         """Have the recorders record what is to be recorded."""
@@ -385,12 +392,3 @@ class Recordings:
         for camera in self.active:
             self._recorders.wake(camera)
         self._stirred.set()
-
-    def _with_open(self, measured: Measured) -> Measured:
-        """With the bytes of the file that is being written."""
-        name = measured.record.recording_id
-        active = next((active for active in self._active if active.record.recording_id == name), None)
-        if active is None:
-            return measured
-        elapsed = max(0.0, self._clock.system - measured.record.began) if active.status == "RECORDING" else 0.0
-        return replace(measured, size=measured.size + active.written, duration=max(measured.duration, elapsed))

@@ -15,6 +15,7 @@ from edged.access.asking import asked_by
 from edged.cameras.entries import CameraEntry
 from edged.cameras.model import Camera
 from edged.config.cameras import CameraSettings, complain_of_pre_rolls
+from edged.config.schedules import MOST_WINDOWS
 from edged.config.sources import RtspTransport
 from edged.errors import InvalidParams, InvalidState
 from edged.operations.catalogue import DeviceParams, OperationCall, operation
@@ -25,7 +26,8 @@ _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 _Source = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 _Optional = Annotated[str, msgspec.Meta(max_length=64)]
 _Mode = Literal["on_demand", "always"]
-_Record = Literal["manual", "always"]
+_Record = Literal["manual", "always", "schedule"]
+_Schedule = Annotated[list[Annotated[str, msgspec.Meta(max_length=11)]], msgspec.Meta(max_length=MOST_WINDOWS)]
 _PreRoll = Annotated[int, msgspec.Meta(ge=0, le=30)]
 _log = structlog.get_logger("cameras")
 
@@ -37,6 +39,7 @@ class CameraMembers(msgspec.Struct, frozen=True, kw_only=True):
     id: _Optional | UnsetType = UNSET
     mode: _Mode | UnsetType = UNSET
     record: _Record | UnsetType = UNSET
+    schedule: _Schedule | UnsetType = UNSET
     pre_roll_seconds: _PreRoll | UnsetType = UNSET
     size: _Optional | UnsetType = UNSET
     rate: float | UnsetType = UNSET
@@ -79,6 +82,7 @@ class AddedCamera(msgspec.Struct, frozen=True):
     id: str
     mode: str
     record: str
+    schedule: list[str]
     pre_roll_seconds: int
     size: str
     rate: float
@@ -194,6 +198,7 @@ def _show(call: OperationCall, camera: Camera) -> AddedCamera:
         id=held.id,
         mode=held.mode,
         record=held.record,
+        schedule=list(held.schedule),
         pre_roll_seconds=held.pre_roll_seconds,
         size=held.size,
         rate=held.rate,

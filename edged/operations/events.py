@@ -22,6 +22,7 @@ _ACTIVE: Final = (
     "recording.error",
     "snapshot.taken",
     "snapshot.error",
+    "event.created",
     "system.startup",
     "system.shutdown",
     "system.clock_jump",

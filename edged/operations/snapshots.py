@@ -94,30 +94,40 @@ class SnapshotDeleted(msgspec.Struct, frozen=True):
 @operation("camera:write", on_camera=True, rest=create("/api/cameras/{device}/snapshots", source="optional body"))
 async def take_snapshot(call: OperationCall, params: SnapshotParams) -> Snapshot:
     """Take one picture now and keep it. Raises DependencyFailed if the camera gives none in time."""
+    saved = await keep_picture(call, params)
+    return Snapshot(
+        success=True,
+        device=call.camera.name,
+        filename=saved.filename,
+        status="SUCCESS",
+        timestamp=iso(saved.created_at),
+        file_size=saved.size,
+        size_bytes=saved.size,
+        file_path=saved.filename,
+        download_url=f"/files/snapshots/{saved.filename}",
+    )
+
+
+async def keep_picture(call: OperationCall, params: SnapshotParams, event_id: str = "") -> SavedSnapshot:
+    """Take a picture of the call's camera and keep it; `event_id` of the event that it is of. A failure is one, too.
+
+    Raises DependencyFailed, StoreFailed, InvalidParams, and Refused if the caller has lost the right meanwhile.
+    """
     camera, services = call.camera, call.services
     kind: Literal["jpg", "png"] = "png" if params.format == "png" else "jpg"
     try:
         check_attached(camera, call.session.caller)
         with explained_to(call.session.caller):
             picture = await services.frames.snapshot(camera, format=kind, quality=params.quality)
-        now = services.clock.now()
         confirmation(call, "camera:write", camera.name)()
-        saved = await services.snapshots.save(params.filename, camera.name, picture, format=kind, now=now)
+        return await services.snapshots.save(
+            params.filename, camera.name, picture, format=kind, now=services.clock.now(), event_id=event_id
+        )
     except (DependencyFailed, StoreFailed) as problem:
         # Not its cause, which others are told of here.
-        services.snapshots.fail(camera.name, problem.sentence if isinstance(problem, StoreFailed) else NO_PICTURE)
+        sentence = problem.sentence if isinstance(problem, StoreFailed) else NO_PICTURE
+        services.snapshots.fail(camera.name, sentence, event_id)
         raise
-    return Snapshot(
-        success=True,
-        device=camera.name,
-        filename=saved.filename,
-        status="SUCCESS",
-        timestamp=iso(now),
-        file_size=saved.size,
-        size_bytes=saved.size,
-        file_path=saved.filename,
-        download_url=f"/files/snapshots/{saved.filename}",
-    )
 
 
 @operation("camera:read", rest=get("/api/snapshots"), counted_as=_COUNTED_AS)

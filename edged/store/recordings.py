@@ -69,6 +69,22 @@ def end(connection: sqlite3.Connection, recording_id: str, began: float, ended: 
     )
 
 
+def prolong(connection: sqlite3.Connection, recording_id: str, until: float) -> bool:
+    """It ends by itself at this time, if it would have ended before; whether it runs and ends by itself."""
+    found = connection.execute(
+        "UPDATE recordings SET until = max(until, ?) WHERE recording_id = ? AND ended IS NULL AND until IS NOT NULL",
+        (until, recording_id),
+    )
+    return found.rowcount == 1
+
+
+def shorten(connection: sqlite3.Connection, recording_id: str, until: float | None) -> None:
+    """It ends by itself at this time, while it runs."""
+    connection.execute(
+        "UPDATE recordings SET until = ? WHERE recording_id = ? AND ended IS NULL", (until, recording_id)
+    )
+
+
 def delete(connection: sqlite3.Connection, recording_ids: Collection[str], at: float, reason: str) -> None:
     """Their bytes are to go; the rows stay."""
     connection.executemany(
