@@ -19,8 +19,10 @@ from edged.config.schedules import read_windows
 from edged.errors import InvalidParams, InvalidState, Refused, StorageFull
 from edged.library import active_recordings
 from edged.library import recordings as module
+from edged.library.active_recordings import ActiveRecording
+from edged.library.gaps import Gap, Gaps
 from edged.library.joins import Joins
-from edged.library.recording_files import RecordingFiles
+from edged.library.recording_files import Look, OpenFile, RecordingFiles
 from edged.library.recording_index import RecordingIndex
 from edged.library.recordings import Recordings
 from edged.library.retention import Policy
@@ -29,6 +31,7 @@ from edged.store.database import Database
 from edged.store.migrations import TRUST, USAGE
 from edged.store.recordings import RecordingRecord
 from edged.store.retention import RetentionSetting
+from edged.store.segments import SegmentRow
 
 NOW = 1_796_000_000.0
 
@@ -341,3 +344,55 @@ async def test_a_recording_that_gives_no_bytes_any_more_is_starting_again_and_na
         while box.recordings.active["camera0"].status != "RECORDING":
             await trio.sleep(0.01)
         assert box.recordings.silent == []
+
+
+async def test_a_gap_is_told_once_with_both_ends_also_over_a_restart_and_an_overlap_as_a_drift(tmp_path: Path) -> None:
+    length = 10 * 6000 / 90000
+    async with opened(tmp_path) as box:
+        with box.recordings.gaps.changes.subscribe() as gaps:
+            await start(box)
+            box.now += 1
+            await box.write()
+            box.now += 30
+            await box.write()
+            gap = await gaps.receive()
+            assert isinstance(gap, Gap)
+            assert (gap.event, gap.record.filename) == ("recording.gap", "yard.mp4")
+            assert gap.begin == pytest.approx(NOW + 1 + length)
+            assert gap.end == NOW + 31
+    async with opened(tmp_path) as box:
+        with box.recordings.gaps.changes.subscribe() as gaps:
+            # What is closed at the start is behind the index.
+            await box.recordings._looked.wait()
+            box.now = NOW + 100
+            await box.write()
+            gap = await gaps.receive()
+            assert isinstance(gap, Gap)
+            assert gap.begin == pytest.approx(NOW + 31 + length)
+            assert gap.end == NOW + 100
+            box.now -= 20
+            await box.write()
+            gap = await gaps.receive()
+            assert isinstance(gap, Gap)
+            assert (gap.event, gap.end) == ("recording.drift", NOW + 80)
+            await box.recordings.stop("camera0", box.grant)
+            box.now += 50
+            await start(box)
+            box.now += 1
+            await box.write()
+            with trio.move_on_after(0.1):
+                raise AssertionError(await gaps.receive())
+
+
+def test_a_file_that_is_being_written_tells_the_gap_before_it_is_closed() -> None:
+    record = RecordingRecord(recording_id="rec_1", filename="yard.mp4", camera="camera0", format="fmp4", began=NOW)
+    active, gaps = {"camera0": ActiveRecording(record, 0.0)}, Gaps()
+    found: list[Gap] = []
+    gaps.changes.publish = found.append  # type: ignore[method-assign, assignment]
+    first = SegmentRow("a", "camera0", NOW, 60.0, 1)
+    second = OpenFile("camera0", Path(f"{int(NOW) + 70}-500000.mp4"), 1)
+    for look in (Look((), (first,)), Look((second,), ()), Look((second,), ())):
+        gaps.note(look, active, ())
+    gaps.note(Look((), (SegmentRow("b", "camera0", NOW + 70.5, 60.0, 1),)), active, ())
+    gaps.note(Look((OpenFile("camera0", Path(f"{int(NOW) + 130}-500000.mp4"), 1),), ()), active, ())
+    assert [(gap.begin, gap.end) for gap in found] == [(NOW + 60, NOW + 70.5)]

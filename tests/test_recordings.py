@@ -173,6 +173,9 @@ async def test_a_recording_goes_on_after_its_writer_was_killed(tmp_path: Path, k
             (listed,) = (await admin.call("list_recordings"))["files"]
             # A new ffmpeg is there at once, and newer ones send their first half second faster: that may be no gap.
             assert listed["gaps"] == 1 if killed == "mediamtx" else listed["gaps"] <= 1
+            told = [event["details"] for event in (await admin.call("get_events", kinds="recording.gap"))["events"]]
+            assert [gap["recording_id"] for gap in told] == [listed["recording_id"]] * listed["gaps"]
+            assert all(gap["begin"] <= gap["end"] and gap["seconds"] > 0.5 for gap in told)
             assert ended["duration"] > 4
             for path in kept.rglob("*.mp4"):
                 assert probe(path) > 0.5

@@ -17,6 +17,7 @@ from edged.daemon.nurseries import Task
 from edged.feeds import Reader
 from edged.library.active_recordings import RecordingChanged
 from edged.library.event_ring import EventRing
+from edged.library.gaps import Gap
 from edged.library.recordings import Recordings
 from edged.library.snapshots import SnapshotChanged, Snapshots
 from edged.mediamtx.server_state import ServerState
@@ -46,6 +47,7 @@ class Feeds(msgspec.Struct, frozen=True):
     sources: Reader[str]
     cameras_for_events: Reader[CameraChanged]
     recordings_for_events: Reader[RecordingChanged]
+    gaps_for_events: Reader[Gap]
     snapshots_for_events: Reader[SnapshotChanged]
     jumps_for_events: Reader[float]
     events_for_clients: Reader[EventRow]
@@ -66,13 +68,14 @@ def subscribed(
         media.conditions.changes.subscribe() as sources,
         cameras.changes.subscribe() as cameras_for_events,
         recordings.changes.subscribe() as recorded_for_events,
+        recordings.gaps.changes.subscribe() as gaps,
         snapshots.changes.subscribe() as taken,
         access.jumps.subscribe() as jumps,
         events.added.subscribe() as happened,
     ):
         yield Feeds(
             for_media, for_clients, for_recordings, recorded, endings, states, sources, cameras_for_events,
-            recorded_for_events, taken, jumps, happened,
+            recorded_for_events, gaps, taken, jumps, happened,
         )  # fmt: skip
 
 
@@ -81,6 +84,7 @@ def event_tasks(feeds: Feeds, events: EventRing) -> tuple[Task, ...]:
     return (
         partial(event_reactions.follow_cameras, feeds.cameras_for_events, events),
         partial(event_reactions.follow_recordings, feeds.recordings_for_events, events),
+        partial(event_reactions.follow_gaps, feeds.gaps_for_events, events),
         partial(event_reactions.follow_snapshots, feeds.snapshots_for_events, events),
         partial(event_reactions.follow_jumps, feeds.jumps_for_events, events),
     )

@@ -258,6 +258,12 @@ def name_of(path: Path) -> float | None:
     return int(found[1]) + int(found[2]) / 1e6 if found else None
 
 
+def named_begin(path: Path) -> float | None:
+    """When a file began by its name, Unix seconds; None for a name that says nothing of it."""
+    found = _NAME.match(path.name)
+    return int(found[1]) + int(found[2]) / 1e6 if found else None
+
+
 def begin_of(path: Path, segment: Segment) -> float:
     """When a segment begins, Unix seconds. Raises OSError."""
     if segment.origin is not None and segment.origin.at_ns > 0:

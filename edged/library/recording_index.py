@@ -108,6 +108,14 @@ class RecordingIndex:
         """A segment by its path below the folder of recordings."""
         return await self._usage.read(partial(segments.find, file=file))
 
+    async def last_ends(self, cameras: Sequence[str]) -> dict[str, float]:
+        """Camera → where its newest file ends, Unix seconds; of those that have one."""
+        return await self._usage.read(
+            lambda connection: {
+                camera: end for camera in cameras if (end := segments.last_end(connection, camera)) is not None
+            }
+        )
+
     async def list_oldest(self, offset: int) -> list[SegmentRow]:
         """`BATCH` files from this one on, oldest first."""
         return await self._usage.read(partial(segments.list_oldest, limit=BATCH, offset=offset))

@@ -40,6 +40,7 @@ from edged.library.active_recordings import (
     deadline_of,
     new_id,
 )
+from edged.library.gaps import Gaps
 from edged.library.joins import Joins
 from edged.library.pre_rolls import PreRolls
 from edged.library.recorded_hours import RecordedHours
@@ -79,6 +80,7 @@ class Recordings:
         self.sweep = sweep
         self._trust, self._clock, self._recorders = trust, clock, recorders
         self.changes: Feed[RecordingChanged] = Feed()
+        self.gaps = Gaps()
         self._upkeep = Upkeep(trust)
         self._active = ActiveRecordings()
         self._hours = RecordedHours(self._active, clock, partial(self._begin, grant=self._upkeep), self._end_due)
@@ -268,6 +270,7 @@ class Recordings:
         task_status.started()
         await guard(self.index.look)
         await guard(self.index.reconcile)
+        await guard(partial(self.gaps.load, self.index, self.active))
         await guard(partial(self._pre_rolls.load, self._trust))
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -304,6 +307,7 @@ class Recordings:
         for active, status in self._active.note(look, self._clock.monotonic()):
             if not self.sweep.is_full:
                 self._enter(active, status)
+        self.gaps.note(look, self.active, self._pre_rolls.held)
         for camera in self.active:
             self._recorders.wake(camera)
         now = self._clock.system

@@ -20,6 +20,8 @@ _ACTIVE: Final = (
     "recording.stop",
     "recording.progress",
     "recording.error",
+    "recording.gap",
+    "recording.drift",
     "snapshot.taken",
     "snapshot.error",
     "event.created",

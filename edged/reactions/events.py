@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, Final, Protocol
 
 from edged.cameras.model import CameraChanged
+from edged.clock import iso
 from edged.feeds import Lagged, Reader
 from edged.library.active_recordings import RecordingChanged
+from edged.library.gaps import Gap
 from edged.library.snapshots import SnapshotChanged
 from edged.store.events import LOST
 
@@ -36,6 +38,17 @@ async def follow_recordings(changes: Reader[RecordingChanged], ring: Ring) -> No
     while True:
         if (change := await _receive(changes, ring)) is not None:
             ring.put(change.event, change.record.camera, _describe(change))
+
+
+async def follow_gaps(gaps: Reader[Gap], ring: Ring) -> None:
+    """An event for each gap in a recording that runs, and for files of it that overlap; runs until cancelled."""
+    while True:
+        if (gap := await _receive(gaps, ring)) is not None:
+            details = {
+                "recording_id": gap.record.recording_id, "filename": gap.record.filename, "begin": iso(gap.begin),
+                "end": iso(gap.end), "seconds": round(gap.end - gap.begin, 3),
+            }  # fmt: skip
+            ring.put(gap.event, gap.record.camera, details)
 
 
 async def follow_snapshots(changes: Reader[SnapshotChanged], ring: Ring) -> None:

@@ -60,6 +60,14 @@ def find(connection: sqlite3.Connection, file: str) -> SegmentRow | None:
     return found[0] if found else None
 
 
+def last_end(connection: sqlite3.Connection, camera: str) -> float | None:
+    """Where the newest segment of a camera ends, Unix seconds; None where there is none."""
+    found = connection.execute(
+        "SELECT began + duration FROM segments WHERE camera = ? ORDER BY began DESC LIMIT 1", (camera,)
+    ).fetchone()
+    return None if found is None else float(found[0])
+
+
 def list_oldest(connection: sqlite3.Connection, limit: int, offset: int = 0) -> list[SegmentRow]:
     """The oldest of all cameras."""
     return _many(connection, "ORDER BY began, file LIMIT ? OFFSET ?", limit, offset)
