@@ -20,6 +20,7 @@ from typing import Any
 
 import trio
 from identity_helpers import named
+from key_pool import make_here
 
 from edged.access.authority import EDGED
 from edged.credentials.identities import Identity
@@ -164,7 +165,9 @@ class Life:
         self.users.load()
         self.api_keys.load()
         self.gate = make_gate(self._ledger, admissions, self._clock, counts, shared_secrets=[self._secret])
-        keyring = Keyring(db, self._clock, is_denied=self._ledger.denials.__contains__)
+        keyring = Keyring(
+            db, self._clock, is_denied=self._ledger.denials.__contains__, make=make_here, was_restored=False
+        )
         self.refreshes = Refreshes(
             self.registrar, self._ledger, self.gate, keyring, db, self._clock, counts,
             shared_secrets=[self._secret],

@@ -7,12 +7,17 @@ library as always. The keys of one daemon differ as long as it makes no more tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
 from joserfc.jwk import RSAKey
 
+from edged.credentials.key_pairs import Algorithm, Jwk, generate
+from edged.signing import key_maker
+
+#: As a daemon does it that is a process of its own.
+make_by_a_process = key_maker.make
 SIZE = 24
 BITS = 2048
 #: What a JWK says of a private RSA key (RFC 7518 6.3).
@@ -20,7 +25,9 @@ NUMBERS = ("n", "e", "d", "p", "q", "dp", "dq", "qi")
 
 
 def install() -> None:
-    """From here on; once in a process. joserfc 1.1 (Debian 13) makes keys elsewhere: there each is made anew."""
+    """From here on; once in a process, whose daemons make their keys in it. joserfc 1.1 (Debian 13) makes keys
+    elsewhere: there each is made anew."""
+    key_maker.make = make_here
     binding: Any = RSAKey.binding
     if not hasattr(binding, "generate_private_key"):
         return
@@ -45,3 +52,15 @@ def install() -> None:
 
     binding.generate_private_key = staticmethod(generate_or_reuse)
     binding.import_private_key = staticmethod(read_or_find)
+
+
+def make_here(algorithms: Sequence[Algorithm]) -> list[Jwk]:
+    """As edged.signing.key_maker.make, in this process."""
+    return [_make(algorithm) for algorithm in algorithms]
+
+
+def _make(algorithm: Algorithm) -> Jwk:
+    if algorithm != "RS256":
+        return generate(algorithm)
+    numbers = RSAKey.generate_key(BITS).as_dict(private=True)
+    return {"kty": "RSA"} | {name: str(numbers[name]) for name in NUMBERS}

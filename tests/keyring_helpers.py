@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gate_helpers import verify
+from key_pool import make_here
 from patience import fail_after
 
 from edged.access.grants import Grant, Upkeep
@@ -65,7 +66,7 @@ class Moved:
         return self._time.trusted
 
 
-def from_pool() -> Callable[[Algorithm], Jwk]:
+def from_pool() -> Callable[[Sequence[Algorithm]], list[Jwk]]:
     """Ready-made pairs: RSA in turn, ES256 new each time."""
     made = {"RS256": 0}
 
@@ -75,7 +76,7 @@ def from_pool() -> Callable[[Algorithm], Jwk]:
         made["RS256"] += 1
         return POOL["RS256"][made["RS256"] % 2]
 
-    return make
+    return lambda algorithms: [make(algorithm) for algorithm in algorithms]
 
 
 @dataclass
@@ -118,6 +119,7 @@ async def opened(
     real: bool = False,
     wrapping: WrappingKey | None = None,
     denied: set[Any] | None = None,
+    was_restored: bool = False,
 ) -> AsyncIterator[Bench]:
     """A keyring over the trust database at `path`, with its first keys."""
     time = time or Time()
@@ -125,8 +127,10 @@ async def opened(
         async with Database.open(path, TRUST, name="trust") as db:
             clock: Any = Moved(time)
             denied = set() if denied is None else denied
-            make = generate if real else from_pool()
-            keyring = Keyring(db, clock, is_denied=denied.__contains__, make=make, wrapping=wrapping)
+            make = make_here if real else from_pool()
+            keyring = Keyring(
+                db, clock, is_denied=denied.__contains__, make=make, was_restored=was_restored, wrapping=wrapping
+            )
             keyring.load()
             await keyring.ensure()
             yield Bench(db, keyring, time, clock, denied)

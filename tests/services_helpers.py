@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 import trio
 from gate_helpers import make_gate
+from key_pool import make_here
 from trust_helpers import SECRET, TrustStack, running_trust
 
 from edged import operations
@@ -100,7 +101,9 @@ async def running_services(folder: Path, **parts: Any) -> AsyncIterator[tuple[Tr
     """Real parts over a database in `folder`: accounts, keys, passwords, disks; a keyring with a key of each algorithm,
     whose tokens the gate verifies. MediaMTX is off, and there is no camera unless `parts` has a registry with some."""
     async with running_trust(folder / "trust.db") as trust:
-        keyring = Keyring(trust.db, trust.clock, is_denied=trust.ledger.denials.__contains__)
+        keyring = Keyring(
+            trust.db, trust.clock, is_denied=trust.ledger.denials.__contains__, make=make_here, was_restored=False
+        )
         await keyring.ensure()
         trust.gate = make_gate(
             trust.ledger,

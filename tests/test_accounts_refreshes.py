@@ -15,6 +15,7 @@ import trio
 import trio.testing
 from gate_helpers import LOCAL, make_gate
 from identity_helpers import named
+from key_pool import make_here
 from patience import fail_after
 from trust_helpers import BrokenCommits, TrustStack, busy_writer, change_nothing, running_trust, until
 
@@ -87,7 +88,9 @@ async def opened(path: Path, now: list[float] | None = None) -> AsyncIterator[Bo
     at = now if now is not None else [time.time()]
     with fail_after(60):
         async with running_trust(path, now=lambda: at[0]) as trust:
-            keyring = Keyring(trust.db, trust.clock, is_denied=trust.ledger.denials.__contains__)
+            keyring = Keyring(
+                trust.db, trust.clock, is_denied=trust.ledger.denials.__contains__, make=make_here, was_restored=False
+            )
             keyring.load()
             await keyring.ensure()
             secrets = [SECRET, OTHER]

@@ -343,6 +343,7 @@ def test_whatever_stands_in_a_pem_file_is_a_key_or_refused(data: bytes) -> None:
 def test_what_was_loaded_is_what_was_published() -> None:
     """The numbers of the key, not only its name."""
     (key,) = of(jwk(RSA, kid="a")).keys
+    assert key.key is not None
     pem = key.key.as_pem(private=False)
     public = serialization.load_pem_public_key(pem if isinstance(pem, bytes) else pem.encode())
     assert public.public_numbers() == RSA.public_key().public_numbers()  # type: ignore[union-attr]

@@ -12,6 +12,8 @@ import pytest
 from gate_helpers import verify
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from joserfc import jwt
+from joserfc.jwk import OctKey
 from patience import times
 
 from edged.credentials.claims import Trust
@@ -339,3 +341,21 @@ def test_depth_is_counted_in_brackets_that_are_open(deep: int, wide: int, kind: 
         assert verify(text, [SECRET], now=NOW).subject == "a"
     else:
         assert refusal(text) is Reason.MALFORMED
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=8),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+            max_leaves=6,
+        ),
+        max_size=6,
+    )
+)
+def test_a_shared_secret_signs_the_text_that_joserfc_would(claims: dict[str, object]) -> None:
+    """To the byte: a successor that was told before an update is told again after it."""
+    key = OctKey.import_key(TEXT)
+    expected = jwt.encode({"alg": "HS256", "typ": "JWT"}, dict(claims), key, algorithms=["HS256"])
+    assert sign(claims, SharedSecret("clients", TEXT)) == expected

@@ -11,7 +11,6 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -59,10 +58,11 @@ from test_credentials_hostile_tokens import (
 from trio_websocket import ConnectionClosed
 
 from edged.access.ledger import Ledger
+from edged.cli.client import connect
 from edged.config.model import IssuerSettings
 from edged.credentials.decision import OUTSIDE
+from edged.credentials.signing_keys import ALGORITHMS
 from edged.signing import issuers
-from edged.signing.keyring import Keyring
 
 #: Classes of tokens that name an unknown kid of a trusted issuer, and fit otherwise: the keys may be fetched once more.
 NEWER = ("outside: unknown kid", "outside: kid of another issuer")
@@ -151,7 +151,7 @@ async def besieged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         return ledgers[-1]
 
     monkeypatch.setattr("edged.clock.time", SimpleNamespace(time=lambda: float(NOW)))
-    monkeypatch.setattr("edged.daemon.access.Keyring", partial(Keyring, make=generate))
+    monkeypatch.setattr("edged.signing.key_maker.make", lambda algorithms: list(map(generate, algorithms)))
     monkeypatch.setattr("edged.daemon.access.Ledger", make_ledger)
     config = make_config(folder, cameras=0)
     (folder / "secret").write_text(TEXT)
@@ -171,6 +171,10 @@ async def besieged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         }  # fmt: skip
         config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, issuers=settings))
         async with running_daemon(folder, config=config) as daemon:
+            async with connect(daemon.config.paths.runtime / "edged.sock") as admin:
+                # Of a key that has signed nothing no token is good.
+                for algorithm in ALGORITHMS:
+                    await admin.call("issue_token", {"user_id": "x", "signing_key": algorithm})
             deny_some(ledgers[0])
             site = Site(daemon, pinned, evil)
             # What the corpus is one step away from is taken, once the issuers' keys are here.

@@ -15,6 +15,7 @@ import trio
 import trio.testing
 from gate_helpers import LOCAL, make_gate, verify
 from identity_helpers import all_named, named
+from key_pool import make_here
 from trust_helpers import BrokenCommits, Counted, busy_writer, change_nothing, open_trust, rows, running_trust, until
 
 from edged.access.admissions import Admissions
@@ -226,7 +227,9 @@ class World:
         self.registrar.load()
         self.revocations.load()
         self.gate = make_gate(self.ledger, admissions, self.clock, counts, shared_secrets=[SECRET])
-        keyring = Keyring(db, self.clock, is_denied=self.ledger.denials.__contains__)
+        keyring = Keyring(
+            db, self.clock, is_denied=self.ledger.denials.__contains__, make=make_here, was_restored=False
+        )
         self.refreshes = Refreshes(
             self.registrar, self.ledger, self.gate, keyring, db, self.clock, counts,
             shared_secrets=[SECRET],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import stat
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,14 +18,25 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from identity_helpers import named
+from joserfc import jwt
+from key_pool import make_by_a_process
 from keyring_helpers import HOUR, POOL, START, Bench, Time, from_pool, kid_of_token, opened
-from patience import times
+from patience import FACTOR, times
 from trust_helpers import BrokenCommits, busy_writer, rows
 
 from edged.access.grants import Upkeep
 from edged.clock import Clock
-from edged.credentials.signing_keys import ALGORITHMS, PUBLISHED_SECONDS, SigningKeyRecord
-from edged.errors import InvalidState, NotFound, StoreFailed
+from edged.credentials.signing_keys import (
+    ALGORITHMS,
+    PUBLISHED_SECONDS,
+    Jwk,
+    PrivateKey,
+    SigningKeyRecord,
+    public_part,
+    read_key,
+)
+from edged.credentials.tokens import TokenRefused, issue_claims, sign
+from edged.errors import DependencyFailed, InvalidState, NotFound, StoreFailed
 from edged.signing.keyring import Keyring
 from edged.store import signing_keys
 from edged.store.database import Database
@@ -44,6 +56,83 @@ async def test_the_first_keys_of_each_algorithm_sign_at_once(tmp_path: Path) -> 
         assert bench.states() == {"key-1": "current", "key-2": "current"}
         assert all(bench.takes(text) for text in [*old, *[await bench.sign(algorithm) for algorithm in ALGORITHMS]])
     assert stat.S_IMODE((tmp_path / "trust.db").stat().st_mode) == 0o600
+
+
+async def test_a_key_that_has_signed_nothing_is_not_read(tmp_path: Path) -> None:
+    """To read one takes the libraries of a signature; the first signature reads it, and so does each start after it."""
+    async with opened(tmp_path / "trust.db") as bench:
+        assert [bench.keyring.find(kid).key for kid in bench.states()] == [None, None]  # type: ignore[union-attr]
+        assert bench.takes(await bench.sign("ES256"))
+        assert [bench.keyring.find(kid).key is None for kid in bench.states()] == [True, False]  # type: ignore[union-attr]
+    async with opened(tmp_path / "trust.db") as bench:
+        assert [bench.keyring.find(kid).key is None for kid in bench.states()] == [True, False]  # type: ignore[union-attr]
+
+
+async def test_a_key_of_a_restored_database_may_have_signed_what_is_not_known_there(tmp_path: Path) -> None:
+    """A copy that was made before the first signature says nothing of it; the tokens are good all the same."""
+    async with opened(tmp_path / "trust.db") as bench:
+        signer = read_key(bench.keyring.current("ES256").private or {})
+    claims = issue_claims("ann", role="viewer", now=bench.time.system, expires_in=600) | {"iss": "edged"}
+    text = sign(claims, PrivateKey("key-2", "ES256", signer))
+    async with opened(tmp_path / "trust.db") as bench:
+        with pytest.raises(TokenRefused, match="did not sign it"):
+            bench.takes(text)
+    async with opened(tmp_path / "trust.db", was_restored=True) as bench:
+        assert bench.takes(text)
+        await bench.keyring.create(EDGED, "ES256")
+        assert bench.keyring.find("key-3").key is None, "it was made here"  # type: ignore[union-attr]
+
+
+async def test_a_key_that_is_retired_while_it_is_read_does_not_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its private half does not stay in memory; the token is signed by the one that took over."""
+    began, promoted = threading.Event(), threading.Event()
+
+    def read_slowly(jwk: Jwk) -> Any:
+        began.set()
+        assert promoted.wait(30 * FACTOR)
+        return read_key(jwk)
+
+    async with opened(tmp_path / "trust.db") as bench:
+        await bench.keyring.create(EDGED, "ES256")
+        monkeypatch.setattr("edged.signing.keyring.read_key", read_slowly)
+        texts: list[str] = []
+
+        async def ask() -> None:
+            texts.append(await bench.sign("ES256"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            assert await trio.to_thread.run_sync(began.wait, 30 * FACTOR)
+            await bench.keyring.promote(EDGED, "key-3", force=True)
+            promoted.set()
+        assert kid_of_token(texts[0]) == "key-3"
+        assert bench.takes(texts[0])
+        assert bench.keyring._signing.keys() == {"key-3"}
+
+
+async def test_key_pairs_are_made_by_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole and new ones, of each algorithm that was asked for, whatever stands in the working folder."""
+    (tmp_path / "json.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    first, second = [await trio.to_thread.run_sync(make_by_a_process, ALGORITHMS) for _ in range(2)]
+    for made in (first, second):
+        assert [public_part(pair)["kty"] for pair in made] == ["RSA", "EC"]
+        for algorithm, pair in zip(ALGORITHMS, made, strict=True):
+            text = sign({"sub": "ann", "exp": START}, PrivateKey("key-1", algorithm, read_key(pair)))
+            assert jwt.decode(text, read_key(public_part(pair)), algorithms=[algorithm]).claims["sub"] == "ann"
+    assert not any(pair in second for pair in first)
+
+
+@pytest.mark.parametrize(
+    ("program", "said"), [("false", "process that makes signing keys failed"), ("nowhere/python", "No such file")]
+)
+def test_a_process_that_makes_no_key_is_told(program: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an error of the family: a start ends with one line, a rotation tries again."""
+    monkeypatch.setattr("sys.executable", program)
+    with pytest.raises(DependencyFailed, match=said):
+        make_by_a_process(["ES256"])
 
 
 async def test_the_jwks_has_public_members_only(tmp_path: Path) -> None:
@@ -112,7 +201,7 @@ async def test_no_unconfirmed_jump_takes_a_key_out_of_the_jwks(tmp_path: Path) -
     async with Database.open(tmp_path / "trust.db", TRUST, name="trust") as db:
 
         def start(clock: Clock) -> Keyring:
-            keyring = Keyring(db, clock, is_denied=set().__contains__, make=from_pool())
+            keyring = Keyring(db, clock, is_denied=set().__contains__, make=from_pool(), was_restored=False)
             keyring.load()
             return keyring
 

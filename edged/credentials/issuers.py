@@ -15,9 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, RSAKey
-
 from edged.credentials.callers import Caller, Streams
 from edged.credentials.claims import Trust
 from edged.credentials.identities import Identity
@@ -159,6 +156,8 @@ def read_public_key(data: bytes, record: IssuerRecord) -> KeySet:
         raise KeysRefused("it holds a certificate; its key is wanted: openssl x509 -in FILE -pubkey -noout")
     if len(data) > LARGEST_SET or not _PEM.match(text):
         raise KeysRefused("it is not one public key in PEM: -----BEGIN PUBLIC KEY-----")
+    from edged.credentials.jose import ECKey, JoseError, RSAKey
+
     for kind in (RSAKey, ECKey):
         try:
             with warnings.catch_warnings():
@@ -216,6 +215,8 @@ def _read_jwk(jwk: object, record: IssuerRecord) -> tuple[VerifyingKey, Jwk]:
         raise _Unfit("has a kid that is not 1 to 128 printable characters")
     algorithm = _algorithm_of(jwk, record)
     public = complete(public_part(jwk))
+    from edged.credentials.jose import JoseError
+
     try:
         key = read_key(public)
     except (JoseError, ValueError, TypeError, KeyError):

@@ -6,20 +6,24 @@ is good to its end). Its `kid` is `key-<n>`, and no n is ever given twice.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias, get_args
-
-from joserfc.jwk import ECKey, RSAKey
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from edged.credentials.claims import Trust
+from edged.credentials.key_pairs import COORDINATES, Algorithm, Jwk, complete, generate
 
-Algorithm: TypeAlias = Literal["RS256", "ES256"]
+if TYPE_CHECKING:
+    from joserfc.jwk import ECKey, RSAKey
+
+__all__ = [
+    "ALGORITHMS", "COORDINATES", "PUBLISHED_SECONDS", "Algorithm", "Jwk", "PrivateKey", "SigningKeyRecord", "State",
+    "VerifyingKey", "complete", "generate", "kid_of", "lower", "mirrored", "public_part", "read_key",
+]  # fmt: skip
+
 State: TypeAlias = Literal["next", "current", "retired"]
 #: What edged signs for the world with; every verifier that MediaMTX is built on reads both (mediamtx.md 3.4).
 ALGORITHMS: Final[tuple[Algorithm, ...]] = get_args(Algorithm)
-RSA_BITS: Final = 2048
 #: Who verifies by our JWKS may keep it for an hour (MediaMTX does): a key is published twice as long before it signs.
 PUBLISHED_SECONDS: Final = 7200.0
 #: Members of a JWK that are public; anything else of it never leaves.
@@ -30,10 +34,6 @@ _ORDERS: Final[Mapping[str, int]] = {
     "ES384": 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
 }
 _HALF: Final = _ORDERS["ES256"] // 2
-#: Bytes of a coordinate, and of the private value, by curve.
-COORDINATES: Final[Mapping[str, int]] = {"P-256": 32, "P-384": 48}
-
-Jwk: TypeAlias = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +65,14 @@ class SigningKeyRecord:
 
 @dataclass(frozen=True, slots=True)
 class VerifyingKey:
-    """The public half, with whom its tokens may name as issuer and for whom they may be."""
+    """The public half, with whom its tokens may name as issuer and for whom they may be.
+
+    `key` is None for one that has signed nothing: whatever names it is a forgery, for which no library is needed.
+    """
 
     kid: str
     algorithm: str
-    key: RSAKey | ECKey = field(repr=False)
+    key: RSAKey | ECKey | None = field(repr=False)
     trust: Trust
 
     def takes_signature(self, signature: bytes) -> bool:
@@ -78,40 +81,39 @@ class VerifyingKey:
         return self.algorithm != "ES256" or len(signature) != 64 or int.from_bytes(signature[32:]) <= _HALF
 
 
-@dataclass(frozen=True, slots=True)
 class PrivateKey:
-    """What signs: the private half under its name."""
+    """What signs: the private half under its name. As a JWK it is read at its first use, which takes long."""
 
-    kid: str
-    algorithm: str
-    key: RSAKey | ECKey = field(repr=False)
+    __slots__ = ("_half", "algorithm", "kid")
+
+    def __init__(self, kid: str, algorithm: str, half: RSAKey | ECKey | Jwk) -> None:
+        self.kid = kid
+        self.algorithm = algorithm
+        self._half = half
+
+    def __repr__(self) -> str:
+        return f"PrivateKey({self.kid!r}, {self.algorithm!r})"
+
+    @property
+    def is_read(self) -> bool:
+        """Whether `key` takes no time."""
+        return not isinstance(self._half, dict)
+
+    @property
+    def key(self) -> RSAKey | ECKey:
+        """As joserfc works with it."""
+        return self.read()
+
+    def read(self) -> RSAKey | ECKey:
+        """The same; in a thread the first time."""
+        if isinstance(self._half, dict):
+            self._half = read_key(self._half)
+        return self._half
 
 
 def kid_of(number: int) -> str:
     """`key-<n>` (contract 5.2)."""
     return f"key-{number}"
-
-
-def generate(algorithm: Algorithm) -> Jwk:
-    """A new key pair as JWK with private members; an RSA key takes long, so not in the loop's thread."""
-    made = RSAKey.generate_key(RSA_BITS) if algorithm == "RS256" else ECKey.generate_key("P-256")
-    return complete({name: value for name, value in made.as_dict(private=True).items() if isinstance(value, str)})
-
-
-def complete(jwk: Jwk) -> Jwk:
-    """The same key with every number as long as its curve wants it (RFC 7518 6.2.1.2, 6.2.2.1).
-
-    joserfc 1.1 leaves leading zeros away, for one key in 128, and not every verifier takes that.
-    """
-    size = COORDINATES.get(jwk.get("crv", ""))
-    if size is None:
-        return jwk
-    return {name: _fill(value, size) if name in ("x", "y", "d") else value for name, value in jwk.items()}
-
-
-def _fill(text: str, size: int) -> str:
-    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    return base64.urlsafe_b64encode(data.rjust(size, b"\0")).rstrip(b"=").decode()
 
 
 def public_part(jwk: Jwk) -> Jwk:
@@ -120,7 +122,9 @@ def public_part(jwk: Jwk) -> Jwk:
 
 
 def read_key(jwk: Jwk) -> RSAKey | ECKey:
-    """A JWK as joserfc works with it."""
+    """A JWK as joserfc works with it; a private RSA key takes long, so not in the loop's thread."""
+    from edged.credentials.jose import ECKey, RSAKey
+
     return RSAKey.import_key(dict(jwk)) if jwk["kty"] == "RSA" else ECKey.import_key(dict(jwk))
 
 

@@ -11,16 +11,14 @@ itself (RFC 8725).
 from __future__ import annotations
 
 import base64
+import hmac
+import json
 import re
 import secrets
 from binascii import a2b_base64
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple, Protocol, TypeAlias
-
-from joserfc import jws, jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, OctKey, RSAKey
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from edged.credentials.callers import Caller, Method, Signer
 from edged.credentials.claims import LEEWAY, SEED_TRUST, ClaimsRefused, Trust, check_trust, read_caller, read_epoch
@@ -31,6 +29,9 @@ from edged.credentials.plain_json import NotPlain, read_object
 from edged.credentials.secret_texts import check_secret
 from edged.credentials.signing_keys import VerifyingKey, lower, mirrored
 from edged.credentials.token_headers import TokenHeader, read_header
+
+if TYPE_CHECKING:
+    from joserfc.jwk import ECKey, RSAKey
 
 ALGORITHM: Final = "HS256"
 #: Characters of a token, wherever it is shown; over HTTP it may be longer, for an identity provider that lists groups.
@@ -47,8 +48,7 @@ _KID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 #: What base64 may end in, by its length modulo 4: the unused bits of the last character are zero (RFC 4648 3.5).
 _ENDS: Final = (b"", b"", b"AQgw", b"AEIMQUYcgkosw048")
 _TO_BASE64 = bytes.maketrans(b"-_", b"+/")
-_JWS: Final = {name: jws.JWSRegistry(algorithms=[name]).get_alg(name) for name in (ALGORITHM, *OUTSIDE_ALGORITHMS)}
-_ALGORITHMS: Final = frozenset(_JWS)
+_ALGORITHMS: Final = frozenset({ALGORITHM, *OUTSIDE_ALGORITHMS})
 
 
 class TokenRefused(Exception):
@@ -81,13 +81,13 @@ class SharedSecret:
         text = text.removesuffix("\n").removesuffix("\r")
         self.name = name
         self.trust = trust
-        self._key = OctKey.import_key(text.encode())
+        self._key = text.encode()
 
     def __repr__(self) -> str:
         return f"SharedSecret({self.name!r})"
 
     @property
-    def key(self) -> OctKey:
+    def key(self) -> bytes:
         return self._key
 
 
@@ -99,7 +99,7 @@ class SignsTokens(Protocol):
     @property
     def algorithm(self) -> str: ...
     @property
-    def key(self) -> OctKey | RSAKey | ECKey: ...
+    def key(self) -> bytes | RSAKey | ECKey: ...
 
 
 #: kid → the key pair's public half, None if none of ours has this name; never waits, never fetches.
@@ -164,8 +164,15 @@ def verify(
 
 def sign(claims: Mapping[str, object], key: SignsTokens) -> str:
     """Claims → a compact JWS with `typ` JWT. By a shared secret it names no key and must carry no `aud` (S0-11)."""
-    header = {"alg": key.algorithm, "typ": "JWT", **({"kid": key.kid} if key.kid else {})}
-    text = jwt.encode(header, dict(claims), key.key, algorithms=[key.algorithm])
+    header = {"typ": "JWT", "alg": key.algorithm, **({"kid": key.kid} if key.kid else {})}
+    material = key.key
+    if isinstance(material, bytes):
+        # As joserfc writes it, to the byte: a successor that is told again is signed again (accounts.refreshes).
+        signed = ".".join(_encode(_write(part)) for part in (header, claims))
+        return f"{signed}.{_encode(_mac(material, signed.encode()))}"
+    from edged.credentials import jose
+
+    text = jose.sign(header, claims, material)
     if key.algorithm != "ES256":
         return text
     signed, _, signature = text.rpartition(".")
@@ -260,7 +267,7 @@ def _check_shared(token: _Opened, shared_secrets: Sequence[SharedSecret]) -> Sha
             raise TokenRefused(Reason.UNKNOWN_KEY, "no key of ours has its kid")
         raise TokenRefused(Reason.ALG_NOT_ALLOWED, "its alg is not the one of our key")
     for secret in shared_secrets:
-        if _is_signed(token, secret.key, ALGORITHM):
+        if hmac.compare_digest(_mac(secret.key, token.signed), token.signature):
             return secret
     detail = (
         "no shared secret verifies it"
@@ -286,7 +293,7 @@ def _read_outside(token: _Opened, text: str, issuer: OutsideIssuer, *, now: floa
     fitting = [key for key in found if key.algorithm == algorithm]
     if not fitting:
         raise TokenRefused(Reason.ALG_NOT_ALLOWED, f"its alg is not the one of the key of issuer {record.name}")
-    if not any(_is_signed(token, key.key, algorithm) for key in fitting):
+    if not any(key.key is not None and _is_signed(token, key.key, algorithm) for key in fitting):
         raise TokenRefused(Reason.BAD_SIGNATURE, f"no key of issuer {record.name} signed it")
     check_trust(token.claims, fitting[0].trust)
     twin = f"{token.signed.decode()}.{_encode(mirrored(token.signature, algorithm))}"
@@ -312,16 +319,21 @@ def _check_pair(token: _Opened, key: VerifyingKey) -> None:
         raise TokenRefused(Reason.ALG_NOT_ALLOWED, "its alg is not the one of the key that it names")
     if not key.takes_signature(token.signature):
         raise TokenRefused(Reason.MALFORMED, "its signature is not in the spelling that we write")
-    if not _is_signed(token, key.key, key.algorithm):
+    # One that has signed nothing needs no library to say so.
+    if key.key is None or not _is_signed(token, key.key, key.algorithm):
         raise TokenRefused(Reason.BAD_SIGNATURE, "the key that it names did not sign it")
 
 
-def _is_signed(token: _Opened, key: OctKey | RSAKey | ECKey, algorithm: str) -> bool:
+def _is_signed(token: _Opened, key: RSAKey | ECKey, algorithm: str) -> bool:
     """The library's part: bytes, signature and key, by the algorithm of the key. It never sees the token."""
-    try:
-        return _JWS[algorithm].verify(token.signed, token.signature, key)
-    except (JoseError, ValueError):
-        return False
+    from edged.credentials import jose
+
+    return jose.verify(algorithm, token.signed, token.signature, key)
+
+
+def _mac(secret: bytes, signed: bytes) -> bytes:
+    """The signature of HS256 (RFC 7518 3.2): the standard library's, for which nothing has to be loaded."""
+    return hmac.digest(secret, signed, "sha256")
 
 
 def _read_header(head: bytes) -> TokenHeader:
@@ -347,6 +359,10 @@ def _decode(part: bytes) -> bytes:
 def _encode(data: bytes) -> str:
     """base64url without padding."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _write(part: Mapping[str, object]) -> bytes:
+    return json.dumps(dict(part), ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _object(data: bytes, what: str) -> dict[str, object]:

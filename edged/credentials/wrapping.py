@@ -9,9 +9,6 @@ import hashlib
 from typing import Final
 
 import msgspec
-from joserfc import jwe
-from joserfc.errors import JoseError
-from joserfc.jwk import OctKey
 
 from edged.credentials.signing_keys import Jwk
 from edged.errors import ConfigError
@@ -40,6 +37,8 @@ class WrappingKey:
                 f"the credential {CREDENTIAL} is shorter than {SHORTEST_TEXT} bytes",
                 hint="make a longer one: openssl rand -base64 32",
             )
+        from joserfc.jwk import OctKey
+
         self._key = OctKey.import_key(hashlib.sha256(data).digest())
 
     def __repr__(self) -> str:
@@ -47,10 +46,15 @@ class WrappingKey:
 
     def wrap(self, private: Jwk) -> str:
         """A JWK with private members → a compact JWE; another one each time."""
+        from joserfc import jwe
+
         return jwe.encrypt_compact(dict(_HEADER), msgspec.json.encode(private), self._key, algorithms=_ALGORITHMS)
 
     def unwrap(self, text: str) -> Jwk:
         """Raises CannotUnwrap."""
+        from joserfc import jwe
+        from joserfc.errors import JoseError
+
         try:
             opened = jwe.decrypt_compact(text, self._key, algorithms=_ALGORITHMS).plaintext
             return msgspec.json.decode(opened or b"", type=Jwk)

@@ -33,9 +33,11 @@ from edged.feeds import Feed
 from edged.metrics import Metrics
 from edged.reactions import clock_upkeep
 from edged.reactions.signing_keys import Rotation
+from edged.signing import key_maker
 from edged.signing.issuers import Issuers
 from edged.signing.keyring import Keyring
 from edged.store import meta
+from edged.store.restores import was_restored
 
 
 class Accounts(msgspec.Struct, frozen=True):
@@ -87,8 +89,9 @@ async def build_access(config: Config, secrets: Secrets, databases: Databases, m
     limiter = build_limiter(config, clock, metrics)
     limiter.load(databases.usage)
     keyring = Keyring(
-        trust, clock, issuer=auth.issuer, is_denied=ledger.denials.__contains__, wrapping=secrets.wrapping
-    )
+        trust, clock, issuer=auth.issuer, is_denied=ledger.denials.__contains__, wrapping=secrets.wrapping,
+        make=key_maker.make, was_restored=was_restored(ledger.epoch),
+    )  # fmt: skip
     keyring.load()
     await keyring.ensure()
     issuers = Issuers(auth.issuers, trust, clock)

@@ -203,6 +203,7 @@ async def _pause(issuer: Issuer, seconds: float) -> None:
 
 def _identify(key: VerifyingKey) -> tuple[str, str, str]:
     """What makes it this key and no other."""
+    assert key.key is not None, "an outside issuer's keys are read when they are taken"
     return key.kid, key.algorithm, key.key.thumbprint()
 
 

@@ -9,7 +9,7 @@ Private halves are wrapped on the disk where the operator hands over a key for t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, cast
 
@@ -31,7 +31,6 @@ from edged.credentials.signing_keys import (
     SigningKeyRecord,
     State,
     VerifyingKey,
-    generate,
     read_key,
 )
 from edged.credentials.tokens import sign
@@ -56,11 +55,14 @@ class Keyring:
         *,
         is_denied: Callable[[Identity], bool],
         issuer: str = "edged",
-        make: Callable[[Algorithm], dict[str, str]] = generate,
+        make: Callable[[Sequence[Algorithm]], Sequence[Jwk]],
+        was_restored: bool,
         wrapping: WrappingKey | None = None,
     ) -> None:
         """`issuer` is the `iss` of our tokens; `is_denied(identity)` says what is revoked (the ledger in the daemon);
-        `make` a key pair, in a thread; `wrapping` is what private halves are wrapped by on the disk, None: not at all.
+        `make` makes a key pair for each of these algorithms, in a thread; `was_restored`: the database goes on from one
+        of an earlier time, so that its keys may have signed more than it knows; `wrapping` is what private halves are
+        wrapped by on the disk, None: not at all.
         """
         self._db = db
         # How edged commits by itself; `_denial` what distrust brings with it, for which the disk keeps space.
@@ -69,6 +71,7 @@ class Keyring:
         self.issuer = issuer
         self._is_denied = is_denied
         self._make = make
+        self._was_restored = was_restored
         self._wrapping = wrapping
         self._trust = Trust(frozenset({issuer}), needs_issuer=True, own=issuer)
         self._records: dict[str, SigningKeyRecord] = {}
@@ -92,7 +95,7 @@ class Keyring:
                 "systemd-creds into /etc/credstore.encrypted; if it is lost: sudo -u edged edged signing-key abandon",
             ) from None
         for record in records:
-            self._put(record)
+            self._put(record, may_have_signed=self._was_restored)
 
     async def ensure(self) -> None:
         """See that every algorithm has a key that signs, and that what can be wrapped is: before the listeners open
@@ -104,10 +107,11 @@ class Keyring:
             for record in self.all():
                 if record.state == state and self.is_distrusted(record):
                     await self.give_up(record.kid)
-        for algorithm in ALGORITHMS:
-            if self._find_state(algorithm, "current") is None:
-                private = await self._make_pair(algorithm)
-                async with self._changing:
+        missing = [algorithm for algorithm in ALGORITHMS if self._find_state(algorithm, "current") is None]
+        if missing:
+            made = await trio.to_thread.run_sync(self._make, missing)
+            async with self._changing:
+                for algorithm, private in zip(missing, made, strict=True):
                     await self._insert(self._upkeep.commit, algorithm, "current", private)
 
     def find(self, kid: str) -> VerifyingKey | None:
@@ -177,8 +181,13 @@ class Keyring:
         ends = float(cast("float", claims["exp"]))
         while True:
             record = self.current(algorithm)
+            key = self._signing[record.kid]
+            if not key.is_read:
+                # With it comes the library, which takes a tenth of a second.
+                await trio.to_thread.run_sync(key.read)
+                continue
             if ends <= record.signs_until:
-                return sign({**claims, "iss": self.issuer}, self._signing[record.kid])
+                return sign({**claims, "iss": self.issuer}, key)
             async with self._changing:
                 # Another caller may have done it, or another key may sign by now.
                 if ends > self._records[record.kid].signs_until:
@@ -304,7 +313,8 @@ class Keyring:
 
     async def _make_pair(self, algorithm: Algorithm) -> Jwk:
         """Before its change begins: an RSA pair takes a slow box seconds."""
-        return await trio.to_thread.run_sync(self._make, algorithm)
+        (made,) = await trio.to_thread.run_sync(self._make, [algorithm])
+        return made
 
     async def _insert(self, commit: Commit, algorithm: Algorithm, state: State, private: Jwk) -> SigningKeyRecord:
         insert = partial(
@@ -329,13 +339,16 @@ class Keyring:
             if record.kid in self._records and record != self._records[record.kid]:
                 self._put(record)
 
-    def _put(self, record: SigningKeyRecord) -> None:
+    def _put(self, record: SigningKeyRecord, *, may_have_signed: bool = False) -> None:
         kid = record.kid
         self._records[kid] = record
         self._seen_at.setdefault(kid, self._clock.monotonic())
-        if kid not in self._verifying:
-            self._verifying[kid] = VerifyingKey(kid, record.algorithm, read_key(record.public), self._trust)
+        known = self._verifying.get(kid)
+        if known is None or known.key is None:
+            may_have_signed = may_have_signed or record.signs_until > 0.0
+            key = read_key(record.public) if may_have_signed else None
+            self._verifying[kid] = VerifyingKey(kid, record.algorithm, key, self._trust)
         if record.private is None:
             self._signing.pop(kid, None)
         elif kid not in self._signing:
-            self._signing[kid] = PrivateKey(kid, record.algorithm, read_key(record.private))
+            self._signing[kid] = PrivateKey(kid, record.algorithm, record.private)

@@ -69,6 +69,11 @@ def leap(epoch: int, known_commits: int, now: float) -> int:
     return (above << _EPOCH_BITS) + int(now) % (1 << (_EPOCH_BITS - 1))
 
 
+def was_restored(epoch: int) -> bool:
+    """Whether a database of this epoch is, or goes on from, one that had gone back in time."""
+    return epoch >> _EPOCH_BITS > 0
+
+
 def put_mark(connection: sqlite3.Connection, mark: Restored, known_commits: int = 0) -> None:
     """Mark this file, and count its commits on from what is known, so that no other older file passes for newer."""
     connection.execute(

@@ -154,6 +154,7 @@ async def _guess(daemon: Daemon, told: Counter[int], sizes: list[float]) -> None
 def _bench_gate(args: argparse.Namespace) -> None:
     """A key at the gate, beside its hash and look-up; a token, beside joserfc's decode of it. CPU of this process."""
     from joserfc import jwt
+    from joserfc.jwk import OctKey
 
     from edged.access.admissions import Admissions
     from edged.access.gate import Gate
@@ -208,7 +209,8 @@ def _bench_gate(args: argparse.Namespace) -> None:
         verify = partial(
             tokens.verify, text, [secret], now=now, find_key=known.get, find_issuer=lambda _issuer: None, own="edged"
         )
-        decode = partial(jwt.decode, text, known["key-1"].key if known else secret.key, algorithms=[name])
+        shown: Any = known["key-1"].key if known else OctKey.import_key(secret.key)
+        decode = partial(jwt.decode, text, shown, algorithms=[name])
         ours, library = [], []
         for _ in range(max(args.rounds, 7)):
             ours.append(cpu_each(verify))
