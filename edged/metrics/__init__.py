@@ -10,13 +10,9 @@ that of the database's writer. The values of gauges are asked for when /metrics 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from typing import Any
-
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
 from edged.metrics.gauges import Gauges
 from edged.metrics.labels import (
@@ -38,7 +34,7 @@ from edged.metrics.labels import (
 from edged.metrics.tables import CounterTable, HistogramTable
 
 
-class Metrics(Collector):
+class Metrics:
     """All metrics, in a registry of their own. Counting methods are called by the parts that the names say."""
 
     def __init__(self, operations: Mapping[str, str], *, version: str = "") -> None:
@@ -139,9 +135,7 @@ class Metrics(Collector):
             ("trust", "usage"),
             COMMIT_SECONDS,
         )
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)
+        self._render: Callable[[str], tuple[bytes, str]] | None = None
 
     # What happened -------------------------------------------------------------------------------------------------
 
@@ -250,6 +244,12 @@ class Metrics(Collector):
         yield from (item.collect() for item in vars(self).values() if isinstance(item, (CounterTable, HistogramTable)))
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """The exposition and its Content-Type: OpenMetrics if `accept` asks for it, else Prometheus text."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self._registry), content_type
+        """The exposition and its Content-Type: OpenMetrics if `accept` asks for it, else Prometheus text.
+
+        The first call imports prometheus_client, which takes long: import edged.metrics.exposition in a thread before.
+        """
+        if self._render is None:
+            from edged.metrics.exposition import make_renderer
+
+            self._render = make_renderer(self)
+        return self._render(accept)

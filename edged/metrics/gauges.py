@@ -5,11 +5,12 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
-
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from typing import TYPE_CHECKING, Any
 
 from edged.metrics.labels import CAMERA_STATES, CHILDREN, KEY_STATES, MOST_CAMERAS, OTHER, TRANSPORTS
+
+if TYPE_CHECKING:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 _VERSION = re.compile(r"v?[0-9]{1,4}(\.[0-9]{1,4}){1,3}\Z")
 
@@ -75,6 +76,8 @@ class Gauges:
         return nothing if ask is None else ask()
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
         cameras: Mapping[str, bool | None] = self._ask("cameras", {})
         states = [{True: "connected", False: "disconnected", None: "error"}[state] for state in cameras.values()]
         mediamtx = self._ask("mediamtx_version", "")
@@ -150,6 +153,8 @@ def _gauge(
     name: str, help_text: str, label: str, legal: Sequence[str], values: Mapping[str, float]
 ) -> GaugeMetricFamily:
     """One value for each legal label, 0 where none was given."""
+    from prometheus_client.core import GaugeMetricFamily
+
     family = GaugeMetricFamily(name, help_text, labels=(label,))
     for key in legal:
         family.add_metric((key,), float(values.get(key, 0)))

@@ -1,15 +1,17 @@
 """Counters and histograms with a closed table of label sets, exported from 0 on.
 
 prometheus_client's own children cost seven times as much for each increment (a lock) and for their construction, and
-one that appears later is exported later; its registry and text formats are used.
+one that appears later is exported later; its registry and text formats are used. It is imported with the first scrape.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+if TYPE_CHECKING:
+    from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
 
 class Cell:
@@ -38,6 +40,8 @@ class CounterTable:
         return self.counts.get(labels) or self.counts[nearest(labels, self.counts)]
 
     def collect(self) -> CounterMetricFamily:
+        from prometheus_client.core import CounterMetricFamily
+
         family = CounterMetricFamily(self.name, self._help, labels=self._labels)
         for labels, cell in self.counts.items():
             family.add_metric(labels, cell.value)
@@ -60,6 +64,8 @@ class HistogramTable:
         self._sums[key] += seconds
 
     def collect(self) -> HistogramMetricFamily:
+        from prometheus_client.core import HistogramMetricFamily
+
         family = HistogramMetricFamily(self._name, self._help, labels=[self._label])
         bounds = [*map(str, self._buckets), "+Inf"]
         for value, counts in self._counts.items():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Final, Protocol
 
+import trio
 from starlette.responses import Response
 
 from edged.web.credentials import is_direct
@@ -21,9 +23,14 @@ class HttpMetrics(Protocol):
 
 def metrics_routes(metrics: HttpMetrics) -> tuple[Route, ...]:
     """The row of the route table."""
+    is_imported = False
 
     async def scrape(request: Request) -> Response:
         """Prometheus text, or OpenMetrics where Accept asks for it."""
+        nonlocal is_imported
+        if not is_imported:
+            await trio.to_thread.run_sync(import_module, "edged.metrics.exposition")
+            is_imported = True
         body, content_type = metrics.render(request.http.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
