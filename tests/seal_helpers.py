@@ -95,7 +95,8 @@ async def sealing_box(
                 clock = Clock(system=lambda: time[0], synchronized=lambda: True)
                 keyring = Keyring(
                     trust, clock, is_denied=denied.__contains__,
-                    make=lambda algorithm: generate(algorithm) if algorithm == "ES256" else _RSA,
+                    make=lambda algorithms: [generate(each) if each == "ES256" else _RSA for each in algorithms],
+                    was_restored=False,
                 )  # fmt: skip
                 keyring.load()
                 await keyring.ensure()

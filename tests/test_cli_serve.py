@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from edged.cli.main import PLACES, main
+
 CODE = """
 import sys
-from edged.cli.serve import absent
+from edged.cli.unused import absent
 with absent("rich"):
     from edged import app
 assert "rich" not in sys.modules, "it is still said to be absent"
@@ -23,3 +25,34 @@ def test_the_daemon_does_not_load_what_structlog_colours_tracebacks_with() -> No
     """It costs 3 MB and a tenth of the start; afterwards it can be imported as before."""
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+LATE = """
+import sys
+from edged.cli.unused import put_off
+put_off()
+import asyncio, importlib.metadata
+assert "asyncio.events" not in sys.modules and "importlib.metadata._meta" not in sys.modules, "named, not executed"
+assert asyncio.iscoroutinefunction(lambda: None) is False
+assert "asyncio.events" not in sys.modules, "what is known needs no execution"
+
+async def answer():
+    await asyncio.sleep(0)
+    return importlib.metadata.version("trio")
+
+assert asyncio.run(answer())[0].isdigit()
+from asyncio import Queue, events
+assert asyncio.get_running_loop is events.get_running_loop and asyncio.Queue is Queue
+"""
+
+
+def test_what_is_put_off_is_the_whole_module_once_it_is_used() -> None:
+    """It is the standard library's module, only later."""
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_each_command_is_where_the_table_says() -> None:
+    """Under its own name, and nowhere else."""
+    assert {name: command.name for name, command in main.commands.items()} == {name: name for name in main.commands}
+    assert main.commands.keys() == {*PLACES, "version"}

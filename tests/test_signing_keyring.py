@@ -79,7 +79,7 @@ async def test_a_key_of_a_restored_database_may_have_signed_what_is_not_known_th
             bench.takes(text)
     async with opened(tmp_path / "trust.db", was_restored=True) as bench:
         assert bench.takes(text)
-        await bench.keyring.create(EDGED, "ES256")
+        await bench.keyring.create(bench.grant, "ES256")
         assert bench.keyring.find("key-3").key is None, "it was made here"  # type: ignore[union-attr]
 
 
@@ -95,7 +95,7 @@ async def test_a_key_that_is_retired_while_it_is_read_does_not_sign(
         return read_key(jwk)
 
     async with opened(tmp_path / "trust.db") as bench:
-        await bench.keyring.create(EDGED, "ES256")
+        await bench.keyring.create(bench.grant, "ES256")
         monkeypatch.setattr("edged.signing.keyring.read_key", read_slowly)
         texts: list[str] = []
 
@@ -105,7 +105,7 @@ async def test_a_key_that_is_retired_while_it_is_read_does_not_sign(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
             assert await trio.to_thread.run_sync(began.wait, 30 * FACTOR)
-            await bench.keyring.promote(EDGED, "key-3", force=True)
+            await bench.keyring.promote(bench.grant, "key-3", force=True)
             promoted.set()
         assert kid_of_token(texts[0]) == "key-3"
         assert bench.takes(texts[0])

@@ -5,32 +5,70 @@ from __future__ import annotations
 import errno
 import platform
 import sys
-from typing import Any
+from collections.abc import Iterator, Mapping, MutableMapping
+from importlib import import_module
+from typing import Any, Final
 
 import click
 
 from edged import __version__
-from edged.cli.cameras import camera, status
-from edged.cli.clock import clock
-from edged.cli.config import config
-from edged.cli.databases import database
-from edged.cli.events import events
-from edged.cli.first_admin import claim
-from edged.cli.keys import key
 from edged.cli.options import with_json
 from edged.cli.output import FAILED, INTERRUPTED, show_json
-from edged.cli.recordings import recording
-from edged.cli.revocations import revocation
-from edged.cli.serve import demo, serve
-from edged.cli.service_tokens import service_token
-from edged.cli.sessions import session, whoami
-from edged.cli.signing_keys import signing_key
 from edged.cli.stdio import drop_output, prepare_streams
-from edged.cli.storage import snapshot, storage
-from edged.cli.streams import stream
-from edged.cli.tokens import logout, token
-from edged.cli.trust import trust
-from edged.cli.users import user
+
+#: Where each command is. It is imported when it is asked for, or when all are listed: the daemon carries `serve` alone.
+PLACES: Final[Mapping[str, str]] = {
+    "serve": "serve.serve",
+    "demo": "serve.demo",
+    "status": "cameras.status",
+    "whoami": "sessions.whoami",
+    "camera": "cameras.camera",
+    "stream": "streams.stream",
+    "recording": "recordings.recording",
+    "snapshot": "storage.snapshot",
+    "storage": "storage.storage",
+    "events": "events.events",
+    "claim": "first_admin.claim",
+    "user": "users.user",
+    "key": "keys.key",
+    "token": "tokens.token",
+    "service-token": "service_tokens.service_token",
+    "signing-key": "signing_keys.signing_key",
+    "session": "sessions.session",
+    "revocation": "revocations.revocation",
+    "clock": "clock.clock",
+    "trust": "trust.trust",
+    "db": "databases.database",
+    "config": "config.config",
+    "logout": "tokens.logout",
+}
+
+
+class LateCommands(MutableMapping[str, click.Command]):
+    """Commands by name, each imported at its first use."""
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        """`places`: name → module of edged.cli, a dot, and the command's name in it."""
+        self._found: dict[str, click.Command | str] = dict(places)
+
+    def __getitem__(self, name: str) -> click.Command:
+        found = self._found[name]
+        if isinstance(found, str):
+            module, _, member = found.partition(".")
+            found = self._found[name] = getattr(import_module(f"edged.cli.{module}"), member)
+        return found
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._found[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 class Commands(click.Group):
@@ -54,7 +92,11 @@ class Commands(click.Group):
         sys.exit(INTERRUPTED)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Commands,
+    commands=LateCommands(PLACES),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, message="edged %(version)s")
 def main() -> None:
     """Cameras, streams and credentials of a camera box.
@@ -73,10 +115,3 @@ def version(as_json: bool) -> None:
         show_json({"version": __version__, "python": platform.python_version()})
     else:
         click.echo(f"edged {__version__} (Python {platform.python_version()})")
-
-
-for command in (
-    serve, demo, status, whoami, camera, stream, recording, snapshot, storage, events, claim, user, key, token,
-    service_token, signing_key, session, revocation, clock, trust, database, config, version, logout,
-):  # fmt: skip
-    main.add_command(command)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import click
 from edged.cli.asking import load_config
 from edged.cli.options import with_directory
 from edged.cli.output import errors_shown
+from edged.cli.unused import absent, put_off
 
 
 @click.command()
@@ -32,28 +31,11 @@ def serve(directory: Path) -> None:
     # What a start makes stays: to look through it for garbage again and again is a tenth of the time it takes.
     # app.main looks for it again once it serves.
     gc.disable()
+    put_off()
     with absent("rich"):
         from edged import app
 
     sys.exit(app.main(settings, partial(load_config, directory)))
-
-
-@contextmanager
-def absent(name: str) -> Iterator[None]:
-    """While the block runs, importing this package fails as if it were not installed.
-
-    structlog takes rich along where it finds it, for tracebacks in colour that no daemon prints: 3 MB, and a tenth
-    of the start.
-    """
-    if name in sys.modules:
-        yield
-        return
-    # None: importlib raises ModuleNotFoundError (docs of sys.modules).
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[name]
 
 
 @click.command()

@@ -10,7 +10,6 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +146,8 @@ def _read_environment(draft: _Draft, environ: Mapping[str, str]) -> None:
                 place, "cameras cannot be set in the environment", f"write [[camera]] into a file in {DIRECTORY}"
             )
         if name not in SECTIONS:
+            from difflib import get_close_matches
+
             # Other programs may have variables of this prefix; a section with a typing error is no such thing.
             if get_close_matches(name, SECTIONS, cutoff=0.75):
                 raise unknown_at(place, name, SECTIONS, "section")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from edged.errors import ConfigError
@@ -32,6 +31,8 @@ def error_at(place: Place, sentence: str, hint: str, **fields: object) -> Config
 
 
 def unknown_at(place: Place, word: str, known: Iterable[str], what: str, prefix: str = "") -> ConfigError:
+    from difflib import get_close_matches
+
     near = get_close_matches(word, list(known), n=1, cutoff=0.5)
     hint = f"did you mean {prefix}{near[0]}? {SHOW}" if near else SHOW
     return error_at(

@@ -15,12 +15,17 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 from joserfc.jws import JWSRegistry
 
-__all__ = ["ECKey", "JoseError", "RSAKey", "sign", "verify"]
+__all__ = ["ECKey", "JoseError", "RSAKey", "sign", "sign_bytes", "verify"]
 
 
 def sign(header: Mapping[str, str], claims: Mapping[str, object], key: RSAKey | ECKey) -> str:
     """A compact JWS by the algorithm that the header names."""
     return jwt.encode(dict(header), dict(claims), key, algorithms=[header["alg"]])
+
+
+def sign_bytes(algorithm: str, signed: bytes, key: RSAKey | ECKey) -> bytes:
+    """The signature over these bytes."""
+    return bytes(_find(algorithm).sign(signed, key))
 
 
 def verify(algorithm: str, signed: bytes, signature: bytes, key: RSAKey | ECKey) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from difflib import get_close_matches
 from functools import lru_cache
 
 _VIEWER = frozenset({"camera:read", "stream:read", "system:read"})
@@ -80,6 +79,8 @@ def expand(permissions: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
 
 def find_nearest(permission: str) -> str:
     """The known word that a permission without effect was probably meant to be, "" if none is near."""
+    from difflib import get_close_matches
+
     near = get_close_matches(permission, list_known(), n=1, cutoff=0.6)
     return near[0] if near else ""
 
@@ -101,6 +102,8 @@ def has_effect(permission: str) -> bool:
     first, colon, rest = permission.partition(":")
     if not colon or not is_permission(permission):
         return False
+    from difflib import get_close_matches
+
     nouns = {word for name in CAPABILITIES for word in (name.split(":")[0], f"{name.split(':')[0]}s")}
     return not any(get_close_matches(word, nouns, n=1, cutoff=0.8) for word in (first, rest.split(":")[0]))
 

@@ -14,21 +14,20 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey
 
 from edged.credentials.seals import BadSeal, Statement, build, digest, is_kid, parse
 from edged.credentials.signing_keys import Jwk, PrivateKey, VerifyingKey, lower
+
+if TYPE_CHECKING:
+    from joserfc.jwk import ECKey
 
 ALGORITHM: Final = "ES256"
 TYPE: Final = "edged-seal"
 _MARK: Final = b"jws "
 _LONGEST_HEADER: Final = 1024
-_ES256: Final = jws.JWSRegistry(algorithms=[ALGORITHM]).get_alg(ALGORITHM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +43,22 @@ class Signed:
 
 
 def sign(statement: Statement, key: PrivateKey, public: Jwk) -> bytes:
-    """The text of a signed statement, by the private half and with the public half of a key. Raises BadSeal."""
+    """The text of a signed statement, by the private half and with the public half of a key. Raises BadSeal.
+
+    The first call imports the library: not in the loop's thread.
+    """
+    from edged.credentials import jose
+
     payload = build(statement)
     header = _encode(_write_header(key.kid, public["x"], public["y"]))
-    signature = lower(_ES256.sign(header + b"." + _encode(payload), key.key))
+    signature = lower(jose.sign_bytes(ALGORITHM, header + b"." + _encode(payload), key.key))
     return b"%s%s%s..%s\n" % (payload, _MARK, header, _encode(signature))
 
 
 def read(text: bytes) -> Signed:
-    """One signed statement. Raises BadSeal if anything in it is not as `sign` made it."""
+    """One signed statement; as `sign`. Raises BadSeal if anything in it is not as `sign` made it."""
+    from edged.credentials import jose
+
     at = text.rfind(b"\n" + _MARK) + 1
     header, dots, end = text[at + len(_MARK) :].partition(b"..")
     if not at or not dots or not end.endswith(b"\n") or len(header) > _LONGEST_HEADER:
@@ -62,11 +68,7 @@ def read(text: bytes) -> Signed:
     # Of the two spellings of a signature the one that we write.
     if len(signature) != 64 or lower(signature) != signature:
         raise BadSeal("its signature is not spelled as edged spells it")
-    try:
-        is_good = _ES256.verify(header + b"." + _encode(payload), signature, key)
-    except (JoseError, ValueError):
-        is_good = False
-    if not is_good:
+    if not jose.verify(ALGORITHM, header + b"." + _encode(payload), signature, key):
         raise BadSeal("its signature does not fit: the statement or the signature was changed")
     return Signed(parse(payload), kid, thumbprint, digest(payload), text)
 
@@ -129,6 +131,8 @@ class _Header(msgspec.Struct):
 @lru_cache(maxsize=64)
 def _read_header(header: bytes) -> tuple[str, str, ECKey]:
     """(kid, thumbprint, key). A series has few different ones. Raises BadSeal."""
+    from edged.credentials.jose import ECKey, JoseError
+
     data = _decode(header)
     try:
         made = msgspec.json.decode(data, type=_Header)

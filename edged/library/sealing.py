@@ -203,7 +203,11 @@ class Sealing:
         head = await self.trust.read(partial(rows.find_last_statement, series=name, kind="head"))
         stone = await self.trust.read(partial(rows.find_last_statement, series=name, kind="tombstone"))
         seal = await self.usage.read(partial(rows.find_last, series=name))
-        ends = [(0, NOTHING), *((row.last, _digest_of(row)) for row in (head, stone) if row is not None)]
+        ends = [(0, NOTHING)]
+        for row in (head, stone):
+            if row is not None:
+                # The first signature that is looked at brings the library.
+                ends.append((row.last, await trio.to_thread.run_sync(_digest_of, row)))
         if seal is not None:
             ends.append((seal.number, seal.digest))
         number, last = max(ends)
@@ -256,7 +260,7 @@ class Sealing:
                     partial(rows.find_statement_before, series=made.series, number=made.first)
                 )
                 count = await self.trust.read(partial(rows.count_tombstones, series=made.series))
-                earlier = None if before is None else read(before.text).statement
+                earlier = None if before is None else (await trio.to_thread.run_sync(read, before.text)).statement
                 stone = merge_tombstones(earlier, made, is_crowded=count >= MOST_STATEMENTS)
                 try:
                     await self._save(stone)

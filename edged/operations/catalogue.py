@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
@@ -143,8 +143,8 @@ class Catalogue:
     @classmethod
     def gather(cls, *modules: object) -> Catalogue:
         """Every declared function of these modules."""
-        found = (vars(module).values() for module in modules)
-        return cls(item.__operation__ for values in found for item in values if hasattr(item, "__operation__"))
+        found = (item for module in modules for item in vars(module).values() if isinstance(item, FunctionType))
+        return cls(item.__operation__ for item in found if hasattr(item, "__operation__"))
 
     def find(self, name: str) -> Operation:
         """Raises UnknownMethod, NotBuilt."""
