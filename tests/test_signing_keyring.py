@@ -96,7 +96,7 @@ async def test_a_key_that_is_retired_while_it_is_read_does_not_sign(
 
     async with opened(tmp_path / "trust.db") as bench:
         await bench.keyring.create(bench.grant, "ES256")
-        monkeypatch.setattr("edged.signing.keyring.read_key", read_slowly)
+        monkeypatch.setattr("edged.credentials.signing_keys.read_key", read_slowly)
         texts: list[str] = []
 
         async def ask() -> None:
@@ -109,7 +109,7 @@ async def test_a_key_that_is_retired_while_it_is_read_does_not_sign(
             promoted.set()
         assert kid_of_token(texts[0]) == "key-3"
         assert bench.takes(texts[0])
-        assert bench.keyring._signing.keys() == {"key-3"}
+        assert bench.keyring._signing.keys() == {"key-1", "key-3"}
 
 
 async def test_key_pairs_are_made_by_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,10 +37,10 @@ def pinned(core: int) -> Callable[[], None]:
     return partial(os.sched_setaffinity, 0, {cores[core % len(cores)]})
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process."""
+def cpu_seconds(pid: int, *, with_children: bool = False) -> float:
+    """User and system time of a process, and of its children that have ended and were waited for."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    return sum(map(int, fields[11 : 15 if with_children else 13])) / TICKS
 
 
 def resident_megabytes(pid: int) -> float:

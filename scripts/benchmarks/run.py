@@ -43,7 +43,6 @@ from measure import (
     authentication,
     bare,
     compare,
-    cpu_seconds,
     hook_address,
     load,
     pinned,
@@ -55,6 +54,7 @@ from measure import (
     sign,
 )  # fmt: skip
 from rtsp_client import RtspReader, RtspRefused
+from start import bench_idle, bench_start
 from trio_websocket import ConnectionClosed, open_websocket_url
 
 from edged.mediamtx.settings import find_binary
@@ -78,27 +78,6 @@ def children_of(pid: int) -> list[int]:
 
 def find_mediamtx() -> str | None:
     return find_binary("", os.environ.get("PATH", "")).path
-
-
-def bench_start(args: argparse.Namespace) -> None:
-    """exec → first ping, beside `python -c 'import trio'` right before it; from bytecode, as a package installs it."""
-    subprocess.run([sys.executable, "-m", "compileall", "-q", "edged"], check=True)
-    ours, imports = [], []
-    rounds = 2 * args.rounds + 1
-    for _round in range(rounds):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import trio"], check=True, preexec_fn=pinned(0))
-        imports.append(time.perf_counter() - began)
-        with tempfile.TemporaryDirectory() as folder:
-            daemon = Daemon(Path(folder), mediamtx=False)
-            ours.append(daemon.start())
-            daemon.stop()
-    # Of each round, because a machine is not as fast in one as in the next.
-    ratio = statistics.median(mine / other for mine, other in zip(ours, imports, strict=True))
-    print(
-        f"start: {ratio:.1f} times `import trio` (limit 4.2): {statistics.median(ours):.2f} s "
-        f"({min(ours):.2f}-{max(ours):.2f}) to the first ping, import {statistics.median(imports):.2f} s, {rounds} rounds"
-    )
 
 
 def bench_calls(args: argparse.Namespace) -> None:
@@ -195,34 +174,6 @@ def bench_hook(args: argparse.Namespace) -> None:
                 )
             )
         print(f"hook: {statistics.mean(ratios):.2f} times bare (limit 1.45), mean of the three", flush=True)
-
-
-def bench_idle(args: argparse.Namespace) -> None:
-    """Memory and CPU of a daemon that nobody asks."""
-    with running(cameras=2) as daemon:
-        if find_mediamtx() is not None:
-            trio.run(daemon.wait_media)
-        time.sleep(3)
-        before = cpu_seconds(daemon.pid)
-        time.sleep(60)
-        share = 100 * (cpu_seconds(daemon.pid) - before) / 60
-        ours, trio_alone = resident_megabytes(daemon.pid), _resident_of("import trio")
-        print(
-            f"idle: {ours:.1f} MB resident, {ours / trio_alone:.2f} times `import trio` (limit 2.05), "
-            f"{share:.2f} % of a core over 60 s (limit 0.5)"
-        )
-
-
-def _resident_of(code: str) -> float:
-    """MB of a Python that has run this."""
-    with subprocess.Popen(
-        [sys.executable, "-c", f"{code}\nprint(flush=True)\ninput()"], stdin=-1, stdout=-1
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        size = resident_megabytes(process.pid)
-        process.communicate(b"\n")
-    return size
 
 
 def bench_revoke(args: argparse.Namespace) -> None:
