@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -73,6 +74,10 @@ class Box:
             time.sleep(0.01)
         return set(told.read_text().splitlines())
 
+    def is_listening(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.local)) == 0
+
     def get(self, path: str) -> int:
         connection = http.client.HTTPConnection("127.0.0.1", self.local, timeout=30)
         with closing(connection):
@@ -102,7 +107,13 @@ def running(folder: Path, local: int) -> Iterator[Box]:
         )  # fmt: skip
     try:
         wait_for_socket(folder / "run" / "edged.sock", process, folder / "log")
-        yield Box(folder, local, process)
+        # Its socket is there before the other listeners are.
+        deadline = time.monotonic() + 30 * FACTOR
+        box = Box(folder, local, process)
+        while not box.is_listening():
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.01)
+        yield box
         process.terminate()
         assert process.wait(60) == 0, (folder / "log").read_text()
     finally:
