@@ -228,7 +228,8 @@ async def test_a_leaked_key_that_the_disk_keeps_from_retiring_is_told_to_be_out(
         ):
             leaked = (await admin.call("issue_token", user_id="x", signing_key="ES256"))["token"]
             with monkeypatch.context() as patch:
-                patch.setattr(Keyring, "retire", fail)
+                for change in ("retire", "give_up"):
+                    patch.setattr(Keyring, change, fail)
                 told = (await admin.ask("retire_signing_key", kid="key-2", distrust=True))["error"]["data"]
                 assert (told["in_force"], told["reason"]) == (True, "store_error")
                 assert told["detail"].startswith("key-2 is distrusted, and that is saved; it is not retired: nothing")
