@@ -91,7 +91,7 @@ def write_config(folder: Path) -> Path:
         [auth.shared_secrets]
         clients = "{secret}"
         [[camera]]
-        name = "Front door"
+        name = "Front dock"
         source = "test"
         """
     )

@@ -135,7 +135,7 @@ async def live(path: Path, secrets: list[str], first: str) -> None:
 
 
 class Life:
-    """The rooms that know who is denied, over one database; and what can be denied in them."""
+    """The parts that know who is denied, over one database; and what can be denied in them."""
 
     def __init__(self, db: Any) -> None:
         from gate_helpers import make_gate

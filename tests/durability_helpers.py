@@ -269,9 +269,9 @@ class Box:
         shown = text.decode()
         return int(start.split()[1]), json.loads(shown) if b"application/json" in start else shown
 
-    async def owed(self) -> int:
+    async def pending(self) -> int:
         """How many denials a restart would undo, as it says itself."""
-        return int((await self.request("GET", "/health/ready"))[1]["denials_owed"])
+        return int((await self.request("GET", "/health/ready"))[1]["denials_pending"])
 
 
 @asynccontextmanager

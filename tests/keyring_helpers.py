@@ -36,8 +36,8 @@ class Time:
     system: float = START
     monotonic: float = 0.0
     trusted: bool = True
-    #: While it is not trusted: what somebody vouched for last, without the time that passed since.
-    vouched: float = START
+    #: While it is not trusted: what somebody confirmed last, without the time that passed since.
+    confirmed: float = START
 
     def pass_(self, seconds: float) -> None:
         self.system += seconds
@@ -55,8 +55,8 @@ class Moved:
 
     def certain(self) -> float:
         if self._time.trusted:
-            self._time.vouched = self._time.system
-        return self._time.vouched
+            self._time.confirmed = self._time.system
+        return self._time.confirmed
 
     def monotonic(self) -> float:
         return self._time.monotonic

@@ -1,4 +1,4 @@
-"""access/admissions.py: who is inside, and how they are put out."""
+"""access/admissions.py: who is inside, and how they are ended."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def someone(*identities: Any) -> Caller:
 
 
 class Endpoint:
-    """Notes how and when someone was put out."""
+    """Notes how and when someone was ended."""
 
     def __init__(self) -> None:
         self.out: list[tuple[str, str, float]] = []
@@ -30,7 +30,7 @@ class Endpoint:
         self.out.append((cause, by, trio.current_time()))
 
 
-async def test_ending_puts_out_everyone_who_answers_to_a_name() -> None:
+async def test_ending_ends_everyone_who_answers_to_a_name() -> None:
     """Each once, however many of the names are theirs; nobody else."""
     admissions = Admissions()
     both, one, other = Endpoint(), Endpoint(), Endpoint()
@@ -47,7 +47,7 @@ async def test_ending_puts_out_everyone_who_answers_to_a_name() -> None:
     assert admissions.end([named("key:a")], "revoked") == []
 
 
-async def test_whoever_left_is_not_put_out() -> None:
+async def test_whoever_left_is_not_ended() -> None:
     """Leaving twice is fine."""
     admissions, endpoint = Admissions(), Endpoint()
     admission = admissions.add(someone(named("key:a")), "rtsp", endpoint, session="s1", seconds_left=None)
@@ -76,7 +76,7 @@ async def test_who_moves_answers_to_the_new_names_only(autojump_clock: trio.test
 
 
 async def test_an_on_terminate_may_remove_its_own_admission() -> None:
-    """A door that removes its admission, and its neighbour's, while everyone is being put out."""
+    """An endpoint that removes its admission, and its neighbour's, while everyone is being ended."""
     admissions = Admissions()
     inside: list[Any] = []
 
@@ -89,7 +89,7 @@ async def test_an_on_terminate_may_remove_its_own_admission() -> None:
     assert len(admissions) == 0
 
 
-async def test_a_deadline_puts_out_in_time(mock_clock: trio.testing.MockClock) -> None:
+async def test_a_deadline_ends_in_time(mock_clock: trio.testing.MockClock) -> None:
     """The earliest first, also one that was added while waiting for a later one, or that had passed."""
     mock_clock.autojump_threshold = 0
     admissions = Admissions()
@@ -184,7 +184,7 @@ PROTOCOLS = ("rtsp", "hls", "webrtc", "rtmp", "srt")
 
 
 async def test_a_media_session_that_no_list_ever_showed_is_dropped(mock_clock: trio.testing.MockClock) -> None:
-    """Twice unseen and older than 15 s; lists of other protocols tell nothing; nobody is put out by it."""
+    """Twice unseen and older than 15 s; lists of other protocols tell nothing; nobody is ended by it."""
     admissions, endpoint = Admissions(), Endpoint()
     admissions.add(someone(named("key:a")), "hls", endpoint, session="held", seconds_left=None)
     admissions.add(someone(named("key:a")), "ws", endpoint, seconds_left=None)
@@ -237,7 +237,7 @@ async def test_an_rtsp_client_that_asks_twice_is_one_viewer(order: str, mock_clo
 
 
 async def test_a_client_that_only_asked_is_no_viewer_for_long(mock_clock: trio.testing.MockClock) -> None:
-    """It is counted until the lists would show it; and it is put out like everybody else, without being counted."""
+    """It is counted until the lists would show it; and it is ended like everybody else, without being counted."""
     admissions, endpoint = Admissions(), Endpoint()
     asked = admissions.add(someone(named("key:a")), "rtsp", endpoint, session="c1", path="camera0", seconds_left=None)
     assert admissions.is_present(asked)
@@ -302,7 +302,7 @@ def test_what_is_listed_is_counted_and_nothing_else_for_long(history: list[tuple
 
 @pytest.mark.parametrize("way", ["end", "deadline"])
 async def test_an_on_terminate_that_raises_stops_no_other(way: str, mock_clock: trio.testing.MockClock) -> None:
-    """The others are put out, and the task lives."""
+    """The others are ended, and the task lives."""
     mock_clock.autojump_threshold = 0
     admissions, endpoints = Admissions(), [Endpoint() for _ in range(6)]
 

@@ -195,7 +195,7 @@ async def test_an_admission_by_a_replaced_secret_ends_with_its_grace(box: Box) -
 
 @pytest.mark.parametrize("why", [Reason.REVOKED, Reason.EXPIRED])
 async def test_nobody_is_admitted_whose_credential_has_ended_meanwhile(box: Box, why: Reason) -> None:
-    """A door that waited between looking and admitting: the revocation has come and gone, so the gate says no."""
+    """An endpoint that waited between looking and admitting: the revocation has come and gone, so the gate says no."""
     record, key = box.key(expires_at=box.now + 10)
     caller = box.gate.authenticate(key, LOCAL, "ws")
     if why is Reason.REVOKED:

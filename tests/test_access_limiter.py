@@ -240,7 +240,7 @@ def test_nobody_ever_waits_longer_than_a_minute(story: list[tuple[int, int, floa
     assert endpoint.wait_of("192.0.2.0", "alice") == 0
 
 
-# --- keys and tokens at the doors ----------------------------------------------------------------------------------
+# --- keys and tokens at the endpoints ------------------------------------------------------------------------------
 
 
 def stranger(address: str = CAFE) -> Peer:
@@ -283,7 +283,7 @@ async def test_keys_are_not_counted_on_this_very_machine(tmp_path: Path, peer: P
 
 
 async def test_tickets_nothing_and_root_are_no_guesses(tmp_path: Path) -> None:
-    """A page with twenty pictures shows twenty tickets after a restart; root was vouched for by the kernel."""
+    """A page with twenty pictures shows twenty tickets after a restart; root was named by the kernel."""
     endpoint = Endpoint()
     async with open_trust(tmp_path / "trust.db") as trust:
         trust.gate.limiter = endpoint.limiter

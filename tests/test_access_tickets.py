@@ -14,7 +14,7 @@ from identity_helpers import named
 from patience import fail_after
 from trust_helpers import SECRET, Counted, running_trust
 
-from edged.access import tickets as room
+from edged.access import tickets as module
 from edged.access.admissions import Admissions
 from edged.access.authority import EDGED
 from edged.access.ledger import Ledger
@@ -74,7 +74,7 @@ class Box:
         self.gate.admit(caller, "rtsp", lambda cause, by: self.out.append((cause, by)), path="camera0", session="x")
 
     async def pass_time(self, seconds: float) -> None:
-        """Let it pass, and whoever's time is over be put out."""
+        """Let it pass, and whoever's time is over be ended."""
         self.passed += seconds
         for admission in self.admissions:
             if admission.deadline is not None and admission.deadline <= self.passed:
@@ -227,9 +227,9 @@ async def test_a_rotated_secret_is_let_go_of(box: Box) -> None:
 
 
 async def test_too_many_tickets_of_one_are_refused_and_nobody_else_notices(box: Box) -> None:
-    """64 at once; when the first ends there is room again, and the answer says when."""
+    """64 at once; when the first ends one more fits, and the answer says when."""
     eager, calm = box.key()[1], box.key()[1]
-    for number in range(room.MOST_OF_ONE):
+    for number in range(module.MOST_OF_ONE):
         box.ticket(eager, 60.0 + number)
     with pytest.raises(RateLimited) as refused:
         box.ticket(eager)
@@ -247,7 +247,7 @@ async def test_the_subject_of_another_issuer_is_another_one(box: Box) -> None:
         read_caller({**claims, "iss": issuer or "edged"}, issuer, now=now, issuer=issuer)
         for issuer in ("", "https://a.example", "https://b.example")
     )
-    for _ in range(room.MOST_OF_ONE):
+    for _ in range(module.MOST_OF_ONE):
         tickets.make(one, "read", "camera0", 60.0, "session_1")
     with pytest.raises(RateLimited):
         tickets.make(one, "read", "camera0", 60.0, "session_1")
@@ -256,8 +256,8 @@ async def test_the_subject_of_another_issuer_is_another_one(box: Box) -> None:
 
 
 async def test_there_is_an_end_to_all_tickets_together(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is bounded whoever asks; ended ones make room."""
-    monkeypatch.setattr(room, "MOST", 10)
+    """Memory is bounded whoever asks; ended ones make module."""
+    monkeypatch.setattr(module, "MOST", 10)
     callers = [box.key()[1] for _ in range(11)]
     for caller in callers[:10]:
         box.ticket(caller)
@@ -292,7 +292,7 @@ async def test_no_ticket_is_anywhere_in_memory_but_in_the_reply(box: Box) -> Non
 
 
 async def test_what_a_ticket_opened_leaves_when_its_key_is_narrowed(tmp_path: Path) -> None:
-    """By the real registrar: in force and put out when the change is answered."""
+    """By the real registrar: in force and ended when the change is answered."""
     out: list[str] = []
     with fail_after(30):
         async with running_trust(tmp_path / "trust.db") as trust:

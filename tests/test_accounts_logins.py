@@ -202,13 +202,13 @@ async def test_an_old_hash_is_made_anew_by_the_way(tmp_path: Path) -> None:
 async def test_stored_hashes_say_what_they_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the start on whoever does not exist takes as long as whoever does."""
     async with opened(tmp_path) as endpoint:
-        dear = endpoint.hasher.hash(PASSWORD.encode(), Cost(MINIMUM_COST.memory_kib, 5))
-        await endpoint.trust.users.create(EDGED, name="dear", role="viewer", password=dear)
+        costly = endpoint.hasher.hash(PASSWORD.encode(), Cost(MINIMUM_COST.memory_kib, 5))
+        await endpoint.trust.users.create(EDGED, name="costly", role="viewer", password=costly)
         await endpoint.trust.users.create(EDGED, name="mute", role="viewer")
         heard: list[str] = []
         monkeypatch.setattr(endpoint.passwords, "heed", heard.append)
         endpoint.logins.load()
-        assert dear in heard
+        assert costly in heard
         assert len(heard) == 2
 
 

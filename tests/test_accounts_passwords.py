@@ -154,12 +154,12 @@ async def test_hashes_at_rest_keep_their_cost_on_a_box_that_measures_less() -> N
     """Their passes are the least for new ones too, up to the limit, whenever they become known."""
     hasher = Watched()
     passwords = make(hasher)
-    dear = await Passwords(cost=Cost(8, 4)).hash(PASSWORD)
-    passwords.heed(dear)
+    costly = await Passwords(cost=Cost(8, 4)).hash(PASSWORD)
+    passwords.heed(costly)
     passwords.heed(await Passwords(cost=Cost(8, 2)).hash(PASSWORD))
     passwords.heed("no hash")
     assert read_cost(await passwords.hash(PASSWORD)) == Cost(8, 4)
-    passwords.heed(dear.replace("t=4", "t=12"))
+    passwords.heed(costly.replace("t=4", "t=12"))
     assert read_cost(await passwords.hash(PASSWORD)) == Cost(8, MOST_PASSES)
     assert hasher.passes
     await passwords.verify(None, PASSWORD, shares=())
@@ -170,7 +170,7 @@ async def test_hashes_at_rest_keep_their_cost_on_a_box_that_measures_less() -> N
     ("a_pass", "passes"), [(0.5, 2), (0.05, 2), (0.03, 4), (0.0101, 10), (0.001, MOST_PASSES), (0.0, MOST_PASSES)]
 )
 async def test_passes_are_added_until_a_hash_takes_a_tenth_of_a_second(a_pass: float, passes: int) -> None:
-    """A slow box keeps the floor, a fast one stops at ten; measured once, in time of a core, at the first use."""
+    """A slow box keeps the minimum, a fast one stops at ten; measured once, in time of a core, at the first use."""
     hasher = Watched()
     passwords = Passwords(make_hasher=lambda: hasher, measure=lambda: a_pass * sum(n for _, n in hasher.calls))
     assert hasher.calls == []
@@ -187,7 +187,7 @@ async def test_passes_are_added_until_a_hash_takes_a_tenth_of_a_second(a_pass: f
     [(0.5, 6, 6), (0.03, 3, 4), (0.03, 5, 5), (0.0, 2, MOST_PASSES), (0.5, 0, 2), (0.5, 99, MOST_PASSES)],
 )
 async def test_measuring_only_raises_what_was_asked_for(a_pass: float, at_least: int, passes: int) -> None:
-    """Neither below the floor nor beyond the limit; what is stored at less is made anew."""
+    """Neither below the minimum nor beyond the limit; what is stored at less is made anew."""
     hasher = Watched()
     passwords = Passwords(
         at_least=at_least, make_hasher=lambda: hasher, measure=lambda: a_pass * sum(n for _, n in hasher.calls)
@@ -199,7 +199,7 @@ async def test_measuring_only_raises_what_was_asked_for(a_pass: float, at_least:
 
 
 def test_the_setting_is_within_what_hashes_may_cost() -> None:
-    """Its least is the floor, and its most the limit, which hashes at rest keep, too."""
+    """Its least is the minimum, and its most the limit, which hashes at rest keep, too."""
     assert AuthSettings().password_cost == MINIMUM_COST.passes
     for passes in range(-1, 2 * MOST_PASSES):
         if MINIMUM_COST.passes <= passes <= MOST_PASSES:
@@ -262,7 +262,7 @@ async def test_one_hash_at_a_time_whoever_asks_and_the_queue_is_first_come_first
 
 
 async def test_the_ninth_that_would_wait_is_refused_at_once_and_told_when_to_come_back() -> None:
-    """One is served, eight wait; when they are through there is room again."""
+    """One is served, eight wait; when they are through more may wait."""
     hasher = Watched()
     passwords = make(hasher)
     hasher.free.clear()

@@ -75,7 +75,7 @@ class Box:
         return True
 
     def stays(self, text: str) -> list[str]:
-        """Let someone in by this token; the list tells why they were put out."""
+        """Let someone in by this token; the list tells why they were ended."""
         terminate: list[str] = []
         self.gate.admit(
             self.gate.authenticate(Token(text), LOCAL, "ws"), "ws", lambda cause, _by: terminate.append(cause)

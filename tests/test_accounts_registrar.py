@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def stays(trust: TrustStack, secret: str) -> list[tuple[str, str]]:
-    """Let someone in by this key; the list tells how they were put out."""
+    """Let someone in by this key; the list tells how they were ended."""
     terminate: list[tuple[str, str]] = []
     caller = trust.gate.authenticate(ApiKey(secret), LOCAL, "ws")
     trust.gate.admit(caller, "ws", lambda cause, by: terminate.append((cause, by)))
@@ -286,7 +286,7 @@ async def test_nobody_is_admitted_once_the_call_returned(path: Path) -> None:
                 await trio.lowlevel.checkpoint()
                 try:
                     caller = trust.gate.authenticate(ApiKey(secret), LOCAL, "ws")
-                    # A door that waits between looking and admitting must not get through either.
+                    # An endpoint that waits between looking and admitting must not get through either.
                     await trio.lowlevel.checkpoint()
                     trust.gate.admit(caller, "ws", lambda cause, by: None)
                 except Refused:
@@ -322,7 +322,7 @@ async def test_a_caller_that_hangs_up_does_not_stop_its_revocation(path: Path) -
 
 
 async def test_a_session_may_end_itself_by_what_it_asks(path: Path) -> None:
-    """Its own way out cancels the very call that revokes: the revocation is saved all the same."""
+    """Its own ending cancels the very call that revokes: the revocation is saved all the same."""
     async with running_trust(path) as trust:
         record, secret = await trust.api_keys.create(EDGED, name="k", role="admin")
         with trio.CancelScope() as session:
@@ -335,7 +335,7 @@ async def test_a_session_may_end_itself_by_what_it_asks(path: Path) -> None:
 
 
 async def test_an_on_terminate_that_fails_keeps_no_other_session_active(path: Path) -> None:
-    """A way out that raises is logged; the others are put out and the revocation is saved."""
+    """An ending that raises is logged; the others are ended and the revocation is saved."""
     async with running_trust(path) as trust:
         record, secret = await trust.api_keys.create(EDGED, name="k", role="viewer")
         caller = trust.gate.authenticate(ApiKey(secret), LOCAL, "ws")

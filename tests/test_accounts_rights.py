@@ -59,7 +59,7 @@ def reason_of(trust: TrustStack, secret: str) -> str | None:
 
 
 def stays(trust: TrustStack, secret: str, **given: object) -> list[tuple[str, str]]:
-    """Someone who is inside by this key; filled when they are put out."""
+    """Someone who is inside by this key; filled when they are ended."""
     out: list[tuple[str, str]] = []
     caller = trust.gate.authenticate(ApiKey(secret), LOCAL, "ws")
     trust.gate.admit(caller, "ws", lambda cause, by: out.append((cause, by)), **given)  # type: ignore[arg-type]
@@ -115,14 +115,14 @@ async def test_an_update_is_in_force_for_the_next_judgement_and_after_a_restart(
         record, secret = await trust.api_keys.create(EDGED, name="k", role="operator")
         caller = trust.gate.authenticate(ApiKey(secret), LOCAL, "ws")
         assert trust.gate.judge(caller, "camera:write", CAMERA0).allowed
-        changes = {"role": "viewer", "name": "door", "camera_access": ("camera0",), "expires_at": 4e9}
+        changes = {"role": "viewer", "name": "dock", "camera_access": ("camera0",), "expires_at": 4e9}
         changed = await trust.api_keys.update(EDGED, record.key_id, changes, accept)
         assert changed == replace(record, **changes)  # type: ignore[arg-type]
         assert not trust.gate.judge(caller, "camera:write", CAMERA0).allowed
         assert trust.gate.judge(caller, "camera:read", CAMERA0).allowed
         with pytest.raises(Refused, match="missing_scope"):
             trust.gate.authorize(caller, "camera:write", "ws", CAMERA0)
-        assert trust.gate.current(caller).name == "door"
+        assert trust.gate.current(caller).name == "dock"
     async with running_trust(path) as trust:
         assert trust.ledger.keys[record.key_id] == changed
 
@@ -206,7 +206,7 @@ async def test_what_is_denied_during_an_update_stays_denied(path: Path) -> None:
 
 
 async def test_a_suspension_is_in_force_before_the_first_await_and_durable_after_it(path: Path) -> None:
-    """Refused with its own reason, everyone inside put out, both secrets; and still so after a restart."""
+    """Refused with its own reason, everyone inside ended, both secrets; and still so after a restart."""
     async with running_trust(path) as trust:
         record, old = await trust.api_keys.create(EDGED, name="k", role="viewer")
         _, new = await trust.api_keys.rotate(EDGED, record.key_id)

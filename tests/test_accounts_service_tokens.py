@@ -100,7 +100,7 @@ async def test_two_secrets_are_good_for_the_grace_and_never_three(tmp_path: Path
 
 
 async def test_a_revoked_token_is_refused_before_anything_is_on_disk(tmp_path: Path) -> None:
-    """Both its secrets, and whoever is inside is put out; again is fine; a new secret is for the living."""
+    """Both its secrets, and whoever is inside is ended; again is fine; a new secret is for the living."""
     async with opened(tmp_path) as box:
         record, first = await box.tokens.create(EDGED, "uploads")
         _, second = await box.tokens.rotate(EDGED, record.token_id)
@@ -184,7 +184,7 @@ async def test_what_nobody_made_is_unknown_and_the_guides_token_too(
 
 
 async def test_a_service_token_is_refused_at_every_other_endpoint(tmp_path: Path) -> None:
-    """A door that is not under /v1/files refuses it for its role, whoever hands it there (contract 7.3.5)."""
+    """An endpoint that is not under /v1/files refuses it for its role, whoever hands it there (contract 7.3.5)."""
     async with opened(tmp_path) as box:
         _, secret = await box.tokens.create(EDGED, "uploads")
         with pytest.raises(Refused) as caught:

@@ -58,7 +58,7 @@ async def test_a_new_user_is_on_disk_and_survives(path: Path) -> None:
         assert trust.users.is_empty()
         made = await trust.users.create(
             EDGED, name="ann", role="user", password=HASH, display_name="Änne", permissions=["camera:read"],
-            camera_access=["camera0"], streams=Streams(frozenset({"door"})),
+            camera_access=["camera0"], streams=Streams(frozenset({"dock"})),
         )  # fmt: skip
         assert (made.role, made.status, made.epoch) == ("operator", "active", 1)
         assert stored(path, "name, role, password, epoch") == ("ann", "operator", HASH, 1)
@@ -146,7 +146,7 @@ DENIALS: dict[str, tuple[Denial, str, str]] = {
 
 @pytest.mark.parametrize("how", DENIALS)
 async def test_a_denial_is_in_force_when_the_call_returns(path: Path, how: str) -> None:
-    """Before anything is on disk; whoever is inside by what is gone was put out, and told why; then it is durable."""
+    """Before anything is on disk; whoever is inside by what is gone was ended, and told why; then it is durable."""
     deny, of_token, of_key = DENIALS[how]
     async with running_trust(path) as trust:
         await make(trust)
@@ -557,7 +557,7 @@ async def test_a_key_has_an_owner_who_exists(path: Path) -> None:
 
 
 async def test_a_key_that_is_given_to_somebody_who_is_disabled_rests_at_once(path: Path) -> None:
-    """Whoever is inside by it is put out; and comes back in once it is somebody else's."""
+    """Whoever is inside by it is ended; and comes back in once it is somebody else's."""
     async with running_trust(path) as trust:
         await make(trust, "off")
         await make(trust, "bob")

@@ -148,7 +148,7 @@ async def test_a_name_is_followed_and_what_is_forbidden_is_not_read(
             (camera,) = registry.all()
             return camera.url, camera.status.value
 
-        added = await registry.describe(make_entry("Door", "rtsp://u:p@cam/s"), at_once)
+        added = await registry.describe(make_entry("Dock", "rtsp://u:p@cam/s"), at_once)
         assert (added.name, added.url) == ("camera0", "rtsp://u:p@192.0.2.7/s")
         assert added.is_pinned, "its server must not lead elsewhere"
         asked = names.asked

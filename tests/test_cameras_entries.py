@@ -20,7 +20,7 @@ from edged.config.sources import identify
 from edged.errors import StoreFailed
 from edged.store.cameras import Slot
 
-DOOR, YARD = "rtsp://ann:one@192.0.2.7/stream1", "rtsp://192.0.2.8:554/stream1"
+DOCK, YARD = "rtsp://ann:one@192.0.2.7/stream1", "rtsp://192.0.2.8:554/stream1"
 
 #: Texts that may stand in an address without escapes.
 WORDS = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=8)
@@ -39,31 +39,31 @@ async def slots_of(tmp_path: Path, store: Store, *configured: CameraEntry) -> di
 async def test_another_label_is_the_same_camera(tmp_path: Path) -> None:
     """It keeps its number, and with it every URL and right."""
     store = Store()
-    before = await slots_of(tmp_path, store, make_entry("door", DOOR), make_entry("yard", YARD))
-    after = await slots_of(tmp_path, store, make_entry("front door", DOOR), make_entry("garden", YARD))
-    assert (before, after) == ({"camera0": "door", "camera1": "yard"}, {"camera0": "front door", "camera1": "garden"})
+    before = await slots_of(tmp_path, store, make_entry("dock", DOCK), make_entry("yard", YARD))
+    after = await slots_of(tmp_path, store, make_entry("front dock", DOCK), make_entry("garden", YARD))
+    assert (before, after) == ({"camera0": "dock", "camera1": "yard"}, {"camera0": "front dock", "camera1": "garden"})
 
 
 async def test_another_password_and_another_order_are_the_same_cameras(tmp_path: Path) -> None:
     store = Store()
-    await slots_of(tmp_path, store, make_entry("door", DOOR), make_entry("yard", YARD))
+    await slots_of(tmp_path, store, make_entry("dock", DOCK), make_entry("yard", YARD))
     renewed = "rtsp://ann:another@192.0.2.7:554/stream1"
-    after = await slots_of(tmp_path, store, make_entry("yard", YARD), make_entry("door", renewed))
-    assert after == {"camera0": "door", "camera1": "yard"}
+    after = await slots_of(tmp_path, store, make_entry("yard", YARD), make_entry("dock", renewed))
+    assert after == {"camera0": "dock", "camera1": "yard"}
 
 
 async def test_another_source_is_another_camera_and_the_label_hands_nothing_on(tmp_path: Path) -> None:
     store = Store()
-    await slots_of(tmp_path, store, make_entry("door", DOOR))
-    assert await slots_of(tmp_path, store, make_entry("door", YARD)) == {"camera1": "door"}
-    assert await slots_of(tmp_path, store, make_entry("door", DOOR)) == {"camera0": "door"}
+    await slots_of(tmp_path, store, make_entry("dock", DOCK))
+    assert await slots_of(tmp_path, store, make_entry("dock", YARD)) == {"camera1": "dock"}
+    assert await slots_of(tmp_path, store, make_entry("dock", DOCK)) == {"camera0": "dock"}
 
 
 async def test_an_id_is_the_same_camera_at_another_source(tmp_path: Path) -> None:
     """Also one that is given to a camera that had none."""
     store = Store()
-    await slots_of(tmp_path, store, make_entry("door", DOOR))
-    assert await slots_of(tmp_path, store, make_entry("door", DOOR, id="front")) == {"camera0": "door"}
+    await slots_of(tmp_path, store, make_entry("dock", DOCK))
+    assert await slots_of(tmp_path, store, make_entry("dock", DOCK, id="front")) == {"camera0": "dock"}
     assert await slots_of(tmp_path, store, make_entry("moved", YARD, id="front")) == {"camera0": "moved"}
     # Another id says that it is another camera.
     assert await slots_of(tmp_path, store, make_entry("moved", YARD, id="back")) == {"camera1": "moved"}
@@ -71,7 +71,7 @@ async def test_an_id_is_the_same_camera_at_another_source(tmp_path: Path) -> Non
 
 async def test_two_cameras_may_have_one_source_if_an_id_tells_them_apart(tmp_path: Path) -> None:
     store = Store()
-    left, right = make_entry("left", DOOR, id="left"), make_entry("right", DOOR, id="right")
+    left, right = make_entry("left", DOCK, id="left"), make_entry("right", DOCK, id="right")
     assert await slots_of(tmp_path, store, left, right) == {"camera0": "left", "camera1": "right"}
     assert await slots_of(tmp_path, store, right, left) == {"camera0": "left", "camera1": "right"}
 
@@ -107,7 +107,7 @@ def test_whatever_is_renamed_and_moved_each_source_keeps_its_slot(
 
 async def test_new_settings_disturb_no_camera_that_stays(tmp_path: Path) -> None:
     """One comes, one goes, one changes; nothing is told of the fourth."""
-    kept, gone, changed = make_entry("kept", DOOR), make_entry("gone", YARD), make_entry("old", "test")
+    kept, gone, changed = make_entry("kept", DOCK), make_entry("gone", YARD), make_entry("old", "test")
     async with running(tmp_path, kept, gone, changed) as box:
         box.registry.report("camera0", Report(width=1920, height=1080, rate=25.0))
         assert (await box.next()).width == 1920
@@ -125,17 +125,17 @@ async def test_new_settings_disturb_no_camera_that_stays(tmp_path: Path) -> None
 
 async def test_without_test_pictures_no_task_wakes(tmp_path: Path) -> None:
     """Files are looked at while there are test pictures, and from the moment when new settings bring the first."""
-    async with running(tmp_path, make_entry("kept", DOOR)) as box:
+    async with running(tmp_path, make_entry("kept", DOCK)) as box:
         await trio.testing.wait_all_tasks_blocked()
         assert trio.lowlevel.current_statistics().seconds_to_next_deadline > 10
-        await box.registry.configure([make_entry("kept", DOOR), make_entry("picture", "test")])
+        await box.registry.configure([make_entry("kept", DOCK), make_entry("picture", "test")])
         assert (await box.next()).label == "picture"
         (tmp_path / "test-cameras" / "picture").unlink()
         assert (await box.next()).status is Status.DISCONNECTED
 
 
 async def test_settings_that_cannot_be_stored_change_nothing(tmp_path: Path) -> None:
-    async with running(tmp_path, make_entry("kept", DOOR)) as box:
+    async with running(tmp_path, make_entry("kept", DOCK)) as box:
         box.store.failures = 1
         with pytest.raises(StoreFailed):
             await box.registry.configure([make_entry("more", YARD)])
@@ -143,8 +143,8 @@ async def test_settings_that_cannot_be_stored_change_nothing(tmp_path: Path) -> 
 
 
 async def test_cameras_may_exchange_their_paths(tmp_path: Path) -> None:
-    async with running(tmp_path, make_entry("a", DOOR, path="one"), make_entry("b", YARD, path="two")) as box:
-        await box.registry.configure([make_entry("a", DOOR, path="two"), make_entry("b", YARD, path="one")])
+    async with running(tmp_path, make_entry("a", DOCK, path="one"), make_entry("b", YARD, path="two")) as box:
+        await box.registry.configure([make_entry("a", DOCK, path="two"), make_entry("b", YARD, path="one")])
         found = [(camera.name, camera.path) for camera in box.registry.all()]
         assert found == [("camera0", "two"), ("camera1", "one")]
         one = box.registry.find("one")

@@ -77,7 +77,7 @@ def test_a_moved_camera_is_known_by_its_serial() -> None:
 
 
 def test_a_camera_without_a_telling_serial_is_new_in_another_port() -> None:
-    """Showing the wrong room would be worse than a new name."""
+    """Showing the wrong place would be worse than a new name."""
     for serial in ("", MADE_UP):
         assert find_slot(webcam("p2", serial), [slot(0, webcam("p1", serial))]) == Match(None)
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 from patience import fail_after
 
-from edged.cameras import watch as room
+from edged.cameras import watch as module
 from edged.cameras.watch import Node, Present, Seen, watch
 
 #: The multicast group that udevd speaks on, and its protocol (linux/netlink.h).
@@ -143,8 +143,8 @@ class Udev:
 @pytest.fixture
 def udev(monkeypatch: pytest.MonkeyPatch) -> Iterator[Udev]:
     with Udev() as fake:
-        monkeypatch.setattr(room, "_library", lambda: fake)
-        monkeypatch.setattr(room, "has_udevd", lambda: True)
+        monkeypatch.setattr(module, "_library", lambda: fake)
+        monkeypatch.setattr(module, "has_udevd", lambda: True)
         yield fake
 
 
@@ -185,9 +185,9 @@ async def test_it_subscribes_before_it_lists(udev: Udev) -> None:
 async def test_what_udev_still_works_on_is_left_to_its_event(udev: Udev, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its permissions are not right yet; but where there is no udev daemon, nothing ever is finished."""
     udev.listed = [Device(is_initialized=False)]
-    assert list(room.present(udev)) == []
-    monkeypatch.setattr(room, "has_udevd", lambda: False)
-    assert [node.node for node in room.present(udev)] == ["/dev/video0"]
+    assert list(module.present(udev)) == []
+    monkeypatch.setattr(module, "has_udevd", lambda: False)
+    assert [node.node for node in module.present(udev)] == ["/dev/video0"]
 
 
 async def test_every_event_is_told_in_order(udev: Udev) -> None:
@@ -208,7 +208,7 @@ async def test_every_event_is_told_in_order(udev: Udev) -> None:
 def test_without_udev_s_database_the_device_is_known_from_sysfs() -> None:
     """The USB device above it says vendor, product and serial."""
     usb = {"idVendor": b"046d\n", "idProduct": b"082d\n", "serial": b"7E19B2F4\n"}
-    node = room._node(Device("add", usb=usb, SEQNUM="17", ID_PATH="p"), "add")
+    node = module._node(Device("add", usb=usb, SEQNUM="17", ID_PATH="p"), "add")
     assert node is not None
     assert node.properties == {
         "ID_PATH": "p",
@@ -220,14 +220,14 @@ def test_without_udev_s_database_the_device_is_known_from_sysfs() -> None:
 
 def test_a_device_may_call_itself_anything_and_go_at_any_time() -> None:
     """Bytes that are no text are left out, and so is what cannot be read any more."""
-    node = room._node(Device("add", ID_MODEL="garbage", ID_VENDOR_ID="1", attributes={"index": b"gone"}), "add")
+    node = module._node(Device("add", ID_MODEL="garbage", ID_VENDOR_ID="1", attributes={"index": b"gone"}), "add")
     assert node is not None
     assert node.properties == {"ID_VENDOR_ID": "1"}
 
 
 def test_a_device_that_is_unplugged_at_once_is_not_probed() -> None:
     """sysfs has nothing about it any more."""
-    node = room._node(Device("remove", ID_PATH="p", attributes={"index": b"gone"}), "remove")
+    node = module._node(Device("remove", ID_PATH="p", attributes={"index": b"gone"}), "remove")
     assert node == Node("remove", "/dev/video0", PATH, {"ID_PATH": "p"})
 
 
@@ -279,7 +279,7 @@ async def test_a_box_without_libudev_has_no_usb_cameras_and_says_so(monkeypatch:
     def missing() -> Any:
         raise ImportError("no libudev")
 
-    monkeypatch.setattr(room, "_library", missing)
+    monkeypatch.setattr(module, "_library", missing)
     watcher = Watcher()
     with fail_after(30):
         async with trio.open_nursery() as nursery:

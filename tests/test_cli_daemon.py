@@ -30,8 +30,8 @@ def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], d
 
 
 def test_a_new_key_stands_alone_on_stdout_with_quiet(shell: Shell) -> None:
-    """`KEY=$(edged key create door --role viewer --quiet)` is a usable script."""
-    made = shell.run("key", "create", "door", "--role", "viewer", "--quiet")
+    """`KEY=$(edged key create dock --role viewer --quiet)` is a usable script."""
+    made = shell.run("key", "create", "dock", "--role", "viewer", "--quiet")
     assert made.code == 0
     assert made.out.startswith("camera_service_sk_")
     assert len(made.out) == 83, "the key and a line end"
@@ -76,7 +76,7 @@ def test_keys_are_listed_in_columns(shell: Shell) -> None:
 
 def test_rotating_gives_a_new_secret_for_the_same_key(shell: Shell) -> None:
     """--grace says how long the old one lives; --quiet prints the new one alone."""
-    made = shell.run("key", "create", "door", "--role", "viewer", "--json").json
+    made = shell.run("key", "create", "dock", "--role", "viewer", "--json").json
     rotated = shell.run("key", "rotate", made["key_id"], "--grace", "0")
     facts = dict(line.split(None, 1) for line in rotated.out.splitlines())
     assert facts["key_id"] == made["key_id"]
@@ -90,7 +90,7 @@ def test_rotating_gives_a_new_secret_for_the_same_key(shell: Shell) -> None:
 
 def test_revoking_is_said_in_words_or_json(shell: Shell) -> None:
     """Twice is fine; a key that never was is exit code 1 with what to do."""
-    made = shell.run("key", "create", "door", "--role", "viewer", "--json").json
+    made = shell.run("key", "create", "dock", "--role", "viewer", "--json").json
     assert shell.run("key", "revoke", made["key_id"]).out == f"{made['key_id']} is revoked\n"
     assert shell.run("key", "revoke", made["key_id"], "--json").json["message"] == "API key revoked successfully"
     assert shell.run("key", "rotate", made["key_id"]).code == 1
@@ -287,7 +287,7 @@ def test_signing_keys_are_listed_made_promoted_and_given_up(shell: Shell) -> Non
     assert made["kid"] in shell.run("signing-key", "list").out
     assert shell.run("signing-key", "retire", made["kid"]).code == 1
     assert shell.run("signing-key", "retire", made["kid"], "--distrust", "--json").json["distrusted"] is True
-    issued = shell.run("token", "issue", "ada", "--read", "door", "--publish", "in", "--signing-key", "ES256", "-q")
+    issued = shell.run("token", "issue", "ada", "--read", "dock", "--publish", "in", "--signing-key", "ES256", "-q")
     found = shell.run("token", "verify", stdin=issued.out)
     assert found.code == 0
     assert "mediamtx_permissions" in found.out
@@ -308,7 +308,7 @@ def test_streams_are_listed_and_found_by_a_camera_s_name(shell: Shell) -> None:
     listed = shell.run("stream", "list")
     assert (listed.code, listed.out.split()) == (0, ["NAME", "SOURCE", "READY", "READERS", "BYTES", "SENT"])
     assert shell.run("stream", "list", "--json").json == []
-    for name in ("Front door", "camera0"):
+    for name in ("Front dock", "camera0"):
         shown = shell.run("stream", "url", name)
         facts = dict(line.split(None, 1) for line in shown.out.splitlines())
         assert (facts["device"], facts["live_url"]) == ("camera0", "/api/cameras/camera0/live.mjpeg")
@@ -319,7 +319,7 @@ def test_streams_are_listed_and_found_by_a_camera_s_name(shell: Shell) -> None:
 
 def test_a_ticket_is_a_url_for_a_player(shell: Shell) -> None:
     """Shown once with its end; the live picture's path is there without MediaMTX."""
-    made = shell.run("stream", "ticket", "Front door", "--ttl", "30")
+    made = shell.run("stream", "ticket", "Front dock", "--ttl", "30")
     facts = dict(line.split(None, 1) for line in made.out.splitlines())
     assert facts["live"] == f"/api/cameras/camera0/live.mjpeg?ticket={facts['ticket']}"
     assert "not shown again" in made.err

@@ -41,7 +41,7 @@ def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], d
 @pytest.fixture
 def made(shell: Shell) -> Iterator[dict[str, Any]]:
     """One of each thing that has a secret; the ids."""
-    key = shell.run("key", "create", "door", "--role", "viewer", "--json").json
+    key = shell.run("key", "create", "dock", "--role", "viewer", "--json").json
     assert shell.run("key", "rotate", key["key_id"], "--json").code == 0
     assert shell.run("user", "add", "ann", "--password-stdin", stdin=f"{PASSWORD}\n").code == 0
     token = shell.run("service-token", "add", "uploads", "--json").json

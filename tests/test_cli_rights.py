@@ -114,14 +114,14 @@ def test_what_has_ended_leaves_the_file_however_the_file_says_so(shell: Shell, t
 def test_a_file_without_key_material_is_reported_and_left_alone(shell: Shell, tmp_path: Path) -> None:
     """The other service never wrote its keys down: each is named, with what a new one has to be like."""
     keys = [
-        {"key_id": "abc", "name": "Door", "role": "viewer", "created_at": "2025-01-01T00:00:00", "is_active": True},
+        {"key_id": "abc", "name": "Dock", "role": "viewer", "created_at": "2025-01-01T00:00:00", "is_active": True},
         {"key_id": "def", "name": "Yard", "role": "operator", "created_at": "2025-01-01T00:00:00", "is_active": True},
     ]
     file = write(tmp_path / "api-keys.json", {"version": "1.0", "updated_at": "2025-01-01", "keys": keys})
     before = file.read_bytes()
     done = shell.run("key", "import", str(file))
     assert done.code == 1
-    assert "viewer 'Door'" in done.out
+    assert "viewer 'Dock'" in done.out
     assert "2 no key" in done.err
     assert "edged key create" in done.err
     assert file.read_bytes() == before

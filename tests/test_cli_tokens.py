@@ -167,10 +167,10 @@ def test_a_token_may_say_more_than_a_role(shell: Shell) -> None:
     """--also and --claim; a claim without a value is written wrongly, one that edged decides by is refused."""
     issued = shell.run(
         "token", "issue", "ada", "--role", "viewer", "--also", "operator", "--claim", "department=north",
-        "--claim", 'floor={"level": 3}', "--quiet",
+        "--claim", 'place={"level": 3}', "--quiet",
     )  # fmt: skip
     claims = peek_claims(issued.out.strip())
     assert (claims["role"], claims["roles"]) == ("viewer", ["operator"])
-    assert (claims["department"], claims["floor"]) == ("north", {"level": 3})
+    assert (claims["department"], claims["place"]) == ("north", {"level": 3})
     assert shell.run("token", "issue", "ada", "--claim", "novalue").code == 2
     assert "exp" in shell.run("token", "issue", "ada", "--claim", "exp=1").err

@@ -12,7 +12,7 @@ from cli_helpers import Shell, running_daemon
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The settings folder of a running daemon with one camera, "Front door"."""
+    """The settings folder of a running daemon with one camera, "Front Dock"."""
     with running_daemon(tmp_path_factory.mktemp("box")) as directory:
         yield directory
 
@@ -55,14 +55,14 @@ def test_an_unknown_camera_makes_nothing_and_names_the_known_ones(shell: Shell) 
     done = shell.run("key", "create", "later", "--role", "viewer", "--camera", "camera7")
     assert done.code == 2
     assert "camera0" in done.err
-    assert "Front door" in done.err
+    assert "Front dock" in done.err
     assert "--force" in done.err
     assert "later" not in keys_of(shell)
     made = shell.run("key", "create", "later", "--role", "viewer", "--camera", "camera7", "--force", "--json")
     assert made.json["without_effect"] == ["camera7"]
 
 
-@pytest.mark.parametrize("name", ["camera0", "Front door"])
+@pytest.mark.parametrize("name", ["camera0", "Front dock"])
 def test_a_camera_may_be_named_by_its_label(shell: Shell, name: str) -> None:
     """What is stored is its id, which no other camera gets."""
     made = shell.run("key", "create", f"by {name}", "--role", "viewer", "--camera", name, "--json").json
@@ -71,10 +71,10 @@ def test_a_camera_may_be_named_by_its_label(shell: Shell, name: str) -> None:
 
 def test_commands_for_a_camera_take_its_label(shell: Shell) -> None:
     """As --camera does; an unknown one is refused as before."""
-    assert shell.run("camera", "show", "Front door", "--json").json["device"] == "camera0"
-    assert shell.run("camera", "snapshot", "Front door", "--json").json["device"] == "camera0"
-    assert shell.run("camera", "set", "Front door", "--rate", "5").err.count("camera0") > 0
-    assert "no camera 'Back door'" in shell.run("camera", "remove", "Back door").err
+    assert shell.run("camera", "show", "Front dock", "--json").json["device"] == "camera0"
+    assert shell.run("camera", "snapshot", "Front dock", "--json").json["device"] == "camera0"
+    assert shell.run("camera", "set", "Front dock", "--rate", "5").err.count("camera0") > 0
+    assert "no camera 'Back dock'" in shell.run("camera", "remove", "Back dock").err
 
 
 @pytest.mark.parametrize("word", ["read:posts", "posts:*", "read:cameras", "camera:read:camera1", "*", "view"])
@@ -93,15 +93,15 @@ def test_what_was_made_is_shown_with_what_it_may_do(shell: Shell) -> None:
     listed = shell.run("key", "list").out
     assert "all of its role" in listed
     assert "nothing" in next(line for line in listed.splitlines() if " narrow " in line)
-    fenced = shell.run("key", "create", "fenced", "--role", "viewer", "--camera", "Front door", "--read", "cam*")
-    assert "camera_access          Front door" in fenced.out
+    fenced = shell.run("key", "create", "fenced", "--role", "viewer", "--camera", "Front dock", "--read", "cam*")
+    assert "camera_access          Front dock" in fenced.out
     row = next(line for line in shell.run("key", "list").out.splitlines() if " fenced " in line)
     assert "all of its role; of camera0; read: cam*; publish: no stream" in row
     token = shell.run("token", "issue", "nobody", "--role", "viewer")
     assert "effective_permissions  camera:read, stream:read, system:read" in token.out
     assert "no user 'nobody'" in token.err
-    limited = shell.run("token", "issue", "small", "--role", "viewer", "--camera", "Front door", "--read", "cam*")
-    assert re.search(r"^camera_access +Front door$", limited.out, re.MULTILINE)
+    limited = shell.run("token", "issue", "small", "--role", "viewer", "--camera", "Front dock", "--read", "cam*")
+    assert re.search(r"^camera_access +Front dock$", limited.out, re.MULTILINE)
     assert re.search(r"^read +cam\*$", limited.out, re.MULTILINE)
 
 

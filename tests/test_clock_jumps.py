@@ -142,7 +142,7 @@ class World:
         )
 
     async def prune(self) -> None:
-        """One round of what the daemon does daily; by the rows, nothing goes by a clock that nobody vouches for."""
+        """One round of what the daemon does daily; by the rows, nothing goes by a clock that nobody has confirmed."""
         before, now = self.revoked(), self.clock.now()
         trusted = self.clock.is_trusted
         assert await clock_upkeep.prune_if_trusted(self.clock, self.revocations.prune) is trusted

@@ -155,7 +155,7 @@ def test_the_defaults_show_every_key_of_an_issuer_and_what_is_in_force_loads(tmp
 
 
 def test_the_algorithms_of_the_settings_are_those_of_the_rules() -> None:
-    """They are written in two rooms, neither of which knows the other."""
+    """They are written in two packages, neither of which knows the other."""
     listed, _ = get_args(get_type_hints(IssuerSettings)["algorithms"])
     assert get_args(listed) == OUTSIDE_ALGORITHMS
 

@@ -793,7 +793,7 @@ async def test_4b_http_statuses(
 
 
 async def test_4b_what_may_not_be_seen_is_not_found(daemon: RunningDaemon) -> None:
-    """Contract 4b, last line; 10.20: a foreign camera reads exactly like an absent one, by every door and method."""
+    """Contract 4b, last line; 10.20: a foreign camera reads like an absent one, by every endpoint and method."""
     _, key = await daemon.create_key("operator", camera_access=["camera1"])
     async with daemon.websocket(compat(daemon)) as old, daemon.websocket() as new:
         await enter(old, V1, key)
@@ -1009,20 +1009,20 @@ async def test_5_4_downloads(daemon: RunningDaemon) -> None:
     _, monitor = await daemon.create_key("monitor")
     async with daemon.websocket() as client:
         await enter(client, V2, key)
-        taken = await client.call("take_snapshot", device="camera0", filename="door")
-    whole = await daemon.request("GET", "/files/snapshots/door.jpg", key=key)
+        taken = await client.call("take_snapshot", device="camera0", filename="dock")
+    whole = await daemon.request("GET", "/files/snapshots/dock.jpg", key=key)
     assert (whole.status, len(whole.body)) == (200, taken["file_size"])
     assert whole.headers["content-type"] == "image/jpeg"
     assert whole.headers["content-length"] == str(taken["file_size"])
-    assert whole.headers["content-disposition"] == 'attachment; filename="door.jpg"'
+    assert whole.headers["content-disposition"] == 'attachment; filename="dock.jpg"'
     assert whole.headers["accept-ranges"] == "bytes"
-    assert (await daemon.request("GET", "/files/snapshots/door", key=key)).body == whole.body
-    part = await daemon.request("GET", "/files/snapshots/door.jpg", key=key, headers={"Range": "bytes=0-1"})
+    assert (await daemon.request("GET", "/files/snapshots/dock", key=key)).body == whole.body
+    part = await daemon.request("GET", "/files/snapshots/dock.jpg", key=key, headers={"Range": "bytes=0-1"})
     assert (part.status, part.body) == (206, b"\xff\xd8")
-    bad = await daemon.request("GET", "/files/snapshots/door.jpg", key=key, headers={"Range": "bytes=9999999-"})
+    bad = await daemon.request("GET", "/files/snapshots/dock.jpg", key=key, headers={"Range": "bytes=9999999-"})
     assert (bad.status, bad.json["code"]) == (416, "bad_range")
     assert bad.headers["content-range"] == f"bytes */{taken['file_size']}"
-    for name, secret, status in (("door.jpg", "", 401), ("door.jpg", monitor, 403), ("gone.jpg", key, 404),
+    for name, secret, status in (("dock.jpg", "", 401), ("dock.jpg", monitor, 403), ("gone.jpg", key, 404),
                                  ("..%2ftrust.db", key, 400)):  # fmt: skip
         assert (await daemon.request("GET", f"/files/snapshots/{name}", key=secret)).status == status
 

@@ -1023,7 +1023,7 @@ def test_the_corpus_is_large_and_its_cases_differ() -> None:
 
 @pytest.mark.parametrize("name", CORPUS)
 def test_every_case_is_refused_for_its_own_reason(gate: Gate, reached: Watched, name: str) -> None:
-    """Through the gate, as any door asks it; and nothing was fetched, opened or run for it."""
+    """Through the gate, as any endpoint asks it; and nothing was fetched, opened or run for it."""
     reason, cases = CORPUS[name]
     reason_of(gate, GOOD["rsa"])
     reached.events.clear()

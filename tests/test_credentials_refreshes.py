@@ -25,7 +25,7 @@ NOW = 1_800_000_000.75
 HS, RS = Signer("HS256", "test"), Signer("RS256", "key-1")
 CLAIMS: dict[str, object] = {
     "sub": "ada", "role": "operator", "permissions": ["camera:read"], "camera_access": ["camera1"], "jti": "one",
-    "iat": int(NOW) - 600, "exp": int(NOW) + 3000, "department": {"floor": 3}, "aud": "camera-clients",
+    "iat": int(NOW) - 600, "exp": int(NOW) + 3000, "department": {"level": 3}, "aud": "camera-clients",
 }  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def successor(caller: Caller, signer: Signer = HS, now: float = NOW, epoch: int 
 
 
 def test_a_successor_says_the_same_with_a_new_time_and_jti() -> None:
-    """S0-13, S0-24, S0-4: `iat` floored, a day from now, another jti, extra claims kept."""
+    """S0-13, S0-24, S0-4: `iat` rounded down, a day from now, another jti, extra claims kept."""
     claims = successor(caller_of())
     assert (claims["iat"], claims["exp"]) == (int(NOW), int(NOW) + USUAL_LIFE)
     assert claims["jti"] != "one"

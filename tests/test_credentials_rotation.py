@@ -33,7 +33,7 @@ def test_a_rotation_replaces_the_secret_and_nothing_else(record: Rotating) -> No
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.sampled_from([0.0, 1.0, 50.0, 500.0])), max_size=12))
-def test_no_rotation_that_finds_room_shortens_what_another_promised(steps: list[tuple[float, float]]) -> None:
+def test_no_rotation_that_is_accepted_shortens_what_another_promised(steps: list[tuple[float, float]]) -> None:
     """Whatever the order of rotations and pauses; only a grace of 0 ends what was promised."""
     record, now, promised = KEY, 1000.0, dict[bytes, float]()
     for number, (pause, grace) in enumerate(steps):

@@ -199,12 +199,12 @@ def test_a_whole_number_of_any_size_is_judged_and_not_stumbled_over() -> None:
 def test_a_long_token_is_refused() -> None:
     """8 KiB at most, unless it is shown where it may be longer."""
     fitting = {**CLAIMS, "pad": ""}
-    room = (LONGEST_TOKEN - len(craft(HEADER, fitting))) * 3 // 4 - 3
-    assert verify(craft(HEADER, {**CLAIMS, "pad": "x" * room}), [SECRET], now=NOW)
-    longer = craft(HEADER, {**CLAIMS, "pad": "x" * (room + 10)})
+    left = (LONGEST_TOKEN - len(craft(HEADER, fitting))) * 3 // 4 - 3
+    assert verify(craft(HEADER, {**CLAIMS, "pad": "x" * left}), [SECRET], now=NOW)
+    longer = craft(HEADER, {**CLAIMS, "pad": "x" * (left + 10)})
     assert refusal(longer) is Reason.MALFORMED
     assert verify(longer, [SECRET], now=NOW, longest=LONGEST_OVER_HTTP).subject == "ann"
-    longest = craft(HEADER, {**CLAIMS, "pad": "x" * (room + (LONGEST_OVER_HTTP - LONGEST_TOKEN) * 3 // 4)})
+    longest = craft(HEADER, {**CLAIMS, "pad": "x" * (left + (LONGEST_OVER_HTTP - LONGEST_TOKEN) * 3 // 4)})
     assert LONGEST_OVER_HTTP - 8 < len(longest) <= LONGEST_OVER_HTTP
     assert verify(longest, [SECRET], now=NOW, longest=LONGEST_OVER_HTTP).subject == "ann"
     with pytest.raises(TokenRefused, match="longer than 12288 characters"):

@@ -16,18 +16,18 @@ from edged.credentials.users import UserRecord, common, gains, is_user_name, los
 
 NOW = 2e9
 ANN = UserRecord(name="ann", role="operator", created_at=1.0, epoch=1, password="$argon2id$…")
-CAMERAS = ("camera0", "/dev/video0", "camera1", "door")
+CAMERAS = ("camera0", "/dev/video0", "camera1", "dock")
 RESOURCES = (
     NOTHING,
     Resource.of_camera("camera0", "/dev/video0"),
     Resource.of_camera("camera1"),
-    Resource.of_camera("door"),
+    Resource.of_camera("dock"),
 )
 
 permissions = st.lists(
     st.sampled_from([
         *sorted(CAPABILITIES), "view", "control", "admin", "*", "camera:*", "read:*", "camera:read:camera0",
-        "stream:read:door", "camera:write:camera1", "stream:publish:camera0", "read:posts",
+        "stream:read:dock", "camera:write:camera1", "stream:publish:camera0", "read:posts",
     ]),
     max_size=6,
 ).map(tuple)  # fmt: skip

@@ -49,7 +49,7 @@ async def test_a_token_signed_with_the_shared_secret_is_good(tmp_path: Path) -> 
 
 
 async def test_a_stranger_gets_nothing(tmp_path: Path) -> None:
-    """Without a credential, and with one nobody made, every door says no in its own words."""
+    """Without a credential, and with one nobody made, every endpoint says no in its own words."""
     wrong = "camera_service_sk_" + "0" * 64
     with fail_after(30):
         async with running_daemon(tmp_path) as daemon:
@@ -224,7 +224,7 @@ async def test_a_viewer_without_a_key_sees_nothing_over_rtsp(tmp_path: Path, pas
 
 @pytest.mark.mediamtx
 async def test_a_key_for_one_camera_opens_one_stream(tmp_path: Path) -> None:
-    """camera_access holds at MediaMTX's door as well."""
+    """camera_access holds at MediaMTX's endpoint as well."""
     with fail_after(60):
         async with running_daemon(tmp_path, mediamtx=True) as daemon:
             await daemon.wait_media()

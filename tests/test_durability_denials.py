@@ -52,7 +52,7 @@ async def daemon(tmp_path: Path, library: Path) -> AsyncIterator[Services]:
 
 @dataclass
 class Services:
-    """A box, and an administrator at each of its doors."""
+    """A box, and an administrator at each of its endpoints."""
 
     box: Box
     admin: Conversation
@@ -92,7 +92,7 @@ async def visiting(box: Box) -> AsyncIterator[Services]:
 
 @dataclass
 class Question:
-    """One thing to ask at either door, and who is let in until it is answered."""
+    """One thing to ask at either endpoint, and who is let in until it is answered."""
 
     method: str
     params: dict[str, object]
@@ -300,7 +300,7 @@ async def test_on_a_slow_disk_all_that_is_denied_is_so_at_once_and_told_later(
         assert [event for event in events if event.kind == "loop"] == []
         daemon.disk.behave()
     assert [(name, outcome) for name, outcome in outcomes.items() if not outcome.done] == []
-    assert await daemon.box.owed() == 0
+    assert await daemon.box.pending() == 0
     await assert_kept(daemon, questions)
 
 
@@ -324,8 +324,8 @@ async def assert_kept(daemon: Services, questions: dict[str, Question]) -> None:
 async def test_while_the_disk_fails_all_that_is_denied_is_so_and_whoever_asked_hears_what_it_is_worth(
     daemon: Services, how: str, number: int
 ) -> None:
-    """At both doors: in force, not saved, lost by a restart; what gives something: nothing was done. How many are owed
-    is told by health and metrics, that they are saved by the log; when the disk heals nobody need ask again."""
+    """At both endpoints: in force, not saved, lost by a restart; what gives something: nothing was done. How many
+    are pending is told by health and metrics, that they are saved by the log; nobody need ask again."""
     questions = {
         f"{make.__name__} {endpoint}": (await make(daemon), endpoint) for endpoint in ENDPOINTS for make in DENIALS
     }
@@ -347,9 +347,9 @@ async def test_while_the_disk_fails_all_that_is_denied_is_so_and_whoever_asked_h
     assert [event for event in daemon.disk.events()[before:] if event.kind == "loop"] == []
     daemon.disk.behave()
     with fail_after(180):
-        while await daemon.box.owed():
+        while await daemon.box.pending():
             await trio.sleep(0.05)
-    assert (await daemon.box.request("GET", "/health"))[1]["denials_owed"] == 0
+    assert (await daemon.box.request("GET", "/health"))[1]["denials_pending"] == 0
     assert daemon.box.log.read_text().count("denials_saved") == 1
     assert [name for name, (question, _) in questions.items() if await question.is_good()] == []
     await assert_kept(daemon, {name: question for name, (question, _) in questions.items()})
@@ -361,12 +361,12 @@ GHOST: dict[str, object] = {"name": "ghost", "role": "admin"}
 async def assert_owing_is_shown(daemon: Services, at_least: int) -> None:
     """By health, by metrics, and by the command line in words."""
     box = daemon.box
-    assert await box.owed() >= at_least
+    assert await box.pending() >= at_least
     status, ready = await box.request("GET", "/health/ready")
     assert (status, ready["ready"]) == (503, False)
     assert (await box.request("GET", "/health"))[1]["status"] == "unhealthy"
     _, shown = await box.request("GET", "/metrics", X_API_Key=daemon.key)
-    assert f"edged_revocations_pending {ready['denials_owed']}.0\n" in shown
+    assert f"edged_revocations_pending {ready['denials_pending']}.0\n" in shown
     keys = (await daemon.admin.call("list_keys"))["keys"]
     key_id = next(key["key_id"] for key in keys if key["status"] == "revoked")
     words = [sys.executable, "-m", "edged", "key", "revoke", key_id, "--socket", str(box.folder / "run" / "edged.sock")]
@@ -386,7 +386,7 @@ async def test_a_refresh_that_the_disk_refused_takes_nothing_away(daemon: Servic
         outcome = await question.ask(daemon, endpoint)
         assert (outcome.done, outcome.told["in_force"]) == (False, False)
         assert await question.is_good()
-        assert await daemon.box.owed() == 0
+        assert await daemon.box.pending() == 0
         daemon.disk.behave()
         outcome = await question.ask(daemon, endpoint)
         assert outcome.done

@@ -152,7 +152,7 @@ async def test_what_is_denied_on_a_full_disk_is_saved_and_outlives_a_kill(
         assert reply["error"]["data"]["in_force"] is False
         assert reserve_of(state) >= SIZE, "of what is kept for denials nothing was given for a grant"
         assert "error" not in await admin.ask(method, **params)
-    assert await box.owed() == 0
+    assert await box.pending() == 0
     box.kill()
     await box.start()
     assert not await box.lets_in(credential)
@@ -190,7 +190,7 @@ async def test_many_are_denied_one_after_another_while_the_disk_stays_full(box: 
         for method, params, _ in made:
             assert "error" not in await admin.ask(method, **params)
             fill(state)
-    assert await box.owed() == 0
+    assert await box.pending() == 0
     box.kill()
     await box.start()
     assert [secret for _, _, secret in made if await box.lets_in(secret)] == []
@@ -220,7 +220,7 @@ async def test_without_reserve_a_denial_is_told_as_not_saved_and_saved_once_ther
         assert not await box.lets_in(credential)
         (state / "trust.reserve").unlink()
         (state / "filler").unlink()
-        await until_owed_nothing(box)
+        await until_pending_nothing(box)
         await admin.call("create_key", name="after", role="viewer")
     await until(lambda: reserve_of(state) >= SIZE)
     shown = await health(box)
@@ -228,9 +228,9 @@ async def test_without_reserve_a_denial_is_told_as_not_saved_and_saved_once_ther
     assert "reserve_whole" in box.log.read_text()
 
 
-async def until_owed_nothing(box: Box) -> None:
+async def until_pending_nothing(box: Box) -> None:
     with fail_after(90):
-        while await box.owed():
+        while await box.pending():
             await trio.sleep(0.05)
 
 
@@ -307,7 +307,7 @@ async def test_a_quota_that_is_used_up_is_a_full_disk(tmp_path: Path) -> None:
         told = (await admin.ask(method, **params))["error"]["data"]
         assert (told["in_force"], reserve.stat().st_size) == (True, HEADER)
         disk.behave()
-        await until_owed_nothing(box)
+        await until_pending_nothing(box)
         await until(lambda: reserve.stat().st_size == HEADER + SIZE)
         assert not await box.lets_in(secret)
 

@@ -180,7 +180,7 @@ async def restart(box: Box) -> None:
 async def test_a_key_is_untouched_or_revoked_when_whoever_revoked_it_hung_up(
     box: Box, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Untouched: it opens doors, its session and its picture go on. Revoked: refused, on the disk, its session closed
+    """Untouched: it opens what it did, its session and picture go on. Revoked: refused, on the disk, its session closed
     (4401) and its picture ended; another key's picture goes on all the time."""
     outcomes: Counter[str] = Counter()
     secrets: dict[str, tuple[str, bool]] = {}
@@ -351,7 +351,7 @@ async def test_a_key_has_its_old_secret_or_a_new_one_when_whoever_rotated_it_hun
 async def test_a_key_is_suspended_or_not_when_whoever_suspended_or_resumed_it_hung_up(
     box: Box, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Suspended: refused, on the disk, its session closed; resumed: on the disk before it opens a door again."""
+    """Suspended: refused, on the disk, its session closed; resumed: on the disk before it opens anything again."""
     outcomes: Counter[str] = Counter()
     secrets: list[tuple[str, bool]] = []
 

@@ -102,14 +102,14 @@ async def test_a_child_that_cannot_be_spawned_leaves_no_pipe() -> None:
 
 
 @given(st.integers(1, 2**20), st.integers(1, 100_000))
-def test_connections_leave_room_for_everything_else(limit: int, wanted: int) -> None:
+def test_connections_leave_enough_for_everything_else(limit: int, wanted: int) -> None:
     """Never more than asked for, and at least half of the descriptors, or RESERVE of them, are left."""
     found = connections_within(limit, wanted)
     assert 1 <= found <= wanted
     assert found == 1 or limit - found >= min(RESERVE, limit // 2)
 
 
-def test_the_defaults_of_systemd_and_of_a_shell_leave_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_defaults_of_systemd_and_of_a_shell_leave_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """The soft limit of 1,024 is raised to what the hard one allows; where it may not be, fewer connections fit."""
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 524288))

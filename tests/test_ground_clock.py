@@ -1,4 +1,4 @@
-"""The clock: never behind what was known before, never ahead by a jump that nobody vouches for (contract 10.9)."""
+"""The clock: never behind what was known before, never ahead by a jump that nobody has confirmed (contract 10.9)."""
 
 from __future__ import annotations
 

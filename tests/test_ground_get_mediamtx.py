@@ -1,4 +1,4 @@
-"""scripts/get-mediamtx: only what its checksum vouches for is installed, whole, and also without internet."""
+"""scripts/get-mediamtx: only what its checksum confirms is installed, whole, and also without internet."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_one_flipped_bit_is_refused_and_the_old_program_stays(tmp_path: Path, re
 
 
 def test_without_checksums_it_refuses(tmp_path: Path, release: Path) -> None:
-    """Neither beside the archive nor named: nobody vouches for it."""
+    """Neither beside the archive nor named: nobody confirms it."""
     (release / "checksums.sha256").unlink()
     said = refused(tmp_path, "--from", release / NAME)
     assert "no checksums at" in said

@@ -111,9 +111,9 @@ def test_every_test_is_in_one_of_the_parts(tmp_path: Path) -> None:
     assert "no part 3 of 2" in run(tmp_path, code, part="3/2").stderr
 
 
-def test_modules_below_the_floor_are_listed(tmp_path: Path) -> None:
-    """The table names them, worst first; it is fatal only when a floor is asked for."""
-    floor = HERE.parent / "scripts/coverage-floor"
+def test_modules_below_the_minimum_are_listed(tmp_path: Path) -> None:
+    """The table names them, worst first; it is fatal only when a minimum is asked for."""
+    script = HERE.parent / "scripts/coverage-floor"
     entries = {
         name: {"summary": {"percent_covered": percent, "missing_branches": 2, "missing_lines": 3}}
         for name, percent in (("edged/a.py", 95.0), ("edged/b.py", 80.0), ("edged/c.py", 10.0))
@@ -121,14 +121,14 @@ def test_modules_below_the_floor_are_listed(tmp_path: Path) -> None:
     report = tmp_path / "coverage.json"
     report.write_text(json.dumps({"files": entries, "totals": {"percent_covered": 61.7}}))
 
-    def run_floor(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(floor), str(report), *arguments]
+    def run_table(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(script), str(report), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
-    shown = run_floor()
+    shown = run_table()
     assert shown.returncode == 0
     assert "61.7 % of lines and branches, 3 modules, 2 below 90 %" in shown.stdout
     assert shown.stdout.index("edged/c.py") < shown.stdout.index("edged/b.py")
     assert "edged/a.py" not in shown.stdout
-    assert run_floor("--fail-under", "90").returncode == 2
-    assert run_floor("--fail-under", "5").returncode == 0
+    assert run_table("--fail-under", "90").returncode == 2
+    assert run_table("--fail-under", "5").returncode == 0

@@ -55,10 +55,10 @@ def lines_of(level: str = "info") -> tuple[Any, io.StringIO]:
 def test_a_line_has_time_level_noun_event_and_fields() -> None:
     """What people read first stands first; a field that says nothing is left out."""
     log, stream = lines_of()
-    log.warning("moved", camera="camera0", tries=2, label="Front door", nothing=None, ok=True)
+    log.warning("moved", camera="camera0", tries=2, label="Front dock", nothing=None, ok=True)
     when, rest = stream.getvalue().split(" ", 1)
     assert when.endswith("Z")
-    assert rest == 'warning noun: moved camera=camera0 tries=2 label="Front door" ok=true\n'
+    assert rest == 'warning noun: moved camera=camera0 tries=2 label="Front dock" ok=true\n'
 
 
 def test_an_event_is_one_line_whatever_is_in_it() -> None:
@@ -82,7 +82,7 @@ def test_a_level_below_the_configured_one_is_not_written() -> None:
 
 
 def test_a_logger_without_a_noun_has_none() -> None:
-    """The daemon's own start may come before any room."""
+    """The daemon's own start may come before any other part."""
     _, stream = lines_of()
     structlog.get_logger().info("started")
     assert stream.getvalue().endswith("info    started\n")

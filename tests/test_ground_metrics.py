@@ -219,7 +219,7 @@ def test_revocations_reach_sockets_and_media() -> None:
 
 
 def test_gauges_are_asked_for_when_somebody_scrapes() -> None:
-    """No room keeps a gauge up to date; the answer is what is true now."""
+    """No part keeps a gauge up to date; the answer is what is true now."""
     metrics = make()
     open_now = {"ws": 2}
     metrics.gauges.watch(

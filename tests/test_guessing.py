@@ -1,4 +1,4 @@
-"""At the doors: ten wrong keys or tokens of one address, and the next has to wait, in the words of each door."""
+"""At the endpoints: ten wrong keys or tokens of one address, and the next has to wait, as each endpoint words it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad input at every door of a whole running daemon: a clear error or a close code, a clean log, and life goes on.
+"""Bad input at every endpoint of a whole running daemon: a clear error or a close code, a clean log, and life goes on.
 
 The log of these tests is the daemon's own, at debug: no line of it may hold a traceback or an incident.
 """
@@ -553,7 +553,7 @@ async def test_batches_inside_batches_are_no_calls(tmp_path: Path, log: io.Strin
 
 @pytest.mark.parametrize("opening", ["[", '{"a":', '[{"id":'])
 async def test_a_hundred_thousand_brackets_are_an_error(tmp_path: Path, log: io.StringIO, opening: str) -> None:
-    """Deep nesting runs into no recursion limit that anybody sees, at any door, complete or cut off."""
+    """Deep nesting runs into no recursion limit that anybody sees, at any endpoint, complete or cut off."""
     count = BRACKETS // max(1, opening.count("[") + opening.count("{"))
     closing = "".join({"[": "]", "{": "}"}.get(letter, "") for letter in reversed(opening))
     texts = [opening * count, opening * count + "1" + closing * count]

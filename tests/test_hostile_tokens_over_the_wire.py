@@ -254,7 +254,7 @@ async def test_no_token_makes_edged_ask_anybody_but_for_a_newer_key(
 
 
 def expected(text: str, reason: str) -> str:
-    """What is told of a token: the door itself refuses what is nothing, no text, or longer than a message may be."""
+    """What is told of a token: the endpoint itself refuses what is nothing, no text, or longer than a message."""
     if len(text) > 16384:
         return "closed 1009"
     return "parse_error" if "\ud800" in text else OUTSIDE[reason] if text else "auth_required"

@@ -17,7 +17,7 @@ BEGAN = 1_796_000_000.25
 
 
 def write(root: Path, name: str = "1796000000-250000.mp4", **options: object) -> Path:
-    path = root / "open" / "camera0" / "door" / name
+    path = root / "open" / "camera0" / "dock" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(make_segment(at_ns=round(BEGAN * 1e6) * 1000, **options))  # type: ignore[arg-type]
     return path
@@ -129,13 +129,13 @@ def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     root = tmp_path / "root"
     folder = root / "open" / "camera0"
     folder.mkdir(parents=True)
-    (folder / "1-000000.mp4").symlink_to(outside / "open/camera0/door/1796000000-250000.mp4")
+    (folder / "1-000000.mp4").symlink_to(outside / "open/camera0/dock/1796000000-250000.mp4")
     (root / "open" / "camera1").symlink_to(outside / "open" / "camera0")
     (root / "camera2").symlink_to(outside)
     files = RecordingFiles(root)
     assert files.look() == module.Look((), ())
     assert list(files.list_kept()) == []
-    assert (outside / "open/camera0/door/1796000000-250000.mp4").exists()
+    assert (outside / "open/camera0/dock/1796000000-250000.mp4").exists()
 
 
 def test_only_what_is_named_is_removed_and_empty_folders_with_it(tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ JPEG = b"\xff\xd8picture\xff\xd9"
 async def test_a_saved_picture_is_found_again_with_its_camera(tmp_path: Path) -> None:
     """What was saved under a name is found under it, byte for byte, and tells its camera."""
     snapshots = Snapshots(tmp_path / "media" / "snapshots")
-    saved = await snapshots.save("door.jpg", "camera0", JPEG, "jpg", NOW)
-    (found,) = await snapshots.find("door.jpg")
-    assert (saved.filename, saved.size, saved.created_at, saved.path) == ("door.jpg", len(JPEG), NOW, found)
+    saved = await snapshots.save("dock.jpg", "camera0", JPEG, "jpg", NOW)
+    (found,) = await snapshots.find("dock.jpg")
+    assert (saved.filename, saved.size, saved.created_at, saved.path) == ("dock.jpg", len(JPEG), NOW, found)
     assert found.read_bytes() == JPEG
     assert snapshots.camera_of(found) == "camera0"
 
@@ -34,23 +34,23 @@ async def test_a_name_without_its_ending_means_the_newest_of_that_name(tmp_path:
     """Some clients drop the ending (C-39); the whole name is exact, and nothing but pictures is meant by half a one."""
     snapshots = Snapshots(tmp_path)
     forms: list[tuple[str, str, Literal["jpg", "png"]]] = [
-        ("door.jpg", "camera0", "jpg"),
-        ("door.png", "camera1", "png"),
+        ("dock.jpg", "camera0", "jpg"),
+        ("dock.png", "camera1", "png"),
     ]
     for name, camera, form in forms:
         await snapshots.save(name, camera, JPEG, form, NOW)
-    (tmp_path / "camera0" / "door.txt").write_bytes(b"a note")
-    (tmp_path / "camera0" / "door.jpeg").symlink_to(tmp_path / "camera1" / "door.png")
-    os.utime(tmp_path / "camera0" / "door.jpg", (NOW, NOW))
-    os.utime(tmp_path / "camera1" / "door.png", (NOW + 1, NOW + 1))
-    assert [path.name for path in await snapshots.find("door")] == ["door.png", "door.jpg"]
-    assert [path.name for path in await snapshots.find("door.jpg")] == ["door.jpg"]
-    await snapshots.save("door.v2", "camera0", JPEG, "jpg", NOW)
-    assert [path.name for path in await snapshots.find("door.v2")] == ["door.v2.jpg"]
+    (tmp_path / "camera0" / "dock.txt").write_bytes(b"a note")
+    (tmp_path / "camera0" / "dock.jpeg").symlink_to(tmp_path / "camera1" / "dock.png")
+    os.utime(tmp_path / "camera0" / "dock.jpg", (NOW, NOW))
+    os.utime(tmp_path / "camera1" / "dock.png", (NOW + 1, NOW + 1))
+    assert [path.name for path in await snapshots.find("dock")] == ["dock.png", "dock.jpg"]
+    assert [path.name for path in await snapshots.find("dock.jpg")] == ["dock.jpg"]
+    await snapshots.save("dock.v2", "camera0", JPEG, "jpg", NOW)
+    assert [path.name for path in await snapshots.find("dock.v2")] == ["dock.v2.jpg"]
 
 
 async def test_others_cannot_read_a_snapshot(tmp_path: Path) -> None:
-    """A picture of somebody's door is not world-readable."""
+    """A picture of somebody's gate is not world-readable."""
     saved = await Snapshots(tmp_path).save(None, "camera0", JPEG, "jpg", NOW)
     assert saved.path.stat().st_mode & 0o777 == 0o640 & ~_umask()
 
@@ -59,11 +59,11 @@ async def test_a_second_picture_of_one_name_gets_a_counter_whatever_its_camera(t
     """Nothing is overwritten, and a name means one picture, so that it can be asked for without its camera."""
     snapshots = Snapshots(tmp_path)
     names = [
-        (await snapshots.save("door.jpg", camera, camera.encode(), "jpg", NOW)).filename
+        (await snapshots.save("dock.jpg", camera, camera.encode(), "jpg", NOW)).filename
         for camera in ("camera0", "camera1", "camera0")
     ]
-    assert names == ["door.jpg", "door-1.jpg", "door-2.jpg"]
-    assert (await snapshots.find("door-1.jpg"))[0].read_bytes() == b"camera1"
+    assert names == ["dock.jpg", "dock-1.jpg", "dock-2.jpg"]
+    assert (await snapshots.find("dock-1.jpg"))[0].read_bytes() == b"camera1"
 
 
 async def test_many_at_once_get_a_name_each(tmp_path: Path) -> None:
@@ -89,9 +89,9 @@ async def test_many_at_once_get_a_name_each(tmp_path: Path) -> None:
     [
         (None, "jpg", "camera0_2026-11-22_06-30-00.jpg"),
         ("", "png", "camera0_2026-11-22_06-30-00.png"),
-        ("door", "png", "door.png"),
-        ("door.v2", "jpg", "door.v2.jpg"),
-        ("DOOR.JPEG", "jpg", "DOOR.JPEG"),
+        ("dock", "png", "dock.png"),
+        ("dock.v2", "jpg", "dock.v2.jpg"),
+        ("DOCK.JPEG", "jpg", "DOCK.JPEG"),
     ],
 )
 def test_a_name_is_completed(given_name: str | None, form: module.Format, expected: str) -> None:
@@ -102,7 +102,7 @@ def test_a_name_is_completed(given_name: str | None, form: module.Format, expect
 def test_an_ending_of_another_format_is_refused() -> None:
     """A PNG is not saved under the name of a JPEG."""
     with pytest.raises(InvalidParams, match="format is jpg"):
-        complete_name("door.png", "camera0", "jpg", NOW)
+        complete_name("dock.png", "camera0", "jpg", NOW)
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,7 @@ async def test_nobody_is_made_whose_subject_is_revoked(path: Path, subject: str,
         assert trust.users.find("ann") is None
 
 
-# --- by the doors ------------------------------------------------------------
+# --- by the endpoints ------------------------------------------------------------
 
 
 async def told(client: Conversation, method: str, **params: object) -> str:

@@ -145,26 +145,26 @@ class Named(FakeSource):
 async def test_a_path_that_becomes_another_camera_s_is_made_anew(autojump_clock: trio.testing.MockClock) -> None:
     """Whoever was let in to one camera must not see the other; also where both are told within one step."""
     server, paths = fake_server(FakeClient()), Paths()
-    paths.set_wanted([Named("camera0", stream="door"), FakeSource("camera1")])
+    paths.set_wanted([Named("camera0", stream="dock"), FakeSource("camera1")])
     with fail_after(5):
         async with running(partial(paths.run, server)):
             await eventually(lambda: paths.converged)
             del server.client.calls[:]
-            paths.set_wanted([FakeSource("camera0"), Named("camera1", stream="door")])
+            paths.set_wanted([FakeSource("camera0"), Named("camera1", stream="dock")])
             await eventually(lambda: paths.converged)
-            assert server.client.calls == ["delete camera1", "delete door", "replace camera0", "replace door"]
+            assert server.client.calls == ["delete camera1", "delete dock", "replace camera0", "replace dock"]
             del server.client.calls[:]
             # A camera that goes while MediaMTX does not answer, and one that gets its path.
             server.client.failing = True
             paths.set_wanted([FakeSource("camera0")])
             await trio.sleep(1.5)
-            paths.set_wanted([Named("camera0", stream="door")])
+            paths.set_wanted([Named("camera0", stream="dock")])
             await trio.sleep(1.5)
             server.client.failing = False
             await eventually(lambda: paths.converged)
-            assert server.client.calls == ["delete camera0", "delete door", "replace door"]
+            assert server.client.calls == ["delete camera0", "delete dock", "replace dock"]
             # The same camera again is no change.
             del server.client.calls[:]
-            paths.set_wanted([Named("camera0", stream="door")])
+            paths.set_wanted([Named("camera0", stream="dock")])
             assert paths.converged
             assert server.client.calls == []

@@ -67,13 +67,13 @@ def rendered(version: Version = (1, 20, 1), leave_out: tuple[str, ...] = (), **s
 
 
 def test_a_camera_is_a_source() -> None:
-    """The cameras room's own type satisfies what this room asks for."""
+    """The type of edged.cameras satisfies what edged.mediamtx asks for."""
     source: CameraSource = Camera(name="camera0", label="x", kind="test", status=Status.CONNECTED)
     assert path_conf(source)["source"] == "publisher"
 
 
 def test_every_question_goes_to_the_hook() -> None:
-    """The hook decides everything, the control API included, and nobody's defaults open a door."""
+    """The hook decides everything, the control API included, and nobody's defaults open anything."""
     document = rendered()
     assert document["authMethod"] == "http"
     assert document["authHTTPAddress"] == "http://127.0.0.1:1/asks/x"

@@ -104,7 +104,7 @@ async def test_a_slow_kick_does_not_hold_up_the_next(autojump_clock: trio.testin
 
 
 async def test_a_kick_of_a_session_that_has_ended_is_no_error(autojump_clock: trio.testing.MockClock) -> None:
-    """A session that is not there counts as none put out, over any protocol."""
+    """A session that is not there counts as none ended, over any protocol."""
     viewers = Viewers(fake_server(FakeClient()))
     with fail_after(5):
         assert await viewers.kick_all([session(1), session(2, "hls")]) == 0

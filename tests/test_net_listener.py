@@ -173,7 +173,7 @@ async def test_loopback_is_exempt_from_the_cap_of_an_address():
 
 
 async def test_over_the_total_cap_the_answer_is_503():
-    """And room is made as soon as somebody leaves; the count is told on."""
+    """And one more is let in as soon as somebody leaves; the count is told on."""
     async with running(connections=2) as served:
         first, second = await connect(served.port), await connect(served.port)
         await until(lambda: served.server.connections == 2)

@@ -176,7 +176,7 @@ class Exhausted:
         return self._real.accept()
 
 
-async def test_without_a_descriptor_strangers_make_room_for_the_unix_socket(tmp_path: Path) -> None:
+async def test_without_a_descriptor_strangers_give_way_to_the_unix_socket(tmp_path: Path) -> None:
     """They can come again; whoever has authenticated stays, and the log is not filled."""
     local = open_unix("unix", tmp_path / "edged.sock")
     short = Listener("unix", Exhausted(local.socket, 8), local.path)  # type: ignore[arg-type]

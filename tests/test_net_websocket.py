@@ -100,7 +100,7 @@ async def test_frames_right_behind_the_handshake_are_answered():
 
 
 async def test_replies_to_one_read_leave_in_one_write(monkeypatch):
-    """32 calls in one packet cost one system call on the way out."""
+    """32 calls in one packet cost one system call as it leaves."""
     from edged.net.stream import Stream
 
     writes = []

@@ -140,43 +140,43 @@ async def test_a_freed_path_inherits_no_right(tmp_path: Path) -> None:
     """Keys, users and tokens of edged name the camera that had the path when the right was given."""
     async with running_daemon(tmp_path, config=with_settings(tmp_path)) as daemon:
         _, admin = await daemon.create_key("admin")
-        add = {"name": "Door", "source": "rtsp://192.0.2.7/", "path": "front_door"}
+        add = {"name": "Dock", "source": "rtsp://192.0.2.7/", "path": "front_dock"}
         assert (await daemon.request("POST", "/api/cameras", key=admin, body=add)).json["device"] == "camera1"
         async with daemon.local() as local:
-            made = await local.call("create_key", name="guest", role="viewer", camera_access=["front_door"])
-            narrow = await local.call("create_key", name="n", role="viewer", permissions=["camera:read:front_door"])
-            streams = await local.call("create_key", name="s", role="viewer", streams={"read": ["front_door"]})
+            made = await local.call("create_key", name="guest", role="viewer", camera_access=["front_dock"])
+            narrow = await local.call("create_key", name="n", role="viewer", permissions=["camera:read:front_dock"])
+            streams = await local.call("create_key", name="s", role="viewer", streams={"read": ["front_dock"]})
             held = await local.call("get_key", key_id=made["key_id"])
             assert held["camera_access"] == ["camera1"]
             assert (await local.call("get_key", key_id=streams["key_id"]))["streams"]["read"] == ["camera1"]
-            user = await local.call("create_user", name="ann", role="viewer", camera_access=["front_door"])
+            user = await local.call("create_user", name="ann", role="viewer", camera_access=["front_dock"])
             assert user["camera_access"] == ["camera1"]
-            updated = await local.call("update_user", name="ann", camera_access=["front_door", "camera0"])
+            updated = await local.call("update_user", name="ann", camera_access=["front_dock", "camera0"])
             assert updated["camera_access"] == ["camera1", "camera0"]
             issued = await local.call(
-                "issue_token", user_id="bob", role="viewer", camera_access=["front_door"],
-                streams={"read": ["front_door"]}, signing_key="RS256",
+                "issue_token", user_id="bob", role="viewer", camera_access=["front_dock"],
+                streams={"read": ["front_dock"]}, signing_key="RS256",
             )  # fmt: skip
         claims = tokens.peek_claims(issued["token"])
         assert claims["camera_access"] == ["camera1"]
         assert claims["stream_access"] == {"read": ["camera1"], "publish": []}
         # A MediaMTX elsewhere knows nothing but paths.
-        assert {"action": "read", "path": "front_door"} in cast(list[Any], claims["mediamtx_permissions"])
+        assert {"action": "read", "path": "front_dock"} in cast(list[Any], claims["mediamtx_permissions"])
         holders = (made["api_key"], narrow["api_key"], issued["token"])
         for holder in holders:
             assert await names(daemon, holder) == ["camera1"]
         # The path goes to another camera.
         await daemon.request("PATCH", "/api/cameras/camera1", key=admin, body={"path": ""})
-        moved = {"name": "Vault", "source": "rtsp://192.0.2.8/", "path": "front_door"}
+        moved = {"name": "Vault", "source": "rtsp://192.0.2.8/", "path": "front_dock"}
         assert (await daemon.request("POST", "/api/cameras", key=admin, body=moved)).json["device"] == "camera2"
         for holder in holders:
             assert await names(daemon, holder) == ["camera1"]
-            assert (await daemon.request("GET", "/api/cameras/front_door", headers=bearer(holder))).status == 404
+            assert (await daemon.request("GET", "/api/cameras/front_dock", headers=bearer(holder))).status == 404
         # A name that no camera had when the right was given grants nothing later, whoever else asks by that name.
         _, stale = await daemon.create_key(camera_access=["later"])
         # A token of somebody else, who knows names only, names what has the name.
         outside = tokens.sign(
-            {"user_id": "eve", "role": "viewer", "exp": 2e9, "camera_access": ["front_door"]},
+            {"user_id": "eve", "role": "viewer", "exp": 2e9, "camera_access": ["front_dock"]},
             tokens.SharedSecret("test", SECRET),
         )
         assert await names(daemon, outside) == ["camera2"]
@@ -195,7 +195,7 @@ async def test_a_path_is_one_camera_s_alone(tmp_path: Path) -> None:
         for path, status in (
             ("inside", 409),
             ("camera9", 400),
-            ("Door", 400),
+            ("Dock", 400),
             ("a/b", 400),
             ("x" * 33, 400),
             ("d", 201),
@@ -224,15 +224,15 @@ class TestRealStreams:
                 await viewer.play()
                 await viewer.wait_packet()
                 source = f"rtsp://any:{admin}@127.0.0.1:{daemon.rtsp}/camera0"
-                body = {"name": "Door", "source": source, "path": "door"}
+                body = {"name": "Dock", "source": source, "path": "dock"}
                 assert (await daemon.request("POST", "/api/cameras", key=admin, body=body)).status == 201
-                second = await watch(daemon, "door", admin)
+                second = await watch(daemon, "dock", admin)
                 # Under another path it is there at once, and the old one is not.
-                reply = await daemon.request("PATCH", "/api/cameras/door", key=admin, body={"path": "gate"})
+                reply = await daemon.request("PATCH", "/api/cameras/dock", key=admin, body={"path": "gate"})
                 assert reply.json["device"] == "camera1"
                 third = await watch(daemon, "gate", admin)
                 await second.wait_end()
-                late = RtspReader(daemon.rtsp, "door", "viewer", admin)
+                late = RtspReader(daemon.rtsp, "dock", "viewer", admin)
                 with pytest.raises((RtspRefused, OSError)):
                     await late.play()
                 assert (await daemon.request("DELETE", "/api/cameras/gate", key=admin)).status == 200
@@ -252,17 +252,17 @@ class TestRealStreams:
                 _, admin = await daemon.create_key("admin")
                 _, guest = await daemon.create_key(camera_access=["camera1"])
                 own = f"rtsp://any:{admin}@127.0.0.1:{daemon.rtsp}/camera0"
-                first = {"name": "Door", "source": own, "path": "door"}
+                first = {"name": "Dock", "source": own, "path": "dock"}
                 assert (await daemon.request("POST", "/api/cameras", key=admin, body=first)).json["device"] == "camera1"
-                viewer = await watch(daemon, "door", guest)
+                viewer = await watch(daemon, "dock", guest)
                 with fail_after(10):
                     async with daemon.local() as local:
                         await local.call("update_camera", device="camera1", path="")
-                        await local.call("add_camera", name="Vault", source=f"{own}?vault=1", path="door")
+                        await local.call("add_camera", name="Vault", source=f"{own}?vault=1", path="dock")
                     await viewer.wait_end()
                 await viewer.aclose()
-                await (await watch(daemon, "door", admin)).aclose()
-                late = RtspReader(daemon.rtsp, "door", "viewer", guest)
+                await (await watch(daemon, "dock", admin)).aclose()
+                late = RtspReader(daemon.rtsp, "dock", "viewer", guest)
                 with pytest.raises(RtspRefused):
                     await late.play()
                 await late.aclose()

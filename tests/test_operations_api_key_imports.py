@@ -9,7 +9,7 @@ from patience import fail_after
 
 
 async def test_an_expired_key_is_imported_and_refused_at_use(tmp_path: Path) -> None:
-    """Its secret need be kept nowhere else; the end stays what it was, also where nobody vouches for the clock."""
+    """Its secret need be kept nowhere else; the end stays what it was, also where nobody has confirmed the clock."""
     ended = {"source_id": "1", "key": "E" * 32, "role": "viewer", "expires_at": "2001-01-01T00:00:00Z"}
     with fail_after(30):
         async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin, daemon.websocket() as client:

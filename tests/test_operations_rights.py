@@ -132,7 +132,7 @@ async def reason(client: Conversation, method: str, **params: object) -> str:
 
 async def test_a_beginning_is_given_to_keys_users_and_tokens_and_shown_as_it_was(tmp_path: Path) -> None:
     """In a token it is what MediaMTX can read, too. What is neither a name, nor a beginning, nor all, is refused."""
-    streams = {"read": ["cam*", "door"], "publish": ["a/b-*"]}
+    streams = {"read": ["cam*", "dock"], "publish": ["a/b-*"]}
     with fail_after(30):
         async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
             key = (await admin.call("create_key", name="k", role="viewer", streams=streams))["key_id"]
@@ -145,7 +145,7 @@ async def test_a_beginning_is_given_to_keys_users_and_tokens_and_shown_as_it_was
             claims = (await admin.call("validate_token", token=text))["payload"]
             assert claims["stream_access"] == streams
             assert claims["mediamtx_permissions"] == [
-                {"action": "read", "path": CAM}, {"action": "read", "path": "door"},
+                {"action": "read", "path": CAM}, {"action": "read", "path": "dock"},
                 {"action": "publish", "path": r"~^a/b-[0-9A-Za-z_\-/.]*$"},
             ]  # fmt: skip
             for odd in ("**", "*cam", "c*m", "cam**", "cam* ", "cam.*$", "~^cam", CAM, "ü*", "", "x" * 129 + "*"):
@@ -165,7 +165,7 @@ async def test_nobody_hands_on_a_wider_beginning_than_theirs(tmp_path: Path) -> 
                 await client.call("authenticate", auth_token=made["api_key"])
                 for read, publish, found in (
                     ("cam*", [], ""), ("camera*", [], ""), ("camera0", [], ""), ("ca*", [], "permission_denied"),
-                    ("*", [], "permission_denied"), ("door", [], "permission_denied"),
+                    ("*", [], "permission_denied"), ("dock", [], "permission_denied"),
                     ("cam*", ["cam*"], "permission_denied"),
                 ):  # fmt: skip
                     streams = {"read": [read], "publish": publish}
@@ -187,7 +187,7 @@ async def test_a_beginning_opens_the_cameras_that_begin_so(tmp_path: Path) -> No
                     await client.call("authenticate", auth_token=credential)
                     return await reason(client, "create_ticket", device="camera0") == ""
 
-            for begins, opened in (("cam*", True), ("camera0*", True), ("camera00*", False), ("door*", False)):
+            for begins, opened in (("cam*", True), ("camera0*", True), ("camera00*", False), ("dock*", False)):
                 streams = {"read": [begins]}
                 key = await admin.call("create_key", name="k", role="viewer", streams=streams)
                 token = await admin.call("issue_token", user_id="bob", role="viewer", streams=streams)

@@ -53,7 +53,7 @@ async def test_an_issued_token_has_the_claims_asked_for_and_names_its_subject(tm
     with fail_after(30):
         async with running_daemon(tmp_path) as daemon, daemon.local() as admin:
             for key in ("HS256", "RS256"):
-                extra = {"department": {"floor": 3}, "custom_field": [1, "two"], "name": "Ada"}
+                extra = {"department": {"level": 3}, "custom_field": [1, "two"], "name": "Ada"}
                 made = await admin.call(
                     "issue_token", user_id="ada", roles=["viewer", "operator"], claims=extra, signing_key=key
                 )

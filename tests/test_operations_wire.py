@@ -1,7 +1,7 @@
 """The table of who may ask what, over the wire: every operation by WebSocket and every route by HTTP, of one daemon.
 
 The rows are those of test_operations_matrix; askers come with real credentials, and more of them: a service token, a
-token for files and a ticket open nothing but their own doors. What is asked hits nothing, so nothing changes.
+token for files and a ticket open nothing but their own endpoints. What is asked hits nothing, so nothing changes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from edged.operations import gather
 from edged.web.routes import list_routes
 
 PASSWORD = "a passphrase of the tests"
-#: Whose credentials are for one door each.
+#: Whose credentials are for one endpoint each.
 GUESTS = ("service", "files", "ticket")
 
 #: Routes that ask no operation → what each of ASKERS gets, asking for camera0 and for a picture that is not there.

@@ -1,4 +1,4 @@
-"""Lines "up to now" that are drawn while nobody vouches for the clock (contract 10.8, 10.9): what they end is ended,
+"""Lines "up to now" that are drawn while nobody has confirmed the clock (contract 10.8, 10.9): what they end is ended,
 and nothing else once somebody does."""
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ async def test_a_clock_that_is_behind_lets_nothing_in_that_was_revoked_by_it(
 
 
 async def test_one_visit_to_2099_refuses_no_token_afterwards(box: Box) -> None:
-    """Nobody vouches for 2099, where ann is revoked up to now; the clock comes back, a time server is heard: what is
+    """Nobody has confirmed 2099, where ann is revoked up to now; the clock comes back, a time server is heard: what is
     signed for her from then on is good, and what was revoked is not; in each of two more starts, too."""
     text = box.token(issued=NOW - WEEK)
     box.system = YEAR_2099

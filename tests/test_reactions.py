@@ -1,4 +1,4 @@
-"""reactions/: what follows a change, with the rooms' narrow sides made by the test."""
+"""reactions/: what follows a change, with what the packages need made by the test."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def session(name: str, protocol: str = "rtsp", connections: tuple[str, ...] = ()
 
 
 def stay(_cause: str, _by: str) -> None:
-    """A way out that nobody takes in these tests."""
+    """An ending that nobody needs in these tests."""
 
 
 async def test_a_listed_session_without_an_admission_is_kicked() -> None:
@@ -77,7 +77,7 @@ async def test_a_listed_session_without_an_admission_is_kicked() -> None:
 
 
 async def test_an_id_of_another_protocol_is_no_right() -> None:
-    """An admission over HLS does not vouch for an RTSP session of the same id."""
+    """An admission over HLS says nothing of an RTSP session of the same id."""
     admissions, server = Admissions(), Server([session("same")])
     admissions.add(CALLER, "hls", stay, session="same", seconds_left=None)
     assert await revocations.sweep(admissions, server.viewers) == 1

@@ -36,7 +36,7 @@ class Lists:
 
 
 def stay(_cause: str, _by: str) -> None:
-    """Nobody is put out here."""
+    """Nobody is ended here."""
 
 
 async def test_mediamtx_is_not_asked_while_there_is_no_viewer(autojump_clock: trio.testing.MockClock) -> None:

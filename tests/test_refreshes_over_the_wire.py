@@ -220,8 +220,8 @@ async def test_nothing_that_edged_signs_carries_a_map_for_a_mediamtx(
 ) -> None:
     """C-30: issued, by a login, for streams, for files, refreshed from a map: `mediamtx_permissions` is a list, or not
     there; the map of the same stands in `stream_access`."""
-    named: dict[str, Any] = {"mediamtx_permissions": {"read": ["camera0", "*"], "publish": ["door"]}}
-    streams = {"read": ["camera0"], "publish": ["door"]}
+    named: dict[str, Any] = {"mediamtx_permissions": {"read": ["camera0", "*"], "publish": ["dock"]}}
+    streams = {"read": ["camera0"], "publish": ["dock"]}
     mapped = [sign(jti=str(number), role=None, **more) for number, more in enumerate((named, named, named | OWN))]
     encode, signed = jwt.encode, list[Any]()
 
@@ -259,9 +259,9 @@ async def test_nothing_that_edged_signs_carries_a_map_for_a_mediamtx(
             after = tokens.peek_claims(first)
             assert after["mediamtx_permissions"] == [
                 {"action": "read", "path": ""}, {"action": "read", "path": "camera0"},
-                {"action": "publish", "path": "door"},
+                {"action": "publish", "path": "dock"},
             ]  # fmt: skip
-            assert after["stream_access"] == {"read": ["*", "camera0"], "publish": ["door"]}
+            assert after["stream_access"] == {"read": ["*", "camera0"], "publish": ["dock"]}
     assert len(signed) >= len(made) + 1 + len((*made, *mapped))
     shapes = {type(claims["mediamtx_permissions"]) for claims in signed if "mediamtx_permissions" in claims}
     assert shapes == {list}
@@ -342,7 +342,7 @@ async def test_streams_of_short_tokens_go_on_for_as_long_as_somebody_refreshes_t
                 made = await keeper.call("refresh_token")
                 sessions = (await keeper.call("list_sessions"))["sessions"]
                 ours = [each for each in sessions if each["jti"] == made["jti"]]
-                # A WebRTC viewer without a picture is put out by MediaMTX soon; until then it may stay like the others.
+                # A WebRTC viewer without a picture is ended by MediaMTX soon; until then it may stay like the others.
                 assert {each["transport"] for each in ours} == {"ws", "http", "rtsp", "hls", "webrtc"}
                 assert {each["deadline"] for each in sessions} > {made["expires_at"]}
                 assert all(each["deadline"] >= made["expires_at"] for each in ours)

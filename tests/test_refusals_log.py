@@ -89,7 +89,7 @@ async def test_what_was_made_and_ended_says_by_whom(daemon: RunningDaemon) -> No
     """Keys, users, service tokens, signing keys, revocations: the actor, their key and where they asked from."""
     admin_id, secret = await daemon.create_key("admin")
     with fail_after(60):
-        status = await via(daemon, "POST", "/api/keys", key=secret, body={"name": "door", "role": "viewer"})
+        status = await via(daemon, "POST", "/api/keys", key=secret, body={"name": "dock", "role": "viewer"})
         assert status == 201
         async with daemon.local() as root:
             made = await root.call("create_key", name="yard", role="viewer")
@@ -97,7 +97,7 @@ async def test_what_was_made_and_ended_says_by_whom(daemon: RunningDaemon) -> No
             await root.call("revoke_key", key_id=made["key_id"])
     log = daemon.log.getvalue()  # type: ignore[attr-defined]
     lines = {line.get("name"): line for line in lines_of(log, "created")}
-    assert (lines["door"]["by_credential"], lines["door"]["address"]) == (admin_id, REMOTE)
+    assert (lines["dock"]["by_credential"], lines["dock"]["address"]) == (admin_id, REMOTE)
     assert lines["yard"]["by"].startswith("local:")
     assert lines["yard"]["listener"] == "unix"
     assert all("by" in line for name, line in lines.items() if name)
@@ -164,7 +164,7 @@ def test_a_long_path_is_cut() -> None:
 async def test_a_clock_far_behind_what_was_known_is_a_warning(
     days: float, level: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Also while nobody vouches for it, as after a start without a network; the remedy is in the line."""
+    """Also while nobody confirms it, as after a start without a network; the remedy is in the line."""
     clock = Clock(
         lambda: 1_800_000_000.0, system=lambda: 1_800_000_000.0 - days * 86400 + trio.current_time(),
         synchronized=lambda: False,

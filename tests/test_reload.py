@@ -94,9 +94,9 @@ async def running(folder: Path, *, stdin: int = subprocess.DEVNULL, is_new: bool
 async def test_a_hangup_takes_cameras_and_disturbs_nobody(tmp_path: Path) -> None:
     """systemd is told when it begins and when it is done; whoever is connected stays; a name makes no other camera."""
     async with running(tmp_path) as daemon, connect(tmp_path / "run" / "edged.sock") as kept:
-        assert await daemon.cameras() == {"camera0": "Front door"}
+        assert await daemon.cameras() == {"camera0": "Front dock"}
         settings = daemon.conf / "box.toml"
-        settings.write_text(settings.read_text().replace('name = "Front door"', 'name = "Gate"\n        path = "gate"'))
+        settings.write_text(settings.read_text().replace('name = "Front dock"', 'name = "Gate"\n        path = "gate"'))
         (daemon.conf / "more.toml").write_text('[[camera]]\nname = "Yard"\nsource = "rtsp://192.0.2.7/s"\n')
         await daemon.hang_up()
         assert daemon.told[0].startswith("RELOADING=1\nMONOTONIC_USEC=")
@@ -126,7 +126,7 @@ async def test_a_hangup_ends_no_stream_but_those_of_what_goes(tmp_path: Path) ->
     (first.conf / "media.toml").write_text(f"[mediamtx]\n{media}\n")
     settings, third = first.conf / "box.toml", first.conf / "third.toml"
     settings.write_text(
-        settings.read_text().replace('name = "Front door"', 'name = "Front door"\n        id = "front"')
+        settings.read_text().replace('name = "Front dock"', 'name = "Front dock"\n        id = "front"')
     )
     third.write_text('[[camera]]\nname = "Third"\nsource = "test"\n')
     with fail_after(90):
@@ -138,7 +138,7 @@ async def test_a_hangup_ends_no_stream_but_those_of_what_goes(tmp_path: Path) ->
             for viewer in (stays, goes):
                 await viewer.play()
                 await viewer.wait_packet()
-            settings.write_text(settings.read_text().replace('name = "Front door"', 'name = "Gate"'))
+            settings.write_text(settings.read_text().replace('name = "Front dock"', 'name = "Gate"'))
             third.write_text('[[camera]]\nname = "Fourth"\nsource = "rtsp://192.0.2.7/s"\n')
             await daemon.hang_up()
             assert await daemon.cameras() == {"camera0": "Gate", "camera2": "Fourth"}
@@ -156,13 +156,13 @@ async def test_a_file_that_cannot_be_read_changes_nothing_and_is_told(tmp_path: 
         bad = daemon.conf / "bad.toml"
         bad.write_text('[log]\nlevl = "debug"\n[[camera]]\nname = "x"\nsource = "test"\n')
         await daemon.hang_up()
-        assert await daemon.cameras() == {"camera0": "Front door"}
+        assert await daemon.cameras() == {"camera0": "Front dock"}
         assert "settings_not_applied" in daemon.log
         assert f"{bad} line 2" in daemon.log
         assert any("the settings were not applied" in each for each in daemon.told)
         bad.write_text('[[camera]]\nname = "x"\nsource = "test"\n')
         await daemon.hang_up()
-        assert await daemon.cameras() == {"camera0": "Front door", "camera1": "x"}
+        assert await daemon.cameras() == {"camera0": "Front dock", "camera1": "x"}
         assert not any("not applied" in each for each in daemon.told)
 
 
@@ -191,7 +191,7 @@ async def test_an_added_camera_outlives_a_hangup(tmp_path: Path) -> None:
         (daemon.conf / "more.toml").write_text('[sources]\nalso_allowed = ["127.0.0.0/8"]\n')
         await daemon.hang_up()
         await daemon.call("add_camera", name="Own", source="rtsp://127.0.0.1:1/s")
-        assert await daemon.cameras() == {"camera0": "Front door", "camera1": "Yard", "camera2": "Own"}
+        assert await daemon.cameras() == {"camera0": "Front dock", "camera1": "Yard", "camera2": "Own"}
 
 
 async def test_in_a_terminal_a_hangup_ends_it_in_order(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ async def address(daemon: RunningDaemon, secret: str, protocol: str, action: Act
 
 @dataclass
 class Runner:
-    """ffmpeg, as it watches or publishes until it is put out; its exit code then."""
+    """ffmpeg, as it watches or publishes until it is ended; its exit code then."""
 
     protocol: str
     action: Action
@@ -299,4 +299,4 @@ async def test_whoever_has_only_connected_is_in_peace_while_others_are_terminate
                 await other.end()
                 with trio.move_on_after(2.5) as waited:  # the first sweeps after an end lie within this time
                     await silent.receive_some(1)
-                assert waited.cancelled_caught, "it was put out"
+                assert waited.cancelled_caught, "it was ended"

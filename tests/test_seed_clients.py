@@ -166,8 +166,8 @@ async def test_the_examples_work(daemon: RunningDaemon, kind: type[PythonExample
             {"device": "/dev/video0", "name": "test 0", "status": "CONNECTED"},
             {"device": "camera1", "name": "test 1", "status": "CONNECTED"},
         ]
-        taken = await client.take_snapshot("/dev/video0", "door.jpg")
-        assert taken["filename"] == "door.jpg"
+        taken = await client.take_snapshot("/dev/video0", "dock.jpg")
+        assert taken["filename"] == "dock.jpg"
         assert "duration" not in taken
         picture = await client.download_snapshot(compat(daemon), taken["filename"])
         assert (picture[:3], len(picture)) == (JPEG, taken["file_size"])

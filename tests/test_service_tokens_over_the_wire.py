@@ -338,7 +338,7 @@ async def test_it_is_good_from_its_networks_only(tmp_path: Path, log: io.StringI
                     line = f"POST {PATH}?user_id=a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
                     await stream.send_all(f"{line}X-Service-Token: {made['service_token']}\r\n\r\n".encode())
                     assert (await stream.receive_some()).startswith(f"HTTP/1.1 {status}".encode())
-            # Whoever shows one elsewhere is nobody's administrator there, whatever door it is.
+            # Whoever shows one elsewhere is nobody's administrator there, whatever endpoint it is.
             async with await trio.open_unix_socket(daemon.config.listen.unix) as stream:
                 line = "GET /api/keys HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
                 await stream.send_all(f"{line}X-Service-Token: {here['service_token']}\r\n\r\n".encode())

@@ -168,7 +168,7 @@ async def test_a_key_goes_from_next_to_current_to_retired(tmp_path: Path) -> Non
 
 async def test_a_retired_key_is_published_until_its_last_token_is_out(tmp_path: Path) -> None:
     """Also over a restart, and a clock that runs ahead and comes back takes nothing away: nothing at all, if nobody
-    vouches for it."""
+    has confirmed it."""
     async with opened(tmp_path / "trust.db") as bench:
         text = await bench.sign(seconds=30 * 24 * HOUR)
         await bench.sign(seconds=60)
@@ -236,7 +236,7 @@ async def test_no_unconfirmed_jump_takes_a_key_out_of_the_jwks(tmp_path: Path) -
 
 async def test_a_key_that_never_signed_leaves_at_once_when_it_retires(tmp_path: Path) -> None:
     """A next key that is not wanted, also where nobody knows the time; the one after it has another number."""
-    async with opened(tmp_path / "trust.db", Time(trusted=False, vouched=0.0)) as bench:
+    async with opened(tmp_path / "trust.db", Time(trusted=False, confirmed=0.0)) as bench:
         await bench.keyring.create(bench.grant, "ES256")
         assert (await bench.keyring.retire(bench.grant, "key-3")).state == "retired"
         assert bench.published() == ["key-1", "key-2"]

@@ -198,7 +198,7 @@ async def test_a_disk_that_fails_while_wrapping_leaves_plain_keys_that_work(tmp_
 async def test_without_the_right_wrapping_key_the_start_fails_and_says_what_to_do(
     tmp_path: Path, given: WrappingKey | None, said: str
 ) -> None:
-    """The credential by name, where it is put, and the way out if it is lost; nothing was changed."""
+    """The credential by name, where it is put, and what to do if it is lost; nothing was changed."""
     path = tmp_path / "trust.db"
     async with opened(path, wrapping=KEY):
         pass

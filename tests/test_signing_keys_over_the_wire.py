@@ -65,7 +65,7 @@ def kid_of(text: str) -> str:
 
 
 async def test_the_jwks_stands_at_every_listener_for_everybody(tmp_path: Path) -> None:
-    """Both paths, the loopback door of guide S4 too; kept for five minutes, read by any page; HEAD as GET, no POST."""
+    """Both paths, the loopback endpoint of guide S4 too; kept for 5 minutes, read by any page; HEAD as GET, no POST."""
     with fail_after(30):
         async with running_daemon(tmp_path, config=(config := with_tokens(tmp_path))) as daemon:
             listen = config.listen
@@ -85,7 +85,7 @@ async def test_the_jwks_stands_at_every_listener_for_everybody(tmp_path: Path) -
 async def test_a_taken_port_of_the_tokens_listener_is_no_failed_start(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A warning that names the address and what to do; the other doors serve the same (contract S4-1)."""
+    """A warning that names the address and what to do; the other endpoints serve the same (contract S4-1)."""
     config = with_tokens(tmp_path)
     with fail_after(30), socket.socket() as other:
         other.bind(("127.0.0.1", port_of(config.listen.tokens)))
@@ -202,7 +202,7 @@ async def test_a_token_is_issued_over_rest(tmp_path: Path) -> None:
         async with running_daemon(tmp_path, cameras=0) as daemon:
             _, key = await daemon.create_key("admin")
             _, weak = await daemon.create_key("viewer")
-            body = {"user_id": "x", "signing_key": "ES256", "streams": {"read": ["door"]}}
+            body = {"user_id": "x", "signing_key": "ES256", "streams": {"read": ["dock"]}}
             made = await daemon.request("POST", "/api/tokens", key=key, body=body)
             assert (made.status, made.headers["cache-control"]) == (201, "no-store")
             assert kid_of(made.json["token"]) == "key-2"
@@ -270,29 +270,29 @@ async def test_streams_of_a_token_are_within_those_of_whoever_issues_it(tmp_path
     """A role is not added to a token for streams alone; names are names of paths."""
     with fail_after(30):
         async with running_daemon(tmp_path, cameras=1) as daemon, daemon.local() as admin:
-            issued = await admin.call("issue_token", user_id="x", streams={"read": ["door", "*"], "publish": ["in"]})
+            issued = await admin.call("issue_token", user_id="x", streams={"read": ["dock", "*"], "publish": ["in"]})
             claims = (await admin.call("validate_token", token=issued["token"]))["payload"]
             assert "role" not in claims
-            assert claims["stream_access"] == {"read": ["*", "door"], "publish": ["in"]}
+            assert claims["stream_access"] == {"read": ["*", "dock"], "publish": ["in"]}
             assert claims["mediamtx_permissions"] == [
-                {"action": "read", "path": ""}, {"action": "read", "path": "door"}, {"action": "publish", "path": "in"},
+                {"action": "read", "path": ""}, {"action": "read", "path": "dock"}, {"action": "publish", "path": "in"},
             ]  # fmt: skip
             for bad in ("", "~x", "a*b", "*a", "a b", "a?b", "é", "x" * 129):
                 assert await code_of(admin, "issue_token", user_id="x", streams={"read": [bad]}) == -32602
             _, key = await daemon.create_key("admin", permissions=["tokens:issue", "stream:read"])
             async with daemon.websocket() as client:
                 await client.call("authenticate", auth_token=key)
-                assert await client.call("issue_token", user_id="x", streams={"read": ["door"]})
-                assert await code_of(client, "issue_token", user_id="x", streams={"publish": ["door"]}) == -32002
+                assert await client.call("issue_token", user_id="x", streams={"read": ["dock"]})
+                assert await code_of(client, "issue_token", user_id="x", streams={"publish": ["dock"]}) == -32002
 
 
 def test_what_a_token_says_of_streams_is_read_back_as_it_was_meant() -> None:
     """The list is for MediaMTX and the map says the same here; an empty path in a list is no grant (contract C-32)."""
-    streams = Streams(frozenset({"*", "door"}), frozenset({"in"}))
+    streams = Streams(frozenset({"*", "dock"}), frozenset({"in"}))
     claims = {"sub": "x", "exp": 2e9, **write_streams(streams)}
     assert read_caller(claims, "text", issuer="", now=1e9).streams == streams
     del claims["stream_access"]
-    assert read_caller(claims, "text", issuer="", now=1e9).streams == Streams(frozenset({"door"}), frozenset({"in"}))
+    assert read_caller(claims, "text", issuer="", now=1e9).streams == Streams(frozenset({"dock"}), frozenset({"in"}))
 
 
 # A MediaMTX somewhere else ------------------------------------------------------------------------------------------
@@ -396,7 +396,7 @@ async def both(folder: Path) -> AsyncIterator[tuple[RunningDaemon, Conversation,
 
 QUESTIONS = [
     ("read", "camera_one"), ("read", "camera_one2"), ("read", "camera_on"), ("read", "camera_one/sub"),
-    ("read", "door"), ("publish", "camera_one"), ("publish", "door"), ("publish", "door2"),
+    ("read", "dock"), ("publish", "camera_one"), ("publish", "dock"), ("publish", "dock2"),
 ]  # fmt: skip
 
 
@@ -411,8 +411,8 @@ async def test_a_mediamtx_elsewhere_admits_exactly_what_the_token_says(tmp_path:
                 made = await admin.call("issue_token", user_id="x", streams=streams, signing_key=algorithm)
                 return str(made["token"])
 
-            named = await issue(read=["camera_one"], publish=["door"])
-            expected = {("read", "camera_one"), ("publish", "door")}
+            named = await issue(read=["camera_one"], publish=["dock"])
+            expected = {("read", "camera_one"), ("publish", "dock")}
             assert await server.ask_all(named, QUESTIONS) == [question in expected for question in QUESTIONS]
             begins = await issue(read=["camera_one*", "do.*"])
             expected = {("read", path) for path in ("camera_one", "camera_one2", "camera_one/sub")}

@@ -122,7 +122,7 @@ def test_an_update_changes_what_a_key_may_do_and_nothing_else(connection: sqlite
     for each in (record, gone):
         api_keys.insert(connection, each)
     rights: dict[str, Any] = {
-        "name": "door", "role": "admin", "expires_at": 9.0, "permissions": (), "camera_access": ("camera1",),
+        "name": "dock", "role": "admin", "expires_at": 9.0, "permissions": (), "camera_access": ("camera1",),
         "streams": Streams(publish=frozenset({"in"})),
     }  # fmt: skip
     assert api_keys.update(connection, replace(record, digest=b"n" * 32, suspended_at=None, **rights))

@@ -34,7 +34,7 @@ ROTATED = KeyRecord(
     previous_valid_until=3602.5,
 )  # fmt: skip
 PLAIN = KeyRecord(key_id="key_0000000000000002", name="yard", role="viewer", digest=b"p" * 32, created_at=2.0)
-SLOT = Slot(3, {"model": "C920", "serial": "1", "port": "usb-1", "part": "0"}, "door", "usb")
+SLOT = Slot(3, {"model": "C920", "serial": "1", "port": "usb-1", "part": "0"}, "dock", "usb")
 
 #: What a box of each released schema has in its tables: as SQL, because that edged is not here any more to write it.
 KEY_COLUMNS = (
@@ -57,7 +57,7 @@ SCHEMA_1 = (
     ("INSERT INTO revocations VALUES (?, ?, ?, ?)", ("jti:abc", "token", 10.0, 4e9)),
     (
         "INSERT INTO cameras (number, identity, label, kind) VALUES (?, ?, ?, ?)",
-        (3, '{"model":"C920","part":"0","port":"usb-1","serial":"1"}', "door", "usb"),
+        (3, '{"model":"C920","part":"0","port":"usb-1","serial":"1"}', "dock", "usb"),
     ),
     ("INSERT INTO meta VALUES (?, ?)", ("high_water", 1.8e9)),
 )  # fmt: skip

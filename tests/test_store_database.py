@@ -114,7 +114,7 @@ async def test_what_sqlite_says_of_files_and_tables_is_for_the_log_alone(tmp_pat
 
 
 async def test_an_error_of_sqlite_is_a_store_failure_that_names_the_database(path: Path) -> None:
-    """sqlite3's own errors do not leave the cellar."""
+    """sqlite3's own errors do not leave the store."""
     async with Database.open(path, STEPS, name="things") as db:
         await db.write(put("a"))
         with pytest.raises(StoreFailed, match=r"database things: it contradicts what is stored") as caught:

@@ -15,7 +15,7 @@ from rtsp_client import RtspReader, RtspRefused
 from test_revocation import OFFER, basic
 
 pytestmark = [pytest.mark.mediamtx, pytest.mark.ffmpeg]
-NAMES = ("camera0", "camera7", "front_door")
+NAMES = ("camera0", "camera7", "front_dock")
 
 
 async def ask_rtsp(daemon: RunningDaemon, method: str, path: str, password: str = "") -> int:
@@ -74,7 +74,7 @@ async def test_without_rights_every_name_is_answered_alike(tmp_path: Path) -> No
             _, other = await daemon.create_key("viewer", camera_access=["camera1"])
             for password in ("", "wrong", other):
                 found = {name: await probe(daemon, name, password) for name in NAMES}
-                assert found["camera0"] == found["camera7"] == found["front_door"], password
+                assert found["camera0"] == found["camera7"] == found["front_dock"], password
                 assert set(found["camera0"]) == {401}
 
 

@@ -143,7 +143,7 @@ async def test_what_a_password_costs_is_set_and_stored_hashes_follow(tmp_path: P
 
 
 async def test_a_name_that_is_taken_costs_no_hash(tmp_path: Path) -> None:
-    """Told at once, by every door in its words."""
+    """Told at once, by every endpoint in its words."""
     with fail_after(30):
         async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
             await add(daemon)
@@ -238,7 +238,7 @@ async def test_who_guesses_has_to_wait_and_hears_how_long(tmp_path: Path) -> Non
 
 
 async def test_the_examples_token_server_is_there(tmp_path: Path) -> None:
-    """POST /api/token as JSON and as a form, on the loopback door too; RS256, or ES256 where a URL must be short."""
+    """POST /api/token as JSON and as a form, on the loopback endpoint too; RS256, or ES256 where a URL is short."""
     with fail_after(60):
         async with running_daemon(tmp_path, config=(config := with_tokens(tmp_path))) as daemon:
             await add(daemon, role="viewer", camera_access=["camera1", "/dev/video9"])

@@ -250,7 +250,7 @@ async def test_an_exception_during_an_answer_closes_the_connection(site: Site, a
 
 async def test_a_disconnected_camera_is_503_at_once(site: Site, autojump_clock: MockClock) -> None:
     """Nobody waits ten seconds for a camera that is known to be away."""
-    site.cameras.present = (Camera(name="camera0", label="door", kind="usb", status=Status.DISCONNECTED),)
+    site.cameras.present = (Camera(name="camera0", label="dock", kind="usb", status=Status.DISCONNECTED),)
     began = trio.current_time()
     reply = await site.ask("GET", LIVE, key=site.key("viewer")[1])
     assert reply.status == 503

@@ -1,4 +1,4 @@
-"""POST /api/tickets, and the one HTTP door that takes what it gives: the live picture."""
+"""POST /api/tickets, and the one HTTP endpoint that takes what it gives: the live picture."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def loopback(uid: int | None, listener: str = "main") -> Peer:
 
 @dataclass
 class Counted:
-    """Where the gate, the catalogue and the doors count."""
+    """Where the gate, the catalogue and the endpoints count."""
 
     failures: list[tuple[str, str, str]] = field(default_factory=list)
     uses: list[tuple[str, str, str]] = field(default_factory=list)
@@ -216,7 +216,7 @@ class Reply:
 
 
 class Site:
-    """The web room over a services made for one test."""
+    """The web package over a services made for one test."""
 
     def __init__(self, tmp_path: Path, *, now: Callable[[], float] | None = None, **options: Any) -> None:
         self.counts = Counted()
@@ -225,7 +225,7 @@ class Site:
         self.admissions = Admissions()
         self.gate = make_gate(self.ledger, self.admissions, self.clock, self.counts, shared_secrets=[SECRET])
         self.cameras = Cameras(
-            Camera(name="camera0", label="door", kind="test", status=Status.CONNECTED, node="/dev/video0"),
+            Camera(name="camera0", label="dock", kind="test", status=Status.CONNECTED, node="/dev/video0"),
             Camera(name="camera1", label="yard", kind="test", status=Status.CONNECTED),
         )
         self.frames = Frames()
