@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -236,3 +238,12 @@ async def test_an_error_of_the_block_comes_out_as_it_is(tmp_path: Path) -> None:
         async with answering(tmp_path / "s", answer):
             ask = partial(call_once, tmp_path / "s", "ping")
             assert await ask() is None
+
+
+def test_a_command_that_another_module_adds_to_a_group_is_found_by_a_process_that_loads_nothing_else() -> None:
+    """`edged camera event` stands in edged/cli/events.py."""
+    done = subprocess.run(
+        [sys.executable, "-m", "edged", "camera", "event", "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.startswith("Usage: ")
+    assert "event [OPTIONS] DEVICE KIND" in done.stdout

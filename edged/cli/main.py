@@ -22,7 +22,8 @@ PLACES: Final[Mapping[str, str]] = {
     "demo": "serve.demo",
     "status": "cameras.status",
     "whoami": "sessions.whoami",
-    "camera": "cameras.camera",
+    # With the command that this one adds to it.
+    "camera": "events.camera",
     "stream": "streams.stream",
     "recording": "recordings.recording",
     "snapshot": "storage.snapshot",
