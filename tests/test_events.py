@@ -200,26 +200,26 @@ async def test_an_event_is_reported_with_a_picture_and_stands_whatever_cannot_be
             begin = (await until_event(admin, "camera.connected"))["cursor"]
             async with daemon.websocket() as hearing:
                 await enter(hearing, viewer, "event.created", "snapshot.taken")
-                body = {"kind": "door.open", "text": "gate ü 2", "record_seconds": 20}
+                body = {"kind": "dock.open", "text": "gate ü 2", "record_seconds": 20}
                 reply = await daemon.request("POST", "/api/cameras/camera0/events", key=operator, body=body)
                 made = reply.json
                 assert (reply.status, made["kind"], made["text"], made["problems"]) == (
                     201,
-                    "door.open",
+                    "dock.open",
                     "gate ü 2",
                     [],
                 )
                 assert made["recording"]["is_new"]
                 told = await hearing.hear("event.created")
-                assert (told["kind"], told["event_id"], told["text"]) == ("door.open", made["event_id"], "gate ü 2")
+                assert (told["kind"], told["event_id"], told["text"]) == ("dock.open", made["event_id"], "gate ü 2")
                 assert told["recording_id"] == made["recording"]["recording_id"]
                 assert (await hearing.hear("snapshot.taken"))["event_id"] == made["event_id"]
             again = await admin.call("create_event", device="camera0", kind="motion", record_seconds=3, snapshot=False)
             assert (again["recording"]["is_new"], again["snapshot"]) == (False, None)
             assert again["recording"]["until"] == made["recording"]["until"]
-            page = await admin.call("get_events", since=begin, kinds="door,motion", device="camera0")
+            page = await admin.call("get_events", since=begin, kinds="dock,motion", device="camera0")
             assert [(each["kind"], each["details"].get("text")) for each in page["events"]] == [
-                ("door.open", "gate ü 2"), ("motion", None),
+                ("dock.open", "gate ü 2"), ("motion", None),
             ]  # fmt: skip
             (config.paths.state / "test-cameras" / "test 1").unlink()
             await until_event(admin, "camera.disconnected", since=begin)
