@@ -149,6 +149,14 @@ async def test_files_that_are_deleted_leave_one_tombstone_that_bridges_them(tmp_
         assert not [path for path in box.root.rglob("*.seal") if not path.with_suffix("").exists()]
 
 
+async def test_a_reason_that_is_no_plain_word_keeps_no_file_from_being_deleted(tmp_path: Path) -> None:
+    async with sealing_box(tmp_path) as box:
+        closed = await box.record(2)
+        assert await box.index.remove(closed[:1], {closed[0].file: "Too old!"}) > 0
+        (stone,) = await statements(box, "tombstone")
+        assert stone.reason == "other"
+
+
 async def test_the_number_of_a_deleted_end_is_not_given_twice(tmp_path: Path) -> None:
     async with sealing_box(tmp_path) as box:
         closed = await box.record(2)

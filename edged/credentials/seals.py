@@ -228,7 +228,8 @@ def is_kid(text: str) -> bool:
     return digits != text and 0 < len(digits) <= 12 and _DIGITS.issuperset(digits)
 
 
-def _is_reason(text: str) -> bool:
+def is_reason(text: str) -> bool:
+    """Whether this is a word for why something was deleted: lower-case letters, digits and underscores."""
     return 0 < len(text) <= 32 and text.isascii() and text.replace("_", "").isalnum() and text == text.lower()
 
 
@@ -266,7 +267,7 @@ _FORMS: Final[Mapping[type, _Form]] = {
     Head: _Form("head", (*_RANGE, ("digest", _DIGEST), *_WHEN)),
     Tombstone: _Form("tombstone", (
         *_RANGE, ("previous", _PREVIOUS), ("digest", _DIGEST), ("began", _TIME), ("ended", _TIME),
-        ("reason", _text(_is_reason)), ("since", _TIME), ("deleted", _TIME), *_WHEN,
+        ("reason", _text(is_reason)), ("since", _TIME), ("deleted", _TIME), *_WHEN,
     )),
     DerivedSeal: _Form("derived", (
         ("camera", _CAMERA), ("series", _SERIES), ("name", _text(is_name)), ("sha256", _DIGEST), ("size", _SIZE),

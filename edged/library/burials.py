@@ -7,13 +7,15 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Final
 
-from edged.credentials.seals import Statement, Tombstone
+from edged.credentials.seals import Statement, Tombstone, is_reason
 from edged.store.seals import SealRow
 from edged.store.segments import SegmentRow
 
 _DAY: Final = 86400.0
 #: The reason of a tombstone for files that went for more than one.
 SEVERAL: Final = "several"
+#: Of one whose reason is no plain word: no word may keep a file from being deleted.
+OTHER: Final = "other"
 
 
 def bury_runs(
@@ -25,10 +27,12 @@ def bury_runs(
     for _, run in groupby(numbered, lambda item: (item[1].series, reasons[item[1].file], item[1].number - item[0])):
         found = [row for _, row in run]
         first, last = found[0], found[-1]
+        reason = reasons[first.file]
         yield Tombstone(
             camera=first.camera, series=first.series, first=first.number, last=last.number, previous=first.previous,
             digest=last.digest, began=segments[first.file].began, ended=segments[last.file].ended,
-            reason=reasons[first.file], since=now, deleted=now, synchronised=synchronised, sealed=now,
+            reason=reason if is_reason(reason) else OTHER, since=now, deleted=now, synchronised=synchronised,
+            sealed=now,
         )  # fmt: skip
 
 
