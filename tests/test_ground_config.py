@@ -172,7 +172,35 @@ def test_process_environment_is_the_default(tmp_path: Path, monkeypatch: pytest.
     assert load(tmp_path).limits.batch == 7
 
 
-@pytest.mark.parametrize("key", sorted(settings_of(ListenSettings).keys() - {"unix", "policy", "trusted_proxies"}))
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("", ""),
+        ("https://box.example/", "https://box.example"),
+        ("http://[2001:db8::1]:8002", "http://[2001:db8::1]:8002"),
+        ("https://box.example/edged/", "https://box.example/edged"),
+        ("box.example", None),
+        ("ftp://box.example", None),
+        ("https://", None),
+        ("https://box.example:x", None),
+        ("https://u:p@box.example", None),
+        ("https://box.example/?a=b", None),
+        ("https://box.example/#a", None),
+        ("https://box.example/a b", None),
+    ],
+)
+def test_the_public_url_is_one(tmp_path: Path, text: str, url: str | None) -> None:
+    """What stands in front of links: without a slash at its end, and nothing that hides what follows."""
+    if url is None:
+        assert "public_url" in str(refusal(tmp_path, f'[listen]\npublic_url = "{text}"\n'))
+    else:
+        write(tmp_path, f'[listen]\npublic_url = "{text}"\n')
+        assert load(tmp_path, {}).listen.public_url == url
+
+
+@pytest.mark.parametrize(
+    "key", sorted(settings_of(ListenSettings).keys() - {"unix", "policy", "trusted_proxies", "public_url"})
+)
 def test_one_address_needs_no_brackets(tmp_path: Path, key: str) -> None:
     """Every listener's single address may be written as a string, "off" as none; what is no address is refused."""
     for text, expected in (

@@ -71,12 +71,16 @@ BY_HTTP: dict[tuple[str, str], str] = {
     # There is no file of that name here, which everybody is told alike.
     ("GET /api/snapshots/{filename}", "elsewhere"): "ok",
     ("GET /api/recordings/{filename}", "elsewhere"): "ok",
+    ("POST /api/links", "elsewhere"): "ok",
 }
 BY_WEBSOCKET: dict[tuple[str, str], str] = {
     # A session that never had a credential has no token.
     **{("refresh_token", asker): "missing" for asker in ("revoked", "suspended", "service", "ticket")},
     **{("claim", asker): "unknown_method" for asker in GUESTS},
-    **{(name, "elsewhere"): "ok" for name in ("get_snapshot_info", "get_recording_info", "get_recording_evidence")},
+    **{
+        (name, "elsewhere"): "ok"
+        for name in ("get_snapshot_info", "get_recording_info", "get_recording_evidence", "create_file_link")
+    },
 }
 #: Word → by HTTP and by WebSocket (contract 4b; these speak v2).
 REFUSALS: Final[Mapping[str, tuple[int, int]]] = {
@@ -119,6 +123,7 @@ class Box:
             "get_recording_info": {"filename": "none"},
             "get_recording_evidence": {"filename": "none"},
             "delete_recording": {"filename": "none"},
+            "create_file_link": {"filename": "none"},
             "get_stream_url": {"device": "camera0"},
             "subscribe_events": {"topics": ["camera_status_update"]},
             "create_ticket": {"device": "camera0"},

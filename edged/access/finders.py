@@ -11,6 +11,7 @@ from typing import ClassVar, Final, NamedTuple, Protocol
 import structlog
 
 from edged.access.ledger import Ledger
+from edged.access.links import Links
 from edged.access.tickets import Tickets
 from edged.access.token_uses import TokenUses
 from edged.clock import Clock
@@ -19,6 +20,7 @@ from edged.credentials.api_keys import digest, published_as
 from edged.credentials.callers import (
     ApiKey,
     Caller,
+    Link,
     LocalUser,
     Method,
     NoCredential,
@@ -201,6 +203,30 @@ class TicketFinder:
 
     def text_of(self, credential: Ticket) -> str:
         return credential.text
+
+
+class LinkFinder:
+    """Signed links, counted as tickets; their signature is too long to be guessed."""
+
+    can_be_guessed: ClassVar = False
+
+    def __init__(self, links: Links, ledger: Ledger) -> None:
+        self._links = links
+        self._ledger = ledger
+
+    def find(self, credential: Link, _transport: Transport) -> Found | Refusal:
+        link = self._links.find(credential)
+        if link is None:
+            return Refusal(Reason.UNKNOWN_KEY, "ticket")
+        if self._links.has_ended(link):
+            return Refusal(Reason.EXPIRED, "ticket", caller=link.caller)
+        return Found(self._ledger.current(link.caller))
+
+    def note_use(self, _used: str) -> None:
+        """A link is used by players, many times."""
+
+    def text_of(self, credential: Link) -> str:
+        return credential.signature
 
 
 class LocalUserFinder:

@@ -16,6 +16,7 @@ from edged.access.asking import RefusalLog
 from edged.access.finders import (
     Found,
     KeyFinder,
+    LinkFinder,
     LocalUserFinder,
     NoFinder,
     Outside,
@@ -26,6 +27,7 @@ from edged.access.finders import (
 )
 from edged.access.ledger import Ledger
 from edged.access.limiter import GUESSED, Limiter
+from edged.access.links import Links
 from edged.access.tickets import Tickets
 from edged.access.token_uses import TokenUses
 from edged.clock import Clock
@@ -34,6 +36,7 @@ from edged.credentials.callers import (
     ApiKey,
     Caller,
     Credential,
+    Link,
     LocalUser,
     Method,
     NoCredential,
@@ -90,6 +93,7 @@ class Gate:
         self.admissions = admissions
         self.limiter = limiter
         self.tickets = Tickets(clock.monotonic)
+        self.links = Links(clock.now)
         self._clock = clock
         self._counts = counts
         self._issuers = issuers
@@ -104,6 +108,7 @@ class Gate:
             ApiKey: KeyFinder(ledger, tally),
             Token: self._tokens,
             Ticket: TicketFinder(self.tickets, ledger),
+            Link: LinkFinder(self.links, ledger),
             ServiceToken: ServiceTokenFinder(ledger, tally),
             LocalUser: LocalUserFinder(),
             NoCredential: NoFinder(),

@@ -9,9 +9,10 @@ import click
 
 from edged.cli.asking import ask
 from edged.cli.cameras import resolve, show_item
-from edged.cli.downloads import fetch
+from edged.cli.downloads import fetch, make_link
 from edged.cli.evidence import fetch_evidence, fetch_seal
 from edged.cli.options import paged, talks
+from edged.cli.options import quiet as with_quiet
 from edged.cli.output import show_fields, show_json, show_page, tell
 from edged.cli.params import option
 from edged.cli.verify_command import verify
@@ -119,6 +120,19 @@ def download(filename: str, target: Path | None, *, evidence: bool, with_seal: b
     if with_seal:
         done["seal"] = fetch_seal(filename, target, **where)
     tell(done, f"{target}: {size} bytes", where)
+
+
+@recording.command()
+@click.argument("filename")
+@option("create_file_link", "ttl", metavar="SECONDS", help="How long it can be opened.")
+@with_quiet
+@talks
+def link(filename: str, ttl: int | None, quiet: bool, **where: Any) -> None:
+    """Make a URL that opens one recording, for a browser or player that takes nothing but a URL.
+
+    Whoever has the URL can use it until it expires.
+    """
+    make_link("recording", filename, ttl, quiet=quiet, **where)
 
 
 recording.add_command(verify)

@@ -8,7 +8,9 @@ import click
 
 from edged.cli.asking import ask
 from edged.cli.cameras import show_item
+from edged.cli.downloads import make_link
 from edged.cli.options import paged, talks
+from edged.cli.options import quiet as with_quiet
 from edged.cli.output import show_fields, show_json, show_page
 from edged.cli.params import kind, option
 
@@ -49,6 +51,19 @@ def show(filename: str, **where: Any) -> None:
 def delete(filename: str, **where: Any) -> None:
     """Delete a picture permanently."""
     show_item(ask("delete_snapshot", {"filename": filename}, **where), as_json=where["as_json"])
+
+
+@snapshot.command()
+@click.argument("filename")
+@option("create_file_link", "ttl", metavar="SECONDS", help="How long it can be opened.")
+@with_quiet
+@talks
+def link(filename: str, ttl: int | None, quiet: bool, **where: Any) -> None:
+    """Make a URL that opens one snapshot, for a browser or player that takes nothing but a URL.
+
+    Whoever has the URL can use it until it expires.
+    """
+    make_link("snapshot", filename, ttl, quiet=quiet, **where)
 
 
 @click.group()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
+import msgspec
 from msgspec import Meta
 
 from edged.config.addresses import check_network, parse_address
@@ -38,6 +40,17 @@ class ListenerPolicy(Section, frozen=True, kw_only=True):
         for name in ("paths", "networks"):
             if not getattr(self, name):
                 raise ValueError(f'{name} is empty: to disable a listener, set its addresses to "off"')
+
+
+def _check_public_url(text: str) -> str:
+    """The URL without a slash at its end. Raises ValueError."""
+    url = urlsplit(text)
+    _ = url.port  # raises for one that is none
+    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment or "@" in url.netloc:
+        raise ValueError("public_url is http:// or https:// and a host, with a port or a path where there is one")
+    if not text.isascii() or not text.isprintable() or any(sign in text for sign in ' ?#\\"<>'):
+        raise ValueError("public_url holds a sign that no URL has")
+    return text.rstrip("/")
 
 
 def _check_listed_path(path: str) -> None:
@@ -94,6 +107,13 @@ class ListenSettings(Section, frozen=True, kw_only=True):
             "token networks and the log."
         ),
     ] = ()
+    public_url: Annotated[
+        str,
+        Meta(
+            description="What stands in front of the paths of absolute links, for example https://cameras.example.org; "
+            '"" means the address that the client has reached. Needed behind a proxy.'
+        ),
+    ] = ""
     unix: Annotated[
         str,
         Meta(
@@ -115,6 +135,8 @@ class ListenSettings(Section, frozen=True, kw_only=True):
                 parse_address(address)
         for network in self.trusted_proxies:
             check_network(network, "trusted_proxies")
+        if self.public_url:
+            msgspec.structs.force_setattr(self, "public_url", _check_public_url(self.public_url))
 
 
 #: The names of the listeners that have a policy, each with its section [listen.policy.NAME].

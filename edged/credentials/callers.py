@@ -51,6 +51,16 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """What the query of a signed link says, and the target that it was sent to (credentials.links)."""
+
+    target: str
+    expires: str
+    maker: str
+    signature: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceToken:
     """Text presented as a service token under /v1/files, and the address that it came from ("": none)."""
 
@@ -68,7 +78,7 @@ class LocalUser:
 #: What a client may say that its credential is (contract S1-25).
 CREDENTIAL_KINDS: tuple[str, ...] = ("jwt", "api_key", "auto")
 
-Credential: TypeAlias = NoCredential | ApiKey | Token | Ticket | ServiceToken | LocalUser
+Credential: TypeAlias = NoCredential | ApiKey | Token | Ticket | Link | ServiceToken | LocalUser
 
 API_KEY_PREFIX = "camera_service_sk_"
 
@@ -93,7 +103,8 @@ class Peer:
 
     `listener` is main, compat, local or unix; `address` an IP address or ""; `uid` what the kernel says
     of a unix peer; `find_uid` looks a loopback TCP peer's uid up right now, None if it cannot be known;
-    `host` is the address that the peer reached us at, for URLs that we hand out; `proxy` the address of the trusted
+    `host` is the address that the peer reached us at, for URLs that we hand out; `reached` our own address and port of
+    its connection, by the kernel, as a URL spells them ("" on the unix socket); `proxy` the address of the trusted
     proxy that says that its client is at `address`, "" for everybody else; `is_http10` that it speaks HTTP/1.0, as
     simple relays do.
     """
@@ -103,6 +114,7 @@ class Peer:
     port: int = 0
     uid: int | None = None
     host: str = "localhost"
+    reached: str = ""
     proxy: str = ""
     is_http10: bool = False
     find_uid: Callable[[], int | None] = field(default=lambda: None, repr=False, compare=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edged.cameras.registry import Registry
+from edged.config.addresses import parse_address
 from edged.config.model import Config
 from edged.daemon.access import Access
 from edged.daemon.media import Media
@@ -42,4 +43,10 @@ def build_services(
         keyring=access.keyring, passwords=access.passwords, limiter=access.limiter, first_admin=access.first_admin,
         disks=disks, restores=accounts.restores, shared_secrets=secrets.shared,
         root_needs_no_key=config.auth.local_keys == "root", reset_clock=access.mark.reset,
+        public_url=config.listen.public_url, main_port=port_of(config.listen.main),
     )  # fmt: skip
+
+
+def port_of(addresses: tuple[str, ...]) -> int:
+    """The port of the first of a listener's addresses; 0 where there is none, or the kernel picks it."""
+    return parse_address(addresses[0])[1] if addresses else 0

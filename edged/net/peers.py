@@ -28,10 +28,11 @@ def peer_of(sock: socket.socket, listener: str, address: Address | str | bytes |
     theirs: Address = address if isinstance(address, tuple) else sock.getpeername()
     ours: Address = sock.getsockname()
     host = f"[{ours[0]}]" if ":" in ours[0] else ours[0]
+    reached = f"{host}:{ours[1]}"
     if not is_loopback(theirs[0]):
-        return Peer(listener, theirs[0], theirs[1], host=host)
+        return Peer(listener, theirs[0], theirs[1], host=host, reached=reached)
     look: Callable[[], int | None] = partial(find_uid, sock.family, theirs[:2], ours[:2])
-    return Peer(listener, theirs[0], theirs[1], host=host, find_uid=look)
+    return Peer(listener, theirs[0], theirs[1], host=host, reached=reached, find_uid=look)
 
 
 def find_uid(family: int, theirs: Address, ours: Address) -> int | None:

@@ -104,7 +104,7 @@ async def take_snapshot(call: OperationCall, params: SnapshotParams) -> Snapshot
         file_size=saved.size,
         size_bytes=saved.size,
         file_path=saved.filename,
-        download_url=f"/files/snapshots/{saved.filename}",
+        download_url=download_url(saved.filename),
     )
 
 
@@ -148,14 +148,14 @@ async def list_snapshots(call: OperationCall, params: FilePageParams) -> Snapsho
 @operation("camera:read", rest=get("/api/snapshots/{filename}"), counted_as=_COUNTED_AS)
 async def get_snapshot_info(call: OperationCall, params: FilenameParams) -> SnapshotInfo:
     """One picture by its file name."""
-    picture, size = await call.services.snapshots.describe(await _find(call, params.filename))
+    picture, size = await call.services.snapshots.describe(await find(call, params.filename))
     return SnapshotInfo(**_facts(picture), resolution="{}x{}".format(*size) if size else "unknown")
 
 
 @operation("camera:delete", rest=delete("/api/snapshots/{filename}"), counted_as=_COUNTED_AS)
 async def delete_snapshot(call: OperationCall, params: FilenameParams) -> SnapshotDeleted:
     """Delete a picture."""
-    path = await _find(call, params.filename)
+    path = await find(call, params.filename)
     camera = call.services.snapshots.camera_of(path)
     call.services.gate.authorize(
         call.session.caller, "camera:delete", call.session.transport, resource_of(call.services, camera)
@@ -164,7 +164,7 @@ async def delete_snapshot(call: OperationCall, params: FilenameParams) -> Snapsh
     return SnapshotDeleted(path.name, True, f"{path.name} was deleted")
 
 
-async def _find(call: OperationCall, filename: str) -> Path:
+async def find(call: OperationCall, filename: str) -> Path:
     """The newest picture of this name, of a camera that the caller may see. Raises NotFound, InvalidParams."""
     snapshots = call.services.snapshots
     for path in await snapshots.find(filename):
@@ -179,7 +179,12 @@ def _facts(picture: SavedSnapshot) -> dict[str, Any]:
         "file_size": picture.size,
         "created_time": iso(picture.created_at),
         "modified_time": iso(picture.created_at),
-        "download_url": f"/files/snapshots/{picture.filename}",
+        "download_url": download_url(picture.filename),
         "device": Snapshots.camera_of(picture.path),
         "format": "png" if picture.path.suffix.lower() == ".png" else "jpg",
     }
+
+
+def download_url(filename: str) -> str:
+    """Where a picture is fetched from, without a host."""
+    return f"/files/snapshots/{filename}"

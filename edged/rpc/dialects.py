@@ -31,7 +31,8 @@ class Dialect(msgspec.Struct, frozen=True):
     `column` is its column of `FAULTS`; `null_result`: errors carry `result: null` (contract C-4);
     `soft_authenticate`: a failed authenticate is a result (C-2); `pushed`: notifications come unasked (C-22);
     `tells_expiry`: `auth_expired` is sent (10.3); `names_nodes`: `device` is the device file where there is one
-    (C-7); `null_cameras`: methods that answer null for a camera that is not there (C-13).
+    (C-7); `null_cameras`: methods that answer null for a camera that is not there (C-13); `signs_links`: a
+    `download_url` is an absolute signed link (C-38).
     """
 
     name: str
@@ -42,10 +43,11 @@ class Dialect(msgspec.Struct, frozen=True):
     tells_expiry: bool
     names_nodes: bool
     null_cameras: frozenset[str]
+    signs_links: bool
 
 
-V1: Final = Dialect("v1", 0, True, True, True, False, True, frozenset({"get_camera_status"}))
-V2: Final = Dialect("v2", 1, False, False, False, True, False, frozenset())
+V1: Final = Dialect("v1", 0, True, True, True, False, True, frozenset({"get_camera_status"}), False)
+V2: Final = Dialect("v2", 1, False, False, False, True, False, frozenset(), True)
 
 #: Sec-WebSocket-Protocol → the dialect that it forces.
 SUBPROTOCOLS: Mapping[str, Dialect] = MappingProxyType({"jsonrpc-2.0": V2, "camera-v1": V1})

@@ -26,6 +26,7 @@ from edged.credentials.callers import Caller, Credential, LocalUser, NoCredentia
 from edged.credentials.relays import is_direct
 from edged.errors import DependencyFailed, EdgedError, RateLimited, Refused, StoreFailed
 from edged.operations.caller_sessions import Session
+from edged.operations.links import with_links
 from edged.rpc import dialects
 from edged.rpc.context import Context
 from edged.rpc.credentials import header_credentials, presented, read_authenticate
@@ -253,6 +254,8 @@ class RpcSession:
         self.session.doing = method.operation.name
         try:
             result = await waiting.result
+            if self._dialect.signs_links:
+                result = with_links(result, self._context.services, self.session)
             if method.is_barrier and self.session.caller is not None:
                 self._entered()
             if call.id is ABSENT:

@@ -47,9 +47,13 @@ async def download_segment(request: Request) -> Response:
 
 
 ROUTES = (
-    Route(method="GET", path="/files/snapshots/{name:path}", answer=download_snapshot, capability="camera:read"),
-    Route(method="GET", path="/files/recordings/{name:path}", answer=download_recording, capability="camera:read"),
-    Route(method="GET", path="/files/segments/{name:path}", answer=download_segment, capability="camera:read"),
+    Route(
+        method="GET", path="/files/snapshots/{name:path}", answer=download_snapshot, capability="camera:read", link=()
+    ),
+    Route(
+        method="GET", path="/files/recordings/{name:path}", answer=download_recording, capability="camera:read", link=()
+    ),
+    Route(method="GET", path="/files/segments/{name:path}", answer=download_segment, capability="camera:read", link=()),
 )
 
 

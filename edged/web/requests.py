@@ -22,6 +22,7 @@ from edged.credentials.callers import (
     NOTHING,
     Caller,
     Credential,
+    Link,
     LocalUser,
     NoCredential,
     Peer,
@@ -30,6 +31,7 @@ from edged.credentials.callers import (
     Transport,
 )
 from edged.credentials.decision import Reason
+from edged.credentials.links import target_of
 from edged.credentials.roles import OPEN, SELF
 from edged.errors import InvalidParams, RateLimited, Refused
 from edged.operations.caller_sessions import Session
@@ -68,7 +70,8 @@ class Route:
     Either `operation`, whose declaration says who may call it (an open one needs no credential), or `capability`: one
     of the roles' (asked for the camera in the path parameter `camera` if `on_camera`), "self" (any good credential) or
     "none". `open_if` names requests that need no credential; `root_may` is the credential-free rule of contract 5.1;
-    `takes_ticket` accepts ?ticket=, `takes_basic` a key or token as the password of Basic: for what only reads, and for
+    `takes_ticket` accepts ?ticket=; `link` accepts a signed link, bound to these members of the query besides the path
+    (contract 10.25); `takes_basic` a key or token as the password of Basic: for what only reads, and for
     OAuth clients, never for anything else that a browser could be made to send (contract 5). `read_client` returns the
     credential in the body of an OAuth client; it is called before the gate is asked. `at_files` is set for those under
     /v1/files: X-Service-Token and files tokens are accepted there and nowhere else.
@@ -83,6 +86,7 @@ class Route:
     open_if: Callable[[Request], bool] | None = None
     root_may: bool = False
     takes_ticket: bool = False
+    link: tuple[str, ...] | None = None
     takes_basic: bool = False
     read_client: Callable[[Request], Awaitable[Credential]] | None = None
     at_files: bool = False
@@ -149,6 +153,8 @@ class Request:
         credential = read_credential(headers, self.session.peer)
         if isinstance(credential, NoCredential) and route.takes_ticket and "ticket" in self.query:
             return Ticket(self.query["ticket"])
+        if isinstance(credential, NoCredential) and route.link is not None and "sig" in self.query:
+            return self._read_link(route.link)
         if isinstance(credential, NoCredential) and route.takes_basic:
             credential = read_basic(headers)
             if route.read_client is not None and not isinstance(credential, NoCredential):
@@ -159,6 +165,13 @@ class Request:
                 raise refused
         # A credential in the body counts before the user of the unix socket.
         return self.client if isinstance(credential, (NoCredential, LocalUser)) and self.shows_client else credential
+
+    def _read_link(self, bound: tuple[str, ...]) -> Link:
+        """The signed link that the request is. Raises InvalidParams for a member that stands twice."""
+        said = {name: read_query(self, name) for name in (*bound, "exp", "by", "sig")}
+        members = [(name, text) for name in bound if (text := said[name]) is not None]
+        target = target_of(self.http.scope["path"], members)
+        return Link(target, said["exp"] or "", said["by"] or "", said["sig"] or "")
 
     @property
     def shows_client(self) -> bool:

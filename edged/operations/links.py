@@ -1,0 +1,107 @@
+"""Signed links: URLs of one file for whoever can send no header (contract 10.25)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from edged.clock import iso
+from edged.credentials.callers import Caller, Peer
+from edged.credentials.links import CAPABILITY, target_of
+from edged.errors import EdgedError
+from edged.operations import recordings, snapshots
+from edged.operations.caller_sessions import Session
+from edged.operations.catalogue import OperationCall, operation
+from edged.operations.rest import create
+from edged.operations.services import Services
+
+#: Seconds that a link is good for, unless it is said.
+USUAL: Final = 600
+Ttl = Annotated[int, msgspec.Meta(ge=5, le=3600)]
+
+
+class CreateFileLinkParams(msgspec.Struct, frozen=True):
+    """Of which kept file; `ttl` seconds in which it can be opened."""
+
+    filename: str
+    kind: Literal["recording", "snapshot"] = "recording"
+    ttl: Ttl = USUAL
+
+
+class FileLink(msgspec.Struct, frozen=True):
+    """A link to one file: `url` absolute, or a path where edged cannot know by what name it is reached."""
+
+    filename: str
+    url: str
+    expires_at: str
+
+
+@operation("camera:read", rest=create("/api/links"), counted_as="create_ticket")
+async def create_file_link(call: OperationCall, params: CreateFileLinkParams) -> FileLink:
+    """A URL that opens one recording or snapshot, any number of times during its life, to whoever has it.
+
+    It ends with the credential of this call, and opens nothing that that credential may not see.
+    """
+    if params.kind == "recording":
+        record = await recordings.find(call, params.filename, CAPABILITY)
+        name, path = record.filename, recordings.download_url(record.filename)
+    else:
+        name = (await snapshots.find(call, params.filename)).name
+        path = snapshots.download_url(name)
+    caller = call.session.caller
+    assert caller is not None, "the gate lets nobody in without a caller"
+    url = sign_url(call.services, caller, call.session.peer, path, (), params.ttl)
+    return FileLink(filename=name, url=url, expires_at=end_of(call.services, caller, params.ttl))
+
+
+def sign_url(
+    services: Services, caller: Caller, peer: Peer, path: str, members: tuple[tuple[str, str], ...], seconds: float
+) -> str:
+    """An absolute link in the name of a caller. Raises RateLimited, Overloaded."""
+    target = target_of(path, members)
+    query = services.gate.links.signer(caller, seconds)(target)
+    return f"{base_of(services, peer)}{target}{'&' if members else ''}{query}"
+
+
+def with_links(result: Any, services: Services, session: Session) -> Any:
+    """A result whose `download_url`, and those of its `files`, are absolute signed links: for clients that open them as
+    they are. The same object where there are none, on the unix socket, and where too many credentials have links.
+    """
+    files = getattr(result, "files", None)
+    rows: list[Any] = files if isinstance(files, list) else []
+    first = rows[0] if rows else result
+    caller, peer = session.caller, session.peer
+    if caller is None or peer.is_local_socket or not isinstance(getattr(first, "download_url", None), str):
+        return result
+    try:
+        sign = services.gate.links.signer(caller, USUAL)
+    except EdgedError:
+        return result
+    base = base_of(services, peer)
+
+    def signed(row: Any) -> Any:
+        target = target_of(row.download_url, ())
+        return msgspec.structs.replace(row, download_url=f"{base}{target}{sign(target)}")
+
+    return signed(result) if first is result else msgspec.structs.replace(result, files=list(map(signed, rows)))
+
+
+def end_of(services: Services, caller: Caller, seconds: float) -> str:
+    """When a link ends that a caller makes now, ISO 8601."""
+    left = services.gate.seconds_left(caller)
+    return iso(services.clock.now() + (seconds if left is None else min(seconds, left)))
+
+
+def base_of(services: Services, peer: Peer) -> str:
+    """What stands in front of the path of an absolute link; "" where it cannot be known.
+
+    The setting, else the address of ours that the connection reached, by the kernel: never Host, which anybody can
+    send. Through a proxy only the setting says by what name edged is reached.
+    """
+    if services.public_url or peer.proxy:
+        return services.public_url
+    if peer.is_local_socket:
+        return f"http://localhost:{services.main_port}" if services.main_port else ""
+    # An address with a zone (fe80::1%eth0) is none for a URL.
+    return f"http://{peer.reached}" if peer.reached and "%" not in peer.reached else ""
