@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -53,6 +54,58 @@ async def test_connections_of_one_client_take_turns_and_others_are_served_in_bet
     # The order within a turn is trio's: two turns may meet, so that at most two of them stand side by side.
     assert max(runs) <= 2
     assert log.count("flood") == 240
+
+
+async def test_of_the_connections_of_a_client_that_wait_one_looks_each_turn() -> None:
+    """100 connections of a client whose share is used up anew in each turn: waiting costs a turn one run of a task."""
+    turns = Turns()
+    share, runs = Share(turns), Counter[int]()
+
+    class Runs(trio.abc.Instrument):
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            if task.name == "wait":
+                runs[turns.number] += 1
+
+    async def wait() -> None:
+        await share.wait()
+
+    trio.lowlevel.add_instrument(each_step := Runs())
+    try:
+        with counting(turns):
+            async with trio.open_nursery() as nursery:
+                share.spend(TURN_SECONDS)
+                for _ in range(100):
+                    nursery.start_soon(wait, name="wait")
+                for _ in range(20):
+                    share.spend(TURN_SECONDS)
+                    await trio.lowlevel.checkpoint()
+                began = turns.number - 15
+                nursery.cancel_scope.cancel()
+    finally:
+        trio.lowlevel.remove_instrument(each_step)
+    assert {runs[number] for number in range(began, began + 12)} <= {0, 1, 2}
+
+
+@pytest.mark.parametrize("cancelled", [0, 1, 2])
+async def test_a_connection_that_ends_while_it_waits_keeps_no_other_waiting(cancelled: int) -> None:
+    turns = Turns()
+    share, done = Share(turns), list[int]()
+    scopes = [trio.CancelScope() for _ in range(3)]
+
+    async def wait(number: int) -> None:
+        with scopes[number]:
+            await share.wait()
+            done.append(number)
+
+    with counting(turns), trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            for number in range(3):
+                nursery.start_soon(wait, number)
+            for _ in range(5):
+                share.spend(TURN_SECONDS)
+                await trio.lowlevel.checkpoint()
+            scopes[cancelled].cancel()
+    assert set(done) >= {0, 1, 2} - {cancelled}
 
 
 async def test_a_client_alone_is_not_held_up() -> None:

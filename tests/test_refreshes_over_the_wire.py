@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import trio
 from daemon_helpers import SECRET, Conversation, RunningDaemon, ended, make_config, port_of, running_daemon
-from joserfc import jwt
 from patience import fail_after
 from test_revocation import HlsViewer, WhepViewer, watch_rtsp
 
+from edged.accounts import refreshes
 from edged.credentials import tokens
+from edged.signing import keyring
 
 KEY = tokens.SharedSecret("test", SECRET)
 #: What says that edged issued a token, for one that lives as long after a refresh as before.
@@ -223,13 +224,14 @@ async def test_nothing_that_edged_signs_carries_a_map_for_a_mediamtx(
     named: dict[str, Any] = {"mediamtx_permissions": {"read": ["camera0", "*"], "publish": ["dock"]}}
     streams = {"read": ["camera0"], "publish": ["dock"]}
     mapped = [sign(jti=str(number), role=None, **more) for number, more in enumerate((named, named, named | OWN))]
-    encode, signed = jwt.encode, list[Any]()
+    really_sign, signed = tokens.sign, list[Any]()
 
-    def record(header: Any, claims: Any, *rest: Any, **more: Any) -> str:
+    def record(claims: Any, key: Any) -> str:
         signed.append(dict(claims))
-        return str(encode(header, claims, *rest, **more))
+        return really_sign(claims, key)
 
-    monkeypatch.setattr(jwt, "encode", record)
+    for module in (keyring, refreshes):
+        monkeypatch.setattr(module, "sign", record)
     with fail_after(120):
         async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
             await admin.call("create_user", name="ann", role="viewer", password="a long passphrase", streams=streams)

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -30,6 +31,7 @@ from edged.net.shares import counting
 from edged.net.stream import Stream
 from edged.repeats import Repeats
 from edged.sockets import Address
+from edged.wire.ports import TURN_SECONDS
 
 if TYPE_CHECKING:
     from edged.metrics import Metrics
@@ -159,6 +161,7 @@ class Server:
         refusals = Refusals(listener)
         while not self._is_stopping:
             await trio.lowlevel.wait_readable(listener.socket)
+            began = perf_counter()
             for _ in range(_ACCEPTS_IN_A_ROW):
                 try:
                     sock, address = listener.socket.accept()
@@ -173,6 +176,8 @@ class Server:
                     await trio.sleep(_PAUSE_SECONDS if problem.errno in _EXHAUSTED else 0.01)
                     break
                 self._take(sock, address, listener, restriction, refusals, nursery)
+                if perf_counter() - began > TURN_SECONDS:
+                    break
 
     def _take(
         self,

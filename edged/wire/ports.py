@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeAlias
 
 #: Seconds of work after which other tasks get their turn.
-TURN_SECONDS: Final = 0.005
+TURN_SECONDS: Final = 0.001
 
 #: Starts a task that ends with the connection at the latest.
 Spawn: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
