@@ -15,6 +15,7 @@ from test_revocation import HlsViewer, WhepViewer, watch_rtsp
 
 from edged.accounts import refreshes
 from edged.credentials import tokens
+from edged.operations import logins
 from edged.signing import keyring
 
 KEY = tokens.SharedSecret("test", SECRET)
@@ -230,7 +231,7 @@ async def test_nothing_that_edged_signs_carries_a_map_for_a_mediamtx(
         signed.append(dict(claims))
         return really_sign(claims, key)
 
-    for module in (keyring, refreshes):
+    for module in (tokens, keyring, refreshes, logins):
         monkeypatch.setattr(module, "sign", record)
     with fail_after(120):
         async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
