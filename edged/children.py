@@ -211,6 +211,14 @@ def spawn(
     return Child(process, name, _stream(output), _stream(errors))
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal: its state is T (proc_pid_stat(5))."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
+    except OSError:
+        return False
+
+
 def _find(program: str, path: str, remedy: str) -> str:
     found = shutil.which(program, path=path)
     if found is None:

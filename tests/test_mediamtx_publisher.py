@@ -440,6 +440,25 @@ async def test_a_frozen_or_killed_publisher_is_replaced(tmp_path: Path, monkeypa
 
 @pytest.mark.ffmpeg
 @pytest.mark.mediamtx
+async def test_a_publisher_that_a_signal_stopped_is_replaced_however_long_its_camera_may_be_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(progress, "STALL_SECONDS", 1000.0)
+    spawn, secrets = Spawner(), Secrets()
+    with fail_after(40):
+        async with open_mediamtx(tmp_path) as server, opened_at(server, spawn, secrets) as publishers:
+            publishers.set_sources([Camera(always_on=True)])
+            await eventually(lambda: status(publishers) == "running")
+            stopped = spawn.started[-1]
+            os.kill(stopped.pid, signal.SIGSTOP)
+            await eventually(lambda: len(spawn.started) > 1 and status(publishers) == "running")
+            await server.until(lambda path: path.ready)
+            assert stopped.returncode is not None
+
+
+@pytest.mark.ffmpeg
+@pytest.mark.mediamtx
 async def test_an_rtsp_camera_is_passed_on_with_its_password_hidden(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from typing import Final
 import structlog
 import trio
 
-from edged.children import Spawn
+from edged.children import Spawn, is_stopped
 from edged.errors import DependencyFailed
 from edged.mediamtx import causes, ffmpeg
 from edged.mediamtx.causes import Cause, NoPicture
@@ -318,6 +318,10 @@ class Publishers:
             silence = f"no new byte reached MediaMTX for {now - camera.progress.moved_at:.0f} s"
             never = causes.SILENT if camera.source.kind == "rtsp" else causes.NO_PICTURES
             camera.fault = replace(causes.STALLED if camera.progress.moving else never, exact=silence)
+            camera.attempt.cancel()
+        elif camera.progress.moved_at < now and camera.state.pid is not None and is_stopped(camera.state.pid):
+            # A network camera may be silent for longer, its ffmpeg not.
+            camera.fault = replace(causes.STALLED, exact="its ffmpeg was stopped by a signal")
             camera.attempt.cancel()
 
     def _enter(
