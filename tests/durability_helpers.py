@@ -271,7 +271,7 @@ class Box:
 
     async def pending(self) -> int:
         """How many denials a restart would undo, as it says itself."""
-        return int((await self.request("GET", "/health/ready"))[1]["denials_pending"])
+        return int((await self.request("GET", "/health/ready"))[1]["denials_owed"])
 
 
 @asynccontextmanager

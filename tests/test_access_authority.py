@@ -254,12 +254,12 @@ async def test_a_proof_that_holds_no_more_grants_nothing(path: Path) -> None:
 
 
 def test_what_changes_credentials_has_no_other_way_to_the_disk() -> None:
-    """Kinds of credentials get a database that they can only read, and commit by what a grant is handed; the registrar
-    and the keyring, which asks the authority itself, are all that write."""
+    """Kinds of credentials get a database that they can only read, and commit by what a grant is handed; the registrar,
+    access.grants, which asks the authority around each write, and the keyring by itself are all that write."""
     writes = re.compile(r"db\.write\(")
     files = [file for folder in FOLDERS for file in folder.glob("*.py")]
     writers = {file.stem for file in files if writes.search(file.read_text())}
-    assert writers == {"registrar", "keyring", "issuers", "limiter", "usage"}
+    assert writers == {"registrar", "grants", "keyring", "issuers", "limiter", "usage"}
 
 
 async def test_a_revocation_waits_for_one_grant_at_most(path: Path) -> None:

@@ -349,7 +349,7 @@ async def test_while_the_disk_fails_all_that_is_denied_is_so_and_whoever_asked_h
     with fail_after(180):
         while await daemon.box.pending():
             await trio.sleep(0.05)
-    assert (await daemon.box.request("GET", "/health"))[1]["denials_pending"] == 0
+    assert (await daemon.box.request("GET", "/health"))[1]["denials_owed"] == 0
     assert daemon.box.log.read_text().count("denials_saved") == 1
     assert [name for name, (question, _) in questions.items() if await question.is_good()] == []
     await assert_kept(daemon, {name: question for name, (question, _) in questions.items()})
@@ -366,7 +366,7 @@ async def assert_owing_is_shown(daemon: Services, at_least: int) -> None:
     assert (status, ready["ready"]) == (503, False)
     assert (await box.request("GET", "/health"))[1]["status"] == "unhealthy"
     _, shown = await box.request("GET", "/metrics", X_API_Key=daemon.key)
-    assert f"edged_revocations_pending {ready['denials_pending']}.0\n" in shown
+    assert f"edged_revocations_pending {ready['denials_owed']}.0\n" in shown
     keys = (await daemon.admin.call("list_keys"))["keys"]
     key_id = next(key["key_id"] for key in keys if key["status"] == "revoked")
     words = [sys.executable, "-m", "edged", "key", "revoke", key_id, "--socket", str(box.folder / "run" / "edged.sock")]

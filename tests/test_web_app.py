@@ -188,9 +188,9 @@ async def test_health_needs_nothing_and_names_nothing(site: Site) -> None:
     """Anonymous askers get states and times, no camera and no path."""
     for path, names in {
         "/healthz": {"status", "disk_free_gb", "writable", "version"},
-        "/health": {"status", "timestamp", "version", "uptime", "denials_pending", "denial_room_bytes"},
+        "/health": {"status", "timestamp", "version", "uptime", "denials_owed", "denial_room_bytes"},
         "/health/live": {"alive", "status", "timestamp", "message"},
-        "/health/ready": {"status", "ready", "timestamp", "message", "denials_pending"},
+        "/health/ready": {"status", "ready", "timestamp", "message", "denials_owed"},
     }.items():
         reply = await site.ask("GET", path, headers={"Authorization": "Bearer wrong"})
         assert reply.status == 200, path
@@ -219,9 +219,9 @@ async def test_health_says_how_many_denials_a_restart_would_undo(site: Site) -> 
     for path in ("/healthz", "/health"):
         reply = await site.ask("GET", path)
         assert (reply.status, reply.json["status"]) == (200, "degraded")
-    assert (await site.ask("GET", "/health")).json["denials_pending"] == 3
+    assert (await site.ask("GET", "/health")).json["denials_owed"] == 3
     ready = await site.ask("GET", "/health/ready")
-    assert (ready.status, ready.json["ready"], ready.json["denials_pending"]) == (200, True, 3)
+    assert (ready.status, ready.json["ready"], ready.json["denials_owed"]) == (200, True, 3)
     assert "a restart would undo them: 3 of what was denied" in ready.json["message"]
 
 
