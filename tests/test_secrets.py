@@ -298,8 +298,8 @@ async def test_while_everything_runs_nothing_shows_a_secret_that_is_worth_someth
                 await viewer.aclose()
         assert_files_are_clean(tmp_path, password, query)
     left = {each.name for each in (tmp_path / "run").iterdir()}
-    assert left <= {LOCK, "children"}, "nothing else stays in the runtime folder"
-    assert list((tmp_path / "run").glob("children/*")) == []
+    assert left <= {LOCK, "children", "pre-roll"}, "nothing else stays in the runtime folder"
+    assert [*(tmp_path / "run").glob("children/*"), *(tmp_path / "run").glob("pre-roll/*")] == []
 
 
 async def watch_children(password: str, query: str) -> set[str]:
