@@ -36,6 +36,7 @@ WRITERS = {
 COUNTING = {
     "access.limiter.flush", "access.usage.flush", "library.recording_index.remove", "library.recording_index.reconcile",
     "library.recording_index._insert", "library.sealing._seal", "library.sealing._adopt", "library.sealing.forget",
+    "library.event_ring._save",
 }  # fmt: skip
 #: The modules that commit without a caller's right.
 BY_ITSELF = {
