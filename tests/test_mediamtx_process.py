@@ -226,13 +226,13 @@ async def test_an_exit_at_the_start_is_tried_again_and_explained(bin_folder: Pat
                 await until(server, "ready")
 
 
-async def test_pauses_grow_and_start_anew_after_health(
+async def test_pauses_grow_to_10_s_and_there_is_none_after_health(
     tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """1, 2, 4 … at most 60 s between the starts of a server that does not live; 1 s again after 10 s of health."""
+    """0.5, 0.5, 1, 2 … at most 10 s between the starts of a server that does not live; none after 2 s of health."""
 
     starts: list[float] = []
-    health = iter([0.0] * 8 + [10.0, 0.0, 9.0, 0.0])
+    health = iter([0.0] * 8 + [2.0, 2.0, 0.0, 1.9, 0.0])
 
     async def live(self: Supervisor) -> RunEnd:
         starts.append(trio.current_time())
@@ -249,10 +249,10 @@ async def test_pauses_grow_and_start_anew_after_health(
         search_path="",
         folder=tmp_path,
     )
-    with trio.move_on_after(1 + 2 + 4 + 8 + 16 + 32 + 60 + 60 + 1 + 2 + 4 + 0.5):
+    with trio.move_on_after(0.5 + 0.5 + 1 + 2 + 4 + 8 + 10 + 10 + 0 + 0 + 0.5 + 1 + 0.1):
         await server.run()
-    pauses = [round(later - first) for first, later in pairwise(starts)]
-    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 1, 2, 4]
+    pauses = [round(later - first, 3) for first, later in pairwise(starts)]
+    assert pauses == [0.5, 0.5, 1, 2, 4, 8, 10, 10, 0, 0, 0.5, 1]
 
 
 async def test_a_server_that_never_answers_is_unhealthy(bin_folder: Path, tmp_path: Path) -> None:
@@ -477,6 +477,26 @@ async def test_a_frozen_server_is_replaced(tmp_path: Path) -> None:
                 assert "did not answer" in (await until(server, "unhealthy")).detail
                 assert (await until(server, "ready")).pid != first
                 assert not is_alive(first)
+
+
+@pytest.mark.mediamtx
+async def test_a_server_that_worked_is_started_at_once_however_often_it_is_killed(tmp_path: Path) -> None:
+    """Any pause would outlast the test."""
+    timing = Timing(first_pause=1000.0, longest_pause=1000.0, good_after=0.2)
+    with fail_after(40):
+        async with open_hook() as hook:
+            server = supervisor(hook, tmp_path / "run", str(REAL), timing=timing)
+            async with running(server.run):
+                killed = set()
+                for _ in range(5):
+                    state = await until(server, "ready")
+                    assert state.pid is not None
+                    assert state.pid not in killed
+                    await trio.sleep(0.4)
+                    killed.add(state.pid)
+                    os.kill(state.pid, signal.SIGKILL)
+                    await until(server, "waiting")
+                await until(server, "ready")
 
 
 @pytest.mark.mediamtx

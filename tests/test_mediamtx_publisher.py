@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,17 @@ from edged.mediamtx import publisher as module
 from edged.mediamtx.client import PathState
 from edged.mediamtx.ffmpeg import find_ffmpeg
 from edged.mediamtx.progress import (
-    LONGEST_PAUSE_SECONDS,
     STALL_SECONDS,
     START_SECONDS,
     Progress,
     follow_progress,
     is_stalled,
-    pause_after,
 )
-from edged.mediamtx.publisher import GOOD_RUN_SECONDS, Publishers
+from edged.mediamtx.published_camera import PublishedCamera
+from edged.mediamtx.publisher import Publishers
+from edged.mediamtx.sources import CameraSource
 from edged.mediamtx.streams import publish_arguments
+from edged.restarts import GOOD_SECONDS, Restarts
 
 URL = "rtsp://edged:x@127.0.0.1:8554/camera0"
 
@@ -104,6 +106,19 @@ def status(publishers: Publishers, name: str = "camera0") -> str:
     return publishers.states[name].status
 
 
+def set_pauses(monkeypatch: pytest.MonkeyPatch, seconds: float, good: float = GOOD_SECONDS) -> None:
+    """From here on cameras pause for so long after each end without `good` seconds of media."""
+
+    def make(source: CameraSource, wanted_until: float) -> PublishedCamera:
+        return PublishedCamera(source, wanted_until=wanted_until, ends=Restarts(seconds, seconds, good))
+
+    monkeypatch.setattr(module, "PublishedCamera", make)
+
+
+def has_started(spawn: Spawner, times: int) -> bool:
+    return len(spawn.started) == times
+
+
 # --- decisions ---
 
 
@@ -150,13 +165,6 @@ def test_a_start_may_take_longer_than_a_stall_and_a_new_count_is_no_movement() -
     assert is_stalled(Progress(0.0), START_SECONDS)
     assert follow_progress(Progress(1.0, 500, moving=True), 0, 2.0) == Progress(1.0, 0, moving=True)
     assert is_stalled(Progress(1.0, 500, moving=True), 1.0 + STALL_SECONDS)
-
-
-def test_pauses_grow_to_a_limit() -> None:
-    """Half a second first, doubled each time, never more than the longest."""
-    pauses = [pause_after(failures) for failures in range(1, 100)]
-    assert pauses[:4] == [0.5, 1.0, 2.0, 4.0]
-    assert max(pauses) == pauses[-1] == LONGEST_PAUSE_SECONDS
 
 
 # --- one that is not ffmpeg, to see what is done with it ---
@@ -266,8 +274,7 @@ async def test_while_mediamtx_is_not_ready_a_camera_waits(tmp_path: Path) -> Non
 
 async def test_a_nudge_ends_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When MediaMTX is back nobody waits for the end of a long pause. All before the deadline."""
-    monkeypatch.setattr(progress, "PAUSE_SECONDS", 1000.0)
-    monkeypatch.setattr(progress, "LONGEST_PAUSE_SECONDS", 1000.0)
+    set_pauses(monkeypatch, 1000.0)
     spawn = Spawner()
     with fail_after(30):
         async with opened(spawn, Secrets(), write_script(tmp_path, "exit 1")) as publishers:
@@ -377,25 +384,6 @@ async def test_a_camera_on_demand_sleeps_when_its_last_reader_has_left(
             assert publishers.states["camera0"].restarts == 0
 
 
-async def test_after_a_good_run_a_failure_is_the_first_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What failed an hour ago does not lengthen today's pause."""
-    monkeypatch.setattr(module, "GOOD_RUN_SECONDS", 0.0)
-    monkeypatch.setattr(progress, "PAUSE_SECONDS", 0.01)
-    pauses: list[int] = []
-
-    def pause_after(failures: int) -> float:
-        pauses.append(failures)
-        return 0.01
-
-    monkeypatch.setattr(module, "pause_after", pause_after)
-    with fail_after(30):
-        async with opened(Spawner(), Secrets(), write_script(tmp_path, "exit 1")) as publishers:
-            publishers.set_sources([Camera(always_on=True)])
-            await eventually(lambda: len(pauses) >= 3)
-    assert GOOD_RUN_SECONDS > 1
-    assert set(pauses) == {1}
-
-
 # --- the real thing ---
 
 
@@ -436,6 +424,42 @@ async def test_a_frozen_or_killed_publisher_is_replaced(tmp_path: Path, monkeypa
             await eventually(lambda: len(spawn.started) > count and status(publishers) == "running")
             await server.until(lambda path: path.ready)
             assert frozen.returncode is not None
+
+
+@pytest.mark.ffmpeg
+@pytest.mark.mediamtx
+async def test_a_publisher_that_worked_is_started_at_once_however_often_it_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any pause would outlast the test."""
+    set_pauses(monkeypatch, 1000.0, good=0.3)
+    spawn, secrets = Spawner(), Secrets()
+    with fail_after(80):
+        async with open_mediamtx(tmp_path) as server, opened_at(server, spawn, secrets) as publishers:
+            publishers.set_sources([Camera(always_on=True)])
+            for times in range(1, 6):
+                await eventually(partial(has_started, spawn, times))
+                await server.until(lambda path: path.ready)
+                await trio.sleep(0.5)
+                spawn.started[-1].kill()
+            await eventually(lambda: len(spawn.started) == 6)
+            assert publishers.states["camera0"].restarts == 5
+
+
+@pytest.mark.ffmpeg
+@pytest.mark.mediamtx
+async def test_a_publisher_that_is_killed_before_it_has_sent_anything_pauses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_pauses(monkeypatch, 1000.0, good=0.0)
+    spawn, secrets = Spawner(), Secrets()
+    with fail_after(40):
+        async with open_mediamtx(tmp_path) as server, opened_at(server, spawn, secrets) as publishers:
+            publishers.set_sources([Camera(always_on=True)])
+            await eventually(lambda: len(spawn.started) == 1)
+            spawn.started[0].kill()
+            await eventually(lambda: status(publishers) == "pausing")
+            assert len(spawn.started) == 1
 
 
 @pytest.mark.ffmpeg

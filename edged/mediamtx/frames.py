@@ -27,6 +27,7 @@ from edged.mediamtx.conditions import Conditions
 from edged.mediamtx.live_picture import LONGEST_SECONDS, FrameReader, LivePicture, pace_of
 from edged.mediamtx.pictures import PICTURE_BYTES, Format, PictureParser, convert_arguments, picture_arguments
 from edged.mediamtx.sources import CameraSource, picture_of, sets_key_frames
+from edged.restarts import Restarts
 
 #: Seconds that the source goes on after the last viewer.
 LINGER_SECONDS: Final = 2.0
@@ -174,32 +175,34 @@ class Frames:
                 del self._lives[live.source.name]
 
     async def _keep_playing(self, live: LivePicture) -> None:
-        failures = 0
+        ends = Restarts(PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         patient = False
         while True:
             while not live.present:
                 await live.turned.wait()
-            numbers_before = live.number
-            transport = ffmpeg.choose_transport(live.source.transport, failures, live.cause.slug if live.cause else "")
+            live.began_at = math.inf
+            transport = ffmpeg.choose_transport(
+                live.source.transport, ends.failures, live.cause.slug if live.cause else ""
+            )
             try:
                 live.cause = await self._play_once(live, transport, patient)
             except DependencyFailed as failure:
                 live.fail(failure)
                 return
-            failures = 1 if live.number > numbers_before else failures + 1
+            pause = ends.note(trio.current_time() - live.began_at)
             if live.cause:
                 self._restarted()
                 _log.debug(
                     "picture_source_ended", camera=live.source.name, why=live.cause.sentence, exact=live.cause.exact
                 )
-                if failures >= TRIES and not live.number:
+                if ends.failures >= TRIES and not live.number:
                     self._note_failure(live, live.cause)
                     return
                 if live.cause.slug == "codec" and not patient:
                     # The server does not say the size of the picture: analyse the stream itself, at once.
                     patient = True
                     continue
-                with trio.move_on_after(min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(failures - 1, 8))):
+                with trio.move_on_after(pause):
                     await live.turned.wait()
 
     async def _play_once(self, live: LivePicture, transport: RtspTransport, patient: bool) -> Cause | None:

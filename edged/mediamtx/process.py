@@ -25,6 +25,7 @@ from edged.mediamtx.secrets import DropSecret, NewSecret
 from edged.mediamtx.server_run import SCRIPT, TIMING, RunEnd, ServerRun, Start, Timing
 from edged.mediamtx.server_state import ServerState
 from edged.mediamtx.settings import PathConf, Version, find_binary, parse_version, render, show_version
+from edged.restarts import Restarts
 
 CONFIG_NAME = "mediamtx.json"
 GET_IT = f"run {SCRIPT}, or name the program under [mediamtx] binary"
@@ -81,7 +82,7 @@ class Supervisor:
         task_status.started()
         if not self._settings.enabled:
             return
-        pause = self._timing.first_pause
+        restarts = Restarts(self._timing.first_pause, self._timing.longest_pause, self._timing.good_after)
         try:
             while True:
                 end = await self._run_once()
@@ -89,10 +90,7 @@ class Supervisor:
                 if end.state.status in ("missing", "refused_version"):
                     await trio.sleep(self._timing.look_again)
                 elif not end.again_at_once:
-                    if end.healthy_seconds >= self._timing.healthy_after:
-                        pause = self._timing.first_pause
-                    await trio.sleep(pause)
-                    pause = min(2 * pause, self._timing.longest_pause)
+                    await trio.sleep(restarts.note(end.healthy_seconds))
         finally:
             self._enter(ServerState("stopped"))
 

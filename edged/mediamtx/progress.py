@@ -8,9 +8,6 @@ from typing import Final
 #: Seconds without a new byte after which a publisher is started again; at its start it has longer.
 STALL_SECONDS: Final = 5.0
 START_SECONDS: Final = 10.0
-#: Seconds to pause after the first failure; doubled with each, up to the longest.
-PAUSE_SECONDS: Final = 0.5
-LONGEST_PAUSE_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +30,3 @@ def is_stalled(progress: Progress, now: float, least: float = 0.0) -> bool:
     """Whether this publisher should be started again. `now`: monotonic seconds, as in `progress`; `least`: seconds
     that this source may be silent in any case."""
     return now - progress.moved_at >= max(least, STALL_SECONDS if progress.moving else START_SECONDS)
-
-
-def pause_after(failures: int) -> float:
-    """Seconds to wait after so many failures in a row (1 or more)."""
-    return min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(failures - 1, 16))

@@ -13,6 +13,7 @@ from edged.mediamtx.causes import Cause
 from edged.mediamtx.figures import Figures, RateMeter
 from edged.mediamtx.progress import Progress
 from edged.mediamtx.sources import CameraSource, sets_key_frames
+from edged.restarts import Restarts
 
 #: Seconds that a camera in the network may be silent, which ffmpeg itself gives up after 10 s without a byte; and while
 #: ffmpeg analyses a stream whose size its server does not tell. A slow camera has the time of some pictures at least.
@@ -42,7 +43,9 @@ class PublishedCamera:
     source: CameraSource
     state: PublisherState = PublisherState("asleep")
     wanted_until: float = -math.inf
-    failures: int = 0
+    ends: Restarts = field(default_factory=Restarts)
+    #: Since when the ffmpeg that runs, or ran last, has sent media; infinite while it has not.
+    publishes_since: float = math.inf
     #: Set while its ffmpeg runs; what that says of its source.
     progress: Progress | None = None
     complaints: ffmpeg.Complaints = field(default_factory=lambda: ffmpeg.Complaints(may_redirect=False))
@@ -60,6 +63,10 @@ class PublishedCamera:
 
     def is_wanted(self, now: float) -> bool:
         return self.source.always_on or now < self.wanted_until
+
+    def note_media(self) -> None:
+        """Its ffmpeg sends media from now on."""
+        self.publishes_since = trio.current_time()
 
     def stir(self) -> None:
         self._stirred.set()
@@ -86,6 +93,6 @@ class PublishedCamera:
 
     def begin_again(self) -> None:
         """Try again at once: what caused earlier failures may be over."""
-        self.failures = 0
+        self.ends.forget()
         self.pause.cancel()
         self.stir()

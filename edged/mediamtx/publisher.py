@@ -28,7 +28,7 @@ from edged.mediamtx.causes import Cause, NoPicture
 from edged.mediamtx.client import PathState
 from edged.mediamtx.conditions import Conditions
 from edged.mediamtx.figures import RateMeter
-from edged.mediamtx.progress import Progress, follow_progress, is_stalled, pause_after
+from edged.mediamtx.progress import Progress, follow_progress, is_stalled
 from edged.mediamtx.published_camera import PublishedCamera, PublisherState, PublisherStatus
 from edged.mediamtx.relay import Authorizer, Relay, open_relay
 from edged.mediamtx.secrets import DropSecret, NewSecret
@@ -42,8 +42,6 @@ IDLE_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 2.0
 #: Failures in a row after which a source that gave pictures counts as one that gives none.
 _FAILURES_TOLD: Final = 2
-#: Seconds of a run after which earlier failures do not count.
-GOOD_RUN_SECONDS: Final = 10.0
 _MOST_WISHES: Final = 64
 _log = structlog.get_logger("publisher")
 
@@ -187,23 +185,21 @@ class Publishers:
 
     async def _try(self, camera: PublishedCamera, address: str) -> None:
         """One ffmpeg from start to end, and the pause after a failure."""
-        began = trio.current_time()
+        camera.publishes_since = math.inf
         cause = await self._publish(camera, address)
         if cause is None:
             return
         name = camera.source.name
-        good = trio.current_time() - began >= GOOD_RUN_SECONDS
-        camera.failures = 1 if good else camera.failures + 1
+        pause = camera.ends.note(trio.current_time() - camera.publishes_since)
         if cause.slug == "codec" and not camera.needs_analysis:
             camera.needs_analysis = True
             return
-        pause = pause_after(camera.failures)
         _log.debug("publisher_failed", camera=name, why=cause.sentence, exact=cause.exact, again_in=pause)
         camera.cause = cause
         camera.state = replace(camera.state, restarts=camera.state.restarts + 1)
         self._restarted()
         self.conditions.restarted(name)
-        if camera.failures >= _FAILURES_TOLD or not self.conditions.find(name).works:
+        if camera.ends.failures >= _FAILURES_TOLD or not self.conditions.find(name).works:
             self.conditions.fails(name, cause)
         self._enter(camera, "pausing", str(cause))
         with trio.CancelScope(deadline=trio.current_time() + pause) as camera.pause:
@@ -224,7 +220,7 @@ class Publishers:
             with trio.CancelScope() as camera.attempt, ExitStack() as files:
                 self._enter(camera, "starting", camera.state.detail)
                 await self._release_device(name)
-                relay = files.enter_context(self._open_relay(name, address, secret))
+                relay = files.enter_context(self._open_relay(camera, address, secret))
                 camera.complaints.hide(relay.address)
                 arguments = self._prepare(camera, f"rtsp://{relay.address}/{path}", files)
                 child = self._spawn(arguments, stdout=by_network, stderr=True)
@@ -257,9 +253,10 @@ class Publishers:
         )  # fmt: skip
         return camera.complaints.explain(otherwise, network=by_network)
 
-    def _open_relay(self, name: str, address: str, secret: str) -> AbstractContextManager[Relay]:
+    def _open_relay(self, camera: PublishedCamera, address: str, secret: str) -> AbstractContextManager[Relay]:
         """What lets this camera's ffmpeg through to MediaMTX; each other user who tries is told once."""
         told: set[int | None] = set()
+        name = camera.source.name
 
         def intrude(uid: int | None) -> None:
             self._intruded()
@@ -267,13 +264,16 @@ class Publishers:
                 told.add(uid)
                 _log.warning("connection_refused", camera=name, uid=uid, why="it is not this camera's ffmpeg")
 
-        return open_relay(address, Authorizer(USER, secret), intruded=intrude, unreachable=self._unreachable)
+        return open_relay(
+            address, Authorizer(USER, secret), published=camera.note_media, intruded=intrude,
+            unreachable=self._unreachable,
+        )  # fmt: skip
 
     def _prepare(self, camera: PublishedCamera, url: str, files: ExitStack) -> list[str]:
         source, playlist = camera.source, ""
         if source.kind == "rtsp":
             last = camera.cause.slug if camera.cause else ""
-            transport = ffmpeg.choose_transport(source.transport, camera.failures, last)
+            transport = ffmpeg.choose_transport(source.transport, camera.ends.failures, last)
             try:
                 text = ffmpeg.make_playlist(source.url or "", transport=transport, patient=camera.needs_analysis)
             except DependencyFailed as failure:

@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Final
 
 import structlog
@@ -27,6 +28,8 @@ from edged.mediamtx.addresses import connect
 _HEAD_BYTES: Final = 16 * 1024
 #: Bytes handed on at a time.
 _PIECE_BYTES: Final = 64 * 1024
+#: Bytes from ffmpeg after its ANNOUNCE of which some are media: its requests have some 500.
+_MEDIA_BYTES: Final = 4096
 #: Connections of others that may wait.
 _BACKLOG: Final = 16
 #: Seconds until we look for a free descriptor again.
@@ -84,8 +87,8 @@ class Relay:
     """Waits for one child on a port of its own, and hands its stream on to MediaMTX at `target` (`127.0.0.1:8554`).
 
     `address` is where the child publishes to; `problem` says why it ended, where that was no fault of the child.
-    `intruded(uid)` hears of each connection of somebody else (None: the kernel did not say whose), `unreachable()` that
-    MediaMTX did not take ours.
+    `published()` hears that the child sends media, `intruded(uid)` of each connection of somebody else (None: the
+    kernel did not say whose), `unreachable()` that MediaMTX did not take ours.
     """
 
     def __init__(
@@ -94,9 +97,11 @@ class Relay:
         target: str,
         authorizer: Authorizer,
         *,
+        published: Callable[[], None],
         intruded: Callable[[int | None], None],
         unreachable: Callable[[], None],
     ) -> None:
+        self._published = published
         self._listener = listener
         self._target = target
         self._authorizer = authorizer
@@ -149,21 +154,33 @@ class Relay:
 
     async def _hand_on(self, child: trio.SocketStream, server: trio.SocketStream) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_copy, server, child, nursery.cancel_scope)
+            nursery.start_soon(partial(_copy, server, child, end=nursery.cancel_scope))
             try:
                 while not self._authorizer.is_done and (data := await child.receive_some(_PIECE_BYTES)):
                     await server.send_all(self._authorizer.feed(data))
             except (OSError, trio.BrokenResourceError, ValueError) as error:
                 _log.debug("relay_ended", why=str(error))
             else:
-                await _copy(child, server)
+                await _copy(child, server, published=self._published)
             nursery.cancel_scope.cancel()
 
 
-async def _copy(source: trio.SocketStream, sink: trio.SocketStream, end: trio.CancelScope | None = None) -> None:
-    """Hand bytes on until either side ends; then cancel `end`."""
+async def _copy(
+    source: trio.SocketStream,
+    sink: trio.SocketStream,
+    *,
+    published: Callable[[], None] | None = None,
+    end: trio.CancelScope | None = None,
+) -> None:
+    """Hand bytes on until either side ends; then cancel `end`. `published()` hears once that there is media in them."""
     buffer = memoryview(bytearray(_PIECE_BYTES))
+    left = _MEDIA_BYTES
     try:
+        while published and left > 0 and (size := await source.socket.recv_into(buffer)):
+            await sink.send_all(buffer[:size])
+            left -= size
+            if left <= 0:
+                published()
         while size := await source.socket.recv_into(buffer):
             await sink.send_all(buffer[:size])
     except (OSError, trio.BrokenResourceError) as error:
@@ -184,6 +201,7 @@ def open_relay(
     target: str,
     authorizer: Authorizer,
     *,
+    published: Callable[[], None] = lambda: None,
     intruded: Callable[[int | None], None],
     unreachable: Callable[[], None],
 ) -> Iterator[Relay]:
@@ -192,6 +210,6 @@ def open_relay(
     sock.setblocking(False)
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
     try:
-        yield Relay(listener, target, authorizer, intruded=intruded, unreachable=unreachable)
+        yield Relay(listener, target, authorizer, published=published, intruded=intruded, unreachable=unreachable)
     finally:
         listener.socket.close()

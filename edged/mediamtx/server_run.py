@@ -39,6 +39,7 @@ from edged.mediamtx.settings import (
     protocols,
     show_version,
 )
+from edged.restarts import FIRST_PAUSE, GOOD_SECONDS, LONGEST_PAUSE
 
 #: The Debian package brings the script along; in a checkout it is in scripts/.
 _SHIPPED = Path("/usr/share/edged/scripts/get-mediamtx")
@@ -65,9 +66,9 @@ class Timing:
     slow_after: float = 3.0
     stop_grace: float = 15.0
     hung_grace: float = 2.0
-    first_pause: float = 1.0
-    longest_pause: float = 60.0
-    healthy_after: float = 10.0
+    first_pause: float = FIRST_PAUSE
+    longest_pause: float = LONGEST_PAUSE
+    good_after: float = GOOD_SECONDS
     look_again: float = 30.0
 
 
