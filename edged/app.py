@@ -7,8 +7,11 @@ MediaMTX before the hook that it asks, the hook before the databases (architectu
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
+import time
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -40,6 +43,7 @@ from edged.net.handlers import Handlers
 from edged.net.hook import Answer
 from edged.net.server import Server
 from edged.operations import gather, metric_labels, streams
+from edged.restarts import GOOD_SECONDS
 from edged.rpc.endpoint import RpcEndpoint
 from edged.store.folders import hold_folders
 from edged.web.app import make_app
@@ -52,20 +56,28 @@ def main(config: Config, load: Load | None = None) -> int:
     """Run until SIGTERM or Ctrl-C. SIGHUP reads the settings again by `load`; without `load`, and in a terminal, it
     ends the daemon like SIGTERM. A failed start is one clear line, never a traceback.
 
-    Returns the exit code, for a process that ends now: these signals are ignored from here on.
+    Returns the exit code, for a process that ends now: these signals are ignored from here on. 70 (EX_SOFTWARE) is an
+    end by a fault of its own after it had served for some seconds: systemd starts it at once, and after a 1 later.
     """
     logs.configure(config.log.level)
     # A signal that arrives before the event loop receives signals is kept for it: the stop is always in order.
     early: list[int] = []
     set_handlers(lambda number, _frame: early.append(number))
     code = 0
+    served_since = math.inf
+
+    def serves(_server: Server) -> None:
+        nonlocal served_since
+        served_since = time.monotonic()
+        _collect_from_here()
+
     again = None if is_terminal() else load
     stops = ALL_SIGNALS if again is None else STOP_SIGNALS
     try:
         # A stop that was asked for meanwhile is done in order by the start that follows; exec would forget it.
         if needs_upgrade(config.paths.state) and trio.run(upgrade, config) and set(stops).isdisjoint(early):
             execute_again()
-        trio.run(partial(run, config, early=early, started=_collect_from_here, load=again, stops=stops))
+        trio.run(partial(run, config, early=early, started=serves, load=again, stops=stops))
     except* EdgedError as problems:
         code = 1
         for problem in _leaves(problems):
@@ -73,8 +85,15 @@ def main(config: Config, load: Load | None = None) -> int:
             systemd.notify(f"STATUS=failed: {problem}")
             # Another start would find the same setting: systemd makes none (RestartPreventExitStatus).
             code = os.EX_CONFIG if isinstance(problem, ConfigError) else code
+    except* Exception as fault:
+        # Of a tree as deep as that of the nurseries Python shows the trunk only.
+        for leaf in _leaves(fault):
+            traceback.print_exception(leaf)
+        code = 1
     finally:
         gc.enable()
+        if code == 1 and time.monotonic() - served_since >= GOOD_SECONDS:
+            code = os.EX_SOFTWARE
         # A signal that arrives while the interpreter ends must not change the exit code.
         set_handlers(signal.SIG_IGN)
     return code
@@ -166,7 +185,7 @@ async def watchdog() -> None:
         await trio.sleep(interval)
 
 
-def _collect_from_here(_server: Server) -> None:
+def _collect_from_here() -> None:
     """Objects made by the start stay: they are not looked through for garbage any more, later ones are."""
     gc.freeze()
     gc.enable()

@@ -1,9 +1,14 @@
-"""What a serving process does not take along."""
+"""What a serving process does not take along, and how it ends."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+from cli_helpers import write_config
 
 from edged.cli.main import PLACES, main
 
@@ -56,3 +61,28 @@ def test_each_command_is_where_the_table_says() -> None:
     """Under its own name, and nowhere else."""
     assert {name: command.name for name, command in main.commands.items()} == {name: name for name in main.commands}
     assert main.commands.keys() == {*PLACES, "version"}
+
+
+FAULT = """
+import sys, trio
+from pathlib import Path
+import edged.app as app
+from edged.cli.asking import load_config
+
+async def fail():
+    await trio.sleep(0.3)
+    raise RuntimeError("a fault")
+
+app.watchdog, app.GOOD_SECONDS = fail, float(sys.argv[2])
+sys.exit(app.main(load_config(Path(sys.argv[1]))))
+"""
+
+
+@pytest.mark.parametrize(("good", "code"), [(0.1, os.EX_SOFTWARE), (1000.0, 1)])
+def test_a_fault_after_it_had_served_is_told_apart_from_a_failed_start(tmp_path: Path, good: float, code: int) -> None:
+    """systemd starts it at once after the one, and five seconds later after the other (edged.service)."""
+    command = [sys.executable, "-c", FAULT, str(write_config(tmp_path)), str(good)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("EDGED_")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "RuntimeError: a fault" in done.stderr

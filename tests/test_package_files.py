@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import tomllib
 from pathlib import Path
@@ -103,3 +104,23 @@ def test_what_is_handed_over_under_our_name_reaches_the_daemon() -> None:
     assert "ImportCredential=edged.*" in read_unit("edged.service")
     assert CREDENTIAL == "edged.wrapping_key"
     assert CREDENTIAL in (ROOT / "docs/settings.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("result", "code", "pauses"),
+    [("signal", "KILL", False), ("watchdog", "ABRT", False), ("oom-kill", "KILL", False), ("success", "0", False),
+     ("exit-code", "70", False), ("exit-code", "78", False), ("exit-code", "1", True)],
+)  # fmt: skip
+def test_only_after_a_failed_start_the_unit_waits(tmp_path: Path, result: str, code: str, pauses: bool) -> None:
+    """systemd's own pause is short, and does not grow (RestartSteps=): it would never become short again."""
+    unit = read_unit("edged.service")
+    assert "RestartSec=100ms" in unit
+    assert not any(line.startswith("RestartSteps") for line in unit)
+    (line,) = (line.removeprefix("ExecStopPost=-") for line in unit if line.startswith("ExecStopPost=-/bin/sh"))
+    program, option, script = shlex.split(line.replace("$$", "$"))
+    waiting = tmp_path / "sleep"
+    waiting.write_text("#!/bin/sh\nexit 9\n")
+    waiting.chmod(0o755)
+    environment = {"PATH": str(tmp_path), "SERVICE_RESULT": result, "EXIT_STATUS": code}
+    done = subprocess.run([program, option, script], env=environment, check=False)
+    assert done.returncode == (9 if pauses else 0)
