@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +30,7 @@ from edged.library.recording_index import RecordingIndex
 from edged.library.recordings import Recordings
 from edged.library.retention import Policy
 from edged.library.retention_sweep import RetentionSweep
+from edged.store import segments
 from edged.store.database import Database
 from edged.store.migrations import TRUST, USAGE
 from edged.store.recordings import RecordingRecord
@@ -114,6 +118,41 @@ async def test_every_file_of_a_recording_is_its_own_also_when_the_clock_is_set_m
         assert len(measured.files) == 4
         assert measured.duration == pytest.approx(4 * 10 * 6000 / 90000)
         assert not box.recorded
+
+
+async def test_what_a_look_is_putting_into_the_index_counts_when_a_recording_is_stopped_and_goes_when_it_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is slow: a file is at its place for a while before the index has it."""
+    is_slow, insert = threading.Event(), segments.insert
+
+    def insert_slowly(connection: sqlite3.Connection, rows: Sequence[SegmentRow]) -> None:
+        is_slow.set()
+        time.sleep(0.7)
+        insert(connection, rows)
+
+    async with opened(tmp_path) as box:
+        await start(box)
+        monkeypatch.setattr(segments, "insert", insert_slowly)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(box.write)
+            while not is_slow.is_set():
+                await trio.sleep(0.01)
+            box.now += 1
+            measured = await box.recordings.stop("camera0", box.grant)
+        assert len(measured.files) == 1
+        await start(box, filename="second")
+        is_slow.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(box.write)
+            while not is_slow.is_set():
+                await trio.sleep(0.01)
+            box.now += 1
+            with trio.move_on_after(0):
+                await box.recordings.stop("camera0", box.grant)
+            for name in ("yard", "second"):
+                await box.recordings.delete(await box.recordings.find(name), "request", box.grant)
+        assert list(box.root.rglob("*.mp4")) == []
 
 
 async def test_a_length_is_counted_whatever_the_clock_does(tmp_path: Path) -> None:

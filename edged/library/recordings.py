@@ -76,8 +76,7 @@ class Recordings:
         `pre_rolls` has what was there before."""
         self.index = index
         self._joins = joins
-        self._pre_rolls = pre_rolls or PreRolls(None, index, clock)
-        self.sweep = sweep
+        self._pre_rolls, self.sweep = pre_rolls or PreRolls(None, index, clock), sweep
         self._trust, self._clock, self._recorders = trust, clock, recorders
         self.changes: Feed[RecordingChanged] = Feed()
         self.gaps = Gaps()
@@ -85,7 +84,7 @@ class Recordings:
         self._active = ActiveRecordings()
         self._hours = RecordedHours(self._active, clock, partial(self._begin, grant=self._upkeep), self._end_due)
         self._stirred = trio.Event()
-        self._looked = trio.Event()
+        self._looked, self._looking = trio.Event(), trio.Lock()
         self._synced_at = -math.inf
         self._nursery: trio.Nursery | None = None
 
@@ -105,8 +104,6 @@ class Recordings:
         """From here on recordings of these cameras begin so much sooner; `held` are recorded into memory for that."""
         if self._pre_rolls.set_cameras(seconds, held):
             self._switch()
-
-    # What callers ask -----------------------------------------------------------------------------------------------
 
     @property
     def active(self) -> Mapping[str, ActiveRecording]:
@@ -188,9 +185,8 @@ class Recordings:
         """
         active, until = self._active.find_asked(camera), self._clock.system + seconds
         if active is None:
-            return await self.start(
-                camera, filename=None, form="fmp4", seconds=seconds, made_by=made_by, grant=grant
-            ), True
+            begun = await self.start(camera, filename=None, form="fmp4", seconds=seconds, made_by=made_by, grant=grant)
+            return begun, True
         if active.record.until is not None and active.record.until < until:
             await changes.prolong(active, until, self._clock, grant)
         return active.record, False
@@ -208,7 +204,7 @@ class Recordings:
         try:
             return await self._finish(record)
         except trio.Cancelled:
-            # Whoever stopped it has left; the others are told all the same.
+            # Whoever stopped it has left; others are told.
             self._finish_later(record)
             raise
 
@@ -248,6 +244,7 @@ class Recordings:
         """
         if record.is_running:
             raise InvalidState(f"{record.filename} is being recorded", hint="stop_recording first")
+        await self._settle()
         measured = await self.measure(record)
         deletion = Deletion(record.recording_id, self._clock.system, reason)
         try:
@@ -263,8 +260,6 @@ class Recordings:
         await self.index.forget_joined(measured.record.recording_id)
         return await self.index.remove(useless, dict.fromkeys((row.file for row in useless), reason))
 
-    # What goes on by itself -----------------------------------------------------------------------------------------
-
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take up what is on the disk, then look each second while anything is recorded; runs until cancelled."""
         task_status.started()
@@ -277,7 +272,8 @@ class Recordings:
             nursery.start_soon(self._sweep)
             while True:
                 self._stirred = trio.Event()
-                is_writing = await self._look()
+                async with self._looking:
+                    is_writing = await self._look()
                 is_busy = is_writing or self.active or self._hours.plans or self._pre_rolls.held
                 with trio.move_on_after(LOOK_SECONDS if is_busy else math.inf):
                     await self._stirred.wait()
@@ -353,6 +349,7 @@ class Recordings:
                 await self.index.has_open(record.camera) and record.camera not in self._recorded
             ) or await self._pre_rolls.is_waiting(record):
                 await self._wait_look()
+            await self._settle()
         measured = await self.measure(record)
         self.changes.publish(RecordingChanged(record, "STOPPED", "", measured.duration, measured.size))
         return measured
@@ -383,6 +380,11 @@ class Recordings:
         await trio.sleep(LOOK_SECONDS / 4)
         self._stirred.set()
         await self._looked.wait()
+
+    async def _settle(self) -> None:
+        """Until no look is under way: a file that one has put at its place is in the index then."""
+        async with self._looking:
+            pass
 
     @property
     def _recorded(self) -> frozenset[str]:
