@@ -8,8 +8,13 @@ may hold a secret.
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import ClassVar, Final
 
+import msgspec
+
+#: What msgspec raises for bytes that are no JSON of the wanted type. For bytes that are no UTF-8 older versions
+#: (0.19, Debian 13's) raise UnicodeDecodeError, which is no MsgspecError.
+NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 #: Where the files of a box lie that say something of how it is set up. Settings and programs are everybody's alike.
 _PRIVATE_PATH = re.compile(r"(?<![\w/.])/(?:var|run|tmp|srv|home|root|media|mnt|opt)/[^\s\"'<>|;,:()]*")
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jws
 
-from edged.credentials import tokens
+from edged.credentials import jose, tokens
 from edged.credentials.claims import Trust
 from edged.credentials.seal_signatures import (
     read,
@@ -36,7 +36,7 @@ from edged.credentials.seals import (
     digest,
     parse,
 )
-from edged.credentials.signing_keys import PrivateKey, VerifyingKey, generate, mirrored, public_part, read_key
+from edged.credentials.signing_keys import PrivateKey, VerifyingKey, generate, lower, mirrored, public_part, read_key
 from edged.credentials.tokens import TokenRefused
 
 PAIR = generate("ES256")
@@ -257,11 +257,11 @@ def test_a_seal_by_another_header_is_refused_also_if_its_signature_fits() -> Non
         {"alg": "ES256", "jwk": PUBLIC, "kid": "key-2", "typ": "edged-seal", "crit": ["b64"], "b64": False},
         {"alg": "ES256", "kid": "key-2", "typ": "edged-seal"},
     ):
-        try:
-            whole = jws.serialize_compact(header, payload, KEY.key, algorithms=["ES256"])
-        except ValueError:
-            continue
-        front, _, signature = whole.split(".")
+        # Signed without joserfc: its versions differ in the headers that they agree to write.
+        front = base64.urlsafe_b64encode(json.dumps(header).encode()).decode().rstrip("=")
+        body = base64.urlsafe_b64encode(payload).decode().rstrip("=")
+        made = lower(jose.sign_bytes("ES256", f"{front}.{body}".encode(), KEY.key))
+        signature = base64.urlsafe_b64encode(made).decode().rstrip("=")
         with pytest.raises(BadSeal, match="header"):
             read(payload + f"jws {front}..{signature}\n".encode())
 

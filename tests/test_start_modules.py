@@ -50,7 +50,8 @@ PASSWORDS = {"argon2"}
 #: Never: commands, migrations, and what libraries import for others.
 NEVER = {
     "sqlite_utils", "rich", "pygments", "asyncio.base_events", "importlib.metadata._meta", "zipfile", "trio_websocket",
-    "wsproto", "edged.cli.client", "edged.cli.keys", "edged.cli.databases", "concurrent.futures", "multiprocessing",
+    "wsproto", "edged.cli.client", "edged.cli.keys", "edged.cli.databases", "multiprocessing",
+    "concurrent.futures.thread", "concurrent.futures.process",
     "edged.cli.demo", "starlette.testclient", "starlette.applications", "starlette.staticfiles", "anyio._backends",
 }  # fmt: skip
 

@@ -23,7 +23,7 @@ from trio_websocket import (
     wrap_client_stream,
 )
 
-from edged.errors import EdgedError, InvalidParams
+from edged.errors import NOT_JSON, EdgedError, InvalidParams
 from edged.wire.jsonrpc import INTERNAL_ERROR
 
 #: A commit to a slow card is answered within this; seconds.
@@ -165,7 +165,7 @@ def _read(text: str | bytes) -> dict[str, Any]:
     """One message of the daemon. Notifications and what cannot be read have no id and are passed over."""
     try:
         value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-from edged.errors import EdgedError
+from edged.errors import NOT_JSON, EdgedError
 
 _LARGEST: Final = 16 * 1024 * 1024
 _LONGEST: Final = 128
@@ -164,7 +164,7 @@ def _read(descriptor: int, status: os.stat_result, path: Path) -> dict[str, Any]
         raise BadFile(f"{path} is not a file with keys", hint="give the path of an api-keys.json")
     try:
         document = msgspec.json.decode(os.pread(descriptor, _LARGEST, 0))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         raise BadFile(f"{path} is not JSON", hint="give the path of an api-keys.json") from None
     records = document.get("keys") if isinstance(document, dict) else None
     values = records.values() if isinstance(records, dict) else records

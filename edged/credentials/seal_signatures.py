@@ -20,6 +20,7 @@ import msgspec
 
 from edged.credentials.seals import BadSeal, Statement, build, digest, is_kid, parse
 from edged.credentials.signing_keys import Jwk, PrivateKey, VerifyingKey, lower
+from edged.errors import NOT_JSON
 
 if TYPE_CHECKING:
     from joserfc.jwk import ECKey
@@ -99,7 +100,7 @@ def read_thumbprints(jwks: bytes) -> frozenset[str]:
     try:
         keys = msgspec.json.decode(jwks, type=dict[str, object])["keys"]
         found = [key for key in keys if isinstance(key, dict)] if isinstance(keys, list) else None
-    except (msgspec.DecodeError, KeyError, RecursionError):
+    except (KeyError, *NOT_JSON):
         found = None
     if found is None:
         raise BadSeal('it is no JWK set: a JSON object with a list "keys"')
@@ -136,7 +137,7 @@ def _read_header(header: bytes) -> tuple[str, str, ECKey]:
     data = _decode(header)
     try:
         made = msgspec.json.decode(data, type=_Header)
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_JSON:
         raise BadSeal("the header of its signature is not that of a seal") from None
     x, y = made.jwk.x, made.jwk.y
     if not is_kid(made.kid) or data != _write_header(made.kid, x, y):

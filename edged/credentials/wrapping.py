@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from edged.credentials.signing_keys import Jwk
-from edged.errors import ConfigError
+from edged.errors import NOT_JSON, ConfigError
 
 SHORTEST_TEXT: Final = 32
 #: Where the text comes from.
@@ -58,7 +58,7 @@ class WrappingKey:
         try:
             opened = jwe.decrypt_compact(text, self._key, algorithms=_ALGORITHMS).plaintext
             return msgspec.json.decode(opened or b"", type=Jwk)
-        except (JoseError, ValueError, msgspec.DecodeError) as problem:
+        except (JoseError, ValueError, *NOT_JSON) as problem:
             raise CannotUnwrap(str(problem)) from None
 
 

@@ -17,6 +17,7 @@ from edged.cameras.fixed import AddedSlot
 from edged.cameras.registry import Registry
 from edged.cameras.watch import ResyncCause
 from edged.config.model import CameraSettings, Config
+from edged.errors import NOT_JSON
 from edged.store import cameras as store
 from edged.store.cameras import Added, Slot
 from edged.store.database import Database
@@ -74,7 +75,7 @@ def read_added(stored: list[Added]) -> list[CameraEntry]:
     for added in stored:
         try:
             settings = msgspec.json.decode(added.settings, type=CameraSettings)
-        except (msgspec.ValidationError, msgspec.DecodeError) as problem:
+        except NOT_JSON as problem:
             _log.error("added_camera_not_read", camera=f"camera{added.number}", problem=type(problem).__name__)
             continue
         found.append(CameraEntry(settings, number=added.number, address=added.address))

@@ -19,7 +19,7 @@ import msgspec
 import trio
 
 from edged.descriptors import is_exhausted
-from edged.errors import DependencyFailed, OutOfDescriptors
+from edged.errors import NOT_JSON, DependencyFailed, OutOfDescriptors
 from edged.mediamtx.settings import PathConf
 
 #: Bytes of an answer; 500 sessions are some 300 kB.
@@ -277,7 +277,7 @@ def _must_be_good(answer: _Reply, method: str, target: str) -> None:
         return
     try:
         why = msgspec.json.decode(answer.body, type=_Fault).error
-    except msgspec.DecodeError:
+    except NOT_JSON:
         why = ""
     hint = "the hook that MediaMTX asks did not let edged in" if answer.status == 401 else ""
     sentence = f"MediaMTX answered {method} {target} with {answer.status}" + (f" ({why[:200]})" if why else "")
@@ -287,7 +287,7 @@ def _must_be_good(answer: _Reply, method: str, target: str) -> None:
 def _decode(body: bytes, kind: type[_T], target: str) -> _T:
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise DependencyFailed(f"MediaMTX answered {target} with something else than expected ({error})") from error
 
 

@@ -19,7 +19,7 @@ import msgspec
 import trio
 from msgspec import UNSET, UnsetType
 
-from edged.errors import InvalidParams
+from edged.errors import NOT_JSON, InvalidParams
 from edged.operations.catalogue import OperationCall
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
@@ -132,7 +132,7 @@ def read_cursor(name: str, text: str) -> Place:
     try:
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         wanted, number, rest = msgspec.json.decode(data, type=tuple[str, float, str])
-    except (ValueError, msgspec.MsgspecError):
+    except (ValueError, *NOT_JSON):
         wanted = ""
     if wanted != name:
         raise InvalidParams("cursor is none of this list", hint="give the next_cursor of the reply before, or none")

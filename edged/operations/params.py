@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, 
 import msgspec
 
 from edged.clock import read_iso
-from edged.errors import InvalidParams
+from edged.errors import NOT_JSON, InvalidParams
 
 
 class NoParams(msgspec.Struct, frozen=True):
@@ -24,7 +24,6 @@ class NoParams(msgspec.Struct, frozen=True):
 
 
 _NO_PARAMS: Final = NoParams()
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _BOMS: Final = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 #: How compressed data begins (RFC 1952 2.3.1, RFC 1950 2.2, RFC 8878 3.1.1).
 _COMPRESSED: Final[Mapping[bytes, str]] = {
@@ -56,7 +55,7 @@ def read_params(kind: type[msgspec.Struct], params: msgspec.Raw | Mapping[str, o
                 "params are passed by name, as an object, and not by position", hint=_name_members(kind)
             ) from None
         raise InvalidParams(_explain_invalid(kind, str(problem))) from None
-    except _UNREADABLE as problem:
+    except NOT_JSON as problem:
         sentence, hint = explain_unreadable(bytes(params) if isinstance(params, msgspec.Raw) else b"", problem)
         raise InvalidParams(f"params cannot be read: {sentence}", hint=hint) from None
 

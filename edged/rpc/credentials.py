@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from edged.credentials.callers import ApiKey, Credential, NoCredential, Token, parse_credential
+from edged.errors import NOT_JSON
 from edged.operations.sessions import AuthenticateParams
 from edged.wire.jsonrpc import ABSENT, Call
 
@@ -19,7 +20,7 @@ def read_authenticate(call: Call) -> AuthenticateParams | None:
         return None
     try:
         return _decode_authenticate(call.params)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return None
 
 

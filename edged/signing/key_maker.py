@@ -16,7 +16,7 @@ import msgspec
 
 from edged.credentials import key_pairs
 from edged.credentials.key_pairs import Algorithm, Jwk
-from edged.errors import DependencyFailed
+from edged.errors import NOT_JSON, DependencyFailed
 
 #: An RSA key takes the smallest box some seconds; a card that reads slowly takes longer.
 LONGEST_SECONDS: Final = 120.0
@@ -38,7 +38,7 @@ def make(algorithms: Sequence[Algorithm]) -> list[Jwk]:
         if done.returncode == 0:
             return msgspec.json.decode(done.stdout, type=list[Jwk])
         said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-    except (OSError, subprocess.TimeoutExpired, msgspec.DecodeError) as problem:
+    except (OSError, subprocess.TimeoutExpired, *NOT_JSON) as problem:
         said = str(problem)
     raise DependencyFailed(
         f"the process that makes signing keys failed: {said[:200]}", hint="reinstall python3-cryptography"

@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 import sqlite_utils
 
-from edged.errors import EdgedError
+from edged.errors import NOT_JSON, EdgedError
 from edged.store.migrating import schema_version
 from edged.store.schemas import find_generated
 from edged.store.sqlite_errors import remedy
@@ -45,7 +45,7 @@ def _mask_urls(value: object) -> object:
         return mask_url(value)
     try:
         members = msgspec.json.decode(value, type=dict[str, Any])
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return MASK
     shown = {name: mask_url(each) if isinstance(each, str) else each for name, each in members.items()}
     return msgspec.json.encode(shown).decode()

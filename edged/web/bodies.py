@@ -10,7 +10,7 @@ import msgspec
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
-from edged.errors import InvalidParams
+from edged.errors import NOT_JSON, InvalidParams
 from edged.nesting import depth_of
 from edged.operations.params import explain_unreadable, parse_member
 from edged.web.credentials import has_body, is_json, media_type
@@ -86,7 +86,7 @@ def parse_object(body: bytes) -> dict[str, object]:
         raise InvalidParams("the body has too many arrays and objects, or they are nested too deeply")
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+    except NOT_JSON as problem:
         sentence, hint = explain_unreadable(body, problem)
         raise InvalidParams(f"the body cannot be read: {sentence}", hint=hint) from None
     if not isinstance(value, dict):

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from edged.errors import NOT_JSON
 from edged.operations.streams import Answer, StreamRequest
 
 _YES: Final = (204, b"")
@@ -32,7 +33,7 @@ def make_answer(
     def answer(body: bytes) -> tuple[int, bytes]:
         try:
             question = decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except NOT_JSON:
             return _UNREADABLE
         try:
             allowed = admit(question)

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from edged.errors import NOT_JSON
 from edged.nesting import commas_of, depth_of
 
 PARSE_ERROR: Final = -32700
@@ -85,7 +86,6 @@ _BLANK = b" \t\r\n"
 _MOST_FIELDS = 1024
 _ID_STARTS = frozenset(b'"-0123456789n')
 _PARAMS_STARTS = frozenset(b"{[n")
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def parse(text: bytes, *, longest_batch: int = LONGEST_BATCH) -> Message:
@@ -101,7 +101,7 @@ def parse(text: bytes, *, longest_batch: int = LONGEST_BATCH) -> Message:
         return Invalid(PARSE_ERROR, "too many members in arrays and objects")
     try:
         call = _decode_call(text)
-    except _UNREADABLE:
+    except NOT_JSON:
         return _parse_batch(text, longest_batch) if text.lstrip(_BLANK)[:1] == b"[" else _diagnose(text)
     return call if _is_sound(call) else _diagnose(text)
 
@@ -110,7 +110,7 @@ def _parse_batch(text: bytes, longest: int) -> Batch | Invalid:
     """An array. No more of its members are made objects of than a batch may hold, and one."""
     try:
         found = _batch_decoder(longest + 1)(text)
-    except _UNREADABLE:
+    except NOT_JSON:
         return _diagnose(text)
     if not isinstance(found, list):
         found = [member for member in msgspec.structs.astuple(found) if member is not ABSENT]
@@ -133,7 +133,7 @@ def _batch_decoder(most: int) -> Any:
 def _parse_member(text: msgspec.Raw) -> Call | Invalid:
     try:
         call = _decode_call(text)
-    except _UNREADABLE:
+    except NOT_JSON:
         return _diagnose(bytes(text))
     return call if _is_sound(call) else _diagnose(bytes(text))
 
@@ -165,18 +165,18 @@ def _diagnose(text: bytes) -> Invalid:
         text.decode()
     except RecursionError:
         return Invalid(PARSE_ERROR, "nested too deeply")
-    except _UNREADABLE:
+    except NOT_JSON:
         has_mark = text.startswith(codecs.BOM_UTF8)
         return Invalid(PARSE_ERROR, f"not JSON{': a byte order mark (BOM) stands in front' if has_mark else ''}")
     try:
         found = bytes(_decode_id(text).id) or NULL
-    except _UNREADABLE:
+    except NOT_JSON:
         return Invalid(INVALID_REQUEST, "a request is an object")
     if found[0] not in _ID_STARTS:
         return Invalid(INVALID_REQUEST, "id is a string, a number or null")
     try:
         _decode_call(text)
-    except _UNREADABLE as problem:
+    except NOT_JSON as problem:
         return Invalid(INVALID_REQUEST, str(problem), found)
     return Invalid(INVALID_REQUEST, "params are an object or an array", found)
 
