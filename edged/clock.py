@@ -61,6 +61,12 @@ def iso(seconds: float) -> str:
     return _iso(int(max(_FIRST_SECOND, min(seconds, _LAST_SECOND))))
 
 
+def iso_exact(seconds: float) -> str:
+    """As `iso`, to the nearest millisecond: `2026-11-22T10:30:00.250Z`."""
+    whole, thousandths = divmod(round(max(0.0, min(seconds, _LAST_SECOND)) * 1000), 1000)
+    return f"{iso(whole)[:-1]}.{thousandths:03d}Z"
+
+
 def iso_or_none(seconds: float | None) -> str | None:
     """`iso` of what may not have happened, or have no end."""
     return None if seconds is None else iso(seconds)

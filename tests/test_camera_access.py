@@ -88,6 +88,8 @@ ASKED = [
     Row("take_snapshot", "camera", own=0),
     # Without a camera: test_events.py.
     Row("get_events", "camera"),
+    Row("get_timeline", "camera"),
+    Row("get_timeline", "camera", {"start": "2026-09-21T14:00:00Z", "end": "2026-09-22T14:00:00Z", "limit": 1}),
     Row("create_event", "camera", {"kind": "motion", "snapshot": False}, own=0),
     Row("GET /files/recordings/{filename}", "file"),
     Row("HEAD /files/recordings/{filename}", "file"),

@@ -33,7 +33,7 @@ from edged.credentials.claims import read_caller
 from edged.errors import EdgedError, Refused
 from edged.library.active_recordings import ActiveRecording
 from edged.library.event_ring import Page, Position
-from edged.library.recording_index import Measured
+from edged.library.recording_index import Interval, Measured
 from edged.operations.caller_sessions import Session
 from edged.operations.services import Services
 from edged.store.recordings import RecordingRecord
@@ -96,6 +96,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "get_streams": SEE_ALL,
     "get_stream_url": SEE_ONE,
     "get_system_status": SYSTEM,
+    "get_timeline": SEE_ONE,
     "get_events": SEE_ALL,
     "create_event": USE_ONE,
     "subscribe_events": SEE_ALL,
@@ -180,6 +181,7 @@ class Bench:
             "start_recording": {"device": "camera0"},
             "stop_recording": {"device": "camera0"},
             "get_recording_status": {"device": "camera0"},
+            "get_timeline": {"device": "camera0"},
             "get_snapshot_info": {"filename": "kept"},
             "delete_snapshot": {"filename": "kept"},
             "set_retention_policy": {"policy_type": "age", "enabled": True, "max_age_days": 7},
@@ -282,7 +284,10 @@ class KeptRecordings:
             sign=self.sign_nothing, now=1.0,
         )  # fmt: skip
         files = SimpleNamespace(read_joined_seal=lambda _id: b"")
-        self.index = SimpleNamespace(sums=self.sums, free=self.free, sealing=sealing, files=files)
+        self.index = SimpleNamespace(
+            sums=self.sums, free=self.free, sealing=sealing, files=files, list_begins=self.read_nothing,
+            list_spans=self.list_spans,
+        )  # fmt: skip
         self.sweep = SimpleNamespace(
             keep_free=lambda _total: 0, is_full=False, set_policy=self.set_policy, clean_up=self.clean_up
         )
@@ -290,6 +295,14 @@ class KeptRecordings:
     async def read_nothing(self, _query: object) -> list[object]:
         await trio.lowlevel.checkpoint()
         return []
+
+    async def list_spans(self, _camera: str, _begin: float, end: float, _most: int) -> tuple[list[Interval], float]:
+        await trio.lowlevel.checkpoint()
+        return [], end
+
+    async def list_between(self, _camera: str, _begin: float, _end: float) -> list[RecordingRecord]:
+        await trio.lowlevel.checkpoint()
+        return [self.record]
 
     async def sign_nothing(self, _statement: object) -> bytes:
         await trio.lowlevel.checkpoint()
@@ -348,6 +361,10 @@ class NoEvents:
 
     def put(self, *_: object) -> float:
         return 1.0
+
+    async def list_between(self, *_: object) -> list[object]:
+        await trio.lowlevel.checkpoint()
+        return []
 
     async def read(self, *_: object) -> Page:
         await trio.lowlevel.checkpoint()

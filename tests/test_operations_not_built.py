@@ -24,7 +24,7 @@ CONTRACT = METHODS | {
     "take_snapshot", "start_recording", "stop_recording", "get_recording_status", "list_recordings",
     "get_recording_info", "get_recording_evidence", "delete_recording", "create_file_link", "list_snapshots",
     "get_snapshot_info", "delete_snapshot", "get_storage_info", "set_retention_policy", "cleanup_old_files",
-    "get_streams", "get_stream_url", "get_system_status", "subscribe_events", "unsubscribe_events",
+    "get_streams", "get_stream_url", "get_system_status", "get_timeline", "subscribe_events", "unsubscribe_events",
     "create_key", "list_keys", "get_key", "rotate_key", "revoke_key", "whoami", "get_token_usage",
 }  # fmt: skip
 

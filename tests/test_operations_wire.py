@@ -117,6 +117,7 @@ class Box:
             "start_recording": {"device": "camera0", "duration": 1e9},
             "stop_recording": {"device": "camera0"},
             "get_recording_status": {"device": "camera0"},
+            "get_timeline": {"device": "camera0"},
             "get_snapshot_info": {"filename": "none"},
             "delete_snapshot": {"filename": "none"},
             "set_retention_policy": {"policy_type": "age", "enabled": True},

@@ -174,11 +174,14 @@ class EventRing:
         run = next((each.name for each in reversed(disk.runs) if each.first <= end), self._run.name)
         return Page(tuple(events), Position(run, end), has_gap, has_more)
 
-    async def list_between(self, wanted: Wanted, begin: float, end: float, limit: int) -> list[EventRow]:
-        """Those that are wanted and happened in [begin, end), Unix seconds, oldest first, at most so many."""
-        waiting = tuple(self._waiting)
+    async def list_between(
+        self, wanted: Wanted, begin: tuple[float, int], end: float, limit: int
+    ) -> list[EventRow]:  # fmt: skip
+        """The first that are wanted, by their times, and at the same one by their numbers: behind `begin` (Unix
+        seconds, number), before `end`. Raises StoreFailed."""
+        waiting = [row for row in self._waiting if begin < (row.at, row.number) and row.at < end and wanted.has(row)]
         found = await self._usage.read(partial(rows.list_between, wanted=wanted, begin=begin, end=end, limit=limit))
-        return _merge(found, [row for row in waiting if begin <= row.at < end and wanted.has(row)], self._last)[:limit]
+        return sorted(_merge(found, waiting, self._last), key=lambda row: (row.at, row.number))[:limit]
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Save what happens; until cancelled, and then what is left."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 import trio
@@ -25,6 +25,8 @@ BATCH: Final = 500
 _PAGE: Final = 5000
 #: Two segments farther apart than this, seconds, have a gap between them.
 GAP_SECONDS: Final = 0.5
+#: From the one to before the other, Unix seconds.
+Interval: TypeAlias = tuple[float, float]
 #: A look that found nothing.
 NOTHING: Final = Look((), ())
 _log = structlog.get_logger("recordings")
@@ -98,6 +100,10 @@ class RecordingIndex:
     async def list_between(self, camera: str, begin: float, end: float) -> list[SegmentRow]:
         """The files of a camera that share some time with [begin, end), Unix seconds."""
         return await self._usage.read(partial(segments.list_between, camera=camera, begin=begin, end=end))
+
+    async def list_spans(self, camera: str, begin: float, end: float, most: int) -> tuple[list[Interval], float]:
+        """(when a camera is recorded in [begin, end), in order; up to when this is told): of so many files at most."""
+        return await self._usage.read(partial(_list_spans, camera=camera, begin=begin, end=end, most=most))
 
     async def list_begins(self, camera: str) -> list[float]:
         """When the files of a camera begin that are being written, by their names, Unix seconds."""
@@ -192,3 +198,25 @@ def _measure(connection: sqlite3.Connection, record: RecordingRecord, now: float
         (before.ended, after.began) for before, after in pairwise(files) if after.began - before.ended > GAP_SECONDS
     )
     return Measured(record, sum(row.size for row in files), seconds, tuple(files), gaps)
+
+
+def _list_spans(
+    connection: sqlite3.Connection, camera: str, begin: float, end: float, most: int
+) -> tuple[list[Interval], float]:
+    files = segments.list_spans(connection, camera, begin, end, most + 1)
+    is_cut = len(files) > most and files[-1][0] > begin
+    return list(merge(files)), files[-1][0] if is_cut else end
+
+
+def merge(*kinds: Iterable[Interval]) -> Iterator[Interval]:
+    """Intervals in order; what follows another within GAP_SECONDS is one with it."""
+    begin, end = None, 0.0
+    for first, last in sorted(interval for kind in kinds for interval in kind):
+        if begin is not None and first - end <= GAP_SECONDS:
+            end = max(end, last)
+            continue
+        if begin is not None:
+            yield begin, end
+        begin, end = first, last
+    if begin is not None:
+        yield begin, end

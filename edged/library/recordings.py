@@ -74,17 +74,13 @@ class Recordings:
     ) -> None:  # fmt: skip
         """`recorders` write what `index` finds; `sweep` keeps the disk from filling up; `joins` makes single files;
         `pre_rolls` has what was there before."""
-        self.index = index
-        self._joins = joins
-        self._pre_rolls, self.sweep = pre_rolls or PreRolls(None, index, clock), sweep
+        self.index, self._joins, self.sweep = index, joins, sweep
+        self._pre_rolls = pre_rolls or PreRolls(None, index, clock)
         self._trust, self._clock, self._recorders = trust, clock, recorders
         self.changes: Feed[RecordingChanged] = Feed()
-        self.gaps = Gaps()
-        self._upkeep = Upkeep(trust)
-        self._active = ActiveRecordings()
+        self.gaps, self._upkeep, self._active = Gaps(), Upkeep(trust), ActiveRecordings()
         self._hours = RecordedHours(self._active, clock, partial(self._begin, grant=self._upkeep), self._end_due)
-        self._stirred = trio.Event()
-        self._looked, self._looking = trio.Event(), trio.Lock()
+        self._stirred, self._looked, self._looking = trio.Event(), trio.Event(), trio.Lock()
         self._synced_at = -math.inf
         self._nursery: trio.Nursery | None = None
 
@@ -218,6 +214,10 @@ class Recordings:
     async def list_cameras(self) -> list[str]:
         """The cameras that have a recording, also those that are gone."""
         return await self._trust.read(rows.list_cameras)
+
+    async def list_between(self, camera: str, begin: float, end: float) -> list[RecordingRecord]:
+        """The recordings of a camera that share some time with [begin, end), Unix seconds, oldest first."""
+        return await self._trust.read(partial(rows.list_overlapping, camera=camera, begin=begin, end_=end))
 
     async def list_page(
         self, cameras: Collection[str], *, limit: int, offset: int, after: tuple[float, str] | None = None

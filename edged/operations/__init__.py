@@ -32,6 +32,7 @@ from edged.operations import (
     streams,
     system,
     tickets,
+    timeline,
     tokens,
     users,
 )
@@ -58,6 +59,7 @@ def gather() -> Catalogue:
         links,
         events,
         event_ring,
+        timeline,
         reports,
         api_key_secrets,
         api_keys,

@@ -191,6 +191,14 @@ def _choices(kind: Any) -> Iterator[object]:
             yield from (member.value for member in each)
 
 
+def read_interval(start: str, end: str) -> tuple[float, float]:
+    """Two times, as `read_time`. Raises InvalidParams where the end is not behind the start, too."""
+    begin, until = read_time("start", start), read_time("end", end)
+    if until <= begin:
+        raise InvalidParams("end must lie behind start", field="end")
+    return begin, until
+
+
 def read_time(member: str, text: str) -> float:
     """ISO 8601 → Unix seconds, as `read_iso`. Raises InvalidParams naming the member."""
     try:

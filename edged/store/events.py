@@ -111,12 +111,13 @@ def list_newest(connection: sqlite3.Connection, wanted: Wanted, limit: int) -> l
 
 
 def list_between(
-    connection: sqlite3.Connection, wanted: Wanted, begin: float, end: float, limit: int
+    connection: sqlite3.Connection, wanted: Wanted, begin: tuple[float, int], end: float, limit: int
 ) -> list[EventRow]:
-    """Those that are wanted and happened in [begin, end), oldest first, at most so many."""
+    """The first that are wanted, by their times, and at the same one by their numbers: behind `begin` (time, number),
+    before `end`."""
     where, values = _where(wanted)
-    clause = f"WHERE at >= ? AND at < ? AND {where} ORDER BY number LIMIT ?"
-    return _many(connection, clause, begin, end, *values, limit)
+    clause = f"WHERE at >= ? AND at < ? AND (at, number) > (?, ?) AND {where} ORDER BY at, number LIMIT ?"
+    return _many(connection, clause, begin[0], end, *begin, *values, limit)
 
 
 @dataclass(frozen=True, slots=True)

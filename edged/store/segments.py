@@ -9,6 +9,9 @@ from typing import Final
 
 _COLUMNS: Final = "file, camera, began, duration, size, recovered"
 
+#: No segment is longer: MediaMTX cuts at the first key frame after a minute.
+_LONGEST_SECONDS: Final = 7200.0
+
 
 @dataclass(frozen=True, slots=True)
 class SegmentRow:
@@ -46,12 +49,23 @@ def remove(connection: sqlite3.Connection, files: Collection[str]) -> None:
 
 def list_between(connection: sqlite3.Connection, camera: str, begin: float, end: float) -> list[SegmentRow]:
     """The segments of a camera that share some time with [begin, end), oldest first."""
-    # No segment is longer than two hours (MediaMTX cuts at the first key frame after a minute).
     return _many(
         connection,
         "WHERE camera = ? AND began < ? AND began > ? AND began + duration > ? ORDER BY began",
-        camera, end, begin - 7200.0, begin,
+        camera, end, begin - _LONGEST_SECONDS, begin,
     )  # fmt: skip
+
+
+def list_spans(
+    connection: sqlite3.Connection, camera: str, begin: float, end: float, limit: int
+) -> list[tuple[float, float]]:
+    """(begin, end), Unix seconds, of the first so many segments of a camera in [begin, end), oldest first."""
+    rows = connection.execute(
+        "SELECT began, began + duration FROM segments"
+        " WHERE camera = ? AND began < ? AND began > ? AND began + duration > ? ORDER BY began LIMIT ?",
+        (camera, end, begin - _LONGEST_SECONDS, begin, limit),
+    )
+    return [(row[0], row[1]) for row in rows]
 
 
 def find(connection: sqlite3.Connection, file: str) -> SegmentRow | None:
