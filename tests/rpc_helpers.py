@@ -309,7 +309,8 @@ class Client:
         self._id = 0
 
     def send(self, value: object) -> None:
-        self.rpc.receive(value if isinstance(value, bytes) else json.dumps(value).encode())
+        for _step in self.rpc.receive(value if isinstance(value, bytes) else json.dumps(value).encode()) or ():
+            pass
 
     def call(self, method: str, params: object = None, **given: object) -> int:
         self._id += 1

@@ -44,6 +44,7 @@ from edged.errors import EdgedError
 from edged.logs import mask
 from edged.mediamtx.ffmpeg import Complaints
 from edged.mediamtx.output import Output
+from edged.nesting import finish
 from edged.net.handlers import WEBSOCKET_PATHS
 from edged.net.head_lines import HeadLines
 from edged.net.http_heads import BadHead, host_of, target_of
@@ -52,7 +53,7 @@ from edged.operations.catalogue import DeviceParams
 from edged.operations.params import read_params
 from edged.operations.streams import Answer, StreamRequest, find_credential
 from edged.urls import mask_url
-from edged.web.bodies import parse_form, parse_object
+from edged.web.bodies import judge, parse_form, parse_object
 from edged.web.credentials import is_own_page, read_basic, read_credential
 from edged.web.file_bytes import BadRange, read_range
 from edged.web.mediamtx_hook import make_answer
@@ -467,7 +468,9 @@ PARSERS = {
     "params of an operation": Parser(
         lambda text: read_params(DeviceParams, msgspec.Raw(text.encode("latin-1"))), 2**20, JSON
     ),
-    "the body of a request": Parser(lambda text: parse_object(text.encode("latin-1")), 2**20, JSON),
+    "the body of a request": Parser(
+        lambda text: (finish(judge(text.encode("latin-1"))), parse_object(text.encode("latin-1"))), 2**20, JSON
+    ),
     "a form": Parser(lambda text: parse_form(text.encode("latin-1")), 2**15, QUERIES),
     "plain JSON": Parser(lambda text: read_object(text.encode("latin-1"), "it"), 2**18, JSON),
     "a key set": Parser(lambda text: read_key_set(text.encode("latin-1"), ISSUER), 2**18, JSON),

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.nesting import commas_of, depth_of
+from edged import nesting
+from edged.nesting import commas_in_steps, depth_in_steps, depth_of, finish
 
 MOST = 1000
 
@@ -52,6 +53,8 @@ VALUES = st.recursive(
     st.none() | TEXTS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3)
 )
 
+PARTS = st.lists(st.sampled_from([b"[", b"]", b"{", b"}", b'"', b'\\"', b"\\\\", b"x", b" ", b","]), max_size=60)
+
 
 @given(VALUES)
 def test_the_depth_of_json_is_the_height_of_its_value(value):
@@ -62,10 +65,39 @@ def test_the_depth_of_json_is_the_height_of_its_value(value):
 @given(VALUES)
 def test_the_commas_of_json_are_those_between_members(value):
     """Those in strings and names are not counted."""
-    assert commas_of(json.dumps(value).encode()) == commas_in(value)
+    assert finish(commas_in_steps(json.dumps(value).encode())) == commas_in(value)
 
 
-@given(st.lists(st.sampled_from([b"[", b"]", b"{", b"}", b'"', b'\\"', b"\\\\", b"x", b" "]), max_size=60))
+@given(PARTS, st.integers(1, 9))
+def test_a_text_in_pieces_is_the_same_text(parts, size):
+    """Wherever it is cut: in a string, between two backslashes, before an escaped quote."""
+    text = b"".join(parts)
+    whole = depth_of(text, MOST), finish(commas_in_steps(text))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nesting, "PIECE", size)
+        assert (depth_of(text, MOST), finish(commas_in_steps(text))) == whole
+
+
+@pytest.mark.parametrize("unit", [b'\\"', b"\\\\", b'","', b",[]", b'"[",', b"x", b'\\\\\\"'])
+def test_no_step_looks_at_more_than_a_piece(unit, monkeypatch):
+    """A mebibyte in sixteen steps, whatever is in it."""
+    sizes, reduce = [], nesting._reduce
+
+    def reduce_and_note(piece, deleted):
+        sizes.append(len(piece))
+        return reduce(piece, deleted)
+
+    monkeypatch.setattr(nesting, "_reduce", reduce_and_note)
+    text = b'["' + unit * (2**20 // len(unit))
+    for steps in (depth_in_steps(text, 2**20), commas_in_steps(text)):
+        sizes.clear()
+        for number, _step in enumerate(steps, start=1):
+            assert len(sizes) == number
+        assert sum(sizes) == len(text)
+        assert max(sizes) <= nesting.PIECE + 1
+
+
+@given(PARTS)
 def test_the_depth_of_broken_json_is_at_least_what_a_parser_reaches(parts):
     """An unclosed string reaches to the end; brackets that close nothing are no error here."""
     text = b"".join(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 from net_helpers import LIMITS, EchoSession, Served, connect, frame, open_raw, plain_app, read_reply, running, until
 from patience import times
 from rpc_helpers import Box
+from starlette.requests import Request as HttpRequest
 
 from edged.credentials.callers import Peer
 from edged.net import shares
 from edged.net.pools import Member
 from edged.net.websocket import WebSocket
+from edged.web.bodies import read_body
+from edged.web.requests import Request
 
 
 class Turns:
@@ -91,6 +94,44 @@ async def test_many_chunks_of_a_body_in_one_read_give_way() -> None:
     assert len(set(marks)) > 5000 / 64 / 2
 
 
+#: Nearly a mebibyte whose nesting is expensive to find: a string of escaped quotes.
+LONG = b'{"jsonrpc":"2.0","id":"long","method":"ping","params":["' + b"[" * 65 + b'\\"' * 524_000 + b'"]}'
+
+
+async def test_a_long_message_gives_way_between_its_steps_and_what_comes_behind_it_waits() -> None:
+    """A text of 1 MB is looked at in pieces of 64 KiB; a call in the same read is answered after it."""
+    marks: list[int] = []
+    async with trio.open_nursery() as nursery, bystander() as turns:
+        box = Box(nursery)
+        client = box.open()
+        websocket = make_websocket([])
+
+        def receive(text: bytes) -> Iterator[None]:
+            for _step in client.rpc.receive(text) or ():
+                marks.append(turns.number)
+                yield
+
+        cast(Any, websocket.session).receive = receive
+        await take(websocket, frame(LONG) + frame(b'{"jsonrpc":"2.0","id":"short","method":"ping"}'))
+        assert [answer["id"] for answer in client.outbox.take()] == ["long", "short"]
+        nursery.cancel_scope.cancel()
+    assert len(marks) >= len(LONG) // 65536
+    assert len(set(marks)) > len(marks) / 2, "each step is a turn of its own"
+
+
+async def test_a_long_body_gives_way_between_its_steps() -> None:
+    """Before it is decoded."""
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": LONG}
+
+    headers = [(b"content-type", b"application/json")]
+    request = HttpRequest({"type": "http", "method": "POST", "headers": headers}, receive)
+    async with bystander() as turns:
+        assert await read_body(Request(request, *cast(Any, [None] * 3))) == LONG
+        assert turns.number >= len(LONG) // 65536 / 2
+
+
 @pytest.mark.usefixtures("slow_clock")
 async def test_a_batch_gives_way_between_its_members() -> None:
     """Its answers come in one message, in their order."""
@@ -150,7 +191,16 @@ def make_websocket(received: list[bytes]) -> WebSocket:
     )
     websocket.session = EchoSession(Served(), None, {}, None, websocket.outbox, None)  # type: ignore[arg-type]
     cast(Any, websocket.session).authenticated = True
-    cast(Any, websocket.session).receive = received.append
+
+    def receive_in_steps(text: bytes) -> Iterator[None]:
+        yield
+        yield
+        received.append(text)
+
+    def receive(text: bytes) -> Iterator[None] | None:
+        return receive_in_steps(text) if len(text) > 65535 else received.append(text)  # type: ignore[func-returns-value]
+
+    cast(Any, websocket.session).receive = receive
     return websocket
 
 

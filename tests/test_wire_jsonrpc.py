@@ -235,3 +235,18 @@ def test_a_message_with_more_members_than_anybody_needs_is_refused_before_it_is_
     assert parse(head + b"[" + b'"",' * 70000 + b"1]}}") == Invalid(-32700, "too many members in arrays and objects")
     assert parse(head + b"[" + b"[]," * 70000 + b"1]}}") == Invalid(-32700, "too many arrays and objects")
     assert isinstance(parse(head + b'"' + b",[" * 200000 + b'"}}'), Call)
+
+
+@pytest.mark.parametrize(
+    "long", [b'"' + b'\\"' * 40000 + b'"', b"[" * 70 + b'"' + b"x" * 70000, b"[1]" * 30000, b"x" * 70000]
+)
+def test_a_long_message_is_the_same_message_as_a_short_one(long: bytes) -> None:
+    """Read in steps: its call, its batch, or what is wrong with it."""
+    for text in (
+        b'{"jsonrpc":"2.0","method":"a","id":7,"params":{"x":%b}}' % long,
+        b'[{"jsonrpc":"2.0","method":"a"},%b]' % long,
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(jsonrpc, "LONGEST_AT_ONCE", 2**30)
+            whole = parse(text)
+        assert parse(text) == whole

@@ -3,7 +3,7 @@
 - Reading never stops because of writing.
 - No task, scope or clock per message: the watcher looks at `heard` and at the stream's `stalled_since`.
 - All whole frames of one read are answered one after the other, their answers leave in one write; after `TURN_SECONDS`
-  other tasks get their turn.
+  other tasks get their turn. A long message is read in steps, with such turns in between.
 - A text frame that arrives whole, by far the most common, is unmasked here; everything else (fragments, control frames,
   half frames, errors) is the core's. Both ways end in `_message`.
 - The core buffers a frame up to the limit after authentication; the limit before it is kept here, because the core
@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
@@ -55,8 +55,8 @@ class WebSocket:
 
     __slots__ = (
         "_closing_at", "_counts", "_half_since", "_head", "_heard_at", "_hold", "_is_clean", "_is_over", "_largest",
-        "_limits", "_member", "_missing", "_parts", "_pinged_at", "_protocol", "_small", "_stream", "heard", "outbox",
-        "session",
+        "_limits", "_member", "_missing", "_parts", "_pinged_at", "_protocol", "_small", "_steps", "_stream", "heard",
+        "outbox", "session",
     )  # fmt: skip
 
     session: TextSession
@@ -81,6 +81,7 @@ class WebSocket:
         self.outbox = WebSocketOutbox(stream, self._protocol, limits, counts, spawn, identify, hold, member)
         self._hold = hold
         self._parts: bytearray | None = None
+        self._steps: Iterator[None] | None = None  # what is left to do of a long message
         self._is_clean = True  # the core holds no half frame and no half message
         #: Since when half a message is there, monotonic; None while the core holds nothing. Set by the watcher.
         self._half_since: float | None = None
@@ -113,7 +114,7 @@ class WebSocket:
                 began = perf_counter()
                 at = take(data, 0, began)
                 member.share.spend(perf_counter() - began)
-                if at < len(data):
+                if at < len(data) or self._steps is not None:
                     await member.share.wait()
                     await self._take_rest(data, at)
             self._forget()
@@ -127,7 +128,7 @@ class WebSocket:
     def _forget(self) -> None:
         """Drop what is not whole: its memory need not wait for the garbage collector."""
         self._protocol.reader.buffer.clear()
-        self._parts, self._head = None, b""
+        self._parts, self._head, self._steps = None, b"", None
 
     def _take(self, data: bytes, at: int, began: float) -> int:
         """Answer the frames of a read from `at` on, until its end or the end of the turn that has begun at `began`
@@ -151,7 +152,7 @@ class WebSocket:
                     at = end
                 else:
                     at = self._take_frame(data, at)
-                if at == size or self._is_over or perf_counter() - began > TURN_SECONDS:
+                if at == size or self._is_over or self._steps is not None or perf_counter() - began > TURN_SECONDS:
                     return at
         finally:
             outbox.corked = False
@@ -159,13 +160,28 @@ class WebSocket:
 
     async def _take_rest(self, data: bytes, at: int) -> None:
         """Answer what is left of a read, turn by turn."""
-        while at < len(data) and not self._is_over and not self._stream.closed:
+        while (at < len(data) or self._steps is not None) and not self._is_over and not self._stream.closed:
             began = perf_counter()
-            at = self._take(data, at, began)
+            if self._steps is None:
+                at = self._take(data, at, began)
+            else:
+                self._take_step(self._steps)
             share = self._member.share  # that of the credential, once there is one
             share.spend_since(began)
-            if at < len(data):
+            if at < len(data) or self._steps is not None:
                 await share.wait()
+
+    def _take_step(self, steps: Iterator[None]) -> None:
+        """The next step of a long message."""
+        try:
+            next(steps)
+        except StopIteration:
+            self._steps = None
+        except Exception as problem:
+            self._steps = None
+            self._fail(problem)
+        if self._steps is None:
+            self._hold("in", 0)
 
     def _take_frame(self, data: bytes, at: int) -> int:
         """Give the frame, or the part of one, that begins at `at` to the core; returns where the next one begins."""
@@ -198,7 +214,9 @@ class WebSocket:
         is_whole = not waiting and not self._missing and self._parts is None
         self._is_clean = is_whole and protocol.state is State.OPEN
         held = waiting + (len(self._parts) if self._parts is not None else 0)
-        if not self._hold("in", held if held > READ_SIZE else 0) and not self._is_over:
+        if self._steps is not None:
+            pass  # the long message that has just come is counted until its last step
+        elif not self._hold("in", held if held > READ_SIZE else 0) and not self._is_over:
             self.outbox.close(1013, "too much is being sent with this credential at a time")
         if self.outbox.closed and held > self._small + _HEAD_BYTES:
             # Our close frame is sent: what comes now is read and dropped.
@@ -236,10 +254,13 @@ class WebSocket:
             self.outbox.close(1007, "text must be UTF-8")
             return
         try:
-            self.session.receive(text)
-        except Exception as problem:  # a defect ends this connection alone
-            incident = report_incident("session_failed", problem)
-            self.outbox.close(1011, f"incident {incident}")
+            self._steps = self.session.receive(text)
+        except Exception as problem:
+            self._fail(problem)
+
+    def _fail(self, problem: Exception) -> None:
+        """A defect ends this connection alone."""
+        self.outbox.close(1011, f"incident {report_incident('session_failed', problem)}")
 
     def _too_big(self) -> None:
         self.outbox.close(1009, f"at most {self._small} bytes before authentication")

@@ -5,13 +5,15 @@ Adding a method is adding an operation: every operation of the catalogue is a me
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
 from edged.credentials.roles import OPEN
 from edged.operations.catalogue import CREDENTIAL_MEMBERS, Catalogue, Operation
+from edged.wire.jsonrpc import Call
 
 #: Other names that real clients call operations by (contract 3).
 ALIASES: Mapping[str, str] = MappingProxyType({"get_system_health": "get_status"})
@@ -35,6 +37,21 @@ class Method(msgspec.Struct, frozen=True):
     operation: Operation
     credentials: frozenset[str]
     is_barrier: bool
+
+
+class Waiting:
+    """A call whose operation waits: `result` is its coroutine, not started yet."""
+
+    __slots__ = ("call", "method", "result")
+
+    def __init__(self, call: Call, method: Method, result: Coroutine[Any, Any, object]) -> None:
+        self.call = call
+        self.method = method
+        self.result = result
+
+    def __del__(self) -> None:
+        # A connection that is ending starts no task any more: its coroutine must not be left unawaited.
+        self.result.close()
 
 
 def table(catalogue: Catalogue) -> Mapping[str, Method]:

@@ -12,11 +12,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from time import perf_counter
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import trio
 
@@ -33,7 +33,7 @@ from edged.rpc.credentials import header_credentials, presented, read_authentica
 from edged.rpc.dialects import View
 from edged.rpc.failures import failed_login, hide_paths, no_such_method, too_many_calls
 from edged.rpc.login import Login
-from edged.rpc.methods import Method
+from edged.rpc.methods import Method, Waiting
 from edged.rpc.scheduler import Scheduler
 from edged.wire import jsonrpc
 from edged.wire.jsonrpc import ABSENT, Batch, Call, Invalid
@@ -49,21 +49,6 @@ _CLOSE_REASONS: Final[Mapping[Cause, str]] = MappingProxyType(
 _UNMAPPED_UID: Final = 65534
 #: What calls of unknown methods are counted under, whatever the client called them.
 _NO_METHOD: Final = "unknown"
-
-
-class _Waiting:
-    """A call whose operation waits: `result` is its coroutine, not started yet."""
-
-    __slots__ = ("call", "method", "result")
-
-    def __init__(self, call: Call, method: Method, result: Coroutine[Any, Any, object]) -> None:
-        self.call = call
-        self.method = method
-        self.result = result
-
-    def __del__(self) -> None:
-        # A connection that is ending starts no task any more: its coroutine must not be left unawaited.
-        self.result.close()
 
 
 class RpcSession:
@@ -113,9 +98,20 @@ class RpcSession:
         """Whether the client has a credential that was good when it was checked."""
         return self.session.caller is not None
 
-    def receive(self, text: bytes) -> None:
-        """One message of the client. Never raises, never waits."""
-        message = jsonrpc.parse(text, longest_batch=self._context.longest_batch)
+    def receive(self, text: bytes) -> Iterator[None] | None:
+        """One message of the client; the steps in which a long one is read. Never raises, never waits."""
+        if len(text) > jsonrpc.LONGEST_AT_ONCE:
+            return self._receive_in_steps(text)
+        self._place(jsonrpc.parse(text, longest_batch=self._context.longest_batch))
+        return None
+
+    def _receive_in_steps(self, text: bytes) -> Iterator[None]:
+        message = yield from jsonrpc.parse_in_steps(text, longest_batch=self._context.longest_batch)
+        yield
+        if not self._outbox.closed:
+            self._place(message)
+
+    def _place(self, message: Call | Batch | Invalid) -> None:
         if not self._scheduler.in_flight or isinstance(message, Invalid):
             self._begin(message)
             return
@@ -168,7 +164,7 @@ class RpcSession:
         until = perf_counter() + TURN_SECONDS
         for at, member in enumerate(batch.members, start=1):
             outcome = self._perform_member(member)
-            if isinstance(outcome, _Waiting):
+            if isinstance(outcome, Waiting):
                 self._launch(batch, partial(self._run_batch, outcome, batch.members[at:], replies))
                 return
             if outcome is not None:
@@ -179,12 +175,12 @@ class RpcSession:
         if replies:
             self._outbox.send(jsonrpc.join(replies))
 
-    def _perform_member(self, member: Call | Invalid) -> bytes | _Waiting | None:
+    def _perform_member(self, member: Call | Invalid) -> bytes | Waiting | None:
         if isinstance(member, Invalid):
             return dialects.invalid(member).encode(member.id, self._dialect)
         return self._perform(member)
 
-    def _perform(self, call: Call) -> bytes | _Waiting | None:
+    def _perform(self, call: Call) -> bytes | Waiting | None:
         """Run a call: its answer, None if nobody waits for one, or the rest of an operation that waits."""
         context, session = self._context, self.session
         method = context.methods.get(call.method)
@@ -201,7 +197,7 @@ class RpcSession:
                 self._choose_dialect(call)
             result = context.start(operation, call.params, context.services, session)
             if operation.waits:
-                return _Waiting(call, method, result)
+                return Waiting(call, method, result)
             if method.is_barrier and session.caller is not None:
                 self._entered()
             if call.id is ABSENT:
@@ -214,12 +210,10 @@ class RpcSession:
         self._scheduler.launch(message)
         self._spawn(work)
 
-    async def _run_call(self, waiting: _Waiting) -> None:
+    async def _run_call(self, waiting: Waiting) -> None:
         self._done(await self._finish(waiting))
 
-    async def _run_batch(
-        self, waiting: _Waiting | None, rest: tuple[Call | Invalid, ...], replies: list[bytes]
-    ) -> None:
+    async def _run_batch(self, waiting: Waiting | None, rest: tuple[Call | Invalid, ...], replies: list[bytes]) -> None:
         """The rest of a batch, after a member that waits or after the end of its first turn."""
         if self._batches is None:
             self._batches = trio.Lock()
@@ -236,12 +230,12 @@ class RpcSession:
                 self._outbox.spend_since(began)
         self._done(jsonrpc.join(replies) if replies else None)
 
-    def _take_turn(self, members: deque[Call | Invalid], replies: list[bytes]) -> _Waiting | None:
+    def _take_turn(self, members: deque[Call | Invalid], replies: list[bytes]) -> Waiting | None:
         """Run members of a batch until the turn is over or one waits, which is returned."""
         until = perf_counter() + TURN_SECONDS
         while members:
             outcome = self._perform_member(members.popleft())
-            if isinstance(outcome, _Waiting):
+            if isinstance(outcome, Waiting):
                 return outcome
             if outcome is not None:
                 replies.append(outcome)
@@ -249,7 +243,7 @@ class RpcSession:
                 break
         return None
 
-    async def _finish(self, waiting: _Waiting) -> bytes | None:
+    async def _finish(self, waiting: Waiting) -> bytes | None:
         call, method = waiting.call, waiting.method
         self.session.doing = method.operation.name
         try:

@@ -7,11 +7,12 @@ from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
+import trio
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from edged.errors import NOT_JSON, InvalidParams
-from edged.nesting import depth_of
+from edged.nesting import Steps, commas_in_steps, depth_in_steps
 from edged.operations.params import explain_unreadable, parse_member
 from edged.web.credentials import has_body, is_json, media_type
 from edged.web.faults import not_json
@@ -23,8 +24,9 @@ FORM: Final = "application/x-www-form-urlencoded"
 _MOST_MEMBERS: Final = 16
 #: Bytes of a form, two of the longest tokens: the library takes half a microsecond for each that is escaped.
 _LONGEST_FORM: Final = 32768
-#: Brackets in a JSON body that is decoded without a struct: each costs a Python object.
+#: Brackets in a JSON body, and members beside one another: each may cost a Python object.
 _MOST_BRACKETS: Final = 4096
+_MOST_JSON_MEMBERS: Final = 16384
 _DEEPEST: Final = 64
 
 
@@ -72,18 +74,31 @@ def read_query_struct(request: Request, kind: type[S]) -> S:
 
 
 async def read_body(request: Request) -> bytes:
-    """The body as it was sent. Raises InvalidParams if it is compressed (Content-Encoding)."""
+    """The body as it was sent. Raises InvalidParams if it is compressed, or JSON with too much in it.
+
+    A long one lets other tasks run in between.
+    """
     coding = request.http.headers.get("content-encoding", "").strip().lower()
     if coding not in ("", "identity"):
         raise InvalidParams("the body is compressed", hint="send it without Content-Encoding")
-    return await request.http.body()
+    body = await request.http.body()
+    if is_json(request.http.headers):
+        for _step in judge(body):
+            await trio.lowlevel.checkpoint()
+    return body
+
+
+def judge(body: bytes) -> Steps[None]:
+    """Whether a JSON body may be decoded, in steps. Raises InvalidParams."""
+    depth = yield from depth_in_steps(body, _MOST_BRACKETS)
+    if depth is None or depth > _DEEPEST:
+        raise InvalidParams("the body has too many arrays and objects, or they are nested too deeply")
+    if body.count(b",") > _MOST_JSON_MEMBERS and (yield from commas_in_steps(body)) > _MOST_JSON_MEMBERS:
+        raise InvalidParams(f"the body has more than {_MOST_JSON_MEMBERS} members")
 
 
 def parse_object(body: bytes) -> dict[str, object]:
-    """A JSON object. Raises InvalidParams."""
-    depth = depth_of(body, _MOST_BRACKETS)
-    if depth is None or depth > _DEEPEST:
-        raise InvalidParams("the body has too many arrays and objects, or they are nested too deeply")
+    """A JSON object, from what `read_body` returned. Raises InvalidParams."""
     try:
         value = msgspec.json.decode(body)
     except NOT_JSON as problem:

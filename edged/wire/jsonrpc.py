@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 from edged.errors import NOT_JSON
-from edged.nesting import commas_of, depth_of
+from edged.nesting import PIECE, Steps, commas_in_steps, depth_in_steps, depth_of, finish
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
@@ -81,6 +81,8 @@ _LEAST_DEEP = DEEPEST
 MOST_BRACKETS: Final = 131072
 #: Members of arrays and objects in a message, for the same reason.
 MOST_MEMBERS: Final = 65536
+#: A message of more bytes should be read in steps; no shorter one has too many members.
+LONGEST_AT_ONCE: Final = PIECE
 _BLANK = b" \t\r\n"
 #: Where the setting allows longer batches than a struct should have fields, all members are made objects.
 _MOST_FIELDS = 1024
@@ -90,15 +92,34 @@ _PARAMS_STARTS = frozenset(b"{[n")
 
 def parse(text: bytes, *, longest_batch: int = LONGEST_BATCH) -> Message:
     """One message, parsed. Never raises, whatever the bytes are."""
+    if len(text) > LONGEST_AT_ONCE:
+        return finish(parse_in_steps(text, longest_batch=longest_batch))
     if len(text) > _LEAST_DEEP and text.count(b"[") + text.count(b"{") > DEEPEST:
         # The decoder's own limit of depth differs for what it skips, and between versions of Python.
-        depth = depth_of(text, MOST_BRACKETS)
-        if depth is None:
-            return Invalid(PARSE_ERROR, "too many arrays and objects")
-        if depth > DEEPEST:
-            return Invalid(PARSE_ERROR, "nested too deeply")
-    if len(text) > MOST_MEMBERS and text.count(b",") > MOST_MEMBERS and commas_of(text) > MOST_MEMBERS:
+        problem = _judge_depth(depth_of(text, MOST_BRACKETS))
+        if problem is not None:
+            return problem
+    return _decode(text, longest_batch)
+
+
+def parse_in_steps(text: bytes, *, longest_batch: int = LONGEST_BATCH) -> Steps[Message]:
+    """`parse`, in steps."""
+    if text.count(b"[") + text.count(b"{") > DEEPEST:
+        problem = _judge_depth((yield from depth_in_steps(text, MOST_BRACKETS)))
+        if problem is not None:
+            return problem
+    if text.count(b",") > MOST_MEMBERS and (yield from commas_in_steps(text)) > MOST_MEMBERS:
         return Invalid(PARSE_ERROR, "too many members in arrays and objects")
+    return _decode(text, longest_batch)
+
+
+def _judge_depth(depth: int | None) -> Invalid | None:
+    if depth is None:
+        return Invalid(PARSE_ERROR, "too many arrays and objects")
+    return Invalid(PARSE_ERROR, "nested too deeply") if depth > DEEPEST else None
+
+
+def _decode(text: bytes, longest_batch: int) -> Message:
     try:
         call = _decode_call(text)
     except NOT_JSON:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, Protocol, TypeAlias
 
 #: Seconds of work after which other tasks get their turn.
@@ -31,9 +31,13 @@ class Outbox(Protocol):
 
 
 class TextSession(Protocol):
-    """What answers on one WebSocket. `receive` gets one whole message of valid UTF-8 and must not wait."""
+    """What answers on one WebSocket. `receive` gets one whole message of valid UTF-8 and must not wait.
+
+    A long message is read in steps: each `next` of what `receive` returns is one. The next message must not be given to
+    the session before these have ended.
+    """
 
     @property
     def authenticated(self) -> bool: ...
-    def receive(self, text: bytes) -> None: ...
+    def receive(self, text: bytes) -> Iterator[None] | None: ...
     def closed(self) -> None: ...
