@@ -1,4 +1,8 @@
-"""Log lines of which there may be thousands a second: the first are written, the rest are counted, once a minute."""
+"""Log lines that would come again and again.
+
+Of what may come thousands of times a second the first are written, and the rest are counted, once a minute (`Repeats`).
+Of what is tried again and again it is told that it fails, once, and that it no longer does (`Lasting`).
+"""
 
 from __future__ import annotations
 
@@ -82,3 +86,20 @@ class Repeats(Generic[_T]):
                 self.flush(trio.current_time())
         finally:
             self.flush(math.inf)
+
+
+class Lasting:
+    """Problems that last, by what fails: for code that is run again and again while nothing changes."""
+
+    def __init__(self) -> None:
+        self._problems: dict[Hashable, str] = {}
+
+    def begins(self, what: Hashable, problem: str) -> bool:
+        """It has failed: whether that is to be told, since it did not the time before, or for another reason."""
+        is_new = self._problems.get(what) != problem
+        self._problems[what] = problem
+        return is_new
+
+    def ends(self, what: Hashable) -> bool:
+        """It was done: whether that is to be told, since it failed the time before."""
+        return self._problems.pop(what, None) is not None

@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 from identity_helpers import named
+from structlog.testing import capture_logs
 from trust_helpers import BrokenCommits, rows, until
 
 from edged.access.usage import Usage
@@ -95,11 +96,15 @@ async def test_what_cannot_be_written_is_written_the_next_time(path: Path) -> No
     async with open_usage(path) as (usage, db):
         broken = await BrokenCommits(db).begin()
         usage.tally("key_1")
-        await usage.flush()
-        assert broken.tries == 1
-        usage.tally("key_2")
-        await broken.mend()
-        await usage.flush()
+        with capture_logs() as told:
+            await usage.flush()
+            await usage.flush()
+            assert broken.tries == 2
+            usage.tally("key_2")
+            await broken.mend()
+            await usage.flush()
+        events = ["not_saved", "database_works_again", "saved_again"]
+        assert [line["event"] for line in told] == events
         assert rows(path, "SELECT credential_id, count FROM tallies ORDER BY 1") == [("key_1", 1), ("key_2", 1)]
 
 

@@ -1,4 +1,4 @@
-"""repeats.py: the first lines are written, the rest counted, once a minute, for a hundred keys at most."""
+"""repeats.py: the first lines are written, the rest counted, once a minute; what lasts is told at its begin and end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.repeats import BUDGET, FIRST, MOST, Repeats
+from edged.repeats import BUDGET, FIRST, MOST, Lasting, Repeats
 
 
 class Book:
@@ -80,3 +80,13 @@ async def test_what_was_counted_is_written_within_a_minute_and_at_the_end(
         book.repeats.note("a", trio.current_time(), "a")
         nursery.cancel_scope.cancel()
     assert book.lines[-1] == ("a", 1, False)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["", "full", "read-only"]))))
+def test_what_lasts_is_told_where_it_changes_and_nowhere_else(tries: list[tuple[str, str]]) -> None:
+    """`tries`: what was tried, and why it failed, "" if it did not."""
+    lasting, before = Lasting(), {"a": "", "b": ""}
+    for what, problem in tries:
+        told = lasting.begins(what, problem) if problem else lasting.ends(what)
+        assert told is (problem != before[what])
+        before[what] = problem

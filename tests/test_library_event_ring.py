@@ -14,6 +14,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after
+from structlog.testing import capture_logs
 
 from edged.clock import Clock
 from edged.errors import StoreFailed
@@ -214,10 +215,12 @@ async def test_a_disk_that_takes_nothing_delays_events_and_loses_none(
 
         ring._usage.write = fail  # type: ignore[method-assign, assignment]
         ring.put("a", "camera0")
-        await trio.sleep(10)
-        ring.put("b", "camera0")
-        ring._usage.write = write  # type: ignore[method-assign]
-        await until_saved(ring)
+        with capture_logs() as told:
+            await trio.sleep(module.RETRY_SECONDS * 5)
+            ring.put("b", "camera0")
+            ring._usage.write = write  # type: ignore[method-assign]
+            await until_saved(ring)
+        assert [line["event"] for line in told] == ["events_not_saved", "events_saved_again"]
         page = await ring.read(begin, ALL, 10)
         assert (kinds(page), page.has_gap) == (["a", "b"], False)
 

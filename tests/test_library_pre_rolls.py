@@ -13,6 +13,7 @@ from fmp4_helpers import make_segment
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after
+from structlog.testing import capture_logs
 
 from edged.clock import Clock
 from edged.library.active_recordings import ActiveRecording
@@ -213,11 +214,16 @@ async def test_a_disk_that_takes_nothing_leaves_the_piece_for_the_next_look(tmp_
         path = box.write(2.0)
         box.root.mkdir(exist_ok=True)
         (box.root / "moving").write_text("in the way")
-        await box.look(recording(-60.0))
-        assert path.exists()
-        (box.root / "moving").unlink()
-        await box.look(recording(-60.0))
-        assert (path.exists(), box.kept()) == (False, [2.0])
+        with capture_logs() as told:
+            for _ in range(5):
+                await box.look(recording(-60.0))
+            assert path.exists()
+            assert [(line["event"], "remedy" in line) for line in told] == [("pre_roll_not_kept", True)]
+            (box.root / "moving").unlink()
+            for _ in range(2):
+                await box.look(recording(-60.0))
+            assert (path.exists(), box.kept()) == (False, [2.0])
+            assert [line["event"] for line in told] == ["pre_roll_not_kept", "pre_roll_kept_again"]
 
 
 async def test_a_file_that_grows_without_a_key_frame_halts_its_recorder_until_it_is_closed(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fmp4_helpers import make_segment
+from structlog.testing import capture_logs
 
 from edged.library import recording_files as module
 from edged.library.recording_files import RecordingFiles
@@ -151,3 +152,45 @@ def test_only_what_is_named_is_removed_and_empty_folders_with_it(tmp_path: Path)
         "camera0/2026-11-30/9-000000.mp4",
     )
     assert not (tmp_path / "camera0" / "2026-11-30").exists()
+
+
+@pytest.mark.parametrize("doing", ["look", "remove"])
+def test_a_disk_that_refuses_is_told_once_and_once_when_it_no_longer_does(tmp_path: Path, doing: str) -> None:
+    """However many files there are, and however often each is tried."""
+    files = RecordingFiles(tmp_path)
+    kept = []
+    for number in (1, 2):
+        write(tmp_path, f"{number}-000000.mp4")
+        kept += [row.file for row in files.look().closed]
+    # A folder that is no folder, or a file that is one: root may write where rights say no.
+    day = (tmp_path / kept[0]).parent
+    if doing == "look":
+        for file in kept:
+            (tmp_path / file).rename(tmp_path / "open" / "camera0" / "dock" / Path(file).name)
+        day.rmdir()
+        day.write_text("in the way")
+        names = ("recording_not_kept", "recordings_kept_again")
+    else:
+        for file in kept:
+            (tmp_path / file).unlink()
+            (tmp_path / file).mkdir()
+        names = ("recording_not_deleted", "recordings_deleted_again")
+
+    def try_it() -> None:
+        if doing == "look":
+            files.look()
+        else:
+            files.remove(tuple(kept))
+
+    with capture_logs() as told:
+        for _ in range(4):
+            try_it()
+        assert [(line["event"], line["files"], "remedy" in line) for line in told] == [(names[0], 2, True)]
+        if doing == "look":
+            day.unlink()
+        else:
+            for file in kept:
+                (tmp_path / file).rmdir()
+        for _ in range(2):
+            try_it()
+        assert [line["event"] for line in told] == list(names)

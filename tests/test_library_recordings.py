@@ -15,11 +15,12 @@ import trio
 from fmp4_helpers import make_segment
 from grant_helpers import refuse_all
 from patience import fail_after
+from structlog.testing import capture_logs
 
 from edged.access.grants import Grant, Upkeep
 from edged.clock import Clock
 from edged.config.schedules import read_windows
-from edged.errors import InvalidParams, InvalidState, Refused, StorageFull
+from edged.errors import InvalidParams, InvalidState, Refused, StorageFull, StoreFailed
 from edged.library import active_recordings
 from edged.library import recordings as module
 from edged.library.active_recordings import ActiveRecording
@@ -435,3 +436,31 @@ def test_a_file_that_is_being_written_tells_the_gap_before_it_is_closed() -> Non
     gaps.note(Look((), (SegmentRow("b", "camera0", NOW + 70.5, 60.0, 1),)), active, ())
     gaps.note(Look((OpenFile("camera0", Path(f"{int(NOW) + 130}-500000.mp4"), 1),), ()), active, ())
     assert [(gap.begin, gap.end) for gap in found] == [(NOW + 60, NOW + 70.5)]
+
+
+async def test_a_database_that_refuses_is_told_once_and_once_when_it_takes_the_hour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera that is always recorded asks for its hour at each look."""
+    async with opened(tmp_path) as box:
+        tries = 0
+
+        async def refuse(*_: object, **__: object) -> RecordingRecord:
+            nonlocal tries
+            tries += 1
+            await trio.lowlevel.checkpoint()
+            raise StoreFailed("the disk is full", hint="free some")
+
+        with capture_logs() as told, monkeypatch.context() as patch:
+            patch.setattr("edged.library.recording_changes.insert", refuse)
+            box.recordings.set_hours({"camera0": ()})
+            while tries < 4:
+                box.recordings._stirred.set()
+                await trio.sleep(0.01)
+            assert [(line["event"], line["doing"]) for line in told] == [("recordings_not_saved", "hours")]
+        with capture_logs() as told:
+            while not box.recordings.active:
+                box.recordings._stirred.set()
+                await trio.sleep(0.01)
+            await box.recordings._wait_look()
+            assert [line["event"] for line in told] == ["recording_started", "recordings_again"]

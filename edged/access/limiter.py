@@ -30,6 +30,7 @@ import trio
 from edged.credentials.decision import Reason
 from edged.credentials.places import place_of
 from edged.errors import EdgedError, RateLimited
+from edged.repeats import Lasting
 from edged.store import limiter as rows
 from edged.store.database import Database
 from edged.store.limiter import KnownPlace, Offender
@@ -94,6 +95,7 @@ class Limiter:
         self._window = guess_seconds
         self._longest = longest_backoff
         self._key = secrets.token_bytes(32)
+        self._lasting = Lasting()
         self._guessers: dict[Axis, dict[str, _Guesser]] = {"address": {}, "subject": {}, "pair": {}}
         self._by_address = self._guessers["address"]
         self._places: OrderedDict[tuple[str, str], float] = OrderedDict()
@@ -179,7 +181,11 @@ class Limiter:
             self._changed = True
             if not isinstance(problem, EdgedError):
                 raise
-            _log.warning("not_saved", problem=str(problem))
+            if self._lasting.begins("save", str(problem)):
+                _log.warning("not_saved", problem=str(problem))
+        else:
+            if self._lasting.ends("save"):
+                _log.info("saved_again")
 
     def _offenders(self) -> list[Offender]:
         now = self._now()

@@ -20,6 +20,7 @@ import trio
 from edged.clock import Clock
 from edged.credentials.identities import Identity
 from edged.errors import EdgedError
+from edged.repeats import Lasting
 from edged.store import usage
 from edged.store.database import Database
 from edged.store.usage import Tally
@@ -52,6 +53,7 @@ class Usage:
         self._is_known = is_known
         self._forgotten: set[str] = set()
         self._kept_commits = 0
+        self._lasting = Lasting()
         self._tallies: dict[str, Tally] = {}
         self._changed: set[str] = set()
 
@@ -119,7 +121,11 @@ class Usage:
             self._forgotten |= forgotten
             if not isinstance(problem, EdgedError):
                 raise
-            _log.warning("not_saved", credentials=len(changed), problem=str(problem))
+            if self._lasting.begins("save", str(problem)):
+                _log.warning("not_saved", credentials=len(changed), problem=str(problem))
+        else:
+            if self._lasting.ends("save"):
+                _log.info("saved_again", credentials=len(changed))
 
     def _note_inside(self) -> None:
         # Nobody is inside by a credential that was never shown.

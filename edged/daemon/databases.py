@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from edged.errors import EdgedError
+from edged.repeats import Lasting
 from edged.store import meta
 from edged.store.database import Database, ObserveCommit
 from edged.store.migrations import TRUST, USAGE
@@ -46,11 +47,17 @@ async def open_databases(state: Path, observe_commit: ObserveCommit) -> AsyncIte
 def save_mark(trust: Database) -> Callable[[float], Awaitable[None]]:
     """How the clock's high-water mark is saved, Unix seconds; a failure is logged, and the next save tries again."""
 
+    lasting = Lasting()
+
     async def save(mark: float) -> None:
         try:
             await trust.write(lambda connection: meta.save_high_water(connection, mark))
         except EdgedError as problem:
-            _log.warning("clock_mark_not_saved", problem=str(problem))
+            if lasting.begins("save", str(problem)):
+                _log.warning("clock_mark_not_saved", problem=str(problem))
+        else:
+            if lasting.ends("save"):
+                _log.info("clock_mark_saved_again")
 
     return save
 

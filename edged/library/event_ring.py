@@ -28,6 +28,7 @@ from edged import __version__
 from edged.clock import Clock
 from edged.errors import EdgedError
 from edged.feeds import Feed
+from edged.repeats import Lasting
 from edged.store import events as rows
 from edged.store.database import Database
 from edged.store.events import LOST, EventRow, Run, Wanted
@@ -116,6 +117,7 @@ class EventRing:
         self._kept: int | None = None
         self._cameras: set[str] | None = None
         self._is_ending = False
+        self._lasting = Lasting()
         self._stirred = trio.Event()
         self._budget = WriteBudget(DAY_BYTES, START_BYTES, clock.monotonic())
 
@@ -224,8 +226,11 @@ class EventRing:
             await self._usage.write(partial(_write, run=self._run, saving=saving, before=before))
         except EdgedError as problem:
             self._stirred.set()
-            _log.warning("events_not_saved", events=len(saving), problem=str(problem), remedy=problem.hint)
+            if self._lasting.begins("save", str(problem)):
+                _log.warning("events_not_saved", events=len(saving), problem=problem.sentence, remedy=problem.hint)
             return False
+        if self._lasting.ends("save"):
+            _log.info("events_saved_again", events=len(saving))
         self._kept = kept if before is None else RING_ROWS
         self._budget.spend(size, self._clock.monotonic())
         for _ in saving:

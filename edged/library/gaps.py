@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edged.feeds import Feed
 from edged.library.active_recordings import ActiveRecording
-from edged.library.recording_files import Look, named_begin
+from edged.library.recording_files import Look, name_of
 from edged.library.recording_index import GAP_SECONDS, RecordingIndex
 from edged.store.recordings import RecordingRecord
 
@@ -56,7 +56,7 @@ class Gaps:
             if row.camera in active:
                 self._take(active[row.camera].record, row.began, row.ended)
         for file in look.writing:
-            begin = named_begin(file.path)
+            begin = name_of(file.path)
             if file.camera in active and file.camera not in held and begin is not None:
                 self._take(active[file.camera].record, begin, begin)
 

@@ -30,6 +30,7 @@ from edged.library.recording_files import (
     move,
     name_of,
 )
+from edged.repeats import Lasting
 from edged.store.segments import SegmentRow
 
 #: The folder beside the recordings in which copies are made; what a crash left there is deleted.
@@ -65,6 +66,7 @@ class PreRollFiles:
         self.root = root
         self._kept = kept
         self._known: dict[Path, tuple[Piece, Segment]] = {}
+        self._lasting = Lasting()
 
     def record_path(self, camera: str) -> str:
         """MediaMTX's `recordPath` for a camera that is held in memory."""
@@ -115,9 +117,16 @@ class PreRollFiles:
             try:
                 rows.append(self._keep(piece))
             except OSError as problem:
-                _log.warning("pre_roll_not_kept", file=piece.path.name, problem=problem.strerror)
+                if self._lasting.begins("keep", str(problem.strerror)):
+                    _log.warning(
+                        "pre_roll_not_kept", file=piece.path.name, problem=problem.strerror,
+                        remedy="look at the disk of recordings, and at the rights of its folders: until then the pieces"
+                        " wait in memory, and the oldest go where that is full",
+                    )  # fmt: skip
                 break
             del self._known[piece.path]
+            if self._lasting.ends("keep"):
+                _log.info("pre_roll_kept_again")
         return rows
 
     def drop(self, pieces: Iterable[Piece]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import structlog
 import trio
@@ -16,11 +16,15 @@ from edged.errors import EdgedError, InvalidState
 from edged.library.active_recordings import ActiveRecording, deadline_of
 from edged.library.recording_index import Measured
 from edged.library.recording_names import insert_named
+from edged.repeats import Lasting
 from edged.store import recordings as rows
 from edged.store.database import Database
 from edged.store.recordings import RecordingRecord
 from edged.store.segments import SegmentRow
 
+#: What helps where a disk refuses.
+_REMEDY: Final = "look at the disk, and at the rights of its folders: it is tried again until then"
+T = TypeVar("T")
 _log: Final = structlog.get_logger("recordings")
 
 
@@ -89,11 +93,31 @@ async def find_useless(trust: Database, measured: Measured) -> list[SegmentRow]:
     return [row for row in measured.files if row.file not in needed]
 
 
-async def guard(work: Callable[[], Awaitable[Any]]) -> None:
-    """Do something that a full disk or a busy database may refuse: it is done again later."""
-    try:
-        await work()
-    except EdgedError as problem:
-        _log.warning("recordings_not_saved", problem=str(problem))
-    except OSError as problem:
-        _log.warning("recordings_unreadable", problem=problem.strerror)
+class Guard:
+    """Does what a full disk, a failing one or a busy database may refuse, and what is therefore done again later.
+
+    The log says when something begins to be refused, and when it is done again.
+    """
+
+    def __init__(self) -> None:
+        self._lasting = Lasting()
+
+    async def __call__(self, doing: str, work: Callable[[], Awaitable[object]]) -> None:
+        """`doing` names it in the log."""
+        await self.get(doing, work, None)
+
+    async def get(self, doing: str, work: Callable[[], Awaitable[T]], otherwise: T) -> T:
+        """The same; what it gives, or `otherwise` where it was refused."""
+        try:
+            done = await work()
+        except EdgedError as problem:
+            if self._lasting.begins(doing, str(problem)):
+                _log.warning("recordings_not_saved", doing=doing, problem=str(problem))
+        except OSError as problem:
+            if self._lasting.begins(doing, str(problem.strerror)):
+                _log.warning("recordings_unreadable", doing=doing, problem=problem.strerror, remedy=_REMEDY)
+        else:
+            if self._lasting.ends(doing):
+                _log.info("recordings_again", doing=doing)
+            return done
+        return otherwise

@@ -20,7 +20,7 @@ import re
 import signal
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +31,7 @@ import structlog
 
 from edged.library.fmp4 import NotASegment, Segment, read_segment
 from edged.library.seal_files import SUFFIX, remove_seal
+from edged.repeats import Lasting
 from edged.store.segments import SegmentRow
 
 OPEN: Final = "open"
@@ -68,6 +69,7 @@ class RecordingFiles:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._lasting = Lasting()
 
     def record_path(self, camera: str) -> str:
         """MediaMTX's `recordPath` for a camera."""
@@ -81,13 +83,32 @@ class RecordingFiles:
         """Look at open/ and put closed files where they are kept. A disk error leaves a file where it is, for later."""
         writing: list[OpenFile] = []
         closed: list[SegmentRow] = []
+        failures: list[tuple[Path, OSError]] = []
         for camera, path in self._list_open():
-            with suppress(OSError):
+            try:
                 if is_being_written(path):
                     writing.append(OpenFile(camera, path, path.stat().st_size))
                 elif (row := self._keep(camera, path)) is not None:
                     closed.append(row)
+            except FileNotFoundError:
+                continue
+            except OSError as problem:
+                failures.append((path, problem))
+        self._tell("look", failures, "recording_not_kept", "recordings_kept_again")
         return Look(tuple(writing), tuple(closed))
+
+    def _tell(self, doing: str, failures: Sequence[tuple[Path, OSError]], event: str, over: str) -> None:
+        """Say once that files could not be moved or deleted, by the first of them, and once when all could be."""
+        if not failures:
+            if self._lasting.ends(doing):
+                _log.info(over)
+            return
+        path, problem = failures[0]
+        if self._lasting.begins(doing, str(problem.strerror)):
+            _log.warning(
+                event, file=str(path.relative_to(self.root)), files=len(failures), problem=problem.strerror,
+                remedy="look at the disk, and at the rights of the folder: it is tried again until then",
+            )  # fmt: skip
 
     def list_writing(self, camera: str) -> tuple[Path, ...]:
         """The files of a camera that are in open/, whether they are being written or wait for the next look."""
@@ -154,14 +175,17 @@ class RecordingFiles:
     def remove(self, files: tuple[str, ...]) -> tuple[str, ...]:
         """Delete kept segments; those that are gone now. A file that cannot be deleted stays, and is not among them."""
         gone: list[str] = []
+        failures: list[tuple[Path, OSError]] = []
         for file in files:
             try:
                 (self.root / file).unlink(missing_ok=True)
                 remove_seal(self.root / file)
             except OSError as problem:
-                _log.warning("recording_not_deleted", file=file, problem=problem.strerror)
+                failures.append((self.root / file, problem))
             else:
                 gone.append(file)
+        if failures or gone:
+            self._tell("remove", failures, "recording_not_deleted", "recordings_deleted_again")
         for folder in {(self.root / file).parent for file in gone}:
             with suppress(OSError):  # not empty
                 folder.rmdir()
@@ -254,12 +278,6 @@ def list_written(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def name_of(path: Path) -> float | None:
     """When a file begins by its name, Unix seconds; None for another name than MediaMTX's."""
-    found = _NAME.match(path.name)
-    return int(found[1]) + int(found[2]) / 1e6 if found else None
-
-
-def named_begin(path: Path) -> float | None:
-    """When a file began by its name, Unix seconds; None for a name that says nothing of it."""
     found = _NAME.match(path.name)
     return int(found[1]) + int(found[2]) / 1e6 if found else None
 

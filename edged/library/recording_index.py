@@ -15,6 +15,7 @@ import trio
 from edged.errors import EdgedError, StoreFailed
 from edged.library.recording_files import Look, RecordingFiles, name_of
 from edged.library.sealing import Sealing
+from edged.repeats import Lasting
 from edged.store import segments
 from edged.store.database import Database
 from edged.store.recordings import RecordingRecord
@@ -59,6 +60,7 @@ class RecordingIndex:
         self._count_removal = count_removal
         self.sealing = sealing
         self._disk = trio.CapacityLimiter(1)
+        self._lasting = Lasting()
 
     async def prepare(self) -> None:
         """Make the folder. Raises OSError."""
@@ -186,7 +188,14 @@ class RecordingIndex:
         try:
             await self._usage.write(partial(segments.insert, rows=closed))
         except EdgedError as problem:
-            _log.warning("recordings_not_indexed", files=len(closed), problem=str(problem))
+            if self._lasting.begins("insert", str(problem)):
+                _log.warning(
+                    "recordings_not_indexed", file=closed[0].file, problem=str(problem),
+                    remedy="they are in no list until edged is started again with a disk that takes it",
+                )  # fmt: skip
+        else:
+            if self._lasting.ends("insert"):
+                _log.info("recordings_indexed_again")
 
 
 def _measure(connection: sqlite3.Connection, record: RecordingRecord, now: float) -> Measured:

@@ -44,7 +44,7 @@ from edged.library.gaps import Gaps
 from edged.library.joins import Joins
 from edged.library.pre_rolls import PreRolls
 from edged.library.recorded_hours import RecordedHours
-from edged.library.recording_changes import Deletion, guard
+from edged.library.recording_changes import Deletion, Guard
 from edged.library.recording_files import Look
 from edged.library.recording_index import NOTHING, Measured, RecordingIndex
 from edged.library.recording_names import complete_name, no_recording
@@ -79,6 +79,7 @@ class Recordings:
         self._trust, self._clock, self._recorders = trust, clock, recorders
         self.changes: Feed[RecordingChanged] = Feed()
         self.gaps, self._upkeep, self._active = Gaps(), Upkeep(trust), ActiveRecordings()
+        self._guard = Guard()
         self._hours = RecordedHours(self._active, clock, partial(self._begin, grant=self._upkeep), self._end_due)
         self._stirred, self._looked, self._looking = trio.Event(), trio.Event(), trio.Lock()
         self._synced_at = -math.inf
@@ -263,10 +264,10 @@ class Recordings:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take up what is on the disk, then look each second while anything is recorded; runs until cancelled."""
         task_status.started()
-        await guard(self.index.look)
-        await guard(self.index.reconcile)
-        await guard(partial(self.gaps.load, self.index, self.active))
-        await guard(partial(self._pre_rolls.load, self._trust))
+        await self._guard("look", self.index.look)
+        await self._guard("reconcile", self.index.reconcile)
+        await self._guard("gaps", partial(self.gaps.load, self.index, self.active))
+        await self._guard("pre-roll", partial(self._pre_rolls.load, self._trust))
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._sweep)
@@ -281,7 +282,7 @@ class Recordings:
     async def _sweep(self) -> None:
         while True:
             was_full = self.sweep.is_full
-            await guard(self.sweep.run_once)
+            await self._guard("retention", self.sweep.run_once)
             if self.sweep.is_full != was_full:
                 self._switch()
                 problem = "the disk for recordings is full" if self.sweep.is_full else ""
@@ -292,14 +293,10 @@ class Recordings:
     async def _look(self) -> bool:
         """One look at the files; whether any is being written."""
         held = await self._look_back()
-        try:
-            look = await self.index.look(held)
-            if look.writing and trio.current_time() - self._synced_at >= SYNC_SECONDS:
-                self._synced_at = trio.current_time()
-                await self.index.sync(look)
-        except OSError as problem:
-            _log.warning("recordings_unreadable", problem=problem.strerror)
-            look = held
+        look = await self._guard.get("look", partial(self.index.look, held), held)
+        if look.writing and trio.current_time() - self._synced_at >= SYNC_SECONDS:
+            self._synced_at = trio.current_time()
+            await self._guard("sync", partial(self.index.sync, look))
         for active, status in self._active.note(look, self._clock.monotonic()):
             if not self.sweep.is_full:
                 self._enter(active, status)
@@ -309,8 +306,8 @@ class Recordings:
         now = self._clock.system
         for active in self._active:
             if self._clock.monotonic() >= active.deadline or (active.record.reason == ALWAYS and not active.holds(now)):
-                await guard(partial(self._end_due, active, now))
-        await guard(self._hours.keep)
+                await self._guard(f"end {active.record.camera}", partial(self._end_due, active, now))
+        await self._guard("hours", self._hours.keep)
         self._looked.set()
         self._looked = trio.Event()
         return bool(look.writing)
@@ -318,18 +315,15 @@ class Recordings:
     async def _look_back(self) -> Look:
         """What there is in memory."""
         halted = self._pre_rolls.halted
-        try:
-            held = await self._pre_rolls.look(list(self._active), can_keep=not self.sweep.is_full)
-        except OSError as problem:
-            _log.warning("pre_roll_unreadable", problem=problem.strerror)
-            return NOTHING
+        look = partial(self._pre_rolls.look, list(self._active), can_keep=not self.sweep.is_full)
+        held = await self._guard.get("pre-roll", look, NOTHING)
         if self._pre_rolls.halted != halted:
             self._switch()
         return held
 
     async def close(self) -> None:
         """Put on the disk what recordings have in memory. Call it when nothing writes any more."""
-        await guard(partial(self.index.look, await self._look_back()))
+        await self._guard("look", partial(self.index.look, await self._look_back()))
 
     async def _end_due(self, active: ActiveRecording, at: float) -> None:
         record = await self._end(active, at, "duration", self._upkeep)
@@ -339,7 +333,7 @@ class Recordings:
 
     def _finish_later(self, record: RecordingRecord) -> None:
         if self._nursery is not None:
-            self._nursery.start_soon(guard, partial(self._finish, record))
+            self._nursery.start_soon(self._guard, f"finish {record.camera}", partial(self._finish, record))
 
     async def _finish(self, record: RecordingRecord) -> Measured:
         """Wait until the last file is closed, then tell. There is no checkpoint between that and the return: whoever

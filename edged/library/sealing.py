@@ -40,6 +40,7 @@ from edged.errors import EdgedError
 from edged.library.burials import bury_runs, merge_tombstones
 from edged.library.seal_files import measure, read_seal, write_seal
 from edged.library.unsealed import BATCH, BEFORE_ALL, SealKeys, Unsealed, read_seals, row_of
+from edged.repeats import Lasting
 from edged.store import seals as rows
 from edged.store.database import Database
 from edged.store.seals import SealRow, StatementRow
@@ -93,7 +94,7 @@ class Sealing:
         self._disk = trio.CapacityLimiter(1)
         #: Tombstones that the disk has not taken yet.
         self._unsaved: list[Tombstone] = []
-        self._told = ""
+        self._lasting = Lasting()
 
     def begin(self) -> None:
         """The index holds what the disk holds."""
@@ -341,12 +342,12 @@ class Sealing:
         try:
             await work()
         except (EdgedError, OSError, NoKey, BadSeal) as problem:
-            if self._told != str(problem):
-                self._told = str(problem)
+            if self._lasting.begins("seal", str(problem)):
                 _log.warning("sealing_waits", problem=str(problem))
             await trio.sleep(_AGAIN_SECONDS)
             return False
-        self._told = ""
+        if self._lasting.ends("seal"):
+            _log.info("sealing_goes_on")
         return True
 
 

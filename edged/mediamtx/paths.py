@@ -18,6 +18,7 @@ from edged.mediamtx.client import ControlApi, PathState
 from edged.mediamtx.process import Supervisor
 from edged.mediamtx.settings import ALL_OTHERS, OTHERS_CONF, PathConf, path_conf
 from edged.mediamtx.sources import CameraSource
+from edged.repeats import Lasting
 
 #: Seconds until a failed converge is tried again.
 RETRY_SECONDS = 1.0
@@ -60,6 +61,7 @@ class Paths:
         """`record_path(camera)` is where MediaMTX records a camera to, its `recordPath`; "" for never. `memory_path`
         the same for one that is held in memory."""
         self._record_path, self._memory_path = record_path, memory_path
+        self._lasting = Lasting()
         self._sources: tuple[CameraSource, ...] = ()
         self._recorded: frozenset[str] = frozenset()
         self._wanted: dict[str, PathConf] = {ALL_OTHERS: OTHERS_CONF}
@@ -144,8 +146,11 @@ class Paths:
                     self._told[step.name] = owners.get(step.name, "")
                 _log.info(f"path_{step.do}d", path=step.name)
         except DependencyFailed as error:
-            _log.warning("paths_not_set", why=str(error))
+            if self._lasting.begins("set", str(error)):
+                _log.warning("paths_not_set", why=str(error), next="it is tried again until it works")
             return False
+        if self._lasting.ends("set"):
+            _log.info("paths_set_again")
         self._told = dict(owners)
         return wanted is self._wanted
 

@@ -39,6 +39,7 @@ from edged.mediamtx.settings import (
     protocols,
     show_version,
 )
+from edged.repeats import Lasting
 from edged.restarts import FIRST_PAUSE, GOOD_SECONDS, LONGEST_PAUSE
 
 #: The Debian package brings the script along; in a checkout it is in scripts/.
@@ -128,6 +129,7 @@ class ServerRun:
         self._folder = folder
         self._timing = timing
         self._tell = enter
+        self._lasting = Lasting()
         self._state = start.state("starting", None)
         self._suspected = trio.Event()
         self._ready_at: float | None = None
@@ -220,9 +222,11 @@ class ServerRun:
                 await self._health.check(self._timing.listener_within, self._timing.health_within)
             except DependencyFailed as error:
                 problem = None if is_own_shortage(error) else str(error)
-                if problem is None:
+                if problem is None and self._lasting.begins("check", str(error)):
                     _log.warning("health_not_checked", why=str(error))
             nursery.cancel_scope.cancel()
+        if problem is not None and self._lasting.ends("check"):
+            _log.info("health_checked_again")
         return problem
 
     async def _await_ready(self) -> str:

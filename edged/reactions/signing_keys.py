@@ -15,6 +15,7 @@ from edged.access.grants import Grant
 from edged.clock import Clock
 from edged.credentials.signing_keys import ALGORITHMS, PUBLISHED_SECONDS, Algorithm
 from edged.errors import EdgedError
+from edged.repeats import Lasting
 from edged.signing.keyring import Keyring
 
 #: Seconds between two looks.
@@ -32,7 +33,7 @@ class Rotation:
         self._grant = grant
         self._clock = clock
         self._seconds = days * _DAY
-        self._told: dict[str, str] = {}
+        self._lasting = Lasting()
 
     async def run(self) -> None:
         """Look each minute; runs until cancelled."""
@@ -48,11 +49,11 @@ class Rotation:
         for algorithm in ALGORITHMS:
             try:
                 await self._look(algorithm)
-                self._told.pop(algorithm, None)
+                if self._lasting.ends(algorithm):
+                    _log.info("rotation_goes_on", algorithm=algorithm)
             except EdgedError as problem:
                 # The disk is full, say, or an administrator does the same just now.
-                if self._told.get(algorithm) != str(problem):
-                    self._told[algorithm] = str(problem)
+                if self._lasting.begins(algorithm, str(problem)):
                     _log.warning("rotation_waits", algorithm=algorithm, problem=str(problem))
 
     async def _look(self, algorithm: Algorithm) -> None:

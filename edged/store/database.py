@@ -27,6 +27,7 @@ import structlog
 import trio
 
 from edged.errors import Overloaded, StoreFailed
+from edged.repeats import Lasting
 from edged.store.jobs import Job, Scrub, Transaction, do_nothing, overwrite, run_again
 from edged.store.migrations import Migrations
 from edged.store.opening import Opened, Synchronous, damage_remedy, find_damage, open_file, open_with_reserve
@@ -81,6 +82,7 @@ class Database:
         self.known_commits = 0 if reserve is None else reserve.commits
         self._required: Transaction[Any] | None = None
         self._closed = False
+        self._lasting = Lasting()
         # Of the writer's thread: the last job failed; the disk fails commits; a failed commit must be overwritten.
         self._failed = False
         self._failing = False
@@ -173,7 +175,7 @@ class Database:
         self._waiting += 1
         self._jobs.put(job)
         await job.finished.wait()
-        return job.outcome(self._describe)
+        return job.outcome(partial(self._describe, "write"))
 
     async def read(self, query: Transaction[T]) -> T:
         """Run a query in a thread, on one snapshot of what is committed. Raises StoreFailed."""
@@ -183,9 +185,11 @@ class Database:
         """The same in the calling thread: for start-up, before anybody waits. Raises StoreFailed."""
         try:
             with self._reading, _snapshot(self._reader) as connection:
-                return query(connection)
+                found = query(connection)
         except sqlite3.Error as problem:
-            raise self._describe(problem) from problem
+            raise self._describe("read", problem) from problem
+        self._note_success("read")
+        return found
 
     async def _close(self) -> None:
         self._closed = True
@@ -291,10 +295,16 @@ class Database:
         self._waiting -= 1
         if job.commit_seconds is not None:
             self._observe_commit(self.name, job.commit_seconds)
+            self._note_success("write")
         job.finished.set()
 
-    def _describe(self, problem: sqlite3.Error) -> StoreFailed:
-        _log.error("database_failed", db=self.name, problem=str(problem))
+    def _note_success(self, doing: str) -> None:
+        if self._lasting.ends(doing):
+            _log.info("database_works_again", db=self.name, doing=doing)
+
+    def _describe(self, doing: str, problem: sqlite3.Error) -> StoreFailed:
+        if self._lasting.begins(doing, str(problem)):
+            _log.error("database_failed", db=self.name, doing=doing, problem=str(problem))
         return StoreFailed(f"database {self.name}: {cause(problem)}", hint=remedy(problem), db=self.name)
 
 
