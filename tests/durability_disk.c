@@ -1,8 +1,8 @@
 /* A disk that logs, delays or fails, for one program: LD_PRELOAD this.
  *
  * EDGED_DISK_FILES    what a path must hold to be on this disk
- * EDGED_DISK_CONTROL  16 bytes, mapped, of int32: whether syncs wait until this is 0, milliseconds that a sync takes,
- *                     errno of syncs, errno of writes (0: none)
+ * EDGED_DISK_CONTROL  24 bytes, mapped, of int32: whether syncs wait until this is 0, milliseconds that a sync takes,
+ *                     errno of syncs, errno of writes, errno of reads (0: none), from which offset on reads fail
  * EDGED_DISK_LOG      gets a line when something has happened:
  *     write NAME OFFSET HEX     truncate NAME SIZE     unlink NAME     sync-begin NAME     sync-end NAME ERRNO
  *     send FD HEX               before the bytes are given to a socket
@@ -25,7 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
-struct control { int32_t hold, delay_ms, sync_errno, write_errno; };
+struct control { int32_t hold, delay_ms, sync_errno, write_errno, read_errno, read_from; };
 
 static volatile struct control *control;
 static const char *files;
@@ -144,7 +144,11 @@ ssize_t pwrite64(int fd, const void *data, size_t size, off_t offset) { return w
 static ssize_t read_of(int fd, void *data, size_t size, off_t offset, int at_offset)
 {
     char path[256];
-    name_of(fd, path, sizeof path);
+    const char *name = name_of(fd, path, sizeof path);
+    if (name && at_offset && control->read_errno && offset >= control->read_from) {
+        errno = control->read_errno;
+        return -1;
+    }
     return at_offset ? syscall(SYS_pread64, fd, data, size, offset) : syscall(SYS_read, fd, data, size);
 }
 

@@ -50,7 +50,7 @@ class Disk:
 
     def __init__(self, folder: Path, library: Path, files: str = "/trust.db") -> None:
         self._control = folder / "disk-control"
-        self._control.write_bytes(bytes(16))
+        self._control.write_bytes(bytes(24))
         self.log = folder / "disk-log"
         self.log.touch()
         self.environment = {
@@ -60,13 +60,23 @@ class Disk:
             "EDGED_DISK_LOG": str(self.log),
         }
 
-    def behave(self, *, hold: bool = False, delay: float = 0.0, sync: int = 0, write: int = 0) -> None:
+    def behave(
+        self,
+        *,
+        hold: bool = False,
+        delay: float = 0.0,
+        sync: int = 0,
+        write: int = 0,
+        read: int = 0,
+        read_from: int = 0,
+    ) -> None:
         """From here on a sync takes `delay` seconds more, and while `hold` lasts does not return.
 
-        `sync` and `write` are the errno of what fails, 0 of none.
+        `sync`, `write` and `read` are the errno of what fails, 0 of none; a read fails that names an offset, from the
+        offset `read_from` on.
         """
         with self._control.open("r+b") as control:
-            control.write(struct.pack("iiii", hold, round(delay * 1000), sync, write))
+            control.write(struct.pack("iiiiii", hold, round(delay * 1000), sync, write, read, read_from))
 
     def events(self) -> list[Event]:
         """Everything so far, in order."""

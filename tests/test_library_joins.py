@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,21 @@ async def test_the_segments_reach_ffmpeg_one_behind_the_other(tmp_path: Path) ->
         assert [part.begin for part in segment.parts] == [0, *ends[:-1]]
         made = path.stat().st_ino
         assert (await joins.find(measured)).stat().st_ino == made
+
+
+async def test_a_joined_file_that_is_fetched_again_is_used_and_not_changed(tmp_path: Path) -> None:
+    """Whoever fetches it in parts asks by its time of change (If-Range); retention goes by when it was fetched last."""
+    joins, measured = make(tmp_path / "r", program(tmp_path, 'for last; do :; done; exec cat > "${last#file:}"'))
+    with fail_after(20):
+        path = await joins.find(measured)
+        os.utime(path, (1000, 1000))
+        assert (await joins.find(measured)).stat().st_mtime == 1000
+    files = RecordingFiles(tmp_path / "r")
+    files.remove_old_joined(time.time() - 60)
+    assert path.exists()
+    os.utime(path, (1000, 1000))
+    files.remove_old_joined(time.time() - 60)
+    assert not path.exists()
 
 
 async def test_an_ffmpeg_that_reads_nothing_is_ended_with_whoever_asked(tmp_path: Path) -> None:

@@ -345,8 +345,9 @@ async def test_an_app_that_breaks_its_answer_off_is_cut_and_no_incident(log):
     """Whoever reads may stay no longer: the connection is closed without a word. Before its answer it is a failure."""
 
     async def app(scope, receive, send):
-        if scope["path"] == "/x":
+        if scope["path"] in ("/x", "/z"):
             await send({"type": "http.response.start", "status": 200})
+        if scope["path"] == "/x":
             await send({"type": "http.response.body", "body": b"half", "more_body": True})
         raise trio.BrokenResourceError
 
@@ -354,6 +355,7 @@ async def test_an_app_that_breaks_its_answer_off_is_cut_and_no_incident(log):
         reply = await ask(served.port, GET)
         assert b"half" in reply
         assert not reply.endswith(b"0\r\n\r\n")
+        assert await ask(served.port, GET.replace(b"/x", b"/z")) == b""
         assert log == []
         assert (await ask(served.port, GET.replace(b"/x", b"/y"))).startswith(b"HTTP/1.1 500 ")
     assert [line["event"] for line in log] == ["app_failed"]

@@ -148,6 +148,15 @@ async def test_a_file_that_became_shorter_is_no_whole_answer(kept: Path) -> None
     with pytest.raises(ResponseAborted):
         await ask(client, kept, may_go_on=shorten)
     assert not client.complete
+    assert descriptors(kept) == 0
+
+
+async def test_whoever_may_not_see_it_any_more_is_told_before_the_first_byte(kept: Path) -> None:
+    client = Client()
+    with pytest.raises(NotFound):
+        await ask(client, kept, may_go_on=lambda: False)
+    assert client.status == 0
+    assert descriptors(kept) == 0
 
 
 async def test_only_a_file_is_opened(tmp_path: Path) -> None:

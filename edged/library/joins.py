@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -157,9 +158,10 @@ class Joins:
 
 
 def _touch(target: Path) -> bool:
-    """Whether the file is there; it counts as used now."""
+    """Whether the file is there; it counts as used now. Its time of change stays: whoever fetches it in parts goes by
+    that."""
     with suppress(FileNotFoundError):
-        os.utime(target)
+        os.utime(target, ns=(time.time_ns(), target.stat().st_mtime_ns))
         return True
     return False
 

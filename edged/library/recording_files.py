@@ -125,7 +125,8 @@ class RecordingFiles:
             path = self.root / JOINED / name
             if not name.endswith(SUFFIX):
                 with suppress(OSError):
-                    if path.stat().st_mtime < before:
+                    found = path.stat()
+                    if max(found.st_atime, found.st_mtime) < before:
                         path.unlink()
                         remove_seal(path)
 

@@ -164,6 +164,8 @@ class Snapshots:
             return await trio.to_thread.run_sync(look)
         except FileNotFoundError:
             raise no_snapshot(path.name) from None
+        except OSError as error:
+            raise StoreFailed(f"the snapshot cannot be read: {error.strerror}", hint="look at the disk") from error
 
     async def delete(self, path: Path) -> None:
         """Delete a picture that `find` returned. Raises NotFound, StoreFailed."""

@@ -95,8 +95,9 @@ class Exchange:
             if problem is not None and not self._gone.is_set() and not self._http.stream.closed:
                 report_incident("app_failed", problem, path=scope["path"])
             return
-        if self._started and isinstance(problem, trio.BrokenResourceError):
-            self._http.stream.close()  # the app broke its answer off: its reader's right has ended
+        if (self._started or self._head) and isinstance(problem, trio.BrokenResourceError):
+            # The app broke its answer off, perhaps before its first byte: its reader's right has ended.
+            self._http.stream.close()
             return
         if problem is None:
             problem = RuntimeError("the app ended without a whole response")

@@ -1,20 +1,23 @@
 """The bytes of a kept file as an answer: whole, or one range of it (RFC 9110, 14).
 
 The file is open while its answer is sent and closed at its end, whoever ends it: also where the client leaves half-way,
-and where the credential is revoked.
+where the credential is revoked, and where the disk fails. The first bytes are read before the head is sent, so that a
+file that cannot be read is an error that the client can read; later the connection is closed, and the log says why.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from email.utils import formatdate
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
+import structlog
 import trio
 from starlette.datastructures import Headers
 from starlette.types import Scope, Send
@@ -28,6 +31,15 @@ CHUNK: Final = 64 * 1024
 _MOST_DIGITS: Final = 18
 _TYPES: Final = {".mp4": "video/mp4", ".mkv": "video/x-matroska", ".jpg": "image/jpeg", ".jpeg": "image/jpeg",
                  ".png": "image/png"}  # fmt: skip
+#: What helps where a file could not be read, by errno; else the disk is to blame.
+_REMEDIES: Final = {
+    errno.ESTALE: "nothing but edged may write where it keeps files: fetch it again",
+    errno.EACCES: "let edged read it",
+    errno.EPERM: "let edged read it",
+    errno.ELOOP: "it is a symbolic link, which edged does not follow: put the file itself there",
+}
+_DISK_REMEDY: Final = "look at the disk: the kernel's log (dmesg) says what it reports"
+_log = structlog.get_logger("files")
 
 
 class BadRange(Exception):
@@ -50,8 +62,9 @@ class Span(NamedTuple):
 class OpenFile:
     """A regular file that is open for reading."""
 
-    def __init__(self, descriptor: int, name: str, found: os.stat_result) -> None:
+    def __init__(self, descriptor: int, path: Path, name: str, found: os.stat_result) -> None:
         self._descriptor = descriptor
+        self._path = path
         self._found = found
         self.name = name
         self.size = found.st_size
@@ -78,8 +91,20 @@ class OpenFile:
         return read_range(said[0], self.size) if len(said) == 1 else Span(0, self.size, is_part=False)
 
     async def read(self, offset: int, size: int) -> bytes:
-        """At most so many bytes from there on. Raises OSError."""
-        return await trio.to_thread.run_sync(os.pread, self._descriptor, size, offset)
+        """At most so many bytes from there on, one at least unless `size` is 0. Raises StoreFailed, also for a file
+        that was changed since it was opened: its bytes belong to two states of it."""
+        try:
+            return await trio.to_thread.run_sync(self._read, offset, size)
+        except OSError as problem:
+            raise _tell(self._path, self.name, problem, offset) from problem
+
+    def _read(self, offset: int, size: int) -> bytes:
+        data = os.pread(self._descriptor, size, offset)
+        now = os.fstat(self._descriptor)
+        changed = (now.st_size, now.st_mtime_ns) != (self.size, self._found.st_mtime_ns)
+        if changed or (size and not data):
+            raise OSError(errno.ESTALE, "it was changed while it was sent")
+        return data
 
 
 def read_range(text: str, size: int) -> Span:
@@ -116,20 +141,32 @@ async def open_file(path: Path, name: str) -> AsyncIterator[OpenFile]:
     except FileNotFoundError:
         raise NotFound(f"{name} has just been deleted", resource="file", id=name) from None
     except OSError as problem:
-        raise StoreFailed(f"{name} cannot be read: {problem.strerror}") from problem
+        raise _tell(path, name, problem) from problem
     try:
-        yield OpenFile(descriptor, name, os.fstat(descriptor))
+        yield OpenFile(descriptor, path, name, os.fstat(descriptor))
     finally:
-        os.close(descriptor)
+        # Whatever a network file system says of it, it is closed.
+        with suppress(OSError):
+            os.close(descriptor)
 
 
 def _open(path: Path) -> int:
     """Raises OSError, FileNotFoundError for what is no regular file."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise FileNotFoundError(path)
+    except OSError:
         os.close(descriptor)
-        raise FileNotFoundError(path)
+        raise
     return descriptor
+
+
+def _tell(path: Path, name: str, problem: OSError, offset: int = 0) -> StoreFailed:
+    """Say in the log which file could not be read; the error for the caller, who knows it by its name."""
+    remedy = _REMEDIES.get(problem.errno or 0, _DISK_REMEDY)
+    _log.warning("file_not_read", file=str(path), offset=offset, problem=problem.strerror, remedy=remedy)
+    return StoreFailed(f"{name} cannot be read: {problem.strerror}", hint="the log of edged says what to do")
 
 
 async def send_file(
@@ -138,7 +175,8 @@ async def send_file(
     """Answer a request with the file's bytes. `disposition` is attachment or inline; `may_go_on` is asked before each
     piece.
 
-    Raises BadRange before anything is sent; ResponseAborted where `may_go_on` says no, or the file became shorter.
+    Raises BadRange, StoreFailed or NotFound before anything is sent; afterwards ResponseAborted where `may_go_on` says
+    no, or the file cannot be read on.
     """
     span = file.choose(Headers(scope=scope))
     headers = file.headers | {
@@ -146,17 +184,23 @@ async def send_file(
     }  # fmt: skip
     if span.is_part:
         headers["Content-Range"] = f"bytes {span.begin}-{span.end - 1}/{file.size}"
+    at = span.end if scope["method"] == "HEAD" else span.begin
+    data = await file.read(at, min(CHUNK, span.end - at))
+    if not may_go_on():
+        raise NotFound(f"no file {file.name!r}", resource="file", id=file.name)
     raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": 206 if span.is_part else 200, "headers": raw})
-    at = span.end if scope["method"] == "HEAD" else span.begin
-    while at < span.end:
-        data = await file.read(at, min(CHUNK, span.end - at))
-        if not data or not may_go_on():
-            raise ResponseAborted
+    while True:
         at += len(data)
         await send({"type": "http.response.body", "body": data, "more_body": at < span.end})
-    if scope["method"] == "HEAD" or span.begin == span.end:
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if at >= span.end:
+            return
+        try:
+            data = await file.read(at, min(CHUNK, span.end - at))
+        except StoreFailed:
+            raise ResponseAborted from None
+        if not may_go_on():
+            raise ResponseAborted
 
 
 def _name_of(name: str) -> str:
