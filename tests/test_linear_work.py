@@ -102,6 +102,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "edged.credentials.stream_names:_NAME": (),
     "edged.credentials.stream_names:_SHAPE": (),
     "edged.credentials.links:_EXPIRES": (),
+    "edged.credentials.links:_PLAIN": (),
     "edged.credentials.links:_MAKER": (),
     "edged.credentials.links:_SIGNATURE": (),
     "edged.credentials.tickets:_SHAPE": (),

@@ -17,13 +17,11 @@ from edged.credentials.identities import Identity
 from edged.credentials.links import (
     KEY_BYTES,
     MAKER_BYTES,
-    Signed,
     is_signed,
     link_caller,
     maker_of,
     parse,
-    sign,
-    write_query,
+    query_writer,
 )
 from edged.errors import Overloaded, RateLimited
 
@@ -68,7 +66,7 @@ class Links:
         maker = maker_of(caller)
         expires = int(self._now() + seconds)
         name = self._name_of(maker, expires)
-        return lambda target: write_query(Signed(expires, name, sign(self._key, target, expires, name)))
+        return query_writer(self._key, expires, name)
 
     def find(self, link: Link) -> OpenLink | None:
         """A link that edged wrote for this target, ended or not; None for every other."""

@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlencode
@@ -23,6 +23,12 @@ CAPABILITY: Final = "camera:read"
 KEY_BYTES: Final = 32
 #: Bytes of a maker's name.
 MAKER_BYTES: Final = 9
+#: HMAC-SHA256 by its definition (RFC 2104): the block of SHA-256, and its two pads as tables for bytes.translate.
+_BLOCK_BYTES: Final = 64
+_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
+#: A path in which nothing is to be escaped.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_.~/-]*\Z", re.ASCII)
 _EXPIRES: Final = re.compile(r"[0-9]{1,11}\Z", re.ASCII)
 _MAKER: Final = re.compile(r"[A-Za-z0-9_-]{12}\Z", re.ASCII)
 _SIGNATURE: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z", re.ASCII)
@@ -50,9 +56,32 @@ def parse(link: Link) -> Signed | None:
 
 def sign(key: bytes, target: str, expires: int, maker: str) -> bytes:
     """The signature of a link to a target (`target_of`)."""
-    # Neither number nor name has a line end, and the target stands last: no two links are one text.
-    text = f"edged link\n{expires}\n{maker}\n{target}"
-    return hmac.digest(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256)
+    return hmac.digest(key, _front(expires, maker) + target.encode("utf-8", "surrogatepass"), hashlib.sha256)
+
+
+def query_writer(key: bytes, expires: int, maker: str) -> Callable[[str], str]:
+    """A function: a target → the query of a link to it, as `sign` and `write_query` make it.
+
+    What all links of a list have in common is hashed once (RFC 2104, section 4): a link takes a third of the time.
+    """
+    inner = hashlib.sha256(key.ljust(_BLOCK_BYTES, b"\0").translate(_INNER) + _front(expires, maker))
+    outer = hashlib.sha256(key.ljust(_BLOCK_BYTES, b"\0").translate(_OUTER))
+    front = f"exp={expires}&by={maker}&sig="
+
+    def write(target: str) -> str:
+        within = inner.copy()
+        within.update(target.encode("utf-8", "surrogatepass"))
+        whole = outer.copy()
+        whole.update(within.digest())
+        return front + _spell(whole.digest())
+
+    return write
+
+
+def _front(expires: int, maker: str) -> bytes:
+    """What is signed before the target. Neither number nor name has a line end, and the target stands last: no two
+    links are one text."""
+    return f"edged link\n{expires}\n{maker}\n".encode()
 
 
 def is_signed(key: bytes, target: str, said: Signed) -> bool:
@@ -62,7 +91,8 @@ def is_signed(key: bytes, target: str, said: Signed) -> bool:
 
 def target_of(path: str, members: Sequence[tuple[str, str]]) -> str:
     """What a link is bound to: the path as it is decoded, and the members of the query that say what is asked for."""
-    return f"{quote(path, errors='surrogatepass')}?{urlencode(members, errors='surrogatepass')}"
+    text = path if _PLAIN.match(path) else quote(path, errors="surrogatepass")
+    return f"{text}?{urlencode(members, errors='surrogatepass')}" if members else f"{text}?"
 
 
 def write_query(signed: Signed) -> str:

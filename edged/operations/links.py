@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
+import trio
 
 from edged.clock import iso
 from edged.credentials.callers import Caller, Peer
@@ -13,6 +15,7 @@ from edged.errors import EdgedError
 from edged.operations import recordings, snapshots
 from edged.operations.caller_sessions import Session
 from edged.operations.catalogue import OperationCall, operation
+from edged.operations.pages import TURN_SECONDS
 from edged.operations.rest import create
 from edged.operations.services import Services
 
@@ -64,9 +67,11 @@ def sign_url(
     return f"{base_of(services, peer)}{target}{'&' if members else ''}{query}"
 
 
-def with_links(result: Any, services: Services, session: Session) -> Any:
+async def with_links(result: Any, services: Services, session: Session) -> Any:
     """A result whose `download_url`, and those of its `files`, are absolute signed links: for clients that open them as
     they are. The same object where there are none, on the unix socket, and where too many credentials have links.
+
+    There is no checkpoint but in a list that takes longer than a turn.
     """
     files = getattr(result, "files", None)
     rows: list[Any] = files if isinstance(files, list) else []
@@ -84,7 +89,15 @@ def with_links(result: Any, services: Services, session: Session) -> Any:
         target = target_of(row.download_url, ())
         return msgspec.structs.replace(row, download_url=f"{base}{target}{sign(target)}")
 
-    return signed(result) if first is result else msgspec.structs.replace(result, files=list(map(signed, rows)))
+    if first is result:
+        return signed(result)
+    shown, until = [], perf_counter() + TURN_SECONDS
+    for row in rows:
+        shown.append(signed(row))
+        if perf_counter() > until:
+            await trio.lowlevel.checkpoint()
+            until = perf_counter() + TURN_SECONDS
+    return msgspec.structs.replace(result, files=shown)
 
 
 def end_of(services: Services, caller: Caller, seconds: float) -> str:

@@ -101,6 +101,15 @@ async def make_page(
     return shown, next_cursor
 
 
+async def show_rows(call: OperationCall, rows: Iterable[R], show: Callable[[R], T]) -> list[T]:
+    """All rows as `show` makes them; other tasks run meanwhile. Raises Refused if the caller loses the right."""
+    turn, shown = _Turn(call), []
+    for row in rows:
+        shown.append(show(row))
+        await turn.pause()
+    return shown
+
+
 def sort_rows(rows: Iterable[R], number: str, place: Callable[[R], Place]) -> list[R]:
     """Rows sorted by `place`, whose number is their attribute `number`. The text is made for equal numbers only."""
     ordered = sorted(rows, key=attrgetter(number))

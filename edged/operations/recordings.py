@@ -22,7 +22,7 @@ from edged.operations.file_params import (
     read_after,
     resource_of,
 )
-from edged.operations.pages import NextCursor
+from edged.operations.pages import NextCursor, show_rows
 from edged.operations.rest import create, delete, get
 from edged.store.recordings import RecordingRecord
 
@@ -213,7 +213,7 @@ async def list_recordings(call: OperationCall, params: FilePageParams) -> Record
         cameras, limit=params.limit + 1, offset=params.offset, after=read_after(call, params)
     )
     page, cursor = cut_page(call, params, found, lambda item: (item.record.began, item.record.recording_id))
-    return RecordingList([show(item) for item in page], total, params.limit, params.offset, cursor)
+    return RecordingList(await show_rows(call, page, show), total, params.limit, params.offset, cursor)
 
 
 @operation("camera:read", rest=get("/api/recordings/{filename}"), counted_as=_COUNTED_AS)

@@ -21,7 +21,7 @@ from edged.operations.file_params import (
     read_after,
     resource_of,
 )
-from edged.operations.pages import NextCursor
+from edged.operations.pages import NextCursor, show_rows
 from edged.operations.pictures import NO_PICTURE, check_attached, explained_to
 from edged.operations.rest import create, delete, get
 
@@ -141,7 +141,7 @@ async def list_snapshots(call: OperationCall, params: FilePageParams) -> Snapsho
         after=read_after(call, params),
     )
     page, cursor = cut_page(call, params, found, lambda picture: picture.place)
-    files = [SnapshotFile(**_facts(picture)) for picture in page]
+    files = await show_rows(call, page, lambda picture: SnapshotFile(**_facts(picture)))
     return SnapshotList(files, total, params.limit, params.offset, cursor)
 
 

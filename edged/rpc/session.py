@@ -249,7 +249,7 @@ class RpcSession:
         try:
             result = await waiting.result
             if self._dialect.signs_links:
-                result = with_links(result, self._context.services, self.session)
+                result = await with_links(result, self._context.services, self.session)
             if method.is_barrier and self.session.caller is not None:
                 self._entered()
             if call.id is ABSENT:
