@@ -71,6 +71,27 @@ async def test_many_at_once_are_one_hash(tmp_path: Path) -> None:
             assert len(endpoint.hasher.asked) == 1
 
 
+async def test_many_who_show_it_again_wait_side_by_side(tmp_path: Path, mock_clock: trio.testing.MockClock) -> None:
+    """All are answered after the time of one hash: one after the other the last would wait for minutes."""
+    async with opened(tmp_path) as endpoint:
+        assert await endpoint.enter("ann", "the old password") == "unknown_key"
+        endpoint.passwords._last_seconds = 10
+        outcomes: list[str] = []
+
+        async def enter() -> None:
+            outcomes.append(await endpoint.enter("ann", "the old password"))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(enter)
+            await trio.testing.wait_all_tasks_blocked()
+            assert outcomes == []
+            mock_clock.jump(10)
+            await trio.testing.wait_all_tasks_blocked()
+            assert outcomes == ["unknown_key"] * 20
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_password_that_was_wrong_and_is_right_now_is_right(tmp_path: Path) -> None:
     """The user was given it, or made, meanwhile."""
     with fail_after(60):

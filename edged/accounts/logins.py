@@ -87,19 +87,20 @@ class Logins:
         user = self._users.find(name)
         mark = self._wrong.mark(name, password, NOBODY if user is None else user.epoch)
         async with self._wrong.alone(mark):
-            if self._wrong.knows(mark):
-                # As long as a hash takes, and without one: whoever shows the same again holds no core.
-                await trio.sleep(self._passwords.usual_seconds)
-                return user, Verified(good=False)
-            verified = await self._passwords.verify(
-                None if user is None else user.password,
-                password,
-                is_known=self._limiter.knows(address, name),
-                shares=(f"place {place_of(address)}", f"name {name}") if address else (),
-            )
-            if not verified.good:
-                self._wrong.note(mark)
-        return user, verified
+            if not self._wrong.knows(mark):
+                verified = await self._passwords.verify(
+                    None if user is None else user.password,
+                    password,
+                    is_known=self._limiter.knows(address, name),
+                    shares=(f"place {place_of(address)}", f"name {name}") if address else (),
+                )
+                if not verified.good:
+                    self._wrong.note(mark)
+                return user, verified
+        # As long as a hash takes, and without one: whoever shows the same again holds no core. Many do so side by side;
+        # one after the other they would be answered minutes later.
+        await trio.sleep(self._passwords.usual_seconds)
+        return user, Verified(good=False)
 
     def confirm(self, user: UserRecord, transport: Transport) -> None:
         """Asked right before a token is told that was made for a login: raises Refused if it is worth nothing by now,
