@@ -305,7 +305,9 @@ def test_any_file_of_records_is_sorted_and_nothing_else_is_taken_out(
 
 def test_a_key_is_changed_suspended_and_resumed(shell: Shell) -> None:
     """Every option reaches the daemon; those that lift a restriction say the contrary of those that make it."""
-    made = shell.run("key", "create", "k", "--role", "viewer", "--read", "camera0", "--publish", "in", "--json").json
+    made = shell.run(
+        "key", "create", "k", "--role", "viewer", "--read", "camera0", "--publish", "in", "--force", "--json"
+    ).json
     key_id = made["key_id"]
     shown = shell.run("key", "show", key_id).out
     assert "camera0" in shown
@@ -332,7 +334,7 @@ def test_a_key_is_changed_suspended_and_resumed(shell: Shell) -> None:
 def test_streams_are_listed_with_commas_for_keys_users_and_tokens_alike(shell: Shell) -> None:
     """`--read a,b --read c` is three streams, whoever is to read them."""
     words = ("--read", "a,b", "--read", "c", "--publish", "d,e", "--json")
-    key = shell.run("key", "create", "k", "--role", "viewer", *words).json
+    key = shell.run("key", "create", "k", "--role", "viewer", "--force", *words).json
     user = shell.run("user", "add", "kim", "--no-password", *words).json
     token = shell.run("token", "issue", "kim", *words).json
     named = {"read": ["a", "b", "c"], "publish": ["d", "e"]}

@@ -62,6 +62,32 @@ def test_an_unknown_camera_makes_nothing_and_names_the_known_ones(shell: Shell) 
     assert made.json["without_effect"] == ["camera7"]
 
 
+@pytest.mark.parametrize("words", [("--read", "camera0,nope"), ("--publish", "camera7"), ("--read", "dock*")])
+def test_an_unknown_stream_of_a_key_makes_nothing_and_names_the_known_ones(
+    shell: Shell, words: tuple[str, str]
+) -> None:
+    """A key is good at this box only. With --force it is taken, and the reply says that it gives nothing yet."""
+    done = shell.run("key", "create", "stream", "--role", "viewer", *words)
+    assert done.code == 2
+    assert repr(words[1].rpartition(",")[2]) in done.err
+    assert "known are" in done.err
+    assert "camera0" in done.err
+    assert "stream" not in keys_of(shell)
+    made = shell.run("key", "create", f"forced {words}", "--role", "viewer", *words, "--force", "--json").json
+    assert (made.get("without_effect") or []) == [name for name in words[1].split(",") if name in ("nope", "camera7")]
+    assert shell.run("key", "update", made["key_id"], *words).code == 2
+
+
+def test_an_unknown_stream_of_a_user_or_a_token_is_good_elsewhere_and_named(shell: Shell) -> None:
+    """A MediaMTX that edged does not run may have it."""
+    for command in (("user", "add", "far", "--no-password"), ("token", "issue", "far")):
+        done = shell.run(*command, "--read", "camera0,camera_one", "--json")
+        assert done.code == 0
+        assert "'camera_one': no camera here has this stream" in done.err
+        assert "'camera0'" not in done.err
+        assert not done.json["without_effect"]
+
+
 @pytest.mark.parametrize("name", ["camera0", "Front dock"])
 def test_a_camera_may_be_named_by_its_label(shell: Shell, name: str) -> None:
     """What is stored is its id, which no other camera gets."""

@@ -49,7 +49,7 @@ def key() -> None:
 @click.argument("name")
 @role("create_key", required=True, help="Role of the key")
 @_lasts("create_key")
-@gives_rights
+@gives_rights(elsewhere=False)
 @quiet
 @talks
 def create(
@@ -110,7 +110,7 @@ def show(key_id: str, **where: Any) -> None:
 @role("update_key", help="New role")
 @_lasts("update_key")
 @click.option("--no-expiry", is_flag=True, help="The key does not expire any more.")
-@changes_rights
+@changes_rights(elsewhere=False)
 @click.option("--no-owner", is_flag=True, help="The key has no owner any more.")
 @talks
 def update(

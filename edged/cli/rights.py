@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, cast
 
 import click
 
 from edged.cli.options import F
-from edged.cli.words import check_rights
+from edged.cli.words import check_rights, check_streams
 
 _cameras = click.option(
     "--camera", "cameras", multiple=True, metavar="CAMERA", help="Only this camera; may be repeated."
@@ -36,38 +36,48 @@ _camera_streams = click.option(
 )
 
 
-def gives_rights(command: F) -> F:
+def gives_rights(*, elsewhere: bool) -> Callable[[F], F]:
     """Options that say what somebody may do; the command gets them as `rights`, members of its params.
 
-    Unknown words end the command before it begins, unless --force is given.
+    Unknown words end the command before it begins, unless --force is given; an unknown stream is only named where the
+    rights hold at a MediaMTX `elsewhere`, too.
     """
 
-    @wraps(command)
-    def run(
-        *, cameras: tuple[str, ...], permissions: tuple[str, ...], read: tuple[str, ...], publish: tuple[str, ...],
-        force: bool, **given: Any,
-    ) -> Any:  # fmt: skip
-        rights: dict[str, object] = {
-            "camera_access": list(cameras) or None,
-            "permissions": list(permissions) or None,
-            "streams": {"read": _split(read), "publish": _split(publish)} if read or publish else None,
-        }
-        if not force:
-            check_rights(rights, {name: given[name] for name in ("socket", "directory")})
-        return command(rights=rights, **given)
+    def decorate(command: F) -> F:
+        @wraps(command)
+        def run(
+            *, cameras: tuple[str, ...], permissions: tuple[str, ...], read: tuple[str, ...], publish: tuple[str, ...],
+            force: bool, **given: Any,
+        ) -> Any:  # fmt: skip
+            streams = {"read": _split(read), "publish": _split(publish)}
+            rights: dict[str, object] = {
+                "camera_access": list(cameras) or None,
+                "permissions": list(permissions) or None,
+                "streams": streams if read or publish else None,
+            }
+            if not force:
+                where = {name: given[name] for name in ("socket", "directory")}
+                check_rights(rights, where)
+                check_streams(streams, where, elsewhere=elsewhere)
+            return command(rights=rights, **given)
 
-    return cast(F, _cameras(_permissions(_read(_publish(_force(run))))))
+        return cast(F, _cameras(_permissions(_read(_publish(_force(run))))))
+
+    return decorate
 
 
-def changes_rights(command: F) -> F:
+def changes_rights(*, elsewhere: bool) -> Callable[[F], F]:
     """As `gives_rights`, and options that lift a restriction; the command gets these as `lifted`, for `list_lifted`."""
 
-    @wraps(command)
-    def run(*, all_cameras: bool, all_permissions: bool, camera_streams: bool, **given: Any) -> Any:
-        lifted = {"camera_access": all_cameras, "permissions": all_permissions, "streams": camera_streams}
-        return command(lifted=lifted, **given)
+    def decorate(command: F) -> F:
+        @wraps(command)
+        def run(*, all_cameras: bool, all_permissions: bool, camera_streams: bool, **given: Any) -> Any:
+            lifted = {"camera_access": all_cameras, "permissions": all_permissions, "streams": camera_streams}
+            return command(lifted=lifted, **given)
 
-    return gives_rights(cast(F, _all_cameras(_all_permissions(_camera_streams(run)))))
+        return gives_rights(elsewhere=elsewhere)(cast(F, _all_cameras(_all_permissions(_camera_streams(run)))))
+
+    return decorate
 
 
 def list_lifted(params: Mapping[str, object], lifted: Mapping[str, bool]) -> list[str]:

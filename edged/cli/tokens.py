@@ -44,7 +44,7 @@ def token() -> None:
 @option("issue_token", "expires_in", "--expires", metavar="SECONDS", help="Lifetime.")
 @option("issue_token", "roles", "--also", multiple=True, metavar="ROLE", help="Additional role; may be repeated.")
 @click.option("--claim", "claims", multiple=True, metavar="NAME=VALUE", help="Additional claim, JSON or text.")
-@gives_rights
+@gives_rights(elsewhere=True)
 @click.option(
     "--signing-key", metavar="KEY", help="Key to sign with: RS256, ES256, HS256, a kid, or the name of a shared secret."
 )

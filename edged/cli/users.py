@@ -25,7 +25,7 @@ def user() -> None:
 @_name
 @role("create_user", default="viewer", show_default=True, help="Role of the user")
 @_display_name
-@gives_rights
+@gives_rights(elsewhere=True)
 @password_stdin
 @click.option("--no-password", is_flag=True, help="Create the user without a password: no login, but keys.")
 @talks
@@ -73,7 +73,7 @@ def show(name: str, **where: Any) -> None:
 @_name
 @role("update_user", help="New role")
 @_display_name
-@changes_rights
+@changes_rights(elsewhere=True)
 @click.option(
     "--disable/--enable", "disabled", default=None, help="Refuse the user and their keys, or accept them again."
 )

@@ -1,4 +1,4 @@
-"""Permissions and cameras of a command are checked before anything is made: a typing error would give nothing."""
+"""Permissions, cameras and streams are checked before anything is made: a typing error would give nothing."""
 
 from __future__ import annotations
 
@@ -24,15 +24,29 @@ def check_rights(rights: Mapping[str, Any], where: Mapping[str, Any]) -> None:
             meant = f"; did you mean {near}?" if near else f"; known are {', '.join(list_known())}"
             raise click.UsageError(f"--permission {word!r} is unknown{meant}")
     wanted = [name for name in rights.get("camera_access") or () if name != "*"]
-    if not wanted:
-        return
-    listed = ask_all("get_camera_list", "cameras", {}, **{**where, "as_json": False})["cameras"]
-    known = {str(name) for camera in listed for name in list_names(camera)}
+    known = {str(name) for camera in _list_cameras(where) for name in list_names(camera)} if wanted else set()
     for name in wanted:
         if name not in known:
             raise click.UsageError(
                 f"--camera {name!r} is unknown; {_show(known, name)}; --force accepts it all the same"
             )
+
+
+def check_streams(streams: Mapping[str, list[str]], where: Mapping[str, Any], *, elsewhere: bool) -> None:
+    """Raises UsageError for a stream that no camera of the daemon has, by its name or by how it begins; where the right
+    holds `elsewhere`, too, that is only said."""
+    from edged.credentials.stream_names import beginning_of
+
+    wanted = [(option, name) for option, names in streams.items() for name in names if name != "*"]
+    known = {str(name) for camera in _list_cameras(where) for name in list_names(camera)} if wanted else set()
+    for option, name in wanted:
+        begins = beginning_of(name)
+        if name in known or (begins and any(each.startswith(begins) for each in known)):
+            continue
+        told = f"--{option} {name!r}: no camera here has this stream; {_show(known, name)}"
+        if not elsewhere:
+            raise click.UsageError(f"{told}; --force accepts it all the same")
+        click.echo(f"{told}. It is good for a MediaMTX elsewhere only.", err=True)
 
 
 def list_capabilities(role: str) -> list[str]:
@@ -60,6 +74,13 @@ def list_names(camera: Mapping[str, Any]) -> list[object]:
     """The label first, then id, device file and path of one entry of get_camera_list."""
     path = str(camera.get("stream_url") or "").rpartition("/")[2]
     return [camera["name"], *filter(None, (camera.get("device"), camera.get("device_path"), path))]
+
+
+def _list_cameras(where: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    listed: list[Mapping[str, Any]] = ask_all("get_camera_list", "cameras", {}, **{**where, "as_json": False})[
+        "cameras"
+    ]
+    return listed
 
 
 def _show(known: Iterable[str], name: str) -> str:

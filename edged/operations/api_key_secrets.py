@@ -43,7 +43,7 @@ class CreateKeyParams(msgspec.Struct, frozen=True):
 
 class NewKey(msgspec.Struct, frozen=True, omit_defaults=True):
     """The only reply with this secret. `effective_permissions` is what the key may do now, absent where that is all
-    that its role may; `without_effect` are permissions and cameras that have no effect."""
+    that its role may; `without_effect` are permissions, cameras and streams that have no effect."""
 
     key_id: str
     api_key: str
@@ -83,7 +83,9 @@ async def create_key(call: OperationCall, params: CreateKeyParams) -> NewKey:
         expires_at=iso_or_none(record.expires_at),
         owner=record.owner,
         effective_permissions=None if allowed == sorted(ROLES[record.role]) else allowed,
-        without_effect=list_without_effect(record.permissions, record.camera_access, call.services.cameras),
+        without_effect=list_without_effect(
+            record.permissions, record.camera_access, call.services.cameras, record.streams
+        ),
     )
 
 

@@ -47,7 +47,7 @@ class KeyItem(msgspec.Struct, frozen=True):
     """An API key without its secret; times ISO 8601.
 
     `permissions`, `camera_access` and `streams` are as given; `effective_permissions` is what the key may do now, also
-    limited by its `owner`; `without_effect` are permissions and cameras that have no effect. `usage_count` counts
+    limited by its `owner`; `without_effect` are permissions, cameras and streams without effect. `usage_count` counts
     authentications, `last_used` is the last one or the last moment of an active session, up to a minute late, None if
     there was none. A key is suspended while its owner is disabled, deleted or revoked. `made_by`: identities of the
     credential that created it (`key:<id>`, `token:<SHA-256>`, …).
@@ -244,7 +244,7 @@ def _show(record: KeyRecord, used: Tally | None, services: Services) -> KeyItem:
         owner=record.owner,
         made_by=format_all(record.made_by),
         effective_permissions=effective_of(record, services),
-        without_effect=list_without_effect(record.permissions, record.camera_access, services.cameras),
+        without_effect=list_without_effect(record.permissions, record.camera_access, services.cameras, record.streams),
     )
 
 
