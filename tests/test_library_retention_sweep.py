@@ -148,7 +148,7 @@ async def test_no_file_is_looked_at_while_nothing_can_exceed_a_limit(
         sweep = box.sweep(max_bytes=10**9)
         await sweep.run_once()
 
-        async def list_oldest(_offset: int) -> list[object]:
+        async def list_oldest(_after: object) -> list[object]:
             raise AssertionError("looked at")
 
         monkeypatch.setattr(box.index, "list_oldest", list_oldest)

@@ -33,7 +33,7 @@ from edged.credentials.claims import read_caller
 from edged.errors import EdgedError, Refused
 from edged.library.active_recordings import ActiveRecording
 from edged.library.event_ring import Page, Position
-from edged.library.recording_index import Interval, Measured
+from edged.library.recording_index import Interval, Measured, Summary
 from edged.operations.caller_sessions import Session
 from edged.operations.services import Services
 from edged.store.recordings import RecordingRecord
@@ -276,6 +276,7 @@ class KeptRecordings:
             recording_id="rec_1", filename="kept.mp4", camera="camera0", format="fmp4", began=1.0, ended=2.0
         )
         self.measured = Measured(self.record, 1, 1.0, ())
+        self.summary = Summary(self.record, 1, 1.0, 0, 0, 0.0)
         self.active: dict[str, ActiveRecording] = {}
         self.silent: list[str] = []
         nothing = SimpleNamespace(read=self.read_nothing)
@@ -339,13 +340,17 @@ class KeptRecordings:
         await trio.lowlevel.checkpoint()
         return self.record
 
+    async def summarize(self, _record: RecordingRecord) -> Summary:
+        await trio.lowlevel.checkpoint()
+        return self.summary
+
     async def measure(self, _record: RecordingRecord) -> Measured:
         await trio.lowlevel.checkpoint()
         return self.measured
 
-    async def list_page(self, cameras: Collection[str], **_: Any) -> tuple[list[Measured], int]:
+    async def list_page(self, cameras: Collection[str], **_: Any) -> tuple[list[Summary], int]:
         await trio.lowlevel.checkpoint()
-        return ([self.measured], 1) if "camera0" in cameras else ([], 0)
+        return ([self.summary], 1) if "camera0" in cameras else ([], 0)
 
     async def delete(self, _record: RecordingRecord, _reason: str, grant: Grant) -> int:
         await grant(nothing)

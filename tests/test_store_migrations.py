@@ -39,6 +39,7 @@ def connection(tmp_path: Path):
                 "added_cameras",
                 "api_keys",
                 "recordings",
+                "recording_sums",
                 "series",
                 "statements",
                 "revocations",
@@ -58,7 +59,17 @@ def connection(tmp_path: Path):
         ),
         (
             USAGE,
-            {"event_runs", "events", "tallies", "offenders", "known_places", "seals", "segments", "trust_commits"},
+            {
+                "event_runs",
+                "events",
+                "tallies",
+                "offenders",
+                "known_places",
+                "seals",
+                "segments",
+                "segment_sums",
+                "trust_commits",
+            },
         ),
     ],
 )
@@ -236,6 +247,7 @@ def test_a_file_of_each_earlier_schema_becomes_what_a_new_one_is(
         ("DROP TABLE b; CREATE TABLE b (y TEXT) STRICT", "reference of b.y to a"),
         ("DROP TABLE b; CREATE TABLE b (y TEXT REFERENCES a)", "STRICT of table b"),
         ("DROP TABLE c; CREATE TABLE c (x TEXT) STRICT", "column c.up"),
+        ("DROP TRIGGER t", "trigger t of a"),
     ],
 )
 def test_an_old_file_that_lacks_something_is_refused_before_anything_is_done(
@@ -246,6 +258,7 @@ def test_an_old_file_that_lacks_something_is_refused_before_anything_is_done(
         "CREATE TABLE a (x TEXT PRIMARY KEY, z TEXT) STRICT", "CREATE UNIQUE INDEX i ON a (x) WHERE x <> ''",
         "CREATE TABLE b (y TEXT REFERENCES a) STRICT",
         "CREATE TABLE c (x TEXT, up TEXT GENERATED ALWAYS AS (upper(x)) STORED) STRICT",
+        "CREATE TRIGGER t AFTER INSERT ON a BEGIN DELETE FROM c; END",
     )  # fmt: skip
     migrate(connection, (first,))
     connection.executescript(change)

@@ -7,14 +7,15 @@ import secrets
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
 from edged.clock import Clock
 from edged.errors import InvalidState
 from edged.library.recording_files import Look
-from edged.library.recording_index import Measured
+from edged.library.recording_index import Measured, Summary
 from edged.store.recordings import RecordingRecord
 
+F = TypeVar("F", Measured, Summary)
 Status: TypeAlias = Literal["STARTING", "RECORDING", "STOPPED", "ERROR"]
 #: What happens to a recording, by what it is then (contract 3b).
 EVENTS: Final[Mapping[Status, str]] = {
@@ -150,7 +151,7 @@ class ActiveRecordings:
                 changed.append((active, "STARTING"))
         return changed
 
-    def with_open(self, measured: Measured, now: float) -> Measured:
+    def with_open(self, measured: F, now: float) -> F:
         """A recording with the bytes of the file that is being written; `now` Unix seconds."""
         name = measured.record.recording_id
         active = next((active for active in self if active.record.recording_id == name), None)

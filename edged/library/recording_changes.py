@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +17,7 @@ from edged.errors import EdgedError, InvalidState
 from edged.library.active_recordings import ActiveRecording, deadline_of
 from edged.library.recording_index import Measured
 from edged.library.recording_names import insert_named
+from edged.library.spans import is_touched, merge_spans
 from edged.repeats import Lasting
 from edged.store import recordings as rows
 from edged.store.database import Database
@@ -85,12 +87,18 @@ class Deletion:
 
 async def find_useless(trust: Database, measured: Measured) -> list[SegmentRow]:
     """The files of a deleted recording that no other one needs."""
-    needed = await trust.read(
-        lambda connection: {
-            row.file for row in measured.files if rows.list_overlapping(connection, row.camera, row.began, row.ended)
-        }
+    if not measured.files:
+        return []
+    others = await trust.read(
+        partial(
+            rows.list_overlapping,
+            camera=measured.record.camera,
+            begin=min(row.began for row in measured.files),
+            end_=max(row.ended for row in measured.files),
+        )
     )
-    return [row for row in measured.files if row.file not in needed]
+    needed = merge_spans((each.began, math.inf if each.ended is None else each.ended) for each in others)
+    return [row for row in measured.files if not is_touched(needed, row.began, row.ended)]
 
 
 class Guard:

@@ -19,11 +19,13 @@ from edged.repeats import Lasting
 from edged.store import segments
 from edged.store.database import Database
 from edged.store.recordings import RecordingRecord
-from edged.store.segments import SegmentRow
+from edged.store.segments import Place, SegmentRow
 
 #: Rows of one transaction, and of one page of the index.
 BATCH: Final = 500
-_PAGE: Final = 5000
+_PAGE: Final = 2000
+#: Recordings that are measured at once: between, others read the index.
+_MEASURED: Final = 50
 #: Two segments farther apart than this, seconds, have a gap between them.
 GAP_SECONDS: Final = 0.5
 #: From the one to before the other, Unix seconds.
@@ -42,6 +44,19 @@ class Measured:
     duration: float
     files: tuple[SegmentRow, ...]
     gaps: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """`Measured` without its files: how many there are, how many `gaps` are between them, and when the last ends (Unix
+    seconds, 0.0 for none)."""
+
+    record: RecordingRecord
+    size: int
+    duration: float
+    files: int
+    gaps: int
+    last: float
 
 
 class RecordingIndex:
@@ -124,13 +139,21 @@ class RecordingIndex:
             }
         )
 
-    async def list_oldest(self, offset: int) -> list[SegmentRow]:
-        """`BATCH` files from this one on, oldest first."""
-        return await self._usage.read(partial(segments.list_oldest, limit=BATCH, offset=offset))
+    async def list_oldest(self, after: Place) -> list[SegmentRow]:
+        """`BATCH` files behind this place, oldest first."""
+        return await self._usage.read(partial(segments.list_oldest, limit=BATCH, after=after))
 
     async def measure(self, records: Sequence[RecordingRecord], now: float) -> list[Measured]:
         """What there is of each recording; `now` Unix seconds, the end of one that runs."""
         return await self._usage.read(lambda connection: [_measure(connection, record, now) for record in records])
+
+    async def summarize(self, records: Sequence[RecordingRecord], now: float) -> list[Summary]:
+        """`measure` without reading the files one by one."""
+        found: list[Summary] = []
+        for begin in range(0, len(records), _MEASURED):
+            part = records[begin : begin + _MEASURED]
+            found += await self._usage.read(partial(_summarize, records=part, now=now))
+        return found
 
     async def remove(self, going: Sequence[SegmentRow], reasons: Mapping[str, str]) -> int:
         """Delete files and their rows; `reasons` by file. Bytes deleted. Raises StoreFailed."""
@@ -156,31 +179,28 @@ class RecordingIndex:
         await trio.to_thread.run_sync(self.files.remove_old_joined, before, limiter=self._disk)
 
     async def reconcile(self) -> None:
-        """Make the index what the disk holds: unknown files are added, rows without a file removed."""
-        known: set[str] = set()
-        after = ""
-        while page := await self._usage.read(partial(segments.list_files, after=after, limit=_PAGE)):
-            known.update(file for file, _ in page)
-            after = page[-1][0]
-        found, new = await trio.to_thread.run_sync(self._compare, known, limiter=self._disk)
-        missing = sorted(known - found)
-        if new or missing:
-            _log.info("recordings_reconciled", added=len(new), missing=len(missing))
-        for begin in range(0, len(new), BATCH):
-            await self._insert(new[begin : begin + BATCH])
-        for begin in range(0, len(missing), BATCH):
-            await self._usage.write(partial(segments.remove, files=missing[begin : begin + BATCH]))
+        """Make the index what the disk holds: unknown files are added, rows without a file removed.
+
+        Both are in the order of names, and compared page by page. Raises StoreFailed.
+        """
+        comparison = _Comparison(self.files)
+        added = missing = 0
+        after: str | None = ""
+        while after is not None:
+            page = await self._usage.read(partial(segments.list_files, after=after, limit=_PAGE))
+            after = page[-1] if len(page) == _PAGE else None
+            is_whole = False
+            while not is_whole:
+                compare = partial(comparison.compare, page, after)
+                new, gone, is_whole = await trio.to_thread.run_sync(compare, limiter=self._disk)
+                await self._insert(new)
+                if gone:
+                    await self._usage.write(partial(segments.remove, files=gone))
+                added, missing = added + len(new), missing + len(gone)
+        if added or missing:
+            _log.info("recordings_reconciled", added=added, missing=missing)
         if self.sealing is not None:
             self.sealing.begin()
-
-    def _compare(self, known: set[str]) -> tuple[set[str], list[SegmentRow]]:
-        found: set[str] = set()
-        new: list[SegmentRow] = []
-        for camera, file in self.files.list_kept():
-            found.add(file)
-            if file not in known and (row := self.files.describe(camera, file)) is not None:
-                new.append(row)
-        return found, new
 
     async def _insert(self, closed: Sequence[SegmentRow]) -> None:
         if not closed:
@@ -196,6 +216,35 @@ class RecordingIndex:
         else:
             if self._lasting.ends("insert"):
                 _log.info("recordings_indexed_again")
+
+
+class _Comparison:
+    """The folder beside the index, both in the order of names."""
+
+    def __init__(self, files: RecordingFiles) -> None:
+        self._files = files
+        self._left = files.list_kept()
+        self._next = next(self._left, None)
+        self._page: set[str] | None = None
+
+    def compare(self, page: Sequence[str], upto: str | None) -> tuple[list[SegmentRow], list[str], bool]:
+        """(files that the index does not know, files of the page that are gone, whether the page is done), of the
+        files up to the name `upto`, None for all that are left. To be called again with the same page until it is
+        done: at most BATCH unknown files are read at once. In a thread."""
+        self._page = waiting = set(page) if self._page is None else self._page
+        new: list[SegmentRow] = []
+        while self._next is not None and (upto is None or self._next[1] <= upto):
+            camera, file = self._next
+            if file in waiting:
+                waiting.discard(file)
+            elif (row := self._files.describe(camera, file)) is not None:
+                new.append(row)
+            self._next = next(self._left, None)
+            if len(new) == BATCH:
+                return new, [], False
+        self._page = None
+        # A folder may have been listed before a file was put there.
+        return new, [file for file in sorted(waiting) if not self._files.find(file).exists()], True
 
 
 def _measure(connection: sqlite3.Connection, record: RecordingRecord, now: float) -> Measured:
@@ -229,3 +278,12 @@ def merge(*kinds: Iterable[Interval]) -> Iterator[Interval]:
         begin, end = first, last
     if begin is not None:
         yield begin, end
+
+
+def _summarize(connection: sqlite3.Connection, records: Sequence[RecordingRecord], now: float) -> list[Summary]:
+    found: list[Summary] = []
+    for record in records:
+        end = max(record.ended if record.ended is not None else now, record.began)
+        sums = segments.sum_between(connection, record.camera, record.began, end, GAP_SECONDS)
+        found.append(Summary(record, sums.size, sums.duration, sums.files, sums.gaps, sums.last))
+    return found

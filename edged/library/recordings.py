@@ -46,7 +46,7 @@ from edged.library.pre_rolls import PreRolls
 from edged.library.recorded_hours import RecordedHours
 from edged.library.recording_changes import Deletion, Guard
 from edged.library.recording_files import Look
-from edged.library.recording_index import NOTHING, Measured, RecordingIndex
+from edged.library.recording_index import NOTHING, Measured, RecordingIndex, Summary
 from edged.library.recording_names import complete_name, no_recording
 from edged.library.retention_sweep import RetentionSweep
 from edged.library.snapshots import check_name
@@ -222,12 +222,17 @@ class Recordings:
 
     async def list_page(
         self, cameras: Collection[str], *, limit: int, offset: int, after: tuple[float, str] | None = None
-    ) -> tuple[list[Measured], int]:
+    ) -> tuple[list[Summary], int]:
         """(recordings of these cameras, newest first; how many there are in all). `after` as store.recordings."""
         page = partial(rows.list_page, cameras=cameras, limit=limit, offset=offset, after=after)
         found, total = await self._trust.read(page)
         now = self._clock.system
-        return [self._active.with_open(item, now) for item in await self.index.measure(found, now)], total
+        return [self._active.with_open(item, now) for item in await self.index.summarize(found, now)], total
+
+    async def summarize(self, record: RecordingRecord) -> Summary:
+        """What there is of a recording now, without its files."""
+        now = self._clock.system
+        return self._active.with_open((await self.index.summarize([record], now))[0], now)
 
     async def measure(self, record: RecordingRecord) -> Measured:
         """What there is of a recording now."""

@@ -21,7 +21,7 @@ from edged.store import recordings as rows
 from edged.store import retention
 from edged.store.database import Database
 from edged.store.retention import RetentionSetting
-from edged.store.segments import SegmentRow
+from edged.store.segments import FIRST, SegmentRow
 
 #: Seconds after its end that the last file of a recording may need to be closed.
 _CLOSING_SECONDS: Final = 60.0
@@ -91,10 +91,10 @@ class RetentionSweep:
             free, total = await self._index.free()
         sums = {camera: size for camera, (_, size) in (await self._index.sums()).items()}
         deleted: dict[str, int] = {}
-        offset = files = 0
+        after, files = FIRST, 0
         # Nobody needs to look at files while nothing can exceed a limit.
         while policy.max_age is not None or self._is_short(sums, policy, free):
-            oldest = await self._index.list_oldest(offset)
+            oldest = await self._index.list_oldest(after)
             removals = await self._plan(oldest, sums, policy, free)
             chosen = {removal.file: removal.reason for removal in removals}
             going = [row for row in oldest if row.file in chosen]
@@ -104,8 +104,7 @@ class RetentionSweep:
                 sums[row.camera] -= row.size
                 deleted[chosen[row.file]] = deleted.get(chosen[row.file], 0) + row.size
             free += size
-            # Files that stay are passed over only if something behind them may have to go.
-            offset += len(oldest) - len(going)
+            after = (oldest[-1].began, oldest[-1].file) if oldest else after
             is_old = bool(oldest) and oldest[-1].file in chosen and chosen[oldest[-1].file] == "age"
             if len(oldest) < BATCH or not (is_old or self._is_short(sums, policy, free)):
                 break
@@ -147,7 +146,7 @@ class RetentionSweep:
         now = self._clock.system
         candidates = await self._trust.read(partial(rows.list_ended, limit=BATCH))
         old = [record for record in candidates if record.ended is not None and now - record.ended > _CLOSING_SECONDS]
-        empty = [item.record.recording_id for item in await self._index.measure(old, now) if not item.files]
+        empty = [item.record.recording_id for item in await self._index.summarize(old, now) if not item.files]
         if empty:
             _log.info("recordings_without_files", recordings=len(empty))
             await self._trust.write(partial(rows.delete, recording_ids=empty, at=now, reason="retention"))

@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from edged.clock import iso
 from edged.errors import InvalidParams, Refused
-from edged.library.recording_index import Measured
+from edged.library.recording_index import Summary
 from edged.library.recording_names import no_recording
 from edged.library.recordings import LONGEST_SECONDS
 from edged.operations.catalogue import DeviceParams, OperationCall, operation
@@ -220,7 +220,7 @@ async def list_recordings(call: OperationCall, params: FilePageParams) -> Record
 async def get_recording_info(call: OperationCall, params: FilenameParams) -> RecordingFile:
     """One recording by its file name."""
     record = await find(call, params.filename, "camera:read")
-    return show(await call.services.recordings.measure(record))
+    return show(await call.services.recordings.summarize(record))
 
 
 @operation("camera:delete", rest=delete("/api/recordings/{filename}"), counted_as=_COUNTED_AS)
@@ -263,14 +263,14 @@ async def find(call: OperationCall, filename: str, capability: str) -> Recording
     return record
 
 
-def show(measured: Measured) -> RecordingFile:
+def show(found: Summary) -> RecordingFile:
     """A recording as lists and replies show it."""
-    record = measured.record
-    last = measured.files[-1].ended if measured.files else record.ended or record.began
+    record = found.record
+    last = found.last if found.files else record.ended or record.began
     return RecordingFile(
         filename=record.filename,
-        file_size=measured.size,
-        duration=measured.duration,
+        file_size=found.size,
+        duration=found.duration,
         created_time=iso(record.began),
         modified_time=iso(max(last, record.began)),
         download_url=download_url(record.filename),
@@ -279,7 +279,7 @@ def show(measured: Measured) -> RecordingFile:
         recording_id=record.recording_id,
         status="RECORDING" if record.is_running else "STOPPED",
         protected=record.is_protected,
-        gaps=len(measured.gaps),
+        gaps=found.gaps,
         pre_roll=record.pre_roll or msgspec.UNSET,
     )
 

@@ -86,6 +86,8 @@ COLUMNS: Final[Mapping[str, Mapping[str, Callable[[object], object]]]] = Mapping
             ("added_cameras", "number", "", "settings address"),
             ("recordings", "recording_id filename stem camera format began ended until reason made_by is_protected"
              " deleted_at delete_reason pre_roll", "", ""),
+            ("recording_sums", "camera number longest", "", ""),
+            ("segment_sums", "camera files bytes longest", "", ""),
             ("segments", "file camera began duration size recovered", "", ""),
             ("seals", "file camera series number digest previous sealed kid", "", ""),
             ("series", "camera name", "", ""),

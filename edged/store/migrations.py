@@ -217,6 +217,38 @@ TRUST: Migrations = (
         "ALTER TABLE api_keys ADD COLUMN ended_looks INTEGER NOT NULL DEFAULT 0",
         "CREATE INDEX api_keys_ending ON api_keys (expires_at) WHERE revoked_at IS NULL AND expires_at IS NOT NULL",
     ),
+    (
+        # Lists of many thousand recordings are read from indexes; how many of a camera there are, and the seconds of
+        # the longest that has ended (those of an interval are found by when they began) stand in `recording_sums`.
+        "DROP INDEX recordings_of_cameras",
+        "CREATE INDEX recordings_of_cameras ON recordings (camera, began, recording_id, ended)"
+        " WHERE deleted_at IS NULL",
+        "CREATE INDEX recordings_by_age ON recordings (began, recording_id, camera) WHERE deleted_at IS NULL",
+        "CREATE INDEX protected_recordings ON recordings (camera, began, ended)"
+        " WHERE deleted_at IS NULL AND is_protected = 1",
+        """CREATE TABLE recording_sums (
+            camera TEXT PRIMARY KEY,
+            number INTEGER NOT NULL,
+            longest REAL NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        "INSERT INTO recording_sums SELECT camera, sum(deleted_at IS NULL), coalesce(max(ended - began), 0.0)"
+        " FROM recordings GROUP BY camera",
+        """CREATE TRIGGER recording_inserted AFTER INSERT ON recordings BEGIN
+            INSERT INTO recording_sums (camera, number, longest)
+                VALUES (NEW.camera, NEW.deleted_at IS NULL, coalesce(NEW.ended - NEW.began, 0.0))
+                ON CONFLICT (camera) DO UPDATE SET
+                    number = number + excluded.number, longest = max(longest, excluded.longest);
+        END""",
+        """CREATE TRIGGER recording_changed AFTER UPDATE OF began, ended, deleted_at ON recordings BEGIN
+            UPDATE recording_sums SET
+                number = number + (NEW.deleted_at IS NULL) - (OLD.deleted_at IS NULL),
+                longest = max(longest, coalesce(NEW.ended - NEW.began, 0.0))
+                WHERE camera = NEW.camera;
+        END""",
+        """CREATE TRIGGER recording_removed AFTER DELETE ON recordings BEGIN
+            UPDATE recording_sums SET number = number - (OLD.deleted_at IS NULL) WHERE camera = OLD.camera;
+        END""",
+    ),
 )
 
 #: What only counts.
@@ -294,5 +326,30 @@ USAGE: Migrations = (
             camera TEXT NOT NULL,
             details TEXT NOT NULL
         ) STRICT""",
+    ),
+    (
+        # Of 100,000 segments lists read one index, in which everything of them stands; how many of a camera there are,
+        # their bytes, and the seconds of the longest stand in `segment_sums`.
+        "DROP INDEX segments_of_cameras",
+        "CREATE INDEX segments_of_cameras ON segments (camera, began, file, duration, size, recovered)",
+        """CREATE TABLE segment_sums (
+            camera TEXT PRIMARY KEY,
+            files INTEGER NOT NULL,
+            bytes INTEGER NOT NULL,
+            longest REAL NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        "INSERT INTO segment_sums SELECT camera, count(*), sum(size), max(duration) FROM segments GROUP BY camera",
+        """CREATE TRIGGER segment_inserted AFTER INSERT ON segments BEGIN
+            INSERT INTO segment_sums (camera, files, bytes, longest) VALUES (NEW.camera, 1, NEW.size, NEW.duration)
+                ON CONFLICT (camera) DO UPDATE SET
+                    files = files + 1, bytes = bytes + excluded.bytes, longest = max(longest, excluded.longest);
+        END""",
+        """CREATE TRIGGER segment_changed AFTER UPDATE ON segments BEGIN
+            UPDATE segment_sums SET bytes = bytes + NEW.size - OLD.size, longest = max(longest, NEW.duration)
+                WHERE camera = NEW.camera;
+        END""",
+        """CREATE TRIGGER segment_removed AFTER DELETE ON segments BEGIN
+            UPDATE segment_sums SET files = files - 1, bytes = bytes - OLD.size WHERE camera = OLD.camera;
+        END""",
     ),
 )

@@ -6,6 +6,8 @@ nowhere else. Times are Unix seconds.
 
 from __future__ import annotations
 
+import json
+import math
 import sqlite3
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -136,7 +138,7 @@ def find(connection: sqlite3.Connection, name: str) -> RecordingRecord | None:
 
 def list_cameras(connection: sqlite3.Connection) -> list[str]:
     """The cameras that have a recording."""
-    rows = connection.execute("SELECT DISTINCT camera FROM recordings WHERE deleted_at IS NULL ORDER BY camera")
+    rows = connection.execute("SELECT camera FROM recording_sums WHERE number > 0 ORDER BY camera")
     return [row[0] for row in rows]
 
 
@@ -152,12 +154,21 @@ def list_page(
 
     `after`: only those behind the recording with this beginning (Unix seconds) and id, which may be gone.
     """
-    marks = ", ".join("?" * len(cameras))
-    where = f"WHERE deleted_at IS NULL AND camera IN ({marks})"
-    (total,) = connection.execute(f"SELECT count(*) FROM recordings {where}", tuple(cameras)).fetchone()  # noqa: S608
-    behind = "" if after is None else " AND (began, recording_id) < (?, ?)"
-    page = f"{where}{behind} ORDER BY began DESC, recording_id DESC LIMIT ? OFFSET ?"
-    return _many(connection, page, *cameras, *(after or ()), limit, offset), total
+    wanted = json.dumps(list(cameras))
+    (total,) = connection.execute(
+        "SELECT coalesce(sum(number), 0) FROM recording_sums WHERE camera IN (SELECT value FROM json_each(?))",
+        (wanted,),
+    ).fetchone()
+    # The index by age gives the order and all that is asked here, also of what `offset` passes over.
+    rows = connection.execute(
+        "SELECT recording_id FROM recordings INDEXED BY recordings_by_age WHERE deleted_at IS NULL"
+        " AND (began, recording_id) < (?, ?) AND camera IN (SELECT value FROM json_each(?))"
+        " ORDER BY began DESC, recording_id DESC LIMIT ? OFFSET ?",
+        (*(after or (math.inf, "")), wanted, limit, offset),
+    )
+    page = json.dumps([row[0] for row in rows])
+    shown = _many(connection, "WHERE recording_id IN (SELECT value FROM json_each(?))", page)
+    return sorted(shown, key=lambda row: (row.began, row.recording_id), reverse=True), total
 
 
 def list_ended(connection: sqlite3.Connection, limit: int) -> list[RecordingRecord]:
@@ -168,7 +179,7 @@ def list_ended(connection: sqlite3.Connection, limit: int) -> list[RecordingReco
 def is_protected(connection: sqlite3.Connection, camera: str, begin: float, end_: float) -> bool:
     """Whether a protected recording of a camera shares some time with [begin, end)."""
     row = connection.execute(
-        "SELECT 1 FROM recordings WHERE deleted_at IS NULL AND is_protected AND camera = ? AND began < ?"
+        "SELECT 1 FROM recordings WHERE deleted_at IS NULL AND is_protected = 1 AND camera = ? AND began < ?"
         " AND (ended IS NULL OR ended > ?) LIMIT 1",
         (camera, end_, begin),
     ).fetchone()
@@ -177,11 +188,15 @@ def is_protected(connection: sqlite3.Connection, camera: str, begin: float, end_
 
 def list_overlapping(connection: sqlite3.Connection, camera: str, begin: float, end_: float) -> list[RecordingRecord]:
     """The recordings of a camera that share some time with [begin, end), oldest first."""
-    return _many(
+    ended = _many(
         connection,
-        "WHERE deleted_at IS NULL AND camera = ? AND began < ? AND (ended IS NULL OR ended > ?) ORDER BY began",
+        "WHERE deleted_at IS NULL AND camera = ?1 AND began < ?2 AND ended > ?3"
+        " AND began >= ?3 - (SELECT longest FROM recording_sums WHERE recording_sums.camera = ?1)"
+        " ORDER BY began, recording_id",
         camera, end_, begin,
     )  # fmt: skip
+    running = [row for row in load_running(connection) if row.camera == camera and row.began < end_]
+    return sorted((*ended, *running), key=lambda row: (row.began, row.recording_id))
 
 
 def _many(connection: sqlite3.Connection, clause: str, *values: object) -> list[RecordingRecord]:

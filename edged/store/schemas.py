@@ -22,11 +22,12 @@ Steps = tuple[tuple[str, ...], ...]
 @dataclass(frozen=True, slots=True)
 class TableSchema:
     """One table: `columns` by name as (type, NOT NULL, default, place in the primary key), `indexes` as (columns,
-    unique, partial), `references` as (column, other table), and whether it is STRICT."""
+    unique, partial), `references` as (column, other table), the names of `triggers`, and whether it is STRICT."""
 
     columns: dict[str, tuple[str, bool, str | None, int]]
     indexes: frozenset[tuple[tuple[str, ...], bool, bool]]
     references: frozenset[tuple[str, str]]
+    triggers: frozenset[str]
     strict: bool
 
 
@@ -57,6 +58,7 @@ def _compare(name: str, wanted: TableSchema, found: TableSchema) -> list[str]:
     missing += [f"index on {name} ({', '.join(columns)})" for columns, *_ in sorted(wanted.indexes - found.indexes)]
     missing += [f"reference of {name}.{column} to {other}" for column, other in
                 sorted(wanted.references - found.references)]  # fmt: skip
+    missing += [f"trigger {trigger} of {name}" for trigger in sorted(wanted.triggers - found.triggers)]
     if wanted.strict and not found.strict:
         missing.append(f"STRICT of table {name}")
     return missing
@@ -75,5 +77,6 @@ def _describe(table: Table) -> TableSchema:
         | find_generated(table.db, table.name),
         frozenset((tuple(each.columns), bool(each.unique), bool(each.partial)) for each in table.indexes),
         frozenset((str(each.column), each.other_table) for each in table.foreign_keys),
+        frozenset(each.name for each in table.triggers),
         table.strict,
     )

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
+#: Where a segment stands among all by age: when it began (Unix seconds), and its file.
+Place: TypeAlias = tuple[float, str]
+#: Before every segment.
+FIRST: Final[Place] = (-math.inf, "")
 _COLUMNS: Final = "file, camera, began, duration, size, recovered"
-
-#: No segment is longer: MediaMTX cuts at the first key frame after a minute.
-_LONGEST_SECONDS: Final = 7200.0
+#: ?1 the camera, ?2 the end, ?3 the begin of an interval. What shares some time with it began at most the length of the
+#: camera's longest segment before it.
+_BETWEEN: Final = (
+    "WHERE camera = ?1 AND began < ?2 AND began + duration > ?3"
+    " AND began >= ?3 - (SELECT longest FROM segment_sums WHERE segment_sums.camera = ?1)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +42,24 @@ class SegmentRow:
         return self.began + self.duration
 
 
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Of the segments that share some time with an interval: how many, their bytes, their seconds inside it, how many
+    gaps are between them, and when the last ends (Unix seconds; 0.0 for none)."""
+
+    files: int
+    size: int
+    duration: float
+    gaps: int
+    last: float
+
+
 def insert(connection: sqlite3.Connection, rows: Iterable[SegmentRow]) -> None:
     """New ones; a file that is known is described anew."""
+    # REPLACE would delete the old row unseen by the trigger that counts.
     connection.executemany(
-        f"INSERT OR REPLACE INTO segments ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608
+        f"INSERT INTO segments ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (file) DO UPDATE SET"  # noqa: S608
+        " began = excluded.began, duration = excluded.duration, size = excluded.size, recovered = excluded.recovered",
         [(row.file, row.camera, row.began, row.duration, row.size, int(row.recovered)) for row in rows],
     )
 
@@ -49,11 +71,20 @@ def remove(connection: sqlite3.Connection, files: Collection[str]) -> None:
 
 def list_between(connection: sqlite3.Connection, camera: str, begin: float, end: float) -> list[SegmentRow]:
     """The segments of a camera that share some time with [begin, end), oldest first."""
-    return _many(
-        connection,
-        "WHERE camera = ? AND began < ? AND began > ? AND began + duration > ? ORDER BY began",
-        camera, end, begin - _LONGEST_SECONDS, begin,
-    )  # fmt: skip
+    return _many(connection, f"{_BETWEEN} ORDER BY began, file", camera, end, begin)
+
+
+def sum_between(connection: sqlite3.Connection, camera: str, begin: float, end: float, gap: float) -> Sums:
+    """`list_between` in one row; `gaps` are those of more than `gap` seconds."""
+    row = connection.execute(
+        "SELECT count(*), coalesce(sum(size), 0),"  # noqa: S608
+        " coalesce(sum(max(0.0, min(began + duration, ?2) - max(began, ?3))), 0.0),"
+        " coalesce(sum(pause > ?4), 0), coalesce(max(began + duration), 0.0)"
+        " FROM (SELECT began, duration, size, began - lag(began + duration) OVER (ORDER BY began, file) AS pause"
+        f" FROM segments {_BETWEEN})",
+        (camera, end, begin, gap),
+    ).fetchone()
+    return Sums(*row)
 
 
 def list_spans(
@@ -61,9 +92,8 @@ def list_spans(
 ) -> list[tuple[float, float]]:
     """(begin, end), Unix seconds, of the first so many segments of a camera in [begin, end), oldest first."""
     rows = connection.execute(
-        "SELECT began, began + duration FROM segments"
-        " WHERE camera = ? AND began < ? AND began > ? AND began + duration > ? ORDER BY began LIMIT ?",
-        (camera, end, begin - _LONGEST_SECONDS, begin, limit),
+        f"SELECT began, began + duration FROM segments {_BETWEEN} ORDER BY began, file LIMIT ?4",  # noqa: S608
+        (camera, end, begin, limit),
     )
     return [(row[0], row[1]) for row in rows]
 
@@ -82,20 +112,20 @@ def last_end(connection: sqlite3.Connection, camera: str) -> float | None:
     return None if found is None else float(found[0])
 
 
-def list_oldest(connection: sqlite3.Connection, limit: int, offset: int = 0) -> list[SegmentRow]:
-    """The oldest of all cameras."""
-    return _many(connection, "ORDER BY began, file LIMIT ? OFFSET ?", limit, offset)
+def list_oldest(connection: sqlite3.Connection, limit: int, after: Place = FIRST) -> list[SegmentRow]:
+    """The oldest of all cameras that come behind a place."""
+    return _many(connection, "WHERE (began, file) > (?, ?) ORDER BY began, file LIMIT ?", *after, limit)
 
 
-def list_files(connection: sqlite3.Connection, after: str, limit: int) -> list[tuple[str, int]]:
-    """(file, size) of the files that come after this one by name."""
-    rows = connection.execute("SELECT file, size FROM segments WHERE file > ? ORDER BY file LIMIT ?", (after, limit))
-    return [(row[0], row[1]) for row in rows]
+def list_files(connection: sqlite3.Connection, after: str, limit: int) -> list[str]:
+    """The files that come after this one by name."""
+    rows = connection.execute("SELECT file FROM segments WHERE file > ? ORDER BY file LIMIT ?", (after, limit))
+    return [row[0] for row in rows]
 
 
 def sums(connection: sqlite3.Connection) -> dict[str, tuple[int, int]]:
-    """Camera → (files, bytes)."""
-    rows = connection.execute("SELECT camera, count(*), sum(size) FROM segments GROUP BY camera")
+    """Camera → (files, bytes), for each that has some."""
+    rows = connection.execute("SELECT camera, files, bytes FROM segment_sums WHERE files > 0")
     return {row[0]: (row[1], row[2]) for row in rows}
 
 

@@ -1,7 +1,7 @@
 """Measure a running edged against bare servers, each pair in one run. Prints ratios, and the promises of docs/promises.md.
 
     scripts/bench [start] [calls] [slow] [hook] [auth] [idle] [revoke] [kill] [input] [durability]
-                  [hostile] [ended]
+                  [hostile] [ended] [library]
                                           all of them without a name
     scripts/bench --beside COMMIT         this tree beside an older one, with what two runs of the older one differ by
 
@@ -37,6 +37,7 @@ from beside import bench_beside
 from durability import bench_durability
 from ended import bench_ended
 from hostile import WITH_CREDENTIAL, WITHOUT_CREDENTIAL, bench_hostile
+from library import bench_library
 from measure import (
     HERE,
     Daemon,
@@ -403,6 +404,7 @@ BENCHES = {
     "durability": bench_durability,
     "hostile": bench_hostile,
     "ended": bench_ended,
+    "library": bench_library,
 }
 
 
@@ -414,6 +416,7 @@ def main() -> None:
     parser.add_argument("--tries", type=int, default=200, help="revocations to measure")
     parser.add_argument("--cycles", type=int, default=1000, help="kills of durability")
     parser.add_argument("--ended", type=int, default=10_000, metavar="KEYS", help="keys that ended revokes")
+    parser.add_argument("--segments", type=int, default=100_000, help="segments in the index of library")
     parser.add_argument("--attack-seconds", type=float, default=60, help="length of one attack of hostile")
     attacks = [*WITHOUT_CREDENTIAL, *WITH_CREDENTIAL]
     parser.add_argument(
