@@ -18,7 +18,7 @@ from edged.credentials import service_tokens as made_tokens
 from edged.credentials.api_keys import KeyRecord
 from edged.credentials.rotation import Replaced
 from edged.credentials.service_tokens import ServiceTokenRecord
-from edged.store import api_keys, service_tokens, usage
+from edged.store import api_keys, revoked, service_tokens, usage
 from edged.store.migrating import migrate
 from edged.store.migrations import TRUST, USAGE
 from edged.store.usage import Tally
@@ -99,8 +99,8 @@ def test_a_start_learns_each_secret_of_each_revoked_key(trust: sqlite3.Connectio
     rotated = a_key(revoked_at=9.0, previous_digest=b"p" * 32, older=(Replaced(b"o" * 32, 5.0), Replaced(b"n" * 32, 6)))
     for record in (plain, rotated, a_key(previous_digest=b"q" * 32)):
         api_keys.insert(trust, record)
-    assert set(api_keys.load_revoked(trust)) == {(key.key_id, key.digest) for key in (plain, rotated)}
-    assert set(api_keys.load_replaced(trust)) == {(rotated.key_id, each * 32) for each in (b"p", b"o", b"n")}
+    assert set(revoked.load_newest(trust, "api_keys")) == {(key.key_id, key.digest) for key in (plain, rotated)}
+    assert set(revoked.load_replaced(trust, "api_keys")) == {(rotated.key_id, each * 32) for each in (b"p", b"o", b"n")}
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_service_tokens_are_read_and_deleted_as_keys_are(trust: sqlite3.Connecti
     pages = service_tokens.load_page(trust, FIRST, 2), service_tokens.load_page(trust, (1.0, "svc_z"), 9)
     ordered = sorted((*tokens, imported), key=lambda record: (record.created_at, record.token_id))
     assert pages == (ordered[:2], ordered[2:])
-    assert dict(service_tokens.load_revoked(trust)) == {record.token_id: record.digest for record in ordered}
+    assert dict(revoked.load_newest(trust, "service_tokens")) == {record.token_id: record.digest for record in ordered}
     assert service_tokens.find(trust, good.token_id) == good
     assert service_tokens.find(trust, "svc_0") is None
     assert set(service_tokens.forget(trust, 10.0)) == {record.token_id for record in tokens}

@@ -15,7 +15,7 @@ from edged.access.asking import asked_by
 from edged.access.authority import Authority
 from edged.access.ledger import Ledger
 from edged.accounts.jobs import Commit
-from edged.accounts.makers import load_makers
+from edged.accounts.makers import load_makers, load_revoked
 from edged.accounts.registrar import Registrar
 from edged.accounts.rotation import GRACE_SECONDS, check_capacity, check_grace, shorten
 from edged.clock import Clock
@@ -66,9 +66,7 @@ class ApiKeys:
         for record in keys:
             self._ledger.put_key(record)
         revoked = self._ledger.revoked_keys
-        revoked.load(self._db.read_now(api_keys.load_revoked))
-        for key_id, secret in self._db.read_now(api_keys.load_replaced):
-            revoked.add(key_id, [secret])
+        load_revoked(revoked, self._db, "api_keys")
         load_makers(self._ledger, self._db)
         _log.info("loaded", keys=len(keys), revoked=len(revoked))
 

@@ -1,13 +1,24 @@
-"""At a start the ledger learns by whom the makers of what is in force were made, also those that are revoked."""
+"""What the ledger learns at a start of API keys and service tokens that are revoked: their ids and secrets, and by whom
+the makers of what is in force were made."""
 
 from __future__ import annotations
 
 from functools import partial
 
 from edged.access.ledger import Ledger
+from edged.access.revoked import Revoked
 from edged.credentials.identities import Identity, Kind
 from edged.store import api_keys, service_tokens
+from edged.store import revoked as rows
 from edged.store.database import Reads
+from edged.store.revoked import Table
+
+
+def load_revoked(revoked: Revoked, db: Reads, table: Table) -> None:
+    """Those of one kind, with every secret that they had. Raises StoreFailed."""
+    revoked.load(db.read_now(partial(rows.load_newest, table=table)))
+    for name, secret in db.read_now(partial(rows.load_replaced, table=table)):
+        revoked.add(name, [secret])
 
 
 def load_makers(ledger: Ledger, db: Reads) -> None:

@@ -13,7 +13,7 @@ from edged.access.asking import asked_by
 from edged.access.authority import Authority
 from edged.access.ledger import Ledger
 from edged.accounts.jobs import Commit
-from edged.accounts.makers import load_makers
+from edged.accounts.makers import load_makers, load_revoked
 from edged.accounts.registrar import Registrar
 from edged.accounts.rotation import GRACE_SECONDS, check_capacity, check_grace, shorten
 from edged.clock import Clock
@@ -52,9 +52,7 @@ class ServiceTokens:
         for record in tokens:
             self._ledger.put_service_token(record)
         revoked = self._ledger.revoked_tokens
-        revoked.load(self._db.read_now(service_tokens.load_revoked))
-        for token_id, secret in self._db.read_now(service_tokens.load_replaced):
-            revoked.add(token_id, [secret])
+        load_revoked(revoked, self._db, "service_tokens")
         load_makers(self._ledger, self._db)
         _log.info("loaded", count=len(tokens), revoked=len(revoked))
 

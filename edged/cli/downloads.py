@@ -9,12 +9,12 @@ import socket as sockets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 from urllib.parse import quote
 
-from edged.cli.asking import ask, find_socket
+from edged.cli.asking import find_socket
 from edged.cli.client import Answered, Unreachable
-from edged.cli.output import errors_shown, show_secret
+from edged.cli.output import errors_shown
 from edged.errors import EdgedError, InvalidState, StoreFailed
 
 #: Seconds without a byte: several files are joined before the first.
@@ -50,18 +50,6 @@ def fetch(url: str, target: Path, *, socket: Path | None, directory: Path, as_js
             raise Unreachable(f"the daemon does not answer: {problem}") from problem
         finally:
             connection.close()
-
-
-def show_link(made: dict[str, Any], *, quiet: bool, as_json: bool) -> None:
-    """A new link, which no other reply will hold."""
-    expires = f"it expires at {made['expires_at']}"
-    show_secret(made, "url", quiet=quiet, as_json=as_json, undo=lambda: expires)
-
-
-def make_link(kind: str, filename: str, ttl: int | None, *, quiet: bool, **where: Any) -> None:
-    """Make a link to one file, and show it."""
-    made = ask("create_file_link", {"filename": filename, "kind": kind, "ttl": ttl}, **where)
-    show_link(made, quiet=quiet, as_json=where["as_json"])
 
 
 @contextmanager

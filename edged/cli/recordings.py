@@ -9,11 +9,11 @@ import click
 
 from edged.cli.asking import ask
 from edged.cli.cameras import resolve, show_item
-from edged.cli.downloads import fetch, make_link
+from edged.cli.downloads import fetch
 from edged.cli.evidence import fetch_evidence, fetch_seal
-from edged.cli.options import paged, talks
-from edged.cli.options import quiet as with_quiet
-from edged.cli.output import show_fields, show_json, show_page, tell
+from edged.cli.kept_files import add_file_commands
+from edged.cli.options import talks
+from edged.cli.output import show_fields, show_json, tell
 from edged.cli.params import option
 from edged.cli.verify_command import verify
 
@@ -62,38 +62,6 @@ def status(device: str, **where: Any) -> None:
         show_fields(found)
 
 
-@recording.command("list")
-@paged("list_recordings")
-@talks
-def list_all(limit: int | None, offset: int | None, **where: Any) -> None:
-    """List recordings, the newest first."""
-    found = ask("list_recordings", {"limit": limit, "offset": offset}, **where)
-    if where["as_json"]:
-        show_json(found)
-    else:
-        show_page(_COLUMNS, found["files"], found["total"])
-
-
-@recording.command()
-@click.argument("filename")
-@talks
-def show(filename: str, **where: Any) -> None:
-    """Show one recording."""
-    found = ask("get_recording_info", {"filename": filename}, **where)
-    if where["as_json"]:
-        show_json(found)
-    else:
-        show_fields(found)
-
-
-@recording.command()
-@click.argument("filename")
-@talks
-def delete(filename: str, **where: Any) -> None:
-    """Delete a recording permanently."""
-    show_item(ask("delete_recording", {"filename": filename}, **where), as_json=where["as_json"])
-
-
 @recording.command()
 @click.argument("filename")
 @click.option(
@@ -122,17 +90,5 @@ def download(filename: str, target: Path | None, *, evidence: bool, with_seal: b
     tell(done, f"{target}: {size} bytes", where)
 
 
-@recording.command()
-@click.argument("filename")
-@option("create_file_link", "ttl", metavar="SECONDS", help="How long it can be opened.")
-@with_quiet
-@talks
-def link(filename: str, ttl: int | None, quiet: bool, **where: Any) -> None:
-    """Make a URL that opens one recording, for a browser or player that takes nothing but a URL.
-
-    Whoever has the URL can use it until it expires.
-    """
-    make_link("recording", filename, ttl, quiet=quiet, **where)
-
-
+add_file_commands(recording, "recording", "recordings", _COLUMNS)
 recording.add_command(verify)

@@ -8,10 +8,9 @@ import click
 
 from edged.cli.asking import ask
 from edged.cli.cameras import show_item
-from edged.cli.downloads import make_link
-from edged.cli.options import paged, talks
-from edged.cli.options import quiet as with_quiet
-from edged.cli.output import show_fields, show_json, show_page
+from edged.cli.kept_files import add_file_commands
+from edged.cli.options import talks
+from edged.cli.output import show_fields, show_json
 from edged.cli.params import kind, option
 
 _COLUMNS: Final = ("filename", "device", "created_time", "file_size")
@@ -25,45 +24,7 @@ def snapshot() -> None:
     """
 
 
-@snapshot.command("list")
-@paged("list_snapshots")
-@talks
-def list_all(limit: int | None, offset: int | None, **where: Any) -> None:
-    """List pictures, the newest first."""
-    found = ask("list_snapshots", {"limit": limit, "offset": offset}, **where)
-    if where["as_json"]:
-        show_json(found)
-    else:
-        show_page(_COLUMNS, found["files"], found["total"])
-
-
-@snapshot.command()
-@click.argument("filename")
-@talks
-def show(filename: str, **where: Any) -> None:
-    """Show one picture's size and time."""
-    show_item(ask("get_snapshot_info", {"filename": filename}, **where), as_json=where["as_json"])
-
-
-@snapshot.command()
-@click.argument("filename")
-@talks
-def delete(filename: str, **where: Any) -> None:
-    """Delete a picture permanently."""
-    show_item(ask("delete_snapshot", {"filename": filename}, **where), as_json=where["as_json"])
-
-
-@snapshot.command()
-@click.argument("filename")
-@option("create_file_link", "ttl", metavar="SECONDS", help="How long it can be opened.")
-@with_quiet
-@talks
-def link(filename: str, ttl: int | None, quiet: bool, **where: Any) -> None:
-    """Make a URL that opens one snapshot, for a browser or player that takes nothing but a URL.
-
-    Whoever has the URL can use it until it expires.
-    """
-    make_link("snapshot", filename, ttl, quiet=quiet, **where)
+add_file_commands(snapshot, "snapshot", "pictures", _COLUMNS)
 
 
 @click.group()

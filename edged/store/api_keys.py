@@ -34,26 +34,6 @@ def load_unrevoked(connection: sqlite3.Connection) -> list[KeyRecord]:
     return [_read(row) for row in rows]
 
 
-def load_revoked(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:
-    """(id, digest of the newest secret) of every revoked key."""
-    cursor = connection.cursor()
-    # There may be very many, and a plain tuple costs a third of a sqlite3.Row.
-    cursor.row_factory = None
-    return cursor.execute("SELECT key_id, digest FROM api_keys WHERE revoked_at IS NOT NULL").fetchall()
-
-
-def load_replaced(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:
-    """(id, digest) of every secret that a revoked key had before its newest, as far as they are kept."""
-    rows = connection.execute(
-        "SELECT key_id, previous_digest, older_secrets FROM api_keys"
-        " WHERE revoked_at IS NOT NULL AND previous_digest IS NOT NULL"
-    )
-    found = []
-    for key_id, previous, older in rows:
-        found += [(key_id, previous), *((key_id, each.digest) for each in read_replaced(older))]
-    return found
-
-
 def load_page(
     connection: sqlite3.Connection, after: tuple[float, str], limit: int, *, role: str | None = None,
     owner: str | None = None,

@@ -24,24 +24,6 @@ def load_unrevoked(connection: sqlite3.Connection) -> list[ServiceTokenRecord]:
     return [_read(row) for row in rows]
 
 
-def load_revoked(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:
-    """(id, digest of the newest secret) of every revoked token."""
-    rows = connection.execute("SELECT token_id, digest FROM service_tokens WHERE revoked_at IS NOT NULL")
-    return [tuple(row) for row in rows]
-
-
-def load_replaced(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:
-    """(id, digest) of every secret that a revoked token had before its newest, as far as they are kept."""
-    rows = connection.execute(
-        "SELECT token_id, previous_digest, older_secrets FROM service_tokens"
-        " WHERE revoked_at IS NOT NULL AND previous_digest IS NOT NULL"
-    )
-    found = []
-    for token_id, previous, older in rows:
-        found += [(token_id, previous), *((token_id, each.digest) for each in read_replaced(older))]
-    return found
-
-
 def load_page(connection: sqlite3.Connection, after: tuple[float, str], limit: int) -> list[ServiceTokenRecord]:
     """Revoked tokens, oldest first: at most so many of those behind `after`, (created_at, token_id)."""
     rows = connection.execute(
