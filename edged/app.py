@@ -32,6 +32,7 @@ from edged.daemon.reload import Load, Reload
 from edged.daemon.secrets import read_secrets
 from edged.daemon.services import build_services
 from edged.daemon.signals import ALL_SIGNALS, STOP_SIGNALS, is_terminal, set_handlers, stop_signals
+from edged.daemon.spawns import build_spawns
 from edged.daemon.subscriptions import client_tasks, event_tasks, media_tasks, recording_tasks, subscribed
 from edged.daemon.upgrade import execute_again, needs_upgrade, upgrade
 from edged.errors import ConfigError, EdgedError
@@ -117,10 +118,11 @@ async def run(
         hold_folders(config.paths.state, config.paths.runtime),
         open_databases(config.paths.state, metrics.committed) as databases,
     ):
-        access = await build_access(config, secrets, databases, metrics)
+        spawns = build_spawns(config)
+        access = await build_access(config, secrets, databases, metrics, spawns.key_maker)
         disks = build_disks(config)
         cameras = build_cameras(config, databases.trust, metrics.udev_resynced)
-        media = build_media(config, access.ledger, metrics)
+        media = build_media(config, access.ledger, metrics, spawns)
         recordings = build_recordings(config, databases, access, media, metrics)
         snapshots, events = Snapshots(config.snapshots.folder), EventRing(databases.usage, access.clock)
         events.load()

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
+import trio
 from joserfc.jwk import RSAKey
 
 from edged.credentials.key_pairs import Algorithm, Jwk, generate
@@ -27,7 +28,7 @@ NUMBERS = ("n", "e", "d", "p", "q", "dp", "dq", "qi")
 def install() -> None:
     """From here on; once in a process, whose daemons make their keys in it. joserfc 1.1 (Debian 13) makes keys
     elsewhere: there each is made anew."""
-    key_maker.make = make_here
+    key_maker.make = lambda spawn, algorithms: make_here(algorithms)
     binding: Any = RSAKey.binding
     if not hasattr(binding, "generate_private_key"):
         return
@@ -54,9 +55,9 @@ def install() -> None:
     binding.import_private_key = staticmethod(read_or_find)
 
 
-def make_here(algorithms: Sequence[Algorithm]) -> list[Jwk]:
+async def make_here(algorithms: Sequence[Algorithm]) -> list[Jwk]:
     """As edged.signing.key_maker.make, in this process."""
-    return [_make(algorithm) for algorithm in algorithms]
+    return [await trio.to_thread.run_sync(_make, algorithm) for algorithm in algorithms]
 
 
 def _make(algorithm: Algorithm) -> Jwk:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +66,7 @@ class Moved:
         return self._time.trusted
 
 
-def from_pool() -> Callable[[Sequence[Algorithm]], list[Jwk]]:
+def from_pool() -> Callable[[Sequence[Algorithm]], Awaitable[list[Jwk]]]:
     """Ready-made pairs: RSA in turn, ES256 new each time."""
     made = {"RS256": 0}
 
@@ -76,7 +76,10 @@ def from_pool() -> Callable[[Sequence[Algorithm]], list[Jwk]]:
         made["RS256"] += 1
         return POOL["RS256"][made["RS256"] % 2]
 
-    return lambda algorithms: [make(algorithm) for algorithm in algorithms]
+    async def make_all(algorithms: Sequence[Algorithm]) -> list[Jwk]:
+        return [make(algorithm) for algorithm in algorithms]
+
+    return make_all
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from patience import fail_after
 
 from edged.clock import Clock
 from edged.credentials.identities import Identity
-from edged.credentials.signing_keys import generate
+from edged.credentials.signing_keys import Algorithm, Jwk, generate
 from edged.library import sealing as module
 from edged.library.recording_files import RecordingFiles
 from edged.library.recording_index import RecordingIndex
@@ -77,6 +77,11 @@ def write_open(root: Path, camera: str, began: float, **how: Any) -> None:
     path.write_bytes(make_segment(at_ns=int(began) * 10**9, number=int(began), **how))
 
 
+async def make_keys(algorithms: Sequence[Algorithm]) -> list[Jwk]:
+    """New ones of ES256; the RSA key is the same each time."""
+    return [generate(each) if each == "ES256" else _RSA for each in algorithms]
+
+
 @asynccontextmanager
 async def sealing_box(
     folder: Path, *, written: int = 0, ends: float = 0.0, denied: set[Identity] | None = None
@@ -95,7 +100,7 @@ async def sealing_box(
                 clock = Clock(system=lambda: time[0], synchronized=lambda: True)
                 keyring = Keyring(
                     trust, clock, is_denied=denied.__contains__,
-                    make=lambda algorithms: [generate(each) if each == "ES256" else _RSA for each in algorithms],
+                    make=make_keys,
                     was_restored=False,
                 )  # fmt: skip
                 keyring.load()

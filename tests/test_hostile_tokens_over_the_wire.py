@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,10 +58,11 @@ from test_credentials_hostile_tokens import (
 from trio_websocket import ConnectionClosed
 
 from edged.access.ledger import Ledger
+from edged.children import Spawn
 from edged.cli.client import connect
 from edged.config.model import IssuerSettings
 from edged.credentials.decision import OUTSIDE
-from edged.credentials.signing_keys import ALGORITHMS
+from edged.credentials.signing_keys import ALGORITHMS, Algorithm, Jwk
 from edged.signing import issuers
 
 #: Classes of tokens that name an unknown kid of a trusted issuer, and fit otherwise: the keys may be fetched once more.
@@ -151,7 +152,11 @@ async def besieged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         return ledgers[-1]
 
     monkeypatch.setattr("edged.clock.time", SimpleNamespace(time=lambda: float(NOW)))
-    monkeypatch.setattr("edged.signing.key_maker.make", lambda algorithms: list(map(generate, algorithms)))
+
+    async def make_keys(_spawn: Spawn, algorithms: Sequence[Algorithm]) -> list[Jwk]:
+        return list(map(generate, algorithms))
+
+    monkeypatch.setattr("edged.signing.key_maker.make", make_keys)
     monkeypatch.setattr("edged.daemon.access.Ledger", make_ledger)
     config = make_config(folder, cameras=0)
     (folder / "secret").write_text(TEXT)

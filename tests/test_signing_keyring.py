@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import stat
 import threading
@@ -15,15 +16,17 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from daemon_helpers import make_config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from identity_helpers import named
 from joserfc import jwt
 from key_pool import make_by_a_process
 from keyring_helpers import HOUR, POOL, START, Bench, Time, from_pool, kid_of_token, opened
-from patience import FACTOR, times
+from patience import FACTOR, fail_after, times
 from trust_helpers import BrokenCommits, busy_writer, rows
 
+from edged import children
 from edged.access.grants import Upkeep
 from edged.clock import Clock
 from edged.credentials.signing_keys import (
@@ -36,7 +39,10 @@ from edged.credentials.signing_keys import (
     read_key,
 )
 from edged.credentials.tokens import TokenRefused, issue_claims, sign
+from edged.daemon.spawns import build_spawns
 from edged.errors import DependencyFailed, InvalidState, NotFound, StoreFailed
+from edged.signing import key_maker
+from edged.signing.key_maker import child_environment
 from edged.signing.keyring import Keyring
 from edged.store import signing_keys
 from edged.store.database import Database
@@ -113,10 +119,12 @@ async def test_a_key_that_is_retired_while_it_is_read_does_not_sign(
 
 
 async def test_key_pairs_are_made_by_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whole and new ones, of each algorithm that was asked for, whatever stands in the working folder."""
+    """Whole and new ones, of each algorithm that was asked for, whatever stands in the working folder; as confined as a
+    daemon's."""
+    spawns = build_spawns(make_config(tmp_path))
     (tmp_path / "json.py").write_text("raise SystemExit(9)")
     monkeypatch.chdir(tmp_path)
-    first, second = [await trio.to_thread.run_sync(make_by_a_process, ALGORITHMS) for _ in range(2)]
+    first, second = [await make_by_a_process(spawns.key_maker, ALGORITHMS) for _ in range(2)]
     for made in (first, second):
         assert [public_part(pair)["kty"] for pair in made] == ["RSA", "EC"]
         for algorithm, pair in zip(ALGORITHMS, made, strict=True):
@@ -126,13 +134,67 @@ async def test_key_pairs_are_made_by_a_process_of_its_own(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize(
-    ("program", "said"), [("false", "process that makes signing keys failed"), ("nowhere/python", "No such file")]
+    ("program", "said"),
+    [
+        ("exit 1", "process that makes signing keys failed: it ended with 1"),
+        ("echo no library >&2; exit 1", "failed: no library"),
+        ("echo no JSON", "process that makes signing keys failed: JSON is malformed"),
+        ("sleep 1000", "it took longer than 0.3 s"),
+        (None, "no program"),
+    ],
 )
-def test_a_process_that_makes_no_key_is_told(program: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_makes_no_key_is_told(
+    program: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As an error of the family: a start ends with one line, a rotation tries again."""
-    monkeypatch.setattr("sys.executable", program)
-    with pytest.raises(DependencyFailed, match=said):
-        make_by_a_process(["ES256"])
+    python = tmp_path / "python"
+    if program is not None:
+        python.write_text(f"#!/bin/sh\n{program}\n")
+        python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    monkeypatch.setattr(key_maker, "LONGEST_SECONDS", 0.3 if program == "sleep 1000" else 60.0)
+    spawn = partial(children.spawn, environment=child_environment(os.environ["PATH"]), landlock=None)
+    with pytest.raises(DependencyFailed, match=said), fail_after(90):
+        await make_by_a_process(spawn, ["ES256"])
+
+
+async def test_the_process_that_makes_keys_has_nothing_of_the_daemon_that_it_does_not_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No variable of its environment, no life behind its end, and no folder that holds anything; by what setpriv is
+    told, which has no Landlock everywhere."""
+    out = tmp_path / "out"
+    (out / "bin").mkdir(parents=True)
+    setpriv, python = out / "bin" / "setpriv", out / "python"
+    setpriv.write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" > {out}/told\nwhile [ "$1" != -- ]; do shift; done; shift; exec "$@"\n'
+    )
+    python.write_text(f"#!/bin/sh\ncat /proc/$$/environ > {out}/environ; exit 1\n")
+    for program in (setpriv, python):
+        program.chmod(0o755)
+    for name, value in {
+        "PATH": f"{out}/bin:{os.environ['PATH']}", "CREDENTIALS_DIRECTORY": str(tmp_path / "credentials"),
+        "EDGED_TEST_SECRET": "a secret", "HTTPS_PROXY": "http://user:password@192.0.2.1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    config = make_config(tmp_path)
+    for name in ("state", "run", "credentials"):
+        (tmp_path / name).mkdir()
+    spawns = build_spawns(config)
+    monkeypatch.setattr("sys.executable", str(python))
+    with pytest.raises(DependencyFailed), fail_after(60):
+        await make_by_a_process(spawns.key_maker, ["ES256"])
+    given = dict(line.split("=", 1) for line in (out / "environ").read_text().split("\0") if line)
+    assert given.keys() <= {"PATH", "PYTHONPATH", "LC_ALL", "PWD", "OLDPWD", "SHLVL", "_"}
+    told = (out / "told").read_text().splitlines()
+    assert told[:4] == ["--pdeathsig", "KILL", "--landlock-access", "fs"]
+    allowed = {Path(line.split(":", 2)[2]) for line in told if line.startswith("path-beneath:")}
+    assert python in allowed
+    shut = [*(tmp_path / name for name in ("state", "run", "credentials", "secret")), config.recording.folder]
+    shut += [config.recording.pre_roll_folder, config.snapshots.folder]
+    assert not [
+        path for path in allowed for hidden in shut if hidden.is_relative_to(path) or path.is_relative_to(hidden)
+    ]
 
 
 async def test_the_jwks_has_public_members_only(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from edged.accounts.restores import Restores
 from edged.accounts.revocations import Revocations
 from edged.accounts.service_tokens import ServiceTokens
 from edged.accounts.users import Users
+from edged.children import Spawn
 from edged.clock import Clock
 from edged.config.model import Config
 from edged.daemon.databases import Databases, replace_mark, save_mark
@@ -72,7 +73,9 @@ class Access(msgspec.Struct, frozen=True):
     refreshes: Refreshes
 
 
-async def build_access(config: Config, secrets: Secrets, databases: Databases, metrics: Metrics) -> Access:
+async def build_access(
+    config: Config, secrets: Secrets, databases: Databases, metrics: Metrics, spawn_key_maker: Spawn
+) -> Access:
     """Build and load all of it; nothing runs yet. Raises ConfigError, StoreFailed."""
     trust, auth = databases.trust, config.auth
     # trio's own clock, without the two calls that trio.current_time makes to find it each time.
@@ -90,7 +93,7 @@ async def build_access(config: Config, secrets: Secrets, databases: Databases, m
     limiter.load(databases.usage)
     keyring = Keyring(
         trust, clock, issuer=auth.issuer, is_denied=ledger.denials.__contains__, wrapping=secrets.wrapping,
-        make=key_maker.make, was_restored=was_restored(ledger.epoch),
+        make=partial(key_maker.make, spawn_key_maker), was_restored=was_restored(ledger.epoch),
     )  # fmt: skip
     keyring.load()
     await keyring.ensure()

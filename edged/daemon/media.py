@@ -5,20 +5,17 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 import msgspec
 import trio
 
-from edged import children, systemd
+from edged import children
 from edged.access.ledger import Ledger
-from edged.config.load import DIRECTORY
 from edged.config.model import Config
-from edged.config.secrets import CREDENTIAL
-from edged.landlock import Landlock
+from edged.daemon.spawns import Spawns
 from edged.library.pre_roll_files import PreRollFiles
 from edged.library.recording_files import RecordingFiles
 from edged.mediamtx.addresses import join_address, reach
@@ -33,9 +30,6 @@ from edged.mediamtx.source_checks import SourceChecks
 from edged.mediamtx.viewers import Viewers
 from edged.metrics import Metrics
 from edged.net.hook import serve_hook
-
-#: The folder in paths.runtime for what children read: MediaMTX's configuration and playlists for ffmpeg.
-CHILDREN: Final = "children"
 
 
 class Hook:
@@ -97,24 +91,14 @@ class Media(msgspec.Struct, frozen=True):
     folder: Path
 
 
-def build_media(config: Config, ledger: Ledger, metrics: Metrics) -> Media:
+def build_media(config: Config, ledger: Ledger, metrics: Metrics, spawns: Spawns) -> Media:
     """Build all of it, and remove what an earlier run that was killed left in the runtime folder."""
-    folder, environment = config.paths.runtime / CHILDREN, systemd.child_environment()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    spawn, folder = spawns.ffmpeg, spawns.folder
     recordings = RecordingFiles(config.recording.folder)
     pre_rolls = PreRollFiles(config.recording.pre_roll_folder, recordings)
-    for files in (recordings, pre_rolls):
-        with suppress(OSError):  # told when somebody asks for a recording
-            files.prepare()
-    private, opened = find_private(config), [folder, config.recording.folder]
-    landlock = children.find_landlock(Landlock([*private, pre_rolls.root], opened), environment)
-    spawn = partial(children.spawn, environment=environment, landlock=landlock)
-    # What cameras sent before anybody recorded is for MediaMTX alone, which writes it.
-    writing = Landlock(private, [*opened, pre_rolls.root]) if landlock else None
-    spawn_server = partial(children.spawn, environment=environment, landlock=writing)
     hook, paths, conditions = Hook(), Paths(recordings.record_path, pre_rolls.record_path), Conditions()
     mediamtx = Supervisor(
-        config.mediamtx, hook_url=lambda: hook.url, spawn=spawn_server, search_path=environment.get("PATH", ""),
+        config.mediamtx, hook_url=lambda: hook.url, spawn=spawns.server, search_path=spawns.search_path,
         folder=folder, new_secret=ledger.child_secrets.make, drop_secret=ledger.child_secrets.drop,
         wanted_paths=paths.wanted,
     )  # fmt: skip
@@ -142,16 +126,6 @@ def removed_at_end(folder: Path) -> Iterator[None]:
         yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def find_private(config: Config) -> list[Path]:
-    """What no child has to open: the databases, the local socket and the code for the first administrator beside it,
-    systemd's credentials, the settings (addresses of cameras hold passwords), and the files of shared secrets."""
-    found = [config.paths.state, config.paths.runtime, DIRECTORY.parent, systemd.credentials_directory()]
-    secrets_files = [
-        Path(source) for source in config.auth.shared_secrets.values() if not source.startswith(CREDENTIAL)
-    ]
-    return [path for path in (*found, *secrets_files) if path is not None]
 
 
 def rtsp_address(mediamtx: Supervisor) -> str | None:

@@ -9,7 +9,7 @@ Private halves are wrapped on the disk where the operator hands over a key for t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, cast
 
@@ -55,12 +55,12 @@ class Keyring:
         *,
         is_denied: Callable[[Identity], bool],
         issuer: str = "edged",
-        make: Callable[[Sequence[Algorithm]], Sequence[Jwk]],
+        make: Callable[[Sequence[Algorithm]], Awaitable[Sequence[Jwk]]],
         was_restored: bool,
         wrapping: WrappingKey | None = None,
     ) -> None:
         """`issuer` is the `iss` of our tokens; `is_denied(identity)` says what is revoked (the ledger in the daemon);
-        `make` makes a key pair for each of these algorithms, in a thread; `was_restored`: the database goes on from one
+        `make` makes a key pair for each of these algorithms; `was_restored`: the database goes on from one
         of an earlier time, so that its keys may have signed more than it knows; `wrapping` is what private halves are
         wrapped by on the disk, None: not at all.
         """
@@ -109,7 +109,7 @@ class Keyring:
                     await self.give_up(record.kid)
         missing = [algorithm for algorithm in ALGORITHMS if self._find_state(algorithm, "current") is None]
         if missing:
-            made = await trio.to_thread.run_sync(self._make, missing)
+            made = await self._make(missing)
             async with self._changing:
                 for algorithm, private in zip(missing, made, strict=True):
                     await self._insert(self._upkeep.commit, algorithm, "current", private)
@@ -313,7 +313,7 @@ class Keyring:
 
     async def _make_pair(self, algorithm: Algorithm) -> Jwk:
         """Before its change begins: an RSA pair takes a slow box seconds."""
-        (made,) = await trio.to_thread.run_sync(self._make, [algorithm])
+        (made,) = await self._make([algorithm])
         return made
 
     async def _insert(self, commit: Commit, algorithm: Algorithm, state: State, private: Jwk) -> SigningKeyRecord:
