@@ -31,7 +31,13 @@ def depth_of(text: bytes, most: int) -> int | None:
     An unclosed string reaches to the end. `most` bounds the brackets that are looked at one by one, and the quotes of
     strings that hold brackets.
     """
-    return finish(depth_in_steps(text, most))
+    if len(text) > PIECE:
+        return finish(depth_in_steps(text, most))
+    reduced = _reduce(text, _NO_BRACKETS)
+    if reduced.count(b'"') > most:
+        return None
+    outside = b"".join(reduced.split(b'"')[::2])
+    return None if len(outside) > most else _deepest(outside, 0)
 
 
 def depth_in_steps(text: bytes, most: int) -> Steps[int | None]:
@@ -43,7 +49,7 @@ def depth_in_steps(text: bytes, most: int) -> Steps[int | None]:
         brackets += len(outside)
         if brackets > most or strings.quotes > most:
             return None
-        deepest = max(deepest, max(accumulate(memoryview(outside.translate(_STEPS)).cast("b"), initial=depth)))
+        deepest = max(deepest, _deepest(outside, depth))
         depth += 2 * (outside.count(b"[") + outside.count(b"{")) - len(outside)
         yield
     return deepest
@@ -104,6 +110,10 @@ class _Strings:
         found = b"".join(reduced.split(b'"')[1 if self._is_open else 0 :: 2])
         self._is_open ^= number % 2 == 1
         return found
+
+
+def _deepest(brackets: bytes, depth: int) -> int:
+    return max(accumulate(memoryview(brackets.translate(_STEPS)).cast("b"), initial=depth))
 
 
 def _reduce(text: bytes, deleted: bytes) -> bytes:

@@ -90,16 +90,21 @@ _ID_STARTS = frozenset(b'"-0123456789n')
 _PARAMS_STARTS = frozenset(b"{[n")
 
 
-def parse(text: bytes, *, longest_batch: int = LONGEST_BATCH) -> Message:
-    """One message, parsed. Never raises, whatever the bytes are."""
-    if len(text) > LONGEST_AT_ONCE:
-        return finish(parse_in_steps(text, longest_batch=longest_batch))
-    if len(text) > _LEAST_DEEP and text.count(b"[") + text.count(b"{") > DEEPEST:
-        # The decoder's own limit of depth differs for what it skips, and between versions of Python.
-        problem = _judge_depth(depth_of(text, MOST_BRACKETS))
-        if problem is not None:
-            return problem
-    return _decode(text, longest_batch)
+def parse(text: bytes, *, longest_batch: int = LONGEST_BATCH, is_judged: bool = False) -> Message:
+    """One message, parsed. Never raises, whatever the bytes are. `is_judged`: its depth and members are no question."""
+    if len(text) > _LEAST_DEEP and not is_judged:
+        if len(text) > LONGEST_AT_ONCE:
+            return finish(parse_in_steps(text, longest_batch=longest_batch))
+        if text.count(b"[") + text.count(b"{") > DEEPEST:
+            # The decoder's own limit of depth differs for what it skips, and between versions of Python.
+            problem = _judge_depth(depth_of(text, MOST_BRACKETS))
+            if problem is not None:
+                return problem
+    try:
+        call = _decode_call(text)
+    except NOT_JSON:
+        return _parse_batch(text, longest_batch) if text.lstrip(_BLANK)[:1] == b"[" else _diagnose(text)
+    return call if _is_sound(call) else _diagnose(text)
 
 
 def parse_in_steps(text: bytes, *, longest_batch: int = LONGEST_BATCH) -> Steps[Message]:
@@ -110,21 +115,13 @@ def parse_in_steps(text: bytes, *, longest_batch: int = LONGEST_BATCH) -> Steps[
             return problem
     if text.count(b",") > MOST_MEMBERS and (yield from commas_in_steps(text)) > MOST_MEMBERS:
         return Invalid(PARSE_ERROR, "too many members in arrays and objects")
-    return _decode(text, longest_batch)
+    return parse(text, longest_batch=longest_batch, is_judged=True)
 
 
 def _judge_depth(depth: int | None) -> Invalid | None:
     if depth is None:
         return Invalid(PARSE_ERROR, "too many arrays and objects")
     return Invalid(PARSE_ERROR, "nested too deeply") if depth > DEEPEST else None
-
-
-def _decode(text: bytes, longest_batch: int) -> Message:
-    try:
-        call = _decode_call(text)
-    except NOT_JSON:
-        return _parse_batch(text, longest_batch) if text.lstrip(_BLANK)[:1] == b"[" else _diagnose(text)
-    return call if _is_sound(call) else _diagnose(text)
 
 
 def _parse_batch(text: bytes, longest: int) -> Batch | Invalid:
