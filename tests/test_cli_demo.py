@@ -11,7 +11,9 @@ import subprocess
 import sys
 import urllib.request
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -69,10 +71,10 @@ def post(url: str, form: bytes) -> bytes:
         return bytes(answer.read())
 
 
-async def start_demo() -> tuple[trio.Process, str, Path]:
+async def start_demo(**options: Any) -> tuple[trio.Process, str, Path]:
     """A demo that serves: its process, what it has printed, and its folder."""
     demo = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "edged", "demo"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [sys.executable, "-m", "edged", "demo"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
     )
     assert demo.stdout is not None
     said = b""
@@ -132,6 +134,20 @@ async def test_it_serves_until_it_is_asked_to_end_and_leaves_nothing_behind(numb
         assert b"Traceback" not in rest, rest.decode()
         assert not folder.exists()
         assert find_daemon(folder) is None
+
+
+@pytest.mark.slow
+async def test_a_demo_in_the_background_of_a_script_hears_sigint() -> None:
+    """A shell has it ignored by what is started with &; whoever sends it means it."""
+    with fail_after(60):
+        demo, _, folder = await start_demo(preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_IGN))
+        assert demo.stdout is not None
+        demo.send_signal(signal.SIGINT)
+        async for _ in demo.stdout:
+            pass
+        assert await demo.wait() == 128 + signal.SIGINT
+        await demo.stdout.aclose()
+        assert not folder.exists()
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import pytest
 import trio
 from daemon_helpers import make_config, port_of, running_daemon
 from patience import fail_after
+from rtsp_client import RtspReader
 
 MIB = 1024 * 1024
 
@@ -34,6 +35,28 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def fill(folder: Path, leave: int = 0) -> None:
     free = os.statvfs(folder)
     (folder / "filler").write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - leave)))
+
+
+@pytest.mark.ffmpeg
+@pytest.mark.mediamtx
+async def test_a_full_state_disk_ends_no_stream(tmp_path: Path, small_disk: Path) -> None:
+    """Who watches goes on watching, another viewer gets in, and a recording that cannot go on is no reason to end."""
+    config = make_config(tmp_path, cameras=1, mediamtx=True)
+    with fail_after(60):
+        async with running_daemon(tmp_path, config=config) as daemon:
+            await daemon.wait_media()
+            _, key = await daemon.create_key("viewer")
+            viewers = [RtspReader(daemon.rtsp, "camera0", "viewer", key)]
+            await viewers[0].play()
+            await viewers[0].wait_packet()
+            fill(small_disk)
+            assert (await daemon.request("GET", "/health/ready")).status == 503
+            viewers.append(RtspReader(daemon.rtsp, "camera0", "viewer", key))
+            await viewers[1].play()
+            for viewer in viewers:
+                for _ in range(30):
+                    await viewer.wait_packet()
+                await viewer.aclose()
 
 
 async def test_a_full_state_disk_shows_in_health_status_and_metrics(tmp_path: Path, small_disk: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,30 @@ def test_a_failure_shows_the_last_sixty_lines_of_what_was_printed(tmp_path: Path
     assert "line 8999" in done.stdout
     assert "[8940 lines before these are not shown]" in done.stdout
     assert len(done.stdout.splitlines()) < 120
+
+
+def test_a_failing_property_shows_how_to_play_it_again_in_a_screenful(tmp_path: Path) -> None:
+    """The smallest example and the line that repeats it, not each one that was tried."""
+    code = "from hypothesis import given, strategies as st\n"
+    code += "@given(st.integers())\n"
+    code += "def test_property(number):\n    print(f'tried {number}')\n    assert number < 100\n"
+    done = run(tmp_path, code)
+    assert "number=100" in done.stdout
+    assert "@reproduce_failure" in done.stdout
+    assert len(done.stdout.splitlines()) < 120
+
+
+def test_each_tool_that_judges_is_pinned() -> None:
+    """A fresh clone is judged as this one is, whatever has been released since."""
+    tools = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"]
+    pinned = {
+        line.partition("==")[0]
+        for line in (HERE.parent / "scripts/constraints-tools.txt").read_text().splitlines()
+        if "==" in line
+    }
+    assert set(tools) - {"edged[demo]"} <= pinned
+    assert "constraints-tools.txt" in (HERE.parent / "scripts/environment").read_text()
+    assert ". scripts/environment dev" in (HERE.parent / "scripts/check").read_text()
 
 
 def test_sigint_is_heard_where_the_suite_was_started_with_it_ignored(tmp_path: Path) -> None:

@@ -145,6 +145,7 @@ async def test_the_33rd_stranger_of_an_address_is_turned_away_with_429(monkeypat
             reply = await read_all(refused)
             assert reply.startswith(b"HTTP/1.1 429 ")
             assert b"Retry-After: 10" in reply
+            assert b"loopback is exempt" in reply
             await refused.aclose()
             await client.send_message("login")
             await client.get_message()

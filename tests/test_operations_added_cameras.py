@@ -103,11 +103,18 @@ async def test_a_network_camera_is_added_changed_and_removed_without_a_restart(
      "rtsp://0.0.0.0/", "http://192.0.2.1/", "test", "ID_SERIAL=*", "file:///etc/passwd", "rtsp://***@192.0.2.1/"],
 )  # fmt: skip
 async def test_a_call_cannot_name_what_only_this_box_reaches(tmp_path: Path, source: str) -> None:
+    """Neither for a new camera nor for one that was added with another address."""
     async with running_daemon(tmp_path, config=with_settings(tmp_path)) as daemon:
         _, admin = await daemon.create_key("admin")
         reply = await daemon.request("POST", "/api/cameras", key=admin, body={"name": "x", "source": source})
         assert (reply.status, reply.json["code"]) == (400, "invalid_params")
         assert await names(daemon, admin) == ["camera0"]
+        good = {"name": "Gate", "source": "rtsp://192.0.2.7/"}
+        assert (await daemon.request("POST", "/api/cameras", key=admin, body=good)).json["device"] == "camera1"
+        changed = await daemon.request("PATCH", "/api/cameras/camera1", key=admin, body={"source": source})
+        assert (changed.status, changed.json["code"]) in ((400, "invalid_params"), (409, "invalid_state"))
+        kept = await daemon.request("PATCH", "/api/cameras/camera1", key=admin, body={"name": "Gate"})
+        assert kept.json["source"] == good["source"]
 
 
 async def test_the_settings_name_any_address_and_are_changed_in_their_file_only(tmp_path: Path) -> None:

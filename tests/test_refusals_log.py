@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +40,20 @@ async def via(daemon: RunningDaemon, method: str, path: str, client: str = REMOT
     return (await daemon.request(method, path, headers={"X-Forwarded-For": client}, **more)).status
 
 
+@asynccontextmanager
+async def proxied(folder: Path) -> AsyncIterator[RunningDaemon]:
+    """A daemon whose proxy is this machine."""
+    config = make_config(folder, cameras=1)
+    listen = msgspec.structs.replace(config.listen, trusted_proxies=("127.0.0.1",))
+    async with running_daemon(folder, config=msgspec.structs.replace(config, listen=listen)) as daemon:
+        yield daemon
+
+
 @pytest.fixture
 async def daemon(tmp_path: Path) -> Any:
-    """A daemon whose proxy is this machine."""
-    config = make_config(tmp_path, cameras=1)
-    listen = msgspec.structs.replace(config.listen, trusted_proxies=("127.0.0.1",))
+    """The same, and its log."""
     with kept_log() as log:
-        async with running_daemon(tmp_path, config=msgspec.structs.replace(config, listen=listen)) as daemon:
+        async with proxied(tmp_path) as daemon:
             daemon.log = log  # type: ignore[assignment]
             yield daemon
 
@@ -75,14 +84,17 @@ async def test_a_refusal_says_from_where_at_which_listener_and_for_what(daemon: 
     assert WRONG not in log
 
 
-async def test_a_flood_of_refusals_is_a_line_a_minute(daemon: RunningDaemon) -> None:
+async def test_a_flood_of_refusals_is_a_line_a_minute(tmp_path: Path) -> None:
     """The first five as they come; what is left is written when the daemon ends; another client is told apart."""
-    with fail_after(60):
-        for _ in range(40):
-            assert await via(daemon, "GET", "/api/sessions") == 401
-        assert await via(daemon, "GET", "/api/sessions", "198.51.100.1") == 401
-        found = lines_of(daemon.log.getvalue(), "refused")  # type: ignore[attr-defined]
+    with fail_after(60), kept_log() as log:
+        async with proxied(tmp_path) as daemon:
+            for _ in range(40):
+                assert await via(daemon, "GET", "/api/sessions") == 401
+            assert await via(daemon, "GET", "/api/sessions", "198.51.100.1") == 401
+            found = lines_of(log.getvalue(), "refused")
+        (counted,) = lines_of(log.getvalue(), "refused")[len(found) :]
     assert [line["address"] for line in found] == [REMOTE] * 5 + ["198.51.100.1"]
+    assert (counted["address"], counted["reason"], counted["times"]) == (REMOTE, "missing", "35")
 
 
 async def test_what_was_made_and_ended_says_by_whom(daemon: RunningDaemon) -> None:
