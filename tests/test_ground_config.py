@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from pathlib import Path
 
@@ -479,6 +480,15 @@ def test_what_is_no_file_of_settings_is_passed_over_and_named(tmp_path: Path, na
     assert load(tmp_path, {}).limits.batch == 7
     assert find_unread(tmp_path).keys() == {tmp_path / name, tmp_path / "old.toml"}
     assert find_unread(tmp_path)[tmp_path / "old.toml"] == "a folder"
+
+
+def test_what_would_be_waited_for_is_passed_over_and_named(tmp_path: Path) -> None:
+    """A pipe, and a link to a device without an end: neither the start nor SIGHUP hangs."""
+    write(tmp_path, "[limits]\nbatch = 7\n", "a.toml")
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "zero.toml").symlink_to("/dev/zero")
+    assert load(tmp_path, {}).limits.batch == 7
+    assert set(find_unread(tmp_path).values()) == {"a pipe, a socket or a device"}
 
 
 def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:

@@ -75,6 +75,9 @@ def _why_unread(path: Path) -> str:
         return "its name begins with a dot"
     if path.is_dir():
         return "a folder"
+    if path.exists() and not path.is_file():
+        # To read a pipe waits for whoever writes into it, for ever; some devices never end.
+        return "a pipe, a socket or a device"
     return "" if path.suffix == ".toml" else "its name does not end in .toml"
 
 
