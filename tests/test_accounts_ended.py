@@ -316,6 +316,34 @@ async def test_revocations_are_listed_newest_first_by_pages_with_those_that_are_
         await broken.mend()
 
 
+async def test_pages_of_revocations_are_read_by_an_index_and_counted_once(tmp_path: Path) -> None:
+    """To count 100,000 takes eight times as long as to read a page of them: once for all pages, until one is added."""
+    async with opened(tmp_path) as (trust, services, session):
+        for n in range(7):
+            await trust.registrar.revoke_token(frozenset({named(f"jti:{n}")}), None)
+        said: list[str] = []
+        reader = trust.db._reader
+        reader.set_trace_callback(said.append)
+        page: dict[str, Any] = {"next_cursor": None}
+        while "next_cursor" in page:
+            page = await ask("list_revocations", services, session, limit=2, cursor=page["next_cursor"])
+            assert page["total"] == 7
+        assert sum("count(*)" in text for text in said) == 1
+        await trust.registrar.revoke_token(frozenset({named("jti:late")}), None)
+        assert (await ask("list_revocations", services, session, limit=2))["total"] == 8
+        assert sum("count(*)" in text for text in said) == 2
+        reader.set_trace_callback(None)
+        # What SQLite tells has no text for the end of all time.
+        pages = {
+            text.replace("(Inf,", "(9e999,") for text in said if "FROM revocations" in text and "count(*)" not in text
+        }
+        assert any("ORDER BY at DESC" in text for text in pages)
+        for text in pages:
+            plan = " ".join(str(row[3]) for row in reader.execute(f"EXPLAIN QUERY PLAN {text}"))
+            assert "SEARCH revocations USING" in plan, (text, plan)
+            assert "TEMP B-TREE" not in plan, (text, plan)
+
+
 async def test_service_tokens_end_as_keys_do(tmp_path: Path) -> None:
     """Refused as revoked without being in memory, and listed."""
     async with opened(tmp_path) as (trust, services, session):

@@ -61,6 +61,7 @@ class Revocations:
         self._db = db
         self._clock = clock
         self._counts = counts
+        self._counted: rows.Counted | None = None
         self._provisional = ProvisionalCutOffs(ledger.cut_offs, clock, boot or Boot())
         # In these days every token has ended that one of them issued.
         self._keep_revoked = max(keep_ended_days * 86400.0, LONGEST_LIFE + PRUNE_SECONDS)
@@ -246,5 +247,8 @@ class Revocations:
         """All that is denied by time, and by name but not yet on disk; and how much is denied in all. Raises
         StoreFailed."""
         pending = list(self._registrar.find_pending().values())
-        found, total = await self._db.read(partial(rows.load_pending_and_lines, pending=pending))
-        return [self._provisional.as_told_now(item) if isinstance(item, CutOff) else item for item in found], total
+        read = partial(rows.load_pending_and_lines, pending=pending, known=self._counted)
+        found, counted = await self._db.read(read)
+        self._counted = counted
+        shown = [self._provisional.as_told_now(item) if isinstance(item, CutOff) else item for item in found]
+        return shown, len(found) + counted.revocations

@@ -173,11 +173,29 @@ def load_page(connection: sqlite3.Connection, before: tuple[float, str] | None, 
     return [Revocation(Identity.parse(identity), *rest) for identity, *rest in rows]
 
 
+class Counted(NamedTuple):
+    """How many are denied by name on disk, as of so many commits of the database."""
+
+    commits: int
+    revocations: int
+
+
+def count(connection: sqlite3.Connection, known: Counted | None) -> Counted:
+    """How many are denied by name on disk; `known` from before spares the counting while nothing was committed.
+
+    To count them takes eight times as long as to read a page of a hundred, where there are a hundred thousand.
+    """
+    commits = meta.load_commits(connection)
+    if known is not None and known.commits == commits:
+        return known
+    return Counted(commits, int(connection.execute("SELECT count(*) FROM revocations").fetchone()[0]))
+
+
 def load_pending_and_lines(
-    connection: sqlite3.Connection, pending: Sequence[Denial]
-) -> tuple[list[Revocation | CutOff], int]:
-    """Every line, and the pending denials by name that are not on disk, in no order; and how many are denied with
-    those that are."""
+    connection: sqlite3.Connection, pending: Sequence[Denial], known: Counted | None
+) -> tuple[list[Revocation | CutOff], Counted]:
+    """Every line, and the pending denials by name that are not on disk, in no order; and how many are on disk, by
+    `count`."""
     lines = {(line.scope, line.drawn is None): line for line in load_cut_offs(connection)}
     for item in pending:
         if isinstance(item, CutOff):
@@ -191,7 +209,7 @@ def load_pending_and_lines(
         if isinstance(item, Revocation) and connection.execute(stored, (str(item.identity),)).fetchone() is None
     ]
     found += lines.values()
-    return found, len(found) + int(connection.execute("SELECT count(*) FROM revocations").fetchone()[0])
+    return found, count(connection, known)
 
 
 def load_cut_offs(connection: sqlite3.Connection) -> list[CutOff]:
