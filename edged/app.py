@@ -147,7 +147,7 @@ async def run(
                 tasks(*media_tasks(feeds, access, cameras, media, metrics)),
                 started_tasks(recordings.run),
                 tasks(*recording_tasks(feeds, cameras, recordings)),
-                tasks(*client_tasks(feeds, access, cameras, media, recordings, services.sessions, rpc)),
+                tasks(*client_tasks(feeds, access, cameras, media, recordings, services, rpc)),
                 serving(open_listeners(config.listen), Handlers(app, rpc.open), config, metrics) as server,
             ):
                 watch(metrics, access, cameras, media, disks, server, services)

@@ -34,6 +34,7 @@ from edged.mediamtx.paths import Paths
 from edged.mediamtx.server_state import ServerState
 from edged.operations.caller_sessions import Session, Sessions
 from edged.operations.listings import Listings
+from edged.operations.own_urls import OwnUrls
 from edged.operations.services import Services
 from edged.signing.keyring import Keyring
 from edged.store.usage import Tally
@@ -75,6 +76,7 @@ class NoCounts:
 
 #: What needs no other part, by the names of fields.
 SMALL: dict[str, Callable[[], object]] = {
+    "own_urls": OwnUrls,
     "clock": Clock,
     "counts": NoCounts,
     "sessions": Sessions,

@@ -17,14 +17,14 @@ import trio.testing
 from web_helpers import REMOTE, UNIX, Site
 
 from edged.access.links import MOST_OF_ONE, Links
-from edged.credentials.callers import Link, Peer
+from edged.credentials.callers import Link
 from edged.credentials.identities import Identity
 from edged.credentials.links import target_of
 from edged.errors import RateLimited
 from edged.library.snapshots import Snapshots
 from edged.operations import links
 from edged.operations.caller_sessions import Session
-from edged.operations.links import base_of, with_links
+from edged.operations.links import with_links
 
 PICTURE = b"\xff\xd8" + bytes(range(256)) * 800 + b"\xff\xd9"
 
@@ -219,31 +219,6 @@ async def test_links_by_too_many_credentials_are_refused_until_the_first_have_en
         made.signer(callers[-1], 60)
     time.now += 60
     made.signer(callers[-1], 60)
-
-
-def peer(**values: Any) -> Peer:
-    return Peer("main", "192.0.2.7", 40000, **values)
-
-
-@pytest.mark.parametrize(
-    ("who", "public", "port", "base"),
-    [
-        (peer(reached="192.0.2.1:8002"), "", 8002, "http://192.0.2.1:8002"),
-        (peer(reached="[2001:db8::1]:8002"), "", 8002, "http://[2001:db8::1]:8002"),
-        # Host is whatever somebody sent.
-        (peer(reached="192.0.2.1:8002", host="evil.example"), "", 8002, "http://192.0.2.1:8002"),
-        (peer(reached="[fe80::1%eth0]:8002"), "", 8002, ""),
-        (peer(reached="127.0.0.1:8002", proxy="127.0.0.1"), "", 8002, ""),
-        (peer(reached="127.0.0.1:8002", proxy="127.0.0.1"), "https://box.example", 8002, "https://box.example"),
-        (UNIX, "", 8002, "http://localhost:8002"),
-        (UNIX, "", 0, ""),
-        (REMOTE, "https://box.example/edged", 8002, "https://box.example/edged"),
-    ],
-)
-async def test_the_base_of_a_link_is_never_what_host_says(
-    site: Site, who: Peer, public: str, port: int, base: str
-) -> None:
-    assert base_of(replace(site.services, public_url=public, main_port=port), who) == base
 
 
 async def test_clients_that_open_links_as_they_are_get_signed_ones(site: Site) -> None:

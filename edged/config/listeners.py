@@ -110,8 +110,9 @@ class ListenSettings(Section, frozen=True, kw_only=True):
     public_url: Annotated[
         str,
         Meta(
-            description="What stands in front of the paths of absolute links, for example https://cameras.example.org; "
-            '"" means the address that the client has reached. Needed behind a proxy.'
+            description="What stands in front of the paths of absolute links, for example https://cameras.example.org, "
+            'and whose host the addresses of streams have; "" means the address that the client has reached. Needed '
+            "behind a proxy."
         ),
     ] = ""
     unix: Annotated[

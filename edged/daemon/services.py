@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from edged.cameras.registry import Registry
 from edged.config.addresses import parse_address
 from edged.config.model import Config
@@ -15,6 +17,7 @@ from edged.library.snapshots import Snapshots
 from edged.metrics import Metrics
 from edged.operations.caller_sessions import Sessions
 from edged.operations.listings import Listings
+from edged.operations.own_urls import OwnUrls, list_names
 from edged.operations.services import Services
 
 
@@ -43,8 +46,13 @@ def build_services(
         keyring=access.keyring, passwords=access.passwords, limiter=access.limiter, first_admin=access.first_admin,
         disks=disks, restores=accounts.restores, shared_secrets=secrets.shared,
         root_needs_no_key=config.auth.local_keys == "root", reset_clock=access.mark.reset,
-        public_url=config.listen.public_url, main_port=port_of(config.listen.main),
+        own_urls=build_own_urls(config),
     )  # fmt: skip
+
+
+def build_own_urls(config: Config) -> OwnUrls:
+    """By what name edged is reached, as far as settings and host name say it."""
+    return OwnUrls(config.listen.public_url, port_of(config.listen.main), list_names(socket.gethostname()))
 
 
 def port_of(addresses: tuple[str, ...]) -> int:

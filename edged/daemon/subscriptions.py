@@ -22,8 +22,8 @@ from edged.library.recordings import Recordings
 from edged.library.snapshots import SnapshotChanged, Snapshots
 from edged.mediamtx.server_state import ServerState
 from edged.metrics import Metrics
-from edged.operations.caller_sessions import Sessions
 from edged.operations.listings import CameraRow, row
+from edged.operations.services import Services
 from edged.reactions import cameras as camera_reactions
 from edged.reactions import events as event_reactions
 from edged.reactions import mediamtx as mediamtx_reactions
@@ -118,15 +118,15 @@ def recording_tasks(feeds: Feeds, cameras: Registry, recordings: Recordings) -> 
 
 
 def client_tasks(
-    feeds: Feeds, access: Access, cameras: Registry, media: Media, recordings: Recordings, sessions: Sessions,
+    feeds: Feeds, access: Access, cameras: Registry, media: Media, recordings: Recordings, services: Services,
     rpc: RpcEndpoint,
 ) -> tuple[Task, ...]:  # fmt: skip
     """The notifications that clients get."""
-    now, gate = access.clock.now, access.gate
+    now, gate, sessions = access.clock.now, access.gate, services.sessions
 
     def camera_row(camera: Camera, host: str) -> CameraRow:
         active = recordings.active.get(camera.name)
-        return row(camera, host, media.mediamtx.state, active, access.clock.system)
+        return row(camera, services.own_urls.stream_host(host), media.mediamtx.state, active, access.clock.system)
 
     return (
         partial(

@@ -51,8 +51,8 @@ def get_camera_list(call: OperationCall, params: PageParams) -> CameraList:
         return services.gate.judge(caller, "camera:read", camera_resource(camera)).allowed
 
     whole = services.listings.get(
-        caller, call.session.peer.host, services.cameras.all(), services.mediamtx.state, may_see,
-        services.recordings.active, services.clock.system,
+        caller, services.own_urls.stream_host(call.session.peer.host), services.cameras.all(), services.mediamtx.state,
+        may_see, services.recordings.active, services.clock.system,
     )  # fmt: skip
     return whole if params.limit is None and params.cursor is None else _take_page(call, whole, params)
 
@@ -79,7 +79,7 @@ async def get_camera_status(call: OperationCall, params: DeviceParams) -> Camera
     stream = next((state for state in await services.paths.list() if state.name == camera.path), None)
     return CameraStatus(
         **{  # type: ignore[arg-type]
-            **facts(camera, call.session.peer.host, services.mediamtx.state),
+            **facts(camera, services.own_urls.stream_host(call.session.peer.host), services.mediamtx.state),
             "recording": camera.name in services.recordings.active,
         },
         capabilities=Abilities(

@@ -64,7 +64,7 @@ def sign_url(
     """An absolute link in the name of a caller. Raises RateLimited, Overloaded."""
     target = target_of(path, members)
     query = services.gate.links.signer(caller, seconds)(target)
-    return f"{base_of(services, peer)}{target}{'&' if members else ''}{query}"
+    return f"{services.own_urls.base(peer)}{target}{'&' if members else ''}{query}"
 
 
 async def with_links(result: Any, services: Services, session: Session) -> Any:
@@ -83,7 +83,7 @@ async def with_links(result: Any, services: Services, session: Session) -> Any:
         sign = services.gate.links.signer(caller, USUAL)
     except EdgedError:
         return result
-    base = base_of(services, peer)
+    base = services.own_urls.base(peer)
 
     def signed(row: Any) -> Any:
         target = target_of(row.download_url, ())
@@ -104,17 +104,3 @@ def end_of(services: Services, caller: Caller, seconds: float) -> str:
     """When a link ends that a caller makes now, ISO 8601."""
     left = services.gate.seconds_left(caller)
     return iso(services.clock.now() + (seconds if left is None else min(seconds, left)))
-
-
-def base_of(services: Services, peer: Peer) -> str:
-    """What stands in front of the path of an absolute link; "" where it cannot be known.
-
-    The setting, else the address of ours that the connection reached, by the kernel: never Host, which anybody can
-    send. Through a proxy only the setting says by what name edged is reached.
-    """
-    if services.public_url or peer.proxy:
-        return services.public_url
-    if peer.is_local_socket:
-        return f"http://localhost:{services.main_port}" if services.main_port else ""
-    # An address with a zone (fe80::1%eth0) is none for a URL.
-    return f"http://{peer.reached}" if peer.reached and "%" not in peer.reached else ""

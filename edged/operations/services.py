@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from edged.metrics import Metrics
     from edged.operations.caller_sessions import Sessions
     from edged.operations.listings import Listings
+    from edged.operations.own_urls import OwnUrls
     from edged.signing.keyring import Keyring
 
 
@@ -78,12 +79,9 @@ class Services:
     first_admin: FirstAdmin
     disks: Disks
     restores: Restores
+    own_urls: OwnUrls
     shared_secrets: tuple[SharedSecret, ...] = ()
     #: Whether root may administer keys over loopback HTTP without a credential (contract 5.1).
     root_needs_no_key: bool = False
-    #: What stands in front of the paths of absolute links, "" for the address that was reached.
-    public_url: str = ""
-    #: The port of the main listener; 0 where there is none, or the kernel has picked it.
-    main_port: int = 0
     #: Takes the system clock as right, on disk and then in force (contract 10.9).
     reset_clock: Callable[[], Awaitable[None]] = _nowhere

@@ -97,7 +97,7 @@ class StreamUrl(msgspec.Struct, frozen=True):
 async def get_stream_url(call: OperationCall, params: DeviceParams) -> StreamUrl:
     """Addresses of one camera's picture; the viewer sends its credential to MediaMTX itself."""
     camera, services = call.camera, call.services
-    streams = list_streams(camera, call.session.peer.host, services.mediamtx.state)
+    streams = list_streams(camera, services.own_urls.stream_host(call.session.peer.host), services.mediamtx.state)
     state = next((item for item in await services.paths.list() if item.name == camera.path), None)
     available = camera.status is Status.CONNECTED and bool(streams)
     return StreamUrl(

@@ -34,7 +34,8 @@ class NewTicket(msgspec.Struct, frozen=True):
     """The only reply with this ticket. `expires_at` ISO 8601; `url` is the first of `urls` by protocol.
 
     `urls` has the protocols that are switched on: rtsp, hls, webrtc, rtmp and srt to read; rtsp, rtmp and srt to
-    publish to. `live` is edged's own picture: a path on the listener of this call.
+    publish to. `live` is edged's own picture: a path on the listener of this call. It stands alone where a relay in
+    between calls the box by a name that `listen.public_url` does not say.
     """
 
     ticket: str
@@ -65,8 +66,10 @@ def create_ticket(call: OperationCall, params: CreateTicketParams) -> NewTicket:
 
 
 def _urls(call: OperationCall, camera: Camera, action: Action, ticket: str) -> dict[str, str]:
-    query = urlencode({"ticket": ticket})
-    streams = list_streams(camera, call.session.peer.host, call.services.mediamtx.state)
+    services, query = call.services, urlencode({"ticket": ticket})
+    # A ticket goes to no host but ours.
+    host = services.own_urls.ticket_host(call.session.peer)
+    streams = list_streams(camera, host, services.mediamtx.state) if host else {}
     urls = {name: f"{url}?{query}" for name, url in streams.items()}
     if "srt" in streams:
         urls["srt"] = f"{streams['srt'].partition('?')[0]}?streamid={srt_stream_id(camera, action, ticket)}"
