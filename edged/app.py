@@ -23,7 +23,7 @@ from edged.config.model import Config
 from edged.daemon.access import access_tasks, build_access
 from edged.daemon.cameras import build_cameras
 from edged.daemon.databases import open_databases
-from edged.daemon.gauges import watch
+from edged.daemon.gauges import build_disks, watch
 from edged.daemon.listeners import open_listeners, serving
 from edged.daemon.media import build_media, removed_at_end
 from edged.daemon.nurseries import started_tasks, tasks
@@ -36,7 +36,6 @@ from edged.daemon.spawns import build_spawns
 from edged.daemon.subscriptions import client_tasks, event_tasks, media_tasks, recording_tasks, subscribed
 from edged.daemon.upgrade import execute_again, needs_upgrade, upgrade
 from edged.errors import ConfigError, EdgedError
-from edged.library.disks import Disks
 from edged.library.event_ring import EventRing
 from edged.library.snapshots import Snapshots
 from edged.metrics import Metrics
@@ -169,12 +168,6 @@ async def run(
             await recordings.close()
             await access.mark.save()
     _log.info("stopped")
-
-
-def build_disks(config: Config) -> Disks:
-    """Every folder that edged writes to."""
-    folders = {"state": config.paths.state, "runtime": config.paths.runtime, "media": config.snapshots.folder}
-    return Disks(folders, config.limits.disk_low_mib * 1024 * 1024)
 
 
 async def watchdog() -> None:

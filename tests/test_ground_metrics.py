@@ -27,6 +27,9 @@ def make() -> Metrics:
     metrics.gauges.watch(
         cameras=lambda: {"camera0": True, "camera1": False},
         api_keys=lambda: {"active": 4, "revoked": 1},
+        recorded=lambda: dict.fromkeys(["camera0", "camera1"], (0, 0.0, 0)),
+        camera_restarts=lambda: {"camera0": 0, "camera1": 0},
+        disks=lambda: dict.fromkeys(["state", "runtime", "media", "recording"], 1),
     )
     return metrics
 
@@ -258,6 +261,22 @@ def test_many_cameras_share_a_label() -> None:
     shown = [dict(labels)["camera"] for name, labels in samples(metrics) if name == "edged_camera_up"]
     assert len(shown) == MOST_CAMERAS + 1
     assert value(metrics, "edged_camera_up", camera="other") == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("edged_recorded_bytes_total", 1000), ("edged_recorded_seconds_total", 60.5), ("edged_recording_gaps_total", 2),
+        ("edged_camera_restarts_total", 3),
+    ],
+)  # fmt: skip
+def test_what_is_counted_of_many_cameras_is_counted_together_and_not_lost(name: str, most: float) -> None:
+    metrics, cameras = make(), [f"camera{number}" for number in range(MOST_CAMERAS + 5)]
+    metrics.gauges.watch(
+        recorded=lambda: dict.fromkeys(cameras, (1000, 60.5, 2)), camera_restarts=lambda: dict.fromkeys(cameras, 3)
+    )
+    shown = [number for (found, _), number in samples(metrics).items() if found == name]
+    assert sorted(shown) == [most] * MOST_CAMERAS + [5 * most]
 
 
 def test_text_and_openmetrics_on_request() -> None:

@@ -400,6 +400,12 @@ async def test_a_gap_is_told_once_with_both_ends_also_over_a_restart_and_an_over
             assert (gap.event, gap.record.filename) == ("recording.gap", "yard.mp4")
             assert gap.begin == pytest.approx(NOW + 1 + length)
             assert gap.end == NOW + 31
+            recorded = box.recordings.index.recorded["camera0"]
+            kept = [path for path in box.root.rglob("*.mp4") if path.parent.parent.name == "camera0"]
+            assert recorded.size == sum(path.stat().st_size for path in kept)
+            assert recorded.seconds == pytest.approx(2 * length)
+            await box.recordings.index.find_oldest()
+            assert box.recordings.index.oldest == NOW + 1
     async with opened(tmp_path) as box:
         with box.recordings.gaps.changes.subscribe() as gaps:
             # What is closed at the start is behind the index.
@@ -422,6 +428,8 @@ async def test_a_gap_is_told_once_with_both_ends_also_over_a_restart_and_an_over
             await box.write()
             with trio.move_on_after(0.1):
                 raise AssertionError(await gaps.receive())
+            # Files that overlap are no gap.
+            assert box.recordings.gaps.counts == {"camera0": 1}
 
 
 def test_a_file_that_is_being_written_tells_the_gap_before_it_is_closed() -> None:

@@ -50,6 +50,13 @@ def test_a_small_disk_is_low_below_a_tenth_of_it() -> None:
     assert Disk("runtime", 9 * MIB, 100 * MIB, writable=True, low_bytes=256 * MIB).is_low
 
 
+def test_a_disk_for_recordings_alone_is_named_and_is_as_full_as_retention_leaves_it() -> None:
+    (alone,) = Disks({"recording": Path("/")}, low_bytes=1 << 60).look()
+    assert (alone.low_bytes, alone.setting) == (0, "recording.folder")
+    (shared,) = Disks({"state": Path("/"), "recording": Path("/")}, low_bytes=7).look()
+    assert (shared.name, shared.low_bytes, shared.setting) == ("state", 7, "paths.state")
+
+
 def test_a_full_disk_for_recordings_is_degraded_and_says_that_nothing_is_recorded() -> None:
     found = assess(Facts(mediamtx=MediaFact("ready"), recording_stopped=True))
     assert (found.health, found.status, found.can_save) == ("degraded", "partial", True)

@@ -297,6 +297,12 @@ async def test_on_a_full_disk_the_oldest_files_go_and_recording_goes_on(
             shown = (await daemon.request("GET", "/metrics", key=key)).body.decode()
             (deleted,) = re.findall(r'edged_recording_files_deleted_total\{reason="disk_full"\} (\S+)', shown)
             assert float(deleted) > 0
+            found = dict(re.findall(r'(edged_record\w+)(?:\{camera="camera0"\})? (\S+)', shown))
+            assert float(found["edged_recorded_bytes_total"]) > 0
+            assert float(found["edged_recorded_seconds_total"]) > 0
+            assert found["edged_recording_gaps_total"] == "0.0"
+            assert float(found["edged_recording_oldest_timestamp_seconds"]) > 0
+            assert 'edged_disk_free_bytes{disk="recording"}' in shown
             ended = await admin.call("stop_recording", device="camera0")
             assert ended["file_size"] < 5 * 1024 * 1024
 

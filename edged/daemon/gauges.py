@@ -7,9 +7,12 @@ from collections.abc import Mapping
 
 from edged.cameras.model import Status
 from edged.cameras.registry import Registry
+from edged.config.model import Config
 from edged.daemon.access import Access
 from edged.daemon.media import Media
-from edged.library.disks import Disks
+from edged.library.disks import RECORDING, Disks
+from edged.library.recording_index import Recorded
+from edged.library.recordings import Recordings
 from edged.metrics import Metrics
 from edged.net.server import Server
 from edged.operations.health import count_causes, count_problems
@@ -23,7 +26,7 @@ def watch(
     metrics: Metrics, access: Access, cameras: Registry, media: Media, disks: Disks, server: Server, services: Services
 ) -> None:
     """Have every gauge read from where its number stands."""
-    clock, ledger, accounts = access.clock, access.ledger, access.accounts
+    clock, ledger, accounts, recordings = access.clock, access.ledger, access.accounts, services.recordings
 
     def count_keys() -> Mapping[str, int]:
         now = clock.now()
@@ -45,8 +48,25 @@ def watch(
         pending_revocations=lambda: accounts.registrar.pending,
         health=lambda: count_problems(services),
         restore_unconfirmed=lambda: accounts.restores.pending is not None,
+        recorded=lambda: {camera.name: count_recorded(recordings, camera.name) for camera in cameras.all()},
+        oldest_recording=lambda: recordings.index.oldest,
         disks=lambda: {disk.name: disk.free_bytes for disk in disks.latest},
     )
+
+
+def count_recorded(recordings: Recordings, camera: str) -> tuple[int, float, int]:
+    """Bytes, seconds and gaps of a camera since the start."""
+    recorded = recordings.index.recorded.get(camera, Recorded())
+    return recorded.size, round(recorded.seconds, 3), recordings.gaps.counts[camera]
+
+
+def build_disks(config: Config) -> Disks:
+    """Every folder that edged writes to."""
+    folders = {
+        "state": config.paths.state, "runtime": config.paths.runtime, "media": config.snapshots.folder,
+        RECORDING: config.recording.folder,
+    }  # fmt: skip
+    return Disks(folders, config.limits.disk_low_mib * 1024 * 1024)
 
 
 def count_children(media: Media) -> Mapping[str, int]:

@@ -10,6 +10,8 @@ from typing import Final
 import msgspec
 import trio
 
+#: The name of the file system that recording.folder leads to, where it is one of its own.
+RECORDING: Final = "recording"
 #: Seconds between two looks.
 LOOK_SECONDS: Final = 15.0
 #: How long a look may take.
@@ -21,13 +23,19 @@ _SMALL_SHARE: Final = 10
 
 
 class Disk(msgspec.Struct, frozen=True):
-    """One file system under the name of the setting in [paths] that led there first (state, runtime, media); bytes."""
+    """One file system under the name of the setting that led there first (state, runtime and media in [paths], or
+    recording, whose folder it is); bytes."""
 
     name: str
     free_bytes: int
     total_bytes: int
     writable: bool
     low_bytes: int = 0
+
+    @property
+    def setting(self) -> str:
+        """The setting that leads there."""
+        return "recording.folder" if self.name == RECORDING else f"paths.{self.name}"
 
     @property
     def is_spent(self) -> bool:
@@ -91,4 +99,6 @@ class Disks:
         free = figures.f_bfree if os.geteuid() == 0 else figures.f_bavail
         size = figures.f_frsize
         writable = os.access(there, os.W_OK)
-        return Disk(name, free * size, figures.f_blocks * size, writable, self._low_bytes), device
+        # A disk for recordings alone is full on purpose: retention keeps as much free as its settings say.
+        low = 0 if name == RECORDING else self._low_bytes
+        return Disk(name, free * size, figures.f_blocks * size, writable, low), device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -36,6 +37,8 @@ class Gaps:
 
     def __init__(self) -> None:
         self.changes: Feed[Gap] = Feed()
+        #: How many each camera has had since the start.
+        self.counts: Counter[str] = Counter()
         #: Where the files of a camera end so far, and where the newest one began.
         self._ends: dict[str, float] = {}
         self._begun: dict[str, float] = {}
@@ -64,6 +67,8 @@ class Gaps:
         camera, last = record.camera, self._ends.get(record.camera, begin)
         is_new = abs(begin - self._begun.get(camera, -math.inf)) > GAP_SECONDS
         if is_new and abs(begin - last) > GAP_SECONDS:
-            self.changes.publish(Gap(record, last, begin))
+            gap = Gap(record, last, begin)
+            self.counts[camera] += gap.end > gap.begin
+            self.changes.publish(gap)
         self._ends[camera] = end if is_new else max(last, end)
         self._begun[camera] = begin

@@ -59,6 +59,14 @@ class Summary:
     last: float
 
 
+@dataclass(slots=True)
+class Recorded:
+    """Bytes and seconds of the files of a camera that were closed since the start."""
+
+    size: int = 0
+    seconds: float = 0.0
+
+
 class RecordingIndex:
     """What is on the disk, one use of the disk at a time."""
 
@@ -76,6 +84,9 @@ class RecordingIndex:
         self.sealing = sealing
         self._disk = trio.CapacityLimiter(1)
         self._lasting = Lasting()
+        #: By camera, for metrics; and when the oldest file began at the last look for it, Unix seconds, 0.0 for none.
+        self.recorded: dict[str, Recorded] = {}
+        self.oldest = 0.0
 
     async def prepare(self) -> None:
         """Make the folder. Raises OSError."""
@@ -93,7 +104,14 @@ class RecordingIndex:
         if self.sealing is not None:
             self.sealing.note(look.closed, {file.camera for file in look.writing})
         await self._insert(look.closed)
+        for row in look.closed:
+            counted = self.recorded.setdefault(row.camera, Recorded())
+            counted.size, counted.seconds = counted.size + row.size, counted.seconds + row.duration
         return look
+
+    async def find_oldest(self) -> None:
+        """Look when the oldest file began. Raises StoreFailed."""
+        self.oldest = await self._usage.read(lambda connection: segments.first_begin(connection) or 0.0)
 
     async def sync(self, look: Look) -> None:
         """What is being written is on the disk afterwards."""

@@ -288,6 +288,7 @@ class Recordings:
         while True:
             was_full = self.sweep.is_full
             await self._guard("retention", self.sweep.run_once)
+            await self._guard("oldest", self.index.find_oldest)
             if self.sweep.is_full != was_full:
                 self._switch()
                 problem = "the disk for recordings is full" if self.sweep.is_full else ""

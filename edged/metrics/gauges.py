@@ -12,6 +12,12 @@ from edged.metrics.labels import CAMERA_STATES, CHILDREN, KEY_STATES, MOST_CAMER
 if TYPE_CHECKING:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+#: Counters of what was recorded of a camera, in the order of `recorded`.
+_RECORDED = (
+    ("edged_recorded_bytes", "Bytes of recorded files that were closed."),
+    ("edged_recorded_seconds", "Seconds in recorded files that were closed."),
+    ("edged_recording_gaps", "Gaps in recordings that ran."),
+)
 _VERSION = re.compile(r"v?[0-9]{1,4}(\.[0-9]{1,4}){1,3}\Z")
 
 
@@ -42,6 +48,8 @@ class Gauges:
         disks: Callable[[], Mapping[str, int]] | None = None,
         camera_causes: Callable[[], Mapping[str, int]] | None = None,
         camera_restarts: Callable[[], Mapping[str, int]] | None = None,
+        recorded: Callable[[], Mapping[str, tuple[int, float, int]]] | None = None,
+        oldest_recording: Callable[[], float] | None = None,
     ) -> None:
         """Where to ask for what is now, each time somebody scrapes; app.py says so once.
 
@@ -51,7 +59,9 @@ class Gauges:
         `pending_revocations`: how many are in force and not on disk; `health`: problems by part (operations.health);
         `disks`: free bytes of the file systems that edged writes to, by the setting in [paths] that leads there;
         `restore_unconfirmed`: the trust database is an older one, and nobody has confirmed it;
-        `camera_causes`: every cause why a source gives no picture → cameras; `camera_restarts`: by camera.
+        `camera_causes`: every cause why a source gives no picture → cameras; `camera_restarts`: by camera;
+        `recorded`: by camera, bytes and seconds of files that were closed, and gaps, since the start;
+        `oldest_recording`: when the oldest recorded file began, Unix seconds, 0.0 where there is none.
         """
         given: dict[str, Callable[[], Any] | None] = {
             "sessions": sessions,
@@ -68,6 +78,8 @@ class Gauges:
             "disks": disks,
             "camera_causes": camera_causes,
             "camera_restarts": camera_restarts,
+            "recorded": recorded,
+            "oldest_recording": oldest_recording,
         }
         self._sources |= {name: ask for name, ask in given.items() if ask is not None}
 
@@ -76,7 +88,7 @@ class Gauges:
         return nothing if ask is None else ask()
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+        from prometheus_client.core import GaugeMetricFamily
 
         cameras: Mapping[str, bool | None] = self._ask("cameras", {})
         states = [{True: "connected", False: "disconnected", None: "error"}[state] for state in cameras.values()]
@@ -112,10 +124,14 @@ class Gauges:
             tuple(causes),
             causes,
         )
-        restarts = CounterMetricFamily("edged_camera_restarts", "Failures of a camera's publisher.", labels=("camera",))
-        for name, count in list(self._ask("camera_restarts", {}).items())[:MOST_CAMERAS]:
-            restarts.add_metric((name,), count)
-        yield restarts
+        yield _by_camera("edged_camera_restarts", "Failures of a camera's publisher.", self._ask("camera_restarts", {}))
+        recorded = self._ask("recorded", {})
+        for at, (name, what) in enumerate(_RECORDED):
+            yield _by_camera(name, what, {camera: figures[at] for camera, figures in recorded.items()})
+        yield GaugeMetricFamily(
+            "edged_recording_oldest_timestamp_seconds", "When the oldest recorded file began; 0 if there is none.",
+            value=float(self._ask("oldest_recording", 0.0)),
+        )  # fmt: skip
         yield _gauge("edged_child_up", "Running child processes.", "child", CHILDREN, self._ask("children", {}))
         synchronized, trusted, mark = self._ask("clock", (False, False, 0.0))
         yield GaugeMetricFamily(
@@ -147,6 +163,19 @@ class Gauges:
         yield _gauge(
             "edged_disk_free_bytes", "Free space of the file systems that edged writes to.", "disk", tuple(disks), disks
         )
+
+
+def _by_camera(name: str, help_text: str, values: Mapping[str, float]) -> CounterMetricFamily:
+    """A counter by camera; more cameras than MOST_CAMERAS share a label."""
+    from prometheus_client.core import CounterMetricFamily
+
+    family = CounterMetricFamily(name, help_text, labels=("camera",))
+    shown = list(values.items())
+    for camera, value in shown[:MOST_CAMERAS]:
+        family.add_metric((camera,), value)
+    if rest := shown[MOST_CAMERAS:]:
+        family.add_metric((OTHER,), sum(value for _, value in rest))
+    return family
 
 
 def _gauge(

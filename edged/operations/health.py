@@ -200,13 +200,13 @@ def _judge_disks(facts: Facts) -> Iterator[Problem]:
         if disk.is_spent:
             what = "cannot be written to" if not disk.writable else "is full"
             yield Problem(
-                "disk", f"the disk of paths.{disk.name} {what}",
-                f"free space there, or make it writable for edged; paths.{disk.name} in the settings names it",
+                "disk", f"the disk of {disk.setting} {what}",
+                f"free space there, or make it writable for edged; {disk.setting} in the settings names it",
                 stops_saving=disk.name == "state",
             )  # fmt: skip
         elif disk.is_low:
             yield Problem(
-                "disk", f"the disk of paths.{disk.name} has {disk.free_bytes // _MIB} MiB left",
+                "disk", f"the disk of {disk.setting} has {disk.free_bytes // _MIB} MiB left",
                 "free space there: below limits.disk_low_mib this is shown",
             )  # fmt: skip
 

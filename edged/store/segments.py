@@ -104,6 +104,12 @@ def find(connection: sqlite3.Connection, file: str) -> SegmentRow | None:
     return found[0] if found else None
 
 
+def first_begin(connection: sqlite3.Connection) -> float | None:
+    """When the oldest segment of all cameras began, Unix seconds; None where there is none."""
+    found = connection.execute("SELECT began FROM segments ORDER BY began LIMIT 1").fetchone()
+    return None if found is None else float(found[0])
+
+
 def last_end(connection: sqlite3.Connection, camera: str) -> float | None:
     """Where the newest segment of a camera ends, Unix seconds; None where there is none."""
     found = connection.execute(
