@@ -21,7 +21,7 @@ from edged.mediamtx.causes import CAUSES, Cause, NoPicture, find_cause
 from edged.mediamtx.conditions import Conditions
 from edged.mediamtx.ffmpeg import Complaints, _find_wheel, choose_transport, find_ffmpeg, private_file, secrets_of
 from edged.mediamtx.frames import Frames
-from edged.mediamtx.streams import publish_arguments
+from edged.mediamtx.streams import encode_arguments, publish_arguments
 
 ffmpeg = pytest.mark.ffmpeg
 mediamtx = pytest.mark.mediamtx
@@ -143,12 +143,12 @@ def explain(program: str, arguments: list[str]) -> Cause:
 
 @ffmpeg
 def test_an_odd_size_is_cropped_to_even(program: str, tmp_path: Path) -> None:
-    """The colours of yuv420p come two by two: some encoders take nothing else."""
-    arguments = publish_arguments(Camera(width=161, height=121), "rtsp://127.0.0.1:1/x")
-    cut = arguments.index("-f", arguments.index("-c:v"))
+    """The colours of yuv420p come two by two: some encoders take nothing else. The test picture is even by itself."""
+    arguments = encode_arguments(Camera(kind="usb", width=161, height=121))
     made = subprocess.run(
-        [program, *arguments[:cut], "-frames:v", "1", "-f", "rawvideo", "-c:v", "rawvideo", "-"],
-        capture_output=True, check=True, timeout=60,
+        [program, "-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", "161x121", "-i", "-", *arguments,
+         "-frames:v", "1", "-f", "rawvideo", "-c:v", "rawvideo", "-"],
+        input=bytes(161 * 121 * 3), capture_output=True, check=True, timeout=60,
     )  # fmt: skip
     assert len(made.stdout) == 160 * 120 * 3 // 2
 
