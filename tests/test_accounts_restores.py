@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from patience import times
+from patience import IS_FULL, times
 from restore_helpers import History, live
 from structlog.testing import capture_logs
 
@@ -24,10 +24,13 @@ from edged.store import meta, restores, usage
 from edged.store.restores import Lineage, Restored, examine
 
 HISTORIES = times(200)
+#: A thousand histories in all with EDGED_TEST_FULL=1.
+PARTS = 5 if IS_FULL else 1
 
 
 @pytest.mark.slow
-async def test_nothing_that_was_revoked_is_let_in_without_the_confirmation() -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+async def test_nothing_that_was_revoked_is_let_in_without_the_confirmation(part: int) -> None:
     """In any history of commits, copies, older files put in place, and ends of every kind."""
     # In memory where that can be: what is asked is what stands in the files, and not what a sync costs.
     shm = Path("/dev/shm")
