@@ -39,7 +39,7 @@ JUMP_SECONDS: Final = 1.0
 BEHIND_SECONDS: Final = 60.0
 #: The first and the last second that a calendar of four-digit years knows, Unix seconds.
 _FIRST_SECOND: Final = -62135596800.0
-_LAST_SECOND: Final = 253402300799.0
+LAST_SECOND: Final = 253402300799.0
 #: random(4): a name that the kernel makes anew at each start of the machine.
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 #: By how much the seconds of a boot may run fast, as a share of them: the kernel steers no clock by more (adjtimex(2)).
@@ -58,12 +58,12 @@ def iso(seconds: float) -> str:
     that: one odd time in the database must not cost the whole list that it stands in.
     """
     # In this order nan, with which every comparison is False, ends as the first second.
-    return _iso(int(max(_FIRST_SECOND, min(seconds, _LAST_SECOND))))
+    return _iso(int(max(_FIRST_SECOND, min(seconds, LAST_SECOND))))
 
 
 def iso_exact(seconds: float) -> str:
     """As `iso`, to the nearest millisecond: `2026-11-22T10:30:00.250Z`."""
-    whole, thousandths = divmod(round(max(0.0, min(seconds, _LAST_SECOND)) * 1000), 1000)
+    whole, thousandths = divmod(round(max(0.0, min(seconds, LAST_SECOND)) * 1000), 1000)
     return f"{iso(whole)[:-1]}.{thousandths:03d}Z"
 
 

@@ -86,6 +86,9 @@ ASKED = [
     Row("stop_recording", "camera", own=0),
     # No such picture can be taken: the test camera has no ffmpeg that it may use.
     Row("take_snapshot", "camera", own=0),
+    # Of no interval, and of no time: told to whoever may know of the camera.
+    Row("create_clip", "camera", {"start": 2, "end": 1}, own=0),
+    Row("get_snapshot", "camera", {"at": "then"}, own=0),
     # Without a camera: test_events.py.
     Row("get_events", "camera"),
     Row("get_timeline", "camera"),

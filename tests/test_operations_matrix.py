@@ -32,6 +32,7 @@ from edged.credentials.callers import ApiKey, Caller, Peer
 from edged.credentials.claims import read_caller
 from edged.errors import EdgedError, Refused
 from edged.library.active_recordings import ActiveRecording
+from edged.library.clips import Clip
 from edged.library.event_ring import Page, Position
 from edged.library.recording_index import Interval, Measured, Summary
 from edged.operations.caller_sessions import Session
@@ -78,6 +79,8 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "update_camera": MANAGE_ONE,
     "remove_camera": MANAGE_ONE,
     "take_snapshot": USE_ONE,
+    "get_snapshot": USE_ONE,
+    "create_clip": USE_ONE,
     "start_recording": USE_ONE,
     "stop_recording": USE_ONE,
     "get_recording_status": SEE_ONE,
@@ -178,6 +181,8 @@ class Bench:
             "get_camera_status": {"device": "camera0"},
             "take_snapshot": {"device": "camera0"},
             "create_event": {"device": "camera0", "kind": "motion"},
+            "get_snapshot": {"device": "camera0", "at": 1},
+            "create_clip": {"device": "camera0", "start": 1, "end": 2},
             "start_recording": {"device": "camera0"},
             "stop_recording": {"device": "camera0"},
             "get_recording_status": {"device": "camera0"},
@@ -376,6 +381,21 @@ class NoEvents:
         return Page((), Position("", 0), has_gap=False, has_more=False)
 
 
+class KeptClips:
+    """A clip and a picture of camera0."""
+
+    async def create(self, *_: Any, **__: Any) -> Clip:
+        await trio.lowlevel.checkpoint()
+        return Clip(KeptRecordings().measured, 1.0, 2.0, ())
+
+    async def find_moment(self, *_: Any) -> SimpleNamespace:
+        await trio.lowlevel.checkpoint()
+        return SimpleNamespace(key="", skip=0.0, at=1.0)
+
+    def read(self, _moment: object) -> None:
+        raise AssertionError("nobody decodes here")
+
+
 async def picture(*_: Any, **__: Any) -> bytes:
     await trio.lowlevel.checkpoint()
     return JPEG
@@ -386,7 +406,13 @@ async def opened(folder: Path) -> AsyncIterator[Bench]:
     with fail_after(30):
         frames = SimpleNamespace(snapshot=picture)
         async with running_services(
-            folder, cameras=Cameras(*CAMERAS), frames=frames, recordings=KeptRecordings(), events=NoEvents()
+            folder,
+            cameras=Cameras(*CAMERAS),
+            frames=frames,
+            recordings=KeptRecordings(),
+            clips=KeptClips(),
+            stills=SimpleNamespace(decode=picture),
+            events=NoEvents(),
         ) as (
             trust,
             services,

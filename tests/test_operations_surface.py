@@ -60,6 +60,8 @@ SURFACE: dict[str, Row] = {
     "update_camera": row("PATCH /api/cameras/{device}", "camera set"),
     "remove_camera": row("DELETE /api/cameras/{device}", "camera remove"),
     "take_snapshot": row("POST /api/cameras/{device}/snapshots", "camera snapshot"),
+    "get_snapshot": row("POST /api/cameras/{device}/recorded-snapshots", "camera snapshot"),
+    "create_clip": row("POST /api/cameras/{device}/clips", "recording clip"),
     "start_recording": row("POST /api/cameras/{device}/recording", "recording start"),
     "stop_recording": row("DELETE /api/cameras/{device}/recording", "recording stop"),
     "get_recording_status": row("GET /api/cameras/{device}/recording", "recording status"),
@@ -173,6 +175,10 @@ NOT_BY_COMMAND = {
     **{
         ("start_recording", f"duration_{unit}"): "another spelling of duration"
         for unit in ("seconds", "minutes", "hours")
+    },
+    **{
+        ("get_snapshot", member): "said beside --at, without which it is take_snapshot's"
+        for member in ("filename", "format", "quality")
     },
     ("set_password", "old_password"): "whoever may open the unix socket is an administrator, who needs none",
 }

@@ -113,7 +113,9 @@ class Box:
             # No name of a file: told once the camera has given its picture.
             "take_snapshot": {"device": "camera0", "filename": "../x"},
             "create_event": {"device": "camera0", "kind": "no kind"},
-            # No length, no name of a file, and nothing that runs.
+            # No time, no interval, no length, no name of a file, and nothing that runs.
+            "get_snapshot": {"device": "camera0", "at": "then"},
+            "create_clip": {"device": "camera0", "start": 2, "end": 1},
             "start_recording": {"device": "camera0", "duration": 1e9},
             "stop_recording": {"device": "camera0"},
             "get_recording_status": {"device": "camera0"},

@@ -110,13 +110,24 @@ def show(device: str, **where: Any) -> None:
 @camera.command()
 @click.argument("device")
 @click.option("--filename", help="File name; by default the camera and the time.")
+@click.option(
+    "--at", metavar="TIME", help="Take it out of what was recorded then: ISO 8601 with a zone, or Unix seconds."
+)
 @option("take_snapshot", "format", help="Picture format.")
 @option("take_snapshot", "quality", help="JPEG quality.")
 @talks
-def snapshot(device: str, filename: str | None, format: str | None, quality: int | None, **where: Any) -> None:  # noqa: A002
+def snapshot(
+    device: str,
+    at: str | None,
+    filename: str | None,
+    format: str | None,  # noqa: A002
+    quality: int | None,
+    **where: Any,
+) -> None:
     """Take a picture and store it on the box."""
     params = {"device": resolve(device, where), "filename": filename, "format": format, "quality": quality}
-    show_item(ask("take_snapshot", params, **where), as_json=where["as_json"])
+    found = ask("take_snapshot", params, **where) if at is None else ask("get_snapshot", {**params, "at": at}, **where)
+    show_item(found, as_json=where["as_json"])
 
 
 @camera.command()

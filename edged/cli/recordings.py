@@ -63,6 +63,24 @@ def status(device: str, **where: Any) -> None:
 
 
 @recording.command()
+@click.argument("device")
+@click.argument("start")
+@click.argument("end")
+@click.option("--filename", help="File name; by default the camera and the time.")
+@talks
+def clip(device: str, start: str, end: str, filename: str | None, **where: Any) -> None:
+    """Keep what was recorded from START to END as a recording of its own.
+
+    Times are ISO 8601 with a zone (2027-01-31T10:00:00Z) or Unix seconds.
+    """
+    params = {"device": resolve(device, where), "start": start, "end": end, "filename": filename}
+    found = ask("create_clip", params, **where)
+    missing = [f"{each['start_time']} to {each['end_time']}" for each in found["missing"]]
+    shown = found if where["as_json"] else {**found, "missing": ", ".join(missing)}
+    show_item(shown, as_json=where["as_json"])
+
+
+@recording.command()
 @click.argument("filename")
 @click.option(
     "--to", "target", type=click.Path(path_type=Path, dir_okay=False), help="File to write; by default its name, here."

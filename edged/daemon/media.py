@@ -27,6 +27,7 @@ from edged.mediamtx.process import Supervisor
 from edged.mediamtx.publisher import Publishers
 from edged.mediamtx.settings import USER
 from edged.mediamtx.source_checks import SourceChecks
+from edged.mediamtx.stills import Stills
 from edged.mediamtx.viewers import Viewers
 from edged.metrics import Metrics
 from edged.net.hook import serve_hook
@@ -85,6 +86,7 @@ class Media(msgspec.Struct, frozen=True):
     viewers: Viewers
     conditions: Conditions
     frames: Frames
+    stills: Stills
     publishers: Publishers
     source_checks: SourceChecks
     spawn: children.Spawn
@@ -116,7 +118,8 @@ def build_media(config: Config, ledger: Ledger, metrics: Metrics, spawns: Spawns
     )  # fmt: skip
     source_checks = SourceChecks(spawn, find_ffmpeg, frames, conditions, publishers.is_trying, folder=folder)
     viewers = Viewers(mediamtx, metrics.session_kicked)
-    return Media(hook, paths, mediamtx, viewers, conditions, frames, publishers, source_checks, spawn, folder)
+    stills = Stills(spawn, find_ffmpeg)
+    return Media(hook, paths, mediamtx, viewers, conditions, frames, stills, publishers, source_checks, spawn, folder)
 
 
 @contextmanager

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from edged.clock import Clock
 from edged.config.model import Config, RecordingSettings
 from edged.daemon.access import Access
 from edged.daemon.databases import Databases
 from edged.daemon.media import Media
+from edged.library.clips import Clips
 from edged.library.joins import Joins
 from edged.library.pre_roll_files import PreRollFiles
 from edged.library.pre_rolls import PreRolls
@@ -58,6 +60,11 @@ def build_recordings(
     recordings = Recordings(index, databases.trust, clock, recorders, sweep, joins, pre_rolls)
     recordings.load()
     return recordings
+
+
+def build_clips(recordings: Recordings, clock: Clock) -> Clips:
+    """Intervals and moments of what was recorded."""
+    return Clips(recordings.index, clock)
 
 
 def read_policy(settings: RecordingSettings) -> Policy:

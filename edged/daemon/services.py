@@ -9,6 +9,7 @@ from edged.config.addresses import parse_address
 from edged.config.model import Config
 from edged.daemon.access import Access
 from edged.daemon.media import Media
+from edged.daemon.recordings import build_clips
 from edged.daemon.secrets import Secrets
 from edged.library.disks import Disks
 from edged.library.event_ring import EventRing
@@ -40,9 +41,8 @@ def build_services(
         revocations=accounts.revocations, refreshes=access.refreshes, api_keys=accounts.api_keys,
         service_tokens=accounts.service_tokens, users=accounts.users, logins=access.logins, usage=access.usage,
         sessions=Sessions(), cameras=cameras, mediamtx=media.mediamtx, paths=media.paths, publishers=media.publishers,
-        viewers=media.viewers, frames=media.frames, snapshots=snapshots, recordings=recordings,
-        events=events,
-        listings=Listings(),
+        viewers=media.viewers, frames=media.frames, stills=media.stills, snapshots=snapshots, recordings=recordings,
+        clips=build_clips(recordings, access.clock), events=events, listings=Listings(),
         keyring=access.keyring, passwords=access.passwords, limiter=access.limiter, first_admin=access.first_admin,
         disks=disks, restores=accounts.restores, shared_secrets=secrets.shared,
         root_needs_no_key=config.auth.local_keys == "root", reset_clock=access.mark.reset,

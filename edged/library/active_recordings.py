@@ -26,6 +26,8 @@ EVENTS: Final[Mapping[Status, str]] = {
 }
 #: The reason in the record of an hour of a camera that its settings record, always or by schedule.
 ALWAYS: Final = "always"
+#: The reason in the record of a clip.
+CLIP: Final = "clip"
 HOUR_SECONDS: Final = 3600.0
 #: Without a byte for so long a recording counts as one that gives none: the slowest camera gives one in 30 s.
 SILENT_SECONDS: Final = 60.0

@@ -214,7 +214,17 @@ def _read_trak(trak: memoryview) -> Track:
     return Track(number, bytes(hdlr[8:12]).decode("latin-1"), timescale)
 
 
-def _read_moof(moof: memoryview, tracks: tuple[Track, ...]) -> tuple[Fraction, Fraction, tuple[Fraction, ...]]:
+def read_pictures(file: BinaryIO, part: Part, tracks: tuple[Track, ...]) -> tuple[Fraction, ...]:
+    """When each picture of a part begins, seconds from the segment's begin. Raises NotASegment, OSError."""
+    file.seek(part.offset)
+    (size,) = _unpack(">I", memoryview(file.read(4)))
+    return _read_moof(_read(file, part.offset, size), tracks, every=True)[2]
+
+
+def _read_moof(
+    moof: memoryview, tracks: tuple[Track, ...], *, every: bool = False
+) -> tuple[Fraction, Fraction, tuple[Fraction, ...]]:
+    """(begin, end, begins of key frames, or of every picture), seconds."""
     known = {track.number: track for track in tracks}
     begins, ends, keys = list[Fraction](), list[Fraction](), list[Fraction]()
     for kind, traf in _inner(moof):
@@ -224,7 +234,7 @@ def _read_moof(moof: memoryview, tracks: tuple[Track, ...]) -> tuple[Fraction, F
         track = known.get(_unpack(">I", tfhd, 4)[0]) if tfhd is not None else None
         if tfhd is None or track is None:
             raise NotASegment("a part is of a track that the header does not list")
-        begin, end, synced = _read_traf(traf, tfhd, track)
+        begin, end, synced = _read_traf(traf, tfhd, track, every=every)
         begins.append(begin)
         ends.append(end)
         if track.kind == "vide":
@@ -234,8 +244,10 @@ def _read_moof(moof: memoryview, tracks: tuple[Track, ...]) -> tuple[Fraction, F
     return min(begins), max(ends), tuple(keys)
 
 
-def _read_traf(traf: memoryview, tfhd: memoryview, track: Track) -> tuple[Fraction, Fraction, list[Fraction]]:
-    """(begin, end, begins of samples that can be decoded alone), seconds."""
+def _read_traf(
+    traf: memoryview, tfhd: memoryview, track: Track, *, every: bool
+) -> tuple[Fraction, Fraction, list[Fraction]]:
+    """(begin, end, begins of samples that can be decoded alone, or of every one), seconds."""
     duration, sample_flags = track.default_duration, track.default_flags
     (flags,) = _unpack(">I", tfhd)
     offset = 8 + (8 if flags & 0x1 else 0) + (4 if flags & 0x2 else 0)
@@ -253,7 +265,7 @@ def _read_traf(traf: memoryview, tfhd: memoryview, track: Track) -> tuple[Fracti
     for kind, trun in _inner(traf):
         if kind == b"trun":
             for length, is_sync in _read_trun(trun, duration, sample_flags):
-                if is_sync:
+                if is_sync or every:
                     keys.append(Fraction(ticks, track.timescale))
                 ticks += length
     return begin, Fraction(ticks, track.timescale), keys

@@ -22,9 +22,11 @@ import structlog
 import trio
 
 from edged.children import Child, Spawn
+from edged.clock import iso, iso_exact
 from edged.errors import DependencyFailed, EdgedError, InvalidState, StorageFull, StoreFailed
+from edged.library.active_recordings import CLIP
 from edged.library.fmp4 import NotASegment, Part, Segment, Track, read_codecs, read_segment, shift_part
-from edged.library.recording_files import JOINED, RecordingFiles
+from edged.library.recording_files import RecordingFiles
 from edged.library.recording_index import Measured
 from edged.store.recordings import RecordingRecord
 from edged.store.segments import SegmentRow
@@ -32,10 +34,14 @@ from edged.store.segments import SegmentRow
 #: Seconds that one join may take, and bytes of ffmpeg's complaints that are kept.
 LONGEST_SECONDS: Final = 600.0
 _LONGEST_COMPLAINT: Final = 2000
+#: Bytes that a joined file may have beside twice those of its segments.
+_LEAST_ALLOWED: Final = 16 * 1024 * 1024
 #: ffmpeg's name of each format.
 _MUXERS: Final = {"fmp4": "mp4", "mp4": "mp4", "mkv": "matroska"}
 #: Seconds that a recorder may need to be switched off: so much longer a segment is not cut.
 _SLACK: Final = 1.0
+#: Seconds by which times that are equal may differ.
+_ROUNDING: Final = 0.001
 _log = structlog.get_logger("recordings")
 
 
@@ -51,7 +57,7 @@ class Seal(Protocol):
 class _Piece:
     """What of a segment belongs to a recording: from `begin` to `end`, seconds from the segment's begin."""
 
-    path: Path
+    row: SegmentRow
     begin: float
     end: float
 
@@ -82,22 +88,26 @@ class Joins:
         if not measured.files:
             raise InvalidState(f"{record.filename} has no bytes", hint="its camera gave no picture meanwhile")
         try:
-            if len(measured.files) == 1 and record.format == "fmp4" and _is_inside(measured.files[0], record):
+            if len(measured.files) == 1 and record.format == "fmp4" and self._is_whole(measured.files[0], record):
                 path = self._files.find(measured.files[0].file)
                 await trio.to_thread.run_sync(path.stat)
                 return path
-            target = self._files.root / JOINED / f"{record.recording_id}{Path(record.filename).suffix}"
+            is_open = any(map(self._files.is_open, measured.files))
+            find = partial(self._files.joined_path, record.recording_id, Path(record.filename).suffix)
+            target = find(is_open=is_open)
             async with self._one:
                 if not await trio.to_thread.run_sync(_touch, target):
-                    await self._make(measured, target)
+                    await self._make(measured, target, can_seal=not is_open)
+                    if not is_open:
+                        await trio.to_thread.run_sync(partial(find(is_open=True).unlink, missing_ok=True))
             return target
         except FileNotFoundError as problem:
             raise InvalidState(f"{record.filename} has just been deleted, at least in part") from problem
         except OSError as problem:
             raise StoreFailed(f"the recording could not be read or joined: {problem.strerror}") from problem
 
-    async def _make(self, measured: Measured, target: Path) -> None:
-        """Raises OSError, besides what `find` raises."""
+    async def _make(self, measured: Measured, target: Path, *, can_seal: bool) -> None:
+        """`can_seal`: all of its segments are closed. Raises OSError, besides what `find` raises."""
         free, total = await trio.to_thread.run_sync(self._files.free)
         if free - measured.size < self._keep_free(total):
             raise StorageFull("the disk has no space for the joined file", hint="delete recordings, or add space")
@@ -106,7 +116,7 @@ class Joins:
         try:
             await self._convert(measured, part)
             await trio.to_thread.run_sync(part.rename, target)
-            if self._seal is not None:
+            if self._seal is not None and can_seal:
                 record = measured.record
                 await self._seal(target, measured.files, name=record.filename, began=record.began, ended=record.ended)
         finally:
@@ -114,15 +124,24 @@ class Joins:
                 await trio.to_thread.run_sync(partial(part.unlink, missing_ok=True))
 
     def _cut(self, row: SegmentRow, record: RecordingRecord) -> _Piece:
-        end = math.inf if record.ended is None or _is_inside(row, record) else record.ended - row.began
-        return _Piece(self._files.find(row.file), max(0.0, record.began - row.began), end)
+        end = math.inf if record.ended is None or self._is_whole(row, record) else end_in(row, record.ended)
+        return _Piece(row, max(0.0, record.began - row.began), end)
+
+    def _is_whole(self, row: SegmentRow, record: RecordingRecord) -> bool:
+        """Whether a segment belongs to a recording from its begin to its end, which is not the end of one that is being
+        written."""
+        return _is_inside(row, record) and not self._files.is_open(row)
 
     async def _convert(self, measured: Measured, part: Path) -> None:
         muxer = _MUXERS[measured.record.format]
         front = ["-movflags", "+faststart"] if muxer == "mp4" else []
+        # What is copied does not grow by more than its index.
+        most = 2 * measured.size + _LEAST_ALLOWED
         arguments = [
             self._find_ffmpeg(), "-nostdin", "-hide_banner", "-loglevel", "error", "-protocol_whitelist", "pipe",
-            "-f", "mp4", "-i", "pipe:0", "-map", "0", "-c", "copy", *front, "-f", muxer, "-y", f"file:{part}",
+            "-f", "mp4", "-i", "pipe:0", "-map", "0", "-c", "copy", "-avoid_negative_ts", "make_zero", *front,
+            "-fs", str(most), "-f", muxer, "-y",
+            f"file:{part}",
         ]  # fmt: skip
         reading, writing = os.pipe()
         async with trio.lowlevel.FdStream(writing) as pipe:
@@ -141,7 +160,7 @@ class Joins:
                     try:
                         # Where it ends before its input does, its exit code says so.
                         with suppress(trio.BrokenResourceError):
-                            await _feed(pieces, pipe)
+                            await self._feed(pieces, pipe)
                         await pipe.aclose()
                         code = await child.wait()
                     except (EdgedError, OSError) as problem:
@@ -151,10 +170,42 @@ class Joins:
             raise failure
         if limit.cancelled_caught:
             raise DependencyFailed(f"ffmpeg took longer than {LONGEST_SECONDS:g} s to join the recording")
+        if code == 0 and (await trio.to_thread.run_sync(part.stat)).st_size >= most:
+            raise DependencyFailed("ffmpeg made a file of twice the recording's size, which was not kept")
         if code != 0:
             said = complaint.decode(errors="replace").strip().splitlines()
             _log.warning("join_failed", recording=measured.record.recording_id, code=code, said=said[-1:])
             raise DependencyFailed("ffmpeg could not join the recording", hint="see edged's log")
+
+    async def _feed(self, pieces: Sequence[_Piece], pipe: trio.abc.SendStream) -> None:
+        """One fragmented MP4 of several segments. Raises InvalidState, OSError of a segment, BrokenResourceError.
+
+        A piece begins with the part that holds the last key frame before its begin: ffmpeg leaves out what comes before
+        a key frame.
+        """
+        codecs: bytes | None = None
+        position, number = Fraction(0), 0
+        for piece in pieces:
+            try:
+                segment, header = await trio.to_thread.run_sync(open_segment, self._files, piece.row)
+                if not (parts := choose_parts(segment.parts, piece.begin, piece.end)):
+                    continue
+                if codecs is None:
+                    codecs = read_codecs(header)
+                    await pipe.send_all(header)
+                elif codecs != read_codecs(header):
+                    raise changed_format(piece.row)
+                for part in parts:
+                    by = position - parts[0].begin
+                    await pipe.send_all(
+                        await trio.to_thread.run_sync(
+                            read_part, self._files, piece.row, part, segment.tracks, by, number
+                        )
+                    )
+                    number += 1
+            except NotASegment as problem:
+                raise InvalidState(f"a file of the recording is damaged: {problem}") from problem
+            position += parts[-1].end - parts[0].begin
 
 
 def _touch(target: Path) -> bool:
@@ -174,53 +225,41 @@ async def _listen(child: Child, complaint: bytearray) -> None:
 
 def _is_inside(row: SegmentRow, record: RecordingRecord) -> bool:
     """Whether a whole segment belongs to a recording, as far as the recorder can be switched exactly."""
-    return row.began >= record.began - 0.1 and (record.ended is None or row.ended <= record.ended + _SLACK)
+    slack = _ROUNDING if record.reason == CLIP else _SLACK
+    return row.began >= record.began - 0.1 and (record.ended is None or row.ended <= record.ended + slack)
 
 
-async def _feed(pieces: Sequence[_Piece], pipe: trio.abc.SendStream) -> None:
-    """One fragmented MP4 of several segments. Raises InvalidState, OSError of a segment, BrokenResourceError.
-
-    A piece begins with the part that holds the last key frame before its begin: ffmpeg leaves out what comes before a
-    key frame.
-    """
-    codecs: bytes | None = None
-    position, number = Fraction(0), 0
-    for piece in pieces:
-        try:
-            segment, header = await trio.to_thread.run_sync(_open, piece.path)
-            if not (parts := choose_parts(segment.parts, piece.begin, piece.end)):
-                continue
-            if codecs is None:
-                codecs = read_codecs(header)
-                await pipe.send_all(header)
-            elif codecs != read_codecs(header):
-                raise InvalidState(
-                    "the camera's picture changed its format during the recording: it cannot be one file"
-                )
-            for part in parts:
-                by = position - parts[0].begin
-                await pipe.send_all(
-                    await trio.to_thread.run_sync(_read_part, piece.path, part, segment.tracks, by, number)
-                )
-                number += 1
-        except NotASegment as problem:
-            raise InvalidState(f"a file of the recording is damaged: {problem}") from problem
-        position += parts[-1].end - parts[0].begin
+def changed_format(row: SegmentRow) -> InvalidState:
+    """What begins with this segment cannot be one file with what lies before it."""
+    before, behind = (iso_exact((int(row.began * 1000) + more) / 1000) for more in (0, 1))
+    return InvalidState(
+        f"the camera's picture changed its format at {iso(row.began)}: before and after cannot be one file",
+        hint=f"create_clip makes a file of each: one with end {before}, another with start {behind}",
+        changed_at=iso(row.began),
+    )
 
 
-def _open(path: Path) -> tuple[Segment, bytes]:
+def open_segment(files: RecordingFiles, row: SegmentRow) -> tuple[Segment, bytes]:
     """What a segment holds, and the bytes of its header. Raises NotASegment, OSError."""
-    with path.open("rb") as file:
+    with files.read(row) as file:
         segment = read_segment(file)
         file.seek(0)
         return segment, file.read(segment.header_size)
 
 
-def _read_part(path: Path, part: Part, tracks: tuple[Track, ...], by: Fraction, number: int) -> bytes:
+def read_part(
+    files: RecordingFiles, row: SegmentRow, part: Part, tracks: tuple[Track, ...], by: Fraction, number: int
+) -> bytes:
     """One part, its times moved. Raises NotASegment, OSError."""
-    with path.open("rb") as file:
+    with files.read(row) as file:
         file.seek(part.offset)
         return shift_part(file.read(part.size), tracks, by, number)
+
+
+def end_in(row: SegmentRow, ended: float) -> float:
+    """The end of an interval, Unix seconds, as seconds from the begin of a segment. A part that begins there is not
+    needed, however the times were rounded."""
+    return ended - row.began - _ROUNDING
 
 
 def choose_parts(parts: Sequence[Part], begin: float, end: float) -> Sequence[Part]:

@@ -15,6 +15,7 @@ from edged.access.grants import Commit, Grant
 from edged.clock import Clock
 from edged.errors import EdgedError, InvalidState
 from edged.library.active_recordings import ActiveRecording, deadline_of
+from edged.library.recording_files import RecordingFiles
 from edged.library.recording_index import Measured
 from edged.library.recording_names import insert_named
 from edged.library.spans import is_touched, merge_spans
@@ -86,7 +87,7 @@ class Deletion:
 
 
 async def find_useless(trust: Database, measured: Measured) -> list[SegmentRow]:
-    """The files of a deleted recording that no other one needs."""
+    """The files of a deleted recording that no other one needs; never one that is being written."""
     if not measured.files:
         return []
     others = await trust.read(
@@ -98,7 +99,8 @@ async def find_useless(trust: Database, measured: Measured) -> list[SegmentRow]:
         )
     )
     needed = merge_spans((each.began, math.inf if each.ended is None else each.ended) for each in others)
-    return [row for row in measured.files if not is_touched(needed, row.began, row.ended)]
+    useless = [row for row in measured.files if not is_touched(needed, row.began, row.ended)]
+    return [row for row in useless if not RecordingFiles.is_open(row)]
 
 
 class Guard:

@@ -4,6 +4,7 @@
     CAMERA/YYYY-MM-DD/SECONDS-MICROSECONDS.mp4   closed, in the folder of its day (UTC); never changed again
     CAMERA/YYYY-MM-DD/….mp4.seal                 its seal (sealing)
     joined/RECORDING.mp4                         recordings of several segments in one file, made when asked for
+    joined/RECORDING.open.mp4                    the same, made while its last segment was being written
     damaged/…                                    files in open/ that are no fragmented MP4
 
 A file is closed when nobody has it open for writing, by the kernel's word (a read lease, fcntl(2)): it is moved on the
@@ -25,7 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import structlog
 
@@ -40,7 +41,7 @@ DAMAGED: Final = "damaged"
 _NAME: Final = re.compile(r"([0-9]{1,12})-([0-9]{6})(?:-[0-9]{1,3})?\.mp4\Z", re.ASCII)
 _CAMERA: Final = re.compile(r"camera[0-9]{1,6}\Z", re.ASCII)
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z", re.ASCII)
-_JOINED_NAME: Final = re.compile(r"\.?rec_[0-9a-f]{16}\.(?:mp4|mkv)(?:\.part|\.seal)?\Z", re.ASCII)
+_JOINED_NAME: Final = re.compile(r"\.?rec_[0-9a-f]{16}(?:\.open)?\.(?:mp4|mkv)(?:\.part|\.seal)?\Z", re.ASCII)
 #: MediaMTX writes once a second.
 _QUIET_SECONDS: Final = 15.0
 _MOST_OF_A_NAME: Final = 100
@@ -130,6 +131,10 @@ class RecordingFiles:
                         path.unlink()
                         remove_seal(path)
 
+    def joined_path(self, recording_id: str, ending: str, *, is_open: bool) -> Path:
+        """Where the joined file of a recording is kept; `is_open`: its last segment is still being written."""
+        return self.root / JOINED / f"{recording_id}{'.open' if is_open else ''}{ending}"
+
     def list_joined(self, recording_id: str) -> tuple[Path, ...]:
         """The joined files of a recording."""
         names = _names(self.root / JOINED, _JOINED_NAME)
@@ -172,6 +177,30 @@ class RecordingFiles:
     def find(self, file: str) -> Path:
         """Where a segment of the index is."""
         return self.root / file
+
+    def describe_open(self, camera: str) -> list[SegmentRow]:
+        """The segments of a camera that are being written, each up to its last whole part, oldest first."""
+        rows = []
+        for path in self.list_writing(camera):
+            with suppress(OSError, NotASegment), path.open("rb") as data:
+                if (segment := read_segment(data)).parts:
+                    rows.append(_describe(camera, str(path.relative_to(self.root)), path, segment, segment.size))
+        return sorted(rows, key=lambda row: row.began)
+
+    @staticmethod
+    def is_open(row: SegmentRow) -> bool:
+        """Whether a row is of `describe_open`: the file may grow, and move to where it is kept."""
+        return row.file.startswith(f"{OPEN}/")
+
+    def read(self, row: SegmentRow) -> BinaryIO:
+        """A segment, opened, also if it has been closed and moved meanwhile. Raises OSError."""
+        try:
+            return (self.root / row.file).open("rb")
+        except FileNotFoundError:
+            if not self.is_open(row):
+                raise
+            folder, stem = self.find_place(row.camera, row.began)
+            return (folder / f"{stem}.mp4").open("rb")
 
     def remove(self, files: tuple[str, ...]) -> tuple[str, ...]:
         """Delete kept segments; those that are gone now. A file that cannot be deleted stays, and is not among them."""
@@ -308,6 +337,7 @@ def move(path: Path, folder: Path, stem: str) -> Path:
     raise FileExistsError(f"{_MOST_OF_A_NAME} recordings begin in the same microsecond")
 
 
-def _describe(camera: str, file: str, path: Path, segment: Segment) -> SegmentRow:
-    size, duration = path.stat().st_size, float(segment.duration)
+def _describe(camera: str, file: str, path: Path, segment: Segment, size: int | None = None) -> SegmentRow:
+    """`size` bytes, those of the file if it is not given."""
+    size, duration = path.stat().st_size if size is None else size, float(segment.duration)
     return SegmentRow(file, camera, begin_of(path, segment), duration, size, recovered=not segment.is_closed)

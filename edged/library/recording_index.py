@@ -26,6 +26,8 @@ BATCH: Final = 500
 _PAGE: Final = 2000
 #: Recordings that are measured at once: between, others read the index.
 _MEASURED: Final = 50
+#: A file that is being written is closed so many seconds after its begin, at the latest.
+_OPEN_SECONDS: Final = 180.0
 #: Two segments farther apart than this, seconds, have a gap between them.
 GAP_SECONDS: Final = 0.5
 #: From the one to before the other, Unix seconds.
@@ -44,6 +46,12 @@ class Measured:
     duration: float
     files: tuple[SegmentRow, ...]
     gaps: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def summary(self) -> Summary:
+        """The same without its files."""
+        last = self.files[-1].ended if self.files else 0.0
+        return Summary(self.record, self.size, self.duration, len(self.files), len(self.gaps), last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,8 @@ class RecordingIndex:
         #: By camera, for metrics; and when the oldest file began at the last look for it, Unix seconds, 0.0 for none.
         self.recorded: dict[str, Recorded] = {}
         self.oldest = 0.0
+        #: Held while closed files are moved and indexed: each is in open/ or in the index.
+        self._moving = trio.Lock()
 
     async def prepare(self) -> None:
         """Make the folder. Raises OSError."""
@@ -99,14 +109,15 @@ class RecordingIndex:
 
         A row that could not be saved now is found again by `reconcile`.
         """
-        look = await trio.to_thread.run_sync(self.files.look, limiter=self._disk)
-        look = Look((*look.writing, *held.writing), (*look.closed, *held.closed))
-        if self.sealing is not None:
-            self.sealing.note(look.closed, {file.camera for file in look.writing})
-        await self._insert(look.closed)
-        for row in look.closed:
-            counted = self.recorded.setdefault(row.camera, Recorded())
-            counted.size, counted.seconds = counted.size + row.size, counted.seconds + row.duration
+        async with self._moving:
+            look = await trio.to_thread.run_sync(self.files.look, limiter=self._disk)
+            look = Look((*look.writing, *held.writing), (*look.closed, *held.closed))
+            for row in look.closed:
+                counted = self.recorded.setdefault(row.camera, Recorded())
+                counted.size, counted.seconds = counted.size + row.size, counted.seconds + row.duration
+            if self.sealing is not None:
+                self.sealing.note(look.closed, {file.camera for file in look.writing})
+            await self._insert(look.closed)
         return look
 
     async def find_oldest(self) -> None:
@@ -163,15 +174,52 @@ class RecordingIndex:
 
     async def measure(self, records: Sequence[RecordingRecord], now: float) -> list[Measured]:
         """What there is of each recording; `now` Unix seconds, the end of one that runs."""
-        return await self._usage.read(lambda connection: [_measure(connection, record, now) for record in records])
+        found = await self._usage.read(lambda connection: [_measure(connection, record, now) for record in records])
+        short = {item.record.camera for item in found if _lacks_its_end(item)}
+        if not short:
+            return found
+        # Files that are still being written hold the end of a recording where the camera is recorded on.
+        async with self._moving:
+            being_written = {camera: await self._describe_open(camera) for camera in short}
+            return await self._usage.read(
+                lambda connection: [
+                    _measure(connection, item.record, now, being_written[item.record.camera])
+                    if _lacks_its_end(item)
+                    else item
+                    for item in found
+                ]
+            )
+
+    async def list_with_open(self, camera: str, begin: float, end: float) -> list[SegmentRow]:
+        """The files of a camera that share some time with [begin, end), Unix seconds, also the one that is being
+        written, up to its last whole part; oldest first."""
+        async with self._moving:
+            being_written = await self._describe_open(camera)
+            closed = await self._usage.read(partial(segments.list_between, camera=camera, begin=begin, end=end))
+        return [*closed, *(row for row in being_written if row.began < end and row.ended > begin)]
+
+    async def find_before(self, camera: str, at: float) -> SegmentRow | None:
+        """The last file of a camera that began at a time or before, Unix seconds; also one that is being written."""
+        async with self._moving:
+            being_written = await self._describe_open(camera)
+            closed = await self._usage.read(partial(segments.find_before, camera=camera, at=at))
+        found = [row for row in (closed, *being_written) if row is not None and row.began <= at]
+        return max(found, key=lambda row: row.began, default=None)
+
+    async def _describe_open(self, camera: str) -> list[SegmentRow]:
+        return await trio.to_thread.run_sync(self.files.describe_open, camera, limiter=self._disk)
 
     async def summarize(self, records: Sequence[RecordingRecord], now: float) -> list[Summary]:
-        """`measure` without reading the files one by one."""
+        """`measure` without reading the files one by one, but for those that have ended just now."""
         found: list[Summary] = []
         for begin in range(0, len(records), _MEASURED):
             part = records[begin : begin + _MEASURED]
             found += await self._usage.read(partial(_summarize, records=part, now=now))
-        return found
+        short = [
+            item.record for item in found if _lacks_its_end(item) and now - (item.record.ended or now) < _OPEN_SECONDS
+        ]
+        exact = {item.record.recording_id: item.summary for item in await self.measure(short, now)} if short else {}
+        return [exact.get(item.record.recording_id, item) for item in found]
 
     async def remove(self, going: Sequence[SegmentRow], reasons: Mapping[str, str]) -> int:
         """Delete files and their rows; `reasons` by file. Bytes deleted. Raises StoreFailed."""
@@ -265,10 +313,14 @@ class _Comparison:
         return new, [file for file in sorted(waiting) if not self._files.find(file).exists()], True
 
 
-def _measure(connection: sqlite3.Connection, record: RecordingRecord, now: float) -> Measured:
-    """From the index alone; files that lie partly outside of the recording count with the seconds that lie inside."""
+def _measure(
+    connection: sqlite3.Connection, record: RecordingRecord, now: float, being_written: Sequence[SegmentRow] = ()
+) -> Measured:
+    """From the index and what is being written; files that lie partly outside of the recording count with the seconds
+    that lie inside."""
     end = record.ended if record.ended is not None else now
     files = segments.list_between(connection, record.camera, record.began, max(end, record.began))
+    files += [row for row in being_written if row.began < end and row.ended > record.began]
     seconds = sum(max(0.0, min(row.ended, end) - max(row.began, record.began)) for row in files)
     gaps = tuple(
         (before.ended, after.began) for before, after in pairwise(files) if after.began - before.ended > GAP_SECONDS
@@ -305,3 +357,9 @@ def _summarize(connection: sqlite3.Connection, records: Sequence[RecordingRecord
         sums = segments.sum_between(connection, record.camera, record.began, end, GAP_SECONDS)
         found.append(Summary(record, sums.size, sums.duration, sums.files, sums.gaps, sums.last))
     return found
+
+
+def _lacks_its_end(item: Measured | Summary) -> bool:
+    """Whether a recording that has ended has no file at its end."""
+    last = (item.summary if isinstance(item, Measured) else item).last
+    return item.record.ended is not None and item.record.ended - max(last, item.record.began) > GAP_SECONDS

@@ -28,6 +28,7 @@ from edged.mediamtx.live_picture import LONGEST_SECONDS, FrameReader, LivePictur
 from edged.mediamtx.pictures import PICTURE_BYTES, Format, PictureParser, convert_arguments, picture_arguments
 from edged.mediamtx.sources import CameraSource, picture_of, sets_key_frames
 from edged.restarts import Restarts
+from edged.sharing import Shared
 
 #: Seconds that the source goes on after the last viewer.
 LINGER_SECONDS: Final = 2.0
@@ -42,6 +43,10 @@ YIELD_SECONDS: Final = 3.0
 PAUSE_SECONDS: Final = 0.25
 LONGEST_PAUSE_SECONDS: Final = 4.0
 TRIES: Final = 3
+
+#: Cameras that are opened for a snapshot at the same time; so many more wait.
+MOST_COLD: Final = 8
+MOST_WAITING: Final = 64
 
 _CONVERT_SECONDS: Final = 10.0
 _log = structlog.get_logger("frames")
@@ -79,7 +84,9 @@ class Frames:
         self._drop_secret = drop_secret
         self._lives: dict[str, LivePicture] = {}
         self._nursery: trio.Nursery | None = None
-        self._converting = trio.CapacityLimiter(1)
+        #: First pictures of cameras that nobody watches, and pictures that are written anew.
+        self._first: Shared[bytes] = Shared("pictures of cameras", at_once=MOST_COLD, waiting=MOST_WAITING)
+        self._converted: Shared[bytes] = Shared("pictures in another format", at_once=1, waiting=MOST_WAITING)
 
     @property
     def running(self) -> frozenset[str]:
@@ -129,19 +136,33 @@ class Frames:
         finally:
             self._leave(live, LINGER_SECONDS)
 
-    async def snapshot(self, source: CameraSource, *, format: Format = "jpg", quality: int | None = None) -> bytes:  # noqa: A002
-        """One picture, taken after the call. Raises DependencyFailed if there is none within 10 s.
+    async def snapshot(
+        self,
+        source: CameraSource,
+        *,
+        format: Format = "jpg",  # noqa: A002
+        quality: int | None = None,
+        linger: float = 0.0,
+    ) -> bytes:
+        """One picture, taken after the call. Raises DependencyFailed if there is none within 10 s, Overloaded where too
+        many wait for a camera that nobody watches.
 
-        `quality` 1 to 100 writes the JPEG anew; without it the picture is the camera's own, or nearly so.
+        `quality` 1 to 100 writes the JPEG anew; without it the picture is the camera's own, or nearly so. The source
+        stays open for `linger` seconds.
         """
-        live = self._join(source)
-        try:
-            picture = await FrameReader(live, self._note_failure).settled()
-        finally:
-            self._leave(live, 0.0)
+        take = partial(self._take, source, linger)
+        # While the first picture is awaited it is the one for all that ask.
+        picture = await (take() if source.name in self._lives else self._first.share(source.name, take))
         if format == "jpg" and quality is None:
             return picture
-        return await self._convert(picture, format, quality)
+        return await self._converted.share((picture, format, quality), partial(self._convert, picture, format, quality))
+
+    async def _take(self, source: CameraSource, linger: float) -> bytes:
+        live = self._join(source)
+        try:
+            return await FrameReader(live, self._note_failure).settled()
+        finally:
+            self._leave(live, linger)
 
     def _join(self, source: CameraSource) -> LivePicture:
         if self._nursery is None:
@@ -286,12 +307,10 @@ class Frames:
         return causes.KEY_FRAMES if sets_key_frames(live.source) and not live.number else causes.NO_PICTURES
 
     async def _convert(self, picture: bytes, form: Format, quality: int | None) -> bytes:
-        """A JPEG written anew by ffmpeg, one at a time."""
+        """A JPEG written anew by ffmpeg."""
         complaints = ffmpeg.Complaints(may_redirect=False)
         converted = b""
         with trio.move_on_after(_CONVERT_SECONDS), ExitStack() as files:
-            await self._converting.acquire()
-            files.callback(self._converting.release)
             file = files.enter_context(ffmpeg.private_file(picture, ".jpg", self._folder))
             arguments = [self._find_ffmpeg(), *convert_arguments(file, form, quality)]
             async with self._spawn(arguments, stdout=True, stderr=True) as child, trio.open_nursery() as nursery:

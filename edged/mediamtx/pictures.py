@@ -101,6 +101,11 @@ def _thin_out_copied(rate: float) -> list[str]:
 
 def convert_arguments(picture: str, form: Format, quality: int | None) -> list[str]:
     """ffmpeg's arguments that write the JPEG in the file `picture` anew. `quality`: 1 to 100, 100 best; JPEG only."""
-    scale = QUALITY if quality is None else 2 + round((100 - quality) * 29 / 99)
-    encode = ["-c:v", "png"] if form == "png" else ["-c:v", "mjpeg", "-q:v", str(scale)]
+    encode = encode_arguments(form, quality)
     return [*ffmpeg.QUIET, "-f", "mjpeg", "-i", picture, "-frames:v", "1", *encode, "-f", "image2pipe", "pipe:1"]
+
+
+def encode_arguments(form: Format, quality: int | None) -> list[str]:
+    """ffmpeg's arguments for one picture in this format. `quality` as above."""
+    scale = QUALITY if quality is None else 2 + round((100 - quality) * 29 / 99)
+    return ["-c:v", "png"] if form == "png" else ["-c:v", "mjpeg", "-q:v", str(scale)]

@@ -9,6 +9,7 @@ import trio
 from msgspec import UNSET
 
 from edged.errors import DependencyFailed
+from edged.library.recording_files import RecordingFiles
 from edged.operations.catalogue import OperationCall, operation
 from edged.operations.pages import Cursor, NextCursor, read_cursor, write_cursor
 from edged.operations.recordings import find
@@ -58,7 +59,8 @@ async def get_recording_evidence(call: OperationCall, params: EvidenceParams) ->
     recordings = call.services.recordings
     sealing = recordings.index.sealing
     assert sealing is not None, "the daemon always seals"
-    files = (await recordings.measure(record)).files
+    # What is still being written has neither a seal nor a place of its own.
+    files = [row for row in (await recordings.measure(record)).files if not RecordingFiles.is_open(row)]
     after = None if params.cursor is None else read_cursor(call.operation.name, params.cursor)
     behind = [row for row in files if after is None or _place(row) > after]
     page = behind[: params.limit]

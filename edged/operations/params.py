@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import math
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from enum import Enum
 from functools import cache
 from types import UnionType
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, 
 
 import msgspec
 
-from edged.clock import read_iso
+from edged.clock import LAST_SECOND, read_iso
 from edged.errors import NOT_JSON, InvalidParams
 
 
@@ -197,6 +198,31 @@ def read_interval(start: str, end: str) -> tuple[float, float]:
     if until <= begin:
         raise InvalidParams("end must lie behind start", field="end")
     return begin, until
+
+
+def read_moment(member: str, value: str | float) -> float:
+    """ISO 8601 with a zone, or Unix seconds, also as text → Unix seconds. Raises InvalidParams naming the member."""
+    if isinstance(value, str):
+        # A time without a zone would be UTC here, and local time to whoever wrote it.
+        if not _is_number(value):
+            seconds = read_time(member, value)
+            if not _has_zone(value):
+                raise InvalidParams(f"{member} has no time zone", hint="for example 2027-01-31T00:00:00Z", field=member)
+            return seconds
+        value = float(value)
+    if not 0 <= value <= LAST_SECOND:
+        raise InvalidParams(f"{member} lies outside of the years 1970 to 9999", field=member)
+    return float(value)
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is digits, with a fraction perhaps."""
+    return len(text) <= _MOST_DIGITS and text.isascii() and text.replace(".", "", 1).isdigit()
+
+
+def _has_zone(text: str) -> bool:
+    """Whether an ISO 8601 time ends in a zone."""
+    return datetime.fromisoformat(text).tzinfo is not None
 
 
 def read_time(member: str, text: str) -> float:

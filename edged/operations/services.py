@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edged.cameras.registry import Registry
     from edged.clock import Clock
     from edged.credentials.tokens import SharedSecret
+    from edged.library.clips import Clips
     from edged.library.disks import Disks
     from edged.library.event_ring import EventRing
     from edged.library.recordings import Recordings
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from edged.mediamtx.paths import Paths
     from edged.mediamtx.process import Supervisor
     from edged.mediamtx.publisher import Publishers
+    from edged.mediamtx.stills import Stills
     from edged.mediamtx.viewers import Viewers
     from edged.metrics import Metrics
     from edged.operations.caller_sessions import Sessions
@@ -69,8 +71,10 @@ class Services:
     publishers: Publishers
     viewers: Viewers
     frames: Frames
+    stills: Stills
     snapshots: Snapshots
     recordings: Recordings
+    clips: Clips
     events: EventRing
     listings: Listings
     keyring: Keyring

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET
 
-from edged.clock import iso
+from edged.clock import iso, iso_exact
 from edged.errors import DependencyFailed, StoreFailed
-from edged.library.snapshots import SavedSnapshot, Snapshots, no_snapshot
+from edged.library.snapshots import SavedSnapshot, Snapshots, complete_name, no_snapshot
 from edged.operations.catalogue import OperationCall, operation
 from edged.operations.file_params import (
     FilenameParams,
@@ -22,8 +23,10 @@ from edged.operations.file_params import (
     resource_of,
 )
 from edged.operations.pages import NextCursor, show_rows
+from edged.operations.params import read_moment
 from edged.operations.pictures import NO_PICTURE, check_attached, explained_to
 from edged.operations.rest import create, delete, get
+from edged.operations.services import Services
 
 #: In the metrics.
 _COUNTED_AS: Final = "recordings"
@@ -39,6 +42,12 @@ class SnapshotParams(msgspec.Struct, frozen=True):
     filename: str | None = None
     format: Literal["jpg", "jpeg", "png"] = "jpg"
     quality: Quality | None = None
+
+
+class RecordedSnapshotParams(SnapshotParams, frozen=True, kw_only=True):
+    """The same, of the time `at`: ISO 8601 with a zone, or Unix seconds."""
+
+    at: str | float
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -95,17 +104,7 @@ class SnapshotDeleted(msgspec.Struct, frozen=True):
 async def take_snapshot(call: OperationCall, params: SnapshotParams) -> Snapshot:
     """Take one picture now and keep it. Raises DependencyFailed if the camera gives none in time."""
     saved = await keep_picture(call, params)
-    return Snapshot(
-        success=True,
-        device=call.camera.name,
-        filename=saved.filename,
-        status="SUCCESS",
-        timestamp=iso(saved.created_at),
-        file_size=saved.size,
-        size_bytes=saved.size,
-        file_path=saved.filename,
-        download_url=download_url(saved.filename),
-    )
+    return _show(call.camera.name, saved, iso(saved.created_at))
 
 
 async def keep_picture(call: OperationCall, params: SnapshotParams, event_id: str = "") -> SavedSnapshot:
@@ -128,6 +127,48 @@ async def keep_picture(call: OperationCall, params: SnapshotParams, event_id: st
         sentence = problem.sentence if isinstance(problem, StoreFailed) else NO_PICTURE
         services.snapshots.fail(camera.name, sentence, event_id)
         raise
+
+
+@operation(
+    "camera:write", on_camera=True, rest=create("/api/cameras/{device}/recorded-snapshots"), counted_as=_COUNTED_AS
+)
+async def get_snapshot(call: OperationCall, params: RecordedSnapshotParams) -> Snapshot:
+    """Take a picture out of what was recorded at a time or last before, and keep it. `timestamp` is the picture's."""
+    camera, services = call.camera.name, call.services
+    kind: Literal["jpg", "png"] = "png" if params.format == "png" else "jpg"
+    picture, at = await take_recorded(services, camera, read_moment("at", params.at), kind, params.quality)
+    name = params.filename or complete_name(None, camera, kind, at)
+    confirmation(call, "camera:write", camera)()
+    saved = await services.snapshots.save(name, camera, picture, format=kind, now=services.clock.now())
+    return _show(camera, saved, iso_exact(at))
+
+
+async def take_recorded(
+    services: Services, camera: str, at: float, kind: Literal["jpg", "png"], quality: int | None
+) -> tuple[bytes, float]:
+    """The last picture that was recorded of a camera at a time or before; and its own time. Both Unix seconds.
+
+    Raises InvalidParams for a time that is still to come, NotFound, InvalidState, Overloaded, DependencyFailed.
+    """
+    moment = await services.clips.find_moment(camera, at)
+    picture = await services.stills.decode(
+        moment.key, partial(services.clips.read, moment), moment.skip, format=kind, quality=quality
+    )
+    return picture, moment.at
+
+
+def _show(camera: str, saved: SavedSnapshot, timestamp: str) -> Snapshot:
+    return Snapshot(
+        success=True,
+        device=camera,
+        filename=saved.filename,
+        status="SUCCESS",
+        timestamp=timestamp,
+        file_size=saved.size,
+        size_bytes=saved.size,
+        file_path=saved.filename,
+        download_url=download_url(saved.filename),
+    )
 
 
 @operation("camera:read", rest=get("/api/snapshots"), counted_as=_COUNTED_AS)

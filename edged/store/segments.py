@@ -118,6 +118,12 @@ def last_end(connection: sqlite3.Connection, camera: str) -> float | None:
     return None if found is None else float(found[0])
 
 
+def find_before(connection: sqlite3.Connection, camera: str, at: float) -> SegmentRow | None:
+    """The last segment of a camera that began at this time or before."""
+    rows = _many(connection, "WHERE camera = ? AND began <= ? ORDER BY began DESC LIMIT 1", camera, at)
+    return rows[0] if rows else None
+
+
 def list_oldest(connection: sqlite3.Connection, limit: int, after: Place = FIRST) -> list[SegmentRow]:
     """The oldest of all cameras that come behind a place."""
     return _many(connection, "WHERE (began, file) > (?, ?) ORDER BY began, file LIMIT ?", *after, limit)

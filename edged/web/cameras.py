@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+
 import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -12,12 +15,14 @@ from starlette.types import Receive, Scope, Send
 from edged.cameras.model import Camera
 from edged.clock import iso
 from edged.errors import InvalidParams, Refused
+from edged.mediamtx.frames import LINGER_SECONDS
 from edged.operations.cameras import CameraStatus
 from edged.operations.catalogue import camera_resource, find_camera
 from edged.operations.listings import CameraList, CameraRow
 from edged.operations.pages import PageParams
+from edged.operations.params import read_moment
 from edged.operations.pictures import check_attached, explained_to
-from edged.operations.snapshots import Quality
+from edged.operations.snapshots import Quality, take_recorded
 from edged.web import bodies
 from edged.web.credentials import is_json
 from edged.web.faults import not_json
@@ -61,14 +66,21 @@ async def change(request: Request) -> Response:
 
 
 class StillParams(msgspec.Struct, frozen=True):
-    """`quality` of the JPEG."""
+    """`quality` of the JPEG; `at`: out of what was recorded then, ISO 8601 with a zone or Unix seconds."""
 
     quality: Quality | None = None
+    at: str | None = None
 
 
 async def take_still(request: Request) -> Response:
-    """One JPEG, taken now and kept nowhere."""
-    return StillImage(request, request.camera, bodies.read_query_struct(request, StillParams).quality)
+    """One JPEG, taken now or out of a recording, and kept nowhere."""
+    params = bodies.read_query_struct(request, StillParams)
+    if params.at is None:
+        return StillImage(request, request.camera, "stream:read", partial(take, params.quality))
+    # Whoever may see what a camera shows now may not therefore see what it has shown.
+    find_camera("camera:read", request.camera.name, request.services, request.session)
+    at = read_moment("at", params.at)
+    return StillImage(request, request.camera, "camera:read", partial(take_past, at, params.quality))
 
 
 ROUTES = (
@@ -82,11 +94,15 @@ ROUTES = (
 class StillImage(Response):
     """One picture. Raises DependencyFailed or Refused before anything is sent."""
 
-    def __init__(self, request: Request, camera: Camera, quality: int | None) -> None:
+    def __init__(
+        self, request: Request, camera: Camera, capability: str, take: Callable[[Request, Camera], Awaitable[bytes]]
+    ) -> None:
+        """`take(request, camera)` gives the picture, while the caller has `capability` on the camera."""
         super().__init__(headers=_IMAGE_HEADERS, media_type="image/jpeg")
         self._request = request
         self._camera = camera
-        self._quality = quality
+        self._capability = capability
+        self._take = take
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admit the viewer before the first checkpoint, take the picture, send it. HEAD takes none."""
@@ -94,23 +110,25 @@ class StillImage(Response):
             del self.headers["content-length"]
         else:
             camera = self._camera
-            with self._request.admitted(camera.name, "stream:read", camera_resource(camera)) as admitted:
-                self.body = await take(self._request, camera, self._quality)
+            with self._request.admitted(camera.name, self._capability, camera_resource(camera)) as admitted:
+                self.body = await self._take(self._request, camera)
             if admitted.cause is not None:
                 raise Refused(admitted.cause)
             self.headers["content-length"] = str(len(self.body))
         await super().__call__(scope, receive, send)
 
 
-async def take(request: Request, camera: Camera, quality: int | None) -> bytes:
+async def take_past(at: float, quality: int | None, request: Request, camera: Camera) -> bytes:
+    """The last picture recorded at a time or before, as JPEG. Raises what `take_recorded` raises."""
+    picture, _ = await take_recorded(request.services, camera.name, at, "jpg", quality)
+    return picture
+
+
+async def take(quality: int | None, request: Request, camera: Camera) -> bytes:
     """One picture as JPEG; the source stays open for a while. Raises DependencyFailed."""
     check_attached(camera, request.caller)
-    frames = request.services.frames
     with explained_to(request.caller):
-        async with frames.watch(camera) as pictures:
-            if quality is None:
-                return await pictures.settled()
-            return await frames.snapshot(camera, quality=quality)
+        return await request.services.frames.snapshot(camera, quality=quality, linger=LINGER_SECONDS)
 
 
 def _show(request: Request, item: CameraRow | CameraStatus) -> CameraRow | CameraStatus:

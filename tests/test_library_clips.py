@@ -1,0 +1,169 @@
+"""Intervals and moments of made segments; work that several ask for at once."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from fmp4_helpers import make_segment
+from hypothesis import given
+from hypothesis import strategies as st
+from patience import fail_after
+
+from edged.errors import DependencyFailed, InvalidParams, InvalidState, Overloaded
+from edged.library.clips import AHEAD_SECONDS, LONGEST_SECONDS, _find_moment, _look, check_interval, find_missing
+from edged.library.recording_files import RecordingFiles
+from edged.operations.params import read_moment
+from edged.sharing import Shared
+from edged.store.segments import SegmentRow
+
+BEGAN = 1_796_000_000.0
+Times = st.floats(0, 4e9, allow_nan=False)
+
+
+def keep(root: Path, began: float, **made: object) -> SegmentRow:
+    """A kept segment of camera0: four parts of a third of a second, a key frame each two thirds."""
+    folder = root / "camera0" / "2026-11-30"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = f"camera0/2026-11-30/{int(began)}-{round(began % 1 * 1e6):06d}.mp4"
+    data = make_segment(parts=4, at_ns=int(began * 1e9), **made)  # type: ignore[arg-type]
+    (root / file).write_bytes(data)
+    return SegmentRow(file, "camera0", began, 4 / 3, len(data))
+
+
+@given(Times, Times, Times)
+def test_an_interval_that_is_taken_is_not_empty_nor_long_nor_to_come(begin: float, end: float, now: float) -> None:
+    try:
+        check_interval(begin, end, now)
+    except InvalidParams:
+        return
+    assert begin < end <= now + AHEAD_SECONDS
+    assert begin < now
+    assert end - begin <= LONGEST_SECONDS
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 20)), max_size=8), st.floats(0, 50), st.floats(51, 100))
+def test_what_is_missing_lies_in_the_interval_and_in_no_file(
+    files: list[tuple[float, float]], begin: float, end: float
+) -> None:
+    rows = [SegmentRow(str(at), "camera0", *each, 1) for at, each in enumerate(sorted(files))]
+    before = begin
+    for first, last in find_missing(rows, begin, end):
+        assert before <= first < last <= end or rows
+        assert not any(row.began < last - 1e-6 and row.ended > first + 1e-6 for row in rows)
+        before = last
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("2027-01-31T10:00:00Z", 1801389600), ("2027-01-31T12:00:00+02:00", 1801389600), ("1801389600", 1801389600),
+     (1801389600.5, 1801389600.5)],
+)  # fmt: skip
+def test_a_time_is_iso_8601_with_a_zone_or_unix_seconds(value: str | float, seconds: float) -> None:
+    assert read_moment("at", value) == seconds
+
+
+@given(st.one_of(st.text(max_size=30), st.floats()))
+def test_any_other_time_is_refused(value: str | float) -> None:
+    try:
+        assert 0 <= read_moment("at", value) < 3e11
+    except InvalidParams:
+        return
+
+
+def test_a_clip_begins_with_the_key_frame_before_and_ends_with_the_part_that_holds_its_end(tmp_path: Path) -> None:
+    row = keep(tmp_path, BEGAN)
+    begin, end = _look(RecordingFiles(tmp_path), [row], BEGAN + 0.7, BEGAN + 0.9)
+    assert begin - BEGAN == pytest.approx(2 / 3)
+    assert end - BEGAN == pytest.approx(1.0)
+
+
+def test_a_change_of_the_format_is_told_with_the_times_of_two_clips(tmp_path: Path) -> None:
+    rows = [keep(tmp_path, BEGAN), keep(tmp_path, BEGAN + 1.5, codec=b"hvc1")]
+    with pytest.raises(InvalidState) as caught:
+        _look(RecordingFiles(tmp_path), rows, BEGAN, BEGAN + 3)
+    assert "one with end 2026-11-30T00:53:21.500Z, another with start 2026-11-30T00:53:21.501Z" in caught.value.hint
+
+
+def test_a_moment_is_decoded_from_its_key_frame_and_no_further(tmp_path: Path) -> None:
+    row = keep(tmp_path, BEGAN)
+    files = RecordingFiles(tmp_path)
+    moment = _find_moment(files, row, BEGAN + 1.1)
+    assert moment is not None
+    assert [float(part.begin) for part in moment.parts] == [pytest.approx(2 / 3), pytest.approx(1.0)]
+    assert moment.at - BEGAN == pytest.approx(16 / 15)
+    assert moment.skip == pytest.approx(16 / 15 - 2 / 3 - 1 / 30)
+    after = _find_moment(files, row, BEGAN + 1000)
+    assert after is not None
+    assert after.at - BEGAN == pytest.approx(19 / 15)
+
+
+def test_a_file_that_is_moved_meanwhile_is_read_at_its_new_place(tmp_path: Path) -> None:
+    row = keep(tmp_path, BEGAN)
+    moved = SegmentRow("open/camera0/camera0/1.mp4", "camera0", BEGAN, 1, 1)
+    files = RecordingFiles(tmp_path)
+    folder, stem = files.find_place("camera0", BEGAN)
+    folder.mkdir(exist_ok=True)
+    (tmp_path / row.file).rename(folder / f"{stem}.mp4")
+    with files.read(moved) as file:
+        assert file.read(8)[4:] == b"ftyp"
+    with pytest.raises(FileNotFoundError):
+        files.read(SegmentRow("camera0/2026-11-30/2-000000.mp4", "camera0", BEGAN, 1, 1))
+
+
+async def test_those_who_ask_for_the_same_share_it_and_one_goes_on_when_the_first_leaves() -> None:
+    shared: Shared[int] = Shared("results", at_once=1, waiting=1)
+    begun, results = list[int](), list[int]()
+    go = trio.Event()
+
+    async def work() -> int:
+        begun.append(1)
+        await go.wait()
+        return 7
+
+    async def ask() -> None:
+        results.append(await shared.share("one", work))
+
+    with fail_after(10):
+        async with trio.open_nursery() as nursery:
+            first = trio.CancelScope()
+
+            async def leave() -> None:
+                with first:
+                    await ask()
+
+            nursery.start_soon(leave)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(3):
+                nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(begun) == 1
+            first.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(begun) == 2
+            nursery.start_soon(partial(shared.share, "two", work))
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(Overloaded):
+                await shared.share("three", work)
+            go.set()
+    assert results == [7, 7, 7]
+
+
+async def test_a_failure_is_that_of_all_who_wait_for_it() -> None:
+    shared: Shared[int] = Shared("results", at_once=1, waiting=1)
+
+    async def fail() -> int:
+        await trio.testing.wait_all_tasks_blocked()
+        raise DependencyFailed("no")
+
+    async def ask() -> None:
+        with pytest.raises(DependencyFailed, match="no"):
+            await shared.share("one", fail)
+
+    with fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            nursery.start_soon(ask)
