@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from net_helpers import ask, connect, count_descriptors, read_all
 from patience import fail_after, times
 from structlog.testing import capture_logs
+from trio.testing import wait_all_tasks_blocked
 
 from edged.errors import StartFailed
 from edged.net import hook as module
@@ -130,16 +131,21 @@ async def test_silent_connections_never_keep_a_slow_question_out(monkeypatch):
             await each.aclose()
 
 
-async def test_a_connection_that_says_nothing_ends_before_one_that_says_a_part(monkeypatch):
-    """Each has a deadline; that of a silent one is the shorter."""
-    monkeypatch.setattr(module, "_SILENT_SECONDS", 0.5)
-    monkeypatch.setattr(module, "_SECONDS", 60.0)
-    async with hook() as port, await connect(port) as silent, await connect(port) as slow:
-        await slow.send_all(post(b"yes")[:10])
-        with fail_after(10):
+@pytest.mark.parametrize("is_accepted_first", [True, False])
+async def test_a_connection_that_says_nothing_ends_before_one_that_says_a_part(mock_clock, is_accepted_first):
+    """Each has a deadline; that of a silent one is the shorter, whether a part comes before or after the accept."""
+    async with hook() as port, await connect(port) as silent:
+        # Nothing is accepted between these two lines.
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            if is_accepted_first:
+                await wait_all_tasks_blocked(0.05)
+            sock.sendall(post(b"yes")[:10])
+            await wait_all_tasks_blocked(0.05)
+            mock_clock.jump((module._SILENT_SECONDS + module._SECONDS) / 2)
             assert await read_all(silent) == b""
-        await slow.send_all(post(b"yes")[10:])
-        assert (await read_all(slow)).startswith(b"HTTP/1.1 204")
+            sock.sendall(post(b"yes")[10:])
+            await wait_all_tasks_blocked(0.05)
+            assert sock.recv(1000).startswith(b"HTTP/1.1 204")
 
 
 async def ask_and_leave(port: int, data: bytes, *, reset: bool) -> None:

@@ -46,7 +46,7 @@ _PAUSE_SECONDS = 0.05
 class HookExchange:
     """One request of MediaMTX as its bytes arrive; `take` returns the reply as soon as there is one."""
 
-    __slots__ = ("_answer", "_body", "_lines", "_machine", "_path", "_size", "is_whole", "reply")
+    __slots__ = ("_answer", "_body", "_lines", "_machine", "_path", "_size", "has_begun", "is_whole", "reply")
 
     def __init__(self, answer: Answer, path: bytes) -> None:
         self._answer = answer
@@ -55,12 +55,14 @@ class HookExchange:
         self._lines = HeadLines()
         self._body: list[bytes] | None = None
         self._size = 0
-        #: Whether the whole request was read; the reply once there is one.
+        #: Whether any of the request was read, and the whole; the reply once there is one.
+        self.has_begun = False
         self.is_whole = False
         self.reply: bytes | None = None
 
     def take(self, data: bytes) -> bytes | None:
         """Bytes that arrived (b"": the end) → the whole reply, b"" if the client has left, None if more is needed."""
+        self.has_begun = True
         self.reply = self._take(data)
         return self.reply
 
@@ -193,7 +195,7 @@ def _answer_now(sock: socket.socket, exchange: HookExchange) -> bool:
 async def _wait_and_answer(stream: Stream, exchange: HookExchange, waiting: dict[Stream, None]) -> None:
     try:
         with trio.move_on_after(_SECONDS):
-            if exchange.reply is None:
+            if not exchange.has_begun:
                 with trio.move_on_after(_SILENT_SECONDS) as silence:
                     await stream.wait_readable()
                 if silence.cancelled_caught:
