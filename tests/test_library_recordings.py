@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import trio
@@ -16,14 +17,15 @@ from fmp4_helpers import make_segment
 from grant_helpers import refuse_all
 from patience import fail_after
 from structlog.testing import capture_logs
+from trio.testing import wait_all_tasks_blocked
 
-from edged.access.grants import Grant, Upkeep
+from edged.access.grants import Commit, Grant, Upkeep
 from edged.clock import Clock
 from edged.config.schedules import read_windows
 from edged.errors import InvalidParams, InvalidState, Refused, StorageFull, StoreFailed
 from edged.library import active_recordings
 from edged.library import recordings as module
-from edged.library.active_recordings import ActiveRecording
+from edged.library.active_recordings import ActiveRecording, RecordingChanged
 from edged.library.gaps import Gap, Gaps
 from edged.library.joins import Joins
 from edged.library.recording_files import Look, OpenFile, RecordingFiles
@@ -39,6 +41,7 @@ from edged.store.retention import RetentionSetting
 from edged.store.segments import SegmentRow
 
 NOW = 1_796_000_000.0
+T = TypeVar("T")
 
 
 @dataclass
@@ -119,6 +122,45 @@ async def test_every_file_of_a_recording_is_its_own_also_when_the_clock_is_set_m
         assert len(measured.files) == 4
         assert measured.duration == pytest.approx(4 * 10 * 6000 / 90000)
         assert not box.recorded
+
+
+async def test_whoever_began_or_ended_a_recording_has_the_reply_before_the_others_are_told(tmp_path: Path) -> None:
+    """Also where another task commits it, as the registrar's does."""
+
+    async def grant_elsewhere(work: Callable[[Commit], Awaitable[T]]) -> T:
+        values, is_done = [], trio.Event()
+
+        async def do() -> None:
+            values.append(await box.grant(work))
+            is_done.set()
+
+        nursery.start_soon(do)
+        await is_done.wait()
+        return values[0]
+
+    heard: list[str] = []
+
+    async def hear(*, task_status: trio.TaskStatus[None]) -> None:
+        with box.recordings.changes.subscribe() as reader:
+            task_status.started()
+            async for change in reader:
+                assert isinstance(change, RecordingChanged)
+                heard.append(change.status)
+
+    async with opened(tmp_path) as box, trio.open_nursery() as nursery:
+        await nursery.start(hear)
+        # The order in which trio resumes two tasks is a matter of chance.
+        for number in range(16):
+            await start(box, filename=f"yard{number}", grant=grant_elsewhere)
+            assert heard == []
+            await wait_all_tasks_blocked(0.01)
+            assert heard == ["STARTING"]
+            await box.recordings.stop("camera0", grant_elsewhere)
+            assert heard == ["STARTING"]
+            await wait_all_tasks_blocked(0.01)
+            assert heard == ["STARTING", "STOPPED"]
+            heard.clear()
+        nursery.cancel_scope.cancel()
 
 
 async def test_what_a_look_is_putting_into_the_index_counts_when_a_recording_is_stopped_and_goes_when_it_is_deleted(

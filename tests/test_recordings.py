@@ -9,8 +9,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Collection, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,19 @@ async def until_active(client: Conversation, device: str = "camera0") -> dict[st
         state = await client.call("get_recording_status", device=device)
         if state is not None and state["status"] == "active":
             return dict(state)
+        await trio.sleep(0.1)
+
+
+async def until_written(config: Config, besides: Collection[Path] = ()) -> Path:
+    """A file that was begun and has grown twice since, so has two seconds of pictures at least."""
+    sizes: dict[Path, set[int]] = {}
+    while True:
+        for path in (config.recording.folder / "open").rglob("*.mp4"):
+            with suppress(FileNotFoundError):
+                seen = sizes.setdefault(path, set())
+                seen.add(path.stat().st_size)
+                if path not in besides and len(seen - {0}) > 2:
+                    return path
         await trio.sleep(0.1)
 
 
@@ -135,16 +148,22 @@ async def test_a_recording_ends_by_itself_and_the_reply_comes_before_the_notific
                 for session, secret in ((client, key), (other, elsewhere)):
                     await session.call("authenticate", auth_token=secret)
                     await session.call("subscribe_events", topics=["recording_status_update"])
-                begun = await client.call("start_recording", device="camera0", duration=3)
-                assert client.news == []
-                assert begun["duration"] == 3
-                while [news["params"]["status"] for news in client.news] != ["STARTING", "RECORDING", "STOPPED"]:
-                    await client.call("ping")
-                    await trio.sleep(0.1)
-                last = client.news[-1]["params"]
+                # However long it takes until there is a picture.
+                for seconds in (5, 10, 20):
+                    client.news.clear()
+                    begun = await client.call("start_recording", device="camera0", duration=seconds)
+                    assert client.news == []
+                    assert begun["duration"] == seconds
+                    while not client.news or (last := client.news[-1]["params"])["status"] != "STOPPED":
+                        await client.call("ping")
+                        await trio.sleep(0.1)
+                    told = [news["params"]["status"] for news in client.news]
+                    if last["duration"] >= 1:
+                        break
+                assert told == ["STARTING", "RECORDING", "STOPPED"]
                 assert last["recording"]["status"] == "completed"
                 assert last["filename"] == begun["filename"]
-                assert 1 <= last["duration"] <= 4
+                assert 1 <= last["duration"] <= seconds + 1
                 await other.call("ping")
                 assert other.news == []
                 assert (await other.call("list_recordings"))["total"] == 0
@@ -186,16 +205,17 @@ async def test_a_recording_goes_on_after_a_restart_of_edged(tmp_path: Path) -> N
     with fail_after(80):
         async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
             begun = await admin.call("start_recording", device="camera0")
-            await until_active(admin)
-            await trio.sleep(3)
-        assert list((config.recording.folder / "open").rglob("*.mp4"))
+            before = await until_written(config)
+        assert before.exists()
         async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
             state = await until_active(admin)
             assert state["recording_id"] == begun["recording_id"]
-            await trio.sleep(2)
+            # It counts as active while the last bytes are less than a minute old: wait for new ones.
+            await until_written(config, {before})
             ended = await admin.call("stop_recording", device="camera0")
-            assert ended["duration"] > 4
-            assert len(list((config.recording.folder / "camera0").rglob("*.mp4"))) == 2
+            kept = list((config.recording.folder / "camera0").rglob("*.mp4"))
+            assert len(kept) == 2
+            assert ended["duration"] == pytest.approx(sum(probe(path) for path in kept), abs=1.5)
 
 
 async def test_an_index_that_was_lost_is_made_anew_from_the_files(tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ class ActiveRecording:
     """A recording that runs.
 
     `moved_at` is when it gave bytes last, or began; `deadline` when it ends by itself, both by trio's clock; `written`
-    bytes of the file that is being written; `first` and `last`, Unix seconds, begin and end of the files that it gave.
+    bytes of the file that is being written; `first` and `last`, Unix seconds, begin and end of the files that it gave;
+    `is_told` whether it was told that it began, before which nothing else is told of it.
     """
 
     record: RecordingRecord
@@ -77,6 +78,7 @@ class ActiveRecording:
     written: int = 0
     first: float = math.inf
     last: float = -math.inf
+    is_told: bool = True
 
     def holds(self, at: float) -> bool:
         """Whether a moment, Unix seconds, lies in the hour of a camera that is always recorded."""
@@ -147,7 +149,7 @@ class ActiveRecordings:
             written = sizes.get(camera, 0)
             if closed or written != active.written:
                 active.written, active.moved_at = written, now
-                if active.status != "RECORDING":
+                if active.status != "RECORDING" and active.is_told:
                     changed.append((active, "RECORDING"))
             elif active.status == "RECORDING" and now - active.moved_at > SILENT_SECONDS:
                 changed.append((active, "STARTING"))

@@ -144,8 +144,9 @@ class Recordings:
         )
 
     async def _begin(self, record: RecordingRecord, grant: Grant) -> RecordingRecord:
-        """Make it durable, then record. Raises InvalidState, StoreFailed, and what the grant raises."""
-        active = ActiveRecording(record, self._clock.monotonic(), deadline_of(record, self._clock))
+        """Make it durable, then record. There is no checkpoint between telling of it and the return: whoever asked has
+        the reply before the notification. Raises InvalidState, StoreFailed, and what the grant raises."""
+        active = ActiveRecording(record, self._clock.monotonic(), deadline_of(record, self._clock), is_told=False)
         self._active.add(active)
         is_durable = False
 
@@ -155,7 +156,6 @@ class Recordings:
             is_durable = True
             _log.info("recording_started", camera=made.camera, recording=made.recording_id, by=made.made_by)
             self._switch()
-            self.changes.publish(RecordingChanged(made, active.status))
             return made
 
         try:
@@ -164,17 +164,15 @@ class Recordings:
                 await self.index.prepare()
                 record = await grant(insert)
         except OSError as problem:
-            self._active.remove(active)
             raise StoreFailed(f"nothing can be recorded: {problem.strerror}", hint="see recording.folder") from problem
-        except BaseException:
-            if not is_durable:
+        finally:
+            if is_durable:
+                self._enter(active, active.status)
+            else:
                 self._active.remove(active)
-            raise
         return record
 
-    async def cover(
-        self, camera: str, seconds: float, *, made_by: str, grant: Grant
-    ) -> tuple[RecordingRecord, bool]:  # fmt: skip
+    async def cover(self, camera: str, seconds: float, *, made_by: str, grant: Grant) -> tuple[RecordingRecord, bool]:
         """Have a camera recorded for so many seconds from now: (by which recording, whether that is a new one).
 
         One that was asked for goes on, for longer if it would end sooner. Raises what `start` raises; InvalidState also
@@ -355,7 +353,7 @@ class Recordings:
         return measured
 
     def _enter(self, active: ActiveRecording, status: Status, problem: str = "") -> None:
-        active.status = status
+        active.status, active.is_told = status, True
         self.changes.publish(RecordingChanged(active.record, status, problem))
 
     async def _end(self, active: ActiveRecording, at: float, reason: str, grant: Grant) -> RecordingRecord:
