@@ -67,18 +67,18 @@ async def test_recordings_and_the_retention_policy_are_as_before(tmp_path: Path)
         db = recordings._trust
 
         def memory() -> object:
-            return (dict(recordings.active), recordings.sweep.policy, set(box.recorded))
+            return (dict(recordings.active), recordings.sweep.policies.policy, set(box.recorded))
 
         async def begin(grant: object) -> None:
             await start(box, grant=grant)
 
         by_age = RetentionSetting("age", enabled=True, max_age_days=1.0)
-        await check(db, memory, begin, partial(recordings.sweep.set_policy, by_age))
+        await check(db, memory, begin, partial(recordings.sweep.policies.set_policy, "", by_age))
         await start(box)
-        await recordings.sweep.set_policy(by_age, box.grant)
+        await recordings.sweep.policies.set_policy("", by_age, box.grant)
         await check(
             db, memory, partial(recordings.stop, "camera0"),
-            partial(recordings.sweep.set_policy, RetentionSetting("manual", enabled=True)),
+            partial(recordings.sweep.policies.set_policy, "", RetentionSetting("manual", enabled=True)),
         )  # fmt: skip
         await box.write()
         box.now += 1

@@ -32,6 +32,7 @@ from edged.library.recording_files import Look, OpenFile, RecordingFiles
 from edged.library.recording_index import RecordingIndex
 from edged.library.recordings import Recordings
 from edged.library.retention import Policy
+from edged.library.retention_policies import RetentionPolicies
 from edged.library.retention_sweep import RetentionSweep
 from edged.store import segments
 from edged.store.database import Database
@@ -86,7 +87,8 @@ async def opened(folder: Path) -> AsyncIterator[Box]:
             clock = Clock(system=lambda: box.now, synchronized=lambda: box.is_synchronized)
             files = RecordingFiles(box.root)
             index = RecordingIndex(files, usage, lambda _reason, _size: None)
-            sweep = RetentionSweep(index, trust, clock, Policy(), stop_bytes=0)
+            policies = RetentionPolicies(trust, Policy())
+            sweep = RetentionSweep(index, trust, clock, policies, stop_bytes=0)
 
             def spawn(*_: object, **__: object) -> None:
                 raise AssertionError("nothing is joined here")
@@ -380,9 +382,10 @@ async def test_whoever_lost_the_right_meanwhile_changes_nothing(tmp_path: Path) 
         measured = await box.recordings.stop("camera0", box.grant)
         with pytest.raises(Refused):
             await box.recordings.delete(measured.record, "request", refuse_all)
+        policies = box.recordings.sweep.policies
         with pytest.raises(Refused):
-            await box.recordings.sweep.set_policy(RetentionSetting("age", enabled=True, max_age_days=1.0), refuse_all)
-        assert box.recordings.sweep.policy == Policy()
+            await policies.set_policy("", RetentionSetting("age", enabled=True, max_age_days=1.0), refuse_all)
+        assert policies.policy == Policy()
         assert (await box.recordings.measure(measured.record)).files == measured.files
         found, total = await box.recordings.list_page(["camera0"], limit=9, offset=0)
         assert ([item.record.filename for item in found], total) == (["yard.mp4"], 1)

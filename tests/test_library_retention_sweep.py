@@ -13,13 +13,15 @@ import pytest
 import trio
 from fmp4_helpers import make_segment
 
+from edged.access.grants import Upkeep
 from edged.clock import Clock
 from edged.library.recording_files import RecordingFiles
 from edged.library.recording_index import RecordingIndex
-from edged.library.retention import Policy
-from edged.library.retention_sweep import RetentionSweep, merge
+from edged.library.retention import CameraPolicy, Policy
+from edged.library.retention_policies import RetentionPolicies
+from edged.library.retention_sweep import RetentionSweep
 from edged.store import recordings as rows
-from edged.store import retention
+from edged.store import segments
 from edged.store.database import Database
 from edged.store.migrations import TRUST, USAGE
 from edged.store.recordings import RecordingRecord
@@ -48,7 +50,8 @@ class Kept:
         return [file for _, file in self.index.files.list_kept()]
 
     def sweep(self, **policy: object) -> RetentionSweep:
-        return RetentionSweep(self.index, self.trust, self.clock, Policy(**policy), stop_bytes=0)  # type: ignore[arg-type]
+        policies = RetentionPolicies(self.trust, Policy(**policy))  # type: ignore[arg-type]
+        return RetentionSweep(self.index, self.trust, self.clock, policies, stop_bytes=0)
 
 
 @asynccontextmanager
@@ -108,16 +111,31 @@ async def test_a_recording_without_files_becomes_a_tombstone(tmp_path: Path) -> 
         assert await box.trust.read(partial(rows.is_taken, filename="old.mp4"))
 
 
-async def test_a_policy_that_was_set_is_found_again(tmp_path: Path) -> None:
+async def test_policies_that_were_set_are_found_again(tmp_path: Path) -> None:
+    """Those of a camera hold before its settings, its settings before what holds for all."""
     async with kept(tmp_path) as box:
-        assert await box.trust.read(retention.load) is None
-        setting = RetentionSetting("age", enabled=True, max_age_days=2.0)
-        await box.trust.write(partial(retention.save, setting=setting))
-        assert await box.trust.read(retention.load) == setting
-        policy = Policy(max_bytes=5, keep_free_bytes=7)
-        assert merge(policy, setting) == Policy(max_age=2 * 86400, keep_free_bytes=7)
-        assert merge(policy, RetentionSetting("size", enabled=True, max_size_gb=2.0)).max_bytes == 2_000_000_000
-        assert merge(policy, RetentionSetting("size", enabled=False, max_size_gb=2.0)).max_bytes is None
+        policies = RetentionPolicies(box.trust, Policy(max_bytes=5, keep_free_bytes=7))
+        policies.set_cameras({"camera1": CameraPolicy(max_bytes=9), "camera2": CameraPolicy(max_age=60.0)})
+        await policies.save()
+        await policies.set_policy("", RetentionSetting("age", enabled=True, max_age_days=2.0), Upkeep(box.trust))
+        await policies.set_policy("camera2", RetentionSetting("size", enabled=True, max_size_gb=2.0), Upkeep(box.trust))
+        found = RetentionPolicies(box.trust, Policy(max_bytes=5, keep_free_bytes=7))
+        found.load()
+        assert found.policy == policies.policy
+        assert found.policy == Policy(
+            max_age=2 * 86400, keep_free_bytes=7,
+            cameras={
+                "camera1": CameraPolicy(max_age=2 * 86400, max_bytes=9),
+                "camera2": CameraPolicy(max_bytes=2_000_000_000),
+            },
+        )  # fmt: skip
+        await policies.set_policy("camera2", RetentionSetting("size", enabled=False), Upkeep(box.trust))
+        assert policies.policy.cameras["camera2"] == CameraPolicy(max_age=60.0)
+        await policies.set_policy("", RetentionSetting("manual", enabled=True), Upkeep(box.trust))
+        assert policies.policy.max_age is policies.policy.max_bytes is None
+        # A camera that is there and has no limits any more has none; one that is not plugged in keeps those of before.
+        policies.set_cameras({"camera1": None})
+        assert set(policies.policy.cameras) == {"camera2"}
 
 
 async def test_joined_files_go_before_any_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,8 +166,40 @@ async def test_no_file_is_looked_at_while_nothing_can_exceed_a_limit(
         sweep = box.sweep(max_bytes=10**9)
         await sweep.run_once()
 
-        async def list_oldest(_after: object) -> list[object]:
+        def list_oldest(*_: object) -> list[object]:
             raise AssertionError("looked at")
 
-        monkeypatch.setattr(box.index, "list_oldest", list_oldest)
+        monkeypatch.setattr(segments, "list_oldest", list_oldest)
         assert await sweep.run_once() == {}
+
+
+async def test_a_camera_is_kept_by_its_own_limits_and_others_by_those_of_all(tmp_path: Path) -> None:
+    async with kept(tmp_path) as box:
+        for number in range(4):
+            *_, size = [await box.add(number, camera) for camera in ("camera0", "camera1", "camera2")]
+        sweep = box.sweep(max_age=box.clock.now() - BEGAN - 100)
+        sweep.policies.set_cameras(
+            {"camera1": CameraPolicy(max_age=1e9, max_bytes=3 * size), "camera2": CameraPolicy(max_age=1e9)}
+        )
+        # The first two of each are older.
+        assert await sweep.run_once() == {"age": 2 * size, "camera_size": size}
+        left = {camera: count for camera, (count, _) in (await box.index.sums()).items()}
+        assert left == {"camera0": 2, "camera1": 3, "camera2": 4}
+
+
+async def test_a_file_that_cannot_be_deleted_is_passed_over_and_another_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with kept(tmp_path) as box:
+        *_, size = [await box.add(number) for number in range(4)]
+        remove = box.index.files.remove
+
+        def refuse(files: tuple[str, ...]) -> tuple[str, ...]:
+            return remove(tuple(file for file in files if not Path(file).name.startswith(str(BEGAN))))
+
+        monkeypatch.setattr(box.index.files, "remove", refuse)
+        sweep = box.sweep(max_bytes=3 * size)
+        assert await sweep.run_once() == {"size": size}
+        assert [Path(name).name for name in box.names()] == [
+            f"{BEGAN + 60 * number}-000000.mp4" for number in (0, 2, 3)
+        ]

@@ -295,7 +295,10 @@ class KeptRecordings:
             list_spans=self.list_spans,
         )  # fmt: skip
         self.sweep = SimpleNamespace(
-            keep_free=lambda _total: 0, is_full=False, set_policy=self.set_policy, clean_up=self.clean_up
+            keep_free=lambda _total: 0,
+            is_full=False,
+            policies=SimpleNamespace(set_policy=self.set_policy),
+            clean_up=self.clean_up,
         )
 
     async def read_nothing(self, _query: object) -> list[object]:
@@ -318,7 +321,7 @@ class KeptRecordings:
         await trio.lowlevel.checkpoint()
         return 1, 2
 
-    async def set_policy(self, _setting: object, grant: Grant) -> None:
+    async def set_policy(self, _camera: str, _setting: object, grant: Grant) -> None:
         await grant(nothing)
 
     async def clean_up(self) -> tuple[int, int]:

@@ -62,7 +62,7 @@ async def test_no_number_is_lost_or_given_twice_whenever_it_is_killed(tmp_path: 
     with fail_after(60):
         async with sealing_box(tmp_path, written=written) as box:
             await box.record(1)
-            rows: list[SegmentRow] = await box.usage.read(lambda connection: list_oldest(connection, 100_000))
+            rows: list[SegmentRow] = await box.usage.read(lambda db: list_oldest(db, "camera0", 100_000))
             while len(list((box.root / "camera0").rglob("*.seal"))) < len(rows):
                 await trio.sleep(0.01)
             await box.until_head()

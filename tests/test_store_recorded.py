@@ -87,15 +87,17 @@ def test_sums_of_segments_are_those_of_the_rows_whatever_was_inserted_again_or_r
 
 
 @given(SEGMENTS, st.integers(1, 7))
-def test_pages_of_the_oldest_segments_have_each_once(rows: list[SegmentRow], limit: int) -> None:
+def test_pages_of_the_oldest_segments_of_a_camera_have_each_once(rows: list[SegmentRow], limit: int) -> None:
     with closing(opened(USAGE)) as connection:
         segments.insert(connection, rows)
-        found: list[SegmentRow] = []
-        while page := segments.list_oldest(
-            connection, limit, (found[-1].began, found[-1].file) if found else segments.FIRST
-        ):
-            found += page
-        assert found == sorted(kept_of(rows, set()), key=lambda row: (row.began, row.file))
+        for camera in CAMERAS:
+            found: list[SegmentRow] = []
+            place = segments.FIRST
+            while page := segments.list_oldest(connection, camera, limit, place):
+                found += page
+                place = (page[-1].began, page[-1].file)
+            mine = (row for row in kept_of(rows, set()) if row.camera == camera)
+            assert found == sorted(mine, key=lambda row: (row.began, row.file))
 
 
 RECORDS = st.lists(
@@ -183,14 +185,14 @@ RECORDING_QUERIES: list[Callable[[sqlite3.Connection], Any]] = [
     recordings.load_running,
     lambda connection: recordings.is_taken(connection, "yard.mp4"),
     lambda connection: recordings.list_ended(connection, 500),
-    lambda connection: recordings.is_protected(connection, "camera0", 5.0, 9.0),
+    recordings.list_protected,
     lambda connection: recordings.list_overlapping(connection, "camera0", 5.0, 9.0),
 ]
 SEGMENT_QUERIES: list[Callable[[sqlite3.Connection], Any]] = [
     lambda connection: segments.list_between(connection, "camera0", 5.0, 9.0),
     lambda connection: segments.sum_between(connection, "camera0", 5.0, 9.0, 0.5),
     lambda connection: segments.list_spans(connection, "camera0", 5.0, 9.0, 500),
-    lambda connection: segments.list_oldest(connection, 500, (5.0, "camera0/x")),
+    lambda connection: segments.list_oldest(connection, "camera0", 100, (5.0, "camera0/x")),
     lambda connection: segments.list_files(connection, "camera0/x", 2000),
     lambda connection: segments.find(connection, "camera0/x"),
     lambda connection: segments.last_end(connection, "camera0"),

@@ -26,6 +26,7 @@ WRITERS = {
     "daemon.cameras.build_cameras.save": "slots of cameras that were plugged in or described by the settings",
     "daemon.databases.save_mark.save": "the time that was reached",
     "daemon.databases.replace_mark": "the same, when root sets the clock back: asked for in the same step",
+    "library.retention_policies.save": "the limits of cameras, by the settings",
     "library.retention_sweep._bury": "recordings without files",
     "library.sealing._find_series": "seals of what was recorded",
     "library.sealing._save": "seals of what was recorded",

@@ -329,6 +329,8 @@ def _usb_camera(slot: Slot, node: Node, found: Probe | None, problem: str, setti
         record_always=wanted.record == "always",
         schedule=wanted.windows,
         pre_roll=wanted.pre_roll_seconds,
+        max_age_days=wanted.max_age_days,
+        max_size_gb=wanted.max_size_gb,
         pixel_format=mode.pixel_format if mode else "",
         width=mode.width if mode else wanted.width,
         height=mode.height if mode else wanted.height,

@@ -165,6 +165,8 @@ class FixedCameras:
             record_always=one.settings.record == "always",
             schedule=one.settings.windows,
             pre_roll=one.settings.pre_roll_seconds,
+            max_age_days=one.settings.max_age_days,
+            max_size_gb=one.settings.max_size_gb,
             # A network camera's stream is what the camera makes it: nothing is known of it until it has been seen.
             width=0 if one.kind == "rtsp" else one.settings.width,
             height=0 if one.kind == "rtsp" else one.settings.height,

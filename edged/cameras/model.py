@@ -57,6 +57,9 @@ class Camera:
     schedule: tuple[Window, ...] = ()
     #: Seconds before start_recording that its recordings begin.
     pre_roll: float = 0.0
+    #: Limits of its recordings, 0.0 for none of its own.
+    max_age_days: float = 0.0
+    max_size_gb: float = 0.0
     pixel_format: str = ""
     width: int = 640
     height: int = 480

@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 
 from edged.cli.asking import ask
-from edged.cli.cameras import show_item
+from edged.cli.cameras import resolve, show_item
 from edged.cli.kept_files import add_file_commands
 from edged.cli.options import talks
 from edged.cli.output import show_fields, show_json
@@ -45,16 +45,21 @@ def show_disk(**where: Any) -> None:
 
 @storage.command()
 @click.argument("policy_type", type=kind("set_retention_policy", "policy_type"))
-@click.option("--enabled/--disabled", default=True, help="Disabled: recordings are deleted only for lack of space.")
+@click.option(
+    "--enabled/--disabled", default=True, help="Disabled: for lack of space only; of one camera: as all cameras."
+)
 @option("set_retention_policy", "max_age_days", metavar="DAYS", help="With age: delete older recordings.")
 @option("set_retention_policy", "max_size_gb", metavar="GB", help="With size: delete the oldest above this size.")
+@click.option("--camera", "device", help="Of this camera only, in place of what holds for all.")
 @talks
 def retention(
-    policy_type: str, enabled: bool, max_age_days: float | None, max_size_gb: float | None, **where: Any
-) -> None:
+    policy_type: str, enabled: bool, max_age_days: float | None, max_size_gb: float | None, device: str | None,
+    **where: Any,
+) -> None:  # fmt: skip
     """Limit the age or the size of recordings, instead of the settings; manual limits neither."""
     params = {
         "policy_type": policy_type, "enabled": enabled, "max_age_days": max_age_days, "max_size_gb": max_size_gb,
+        **({} if device is None else {"device": resolve(device, where)}),
     }  # fmt: skip
     show_item(ask("set_retention_policy", params, **where), as_json=where["as_json"])
 

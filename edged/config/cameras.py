@@ -64,6 +64,14 @@ class CameraSettings(Section, frozen=True, kw_only=True):
             "camera streams always. 0: none.",
         ),
     ] = 0
+    max_age_days: Annotated[
+        float,
+        Meta(ge=0, le=3650, description="Age at which its recordings are deleted, days; 0: recording.max_age_days."),
+    ] = 0.0
+    max_size_gb: Annotated[
+        float,
+        Meta(ge=0, le=1_000_000, description="Size above which its oldest recordings are deleted, GB; 0: none."),
+    ] = 0.0
     size: Annotated[
         str, Meta(description="Picture size, WIDTHxHEIGHT; the nearest size that the camera supports is used.")
     ] = "640x480"

@@ -17,6 +17,7 @@ from edged.library.recording_files import RecordingFiles
 from edged.library.recording_index import RecordingIndex
 from edged.library.recordings import Recordings
 from edged.library.retention import DAY_SECONDS, GIGABYTE, Policy
+from edged.library.retention_policies import RetentionPolicies
 from edged.library.retention_sweep import RetentionSweep
 from edged.library.sealing import Sealing
 from edged.mediamtx.ffmpeg import find_ffmpeg
@@ -51,9 +52,8 @@ def build_recordings(
     settings, clock, files = config.recording, access.clock, RecordingFiles(config.recording.folder)
     sealing = Sealing(files.find, databases.usage, databases.trust, clock, access.keyring)
     index = RecordingIndex(files, databases.usage, metrics.recording_deleted, sealing)
-    sweep = RetentionSweep(
-        index, databases.trust, clock, read_policy(settings), stop_bytes=settings.stop_free_mib * _MIB
-    )
+    policies = RetentionPolicies(databases.trust, read_policy(settings))
+    sweep = RetentionSweep(index, databases.trust, clock, policies, stop_bytes=settings.stop_free_mib * _MIB)
     joins = Joins(files, media.spawn, find_ffmpeg, sweep.keep_free, sealing.seal_derived)
     pre_rolls = PreRolls(PreRollFiles(settings.pre_roll_folder, files), index, clock)
     recorders = MediaRecorders(media.paths, media.publishers)

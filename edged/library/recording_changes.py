@@ -16,7 +16,7 @@ from edged.clock import Clock
 from edged.errors import EdgedError, InvalidState
 from edged.library.active_recordings import ActiveRecording, deadline_of
 from edged.library.recording_files import RecordingFiles
-from edged.library.recording_index import Measured
+from edged.library.recording_index import Measured, RecordingIndex
 from edged.library.recording_names import insert_named
 from edged.library.spans import is_touched, merge_spans
 from edged.repeats import Lasting
@@ -84,6 +84,14 @@ class Deletion:
             undo=partial(rows.keep, recording_ids=names, at=self.at),
         )
         self.is_done = True
+
+
+async def remove_useless(trust: Database, index: RecordingIndex, measured: Measured, reason: str) -> int:
+    """The files of a deleted recording go that no other one needs; their bytes. Raises StoreFailed."""
+    useless = await find_useless(trust, measured)
+    await index.forget_joined(measured.record.recording_id)
+    gone = await index.remove(useless, dict.fromkeys((row.file for row in useless), reason))
+    return sum(row.size for row in useless if row.file in gone)
 
 
 async def find_useless(trust: Database, measured: Measured) -> list[SegmentRow]:

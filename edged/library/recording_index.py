@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import structlog
 import trio
@@ -19,7 +19,7 @@ from edged.repeats import Lasting
 from edged.store import segments
 from edged.store.database import Database
 from edged.store.recordings import RecordingRecord
-from edged.store.segments import Place, SegmentRow
+from edged.store.segments import SegmentRow
 
 #: Rows of one transaction, and of one page of the index.
 BATCH: Final = 500
@@ -35,6 +35,7 @@ Interval: TypeAlias = tuple[float, float]
 #: A look that found nothing.
 NOTHING: Final = Look((), ())
 _log = structlog.get_logger("recordings")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +169,9 @@ class RecordingIndex:
             }
         )
 
-    async def list_oldest(self, after: Place) -> list[SegmentRow]:
-        """`BATCH` files behind this place, oldest first."""
-        return await self._usage.read(partial(segments.list_oldest, limit=BATCH, after=after))
+    async def choose(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Ask the index. Raises StoreFailed."""
+        return await self._usage.read(query)
 
     async def measure(self, records: Sequence[RecordingRecord], now: float) -> list[Measured]:
         """What there is of each recording; `now` Unix seconds, the end of one that runs."""
@@ -221,12 +222,12 @@ class RecordingIndex:
         exact = {item.record.recording_id: item.summary for item in await self.measure(short, now)} if short else {}
         return [exact.get(item.record.recording_id, item) for item in found]
 
-    async def remove(self, going: Sequence[SegmentRow], reasons: Mapping[str, str]) -> int:
-        """Delete files and their rows; `reasons` by file. Bytes deleted. Raises StoreFailed."""
+    async def remove(self, going: Sequence[SegmentRow], reasons: Mapping[str, str]) -> frozenset[str]:
+        """Delete files and their rows; `reasons` by file. Those that are gone now. Raises StoreFailed."""
         names = tuple(row.file for row in going)
         if names and self.sealing is not None:
             await self.sealing.bury(going, reasons)
-        gone = set(await trio.to_thread.run_sync(self.files.remove, names, limiter=self._disk))
+        gone = frozenset(await trio.to_thread.run_sync(self.files.remove, names, limiter=self._disk))
         if gone:
             await self._usage.write(partial(segments.remove, files=gone))
             if self.sealing is not None:
@@ -234,7 +235,7 @@ class RecordingIndex:
         for row in going:
             if row.file in gone:
                 self._count_removal(reasons[row.file], row.size)
-        return sum(row.size for row in going if row.file in gone)
+        return gone
 
     async def forget_joined(self, recording_id: str) -> None:
         """Delete the joined files of a recording."""

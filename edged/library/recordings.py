@@ -89,7 +89,7 @@ class Recordings:
         """Take up the recordings that an earlier run left running: they go on."""
         for record in self._trust.read_now(rows.load_running):
             self._active.add(ActiveRecording(record, self._clock.monotonic(), deadline_of(record, self._clock)))
-        self.sweep.load()
+        self.sweep.policies.load()
         self._switch()
 
     def set_hours(self, plans: Mapping[str, tuple[Window, ...]]) -> None:
@@ -255,14 +255,11 @@ class Recordings:
             await grant(deletion.commit)
         finally:
             # Also if whoever asked was revoked after the commit.
-            size = await self._remove_bytes(measured, reason) if deletion.is_done else 0
+            size = 0
+            if deletion.is_done:
+                self._pre_rolls.forget(record.recording_id)
+                size = await changes.remove_useless(self._trust, self.index, measured, reason)
         return size
-
-    async def _remove_bytes(self, measured: Measured, reason: str) -> int:
-        useless = await changes.find_useless(self._trust, measured)
-        self._pre_rolls.forget(measured.record.recording_id)
-        await self.index.forget_joined(measured.record.recording_id)
-        return await self.index.remove(useless, dict.fromkeys((row.file for row in useless), reason))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take up what is on the disk, then look each second while anything is recorded; runs until cancelled."""
@@ -283,6 +280,7 @@ class Recordings:
                     await self._stirred.wait()
 
     async def _sweep(self) -> None:
+        await self.sweep.policies.known.wait()
         while True:
             was_full = self.sweep.is_full
             await self._guard("retention", self.sweep.run_once)

@@ -1,27 +1,26 @@
-"""Retention at work: files that the policy does not keep are deleted, and a disk that stays full is noticed."""
+"""Retention at work: files that the policies do not keep are deleted, and a disk that stays full is noticed."""
 
 from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
-import msgspec
 import structlog
 import trio
 
-from edged.access.grants import Commit, Grant
 from edged.clock import Clock
 from edged.library.recording_index import BATCH, RecordingIndex
-from edged.library.retention import DAY_SECONDS, GIGABYTE, KeptFile, Policy, Removal, plan
+from edged.library.retention import Policy, Removal, list_unprotected, plan
+from edged.library.retention_policies import RetentionPolicies
+from edged.library.spans import Spans, merge_spans
 from edged.store import recordings as rows
-from edged.store import retention
+from edged.store import segments
 from edged.store.database import Database
-from edged.store.retention import RetentionSetting
-from edged.store.segments import FIRST, SegmentRow
+from edged.store.segments import SegmentRow
 
 #: Seconds after its end that the last file of a recording may need to be closed.
 _CLOSING_SECONDS: Final = 60.0
@@ -33,20 +32,20 @@ _FETCHING_SECONDS: Final = 60.0
 _BURY_SECONDS: Final = 600.0
 #: On a disk too small for the setting this share of it stays free, and half of that before recording stops.
 _SMALL_SHARE: Final = 10
+#: Oldest files of a camera that are read at once.
+_PAGE: Final = 100
 _log = structlog.get_logger("recordings")
 
 
 class RetentionSweep:
-    """Carries a policy out. `is_full`: even so the disk is too full to record."""
+    """Carries the policies out. `is_full`: even so the disk is too full to record."""
 
     def __init__(
-        self, index: RecordingIndex, trust: Database, clock: Clock, policy: Policy, *, stop_bytes: int
+        self, index: RecordingIndex, trust: Database, clock: Clock, policies: RetentionPolicies, *, stop_bytes: int
     ) -> None:
         """Below `stop_bytes` of free space nothing is recorded; the policy keeps more free."""
         self._index, self._trust, self._clock = index, trust, clock
-        self.policy = policy
-        #: What an administrator has set; None: the settings hold.
-        self._setting: RetentionSetting | None = None
+        self.policies = policies
         self._stop_bytes = stop_bytes
         self._one = trio.Lock()
         self._buried_at = -math.inf
@@ -54,92 +53,84 @@ class RetentionSweep:
         #: How many files it has deleted since the start.
         self.files_deleted = 0
 
-    def load(self) -> None:
-        """Take up what an administrator has set."""
-        self._setting = self._trust.read_now(retention.load)
-        if self._setting is not None:
-            self.policy = merge(self.policy, self._setting)
-
-    async def set_policy(self, setting: RetentionSetting, grant: Grant) -> None:
-        """Keep recordings by this instead of the settings: durable when this returns. Raises what the grant raises."""
-        await grant(partial(self._set_policy, setting))
-
-    async def _set_policy(self, setting: RetentionSetting, commit: Commit) -> None:
-        undo = partial(retention.save, setting=self._setting)
-        await commit(partial(retention.save, setting=setting), undo=undo)
-        self._setting, self.policy = setting, merge(self.policy, setting)
-        _log.info("retention_changed", **msgspec.structs.asdict(setting))
-
     async def clean_up(self) -> tuple[int, int]:
-        """Delete now what the policy does not keep: (files, bytes). Raises StoreFailed."""
+        """Delete now what the policies do not keep: (files, bytes). Raises StoreFailed."""
         before = self.files_deleted
         deleted = await self.run_once()
         return self.files_deleted - before, sum(deleted.values())
 
     async def run_once(self) -> dict[str, int]:
-        """Delete what the policy does not keep, one sweep at a time. Reason → bytes deleted. Raises StoreFailed."""
+        """Delete what the policies do not keep, one sweep at a time. Reason → bytes deleted. Raises StoreFailed."""
         async with self._one:
             return await self._sweep()
 
+    def keep_free(self, total: int) -> int:
+        """Bytes of a disk of `total` bytes that stay free: those of the policy, on a small disk a tenth of it."""
+        return min(self.policies.policy.keep_free_bytes, total // _SMALL_SHARE)
+
     async def _sweep(self) -> dict[str, int]:
+        await self.policies.save()
         await self._index.remove_old_joined(self._clock.system - _JOINED_SECONDS)
         free, total = await self._index.free()
-        policy = self._fitting(total)
-        if free < policy.keep_free_bytes:
+        keep_free = self.keep_free(total)
+        if free < keep_free:
             # Joined files can be made again: before any recording goes, they go.
             await self._index.remove_old_joined(self._clock.system - _FETCHING_SECONDS)
             free, total = await self._index.free()
-        sums = {camera: size for camera, (_, size) in (await self._index.sums()).items()}
+        removed = await self._delete(replace(self.policies.policy, keep_free_bytes=keep_free), free)
         deleted: dict[str, int] = {}
-        after, files = FIRST, 0
-        # Nobody needs to look at files while nothing can exceed a limit.
-        while policy.max_age is not None or self._is_short(sums, policy, free):
-            oldest = await self._index.list_oldest(after)
-            removals = await self._plan(oldest, sums, policy, free)
-            chosen = {removal.file: removal.reason for removal in removals}
-            going = [row for row in oldest if row.file in chosen]
-            size = await self._index.remove(going, chosen)
-            files += len(going)
-            for row in going:
-                sums[row.camera] -= row.size
-                deleted[chosen[row.file]] = deleted.get(chosen[row.file], 0) + row.size
-            free += size
-            after = (oldest[-1].began, oldest[-1].file) if oldest else after
-            is_old = bool(oldest) and oldest[-1].file in chosen and chosen[oldest[-1].file] == "age"
-            if len(oldest) < BATCH or not (is_old or self._is_short(sums, policy, free)):
-                break
-        self.files_deleted += files
+        for removal in removed:
+            deleted[removal.reason] = deleted.get(removal.reason, 0) + removal.row.size
         for reason, size in deleted.items():
-            _log.info("recordings_deleted", reason=reason, bytes=size)
+            files = [removal.row.file for removal in removed if removal.reason == reason]
+            _log.info("recordings_deleted", reason=reason, bytes=size, files=len(files), oldest=files[0])
+        self.files_deleted += len(removed)
         now = self._clock.monotonic()
-        if files or now - self._buried_at >= _BURY_SECONDS:
+        if removed or now - self._buried_at >= _BURY_SECONDS:
             self._buried_at = now
             await self._bury()
         await self._judge()
         return deleted
 
-    async def _plan(
-        self, oldest: Sequence[SegmentRow], sums: Mapping[str, int], policy: Policy, free: int
-    ) -> list[Removal]:
+    async def _delete(self, policy: Policy, free: int) -> list[Removal]:
+        """What was deleted."""
+        removed: list[Removal] = []
+        stuck: set[str] = set()
+        while True:
+            chosen = await self._choose(policy, free, stuck)
+            reasons: Mapping[str, str] = {removal.row.file: removal.reason for removal in chosen}
+            gone = await self._index.remove([removal.row for removal in chosen], reasons)
+            removed += [removal for removal in chosen if removal.row.file in gone]
+            free += sum(removal.row.size for removal in chosen if removal.row.file in gone)
+            stuck |= reasons.keys() - gone
+            # Where a file could not be deleted another may have to go in its place.
+            if len(chosen) < BATCH and reasons.keys() <= gone:
+                return removed
+
+    async def _choose(self, policy: Policy, free: int, stuck: Collection[str]) -> list[Removal]:
+        """What goes next, at most BATCH; none of `stuck`."""
         now = self._clock.now() if self._clock.is_trusted else None
-        protected = await self._trust.read(partial(_protected_files, files=oldest))
-        kept = [KeptFile(row.file, row.camera, row.ended, row.size, row.file in protected) for row in oldest]
-        return plan(kept, sums, policy, free_bytes=free, now=now)
+        protected = await self._read_protected()
 
-    def keep_free(self, total: int) -> int:
-        """Bytes of a disk of `total` bytes that stay free: those of the policy, on a small disk a tenth of it."""
-        return min(self.policy.keep_free_bytes, total // _SMALL_SHARE)
+        def choose(connection: sqlite3.Connection) -> list[Removal]:
+            sums = {camera: size for camera, (_, size) in segments.sums(connection).items()}
+            # Nobody needs to look at files while nothing can exceed a limit.
+            if not policy.has_ages and not policy.is_exceeded(sums, free):
+                return []
+            loose = {
+                camera: (row for row in _list_loose(connection, camera, protected) if row.file not in stuck)
+                for camera in sums
+            }
+            return plan(loose, sums, policy, free_bytes=free, now=now, most=BATCH)
 
-    def _fitting(self, total: int) -> Policy:
-        keep_free = self.keep_free(total)
-        return replace(self.policy, keep_free_bytes=keep_free)
+        return await self._index.choose(choose)
 
-    @staticmethod
-    def _is_short(sums: Mapping[str, int], policy: Policy, free: int) -> bool:
-        """Whether a limit of size or space is still exceeded."""
-        over = policy.max_bytes is not None and sum(sums.values()) > policy.max_bytes
-        camera_over = any(sums.get(camera, 0) > limit for camera, limit in policy.camera_bytes.items())
-        return over or camera_over or free < policy.keep_free_bytes
+    async def _read_protected(self) -> dict[str, Spans]:
+        """Camera → when its protected recordings begin and end."""
+        found: dict[str, Spans] = {}
+        for camera, began, ended in await self._trust.read(rows.list_protected):
+            found.setdefault(camera, []).append((began, ended))
+        return {camera: merge_spans(spans) for camera, spans in found.items()}
 
     async def _bury(self) -> None:
         """Recordings that have ended and have no files left count as deleted."""
@@ -166,17 +157,7 @@ class RetentionSweep:
             _log.info("recording_resumed", free_bytes=free)
 
 
-def merge(policy: Policy, setting: RetentionSetting) -> Policy:
-    """A policy whose age and size are those that an administrator has set."""
-    by_age = setting.enabled and setting.policy_type == "age"
-    by_size = setting.enabled and setting.policy_type == "size"
-    return replace(
-        policy,
-        max_age=setting.max_age_days * DAY_SECONDS if by_age else None,
-        max_bytes=int(setting.max_size_gb * GIGABYTE) if by_size else None,
-    )
-
-
-def _protected_files(connection: sqlite3.Connection, files: Sequence[SegmentRow]) -> set[str]:
-    """Those that a protected recording needs."""
-    return {row.file for row in files if rows.is_protected(connection, row.camera, row.began, row.ended)}
+def _list_loose(connection: sqlite3.Connection, camera: str, protected: Mapping[str, Spans]) -> Iterator[SegmentRow]:
+    """The files of a camera that may go, oldest first."""
+    page = partial(segments.list_oldest, connection, camera, _PAGE)
+    return list_unprotected(page, protected.get(camera, ()))

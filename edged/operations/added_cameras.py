@@ -29,6 +29,8 @@ _Mode = Literal["on_demand", "always"]
 _Record = Literal["manual", "always", "schedule"]
 _Schedule = Annotated[list[Annotated[str, msgspec.Meta(max_length=11)]], msgspec.Meta(max_length=MOST_WINDOWS)]
 _PreRoll = Annotated[int, msgspec.Meta(ge=0, le=30)]
+_Days = Annotated[float, msgspec.Meta(ge=0, le=3650)]
+_Gigabytes = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
 _log = structlog.get_logger("cameras")
 
 
@@ -41,6 +43,8 @@ class CameraMembers(msgspec.Struct, frozen=True, kw_only=True):
     record: _Record | UnsetType = UNSET
     schedule: _Schedule | UnsetType = UNSET
     pre_roll_seconds: _PreRoll | UnsetType = UNSET
+    max_age_days: _Days | UnsetType = UNSET
+    max_size_gb: _Gigabytes | UnsetType = UNSET
     size: _Optional | UnsetType = UNSET
     rate: float | UnsetType = UNSET
     bitrate: int | UnsetType = UNSET
@@ -84,6 +88,8 @@ class AddedCamera(msgspec.Struct, frozen=True):
     record: str
     schedule: list[str]
     pre_roll_seconds: int
+    max_age_days: float
+    max_size_gb: float
     size: str
     rate: float
     bitrate: int
@@ -200,6 +206,8 @@ def _show(call: OperationCall, camera: Camera) -> AddedCamera:
         record=held.record,
         schedule=list(held.schedule),
         pre_roll_seconds=held.pre_roll_seconds,
+        max_age_days=held.max_age_days,
+        max_size_gb=held.max_size_gb,
         size=held.size,
         rate=held.rate,
         bitrate=held.bitrate,

@@ -6,14 +6,16 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
-from edged.errors import InvalidParams
+from edged.errors import CameraNotFound, InvalidParams
 from edged.operations.catalogue import NoParams, OperationCall, operation
+from edged.operations.file_params import may
 from edged.operations.rest import get, post, put
 from edged.store.retention import RetentionSetting
 
 #: In the metrics.
 _COUNTED_AS: Final = "recordings"
 _Days: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=3650)]
+_Device: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 _Gigabytes: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
 
 
@@ -32,16 +34,18 @@ class StorageInfo(msgspec.Struct, frozen=True):
 
 
 class RetentionParams(msgspec.Struct, frozen=True):
-    """What is limited: the age of recordings, their size in all, or nothing but the free space of the disk."""
+    """What is limited: the age of recordings, their size in all, or nothing but the free space of the disk; of all
+    cameras, or of `device` in place of what holds for all. Not `enabled`, of one: what holds for all holds again."""
 
     policy_type: Literal["age", "size", "manual"]
     enabled: bool
+    device: _Device | None = None
     max_age_days: _Days | None = None
     max_size_gb: _Gigabytes | None = None
 
 
 class RetentionState(msgspec.Struct, frozen=True):
-    """The policy in force; 0 is no limit."""
+    """The policy in force; 0 is no limit. `device` is "" for what holds for all cameras."""
 
     policy_type: str
     enabled: bool
@@ -49,6 +53,7 @@ class RetentionState(msgspec.Struct, frozen=True):
     max_size_gb: float
     message: str
     success: bool
+    device: str
 
 
 class CleanupReport(msgspec.Struct, frozen=True):
@@ -81,7 +86,9 @@ async def get_storage_info(call: OperationCall, params: NoParams) -> StorageInfo
 
 @operation("system:admin", rest=put("/api/storage/retention"), counted_as=_COUNTED_AS)
 async def set_retention_policy(call: OperationCall, params: RetentionParams) -> RetentionState:
-    """Limit what recordings may be kept, in place of the settings. Free space is kept whatever the policy says."""
+    """Limit what recordings may be kept, of all cameras or of one, in place of the settings. Free space is kept
+    whatever the policy says."""
+    device = "" if params.device is None else await _find_camera(call, params.device)
     wanted = {"age": ("max_age_days", params.max_age_days), "size": ("max_size_gb", params.max_size_gb)}
     name, value = wanted.get(params.policy_type, ("", 0.0))
     if params.enabled and name and value is None:
@@ -89,14 +96,16 @@ async def set_retention_policy(call: OperationCall, params: RetentionParams) -> 
     setting = RetentionSetting(
         params.policy_type, params.enabled, params.max_age_days or 0.0, params.max_size_gb or 0.0
     )
-    await call.services.recordings.sweep.set_policy(setting, call.grant("system:admin"))
+    policies = call.services.recordings.sweep.policies
+    await policies.set_policy(device, setting, call.grant("system:admin"))
     return RetentionState(
         policy_type=setting.policy_type,
         enabled=setting.enabled,
         max_age_days=setting.max_age_days,
         max_size_gb=setting.max_size_gb,
-        message=describe(setting),
+        message=describe(setting, device),
         success=True,
+        device=device,
     )
 
 
@@ -107,10 +116,28 @@ async def cleanup_old_files(call: OperationCall, params: NoParams) -> CleanupRep
     return CleanupReport(True, files, freed, f"{files} files, {freed} bytes deleted")
 
 
-def describe(setting: RetentionSetting) -> str:
+def describe(setting: RetentionSetting, device: str = "") -> str:
     """The policy in a sentence."""
+    of = f" of {device}" if device else ""
+    if device and not setting.enabled:
+        return f"recordings{of} are kept as those of all cameras"
     if not setting.enabled or setting.policy_type == "manual":
-        return "recordings are deleted for lack of space only"
+        return f"recordings{of} are deleted for lack of space only"
     if setting.policy_type == "age":
-        return f"recordings older than {setting.max_age_days:g} days are deleted"
-    return f"the oldest recordings are deleted above {setting.max_size_gb:g} GB"
+        return f"recordings{of} older than {setting.max_age_days:g} days are deleted"
+    return f"the oldest recordings{of} are deleted above {setting.max_size_gb:g} GB"
+
+
+async def _find_camera(call: OperationCall, device: str) -> str:
+    """The id of a camera that the caller may see; one that is gone has one while there are recordings of it.
+
+    Raises CameraNotFound.
+    """
+    services = call.services
+    known = services.cameras.find(device)
+    name = device if known is None else known.name
+    if not may(services, call.session.caller, "camera:read", name):
+        raise CameraNotFound(device)
+    if known is None and name not in await services.recordings.list_cameras():
+        raise CameraNotFound(device)
+    return name

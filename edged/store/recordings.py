@@ -176,14 +176,13 @@ def list_ended(connection: sqlite3.Connection, limit: int) -> list[RecordingReco
     return _many(connection, "WHERE deleted_at IS NULL AND ended IS NOT NULL ORDER BY began LIMIT ?", limit)
 
 
-def is_protected(connection: sqlite3.Connection, camera: str, begin: float, end_: float) -> bool:
-    """Whether a protected recording of a camera shares some time with [begin, end)."""
-    row = connection.execute(
-        "SELECT 1 FROM recordings WHERE deleted_at IS NULL AND is_protected = 1 AND camera = ? AND began < ?"
-        " AND (ended IS NULL OR ended > ?) LIMIT 1",
-        (camera, end_, begin),
-    ).fetchone()
-    return row is not None
+def list_protected(connection: sqlite3.Connection) -> list[tuple[str, float, float]]:
+    """(camera, when it begins and ends, Unix seconds) of each protected recording, by camera and beginning."""
+    rows = connection.execute(
+        "SELECT camera, began, ended FROM recordings WHERE deleted_at IS NULL AND is_protected = 1"
+        " ORDER BY camera, began"
+    )
+    return [(row[0], row[1], math.inf if row[2] is None else row[2]) for row in rows]
 
 
 def list_overlapping(connection: sqlite3.Connection, camera: str, begin: float, end_: float) -> list[RecordingRecord]:

@@ -1,13 +1,16 @@
-"""The retention policy that an administrator has set, in the trust database. Functions of a connection."""
+"""The retention policies that an administrator has set, in the trust database. Functions of a connection."""
 
 from __future__ import annotations
 
 import sqlite3
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 _NAME: Final = "retention"
+_LIMITS: Final = "camera_limits"
+#: Camera → seconds and bytes, None for no limit.
+Limits: TypeAlias = dict[str, tuple[float | None, int | None]]
 
 
 class RetentionSetting(msgspec.Struct, frozen=True):
@@ -22,18 +25,39 @@ class RetentionSetting(msgspec.Struct, frozen=True):
     max_size_gb: float = 0.0
 
 
-def load(connection: sqlite3.Connection) -> RetentionSetting | None:
-    """None where nobody has set one: the settings hold."""
-    row = connection.execute("SELECT value FROM meta WHERE name = ?", (_NAME,)).fetchone()
-    return None if row is None else msgspec.json.decode(row[0], type=RetentionSetting)
+def load(connection: sqlite3.Connection) -> dict[str, RetentionSetting]:
+    """What was set, by camera, "" for all cameras; where nobody has set one, the settings hold."""
+    rows = connection.execute(
+        "SELECT name, value FROM meta WHERE name = ?1 OR (name >= ?1 || ':' AND name < ?1 || ';')", (_NAME,)
+    )
+    return {
+        name.removeprefix(_NAME).removeprefix(":"): msgspec.json.decode(value, type=RetentionSetting)
+        for name, value in rows
+    }
 
 
-def save(connection: sqlite3.Connection, setting: RetentionSetting | None) -> None:
-    """From here on; None: the settings hold."""
+def save(connection: sqlite3.Connection, camera: str, setting: RetentionSetting | None) -> None:
+    """From here on, of a camera or ("") of all; None takes back what was set."""
+    name = f"{_NAME}:{camera}" if camera else _NAME
     if setting is None:
-        connection.execute("DELETE FROM meta WHERE name = ?", (_NAME,))
+        connection.execute("DELETE FROM meta WHERE name = ?", (name,))
         return
+    _put(connection, name, setting)
+
+
+def load_limits(connection: sqlite3.Connection) -> Limits:
+    """What cameras were limited to by their settings, as far as that was noted."""
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (_LIMITS,)).fetchone()
+    return {} if row is None else msgspec.json.decode(row[0], type=Limits)
+
+
+def save_limits(connection: sqlite3.Connection, limits: Limits) -> None:
+    """From here on."""
+    _put(connection, _LIMITS, limits)
+
+
+def _put(connection: sqlite3.Connection, name: str, value: object) -> None:
     connection.execute(
         "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (_NAME, msgspec.json.encode(setting).decode()),
+        (name, msgspec.json.encode(value).decode()),
     )

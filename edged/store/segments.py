@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-#: Where a segment stands among all by age: when it began (Unix seconds), and its file.
+#: Where a segment stands among others by age: when it began (Unix seconds), and its file.
 Place: TypeAlias = tuple[float, str]
 #: Before every segment.
 FIRST: Final[Place] = (-math.inf, "")
@@ -124,9 +124,11 @@ def find_before(connection: sqlite3.Connection, camera: str, at: float) -> Segme
     return rows[0] if rows else None
 
 
-def list_oldest(connection: sqlite3.Connection, limit: int, after: Place = FIRST) -> list[SegmentRow]:
-    """The oldest of all cameras that come behind a place."""
-    return _many(connection, "WHERE (began, file) > (?, ?) ORDER BY began, file LIMIT ?", *after, limit)
+def list_oldest(connection: sqlite3.Connection, camera: str, limit: int, after: Place = FIRST) -> list[SegmentRow]:
+    """The oldest of a camera that come behind a place."""
+    return _many(
+        connection, "WHERE camera = ? AND (began, file) > (?, ?) ORDER BY began, file LIMIT ?", camera, *after, limit
+    )
 
 
 def list_files(connection: sqlite3.Connection, after: str, limit: int) -> list[str]:

@@ -25,6 +25,7 @@ from edged.library.recording_files import RecordingFiles
 from edged.library.recording_index import RecordingIndex
 from edged.library.recordings import Recordings
 from edged.library.retention import Policy
+from edged.library.retention_policies import RetentionPolicies
 from edged.library.retention_sweep import RetentionSweep
 from edged.operations.caller_sessions import Session
 from edged.store import recordings as rows
@@ -130,8 +131,8 @@ async def _filled(folder: Path, count: int) -> AsyncIterator[tuple[Recordings, C
         files.prepare()
         index = RecordingIndex(files, usage)
         # A limit that is looked at in each sweep, and not exceeded.
-        policy = Policy(max_age=1e12)
-        sweep = RetentionSweep(index, trust.db, clock, policy, stop_bytes=0)
+        policies = RetentionPolicies(trust.db, Policy(max_age=1e12))
+        sweep = RetentionSweep(index, trust.db, clock, policies, stop_bytes=0)
 
         def spawn(*_: object, **__: object) -> None:
             raise AssertionError("nothing is joined here")
