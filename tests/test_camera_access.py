@@ -76,6 +76,8 @@ ASKED = [
     Row("get_recording_info", "file", file="1"),
     Row("get_recording_evidence", "file"),
     Row("delete_recording", "file", file="{way}.mp4"),
+    Row("protect_recording", "file"),
+    Row("unprotect_recording", "file"),
     Row("create_file_link", "file", own=201),
     Row("create_file_link", "file", {"kind": "snapshot"}, own=201, file="1.jpg"),
     Row("get_snapshot_info", "file", file="1.jpg"),

@@ -83,7 +83,10 @@ async def test_recordings_and_the_retention_policy_are_as_before(tmp_path: Path)
         await box.write()
         box.now += 1
         measured = await recordings.stop("camera0", box.grant)
-        await check(db, memory, partial(recordings.delete, measured.record, "request"))
+        await check(
+            db, memory, partial(recordings.delete, measured.record, "request"),
+            partial(recordings.sweep.protect, measured.record, True),
+        )  # fmt: skip
         assert (await recordings.measure(measured.record)).files == measured.files
 
 

@@ -517,3 +517,19 @@ async def test_a_database_that_refuses_is_told_once_and_once_when_it_takes_the_h
                 await trio.sleep(0.01)
             await box.recordings._wait_look()
             assert [line["event"] for line in told] == ["recording_started", "recordings_again"]
+
+
+async def test_a_protected_recording_is_not_deleted_and_one_that_runs_can_be_protected(tmp_path: Path) -> None:
+    async with opened(tmp_path) as box:
+        await start(box)
+        running = await box.recordings.find("yard")
+        await box.recordings.sweep.protect(running, True, box.grant)
+        await box.write()
+        box.now += 1
+        record = (await box.recordings.stop("camera0", box.grant)).record
+        assert (await box.recordings.find("yard")).is_protected
+        with pytest.raises(InvalidState, match=r"yard.mp4 is protected"):
+            await box.recordings.delete(record, "request", box.grant)
+        assert (await box.recordings.measure(record)).files
+        await box.recordings.sweep.protect(record, False, box.grant)
+        assert await box.recordings.delete(record, "request", box.grant) > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from fmp4_helpers import make_segment
+from patience import fail_after
 
 from edged.access.grants import Upkeep
 from edged.clock import Clock
+from edged.errors import NotFound
 from edged.library.recording_files import RecordingFiles
 from edged.library.recording_index import RecordingIndex
 from edged.library.retention import CameraPolicy, Policy
@@ -26,6 +29,7 @@ from edged.store.database import Database
 from edged.store.migrations import TRUST, USAGE
 from edged.store.recordings import RecordingRecord
 from edged.store.retention import RetentionSetting
+from edged.store.segments import SegmentRow
 
 BEGAN = 1_796_000_000
 
@@ -203,3 +207,65 @@ async def test_a_file_that_cannot_be_deleted_is_passed_over_and_another_goes(
         assert [Path(name).name for name in box.names()] == [
             f"{BEGAN + 60 * number}-000000.mp4" for number in (0, 2, 3)
         ]
+
+
+def record_of(number: int, minutes: int = 1, *, is_protected: bool = False) -> RecordingRecord:
+    """A recording of camera0 from this minute on."""
+    began = float(BEGAN + 60 * number)
+    return RecordingRecord(
+        recording_id=f"rec_{number:016x}", filename=f"m{number}.mp4", camera="camera0", format="fmp4", began=began,
+        ended=began + 60 * minutes - 50, is_protected=is_protected,
+    )  # fmt: skip
+
+
+async def test_what_is_protected_stays_until_that_is_ended(tmp_path: Path) -> None:
+    async with kept(tmp_path) as box:
+        grant = Upkeep(box.trust)
+        for number in range(3):
+            await box.add(number)
+            await box.trust.write(partial(rows.insert, record=record_of(number)))
+        sweep = box.sweep(max_age=1.0)
+        await sweep.protect(record_of(1), True, grant)
+        await sweep.run_once()
+        assert [Path(name).name for name in box.names()] == [f"{BEGAN + 60}-000000.mp4"]
+        await sweep.protect(record_of(1), False, grant)
+        await sweep.run_once()
+        assert box.names() == []
+        with pytest.raises(NotFound):
+            await sweep.protect(record_of(1), True, grant)
+
+
+async def test_a_protected_recording_without_files_stays_in_the_list(tmp_path: Path) -> None:
+    """Its medium may be away."""
+    async with kept(tmp_path) as box:
+        await box.trust.write(partial(rows.insert, record=record_of(0, is_protected=True)))
+        await box.sweep().run_once()
+        assert await box.trust.read(partial(rows.find, name="m0")) is not None
+
+
+async def test_whatever_is_protected_while_files_are_deleted_is_so_before_or_after_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with kept(tmp_path) as box:
+        await box.add(0)
+        await box.trust.write(partial(rows.insert, record=record_of(0)))
+        sweep = box.sweep(max_age=1.0)
+        chosen, go_on = trio.Event(), trio.Event()
+        remove = box.index.remove
+
+        async def wait(going: Sequence[SegmentRow], reasons: Mapping[str, str]) -> frozenset[str]:
+            chosen.set()
+            await go_on.wait()
+            return await remove(going, reasons)
+
+        monkeypatch.setattr(box.index, "remove", wait)
+        with fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(sweep.run_once)
+                await chosen.wait()
+                nursery.start_soon(sweep.protect, record_of(0), True, Upkeep(box.trust))
+                await trio.testing.wait_all_tasks_blocked()
+                # The file that was chosen is not promised to anybody.
+                assert not await box.trust.read(rows.list_protected)
+                go_on.set()
+        assert box.names() == []

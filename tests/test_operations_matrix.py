@@ -89,6 +89,8 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "get_recording_info": (*SEE_ALL[:5], "not_found", *SEE_ALL[6:]),
     "get_recording_evidence": (*SEE_ALL[:5], "not_found", *SEE_ALL[6:]),
     "delete_recording": ADMIN,
+    "protect_recording": (*USE_ONE[:5], "missing_scope", *USE_ONE[6:]),
+    "unprotect_recording": ADMIN,
     "create_file_link": (*SEE_ALL[:5], "not_found", *SEE_ALL[6:]),
     "list_snapshots": SEE_ALL,
     "get_snapshot_info": (*SEE_ALL[:5], "not_found", *SEE_ALL[6:]),
@@ -193,6 +195,8 @@ class Bench:
             "get_recording_info": {"filename": "kept"},
             "get_recording_evidence": {"filename": "kept"},
             "delete_recording": {"filename": "kept"},
+            "protect_recording": {"filename": "kept"},
+            "unprotect_recording": {"filename": "kept"},
             "create_file_link": {"filename": "kept"},
             "add_camera": {"name": "new", "source": "rtsp://192.0.2.7/"},
             "update_camera": {"device": "camera0", "name": "renamed"},
@@ -299,6 +303,7 @@ class KeptRecordings:
             is_full=False,
             policies=SimpleNamespace(set_policy=self.set_policy),
             clean_up=self.clean_up,
+            protect=self.protect,
         )
 
     async def read_nothing(self, _query: object) -> list[object]:
@@ -322,6 +327,9 @@ class KeptRecordings:
         return 1, 2
 
     async def set_policy(self, _camera: str, _setting: object, grant: Grant) -> None:
+        await grant(nothing)
+
+    async def protect(self, _record: RecordingRecord, _is_protected: bool, grant: Grant) -> None:
         await grant(nothing)
 
     async def clean_up(self) -> tuple[int, int]:

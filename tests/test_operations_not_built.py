@@ -23,7 +23,7 @@ CONTRACT = METHODS | {
     "ping", "authenticate", "refresh_token", "validate_token", "revoke_token", "get_camera_list", "get_camera_status",
     "take_snapshot", "get_snapshot", "create_clip", "start_recording", "stop_recording", "get_recording_status",
     "list_recordings", "get_recording_info", "get_recording_evidence", "delete_recording", "create_file_link",
-    "list_snapshots",
+    "protect_recording", "unprotect_recording", "list_snapshots",
     "get_snapshot_info", "delete_snapshot", "get_storage_info", "set_retention_policy", "cleanup_old_files",
     "get_streams", "get_stream_url", "get_system_status", "get_timeline", "subscribe_events", "unsubscribe_events",
     "create_key", "list_keys", "get_key", "rotate_key", "revoke_key", "whoami", "get_token_usage",

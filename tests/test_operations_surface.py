@@ -69,6 +69,8 @@ SURFACE: dict[str, Row] = {
     "get_recording_info": row("GET /api/recordings/{filename}", "recording show", "recording download"),
     "get_recording_evidence": row("GET /api/recordings/{filename}/evidence", "recording download"),
     "delete_recording": row("DELETE /api/recordings/{filename}", "recording delete"),
+    "protect_recording": row("PUT /api/recordings/{filename}/protection", "recording protect"),
+    "unprotect_recording": row("DELETE /api/recordings/{filename}/protection", "recording unprotect"),
     "create_file_link": row("POST /api/links", "recording link", "snapshot link"),
     "list_snapshots": row("GET /api/snapshots", "snapshot list"),
     "get_snapshot_info": row("GET /api/snapshots/{filename}", "snapshot show"),

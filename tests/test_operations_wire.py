@@ -126,6 +126,8 @@ class Box:
             "get_recording_info": {"filename": "none"},
             "get_recording_evidence": {"filename": "none"},
             "delete_recording": {"filename": "none"},
+            "protect_recording": {"filename": "none"},
+            "unprotect_recording": {"filename": "none"},
             "create_file_link": {"filename": "none"},
             "get_stream_url": {"device": "camera0"},
             "subscribe_events": {"topics": ["camera_status_update"]},

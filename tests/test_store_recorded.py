@@ -186,6 +186,8 @@ RECORDING_QUERIES: list[Callable[[sqlite3.Connection], Any]] = [
     lambda connection: recordings.is_taken(connection, "yard.mp4"),
     lambda connection: recordings.list_ended(connection, 500),
     recordings.list_protected,
+    lambda connection: recordings.protect(connection, "rec_1", True),
+    lambda connection: recordings.is_protected(connection, "rec_1"),
     lambda connection: recordings.list_overlapping(connection, "camera0", 5.0, 9.0),
 ]
 SEGMENT_QUERIES: list[Callable[[sqlite3.Connection], Any]] = [

@@ -138,6 +138,7 @@ RIGHTS = {
     "retire_signing_key": GRANTED | DENIAL,
     **dict.fromkeys(("add_camera", "update_camera", "remove_camera"), GRANTED),
     **dict.fromkeys(("start_recording", "stop_recording", "delete_recording", "set_retention_policy"), GRANTED),
+    **dict.fromkeys(("protect_recording", "unprotect_recording"), GRANTED),
 }
 
 
@@ -183,5 +184,7 @@ async def change_everything(client: Conversation) -> None:
     await client.call("remove_camera", device=added)
     await client.call("start_recording", device="camera0")
     kept = await client.call("stop_recording", device="camera0")
+    await client.call("protect_recording", filename=kept["filename"])
+    await client.call("unprotect_recording", filename=kept["filename"])
     await client.call("delete_recording", filename=kept["filename"])
     await client.call("set_retention_policy", policy_type="age", enabled=True, max_age_days=7)

@@ -17,7 +17,7 @@ from edged.cli.output import show_fields, show_json, tell
 from edged.cli.params import option
 from edged.cli.verify_command import verify
 
-_COLUMNS: Final = ("filename", "device", "status", "created_time", "duration", "file_size", "gaps")
+_COLUMNS: Final = ("filename", "device", "status", "created_time", "duration", "file_size", "gaps", "protected")
 
 
 @click.group()
@@ -78,6 +78,22 @@ def clip(device: str, start: str, end: str, filename: str | None, **where: Any) 
     missing = [f"{each['start_time']} to {each['end_time']}" for each in found["missing"]]
     shown = found if where["as_json"] else {**found, "missing": ", ".join(missing)}
     show_item(shown, as_json=where["as_json"])
+
+
+@recording.command()
+@click.argument("filename")
+@talks
+def protect(filename: str, **where: Any) -> None:
+    """Keep a recording: neither retention nor a caller deletes it."""
+    show_item(ask("protect_recording", {"filename": filename}, **where), as_json=where["as_json"])
+
+
+@recording.command()
+@click.argument("filename")
+@talks
+def unprotect(filename: str, **where: Any) -> None:
+    """End the protection of a recording."""
+    show_item(ask("unprotect_recording", {"filename": filename}, **where), as_json=where["as_json"])
 
 
 @recording.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +18,7 @@ from edged.errors import EdgedError, InvalidState
 from edged.library.active_recordings import ActiveRecording, deadline_of
 from edged.library.recording_files import RecordingFiles
 from edged.library.recording_index import Measured, RecordingIndex
-from edged.library.recording_names import insert_named
+from edged.library.recording_names import insert_named, no_recording
 from edged.library.spans import is_touched, merge_spans
 from edged.repeats import Lasting
 from edged.store import recordings as rows
@@ -67,23 +68,36 @@ async def prolong(active: ActiveRecording, until: float, clock: Clock, grant: Gr
         raise
 
 
+async def protect(record: RecordingRecord, is_protected: bool, commit: Commit) -> None:
+    """It is kept from now on, or not any more. Raises NotFound if it was deleted meanwhile."""
+    name = record.recording_id
+    undo = partial(rows.protect, recording_id=name, is_protected=record.is_protected)
+    if not await commit(partial(rows.protect, recording_id=name, is_protected=is_protected), undo=undo):
+        raise no_recording(record.filename)
+    _log.info("recording_protected" if is_protected else "recording_unprotected", recording=name)
+
+
 @dataclass(slots=True)
 class Deletion:
     """A recording that is to go, at that Unix time."""
 
-    recording_id: str
+    record: RecordingRecord
     at: float
     reason: str
     is_done: bool = False
 
     async def commit(self, commit: Commit) -> None:
-        """Its row says that it is deleted; its bytes are not gone yet."""
-        names = [self.recording_id]
-        await commit(
-            partial(rows.delete, recording_ids=names, at=self.at, reason=self.reason),
-            undo=partial(rows.keep, recording_ids=names, at=self.at),
-        )
+        """Its row says that it is deleted; its bytes are not gone yet. Raises InvalidState if it is protected."""
+        await commit(self._delete, undo=partial(rows.keep, recording_ids=[self.record.recording_id], at=self.at))
         self.is_done = True
+
+    def _delete(self, connection: sqlite3.Connection) -> None:
+        if rows.is_protected(connection, self.record.recording_id):
+            raise InvalidState(
+                f"{self.record.filename} is protected", hint="unprotect_recording ends that", resource="recording",
+                filename=self.record.filename,
+            )  # fmt: skip
+        rows.delete(connection, [self.record.recording_id], self.at, self.reason)
 
 
 async def remove_useless(trust: Database, index: RecordingIndex, measured: Measured, reason: str) -> int:

@@ -244,13 +244,13 @@ class Recordings:
     async def delete(self, record: RecordingRecord, reason: str, grant: Grant) -> int:
         """Delete a recording that has ended, and the files that no other recording needs. Returns bytes.
 
-        Raises InvalidState while it runs, StoreFailed, and what the grant raises.
+        Raises InvalidState while it runs or is protected, StoreFailed, and what the grant raises.
         """
         if record.is_running:
             raise InvalidState(f"{record.filename} is being recorded", hint="stop_recording first")
         await self._settle()
         measured = await self.measure(record)
-        deletion = Deletion(record.recording_id, self._clock.system, reason)
+        deletion = Deletion(record, self._clock.system, reason)
         try:
             await grant(deletion.commit)
         finally:

@@ -12,7 +12,9 @@ from typing import Final
 import structlog
 import trio
 
+from edged.access.grants import Grant
 from edged.clock import Clock
+from edged.library.recording_changes import protect
 from edged.library.recording_index import BATCH, RecordingIndex
 from edged.library.retention import Policy, Removal, list_unprotected, plan
 from edged.library.retention_policies import RetentionPolicies
@@ -20,6 +22,7 @@ from edged.library.spans import Spans, merge_spans
 from edged.store import recordings as rows
 from edged.store import segments
 from edged.store.database import Database
+from edged.store.recordings import RecordingRecord
 from edged.store.segments import SegmentRow
 
 #: Seconds after its end that the last file of a recording may need to be closed.
@@ -48,6 +51,8 @@ class RetentionSweep:
         self.policies = policies
         self._stop_bytes = stop_bytes
         self._one = trio.Lock()
+        #: Held while files are chosen and deleted: what is protected is protected before or after that.
+        self._deleting = trio.Lock()
         self._buried_at = -math.inf
         self.is_full = False
         #: How many files it has deleted since the start.
@@ -58,6 +63,14 @@ class RetentionSweep:
         before = self.files_deleted
         deleted = await self.run_once()
         return self.files_deleted - before, sum(deleted.values())
+
+    async def protect(self, record: RecordingRecord, is_protected: bool, grant: Grant) -> None:
+        """Have a recording kept, or not any more: durable when this returns, and for every file that is still there.
+
+        Raises NotFound if it was deleted meanwhile, StoreFailed, and what the grant raises.
+        """
+        async with self._deleting:
+            await grant(partial(protect, record, is_protected))
 
     async def run_once(self) -> dict[str, int]:
         """Delete what the policies do not keep, one sweep at a time. Reason → bytes deleted. Raises StoreFailed."""
@@ -97,9 +110,10 @@ class RetentionSweep:
         removed: list[Removal] = []
         stuck: set[str] = set()
         while True:
-            chosen = await self._choose(policy, free, stuck)
-            reasons: Mapping[str, str] = {removal.row.file: removal.reason for removal in chosen}
-            gone = await self._index.remove([removal.row for removal in chosen], reasons)
+            async with self._deleting:
+                chosen = await self._choose(policy, free, stuck)
+                reasons: Mapping[str, str] = {removal.row.file: removal.reason for removal in chosen}
+                gone = await self._index.remove([removal.row for removal in chosen], reasons)
             removed += [removal for removal in chosen if removal.row.file in gone]
             free += sum(removal.row.size for removal in chosen if removal.row.file in gone)
             stuck |= reasons.keys() - gone

@@ -23,7 +23,7 @@ from edged.operations.file_params import (
     resource_of,
 )
 from edged.operations.pages import NextCursor, show_rows
-from edged.operations.rest import create, delete, get
+from edged.operations.rest import create, delete, get, put
 from edged.store.recordings import RecordingRecord
 
 #: In the metrics.
@@ -128,6 +128,14 @@ class RecordingList(msgspec.Struct, frozen=True):
     next_cursor: NextCursor = UNSET
 
 
+class Protection(msgspec.Struct, frozen=True):
+    """Whether a recording is protected now."""
+
+    filename: str
+    protected: bool
+    message: str
+
+
 class RecordingDeleted(msgspec.Struct, frozen=True):
     """A recording is gone."""
 
@@ -229,6 +237,24 @@ async def delete_recording(call: OperationCall, params: FilenameParams) -> Recor
     record = await find(call, params.filename, "camera:delete")
     await call.services.recordings.delete(record, "request", grant_on(call, "camera:delete", record.camera))
     return RecordingDeleted(record.filename, True, f"{record.filename} was deleted")
+
+
+@operation(
+    "camera:write", rest=put("/api/recordings/{filename}/protection", source="optional body"), counted_as=_COUNTED_AS
+)
+async def protect_recording(call: OperationCall, params: FilenameParams) -> Protection:
+    """Keep a recording: retention passes over its files, and it cannot be deleted. Repeating it changes nothing."""
+    record = await find(call, params.filename, "camera:write")
+    await call.services.recordings.sweep.protect(record, True, grant_on(call, "camera:write", record.camera))
+    return Protection(record.filename, True, f"{record.filename} is protected")
+
+
+@operation("camera:delete", rest=delete("/api/recordings/{filename}/protection"), counted_as=_COUNTED_AS)
+async def unprotect_recording(call: OperationCall, params: FilenameParams) -> Protection:
+    """End the protection of a recording: from here on it goes when its time has come."""
+    record = await find(call, params.filename, "camera:delete")
+    await call.services.recordings.sweep.protect(record, False, grant_on(call, "camera:delete", record.camera))
+    return Protection(record.filename, False, f"{record.filename} is not protected any more")
 
 
 def read_length(params: StartRecordingParams) -> float | None:

@@ -51,6 +51,6 @@ def patch(path: str, *, root_may: bool = False) -> Rest:
     return Rest(method="PATCH", path=path, source="body", root_may=root_may)
 
 
-def put(path: str) -> Rest:
-    """PUT of what the path names; the body is its new value."""
-    return Rest(method="PUT", path=path, source="body")
+def put(path: str, *, source: Source = "body") -> Rest:
+    """PUT of what the path names; the body is its new value, where it has one."""
+    return Rest(method="PUT", path=path, source=source)

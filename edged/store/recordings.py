@@ -172,8 +172,25 @@ def list_page(
 
 
 def list_ended(connection: sqlite3.Connection, limit: int) -> list[RecordingRecord]:
-    """The oldest that have ended and were not deleted."""
-    return _many(connection, "WHERE deleted_at IS NULL AND ended IS NOT NULL ORDER BY began LIMIT ?", limit)
+    """The oldest that have ended, were not deleted, and are not protected."""
+    return _many(
+        connection, "WHERE deleted_at IS NULL AND ended IS NOT NULL AND is_protected = 0 ORDER BY began LIMIT ?", limit
+    )
+
+
+def protect(connection: sqlite3.Connection, recording_id: str, is_protected: bool) -> bool:
+    """Have it kept, or not any more; False if it was deleted."""
+    found = connection.execute(
+        "UPDATE recordings SET is_protected = ? WHERE recording_id = ? AND deleted_at IS NULL",
+        (int(is_protected), recording_id),
+    )
+    return found.rowcount == 1
+
+
+def is_protected(connection: sqlite3.Connection, recording_id: str) -> bool:
+    """Whether it is kept."""
+    row = connection.execute("SELECT is_protected FROM recordings WHERE recording_id = ?", (recording_id,)).fetchone()
+    return row is not None and bool(row[0])
 
 
 def list_protected(connection: sqlite3.Connection) -> list[tuple[str, float, float]]:
