@@ -145,7 +145,7 @@ async def run(
                 started_tasks(media.mediamtx.run, partial(media.paths.run, media.mediamtx), media.viewers.run),
                 tasks(*media_tasks(feeds, access, cameras, media, metrics)),
                 started_tasks(recordings.run),
-                tasks(*recording_tasks(feeds, cameras, recordings)),
+                tasks(*recording_tasks(feeds, access, cameras, recordings)),
                 tasks(*client_tasks(feeds, access, cameras, media, recordings, services, rpc)),
                 serving(open_listeners(config.listen), Handlers(app, rpc.open), config, metrics) as server,
             ):

@@ -84,7 +84,7 @@ SMALL: dict[str, Callable[[], object]] = {
     "limiter": Limiter,
     "passwords": lambda: Passwords(cost=CHEAP),
     "paths": Paths,
-    "recordings": lambda: SimpleNamespace(active={}, silent=[], sweep=SimpleNamespace(is_full=False)),
+    "recordings": lambda: SimpleNamespace(active={}, silent=[], obstacle=None, sweep=SimpleNamespace(overdue=None)),
 }
 
 

@@ -33,7 +33,7 @@ from edged.library.recording_index import RecordingIndex
 from edged.library.recordings import Recordings
 from edged.library.retention import Policy
 from edged.library.retention_policies import RetentionPolicies
-from edged.library.retention_sweep import RetentionSweep
+from edged.library.retention_sweep import FULL, RetentionSweep
 from edged.store import segments
 from edged.store.database import Database
 from edged.store.migrations import TRUST, USAGE
@@ -244,7 +244,7 @@ async def test_one_recording_of_a_camera_runs_at_a_time_and_none_on_a_full_disk(
         await box.recordings.stop("camera0", box.grant)
         with pytest.raises(InvalidState, match="nobody has asked"):
             await box.recordings.stop("camera0", box.grant)
-        box.recordings.sweep.is_full = True
+        box.recordings.sweep.obstacle = FULL
         with pytest.raises(StorageFull):
             await start(box)
 

@@ -18,11 +18,12 @@ from patience import fail_after
 from edged.access.grants import Upkeep
 from edged.clock import Clock
 from edged.errors import NotFound
+from edged.library import deleted_recordings
 from edged.library.recording_files import RecordingFiles
 from edged.library.recording_index import RecordingIndex
 from edged.library.retention import CameraPolicy, Policy
 from edged.library.retention_policies import RetentionPolicies
-from edged.library.retention_sweep import RetentionSweep
+from edged.library.retention_sweep import FULL, ONLY_PROTECTED, STOPPED, OnFull, RetentionSweep
 from edged.store import recordings as rows
 from edged.store import segments
 from edged.store.database import Database
@@ -41,6 +42,8 @@ class Kept:
     trust: Database
     clock: Clock
     deleted: list[str]
+    stop_bytes: int = 0
+    on_full: OnFull = "oldest"
 
     async def add(self, number: int, camera: str = "camera0") -> int:
         """A segment of this minute; its bytes."""
@@ -55,7 +58,9 @@ class Kept:
 
     def sweep(self, **policy: object) -> RetentionSweep:
         policies = RetentionPolicies(self.trust, Policy(**policy))  # type: ignore[arg-type]
-        return RetentionSweep(self.index, self.trust, self.clock, policies, stop_bytes=0)
+        return RetentionSweep(
+            self.index, self.trust, self.clock, policies, stop_bytes=self.stop_bytes, on_full=self.on_full
+        )
 
 
 @asynccontextmanager
@@ -67,7 +72,7 @@ async def kept(folder: Path) -> AsyncIterator[Kept]:
         deleted: list[str] = []
         root = folder / "recordings"
         index = RecordingIndex(RecordingFiles(root), usage, lambda reason, _size: deleted.append(reason))
-        clock = Clock(lambda: BEGAN + 3600.0, synchronized=lambda: True)
+        clock = Clock(system=lambda: BEGAN + 3600.0, synchronized=lambda: True)
         clock.look()
         yield Kept(root, index, trust, clock, deleted)
 
@@ -269,3 +274,147 @@ async def test_whatever_is_protected_while_files_are_deleted_is_so_before_or_aft
                 assert not await box.trust.read(rows.list_protected)
                 go_on.set()
         assert box.names() == []
+
+
+def set_free(box: Kept, monkeypatch: pytest.MonkeyPatch, total: int, used: int = 0) -> None:
+    """A disk of so many bytes that holds the segments, and `used` others."""
+
+    async def free() -> tuple[int, int]:
+        return total - used - sum(size for _, size in (await box.index.sums()).values()), total
+
+    monkeypatch.setattr(box.index, "free", free)
+
+
+async def test_on_a_full_disk_the_oldest_go_and_what_is_left_when_that_does_not_help_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with kept(tmp_path) as box:
+        grant = Upkeep(box.trust)
+        *_, size = [await box.add(number) for number in range(6)]
+        total = 100 * size
+        set_free(box, monkeypatch, total, used=total - 8 * size)
+        box.stop_bytes = 2 * size
+        sweep = box.sweep(keep_free_bytes=4 * size)
+        assert await sweep.run_once() == {"disk_full": 2 * size}
+        assert sweep.obstacle is None
+        for number in range(2, 6):
+            await box.trust.write(partial(rows.insert, record=record_of(number, is_protected=True)))
+        set_free(box, monkeypatch, total, used=total - 5 * size)
+        assert await sweep.run_once() == {}
+        assert sweep.obstacle is ONLY_PROTECTED
+        await sweep.protect(record_of(2), False, grant)
+        assert await sweep.run_once() == {"disk_full": size}
+        assert len(box.names()) == 3
+        # Nothing is left that could go, and none is protected: another program has filled the disk.
+        for number in range(3, 6):
+            await sweep.protect(record_of(number), False, grant)
+        set_free(box, monkeypatch, total, used=total - size)
+        await sweep.run_once()
+        assert (sweep.obstacle, box.names()) == (FULL, [])
+        set_free(box, monkeypatch, total)
+        await sweep.run_once()
+        assert sweep.obstacle is None
+
+
+async def test_with_on_full_stop_nothing_goes_for_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with kept(tmp_path) as box:
+        size = await box.add(0)
+        set_free(box, monkeypatch, 100 * size, used=98 * size)
+        box.stop_bytes, box.on_full = 2 * size, "stop"
+        sweep = box.sweep(keep_free_bytes=10 * size)
+        assert await sweep.run_once() == {}
+        assert sweep.obstacle is STOPPED
+        assert len(box.names()) == 1
+        # Only below the limit at which recording stops is it short: what keep_free_mib says deletes nothing.
+        assert (sweep.is_short(size, 100 * size), sweep.is_short(3 * size, 100 * size)) == (True, False)
+
+
+async def test_files_that_are_older_than_allowed_and_cannot_be_deleted_are_a_warning_until_they_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with kept(tmp_path) as box:
+        for number in range(4):
+            await box.add(number)
+        remove = box.index.files.remove
+
+        def refuse(files: tuple[str, ...]) -> tuple[str, ...]:
+            return remove(tuple(file for file in files if not Path(file).name.startswith(str(BEGAN))))
+
+        monkeypatch.setattr(box.index.files, "remove", refuse)
+        sweep = box.sweep(max_age=60.0)
+        await sweep.run_once()
+        assert [Path(name).name for name in box.names()] == [f"{BEGAN}-000000.mp4"]
+        assert sweep.overdue is not None
+        assert sweep.overdue.cameras == ("camera0",)
+        assert "could not be deleted" in sweep.overdue.message
+        # What is protected may be as old as it likes.
+        await box.trust.write(partial(rows.insert, record=record_of(0, is_protected=True)))
+        await sweep.run_once()
+        assert sweep.overdue is None
+
+
+async def test_while_the_clock_is_not_trusted_nothing_goes_for_its_age_and_that_is_a_warning(tmp_path: Path) -> None:
+    async with kept(tmp_path) as box:
+        await box.add(0)
+        box.clock = Clock(system=lambda: BEGAN + 3600.0, synchronized=lambda: False)
+        sweep = box.sweep(max_age=60.0)
+        assert await sweep.run_once() == {}
+        assert sweep.overdue is not None
+        assert "the clock is not trusted" in sweep.overdue.message
+
+
+async def test_a_file_that_is_kept_after_its_recording_was_deleted_goes_too(tmp_path: Path) -> None:
+    """It was still being written, edged was killed between the row and the file, or the disk refused."""
+    async with kept(tmp_path) as box:
+        for record in (record_of(0, 3), record_of(2, 9)):
+            await box.trust.write(partial(rows.insert, record=record))
+        gone = [record_of(0, 3).recording_id]
+        await box.trust.write(partial(rows.delete, recording_ids=gone, at=box.clock.system, reason="request"))
+        for number in range(4):
+            await box.add(number)
+        await box.sweep().run_once()
+        assert [Path(name).name for name in box.names()] == [
+            f"{BEGAN + 60 * number}-000000.mp4" for number in (2, 3)
+        ]  # fmt: skip
+        assert box.deleted == ["request", "request"]
+        assert await box.trust.read(partial(rows.list_unswept, limit=9)) != []
+        # Some minutes later nothing more is waited for.
+        box.clock = Clock(system=lambda: BEGAN + 7200.0, synchronized=lambda: True)
+        await box.sweep().run_once()
+        assert await box.trust.read(partial(rows.list_unswept, limit=9)) == []
+
+
+async def test_deleted_recordings_are_forgotten_after_90_days_and_their_names_are_free(tmp_path: Path) -> None:
+    async with kept(tmp_path) as box:
+        for number in range(3):
+            await box.trust.write(partial(rows.insert, record=record_of(number)))
+        for number, reason in enumerate(("request", "retention")):
+            gone = [record_of(number).recording_id]
+            await box.trust.write(partial(rows.delete, recording_ids=gone, at=5.0, reason=reason))
+        deleted = box.sweep().deleted
+        assert await deleted.prune(5 + 89 * 86400) == 0
+        # Of the other one the files were not looked for once more.
+        assert await deleted.prune(6 + 90 * 86400) == 1
+        await box.trust.write(partial(rows.note_swept, recording_ids=[record_of(0).recording_id]))
+        assert await deleted.prune(6 + 90 * 86400) == 1
+        taken = [await box.trust.read(partial(rows.is_taken, filename=f"m{number}.mp4")) for number in range(3)]
+        assert taken == [False, False, True]
+        assert await box.trust.read(rows.list_cameras) == ["camera0"]
+
+
+async def test_recordings_without_files_are_found_however_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look takes up where the one before has ended."""
+    monkeypatch.setattr(deleted_recordings, "BATCH", 2)
+    monkeypatch.setattr(deleted_recordings, "_LOOK_SECONDS", 0.0)
+    async with kept(tmp_path) as box:
+        for number in range(5):
+            await box.trust.write(partial(rows.insert, record=record_of(number)))
+        for number in (0, 1, 2):
+            await box.add(number)
+        sweep = box.sweep()
+        for _ in range(3):
+            await sweep.run_once()
+        found, _ = await box.trust.read(partial(rows.list_page, cameras=["camera0"], limit=9, offset=0))
+        assert [record.filename for record in found] == ["m2.mp4", "m1.mp4", "m0.mp4"]

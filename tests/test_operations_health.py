@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from patience import fail_after
 
 from edged.library.disks import Disk, Disks
+from edged.library.retention_sweep import FULL
 from edged.operations.health import CameraFact, Facts, MediaFact, assess
 
 MIB = 1024 * 1024
@@ -58,7 +59,7 @@ def test_a_disk_for_recordings_alone_is_named_and_is_as_full_as_retention_leaves
 
 
 def test_a_full_disk_for_recordings_is_degraded_and_says_that_nothing_is_recorded() -> None:
-    found = assess(Facts(mediamtx=MediaFact("ready"), recording_stopped=True))
+    found = assess(Facts(mediamtx=MediaFact("ready"), recording_obstacle=(FULL.message, FULL.remedy)))
     assert (found.health, found.status, found.can_save) == ("degraded", "partial", True)
     assert "nothing is recorded" in found.message
 

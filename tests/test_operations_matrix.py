@@ -288,6 +288,7 @@ class KeptRecordings:
         self.summary = Summary(self.record, 1, 1.0, 0, 0, 0.0)
         self.active: dict[str, ActiveRecording] = {}
         self.silent: list[str] = []
+        self.obstacle = None
         nothing = SimpleNamespace(read=self.read_nothing)
         sealing = SimpleNamespace(
             wait_sealed=self.read_nothing, usage=nothing, trust=nothing, keys=SimpleNamespace(all=tuple),
@@ -299,8 +300,8 @@ class KeptRecordings:
             list_spans=self.list_spans,
         )  # fmt: skip
         self.sweep = SimpleNamespace(
-            keep_free=lambda _total: 0,
-            is_full=False,
+            is_short=lambda _free, _total: False,
+            overdue=None,
             policies=SimpleNamespace(set_policy=self.set_policy),
             clean_up=self.clean_up,
             protect=self.protect,

@@ -21,7 +21,7 @@ from daemon_helpers import Conversation, RunningDaemon, make_config, running_dae
 from patience import FACTOR, fail_after
 
 from edged.config.model import Config, RecordingSettings
-from edged.library import active_recordings, recordings
+from edged.library import active_recordings, disk_watch
 from edged.mediamtx import settings
 
 pytestmark = [pytest.mark.mediamtx, pytest.mark.ffmpeg, pytest.mark.slow]
@@ -292,7 +292,7 @@ async def test_on_a_full_disk_the_oldest_files_go_and_recording_goes_on(
 ) -> None:
     """A disk of 5 MiB, of which a tenth stays free; written to for 45 seconds."""
     monkeypatch.setattr(settings, "SEGMENT_DURATION", "2s")
-    monkeypatch.setattr(recordings, "SWEEP_SECONDS", 1.0)
+    monkeypatch.setattr(disk_watch, "SWEEP_SECONDS", 1.0)
     config = make_config(tmp_path, cameras=1, mediamtx=True)
     config = msgspec.structs.replace(config, recording=RecordingSettings(folder=small_disk / "recordings"))
     least = 5 * 1024 * 1024

@@ -186,6 +186,13 @@ class RecordingSettings(Section, frozen=True, kw_only=True):
     stop_free_mib: Annotated[
         int, Meta(ge=0, description="Free disk space below which recording stops until there is more, MiB.")
     ] = 256
+    on_full: Annotated[
+        Literal["oldest", "stop"],
+        Meta(
+            description="What happens where space runs out: the oldest recordings are deleted below keep_free_mib "
+            "(oldest), or none is, and recording stops below stop_free_mib (stop)."
+        ),
+    ] = "oldest"
 
     def __post_init__(self) -> None:
         if "%" in str(self.folder):

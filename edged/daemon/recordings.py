@@ -53,7 +53,9 @@ def build_recordings(
     sealing = Sealing(files.find, databases.usage, databases.trust, clock, access.keyring)
     index = RecordingIndex(files, databases.usage, metrics.recording_deleted, sealing)
     policies = RetentionPolicies(databases.trust, read_policy(settings))
-    sweep = RetentionSweep(index, databases.trust, clock, policies, stop_bytes=settings.stop_free_mib * _MIB)
+    sweep = RetentionSweep(
+        index, databases.trust, clock, policies, stop_bytes=settings.stop_free_mib * _MIB, on_full=settings.on_full
+    )
     joins = Joins(files, media.spawn, find_ffmpeg, sweep.keep_free, sealing.seal_derived)
     pre_rolls = PreRolls(PreRollFiles(settings.pre_roll_folder, files), index, clock)
     recorders = MediaRecorders(media.paths, media.publishers)

@@ -25,10 +25,10 @@ from edged.metrics import Metrics
 from edged.operations.listings import CameraRow, row
 from edged.operations.services import Services
 from edged.reactions import cameras as camera_reactions
+from edged.reactions import clock_upkeep, revocations
 from edged.reactions import events as event_reactions
 from edged.reactions import mediamtx as mediamtx_reactions
 from edged.reactions import recordings as recording_reactions
-from edged.reactions import revocations
 from edged.reactions import viewers as viewer_reactions
 from edged.rpc import camera_notifications, event_notifications, recording_notifications
 from edged.rpc.endpoint import RpcEndpoint
@@ -108,11 +108,12 @@ def media_tasks(feeds: Feeds, access: Access, cameras: Registry, media: Media, m
     )  # fmt: skip
 
 
-def recording_tasks(feeds: Feeds, cameras: Registry, recordings: Recordings) -> tuple[Task, ...]:
-    """What follows for recordings from cameras, and the seals of their files."""
+def recording_tasks(feeds: Feeds, access: Access, cameras: Registry, recordings: Recordings) -> tuple[Task, ...]:
+    """What follows for recordings from cameras, the seals of their files, and the end of what was deleted long ago."""
     sealing = recordings.index.sealing
     return (
         partial(recording_reactions.follow, feeds.cameras_for_recordings, cameras, recordings),
+        partial(clock_upkeep.prune, access.clock, recordings.sweep.deleted.prune),
         *(() if sealing is None else (sealing.run,)),
     )
 

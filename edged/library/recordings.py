@@ -40,6 +40,7 @@ from edged.library.active_recordings import (
     deadline_of,
     new_id,
 )
+from edged.library.disk_watch import DiskWatch
 from edged.library.gaps import Gaps
 from edged.library.joins import Joins
 from edged.library.pre_rolls import PreRolls
@@ -48,17 +49,16 @@ from edged.library.recording_changes import Deletion, Guard
 from edged.library.recording_files import Look
 from edged.library.recording_index import NOTHING, Measured, RecordingIndex, Summary
 from edged.library.recording_names import complete_name, no_recording
-from edged.library.retention_sweep import RetentionSweep
+from edged.library.retention_sweep import Obstacle, RetentionSweep
 from edged.library.snapshots import check_name
 from edged.store import recordings as rows
 from edged.store.database import Database
 from edged.store.recordings import Format, RecordingRecord
 
-#: Seconds between two looks, between two fdatasyncs of files being written, and between two sweeps of retention; and
-#: that `stop` waits for the last file to be closed.
+#: Seconds between two looks, and between two fdatasyncs of files being written; and that `stop` waits for the last file
+#: to be closed.
 LOOK_SECONDS: Final = 1.0
 SYNC_SECONDS: Final = 5.0
-SWEEP_SECONDS: Final = 15.0
 CLOSE_SECONDS: Final = 5.0
 #: Longest recording that can be asked for, seconds.
 LONGEST_SECONDS: Final = 7 * 86400
@@ -80,6 +80,7 @@ class Recordings:
         self.changes: Feed[RecordingChanged] = Feed()
         self.gaps, self._upkeep, self._active = Gaps(), Upkeep(trust), ActiveRecordings()
         self._guard = Guard()
+        self._disk = DiskWatch(index, sweep, self._guard, self._hindered)
         self._hours = RecordedHours(self._active, clock, partial(self._begin, grant=self._upkeep), self._end_due)
         self._stirred, self._looked, self._looking = trio.Event(), trio.Event(), trio.Lock()
         self._synced_at = -math.inf
@@ -110,7 +111,12 @@ class Recordings:
     @property
     def silent(self) -> list[str]:
         """Cameras that are to be recorded and have given no byte for a minute, while the disk has space."""
-        return [] if self.sweep.is_full else self._active.list_silent(self._clock.monotonic())
+        return [] if self.obstacle else self._active.list_silent(self._clock.monotonic())
+
+    @property
+    def obstacle(self) -> Obstacle | None:
+        """Why nothing is recorded now."""
+        return self._disk.obstacle
 
     async def start(
         self, camera: str, *, filename: str | None, form: Format, seconds: float | None, made_by: str,
@@ -124,8 +130,8 @@ class Recordings:
         if seconds is not None and not 0 < seconds <= LONGEST_SECONDS:
             raise InvalidParams(f"duration must be more than 0 and at most {LONGEST_SECONDS} seconds", field="duration")
         self._active.refuse_second(camera)
-        if self.sweep.is_full:
-            raise StorageFull("the disk for recordings is full", hint="delete recordings, or add space")
+        if (obstacle := self.obstacle) is not None:
+            raise StorageFull(obstacle.message, hint=obstacle.remedy)
         now = self._clock.system
         began = await self._pre_rolls.reach_back(camera, now)
         self._active.refuse_second(camera)
@@ -270,7 +276,7 @@ class Recordings:
         await self._guard("pre-roll", partial(self._pre_rolls.load, self._trust))
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            nursery.start_soon(self._sweep)
+            nursery.start_soon(self._disk.run)
             while True:
                 self._stirred = trio.Event()
                 async with self._looking:
@@ -279,18 +285,11 @@ class Recordings:
                 with trio.move_on_after(LOOK_SECONDS if is_busy else math.inf):
                     await self._stirred.wait()
 
-    async def _sweep(self) -> None:
-        await self.sweep.policies.known.wait()
-        while True:
-            was_full = self.sweep.is_full
-            await self._guard("retention", self.sweep.run_once)
-            await self._guard("oldest", self.index.find_oldest)
-            if self.sweep.is_full != was_full:
-                self._switch()
-                problem = "the disk for recordings is full" if self.sweep.is_full else ""
-                for active in self._active:
-                    self._enter(active, "ERROR" if problem else "STARTING", problem)
-            await trio.sleep(SWEEP_SECONDS)
+    def _hindered(self, obstacle: Obstacle | None) -> None:
+        """Something hinders recording now, or (None) nothing any more."""
+        self._switch()
+        for active in self._active:
+            self._enter(active, "ERROR" if obstacle else "STARTING", obstacle.message if obstacle else "")
 
     async def _look(self) -> bool:
         """One look at the files; whether any is being written."""
@@ -299,8 +298,10 @@ class Recordings:
         if look.writing and trio.current_time() - self._synced_at >= SYNC_SECONDS:
             self._synced_at = trio.current_time()
             await self._guard("sync", partial(self.index.sync, look))
+        if look.writing:
+            await self._guard("space", self._disk.look_at_space)
         for active, status in self._active.note(look, self._clock.monotonic()):
-            if not self.sweep.is_full:
+            if self.obstacle is None:
                 self._enter(active, status)
         self.gaps.note(look, self.active, self._pre_rolls.held)
         for camera in self.active:
@@ -317,7 +318,7 @@ class Recordings:
     async def _look_back(self) -> Look:
         """What there is in memory."""
         halted = self._pre_rolls.halted
-        look = partial(self._pre_rolls.look, list(self._active), can_keep=not self.sweep.is_full)
+        look = partial(self._pre_rolls.look, list(self._active), can_keep=self.obstacle is None)
         held = await self._guard.get("pre-roll", look, NOTHING)
         if self._pre_rolls.halted != halted:
             self._switch()
@@ -386,7 +387,7 @@ class Recordings:
     def _recorded(self) -> frozenset[str]:
         """Cameras that are to be recorded now."""
         held = self._pre_rolls.held - self._pre_rolls.halted
-        return held if self.sweep.is_full else held.union(self.active, self._hours.cameras)
+        return held if self.obstacle else held.union(self.active, self._hours.cameras)
 
     def _switch(self) -> None:
         """Have the recorders record what is to be recorded."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import structlog
 import trio
 
 from edged.access.grants import Grant
 from edged.clock import Clock
+from edged.library.deleted_recordings import DeletedRecordings
 from edged.library.recording_changes import protect
 from edged.library.recording_index import BATCH, RecordingIndex
 from edged.library.retention import Policy, Removal, list_unprotected, plan
@@ -25,36 +25,70 @@ from edged.store.database import Database
 from edged.store.recordings import RecordingRecord
 from edged.store.segments import SegmentRow
 
-#: Seconds after its end that the last file of a recording may need to be closed.
-_CLOSING_SECONDS: Final = 60.0
 #: Joined files that nobody has fetched for so long are deleted, seconds.
 _JOINED_SECONDS: Final = 86400.0
 #: The same where the disk is short of space: somebody may just be fetching one.
 _FETCHING_SECONDS: Final = 60.0
-#: Between two looks for recordings without files, where nothing was deleted, seconds.
-_BURY_SECONDS: Final = 600.0
 #: On a disk too small for the setting this share of it stays free, and half of that before recording stops.
 _SMALL_SHARE: Final = 10
+#: A file that is so much older than allowed, seconds, should be gone.
+_OVERDUE_SECONDS: Final = 600.0
 #: Oldest files of a camera that are read at once.
 _PAGE: Final = 100
+#: What happens where space runs out: the oldest recordings go, or recording stops.
+OnFull: TypeAlias = Literal["oldest", "stop"]
 _log = structlog.get_logger("recordings")
 
 
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why nothing is recorded: its disk is `full`; a sentence and the remedy."""
+
+    kind: Literal["full"]
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """Cameras that have files which are older than allowed, and why they are still there."""
+
+    cameras: tuple[str, ...]
+    message: str
+    remedy: str
+
+
+FULL: Final = Obstacle(
+    "full", "the disk for recordings is full: nothing is recorded", "delete recordings, or add space"
+)
+STOPPED: Final = Obstacle(
+    "full", "the disk for recordings is full: nothing is recorded, and recording.on_full deletes nothing",
+    "delete recordings, add space, or set recording.on_full to oldest",
+)  # fmt: skip
+ONLY_PROTECTED: Final = Obstacle(
+    "full", "the disk for recordings is full, and only protected recordings are left: nothing is recorded",
+    "end the protection of some (edged recording unprotect), or add space",
+)  # fmt: skip
+
+
 class RetentionSweep:
-    """Carries the policies out. `is_full`: even so the disk is too full to record."""
+    """Carries the policies out. `obstacle`: even so the disk is too full to record. `overdue`: something is still there
+    that should be gone."""
 
     def __init__(
-        self, index: RecordingIndex, trust: Database, clock: Clock, policies: RetentionPolicies, *, stop_bytes: int
-    ) -> None:
-        """Below `stop_bytes` of free space nothing is recorded; the policy keeps more free."""
+        self, index: RecordingIndex, trust: Database, clock: Clock, policies: RetentionPolicies, *, stop_bytes: int,
+        on_full: OnFull = "oldest",
+    ) -> None:  # fmt: skip
+        """Below `stop_bytes` of free space nothing is recorded; with `on_full` "oldest" the policy keeps more free."""
         self._index, self._trust, self._clock = index, trust, clock
         self.policies = policies
-        self._stop_bytes = stop_bytes
+        self.deleted = DeletedRecordings(index, trust, clock)
+        self._stop_bytes, self._on_full = stop_bytes, on_full
         self._one = trio.Lock()
         #: Held while files are chosen and deleted: what is protected is protected before or after that.
         self._deleting = trio.Lock()
-        self._buried_at = -math.inf
-        self.is_full = False
+        self.obstacle: Obstacle | None = None
+        self.overdue: Overdue | None = None
         #: How many files it has deleted since the start.
         self.files_deleted = 0
 
@@ -81,6 +115,14 @@ class RetentionSweep:
         """Bytes of a disk of `total` bytes that stay free: those of the policy, on a small disk a tenth of it."""
         return min(self.policies.policy.keep_free_bytes, total // _SMALL_SHARE)
 
+    def is_short(self, free: int, total: int) -> bool:
+        """Whether a sweep has to be made for the lack of space."""
+        return free < (self.keep_free(total) if self._on_full == "oldest" else self._limit(total))
+
+    def _limit(self, total: int) -> int:
+        """Bytes of free space below which nothing is recorded."""
+        return min(self._stop_bytes, total // (2 * _SMALL_SHARE))
+
     async def _sweep(self) -> dict[str, int]:
         await self.policies.save()
         await self._index.remove_old_joined(self._clock.system - _JOINED_SECONDS)
@@ -90,7 +132,8 @@ class RetentionSweep:
             # Joined files can be made again: before any recording goes, they go.
             await self._index.remove_old_joined(self._clock.system - _FETCHING_SECONDS)
             free, total = await self._index.free()
-        removed = await self._delete(replace(self.policies.policy, keep_free_bytes=keep_free), free)
+        policy = replace(self.policies.policy, keep_free_bytes=keep_free if self._on_full == "oldest" else 0)
+        removed = await self._delete(policy, free)
         deleted: dict[str, int] = {}
         for removal in removed:
             deleted[removal.reason] = deleted.get(removal.reason, 0) + removal.row.size
@@ -98,11 +141,9 @@ class RetentionSweep:
             files = [removal.row.file for removal in removed if removal.reason == reason]
             _log.info("recordings_deleted", reason=reason, bytes=size, files=len(files), oldest=files[0])
         self.files_deleted += len(removed)
-        now = self._clock.monotonic()
-        if removed or now - self._buried_at >= _BURY_SECONDS:
-            self._buried_at = now
-            await self._bury()
-        await self._judge()
+        await self._judge_space()
+        await self.deleted.look([removal.row for removal in removed])
+        await self._judge_ages(policy)
         return deleted
 
     async def _delete(self, policy: Policy, free: int) -> list[Removal]:
@@ -146,29 +187,63 @@ class RetentionSweep:
             found.setdefault(camera, []).append((began, ended))
         return {camera: merge_spans(spans) for camera, spans in found.items()}
 
-    async def _bury(self) -> None:
-        """Recordings that have ended and have no files left count as deleted."""
-        now = self._clock.system
-        candidates = await self._trust.read(partial(rows.list_ended, limit=BATCH))
-        old = [record for record in candidates if record.ended is not None and now - record.ended > _CLOSING_SECONDS]
-        empty = [item.record.recording_id for item in await self._index.summarize(old, now) if not item.files]
-        if empty:
-            _log.info("recordings_without_files", recordings=len(empty))
-            await self._trust.write(partial(rows.delete, recording_ids=empty, at=now, reason="retention"))
-
-    async def _judge(self) -> None:
-        """Whether the disk is too full to record."""
+    async def _judge_space(self) -> None:
+        """Whether the disk is too full to record, and why."""
         free, total = await self._index.free()
-        limit = min(self._stop_bytes, total // (2 * _SMALL_SHARE))
-        if free < limit and not self.is_full:
-            self.is_full = True
-            _log.error(
-                "recording_stopped_disk_full", free_bytes=free, needed_bytes=limit,
-                remedy="delete recordings or add space: recording goes on by itself then",
-            )  # fmt: skip
-        elif self.is_full and free > limit + limit // 4:
-            self.is_full = False
+        limit = self._limit(total)
+        if free < limit or (self.obstacle is not None and free <= limit + limit // 4):
+            found = STOPPED if self._on_full == "stop" else FULL if await self._has_loose() else ONLY_PROTECTED
+            if found != self.obstacle:
+                _log.error(
+                    "recording_stopped_disk_full", problem=found.message, free_bytes=free, needed_bytes=limit,
+                    remedy=f"{found.remedy}: recording goes on by itself then",
+                )  # fmt: skip
+            self.obstacle = found
+        elif self.obstacle is not None:
+            self.obstacle = None
             _log.info("recording_resumed", free_bytes=free)
+
+    async def _has_loose(self) -> bool:
+        """Whether there is a file that may go, or none at all."""
+        protected = await self._read_protected()
+        return await self._index.choose(
+            lambda connection: (
+                not (sums := segments.sums(connection))
+                or any(next(_list_loose(connection, camera, protected), None) for camera in sums)
+            )
+        )
+
+    async def _judge_ages(self, policy: Policy) -> None:
+        """Whether files are still there that should be gone."""
+        now = self._clock.system
+        protected = await self._read_protected() if policy.has_ages else {}
+
+        def find(connection: sqlite3.Connection) -> list[str]:
+            return [
+                camera
+                for camera in segments.sums(connection)
+                if (age := policy.age_of(camera)) is not None
+                and (oldest := next(_list_loose(connection, camera, protected), None)) is not None
+                and now - oldest.ended > age + _OVERDUE_SECONDS
+            ]
+
+        cameras = tuple(sorted(await self._index.choose(find))) if policy.has_ages else ()
+        found = None
+        if cameras and not self._clock.is_trusted:
+            found = Overdue(
+                cameras, f"recordings of {', '.join(cameras)} are older than allowed: the clock is not trusted",
+                "set the clock or let it reach a time server: nothing goes for its age before that",
+            )  # fmt: skip
+        elif cameras:
+            found = Overdue(
+                cameras, f"recordings of {', '.join(cameras)} are older than allowed and could not be deleted",
+                "see that edged may write to recording.folder; the journal of edged names the files",
+            )  # fmt: skip
+        if found != self.overdue and found is not None:
+            _log.warning("recordings_overdue", cameras=cameras, problem=found.message, remedy=found.remedy)
+        elif found is None and self.overdue is not None:
+            _log.info("recordings_in_time")
+        self.overdue = found
 
 
 def _list_loose(connection: sqlite3.Connection, camera: str, protected: Mapping[str, Spans]) -> Iterator[SegmentRow]:

@@ -16,12 +16,15 @@ import msgspec
 from edged.accounts.restores import COMMAND
 from edged.cameras.model import Camera, Status
 from edged.library.disks import Disk
+from edged.library.retention_sweep import Obstacle, Overdue
 from edged.mediamtx import causes
 from edged.operations.services import Services
 
 #: What a problem is about.
 Part: TypeAlias = Literal["mediamtx", "cameras", "disk", "store", "restore"]
 PARTS: Final[tuple[Part, ...]] = ("mediamtx", "cameras", "disk", "store", "restore")
+#: A sentence and the remedy.
+Told: TypeAlias = tuple[str, str]
 #: MediaMTX states in which streams flow, or are not wanted.
 _WHOLE: Final = ("ready", "off")
 _MIB: Final = 1024 * 1024
@@ -52,8 +55,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     `late_denials`: revocations in force that could not be written; `has_reserve`: the blocks reserved for
     revocations on a full disk exist; `is_saving`: the last commit of the trust database succeeded; `damage`: what is
     wrong with its file; `unconfirmed`: what is said of a restored trust database that is not confirmed, "" if there
-    is none; `recording_stopped`: cameras are to be recorded, and their disk is full;
-    `unrecorded`: those that have given no bytes for a while although there is space.
+    is none; `recording_obstacle`: why nothing is recorded; `recordings_overdue`: why recordings are older than allowed;
+    `unrecorded`: cameras that have given no bytes for a while although nothing hinders it.
     """
 
     mediamtx: MediaFact
@@ -64,7 +67,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     is_saving: bool = True
     damage: str = ""
     unconfirmed: str = ""
-    recording_stopped: bool = False
+    recording_obstacle: Told | None = None
+    recordings_overdue: Told | None = None
     unrecorded: tuple[str, ...] = ()
 
 
@@ -142,9 +146,14 @@ def gather_facts(services: Services) -> Facts:
         is_saving=registrar.is_saving,
         damage=registrar.damage,
         unconfirmed=services.restores.message,
-        recording_stopped=services.recordings.sweep.is_full,
+        recording_obstacle=_tell(services.recordings.obstacle),
+        recordings_overdue=_tell(services.recordings.sweep.overdue),
         unrecorded=tuple(services.recordings.silent),
     )
+
+
+def _tell(problem: Obstacle | Overdue | None) -> Told | None:
+    return None if problem is None else (problem.message, problem.remedy)
 
 
 def assess_services(services: Services) -> Assessment:
@@ -212,8 +221,9 @@ def _judge_disks(facts: Facts) -> Iterator[Problem]:
 
 
 def _judge_recording(facts: Facts) -> Iterator[Problem]:
-    if facts.recording_stopped:
-        yield Problem("disk", "the disk for recordings is full: nothing is recorded", "delete recordings, or add space")
+    for told in (facts.recording_obstacle, facts.recordings_overdue):
+        if told is not None:
+            yield Problem("disk", *told)
     if facts.unrecorded:
         yield Problem(
             "cameras", f"nothing is recorded of {', '.join(facts.unrecorded)}",

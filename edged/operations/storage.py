@@ -21,7 +21,7 @@ _Gigabytes: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
 
 class StorageInfo(msgspec.Struct, frozen=True):
     """Bytes of the disk that holds recordings; `usage_percentage` 0 to 100. Low: the oldest recordings are deleted.
-    Critical: nothing is recorded."""
+    Critical: nothing is recorded. `state` is ok, low or full, `message` why, "" while all is well."""
 
     total_space: int
     used_space: int
@@ -31,6 +31,8 @@ class StorageInfo(msgspec.Struct, frozen=True):
     snapshots_size: int
     low_space_warning: bool
     critical_space_warning: bool
+    state: Literal["ok", "low", "full"]
+    message: str
 
 
 class RetentionParams(msgspec.Struct, frozen=True):
@@ -69,9 +71,11 @@ class CleanupReport(msgspec.Struct, frozen=True):
 async def get_storage_info(call: OperationCall, params: NoParams) -> StorageInfo:
     """The disk that holds recordings, and what recordings and snapshots take of it."""
     recordings = call.services.recordings
+    obstacle, overdue = recordings.obstacle, recordings.sweep.overdue
     free, total = await recordings.index.free()
     sums = await recordings.index.sums()
     used = max(0, total - free)
+    is_low = recordings.sweep.is_short(free, total)
     return StorageInfo(
         total_space=total,
         used_space=used,
@@ -79,8 +83,10 @@ async def get_storage_info(call: OperationCall, params: NoParams) -> StorageInfo
         usage_percentage=round(100 * used / total, 2) if total else 0.0,
         recordings_size=sum(size for _, size in sums.values()),
         snapshots_size=await call.services.snapshots.measure(),
-        low_space_warning=free < recordings.sweep.keep_free(total),
-        critical_space_warning=recordings.sweep.is_full,
+        low_space_warning=is_low,
+        critical_space_warning=obstacle is not None,
+        state=obstacle.kind if obstacle is not None else "low" if is_low else "ok",
+        message="; ".join(each.message for each in (obstacle, overdue) if each is not None),
     )
 
 

@@ -85,7 +85,7 @@ COLUMNS: Final[Mapping[str, Mapping[str, Callable[[object], object]]]] = Mapping
             ("cameras", "number identity label kind path", "", ""),
             ("added_cameras", "number", "", "settings address"),
             ("recordings", "recording_id filename stem camera format began ended until reason made_by is_protected"
-             " deleted_at delete_reason pre_roll", "", ""),
+             " deleted_at delete_reason pre_roll is_swept", "", ""),
             ("recording_sums", "camera number longest", "", ""),
             ("segment_sums", "camera files bytes longest", "", ""),
             ("segments", "file camera began duration size recovered", "", ""),

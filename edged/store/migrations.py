@@ -249,6 +249,13 @@ TRUST: Migrations = (
             UPDATE recording_sums SET number = number - (OLD.deleted_at IS NULL) WHERE camera = OLD.camera;
         END""",
     ),
+    (
+        # `is_swept`: after it was deleted its files were looked for once more.
+        "ALTER TABLE recordings ADD COLUMN is_swept INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX deleted_recordings ON recordings (deleted_at, recording_id) WHERE deleted_at IS NOT NULL",
+        "CREATE INDEX unswept_recordings ON recordings (deleted_at, recording_id)"
+        " WHERE delete_reason = 'request' AND is_swept = 0",
+    ),
 )
 
 #: What only counts.

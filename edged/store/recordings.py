@@ -15,6 +15,10 @@ from typing import Final, Literal, TypeAlias
 
 Format: TypeAlias = Literal["fmp4", "mp4", "mkv"]
 
+#: Where a recording stands in the order of cameras: its camera, when it began (Unix seconds), and its id.
+Place: TypeAlias = tuple[str, float, str]
+#: Before every recording.
+FIRST: Final[Place] = ("", 0.0, "")
 _COLUMNS: Final = (
     "recording_id, filename, camera, format, began, ended, until, reason, made_by, is_protected, deleted_at,"
     " delete_reason, pre_roll"
@@ -171,11 +175,45 @@ def list_page(
     return sorted(shown, key=lambda row: (row.began, row.recording_id), reverse=True), total
 
 
-def list_ended(connection: sqlite3.Connection, limit: int) -> list[RecordingRecord]:
-    """The oldest that have ended, were not deleted, and are not protected."""
+def list_after(connection: sqlite3.Connection, after: Place, limit: int) -> list[RecordingRecord]:
+    """Those that were not deleted and come behind a place."""
     return _many(
-        connection, "WHERE deleted_at IS NULL AND ended IS NOT NULL AND is_protected = 0 ORDER BY began LIMIT ?", limit
+        connection,
+        "WHERE deleted_at IS NULL AND (camera, began, recording_id) > (?, ?, ?)"
+        " ORDER BY camera, began, recording_id LIMIT ?",
+        *after, limit,
+    )  # fmt: skip
+
+
+def place_of(record: RecordingRecord) -> Place:
+    """Where it stands in `list_after`."""
+    return record.camera, record.began, record.recording_id
+
+
+def list_unswept(connection: sqlite3.Connection, limit: int) -> list[RecordingRecord]:
+    """Those that callers deleted, whose files were not looked for once more since; oldest first."""
+    return _many(
+        connection,
+        "WHERE delete_reason = 'request' AND is_swept = 0 ORDER BY deleted_at, recording_id LIMIT ?",
+        limit,
     )
+
+
+def note_swept(connection: sqlite3.Connection, recording_ids: Collection[str]) -> None:
+    """There is no file of these any more."""
+    connection.executemany(
+        "UPDATE recordings SET is_swept = 1 WHERE recording_id = ?", [(each,) for each in recording_ids]
+    )
+
+
+def prune(connection: sqlite3.Connection, before: float, limit: int) -> int:
+    """Forget those that were deleted before this, Unix seconds, at most `limit`; how many. Their names are free."""
+    return connection.execute(
+        "DELETE FROM recordings WHERE recording_id IN (SELECT recording_id FROM recordings"
+        " WHERE deleted_at IS NOT NULL AND deleted_at < ? AND (is_swept = 1 OR delete_reason <> 'request')"
+        " ORDER BY deleted_at LIMIT ?)",
+        (before, limit),
+    ).rowcount
 
 
 def protect(connection: sqlite3.Connection, recording_id: str, is_protected: bool) -> bool:
