@@ -60,7 +60,10 @@ class Daemon:
         host: str = "",
         environment: Mapping[str, str] | None = None,
         code: Path | None = None,
+        camera: str = "",
+        more: str = "",
     ) -> None:
+        """`camera`: further settings of each camera; `more`: further sections; both as in TOML."""
         self.folder, self.runtime = folder, folder / "run"
         self.port, self.local, self.rtsp = (pick_port(0) for _ in range(3))
         secret = folder / "secret"
@@ -75,7 +78,8 @@ class Daemon:
             f'[auth.shared_secrets]\nbench = "{secret}"',
             f'[mediamtx]\nenabled = {str(mediamtx).lower()}\nrtsp = "127.0.0.1:{self.rtsp}"',
             f'hls = "127.0.0.1:{pick_port(0)}"\nwebrtc = "off"',
-            *(f'[[camera]]\nname = "bench {number}"\nsource = "test"' for number in range(cameras)),
+            more,
+            *(f'[[camera]]\nname = "bench {number}"\nsource = "test"\n{camera}' for number in range(cameras)),
         ]
         (conf / "bench.toml").write_text("\n".join(lines) + "\n")
         self.conf = conf
@@ -89,6 +93,11 @@ class Daemon:
     def pid(self) -> int:
         assert self.process is not None
         return self.process.pid
+
+    @property
+    def recordings(self) -> Path:
+        """The folder of recordings."""
+        return self.folder / "state" / "media" / "recordings"
 
     @property
     def socket(self) -> Path:

@@ -1,7 +1,7 @@
 """Measure a running edged against bare servers, each pair in one run. Prints ratios, and the promises of docs/promises.md.
 
     scripts/bench [start] [calls] [slow] [hook] [auth] [idle] [revoke] [kill] [input] [durability]
-                  [hostile] [ended] [library]
+                  [hostile] [ended] [library] [media]
                                           all of them without a name
     scripts/bench --beside COMMIT         this tree beside an older one, with what two runs of the older one differ by
 
@@ -54,6 +54,7 @@ from measure import (
     running,
     sign,
 )  # fmt: skip
+from media import bench_media
 from rtsp_client import RtspReader, RtspRefused
 from start import bench_idle, bench_start
 from trio_websocket import ConnectionClosed, open_websocket_url
@@ -405,6 +406,7 @@ BENCHES = {
     "hostile": bench_hostile,
     "ended": bench_ended,
     "library": bench_library,
+    "media": bench_media,
 }
 
 
@@ -413,7 +415,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[*BENCHES, []], help="which to run; all without one")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3, help="length of one round")
-    parser.add_argument("--tries", type=int, default=200, help="revocations to measure")
+    parser.add_argument("--tries", type=int, default=200, help="revocations to measure; of media at most 30")
     parser.add_argument("--cycles", type=int, default=1000, help="kills of durability")
     parser.add_argument("--ended", type=int, default=10_000, metavar="KEYS", help="keys that ended revokes")
     parser.add_argument("--segments", type=int, default=100_000, help="segments in the index of library")
