@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import math
 import socket
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ from edged import descriptors, memory
 from edged.config.model import LimitSettings
 from edged.credentials.callers import Caller, Peer, TokenFacts
 from edged.daemon import listeners
-from edged.net import pools, server
+from edged.net import pools
 from edged.net.listeners import Listener, open_tcp, open_unix
 from edged.net.pools import SIZES, Member, Pools
 
@@ -338,30 +340,74 @@ async def test_one_viewers_key_cannot_keep_root_from_revoking_it(small_daemon: R
             await small_daemon.revoke_key(key_id)
 
 
-async def test_memory_of_a_crowd_is_given_back_when_it_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once for each crowd; a few connections that come and go cost nothing."""
-    given: list[int] = []
-    monkeypatch.setattr(server, "_RETURN_MEMORY_SECONDS", 0.0)
+@dataclass
+class Heap:
+    """A process whose memory a test sets; `free` of it can be given back."""
+
+    held: int = 40 << 20
+    free: int = 0
+    times: int = 0
+
+    def give_back(self) -> None:
+        self.held, self.free, self.times = self.held - self.free, 0, self.times + 1
+
+
+@pytest.fixture
+def heap(monkeypatch: pytest.MonkeyPatch) -> Heap:
+    found = Heap()
+    monkeypatch.setattr(memory, "resident", lambda: found.held)
+    monkeypatch.setattr(memory, "give_back", found.give_back)
+    return found
+
+
+def test_memory_is_given_back_when_a_burst_is_over_however_long_it_took(heap: Heap) -> None:
+    """While it lasts nothing is free, and it is tried less often, but at least once a minute."""
+    bursts = memory.Bursts()
+    heap.held += 20 << 20
+    now = 0.0
+    for pause in (20.0, 40.0, 60.0, 60.0):
+        assert bursts.wait_for(now) == 0.0
+        bursts.give_back(now)
+        assert bursts.wait_for(now) == pause
+        now += pause
+    heap.free = 20 << 20
+    bursts.give_back(now)
+    assert heap.held == 40 << 20
+    assert bursts.wait_for(now) == math.inf
+    heap.held += 20 << 20
+    assert bursts.wait_for(now) == memory.FIRST_PAUSE
+
+
+def test_a_little_more_memory_is_no_reason_to_look_through_it(heap: Heap) -> None:
+    bursts = memory.Bursts()
+    heap.held += memory.GROWN - 1
+    assert bursts.wait_for(0.0) == math.inf
+
+
+async def test_memory_is_given_back_also_when_everybody_has_left(heap: Heap, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "FIRST_PAUSE", 0.05)
     async with running(head_seconds=0.2) as served:
-        monkeypatch.setattr(memory, "give_back", lambda: given.append(served.server.connections))
-        few = [await connect(served.port) for _ in range(8)]
-        await until(lambda: served.server.connections == 8)
-        for each in few:
-            await each.aclose()
-        await until(lambda: served.server.connections == 0)
-        assert given == []
-        crowd = [await connect(served.port) for _ in range(40)]
-        await until(lambda: given)
-        assert given[0] <= 20
-        await until(lambda: served.server.connections == 0)
-        for each in crowd:
-            await each.aclose()
+        for number in range(1, 3):
+            client = await connect(served.port)
+            heap.held += 20 << 20
+            await until(lambda number=number: heap.times >= number)  # type: ignore[misc]
+            await client.aclose()
+            await until(lambda: served.server.connections == 0)
+            heap.free = 20 << 20
+            await until(lambda: heap.held == 40 << 20)
 
 
-def test_giving_back_is_nothing_to_be_asked_twice_for() -> None:
-    """It works where there is a glibc, and everywhere else it is nothing. Nothing is raised."""
+def test_what_lies_between_what_lives_on_is_given_back() -> None:
+    """With a glibc; elsewhere it is nothing, and nothing is raised."""
+    blocks = [bytes(2000) for _ in range(20_000)]
+    kept = blocks[::50]
+    before = memory.resident()
+    del blocks
     memory.give_back()
+    if memory._find_trim() is not None:
+        assert before - memory.resident() > 20 << 20
     memory.give_back()
+    assert len(kept) == 400
 
 
 # -- what one credential may have held for it --------------------------------------------------------------------------

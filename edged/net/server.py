@@ -44,10 +44,6 @@ _ACCEPTS_IN_A_ROW: Final = 32
 _EXHAUSTED: Final = EXHAUSTED | {errno.ENOBUFS, errno.ENOMEM}
 #: Unauthenticated connections that are closed at a time where the unix socket has no descriptor left to accept with.
 _SHED: Final = 16
-#: When at least this many connections have become half as many, freed memory is returned to the system, so often at
-#: most, seconds.
-_RETURN_MEMORY_AT: Final = 32
-_RETURN_MEMORY_SECONDS: Final = 10.0
 #: Refused connections that are told why at a time; others are closed after one try to tell them.
 _MOST_REFUSALS: Final = 64
 _PAUSE_SECONDS: Final = 0.1
@@ -115,6 +111,7 @@ class Server:
         self._is_stopping = False
         self._accepting = trio.CancelScope()
         self._everything = trio.CancelScope(shield=True)
+        self._bursts = memory.Bursts()
         self._arrived = trio.Event()
 
     @property
@@ -256,24 +253,18 @@ class Server:
             stream.close()
 
     async def _watch(self) -> None:
-        """Check every connection's times about once a second; sleeps while there is no connection."""
+        """Check every connection's times, and the memory, about once a second; sleeps while there is neither."""
         limits = self._limits
         times = (limits.stall_seconds, limits.head_seconds, limits.keep_alive_seconds, limits.ping_seconds)
         pause = min(1.0, *(each / 4 for each in times))
-        peak, returned_at = 0, trio.current_time()
         while True:
-            now = trio.current_time()
-            peak = max(peak, len(self._connections))
-            if (
-                peak >= _RETURN_MEMORY_AT
-                and 2 * len(self._connections) <= peak
-                and now - returned_at >= _RETURN_MEMORY_SECONDS
-            ):
-                peak, returned_at = len(self._connections), now
-                memory.give_back()
-            if not self._connections and peak < _RETURN_MEMORY_AT:
+            due_in = self._bursts.wait_for(trio.current_time())
+            if not due_in:
+                await trio.to_thread.run_sync(self._bursts.give_back, trio.current_time())
+            elif not self._connections:
                 self._arrived = trio.Event()
-                await self._arrived.wait()
+                with trio.move_on_after(due_in):
+                    await self._arrived.wait()
             await trio.sleep(pause)
             now = trio.current_time()
             for connection in tuple(self._connections):
