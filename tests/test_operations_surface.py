@@ -341,7 +341,8 @@ async def ask_route(monkeypatch: pytest.MonkeyPatch, route: Route, field: inspec
     }  # fmt: skip
     request = HttpRequest(scope, partial(receive, body))
     try:
-        await route.answer(Request(request, CATALOGUE, SimpleNamespace(), Session(Peer("main"), "http"), route))  # type: ignore[arg-type]
+        nobody: Any = SimpleNamespace()
+        await route.answer(Request(request, CATALOGUE, nobody, nobody, Session(Peer("main"), "http"), route))
     except Heard as heard:
         got = heard.params.get(name)
         return heard.operation == route.operation and (got == value or (where == "query" and str(got) == str(value)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import structlog
 from starlette.responses import Response
 from web_helpers import LOCAL, REMOTE, UNIX, Site, loopback
 
+import edged
 from edged.credentials.callers import Peer
 from edged.errors import (
     ConfigError,
@@ -46,6 +48,21 @@ def raising(site: Site, problem: Exception, **values: object) -> Site:
     route = Route(method="GET", path="/x", answer=answer, **{"capability": "none", **values})  # type: ignore[arg-type]
     site.app = build_router([route], site.catalogue, site.services, site.counts)
     return site
+
+
+def test_endpoints_hand_services_on_and_look_into_none_of_them() -> None:
+    """Operations read `Services`; an endpoint asks them for what it needs."""
+    folder, found = Path(edged.__file__).parent, []
+    for path in (*(folder / "web").glob("*.py"), *(folder / "rpc").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                owner = node.value
+                name = (
+                    owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
+                )
+                if name.lstrip("_") == "services":
+                    found.append(f"{path.parent.name}/{path.name}:{node.lineno}: {ast.unparse(node)}")
+    assert found == []
 
 
 # --- the table --------------------------------------------------------------------------------------------------------

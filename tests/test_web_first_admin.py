@@ -14,8 +14,8 @@ from planted import plant
 from starlette.datastructures import Headers
 
 from edged.accounts.passwords import Passwords
+from edged.operations.own_urls import list_names
 from edged.web.credentials import is_own_page
-from edged.web.first_admin import own_names
 
 OWN = frozenset({"box", "box.local"})
 
@@ -82,9 +82,10 @@ def test_two_of_a_kind_are_refused(name: str) -> None:
 def test_the_box_knows_its_names_without_asking_dns() -> None:
     """What `hostname` says, without its domain, and as mDNS tells it."""
     name = os.uname().nodename.lower()
-    assert name in own_names()
-    assert f"{name.partition('.')[0]}.local" in own_names()
-    assert all(each == each.lower() for each in own_names())
+    names = list_names(os.uname().nodename)
+    assert {name, name.partition(".")[0], f"{name.partition('.')[0]}.local"} == names
+    assert list_names("Gate.Example.net") == {"gate.example.net", "gate", "gate.local"}
+    assert list_names("") == frozenset()
 
 
 # --- the whole way ------------------------------------------------------------------------------------------------

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
 from edged.accounts.restores import COMMAND
 from edged.cameras.model import Camera, Status
+from edged.clock import iso
 from edged.library.disks import Disk
 from edged.library.retention_sweep import Obstacle, Overdue
 from edged.mediamtx import causes
@@ -159,6 +160,36 @@ def _tell(problem: Obstacle | Overdue | None) -> Told | None:
 def assess_services(services: Services) -> Assessment:
     """`assess` of the facts of now."""
     return assess(gather_facts(services))
+
+
+class Report(NamedTuple):
+    """An assessment with what the health routes say besides: ISO 8601 `time`; seconds of `uptime` since a moment by the
+    daemon's clock (`begin_uptime`); denials that are `pending`, and whether one is late; bytes of the reserve for them,
+    None without one; free bytes of the disk of the state."""
+
+    assessment: Assessment
+    time: str
+    uptime: float
+    pending: int
+    is_late: bool
+    reserve_bytes: int | None
+    free_bytes: int
+
+
+def begin_uptime(services: Services) -> float:
+    """Now, for `report`."""
+    return services.clock.monotonic()
+
+
+async def report(services: Services, since: float) -> Report:
+    """What is now, with the disks as they are now."""
+    await services.disks.refresh()
+    state = next((disk for disk in services.disks.latest if disk.name == "state"), None)
+    clock, registrar = services.clock, services.registrar
+    return Report(
+        assess_services(services), iso(clock.now()), round(clock.monotonic() - since, 3), registrar.pending,
+        registrar.is_late, registrar.reserve_bytes, state.free_bytes if state else 0,
+    )  # fmt: skip
 
 
 def count_causes(cameras: Iterable[Camera]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -15,6 +16,24 @@ from edged.operations.catalogue import OperationCall, operation
 from edged.operations.pages import NextCursor, PageParams, Place, Rows, make_page
 from edged.operations.rest import create, get, post
 from edged.operations.services import Services
+
+
+class PublishedKeys(NamedTuple):
+    """The JWK set, or why nobody may rely on one."""
+
+    text: bytes
+    problem: str = ""
+
+
+def publish_keys(services: Services) -> PublishedKeys:
+    """For verifiers, who rely on this alone."""
+    keyring = services.keyring
+    if services.restores.pending is not None:
+        # They would accept a key that was distrusted after the copy was made.
+        return PublishedKeys(b"", "which signing keys are good is not confirmed yet")
+    if not any(keyring.is_published(record) for record in keyring.all()):
+        return PublishedKeys(b"", "every signing key is distrusted: make a new one")
+    return PublishedKeys(keyring.jwks())
 
 
 class SigningKeyItem(msgspec.Struct, frozen=True):

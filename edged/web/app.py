@@ -16,6 +16,7 @@ from edged.access.asking import asking
 from edged.credentials.roles import CAPABILITIES, OPEN, SELF
 from edged.errors import EdgedError, NotBuilt
 from edged.operations.catalogue import Catalogue
+from edged.operations.entry import Entry, entry_of
 from edged.operations.not_built import WHERE, is_path
 from edged.operations.services import Services
 from edged.web.faults import BASIC, fault, respond, sole, unexpected
@@ -51,7 +52,8 @@ def build_router(routes: Iterable[Route], catalogue: Catalogue, services: Servic
         table[route.path][route.method] = route
     # The first that matches answers: a literal segment goes before a parameter.
     ordered = sorted(table, key=lambda path: [segment.startswith("{") for segment in path.split("/")])
-    paths = [RouterPath(path, Endpoint(table[path], catalogue, services, metrics)) for path in ordered]
+    entry = entry_of(services)
+    paths = [RouterPath(path, Endpoint(table[path], catalogue, services, entry, metrics)) for path in ordered]
     return Router(paths, redirect_slashes=False, default=NotFoundEndpoint(metrics, tells_plans=True))
 
 
@@ -59,11 +61,11 @@ class Endpoint:
     """The ASGI app of one path, `routes` by method: asks the gate, answers, and turns every error into JSON."""
 
     def __init__(
-        self, routes: Mapping[str, Route], catalogue: Catalogue, services: Services, metrics: HttpMetrics
+        self, routes: Mapping[str, Route], catalogue: Catalogue, services: Services, entry: Entry, metrics: HttpMetrics
     ) -> None:
         self._routes = routes
         self._catalogue = catalogue
-        self._services = services
+        self._services, self._entry = services, entry
         self._metrics = metrics
         self._allow = ", ".join(sorted({*routes, *(["HEAD"] if "GET" in routes else [])}))
 
@@ -81,7 +83,7 @@ class Endpoint:
             )
             await refusal(scope, receive, counted)
             return
-        request = Request.of(HttpRequest(scope, receive), self._catalogue, self._services)
+        request = Request.of(HttpRequest(scope, receive), self._catalogue, self._services, self._entry)
         request.session.doing = f"{scope['method']} {scope['path']}"
         asking.set(request.session)
         try:

@@ -13,15 +13,14 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from edged.cameras.model import Camera
-from edged.clock import iso
 from edged.errors import InvalidParams, Refused
-from edged.mediamtx.frames import LINGER_SECONDS
 from edged.operations.cameras import CameraStatus
 from edged.operations.catalogue import camera_resource, find_camera
+from edged.operations.clock import tell_time
 from edged.operations.listings import CameraList, CameraRow
 from edged.operations.pages import PageParams
 from edged.operations.params import read_moment
-from edged.operations.pictures import check_attached, explained_to
+from edged.operations.pictures import check_attached, explained_to, take_jpeg
 from edged.operations.snapshots import Quality, take_recorded
 from edged.web import bodies
 from edged.web.credentials import is_json
@@ -37,7 +36,7 @@ async def list_all(request: Request) -> Response:
     found: CameraList = await request.call("get_camera_list", params)
     body = {
         "status": "success",
-        "timestamp": iso(request.services.clock.now()),
+        "timestamp": tell_time(request.services),
         "cameras": [_show(request, row) for row in found.cameras],
         "total": found.total,
         "connected": found.connected,
@@ -128,7 +127,7 @@ async def take(quality: int | None, request: Request, camera: Camera) -> bytes:
     """One picture as JPEG; the source stays open for a while. Raises DependencyFailed."""
     check_attached(camera, request.caller)
     with explained_to(request.caller):
-        return await request.services.frames.snapshot(camera, quality=quality, linger=LINGER_SECONDS)
+        return await take_jpeg(request.services, camera, quality)
 
 
 def _show(request: Request, item: CameraRow | CameraStatus) -> CameraRow | CameraStatus:

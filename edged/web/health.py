@@ -8,8 +8,8 @@ from typing import Final
 from starlette.responses import Response
 
 from edged import __version__
-from edged.clock import iso
-from edged.operations.health import Assessment, assess_services
+from edged.operations.clock import tell_time
+from edged.operations.health import begin_uptime, report
 from edged.operations.services import Services
 from edged.web.requests import Request, Route, json_response
 
@@ -23,7 +23,7 @@ class HealthEndpoints:
     def __init__(self, services: Services, is_ready: Callable[[], bool]) -> None:
         self._services = services
         self._is_ready = is_ready
-        self._since = services.clock.monotonic()
+        self._since = begin_uptime(services)
 
     def routes(self) -> tuple[Route, ...]:
         """The rows of the route table."""
@@ -35,11 +35,11 @@ class HealthEndpoints:
 
     async def show_short(self, _request: Request) -> Response:
         """503 when nothing can be saved any more."""
-        found = await self._assess()
-        disk = next((disk for disk in self._services.disks.latest if disk.name == "state"), None)
+        told = await report(self._services, self._since)
+        found = told.assessment
         body = {
             "status": found.health,
-            "disk_free_gb": round(disk.free_bytes / _GIB, 3) if disk else 0.0,
+            "disk_free_gb": round(told.free_bytes / _GIB, 3),
             "writable": found.can_save,
             "version": __version__,
         }
@@ -47,49 +47,41 @@ class HealthEndpoints:
 
     async def show(self, _request: Request) -> Response:
         """As /healthz, with times, how many denials are in force but not on disk, and the bytes reserved for them."""
-        found = await self._assess()
-        uptime = round(self._services.clock.monotonic() - self._since, 3)
+        told = await report(self._services, self._since)
         body = {
-            "status": found.health,
-            "timestamp": self._now(),
+            "status": told.assessment.health,
+            "timestamp": told.time,
             "version": __version__,
-            "uptime": uptime,
-            "denials_owed": self._services.registrar.pending,
-            "denial_room_bytes": self._services.registrar.reserve_bytes,
+            "uptime": told.uptime,
+            "denials_owed": told.pending,
+            "denial_room_bytes": told.reserve_bytes,
         }
-        return json_response(body, 200 if found.can_save else 503)
+        return json_response(body, 200 if told.assessment.can_save else 503)
 
     async def show_live(self, _request: Request) -> Response:
         """Always 200."""
-        body = {"alive": True, "status": "alive", "timestamp": self._now(), "message": "edged is running"}
-        return json_response(body)
+        time = tell_time(self._services)
+        return json_response({"alive": True, "status": "alive", "timestamp": time, "message": "edged is running"})
 
     async def show_ready(self, _request: Request) -> Response:
         """503 while starting and while stopping, and while nothing can be saved. Denials that the disk does not take
         are in force, so that traffic may come; their number is for administrators who are about to restart edged,
         which would undo them."""
-        found = await self._assess()
-        is_open, pending = self._is_ready(), self._services.registrar.pending
+        told = await report(self._services, self._since)
+        found, is_open = told.assessment, self._is_ready()
         ready = is_open and found.can_save
         message = "edged answers" if is_open else "edged is starting or stopping"
         if is_open and not found.can_save:
             message = "edged answers and streams go on, but nothing can be saved: " + "; ".join(
                 problem.message for problem in found.problems if problem.stops_saving
             )
-        if self._services.registrar.is_late:
-            message += f"; not saved yet, so that a restart would undo them: {pending} of what was denied"
+        if told.is_late:
+            message += f"; not saved yet, so that a restart would undo them: {told.pending} of what was denied"
         body = {
             "status": "ready" if ready else "not_ready",
             "ready": ready,
-            "timestamp": self._now(),
+            "timestamp": told.time,
             "message": message,
-            "denials_owed": pending,
+            "denials_owed": told.pending,
         }
         return json_response(body, 200 if ready else 503)
-
-    async def _assess(self) -> Assessment:
-        await self._services.disks.refresh()
-        return assess_services(self._services)
-
-    def _now(self) -> str:
-        return iso(self._services.clock.now())

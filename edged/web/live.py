@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from edged.cameras.model import Camera
 from edged.errors import EdgedError, Refused
 from edged.operations.catalogue import camera_resource
-from edged.operations.pictures import check_attached, explained_to
+from edged.operations.pictures import check_attached, explained_to, watch_pictures
 from edged.web.bodies import read_query_struct
 from edged.web.faults import sole
 from edged.web.requests import Request, ResponseAborted, Route, Sent
@@ -93,7 +93,7 @@ class LivePicture(Response):
             await self._send_pictures(send)
 
     async def _send_pictures(self, send: Send) -> None:
-        async with self._request.services.frames.watch(self._camera) as pictures:
+        async with watch_pictures(self._request.services, self._camera) as pictures:
             number, jpeg = await pictures.next(0)
             await send(self._head())
             await send(_body(b"--%s\r\n" % BOUNDARY))

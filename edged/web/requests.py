@@ -36,6 +36,7 @@ from edged.credentials.roles import OPEN, SELF
 from edged.errors import InvalidParams, RateLimited, Refused
 from edged.operations.caller_sessions import Session
 from edged.operations.catalogue import Catalogue, find_camera
+from edged.operations.entry import Entry
 from edged.operations.services import Services
 from edged.web.credentials import (
     is_cross_origin,
@@ -94,11 +95,13 @@ class Route:
 
 @dataclass(slots=True)
 class Request:
-    """One request: the services that answer it, the session that lasts as long as it does, and the camera it names."""
+    """One request: the session that lasts as long as it does, and the camera that it names. `services` are handed on to
+    operations, and not looked into."""
 
     http: HttpRequest
     catalogue: Catalogue
     services: Services
+    entry: Entry
     session: Session
     #: The row that answers it; set by `enter`.
     route: Route | None = None
@@ -109,12 +112,12 @@ class Request:
     _camera: Camera | None = None
 
     @classmethod
-    def of(cls, request: HttpRequest, catalogue: Catalogue, services: Services) -> Request:
+    def of(cls, request: HttpRequest, catalogue: Catalogue, services: Services, entry: Entry) -> Request:
         """From a request whose scope holds `edged.peer`."""
         peer: Peer = request.scope["edged.peer"]
         transport: Transport = "uds" if peer.is_local_socket else "http"
         session = Session(peer, transport, is_direct=partial(is_direct, request.headers, peer))
-        return cls(request, catalogue, services, session)
+        return cls(request, catalogue, services, entry, session)
 
     @property
     def camera(self) -> Camera:
@@ -145,7 +148,7 @@ class Request:
             device = self.http.path_params["camera"]
             self._camera = find_camera(route.capability, device, self.services, self.session)
         elif route.capability and route.capability != SELF:
-            self.services.gate.authorize(self.session.caller, route.capability, self.session.transport)
+            self.entry.gate.authorize(self.session.caller, route.capability, self.session.transport)
 
     def read_shown(self, route: Route) -> Credential:
         """The credential that the request shows. Raises Refused for Basic by a page of another origin."""
@@ -160,9 +163,7 @@ class Request:
             if route.read_client is not None and not isinstance(credential, NoCredential):
                 self.client = credential
             if not isinstance(credential, NoCredential) and is_cross_origin(headers):
-                refused = self.services.gate.refuse(Reason.ORIGIN_DENIED, "none", self.session.transport)
-                refused.hint = _NOT_BY_BASIC
-                raise refused
+                raise self.refuse_origin(_NOT_BY_BASIC)
         # A credential in the body counts before the user of the unix socket.
         return self.client if isinstance(credential, (NoCredential, LocalUser)) and self.shows_client else credential
 
@@ -186,11 +187,17 @@ class Request:
             return False
         return headers.get("authorization", "basic").partition(" ")[0].lower() == "basic"
 
+    def refuse_origin(self, hint: str) -> Refused:
+        """The gate's refusal of a page of another site, counted there; `hint` says what to do."""
+        refused = self.entry.gate.refuse(Reason.ORIGIN_DENIED, "none", self.session.transport)
+        refused.hint = hint
+        return refused
+
     def identify(self, credential: Credential, *, at_files: bool = False) -> None:
         """Ask the gate whose credential this is. Raises Refused, RateLimited."""
         session = self.session
         try:
-            session.caller = self.services.gate.authenticate(
+            session.caller = self.entry.gate.authenticate(
                 credential, session.peer, session.transport, at_files=at_files
             )
         except Refused as problem:
@@ -218,7 +225,7 @@ class Request:
         """Admit the caller for as long as this block runs; revocation, expiry, and the loss of `capability` on
         `resource` cancel it."""
         admitted = AdmittedRequest()
-        admission = self.services.gate.admit(
+        admission = self.entry.gate.admit(
             self.caller, self.session.transport, admitted.terminate, path=path, name=self.session.id,
             capability=capability, resource=resource,
         )  # fmt: skip
@@ -228,7 +235,7 @@ class Request:
             with admitted.scope:
                 yield admitted
         finally:
-            self.services.gate.admissions.remove(admission)
+            self.entry.gate.admissions.remove(admission)
 
     def _is_open(self, route: Route) -> bool:
         """Whether no credential is needed, by the declaration of the route or of its operation."""
@@ -240,10 +247,10 @@ class Request:
         # A service token wins over a token, also a wrong one over a good token (contract S3-9).
         credential = shown or self.read_shown(route)
         if isinstance(credential, NoCredential):
-            local = route.root_may and self.services.root_needs_no_key
+            local = route.root_may and self.entry.root_needs_no_key
             self._as_root = local and may_go_without(self.http.method, self.http.headers, peer)
             if not self._as_root or peer.find_uid() != 0:
-                raise self._no_credential(_how(route, self.services))
+                raise self._no_credential(_how(route, self.entry))
             credential = LocalUser(0)
             _log.warning(
                 "root_without_credential", address=peer.address, port=peer.port, listener=peer.listener,
@@ -261,18 +268,18 @@ class Request:
     def _no_credential(self, how: str) -> Refused:
         """The gate's refusal of a request without a credential, counted there; `how` is its hint."""
         try:
-            self.services.gate.authenticate(NoCredential(), self.session.peer, self.session.transport)
+            self.entry.gate.authenticate(NoCredential(), self.session.peer, self.session.transport)
         except Refused as problem:
             problem.hint = _OTHER_SCHEME + how if "authorization" in self.http.headers else how
             return problem
         raise AssertionError("the gate accepts no missing credential")
 
 
-def _how(route: Route, services: Services) -> str:
+def _how(route: Route, entry: Entry) -> str:
     """What to send, for a request without a credential."""
     if route.at_files:
         return _HOW_AT_FILES
-    if route.root_may and services.root_needs_no_key:
+    if route.root_may and entry.root_needs_no_key:
         return _HOW_LOCAL
     how = _HOW_OPEN if route.open_if is not None else _HOW
     return how + _OR_BASIC if route.takes_basic else how
