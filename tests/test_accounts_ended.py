@@ -354,7 +354,7 @@ async def test_service_tokens_end_as_keys_do(tmp_path: Path) -> None:
         found = trust.ledger.find_service_token(record.digest)
         assert found is not None
         assert trust.ledger.is_denied(found)
-        assert services.service_tokens.is_revoked(record.token_id)
+        assert (await services.service_tokens.get(record.token_id)).status == "revoked"
         with pytest.raises(InvalidState, match="revoked"):
             await services.service_tokens.rotate(EDGED, record.token_id)
         listed = (await ask("list_service_tokens", services, session))["service_tokens"]

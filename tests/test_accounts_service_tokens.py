@@ -76,7 +76,7 @@ async def test_tokens_are_known_after_a_restart(tmp_path: Path) -> None:
     async with opened(tmp_path) as box:
         assert box.enter(first).credential_id == box.enter(second).credential_id == held.token_id
         assert box.refusal(second, "192.0.2.8") == "address_denied"
-        assert (box.refusal(lost), box.tokens.is_revoked(gone.token_id)) == ("revoked", True)
+        assert (box.refusal(lost), (await box.tokens.get(gone.token_id)).status) == ("revoked", "revoked")
         box.time[0] += 60
         assert box.refusal(first) == "expired"
         assert box.enter(second)
@@ -108,6 +108,8 @@ async def test_a_revoked_token_is_refused_before_anything_is_on_disk(tmp_path: P
         box.trust.gate.admit(box.enter(second), "http", lambda cause, _by: ended.append(cause))
         async with busy_writer(box.trust.db):
             waiting = box.tokens.revoke(record.token_id)
+            # What is in memory says so as what is on disk does.
+            assert box.trust.ledger.service_tokens[record.token_id].status == "revoked"
             assert (box.refusal(first), box.refusal(second), ended) == ("revoked", "revoked", ["revoked"])
         await waiting
         assert await box.tokens.revoke(record.token_id) == await box.tokens.get(record.token_id)
@@ -200,7 +202,8 @@ async def test_one_that_is_in_use_elsewhere_is_taken_over_once(tmp_path: Path) -
         assert (fresh, box.enter(text).credential_id) == (True, record.token_id)
         assert await box.tokens.import_one(EDGED, "another name", text) == (record, False)
         await box.tokens.revoke(record.token_id)
-        assert await box.tokens.import_one(EDGED, "back again", text) == (record, False)
+        again, fresh = await box.tokens.import_one(EDGED, "back again", text)
+        assert (again.token_id, again.status, fresh) == (record.token_id, "revoked", False)
         assert box.refusal(text) == "revoked"
         with pytest.raises(InvalidParams, match="sample token, known to everybody"):
             await box.tokens.import_one(EDGED, "sample", PRINTED)

@@ -98,6 +98,17 @@ class Ledger:
         if record.revoked_at is not None:
             self.denials.add([Identity.of_key(record.key_id)])
 
+    def mark_revoked(self, identities: Iterable[Identity], at: float) -> None:
+        """The records of the API keys and service tokens among these say that they are revoked, since then, Unix
+        seconds; their denial is what ends them (`deny`)."""
+        for identity in identities:
+            if identity.kind is Kind.KEY and (key := self._keys.get(identity.value)) is not None:
+                self.put_key(replace(key, revoked_at=at))
+            elif identity.kind is Kind.SERVICE_TOKEN:
+                token = self._service_tokens.get(identity.value)
+                if token is not None:
+                    self.put_service_token(replace(token, revoked_at=at))
+
     def retire(self, identities: Iterable[Identity]) -> None:
         """These are revoked on disk: of the API keys and service tokens among them nothing is kept but what tells their
         secrets from unknown ones. They stay denied, and so does whatever they issued or made."""

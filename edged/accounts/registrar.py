@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
@@ -214,9 +213,7 @@ class Registrar:
             Revocation(each, now, family.until if (family := families.get(each)) else until, reason or kind)
             for each in fresh
         ]
-        for item in due:
-            if record := self._ledger.keys.get(item.key_id):
-                self._ledger.put_key(replace(record, revoked_at=now))
+        self._ledger.mark_revoked(fresh, now)
         ended = self._admissions.end(denials.with_members(identities), "revoked", by)
         if kind in ("subject", "issuer"):
             ended += self._admissions.terminate(self.find_denied(), "revoked", by)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -129,13 +130,9 @@ class ServiceTokens:
             return record
         raise _revoked(token_id) if token_id in self._ledger.revoked_tokens else _not_found(token_id)
 
-    def is_revoked(self, token_id: str) -> bool:
-        """Whether a known token is good no more."""
-        return self._ledger.is_named(Identity.of_service_token(token_id))
-
     def _find_living(self, token_id: str) -> ServiceTokenRecord:
         record = self.find(token_id)
-        if self.is_revoked(token_id):
+        if record.revoked_at is not None:
             raise _revoked(token_id)
         return record
 
@@ -191,7 +188,8 @@ class ServiceTokens:
         secret, token_digest = mint_secret()
         record = before.rotate(token_digest, now, grace_seconds)
         await commit(partial(service_tokens.rotate, record=record), undo=partial(service_tokens.rotate, record=before))
-        self._ledger.put_service_token(record)
+        # What was denied during the commit stands.
+        self._ledger.put_service_token(replace(record, revoked_at=self.find(token_id).revoked_at))
         shorten(self._admissions, before, grace_seconds, Identity.of_service_secret)
         # If it was revoked during the commit the new secret is worth nothing.
         self._find_living(token_id)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from types import MappingProxyType
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from edged.credentials.callers import Caller
 from edged.credentials.identities import Identity
@@ -73,8 +73,8 @@ def published_as(token_digest: bytes) -> str | None:
 class ServiceTokenRecord(Rotating):
     """What is known of one service token; times are Unix seconds. The secret is nowhere.
 
-    `networks` are where it may come from, as `read_networks` writes them; None: from everywhere. Whether it is revoked
-    is what the revocations say. `made_by` as of an API key.
+    `networks` are where it may come from, as `read_networks` writes them; None: from everywhere. `made_by` and
+    `revoked_at` as of an API key.
     """
 
     token_id: str
@@ -82,6 +82,12 @@ class ServiceTokenRecord(Rotating):
     created_at: float
     networks: tuple[str, ...] | None = None
     made_by: frozenset[Identity] = frozenset()
+    revoked_at: float | None = None
+
+    @property
+    def status(self) -> Literal["active", "revoked"]:
+        """Of the token itself, wherever it is shown."""
+        return "active" if self.revoked_at is None else "revoked"
 
 
 def service_caller(record: ServiceTokenRecord, token_digest: bytes, expires: float | None) -> Caller:

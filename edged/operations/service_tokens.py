@@ -89,7 +89,7 @@ async def import_service_token(call: OperationCall, params: ImportServiceTokenPa
     tokens = call.services.service_tokens
     record, fresh = await tokens.import_one(authority, params.name, secret, params.networks)
     state: Literal["imported", "known", "revoked"] = "imported" if fresh else "known"
-    return ImportedServiceToken(record.token_id, "revoked" if tokens.is_revoked(record.token_id) else state)
+    return ImportedServiceToken(record.token_id, state if record.revoked_at is None else "revoked")
 
 
 class ServiceTokenItem(msgspec.Struct, frozen=True):
@@ -211,7 +211,7 @@ def _show(record: ServiceTokenRecord, used: Tally | None, services: Services) ->
     return ServiceTokenItem(
         token_id=record.token_id,
         name=record.name,
-        status="revoked" if services.service_tokens.is_revoked(record.token_id) else "active",
+        status=record.status,
         networks=_list(record.networks),
         created_at=iso(record.created_at),
         rotated_at=iso_or_none(record.rotated_at),

@@ -41,11 +41,6 @@ class Revocation:
     def key(self) -> Key:
         return revocation_key(self.identity)
 
-    @property
-    def key_id(self) -> str:
-        """The API key that this names, "" for a token."""
-        return self.identity.value if self.identity.kind is Kind.KEY else ""
-
 
 def load(connection: sqlite3.Connection) -> list[Revocation]:
     """Everything that is denied."""

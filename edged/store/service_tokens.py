@@ -112,6 +112,7 @@ def _read(row: sqlite3.Row) -> ServiceTokenRecord:
         created_at=row["created_at"],
         networks=read_texts(row["networks"]),
         made_by=read_identities(row["made_by"]),
+        revoked_at=row["revoked_at"],
         rotated_at=row["rotated_at"],
         previous_digest=row["previous_digest"],
         previous_valid_until=row["previous_valid_until"],
