@@ -307,6 +307,15 @@ def test_what_a_distrusted_key_sealed_before_counts_only_where_a_later_key_confi
         assert folder.verify().problems == []
 
 
+@pytest.mark.parametrize("name", ["open", "moving", "damaged"])
+def test_what_has_no_seal_yet_is_no_problem_in_the_folder_of_a_box_that_records(folder: Folder, name: str) -> None:
+    path = folder.root / name / "camera0" / "1796009999-000000.mp4"
+    path.parent.mkdir(parents=True)
+    with folder.changed():
+        folder.write(path, b"being written")
+        assert folder.verify().problems == []
+
+
 def test_a_file_alone_may_have_another_name(folder: Folder, tmp_path: Path) -> None:
     copy = tmp_path / "yard.mp4"
     copy.write_bytes(folder.file(3).read_bytes())

@@ -25,9 +25,9 @@ from edged.library.seal_files import SUFFIX, measure
 
 #: Files of heads, tombstones, archives of keys and seals of segments that are elsewhere.
 STATEMENTS: Final = ".statements"
-#: Files that should have a seal, and folders of MediaMTX's files that have none yet.
+#: Files that should have a seal, and folders of files that have none yet: MediaMTX's, and copies of pre-rolls.
 _RECORDED: Final = frozenset({".mp4", ".mkv"})
-_UNSEALED_FOLDERS: Final = frozenset({"open", "damaged"})
+_UNSEALED_FOLDERS: Final = frozenset({"open", "moving", "damaged"})
 _LONGEST: Final = 64 * 1024 * 1024
 
 
