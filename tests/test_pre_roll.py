@@ -10,7 +10,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,7 +22,11 @@ from daemon_helpers import make_config, running_daemon
 from patience import fail_after
 from test_recordings import fetch, probe, until_active
 
+from edged.cli.evidence import fetch_evidence
+from edged.cli.verification import verify
 from edged.config.model import Config
+from edged.credentials.seal_signatures import read, read_thumbprints
+from edged.credentials.seals import SegmentSeal
 
 pytestmark = [pytest.mark.mediamtx, pytest.mark.ffmpeg, pytest.mark.slow]
 
@@ -156,6 +163,9 @@ async def test_a_camera_that_is_always_recorded_needs_no_memory_for_its_pre_roll
             await trio.sleep(2)
             await admin.call("stop_recording", device="camera0")
             assert list(config.recording.pre_roll_folder.rglob("*.mp4")) == []
+            # What there is of it so far would stay without its end.
+            early = await daemon.request("GET", "/files/recordings/visit.mp4", key=key)
+            assert (early.status, b"is being written" in early.body or b"no bytes" in early.body) == (409, True)
             # Its segment closes within a minute; MediaMTX closes it now.
             for child in Path("/proc").glob("[0-9]*"):
                 try:
@@ -169,3 +179,96 @@ async def test_a_camera_that_is_always_recorded_needs_no_memory_for_its_pre_roll
                 await trio.sleep(0.2)
             file = await fetch(daemon, key, "visit.mp4", tmp_path)
             assert PRE_ROLL + 2 - GROUP < probe(file) < PRE_ROLL + 2 + 3 * GROUP
+
+
+async def until_sealed(folder: Path) -> list[Path]:
+    """Until each segment has its seal: the segments."""
+    while True:
+        kept = sorted(folder.glob("camera0/*/*.mp4"))
+        if kept and all(path.with_name(f"{path.name}.seal").exists() for path in kept):
+            return kept
+        await trio.sleep(0.1)
+
+
+async def test_an_event_is_recorded_with_its_pre_roll_and_every_piece_of_it_is_sealed(
+    tmp_path: Path, memory: Path
+) -> None:
+    """From before the event to the seconds after it that were asked for; verified elsewhere by the box's key."""
+    config = make_pre_roll_config(tmp_path, memory)
+    root, seconds = config.recording.folder, 5.0
+    with fail_after(120):
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            _, key = await daemon.create_key()
+            await until_filled(config)
+            asked = time.time()
+            made = await admin.call("create_event", device="camera0", kind="dock.open", record_seconds=seconds)
+            assert made["problems"] == []
+            assert made["recording"]["is_new"]
+            assert made["snapshot"]["file_size"] > 0
+            name = made["recording"]["filename"]
+            running = await until_active(admin)
+            assert running["recording_id"] == made["recording"]["recording_id"]
+            while (info := await admin.call("get_recording_info", filename=name))["status"] != "STOPPED":
+                await trio.sleep(0.2)
+            assert info["pre_roll"] >= PRE_ROLL
+            # Its last piece is closed some seconds later: who asks now gets all of it.
+            file = await fetch(daemon, key, name, tmp_path)
+            assert probe(file) >= info["pre_roll"] + seconds - 0.5
+            (event,) = (await admin.call("get_events", kinds="dock.open"))["events"]
+            assert event["details"]["recording_id"] == made["recording"]["recording_id"]
+            # The event lies in the recording, behind its pre-roll.
+            began = datetime.fromisoformat(info["created_time"]).timestamp()
+            assert began <= asked - PRE_ROLL
+            # Each piece that is in a file on the disk, and none that is not.
+            kept = await until_sealed(root)
+            assert len(kept) >= (PRE_ROLL + seconds) // (2 + GROUP)
+            numbers = [read(path.with_name(f"{path.name}.seal").read_bytes()).statement for path in kept]
+            assert [each.number for each in numbers if isinstance(each, SegmentSeal)] == [*range(1, len(kept) + 1)]
+            assert [each.file for each in numbers if isinstance(each, SegmentSeal)] == [
+                str(path.relative_to(root)) for path in kept
+            ]
+            assert not list(memory.rglob("*.seal"))
+            known = read_thumbprints((await daemon.request("GET", "/.well-known/jwks.json")).body)
+            where: Any = {"socket": Path(config.listen.unix), "directory": tmp_path, "as_json": False}
+            elsewhere = tmp_path / "elsewhere"
+            done = await trio.to_thread.run_sync(partial(fetch_evidence, name, elsewhere, **where))
+            assert (done["segments"], done["unsealed"]) == (len(kept), 0)
+            # Of the box's own folder too, while MediaMTX goes on writing into memory.
+            assert verify([root], known=known).problems == []
+    verdict = verify([elsewhere], known=known)
+    assert (verdict.problems, verdict.notes, verdict.proven, verdict.segments) == ([], [], True, len(kept))
+    (elsewhere / kept[1].relative_to(root)).unlink()
+    assert [each.kind for each in verify([elsewhere], known=known).problems] == ["missing"]
+
+
+async def test_pieces_that_a_killed_edged_left_in_memory_are_sealed_once_and_as_recovered(
+    tmp_path: Path, memory: Path
+) -> None:
+    config = make_pre_roll_config(tmp_path, memory)
+    root = config.recording.folder
+    with fail_after(120):
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            await until_filled(config)
+            await admin.call("start_recording", device="camera0", filename="yard")
+            await until_active(admin)
+            while len(list(root.glob("camera0/*/*.seal"))) < 3:
+                await trio.sleep(0.1)
+            before = {path.name: path.read_bytes() for path in root.glob("camera0/*/*.seal")}
+        # What a crash leaves: a piece in memory that is on the disk and sealed, and one that is in memory only.
+        *_, last = sorted(root.glob("camera0/*/*.mp4"))
+        (path,) = {piece.parent for piece in config.recording.pre_roll_folder.rglob("*.mp4")}
+        shutil.copy(last, path / last.name)
+        first = sorted(root.glob("camera0/*/*.mp4"))[0]
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            await until_active(admin)
+            await trio.sleep(3)
+            await admin.call("stop_recording", device="camera0")
+            kept = await until_sealed(root)
+            assert len({path.name for path in kept}) == len(kept) > len(before)
+            for name, seal in before.items():
+                (there,) = root.glob(f"camera0/*/{name}")
+                assert there.read_bytes() == seal
+            found = [read(each.with_name(f"{each.name}.seal").read_bytes()).statement for each in kept]
+            assert sorted(each.number for each in found if isinstance(each, SegmentSeal)) == [*range(1, len(kept) + 1)]
+            assert first in kept
+            assert verify([root], known=None).problems == []

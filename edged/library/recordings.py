@@ -51,6 +51,7 @@ from edged.library.recording_index import NOTHING, Measured, RecordingIndex, Sum
 from edged.library.recording_names import complete_name, no_recording
 from edged.library.retention_sweep import Obstacle, RetentionSweep
 from edged.library.snapshots import check_name
+from edged.library.tails import await_tail
 from edged.store import recordings as rows
 from edged.store.database import Database
 from edged.store.recordings import Format, RecordingRecord
@@ -244,7 +245,8 @@ class Recordings:
         return self._active.with_open((await self.index.measure([record], now))[0], now)
 
     async def find_file(self, record: RecordingRecord) -> Path:
-        """A recording as one file. Raises what `Joins.find` raises."""
+        """A recording as one file. Raises what `Joins.find` and `await_tail` raise."""
+        await await_tail(record, self.index, self._pre_rolls, clock=self._clock, wait_look=self._wait_look)
         return await self._joins.find(await self.measure(record))
 
     async def delete(self, record: RecordingRecord, reason: str, grant: Grant) -> int:

@@ -1,0 +1,50 @@
+"""The last seconds of a recording that has ended: MediaMTX may be writing the file that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from edged.clock import Clock
+from edged.errors import InvalidState
+from edged.library.pre_rolls import PreRolls
+from edged.library.recording_index import RecordingIndex
+from edged.store.recordings import RecordingRecord
+
+#: Seconds after its end within which the last file of a recording is closed: a segment, and a group of pictures.
+CLOSING_SECONDS: Final = 120.0
+#: Seconds that somebody who wants the file waits for that.
+WAIT_SECONDS: Final = 5.0
+
+
+async def is_open(record: RecordingRecord, index: RecordingIndex, pre_rolls: PreRolls, *, now: float) -> bool:
+    """Whether a file that is not closed, or in memory, holds some of it. `now` Unix seconds."""
+    ended = record.ended
+    if ended is None or now - ended > CLOSING_SECONDS:
+        return False
+    return any(begin < ended for begin in await index.list_begins(record.camera)) or await pre_rolls.is_waiting(record)
+
+
+async def await_tail(
+    record: RecordingRecord,
+    index: RecordingIndex,
+    pre_rolls: PreRolls,
+    *,
+    clock: Clock,
+    wait_look: Callable[[], Awaitable[None]],
+) -> None:
+    """Until nothing of it is open any more, so that what is joined then is all of it.
+
+    `wait_look` waits until the files were looked at once more. Raises InvalidState if it takes longer than
+    `WAIT_SECONDS`: another recording of the camera goes on, in the same file.
+    """
+    with trio.move_on_after(WAIT_SECONDS):
+        while await is_open(record, index, pre_rolls, now=clock.system):
+            await wait_look()
+        return
+    raise InvalidState(
+        f"the last seconds of {record.filename} are in a file that is being written",
+        hint="ask again in a minute: the file is closed then",
+    )
