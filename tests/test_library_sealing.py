@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,17 @@ import pytest
 import trio
 from fmp4_helpers import make_segment
 from seal_helpers import NOW, SealingBox, sealing_box, write_open
+from structlog.testing import capture_logs
 
+from edged.clock import Clock
 from edged.credentials.identities import Identity
 from edged.credentials.seal_signatures import Signed, read
 from edged.credentials.seals import DerivedSeal, SegmentSeal, digest
 from edged.errors import StoreFailed
 from edged.library import sealing as module
+from edged.library.retention import Policy
+from edged.library.retention_policies import RetentionPolicies
+from edged.library.retention_sweep import RetentionSweep
 from edged.library.seal_files import measure, seal_of
 from edged.store import seals as rows
 from edged.store.segments import SegmentRow
@@ -245,3 +251,42 @@ async def test_the_index_finds_the_next_number_among_many(tmp_path: Path) -> Non
 
 def test_a_segment_of_a_test_differs_from_the_next() -> None:
     assert make_segment(number=1) != make_segment(number=2)
+
+
+async def test_the_seal_of_a_vanished_segment_tells_of_it_until_retention_has_passed_it(tmp_path: Path) -> None:
+    async with sealing_box(tmp_path) as box:
+        closed = await box.record(6)
+        (box.root / closed[1].file).unlink()
+        (box.root / closed[4].file).unlink()
+        with capture_logs() as logs:
+            await box.index.reconcile()
+        (told,) = [entry for entry in logs if entry["event"] == "recordings_vanished"]
+        assert (told["files"], told["first"], told["last"]) == (2, closed[1].file, closed[4].file)
+        policy = Policy(max_bytes=sum(row.size for row in closed[3:]) - closed[4].size)
+        clock = Clock(system=lambda: box.time[0], synchronized=lambda: True)
+        sweep = RetentionSweep(box.index, box.trust, clock, RetentionPolicies(box.trust, policy), stop_bytes=0)
+        assert await sweep.run_once() != {}
+        seals = sorted(str(path.relative_to(box.root)) for path in box.root.rglob("*.seal"))
+        assert seals == [f"{row.file}.seal" for row in closed[3:]]
+        sealed = await box.usage.read(partial(rows.find, files=[row.file for row in closed]))
+        assert [row.file for row in sealed] == [row.file for row in closed[3:]]
+        assert await sweep.run_once() == {}
+        assert (box.root / f"{closed[4].file}.seal").exists()
+
+
+async def test_a_vanished_day_goes_with_its_folder_once_retention_has_passed_it(tmp_path: Path) -> None:
+    async with sealing_box(tmp_path) as box:
+        first = await box.record(2)
+        box.written += 24 * 60
+        later = await box.record(3)
+        for row in first:
+            (box.root / row.file).unlink()
+        await box.index.reconcile()
+        folder = (box.root / first[0].file).parent
+        await box.index.remove(later[:1], {later[0].file: "request"})
+        assert len(list(folder.iterdir())) == 2
+        policy = Policy(max_bytes=later[-1].size)
+        clock = Clock(system=lambda: box.time[0], synchronized=lambda: True)
+        await RetentionSweep(box.index, box.trust, clock, RetentionPolicies(box.trust, policy), stop_bytes=0).run_once()
+        assert not folder.exists()
+        assert (box.root / later[2].file).exists()

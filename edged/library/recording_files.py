@@ -221,6 +221,35 @@ class RecordingFiles:
                 folder.rmdir()
         return tuple(gone)
 
+    def count_lone_seals(self) -> tuple[int, str, str]:
+        """How many segments somebody else deleted, by the seals that stayed; the first and the last of them."""
+        count, first, last = 0, "", ""
+        for camera in _names(self.root, _CAMERA):
+            for day in _names(self.root / camera, _DAY):
+                for name in _lone(self.root / camera / day):
+                    count, last = count + 1, f"{camera}/{day}/{name}"
+                    first = first or last
+        return count, first, last
+
+    def remove_lone_seals(self, camera: str, before: str) -> tuple[str, ...]:
+        """Delete the seals of vanished segments of a camera that come before a file of it, and before the first segment
+        that is there; those segments."""
+        gone: list[str] = []
+        for day in _names(self.root / camera, _DAY):
+            folder = self.root / camera / day
+            first = next(iter(_names(folder, _NAME)), "")
+            end = min(before, f"{camera}/{day}/{first}") if first else before
+            for file in (f"{camera}/{day}/{name}" for name in _lone(folder)):
+                if file < end:
+                    with suppress(OSError):
+                        remove_seal(self.root / file)
+                        gone.append(file)
+            if first or f"{camera}/{day}/" > before:
+                break
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+        return tuple(gone)
+
     def free(self) -> tuple[int, int]:
         """(free, total) bytes of the file system that holds the folder. Raises OSError."""
         there = next((each for each in (self.root, *self.root.parents) if each.exists()), self.root)
@@ -295,6 +324,17 @@ def _names(folder: Path, pattern: re.Pattern[str]) -> list[str]:
             return sorted(entry.name for entry in entries if pattern.match(entry.name) and not entry.is_symlink())
     except OSError:
         return []
+
+
+def _lone(folder: Path) -> list[str]:
+    """The names of segments that are not in a folder and whose seal is."""
+    try:
+        with os.scandir(folder) as entries:
+            there = {entry.name for entry in entries}
+    except OSError:
+        return []
+    sealed = {name.removesuffix(SUFFIX) for name in there if name.endswith(SUFFIX)}
+    return sorted(name for name in sealed - there if _NAME.match(name))
 
 
 def list_written(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -237,6 +237,13 @@ class RecordingIndex:
                 self._count_removal(reasons[row.file], row.size)
         return gone
 
+    async def remove_lone_seals(self, before: Mapping[str, str]) -> None:
+        """Delete the seals of vanished segments that come before a file of the same camera. Raises StoreFailed."""
+        for camera, file in before.items():
+            gone = await trio.to_thread.run_sync(self.files.remove_lone_seals, camera, file, limiter=self._disk)
+            if gone and self.sealing is not None:
+                await self.sealing.forget(gone)
+
     async def forget_joined(self, recording_id: str) -> None:
         """Delete the joined files of a recording."""
         await trio.to_thread.run_sync(self.files.remove_joined, recording_id, limiter=self._disk)
@@ -266,6 +273,12 @@ class RecordingIndex:
                 added, missing = added + len(new), missing + len(gone)
         if added or missing:
             _log.info("recordings_reconciled", added=added, missing=missing)
+        lone, first, last = await trio.to_thread.run_sync(self.files.count_lone_seals, limiter=self._disk)
+        if lone:
+            _log.warning(
+                "recordings_vanished", files=lone, first=first, last=last,
+                remedy="edged did not delete them; edged recording verify FOLDER names each one",
+            )  # fmt: skip
         if self.sealing is not None:
             self.sealing.begin()
 

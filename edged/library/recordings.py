@@ -120,8 +120,7 @@ class Recordings:
         return self._disk.obstacle
 
     async def start(
-        self, camera: str, *, filename: str | None, form: Format, seconds: float | None, made_by: str,
-        grant: Grant,
+        self, camera: str, *, filename: str | None, form: Format, seconds: float | None, made_by: str, grant: Grant,
     ) -> RecordingRecord:  # fmt: skip
         """Begin a recording: durable when this returns. There are bytes as soon as the camera gives a picture.
 

@@ -135,8 +135,12 @@ class RetentionSweep:
         policy = replace(self.policies.policy, keep_free_bytes=keep_free if self._on_full == "oldest" else 0)
         removed = await self._delete(policy, free)
         deleted: dict[str, int] = {}
+        newest: dict[str, str] = {}
         for removal in removed:
             deleted[removal.reason] = deleted.get(removal.reason, 0) + removal.row.size
+            newest[removal.row.camera] = max(newest.get(removal.row.camera, ""), removal.row.file)
+        # A segment that somebody else deleted would have gone by now: until then its seal says that it is missing.
+        await self._index.remove_lone_seals(newest)
         for reason, size in deleted.items():
             files = [removal.row.file for removal in removed if removal.reason == reason]
             _log.info("recordings_deleted", reason=reason, bytes=size, files=len(files), oldest=files[0])
