@@ -485,10 +485,37 @@ def test_a_file_that_is_being_written_tells_the_gap_before_it_is_closed() -> Non
     first = SegmentRow("a", "camera0", NOW, 60.0, 1)
     second = OpenFile("camera0", Path(f"{int(NOW) + 70}-500000.mp4"), 1)
     for look in (Look((), (first,)), Look((second,), ()), Look((second,), ())):
-        gaps.note(look, active, ())
-    gaps.note(Look((), (SegmentRow("b", "camera0", NOW + 70.5, 60.0, 1),)), active, ())
-    gaps.note(Look((OpenFile("camera0", Path(f"{int(NOW) + 130}-500000.mp4"), 1),), ()), active, ())
-    assert [(gap.begin, gap.end) for gap in found] == [(NOW + 60, NOW + 70.5)]
+        gaps.note(look, active, (), now=0.0)
+    gaps.note(Look((), (SegmentRow("b", "camera0", NOW + 70.5, 60.0, 1),)), active, (), now=60.0)
+    gaps.note(Look((OpenFile("camera0", Path(f"{int(NOW) + 130}-500000.mp4"), 1),), ()), active, (), now=61.0)
+    assert [(gap.event, gap.begin, gap.end) for gap in found] == [("recording.gap", NOW + 60, NOW + 70.5)]
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+@pytest.mark.parametrize(
+    ("silent", "jump", "event"),
+    [
+        (0.0, 8.0, "recording.drift"), (0.0, 86400.0, "recording.drift"), (20.0, 86400.0, "recording.drift"),
+        (8.0, 8.0, "recording.gap"), (90.0, 90.0, "recording.gap"), (1.0, 2.0, "recording.gap"),
+    ],
+)  # fmt: skip
+def test_a_clock_that_was_set_forward_is_no_gap(is_held: bool, silent: float, jump: float, event: str) -> None:
+    """`silent` seconds without a byte, and the next file by its name `jump` seconds behind the end of the first."""
+    record = RecordingRecord(recording_id="rec_1", filename="yard.mp4", camera="camera0", format="fmp4", began=NOW)
+    active, gaps = {"camera0": ActiveRecording(record, 0.0)}, Gaps()
+    held = ["camera0"] if is_held else []
+    found: list[Gap] = []
+    gaps.changes.publish = found.append  # type: ignore[method-assign, assignment]
+    first, begin = Path(f"{int(NOW)}-000000.mp4"), NOW + 10 + jump
+    second = Path(f"{int(begin)}-000000.mp4")
+    for second_of in range(1, 11):
+        gaps.note(Look((OpenFile("camera0", first, 1000 * second_of),), ()), active, held, now=100.0 + second_of)
+    now = 110.0 + silent
+    closed = SegmentRow("a", "camera0", NOW, 10.0, 10_000)
+    gaps.note(Look((OpenFile("camera0", second, 0),), (closed,)), active, held, now=now)
+    gaps.note(Look((OpenFile("camera0", second, 1000),), ()), active, held, now=now + 1)
+    gaps.note(Look((), (SegmentRow("b", "camera0", begin, 2.0, 2000),)), active, held, now=now + 3)
+    assert [(gap.event, gap.begin, gap.end) for gap in found] == [(event, NOW + 10, begin)]
 
 
 async def test_a_database_that_refuses_is_told_once_and_once_when_it_takes_the_hour(

@@ -79,8 +79,7 @@ class Recordings:
         self._pre_rolls = pre_rolls or PreRolls(None, index, clock)
         self._trust, self._clock, self._recorders = trust, clock, recorders
         self.changes: Feed[RecordingChanged] = Feed()
-        self.gaps, self._upkeep, self._active = Gaps(), Upkeep(trust), ActiveRecordings()
-        self._guard = Guard()
+        self.gaps, self._upkeep, self._active, self._guard = Gaps(), Upkeep(trust), ActiveRecordings(), Guard()
         self._disk = DiskWatch(index, sweep, self._guard, self._hindered)
         self._hours = RecordedHours(self._active, clock, partial(self._begin, grant=self._upkeep), self._end_due)
         self._stirred, self._looked, self._looking = trio.Event(), trio.Event(), trio.Lock()
@@ -304,7 +303,7 @@ class Recordings:
         for active, status in self._active.note(look, self._clock.monotonic()):
             if self.obstacle is None:
                 self._enter(active, status)
-        self.gaps.note(look, self.active, self._pre_rolls.held)
+        self.gaps.note(look, self.active, self._pre_rolls.held, now=self._clock.monotonic())
         for camera in self.active:
             self._recorders.wake(camera)
         now = self._clock.system
