@@ -8,6 +8,7 @@ import struct
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -90,9 +91,9 @@ async def seal(folder: Path, segments: dict[str, list[bytes]]) -> Evidence:
                         path.parent.mkdir(parents=True, exist_ok=True)
                         path.write_bytes(move_by(recorded[number], day * DAY_NS))
                         await box.until_sealed([row.file for row in (await box.index.look()).closed])
-            rows = await box.usage.read(lambda connection: list_oldest(connection, 1000))
             for camera in segments:
-                part = await fetch(box, folder / camera, [row for row in rows if row.camera == camera])
+                rows = await box.usage.read(partial(list_oldest, camera=camera, limit=1000))
+                part = await fetch(box, folder / camera, rows)
                 (part / "camera0.statements").rename(part / f"{camera}.statements")
                 shutil.copytree(part, root, dirs_exist_ok=True)
             public = box.keyring.current("ES256").public

@@ -258,12 +258,12 @@ def grew(box: Box, camera: str, before: dict[Path, int]) -> bool:
     return any(size > before.get(path, 0) for path, size in box.written(camera).items())
 
 
-def goes_on(box: Box, struck: float, whole: dict[str, dict[Path, int]]) -> bool:
-    """Whether each camera has bytes in a file that began after the signal, or more in one that was there before and
-    was written to ever since: that of the other encoder."""
+def goes_on(box: Box, whole: dict[str, dict[Path, int]]) -> bool:
+    """Whether each camera has bytes in a file that was not there before the signal, or many more in one that was: that
+    of the other encoder."""
     for camera in CAMERAS:
         now = box.written(camera)
-        fresh = any(size > 0 and float(path.name.split("-")[0]) + 1 > struck for path, size in now.items())
+        fresh = any(size > 0 and path not in whole[camera] for path, size in now.items())
         if not fresh and not any(size > whole[camera].get(path, size) + 100_000 for path, size in now.items()):
             return False
     return True
@@ -276,9 +276,9 @@ def one_round(kind: str, box: Box, source: Source, readers: list[Reader], closed
         count = len(reader.digests)
         until(lambda reader=reader, count=count: len(reader.digests) > count, 30)  # type: ignore[misc]
     whole = {camera: box.written(camera) for camera in CAMERAS}
-    at, began, struck = source.sent, time.monotonic(), time.time()
+    at, began = source.sent, time.monotonic()
     strike(box, kind)
-    if until(lambda: goes_on(box, struck, whole), PATIENCE) is None:
+    if until(lambda: goes_on(box, whole), PATIENCE) is None:
         return Round(at, PATIENCE, ["it does not go on"])
     return Round(at, time.monotonic() - began, settle(box, closed))
 
