@@ -49,6 +49,12 @@ async def until_status(client: Conversation, device: str, *wanted: str) -> Any:
         await trio.sleep(0.1)
 
 
+async def until_heard(client: Conversation, status: str) -> None:
+    """Until a notification has told that the camera's status is this."""
+    while (await client.hear("camera_status_update"))["status"] != status:
+        pass
+
+
 async def metric(daemon: RunningDaemon, line: str) -> float:
     text = (await daemon.request("GET", "/metrics", port=port_of(daemon.config.listen.local))).body.decode()
     return next(float(each.rpartition(" ")[2]) for each in text.splitlines() if each.startswith(line))
@@ -98,14 +104,17 @@ async def test_a_camera_that_comes_and_goes_is_shown_so_and_told_in_one_line_eac
             await admin.call("subscribe_events", topics=["camera_status_update"])
             gone = await until_status(admin, "camera0", "DISCONNECTED", "ERROR")
             assert "no such stream" in gone["problem"]
+            await until_heard(admin, gone["status"])
             async with publishing(f"rtsp://{server.rtsp}/camera0", rate=8):
                 there = await until_status(admin, "camera0", "CONNECTED")
                 assert there["problem"] == ""
+                await until_heard(admin, "CONNECTED")
                 while not there["fps"]:
                     there = await admin.call("get_camera_status", device="camera0")
                     await trio.sleep(0.1)
                 assert (there["resolution"], there["fps"]) == ("160x120", 8)
             await until_status(admin, "camera0", "ERROR")
+            await until_heard(admin, "ERROR")
             assert await metric(daemon, 'edged_cameras_without_picture{cause="no_stream"}') == 1
         said = capsys.readouterr()
         log = said.out + said.err
