@@ -40,6 +40,14 @@ class Params(msgspec.Struct, rename={"kind_": "kind"}):
     level: Literal[1, 2] = 1
 
 
+class Bounds(msgspec.Struct):
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=4)] = "x"
+    share: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=2592000)] = 1.0
+    on: bool = False
+    held: list[Params] = []
+
+
 def complaint(kind: type[msgspec.Struct], params: msgspec.Raw | dict[str, Any]) -> str:
     """What is said of these params, "" of good ones."""
     try:
@@ -117,6 +125,45 @@ def test_a_word_that_is_none_of_the_known_ones_is_answered_with_these(given: dic
     params = {"device": "camera0", **given}
     assert sentence(json.dumps(params).encode()) == said
     assert sentence(params) == said
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "said"),
+    [
+        (Params, {"device": 1}, "device must be a text, not a whole number"),
+        (Params, {}, "device is missing"),
+        (Params, {"many": [{}, 7]}, "many[1] must be an object, not a whole number"),
+        (Params, {"roles": ["viewer"] * 5}, "roles must have at most 4 entries"),
+        (Params, {"role": []}, "role must be a text or null, not a list"),
+        (Bounds, {"name": ""}, "name must not be empty"),
+        (Bounds, {"name": "xxxxx"}, "name must have at most 4 characters"),
+        (Bounds, {"share": 101}, "share must be at most 100"),
+        (Bounds, {"share": 0}, "share must be at least 1"),
+        (Bounds, {"seconds": 0}, "seconds must be more than 0"),
+        (Bounds, {"seconds": 1.5e9}, "seconds must be at most 2592000"),
+        (Bounds, {"on": "yes"}, "on must be true or false, not a text"),
+        (Bounds, {"held": [{}]}, "device is missing in held[0]"),
+    ],
+)
+def test_what_is_wrong_is_told_in_words(kind: type[msgspec.Struct], given: dict[str, Any], said: str) -> None:
+    """The member, what it must be, and what was sent instead: its type, never its value."""
+    params = given if "device" in given or not given or kind is Bounds else {"device": "camera0", **given}
+    assert complaint(kind, msgspec.Raw(json.dumps(params).encode())) == said
+
+
+def test_no_operation_complains_in_another_language_than_words() -> None:
+    """Whatever is sent to whichever member of whichever operation."""
+    odd = ["", "x" * 5000, -1, 10**12, 2**70, 1.5, True, None, [], ["x"] * 2000, [1], [{"a": 1}], {}, {"a": 1}, 1e308]
+    told = 0
+    for operation in operations.gather().operations.values():
+        fields = msgspec.structs.fields(operation.params)
+        for field in fields:
+            for value in odd:
+                given = {each.encode_name: "x" for each in fields if each.required} | {field.encode_name: value}
+                said = complaint(operation.params, msgspec.Raw(json.dumps(given).encode()))
+                assert not set(said) & set("`$<>"), said
+                told += bool(said)
+    assert told > 1000
 
 
 def test_every_choice_of_every_operation_is_told() -> None:

@@ -32,7 +32,18 @@ _COMPRESSED: Final[Mapping[bytes, str]] = {
     b"\x28\xb5\x2f\xfd": "zstd",
 }  # fmt: skip
 _MOST_NAMES: Final = 12
+#: How msgspec's complaints begin and go on, and its words in plain ones.
 _ENUM: Final = "Invalid enum value"
+_MISSING: Final = "Object missing required field `"
+_TOO_LARGE: Final = "Integer value out of range"
+_EXPECTED: Final = "Expected `"
+_GOT: Final = ", got `"
+_LENGTH: Final = " of length "
+_BOUNDS: Final[Mapping[str, str]] = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
+_KINDS: Final[Mapping[str, str]] = {
+    "str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "array": "a list",
+    "object": "an object", "null": "null",
+}  # fmt: skip
 #: Of a whole number in a query string.
 _MOST_DIGITS: Final = 18
 
@@ -143,13 +154,38 @@ def _name_members(kind: type[msgspec.Struct]) -> str:
 
 
 def _explain_invalid(kind: type[msgspec.Struct], text: str) -> str:
-    """The message of msgspec; for a member with fixed choices, these instead of the value that was sent."""
-    if not text.startswith(_ENUM):
-        return text
-    path = text.rpartition(" - at `")[2].removesuffix("`") if " - at `" in text else ""
-    name = path.removeprefix("$").removeprefix(".")
+    """The message of msgspec in words; for a member with fixed choices, these instead of the value that was sent."""
+    said, _, path = text.rpartition(" - at `") if " - at `" in text else (text, "", "")
+    name = path.removesuffix("`").removeprefix("$").removeprefix(".")
+    if not said.startswith(_ENUM):
+        return _say(said, name) or text
     known = ", ".join(map(str, dict.fromkeys(_choices(_type_at(kind, name)))))
     return f"{name or 'it'} must be one of {known}" if known else f"{name or 'a member'} is none of the known values"
+
+
+def _say(said: str, name: str) -> str:
+    """A complaint of msgspec about the member at a path, "" for the whole, in words; "" for one that is not known."""
+    if said.startswith(_MISSING):
+        return f"{said.removeprefix(_MISSING).removesuffix('`')} is missing{f' in {name}' if name else ''}"
+    if said == _TOO_LARGE:
+        return f"{name} is too large a number"
+    wanted, _, rest = said.removeprefix(_EXPECTED).partition("`")
+    if not said.startswith(_EXPECTED):
+        return ""
+    name = name or "what was sent"
+    if rest.startswith(_GOT):
+        kinds = " or ".join(_KINDS.get(each, each) for each in wanted.split(" | "))
+        got = rest.removeprefix(_GOT).removesuffix("`")
+        return f"{name} must be {kinds}, not {_KINDS.get(got, got)}"
+    sign, _, bound = rest.removeprefix(_LENGTH).strip().partition(" ")
+    if sign not in _BOUNDS:
+        return ""
+    amount = f"{_BOUNDS[sign]} {bound.removesuffix('.0')}"
+    if not rest.startswith(_LENGTH):
+        return f"{name} must be {amount}"
+    if amount == "at least 1":
+        return f"{name} must not be empty"
+    return f"{name} must have {amount} {'characters' if 'str' in wanted else 'entries'}"
 
 
 def _type_at(kind: Any, path: str) -> Any:
