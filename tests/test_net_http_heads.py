@@ -71,6 +71,27 @@ def test_the_lines_of_a_head_are_the_same_however_it_is_read(parts, cuts):
     assert lines.is_bare == (b"\n" in (head + end).replace(b"\r\n", b""))
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        LAST.replace(b"\r\n", b"\n"),
+        LAST.replace(b"1.1\r\n", b"1.1\n"),
+        LAST.replace(b"a\r\n", b"a\n"),
+        LAST.replace(b"close\r\n", b"close\n"),
+        LAST.replace(b"\r\n\r\n", b"\r\n\n"),
+        b"\n" + LAST,
+        GET + LAST.replace(b"a\r\n", b"a\n"),
+    ],
+)
+async def test_a_line_that_ends_in_lf_alone_is_refused(data):
+    """Another reader in front may take what follows for another request: 400, and the connection ends."""
+    async with running() as served:
+        reply = await ask(served.port, data)
+    first = data.startswith(GET)
+    assert len(served.scopes) == first
+    assert reply[reply.index(b"HTTP/1.1", first) :].startswith(b"HTTP/1.1 400 ")
+
+
 # --- whole URLs (RFC 9112 3.2.2) --------------------------------------------------------------------------------------
 
 

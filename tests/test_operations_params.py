@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from contextlib import nullcontext
 from enum import Enum
 from typing import Annotated, Any, Literal
 
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 
 from edged import operations
 from edged.errors import InvalidParams
+from edged.nesting import finish
 from edged.operations.catalogue import NoParams
 from edged.operations.params import read_params
-from edged.web.bodies import parse_form
+from edged.web.bodies import judge, parse_form
 
 
 class Colour(Enum):
@@ -196,3 +198,20 @@ def test_a_form_that_cannot_be_read_says_why(form: bytes, why: str) -> None:
     """Before the library takes its time for it."""
     with pytest.raises(InvalidParams, match=why):
         parse_form(form)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b'{"x":' + b"[" * 65 + b"]" * 65 + b"}", "nested too deeply"),
+        (b'{"x":[' + b"[]," * 4096 + b"1]}", "too many arrays and objects"),
+        (b'{"x":[' + b"1," * 16385 + b"1]}", "more than 16384 members"),
+        (b'{"x":["' + b'\\"' * 40000 + b'"' + b",1" * 16385 + b"]}", "more than 16384 members"),
+        (b'{"x":"' + b"[," * 20000 + b'"}', ""),
+        (b"[" * 64 + b"]" * 64, ""),
+    ],
+)
+def test_a_body_with_too_much_in_it_is_refused_before_it_is_decoded(body: bytes, why: str) -> None:
+    """Brackets and commas in strings are not counted."""
+    with pytest.raises(InvalidParams, match=why) if why else nullcontext():
+        finish(judge(body))
