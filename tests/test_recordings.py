@@ -292,7 +292,8 @@ async def test_on_a_full_disk_the_oldest_files_go_and_recording_goes_on(
 ) -> None:
     """A disk of 5 MiB, of which a tenth stays free; written to for 45 seconds."""
     monkeypatch.setattr(settings, "SEGMENT_DURATION", "2s")
-    monkeypatch.setattr(disk_watch, "SWEEP_SECONDS", 1.0)
+    for name in ("SWEEP_SECONDS", "SHORT_SECONDS", "VAIN_SECONDS"):
+        monkeypatch.setattr(disk_watch, name, 1.0)
     config = make_config(tmp_path, cameras=1, mediamtx=True)
     config = msgspec.structs.replace(config, recording=RecordingSettings(folder=small_disk / "recordings"))
     least = 5 * 1024 * 1024
