@@ -66,6 +66,9 @@ def segment(camera: int, count: int) -> str:
     return f"camera{camera}/{time.strftime('%Y-%m-%d', time.gmtime(began))}/{began}-000000.mp4"
 
 
+#: In it all of them were recorded.
+DAY = {"start": "2026-09-21T14:00:00Z", "end": "2026-09-22T14:00:00Z"}
+
 ASKED = [
     Row("list_recordings", "list"),
     Row("list_recordings", "list", {"limit": 1}),
@@ -93,8 +96,10 @@ ASKED = [
     Row("get_snapshot", "camera", {"at": "then"}, own=0),
     # Without a camera: test_events.py.
     Row("get_events", "camera"),
+    Row("create_playback_link", "camera", DAY, own=201),
+    Row("GET /api/cameras/{device}/playback.m3u8", "camera", DAY),
     Row("get_timeline", "camera"),
-    Row("get_timeline", "camera", {"start": "2026-09-21T14:00:00Z", "end": "2026-09-22T14:00:00Z", "limit": 1}),
+    Row("get_timeline", "camera", {**DAY, "limit": 1}),
     Row("create_event", "camera", {"kind": "motion", "snapshot": False}, own=0),
     Row("GET /files/recordings/{filename}", "file"),
     Row("HEAD /files/recordings/{filename}", "file"),

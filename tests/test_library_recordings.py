@@ -211,6 +211,21 @@ async def test_a_length_is_counted_whatever_the_clock_does(tmp_path: Path) -> No
             await trio.sleep(0.01)
 
 
+async def test_a_file_that_begins_while_its_recording_ends_is_kept_though_nobody_asks(tmp_path: Path) -> None:
+    """MediaMTX closes the file before, and begins another one before it hears of the end."""
+    async with opened(tmp_path) as box:
+        await start(box)
+        await box.write()
+        box.now += 1
+        await box.recordings.stop("camera0", box.grant)
+        # The look that follows the end sees nothing.
+        await box.recordings._looked.wait()
+        path = box.root / "open" / "camera0" / "x" / f"{int(box.now)}-000000.mp4"
+        path.write_bytes(make_segment(at_ns=int(box.now) * 10**9))
+        while path.exists():
+            await trio.sleep(0.05)
+
+
 async def test_a_recording_that_ran_goes_on_after_a_restart(tmp_path: Path) -> None:
     async with opened(tmp_path) as box:
         await start(box)

@@ -10,12 +10,14 @@ import dataclasses
 import hashlib
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trio
+from fmp4_helpers import make_segment
 from gate_helpers import LOCAL
 from grant_helpers import nothing
 from patience import fail_after
@@ -34,10 +36,13 @@ from edged.errors import EdgedError, Refused
 from edged.library.active_recordings import ActiveRecording
 from edged.library.clips import Clip
 from edged.library.event_ring import Page, Position
+from edged.library.fmp4 import read_segment
+from edged.library.layouts import write_layout
 from edged.library.recording_index import Interval, Measured, Summary
 from edged.operations.caller_sessions import Session
 from edged.operations.services import Services
 from edged.store.recordings import RecordingRecord
+from edged.store.segments import LaidOut
 
 # Askers: nobody; four roles; a viewer who may see the other camera only; an administrator's token that has
 # expired, and administrators' keys that were revoked and suspended, all in a session that was open before; and another
@@ -102,6 +107,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "get_stream_url": SEE_ONE,
     "get_system_status": SYSTEM,
     "get_timeline": SEE_ONE,
+    "create_playback_link": SEE_ONE,
     "get_events": SEE_ALL,
     "create_event": USE_ONE,
     "subscribe_events": SEE_ALL,
@@ -189,6 +195,7 @@ class Bench:
             "stop_recording": {"device": "camera0"},
             "get_recording_status": {"device": "camera0"},
             "get_timeline": {"device": "camera0"},
+            "create_playback_link": {"device": "camera0", **TIMES},
             "get_snapshot_info": {"filename": "kept"},
             "delete_snapshot": {"filename": "kept"},
             "set_retention_policy": {"policy_type": "age", "enabled": True, "max_age_days": 7},
@@ -277,6 +284,11 @@ class Bench:
         return (await self.key(asker))[1]
 
 
+#: Of a recording that there is.
+TIMES = {"start": "1970-01-01T00:00:01Z", "end": "1970-01-01T00:00:02Z"}
+LAYOUT = write_layout(read_segment(BytesIO(make_segment())))
+
+
 class KeptRecordings:
     """One recording, of camera0."""
 
@@ -297,7 +309,7 @@ class KeptRecordings:
         files = SimpleNamespace(read_joined_seal=lambda _id: b"")
         self.index = SimpleNamespace(
             sums=self.sums, free=self.free, sealing=sealing, files=files, list_begins=self.read_nothing,
-            list_spans=self.list_spans,
+            list_spans=self.list_spans, list_layouts=self.list_layouts,
         )  # fmt: skip
         self.sweep = SimpleNamespace(
             is_short=lambda _free, _total: False,
@@ -314,6 +326,10 @@ class KeptRecordings:
     async def list_spans(self, _camera: str, _begin: float, end: float, _most: int) -> tuple[list[Interval], float]:
         await trio.lowlevel.checkpoint()
         return [], end
+
+    async def list_layouts(self, *_: object) -> list[LaidOut]:
+        await trio.lowlevel.checkpoint()
+        return [LaidOut("kept.mp4", 1.0, 1.0, LAYOUT)]
 
     async def list_between(self, _camera: str, _begin: float, _end: float) -> list[RecordingRecord]:
         await trio.lowlevel.checkpoint()

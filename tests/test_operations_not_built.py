@@ -25,7 +25,8 @@ CONTRACT = METHODS | {
     "list_recordings", "get_recording_info", "get_recording_evidence", "delete_recording", "create_file_link",
     "protect_recording", "unprotect_recording", "list_snapshots",
     "get_snapshot_info", "delete_snapshot", "get_storage_info", "set_retention_policy", "cleanup_old_files",
-    "get_streams", "get_stream_url", "get_system_status", "get_timeline", "subscribe_events", "unsubscribe_events",
+    "get_streams", "get_stream_url", "get_system_status", "get_timeline", "create_playback_link",
+    "subscribe_events", "unsubscribe_events",
     "create_key", "list_keys", "get_key", "rotate_key", "revoke_key", "whoami", "get_token_usage",
 }  # fmt: skip
 

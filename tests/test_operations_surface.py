@@ -82,6 +82,7 @@ SURFACE: dict[str, Row] = {
     "get_stream_url": row("GET /api/cameras/{device}/stream", "stream url"),
     "create_event": row("POST /api/cameras/{device}/events", "camera event"),
     "get_timeline": row("GET /api/cameras/{device}/timeline", "camera timeline"),
+    "create_playback_link": row("POST /api/cameras/{device}/playback", "camera playback"),
     "get_events": row("GET /api/events", "events"),
     "get_system_status": row("GET /api/status", "status"),
     "subscribe_events": RPC_ONLY,

@@ -38,6 +38,7 @@ GUESTS = ("service", "files", "ticket")
 ALONE: dict[str, tuple[str, ...]] = {
     "GET /api/cameras/{camera}/live.mjpeg": SEE_ONE,
     "GET /api/cameras/{camera}/snapshot.jpg": SEE_ONE,
+    "GET /api/cameras/{camera}/playback.m3u8": SEE_ONE,
     # The page and its files: it shows what a key opens, and nothing by itself.
     "GET /": OPEN,
     "GET /static/page.js": OPEN,
@@ -120,6 +121,12 @@ class Box:
             "stop_recording": {"device": "camera0"},
             "get_recording_status": {"device": "camera0"},
             "get_timeline": {"device": "camera0"},
+            # A time that ends before it begins.
+            "create_playback_link": {
+                "device": "camera0",
+                "start": "1970-01-01T00:00:01Z",
+                "end": "1970-01-01T00:00:00Z",
+            },
             "get_snapshot_info": {"filename": "none"},
             "delete_snapshot": {"filename": "none"},
             "set_retention_policy": {"policy_type": "age", "enabled": True},

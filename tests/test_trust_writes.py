@@ -38,7 +38,8 @@ WRITERS = {
 #: Of usage.db, which only counts.
 COUNTING = {
     "access.limiter.flush", "access.usage.flush", "library.recording_index.remove", "library.recording_index.reconcile",
-    "library.recording_index._insert", "library.sealing._seal", "library.sealing._adopt", "library.sealing.forget",
+    "library.recording_index._insert",
+    "library.recording_index.save_layouts", "library.sealing._seal", "library.sealing._adopt", "library.sealing.forget",
     "library.event_ring._save",
 }  # fmt: skip
 #: The modules that commit without a caller's right.

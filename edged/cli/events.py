@@ -1,4 +1,4 @@
-"""`edged events`, `edged camera event` and `edged camera timeline`: what has happened, and reporting it."""
+"""`edged events` and `edged camera event`: what has happened, and reporting it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, Final
 import click
 
 from edged.cli.asking import ask
-from edged.cli.cameras import camera, resolve
+from edged.cli.cameras import camera as camera
+from edged.cli.cameras import resolve
 from edged.cli.options import talks
 from edged.cli.output import show_fields, show_json, show_table
 from edged.cli.params import option
@@ -71,43 +72,3 @@ def report(
     )  # fmt: skip
     for problem in found["problems"]:
         click.echo(f"{problem['part']}: {problem['message']}", err=True)
-
-
-@camera.command("timeline")
-@click.argument("device")
-@click.option("--start", metavar="TIME", help="From when, in ISO 8601; by default a day before the end.")
-@click.option("--end", metavar="TIME", help="Until when; by default until now.")
-@talks
-def show_timeline(device: str, start: str | None, end: str | None, **where: Any) -> None:
-    """List when a camera is recorded, what is missing of its recordings, and its events."""
-    params: dict[str, object] = {"device": resolve(device, where), "start": start, "end": end}
-    found = ask("get_timeline", params, **where)
-    first = found
-    while "next_cursor" in found:
-        found = ask("get_timeline", {**params, "cursor": found["next_cursor"]}, **where)
-        _join(first["spans"], found["spans"])
-        _join(first["gaps"], found["gaps"])
-        first["events"] += found["events"]
-        first["end"] = found["end"]
-    first.pop("next_cursor", None)
-    if where["as_json"]:
-        show_json(first)
-        return
-    rows: list[tuple[str, str, str]] = [
-        *((row["start"], row["end"], _describe(row)) for row in first["spans"]),
-        *((row["start"], row["end"], "missing") for row in first["gaps"]),
-        *((row["time"], "", row["kind"]) for row in first["events"]),
-    ]
-    names = ("start", "end", "what")
-    show_table(names, [dict(zip(names, row, strict=True)) for row in sorted(rows)])
-
-
-def _describe(span: dict[str, Any]) -> str:
-    return "recorded, and goes on" if span.get("growing") else "recorded"
-
-
-def _join(rows: list[dict[str, Any]], following: list[dict[str, Any]]) -> None:
-    """The rows of the next page, the first of which may go on where the last one was cut."""
-    if rows and following and rows[-1]["end"] == following[0]["start"]:
-        following[0] = {**following[0], "start": rows.pop()["start"]}
-    rows += following

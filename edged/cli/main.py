@@ -22,8 +22,8 @@ PLACES: Final[Mapping[str, str]] = {
     "demo": "serve.demo",
     "status": "cameras.status",
     "whoami": "sessions.whoami",
-    # With the command that this one adds to it.
-    "camera": "events.camera",
+    # With the commands that this one and events add to it.
+    "camera": "timeline.camera",
     "stream": "streams.stream",
     "recording": "recordings.recording",
     "snapshot": "storage.snapshot",

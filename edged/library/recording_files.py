@@ -31,6 +31,7 @@ from typing import BinaryIO, Final
 import structlog
 
 from edged.library.fmp4 import NotASegment, Segment, read_segment
+from edged.library.layouts import write_layout
 from edged.library.seal_files import SUFFIX, remove_seal
 from edged.repeats import Lasting
 from edged.store.segments import SegmentRow
@@ -380,4 +381,7 @@ def move(path: Path, folder: Path, stem: str) -> Path:
 def _describe(camera: str, file: str, path: Path, segment: Segment, size: int | None = None) -> SegmentRow:
     """`size` bytes, those of the file if it is not given."""
     size, duration = path.stat().st_size if size is None else size, float(segment.duration)
-    return SegmentRow(file, camera, begin_of(path, segment), duration, size, recovered=not segment.is_closed)
+    return SegmentRow(
+        file, camera, begin_of(path, segment), duration, size, recovered=not segment.is_closed,
+        layout=write_layout(segment),
+    )  # fmt: skip

@@ -19,7 +19,7 @@ from edged.repeats import Lasting
 from edged.store import segments
 from edged.store.database import Database
 from edged.store.recordings import RecordingRecord
-from edged.store.segments import SegmentRow
+from edged.store.segments import LaidOut, SegmentRow
 
 #: Rows of one transaction, and of one page of the index.
 BATCH: Final = 500
@@ -151,6 +151,15 @@ class RecordingIndex:
     async def list_spans(self, camera: str, begin: float, end: float, most: int) -> tuple[list[Interval], float]:
         """(when a camera is recorded in [begin, end), in order; up to when this is told): of so many files at most."""
         return await self._usage.read(partial(_list_spans, camera=camera, begin=begin, end=end, most=most))
+
+    async def list_layouts(self, camera: str, begin: float, end: float, most: int) -> list[LaidOut]:
+        """The first so many files of a camera in [begin, end), Unix seconds, oldest first."""
+        layouts = partial(segments.list_layouts, camera=camera, begin=begin, end=end, limit=most)
+        return await self._usage.read(layouts)
+
+    async def save_layouts(self, layouts: Mapping[str, bytes]) -> None:
+        """File → how it is laid out, of files that were indexed before that was kept. Raises StoreFailed."""
+        await self._usage.write(partial(segments.save_layouts, layouts=layouts))
 
     async def list_begins(self, camera: str) -> list[float]:
         """When the files of a camera begin that are being written, by their names, Unix seconds."""

@@ -83,7 +83,7 @@ class Recordings:
         self._disk = DiskWatch(index, sweep, self._guard, self._hindered)
         self._hours = RecordedHours(self._active, clock, partial(self._begin, grant=self._upkeep), self._end_due)
         self._stirred, self._looked, self._looking = trio.Event(), trio.Event(), trio.Lock()
-        self._synced_at = -math.inf
+        self._synced_at, self._switched_at = -math.inf, -math.inf
         self._nursery: trio.Nursery | None = None
 
     def load(self) -> None:
@@ -292,7 +292,7 @@ class Recordings:
             self._enter(active, "ERROR" if obstacle else "STARTING", obstacle.message if obstacle else "")
 
     async def _look(self) -> bool:
-        """One look at the files; whether any is being written."""
+        """One look at the files; whether any is written, or may be yet: the last one may begin when it is to end."""
         held = await self._look_back()
         look = await self._guard.get("look", partial(self.index.look, held), held)
         if look.writing and trio.current_time() - self._synced_at >= SYNC_SECONDS:
@@ -313,7 +313,7 @@ class Recordings:
         await self._guard("hours", self._hours.keep)
         self._looked.set()
         self._looked = trio.Event()
-        return bool(look.writing)
+        return bool(look.writing) or trio.current_time() - self._switched_at < CLOSE_SECONDS
 
     async def _look_back(self) -> Look:
         """What there is in memory."""
@@ -392,6 +392,7 @@ class Recordings:
     def _switch(self) -> None:
         """Have the recorders record what is to be recorded."""
         self._recorders.set_recorded(self._recorded)
+        self._switched_at = trio.current_time()
         for camera in self.active:
             self._recorders.wake(camera)
         self._stirred.set()

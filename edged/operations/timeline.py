@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+import trio
 from msgspec import UNSET, UnsetType
 
 from edged.clock import iso_exact
 from edged.errors import InvalidParams
 from edged.library.recording_index import Interval
-from edged.library.timelines import Span, read_timeline
+from edged.library.timelines import Span, Timeline, read_timeline
 from edged.operations.catalogue import OperationCall, find_camera, operation
 from edged.operations.file_params import confirmation, may
 from edged.operations.pages import Cursor, Limit, NextCursor, read_cursor, write_cursor
@@ -81,20 +82,10 @@ async def get_timeline(call: OperationCall, params: GetTimelineParams) -> Timeli
     found = await read_timeline(
         services.recordings, services.events, camera, after, end, now=now, limit=params.limit
     )  # fmt: skip
+    shown = await trio.to_thread.run_sync(_show, call.operation.name, camera, found)
     # What was read took time, in which a right may have ended.
     confirmation(call, "camera:read", camera)()
-    following = found.following
-    return TimelinePage(
-        device=camera,
-        start=iso_exact(found.begin),
-        end=iso_exact(found.end),
-        spans=list(map(_show_span, found.spans)),
-        gaps=list(map(_show_gap, found.gaps)),
-        events=list(map(_show_event, found.events)),
-        next_cursor=UNSET
-        if following is None
-        else write_cursor(call.operation.name, (following[0], str(following[1]))),
-    )
+    return shown
 
 
 async def find_recorded(call: OperationCall, device: str) -> str:
@@ -129,6 +120,19 @@ def _read_place(call: OperationCall, text: str, end: float) -> tuple[float, int]
     if not (is_number and 0 <= at < end):
         raise InvalidParams("cursor is none of this timeline", hint="give the same end, and the next_cursor before it")
     return at, int(number)
+
+
+def _show(name: str, camera: str, found: Timeline) -> TimelinePage:
+    following = found.following
+    return TimelinePage(
+        device=camera,
+        start=iso_exact(found.begin),
+        end=iso_exact(found.end),
+        spans=list(map(_show_span, found.spans)),
+        gaps=list(map(_show_gap, found.gaps)),
+        events=list(map(_show_event, found.events)),
+        next_cursor=UNSET if following is None else write_cursor(name, (following[0], str(following[1]))),
+    )
 
 
 def _show_span(span: Span) -> TimelineSpan:

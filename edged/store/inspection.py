@@ -88,7 +88,7 @@ COLUMNS: Final[Mapping[str, Mapping[str, Callable[[object], object]]]] = Mapping
              " deleted_at delete_reason pre_roll is_swept", "", ""),
             ("recording_sums", "camera number longest", "", ""),
             ("segment_sums", "camera files bytes longest", "", ""),
-            ("segments", "file camera began duration size recovered", "", ""),
+            ("segments", "file camera began duration size recovered layout", "", ""),
             ("seals", "file camera series number digest previous sealed kid", "", ""),
             ("series", "camera name", "", ""),
             ("statements", "series kind first last camera kid sealed text", "", ""),

@@ -359,4 +359,8 @@ USAGE: Migrations = (
             UPDATE segment_sums SET files = files - 1, bytes = bytes - OLD.size WHERE camera = OLD.camera;
         END""",
     ),
+    (
+        # Where a player can begin within a recorded file (library.layouts); NULL while nobody has looked.
+        "ALTER TABLE segments ADD COLUMN layout BLOB",
+    ),
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, TypeAlias
 
 #: Where a segment stands among others by age: when it began (Unix seconds), and its file.
 Place: TypeAlias = tuple[float, str]
@@ -26,7 +26,7 @@ class SegmentRow:
     """One closed file of a camera.
 
     `file` is its path below the folder of recordings; `began` Unix seconds by the clock of then; `duration` seconds,
-    from the samples; `size` bytes; `recovered`: its writer did not close it.
+    from the samples; `size` bytes; `recovered`: its writer did not close it. `layout` is written, and read as LaidOut.
     """
 
     file: str
@@ -35,11 +35,22 @@ class SegmentRow:
     duration: float
     size: int
     recovered: bool = False
+    layout: bytes | None = field(default=None, compare=False, repr=False)
 
     @property
     def ended(self) -> float:
         """Unix seconds."""
         return self.began + self.duration
+
+
+class LaidOut(NamedTuple):
+    """A segment for a player: as SegmentRow; `layout` says where to begin (library.layouts), None while that is not
+    known."""
+
+    file: str
+    began: float
+    duration: float
+    layout: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +69,10 @@ def insert(connection: sqlite3.Connection, rows: Iterable[SegmentRow]) -> None:
     """New ones; a file that is known is described anew."""
     # REPLACE would delete the old row unseen by the trigger that counts.
     connection.executemany(
-        f"INSERT INTO segments ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (file) DO UPDATE SET"  # noqa: S608
-        " began = excluded.began, duration = excluded.duration, size = excluded.size, recovered = excluded.recovered",
-        [(row.file, row.camera, row.began, row.duration, row.size, int(row.recovered)) for row in rows],
+        f"INSERT INTO segments ({_COLUMNS}, layout) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (file) DO UPDATE SET"  # noqa: S608
+        " began = excluded.began, duration = excluded.duration, size = excluded.size, recovered = excluded.recovered,"
+        " layout = excluded.layout",
+        [(row.file, row.camera, row.began, row.duration, row.size, int(row.recovered), row.layout) for row in rows],
     )
 
 
@@ -96,6 +108,22 @@ def list_spans(
         (camera, end, begin, limit),
     )
     return [(row[0], row[1]) for row in rows]
+
+
+def list_layouts(connection: sqlite3.Connection, camera: str, begin: float, end: float, limit: int) -> list[LaidOut]:
+    """The first so many segments of a camera that share some time with [begin, end), oldest first."""
+    rows = connection.execute(
+        f"SELECT file, began, duration, layout FROM segments {_BETWEEN} ORDER BY began, file LIMIT ?4",  # noqa: S608
+        (camera, end, begin, limit),
+    )
+    return [LaidOut(*row) for row in rows]
+
+
+def save_layouts(connection: sqlite3.Connection, layouts: Mapping[str, bytes]) -> None:
+    """File → its layout, of files that are known."""
+    connection.executemany(
+        "UPDATE segments SET layout = ? WHERE file = ?", [(layout, file) for file, layout in layouts.items()]
+    )
 
 
 def find(connection: sqlite3.Connection, file: str) -> SegmentRow | None:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from edged.operations import gather
 from edged.operations.catalogue import Catalogue, Operation
 from edged.operations.services import Services
-from edged.web import cameras, downloads, files, first_admin, jwks, live, logins, oauth, pages, refreshes
+from edged.web import cameras, downloads, files, first_admin, jwks, live, logins, oauth, pages, playback, refreshes
 from edged.web.bodies import answer_operation
 from edged.web.health import PATHS as HEALTH_PATHS
 from edged.web.health import HealthEndpoints
@@ -33,7 +33,7 @@ _ANSWERS: Final[Mapping[str, Callable[[Request], Awaitable[Response]]]] = {
 #: Operations of OAuth clients, which authenticate by Basic or in the form (RFC 6749 2.3.1).
 _OAUTH: Final = frozenset({"introspect_token", "revoke_token"})
 #: Rows without an operation.
-_FIXED: Final = (*jwks.ROUTES, *cameras.ROUTES, *live.ROUTES, *downloads.ROUTES, *pages.ROUTES)
+_FIXED: Final = (*jwks.ROUTES, *cameras.ROUTES, *live.ROUTES, *downloads.ROUTES, *playback.ROUTES, *pages.ROUTES)
 
 
 def list_routes(
