@@ -6,9 +6,9 @@
 * `mediamtx`, `ffmpeg`, `landlock` and `umockdev` tests are skipped where these are missing, and the end of the
   output says so in one line each.
 * No secret that the suite made (planted.py) stands in what a test printed, logged or wrote to standard error.
-* EDGED_TEST_PART=2/4 runs every fourth test from the second on: the four parts, side by side, are the suite
-  (scripts/test-parts). EDGED_TEST_RESULTS=FILE gets a line for each test that ended: `passed`, `failed` or `skipped`
-  and the test's name.
+* EDGED_TEST_PART=2/4 runs every fourth test from the second on: the four parts are the suite. Processes that
+  scripts/test-parts runs side by side take modules from a queue (module_queue.py). EDGED_TEST_RESULTS=FILE gets a line
+  for each test that ended: `passed`, `failed` or `skipped`, the seconds and CPU seconds that it took, and its name.
 * Tests that try random moments, histories or inputs try a tenth of them, and all with EDGED_TEST_FULL=1 (patience.py).
 * A thread that a test started and left running fails it; files and sockets left open fail it by ResourceWarning
   (the garbage is collected after each module, so that the blame lands near the cause).
@@ -20,6 +20,7 @@ import faulthandler
 import functools
 import gc
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -32,6 +33,7 @@ from types import FrameType
 
 import hypothesis
 import key_pool
+import module_queue
 import patience
 import planted
 import pytest
@@ -103,6 +105,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_PART] = slice(int(part) - 1, None, int(parts))
     results = os.environ.pop("EDGED_TEST_RESULTS", "")
     config.stash[_RESULTS] = Path(results) if results else None
+    if (queue := module_queue.take_queue()) is not None:
+        note_failure = functools.partial(_write_result, config, "failed", 0.0, 0.0)
+        config.pluginmanager.register(module_queue.ModuleQueue(queue, note_failure), "module-queue")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -140,6 +145,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         else:
             raise TookTooLong(f"{item.nodeid} took longer than {seconds:g} s")
 
+    began, cpu = time.monotonic(), _cpu_seconds()
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     faulthandler.dump_traceback_later(seconds + 15, exit=True, file=item.config.stash[_STDERR])
@@ -149,16 +155,21 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         faulthandler.cancel_dump_traceback_later()
-        _write_result(item)
+        outcomes = item.stash.get(_OUTCOMES, {"failed"})
+        outcome = next(name for name in ("failed", "skipped", "passed") if name in outcomes)
+        _write_result(item.config, outcome, time.monotonic() - began, _cpu_seconds() - cpu, item.nodeid)
 
 
-def _write_result(item: pytest.Item) -> None:
-    if (file := item.config.stash[_RESULTS]) is None:
-        return
-    outcomes = item.stash.get(_OUTCOMES, {"failed"})
-    outcome = next(name for name in ("failed", "skipped", "passed") if name in outcomes)
-    with file.open("a") as lines:
-        lines.write(f"{outcome} {item.nodeid}\n")
+def _cpu_seconds() -> float:
+    """Of this process and of its children that it has waited for."""
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def _write_result(config: pytest.Config, outcome: str, seconds: float, cpu: float, name: str) -> None:
+    if (file := config.stash[_RESULTS]) is not None:
+        with file.open("a") as lines:
+            lines.write(f"{outcome} {seconds:.3f} {cpu:.3f} {name}\n")
 
 
 def _cancel_trio() -> bool:

@@ -8,6 +8,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from edged import app
+from edged.accounts.passwords import Passwords
 from edged.config.model import (
     AuthSettings,
     CameraSettings,
@@ -25,8 +27,21 @@ from edged.config.model import (
     MediaMTXSettings,
     PathSettings,
 )
+from edged.credentials.passwords import Cost
+from edged.daemon import access
 
 SECRET = "a-shared-secret-of-more-than-32-bytes"
+
+_are_passwords_costly: ContextVar[bool] = ContextVar("_are_passwords_costly", default=True)
+
+
+def make_passwords(*, at_least: int) -> Passwords:
+    """As a daemon makes it, but for the cost: a tenth of a second of a core for each password, and three at the first,
+    are a quarter of what the tests of whole daemons compute."""
+    return Passwords(at_least=at_least) if _are_passwords_costly.get() else Passwords(cost=Cost(8, at_least))
+
+
+access.Passwords = make_passwords  # type: ignore[assignment, attr-defined]
 
 
 _given: set[int] = set()
@@ -206,13 +221,18 @@ class RunningDaemon:
 
 @asynccontextmanager
 async def running_daemon(
-    folder: Path, *, config: Config | None = None, **settings: Any
+    folder: Path, *, config: Config | None = None, costly_passwords: bool = False, **settings: Any
 ) -> AsyncIterator[RunningDaemon]:
-    """A daemon that serves while the block runs and is stopped in order at its end."""
+    """A daemon that serves while the block runs and is stopped in order at its end.
+
+    `costly_passwords` for a test in which it matters how long a hash takes, or what it costs.
+    """
     config = config or make_config(folder, **settings)
     serving = trio.Event()
     async with trio.open_nursery() as nursery:
+        before = _are_passwords_costly.set(costly_passwords)
         nursery.start_soon(partial(app.run, config, started=lambda _server: serving.set()))
+        _are_passwords_costly.reset(before)
         await serving.wait()
         yield RunningDaemon(config, folder / "log")
         nursery.cancel_scope.cancel()

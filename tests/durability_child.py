@@ -37,8 +37,13 @@ def main(shape: str, *arguments: str) -> int:
 
 def serve(settings: Path, gaps: Path) -> int:
     from edged import app
+    from edged.accounts.passwords import Passwords
     from edged.cli.asking import load_config
+    from edged.credentials.passwords import Cost
+    from edged.daemon import access
 
+    # What is tested here is when a denial is on the disk, not what a guess costs.
+    access.Passwords = lambda at_least: Passwords(cost=Cost(8, at_least))  # type: ignore[misc, assignment, attr-defined]
     run = app.run
 
     async def watched(*arguments: Any, **named: Any) -> None:

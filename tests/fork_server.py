@@ -2,8 +2,9 @@
 
 A server that has imported edged forks a child for each line of its standard input; the child then runs what
 `python -m edged …` or a script of tests/ would. Importing edged is most of the CPU of such a process, and some tests
-start dozens. The child is this process' own: pytest adopts it for the moment in which the fork in between ends
-(PR_SET_CHILD_SUBREAPER), and may then signal it and wait for it as for any other.
+start dozens. So is making its signing keys, which takes another process: a daemon gets ones that were made before, and
+the next two daemons get others. The child is this process' own: pytest adopts it for the moment in which the fork in
+between ends (PR_SET_CHILD_SUBREAPER), and may then signal it and wait for it as for any other.
 
 Not for tests of what happens while Python starts.
 """
@@ -28,6 +29,8 @@ from typing import Any
 HERE = Path(__file__).parent
 #: What a child needs sooner or later.
 MODULES = ("edged.app", "edged.cli.main", "edged.cli.options", "edged.cli.serve", "durability_child")
+#: Key pairs of each algorithm that are ready; how many of each a child is given: what a daemon makes at its start.
+KEYS, KEYS_OF_A_CHILD = 6, 2
 _PR_SET_CHILD_SUBREAPER = 36
 #: By the library that they preload, or "".
 _servers: dict[str, subprocess.Popen[bytes]] = {}
@@ -126,11 +129,42 @@ def _stop_server(server: subprocess.Popen[bytes]) -> None:
     server.wait()
 
 
+class Keys:
+    """Takes the place of edged.signing.key_maker.make, with keys that were made before; later ones are made by it."""
+
+    def __init__(self) -> None:
+        from edged.signing import key_maker
+
+        self._make = key_maker.make
+        key_maker.make = self.make
+        self._ready: dict[str, list[Any]] = {}
+        self._given: dict[str, list[Any]] = {}
+
+    def give(self) -> None:
+        """Before a fork: this child's keys."""
+        if not self._ready:
+            algorithms = [name for name in ("RS256", "ES256") for _ in range(KEYS)]
+            command = [sys.executable, "-m", "edged.credentials.key_pairs", *algorithms]
+            made = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+            self._ready = {"RS256": made[:KEYS], "ES256": made[KEYS:]}
+        for algorithm, ready in self._ready.items():
+            self._given[algorithm] = ready[:KEYS_OF_A_CHILD]
+            self._ready[algorithm] = ready[KEYS_OF_A_CHILD:] + self._given[algorithm]
+
+    async def make(self, spawn: Any, algorithms: Sequence[Any]) -> Any:
+        """The next of this child's keys, if there is one of each algorithm."""
+        if any(algorithms.count(name) > len(self._given.get(name, ())) for name in algorithms):
+            return await self._make(spawn, algorithms)
+        return [self._given[name].pop(0) for name in algorithms]
+
+
 def serve() -> None:
     """Fork a child for each line, and print its pid; in a child, return what it is to run."""
     for name in MODULES:
         importlib.import_module(name)
+    keys = Keys()
     while line := sys.stdin.buffer.readline():
+        keys.give()
         read, write = os.pipe()
         between = os.fork()
         if not between:

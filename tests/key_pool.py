@@ -7,6 +7,7 @@ library as always. The keys of one daemon differ as long as it makes no more tha
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
@@ -24,10 +25,15 @@ BITS = 2048
 #: What a JWK says of a private RSA key (RFC 7518 6.3).
 NUMBERS = ("n", "e", "d", "p", "q", "dp", "dq", "qi")
 
+_made: list[Jwk] = []
+_places = cycle(range(SIZE))
+#: Daemons make their keys in threads.
+_making = threading.Lock()
+
 
 def install() -> None:
-    """From here on; once in a process, whose daemons make their keys in it. joserfc 1.1 (Debian 13) makes keys
-    elsewhere: there each is made anew."""
+    """From here on; once in a process, whose daemons make their keys in it. joserfc 1.1 (Debian 13) makes and reads keys
+    elsewhere: there what the daemons make is one of SIZE as well, but is checked whenever it is read."""
     key_maker.make = lambda spawn, algorithms: make_here(algorithms)
     binding: Any = RSAKey.binding
     if not hasattr(binding, "generate_private_key"):
@@ -63,5 +69,9 @@ async def make_here(algorithms: Sequence[Algorithm]) -> list[Jwk]:
 def _make(algorithm: Algorithm) -> Jwk:
     if algorithm != "RS256":
         return generate(algorithm)
-    numbers = RSAKey.generate_key(BITS).as_dict(private=True)
-    return {"kty": "RSA"} | {name: str(numbers[name]) for name in NUMBERS}
+    with _making:
+        place = next(_places)
+        if place == len(_made):
+            numbers = RSAKey.generate_key(BITS).as_dict(private=True)
+            _made.append({"kty": "RSA"} | {name: str(numbers[name]) for name in NUMBERS})
+        return dict(_made[place])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,13 +18,19 @@ import pytest
 HERE = Path(__file__).parent
 
 
+def copy_rules(folder: Path, root: Path) -> None:
+    """This suite's conftest for tests in a folder, and its settings; without the keys, which take a second to load."""
+    for name in ("conftest.py", "module_queue.py", "patience.py", "planted.py"):
+        shutil.copy(HERE / name, folder)
+    (folder / "key_pool.py").write_text("def install(): pass\n")
+    shutil.copy(HERE.parent / "pyproject.toml", root)
+
+
 def run(
     tmp_path: Path, code: str, *, patience: str = "1", path: str | None = None, part: str = "1/1"
 ) -> subprocess.CompletedProcess[str]:
     """pytest in a folder of its own, under this suite's conftest and settings."""
-    for name in ("conftest.py", "key_pool.py", "patience.py", "planted.py"):
-        shutil.copy(HERE / name, tmp_path)
-    shutil.copy(HERE.parent / "pyproject.toml", tmp_path)
+    copy_rules(tmp_path, tmp_path)
     (tmp_path / "test_given.py").write_text(f"import socket, threading, time\nimport pytest, trio\n{code}")
     environ = os.environ | {
         "EDGED_TEST_PATIENCE": patience,
@@ -134,6 +142,102 @@ def test_every_test_is_in_one_of_the_parts(tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.glob("ran-*")} == {"ran-1", "ran-3"}
     assert "3 passed, 2 deselected" in run(tmp_path, code, part="1/2").stdout
     assert "no part 3 of 2" in run(tmp_path, code, part="3/2").stderr
+
+
+def run_side_by_side(
+    tmp_path: Path, modules: dict[str, str], *, jobs: int = 2, durations: str = "", part: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """scripts/test-parts in a folder of its own."""
+    tests = tmp_path / "tests"
+    tests.mkdir(exist_ok=True)
+    copy_rules(tests, tmp_path)
+    for name, code in modules.items():
+        (tests / f"test_{name}.py").write_text(code)
+    (tests / "durations.txt").write_text(durations)
+    environ = {name: value for name, value in os.environ.items() if name != "EDGED_TEST_PART"}
+    return subprocess.run(
+        [sys.executable, HERE.parent / "scripts/test-parts", "--jobs", str(jobs)],
+        cwd=tmp_path, env=environ | ({"EDGED_TEST_PART": part} if part else {}), capture_output=True, text=True,
+        check=False, timeout=80,
+    )  # fmt: skip
+
+
+#: Makes a file, and a second one if the test is run twice.
+COUNTS = """
+import pathlib
+import pytest
+
+@pytest.mark.parametrize("number", range(5))
+def test_given(number):
+    with open(f"ran-{pathlib.Path(__file__).stem}-{number}", "a") as file:
+        file.write("once ")
+"""
+
+
+def list_runs(tmp_path: Path) -> dict[str, str]:
+    return {file.name: file.read_text() for file in tmp_path.glob("ran-*")}
+
+
+def test_side_by_side_each_test_runs_once_under_the_same_rules(tmp_path: Path) -> None:
+    """A long module is dealt out. A test that leaves a thread fails twice, as a module that cannot be imported, or is
+    empty."""
+    durations = "# a comment\n100 1 tests/test_long.py\n90 90 tests/test_gone.py\n"
+    leaves = "import threading, time\n"
+    leaves += "def test_leaves(): threading.Thread(target=time.sleep, args=(4,), name='orphan').start()\n"
+    warns = "import warnings\nwarnings.warn('old')\ndef test_never(): pass\n"
+    modules = {"long": COUNTS, "short": COUNTS, "leaves": leaves, "warns": warns, "empty": ""}
+    done = run_side_by_side(tmp_path, modules, durations=durations)
+    assert list_runs(tmp_path) == {
+        f"ran-test_{name}-{number}": "once " for name in ("long", "short") for number in range(5)
+    }
+    assert "== once more, alone: tests/test_empty.py tests/test_leaves.py tests/test_warns.py" in done.stdout
+    assert "threads left running: orphan" in done.stdout
+    assert "UserWarning: old" in done.stdout
+    assert "failed: tests/test_leaves.py::test_leaves\n" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("== FAILED (")
+    assert done.returncode == 1
+
+
+def test_side_by_side_a_part_is_every_nth_test_of_each_module(tmp_path: Path) -> None:
+    """From another one on in each: a module with few tests is not always in the first parts."""
+    modules = dict.fromkeys(("first", "second"), COUNTS)
+    done = run_side_by_side(tmp_path, modules, jobs=1, part="2/4")
+    assert done.stdout.startswith("part 2/4 of 2 modules in 1 processes\n")
+    assert done.returncode == 0
+    assert set(list_runs(tmp_path)) == {"ran-test_first-1", "ran-test_second-2"}
+    assert "no part 5 of 4" in run_side_by_side(tmp_path, modules, jobs=1, part="5/4").stderr
+
+
+@pytest.mark.parametrize("parts", [1, 3, 10])
+def test_each_test_is_in_one_unit_of_one_part(tmp_path: Path, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the modules' durations are; a process that begins at the other end of the queue has the same units."""
+    make_queue = runpy.run_path(str(HERE.parent / "scripts/test-parts"))["Queue"].make
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/durations.txt").write_text("200 10 tests/test_waits.py\n70 70 tests/test_computes.py\n")
+    modules = [f"tests/test_{name}.py" for name in ("computes", "short", "waits")]
+    dealt: Counter[tuple[str, int]] = Counter()
+    for part in range(1, parts + 1):
+        folder = tmp_path / f"{part}"
+        make_queue(folder, modules, f"{part}/{parts}")
+        lines = (folder / "waiting-first").read_text().splitlines()
+        assert lines[::-1] == (folder / "computing-first").read_text().splitlines()
+        assert "waits" in lines[0]
+        assert "computes" in lines[-1]
+        for line in lines:
+            _, path, start, step = line.split(" ")
+            dealt.update((path, number) for number in range(100)[int(start) :: int(step)])
+    assert dealt == Counter({(path, number): 1 for path in modules for number in range(100)})
+
+
+def test_a_process_that_dies_is_a_failure_and_what_it_left_is_named(tmp_path: Path) -> None:
+    """Whatever failed besides: a test that was not run has not passed."""
+    modules = {"dies": "import os\ndef test_dies(): os._exit(1)\ndef test_never(): pass\n", "goes": COUNTS}
+    done = run_side_by_side(tmp_path, modules)
+    assert "not run to its end: tests/test_dies.py 0 1" in done.stdout
+    assert "tests/test_goes.py" not in done.stdout
+    assert len(list_runs(tmp_path)) == 5
+    assert done.returncode == 1
 
 
 def test_modules_below_the_minimum_are_listed(tmp_path: Path) -> None:

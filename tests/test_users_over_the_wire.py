@@ -127,16 +127,17 @@ async def test_what_a_password_costs_is_set_and_stored_hashes_follow(tmp_path: P
 
     config = make_config(tmp_path, cameras=0)
     with fail_after(60):
-        async with running_daemon(tmp_path, config=config) as daemon:
+        async with running_daemon(tmp_path, config=config, costly_passwords=True) as daemon:
             await add(daemon)
         (before,) = cost()
         auth = msgspec.structs.replace(config.auth, password_cost=10)
-        async with running_daemon(tmp_path, config=msgspec.structs.replace(config, auth=auth)) as daemon:
+        raised = msgspec.structs.replace(config, auth=auth)
+        async with running_daemon(tmp_path, config=raised, costly_passwords=True) as daemon:
             await log_in(daemon)
             await add(daemon, "bob")
         assert cost() == {"m=19456,t=10,p=1"}
         # Lowered again, it lowers nothing.
-        async with running_daemon(tmp_path, config=config) as daemon:
+        async with running_daemon(tmp_path, config=config, costly_passwords=True) as daemon:
             await log_in(daemon)
         assert cost() == {"m=19456,t=10,p=1"}
         assert before.startswith("m=19456,t=")
@@ -671,7 +672,7 @@ async def test_whoever_hangs_up_while_setting_a_password_leaves_one_that_works(t
     """At any moment: the old one or the new one, on disk as in memory, and never both."""
     dice, config = random.Random(seed), make_config(tmp_path, cameras=0)
     with fail_after(90):
-        async with running_daemon(tmp_path, config=config) as daemon:
+        async with running_daemon(tmp_path, config=config, costly_passwords=True) as daemon:
             await add(daemon)
             token = await log_in(daemon)
             stream = await trio.open_tcp_stream("127.0.0.1", daemon.port)
@@ -684,7 +685,7 @@ async def test_whoever_hangs_up_while_setting_a_password_leaves_one_that_works(t
             await trio.sleep(dice.random() * 0.4)
             await trio.aclose_forcefully(stream)
             works = await settled(partial(_which, daemon))
-        async with running_daemon(tmp_path, config=config) as daemon:
+        async with running_daemon(tmp_path, config=config, costly_passwords=True) as daemon:
             assert await _which(daemon) == works
             async with daemon.websocket() as client:
                 assert await reason(client, "authenticate", auth_token=token) == (

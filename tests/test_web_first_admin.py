@@ -269,7 +269,7 @@ async def test_guessing_codes_costs_time_on_loopback_too(tmp_path: Path) -> None
 async def test_whoever_hangs_up_has_claimed_the_box_or_not(tmp_path: Path, seconds: float) -> None:
     """Nothing between: an administrator and no code any more, or none, and the code is as good as before."""
     with fail_after(60):
-        async with running_daemon(tmp_path) as daemon:
+        async with running_daemon(tmp_path, costly_passwords=True) as daemon:
             code = code_of(daemon)
             body = json.dumps({"code": code, **GOOD})
             head = ["POST /api/claim HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json"]
