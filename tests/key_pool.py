@@ -32,8 +32,8 @@ _making = threading.Lock()
 
 
 def install() -> None:
-    """From here on; once in a process, whose daemons make their keys in it. joserfc 1.1 (Debian 13) makes and reads keys
-    elsewhere: there what the daemons make is one of SIZE as well, but is checked whenever it is read."""
+    """From here on; once in a process, whose daemons make their keys in it. joserfc 1.1 (Debian 13) makes and reads
+    keys elsewhere: there what the daemons make is one of SIZE as well, but is checked whenever it is read."""
     key_maker.make = lambda spawn, algorithms: make_here(algorithms)
     binding: Any = RSAKey.binding
     if not hasattr(binding, "generate_private_key"):
