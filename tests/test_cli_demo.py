@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,20 +72,29 @@ def post(url: str, form: bytes) -> bytes:
         return bytes(answer.read())
 
 
-async def start_demo(**options: Any) -> tuple[trio.Process, str, Path]:
-    """A demo that serves: its process, what it has printed, and its folder."""
+@asynccontextmanager
+async def started_demo(**options: Any) -> AsyncIterator[tuple[trio.Process, str, Path]]:
+    """A demo that serves: its process, what it has printed, and its folder. It does not outlive the block, whatever
+    fails there, and its daemon does not outlive it."""
     demo = await trio.lowlevel.open_process(
         [sys.executable, "-m", "edged", "demo"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
     )
     assert demo.stdout is not None
-    said = b""
-    async for data in demo.stdout:
-        said += data
-        if b"Ctrl-C stops it" in said:
-            break
-    folder = re.search(rb"rm '(/\S+?)/state/", said)
-    assert folder, said
-    return demo, said.decode(), Path(folder[1].decode())
+    try:
+        with fail_after(80):
+            said = b""
+            async for data in demo.stdout:
+                said += data
+                if b"Ctrl-C stops it" in said:
+                    break
+            folder = re.search(rb"rm '(/\S+?)/state/", said)
+            assert folder, said
+            yield demo, said.decode(), Path(folder[1].decode())
+    finally:
+        with trio.CancelScope(shield=True):
+            demo.kill()
+            await demo.wait()
+            await demo.stdout.aclose()
 
 
 def find_daemon(folder: Path) -> int | None:
@@ -103,8 +113,7 @@ def find_daemon(folder: Path) -> int | None:
 async def test_it_serves_until_it_is_asked_to_end_and_leaves_nothing_behind(number: signal.Signals) -> None:
     """The page comes first, then a key and the lines to try, each of which works; Ctrl-C, SIGTERM or a closed terminal
     end the demo, its daemon and its folder, and its output ends."""
-    with fail_after(60):
-        demo, said, folder = await start_demo()
+    async with started_demo() as (demo, said, folder):
         assert demo.stdout is not None
         assert "camera_service_sk_" in said
         assert re.search(r"browser.*http://127\.0\.0\.1:\d+/", said)
@@ -129,7 +138,6 @@ async def test_it_serves_until_it_is_asked_to_end_and_leaves_nothing_behind(numb
         async for data in demo.stdout:
             rest += data
         assert await demo.wait() == 128 + number
-        await demo.stdout.aclose()
         assert b"stopped" in rest
         assert b"Traceback" not in rest, rest.decode()
         assert not folder.exists()
@@ -139,28 +147,25 @@ async def test_it_serves_until_it_is_asked_to_end_and_leaves_nothing_behind(numb
 @pytest.mark.slow
 async def test_a_demo_in_the_background_of_a_script_hears_sigint() -> None:
     """A shell has it ignored by what is started with &; whoever sends it means it."""
-    with fail_after(60):
-        demo, _, folder = await start_demo(preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_IGN))
+    ignoring = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    async with started_demo(preexec_fn=ignoring) as (demo, _, folder):
         assert demo.stdout is not None
         demo.send_signal(signal.SIGINT)
         async for _ in demo.stdout:
             pass
         assert await demo.wait() == 128 + signal.SIGINT
-        await demo.stdout.aclose()
         assert not folder.exists()
 
 
 @pytest.mark.slow
 async def test_a_demo_that_is_killed_takes_its_daemon_along_and_the_next_one_its_folder() -> None:
     """No daemon with a live admin key is left, and whoever waits for the demo's output gets its end."""
-    with fail_after(80):
-        demo, _, folder = await start_demo()
+    async with started_demo() as (demo, _, folder):
         assert demo.stdout is not None
         demo.kill()
         async for _ in demo.stdout:
             pass
         await demo.wait()
-        await demo.stdout.aclose()
         while find_daemon(folder) is not None:
             await trio.sleep(0.05)
         assert folder.exists()
