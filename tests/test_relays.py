@@ -45,7 +45,7 @@ def test_a_program_of_this_machine_is_direct(address: str, host: str) -> None:
 
 
 @given(
-    address=st.sampled_from(["127.0.0.1", "::1", "192.0.2.7", "::ffff:192.0.2.7", "", "localhost", "nonsense"]),
+    address=st.sampled_from(["127.0.0.1", "::1", "192.0.2.7", "::ffff:192.0.2.7", "", "nonsense"]),
     names=st.lists(st.sampled_from([*map(str.lower, RELAYED), "host", "accept", "user-agent", "x-api-key"])),
     hosts=st.lists(st.sampled_from(["localhost", "127.0.0.1:1", "", ":1", "evil", "localhost:x", "[::1"]), max_size=2),
 )
