@@ -40,6 +40,31 @@ def test_good_settings_are_called_good(shell: Shell, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("folder", "says"),
+    [
+        ("/srv/recordings", "ReadWritePaths=-/srv/recordings in [Service]"),
+        ("/home/ann/recordings", "ReadWritePaths=-/home/ann/recordings and ProtectHome=no"),
+        ("/var/tmp/recordings", "ReadWritePaths=-/var/tmp/recordings and PrivateTmp=no"),
+    ],
+)
+def test_a_folder_where_the_unit_may_not_write_is_a_warning(
+    shell: Shell, directory: Path, folder: str, says: str
+) -> None:
+    (directory / "z.toml").write_text(f"[recording]\nfolder = '{folder}'\n")
+    ran = shell.run("config", "check")
+    assert (ran.code, ran.out) == (0, "the settings are valid\n")
+    assert says in ran.err
+    assert "snapshots.folder" not in ran.err
+
+
+def test_a_medium_that_is_not_there_is_a_warning(shell: Shell, directory: Path) -> None:
+    (directory / "z.toml").write_text("[recording]\nremovable = true\n")
+    (warning,) = shell.run("config", "check", "--json").json["warnings"]
+    assert "there is no medium at" in warning
+    assert ".edged-medium" in warning
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("[limits]\nconections = 5\n", ("limits.conections", "limits.connections", "z.toml line 2")),

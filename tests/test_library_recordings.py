@@ -28,12 +28,13 @@ from edged.library import recordings as module
 from edged.library.active_recordings import ActiveRecording, RecordingChanged
 from edged.library.gaps import Gap, Gaps
 from edged.library.joins import Joins
+from edged.library.obstacles import FULL
 from edged.library.recording_files import Look, OpenFile, RecordingFiles
 from edged.library.recording_index import RecordingIndex
 from edged.library.recordings import Recordings
 from edged.library.retention import Policy
 from edged.library.retention_policies import RetentionPolicies
-from edged.library.retention_sweep import FULL, RetentionSweep
+from edged.library.retention_sweep import RetentionSweep
 from edged.store import segments
 from edged.store.database import Database
 from edged.store.migrations import TRUST, USAGE

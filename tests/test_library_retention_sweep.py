@@ -19,11 +19,12 @@ from edged.access.grants import Upkeep
 from edged.clock import Clock
 from edged.errors import NotFound
 from edged.library import deleted_recordings
+from edged.library.obstacles import FULL, ONLY_PROTECTED, STOPPED
 from edged.library.recording_files import RecordingFiles
 from edged.library.recording_index import RecordingIndex
 from edged.library.retention import CameraPolicy, Policy
 from edged.library.retention_policies import RetentionPolicies
-from edged.library.retention_sweep import FULL, ONLY_PROTECTED, STOPPED, OnFull, RetentionSweep
+from edged.library.retention_sweep import OnFull, RetentionSweep
 from edged.store import recordings as rows
 from edged.store import segments
 from edged.store.database import Database

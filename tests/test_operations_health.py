@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from patience import fail_after
 
 from edged.library.disks import Disk, Disks
-from edged.library.retention_sweep import FULL
+from edged.library.obstacles import FULL
 from edged.operations.health import CameraFact, Facts, MediaFact, assess
 
 MIB = 1024 * 1024

@@ -53,6 +53,7 @@ def check(directory: Path, as_json: bool) -> None:
                 read_pem(record, key)
     policies = {name: getattr(found.listen.policy, name) for name in read_policies(found.listen)}
     warnings = [warning for record in records for warning in warn_of_ceiling(record)]
+    warnings += [*warn_of_folders(found), *warn_of_medium(found)]
     warnings += [warning for name, policy in policies.items() for warning in warn_of_neighbours(name, policy.paths)]
     if as_json:
         shown = {name: {"paths": policy.paths, "networks": policy.networks} for name, policy in policies.items()}
@@ -103,6 +104,40 @@ def warn_of_ceiling(record: IssuerRecord) -> list[str]:
     )
     at = f"auth.issuers.{record.name}"
     return [f"{at}.roles: {word!r} is limited to {record.ceiling} by {at}.ceiling" for word in above]
+
+
+def warn_of_folders(found: Config) -> list[str]:
+    """Folders that are not below paths.state, where the unit of the package lets edged write."""
+    folders = {"recording.folder": found.recording.folder, "snapshots.folder": found.snapshots.folder}
+    warnings = []
+    for name, folder in folders.items():
+        if folder.is_relative_to(found.paths.state):
+            continue
+        lines = f"ReadWritePaths=-{folder}"
+        if any(folder.is_relative_to(hidden) for hidden in ("/home", "/root", "/run/user")):
+            lines += " and ProtectHome=no (a folder elsewhere, such as one below /srv, needs only the former)"
+        elif any(folder.is_relative_to(hidden) for hidden in ("/tmp", "/var/tmp")):  # noqa: S108
+            lines += " and PrivateTmp=no (a folder elsewhere, such as one below /srv, needs only the former)"
+        warnings.append(
+            f"{name}: {folder} is outside of {found.paths.state}: under systemd edged may write there with"
+            f" {lines} in [Service], by: systemctl edit edged"
+        )
+    return warnings
+
+
+def warn_of_medium(found: Config) -> list[str]:
+    """A medium for recordings that is not there now, or has no marker."""
+    from edged.library.medium import MARKER, Medium
+
+    medium = Medium(found.recording.folder, is_removable=found.recording.removable)
+    medium.look()
+    if medium.is_there:
+        return []
+    folder = found.recording.folder
+    return [
+        f"recording.folder: there is no medium at {folder} now: mount it; a new one needs its marker once: touch"
+        f" {folder / MARKER}"
+    ]
 
 
 def warn_of_neighbours(listener: str, paths: Sequence[str]) -> list[str]:

@@ -193,6 +193,13 @@ class RecordingSettings(Section, frozen=True, kw_only=True):
             "(oldest), or none is, and recording stops below stop_free_mib (stop)."
         ),
     ] = "oldest"
+    removable: Annotated[
+        bool,
+        Meta(
+            description="The folder is on a medium that may be taken out: nothing is written unless the file "
+            ".edged-medium is in the folder and the folder is not on the file system of /."
+        ),
+    ] = False
 
     def __post_init__(self) -> None:
         if "%" in str(self.folder):

@@ -96,7 +96,8 @@ class Media(msgspec.Struct, frozen=True):
 def build_media(config: Config, ledger: Ledger, metrics: Metrics, spawns: Spawns) -> Media:
     """Build all of it, and remove what an earlier run that was killed left in the runtime folder."""
     spawn, folder = spawns.ffmpeg, spawns.folder
-    recordings = RecordingFiles(config.recording.folder)
+    link = folder / "recordings" if config.recording.removable else None
+    recordings = RecordingFiles(config.recording.folder, link)
     pre_rolls = PreRollFiles(config.recording.pre_roll_folder, recordings)
     hook, paths, conditions = Hook(), Paths(recordings.record_path, pre_rolls.record_path), Conditions()
     mediamtx = Supervisor(
@@ -105,6 +106,7 @@ def build_media(config: Config, ledger: Ledger, metrics: Metrics, spawns: Spawns
         wanted_paths=paths.wanted,
     )  # fmt: skip
     remove_leftovers(folder)
+    recordings.make_link()
     urls = PublishedUrls(mediamtx, ledger)
     frames = Frames(
         spawn, find_ffmpeg, urls.find, drop_secret=ledger.child_secrets.drop,

@@ -11,6 +11,7 @@ from edged.daemon.databases import Databases
 from edged.daemon.media import Media
 from edged.library.clips import Clips
 from edged.library.joins import Joins
+from edged.library.medium import Medium
 from edged.library.pre_roll_files import PreRollFiles
 from edged.library.pre_rolls import PreRolls
 from edged.library.recording_files import RecordingFiles
@@ -51,7 +52,8 @@ def build_recordings(
     """Everything about recordings; nothing runs yet."""
     settings, clock, files = config.recording, access.clock, RecordingFiles(config.recording.folder)
     sealing = Sealing(files.find, databases.usage, databases.trust, clock, access.keyring)
-    index = RecordingIndex(files, databases.usage, metrics.recording_deleted, sealing)
+    medium = Medium(settings.folder, is_removable=settings.removable)
+    index = RecordingIndex(files, databases.usage, metrics.recording_deleted, sealing, medium)
     policies = RetentionPolicies(databases.trust, read_policy(settings))
     sweep = RetentionSweep(
         index, databases.trust, clock, policies, stop_bytes=settings.stop_free_mib * _MIB, on_full=settings.on_full

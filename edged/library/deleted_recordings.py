@@ -51,7 +51,8 @@ class DeletedRecordings:
         if removed:
             await self._bury(await self._list_of(removed))
         now = self._clock.monotonic()
-        if now - self._looked_at >= _LOOK_SECONDS:
+        # Where media are exchanged, the files of a recording may be on another one.
+        if now - self._looked_at >= _LOOK_SECONDS and not self._index.medium.is_removable:
             self._looked_at = now
             page = await self._trust.read(partial(rows.list_after, after=self._after, limit=BATCH))
             self._after = rows.place_of(page[-1]) if len(page) == BATCH else rows.FIRST

@@ -69,13 +69,21 @@ class Look:
 class RecordingFiles:
     """The folder. `root` is made when something is to be written there."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, link: Path | None = None) -> None:
+        """`link`: where a symbolic link to open/ is made, by which MediaMTX writes. A link that leads nowhere cannot be
+        made a folder, so that nothing is written into the empty mount point of a medium."""
+        self.root, self._link = root, link
         self._lasting = Lasting()
 
     def record_path(self, camera: str) -> str:
         """MediaMTX's `recordPath` for a camera."""
-        return f"{self.root}/{OPEN}/{camera}/%path/%s-%f"
+        return f"{self._link or self.root / OPEN}/{camera}/%path/%s-%f"
+
+    def make_link(self) -> None:
+        """Make the link, if there is to be one. Raises OSError."""
+        if self._link is not None:
+            self._link.unlink(missing_ok=True)
+            self._link.symlink_to(self.root / OPEN)
 
     def prepare(self) -> None:
         """Make the folder. Raises OSError."""

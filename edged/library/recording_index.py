@@ -13,6 +13,8 @@ import structlog
 import trio
 
 from edged.errors import EdgedError, StoreFailed
+from edged.library.index_comparison import Comparison
+from edged.library.medium import Medium
 from edged.library.recording_files import Look, RecordingFiles, name_of
 from edged.library.sealing import Sealing
 from edged.repeats import Lasting
@@ -85,9 +87,12 @@ class RecordingIndex:
         usage: Database,
         count_removal: Callable[[str, int], None] = lambda _why, _size: None,
         sealing: Sealing | None = None,
+        medium: Medium | None = None,
     ) -> None:
-        """`count_removal(reason, bytes)` is told of each deleted file; `sealing` of each that is closed or to go."""
+        """`count_removal(reason, bytes)` is told of each deleted file; `sealing` of each that is closed or to go;
+        `medium`: None for a disk that stays where it is."""
         self.files = files
+        self.medium = medium or Medium(files.root, is_removable=False)
         self._usage = usage
         self._count_removal = count_removal
         self.sealing = sealing
@@ -99,9 +104,26 @@ class RecordingIndex:
         #: Held while closed files are moved and indexed: each is in open/ or in the index.
         self._moving = trio.Lock()
 
+    async def look_for_medium(self) -> None:
+        """Look whether the medium is there."""
+        await trio.to_thread.run_sync(self.medium.look, limiter=self._disk)
+
+    async def _use(self, work: Callable[[], T]) -> T:
+        """Do something in a thread that changes the folder or believes it: never in the empty mount point of a medium.
+        Raises OSError, also where the medium is not there any more."""
+        return await trio.to_thread.run_sync(partial(self.medium.use, work), limiter=self._disk)
+
+    async def _change(self, work: Callable[[], T]) -> T:
+        """`_use` that raises StoreFailed."""
+        try:
+            return await self._use(work)
+        except OSError as problem:
+            message = f"the folder of recordings could not be changed: {problem.strerror}"
+            raise StoreFailed(message, hint="see recording.folder") from problem
+
     async def prepare(self) -> None:
         """Make the folder. Raises OSError."""
-        await trio.to_thread.run_sync(self.files.prepare, limiter=self._disk)
+        await self._use(self.files.prepare)
 
     async def look(self, held: Look = NOTHING) -> Look:
         """Put closed files at their places and into the index. Raises OSError.
@@ -111,7 +133,7 @@ class RecordingIndex:
         A row that could not be saved now is found again by `reconcile`.
         """
         async with self._moving:
-            look = await trio.to_thread.run_sync(self.files.look, limiter=self._disk)
+            look = await self._use(self.files.look)
             look = Look((*look.writing, *held.writing), (*look.closed, *held.closed))
             for row in look.closed:
                 counted = self.recorded.setdefault(row.camera, Recorded())
@@ -233,10 +255,14 @@ class RecordingIndex:
 
     async def remove(self, going: Sequence[SegmentRow], reasons: Mapping[str, str]) -> frozenset[str]:
         """Delete files and their rows; `reasons` by file. Those that are gone now. Raises StoreFailed."""
-        names = tuple(row.file for row in going)
-        if names and self.sealing is not None:
+        if not going:
+            return frozenset()
+        await self._change(lambda: None)
+        if self.sealing is not None:
             await self.sealing.bury(going, reasons)
-        gone = frozenset(await trio.to_thread.run_sync(self.files.remove, names, limiter=self._disk))
+        gone = frozenset(await self._change(partial(self.files.remove, tuple(row.file for row in going))))
+        # What is gone with the medium was not deleted.
+        await self._change(lambda: None)
         if gone:
             await self._usage.write(partial(segments.remove, files=gone))
             if self.sealing is not None:
@@ -249,24 +275,24 @@ class RecordingIndex:
     async def remove_lone_seals(self, before: Mapping[str, str]) -> None:
         """Delete the seals of vanished segments that come before a file of the same camera. Raises StoreFailed."""
         for camera, file in before.items():
-            gone = await trio.to_thread.run_sync(self.files.remove_lone_seals, camera, file, limiter=self._disk)
+            gone = await self._change(partial(self.files.remove_lone_seals, camera, file))
             if gone and self.sealing is not None:
                 await self.sealing.forget(gone)
 
     async def forget_joined(self, recording_id: str) -> None:
-        """Delete the joined files of a recording."""
-        await trio.to_thread.run_sync(self.files.remove_joined, recording_id, limiter=self._disk)
+        """Delete the joined files of a recording. Raises StoreFailed."""
+        await self._change(partial(self.files.remove_joined, recording_id))
 
     async def remove_old_joined(self, before: float) -> None:
-        """Delete joined files that nobody has fetched since a time, Unix seconds."""
-        await trio.to_thread.run_sync(self.files.remove_old_joined, before, limiter=self._disk)
+        """Delete joined files that nobody has fetched since a time, Unix seconds. Raises StoreFailed."""
+        await self._change(partial(self.files.remove_old_joined, before))
 
     async def reconcile(self) -> None:
         """Make the index what the disk holds: unknown files are added, rows without a file removed.
 
-        Both are in the order of names, and compared page by page. Raises StoreFailed.
+        Both are in the order of names, and compared page by page. Raises StoreFailed, OSError.
         """
-        comparison = _Comparison(self.files)
+        comparison = Comparison(self.files, most=BATCH)
         added = missing = 0
         after: str | None = ""
         while after is not None:
@@ -275,7 +301,9 @@ class RecordingIndex:
             is_whole = False
             while not is_whole:
                 compare = partial(comparison.compare, page, after)
-                new, gone, is_whole = await trio.to_thread.run_sync(compare, limiter=self._disk)
+                new, gone, is_whole = await self._use(compare)
+                # A medium that was pulled out meanwhile has its files still.
+                await self._use(lambda: None)
                 await self._insert(new)
                 if gone:
                     await self._usage.write(partial(segments.remove, files=gone))
@@ -305,35 +333,6 @@ class RecordingIndex:
         else:
             if self._lasting.ends("insert"):
                 _log.info("recordings_indexed_again")
-
-
-class _Comparison:
-    """The folder beside the index, both in the order of names."""
-
-    def __init__(self, files: RecordingFiles) -> None:
-        self._files = files
-        self._left = files.list_kept()
-        self._next = next(self._left, None)
-        self._page: set[str] | None = None
-
-    def compare(self, page: Sequence[str], upto: str | None) -> tuple[list[SegmentRow], list[str], bool]:
-        """(files that the index does not know, files of the page that are gone, whether the page is done), of the
-        files up to the name `upto`, None for all that are left. To be called again with the same page until it is
-        done: at most BATCH unknown files are read at once. In a thread."""
-        self._page = waiting = set(page) if self._page is None else self._page
-        new: list[SegmentRow] = []
-        while self._next is not None and (upto is None or self._next[1] <= upto):
-            camera, file = self._next
-            if file in waiting:
-                waiting.discard(file)
-            elif (row := self._files.describe(camera, file)) is not None:
-                new.append(row)
-            self._next = next(self._left, None)
-            if len(new) == BATCH:
-                return new, [], False
-        self._page = None
-        # A folder may have been listed before a file was put there.
-        return new, [file for file in sorted(waiting) if not self._files.find(file).exists()], True
 
 
 def _measure(

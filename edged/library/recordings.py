@@ -27,7 +27,7 @@ import trio
 from edged.access.grants import Commit, Grant, Upkeep
 from edged.clock import Clock
 from edged.config.schedules import Window
-from edged.errors import InvalidParams, InvalidState, StorageFull, StoreFailed
+from edged.errors import InvalidParams, InvalidState, StoreFailed
 from edged.feeds import Feed
 from edged.library import recording_changes as changes
 from edged.library.active_recordings import (
@@ -43,23 +43,22 @@ from edged.library.active_recordings import (
 from edged.library.disk_watch import DiskWatch
 from edged.library.gaps import Gaps
 from edged.library.joins import Joins
+from edged.library.obstacles import Obstacle
 from edged.library.pre_rolls import PreRolls
 from edged.library.recorded_hours import RecordedHours
 from edged.library.recording_changes import Deletion, Guard
 from edged.library.recording_files import Look
 from edged.library.recording_index import NOTHING, Measured, RecordingIndex, Summary
 from edged.library.recording_names import complete_name, no_recording
-from edged.library.retention_sweep import Obstacle, RetentionSweep
+from edged.library.retention_sweep import RetentionSweep
 from edged.library.snapshots import check_name
 from edged.library.tails import await_tail
 from edged.store import recordings as rows
 from edged.store.database import Database
 from edged.store.recordings import Format, RecordingRecord
 
-#: Seconds between two looks, and between two fdatasyncs of files being written; and that `stop` waits for the last file
-#: to be closed.
+#: Seconds between two looks, and that `stop` waits for the last file to be closed.
 LOOK_SECONDS: Final = 1.0
-SYNC_SECONDS: Final = 5.0
 CLOSE_SECONDS: Final = 5.0
 #: Longest recording that can be asked for, seconds.
 LONGEST_SECONDS: Final = 7 * 86400
@@ -83,7 +82,7 @@ class Recordings:
         self._disk = DiskWatch(index, sweep, self._guard, self._hindered)
         self._hours = RecordedHours(self._active, clock, partial(self._begin, grant=self._upkeep), self._end_due)
         self._stirred, self._looked, self._looking = trio.Event(), trio.Event(), trio.Lock()
-        self._synced_at, self._switched_at = -math.inf, -math.inf
+        self._switched_at = -math.inf
         self._nursery: trio.Nursery | None = None
 
     def load(self) -> None:
@@ -130,7 +129,7 @@ class Recordings:
             raise InvalidParams(f"duration must be more than 0 and at most {LONGEST_SECONDS} seconds", field="duration")
         self._active.refuse_second(camera)
         if (obstacle := self.obstacle) is not None:
-            raise StorageFull(obstacle.message, hint=obstacle.remedy)
+            raise obstacle.error
         now = self._clock.system
         began = await self._pre_rolls.reach_back(camera, now)
         self._active.refuse_second(camera)
@@ -243,7 +242,8 @@ class Recordings:
         return self._active.with_open((await self.index.measure([record], now))[0], now)
 
     async def find_file(self, record: RecordingRecord) -> Path:
-        """A recording as one file. Raises what `Joins.find` and `await_tail` raise."""
+        """A recording as one file. Raises what `Joins.find` and `await_tail` raise, StoreFailed without the medium."""
+        self._disk.require_medium()
         await await_tail(record, self.index, self._pre_rolls, clock=self._clock, wait_look=self._wait_look)
         return await self._joins.find(await self.measure(record))
 
@@ -254,6 +254,7 @@ class Recordings:
         """
         if record.is_running:
             raise InvalidState(f"{record.filename} is being recorded", hint="stop_recording first")
+        self._disk.require_medium()
         await self._settle()
         measured = await self.measure(record)
         deletion = Deletion(record, self._clock.system, reason)
@@ -270,8 +271,7 @@ class Recordings:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take up what is on the disk, then look each second while anything is recorded; runs until cancelled."""
         task_status.started()
-        await self._guard("look", self.index.look)
-        await self._guard("reconcile", self.index.reconcile)
+        await self._disk.take_up()
         await self._guard("gaps", partial(self.gaps.load, self.index, self.active))
         await self._guard("pre-roll", partial(self._pre_rolls.load, self._trust))
         async with trio.open_nursery() as nursery:
@@ -282,7 +282,7 @@ class Recordings:
                 async with self._looking:
                     is_writing = await self._look()
                 is_busy = is_writing or self.active or self._hours.plans or self._pre_rolls.held
-                with trio.move_on_after(LOOK_SECONDS if is_busy else math.inf):
+                with trio.move_on_after(LOOK_SECONDS if is_busy or self.index.medium.is_removable else math.inf):
                     await self._stirred.wait()
 
     def _hindered(self, obstacle: Obstacle | None) -> None:
@@ -293,13 +293,8 @@ class Recordings:
 
     async def _look(self) -> bool:
         """One look at the files; whether any is written, or may be yet: the last one may begin when it is to end."""
-        held = await self._look_back()
-        look = await self._guard.get("look", partial(self.index.look, held), held)
-        if look.writing and trio.current_time() - self._synced_at >= SYNC_SECONDS:
-            self._synced_at = trio.current_time()
-            await self._guard("sync", partial(self.index.sync, look))
-        if look.writing:
-            await self._guard("space", self._disk.look_at_space)
+        await self._disk.look_for_medium()
+        look = await self._disk.look(await self._look_back())
         for active, status in self._active.note(look, self._clock.monotonic()):
             if self.obstacle is None:
                 self._enter(active, status)
@@ -310,7 +305,8 @@ class Recordings:
         for active in self._active:
             if self._clock.monotonic() >= active.deadline or (active.record.reason == ALWAYS and not active.holds(now)):
                 await self._guard(f"end {active.record.camera}", partial(self._end_due, active, now))
-        await self._guard("hours", self._hours.keep)
+        if self.index.medium.is_there:
+            await self._guard("hours", self._hours.keep)
         self._looked.set()
         self._looked = trio.Event()
         return bool(look.writing) or trio.current_time() - self._switched_at < CLOSE_SECONDS
@@ -326,7 +322,7 @@ class Recordings:
 
     async def close(self) -> None:
         """Put on the disk what recordings have in memory. Call it when nothing writes any more."""
-        await self._guard("look", partial(self.index.look, await self._look_back()))
+        await self._disk.look(await self._look_back())
 
     async def _end_due(self, active: ActiveRecording, at: float) -> None:
         record = await self._end(active, at, "duration", self._upkeep)

@@ -14,6 +14,7 @@ import trio
 from edged.access.grants import Grant
 from edged.clock import Clock
 from edged.library.deleted_recordings import DeletedRecordings
+from edged.library.obstacles import FULL, ONLY_PROTECTED, STOPPED, Obstacle
 from edged.library.recording_changes import protect
 from edged.library.recording_index import BATCH, RecordingIndex
 from edged.library.retention import Policy, Removal, list_unprotected, plan
@@ -41,34 +42,12 @@ _log = structlog.get_logger("recordings")
 
 
 @dataclass(frozen=True, slots=True)
-class Obstacle:
-    """Why nothing is recorded: its disk is `full`; a sentence and the remedy."""
-
-    kind: Literal["full"]
-    message: str
-    remedy: str
-
-
-@dataclass(frozen=True, slots=True)
 class Overdue:
     """Cameras that have files which are older than allowed, and why they are still there."""
 
     cameras: tuple[str, ...]
     message: str
     remedy: str
-
-
-FULL: Final = Obstacle(
-    "full", "the disk for recordings is full: nothing is recorded", "delete recordings, or add space"
-)
-STOPPED: Final = Obstacle(
-    "full", "the disk for recordings is full: nothing is recorded, and recording.on_full deletes nothing",
-    "delete recordings, add space, or set recording.on_full to oldest",
-)  # fmt: skip
-ONLY_PROTECTED: Final = Obstacle(
-    "full", "the disk for recordings is full, and only protected recordings are left: nothing is recorded",
-    "end the protection of some (edged recording unprotect), or add space",
-)  # fmt: skip
 
 
 class RetentionSweep:
@@ -109,7 +88,7 @@ class RetentionSweep:
     async def run_once(self) -> dict[str, int]:
         """Delete what the policies do not keep, one sweep at a time. Reason → bytes deleted. Raises StoreFailed."""
         async with self._one:
-            return await self._sweep()
+            return await self._sweep() if self._index.medium.is_there else {}
 
     def keep_free(self, total: int) -> int:
         """Bytes of a disk of `total` bytes that stay free: those of the policy, on a small disk a tenth of it."""

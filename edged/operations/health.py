@@ -17,7 +17,8 @@ from edged.accounts.restores import COMMAND
 from edged.cameras.model import Camera, Status
 from edged.clock import iso
 from edged.library.disks import Disk
-from edged.library.retention_sweep import Obstacle, Overdue
+from edged.library.obstacles import Obstacle
+from edged.library.retention_sweep import Overdue
 from edged.mediamtx import causes
 from edged.operations.services import Services
 

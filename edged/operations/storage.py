@@ -21,7 +21,8 @@ _Gigabytes: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
 
 class StorageInfo(msgspec.Struct, frozen=True):
     """Bytes of the disk that holds recordings; `usage_percentage` 0 to 100. Low: the oldest recordings are deleted.
-    Critical: nothing is recorded. `state` is ok, low or full, `message` why, "" while all is well."""
+    Critical: nothing is recorded. `state` is ok, low, full or absent (the medium: there are no bytes then), `message`
+    why, "" while all is well."""
 
     total_space: int
     used_space: int
@@ -31,7 +32,7 @@ class StorageInfo(msgspec.Struct, frozen=True):
     snapshots_size: int
     low_space_warning: bool
     critical_space_warning: bool
-    state: Literal["ok", "low", "full"]
+    state: Literal["ok", "low", "full", "absent"]
     message: str
 
 
@@ -72,7 +73,8 @@ async def get_storage_info(call: OperationCall, params: NoParams) -> StorageInfo
     """The disk that holds recordings, and what recordings and snapshots take of it."""
     recordings = call.services.recordings
     obstacle, overdue = recordings.obstacle, recordings.sweep.overdue
-    free, total = await recordings.index.free()
+    is_absent = obstacle is not None and obstacle.kind == "absent"
+    free, total = (0, 0) if is_absent else await recordings.index.free()
     sums = await recordings.index.sums()
     used = max(0, total - free)
     is_low = recordings.sweep.is_short(free, total)

@@ -1,0 +1,41 @@
+"""Why nothing is recorded, although somebody wants it: a full disk, or a medium that is not there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from edged.errors import EdgedError, StorageFull, StoreFailed
+from edged.library.medium import MARKER
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """The medium is `absent`, or its disk is `full`; a sentence and the remedy."""
+
+    kind: Literal["absent", "full"]
+    message: str
+    remedy: str
+
+    @property
+    def error(self) -> EdgedError:
+        """What somebody is told whose call it hinders."""
+        return (StorageFull if self.kind == "full" else StoreFailed)(self.message, hint=self.remedy)
+
+
+ABSENT: Final = Obstacle(
+    "absent", "the medium for recordings is not there: nothing is recorded",
+    "plug it in and mount it: recording goes on by itself then. A new one needs its marker once: touch"
+    f" recording.folder/{MARKER}",
+)  # fmt: skip
+FULL: Final = Obstacle(
+    "full", "the disk for recordings is full: nothing is recorded", "delete recordings, or add space"
+)
+STOPPED: Final = Obstacle(
+    "full", "the disk for recordings is full: nothing is recorded, and recording.on_full deletes nothing",
+    "delete recordings, add space, or set recording.on_full to oldest",
+)  # fmt: skip
+ONLY_PROTECTED: Final = Obstacle(
+    "full", "the disk for recordings is full, and only protected recordings are left: nothing is recorded",
+    "end the protection of some (edged recording unprotect), or add space",
+)  # fmt: skip
