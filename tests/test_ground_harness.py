@@ -196,6 +196,8 @@ def test_side_by_side_each_test_runs_once_under_the_same_rules(tmp_path: Path) -
     assert "failed: tests/test_leaves.py::test_leaves\n" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("== FAILED (")
     assert done.returncode == 1
+    # What took long now is first in the next run.
+    assert (tmp_path / "build/test-durations.txt").read_text().startswith("# Seconds and CPU seconds")
 
 
 def test_side_by_side_a_part_is_every_nth_test_of_each_module(tmp_path: Path) -> None:
@@ -224,6 +226,9 @@ def test_each_test_is_in_one_unit_of_one_part(tmp_path: Path, parts: int, monkey
         assert lines[::-1] == (folder / "computing-first").read_text().splitlines()
         assert "waits" in lines[0]
         assert "computes" in lines[-1]
+        waiting = (folder / "waiting-only").read_text().splitlines()
+        assert waiting == [line for line in lines if "waits" in line]
+        assert len(waiting) == (1 if parts > 1 else 75)
         for line in lines:
             _, path, start, step = line.split(" ")
             dealt.update((path, number) for number in range(100)[int(start) :: int(step)])
