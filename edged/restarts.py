@@ -2,8 +2,8 @@
 
 One that had worked for some seconds is started at once: whatever ended it (a signal, the kernel for want of memory, a
 frozen state) says nothing of its next start, and each second is missing in a recording. One that ended before that is
-started after a pause, which doubles up to the longest. supervisord does the same (`startsecs`); systemd does not, whose
-growing pauses (`RestartSteps`) never become short again, whatever came between.
+started after a pause, which doubles up to the longest. supervisord does the same (`startsecs`); systemd's growing
+pauses (`RestartSteps`) know nothing of how well it ran in between.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def test_what_is_handed_over_under_our_name_reaches_the_daemon() -> None:
      ("exit-code", "70", False), ("exit-code", "78", False), ("exit-code", "1", True)],
 )  # fmt: skip
 def test_only_after_a_failed_start_the_unit_waits(tmp_path: Path, result: str, code: str, pauses: bool) -> None:
-    """systemd's own pause is short, and does not grow (RestartSteps=): it would never become short again."""
+    """systemd's own pause is short, and does not grow (RestartSteps=), however often it is ended."""
     unit = read_unit("edged.service")
     assert "RestartSec=100ms" in unit
     assert not any(line.startswith("RestartSteps") for line in unit)
