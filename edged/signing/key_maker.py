@@ -18,7 +18,7 @@ import trio
 from edged.children import Spawn
 from edged.credentials import key_pairs
 from edged.credentials.key_pairs import Algorithm, Jwk
-from edged.errors import DependencyFailed
+from edged.errors import NOT_JSON, DependencyFailed
 
 #: An RSA key takes the smallest box some seconds; a card that reads slowly takes longer.
 LONGEST_SECONDS: Final = 120.0
@@ -48,7 +48,7 @@ async def make(spawn: Spawn, algorithms: Sequence[Algorithm]) -> list[Jwk]:
     if code == 0:
         try:
             return msgspec.json.decode(told, type=list[Jwk])
-        except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        except NOT_JSON as problem:
             why = str(problem)
     elif limit.cancelled_caught:
         why = f"it took longer than {LONGEST_SECONDS:g} s"
