@@ -186,6 +186,20 @@ def test_what_is_no_reference_is_not_taken_for_one(text: str) -> None:
     assert list(find_references(text)) == []
 
 
+@pytest.mark.parametrize("name", ["contract.md", "architecture.md", "mediamtx.md"])
+def test_no_two_headings_of_a_document_have_one_number(name: str) -> None:
+    """A reference would not say which of them it means."""
+    numbers = re.findall(rf"^#+ ({NUMBER})\.? ", (DOCS / name).read_text(), re.MULTILINE)
+    assert len(numbers) > 5
+    assert sorted(set(numbers)) == sorted(numbers)
+
+
+def test_no_two_rows_of_the_contract_have_one_name() -> None:
+    names = re.findall(rf"^\| ({ROW}) \|", (DOCS / "contract.md").read_text(), re.MULTILINE)
+    assert len(names) > 50
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_the_layers_of_the_architecture_are_those_that_are_checked() -> None:
     """docs/architecture.md names them from the top down, as import-linter has them."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())

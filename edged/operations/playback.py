@@ -1,4 +1,4 @@
-"""Playback of recorded times: playlists, and links to them (contract 10.26).
+"""Playback of recorded times: playlists, and links to them (contract 10.27).
 
 A player sends no header for what a playlist names: each segment stands in it as a signed link in the name of whoever
 asked for the playlist, and is judged as such a link is, before each piece of it (kept_files).

@@ -1,4 +1,4 @@
-"""GET /api/cameras/{camera}/playback.m3u8: a recorded time for a player (contract 10.26)."""
+"""GET /api/cameras/{camera}/playback.m3u8: a recorded time for a player (contract 10.27)."""
 
 from __future__ import annotations
 
