@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from hypothesis import given
+import patience
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.library.retention import CameraPolicy, Page, Policy, Removal, list_unprotected, plan
@@ -93,6 +94,7 @@ def test_exactly_the_files_that_share_no_time_with_a_protected_recording_are_loo
         assert loose == [row for row in mine if not is_protected(row, spans) and row not in begins_inside]
 
 
+@settings(max_examples=patience.times(1000, least=100))
 @given(FILES, POLICIES, SPANS, st.integers(0, 2000))
 def test_a_protected_file_never_goes_and_none_goes_twice(
     files: list[SegmentRow], policy: Policy, spans: dict[str, list[tuple[float, float]]], free: int
@@ -100,6 +102,7 @@ def test_a_protected_file_never_goes_and_none_goes_twice(
     named = [removal.row.file for removal in planned(files, policy, free, spans)]
     assert len(set(named)) == len(named)
     assert not {row.file for row in files if is_protected(row, spans)} & set(named)
+    assert set(named) <= {row.file for row in files}, "of the index, so neither open nor somebody else's"
 
 
 @given(FILES, POLICIES, SPANS, st.integers(0, 2000))
