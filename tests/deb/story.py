@@ -24,6 +24,7 @@ import stat
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -427,6 +428,75 @@ def watch(key: str, frames: int = 100000) -> subprocess.Popen[str]:
     arguments += ["-frames:v", str(frames), "-f", "null", "-"]
     outside = ["ip", "netns", "exec", "outside", "runuser", "-u", "visitor", "--"]
     return subprocess.Popen([*outside, *arguments], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+RECORDINGS = STATE / "media/recordings"
+PRE_ROLL = Path("/run/edged-work/pre-roll")
+KILLS = 7
+
+
+def pieces(before: frozenset[Path] = frozenset()) -> list[Path]:
+    """What MediaMTX has written into memory, but for what was there before."""
+    found = []
+    for path in PRE_ROLL.rglob("*.mp4"):
+        with contextlib.suppress(FileNotFoundError):  # too old, and gone meanwhile
+            if path not in before and path.stat().st_size:
+                found.append(path)
+    return found
+
+
+def children() -> tuple[int, int]:
+    """How many MediaMTX and ffmpeg there are of edged's."""
+    mine = processes()
+    return mine.count("mediamtx"), mine.count("ffmpeg")
+
+
+@step
+def recorded() -> str:
+    """With a pre-roll a camera is recorded from before it was asked for, under Landlock where there is one; after each
+    of seven kills in a row the daemon is back at once and records on, and what is there verifies."""
+    if not MEDIAMTX.exists():
+        raise NotRun("no mediamtx on this machine (scripts/get-mediamtx)")
+    file = SETTINGS / "50-test.toml"
+    plain = file.read_text()
+    file.write_text(f"{plain}pre_roll_seconds = 6\n")
+    restart()
+    until(lambda: len(pieces()) >= 3, "MediaMTX records into memory; the journal ends:\n" + "\n".join(journal()[-9:]))
+    expect(not list(RECORDINGS.glob("camera0/*/*.mp4")), "it is recorded without being asked for")
+    begun = edged("recording", "start", "camera0", "--filename", "story")
+    expect(begun["pre_roll"] >= 4, begun)
+    took = []
+    for _ in range(KILLS):
+        time.sleep(3)
+        killed, before, began = show("MainPID"), frozenset(PRE_ROLL.rglob("*.mp4")), time.time()
+        os.kill(int(killed), signal.SIGKILL)
+        until(lambda killed=killed: show("MainPID") not in (killed, "0"), "it is started again")  # type: ignore[misc]
+        until(partial(pieces, before), "it records again", 60)
+        took.append(time.time() - began)
+        until(lambda: children() == (1, 1), f"one MediaMTX and one ffmpeg: {children()}")
+    time.sleep(3)
+    ended = edged("recording", "stop", "camera0")
+    shown = edged("recording", "show", "story")
+    expect(1 <= shown["gaps"] <= KILLS and ended["duration"] > 4 + 3 * KILLS, (shown, ended))
+    kept = sorted(RECORDINGS.glob("camera0/*/*.mp4"))
+    until(lambda: all(Path(f"{path}.seal").exists() for path in kept), "everything is sealed")
+    expect(all(path.owner() == "edged" for path in kept), kept)
+    said = run("edged", "recording", "verify", RECORDINGS)
+    copy = Path("/tmp/story.mp4")
+    run("edged", "recording", "download", "story", "--to", copy)
+    run("ffmpeg", "-v", "error", "-xerror", "-i", copy, "-f", "null", "-")
+    run("edged", "recording", "delete", "story")
+    expect(not list(RECORDINGS.glob("camera0/*/*")), "something is left")
+    copy.unlink()
+    file.write_text(plain)
+    restart()
+    expect(not [line for line in journal() if "Traceback" in line], "a traceback")
+    expect(said, "verify says nothing")
+    confined = not [line for line in journal() if "children_not_confined" in line]
+    return (
+        f"{'under' if confined else 'without'} Landlock; {len(kept)} files, {shown['gaps']} gaps; recorded on after"
+        f" {min(took):.1f} to {max(took):.1f} s"
+    )
 
 
 @step
