@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import msgspec
 import pytest
 import trio
 from daemon_helpers import Conversation, RunningDaemon, make_config, running_daemon
+from fmp4_helpers import make_segment
 from patience import fail_after
 from PIL import Image, ImageChops, ImageStat
 
@@ -22,6 +24,7 @@ from edged.clock import read_iso
 from edged.credentials.seal_signatures import read, read_thumbprints
 from edged.credentials.seals import DerivedSeal
 from edged.mediamtx import settings
+from edged.mediamtx.stills import Stills
 
 pytestmark = [pytest.mark.mediamtx, pytest.mark.ffmpeg, pytest.mark.slow]
 
@@ -168,7 +171,9 @@ async def test_pictures_out_of_a_recording_are_those_of_their_time(
             for second in (1.3, 2.9, 3.1, 6.5):
                 taken = await admin.call("get_snapshot", device="camera0", at=began + second, format="png")
                 assert abs(read_iso(taken["timestamp"]) - (began + second)) < 1.1
-                written[second] = decode((await daemon.request("GET", taken["download_url"], key=viewer)).body)
+                written[read_iso(taken["timestamp"])] = decode(
+                    (await daemon.request("GET", taken["download_url"], key=viewer)).body
+                )
             clip = await admin.call("create_clip", device="camera0", start=began, end=began + 7)
             await refused_requests(daemon, admin, viewer, began)
             await by_command(daemon, tmp_path, began)
@@ -177,13 +182,16 @@ async def test_pictures_out_of_a_recording_are_those_of_their_time(
             last = await daemon.request("GET", f"/api/cameras/camera0/snapshot.jpg?at={time.time()}", key=viewer)
             assert (last.status, decode(last.body).size) == (200, (320, 240))
             file = await fetch(daemon, viewer, clip["download_url"], tmp_path / "clip.mp4")
-            (segment, *_) = sorted(path.stem for path in (config.recording.folder / "camera0").rglob("*.mp4"))
-            first = float(segment.replace("-", "."))
-            for second, picture in written.items():
-                position = began + second - first
-                # The same picture, the one before or the one behind it; the test picture moves.
-                near = [distance(picture, frame(file, max(0.0, position + each / 15))) for each in (-1, 0, 1)]
-                assert min(near) < 2 < distance(picture, frame(file, position + 0.9)), (second, near)
+    # The daemon, which is of this process, is gone: it would be held up.
+    kept = {float(path.stem.replace("-", ".")): path for path in (config.recording.folder / "camera0").rglob("*.mp4")}
+    written[read_iso(clip["start_time"])] = frame(file, 0)
+    for at, picture in written.items():
+        began = max(each for each in kept if each <= at + 0.001)
+        # The same picture, the one before or the one behind it, each from half-way to it on; the test picture moves.
+        places = [max(0.0, at - began + (each - 0.5) / 15) for each in (-1, 0, 1)]
+        near = [distance(picture, frame(kept[began], place)) for place in places if place < 4]
+        far = distance(picture, frame(kept[began], (at - began + 1.9) % 3.8))
+        assert min(near) < 2 < far, (at - began, near, far)
 
 
 async def refused_requests(daemon: RunningDaemon, admin: Conversation, viewer: str, began: float) -> None:
@@ -256,3 +264,33 @@ async def test_what_was_not_recorded_in_between_is_said(tmp_path: Path) -> None:
             file = await fetch(daemon, viewer, clip["download_url"], tmp_path / "clip.mp4")
             assert length(file) == pytest.approx(clip["duration"], abs=0.7)
             assert (await admin.call("get_recording_info", filename=clip["filename"]))["gaps"] == 1
+
+
+async def test_whoever_is_revoked_while_a_recorded_picture_is_decoded_gets_and_keeps_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tmp_path, cameras=1)
+    began = int(time.time()) - 600
+    folder = config.recording.folder / "camera0" / f"{datetime.fromtimestamp(began, UTC):%Y-%m-%d}"
+    folder.mkdir(parents=True)
+    (folder / f"{began}-000000.mp4").write_bytes(make_segment(at_ns=began * 10**9))
+    with fail_after(30):
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+
+            async def decode(*_: object, **__: object) -> bytes:
+                await admin.call("revoke_key", key_id=operator)
+                return b"\xff\xd8 a picture \xff\xd9"
+
+            # The files are indexed after the start.
+            while "error" in await admin.ask("create_clip", device="camera0", start=began, end=began + 1):
+                await trio.sleep(0.02)
+            monkeypatch.setattr(Stills, "decode", decode)
+            for method, path, body in (
+                ("POST", "/api/cameras/camera0/recorded-snapshots", {"at": began + 1, "filename": "then"}),
+                ("GET", f"/api/cameras/camera0/snapshot.jpg?at={began + 1}", None),
+            ):
+                operator, secret = await daemon.create_key("operator")
+                reply = await daemon.request(method, path, key=secret, body=body)
+                assert (reply.status, b"a picture" in reply.body) == (401, False)
+            assert (await admin.call("list_snapshots"))["total"] == 0
+            assert not list(config.snapshots.folder.rglob("then*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,15 +10,29 @@ import pytest
 import trio
 import trio.testing
 from fmp4_helpers import make_segment
+from grant_helpers import ended_meanwhile, refuse_all
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after
+from test_library_recordings import NOW, Box, opened, start
 
-from edged.errors import DependencyFailed, InvalidParams, InvalidState, Overloaded
-from edged.library.clips import AHEAD_SECONDS, LONGEST_SECONDS, _find_moment, _look, check_interval, find_missing
+from edged.access.grants import Commit, Grant
+from edged.errors import DependencyFailed, InvalidParams, InvalidState, NotFound, Overloaded, Refused
+from edged.library.clips import (
+    AHEAD_SECONDS,
+    LONGEST_SECONDS,
+    Clip,
+    Clips,
+    _find_moment,
+    _look,
+    check_interval,
+    find_missing,
+)
 from edged.library.recording_files import RecordingFiles
 from edged.operations.params import read_moment
 from edged.sharing import Shared
+from edged.store import recordings as rows
+from edged.store.recordings import RecordingRecord
 from edged.store.segments import SegmentRow
 
 BEGAN = 1_796_000_000.0
@@ -79,6 +94,15 @@ def test_a_clip_begins_with_the_key_frame_before_and_ends_with_the_part_that_hol
     begin, end = _look(RecordingFiles(tmp_path), [row], BEGAN + 0.7, BEGAN + 0.9)
     assert begin - BEGAN == pytest.approx(2 / 3)
     assert end - BEGAN == pytest.approx(1.0)
+
+
+def test_of_two_key_frames_in_a_part_a_clip_begins_with_the_first(tmp_path: Path) -> None:
+    """Parts of five pictures, a key frame each four: the first part holds two of them, the second one."""
+    row = keep(tmp_path, BEGAN, key_every=4)
+    for begin, first in ((4.5, 0), (7, 0), (8.5, 8)):
+        assert _look(RecordingFiles(tmp_path), [row], BEGAN + begin / 15, BEGAN + 1)[0] - BEGAN == pytest.approx(
+            first / 15
+        )
 
 
 def test_a_change_of_the_format_is_told_with_the_times_of_two_clips(tmp_path: Path) -> None:
@@ -167,3 +191,161 @@ async def test_a_failure_is_that_of_all_who_wait_for_it() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
             nursery.start_soon(ask)
+
+
+async def record(box: Box, *seconds: float) -> RecordingRecord:
+    """A recording that has ended, with a file of 0.66 s at each of these times after NOW."""
+    await start(box)
+    for each in seconds:
+        box.now = NOW + each
+        await box.write()
+    box.now += 2
+    return (await box.recordings.stop("camera0", box.grant)).record
+
+
+async def clip(box: Box, begin: float, end: float, grant: Grant | None = None) -> Clip:
+    """From and to so many seconds after NOW."""
+    clips = Clips(box.recordings.index, box.recordings._clock)
+    return await clips.create(
+        "camera0", NOW + begin, NOW + end, filename="visit", made_by="a test", grant=grant or box.grant
+    )
+
+
+async def names(box: Box) -> list[str]:
+    found, _ = await box.recordings.list_page(["camera0"], limit=10, offset=0)
+    return [item.record.filename for item in found]
+
+
+async def test_a_clip_outside_of_any_recording_is_not_found_and_one_with_a_gap_holds_what_there_is(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path) as box:
+        await record(box, 1, 2, 10)
+        for begin, end in ((-100, -90), (4, 8), (-5, 0.9)):
+            with pytest.raises(NotFound, match="nothing is recorded of camera0"):
+                await clip(box, begin, end)
+        made = await clip(box, 0, 11)
+        assert [begin - NOW for begin, _ in made.missing] == [0, pytest.approx(2 + 2 / 3)]
+        assert [end - NOW for _, end in made.missing] == [1, 10]
+        assert made.begin == pytest.approx(NOW + 1, abs=0.001)
+        assert made.end == pytest.approx(NOW + 10 + 2 / 3, abs=0.001)
+        assert len(made.measured.files) == 3
+        assert len(made.measured.gaps) == 1
+
+
+async def test_a_clip_of_a_deleted_span_is_not_found_and_one_that_was_made_before_keeps_its_files(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path) as box:
+        yard = await record(box, 1, 2, 3)
+        made = await clip(box, 2, 2.5)
+        await box.recordings.delete(yard, "request", box.grant)
+        assert len((await box.recordings.measure(made.measured.record)).files) == 1
+        with pytest.raises(NotFound):
+            await clip(box, 1, 1.5)
+        await box.recordings.delete(made.measured.record, "request", box.grant)
+        assert not list(box.root.rglob("*.mp4"))
+
+
+async def test_a_clip_of_a_protected_recording_is_not_protected_itself_and_its_deletion_leaves_that_whole(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path) as box:
+        yard = await record(box, 1, 2)
+        kept = replace(yard, recording_id="rec_0000000000000001", filename="kept.mp4", is_protected=True)
+        await box.recordings._trust.write(partial(rows.insert, record=kept))
+        made = await clip(box, 1, 1.5)
+        assert not made.measured.record.is_protected
+        for each in (yard, made.measured.record):
+            await box.recordings.delete(each, "request", box.grant)
+        assert len((await box.recordings.measure(kept)).files) == 2
+        assert await names(box) == ["kept.mp4"]
+
+
+async def test_a_recording_that_is_deleted_while_a_clip_of_it_is_made_leaves_the_clip_its_files(tmp_path: Path) -> None:
+    async with opened(tmp_path) as box:
+        yard = await record(box, 1)
+        go = trio.Event()
+
+        async def slow(work: object) -> object:
+            await go.wait()
+            return await box.grant(work)  # type: ignore[arg-type]
+
+        made = list[Clip]()
+
+        async def make() -> None:
+            made.append(await clip(box, 1, 1.5, slow))  # type: ignore[arg-type]
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(make)
+            while not box.recordings.index.choosing.locked():
+                await trio.sleep(0.01)
+            nursery.start_soon(box.recordings.delete, yard, "request", box.grant)
+            while not box.recordings.index.choosing.statistics().tasks_waiting:
+                await trio.sleep(0.01)
+            go.set()
+        assert len((await box.recordings.measure(made[0].measured.record)).files) == 1
+        assert await names(box) == ["visit.mp4"]
+
+
+async def test_a_clip_of_what_is_deleted_meanwhile_is_refused(tmp_path: Path) -> None:
+    async with opened(tmp_path) as box:
+        yard = await record(box, 1, 2)
+        go = trio.Event()
+
+        async def make() -> None:
+            with pytest.raises(InvalidState, match="has just been deleted"):
+                await clip(box, 1, 2.5)
+            go.set()
+
+        async with trio.open_nursery() as nursery:
+            async with box.recordings.index.choosing:
+                nursery.start_soon(make)
+                while not box.recordings.index.choosing.statistics().tasks_waiting:
+                    await trio.sleep(0.01)
+                measured = await box.recordings.measure(yard)
+                await box.recordings.index.remove(measured.files[:1], {measured.files[0].file: "request"})
+            await go.wait()
+        assert await names(box) == ["yard.mp4"]
+
+
+async def test_whoever_is_revoked_meanwhile_makes_no_clip(tmp_path: Path) -> None:
+    async with opened(tmp_path) as box:
+        await record(box, 1)
+        for grant in (refuse_all, ended_meanwhile(box.recordings._trust)):
+            with pytest.raises(Refused):
+                await clip(box, 1, 1.5, grant)
+        assert await names(box) == ["yard.mp4"]
+
+
+async def test_whoever_leaves_once_the_clip_is_being_written_has_made_it(tmp_path: Path) -> None:
+    async with opened(tmp_path) as box:
+        await record(box, 1)
+        with trio.CancelScope() as caller:
+
+            async def leave(work: object) -> object:
+                async def left(commit: Commit) -> object:
+                    caller.cancel()
+                    return await work(commit)  # type: ignore[operator]
+
+                return await box.grant(left)
+
+            await clip(box, 1, 1.5, leave)  # type: ignore[arg-type]
+        assert caller.cancelled_caught
+        assert "visit.mp4" in await names(box)
+
+
+async def test_two_equal_requests_at_once_make_two_clips_of_the_same_files(tmp_path: Path) -> None:
+    async with opened(tmp_path) as box:
+        await record(box, 1)
+        made = list[Clip]()
+
+        async def make() -> None:
+            made.append(await clip(box, 1, 1.5))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(make)
+            nursery.start_soon(make)
+        assert sorted(each.measured.record.filename for each in made) == ["visit-1.mp4", "visit.mp4"]
+        assert made[0].measured.files == made[1].measured.files
+        assert len(list(box.root.rglob("*.mp4"))) == 1

@@ -1,132 +1,158 @@
-"""library/joins.py with the real ffmpeg, and with programs in its place that hang, fail or leave."""
+"""library/joins.py: recordings as one file, by the real ffmpeg; several want one, leave, or have no space."""
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable
-from functools import partial
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
-from fmp4_helpers import make_segment
 from patience import fail_after
+from pictures_helpers import Spawner, write_script
 
-from edged import children
-from edged.errors import DependencyFailed, InvalidState, StorageFull, StoreFailed
-from edged.library import joins as module
-from edged.library.fmp4 import read_segment
+from edged.errors import StorageFull
+from edged.library.active_recordings import CLIP
 from edged.library.joins import Joins
-from edged.library.recording_files import RecordingFiles
+from edged.library.recording_files import JOINED, RecordingFiles
 from edged.library.recording_index import Measured
 from edged.store.recordings import RecordingRecord
+from edged.store.segments import SegmentRow
 
-BEGAN = 1_796_000_000
+pytestmark = pytest.mark.ffmpeg
 
-
-def program(folder: Path, text: str) -> str:
-    path = folder / "ffmpeg"
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-    return str(path)
+BEGAN = 1_796_000_000.0
+#: Seconds of each of the two files.
+LENGTH = 4.0
 
 
-def make(
-    root: Path, ffmpeg: str, *, size: int = 5, keep_free: Callable[[int], int] = lambda _total: 0
-) -> tuple[Joins, Measured]:
-    """Two segments of `size` samples in each of two parts, and what joins them."""
-    files = RecordingFiles(root)
-    for number in range(2):
-        path = root / "open/camera0/x" / f"{number}-000000.mp4"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(make_segment(at_ns=(BEGAN + number) * 10**9, samples=size))
-    rows = files.look().closed
-    record = RecordingRecord(
-        recording_id="rec_0123456789abcdef", filename="a.mp4", camera="camera0", format="fmp4", began=BEGAN,
-        ended=BEGAN + 2.0,
+@pytest.fixture(scope="module")
+def segment(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A fragmented MP4 of 4 s with a key frame each second, of more than 128 KiB."""
+    file = tmp_path_factory.mktemp("segment") / "segment.mp4"
+    subprocess.run(
+        [
+            "ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=320x240:rate=10", "-t", str(LENGTH), "-c:v",
+            "libx264", "-preset", "ultrafast", "-g", "10", "-qp", "10", "-movflags",
+            "frag_keyframe+empty_moov+default_base_moof", file,
+        ],
+        check=True,
     )  # fmt: skip
-    spawn = partial(children.spawn, environment=dict(os.environ), landlock=None)
-    return Joins(files, spawn, lambda: ffmpeg, keep_free), Measured(record, sum(row.size for row in rows), 1.3, rows)
+    assert file.stat().st_size > 128 * 1024
+    return file.read_bytes()
 
 
-async def test_the_segments_reach_ffmpeg_one_behind_the_other(tmp_path: Path) -> None:
-    joins, measured = make(tmp_path / "r", program(tmp_path, 'for last; do :; done; exec cat > "${last#file:}"'))
-    with fail_after(20):
-        path = await joins.find(measured)
-        assert path.name == "rec_0123456789abcdef.mp4"
-        with path.open("rb") as file:
-            segment = read_segment(file)
-        ends = [part.end for part in segment.parts]
-        assert len(ends) == 4
-        assert [part.begin for part in segment.parts] == [0, *ends[:-1]]
-        made = path.stat().st_ino
-        assert (await joins.find(measured)).stat().st_ino == made
+@pytest.fixture
+def root(tmp_path: Path, segment: bytes) -> Path:
+    """A folder with two files that follow one another."""
+    for row in rows(len(segment)):
+        (tmp_path / row.file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / row.file).write_bytes(segment)
+    return tmp_path
 
 
-async def test_a_joined_file_that_is_fetched_again_is_used_and_not_changed(tmp_path: Path) -> None:
-    """Whoever fetches it in parts asks by its time of change (If-Range); retention goes by when it was fetched last."""
-    joins, measured = make(tmp_path / "r", program(tmp_path, 'for last; do :; done; exec cat > "${last#file:}"'))
-    with fail_after(20):
-        path = await joins.find(measured)
-        os.utime(path, (1000, 1000))
-        assert (await joins.find(measured)).stat().st_mtime == 1000
-    files = RecordingFiles(tmp_path / "r")
-    files.remove_old_joined(time.time() - 60)
-    assert path.exists()
-    os.utime(path, (1000, 1000))
-    files.remove_old_joined(time.time() - 60)
-    assert not path.exists()
+def rows(size: int) -> list[SegmentRow]:
+    return [
+        SegmentRow(f"camera0/2026-11-30/{int(began)}-000000.mp4", "camera0", began, LENGTH, size)
+        for began in (BEGAN, BEGAN + LENGTH)
+    ]
 
 
-async def test_an_ffmpeg_that_reads_nothing_is_ended_with_whoever_asked(tmp_path: Path) -> None:
-    """More than a pipe holds; and the next one is joined."""
-    joins, measured = make(tmp_path / "r", program(tmp_path, "exec sleep 1000"), size=50_000)
-    with fail_after(20):
-        with trio.move_on_after(0.5) as scope:
-            await joins.find(measured)
-        assert scope.cancelled_caught
-        program(tmp_path, 'for last; do :; done; exec cat > "${last#file:}"')
-        assert (await joins.find(measured)).stat().st_size > 1_000_000
-        assert [path.name for path in (tmp_path / "r/joined").iterdir()] == ["rec_0123456789abcdef.mp4"]
+def measured(number: int = 1, size: int = 200_000) -> Measured:
+    """A clip from the middle of one file to that of the other."""
+    record = RecordingRecord(
+        recording_id=f"rec_{number:016x}", filename=f"visit{number}.mp4", camera="camera0", format="mp4",
+        began=BEGAN + 1.5, ended=BEGAN + 6.5, reason=CLIP,
+    )  # fmt: skip
+    return Measured(record, 2 * size, 5.0, tuple(rows(size)))
 
 
-async def test_an_ffmpeg_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LONGEST_SECONDS", 0.3)
-    joins, measured = make(tmp_path / "r", program(tmp_path, "exec sleep 1000"), size=50_000)
-    with fail_after(20), pytest.raises(DependencyFailed, match="took longer than"):
-        await joins.find(measured)
-    assert list((tmp_path / "r/joined").iterdir()) == []
+def nothing_free(_total: int) -> int:
+    return 0
 
 
-@pytest.mark.parametrize("text", ["exit 3", "cat > /dev/null; echo no room >&2; exit 1", "kill -9 $$"])
-async def test_an_ffmpeg_that_fails_leaves_no_file(tmp_path: Path, text: str) -> None:
-    joins, measured = make(tmp_path / "r", program(tmp_path, text), size=50_000)
-    with fail_after(20), pytest.raises(DependencyFailed, match="could not join"):
-        await joins.find(measured)
-    assert list((tmp_path / "r/joined").iterdir()) == []
+async def test_those_who_want_the_same_file_at_once_share_one_join(root: Path) -> None:
+    spawner = Spawner()
+    joins = Joins(RecordingFiles(root), spawner, lambda: "ffmpeg", nothing_free)
+    found = list[Path]()
+
+    async def fetch() -> None:
+        found.append(await joins.find(measured()))
+
+    with fail_after(30):
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(fetch)
+    assert len(spawner.started) == 1
+    assert set(found) == {root / JOINED / "rec_0000000000000001.mp4"}
+    # From the key frame before its begin to the end of the part that holds its end.
+    command = ["ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0", str(found[0])]
+    shown = await trio.run_process(command, capture_stdout=True)
+    assert float(shown.stdout) == pytest.approx(6, abs=0.15)
 
 
-async def test_what_is_gone_or_damaged_is_said(tmp_path: Path) -> None:
-    joins, measured = make(tmp_path / "r", program(tmp_path, "exec cat > /dev/null"))
-    path = tmp_path / "r" / measured.files[1].file
-    with fail_after(20):
-        path.write_bytes(b"no segment")
-        with pytest.raises(InvalidState, match="is damaged"):
-            await joins.find(measured)
-        path.write_bytes(make_segment(codec=b"hvc1"))
-        with pytest.raises(InvalidState, match="changed its format"):
-            await joins.find(measured)
-        path.unlink()
-        with pytest.raises(InvalidState, match="has just been deleted"):
-            await joins.find(measured)
-        path.mkdir()
-        with pytest.raises(StoreFailed, match="could not be read"):
-            await joins.find(measured)
-    assert list((tmp_path / "r/joined").iterdir()) == []
+async def test_when_the_first_who_wants_a_file_leaves_another_one_gets_it_and_nothing_is_left_over(
+    root: Path,
+) -> None:
+    spawner, found = Spawner(), list[Path]()
+    joins = Joins(RecordingFiles(root), spawner, lambda: "ffmpeg", nothing_free)
+    with fail_after(30):
+        async with trio.open_nursery() as nursery:
+            first = trio.CancelScope()
+
+            async def leave() -> None:
+                with first:
+                    await joins.find(measured())
+
+            async def stay() -> None:
+                found.append(await joins.find(measured()))
+
+            nursery.start_soon(leave)
+            while not spawner.started:
+                await trio.sleep(0.001)
+            first.cancel()
+            nursery.start_soon(stay)
+    assert [path.name for path in (root / JOINED).iterdir()] == ["rec_0000000000000001.mp4"]
+    assert found == [root / JOINED / "rec_0000000000000001.mp4"]
+    assert spawner.alive == []
 
 
-async def test_nothing_is_joined_that_recordings_would_have_to_go_for(tmp_path: Path) -> None:
-    joins, measured = make(tmp_path / "r", "ffmpeg", keep_free=lambda total: total)
-    with pytest.raises(StorageFull):
-        await joins.find(measured)
+async def test_a_file_that_is_there_waits_for_no_other_join(root: Path, tmp_path: Path) -> None:
+    spawner = Spawner()
+    ready = Joins(RecordingFiles(root), spawner, lambda: "ffmpeg", nothing_free)
+    hanging = Joins(RecordingFiles(root), spawner, write_script(tmp_path, "exec sleep 60"), nothing_free)
+    with fail_after(30):
+        path = await ready.find(measured(1))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hanging.find, measured(2))
+            while len(spawner.started) < 2:
+                await trio.sleep(0.01)
+            assert await hanging.find(measured(1)) == path
+            nursery.cancel_scope.cancel()
+    assert spawner.alive == []
+
+
+async def test_where_too_little_space_would_stay_free_nothing_is_joined(root: Path) -> None:
+    spawner = Spawner()
+    joins = Joins(RecordingFiles(root), spawner, lambda: "ffmpeg", lambda total: total)
+    with fail_after(30), pytest.raises(StorageFull, match="no space for the joined file"):
+        await joins.find(measured())
+    assert spawner.started == []
+
+
+@pytest.fixture
+def small_joined(root: Path) -> Iterator[Path]:
+    """The folder of joined files, on a tmpfs of 64 KiB."""
+    folder = root / JOINED
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "edged-test", folder], check=False).returncode:
+        pytest.skip("only root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+async def test_a_disk_that_fills_up_during_a_join_is_told_and_leaves_no_file(root: Path, small_joined: Path) -> None:
+    joins = Joins(RecordingFiles(root), Spawner(), lambda: "ffmpeg", nothing_free)
+    with fail_after(30), pytest.raises(StorageFull, match="no space for the joined file"):
+        await joins.find(measured())
+    assert list(small_joined.iterdir()) == []

@@ -4,8 +4,9 @@ A clip is a row like that of a recording which has ended: it is listed, shown an
 keeps them from being deleted with a recording, and goes with them when retention takes them. Its mp4 is made when it is
 first fetched (joins), so that a clip that nobody fetches costs nothing.
 
-It begins with the key frame at its begin or before, and ends with the part (about a second) that holds its end. Of a
-file that is being written it takes what is there, up to the last whole part.
+It begins with a key frame at its begin or before, the first one in the part (about a second) that holds the last of
+these, and ends with the part that holds its end. Of a file that is being written it takes what is there, up to the last
+whole part.
 """
 
 from __future__ import annotations
@@ -108,7 +109,12 @@ class Clips:
             recording_id=new_id(), filename=complete_name(name, camera, "mp4", now), camera=camera, format="mp4",
             began=max(begin, used[0].began), ended=min(end, used[-1].ended), reason=CLIP, made_by=made_by,
         )  # fmt: skip
-        record = await grant(partial(changes.insert, record))
+        # A deletion that chooses its files after this finds the clip; what one has deleted before is missed here.
+        async with self._index.choosing:
+            there = {row.began for row in await self._index.list_with_open(camera, begin, end)}
+            if not there.issuperset(row.began for row in used):
+                raise _deleted(camera)
+            record = await grant(partial(changes.insert, record))
         _log.info("clip_created", camera=camera, recording=record.recording_id, by=made_by)
         (measured,) = await self._index.measure([record], now)
         return Clip(measured, first, last, missing)
@@ -154,13 +160,19 @@ class Clips:
             return await trio.to_thread.run_sync(_look, self._index.files, rows, begin, end)
 
 
+def _deleted(camera: str) -> InvalidState:
+    return InvalidState(
+        f"a part of that recording of {camera} has just been deleted", hint="ask again for what is left"
+    )
+
+
 @contextmanager
 def _explained(camera: str) -> Iterator[None]:
     """Raises InvalidState, StoreFailed for a file that cannot be read."""
     try:
         yield
     except FileNotFoundError as problem:
-        raise InvalidState(f"a part of that recording of {camera} has just been deleted") from problem
+        raise _deleted(camera) from problem
     except NotASegment as problem:
         raise InvalidState(f"a file of that recording of {camera} is damaged: {problem}") from problem
     except OSError as problem:
@@ -218,8 +230,8 @@ def _look(files: RecordingFiles, rows: Sequence[SegmentRow], begin: float, end: 
         offset = max(0.0, begin - row.began)
         parts = choose_parts(segment.parts, offset, end_in(row, end))
         if row is rows[0] and parts:
-            keys = [key for part in parts for key in part.keys]
-            first = row.began + float(max((key for key in keys if key <= offset), default=parts[0].begin))
+            # A part may hold a later key frame, too; the join begins with the first.
+            first = row.began + float(next((key for part in parts for key in part.keys), parts[0].begin))
         if row is rows[-1] and parts:
             last = row.began + float(parts[-1].end)
     return first, last

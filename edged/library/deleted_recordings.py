@@ -74,9 +74,10 @@ class DeletedRecordings:
         deleted = await self._trust.read(partial(rows.list_unswept, limit=BATCH))
         for measured in await self._index.measure(deleted, now):
             record = measured.record
-            if left := await find_useless(self._trust, measured):
-                await self._index.remove(left, dict.fromkeys((row.file for row in left), REQUEST))
-            elif abs(now - (record.deleted_at or now)) > SWEPT_SECONDS:
+            async with self._index.choosing:
+                if left := await find_useless(self._trust, measured):
+                    await self._index.remove(left, dict.fromkeys((row.file for row in left), REQUEST))
+            if not left and abs(now - (record.deleted_at or now)) > SWEPT_SECONDS:
                 done.append(record.recording_id)
         if done:
             await self._trust.write(partial(rows.note_swept, recording_ids=done))

@@ -7,6 +7,7 @@ a caller reaches its arguments, and it may open nothing but its input.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import time
@@ -28,12 +29,15 @@ from edged.library.active_recordings import CLIP
 from edged.library.fmp4 import NotASegment, Part, Segment, Track, read_codecs, read_segment, shift_part
 from edged.library.recording_files import RecordingFiles
 from edged.library.recording_index import Measured
+from edged.sharing import Shared
 from edged.store.recordings import RecordingRecord
 from edged.store.segments import SegmentRow
 
 #: Seconds that one join may take, and bytes of ffmpeg's complaints that are kept.
 LONGEST_SECONDS: Final = 600.0
 _LONGEST_COMPLAINT: Final = 2000
+#: So many wait for the one join that runs; those who want the same file share it.
+MOST_WAITING: Final = 16
 #: Bytes that a joined file may have beside twice those of its segments.
 _LEAST_ALLOWED: Final = 16 * 1024 * 1024
 #: ffmpeg's name of each format.
@@ -42,6 +46,8 @@ _MUXERS: Final = {"fmp4": "mp4", "mp4": "mp4", "mkv": "matroska"}
 _SLACK: Final = 1.0
 #: Seconds by which times that are equal may differ.
 _ROUNDING: Final = 0.001
+#: What ffmpeg says of a full disk; it speaks English, whatever the locale.
+_NO_SPACE: Final = os.strerror(errno.ENOSPC).encode()
 _log = structlog.get_logger("recordings")
 
 
@@ -63,7 +69,7 @@ class _Piece:
 
 
 class Joins:
-    """Joined files, one being made at a time."""
+    """Joined files, one being made at a time; whoever wants the same one meanwhile waits for that."""
 
     def __init__(
         self, files: RecordingFiles, spawn: Spawn, find_ffmpeg: Callable[[], str], keep_free: Callable[[int], int],
@@ -74,13 +80,13 @@ class Joins:
         self._files, self._spawn, self._find_ffmpeg = files, spawn, find_ffmpeg
         self._keep_free = keep_free
         self._seal = seal
-        self._one = trio.Lock()
+        self._shared: Shared[None] = Shared("recordings as one file", at_once=1, waiting=MOST_WAITING)
 
     async def find(self, measured: Measured) -> Path:
         """The file of a recording that has ended; made now if it must be.
 
         Raises InvalidState while it runs, if its parts cannot be one file, or if they have just been deleted;
-        StorageFull; DependencyFailed; StoreFailed.
+        StorageFull; Overloaded where too many wait; DependencyFailed; StoreFailed.
         """
         record = measured.record
         if record.is_running:
@@ -95,22 +101,26 @@ class Joins:
             is_open = any(map(self._files.is_open, measured.files))
             find = partial(self._files.joined_path, record.recording_id, Path(record.filename).suffix)
             target = find(is_open=is_open)
-            async with self._one:
-                if not await trio.to_thread.run_sync(_touch, target):
-                    await self._make(measured, target, can_seal=not is_open)
-                    if not is_open:
-                        await trio.to_thread.run_sync(partial(find(is_open=True).unlink, missing_ok=True))
+            if not await trio.to_thread.run_sync(_touch, target):
+                await self._shared.share(target, partial(self._make_once, measured, target, can_seal=not is_open))
+                if not is_open:
+                    await trio.to_thread.run_sync(partial(find(is_open=True).unlink, missing_ok=True))
             return target
         except FileNotFoundError as problem:
             raise InvalidState(f"{record.filename} has just been deleted, at least in part") from problem
         except OSError as problem:
             raise StoreFailed(f"the recording could not be read or joined: {problem.strerror}") from problem
 
+    async def _make_once(self, measured: Measured, target: Path, *, can_seal: bool) -> None:
+        """`_make`, unless another one has made it between the look for it and this one's turn."""
+        if not await trio.to_thread.run_sync(_touch, target):
+            await self._make(measured, target, can_seal=can_seal)
+
     async def _make(self, measured: Measured, target: Path, *, can_seal: bool) -> None:
         """`can_seal`: all of its segments are closed. Raises OSError, besides what `find` raises."""
         free, total = await trio.to_thread.run_sync(self._files.free)
         if free - measured.size < self._keep_free(total):
-            raise StorageFull("the disk has no space for the joined file", hint="delete recordings, or add space")
+            raise _full()
         part = target.with_name(f".{target.name}.part")
         await trio.to_thread.run_sync(partial(target.parent.mkdir, mode=0o750, parents=True, exist_ok=True))
         try:
@@ -175,6 +185,8 @@ class Joins:
         if code != 0:
             said = complaint.decode(errors="replace").strip().splitlines()
             _log.warning("join_failed", recording=measured.record.recording_id, code=code, said=said[-1:])
+            if _NO_SPACE in complaint:
+                raise _full()
             raise DependencyFailed("ffmpeg could not join the recording", hint="see edged's log")
 
     async def _feed(self, pieces: Sequence[_Piece], pipe: trio.abc.SendStream) -> None:
@@ -206,6 +218,10 @@ class Joins:
             except NotASegment as problem:
                 raise InvalidState(f"a file of the recording is damaged: {problem}") from problem
             position += parts[-1].end - parts[0].begin
+
+
+def _full() -> StorageFull:
+    return StorageFull("the disk has no space for the joined file", hint="delete recordings, or add space")
 
 
 def _touch(target: Path) -> bool:

@@ -102,9 +102,10 @@ class Deletion:
 
 async def remove_useless(trust: Database, index: RecordingIndex, measured: Measured, reason: str) -> int:
     """The files of a deleted recording go that no other one needs; their bytes. Raises StoreFailed."""
-    useless = await find_useless(trust, measured)
     await index.forget_joined(measured.record.recording_id)
-    gone = await index.remove(useless, dict.fromkeys((row.file for row in useless), reason))
+    async with index.choosing:
+        useless = await find_useless(trust, measured)
+        gone = await index.remove(useless, dict.fromkeys((row.file for row in useless), reason))
     return sum(row.size for row in useless if row.file in gone)
 
 

@@ -101,6 +101,8 @@ class RecordingIndex:
         #: By camera, for metrics; and when the oldest file began at the last look for it, Unix seconds, 0.0 for none.
         self.recorded: dict[str, Recorded] = {}
         self.oldest = 0.0
+        #: Held while it is decided which files a deletion takes, and while a clip is made over files that are there.
+        self.choosing = trio.Lock()
         #: Held while closed files are moved and indexed: each is in open/ or in the index.
         self._moving = trio.Lock()
 

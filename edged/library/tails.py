@@ -9,6 +9,7 @@ import trio
 
 from edged.clock import Clock
 from edged.errors import InvalidState
+from edged.library.active_recordings import CLIP
 from edged.library.pre_rolls import PreRolls
 from edged.library.recording_index import RecordingIndex
 from edged.store.recordings import RecordingRecord
@@ -20,9 +21,12 @@ WAIT_SECONDS: Final = 5.0
 
 
 async def is_open(record: RecordingRecord, index: RecordingIndex, pre_rolls: PreRolls, *, now: float) -> bool:
-    """Whether a file that is not closed, or in memory, holds some of it. `now` Unix seconds."""
+    """Whether a file that is not closed, or in memory, holds some of it. `now` Unix seconds.
+
+    A clip ends with a part that was whole when it was made: whether its file is closed does not matter.
+    """
     ended = record.ended
-    if ended is None or now - ended > CLOSING_SECONDS:
+    if ended is None or now - ended > CLOSING_SECONDS or record.reason == CLIP:
         return False
     return any(begin < ended for begin in await index.list_begins(record.camera)) or await pre_rolls.is_waiting(record)
 
