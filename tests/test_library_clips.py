@@ -17,7 +17,7 @@ from patience import fail_after
 from test_library_recordings import NOW, Box, opened, start
 
 from edged.access.grants import Commit, Grant
-from edged.errors import DependencyFailed, InvalidParams, InvalidState, NotFound, Overloaded, Refused
+from edged.errors import DependencyFailed, InvalidParams, InvalidState, NotFound, Overloaded, Refused, StoreFailed
 from edged.library.clips import (
     AHEAD_SECONDS,
     LONGEST_SECONDS,
@@ -231,6 +231,16 @@ async def test_a_clip_outside_of_any_recording_is_not_found_and_one_with_a_gap_h
         assert made.end == pytest.approx(NOW + 10 + 2 / 3, abs=0.001)
         assert len(made.measured.files) == 3
         assert len(made.measured.gaps) == 1
+
+
+async def test_without_its_medium_there_is_no_clip_and_no_picture_and_the_error_says_why(tmp_path: Path) -> None:
+    async with opened(tmp_path) as box:
+        await record(box, 1, 2)
+        box.recordings.index.medium.is_there = False
+        with pytest.raises(StoreFailed, match="the medium for recordings is not there"):
+            await clip(box, 0, 2)
+        with pytest.raises(StoreFailed, match="the medium for recordings is not there"):
+            await Clips(box.recordings.index, box.recordings._clock).find_moment("camera0", NOW + 1)
 
 
 async def test_a_clip_of_a_deleted_span_is_not_found_and_one_that_was_made_before_keeps_its_files(

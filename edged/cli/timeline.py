@@ -17,7 +17,9 @@ from edged.cli.params import option
 
 @camera.command("timeline")
 @click.argument("device")
-@click.option("--start", metavar="TIME", help="From when, in ISO 8601; by default a day before the end.")
+@click.option(
+    "--start", metavar="TIME", help="From when: ISO 8601 with a zone, or Unix seconds; by default a day before the end."
+)
 @click.option("--end", metavar="TIME", help="Until when; by default until now.")
 @talks
 def show_timeline(device: str, start: str | None, end: str | None, **where: Any) -> None:
@@ -57,7 +59,7 @@ def _join(rows: list[dict[str, Any]], following: list[dict[str, Any]]) -> None:
 
 @camera.command()
 @click.argument("device")
-@click.option("--start", required=True, metavar="TIME", help="From when, in ISO 8601.")
+@click.option("--start", required=True, metavar="TIME", help="From when: ISO 8601 with a zone, or Unix seconds.")
 @click.option("--end", required=True, metavar="TIME", help="Until when.")
 @option("create_playback_link", "ttl", metavar="SECONDS", help="How long the player can fetch the list.")
 @with_quiet

@@ -90,6 +90,7 @@ class Clips:
         Raises InvalidParams for an interval that cannot be and for an unsafe name, NotFound where nothing of it is
         recorded, InvalidState where the format of the picture changed in it, StoreFailed, and what the grant raises.
         """
+        self._index.require_medium()
         now = self._clock.system
         check_interval(begin, end, now)
         end = min(end, now)
@@ -124,6 +125,7 @@ class Clips:
 
         Raises InvalidParams for a time that is still to come, NotFound, InvalidState, StoreFailed.
         """
+        self._index.require_medium()
         now = self._clock.system
         if at > now + AHEAD_SECONDS:
             raise InvalidParams(

@@ -46,11 +46,6 @@ class DiskWatch:
         """Why nothing is recorded now."""
         return self._sweep.obstacle if self._index.medium.is_there else ABSENT
 
-    def require_medium(self) -> None:
-        """Raises StoreFailed while it is not there."""
-        if not self._index.medium.is_there:
-            raise ABSENT.error
-
     async def run(self) -> None:
         """Sweep in turns, and sooner where the disk is short of space; runs until cancelled."""
         await self._sweep.policies.known.wait()

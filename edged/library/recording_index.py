@@ -15,6 +15,7 @@ import trio
 from edged.errors import EdgedError, StoreFailed
 from edged.library.index_comparison import Comparison
 from edged.library.medium import Medium
+from edged.library.obstacles import ABSENT
 from edged.library.recording_files import Look, RecordingFiles, name_of
 from edged.library.sealing import Sealing
 from edged.repeats import Lasting
@@ -105,6 +106,11 @@ class RecordingIndex:
         self.choosing = trio.Lock()
         #: Held while closed files are moved and indexed: each is in open/ or in the index.
         self._moving = trio.Lock()
+
+    def require_medium(self) -> None:
+        """Raises StoreFailed while it is not there."""
+        if not self.medium.is_there:
+            raise ABSENT.error
 
     async def look_for_medium(self) -> None:
         """Look whether the medium is there."""

@@ -243,7 +243,7 @@ class Recordings:
 
     async def find_file(self, record: RecordingRecord) -> Path:
         """A recording as one file. Raises what `Joins.find` and `await_tail` raise, StoreFailed without the medium."""
-        self._disk.require_medium()
+        self.index.require_medium()
         await await_tail(record, self.index, self._pre_rolls, clock=self._clock, wait_look=self._wait_look)
         return await self._joins.find(await self.measure(record))
 
@@ -254,7 +254,7 @@ class Recordings:
         """
         if record.is_running:
             raise InvalidState(f"{record.filename} is being recorded", hint="stop_recording first")
-        self._disk.require_medium()
+        self.index.require_medium()
         await self._settle()
         measured = await self.measure(record)
         deletion = Deletion(record, self._clock.system, reason)

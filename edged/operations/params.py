@@ -228,9 +228,9 @@ def _choices(kind: Any) -> Iterator[object]:
             yield from (member.value for member in each)
 
 
-def read_interval(start: str, end: str) -> tuple[float, float]:
-    """Two times, as `read_time`. Raises InvalidParams where the end is not behind the start, too."""
-    begin, until = read_time("start", start), read_time("end", end)
+def read_interval(start: str | float, end: str | float) -> tuple[float, float]:
+    """Two times, as `read_moment`. Raises InvalidParams where the end is not behind the start, too."""
+    begin, until = read_moment("start", start), read_moment("end", end)
     if until <= begin:
         raise InvalidParams("end must lie behind start", field="end")
     return begin, until

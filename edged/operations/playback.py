@@ -37,12 +37,12 @@ _STEP: Final = 3600.0
 
 
 class CreatePlaybackLinkParams(msgspec.Struct, frozen=True):
-    """Of which camera, from when to when (ISO 8601); `ttl` seconds in which the list can be fetched: a player fetches
-    one that grows again and again."""
+    """Of which camera, from when to when (ISO 8601 with a zone, or Unix seconds); `ttl` seconds in which the list can
+    be fetched: a player fetches one that grows again and again."""
 
     device: str
-    start: str
-    end: str
+    start: str | float
+    end: str | float
     ttl: Annotated[int, msgspec.Meta(ge=5, le=43_200)] = USUAL
 
 
@@ -85,7 +85,7 @@ async def create_playback_link(call: OperationCall, params: CreatePlaybackLinkPa
 async def write_list(
     services: Services, caller: Caller, transport: Transport, device: str, read_times: Callable[[], tuple[str, str]]
 ) -> str:
-    """The playlist of a time of a camera, which may be gone; `read_times` says which (ISO 8601).
+    """The playlist of a time of a camera, which may be gone; `read_times` says which (as `read_moment`).
 
     Raises CameraNotFound, InvalidParams, NotFound, Refused, RateLimited, Overloaded.
     """

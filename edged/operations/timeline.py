@@ -15,7 +15,7 @@ from edged.library.timelines import Span, Timeline, read_timeline
 from edged.operations.catalogue import OperationCall, find_camera, operation
 from edged.operations.file_params import confirmation, may
 from edged.operations.pages import Cursor, Limit, NextCursor, read_cursor, write_cursor
-from edged.operations.params import read_interval, read_time
+from edged.operations.params import read_interval, read_moment
 from edged.operations.rest import get
 from edged.store.events import EventRow
 
@@ -25,12 +25,13 @@ _HIGHEST: Final = 2**53
 
 
 class GetTimelineParams(msgspec.Struct, frozen=True):
-    """Of which camera, from when to when (ISO 8601): without `end` until now, without `start` a day before the end. At
-    most `limit` spans and so many events, behind those of the reply whose `next_cursor` is given as `cursor`."""
+    """Of which camera, from when to when (ISO 8601 with a zone, or Unix seconds): without `end` until now, without
+    `start` a day before the end. At most `limit` spans and so many events, behind those of the reply whose
+    `next_cursor` is given as `cursor`."""
 
     device: str
-    start: str | None = None
-    end: str | None = None
+    start: str | float | None = None
+    end: str | float | None = None
     limit: Limit = 500
     cursor: Cursor | None = None
 
@@ -105,9 +106,9 @@ def _read_times(params: GetTimelineParams, now: float) -> tuple[float, float]:
     if params.start is not None and params.end is not None:
         return read_interval(params.start, params.end)
     if params.start is None:
-        end = now if params.end is None else read_time("end", params.end)
+        end = now if params.end is None else read_moment("end", params.end)
         return max(0.0, end - _DAY), end
-    begin = read_time("start", params.start)
+    begin = read_moment("start", params.start)
     if begin >= now:
         raise InvalidParams("start lies in the future", hint="without end the timeline goes until now", field="start")
     return begin, now
