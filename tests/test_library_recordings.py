@@ -166,6 +166,28 @@ async def test_whoever_began_or_ended_a_recording_has_the_reply_before_the_other
         nursery.cancel_scope.cancel()
 
 
+async def test_a_file_that_the_index_did_not_take_is_in_the_lists_once_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert = segments.insert
+
+    def refuse(connection: sqlite3.Connection, rows: Sequence[SegmentRow]) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async with opened(tmp_path) as box:
+        await start(box)
+        monkeypatch.setattr(segments, "insert", refuse)
+        for seconds in (1, 2):
+            box.now = NOW + seconds
+            await box.write()
+        assert (await box.recordings.measure(await box.recordings.find("yard"))).files == ()
+        monkeypatch.setattr(segments, "insert", insert)
+        box.now = NOW + 3
+        await box.write()
+        box.now += 1
+        assert len((await box.recordings.stop("camera0", box.grant)).files) == 3
+
+
 async def test_what_a_look_is_putting_into_the_index_counts_when_a_recording_is_stopped_and_goes_when_it_is_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

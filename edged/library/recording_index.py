@@ -35,6 +35,8 @@ _OPEN_SECONDS: Final = 180.0
 GAP_SECONDS: Final = 0.5
 #: From the one to before the other, Unix seconds.
 Interval: TypeAlias = tuple[float, float]
+#: Rows that wait in memory for a database that takes them: three days of one camera.
+_MOST_UNSAVED: Final = 5000
 #: A look that found nothing.
 NOTHING: Final = Look((), ())
 _log = structlog.get_logger("recordings")
@@ -99,6 +101,7 @@ class RecordingIndex:
         self.sealing = sealing
         self._disk = trio.CapacityLimiter(1)
         self._lasting = Lasting()
+        self._unsaved: list[SegmentRow] = []  # of closed files, which the database did not take yet
         #: By camera, for metrics; and when the oldest file began at the last look for it, Unix seconds, 0.0 for none.
         self.recorded: dict[str, Recorded] = {}
         self.oldest = 0.0
@@ -136,9 +139,8 @@ class RecordingIndex:
     async def look(self, held: Look = NOTHING) -> Look:
         """Put closed files at their places and into the index. Raises OSError.
 
-        `held` is what there is of the same kind in memory; it is in the index and in the answer, too.
-
-        A row that could not be saved now is found again by `reconcile`.
+        `held` is what there is of the same kind in memory; it is in the index and in the answer, too. A row that could
+        not be saved now is saved with those of a later look.
         """
         async with self._moving:
             look = await self._use(self.files.look)
@@ -328,15 +330,18 @@ class RecordingIndex:
             self.sealing.begin()
 
     async def _insert(self, closed: Sequence[SegmentRow]) -> None:
-        if not closed:
+        rows, self._unsaved = [*self._unsaved, *closed], []
+        if not rows:
             return
         try:
-            await self._usage.write(partial(segments.insert, rows=closed))
+            await self._usage.write(partial(segments.insert, rows=rows))
         except EdgedError as problem:
+            # What is more than that is found again by `reconcile`.
+            self._unsaved = [*rows, *self._unsaved][-_MOST_UNSAVED:]
             if self._lasting.begins("insert", str(problem)):
                 _log.warning(
-                    "recordings_not_indexed", file=closed[0].file, problem=str(problem),
-                    remedy="they are in no list until edged is started again with a disk that takes it",
+                    "recordings_not_indexed", file=rows[0].file, problem=str(problem),
+                    remedy="free space: they are in no list until usage.db takes them",
                 )  # fmt: skip
         else:
             if self._lasting.ends("insert"):
