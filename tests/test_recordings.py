@@ -172,7 +172,7 @@ async def test_a_recording_ends_by_itself_and_the_reply_comes_before_the_notific
 
 @pytest.mark.parametrize("killed", ["mediamtx", "ffmpeg"])
 async def test_a_recording_goes_on_after_its_writer_was_killed(tmp_path: Path, killed: str) -> None:
-    """In the middle; what was written before is kept, and there is one gap."""
+    """In the middle; what was written before is kept, and a gap is told where there is one."""
     config = make_config(tmp_path, cameras=1, mediamtx=True)
     with fail_after(80):
         async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
@@ -190,8 +190,9 @@ async def test_a_recording_goes_on_after_its_writer_was_killed(tmp_path: Path, k
             await trio.sleep(2)
             ended = await admin.call("stop_recording", device="camera0")
             (listed,) = (await admin.call("list_recordings"))["files"]
-            # A new ffmpeg is there at once, and newer ones send their first half second faster: that may be no gap.
-            assert listed["gaps"] == 1 if killed == "mediamtx" else listed["gaps"] <= 1
+            # Both are there again at once, and newer versions of ffmpeg send their first half second faster: that may
+            # be no gap.
+            assert listed["gaps"] <= 1
             told = [event["details"] for event in (await admin.call("get_events", kinds="recording.gap"))["events"]]
             assert [gap["recording_id"] for gap in told] == [listed["recording_id"]] * listed["gaps"]
             assert all(gap["begin"] <= gap["end"] and gap["seconds"] > 0.5 for gap in told)

@@ -23,6 +23,14 @@ from edged.credentials.seals import DerivedSeal
 pytestmark = [pytest.mark.mediamtx, pytest.mark.ffmpeg, pytest.mark.slow]
 
 
+async def until_closed(folder: Path) -> None:
+    """Until no file is written any more: MediaMTX may begin one up to a second after it was told to stop."""
+    quiet = 0
+    while quiet < 15:
+        await trio.sleep(0.1)
+        quiet = 0 if list(folder.rglob("*.mp4")) else quiet + 1
+
+
 async def test_a_recording_is_verified_elsewhere_and_every_change_is_found(tmp_path: Path) -> None:
     config = make_config(tmp_path, cameras=1, mediamtx=True)
     elsewhere = tmp_path / "elsewhere"
@@ -34,6 +42,7 @@ async def test_a_recording_is_verified_elsewhere_and_every_change_is_found(tmp_p
                 await until_active(admin)
                 await trio.sleep(1.2)
                 await admin.call("stop_recording", device="camera0")
+                await until_closed(config.recording.folder / "open")
             done = await trio.to_thread.run_sync(partial(fetch_evidence, "two", elsewhere, **where))
             assert (done["segments"], done["unsealed"]) == (1, 0)
             jwks = (await daemon.request("GET", "/.well-known/jwks.json")).body

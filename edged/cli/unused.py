@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,9 +56,10 @@ def put_off() -> None:
     """Make it cheap to import what libraries name and a daemon does not use.
 
     * asyncio (33 modules, 1.5 MB): structlog names it for those whose loop it is; before Python 3.13 starlette takes
-      one function of it.
+      one function of it. Python 3.12 and later would execute it for the first record of a log, to name its task.
     * importlib.metadata (20 modules, 0.7 MB): websockets asks it for the version of itself where it is no release.
     """
+    vars(logging)["logAsyncioTasks"] = False
     _put_off("asyncio", iscoroutinefunction=inspect.iscoroutinefunction)
     importlib.metadata = _put_off("importlib.metadata")
 
