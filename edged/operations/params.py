@@ -88,7 +88,7 @@ def parse_member(kind: type[msgspec.Struct], name: str, text: str) -> object:
         if text.lower() not in ("true", "false"):
             raise InvalidParams(f"{name} is neither true nor false")
         return text.lower() == "true"
-    if int not in types and float not in types:
+    if str in types or (int not in types and float not in types):
         return text
     try:
         number = float(text) if float in types else _parse_int(text)
