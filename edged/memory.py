@@ -11,9 +11,9 @@ from typing import Final
 
 #: Bytes by which the process must have grown before its heap is looked through.
 GROWN: Final = 4 << 20
-#: Seconds from one time to the next; twice as many where the last one found little, up to the longest.
+#: Seconds from one time to the next; more where the last one found little.
 FIRST_PAUSE: Final = 10.0
-LONGEST_PAUSE: Final = 60.0
+LONGEST_PAUSE: Final = 20.0
 _STATM: Final = Path("/proc/self/statm")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
