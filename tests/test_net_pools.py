@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import socket
+import weakref
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -393,8 +394,13 @@ async def test_memory_is_given_back_also_when_everybody_has_left(heap: Heap, mon
             await until(lambda number=number: heap.times >= number)  # type: ignore[misc]
             await client.aclose()
             await until(lambda: served.server.connections == 0)
+            cycle = Heap()
+            cycle.itself = cycle  # type: ignore[attr-defined]
+            dead = weakref.ref(cycle)
+            del cycle
             heap.free = 20 << 20
             await until(lambda: heap.held == 40 << 20)
+            assert dead() is None
 
 
 def test_what_lies_between_what_lives_on_is_given_back() -> None:
