@@ -131,8 +131,8 @@ def test_cameras_of_several_files_add_up(tmp_path: Path) -> None:
     write(tmp_path, '[[camera]]\nname = "B"\nsource = "test"\n', "2.toml")
     write(tmp_path, '[[camera]]\nname = "A"\nsource = "rtsp://h/1"\nsize = "1280x720"\nrate = 10\n', "1.toml")
     first, second = load(tmp_path, {}).camera
-    assert (first.name, first.width, first.height, first.rate, first.is_rtsp) == ("A", 1280, 720, 10.0, True)
-    assert (second.name, second.is_test) == ("B", True)
+    assert (first.name, first.width, first.height, first.rate, first.kind) == ("A", 1280, 720, 10.0, "rtsp")
+    assert (second.name, second.kind) == ("B", "test")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from edged.mediamtx.causes import CAUSES, Cause, NoPicture, find_cause
 from edged.mediamtx.conditions import Conditions
 from edged.mediamtx.ffmpeg import Complaints, _find_wheel, choose_transport, find_ffmpeg, private_file, secrets_of
 from edged.mediamtx.frames import Frames
-from edged.mediamtx.streams import encode_arguments, publish_arguments
+from edged.mediamtx.sources.encoding import encode_arguments
+from edged.mediamtx.streams import publish_arguments
 
 ffmpeg = pytest.mark.ffmpeg
 mediamtx = pytest.mark.mediamtx

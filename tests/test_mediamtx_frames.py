@@ -30,12 +30,12 @@ from edged.mediamtx.ffmpeg import (
     make_playlist,
     password_of,
     private_file,
-    read_device,
     remove_leftovers,
     secrets_of,
 )
 from edged.mediamtx.frames import Frames
 from edged.mediamtx.pictures import PictureParser, convert_arguments, picture_arguments
+from edged.mediamtx.sources.usb import Usb
 
 ffmpeg = pytest.mark.ffmpeg
 mediamtx = pytest.mark.mediamtx
@@ -102,9 +102,9 @@ def test_any_other_camera_is_decoded_and_encoded() -> None:
     arguments = picture_arguments(Camera(kind="usb", node="/dev/video2", pixel_format="YUYV", rate=29.97))
     assert arguments[arguments.index("-c:v") + 1] == "mjpeg"
     assert arguments[arguments.index("-framerate") + 1] == "29.97"
-    assert "-input_format" not in read_device(Camera(kind="usb", node="/dev/video0", pixel_format="ODD1"), 5.0)
+    assert "-input_format" not in Usb().read(Camera(kind="usb", node="/dev/video0", pixel_format="ODD1"), 5.0)
     with pytest.raises(DependencyFailed, match="no device file"):
-        read_device(Camera(kind="usb"), 5.0)
+        Usb().read(Camera(kind="usb"), 5.0)
 
 
 @pytest.mark.parametrize(("quality", "scale"), [(100, "2"), (1, "31"), (None, "4")])

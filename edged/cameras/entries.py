@@ -35,7 +35,7 @@ class CameraEntry:
     @property
     def kind(self) -> SourceKind:
         """What sort of source this is."""
-        return "test" if self.settings.is_test else "rtsp" if self.settings.is_rtsp else "usb"
+        return self.settings.kind
 
     @property
     def always_on(self) -> bool:

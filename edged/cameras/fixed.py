@@ -18,6 +18,7 @@ from edged.access.grants import Commit
 from edged.cameras.entries import CameraEntry, recognise
 from edged.cameras.model import Camera, Status
 from edged.cameras.slots import Slots
+from edged.config.sources import KINDS
 from edged.errors import StartFailed
 from edged.store.cameras import Slot
 
@@ -151,7 +152,7 @@ class FixedCameras:
         return camera
 
     def _camera(self, number: int, one: CameraEntry) -> Camera:
-        path = one.settings.path
+        path, tells_figures = one.settings.path, KINDS[one.kind].tells_figures
         if one.number is not None and path in self._taken:
             _log.warning("path_taken", camera=f"camera{number}", path=path, remedy="a camera of the settings has it")
             path = ""
@@ -167,10 +168,10 @@ class FixedCameras:
             pre_roll=one.settings.pre_roll_seconds,
             max_age_days=one.settings.max_age_days,
             max_size_gb=one.settings.max_size_gb,
-            # A network camera's stream is what the camera makes it: nothing is known of it until it has been seen.
-            width=0 if one.kind == "rtsp" else one.settings.width,
-            height=0 if one.kind == "rtsp" else one.settings.height,
-            rate=0.0 if one.kind == "rtsp" else one.settings.rate,
+            # Such a stream is what the camera makes it: nothing is known of it until it has been seen.
+            width=0 if tells_figures else one.settings.width,
+            height=0 if tells_figures else one.settings.height,
+            rate=0.0 if tells_figures else one.settings.rate,
             bitrate=one.settings.bitrate,
             encoder=one.settings.encoder,
             problem="it is where an added camera may not be: see sources.also_allowed" if _is_nowhere(one) else "",
@@ -181,7 +182,7 @@ class FixedCameras:
         )
 
     def _status(self, one: CameraEntry) -> Status:
-        if one.kind == "rtsp":
+        if one.kind != "test":
             return Status.ERROR if _is_nowhere(one) else Status.CONNECTED
         return Status.CONNECTED if (self._tests / one.settings.name).exists() else Status.DISCONNECTED
 
@@ -202,10 +203,10 @@ class FixedCameras:
 
 def _url(one: CameraEntry) -> str | None:
     """What is opened: of an added camera the literal address that was judged, and nothing else."""
-    if one.kind != "rtsp":
+    if not one.settings.is_network:
         return None
     return one.settings.source if one.number is None else one.address or None
 
 
 def _is_nowhere(one: CameraEntry) -> bool:
-    return one.number is not None and not one.address
+    return one.number is not None and one.settings.is_network and not one.address

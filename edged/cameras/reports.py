@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from edged.cameras.model import Camera, Status
+from edged.config.sources import KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,8 @@ def shown(camera: Camera, report: Report) -> Camera:
     """The camera with what the report says of it. One that is unplugged, or does not answer, stays so."""
     if not camera.is_attached:
         return camera
-    if camera.kind == "rtsp":
-        # Only a network camera's stream is what it is: of any other we choose size and rate.
+    if KINDS[camera.kind].tells_figures:
+        # Only such a stream is what it is: of any other we choose size and rate.
         camera = replace(camera, width=report.width, height=report.height, rate=report.rate)
     status = Status.CONNECTED if not report.cause else Status.DISCONNECTED if report.is_unreachable else Status.ERROR
     return replace(camera, status=status, cause=report.cause, problem=report.problem)
@@ -40,12 +41,12 @@ def carry(previous: Camera | None, camera: Camera) -> Camera:
     if _source(previous) != _source(camera):
         return camera
     carried = replace(camera, status=previous.status, cause=previous.cause, problem=previous.problem)
-    if camera.kind == "rtsp":
+    if KINDS[camera.kind].tells_figures:
         carried = replace(carried, width=previous.width, height=previous.height, rate=previous.rate)
     return carried
 
 
 def _source(camera: Camera) -> tuple[object, ...]:
-    made = (camera.width, camera.height, camera.rate) if camera.kind != "rtsp" else ()
+    made = (camera.width, camera.height, camera.rate) if not KINDS[camera.kind].tells_figures else ()
     settings = (camera.pixel_format, camera.encoder, camera.bitrate, camera.transport, camera.is_pinned)
     return (camera.kind, camera.node, camera.url, camera.path, *settings, *made)

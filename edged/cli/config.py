@@ -89,7 +89,7 @@ def check_cameras(found: Config) -> None:
     faults = [
         f"{place}: camera {camera.name!r}: {fault}"
         for camera, place in zip(found.camera, places, strict=True)
-        if camera.is_rtsp and (fault := find_fault(camera.source))
+        if camera.is_network and (fault := find_fault(camera.source))
     ]
     if faults:
         raise ConfigError("; ".join(faults), key="camera.source")

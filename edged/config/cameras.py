@@ -12,7 +12,7 @@ from msgspec import Meta
 from edged.config.addresses import check_network
 from edged.config.schedules import Window, read_windows
 from edged.config.sections import Section
-from edged.config.sources import RtspTransport
+from edged.config.sources import RtspTransport, SourceKind, is_network, kind_of
 
 #: Bytes of memory for the pre-rolls of all cameras.
 PRE_ROLL_BYTES: Final = 64_000_000
@@ -103,7 +103,7 @@ class CameraSettings(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not _LABEL.match(self.name):
             raise ValueError("name must be 1 to 64 characters without / and must not begin with a dot")
-        if not (self.is_test or self.is_rtsp or _UDEV_MATCH.match(self.source)):
+        if self.kind == "usb" and not _UDEV_MATCH.match(self.source):
             raise ValueError(
                 "source must be an rtsp:// URL, test, or udev properties such as ID_SERIAL=Vendor_Camera_0001"
             )
@@ -122,14 +122,14 @@ class CameraSettings(Section, frozen=True, kw_only=True):
         return read_windows(self.schedule) if self.record == "schedule" else ()
 
     @property
-    def is_test(self) -> bool:
-        """Whether edged generates the picture."""
-        return self.source == "test"
+    def kind(self) -> SourceKind:
+        """What sort of source this is."""
+        return kind_of(self.source)
 
     @property
-    def is_rtsp(self) -> bool:
+    def is_network(self) -> bool:
         """Whether it is a network camera."""
-        return self.source.startswith(("rtsp://", "rtsps://"))
+        return is_network(self.source)
 
     @property
     def is_always_on(self) -> bool:

@@ -1,13 +1,40 @@
-"""Addresses of network cameras: which camera an address names, whatever its credentials. Pure."""
+"""The kinds of source as settings name them, and which camera an address names, whatever its credentials. Pure."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 #: What sort of source a camera is: a device on USB, an address in the network, or a picture that edged makes itself.
 SourceKind: TypeAlias = Literal["usb", "rtsp", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class KindFacts:
+    """What settings and registry know of one kind; how it is read is in edged/mediamtx/sources/.
+
+    `ports`: scheme of its addresses → usual port, none for a kind without addresses; `word`: the whole text of such a
+    source, "" for a kind that has more to say; `tells_figures`: size and rate are what its stream says, unknown until
+    it was seen.
+    """
+
+    ports: Mapping[str, int] = field(default_factory=dict)
+    word: str = ""
+    tells_figures: bool = False
+
+
+#: A source that fits none of the others is the udev match of a USB camera.
+KINDS: Final[Mapping[SourceKind, KindFacts]] = MappingProxyType(
+    {
+        "rtsp": KindFacts(ports={"rtsp": 554, "rtsps": 322}, tells_figures=True),
+        "test": KindFacts(word="test"),
+        "usb": KindFacts(),
+    }
+)
 #: How an RTSP source sends its pictures; auto: TCP, and UDP where there is no TCP.
 RtspTransport: TypeAlias = Literal["auto", "tcp", "udp"]
 
@@ -26,12 +53,21 @@ _CREDENTIAL_PARTS: Final = (
     "ticket",
 )
 _CREDENTIAL_NAMES: Final = frozenset({"pw", "psw", "usr", "user", "username", "login", "account", "key", "sig"})
-DEFAULT_PORTS: Final = {"rtsp": 554, "rtsps": 322}
+DEFAULT_PORTS: Final = {scheme: port for facts in KINDS.values() for scheme, port in facts.ports.items()}
+
+
+def kind_of(source: str) -> SourceKind:
+    """The kind that a source of the settings is of."""
+    scheme, colon, _ = source.partition("://")
+    for kind, facts in KINDS.items():
+        if (facts.word and source == facts.word) or (colon and scheme in facts.ports):
+            return kind
+    return "usb"
 
 
 def is_network(source: str) -> bool:
     """Whether a camera's source is a network address."""
-    return source.startswith(("rtsp://", "rtsps://"))
+    return bool(KINDS[kind_of(source)].ports)
 
 
 def identify(source: str) -> str:

@@ -29,7 +29,6 @@ from edged.config.sources import RtspTransport
 from edged.errors import DependencyFailed
 from edged.mediamtx.causes import REDIRECTED, Cause, find_cause, told
 from edged.mediamtx.figures import Figures, read_size
-from edged.mediamtx.sources import CameraSource
 
 #: What every ffmpeg is told: no banner, no questions, complaints only, each line with its level.
 QUIET: Final = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+error")
@@ -40,20 +39,6 @@ SILENCE_SECONDS: Final = 10
 #: Seconds that it looks at a stream whose size its server does not tell.
 _ANALYSIS_SECONDS: Final = 25
 
-#: V4L2's names of formats → ffmpeg's; any other is left to the driver.
-_INPUT_FORMATS: Final = {
-    "MJPG": "mjpeg",
-    "JPEG": "mjpeg",
-    "H264": "h264",
-    "HEVC": "hevc",
-    "YUYV": "yuyv422",
-    "UYVY": "uyvy422",
-    "NV12": "nv12",
-    "YU12": "yuv420p",
-    "GREY": "gray",
-    "RGB3": "rgb24",
-    "BGR3": "bgr24",
-}
 #: How the names of private files begin.
 _PRIVATE: Final = "edged-private-"
 _COMPLAINT_LINES: Final = 20
@@ -100,24 +85,6 @@ def _find_wheel() -> str:
 def number(value: float) -> str:
     """As ffmpeg reads it: 15, 29.97."""
     return f"{value:.4f}".rstrip("0").rstrip(".")
-
-
-def read_device(source: CameraSource, rate: float) -> list[str]:
-    """Arguments that read a USB camera at this many frames a second, in its chosen format and size."""
-    if not source.node:
-        raise DependencyFailed(f"{source.name} has no device file", hint="plug it in again", camera=source.name)
-    chosen = _INPUT_FORMATS.get(source.pixel_format)
-    size = f"{source.width}x{source.height}"
-    return [
-        *("-f", "v4l2"),
-        *(("-input_format", chosen) if chosen else ()),
-        *("-framerate", number(rate), "-video_size", size, "-i", source.node),
-    ]
-
-
-def read_test_picture(source: CameraSource, rate: float) -> list[str]:
-    """Arguments that make a moving picture in real time."""
-    return ["-re", "-f", "lavfi", "-i", f"testsrc2=size={source.width}x{source.height}:rate={number(rate)}"]
 
 
 def read_playlist(playlist: str) -> list[str]:

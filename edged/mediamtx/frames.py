@@ -19,14 +19,13 @@ import structlog
 import trio
 
 from edged.children import Spawn
-from edged.config.sources import RtspTransport
 from edged.errors import DependencyFailed
 from edged.mediamtx import causes, ffmpeg
 from edged.mediamtx.causes import Cause, NoPicture
 from edged.mediamtx.conditions import Conditions
 from edged.mediamtx.live_picture import LONGEST_SECONDS, FrameReader, LivePicture, pace_of
 from edged.mediamtx.pictures import PICTURE_BYTES, Format, PictureParser, convert_arguments, picture_arguments
-from edged.mediamtx.sources import CameraSource, picture_of, sets_key_frames
+from edged.mediamtx.sources import CameraSource, kind_of, picture_of, sets_key_frames
 from edged.restarts import Restarts
 from edged.sharing import Shared
 
@@ -119,7 +118,7 @@ class Frames:
     async def release_device(self, name: str) -> None:
         """Close a USB camera, as its publisher is about to open it: only one process can. Then read from MediaMTX."""
         live = self._lives.get(name)
-        if live is not None and live.direct and live.source.kind == "usb":
+        if live is not None and live.direct and kind_of(live.source).is_device:
             live.yields_until = trio.current_time() + YIELD_SECONDS
             live.attempt.cancel()
             await live.released.wait()
@@ -202,11 +201,8 @@ class Frames:
             while not live.present:
                 await live.turned.wait()
             live.began_at = math.inf
-            transport = ffmpeg.choose_transport(
-                live.source.transport, ends.failures, live.cause.slug if live.cause else ""
-            )
             try:
-                live.cause = await self._play_once(live, transport, patient)
+                live.cause = await self._play_once(live, ends.failures, patient)
             except DependencyFailed as failure:
                 live.fail(failure)
                 return
@@ -226,7 +222,7 @@ class Frames:
                 with trio.move_on_after(pause):
                     await live.turned.wait()
 
-    async def _play_once(self, live: LivePicture, transport: RtspTransport, patient: bool) -> Cause | None:
+    async def _play_once(self, live: LivePicture, failures: int, patient: bool) -> Cause | None:
         """Run one ffmpeg until it ends or is ended; returns why that is a failure, None if it is none."""
         cause: Cause | None = None
         live.released = trio.Event()
@@ -238,8 +234,7 @@ class Frames:
         try:
             with trio.CancelScope() as live.attempt, ExitStack() as files:
                 playlist = ""
-                if address:
-                    text = self._make_playlist(live, address, transport if live.direct else "tcp", patient)
+                if text := self._make_playlist(live, address, failures, patient):
                     playlist = files.enter_context(ffmpeg.private_file(text.encode(), ".ffconcat", self._folder))
                 arguments = [self._find_ffmpeg(), *picture_arguments(live.source, playlist)]
                 async with self._spawn(arguments, stdout=True, stderr=True) as child, trio.open_nursery() as nursery:
@@ -259,9 +254,12 @@ class Frames:
                 self._drop_secret(password)
         return cause
 
-    def _make_playlist(self, live: LivePicture, address: str, transport: RtspTransport, patient: bool) -> str:
+    def _make_playlist(self, live: LivePicture, address: str, failures: int, patient: bool) -> str:
         try:
-            return ffmpeg.make_playlist(address, transport=transport, patient=patient)
+            if not live.direct:
+                return ffmpeg.make_playlist(address, patient=patient)
+            last = live.cause.slug if live.cause else ""
+            return kind_of(live.source).playlist(live.source, failures, last, patient=patient)
         except DependencyFailed as failure:
             cause = replace(causes.BAD_ADDRESS, exact=str(failure))
             self._note_failure(live, cause)
@@ -273,15 +271,13 @@ class Frames:
             self._conditions.fails(live.source.name, cause)
 
     async def _choose(self, live: LivePicture) -> str:
-        """The RTSP address to read from, "" for none."""
+        """The address to read from, MediaMTX's or the source's own; "" for a source without one."""
         path = live.source.path
         # MediaMTX does not report when a path has a stream; it takes a second, rarely.
         while (url := self._reader_url(path)) is None and trio.current_time() < live.yields_until:  # noqa: ASYNC110
             await trio.sleep(0.1)
         live.direct = live.was_direct = url is None
-        if url is None and live.source.kind == "rtsp":
-            return live.source.url or "-"
-        return url or ""
+        return (live.source.url or "") if url is None else url
 
     async def _read(
         self, live: LivePicture, stream: trio.abc.ReceiveStream, complaints: ffmpeg.Complaints, *, patiently: bool

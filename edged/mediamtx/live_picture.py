@@ -11,7 +11,7 @@ import trio
 from edged.errors import DependencyFailed
 from edged.mediamtx import causes
 from edged.mediamtx.causes import Cause, NoPicture
-from edged.mediamtx.sources import CameraSource, sets_key_frames
+from edged.mediamtx.sources import CameraSource, kind_of, sets_key_frames
 
 #: Seconds that somebody waits for a picture: without any byte of the source, and in all (contract 10.24).
 PATIENCE_SECONDS: Final = 10.0
@@ -57,7 +57,7 @@ class LivePicture:
         self.picture = picture
         self.number += 1
         self.received_at = now
-        dark = self.direct and self.source.kind == "usb"
+        dark = self.direct and kind_of(self.source).is_device
         self.settled = not dark or now - self.began_at >= SETTLE_SECONDS
         self.tell()
 
@@ -97,7 +97,7 @@ class LivePicture:
             return causes.UNPLUGGED
         if self.is_receiving and sets_key_frames(self.source):
             return causes.KEY_FRAMES
-        return self.cause or (causes.SILENT if self.source.kind == "rtsp" else causes.NO_PICTURES)
+        return self.cause or kind_of(self.source).never
 
     def complain(self, cause: Cause) -> DependencyFailed:
         """That there is no picture, for a caller."""

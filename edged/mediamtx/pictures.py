@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal, TypeAlias
 
 from edged.mediamtx import ffmpeg
-from edged.mediamtx.sources import CameraSource, sets_key_frames
+from edged.mediamtx.sources import CameraSource, kind_of
 
 #: Pictures a second at most; a viewer who wants fewer takes fewer.
 HIGHEST_RATE: Final = 10.0
@@ -67,19 +67,19 @@ def picture_arguments(source: CameraSource, playlist: str = "") -> list[str]:
     With `playlist` the picture is read from the RTSP address in that file: MediaMTX's path, or an RTSP camera.
     A USB camera that gives JPEGs is not decoded.
     """
-    rate = min(source.rate, HIGHEST_RATE)
+    kind = kind_of(source)
     encode = ["-c:v", "mjpeg", "-q:v", str(QUALITY)]
     # One thread: with more the decoder holds as many pictures back.
     one_by_one = ["-threads", "1", "-flags", "low_delay"]
     if playlist:
         picture = [*one_by_one, *ffmpeg.read_playlist(playlist), "-map", "0:v:0", *_thin_out(), *encode]
-    elif source.kind == "test":
-        picture = ffmpeg.read_test_picture(source, rate) + encode
-    elif source.pixel_format in ("MJPG", "JPEG"):
-        picture = [*ffmpeg.read_device(source, source.rate), "-c:v", "copy", *_thin_out_copied(source.rate)]
+    elif kind.has_any_rate:
+        picture = kind.read(source, min(source.rate, HIGHEST_RATE)) + encode
+    elif kind.gives_jpegs(source):
+        picture = [*kind.read(source, source.rate), "-c:v", "copy", *_thin_out_copied(source.rate)]
     else:
-        picture = [*one_by_one, *ffmpeg.read_device(source, source.rate), *_thin_out(), *encode]
-    told = ffmpeg.TELLING if playlist or sets_key_frames(source) else ffmpeg.QUIET
+        picture = [*one_by_one, *kind.read(source, source.rate), *_thin_out(), *encode]
+    told = ffmpeg.TELLING if playlist or kind.sets_key_frames(source) else ffmpeg.QUIET
     return [*told, *picture, "-an", "-flush_packets", "1", "-f", "mpjpeg", "pipe:1"]
 
 

@@ -12,12 +12,11 @@ from edged.mediamtx import ffmpeg
 from edged.mediamtx.causes import Cause
 from edged.mediamtx.figures import Figures, RateMeter
 from edged.mediamtx.progress import Progress
-from edged.mediamtx.sources import CameraSource, sets_key_frames
+from edged.mediamtx.sources import CameraSource, kind_of
 from edged.restarts import Restarts
 
-#: Seconds that a camera in the network may be silent, which ffmpeg itself gives up after 10 s without a byte; and while
-#: ffmpeg analyses a stream whose size its server does not tell. A slow camera has the time of some pictures at least.
-NETWORK_SECONDS: Final = 12.0
+#: Seconds that a source may be silent while ffmpeg analyses a stream whose size its server does not tell, and before
+#: the first key frame. A slow camera has the time of some pictures at least.
 ANALYSIS_SECONDS: Final = 35.0
 STALL_PICTURES: Final = 3
 
@@ -85,8 +84,9 @@ class PublishedCamera:
     def longest_silence(self) -> float:
         """Seconds that the source may be silent, whatever holds for others."""
         rate = self.source.rate or self.meter.rate
-        silence = NETWORK_SECONDS if self.source.kind == "rtsp" else 0.0
-        if self.needs_analysis or (self.source.kind == "usb" and sets_key_frames(self.source)):
+        kind = kind_of(self.source)
+        silence = kind.silence
+        if self.needs_analysis or (kind.is_device and kind.sets_key_frames(self.source)):
             # MediaMTX counts nothing before the first key frame.
             silence = ANALYSIS_SECONDS
         return max(silence, STALL_PICTURES / rate if rate else 0.0)

@@ -33,7 +33,7 @@ from edged.mediamtx.published_camera import PublishedCamera, PublisherState, Pub
 from edged.mediamtx.relay import Authorizer, Relay, open_relay
 from edged.mediamtx.secrets import DropSecret, NewSecret
 from edged.mediamtx.settings import USER
-from edged.mediamtx.sources import CameraSource, picture_of
+from edged.mediamtx.sources import CameraSource, kind_of, picture_of
 from edged.mediamtx.streams import publish_arguments
 
 #: Seconds without a reader after which a camera on demand goes to sleep.
@@ -208,7 +208,7 @@ class Publishers:
     async def _publish(self, camera: PublishedCamera, address: str) -> Cause | None:
         """Run ffmpeg until it ends or is ended; returns why that is a failure, None if it is none."""
         source = camera.source
-        name, path, by_network = source.name, source.path, source.kind == "rtsp"
+        name, path, by_network = source.name, source.path, kind_of(source).by_network
         camera.fault = None
         ended = False
         secret = self._new_secret(path, "publish", 1)
@@ -270,14 +270,12 @@ class Publishers:
         )  # fmt: skip
 
     def _prepare(self, camera: PublishedCamera, url: str, files: ExitStack) -> list[str]:
-        source, playlist = camera.source, ""
-        if source.kind == "rtsp":
-            last = camera.cause.slug if camera.cause else ""
-            transport = ffmpeg.choose_transport(source.transport, camera.ends.failures, last)
-            try:
-                text = ffmpeg.make_playlist(source.url or "", transport=transport, patient=camera.needs_analysis)
-            except DependencyFailed as failure:
-                raise NoPicture(source.name, replace(causes.BAD_ADDRESS, exact=str(failure))) from failure
+        source, playlist, last = camera.source, "", camera.cause.slug if camera.cause else ""
+        try:
+            text = kind_of(source).playlist(source, camera.ends.failures, last, patient=camera.needs_analysis)
+        except DependencyFailed as failure:
+            raise NoPicture(source.name, replace(causes.BAD_ADDRESS, exact=str(failure))) from failure
+        if text:
             playlist = files.enter_context(ffmpeg.private_file(text.encode(), ".ffconcat", self._folder))
         return [self._find_ffmpeg(), *publish_arguments(source, url, playlist)]
 
@@ -316,7 +314,7 @@ class Publishers:
             camera.attempt.cancel()
         elif is_stalled(camera.progress, now, camera.longest_silence):
             silence = f"no new byte reached MediaMTX for {now - camera.progress.moved_at:.0f} s"
-            never = causes.SILENT if camera.source.kind == "rtsp" else causes.NO_PICTURES
+            never = kind_of(camera.source).never
             camera.fault = replace(causes.STALLED if camera.progress.moving else never, exact=silence)
             camera.attempt.cancel()
         elif camera.progress.moved_at < now and camera.state.pid is not None and is_stopped(camera.state.pid):

@@ -23,7 +23,7 @@ from edged.mediamtx.causes import Cause, NoPicture
 from edged.mediamtx.conditions import Condition, Conditions
 from edged.mediamtx.figures import Figures, RateMeter
 from edged.mediamtx.frames import Frames
-from edged.mediamtx.sources import CameraSource, picture_of
+from edged.mediamtx.sources import CameraSource, kind_of, picture_of
 from edged.mediamtx.streams import check_arguments
 
 #: Seconds between two checks of a source that works.
@@ -51,7 +51,7 @@ def next_check(source: CameraSource, known: Condition, failures: int) -> float |
         return None
     if known.works is False:
         return min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(failures, 16))
-    if source.kind != "rtsp":
+    if not kind_of(source).by_network:
         return None
     # One failure of a source that worked is made sure of before it is told.
     return PAUSE_SECONDS if failures else CHECK_SECONDS
@@ -151,7 +151,7 @@ class SourceChecks:
         if self._is_published(source.path) or name in self._frames.running:
             one.due = trio.current_time() + (_BUSY_PAUSE_SECONDS if known.works is not True else CHECK_SECONDS)
             return
-        if source.kind == "rtsp" and not (known.cause is not None and known.cause.needs_picture):
+        if kind_of(source).by_network and not (known.cause is not None and known.cause.needs_picture):
             one.cause = await self._read_packets(one, measured=not known.figures.rate)
             if one.cause is not None and one.cause.slug == "codec" and not one.needs_analysis:
                 # Its server does not say the size of the picture: analyse the stream itself, from now on.
@@ -182,9 +182,8 @@ class SourceChecks:
         complaints = ffmpeg.Complaints(ffmpeg.secrets_of(source.url or ""), may_redirect=not source.is_pinned)
         seconds = MEASURED_SECONDS if measured else BRIEF_SECONDS
         last = one.cause.slug if one.cause else ""
-        transport = ffmpeg.choose_transport(source.transport, one.failures, last)
         try:
-            text = ffmpeg.make_playlist(source.url or "", transport=transport, patient=one.needs_analysis)
+            text = kind_of(source).playlist(source, one.failures, last, patient=one.needs_analysis)
         except DependencyFailed as failure:
             return replace(causes.BAD_ADDRESS, exact=str(failure))
         try:

@@ -184,7 +184,7 @@ def _read(values: dict[str, Any], number: int | None = None) -> CameraEntry:
         raise InvalidParams(str(problem).replace("`", "")) from None
     if MASK in settings.source:
         raise InvalidParams(f"source has {MASK} where a password was", hint="give the whole URL")
-    if not settings.is_rtsp:
+    if not settings.is_network:
         raise InvalidParams(
             "source is no rtsp:// or rtsps:// URL", hint="another kind of camera is a [[camera]] in a settings file"
         )

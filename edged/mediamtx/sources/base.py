@@ -1,0 +1,102 @@
+"""What edged.mediamtx needs to know of a camera, and what its parts ask about each kind of source.
+
+edged.cameras is in the same layer and cannot be imported; its Camera fits the protocol here.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+from edged.config.sources import RtspTransport, SourceKind
+from edged.mediamtx import causes
+from edged.mediamtx.causes import Cause
+
+
+class CameraSource(Protocol):
+    """Something that can be published at a path of its own.
+
+    `name` is the camera (`camera0`), `path` its path at MediaMTX; `node` a device file, `url` an address in the network
+    (either may be None); `pixel_format` what the device delivers (`H264`, `MJPG`, `YUYV`); `width`, `height` pixels,
+    `rate` frames a second, `bitrate` bits a second of the stream to make; `encoder` ffmpeg's name of one, "" to choose;
+    `always_on` whether it is published while nobody watches; `is_held_in_memory` whether it is recorded into memory all
+    the time, for the pre-roll of recordings. Where the stream itself says width, height and rate (config.sources), they
+    are 0 until it has, and nothing is made by them. `is_pinned`: nothing but the address in `url` may be opened for it,
+    whatever its server says.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def kind(self) -> SourceKind: ...
+    @property
+    def node(self) -> str | None: ...
+    @property
+    def url(self) -> str | None: ...
+    @property
+    def pixel_format(self) -> str: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def rate(self) -> float: ...
+    @property
+    def bitrate(self) -> int: ...
+    @property
+    def encoder(self) -> str: ...
+    @property
+    def always_on(self) -> bool: ...
+    @property
+    def is_held_in_memory(self) -> bool: ...
+    @property
+    def transport(self) -> RtspTransport: ...
+    @property
+    def is_pinned(self) -> bool: ...
+
+
+class Kind:
+    """One kind of source. A module of this folder answers what is different for its own."""
+
+    #: Whether it is read over the network: ffmpeg's complaints mean something else then (causes.find_cause), it reports
+    #: what it has passed on, and the source is asked for some packets now and then.
+    by_network: ClassVar[bool] = False
+    #: Whether it is a device file, which one process at a time can have open.
+    is_device: ClassVar[bool] = False
+    #: Whether it comes at whatever rate it is asked for.
+    has_any_rate: ClassVar[bool] = False
+    #: Seconds that it may be silent while it streams, whatever holds for others.
+    silence: ClassVar[float] = 0.0
+    #: Why there is no picture if nothing ever came in time.
+    never: ClassVar[Cause] = causes.NO_PICTURES
+
+    def picture_of(self, source: CameraSource) -> tuple[object, ...]:
+        """What an ffmpeg is started for; if any of it changes, it has to start again."""
+        size = (source.width, source.height, source.rate, source.bitrate)
+        return (source.kind, source.path, source.node, source.pixel_format, source.encoder, *size)
+
+    def sets_key_frames(self, source: CameraSource) -> bool:  # noqa: ARG002
+        """Whether the camera itself decides how far apart key frames are: its stream is passed on as it is."""
+        return False
+
+    def gives_jpegs(self, source: CameraSource) -> bool:  # noqa: ARG002
+        """Whether its pictures are JPEGs, which need not be decoded to be shown."""
+        return False
+
+    def playlist(self, source: CameraSource, failures: int, cause: str, *, patient: bool) -> str:  # noqa: ARG002
+        """The text of the private file that holds its address (ffmpeg.py says why), "" for a kind without one.
+
+        `failures` in a row, the last one for `cause` (causes.SLUGS); `patient`: its server does not say the size of the
+        picture. Raises DependencyFailed for an address that cannot be used.
+        """
+        return ""
+
+    def read(self, source: CameraSource, rate: float) -> list[str]:
+        """ffmpeg's arguments that read it at this many frames a second; of a kind without a playlist. Raises
+        DependencyFailed if there is nothing to read."""
+        raise NotImplementedError
+
+    def publish(self, source: CameraSource, playlist: str) -> list[str]:
+        """ffmpeg's arguments that read it, from the file `playlist` if there is one, and make the stream to publish."""
+        raise NotImplementedError

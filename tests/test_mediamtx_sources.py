@@ -1,0 +1,52 @@
+"""The kinds of source: one table of the settings, one module each, and nothing else that asks for a kind."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+import pytest
+
+from edged.config import sources as settings
+from edged.config.cameras import CameraSettings
+from edged.config.sources import SourceKind, is_network, kind_of
+from edged.mediamtx.sources import KINDS
+
+_PACKAGE = Path(settings.__file__).parents[1] / "mediamtx"
+
+
+def test_each_kind_of_the_settings_has_a_module() -> None:
+    assert set(KINDS) == set(settings.KINDS) == set(get_args(SourceKind))
+    modules = [type(kind).__module__ for kind in KINDS.values()]
+    assert len(set(modules)) == len(modules)
+    assert all(module.startswith("edged.mediamtx.sources.") for module in modules)
+
+
+def test_outside_of_the_folder_nothing_in_mediamtx_asks_for_a_kind() -> None:
+    asked = [
+        f"{file.name}: {line.strip()}"
+        for file in _PACKAGE.glob("*.py")
+        for line in file.read_text().splitlines()
+        if re.search(r"\.kind\b", line)
+    ]
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "by_address"),
+    [
+        ("rtsp://h/x", "rtsp", True), ("rtsps://u:p@h/x", "rtsp", True), ("test", "test", False),
+        ("ID_SERIAL=A", "usb", False), ("tests", "usb", False), ("rtsp", "usb", False), ("", "usb", False),
+        ("rtspx://h/x", "usb", False),
+    ],
+)  # fmt: skip
+def test_a_source_is_of_one_kind(source: str, kind: str, by_address: bool) -> None:
+    assert (kind_of(source), is_network(source)) == (kind, by_address)
+
+
+@pytest.mark.parametrize("source", ["", "tests", "rtsp", "rtspx://h/x", "gopher://h/x"])
+def test_what_is_no_source_is_refused(source: str) -> None:
+    with pytest.raises((ValueError, msgspec.ValidationError)):
+        CameraSettings(name="gate", source=source)
