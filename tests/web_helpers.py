@@ -137,7 +137,8 @@ class Cameras:
         return self.present
 
     def find(self, device: str) -> Camera | None:
-        return next((camera for camera in self.present if device in camera.every_name), None)
+        found = next((camera for camera in self.present if device in camera.every_name), None)
+        return found or next((camera for camera in self.present if device and device == camera.stand_in), None)
 
     @property
     def described(self) -> dict[int, CameraEntry]:

@@ -48,12 +48,20 @@ def resolve_rights(params: P, cameras: Cameras) -> P:
 
 def to_id(name: str, cameras: Cameras) -> str:
     """`entrance`, `/dev/video0` or the label `Entrance` → `camera0`, if one camera has that name now; else the name
-    itself."""
+    itself.
+
+    A label is free text, and a USB camera brings its own: none takes over what names cameras otherwise.
+    """
     camera = cameras.find(name)
-    if camera is None:
+    if camera is None and not _is_other_name(name):
         labelled = [each for each in cameras.all() if each.label == name]
         camera = labelled[0] if len(labelled) == 1 else None
     return name if camera is None else camera.name
+
+
+def _is_other_name(name: str) -> bool:
+    """Whether whoever says this means no label: all cameras or a beginning (`*`, `cam*`), an id, a device file."""
+    return name.endswith("*") or name.startswith("/") or (name.startswith("camera") and name[6:].isdecimal())
 
 
 def paths_of(cameras: Cameras) -> dict[str, str]:
