@@ -12,12 +12,9 @@ from daemon_helpers import free_port, make_config, running_daemon
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import fail_after
-from pictures_helpers import Camera
 
 from edged.config.addresses import parse_address
 from edged.mediamtx.addresses import connect, host_of, join_address, reach
-from edged.mediamtx.server_state import ServerState
-from edged.operations.listings import list_streams
 
 PORTS = st.integers(0, 65535)
 
@@ -48,25 +45,6 @@ def test_a_bound_listener_is_reached_and_named_by_its_own_address(host: str, por
     address = join_address(host, port)
     assert reach(address) == (host, port)
     assert f"{host_of(address)}:{port}" == address
-
-
-@pytest.mark.parametrize(
-    ("asked_at", "address", "shown"),
-    [
-        ("box.example", ":8554", "box.example"),
-        ("box.example", "[::]:8554", "box.example"),
-        ("box.example", "192.0.2.7:8554", "192.0.2.7"),
-        ("box.example", "[2001:db8::7]:8554", "[2001:db8::7]"),
-        ("127.0.0.1", "127.0.0.2:8554", "127.0.0.2"),
-        ("[::1]", "127.0.0.2:8554", "127.0.0.2"),
-        # A relay may hand the port on.
-        ("box.example", "127.0.0.1:8554", "box.example"),
-        ("2001:db8::1", ":8554", "[2001:db8::1]"),
-    ],
-)
-def test_a_url_names_the_address_that_its_listener_is_bound_to(asked_at: str, address: str, shown: str) -> None:
-    state = ServerState("ready", rtsp_port=8554, addresses={"rtsp": address})
-    assert list_streams(Camera(), asked_at, state) == {"rtsp": f"rtsp://{shown}:8554/camera0"}  # type: ignore[arg-type]
 
 
 async def test_the_errno_of_a_refusal_is_kept() -> None:
