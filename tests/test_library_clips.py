@@ -205,7 +205,7 @@ async def record(box: Box, *seconds: float) -> RecordingRecord:
 
 async def clip(box: Box, begin: float, end: float, grant: Grant | None = None) -> Clip:
     """From and to so many seconds after NOW."""
-    clips = Clips(box.recordings.index, box.recordings._clock)
+    clips = Clips(box.recordings, box.recordings._clock)
     return await clips.create(
         "camera0", NOW + begin, NOW + end, filename="visit", made_by="a test", grant=grant or box.grant
     )
@@ -240,7 +240,7 @@ async def test_without_its_medium_there_is_no_clip_and_no_picture_and_the_error_
         with pytest.raises(StoreFailed, match="the medium for recordings is not there"):
             await clip(box, 0, 2)
         with pytest.raises(StoreFailed, match="the medium for recordings is not there"):
-            await Clips(box.recordings.index, box.recordings._clock).find_moment("camera0", NOW + 1)
+            await Clips(box.recordings, box.recordings._clock).find_moment("camera0", NOW + 1)
 
 
 async def test_a_clip_of_a_deleted_span_is_not_found_and_one_that_was_made_before_keeps_its_files(

@@ -16,12 +16,14 @@ from patience import fail_after
 from structlog.testing import capture_logs
 
 from edged.clock import Clock
+from edged.library import tails
 from edged.library.active_recordings import ActiveRecording
 from edged.library.pre_roll_files import Piece, PreRollFiles
 from edged.library.pre_roll_plan import SPARE_SECONDS, plan
-from edged.library.pre_rolls import PreRolls
+from edged.library.pre_rolls import Claim, PreRolls
 from edged.library.recording_files import Look, RecordingFiles
 from edged.library.recording_index import RecordingIndex
+from edged.library.tails import fetch_pieces
 from edged.store import recordings as rows
 from edged.store.database import Database
 from edged.store.migrations import TRUST, USAGE
@@ -80,6 +82,7 @@ class Box:
     trust: Database
     index: RecordingIndex
     pre_rolls: PreRolls = field(init=False)
+    clock: Clock = field(init=False)
     now: float = NOW
 
     def write(self, ago: float, camera: str = "camera0", **options: object) -> Path:
@@ -110,8 +113,8 @@ async def opened(folder: Path) -> AsyncIterator[Box]:
             files = RecordingFiles(folder / "recordings")
             index = RecordingIndex(files, usage)
             box = Box(folder / "memory", files.root, trust, index)
-            clock = Clock(system=lambda: box.now, synchronized=lambda: False)
-            box.pre_rolls = PreRolls(PreRollFiles(box.memory, files), index, clock)
+            box.clock = Clock(system=lambda: box.now, synchronized=lambda: False)
+            box.pre_rolls = PreRolls(PreRollFiles(box.memory, files), index, box.clock)
             box.pre_rolls.set_cameras({"camera0": 10.0}, {"camera0"})
             yield box
 
@@ -257,5 +260,56 @@ async def test_a_piece_of_a_recording_that_was_deleted_meanwhile_is_not_kept(tmp
         box.pre_rolls.note_end(record)
         box.pre_rolls.forget(record.recording_id)
         box.write(1.0)
+        await box.look()
+        assert box.kept() == []
+
+
+async def test_what_somebody_waits_for_goes_to_the_disk_and_nothing_else(tmp_path: Path) -> None:
+    """Also what would be too old for a recording by then; the piece that is being written is waited for."""
+    async with opened(tmp_path) as box:
+        for ago in (11.5, 9.0, 6.0, 5.0, 3.0):
+            box.write(ago)
+        await box.look()
+        looks = list[Look]()
+        with (last := box.write(1.0)).open("ab") as being_written:
+
+            async def wait_look() -> None:
+                looks.append(await box.look())
+                if len(looks) == 2:
+                    being_written.close()
+
+            assert not await box.pre_rolls.has_some(Claim("camera0", NOW - 30, NOW - 20))
+            assert not await box.pre_rolls.has_some(Claim("camera1", NOW - 10, NOW))
+            box.now += 2
+            fetch = partial(fetch_pieces, Claim("camera0", NOW - 6.5, NOW - 0.5), box.pre_rolls, clock=box.clock)
+            assert await fetch(wait_look=wait_look)
+        assert len(looks) == 3
+        assert not last.exists()
+        assert box.kept() == [1.0, 3.0, 5.0, 6.0]
+        box.write(2.25)
+        await box.look()
+        assert box.kept() == [1.0, 3.0, 5.0, 6.0]
+        assert await fetch(wait_look=wait_look)
+        assert len(looks) == 3
+        # Of what was sent just now nothing may be seen yet.
+        box.now = NOW
+
+        async def go_on() -> None:
+            box.now += 1
+
+        assert await fetch(wait_look=go_on)
+        assert box.now == NOW + 1
+
+
+async def test_a_piece_that_is_not_closed_or_not_taken_by_the_disk_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tails, "WAIT_SECONDS", 0.3)
+    async with opened(tmp_path) as box:
+        box.write(2.0)
+        look = partial(box.look, can_keep=False)
+        assert not await fetch_pieces(Claim("camera0", NOW - 3, NOW), box.pre_rolls, clock=box.clock, wait_look=look)
+        assert box.kept() == []
+        # Nobody waits any more.
         await box.look()
         assert box.kept() == []

@@ -26,7 +26,7 @@ from edged.cli.evidence import fetch_evidence
 from edged.cli.verification import verify
 from edged.config.model import Config
 from edged.credentials.seal_signatures import read, read_thumbprints
-from edged.credentials.seals import SegmentSeal
+from edged.credentials.seals import DerivedSeal, SegmentSeal
 
 pytestmark = [pytest.mark.mediamtx, pytest.mark.ffmpeg, pytest.mark.slow]
 
@@ -239,6 +239,54 @@ async def test_an_event_is_recorded_with_its_pre_roll_and_every_piece_of_it_is_s
     assert (verdict.problems, verdict.notes, verdict.proven, verdict.segments) == ([], [], True, len(kept))
     (elsewhere / kept[1].relative_to(root)).unlink()
     assert [each.kind for each in verify([elsewhere], known=known).problems] == ["missing"]
+
+
+async def test_a_clip_of_what_is_only_in_memory_holds_all_of_it_up_to_now_and_names_its_pieces(
+    tmp_path: Path, memory: Path
+) -> None:
+    """Nobody has asked for a recording. The piece that is being written is closed in time; the rest stays in memory."""
+    config = make_pre_roll_config(tmp_path, memory)
+    root = config.recording.folder
+    with fail_after(120):
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            _, key = await daemon.create_key()
+            await until_filled(config)
+            older = time.time() - 2 * PRE_ROLL
+            refused = await admin.ask("create_clip", device="camera0", start=older - 5, end=older)
+            assert refused["error"]["data"]["reason"] == "not_found"
+            assert files_of(root) == {}
+            end = time.time()
+            clip = await admin.call("create_clip", device="camera0", start=end - 4, end=end, filename="visit")
+            assert clip["missing"] == []
+            # A tenth of a second at an edge needs no further piece.
+            assert end - 4 - 2 - GROUP < datetime.fromisoformat(clip["start_time"]).timestamp() <= end - 3.9
+            assert datetime.fromisoformat(clip["end_time"]).timestamp() >= end - 0.1
+            file = await fetch(daemon, key, "visit.mp4", tmp_path)
+            assert probe(file) == pytest.approx(clip["duration"], abs=0.3)
+            kept = await until_sealed(root)
+            # Those pieces and no others, now and later.
+            assert 2 <= len(kept) <= 4
+            await trio.sleep(3)
+            assert sorted(root.glob("camera0/*/*.mp4")) == kept
+            assert len(list(config.recording.pre_roll_folder.rglob("*.mp4"))) >= 2
+            evidence = (await daemon.request("GET", "/api/recordings/visit/evidence", key=key)).json
+            made = read(evidence["seal"].encode()).statement
+            assert isinstance(made, DerivedSeal)
+            assert len(made.parts) == len(evidence["segments"]) == len(kept)
+            file.with_name(f"{file.name}.seal").write_text(evidence["seal"])
+            known = read_thumbprints((await daemon.request("GET", "/.well-known/jwks.json")).body)
+            verdict = verify([file, root], known=known)
+            assert (verdict.problems, verdict.proven) == ([], True)
+            # A recording that begins now takes what the clip has put on the disk, too, and leaves it the clip.
+            begun = await admin.call("start_recording", device="camera0", filename="yard")
+            assert begun["pre_roll"] >= PRE_ROLL - 0.1
+            await until_active(admin)
+            await admin.call("stop_recording", device="camera0")
+            assert (await admin.call("get_recording_info", filename="yard"))["gaps"] == 0
+            await admin.call("delete_recording", filename="yard")
+            assert sorted(root.glob("camera0/*/*.mp4")) == kept
+            await admin.call("delete_recording", filename="visit")
+            assert files_of(root) == {}
 
 
 async def test_pieces_that_a_killed_edged_left_in_memory_are_sealed_once_and_as_recovered(

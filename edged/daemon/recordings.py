@@ -68,7 +68,7 @@ def build_recordings(
 
 def build_clips(recordings: Recordings, clock: Clock) -> Clips:
     """Intervals and moments of what was recorded."""
-    return Clips(recordings.index, clock)
+    return Clips(recordings, clock)
 
 
 def read_policy(settings: RecordingSettings) -> Policy:

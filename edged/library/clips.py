@@ -6,7 +6,8 @@ first fetched (joins), so that a clip that nobody fetches costs nothing.
 
 It begins with a key frame at its begin or before, the first one in the part (about a second) that holds the last of
 these, and ends with the part that holds its end. Of a file that is being written it takes what is there, up to the last
-whole part.
+whole part; for one that is due just now it waits. What is in memory only (pre_rolls) is put on the disk for it, before
+it is known whether there will be a clip: where there is none, retention takes it like every other file.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ from edged.library import recording_changes as changes
 from edged.library.active_recordings import CLIP, new_id
 from edged.library.fmp4 import NotASegment, Part, Track, read_codecs, read_pictures, read_segment
 from edged.library.joins import changed_format, choose_parts, end_in, open_segment, read_part
+from edged.library.pre_rolls import Claim
 from edged.library.recording_files import RecordingFiles
-from edged.library.recording_index import GAP_SECONDS, Measured, RecordingIndex
+from edged.library.recording_index import GAP_SECONDS, Measured
 from edged.library.recording_names import complete_name
+from edged.library.recordings import Recordings
 from edged.store.recordings import RecordingRecord
 from edged.store.segments import SegmentRow
 
@@ -41,8 +44,10 @@ LONGEST_SECONDS: Final = 86400.0
 AHEAD_SECONDS: Final = 5.0
 #: Seconds at an edge of an interval for which no further file is taken: the times of two files may overlap by so much.
 _SLIVER: Final = 0.1
-#: Seconds of the picture that its recorder may not have written yet, which are not missing.
+#: Seconds of the picture that its recorder may not have written yet: they are waited for, and if they do not come, they
+#: are not missing. And seconds between two looks for them.
 _UNWRITTEN: Final = 2.5
+_AGAIN: Final = 0.25
 _log = structlog.get_logger("recordings")
 
 
@@ -79,8 +84,8 @@ class Moment:
 class Clips:
     """Intervals and moments of what was recorded."""
 
-    def __init__(self, index: RecordingIndex, clock: Clock) -> None:
-        self._index, self._clock = index, clock
+    def __init__(self, recordings: Recordings, clock: Clock) -> None:
+        self._recordings, self._index, self._clock = recordings, recordings.index, clock
 
     async def create(
         self, camera: str, begin: float, end: float, *, filename: str | None, made_by: str, grant: Grant
@@ -88,26 +93,23 @@ class Clips:
         """Keep an interval, Unix seconds, under a name: durable when this returns.
 
         Raises InvalidParams for an interval that cannot be and for an unsafe name, NotFound where nothing of it is
-        recorded, InvalidState where the format of the picture changed in it, StoreFailed, and what the grant raises.
+        recorded, InvalidState where the format of the picture changed in it, StorageFull where the disk does not take
+        what is in memory, StoreFailed, and what the grant raises.
         """
         self._index.require_medium()
         now = self._clock.system
         check_interval(begin, end, now)
+        name = complete_name(filename, camera, "mp4", now) if filename else None
         end = min(end, now)
-        rows = await self._index.list_with_open(camera, begin, end)
-        if not rows:
-            raise NotFound(
-                f"nothing is recorded of {camera} from {iso(begin)} to {iso(end)}",
-                hint="list_recordings shows what there is", resource="recording", id=camera,
-            )  # fmt: skip
+        rows = await self._collect(camera, begin, end)
         if self._index.files.is_open(rows[-1]) and end - rows[-1].ended < _UNWRITTEN:
             end = min(end, rows[-1].ended)
         missing = find_missing(rows, begin, end)
         used, begin, end = _without_slivers(rows, begin, end)
         first, last = await self._look(camera, used, begin, end)
-        name = filename or f"{camera}_{datetime.fromtimestamp(begin, UTC):%Y-%m-%d_%H-%M-%S}_clip"
+        usual = f"{camera}_{datetime.fromtimestamp(begin, UTC):%Y-%m-%d_%H-%M-%S}_clip.mp4"
         record = RecordingRecord(
-            recording_id=new_id(), filename=complete_name(name, camera, "mp4", now), camera=camera, format="mp4",
+            recording_id=new_id(), filename=name or usual, camera=camera, format="mp4",
             began=max(begin, used[0].began), ended=min(end, used[-1].ended), reason=CLIP, made_by=made_by,
         )  # fmt: skip
         # A deletion that chooses its files after this finds the clip; what one has deleted before is missed here.
@@ -119,6 +121,33 @@ class Clips:
         _log.info("clip_created", camera=camera, recording=record.recording_id, by=made_by)
         (measured,) = await self._index.measure([record], now)
         return Clip(measured, first, last, missing)
+
+    async def _collect(self, camera: str, begin: float, end: float) -> list[SegmentRow]:
+        """The files of an interval, Unix seconds, once what is due of it is on the disk. Raises NotFound, StorageFull,
+        StoreFailed."""
+        edge = min(_SLIVER, (end - begin) / 4)
+        is_whole = await self._recordings.fetch_held(Claim(camera, begin + edge, end - edge))
+        rows = await self._index.list_with_open(camera, begin, end)
+        with trio.move_on_after(_UNWRITTEN):
+            while self._is_due(camera, rows, end):
+                await trio.sleep(_AGAIN)
+                rows = await self._index.list_with_open(camera, begin, end)
+        if rows:
+            return rows
+        if not is_whole and (obstacle := self._recordings.obstacle) is not None:
+            raise obstacle.error
+        raise NotFound(
+            f"nothing is recorded of {camera} from {iso(begin)} to {iso(end)}",
+            hint="list_recordings shows what there is" if is_whole
+            else "the file that holds it is being written: ask again in some seconds",
+            resource="recording", id=camera,
+        )  # fmt: skip
+
+    def _is_due(self, camera: str, rows: Sequence[SegmentRow], end: float) -> bool:
+        """Whether the end of an interval is recorded and will be in a file just now; `rows` are its files."""
+        if (rows and rows[-1].ended >= end) or self._clock.system - end > _UNWRITTEN:
+            return False
+        return camera in self._recordings.active or (bool(rows) and self._index.files.is_open(rows[-1]))
 
     async def find_moment(self, camera: str, at: float) -> Moment:
         """The last picture that was recorded at a time, Unix seconds, or before.

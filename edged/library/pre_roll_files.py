@@ -89,10 +89,10 @@ class PreRollFiles:
         lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         return any(line[2] == number and line[line.index("-") + 1] in _MEMORY for line in lines)
 
-    def list_begins(self, camera: str) -> list[float]:
+    def list_begins(self, camera: str) -> dict[Path, float]:
         """When the files of a camera begin, by their names, Unix seconds."""
-        named = (name_of(path) for owner, path in list_written(self.root) if owner == camera)
-        return [began for began in named if began is not None]
+        named = ((path, name_of(path)) for owner, path in list_written(self.root) if owner == camera)
+        return {path: began for path, began in named if began is not None}
 
     def look(self) -> Pieces:
         """What is there now. Files without a whole part are deleted: there is nothing in them to see."""

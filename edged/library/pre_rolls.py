@@ -9,7 +9,9 @@ the disk is lost with the power.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -34,6 +36,18 @@ _NAME_SECONDS: Final = 0.01
 _log = structlog.get_logger("recordings")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Claim:
+    """An interval of a camera, Unix seconds, of which somebody waits for the pieces."""
+
+    camera: str
+    begin: float
+    end: float
+
+    def touches(self, piece: Piece) -> bool:
+        return piece.camera == self.camera and piece.ended > self.begin and piece.began < self.end
+
+
 class PreRolls:
     """The pieces in memory. `seconds` of pre-roll by camera; None for `files` where there are none at all."""
 
@@ -46,6 +60,7 @@ class PreRolls:
         #: Cameras whose file grows without a key frame to end it: their recorder is switched off until it is closed.
         self.halted: frozenset[str] = frozenset()
         self._ended: dict[str, tuple[RecordingRecord, float]] = {}
+        self._claims: set[Claim] = set()
         self._pieces = Pieces()
         self._limit: int | None = None
         self._is_checked = False
@@ -95,10 +110,31 @@ class PreRolls:
 
     async def is_waiting(self, record: RecordingRecord) -> bool:
         """Whether there is more of a recording in memory than was put on the disk."""
-        if self._files is None or record.camera not in self.held or record.ended is None:
+        if self._files is None or not self.holds(record.camera) or record.ended is None:
             return False
         begins = await trio.to_thread.run_sync(self._files.list_begins, record.camera)
-        return any(record.began - _NAME_SECONDS <= began < record.ended for began in begins)
+        return any(record.began - _NAME_SECONDS <= began < record.ended for began in begins.values())
+
+    def holds(self, camera: str) -> bool:
+        """Whether what a camera sends is held in memory."""
+        return self._files is not None and camera in self.held
+
+    @contextmanager
+    def claimed(self, claim: Claim) -> Iterator[None]:
+        """While the block runs, each look puts on the disk what is in memory of an interval."""
+        self._claims.add(claim)
+        try:
+            yield
+        finally:
+            self._claims.discard(claim)
+
+    async def has_some(self, claim: Claim) -> bool:
+        """Whether there is something of an interval in memory, also in a piece that is being written."""
+        if self._files is None:
+            return False
+        others = {piece.path for piece in self._pieces.closed if not claim.touches(piece)}
+        begins = await trio.to_thread.run_sync(self._files.list_begins, claim.camera)
+        return any(began < claim.end for path, began in begins.items() if path not in others)
 
     async def look(self, active: Collection[ActiveRecording], *, can_keep: bool) -> Look:
         """One look at the pieces: what recordings got, and what is being written for them. Raises OSError."""
@@ -134,7 +170,7 @@ class PreRolls:
     def _belongs(self, active: Iterable[ActiveRecording], pieces: Pieces, piece: Piece) -> bool:
         """Whether a recording needs a piece: one that runs needs every new one, whatever the clock says of it."""
         running = [each.record for each in active if each.record.camera == piece.camera]
-        if running and piece.path in pieces.new:
+        if (running and piece.path in pieces.new) or any(claim.touches(piece) for claim in self._claims):
             return True
         ended = [record for record, _ in self._ended.values() if record.camera == piece.camera]
         return any(

@@ -44,7 +44,7 @@ from edged.library.disk_watch import DiskWatch
 from edged.library.gaps import Gaps
 from edged.library.joins import Joins
 from edged.library.obstacles import Obstacle
-from edged.library.pre_rolls import PreRolls
+from edged.library.pre_rolls import Claim, PreRolls
 from edged.library.recorded_hours import RecordedHours
 from edged.library.recording_changes import Deletion, Guard
 from edged.library.recording_files import Look
@@ -52,7 +52,7 @@ from edged.library.recording_index import NOTHING, Measured, RecordingIndex, Sum
 from edged.library.recording_names import complete_name, no_recording
 from edged.library.retention_sweep import RetentionSweep
 from edged.library.snapshots import check_name
-from edged.library.tails import await_tail
+from edged.library.tails import await_tail, fetch_pieces
 from edged.store import recordings as rows
 from edged.store.database import Database
 from edged.store.recordings import Format, RecordingRecord
@@ -246,6 +246,12 @@ class Recordings:
         self.index.require_medium()
         await await_tail(record, self.index, self._pre_rolls, clock=self._clock, wait_look=self._wait_look)
         return await self._joins.find(await self.measure(record))
+
+    async def fetch_held(self, claim: Claim) -> bool:
+        """Have on the disk what is in memory of an interval; whether it is, as `fetch_pieces`."""
+        is_whole = await fetch_pieces(claim, self._pre_rolls, clock=self._clock, wait_look=self._wait_look)
+        await self._settle()
+        return is_whole
 
     async def delete(self, record: RecordingRecord, reason: str, grant: Grant) -> int:
         """Delete a recording that has ended, and the files that no other recording needs. Returns bytes.

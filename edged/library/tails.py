@@ -1,4 +1,4 @@
-"""The last seconds of a recording that has ended: MediaMTX may be writing the file that holds them."""
+"""The last seconds of what is recorded: MediaMTX may be writing the file that holds them, or they are in memory yet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import trio
 from edged.clock import Clock
 from edged.errors import InvalidState
 from edged.library.active_recordings import CLIP
-from edged.library.pre_rolls import PreRolls
+from edged.library.pre_rolls import Claim, PreRolls
 from edged.library.recording_index import RecordingIndex
 from edged.store.recordings import RecordingRecord
 
@@ -18,6 +18,8 @@ from edged.store.recordings import RecordingRecord
 CLOSING_SECONDS: Final = 120.0
 #: Seconds that somebody who wants the file waits for that.
 WAIT_SECONDS: Final = 5.0
+#: So many seconds after it was sent a picture is in a file: of a new one nothing is seen for a second.
+UNWRITTEN_SECONDS: Final = 1.5
 
 
 async def is_open(record: RecordingRecord, index: RecordingIndex, pre_rolls: PreRolls, *, now: float) -> bool:
@@ -52,3 +54,19 @@ async def await_tail(
         f"the last seconds of {record.filename} are in a file that is being written",
         hint="ask again in a minute: the file is closed then",
     )
+
+
+async def fetch_pieces(
+    claim: Claim, pre_rolls: PreRolls, *, clock: Clock, wait_look: Callable[[], Awaitable[object]]
+) -> bool:
+    """Have what is in memory of an interval on the disk and in the index; whether all of it is.
+
+    The piece that is being written is waited for, `WAIT_SECONDS` at most. `wait_look` as for `await_tail`.
+    """
+    if not pre_rolls.holds(claim.camera):
+        return True
+    with pre_rolls.claimed(claim), trio.move_on_after(WAIT_SECONDS):
+        while clock.system - claim.end < UNWRITTEN_SECONDS or await pre_rolls.has_some(claim):
+            await wait_look()
+        return True
+    return False
