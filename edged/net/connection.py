@@ -347,3 +347,5 @@ class Connection:
                 websocket.session.closed()
             except Exception as problem:  # a defect ends this connection alone
                 report_incident("session_failed", problem)
+            # The session holds this connection: its memory must not wait for the garbage collector.
+            self._websocket = self.member.session = None

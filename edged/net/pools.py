@@ -26,6 +26,8 @@ NETWORK: Final = "network"
 SIZES: Final = MappingProxyType({"unix": 64, "local": 32, "tokens": 32})
 #: Of the unix socket's, those of one user: the others stay free for root, whatever another administrator does.
 _PER_USER: Final = 48
+#: How many connections of one credential that were one too many are kept until their clients close.
+_TURNED_AWAY: Final = 8
 #: How many of the longest messages may be in memory for one credential.
 _LONGEST_MESSAGES: Final = 4
 
@@ -37,9 +39,12 @@ class Member:
     `account` is the credential that it is counted with, "" before authentication. `share` is what its time is charged
     to. `held`: bytes in memory for it, of a message or body that is not whole and of answers that it does not read.
     `session` is that of its WebSocket, None without one; `is_identified`: a request showed a good credential.
+    `turned_away`: the credential that had too many connections when this one showed it, "" if none had;
+    `is_hurried`: so many of them are being closed that its client's own close is not waited for.
     """
 
-    __slots__ = ("account", "held", "is_identified", "peer", "place", "session", "share")
+    __slots__ = ("account", "held", "is_hurried", "is_identified", "peer", "place", "session", "share",
+                 "turned_away")  # fmt: skip
 
     share: Share
 
@@ -50,6 +55,8 @@ class Member:
         self.held = 0
         self.session: TextSession | None = None
         self.is_identified = False
+        self.turned_away = ""
+        self.is_hurried = False
 
     @property
     def is_authenticated(self) -> bool:
@@ -76,6 +83,7 @@ class Pools:
         self._places: dict[str, set[Member]] = {}
         self._accounts: dict[str, set[Member]] = {}
         self._held: dict[str, int] = {}
+        self._turned_away: dict[str, set[Member]] = {}
 
     def find_full(self, peer: Peer, place: str) -> Full | None:
         """Why a new connection of this peer is refused; None if it is not."""
@@ -102,6 +110,7 @@ class Pools:
         _leave(self._accounts, member.account, member)
         self._take_share(member)
         self.hold(member, 0)
+        _leave(self._turned_away, member.turned_away, member)
 
     def hold(self, member: Member, size: int) -> bool:
         """`size` bytes are in memory for it from here on; False, and nothing changed, if its credential has too many.
@@ -142,6 +151,11 @@ class Pools:
         if account == member.account:
             return True
         if account and len(self._accounts.get(account, ())) >= self._limits.connections_per_credential:
+            if not member.turned_away:
+                member.turned_away = account
+                waiting = self._turned_away.setdefault(account, set())
+                member.is_hurried = len(waiting) >= _TURNED_AWAY
+                waiting.add(member)
             return False
         held = member.held
         self.hold(member, 0)

@@ -7,7 +7,6 @@ accepted any more, calls have two seconds to end, WebSockets are closed with 100
 from __future__ import annotations
 
 import errno
-import gc
 import math
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -261,8 +260,6 @@ class Server:
         while True:
             due_in = self._bursts.wait_for(trio.current_time())
             if not due_in:
-                # Connections that have ended lie in cycles. What was there at the start is frozen and not looked at.
-                gc.collect()
                 await trio.to_thread.run_sync(self._bursts.give_back, trio.current_time())
             elif not self._connections:
                 self._arrived = trio.Event()

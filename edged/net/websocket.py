@@ -102,7 +102,7 @@ class WebSocket:
         try:
             if data:
                 await self._take_rest(data, 0)
-            while not self._is_over:
+            while not self._is_over and not member.is_hurried:
                 data = await receive(READ_SIZE)
                 self.heard = True
                 if not data:
@@ -118,12 +118,15 @@ class WebSocket:
                     await member.share.wait()
                     await self._take_rest(data, at)
             self._forget()
+            if member.is_hurried:
+                return
             await self.outbox.wait_sent()
             if self._protocol.close_rcvd is None:
                 await self._stream.linger()
         finally:
             self.outbox.closed = True
             self._forget()
+            self._protocol.parser.close()  # a generator that holds the core, which holds the generator
 
     def _forget(self) -> None:
         """Drop what is not whole: its memory need not wait for the garbage collector."""
@@ -286,7 +289,8 @@ class WebSocket:
             self._stream.abort()
         elif self.outbox.closed:
             self._closing_at = now if self._closing_at is None else self._closing_at
-            if now - self._closing_at > CLOSE_SECONDS and not self.outbox.is_blocked:
+            is_late = self._member.is_hurried or now - self._closing_at > CLOSE_SECONDS
+            if is_late and not self.outbox.is_blocked:
                 self._stream.close()
         elif self._is_too_slow(now):
             self.outbox.close(1008, "the message took too long")

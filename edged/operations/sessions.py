@@ -113,6 +113,8 @@ def enter(call: OperationCall, caller: Caller, *, is_fresh: bool = False) -> Non
     """The session goes on with this caller, as do its tickets and the streams of the same family or key. Raises
     Refused if the credential has just ended, unless it `is_fresh`; the session is then without any."""
     session, gate = call.session, call.services.gate
+    if session.is_closed:
+        return  # the client has left meanwhile: nobody would ever end this admission
     try:
         session.admission = gate.admit(
             caller, session.transport, session.end, name=session.id, before=session.admission, is_fresh=is_fresh

@@ -87,7 +87,7 @@ class RpcSession:
         self.session.pushed = self._dialect.pushed
         self._view: View = dialects.view_of(self._dialect, None)
         self._view_caller: Caller | None = None
-        self._scheduler = Scheduler(context.calls_in_flight, self._is_barrier)
+        self._scheduler = Scheduler(context.calls_in_flight, partial(_is_barrier, context.methods))
         self._login = Login()
         self._batches: trio.Lock | None = None  # which batch has its turn, once one has become a task
 
@@ -125,6 +125,8 @@ class RpcSession:
         """The connection has ended."""
         self._scheduler.clear()
         self._context.forget(self.session)
+        # Both lead back here: the memory of a connection must not wait for the garbage collector.
+        self.session.end, self.session.admission = _end_nothing, None
 
     # --- what notifications see -----------------------------------------------------------------------------------
 
@@ -272,12 +274,6 @@ class RpcSession:
         while (message := scheduler.take()) is not None:
             self._begin(message)
 
-    def _is_barrier(self, message: Call | Batch) -> bool:
-        methods = self._context.methods
-        calls = message.members if isinstance(message, Batch) else (message,)
-        found = (methods.get(call.method) for call in calls if isinstance(call, Call))
-        return any(method is not None and method.is_barrier for method in found)
-
     # --- failing --------------------------------------------------------------------------------------------------
 
     def _refuse(self, message: Call | Batch) -> None:
@@ -387,3 +383,13 @@ class RpcSession:
 
 #: Never a session's caller: makes the view be chosen again.
 _NOBODY: Final = Caller(method="none", subject="", roles=frozenset(), capabilities=frozenset())
+
+
+def _is_barrier(methods: Mapping[str, Method], message: Call | Batch) -> bool:
+    calls = message.members if isinstance(message, Batch) else (message,)
+    found = (methods.get(call.method) for call in calls if isinstance(call, Call))
+    return any(method is not None and method.is_barrier for method in found)
+
+
+def _end_nothing(_cause: Cause, _by: str) -> None:
+    """`end` of a session whose connection is gone."""

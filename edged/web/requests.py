@@ -236,6 +236,7 @@ class Request:
                 yield admitted
         finally:
             self.entry.gate.admissions.remove(admission)
+            admitted.admission = None  # which holds `admitted.terminate`: no garbage collector need come for it
 
     def _is_open(self, route: Route) -> bool:
         """Whether no credential is needed, by the declaration of the route or of its operation."""
