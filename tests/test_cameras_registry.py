@@ -18,6 +18,7 @@ from edged.access.grants import Commit
 from edged.accounts.jobs import keep
 from edged.cameras import slots
 from edged.cameras.entries import CameraEntry
+from edged.cameras.identity import record_of
 from edged.cameras.model import Camera, CameraChanged, Mode, Status
 from edged.cameras.probe import Probe
 from edged.cameras.registry import Registry
@@ -28,6 +29,8 @@ from edged.store.cameras import Slot
 
 CAMERA = Probe("uvcvideo", "HD Webcam", 1, (Mode("MJPG", 640, 480, (30.0, 15.0)), Mode("YUYV", 1280, 720, (10.0,))))
 METADATA = Probe("uvcvideo", "HD Webcam", 0, ())
+#: Why the first camera of a box is one of its own.
+NEW = "it is a new camera: no camera of its model was known"
 
 #: Under load an example may take any time.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=times(60, least=25))
@@ -306,9 +309,13 @@ async def test_a_camera_that_is_plugged_in_is_shown_with_its_mode(
             pixel_format="MJPG",
             rate=15.0,
             modes=CAMERA.modes,
+            binding=NEW,
         )
-        identity = {"model": "046d:082d", "serial": "7E19B2F4", "port": "usb-1", "part": "."}
-        assert box.store.slots == {0: Slot(0, identity, "HD Webcam", "usb")}
+        identity = {
+            "vendor": "046d", "product": "082d", "model": "Webcam", "serial": "7E19B2F4", "port": "usb-1",
+            "interface": "", "index": "", "path": "usb-1", "driver": "uvcvideo",
+        }  # fmt: skip
+        assert box.store.slots == {0: Slot(0, identity, "HD Webcam", "usb", binding=NEW)}
 
 
 async def test_a_udev_match_in_the_config_sets_name_and_mode(
@@ -580,7 +587,7 @@ async def test_after_lost_events_the_listing_counts(tmp_path: Path, autojump_clo
     async with running(tmp_path, udev=Udev(device(0, "1"), device(2, "2"))) as box:
         await trio.sleep(1)
         box.answers.asked.clear()
-        box.udev.tell(Present((device(2, "2"), device(4, "3"))))
+        box.udev.tell(Present((device(2, "2"), device(4, "3", "91C7E2B0"))))
         await trio.sleep(1)
         assert box.states() == {"camera0": "DISCONNECTED", "camera1": "CONNECTED", "camera2": "CONNECTED"}
         assert box.answers.asked == ["/dev/video4"]
@@ -677,24 +684,142 @@ PIECES = [("1", ""), ("2", ""), ("3", "SN0001"), ("4", "SN0001"), ("5", "7E19B2F
 @given(st.lists(st.tuples(st.sampled_from(PIECES), st.sampled_from([0.0, 0.1, 0.5])), max_size=25))
 def test_no_order_of_plugging_shows_a_wrong_camera(steps: list[tuple[tuple[str, str], float]]) -> None:
     """Through the whole registry, quick or slow, nodes handed out as the kernel does: once all is quiet, each camera
-    that is connected is the piece that its name was first given to."""
+    that is connected is the piece that its name was first given to, and nothing waits once all are plugged in."""
 
     async def play() -> None:
         nodes: dict[str, Node] = {}
         async with running(Path("/nonexistent")) as box:
+
+            def shown() -> dict[str, str]:
+                ports = {f"camera{number}": slot.identity["port"] for number, slot in box.store.slots.items()}
+                return {ports[camera.name]: camera.node for camera in box.registry.all() if camera.node}
+
+            def plug(port: str, serial: str) -> None:
+                taken = {node.node for node in nodes.values()}
+                number = next(one for one in range(10) if f"/dev/video{one}" not in taken)
+                nodes[port] = device(number, port, serial)
+                box.udev.tell(nodes[port])
+
             for (port, serial), pause in steps:
                 if port in nodes:
                     old = nodes.pop(port)
                     box.udev.tell(Node("remove", old.node, old.sys_path, old.properties))
                 else:
-                    taken = {node.node for node in nodes.values()}
-                    number = next(one for one in range(10) if f"/dev/video{one}" not in taken)
-                    nodes[port] = device(number, port, serial)
-                    box.udev.tell(nodes[port])
+                    plug(port, serial)
                 await trio.sleep(pause)
             await trio.sleep(2)
-            ports = {f"camera{number}": slot.identity["port"] for number, slot in box.store.slots.items()}
-            shown = {ports[camera.name]: camera.node for camera in box.registry.all() if camera.node}
-            assert shown == {f"usb-{port}": node.node for port, node in nodes.items()}
+            assert shown().items() <= {f"usb-{port}": node.node for port, node in nodes.items()}.items()
+            for port, serial in PIECES:
+                if port not in nodes:
+                    plug(port, serial)
+            await trio.sleep(2)
+            assert shown() == {f"usb-{port}": node.node for port, node in nodes.items()}
 
     trio.run(play, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def uvc(number: int, port: str, serial: str = "", interface: int = 0, index: int = 0, action: str = "add") -> Node:
+    """One of the nodes that a USB camera at a port has."""
+    found = device(number, port, serial, action)
+    place = f"/sys/devices/pci0/usb1/1-{port}/1-{port}:1.{interface}/video4linux/video{number}"
+    path = f"pci-0000:00:14.0-usb-0:{port}:1.{interface}"
+    more = {"ID_PATH": path, "ID_USB_INTERFACE_NUM": f"{interface:02x}", "EDGED_INDEX": str(index)}
+    return Node(action, found.node, place, found.properties | more)
+
+
+INFRARED = Probe("uvcvideo", "HD Webcam IR", 1, (Mode("GREY", 640, 360, (15.0,)),))
+
+
+@pytest.mark.parametrize("numbers", [(0, 2), (2, 0)])
+async def test_a_device_with_several_nodes_is_one_camera(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, numbers: tuple[int, int]
+) -> None:
+    """Metadata and infrared are no cameras of their own, whichever node the kernel made first."""
+    colour, infrared = (uvc(number, "1", interface=part) for number, part in zip(numbers, (0, 2), strict=True))
+    metadata = uvc(5, "1", index=1)
+    answers = Answers({infrared.node: INFRARED, metadata.node: METADATA})
+    async with running(tmp_path, answers=answers) as box:
+        for node in (infrared, metadata, colour):
+            box.udev.tell(node)
+        camera = await box.next()
+        assert (camera.name, camera.node) == ("camera0", colour.node)
+        await trio.sleep(30)
+        assert box.states() == {"camera0": "CONNECTED"}
+        assert len(box.store.slots) == 1
+        for node in (infrared, metadata, colour):
+            box.udev.tell(Node("remove", node.node, node.sys_path, node.properties))
+        assert (await box.next()).status == "DISCONNECTED"
+
+
+async def test_a_colour_node_that_answers_late_is_the_camera_all_the_same(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Meanwhile it is shown with its problem, and the infrared node does not take its place."""
+    answers = Answers({"/dev/video0": INFRARED, "/dev/video2": "no permission"})
+    async with running(tmp_path, udev=Udev(uvc(0, "1", interface=2), uvc(2, "1")), answers=answers) as box:
+        assert (await box.next()).problem == "no permission"
+        del answers.by_node["/dev/video2"]
+        camera = await box.next()
+        assert (camera.name, camera.node, camera.status) == ("camera0", "/dev/video2", Status.CONNECTED)
+        assert len(box.registry.all()) == 1
+
+
+async def test_two_nodes_that_were_two_cameras_before_stay_two(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Earlier versions gave each node a number: rights and recordings of both go on."""
+    nodes = uvc(0, "1"), uvc(2, "1", interface=2)
+    stored = [Slot(n, record_of(one.properties, one.sys_path), f"cam {n}", "usb") for n, one in enumerate(nodes)]
+    store = Store({slot.number: slot for slot in stored})
+    async with running(tmp_path, store=store, udev=Udev(*nodes), answers=Answers({"/dev/video2": INFRARED})) as box:
+        await trio.sleep(1)
+        assert [(camera.name, camera.node) for camera in box.registry.all()] == [
+            ("camera0", "/dev/video0"), ("camera1", "/dev/video2"),
+        ]  # fmt: skip
+
+
+async def test_the_settings_can_make_a_further_node_a_camera(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """An entry that describes it, and not the device's first node."""
+    nodes = uvc(0, "1"), uvc(2, "1", interface=2)
+    entry = make_entry("infrared", "ID_USB_INTERFACE_NUM=02")
+    async with running(tmp_path, entry, udev=Udev(*nodes), answers=Answers({"/dev/video2": INFRARED})) as box:
+        await trio.sleep(1)
+        assert {camera.label: camera.node for camera in box.registry.all()} == {
+            "HD Webcam": "/dev/video0", "infrared": "/dev/video2",
+        }  # fmt: skip
+
+
+async def test_a_device_that_may_be_a_stored_camera_waits_and_asks(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Nothing of it is shown; the camera that it may be says so, until that one is plugged in."""
+    store = Store()
+    async with running(tmp_path, store=store, udev=Udev(device(0, "1"))) as box:
+        assert (await box.next()).binding == NEW
+    async with running(tmp_path, store=store) as box:
+        box.udev.tell(device(0, "2"))
+        asked = await box.next()
+        assert (asked.name, asked.status, asked.node) == ("camera0", Status.DISCONNECTED, None)
+        assert "the device at usb-2 waits, since it may be camera0" in asked.problem
+        assert len(store.slots) == 1
+        box.udev.tell(device(2, "1"))
+        back = await box.next()
+        assert (back.name, back.node, back.problem) == ("camera0", "/dev/video2", "")
+        new = await box.next()
+        assert (new.name, new.node) == ("camera1", "/dev/video0")
+        assert "its port usb-2 was new" in new.binding
+
+
+async def test_a_device_that_waits_and_is_pulled_asks_no_more(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The camera that it might have been is unplugged, and nothing else."""
+    store = Store()
+    async with running(tmp_path, store=store, udev=Udev(device(0, "1"))) as box:
+        await box.next()
+    async with running(tmp_path, store=store, udev=Udev(device(0, "2"))) as box:
+        assert (await box.next()).problem
+        box.udev.tell(device(0, "2", action="remove"))
+        assert (await box.next()).problem == ""

@@ -37,3 +37,13 @@ async def test_a_monitor_sees_no_camera(tmp_path: Path) -> None:
             with pytest.raises(Refused) as caught:
                 await ask(services, await key_of(trust, "monitor"), "get_camera_list")
             assert caught.value.reason == "missing_scope"
+
+
+async def test_why_a_device_is_a_camera_is_told_to_administrators(tmp_path: Path) -> None:
+    """It names a serial and a port."""
+    bound = Camera(name="camera0", label="c", kind="usb", status=Status.CONNECTED, binding="its serial is 7E19B2F4")
+    with fail_after(30):
+        async with running_services(tmp_path, cameras=Cameras(bound)) as (trust, services):
+            for role, told in (("admin", "its serial is 7E19B2F4"), ("viewer", "")):
+                status = await ask(services, await key_of(trust, role), "get_camera_status", device="camera0")
+                assert status["binding"] == told

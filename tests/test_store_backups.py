@@ -11,6 +11,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 import sqlite_utils
 from trust_helpers import rows
@@ -34,7 +35,15 @@ ROTATED = KeyRecord(
     previous_valid_until=3602.5,
 )  # fmt: skip
 PLAIN = KeyRecord(key_id="key_0000000000000002", name="yard", role="viewer", digest=b"p" * 32, created_at=2.0)
-SLOT = Slot(3, {"model": "C920", "serial": "1", "port": "usb-1", "part": "0"}, "dock", "usb")
+#: A camera's identity of before there were records of devices, as it is now.
+RECORDED = {
+    "vendor": "046d", "product": "082d", "model": "", "serial": "1", "port": "usb-1", "interface": "00", "index": "0",
+    "path": "usb-1", "driver": "",
+}  # fmt: skip
+#: The schema that brought them.
+RECORDS = next(number for number, step in enumerate(TRUST, 1) if any("binding" in each for each in step))
+#: Its text in the file, before.
+IDENTITY = '{"model":"046d:082d","part":"00.0","port":"usb-1","serial":"1"}'
 
 #: What a box of each released schema has in its tables: as SQL, because that edged is not here any more to write it.
 KEY_COLUMNS = (
@@ -57,7 +66,7 @@ SCHEMA_1 = (
     ("INSERT INTO revocations VALUES (?, ?, ?, ?)", ("jti:abc", "token", 10.0, 4e9)),
     (
         "INSERT INTO cameras (number, identity, label, kind) VALUES (?, ?, ?, ?)",
-        (3, '{"model":"C920","part":"0","port":"usb-1","serial":"1"}', "dock", "usb"),
+        (3, IDENTITY, "dock", "usb"),
     ),
     ("INSERT INTO meta VALUES (?, ?)", ("high_water", 1.8e9)),
 )  # fmt: skip
@@ -165,6 +174,7 @@ async def test_every_released_schema_comes_up_to_date_with_all_it_held(
     columns = columns_of(path)
     before = dump(path, columns)
     migrations = (*TRUST, *more)
+    identity = RECORDED if released < RECORDS else msgspec.json.decode(IDENTITY, type=dict[str, str])
     async with Database.open(path, migrations, name="trust") as db:
         first, second, *_ = db.read_now(api_keys.load)
         assert first == ROTATED
@@ -173,7 +183,7 @@ async def test_every_released_schema_comes_up_to_date_with_all_it_held(
         assert [(str(item.identity), item.at, item.until) for item in denied] == [
             ("key:key_0000000000000002", 9.0, None), ("jti:abc", 10.0, 4e9),
         ]  # fmt: skip
-        assert db.read_now(cameras.load) == [SLOT]
+        assert db.read_now(cameras.load) == [Slot(3, identity, "dock", "usb")]
         assert db.read_now(meta.load_high_water) == 1.8e9
         assert db.read_now(schema_version) == len(migrations)
         ledger = Ledger()
@@ -185,7 +195,9 @@ async def test_every_released_schema_comes_up_to_date_with_all_it_held(
                 for row in rows]
         for table, rows in before.items()
     }  # fmt: skip
-    assert dump(path, columns) == (after if released < 11 else before)
+    found = dump(path, columns)
+    assert [msgspec.json.decode(str(row[1])) for row in found.pop("cameras")] == [identity]
+    assert found == {table: rows for table, rows in (after if released < 11 else before).items() if table != "cameras"}
     copies = backups.find(path)
     assert [copy.schema for copy in copies] == ([released] if released < len(migrations) else [])
     assert all(dump(copy.path, columns) == before for copy in copies)

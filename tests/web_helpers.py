@@ -129,6 +129,7 @@ class Cameras:
     """A registry of what a test says there is."""
 
     discovery_active = True
+    waiting = 0
 
     def __init__(self, *cameras: Camera) -> None:
         self.present = cameras

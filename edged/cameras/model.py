@@ -42,6 +42,7 @@ class Camera:
     `node` today's device file (`/dev/video0`), None without one; `url` an RTSP source, which may hold
     credentials and is never shown; `width`, `height` pixels, `rate` frames a second of the stream to make;
     both 0 for a network camera until its stream has said them; `transport` how an RTSP source sends.
+    `binding`: why the device that is plugged in is this camera, one sentence, "" for a camera that somebody described.
     `problem` says why the status is not CONNECTED, and what to do, for administrators; `cause` names the cause where
     the device is there and its source gives no picture: such a camera is tried again.
     """
@@ -71,6 +72,7 @@ class Camera:
     cause: str = ""
     path: str = ""
     transport: RtspTransport = "auto"
+    binding: str = ""
     #: A call has added it: `url` holds the literal address that was judged, and nothing else may be opened for it.
     is_pinned: bool = False
     #: The device file that a test picture can be asked for by, while no device has it. It is no name of the camera:

@@ -18,7 +18,8 @@ import trio
 from edged.access.grants import Commit, Grant
 from edged.cameras import reports
 from edged.cameras.addresses import Addresses, follow
-from edged.cameras.devices import Ask, Devices, Watch, unplugged
+from edged.cameras.bindings import unplugged
+from edged.cameras.devices import Ask, Devices, Watch
 from edged.cameras.entries import CameraEntry
 from edged.cameras.fixed import FixedCameras, RemoveAdded, SaveAdded
 from edged.cameras.model import Camera, CameraChanged, Status
@@ -119,7 +120,7 @@ class Registry:
                 # Nothing is known of it since the start.
                 camera = Camera(
                     name=slot.name, label=slot.label, kind="usb", status=Status.DISCONNECTED, path=path, width=0,
-                    height=0, rate=0.0,
+                    height=0, rate=0.0, binding=slot.binding,
                 )  # fmt: skip
                 self.put(slot.number, camera)
         async with trio.open_nursery() as nursery:
@@ -143,7 +144,7 @@ class Registry:
         async with self._changing:
             await self._fixed.set_configured(configured)
             self._configured = configured
-            await self._devices.set_matches(_matches(configured))
+            await self._devices.bindings.set_matches(_matches(configured))
 
     async def describe(self, one: CameraEntry, grant: Grant) -> Camera:
         """Add a network camera, or change the added one in the slot `one.number`; stored before it is shown.
@@ -188,6 +189,12 @@ class Registry:
         if not await self._slots.retire(number, is_free, self._save_changed, commit):
             raise InvalidState(f"{camera.name} is plugged in", hint="unplug it first", camera=camera.name)
         self.forget(number)
+        self._devices.bindings.judge_anew()
+
+    @property
+    def waiting(self) -> int:
+        """How many devices are plugged in and wait, since nobody can tell which cameras they are."""
+        return self._devices.bindings.waiting
 
     def _is_unplugged(self, number: int) -> bool:
         camera = self.shown(number)

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypeAlias
 import structlog
 import trio
 
-from edged.cameras.identity import INDEX_PROPERTY
+from edged.cameras.identity import INDEX_PROPERTY, device_of
 
 log = structlog.get_logger("cameras")
 
@@ -54,6 +54,11 @@ class Node:
     node: str
     sys_path: str
     properties: dict[str, str]
+
+    @property
+    def device(self) -> str:
+        """The same text for all nodes of one physical device."""
+        return device_of(self.sys_path)
 
 
 @dataclass(frozen=True, slots=True)

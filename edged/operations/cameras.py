@@ -12,7 +12,7 @@ from edged.mediamtx.client import PathState
 from edged.operations.catalogue import DeviceParams, OperationCall, camera_resource, operation
 from edged.operations.listings import CameraFacts, CameraList, CameraRow, facts
 from edged.operations.pages import PageParams, Place, read_cursor, write_cursor
-from edged.operations.pictures import describe_problem
+from edged.operations.pictures import describe_problem, may_know_causes
 from edged.operations.rest import get
 
 
@@ -33,12 +33,14 @@ class Abilities(msgspec.Struct, frozen=True):
 
 class CameraStatus(CameraFacts, frozen=True, kw_only=True):
     """One camera in full; `problem` says why it gives no picture, "" if nothing is wrong; `restarts` counts the
-    failures of its publisher since the camera is known."""
+    failures of its publisher since the camera is known; `binding`, for administrators, why the device that is plugged
+    in is this camera, "" for a camera that somebody described."""
 
     capabilities: Abilities
     metrics: StreamMetrics
     problem: str = ""
     restarts: int = 0
+    binding: str = ""
 
 
 @operation("camera:read", rest=get("/api/cameras"))
@@ -88,6 +90,7 @@ async def get_camera_status(call: OperationCall, params: DeviceParams) -> Camera
         ),
         metrics=measure(stream, services.clock.now()) if stream else StreamMetrics(),
         problem=describe_problem(camera, call.session.caller),
+        binding=camera.binding if may_know_causes(call.session.caller) else "",
         restarts=publisher.restarts if (publisher := services.publishers.states.get(camera.path)) else 0,
     )
 

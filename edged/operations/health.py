@@ -58,11 +58,13 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     revocations on a full disk exist; `is_saving`: the last commit of the trust database succeeded; `damage`: what is
     wrong with its file; `unconfirmed`: what is said of a restored trust database that is not confirmed, "" if there
     is none; `recording_obstacle`: why nothing is recorded; `recordings_overdue`: why recordings are older than allowed;
-    `unrecorded`: cameras that have given no bytes for a while although nothing hinders it.
+    `waiting_devices`: how many are plugged in and wait, since nobody can tell which cameras they are; `unrecorded`:
+    cameras that have given no bytes for a while although nothing hinders it.
     """
 
     mediamtx: MediaFact
     cameras: tuple[CameraFact, ...] = ()
+    waiting_devices: int = 0
     disks: tuple[Disk, ...] = ()
     late_denials: int = 0
     has_reserve: bool = True
@@ -142,6 +144,7 @@ def gather_facts(services: Services) -> Facts:
             CameraFact(camera.name, camera.status is Status.CONNECTED, camera.problem, camera.is_unplugged)
             for camera in services.cameras.all()
         ),
+        waiting_devices=services.cameras.waiting,
         disks=services.disks.latest,
         late_denials=registrar.pending if registrar.is_late else 0,
         has_reserve=registrar.has_reserve,
@@ -273,6 +276,12 @@ def _judge_media(facts: Facts) -> Iterator[Problem]:
 
 
 def _judge_cameras(facts: Facts) -> Iterator[Problem]:
+    if waiting := facts.waiting_devices:
+        yield Problem(
+            "cameras", f"{waiting} {'devices wait' if waiting > 1 else 'device waits'}, since nobody can tell which"
+            f" {'cameras they are' if waiting > 1 else 'camera it is'}",
+            "get_camera_status of a camera that is not plugged in says what to do",
+        )  # fmt: skip
     unplugged = sum(camera.is_unplugged for camera in facts.cameras)
     silent = sum(not camera.works for camera in facts.cameras) - unplugged
     if silent:

@@ -13,9 +13,10 @@ import msgspec
 class Slot:
     """A camera's number for good: `camera{number}`; `label` is what people call it, `kind` usb, rtsp or test.
 
-    `identity` for a USB camera: `model`, `serial`, `port`, `part` (all text); for one that somebody described `source`,
+    `identity` for a USB camera: the record of its device (cameras.identity); for one that somebody described `source`,
     a digest of it without credentials. Either may hold `id`, the operator's. Empty in slots of before, which are known
-    by their label. `path` at MediaMTX, "" for the slot's own name.
+    by their label. `path` at MediaMTX, "" for the slot's own name. `binding`: why that device is this camera, one
+    sentence.
     """
 
     number: int
@@ -23,6 +24,7 @@ class Slot:
     label: str
     kind: Literal["usb", "rtsp", "test"]
     path: str = ""
+    binding: str = ""
 
     @property
     def is_retired(self) -> bool:
@@ -37,16 +39,18 @@ class Slot:
 
 def load(connection: sqlite3.Connection) -> list[Slot]:
     """Every slot, by number."""
-    rows = connection.execute("SELECT number, identity, label, kind, path FROM cameras ORDER BY number")
+    rows = connection.execute("SELECT number, identity, label, kind, path, binding FROM cameras ORDER BY number")
     return [Slot(row[0], msgspec.json.decode(row[1], type=dict[str, str]), *row[2:]) for row in rows]
 
 
 def save(connection: sqlite3.Connection, slot: Slot) -> None:
     """A slot as it is now, new or changed."""
+    identity = msgspec.json.encode(slot.identity, order="sorted").decode()
     connection.execute(
-        "INSERT INTO cameras (number, identity, label, kind, path) VALUES (?, ?, ?, ?, ?) ON CONFLICT (number) DO"
-        " UPDATE SET identity = excluded.identity, label = excluded.label, kind = excluded.kind, path = excluded.path",
-        (slot.number, msgspec.json.encode(slot.identity, order="sorted").decode(), slot.label, slot.kind, slot.path),
+        "INSERT INTO cameras (number, identity, label, kind, path, binding) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (number) DO UPDATE SET identity = excluded.identity, label = excluded.label,"
+        " kind = excluded.kind, path = excluded.path, binding = excluded.binding",
+        (slot.number, identity, slot.label, slot.kind, slot.path, slot.binding),
     )
 
 

@@ -82,7 +82,7 @@ COLUMNS: Final[Mapping[str, Mapping[str, Callable[[object], object]]]] = Mapping
             ("families", "family_id started until", "", ""),
             ("family_members", "family_id identity", "", ""),
             ("refreshes", "name family_id claims", "", ""),
-            ("cameras", "number identity label kind path", "", ""),
+            ("cameras", "number identity label kind path binding", "", ""),
             ("added_cameras", "number", "", "settings address"),
             ("recordings", "recording_id filename stem camera format began ended until reason made_by is_protected"
              " deleted_at delete_reason pre_roll is_swept", "", ""),

@@ -256,6 +256,33 @@ TRUST: Migrations = (
         "CREATE INDEX unswept_recordings ON recordings (deleted_at, recording_id)"
         " WHERE delete_reason = 'request' AND is_swept = 0",
     ),
+    (
+        # `binding`: why that device is this camera. A USB camera's identity becomes the record of its device: `model`
+        # was "vendor:product", or what the device calls itself; `port` ended with the USB interface that `part` began
+        # with ("00.0": interface and number of the node).
+        "ALTER TABLE cameras ADD COLUMN binding TEXT NOT NULL DEFAULT ''",
+        """UPDATE cameras SET identity = json_set(
+                json_remove(identity, '$.part'),
+                '$.vendor', CASE WHEN identity ->> 'model' GLOB '????:????'
+                    THEN substr(identity ->> 'model', 1, 4) ELSE '' END,
+                '$.product', CASE WHEN identity ->> 'model' GLOB '????:????'
+                    THEN substr(identity ->> 'model', 6) ELSE '' END,
+                '$.model', CASE WHEN identity ->> 'model' GLOB '????:????'
+                    THEN '' ELSE identity ->> 'model' END,
+                '$.interface', substr(identity ->> 'part', 1, instr(identity ->> 'part', '.') - 1),
+                '$.index', substr(identity ->> 'part', instr(identity ->> 'part', '.') + 1),
+                '$.path', CASE WHEN identity ->> 'port' GLOB 'sys:*' THEN '' ELSE identity ->> 'port' END,
+                '$.driver', '')
+            WHERE kind = 'usb' AND json_type(identity, '$.model') = 'text' AND json_type(identity, '$.part') = 'text'
+                AND json_type(identity, '$.port') = 'text'""",
+        """UPDATE cameras SET identity = json_set(identity, '$.port', CASE
+                WHEN identity ->> 'port' GLOB '*-usb*:*:[0-9]*.[0-9]*'
+                    THEN rtrim(rtrim(identity ->> 'port', replace(identity ->> 'port', ':', '')), ':')
+                WHEN identity ->> 'port' GLOB 'sys:*/*-*:[0-9]*.[0-9]*'
+                    THEN rtrim(rtrim(identity ->> 'port', replace(identity ->> 'port', '/', '')), '/')
+                ELSE identity ->> 'port' END)
+            WHERE kind = 'usb' AND json_type(identity, '$.index') = 'text'""",
+    ),
 )
 
 #: What only counts.

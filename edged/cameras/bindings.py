@@ -1,0 +1,294 @@
+"""Which camera each device is: decided (identity.py), stored, then shown.
+
+Decisions are made one after the other, since each looks at all others. A device of which nobody can tell which camera
+it is waits: the cameras that it may be say so, and each later decision is a reason to judge it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Final
+
+import structlog
+import trio
+
+from edged.cameras.entries import ID, CameraEntry
+from edged.cameras.fixed import Shown
+from edged.cameras.identity import DRIVER, PORT, Decision, Present, decide, find_part
+from edged.cameras.model import Camera, Status
+from edged.cameras.parts import Part, choose_first, is_surely_a_camera
+from edged.cameras.probe import choose
+from edged.cameras.slots import Slots
+from edged.config.model import CameraSettings
+from edged.store.cameras import Slot
+
+log = structlog.get_logger("cameras")
+
+#: How a camera that no settings describe is used: only the defaults of these count.
+_DEFAULTS: Final = CameraSettings(name="USB", source="ID_BUS=usb")
+
+
+class Bindings:
+    """`plugged_in` are the nodes that there are now, `leaving` those whose removal is not settled yet."""
+
+    def __init__(
+        self,
+        slots: Slots,
+        registry: Shown,
+        matches: Sequence[CameraEntry],
+        *,
+        plugged_in: Callable[[], Iterable[Part]],
+        leaving: Callable[[], Iterable[Part]],
+    ) -> None:
+        self._slots = slots
+        self._registry = registry
+        self._matches = matches
+        self._plugged_in = plugged_in
+        self._leaving = leaving
+        self._deciding = trio.Lock()
+        #: Set when a device became another camera than it was, or none; another one takes its place.
+        self.changed = trio.Event()
+        #: Why a node is no camera, as it was logged last, by its path.
+        self._told: dict[str, str] = {}
+
+    async def settle(self, parts: Sequence[Part]) -> None:
+        """Show the one camera that a device is; `parts` are its nodes, all asked. Raises StoreFailed, Overloaded."""
+        async with self._deciding:
+            first = choose_first(parts)
+            mine = [part for part in parts if part is first or (part.gives_pictures and self._is_own(part, first))]
+            for part in parts:
+                if part not in mine:
+                    self._pass_over(part, first)
+            for part in mine:
+                part.why_not = ""
+                self._told.pop(part.node.sys_path, None)
+                await self._show(part, [other.key for other in mine if other is not part], is_first=part is first)
+            self._tell_who_waits()
+
+    def release(self, part: Part) -> None:
+        """A node is not the camera any more that it was."""
+        number, part.slot, part.waits, part.candidates = part.slot, None, "", ()
+        if number is not None:
+            if (camera := self._registry.shown(number)) is not None:
+                self._registry.put(number, unplugged(camera))
+            self.judge_anew()
+
+    def leave(self, part: Part) -> None:
+        """A node was unplugged, and nothing came after it."""
+        self.forget(part.node.sys_path)
+        self.release(part)
+        self._tell_who_waits()
+
+    def forget(self, path: str) -> None:
+        """A node is gone."""
+        self._told.pop(path, None)
+
+    def pass_over(self, part: Part, why: str) -> None:
+        """Log once why a node is no camera."""
+        part.why_not = why
+        if self._told.get(part.node.sys_path) != why:
+            self._told[part.node.sys_path] = why
+            name = part.node.properties.get("ID_V4L_PRODUCT")
+            log.info("device_passed_over", node=part.node.node, name=name, why=why)
+
+    async def set_matches(self, matches: Sequence[CameraEntry]) -> None:
+        """These are the settings' entries now. Raises StoreFailed, Overloaded."""
+        self._matches = matches
+        paths = {one.settings.path for one in matches}
+        bound = {part.slot for part in self._plugged_in()}
+        for slot in self._slots.all():
+            camera = self._registry.shown(slot.number)
+            if slot.kind == "usb" and slot.number not in bound and camera is not None and camera.path not in paths:
+                self._registry.put(slot.number, replace(camera, path=""))
+        async with self._deciding:
+            for part in list(self._plugged_in()):
+                if part.slot is not None and part.found is not None:
+                    await self._show(part, (), is_first=False)
+        self.judge_anew()
+
+    @property
+    def waiting(self) -> int:
+        """How many devices wait, since nobody can tell which cameras they are."""
+        return sum(bool(part.waits) for part in self._plugged_in())
+
+    def judge_anew(self) -> None:
+        """Which cameras are stored has changed: devices that wait may be judged otherwise now."""
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def _is_own(self, part: Part, first: Part | None) -> bool:
+        """Whether a further node is a camera of its own: it was one before, or the settings describe it alone."""
+        if find_part(part.record, self._slots.all()) is not None:
+            return True
+        entry = self._entry_of(part)
+        return entry is not None and first is not None and not entry.fits(first.node.properties)
+
+    def _pass_over(self, part: Part, first: Part | None) -> None:
+        self.release(part)
+        if part.found is not None and not part.found.is_camera:
+            self.pass_over(part, part.found.why_not)
+        elif part.gives_pictures and first is not None:
+            what = "the infrared or depth picture" if part.is_colourless else "another picture"
+            self.pass_over(part, f"it is {what} of the device at {first.node.node}")
+        else:
+            part.why_not = part.problem
+
+    def _entry_of(self, part: Part) -> CameraEntry | None:
+        return next((one for one in self._matches if one.fits(part.node.properties)), None)
+
+    async def _show(self, part: Part, siblings: Sequence[tuple[str, str]], *, is_first: bool) -> None:
+        """Bind a node to its slot and show it. A new slot is stored first, so that its number is never another's."""
+        entry = self._entry_of(part)
+        settings = entry.settings if entry else None
+        slot = self._slot_of(part, settings, siblings, may_be_new=is_first or entry is not None)
+        if slot is None:
+            self.release_slot(part)
+            return
+        for other in (*self._plugged_in(), *self._leaving()):
+            if other is not part and other.slot == slot.number:
+                other.slot = None
+        is_news = part.slot != slot.number
+        if part.slot is not None and is_news:
+            self.release(part)
+        part.slot = slot.number
+        await self._slots.give(slot)
+        self._take_path(slot)
+        self._registry.put(slot.number, _usb_camera(slot, part, settings))
+        if is_news:
+            log.info("camera_bound", camera=slot.name, node=part.node.node, why=slot.binding)
+            self.judge_anew()
+        await self._slots.store(slot)
+
+    def release_slot(self, part: Part) -> None:
+        """A node is no camera for now, and still says why."""
+        waits, candidates = part.waits, part.candidates
+        self.release(part)
+        part.waits, part.candidates = waits, candidates
+
+    def _slot_of(
+        self, part: Part, settings: CameraSettings | None, siblings: Sequence[tuple[str, str]], *, may_be_new: bool
+    ) -> Slot | None:
+        """The slot of a node as it should be stored, maybe a new one; None for a node that gets none."""
+        others = [one for one in self._plugged_in() if one is not part]
+        taken = {other.slot for other in others}
+        present = [Present(other.record, other.slot) for other in others if other.node.device != part.node.device]
+        own = settings.id if settings else ""
+        slot = next(
+            (slot for slot in self._slots.all() if slot.kind == "usb" and own and slot.identity.get(ID) == own), None
+        )
+        if slot is not None and slot.number in taken:
+            own, slot = "", None  # several devices fit one entry: the first has its id
+        decision = decide(part.record, self._slots.all(), present, held=part.slot, parts=siblings)
+        if slot is not None:
+            decision = Decision(slot, f"the settings describe it with the id {own}")
+        if decision.waits:
+            self._wait(part, decision)
+            return None
+        part.waits, part.candidates = "", ()
+        label = settings.name if settings else ""
+        record = {**part.record, DRIVER: part.record[DRIVER] or (part.found.driver if part.found else "")}
+        identity = {**record, ID: own} if own else record
+        path = self._path_for(part, settings)
+        slot = decision.slot
+        if slot is not None:
+            # Why it is this camera stays as it was first said, while nothing else is said of the device.
+            is_known = slot.binding and all(slot.identity.get(name) == value for name, value in record.items())
+            reason = slot.binding if is_known else decision.reason
+            return replace(slot, identity=identity, label=label or slot.label, path=path, binding=reason)
+        if not may_be_new:
+            return None
+        if part.found is None and not is_surely_a_camera(part.node.properties):
+            self.pass_over(part, part.problem)
+            return None
+        if self._slots.is_full:
+            log.error("too_many_cameras", node=part.node.node, slots=len(self._slots.all()))
+            self.pass_over(part, "there are too many cameras: forget one that is not used any more")
+            return None
+        product = (part.found.card if part.found else "") or part.node.properties.get("ID_V4L_PRODUCT")
+        return Slot(
+            self._slots.first_free(), identity, label or product or part.node.node, "usb", path,
+            f"it is a new camera: {decision.reason}",
+        )  # fmt: skip
+
+    def _wait(self, part: Part, decision: Decision) -> None:
+        if part.waits != decision.reason:
+            log.warning(
+                "camera_waits", node=part.node.node, port=part.record[PORT], why=decision.reason,
+                remedy="plug the camera that it may be in where it was, or remove that one: edged camera remove",
+            )  # fmt: skip
+        part.waits, part.candidates = decision.reason, decision.candidates
+
+    def _tell_who_waits(self) -> None:
+        """Each camera that a waiting device may be says so, and asks."""
+        asks: dict[int, list[str]] = {}
+        for part in self._plugged_in():
+            for number in part.candidates:
+                asks.setdefault(number, []).append(part.record[PORT])
+        for slot in self._slots.all():
+            camera = self._registry.shown(slot.number)
+            if slot.kind != "usb" or camera is None or not camera.is_unplugged:
+                continue
+            ports = asks.get(slot.number, [])
+            problem = _ask_which(camera, ports) if ports else ""
+            if camera.problem != problem:
+                self._registry.put(slot.number, replace(camera, problem=problem))
+
+    def _path_for(self, part: Part, settings: CameraSettings | None) -> str:
+        """The path that the settings give; of several devices that one entry fits, the first has it."""
+        if settings is None or not settings.path:
+            return ""
+        shown = (
+            self._registry.shown(one.slot)
+            for one in self._plugged_in()
+            if one is not part and one.slot is not None
+        )  # fmt: skip
+        return "" if any(camera is not None and camera.path == settings.path for camera in shown) else settings.path
+
+    def _take_path(self, slot: Slot) -> None:
+        """A camera that is not plugged in loses its path to one that is."""
+        for other in self._slots.all():
+            camera = self._registry.shown(other.number)
+            if slot.path and other.number != slot.number and camera is not None and camera.path == slot.path:
+                self._registry.put(other.number, replace(camera, path=""))
+
+
+def unplugged(camera: Camera) -> Camera:
+    return replace(camera, status=Status.DISCONNECTED, node=None, problem="", cause="")
+
+
+def _ask_which(camera: Camera, ports: Sequence[str]) -> str:
+    return (
+        f"the device at {' and '.join(ports)} waits, since it may be {camera.name} or another one:"
+        f" plug {camera.name} in where it was, or remove it if it is gone for good (edged camera remove {camera.name})"
+    )
+
+
+def _usb_camera(slot: Slot, part: Part, settings: CameraSettings | None) -> Camera:
+    """The camera behind a node: asked and connected, or in trouble."""
+    wanted, found = settings or _DEFAULTS, part.found
+    modes = found.modes if found else ()
+    mode, rate = choose(modes, wanted.width, wanted.height, wanted.rate) or (None, wanted.rate)
+    return Camera(
+        name=slot.name,
+        label=slot.label,
+        kind="usb",
+        status=Status.CONNECTED if found else Status.ERROR,
+        node=part.node.node,
+        always_on=wanted.is_always_on,
+        record_always=wanted.record == "always",
+        schedule=wanted.windows,
+        pre_roll=wanted.pre_roll_seconds,
+        max_age_days=wanted.max_age_days,
+        max_size_gb=wanted.max_size_gb,
+        pixel_format=mode.pixel_format if mode else "",
+        width=mode.width if mode else wanted.width,
+        height=mode.height if mode else wanted.height,
+        rate=rate,
+        bitrate=wanted.bitrate,
+        encoder=wanted.encoder,
+        modes=modes,
+        problem=part.problem,
+        path=slot.path,
+        binding=slot.binding,
+    )
