@@ -9,13 +9,14 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,16 @@ def cpu_seconds(pid: int, *, with_children: bool = False) -> float:
 def resident_megabytes(pid: int) -> float:
     text = Path(f"/proc/{pid}/status").read_text()
     return int(next(line for line in text.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+class NotRun(Exception):
+    """What a bench needs is not on this machine."""
+
+
+def expect(holds: object, otherwise: str) -> None:
+    """Ends the run where something is wrong. Raises SystemExit."""
+    if not holds:
+        raise SystemExit(f"wrong: {otherwise}")
 
 
 class Daemon:
@@ -95,9 +106,23 @@ class Daemon:
         return self.process.pid
 
     @property
+    def media(self) -> Path:
+        """The folder of recordings and pictures."""
+        return self.folder / "state" / "media"
+
+    @property
     def recordings(self) -> Path:
-        """The folder of recordings."""
-        return self.folder / "state" / "media" / "recordings"
+        return self.media / "recordings"
+
+    async def count_unindexed(self) -> int:
+        """How many closed files the index does not name as they are, or names and are not there, or have no seal."""
+        found = {}
+        for path in self.recordings.glob("camera*/*/*.mp4"):
+            found[str(path.relative_to(self.recordings))] = path.stat().st_size
+        with closing(sqlite3.connect(f"file:{self.folder}/state/usage.db?mode=ro", uri=True)) as connection:
+            rows = dict(connection.execute("SELECT file, size FROM segments"))
+        sealed = sum(Path(f"{self.recordings / name}.seal").exists() for name in found)
+        return len(found.items() ^ rows.items()) + len(found) - sealed
 
     @property
     def socket(self) -> Path:
@@ -156,8 +181,10 @@ def running(**settings: Any) -> Iterator[Daemon]:
             yield daemon
         finally:
             daemon.stop()
-            if "Traceback" in (log := daemon.log.read_text()):
+            log = daemon.log.read_text()
+            if "Traceback" in log:
                 print("! a traceback stands in the daemon's log:\n" + log[-3000:])
+        expect("Traceback" not in log, "a traceback stands in the daemon's log")
 
 
 @contextmanager

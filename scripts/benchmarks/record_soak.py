@@ -1,16 +1,20 @@
 """Kills and freezes MediaMTX, an encoder and edged at random moments while two cameras record, and counts what is lost.
 
-    scripts/soak record [--rounds 20] [--pre-roll SECONDS] [KIND…]
+    scripts/soak record [--rounds 20] [--pre-roll SECONDS] [--facts] [KIND…]
+    scripts/soak record --systemd [the same]
 
 A KIND is kill-mediamtx, kill-encoder, kill-edged (SIGKILL), stop-mediamtx, stop-encoder or stop-edged (SIGSTOP); all
 without one. The cameras outlive what is killed, and send pictures of which no two are the same; a reader at edged's
-MediaMTX writes down which had arrived there. edged runs under a supervisor that does what systemd does with its unit.
+MediaMTX writes down which had arrived there. edged runs under a supervisor that does what systemd does with its unit;
+with --systemd it is the package of what is committed, under the systemd of a booted Debian 13 (needs root, and the tools
+of scripts/test-deb), and the kinds are kill-edged and stop-edged unless others are named.
 
 After each round: the recording goes on within the limit; the processes are those that there should be; disk and index
 agree; no file that was closed has gone or changed; `edged recording verify` finds every seal good. After the last one of
 a kind: of what had arrived no second in a row is missing; each gap in what was recorded is told by an event with both
 its ends, and nothing else is missing; each recording is one file that ffmpeg decodes without an error; the evidence of
-each verifies with its heads and the box's key. Only the standard library is needed.
+each verifies with its heads and the box's key. With --facts the seconds until it goes on are shown and decide nothing, and
+three times as much may be lost in a row: for a machine that does other things, too. Only the standard library is needed.
 """
 
 from __future__ import annotations
@@ -25,27 +29,37 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from soak_box import CAMERAS, RATE, Box, Pictures, Reader, Refused, Source, processes
+from soak_box import CAMERAS, RATE, WATCHDOG, Box, Pictures, Reader, Refused, Source, SupervisedBox, UnitBox
 
 #: Seconds until the recording has to go on.
 LIMITS: Final = {
     "kill-mediamtx": 5.0, "kill-encoder": 5.0, "kill-edged": 5.0,
     "stop-encoder": 10.0, "stop-mediamtx": 20.0, "stop-edged": 40.0,
 }  # fmt: skip
+#: Seconds that a round takes here on a machine that does nothing else, and what is done once for a kind.
+ROUND_SECONDS: Final = {
+    "kill-mediamtx": 10.0, "kill-encoder": 10.0, "kill-edged": 12.0,
+    "stop-encoder": 12.0, "stop-mediamtx": 26.0, "stop-edged": 42.0,
+}  # fmt: skip
+KIND_SECONDS: Final = 15.0
+#: What is done under systemd, unless other kinds are named.
+UNIT_KINDS: Final = ("kill-edged", "stop-edged")
 #: Seconds in a row of what had arrived that may be lost: a part of MediaMTX's, and a picture.
 MOST_LOST: Final = 1.0 + 1 / RATE
+BAD: Final = "NOT OK"
 #: Seconds between two files that are no gap (recording_index.GAP_SECONDS).
 NO_GAP: Final = 0.5
-#: Seconds that a round waits for the recording to go on, and for everything to be in order after that.
+#: Seconds that a round waits for the recording to go on, and for everything to be in order after that; so many times as
+#: long where only facts decide.
 PATIENCE: Final = 90.0
 SETTLES: Final = 20.0
+CALM: Final = 3.0
 
 
 @dataclass
@@ -72,12 +86,7 @@ def until(what: Callable[[], object], seconds: float) -> float | None:
 
 def check_processes(box: Box) -> list[str]:
     """Who is there and should not be, or is missing."""
-    problems, edged = [], box.pid
-    for pid, parent, state, line in processes():
-        if state == "Z" and edged and parent == edged:
-            problems.append(f"zombie {pid}")
-        if str(box.runtime) in line and " serve" not in line and parent != edged and " recording " not in line:
-            problems.append(f"orphan {pid}: {line[:80]}")
+    problems = box.strays()
     there = {name: len(box.children(name)) for name in ("mediamtx", "ffmpeg")}
     if there != {"mediamtx": 1, "ffmpeg": len(CAMERAS)}:
         problems.append(f"children: {there}")
@@ -108,7 +117,7 @@ def check_seals(box: Box) -> list[str]:
     return [] if code == 0 else [f"verify: {said.splitlines()[0] if said else code}"]
 
 
-def settle(box: Box, closed: dict[Path, int]) -> list[str]:
+def settle(box: Box, closed: dict[Path, int], patience: float) -> list[str]:
     """What is still wrong after a while: while something is written, index and seals follow the disk."""
     problems: list[str] = []
 
@@ -118,7 +127,7 @@ def settle(box: Box, closed: dict[Path, int]) -> list[str]:
         problems = problems or check_seals(box)
         return not problems
 
-    until(is_good, SETTLES)
+    until(is_good, SETTLES * patience)
     return problems
 
 
@@ -269,7 +278,9 @@ def goes_on(box: Box, whole: dict[str, dict[Path, int]]) -> bool:
     return True
 
 
-def one_round(kind: str, box: Box, source: Source, readers: list[Reader], closed: dict[Path, int]) -> Round:
+def one_round(
+    kind: str, box: Box, source: Source, readers: list[Reader], closed: dict[Path, int], patience: float
+) -> Round:
     time.sleep(random.uniform(2.0, 6.0))
     # The readers have to be there, too.
     for reader in readers:
@@ -278,13 +289,16 @@ def one_round(kind: str, box: Box, source: Source, readers: list[Reader], closed
     whole = {camera: box.written(camera) for camera in CAMERAS}
     at, began = source.sent, time.monotonic()
     strike(box, kind)
-    if until(lambda: goes_on(box, whole), PATIENCE) is None:
-        return Round(at, PATIENCE, ["it does not go on"])
-    return Round(at, time.monotonic() - began, settle(box, closed))
+    if until(lambda: goes_on(box, whole), PATIENCE * patience) is None:
+        return Round(at, PATIENCE * patience, ["it does not go on"])
+    return Round(at, time.monotonic() - began, settle(box, closed, patience))
 
 
-def soak(kind: str, rounds: int, folder: Path, box: Box, source: Source, key: str) -> bool:
-    """A recording of each camera with so many rounds; whether all limits hold."""
+def soak(
+    kind: str, rounds: int, folder: Path, box: Box, source: Source, key: str, *, facts: bool
+) -> bool:  # fmt: skip
+    """A recording of each camera with so many rounds; whether all limits hold, with `facts` those that are no times."""
+    patience, started, hung = CALM if facts else 1.0, time.monotonic(), box.watchdog_ends
     readers = [Reader(f"rtsp://soak:{key}@127.0.0.1:{box.rtsp}/{camera}") for camera in CAMERAS]
     results: list[Round] = []
     problems: list[str] = []
@@ -293,10 +307,10 @@ def soak(kind: str, rounds: int, folder: Path, box: Box, source: Source, key: st
     try:
         for camera, name in names.items():
             box.patient("POST", f"/api/cameras/{camera}/recording", filename=name, format="mp4")
-        if not until(lambda: is_growing(box), 60):
+        if not until(lambda: is_growing(box), 60 * patience):
             raise Refused("nothing is recorded")
         for number in range(rounds):
-            one = one_round(kind, box, source, readers, closed)
+            one = one_round(kind, box, source, readers, closed, patience)
             results.append(one)
             print(f"  {kind} {number + 1}: {one.took:.2f} s {'; '.join(one.problems[:3])}", flush=True)
         time.sleep(3)
@@ -307,7 +321,7 @@ def soak(kind: str, rounds: int, folder: Path, box: Box, source: Source, key: st
             reader.close()
     for one in results:
         problems += one.problems
-    until(lambda: not check_files(box, closed), SETTLES)
+    until(lambda: not check_files(box, closed), SETTLES * patience)
     problems += check_files(box, closed)
     problems += [f"left in {path.parent}: {path.name}" for camera in CAMERAS for path in box.written(camera)
                  if box.recordings in path.parents]  # fmt: skip
@@ -317,59 +331,98 @@ def soak(kind: str, rounds: int, folder: Path, box: Box, source: Source, key: st
         found[camera] = compare(sent, reader.digests, list(box.segments(camera)))
         problems += check_gaps(box, camera, infos[camera], found[camera], rounds)
         problems += check_recording(box, folder, names[camera])
+    # On a machine that does other things it may have hung once more.
+    ends = box.watchdog_ends - hung
+    if kind == "stop-edged" and (ends < rounds or (ends > rounds and not facts)):
+        problems.append(f"the watchdog has ended it {ends} times")
     if any(kept.twice for kept in found.values()):
         problems.append(f"{[kept.twice for kept in found.values()]} pictures are recorded twice")
     worst = max(one.took for one in results)
     lost = max(kept.most_lost for kept in found.values())
-    is_good = worst <= LIMITS[kind] and lost <= MOST_LOST and not problems
+    word = judge(kind, worst, lost, problems, facts=facts)
     median = sorted(one.took for one in results)[len(results) // 2]
     print(
-        f"{'ok' if is_good else 'NOT OK'}: {kind}: {len(results)} rounds, goes on after {median:.2f} s, worst {worst:.2f}"
+        f"{word}: {kind}: {len(results)} rounds, goes on after {median:.2f} s, worst {worst:.2f}"
         f" (limit {LIMITS[kind]:g}); of {sum(kept.arrived for kept in found.values())} pictures that had arrived"
         f" at most {lost:.2f} s in a row lost (limit {MOST_LOST:.2f}),"
         f" {sum(kept.recorded for kept in found.values())} recorded; longest gap in pictures"
         f" {max(kept.longest for kept in found.values()):.2f} s; gaps {[info['gaps'] for info in infos.values()]};"
-        f" {len(closed)} files; problems: {'; '.join(problems) or 'none'}",
+        f" {len(closed)} files; problems: {'; '.join(problems) or 'none'}; {time.monotonic() - started:.0f} s, load"
+        f" {os.getloadavg()[0]:.1f}",
         flush=True,
     )
     for name in names.values():
         box.patient("DELETE", f"/api/recordings/{name}")
-    return is_good
+    return word != BAD
+
+
+def judge(kind: str, worst: float, lost: float, problems: Sequence[str], *, facts: bool) -> str:
+    """BAD, or how good it is: `worst` seconds until it went on, `lost` seconds in a row of what had arrived.
+
+    With `facts` the first decide nothing, and the second are pictures, of which some more may wait to be written.
+    """
+    if not problems and worst <= LIMITS[kind] and lost <= MOST_LOST:
+        return "ok"
+    return "over a limit of seconds" if facts and not problems and lost <= CALM * MOST_LOST else BAD
+
+
+def estimate(kinds: Sequence[str], rounds: int) -> str:
+    """How long it takes about."""
+    seconds = sum(KIND_SECONDS + rounds * ROUND_SECONDS[kind] for kind in kinds)
+    return f"about {max(1, round(seconds / 60))} minutes"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    # A stop from outside closes what was started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    usual = 20
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"{usual} rounds of every kind take {estimate(list(LIMITS), usual)}, "
+        f"with --systemd {estimate(UNIT_KINDS, usual)} and some for the package and the boot; "
+        f"2 rounds {estimate(list(LIMITS), 2)}.",
+    )  # fmt: skip
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(LIMITS))
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=usual, help="of each kind")
     parser.add_argument("--pre-roll", type=int, default=0, metavar="SECONDS")
+    parser.add_argument("--facts", action="store_true", help="how long it takes decides nothing")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--mediamtx", default=shutil.which("mediamtx"))
     parser.add_argument("--keep", type=Path, help="a folder for the log of edged")
+    parser.add_argument("--watchdog", type=float, default=WATCHDOG, metavar="SECONDS", help="of the supervisor")
+    parser.add_argument(
+        "--unit", action="store_true", help="of the package that is installed; what --systemd does there"
+    )
     args = parser.parse_args()
     if unknown := set(args.kinds) - LIMITS.keys():
         parser.error(f"no such kind: {', '.join(sorted(unknown))}")
     if args.mediamtx is None or shutil.which("ffmpeg") is None:
-        print("not run: mediamtx or ffmpeg not found")
+        print("not run: the soak of recordings: mediamtx or ffmpeg not found")
         return 77
+    kinds = args.kinds or (UNIT_KINDS if args.unit else list(LIMITS))
     seed = random.randrange(10**6) if args.seed is None else args.seed
-    print(f"seed {seed}", flush=True)
+    print(f"seed {seed}; {estimate(kinds, args.rounds)}", flush=True)
     random.seed(seed)
     is_good = True
     with tempfile.TemporaryDirectory(prefix="edged-soak-") as name:
         folder = Path(name)
         source = Source(folder, args.mediamtx)
-        box = Box(folder, args.mediamtx, source.urls, args.pre_roll)
+        box: UnitBox | SupervisedBox | None = None
         try:
+            if args.unit:
+                box = UnitBox(args.mediamtx, source.urls, args.pre_roll)
+            else:
+                box = SupervisedBox(folder, args.mediamtx, source.urls, args.pre_roll, args.watchdog)
             key = box.patient("POST", "/api/keys", name="soak", role="admin")["api_key"]
-            for kind in args.kinds or LIMITS:
-                work = partial(soak, kind, args.rounds, folder, box, source, key)
-                is_good &= work()
+            for kind in kinds:
+                is_good &= soak(kind, args.rounds, folder, box, source, key, facts=args.facts)
         finally:
-            box.close()
+            if box is not None:
+                box.close()
             source.close()
-            if args.keep is not None:
+            if args.keep is not None and box is not None:
                 args.keep.mkdir(parents=True, exist_ok=True)
-                shutil.copy(folder / "edged.log", args.keep)
+                box.save_log(args.keep)
     return 0 if is_good else 1
 
 

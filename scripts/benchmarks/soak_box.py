@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import math
 import os
+import pwd
 import random
 import shutil
 import signal
@@ -167,62 +169,55 @@ class Refused(Exception):
 
 
 class Box:
-    """An edged with its supervisor, which does what systemd does with the package's unit: starts it again at once, or
-    five seconds after a failed start, and ends one that has not said for 30 s that it lives."""
+    """An edged that records two cameras, and what it has on its disk; somebody else starts it again."""
 
-    def __init__(self, folder: Path, mediamtx: str, sources: list[str], pre_roll: int) -> None:
-        self.folder, self.state, self.runtime = folder, folder / "state", folder / "run"
-        self.memory = Path(tempfile.mkdtemp(prefix="edged-soak-", dir="/dev/shm"))
-        self.rtsp, self._port = free_port(), free_port()
-        self.conf = folder / "conf.d"
-        self.conf.mkdir()
-        (self.conf / "soak.toml").write_text(
-            f'[paths]\nstate = "{self.state}"\nruntime = "{self.runtime}"\n'
-            f'[listen]\nmain = ["127.0.0.1:{self._port}"]\ncompat = []\ntokens = []\nlocal = []\n'
-            f'[mediamtx]\nbinary = "{mediamtx}"\nrtsp = "127.0.0.1:{self.rtsp}"\nhls = "off"\nwebrtc = "off"\n'
-            f'[recording]\npre_roll_folder = "{self.memory}/pre-roll"\n'
-            + "".join(
-                f'[[camera]]\nname = "soak{number}"\nsource = "{url}"\npre_roll_seconds = {pre_roll}\n'
-                for number, url in enumerate(sources)
-            )
+    #: How its command is called.
+    edged: tuple[str, ...] = (sys.executable, "-m", "edged")
+
+    def __init__(self, state: Path, runtime: Path, memory: Path, socket_path: Path) -> None:
+        """`memory` is the folder of pre-rolls."""
+        self.state, self.runtime, self.memory, self.socket_path = state, runtime, memory, socket_path
+        self.rtsp = free_port()
+
+    def settings(self, mediamtx: str, sources: list[str], pre_roll: int) -> str:
+        """What every box needs, as TOML."""
+        server = f'[mediamtx]\nbinary = "{mediamtx}"\nrtsp = "127.0.0.1:{self.rtsp}"\nhls = "off"\nwebrtc = "off"\n'
+        return server + "".join(
+            f'[[camera]]\nname = "soak{number}"\nsource = "{url}"\npre_roll_seconds = {pre_roll}\n'
+            for number, url in enumerate(sources)
         )
-        self._log = (folder / "edged.log").open("ab")
-        self._is_over = False
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lives_at = 0.0
-        self._notes = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._notes.bind(str(folder / "notify"))
-        self._notes.settimeout(0.02)
-        self._thread = threading.Thread(target=self._supervise, daemon=True)
-        self._thread.start()
-
-    def _supervise(self) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("EDGED_")}
-        environment |= {"NOTIFY_SOCKET": str(self.folder / "notify"), "WATCHDOG_USEC": str(int(WATCHDOG * 1e6))}
-        while not self._is_over:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "edged", "serve", "--directory", str(self.conf)],
-                env=environment, stdout=self._log, stderr=self._log, start_new_session=True,
-            )  # fmt: skip
-            self._lives_at = time.monotonic()
-            while self._process.poll() is None:
-                with suppress(TimeoutError):
-                    if b"WATCHDOG=1" in self._notes.recv(4096):
-                        self._lives_at = time.monotonic()
-                if time.monotonic() - self._lives_at > WATCHDOG:
-                    for number in (signal.SIGABRT, signal.SIGCONT):
-                        os.kill(self._process.pid, number)
-                    self._process.wait()
-            time.sleep(RESTART + (FAILED_START if self._process.returncode == 1 else 0.0))
 
     @property
     def pid(self) -> int:
         """edged's; 0 while there is none."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else 0
+        raise NotImplementedError
+
+    @property
+    def watchdog_ends(self) -> int:
+        """How often it was ended because it had not said that it lives."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Ends it."""
+        raise NotImplementedError
+
+    def strays(self) -> list[str]:
+        """What it has left behind: processes that are no children of it, or are dead and not waited for."""
+        mine, found = self.pid, []
+        for pid, parent, state, line in processes():
+            if state == "Z" and mine and parent == mine:
+                found.append(f"zombie {pid}")
+            elif self.is_of(pid, line) and mine not in (pid, parent):
+                found.append(f"orphan {pid}: {line[:80]}")
+        return found
+
+    def is_of(self, pid: int, line: str) -> bool:  # noqa: ARG002
+        """Whether a process with this command line was started by an edged of this box, or is one that serves."""
+        return str(self.runtime) in line and " serve" not in line and " recording " not in line
 
     def ask(self, method: str, path: str, **body: object) -> Any:
         """A question over the unix socket. Raises Refused."""
-        connection = _Unix(self.runtime / "edged.sock")
+        connection = _Unix(self.socket_path)
         try:
             sent = json.dumps(body) if body else None
             connection.request(method, path, sent, {"Content-Type": "application/json"} if body else {})
@@ -249,13 +244,13 @@ class Box:
 
     def run(self, *words: str | Path) -> tuple[int, str]:
         """A command of edged: its code and what it said."""
-        command = [sys.executable, "-m", "edged", *map(str, words)]
+        command = [*self.edged, *map(str, words)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.returncode, (done.stdout + done.stderr).strip()
 
     @property
     def socket(self) -> tuple[str, str]:
-        return "--socket", str(self.runtime / "edged.sock")
+        return "--socket", str(self.socket_path)
 
     @property
     def recordings(self) -> Path:
@@ -273,7 +268,7 @@ class Box:
     def written(self, camera: str) -> dict[Path, int]:
         """Files that MediaMTX writes for a camera, and their sizes."""
         found = {}
-        for folder in (self.recordings / "open" / camera, self.memory / "pre-roll" / camera):
+        for folder in (self.recordings / "open" / camera, self.memory / camera):
             for path in folder.rglob("*.mp4"):
                 with suppress(OSError):
                     found[path] = path.stat().st_size
@@ -292,6 +287,65 @@ class Box:
             with closing(sqlite3.connect(Path(folder) / "usage.db")) as connection:
                 return list(connection.execute(f"SELECT {', '.join(columns)} FROM {table}"))
 
+
+class SupervisedBox(Box):
+    """An edged of this tree under a supervisor, which does what systemd does with the package's unit: starts it again at
+    once, or five seconds after a failed start, and ends one that has not said for `watchdog` seconds that it lives."""
+
+    def __init__(self, folder: Path, mediamtx: str, sources: list[str], pre_roll: int, watchdog: float) -> None:
+        self.folder = folder
+        # Not in the folder, which may be on a disk: pre-rolls are in memory.
+        self._shared = Path(tempfile.mkdtemp(prefix="edged-soak-", dir="/dev/shm"))
+        runtime = folder / "run"
+        super().__init__(folder / "state", runtime, self._shared / "pre-roll", runtime / "edged.sock")
+        self._watchdog = watchdog
+        self.conf = folder / "conf.d"
+        self.conf.mkdir()
+        (self.conf / "soak.toml").write_text(
+            f'[paths]\nstate = "{self.state}"\nruntime = "{self.runtime}"\n'
+            f'[listen]\nmain = ["127.0.0.1:{free_port()}"]\ncompat = []\ntokens = []\nlocal = []\n'
+            f'[recording]\npre_roll_folder = "{self.memory}"\n' + self.settings(mediamtx, sources, pre_roll)
+        )
+        self._log = (folder / "edged.log").open("ab")
+        self._is_over = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._hung = 0
+        self._notes = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notes.bind(str(folder / "notify"))
+        self._notes.settimeout(0.02)
+        self._thread = threading.Thread(target=self._supervise, daemon=True)
+        self._thread.start()
+
+    def _supervise(self) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("EDGED_")}
+        environment |= {"NOTIFY_SOCKET": str(self.folder / "notify"), "WATCHDOG_USEC": str(int(self._watchdog * 1e6))}
+        while not self._is_over:
+            self._process = subprocess.Popen(
+                [*self.edged, "serve", "--directory", str(self.conf)],
+                env=environment, stdout=self._log, stderr=self._log, start_new_session=True,
+            )  # fmt: skip
+            # Nothing is expected of it until it is ready, or has begun to say that it lives.
+            lives_at = math.inf
+            while self._process.poll() is None:
+                with suppress(TimeoutError):
+                    note = self._notes.recv(4096)
+                    if b"WATCHDOG=1" in note or b"READY=1" in note:
+                        lives_at = time.monotonic()
+                if time.monotonic() - lives_at > self._watchdog:
+                    self._hung += 1
+                    for number in (signal.SIGABRT, signal.SIGCONT):
+                        os.kill(self._process.pid, number)
+                    self._process.wait()
+            time.sleep(RESTART + (FAILED_START if self._process.returncode == 1 else 0.0))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process is not None and self._process.poll() is None else 0
+
+    @property
+    def watchdog_ends(self) -> int:
+        return self._hung
+
     def close(self) -> None:
         self._is_over = True
         if self._process is not None:
@@ -299,4 +353,50 @@ class Box:
         self._thread.join(40)
         self._log.close()
         self._notes.close()
-        shutil.rmtree(self.memory, ignore_errors=True)
+        shutil.rmtree(self._shared, ignore_errors=True)
+
+    def save_log(self, folder: Path) -> None:
+        """What edged said, as a file in another folder."""
+        shutil.copy(self.folder / "edged.log", folder)
+
+
+class UnitBox(Box):
+    """The installed package under systemd, with its unit as it is."""
+
+    edged = ("/usr/bin/edged",)
+    _UNIT: Final = "edged.service"
+    _SETTINGS: Final = Path("/etc/edged/conf.d/soak.toml")
+
+    def __init__(self, mediamtx: str, sources: list[str], pre_roll: int) -> None:
+        runtime = Path("/run/edged-work")
+        super().__init__(Path("/var/lib/edged"), runtime, runtime / "pre-roll", Path("/run/edged/edged.sock"))
+        self._SETTINGS.write_text(self.settings(mediamtx, sources, pre_roll))
+        self._user = pwd.getpwnam("edged").pw_uid
+        _say("systemctl", "restart", self._UNIT)
+
+    @property
+    def pid(self) -> int:
+        return int(_say("systemctl", "show", "--value", "-p", "MainPID", self._UNIT) or 0)
+
+    @property
+    def watchdog_ends(self) -> int:
+        return self._journal().count("Watchdog timeout")
+
+    def is_of(self, pid: int, line: str) -> bool:  # noqa: ARG002
+        with suppress(OSError):
+            return Path(f"/proc/{pid}").stat().st_uid == self._user
+        return False
+
+    def close(self) -> None:
+        _say("systemctl", "stop", self._UNIT)
+
+    def save_log(self, folder: Path) -> None:
+        (folder / "edged.log").write_text(self._journal())
+
+    def _journal(self) -> str:
+        _say("journalctl", "--sync")
+        return _say("journalctl", "-u", self._UNIT, "-o", "short-iso")
+
+
+def _say(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
