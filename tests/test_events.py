@@ -236,6 +236,54 @@ async def test_an_event_is_reported_with_a_picture_and_stands_whatever_cannot_be
                 assert reply.status == status
 
 
+async def test_the_picture_of_an_event_is_found_by_its_id_by_those_who_may_see_its_camera(tmp_path: Path) -> None:
+    """The kept one, also after a restart; once it is deleted there is none, for nothing was recorded then."""
+    config = make_config(tmp_path, cameras=2)
+    with fail_after(60):
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            await until_event(admin, "camera.connected")
+            made = await admin.call("create_event", device="camera0", kind="motion", text="event_of another")
+            event, kept = made["event_id"], made["snapshot"]["filename"]
+            await until_event(admin, "snapshot.taken")
+            (first,) = (await admin.call("list_snapshots"))["files"]
+            _, viewer = await daemon.create_key("viewer")
+            _, operator = await daemon.create_key("operator")
+            _, narrow = await daemon.create_key("operator", camera_access=["camera1"])
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            await until_event(admin, "camera.connected")
+            found = await admin.call("get_snapshot", device="camera0", event=event)
+            assert (found["filename"], found["timestamp"]) == (kept, first["created_time"])
+            path = "/api/cameras/{}/snapshot.jpg?event={}"
+            picture = await daemon.request("GET", path.format("camera0", event), key=viewer)
+            file = await daemon.request("GET", made["snapshot"]["download_url"], key=viewer)
+            assert (picture.status, picture.body) == (200, file.body)
+            asking = {"event": event}
+            for key, device, status in (
+                (operator, "camera0", 201), (viewer, "camera0", 403), (narrow, "camera0", 404),
+                (narrow, "camera1", 404), (operator, "camera1", 404),
+            ):  # fmt: skip
+                target = f"/api/cameras/{device}/recorded-snapshots"
+                reply = await daemon.request("POST", target, key=key, body=asking)
+                assert reply.status == status, reply.body
+                if key != viewer:
+                    reply = await daemon.request("GET", path.format(device, event), key=key)
+                    assert reply.status == (200 if status == 201 else 404)
+            for other, reason in (
+                ("event_of", "not_found"), ("motion", "not_found"), ("%", "not_found"), ("", "invalid_params")
+            ):  # fmt: skip
+                error = (await admin.ask("get_snapshot", device="camera0", event=other))["error"]
+                assert error["data"]["reason"] == reason
+            for params in ({}, {"event": event, "at": 1}):
+                error = (await admin.ask("get_snapshot", device="camera0", **params))["error"]
+                assert error["data"]["reason"] == "invalid_params"
+            assert (await admin.call("list_snapshots"))["total"] == 1
+            await admin.call("delete_snapshot", filename=kept)
+            # Another one of the same name is not that of the event.
+            (config.snapshots.folder / "camera0" / kept).write_bytes(b"another")
+            error = (await admin.ask("get_snapshot", device="camera0", event=event))["error"]
+            assert (error["data"]["reason"], "in the 10 s before" in str(error)) == ("not_found", True)
+
+
 @pytest.mark.parametrize(
     "params",
     [

@@ -180,7 +180,7 @@ NOT_BY_COMMAND = {
         for unit in ("seconds", "minutes", "hours")
     },
     **{
-        ("get_snapshot", member): "said beside --at, without which it is take_snapshot's"
+        ("get_snapshot", member): "said beside --at or --event, without which it is take_snapshot's"
         for member in ("filename", "format", "quality")
     },
     ("set_password", "old_password"): "whoever may open the unix socket is an administrator, who needs none",

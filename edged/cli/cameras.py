@@ -117,12 +117,16 @@ def show(device: str, **where: Any) -> None:
 @click.option(
     "--at", metavar="TIME", help="Take it out of what was recorded then: ISO 8601 with a zone, or Unix seconds."
 )
+@click.option(
+    "--event", metavar="EVENT_ID", help="The picture of this event: the kept one, else what was recorded then."
+)
 @option("take_snapshot", "format", help="Picture format.")
 @option("take_snapshot", "quality", help="JPEG quality.")
 @talks
 def snapshot(
     device: str,
     at: str | None,
+    event: str | None,
     filename: str | None,
     format: str | None,  # noqa: A002
     quality: int | None,
@@ -130,7 +134,10 @@ def snapshot(
 ) -> None:
     """Take a picture and store it on the box."""
     params = {"device": resolve(device, where), "filename": filename, "format": format, "quality": quality}
-    found = ask("take_snapshot", params, **where) if at is None else ask("get_snapshot", {**params, "at": at}, **where)
+    if at is None and event is None:
+        found = ask("take_snapshot", params, **where)
+    else:
+        found = ask("get_snapshot", {**params, "at": at, "event": event}, **where)
     show_item(found, as_json=where["as_json"])
 
 

@@ -149,8 +149,8 @@ class Clips:
             return False
         return camera in self._recordings.active or (bool(rows) and self._index.files.is_open(rows[-1]))
 
-    async def find_moment(self, camera: str, at: float) -> Moment:
-        """The last picture that was recorded at a time, Unix seconds, or before.
+    async def find_moment(self, camera: str, at: float, within: float = math.inf) -> Moment:
+        """The last picture that was recorded at a time, Unix seconds, or before, by so many seconds at most.
 
         Raises InvalidParams for a time that is still to come, NotFound, InvalidState, StoreFailed.
         """
@@ -165,9 +165,10 @@ class Clips:
         if row is not None:
             with _explained(camera):
                 moment = await trio.to_thread.run_sync(_find_moment, self._index.files, row, at)
-        if moment is None:
+        if moment is None or moment.at < at - within:
+            before = "or before" if within == math.inf else f"or in the {within:g} s before"
             raise NotFound(
-                f"no picture is recorded of {camera} at {iso(at)} or before",
+                f"no picture is recorded of {camera} at {iso(at)} {before}",
                 hint="list_recordings shows what there is", resource="recording", id=camera,
             )  # fmt: skip
         return moment

@@ -51,6 +51,7 @@ MOST_DETAILS: Final = 2_600
 _COMMIT_BYTES: Final = 5_000
 _SHARE: Final = 1.3
 _ROW_BYTES: Final = 40
+_MOST_FOUND: Final = 100
 _log = structlog.get_logger("events")
 
 
@@ -184,6 +185,13 @@ class EventRing:
         waiting = [row for row in self._waiting if begin < (row.at, row.number) and row.at < end and wanted.has(row)]
         found = await self._usage.read(partial(rows.list_between, wanted=wanted, begin=begin, end=end, limit=limit))
         return sorted(_merge(found, waiting, self._last), key=lambda row: (row.at, row.number))[:limit]
+
+    async def find(self, camera: str, text: str) -> list[EventRow]:
+        """The events of a camera that have a text in their details, oldest first, some hundred at most. Raises
+        StoreFailed."""
+        waiting = [row for row in self._waiting if row.camera == camera and text in row.details]
+        read = partial(rows.list_containing, camera=camera, text=text, limit=_MOST_FOUND)
+        return _merge(await self._usage.read(read), waiting, self._last)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Save what happens; until cancelled, and then what is left."""

@@ -167,6 +167,15 @@ class Snapshots:
         except OSError as error:
             raise StoreFailed(f"the snapshot cannot be read: {error.strerror}", hint="look at the disk") from error
 
+    async def read(self, path: Path) -> bytes:
+        """The bytes of a picture that `find` returned. Raises NotFound, StoreFailed."""
+        try:
+            return await trio.to_thread.run_sync(path.read_bytes)
+        except FileNotFoundError:
+            raise no_snapshot(path.name) from None
+        except OSError as error:
+            raise StoreFailed(f"the snapshot cannot be read: {error.strerror}", hint="look at the disk") from error
+
     async def delete(self, path: Path) -> None:
         """Delete a picture that `find` returned. Raises NotFound, StoreFailed."""
         try:

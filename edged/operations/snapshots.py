@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -10,9 +11,10 @@ import msgspec
 from msgspec import UNSET
 
 from edged.clock import iso, iso_exact
-from edged.errors import DependencyFailed, StoreFailed
+from edged.errors import DependencyFailed, InvalidParams, StoreFailed
 from edged.library.snapshots import SavedSnapshot, Snapshots, complete_name, no_snapshot
 from edged.operations.catalogue import OperationCall, operation
+from edged.operations.event_pictures import LONGEST_BEFORE, EventId, fetch_held, find_event
 from edged.operations.file_params import (
     FilenameParams,
     FilePageParams,
@@ -45,9 +47,10 @@ class SnapshotParams(msgspec.Struct, frozen=True):
 
 
 class RecordedSnapshotParams(SnapshotParams, frozen=True, kw_only=True):
-    """The same, of the time `at`: ISO 8601 with a zone, or Unix seconds."""
+    """The same, of the time `at`: ISO 8601 with a zone, or Unix seconds; or of the event with this id."""
 
-    at: str | float
+    at: str | float | None = None
+    event: EventId | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -133,24 +136,45 @@ async def keep_picture(call: OperationCall, params: SnapshotParams, event_id: st
     "camera:write", on_camera=True, rest=create("/api/cameras/{device}/recorded-snapshots"), counted_as=_COUNTED_AS
 )
 async def get_snapshot(call: OperationCall, params: RecordedSnapshotParams) -> Snapshot:
-    """Take a picture out of what was recorded at a time or last before, and keep it. `timestamp` is the picture's."""
+    """Take a picture out of what was recorded at a time or last before, and keep it. `timestamp` is the picture's.
+
+    Of an event: the picture that was kept of it, if there is one.
+    """
     camera, services = call.camera.name, call.services
     kind: Literal["jpg", "png"] = "png" if params.format == "png" else "jpg"
-    picture, at = await take_recorded(services, camera, read_moment("at", params.at), kind, params.quality)
-    name = params.filename or complete_name(None, camera, kind, at)
+    if (params.at is None) is (params.event is None):
+        raise InvalidParams("one of at and event is required", hint="a time, or the event_id of an event", field="at")
+    within, event_id = math.inf, params.event or ""
+    if params.event is None:
+        assert params.at is not None, "one of them is given"
+        at = read_moment("at", params.at)
+    else:
+        at, kept = await find_event(services, camera, event_id)
+        if kept is not None:
+            picture, _ = await services.snapshots.describe(kept)
+            confirmation(call, "camera:write", camera)()
+            return _show(camera, picture, iso(picture.created_at))
+        within = LONGEST_BEFORE
+        await fetch_held(services, camera, at)
+    data, taken_at = await take_recorded(services, camera, at, kind, params.quality, within)
+    name = params.filename or complete_name(None, camera, kind, taken_at)
     confirmation(call, "camera:write", camera)()
-    saved = await services.snapshots.save(name, camera, picture, format=kind, now=services.clock.now())
-    return _show(camera, saved, iso_exact(at))
+    saved = await services.snapshots.save(
+        name, camera, data, format=kind, now=services.clock.now(), event_id=event_id
+    )  # fmt: skip
+    return _show(camera, saved, iso_exact(taken_at))
 
 
 async def take_recorded(
-    services: Services, camera: str, at: float, kind: Literal["jpg", "png"], quality: int | None
-) -> tuple[bytes, float]:
-    """The last picture that was recorded of a camera at a time or before; and its own time. Both Unix seconds.
+    services: Services, camera: str, at: float, kind: Literal["jpg", "png"], quality: int | None,
+    within: float = math.inf,
+) -> tuple[bytes, float]:  # fmt: skip
+    """The last picture that was recorded of a camera at a time or before, `within` so many seconds; and its own time.
+    Both Unix seconds.
 
     Raises InvalidParams for a time that is still to come, NotFound, InvalidState, Overloaded, DependencyFailed.
     """
-    moment = await services.clips.find_moment(camera, at)
+    moment = await services.clips.find_moment(camera, at, within)
     picture = await services.stills.decode(
         moment.key, partial(services.clips.read, moment), moment.skip, format=kind, quality=quality
     )

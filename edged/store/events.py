@@ -120,6 +120,11 @@ def list_between(
     return _many(connection, clause, begin[0], end, *begin, *values, limit)
 
 
+def list_containing(connection: sqlite3.Connection, camera: str, text: str, limit: int) -> list[EventRow]:
+    """The first of a camera that have a text in their details, oldest first."""
+    return _many(connection, "WHERE camera = ? AND instr(details, ?) > 0 ORDER BY number LIMIT ?", camera, text, limit)
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What was read: events behind `start`, of which `is_cut` says that there are more; whether some behind the asked

@@ -17,6 +17,7 @@ from edged.errors import InvalidParams, Refused
 from edged.operations.cameras import CameraStatus
 from edged.operations.catalogue import camera_resource, find_camera
 from edged.operations.clock import tell_time
+from edged.operations.event_pictures import LONGEST_BEFORE, EventId, find_event
 from edged.operations.listings import CameraList, CameraRow
 from edged.operations.pages import PageParams
 from edged.operations.params import read_moment
@@ -65,19 +66,28 @@ async def change(request: Request) -> Response:
 
 
 class StillParams(msgspec.Struct, frozen=True):
-    """`quality` of the JPEG; `at`: out of what was recorded then, ISO 8601 with a zone or Unix seconds."""
+    """`quality` of the JPEG; `at`: out of what was recorded then, ISO 8601 with a zone or Unix seconds; `event`: of the
+    event with this id."""
 
     quality: Quality | None = None
     at: str | None = None
+    event: EventId | None = None
 
 
 async def take_still(request: Request) -> Response:
     """One JPEG, taken now or out of a recording, and kept nowhere."""
     params = bodies.read_query_struct(request, StillParams)
-    if params.at is None:
+    if params.at is None and params.event is None:
         return StillImage(request, request.camera, "stream:read", partial(take, params.quality))
     # Whoever may see what a camera shows now may not therefore see what it has shown.
     find_camera("camera:read", request.camera.name, request.services, request.session)
+    if params.event is not None:
+        if params.at is not None:
+            raise InvalidParams("only one of at and event can be given", field="at")
+        return StillImage(
+            request, request.camera, "camera:read", partial(take_of_event, params.event, params.quality)
+        )  # fmt: skip
+    assert params.at is not None, "one of them is given"
     at = read_moment("at", params.at)
     return StillImage(request, request.camera, "camera:read", partial(take_past, at, params.quality))
 
@@ -120,6 +130,16 @@ class StillImage(Response):
 async def take_past(at: float, quality: int | None, request: Request, camera: Camera) -> bytes:
     """The last picture recorded at a time or before, as JPEG. Raises what `take_recorded` raises."""
     picture, _ = await take_recorded(request.services, camera.name, at, "jpg", quality)
+    return picture
+
+
+async def take_of_event(event_id: str, quality: int | None, request: Request, camera: Camera) -> bytes:
+    """The picture that was kept of an event, else the last one recorded then, as JPEG. Raises NotFound, StoreFailed,
+    and what `take_recorded` raises."""
+    at, kept = await find_event(request.services, camera.name, event_id)
+    if kept is not None and kept.suffix != ".png":
+        return await request.services.snapshots.read(kept)
+    picture, _ = await take_recorded(request.services, camera.name, at, "jpg", quality, LONGEST_BEFORE)
     return picture
 
 
