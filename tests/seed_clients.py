@@ -196,9 +196,29 @@ class PythonSdk(Client):
         result = await self.request("take_snapshot", params)
         return {name: result[name] for name in ("filename", "timestamp", "size_bytes")}
 
+    async def start_recording(self, device: str, filename: str | None = None) -> dict[str, Any]:
+        params = {"device": device} | ({"filename": filename} if filename else {})
+        result = await self.request("start_recording", params)
+        return {name: result[name] for name in ("recording_id", "filename", "start_time")}
+
+    async def stop_recording(self, device: str) -> dict[str, Any]:
+        result = await self.request("stop_recording", {"device": device})
+        return {name: result[name] for name in ("recording_id", "filename", "start_time", "duration")}
+
+    async def get_recording_status(self, device: str) -> dict[str, Any] | None:
+        result = await self.request("get_recording_status", {"device": device})
+        if not result:
+            return None
+        return {name: result[name] for name in ("recording_id", "filename", "start_time", "duration", "status")}
+
     async def hear_of_camera(self) -> dict[str, Any]:
         params = await self.hear("camera_status_update")
         return {name: params[name] for name in ("device_path", "name", "capabilities", "status", "stream_url")}
+
+    async def hear_of_recording(self) -> dict[str, Any]:
+        params = await self.hear("recording_status_update")
+        wanted = ("device_path", "recording_id", "filename", "start_time", "duration", "status")
+        return {name: params[name] for name in wanted}
 
 
 class SdkCommandLine:
@@ -220,6 +240,11 @@ class SdkCommandLine:
                     return 0, f"{row['device']} {row['status']} {', '.join(row['capabilities'])}"
                 case ["snapshot", device]:
                     return 0, (await self.sdk.take_snapshot(device))["filename"]
+                case ["record", device]:
+                    return 0, (await self.sdk.start_recording(device))["filename"]
+                case ["stop", device]:
+                    result = await self.sdk.stop_recording(device)
+                    return 0, f"{result['filename']} {result['duration'] or 'Unknown'}"
                 case ["ping"]:
                     return 0, str(await self.sdk.ping())
         except (CameraServiceError, CameraNotFoundError) as problem:
@@ -247,19 +272,42 @@ class PythonExample(PythonSdk):
         result = await self.request("get_camera_list", {})
         return [{name: camera[name] for name in ("device", "name", "status")} for camera in result["cameras"]]
 
-    async def take_snapshot(self, device: str, filename: str | None = None) -> dict[str, Any]:
-        params = {"device": device} | ({"filename": filename} if filename else {})
-        result = await self.request("take_snapshot", params)
+    async def succeed(self, device: str, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The result, if it says `success`."""
+        result: dict[str, Any] = await self.request(method, params)
         if not result.get("success"):
             text = result.get("error", "Unknown error")
             raise CameraNotFoundError(device) if "not found" in text.lower() else CameraServiceError(text)
+        return result
+
+    async def take_snapshot(self, device: str, filename: str | None = None) -> dict[str, Any]:
+        params = {"device": device} | ({"filename": filename} if filename else {})
+        result = await self.succeed(device, "take_snapshot", params)
         return {name: result.get(name) for name in ("filename", "file_size", "duration") if name in result}
 
-    async def download_snapshot(self, port: int, filename: str) -> bytes:
+    async def start_recording(
+        self, device: str, filename: str | None = None, *, duration: int | None = None
+    ) -> dict[str, Any]:
+        params: dict[str, Any] = {"device": device}
+        params |= ({"duration": duration} if duration else {}) | ({"filename": filename} if filename else {})
+        recording = (await self.succeed(device, "start_recording", params))["recording"]
+        return {name: recording[name] for name in ("device_path", "recording_id", "filename", "start_time", "status")}
+
+    async def stop_recording(self, device: str) -> dict[str, Any]:
+        result = await self.succeed(device, "stop_recording", {"device": device})
+        return {name: result[name] for name in ("filename", "duration", "file_size") if name in result}
+
+    async def list_files(self, kind: str, **page: int) -> tuple[list[dict[str, Any]], int]:
+        """`list_recordings` or `list_snapshots`, with `limit` and `offset` where they are given; and `total`."""
+        result = await self.request(f"list_{kind}", page)
+        wanted = ("filename", "file_size", "modified_time", "download_url")
+        return [{name: file[name] for name in wanted} for file in result["files"]], result["total"]
+
+    async def download(self, port: int, kind: str, filename: str) -> bytes:
         """From the very port of the WebSocket; anything but 200 is an error."""
         token, auth_type = self.login
         header = {"Authorization": f"Bearer {token}"} if auth_type == "jwt" else {"X-API-Key": token}
-        status, body = await trio.to_thread.run_sync(fetch, port, f"/files/snapshots/{filename}", header)
+        status, body = await trio.to_thread.run_sync(fetch, port, f"/files/{kind}/{filename}", header)
         if status == 404:
             raise FileNotFoundError(filename)
         if status != 200:
@@ -268,10 +316,14 @@ class PythonExample(PythonSdk):
 
 
 class CommandLineExample:
-    """[CL] What it prints by way of [PX]; a duration is formatted as a number where there is one."""
+    """[CL] What it prints by way of [PX]; a duration is formatted as a number where there is one.
 
-    def __init__(self, client: PythonExample) -> None:
+    `port`: where it downloads from, that of its WebSocket.
+    """
+
+    def __init__(self, client: PythonExample, port: int = 0) -> None:
         self.client = client
+        self.port = port
 
     async def run(self, *arguments: str) -> tuple[int, str]:
         try:
@@ -286,12 +338,29 @@ class CommandLineExample:
                     result = await self.client.take_snapshot(device)
                     took = f" in {result['duration']:.2f}s" if "duration" in result else ""
                     return 0, f"{result['filename']}{took}"
+                case ["record", device, "--duration", seconds, "--filename", filename]:
+                    result = await self.client.start_recording(device, filename, duration=int(seconds))
+                    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(result["start_time"]))
+                    return 0, f"{result['filename']} {result['recording_id']} {began}"
+                case ["stop", device]:
+                    result = await self.client.stop_recording(device)
+                    return 0, f"{result['filename']} {result['duration']:.2f} seconds {result['file_size']} bytes"
+                case ["list-recordings" | "list-snapshots" as command, "--limit", limit]:
+                    files, total = await self.client.list_files(command.removeprefix("list-"), limit=int(limit))
+                    lines = [f"{file['filename']},{file['file_size']},{file['download_url']}" for file in files]
+                    return 0, "\n".join([*lines, f"(total: {total})"])
+                case ["download-recording" | "download-snapshot" as command, filename]:
+                    kind = command.removeprefix("download-") + "s"
+                    return 0, str(len(await self.client.download(self.port, kind, filename)))
                 case ["ping"]:
                     return 0, str(await self.client.ping())
                 case ["monitor"]:
                     camera = (await self.client.hear("camera_status_update"))["camera"]
                     return 0, f"{camera['name']}: {camera['status']}"
-        except (CameraServiceError, CameraNotFoundError) as problem:
+                case ["monitor", "recordings"]:
+                    recording = (await self.client.hear("recording_status_update"))["recording"]
+                    return 0, f"{recording['filename']}: {recording['status']}"
+        except (CameraServiceError, CameraNotFoundError, FileNotFoundError) as problem:
             return 1, str(problem)
         raise AssertionError(arguments)
 
@@ -310,6 +379,8 @@ class BrowserExample(PythonSdk):
     def __init__(self, connection: WebSocketConnection) -> None:
         super().__init__(connection)
         self.table: dict[str, dict[str, Any]] = {}
+        #: The rows whose button says that they are being recorded.
+        self.recording: set[str] = set()
 
     def next_id(self) -> int:
         return random.randrange(1_000_000)
@@ -332,6 +403,28 @@ class BrowserExample(PythonSdk):
         if not result["success"]:
             raise CameraServiceError(result["error"])
         return {"filename": result["filename"]}
+
+    async def start_recording(self, device: str, filename: str | None = None) -> dict[str, Any]:
+        result = await self.request("start_recording", {"device": device, "duration": 30})
+        if not result["success"]:
+            raise CameraServiceError(result["error"])
+        self.recording.add(device)
+        return {"filename": result["recording"]["filename"]}
+
+    async def stop_recording(self, device: str) -> dict[str, Any]:
+        result = await self.request("stop_recording", {"device": device})
+        if not result["success"]:
+            raise CameraServiceError(result["error"])
+        self.recording.discard(device)
+        return {"filename": result["filename"]}
+
+    async def follow_recording(self) -> str:
+        """Take in one notification of a recording; its button is free again at its end. Returns the status."""
+        recording = (await self.hear("recording_status_update"))["recording"]
+        if recording["status"] == "completed":
+            assert recording["device_path"] in self.table, f"no button of {recording['device_path']}"
+            self.recording.discard(recording["device_path"])
+        return str(recording["status"])
 
     async def follow(self) -> str:
         """Take in one notification; returns the path of the row that it changed."""
@@ -430,6 +523,60 @@ class WebClient(Client):
         assert isinstance(result["filename"], str)
         assert isinstance(result["file_path"], str)
         return result
+
+    async def start_recording(self, device: str, duration: float, format: str) -> Any:  # noqa: A002
+        params = {"device": device, "duration": duration, "format": format}
+        result = await self.request("start_recording", params)
+        assert self.device(result["device"]) == device
+        assert isinstance(result["filename"], str)
+        assert result["status"] in ("RECORDING", "STARTING")
+        assert ISO.match(result["start_time"])
+        assert result["format"] == format
+        return result
+
+    async def stop_recording(self, device: str) -> Any:
+        result = await self.request("stop_recording", {"device": device})
+        assert self.device(result["device"]) == device
+        assert result["status"] == "STOPPED"
+        assert ISO.match(result["end_time"])
+        assert is_number(result["duration"])
+        assert is_number(result["file_size"])
+        return result
+
+    async def files(self, kind: str, limit: int, offset: int) -> tuple[list[Any], int]:
+        result = await self.request(f"list_{kind}", {"limit": limit, "offset": offset})
+        for file in result["files"]:
+            assert isinstance(file["filename"], str)
+            assert is_number(file["file_size"])
+            assert ISO.match(file["modified_time"])
+            assert isinstance(file["download_url"], str)
+        assert is_number(result["total"])
+        return result["files"], result["total"]
+
+    async def info(self, kind: str, filename: str) -> Any:
+        result = await self.request(f"get_{kind}_info", {"filename": filename})
+        assert ISO.match(result["created_time"])
+        return {name: result[name] for name in ("filename", "file_size", "created_time", "download_url")}
+
+    async def delete(self, kind: str, filename: str) -> bool:
+        result = await self.request(f"delete_{kind}", {"filename": filename})
+        assert isinstance(result["message"], str)
+        return bool(result["deleted"])
+
+    async def open(self, download_url: str) -> tuple[int, bytes]:
+        """As a browser opens `<a href=download_url>`: without a header."""
+        found = re.match(r"http://127\.0\.0\.1:(\d+)(/.*)", download_url)
+        assert found, f"{download_url} is of the page's own origin, where no edged is"
+        return await trio.to_thread.run_sync(fetch, int(found[1]), found[2], {})
+
+    async def hear_of_recording(self) -> tuple[str, str]:
+        """(device, status) of the next notification; its store drops any other status."""
+        while not self.news:
+            self.news.append(await self.receive())
+        frame = self.news.pop(0)
+        assert (frame["jsonrpc"], frame["method"]) == ("2.0", "recording_status_update")
+        assert frame["params"]["status"] in ("RECORDING", "STARTING", "STOPPED", "ERROR")
+        return self.device(frame["params"]["device"]), frame["params"]["status"]
 
     async def streams(self) -> list[Any]:
         result = await self.request("get_streams")

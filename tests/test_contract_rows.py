@@ -340,7 +340,7 @@ async def test_3_get_camera_status(daemon: RunningDaemon) -> None:
 
 
 async def test_3_take_snapshot(daemon: RunningDaemon) -> None:
-    """Contract 3 take_snapshot, C-14, C-18: its members; jpg and png; a duration is never there; quality 1-100."""
+    """Contract 3 take_snapshot, C-14, C-18: its members; jpg and png; a duration is never there; quality 0-100."""
     _, key = await daemon.create_key("operator")
     async with daemon.websocket() as client:
         await enter(client, V2, key)
@@ -353,7 +353,7 @@ async def test_3_take_snapshot(daemon: RunningDaemon) -> None:
         assert taken["file_size"] == taken["size_bytes"] > 0
         assert taken["file_path"] == "a.png"
         assert ISO.match(taken["timestamp"])
-        for wrong in ({"quality": 0}, {"quality": 101}, {"quality": True}, {"format": "gif"}, {"filename": "../a"}):
+        for wrong in ({"quality": -1}, {"quality": 101}, {"quality": True}, {"format": "gif"}, {"filename": "../a"}):
             assert (await client.ask("take_snapshot", device="camera0", **wrong))["error"]["code"] == -32602
 
 

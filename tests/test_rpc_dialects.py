@@ -207,6 +207,23 @@ def test_a_result_without_device_path_is_looked_up() -> None:
     assert present(shot, IN_V2, {"camera0": "/dev/video4"}.get) is shot
 
 
+class Begun(msgspec.Struct, frozen=True):
+    device_path: str
+
+
+class Started(msgspec.Struct, frozen=True):
+    device: str
+    recording: Begun
+
+
+@pytest.mark.parametrize(("view", "path"), [(IN_V1, "/dev/video4"), (IN_V2, "camera0"), (ADMINS, "/dev/video4")])
+def test_a_nested_device_path_is_the_list_s(view: View, path: str) -> None:
+    """Clients key their recordings by that of start_recording, and find the row of their list by it."""
+    found = Started("camera0", Begun("camera0"))
+    assert present(found, view, {"camera0": "/dev/video4"}.get).recording.device_path == path
+    assert present(found, view, lambda _device: None).recording.device_path == "camera0"
+
+
 def test_what_holds_no_camera_is_left_alone() -> None:
     """No copy is made of what does not change."""
     for value in ("pong", None, 5, [1, 2], {"device": "camera0"}, ("a",), Rows((), 0, 0)):

@@ -169,10 +169,10 @@ async def test_the_examples_work(daemon: RunningDaemon, kind: type[PythonExample
         taken = await client.take_snapshot("/dev/video0", "dock.jpg")
         assert taken["filename"] == "dock.jpg"
         assert "duration" not in taken
-        picture = await client.download_snapshot(compat(daemon), taken["filename"])
+        picture = await client.download(compat(daemon), "snapshots", taken["filename"])
         assert (picture[:3], len(picture)) == (JPEG, taken["file_size"])
         with pytest.raises(FileNotFoundError):
-            await client.download_snapshot(compat(daemon), "gone.jpg")
+            await client.download(compat(daemon), "snapshots", "gone.jpg")
         with pytest.raises(CameraServiceError, match="Camera not found"):
             await client.take_snapshot("/dev/video5")
 

@@ -44,7 +44,8 @@ class StartRecordingParams(msgspec.Struct, frozen=True):
 
 
 class ActiveFacts(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A running recording as v1 clients read it: `start_time` Unix seconds, `duration` seconds."""
+    """A running recording as v1 clients read it: `start_time` Unix seconds, `duration` seconds. `device_path` is the
+    camera's name here; clients that are shown device files get that of the list."""
 
     device_path: str
     recording_id: str
@@ -171,9 +172,7 @@ async def start_recording(call: OperationCall, params: StartRecordingParams) -> 
         status=status,
         start_time=iso(record.began),
         format=record.format,
-        recording=ActiveFacts(
-            call.camera.node or "", record.recording_id, record.filename, record.began, "active", shown
-        ),
+        recording=ActiveFacts(call.camera.name, record.recording_id, record.filename, record.began, "active", shown),
         duration=shown,
         pre_roll=record.pre_roll or msgspec.UNSET,
     )

@@ -35,15 +35,17 @@ _COUNTED_AS: Final = "recordings"
 
 #: Of a JPEG.
 Quality = Annotated[int, msgspec.Meta(ge=1, le=100)]
+#: In a call: 0 is as without it. Clients in Go send their zero value for what nobody has set.
+_QualityOrNone = Annotated[int, msgspec.Meta(ge=0, le=100)]
 
 
 class SnapshotParams(msgspec.Struct, frozen=True):
-    """Of which camera, under which name, in which format; `quality` 1 to 100."""
+    """Of which camera, under which name, in which format; `quality` 1 to 100 of a JPEG, 0 is as without it."""
 
     device: str
     filename: str | None = None
     format: Literal["jpg", "jpeg", "png"] = "jpg"
-    quality: Quality | None = None
+    quality: _QualityOrNone | None = None
 
 
 class RecordedSnapshotParams(SnapshotParams, frozen=True, kw_only=True):
@@ -120,7 +122,7 @@ async def keep_picture(call: OperationCall, params: SnapshotParams, event_id: st
     try:
         check_attached(camera, call.session.caller)
         with explained_to(call.session.caller):
-            picture = await services.frames.snapshot(camera, format=kind, quality=params.quality)
+            picture = await services.frames.snapshot(camera, format=kind, quality=params.quality or None)
         confirmation(call, "camera:write", camera.name)()
         return await services.snapshots.save(
             params.filename, camera.name, picture, format=kind, now=services.clock.now(), event_id=event_id
@@ -156,7 +158,7 @@ async def get_snapshot(call: OperationCall, params: RecordedSnapshotParams) -> S
             return _show(camera, picture, iso(picture.created_at))
         within = LONGEST_BEFORE
         await fetch_held(services, camera, at)
-    data, taken_at = await take_recorded(services, camera, at, kind, params.quality, within)
+    data, taken_at = await take_recorded(services, camera, at, kind, params.quality or None, within)
     name = params.filename or complete_name(None, camera, kind, taken_at)
     confirmation(call, "camera:write", camera)()
     saved = await services.snapshots.save(

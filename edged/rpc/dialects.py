@@ -250,7 +250,8 @@ def present(value: Any, view: View, node_of: NodeOf) -> Any:
     """A result with every camera in it named as this client wants it; the same object where nothing is to change.
 
     A struct with a field `device` is about a camera. `device_path`, where it has one, is never empty: whatever
-    stands there is good as `device` of a next call.
+    stands there is good as `device` of a next call. A struct inside it that has only `device_path` is about the same
+    camera, and gets the same text.
     """
     if isinstance(value, tuple | list):
         shown = [present(item, view, node_of) for item in value]
@@ -271,8 +272,13 @@ def present(value: Any, view: View, node_of: NodeOf) -> Any:
         node = (node_of(device) if path is None else path) or device
         if view.names_nodes and node != device:
             changes["device"] = node
+        path_shown = node if view.shows_nodes else device
         if path is not None:
-            changes["device_path"] = node if view.shows_nodes else device
+            changes["device_path"] = path_shown
+        for name in deep:
+            inner = changes.get(name, getattr(value, name))
+            if isinstance(inner, msgspec.Struct) and not hasattr(inner, "device") and hasattr(inner, "device_path"):
+                changes[name] = msgspec.structs.replace(inner, device_path=path_shown)
     return msgspec.structs.replace(value, **changes) if changes else value
 
 
