@@ -12,6 +12,7 @@ import pytest
 from edged.config import sources as settings
 from edged.config.cameras import CameraSettings
 from edged.config.sources import SourceKind, is_network, kind_of
+from edged.mediamtx.figures import Figures, figures_of_tracks
 from edged.mediamtx.sources import KINDS
 
 _PACKAGE = Path(settings.__file__).parents[1] / "mediamtx"
@@ -50,3 +51,17 @@ def test_a_source_is_of_one_kind(source: str, kind: str, by_address: bool) -> No
 def test_what_is_no_source_is_refused(source: str) -> None:
     with pytest.raises((ValueError, msgspec.ValidationError)):
         CameraSettings(name="gate", source=source)
+
+
+@pytest.mark.parametrize(
+    ("tracks", "expected"),
+    [
+        ([], Figures()),
+        ([("H264", 640, 480)], Figures(640, 480, video="H264", audio="none")),
+        ([("Opus", 0, 0), ("H265", 320, 240)], Figures(320, 240, video="H265", audio="Opus")),
+        ([("MPEG-4 Audio", 0, 0)], Figures(audio="MPEG-4 Audio")),
+        ([("Generic", 0, 0)], Figures(audio="none")),
+    ],
+)
+def test_what_is_published_is_told_by_its_tracks(tracks: list[tuple[str, int, int]], expected: Figures) -> None:
+    assert figures_of_tracks(tracks) == expected

@@ -190,7 +190,7 @@ async def test_a_ticket_to_publish_is_for_whom_may_publish(tmp_path: Path) -> No
                 assert refused["error"]["data"]["reason"] == "permission_denied"
                 await client.call("authenticate", auth_token=(await daemon.create_key("admin"))[1])
                 made = await client.call("create_ticket", device="camera0", action="publish")
-                assert list(made["urls"]) == ["rtsp"]
+                assert list(made["urls"]) == ["rtsp", "whip"]
                 with pytest.raises(RtspRefused):
                     await play_url(made["url"], daemon.rtsp)
                 reading = (await client.call("create_ticket", device="camera0"))["ticket"]

@@ -141,7 +141,7 @@ async def follow(registry: Described, addresses: Addresses) -> None:
     while True:
         changed = addresses.changed
         for number, one in list(registry.described.items()):
-            if one.number is None:
+            if one.number is None or not one.settings.is_network:
                 continue
             try:
                 address = await addresses.resolve(one.settings.source)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from edged.config.model import CameraSettings
-from edged.config.sources import SourceKind, identify
-from edged.store.cameras import Slot
+from edged.config.sources import KINDS, SourceKind, identify
+from edged.store.cameras import Slot, SlotKind
 
 #: The keys of the identity of a described camera's slot: the operator's id, and the digest of its source.
 ID, SOURCE = "id", "source"
@@ -38,6 +38,17 @@ class CameraEntry:
         return self.settings.kind
 
     @property
+    def slot_kind(self) -> SlotKind:
+        """As its slot is stored. Of described cameras only test pictures are told from the others there, which all have
+        the word of the first kind that there was: a slot does not change with the source of its camera."""
+        return self.kind if self.kind in ("usb", "test") else "rtsp"
+
+    @property
+    def is_known_by_label(self) -> bool:
+        """Whether all sources of its kind are the same text, so that its name or id tells it from others."""
+        return bool(KINDS[self.kind].word)
+
+    @property
     def always_on(self) -> bool:
         """Whether it is published while nobody watches."""
         return self.settings.is_always_on
@@ -63,8 +74,8 @@ def recognise(wanted: Sequence[CameraEntry], slots: Iterable[Slot]) -> list[Slot
     """The slot of each camera, None for a camera that is new. `slots`: those that may be taken; USB ones are skipped.
 
     By the operator's id; else by the source, unless the slot has another id; else, for a slot that was stored without
-    an identity, by the label. All test pictures have the same source: the label distinguishes them, and where one entry
-    and one slot are left the entry was renamed.
+    an identity, by the label. All test pictures have the same source, and all cameras that somebody publishes: the
+    label distinguishes them, and where one test picture and one slot of one are left it was renamed.
     """
     free = [slot for slot in slots if slot.kind != "usb"]
     found: list[Slot | None] = [None] * len(wanted)
@@ -85,7 +96,7 @@ def recognise(wanted: Sequence[CameraEntry], slots: Iterable[Slot]) -> list[Slot
             same = [
                 slot for slot in free if _has_source(slot, one) and (slot.label == one.settings.name or not is_named)
             ]
-            if is_named or one.kind != "test":
+            if is_named or not one.is_known_by_label:
                 take(at, same[0] if same else None)
     for at, one in left():
         take(at, next((slot for slot in free if not slot.identity and slot.label == one.settings.name), None))

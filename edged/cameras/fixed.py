@@ -86,8 +86,8 @@ class FixedCameras:
         for one, slot in zip(wanted, found, strict=True):
             before = slot
             slot = replace(
-                slot or Slot(self._slots.first_free(), {}, one.settings.name, one.kind),
-                identity=one.identity, label=one.settings.name, kind=one.kind, path=one.settings.path,
+                slot or Slot(self._slots.first_free(), {}, one.settings.name, one.slot_kind),
+                identity=one.identity, label=one.settings.name, kind=one.slot_kind, path=one.settings.path,
             )  # fmt: skip
             if one.kind == "test":
                 self._plug_in(one, before)
@@ -114,8 +114,8 @@ class FixedCameras:
         if slot is None:
             (slot,) = recognise([one], [slot for slot in self._slots.all() if slot.number not in self._entries])
         before = None if slot is None else AddedSlot(slot, self._entries.get(slot.number))
-        slot = slot or Slot(self._slots.first_free(), {}, one.settings.name, one.kind)
-        slot = replace(slot, identity=one.identity, label=one.settings.name, kind=one.kind, path=one.settings.path)
+        slot = slot or Slot(self._slots.first_free(), {}, one.settings.name, one.slot_kind)
+        slot = replace(slot, identity=one.identity, label=one.settings.name, kind=one.slot_kind, path=one.settings.path)
         one = replace(one, number=slot.number)
         # A commit that was begun may come true, so that its number is not given back meanwhile.
         with trio.CancelScope(shield=True), self._slots.reserved(slot):

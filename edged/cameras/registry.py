@@ -147,14 +147,15 @@ class Registry:
             await self._devices.bindings.set_matches(_matches(configured))
 
     async def describe(self, one: CameraEntry, grant: Grant) -> Camera:
-        """Add a network camera, or change the added one in the slot `one.number`; stored before it is shown.
+        """Add a camera, or change the added one in the slot `one.number`; stored before it is shown.
 
         Raises InvalidParams for a source that is none or may not be; InvalidState for a name, path or source that
         another camera has, or one camera too many; DependencyFailed, and what the grant raises.
         """
         held = None if one.number is None else self.described.get(one.number)
         known = held.address if held is not None and held.settings.source == one.settings.source else ""
-        one = replace(one, address=known or await self.addresses.resolve(one.settings.source))
+        if one.settings.is_network:
+            one = replace(one, address=known or await self.addresses.resolve(one.settings.source))
         async with self._changing:
             self._check(one)
             # Once its turn has come it is waited for, since no other description may change meanwhile.
@@ -212,7 +213,7 @@ class Registry:
                     f"{camera.name} is called {one.settings.name!r}", hint="choose another name", camera=camera.name
                 )
         for number, other in self.described.items():
-            if number != one.number and other.identity == one.identity:
+            if number != one.number and other.identity == one.identity and not one.is_known_by_label:
                 raise InvalidState(
                     f"camera{number} ({other.settings.name}) has this source already",
                     hint="change that one, or give this one an id of its own",

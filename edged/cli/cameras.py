@@ -147,7 +147,7 @@ def snapshot(
 @_describes
 @talks
 def add(name: str, source: str, settings: dict[str, Any], login: tuple[str | None, bool], **where: Any) -> None:
-    """Add the network camera NAME with the rtsp:// URL SOURCE, without a restart.
+    """Add the camera NAME without a restart. SOURCE is its rtsp:// URL, or push: it publishes to its path itself.
 
     Arguments are visible to every user of this machine, so SOURCE must not contain a password: use --user, or - as
     SOURCE to read the URL from standard input.

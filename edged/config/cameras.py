@@ -27,14 +27,16 @@ _UDEV_MATCH = re.compile(r"[A-Z][A-Z0-9_]*=[^,]+(,[A-Z][A-Z0-9_]*=[^,]+)*\Z")
 
 
 class CameraSettings(Section, frozen=True, kw_only=True):
-    """A camera: a network camera, a test picture, or settings for a USB camera that edged finds by itself."""
+    """A camera: a network camera, one that somebody publishes, a test picture, or settings for a USB camera that edged
+    finds by itself."""
 
     name: Annotated[str, Meta(description="Display name; must be unique.")]
     source: Annotated[
         str,
         Meta(
-            description='Source of the picture: an rtsp:// or rtsps:// URL, "test" for a test picture, or udev '
-            "properties of a USB camera such as ID_SERIAL=…."
+            description='Source of the picture: an rtsp:// or rtsps:// URL, "push" for a camera that publishes to '
+            'its path (rtsp, webrtc, rtmp and srt of [mediamtx]) with the right stream:publish, "test" for a test '
+            "picture, or udev properties of a USB camera such as ID_SERIAL=…."
         ),
     ]
     mode: Annotated[
@@ -92,7 +94,7 @@ class CameraSettings(Section, frozen=True, kw_only=True):
         Meta(
             description="Permanent identifier that lets the camera be recognised when its source changes: up to "
             "64 characters of A-Z, a-z, 0-9, ., _ and -. Without it a camera is identified by its source without "
-            "user name and password, a test picture by its name."
+            "user name and password, a test picture or one that is published by its name."
         ),
     ] = ""
     rtsp_transport: Annotated[
@@ -105,7 +107,7 @@ class CameraSettings(Section, frozen=True, kw_only=True):
             raise ValueError("name must be 1 to 64 characters without / and must not begin with a dot")
         if self.kind == "usb" and not _UDEV_MATCH.match(self.source):
             raise ValueError(
-                "source must be an rtsp:// URL, test, or udev properties such as ID_SERIAL=Vendor_Camera_0001"
+                "source must be an rtsp:// URL, push, test, or udev properties such as ID_SERIAL=Vendor_Camera_0001"
             )
         if self.path and (not _PATH.match(self.path) or _SLOT_NAME.match(self.path)):
             raise ValueError("path must be up to 32 characters of a-z, 0-9, _ and -, first a letter, and not cameraN")

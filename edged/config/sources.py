@@ -9,8 +9,9 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-#: What sort of source a camera is: a device on USB, an address in the network, or a picture that edged makes itself.
-SourceKind: TypeAlias = Literal["usb", "rtsp", "test"]
+#: What sort of source a camera is: a device on USB, an address in the network, somebody who publishes to its path, or a
+#: picture that edged makes itself.
+SourceKind: TypeAlias = Literal["usb", "rtsp", "push", "test"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +20,20 @@ class KindFacts:
 
     `ports`: scheme of its addresses → usual port, none for a kind without addresses; `word`: the whole text of such a
     source, "" for a kind that has more to say; `tells_figures`: size and rate are what its stream says, unknown until
-    it was seen.
+    it was seen; `may_be_added`: by a call, not only by the settings.
     """
 
     ports: Mapping[str, int] = field(default_factory=dict)
     word: str = ""
     tells_figures: bool = False
+    may_be_added: bool = False
 
 
 #: A source that fits none of the others is the udev match of a USB camera.
 KINDS: Final[Mapping[SourceKind, KindFacts]] = MappingProxyType(
     {
-        "rtsp": KindFacts(ports={"rtsp": 554, "rtsps": 322}, tells_figures=True),
+        "rtsp": KindFacts(ports={"rtsp": 554, "rtsps": 322}, tells_figures=True, may_be_added=True),
+        "push": KindFacts(word="push", tells_figures=True, may_be_added=True),
         "test": KindFacts(word="test"),
         "usb": KindFacts(),
     }

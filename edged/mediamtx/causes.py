@@ -126,6 +126,11 @@ FORMAT = _cause("format", "it does not deliver in the size and format that it li
 ODD_SIZE = _cause("odd_size", "the encoder wants an even width and height", "set another size for this camera")
 ENCODER = _cause("encoder", "its picture could not be encoded", 'correct the setting encoder; "" chooses one')
 SERVER = _cause("server", "MediaMTX does not take its stream", "MediaMTX's lines in the log say why")
+NO_PUBLISHER = _cause(
+    "no_publisher", "nobody publishes to its path",
+    "send there with a credential that has stream:publish; create_ticket with the action publish gives the addresses",
+    unreachable=True,
+)  # fmt: skip
 STALLED = _cause("stalled", "its stream stands still", "look at the camera and the network between", unreachable=True)
 NO_FFMPEG = _cause("no_ffmpeg", "ffmpeg cannot be started", "apt install ffmpeg")
 UNKNOWN = _cause("unknown", "ffmpeg gave up", "the log has its own words")
@@ -166,8 +171,8 @@ _DECODERS: Final = ("[h264]", "[hevc]", "[mjpeg]", "[swscaler]", "[aac]")
 
 #: Every cause, and their names in metrics.
 CAUSES: Final = tuple({
-    each.slug: each for each in (*(row.cause for row in _TABLE), REDIRECTED, BAD_ADDRESS, ENDED, KEY_FRAMES,
-                                 NO_PICTURES, STALLED, NO_FFMPEG, UNKNOWN)
+    each.slug: each for each in (*(row.cause for row in _TABLE), REDIRECTED, BAD_ADDRESS, NO_PUBLISHER, ENDED,
+                                 KEY_FRAMES, NO_PICTURES, STALLED, NO_FFMPEG, UNKNOWN)
 }.values())  # fmt: skip
 SLUGS: Final = tuple(each.slug for each in CAUSES)
 

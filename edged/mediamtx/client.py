@@ -20,6 +20,7 @@ import trio
 
 from edged.descriptors import is_exhausted
 from edged.errors import NOT_JSON, DependencyFailed, OutOfDescriptors
+from edged.mediamtx.figures import UNKNOWN_FIGURES, Figures, figures_of_tracks
 from edged.mediamtx.settings import PathConf
 
 #: Bytes of an answer; 500 sessions are some 300 kB.
@@ -41,7 +42,7 @@ _T = TypeVar("_T")
 class PathState:
     """A path as it is now. `ready`: somebody publishes; `readers`: how many; bytes since it began.
 
-    `ready_since`: Unix seconds, None while it is not ready or where MediaMTX does not say.
+    `ready_since`: Unix seconds, None while it is not ready or where MediaMTX does not say; `figures`: what is sent.
     """
 
     name: str
@@ -51,6 +52,7 @@ class PathState:
     bytes_sent: int
     source_type: str
     ready_since: float | None = None
+    figures: Figures = UNKNOWN_FIGURES
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,16 @@ class _Origin(msgspec.Struct):
     type: str = ""
 
 
+class _Size(msgspec.Struct):
+    width: int = 0
+    height: int = 0
+
+
+class _Track(msgspec.Struct, rename="camel"):
+    codec: str = ""
+    codec_props: _Size | None = None
+
+
 class _Path(msgspec.Struct, rename="camel"):
     name: str
     available: bool | None = None
@@ -92,6 +104,8 @@ class _Path(msgspec.Struct, rename="camel"):
     ready_time: str | None = None
     readers: list[Any] = []
     source: _Origin | None = None
+    tracks: list[str] = []
+    tracks2: list[_Track] | None = None
     inbound_bytes: int | None = None
     outbound_bytes: int | None = None
     bytes_received: int = 0
@@ -302,7 +316,15 @@ def _state_of(item: _Path) -> PathState:
         bytes_sent=item.bytes_sent if item.outbound_bytes is None else item.outbound_bytes,
         source_type=item.source.type if item.source else "",
         ready_since=_read_time(since) if ready else None,
+        figures=figures_of_tracks(_tracks_of(item)) if ready else UNKNOWN_FIGURES,
     )
+
+
+def _tracks_of(item: _Path) -> list[tuple[str, int, int]]:
+    if item.tracks2 is None:
+        return [(codec, 0, 0) for codec in item.tracks]
+    sizes = [(track.codec, track.codec_props or _Size()) for track in item.tracks2]
+    return [(codec, size.width, size.height) for codec, size in sizes]
 
 
 def _read_time(text: str | None) -> float | None:

@@ -1,8 +1,9 @@
-"""The size and rate of a stream, as ffmpeg says them of one that it passes on."""
+"""The size, rate and codecs of a stream, as ffmpeg says them of one that it passes on, and MediaMTX of a path."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,20 +18,41 @@ _TOLERANCE: Final = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Pixels and frames a second; 0 for unknown."""
+    """Pixels and frames a second; 0 for unknown. Names of the codecs of picture and sound; "" for unknown, NO_AUDIO for
+    a stream without sound."""
 
     width: int = 0
     height: int = 0
     rate: float = 0.0
+    video: str = ""
+    audio: str = ""
 
     def updated(self, newer: Figures) -> Figures:
         """These, with what `newer` knows; a rate that is nearly the same stays."""
         is_new = newer.rate and abs(newer.rate - self.rate) > self.rate * _TOLERANCE
         size = (newer.width, newer.height) if newer.width and newer.height else (self.width, self.height)
-        return Figures(*size, newer.rate if is_new else self.rate)
+        rate = newer.rate if is_new else self.rate
+        return Figures(*size, rate, newer.video or self.video, newer.audio or self.audio)
 
 
+#: The codec of the sound of a stream without sound.
+NO_AUDIO: Final = "none"
 UNKNOWN_FIGURES: Final = Figures()
+#: Video codecs as MediaMTX names them.
+_VIDEO_CODECS: Final = frozenset({"H264", "H265", "AV1", "VP8", "VP9", "M-JPEG", "MPEG-4 Video", "MPEG-1/2 Video"})
+
+
+def figures_of_tracks(tracks: Iterable[tuple[str, int, int]]) -> Figures:
+    """MediaMTX's tracks of a path, each codec, width, height (0 where it does not say) → what the stream is; without
+    tracks nothing is known."""
+    found = UNKNOWN_FIGURES
+    for codec, width, height in tracks:
+        found = found if found.audio else Figures(audio=NO_AUDIO)
+        if codec in _VIDEO_CODECS:
+            found = found.updated(Figures(width, height, video=codec))
+        elif codec != "Generic":
+            found = found.updated(Figures(audio=codec))
+    return found
 
 
 def read_size(line: str) -> tuple[int, int] | None:

@@ -54,7 +54,9 @@ class PublishedCamera:
     fault: Cause | None = None
     #: Its server does not say the size of the picture.
     needs_analysis: bool = False
-    #: All of its task; one ffmpeg; a pause.
+    #: When somebody was let in to publish it, of a camera that is pushed.
+    let_in_at: float = -math.inf
+    #: All of its task; one ffmpeg, or one stream that is pushed; a pause.
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     attempt: trio.CancelScope = field(default_factory=trio.CancelScope)
     pause: trio.CancelScope = field(default_factory=trio.CancelScope)

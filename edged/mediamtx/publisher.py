@@ -30,6 +30,8 @@ from edged.mediamtx.conditions import Conditions
 from edged.mediamtx.figures import RateMeter
 from edged.mediamtx.progress import Progress, follow_progress, is_stalled
 from edged.mediamtx.published_camera import PublishedCamera, PublisherState, PublisherStatus
+from edged.mediamtx.pushed import ARRIVAL_SECONDS, find_fault
+from edged.mediamtx.pushed import follow as follow_pushed
 from edged.mediamtx.relay import Authorizer, Relay, open_relay
 from edged.mediamtx.secrets import DropSecret, NewSecret
 from edged.mediamtx.settings import USER
@@ -137,6 +139,12 @@ class Publishers:
         if len(self._wishes) < _MOST_WISHES:
             self._wishes[path] = now + IDLE_SECONDS
 
+    def expect(self, path: str) -> None:
+        """Somebody is being let in who publishes to this path: look whether a stream comes. Returns at once."""
+        if (camera := self._cameras.get(path)) is not None and kind_of(camera.source).is_pushed:
+            camera.let_in_at = trio.current_time()
+            camera.stir()
+
     def nudge(self) -> None:
         """MediaMTX has started or ended: use its address now, without any pause. Returns at once."""
         for camera in self._cameras.values():
@@ -172,7 +180,9 @@ class Publishers:
     async def _publish_when_wanted(self, camera: PublishedCamera) -> None:
         with camera.scope:
             while True:
-                if not camera.is_wanted(trio.current_time()):
+                if kind_of(camera.source).is_pushed:
+                    await self._follow_pushed(camera)
+                elif not camera.is_wanted(trio.current_time()):
                     self._enter(camera, "asleep", camera.state.detail)
                     await camera.sleep()
                 elif (address := self._rtsp_address()) is None:
@@ -182,6 +192,19 @@ class Publishers:
                         await camera.sleep()
                 else:
                     await self._try(camera, address)
+
+    async def _follow_pushed(self, camera: PublishedCamera) -> None:
+        """Somebody else publishes it, or will: until they do, or do not any more."""
+        if trio.current_time() - camera.let_in_at >= ARRIVAL_SECONDS:
+            self.conditions.fails(camera.source.name, causes.NO_PUBLISHER)
+            self._enter(camera, "waiting", str(causes.NO_PUBLISHER))
+            await camera.sleep()
+            return
+        with trio.CancelScope() as camera.attempt:
+            camera.progress = Progress(trio.current_time())
+            self._somebody_publishes.set()
+            await trio.sleep_forever()
+        camera.progress = None
 
     async def _try(self, camera: PublishedCamera, address: str) -> None:
         """One ffmpeg from start to end, and the pause after a failure."""
@@ -301,6 +324,9 @@ class Publishers:
             camera.progress = replace(camera.progress, moved_at=now)
             return
         path = seen.get(camera.source.path)
+        if kind_of(camera.source).is_pushed:
+            self._judge_pushed(camera, path, now)
+            return
         # MediaMTX counts a path's bytes from the first key frame on; what came before ffmpeg itself has counted.
         received = (path.bytes_received if path else 0) + camera.meter.packets
         camera.progress = follow_progress(camera.progress, received, now)
@@ -321,6 +347,19 @@ class Publishers:
             # A network camera may be silent for longer, its ffmpeg not.
             camera.fault = replace(causes.STALLED, exact="its ffmpeg was stopped by a signal")
             camera.attempt.cancel()
+
+    def _judge_pushed(self, camera: PublishedCamera, path: PathState | None, now: float) -> None:
+        assert camera.progress is not None, "it is followed"
+        name, is_there = camera.source.name, path is not None and path.ready
+        camera.progress = follow_pushed(path, camera.progress, now)
+        if fault := find_fault(path, camera.progress, camera.longest_silence, now):
+            self._enter(camera, "running" if is_there else "waiting", str(fault))
+            self.conditions.fails(name, fault)
+            if not is_there and now - camera.let_in_at >= ARRIVAL_SECONDS:
+                camera.attempt.cancel()
+        elif path is not None and camera.progress.moving and camera.progress.moved_at == now:
+            self._enter(camera, "running")
+            self.conditions.works(name, "publisher", path.figures)
 
     def _enter(
         self, camera: PublishedCamera, status: PublisherStatus, detail: str = "", pid: int | None = None

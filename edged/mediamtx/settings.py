@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 
 from edged.config.addresses import OFF, parse_address
 from edged.config.model import MediaMTXSettings
-from edged.mediamtx.sources import CameraSource
+from edged.mediamtx.sources import CameraSource, kind_of
 
 #: (major, minor, patch).
 Version: TypeAlias = tuple[int, int, int]
@@ -104,9 +104,10 @@ def path_conf(source: CameraSource, record_path: str = "", *, is_recorded: bool 
     return {
         "source": "publisher",
         "overridePublisher": True,
-        # Holds a reader until the encoder that edged starts for it publishes. The start time-out is shorter than
+        # Holds a reader until the encoder that edged starts for it publishes; nobody can wake whoever publishes from
+        # outside, so that such a reader hears at once that there is no stream. The start time-out is shorter than
         # the last sweep after a revocation (12 s): an HLS reader is unlisted while it is held.
-        "runOnDemand": "" if source.always_on else DO_NOTHING,
+        "runOnDemand": "" if source.always_on or kind_of(source).is_pushed else DO_NOTHING,
         "runOnDemandRestart": False,
         "runOnDemandStartTimeout": "10s",
         "runOnDemandCloseAfter": "10s",

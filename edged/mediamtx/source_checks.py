@@ -47,7 +47,7 @@ _log = structlog.get_logger("source_checks")
 
 def next_check(source: CameraSource, known: Condition, failures: int) -> float | None:
     """Seconds until this source is to be checked again, None if it is not. `failures`: checks in a row that failed."""
-    if known.cause is not None and known.cause.is_ours:
+    if kind_of(source).is_pushed or (known.cause is not None and known.cause.is_ours):
         return None
     if known.works is False:
         return min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(failures, 16))

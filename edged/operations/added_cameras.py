@@ -1,4 +1,4 @@
-"""Add, change and remove network cameras; streams of other cameras go on (contract 10.23).
+"""Add, change and remove cameras of the network; streams of other cameras go on (contract 10.23).
 
 A camera of a settings file is changed in that file only. A source is shown without its credentials.
 """
@@ -16,7 +16,7 @@ from edged.cameras.entries import CameraEntry
 from edged.cameras.model import Camera
 from edged.config.cameras import CameraSettings, complain_of_pre_rolls
 from edged.config.schedules import MOST_WINDOWS
-from edged.config.sources import RtspTransport
+from edged.config.sources import KINDS, RtspTransport
 from edged.errors import InvalidParams, InvalidState
 from edged.operations.catalogue import DeviceParams, OperationCall, operation
 from edged.operations.rest import create, delete, patch
@@ -57,9 +57,10 @@ _SETTINGS: Final = ("name", "source", *CameraMembers.__struct_fields__)
 
 
 class AddCameraParams(CameraMembers, frozen=True, kw_only=True):
-    """A network camera, each member as in a `[[camera]]` of the settings (etc/defaults.toml).
+    """A network camera or one that is published, each member as in a `[[camera]]` of the settings (etc/defaults.toml).
 
-    `source` is an rtsp:// or rtsps:// URL. `path` names its stream, `id` lets it be recognised at another source.
+    `source` is an rtsp:// or rtsps:// URL, or push. `path` names its stream, `id` lets it be recognised at another
+    source.
     """
 
     name: _Text
@@ -105,8 +106,8 @@ class RemovedCamera(msgspec.Struct, frozen=True):
 
 @operation("system:admin", rest=create("/api/cameras"), counted_as="added_cameras")
 async def add_camera(call: OperationCall, params: AddCameraParams) -> AddedCamera:
-    """Add a network camera: stored, then shown and streamed, without a restart. Its host name is resolved and checked
-    first."""
+    """Add a camera of the network: stored, then shown and streamed, without a restart. Its host name is resolved and
+    checked first."""
     one = _read({name: value for name in _SETTINGS if (value := getattr(params, name)) is not UNSET})
     _refuse_pre_roll(call, one)
     camera = await call.services.cameras.describe(one, call.grant("system:admin"))
@@ -177,16 +178,17 @@ def _find_added(call: OperationCall) -> CameraEntry:
 
 
 def _read(values: dict[str, Any], number: int | None = None) -> CameraEntry:
-    """Settings of a network camera, checked. Raises InvalidParams, whose text never has the source."""
+    """Settings of such a camera, checked. Raises InvalidParams, whose text never has the source."""
     try:
         settings = msgspec.convert(values, CameraSettings)
     except msgspec.ValidationError as problem:
         raise InvalidParams(str(problem).replace("`", "")) from None
     if MASK in settings.source:
         raise InvalidParams(f"source has {MASK} where a password was", hint="give the whole URL")
-    if not settings.is_network:
+    if not KINDS[settings.kind].may_be_added:
         raise InvalidParams(
-            "source is no rtsp:// or rtsps:// URL", hint="another kind of camera is a [[camera]] in a settings file"
+            "source is no rtsp:// or rtsps:// URL, and not push",
+            hint="another kind of camera is a [[camera]] in a settings file",
         )
     return CameraEntry(settings, number=number)
 

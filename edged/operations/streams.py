@@ -8,13 +8,15 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 import msgspec
+import structlog
 
 from edged.access.asking import asking
 from edged.access.gate import Gate
-from edged.cameras.model import Status
+from edged.cameras.model import Camera, Status
 from edged.credentials.callers import (
     TRANSPORTS,
     ApiKey,
+    Caller,
     Credential,
     NoCredential,
     Peer,
@@ -38,6 +40,7 @@ from edged.operations.services import Services
 
 #: Members of a player's query string that are looked at.
 _MOST_MEMBERS: Final = 32
+_log = structlog.get_logger("streams")
 _CAPABILITIES: Final = {"read": "stream:read", "playback": "stream:read", "publish": "stream:publish"}
 
 
@@ -169,6 +172,10 @@ def admit(services: Services, question: StreamRequest) -> Answer:
         if camera is None and question.action == "publish":
             # MediaMTX asks about every path, so that names cannot be probed; only cameras can be published.
             return Answer(False, "no such camera")
+        if question.action == "publish" and camera is not None and camera.kind == "push":
+            if _is_held(services, camera, caller):
+                return Answer(False, "somebody else publishes there")
+            services.publishers.expect(camera.path)
         if question.id:
             kick = partial(_kick, services, question.protocol, question.id)
             services.gate.admit(
@@ -180,6 +187,20 @@ def admit(services: Services, question: StreamRequest) -> Answer:
     if question.action == "read" and camera is not None:
         services.publishers.wake(question.path)
     return _YES
+
+
+def _is_held(services: Services, camera: Camera, caller: Caller) -> bool:
+    """Whether somebody of another account publishes to this camera: a stream is replaced by its own sender only."""
+    for each in services.gate.admissions:
+        if each.capability == "stream:publish" and each.path == camera.name and each.caller.account != caller.account:
+            _log.warning(
+                "publisher_refused",
+                camera=camera.name,
+                why="another credential publishes there",
+                remedy="end its session",
+            )
+            return True
+    return False
 
 
 def _refuse_cut_token(gate: Gate, credential: Credential, question: StreamRequest, transport: Transport) -> None:

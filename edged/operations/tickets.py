@@ -18,7 +18,7 @@ from edged.operations.rest import create
 _USUAL: Final = 60
 _SHORTEST: Final = 5
 _LONGEST: Final = 3600
-#: Protocols whose address also takes publishers.
+#: Protocols whose address also takes publishers; WHIP has one of its own beside WebRTC's (RFC 9725).
 _TAKES_PUBLISHERS: Final = ("rtsp", "rtmp", "srt")
 
 
@@ -33,7 +33,7 @@ class CreateTicketParams(msgspec.Struct, frozen=True):
 class NewTicket(msgspec.Struct, frozen=True):
     """The only reply with this ticket. `expires_at` ISO 8601; `url` is the first of `urls` by protocol.
 
-    `urls` has the protocols that are switched on: rtsp, hls, webrtc, rtmp and srt to read; rtsp, rtmp and srt to
+    `urls` has the protocols that are switched on: rtsp, hls, webrtc, rtmp and srt to read; rtsp, rtmp, srt and whip to
     publish to. `live` is edged's own picture: a path on the listener of this call. It stands alone where a relay in
     between calls the box by a name that `listen.public_url` does not say.
     """
@@ -74,7 +74,8 @@ def _urls(call: OperationCall, camera: Camera, action: Action, ticket: str) -> d
     if "srt" in streams:
         urls["srt"] = f"{streams['srt'].partition('?')[0]}?streamid={srt_stream_id(camera, action, ticket)}"
     if action == "publish":
-        return {name: url for name, url in urls.items() if name in _TAKES_PUBLISHERS}
+        whip = {"whip": f"{streams['webrtc']}/whip?{query}"} if "webrtc" in streams else {}
+        return {name: url for name, url in urls.items() if name in _TAKES_PUBLISHERS} | whip
     if "hls" in streams:
         # MediaMTX shows a page at the HLS address; players want the playlist.
         urls["hls"] = f"{streams['hls']}/index.m3u8?{query}"

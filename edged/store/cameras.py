@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
+
+#: How a slot came to be: a device was plugged in, a camera was described, a test picture was.
+SlotKind: TypeAlias = Literal["usb", "rtsp", "test"]
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A camera's number for good: `camera{number}`; `label` is what people call it, `kind` usb, rtsp or test.
+    """A camera's number for good: `camera{number}`; `label` is what people call it.
 
     `identity` for a USB camera: the record of its device (cameras.identity); for one that somebody described `source`,
     a digest of it without credentials. Either may hold `id`, the operator's. Empty in slots of before, which are known
@@ -22,7 +25,7 @@ class Slot:
     number: int
     identity: dict[str, str]
     label: str
-    kind: Literal["usb", "rtsp", "test"]
+    kind: SlotKind
     path: str = ""
     binding: str = ""
 

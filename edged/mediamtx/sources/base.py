@@ -64,6 +64,8 @@ class Kind:
     by_network: ClassVar[bool] = False
     #: Whether it is a device file, which one process at a time can have open.
     is_device: ClassVar[bool] = False
+    #: Whether somebody else publishes it to its path at MediaMTX, so that there is nothing to read.
+    is_pushed: ClassVar[bool] = False
     #: Whether it comes at whatever rate it is asked for.
     has_any_rate: ClassVar[bool] = False
     #: Seconds that it may be silent while it streams, whatever holds for others.
