@@ -3,8 +3,8 @@
 * A test that takes longer than its limit (90 s, marked `slow` 300 s, both times EDGED_TEST_PATIENCE) fails: what runs
   in trio is cancelled, anything else, or what will not be cancelled for 5 s, interrupted where it stands; and if even
   that does not help, all stacks are printed and the whole run ends 15 s later.
-* `mediamtx`, `ffmpeg`, `landlock` and `umockdev` tests are skipped where these are missing, and the end of the
-  output says so in one line each.
+* `mediamtx`, `ffmpeg`, `chromium`, `landlock` and `umockdev` tests are skipped where these are missing, and the end of
+  the output says so in one line each.
 * No secret that the suite made (planted.py) stands in what a test printed, logged or wrote to standard error.
 * EDGED_TEST_PART=2/4 runs every fourth test from the second on: the four parts are the suite. Processes that
   scripts/test-parts runs side by side take modules from a queue (module_queue.py). EDGED_TEST_RESULTS=FILE gets a line
@@ -52,6 +52,7 @@ SHOWN_LINES = 60
 ABSENT = {
     "mediamtx": "mediamtx not found (scripts/get-mediamtx installs it)",
     "ffmpeg": "ffmpeg not found (apt-get install ffmpeg)",
+    "chromium": "chromium not found (apt-get install chromium)",
     "landlock": "setpriv has no Landlock here (util-linux 2.40 and Linux 6.2 bring it: Debian 13)",
     "umockdev": "umockdev not found (apt-get install umockdev python3-gi gir1.2-umockdev-1.0)",
 }

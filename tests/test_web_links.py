@@ -94,6 +94,47 @@ async def test_a_link_opens_nothing_else(site: Site) -> None:
         assert (await site.ask("GET", f"{target}?{query}")).status == 401
 
 
+PAGE = {"origin": "https://page.example"}
+CORS = "access-control-allow-origin"
+
+
+async def test_scripts_of_other_pages_may_read_what_a_link_opens_and_why_it_opens_nothing(site: Site) -> None:
+    url = await link_of(site, site.key()[1])
+    for method, headers, status in (
+        ("GET", PAGE, 200), ("HEAD", PAGE, 200), ("GET", {**PAGE, "range": "bytes=0-9"}, 206),
+        ("GET", {**PAGE, "range": "bytes=999999999-"}, 416),
+    ):  # fmt: skip
+        reply = await site.ask(method, url, headers=headers)
+        assert (reply.status, reply.headers[CORS]) == (status, "*")
+        assert reply.headers["access-control-expose-headers"] == "Accept-Ranges, Content-Length, Content-Range, ETag"
+        assert "access-control-allow-credentials" not in reply.headers
+    for wrong in (url[:-1], url.replace("gate", "yard")):
+        reply = await site.ask("GET", wrong, headers=PAGE)
+        assert (reply.status, reply.headers[CORS]) == (401, "*")
+    asking = {**PAGE, "access-control-request-method": "GET", "access-control-request-headers": "range"}
+    reply = await site.ask("OPTIONS", url, headers=asking)
+    assert (reply.status, reply.headers[CORS], reply.body) == (204, "*", b"")
+    assert reply.headers["access-control-allow-methods"] == "GET, HEAD"
+    assert reply.headers["access-control-allow-headers"] == "Range, If-Range"
+
+
+async def test_no_other_answer_is_for_the_scripts_of_other_pages(site: Site) -> None:
+    """Neither by another credential, whether a link stands beside it or not, nor at another path."""
+    key = site.key()[1]
+    url = await link_of(site, key)
+    path, _, query = url.partition("?")
+    asking = {**PAGE, "access-control-request-method": "GET"}
+    for method, target, headers, status in (
+        ("GET", path, {**PAGE, "x-api-key": key}, 200), ("GET", url, {**PAGE, "x-api-key": key}, 200),
+        ("GET", url, {**PAGE, "authorization": f"Bearer {key}"}, 200), ("GET", url, {**PAGE, "cookie": "a=b"}, 200),
+        ("GET", path, PAGE, 401), ("GET", f"/api/cameras?{query}", PAGE, 401), ("GET", f"/api/keys?{query}", PAGE, 401),
+        ("DELETE", url, PAGE, 405), ("OPTIONS", url, PAGE, 405), ("OPTIONS", path, asking, 405),
+        ("OPTIONS", f"/api/cameras?{query}", asking, 405), ("OPTIONS", f"/nothing?{query}", asking, 404),
+    ):  # fmt: skip
+        reply = await site.ask(method, target, headers=headers)
+        assert (reply.status, CORS in reply.headers) == (status, False), (method, target)
+
+
 async def test_a_member_that_stands_twice_is_refused(site: Site) -> None:
     url = await link_of(site, site.key()[1])
     assert (await site.ask("GET", f"{url}&sig=x")).status == 400

@@ -20,6 +20,7 @@ from edged.operations.entry import Entry, entry_of
 from edged.operations.not_built import WHERE, is_path
 from edged.operations.services import Services
 from edged.web.faults import BASIC, fault, respond, sole, unexpected
+from edged.web.foreign_pages import answer_preflight, is_for_pages, shared
 from edged.web.metrics import HttpMetrics
 from edged.web.requests import Request, ResponseAborted, Route
 from edged.web.routes import list_routes
@@ -71,8 +72,12 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. HEAD is answered as GET; the connection drops the body."""
-        counted = _Counted(send, self._metrics)
         route = self._routes.get("GET" if scope["method"] == "HEAD" else scope["method"])
+        if route is None and self._is_preflight(scope):
+            await answer_preflight()(scope, receive, _Counted(send, self._metrics))
+            return
+        is_shared = route is not None and is_for_pages(route, scope)
+        counted = _Counted(shared(send) if is_shared else send, self._metrics)
         if route is None:
             refusal = respond(
                 405,
@@ -105,6 +110,13 @@ class Endpoint:
                 # A header line of its own: some browsers read only the first challenge of a line.
                 response.headers.append("WWW-Authenticate", BASIC)
             await response(scope, receive, counted)
+
+    def _is_preflight(self, scope: Scope) -> bool:
+        """Whether a browser asks if a page of another origin may fetch what a signed link opens."""
+        asks = scope["method"] == "OPTIONS" and any(
+            name == b"access-control-request-method" for name, _ in scope["headers"]
+        )
+        return asks and "GET" in self._routes and is_for_pages(self._routes["GET"], scope)
 
 
 class NotFoundEndpoint:
