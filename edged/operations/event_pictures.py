@@ -48,6 +48,11 @@ async def find_event(services: Services, camera: str, event_id: str) -> Reported
     return ReportedMoment(event.at, None)
 
 
+async def read_kept(services: Services, path: Path) -> bytes:
+    """The bytes of a kept picture. Raises NotFound, StoreFailed."""
+    return await services.snapshots.read(path)
+
+
 async def fetch_held(services: Services, camera: str, at: float) -> None:
     """Have on the disk what only memory holds of the time of an event, Unix seconds."""
     await services.recordings.fetch_held(Claim(camera, at - _AROUND, at + _AROUND))

@@ -17,7 +17,7 @@ from edged.errors import InvalidParams, Refused
 from edged.operations.cameras import CameraStatus
 from edged.operations.catalogue import camera_resource, find_camera
 from edged.operations.clock import tell_time
-from edged.operations.event_pictures import LONGEST_BEFORE, EventId, find_event
+from edged.operations.event_pictures import LONGEST_BEFORE, EventId, find_event, read_kept
 from edged.operations.listings import CameraList, CameraRow
 from edged.operations.pages import PageParams
 from edged.operations.params import read_moment
@@ -138,7 +138,7 @@ async def take_of_event(event_id: str, quality: int | None, request: Request, ca
     and what `take_recorded` raises."""
     at, kept = await find_event(request.services, camera.name, event_id)
     if kept is not None and kept.suffix != ".png":
-        return await request.services.snapshots.read(kept)
+        return await read_kept(request.services, kept)
     picture, _ = await take_recorded(request.services, camera.name, at, "jpg", quality, LONGEST_BEFORE)
     return picture
 
