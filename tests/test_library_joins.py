@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import trio
@@ -13,6 +15,8 @@ from pictures_helpers import Spawner, write_script
 
 from edged.errors import StorageFull
 from edged.library.active_recordings import CLIP
+from edged.library.fmp4 import top_boxes
+from edged.library.joined_files import is_whole
 from edged.library.joins import Joins
 from edged.library.recording_files import JOINED, RecordingFiles
 from edged.library.recording_index import Measured
@@ -58,10 +62,10 @@ def rows(size: int) -> list[SegmentRow]:
     ]
 
 
-def measured(number: int = 1, size: int = 200_000) -> Measured:
+def measured(number: int = 1, size: int = 200_000, form: Literal["mp4", "mkv"] = "mp4") -> Measured:
     """A clip from the middle of one file to that of the other."""
     record = RecordingRecord(
-        recording_id=f"rec_{number:016x}", filename=f"visit{number}.mp4", camera="camera0", format="mp4",
+        recording_id=f"rec_{number:016x}", filename=f"visit{number}.{form}", camera="camera0", format=form,
         began=BEGAN + 1.5, ended=BEGAN + 6.5, reason=CLIP,
     )  # fmt: skip
     return Measured(record, 2 * size, 5.0, tuple(rows(size)))
@@ -140,19 +144,76 @@ async def test_where_too_little_space_would_stay_free_nothing_is_joined(root: Pa
     assert spawner.started == []
 
 
-@pytest.fixture
-def small_joined(root: Path) -> Iterator[Path]:
-    """The folder of joined files, on a tmpfs of 64 KiB."""
+@contextmanager
+def small_joined(root: Path, kibibytes: int) -> Iterator[Path]:
+    """The folder of joined files, on a tmpfs of its own."""
     folder = root / JOINED
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "edged-test", folder], check=False).returncode:
+    folder.mkdir(exist_ok=True)
+    options = ("-t", "tmpfs", "-o", f"size={kibibytes}k")
+    if subprocess.run(["mount", *options, "edged-test", folder], check=False).returncode:
         pytest.skip("only root can mount a small disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-async def test_a_disk_that_fills_up_during_a_join_is_told_and_leaves_no_file(root: Path, small_joined: Path) -> None:
+async def test_a_disk_that_fills_up_during_a_join_is_told_and_leaves_no_file(root: Path) -> None:
     joins = Joins(RecordingFiles(root), Spawner(), lambda: "ffmpeg", nothing_free)
-    with fail_after(30), pytest.raises(StorageFull, match="no space for the joined file"):
-        await joins.find(measured())
-    assert list(small_joined.iterdir()) == []
+    with small_joined(root, 64) as folder:
+        with fail_after(30), pytest.raises(StorageFull, match="no space for the joined file"):
+            await joins.find(measured())
+        assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["mp4", "mkv"])
+async def test_a_disk_that_is_full_when_the_last_bytes_of_a_join_are_written_is_told(
+    root: Path, form: Literal["mp4", "mkv"]
+) -> None:
+    """ffmpeg 5 exits with 0 then: the file is whole, or there is none."""
+    joins = Joins(RecordingFiles(root), Spawner(), lambda: "ffmpeg", nothing_free)
+    told = 0
+    with fail_after(60):
+        size = (await joins.find(measured(1, form=form))).stat().st_size
+        # What is kept for an index and not needed is a hole, which takes no space.
+        sizes = range(size // 1024 - 40, size // 1024 + 8, 8)
+        for kibibytes in sizes:
+            with small_joined(root, kibibytes) as folder:
+                try:
+                    made = [await joins.find(measured(2, form=form))]
+                except StorageFull:
+                    made = []
+                    told += 1
+                assert list(folder.iterdir()) == made
+                assert all(path.stat().st_size == size and is_whole(path) for path in made)
+    assert 0 < told < len(sizes)
+
+
+async def test_an_mp4_is_written_once_with_its_index_at_the_front(root: Path) -> None:
+    spawner = Spawner()
+    joins = Joins(RecordingFiles(root), spawner, lambda: "ffmpeg", nothing_free)
+    with fail_after(30):
+        kinds = boxes_of(await joins.find(measured()))
+    assert kinds[:2] == [b"ftyp", b"moov"]
+    assert kinds[-1] == b"mdat"
+    assert len(spawner.started) == 1
+
+
+async def test_an_index_that_is_longer_than_thought_is_moved_to_the_front(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edged.library.joins.index_bytes", lambda *_: 600)
+    spawner = Spawner()
+    joins = Joins(RecordingFiles(root), spawner, lambda: "ffmpeg", nothing_free)
+    with fail_after(30):
+        path = await joins.find(measured())
+        done = await trio.run_process(["ffmpeg", "-v", "error", "-i", path, "-f", "null", "-"], capture_stderr=True)
+    assert boxes_of(path)[:2] == [b"ftyp", b"moov"]
+    assert len(spawner.started) == 2
+    assert list(path.parent.iterdir()) == [path]
+    assert done.stderr == b""
+
+
+def boxes_of(path: Path) -> list[bytes]:
+    with path.open("rb") as file:
+        return [kind for kind, *_ in top_boxes(file)]

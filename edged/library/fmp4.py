@@ -83,7 +83,7 @@ class Segment:
 
 def read_segment(file: BinaryIO) -> Segment:
     """Read the headers of a segment from the beginning of a seekable file. Raises NotASegment, OSError."""
-    boxes = _top_boxes(file)
+    boxes = top_boxes(file)
     tracks: tuple[Track, ...] = ()
     origin, parts = None, list[Part]()
     header_size = end = 0
@@ -110,7 +110,7 @@ def read_segment(file: BinaryIO) -> Segment:
     return Segment(header_size, end, tracks, tuple(parts), origin, is_whole and moof is None, is_closed)
 
 
-def _top_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int, bool]]:
+def top_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int, bool]]:
     """(type, offset, size, whether all of it is there) of each box of the file. Raises NotASegment."""
     file.seek(0, 2)
     length, offset = file.tell(), 0
@@ -219,6 +219,19 @@ def read_pictures(file: BinaryIO, part: Part, tracks: tuple[Track, ...]) -> tupl
     file.seek(part.offset)
     (size,) = _unpack(">I", memoryview(file.read(4)))
     return _read_moof(_read(file, part.offset, size), tracks, every=True)[2]
+
+
+def count_samples(file: BinaryIO, part: Part) -> int:
+    """How many samples a part has, of all tracks. Raises NotASegment, OSError."""
+    file.seek(part.offset)
+    (size,) = _unpack(">I", memoryview(file.read(4)))
+    return sum(
+        _unpack(">I", trun, 4)[0]
+        for kind, traf in _inner(_read(file, part.offset, size))
+        if kind == b"traf"
+        for name, trun in _inner(traf)
+        if name == b"trun"
+    )
 
 
 def _read_moof(

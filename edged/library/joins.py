@@ -27,6 +27,7 @@ from edged.clock import iso, iso_exact
 from edged.errors import DependencyFailed, EdgedError, InvalidState, StorageFull, StoreFailed
 from edged.library.active_recordings import CLIP
 from edged.library.fmp4 import NotASegment, Part, Segment, Track, read_codecs, read_segment, shift_part
+from edged.library.joined_files import index_bytes, is_whole
 from edged.library.recording_files import RecordingFiles
 from edged.library.recording_index import Measured
 from edged.sharing import Shared
@@ -48,7 +49,13 @@ _SLACK: Final = 1.0
 _ROUNDING: Final = 0.001
 #: What ffmpeg says of a full disk; it speaks English, whatever the locale.
 _NO_SPACE: Final = os.strerror(errno.ENOSPC).encode()
+#: What it says where the space that was kept for the index is too small.
+_TOO_LONG: Final = b"reserved_moov_size is too small"
 _log = structlog.get_logger("recordings")
+
+
+class _IndexTooLong(Exception):
+    """The index of an mp4 does not fit in front of it."""
 
 
 class Seal(Protocol):
@@ -143,13 +150,48 @@ class Joins:
         return _is_inside(row, record) and not self._files.is_open(row)
 
     async def _convert(self, measured: Measured, part: Path) -> None:
+        pieces = [self._cut(row, measured.record) for row in measured.files]
         muxer = _MUXERS[measured.record.format]
-        front = ["-movflags", "+faststart"] if muxer == "mp4" else []
+        if muxer != "mp4":
+            await self._copy(measured, pieces, part, muxer, [])
+            return
+        # To move the index to the front afterwards reads and writes the whole file once more. How long it gets is about
+        # known; if it is longer, it is moved.
+        space = await self._find_index_bytes(pieces)
+        try:
+            await self._copy(measured, pieces, part, muxer, ["-moov_size", str(space)])
+        except _IndexTooLong:
+            _log.info("joined_again", recording=measured.record.recording_id, reserved=space)
+            await self._copy(measured, pieces, part, muxer, ["-movflags", "+faststart"])
+
+    async def _find_index_bytes(self, pieces: Sequence[_Piece]) -> int:
+        """About how long the index of an mp4 of these is at most. Raises InvalidState, OSError."""
+        seconds = sum(max(0.0, min(piece.end, piece.row.duration) - piece.begin) for piece in pieces)
+
+        def look(piece: _Piece) -> int:
+            with self._files.read(piece.row) as file:
+                segment = read_segment(file)
+                parts = choose_parts(segment.parts, piece.begin, piece.end)
+                # It begins with the key frame before.
+                return index_bytes(file, parts, seconds + float(segment.duration)) if parts else 0
+
+        try:
+            for piece in pieces:
+                if found := await trio.to_thread.run_sync(look, piece):
+                    return found
+        except NotASegment as problem:
+            raise InvalidState(f"a file of the recording is damaged: {problem}") from problem
+        return 0
+
+    async def _copy(
+        self, measured: Measured, pieces: Sequence[_Piece], part: Path, muxer: str, options: Sequence[str]
+    ) -> None:
+        """Raises _IndexTooLong, besides what `find` raises."""
         # What is copied does not grow by more than its index.
         most = 2 * measured.size + _LEAST_ALLOWED
         arguments = [
             self._find_ffmpeg(), "-nostdin", "-hide_banner", "-loglevel", "error", "-protocol_whitelist", "pipe",
-            "-f", "mp4", "-i", "pipe:0", "-map", "0", "-c", "copy", "-avoid_negative_ts", "make_zero", *front,
+            "-f", "mp4", "-i", "pipe:0", "-map", "0", "-c", "copy", "-avoid_negative_ts", "make_zero", *options,
             "-fs", str(most), "-f", muxer, "-y",
             f"file:{part}",
         ]  # fmt: skip
@@ -159,7 +201,6 @@ class Joins:
                 child = self._spawn(arguments, stdin=reading, stdout=False)
             finally:
                 os.close(reading)
-            pieces = [self._cut(row, measured.record) for row in measured.files]
             complaint = bytearray()
             failure: Exception | None = None
             code = 0
@@ -182,7 +223,10 @@ class Joins:
             raise DependencyFailed(f"ffmpeg took longer than {LONGEST_SECONDS:g} s to join the recording")
         if code == 0 and (await trio.to_thread.run_sync(part.stat)).st_size >= most:
             raise DependencyFailed("ffmpeg made a file of twice the recording's size, which was not kept")
-        if code != 0:
+        # ffmpeg 5 ends with 0, too, where it could not write its last bytes.
+        if code != 0 or not await trio.to_thread.run_sync(is_whole, part):
+            if _TOO_LONG in complaint:
+                raise _IndexTooLong
             said = complaint.decode(errors="replace").strip().splitlines()
             _log.warning("join_failed", recording=measured.record.recording_id, code=code, said=said[-1:])
             if _NO_SPACE in complaint:
