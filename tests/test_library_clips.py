@@ -203,17 +203,25 @@ async def record(box: Box, *seconds: float) -> RecordingRecord:
     return (await box.recordings.stop("camera0", box.grant)).record
 
 
-async def clip(box: Box, begin: float, end: float, grant: Grant | None = None) -> Clip:
+async def clip(box: Box, begin: float, end: float, grant: Grant | None = None, filename: str = "visit") -> Clip:
     """From and to so many seconds after NOW."""
     clips = Clips(box.recordings, box.recordings._clock)
     return await clips.create(
-        "camera0", NOW + begin, NOW + end, filename="visit", made_by="a test", grant=grant or box.grant
+        "camera0", NOW + begin, NOW + end, filename=filename, made_by="a test", grant=grant or box.grant
     )
 
 
 async def names(box: Box) -> list[str]:
     found, _ = await box.recordings.list_page(["camera0"], limit=10, offset=0)
     return [item.record.filename for item in found]
+
+
+async def test_a_name_that_is_none_is_told_before_anything_is_looked_for(tmp_path: Path) -> None:
+    """Also of an interval of which nothing is recorded."""
+    async with opened(tmp_path) as box:
+        for name in ("../x", "visit.mkv", "x" * 101):
+            with pytest.raises(InvalidParams, match="filename"):
+                await clip(box, -100, -90, filename=name)
 
 
 async def test_a_clip_outside_of_any_recording_is_not_found_and_one_with_a_gap_holds_what_there_is(

@@ -268,10 +268,16 @@ async def test_a_name_that_is_taken_gets_a_number_and_a_bad_one_is_refused(tmp_p
             names.append(await start(box, filename="yard.mp4"))
             await box.recordings.stop("camera0", box.grant)
         assert names == ["yard.mp4", "yard-1.mp4", "yard-2.mp4"]
-        for bad in ("../x", "a/b", ".x", "x.mkv", "a" * 101):
+        bad_names = ("../x", "a/b", ".x", "x.mkv", "a" * 101)
+        for bad in bad_names:
             with pytest.raises(InvalidParams):
                 await start(box, filename=bad)
         assert not box.recorded
+        # Told first, also where nothing could be begun now.
+        await start(box)
+        for bad in bad_names:
+            with pytest.raises(InvalidParams):
+                await start(box, filename=bad)
 
 
 async def test_one_recording_of_a_camera_runs_at_a_time_and_none_on_a_full_disk(tmp_path: Path) -> None:

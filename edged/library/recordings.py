@@ -127,25 +127,18 @@ class Recordings:
         """
         if seconds is not None and not 0 < seconds <= LONGEST_SECONDS:
             raise InvalidParams(f"duration must be more than 0 and at most {LONGEST_SECONDS} seconds", field="duration")
+        now = self._clock.system
+        named = complete_name(filename, camera, form, now)
         self._active.refuse_second(camera)
         if (obstacle := self.obstacle) is not None:
             raise obstacle.error
-        now = self._clock.system
         began = await self._pre_rolls.reach_back(camera, now)
         self._active.refuse_second(camera)
-        return await self._begin(
-            RecordingRecord(
-                recording_id=new_id(),
-                filename=complete_name(filename, camera, form, now),
-                camera=camera,
-                format=form,
-                began=began,
-                pre_roll=now - began,
-                until=None if seconds is None else now + seconds,
-                made_by=made_by,
-            ),
-            grant,
-        )
+        record = RecordingRecord(
+            recording_id=new_id(), filename=named, camera=camera, format=form, began=began, pre_roll=now - began,
+            until=None if seconds is None else now + seconds, made_by=made_by,
+        )  # fmt: skip
+        return await self._begin(record, grant)
 
     async def _begin(self, record: RecordingRecord, grant: Grant) -> RecordingRecord:
         """Make it durable, then record. There is no checkpoint between telling of it and the return: whoever asked has

@@ -119,6 +119,8 @@ async def keep_picture(call: OperationCall, params: SnapshotParams, event_id: st
     """
     camera, services = call.camera, call.services
     kind: Literal["jpg", "png"] = "png" if params.format == "png" else "jpg"
+    # Raises for a name that is none, before a camera is asked for its picture.
+    complete_name(params.filename, camera.name, kind, services.clock.now())
     try:
         check_attached(camera, call.session.caller)
         with explained_to(call.session.caller):
@@ -146,6 +148,7 @@ async def get_snapshot(call: OperationCall, params: RecordedSnapshotParams) -> S
     kind: Literal["jpg", "png"] = "png" if params.format == "png" else "jpg"
     if (params.at is None) is (params.event is None):
         raise InvalidParams("one of at and event is required", hint="a time, or the event_id of an event", field="at")
+    complete_name(params.filename, camera, kind, services.clock.now())
     within, event_id = math.inf, params.event or ""
     if params.event is None:
         assert params.at is not None, "one of them is given"
