@@ -6,14 +6,16 @@ used.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
 import trio
 from gate_helpers import LOCAL, make_gate
+from grant_helpers import nothing
 from services_helpers import REMOTE, make_services
 from trust_helpers import SECRET
 from trust_helpers import Counted as CountedByAccess
@@ -29,9 +31,14 @@ from edged.clock import Clock
 from edged.credentials.api_keys import KeyRecord, mint
 from edged.credentials.callers import ApiKey, Caller, Peer, Transport
 from edged.errors import EdgedError, Refused
+from edged.library.active_recordings import ActiveRecording
+from edged.library.obstacles import Obstacle
+from edged.library.recording_index import Measured, Summary
+from edged.library.recording_names import no_recording
 from edged.operations.caller_sessions import Session
 from edged.operations.catalogue import OperationCall
 from edged.operations.services import Services
+from edged.store.recordings import RecordingRecord
 
 NOW = 1_800_000_000.0
 CATALOGUE = operations.gather()
@@ -138,3 +145,86 @@ def refused(*reasons: str) -> Iterator[None]:
     with pytest.raises(Refused) as caught:
         yield
     assert caught.value.reason in reasons
+
+
+class KeptRecordings:
+    """Recordings in memory, newest first. `meanwhile` is called whenever something was read: that takes its time."""
+
+    def __init__(self, *records: RecordingRecord) -> None:
+        self.records = list(records)
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.active: dict[str, ActiveRecording] = {}
+        self.silent: list[str] = []
+        self.obstacle: Obstacle | None = None
+        self.index: Any = SimpleNamespace()
+        self.sweep: Any = SimpleNamespace(overdue=None, is_short=lambda _free, _total: False, protect=self.protect)
+        #: What was begun, ended, deleted and protected.
+        self.done: list[tuple[Any, ...]] = []
+
+    async def read(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.meanwhile()
+
+    async def find(self, name: str) -> RecordingRecord:
+        await self.read()
+        found = next((each for each in self.records if name in (each.filename, each.filename.rpartition(".")[0])), None)
+        if found is None:
+            raise no_recording(name)
+        return found
+
+    async def list_cameras(self) -> list[str]:
+        await self.read()
+        return sorted({each.camera for each in self.records})
+
+    async def list_page(
+        self, cameras: Collection[str], *, limit: int, offset: int, after: tuple[float, str] | None
+    ) -> tuple[list[Summary], int]:
+        found = [each for each in self.records if each.camera in cameras]
+        behind = [each for each in found if after is None or (each.began, each.recording_id) < after]
+        await self.read()
+        return [self.sum_up(each) for each in behind[offset : offset + limit]], len(found)
+
+    @staticmethod
+    def sum_up(record: RecordingRecord) -> Summary:
+        return Summary(record, 1000, 59.5, 2, 1, record.began + 60)
+
+    async def summarize(self, record: RecordingRecord) -> Summary:
+        await self.read()
+        return self.sum_up(record)
+
+    async def measure(self, record: RecordingRecord) -> Measured:
+        await self.read()
+        return Measured(record, 1000, 59.5, ())
+
+    async def start(self, camera: str, *, grant: Grant, **values: Any) -> RecordingRecord:
+        await grant(nothing)
+        self.done.append(("start", camera, values))
+        return self.records[0]
+
+    async def cover(self, camera: str, seconds: float, *, grant: Grant, **_: Any) -> tuple[RecordingRecord, bool]:
+        await grant(nothing)
+        self.done.append(("cover", camera, seconds))
+        return self.records[0], True
+
+    async def stop(self, camera: str, grant: Grant) -> Measured:
+        await grant(nothing)
+        self.done.append(("stop", camera))
+        return Measured(replace(self.records[0], ended=NOW), 1000, 59.5, ())
+
+    async def delete(self, record: RecordingRecord, reason: str, grant: Grant) -> int:
+        await grant(nothing)
+        self.done.append(("delete", record.filename, reason))
+        return 1000
+
+    async def protect(self, record: RecordingRecord, is_protected: bool, grant: Grant) -> None:
+        await grant(nothing)
+        self.done.append(("protect", record.filename, is_protected))
+
+
+def make_recording(number: int = 0, camera: str = "camera0", **values: Any) -> RecordingRecord:
+    """`gate-NUMBER.mp4` of a minute, begun so many minutes before NOW."""
+    given: dict[str, Any] = {
+        "recording_id": f"rec_{number}", "filename": f"gate-{number}.mp4", "camera": camera, "format": "fmp4",
+        "began": NOW - 60.0 * (number + 1), "ended": NOW - 60.0 * number,
+    }  # fmt: skip
+    return RecordingRecord(**given | values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import msgspec
@@ -66,6 +66,19 @@ def confirmation(call: OperationCall, capability: str, camera: str) -> Callable[
 def may(services: Services, caller: Caller | None, capability: str, camera: str) -> bool:
     """Whether a caller may do this to a camera, which may be gone."""
     return services.gate.judge(caller, capability, resource_of(services, camera)).allowed
+
+
+def keep_seen(call: OperationCall, rows: Iterable[R], camera: Callable[[R], str]) -> list[R]:
+    """Those rows whose camera the caller may see now: to read them took time, in which a right may have ended."""
+    known: dict[str, bool] = {}
+    kept = []
+    for row in rows:
+        name = camera(row)
+        if name not in known:
+            known[name] = may(call.services, call.session.caller, "camera:read", name)
+        if known[name]:
+            kept.append(row)
+    return kept
 
 
 def resource_of(services: Services, camera: str) -> Resource:

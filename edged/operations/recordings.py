@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
@@ -18,6 +19,7 @@ from edged.operations.file_params import (
     FilePageParams,
     cut_page,
     grant_on,
+    keep_seen,
     may,
     read_after,
     resource_of,
@@ -220,14 +222,18 @@ async def list_recordings(call: OperationCall, params: FilePageParams) -> Record
         cameras, limit=params.limit + 1, offset=params.offset, after=read_after(call, params)
     )
     page, cursor = cut_page(call, params, found, lambda item: (item.record.began, item.record.recording_id))
-    return RecordingList(await show_rows(call, page, show), total, params.limit, params.offset, cursor)
+    files = keep_seen(call, await show_rows(call, page, show), attrgetter("device"))
+    return RecordingList(files, total, params.limit, params.offset, cursor)
 
 
 @operation("camera:read", rest=get("/api/recordings/{filename}"), counted_as=_COUNTED_AS)
 async def get_recording_info(call: OperationCall, params: FilenameParams) -> RecordingFile:
     """One recording by its file name."""
     record = await find(call, params.filename, "camera:read")
-    return show(await call.services.recordings.summarize(record))
+    found = await call.services.recordings.summarize(record)
+    # To sum it up took time, in which a right may have ended.
+    check(call, record, params.filename, "camera:read")
+    return show(found)
 
 
 @operation("camera:delete", rest=delete("/api/recordings/{filename}"), counted_as=_COUNTED_AS)
@@ -275,6 +281,12 @@ def read_length(params: StartRecordingParams) -> float | None:
 async def find(call: OperationCall, filename: str, capability: str) -> RecordingRecord:
     """A recording on whose camera the caller may do this. Raises Refused, NotFound if they may not see the camera."""
     record = await call.services.recordings.find(filename)
+    check(call, record, filename, capability)
+    return record
+
+
+def check(call: OperationCall, record: RecordingRecord, filename: str, capability: str) -> None:
+    """Raises Refused, NotFound as `find` does, of a recording that was asked for by this name."""
     caller = call.session.caller
     if not may(call.services, caller, "camera:read", record.camera):
         raise no_recording(filename)
@@ -285,7 +297,6 @@ async def find(call: OperationCall, filename: str, capability: str) -> Recording
         if problem.reason == "camera_denied":
             raise no_recording(filename) from problem
         raise
-    return record
 
 
 def show(found: Summary) -> RecordingFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -20,6 +21,7 @@ from edged.operations.file_params import (
     FilePageParams,
     confirmation,
     cut_page,
+    keep_seen,
     may,
     read_after,
     resource_of,
@@ -211,14 +213,19 @@ async def list_snapshots(call: OperationCall, params: FilePageParams) -> Snapsho
         after=read_after(call, params),
     )
     page, cursor = cut_page(call, params, found, lambda picture: picture.place)
-    files = await show_rows(call, page, lambda picture: SnapshotFile(**_facts(picture)))
+    shown = await show_rows(call, page, lambda picture: SnapshotFile(**_facts(picture)))
+    files = keep_seen(call, shown, attrgetter("device"))
     return SnapshotList(files, total, params.limit, params.offset, cursor)
 
 
 @operation("camera:read", rest=get("/api/snapshots/{filename}"), counted_as=_COUNTED_AS)
 async def get_snapshot_info(call: OperationCall, params: FilenameParams) -> SnapshotInfo:
     """One picture by its file name."""
-    picture, size = await call.services.snapshots.describe(await find(call, params.filename))
+    path = await find(call, params.filename)
+    picture, size = await call.services.snapshots.describe(path)
+    # To read it took time, in which a right may have ended.
+    if not may(call.services, call.session.caller, "camera:read", call.services.snapshots.camera_of(path)):
+        raise no_snapshot(params.filename)
     return SnapshotInfo(**_facts(picture), resolution="{}x{}".format(*size) if size else "unknown")
 
 

@@ -32,7 +32,7 @@ from edged.credentials.tickets import is_ticket
 from edged.credentials.tokens import TokenRefused
 from edged.errors import Refused
 from edged.mediamtx.settings import USER
-from edged.operations.catalogue import DeviceParams, OperationCall, camera_resource, operation
+from edged.operations.catalogue import DeviceParams, OperationCall, camera_resource, find_camera, operation
 from edged.operations.listings import list_streams
 from edged.operations.pages import Cursor, Limit
 from edged.operations.rest import get
@@ -102,6 +102,8 @@ async def get_stream_url(call: OperationCall, params: DeviceParams) -> StreamUrl
     camera, services = call.camera, call.services
     streams = list_streams(camera, services.own_urls.stream_host(call.session.peer.host), services.mediamtx.state)
     state = next((item for item in await services.paths.list() if item.name == camera.path), None)
+    # To ask MediaMTX took time, in which a right may have ended.
+    find_camera("camera:read", camera.name, services, call.session)
     available = camera.status is Status.CONNECTED and bool(streams)
     return StreamUrl(
         device=camera.name,
