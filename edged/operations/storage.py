@@ -8,7 +8,7 @@ import msgspec
 
 from edged.errors import CameraNotFound, InvalidParams
 from edged.operations.catalogue import NoParams, OperationCall, operation
-from edged.operations.file_params import may
+from edged.operations.file_params import confirmation, may
 from edged.operations.rest import get, post, put
 from edged.store.retention import RetentionSetting
 
@@ -101,11 +101,12 @@ async def set_retention_policy(call: OperationCall, params: RetentionParams) -> 
     name, value = wanted.get(params.policy_type, ("", 0.0))
     if params.enabled and name and value is None:
         raise InvalidParams(f"a policy by {params.policy_type} needs {name}", field=name)
-    setting = RetentionSetting(
-        params.policy_type, params.enabled, params.max_age_days or 0.0, params.max_size_gb or 0.0
-    )
+    # A number by which this policy does not go is no limit.
+    limits = {"max_age_days": 0.0, "max_size_gb": 0.0} | ({name: value} if name and value is not None else {})
+    setting = RetentionSetting(params.policy_type, params.enabled, **limits)
     policies = call.services.recordings.sweep.policies
-    await policies.set_policy(device, setting, call.grant("system:admin"))
+    further = (confirmation(call, "camera:read", device),) if device else ()
+    await policies.set_policy(device, setting, call.grant("system:admin", *further))
     return RetentionState(
         policy_type=setting.policy_type,
         enabled=setting.enabled,
