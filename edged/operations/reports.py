@@ -12,7 +12,8 @@ import structlog
 
 from edged.access.asking import asked_by
 from edged.clock import iso, iso_or_none
-from edged.errors import EdgedError, InvalidParams
+from edged.credentials.decision import outside_reason
+from edged.errors import EdgedError, InvalidParams, Refused
 from edged.library.event_kinds import check_kind
 from edged.operations.catalogue import OperationCall, operation
 from edged.operations.file_params import confirmation, grant_on
@@ -126,7 +127,7 @@ async def _record(
         )
     except EdgedError as problem:
         confirm()
-        problems.append(ReportProblem("recording", problem.slug, problem.sentence))
+        problems.append(_explain("recording", problem))
         return None
     if not camera.is_attached:
         problems.append(
@@ -141,9 +142,14 @@ async def _take_picture(call: OperationCall, event_id: str, problems: list[Repor
     try:
         saved = await keep_picture(call, SnapshotParams(call.camera.name), event_id)
     except EdgedError as problem:
-        problems.append(ReportProblem("snapshot", problem.slug, problem.sentence))
+        problems.append(_explain("snapshot", problem))
         return None
     return ReportedPicture(saved.filename, saved.size, f"/files/snapshots/{saved.filename}")
+
+
+def _explain(part: str, problem: EdgedError) -> ReportProblem:
+    reason = outside_reason(problem.reason) if isinstance(problem, Refused) else problem.slug
+    return ReportProblem(part, reason, problem.sentence)
 
 
 def _describe_absence(call: OperationCall) -> str:
