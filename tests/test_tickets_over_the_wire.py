@@ -19,10 +19,7 @@ from rtsp_client import RtspReader, RtspRefused
 from test_daemon_request_paths import announce
 
 from edged.credentials import tokens
-from edged.credentials.callers import ApiKey, NoCredential, Ticket, Token
-from edged.credentials.tickets import mint
 from edged.mediamtx.ffmpeg import find_ffmpeg
-from edged.operations.streams import StreamRequest, find_credential
 
 pytestmark = pytest.mark.ffmpeg
 
@@ -51,20 +48,6 @@ async def hls(daemon: RunningDaemon, target: str) -> tuple[int, str]:
         target = urljoin(f"http://127.0.0.1:{daemon.hls}{target}", reply.headers["location"]).partition("//")[2]
         target = "/" + target.partition("/")[2]
     return reply.status, reply.body.decode("utf-8", "replace")
-
-
-@pytest.mark.parametrize("where", ["password", "token", "ticket", "?token", "?jwt"])
-def test_a_player_may_put_its_ticket_where_it_can(where: str) -> None:
-    """Password, token, and the query's ticket, token and jwt (contract 10.6); keys and tokens are found as before."""
-    text, _ = mint()
-    for shown, kind in ((text, Ticket), ("a.b.c", Token), ("camera_service_sk_" + "0" * 64, ApiKey)):
-        if where in ("password", "token"):
-            question = StreamRequest(**{where: shown})
-        else:
-            question = StreamRequest(query=f"x=1&{where.removeprefix('?')}={shown}")
-        assert isinstance(find_credential(question), kind)
-    assert isinstance(find_credential(StreamRequest(query="ticket=")), NoCredential)
-    assert isinstance(find_credential(StreamRequest(user=text)), NoCredential)
 
 
 @pytest.mark.mediamtx

@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
 import pytest
-import trio
-import trio.testing
 from web_helpers import REMOTE, UNIX, Site
 
 from edged.access.links import MOST_OF_ONE, Links
@@ -22,7 +19,6 @@ from edged.credentials.identities import Identity
 from edged.credentials.links import target_of
 from edged.errors import RateLimited
 from edged.library.snapshots import Snapshots
-from edged.operations import links
 from edged.operations.caller_sessions import Session
 from edged.operations.links import with_links
 
@@ -284,40 +280,3 @@ async def test_clients_that_open_links_as_they_are_get_signed_ones(site: Site) -
     local = Session(UNIX, "uds")
     local.caller = session.caller
     assert await with_links(listed, site.services, local) is listed
-
-
-async def test_a_long_list_is_signed_in_turns_and_a_single_file_at_once(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Others run meanwhile; between a result and its reply there is no checkpoint where nothing takes long."""
-    key_id, _ = site.key("viewer")
-    session = Session(replace(REMOTE, reached="192.0.2.1:8002"), "ws")
-    session.caller = site.ledger.find_key(site.ledger.keys[key_id].digest)
-    params = {"limit": 1000}
-    listed = await site.catalogue.call("list_snapshots", params, site.services, session)
-    long = msgspec.structs.replace(listed, files=listed.files * 300)
-    turns = 0
-
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await trio.lowlevel.checkpoint()
-
-    monkeypatch.setattr(links, "TURN_SECONDS", 0.0)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(count_turns)
-        await trio.lowlevel.checkpoint()
-        began = turns
-        shown = await with_links(long, site.services, session)
-        assert turns - began > len(long.files) / 2
-        nursery.cancel_scope.cancel()
-    assert [row.filename for row in shown.files] == [row.filename for row in long.files]
-    assert all(row.download_url.startswith("http://192.0.2.1:8002/") for row in shown.files)
-    monkeypatch.undo()
-    with trio.testing.assert_no_checkpoints():
-        assert (await with_links(listed.files[0], site.services, session)).download_url.startswith("http://")
-
-
-def test_the_usual_life_of_a_link_is_minutes() -> None:
-    assert links.USUAL == 600
