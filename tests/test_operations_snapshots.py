@@ -46,7 +46,7 @@ class Box:
             raise self.problem
         return JPEG
 
-    async def _find_moment(self, camera: str, at: float) -> Any:
+    async def _find_moment(self, camera: str, at: float, _within: float) -> Any:
         await trio.lowlevel.checkpoint()
         return SimpleNamespace(key=(camera, at), skip=0.0, at=at - 0.25)
 
