@@ -72,7 +72,7 @@ async def test_a_start_says_by_whom_and_for_how_long() -> None:
     assert (reply["device"], reply["status"], reply["duration"]) == ("camera0", "STARTING", 120.0)
     assert reply["start_time"] == iso(NOW - 60)
     assert reply["recording"] == {
-        "device_path": "/dev/video0", "recording_id": "rec_0", "filename": "gate-0.mp4", "start_time": NOW - 60,
+        "device_path": "camera0", "recording_id": "rec_0", "filename": "gate-0.mp4", "start_time": NOW - 60,
         "status": "active", "duration": 120.0,
     }  # fmt: skip
     endless = await box.ask(operator, "start_recording", device="camera1")

@@ -82,7 +82,14 @@ async def test_a_picture_is_kept_under_its_name_and_says_where_it_is(box: Box) -
     assert (await box.snapshots.find("visit"))[0].read_bytes() == JPEG
 
 
-@pytest.mark.parametrize("params", [{"quality": 0}, {"quality": 101}, {"format": "gif"}, {"quality": "70"}])
+@pytest.mark.parametrize("quality", [0, None])
+async def test_a_quality_of_0_is_as_without_it(box: Box, quality: int | None) -> None:
+    """Clients in Go send their zero value for what nobody has set."""
+    await box.ask(box.bench.caller("operator"), "take_snapshot", device="camera0", quality=quality)
+    assert box.taken == [{"camera": "camera0", "format": "jpg", "quality": None}]
+
+
+@pytest.mark.parametrize("params", [{"quality": -1}, {"quality": 101}, {"format": "gif"}, {"quality": "70"}])
 async def test_params_out_of_range_take_no_picture(box: Box, params: dict[str, Any]) -> None:
     operator = box.bench.caller("operator")
     assert await box.bench.outcome(operator, "take_snapshot", device="camera0", **params) == "invalid_params"
