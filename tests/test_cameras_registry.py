@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,10 +76,11 @@ class Store:
     def load(self) -> list[Slot]:
         return list(self.slots.values())
 
-    async def save_changed(self, slot: Slot, before: Slot, commit: Commit) -> None:
-        assert before == self.slots[slot.number]
+    async def save_changed(self, changes: Sequence[tuple[Slot, Slot | None]], commit: Commit) -> None:
+        assert all(before == self.slots.get(slot.number) for slot, before in changes)
         await commit(keep, undo=keep)
-        await self.save(slot)
+        for slot, _ in changes:
+            await self.save(slot)
 
     async def save(self, slot: Slot) -> None:
         await trio.lowlevel.checkpoint()

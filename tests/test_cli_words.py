@@ -103,6 +103,20 @@ def test_commands_for_a_camera_take_its_label(shell: Shell) -> None:
     assert "no camera 'Back dock'" in shell.run("camera", "remove", "Back dock").err
 
 
+def test_commands_of_devices_say_what_there_is_to_say(shell: Shell) -> None:
+    """A name for a camera that was added; nothing is plugged in; a device is one camera or a new one."""
+    assert shell.run("camera", "add", "Yard", "rtsp://192.0.2.7/").code == 0
+    assert shell.run("camera", "rename", "Yard", "Orchard").out.endswith("is called Orchard\n")
+    assert "stands in" in shell.run("camera", "rename", "Front dock", "Gate").err
+    assert "no device is stored for it" in shell.run("camera", "forget", "Orchard").err
+    assert shell.run("camera", "remove", "Orchard").code == 0
+    assert shell.run("camera", "devices", "--json").json["total"] >= 0
+    assert shell.run("camera", "devices").code == 0
+    assert "is at 'usb-9'" in shell.run("camera", "bind", "usb-9", "Front dock").err
+    for wrong in (("usb-9",), ("usb-9", "camera0", "--new")):
+        assert "or say --new" in shell.run("camera", "bind", *wrong).err
+
+
 @pytest.mark.parametrize("word", ["read:posts", "posts:*", "read:cameras", "camera:read:camera1", "*", "view"])
 def test_words_of_other_systems_and_other_spellings_are_no_typing_errors(shell: Shell, word: str) -> None:
     """Contract 7.3 and 7.4."""

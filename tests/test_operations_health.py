@@ -96,7 +96,7 @@ def test_a_device_that_waits_is_a_problem() -> None:
     """Nothing of it is shown, and a person must say which camera it is."""
     found = assess(Facts(mediamtx=READY, waiting_devices=1))
     assert found.message == "partial: 1 device waits, since nobody can tell which camera it is"
-    assert "get_camera_status" in found.problems[0].remedy
+    assert "edged camera bind" in found.problems[0].remedy
 
 
 def test_a_starting_mediamtx_is_starting_and_a_missing_one_partial() -> None:

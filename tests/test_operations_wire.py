@@ -73,8 +73,11 @@ BY_HTTP: dict[tuple[str, str], str] = {
     ("GET /api/snapshots/{filename}", "elsewhere"): "ok",
     ("GET /api/recordings/{filename}", "elsewhere"): "ok",
     ("POST /api/links", "elsewhere"): "ok",
+    # A refusal that is none of a right.
+    ("POST /api/cameras/{device}/forget", "admin"): "ok",
 }
 BY_WEBSOCKET: dict[tuple[str, str], str] = {
+    ("forget_camera", "admin"): "ok",
     # A session that never had a credential has no token.
     **{("refresh_token", asker): "missing" for asker in ("revoked", "suspended", "service", "ticket")},
     **{("claim", asker): "unknown_method" for asker in GUESTS},
@@ -111,6 +114,10 @@ class Box:
             "add_camera": {"name": "new", "source": "nowhere"},
             "update_camera": {"device": "camera0"},
             "remove_camera": {"device": "camera0"},
+            # Of the settings, nothing at such a port, and no device.
+            "rename_camera": {"device": "camera0", "name": "renamed"},
+            "bind_camera": {"port": "nowhere"},
+            "forget_camera": {"device": "camera0"},
             # No name of a file: told once the camera has given its picture.
             "take_snapshot": {"device": "camera0", "filename": "../x"},
             "create_event": {"device": "camera0", "kind": "no kind"},

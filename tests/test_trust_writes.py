@@ -139,7 +139,7 @@ RIGHTS = {
     **dict.fromkeys(("revoke_service_token", "revoke"), DENIAL),
     **dict.fromkeys(("create_signing_key", "promote_signing_key"), GRANTED),
     "retire_signing_key": GRANTED | DENIAL,
-    **dict.fromkeys(("add_camera", "update_camera", "remove_camera"), GRANTED),
+    **dict.fromkeys(("add_camera", "update_camera", "remove_camera", "rename_camera"), GRANTED),
     **dict.fromkeys(("start_recording", "stop_recording", "delete_recording", "set_retention_policy"), GRANTED),
     **dict.fromkeys(("protect_recording", "unprotect_recording"), GRANTED),
 }
@@ -184,6 +184,7 @@ async def change_everything(client: Conversation) -> None:
     await client.call("retire_signing_key", kid="key-3", distrust=True)
     added = (await client.call("add_camera", name="new", source="rtsp://192.0.2.9/1"))["device"]
     await client.call("update_camera", device=added, name="renamed")
+    await client.call("rename_camera", device=added, name="renamed again")
     await client.call("remove_camera", device=added)
     await client.call("start_recording", device="camera0")
     kept = await client.call("stop_recording", device="camera0")

@@ -23,6 +23,7 @@ from edged.access.authority import Authority
 from edged.access.grants import Grant
 from edged.access.ledger import Ledger
 from edged.accounts.first_admin import FirstAdmin
+from edged.cameras.devices import DeviceFacts
 from edged.cameras.entries import CameraEntry
 from edged.cameras.model import Camera, Status
 from edged.clock import Clock
@@ -155,6 +156,20 @@ class Cameras:
 
     async def remove(self, number: int, grant: Grant) -> None:
         await grant(nothing)
+
+    def devices(self) -> list[DeviceFacts]:
+        return [self.find_device("usb-1")]
+
+    def find_device(self, port: str) -> DeviceFacts:
+        return DeviceFacts(port, "/dev/video7", "Webcam", "", "waiting", None, "it may be camera0", (0,))
+
+    async def bind(self, port: str, number: int | None, grant: Grant) -> Camera:
+        await grant(nothing)
+        return self.present[0]
+
+    async def rename(self, number: int, label: str, grant: Grant) -> Camera:
+        await grant(nothing)
+        return self.present[0]
 
 
 class Pictures:

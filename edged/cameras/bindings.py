@@ -6,27 +6,35 @@ it is waits: the cameras that it may be say so, and each later decision is a rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
 
 import structlog
 import trio
 
+from edged.access.grants import Commit
 from edged.cameras.entries import ID, CameraEntry
 from edged.cameras.fixed import Shown
-from edged.cameras.identity import DRIVER, PORT, Decision, Present, decide, find_part
-from edged.cameras.model import Camera, Status
+from edged.cameras.identity import DRIVER, PATH, PORT, Decision, Present, decide, find_part
+from edged.cameras.model import Camera
 from edged.cameras.parts import Part, choose_first, is_surely_a_camera
-from edged.cameras.probe import choose
-from edged.cameras.slots import Slots
+from edged.cameras.slots import SaveChanged, Slots
+from edged.cameras.usb_camera import unplugged, usb_camera
 from edged.config.model import CameraSettings
+from edged.errors import InvalidState, NotFound
 from edged.store.cameras import Slot
 
 log = structlog.get_logger("cameras")
 
-#: How a camera that no settings describe is used: only the defaults of these count.
-_DEFAULTS: Final = CameraSettings(name="USB", source="ID_BUS=usb")
+
+class DeviceNotFound(NotFound):
+    """Nothing that is a camera, or may be one, is plugged in there."""
+
+    def __init__(self, port: str) -> None:
+        super().__init__(
+            f"no device that is a camera, or may be one, is at {port!r}",
+            hint="list_camera_devices names the ports", resource="device", id=port,
+        )  # fmt: skip
 
 
 class Bindings:
@@ -117,6 +125,93 @@ class Bindings:
         self.changed.set()
         self.changed = trio.Event()
 
+    def find(self, port: str) -> Part:
+        """The one device at this port, or at this node, that is a camera or waits. Raises NotFound, InvalidState."""
+        found = [
+            part for part in self._plugged_in()
+            if port in (part.record[PORT], part.record[PATH], part.node.node) and (part.slot is not None or part.waits)
+        ]  # fmt: skip
+        if not found:
+            raise DeviceNotFound(port)
+        if len(found) > 1:
+            nodes = " and ".join(part.node.node for part in found)
+            raise InvalidState(f"{nodes} are at {port}", hint="name one of them by its node")
+        return found[0]
+
+    async def bind(self, part: Part, number: int | None, save: SaveChanged, commit: Commit) -> Slot:
+        """Somebody says which camera a device is, None for a new one.
+
+        A device that was another camera before changes places with the device of this one. Raises InvalidState, and
+        what the commit raises: nothing has changed then.
+        """
+        async with self._deciding:
+            mine, target, holder = self._check_bind(part, number)
+            if target is None:
+                new = self._new_slot(part, self._record(part), "", "", "it is a new camera: an administrator said so")
+                changes = [new]
+            elif target.number == part.slot:
+                return target
+            else:
+                new = _with_record(target, self._record(part), "an administrator said so")
+                changes = [new]
+                if mine is not None:
+                    record = self._record(holder) if holder is not None else target.identity
+                    why = "an administrator said so" if holder is not None else target.binding
+                    changes.append(_with_record(mine, record, why))
+            await self._slots.change(changes, save, commit)
+            moved = [part] if holder is None else [part, holder]
+            for one in moved:
+                self.release(one)
+            for one in moved:
+                await self._show(one, (), is_first=True)
+            self._tell_who_waits()
+            self.judge_anew()
+        return new
+
+    def _check_bind(self, part: Part, number: int | None) -> tuple[Slot | None, Slot | None, Part | None]:
+        """The camera that the device is, that it is to be, and the device that this one is. Raises InvalidState."""
+        slots = {slot.number: slot for slot in self._slots.all()}
+        port, entry = part.record[PORT], self._entry_of(part)
+        mine = None if part.slot is None else slots[part.slot]
+        if part not in self._plugged_in():
+            raise InvalidState(f"nothing is plugged in at {port} any more", hint="ask list_camera_devices again")
+        if entry is not None and entry.settings.id:
+            raise InvalidState(
+                f"the settings say with the id {entry.settings.id!r} which camera the device at {port} is",
+                hint=f"change {entry.place or 'the settings'}, then: systemctl reload edged",
+            )
+        if number is None:
+            if mine is not None:
+                raise InvalidState(f"the device at {port} is {mine.name}", hint="name the camera that it is to be")
+            if self._slots.is_full:
+                raise InvalidState("there are too many cameras", hint="forget one that is not used any more")
+            return None, None, None
+        target = slots.get(number)
+        if target is None or target.kind != "usb" or target.is_retired:
+            raise InvalidState(f"camera{number} is no camera that is plugged in here", hint="name one that is")
+        holder = next((one for one in self._plugged_in() if one.slot == number), None)
+        if holder is not None and mine is None:
+            raise InvalidState(
+                f"{target.name} is the device at {holder.record[PORT]}", hint="say first which camera that one is"
+            )
+        return mine, target, holder
+
+    async def rename(self, number: int, label: str, save: SaveChanged, commit: Commit) -> None:
+        """Somebody gives a camera another name. Raises InvalidState, and what the commit raises: nothing has changed
+        then."""
+        async with self._deciding:
+            slot = next(slot for slot in self._slots.all() if slot.number == number)
+            part = next((part for part in self._plugged_in() if part.slot == number), None)
+            entry = None if part is None else self._entry_of(part)
+            if entry is not None:
+                raise InvalidState(
+                    f"{slot.name} has its name from {entry.place or 'the settings'}",
+                    hint="change it there, then: systemctl reload edged",
+                )
+            await self._slots.change([replace(slot, label=label)], save, commit)
+            if (camera := self._registry.shown(number)) is not None:
+                self._registry.put(number, replace(camera, label=label))
+
     def _is_own(self, part: Part, first: Part | None) -> bool:
         """Whether a further node is a camera of its own: it was one before, or the settings describe it alone."""
         if find_part(part.record, self._slots.all()) is not None:
@@ -154,7 +249,7 @@ class Bindings:
         part.slot = slot.number
         await self._slots.give(slot)
         self._take_path(slot)
-        self._registry.put(slot.number, _usb_camera(slot, part, settings))
+        self._registry.put(slot.number, usb_camera(slot, part, settings))
         if is_news:
             log.info("camera_bound", camera=slot.name, node=part.node.node, why=slot.binding)
             self.judge_anew()
@@ -187,7 +282,7 @@ class Bindings:
             return None
         part.waits, part.candidates = "", ()
         label = settings.name if settings else ""
-        record = {**part.record, DRIVER: part.record[DRIVER] or (part.found.driver if part.found else "")}
+        record = self._record(part)
         identity = {**record, ID: own} if own else record
         path = self._path_for(part, settings)
         slot = decision.slot
@@ -205,17 +300,22 @@ class Bindings:
             log.error("too_many_cameras", node=part.node.node, slots=len(self._slots.all()))
             self.pass_over(part, "there are too many cameras: forget one that is not used any more")
             return None
+        return self._new_slot(part, identity, label, path, f"it is a new camera: {decision.reason}")
+
+    @staticmethod
+    def _record(part: Part) -> dict[str, str]:
+        """What is stored of a device."""
+        return {**part.record, DRIVER: part.record[DRIVER] or (part.found.driver if part.found else "")}
+
+    def _new_slot(self, part: Part, identity: dict[str, str], label: str, path: str, why: str) -> Slot:
         product = (part.found.card if part.found else "") or part.node.properties.get("ID_V4L_PRODUCT")
-        return Slot(
-            self._slots.first_free(), identity, label or product or part.node.node, "usb", path,
-            f"it is a new camera: {decision.reason}",
-        )  # fmt: skip
+        return Slot(self._slots.first_free(), identity, label or product or part.node.node, "usb", path, why)
 
     def _wait(self, part: Part, decision: Decision) -> None:
         if part.waits != decision.reason:
             log.warning(
                 "camera_waits", node=part.node.node, port=part.record[PORT], why=decision.reason,
-                remedy="plug the camera that it may be in where it was, or remove that one: edged camera remove",
+                remedy="say which camera it is, or that it is a new one: edged camera bind",
             )  # fmt: skip
         part.waits, part.candidates = decision.reason, decision.candidates
 
@@ -253,42 +353,16 @@ class Bindings:
                 self._registry.put(other.number, replace(camera, path=""))
 
 
-def unplugged(camera: Camera) -> Camera:
-    return replace(camera, status=Status.DISCONNECTED, node=None, problem="", cause="")
+def _with_record(slot: Slot, record: Mapping[str, str], why: str) -> Slot:
+    """The camera with another device; the operator's id is the camera's, and stays."""
+    own = {ID: slot.identity[ID]} if ID in slot.identity else {}
+    identity = {name: value for name, value in record.items() if name != ID} | own
+    return replace(slot, identity=identity, binding=why)
 
 
 def _ask_which(camera: Camera, ports: Sequence[str]) -> str:
+    where = " and ".join(ports)
     return (
-        f"the device at {' and '.join(ports)} waits, since it may be {camera.name} or another one:"
-        f" plug {camera.name} in where it was, or remove it if it is gone for good (edged camera remove {camera.name})"
-    )
-
-
-def _usb_camera(slot: Slot, part: Part, settings: CameraSettings | None) -> Camera:
-    """The camera behind a node: asked and connected, or in trouble."""
-    wanted, found = settings or _DEFAULTS, part.found
-    modes = found.modes if found else ()
-    mode, rate = choose(modes, wanted.width, wanted.height, wanted.rate) or (None, wanted.rate)
-    return Camera(
-        name=slot.name,
-        label=slot.label,
-        kind="usb",
-        status=Status.CONNECTED if found else Status.ERROR,
-        node=part.node.node,
-        always_on=wanted.is_always_on,
-        record_always=wanted.record == "always",
-        schedule=wanted.windows,
-        pre_roll=wanted.pre_roll_seconds,
-        max_age_days=wanted.max_age_days,
-        max_size_gb=wanted.max_size_gb,
-        pixel_format=mode.pixel_format if mode else "",
-        width=mode.width if mode else wanted.width,
-        height=mode.height if mode else wanted.height,
-        rate=rate,
-        bitrate=wanted.bitrate,
-        encoder=wanted.encoder,
-        modes=modes,
-        problem=part.problem,
-        path=slot.path,
-        binding=slot.binding,
+        f"the device at {where} waits, since it may be {camera.name} or another one: say which"
+        f" (edged camera bind {ports[0]} {camera.name}, or --new), or plug {camera.name} in where it was"
     )

@@ -18,7 +18,7 @@ import trio
 from edged.cameras.bindings import Bindings
 from edged.cameras.entries import CameraEntry
 from edged.cameras.fixed import Shown
-from edged.cameras.identity import record_of
+from edged.cameras.identity import MODEL, PORT, SERIAL, record_of
 from edged.cameras.model import Status
 from edged.cameras.parts import Part, is_same, may_capture
 from edged.cameras.probe import Probe
@@ -71,6 +71,21 @@ class Device:
         return part
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """One node that may give pictures. `state`: `camera`, `waiting` (nobody can tell which camera it is), `no_camera`
+    or `settling` (it is being asked); `camera` the number of the camera that it is; `why` explains the state."""
+
+    port: str
+    node: str
+    name: str
+    serial: str
+    state: str
+    camera: int | None
+    why: str
+    candidates: tuple[int, ...] = ()
+
+
 class Devices:
     """The video devices of this machine. `matches` are the settings' entries for USB cameras."""
 
@@ -105,6 +120,26 @@ class Devices:
 
             await nursery.start(self._watch, handle, self._resynced)
             task_status.started()
+
+    def list_nodes(self) -> list[DeviceFacts]:
+        """The nodes that are plugged in, by port and node."""
+        parts = sorted(self._all_parts(), key=lambda part: (part.record[PORT], len(part.node.node), part.node.node))
+        return [self.describe(part) for part in parts]
+
+    def describe(self, part: Part) -> DeviceFacts:
+        """A node as it is known now."""
+        camera = None if part.slot is None else self._registry.shown(part.slot)
+        if camera is not None:
+            state, why = "camera", camera.binding
+        elif part.waits:
+            state, why = "waiting", part.waits
+        else:
+            state, why = ("no_camera", part.why_not) if part.why_not else ("settling", "")
+        name = (part.found.card if part.found else "") or part.record[MODEL]
+        slot = None if camera is None else part.slot
+        return DeviceFacts(
+            part.record[PORT], part.node.node, name, part.record[SERIAL], state, slot, why, part.candidates
+        )
 
     def _all_parts(self) -> Iterator[Part]:
         for device in self._devices.values():

@@ -12,20 +12,21 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+import msgspec
 import structlog
 import trio
 
 from edged.access.grants import Commit, Grant
 from edged.cameras import reports
 from edged.cameras.addresses import Addresses, follow
-from edged.cameras.bindings import unplugged
-from edged.cameras.devices import Ask, Devices, Watch
+from edged.cameras.devices import Ask, DeviceFacts, Devices, Watch
 from edged.cameras.entries import CameraEntry
 from edged.cameras.fixed import FixedCameras, RemoveAdded, SaveAdded
 from edged.cameras.model import Camera, CameraChanged, Status
 from edged.cameras.probe import probe
 from edged.cameras.reports import Report
 from edged.cameras.slots import SaveChanged, Slots
+from edged.cameras.usb_camera import unplugged
 from edged.cameras.watch import ResyncCause, watch
 from edged.errors import InvalidState, Unsupported
 from edged.feeds import Feed
@@ -185,6 +186,46 @@ class Registry:
                 else:
                     await grant(partial(self._retire, camera, number))
 
+    def devices(self) -> list[DeviceFacts]:
+        """The video devices that are plugged in, also those that are no cameras, by port and node."""
+        return self._devices.list_nodes()
+
+    def find_device(self, port: str) -> DeviceFacts:
+        """The one device at this port, or at this node, that is a camera or waits. Raises NotFound, InvalidState."""
+        return self._devices.describe(self._devices.bindings.find(port))
+
+    async def bind(self, port: str, number: int | None, grant: Grant) -> Camera:
+        """Somebody says that the device at this port is this camera, None for a new one.
+
+        A device that was another camera changes places with the device of this one. Raises NotFound for a port with no
+        device, InvalidState where it is not possible as things are, and what the grant raises.
+        """
+        async with self._changing:
+            bindings = self._devices.bindings
+            part = bindings.find(port)
+            with trio.CancelScope(shield=True):
+                slot = await grant(partial(bindings.bind, part, number, self._save_changed))
+        return self._cameras[slot.number]
+
+    async def rename(self, number: int, label: str, grant: Grant) -> Camera:
+        """Somebody gives the camera in this slot, which no file describes, another name.
+
+        Raises InvalidState for a name that another camera has, or that the settings give, and what the grant raises.
+        """
+        one = self.described.get(number)
+        if one is not None:
+            return await self.describe(replace(one, settings=msgspec.structs.replace(one.settings, name=label)), grant)
+        async with self._changing:
+            self._check_label(label, number)
+            with trio.CancelScope(shield=True):
+                await grant(partial(self._devices.bindings.rename, number, label, self._save_changed))
+        return self._cameras[number]
+
+    def _check_label(self, label: str, number: int | None) -> None:
+        for camera in self._all:
+            if camera.label == label and camera.name != f"camera{number}":
+                raise InvalidState(f"{camera.name} is called {label!r}", hint="choose another name", camera=camera.name)
+
     async def _retire(self, camera: Camera, number: int, commit: Commit) -> None:
         is_free = partial(self._is_unplugged, number)
         if not await self._slots.retire(number, is_free, self._save_changed, commit):
@@ -207,11 +248,7 @@ class Registry:
         if (holder is not None and holder.name != f"camera{one.number}") or path in self._settings_paths():
             whose = holder.name if holder is not None else "a camera of the settings"
             raise InvalidState(f"the path {path!r} is {whose}'s already", hint="choose another", path=path)
-        for camera in self._all:
-            if camera.label == one.settings.name and camera.name != f"camera{one.number}":
-                raise InvalidState(
-                    f"{camera.name} is called {one.settings.name!r}", hint="choose another name", camera=camera.name
-                )
+        self._check_label(one.settings.name, one.number)
         for number, other in self.described.items():
             if number != one.number and other.identity == one.identity and not one.is_known_by_label:
                 raise InvalidState(

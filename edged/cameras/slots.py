@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Final, TypeAlias
 
@@ -13,8 +13,9 @@ from edged.store.cameras import Slot
 
 #: More cameras than this are a device that makes up names, not cameras.
 MOST_SLOTS: Final = 128
-#: Commits a slot that somebody has changed, which was as the second says before; raises EdgedError if it cannot.
-SaveChanged: TypeAlias = Callable[[Slot, Slot, Commit], Awaitable[None]]
+#: Commits slots that somebody has changed, each with what it was before, None for a new one; raises EdgedError if it
+#: cannot.
+SaveChanged: TypeAlias = Callable[[Sequence[tuple[Slot, Slot | None]], Commit], Awaitable[None]]
 
 
 class Slots:
@@ -69,13 +70,24 @@ class Slots:
         if not may_retire():
             return False
         retired = replace(slot, identity={})
-        await save(retired, slot, commit)
+        await save([(retired, slot)], commit)
         self._stored[number] = retired
         if may_retire():
             self._given[number] = retired
             return True
         await self.store(self._given[number])
         return False
+
+    async def change(self, slots: Sequence[Slot], save: SaveChanged, commit: Commit) -> None:
+        """Commit slots that somebody has changed or made; if that fails, nothing has changed.
+
+        Raises what the commit raises.
+        """
+        changes = [(slot, self._given.get(slot.number)) for slot in slots]
+        with ExitStack() as stack:
+            for slot in slots:
+                stack.enter_context(self.reserved(slot))
+            await save(changes, commit)
 
     @contextmanager
     def reserved(self, slot: Slot) -> Iterator[None]:

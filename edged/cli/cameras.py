@@ -184,6 +184,54 @@ def remove(device: str, **where: Any) -> None:
     tell(done, done["message"], where)
 
 
+@camera.command()
+@talks
+def devices(**where: Any) -> None:
+    """List what is plugged in, which camera it is, and why."""
+    found = ask("list_camera_devices", {}, **where)
+    if where["as_json"]:
+        show_json(found)
+        return
+    rows = [{**one, "camera": one["camera_id"] or one["state"]} for one in found["devices"]]
+    show_table(("port", "node", "name", "camera", "why"), rows)
+
+
+@camera.command()
+@click.argument("port")
+@click.argument("device", required=False)
+@click.option("--new", "is_new", is_flag=True, help="The device is a camera that was never here before.")
+@talks
+def bind(port: str, device: str | None, is_new: bool, **where: Any) -> None:
+    """Say that the device at PORT is the camera DEVICE, or a new one.
+
+    PORT is as in the list of devices, or a device file. A device that was another camera changes places with that of
+    DEVICE.
+    """
+    if (device is None) is not is_new:
+        raise click.UsageError("name the camera that the device is, or say --new")
+    done = ask("bind_camera", {"port": port, "device": device and resolve(device, where)}, **where)
+    tell(done, done["message"], where)
+
+
+@camera.command()
+@click.argument("device")
+@click.argument("name")
+@talks
+def rename(device: str, name: str, **where: Any) -> None:
+    """Call the camera DEVICE by the name NAME; its number and rights stay."""
+    done = ask("rename_camera", {"device": resolve(device, where), "name": name}, **where)
+    tell(done, done["message"], where)
+
+
+@camera.command()
+@click.argument("device")
+@talks
+def forget(device: str, **where: Any) -> None:
+    """Forget the device of a camera that is unplugged and will not come back."""
+    done = ask("forget_camera", {"device": resolve(device, where)}, **where)
+    tell(done, done["message"], where)
+
+
 @click.command()
 @talks
 def status(**where: Any) -> None:

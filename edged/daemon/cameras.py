@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -44,8 +44,9 @@ def build_cameras(config: Config, trust: Database, resynced: Callable[[ResyncCau
         undo = partial(store.save_added, slot=now.slot, added=_row(now))
         await commit(partial(store.remove_added, number=now.slot.number), undo=undo)
 
-    async def save_changed(slot: Slot, before: Slot, commit: Commit) -> None:
-        await commit(partial(store.save, slot=slot), undo=partial(store.save, slot=before))
+    async def save_changed(changes: Sequence[tuple[Slot, Slot | None]], commit: Commit) -> None:
+        now = [slot for slot, _ in changes]
+        await commit(partial(store.save_all, slots=now), undo=partial(store.put_all_back, slots=changes))
 
     return Registry(
         partial(trust.read_now, store.load), save, read_cameras(config),

@@ -118,7 +118,7 @@ async def add_camera(call: OperationCall, params: AddCameraParams) -> AddedCamer
 @operation("system:admin", on_camera=True, rest=patch("/api/cameras/{device}"), counted_as="added_cameras")
 async def update_camera(call: OperationCall, params: UpdateCameraParams) -> AddedCamera:
     """Change an added camera. It keeps its number, and with it rights and URLs."""
-    before = _find_added(call)
+    before = find_added(call)
     changes = {name: value for name in _SETTINGS if (value := getattr(params, name)) is not UNSET}
     held = before.settings
     if changes.get("source") == mask_url(held.source):
@@ -142,7 +142,7 @@ async def remove_camera(call: OperationCall, params: DeviceParams) -> RemovedCam
     """Remove an added camera, or a USB camera that is unplugged: its number is never another camera's."""
     camera = call.camera
     if not camera.is_unplugged:
-        _find_added(call)
+        find_added(call)
     await call.services.cameras.remove(int(camera.name.removeprefix("camera")), call.grant("system:admin"))
     _log.info("camera_removed", camera=camera.name, label=camera.label, **asked_by())
     return RemovedCamera(camera.name, removed=True, message=f"{camera.name} ({camera.label}) is removed")
@@ -156,7 +156,7 @@ def _refuse_pre_roll(call: OperationCall, one: CameraEntry) -> None:
         raise InvalidParams(complaint, field="pre_roll_seconds", hint="lower pre_roll_seconds or bitrate")
 
 
-def _find_added(call: OperationCall) -> CameraEntry:
+def find_added(call: OperationCall) -> CameraEntry:
     """The entry of the camera that the call names, if it was added by a call. Raises InvalidState that says where else
     it is described."""
     camera = call.camera

@@ -280,7 +280,7 @@ def _judge_cameras(facts: Facts) -> Iterator[Problem]:
         yield Problem(
             "cameras", f"{waiting} {'devices wait' if waiting > 1 else 'device waits'}, since nobody can tell which"
             f" {'cameras they are' if waiting > 1 else 'camera it is'}",
-            "get_camera_status of a camera that is not plugged in says what to do",
+            "say which: edged camera devices names them, edged camera bind says which camera one is",
         )  # fmt: skip
     unplugged = sum(camera.is_unplugged for camera in facts.cameras)
     silent = sum(not camera.works for camera in facts.cameras) - unplugged

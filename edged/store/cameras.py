@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -55,6 +56,21 @@ def save(connection: sqlite3.Connection, slot: Slot) -> None:
         " kind = excluded.kind, path = excluded.path, binding = excluded.binding",
         (slot.number, identity, slot.label, slot.kind, slot.path, slot.binding),
     )
+
+
+def save_all(connection: sqlite3.Connection, slots: Iterable[Slot]) -> None:
+    """Slots as they are now, each new or changed."""
+    for slot in slots:
+        save(connection, slot)
+
+
+def put_all_back(connection: sqlite3.Connection, slots: Iterable[tuple[Slot, Slot | None]]) -> None:
+    """Each of these, as it is now, becomes what it was before; a new one was not to be made."""
+    for now, before in slots:
+        if before is None:
+            connection.execute("DELETE FROM cameras WHERE number = ?", (now.number,))
+        else:
+            save(connection, before)
 
 
 @dataclass(frozen=True, slots=True)
