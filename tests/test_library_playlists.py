@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from functools import partial
@@ -11,12 +12,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import patience
 import pytest
+import trio
 from fmp4_helpers import make_segment
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from patience import fail_after
 
 from edged.errors import InvalidParams, NotFound
-from edged.library import playlists
+from edged.library import playlists, removed_files
 from edged.library.fmp4 import read_segment
 from edged.library.layouts import write_layout
 from edged.library.playlists import Playlist, find_playlist, write_playlist
@@ -57,10 +62,10 @@ def read_list(text: str) -> list[Entry]:
     if "#EXT-X-ENDLIST" in lines:
         assert lines[-1] == "#EXT-X-ENDLIST"
     else:
-        assert tags["#EXT-X-PLAYLIST-TYPE"] == "EVENT"
+        assert "#EXT-X-PLAYLIST-TYPE" not in tags, "EVENT and VOD may lose nothing"
     target = int(tags["#EXT-X-TARGETDURATION"])
     found: list[Entry] = []
-    header, at, number, is_cut = "", 0.0, 0, True
+    header, at, number, is_cut = "", 0.0, int(tags.get("#EXT-X-DISCONTINUITY-SEQUENCE", "0")), True
     pending: dict[str, str] = {}
     for line in lines[1:]:
         name, _, value = line.partition(":")
@@ -99,6 +104,11 @@ class Box:
         rows = [SegmentRow(f"camera0/2026-11-29/{int(b)}-0.mp4", "camera0", b, 10.0, len(SEGMENT), layout=layout)
                 for b in begins]  # fmt: skip
         await self.usage.write(partial(segments.insert, rows=rows))
+
+    async def remove(self, begins: Sequence[float]) -> None:
+        """As retention does."""
+        rows = [row for row in await self.index.list_between("camera0", 0, NOW + 1000) if row.began in begins]
+        await self.index.remove(rows, {row.file: "age" for row in rows})
 
     async def find(self, begin: float, end: float) -> Playlist:
         services = SimpleNamespace(index=self.index, active=self.active)
@@ -167,7 +177,7 @@ async def test_a_list_of_now_grows_by_what_is_closed_until_it_is_whole(box: Box)
     await box.put([NOW - 30])
     box.write_open(-20)
     first = write_playlist(await box.find(-600, -5), str)
-    assert "#EXT-X-PLAYLIST-TYPE:EVENT\n" in first
+    assert "#EXT-X-PLAYLIST-TYPE" not in first
     assert "#EXT-X-ENDLIST" not in first
     # Else a player would begin at the end.
     assert "#EXT-X-START:TIME-OFFSET=0.000" in first
@@ -177,6 +187,72 @@ async def test_a_list_of_now_grows_by_what_is_closed_until_it_is_whole(box: Box)
     assert len(read_list(second)) > len(read_list(first))
     next((box.root / "open").rglob("*.mp4")).unlink()
     assert write_playlist(await box.find(-600, -5), str) == second + "#EXT-X-ENDLIST\n"
+
+
+def number(text: str) -> dict[int, Entry]:
+    """The media segments of a list by their numbers, each with that of its discontinuity (RFC 8216, 6.2.2)."""
+    first = int(text.partition("#EXT-X-MEDIA-SEQUENCE:")[2].partition("\n")[0])
+    return dict(enumerate(read_list(text), first))
+
+
+@given(data=st.data())
+@settings(max_examples=patience.times(40, least=10))
+def test_a_list_that_grows_counts_what_retention_deletes_at_its_begin(data: st.DataObject) -> None:
+    """At whatever fetch of the same URL: a number and its discontinuity mean the same piece, and the order stays."""
+
+    async def play() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            async with Database.open(Path(folder) / "usage.db", USAGE, name="usage", synchronous="NORMAL") as usage:
+                box = Box(Path(folder) / "recordings", usage)
+                box.active["camera0"] = object()
+                begin = data.draw(st.sampled_from([-600.0, -594.5, -581.0]))
+                there = [-600.0 + 10 * each for each in range(data.draw(st.integers(4, 8)))]
+                at = there[-1]
+                await box.put([NOW + each for each in there])
+                known: dict[int, Entry] = {}
+                for _ in range(data.draw(st.integers(1, 4))):
+                    now = number(write_playlist(await box.find(begin, 600), str))
+                    assert all(known.get(each, entry) == entry for each, entry in now.items())
+                    assert not known or min(known) <= min(now) <= max(known) + 1 <= max(now) + 1
+                    known |= now
+                    count = data.draw(st.integers(0, len(there) - 1))
+                    gone, there = there[:count], there[count:]
+                    if data.draw(st.booleans()) and len(there) > 2:
+                        gone.append(there.pop(1))
+                    await box.remove([NOW + each for each in gone])
+                    for _ in range(data.draw(st.integers(0, 2))):
+                        there.append(at := at + data.draw(st.sampled_from([10.0, 25.0])))
+                        await box.put([NOW + at])
+
+    trio.run(play)
+
+
+async def test_of_a_camera_whose_lists_nobody_asks_for_nothing_is_remembered(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins = [NOW - 600 + 10 * each for each in range(6)]
+    await box.put(begins)
+    await box.remove(begins[:1])
+    await box.list(-600, -300)
+    await box.remove(begins[1:2])
+    assert box.index.removed.list_between("camera0", 0, NOW) == []
+    box.active["camera0"] = object()
+    await box.list(-600, 600)
+    await box.remove(begins[2:3])
+    assert len(box.index.removed.list_between("camera0", 0, NOW)) == 1
+    monkeypatch.setattr(removed_files, "_WATCHED_SECONDS", -1.0)
+    await box.remove(begins[3:4])
+    assert box.index.removed.list_between("camera0", 0, NOW) == []
+
+
+async def test_no_more_files_are_remembered_than_a_list_may_have(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removed_files, "_MOST", 2)
+    begins = [NOW - 600 + 10 * each for each in range(6)]
+    await box.put(begins)
+    box.active["camera0"] = object()
+    await box.list(-600, 600)
+    await box.remove(begins[:4])
+    assert [row.began for row in box.index.removed.list_between("camera0", 0, NOW)] == begins[2:4]
 
 
 async def test_a_list_that_reaches_into_what_is_recorded_grows(box: Box) -> None:

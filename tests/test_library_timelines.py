@@ -15,7 +15,8 @@ from patience import fail_after
 from edged.clock import Clock, iso_exact, read_iso
 from edged.library.event_ring import EventRing
 from edged.library.recording_files import RecordingFiles
-from edged.library.recording_index import GAP_SECONDS, Interval, RecordingIndex, merge
+from edged.library.recording_index import RecordingIndex
+from edged.library.spans import GAP_SECONDS, Interval, merge
 from edged.library.timelines import MOST_FILES, SETTLE_SECONDS, Span, Timeline, find_gaps, read_timeline
 from edged.store import events, recordings, segments
 from edged.store.database import Database

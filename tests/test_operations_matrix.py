@@ -38,7 +38,8 @@ from edged.library.clips import Clip
 from edged.library.event_ring import Page, Position
 from edged.library.fmp4 import read_segment
 from edged.library.layouts import write_layout
-from edged.library.recording_index import Interval, Measured, Summary
+from edged.library.recording_index import Measured, Summary
+from edged.library.spans import Interval
 from edged.operations.caller_sessions import Session
 from edged.operations.services import Services
 from edged.store.recordings import RecordingRecord

@@ -14,7 +14,7 @@ from operations_helpers import NOW, Bench, KeptRecordings, make_recording
 
 from edged.clock import iso_exact
 from edged.errors import InvalidParams
-from edged.library.recording_index import Interval
+from edged.library.spans import Interval
 from edged.operations.pages import write_cursor
 from edged.operations.timeline import GetTimelineParams, _read_place, _read_times
 from edged.store.events import EventRow, Wanted

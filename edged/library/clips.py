@@ -32,9 +32,10 @@ from edged.library.fmp4 import NotASegment, Part, Track, read_codecs, read_pictu
 from edged.library.joins import changed_format, choose_parts, end_in, open_segment, read_part
 from edged.library.pre_rolls import Claim
 from edged.library.recording_files import RecordingFiles
-from edged.library.recording_index import GAP_SECONDS, Measured
+from edged.library.recording_index import Measured
 from edged.library.recording_names import complete_name
 from edged.library.recordings import Recordings
+from edged.library.spans import GAP_SECONDS
 from edged.store.recordings import RecordingRecord
 from edged.store.segments import SegmentRow
 

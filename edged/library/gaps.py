@@ -16,7 +16,8 @@ from typing import Final
 from edged.feeds import Feed
 from edged.library.active_recordings import ActiveRecording
 from edged.library.recording_files import Look, name_of
-from edged.library.recording_index import GAP_SECONDS, RecordingIndex
+from edged.library.recording_index import RecordingIndex
+from edged.library.spans import GAP_SECONDS
 from edged.store.recordings import RecordingRecord
 
 #: A gap that is longer than the time without bytes by so many seconds is none: looks and parts are a second apart each.

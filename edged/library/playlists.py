@@ -4,8 +4,9 @@ Each file of MediaMTX's begins its timestamps anew and has its own header, so ea
 EXT-X-MAP; a file of another codec or size is nothing special then. The index knows where a player can begin within a
 file (layouts), so that it need not be opened for a list.
 
-A list that can still grow is of the type EVENT and has no end: what is closed later is appended, and what is there
-stays as it is, with the same links. Every other one is VOD.
+A list that can still grow has no type and no end: what is closed later is appended, what retention deletes is taken
+away from its begin and counted (RFC 8216, 6.2.2), and what lies between stays as it is, with the same links. A file
+that goes out of the midst stays named, as the RFC wants it, and is not found. Every other list is VOD.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 import structlog
@@ -56,14 +58,17 @@ class PlayedFile(NamedTuple):
 class Playlist:
     """What a list names, in order. `begin` Unix seconds, `fragment_seconds` how long a fragment is about.
 
-    `is_growing`: more is coming; `is_event`: it is, or was until just now.
+    `is_growing`: more is coming; `is_live`: it is, or was until just now. Of what it had named before, `lost_files` and
+    `lost_fragments` were deleted at its begin.
     """
 
     begin: float
     fragment_seconds: float
     files: Sequence[PlayedFile]
     is_growing: bool
-    is_event: bool
+    is_live: bool
+    lost_files: int = 0
+    lost_fragments: int = 0
 
     @property
     def seconds(self) -> float:
@@ -93,13 +98,30 @@ async def find_playlist(recordings: Recordings, camera: str, begin: float, end: 
             await index.save_layouts(known)
         except EdgedError as problem:
             _log.warning("layouts_not_saved", files=len(known), problem=str(problem))
+    is_live = is_recording or end > now - _REMEMBERED
+    removed: list[LaidOut] = []
+    if is_live:
+        index.removed.watch(camera)
+        # After the index, so that what is deleted meanwhile is in one of them.
+        removed = index.removed.list_between(camera, begin, end)
     seconds = min(max(FRAGMENT_SECONDS, (end - begin) / _FRAGMENTS), _LONGEST_FRAGMENT)
-    files = await trio.to_thread.run_sync(_choose, rows, known, (begin, end), seconds)
+    files = await trio.to_thread.run_sync(_choose, _merge(rows, removed), known, (begin, end), seconds)
+    gone = {row.file for row in removed}
+    lost = list(takewhile(lambda file: file.file in gone, files))
+    files = files[len(lost) :]
     if not files:
         hint = "the first file is closed after a minute" if is_recording else "get_timeline says when"
         raise NotFound(f"nothing of {camera} is recorded in this time", hint=hint, resource="file")
-    is_event = is_recording or end > now - _REMEMBERED
-    return Playlist(begin, seconds, files, is_recording, is_event)
+    return Playlist(
+        begin, seconds, files, is_recording, is_live, len(lost), sum(len(file.fragments) for file in lost)
+    )  # fmt: skip
+
+
+def _merge(rows: Sequence[LaidOut], removed: Sequence[LaidOut]) -> Sequence[LaidOut]:
+    """In the order of the index; each file once."""
+    if not removed:
+        return rows
+    return sorted({row.file: row for row in (*rows, *removed)}.values(), key=lambda row: (row.began, row.file))
 
 
 def _choose(
@@ -142,10 +164,14 @@ def write_playlist(playlist: Playlist, url_of: Callable[[str], str]) -> str:
     fragments = [fragment for file in playlist.files for fragment in file.fragments]
     longest = max((fragment.seconds for fragment in fragments), default=1.0)
     # The target of a list that grows may not change.
-    target = max(int(longest + 0.5), math.ceil(playlist.fragment_seconds + LONG_SECONDS) if playlist.is_event else 1)
-    lines = ["#EXTM3U", "#EXT-X-VERSION:7", f"#EXT-X-TARGETDURATION:{target}", "#EXT-X-MEDIA-SEQUENCE:0",
-             f"#EXT-X-PLAYLIST-TYPE:{'EVENT' if playlist.is_event else 'VOD'}"]  # fmt: skip
-    if not playlist.is_event and all(fragment.is_independent for fragment in fragments):
+    target = max(int(longest + 0.5), math.ceil(playlist.fragment_seconds + LONG_SECONDS) if playlist.is_live else 1)
+    lines = ["#EXTM3U", "#EXT-X-VERSION:7", f"#EXT-X-TARGETDURATION:{target}",
+             f"#EXT-X-MEDIA-SEQUENCE:{playlist.lost_fragments}"]  # fmt: skip
+    # Of the type EVENT nothing may ever be taken away.
+    lines.append(
+        f"#EXT-X-DISCONTINUITY-SEQUENCE:{playlist.lost_files}" if playlist.is_live else "#EXT-X-PLAYLIST-TYPE:VOD"
+    )
+    if not playlist.is_live and all(fragment.is_independent for fragment in fragments):
         lines.append("#EXT-X-INDEPENDENT-SEGMENTS")
     if playlist.files:
         first = playlist.files[0]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 import structlog
 import trio
@@ -17,7 +17,9 @@ from edged.library.index_comparison import Comparison
 from edged.library.medium import Medium
 from edged.library.obstacles import ABSENT
 from edged.library.recording_files import Look, RecordingFiles, name_of
+from edged.library.removed_files import RemovedFiles
 from edged.library.sealing import Sealing
+from edged.library.spans import GAP_SECONDS, Interval, merge
 from edged.repeats import Lasting
 from edged.store import segments
 from edged.store.database import Database
@@ -31,10 +33,6 @@ _PAGE: Final = 2000
 _MEASURED: Final = 50
 #: A file that is being written is closed so many seconds after its begin, at the latest.
 _OPEN_SECONDS: Final = 180.0
-#: Two segments farther apart than this, seconds, have a gap between them.
-GAP_SECONDS: Final = 0.5
-#: From the one to before the other, Unix seconds.
-Interval: TypeAlias = tuple[float, float]
 #: Rows that wait in memory for a database that takes them: three days of one camera.
 _MOST_UNSAVED: Final = 5000
 #: A look that found nothing.
@@ -104,6 +102,7 @@ class RecordingIndex:
         self._unsaved: list[SegmentRow] = []  # of closed files, which the database did not take yet
         #: By camera, for metrics; and when the oldest file began at the last look for it, Unix seconds, 0.0 for none.
         self.recorded: dict[str, Recorded] = {}
+        self.removed = RemovedFiles()
         self.oldest = 0.0
         #: Held while it is decided which files a deletion takes, and while a clip is made over files that are there.
         self.choosing = trio.Lock()
@@ -270,7 +269,10 @@ class RecordingIndex:
         await self._change(lambda: None)
         if self.sealing is not None:
             await self.sealing.bury(going, reasons)
+        played = await self._find_played(going)
         gone = frozenset(await self._change(partial(self.files.remove, tuple(row.file for row in going))))
+        for camera, laid_out in played.items():
+            self.removed.note(camera, laid_out, gone)
         # What is gone with the medium was not deleted.
         await self._change(lambda: None)
         if gone:
@@ -281,6 +283,14 @@ class RecordingIndex:
             if row.file in gone:
                 self._count_removal(reasons[row.file], row.size)
         return gone
+
+    async def _find_played(self, going: Sequence[SegmentRow]) -> dict[str, list[LaidOut]]:
+        """Camera → those of these files that a list which grows may name."""
+        by_camera = {
+            camera: [row.file for row in going if row.camera == camera] for camera in self.removed.list_watched()
+        }
+        find = {camera: partial(segments.find_layouts, files=files) for camera, files in by_camera.items() if files}
+        return {camera: await self._usage.read(query) for camera, query in find.items()}
 
     async def remove_lone_seals(self, before: Mapping[str, str]) -> None:
         """Delete the seals of vanished segments that come before a file of the same camera. Raises StoreFailed."""
@@ -369,20 +379,6 @@ def _list_spans(
     files = segments.list_spans(connection, camera, begin, end, most + 1)
     is_cut = len(files) > most and files[-1][0] > begin
     return list(merge(files)), files[-1][0] if is_cut else end
-
-
-def merge(*kinds: Iterable[Interval]) -> Iterator[Interval]:
-    """Intervals in order; what follows another within GAP_SECONDS is one with it."""
-    begin, end = None, 0.0
-    for first, last in sorted(interval for kind in kinds for interval in kind):
-        if begin is not None and first - end <= GAP_SECONDS:
-            end = max(end, last)
-            continue
-        if begin is not None:
-            yield begin, end
-        begin, end = first, last
-    if begin is not None:
-        yield begin, end
 
 
 def _summarize(connection: sqlite3.Connection, records: Sequence[RecordingRecord], now: float) -> list[Summary]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeAlias
 
+#: Two files farther apart than this, seconds, have a gap between them.
+GAP_SECONDS: Final = 0.5
+#: From the one to before the other, Unix seconds.
+Interval: TypeAlias = tuple[float, float]
 #: (begin, end), Unix seconds; in order, none touches another.
 Spans: TypeAlias = list[tuple[float, float]]
 
@@ -25,3 +29,17 @@ def is_touched(spans: Spans, begin: float, end: float) -> bool:
     """Whether one of them shares some time with [begin, end)."""
     at = bisect_left(spans, (end,)) - 1
     return at >= 0 and spans[at][1] > begin
+
+
+def merge(*kinds: Iterable[Interval]) -> Iterator[Interval]:
+    """Intervals in order; what follows another within GAP_SECONDS is one with it."""
+    begin, end = None, 0.0
+    for first, last in sorted(interval for kind in kinds for interval in kind):
+        if begin is not None and first - end <= GAP_SECONDS:
+            end = max(end, last)
+            continue
+        if begin is not None:
+            yield begin, end
+        begin, end = first, last
+    if begin is not None:
+        yield begin, end

@@ -10,8 +10,8 @@ from typing import Final, TypeAlias
 import trio
 
 from edged.library.event_ring import EventRing
-from edged.library.recording_index import GAP_SECONDS, Interval, merge
 from edged.library.recordings import Recordings
+from edged.library.spans import GAP_SECONDS, Interval, merge
 from edged.store.events import EventRow, Wanted
 from edged.store.recordings import RecordingRecord
 

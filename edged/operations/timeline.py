@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from edged.clock import iso_exact
 from edged.errors import InvalidParams
-from edged.library.recording_index import Interval
+from edged.library.spans import Interval
 from edged.library.timelines import Span, Timeline, read_timeline
 from edged.operations.catalogue import OperationCall, find_camera, operation
 from edged.operations.file_params import confirmation, may

@@ -119,6 +119,18 @@ def list_layouts(connection: sqlite3.Connection, camera: str, begin: float, end:
     return [LaidOut(*row) for row in rows]
 
 
+def find_layouts(connection: sqlite3.Connection, files: Iterable[str]) -> list[LaidOut]:
+    """These files, of those that are known."""
+    found = []
+    for file in files:
+        row = connection.execute(
+            "SELECT file, began, duration, layout FROM segments WHERE file = ?", (file,)
+        ).fetchone()
+        if row is not None:
+            found.append(LaidOut(*row))
+    return found
+
+
 def save_layouts(connection: sqlite3.Connection, layouts: Mapping[str, bytes]) -> None:
     """File → its layout, of files that are known."""
     connection.executemany(
