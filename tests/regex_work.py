@@ -7,15 +7,17 @@ steps bound the real work, and are the same in every run.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
 import re._constants as c  # type: ignore[import-not-found]
 import re._parser as parser  # type: ignore[import-not-found]
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 Then = Callable[[int], int]
+Test = Callable[[int], bool]
 #: Steps after which a matcher gives up.
 MOST_STEPS = 300_000
 _FOREVER = int(c.MAXREPEAT)
@@ -25,23 +27,86 @@ class TooManySteps(Exception):
     """The work has no end worth waiting for."""
 
 
+@functools.cache
 def tree_of(pattern: re.Pattern[Any]) -> Any:
     """The parse tree of a pattern, with the flags that it was compiled with."""
     return parser.parse(pattern.pattern, pattern.flags & ~(re.UNICODE if isinstance(pattern.pattern, bytes) else 0))
+
+
+class Remembered(dict[int, bool]):
+    """The answers of a test of single characters, each of which is asked about again and again."""
+
+    def __init__(self, test: Test) -> None:
+        self._test = test
+
+    def __missing__(self, char: int) -> bool:
+        self[char] = answer = self._test(char)
+        return answer
+
+
+class Node(NamedTuple):
+    """An element of a parse tree, whose own parts are lists of nodes; `test` where it is about one character."""
+
+    operator: Any
+    value: Any
+    test: Test | None
+
+
+@functools.cache
+def nodes_of(pattern: re.Pattern[Any]) -> list[Node]:
+    """What a matcher goes through: made once, tried on hundreds of texts."""
+    tree = tree_of(pattern)
+    return _read(tree, tree.state.flags | pattern.flags)
+
+
+def _read(tree: Any, flags: int) -> list[Node]:
+    return [
+        Node(operator, _read_value(operator, value, flags), _test_of(operator, value, flags))
+        for operator, value in tree
+    ]
+
+
+def _read_value(operator: Any, value: Any, flags: int) -> Any:
+    if operator is c.SUBPATTERN:
+        return _read(value[3], flags)
+    if operator is c.BRANCH:
+        return [_read(each, flags) for each in value[1]]
+    if operator in (c.MAX_REPEAT, c.MIN_REPEAT, c.POSSESSIVE_REPEAT):
+        return value[0], value[1], _read(value[2], flags)
+    if operator is c.ATOMIC_GROUP:
+        return _read(value, flags)
+    if operator in (c.ASSERT, c.ASSERT_NOT):
+        direction, tree = value
+        return 0 if direction > 0 else tree.getwidth()[0], _read(tree, flags)
+    return value
+
+
+def _test_of(operator: Any, value: Any, flags: int) -> Test | None:
+    """Whether one character fits; None for what is not about one character."""
+    folded = bool(flags & re.IGNORECASE)
+    if operator in (c.LITERAL, c.NOT_LITERAL):
+        wanted = {value, ord(chr(value).lower()), ord(chr(value).upper())} if folded else {value}
+        return wanted.__contains__ if operator is c.LITERAL else (lambda char: char not in wanted)
+    if operator is c.ANY:
+        return (lambda _char: True) if flags & re.DOTALL else (lambda char: char != 10)
+    if operator is c.IN:
+        fits = Remembered(lambda char: _is_in(value, char) or (folded and _is_in(value, ord(chr(char).swapcase()[:1]))))
+        return fits.__getitem__
+    return None
 
 
 class Matcher:
     """One pattern on one text of character numbers. `steps` is the work so far."""
 
     def __init__(self, pattern: re.Pattern[Any], text: str | bytes) -> None:
-        self._tree = tree_of(pattern)
-        self._flags = self._tree.state.flags | pattern.flags
+        self._nodes = nodes_of(pattern)
+        self._is_multiline = bool((tree_of(pattern).state.flags | pattern.flags) & re.MULTILINE)
         self.text = list(text) if isinstance(text, bytes) else [ord(char) for char in text]
         self.steps = 0
 
     def match(self, at: int = 0) -> int:
         """The end of a match that begins here, -1 without one."""
-        return self._items(list(self._tree), 0, at, lambda end: end)
+        return self._items(self._nodes, 0, at, lambda end: end)
 
     def search(self) -> None:
         """All matches, one behind the other, as `sub` and `findall` look for them."""
@@ -52,10 +117,10 @@ class Matcher:
 
     # --- the tree -------------------------------------------------------------------------------------------------
 
-    def _items(self, items: list[Any], index: int, at: int, then: Then) -> int:
+    def _items(self, items: list[Node], index: int, at: int, then: Then) -> int:
         while index < len(items):
-            operator, value = items[index]
-            if (test := self._test_of(operator, value)) is not None:
+            operator, value, test = items[index]
+            if test is not None:
                 self.steps += 1
                 if at >= len(self.text) or not test(self.text[at]):
                     return -1
@@ -72,29 +137,28 @@ class Matcher:
         if operator is c.AT:
             return then(at) if self._is_at(value, at) else -1
         if operator is c.SUBPATTERN:
-            return self._items(list(value[3]), 0, at, then)
+            return self._items(value, 0, at, then)
         if operator is c.BRANCH:
-            return next((end for each in value[1] if (end := self._items(list(each), 0, at, then)) >= 0), -1)
+            return next((end for each in value if (end := self._items(each, 0, at, then)) >= 0), -1)
         if operator is c.MAX_REPEAT:
-            return self._repeat(value[0], value[1], value[2], at, then)
+            return self._repeat(*value, at, then)
         if operator is c.MIN_REPEAT:
-            return self._repeat_lazily(value[0], value[1], value[2], at, then)
+            return self._repeat_lazily(*value, at, then)
         if operator is c.POSSESSIVE_REPEAT:
-            end = self._repeat(value[0], value[1], value[2], at, lambda end: end)
+            end = self._repeat(*value, at, lambda end: end)
             return then(end) if end >= 0 else -1
         if operator is c.ATOMIC_GROUP:
-            end = self._items(list(value), 0, at, lambda end: end)
+            end = self._items(value, 0, at, lambda end: end)
             return then(end) if end >= 0 else -1
         if operator in (c.ASSERT, c.ASSERT_NOT):
-            direction, tree = value
-            start = at if direction > 0 else at - tree.getwidth()[0]
-            found = start >= 0 and self._items(list(tree), 0, start, lambda end: end) >= 0
+            width, items = value
+            found = at >= width and self._items(items, 0, at - width, lambda end: end) >= 0
             return then(at) if found == (operator is c.ASSERT) else -1
         raise NotImplementedError(f"{operator} is not counted yet: teach this matcher about it")
 
-    def _repeat(self, least: int, most: int, tree: Any, at: int, then: Then) -> int:
+    def _repeat(self, least: int, most: int, items: list[Node], at: int, then: Then) -> int:
         most = len(self.text) + 1 if most == _FOREVER else most
-        if len(tree) == 1 and (test := self._test_of(*tree[0])) is not None:
+        if len(items) == 1 and (test := items[0].test) is not None:
             end = at
             while end < len(self.text) and end - at < most:
                 self.steps += 1
@@ -107,8 +171,6 @@ class Matcher:
                     return found
             return -1
 
-        items = list(tree)
-
         def again(start: int, count: int) -> int:
             self.steps += 1
             if count < most:
@@ -119,9 +181,7 @@ class Matcher:
 
         return again(at, 0)
 
-    def _repeat_lazily(self, least: int, most: int, tree: Any, at: int, then: Then) -> int:
-        items = list(tree)
-
+    def _repeat_lazily(self, least: int, most: int, items: list[Node], at: int, then: Then) -> int:
         def again(start: int, count: int) -> int:
             self.steps += 1
             if count >= least and (found := then(start)) >= 0:
@@ -134,24 +194,12 @@ class Matcher:
 
     def _is_at(self, where: Any, at: int) -> bool:
         if where in (c.AT_BEGINNING, c.AT_BEGINNING_STRING):
-            return at == 0 or (where is c.AT_BEGINNING and bool(self._flags & re.MULTILINE) and self.text[at - 1] == 10)
+            return at == 0 or (where is c.AT_BEGINNING and self._is_multiline and self.text[at - 1] == 10)
         if where in (c.AT_END, c.AT_END_STRING):
             return at == len(self.text) or (where is c.AT_END and self.text[at:] == [10])
         before = at > 0 and _is_word(self.text[at - 1])
         behind = at < len(self.text) and _is_word(self.text[at])
         return (before != behind) == (where is c.AT_BOUNDARY)
-
-    def _test_of(self, operator: Any, value: Any) -> Callable[[int], bool] | None:
-        """Whether one character fits; None for what is not about one character."""
-        folded = bool(self._flags & re.IGNORECASE)
-        if operator in (c.LITERAL, c.NOT_LITERAL):
-            wanted = {value, ord(chr(value).lower()), ord(chr(value).upper())} if folded else {value}
-            return (lambda char: char in wanted) if operator is c.LITERAL else (lambda char: char not in wanted)
-        if operator is c.ANY:
-            return (lambda _char: True) if self._flags & re.DOTALL else (lambda char: char != 10)
-        if operator is c.IN:
-            return lambda char: _is_in(value, char) or (folded and _is_in(value, ord(chr(char).swapcase()[:1])))
-        return None
 
 
 def _is_in(members: list[Any], char: int) -> bool:
