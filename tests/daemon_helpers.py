@@ -17,7 +17,7 @@ from typing import Any
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from edged import app
+from edged import app, children
 from edged.accounts.passwords import Passwords
 from edged.config.model import (
     AuthSettings,
@@ -29,6 +29,7 @@ from edged.config.model import (
 )
 from edged.credentials.passwords import Cost
 from edged.daemon import access
+from edged.landlock import Landlock, try_landlock
 
 SECRET = "a-shared-secret-of-more-than-32-bytes"
 
@@ -42,6 +43,20 @@ def make_passwords(*, at_least: int) -> Passwords:
 
 
 access.Passwords = make_passwords  # type: ignore[assignment, attr-defined]
+
+#: PATH → why its setpriv has no Landlock.
+_no_landlock: dict[str, str] = {}
+
+
+def try_landlock_once(landlock: Landlock, path: str) -> str:
+    """As edged.landlock.try_landlock; a refusal is remembered. Each daemon asks, and has a thousand entries of folders
+    listed for that: a third of what its start computes, for the same answer."""
+    if path not in _no_landlock and (why := try_landlock(landlock, path)):
+        _no_landlock[path] = why
+    return _no_landlock.get(path, "")
+
+
+children.try_landlock = try_landlock_once
 
 
 _given: set[int] = set()

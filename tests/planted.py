@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any
 
 #: Shorter texts, and such of fewer different characters, stand everywhere by chance.
 SHORTEST = 8
 FEWEST = 4
+#: In texts of at most so many characters each place is looked up among the ends of all secrets, of which one process
+#: makes thousands; a longer text is searched for each of them.
+_LONGEST = 20_000
 
 _what: dict[str, str] = {}
+#: The last SHORTEST characters → texts that end in them and show a secret (it, and as JSON has it) → the secret.
+_ends: defaultdict[str, dict[str, str]] = defaultdict(dict)
 _children: list[tuple[str, str, str]] = []
 
 
@@ -23,20 +29,24 @@ def plant(text: str, what: str) -> str:
     """From here on this text may not be shown; returns it."""
     if len(text) >= SHORTEST and len(set(text)) >= FEWEST:
         _what[text] = what
+        for spelling in _spell(text):
+            _ends[spelling[-SHORTEST:]][spelling] = text
     return text
 
 
 def leaks(*texts: str) -> list[str]:
     """What stands in these texts and should not, named by what it is; a secret written as JSON counts."""
-    said = [text for text in texts if text]
-    if not said:
-        return []
-    found = []
-    for secret, what in _what.items():
-        spellings = {secret, json.dumps(secret)[1:-1]}
-        if any(spelling in text for text in said for spelling in spellings):
-            found.append(what)
-    return found
+    shown: set[str] = set()
+    for text in texts:
+        ends: Iterable[str] = _ends
+        if len(text) <= _LONGEST:
+            ends = _ends.keys() & {text[place : place + SHORTEST] for place in range(len(text) - SHORTEST + 1)}
+        shown |= {secret for end in ends for spelling, secret in _ends[end].items() if spelling in text}
+    return [what for secret, what in _what.items() if secret in shown] if shown else []
+
+
+def _spell(text: str) -> tuple[str, str]:
+    return text, json.dumps(text)[1:-1]
 
 
 def child_secrets(action: str, path: str = "") -> list[str]:
@@ -47,6 +57,8 @@ def child_secrets(action: str, path: str = "") -> list[str]:
 def forget(text: str) -> None:
     """It is shown on purpose, by whoever tests the search itself."""
     _what.pop(text, None)
+    for spelling in _spell(text):
+        _ends[spelling[-SHORTEST:]].pop(spelling, None)
 
 
 def install() -> None:

@@ -16,6 +16,7 @@ import trio.testing
 from gate_helpers import LOCAL, make_gate, verify
 from identity_helpers import all_named, named
 from key_pool import make_here
+from patience import IS_FULL, times
 from trust_helpers import BrokenCommits, Counted, busy_writer, change_nothing, open_trust, rows, running_trust, until
 
 from edged.access.admissions import Admissions
@@ -179,13 +180,13 @@ async def test_pruning_waits_for_a_clock_that_is_trusted_and_then_comes_daily(
     answers.append(0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(clock_upkeep.prune, cast(Any, clock), delete)
-        await trio.sleep(10 * DAY)
+        await trio.sleep(1.5 * DAY)
         assert asked == []
         clock.is_trusted = True
         await trio.sleep(2.5 * DAY)
         assert len(asked) == 3
         clock.is_trusted = False
-        await trio.sleep(10 * DAY)
+        await trio.sleep(1.5 * DAY)
         assert len(asked) == 3
         clock.is_trusted = True
         await trio.sleep(61)
@@ -320,7 +321,7 @@ class World:
 async def test_no_lying_clock_brings_a_revoked_token_back(tmp_path: Path) -> None:
     """Jumps, time servers that lie, pruning, restarts in the middle of anything, root's word: 0 accepted."""
     counts: dict[str, int] = {}
-    for seed in range(8):
+    for seed in range(times(8, least=2)):
         world = World(tmp_path / f"{seed}.db", random.Random(seed))
         for _ in range(6):
             async with Database.open(world.path, TRUST, name="trust") as db, trio.open_nursery() as nursery:
@@ -333,7 +334,9 @@ async def test_no_lying_clock_brings_a_revoked_token_back(tmp_path: Path) -> Non
                 nursery.cancel_scope.cancel()
         for name, number in world.counts.items():
             counts[name] = counts.get(name, 0) + number
-    assert min(counts[name] for name in ("deleted", "ended", "refresh", "root", "revoke")) > 5, counts
+    assert min(counts[name] for name in ("deleted", "ended", "refresh", "root", "revoke")) > (5 if IS_FULL else 0), (
+        counts
+    )
 
 
 async def test_a_reset_behind_a_pruning_ends_every_token_and_no_other_one_does(path: Path) -> None:
