@@ -56,7 +56,7 @@ def try_landlock_once(landlock: Landlock, path: str) -> str:
     return _no_landlock.get(path, "")
 
 
-children.try_landlock = try_landlock_once
+children.try_landlock = try_landlock_once  # type: ignore[attr-defined]
 
 
 _given: set[int] = set()

@@ -141,11 +141,11 @@ class Matcher:
         if operator is c.BRANCH:
             return next((end for each in value if (end := self._items(each, 0, at, then)) >= 0), -1)
         if operator is c.MAX_REPEAT:
-            return self._repeat(*value, at, then)
+            return self._repeat(value[0], value[1], value[2], at, then)
         if operator is c.MIN_REPEAT:
-            return self._repeat_lazily(*value, at, then)
+            return self._repeat_lazily(value[0], value[1], value[2], at, then)
         if operator is c.POSSESSIVE_REPEAT:
-            end = self._repeat(*value, at, lambda end: end)
+            end = self._repeat(value[0], value[1], value[2], at, lambda end: end)
             return then(end) if end >= 0 else -1
         if operator is c.ATOMIC_GROUP:
             end = self._items(value, 0, at, lambda end: end)
