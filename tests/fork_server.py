@@ -2,8 +2,8 @@
 
 A server that has imported edged forks a child for each line of its standard input; the child then runs what
 `python -m edged …` or a script of tests/ would. Importing edged is most of the CPU of such a process, and some tests
-start dozens. So is making its signing keys, which takes another process: a daemon gets ones that were made before, and
-the next two daemons get others. The child is this process' own: pytest adopts it for the moment in which the fork in
+start dozens. So is making its signing keys, which takes another process: a daemon gets ones that were made before
+(made_keys.py), and the next ones get others. The child is this process' own: pytest adopts it for the moment in which the fork in
 between ends (PR_SET_CHILD_SUBREAPER), and may then signal it and wait for it as for any other.
 
 Not for tests of what happens while Python starts.
@@ -26,11 +26,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import made_keys
+
+from edged.credentials.key_pairs import Algorithm
+
 HERE = Path(__file__).parent
 #: What a child needs sooner or later.
 MODULES = ("edged.app", "edged.cli.main", "edged.cli.options", "edged.cli.serve", "durability_child")
-#: Key pairs of each algorithm that are ready; how many of each a child is given: what a daemon makes at its start.
-KEYS, KEYS_OF_A_CHILD = 6, 2
+#: How many key pairs of each algorithm a child is given: what a daemon makes at its start.
+KEYS_OF_A_CHILD = 2
 _PR_SET_CHILD_SUBREAPER = 36
 #: By the library that they preload, or "".
 _servers: dict[str, subprocess.Popen[bytes]] = {}
@@ -137,16 +141,13 @@ class Keys:
 
         self._make = key_maker.make
         key_maker.make = self.make
-        self._ready: dict[str, list[Any]] = {}
+        self._ready: dict[Algorithm, list[Any]] = {}
         self._given: dict[str, list[Any]] = {}
 
     def give(self) -> None:
         """Before a fork: this child's keys."""
         if not self._ready:
-            algorithms = [name for name in ("RS256", "ES256") for _ in range(KEYS)]
-            command = [sys.executable, "-m", "edged.credentials.key_pairs", *algorithms]
-            made = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
-            self._ready = {"RS256": made[:KEYS], "ES256": made[KEYS:]}
+            self._ready = {algorithm: list(made) for algorithm, made in made_keys.load().items()}
         for algorithm, ready in self._ready.items():
             self._given[algorithm] = ready[:KEYS_OF_A_CHILD]
             self._ready[algorithm] = ready[KEYS_OF_A_CHILD:] + self._given[algorithm]

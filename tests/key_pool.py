@@ -1,34 +1,32 @@
 """RSA keys for the daemons of one test run: making one and checking it takes longer than the rest of a daemon's start.
 
-Every key of 2048 bits that this process asks joserfc for is the next of SIZE real ones, in turn. A JWK that has all
-numbers of one of these is read as this key, without another check; any other key is made, checked and read by the
+Every key of 2048 bits that this process asks joserfc for is the next of those of made_keys.py, in turn. A JWK that has
+all numbers of one of these is read as this key, without another check; any other key is made, checked and read by the
 library as always. The keys of one daemon differ as long as it makes no more than SIZE.
 """
 
 from __future__ import annotations
 
-import threading
+import functools
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
+import made_keys
 import trio
 from joserfc.jwk import RSAKey
+from made_keys import SIZE
 
-from edged.credentials.key_pairs import Algorithm, Jwk, generate
+from edged.credentials.key_pairs import RSA_BITS, Algorithm, Jwk, generate
 from edged.signing import key_maker
 
 #: As a daemon does it that is a process of its own.
 make_by_a_process = key_maker.make
-SIZE = 24
-BITS = 2048
 #: What a JWK says of a private RSA key (RFC 7518 6.3).
 NUMBERS = ("n", "e", "d", "p", "q", "dp", "dq", "qi")
 
-_made: list[Jwk] = []
 _places = cycle(range(SIZE))
-#: Daemons make their keys in threads.
-_making = threading.Lock()
+_jwks = functools.cache(lambda: made_keys.load()["RS256"])
 
 
 def install() -> None:
@@ -39,26 +37,35 @@ def install() -> None:
     if not hasattr(binding, "generate_private_key"):
         return
     generate, read = binding.generate_private_key, binding.import_private_key
-    made: list[Any] = []
     places = cycle(range(SIZE))
-    known: dict[str, tuple[tuple[str, ...], Any]] = {}
+
+    @functools.cache
+    def key_at(place: int) -> Any:
+        return _load_unchecked(_jwks()[place])
 
     def generate_or_reuse(size: int) -> Any:
-        if size != BITS:
-            return generate(size)
-        place = next(places)
-        if place == len(made):
-            made.append(generate(size))
-            numbers = binding.export_private_key(made[place])
-            known[numbers["n"]] = (tuple(numbers[name] for name in NUMBERS), made[place])
-        return made[place]
+        return key_at(next(places)) if size == RSA_BITS else generate(size)
+
+    @functools.cache
+    def place_by_modulus() -> dict[str, int]:
+        return {jwk["n"]: place for place, jwk in enumerate(_jwks())}
 
     def read_or_find(jwk: Mapping[str, Any]) -> Any:
-        numbers, key = known.get(jwk.get("n", ""), ((), None))
-        return key if key is not None and numbers == tuple(jwk.get(name) for name in NUMBERS) else read(jwk)
+        place = place_by_modulus().get(jwk.get("n", ""))
+        is_known = place is not None and all(jwk.get(name) == _jwks()[place][name] for name in NUMBERS)
+        return key_at(place) if is_known else read(jwk)
 
     binding.generate_private_key = staticmethod(generate_or_reuse)
     binding.import_private_key = staticmethod(read_or_find)
+
+
+def _load_unchecked(jwk: Jwk) -> Any:
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from joserfc.util import to_bytes, urlsafe_b64decode
+
+    n, e, d, p, q, dp, dq, qi = (int.from_bytes(urlsafe_b64decode(to_bytes(jwk[name]))) for name in NUMBERS)
+    numbers = rsa.RSAPrivateNumbers(p, q, d, dp, dq, qi, rsa.RSAPublicNumbers(e, n))
+    return numbers.private_key(unsafe_skip_rsa_key_validation=True)
 
 
 async def make_here(algorithms: Sequence[Algorithm]) -> list[Jwk]:
@@ -67,11 +74,4 @@ async def make_here(algorithms: Sequence[Algorithm]) -> list[Jwk]:
 
 
 def _make(algorithm: Algorithm) -> Jwk:
-    if algorithm != "RS256":
-        return generate(algorithm)
-    with _making:
-        place = next(_places)
-        if place == len(_made):
-            numbers = RSAKey.generate_key(BITS).as_dict(private=True)
-            _made.append({"kty": "RSA"} | {name: str(numbers[name]) for name in NUMBERS})
-        return dict(_made[place])
+    return dict(_jwks()[next(_places)]) if algorithm == "RS256" else generate(algorithm)
