@@ -3,10 +3,10 @@
 A server that has imported edged forks a child for each line of its standard input; the child then runs what
 `python -m edged …` or a script of tests/ would. Importing edged is most of the CPU of such a process, and some tests
 start dozens. So is making its signing keys, which takes another process: a daemon gets ones that were made before
-(made_keys.py), and the next ones get others. The child is this process' own: pytest adopts it for the moment in which the fork in
-between ends (PR_SET_CHILD_SUBREAPER), and may then signal it and wait for it as for any other.
+(made_keys.py), and the next ones get others. The child is this process' own: pytest adopts it for the moment in which
+the fork in between ends (PR_SET_CHILD_SUBREAPER), and may then signal it and wait for it as for any other.
 
-Not for tests of what happens while Python starts.
+Not for tests of what happens while Python starts, such as closed standard files and encodings.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,6 +40,7 @@ KEYS_OF_A_CHILD = 2
 _PR_SET_CHILD_SUBREAPER = 36
 #: By the library that they preload, or "".
 _servers: dict[str, subprocess.Popen[bytes]] = {}
+_one_at_a_time = threading.Lock()
 
 
 class Child:
@@ -85,15 +88,18 @@ def start(
     *,
     preload: str = "",
     new_session: bool = False,
+    stdin: str | Path = os.devnull,
+    stderr: Path | None = None,
 ) -> Child:
-    """Run `python *words` with this environment; standard input is empty, all output is appended to `log`."""
+    """Run `python *words` with this environment; all output is appended to `log`, unless `stderr` takes what is written
+    to standard error."""
     server = _servers.get(preload) or _start_server(preload)
     assert server.stdin is not None
     assert server.stdout is not None
     request = {
         "words": [str(word) for word in words],
         "environment": dict(environment),
-        "log": str(log),
+        "files": [str(stdin), str(log), str(stderr or log)],
         "cwd": str(cwd),
         "preload": preload,
         "new_session": new_session,
@@ -109,6 +115,28 @@ def start(
         prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
     assert told, "the server of the forks ended"
     return Child(int(told))
+
+
+def run(
+    words: Sequence[str | Path],
+    environment: Mapping[str, str],
+    cwd: Path = HERE.parent,
+    *,
+    stdin: bytes = b"",
+    timeout: float = 60.0,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run `python *words` to its end, from any thread. Raises TimeoutExpired, and then the child is killed."""
+    with tempfile.TemporaryDirectory(prefix="edged-run-") as name:
+        given, out, err = (Path(name) / each for each in ("in", "out", "err"))
+        given.write_bytes(stdin)
+        with _one_at_a_time:
+            child = start(words, environment, out, cwd, stdin=given, stderr=err)
+        try:
+            code = child.wait(timeout)
+        finally:
+            child.kill()
+            child.wait()
+        return subprocess.CompletedProcess(list(words), code, out.read_bytes(), err.read_bytes())
 
 
 def _start_server(preload: str) -> subprocess.Popen[bytes]:
@@ -173,7 +201,7 @@ def serve() -> None:
             child = os.fork()
             if not child:
                 os.close(write)
-                run(json.loads(line))
+                become(json.loads(line))
                 return
             os.write(write, str(child).encode())
             os._exit(0)
@@ -184,16 +212,14 @@ def serve() -> None:
         os.write(1, pid + b"\n")
 
 
-def run(request: Any) -> None:
+def become(request: Any) -> None:
     """Be what was asked for; SystemExit as of a program."""
     if request["new_session"]:
         os.setsid()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    for number, wanted in enumerate((nothing, log, log)):
-        os.dup2(wanted, number)
-    os.close(nothing)
-    os.close(log)
+    for number, file in enumerate(request["files"]):
+        opened = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT if number else os.O_RDONLY, 0o644)
+        os.dup2(opened, number)
+        os.close(opened)
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["cwd"])

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import msgspec
 import pytest
 from cli_helpers import running_daemon
@@ -26,7 +27,10 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def run(settings: Path, *arguments: str | bytes, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    is_plain = not options and all(isinstance(argument, str) for argument in arguments)
     environ = os.environ | {"EDGED_CONFIG_DIR": str(settings), "PYTHONUTF8": "1"} | options.pop("env", {})
+    if is_plain:
+        return fork_server.run(["-m", "edged", *map(str, arguments)], environ)
     given: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE} | options
     command = [sys.executable, "-m", "edged", *arguments]
     return subprocess.run(command, env=environ, stderr=subprocess.PIPE, check=False, timeout=60, **given)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import msgspec
 import pytest
 import trio
@@ -243,8 +244,9 @@ async def by_command(daemon: RunningDaemon, folder: Path, began: float) -> None:
         (["recording", "clip", "camera0", str(began), str(began + 3), "--filename", "short"], "short.mp4"),
         (["camera", "snapshot", "camera0", "--at", str(began + 2), "--filename", "then"], "then.jpg"),
     ):
-        command: list[Any] = [sys.executable, "-m", "edged", *words, *where]
-        done = await trio.run_process(command, cwd=folder, capture_stdout=True)
+        command = ["-m", "edged", *words, *where]
+        done = await trio.to_thread.run_sync(fork_server.run, command, os.environ, folder)
+        assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["filename"] == member
 
 

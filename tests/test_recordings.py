@@ -8,12 +8,12 @@ import re
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Collection, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import msgspec
 import pytest
 import trio
@@ -359,8 +359,8 @@ async def test_the_command_copies_a_recording_and_overwrites_nothing(tmp_path: P
             await until_active(admin)
             await trio.sleep(2)
             ended = await admin.call("stop_recording", device="camera0")
-            command = [sys.executable, "-m", "edged", "recording", "download", "--socket", config.listen.unix]
-            done = await trio.run_process([*command, "yard"], cwd=tmp_path, capture_stdout=True)
+            command = ["-m", "edged", "recording", "download", "--socket", config.listen.unix]
+            done = await trio.to_thread.run_sync(fork_server.run, [*command, "yard"], os.environ, tmp_path)
             assert done.stdout.decode() == f"yard.mp4: {ended['file_size']} bytes\n"
             assert (tmp_path / "yard.mp4").stat().st_size == ended["file_size"]
             for words, said in (
@@ -368,7 +368,7 @@ async def test_the_command_copies_a_recording_and_overwrites_nothing(tmp_path: P
                 (["none"], "no recording 'none'"),
                 (["yard", "--to", "nowhere/a.mp4"], "nowhere/a.mp4 cannot be written: No such file or directory"),
             ):
-                failed = await trio.run_process([*command, *words], cwd=tmp_path, capture_stderr=True, check=False)
+                failed = await trio.to_thread.run_sync(fork_server.run, [*command, *words], os.environ, tmp_path)
                 assert failed.returncode == 1
                 assert said in failed.stderr.decode()
             assert sorted(path.name for path in tmp_path.glob("*.mp4")) == ["yard.mp4"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
+import os
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import fork_server
 import trio
 from daemon_helpers import make_config, running_daemon
 from fmp4_helpers import make_segment
@@ -35,8 +36,10 @@ BAD: Sequence[tuple[dict[str, object], str]] = (
 
 async def run(config: Config, *words: str) -> str:
     """What a command shows."""
-    command = [sys.executable, "-m", "edged", *words, "--socket", str(config.listen.unix)]
-    return (await trio.run_process(command, capture_stdout=True)).stdout.decode()
+    command = ["-m", "edged", *words, "--socket", str(config.listen.unix)]
+    done = await trio.to_thread.run_sync(fork_server.run, command, os.environ)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode()
 
 
 async def plant(folder: Path) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
 import trio
 from daemon_helpers import make_config, running_daemon
@@ -138,11 +138,8 @@ class Ran:
 async def run_command(socket: str, *words: str, stdin: str = "") -> Ran:
     """`edged …` as a child, since this process writes the daemon's log."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("EDGED_")}
-    done = await trio.run_process(
-        [sys.executable, "-m", "edged", *words],
-        stdin=stdin.encode(), capture_stdout=True, capture_stderr=True, check=False,
-        env={**environment, "EDGED_SOCKET": socket},
-    )  # fmt: skip
+    run = partial(fork_server.run, stdin=stdin.encode())
+    done = await trio.to_thread.run_sync(run, ["-m", "edged", *words], {**environment, "EDGED_SOCKET": socket})
     return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
