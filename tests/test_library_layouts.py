@@ -134,6 +134,7 @@ def test_what_is_no_layout_is_none(data: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_layout_or_none(data: bytes) -> None:
+    """Nothing is raised."""
     read_layout(data)
 
 

@@ -235,7 +235,8 @@ async def test_a_length_is_counted_whatever_the_clock_does(tmp_path: Path) -> No
 
 
 async def test_a_file_that_begins_while_its_recording_ends_is_kept_though_nobody_asks(tmp_path: Path) -> None:
-    """MediaMTX closes the file before, and begins another one before it hears of the end."""
+    """MediaMTX closes the file before, and begins another one before it hears of the end. It is moved before the
+    deadline."""
     async with opened(tmp_path) as box:
         await start(box)
         await box.write()

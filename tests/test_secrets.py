@@ -212,7 +212,8 @@ async def test_no_reply_of_any_operation_shows_a_secret(tmp_path: Path, log: io.
 
 
 async def test_a_secret_in_the_wrong_place_is_not_logged(tmp_path: Path, log: io.StringIO) -> None:
-    """As a method, a device, a path, a query, a header of any name, or in the middle of broken JSON."""
+    """As a method, a device, a path, a query, a header of any name, or in the middle of broken JSON. The fixture looks
+    at the log."""
     with fail_after(60):
         async with running_daemon(tmp_path) as daemon:
             _, key = await daemon.create_key("admin")

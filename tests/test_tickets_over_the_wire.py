@@ -223,7 +223,8 @@ async def token_in(client: Conversation, daemon: RunningDaemon, seconds: int) ->
 @pytest.mark.mediamtx
 @pytest.mark.slow
 async def test_a_new_token_in_the_session_keeps_its_viewer_s_picture(tmp_path: Path) -> None:
-    """The picture outlives the token by which its ticket was made, and ends with the one that followed."""
+    """The picture outlives the token by which its ticket was made, and ends with the one that followed. All before the
+    deadline."""
     with fail_after(90):
         async with running_daemon(tmp_path, mediamtx=True) as daemon, daemon.websocket() as client:
             await daemon.wait_media()
