@@ -176,7 +176,7 @@ async def test_a_disk_that_is_full_when_the_last_bytes_of_a_join_are_written_is_
     with fail_after(60):
         size = (await joins.find(measured(1, form=form))).stat().st_size
         # What is kept for an index and not needed is a hole, which takes no space.
-        sizes = range(size // 1024 - 40, size // 1024 + 8, 8)
+        sizes = range(size // 1024 - 40, size // 1024 + 24, 8)
         for kibibytes in sizes:
             with small_joined(root, kibibytes) as folder:
                 try:

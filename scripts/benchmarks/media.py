@@ -39,6 +39,7 @@ MEASURED_SECONDS: Final = 20.0
 TRIES: Final = 30
 PRE_ROLL: Final = 5
 CLIP_SECONDS: Final = 60.0
+LAST_SECONDS: Final = 10.0
 #: Seconds that anything may take.
 PATIENCE: Final = 60.0
 T = TypeVar("T")
@@ -63,6 +64,7 @@ def bench_media(args: argparse.Namespace) -> None:
             took = trio.run(_record, daemon, tries, "pre_roll")
             show(f"start_recording to new bytes on the disk, pre-roll of {PRE_ROLL} s", took)
             trio.run(_check_recordings, daemon, tries)
+            trio.run(_clip_the_last, daemon, tries, float(PRE_ROLL), "in memory")
     with running(cameras=1) as daemon:
         trio.run(_take_snapshots, daemon, tries)
     percent = _bench_cpu()
@@ -194,6 +196,7 @@ async def _read_recorded(daemon: Daemon, tries: int) -> None:
     await _wait_bytes(daemon)
     begin = time.time() + 1
     await trio.sleep(CLIP_SECONDS + 5)
+    await _clip_the_last(daemon, tries, LAST_SECONDS, "which is being recorded")
     await daemon.call("stop_recording", device="camera0")
     with trio.fail_after(PATIENCE):
         while await daemon.count_unindexed():
@@ -218,9 +221,7 @@ async def _read_recorded(daemon: Daemon, tries: int) -> None:
     await _play(daemon, fetch, f"/api/cameras/camera0/playback.m3u8?start={begun}&end={ended}", tries)
     # Joined when it is first fetched.
     name = f"/files/recordings/{whole['filename']}"
-    show(
-        f"a recording of {CLIP_SECONDS + 5:.0f} s fetched for the first time", [(await _in_thread(fetch, name)).seconds]
-    )
+    show("a recording of more than a minute fetched for the first time", [(await _in_thread(fetch, name)).seconds])
     took = [await _in_thread(fetch, name) for _ in range(tries)]
     _show_beside("the same again", took, await _read_beside(took[-1].data, daemon.folder, tries))
     made, again, copied = [], [], []
@@ -242,6 +243,21 @@ async def _read_recorded(daemon: Daemon, tries: int) -> None:
     show("the same bytes written to the disk", copied)
     _show_beside("the clip again", again, await _read_beside(again[-1].data, daemon.folder, tries))
     await _check_recordings(daemon, 1)
+
+
+async def _clip_the_last(daemon: Daemon, tries: int, seconds: float, where: str) -> None:
+    """Its last second is waited for until MediaMTX has written it; in memory, until its piece is closed."""
+    names: list[str] = []
+
+    async def clip() -> None:
+        now = time.time()
+        made = await daemon.call("create_clip", device="camera0", start=iso_exact(now - seconds), end=iso_exact(now))
+        names.append(made["filename"])
+        expect(abs(made["duration"] - seconds) < 3.5, f"a clip of {seconds:.0f} s has {made['duration']} s")
+
+    show(f"create_clip of the last {seconds:.0f} s until now, {where}", await _time(clip, tries))
+    for name in names:
+        await daemon.call("delete_recording", filename=name)
 
 
 class Fetched(NamedTuple):

@@ -44,10 +44,10 @@ LIMITS: Final = {
 }  # fmt: skip
 #: Seconds that a round takes here on a machine that does nothing else, and what is done once for a kind.
 ROUND_SECONDS: Final = {
-    "kill-mediamtx": 10.0, "kill-encoder": 10.0, "kill-edged": 12.0,
-    "stop-encoder": 12.0, "stop-mediamtx": 26.0, "stop-edged": 42.0,
+    "kill-mediamtx": 9.0, "kill-encoder": 8.0, "kill-edged": 11.5,
+    "stop-encoder": 11.5, "stop-mediamtx": 23.0, "stop-edged": 31.5,
 }  # fmt: skip
-KIND_SECONDS: Final = 15.0
+KIND_SECONDS: Final = 8.0
 #: What is done under systemd, unless other kinds are named.
 UNIT_KINDS: Final = ("kill-edged", "stop-edged")
 #: Seconds in a row of what had arrived that may be lost: a part of MediaMTX's, and a picture.
