@@ -29,7 +29,7 @@ class Camera:
     """A source of the tests' own."""
 
     name: str = "camera0"
-    kind: Literal["usb", "rtsp", "test"] = "test"
+    kind: Literal["usb", "rtsp", "http", "push", "test"] = "test"
     node: str | None = None
     url: str | None = None
     pixel_format: str = ""
@@ -42,6 +42,7 @@ class Camera:
     transport: Literal["auto", "tcp", "udp"] = "auto"
     is_pinned: bool = False
     is_held_in_memory: bool = False
+    still_seconds: float = 0.2
     stream: str = ""
 
     @property

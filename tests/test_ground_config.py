@@ -300,7 +300,7 @@ def test_a_wrong_variable_is_named(variable: str, text: str, words: list[str]) -
 
 def test_a_refusal_never_shows_the_value(tmp_path: Path) -> None:
     """A source may hold a password, and refusals end in logs."""
-    for line in ("source = ['hunter2']", "source = 'http://u:hunter2@h/'", "source = 'test'\nencoder = ['hunter2']"):
+    for line in ("source = ['hunter2']", "source = 'ftp://u:hunter2@h/'", "source = 'test'\nencoder = ['hunter2']"):
         assert "hunter2" not in str(refusal(tmp_path, f"[[camera]]\nname = 'x'\n{line}\n"))
 
 

@@ -115,6 +115,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "edged.logs:_SUSPICIOUS": ("://", "x."),
     "edged.logs:_MASKS": ("://", "x@", 'token="', "'token':", "cookie ", "bearer ", "password"),
     "edged.logs:_SECRET_FIELD": ("password", "-"),
+    "edged.mediamtx.sources.http_login:_PARAMETER": (),
     "edged.mediamtx.ffmpeg:_COMPONENT": ("[", " @ "),
     "edged.mediamtx.ffmpeg:_LEVEL": ("[",),
     "edged.mediamtx.ffmpeg:_USERINFO": ("://", "//", "@"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edged.cameras.model import Camera, Status
 from edged.config.model import MediaMTXSettings
-from edged.config.sources import RtspTransport
+from edged.config.sources import RtspTransport, SourceKind
 from edged.mediamtx.settings import (
     OPTIONAL,
     Version,
@@ -34,7 +34,7 @@ class FakeSource:
 
     name: str
     always_on: bool = False
-    kind: Literal["usb", "rtsp", "test"] = "test"
+    kind: SourceKind = "test"
     node: str | None = None
     url: str | None = None
     pixel_format: str = ""
@@ -46,6 +46,7 @@ class FakeSource:
     transport: RtspTransport = "tcp"
     is_pinned: bool = False
     is_held_in_memory: bool = False
+    still_seconds: float = 1.0
 
     @property
     def path(self) -> str:

@@ -109,7 +109,7 @@ def split_host(url: str) -> tuple[str, int]:
         host, port = None, None
     if not host:
         raise InvalidParams(
-            "source is no rtsp:// or rtsps:// URL",
+            "source is no rtsp://, rtsps://, http:// or https:// URL",
             hint="rtsp://USER:PASSWORD@HOST/PATH; write # / ? @ and blanks of a password as %23 %2F %3F %40 %20",
         )
     return host, port or DEFAULT_PORTS[parts.scheme]

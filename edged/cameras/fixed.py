@@ -178,6 +178,7 @@ class FixedCameras:
             path=path,
             transport=one.settings.rtsp_transport,
             stand_in=one.stand_in,
+            still_seconds=one.settings.still_seconds,
             is_pinned=one.number is not None,
         )
 

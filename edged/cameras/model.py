@@ -78,6 +78,8 @@ class Camera:
     #: The device file that a test picture can be asked for by, while no device has it. It is no name of the camera:
     #: nothing is stored by it, and it is not shown.
     stand_in: str = ""
+    #: Between two pictures of a source that gives one at a time.
+    still_seconds: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.path:

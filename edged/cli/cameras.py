@@ -43,6 +43,12 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     option("add_camera", "bitrate", help="Bits per second."),
     click.option("--encoder", help="Name of the ffmpeg encoder."),
     option("add_camera", "rtsp_transport", help="Transport of the camera's stream."),
+    option(
+        "add_camera",
+        "still_seconds",
+        metavar="SECONDS",
+        help="Between two pictures of an http source that gives one at a time.",
+    ),
     click.option("--user", help="User name for the camera; its password is asked for."),
     click.option("--password-stdin", is_flag=True, help="With --user: read the password from standard input."),
 )
@@ -67,6 +73,7 @@ def _describes(command: F) -> F:
             "bitrate",
             "encoder",
             "rtsp_transport",
+            "still_seconds",
         )
         settings = {name: given.pop(name) for name in names}
         return command(settings=settings, login=(user, password_stdin), **given)

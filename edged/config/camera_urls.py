@@ -21,7 +21,7 @@ _ENDS: Final = re.compile(r"[/?#]")
 
 
 def find_fault(source: str) -> str:
-    """What is wrong with an rtsp:// or rtsps:// address, and its right spelling with the password masked; "" if it can
+    """What is wrong with an address of a network camera, and its right spelling with the password masked; "" if it can
     work."""
     scheme, _, rest = source.partition("://")
     userinfo, after = _take_apart(rest)

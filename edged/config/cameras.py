@@ -34,7 +34,8 @@ class CameraSettings(Section, frozen=True, kw_only=True):
     source: Annotated[
         str,
         Meta(
-            description='Source of the picture: an rtsp:// or rtsps:// URL, "push" for a camera that publishes to '
+            description="Source of the picture: an rtsp:// or rtsps:// URL, an http:// or https:// "
+            'URL of an MJPEG stream or a still image, "push" for a camera that publishes to '
             'its path (rtsp, webrtc, rtmp and srt of [mediamtx]) with the right stream:publish, "test" for a test '
             "picture, or udev properties of a USB camera such as ID_SERIAL=…."
         ),
@@ -102,12 +103,23 @@ class CameraSettings(Section, frozen=True, kw_only=True):
         Meta(description="Transport of an rtsp:// source: tcp, udp, or auto (TCP, then UDP)."),
     ] = "auto"
 
+    still_seconds: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=5,
+            description="Seconds between two pictures of an http:// source that gives one picture at a time; a stream "
+            "of pictures (MJPEG) comes as it is.",
+        ),
+    ] = 1.0
+
     def __post_init__(self) -> None:
         if not _LABEL.match(self.name):
             raise ValueError("name must be 1 to 64 characters without / and must not begin with a dot")
         if self.kind == "usb" and not _UDEV_MATCH.match(self.source):
             raise ValueError(
-                "source must be an rtsp:// URL, push, test, or udev properties such as ID_SERIAL=Vendor_Camera_0001"
+                "source must be an rtsp:// URL, an http:// URL, push, test, or udev properties such as"
+                " ID_SERIAL=Vendor_Camera_0001"
             )
         if self.path and (not _PATH.match(self.path) or _SLOT_NAME.match(self.path)):
             raise ValueError("path must be up to 32 characters of a-z, 0-9, _ and -, first a letter, and not cameraN")

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 #: What sort of source a camera is: a device on USB, an address in the network, somebody who publishes to its path, or a
 #: picture that edged makes itself.
-SourceKind: TypeAlias = Literal["usb", "rtsp", "push", "test"]
+SourceKind: TypeAlias = Literal["usb", "rtsp", "http", "push", "test"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class KindFacts:
 KINDS: Final[Mapping[SourceKind, KindFacts]] = MappingProxyType(
     {
         "rtsp": KindFacts(ports={"rtsp": 554, "rtsps": 322}, tells_figures=True, may_be_added=True),
+        "http": KindFacts(ports={"http": 80, "https": 443}, tells_figures=True, may_be_added=True),
         "push": KindFacts(word="push", tells_figures=True, may_be_added=True),
         "test": KindFacts(word="test"),
         "usb": KindFacts(),

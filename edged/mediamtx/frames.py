@@ -23,9 +23,18 @@ from edged.errors import DependencyFailed
 from edged.mediamtx import causes, ffmpeg
 from edged.mediamtx.causes import Cause, NoPicture
 from edged.mediamtx.conditions import Conditions
+from edged.mediamtx.figures import Figures
 from edged.mediamtx.live_picture import LONGEST_SECONDS, FrameReader, LivePicture, pace_of
-from edged.mediamtx.pictures import PICTURE_BYTES, Format, PictureParser, convert_arguments, picture_arguments
+from edged.mediamtx.pictures import (
+    HIGHEST_RATE,
+    PICTURE_BYTES,
+    Format,
+    PictureParser,
+    convert_arguments,
+    picture_arguments,
+)
 from edged.mediamtx.sources import CameraSource, kind_of, picture_of, sets_key_frames
+from edged.mediamtx.sources.multipart import read_size as read_jpeg_size
 from edged.restarts import Restarts
 from edged.sharing import Shared
 
@@ -227,6 +236,8 @@ class Frames:
         cause: Cause | None = None
         live.released = trio.Event()
         address = await self._choose(live)
+        if live.direct and kind_of(live.source).is_fed:
+            return await self._play_fed(live)
         complaints = ffmpeg.Complaints(
             ffmpeg.secrets_of(address), partial(live.receive, True), may_redirect=not live.source.is_pinned
         )
@@ -243,6 +254,9 @@ class Frames:
                     cause = await self._read(live, child.stdout, complaints, patiently=bool(address))
                     child.kill()
                 cause = complaints.explain(cause, network=bool(address), reads_only=True)
+                if not live.direct:
+                    # MediaMTX's path says nothing of the camera; its publisher does.
+                    cause = self._conditions.find(live.source.name).cause or cause
         except OSError as error:
             cause = replace(causes.NO_FFMPEG, exact=f"ffmpeg could not be started: {error.strerror}")
         finally:
@@ -252,6 +266,29 @@ class Frames:
             live.released.set()
             if password:
                 self._drop_secret(password)
+        return cause
+
+    async def _play_fed(self, live: LivePicture) -> Cause | None:
+        """The same for a source whose pictures edged reads itself: they are shown as they come, some of them."""
+        cause: Cause | None = None
+
+        def put(picture: bytes) -> None:
+            now = trio.current_time()
+            if live.picture is not None and now - live.received_at < 1 / HIGHEST_RATE:
+                return
+            live.put(picture, now)
+            if not self._conditions.find(live.source.name).works:
+                self._conditions.works(live.source.name, "reader", Figures(*read_jpeg_size(picture), video="M-JPEG"))
+
+        try:
+            with trio.CancelScope() as live.attempt:
+                await kind_of(live.source).read_jpegs(live.source, put, partial(live.receive, True))
+        except NoPicture as failure:
+            cause = failure.cause
+        finally:
+            live.picture, live.direct = None, False
+            live.receive(False)
+            live.released.set()
         return cause
 
     def _make_playlist(self, live: LivePicture, address: str, failures: int, patient: bool) -> str:

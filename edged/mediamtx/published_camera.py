@@ -19,6 +19,8 @@ from edged.restarts import Restarts
 #: the first key frame. A slow camera has the time of some pictures at least.
 ANALYSIS_SECONDS: Final = 35.0
 STALL_PICTURES: Final = 3
+#: Seconds without a byte after which a stream is said to stand still: with two seconds between looks, within ten.
+STILL_SECONDS: Final = 6.0
 
 PublisherStatus: TypeAlias = Literal["asleep", "waiting", "starting", "running", "pausing"]
 
@@ -92,6 +94,12 @@ class PublishedCamera:
             # MediaMTX counts nothing before the first key frame.
             silence = ANALYSIS_SECONDS
         return max(silence, STALL_PICTURES / rate if rate else 0.0)
+
+    def stands_still(self, now: float) -> bool:
+        """Whether its bytes have not moved for so long that no viewer can overlook it; where its rate is known."""
+        rate = self.source.rate or self.meter.rate
+        since = math.inf if self.progress is None else self.progress.moved_at
+        return bool(rate) and now - since >= max(STILL_SECONDS, STALL_PICTURES / rate)
 
     def begin_again(self) -> None:
         """Try again at once: what caused earlier failures may be over."""

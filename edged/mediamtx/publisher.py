@@ -27,6 +27,7 @@ from edged.mediamtx import causes, ffmpeg
 from edged.mediamtx.causes import Cause, NoPicture
 from edged.mediamtx.client import PathState
 from edged.mediamtx.conditions import Conditions
+from edged.mediamtx.feeding import Feed, open_feed
 from edged.mediamtx.figures import RateMeter
 from edged.mediamtx.progress import Progress, follow_progress, is_stalled
 from edged.mediamtx.published_camera import PublishedCamera, PublisherState, PublisherStatus
@@ -222,7 +223,11 @@ class Publishers:
         camera.state = replace(camera.state, restarts=camera.state.restarts + 1)
         self._restarted()
         self.conditions.restarted(name)
-        if camera.ends.failures >= _FAILURES_TOLD or not self.conditions.find(name).works:
+        # Of an ffmpeg that stood still the next one may be better; a source that does gives no picture.
+        is_told = (
+            kind_of(camera.source).by_network and cause.slug == causes.STALLED.slug
+        ) or camera.ends.failures >= _FAILURES_TOLD
+        if is_told or not self.conditions.find(name).works:
             self.conditions.fails(name, cause)
         self._enter(camera, "pausing", str(cause))
         with trio.CancelScope(deadline=trio.current_time() + pause) as camera.pause:
@@ -246,13 +251,19 @@ class Publishers:
                 relay = files.enter_context(self._open_relay(camera, address, secret))
                 camera.complaints.hide(relay.address)
                 arguments = self._prepare(camera, f"rtsp://{relay.address}/{path}", files)
-                child = self._spawn(arguments, stdout=by_network, stderr=True)
+                feed = files.enter_context(open_feed()) if kind_of(source).is_fed else None
+                child = (
+                    self._spawn(arguments, stdout=by_network, stderr=True) if feed is None
+                    else self._spawn(arguments, stdin=feed.reading, stdout=by_network, stderr=True)
+                )  # fmt: skip
                 async with child, relay.serving(child.pid), trio.open_nursery() as nursery:
                     self._enter(camera, "starting", camera.state.detail, child.pid)
                     camera.progress = Progress(trio.current_time())
                     self._somebody_publishes.set()
                     if child.stdout is not None:
                         nursery.start_soon(_measure, child.stdout, camera.meter)
+                    if feed is not None:
+                        nursery.start_soon(self._feed, camera, feed)
                     # Its standard error ends when it does.
                     await camera.complaints.drain(child)
                     code = await child.wait()
@@ -275,6 +286,15 @@ class Publishers:
             causes.UNKNOWN, exact=f"ffmpeg ended with code {code}"
         )  # fmt: skip
         return camera.complaints.explain(otherwise, network=by_network)
+
+    async def _feed(self, camera: PublishedCamera, feed: Feed) -> None:
+        """Hand its pictures to the ffmpeg that makes the stream of them, until there are no more."""
+        async with feed.writing():
+            try:
+                await kind_of(camera.source).read_jpegs(camera.source, feed.put, lambda: None)
+            except NoPicture as failure:
+                camera.fault = failure.cause
+        camera.attempt.cancel()
 
     def _open_relay(self, camera: PublishedCamera, address: str, secret: str) -> AbstractContextManager[Relay]:
         """What lets this camera's ffmpeg through to MediaMTX; each other user who tries is told once."""
@@ -347,6 +367,9 @@ class Publishers:
             # A network camera may be silent for longer, its ffmpeg not.
             camera.fault = replace(causes.STALLED, exact="its ffmpeg was stopped by a signal")
             camera.attempt.cancel()
+        elif camera.progress.moving and camera.stands_still(now):
+            # Its ffmpeg goes on for a while; who watches is told.
+            self.conditions.fails(camera.source.name, causes.STALLED)
 
     def _judge_pushed(self, camera: PublishedCamera, path: PathState | None, now: float) -> None:
         assert camera.progress is not None, "it is followed"

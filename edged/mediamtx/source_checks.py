@@ -151,7 +151,8 @@ class SourceChecks:
         if self._is_published(source.path) or name in self._frames.running:
             one.due = trio.current_time() + (_BUSY_PAUSE_SECONDS if known.works is not True else CHECK_SECONDS)
             return
-        if kind_of(source).by_network and not (known.cause is not None and known.cause.needs_picture):
+        kind = kind_of(source)
+        if kind.by_network and not kind.is_fed and not (known.cause is not None and known.cause.needs_picture):
             one.cause = await self._read_packets(one, measured=not known.figures.rate)
             if one.cause is not None and one.cause.slug == "codec" and not one.needs_analysis:
                 # Its server does not say the size of the picture: analyse the stream itself, from now on.

@@ -29,6 +29,7 @@ _Mode = Literal["on_demand", "always"]
 _Record = Literal["manual", "always", "schedule"]
 _Schedule = Annotated[list[Annotated[str, msgspec.Meta(max_length=11)]], msgspec.Meta(max_length=MOST_WINDOWS)]
 _PreRoll = Annotated[int, msgspec.Meta(ge=0, le=30)]
+_StillSeconds = Annotated[float, msgspec.Meta(ge=0.1, le=5)]
 _Days = Annotated[float, msgspec.Meta(ge=0, le=3650)]
 _Gigabytes = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
 _log = structlog.get_logger("cameras")
@@ -50,6 +51,7 @@ class CameraMembers(msgspec.Struct, frozen=True, kw_only=True):
     bitrate: int | UnsetType = UNSET
     encoder: _Optional | UnsetType = UNSET
     rtsp_transport: RtspTransport | UnsetType = UNSET
+    still_seconds: _StillSeconds | UnsetType = UNSET
 
 
 #: Members of the params that are settings of the same name.
@@ -59,8 +61,8 @@ _SETTINGS: Final = ("name", "source", *CameraMembers.__struct_fields__)
 class AddCameraParams(CameraMembers, frozen=True, kw_only=True):
     """A network camera or one that is published, each member as in a `[[camera]]` of the settings (etc/defaults.toml).
 
-    `source` is an rtsp:// or rtsps:// URL, or push. `path` names its stream, `id` lets it be recognised at another
-    source.
+    `source` is an rtsp://, rtsps://, http:// or https:// URL, or push. `path` names its stream, `id`
+    lets it be recognised at another source.
     """
 
     name: _Text
@@ -96,6 +98,7 @@ class AddedCamera(msgspec.Struct, frozen=True):
     bitrate: int
     encoder: str
     rtsp_transport: str
+    still_seconds: float
 
 
 class RemovedCamera(msgspec.Struct, frozen=True):
@@ -187,7 +190,7 @@ def _read(values: dict[str, Any], number: int | None = None) -> CameraEntry:
         raise InvalidParams(f"source has {MASK} where a password was", hint="give the whole URL")
     if not KINDS[settings.kind].may_be_added:
         raise InvalidParams(
-            "source is no rtsp:// or rtsps:// URL, and not push",
+            "source is no rtsp://, rtsps://, http:// or https:// URL, and not push",
             hint="another kind of camera is a [[camera]] in a settings file",
         )
     return CameraEntry(settings, number=number)
@@ -215,4 +218,5 @@ def _show(call: OperationCall, camera: Camera) -> AddedCamera:
         bitrate=held.bitrate,
         encoder=held.encoder,
         rtsp_transport=held.rtsp_transport,
+        still_seconds=held.still_seconds,
     )

@@ -5,6 +5,7 @@ edged.cameras is in the same layer and cannot be imported; its Camera fits the p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Protocol
 
 from edged.config.sources import RtspTransport, SourceKind
@@ -21,7 +22,7 @@ class CameraSource(Protocol):
     `always_on` whether it is published while nobody watches; `is_held_in_memory` whether it is recorded into memory all
     the time, for the pre-roll of recordings. Where the stream itself says width, height and rate (config.sources), they
     are 0 until it has, and nothing is made by them. `is_pinned`: nothing but the address in `url` may be opened for it,
-    whatever its server says.
+    whatever its server says. `still_seconds`: between two pictures of a source that gives one at a time.
     """
 
     @property
@@ -54,6 +55,8 @@ class CameraSource(Protocol):
     def transport(self) -> RtspTransport: ...
     @property
     def is_pinned(self) -> bool: ...
+    @property
+    def still_seconds(self) -> float: ...
 
 
 class Kind:
@@ -66,9 +69,11 @@ class Kind:
     is_device: ClassVar[bool] = False
     #: Whether somebody else publishes it to its path at MediaMTX, so that there is nothing to read.
     is_pushed: ClassVar[bool] = False
+    #: Whether edged reads its pictures itself (read_jpegs), and ffmpeg gets them at its standard input.
+    is_fed: ClassVar[bool] = False
     #: Whether it comes at whatever rate it is asked for.
     has_any_rate: ClassVar[bool] = False
-    #: Seconds that it may be silent while it streams, whatever holds for others.
+    #: Seconds that it may be silent while it streams, whatever holds for others: then its ffmpeg is begun anew.
     silence: ClassVar[float] = 0.0
     #: Why there is no picture if nothing ever came in time.
     never: ClassVar[Cause] = causes.NO_PICTURES
@@ -93,6 +98,11 @@ class Kind:
         picture. Raises DependencyFailed for an address that cannot be used.
         """
         return ""
+
+    async def read_jpegs(self, source: CameraSource, put: Callable[[bytes], None], opened: Callable[[], None]) -> None:
+        """Hand each of its pictures to `put` until there are no more; `opened()` hears when they begin. Of a kind that
+        `is_fed`. Always raises NoPicture."""
+        raise NotImplementedError
 
     def read(self, source: CameraSource, rate: float) -> list[str]:
         """ffmpeg's arguments that read it at this many frames a second; of a kind without a playlist. Raises

@@ -10,13 +10,20 @@ from edged.mediamtx.sources.base import CameraSource
 KEY_FRAME_SECONDS: Final = 1.0
 
 
-def encode_arguments(source: CameraSource) -> list[str]:
-    """Arguments that encode H264 with little delay: no B frames, a key frame each second."""
+def encode_arguments(source: CameraSource, *, is_measured: bool = True) -> list[str]:
+    """Arguments that encode H264 with little delay: no B frames, a key frame each second. `is_measured`: size and rate
+    of the source are known."""
     encoder = source.encoder or "libx264"
     tuning = ("-preset", "ultrafast", "-tune", "zerolatency") if encoder == "libx264" else ("-bf", "0")
     rate = str(source.bitrate)
     limits = ("-maxrate", rate, "-bufsize", rate) if encoder == "libx264" else ()
-    key_frames = str(max(1, round(source.rate * KEY_FRAME_SECONDS)))
+    often = ["-g", str(max(1, round(source.rate * KEY_FRAME_SECONDS)))]
+    if not is_measured:
+        often = ["-g", "600", "-force_key_frames", f"expr:gte(t,n_forced*{KEY_FRAME_SECONDS:g})"]
     # yuv420p has one colour for two by two pixels, and some encoders take nothing else than even sizes.
-    crop = ("-vf", "crop=trunc(iw/2)*2:trunc(ih/2)*2:0:0") if source.width % 2 or source.height % 2 else ()
-    return ["-c:v", encoder, *tuning, *crop, "-pix_fmt", "yuv420p", "-b:v", rate, *limits, "-g", key_frames]
+    crop = (
+        ("-vf", "crop=trunc(iw/2)*2:trunc(ih/2)*2:0:0")
+        if source.width % 2 or source.height % 2 or not is_measured
+        else ()
+    )
+    return ["-c:v", encoder, *tuning, *crop, "-pix_fmt", "yuv420p", "-b:v", rate, *limits, *often]
