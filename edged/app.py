@@ -120,7 +120,7 @@ async def run(
         spawns = build_spawns(config)
         access = await build_access(config, secrets, databases, metrics, spawns.key_maker)
         disks = build_disks(config)
-        cameras = build_cameras(config, databases.trust, metrics.udev_resynced)
+        cameras = build_cameras(config, databases.trust, metrics)
         media = build_media(config, access.ledger, metrics, spawns)
         recordings = build_recordings(config, databases, access, media, metrics)
         snapshots, events = Snapshots(config.snapshots.folder), EventRing(databases.usage, access.clock)

@@ -22,6 +22,7 @@ from edged.cameras.registry import Registry
 from edged.config.model import Config
 from edged.daemon.cameras import build_cameras
 from edged.errors import InvalidState, Refused
+from edged.metrics import Metrics
 from edged.store import cameras as store
 from edged.store.database import Database
 from edged.store.migrations import TRUST
@@ -194,7 +195,7 @@ async def test_what_a_person_says_is_in_trust_db_or_not_at_all(tmp_path: Path) -
     """Two cameras change places in one transaction; a right that ends while it commits takes both back, and a new
     camera is none."""
     async with Database.open(tmp_path / "trust.db", TRUST, name="trust") as trust:
-        registry = build_cameras(Config(), trust, lambda _cause: None)
+        registry = build_cameras(Config(), trust, Metrics({}))
         udev = Udev(device(0, "1"), device(2, "2"))
         registry._devices._watch, registry._devices._probe = udev, Answers()
         with fail_after(30):

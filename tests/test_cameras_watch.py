@@ -13,7 +13,7 @@ import trio
 from patience import fail_after
 
 from edged.cameras import watch as module
-from edged.cameras.watch import Node, Present, Seen, watch
+from edged.cameras.watch import Discovery, Node, Present, Seen, watch
 
 #: The multicast group that udevd speaks on, and its protocol (linux/netlink.h).
 UDEV_GROUP, NETLINK_KOBJECT_UEVENT = 2, 15
@@ -145,6 +145,7 @@ def udev(monkeypatch: pytest.MonkeyPatch) -> Iterator[Udev]:
     with Udev() as fake:
         monkeypatch.setattr(module, "_library", lambda: fake)
         monkeypatch.setattr(module, "has_udevd", lambda: True)
+        monkeypatch.setattr(module, "has_node", lambda _node: True)
         yield fake
 
 
@@ -153,11 +154,15 @@ class Watcher:
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
+        self.modes: list[str] = []
         self.resyncs: list[str] = []
         self._told = trio.Event()
 
     def handle(self, seen: Seen) -> None:
-        self.seen.append(seen)
+        if isinstance(seen, Discovery):
+            self.modes.append(seen.mode)
+        else:
+            self.seen.append(seen)
         self._told.set()
 
     async def until(self, holds: Callable[[], bool]) -> None:
@@ -183,11 +188,14 @@ async def test_it_subscribes_before_it_lists(udev: Udev) -> None:
 
 
 async def test_what_udev_still_works_on_is_left_to_its_event(udev: Udev, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its permissions are not right yet; but where there is no udev daemon, nothing ever is finished."""
+    """Its permissions are not right yet; but where there is no udev daemon, nothing ever is finished, and what a
+    container sees in sysfs and has no node of is not its own."""
     udev.listed = [Device(is_initialized=False)]
     assert list(module.present(udev)) == []
     monkeypatch.setattr(module, "has_udevd", lambda: False)
     assert [node.node for node in module.present(udev)] == ["/dev/video0"]
+    monkeypatch.setattr(module, "has_node", lambda _node: False)
+    assert list(module.present(udev)) == []
 
 
 async def test_every_event_is_told_in_order(udev: Udev) -> None:
@@ -324,10 +332,81 @@ async def test_a_real_overflow_of_the_kernel_s_queue_is_mended(monkeypatch: pyte
                 await nursery.start(run)
                 for _ in range(1000):
                     storm.sendto(b"x" * 1000, (0, UDEV_GROUP))
-                while len(seen) < 2:
+                while sum(isinstance(one, Present) for one in seen) < 2:
                     await trio.sleep(0.01)
                 await trio.sleep(0.5)
                 nursery.cancel_scope.cancel()
-        assert all(isinstance(one, Present) for one in seen)
+        assert all(isinstance(one, (Present, Discovery)) for one in seen)
         assert 1 <= len(resyncs) < 10  # another storm may be about: all on this machine hear it
         assert set(resyncs) == {"enobufs"}
+
+
+class Sysfs:
+    """The names of video devices, as a test wants them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.names: dict[str, tuple[str, int, bool]] = {}
+        monkeypatch.setattr(module, "names", lambda: dict(self.names))
+
+
+async def test_without_events_sysfs_is_looked_at(
+    udev: Udev, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Each two seconds where there is no udev daemon; a device that was made again under its name is a change."""
+    monkeypatch.setattr(module, "has_udevd", lambda: False)
+    sysfs, watcher = Sysfs(monkeypatch), Watcher()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watcher.run)
+        await trio.sleep(60)
+        assert (watcher.modes, watcher.seen) == (["polling"], [Present(())])
+        for number in range(2):
+            udev.listed = [Device(node="/dev/video0")]
+            sysfs.names = {"video0": ("port 1", number, True)}
+            await trio.sleep(2.1)
+            assert len(watcher.seen) == 2 + number
+        assert watcher.resyncs == ["poll"] * 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_events_that_do_not_arrive_are_found_out(
+    udev: Udev, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A container with the host's /run/udev and a network of its own; once an event comes, events count again."""
+    sysfs, watcher = Sysfs(monkeypatch), Watcher()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watcher.run)
+        await trio.sleep(100)
+        sysfs.names = {"video0": ("port 1", 1, True)}
+        await trio.sleep(12.5)
+        assert watcher.modes == ["events", "polling"]
+        assert len(watcher.seen) == 2
+        sysfs.names = {}
+        await trio.sleep(2.1)
+        assert len(watcher.seen) == 3
+        udev.tell(Device("add"))
+        await trio.sleep(2.1)
+        assert watcher.modes == ["events", "polling", "events"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_event_that_takes_its_time_is_not_a_missed_one(
+    udev: Udev, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """udevd works on a new device before it tells of it."""
+    sysfs, watcher = Sysfs(monkeypatch), Watcher()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watcher.run)
+        for number in range(50):
+            await trio.sleep(7)
+            sysfs.names = {"video0": ("port 1", number, True)}
+            await trio.sleep(1.5)
+            udev.tell(Device("add"))
+        await trio.sleep(60)
+        assert watcher.modes == ["events"]
+        assert watcher.resyncs == []
+        nursery.cancel_scope.cancel()
+
+
+def test_the_names_of_this_machine_can_be_read() -> None:
+    """Also where there is no video device at all."""
+    assert all(isinstance(inode, int) for _, inode, _ in module.names().values())

@@ -113,6 +113,7 @@ def test_commands_of_devices_say_what_there_is_to_say(shell: Shell) -> None:
     assert shell.run("camera", "devices", "--json").json["total"] >= 0
     assert shell.run("camera", "devices").code == 0
     assert "is at 'usb-9'" in shell.run("camera", "bind", "usb-9", "Front dock").err
+    assert "is at 'usb-9'" in shell.run("camera", "release", "usb-9").err
     for wrong in (("usb-9",), ("usb-9", "camera0", "--new")):
         assert "or say --new" in shell.run("camera", "bind", *wrong).err
 

@@ -21,6 +21,7 @@ from test_library_recordings import start
 from edged.access.grants import Upkeep
 from edged.daemon.cameras import build_cameras
 from edged.errors import Refused
+from edged.metrics import Metrics
 from edged.store.database import Database
 from edged.store.migrations import TRUST
 from edged.store.retention import RetentionSetting
@@ -94,7 +95,7 @@ async def test_added_cameras_are_as_before(tmp_path: Path) -> None:
     config = make_config(tmp_path, cameras=1)
     with fail_after(20):
         async with Database.open(tmp_path / "trust.db", TRUST, name="trust") as db, trio.open_nursery() as nursery:
-            registry = build_cameras(config, db, lambda _cause: None)
+            registry = build_cameras(config, db, Metrics({}))
             await nursery.start(registry.run)
             gate = make_entry("gate", "rtsp://192.0.2.9/1")
             await check(db, registry.all, partial(registry.describe, gate))

@@ -29,6 +29,7 @@ def make() -> Metrics:
         api_keys=lambda: {"active": 4, "revoked": 1},
         recorded=lambda: dict.fromkeys(["camera0", "camera1"], (0, 0.0, 0)),
         camera_restarts=lambda: {"camera0": 0, "camera1": 0},
+        camera_flaps=lambda: {"camera0": 0, "camera1": 0},
         disks=lambda: dict.fromkeys(["state", "runtime", "media", "recording"], 1),
     )
     return metrics

@@ -32,6 +32,9 @@ async def test_an_administrator_of_one_camera_sees_and_binds_no_other_s_device(t
                     await ask(services, partly, "bind_camera", **params)
             with pytest.raises(CameraNotFound):
                 await ask(services, partly, "bind_camera", port="usb-1", device="camera0")
+            with pytest.raises(NotFound):
+                await ask(services, partly, "release_camera_device", port="usb-1")
+            assert (await ask(services, whole, "release_camera_device", port="usb-1"))["released"]
             bound = await ask(services, whole, "bind_camera", port="usb-1", device="camera0")
             assert (bound["camera_id"], bound["binding"]) == ("camera0", "it was here")
 

@@ -99,6 +99,13 @@ def test_a_device_that_waits_is_a_problem() -> None:
     assert "edged camera bind" in found.problems[0].remedy
 
 
+def test_a_port_that_is_left_alone_is_a_problem() -> None:
+    """Its camera gives no picture until it is quiet, or released."""
+    found = assess(Facts(mediamtx=READY, quarantined_ports=2))
+    assert found.message == "partial: 2 ports are left alone: the contact comes and goes"
+    assert "edged camera release" in found.problems[0].remedy
+
+
 def test_a_starting_mediamtx_is_starting_and_a_missing_one_partial() -> None:
     assert assess(Facts(mediamtx=MediaFact("starting"))).status == "starting"
     missing = assess(Facts(mediamtx=MediaFact("missing", "not found", "install it")))

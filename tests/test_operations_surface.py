@@ -62,6 +62,7 @@ SURFACE: dict[str, Row] = {
     "rename_camera": row("POST /api/cameras/{device}/rename", "camera rename"),
     "list_camera_devices": row("GET /api/camera-devices", "camera devices"),
     "bind_camera": row("POST /api/camera-devices/bind", "camera bind"),
+    "release_camera_device": row("POST /api/camera-devices/release", "camera release"),
     "forget_camera": row("POST /api/cameras/{device}/forget", "camera forget"),
     "take_snapshot": row("POST /api/cameras/{device}/snapshots", "camera snapshot"),
     "get_snapshot": row("POST /api/cameras/{device}/recorded-snapshots", "camera snapshot"),

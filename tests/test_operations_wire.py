@@ -118,6 +118,7 @@ class Box:
             "rename_camera": {"device": "camera0", "name": "renamed"},
             "bind_camera": {"port": "nowhere"},
             "forget_camera": {"device": "camera0"},
+            "release_camera_device": {"port": "nowhere"},
             # No name of a file: told once the camera has given its picture.
             "take_snapshot": {"device": "camera0", "filename": "../x"},
             "create_event": {"device": "camera0", "kind": "no kind"},

@@ -23,7 +23,7 @@ from edged.access.authority import Authority
 from edged.access.grants import Grant
 from edged.access.ledger import Ledger
 from edged.accounts.first_admin import FirstAdmin
-from edged.cameras.devices import DeviceFacts
+from edged.cameras.device_facts import DeviceFacts
 from edged.cameras.entries import CameraEntry
 from edged.cameras.model import Camera, Status
 from edged.clock import Clock
@@ -130,7 +130,8 @@ class Cameras:
     """A registry of what a test says there is."""
 
     discovery_active = True
-    waiting = 0
+    discovery = "events"
+    waiting = quarantined = 0
 
     def __init__(self, *cameras: Camera) -> None:
         self.present = cameras
@@ -162,6 +163,9 @@ class Cameras:
 
     def find_device(self, port: str) -> DeviceFacts:
         return DeviceFacts(port, "/dev/video7", "Webcam", "", "waiting", None, "it may be camera0", (0,))
+
+    def release_port(self, port: str) -> None:
+        """Nothing is left alone here."""
 
     async def bind(self, port: str, number: int | None, grant: Grant) -> Camera:
         await grant(nothing)

@@ -16,7 +16,7 @@ from edged.access.grants import Commit
 from edged.cameras.entries import ID, CameraEntry
 from edged.cameras.fixed import Shown
 from edged.cameras.identity import DRIVER, PATH, PORT, Decision, Present, decide, find_part
-from edged.cameras.model import Camera
+from edged.cameras.model import Camera, Status
 from edged.cameras.parts import Part, choose_first, is_surely_a_camera
 from edged.cameras.slots import SaveChanged, Slots
 from edged.cameras.usb_camera import unplugged, usb_camera
@@ -82,6 +82,14 @@ class Bindings:
                 self._registry.put(number, unplugged(camera))
             self.judge_anew()
 
+    def quarantine(self, part: Part, why: str) -> None:
+        """The port of a node is left alone: what is the camera there says so and gives no picture."""
+        part.quarantine = why
+        camera = None if part.slot is None else self._registry.shown(part.slot)
+        if camera is not None:
+            shown = replace(camera, status=Status.ERROR, node=part.node.node, problem=why, cause="")
+            self._registry.put(int(camera.name.removeprefix("camera")), shown)
+
     def leave(self, part: Part) -> None:
         """A node was unplugged, and nothing came after it."""
         self.forget(part.node.sys_path)
@@ -111,7 +119,7 @@ class Bindings:
                 self._registry.put(slot.number, replace(camera, path=""))
         async with self._deciding:
             for part in list(self._plugged_in()):
-                if part.slot is not None and part.found is not None:
+                if part.slot is not None and part.found is not None and not part.quarantine:
                     await self._show(part, (), is_first=False)
         self.judge_anew()
 
@@ -175,6 +183,8 @@ class Bindings:
         mine = None if part.slot is None else slots[part.slot]
         if part not in self._plugged_in():
             raise InvalidState(f"nothing is plugged in at {port} any more", hint="ask list_camera_devices again")
+        if part.quarantine:
+            raise InvalidState(f"the port {port} is left alone, since it flaps", hint="edged camera release, first")
         if entry is not None and entry.settings.id:
             raise InvalidState(
                 f"the settings say with the id {entry.settings.id!r} which camera the device at {port} is",

@@ -26,7 +26,8 @@ class Part:
 
     `record` is what can be said of it (cameras.identity); `slot` the number of the camera that it is; `problem` why it
     did not answer; `is_asked`: it answered since udev last spoke of it. `waits` says why nobody can tell which camera
-    it is, and `candidates` which it may be. `why_not` says why it is no camera of its own.
+    it is, and `candidates` which it may be. `why_not` says why it is no camera of its own, `quarantine` why its port is
+    left alone.
     """
 
     node: Node
@@ -38,6 +39,7 @@ class Part:
     waits: str = ""
     candidates: tuple[int, ...] = ()
     why_not: str = ""
+    quarantine: str = ""
 
     @property
     def key(self) -> tuple[str, str]:

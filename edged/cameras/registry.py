@@ -6,6 +6,7 @@ and udev (devices.py). It knows neither MediaMTX nor clients; they subscribe to 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,15 +20,17 @@ import trio
 from edged.access.grants import Commit, Grant
 from edged.cameras import reports
 from edged.cameras.addresses import Addresses, follow
-from edged.cameras.devices import Ask, DeviceFacts, Devices, Watch
+from edged.cameras.device_facts import DeviceFacts
+from edged.cameras.devices import Devices
 from edged.cameras.entries import CameraEntry
 from edged.cameras.fixed import FixedCameras, RemoveAdded, SaveAdded
+from edged.cameras.hotplug import NO_COUNTS, Ask, HotplugCounts, Watch
 from edged.cameras.model import Camera, CameraChanged, Status
 from edged.cameras.probe import probe
 from edged.cameras.reports import Report
 from edged.cameras.slots import SaveChanged, Slots
 from edged.cameras.usb_camera import unplugged
-from edged.cameras.watch import ResyncCause, watch
+from edged.cameras.watch import Mode, ResyncCause, watch
 from edged.errors import InvalidState, Unsupported
 from edged.feeds import Feed
 from edged.store.cameras import Slot
@@ -53,7 +56,7 @@ class Registry:
     `load_slots` is called once, at the start; `save_slot` commits one slot and raises EdgedError if it cannot; so do
     `save_added` and `remove_added` for what calls have `added`, and `save_changed` for other slots. `upkeep` is the
     grant of what edged changes by itself. `state`: folder that holds `test-cameras/`. `resynced` counts lost udev
-    events by cause.
+    events by cause, `counts` what came of events.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Registry:
         state: Path | str,
         use_udev: bool = True,
         resynced: Callable[[ResyncCause], None] = lambda _cause: None,
+        counts: HotplugCounts = NO_COUNTS,
         watch: Watch = watch,
         probe: Ask = probe,
         added: Sequence[CameraEntry] = (),
@@ -87,7 +91,9 @@ class Registry:
         self._fixed = FixedCameras(self._slots, self, Path(state), save_added, remove_added)
         self._save_changed, self._upkeep = save_changed, upkeep
         self._use_udev = use_udev
-        self._devices = Devices(self._slots, self, _matches(configured), resynced=resynced, watch=watch, probe=probe)
+        self._devices = Devices(
+            self._slots, self, _matches(configured), resynced=resynced, counts=counts, watch=watch, probe=probe
+        )
         #: Descriptions change one after the other.
         self._changing = trio.Lock()
         self._cameras: dict[int, Camera] = {}
@@ -189,6 +195,25 @@ class Registry:
     def devices(self) -> list[DeviceFacts]:
         """The video devices that are plugged in, also those that are no cameras, by port and node."""
         return self._devices.list_nodes()
+
+    @property
+    def flaps(self) -> Counter[str]:
+        """How often each camera was unplugged and came back, by name."""
+        return self._devices.flaps
+
+    @property
+    def discovery(self) -> Mode:
+        """How cameras are noticed as they are plugged in."""
+        return self._devices.mode
+
+    @property
+    def quarantined(self) -> int:
+        """How many ports are left alone, since their contact comes and goes."""
+        return self._devices.quarantined
+
+    def release_port(self, port: str) -> None:
+        """Somebody says that a port which is left alone is mended. Raises NotFound, InvalidState."""
+        self._devices.release(port)
 
     def find_device(self, port: str) -> DeviceFacts:
         """The one device at this port, or at this node, that is a camera or waits. Raises NotFound, InvalidState."""

@@ -1,5 +1,9 @@
 """Which video devices are there: pyudev inside trio. No pyudev object leaves this file.
 
+Where no event arrives, as in a container, sysfs is looked at every 2 s instead. That is so without a udev daemon, and
+it is found out where one seems to run: each 10 s the names in sysfs are compared with those of before, and a change
+that no event told of is one that was missed.
+
 Subscribe first, then enumerate, so that no device is missed. The "udev" source is used, not "kernel": its events come
 after the node's permissions are set. When the kernel's queue overflows (ENOBUFS, seen as POLLERR) events are lost, so
 the whole state is read again.
@@ -29,8 +33,10 @@ Device: TypeAlias = Any
 SUBSYSTEM: Final = "video4linux"
 #: Bytes; the kernel's default holds some hundred events.
 RECEIVE_BUFFER: Final = 16 * 1024 * 1024
-#: Why the whole state was read again: the kernel's queue overflowed, or the socket failed.
+#: Why the whole state was read again: the kernel's queue overflowed, or the socket failed or told nothing.
 ResyncCause: TypeAlias = Literal["enobufs", "poll"]
+#: How devices are noticed.
+Mode: TypeAlias = Literal["events", "polling", "off"]
 
 #: Pauses before a broken netlink socket is made anew, seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
@@ -39,6 +45,10 @@ _RESYNC_PAUSE = 0.2
 #: Events handed on before other tasks get a turn, and the most that are thrown away in one go.
 _BATCH, _MOST_QUEUED = 64, 100_000
 _CONTROL = Path("/run/udev/control")
+_CLASS = Path("/sys/class/video4linux")
+#: Seconds between two looks at sysfs while events arrive and while they do not, and that an event may take: udevd works
+#: on it first.
+_CHECK, POLL, _GRACE = 10.0, 2.0, 2.0
 #: Properties of an event, not of the device.
 _PASSING = frozenset({"ACTION", "SEQNUM", "SYNTH_UUID", "USEC_INITIALIZED", "UDEV_DATABASE_VERSION"})
 
@@ -68,7 +78,14 @@ class Present:
     nodes: tuple[Node, ...]
 
 
-Seen: TypeAlias = Node | Present
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """How devices are noticed from now on: udev's events, a look at sysfs every 2 s, or not at all."""
+
+    mode: Mode
+
+
+Seen: TypeAlias = Node | Present | Discovery
 
 
 async def watch(
@@ -86,33 +103,99 @@ async def watch(
         context = open_context()
     except ImportError as failure:
         log.warning("udev_missing", detail=str(failure), remedy="install libudev1; no USB camera is seen until then")
+        handle(Discovery("off"))
         handle(Present(()))
         task_status.started()
         await trio.sleep_forever()
         return
-    if not has_udevd():
-        log.warning("udev_silent", remedy="no udevd here: restart edged after plugging a camera in")
     is_started = False
+    missed = _Missed(handle, resynced)
+
+    def tell(seen: Seen) -> None:
+        missed.has_heard = True
+        handle(seen)
 
     def list_all() -> None:
         nonlocal is_started
-        handle(Present(tuple(present(context))))
+        tell(Present(tuple(present(context))))
         if not is_started:
             is_started = True
             task_status.started()
 
-    pause = _FIRST_PAUSE
-    while True:
-        since = trio.current_time()
-        try:
-            await _follow(context, handle, list_all, resynced, receive_buffer)
-        except OSError as failure:
-            pause = _FIRST_PAUSE if trio.current_time() - since > _LONGEST_PAUSE else pause
-            log.warning("udev_failed", error=str(failure), pause=pause, remedy="AF_NETLINK must be allowed")
-        resynced("poll")
-        list_all()
-        await trio.sleep(pause)
-        pause = min(pause * 2, _LONGEST_PAUSE)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(missed.look, list_all)
+        pause = _FIRST_PAUSE
+        while True:
+            since = trio.current_time()
+            try:
+                await _follow(context, tell, list_all, resynced, receive_buffer)
+            except OSError as failure:
+                pause = _FIRST_PAUSE if trio.current_time() - since > _LONGEST_PAUSE else pause
+                log.warning("udev_failed", error=str(failure), pause=pause, remedy="AF_NETLINK must be allowed")
+            resynced("poll")
+            list_all()
+            await trio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+class _Missed:
+    """Looks for changes that no event told of."""
+
+    def __init__(self, handle: Callable[[Seen], None], resynced: Callable[[ResyncCause], None]) -> None:
+        self._handle = handle
+        self._resynced = resynced
+        #: Something was told of since the last look: what is there now is known, or will be.
+        self.has_heard = False
+
+    async def look(self, list_all: Callable[[], None]) -> None:
+        """Runs until cancelled."""
+        is_polling = not has_udevd()
+        self._tell(is_polling=is_polling)
+        known = names()
+        while True:
+            await trio.sleep(POLL if is_polling else _CHECK)
+            if not is_polling and not self.has_heard and names() != known:
+                await trio.sleep(_GRACE)
+            if self.has_heard:
+                self.has_heard, known = False, names()
+                if is_polling and has_udevd():
+                    is_polling = False
+                    self._tell(is_polling=False)
+                continue
+            if (now := names()) == known:
+                continue
+            if not is_polling:
+                is_polling = True
+                self._tell(is_polling=True)
+            known = now
+            self._resynced("poll")
+            list_all()
+            self.has_heard = False
+
+    def _tell(self, *, is_polling: bool) -> None:
+        if is_polling:
+            log.warning(
+                "udev_silent", detail=f"no events arrive here: cameras are looked for every {POLL:g} s",
+                remedy="in a container, share the host's network and /run/udev",
+            )  # fmt: skip
+        self._handle(Discovery("polling" if is_polling else "events"))
+
+
+def names() -> dict[str, tuple[str, int, bool]]:
+    """The video devices in sysfs: of each where it leads, its inode (another one when it was made again), and whether
+    its node is there. Empty where there are none."""
+    found = {}
+    try:
+        for link in _CLASS.iterdir():
+            found[link.name] = (str(link.readlink()), link.lstat().st_ino, has_node(f"/dev/{link.name}"))
+    except OSError:  # none, or one went meanwhile: the next look sees it
+        return found
+    return found
+
+
+def has_node(node: str) -> bool:
+    """Whether a device file exists; a container may see devices in sysfs that are not its own."""
+    return Path(node).exists()
 
 
 def open_context() -> Context:
@@ -136,7 +219,8 @@ def present(context: Context) -> Iterator[Node]:
     has_daemon = has_udevd()
     for device in sorted(context.list_devices(subsystem=SUBSYSTEM), key=lambda one: str(one.sys_path)):
         # What udevd is still working on will be announced when its permissions are right.
-        if (device.is_initialized or not has_daemon) and (node := _node(device, "present")):
+        node = _node(device, "present") if device.is_initialized or not has_daemon else None
+        if node is not None and (has_daemon or has_node(node.node)):
             yield node
 
 

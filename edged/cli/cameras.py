@@ -221,6 +221,15 @@ def bind(port: str, device: str | None, is_new: bool, **where: Any) -> None:
 
 
 @camera.command()
+@click.argument("port")
+@talks
+def release(port: str, **where: Any) -> None:
+    """Look at PORT again, which was left alone because its contact came and went."""
+    done = ask("release_camera_device", {"port": port}, **where)
+    tell(done, done["message"], where)
+
+
+@camera.command()
 @click.argument("device")
 @click.argument("name")
 @talks

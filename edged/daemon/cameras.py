@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -14,10 +14,11 @@ from edged.access.grants import Commit, Upkeep
 from edged.cameras.addresses import Addresses
 from edged.cameras.entries import CameraEntry
 from edged.cameras.fixed import AddedSlot
+from edged.cameras.hotplug import HotplugCounts
 from edged.cameras.registry import Registry
-from edged.cameras.watch import ResyncCause
 from edged.config.model import CameraSettings, Config
 from edged.errors import NOT_JSON
+from edged.metrics import Metrics
 from edged.store import cameras as store
 from edged.store.cameras import Added, Slot
 from edged.store.database import Database
@@ -25,7 +26,7 @@ from edged.store.database import Database
 _log = structlog.get_logger("cameras")
 
 
-def build_cameras(config: Config, trust: Database, resynced: Callable[[ResyncCause], None]) -> Registry:
+def build_cameras(config: Config, trust: Database, metrics: Metrics) -> Registry:
     """The registry over the settings' cameras and those that calls have added. Raises ConfigError."""
 
     async def save(slot: Slot) -> None:
@@ -50,7 +51,8 @@ def build_cameras(config: Config, trust: Database, resynced: Callable[[ResyncCau
 
     return Registry(
         partial(trust.read_now, store.load), save, read_cameras(config),
-        state=config.paths.state, resynced=resynced,
+        state=config.paths.state, resynced=metrics.udev_resynced,
+        counts=HotplugCounts(metrics.hotplug_event, metrics.hotplug_ready),
         added=read_added(trust.read_now(store.load_added)), save_added=save_added, remove_added=remove_added,
         save_changed=save_changed, upkeep=Upkeep(trust),
         addresses=Addresses(config.sources.also_allowed),

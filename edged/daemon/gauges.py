@@ -50,6 +50,9 @@ def watch(
         restore_unconfirmed=lambda: accounts.restores.pending is not None,
         recorded=lambda: {camera.name: count_recorded(recordings, camera.name) for camera in cameras.all()},
         oldest_recording=lambda: recordings.index.oldest,
+        camera_flaps=lambda: {camera.name: cameras.flaps[camera.name] for camera in cameras.all()},
+        identity_conflicts=lambda: cameras.waiting,
+        quarantined_ports=lambda: cameras.quarantined,
         disks=lambda: {disk.name: disk.free_bytes for disk in disks.latest},
     )
 

@@ -21,6 +21,8 @@ from edged.metrics.labels import (
     COMMIT_SECONDS,
     DELETIONS,
     HOOK_QUESTIONS,
+    HOTPLUG_EVENTS,
+    HOTPLUG_SECONDS,
     OTHER,
     PROPAGATION_SECONDS,
     REFRESHES,
@@ -103,6 +105,14 @@ class Metrics:
             ("cause",),
             [("start",), ("enobufs",), ("poll",)],
         )
+        self._hotplug = CounterTable(
+            "edged_hotplug_events", "Events of udev about video devices, by what came of them.", ("action", "outcome"),
+            HOTPLUG_EVENTS,
+        )  # fmt: skip
+        self._hotplug_ready = HistogramTable(
+            "edged_hotplug_ready_seconds", "Time from udev's event to a camera that is shown.", "kind", ("uvc",),
+            HOTPLUG_SECONDS,
+        )  # fmt: skip
         self._jumps = CounterTable(
             "edged_clock_jumps",
             "Steps of the system clock, by direction.",
@@ -208,6 +218,14 @@ class Metrics:
     def udev_resynced(self, cause: str) -> None:
         """Cameras were enumerated: at the start, after an overflow (enobufs), or after a failed poll."""
         self._resyncs.find((cause,)).inc()
+
+    def hotplug_event(self, action: str, outcome: str) -> None:
+        """udev spoke of a device: the pair is one of HOTPLUG_EVENTS."""
+        self._hotplug.find((action, outcome)).inc()
+
+    def hotplug_ready(self, seconds: float) -> None:
+        """A camera that was plugged in is shown, so many seconds after its event."""
+        self._hotplug_ready.observe("uvc", seconds)
 
     def clock_jumped(self, direction: str) -> None:
         """The system clock was set forward or backward."""

@@ -50,6 +50,9 @@ class Gauges:
         camera_restarts: Callable[[], Mapping[str, int]] | None = None,
         recorded: Callable[[], Mapping[str, tuple[int, float, int]]] | None = None,
         oldest_recording: Callable[[], float] | None = None,
+        camera_flaps: Callable[[], Mapping[str, int]] | None = None,
+        identity_conflicts: Callable[[], int] | None = None,
+        quarantined_ports: Callable[[], int] | None = None,
     ) -> None:
         """Where to ask for what is now, each time somebody scrapes; app.py says so once.
 
@@ -61,6 +64,8 @@ class Gauges:
         `restore_unconfirmed`: the trust database is an older one, and nobody has confirmed it;
         `camera_causes`: every cause why a source gives no picture → cameras; `camera_restarts`: by camera;
         `recorded`: by camera, bytes and seconds of files that were closed, and gaps, since the start;
+        `camera_flaps`: by camera, how often it went and came back; `identity_conflicts`: devices of which nobody can
+        tell which camera they are; `quarantined_ports`: ports that are left alone;
         `oldest_recording`: when the oldest recorded file began, Unix seconds, 0.0 where there is none.
         """
         given: dict[str, Callable[[], Any] | None] = {
@@ -80,6 +85,9 @@ class Gauges:
             "camera_restarts": camera_restarts,
             "recorded": recorded,
             "oldest_recording": oldest_recording,
+            "camera_flaps": camera_flaps,
+            "identity_conflicts": identity_conflicts,
+            "quarantined_ports": quarantined_ports,
         }
         self._sources |= {name: ask for name, ask in given.items() if ask is not None}
 
@@ -125,6 +133,17 @@ class Gauges:
             causes,
         )
         yield _by_camera("edged_camera_restarts", "Failures of a camera's publisher.", self._ask("camera_restarts", {}))
+        yield _by_camera(
+            "edged_camera_flaps", "Times that a camera was unplugged and came back.", self._ask("camera_flaps", {})
+        )
+        yield GaugeMetricFamily(
+            "edged_camera_identity_conflicts", "Devices that wait, since nobody can tell which cameras they are.",
+            value=float(self._ask("identity_conflicts", 0)),
+        )  # fmt: skip
+        yield GaugeMetricFamily(
+            "edged_camera_quarantined_ports", "Ports that are left alone, since their contact comes and goes.",
+            value=float(self._ask("quarantined_ports", 0)),
+        )  # fmt: skip
         recorded = self._ask("recorded", {})
         for at, (name, what) in enumerate(_RECORDED):
             yield _by_camera(name, what, {camera: figures[at] for camera, figures in recorded.items()})

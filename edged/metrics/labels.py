@@ -88,6 +88,11 @@ HOOK_QUESTIONS = (
     *product(("read", "publish", "playback", "api", "metrics", "pprof"), ("allowed", "refused")),
     (OTHER, "refused"),
 )
+#: (action, outcome) of udev's events about video devices.
+HOTPLUG_EVENTS: tuple[tuple[str, ...], ...] = tuple(
+    product(("change", "add", "remove"), ("ignored", "applied", "debounced", "quarantined", "failed"))
+)
+HOTPLUG_SECONDS = (0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
 CAMERA_STATES = ("connected", "disconnected", "error")
 KEY_STATES = ("active", "expired", "suspended", "revoked")
 PROPAGATION_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)

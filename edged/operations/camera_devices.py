@@ -10,7 +10,7 @@ import structlog
 
 from edged.access.asking import asked_by
 from edged.cameras.bindings import DeviceNotFound
-from edged.cameras.devices import DeviceFacts
+from edged.cameras.device_facts import DeviceFacts
 from edged.cameras.model import Camera
 from edged.config.cameras import CameraSettings
 from edged.errors import InvalidParams, InvalidState
@@ -43,6 +43,18 @@ class BindCameraParams(msgspec.Struct, frozen=True):
 
     port: _Port
     device: str | None = None
+
+
+class ReleaseParams(msgspec.Struct, frozen=True):
+    """`port` as list_camera_devices names it, or the node (`/dev/video0`)."""
+
+    port: _Port
+
+
+class ReleasedDevice(msgspec.Struct, frozen=True):
+    port: str
+    released: bool
+    message: str
 
 
 class RenamedCamera(msgspec.Struct, frozen=True):
@@ -140,6 +152,17 @@ async def bind_camera(call: OperationCall, params: BindCameraParams) -> BoundCam
         now.name, now.name, now.label, found.port, found.node, now.binding,
         f"the device at {found.port} is {now.name} ({now.label})",
     )  # fmt: skip
+
+
+@operation("system:admin", rest=post("/api/camera-devices/release", source="body"), counted_as="added_cameras")
+def release_camera_device(call: OperationCall, params: ReleaseParams) -> ReleasedDevice:
+    """Look at a port again that was left alone because its contact came and went: it is mended."""
+    found = [one for one in call.services.cameras.devices() if params.port in (one.port, one.node)]
+    if not all(_may_see(call, one) for one in found):
+        raise DeviceNotFound(params.port)
+    call.services.cameras.release_port(params.port)
+    _log.info("camera_port_released", port=params.port, **asked_by())
+    return ReleasedDevice(params.port, released=True, message=f"the port {params.port} is looked at again")
 
 
 @operation("system:admin", on_camera=True, rest=post("/api/cameras/{device}/forget"), counted_as="added_cameras")

@@ -58,13 +58,15 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     revocations on a full disk exist; `is_saving`: the last commit of the trust database succeeded; `damage`: what is
     wrong with its file; `unconfirmed`: what is said of a restored trust database that is not confirmed, "" if there
     is none; `recording_obstacle`: why nothing is recorded; `recordings_overdue`: why recordings are older than allowed;
-    `waiting_devices`: how many are plugged in and wait, since nobody can tell which cameras they are; `unrecorded`:
+    `waiting_devices`: how many are plugged in and wait, since nobody can tell which cameras they are;
+    `quarantined_ports`: left alone, since their contact comes and goes; `unrecorded`:
     cameras that have given no bytes for a while although nothing hinders it.
     """
 
     mediamtx: MediaFact
     cameras: tuple[CameraFact, ...] = ()
     waiting_devices: int = 0
+    quarantined_ports: int = 0
     disks: tuple[Disk, ...] = ()
     late_denials: int = 0
     has_reserve: bool = True
@@ -145,6 +147,7 @@ def gather_facts(services: Services) -> Facts:
             for camera in services.cameras.all()
         ),
         waiting_devices=services.cameras.waiting,
+        quarantined_ports=services.cameras.quarantined,
         disks=services.disks.latest,
         late_denials=registrar.pending if registrar.is_late else 0,
         has_reserve=registrar.has_reserve,
@@ -281,6 +284,11 @@ def _judge_cameras(facts: Facts) -> Iterator[Problem]:
             "cameras", f"{waiting} {'devices wait' if waiting > 1 else 'device waits'}, since nobody can tell which"
             f" {'cameras they are' if waiting > 1 else 'camera it is'}",
             "say which: edged camera devices names them, edged camera bind says which camera one is",
+        )  # fmt: skip
+    if ports := facts.quarantined_ports:
+        yield Problem(
+            "cameras", f"{ports} {'ports are' if ports > 1 else 'port is'} left alone: the contact comes and goes",
+            "see to cable and power; edged camera devices names them, edged camera release has one looked at again",
         )  # fmt: skip
     unplugged = sum(camera.is_unplugged for camera in facts.cameras)
     silent = sum(not camera.works for camera in facts.cameras) - unplugged

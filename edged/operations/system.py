@@ -30,12 +30,14 @@ class ProblemReport(msgspec.Struct, frozen=True):
 
 class SystemStatus(msgspec.Struct, frozen=True):
     """`status` is ready, or partial while some part does not work; `message` says which, `problems` has each of
-    them. From the same assessment as /health."""
+    them; `discovery`: how cameras that are plugged in are noticed (events, polling, off). From the same assessment as
+    /health."""
 
     status: str
     message: str
     available_cameras: list[str]
     discovery_active: bool
+    discovery: str
     mediamtx: MediaServer
     clock: ClockReport
     problems: list[ProblemReport]
@@ -57,6 +59,7 @@ def get_system_status(call: OperationCall, params: NoParams) -> SystemStatus:
         message=found.message,
         available_cameras=cameras,
         discovery_active=services.cameras.discovery_active,
+        discovery=services.cameras.discovery,
         mediamtx=server,
         clock=report(services.clock),
         problems=[ProblemReport(each.part, each.message, each.remedy) for each in found.problems],
