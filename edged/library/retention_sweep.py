@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Literal, TypeAlias
@@ -46,8 +46,18 @@ class Overdue:
     """Cameras that have files which are older than allowed, and why they are still there."""
 
     cameras: tuple[str, ...]
-    message: str
+    why: str
     remedy: str
+
+    @property
+    def message(self) -> str:
+        """A sentence."""
+        return f"recordings of {', '.join(self.cameras)} are older than allowed{self.why}"
+
+    def narrowed(self, sees: Callable[[str], bool]) -> Overdue | None:
+        """The same of those cameras that `sees` admits; None without any."""
+        cameras = tuple(filter(sees, self.cameras))
+        return Overdue(cameras, self.why, self.remedy) if cameras else None
 
 
 class RetentionSweep:
@@ -214,12 +224,12 @@ class RetentionSweep:
         found = None
         if cameras and not self._clock.is_trusted:
             found = Overdue(
-                cameras, f"recordings of {', '.join(cameras)} are older than allowed: the clock is not trusted",
+                cameras, ": the clock is not trusted",
                 "set the clock or let it reach a time server: nothing goes for its age before that",
             )  # fmt: skip
         elif cameras:
             found = Overdue(
-                cameras, f"recordings of {', '.join(cameras)} are older than allowed and could not be deleted",
+                cameras, " and could not be deleted",
                 "see that edged may write to recording.folder; the journal of edged names the files",
             )  # fmt: skip
         if found != self.overdue and found is not None:

@@ -144,11 +144,13 @@ class Snapshots:
         chosen = [folder for folder in folders if may_see(folder.name)]
         return await trio.to_thread.run_sync(self._list_page, chosen, limit, offset, after)
 
-    async def measure(self) -> int:
-        """Bytes of all pictures."""
+    async def measure(self, sees: Callable[[str], bool]) -> int:
+        """Bytes of all pictures of the cameras that `sees` admits."""
+        cameras = await trio.to_thread.run_sync(self._list_cameras)
+        folders = [folder for folder in cameras if sees(folder.name)]
 
         def add() -> int:
-            return sum(size for folder in self._list_cameras() for _, _, size in _list_pictures(folder))
+            return sum(size for folder in folders for _, _, size in _list_pictures(folder))
 
         return await trio.to_thread.run_sync(add)
 

@@ -5,6 +5,9 @@ A camera of a settings file is changed in that file only. A source is shown with
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -19,6 +22,7 @@ from edged.config.schedules import MOST_WINDOWS
 from edged.config.sources import KINDS, RtspTransport
 from edged.errors import InvalidParams, InvalidState
 from edged.operations.catalogue import DeviceParams, OperationCall, operation
+from edged.operations.file_params import check_sees_all, current_caller
 from edged.operations.rest import create, delete, patch
 from edged.urls import MASK, mask_url
 
@@ -111,9 +115,10 @@ class RemovedCamera(msgspec.Struct, frozen=True):
 async def add_camera(call: OperationCall, params: AddCameraParams) -> AddedCamera:
     """Add a camera of the network: stored, then shown and streamed, without a restart. Its host name is resolved and
     checked first."""
+    check_sees_all(call)  # it would not see the new one, and hear what others are called
     one = _read({name: value for name in _SETTINGS if (value := getattr(params, name)) is not UNSET})
     _refuse_pre_roll(call, one)
-    camera = await call.services.cameras.describe(one, call.grant("system:admin"))
+    camera = await call.services.cameras.describe(one, call.grant("system:admin", partial(check_sees_all, call)))
     _log.info("camera_added", camera=camera.name, label=camera.label, **asked_by())
     return _show(call, camera)
 
@@ -135,7 +140,8 @@ async def update_camera(call: OperationCall, params: UpdateCameraParams) -> Adde
         if call.services.cameras.described.get(before.number or 0) != before:
             raise InvalidState(f"{call.camera.name} was changed meanwhile", hint="ask again", camera=call.camera.name)
 
-    camera = await call.services.cameras.describe(one, call.grant("system:admin", is_unchanged))
+    with unnamed_others(call):
+        camera = await call.services.cameras.describe(one, call.grant("system:admin", is_unchanged))
     _log.info("camera_updated", camera=camera.name, changed=sorted(changes), **asked_by())
     return _show(call, camera)
 
@@ -149,6 +155,18 @@ async def remove_camera(call: OperationCall, params: DeviceParams) -> RemovedCam
     await call.services.cameras.remove(int(camera.name.removeprefix("camera")), call.grant("system:admin"))
     _log.info("camera_removed", camera=camera.name, label=camera.label, **asked_by())
     return RemovedCamera(camera.name, removed=True, message=f"{camera.name} ({camera.label}) is removed")
+
+
+@contextmanager
+def unnamed_others(call: OperationCall) -> Iterator[None]:
+    """Another camera is in the way: named to those only who may see all cameras."""
+    try:
+        yield
+    except InvalidState as problem:
+        caller = current_caller(call)
+        if problem.fields.get("camera") == call.camera.name or (caller is not None and caller.cameras is None):
+            raise
+        raise InvalidState("another camera has this name, path, source or id already", hint="choose another") from None
 
 
 def _refuse_pre_roll(call: OperationCall, one: CameraEntry) -> None:

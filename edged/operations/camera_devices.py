@@ -14,7 +14,7 @@ from edged.cameras.device_facts import DeviceFacts
 from edged.cameras.model import Camera
 from edged.config.cameras import CameraSettings
 from edged.errors import InvalidParams, InvalidState
-from edged.operations.added_cameras import find_added
+from edged.operations.added_cameras import find_added, unnamed_others
 from edged.operations.catalogue import (
     DeviceParams,
     NoParams,
@@ -126,7 +126,8 @@ async def rename_camera(call: OperationCall, params: RenameCameraParams) -> Rena
         if call.services.cameras.described.get(number) != one:
             raise InvalidState(f"{camera.name} was changed meanwhile", hint="ask again", camera=camera.name)
 
-    now = await call.services.cameras.rename(number, name, call.grant("system:admin", is_unchanged))
+    with unnamed_others(call):
+        now = await call.services.cameras.rename(number, name, call.grant("system:admin", is_unchanged))
     _log.info("camera_renamed", camera=now.name, label=now.label, before=camera.label, **asked_by())
     return RenamedCamera(now.name, now.name, now.label, f"{now.name} is called {now.label}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -10,7 +11,9 @@ from msgspec import UNSET
 
 from edged.access.grants import Grant
 from edged.credentials.callers import Caller, Resource
+from edged.credentials.decision import Reason
 from edged.credentials.roles import SELF
+from edged.errors import Denied
 from edged.operations.catalogue import OperationCall, camera_resource
 from edged.operations.pages import Cursor, Limit, NextCursor, Offset, Place, read_cursor, write_cursor
 from edged.operations.services import Services
@@ -79,6 +82,36 @@ def keep_seen(call: OperationCall, rows: Iterable[R], camera: Callable[[R], str]
         if known[name]:
             kept.append(row)
     return kept
+
+
+def sight_of(services: Services, caller: Caller | None) -> Callable[[str], bool]:
+    """Whether a caller may see the camera of a name; it may be gone."""
+    return partial(may, services, caller, "camera:read")
+
+
+def current_caller(call: OperationCall) -> Caller | None:
+    """Who asks, with the rights of this moment: those of its credential may have changed since the call began."""
+    caller = call.session.caller
+    return None if caller is None else call.services.gate.current(caller)
+
+
+def check_sees_all(call: OperationCall) -> None:
+    """Raises Denied for a caller that is limited to some cameras: what it asks for is about all of them."""
+    check_unlimited(current_caller(call))
+
+
+def check_unlimited(caller: Caller | None) -> None:
+    """As `check_sees_all`, of a caller as it is now."""
+    each = caller
+    while each is not None:
+        if each.cameras is not None:
+            raise Denied(
+                Reason.MISSING_SCOPE, "this is about all cameras, and the credential is for some of them",
+                hint="use a credential without camera_access",
+            )  # fmt: skip
+        each = each.parent
+    if caller is None:
+        raise Denied(Reason.MISSING, "this is about all cameras, and there is no credential")
 
 
 def resource_of(services: Services, camera: str) -> Resource:

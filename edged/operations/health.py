@@ -8,7 +8,7 @@ the line of `gather_facts` that fills it, and the rule of `assess` that judges i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -137,17 +137,26 @@ def assess(facts: Facts) -> Assessment:
     return Assessment(tuple(sorted(found, key=lambda problem: not problem.stops_saving)))
 
 
-def gather_facts(services: Services) -> Facts:
-    """The facts of now; the disks as they were checked last."""
+def see_all(_camera: str) -> bool:
+    """For the health of the whole box, which names no camera and is nobody's view."""
+    return True
+
+
+def gather_facts(services: Services, sees: Callable[[str], bool]) -> Facts:
+    """The facts of now, of the cameras that `sees` admits by their names; the disks as they were checked last."""
     media, registrar = services.mediamtx.state, services.registrar
+    cameras = services.cameras.all()
+    sees_every_one = all(sees(camera.name) for camera in cameras)
     return Facts(
         mediamtx=MediaFact(media.status, media.detail, media.remedy, media.answers),
         cameras=tuple(
             CameraFact(camera.name, camera.status is Status.CONNECTED, camera.problem, camera.is_unplugged)
-            for camera in services.cameras.all()
+            for camera in cameras
+            if sees(camera.name)
         ),
-        waiting_devices=services.cameras.waiting,
-        quarantined_ports=services.cameras.quarantined,
+        # Nobody knows which cameras these are: told to whoever sees all.
+        waiting_devices=services.cameras.waiting if sees_every_one else 0,
+        quarantined_ports=services.cameras.quarantined if sees_every_one else 0,
         disks=services.disks.latest,
         late_denials=registrar.pending if registrar.is_late else 0,
         has_reserve=registrar.has_reserve,
@@ -155,18 +164,24 @@ def gather_facts(services: Services) -> Facts:
         damage=registrar.damage,
         unconfirmed=services.restores.message,
         recording_obstacle=_tell(services.recordings.obstacle),
-        recordings_overdue=_tell(services.recordings.sweep.overdue),
-        unrecorded=tuple(services.recordings.silent),
+        recordings_overdue=_tell(find_overdue(services, sees)),
+        unrecorded=tuple(filter(sees, services.recordings.silent)),
     )
+
+
+def find_overdue(services: Services, sees: Callable[[str], bool]) -> Overdue | None:
+    """Why recordings are older than allowed, of the cameras that `sees` admits."""
+    found = services.recordings.sweep.overdue
+    return None if found is None else found.narrowed(sees)
 
 
 def _tell(problem: Obstacle | Overdue | None) -> Told | None:
     return None if problem is None else (problem.message, problem.remedy)
 
 
-def assess_services(services: Services) -> Assessment:
-    """`assess` of the facts of now."""
-    return assess(gather_facts(services))
+def assess_services(services: Services, sees: Callable[[str], bool]) -> Assessment:
+    """`assess` of the facts of now, as `gather_facts` gives them."""
+    return assess(gather_facts(services, sees))
 
 
 class Report(NamedTuple):
@@ -194,7 +209,7 @@ async def report(services: Services, since: float) -> Report:
     state = next((disk for disk in services.disks.latest if disk.name == "state"), None)
     clock, registrar = services.clock, services.registrar
     return Report(
-        assess_services(services), iso(clock.now()), round(clock.monotonic() - since, 3), registrar.pending,
+        assess_services(services, see_all), iso(clock.now()), round(clock.monotonic() - since, 3), registrar.pending,
         registrar.is_late, registrar.reserve_bytes, state.free_bytes if state else 0,
     )  # fmt: skip
 
@@ -207,7 +222,7 @@ def count_causes(cameras: Iterable[Camera]) -> dict[str, int]:
 
 def count_problems(services: Services) -> dict[str, int]:
     """Problems of each part, for the metrics."""
-    found = assess_services(services).problems
+    found = assess_services(services, see_all).problems
     return {part: sum(problem.part == part for problem in found) for part in PARTS}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache, partial
 from operator import attrgetter
 from typing import Final
@@ -17,6 +18,7 @@ from edged.credentials.identities import Kind
 from edged.credentials.roles import ROLES
 from edged.errors import InvalidParams, NotFound, Refused
 from edged.operations.catalogue import NoParams, OperationCall, operation
+from edged.operations.file_params import sight_of
 from edged.operations.pages import Cursor, Limit, NextCursor, Offset, Rows, make_page
 from edged.operations.rest import delete, get
 from edged.operations.services import Services
@@ -211,10 +213,10 @@ async def list_sessions(call: OperationCall, params: ListSessionsParams) -> Sess
     ]
     place = attrgetter("since", "id")
     seen.sort(key=place)
+    show = partial(_show, clock=call.services.clock, sees=sight_of(call.services, caller))
     rows, cursor = await make_page(
-        call, seen, place, partial(_show, clock=call.services.clock), limit=params.limit, cursor=params.cursor,
-        offset=params.offset, newest_first=True,
-    )  # fmt: skip
+        call, seen, place, show, limit=params.limit, cursor=params.cursor, offset=params.offset, newest_first=True
+    )
     return SessionList(rows, len(seen), cursor)
 
 
@@ -270,7 +272,8 @@ def _is_own(caller: Caller, other: Caller) -> bool:
     return same and caller.claims.get("iss") == other.claims.get("iss")
 
 
-def _show(admission: Admission, clock: Clock) -> SessionItem:
+def _show(admission: Admission, clock: Clock, sees: Callable[[str], bool]) -> SessionItem:
+    """A session; which camera it shows is told to those who may see that."""
     caller, now = admission.caller, clock.now()
     left = None if admission.deadline is None else admission.deadline - clock.monotonic()
     names = {each.kind: each.name for each in caller.identities}
@@ -286,6 +289,6 @@ def _show(admission: Admission, clock: Clock) -> SessionItem:
         key_id=names.get(Kind.KEY),
         jti=names.get(Kind.JTI),
         token_hash=names.get(Kind.TOKEN),
-        camera=admission.path or None,
+        camera=admission.path if admission.path and sees(admission.path) else None,
         bytes=admission.bytes_moved,
     )

@@ -8,7 +8,8 @@ import msgspec
 
 from edged.errors import CameraNotFound, InvalidParams
 from edged.operations.catalogue import NoParams, OperationCall, operation
-from edged.operations.file_params import confirmation, may
+from edged.operations.file_params import check_sees_all, confirmation, may, sight_of
+from edged.operations.health import find_overdue
 from edged.operations.rest import get, post, put
 from edged.store.retention import RetentionSetting
 
@@ -70,9 +71,11 @@ class CleanupReport(msgspec.Struct, frozen=True):
 
 @operation("system:admin", rest=get("/api/storage"), counted_as=_COUNTED_AS)
 async def get_storage_info(call: OperationCall, params: NoParams) -> StorageInfo:
-    """The disk that holds recordings, and what recordings and snapshots take of it."""
+    """The disk that holds recordings, and what recordings and snapshots take of it, of the cameras that the caller may
+    see."""
     recordings = call.services.recordings
-    obstacle, overdue = recordings.obstacle, recordings.sweep.overdue
+    sees = sight_of(call.services, call.session.caller)
+    obstacle, overdue = recordings.obstacle, find_overdue(call.services, sees)
     is_absent = obstacle is not None and obstacle.kind == "absent"
     free, total = (0, 0) if is_absent else await recordings.index.free()
     sums = await recordings.index.sums()
@@ -83,8 +86,8 @@ async def get_storage_info(call: OperationCall, params: NoParams) -> StorageInfo
         used_space=used,
         available_space=free,
         usage_percentage=round(100 * used / total, 2) if total else 0.0,
-        recordings_size=sum(size for _, size in sums.values()),
-        snapshots_size=await call.services.snapshots.measure(),
+        recordings_size=sum(size for camera, (_, size) in sums.items() if sees(camera)),
+        snapshots_size=await call.services.snapshots.measure(sees),
         low_space_warning=is_low,
         critical_space_warning=obstacle is not None,
         state=obstacle.kind if obstacle is not None else "low" if is_low else "ok",
@@ -96,7 +99,12 @@ async def get_storage_info(call: OperationCall, params: NoParams) -> StorageInfo
 async def set_retention_policy(call: OperationCall, params: RetentionParams) -> RetentionState:
     """Limit what recordings may be kept, of all cameras or of one, in place of the settings. Free space is kept
     whatever the policy says."""
-    device = "" if params.device is None else await _find_camera(call, params.device)
+    if params.device is None:
+        check_sees_all(call)
+        device, confirm = "", lambda: check_sees_all(call)
+    else:
+        device = await _find_camera(call, params.device)
+        confirm = confirmation(call, "camera:read", device)
     wanted = {"age": ("max_age_days", params.max_age_days), "size": ("max_size_gb", params.max_size_gb)}
     name, value = wanted.get(params.policy_type, ("", 0.0))
     if params.enabled and name and value is None:
@@ -105,8 +113,7 @@ async def set_retention_policy(call: OperationCall, params: RetentionParams) -> 
     limits = {"max_age_days": 0.0, "max_size_gb": 0.0} | ({name: value} if name and value is not None else {})
     setting = RetentionSetting(params.policy_type, params.enabled, **limits)
     policies = call.services.recordings.sweep.policies
-    further = (confirmation(call, "camera:read", device),) if device else ()
-    await policies.set_policy(device, setting, call.grant("system:admin", *further))
+    await policies.set_policy(device, setting, call.grant("system:admin", confirm))
     return RetentionState(
         policy_type=setting.policy_type,
         enabled=setting.enabled,
@@ -121,6 +128,7 @@ async def set_retention_policy(call: OperationCall, params: RetentionParams) -> 
 @operation("system:admin", rest=post("/api/storage/cleanup"), counted_as=_COUNTED_AS)
 async def cleanup_old_files(call: OperationCall, params: NoParams) -> CleanupReport:
     """Delete now what the retention policy does not keep, instead of within some seconds."""
+    check_sees_all(call)
     files, freed = await call.services.recordings.sweep.clean_up()
     return CleanupReport(True, files, freed, f"{files} files, {freed} bytes deleted")
 

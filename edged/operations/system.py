@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from edged.operations.catalogue import NoParams, OperationCall, camera_resource, operation
+from edged.operations.catalogue import NoParams, OperationCall, operation
 from edged.operations.clock import ClockReport, report
+from edged.operations.file_params import sight_of
 from edged.operations.health import assess_services
 from edged.operations.rest import get
 from edged.operations.services import Services
@@ -45,19 +46,16 @@ class SystemStatus(msgspec.Struct, frozen=True):
 
 @operation("system:read", rest=get("/api/status"))
 def get_system_status(call: OperationCall, params: NoParams) -> SystemStatus:
-    """The state of the box; without MediaMTX everything but its streams works."""
+    """The state of the box, and of the cameras that the caller may see; without MediaMTX everything but its streams
+    works."""
     services = call.services
     server = show_media_server(services)
-    cameras = [
-        camera.name
-        for camera in services.cameras.all()
-        if services.gate.judge(call.session.caller, "camera:read", camera_resource(camera)).allowed
-    ]
-    found = assess_services(services)
+    sees = sight_of(services, call.session.caller)
+    found = assess_services(services, sees)
     return SystemStatus(
         status=found.status,
         message=found.message,
-        available_cameras=cameras,
+        available_cameras=[camera.name for camera in services.cameras.all() if sees(camera.name)],
         discovery_active=services.cameras.discovery_active,
         discovery=services.cameras.discovery,
         mediamtx=server,

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import trio
 from starlette.responses import Response
 
+from edged.operations.file_params import check_unlimited
 from edged.web.credentials import is_direct
 from edged.web.requests import Request, Route
 
@@ -26,8 +27,11 @@ def metrics_routes(metrics: HttpMetrics) -> tuple[Route, ...]:
     is_imported = False
 
     async def scrape(request: Request) -> Response:
-        """Prometheus text, or OpenMetrics where Accept asks for it."""
+        """Prometheus text, or OpenMetrics where Accept asks for it. For callers that may see all cameras, or a program
+        of this machine."""
         nonlocal is_imported
+        if (caller := request.session.caller) is not None:
+            check_unlimited(caller)
         if not is_imported:
             await trio.to_thread.run_sync(import_module, "edged.metrics.exposition")
             is_imported = True
