@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from edged.cameras.model import Camera
 from edged.mediamtx.client import PathState
-from edged.operations.catalogue import DeviceParams, OperationCall, camera_resource, operation
+from edged.operations.catalogue import DeviceParams, OperationCall, camera_resource, find_camera, operation
 from edged.operations.listings import CameraFacts, CameraList, CameraRow, facts
 from edged.operations.pages import PageParams, Place, read_cursor, write_cursor
 from edged.operations.pictures import describe_problem, may_know_causes
@@ -79,6 +79,8 @@ async def get_camera_status(call: OperationCall, params: DeviceParams) -> Camera
     """One camera in full."""
     camera, services = call.camera, call.services
     stream = next((state for state in await services.paths.list() if state.name == camera.path), None)
+    # To ask MediaMTX took time, in which a right may have ended.
+    find_camera("camera:read", camera.name, services, call.session)
     return CameraStatus(
         **{  # type: ignore[arg-type]
             **facts(camera, services.own_urls.stream_host(call.session.peer.host), services.mediamtx.state),
