@@ -71,6 +71,7 @@ def test_sessions_may_come_and_go_while_they_are_told_something() -> None:
     told = 0
     for each in sessions:
         sessions.remove(each)
-        sessions.add(Session(REMOTE, "ws"))
+        for _ in range(2):
+            sessions.add(Session(REMOTE, "ws"))
         told += 1
-    assert (told, len(sessions)) == (3, 3)
+    assert (told, len(sessions)) == (3, 6)
