@@ -181,6 +181,7 @@ def test_parts_are_what_was_sent_however_it_is_cut(contents: list[bytes], mark: 
 
 @given(st.lists(st.binary(max_size=300)))
 def test_noise_is_refused_or_waits_and_nothing_else(pieces: list[bytes]) -> None:
+    """Nothing is raised but ValueError, which the reader of a source takes for its end."""
     parser = PartsParser()
     try:
         for piece in pieces:

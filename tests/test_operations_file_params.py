@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from edged.operations.file_params import (
     confirmation,
     cut_page,
     grant_on,
+    keep_seen,
     may,
     read_after,
     resource_of,
@@ -39,8 +42,9 @@ def place(number: int) -> Place:
 def test_pages_by_cursor_are_all_rows_once_in_order(total: int, limit: int) -> None:
     """Where more follow there is a cursor, and none behind the last; no page is longer than its limit."""
     _, call = opened()
-    rows, found, cursor = list(range(total)), list[int](), None
+    rows, found, cursor, pages = list(range(total)), list[int](), None, 0
     while True:
+        pages += 1
         params = FilePageParams(limit=limit, cursor=cursor)
         after = read_after(call, params)
         behind = rows if after is None else [row for row in rows if place(row) < after]
@@ -53,6 +57,25 @@ def test_pages_by_cursor_are_all_rows_once_in_order(total: int, limit: int) -> N
         assert len(page) == limit
         cursor = following
     assert found == rows
+    assert pages == max(1, math.ceil(total / limit))
+
+
+def test_rows_of_cameras_that_may_be_seen_now_are_kept_in_their_order() -> None:
+    """Each camera is judged once, however many rows it has."""
+    bench, call = opened()
+    assert call.session.caller is not None
+    rows = [(number, f"camera{number % 3}") for number in range(9)]
+    assert keep_seen(call, rows, itemgetter(1)) == rows
+    bench.narrow(call.session.caller, "camera1", "camera2")
+    asked, judge = list[str](), bench.gate.judge
+
+    def count(*given: Any) -> Any:
+        asked.append(given[2].camera)
+        return judge(*given)
+
+    bench.gate.judge = count  # type: ignore[method-assign, assignment]
+    assert keep_seen(call, rows, itemgetter(1)) == [row for row in rows if row[1] != "camera0"]
+    assert sorted(asked) == ["camera0", "camera1", "camera2"]
 
 
 def test_a_cursor_of_another_list_is_none_of_this_one() -> None:
