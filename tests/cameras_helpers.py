@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 QUERYCAP, ENUM_FMT, ENUM_FRAMESIZES, ENUM_FRAMEINTERVALS = 0x80685600, 0xC0405602, 0xC02C564A, 0xC034564B
@@ -136,6 +137,11 @@ class Bus:
         """It goes."""
         self._ask(do="unplug", node=node, path=_path(port))
 
+    @property
+    def root(self) -> Path:
+        """The folder that holds this bus's /sys and /dev."""
+        return Path(self._root)
+
     def close(self) -> None:
         """End the emitter."""
         assert self._child.stdin is not None
@@ -165,15 +171,41 @@ def _path(port: str) -> str:
 # The other side: edged's own registry.
 
 
+def change_timing(debounce: float = 0.0, overflow: int = 0) -> None:
+    """Settle after `debounce` seconds and let every port flap; have each `overflow`-th look at the socket find that the
+    kernel's queue has overflowed, so that what waits in it is lost. 0: as it is. sysfs is not looked at by time."""
+    import socket
+    from types import SimpleNamespace
+
+    from edged.cameras import devices, flapping, watch
+
+    watch.POLL = 1e9
+    if debounce:
+        devices.DEBOUNCE = flapping.DEBOUNCE = debounce  # type: ignore[attr-defined,misc]
+        flapping.MOST_FLAPS = flapping.FREE_FLAPS = 1_000_000
+    looks = 0
+
+    class Overflowing(socket.socket):
+        def getsockopt(self, *args: Any) -> Any:
+            nonlocal looks
+            looks += 1
+            return errno.ENOBUFS if looks % overflow == 0 else super().getsockopt(*args)
+
+    if overflow:
+        watch.socket = SimpleNamespace(  # type: ignore[assignment,attr-defined]
+            socket=Overflowing, SOL_SOCKET=socket.SOL_SOCKET, SO_ERROR=socket.SO_ERROR, MSG_DONTWAIT=socket.MSG_DONTWAIT
+        )
+
+
 async def serve() -> None:
     """Run a registry on the real udev library and print every change; slots are kept in memory."""
-    from pathlib import Path
-
     import structlog
     import trio
 
     from edged.cameras.registry import Registry
 
+    if len(sys.argv) > 3:
+        change_timing(**json.loads(sys.argv[3]))
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     slots: list[Any] = []
 

@@ -30,13 +30,13 @@ class Lines:
     """What the registry's process prints, a JSON value a line."""
 
     def __init__(self, process: trio.Process) -> None:
-        self._process = process
+        self.process = process
         self._rest = b""
 
     async def next(self) -> Any:
-        assert self._process.stdout is not None
+        assert self.process.stdout is not None
         while b"\n" not in self._rest:
-            more = await self._process.stdout.receive_some()
+            more = await self.process.stdout.receive_some()
             assert more, "the registry's process ended"
             self._rest += more
         line, _, self._rest = self._rest.partition(b"\n")
@@ -44,13 +44,13 @@ class Lines:
 
 
 @asynccontextmanager
-async def serving(bus: Bus, state: Path) -> AsyncIterator[Lines]:
-    """A registry that lives on this bus."""
+async def serving(bus: Bus, state: Path, **timing: float) -> AsyncIterator[Lines]:
+    """A registry that lives on this bus; `timing` as cameras_helpers.change_timing."""
     helper = str(Path(__file__).with_name("cameras_helpers.py"))
     environment = {**bus.environment(), "PYTHONPATH": str(Path(__file__).parents[1])}
-    with fail_after(60):
+    with fail_after(3600 if timing else 60):
         async with trio.open_nursery() as nursery:
-            command = [sys.executable, helper, "serve", str(state)]
+            command = [sys.executable, helper, "serve", str(state), *([json.dumps(timing)] if timing else [])]
             run = partial(trio.run_process, command, env=environment, stdout=subprocess.PIPE, check=False)
             process = await nursery.start(run)
             yield Lines(process)

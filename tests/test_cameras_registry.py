@@ -548,6 +548,20 @@ async def test_what_is_no_camera_gets_no_number(tmp_path: Path, autojump_clock: 
         assert box.store.slots == {}
 
 
+@pytest.mark.parametrize("name", ["radio0", "vbi0", "swradio0", "v4l-subdev0", "v4l-touch0"])
+async def test_a_radio_is_no_camera_even_where_it_cannot_be_asked(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, name: str
+) -> None:
+    """Without udev's database nothing says what it delivers; the kernel's name of its node does."""
+    node = device(0, "1")
+    bare = {key: value for key, value in node.properties.items() if key != "ID_V4L_CAPABILITIES"}
+    answers = Answers({f"/dev/{name}": "no permission"})
+    async with running(tmp_path, answers=answers) as box:
+        box.udev.tell(Node("add", f"/dev/{name}", node.sys_path.replace("video0", name), bare))
+        await trio.sleep(30)
+        assert (answers.asked, box.registry.all()) == ([], ())
+
+
 async def test_a_device_that_stops_being_a_camera_is_disconnected(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -912,6 +926,20 @@ async def test_a_device_that_may_be_a_stored_camera_waits_and_asks(
         new = await box.next()
         assert (new.name, new.node) == ("camera1", "/dev/video0")
         assert "its port usb-2 was new" in new.binding
+
+
+async def test_a_camera_that_comes_back_says_by_what_it_was_known(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """And not for ever that it was new; what is stored changes once, and not each time."""
+    store = Store()
+    async with running(tmp_path, store=store, udev=Udev(device(0, "1", "7E19B2F4"))) as box:
+        assert (await box.next()).binding == NEW
+    for _ in range(3):
+        async with running(tmp_path, store=store, udev=Udev(device(0, "1", "7E19B2F4"))) as box:
+            assert (await box.next()).binding == "its serial 7E19B2F4 and its port usb-1 are those of before"
+            await trio.testing.wait_all_tasks_blocked()
+    assert store.saves == 2
 
 
 async def test_a_device_that_waits_and_is_pulled_asks_no_more(

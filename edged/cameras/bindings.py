@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 import structlog
 import trio
@@ -25,6 +26,9 @@ from edged.errors import InvalidState, NotFound
 from edged.store.cameras import Slot
 
 log = structlog.get_logger("cameras")
+
+#: Why a device is the camera that bind_camera made it.
+BY_HAND: Final = "an administrator said so"
 
 
 class DeviceNotFound(NotFound):
@@ -155,16 +159,16 @@ class Bindings:
         async with self._deciding:
             mine, target, holder = self._check_bind(part, number)
             if target is None:
-                new = self._new_slot(part, self._record(part), "", "", "it is a new camera: an administrator said so")
+                new = self._new_slot(part, self._record(part), "", "", f"{BY_HAND}: it is a new camera")
                 changes = [new]
             elif target.number == part.slot:
                 return target
             else:
-                new = _with_record(target, self._record(part), "an administrator said so")
+                new = _with_record(target, self._record(part), BY_HAND)
                 changes = [new]
                 if mine is not None:
                     record = self._record(holder) if holder is not None else target.identity
-                    why = "an administrator said so" if holder is not None else target.binding
+                    why = BY_HAND if holder is not None else target.binding
                     changes.append(_with_record(mine, record, why))
             await self._slots.change(changes, save, commit)
             moved = [part] if holder is None else [part, holder]
@@ -297,9 +301,10 @@ class Bindings:
         path = self._path_for(part, settings)
         slot = decision.slot
         if slot is not None:
-            # Why it is this camera stays as it was first said, while nothing else is said of the device.
-            is_known = slot.binding and all(slot.identity.get(name) == value for name, value in record.items())
-            reason = slot.binding if is_known else decision.reason
+            # What a person said, and what was said when it was plugged in, holds until it is another device.
+            is_known = all(slot.identity.get(name) == value for name, value in record.items())
+            is_told = slot.number == part.slot or slot.binding.startswith(BY_HAND)
+            reason = slot.binding if is_known and is_told and slot.binding else decision.reason
             return replace(slot, identity=identity, label=label or slot.label, path=path, binding=reason)
         if not may_be_new:
             return None

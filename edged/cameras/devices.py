@@ -209,7 +209,7 @@ class Devices:
             device.leaving.append(part)
             device.contact.has_left = device.contact.has_left or not device.parts
             self._contacts[key] = device.contact
-        elif not may_capture(node.properties):
+        elif not may_capture(node.node, node.properties):
             self.bindings.pass_over(Part(node, {}), "udev says that it delivers no pictures")
             return had_turn
         else:

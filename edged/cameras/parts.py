@@ -71,9 +71,12 @@ def _order(part: Part) -> tuple[bool, str, int, str, str]:
     return part.is_colourless, interface, len(index), index, part.node.sys_path
 
 
-def may_capture(properties: Mapping[str, str]) -> bool:
+def may_capture(node: str, properties: Mapping[str, str]) -> bool:
     """What udev's v4l_id found out: a UVC camera has a second node for metadata. Without it the probe decides, and of
-    what takes pictures: a loopback device gives them again once somebody feeds it."""
+    what takes pictures: a loopback device gives them again once somebody feeds it. The nodes of radios, teletext and
+    sub-devices have other names."""
+    if not node.rpartition("/")[2].startswith("video"):
+        return False
     found = properties.get("ID_V4L_CAPABILITIES", "capture")
     return "capture" in found or "video_output" in found
 

@@ -208,13 +208,17 @@ def unloaded() -> str:
 
 @step
 def shaken() -> str:
-    """In and out twenty times, it ends as one camera by its old name, and the daemon is the same process."""
+    """In and out twenty times, its port is left alone; released, it is one camera by its old name, and the daemon is
+    the same process."""
     began = time.time()
     for _ in range(20):
         bind("unbind")
         last = bind("bind")
     seconds = time.time() - began
     run("udevadm", "settle", seconds=PATIENCE)
+    until(lambda: camera()["status"] == "ERROR", "its port is left alone", PATIENCE)
+    (seen,) = [one for one in ask("list_camera_devices")["devices"] if one["state"] == "quarantined"]
+    ask("release_camera_device", port=seen["port"])
     until(lambda: camera()["status"] == "CONNECTED", "it is back", PATIENCE)
     check_bars(snapshot())
     expect(camera()["device"] == "camera0" and last, camera())
