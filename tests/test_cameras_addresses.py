@@ -173,11 +173,11 @@ async def test_a_name_is_followed_and_what_is_forbidden_is_not_read(
 
 @pytest.mark.parametrize(
     "url",
-    ["http://cam/", "rtsp://", "rtsp:///s", "rtsp://cam:port/", "rtsp://cam:99999/", "rtsp://c am/", "rtsp://u:a#b@c/",
+    ["ftp://cam/", "rtsp://", "rtsp:///s", "rtsp://cam:port/", "rtsp://cam:99999/", "rtsp://c am/", "rtsp://u:a#b@c/",
      "rtsp://[::1/", "RTSP://cam/", "file:///etc/passwd", "rtsp://cam/a\nfile x"],
 )  # fmt: skip
 def test_what_is_no_camera_s_address_is_refused(url: str) -> None:
-    with pytest.raises(InvalidParams, match="no rtsp:// or rtsps:// URL"):
+    with pytest.raises(InvalidParams, match="no rtsp://, rtsps://, http:// or https:// URL"):
         split_host(url)
 
 

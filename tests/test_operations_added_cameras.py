@@ -100,7 +100,7 @@ async def test_a_network_camera_is_added_changed_and_removed_without_a_restart(
 @pytest.mark.parametrize(
     "source",
     ["rtsp://127.0.0.1:8554/camera0", "rtsp://localhost/", "rtsp://[::1]/", "rtsp://169.254.1.1/", "rtsp://224.0.0.1/",
-     "rtsp://0.0.0.0/", "http://192.0.2.1/", "test", "ID_SERIAL=*", "file:///etc/passwd", "rtsp://***@192.0.2.1/"],
+     "rtsp://0.0.0.0/", "http://127.0.0.1/", "test", "ID_SERIAL=*", "file:///etc/passwd", "ftp://192.0.2.1/","rtsp://***@192.0.2.1/"],
 )  # fmt: skip
 async def test_a_call_cannot_name_what_only_this_box_reaches(tmp_path: Path, source: str) -> None:
     """Neither for a new camera nor for one that was added with another address."""

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol, TypeAlias
+from urllib.parse import urlsplit
 
 import structlog
 import trio
 
 from edged.access.grants import Commit
+from edged.cameras.addresses import replace_host
 from edged.cameras.entries import CameraEntry, recognise
 from edged.cameras.model import Camera, Status
 from edged.cameras.slots import Slots
-from edged.config.sources import KINDS
+from edged.config.sources import KINDS, with_login
 from edged.errors import StartFailed
 from edged.store.cameras import Slot
 
@@ -178,6 +181,7 @@ class FixedCameras:
             path=path,
             transport=one.settings.rtsp_transport,
             stand_in=one.stand_in,
+            sub_url=_sub_url(one),
             still_seconds=one.settings.still_seconds,
             is_pinned=one.number is not None,
         )
@@ -207,6 +211,15 @@ def _url(one: CameraEntry) -> str | None:
     if not one.settings.is_network:
         return None
     return one.settings.source if one.number is None else one.address or None
+
+
+def _sub_url(one: CameraEntry) -> str | None:
+    """The same of its smaller stream, which is at the same host."""
+    url, sub = _url(one), one.settings.sub_source
+    if not sub or url is None:
+        return None
+    sub = with_login(sub, one.settings.source)
+    return sub if one.number is None else replace_host(sub, ip_address(urlsplit(url).hostname or ""))
 
 
 def _is_nowhere(one: CameraEntry) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+from edged.config.cameras import SUB
 from edged.config.schedules import Window
 from edged.config.sources import RtspTransport, SourceKind
 
@@ -78,12 +79,25 @@ class Camera:
     #: The device file that a test picture can be asked for by, while no device has it. It is no name of the camera:
     #: nothing is stored by it, and it is not shown.
     stand_in: str = ""
+    #: The address of a smaller stream; as `url` it is never shown.
+    sub_url: str | None = None
     #: Between two pictures of a source that gives one at a time.
     still_seconds: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.path:
             object.__setattr__(self, "path", self.name)
+
+    @property
+    def sub(self) -> Camera | None:
+        """Its smaller stream as a source of its own, None without one. It is no camera: nobody lists or names it,
+        and who may see this camera may see it."""
+        if not self.sub_url:
+            return None
+        return replace(
+            self, name=f"{self.name}{SUB}", path=f"{self.path}{SUB}", url=self.sub_url, sub_url=None, always_on=False,
+            record_always=False, schedule=(), pre_roll=0.0, width=0, height=0, rate=0.0,
+        )  # fmt: skip
 
     @property
     def is_attached(self) -> bool:

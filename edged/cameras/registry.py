@@ -99,6 +99,7 @@ class Registry:
         self._cameras: dict[int, Camera] = {}
         self._all: tuple[Camera, ...] = ()
         self._by_name: dict[str, Camera] = {}
+        self._by_sub: dict[str, Camera] = {}
 
     def find(self, device: str) -> Camera | None:
         """The camera called `cameraN`, the one of this path, or the one that is `/dev/videoN` today; None for none.
@@ -107,6 +108,10 @@ class Registry:
         `/dev/video0`.
         """
         return self._by_name.get(device)
+
+    def find_stream(self, path: str) -> Camera | None:
+        """The camera whose stream this path of MediaMTX is, its smaller one included; None for none."""
+        return self._by_name.get(path) or self._by_sub.get(path)
 
     def all(self) -> tuple[Camera, ...]:
         """Every camera by slot; the identical tuple while nothing changed."""
@@ -336,6 +341,7 @@ class Registry:
     def _list_anew(self) -> None:
         self._all = tuple(self._cameras[one] for one in sorted(self._cameras))
         stand_ins = {one.stand_in: one for one in self._all if one.stand_in}
+        self._by_sub = {one.sub.path: one for one in self._all if one.sub is not None}
         self._by_name = stand_ins | {name: one for one in self._all for name in one.every_name}
         self.version += 1
 

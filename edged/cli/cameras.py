@@ -24,6 +24,14 @@ def read_schedule(_context: click.Context, _option: click.Parameter, text: str |
 
 _COLUMNS: Final = ("device", "name", "status", "resolution", "fps", "stream_url")
 
+
+def _refuse_password(_context: click.Context, _param: click.Parameter, url: str | None) -> str | None:
+    """The same URL. Raises UsageError for one with a password: every user of this machine can read an argument."""
+    if url is not None and "@" in url:
+        raise click.UsageError("give the URL without a password: that of SOURCE is used")
+    return url
+
+
 _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option("--path", help="Name of the stream in URLs, as in rtsp://HOST:8554/entrance."),
     click.option("--id", help="Permanent identifier that lets the camera be recognised when its source changes."),
@@ -48,6 +56,12 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         "still_seconds",
         metavar="SECONDS",
         help="Between two pictures of an http source that gives one at a time.",
+    ),
+    click.option(
+        "--sub-source",
+        callback=_refuse_password,
+        metavar="URL",
+        help="rtsp:// URL of a smaller stream of the camera; it is read with the user name and password of SOURCE.",
     ),
     click.option("--user", help="User name for the camera; its password is asked for."),
     click.option("--password-stdin", is_flag=True, help="With --user: read the password from standard input."),
@@ -74,6 +88,7 @@ def _describes(command: F) -> F:
             "encoder",
             "rtsp_transport",
             "still_seconds",
+            "sub_source",
         )
         settings = {name: given.pop(name) for name in names}
         return command(settings=settings, login=(user, password_stdin), **given)

@@ -12,12 +12,14 @@ from msgspec import Meta
 from edged.config.addresses import check_network
 from edged.config.schedules import Window, read_windows
 from edged.config.sections import Section
-from edged.config.sources import RtspTransport, SourceKind, is_network, kind_of
+from edged.config.sources import RtspTransport, SourceKind, fault_of_sub, is_network, kind_of
 
 #: Bytes of memory for the pre-rolls of all cameras.
 PRE_ROLL_BYTES: Final = 64_000_000
 #: Seconds of a camera in memory besides its pre-roll: the piece that is being written, and the one cut by its begin.
 PIECE_SLACK_SECONDS: Final = 4.0
+#: What the path of a camera's smaller stream has behind the camera's own.
+SUB: Final = "_sub"
 _LABEL = re.compile(r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]{0,63}\Z")
 _PATH = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
 _SLOT_NAME = re.compile(r"camera[0-9]+\Z")
@@ -103,6 +105,13 @@ class CameraSettings(Section, frozen=True, kw_only=True):
         Meta(description="Transport of an rtsp:// source: tcp, udp, or auto (TCP, then UDP)."),
     ] = "auto"
 
+    sub_source: Annotated[
+        str,
+        Meta(
+            description="rtsp:// or rtsps:// URL of a smaller stream of the same camera, at the host of source; "
+            "without a user name it is read with that of source. Its path is the camera's with _sub behind it."
+        ),
+    ] = ""
     still_seconds: Annotated[
         float,
         Meta(
@@ -123,6 +132,10 @@ class CameraSettings(Section, frozen=True, kw_only=True):
             )
         if self.path and (not _PATH.match(self.path) or _SLOT_NAME.match(self.path)):
             raise ValueError("path must be up to 32 characters of a-z, 0-9, _ and -, first a letter, and not cameraN")
+        if self.path.endswith(SUB):
+            raise ValueError(f"path must not end in {SUB}: so end the paths of smaller streams (sub_source)")
+        if self.sub_source and (fault := fault_of_sub(self.sub_source, self.source)):
+            raise ValueError(fault)
         if self.id and not _CAMERA_ID.match(self.id):
             raise ValueError("id must be up to 64 characters of A-Z, a-z, 0-9, ., _ and -, first a letter or digit")
         if not read_windows(self.schedule) and self.record == "schedule":

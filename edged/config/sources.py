@@ -74,6 +74,27 @@ def is_network(source: str) -> bool:
     return bool(KINDS[kind_of(source)].ports)
 
 
+def fault_of_sub(sub: str, source: str) -> str:
+    """What is wrong with the address of a camera's smaller stream, "" if nothing is. Both stand on one host, so that
+    what was judged of one holds for the other."""
+    if kind_of(source) != "rtsp" or kind_of(sub) != "rtsp":
+        return "sub_source is an rtsp:// or rtsps:// URL beside a source that is one"
+    try:
+        own, other = urlsplit(sub), urlsplit(source)
+        is_same = (own.hostname or "") == (other.hostname or "") != ""
+        _ = own.port
+    except ValueError:
+        return "sub_source is not a valid URL"
+    return "" if is_same else "sub_source must have the host of source: it is a stream of the same camera"
+
+
+def with_login(sub: str, source: str) -> str:
+    """An address with the user name and password of another where it has none of its own."""
+    own, other = urlsplit(sub), urlsplit(source)
+    user, at, _ = other.netloc.rpartition("@")
+    return sub if "@" in own.netloc or not at else own._replace(netloc=f"{user}@{own.netloc}").geturl()
+
+
 def identify(source: str) -> str:
     """One short text for each source, whatever user name, password or token it is asked with.
 

@@ -28,6 +28,7 @@ from edged.urls import MASK, mask_url
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 _Source = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+_SubSource = Annotated[str, msgspec.Meta(max_length=1024)]
 _Optional = Annotated[str, msgspec.Meta(max_length=64)]
 _Mode = Literal["on_demand", "always"]
 _Record = Literal["manual", "always", "schedule"]
@@ -56,6 +57,7 @@ class CameraMembers(msgspec.Struct, frozen=True, kw_only=True):
     encoder: _Optional | UnsetType = UNSET
     rtsp_transport: RtspTransport | UnsetType = UNSET
     still_seconds: _StillSeconds | UnsetType = UNSET
+    sub_source: _SubSource | UnsetType = UNSET
 
 
 #: Members of the params that are settings of the same name.
@@ -103,6 +105,7 @@ class AddedCamera(msgspec.Struct, frozen=True):
     encoder: str
     rtsp_transport: str
     still_seconds: float
+    sub_source: str
 
 
 class RemovedCamera(msgspec.Struct, frozen=True):
@@ -129,8 +132,9 @@ async def update_camera(call: OperationCall, params: UpdateCameraParams) -> Adde
     before = find_added(call)
     changes = {name: value for name in _SETTINGS if (value := getattr(params, name)) is not UNSET}
     held = before.settings
-    if changes.get("source") == mask_url(held.source):
-        del changes["source"]  # as it was shown, sent back
+    for name in ("source", "sub_source"):
+        if changes.get(name) and changes[name] == mask_url(getattr(held, name)):
+            del changes[name]  # as it was shown, sent back
     if not changes:
         raise InvalidParams("nothing to change", hint=f"give one of {', '.join(_SETTINGS)}")
     one = _read({name: getattr(held, name) for name in _SETTINGS} | changes, number=before.number)
@@ -204,7 +208,7 @@ def _read(values: dict[str, Any], number: int | None = None) -> CameraEntry:
         settings = msgspec.convert(values, CameraSettings)
     except msgspec.ValidationError as problem:
         raise InvalidParams(str(problem).replace("`", "")) from None
-    if MASK in settings.source:
+    if MASK in settings.source or MASK in settings.sub_source:
         raise InvalidParams(f"source has {MASK} where a password was", hint="give the whole URL")
     if not KINDS[settings.kind].may_be_added:
         raise InvalidParams(
@@ -237,4 +241,5 @@ def _show(call: OperationCall, camera: Camera) -> AddedCamera:
         encoder=held.encoder,
         rtsp_transport=held.rtsp_transport,
         still_seconds=held.still_seconds,
+        sub_source=mask_url(held.sub_source),
     )

@@ -73,6 +73,9 @@ def list_streams(camera: Camera, host: str, server: ServerState) -> dict[str, st
     if server.srt_port:
         where = _host_for(host, server.addresses.get("srt"))
         found["srt"] = f"srt://{where}:{server.srt_port}?streamid={srt_stream_id(camera)}"
+    if (sub := camera.sub) is not None and "rtsp" in found:
+        # Its rights are those of the camera, so that no client has to know it by a name of its own.
+        found["sub"] = found["rtsp"].removesuffix(camera.path) + sub.path
     return found
 
 

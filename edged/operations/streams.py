@@ -69,7 +69,7 @@ async def get_streams(call: OperationCall, params: GetStreamsParams) -> list[Str
     found = [
         StreamItem(state.name, state.source_type, state.ready, state.readers, state.bytes_sent)
         for state in await services.paths.list()
-        if (camera := services.cameras.find(state.name)) is not None
+        if (camera := services.cameras.find_stream(state.name)) is not None
         and services.gate.judge(caller, "camera:read", camera_resource(camera)).allowed
     ]
     if params.limit is None and params.cursor is None:
@@ -168,7 +168,7 @@ def admit(services: Services, question: StreamRequest) -> Answer:
         if capability is None:
             # The control API, metrics and pprof are edged's own (contract 7.5).
             raise Refused("missing_scope")
-        camera = services.cameras.find(question.path)
+        camera = services.cameras.find_stream(question.path)
         resource = camera_resource(camera) if camera else Resource.of_camera(question.path)
         services.gate.authorize(caller, capability, transport, resource, is_fresh=True)
         if camera is None and question.action == "publish":

@@ -22,15 +22,16 @@ class TakesSources(Protocol):
 
 
 async def follow(
-    changes: Reader[CameraChanged], cameras: Registry, paths: Paths, conditions: Conditions, *others: TakesSources
-) -> None:
+    changes: Reader[CameraChanged], cameras: Registry, paths: Paths, conditions: Conditions, publishers: TakesSources,
+    *others: TakesSources,
+) -> None:  # fmt: skip
     """Keep MediaMTX's paths, and all readers of sources, as the cameras are; runs until cancelled.
 
     A path exists for every known camera, also for one that is unplugged: its viewers get "no stream"
     rather than "no such path", and come back by themselves. Only what is plugged in is read, whatever came of it last.
     """
     while True:
-        apply(cameras.all(), paths, conditions, *others)
+        apply(cameras.all(), paths, conditions, publishers, *others)
         report(cameras, conditions)
         await changes.receive()
 
@@ -45,12 +46,22 @@ async def follow_sources(
         source_checks.reschedule()
 
 
-def apply(known: tuple[Camera, ...], paths: Paths, *others: TakesSources) -> None:
-    """Tell MediaMTX's side which cameras there are."""
-    paths.set_wanted(known)
+def apply(
+    known: tuple[Camera, ...], paths: Paths, conditions: TakesSources, publishers: TakesSources, *others: TakesSources
+) -> None:
+    """Tell MediaMTX's side which cameras there are. Smaller streams have paths and publishers, and nothing else asks
+    for them: pictures are those of the camera, and a stream that nobody watches is not checked."""
+    paths.set_wanted(with_subs(known))
     present = tuple(camera for camera in known if camera.is_attached)
+    for streams in (conditions, publishers):
+        streams.set_sources(with_subs(present))
     for other in others:
         other.set_sources(present)
+
+
+def with_subs(cameras: tuple[Camera, ...]) -> tuple[Camera, ...]:
+    """These, and their smaller streams."""
+    return (*cameras, *(camera.sub for camera in cameras if camera.sub is not None))
 
 
 def report(cameras: Registry, conditions: Conditions) -> None:
