@@ -43,6 +43,8 @@ class Camera:
     is_pinned: bool = False
     is_held_in_memory: bool = False
     still_seconds: float = 0.2
+    audio: bool = False
+    audio_codec: str = ""
     stream: str = ""
 
     @property

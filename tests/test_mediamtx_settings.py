@@ -47,6 +47,8 @@ class FakeSource:
     is_pinned: bool = False
     is_held_in_memory: bool = False
     still_seconds: float = 1.0
+    audio: bool = False
+    audio_codec: str = ""
 
     @property
     def path(self) -> str:

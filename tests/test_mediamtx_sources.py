@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import get_args
 
@@ -12,6 +13,8 @@ import pytest
 from edged.config import sources as settings
 from edged.config.cameras import CameraSettings
 from edged.config.sources import SourceKind, is_network, kind_of
+from edged.mediamtx import causes
+from edged.mediamtx.ffmpeg import Complaints, find_ffmpeg
 from edged.mediamtx.figures import Figures, figures_of_tracks
 from edged.mediamtx.sources import KINDS
 
@@ -59,9 +62,23 @@ def test_what_is_no_source_is_refused(source: str) -> None:
         ([], Figures()),
         ([("H264", 640, 480)], Figures(640, 480, video="H264", audio="none")),
         ([("Opus", 0, 0), ("H265", 320, 240)], Figures(320, 240, video="H265", audio="Opus")),
-        ([("MPEG-4 Audio", 0, 0)], Figures(audio="MPEG-4 Audio")),
+        ([("MPEG-4 Audio", 0, 0)], Figures(audio="AAC")),
         ([("Generic", 0, 0)], Figures(audio="none")),
     ],
 )
 def test_what_is_published_is_told_by_its_tracks(tracks: list[tuple[str, int, int]], expected: Figures) -> None:
     assert figures_of_tracks(tracks) == expected
+
+
+@pytest.mark.ffmpeg
+def test_a_hardware_encoder_that_is_not_there_is_named() -> None:
+    """What the machine lacks, and what to set: a real ffmpeg's words where no device of that kind is."""
+    made = ("-f", "lavfi", "-i", "testsrc2=size=160x120:rate=10", "-frames:v", "1", "-c:v", "h264_v4l2m2m")
+    asked = [find_ffmpeg(), "-hide_banner", "-loglevel", "level+error", *made, "-f", "null", "-"]
+    complaints = Complaints(may_redirect=False)
+    complaints.feed(subprocess.run(asked, capture_output=True, check=False).stderr)
+    complaints.finish()
+    cause = complaints.explain(causes.UNKNOWN, network=False)
+    assert cause.slug == "encoder"
+    assert "/dev/video11" in cause.sentence
+    assert 'set encoder = ""' in cause.remedy

@@ -182,6 +182,7 @@ class FixedCameras:
             transport=one.settings.rtsp_transport,
             stand_in=one.stand_in,
             sub_url=_sub_url(one),
+            audio=one.settings.audio,
             still_seconds=one.settings.still_seconds,
             is_pinned=one.number is not None,
         )

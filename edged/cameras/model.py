@@ -79,6 +79,11 @@ class Camera:
     #: The device file that a test picture can be asked for by, while no device has it. It is no name of the camera:
     #: nothing is stored by it, and it is not shown.
     stand_in: str = ""
+    #: Codecs of its stream where that says what it is, "" for unknown; "none" for a stream without sound.
+    video_codec: str = ""
+    audio_codec: str = ""
+    #: Whether its sound is published.
+    audio: bool = False
     #: The address of a smaller stream; as `url` it is never shown.
     sub_url: str | None = None
     #: Between two pictures of a source that gives one at a time.

@@ -11,7 +11,8 @@ from edged.config.sources import KINDS
 @dataclass(frozen=True, slots=True)
 class Report:
     """`cause` names the cause why it gives no picture, "" while it gives one or that is not known; `problem` says it
-    in words; `is_unreachable`: it cannot be reached. Size in pixels and frames a second of the stream, 0 for unknown.
+    in words; `is_unreachable`: it cannot be reached. Size in pixels and frames a second of the stream, 0 for unknown;
+    codecs, "" for unknown, that of the sound "none" for no sound.
     """
 
     cause: str = ""
@@ -20,6 +21,8 @@ class Report:
     width: int = 0
     height: int = 0
     rate: float = 0.0
+    video_codec: str = ""
+    audio_codec: str = ""
 
 
 def shown(camera: Camera, report: Report) -> Camera:
@@ -28,7 +31,10 @@ def shown(camera: Camera, report: Report) -> Camera:
         return camera
     if KINDS[camera.kind].tells_figures:
         # Only such a stream is what it is: of any other we choose size and rate.
-        camera = replace(camera, width=report.width, height=report.height, rate=report.rate)
+        camera = replace(
+            camera, width=report.width, height=report.height, rate=report.rate, video_codec=report.video_codec,
+            audio_codec=report.audio_codec,
+        )  # fmt: skip
     status = Status.CONNECTED if not report.cause else Status.DISCONNECTED if report.is_unreachable else Status.ERROR
     return replace(camera, status=status, cause=report.cause, problem=report.problem)
 
@@ -42,7 +48,10 @@ def carry(previous: Camera | None, camera: Camera) -> Camera:
         return camera
     carried = replace(camera, status=previous.status, cause=previous.cause, problem=previous.problem)
     if KINDS[camera.kind].tells_figures:
-        carried = replace(carried, width=previous.width, height=previous.height, rate=previous.rate)
+        carried = replace(
+            carried, width=previous.width, height=previous.height, rate=previous.rate,
+            video_codec=previous.video_codec, audio_codec=previous.audio_codec,
+        )  # fmt: skip
     return carried
 
 

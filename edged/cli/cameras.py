@@ -57,6 +57,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         metavar="SECONDS",
         help="Between two pictures of an http source that gives one at a time.",
     ),
+    click.option("--audio/--no-audio", default=None, help="Publish the camera's sound, as Opus."),
     click.option(
         "--sub-source",
         callback=_refuse_password,
@@ -89,6 +90,7 @@ def _describes(command: F) -> F:
             "rtsp_transport",
             "still_seconds",
             "sub_source",
+            "audio",
         )
         settings = {name: given.pop(name) for name in names}
         return command(settings=settings, login=(user, password_stdin), **given)

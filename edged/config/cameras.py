@@ -105,6 +105,13 @@ class CameraSettings(Section, frozen=True, kw_only=True):
         Meta(description="Transport of an rtsp:// source: tcp, udp, or auto (TCP, then UDP)."),
     ] = "auto"
 
+    audio: Annotated[
+        bool,
+        Meta(
+            description="Publish the sound of an rtsp:// camera too, as Opus; without it there is none. A camera "
+            "that is published (push) sends what it sends."
+        ),
+    ] = False
     sub_source: Annotated[
         str,
         Meta(

@@ -125,6 +125,11 @@ UNPLUGGED = _cause("unplugged", "it was unplugged", "plug it in again", unreacha
 FORMAT = _cause("format", "it does not deliver in the size and format that it lists", "choose another size or rate")
 ODD_SIZE = _cause("odd_size", "the encoder wants an even width and height", "set another size for this camera")
 ENCODER = _cause("encoder", "its picture could not be encoded", 'correct the setting encoder; "" chooses one')
+NO_M2M = _cause(
+    "encoder",
+    "this machine has no hardware encoder of the kind that is set (V4L2 M2M, /dev/video11 on a Raspberry Pi 4)",
+    'set encoder = "", which chooses one; a Raspberry Pi 5 has none, and others need the group video and their driver',
+)
 SERVER = _cause("server", "MediaMTX does not take its stream", "MediaMTX's lines in the log say why")
 NO_PUBLISHER = _cause(
     "no_publisher", "nobody publishes to its path",
@@ -140,8 +145,9 @@ _UNREACHABLE_MARKS = ("No route to host", "Network is unreachable", "Network unr
 #: The first row with a line wins: what says more stands first.
 _TABLE: Final = (
     _Row(ENCODER, ("Unknown encoder", "Encoder not found")),
+    _Row(NO_M2M, ("Could not find a valid device",)),
     _Row(ODD_SIZE, ("not divisible by 2", "must be divisible by", "must be a multiple of 2")),
-    _Row(ENCODER, ("Error while opening encoder", "can't configure encoder", "Could not find a valid device")),
+    _Row(ENCODER, ("Error while opening encoder", "can't configure encoder")),
     _Row(NAME_UNKNOWN, ("Failed to resolve hostname",)),
     _Row(NO_VIDEO, ("matches no streams",)),
     _Row(CODEC, ("unspecified size", "dimensions not set", "Could not find codec parameters"), None, network=True),

@@ -28,7 +28,7 @@ from edged.config.camera_urls import find_fault
 from edged.config.sources import RtspTransport
 from edged.errors import DependencyFailed
 from edged.mediamtx.causes import REDIRECTED, Cause, find_cause, told
-from edged.mediamtx.figures import Figures, read_size
+from edged.mediamtx.figures import NO_AUDIO, Figures, read_codec, read_size
 
 #: What every ffmpeg is told: no banner, no questions, complaints only, each line with its level.
 QUIET: Final = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+error")
@@ -94,11 +94,12 @@ def read_playlist(playlist: str) -> list[str]:
     return [*reader, "-analyzeduration", "0", "-probesize", "32", "-i", playlist]
 
 
-def make_playlist(url: str, *, transport: RtspTransport = "tcp", patient: bool = False) -> str:
+def make_playlist(url: str, *, transport: RtspTransport = "tcp", patient: bool = False, has_sound: bool = False) -> str:
     """The text of a playlist of one RTSP address.
 
     What the server says of the stream is enough, so that slow streams begin with their first packet; `patient` looks
-    at the stream itself, for servers that do not say its size. Raises DependencyFailed for what is no RTSP address.
+    at the stream itself, for servers that do not say its size; `has_sound` does so until picture and sound are known,
+    since a packet of sound is no picture. Raises DependencyFailed for what is no RTSP address.
     """
     if not url.startswith(("rtsp://", "rtsps://")) or any(ord(letter) <= 0x20 for letter in url):
         raise DependencyFailed("the camera's address is not an rtsp:// URL", hint="correct it in the settings")
@@ -107,7 +108,8 @@ def make_playlist(url: str, *, transport: RtspTransport = "tcp", patient: bool =
     options = ["rtsp_transport udp+tcp", "rtsp_flags prefer_tcp"] if transport == "auto" else []
     options = options or [f"rtsp_transport {transport}"]
     options.append(f"timeout {SILENCE_SECONDS * 1_000_000}")
-    if patient:
+    if patient or has_sound:
+        options += ["fpsprobesize 0"] if has_sound else []
         options.append(f"analyzeduration {_ANALYSIS_SECONDS * 1_000_000}")
     else:
         options += ["analyzeduration 0", "probesize 32", "fflags nobuffer"]
@@ -178,6 +180,8 @@ class Complaints:
         self.lines: deque[str] = deque(maxlen=_COMPLAINT_LINES)
         self.is_open = False
         self.figures = Figures()
+        #: Whether what it tells now is told of its source.
+        self._is_input = False
         self._opened = opened
         self._secrets = sorted(secrets, key=len, reverse=True)
         self._rest = b""
@@ -242,12 +246,21 @@ class Complaints:
 
     def _note(self, text: str) -> None:
         if text.startswith("Input #0"):
-            self.is_open = True
+            self.is_open = self._is_input = True
             self._opened()
         elif _REDIRECT.match(text):
             self._redirect = self._mask(text)[:_LINE_CHARACTERS]
-        elif not self.figures.width and "Video:" in text and (size := read_size(text)):
-            self.figures = Figures(*size)
+        elif text.startswith(("Output #0", "Stream mapping")):
+            self._is_input = False
+            if self.figures.video and not self.figures.audio:
+                self.figures = replace(self.figures, audio=NO_AUDIO)
+        elif self._is_input:
+            kind, codec = read_codec(text)
+            if kind == "video" and not self.figures.width:
+                width, height = read_size(text) or (0, 0)
+                self.figures = replace(self.figures, width=width, height=height, video=codec)
+            elif kind == "audio" and not self.figures.audio:
+                self.figures = replace(self.figures, audio=codec)
 
     def _mask(self, text: str) -> str:
         for secret in self._secrets:

@@ -8,6 +8,13 @@ from dataclasses import dataclass
 from typing import Final
 
 _VIDEO: Final = ": Video: "
+_AUDIO: Final = ": Audio: "
+#: Codecs that ffmpeg or MediaMTX name otherwise than they are called here.
+_CALLED: Final = {
+    "hevc": "H265", "h264": "H264", "mjpeg": "M-JPEG", "opus": "Opus", "aac": "AAC", "MPEG-4 Audio": "AAC",
+    "pcm_alaw": "G711", "pcm_mulaw": "G711", "adpcm_g722": "G722", "adpcm_g726": "G726", "mp2": "MPEG-1/2 Audio",
+    "mp3": "MPEG-1/2 Audio", "ac3": "AC-3",
+}  # fmt: skip
 _SIZE = re.compile(r"[ ,](\d{2,5})x(\d{2,5})[ ,\[]")
 #: Packets that a rate is measured over, at least; and its seconds.
 _FEWEST_PACKETS: Final = 2
@@ -51,7 +58,7 @@ def figures_of_tracks(tracks: Iterable[tuple[str, int, int]]) -> Figures:
         if codec in _VIDEO_CODECS:
             found = found.updated(Figures(width, height, video=codec))
         elif codec != "Generic":
-            found = found.updated(Figures(audio=codec))
+            found = found.updated(Figures(audio=_CALLED.get(codec, codec)))
     return found
 
 
@@ -60,6 +67,16 @@ def read_size(line: str) -> tuple[int, int] | None:
     before, _, codec = line.partition(_VIDEO)
     found = _SIZE.search(codec) if "Stream #" in before else None
     return (int(found[1]), int(found[2])) if found else None
+
+
+def read_codec(line: str) -> tuple[str, str]:
+    """`video` or `audio` and the codec in such a line, "" and "" for any other line."""
+    for kind, mark in (("video", _VIDEO), ("audio", _AUDIO)):
+        before, found, rest = line.partition(mark)
+        if found and "Stream #" in before:
+            word = rest.replace(",", " ").partition(" ")[0][:32]
+            return kind, _CALLED.get(word, word.upper())
+    return "", ""
 
 
 class RateMeter:

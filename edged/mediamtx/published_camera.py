@@ -82,7 +82,7 @@ class PublishedCamera:
     def figures(self) -> Figures:
         """Size and rate of what is passed on, as far as ffmpeg says them."""
         size = self.complaints.figures
-        return Figures(size.width, size.height, self.meter.rate)
+        return Figures(size.width, size.height, self.meter.rate, size.video, size.audio)
 
     @property
     def longest_silence(self) -> float:

@@ -206,6 +206,8 @@ class SourceChecks:
             return replace(causes.NO_FFMPEG, exact=f"ffmpeg could not be started: {error.strerror}")
         if meter.packets and not complaints.is_refused:
             size = complaints.figures
-            self._conditions.works(source.name, "check", Figures(size.width, size.height, meter.rate))
+            self._conditions.works(
+                source.name, "check", Figures(size.width, size.height, meter.rate, size.video, size.audio)
+            )
             return None
         return complaints.explain(causes.SILENT if is_late else causes.ENDED, network=True, reads_only=True)

@@ -20,8 +20,8 @@ def publish_arguments(source: CameraSource, url: str, playlist: str = "") -> lis
     reports = ("-stats_period", str(_REPORT_SECONDS), "-progress", "pipe:1")
     told = (*ffmpeg.TELLING, *reports) if kind.by_network else ffmpeg.QUIET
     # Packets that fit MediaMTX's own limit spare it the work of cutting them.
-    sent = ("-an", "-f", "rtsp", "-rtsp_transport", "tcp", "-pkt_size", "1440")
-    return [*told, *kind.publish(source, playlist), *sent, url]
+    sent = ("-f", "rtsp", "-rtsp_transport", "tcp", "-pkt_size", "1440")
+    return [*told, *kind.publish(source, playlist), *kind.sound(source), *sent, url]
 
 
 def check_arguments(playlist: str, seconds: float) -> list[str]:

@@ -58,6 +58,7 @@ class CameraMembers(msgspec.Struct, frozen=True, kw_only=True):
     rtsp_transport: RtspTransport | UnsetType = UNSET
     still_seconds: _StillSeconds | UnsetType = UNSET
     sub_source: _SubSource | UnsetType = UNSET
+    audio: bool | UnsetType = UNSET
 
 
 #: Members of the params that are settings of the same name.
@@ -106,6 +107,7 @@ class AddedCamera(msgspec.Struct, frozen=True):
     rtsp_transport: str
     still_seconds: float
     sub_source: str
+    audio: bool
 
 
 class RemovedCamera(msgspec.Struct, frozen=True):
@@ -242,4 +244,5 @@ def _show(call: OperationCall, camera: Camera) -> AddedCamera:
         rtsp_transport=held.rtsp_transport,
         still_seconds=held.still_seconds,
         sub_source=mask_url(held.sub_source),
+        audio=held.audio,
     )

@@ -8,7 +8,9 @@ import msgspec
 from msgspec import UNSET
 
 from edged.cameras.model import Camera
+from edged.config.sources import KINDS
 from edged.mediamtx.client import PathState
+from edged.mediamtx.figures import NO_AUDIO, UNKNOWN_FIGURES
 from edged.operations.catalogue import DeviceParams, OperationCall, camera_resource, find_camera, operation
 from edged.operations.listings import CameraFacts, CameraList, CameraRow, facts
 from edged.operations.pages import PageParams, Place, read_cursor, write_cursor
@@ -34,13 +36,17 @@ class Abilities(msgspec.Struct, frozen=True):
 class CameraStatus(CameraFacts, frozen=True, kw_only=True):
     """One camera in full; `problem` says why it gives no picture, "" if nothing is wrong; `restarts` counts the
     failures of its publisher since the camera is known; `binding`, for administrators, why the device that is plugged
-    in is this camera, "" for a camera that somebody described."""
+    in is this camera, "" for a camera that somebody described. `video_codec` and `audio_codec` are those of its source,
+    "" until it was seen, the latter "none" for one without sound; `audio`: whether a viewer hears it."""
 
     capabilities: Abilities
     metrics: StreamMetrics
     problem: str = ""
     restarts: int = 0
     binding: str = ""
+    video_codec: str = ""
+    audio_codec: str = ""
+    audio: bool = False
 
 
 @operation("camera:read", rest=get("/api/cameras"))
@@ -81,6 +87,10 @@ async def get_camera_status(call: OperationCall, params: DeviceParams) -> Camera
     stream = next((state for state in await services.paths.list() if state.name == camera.path), None)
     # To ask MediaMTX took time, in which a right may have ended.
     find_camera("camera:read", camera.name, services, call.session)
+    published = stream.figures if stream else UNKNOWN_FIGURES
+    # Of what edged makes itself the stream is all that there is.
+    is_told = KINDS[camera.kind].tells_figures
+    heard = published.audio or (camera.audio_codec if camera.audio else "")
     return CameraStatus(
         **{  # type: ignore[arg-type]
             **facts(camera, services.own_urls.stream_host(call.session.peer.host), services.mediamtx.state),
@@ -93,6 +103,9 @@ async def get_camera_status(call: OperationCall, params: DeviceParams) -> Camera
         metrics=measure(stream, services.clock.now()) if stream else StreamMetrics(),
         problem=describe_problem(camera, call.session.caller),
         binding=camera.binding if may_know_causes(call.session.caller) else "",
+        video_codec=camera.video_codec if is_told else published.video,
+        audio_codec=camera.audio_codec if is_told else published.audio,
+        audio=heard not in ("", NO_AUDIO),
         restarts=publisher.restarts if (publisher := services.publishers.states.get(camera.path)) else 0,
     )
 

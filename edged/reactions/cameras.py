@@ -80,4 +80,6 @@ def read_condition(condition: Condition) -> Report:
         width=figures.width,
         height=figures.height,
         rate=figures.rate,
+        video_codec=figures.video,
+        audio_codec=figures.audio,
     )

@@ -23,6 +23,7 @@ class CameraSource(Protocol):
     the time, for the pre-roll of recordings. Where the stream itself says width, height and rate (config.sources), they
     are 0 until it has, and nothing is made by them. `is_pinned`: nothing but the address in `url` may be opened for it,
     whatever its server says. `still_seconds`: between two pictures of a source that gives one at a time.
+    `audio`: whether its sound is published; `audio_codec` what it is, as far as it is known.
     """
 
     @property
@@ -57,6 +58,10 @@ class CameraSource(Protocol):
     def is_pinned(self) -> bool: ...
     @property
     def still_seconds(self) -> float: ...
+    @property
+    def audio(self) -> bool: ...
+    @property
+    def audio_codec(self) -> str: ...
 
 
 class Kind:
@@ -108,6 +113,10 @@ class Kind:
         """ffmpeg's arguments that read it at this many frames a second; of a kind without a playlist. Raises
         DependencyFailed if there is nothing to read."""
         raise NotImplementedError
+
+    def sound(self, source: CameraSource) -> list[str]:  # noqa: ARG002
+        """ffmpeg's arguments about the sound of what is published."""
+        return ["-an"]
 
     def publish(self, source: CameraSource, playlist: str) -> list[str]:
         """ffmpeg's arguments that read it, from the file `playlist` if there is one, and make the stream to publish."""
