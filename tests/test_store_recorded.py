@@ -7,6 +7,7 @@ import math
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -84,6 +85,22 @@ def test_sums_of_segments_are_those_of_the_rows_whatever_was_inserted_again_or_r
             assert sums.duration == sum(min(row.ended, end) - max(row.began, begin) for row in found)
             assert sums.gaps == sum(after.began - before.ended > 0.5 for before, after in pairwise(found))
             assert sums.last == max((row.ended for row in found), default=0.0)
+
+
+@given(SEGMENTS, st.lists(st.tuples(st.integers(0, 140), st.integers(0, 60)), max_size=4), st.booleans())
+def test_sums_of_several_intervals_are_those_of_each(
+    rows: list[SegmentRow], wanted: list[tuple[int, int]], is_tidy: bool
+) -> None:
+    """Also where segments lie within one another, and where they are so many that each is asked for."""
+    if is_tidy:
+        # One after the other, as a camera gives them.
+        rows = [replace(row, began=7.0 * at, duration=float(6 + at % 3)) for at, row in enumerate(rows)]
+    intervals = [(float(begin), float(begin + length)) for begin, length in wanted]
+    with closing(opened(USAGE)) as connection:
+        segments.insert(connection, rows)
+        for camera in CAMERAS:
+            found = segments.sum_each(connection, camera, intervals, 0.5)
+            assert found == [segments.sum_between(connection, camera, *each, 0.5) for each in intervals]
 
 
 @given(SEGMENTS, st.integers(1, 7))
@@ -196,6 +213,7 @@ RECORDING_QUERIES: list[Callable[[sqlite3.Connection], Any]] = [
 SEGMENT_QUERIES: list[Callable[[sqlite3.Connection], Any]] = [
     lambda connection: segments.list_between(connection, "camera0", 5.0, 9.0),
     lambda connection: segments.sum_between(connection, "camera0", 5.0, 9.0, 0.5),
+    lambda connection: segments.sum_each(connection, "camera0", [(5.0, 9.0), (8.0, 12.0)], 0.5),
     lambda connection: segments.list_spans(connection, "camera0", 5.0, 9.0, 500),
     lambda connection: segments.list_oldest(connection, "camera0", 100, (5.0, "camera0/x")),
     lambda connection: segments.list_files(connection, "camera0/x", 2000),

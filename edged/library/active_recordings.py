@@ -92,6 +92,7 @@ class ActiveRecordings:
         self._asked: dict[str, ActiveRecording] = {}
         self._hours: dict[str, ActiveRecording] = {}
         self._shown: Mapping[str, ActiveRecording] = MappingProxyType({})
+        self._by_id: dict[str, ActiveRecording] = {}
 
     @property
     def by_camera(self) -> Mapping[str, ActiveRecording]:
@@ -157,8 +158,7 @@ class ActiveRecordings:
 
     def with_open(self, measured: F, now: float) -> F:
         """A recording with the bytes of the file that is being written; `now` Unix seconds."""
-        name = measured.record.recording_id
-        active = next((active for active in self if active.record.recording_id == name), None)
+        active = self._by_id.get(measured.record.recording_id)
         if active is None:
             return measured
         elapsed = max(0.0, now - measured.record.began) if active.status == "RECORDING" else 0.0
@@ -172,6 +172,7 @@ class ActiveRecordings:
         return self._hours if active.record.reason == ALWAYS else self._asked
 
     def _show(self) -> None:
+        self._by_id = {each.record.recording_id: each for each in self}
         self._shown = MappingProxyType({**self._hours, **self._asked})
 
 

@@ -30,7 +30,7 @@ from edged.store.segments import LaidOut, SegmentRow
 BATCH: Final = 500
 _PAGE: Final = 2000
 #: Recordings that are measured at once: between, others read the index.
-_MEASURED: Final = 50
+_MEASURED: Final = 200
 #: A file that is being written is closed so many seconds after its begin, at the latest.
 _OPEN_SECONDS: Final = 180.0
 #: Rows that wait in memory for a database that takes them: three days of one camera.
@@ -259,7 +259,9 @@ class RecordingIndex:
         short = [
             item.record for item in found if _lacks_its_end(item) and now - (item.record.ended or now) < _OPEN_SECONDS
         ]
-        exact = {item.record.recording_id: item.summary for item in await self.measure(short, now)} if short else {}
+        if not short:
+            return found
+        exact = {item.record.recording_id: item.summary for item in await self.measure(short, now)}
         return [exact.get(item.record.recording_id, item) for item in found]
 
     async def remove(self, going: Sequence[SegmentRow], reasons: Mapping[str, str]) -> frozenset[str]:
@@ -382,12 +384,13 @@ def _list_spans(
 
 
 def _summarize(connection: sqlite3.Connection, records: Sequence[RecordingRecord], now: float) -> list[Summary]:
-    found: list[Summary] = []
-    for record in records:
-        end = max(record.ended if record.ended is not None else now, record.began)
-        sums = segments.sum_between(connection, record.camera, record.began, end, GAP_SECONDS)
-        found.append(Summary(record, sums.size, sums.duration, sums.files, sums.gaps, sums.last))
-    return found
+    found: dict[str, Summary] = {}
+    for camera in {record.camera for record in records}:
+        mine = [record for record in records if record.camera == camera]
+        spans = [(each.began, max(each.began, now if each.ended is None else each.ended)) for each in mine]
+        for record, sums in zip(mine, segments.sum_each(connection, camera, spans, GAP_SECONDS), strict=True):
+            found[record.recording_id] = Summary(record, sums.size, sums.duration, sums.files, sums.gaps, sums.last)
+    return [found[record.recording_id] for record in records]
 
 
 def _lacks_its_end(item: Measured | Summary) -> bool:

@@ -163,16 +163,14 @@ def list_page(
         "SELECT coalesce(sum(number), 0) FROM recording_sums WHERE camera IN (SELECT value FROM json_each(?))",
         (wanted,),
     ).fetchone()
-    # The index by age gives the order and all that is asked here, also of what `offset` passes over.
-    rows = connection.execute(
-        "SELECT recording_id FROM recordings INDEXED BY recordings_by_age WHERE deleted_at IS NULL"
-        " AND (began, recording_id) < (?, ?) AND camera IN (SELECT value FROM json_each(?))"
-        " ORDER BY began DESC, recording_id DESC LIMIT ? OFFSET ?",
-        (*(after or (math.inf, "")), wanted, limit, offset),
-    )
-    page = json.dumps([row[0] for row in rows])
-    shown = _many(connection, "WHERE recording_id IN (SELECT value FROM json_each(?))", page)
-    return sorted(shown, key=lambda row: (row.began, row.recording_id), reverse=True), total
+    # The index by age gives the order and all that is asked here: of what `offset` passes over nothing else is read.
+    found = _many(
+        connection,
+        "INDEXED BY recordings_by_age WHERE deleted_at IS NULL AND (began, recording_id) < (?, ?)"
+        " AND camera IN (SELECT value FROM json_each(?)) ORDER BY began DESC, recording_id DESC LIMIT ? OFFSET ?",
+        *(after or (math.inf, "")), wanted, limit, offset,
+    )  # fmt: skip
+    return found, total
 
 
 def list_after(connection: sqlite3.Connection, after: Place, limit: int) -> list[RecordingRecord]:
@@ -254,12 +252,16 @@ def list_overlapping(connection: sqlite3.Connection, camera: str, begin: float, 
 
 
 def _many(connection: sqlite3.Connection, clause: str, *values: object) -> list[RecordingRecord]:
-    rows = connection.execute(f"SELECT {_COLUMNS} FROM recordings {clause}", values)  # noqa: S608
+    cursor = connection.cursor()
+    # In the order of _COLUMNS; by their names it takes three times as long.
+    cursor.row_factory = None
+    rows = cursor.execute(f"SELECT {_COLUMNS} FROM recordings {clause}", values)  # noqa: S608
     return [
         RecordingRecord(
-            recording_id=row[0], filename=row[1], camera=row[2], format=row[3], began=row[4], ended=row[5],
-            until=row[6], reason=row[7], made_by=row[8], is_protected=bool(row[9]), deleted_at=row[10],
-            delete_reason=row[11], pre_roll=row[12],
+            recording_id=id_, filename=filename, camera=camera, format=form, began=began, ended=ended, until=until,
+            reason=reason, made_by=made_by, is_protected=bool(is_protected), deleted_at=deleted_at,
+            delete_reason=delete_reason, pre_roll=pre_roll,
         )
-        for row in rows
+        for id_, filename, camera, form, began, ended, until, reason, made_by, is_protected, deleted_at, delete_reason,
+        pre_roll in rows
     ]  # fmt: skip
