@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from edged.access.ledger import Ledger
 from edged.credentials.api_keys import KeyRecord, key_caller, mint
 from edged.credentials.callers import Caller
 from edged.credentials.identities import Identity
+from edged.credentials.users import UserRecord, login_identities
 
 
 def a_key(**changes: Any) -> KeyRecord:
@@ -132,3 +134,46 @@ def test_a_childs_secret_is_no_api_key() -> None:
 
     ledger = Ledger()
     assert ledger.find_key(digest(ledger.child_secrets.make("camera0", "read"))) is None
+
+
+OWNERS = ("ada", "bob")
+Step = tuple[str, int, int]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                ["put", "end", "suspend", "resume", "revoke", "drop", "user", "disable", "shut", "restore"]
+            ),
+            st.integers(0, 4), st.integers(0, 9),
+        ),
+        max_size=30,
+    )
+)  # fmt: skip
+def test_the_counts_of_keys_are_those_of_their_states_whatever_has_happened(steps: list[Step]) -> None:
+    """Each key in turn, at times before, at and behind its end."""
+    ledger = Ledger()
+    keys = [a_key(owner=owner) for owner in (None, None, "ada", "bob", "ada")]
+    for doing, number, value in steps:
+        known = ledger.keys.get(keys[number].key_id)
+        name = OWNERS[number % 2]
+        match doing:
+            case "put" | "end" if known is None or doing == "end":
+                ledger.put_key(replace(known or keys[number], expires_at=float(value) if value else None))
+            case "suspend" | "resume" if known is not None:
+                ledger.put_key(replace(known, suspended_at=1.0 if doing == "suspend" else None))
+            case "revoke" if known is not None:
+                ledger.mark_revoked([Identity.of_key(known.key_id)], 1.0)
+            case "drop" if known is not None:
+                ledger.drop_key(known)
+            case "user" | "disable":
+                user = UserRecord(name=name, role="viewer", created_at=1.0, epoch=0)
+                ledger.put_user(replace(user, disabled_at=1.0 if doing == "disable" else None))
+            case "shut":
+                ledger.deny(login_identities(name))
+            case "restore":
+                ledger.unconfirmed_epoch = value if value % 2 else None
+        for now in (0.0, float(value), 20.0):
+            wanted = Counter(ledger.key_status(record, now) for record in ledger.keys.values())
+            assert +ledger.count_keys(now) == wanted

@@ -3,12 +3,13 @@
 Written by the accounts package in the registrar's task (denials at once, everything else once it is on disk), read by
 the gate without waiting and by operations. A key's Caller is built when it is first asked for and kept, so that a
 question costs one hash and one look-up. Of a key or a service token that is revoked on disk only 24 bytes are kept.
-Its parts: access.denials, access.cut_offs, access.child_secrets, access.revoked, access.makers.
+Its parts: access.denials, access.cut_offs, access.child_secrets, access.revoked, access.makers, access.key_counts.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -17,6 +18,7 @@ from typing import Final
 from edged.access.child_secrets import ChildSecrets
 from edged.access.cut_offs import CutOffs
 from edged.access.denials import Denials
+from edged.access.key_counts import KeyCounts
 from edged.access.makers import Makers
 from edged.access.revoked import Revoked
 from edged.credentials.api_keys import KeyRecord, key_caller
@@ -50,6 +52,7 @@ class Ledger:
         self.revoked_keys = Revoked("key_")
         self.revoked_tokens = Revoked("svc_")
         self.makers = Makers()
+        self._counts = KeyCounts()
         self._owned: dict[str, set[str]] = {}  # the ids of a user's keys
         self._secrets: dict[bytes, str] = {}  # the ids of API keys by the digest of each secret
         self._callers: dict[bytes, Caller] = {}  # those that were asked for, by digest
@@ -76,6 +79,9 @@ class Ledger:
             self._owned[before.owner].discard(record.key_id)
         if record.owner is not None:
             self._owned.setdefault(record.owner, set()).add(record.key_id)
+        identity = Identity.of_key(record.key_id)
+        if before is not None:
+            self._counts.add(before, -1, rests=identity in self._suspended)
         for old in before.digests if before else ():
             self._callers.pop(old, None)
             if old not in record.digests:
@@ -91,12 +97,11 @@ class Ledger:
         for each in record.replaced:
             self._secrets[each.digest] = record.key_id
             self._end(Identity.of_secret(each.digest), min(each.until, record.expires_at or math.inf))
-        if record.suspended_at is not None or self._is_orphaned(record):
-            self._suspended.add(Identity.of_key(record.key_id))
-        else:
-            self._suspended.discard(Identity.of_key(record.key_id))
+        rests = record.suspended_at is not None or self._is_orphaned(record)
+        (self._suspended.add if rests else self._suspended.discard)(identity)
+        self._counts.add(record, 1, rests=rests)
         if record.revoked_at is not None:
-            self.denials.add([Identity.of_key(record.key_id)])
+            self.denials.add([identity])
 
     def mark_revoked(self, identities: Iterable[Identity], at: float) -> None:
         """The records of the API keys and service tokens among these say that they are revoked, since then, Unix
@@ -132,6 +137,7 @@ class Ledger:
         if record.owner is not None:
             self._owned[record.owner].discard(record.key_id)
         self._changed.discard(record.key_id)
+        self._counts.add(self._keys[record.key_id], -1, rests=identity in self._suspended)
         self._suspended.discard(identity)
         self.denials.forget([identity])
         self.makers.retire(identity, record.made_by)
@@ -191,6 +197,11 @@ class Ledger:
         waits = self.unconfirmed_epoch is not None or self._is_orphaned(record)
         return "suspended" if status != "revoked" and waits else status
 
+    def count_keys(self, now: float) -> Counter[str]:
+        """How many API keys have each status, those that are revoked on disk among them."""
+        counts = self._counts.count(now, all_rest=self.unconfirmed_epoch is not None)
+        return counts + Counter(revoked=len(self.revoked_keys))
+
     def put_user(self, record: UserRecord) -> None:
         """Make a user known, or known anew after a change; the keys that they own with them."""
         self._users[record.name] = record
@@ -229,7 +240,10 @@ class Ledger:
         self.denials.add(fresh)
         if any(each.kind in SUBJECTS for each in fresh):
             for owner in filter(self.is_shut_out, self._owned):
-                self._suspended.update(map(Identity.of_key, self._owned[owner]))
+                for key_id in self._owned[owner]:
+                    if (identity := Identity.of_key(key_id)) not in self._suspended:
+                        self._suspended.add(identity)
+                        self._counts.rest(self._keys[key_id])
 
     def made_by(self, identities: Iterable[Identity]) -> frozenset[Identity]:
         """The names of the keys and service tokens that credentials of these names have made, and of those that these

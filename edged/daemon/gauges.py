@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 from edged.cameras.model import Status
@@ -28,12 +27,6 @@ def watch(
     """Have every gauge read from where its number stands."""
     clock, ledger, accounts, recordings = access.clock, access.ledger, access.accounts, services.recordings
 
-    def count_keys() -> Mapping[str, int]:
-        now = clock.now()
-        counts = Counter(ledger.key_status(record, now) for record in ledger.keys.values())
-        counts["revoked"] += len(ledger.revoked_keys)
-        return counts
-
     metrics.gauges.watch(
         sessions=lambda: count_sessions(services),
         connections=lambda: server.connections,
@@ -41,7 +34,7 @@ def watch(
         children=lambda: count_children(media),
         camera_causes=lambda: count_causes(cameras.all()),
         camera_restarts=lambda: {camera.name: media.conditions.find(camera.name).restarts for camera in cameras.all()},
-        api_keys=count_keys,
+        api_keys=lambda: ledger.count_keys(clock.now()),
         mediamtx_version=lambda: media.mediamtx.state.version,
         clock=lambda: (clock.is_synchronized, clock.is_trusted, clock.high_water()),
         issuers=access.issuers.last_success,
