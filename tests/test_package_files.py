@@ -58,6 +58,13 @@ def test_no_link_of_roots_leads_into_a_folder_of_edgeds() -> None:
     assert str(CONSOLE) in (DEBIAN / "edged.postrm").read_text()
 
 
+def test_the_unit_sees_what_is_mounted_after_its_start() -> None:
+    """systemd lets mounts of the system into a service's namespace unless MountFlags= says otherwise."""
+    unit = read_unit("edged.service")
+    assert "PrivateMounts=yes" in unit
+    assert not [line for line in unit if line.startswith("MountFlags=")]
+
+
 def test_the_unit_leaves_descriptors_for_viewers_and_no_core() -> None:
     """As many as the daemon asks for itself; what it held in memory is written nowhere when it crashes."""
     unit = read_unit("edged.service")
