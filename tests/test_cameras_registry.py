@@ -928,6 +928,23 @@ async def test_a_device_that_may_be_a_stored_camera_waits_and_asks(
         assert "its port usb-2 was new" in new.binding
 
 
+async def test_a_camera_that_stays_plugged_in_stays_itself_whatever_it_says(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its serial cannot be read for a moment: it is not judged as a device that comes, and the stored one stays."""
+    async with running(tmp_path, udev=Udev(device(0, "1", "7E19B2F4"))) as box:
+        await box.next()
+        box.udev.tell(device(0, "1", "", action="change"))
+        await trio.sleep(1)
+        assert (box.states(), box.registry.waiting) == ({"camera0": "CONNECTED"}, 0)
+        assert box.store.slots[0].identity["serial"] == "7E19B2F4"
+        box.udev.tell(device(0, "1", "", action="remove"))
+        await trio.sleep(1)
+        box.udev.tell(device(0, "1", ""))
+        await trio.sleep(1)
+        assert (box.states(), box.registry.waiting) == ({"camera0": "DISCONNECTED"}, 1)
+
+
 async def test_a_camera_that_comes_back_says_by_what_it_was_known(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,7 @@ async def test_a_storm_that_overflows_hides_nothing(tmp_path: Path) -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(storm)
                 before, since = cpu_seconds(lines.process.pid), trio.current_time()
-                for one in others:
+                for one in cycle(others):
                     for change in (made.plug, made.unplug):
                         await trio.to_thread.run_sync(change, nodes[2], one)
                         name, status, *_ = await lines.next()

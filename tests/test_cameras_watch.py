@@ -62,7 +62,7 @@ class Device:
     ) -> None:
         self.action = action
         self.device_node = node
-        self.sys_path = PATH
+        self.sys_path = PATH if node is None else f"{Path(PATH).parent}/{Path(node).name}"
         self.properties = Properties(properties)
         self.attributes = Attributes(attributes or {})
         self.is_initialized = is_initialized
@@ -237,6 +237,37 @@ def test_a_device_that_is_unplugged_at_once_is_not_probed() -> None:
     """sysfs has nothing about it any more."""
     node = module._node(Device("remove", ID_PATH="p", attributes={"index": b"gone"}), "remove")
     assert node == Node("remove", "/dev/video0", PATH, {"ID_PATH": "p"})
+
+
+async def test_of_many_events_of_one_device_the_last_counts(udev: Udev) -> None:
+    """What came before it went is nothing, nor is a change that another one follows; of other devices all is told."""
+    watcher = Watcher()
+    with fail_after(30):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(watcher.run)
+            actions = ("add", "change", "change", "remove", "add", "change", "change")
+            udev.tell(*map(Device, actions), Device("add", node="/dev/video1"))
+            await watcher.until(lambda: len(watcher.seen) == 5)
+            nursery.cancel_scope.cancel()
+    nodes = [(seen.action, seen.node) for seen in watcher.seen if isinstance(seen, Node)]
+    assert nodes == [
+        ("remove", "/dev/video0"), ("add", "/dev/video0"), ("change", "/dev/video0"), ("add", "/dev/video1"),
+    ]  # fmt: skip
+
+
+async def test_a_storm_is_taken_in_portions(udev: Udev, autojump_clock: trio.testing.MockClock) -> None:
+    """500 events a second are told of some twenty times a second, and the last of them is among these."""
+    watcher = Watcher()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watcher.run)
+        for number in range(2000):
+            udev.tell(Device("change", ID_REVISION=str(number)))
+            await trio.sleep(0.002)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    told = [seen for seen in watcher.seen if isinstance(seen, Node)]
+    assert told[-1].properties == {"ID_REVISION": "1999"}
+    assert 50 <= len(told) <= 200
 
 
 async def test_an_overflow_between_two_events_lists_everything_anew(udev: Udev) -> None:

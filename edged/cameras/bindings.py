@@ -16,7 +16,7 @@ import trio
 from edged.access.grants import Commit
 from edged.cameras.entries import ID, CameraEntry
 from edged.cameras.fixed import Shown
-from edged.cameras.identity import DRIVER, PATH, PORT, Decision, Present, decide, find_part
+from edged.cameras.identity import DRIVER, PATH, PORT, SERIAL, Decision, Present, decide, find_part
 from edged.cameras.model import Camera, Status
 from edged.cameras.parts import Part, choose_first, is_surely_a_camera
 from edged.cameras.slots import SaveChanged, Slots
@@ -301,6 +301,8 @@ class Bindings:
         path = self._path_for(part, settings)
         slot = decision.slot
         if slot is not None:
+            if slot.number == part.slot and not record[SERIAL]:  # it had one when it was plugged in
+                record[SERIAL] = identity[SERIAL] = slot.identity.get(SERIAL, "")
             # What a person said, and what was said when it was plugged in, holds until it is another device.
             is_known = all(slot.identity.get(name) == value for name, value in record.items())
             is_told = slot.number == part.slot or slot.binding.startswith(BY_HAND)

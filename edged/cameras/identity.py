@@ -144,6 +144,10 @@ def decide(
     chosen = [slot for slot in free if _rank(record, slot, scores) == best]
     if len(chosen) == 1:
         return Decision(chosen[0], _explain(record, chosen[0], scores[chosen[0].number], is_shared=shared))
+    if not chosen and held is not None and scores.get(held) is Score.MAYBE:
+        # It has not been unplugged meanwhile: what it says of itself cannot be read just now.
+        (same,) = (slot for slot in known if slot.number == held)
+        return Decision(same, same.binding)
     if chosen:
         numbers = tuple(slot.number for slot in chosen)
         return Decision(None, f"{_name_all(chosen)} are stored with the same port and serial", True, numbers)

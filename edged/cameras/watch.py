@@ -42,8 +42,11 @@ Mode: TypeAlias = Literal["events", "polling", "off"]
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 #: Seconds between two listings while events are being lost.
 _RESYNC_PAUSE = 0.2
-#: Events handed on before other tasks get a turn, and the most that are thrown away in one go.
+#: Events taken before other tasks get a turn, and the most that are thrown away in one go.
 _BATCH, _MOST_QUEUED = 64, 100_000
+#: From so many events in a row, and more than so many a second, they are taken together each so many seconds: of one
+#: device only the last of them counts.
+_BURST, _BUSY_RATE, _GATHERED = 50, 100.0, 0.05
 _CONTROL = Path("/run/udev/control")
 _CLASS = Path("/sys/class/video4linux")
 #: Seconds between two looks at sysfs while events arrive and while they do not, and that an event may take: udevd works
@@ -236,9 +239,15 @@ async def _follow(
     list_all()
     # A second descriptor of the same socket, because only reading SO_ERROR clears an overflow.
     with socket.socket(fileno=os.dup(monitor.fileno())) as netlink:
+        row, last = 0.0, trio.current_time()
         while True:
             await trio.lowlevel.wait_readable(netlink)
-            if _drain(monitor, netlink, handle):
+            is_lost, number = _drain(monitor, netlink, handle)
+            now = trio.current_time()
+            row, last = max(0.0, row - (now - last) * _BUSY_RATE) + number, now
+            if row > _BURST and not is_lost:
+                await trio.sleep(_GATHERED)
+            if is_lost:
                 log.warning("udev_overflow", detail="events were lost; every device is looked at again")
                 resynced("enobufs")
                 list_all()
@@ -256,20 +265,33 @@ def _subscribe(context: Context, receive_buffer: int) -> Monitor:
     return monitor
 
 
-def _drain(monitor: Monitor, netlink: socket.socket, handle: Callable[[Seen], None]) -> bool:
-    """Hand on what waits, a batch at most; whether events were lost. Then nothing waits any more."""
-    for _ in range(_BATCH):
+def _drain(monitor: Monitor, netlink: socket.socket, handle: Callable[[Seen], None]) -> tuple[bool, int]:
+    """Hand on what waits, a batch at most; whether events were lost (then nothing waits any more), and how many came.
+
+    Of several events of one device those that a later one has overtaken are left out.
+    """
+    waiting: dict[str, list[tuple[str, Device]]] = {}
+    number = 0
+    while number < _BATCH:
         try:
             if netlink.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                return _discard(netlink)
+                return _discard(netlink), number
             device = monitor.poll(timeout=0)
         except OSError:  # it overflowed between the two calls
-            return _discard(netlink)
+            return _discard(netlink), number
         if device is None:
-            return False
-        if node := _node(device, device.action or "change"):
+            break
+        number += 1
+        action, events = device.action or "change", waiting.setdefault(device.sys_path, [])
+        if action == "remove":
+            events.clear()
+        elif events and events[-1][0] == action:
+            events.pop()
+        events.append((action, device))
+    for action, device in (event for events in waiting.values() for event in events):
+        if node := _node(device, action):
             handle(node)
-    return False
+    return False, number
 
 
 def _discard(netlink: socket.socket) -> Literal[True]:
