@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -187,6 +188,23 @@ async def test_a_disk_that_is_full_when_the_last_bytes_of_a_join_are_written_is_
                 assert list(folder.iterdir()) == made
                 assert all(path.stat().st_size == size and is_whole(path) for path in made)
     assert 0 < told < len(sizes)
+
+
+@pytest.mark.parametrize("form", ["mp4", "mkv"])
+async def test_a_joined_file_that_a_power_cut_has_shortened_is_made_again(
+    root: Path, form: Literal["mp4", "mkv"]
+) -> None:
+    spawner = Spawner()
+    joins = Joins(RecordingFiles(root), spawner, lambda: "ffmpeg", nothing_free)
+    with fail_after(60):
+        path = await joins.find(measured(form=form))
+        data = path.read_bytes()
+        for left in (len(data) - 1, 0):
+            os.truncate(path, left)
+            assert await joins.find(measured(form=form)) == path
+            assert path.stat().st_size == len(data)
+        assert await joins.find(measured(form=form)) == path
+    assert len(spawner.started) == 3
 
 
 async def test_an_mp4_is_written_once_with_its_index_at_the_front(root: Path) -> None:

@@ -1,6 +1,7 @@
 """What ffmpeg makes of a recording: whether it is whole, and how much space its index needs. Reads headers only.
 
-ffmpeg 5 exits with 0 where the disk was full when it wrote its last bytes, so the file itself is looked at.
+ffmpeg 5 exits with 0 where the disk was full when it wrote its last bytes, and a file whose bytes a power cut took
+still has its name, so the file itself is looked at.
 """
 
 from __future__ import annotations

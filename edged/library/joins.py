@@ -269,11 +269,12 @@ def _full() -> StorageFull:
 
 
 def _touch(target: Path) -> bool:
-    """Whether the file is there; it counts as used now. Its time of change stays: whoever fetches it in parts goes by
-    that."""
+    """Whether the file is there and whole, which a power cut right after it was made may undo; it counts as used now.
+    Its time of change stays: whoever fetches it in parts goes by that."""
     with suppress(FileNotFoundError):
-        os.utime(target, ns=(time.time_ns(), target.stat().st_mtime_ns))
-        return True
+        if is_whole(target):
+            os.utime(target, ns=(time.time_ns(), target.stat().st_mtime_ns))
+            return True
     return False
 
 
