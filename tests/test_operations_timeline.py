@@ -75,15 +75,16 @@ TIMES = st.none() | st.floats(0, 4e9) | st.sampled_from([NOW - DAY, NOW, NOW + D
 def test_the_times_are_those_that_were_given_or_a_day_before_and_until_now(
     start: float | None, end: float | None
 ) -> None:
-    """Never a begin before 1970, and no end before its begin."""
+    """Never a begin before 1970, or in the future, and no end before its begin."""
     params = GetTimelineParams("camera0", start, end)
     try:
         begin, until = _read_times(params, NOW)
     except InvalidParams:
-        assert start is not None
-        assert (end is None and start >= NOW) or (end is not None and end <= start)
+        first = start if start is not None else (NOW if end is None else end) - DAY
+        assert first >= NOW or (start is not None and end is not None and end <= start)
         return
     assert 0 <= begin <= until
+    assert begin < NOW
     assert begin == (start if start is not None else max(0.0, until - DAY))
     assert until == (NOW if end is None else end)
 

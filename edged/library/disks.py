@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,13 @@ PATIENCE_SECONDS: Final = 5.0
 _SPENT_BYTES: Final = 512 * 1024
 #: On a disk too small for the setting, a tenth of it is enough.
 _SMALL_SHARE: Final = 10
+
+
+def check_writable(folder: Path) -> None:
+    """Raises OSError for a folder into which this process can write nothing."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        number = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(number, os.strerror(number), str(folder))
 
 
 class Disk(msgspec.Struct, frozen=True):

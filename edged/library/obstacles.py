@@ -1,4 +1,5 @@
-"""Why nothing is recorded, although somebody wants it: a full disk, or a medium that is not there."""
+"""Why nothing is recorded, although somebody wants it: a full disk, one that takes nothing, or a medium that is not
+there."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from edged.library.medium import MARKER
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """The medium is `absent`, or its disk is `full`; a sentence and the remedy."""
+    """The medium is `absent`, or its disk is `full`, or `unwritable`; a sentence and the remedy."""
 
-    kind: Literal["absent", "full"]
+    kind: Literal["absent", "full", "unwritable"]
     message: str
     remedy: str
 
@@ -27,6 +28,10 @@ ABSENT: Final = Obstacle(
     "absent", "the medium for recordings is not there: nothing is recorded",
     "plug it in and mount it: recording goes on by itself then. A new one needs its marker once: touch"
     f" recording.folder/{MARKER}",
+)  # fmt: skip
+UNWRITABLE: Final = Obstacle(
+    "unwritable", "the folder for recordings cannot be written to: nothing is recorded",
+    "make recording.folder writable for edged; where it is mounted read-only, look for disk errors: journalctl -k",
 )  # fmt: skip
 FULL: Final = Obstacle(
     "full", "the disk for recordings is full: nothing is recorded", "delete recordings, or add space"

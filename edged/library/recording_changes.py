@@ -14,7 +14,7 @@ import trio
 
 from edged.access.grants import Commit, Grant
 from edged.clock import Clock
-from edged.errors import EdgedError, InvalidState
+from edged.errors import EdgedError, InvalidState, StoreFailed
 from edged.library.active_recordings import ActiveRecording, deadline_of
 from edged.library.recording_files import RecordingFiles
 from edged.library.recording_index import Measured, RecordingIndex
@@ -101,11 +101,17 @@ class Deletion:
 
 
 async def remove_useless(trust: Database, index: RecordingIndex, measured: Measured, reason: str) -> int:
-    """The files of a deleted recording go that no other one needs; their bytes. Raises StoreFailed."""
+    """The files of a deleted recording go that no other one needs; their bytes. Raises StoreFailed, also where the disk
+    keeps one of them: it goes later."""
     await index.forget_joined(measured.record.recording_id)
     async with index.choosing:
         useless = await find_useless(trust, measured)
         gone = await index.remove(useless, dict.fromkeys((row.file for row in useless), reason))
+    if kept := len(useless) - len(gone):
+        raise StoreFailed(
+            f"{measured.record.filename} is deleted, but the disk has kept {kept} of its files",
+            hint="is it read-only, or failing? They are deleted as soon as it lets them", in_force=True,
+        )  # fmt: skip
     return sum(row.size for row in useless if row.file in gone)
 
 

@@ -30,6 +30,7 @@ from typing import BinaryIO, Final
 
 import structlog
 
+from edged.library.disks import check_writable
 from edged.library.fmp4 import NotASegment, Segment, read_segment
 from edged.library.layouts import write_layout
 from edged.library.seal_files import SUFFIX, remove_seal
@@ -86,8 +87,9 @@ class RecordingFiles:
             self._link.symlink_to(self.root / OPEN)
 
     def prepare(self) -> None:
-        """Make the folder. Raises OSError."""
+        """Make the folder. Raises OSError, also where nothing can be written into it."""
         (self.root / OPEN).mkdir(mode=0o750, parents=True, exist_ok=True)
+        check_writable(self.root / OPEN)
 
     def look(self) -> Look:
         """Look at open/ and put closed files where they are kept. A disk error leaves a file where it is, for later."""

@@ -132,7 +132,7 @@ class RecordingIndex:
             raise StoreFailed(message, hint="see recording.folder") from problem
 
     async def prepare(self) -> None:
-        """Make the folder. Raises OSError."""
+        """Make the folder. Raises OSError, also where nothing can be written into it."""
         await self._use(self.files.prepare)
 
     async def look(self, held: Look = NOTHING) -> Look:

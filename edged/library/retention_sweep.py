@@ -14,7 +14,7 @@ import trio
 from edged.access.grants import Grant
 from edged.clock import Clock
 from edged.library.deleted_recordings import DeletedRecordings
-from edged.library.obstacles import FULL, ONLY_PROTECTED, STOPPED, Obstacle
+from edged.library.obstacles import FULL, ONLY_PROTECTED, STOPPED, UNWRITABLE, Obstacle
 from edged.library.recording_changes import protect
 from edged.library.recording_index import BATCH, RecordingIndex
 from edged.library.retention import Policy, Removal, list_unprotected, plan
@@ -181,20 +181,25 @@ class RetentionSweep:
         return {camera: merge_spans(spans) for camera, spans in found.items()}
 
     async def _judge_space(self) -> None:
-        """Whether the disk is too full to record, and why."""
+        """Whether the disk is too full to record, or takes nothing, and why."""
         free, total = await self._index.free()
-        limit = self._limit(total)
-        if free < limit or (self.obstacle is not None and free <= limit + limit // 4):
-            found = STOPPED if self._on_full == "stop" else FULL if await self._has_loose() else ONLY_PROTECTED
-            if found != self.obstacle:
-                _log.error(
-                    "recording_stopped_disk_full", problem=found.message, free_bytes=free, needed_bytes=limit,
-                    remedy=f"{found.remedy}: recording goes on by itself then",
-                )  # fmt: skip
-            self.obstacle = found
-        elif self.obstacle is not None:
-            self.obstacle = None
+        limit, before = self._limit(total), self.obstacle
+        was_full = before is not None and before.kind == "full"
+        self.obstacle = None
+        try:
+            await self._index.prepare()
+        except OSError:
+            self.obstacle = UNWRITABLE
+        if self.obstacle is None and (free < limit or (was_full and free <= limit + limit // 4)):
+            self.obstacle = STOPPED if self._on_full == "stop" else FULL if await self._has_loose() else ONLY_PROTECTED
+        if self.obstacle is None and before is not None:
             _log.info("recording_resumed", free_bytes=free)
+        elif self.obstacle is not None and self.obstacle != before:
+            event = "recording_stopped_disk_full" if self.obstacle.kind == "full" else "recording_stopped_unwritable"
+            _log.error(
+                event, problem=self.obstacle.message, free_bytes=free, needed_bytes=limit,
+                remedy=f"{self.obstacle.remedy}: recording goes on by itself then",
+            )  # fmt: skip
 
     async def _has_loose(self) -> bool:
         """Whether there is a file that may go, or none at all."""

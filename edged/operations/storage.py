@@ -22,8 +22,8 @@ _Gigabytes: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
 
 class StorageInfo(msgspec.Struct, frozen=True):
     """Bytes of the disk that holds recordings; `usage_percentage` 0 to 100. Low: the oldest recordings are deleted.
-    Critical: nothing is recorded. `state` is ok, low, full or absent (the medium: there are no bytes then), `message`
-    why, "" while all is well."""
+    Critical: nothing is recorded. `state` is ok, low, full, unwritable or absent (the medium: there are no bytes then),
+    `message` why, "" while all is well."""
 
     total_space: int
     used_space: int
@@ -33,7 +33,7 @@ class StorageInfo(msgspec.Struct, frozen=True):
     snapshots_size: int
     low_space_warning: bool
     critical_space_warning: bool
-    state: Literal["ok", "low", "full", "absent"]
+    state: Literal["ok", "low", "full", "absent", "unwritable"]
     message: str
 
 

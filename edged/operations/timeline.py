@@ -104,14 +104,17 @@ async def find_recorded(call: OperationCall, device: str) -> str:
 def _read_times(params: GetTimelineParams, now: float) -> tuple[float, float]:
     """Raises InvalidParams."""
     if params.start is not None and params.end is not None:
-        return read_interval(params.start, params.end)
-    if params.start is None:
+        begin, end = read_interval(params.start, params.end)
+    elif params.start is None:
         end = now if params.end is None else read_moment("end", params.end)
-        return max(0.0, end - _DAY), end
-    begin = read_moment("start", params.start)
+        begin = max(0.0, end - _DAY)
+    else:
+        begin, end = read_moment("start", params.start), now
     if begin >= now:
-        raise InvalidParams("start lies in the future", hint="without end the timeline goes until now", field="start")
-    return begin, now
+        field = "end" if params.start is None else "start"
+        sentence = "start lies in the future" if params.start is not None else "end lies more than a day in the future"
+        raise InvalidParams(sentence, hint="without end the timeline goes until now", field=field)
+    return begin, end
 
 
 def _read_place(call: OperationCall, text: str, end: float) -> tuple[float, int]:
