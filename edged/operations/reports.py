@@ -27,7 +27,7 @@ LONGEST_SECONDS: Final = 3600
 LONGEST_TEXT: Final = 500
 #: Control characters, halves of characters, ends of lines and paragraphs; and what turns the direction of a text.
 _REFUSED: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
-_TURNS: Final = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_TURNS: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _log = structlog.get_logger("events")
 
 
