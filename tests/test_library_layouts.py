@@ -127,9 +127,23 @@ def test_a_file_is_laid_out_as_it_is() -> None:
     assert sum(fragment.size for fragment in layout.fragments) == len(data) - layout.header_size
 
 
-@pytest.mark.parametrize("data", [b"", b"\x01", b"\x02" + bytes(40), bytes(200)])
+@pytest.mark.parametrize("data", [b"", b"\x01", b"\x02" + bytes(16), b"\x03" + bytes(40), bytes(200)])
 def test_what_is_no_layout_is_none(data: bytes) -> None:
     assert read_layout(data) is None
+
+
+def test_files_of_the_same_tracks_and_codecs_are_told_from_others() -> None:
+    def codecs_of(**made: bytes) -> int | None:
+        return layout_of(read_segment(BytesIO(make_segment(**made)))).codecs  # type: ignore[arg-type]
+
+    assert codecs_of() == codecs_of(stream=b"fedcba9876543210")
+    assert codecs_of() != codecs_of(codec=b"hvc1")
+
+
+def test_what_an_earlier_version_has_kept_is_read_without_its_codecs() -> None:
+    data = write_layout(make([(1000, 5000, 0), (4000, 6000, 0)]))
+    earlier = read_layout(b"\x01" + data[1:17] + data[21:])
+    assert earlier == layout_of(make([(1000, 5000, 0), (4000, 6000, 0)]))._replace(codecs=None)
 
 
 @given(st.binary(max_size=200))

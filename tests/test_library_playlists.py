@@ -159,6 +159,27 @@ async def test_it_begins_at_the_key_frame_before_and_tells_a_player_where_to_sta
     assert "TIME-OFFSET=0.000" in write_playlist(await box.find(-3300, -2999), str)
 
 
+OTHER = write_layout(read_segment(BytesIO(make_segment(parts=10, samples=10, ticks=9000, key_every=10, codec=b"hvc1"))))
+EARLIER = b"\x01" + LAYOUT[1:17] + LAYOUT[21:]
+
+
+async def test_a_list_ends_where_the_codecs_change_and_says_where_to_go_on(box: Box) -> None:
+    """Also one that would grow; files of which nothing is known are of those around them."""
+    await box.put([NOW - 3000])
+    await box.put([NOW - 2990], EARLIER)
+    await box.put([NOW - 2980])
+    await box.put([NOW - 2970, NOW - 2960], OTHER)
+    first = await box.find(-3600, -600)
+    assert [file.began - NOW for file in first.files] == [-3000, -2990, -2980]
+    assert first.changed_at == NOW - 2970
+    second = await box.find(-2970, -600)
+    assert ([file.began - NOW for file in second.files], second.changed_at) == ([-2970, -2960], None)
+    box.active["camera0"] = object()
+    text = write_playlist(await box.find(-3600, 600), str)
+    assert text.endswith("#EXT-X-ENDLIST\n")
+    assert len({entry.url for entry in read_list(text)}) == 3
+
+
 async def test_a_long_time_has_longer_pieces(box: Box) -> None:
     await box.put([NOW - 90_000 + 10 * each for each in range(1000)])
     assert {entry.seconds for entry in await box.list(-90_000, -3600)} == {10.0}

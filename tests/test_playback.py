@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -162,6 +163,27 @@ async def test_a_file_that_is_deleted_meanwhile_is_not_found_and_the_player_goes
         reply = await box.get(gone.url)
         assert (reply.status, reply.json["code"]) == (404, "not_found")
         assert await count_pictures(url) == 150
+
+
+async def test_a_list_ends_where_the_sound_goes_and_another_one_goes_on_from_there(tmp_path: Path, made: Path) -> None:
+    """hls.js stops at such a change before the first picture, and ffmpeg shows a broken one."""
+    folder = tmp_path / "made"
+    shutil.copytree(made, folder)
+    source = ["-f", "lavfi", "-i", "testsrc2=size=320x180:rate=10", "-t", "6", "-c:v", "libx264", "-g", "10"]
+    parts = ["-movflags", "empty_moov+default_base_moof", "-frag_duration", "1000000", "-pix_fmt", "yuv420p"]
+    silent = str(folder / f"{BEGAN + 70}-000000.mp4")
+    assert (await ffmpeg(*source, *parts, silent)).returncode == 0
+    async with opened(tmp_path, folder) as box:
+        reply = await box.daemon.request("POST", "/api/cameras/camera0/playback", key=box.key, body=ALL)
+        assert reply.json["continues_at"] == "2026-09-21T14:14:30.000Z"
+        url = reply.json["url"]
+        assert (await box.get(url)).body.endswith(b"#EXT-X-ENDLIST\n")
+        assert await count_pictures(url) == PICTURES
+        following = await box.link(start=reply.json["continues_at"])
+        assert {entry.at for entry in await box.entries(following)} >= {float(BEGAN + 70)}
+        done = await ffmpeg("-xerror", "-i", following, "-f", "null", "-")
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert await count_pictures(following) == 60
 
 
 BAD = (

@@ -71,6 +71,8 @@ def playback(device: str, start: str, end: str, ttl: int | None, *, quiet: bool,
     """
     params = {"device": resolve(device, where), "start": start, "end": end, "ttl": ttl}
     made = ask("create_playback_link", params, **where)
+    if "continues_at" in made and not quiet:
+        click.echo(f"the codecs change: what follows is played with --start {made['continues_at']}", err=True)
     if made["growing"] and not quiet:
         click.echo("the camera is being recorded: the list grows", err=True)
     expires = f"it expires at {made['expires_at']}"

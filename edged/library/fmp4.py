@@ -65,7 +65,8 @@ class Part:
 @dataclass(frozen=True, slots=True)
 class Segment:
     """The first `header_size` bytes are `ftyp` and `moov`; `size` ends with the last whole part; `is_whole` is False
-    where something follows that is no whole part; `is_closed` says that its writer has closed it (mvhd)."""
+    where something follows that is no whole part; `is_closed` says that its writer has closed it (mvhd); `codecs` are
+    the kinds of its tracks and their codecs, as `avc1mp4a`, with no word on sizes and profiles."""
 
     header_size: int
     size: int
@@ -74,6 +75,7 @@ class Segment:
     origin: Origin | None
     is_whole: bool
     is_closed: bool
+    codecs: bytes = b""
 
     @property
     def duration(self) -> Fraction:
@@ -87,6 +89,7 @@ def read_segment(file: BinaryIO) -> Segment:
     tracks: tuple[Track, ...] = ()
     origin, parts = None, list[Part]()
     header_size = end = 0
+    codecs = b""
     moof: tuple[int, int] | None = None
     is_whole, is_closed = True, False
     for kind, offset, size, is_complete in boxes:
@@ -94,7 +97,9 @@ def read_segment(file: BinaryIO) -> Segment:
             is_whole = False
             break
         if kind == b"moov":
-            tracks, origin, is_closed = _read_moov(_read(file, offset, size))
+            moov = _read(file, offset, size)
+            tracks, origin, is_closed = _read_moov(moov)
+            codecs = b"".join(bytes(stsd[12:16]) for stsd in _list_stsd(moov))
             header_size = end = offset + size
         elif kind == b"moof":
             if not tracks:
@@ -107,7 +112,7 @@ def read_segment(file: BinaryIO) -> Segment:
             moof, end = None, offset + size
     if not tracks:
         raise NotASegment("the file has no header (moov) with a track")
-    return Segment(header_size, end, tracks, tuple(parts), origin, is_whole and moof is None, is_closed)
+    return Segment(header_size, end, tracks, tuple(parts), origin, is_whole and moof is None, is_closed, codecs)
 
 
 def top_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int, bool]]:
@@ -308,13 +313,15 @@ def _read_trun(trun: memoryview, duration: int, sample_flags: int) -> Iterator[t
 def read_codecs(header: bytes) -> bytes:
     """What the tracks of a header are encoded with (`stsd`, with its parameter sets): equal where two segments can be
     one file. Raises NotASegment."""
-    found = []
-    for kind, moov in _inner(memoryview(header)):
-        if kind == b"moov":
-            for name, trak in _inner(moov):
-                if name == b"trak" and (stsd := _find(trak, b"mdia", b"minf", b"stbl", b"stsd")) is not None:
-                    found.append(bytes(stsd))
-    return b"".join(found)
+    moovs = (moov for kind, moov in _inner(memoryview(header)) if kind == b"moov")
+    return b"".join(bytes(stsd) for moov in moovs for stsd in _list_stsd(moov))
+
+
+def _list_stsd(moov: memoryview) -> Iterator[memoryview]:
+    """What each track is encoded with. Raises NotASegment."""
+    for name, trak in _inner(moov):
+        if name == b"trak" and (stsd := _find(trak, b"mdia", b"minf", b"stbl", b"stsd")) is not None:
+            yield stsd
 
 
 def shift_part(part: bytes, tracks: tuple[Track, ...], by: Fraction, number: int) -> bytes:

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Final, NamedTuple
+from zlib import crc32
 
 from edged.library.fmp4 import Part, Segment
 
@@ -24,11 +25,14 @@ LONG_SECONDS: Final = 10
 LONGEST_SECONDS: Final = 15
 #: A key frame so soon after the begin of a part, seconds, is its first picture: sound may begin a little sooner.
 _AT_ONCE: Final = Fraction(1, 10)
-#: Version, bytes of the header, offset of the first fragment, and its begin in microseconds.
+#: Version, bytes of the header, offset of the first fragment, and its begin in microseconds; and the CRC-32 of the
+#: codecs of its tracks, which a layout of the first version does not have.
 _HEAD: Final = struct.Struct(">BIQI")
+_CODECS: Final = struct.Struct(">I")
 #: Bytes, and microseconds, of which the highest bit says that it begins with a key frame.
 _FRAGMENT: Final = struct.Struct(">II")
-_VERSION: Final = 1
+_FIRST_VERSION: Final = 1
+_VERSION: Final = 2
 _KEY: Final = 1 << 31
 _MICRO: Final = 1_000_000
 
@@ -50,10 +54,14 @@ class Fragment(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The first `header_size` bytes of a segment are its header; its fragments follow one another without a gap."""
+    """The first `header_size` bytes of a segment are its header; its fragments follow one another without a gap.
+
+    `codecs` are equal for equal codecs of its tracks, None where that was not kept.
+    """
 
     header_size: int
     fragments: list[Fragment]
+    codecs: int | None = None
 
 
 def write_layout(segment: Segment) -> bytes:
@@ -66,7 +74,7 @@ def write_layout(segment: Segment) -> bytes:
     # Each from its place, so that nothing adds up.
     times = [max(0, round(bound * _MICRO)) for bound in bounds]
     try:
-        data = _HEAD.pack(_VERSION, segment.header_size, offsets[0], times[0])
+        data = _HEAD.pack(_VERSION, segment.header_size, offsets[0], times[0]) + _CODECS.pack(crc32(segment.codecs))
         for number, piece in enumerate(pieces):
             length = times[number + 1] - times[number]
             if not 0 <= length < _KEY:
@@ -87,14 +95,20 @@ def read_layout(
 
     None where nothing is, and for what a later version has written.
     """
-    if len(data) < _HEAD.size or data[0] != _VERSION:
+    if len(data) < _HEAD.size or data[0] not in (_FIRST_VERSION, _VERSION):
         return None
-    _, header_size, offset, at = _HEAD.unpack_from(data)
+    version, header_size, offset, at = _HEAD.unpack_from(data)
+    codecs, head = None, _HEAD.size
+    if version == _VERSION:
+        if len(data) < head + _CODECS.size:
+            return None
+        (codecs,) = _CODECS.unpack_from(data, head)
+        head += _CODECS.size
     first, last, most = begin * _MICRO, end * _MICRO, seconds * _MICRO
     # Offset, bytes, begin, length, key. Numbers alone, since there are many.
     found: list[list[int]] = []
-    usable = len(data) - (len(data) - _HEAD.size) % _FRAGMENT.size
-    for size, length in _FRAGMENT.iter_unpack(data[_HEAD.size : usable]):
+    usable = len(data) - (len(data) - head) % _FRAGMENT.size
+    for size, length in _FRAGMENT.iter_unpack(data[head:usable]):
         key, micro = length & _KEY, length & ~_KEY
         if at >= last:
             break
@@ -109,7 +123,7 @@ def read_layout(
     fragments = [
         Fragment(offset, size, at / _MICRO, micro / _MICRO, bool(key)) for offset, size, at, micro, key in found
     ]
-    return Layout(header_size, fragments)
+    return Layout(header_size, fragments, codecs)
 
 
 def _cut(segment: Segment) -> Iterator[Sequence[Part]]:

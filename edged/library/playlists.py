@@ -1,8 +1,9 @@
 """A time of a camera as an HLS playlist over its segments (RFC 8216): nothing is copied or encoded.
 
 Each file of MediaMTX's begins its timestamps anew and has its own header, so each is a discontinuity with its own
-EXT-X-MAP; a file of another codec or size is nothing special then. The index knows where a player can begin within a
-file (layouts), so that it need not be opened for a list.
+EXT-X-MAP; a file of another size is nothing special then. Where a camera gains or loses its sound, or changes its
+codec, the list ends: hls.js and ffmpeg stop there, or show nothing at all. The index knows where a player can begin
+within a file (layouts), so that it need not be opened for a list.
 
 A list that can still grow has no type and no end: what is closed later is appended, what retention deletes is taken
 away from its begin and counted (RFC 8216, 6.2.2), and what lies between stays as it is, with the same links. A file
@@ -46,12 +47,13 @@ _log = structlog.get_logger("recordings")
 
 class PlayedFile(NamedTuple):
     """What is played of a segment: `file` is its path below the folder of recordings, `began` Unix seconds, its header
-    the first `header_size` bytes."""
+    the first `header_size` bytes; `codecs` as of its layout."""
 
     file: str
     began: float
     header_size: int
     fragments: Sequence[Fragment]
+    codecs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ class Playlist:
     """What a list names, in order. `begin` Unix seconds, `fragment_seconds` how long a fragment is about.
 
     `is_growing`: more is coming; `is_live`: it is, or was until just now. Of what it had named before, `lost_files` and
-    `lost_fragments` were deleted at its begin.
+    `lost_fragments` were deleted at its begin. `changed_at`: when what it does not have begins, since its codecs are
+    others, Unix seconds; None where there is no such thing.
     """
 
     begin: float
@@ -69,6 +72,7 @@ class Playlist:
     is_live: bool
     lost_files: int = 0
     lost_fragments: int = 0
+    changed_at: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -106,6 +110,7 @@ async def find_playlist(recordings: Recordings, camera: str, begin: float, end: 
         removed = index.removed.list_between(camera, begin, end)
     seconds = min(max(FRAGMENT_SECONDS, (end - begin) / _FRAGMENTS), _LONGEST_FRAGMENT)
     files = await trio.to_thread.run_sync(_choose, _merge(rows, removed), known, (begin, end), seconds)
+    files, changed_at = _cut(files)
     gone = {row.file for row in removed}
     lost = list(takewhile(lambda file: file.file in gone, files))
     files = files[len(lost) :]
@@ -113,8 +118,19 @@ async def find_playlist(recordings: Recordings, camera: str, begin: float, end: 
         hint = "the first file is closed after a minute" if is_recording else "get_timeline says when"
         raise NotFound(f"nothing of {camera} is recorded in this time", hint=hint, resource="file")
     return Playlist(
-        begin, seconds, files, is_recording, is_live, len(lost), sum(len(file.fragments) for file in lost)
+        begin, seconds, files, is_recording and changed_at is None, is_live, len(lost),
+        sum(len(file.fragments) for file in lost), changed_at,
     )  # fmt: skip
+
+
+def _cut(files: list[PlayedFile]) -> tuple[list[PlayedFile], float | None]:
+    """(those of the codecs of the first one; when the next one began, if there is one)."""
+    codecs = None
+    for number, file in enumerate(files):
+        if codecs is not None and file.codecs not in (codecs, None):
+            return files[:number], file.began
+        codecs = codecs if file.codecs is None else file.codecs
+    return files, None
 
 
 def _merge(rows: Sequence[LaidOut], removed: Sequence[LaidOut]) -> Sequence[LaidOut]:
@@ -135,7 +151,7 @@ def _choose(
         data = row.layout or known.get(row.file, b"")
         layout = read_layout(data, begin - row.began, end - row.began, seconds)
         if layout is not None and layout.fragments:
-            found.append(PlayedFile(row.file, row.began, layout.header_size, layout.fragments))
+            found.append(PlayedFile(row.file, row.began, layout.header_size, layout.fragments, layout.codecs))
     return found
 
 

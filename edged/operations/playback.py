@@ -12,6 +12,7 @@ from typing import Annotated, Final
 
 import msgspec
 import trio
+from msgspec import UNSET, UnsetType
 
 from edged.clock import iso_exact
 from edged.credentials.callers import Caller, Transport
@@ -49,7 +50,8 @@ class CreatePlaybackLinkParams(msgspec.Struct, frozen=True):
 class PlaybackLink(msgspec.Struct, frozen=True):
     """A link to an HLS playlist: `url` absolute, or a path where edged cannot know by what name it is reached.
 
-    `seconds` is what is recorded of the time; `growing`: it is being recorded, and the list grows.
+    `seconds` is what is recorded of the time; `growing`: it is being recorded, and the list grows; `continues_at`: the
+    start of another list, where this one ends before the time since the codecs change.
     """
 
     device: str
@@ -57,6 +59,7 @@ class PlaybackLink(msgspec.Struct, frozen=True):
     expires_at: str
     seconds: float
     growing: bool
+    continues_at: str | UnsetType = UNSET
 
 
 @operation(CAPABILITY, rest=create("/api/cameras/{device}/playback"), counted_as="create_ticket")
@@ -79,6 +82,7 @@ async def create_playback_link(call: OperationCall, params: CreatePlaybackLinkPa
     return PlaybackLink(
         device=camera, url=url, expires_at=end_of(services, caller, params.ttl),
         seconds=round(playlist.seconds, 3), growing=playlist.is_growing,
+        continues_at=UNSET if playlist.changed_at is None else iso_exact(playlist.changed_at),
     )  # fmt: skip
 
 
