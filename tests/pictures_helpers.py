@@ -29,7 +29,7 @@ class Camera:
     """A source of the tests' own."""
 
     name: str = "camera0"
-    kind: Literal["usb", "rtsp", "http", "push", "test"] = "test"
+    kind: Literal["usb", "rtsp", "http", "push", "rpi", "test"] = "test"
     node: str | None = None
     url: str | None = None
     pixel_format: str = ""
@@ -45,6 +45,7 @@ class Camera:
     still_seconds: float = 0.2
     audio: bool = False
     audio_codec: str = ""
+    ribbon: int = 0
     stream: str = ""
 
     @property

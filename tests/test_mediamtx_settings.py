@@ -49,6 +49,7 @@ class FakeSource:
     still_seconds: float = 1.0
     audio: bool = False
     audio_codec: str = ""
+    ribbon: int = 0
 
     @property
     def path(self) -> str:

@@ -43,7 +43,7 @@ def test_outside_of_the_folder_nothing_in_mediamtx_asks_for_a_kind() -> None:
     [
         ("rtsp://h/x", "rtsp", True), ("rtsps://u:p@h/x", "rtsp", True), ("test", "test", False),
         ("ID_SERIAL=A", "usb", False), ("tests", "usb", False), ("rtsp", "usb", False), ("", "usb", False),
-        ("rtspx://h/x", "usb", False),
+        ("rtspx://h/x", "usb", False), ("rpi:0", "rpi", False), ("rpi", "usb", False),
     ],
 )  # fmt: skip
 def test_a_source_is_of_one_kind(source: str, kind: str, by_address: bool) -> None:

@@ -46,7 +46,7 @@ class CameraEntry:
     @property
     def is_known_by_label(self) -> bool:
         """Whether all sources of its kind are the same text, so that its name or id tells it from others."""
-        return bool(KINDS[self.kind].word)
+        return len(KINDS[self.kind].words) == 1
 
     @property
     def always_on(self) -> bool:

@@ -183,6 +183,7 @@ class FixedCameras:
             stand_in=one.stand_in,
             sub_url=_sub_url(one),
             audio=one.settings.audio,
+            ribbon=one.settings.ribbon,
             still_seconds=one.settings.still_seconds,
             is_pinned=one.number is not None,
         )

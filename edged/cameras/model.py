@@ -79,6 +79,8 @@ class Camera:
     #: The device file that a test picture can be asked for by, while no device has it. It is no name of the camera:
     #: nothing is stored by it, and it is not shown.
     stand_in: str = ""
+    #: Which camera of a Raspberry Pi it is, of those at its ribbons.
+    ribbon: int = 0
     #: Codecs of its stream where that says what it is, "" for unknown; "none" for a stream without sound.
     video_codec: str = ""
     audio_codec: str = ""

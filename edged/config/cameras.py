@@ -38,7 +38,8 @@ class CameraSettings(Section, frozen=True, kw_only=True):
         Meta(
             description="Source of the picture: an rtsp:// or rtsps:// URL, an http:// or https:// "
             'URL of an MJPEG stream or a still image, "push" for a camera that publishes to '
-            'its path (rtsp, webrtc, rtmp and srt of [mediamtx]) with the right stream:publish, "test" for a test '
+            'its path (rtsp, webrtc, rtmp and srt of [mediamtx]) with the right stream:publish, "rpi:0" for the '
+            'first camera at the ribbon of a Raspberry Pi, "test" for a test '
             "picture, or udev properties of a USB camera such as ID_SERIAL=…."
         ),
     ]
@@ -134,7 +135,7 @@ class CameraSettings(Section, frozen=True, kw_only=True):
             raise ValueError("name must be 1 to 64 characters without / and must not begin with a dot")
         if self.kind == "usb" and not _UDEV_MATCH.match(self.source):
             raise ValueError(
-                "source must be an rtsp:// URL, an http:// URL, push, test, or udev properties such as"
+                "source must be an rtsp:// URL, an http:// URL, push, rpi:0, test, or udev properties such as"
                 " ID_SERIAL=Vendor_Camera_0001"
             )
         if self.path and (not _PATH.match(self.path) or _SLOT_NAME.match(self.path)):
@@ -159,6 +160,11 @@ class CameraSettings(Section, frozen=True, kw_only=True):
     def kind(self) -> SourceKind:
         """What sort of source this is."""
         return kind_of(self.source)
+
+    @property
+    def ribbon(self) -> int:
+        """Which of the cameras at the ribbons of a Raspberry Pi it is, 0 for the first, and for every other kind."""
+        return int(self.source.partition(":")[2]) if self.kind == "rpi" else 0
 
     @property
     def is_network(self) -> bool:

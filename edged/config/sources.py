@@ -9,22 +9,22 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-#: What sort of source a camera is: a device on USB, an address in the network, somebody who publishes to its path, or a
-#: picture that edged makes itself.
-SourceKind: TypeAlias = Literal["usb", "rtsp", "http", "push", "test"]
+#: What sort of source a camera is: a device on USB, an address in the network, somebody who publishes to its path, the
+#: ribbon of a Raspberry Pi, or a picture that edged makes itself.
+SourceKind: TypeAlias = Literal["usb", "rtsp", "http", "push", "rpi", "test"]
 
 
 @dataclass(frozen=True, slots=True)
 class KindFacts:
     """What settings and registry know of one kind; how it is read is in edged/mediamtx/sources/.
 
-    `ports`: scheme of its addresses → usual port, none for a kind without addresses; `word`: the whole text of such a
-    source, "" for a kind that has more to say; `tells_figures`: size and rate are what its stream says, unknown until
-    it was seen; `may_be_added`: by a call, not only by the settings.
+    `ports`: scheme of its addresses → usual port, none for a kind without addresses; `words`: the whole texts of such
+    sources, none for a kind that has more to say; `tells_figures`: size and rate are what its stream says, unknown
+    until it was seen; `may_be_added`: by a call, not only by the settings.
     """
 
     ports: Mapping[str, int] = field(default_factory=dict)
-    word: str = ""
+    words: tuple[str, ...] = ()
     tells_figures: bool = False
     may_be_added: bool = False
 
@@ -34,8 +34,9 @@ KINDS: Final[Mapping[SourceKind, KindFacts]] = MappingProxyType(
     {
         "rtsp": KindFacts(ports={"rtsp": 554, "rtsps": 322}, tells_figures=True, may_be_added=True),
         "http": KindFacts(ports={"http": 80, "https": 443}, tells_figures=True, may_be_added=True),
-        "push": KindFacts(word="push", tells_figures=True, may_be_added=True),
-        "test": KindFacts(word="test"),
+        "push": KindFacts(words=("push",), tells_figures=True, may_be_added=True),
+        "rpi": KindFacts(words=("rpi:0", "rpi:1", "rpi:2", "rpi:3")),
+        "test": KindFacts(words=("test",)),
         "usb": KindFacts(),
     }
 )
@@ -64,7 +65,7 @@ def kind_of(source: str) -> SourceKind:
     """The kind that a source of the settings is of."""
     scheme, colon, _ = source.partition("://")
     for kind, facts in KINDS.items():
-        if (facts.word and source == facts.word) or (colon and scheme in facts.ports):
+        if source in facts.words or (colon and scheme in facts.ports):
             return kind
     return "usb"
 

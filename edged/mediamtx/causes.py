@@ -130,6 +130,10 @@ NO_M2M = _cause(
     "this machine has no hardware encoder of the kind that is set (V4L2 M2M, /dev/video11 on a Raspberry Pi 4)",
     'set encoder = "", which chooses one; a Raspberry Pi 5 has none, and others need the group video and their driver',
 )
+NO_HARDWARE = _cause("hardware", "this machine cannot read it", "use a camera by USB or in the network")
+NO_MEDIAMTX_PICTURE = _cause(
+    "hardware", "MediaMTX gives no picture of it", "its lines in the log say why; look at the ribbon and its ends"
+)
 SERVER = _cause("server", "MediaMTX does not take its stream", "MediaMTX's lines in the log say why")
 NO_PUBLISHER = _cause(
     "no_publisher", "nobody publishes to its path",
@@ -177,8 +181,8 @@ _DECODERS: Final = ("[h264]", "[hevc]", "[mjpeg]", "[swscaler]", "[aac]")
 
 #: Every cause, and their names in metrics.
 CAUSES: Final = tuple({
-    each.slug: each for each in (*(row.cause for row in _TABLE), REDIRECTED, BAD_ADDRESS, NO_PUBLISHER, ENDED,
-                                 KEY_FRAMES, NO_PICTURES, STALLED, NO_FFMPEG, UNKNOWN)
+    each.slug: each for each in (*(row.cause for row in _TABLE), REDIRECTED, BAD_ADDRESS, NO_PUBLISHER, NO_HARDWARE,
+                                 ENDED, KEY_FRAMES, NO_PICTURES, STALLED, NO_FFMPEG, UNKNOWN)
 }.values())  # fmt: skip
 SLUGS: Final = tuple(each.slug for each in CAUSES)
 

@@ -134,6 +134,8 @@ class Publishers:
         now = trio.current_time()
         if camera := self._cameras.get(path):
             camera.wanted_until = now + IDLE_SECONDS
+            if kind_of(camera.source).is_read_by_mediamtx:
+                camera.let_in_at = now
             camera.stir()
             return
         self._wishes = {name: until for name, until in self._wishes.items() if until > now}
@@ -196,9 +198,12 @@ class Publishers:
 
     async def _follow_pushed(self, camera: PublishedCamera) -> None:
         """Somebody else publishes it, or will: until they do, or do not any more."""
-        if trio.current_time() - camera.let_in_at >= ARRIVAL_SECONDS:
-            self.conditions.fails(camera.source.name, causes.NO_PUBLISHER)
-            self._enter(camera, "waiting", str(causes.NO_PUBLISHER))
+        fault = kind_of(camera.source).find_idle_fault(camera.source)
+        is_let_in = trio.current_time() - camera.let_in_at < ARRIVAL_SECONDS
+        if not is_let_in and (fault is not None or not camera.source.always_on):
+            if fault is not None:
+                self.conditions.fails(camera.source.name, fault)
+            self._enter(camera, "waiting", str(fault or ""))
             await camera.sleep()
             return
         with trio.CancelScope() as camera.attempt:
@@ -374,8 +379,10 @@ class Publishers:
     def _judge_pushed(self, camera: PublishedCamera, path: PathState | None, now: float) -> None:
         assert camera.progress is not None, "it is followed"
         name, is_there = camera.source.name, path is not None and path.ready
-        camera.progress = follow_pushed(path, camera.progress, now)
-        if fault := find_fault(path, camera.progress, camera.longest_silence, now):
+        camera.progress, kind = follow_pushed(path, camera.progress, now), kind_of(camera.source)
+        if not is_there and now - camera.let_in_at < kind.arrival:
+            return
+        if fault := find_fault(path, camera.progress, camera.longest_silence, now, kind.never):
             self._enter(camera, "running" if is_there else "waiting", str(fault))
             self.conditions.fails(name, fault)
             if not is_there and now - camera.let_in_at >= ARRIVAL_SECONDS:

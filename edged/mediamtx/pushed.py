@@ -25,11 +25,13 @@ def follow(path: PathState | None, before: Progress, now: float) -> Progress:
     return follow_progress(replace(before, received=received), path.bytes_received, now)
 
 
-def find_fault(path: PathState | None, progress: Progress, silence: float, now: float) -> Cause | None:
+def find_fault(
+    path: PathState | None, progress: Progress, silence: float, now: float, never: Cause = causes.NO_PUBLISHER
+) -> Cause | None:
     """What is wrong with it, None for nothing (yet). `progress` after this look; `silence`: seconds without a
-    new byte that may pass."""
+    new byte that may pass; `never`: why there is no stream."""
     if path is None or not path.ready:
-        return causes.NO_PUBLISHER
+        return never
     if is_stalled(progress, now, silence):
         return causes.STALLED
     return causes.NO_VIDEO if path.figures.audio and not path.figures.video else None

@@ -102,7 +102,7 @@ def path_conf(source: CameraSource, record_path: str = "", *, is_recorded: bool 
     """
     duration = PIECE_DURATION if source.is_held_in_memory else SEGMENT_DURATION
     return {
-        "source": "publisher",
+        **kind_of(source).path_keys(source),
         "overridePublisher": True,
         # Holds a reader until the encoder that edged starts for it publishes; nobody can wake whoever publishes from
         # outside, so that such a reader hears at once that there is no stream. The start time-out is shorter than

@@ -11,6 +11,7 @@ from edged.config.sources import SourceKind
 from edged.mediamtx.sources.base import CameraSource, Kind
 from edged.mediamtx.sources.http import Http
 from edged.mediamtx.sources.push import Push
+from edged.mediamtx.sources.rpi import Rpi
 from edged.mediamtx.sources.rtsp import Rtsp
 from edged.mediamtx.sources.test_picture import TestPicture
 from edged.mediamtx.sources.usb import Usb
@@ -18,7 +19,7 @@ from edged.mediamtx.sources.usb import Usb
 __all__ = ["KINDS", "CameraSource", "Kind", "kind_of", "picture_of", "sets_key_frames"]
 
 KINDS: Final[Mapping[SourceKind, Kind]] = MappingProxyType(
-    {"usb": Usb(), "rtsp": Rtsp(), "http": Http(), "push": Push(), "test": TestPicture()}
+    {"usb": Usb(), "rtsp": Rtsp(), "http": Http(), "push": Push(), "rpi": Rpi(), "test": TestPicture()}
 )
 
 

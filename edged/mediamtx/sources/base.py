@@ -5,7 +5,7 @@ edged.cameras is in the same layer and cannot be imported; its Camera fits the p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Protocol
 
 from edged.config.sources import RtspTransport, SourceKind
@@ -23,7 +23,8 @@ class CameraSource(Protocol):
     the time, for the pre-roll of recordings. Where the stream itself says width, height and rate (config.sources), they
     are 0 until it has, and nothing is made by them. `is_pinned`: nothing but the address in `url` may be opened for it,
     whatever its server says. `still_seconds`: between two pictures of a source that gives one at a time.
-    `audio`: whether its sound is published; `audio_codec` what it is, as far as it is known.
+    `ribbon`: which of the cameras of a Raspberry Pi it is; `audio`: whether its sound is published; `audio_codec` what
+    it is, as far as it is known.
     """
 
     @property
@@ -59,6 +60,8 @@ class CameraSource(Protocol):
     @property
     def still_seconds(self) -> float: ...
     @property
+    def ribbon(self) -> int: ...
+    @property
     def audio(self) -> bool: ...
     @property
     def audio_codec(self) -> str: ...
@@ -72,8 +75,12 @@ class Kind:
     by_network: ClassVar[bool] = False
     #: Whether it is a device file, which one process at a time can have open.
     is_device: ClassVar[bool] = False
-    #: Whether somebody else publishes it to its path at MediaMTX, so that there is nothing to read.
+    #: Whether somebody else publishes it to its path at MediaMTX, so that there is nothing to read; and whether that is
+    #: MediaMTX itself, as soon as somebody watches.
     is_pushed: ClassVar[bool] = False
+    is_read_by_mediamtx: ClassVar[bool] = False
+    #: Seconds that such a stream may take to begin, once somebody was let in.
+    arrival: ClassVar[float] = 0.0
     #: Whether edged reads its pictures itself (read_jpegs), and ffmpeg gets them at its standard input.
     is_fed: ClassVar[bool] = False
     #: Whether it comes at whatever rate it is asked for.
@@ -113,6 +120,14 @@ class Kind:
         """ffmpeg's arguments that read it at this many frames a second; of a kind without a playlist. Raises
         DependencyFailed if there is nothing to read."""
         raise NotImplementedError
+
+    def find_idle_fault(self, source: CameraSource) -> Cause | None:  # noqa: ARG002
+        """What is wrong with a stream of somebody else's that nobody sends now, None for nothing."""
+        return None
+
+    def path_keys(self, source: CameraSource) -> Mapping[str, object]:  # noqa: ARG002
+        """Keys of its path at MediaMTX that say where the stream comes from."""
+        return {"source": "publisher"}
 
     def sound(self, source: CameraSource) -> list[str]:  # noqa: ARG002
         """ffmpeg's arguments about the sound of what is published."""

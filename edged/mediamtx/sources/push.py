@@ -21,5 +21,8 @@ class Push(Kind):
     def sets_key_frames(self, source: CameraSource) -> bool:  # noqa: ARG002
         return True
 
+    def find_idle_fault(self, source: CameraSource) -> Cause | None:  # noqa: ARG002
+        return causes.NO_PUBLISHER
+
     def read(self, source: CameraSource, rate: float) -> list[str]:  # noqa: ARG002
         raise NoPicture(source.name, causes.NO_PUBLISHER)
