@@ -176,6 +176,13 @@ async def test_only_whoever_may_use_a_camera_reports_on_it(box: Box) -> None:
 ODD = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029\n\x00\x7f"
 
 
+@pytest.mark.parametrize("odd", ODD)
+def test_a_text_with_an_unseen_or_turning_character_is_refused(odd: str) -> None:
+    """Each that has Unicode's property Bidi_Control, each end of a line, and control characters."""
+    with pytest.raises(InvalidParams, match="one line of plain text"):
+        check_text(f"a{odd}b")
+
+
 @given(st.text(max_size=LONGEST_TEXT) | st.text(st.sampled_from(f"{ODD}aé \u200d"), max_size=3))
 def test_a_text_is_one_line_that_is_shown_as_it_is(text: str) -> None:
     """No control character, no half of a character, no end of a line, nothing that turns the direction of a text."""
