@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -19,10 +20,12 @@ HERE = Path(__file__).parent
 
 
 def copy_rules(folder: Path, root: Path) -> None:
-    """This suite's conftest for tests in a folder, and its settings; without the keys, which take a second to load."""
-    for name in ("conftest.py", "module_queue.py", "patience.py", "planted.py"):
+    """This suite's conftest for tests in a folder, and its settings; without keys and secrets of edged, which take most
+    of the time to load."""
+    for name in ("conftest.py", "module_queue.py", "patience.py"):
         shutil.copy(HERE / name, folder)
     (folder / "key_pool.py").write_text("def install(): pass\n")
+    (folder / "planted.py").write_text("def install(): pass\ndef leaks(*texts): return []\n")
     shutil.copy(HERE.parent / "pyproject.toml", root)
 
 
@@ -57,23 +60,83 @@ def test_a_test_that_takes_too_long_fails_and_the_next_one_runs(tmp_path: Path) 
     assert "2 failed, 1 passed, 1 error" in done.stdout
 
 
-def test_a_failure_shows_the_last_sixty_lines_of_what_was_printed(tmp_path: Path) -> None:
+#: Tests of one run, each of which shows one of the rules.
+SEVERAL = """
+def test_talks():
+    for n in range(9000): print(f'line {n}')
+    assert n == 1
+
+from hypothesis import given, strategies as st
+@given(st.integers())
+def test_property(number):
+    print(f'tried {number}')
+    assert number < 100
+
+import subprocess, sys
+def test_child():
+    child = "import signal; print(signal.getsignal(2) is signal.default_int_handler)"
+    assert subprocess.check_output([sys.executable, '-c', child]) == b'True\\n'
+
+def test_leaves_a_thread(): threading.Thread(target=time.sleep, args=(4,), name='orphan').start()
+
+async def test_works(): await trio.to_thread.run_sync(time.sleep, 0)
+
+def test_leaves_a_socket():
+    one = [socket.socket()]
+    one.append(one)
+"""
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the run of SEVERAL shows of each test that did not pass. It is started as a shell starts what has an & behind
+    it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        done = run(tmp_path_factory.mktemp("several"), SEVERAL)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done.returncode == 1
+    # The garbage of a module is collected behind its last test, which passes before.
+    assert "2 failed, 4 passed, 2 errors" in done.stdout, done.stdout
+    parts = re.split(r"^_+ (.*) _+$", done.stdout.partition("= short test summary")[0], flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_a_failure_shows_the_last_sixty_lines_of_what_was_printed(said: dict[str, str]) -> None:
     """A daemon's log of thousands of lines would hide the reason."""
-    done = run(tmp_path, "def test_talks():\n    for n in range(9000): print(f'line {n}')\n    assert n == 1\n")
-    assert "line 8999" in done.stdout
-    assert "[8940 lines before these are not shown]" in done.stdout
-    assert len(done.stdout.splitlines()) < 120
+    shown = said["test_talks"]
+    assert "line 8999" in shown
+    assert "[8940 lines before these are not shown]" in shown
+    assert len(shown.splitlines()) < 120
 
 
-def test_a_failing_property_shows_how_to_play_it_again_in_a_screenful(tmp_path: Path) -> None:
+def test_a_failing_property_shows_how_to_play_it_again_in_a_screenful(said: dict[str, str]) -> None:
     """The smallest example and the line that repeats it, not each one that was tried."""
-    code = "from hypothesis import given, strategies as st\n"
-    code += "@given(st.integers())\n"
-    code += "def test_property(number):\n    print(f'tried {number}')\n    assert number < 100\n"
-    done = run(tmp_path, code)
-    assert "number=100" in done.stdout
-    assert "@reproduce_failure" in done.stdout
-    assert len(done.stdout.splitlines()) < 120
+    shown = said["test_property"]
+    assert "number=100" in shown
+    assert "@reproduce_failure" in shown
+    assert len(shown.splitlines()) < 120
+
+
+def test_sigint_is_heard_where_the_suite_was_started_with_it_ignored(said: dict[str, str]) -> None:
+    """A shell ignores SIGINT for what it starts with &, and so would the daemons that the tests interrupt."""
+    assert not [name for name in said if "test_child" in name]
+
+
+def test_a_thread_left_running_fails_its_test(said: dict[str, str]) -> None:
+    """The name says whose it is."""
+    assert "threads left running: orphan" in said["ERROR at teardown of test_leaves_a_thread"]
+
+
+def test_trio_s_own_workers_are_no_leak(said: dict[str, str]) -> None:
+    """They idle for ten seconds and end by themselves."""
+    assert not [name for name in said if "test_works" in name]
+
+
+def test_a_socket_left_open_fails(said: dict[str, str]) -> None:
+    """ResourceWarning is an error as every warning is."""
+    assert "ResourceWarning: unclosed <socket" in said["ERROR at teardown of test_leaves_a_socket"]
 
 
 def test_each_tool_that_judges_is_pinned() -> None:
@@ -89,48 +152,15 @@ def test_each_tool_that_judges_is_pinned() -> None:
     assert ". scripts/environment dev" in (HERE.parent / "scripts/check").read_text()
 
 
-def test_sigint_is_heard_where_the_suite_was_started_with_it_ignored(tmp_path: Path) -> None:
-    """A shell ignores SIGINT for what it starts with &, and so would the daemons that the tests interrupt."""
-    code = "import subprocess, sys\n"
-    code += "def test_child():\n"
-    code += '    child = "import signal; print(signal.getsignal(2) is signal.default_int_handler)"\n'
-    code += "    assert subprocess.check_output([sys.executable, '-c', child]) == b'True\\n'\n"
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        done = run(tmp_path, code)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert "1 passed" in done.stdout
-
-
-def test_a_thread_left_running_fails_its_test(tmp_path: Path) -> None:
-    """The name says whose it is."""
-    done = run(tmp_path, "def test_leaves(): threading.Thread(target=time.sleep, args=(4,), name='orphan').start()\n")
-    assert "threads left running: orphan" in done.stdout
-    assert done.returncode == 1
-
-
-def test_trio_s_own_workers_are_no_leak(tmp_path: Path) -> None:
-    """They idle for ten seconds and end by themselves."""
-    done = run(tmp_path, "async def test_works(): await trio.to_thread.run_sync(time.sleep, 0)\n")
-    assert "1 passed" in done.stdout
-
-
-def test_a_socket_left_open_fails(tmp_path: Path) -> None:
-    """ResourceWarning is an error as every warning is."""
-    done = run(tmp_path, "def test_leaves():\n    one = [socket.socket()]\n    one.append(one)\n")
-    assert "ResourceWarning: unclosed <socket" in done.stdout
-    assert done.returncode == 1
-
-
-@pytest.mark.parametrize("marker", ["mediamtx", "ffmpeg", "umockdev"])
-def test_what_is_missing_is_not_run_and_said_so(tmp_path: Path, marker: str) -> None:
+def test_what_is_missing_is_not_run_and_said_so(tmp_path: Path) -> None:
     """One plain line with the remedy; never counted as passed."""
     (tmp_path / "bin").mkdir()
-    code = f"@pytest.mark.{marker}\ndef test_needs(): raise RuntimeError\n@pytest.mark.{marker}\ndef test_too(): pass\n"
-    done = run(tmp_path, code, path=str(tmp_path / "bin"))
-    assert f"not run: 2 tests: {marker} not found" in done.stdout
-    assert "2 skipped" in done.stdout
+    markers = ("mediamtx", "ffmpeg", "umockdev")
+    needs = "@pytest.mark.{0}\ndef test_needs_{0}(): raise RuntimeError\n@pytest.mark.{0}\ndef test_too_{0}(): pass\n"
+    done = run(tmp_path, "".join(needs.format(marker) for marker in markers), path=str(tmp_path / "bin"))
+    for marker in markers:
+        assert f"not run: 2 tests: {marker} not found" in done.stdout
+    assert "6 skipped" in done.stdout
     assert done.returncode == 0
 
 
