@@ -6,6 +6,7 @@ The log of these tests is the daemon's own, at debug: no line of it may hold a t
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import random
@@ -97,18 +98,20 @@ FRAMES: dict[str, tuple[bytes, int]] = {
 }
 
 
-@pytest.mark.parametrize("name", FRAMES)
-async def test_a_bad_frame_closes_with_its_code(tmp_path: Path, log: io.StringIO, name: str) -> None:
+async def test_a_bad_frame_closes_with_its_code(tmp_path: Path, log: io.StringIO) -> None:
     """RFC 6455's codes, on both dialects' listeners."""
-    data, code = FRAMES[name]
-    # The length with its highest bit set is against the RFC; which of the two codes says so is the core's choice.
-    codes = {code, 1009} if "2^63" in name else {code}
+    closed: dict[str, set[int]] = {}
     with fail_after(60):
         async with besieged(tmp_path) as daemon:
-            for port in ports_of(daemon):
-                async with await open_raw(port) as stream:
-                    await stream.send_all(data)
-                    assert await read_close(stream) in codes
+            for name, (data, _) in FRAMES.items():
+                for port in ports_of(daemon):
+                    async with await open_raw(port) as stream:
+                        await stream.send_all(data)
+                        closed.setdefault(name, set()).add(await read_close(stream))
+    # The length with its highest bit set is against the RFC; which of the two codes says so is the core's choice.
+    assert closed.pop("a frame of 2^63 announced") <= {1002, 1009}
+    assert closed == {name: {code} for name, (_, code) in FRAMES.items() if name in closed}
+    assert len(closed) == len(FRAMES) - 1
 
 
 async def test_an_authenticated_client_may_send_a_mebibyte_and_no_more(tmp_path: Path, log: io.StringIO) -> None:
@@ -252,23 +255,21 @@ HEADS: dict[str, tuple[bytes, set[int]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", HEADS)
-async def test_a_bad_head_is_refused_in_json(tmp_path: Path, log: io.StringIO, name: str) -> None:
+async def test_a_bad_head_is_refused_in_json(tmp_path: Path, log: io.StringIO) -> None:
     """One reply with a status, a word for programs and a sentence; then the connection ends."""
-    data, statuses = HEADS[name]
-    with fail_after(60):
+    with fail_after(80):
         async with besieged(tmp_path) as daemon:
             _, key = await daemon.create_key("admin")
-            for port in ports_of(daemon):
+            for (name, (data, statuses)), port in itertools.product(HEADS.items(), ports_of(daemon)):
                 answer = await ask(port, data.replace(b"KEY", key.encode()))
                 head, _, body = answer.partition(b"\r\n\r\n")
                 status = int(head.split(b" ")[1])
-                assert status in statuses, answer
+                assert status in statuses, (name, answer)
                 if status >= 400:
                     told, _ = json.JSONDecoder().raw_decode(body.decode())
-                    assert told.keys() >= {"error", "detail", "code"}
-                    assert key not in answer.decode()
-                    assert b"bytearray" not in answer
+                    assert told.keys() >= {"error", "detail", "code"}, name
+                    assert key not in answer.decode(), name
+                    assert b"bytearray" not in answer, name
 
 
 async def test_half_a_head_is_waited_for_only_so_long(tmp_path: Path, log: io.StringIO) -> None:
@@ -575,15 +576,16 @@ async def test_a_hundred_thousand_brackets_are_an_error(tmp_path: Path, log: io.
                 assert await hook(text.encode()) in (400, 413)
 
 
-@pytest.mark.parametrize("end", [2**53, 253402300800, 1e15])
-async def test_a_token_may_end_after_the_last_year(tmp_path: Path, log: io.StringIO, end: float) -> None:
+async def test_a_token_may_end_after_the_last_year(tmp_path: Path, log: io.StringIO) -> None:
     """Its bearer is told the last second that a date can name."""
-    claims = {"user_id": "a", "role": "viewer", "iat": int(time.time()), "exp": end}
     with fail_after(60):
-        async with besieged(tmp_path) as daemon, daemon.websocket() as client:
-            token = tokens.sign(claims, tokens.SharedSecret("test", SECRET))
-            told = await client.call("authenticate", auth_token=token)
-            assert told["expires_at"] == "9999-12-31T23:59:59Z"
+        async with besieged(tmp_path) as daemon:
+            for end in (2**53, 253402300800, 1e15):
+                claims = {"user_id": "a", "role": "viewer", "iat": int(time.time()), "exp": end}
+                async with daemon.websocket() as client:
+                    token = tokens.sign(claims, tokens.SharedSecret("test", SECRET))
+                    told = await client.call("authenticate", auth_token=token)
+                    assert told["expires_at"] == "9999-12-31T23:59:59Z", end
 
 
 # REST bodies -------------------------------------------------------------------------------------------------------
@@ -648,15 +650,15 @@ ODD_BODIES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("body", ODD_BODIES, ids=range(len(ODD_BODIES)))
-async def test_an_odd_body_is_400(tmp_path: Path, log: io.StringIO, body: bytes) -> None:
+async def test_an_odd_body_is_400(tmp_path: Path, log: io.StringIO) -> None:
     """With the member named where one is wrong; nothing is made."""
     with fail_after(60):
         async with besieged(tmp_path, cameras=0) as daemon:
             _, key = await daemon.create_key("admin")
-            async with rest(daemon.port, key) as post:
-                status, answer = await post("POST", "/api/keys", body)
-                assert (status, json.loads(answer)["code"]) == (400, "invalid_params"), answer
+            for body in ODD_BODIES:
+                async with rest(daemon.port, key) as post:
+                    status, answer = await post("POST", "/api/keys", body)
+                    assert (status, json.loads(answer)["code"]) == (400, "invalid_params"), (body, answer)
 
 
 # The hook ----------------------------------------------------------------------------------------------------------
@@ -732,7 +734,7 @@ def series_of(text: str) -> set[str]:
     return {line.rpartition(" ")[0] for line in text.splitlines() if line and not line.startswith("#")}
 
 
-async def test_five_thousand_random_requests_make_no_new_series(tmp_path: Path, log: io.StringIO) -> None:
+async def test_random_requests_make_no_new_series(tmp_path: Path, log: io.StringIO) -> None:
     """A box of two cameras and five keys exports the same set of series before and after, at most 500."""
     documents = Documents(SEED + 3)
     chance = random.Random(SEED)
@@ -743,7 +745,7 @@ async def test_five_thousand_random_requests_make_no_new_series(tmp_path: Path, 
             before = series_of((await daemon.request("GET", "/metrics", port=local)).body.decode())
             async with daemon.websocket() as client:
                 await client.call("authenticate", auth_token=keys[4][1])
-                for chunk in range(150):
+                for chunk in range(times(150)):
                     for _ in range(20):
                         # No picture is taken: a random camera is one that is not there.
                         await client.connection.send_message(documents.message().decode())
@@ -761,7 +763,7 @@ async def test_five_thousand_random_requests_make_no_new_series(tmp_path: Path, 
                 "/x" + "y" * 99,
                 "/",
             ]
-            for number in range(2000):
+            for number in range(times(2000)):
                 wrong = chance.choice(["camera_service_sk_" + "f" * 64, "x", "a.b.c", keys[number % 4][1]])
                 async with rest(chance.choice(ports_of(daemon)), wrong) as ask_once:
                     await ask_once(chance.choice(["GET", "POST", "DELETE", "PUT", "BREW"]), chance.choice(paths), b"")
