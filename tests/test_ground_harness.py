@@ -89,7 +89,7 @@ def test_leaves_a_socket():
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the run of SEVERAL shows of each test that did not pass. It is started as a shell does it with an & behind."""
+    """What the run of SEVERAL shows of each test that did not pass. A shell starts it like this with an & behind it."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         done = run(tmp_path_factory.mktemp("several"), SEVERAL)
