@@ -486,13 +486,13 @@ def decode(token: str) -> Any:
     return json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
 
 
-@pytest.mark.parametrize("written", ["0", "7", "-1", "999999", '"a"', '""', "1.5", "null", "9007199254740993", '"7"'])
-async def test_s1_11_ids_come_back_as_they_were(daemon: RunningDaemon, written: str) -> None:
+async def test_s1_11_ids_come_back_as_they_were(daemon: RunningDaemon) -> None:
     """S1-11: the id's type and spelling are unchanged, in answers and in errors."""
-    async with daemon.websocket() as client:
-        for method in ("ping", "no_such_method"):
-            await client.connection.send_message(f'{{"jsonrpc":"2.0","id":{written},"method":"{method}"}}')
-            assert f'"id":{written},' in await client.connection.get_message()
+    for written in ("0", "7", "-1", "999999", '"a"', '""', "1.5", "null", "9007199254740993", '"7"'):
+        async with daemon.websocket() as client:
+            for method in ("ping", "no_such_method"):
+                await client.connection.send_message(f'{{"jsonrpc":"2.0","id":{written},"method":"{method}"}}')
+                assert f'"id":{written},' in await client.connection.get_message()
 
 
 # --- section 3b: notifications ------------------------------------------------------------------------------------
@@ -1104,60 +1104,59 @@ async def rights(daemon: RunningDaemon, token: str) -> dict[str, Any]:
 ALL = ["camera0", "camera1"]
 
 
-@pytest.mark.parametrize(
-    ("claims", "expected"),
-    [
-        ({"role": "monitor"}, (None, False, True, False)),
-        ({"role": "viewer"}, (ALL, False, True, False)),
-        ({"role": "operator"}, (ALL, True, True, False)),
-        ({"role": "user"}, (ALL, True, True, False)),
-        ({"role": "admin"}, (ALL, True, True, True)),
-        # 7.3: permissions narrow a role and never widen it; the empty list is nothing.
-        ({"role": "admin", "permissions": []}, (None, False, False, False)),
-        ({"role": "admin", "permissions": ["camera:read"]}, (ALL, False, False, False)),
-        ({"role": "viewer", "permissions": ["camera:write", "keys:admin", "camera:read"]}, (ALL, False, False, False)),
-        # 7.2: the guides' own words.
-        ({"role": "admin", "permissions": ["view", "control"]}, (ALL, True, True, False)),
-        # 7.3, 7.4: without a role nothing guarded, not even by `*`; verb first is known; patterns end in `:*`.
-        ({"permissions": ["*"]}, (ALL, True, False, False)),
-        ({"permissions": ["read:*", "write:*", "delete:*"]}, (ALL, True, False, False)),
-        ({"permissions": ["read:cameras"]}, (ALL, False, False, False)),
-        ({"permissions": ["*:posts"]}, (None, False, False, False)),
-        ({"permissions": ["cam*"]}, (None, False, False, False)),
-        ({"permissions": ["camera:*"]}, (ALL, True, False, False)),
-        ({"permissions": ["camera:read:camera1"]}, (["camera1"], False, False, False)),
-        ({"scope": "camera:read camera:write"}, (ALL, True, False, False)),
-        # 7.5: camera_access as today's names; unknown ones grant nothing; none at all is none.
-        ({"role": "operator", "camera_access": ["camera1"]}, (["camera1"], True, True, False)),
-        ({"role": "operator", "camera_access": ["/dev/video0"]}, (["camera0"], False, True, False)),
-        ({"role": "operator", "camera_access": ["camera9"]}, ([], False, True, False)),
-        ({"role": "operator", "camera_access": []}, ([], False, True, False)),
-        ({"role": "operator", "camera_access": ["*"]}, (ALL, True, True, False)),
-        # 7.6, worked rows: guide S0's user; guide S2's admin (its roles are no known ones but admin).
-        (
-            {"role": "user", "permissions": ["camera:read", "camera:write"], "camera_access": ["camera1", "camera2"]},
-            (["camera1"], True, False, False),
-        ),
-        (
-            {"username": "admin", "roles": ["admin"], "permissions": ["read:*", "write:*", "delete:*"]},
-            (ALL, True, False, False),
-        ),
-        # 7.6: 003's user JWT has neither role nor permissions.
-        ({}, None),
-        ({"role": "master"}, None),
-    ],
-)
-async def test_7_rights(
-    daemon: RunningDaemon, claims: dict[str, Any], expected: tuple[Any, bool, bool, bool] | None
-) -> None:
-    """Contract 7.2 to 7.6: (cameras, take_snapshot of camera1, get_system_status, list_keys); None: refused."""
+#: Claims → (cameras, take_snapshot of camera1, get_system_status, list_keys); None: refused.
+RIGHTS: list[tuple[dict[str, Any], tuple[Any, bool, bool, bool] | None]] = [
+    ({"role": "monitor"}, (None, False, True, False)),
+    ({"role": "viewer"}, (ALL, False, True, False)),
+    ({"role": "operator"}, (ALL, True, True, False)),
+    ({"role": "user"}, (ALL, True, True, False)),
+    ({"role": "admin"}, (ALL, True, True, True)),
+    # 7.3: permissions narrow a role and never widen it; the empty list is nothing.
+    ({"role": "admin", "permissions": []}, (None, False, False, False)),
+    ({"role": "admin", "permissions": ["camera:read"]}, (ALL, False, False, False)),
+    ({"role": "viewer", "permissions": ["camera:write", "keys:admin", "camera:read"]}, (ALL, False, False, False)),
+    # 7.2: the guides' own words.
+    ({"role": "admin", "permissions": ["view", "control"]}, (ALL, True, True, False)),
+    # 7.3, 7.4: without a role nothing guarded, not even by `*`; verb first is known; patterns end in `:*`.
+    ({"permissions": ["*"]}, (ALL, True, False, False)),
+    ({"permissions": ["read:*", "write:*", "delete:*"]}, (ALL, True, False, False)),
+    ({"permissions": ["read:cameras"]}, (ALL, False, False, False)),
+    ({"permissions": ["*:posts"]}, (None, False, False, False)),
+    ({"permissions": ["cam*"]}, (None, False, False, False)),
+    ({"permissions": ["camera:*"]}, (ALL, True, False, False)),
+    ({"permissions": ["camera:read:camera1"]}, (["camera1"], False, False, False)),
+    ({"scope": "camera:read camera:write"}, (ALL, True, False, False)),
+    # 7.5: camera_access as today's names; unknown ones grant nothing; none at all is none.
+    ({"role": "operator", "camera_access": ["camera1"]}, (["camera1"], True, True, False)),
+    ({"role": "operator", "camera_access": ["/dev/video0"]}, (["camera0"], False, True, False)),
+    ({"role": "operator", "camera_access": ["camera9"]}, ([], False, True, False)),
+    ({"role": "operator", "camera_access": []}, ([], False, True, False)),
+    ({"role": "operator", "camera_access": ["*"]}, (ALL, True, True, False)),
+    # 7.6, worked rows: guide S0's user; guide S2's admin (its roles are no known ones but admin).
+    (
+        {"role": "user", "permissions": ["camera:read", "camera:write"], "camera_access": ["camera1", "camera2"]},
+        (["camera1"], True, False, False),
+    ),
+    (
+        {"username": "admin", "roles": ["admin"], "permissions": ["read:*", "write:*", "delete:*"]},
+        (ALL, True, False, False),
+    ),
+    # 7.6: 003's user JWT has neither role nor permissions.
+    ({}, None),
+    ({"role": "master"}, None),
+]
+
+
+async def test_7_rights(daemon: RunningDaemon) -> None:
+    """Contract 7.2 to 7.6, what each of RIGHTS may do."""
     secret = Path(daemon.config.auth.shared_secrets["test"]).read_text()
-    token = encode_jwt({"sub": "u", "iat": int(time.time()), "exp": int(time.time()) + 3600} | claims, secret)
-    found = await rights(daemon, token)
-    if expected is None:
-        assert found == {"in": False}
-    else:
-        assert (found["cameras"], found["snapshot"], found["status"], found["keys"]) == expected
+    for claims, expected in RIGHTS:
+        token = encode_jwt({"sub": "u", "iat": int(time.time()), "exp": int(time.time()) + 3600} | claims, secret)
+        found = await rights(daemon, token)
+        if expected is None:
+            assert found == {"in": False}, claims
+        else:
+            assert (found["cameras"], found["snapshot"], found["status"], found["keys"]) == expected, claims
 
 
 async def announce(port: int, camera: str, user: str, password: str) -> bytes:

@@ -100,7 +100,7 @@ FRAMES: dict[str, tuple[bytes, int]] = {
 
 async def test_a_bad_frame_closes_with_its_code(tmp_path: Path, log: io.StringIO) -> None:
     """RFC 6455's codes, on both dialects' listeners."""
-    closed: dict[str, set[int]] = {}
+    closed: dict[str, set[int | None]] = {}
     with fail_after(60):
         async with besieged(tmp_path) as daemon:
             for name, (data, _) in FRAMES.items():

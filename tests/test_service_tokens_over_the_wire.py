@@ -113,25 +113,23 @@ async def test_a_body_is_not_looked_at(tmp_path: Path) -> None:
                     assert b'"user_id":"7"' in answer
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
+async def test_what_the_query_must_say(tmp_path: Path) -> None:
+    """S3-18, S3-19: 400 with what is wrong, and 401 before that."""
+    wrong = [
         "", "user_id=", "user_id=..", "user_id=a/b", "user_id=a%2Fb", "user_id=a%20b", "user_id=%00",
         f"user_id={'x' * 129}",
         "user_id=a&user_id=b", "user_id=a&expires_hours=0", "user_id=a&expires_hours=25", "user_id=a&expires_hours=-1",
         "user_id=a&expires_hours=1.5", "user_id=a&expires_hours=x", "user_id=a&expires_hours=",
         "user_id=a&expires_hours=1&expires_hours=2", "user_id=a&expires_hours=%D9%A1", "user_email=a@b.example",
-    ],
-)  # fmt: skip
-async def test_what_the_query_must_say(tmp_path: Path, query: str) -> None:
-    """S3-18, S3-19: 400 with what is wrong, and 401 before that."""
+    ]  # fmt: skip
     with fail_after(60):
         async with running_daemon(tmp_path, cameras=0) as daemon, daemon.local() as admin:
             secret = (await admin.call("create_service_token", name="uploads"))["service_token"]
-            reply = await generate(daemon, secret, query)
-            assert (reply.status, reply.json["code"]) == (400, "invalid_params")
-            assert reply.json.keys() == {"error", "detail", "code"}
-            assert (await generate(daemon, "0" * 64, query)).status == 401
+            for query in wrong:
+                reply = await generate(daemon, secret, query)
+                assert (reply.status, reply.json["code"]) == (400, "invalid_params"), query
+                assert reply.json.keys() == {"error", "detail", "code"}, query
+                assert (await generate(daemon, "0" * 64, query)).status == 401, query
 
 
 async def test_a_service_token_wins_and_a_wrong_one_is_refused_whatever_stands_beside_it(tmp_path: Path) -> None:
