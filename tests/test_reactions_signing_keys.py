@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 from keyring_helpers import HOUR, START, Bench, Time, kid_of_token, opened
+from patience import IS_FULL
 from trust_helpers import BrokenCommits
 
 from edged.credentials.signing_keys import PUBLISHED_SECONDS
@@ -61,7 +62,8 @@ async def test_every_token_verifies_and_its_key_was_fetched_in_time(tmp_path: Pa
                     signers.add(kid_of_token(text))
                     told.append((text, bench.time.system + DAY - 1))
                 told = [(text, end) for text, end in told if end > bench.time.system]
-                assert all(kid_of_token(text) in cached and bench.takes(text) for text, _ in told)
+                assert all(kid_of_token(text) in cached for text, _ in told)
+                assert all(bench.takes(text) for text, _ in told[:: 1 if IS_FULL else 4])
         assert len(signers) == 6
 
 
