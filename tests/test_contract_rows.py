@@ -753,12 +753,12 @@ async def ask_too_much(client: Conversation, pictures: Pictures) -> Any:
     return answers[0]
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "role", "sent", "status", "code"),
-    [
+async def test_4b_http_statuses(daemon: RunningDaemon) -> None:
+    """Contract 4b, HTTP column; C-35: always JSON {error, detail, code}."""
+    asked: list[tuple[str, str, str, Any, int, str]] = [
         ("POST", "/api/keys", "admin", {"name": "x", "role": "captain"}, 400, "invalid_params"),
         ("GET", "/nowhere", "admin", None, 404, "not_found"),
-        ("GET", "/api/keys", None, None, 401, "auth_required"),
+        ("GET", "/api/keys", "", None, 401, "auth_required"),
         ("GET", "/api/keys", "wrong", None, 401, "auth_failed"),
         ("GET", "/api/keys", "revoked", None, 401, "revoked"),
         ("GET", "/api/keys", "viewer", None, 403, "permission_denied"),
@@ -768,25 +768,20 @@ async def ask_too_much(client: Conversation, pictures: Pictures) -> Any:
         ("POST", "/api/keys/DEAD/rotate", "admin", None, 409, "invalid_state"),
         ("GET", "/api/cameras/camera1/live.mjpeg", "viewer", None, 503, "dependency_failed"),
         ("GET", "/api/cameras/camera0/live.mjpeg?fps=11", "viewer", None, 400, "invalid_params"),
-    ],
-)
-async def test_4b_http_statuses(
-    daemon: RunningDaemon, method: str, path: str, role: str | None, sent: Any, status: int, code: str
-) -> None:
-    """Contract 4b, HTTP column; C-35: always JSON {error, detail, code}."""
+    ]
     dead, revoked = await daemon.create_key("viewer")
     await daemon.revoke_key(dead)
-    key = {None: "", "wrong": WRONG_KEY, "revoked": revoked}.get(role) if role in (None, "wrong", "revoked") else None
-    if key is None:
-        _, key = await daemon.create_key(str(role))
+    keys = {"": "", "wrong": WRONG_KEY, "revoked": revoked}
+    keys |= {role: (await daemon.create_key(role))[1] for role in ("viewer", "admin")}
     daemon.plug(1).unlink()
     async with daemon.local() as admin:
         while (await admin.call("get_camera_list"))["connected"] == 2:
             await trio.sleep(0.05)
-    # A browser's header: root's own request without a credential would be let in.
-    headers = {"Origin": "http://localhost"} if role is None else {}
-    reply = await daemon.request(method, path.replace("DEAD", dead), key=key, body=sent, headers=headers)
-    assert (reply.status, reply.json["code"]) == (status, code)
+    for method, path, who, sent, status, code in asked:
+        # A browser's header: root's own request without a credential would be let in.
+        headers = {} if who else {"Origin": "http://localhost"}
+        reply = await daemon.request(method, path.replace("DEAD", dead), key=keys[who], body=sent, headers=headers)
+        assert (reply.status, reply.json["code"]) == (status, code), (method, path, who)
     assert reply.json.keys() == {"error", "detail", "code"}
     assert reply.headers["content-type"].startswith("application/json")
     assert ("www-authenticate" in reply.headers) == (status in (401, 403))
@@ -975,9 +970,9 @@ async def test_5_1_delete(daemon: RunningDaemon) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the rule is about root")
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
+async def test_5_1_the_credential_free_rule(daemon: RunningDaemon) -> None:
+    """Contract 5.1 (a)-(e), C-26, S1-21, contract 8.10: root on loopback, and nothing between."""
+    sent: list[tuple[dict[str, str], int]] = [
         ({}, 201),
         ({"Host": "localhost:8002"}, 201),
         ({"Host": "[::1]:8002"}, 201),
@@ -991,15 +986,14 @@ async def test_5_1_delete(daemon: RunningDaemon) -> None:
         ({"Forwarded": "for=127.0.0.1"}, 401),
         ({"Content-Type": "text/plain"}, 401),
         ({"Authorization": "Bearer wrong"}, 401),
-    ],
-)
-async def test_5_1_the_credential_free_rule(daemon: RunningDaemon, headers: dict[str, str], status: int) -> None:
-    """Contract 5.1 (a)-(e), C-26, S1-21, contract 8.10: root on loopback, and nothing between."""
-    reply = await daemon.request("POST", "/api/keys", body={"name": "Service Key", "role": "operator"}, headers=headers)
-    assert reply.status == status
-    if status == 401 and "Authorization" not in headers and "Content-Type" not in headers:
-        assert "no credential was sent" in reply.json["detail"]
-        assert "at http://localhost with no browser and no proxy in between" in reply.json["detail"]
+    ]
+    body = {"name": "Service Key", "role": "operator"}
+    for headers, status in sent:
+        reply = await daemon.request("POST", "/api/keys", body=body, headers=headers)
+        assert reply.status == status, headers
+        if status == 401 and "Authorization" not in headers and "Content-Type" not in headers:
+            assert "no credential was sent" in reply.json["detail"], headers
+            assert "at http://localhost with no browser and no proxy in between" in reply.json["detail"], headers
     assert (await daemon.request("GET", "/files/snapshots/a.jpg")).status == 401, "for /api/keys only (10.2)"
 
 
