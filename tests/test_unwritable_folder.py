@@ -138,6 +138,41 @@ async def check_refusals(daemon: RunningDaemon, new: Conversation, old: Conversa
     assert await new.call("get_recording_status", device="camera0") is None
 
 
+async def test_a_full_disk_is_an_error_each_time_and_loses_nothing(
+    tmp_path: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With recording.on_full "stop", which deletes nothing: refused in both dialects and over HTTP, then done."""
+    monkeypatch.setattr(disk_watch, "SWEEP_SECONDS", 2.0)
+    monkeypatch.setattr(disk_watch, "VAIN_SECONDS", 0.5)
+    config = settings(tmp_path, disk)
+    config = msgspec.structs.replace(config, recording=msgspec.structs.replace(config.recording, on_full="stop"))
+    with fail_after(120):
+        async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+            _, key = await daemon.create_key("admin")
+            async with daemon.websocket(int(config.listen.compat[0].rpartition(":")[2])) as old:
+                await old.call("authenticate", token=key)
+                await daemon.wait_media()
+                first = await record(admin, "first")
+                free = os.statvfs(disk)
+                (disk / "filler").write_bytes(bytes(free.f_bavail * free.f_frsize))
+                while (await admin.call("get_storage_info"))["state"] != "full":
+                    await trio.sleep(0.1)
+                for client, expected in ((admin, -32020), (old, -32007)):
+                    code, reason, detail = await refused(client, "start_recording", device="camera0")
+                    assert (code, reason) == (expected, "storage")
+                    assert "is full" in detail
+                    assert (await refused(client, "take_snapshot", device="camera0"))[1] == "store_error"
+                reply = await daemon.request("POST", "/api/cameras/camera0/recording", key=key)
+                assert (reply.status, reply.json["code"]) == (507, "storage")
+                body = (await daemon.request("GET", "/files/recordings/first.mp4", key=key)).body
+                assert len(body) == first["file_size"]
+                (disk / "filler").unlink()
+                while (await admin.call("get_storage_info"))["state"] != "ok":
+                    await trio.sleep(0.1)
+                assert (await record(admin, "second"))["file_size"] > 0
+                assert await admin.call("get_recording_info", filename="first") == first
+
+
 async def test_a_file_that_vanished_is_said_and_all_else_stays(tmp_path: Path, disk: Path) -> None:
     """Removed by hand between the list and the download, the clip or the picture; and in the middle of a download."""
     config = settings(tmp_path, disk)
