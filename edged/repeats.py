@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
+import msgspec
 import trio
 
 #: Lines of one key that are written one by one within SECONDS; a key that went on is only counted from then on.
@@ -31,8 +31,7 @@ class Write(Protocol[_T_contra]):
     def __call__(self, what: _T_contra, times: int, /, *, others: bool) -> None: ...
 
 
-@dataclass(slots=True)
-class _Entry(Generic[_T]):
+class _Entry(msgspec.Struct, Generic[_T]):
     what: _T
     is_known: bool = False
     told: int = 0

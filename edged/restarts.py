@@ -8,8 +8,9 @@ pauses (`RestartSteps`) know nothing of how well it ran in between.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 #: Seconds of work after which a start counts as a good one.
 GOOD_SECONDS: Final = 2.0
@@ -18,8 +19,7 @@ FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 10.0
 
 
-@dataclass(slots=True)
-class Restarts:
+class Restarts(msgspec.Struct):
     """The ends of one child. `failures` in a row, of which at most the first came after good work."""
 
     first: float = FIRST_PAUSE

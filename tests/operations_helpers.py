@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ import pytest
 import trio
 from gate_helpers import LOCAL, make_gate
 from grant_helpers import nothing
+from msgspec.structs import replace
 from services_helpers import REMOTE, make_services
 from trust_helpers import SECRET
 from trust_helpers import Counted as CountedByAccess

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
 import msgspec
@@ -140,8 +139,7 @@ def row(item: Camera, host: str) -> Row:
     return Row(item.name, item.node or "", item.name, item.status.value, item.label, stream_url=url)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RpcServices(Services):
+class RpcServices(Services, frozen=True, kw_only=True):
     """With what the operations of these tests look at."""
 
     #: Name → what `wait_for` and `revoke_key` wait for.

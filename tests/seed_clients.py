@@ -18,13 +18,13 @@ import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import trio
 from daemon_helpers import SECRET, RunningDaemon, port_of
+from msgspec.structs import replace
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from edged.cameras.fixed import FixedCameras

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -92,10 +91,16 @@ def make_services(kind: type[SomeServices] = Services, **parts: Any) -> SomeServ
     """Services of these parts, by the names of their fields; what is not given is made (SMALL), or Absent."""
     if isinstance(gate := parts.get("gate"), Gate):
         parts.setdefault("limiter", gate.limiter)
-    for field in dataclasses.fields(kind):
-        if field.name not in parts and field.default is dataclasses.MISSING:
-            parts[field.name] = SMALL[field.name]() if field.name in SMALL else Absent(field.name)
+    for name in kind.__struct_fields__:
+        if name not in parts and name not in defaults_of(kind):
+            parts[name] = SMALL[name]() if name in SMALL else Absent(name)
     return kind(**parts)
+
+
+def defaults_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The fields that may be left out, and what they are then."""
+    found = dict(zip(reversed(kind.__struct_fields__), reversed(kind.__struct_defaults__), strict=False))
+    return {name: value for name, value in found.items() if value is not msgspec.NODEFAULT}
 
 
 @asynccontextmanager

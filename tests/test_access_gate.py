@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import trio
 from gate_helpers import LOCAL, make_gate
 from identity_helpers import named
+from msgspec.structs import replace
 from trust_helpers import SECRET, Counted
 
 from edged.access.admissions import Admissions

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from identity_helpers import named
+from msgspec.structs import replace
 
 from edged.access.ledger import Ledger
 from edged.credentials.api_keys import KeyRecord, key_caller, mint

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from gate_helpers import LOCAL, make_gate
 from hypothesis import given
 from hypothesis import strategies as st
 from identity_helpers import named
+from msgspec.structs import replace
 from patience import fail_after
 from trust_helpers import SECRET, Counted, running_trust
 
@@ -49,7 +50,7 @@ class Box:
     def key(self, **values: object) -> tuple[KeyRecord, Caller]:
         key_id, secret, digest = mint()
         record = KeyRecord(key_id=key_id, name="wall", role="viewer", digest=digest, created_at=0.0)
-        record = replace(record, **values)  # type: ignore[arg-type]
+        record = replace(record, **values)
         self.ledger.put_key(record)
         return record, self.gate.authenticate(ApiKey(secret), LOCAL, "ws")
 

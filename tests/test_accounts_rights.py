@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +14,7 @@ from gate_helpers import LOCAL
 from hypothesis import given
 from hypothesis import strategies as st
 from identity_helpers import lines_of, named
+from msgspec.structs import replace
 from trust_helpers import SECRET, BrokenCommits, TrustStack, busy_writer, open_trust, rows, running_trust
 
 from edged.access.admissions import Ended
@@ -117,7 +117,7 @@ async def test_an_update_is_in_force_for_the_next_judgement_and_after_a_restart(
         assert trust.gate.judge(caller, "camera:write", CAMERA0).allowed
         changes = {"role": "viewer", "name": "dock", "camera_access": ("camera0",), "expires_at": 4e9}
         changed = await trust.api_keys.update(EDGED, record.key_id, changes, accept)
-        assert changed == replace(record, **changes)  # type: ignore[arg-type]
+        assert changed == replace(record, **changes)
         assert not trust.gate.judge(caller, "camera:write", CAMERA0).allowed
         assert trust.gate.judge(caller, "camera:read", CAMERA0).allowed
         with pytest.raises(Refused, match="missing_scope"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 
 import pytest
 from hypothesis import given
@@ -71,9 +71,9 @@ def test_edgeds_own_lives_as_long_as_it_was_to_live(changes: dict[str, object], 
     """Whole seconds, at least one; a day where the token does not say (S0-7); contract 5.2's hour stays an hour."""
     caller = caller_of(epoch=0)
     assert caller.token is not None
-    caller = replace(caller, token=replace(caller.token, claims={**caller.claims, **changes}))
+    caller = dataclasses.replace(caller, token=dataclasses.replace(caller.token, claims={**caller.claims, **changes}))
     if "exp" in changes:
-        caller = replace(caller, expires=float(str(changes["exp"])))
+        caller = dataclasses.replace(caller, expires=float(str(changes["exp"])))
     if changes.get("iat", 0) is None:
         del caller.claims["iat"]
     claims = renew(caller, HS, now=NOW, started=NOW, epoch=0)
@@ -129,7 +129,7 @@ def test_only_what_edged_could_sign_has_a_signer() -> None:
     assert signer_of(caller_of(signed_by=RS)) == RS
     assert signer_of(caller_of(signed_by=None)) is None
     for method in ("api_key", "ticket", "jwt_federated", "peercred"):
-        assert signer_of(replace(caller_of(), method=method)) is None
+        assert signer_of(dataclasses.replace(caller_of(), method=method)) is None
 
 
 def test_streams_named_by_a_map_are_named_by_a_list_from_then_on() -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
 from edged.credentials.api_keys import KeyRecord
 from edged.credentials.rotation import MOST_REPLACED, Rotating

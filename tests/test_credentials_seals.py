@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from gate_helpers import verify
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jws
+from msgspec.structs import replace
 
 from edged.credentials import jose, tokens
 from edged.credentials.claims import Trust

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import ipaddress
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,7 +54,7 @@ def test_the_caller_may_do_files_and_nothing_else() -> None:
     caller = service_caller(record, b"d" * 32, None)
     assert (caller.capabilities, caller.grants, caller.cameras) == (SERVICE, frozenset(), frozenset())
     assert (caller.subject, caller.role, caller.only_files) == ("service:svc_1", "none", True)
-    assert (caller.who, replace(caller, acts_for="ann").who) == ("service:svc_1", "service:svc_1 for ann")
+    assert (caller.who, dataclasses.replace(caller, acts_for="ann").who) == ("service:svc_1", "service:svc_1 for ann")
     assert named("service:svc_1") in caller.identities
 
 

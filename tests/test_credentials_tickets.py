@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 from urllib.parse import quote
 
 from hypothesis import given
@@ -20,7 +20,7 @@ ADMIN = Caller(
     "api_key", "key:1", frozenset({"admin"}), ROLES["admin"], identities=all_named("key:1", "secret:a"),
     credential_id="key_1", name="wall", permissions=("admin",), token=TokenFacts(claims={"iat": 5}), expires=900.0,
 )  # fmt: skip
-VIEWER = replace(ADMIN, roles=frozenset({"viewer"}), capabilities=ROLES["viewer"], permissions=())
+VIEWER = dataclasses.replace(ADMIN, roles=frozenset({"viewer"}), capabilities=ROLES["viewer"], permissions=())
 
 
 def test_a_ticket_is_short_and_stands_in_a_url_as_it_is() -> None:
@@ -78,7 +78,7 @@ def test_a_ticket_answers_to_every_name_of_its_parent() -> None:
 def test_a_newer_credential_of_the_same_subject_takes_over() -> None:
     """The end moves; the replaced secret is let go of, everything else of the old one still counts."""
     held = ticket_caller(ADMIN, "read", "camera0", Identity.of_tickets("s"))
-    fresh = replace(ADMIN, identities=all_named("key:1", "secret:b", "jti:2"), expires=5000.0)
+    fresh = dataclasses.replace(ADMIN, identities=all_named("key:1", "secret:b", "jti:2"), expires=5000.0)
     taken = renewed(held, fresh)
     assert taken.identities == all_named("key:1", "secret:b", "jti:2", "tickets:s")
     assert (taken.expires, taken.parent, taken.method) == (5000.0, fresh, "ticket")
@@ -89,7 +89,7 @@ def test_a_newer_credential_of_the_same_subject_takes_over() -> None:
 def test_somebody_else_s_or_a_weaker_credential_takes_over_nothing() -> None:
     """A session may change hands, or be narrowed: what was opened stays with the credential that opened it."""
     held = ticket_caller(ADMIN, "read", "camera0", Identity.of_tickets("s"))
-    assert renewed(held, replace(ADMIN, subject="key:2")) is held
+    assert renewed(held, dataclasses.replace(ADMIN, subject="key:2")) is held
     assert renewed(held, VIEWER) is held
     assert renewed(ADMIN, ADMIN) is ADMIN, "no ticket at all"
 

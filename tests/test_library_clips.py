@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from fmp4_helpers import make_segment
 from grant_helpers import ended_meanwhile, refuse_all
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from patience import fail_after
 from test_library_recordings import NOW, Box, opened, start
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ import structlog.testing
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from patience import fail_after
 from pictures_helpers import Camera, Spawner, write_script
 
@@ -76,9 +77,9 @@ def test_of_another_source_nothing_is_known() -> None:
     conditions.set_sources([GATE])
     conditions.fails("camera0", causes.REFUSED)
     conditions.restarted("camera0")
-    conditions.set_sources([replace(GATE, width=640, rate=25.0)])
+    conditions.set_sources([dataclasses.replace(GATE, width=640, rate=25.0)])
     assert conditions.find("camera0").cause is causes.REFUSED
-    conditions.set_sources([replace(GATE, url="rtsp://127.0.0.1:2/x")])
+    conditions.set_sources([dataclasses.replace(GATE, url="rtsp://127.0.0.1:2/x")])
     assert conditions.find("camera0") == Condition(restarts=1)
     conditions.fails("camera0", causes.REFUSED)
     conditions.set_sources([])

@@ -8,13 +8,13 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from patience import fail_after
 from pictures_helpers import PASSWORD, Camera, Spawner, command_lines, eventually, open_mediamtx, publish, write_script
 from PIL import Image

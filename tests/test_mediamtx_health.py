@@ -8,7 +8,6 @@ import resource
 import signal
 import socket
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from media_helpers import (
     supervisor,
     until,
 )
+from msgspec.structs import replace
 from patience import fail_after
 
 from edged.errors import DependencyFailed

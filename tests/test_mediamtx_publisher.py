@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def test_h264_is_passed_on_and_anything_else_encoded() -> None:
     arguments = publish_arguments(usb, URL)
     assert arguments[arguments.index("-c:v") + 1] == "copy"
     assert arguments[-1] == URL
-    encoded = publish_arguments(replace(usb, pixel_format="MJPG"), URL)
+    encoded = publish_arguments(dataclasses.replace(usb, pixel_format="MJPG"), URL)
     assert encoded[encoded.index("-c:v") + 1] == "libx264"
     assert encoded[encoded.index("-g") + 1] == "15"
 
@@ -293,9 +294,9 @@ async def test_a_changed_or_removed_camera_ends_its_ffmpeg_and_no_other(tmp_path
             publishers.set_sources([one, two])
             await eventually(lambda: len(spawn.alive) == 2)
             stays = publishers.states["camera1"].pid
-            publishers.set_sources([replace(one, width=320), two])
+            publishers.set_sources([dataclasses.replace(one, width=320), two])
             await eventually(lambda: len(spawn.started) == 3)
-            publishers.set_sources([replace(one, width=320), two])
+            publishers.set_sources([dataclasses.replace(one, width=320), two])
             publishers.set_sources([two])
             await eventually(lambda: len(spawn.alive) == 1)
             assert list(publishers.states) == ["camera1"]

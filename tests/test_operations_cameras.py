@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 import trio
+from msgspec.structs import replace
 from operations_helpers import GATE, NOW, YARD, Bench
 
 from edged.cameras.model import Mode, Status

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -23,7 +23,7 @@ from edged.operations.caller_sessions import Session
 from edged.operations.links import with_links
 from edged.operations.own_urls import OwnUrls
 
-REACHED = replace(REMOTE, reached="192.0.2.1:8002")
+REACHED = dataclasses.replace(REMOTE, reached="192.0.2.1:8002")
 
 
 class Box:
@@ -80,7 +80,7 @@ async def test_a_link_names_the_file_with_its_ending_and_opens_it_until_its_end(
         (REACHED, "https://box.example", "https://box.example"),
         (UNIX, "", "http://localhost:8002"),
         # Where edged cannot know by what name it is reached it says a path.
-        (replace(REACHED, proxy="192.0.2.9"), "", ""),
+        (dataclasses.replace(REACHED, proxy="192.0.2.9"), "", ""),
         (LOCAL, "", ""),
     ],
 )
@@ -139,9 +139,11 @@ async def test_where_too_many_credentials_have_links_the_rows_stay_as_they_are(b
     """A list is no less good without links: it is no error."""
     caller = box.bench.caller()
     for number in range(MOST_OF_ONE):
-        other = replace(caller, credential_id=f"{number}", method="jwt_local", subject="ada")
+        other = dataclasses.replace(caller, credential_id=f"{number}", method="jwt_local", subject="ada")
         box.bench.gate.links.signer(other, 600)
-    last = box.bench.session(replace(caller, credential_id="last", method="jwt_local", subject="ada"), REACHED)
+    last = box.bench.session(
+        dataclasses.replace(caller, credential_id="last", method="jwt_local", subject="ada"), REACHED
+    )
     many = await box.bench.ask(box.bench.session(caller), "list_recordings")
     assert await with_links(many, box.bench.services, last) is many
 

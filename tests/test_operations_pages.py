@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -125,7 +124,7 @@ async def test_a_filter_goes_with_each_page(tmp_path: Path) -> None:
     async with opened(tmp_path) as box:
         made = await box.put_keys(50)
         for key_id in made[::5]:
-            box.services.ledger.put_key(dataclasses.replace(box.services.ledger.keys[key_id], role="admin"))
+            box.services.ledger.put_key(msgspec.structs.replace(box.services.ledger.keys[key_id], role="admin"))
         first = await box.list_keys(role="admin", limit=6)
         rest = await box.list_keys(role="admin", limit=6, cursor=first["next_cursor"])
         assert ids(first) + ids(rest) == made[::5]

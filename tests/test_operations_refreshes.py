@@ -54,7 +54,7 @@ class Box:
     def __init__(self) -> None:
         self.bench = Bench()
         self.refreshes = Refreshes(self.bench)
-        object.__setattr__(self.bench.services, "refreshes", self.refreshes)
+        msgspec.structs.force_setattr(self.bench.services, "refreshes", self.refreshes)
         self.text = make_token(jti="own")
         self.session = self.bench.session(self.bench.gate.authenticate(Token(self.text), LOCAL, "ws"))
 

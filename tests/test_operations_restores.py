@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 from typing import Any
 
 import msgspec
 import pytest
 import trio
+from msgspec.structs import replace
 from operations_helpers import NOW, Bench
 from web_helpers import LOCAL, REMOTE, UNIX
 
@@ -17,7 +18,7 @@ from edged.errors import Refused
 from edged.operations.caller_sessions import Session
 from edged.store.restores import Restored
 
-ROOT = replace(UNIX, uid=0)
+ROOT = dataclasses.replace(UNIX, uid=0)
 
 
 class Restores:

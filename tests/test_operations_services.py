@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
 from operations_helpers import Bench
-from services_helpers import make_services
+from services_helpers import defaults_of, make_services
 
 from edged.errors import Unsupported
 from edged.operations.services import Services
@@ -16,7 +15,7 @@ from edged.operations.services import Services
 def test_no_part_can_be_replaced_while_edged_runs() -> None:
     """Operations share it: what one of them set would be everybody's."""
     services: Any = Bench().services
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError, match="immutable"):
         services.gate = None
     with pytest.raises((AttributeError, TypeError)):
         services.another = None
@@ -24,9 +23,7 @@ def test_no_part_can_be_replaced_while_edged_runs() -> None:
 
 def test_what_is_left_out_lets_nobody_in_and_signs_nothing() -> None:
     """Every part must be given but these, and these give no right."""
-    left_out = {
-        field.name: field.default for field in dataclasses.fields(Services) if field.default is not dataclasses.MISSING
-    }
+    left_out = defaults_of(Services)
     assert (left_out.pop("shared_secrets"), left_out.pop("root_needs_no_key")) == ((), False)
     assert list(left_out) == ["reset_clock"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -13,6 +12,7 @@ import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from operations_helpers import GATE, NOW, YARD, Bench
 from trust_helpers import SECRET
 

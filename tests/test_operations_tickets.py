@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from msgspec.structs import replace
 from operations_helpers import GATE, NOW, YARD, Bench
 from web_helpers import REMOTE
 
@@ -20,7 +21,7 @@ READY = ServerState(
     "ready", rtsp_port=8554, hls_port=8888, webrtc_port=8889, rtmp_port=1935, srt_port=8890,
     addresses={"rtsp": ":8554"},
 )  # fmt: skip
-HERE = replace(REMOTE, host="192.0.2.1", reached="192.0.2.1:8002")
+HERE = dataclasses.replace(REMOTE, host="192.0.2.1", reached="192.0.2.1:8002")
 
 
 class Box:
@@ -114,7 +115,7 @@ async def test_addresses_to_publish_to_are_of_protocols_that_take_publishers() -
 @pytest.mark.parametrize(
     ("peer", "state", "public"),
     [
-        (replace(HERE, host="evil.example", proxy="192.0.2.9"), READY, ""),
+        (dataclasses.replace(HERE, host="evil.example", proxy="192.0.2.9"), READY, ""),
         (HERE, replace(READY, status="off"), ""),
     ],
 )
@@ -130,5 +131,5 @@ async def test_where_no_address_is_ours_the_ticket_stands_in_that_of_the_live_pi
 
 async def test_a_ticket_is_sent_to_the_public_name_where_there_is_one() -> None:
     box = Box(public_url="https://box.example")
-    made = await box.make(box.bench.caller(), replace(HERE, host="evil.example"))
+    made = await box.make(box.bench.caller(), dataclasses.replace(HERE, host="evil.example"))
     assert urlsplit(made.url).hostname == "box.example"

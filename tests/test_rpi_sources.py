@@ -3,12 +3,12 @@ camera is here."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 from daemon_helpers import make_config, running_daemon
+from msgspec.structs import replace
 from patience import fail_after
 from pictures_helpers import Camera
 from test_pushed_cameras import until

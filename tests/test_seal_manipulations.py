@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
 import pytest
 from evidence_helpers import COUNT, DISTRUSTED, LAST_OF, Box, Folder, Key, key_at, time_of
+from msgspec.structs import replace
 from patience import IS_FULL
 
 from edged.cli.verification import verify

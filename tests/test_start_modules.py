@@ -9,6 +9,7 @@ import base64
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -28,7 +29,9 @@ from daemon_helpers import free_port
 from patience import FACTOR
 
 from edged.cli.client import connect
+from edged.credentials.callers import ApiKey, Link, ServiceToken, Ticket, Token
 from edged.credentials.tokens import SharedSecret, issue_claims, sign
+from edged.store.cameras import Added
 
 ROOT = Path(__file__).parent.parent
 #: `edged serve`, which writes the names of its modules into the file argv[1] whenever it gets SIGUSR1.
@@ -182,3 +185,25 @@ def forge(text: str) -> str:
     head = json.dumps({"typ": "JWT", "alg": "RS256", "kid": "key-1"}).encode()
     _, body, tail = text.split(".")
     return f"{base64.urlsafe_b64encode(head).rstrip(b'=').decode()}.{body}.{tail}"
+
+
+def test_records_are_structs_where_nothing_speaks_against_it() -> None:
+    """A dataclass is made at every start by text that is compiled: 1 ms, a struct 0.1. A struct compares all fields."""
+    found = {
+        match
+        for path in (ROOT / "edged").rglob("*.py")
+        for match in re.findall(r"^@dataclass.*\nclass (\w+)", path.read_text(), re.MULTILINE)
+    }
+    assert found == {"Peer", "TokenFacts", "Caller", "SegmentRow"}, "each of these has a field that is not compared"
+
+
+def test_a_discreet_struct_shows_no_hidden_field() -> None:
+    """What may be logged says of a secret neither its value nor its length."""
+    shown = [
+        repr(ApiKey("s3cret")), repr(Token("s3cret")), repr(Ticket("s3cret")),
+        repr(ServiceToken("s3cret", "192.0.2.1")), repr(Link("/x", "1", "maker", "s3cret")),
+        repr(Added(1, "s3cret", "192.0.2.1")),
+    ]  # fmt: skip
+    assert shown[0] == "ApiKey()"
+    assert shown[3] == "ServiceToken(address='192.0.2.1')"
+    assert not [each for each in shown if "s3cret" in each]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from identity_helpers import all_named
+from msgspec.structs import replace
 
 from edged.credentials import api_keys as made_keys
 from edged.credentials import service_tokens as made_tokens

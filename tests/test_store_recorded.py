@@ -3,11 +3,11 @@ rows there are."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -94,7 +94,7 @@ def test_sums_of_several_intervals_are_those_of_each(
     """Also where segments lie within one another, and where they are so many that each is asked for."""
     if is_tidy:
         # One after the other, as a camera gives them.
-        rows = [replace(row, began=7.0 * at, duration=float(6 + at % 3)) for at, row in enumerate(rows)]
+        rows = [dataclasses.replace(row, began=7.0 * at, duration=float(6 + at % 3)) for at, row in enumerate(rows)]
     intervals = [(float(begin), float(begin + length)) for begin, length in wanted]
     with closing(opened(USAGE)) as connection:
         segments.insert(connection, rows)

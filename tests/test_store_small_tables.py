@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from identity_helpers import named
+from msgspec.structs import replace
 
 from edged.credentials.api_keys import KeyRecord
 from edged.credentials.identities import ALL

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import trio
+from msgspec.structs import replace
 from web_helpers import REMOTE, UNIX, Reply, Site
 
 from edged.cameras.model import Camera, Status

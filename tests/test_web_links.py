@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from msgspec.structs import replace
 from web_helpers import REMOTE, UNIX, Site
 
 from edged.access.links import MOST_OF_ONE, Links
@@ -248,7 +249,9 @@ async def test_links_by_too_many_credentials_are_refused_until_the_first_have_en
     caller = site.ledger.find_key(site.ledger.keys[key_id].digest)
     assert caller is not None
     made = Links(time)
-    callers = [replace(caller, identities=frozenset({Identity.of_user(str(at))})) for at in range(MOST_OF_ONE + 1)]
+    callers = [
+        dataclasses.replace(caller, identities=frozenset({Identity.of_user(str(at))})) for at in range(MOST_OF_ONE + 1)
+    ]
     for each in callers[:-1]:
         made.signer(each, 60)
         made.signer(each, 60)
@@ -261,7 +264,7 @@ async def test_links_by_too_many_credentials_are_refused_until_the_first_have_en
 async def test_clients_that_open_links_as_they_are_get_signed_ones(site: Site) -> None:
     """One file and a list; on the unix socket, and of other results, nothing changes."""
     key_id, _ = site.key("viewer")
-    session = Session(replace(REMOTE, reached="192.0.2.1:8002"), "ws")
+    session = Session(dataclasses.replace(REMOTE, reached="192.0.2.1:8002"), "ws")
     session.caller = site.ledger.find_key(site.ledger.keys[key_id].digest)
 
     async def call(operation: str, **params: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -55,7 +55,9 @@ async def test_rtmp_and_srt_have_their_urls_where_they_are_switched_on(
     key = site.key()[1]
     for action in ("read", "publish"):
         body = {"device": "camera0", "action": action}
-        reply = await site.ask("POST", "/api/tickets", key=key, json_body=body, peer=replace(REMOTE, host=host))
+        reply = await site.ask(
+            "POST", "/api/tickets", key=key, json_body=body, peer=dataclasses.replace(REMOTE, host=host)
+        )
         ticket, urls = reply.json["ticket"], reply.json["urls"]
         stream_id = f"{action}:camera0:x:{ticket}"
         assert list(urls) == (["rtsp", "hls", "rtmp", "srt", "live"] if action == "read" else ["rtsp", "rtmp", "srt"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ import trio
 from entry_helpers import make_entry
 from gate_helpers import make_gate
 from grant_helpers import nothing
+from msgspec.structs import replace
 from patience import fail_after
 from services_helpers import Unused, make_services
 
@@ -142,6 +143,9 @@ class Cameras:
     def find(self, device: str) -> Camera | None:
         found = next((camera for camera in self.present if device in camera.every_name), None)
         return found or next((camera for camera in self.present if device and device == camera.stand_in), None)
+
+    def find_stream(self, path: str) -> Camera | None:
+        return next((camera for camera in self.all() if camera.path == path), None)
 
     @property
     def described(self) -> dict[int, CameraEntry]:

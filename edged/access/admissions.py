@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from typing import ClassVar, Final, Literal, Protocol
 
+import msgspec
 import structlog
 import trio
 
 from edged.credentials.callers import NOTHING, Caller, Resource, Transport
 from edged.credentials.identities import Identity
 from edged.feeds import Feed
+from edged.structs import Discreet
 
 #: Why a session was terminated; `ended`: by somebody's wish, the credential is as good as before.
 Cause = Literal["revoked", "expired", "suspended", "ended"]
@@ -37,12 +38,13 @@ _TOGETHER = 0.01
 _log = structlog.get_logger("admissions")
 
 
-@dataclass(slots=True, eq=False)
-class Admission:
+class Admission(Discreet, msgspec.Struct, eq=False):
     """One being-inside. `session` is MediaMTX's session id, "" elsewhere; times are monotonic seconds.
 
     `id` is its public name. `capability` on `resource` is what it was let in for, "" if each call is judged by itself.
     """
+
+    hidden: ClassVar = frozenset({"misses", "begun"})
 
     caller: Caller
     transport: Transport
@@ -54,7 +56,7 @@ class Admission:
     id: str = ""
     capability: str = ""
     resource: Resource = NOTHING
-    misses: int = field(default=0, repr=False)
+    misses: int = 0
     #: When a list of MediaMTX showed it last, and when its bytes grew last.
     listed_at: float | None = None
     moved_at: float = -math.inf
@@ -62,7 +64,7 @@ class Admission:
     bytes_moved: int | None = None
     #: A later question of the same RTSP client followed: DESCRIBE and SETUP are asked about under ids of their own.
     is_half: bool = False
-    begun: tuple[str, str] | None = field(default=None, repr=False)
+    begun: tuple[str, str] | None = None
 
 
 class Listed(Protocol):
@@ -78,8 +80,7 @@ class Listed(Protocol):
     def bytes_moved(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """The right to be inside ended just now: that of these identities (none: of some sessions); monotonic seconds."""
 
     identities: frozenset[Identity]

@@ -5,8 +5,9 @@ it is told. Time passes between these, and a revocation that came in between cou
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from edged.credentials.callers import Caller, Transport
 from edged.credentials.claims import makers_of
@@ -32,8 +33,7 @@ class Authority(Protocol):
         """Raises EdgedError if whoever asked must not hear the result any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asker:
+class Asker(msgspec.Struct, frozen=True):
     """A caller who was let in, and what the grant takes; `further` are the rules that depend on the grant itself, as
     that nobody hands on more than they may do: each raises EdgedError."""
 
@@ -61,8 +61,7 @@ class Asker:
             self.gate.authorize(self.caller, SELF, self.transport)
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(msgspec.Struct, frozen=True):
     """Something else than a caller's rights, as the code of a new device or a token that is to be refreshed; `rule`
     raises EdgedError once it proves nothing any more."""
 

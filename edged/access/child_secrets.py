@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+
+import msgspec
 
 from edged.credentials.api_keys import digest
 
 
-@dataclass(slots=True)
-class _ChildSecret:
+class _ChildSecret(msgspec.Struct):
     """Good for one path and one action, and for so many accepted uses (None: until dropped)."""
 
     path: str

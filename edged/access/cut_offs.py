@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from edged.credentials.callers import TokenFacts
 from edged.credentials.identities import Identity
 
 
-@dataclass(slots=True)
-class Line:
+class Line(msgspec.Struct):
     """What is cut off of one scope; everything combines by maximum. `before` and `own_before`: Unix seconds, None for
     none; `second`: of this boot, of a provisional one."""
 

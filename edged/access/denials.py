@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+
+import msgspec
 
 from edged.credentials.callers import Caller
 from edged.credentials.identities import SCOPES, TOKENS, Identity, Kind, widen
 from edged.credentials.tokens import ALGORITHM
 
 
-@dataclass(slots=True)
-class Family:
+class Family(msgspec.Struct):
     """All tokens that came of one by refreshing: since when, until when (Unix seconds), and by what they are named."""
 
     started: float

@@ -8,12 +8,14 @@ Its parts: access.denials, access.cut_offs, access.child_secrets, access.revoked
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
+
+from msgspec.structs import replace
 
 from edged.access.child_secrets import ChildSecrets
 from edged.access.cut_offs import CutOffs
@@ -109,10 +111,8 @@ class Ledger:
         for identity in identities:
             if identity.kind is Kind.KEY and (key := self._keys.get(identity.value)) is not None:
                 self.put_key(replace(key, revoked_at=at))
-            elif identity.kind is Kind.SERVICE_TOKEN:
-                token = self._service_tokens.get(identity.value)
-                if token is not None:
-                    self.put_service_token(replace(token, revoked_at=at))
+            elif identity.kind is Kind.SERVICE_TOKEN and (token := self._service_tokens.get(identity.value)):
+                self.put_service_token(replace(token, revoked_at=at))
 
     def retire(self, identities: Iterable[Identity]) -> None:
         """These are revoked on disk: of the API keys and service tokens among them nothing is kept but what tells their
@@ -284,14 +284,14 @@ class Ledger:
         expires = min([*ends, record.expires_at or math.inf]) if ends else record.expires_at
         if len(self._callers) >= _MOST_CALLERS:
             self._callers.clear()
-        caller = self._callers[key_digest] = self.caller_of(record, key_digest, expires)
-        return caller
+        return self._callers.setdefault(key_digest, self.caller_of(record, key_digest, expires))
 
     def current(self, caller: Caller) -> Caller:
         """The caller as its credential makes it now: a key may have been given other rights since it was looked at."""
         if caller.parent is not None:
-            parent = self.current(caller.parent)
-            return caller if parent is caller.parent else replace(caller, parent=parent, expires=parent.expires)
+            if (parent := self.current(caller.parent)) is caller.parent:
+                return caller
+            return dataclasses.replace(caller, parent=parent, expires=parent.expires)
         if caller.credential_id in self._changed and caller.method == "api_key":
             for each in self._keys[caller.credential_id].digests:
                 if Identity.of_secret(each) in caller.identities:

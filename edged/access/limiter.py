@@ -19,11 +19,11 @@ import math
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from typing import Final, Literal, TypeAlias
 
+import msgspec
 import structlog
 import trio
 
@@ -63,11 +63,10 @@ GUESSED: Final = frozenset({Reason.UNKNOWN_KEY, Reason.MALFORMED, Reason.BAD_SIG
 _log = structlog.get_logger("limiter")
 
 
-@dataclass(slots=True)
-class _Guesser:
+class _Guesser(msgspec.Struct):
     """One address or subject: its wrong credentials of late, the last seen last, and its back-off."""
 
-    tries: OrderedDict[bytes, float] = field(default_factory=OrderedDict)
+    tries: OrderedDict[bytes, float] = msgspec.field(default_factory=OrderedDict)
     level: int = 0
     until: float = 0.0
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
+
+import msgspec
 
 from edged.credentials.callers import Caller, Link
 from edged.credentials.identities import Identity
@@ -31,8 +32,7 @@ MOST_OF_ONE: Final = 64
 _By: TypeAlias = tuple[str, str, frozenset[Identity]]
 
 
-@dataclass(slots=True)
-class _Maker:
+class _Maker(msgspec.Struct):
     """By whom links were made, and when the last of them ends, Unix seconds."""
 
     caller: Caller

@@ -8,9 +8,9 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import trio
 
 from edged.credentials.callers import Caller
@@ -23,8 +23,7 @@ MOST: Final = 4096
 MOST_OF_ONE: Final = 64
 
 
-@dataclass(slots=True)
-class OpenTicket:
+class OpenTicket(msgspec.Struct):
     """One ticket: who comes with it, its end in monotonic seconds, and with whose it is counted."""
 
     caller: Caller

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
+import msgspec
 import structlog
+from msgspec.structs import replace
 
 from edged.access.admissions import Admissions
 from edged.access.asking import asked_by
@@ -27,6 +28,7 @@ from edged.errors import InvalidParams, InvalidState, NotFound, RateLimited
 from edged.store import api_keys
 from edged.store.database import Reads
 from edged.store.revocations import Suspension, suspension_key
+from edged.structs import Discreet
 
 _LONGEST_NAME: Final = 100
 #: How often a key may rotate itself within so many seconds: each time is a commit.
@@ -35,11 +37,12 @@ OWN_SECONDS: Final = 60.0
 _log = structlog.get_logger("api_keys")
 
 
-@dataclass(frozen=True, slots=True)
-class ForeignKey:
+class ForeignKey(Discreet, msgspec.Struct, frozen=True):
     """A key that another service has issued, with its secret, to be accepted here; Unix seconds."""
 
-    secret: str = field(repr=False)
+    hidden: ClassVar = frozenset({"secret"})
+
+    secret: str
     name: str
     role: str
     created_at: float

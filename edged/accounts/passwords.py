@@ -14,11 +14,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
+import msgspec
 import structlog
 import trio
+from msgspec.structs import replace
 
 from edged.credentials.passwords import MINIMUM_COST, MOST_PASSES, Cost, prepare, read_cost
 from edged.errors import InvalidParams, RateLimited
@@ -75,16 +76,14 @@ class Argon2:
             return False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Turn:
+class _Turn(msgspec.Struct, frozen=True, eq=False):
     """Somebody who waits, and among whom they are counted."""
 
     shares: Sequence[str]
     called: trio.Event
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(msgspec.Struct, frozen=True):
     """`rehashed` is what to store from now on, where the stored hash was cheaper than today's; None: nothing."""
 
     good: bool

@@ -8,7 +8,8 @@ in an earlier one. So it moves as far as the clock was wrong, up or down.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from edged.access.cut_offs import CutOffs
 from edged.clock import Boot, Clock

@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, TypeVar, cast
 
+import msgspec
 import structlog
 import trio
 
@@ -38,6 +38,7 @@ from edged.signing.keyring import Keyring
 from edged.store import refreshes
 from edged.store.database import Reads
 from edged.store.refreshes import FamilyRecord
+from edged.structs import Discreet
 
 if TYPE_CHECKING:
     from edged.metrics import Metrics
@@ -60,16 +61,16 @@ Result: TypeAlias = Literal["ok", "replayed", "denied"]
 _log = structlog.get_logger("refreshes")
 
 
-@dataclass(frozen=True, slots=True)
-class Refreshed:
+class Refreshed(Discreet, msgspec.Struct, frozen=True):
     """A token's successor: its text, and the caller that it makes. If it is told again it may have ended by now."""
 
-    text: str = field(repr=False)
+    hidden: ClassVar = frozenset({"text"})
+
+    text: str
     caller: Caller
 
 
-@dataclass(frozen=True, slots=True)
-class Newest:
+class Newest(msgspec.Struct, frozen=True):
     """The newest token of a family: by what it is known (credentials.refreshes.name_of), the answer that it is, and
     between which times there is to be no other one, Unix seconds."""
 

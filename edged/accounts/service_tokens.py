@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 import structlog
+from msgspec.structs import replace
 
 from edged.access.admissions import Admissions
 from edged.access.asking import asked_by

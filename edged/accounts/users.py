@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeAlias
 
 import structlog
+from msgspec.structs import replace
 
 from edged.access.admissions import Admissions
 from edged.access.asking import asked_by

@@ -7,11 +7,11 @@ it is waits: the cameras that it may be say so, and each later decision is a rea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 import structlog
 import trio
+from msgspec.structs import replace
 
 from edged.access.grants import Commit
 from edged.cameras.entries import ID, CameraEntry

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from edged.cameras.identity import MODEL, PORT, SERIAL
 from edged.cameras.model import Camera
 from edged.cameras.parts import Part
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceFacts:
+class DeviceFacts(msgspec.Struct, frozen=True):
     """One node that may give pictures.
 
     `state`: `camera`, `waiting` (nobody can tell which camera it is), `no_camera`, `quarantined` (its port flaps and is

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 
+import msgspec
 import structlog
 import trio
+from msgspec.structs import replace
 
 from edged.cameras.bindings import Bindings, DeviceNotFound
 from edged.cameras.device_facts import DeviceFacts, describe
@@ -38,20 +39,19 @@ _LONGEST_TURN = 0.5
 _MOST_CONTACTS = 256
 
 
-@dataclass(slots=True, eq=False)
-class Device:
+class Device(msgspec.Struct, eq=False):
     """One physical device. `parts` are its nodes that may give pictures, by path; `leaving` those that were unplugged
     and whose removal is not settled yet."""
 
-    parts: dict[str, Part] = field(default_factory=dict)
-    leaving: list[Part] = field(default_factory=list)
-    contact: Contact = field(default_factory=Contact)
+    parts: dict[str, Part] = msgspec.field(default_factory=dict)
+    leaving: list[Part] = msgspec.field(default_factory=list)
+    contact: Contact = msgspec.field(default_factory=Contact)
     #: What udev said last and is not settled, and since when it is there and no camera.
     pending: str = ""
     since: float | None = None
     #: The task that settles it, and what it sets when the device had its turn.
-    settling: trio.CancelScope = field(default_factory=trio.CancelScope)
-    had_turn: trio.Event = field(default_factory=trio.Event)
+    settling: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
+    had_turn: trio.Event = msgspec.field(default_factory=trio.Event)
 
     def take_back(self, path: str) -> Part | None:
         """A node that is there again before its removal was settled."""

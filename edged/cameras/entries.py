@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
+
+import msgspec
 
 from edged.config.model import CameraSettings
 from edged.config.sources import KINDS, SourceKind, identify
@@ -17,8 +18,7 @@ ID, SOURCE = "id", "source"
 _BETWEEN = re.compile(r",(?=[A-Z][A-Z0-9_]*=)")
 
 
-@dataclass(frozen=True, slots=True)
-class CameraEntry:
+class CameraEntry(msgspec.Struct, frozen=True):
     """One `[[camera]]` of the settings, or one camera that a call has added.
 
     `place`: file and line of the `[[camera]]`; `stand_in`: the device file that a test picture can be asked for by.

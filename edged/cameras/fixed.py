@@ -6,7 +6,6 @@ An added camera is bound to its slot, whatever is changed of it; one of the sett
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 
 import structlog
 import trio
+from msgspec.structs import replace
 
 from edged.access.grants import Commit
 from edged.cameras.addresses import replace_host

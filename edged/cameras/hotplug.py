@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
+import msgspec
 import trio
 
 from edged.cameras.probe import Probe
@@ -32,8 +32,7 @@ def _count_nothing(*_: object) -> None:
     """Nobody counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class HotplugCounts:
+class HotplugCounts(msgspec.Struct, frozen=True):
     """Who counts. `event`: udev's action (add, remove, change) and what came of it (applied, debounced, ignored,
     quarantined, failed); `ready`: seconds from the event until the camera was shown."""
 

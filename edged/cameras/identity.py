@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, TypeAlias
+
+import msgspec
 
 from edged.store.cameras import Slot
 
@@ -51,16 +52,14 @@ class Score(IntEnum):
     SAME = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
+class Present(msgspec.Struct, frozen=True):
     """Another device that is plugged in now; `slot` is the number of the camera that it is, None for not known yet."""
 
     record: Record
     slot: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """`slot` is the camera that a device is, None for a new one, or while it waits. `reason`: why, in one sentence.
 
     `waits`: nobody can tell, and a person must; `candidates` are the numbers of the cameras that it may be.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from edged.config.cameras import SUB
 from edged.config.schedules import Window
@@ -24,8 +26,7 @@ class Status(StrEnum):
     ERROR = "ERROR"
 
 
-@dataclass(frozen=True, slots=True)
-class Mode:
+class Mode(msgspec.Struct, frozen=True):
     """One way a camera can deliver: V4L2 pixel format (`MJPG`, `YUYV`, `H264`), pixels, frames a second."""
 
     pixel_format: str
@@ -34,8 +35,7 @@ class Mode:
     rates: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Camera:
+class Camera(msgspec.Struct, frozen=True, kw_only=True):
     """One camera as it is now.
 
     `name` is its persisted slot (`camera0`), by which rights are stored; `path` its MediaMTX path, `name` unless the
@@ -93,7 +93,7 @@ class Camera:
 
     def __post_init__(self) -> None:
         if not self.path:
-            object.__setattr__(self, "path", self.name)
+            msgspec.structs.force_setattr(self, "path", self.name)
 
     @property
     def sub(self) -> Camera | None:
@@ -137,8 +137,7 @@ class Camera:
         return self.names if self.path == self.name else self.names | {self.path}
 
 
-@dataclass(frozen=True, slots=True)
-class CameraChanged:
+class CameraChanged(msgspec.Struct, frozen=True):
     """A camera appeared, went, or changed; `previous` is None for one seen for the first time."""
 
     camera: Camera

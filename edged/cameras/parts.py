@@ -7,8 +7,9 @@ another format. It is one camera all the same.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from edged.cameras.identity import INDEX, INDEX_PROPERTY, INTERFACE
 from edged.cameras.probe import Probe
@@ -20,8 +21,7 @@ _COLOURLESS: Final = frozenset(
 )
 
 
-@dataclass(slots=True, eq=False)
-class Part:
+class Part(msgspec.Struct, eq=False):
     """One node of a device, as udev tells it, and what it answered last.
 
     `record` is what can be said of it (cameras.identity); `slot` the number of the camera that it is; `problem` why it

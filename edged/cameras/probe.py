@@ -11,9 +11,9 @@ import fcntl
 import os
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+import msgspec
 import trio
 
 from edged.cameras.model import Mode
@@ -68,8 +68,7 @@ _PAUSES = (0.1, 0.2, 0.4, 0.6, 0.7)
 TIMEOUT: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(msgspec.Struct, frozen=True):
     """One device's answers. `capabilities` are those of this node (device_caps), not of the whole device."""
 
     driver: str

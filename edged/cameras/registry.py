@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -16,6 +15,7 @@ from typing import Final, TypeVar
 import msgspec
 import structlog
 import trio
+from msgspec.structs import replace
 
 from edged.access.grants import Commit, Grant
 from edged.cameras import reports

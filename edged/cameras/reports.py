@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import msgspec
+from msgspec.structs import replace
 
 from edged.cameras.model import Camera, Status
 from edged.config.sources import KINDS
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """`cause` names the cause why it gives no picture, "" while it gives one or that is not known; `problem` says it
     in words; `is_unreachable`: it cannot be reached. Size in pixels and frames a second of the stream, 0 for unknown;
     codecs, "" for unknown, that of the sound "none" for no sound.

@@ -14,10 +14,10 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
+import msgspec
 import structlog
 import trio
 
@@ -56,8 +56,7 @@ _CHECK, POLL, _GRACE = 10.0, 2.0, 2.0
 _PASSING = frozenset({"ACTION", "SEQNUM", "SYNTH_UUID", "USEC_INITIALIZED", "UDEV_DATABASE_VERSION"})
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(msgspec.Struct, frozen=True):
     """One video device and what udev says about it. `action`: `present` in a listing, else udev's own word.
 
     `node`: `/dev/video0`; `sys_path` names the device as long as it is plugged in.
@@ -74,15 +73,13 @@ class Node:
         return device_of(self.sys_path)
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
+class Present(msgspec.Struct, frozen=True):
     """Every video device that there is: at the start, and after events were lost."""
 
     nodes: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Discovery:
+class Discovery(msgspec.Struct, frozen=True):
     """How devices are noticed from now on: udev's events, a look at sysfs every 2 s, or not at all."""
 
     mode: Mode

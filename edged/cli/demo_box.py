@@ -11,10 +11,10 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
+import msgspec
 import trio
 
 from edged.children import Child
@@ -32,8 +32,7 @@ class StepFailed(Exception):
     """What was expected of the box did not hold; the sentence says what was seen instead."""
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(msgspec.Struct, frozen=True):
     """Where the demo's daemon keeps its things and listens."""
 
     state: Path

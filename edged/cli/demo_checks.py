@@ -6,10 +6,10 @@ import http.client
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+import msgspec
 import trio
 from trio_websocket import ConnectionClosed, connect_websocket_url, open_websocket_url
 
@@ -20,8 +20,7 @@ from edged.cli.demo_viewers import FRAMES, Client, Picture, RtspViewer, decode_g
 _STEP_SECONDS: Final = 30.0
 
 
-@dataclass
-class Checks:
+class Checks(msgspec.Struct):
     """The outcome of each check and how long it took, printed as it ends."""
 
     passed: int = 0

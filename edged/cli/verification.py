@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from edged.credentials.evidence import (
     Evidence,
@@ -31,13 +32,12 @@ _UNSEALED_FOLDERS: Final = frozenset({"open", "moving", "damaged"})
 _LONGEST: Final = 64 * 1024 * 1024
 
 
-@dataclass(slots=True)
-class _Read:
+class _Read(msgspec.Struct):
     """What was found in files and folders."""
 
-    sealed: list[tuple[Path, Signed, bool]] = field(default_factory=list)
-    others: list[Found] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    sealed: list[tuple[Path, Signed, bool]] = msgspec.field(default_factory=list)
+    others: list[Found] = msgspec.field(default_factory=list)
+    problems: list[Problem] = msgspec.field(default_factory=list)
 
 
 def verify(

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from edged.config.addresses import OFF
 from edged.config.checks import check_addresses, check_apart, check_demo, check_issuers, check_pre_rolls
@@ -30,13 +31,12 @@ _BACKUPS = ("~", ".bak", ".orig", ".old", ".swp", ".save", ".tmp", ".dpkg-old", 
 _POLICY = "policy"
 
 
-@dataclass
-class _Draft:
+class _Draft(msgspec.Struct):
     """What has been read so far, and where each thing stands."""
 
-    values: dict[str, dict[str, Any]] = field(default_factory=dict)
-    cameras: list[tuple[dict[str, Any], Place]] = field(default_factory=list)
-    places: dict[tuple[str, str], Place] = field(default_factory=dict)
+    values: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    cameras: list[tuple[dict[str, Any], Place]] = msgspec.field(default_factory=list)
+    places: dict[tuple[str, str], Place] = msgspec.field(default_factory=dict)
 
 
 def load(

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import msgspec
 
 #: What sort of source a camera is: a device on USB, an address in the network, somebody who publishes to its path, the
 #: ribbon of a Raspberry Pi, or a picture that edged makes itself.
 SourceKind: TypeAlias = Literal["usb", "rtsp", "http", "push", "rpi", "test"]
 
 
-@dataclass(frozen=True, slots=True)
-class KindFacts:
+class KindFacts(msgspec.Struct, frozen=True):
     """What settings and registry know of one kind; how it is read is in edged/mediamtx/sources/.
 
     `ports`: scheme of its addresses → usual port, none for a kind without addresses; `words`: the whole texts of such
@@ -23,7 +23,7 @@ class KindFacts:
     until it was seen; `may_be_added`: by a call, not only by the settings.
     """
 
-    ports: Mapping[str, int] = field(default_factory=dict)
+    ports: Mapping[str, int] = msgspec.field(default_factory=dict)
     words: tuple[str, ...] = ()
     tells_figures: bool = False
     may_be_added: bool = False

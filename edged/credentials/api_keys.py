@@ -9,7 +9,6 @@ import hashlib
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -67,8 +66,7 @@ def published_as(key_digest: bytes) -> str | None:
     return PUBLISHED.get(key_digest.hex())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyRecord(Rotating):
+class KeyRecord(Rotating, frozen=True, kw_only=True):
     """What is known of one API key; times are Unix seconds. The secret is nowhere.
 
     A revoked key stays known, so that its use is told from a wrong key. A suspended one comes back when it is resumed.

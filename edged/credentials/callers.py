@@ -6,11 +6,14 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import ClassVar, Literal, NamedTuple, TypeAlias, get_args
+
+import msgspec
 
 from edged.credentials import stream_names
 from edged.credentials.identities import Identity
 from edged.credentials.scopes import scopes_of
+from edged.structs import Discreet
 
 #: Where a question came in: label of metrics and log lines.
 Transport: TypeAlias = Literal["ws", "http", "uds", "rtsp", "rtmp", "srt", "hls", "webrtc"]
@@ -24,52 +27,55 @@ Method: TypeAlias = Literal[
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
-@dataclass(frozen=True, slots=True)
-class NoCredential:
+class NoCredential(msgspec.Struct, frozen=True):
     """Nothing was presented."""
 
 
-@dataclass(frozen=True, slots=True)
-class ApiKey:
+class ApiKey(Discreet, msgspec.Struct, frozen=True):
     """Text presented as an API key."""
 
-    secret: str = field(repr=False)
+    hidden: ClassVar = frozenset({"secret"})
+
+    secret: str
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(Discreet, msgspec.Struct, frozen=True):
     """Text presented as a JWT (compact JWS)."""
 
-    text: str = field(repr=False)
+    hidden: ClassVar = frozenset({"text"})
+
+    text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(Discreet, msgspec.Struct, frozen=True):
     """Text presented as a stream ticket, at one of the two endpoints that take them (contract 10.6, 10.24)."""
 
-    text: str = field(repr=False)
+    hidden: ClassVar = frozenset({"text"})
+
+    text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Discreet, msgspec.Struct, frozen=True):
     """What the query of a signed link says, and the target that it was sent to (credentials.links)."""
+
+    hidden: ClassVar = frozenset({"signature"})
 
     target: str
     expires: str
     maker: str
-    signature: str = field(repr=False)
+    signature: str
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceToken:
+class ServiceToken(Discreet, msgspec.Struct, frozen=True):
     """Text presented as a service token under /v1/files, and the address that it came from ("": none)."""
 
-    secret: str = field(repr=False)
+    hidden: ClassVar = frozenset({"secret"})
+
+    secret: str
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class LocalUser:
+class LocalUser(msgspec.Struct, frozen=True):
     """A peer whose user id the kernel states: the unix socket, or root on loopback (contract 5.1, 10.2)."""
 
     uid: int
@@ -125,8 +131,7 @@ class Peer:
         return self.listener == "unix"
 
 
-@dataclass(frozen=True, slots=True)
-class Streams:
+class Streams(msgspec.Struct, frozen=True):
     """Stream rights that a token or key names itself: MediaMTX path names, `cam*` for those that begin so, `*` for all
     (contract 7.5, C-32)."""
 
@@ -300,8 +305,7 @@ def _strongest(roles: frozenset[str]) -> str:
     return next((role for role in ("admin", "operator", "viewer", "monitor") if role in roles), "none")
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(msgspec.Struct, frozen=True):
     """What a question is about: a camera by the names of stored rights (`camera0`, `/dev/video0`), or a bare stream
     path. `path` is the camera's MediaMTX path where that is another name, "" else: only tokens from outside name it."""
 

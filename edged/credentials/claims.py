@@ -8,9 +8,10 @@ the token: nothing is coerced.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import cast
+
+import msgspec
 
 from edged.credentials.callers import Caller, Signer, Streams, TokenFacts
 from edged.credentials.decision import Reason
@@ -39,8 +40,7 @@ LONGEST_ID = 256
 LONGEST_LIFE = 30 * 86400
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(msgspec.Struct, frozen=True):
     """Whom the tokens of one key may name as issuer (`iss`), and for whom they may be (`aud`) (contract S0-3).
 
     A token without `aud` is for everybody; one without `iss` is taken unless `needs_issuer`. One that names `own` is

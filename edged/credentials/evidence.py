@@ -10,8 +10,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypeAlias
+
+import msgspec
 
 from edged.credentials.seal_signatures import Signed, thumbprint_of
 from edged.credentials.seals import ArchivedKey, Content, DerivedSeal, Head, KeyArchive, SegmentSeal, Tombstone
@@ -22,16 +23,14 @@ _SLACK: Final = 1.0
 Kind: TypeAlias = Literal["changed", "missing", "reordered", "foreign", "unsealed", "unreadable"]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """A signed statement, and the file that it was found in."""
 
     where: str
     signed: Signed
 
 
-@dataclass(frozen=True, slots=True)
-class FoundFile:
+class FoundFile(msgspec.Struct, frozen=True):
     """A file with the seal beside it; `content` None where the file itself is not there; `name` is its path as the seal
     must name it, or the end of that, None where it was given alone and may have another name."""
 
@@ -41,8 +40,7 @@ class FoundFile:
     name: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """Something that is not as it was sealed. `place` sorts by camera and time; `number` of the segment, if known."""
 
     kind: Kind
@@ -67,22 +65,20 @@ class Span(NamedTuple):
         return max(first, self.low or first), last if self.high is None else min(last, self.high)
 
 
-@dataclass(slots=True)
-class Verdict:
+class Verdict(msgspec.Struct):
     """`problems` in the order of the series; `notes` what was not shown; `thumbprints` of the keys that signed;
     `proven`: each of them is one that the asker knows, or is confirmed by such a one; of `files` so many are
     `segments`."""
 
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    thumbprints: list[str] = field(default_factory=list)
+    problems: list[Problem] = msgspec.field(default_factory=list)
+    notes: list[str] = msgspec.field(default_factory=list)
+    thumbprints: list[str] = msgspec.field(default_factory=list)
     proven: bool = False
     files: int = 0
     segments: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(msgspec.Struct, frozen=True):
     """All that was found. `known` are thumbprints of keys that the asker knows to be the box's, None if they gave none.
     Files that are not to be judged have left `files`, but their seals are among `seals`: a chain needs them."""
 
@@ -90,7 +86,7 @@ class Evidence:
     seals: Sequence[Found]
     others: Sequence[Found]
     known: frozenset[str] | None
-    spans: Mapping[str, Span] = field(default_factory=dict)
+    spans: Mapping[str, Span] = msgspec.field(default_factory=dict)
 
 
 def choose_spans(seals: Iterable[Signed], begin: float | None, end: float | None) -> dict[str, Span]:

@@ -12,8 +12,10 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, get_args
+
+import msgspec
 
 from edged.credentials.callers import Caller, Streams
 from edged.credentials.claims import Trust
@@ -47,8 +49,7 @@ class KeysRefused(Exception):
     """There is no key in this that could be relied on; the text says why, and names nothing secret."""
 
 
-@dataclass(frozen=True, slots=True)
-class IssuerRecord:
+class IssuerRecord(msgspec.Struct, frozen=True):
     """What the settings say of an outside issuer.
 
     `name` is its name here, `issuer` its `iss`; "" is for tokens that name no issuer. `ceiling` is a role: its

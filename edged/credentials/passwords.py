@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
+
+import msgspec
 
 from edged.errors import InvalidParams
 
@@ -39,8 +40,7 @@ _TRIED_FIRST: Final = """
 _COMMON: Final = frozenset(_TRIED_FIRST.split())
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(msgspec.Struct, frozen=True):
     """What one argon2id hash costs: memory in KiB, passes over it, lanes."""
 
     memory_kib: int

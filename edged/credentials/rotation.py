@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Self
+
+import msgspec
+from msgspec.structs import replace
 
 #: Replaced secrets that are kept: so many rotations may follow one another while the grace of the first still runs.
 MOST_REPLACED: Final = 4
@@ -16,8 +18,7 @@ class Replaced(NamedTuple):
     until: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rotating:
+class Rotating(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of the secrets of one credential: SHA-256 only; times are Unix seconds.
 
     After a rotation `previous_digest` is good until `previous_valid_until`; what was replaced before that, if its grace

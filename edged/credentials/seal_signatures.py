@@ -12,7 +12,6 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -31,8 +30,7 @@ _MARK: Final = b"jws "
 _LONGEST_HEADER: Final = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(msgspec.Struct, frozen=True):
     """A statement whose signature fits the key that its header holds. `digest` is that of the statement;
     `thumbprint` of the key (RFC 7638); `text` all of it."""
 

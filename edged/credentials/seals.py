@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
 from typing import Any, Final, NamedTuple, TypeAlias, cast
+
+import msgspec
 
 VERSION: Final = 1
 #: Stands for what there is not: the digest before the first segment, the end of a key that signs still.
@@ -39,8 +40,7 @@ class Content(NamedTuple):
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentSeal:
+class SegmentSeal(msgspec.Struct, frozen=True, kw_only=True):
     """One closed segment.
 
     `series` is the run of numbers that it belongs to, one per camera; `number` from 1; `file` its path below the folder
@@ -63,8 +63,7 @@ class SegmentSeal:
     sealed: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(msgspec.Struct, frozen=True, kw_only=True):
     """A series has the numbers `first` to `last`, and `digest` is that of the last one's seal."""
 
     camera: str
@@ -76,8 +75,7 @@ class Head:
     sealed: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tombstone:
+class Tombstone(msgspec.Struct, frozen=True, kw_only=True):
     """The segments `first` to `last` were deleted between `since` and `deleted`, for `reason`.
 
     `previous` is the digest of the seal before `first`, `digest` that of the seal of `last`, so that the chain goes on;
@@ -106,8 +104,7 @@ class Part(NamedTuple):
     digest: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DerivedSeal:
+class DerivedSeal(msgspec.Struct, frozen=True, kw_only=True):
     """A file that was made of segments: a clip, or a recording as one file."""
 
     camera: str
@@ -136,8 +133,7 @@ class ArchivedKey(NamedTuple):
     distrusted: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyArchive:
+class KeyArchive(msgspec.Struct, frozen=True, kw_only=True):
     """Every key that the box ever signed seals with, by the one that signs now."""
 
     sealed: float
@@ -283,7 +279,7 @@ _KINDS: Final = {f"edged-{form.kind} {VERSION}": made for made, form in _FORMS.i
 def build(statement: Statement) -> bytes:
     """Its one spelling. Raises BadSeal for a member that it cannot have."""
     form = _FORMS[type(statement)]
-    names = [field.name for field in fields(statement)]
+    names = type(statement).__struct_fields__
     lines = [f"edged-{form.kind} {VERSION}"]
     try:
         for (word, codec), name in zip(form.lines, names, strict=False):
@@ -323,8 +319,7 @@ def parse(data: bytes) -> Statement:
             values.append(tuple(_read_item(form, line) for line in rest))
     except (ValueError, KeyError) as problem:
         raise problem if isinstance(problem, BadSeal) else BadSeal(f"a {form.kind} cannot say {problem}") from None
-    names = (field.name for field in fields(made))
-    statement = cast("Statement", made(**dict(zip(names, values, strict=True))))
+    statement = cast("Statement", made(**dict(zip(cast("Any", made).__struct_fields__, values, strict=True))))
     if build(statement) != data:
         raise BadSeal(f"the {form.kind} is not spelled as edged spells it")
     return statement

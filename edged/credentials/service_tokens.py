@@ -9,7 +9,6 @@ import hashlib
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from types import MappingProxyType
@@ -69,8 +68,7 @@ def published_as(token_digest: bytes) -> str | None:
     return PUBLISHED.get(token_digest.hex())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceTokenRecord(Rotating):
+class ServiceTokenRecord(Rotating, frozen=True, kw_only=True):
     """What is known of one service token; times are Unix seconds. The secret is nowhere.
 
     `networks` are where it may come from, as `read_networks` writes them; None: from everywhere. `made_by` and

@@ -7,11 +7,13 @@ is good to its end). Its `kid` is `key-<n>`, and no n is ever given twice.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, get_args
+
+import msgspec
 
 from edged.credentials.claims import Trust
 from edged.credentials.key_pairs import COORDINATES, Algorithm, Jwk, complete, generate
+from edged.structs import Discreet
 
 if TYPE_CHECKING:
     from joserfc.jwk import ECKey, RSAKey
@@ -36,18 +38,19 @@ _ORDERS: Final[Mapping[str, int]] = {
 _HALF: Final = _ORDERS["ES256"] // 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SigningKeyRecord:
+class SigningKeyRecord(Discreet, msgspec.Struct, frozen=True, kw_only=True):
     """One key pair; times are Unix seconds. `private` is the JWK with its private members, None once it is retired.
 
     `signs_until`: no token that this key signed is good at or after this time.
     """
 
+    hidden: ClassVar = frozenset({"private"})
+
     number: int
     algorithm: Algorithm
     state: State
     public: Jwk
-    private: Jwk | None = field(repr=False)
+    private: Jwk | None
     created_at: float
     promoted_at: float | None = None
     retired_at: float | None = None
@@ -63,16 +66,17 @@ class SigningKeyRecord:
         return {**complete(self.public), "kid": self.kid, "use": "sig", "alg": self.algorithm}
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyingKey:
+class VerifyingKey(Discreet, msgspec.Struct, frozen=True):
     """The public half, with whom its tokens may name as issuer and for whom they may be.
 
     `key` is None for one that has signed nothing: whatever names it is a forgery, for which no library is needed.
     """
 
+    hidden: ClassVar = frozenset({"key"})
+
     kid: str
     algorithm: str
-    key: RSAKey | ECKey | None = field(repr=False)
+    key: RSAKey | ECKey | None
     trust: Trust
 
     def takes_signature(self, signature: bytes) -> bool:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Final
+from typing import ClassVar, Final
+
+import msgspec
+from msgspec.structs import replace
 
 from edged.credentials import stream_names
 from edged.credentials.callers import Caller, Streams
 from edged.credentials.identities import Identity
 from edged.credentials.roles import canonical_role, compute, name_cameras, role_capabilities
+from edged.structs import Discreet
 
 #: Names stand in tokens, URLs, lists and file paths: as the clients' own user ids (contract S3-18), but shorter, and
 #: not to be taken for an option or a hidden file.
@@ -34,13 +38,14 @@ def is_user_name(text: str) -> bool:
     return _NAME.match(text) is not None and ".." not in text
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserRecord:
+class UserRecord(Discreet, msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one user; times are Unix seconds. `password` is an argon2id hash, None if there is none yet.
 
     Tokens of theirs that edged issued at an epoch before `epoch` are worth nothing. A deleted user stays known, so
     that their tokens do. `streams` None: those of the cameras that they may see; else exactly these (contract 7.5).
     """
+
+    hidden: ClassVar = frozenset({"password"})
 
     name: str
     role: str
@@ -50,7 +55,7 @@ class UserRecord:
     permissions: tuple[str, ...] | None = None
     camera_access: tuple[str, ...] | None = None
     streams: Streams | None = None
-    password: str | None = field(default=None, repr=False)
+    password: str | None = None
     password_changed_at: float | None = None
     disabled_at: float | None = None
     deleted_at: float | None = None
@@ -128,7 +133,7 @@ def common(before: UserRecord, after: UserRecord) -> UserRecord:
 def narrow(caller: Caller, by: Caller) -> Caller:
     """`caller`, held to what `by` may do: it can do nothing that either cannot. Cameras are compared as written."""
     grants = frozenset(g for g in caller.grants if _holds(by, g)) | frozenset(g for g in by.grants if _holds(caller, g))
-    return replace(
+    return dataclasses.replace(
         caller,
         roles=_lower(caller.roles, by.roles),
         capabilities=caller.capabilities & by.capabilities,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import count
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from edged.access.grants import Commit, Upkeep
 from edged.cameras.addresses import Addresses

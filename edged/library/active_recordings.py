@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, Literal, Protocol, TypeAlias, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from edged.clock import Clock
 from edged.errors import InvalidState
@@ -43,8 +45,7 @@ class Recorders(Protocol):
         """Its encoder is needed for some seconds more. Returns at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecordingChanged:
+class RecordingChanged(msgspec.Struct, frozen=True):
     """A recording began (STARTING), gave its first bytes (RECORDING), ended or failed; `problem` says why.
 
     `duration` seconds and `size` bytes of one that ended.
@@ -62,8 +63,7 @@ class RecordingChanged:
         return EVENTS[self.status]
 
 
-@dataclass(slots=True)
-class ActiveRecording:
+class ActiveRecording(msgspec.Struct):
     """A recording that runs.
 
     `moved_at` is when it gave bytes last, or began; `deadline` when it ends by itself, both by trio's clock; `written`

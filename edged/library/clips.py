@@ -15,11 +15,11 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
+import msgspec
 import structlog
 import trio
 
@@ -52,8 +52,7 @@ _AGAIN: Final = 0.25
 _log = structlog.get_logger("recordings")
 
 
-@dataclass(frozen=True, slots=True)
-class Clip:
+class Clip(msgspec.Struct, frozen=True):
     """A clip that was made. `begin` and `end` of its pictures, and the stretches of the interval that was asked for of
     which nothing is recorded, as (begin, end); Unix seconds."""
 
@@ -63,8 +62,7 @@ class Clip:
     missing: tuple[tuple[float, float], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(msgspec.Struct, frozen=True):
     """One picture of a recording: `at` Unix seconds, when it was taken.
 
     It is the first one `skip` seconds behind the begin of `parts`, which begin with a key frame or right before one.

@@ -16,13 +16,13 @@ import secrets
 import sqlite3
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 import msgspec
 import structlog
 import trio
+from msgspec.structs import replace
 
 from edged import __version__
 from edged.clock import Clock
@@ -82,16 +82,14 @@ class WriteBudget:
         self._at = now
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(msgspec.Struct, frozen=True):
     """Where a reader is: it has seen the event of this number of the run of this name, and all before."""
 
     run: str
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """Events in order; where the reader is then; whether some behind its last position are not to be had; whether there
     are more."""
 

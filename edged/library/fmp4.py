@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import BinaryIO, Final
+
+import msgspec
 
 #: Boxes at the top of a file, and bytes of a `moov` or `moof`.
 MOST_BOXES: Final = 200_000
@@ -29,8 +30,7 @@ class NotASegment(ValueError):
     """The file is no fragmented MP4, or is damaged before its first whole part; the sentence says where."""
 
 
-@dataclass(frozen=True, slots=True)
-class Track:
+class Track(msgspec.Struct, frozen=True):
     """`number` in the file; `kind` is the handler (`vide`, `soun`); `timescale` ticks a second; `default_*` of trex."""
 
     number: int
@@ -40,8 +40,7 @@ class Track:
     default_flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """Which run of MediaMTX's recorder wrote the segment, which number it has there, and the time of its first sample:
     Unix nanoseconds by the wall clock of then."""
 
@@ -50,8 +49,7 @@ class Origin:
     at_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """One `moof` and its `mdat`: offset and size in bytes, begin and end in seconds from the segment's begin, and the
     seconds at which key frames of the video begin."""
 
@@ -62,8 +60,7 @@ class Part:
     keys: tuple[Fraction, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(msgspec.Struct, frozen=True):
     """The first `header_size` bytes are `ftyp` and `moov`; `size` ends with the last whole part; `is_whole` is False
     where something follows that is no whole part; `is_closed` says that its writer has closed it (mvhd); `codecs` are
     the kinds of its tracks and their codecs, as `avc1mp4a`, with no word on sizes and profiles."""

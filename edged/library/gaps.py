@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from edged.feeds import Feed
 from edged.library.active_recordings import ActiveRecording
@@ -27,8 +28,7 @@ _NAME_SECONDS: Final = 0.01
 _MOST_FILES: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(msgspec.Struct, frozen=True):
     """A recording has nothing from `begin` to `end`, Unix seconds.
 
     Where `end` is the earlier one its files overlap: the clock that names them, or that of the stream, was set back
@@ -47,13 +47,12 @@ class Gap:
         return "recording.gap" if self.end > self.begin and not self.is_continuous else "recording.drift"
 
 
-@dataclass(slots=True)
-class _Growth:
+class _Growth(msgspec.Struct):
     """The files of a camera that were seen being written: begin by its name → (its size, seconds without a byte of the
     camera's until it was seen). `at`: when bytes were last seen to come, monotonic seconds."""
 
     at: float = -math.inf
-    files: dict[float, tuple[int, float]] = field(default_factory=dict)
+    files: dict[float, tuple[int, float]] = msgspec.field(default_factory=dict)
 
     def note(self, begin: float, size: int, now: float) -> None:
         before, silence = self.files.get(begin, (0, now - self.at))

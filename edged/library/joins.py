@@ -13,12 +13,12 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
+import msgspec
 import structlog
 import trio
 
@@ -66,8 +66,7 @@ class Seal(Protocol):
     ) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(msgspec.Struct, frozen=True):
     """What of a segment belongs to a recording: from `begin` to `end`, seconds from the segment's begin."""
 
     row: SegmentRow

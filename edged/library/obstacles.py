@@ -3,15 +3,15 @@ there."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from edged.errors import EdgedError, StorageFull, StoreFailed
 from edged.library.medium import MARKER
 
 
-@dataclass(frozen=True, slots=True)
-class Obstacle:
+class Obstacle(msgspec.Struct, frozen=True):
     """The medium is `absent`, or its disk is `full`, or `unwritable`; a sentence and the remedy."""
 
     kind: Literal["absent", "full", "unwritable"]

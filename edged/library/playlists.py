@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from typing import Final, NamedTuple
 
+import msgspec
 import structlog
 import trio
 
@@ -56,8 +56,7 @@ class PlayedFile(NamedTuple):
     codecs: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Playlist:
+class Playlist(msgspec.Struct, frozen=True):
     """What a list names, in order. `begin` Unix seconds, `fragment_seconds` how long a fragment is about.
 
     `is_growing`: more is coming; `is_live`: it is, or was until just now. Of what it had named before, `lost_files` and

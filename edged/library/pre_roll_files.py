@@ -14,10 +14,10 @@ import os
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
 from edged.library.fmp4 import NotASegment, Segment, read_segment
@@ -39,8 +39,7 @@ _MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 _log = structlog.get_logger("recordings")
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """A closed file in memory; `began` and `ended` Unix seconds, `size` bytes."""
 
     path: Path
@@ -50,8 +49,7 @@ class Piece:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pieces:
+class Pieces(msgspec.Struct, frozen=True):
     """What one look found: files being written, pieces, and which of these were not there at the look before."""
 
     writing: tuple[OpenFile, ...] = ()

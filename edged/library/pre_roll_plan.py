@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from edged.library.pre_roll_files import Piece
 
@@ -12,8 +13,7 @@ from edged.library.pre_roll_files import Piece
 SPARE_SECONDS: Final = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """Pieces to keep on the disk, pieces that are too old, and pieces for which there is no memory; oldest first."""
 
     keep: tuple[Piece, ...]

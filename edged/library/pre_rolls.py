@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import msgspec
 import structlog
 import trio
 
@@ -36,8 +36,7 @@ _NAME_SECONDS: Final = 0.01
 _log = structlog.get_logger("recordings")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Claim:
+class Claim(msgspec.Struct, frozen=True, eq=False):
     """An interval of a camera, Unix seconds, of which somebody waits for the pieces."""
 
     camera: str

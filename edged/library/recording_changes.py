@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
+import msgspec
 import structlog
 import trio
+from msgspec.structs import replace
 
 from edged.access.grants import Commit, Grant
 from edged.clock import Clock
@@ -77,8 +78,7 @@ async def protect(record: RecordingRecord, is_protected: bool, commit: Commit) -
     _log.info("recording_protected" if is_protected else "recording_unprotected", recording=name)
 
 
-@dataclass(slots=True)
-class Deletion:
+class Deletion(msgspec.Struct):
     """A recording that is to go, at that Unix time."""
 
     record: RecordingRecord

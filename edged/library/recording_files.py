@@ -23,11 +23,11 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
+import msgspec
 import structlog
 
 from edged.library.disks import check_writable
@@ -50,8 +50,7 @@ _MOST_OF_A_NAME: Final = 100
 _log = structlog.get_logger("recordings")
 
 
-@dataclass(frozen=True, slots=True)
-class OpenFile:
+class OpenFile(msgspec.Struct, frozen=True):
     """A file that MediaMTX is writing; `size` bytes so far."""
 
     camera: str
@@ -59,8 +58,7 @@ class OpenFile:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(msgspec.Struct, frozen=True):
     """What one look at open/ found: files being written, and those that were closed since, at their new places."""
 
     writing: tuple[OpenFile, ...]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Final, TypeVar
 
+import msgspec
 import structlog
 import trio
 
@@ -41,8 +41,7 @@ _log = structlog.get_logger("recordings")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(msgspec.Struct, frozen=True):
     """What there is of a recording: bytes, seconds and files; `gaps` (begin, end) Unix seconds between its files."""
 
     record: RecordingRecord
@@ -58,8 +57,7 @@ class Measured:
         return Summary(self.record, self.size, self.duration, len(self.files), len(self.gaps), last)
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(msgspec.Struct, frozen=True):
     """`Measured` without its files: how many there are, how many `gaps` are between them, and when the last ends (Unix
     seconds, 0.0 for none)."""
 
@@ -71,8 +69,7 @@ class Summary:
     last: float
 
 
-@dataclass(slots=True)
-class Recorded:
+class Recorded(msgspec.Struct):
     """Bytes and seconds of the files of a camera that were closed since the start."""
 
     size: int = 0

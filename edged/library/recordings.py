@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import structlog
 import trio
+from msgspec.structs import replace
 
 from edged.access.grants import Commit, Grant, Upkeep
 from edged.clock import Clock

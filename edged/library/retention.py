@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
+
+import msgspec
 
 from edged.store.segments import FIRST, Place, SegmentRow
 
@@ -22,8 +23,7 @@ GIGABYTE: Final = 1_000_000_000
 Page: TypeAlias = Callable[[Place], Sequence[SegmentRow]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CameraPolicy:
+class CameraPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """What may stay of one camera, in place of the general age and beside the size in all: seconds and bytes, None for
     no limit."""
 
@@ -31,14 +31,13 @@ class CameraPolicy:
     max_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """What may stay. `max_age` seconds and `max_bytes` of all cameras, None for no limit; `cameras` with limits of
     their own; `keep_free_bytes` of the file system stay free."""
 
     max_age: float | None = None
     max_bytes: int | None = None
-    cameras: Mapping[str, CameraPolicy] = field(default_factory=dict)
+    cameras: Mapping[str, CameraPolicy] = msgspec.field(default_factory=dict)
     keep_free_bytes: int = 0
 
     def age_of(self, camera: str) -> float | None:
@@ -65,8 +64,7 @@ class Policy:
         return over or camera_over or free_bytes < self.keep_free_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Removal:
+class Removal(msgspec.Struct, frozen=True):
     """A file that is to go."""
 
     row: SegmentRow

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 
 import msgspec
 import structlog
 import trio
+from msgspec.structs import replace
 
 from edged.access.grants import Commit, Grant
 from edged.library.retention import DAY_SECONDS, GIGABYTE, CameraPolicy, Policy

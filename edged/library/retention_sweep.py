@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Literal, TypeAlias
 
+import msgspec
 import structlog
 import trio
+from msgspec.structs import replace
 
 from edged.access.grants import Grant
 from edged.clock import Clock
@@ -41,8 +42,7 @@ OnFull: TypeAlias = Literal["oldest", "stop"]
 _log = structlog.get_logger("recordings")
 
 
-@dataclass(frozen=True, slots=True)
-class Overdue:
+class Overdue(msgspec.Struct, frozen=True):
     """Cameras that have files which are older than allowed, and why they are still there."""
 
     cameras: tuple[str, ...]

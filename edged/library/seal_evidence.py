@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, pairwise
 from typing import Final
 
+import msgspec
 import trio
+from msgspec.structs import replace
 
 from edged.credentials.identities import Identity
 from edged.credentials.seal_signatures import ALGORITHM, read
@@ -26,8 +27,7 @@ __all__ = ["EvidencePage", "NoKey", "collect_page", "make_archive"]
 _MOST: Final = 300
 
 
-@dataclass(frozen=True, slots=True)
-class EvidencePage:
+class EvidencePage(msgspec.Struct, frozen=True):
     """Files with the texts of their seals ("" for one that has none), and signed statements one after another."""
 
     segments: tuple[tuple[SegmentRow, str], ...]

@@ -15,11 +15,11 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 import trio
 
@@ -62,8 +62,7 @@ class NoKey(Exception):
     """Every key that could sign is distrusted."""
 
 
-@dataclass(slots=True)
-class _Series:
+class _Series(msgspec.Struct):
     """Where a camera's series stands: the last number and digest, and up to which number a head covers it."""
 
     name: str

@@ -11,11 +11,11 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
+import msgspec
 import trio
 
 from edged.errors import InvalidParams, InvalidState, NotFound, StoreFailed
@@ -33,8 +33,7 @@ _LONGEST: Final = 100
 _HIGHEST_COUNT: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class SavedSnapshot:
+class SavedSnapshot(msgspec.Struct, frozen=True):
     """A kept picture: `filename` with ending, `size` in bytes, `created_at` Unix seconds."""
 
     filename: str
@@ -77,8 +76,7 @@ def complete_name(filename: str | None, camera: str, form: Format, now: float) -
     return name
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotChanged:
+class SnapshotChanged(msgspec.Struct, frozen=True):
     """A picture of a camera was kept under a name, of so many bytes; or none could be: `problem` says why. `event_id`
     of the event that it was taken for, "" for none."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
 
+import msgspec
 import trio
 
 from edged.library.event_ring import EventRing
@@ -23,8 +23,7 @@ SETTLE_SECONDS: Final = 10.0
 Place: TypeAlias = tuple[float, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(msgspec.Struct, frozen=True):
     """A camera is recorded from `begin` to `end`, Unix seconds; `is_growing`: it is being recorded now."""
 
     begin: float
@@ -32,8 +31,7 @@ class Span:
     is_growing: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Timeline:
+class Timeline(msgspec.Struct, frozen=True):
     """From `begin` to before `end`, Unix seconds. `gaps`: a recording has nothing there. `following`: where it goes on;
     None behind the last."""
 

@@ -7,8 +7,10 @@ address, user name or password; `exact` is the line that it was found by, masked
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
 
 from edged.errors import DependencyFailed
 
@@ -16,8 +18,7 @@ from edged.errors import DependencyFailed
 Stage: TypeAlias = Literal["source", "stream"]
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(msgspec.Struct, frozen=True):
     """Why there is no picture.
 
     `slug`: one of SLUGS, for metrics and comparison; `sentence` and `remedy` for people; `is_unreachable`: the camera
@@ -56,8 +57,7 @@ class NoPicture(DependencyFailed):
         return DependencyFailed(f"{self.camera}: {self.cause.sentence}", hint=self.cause.remedy, camera=self.camera)
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(msgspec.Struct, frozen=True):
     """One line of the table: `marks` are parts of ffmpeg's lines, `network` says for which sources it holds."""
 
     cause: Cause

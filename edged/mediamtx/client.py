@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
@@ -38,8 +37,7 @@ PROTOCOLS: Final = tuple(_KINDS)
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class PathState:
+class PathState(msgspec.Struct, frozen=True):
     """A path as it is now. `ready`: somebody publishes; `readers`: how many; bytes since it began.
 
     `ready_since`: Unix seconds, None while it is not ready or where MediaMTX does not say; `figures`: what is sent.
@@ -55,8 +53,7 @@ class PathState:
     figures: Figures = UNKNOWN_FIGURES
 
 
-@dataclass(frozen=True, slots=True)
-class MediaSession:
+class MediaSession(msgspec.Struct, frozen=True):
     """A publisher or reader. `state`: idle, read, publish, "" for HLS; `connections`: ids, RTSP only.
 
     `bytes_moved`: sent to a reader, received from a publisher.
@@ -70,8 +67,7 @@ class MediaSession:
     bytes_moved: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Info:
+class Info(msgspec.Struct, frozen=True):
     """`version` as MediaMTX writes it (`v1.20.1`)."""
 
     version: str
@@ -134,8 +130,7 @@ class _Fault(msgspec.Struct):
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Reply:
+class _Reply(msgspec.Struct, frozen=True):
     status: int
     body: bytes
     is_json: bool

@@ -7,10 +7,11 @@ asks `find` for the present state: the feed says only of which camera something 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
+import msgspec
 import structlog
+from msgspec.structs import replace
 
 from edged.feeds import Feed
 from edged.mediamtx.causes import Cause
@@ -22,8 +23,7 @@ Witness: TypeAlias = Literal["publisher", "reader", "check"]
 _log = structlog.get_logger("sources")
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(msgspec.Struct, frozen=True):
     """A source as it is known: `works` is None until it was tried; `cause` says why it does not.
 
     `figures` are those of the stream where it tells them; `restarts` counts the publisher's failures since the start.

@@ -15,13 +15,13 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import trio
+from msgspec.structs import replace
 
 from edged.children import Child
 from edged.config.camera_urls import find_fault

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 _VIDEO: Final = ": Video: "
 _AUDIO: Final = ": Audio: "
@@ -23,8 +24,7 @@ _LEAST_SECONDS: Final = 1.0
 _TOLERANCE: Final = 0.15
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(msgspec.Struct, frozen=True):
     """Pixels and frames a second; 0 for unknown. Names of the codecs of picture and sound; "" for unknown, NO_AUDIO for
     a stream without sound."""
 

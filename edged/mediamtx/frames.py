@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import structlog
 import trio
+from msgspec.structs import replace
 
 from edged.children import Spawn
 from edged.errors import DependencyFailed

@@ -11,9 +11,9 @@ import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 import structlog
 import trio
 
@@ -30,8 +30,7 @@ _LEVELS = {"DEB": "debug", "INF": "info", "WAR": "warning", "ERR": "error"}
 _log = structlog.get_logger("mediamtx")
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """One line: `level` is debug, info, warning or error; `early` says that it came before logging had begun."""
 
     level: str
@@ -53,8 +52,7 @@ def parse_line(raw: bytes) -> Line:
     return Line("info", text)
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(msgspec.Struct, frozen=True):
     """Why it ended at its start. `port` with port_taken; `unknown_key` with config_refused, "" if that was not it."""
 
     status: Literal["port_taken", "config_refused"]

@@ -7,9 +7,9 @@ compared with what it has after every start and every change of ours.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 import structlog
 import trio
 
@@ -25,8 +25,7 @@ RETRY_SECONDS = 1.0
 _log = structlog.get_logger("paths")
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """One thing to do; `conf` is empty for a removal."""
 
     do: Literal["replace", "delete"]

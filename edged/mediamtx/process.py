@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import structlog
 import trio
+from msgspec.structs import replace
 
 from edged.children import Spawn
 from edged.config.model import MediaMTXSettings

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 #: Seconds without a new byte after which a publisher is started again; at its start it has longer.
 STALL_SECONDS: Final = 5.0
 START_SECONDS: Final = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """How far a publisher came: bytes seen last, when they last grew (or it started), whether they ever did."""
 
     moved_at: float

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
+import msgspec
 import trio
 
 from edged.mediamtx import ffmpeg
@@ -25,8 +25,7 @@ STILL_SECONDS: Final = 6.0
 PublisherStatus: TypeAlias = Literal["asleep", "waiting", "starting", "running", "pausing"]
 
 
-@dataclass(frozen=True, slots=True)
-class PublisherState:
+class PublisherState(msgspec.Struct, frozen=True):
     """One camera's publisher: asleep (nobody watches), waiting (for MediaMTX), starting, running, or pausing
     after a failure. `detail` says why it last failed, and what to do; `restarts` counts its failures.
     """
@@ -37,20 +36,19 @@ class PublisherState:
     restarts: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class PublishedCamera:
+class PublishedCamera(msgspec.Struct, eq=False):
     """A camera that is there, and the task that publishes it when it is wanted."""
 
     source: CameraSource
     state: PublisherState = PublisherState("asleep")
     wanted_until: float = -math.inf
-    ends: Restarts = field(default_factory=Restarts)
+    ends: Restarts = msgspec.field(default_factory=Restarts)
     #: Since when the ffmpeg that runs, or ran last, has sent media; infinite while it has not.
     publishes_since: float = math.inf
     #: Set while its ffmpeg runs; what that says of its source.
     progress: Progress | None = None
-    complaints: ffmpeg.Complaints = field(default_factory=lambda: ffmpeg.Complaints(may_redirect=False))
-    meter: RateMeter = field(default_factory=RateMeter)
+    complaints: ffmpeg.Complaints = msgspec.field(default_factory=lambda: ffmpeg.Complaints(may_redirect=False))
+    meter: RateMeter = msgspec.field(default_factory=RateMeter)
     #: Why it failed last; why its ffmpeg is being ended, if that is a failure.
     cause: Cause | None = None
     fault: Cause | None = None
@@ -59,10 +57,10 @@ class PublishedCamera:
     #: When somebody was let in to publish it, of a camera that is pushed.
     let_in_at: float = -math.inf
     #: All of its task; one ffmpeg, or one stream that is pushed; a pause.
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    attempt: trio.CancelScope = field(default_factory=trio.CancelScope)
-    pause: trio.CancelScope = field(default_factory=trio.CancelScope)
-    _stirred: trio.Event = field(default_factory=trio.Event)
+    scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
+    attempt: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
+    pause: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
+    _stirred: trio.Event = msgspec.field(default_factory=trio.Event)
 
     def is_wanted(self, now: float) -> bool:
         return self.source.always_on or now < self.wanted_until

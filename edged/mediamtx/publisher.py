@@ -13,13 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 import structlog
 import trio
+from msgspec.structs import replace
 
 from edged.children import Spawn, is_stopped
 from edged.errors import DependencyFailed

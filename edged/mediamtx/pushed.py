@@ -5,8 +5,9 @@ MediaMTX closes a publisher that is silent for `readTimeout` (10 s); that a path
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from edged.mediamtx import causes
 from edged.mediamtx.causes import Cause

@@ -12,13 +12,14 @@ from __future__ import annotations
 import signal
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
+import msgspec
 import structlog
 import trio
+from msgspec.structs import replace
 
 from edged.children import Child, Spawn
 from edged.config.addresses import OFF
@@ -52,8 +53,7 @@ _log = structlog.get_logger("mediamtx")
 Enter: TypeAlias = Callable[[ServerState], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(msgspec.Struct, frozen=True):
     """Seconds. An answer of the API may wait for the hook, for which MediaMTX waits 10 s itself; the RTSP listener asks
     nobody about OPTIONS. An answer that takes longer than `slow_after` is told. One that hangs ends within
     `hung_grace`: what it has not written by then, it does not write.
@@ -76,8 +76,7 @@ class Timing:
 TIMING: Final = Timing()
 
 
-@dataclass(frozen=True, slots=True)
-class RunEnd:
+class RunEnd(msgspec.Struct, frozen=True):
     """How a run ended: the state until the next, seconds since it was ready, whether to start again without a pause.
 
     `refused_key`: a key of the configuration (settings.OPTIONAL) that this version does not know.
@@ -89,8 +88,7 @@ class RunEnd:
     refused_key: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """What one run is started with. `asked` are the settings as they were given, `settings` those with the ports that
     were picked; `secret` is the password for the control API, `hook_url` the address that MediaMTX asks."""
 

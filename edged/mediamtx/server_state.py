@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
+
+import msgspec
 
 from edged.mediamtx.output import Diagnosis, Line
 
@@ -14,8 +15,7 @@ ServerStatus: TypeAlias = Literal[
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class ServerState:
+class ServerState(msgspec.Struct, frozen=True):
     """How MediaMTX is. `detail` says what happened, `remedy` what to do; ports are None where off or unknown.
 
     `answers` is False while a MediaMTX that is ready does not answer a health check. `addresses` are those of the
@@ -33,7 +33,7 @@ class ServerState:
     rtmp_port: int | None = None
     srt_port: int | None = None
     answers: bool = True
-    addresses: Mapping[str, str] = field(default_factory=dict)
+    addresses: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def is_good(self) -> bool:

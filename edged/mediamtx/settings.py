@@ -11,10 +11,11 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeAlias
+
+import msgspec
 
 from edged.config.addresses import OFF, parse_address
 from edged.config.model import MediaMTXSettings
@@ -144,8 +145,7 @@ OTHERS_CONF: Final[PathConf] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Binary:
+class Binary(msgspec.Struct, frozen=True):
     """Where the program is, None if nowhere; `searched` says where it was looked for."""
 
     path: str | None

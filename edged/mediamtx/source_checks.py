@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 import trio
+from msgspec.structs import replace
 
 from edged.children import Spawn
 from edged.errors import DependencyFailed
@@ -57,15 +58,14 @@ def next_check(source: CameraSource, known: Condition, failures: int) -> float |
     return PAUSE_SECONDS if failures else CHECK_SECONDS
 
 
-@dataclass(slots=True, eq=False)
-class _Watched:
+class _Watched(msgspec.Struct, eq=False):
     """One source: when it is checked next, how often that failed in a row, and with what cause."""
 
     source: CameraSource
     due: float
     failures: int = 0
     cause: Cause | None = None
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
     is_being_checked: bool = False
     needs_analysis: bool = False
 

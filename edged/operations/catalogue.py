@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -37,8 +36,7 @@ class DeviceParams(msgspec.Struct, frozen=True):
     device: str
 
 
-@dataclass(slots=True)
-class OperationCall:
+class OperationCall(msgspec.Struct):
     """One call of an operation: the services, the session that calls, and the camera that the params name, if any."""
 
     services: Services
@@ -61,8 +59,7 @@ class OperationCall:
         return self.services.registrar.granting(self.authority(capability, *further))
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(msgspec.Struct, frozen=True):
     """A declaration; `capability` is a capability, "self" (any good credential) or "none"."""
 
     name: str

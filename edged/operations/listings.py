@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -135,8 +134,7 @@ def _list(rows: Sequence[CameraRow]) -> CameraList:
     return CameraList(cameras=tuple(rows), total=len(rows), connected=connected)
 
 
-@dataclass(slots=True)
-class _Listing:
+class _Listing(msgspec.Struct):
     """What a list was made from; it is the same object as long as this holds."""
 
     cameras: tuple[Camera, ...]

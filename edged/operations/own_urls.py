@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
+
+import msgspec
 
 from edged.credentials.callers import Peer
 from edged.urls import is_loopback
@@ -14,8 +15,7 @@ from edged.urls import is_loopback
 _LOCAL: Final = ".local"
 
 
-@dataclass(frozen=True, slots=True)
-class OwnUrls:
+class OwnUrls(msgspec.Struct, frozen=True):
     """`public_url` is the setting, "" for none; `main_port` the port of the main listener, 0 where there is none or the
     kernel has picked it; `names` those of this box (`list_names`)."""
 

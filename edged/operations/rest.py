@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+import msgspec
 
 Verb: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 #: Where params come from beside the path: the query, or a JSON object that must or may be there.
 Source: TypeAlias = Literal["query", "body", "optional body"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rest:
+class Rest(msgspec.Struct, frozen=True, kw_only=True):
     """A method on a path. `{member}` in the path is a member of the params; the others come from `source`.
 
     `status` is that of success. `root_may` is the credential-free rule of contract 5.1. `at_files` is set for paths

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from edged.errors import Unsupported
 
@@ -48,8 +49,7 @@ async def _nowhere() -> None:
     raise Unsupported("there is no clock to reset")
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+class Services(msgspec.Struct, frozen=True):
     """Handed to operations only, as a whole; each uses the one or two members that it is about."""
 
     clock: Clock

@@ -8,12 +8,12 @@ camera that its caller may not read. Sending never waits: each session's outbox 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from edged.access.gate import Gate
 from edged.cameras.model import CONNECTED, DISCONNECTED, STATUS_CHANGE, Camera, CameraChanged, Status

@@ -11,12 +11,12 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
 from edged.store import restores
@@ -31,8 +31,7 @@ class BackupFailed(Exception):
     """There is no good copy; the text says why. The cause is OSError or sqlite3.Error where there is one."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Backup:
+class Backup(msgspec.Struct, frozen=True, order=True):
     """One copy; orders by age, the newest last."""
 
     serial: int

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import msgspec
+
+from edged.structs import Discreet
 
 #: How a slot came to be: a device was plugged in, a camera was described, a test picture was.
 SlotKind: TypeAlias = Literal["usb", "rtsp", "test"]
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(msgspec.Struct, frozen=True):
     """A camera's number for good: `camera{number}`; `label` is what people call it.
 
     `identity` for a USB camera: the record of its device (cameras.identity); for one that somebody described `source`,
@@ -73,12 +73,13 @@ def put_all_back(connection: sqlite3.Connection, slots: Iterable[tuple[Slot, Slo
             save(connection, before)
 
 
-@dataclass(frozen=True, slots=True)
-class Added:
+class Added(Discreet, msgspec.Struct, frozen=True):
     """A camera that a call has added. `settings` JSON text, its source with credentials; `address` the literal one."""
 
+    hidden: ClassVar = frozenset({"settings"})
+
     number: int
-    settings: str = field(repr=False)
+    settings: str
     address: str
 
 

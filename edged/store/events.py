@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
+
+import msgspec
 
 from edged.store.texts import write_texts
 
@@ -19,8 +20,7 @@ from edged.store.texts import write_texts
 LOST: Final = "system.events_lost"
 
 
-@dataclass(frozen=True, slots=True)
-class EventRow:
+class EventRow(msgspec.Struct, frozen=True):
     """One event: `at` Unix seconds by the system clock of then, `kind` dotted words, `camera` "" for an event of the
     box, `details` a JSON object."""
 
@@ -31,8 +31,7 @@ class EventRow:
     details: str
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """One start: its events are numbered from `first` on; `is_whole` once it has ended and lost none of them."""
 
     name: str
@@ -40,8 +39,7 @@ class Run:
     is_whole: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """Which events: of these cameras ("" for the box), and of these kinds, each a kind or the beginning of kinds before
     a dot; no kinds means all."""
 
@@ -125,8 +123,7 @@ def list_containing(connection: sqlite3.Connection, camera: str, text: str, limi
     return _many(connection, "WHERE camera = ? AND instr(details, ?) > 0 ORDER BY number LIMIT ?", camera, text, limit)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """What was read: events behind `start`, of which `is_cut` says that there are more; whether some behind the asked
     place are not to be had; and the runs that there are."""
 

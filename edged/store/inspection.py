@@ -11,7 +11,6 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -116,8 +115,7 @@ class QueryFailed(EdgedError):
     slug = "query_failed"
 
 
-@dataclass(frozen=True, slots=True)
-class TableInfo:
+class TableInfo(msgspec.Struct, frozen=True):
     """One table: its `columns`, which of them are `masked`, and how many `rows` it has."""
 
     name: str
@@ -126,8 +124,7 @@ class TableInfo:
     masked: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(msgspec.Struct, frozen=True):
     """What was in the file at one moment. `schema` is its number, `statements` the SQL that makes each table."""
 
     schema: int

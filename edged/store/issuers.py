@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class StoredKeys:
+class StoredKeys(msgspec.Struct, frozen=True):
     """What an issuer published: by its name in the settings, from where, as the text that came, at Unix seconds."""
 
     name: str

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Offender:
+class Offender(msgspec.Struct, frozen=True):
     """Someone who guesses: `axis` address or subject; `wait` seconds are left of the back-off number `level`."""
 
     axis: str
@@ -21,8 +21,7 @@ class Offender:
     wait: float
 
 
-@dataclass(frozen=True, slots=True)
-class KnownPlace:
+class KnownPlace(msgspec.Struct, frozen=True):
     """An address from which a subject came in `age` seconds ago."""
 
     subject: str

@@ -10,8 +10,9 @@ import json
 import math
 import sqlite3
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
+
+import msgspec
 
 Format: TypeAlias = Literal["fmp4", "mp4", "mkv"]
 
@@ -25,8 +26,7 @@ _COLUMNS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordingRecord:
+class RecordingRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One recording.
 
     `filename` is unique, with its ending; `ended` is None while it runs; `until` is when it ends by itself, None for

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from edged.credentials.identities import Identity, format_all
 
 
-@dataclass(frozen=True, slots=True)
-class FamilyRecord:
+class FamilyRecord(msgspec.Struct, frozen=True):
     """All that came of one token: since when, and until when the last of them is good, Unix seconds; and `members`, by
     which a revocation hits one of them: jtis, tokens and signing keys."""
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
+
+import msgspec
 
 from edged.credentials.identities import Identity, Kind
 from edged.credentials.users import UserRecord
@@ -28,8 +29,7 @@ _ENDING: Final = (Kind.ANY_JTI, Kind.JTI, Kind.TOKEN, Kind.FAMILY)
 Key: TypeAlias = tuple[str, Identity | str | int]
 
 
-@dataclass(frozen=True, slots=True)
-class Revocation:
+class Revocation(msgspec.Struct, frozen=True):
     """One identity, denied since `at`; `until` it ends by itself, None if never or unknown. Unix seconds."""
 
     identity: Identity
@@ -55,8 +55,7 @@ class Drawn(NamedTuple):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class CutOff:
+class CutOff(msgspec.Struct, frozen=True):
     """Tokens of `scope` that were issued at `before` or earlier are denied, since `at`. Unix seconds.
 
     Of edged's own tokens those that are older than `epoch`, or were issued at `own_before` or earlier (None: no such
@@ -78,8 +77,7 @@ class CutOff:
         return cut_off_key(self.scope) if self.drawn is None else provisional_key(self.scope)
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """A scope's provisional cut-off is a firm one now, which goes to the disk with this."""
 
     scope: Identity
@@ -89,8 +87,7 @@ class Settled:
         return provisional_key(self.scope)
 
 
-@dataclass(frozen=True, slots=True)
-class Suspension:
+class Suspension(msgspec.Struct, frozen=True):
     """An API key that is refused since `at`, Unix seconds, until it is resumed."""
 
     key_id: str
@@ -101,8 +98,7 @@ class Suspension:
         return suspension_key(self.key_id)
 
 
-@dataclass(frozen=True, slots=True)
-class UserChange:
+class UserChange(msgspec.Struct, frozen=True):
     """A user who may do less, is disabled or deleted, or has another password: the whole row as it is in force."""
 
     record: UserRecord
@@ -112,8 +108,7 @@ class UserChange:
         return user_key(self.record.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Undo:
+class Undo(msgspec.Struct, frozen=True):
     """Takes back what a grant wrote whose authority ended while it was written; each has a `number` of its own."""
 
     number: int

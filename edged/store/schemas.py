@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import sqlite_utils
 from sqlite_utils.db import Table
 
@@ -19,8 +19,7 @@ from sqlite_utils.db import Table
 Steps = tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TableSchema:
+class TableSchema(msgspec.Struct, frozen=True):
     """One table: `columns` by name as (type, NOT NULL, default, place in the primary key), `indexes` as (columns,
     unique, partial), `references` as (column, other table), the names of `triggers`, and whether it is STRICT."""
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
+
+import msgspec
 
 from edged.store.segments import SegmentRow
 
@@ -20,8 +21,7 @@ _COLUMNS: Final = "file, camera, series, number, digest, previous, sealed, kid"
 _STATEMENTS: Final = "camera, series, kind, first, last, kid, sealed, text"
 
 
-@dataclass(frozen=True, slots=True)
-class SealRow:
+class SealRow(msgspec.Struct, frozen=True):
     """The seal of one file: its number in the series, its digest, that of the one before, when (Unix seconds) and by
     which key."""
 
@@ -35,8 +35,7 @@ class SealRow:
     kid: str
 
 
-@dataclass(frozen=True, slots=True)
-class StatementRow:
+class StatementRow(msgspec.Struct, frozen=True):
     """A signed head or tombstone over the numbers `first` to `last`."""
 
     camera: str

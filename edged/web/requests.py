@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import structlog
@@ -38,6 +37,7 @@ from edged.operations.caller_sessions import Session
 from edged.operations.catalogue import Catalogue, find_camera
 from edged.operations.entry import Entry
 from edged.operations.services import Services
+from edged.structs import Discreet
 from edged.web.credentials import (
     is_cross_origin,
     is_direct,
@@ -64,8 +64,7 @@ _NOT_BY_BASIC = "Basic is taken from no page of another origin: send Authorizati
 _HOW_OPEN = f"{_HOW}; on this machine the listener for it (listen.local) needs none, {_DIRECTLY}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class Route(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the route table: a method on a path, who may send it, and what answers.
 
     Either `operation`, whose declaration says who may call it (an open one needs no credential), or `capability`: one
@@ -93,10 +92,11 @@ class Route:
     at_files: bool = False
 
 
-@dataclass(slots=True)
-class Request:
+class Request(Discreet, msgspec.Struct):
     """One request: the session that lasts as long as it does, and the camera that it names. `services` are handed on to
     operations, and not looked into."""
+
+    hidden: ClassVar = frozenset({"body", "client", "_as_root"})
 
     http: HttpRequest
     catalogue: Catalogue
@@ -106,9 +106,9 @@ class Request:
     #: The row that answers it; set by `enter`.
     route: Route | None = None
     #: The body, where it was read already, and the credential that it holds.
-    body: bytes | None = field(default=None, repr=False)
-    client: Credential = field(default_factory=NoCredential, repr=False)
-    _as_root: bool = field(default=False, repr=False)
+    body: bytes | None = None
+    client: Credential = msgspec.field(default_factory=NoCredential)
+    _as_root: bool = False
     _camera: Camera | None = None
 
     @classmethod

@@ -195,9 +195,9 @@ async def _filled(
         recordings.load()
         events = EventRing(usage, clock)
         events.load()
-        object.__setattr__(services, "recordings", recordings)
-        object.__setattr__(services, "events", events)
-        object.__setattr__(services, "clock", clock)
+        msgspec.structs.force_setattr(services, "recordings", recordings)
+        msgspec.structs.force_setattr(services, "events", events)
+        msgspec.structs.force_setattr(services, "clock", clock)
         for begin in range(0, count, 5000):
             await usage.write(
                 partial(segments.insert, rows=[_segment(at) for at in range(begin, min(count, begin + 5000))])

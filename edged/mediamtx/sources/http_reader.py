@@ -10,12 +10,12 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import h11
 import trio
+from msgspec.structs import replace
 
 from edged.config.sources import DEFAULT_PORTS
 from edged.mediamtx import causes

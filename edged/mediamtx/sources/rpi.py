@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import ClassVar, Final
+
+import msgspec
+from msgspec.structs import replace
 
 from edged.mediamtx import causes
 from edged.mediamtx.causes import Cause, NoPicture
@@ -22,8 +24,7 @@ _SHM: Final = "/dev/shm"  # noqa: S108 (only its mount options are looked at)
 _ARM: Final = frozenset({"aarch64", "armv6l", "armv7l", "armv8l"})
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(msgspec.Struct, frozen=True):
     """What of this machine matters: its processor as uname(2) names it, the device tree's model, whether the system is
     Raspberry Pi OS, and the mount options of /dev/shm, where MediaMTX unpacks its helper and executes it."""
 
