@@ -23,7 +23,7 @@ from edged.library.pre_roll_plan import SPARE_SECONDS, plan
 from edged.library.pre_rolls import Claim, PreRolls
 from edged.library.recording_files import Look, RecordingFiles
 from edged.library.recording_index import RecordingIndex
-from edged.library.tails import fetch_pieces
+from edged.library.tails import await_tail, fetch_pieces
 from edged.store import recordings as rows
 from edged.store.database import Database
 from edged.store.migrations import TRUST, USAGE
@@ -313,3 +313,28 @@ async def test_a_piece_that_is_not_closed_or_not_taken_by_the_disk_is_not_waited
         # Nobody waits any more.
         await box.look()
         assert box.kept() == []
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_a_piece_that_cannot_be_seen_yet_is_waited_for_where_the_recorder_goes_on(
+    tmp_path: Path, goes_on: bool
+) -> None:
+    """MediaMTX makes a file a second after its first picture: who asks before that gets the last seconds all the same.
+    Where nothing is recorded any more there is nothing to wait for."""
+    async with opened(tmp_path) as box:
+        ended = recording(-8.0, 0.0)
+        box.pre_rolls.note_end(ended)
+        box.write(2.0)
+        looks: list[float] = []
+
+        async def look() -> None:
+            box.now += 0.4
+            looks.append(box.now)
+            if len(looks) == 3:
+                box.write(box.now - NOW + 0.5)  # it began half a second before the end
+            await box.look()
+
+        await box.look()
+        await await_tail(ended, box.index, box.pre_rolls, goes_on=goes_on, clock=box.clock, wait_look=look)
+        assert box.kept() == ([0.5, 2.0] if goes_on else [2.0])
+        assert (len(looks) >= 3) == goes_on

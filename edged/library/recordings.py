@@ -237,7 +237,10 @@ class Recordings:
     async def find_file(self, record: RecordingRecord) -> Path:
         """A recording as one file. Raises what `Joins.find` and `await_tail` raise, StoreFailed without the medium."""
         self.index.require_medium()
-        await await_tail(record, self.index, self._pre_rolls, clock=self._clock, wait_look=self._wait_look)
+        goes_on = record.camera in self.active or self._pre_rolls.holds(record.camera)
+        await await_tail(
+            record, self.index, self._pre_rolls, goes_on=goes_on, clock=self._clock, wait_look=self._wait_look
+        )
         return await self._joins.find(await self.measure(record))
 
     async def fetch_held(self, claim: Claim) -> bool:

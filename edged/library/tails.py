@@ -22,14 +22,19 @@ WAIT_SECONDS: Final = 5.0
 UNWRITTEN_SECONDS: Final = 1.5
 
 
-async def is_open(record: RecordingRecord, index: RecordingIndex, pre_rolls: PreRolls, *, now: float) -> bool:
-    """Whether a file that is not closed, or in memory, holds some of it. `now` Unix seconds.
+async def is_open(
+    record: RecordingRecord, index: RecordingIndex, pre_rolls: PreRolls, *, goes_on: bool, now: float
+) -> bool:
+    """Whether a file that is not closed, or in memory, holds some of it, or one may that cannot be seen yet because the
+    camera's recorder `goes_on`. `now` Unix seconds.
 
     A clip ends with a part that was whole when it was made: whether its file is closed does not matter.
     """
     ended = record.ended
     if ended is None or now - ended > CLOSING_SECONDS or record.reason == CLIP:
         return False
+    if goes_on and now - ended < UNWRITTEN_SECONDS:
+        return True
     return any(begin < ended for begin in await index.list_begins(record.camera)) or await pre_rolls.is_waiting(record)
 
 
@@ -38,16 +43,18 @@ async def await_tail(
     index: RecordingIndex,
     pre_rolls: PreRolls,
     *,
+    goes_on: bool,
     clock: Clock,
     wait_look: Callable[[], Awaitable[None]],
 ) -> None:
     """Until nothing of it is open any more, so that what is joined then is all of it.
 
-    `wait_look` waits until the files were looked at once more. Raises InvalidState if it takes longer than
-    `WAIT_SECONDS`: another recording of the camera goes on, in the same file.
+    `goes_on`: its camera is recorded still, by another recording or into memory. `wait_look` waits until the files were
+    looked at once more. Raises InvalidState if it takes longer than `WAIT_SECONDS`: another recording of the camera
+    goes on, in the same file.
     """
     with trio.move_on_after(WAIT_SECONDS):
-        while await is_open(record, index, pre_rolls, now=clock.system):
+        while await is_open(record, index, pre_rolls, goes_on=goes_on, now=clock.system):
             await wait_look()
         return
     raise InvalidState(
