@@ -24,6 +24,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -182,6 +183,13 @@ def _cancel_trio() -> bool:
         return False
     trio.lowlevel.current_trio_token().run_sync_soon(root.child_nurseries[-1].cancel_scope.cancel)
     return True
+
+
+@pytest.fixture
+def disk_path() -> Iterator[Path]:
+    """A folder of the test's own that is not below /dev, of which children may read everything; tmp_path may be."""
+    with tempfile.TemporaryDirectory(prefix="edged-test-", dir="/var/tmp") as name:
+        yield Path(name)
 
 
 @pytest.fixture(autouse=True)

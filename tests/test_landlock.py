@@ -33,35 +33,35 @@ def make_box(folder: Path) -> tuple[Path, Path]:
     return state, state / "run"
 
 
-def test_no_rule_allows_what_is_shut_or_a_folder_above(tmp_path: Path) -> None:
+def test_no_rule_allows_what_is_shut_or_a_folder_above(disk_path: Path) -> None:
     """Landlock allows whole folders: one above, or a link to one, would allow what is shut."""
-    state, run = make_box(tmp_path)
+    state, run = make_box(disk_path)
     allowed = rules_of(Landlock([state], [run]).options("/bin/true"))
     assert not allowed & {"/", *map(str, state.parents), str(state)}
-    assert str(tmp_path / "shortcut") not in allowed
-    assert str(tmp_path / "way round") not in allowed
-    assert {"/usr", "/dev", "/proc", str(run), "/bin/true", str(tmp_path / "box" / "beside")} <= allowed
+    assert str(disk_path / "shortcut") not in allowed
+    assert str(disk_path / "way round") not in allowed
+    assert {"/usr", "/dev", "/proc", str(run), "/bin/true", str(disk_path / "box" / "beside")} <= allowed
 
 
-def test_a_folder_that_holds_what_is_shut_cannot_be_opened(tmp_path: Path) -> None:
+def test_a_folder_that_holds_what_is_shut_cannot_be_opened(disk_path: Path) -> None:
     """[recording] folder may be set to the state folder itself."""
-    state, run = make_box(tmp_path)
-    landlock = Landlock([state], [run, state, tmp_path])
-    assert landlock.refused == [str(state), str(tmp_path)]
-    assert not rules_of(landlock.options("/bin/true")) & {str(state), str(tmp_path)}
+    state, run = make_box(disk_path)
+    landlock = Landlock([state], [run, state, disk_path])
+    assert landlock.refused == [str(state), str(disk_path)]
+    assert not rules_of(landlock.options("/bin/true")) & {str(state), str(disk_path)}
     with structlog.testing.capture_logs() as lines:
         find_landlock(landlock, ENVIRONMENT)
     assert [line["folder"] for line in lines if line["event"] == "folder_not_opened"] == landlock.refused
 
 
-def test_what_vanishes_is_listed_no_more(tmp_path: Path) -> None:
+def test_what_vanishes_is_listed_no_more(disk_path: Path) -> None:
     """A folder above a shut one may be removed while edged runs: children are started all the same."""
-    state, _ = make_box(tmp_path)
-    landlock = Landlock([state, tmp_path / "box" / "beside" / "deeper" / "secret"])
-    (tmp_path / "box" / "beside" / "deeper").mkdir()
+    state, _ = make_box(disk_path)
+    landlock = Landlock([state, disk_path / "box" / "beside" / "deeper" / "secret"])
+    (disk_path / "box" / "beside" / "deeper").mkdir()
     landlock.options("/bin/true")
-    (tmp_path / "box" / "beside" / "deeper").rmdir()
-    assert str(tmp_path / "box" / "beside") not in rules_of(landlock.options("/bin/true"))
+    (disk_path / "box" / "beside" / "deeper").rmdir()
+    assert str(disk_path / "box" / "beside") not in rules_of(landlock.options("/bin/true"))
 
 
 def test_devices_stay_allowed_whatever_is_shut() -> None:
@@ -69,23 +69,23 @@ def test_devices_stay_allowed_whatever_is_shut() -> None:
     assert "/dev" in rules_of(Landlock([Path("/dev/shm/state")]).options("/bin/true"))
 
 
-def test_a_folder_that_appears_beside_is_allowed_from_the_next_child_on(tmp_path: Path) -> None:
+def test_a_folder_that_appears_beside_is_allowed_from_the_next_child_on(disk_path: Path) -> None:
     """A name server's file in /run may come after the start of edged."""
-    state, run = make_box(tmp_path)
+    state, run = make_box(disk_path)
     landlock = Landlock([state], [run])
     landlock.options("/bin/true")
-    (tmp_path / "box" / "later").mkdir()
-    assert str(tmp_path / "box" / "later") in rules_of(landlock.options("/bin/true"))
+    (disk_path / "box" / "later").mkdir()
+    assert str(disk_path / "box" / "later") in rules_of(landlock.options("/bin/true"))
 
 
-def test_a_setpriv_without_landlock_is_told_once_and_children_start_as_before(tmp_path: Path) -> None:
+def test_a_setpriv_without_landlock_is_told_once_and_children_start_as_before(disk_path: Path) -> None:
     """Debian 12: the option is unknown there."""
-    guard = tmp_path / "setpriv"
+    guard = disk_path / "setpriv"
     guard.write_text("#!/bin/sh\necho \"setpriv: unrecognized option '--landlock-access'\" >&2\nexit 1\n")
     guard.chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:{ENVIRONMENT['PATH']}"}
+    environment = {"PATH": f"{disk_path}:{ENVIRONMENT['PATH']}"}
     with structlog.testing.capture_logs() as lines:
-        assert find_landlock(Landlock([tmp_path / "state"]), environment) is None
+        assert find_landlock(Landlock([disk_path / "state"]), environment) is None
     assert [(line["event"], line["why"]) for line in lines] == [
         ("children_not_confined", "setpriv: unrecognized option '--landlock-access'")
     ]
@@ -120,10 +120,10 @@ async def run_confined(landlock: Landlock, script: str) -> str:
         "cat /proc/{edged}/mem",
     ],
 )
-async def test_a_child_cannot_open_what_is_shut(tmp_path: Path, script: str) -> None:
+async def test_a_child_cannot_open_what_is_shut(disk_path: Path, script: str) -> None:
     """By whatever path, and not through the process of edged either."""
-    state, run = make_box(tmp_path)
-    script = script.format(state=state, box=tmp_path / "box", edged=os.getpid())
+    state, run = make_box(disk_path)
+    script = script.format(state=state, box=disk_path / "box", edged=os.getpid())
     said = await run_confined(Landlock([state], [run]), f"{script} && echo succeeded")
     assert "succeeded" not in said
     assert "secret" not in said
@@ -132,9 +132,9 @@ async def test_a_child_cannot_open_what_is_shut(tmp_path: Path, script: str) -> 
 
 
 @pytest.mark.landlock
-async def test_a_child_can_open_what_it_needs(tmp_path: Path) -> None:
+async def test_a_child_can_open_what_it_needs(disk_path: Path) -> None:
     """Its own folder, the system's files, devices, and whatever appears in /dev later."""
-    state, run = make_box(tmp_path)
+    state, run = make_box(disk_path)
     landlock = Landlock([state], [run])
     device = Path("/dev/shm") / f"edged-{uuid.uuid4()}"
     landlock.options("/bin/true")
@@ -144,7 +144,7 @@ async def test_a_child_can_open_what_it_needs(tmp_path: Path) -> None:
             landlock,
             f"cat {run}/playlist; echo more > {run}/own && cat {run}/own; cat {device};"
             "echo x > /dev/null && echo null;"
-            f"cat /etc/hostname /etc/passwd > /dev/null && echo system; ls {tmp_path}/box/beside && echo beside",
+            f"cat /etc/hostname /etc/passwd > /dev/null && echo system; ls {disk_path}/box/beside && echo beside",
         )
     finally:
         device.unlink()
@@ -152,9 +152,9 @@ async def test_a_child_can_open_what_it_needs(tmp_path: Path) -> None:
 
 
 @pytest.mark.landlock
-async def test_a_program_in_a_folder_that_is_shut_can_be_run(tmp_path: Path) -> None:
+async def test_a_program_in_a_folder_that_is_shut_can_be_run(disk_path: Path) -> None:
     """[mediamtx] binary may lie anywhere."""
-    state, run = make_box(tmp_path)
+    state, run = make_box(disk_path)
     program = state / "mediamtx"
     program.write_bytes(Path("/bin/echo").read_bytes())
     program.chmod(0o755)
@@ -167,19 +167,19 @@ async def test_a_program_in_a_folder_that_is_shut_can_be_run(tmp_path: Path) -> 
 @pytest.mark.landlock
 @pytest.mark.ffmpeg
 async def test_an_ffmpeg_of_the_daemon_cannot_open_what_is_private(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    disk_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a whole daemon: neither the databases, nor the local socket's folder, nor a shared secret's file."""
-    config = make_config(tmp_path, cameras=1)
-    seen, programs = config.paths.runtime / "children" / "seen", tmp_path / "programs"
+    config = make_config(disk_path, cameras=1)
+    seen, programs = config.paths.runtime / "children" / "seen", disk_path / "programs"
     programs.mkdir()
     (programs / "ffmpeg").write_text(
-        f"#!/bin/sh\n{{ cat {config.paths.state}/trust.db; cat {tmp_path}/secret; ls {config.paths.runtime};"
+        f"#!/bin/sh\n{{ cat {config.paths.state}/trust.db; cat {disk_path}/secret; ls {config.paths.runtime};"
         f" echo end; }} > {seen}.new 2>&1; mv {seen}.new {seen}\n"
     )
     (programs / "ffmpeg").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    async with running_daemon(tmp_path, config=config) as daemon, daemon.local() as admin:
+    async with running_daemon(disk_path, config=config) as daemon, daemon.local() as admin:
         assert "error" in await admin.ask("take_snapshot", device="camera0")
         lines = seen.read_text().splitlines()
     assert [line.rpartition(": ")[2] for line in lines] == ["Permission denied"] * 3 + ["end"]

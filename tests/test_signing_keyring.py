@@ -159,11 +159,11 @@ async def test_a_process_that_makes_no_key_is_told(
 
 
 async def test_the_process_that_makes_keys_has_nothing_of_the_daemon_that_it_does_not_need(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    disk_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No variable of its environment, no life behind its end, and no folder that holds anything; by what setpriv is
     told, which has no Landlock everywhere."""
-    out = tmp_path / "out"
+    out = disk_path / "out"
     (out / "bin").mkdir(parents=True)
     setpriv, python = out / "bin" / "setpriv", out / "python"
     setpriv.write_text(
@@ -173,13 +173,13 @@ async def test_the_process_that_makes_keys_has_nothing_of_the_daemon_that_it_doe
     for program in (setpriv, python):
         program.chmod(0o755)
     for name, value in {
-        "PATH": f"{out}/bin:{os.environ['PATH']}", "CREDENTIALS_DIRECTORY": str(tmp_path / "credentials"),
+        "PATH": f"{out}/bin:{os.environ['PATH']}", "CREDENTIALS_DIRECTORY": str(disk_path / "credentials"),
         "EDGED_TEST_SECRET": "a secret", "HTTPS_PROXY": "http://user:password@192.0.2.1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    config = make_config(tmp_path)
+    config = make_config(disk_path)
     for name in ("state", "run", "credentials"):
-        (tmp_path / name).mkdir()
+        (disk_path / name).mkdir()
     spawns = build_spawns(config)
     monkeypatch.setattr("sys.executable", str(python))
     with pytest.raises(DependencyFailed), fail_after(60):
@@ -190,7 +190,7 @@ async def test_the_process_that_makes_keys_has_nothing_of_the_daemon_that_it_doe
     assert told[:4] == ["--pdeathsig", "KILL", "--landlock-access", "fs"]
     allowed = {Path(line.split(":", 2)[2]) for line in told if line.startswith("path-beneath:")}
     assert python in allowed
-    shut = [*(tmp_path / name for name in ("state", "run", "credentials", "secret")), config.recording.folder]
+    shut = [*(disk_path / name for name in ("state", "run", "credentials", "secret")), config.recording.folder]
     shut += [config.recording.pre_roll_folder, config.snapshots.folder]
     assert not [
         path for path in allowed for hidden in shut if hidden.is_relative_to(path) or path.is_relative_to(hidden)
