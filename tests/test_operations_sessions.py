@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
+import pytest
 from daemon_helpers import SECRET, ended, reason_of, running_daemon
+from msgspec.structs import replace
+from operations_helpers import Bench
 from patience import fail_after
 
 from edged.credentials import tokens
+from edged.operations import sessions
+from edged.operations.pages import make_page
 
 
 def a_token(subject: str = "ann", role: str = "viewer", age: float = 0.0, **claims: object) -> str:
@@ -82,3 +88,25 @@ async def test_a_token_is_not_taken_for_a_key_or_a_user_of_its_name(tmp_path: Pa
                     async with daemon.websocket() as client:
                         await client.call("authenticate", auth_token=a_token(name))
                         assert (await client.call("list_sessions"))["total"] == 1
+
+
+async def test_whoever_may_see_all_sessions_no_more_when_the_list_is_made_gets_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of an administrator whose key is a viewer's meanwhile: such a caller sees its own, by the next call."""
+    bench = Bench()
+    boss, other = bench.caller("admin"), bench.caller("viewer")
+    for caller in (boss, other):
+        bench.gate.admit(caller, "ws", lambda _cause, _by: None)
+    session = bench.session(boss)
+    assert (await bench.ask(session, "list_sessions")).total == 2
+
+    async def make_slowly(*given: Any, **options: Any) -> Any:
+        page = await make_page(*given, **options)
+        bench.ledger.put_key(replace(bench.ledger.keys[boss.credential_id], role="viewer"))
+        return page
+
+    monkeypatch.setattr(sessions, "make_page", make_slowly)
+    assert await bench.outcome(session, "list_sessions") == "missing_scope"
+    monkeypatch.undo()
+    assert (await bench.ask(session, "list_sessions")).total == 1

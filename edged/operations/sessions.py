@@ -217,6 +217,9 @@ async def list_sessions(call: OperationCall, params: ListSessionsParams) -> Sess
     rows, cursor = await make_page(
         call, seen, place, show, limit=params.limit, cursor=params.cursor, offset=params.offset, newest_first=True
     )
+    if sees_all:
+        # The pauses of a long list ask for the operation's own right only.
+        gate.authorize(call.session.caller, "sessions:admin", call.session.transport)
     return SessionList(rows, len(seen), cursor)
 
 
