@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import uuid
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Final, NamedTuple, TypeAlias
 
 import pytest
 
+from edged import operations
+
 TESTS: Final = Path(__file__).parent
-OPERATIONS: Final = TESTS.parent / "edged" / "operations"
+OPERATIONS: Final = Path(operations.__file__).parent
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 #: The last word of calls that fail a test.
 CHECKS: Final = frozenset({"raises", "fail", "warns", "assert_no_checkpoints"})
@@ -129,6 +132,7 @@ def test_a_test_without_an_assertion_says_what_it_relies_on() -> None:
     ],
 )
 def test_a_silent_test_is_found(tmp_path: Path, code: str, is_silent: bool) -> None:
-    file = tmp_path / "test_given.py"
+    # What was found in a file is remembered by its name, and a folder may be given again.
+    file = tmp_path / f"test_{uuid.uuid4().hex}.py"
     file.write_text(code)
     assert bool(find_silent(file)) is is_silent

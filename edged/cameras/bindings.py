@@ -120,7 +120,7 @@ class Bindings:
         for slot in self._slots.all():
             camera = self._registry.shown(slot.number)
             if slot.kind == "usb" and slot.number not in bound and camera is not None and camera.path not in paths:
-                self._registry.put(slot.number, replace(camera, path=""))
+                self._registry.put(slot.number, replace(camera, path=camera.name))
         async with self._deciding:
             for part in list(self._plugged_in()):
                 if part.slot is not None and part.found is not None and not part.quarantine:
@@ -367,7 +367,7 @@ class Bindings:
         for other in self._slots.all():
             camera = self._registry.shown(other.number)
             if slot.path and other.number != slot.number and camera is not None and camera.path == slot.path:
-                self._registry.put(other.number, replace(camera, path=""))
+                self._registry.put(other.number, replace(camera, path=camera.name))
 
 
 def _with_record(slot: Slot, record: Mapping[str, str], why: str) -> Slot:

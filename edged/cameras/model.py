@@ -92,6 +92,7 @@ class Camera(msgspec.Struct, frozen=True, kw_only=True):
     still_seconds: float = 1.0
 
     def __post_init__(self) -> None:
+        """Not called by msgspec.structs.replace before msgspec 0.20: whoever takes a path away names the next."""
         if not self.path:
             msgspec.structs.force_setattr(self, "path", self.name)
 
