@@ -3,7 +3,9 @@ password is shown that was not asked for."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from mjpeg_server import PASSWORD, USER, Web, make_jpegs, make_tls, serving
 from patience import fail_after
 
+from edged.mediamtx import causes
 from edged.mediamtx.causes import Cause, NoPicture
 from edged.mediamtx.feeding import open_feed
 from edged.mediamtx.sources import http_reader
@@ -122,6 +125,31 @@ async def test_a_password_is_shown_to_whom_asks_for_it(jpegs: list[bytes], login
                 assert cause.slug == "password"
 
 
+@pytest.mark.parametrize("realm", [b"Kam\xe9ra", "Kam\u00e9ra".encode(), b"\xff\x80"])
+async def test_a_server_may_call_itself_what_it_wants(realm: bytes) -> None:
+    """Its realm is shown again and hashed as it was sent, a user's name as UTF-8 (RFC 7616, 4)."""
+    asked: list[bytes] = []
+
+    async def refuse(stream: trio.SocketStream) -> None:
+        async with stream:
+            asked.append(await stream.receive_some(65536))
+            await stream.send_all(
+                b'HTTP/1.1 401 No\r\nWWW-Authenticate: Digest realm="%b", nonce="n"\r\nContent-Length: 0\r\n\r\n'
+                % realm
+            )
+
+    with fail_after(20):
+        async with trio.open_nursery() as nursery:
+            (listener,) = await nursery.start(partial(trio.serve_tcp, refuse, 0, host="127.0.0.1"))
+            found = await read(f"http://j%C3%B6rg:pw@127.0.0.1:{listener.socket.getsockname()[1]}/")
+            nursery.cancel_scope.cancel()
+    assert isinstance(found, Cause)
+    assert found.slug == causes.PASSWORD.slug
+    own, what = (hashlib.md5(each).hexdigest() for each in (b"j\xc3\xb6rg:%b:pw" % realm, b"GET:/"))
+    response = hashlib.md5(f"{own}:n:{what}".encode()).hexdigest().encode()
+    assert b'username="j\xc3\xb6rg", realm="%b", nonce="n", uri="/", response="%b"' % (realm, response) in asked[1]
+
+
 async def test_tls_without_a_name_and_what_is_none(jpegs: list[bytes], tmp_path: Path) -> None:
     with fail_after(30):
         async with serving(Web(jpegs, seconds=0.01), tls=make_tls(tmp_path)) as web:
@@ -133,7 +161,16 @@ async def test_tls_without_a_name_and_what_is_none(jpegs: list[bytes], tmp_path:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://h:99999/", "http://[::/", "http://h/a b", "http://h\r\n/x", "http:///x", "gopher://h/"]
+    "url",
+    [
+        "http://h:99999/",
+        "http://[::/",
+        "http://h/a b",
+        "http://h\r\n/x",
+        "http:///x",
+        "gopher://h/",
+        f"http://{64 * 'a'}.b/",
+    ],
 )
 async def test_an_address_that_cannot_be_one_is_named(url: str) -> None:
     with fail_after(20):

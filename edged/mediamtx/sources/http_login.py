@@ -15,6 +15,8 @@ from typing import Final
 #: One parameter of a challenge: a word or a quoted text, none of them long.
 _PARAMETER: Final = re.compile(r'([A-Za-z-]{1,32})\s{0,4}=\s{0,4}(?:"([^"]{0,512})"|([^\s",]{1,512}))')
 _LONGEST: Final = 4096
+#: For texts of the server that are shown to it again, and hashed: as UTF-8, and where they are none to the byte.
+AS_SENT: Final = "surrogateescape"
 _HASHES: Final = {"MD5": "md5", "SHA-256": "sha256"}
 
 
@@ -43,7 +45,7 @@ def _digest(asked: Mapping[str, str], user: str, password: str, target: str, cno
         return None
 
     def digest(text: str) -> str:
-        return hashlib.new(name, text.encode(), usedforsecurity=False).hexdigest()
+        return hashlib.new(name, text.encode(errors=AS_SENT), usedforsecurity=False).hexdigest()
 
     own, what = digest(f"{user}:{realm}:{password}"), digest(f"GET:{target}")
     shown = {"username": user, "realm": realm, "nonce": nonce, "uri": target}

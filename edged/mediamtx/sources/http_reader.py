@@ -21,7 +21,7 @@ from edged.config.sources import DEFAULT_PORTS
 from edged.mediamtx import causes
 from edged.mediamtx.addresses import connect, join_address
 from edged.mediamtx.causes import Cause, NoPicture
-from edged.mediamtx.sources.http_login import answer
+from edged.mediamtx.sources.http_login import AS_SENT, answer
 from edged.mediamtx.sources.multipart import PICTURE_BYTES, PartsParser, is_jpeg
 from edged.urls import mask_url
 
@@ -111,10 +111,12 @@ class _Reader:
         self._whole_by = trio.current_time() + LONGEST_SECONDS
         async with self._connected() as stream:
             connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_BYTES)
-            headers = [("Host", self._shown_host), ("User-Agent", "edged"), ("Connection", "close")]
-            headers.append(("Accept", "multipart/x-mixed-replace, image/jpeg"))
+            headers = [
+                (b"Host", self._shown_host.encode()), (b"User-Agent", b"edged"), (b"Connection", b"close"),
+                (b"Accept", b"multipart/x-mixed-replace, image/jpeg"),
+            ]  # fmt: skip
             if login:
-                headers.append(("Authorization", login))
+                headers.append((b"Authorization", login.encode(errors=AS_SENT)))
             try:
                 request = h11.Request(method="GET", target=self._target, headers=headers)
             except h11.LocalProtocolError:
@@ -129,7 +131,7 @@ class _Reader:
                 raise _Ended(_NOT_HTTP)
             fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers]
             if head.status_code == 401:
-                return [value for name, value in fields if name == "www-authenticate"]
+                return [value.decode(errors=AS_SENT) for name, value in head.headers if name == b"www-authenticate"]
             self._refuse(head.status_code, dict(fields))
             kind = dict(fields).get("content-type", "").partition(";")[0].strip().lower()
             if kind.startswith("multipart/"):
@@ -151,6 +153,8 @@ class _Reader:
             yield stream
         except h11.RemoteProtocolError as error:
             raise _Ended(_NOT_HTTP, str(error)) from None
+        except UnicodeError:  # a host that is no name (RFC 1035 2.3.4), told by the resolver's codec
+            raise _Ended(causes.BAD_ADDRESS) from None
         except socket.gaierror:
             raise _Ended(causes.NAME_UNKNOWN) from None
         except ConnectionRefusedError as error:
